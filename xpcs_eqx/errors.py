@@ -1,0 +1,25 @@
+"""The exceptions of the library: one hierarchy, each message says what was found and what to do."""
+
+
+class XPCSError(Exception):
+    """Base class of everything this library raises on purpose."""
+
+
+class DataError(XPCSError, ValueError):
+    """The data cannot be used as they are: wrong shape, missing key, impossible value."""
+
+
+class ConfigError(XPCSError, ValueError):
+    """A configuration is wrong: unknown key, wrong type, value out of range."""
+
+
+class ModelError(XPCSError, ValueError):
+    """A model, a parameter map or a scaling does not fit the data or the interface."""
+
+
+class FitError(XPCSError, RuntimeError):
+    """A fit could not be carried out, or its result cannot be used for what was asked."""
+
+
+class PrecisionError(XPCSError, RuntimeError):
+    """JAX runs in single precision where double precision is needed."""
