@@ -1,0 +1,126 @@
+"""The result of a fit as a plain value."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..objective import JointObjective, ProjectedObjective
+from ..optimize import History, Status
+from ..physics import AbstractCorrelation, correlation_map
+from ..scaling import IndexMap
+from ..uncertainty import Uncertainty
+
+
+class ParameterRow(NamedTuple):
+    """One line of the parameter table; errors are NaN for what was not fitted."""
+
+    name: str
+    value: float
+    error: float
+    error_classical: float
+    error_speckle: float
+    error_dyadic: float
+    unit: str
+    lower: float
+    upper: float
+    start: float
+    role: str
+    at_bound: bool
+
+
+class RecoveryAction(NamedTuple):
+    """One attempt at rescuing a fit: what was wrong, what was done, how it ended."""
+
+    cause: str
+    action: str
+    outcome: str
+
+
+class Quality(NamedTuple):
+    """`flag` is good, marginal or poor; `findings` say why, in sentences."""
+
+    flag: str
+    findings: tuple[str, ...]
+
+
+class Fit(eqx.Module):
+    """Parameters, error bars, and how they were found.
+
+    - `model`: the model at the optimum; `contrast`, `offset`: scaling by angle.
+    - `values`: the flat vector, laid out by `index` (scaling coefficients, free parameters).
+    - `rows`: every parameter of the model and every scaling coefficient, ready for a table;
+        `role` is free, fixed, tied or scaling.
+    - `cost`: the minimised cost, penalties and robust loss included; `chi2`: Σ w r², each
+        unordered pair once; `n_pairs`, `degrees_of_freedom` belong to it.
+    - `reduced_chi2`: chi2 per degree of freedom when sigma is known, else NaN;
+        `residual_sd`: standard deviation of the weighted residuals.
+    - `timings`: seconds by phase.
+    """
+
+    objective: ProjectedObjective | JointObjective
+    model: AbstractCorrelation
+    contrast: Float[Array, "angle"]
+    offset: Float[Array, "angle"]
+    values: Float[Array, "entry"]
+    uncertainty: Uncertainty
+    cost: Float[Array, ""]
+    chi2: Float[Array, ""]
+    history: History
+    index: IndexMap
+    rows: tuple[ParameterRow, ...] = eqx.field(static=True)
+    status: Status = eqx.field(static=True)
+    message: str = eqx.field(static=True)
+    n_pairs: int = eqx.field(static=True)
+    degrees_of_freedom: int = eqx.field(static=True)
+    reduced_chi2: float = eqx.field(static=True)
+    residual_sd: float = eqx.field(static=True)
+    evaluations: int = eqx.field(static=True)
+    iterations: int = eqx.field(static=True)
+    timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
+    recovery: tuple[RecoveryAction, ...] = eqx.field(static=True)
+    quality: Quality = eqx.field(static=True)
+    solver_name: str = eqx.field(static=True)
+
+    @property
+    def success(self) -> bool:
+        """Whether the solver converged."""
+        return self.status.converged
+
+    def __getitem__(self, name: str) -> ParameterRow:
+        """The table row of a parameter or scaling coefficient.
+
+        **Raises:** `KeyError` listing the names there are.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        raise KeyError(f"no parameter {name!r}; there are {', '.join(r.name for r in self.rows)}")
+
+    def surface(self) -> Float[np.ndarray, "angle frame frame"]:
+        """The fitted c2 over all frames and angles, as the solver saw it."""
+        term = self.objective.term
+        correlation = correlation_map(self.model, term.t, term.geometry)
+        return np.asarray(self.offset[:, None, None] + self.contrast[:, None, None] * correlation)
+
+    def rate(self, field: str) -> tuple[Float[Array, "frame"], Float[Array, "frame"]]:
+        """A rate (`"transport"`, `"shear"`) at the frame times and its standard error.
+
+        Times below half a frame spacing are taken there. The error comes from the quoted
+        covariance of the free parameters.
+        """
+        term = self.objective.term
+        t = jnp.maximum(term.t, 0.5 * (term.t[1] - term.t[0]))
+        parameters = term.parameters
+
+        def curve(x):
+            return getattr(parameters.build(x), field)(t)
+
+        x = self.values[self.index.physical]
+        jacobian = jax.jacfwd(curve)(x)
+        covariance = self.index.physical_block(self.uncertainty.covariance)
+        variance = jnp.einsum("fa,ab,fb->f", jacobian, covariance, jacobian)
+        return curve(x), jnp.sqrt(jnp.maximum(variance, 0.0))

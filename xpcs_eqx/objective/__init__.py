@@ -1,0 +1,36 @@
+"""Objectives: one sum over blocks of pairs, its derivative in two stages, linear parts eliminated."""
+
+from .blocks import Block as Block
+from .blocks import block_columns as block_columns
+from .blocks import block_correlation as block_correlation
+from .box import minimise_in_box as minimise_in_box
+from .drivers import AbstractDriver as AbstractDriver
+from .drivers import HostLoop as HostLoop
+from .drivers import Scan as Scan
+from .losses import AbstractLoss as AbstractLoss
+from .losses import Arctan as Arctan
+from .losses import Cauchy as Cauchy
+from .losses import Huber as Huber
+from .losses import Linear as Linear
+from .losses import SoftL1 as SoftL1
+from .normal_equations import NormalEquations as NormalEquations
+from .objective import AbstractObjective as AbstractObjective
+from .objective import JointObjective as JointObjective
+from .objective import Memo as Memo
+from .objective import ProjectedObjective as ProjectedObjective
+from .objective import TwoTimeTerm as TwoTimeTerm
+from .objective import joint_objective as joint_objective
+from .objective import projected_objective as projected_objective
+from .objective import require_double_precision as require_double_precision
+from .objective import residual as residual
+from .objective import two_time_objective as two_time_objective
+from .penalties import AbstractPenalty as AbstractPenalty
+from .penalties import Pull as Pull
+from .projection import eliminate as eliminate
+from .projection import joint_equations as joint_equations
+from .projection import move_scaling as move_scaling
+from .projection import solve_scaling as solve_scaling
+from .tiles import AbstractTiles as AbstractTiles
+from .tiles import MapTiles as MapTiles
+from .tiles import PointTiles as PointTiles
+from .tiles import tiles_of as tiles_of

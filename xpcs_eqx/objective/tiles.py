@@ -1,0 +1,148 @@
+"""Where blocks of pairs come from: maps and points in memory."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..data import PooledData, TwoTimeData
+from ..errors import DataError
+from .blocks import Block
+
+# Large enough for vector instructions and matrix products, small enough for the second-level cache.
+BLOCK = 128
+CHUNK = 16384
+
+
+class AbstractTiles(eqx.Module):
+    """Data cut into blocks; `table` lists them and `block` makes one, under `jit` as well."""
+
+    @property
+    @abstractmethod
+    def table(self) -> Int[np.ndarray, "block index"]:
+        """One row of integers per block."""
+
+    @abstractmethod
+    def block(self, row: Int[Array, "index"]) -> Block:
+        """The block described by a row of `table`."""
+
+
+class MapTiles(AbstractTiles):
+    """Square maps in memory, read as tiles of the upper triangle without being copied.
+
+    Tiles at the border are shifted inside the map; what they share with a neighbour has weight 0.
+    Values are converted to the precision of `t` tile by tile, so single-precision maps stay so.
+    """
+
+    c2: Float[Array, "angle frame frame"]
+    root_weights: Float[Array, "angle frame frame"] | None
+    root_angle_weights: Float[Array, "angle"]
+    size: int = eqx.field(static=True)
+
+    @property
+    def table(self):
+        n_angles, n, _ = self.c2.shape
+        blocks = -(-n // self.size)
+        rows, columns = np.triu_indices(blocks)
+        return np.array(
+            [(a, i, j) for i, j in zip(rows, columns, strict=True) for a in range(n_angles)],
+            dtype=np.int32,
+        ).reshape(-1, 3)
+
+    def block(self, row):
+        n, size = self.c2.shape[1], self.size
+        angle, low_i, low_j = row[0], row[1] * size, row[2] * size
+        start_i, start_j = jnp.minimum(low_i, n - size), jnp.minimum(low_j, n - size)
+        first = (start_i + jnp.arange(size))[:, None]
+        second = (start_j + jnp.arange(size))[None, :]
+        valid = (first < second) & (first >= low_i) & (second >= low_j)
+        dtype = self.root_angle_weights.dtype
+
+        def cut(stack):
+            tile = jax.lax.dynamic_slice(stack, (angle, start_i, start_j), (1, size, size))
+            return tile[0].astype(dtype)
+
+        weight = self.root_angle_weights[angle]
+        if self.root_weights is not None:
+            weight = weight * cut(self.root_weights)
+        return Block(first, second, angle, cut(self.c2), jnp.where(valid, weight, 0.0))
+
+
+class PointTiles(AbstractTiles):
+    """Unstructured points, sorted by angle and cut into chunks of one length (padding weighs 0)."""
+
+    values: Float[Array, "chunk point"]
+    first: Int[Array, "chunk point"]
+    second: Int[Array, "chunk point"]
+    angle: Int[Array, "chunk"]
+    root_weights: Float[Array, "chunk point"]
+
+    @property
+    def table(self):
+        return np.arange(self.values.shape[0], dtype=np.int32)[:, None]
+
+    def block(self, row):
+        k = row[0]
+        return Block(
+            self.first[k], self.second[k], self.angle[k], self.values[k], self.root_weights[k]
+        )
+
+
+def tiles_of(
+    data: TwoTimeData | PooledData,
+    *,
+    size: int | None = None,
+    angle_weights: Float[np.ndarray, "angle"] | None = None,
+) -> AbstractTiles:
+    """Cut data in memory into blocks.
+
+    **Arguments:**
+
+    - `size`: frames along the side of a tile, or points in a chunk.
+    - `angle_weights`: weight of the squared residuals of each angle.
+
+    **Raises:** `DataError` for angle weights that are negative or of the wrong length.
+    """
+    weights = np.ones(data.n_angles) if angle_weights is None else np.asarray(angle_weights, float)
+    if weights.shape != (data.n_angles,) or not np.all(np.isfinite(weights) & (weights >= 0)):
+        raise DataError(
+            f"angle weights {weights!r} must be {data.n_angles} finite numbers, none negative"
+        )
+    root = np.sqrt(weights)
+    if isinstance(data, TwoTimeData):
+        n = data.n_frames
+        # The number of tiles along a side is kept and the size adapted: less padding.
+        side = size or -(-n // max(1, round(n / BLOCK)))
+        roots = None if data.root_weights is None else jnp.asarray(data.root_weights)
+        return MapTiles(jnp.asarray(data.c2), roots, jnp.asarray(root), min(side, n))
+    return _point_tiles(data, root, size or CHUNK)
+
+
+def _point_tiles(data: PooledData, root: np.ndarray, size: int) -> PointTiles:
+    values, first, second, angle = (
+        np.asarray(a) for a in (data.values, data.first, data.second, data.angle)
+    )
+    weights = np.ones(values.shape) if data.root_weights is None else np.asarray(data.root_weights)
+    largest = max(int(np.max(np.bincount(angle))), 1)
+    size = min(size, largest)
+    chunks: dict[str, list] = {k: [] for k in ("values", "first", "second", "angle", "weights")}
+    for a in range(data.n_angles):
+        mine = np.flatnonzero(angle == a)
+        for low in range(0, mine.size, size):
+            part = mine[low : low + size]
+            rest = (0, size - part.size)
+            chunks["values"].append(np.pad(values[part].astype(float), rest))
+            chunks["first"].append(np.pad(first[part], rest))
+            chunks["second"].append(np.pad(second[part], rest))
+            chunks["weights"].append(np.pad(weights[part] * root[a], rest))
+            chunks["angle"].append(a)
+    return PointTiles(
+        jnp.asarray(np.stack(chunks["values"])),
+        jnp.asarray(np.stack(chunks["first"])),
+        jnp.asarray(np.stack(chunks["second"])),
+        jnp.asarray(np.array(chunks["angle"])),
+        jnp.asarray(np.stack(chunks["weights"])),
+    )

@@ -1,0 +1,314 @@
+"""Bounded trust region on normal equations: one pure state machine for every loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import optimistix as optx
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from ..objective import AbstractObjective, NormalEquations
+from ..parameters import AbstractVariables
+from .bounded_step import StepProblem, bounded_step, move, projected_gradient, step_problem
+from .metric import AbstractMetric, NaturalMetric
+from .status import Status
+
+
+class History(eqx.Module):
+    """Cost, projected gradient (a cosine), step size and acceptance of every evaluation."""
+
+    cost: Float[Array, "evaluation"]
+    gradient: Float[Array, "evaluation"]
+    step_size: Float[Array, "evaluation"]
+    accepted: Bool[Array, "evaluation"]
+
+
+class TrustRegionState(eqx.Module):
+    """The best accepted point with its own equations, the trial point, and the search."""
+
+    y: Float[Array, "p"]
+    equations: NormalEquations
+    memo: PyTree
+    trial: Float[Array, "p"]
+    step: Float[Array, "p"]
+    scale: Float[Array, "p"]
+    largest: Float[Array, "p"]
+    search: PyTree
+    step_size: Float[Array, ""]
+    evaluations: Int[Array, ""]
+    accepted: Int[Array, ""]
+    rejected: Int[Array, ""]
+    non_finite: Int[Array, ""]
+    gradient_measure: Float[Array, ""]
+    status: Int[Array, ""]
+    history: History
+
+
+def damped_newton() -> optx.AbstractDescent:
+    """Levenberg–Marquardt steps: (H + λI) z = −g with λ the inverse step size."""
+    return optx.DampedNewtonDescent(lx.Cholesky())
+
+
+def dogleg() -> optx.AbstractDescent:
+    """Powell's dogleg between the steepest-descent and the Gauss–Newton step."""
+    return optx.DoglegDescent(linear_solver=lx.SVD())
+
+
+def gauss_newton() -> optx.AbstractDescent:
+    """Gauss–Newton steps shortened along their direction."""
+    return optx.NewtonDescent(linear_solver=lx.SVD())
+
+
+def default_search() -> optx.AbstractSearch:
+    """The classical trust region, opening faster than Optimistix does by default.
+
+    Normal equations predict well; their steps are often right although the ratio of true to
+    predicted reduction is a few percent from one.
+    """
+    return optx.ClassicalTrustRegion(
+        high_cutoff=0.5, low_cutoff=1e-3, high_constant=10.0, low_constant=0.2
+    )
+
+
+class TrustRegion(eqx.Module):
+    """Least squares by normal equations in a box, from Optimistix' descents and searches.
+
+    Steps are taken in coordinates scaled by `metric`, since damping acts alike on all of them;
+    bounds are those of the physical variables. `propose` names a point and
+    `update` takes the normal equations found there; a compiled loop and a loop in Python over
+    streamed data run the same machine.
+
+    - `cost_tol`: relative reduction of the cost, true and predicted, at which to stop.
+    - `step_tol`: step relative to the coordinates and their natural scale.
+    - `gradient_tol`: largest cosine between the residuals and a column of the Jacobian.
+    - `damping`: initial damping relative to the largest curvature in the scaled coordinates.
+    """
+
+    cost_tol: float = 1e-12
+    step_tol: float = 1e-9
+    gradient_tol: float = 1e-10
+    damping: float = 0.1
+    metric: AbstractMetric = NaturalMetric()
+    max_evaluations: int = eqx.field(static=True, default=200)
+    descent: optx.AbstractDescent = eqx.field(default_factory=damped_newton)
+    search: optx.AbstractSearch = eqx.field(default_factory=default_search)
+
+    def start(
+        self,
+        variables: AbstractVariables,
+        x: Float[Array, "p"],
+        columns: NormalEquations,
+        memo: PyTree,
+    ) -> TrustRegionState:
+        """The state before the first evaluation, at physical variables `x` inside the box.
+
+        `columns` only gives the shapes of the equations.
+        """
+        y = variables.to_coordinates(jnp.clip(x, variables.lower, variables.upper))
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), columns)
+        ones = jnp.ones_like(y)
+        problem = _zero_problem(y)
+        blank = jnp.full((self.max_evaluations,), jnp.nan, y.dtype)
+        integer = jnp.asarray(0)
+        return TrustRegionState(
+            y=y,
+            equations=empty,
+            memo=memo,
+            trial=y,
+            step=jnp.zeros_like(y),
+            scale=ones,
+            largest=jnp.zeros_like(y),
+            search=self.search.init(y, jax.eval_shape(lambda: problem.function_info)),
+            step_size=jnp.ones((), y.dtype),
+            evaluations=integer,
+            accepted=integer,
+            rejected=integer,
+            non_finite=integer,
+            gradient_measure=jnp.asarray(jnp.inf, y.dtype),
+            status=jnp.asarray(int(Status.running)),
+            history=History(blank, blank, blank, jnp.zeros((self.max_evaluations,), bool)),
+        )
+
+    def propose(self, variables: AbstractVariables, state: TrustRegionState) -> TrustRegionState:
+        """Choose the next trial point from the accepted one."""
+        problem = step_problem(variables, state.y, state.scale, state.equations)
+        step, fixed, target = bounded_step(self.descent, problem, state.step_size)
+        trial = move(variables, state.y, state.scale * step, fixed, target)
+        return eqx.tree_at(lambda s: (s.trial, s.step), state, (trial, step))
+
+    def update(
+        self,
+        variables: AbstractVariables,
+        state: TrustRegionState,
+        equations: NormalEquations,
+        memo: PyTree,
+    ) -> TrustRegionState:
+        """Take the equations found at the trial point: accept or reject, and test for the end."""
+        first = state.evaluations == 0
+        finite = jnp.isfinite(equations.cost)
+        finite &= jnp.all(jnp.isfinite(equations.gradient))
+        finite &= jnp.all(jnp.isfinite(equations.hessian))
+        cost = jnp.where(finite, equations.cost, jnp.inf)
+        here = eqx.tree_at(
+            lambda p: (p.cost, p.gradient, p.hessian),
+            _zero_problem(state.y),
+            (
+                state.equations.cost,
+                state.scale * state.equations.gradient,
+                state.equations.hessian * jnp.outer(state.scale, state.scale),
+            ),
+        )
+        origin = jnp.zeros_like(state.step)
+        step_size, accept, _, search = self.search.step(
+            first,
+            origin,
+            state.step,
+            here.function_info,
+            optx.FunctionInfo.Eval(cost),
+            state.search,
+        )
+        accept = (accept | first) & finite
+        predicted = -(here.gradient @ state.step + 0.5 * state.step @ here.hessian @ state.step)
+        actual = state.equations.cost - cost
+
+        def chosen(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
+
+        moved = state.trial - state.y
+        y = chosen(state.trial, state.y)
+        kept = chosen(equations, state.equations)
+        largest = jnp.maximum(state.largest, jnp.where(finite, jnp.diagonal(kept.hessian), 0.0))
+        scale = self.metric.scale(variables.coordinate_scale, largest) / jnp.sqrt(self.damping)
+        problem = step_problem(variables, y, scale, kept)
+        measure = _gradient_measure(problem)
+        size = jnp.max(
+            jnp.abs(moved) / (variables.coordinate_scale + jnp.abs(state.y)), initial=0.0
+        )
+        tiny = self.cost_tol * state.equations.cost
+        flat = ~first & (jnp.abs(actual) <= tiny) & (jnp.abs(predicted) <= tiny)
+        # A step that only rounding could reject means the same as one that no longer pays.
+        rounding = 16 * jnp.finfo(y.dtype).eps * state.equations.cost
+        flat |= ~first & finite & (jnp.abs(predicted) <= rounding)
+        short = ~first & accept & (size <= self.step_tol)
+        # Steps below rounding that are still rejected: the cost is as low as arithmetic allows,
+        # but without a vanishing gradient this is no minimum.
+        stuck = ~first & ~accept & (size <= 4 * jnp.finfo(y.dtype).eps)
+        used = state.evaluations + 1
+        status = jnp.select(
+            [
+                first & ~finite,
+                measure <= self.gradient_tol,
+                flat,
+                short,
+                stuck,
+                used >= self.max_evaluations,
+            ],
+            [
+                int(Status.non_finite),
+                int(Status.gradient),
+                int(Status.cost),
+                int(Status.step),
+                int(Status.stalled),
+                int(Status.max_evaluations),
+            ],
+            int(Status.running),
+        )
+        slot = jnp.minimum(state.evaluations, self.max_evaluations - 1)
+        history = History(
+            state.history.cost.at[slot].set(cost),
+            state.history.gradient.at[slot].set(measure),
+            state.history.step_size.at[slot].set(step_size.astype(y.dtype)),
+            state.history.accepted.at[slot].set(accept),
+        )
+        return TrustRegionState(
+            y=y,
+            equations=kept,
+            memo=chosen(memo, state.memo),
+            trial=y,
+            step=jnp.zeros_like(y),
+            scale=scale,
+            largest=largest,
+            search=jax.tree.map(lambda new, old: new.astype(old.dtype), search, state.search),
+            step_size=step_size.astype(y.dtype),
+            evaluations=used,
+            accepted=state.accepted + accept,
+            rejected=state.rejected + ~accept,
+            non_finite=state.non_finite + ~finite,
+            gradient_measure=measure,
+            status=status,
+            history=history,
+        )
+
+
+def _zero_problem(y):
+    p = y.shape[0]
+    square, line = jnp.zeros((p, p), y.dtype), jnp.zeros((p,), y.dtype)
+    return StepProblem(
+        jnp.zeros((), y.dtype), line, square, square, line, line, jnp.zeros((p,), bool)
+    )
+
+
+def _gradient_measure(problem: StepProblem) -> Float[Array, ""]:
+    """Largest cosine between the residuals and a column of the Jacobian, along free directions."""
+    gradient = projected_gradient(problem)
+    column = jnp.sqrt(jnp.maximum(jnp.diagonal(problem.hessian), jnp.finfo(gradient.dtype).tiny))
+    length = jnp.sqrt(jnp.maximum(2 * problem.cost, jnp.finfo(gradient.dtype).tiny))
+    return jnp.max(jnp.abs(gradient) / (column * length), initial=0.0)
+
+
+def _begin(solver: TrustRegion, objective: AbstractObjective, x):
+    y = objective.variables.to_coordinates(x)
+    columns, _ = jax.eval_shape(objective.evaluate, y, objective.memo)
+    return solver.start(objective.variables, x, columns, objective.memo)
+
+
+def iterate_compiled(
+    solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
+) -> TrustRegionState:
+    """Run to the end inside one compiled loop; safe under `jit` and `vmap`.
+
+    `x` are the physical start values.
+    """
+
+    def body(state):
+        equations, memo = objective.evaluate(state.trial, state.memo)
+        state = solver.update(objective.variables, state, equations, memo)
+        return solver.propose(objective.variables, state)
+
+    start = _begin(solver, objective, x)
+    return jax.lax.while_loop(lambda s: s.status == int(Status.running), body, start)
+
+
+@eqx.filter_jit
+def _evaluate(objective, y, memo):
+    return objective.evaluate(y, memo)
+
+
+@eqx.filter_jit
+def _advance(solver, variables, state, equations, memo):
+    state = solver.update(variables, state, equations, memo)
+    return solver.propose(variables, state)
+
+
+def iterate_host(
+    solver: TrustRegion,
+    objective: AbstractObjective,
+    x: Float[Array, "p"],
+    *,
+    callback: Callable[[TrustRegionState], Any] | None = None,
+    evaluate: Callable[..., Any] = _evaluate,
+) -> TrustRegionState:
+    """Run to the end from Python: can be interrupted and watched, same iterates.
+
+    `callback` sees the state after every evaluation; a true return value stops the iteration.
+    """
+    state = _begin(solver, objective, x)
+    while int(state.status) == Status.running:
+        equations, memo = evaluate(objective, state.trial, state.memo)
+        state = _advance(solver, objective.variables, state, equations, memo)
+        if callback is not None and callback(state) and int(state.status) == Status.running:
+            state = eqx.tree_at(lambda s: s.status, state, jnp.asarray(int(Status.interrupted)))
+    return state

@@ -1,0 +1,16 @@
+"""Parameters: which are free, their bounds and names, and the coordinates solvers work in."""
+
+from .bijections import AbstractBijection as AbstractBijection
+from .bijections import Identity as Identity
+from .bijections import Log as Log
+from .bijections import ReferenceAmplitude as ReferenceAmplitude
+from .bijections import ReferenceTime as ReferenceTime
+from .bijections import SignedSlope as SignedSlope
+from .bijections import Slope as Slope
+from .parameter_map import ParameterMap as ParameterMap
+from .parameter_map import parameter_map as parameter_map
+from .parameter_map import parameter_values as parameter_values
+from .parameter_map import with_parameters as with_parameters
+from .variables import AbstractVariables as AbstractVariables
+from .variables import PlainVariables as PlainVariables
+from .variables import unbounded as unbounded

@@ -1,0 +1,126 @@
+"""Coordinates in which power laws with an offset are well behaved.
+
+A rate a·t^b + c is nearly degenerate in (a, b, c). Each bijection maps solver coordinates y to the
+physical parameters x and back, exactly, with the log-determinant of dx/dy.
+"""
+
+from abc import abstractmethod
+from typing import TypeAlias
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Scalars: TypeAlias = tuple[Float[Array, ""], ...]
+
+
+class AbstractBijection(eqx.Module):
+    """A smooth one-to-one map of a few scalars; tuples in, tuples out.
+
+    Tuples rather than arrays keep visible which physical parameter depends on which coordinate.
+    """
+
+    @abstractmethod
+    def forward(self, y: Scalars) -> Scalars:
+        """Physical parameters from coordinates."""
+
+    @abstractmethod
+    def inverse(self, x: Scalars) -> Scalars:
+        """Coordinates from physical parameters; NaN where they have none."""
+
+    def log_det(self, y: Scalars) -> Float[Array, ""]:
+        """ln |det dx/dy| at the coordinates `y`."""
+        jacobian = jnp.asarray(jax.jacfwd(self.forward)(y))
+        return jnp.linalg.slogdet(jacobian)[1]
+
+
+class Identity(AbstractBijection):
+    """Coordinates are the physical parameters."""
+
+    def forward(self, y):
+        return y
+
+    def inverse(self, x):
+        return x
+
+
+class Log(AbstractBijection):
+    """One positive parameter by its logarithm."""
+
+    def forward(self, y):
+        return (jnp.exp(y[0]),)
+
+    def inverse(self, x):
+        return (jnp.log(x[0]),)
+
+
+class ReferenceAmplitude(AbstractBijection):
+    """(a, b) of a·t^b by (ln(a t_ref^b), b): amplitude where the data are, not at t = 1.
+
+    `t_ref` in s; ln(a t_ref^b) is ln D_ref or ln γ_ref.
+    """
+
+    t_ref: Float[Array, ""]
+
+    def forward(self, y):
+        return jnp.exp(y[0] - y[1] * jnp.log(self.t_ref)), y[1]
+
+    def inverse(self, x):
+        return jnp.log(x[0]) + x[1] * jnp.log(self.t_ref), x[1]
+
+
+class ReferenceTime(AbstractBijection):
+    """(a, b, c) by ln(a t_ref^b), b and the ratio c/(a t_ref^b)."""
+
+    t_ref: Float[Array, ""]
+
+    def forward(self, y):
+        amplitude = jnp.exp(y[0])
+        return amplitude * jnp.exp(-y[1] * jnp.log(self.t_ref)), y[1], y[2] * amplitude
+
+    def inverse(self, x):
+        amplitude = x[0] * jnp.exp(x[1] * jnp.log(self.t_ref))
+        return jnp.log(amplitude), x[1], x[2] / amplitude
+
+
+class Slope(AbstractBijection):
+    """(a, b, c) by ln ρ, s and w.
+
+    ρ is the whole rate at t_ref [s], s = d ln rate / d ln t there, w = c/ρ < 1. Data determine ρ
+    and s well; w is the weak direction alone. Needs a positive rate at t_ref and a > 0.
+    """
+
+    t_ref: Float[Array, ""]
+
+    def forward(self, y):
+        log_rho, s, w = y
+        rho = jnp.exp(log_rho)
+        b = s / (1 - w)
+        return rho * (1 - w) * jnp.exp(-b * jnp.log(self.t_ref)), b, w * rho
+
+    def inverse(self, x):
+        a, b, c = x
+        power = a * jnp.exp(b * jnp.log(self.t_ref))
+        rho = power + c
+        return jnp.log(rho), b * power / rho, c / rho
+
+
+class SignedSlope(AbstractBijection):
+    """(a, b, c) by ρ, m = d rate / d ln t at t_ref and c, for a rate that may change sign.
+
+    ρ is the whole rate at t_ref [s]. Regular where ρ passes zero; needs a ≠ 0.
+    """
+
+    t_ref: Float[Array, ""]
+
+    def forward(self, y):
+        rho, m, c = y
+        power = rho - c
+        b = m / power
+        return power * jnp.exp(-b * jnp.log(self.t_ref)), b, c
+
+    def inverse(self, x):
+        a, b, c = x
+        power = a * jnp.exp(b * jnp.log(self.t_ref))
+        return power + c, b * power, c

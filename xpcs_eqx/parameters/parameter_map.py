@@ -1,0 +1,313 @@
+"""Which parameters of a model are free, under which names, bounds and coordinates."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..errors import ModelError
+from ..physics import AbstractCorrelation, ParameterInfo, PowerLawRate, parameter_info
+from .bijections import AbstractBijection, Identity, ReferenceAmplitude, Slope
+from .variables import AbstractVariables
+
+Tie = Callable[[Mapping[str, Array]], Array]
+
+
+class Leaf(eqx.Module):
+    """One scalar parameter of a model: where it sits and what is known of it."""
+
+    name: str
+    path: tuple[str, ...]
+    index: int | None
+    info: ParameterInfo
+
+
+def _walk(node: Any, path: tuple[str, ...]):
+    """Yield (path, field value, declaration) of every inexact array field below `node`."""
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        here = (*path, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value, here)
+        elif eqx.is_inexact_array(value) or isinstance(value, float):
+            yield here, value, parameter_info(field)
+
+
+def parameter_leaves(model: AbstractCorrelation) -> tuple[Leaf, ...]:
+    """The scalar parameters of a model in the order of its fields."""
+    leaves = []
+    for path, value, declared in _walk(model, ()):
+        joined = ".".join(path)
+        name = model.names.get(joined, joined)
+        info = model.infos.get(name, declared or ParameterInfo())
+        if np.ndim(value) == 0:
+            leaves.append(Leaf(name, path, None, info))
+        else:
+            leaves += [
+                Leaf(f"{name}[{i}]", path, i, info) for i in range(int(np.prod(np.shape(value))))
+            ]
+    names = [leaf.name for leaf in leaves]
+    if len(set(names)) != len(names):
+        twice = sorted({n for n in names if names.count(n) > 1})
+        raise ModelError(
+            f"{type(model).__name__} has several parameters named {twice}; "
+            "give them different public names in its `names` mapping"
+        )
+    return tuple(leaves)
+
+
+def _get(model: Any, leaf: Leaf) -> Any:
+    for step in leaf.path:
+        model = getattr(model, step)
+    return model if leaf.index is None else jnp.ravel(model)[leaf.index]
+
+
+def parameter_values(model: AbstractCorrelation) -> dict[str, Array]:
+    """The values of all scalar parameters by public name."""
+    return {leaf.name: _get(model, leaf) for leaf in parameter_leaves(model)}
+
+
+def with_parameters(model: AbstractCorrelation, values: Mapping[str, Any]) -> AbstractCorrelation:
+    """The model with the named parameters replaced.
+
+    **Raises:** `ModelError` naming the nearest known parameter for an unknown name.
+    """
+    leaves = {leaf.name: leaf for leaf in parameter_leaves(model)}
+    check_names(values, leaves, type(model).__name__)
+    by_path: dict[tuple[str, ...], Any] = {}
+    for name, value in values.items():
+        leaf = leaves[name]
+        if leaf.index is None:
+            by_path[leaf.path] = value
+        else:
+            old = by_path.get(leaf.path)
+            if old is None:
+                old = _get(model, dataclasses.replace(leaf, index=None))
+            by_path[leaf.path] = jnp.asarray(old).at[leaf.index].set(value)
+    paths = list(by_path)
+
+    def where(m):
+        found = []
+        for path in paths:
+            node = m
+            for step in path:
+                node = getattr(node, step)
+            found.append(node)
+        return found
+
+    return eqx.tree_at(where, model, [jnp.asarray(by_path[path]) for path in paths])
+
+
+def check_names(given, known, owner: str) -> None:
+    """Raise `ModelError` for the first name that is not known, with the nearest known one."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, list(known), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ModelError(f"{owner} has no parameter {name!r}{hint} It has: {', '.join(known)}")
+
+
+class Group(eqx.Module):
+    """Free parameters (by position among the free ones) that share one bijection."""
+
+    members: tuple[int, ...] = eqx.field(static=True)
+    bijection: AbstractBijection
+
+
+class ParameterMap(AbstractVariables):
+    """The one place that knows how a flat vector relates to a model.
+
+    Free physical parameters x (in the model's order) ↔ solver coordinates y by the bijections of
+    `groups`; the model from x by insertion, with ties applied.
+    """
+
+    model: AbstractCorrelation
+    lower: Float[Array, "free"]
+    upper: Float[Array, "free"]
+    coordinate_scale: Float[Array, "free"]
+    groups: tuple[Group, ...]
+    names: tuple[str, ...] = eqx.field(static=True)
+    units: tuple[str, ...] = eqx.field(static=True)
+    free_names: tuple[str, ...] = eqx.field(static=True)
+    ties: tuple[tuple[str, Tie], ...] = eqx.field(static=True)
+
+    @property
+    def n_free(self) -> int:
+        """Number of free parameters."""
+        return len(self.free_names)
+
+    @property
+    def start(self) -> Float[Array, "free"]:
+        """The free parameters of the template model."""
+        values = parameter_values(self.model)
+        if not self.free_names:
+            return jnp.zeros((0,))
+        return jnp.stack([values[name] for name in self.free_names])
+
+    def to_physical(self, y: Float[Array, "free"]) -> Float[Array, "free"]:
+        """Physical parameters x from coordinates y."""
+        return self._apply(y, lambda bijection, part: bijection.forward(part))
+
+    def to_coordinates(self, x: Float[Array, "free"]) -> Float[Array, "free"]:
+        """Coordinates y from physical parameters x; NaN where x has no coordinates."""
+        return self._apply(x, lambda bijection, part: bijection.inverse(part))
+
+    def _apply(self, vector, function):
+        out: list = [None] * self.n_free
+        for group in self.groups:
+            part = function(group.bijection, tuple(vector[i] for i in group.members))
+            for i, value in zip(group.members, part, strict=True):
+                out[i] = value
+        return jnp.stack(out) if out else jnp.zeros((0,))
+
+    def build(self, x) -> AbstractCorrelation:
+        """The model with free physical parameters `x` (array or sequence), ties applied."""
+        values = dict(zip(self.free_names, tuple(x), strict=True))
+        if self.ties:
+            everything = {**parameter_values(self.model), **values}
+            for name, tie in self.ties:
+                values[name] = everything[name] = tie(everything)
+        return with_parameters(self.model, values) if values else self.model
+
+    def build_from_coordinates(self, y) -> AbstractCorrelation:
+        """The model at coordinates `y`, a sequence of scalars kept apart."""
+        out: list = [None] * self.n_free
+        for group in self.groups:
+            part = group.bijection.forward(tuple(y[i] for i in group.members))
+            for i, value in zip(group.members, part, strict=True):
+                out[i] = value
+        return self.build(out)
+
+    def all_values(self, x: Float[Array, "free"]) -> Float[Array, "parameter"]:
+        """Every parameter of the model, free, fixed and tied, in the model's order."""
+        values = parameter_values(self.build(x))
+        return jnp.stack([values[name] for name in self.names])
+
+
+def _power_law_groups(model, free, t_ref):
+    """Slope coordinates for each power-law rate, as far as its parameters are free."""
+    by_path = {leaf.path: leaf.name for leaf in parameter_leaves(model)}
+    groups, used = [], set()
+
+    def visit(node, path):
+        if isinstance(node, PowerLawRate):
+            names = [by_path[(*path, f)] for f in ("amplitude", "exponent", "offset")]
+            inside = [free.index(n) if n in free else None for n in names]
+            amplitude, exponent, offset = inside
+            positive = float(node.amplitude) > 0
+            # The slope coordinates are singular where the whole rate vanishes at t_ref.
+            whole = float(node(jnp.asarray(t_ref)))
+            if None not in inside and positive and whole > 0:
+                groups.append(Group(tuple(i for i in inside if i is not None), Slope(t_ref)))
+                used.update(inside)
+            elif amplitude is not None and exponent is not None and offset is None and positive:
+                groups.append(Group((amplitude, exponent), ReferenceAmplitude(t_ref)))
+                used.update((amplitude, exponent))
+            return
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name)
+            if dataclasses.is_dataclass(value):
+                visit(value, (*path, field.name))
+
+    visit(model, ())
+    rest = [Group((i,), Identity()) for i in range(len(free)) if i not in used]
+    return tuple(groups + rest)
+
+
+def parameter_map(
+    model: AbstractCorrelation,
+    t: Float[Array, "frame"] | None = None,
+    *,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    fixed: tuple[str, ...] = (),
+    ties: Mapping[str, Tie] | None = None,
+    scale: Mapping[str, float] | None = None,
+    coordinates: Mapping[tuple[str, ...], AbstractBijection] | None = None,
+) -> ParameterMap:
+    """The map of a model whose fields hold the start values.
+
+    **Arguments:**
+
+    - `model`: the model at its start values.
+    - `t`: frame times [s]. Power laws get slope coordinates at √(t_first·t_last); without times
+        every parameter is its own coordinate.
+    - `bounds`: by name, in physical units; equal bounds fix a parameter. Others have the bounds
+        of their declaration.
+    - `fixed`: names kept at their start.
+    - `ties`: name → function of the values of all parameters by name.
+    - `scale`: natural step by name, in physical units.
+    - `coordinates`: tuple of names → bijection, instead of the automatic choice for them.
+
+    **Raises:** `ModelError` for unknown names, bounds inside out, a start outside its bounds.
+    """
+    leaves = parameter_leaves(model)
+    by_name = {leaf.name: leaf for leaf in leaves}
+    bounds, ties, scale = dict(bounds or {}), dict(ties or {}), dict(scale or {})
+    owner = type(model).__name__
+    for given in (bounds, fixed, ties, scale):
+        check_names(given, by_name, owner)
+    values = {name: float(value) for name, value in parameter_values(model).items()}
+    free, lower, upper, scales = [], [], [], []
+    for leaf in leaves:
+        low, high = bounds.get(leaf.name, (leaf.info.lower, leaf.info.upper))
+        if not low <= high:
+            raise ModelError(
+                f"bounds of {leaf.name} are inside out: lower {low} > upper {high}; swap them"
+            )
+        if leaf.name in ties:
+            continue
+        start = values[leaf.name]
+        if not np.isfinite(start):
+            raise ModelError(f"start value of {leaf.name} is {start}; give a finite number")
+        if leaf.name in fixed or low == high:
+            if leaf.name not in fixed and start != low:
+                model = with_parameters(model, {leaf.name: low})
+            continue
+        if not low <= start <= high:
+            raise ModelError(
+                f"start value {start:g} of {leaf.name} lies outside its bounds "
+                f"[{low:g}, {high:g}]; move the start or widen the bounds"
+            )
+        free.append(leaf.name)
+        lower.append(low)
+        upper.append(high)
+        natural = leaf.info.scale or (abs(leaf.info.start) if leaf.info.start else 1.0)
+        scales.append(scale.get(leaf.name, natural))
+    if coordinates is not None:
+        groups, used = [], set()
+        for names, bijection in coordinates.items():
+            check_names(names, by_name, owner)
+            members = tuple(free.index(name) for name in names)
+            groups.append(Group(members, bijection))
+            used.update(members)
+        groups = tuple(
+            groups + [Group((i,), Identity()) for i in range(len(free)) if i not in used]
+        )
+    elif t is not None:
+        floor = 0.5 * float(t[1] - t[0])
+        t_ref = jnp.sqrt(max(float(t[0]), floor) * float(t[-1]))
+        groups = _power_law_groups(model, free, t_ref)
+    else:
+        groups = tuple(Group((i,), Identity()) for i in range(len(free)))
+    for group in groups:
+        if not isinstance(group.bijection, Identity):
+            # The other bijections are logarithms, slopes and ratios: of order one.
+            for i in group.members:
+                scales[i] = 1.0
+    return ParameterMap(
+        model=jax.tree.map(jnp.asarray, model),
+        lower=jnp.asarray(lower, dtype=float),
+        upper=jnp.asarray(upper, dtype=float),
+        coordinate_scale=jnp.asarray(scales, dtype=float),
+        groups=groups,
+        names=tuple(by_name),
+        units=tuple(leaf.info.unit for leaf in leaves),
+        free_names=tuple(free),
+        ties=tuple(ties.items()),
+    )

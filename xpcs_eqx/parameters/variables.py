@@ -1,0 +1,48 @@
+"""What a solver must know of its variables: bounds, natural steps, and coordinates."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax.numpy as jnp
+from equinox import AbstractVar
+from jaxtyping import Array, Float
+
+
+class AbstractVariables(eqx.Module):
+    """Variables x inside a box, and the coordinates y in which a solver takes its steps.
+
+    `lower`, `upper` bound x; `coordinate_scale` is a natural step of each coordinate.
+    """
+
+    lower: AbstractVar[Float[Array, "variable"]]
+    upper: AbstractVar[Float[Array, "variable"]]
+    coordinate_scale: AbstractVar[Float[Array, "variable"]]
+
+    @abstractmethod
+    def to_physical(self, y: Float[Array, "variable"]) -> Float[Array, "variable"]:
+        """x from y."""
+
+    @abstractmethod
+    def to_coordinates(self, x: Float[Array, "variable"]) -> Float[Array, "variable"]:
+        """y from x; NaN where x has no coordinates."""
+
+
+class PlainVariables(AbstractVariables):
+    """Variables that are their own coordinates."""
+
+    lower: Float[Array, "variable"]
+    upper: Float[Array, "variable"]
+    coordinate_scale: Float[Array, "variable"]
+
+    def to_physical(self, y):
+        return y
+
+    def to_coordinates(self, x):
+        return x
+
+
+def unbounded(start: Float[Array, "variable"]) -> PlainVariables:
+    """Plain variables without bounds, with natural steps from the start values."""
+    start = jnp.asarray(start)
+    infinity = jnp.full_like(start, jnp.inf)
+    return PlainVariables(-infinity, infinity, jnp.where(start == 0, 1.0, jnp.abs(start)))

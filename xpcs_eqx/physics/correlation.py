@@ -1,0 +1,95 @@
+"""The interface between a model and everything that fits it."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from ..data import Geometry
+from .parameter import ParameterInfo
+
+
+class Features(eqx.Module):
+    """What a correlation depends on, split by how it enters a pair of frames (t1, t2).
+
+    - `increments`: functions of one time that enter only as f(t2) − f(t1); arrays (frame,).
+    - `endpoints`: functions of one time that enter at both ends; arrays (frame,).
+    - `scalars`: numbers that enter every pair; arrays () or (angle,).
+
+    Each may be any pytree. Increments are cheapest: one derivative serves both ends.
+    """
+
+    increments: PyTree[Float[Array, "frame"]] = ()
+    endpoints: PyTree[Float[Array, "frame"]] = ()
+    scalars: PyTree[Float[Array, "*angle"]] = ()
+
+
+class Pair(eqx.Module):
+    """The features of pairs of frames with t2 > t1, in the structure the model returned them."""
+
+    increments: Any
+    first: Any
+    second: Any
+    scalars: Any
+
+
+class AbstractCorrelation(eqx.Module):
+    """|c1|² of a pair of frames; the fields made with `parameter` are the parameters.
+
+    A subclass gives `features` and `kernel`. The solvers differentiate the kernel with respect to
+    the few features of each pair and the features with respect to the parameters at each frame, so
+    nothing has to be differentiated by hand and the Jacobian is never stored. Everything that
+    depends on a parameter must come through `features`: using a parameter in `kernel` raises.
+
+    `names` maps the path of a field (``"transport.amplitude"``) to its public name (``"D0"``);
+    a path that is not listed is its own name. `infos` gives unit, start
+    and bounds by public name where the field itself does not.
+    """
+
+    names: ClassVar[dict[str, str]] = {}
+    infos: ClassVar[dict[str, ParameterInfo]] = {}
+
+    @abstractmethod
+    def features(self, t: Float[Array, "frame"], geometry: Geometry) -> Features:
+        """The features at the frame times `t` [s]."""
+
+    @abstractmethod
+    def kernel(self, pair: Pair) -> Float[Array, "..."]:
+        """|c1|² of pairs from their features, elementwise; one at zero delay."""
+
+
+def correlation_map(
+    model: AbstractCorrelation, t: Float[Array, "frame"], geometry: Geometry
+) -> Float[Array, "angle frame frame"]:
+    """|c1|² of all pairs of frames and all angles as full symmetric maps, 1 on the diagonal.
+
+    `t` in s. Memory is that of the maps; fits never form them.
+    """
+    features = model.features(jnp.asarray(t), geometry)
+    n, n_angles = len(t), geometry.phi.shape[0]
+    frames = jnp.arange(n)
+    first = jnp.minimum(frames[:, None], frames[None, :])
+    second = jnp.maximum(frames[:, None], frames[None, :])
+    # A zero delay may have no finite derivative in a user's kernel: the widest delay stands in,
+    # and the diagonal is set to one afterwards.
+    same = first == second
+
+    def at(scalars):
+        def increment(row):
+            return jnp.where(same, row[-1] - row[0], row[second] - row[first])
+
+        pair = Pair(
+            jax.tree.map(increment, features.increments),
+            jax.tree.map(lambda row: row[first], features.endpoints),
+            jax.tree.map(lambda row: row[second], features.endpoints),
+            jax.tree.map(lambda value: jnp.broadcast_to(value, (n, n)), scalars),
+        )
+        return jnp.where(same, 1.0, model.kernel(pair))
+
+    by_angle = jax.tree.map(lambda v: jnp.broadcast_to(v, (n_angles,)), features.scalars)
+    if not jax.tree.leaves(by_angle):
+        return jnp.broadcast_to(at(features.scalars), (n_angles, n, n))
+    return jax.lax.map(at, by_angle)

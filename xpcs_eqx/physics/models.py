@@ -1,0 +1,94 @@
+"""The models that come along: diffusion at rest and under shear."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .correlation import AbstractCorrelation, Features
+from .parameter import ParameterInfo, parameter
+from .rates import AbstractRate, PowerLawRate
+from .shear import AbstractShearKernel, GapAveraged
+
+_FIELDS = ("amplitude", "exponent", "offset")
+
+
+def _rate_names(field: str, names: tuple[str, str, str]) -> dict[str, str]:
+    """Public names of a power-law rate held in `field`, alone or inside `Trapezoid`."""
+    return {
+        f"{field}.{inner}{path}": name
+        for inner in ("", "rate.")
+        for path, name in zip(_FIELDS, names, strict=True)
+    }
+
+
+TRANSPORT = ("D0", "alpha", "D_offset")
+SHEAR = ("gamma_dot_t0", "beta", "gamma_dot_t_offset")
+
+# Defaults of physics parameters, by public name.
+PARAMETERS = {
+    "D0": ParameterInfo("Å²/s^(1+alpha)", 1e4, 1.0, 1e6),
+    "alpha": ParameterInfo("", 0.0, -2.0, 2.0),
+    "D_offset": ParameterInfo("Å²/s", 0.0, -1e5, 1e5, 1e3),
+    "gamma_dot_t0": ParameterInfo("1/s^(1+beta)", 1e-3, 1e-6, 0.5),
+    "beta": ParameterInfo("", 0.0, -2.0, 2.0),
+    "gamma_dot_t_offset": ParameterInfo("1/s", 0.0, -0.1, 0.1, 1e-3),
+}
+
+
+# Factories, since an array made at import time would fix the precision before the user sets it.
+def _default_transport() -> AbstractRate:
+    return PowerLawRate(*(PARAMETERS[name].start for name in TRANSPORT))
+
+
+def _default_shear() -> AbstractRate:
+    return PowerLawRate(*(PARAMETERS[name].start for name in SHEAR))
+
+
+class Static(AbstractCorrelation):
+    """Diffusion without flow: |c1|² = exp(−q² ∫ J dt).
+
+    J(t) [Å²/s] is the growth rate of the displacement variance along q; 2D for Brownian motion.
+    """
+
+    transport: AbstractRate = eqx.field(default_factory=_default_transport)
+
+    names: ClassVar[dict[str, str]] = _rate_names("transport", TRANSPORT)
+    infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
+
+    def features(self, t, geometry):
+        return Features(increments=geometry.q**2 * self.transport.integral(t))
+
+    def kernel(self, pair):
+        return jnp.exp(-jnp.abs(pair.increments))
+
+
+class LaminarFlow(AbstractCorrelation):
+    """Diffusion in a linear velocity profile across the gap.
+
+    |c1|² = exp(−q² ∫ J dt) · S(½ q L cos(φ0−φ) ∫ γ̇ dt), with S the shear kernel;
+    He et al., PNAS 121, e2401162121 (2024). The shear term is even in the cosine.
+    """
+
+    transport: AbstractRate = eqx.field(default_factory=_default_transport)
+    shear: AbstractRate = eqx.field(default_factory=_default_shear)
+    phi0: Float[Array, ""] = parameter(unit="deg", start=0.0, bounds=(-30.0, 30.0), scale=10.0)
+    shear_kernel: AbstractShearKernel = GapAveraged()
+
+    names: ClassVar[dict[str, str]] = {
+        **_rate_names("transport", TRANSPORT),
+        **_rate_names("shear", SHEAR),
+    }
+    infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
+
+    def features(self, t, geometry):
+        phase = 0.5 * geometry.q * geometry.gap * self.shear.integral(t)
+        direction = jnp.cos(jnp.deg2rad(self.phi0 - geometry.phi))
+        return Features(
+            increments=(geometry.q**2 * self.transport.integral(t), phase), scalars=direction
+        )
+
+    def kernel(self, pair):
+        spread, phase = pair.increments
+        return jnp.exp(-jnp.abs(spread)) * self.shear_kernel(pair.scalars * phase)
