@@ -18,7 +18,7 @@ class TwoTimeData(eqx.Module):
     - `t`: frame times [s], `(frame,)`, strictly increasing.
     - `geometry`: q, azimuths and gap.
     - `root_weights`: 1/sigma `(angle, frame, frame)`, 0 where masked; `None` when every pair counts
-      with weight one.
+      with weight one. What stands on its diagonal means nothing.
     - `diagonal`: raw diagonal `(angle, frame)`, 1 + contrast + 1/(mean count); NaN where unknown.
     - `absolute_sigma`: whether sigma was given by the user, so that uncertainties need no rescaling
       by the residuals. An estimated sigma is not absolute.

@@ -1,0 +1,110 @@
+"""Checks of single values, with messages that name file, key, what was found and what to do."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+
+
+def near_misses(name: str, present: Iterable[str]) -> str:
+    """A half sentence naming what is there instead of `name`, or an empty string."""
+    names = sorted(set(present))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f" Did you mean {', '.join(repr(found) for found in close)}?"
+    return f" Present: {', '.join(repr(found) for found in names[:12])}." if names else ""
+
+
+def numbers(where: str, key: str, value: Any) -> np.ndarray:
+    """`value` as a real float64 array.
+
+    **Raises:** `DataError` when it is not made of real numbers.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{where}: {key} holds {array.dtype} values; give real numbers.")
+    return array.astype(np.float64)
+
+
+def scalar(where: str, key: str, value: Any) -> float:
+    """The single number in `value`, whatever its shape: (), (1,), (1, 1).
+
+    **Raises:** `DataError` when there are several numbers or none.
+    """
+    array = numbers(where, key, value)
+    if array.size != 1:
+        raise DataError(f"{where}: {key} has shape {array.shape}; a single number is needed.")
+    return float(array.reshape(()))
+
+
+def positive(where: str, key: str, value: float, unit: str) -> float:
+    """`value` when it is finite and above zero.
+
+    **Raises:** `DataError` otherwise.
+    """
+    if not (np.isfinite(value) and value > 0):
+        raise DataError(f"{where}: {key} is {value:g} [{unit}]; it must be finite and above zero.")
+    return float(value)
+
+
+def agreeing(where: str, key: str, stored: float, given: float, unit: str) -> float:
+    """`stored`, after making sure that `given` is the same to 1 %.
+
+    **Raises:** `DataError` when the two differ by more.
+    """
+    if not abs(given - stored) <= 0.01 * abs(stored):
+        raise DataError(
+            f"{where}: {key} says {stored:.6g} [{unit}] but {given:.6g} was given, which differs "
+            "by more than 1 %. Leave the given value out, or correct the one that is wrong."
+        )
+    return stored
+
+
+def increasing_times(where: str, key: str, t: np.ndarray) -> None:
+    """Make sure that frame times are finite and strictly increasing.
+
+    **Raises:** `DataError` naming the first offending frame.
+    """
+    if not np.all(np.isfinite(t)):
+        frame = int(np.flatnonzero(~np.isfinite(t))[0])
+        raise DataError(
+            f"{where}: time {key} of frame {frame + 1} is {t[frame]}; frame times [s] must be "
+            "finite. Cut the frame range or repair the times."
+        )
+    steps = np.diff(t)
+    if steps.size and np.min(steps) <= 0:
+        frame = int(np.flatnonzero(steps <= 0)[0])
+        raise DataError(
+            f"{where}: times {key} do not increase: frame {frame + 1} has t = {t[frame]:.9g} s and "
+            f"frame {frame + 2} has t = {t[frame + 1]:.9g} s. Sort frames and maps together."
+        )
+
+
+def finite_angles(where: str, key: str, phi: np.ndarray) -> None:
+    """Make sure that every azimuth is a number.
+
+    **Raises:** `DataError` naming the first one which is not.
+    """
+    bad = np.flatnonzero(~np.isfinite(phi))
+    if bad.size:
+        raise DataError(
+            f"{where}: angle {key} of map {int(bad[0]) + 1} is {phi[bad[0]]}; every map needs a "
+            "finite azimuth [degrees]. Leave this map out or give its angle."
+        )
+
+
+def positive_sigma(where: str, key: str, sigma: np.ndarray) -> None:
+    """Make sure that standard deviations of usable pairs are above zero.
+
+    **Raises:** `DataError` with the number of offending entries and the first value.
+    """
+    bad = ~(sigma > 0)
+    if np.any(bad):
+        raise DataError(
+            f"{where}: {key} has {int(np.count_nonzero(bad))} entries that are not above zero, the "
+            f"first is {sigma[bad][0]}. Every usable pair needs sigma > 0; set c2 to NaN there to "
+            "leave a pair out."
+        )

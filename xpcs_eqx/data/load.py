@@ -1,0 +1,204 @@
+"""Files in any of the known layouts to checked data."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError
+from . import read_aps_old, read_aps_u, read_nxxpcs, read_own
+from .assemble import Sigma, assemble, check_lists, choose_maps
+from .checks import agreeing
+from .hdf5 import open_hdf5
+from .raw import RawMaps
+from .read_npz import read_npy, read_npz
+from .selection import Selection
+from .two_time import TwoTimeData
+
+if TYPE_CHECKING:
+    import h5py
+
+READERS = {
+    read_own.NAME: read_own.read,
+    read_aps_u.NAME: read_aps_u.read,
+    read_aps_old.NAME: read_aps_old.read,
+    read_nxxpcs.NAME: read_nxxpcs.read,
+}
+LAYOUTS = (*READERS, "npz", "npy")
+
+
+def recognise(file: "h5py.File") -> str:
+    """Name of the layout of an open HDF5 file.
+
+    **Raises:** `DataError` naming the layout that comes closest and what it misses.
+    """
+    if read_own.is_own(file):
+        return read_own.NAME
+    marks = {
+        read_aps_u.NAME: read_aps_u.MARKS,
+        read_aps_old.NAME: read_aps_old.MARKS,
+    }
+    partial = []
+    for name, paths in marks.items():
+        present = [path for path in paths if path in file]
+        if len(present) == len(paths):
+            return name
+        if present:
+            missing = ", ".join(path for path in paths if path not in file)
+            partial.append(f"{name} ({', '.join(present)} is there, {missing} is missing)")
+    if read_nxxpcs.entry_of(file) is not None:
+        return read_nxxpcs.NAME
+    closest = f" It comes closest to {' and '.join(partial)}." if partial else ""
+    raise DataError(
+        f"{file.filename}: no known layout of two-time maps.{closest} Top level: "
+        f"{', '.join(sorted(file)[:8]) or 'empty'}. Known layouts: {', '.join(LAYOUTS)}."
+    )
+
+
+def checksum_of(path: str) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def open_maps(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    q: float | None = None,
+    phi: Any = None,
+    counted: bool = False,
+    checksum: bool = True,
+) -> Iterator[RawMaps]:
+    """The lists of a file, with maps that are read while the context is open.
+
+    Arguments as in `load`; `counted` says that a bare map without a frame time counts in frames.
+
+    **Raises:** `DataError` for a file that is missing, damaged, foreign or incomplete.
+    """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise DataError(f"{path}: there is no such file; check the path.")
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: not a file; give the path of a data file.")
+    if layout is not None and layout not in LAYOUTS:
+        raise DataError(f"{path}: layout {layout!r} is unknown; known are {', '.join(LAYOUTS)}.")
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(8)
+        sha256 = checksum_of(path) if checksum else ""
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); check the permissions.") from error
+    if layout == "npy" or (layout is None and start.startswith(b"\x93NUMPY")):
+        yield read_npy(path, sha256, q, phi, counted)
+        return
+    if layout == "npz" or (layout is None and start.startswith(b"PK")):
+        raw = read_npz(path, sha256)
+        yield _checked_q(raw, q, phi)
+        return
+    with open_hdf5(path) as file:
+        reader = READERS[recognise(file) if layout is None else layout]
+        yield _checked_q(replace(reader(file), sha256=sha256), q, phi)
+
+
+def _checked_q(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
+    if phi is not None:
+        raise DataError(f"{raw.where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
+    if q is not None:
+        nearest = raw.q[np.argmin(np.abs(raw.q - q))] if raw.q.size else np.nan
+        agreeing(raw.where, raw.q_name, float(nearest), q, "1/Å")
+    return raw
+
+
+def _prepared(selection: Selection, time_origin: float | None, q: float | None) -> Selection:
+    if time_origin is not None:
+        selection = replace(selection, time_origin=time_origin)
+    if q is not None and selection.q is None:
+        selection = replace(selection, q=q)
+    return selection
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008
+    dt: float | None = None,
+    gap: float | None = None,
+    sigma: Sigma = None,
+    q: float | None = None,
+    phi: Any = None,
+    time_origin: float | None = None,
+    checksum: bool = True,
+) -> TwoTimeData:
+    """Two-time maps at one q from a file.
+
+    - `path`: HDF5 (APS-U, APS-old, NXxpcs, own), NPZ (loader or direct form) or NPY (bare maps).
+    - `layout`: name of the layout when it shall not be recognised, one of `LAYOUTS`.
+    - `selection`: frames, q, azimuths and pairs to take.
+    - `dt`: time between two frames [s], before stride and averaging. A stored one wins, and a given
+      one that differs by more than 1 % is an error.
+    - `gap`: gap [Å], in the same way; 2 000 000 Å when neither the file nor the caller knows.
+    - `sigma`: standard deviation of c2 as a number (absolute), or `"mad"` for a robust estimate of
+      each map (not absolute, as entries of a map are correlated). It replaces a stored sigma.
+    - `q`: scattering vector [1/Å]: of bare maps, or the bin to take like `Selection(q=…)`, which
+      then must exist to 1 %.
+    - `phi`: azimuths of bare maps [degrees].
+    - `time_origin`: time of frame 1 [s], instead of the one in `selection`. A bare map without `dt`
+      counts time in frames, 1 … n.
+    - `checksum`: whether to put the SHA-256 of the file into the provenance.
+
+    **Raises:** `DataError` with the file, the HDF5 path or key, what was found and what to do.
+    """
+    selection = _prepared(selection, time_origin, q)
+    with open_maps(path, layout=layout, q=q, phi=phi, counted=dt is None, checksum=checksum) as raw:
+        return assemble(raw, _counted(raw, selection), dt=dt, gap=gap, sigma=sigma)
+
+
+def _counted(raw: RawMaps, selection: Selection) -> Selection:
+    """Bare maps without a frame time start at t = 1, so that time is the number of the frame."""
+    if raw.layout == "npy" and raw.frame_time is not None and selection.time_origin is None:
+        return replace(selection, time_origin=1.0)
+    return selection
+
+
+def load_joint(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008
+    dt: float | None = None,
+    gap: float | None = None,
+    sigma: Sigma = None,
+    time_origin: float | None = None,
+    checksum: bool = True,
+) -> tuple[TwoTimeData, ...]:
+    """One data set for each selected q of a file, in increasing q, for a joint fit.
+
+    Arguments and errors as in `load`.
+    """
+    selection = _prepared(selection, time_origin, None)
+    with open_maps(path, layout=layout, counted=dt is None, checksum=checksum) as raw:
+        selection = _counted(raw, selection)
+        check_lists(raw)
+        chosen = choose_maps(raw, selection)
+        q = raw.q[chosen]
+        order = np.sort(q)
+        # bins equal to rounding are one q
+        starts = order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
+        return tuple(
+            assemble(
+                raw,
+                selection,
+                dt=dt,
+                gap=gap,
+                sigma=sigma,
+                chosen=chosen[np.isclose(q, value, rtol=1e-6, atol=0)],
+            )
+            for value in starts
+        )

@@ -1,0 +1,45 @@
+"""Standard deviation of a two-time map from the map itself."""
+
+import numpy as np
+
+from ..errors import DataError
+
+# median(|x|) of a normal variable is 0.6745 sigma
+_MAD_TO_SIGMA = 1.482602218505602
+# variance of a second difference x0 - 2 x1 + x2 of independent entries: 1 + 4 + 1
+_SECOND_DIFFERENCE = np.sqrt(6.0)
+_ENOUGH = 400_000
+
+
+def mad_sigma(c2: np.ndarray, usable: np.ndarray | None = None) -> float:
+    """Robust noise of one map `(frame, frame)`, as one standard deviation.
+
+    Second differences are taken between neighbours of one lag, c2(i−1, j−1) − 2 c2(i, j) +
+    c2(i+1, j+1): along a lag the signal changes only by aging, so it drops out, the steep decay
+    next to the diagonal included. Their median absolute value, 1.4826/√6 of it, is sigma for
+    independent normal entries; outliers do not matter. Entries that share speckles are correlated
+    (slow dynamics at high count rate); there this estimate is too small, which is why it never
+    counts as absolute. Lags are thinned out evenly when a map has more pairs than needed.
+
+    - `c2`: the map; only i < j is looked at.
+    - `usable`: `(frame, frame)`, false for entries to leave out. NaN is left out anyway.
+
+    **Raises:** `DataError` when no three usable neighbours exist.
+    """
+    n = c2.shape[0]
+    lags = np.arange(1, max(n - 2, 1))
+    stride = max(1, (n * n // 2) // _ENOUGH)
+    differences = []
+    for lag in lags[::stride]:
+        line = np.asarray(np.diagonal(c2, lag), np.float64)
+        if usable is not None:
+            line = np.where(np.diagonal(usable, lag), line, np.nan)
+        second = line[:-2] - 2 * line[1:-1] + line[2:]
+        differences.append(np.abs(second[np.isfinite(second)]))
+    values = np.concatenate(differences) if differences else np.empty(0)
+    if values.size == 0:
+        raise DataError(
+            f"The noise of a map of {n} frames cannot be estimated: no three neighbouring entries "
+            "of one lag are usable. Give sigma."
+        )
+    return float(np.median(values) * _MAD_TO_SIGMA / _SECOND_DIFFERENCE)

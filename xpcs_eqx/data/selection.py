@@ -1,0 +1,217 @@
+"""What to take from a file: frames, q, azimuths, and which pairs count."""
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from ..errors import DataError
+
+
+class Selection(eqx.Module):
+    """Which part of the data enters; nothing is left out unless it is asked for.
+
+    - `start_frame`, `end_frame`: 1-based, both inclusive; `end_frame = -1` is the last frame. A
+      range keeps absolute time: frame i has t = time_origin + (i − 1)·dt·stride·average.
+    - `time_origin`: time of frame 1 [s]; `None` means 0. Explicit frame times are used as they are.
+    - `q`: scattering vector(s) to take [1/Å]. One number takes the nearest bin, or every bin
+      within `q_tolerance`. A list takes the bins of exactly these values (to 0.1 %).
+    - `q_tolerance`: half width around a single `q` [1/Å].
+    - `phi_ranges`: `(low, high)` in degrees, inclusive, around the circle: `(170, -170)` is 20
+      degrees wide. Maps in any of the ranges are taken; no range takes all.
+    - `bad_frames`: 1-based frames whose rows and columns count for nothing.
+    - `min_lag`, `max_lag`: lags to keep [frames of the map], inclusive.
+    - `age_range`: ages (t1 + t2)/2 to keep [s], inclusive.
+    - `pair_mask`: `(frame, frame)` or `(angle, frame, frame)`, true where the pair i < j counts;
+      for all frames and maps of the file or for the selected ones. For pooled points `(point,)`.
+
+    **Raises:** `DataError` when a limit is impossible by itself.
+    """
+
+    start_frame: int = 1
+    end_frame: int = -1
+    time_origin: float | None = None
+    q: float | tuple[float, ...] | None = None
+    q_tolerance: float | None = None
+    phi_ranges: tuple[tuple[float, float], ...] = ()
+    bad_frames: tuple[int, ...] = ()
+    min_lag: int = 1
+    max_lag: int | None = None
+    age_range: tuple[float, float] | None = None
+    pair_mask: np.ndarray | jax.Array | None = None
+
+    def __check_init__(self) -> None:
+        if self.start_frame < 1:
+            raise DataError(f"start_frame is {self.start_frame}; frames are counted from 1.")
+        if self.end_frame != -1 and self.end_frame <= self.start_frame:
+            raise DataError(
+                f"end_frame {self.end_frame} is not after start_frame {self.start_frame}; at least "
+                "two frames make a pair. Use -1 for the last frame."
+            )
+        if self.min_lag < 1 or (self.max_lag is not None and self.max_lag < self.min_lag):
+            raise DataError(
+                f"No lag lies in {self.min_lag} … {self.max_lag} [frames]; lags start at 1, as the "
+                "diagonal never counts."
+            )
+        if self.q_tolerance is not None and (
+            self.q is None or isinstance(self.q, tuple | list) or not self.q_tolerance > 0
+        ):
+            raise DataError(
+                f"q_tolerance {self.q_tolerance} needs a single q to go with and must be positive."
+            )
+        if self.time_origin is not None and not np.isfinite(self.time_origin):
+            raise DataError(f"time_origin is {self.time_origin}; give a finite time [s].")
+        for low, high in self.phi_ranges:
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise DataError(f"phi range ({low}, {high}) is not finite [degrees].")
+        if self.age_range is not None and not self.age_range[0] <= self.age_range[1]:
+            raise DataError(f"age_range {self.age_range} is empty; give (low, high) [s].")
+
+    def frame_slice(self, where: str, n_frames: int) -> slice:
+        """Zero-based half-open slice of the frames of a map with `n_frames`.
+
+        **Raises:** `DataError` when the range reaches beyond the map or holds less than two frames.
+        """
+        end = n_frames if self.end_frame == -1 else self.end_frame
+        if end > n_frames or end - self.start_frame < 1:
+            raise DataError(
+                f"{where}: frames {self.start_frame} … {self.end_frame} were asked for but the "
+                f"maps have {n_frames} frames; at least two frames inside are needed. Frames are "
+                "counted from 1 and -1 is the last."
+            )
+        return slice(self.start_frame - 1, end)
+
+
+def in_ranges(phi: np.ndarray, ranges: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """True for the azimuths [degrees] inside any of the ranges, around the circle."""
+    if not ranges:
+        return np.ones(phi.shape, bool)
+    inside = np.zeros(phi.shape, bool)
+    for low, high in ranges:
+        width = high - low if high - low >= 360 else (high - low) % 360
+        # a tiny allowance keeps both ends inclusive in spite of the rounding in the modulo
+        distance = (phi - low + 1e-9) % 360
+        inside |= distance <= width + 2e-9
+    return inside
+
+
+def _bins(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.6g}" for value in np.unique(values))
+
+
+def choose_q(where: str, key: str, q: np.ndarray, selection: Selection) -> np.ndarray:
+    """Indices of the maps at the q that was asked for, in file order.
+
+    **Raises:** `DataError` when nothing lies there.
+    """
+    wanted = selection.q
+    if wanted is None:
+        return np.arange(q.size)
+    if isinstance(wanted, tuple | list):
+        inside = np.zeros(q.shape, bool)
+        for value in wanted:
+            here = np.isclose(q, value, rtol=1e-3, atol=0)
+            if not here.any():
+                raise DataError(
+                    f"{where}: no q bin at {value:.6g} [1/Å] in {key}; there are {_bins(q)}."
+                )
+            inside |= here
+    elif selection.q_tolerance is not None:
+        inside = np.abs(q - wanted) <= selection.q_tolerance * (1 + 1e-9)
+        if not inside.any():
+            raise DataError(
+                f"{where}: no q bin within {selection.q_tolerance:.3g} of {wanted:.6g} [1/Å] in "
+                f"{key}; there are {_bins(q)}. The selection is empty: widen it or take another q."
+            )
+    else:
+        nearest = q[np.argmin(np.abs(q - wanted))]
+        inside = np.isclose(q, nearest, rtol=1e-6, atol=0)
+    return np.flatnonzero(inside)
+
+
+def choose_phi(
+    where: str, key: str, phi: np.ndarray, chosen: np.ndarray, selection: Selection
+) -> np.ndarray:
+    """Those of the `chosen` map indices whose azimuth is inside the ranges.
+
+    **Raises:** `DataError` when none is.
+    """
+    kept = chosen[in_ranges(phi[chosen], selection.phi_ranges)]
+    if kept.size == 0:
+        ranges = ", ".join(f"{low:g} … {high:g}" for low, high in selection.phi_ranges)
+        raise DataError(
+            f"{where}: no map lies in the phi ranges {ranges} [degrees]; the selection is empty. "
+            f"Angles in {key}: {_bins(phi[chosen])}."
+        )
+    return kept
+
+
+def usable_pairs(
+    where: str, selection: Selection, t: np.ndarray, frames: slice
+) -> np.ndarray | None:
+    """Symmetric mask `(frame, frame)` of the pairs that bad frames, lags and ages leave.
+
+    `None` when all pairs off the diagonal remain. `t` are the times of the selected frames.
+
+    **Raises:** `DataError` when a bad frame does not exist or nothing is left.
+    """
+    n = t.size
+    limited = selection.min_lag > 1 or selection.max_lag is not None
+    if not (limited or selection.age_range is not None or selection.bad_frames):
+        return None
+    index = np.arange(n)
+    lag = np.abs(index[:, None] - index[None, :])
+    keep = lag >= selection.min_lag
+    if selection.max_lag is not None:
+        keep &= lag <= selection.max_lag
+    if selection.age_range is not None:
+        low, high = selection.age_range
+        age = 0.5 * (t[:, None] + t[None, :])
+        # inclusive to rounding of the mean of two times
+        slack = 1e-9 * max(abs(low), abs(high))
+        keep &= (age >= low - slack) & (age <= high + slack)
+    for frame in selection.bad_frames:
+        if frame < 1:
+            raise DataError(f"{where}: bad frame {frame} does not exist; frames count from 1.")
+        if frames.start < frame <= frames.stop:
+            keep[frame - 1 - frames.start, :] = False
+            keep[:, frame - 1 - frames.start] = False
+    if not keep.any():
+        raise DataError(
+            f"{where}: bad frames, lag limits ({selection.min_lag} … {selection.max_lag} frames) "
+            f"and age range {selection.age_range} [s] leave no pair of the {n} frames; the "
+            "selection is empty. Widen it."
+        )
+    return keep
+
+
+def mask_of_map(
+    where: str,
+    selection: Selection,
+    position: int,
+    index: int,
+    n_maps: tuple[int, int],
+    n_frames: int,
+    frames: slice,
+) -> np.ndarray | None:
+    """The user's `pair_mask` for one map, symmetric `(frame, frame)`; only i < j is looked at.
+
+    `position` counts among the selected maps, `index` among all of them, `n_maps` gives both
+    totals (selected, all); `n_frames` is the number of frames of the file.
+
+    **Raises:** `DataError` when the mask has the shape of neither.
+    """
+    if selection.pair_mask is None:
+        return None
+    mask = np.asarray(selection.pair_mask)
+    n = frames.stop - frames.start
+    if mask.ndim == 3 and mask.shape[0] in n_maps:
+        mask = mask[position if mask.shape[0] == n_maps[0] else index]
+    if mask.shape == (n_frames, n_frames):
+        mask = mask[frames, frames]
+    if mask.shape != (n, n):
+        raise DataError(
+            f"{where}: pair_mask has shape {np.shape(selection.pair_mask)}; give ({n}, {n}) or "
+            f"({n_maps[0]}, {n}, {n}), true where the pair i < j counts."
+        )
+    upper = np.triu(mask.astype(bool), 1)
+    return upper | upper.T
