@@ -4,3 +4,6 @@ from .fit import Fit as Fit
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality
 from .fit import RecoveryAction as RecoveryAction
+from .least_squares import least_squares as least_squares
+from .profile import ProfileInterval as ProfileInterval
+from .profile import profile_interval as profile_interval

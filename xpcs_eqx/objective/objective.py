@@ -43,7 +43,9 @@ class TwoTimeTerm(eqx.Module):
     t: Float[Array, "frame"]
     geometry: Geometry
     reference: Float[Array, "angle 2"]
+    diagonal: Float[Array, "angle frame"] | None
     driver: AbstractDriver
+    absolute_sigma: bool = eqx.field(static=True)
 
     def table(self, y: Float[Array, "free"], differentiate: bool = True) -> FrameTable:
         """Features of the model at the coordinates `y`."""
@@ -236,7 +238,9 @@ def _term(parameters, data, scaling, reference, tile, angle_weights, driver):
         t=jnp.asarray(data.t, dtype=float),
         geometry=jax.tree.map(as_float, data.geometry),
         reference=jnp.asarray(reference, dtype=float),
+        diagonal=None if isinstance(data, PooledData) else jnp.asarray(data.diagonal, dtype=float),
         driver=Scan() if driver is None else driver,
+        absolute_sigma=data.absolute_sigma,
     )
 
 

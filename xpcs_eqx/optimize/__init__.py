@@ -3,6 +3,8 @@
 from .metric import AbstractMetric as AbstractMetric
 from .metric import JacobianMetric as JacobianMetric
 from .metric import NaturalMetric as NaturalMetric
+from .recovery import Recovery as Recovery
+from .recovery import at_bound as at_bound
 from .status import Status as Status
 from .trust_region import History as History
 from .trust_region import TrustRegion as TrustRegion

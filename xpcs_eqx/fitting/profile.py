@@ -1,0 +1,182 @@
+"""Profile-likelihood intervals: where the cost, minimised over the rest, has risen enough."""
+
+import math
+from collections.abc import Callable, Mapping
+from statistics import NormalDist
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..errors import FitError, ModelError
+from ..objective import Pull
+from ..optimize import Status, TrustRegion, iterate_compiled
+from ..parameters import parameter_values
+from .fit import Fit
+
+# The pull that holds the profiled quantity is this fraction of its error wide: narrow enough that
+# the point is where it should be to 1e-6 of an error, wide enough for the solver to move.
+_WIDTH = 1e-3
+_EXPANSIONS = 24
+_ROOT_STEPS = 24
+
+
+class ParameterValue(eqx.Module):
+    """The parameter of one name, as a function of all parameters."""
+
+    name: str = eqx.field(static=True)
+
+    def __call__(self, values: Mapping[str, Array]) -> Array:
+        """The value."""
+        return values[self.name]
+
+
+class ProfileInterval(NamedTuple):
+    """An interval of given level; infinite, or at a bound, where the cost never rises enough."""
+
+    name: str
+    level: float
+    low: float
+    high: float
+    value: float
+
+
+@eqx.filter_jit
+def _solve(solver, objective, x):
+    state = iterate_compiled(solver, objective, x)
+    return objective.variables.to_physical(state.y), state.equations.cost, state.status
+
+
+def profile_interval(
+    fit: Fit,
+    quantity: str | Callable[[Mapping[str, Array]], Array],
+    level: float = 0.682689492137086,
+    *,
+    kind: str = "classical",
+    solver: TrustRegion | None = None,
+) -> ProfileInterval:
+    """Profile-likelihood interval of a parameter, or of any scalar function of the parameters.
+
+    It follows bent valleys, where error bars from a covariance do not.
+
+    **Arguments:**
+
+    - `quantity`: name of a free parameter, or a function of the values by name.
+    - `level`: probability content.
+    - `kind`: `"classical"` takes pairs as independent; `"speckle"` and `"dyadic"` widen the
+        threshold by the ratio of that variance to the classical one.
+
+    **Raises:** `ModelError` for an unknown or fixed parameter or an impossible level; `FitError`
+    when a minimisation along the profile fails.
+    """
+    if not 0 < level < 1:
+        raise ModelError(f"the level {level} of an interval must lie between 0 and 1")
+    objective = fit.objective
+    parameters = objective.term.parameters
+    if isinstance(quantity, str):
+        if quantity not in parameters.free_names:
+            raise ModelError(
+                f"no free parameter {quantity!r} to profile; free are "
+                f"{', '.join(parameters.free_names)}"
+            )
+        name, function = quantity, ParameterValue(quantity)
+    else:
+        name, function = getattr(quantity, "__name__", "function"), quantity
+    solver = TrustRegion() if solver is None else solver
+
+    x_best = np.asarray(fit.values[fit.index.physical])
+    start = np.asarray(fit.values)
+    start = x_best if start.shape != objective.start.shape else np.roll(start, x_best.size)
+
+    def value_of(x):
+        return float(function(_values(parameters, x[: x_best.size])))
+
+    centre = value_of(x_best)
+    gradient = np.asarray(_gradient(parameters, function, jnp.asarray(x_best)))
+    block = np.asarray(fit.index.physical_block(fit.uncertainty.classical))
+    variance = _quadratic(gradient, block)
+    if not (np.isfinite(variance) and variance > 0):
+        variance = max(abs(centre), 1e-6) ** 2
+    error = math.sqrt(variance)
+    inflate = 1.0
+    if kind != "classical":
+        other = _quadratic(
+            gradient, np.asarray(fit.index.physical_block(getattr(fit.uncertainty, kind)))
+        )
+        inflate = other / variance if np.isfinite(other) else 1.0
+    threshold = NormalDist().inv_cdf(0.5 + 0.5 * level) ** 2 * inflate
+    threshold *= float(fit.uncertainty.residual_variance)
+    base = 2 * float(fit.cost)
+    width = _WIDTH * error
+    low_bound, high_bound = -math.inf, math.inf
+    if isinstance(quantity, str):
+        i = parameters.free_names.index(quantity)
+        low_bound, high_bound = float(parameters.lower[i]), float(parameters.upper[i])
+
+    def rise(target, x):
+        pull = Pull(function, jnp.asarray(target), jnp.asarray(width))
+        held = eqx.tree_at(lambda o: o.penalties, objective, (*objective.penalties, pull))
+        x, cost, status = _solve(solver, held, jnp.asarray(x))
+        if not np.isfinite(float(cost)) or int(status) == Status.non_finite:
+            raise FitError(f"the profile of {name} is not finite at {target:g}")
+        x = np.asarray(x)
+        reached = value_of(x)
+        return 2 * float(cost) - ((reached - target) / width) ** 2 - base, reached, x
+
+    def side(sign, bound):
+        # √rise is close to linear in the distance, so the secant in it converges fast.
+        goal = math.sqrt(threshold)
+        near, far, x_near = (0.0, 0.0), None, start
+        step = error * math.sqrt(threshold / float(fit.uncertainty.residual_variance))
+        for _ in range(_EXPANSIONS):
+            distance = near[0] + step
+            at_end = distance >= sign * (bound - centre)
+            if at_end:
+                distance = sign * (bound - centre)
+            height, reached, x = rise(centre + sign * distance, x_near)
+            point = (sign * (reached - centre), math.sqrt(max(height, 0.0)))
+            if point[1] >= goal:
+                far = point
+                break
+            if at_end:
+                return bound
+            near, x_near = point, x
+            step *= 2.0
+        if far is None:
+            return sign * math.inf
+        for _ in range(_ROOT_STEPS):
+            slope = (far[1] - near[1]) / (far[0] - near[0])
+            distance = near[0] + (goal - near[1]) / slope
+            # Away from the ends, so that the bracket shrinks on both sides.
+            margin = 0.05 * (far[0] - near[0])
+            distance = min(max(distance, near[0] + margin), far[0] - margin)
+            height, reached, x = rise(centre + sign * distance, x_near)
+            point = (sign * (reached - centre), math.sqrt(max(height, 0.0)))
+            if abs(point[1] - goal) < 1e-3 * goal:
+                return centre + sign * point[0]
+            if point[1] < goal:
+                near, x_near = point, x
+            else:
+                far = point
+            if far[0] - near[0] < 1e-4 * far[0]:
+                break
+        return centre + sign * 0.5 * (near[0] + far[0])
+
+    return ProfileInterval(name, level, side(-1, low_bound), side(1, high_bound), centre)
+
+
+def _values(parameters, x):
+    return parameter_values(parameters.build(jnp.asarray(x)))
+
+
+@eqx.filter_jit
+def _gradient(parameters, function, x):
+    return jax.grad(lambda x: jnp.asarray(function(_values(parameters, x)), dtype=float))(x)
+
+
+def _quadratic(gradient, block):
+    used = gradient != 0
+    return float(gradient[used] @ block[np.ix_(used, used)] @ gradient[used])

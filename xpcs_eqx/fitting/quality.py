@@ -1,0 +1,73 @@
+"""A verdict on a fit, with reasons."""
+
+import numpy as np
+
+from ..optimize import Status
+from ..uncertainty import Uncertainty
+from .fit import ParameterRow, Quality
+
+REDUCED_CHI2 = (2.0, 5.0, 10.0)
+CONDITION = 1e6
+CORRELATION = 0.98
+
+
+def judge(
+    status: Status,
+    rows: tuple[ParameterRow, ...],
+    uncertainty: Uncertainty,
+    names: tuple[str, ...],
+    reduced_chi2: float,
+    negative_rate: tuple[str, ...] = (),
+) -> Quality:
+    """Good, marginal or poor.
+
+    Poor: not converged, reduced chi² above 10, or an infinite error. Marginal: reduced chi² above
+    2, a parameter on a bound, a nearly degenerate direction, or a negative transport coefficient.
+    Insignificant parameters are mentioned and change nothing.
+    """
+    poor, marginal, remarks = [], [], []
+    if not status.converged:
+        poor.append(status.message)
+    if np.isfinite(reduced_chi2):
+        good, fair, bad = REDUCED_CHI2
+        if reduced_chi2 > bad:
+            poor.append(f"reduced chi² {reduced_chi2:.3g} is above {bad:g}: the model does not fit")
+        elif reduced_chi2 > fair:
+            marginal.append(f"reduced chi² {reduced_chi2:.3g} is above {fair:g}: a doubtful fit")
+        elif reduced_chi2 > good:
+            marginal.append(f"reduced chi² {reduced_chi2:.3g} is above {good:g}")
+    for row in rows:
+        if row.at_bound:
+            bound = row.lower if row.value <= row.lower else row.upper
+            marginal.append(
+                f"{row.name} ended on its bound {bound:g}; its error is not defined and the other "
+                "errors hold for it fixed there: widen the bound, or fix the parameter on purpose"
+            )
+        elif np.isinf(row.error):
+            poor.append(f"the data do not determine {row.name}: fix it or change the model")
+        elif row.role == "free" and row.error > abs(row.value) > 0:
+            remarks.append(
+                f"{row.name} = {row.value:.3g} is smaller than its error {row.error:.2g}"
+            )
+    correlation = np.asarray(uncertainty.correlation("classical"))
+    strong = [
+        (abs(correlation[i, j]), names[i], names[j])
+        for i in range(len(names))
+        for j in range(i)
+        if abs(correlation[i, j]) > CORRELATION
+    ]
+    condition = float(uncertainty.condition_number)
+    if condition > CONDITION or strong:
+        pairs = ", ".join(f"{b} with {a} ({c:.4f})" for c, a, b in sorted(strong, reverse=True)[:4])
+        text = f"degenerate: the normal matrix has condition number {condition:.2g}"
+        if pairs:
+            text += f", and parameters are all but interchangeable: {pairs}"
+        marginal.append(
+            text + "; quote profile-likelihood intervals, fix one of them, or use a simpler model"
+        )
+    for direction in uncertainty.weak_directions:
+        marginal.append(f"weakly determined direction: {direction}")
+    for name in negative_rate:
+        marginal.append(f"{name} is negative inside the time window, which is unphysical")
+    flag = "poor" if poor else "marginal" if marginal else "good"
+    return Quality(flag, tuple(poor + marginal + remarks))

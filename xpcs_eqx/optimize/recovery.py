@@ -1,0 +1,96 @@
+"""What to do when a local fit fails or is stuck."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..parameters import AbstractVariables
+from .status import Status
+from .trust_region import TrustRegion, TrustRegionState
+
+
+class Attempt(eqx.Module):
+    """A new start after a failure: what was wrong, what is done about it."""
+
+    cause: str = eqx.field(static=True)
+    action: str = eqx.field(static=True)
+    x: Float[Array, "p"]
+    solver: TrustRegion
+
+
+class Recovery(eqx.Module):
+    """Rules for new attempts; at most `attempts` of them.
+
+    - `perturbations`: relative size of the perturbation by attempt.
+    - `seed`: of the perturbations, so that a fit can be repeated.
+    """
+
+    attempts: int = eqx.field(static=True, default=3)
+    perturbations: tuple[float, ...] = eqx.field(static=True, default=(0.05, 0.10, 0.20))
+    seed: int = eqx.field(static=True, default=0)
+
+    def diagnose(
+        self, variables: AbstractVariables, start: Float[Array, "p"], state: TrustRegionState
+    ) -> str | None:
+        """The cause of a failure in one word, or None when there is none."""
+        status = Status(int(state.status))
+        if status == Status.non_finite or not np.isfinite(float(state.equations.cost)):
+            return "non-finite"
+        x = np.asarray(variables.to_physical(state.y))
+        if not status.converged:
+            if np.allclose(x, np.asarray(start), rtol=1e-12, atol=0):
+                return "not moved"
+            if np.any(np.diagonal(np.asarray(state.equations.hessian)) <= 0):
+                return "singular"
+        if np.any(at_bound(variables, x)):
+            return "at bounds"
+        return None if status.converged else "not converged"
+
+    def plan(
+        self,
+        cause: str,
+        attempt: int,
+        variables: AbstractVariables,
+        start: Float[Array, "p"],
+        state: TrustRegionState,
+        solver: TrustRegion,
+    ) -> Attempt:
+        """The next attempt for a cause; `attempt` counts from zero."""
+        size = self.perturbations[min(attempt, len(self.perturbations) - 1)]
+        random = np.random.default_rng((self.seed, attempt))
+        lower, upper = np.asarray(variables.lower), np.asarray(variables.upper)
+        best = np.asarray(variables.to_physical(state.y))
+        best = np.where(np.isfinite(best), best, np.asarray(start))
+        natural = np.maximum(np.abs(best), 1e-3 * np.asarray(variables.coordinate_scale))
+        kick = size * natural * random.choice([-1.0, 1.0], best.shape)
+        careful = eqx.tree_at(lambda s: s.damping, solver, 100.0 * solver.damping)
+        if cause == "non-finite":
+            middle = np.where(np.isfinite(lower + upper), 0.5 * (lower + upper), 0.0)
+            pulled = np.asarray(start) + size * (middle - np.asarray(start))
+            x, chosen = pulled, careful
+            action = f"start moved {size:.0%} towards the middle of the bounds, damping × 100"
+        elif cause == "not moved":
+            x, chosen = best + kick, solver
+            action = f"start perturbed by {size:.0%}"
+        elif cause == "singular":
+            x, chosen = best, careful
+            action = "ridge: damping × 100, undetermined directions left alone"
+        elif cause == "at bounds":
+            room = np.where(np.isfinite(upper - lower), upper - lower, natural)
+            # A tenth of the box may be far from everything the data allow: half-way back to the
+            # start is inside as well, and on the known side.
+            inner = np.clip(
+                0.5 * (best + np.asarray(start)), lower + 1e-3 * room, upper - 1e-3 * room
+            )
+            x = np.where(at_bound(variables, best), inner, best + kick)
+            chosen, action = solver, "restarted from inside the bounds"
+        else:
+            x, chosen = best, careful
+            action = "continued from the best point, damping × 100"
+        return Attempt(cause, action, jnp.asarray(np.clip(x, lower, upper)), chosen)
+
+
+def at_bound(variables: AbstractVariables, x: Float[np.ndarray, "p"]) -> np.ndarray:
+    """Which physical variables lie on a bound."""
+    return (x <= np.asarray(variables.lower)) | (x >= np.asarray(variables.upper))

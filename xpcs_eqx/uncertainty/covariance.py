@@ -1,0 +1,243 @@
+"""The three covariances of a fit, from the equations at its optimum."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ..objective import (
+    AbstractLoss,
+    JointObjective,
+    Linear,
+    MapTiles,
+    NormalEquations,
+    ProjectedObjective,
+    TwoTimeTerm,
+    joint_equations,
+)
+from ..objective.penalties import penalty_equations
+from .scores import SpeckleScores, dyadic_scores, speckle_scores
+from .uncertainty import Uncertainty
+
+# Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
+# products of double-precision sums over a map carry about this relative error.
+_UNDETERMINED = 1e-13
+# Above this, the direction is reported as weak.
+_WEAK = 1e-7
+
+
+class OptimumEquations(eqx.Module):
+    """Equations at an optimum in the layout of `IndexMap`, and the map from angle columns to it."""
+
+    joint: NormalEquations
+    columns: Float[Array, "angle column entry"]
+    data_cost: Float[Array, ""]
+    residual_sum: Float[Array, ""]
+
+
+def loss_of(objective: ProjectedObjective | JointObjective) -> AbstractLoss:
+    """The loss an objective minimises."""
+    return objective.loss if isinstance(objective, JointObjective) else Linear()
+
+
+@eqx.filter_jit
+def optimum_equations(
+    objective: ProjectedObjective | JointObjective,
+    y: Float[Array, "free"],
+    coefficients: Float[Array, "coefficient"],
+) -> OptimumEquations:
+    """Equations for (scaling coefficients, free physical parameters) at a point."""
+    term = objective.term
+    loss = loss_of(objective)
+    scaling = term.scaling
+    per_angle = scaling.per_angle(coefficients)
+    equations = term.angle_equations(y, per_angle, loss)
+    linear = equations if isinstance(loss, Linear) else term.angle_cost(y, per_angle, Linear())
+    joint = joint_equations(equations, per_angle[:, 0], scaling)
+    p, k = y.shape[0], scaling.size
+    penalty = penalty_equations(objective.penalties, term.parameters, y)
+    joint = joint + penalty.transform(jnp.eye(p, p + k))
+    # Solver layout (y, coefficients) to public layout (coefficients, x).
+    jacobian = jax.jacfwd(term.parameters.to_physical)(y)
+    turn = jnp.zeros((p + k, p + k))
+    turn = turn.at[:p, k:].set(jnp.linalg.inv(jacobian)) if p else turn
+    turn = turn.at[p:, :k].set(jnp.eye(k))
+    n_angles = per_angle.shape[0]
+    # Columns of an angle (y, contrast, offset): the score stack already holds the contrast.
+    wide = jnp.concatenate(
+        [
+            jnp.concatenate(
+                [jnp.broadcast_to(jnp.eye(p), (n_angles, p, p)), jnp.zeros((n_angles, p, k))], 2
+            ),
+            jnp.concatenate([jnp.zeros((n_angles, 2, p)), scaling.basis], 2),
+        ],
+        axis=1,
+    )
+    return OptimumEquations(
+        joint.transform(turn), wide @ turn, jnp.sum(equations.cost), 2 * jnp.sum(linear.cost)
+    )
+
+
+def _inverse(hessian: np.ndarray, free: np.ndarray):
+    """Inverse on the free entries; infinite variance along undetermined directions.
+
+    Returns the inverse, the condition number of the matrix scaled to unit diagonal, and the
+    normalised eigenvectors of weak directions with their eigenvalues.
+    """
+    size = hessian.shape[0]
+    full = np.zeros((size, size))
+    index = np.flatnonzero(free)
+    if index.size == 0:
+        return full, 1.0, [], np.zeros(size, bool)
+    block = hessian[np.ix_(index, index)]
+    diagonal = np.sqrt(np.maximum(np.diagonal(block), 0.0))
+    dead = diagonal == 0
+    unit = np.where(dead, 1.0, diagonal)
+    scaled = block / np.outer(unit, unit)
+    scaled[dead, :], scaled[:, dead] = 0.0, 0.0
+    values, vectors = np.linalg.eigh(0.5 * (scaled + scaled.T))
+    lost = values <= _UNDETERMINED * values[-1]
+    inverse = (vectors[:, ~lost] / values[~lost]) @ vectors[:, ~lost].T / np.outer(unit, unit)
+    full[np.ix_(index, index)] = inverse
+    unknown = np.zeros(size, bool)
+    if lost.any():
+        # A parameter with a sizeable share in a lost direction has no finite error.
+        share = np.max(np.abs(vectors[:, lost]), axis=1)
+        unknown[index[share > 1e-3]] = True
+    weak = [
+        (float(values[i] / values[-1]), {int(index[j]): vectors[j, i] for j in range(index.size)})
+        for i in np.flatnonzero(values <= _WEAK * values[-1])
+    ]
+    condition = float(values[-1] / values[0]) if values[0] > 0 else np.inf
+    return full, condition, weak, unknown
+
+
+def _describe(weak, names) -> tuple[str, ...]:
+    out = []
+    for ratio, parts in weak:
+        ranked = sorted(parts.items(), key=lambda item: -abs(item[1]))
+        main = [names[i] for i, share in ranked if abs(share) > 0.2][:4]
+        out.append(f"{' – '.join(main)} (relative curvature {ratio:.1e})")
+    return tuple(out)
+
+
+def shot_noise_of_diagonal(
+    term: TwoTimeTerm, per_angle: Float[Array, "angle 2"]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """1/(mean count) by angle from the raw diagonal; NaN where that was overwritten, with why."""
+    n_angles = per_angle.shape[0]
+    shot, why = np.full(n_angles, np.nan), []
+    if term.diagonal is None or not isinstance(term.tiles, MapTiles):
+        return shot, ("the data carry no diagonal",)
+    diagonal, c2 = np.asarray(term.diagonal), term.tiles.c2
+    for a in range(n_angles):
+        line = diagonal[a]
+        good = np.isfinite(line)
+        if good.sum() < 2:
+            why.append(f"angle {a}: no diagonal")
+            continue
+        side = np.asarray(jnp.diagonal(c2[a], offset=1), dtype=float)
+        both = 0.5 * (np.append(side, side[-1]) + np.insert(side, 0, side[0]))
+        before, after = np.insert(side, 0, side[0]), np.append(side, side[-1])
+        copied = [np.isclose(line, other, rtol=1e-6, atol=0) for other in (both, before, after)]
+        if max(np.mean(c[good]) for c in copied) > 0.5 or np.ptp(line[good]) == 0:
+            why.append(f"angle {a}: the diagonal was overwritten")
+            continue
+        contrast, offset = (float(v) for v in per_angle[a])
+        estimate = line[good].mean() - offset - contrast
+        spread = line[good].std(ddof=1) / np.sqrt(good.sum())
+        if estimate < -3 * spread - 0.05 * contrast:
+            why.append(f"angle {a}: the diagonal lies below offset + contrast")
+            continue
+        shot[a] = max(estimate, 0.0)
+    return shot, tuple(why)
+
+
+@eqx.filter_jit
+def _dyadic(term, y, per_angle, loss):
+    return dyadic_scores(term, y, per_angle, loss)
+
+
+@eqx.filter_jit
+def _speckle(term, y, per_angle, loss, shot):
+    return speckle_scores(term, y, per_angle, loss, shot)
+
+
+def _sandwich(inverse, columns, by_angle):
+    middle = np.einsum("ace,acd,adf->ef", columns, np.asarray(by_angle), columns, optimize=True)
+    return inverse @ middle @ inverse
+
+
+def uncertainty_at(
+    objective: ProjectedObjective | JointObjective,
+    y: Float[Array, "free"],
+    coefficients: Float[Array, "coefficient"],
+    free: Bool[Array, "entry"],
+    names: tuple[str, ...],
+    equations: OptimumEquations | None = None,
+) -> Uncertainty:
+    """Error bars at an optimum.
+
+    - `free`: entries of the flat vector that are not on a bound.
+    - `names`: names of the entries, for the weak directions.
+    """
+    term, loss = objective.term, loss_of(objective)
+    if equations is None:
+        equations = optimum_equations(objective, y, coefficients)
+    free = np.asarray(free)
+    per_angle = term.scaling.per_angle(coefficients)
+    inverse, condition, weak, unknown = _inverse(np.asarray(equations.joint.hessian), free)
+    degrees = max(float(equations.joint.count) - free.sum(), 1.0)
+    variance = 1.0 if term.absolute_sigma else float(2 * equations.data_cost) / degrees
+    columns = np.asarray(equations.columns)
+    dyadic = _sandwich(inverse, columns, _dyadic(term, y, per_angle, loss))
+    classical = variance * inverse
+    n_angles = per_angle.shape[0]
+    if isinstance(term.tiles, MapTiles):
+        shot, why = shot_noise_of_diagonal(term, per_angle)
+        scores = _speckle(term, y, per_angle, loss, jnp.asarray(shot))
+        speckle = _sandwich(inverse, columns, scores.covariance)
+        chosen, reason = "speckle", _speckle_reason(scores, why)
+        n_pixels, shot_noise = scores.n_pixels, scores.shot
+    else:
+        speckle = np.full_like(classical, np.nan)
+        chosen = "dyadic"
+        reason = (
+            "pooled points do not form maps, which the speckle sandwich needs; "
+            "the frame-dyadic sandwich is quoted"
+        )
+        n_pixels = shot_noise = jnp.full((n_angles,), jnp.nan)
+    for matrix in (classical, speckle, dyadic):
+        matrix[unknown, unknown] = np.inf
+    # Products of residuals can leave a negative variance on small maps.
+    negative = np.diagonal(dyadic) < 0
+    dyadic[negative, negative] = np.nan
+    return Uncertainty(
+        classical=jnp.asarray(classical),
+        speckle=jnp.asarray(speckle),
+        dyadic=jnp.asarray(dyadic),
+        residual_variance=jnp.asarray(variance),
+        condition_number=jnp.asarray(condition),
+        n_pixels=n_pixels,
+        shot_noise=shot_noise,
+        chosen=chosen,
+        reason=reason,
+        weak_directions=_describe(weak, names),
+    )
+
+
+def _speckle_reason(scores: SpeckleScores, why: tuple[str, ...]) -> str:
+    text = "entries of a two-time map that share a frame are correlated; the speckle sandwich counts that"
+    replaced = np.flatnonzero(np.asarray(scores.from_residuals))
+    if replaced.size == 0:
+        return text + ", with the shot noise from the raw diagonal"
+    if why:
+        return text + (
+            ", with the shot noise from the correlation of residuals that share a frame, since the "
+            f"raw diagonal cannot be used ({'; '.join(why[:3])}{'; …' if len(why) > 3 else ''})"
+        )
+    return text + (
+        f", with the shot noise at angles {replaced.tolist()} from the correlation of residuals "
+        "that share a frame, which is far smaller than the raw diagonal implies"
+    )
