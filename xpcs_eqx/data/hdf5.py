@@ -133,7 +133,7 @@ def read_list(file: "h5py.File", key: str, unit: str, notes: list[str]) -> np.nd
     """
     found = dataset(file, key)
     values = numbers(file.filename, key, found[()])
-    if values.size != max((1, *values.shape)):
+    if sum(length != 1 for length in values.shape) > 1:
         raise DataError(f"{file.filename}: {key} has shape {values.shape}; a list is needed.")
     factor, note = unit_factor(found, unit)
     notes.extend([note] if note else [])

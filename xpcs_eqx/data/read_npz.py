@@ -18,7 +18,8 @@ def read_npz(path: str, sha256: str) -> RawMaps:
     **Raises:** `DataError` for a damaged file or missing keys, with near misses.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # a stream of our own, as np.load leaves its own open when the archive is damaged
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             mapping = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
@@ -43,7 +44,8 @@ def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -
     **Raises:** `DataError` for a damaged file, another number of dimensions or missing angles.
     """
     try:
-        stack = np.load(path, allow_pickle=False)
+        with open(path, "rb") as stream:
+            stack = np.load(stream, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{path}: the NPY file cannot be read, it is truncated or holds Python objects "
