@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..objective import JointObjective, ProjectedObjective
 from ..optimize import History, Status
-from ..physics import AbstractCorrelation, correlation_map
+from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
 from ..uncertainty import Uncertainty
 
@@ -113,7 +113,7 @@ class Fit(eqx.Module):
         covariance of the free parameters.
         """
         term = self.objective.term
-        t = jnp.maximum(term.t, 0.5 * (term.t[1] - term.t[0]))
+        t = jnp.maximum(term.t, time_floor(term.t))
         parameters = term.parameters
 
         def curve(x):

@@ -21,8 +21,10 @@ from ..optimize import (
     iterate_host,
 )
 from ..parameters import parameter_values
+from ..physics import time_floor
 from ..scaling import index_map
-from ..uncertainty import optimum_equations, uncertainty_at
+from ..uncertainty import optimum, uncertainty_at
+from .compile_ahead import compiled_ahead
 from .fit import Fit, ParameterRow, RecoveryAction
 from .quality import judge
 
@@ -80,10 +82,10 @@ def least_squares(
     solver = TrustRegion() if solver is None else solver
     recovery = Recovery() if recovery is None else recovery
     variables = objective.variables
-    first = objective.start if start is None else jnp.asarray(start, dtype=float)
+    first = np.asarray(objective.start if start is None else start, dtype=float)
     if first.shape != objective.start.shape:
         raise ModelError(f"the start has shape {first.shape}, the fit {objective.start.shape}")
-    outside = np.flatnonzero(np.asarray((first < variables.lower) | (first > variables.upper)))
+    outside = np.flatnonzero((first < variables.lower) | (first > variables.upper))
     if outside.size:
         i = int(outside[0])
         raise ModelError(
@@ -91,7 +93,8 @@ def least_squares(
             f"[{float(variables.lower[i]):g}, {float(variables.upper[i]):g}]"
         )
     clock = time.perf_counter()
-    objective, best, memory_action = _attempt(solver, objective, first, callback)
+    with compiled_ahead(solver, objective, first):
+        objective, best, memory_action = _attempt(solver, objective, first, callback)
     actions = [memory_action] if memory_action else []
     evaluations, histories = int(best.evaluations), [_trim(best)]
     iterations = int(best.accepted)
@@ -122,7 +125,7 @@ def least_squares(
     if cause is not None and cause != "at bounds" and tried >= recovery.attempts > 0:
         best = eqx.tree_at(lambda s: s.status, best, jnp.asarray(int(Status.failed)))
     solved = time.perf_counter()
-    history = History(*(jnp.concatenate(parts) for parts in zip(*histories, strict=True)))
+    history = History(*(np.concatenate(parts) for parts in zip(*histories, strict=True)))
     return _result(
         objective,
         best,
@@ -145,15 +148,7 @@ def _cause(recovery, variables, start, state):
 def _trim(state):
     n = int(state.evaluations)
     h = state.history
-    return h.cost[:n], h.gradient[:n], h.step_size[:n], h.accepted[:n]
-
-
-def _split(objective, state):
-    """Coordinates of the physical parameters and the scaling coefficients of a state."""
-    p = objective.term.parameters.n_free
-    if isinstance(objective, JointObjective):
-        return state.y[:p], state.y[p:]
-    return state.y, state.memo.coefficients
+    return tuple(np.asarray(a)[:n] for a in (h.cost, h.gradient, h.step_size, h.accepted))
 
 
 def _result(
@@ -162,26 +157,20 @@ def _result(
     clock = time.perf_counter()
     term = objective.term
     parameters, scaling = term.parameters, term.scaling
-    y, coefficients = _split(objective, state)
     index = index_map(scaling, parameters.free_names)
-    x = np.asarray(parameters.to_physical(y))
-    x = np.clip(x, np.asarray(parameters.lower), np.asarray(parameters.upper))
-    coefficients = jnp.clip(coefficients, *scaling.bounds)
-    equations = optimum_equations(objective, y, coefficients)
-    values = np.concatenate([np.asarray(coefficients), x])
-    low, high = scaling.bounds
-    lower = np.concatenate([np.asarray(low), np.asarray(parameters.lower)])
-    upper = np.concatenate([np.asarray(high), np.asarray(parameters.upper)])
+    at = optimum(objective, state.y, state.memo)
+    values, lower, upper = (np.asarray(a) for a in (at.values, at.lower, at.upper))
     bound = (values <= lower) | (values >= upper)
-    uncertainty = uncertainty_at(objective, y, coefficients, ~bound, index.names, equations)
-    model = parameters.build(jnp.asarray(x))
-    n_pairs = int(equations.joint.count)
+    uncertainty = uncertainty_at(objective, at, ~bound, index.names)
+    x = values[index.physical]
+    model = parameters.build(x)
+    n_pairs = int(at.joint.count)
     degrees = n_pairs - int(np.count_nonzero(~bound))
-    chi2 = float(equations.residual_sum)
+    chi2 = float(at.residual_sum)
+    start = np.concatenate([np.asarray(start)[: parameters.n_free], np.asarray(at.start)])
     rows = _rows(objective, model, start, values, lower, upper, bound, uncertainty, index)
     status = Status(int(state.status))
     reduced = chi2 / max(degrees, 1)
-    per_angle = scaling.per_angle(coefficients)
     quality = judge(
         status,
         rows,
@@ -193,12 +182,12 @@ def _result(
     return Fit(
         objective=objective,
         model=model,
-        contrast=per_angle[:, 0],
-        offset=per_angle[:, 1],
-        values=jnp.asarray(values),
+        contrast=np.asarray(at.per_angle)[:, 0],
+        offset=np.asarray(at.per_angle)[:, 1],
+        values=values,
         uncertainty=uncertainty,
         cost=state.equations.cost,
-        chi2=jnp.asarray(chi2),
+        chi2=np.asarray(chi2),
         history=history,
         index=index,
         rows=rows,
@@ -217,11 +206,16 @@ def _result(
     )
 
 
+@eqx.filter_jit
+def _rate(rate, t):
+    return rate(jnp.maximum(t, time_floor(t)))
+
+
 def _negative_rates(model, t):
     rate = getattr(model, "transport", None)
     if rate is None:
         return ()
-    values = np.asarray(rate(jnp.maximum(t, 0.5 * (t[1] - t[0]))))
+    values = np.asarray(_rate(rate, t))
     return ("J(t)",) if np.any(values < 0) else ()
 
 
@@ -265,7 +259,7 @@ def _rows(objective, model, start, values, lower, upper, bound, uncertainty, ind
                 name, i, unit, "free", begin[name], values, lower, upper, bound, errors, uncertainty
             )
         )
-    scaling_start = np.asarray(term.scaling.from_per_angle(term.reference))
+    scaling_start = np.asarray(start)[len(parameters.free_names) :]
     for i in range(k):
         name = index.names[i]
         rows.append(

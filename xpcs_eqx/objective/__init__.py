@@ -1,4 +1,4 @@
-"""Objectives: one sum over blocks of pairs, its derivative in two stages, linear parts eliminated."""
+"""Objectives: one sum over blocks of pairs, derivative in two stages, linear parts eliminated."""
 
 from .blocks import Block as Block
 from .blocks import block_columns as block_columns

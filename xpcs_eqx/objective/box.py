@@ -49,7 +49,7 @@ def minimise_in_box(
         return x, target
 
     def body(carry):
-        side, fewest, patience, step, _ = carry
+        side, fewest, patience, step, _, _ = carry
         x, target = solve(side)
         wrong = target != side
         count = jnp.sum(wrong)
@@ -59,13 +59,13 @@ def minimise_in_box(
         last = jnp.max(jnp.where(wrong, index, -1))
         single = jnp.where(index == last, target, side)
         side = jnp.where(block, target, single)
-        return side, jnp.minimum(count, fewest), patience, step + 1, count == 0
+        return side, jnp.minimum(count, fewest), patience, step + 1, count == 0, x
 
     def unfinished(carry):
         return ~carry[4] & (carry[3] < 20 + 10 * k)
 
-    start = (jnp.zeros((k,), int), jnp.asarray(k + 1), jnp.asarray(3), jnp.asarray(0), False)
-    start = jax.tree.map(jnp.asarray, start)
-    side = jax.lax.while_loop(unfinished, body, start)[0]
-    x, _ = solve(side)
+    integers = (jnp.zeros((k,), int), jnp.asarray(k + 1), jnp.asarray(3), jnp.asarray(0))
+    start = (*integers, jnp.asarray(False), jnp.zeros_like(gradient))
+    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), start)
+    side, *_, x = jax.lax.while_loop(unfinished, body, start)
     return jnp.clip(x, lower, upper), side != 0

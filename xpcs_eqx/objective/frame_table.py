@@ -141,8 +141,12 @@ def check_model(model: AbstractCorrelation, t: Any, geometry: Geometry) -> None:
 
     **Raises:** `ModelError` with what to change.
     """
-    features = model.features(jnp.asarray(t), geometry)
-    rows, _ = _flat(features, np.shape(t)[0], np.shape(geometry.phi)[0])
+    times = jax.ShapeDtypeStruct(np.shape(t), jnp.result_type(float))
+    place = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), times.dtype), geometry)
+    # Shapes are enough for every check, and cost no computation.
+    n_frames, n_angles = np.shape(t)[0], np.shape(geometry.phi)[0]
+    features = eqx.filter_eval_shape(lambda m, t, g: m.features(t, g), model, times, place)
+    eqx.filter_eval_shape(lambda f: _flat(f, n_frames, n_angles)[0], features)
     poisoned = jax.tree_util.tree_map_with_path(
         lambda path, leaf: (
             _Forbidden(jax.tree_util.keystr(path).lstrip("."))
@@ -162,5 +166,5 @@ def check_model(model: AbstractCorrelation, t: Any, geometry: Geometry) -> None:
     shape = jax.eval_shape(lambda: poisoned.kernel(pairs(5))).shape
     if shape != (5,):
         raise ModelError(f"`kernel` of 5 pairs returned shape {shape}; it must be elementwise")
-    if sum(len(kind) for kind in rows) == 0:
+    if not jax.tree.leaves(features):
         raise ModelError(f"{type(model).__name__}.features returned no features at all")

@@ -100,11 +100,25 @@ class AbstractObjective(eqx.Module):
 
 
 class Memo(eqx.Module):
-    """Scaling of a point: (contrast, offset) by angle, coefficients, and those on a bound."""
+    """What is known of a point beside the equations of the solver's variables.
+
+    - `scaling`: (contrast, offset) by angle; `coefficients`: the scaling coefficients.
+    - `equations`: of each angle for (coordinates at contrast 1, contrast, offset), at `scaling`.
+    """
 
     scaling: Float[Array, "angle 2"]
     coefficients: Float[Array, "coefficient"]
-    held: Float[Array, "coefficient"]
+    equations: NormalEquations
+
+
+def _first_memo(term: TwoTimeTerm) -> Memo:
+    n_angles = term.reference.shape[0]
+    columns = term.parameters.n_free + 2
+    return Memo(
+        term.reference,
+        jnp.zeros((term.scaling.size,)),
+        NormalEquations.zero(columns, (n_angles,)),
+    )
 
 
 class ProjectedObjective(AbstractObjective):
@@ -124,8 +138,7 @@ class ProjectedObjective(AbstractObjective):
 
     @property
     def memo(self):
-        k = self.term.scaling.size
-        return Memo(self.term.reference, jnp.zeros((k,)), jnp.zeros((k,), bool))
+        return _first_memo(self.term)
 
     def evaluate(self, y, memo):
         scaling = self.term.scaling
@@ -136,7 +149,7 @@ class ProjectedObjective(AbstractObjective):
         joint = joint_equations(moved, per_angle[:, 0], scaling)
         reduced = eliminate(joint, y.shape[0], held)
         total = reduced + penalty_equations(self.penalties, self.variables, y)
-        return total, Memo(per_angle, coefficients, held)
+        return total, Memo(per_angle, coefficients, moved)
 
     def cost(self, y, memo):
         scaling = self.term.scaling
@@ -184,16 +197,17 @@ class JointObjective(AbstractObjective):
 
     @property
     def memo(self):
-        return None
+        return _first_memo(self.term)
 
     def evaluate(self, y, memo):
+        del memo
         p = self.variables.parameters.n_free
         per_angle = self.term.scaling.per_angle(y[p:])
         equations = self.term.angle_equations(y[:p], per_angle, self.loss)
         joint = joint_equations(equations, per_angle[:, 0], self.term.scaling)
         penalty = penalty_equations(self.penalties, self.variables.parameters, y[:p])
         pad = jnp.eye(p, y.shape[0])
-        return joint + penalty.transform(pad), memo
+        return joint + penalty.transform(pad), Memo(per_angle, y[p:], equations)
 
     def cost(self, y, memo):
         p = self.variables.parameters.n_free
@@ -290,9 +304,9 @@ def joint_objective(
     lower, upper = term.scaling.bounds
     variables = JointVariables(
         parameters,
-        jnp.concatenate([parameters.lower, lower]),
-        jnp.concatenate([parameters.upper, upper]),
-        jnp.concatenate([parameters.coordinate_scale, jnp.full_like(lower, 0.1)]),
+        np.concatenate([parameters.lower, lower]),
+        np.concatenate([parameters.upper, upper]),
+        np.concatenate([parameters.coordinate_scale, np.full(lower.shape, 0.1)]),
     )
     return JointObjective(variables, term, penalties, Linear() if loss is None else loss)
 

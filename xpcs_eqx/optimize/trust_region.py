@@ -1,6 +1,7 @@
 """Bounded trust region on normal equations: one pure state machine for every loop."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,9 @@ from ..parameters import AbstractVariables
 from .bounded_step import StepProblem, bounded_step, move, projected_gradient, step_problem
 from .metric import AbstractMetric, NaturalMetric
 from .status import Status
+
+# A few small matrices: what costs time is compiling them well, not running them.
+QUICK_TO_COMPILE = {"xla_llvm_disable_expensive_passes": True}
 
 
 class History(eqx.Module):
@@ -113,7 +117,7 @@ class TrustRegion(eqx.Module):
         problem = _zero_problem(y)
         blank = jnp.full((self.max_evaluations,), jnp.nan, y.dtype)
         integer = jnp.asarray(0)
-        return TrustRegionState(
+        state = TrustRegionState(
             y=y,
             equations=empty,
             memo=memo,
@@ -131,6 +135,8 @@ class TrustRegion(eqx.Module):
             status=jnp.asarray(int(Status.running)),
             history=History(blank, blank, blank, jnp.zeros((self.max_evaluations,), bool)),
         )
+        # Without weak types, which a later state does not have: one compilation serves all steps.
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
 
     def propose(self, variables: AbstractVariables, state: TrustRegionState) -> TrustRegionState:
         """Choose the next trial point from the accepted one."""
@@ -223,7 +229,7 @@ class TrustRegion(eqx.Module):
             state.history.step_size.at[slot].set(step_size.astype(y.dtype)),
             state.history.accepted.at[slot].set(accept),
         )
-        return TrustRegionState(
+        new = TrustRegionState(
             y=y,
             equations=kept,
             memo=chosen(memo, state.memo),
@@ -231,8 +237,8 @@ class TrustRegion(eqx.Module):
             step=jnp.zeros_like(y),
             scale=scale,
             largest=largest,
-            search=jax.tree.map(lambda new, old: new.astype(old.dtype), search, state.search),
-            step_size=step_size.astype(y.dtype),
+            search=search,
+            step_size=step_size,
             evaluations=used,
             accepted=state.accepted + accept,
             rejected=state.rejected + ~accept,
@@ -241,6 +247,8 @@ class TrustRegion(eqx.Module):
             status=status,
             history=history,
         )
+        # The same types going in and out: the loop and its compiled body rely on it.
+        return jax.tree.map(lambda leaf, old: jnp.asarray(leaf, old.dtype), new, state)
 
 
 def _zero_problem(y):
@@ -259,6 +267,7 @@ def _gradient_measure(problem: StepProblem) -> Float[Array, ""]:
     return jnp.max(jnp.abs(gradient) / (column * length), initial=0.0)
 
 
+@partial(eqx.filter_jit, compiler_options=QUICK_TO_COMPILE)
 def _begin(solver: TrustRegion, objective: AbstractObjective, x):
     y = objective.variables.to_coordinates(x)
     columns, _ = jax.eval_shape(objective.evaluate, y, objective.memo)
@@ -287,7 +296,7 @@ def _evaluate(objective, y, memo):
     return objective.evaluate(y, memo)
 
 
-@eqx.filter_jit
+@partial(eqx.filter_jit, compiler_options=QUICK_TO_COMPILE)
 def _advance(solver, variables, state, equations, memo):
     state = solver.update(variables, state, equations, memo)
     return solver.propose(variables, state)
@@ -305,10 +314,19 @@ def iterate_host(
 
     `callback` sees the state after every evaluation; a true return value stops the iteration.
     """
-    state = _begin(solver, objective, x)
+    state = _begin(solver, objective, jnp.asarray(x))
     while int(state.status) == Status.running:
         equations, memo = evaluate(objective, state.trial, state.memo)
         state = _advance(solver, objective.variables, state, equations, memo)
         if callback is not None and callback(state) and int(state.status) == Status.running:
             state = eqx.tree_at(lambda s: s.status, state, jnp.asarray(int(Status.interrupted)))
     return state
+
+
+def lower_iteration(
+    solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
+) -> None:
+    """Compile the step of `iterate_host` without running it."""
+    state = _begin(solver, objective, x)
+    # Equations and memo of a state have the shapes of those an evaluation returns.
+    _advance.lower(solver, objective.variables, state, state.equations, state.memo).compile()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -113,6 +114,13 @@ def check_names(given, known, owner: str) -> None:
             raise ModelError(f"{owner} has no parameter {name!r}{hint} It has: {', '.join(known)}")
 
 
+def _stack(scalars) -> Array:
+    # Concrete numbers are put together by NumPy: an eager JAX operation is a compilation.
+    if any(isinstance(value, jax.core.Tracer) for value in scalars):
+        return jnp.stack(scalars)
+    return np.asarray([float(value) for value in scalars])  # pyright: ignore[reportReturnType]
+
+
 class Group(eqx.Module):
     """Free parameters (by position among the free ones) that share one bijection."""
 
@@ -146,9 +154,7 @@ class ParameterMap(AbstractVariables):
     def start(self) -> Float[Array, "free"]:
         """The free parameters of the template model."""
         values = parameter_values(self.model)
-        if not self.free_names:
-            return jnp.zeros((0,))
-        return jnp.stack([values[name] for name in self.free_names])
+        return _stack([values[name] for name in self.free_names])
 
     def to_physical(self, y: Float[Array, "free"]) -> Float[Array, "free"]:
         """Physical parameters x from coordinates y."""
@@ -187,7 +193,7 @@ class ParameterMap(AbstractVariables):
     def all_values(self, x: Float[Array, "free"]) -> Float[Array, "parameter"]:
         """Every parameter of the model, free, fixed and tied, in the model's order."""
         values = parameter_values(self.build(x))
-        return jnp.stack([values[name] for name in self.names])
+        return _stack([values[name] for name in self.names])
 
 
 def _power_law_groups(model, free, t_ref):
@@ -200,14 +206,17 @@ def _power_law_groups(model, free, t_ref):
             names = [by_path[(*path, f)] for f in ("amplitude", "exponent", "offset")]
             inside = [free.index(n) if n in free else None for n in names]
             amplitude, exponent, offset = inside
-            positive = float(node.amplitude) > 0
+            a, b, c = (float(v) for v in (node.amplitude, node.exponent, node.offset))
+            positive = a > 0
             # The slope coordinates are singular where the whole rate vanishes at t_ref.
-            whole = float(node(jnp.asarray(t_ref)))
+            whole = a * t_ref**b + c
             if None not in inside and positive and whole > 0:
-                groups.append(Group(tuple(i for i in inside if i is not None), Slope(t_ref)))
+                groups.append(
+                    Group(tuple(i for i in inside if i is not None), Slope(np.asarray(t_ref)))
+                )
                 used.update(inside)
             elif amplitude is not None and exponent is not None and offset is None and positive:
-                groups.append(Group((amplitude, exponent), ReferenceAmplitude(t_ref)))
+                groups.append(Group((amplitude, exponent), ReferenceAmplitude(np.asarray(t_ref))))
                 used.update((amplitude, exponent))
             return
         for field in dataclasses.fields(node):
@@ -291,7 +300,7 @@ def parameter_map(
         )
     elif t is not None:
         floor = 0.5 * float(t[1] - t[0])
-        t_ref = jnp.sqrt(max(float(t[0]), floor) * float(t[-1]))
+        t_ref = math.sqrt(max(float(t[0]), floor) * float(t[-1]))
         groups = _power_law_groups(model, free, t_ref)
     else:
         groups = tuple(Group((i,), Identity()) for i in range(len(free)))
@@ -301,10 +310,10 @@ def parameter_map(
             for i in group.members:
                 scales[i] = 1.0
     return ParameterMap(
-        model=jax.tree.map(jnp.asarray, model),
-        lower=jnp.asarray(lower, dtype=float),
-        upper=jnp.asarray(upper, dtype=float),
-        coordinate_scale=jnp.asarray(scales, dtype=float),
+        model=model,
+        lower=np.asarray(lower, dtype=float),
+        upper=np.asarray(upper, dtype=float),
+        coordinate_scale=np.asarray(scales, dtype=float),
         groups=groups,
         names=tuple(by_name),
         units=tuple(leaf.info.unit for leaf in leaves),

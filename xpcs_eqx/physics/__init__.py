@@ -12,6 +12,7 @@ from .parameter import parameter_info as parameter_info
 from .rates import AbstractRate as AbstractRate
 from .rates import PowerLawRate as PowerLawRate
 from .rates import Trapezoid as Trapezoid
+from .rates import time_floor as time_floor
 from .shear import AbstractShearKernel as AbstractShearKernel
 from .shear import GapAveraged as GapAveraged
 from .shear import Homodyne as Homodyne

@@ -1,7 +1,9 @@
 """Error bars: classical, speckle sandwich, frame-dyadic sandwich, profile likelihood."""
 
+from .covariance import Optimum as Optimum
 from .covariance import loss_of as loss_of
-from .covariance import optimum_equations as optimum_equations
+from .covariance import lower_uncertainty as lower_uncertainty
+from .covariance import optimum as optimum
 from .covariance import uncertainty_at as uncertainty_at
 from .scores import dyadic_scores as dyadic_scores
 from .scores import speckle_scores as speckle_scores

@@ -11,6 +11,7 @@ from ..objective import (
     JointObjective,
     Linear,
     MapTiles,
+    Memo,
     NormalEquations,
     ProjectedObjective,
     TwoTimeTerm,
@@ -27,13 +28,25 @@ _UNDETERMINED = 1e-13
 _WEAK = 1e-7
 
 
-class OptimumEquations(eqx.Module):
-    """Equations at an optimum in the layout of `IndexMap`, and the map from angle columns to it."""
+class Optimum(eqx.Module):
+    """Everything about an optimum that error bars and tables need, in the layout of `IndexMap`.
+
+    - `joint`: equations of (scaling coefficients, free physical parameters).
+    - `columns`: matrix by angle from (coordinates, contrast, offset) columns to that layout.
+    - `residual_sum`: Σ w r² whatever the loss.
+    """
 
     joint: NormalEquations
     columns: Float[Array, "angle column entry"]
     data_cost: Float[Array, ""]
     residual_sum: Float[Array, ""]
+    y: Float[Array, "free"]
+    coefficients: Float[Array, "coefficient"]
+    per_angle: Float[Array, "angle 2"]
+    values: Float[Array, "entry"]
+    lower: Float[Array, "entry"]
+    upper: Float[Array, "entry"]
+    start: Float[Array, "coefficient"]
 
 
 def loss_of(objective: ProjectedObjective | JointObjective) -> AbstractLoss:
@@ -42,17 +55,17 @@ def loss_of(objective: ProjectedObjective | JointObjective) -> AbstractLoss:
 
 
 @eqx.filter_jit
-def optimum_equations(
-    objective: ProjectedObjective | JointObjective,
-    y: Float[Array, "free"],
-    coefficients: Float[Array, "coefficient"],
-) -> OptimumEquations:
-    """Equations for (scaling coefficients, free physical parameters) at a point."""
+def optimum(
+    objective: ProjectedObjective | JointObjective, y: Float[Array, "variable"], memo: Memo
+) -> Optimum:
+    """Collect what is known at the coordinates `y` from the memo of their evaluation."""
     term = objective.term
-    loss = loss_of(objective)
-    scaling = term.scaling
+    scaling, parameters = term.scaling, term.parameters
+    y = y[: parameters.n_free]
+    coefficients = jnp.clip(memo.coefficients, *scaling.bounds)
     per_angle = scaling.per_angle(coefficients)
-    equations = term.angle_equations(y, per_angle, loss)
+    equations = memo.equations
+    loss = loss_of(objective)
     linear = equations if isinstance(loss, Linear) else term.angle_cost(y, per_angle, Linear())
     joint = joint_equations(equations, per_angle[:, 0], scaling)
     p, k = y.shape[0], scaling.size
@@ -74,8 +87,20 @@ def optimum_equations(
         ],
         axis=1,
     )
-    return OptimumEquations(
-        joint.transform(turn), wide @ turn, jnp.sum(equations.cost), 2 * jnp.sum(linear.cost)
+    x = jnp.clip(parameters.to_physical(y), parameters.lower, parameters.upper)
+    low, high = scaling.bounds
+    return Optimum(
+        joint=joint.transform(turn),
+        columns=wide @ turn,
+        data_cost=jnp.sum(equations.cost),
+        residual_sum=2 * jnp.sum(linear.cost),
+        y=y,
+        coefficients=coefficients,
+        per_angle=per_angle,
+        values=jnp.concatenate([coefficients, x]),
+        lower=jnp.concatenate([low, jnp.asarray(parameters.lower)]),
+        upper=jnp.concatenate([high, jnp.asarray(parameters.upper)]),
+        start=scaling.from_per_angle(term.reference),
     )
 
 
@@ -130,14 +155,14 @@ def shot_noise_of_diagonal(
     shot, why = np.full(n_angles, np.nan), []
     if term.diagonal is None or not isinstance(term.tiles, MapTiles):
         return shot, ("the data carry no diagonal",)
-    diagonal, c2 = np.asarray(term.diagonal), term.tiles.c2
+    diagonal, c2 = np.asarray(term.diagonal), np.asarray(term.tiles.c2)
     for a in range(n_angles):
         line = diagonal[a]
         good = np.isfinite(line)
         if good.sum() < 2:
             why.append(f"angle {a}: no diagonal")
             continue
-        side = np.asarray(jnp.diagonal(c2[a], offset=1), dtype=float)
+        side = np.diagonal(c2[a], offset=1).astype(float)
         both = 0.5 * (np.append(side, side[-1]) + np.insert(side, 0, side[0]))
         before, after = np.insert(side, 0, side[0]), np.append(side, side[-1])
         copied = [np.isclose(line, other, rtol=1e-6, atol=0) for other in (both, before, after)]
@@ -164,6 +189,17 @@ def _speckle(term, y, per_angle, loss, shot):
     return speckle_scores(term, y, per_angle, loss, shot)
 
 
+def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
+    """Compile what `optimum` and `uncertainty_at` run on maps, without running it."""
+    term = objective.term
+    memo = objective.memo
+    y = np.zeros(objective.variables.lower.shape)
+    optimum.lower(objective, jnp.asarray(y), memo).compile()
+    part = jnp.asarray(y[: term.parameters.n_free])
+    shot = jnp.zeros((term.reference.shape[0],))
+    _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
+
+
 def _sandwich(inverse, columns, by_angle):
     middle = np.einsum("ace,acd,adf->ef", columns, np.asarray(by_angle), columns, optimize=True)
     return inverse @ middle @ inverse
@@ -171,11 +207,9 @@ def _sandwich(inverse, columns, by_angle):
 
 def uncertainty_at(
     objective: ProjectedObjective | JointObjective,
-    y: Float[Array, "free"],
-    coefficients: Float[Array, "coefficient"],
-    free: Bool[Array, "entry"],
+    at: Optimum,
+    free: Bool[np.ndarray, "entry"],
     names: tuple[str, ...],
-    equations: OptimumEquations | None = None,
 ) -> Uncertainty:
     """Error bars at an optimum.
 
@@ -183,42 +217,39 @@ def uncertainty_at(
     - `names`: names of the entries, for the weak directions.
     """
     term, loss = objective.term, loss_of(objective)
-    if equations is None:
-        equations = optimum_equations(objective, y, coefficients)
-    free = np.asarray(free)
-    per_angle = term.scaling.per_angle(coefficients)
-    inverse, condition, weak, unknown = _inverse(np.asarray(equations.joint.hessian), free)
-    degrees = max(float(equations.joint.count) - free.sum(), 1.0)
-    variance = 1.0 if term.absolute_sigma else float(2 * equations.data_cost) / degrees
-    columns = np.asarray(equations.columns)
-    dyadic = _sandwich(inverse, columns, _dyadic(term, y, per_angle, loss))
+    inverse, condition, weak, unknown = _inverse(np.asarray(at.joint.hessian), free)
+    degrees = max(float(at.joint.count) - free.sum(), 1.0)
+    variance = 1.0 if term.absolute_sigma else float(2 * at.data_cost) / degrees
+    columns = np.asarray(at.columns)
     classical = variance * inverse
-    n_angles = per_angle.shape[0]
+    n_angles = at.per_angle.shape[0]
     if isinstance(term.tiles, MapTiles):
-        shot, why = shot_noise_of_diagonal(term, per_angle)
-        scores = _speckle(term, y, per_angle, loss, jnp.asarray(shot))
+        shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
+        scores = _speckle(term, at.y, at.per_angle, loss, jnp.asarray(shot))
         speckle = _sandwich(inverse, columns, scores.covariance)
+        dyadic = _sandwich(inverse, columns, scores.dyadic)
         chosen, reason = "speckle", _speckle_reason(scores, why)
         n_pixels, shot_noise = scores.n_pixels, scores.shot
     else:
+        dyadic = _sandwich(inverse, columns, _dyadic(term, at.y, at.per_angle, loss))
         speckle = np.full_like(classical, np.nan)
         chosen = "dyadic"
         reason = (
             "pooled points do not form maps, which the speckle sandwich needs; "
             "the frame-dyadic sandwich is quoted"
         )
-        n_pixels = shot_noise = jnp.full((n_angles,), jnp.nan)
+        n_pixels = shot_noise = np.full((n_angles,), np.nan)
     for matrix in (classical, speckle, dyadic):
         matrix[unknown, unknown] = np.inf
     # Products of residuals can leave a negative variance on small maps.
     negative = np.diagonal(dyadic) < 0
     dyadic[negative, negative] = np.nan
     return Uncertainty(
-        classical=jnp.asarray(classical),
-        speckle=jnp.asarray(speckle),
-        dyadic=jnp.asarray(dyadic),
-        residual_variance=jnp.asarray(variance),
-        condition_number=jnp.asarray(condition),
+        classical=classical,
+        speckle=speckle,
+        dyadic=dyadic,
+        residual_variance=np.asarray(variance),
+        condition_number=np.asarray(condition),
         n_pixels=n_pixels,
         shot_noise=shot_noise,
         chosen=chosen,
@@ -228,7 +259,7 @@ def uncertainty_at(
 
 
 def _speckle_reason(scores: SpeckleScores, why: tuple[str, ...]) -> str:
-    text = "entries of a two-time map that share a frame are correlated; the speckle sandwich counts that"
+    text = "entries that share a frame are correlated, which the speckle sandwich counts"
     replaced = np.flatnonzero(np.asarray(scores.from_residuals))
     if replaced.size == 0:
         return text + ", with the shot noise from the raw diagonal"

@@ -65,6 +65,7 @@ def dyadic_scores(
 class SpeckleScores(eqx.Module):
     """Score covariance by angle from the noise of intensity correlations, and how it was found.
 
+    - `dyadic`: as `dyadic_scores`, which costs nothing here.
     - `shot`: shot-noise term 1/(mean count); `from_residuals` tells where it had to be taken from
         the correlation of residuals that share a frame instead of the raw diagonal.
     - `n_pixels`: effective number of pixels N.
@@ -72,6 +73,7 @@ class SpeckleScores(eqx.Module):
     """
 
     covariance: Float[Array, "angle column column"]
+    dyadic: Float[Array, "angle column column"]
     shot: Float[Array, "angle"]
     n_pixels: Float[Array, "angle"]
     from_residuals: Bool[Array, "angle"]
@@ -110,6 +112,10 @@ def speckle_scores(
         upper = jnp.triu(jnp.ones((n, n), bool), 1)
         signal = jnp.where(upper, contrast * correlation, 0.0)
         signal = signal + signal.T
+        scores = stack * raw
+        by_frame = jnp.sum(scores, axis=2) + jnp.sum(scores, axis=1)
+        flat = scores.reshape(scores.shape[0], -1)
+        dyadic = by_frame @ by_frame.T - flat @ flat.T
         used = (block.root_weights > 0).astype(raw.dtype)
         pairs = jnp.sum(used)
         used, raw = used + used.T, raw + raw.T
@@ -152,6 +158,8 @@ def speckle_scores(
         turned = jnp.swapaxes(products, 1, 2).reshape(stack.shape[0], -1)
         traces = (flat @ turned.T).astype(raw.dtype) * jnp.outer(peaks, peaks)
         covariance = 0.5 * (traces + traces.T) / (2 * n_pixels)
-        return SpeckleScores(covariance, k - contrast, n_pixels, ~believed, observed, expected)
+        return SpeckleScores(
+            covariance, dyadic, k - contrast, n_pixels, ~believed, observed, expected
+        )
 
     return jax.lax.map(at, jnp.arange(scaling.shape[0]))

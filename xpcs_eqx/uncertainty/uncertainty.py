@@ -1,8 +1,8 @@
 """Error bars of a fit as one value."""
 
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Float
 
 
 class Uncertainty(eqx.Module):
@@ -17,31 +17,31 @@ class Uncertainty(eqx.Module):
     variance.
     """
 
-    classical: Float[Array, "entry entry"]
-    speckle: Float[Array, "entry entry"]
-    dyadic: Float[Array, "entry entry"]
-    residual_variance: Float[Array, ""]
-    condition_number: Float[Array, ""]
-    n_pixels: Float[Array, "angle"]
-    shot_noise: Float[Array, "angle"]
+    classical: Float[np.ndarray, "entry entry"]
+    speckle: Float[np.ndarray, "entry entry"]
+    dyadic: Float[np.ndarray, "entry entry"]
+    residual_variance: Float[np.ndarray, ""]
+    condition_number: Float[np.ndarray, ""]
+    n_pixels: Float[np.ndarray, "angle"]
+    shot_noise: Float[np.ndarray, "angle"]
     chosen: str = eqx.field(static=True)
     reason: str = eqx.field(static=True)
     weak_directions: tuple[str, ...] = eqx.field(static=True)
 
     @property
-    def covariance(self) -> Float[Array, "entry entry"]:
+    def covariance(self) -> Float[np.ndarray, "entry entry"]:
         """The quoted covariance."""
         return getattr(self, self.chosen)
 
-    def errors(self, kind: str | None = None) -> Float[Array, "entry"]:
+    def errors(self, kind: str | None = None) -> Float[np.ndarray, "entry"]:
         """Standard errors of the quoted covariance, or of `kind`."""
-        return jnp.sqrt(jnp.diagonal(getattr(self, kind or self.chosen)))
+        return np.sqrt(np.diagonal(getattr(self, kind or self.chosen)))
 
-    def correlation(self, kind: str | None = None) -> Float[Array, "entry entry"]:
+    def correlation(self, kind: str | None = None) -> Float[np.ndarray, "entry entry"]:
         """Correlation matrix; zero where an entry has no finite, positive variance."""
         matrix = getattr(self, kind or self.chosen)
         errors = self.errors(kind)
-        known = jnp.isfinite(errors) & (errors > 0)
-        safe = jnp.where(known, errors, 1.0)
+        known = np.isfinite(errors) & (errors > 0)
+        safe = np.where(known, errors, 1.0)
         both = known[:, None] & known[None, :]
-        return jnp.where(both, jnp.where(both, matrix, 0.0) / jnp.outer(safe, safe), 0.0)
+        return np.where(both, np.where(both, matrix, 0.0) / np.outer(safe, safe), 0.0)
