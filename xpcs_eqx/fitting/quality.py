@@ -8,7 +8,7 @@ from .fit import ParameterRow, Quality
 
 REDUCED_CHI2 = (2.0, 5.0, 10.0)
 CONDITION = 1e6
-CORRELATION = 0.98
+CORRELATION = 0.999
 
 
 def judge(

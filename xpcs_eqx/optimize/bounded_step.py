@@ -9,7 +9,7 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
-from ..parameters import AbstractVariables
+from ..parameters import AbstractVariables, snap
 
 
 class StepProblem(eqx.Module):
@@ -43,7 +43,7 @@ def step_problem(
     variables: AbstractVariables, y: Float[Array, "p"], scale: Float[Array, "p"], equations: Any
 ) -> StepProblem:
     """The model at `y` for y = y_here + scale·z."""
-    x = variables.to_physical(y)
+    x = snap(variables, variables.to_physical(y))
     jacobian = jax.jacfwd(variables.to_physical)(y)
     below = jnp.minimum(variables.lower - x, 0.0)
     above = jnp.maximum(variables.upper - x, 0.0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..parameters import AbstractVariables
+from ..parameters import AbstractVariables, snap
 from .status import Status
 from .trust_region import TrustRegion, TrustRegionState
 
@@ -88,9 +88,16 @@ class Recovery(eqx.Module):
         else:
             x, chosen = best, careful
             action = "continued from the best point, damping × 100"
-        return Attempt(cause, action, jnp.asarray(np.clip(x, lower, upper)), chosen)
+        x = np.clip(x, lower, upper)
+        # Coordinates may not exist everywhere in the box; they do at the start.
+        for _ in range(10):
+            if np.all(np.isfinite(np.asarray(variables.to_coordinates(jnp.asarray(x))))):
+                break
+            x = 0.5 * (x + np.asarray(start))
+        return Attempt(cause, action, jnp.asarray(x), chosen)
 
 
 def at_bound(variables: AbstractVariables, x: Float[np.ndarray, "p"]) -> np.ndarray:
     """Which physical variables lie on a bound."""
+    x = np.asarray(snap(variables, jnp.asarray(x)))
     return (x <= np.asarray(variables.lower)) | (x >= np.asarray(variables.upper))

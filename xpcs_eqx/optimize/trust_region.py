@@ -113,6 +113,8 @@ class TrustRegion(eqx.Module):
         """
         y = variables.to_coordinates(jnp.clip(x, variables.lower, variables.upper))
         empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), columns)
+        # Nothing is known yet: any finite cost is lower.
+        empty = eqx.tree_at(lambda e: e.cost, empty, jnp.full_like(empty.cost, jnp.inf))
         ones = jnp.ones_like(y)
         problem = _zero_problem(y)
         blank = jnp.full((self.max_evaluations,), jnp.nan, y.dtype)

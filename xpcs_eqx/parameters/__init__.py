@@ -13,4 +13,5 @@ from .parameter_map import parameter_values as parameter_values
 from .parameter_map import with_parameters as with_parameters
 from .variables import AbstractVariables as AbstractVariables
 from .variables import PlainVariables as PlainVariables
+from .variables import snap as snap
 from .variables import unbounded as unbounded

@@ -46,3 +46,14 @@ def unbounded(start: Float[Array, "variable"]) -> PlainVariables:
     start = jnp.asarray(start)
     infinity = jnp.full_like(start, jnp.inf)
     return PlainVariables(-infinity, infinity, jnp.where(start == 0, 1.0, jnp.abs(start)))
+
+
+def snap(variables: AbstractVariables, x: Float[Array, "variable"]) -> Float[Array, "variable"]:
+    """x clipped to the box, with values that rounding left beside a bound put on it."""
+    low, high = jnp.asarray(variables.lower), jnp.asarray(variables.upper)
+    slack = 1e-12 * jnp.where(jnp.isfinite(high - low), high - low, 1.0)
+
+    def near(bound):
+        return jnp.abs(x - bound) <= slack + 1e-14 * jnp.abs(bound)
+
+    return jnp.where(near(low), low, jnp.where(near(high), high, jnp.clip(x, low, high)))

@@ -18,6 +18,7 @@ from ..objective import (
     joint_equations,
 )
 from ..objective.penalties import penalty_equations
+from ..parameters import snap
 from .scores import SpeckleScores, dyadic_scores, speckle_scores
 from .uncertainty import Uncertainty
 
@@ -87,7 +88,7 @@ def optimum(
         ],
         axis=1,
     )
-    x = jnp.clip(parameters.to_physical(y), parameters.lower, parameters.upper)
+    x = snap(parameters, parameters.to_physical(y))
     low, high = scaling.bounds
     return Optimum(
         joint=joint.transform(turn),
@@ -217,7 +218,11 @@ def uncertainty_at(
     - `names`: names of the entries, for the weak directions.
     """
     term, loss = objective.term, loss_of(objective)
-    inverse, condition, weak, unknown = _inverse(np.asarray(at.joint.hessian), free)
+    hessian = np.asarray(at.joint.hessian)
+    inverse, condition, weak, unknown = _inverse(hessian, free)
+    if not free.all():
+        # A bound hides a degeneracy from the errors, but it is there all the same.
+        _, condition, weak, _ = _inverse(hessian, np.ones_like(free))
     degrees = max(float(at.joint.count) - free.sum(), 1.0)
     variance = 1.0 if term.absolute_sigma else float(2 * at.data_cost) / degrees
     columns = np.asarray(at.columns)
