@@ -1,0 +1,244 @@
+"""Settings to objects: data, model, parameters, scaling, objective, solver."""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..data import Selection, TwoTimeData, load, mad_sigma
+from ..errors import ConfigError, ModelError
+from ..fitting import Fit
+from ..objective import (
+    AbstractLoss,
+    Arctan,
+    Cauchy,
+    Huber,
+    JointObjective,
+    Linear,
+    ProjectedObjective,
+    SoftL1,
+    two_time_objective,
+)
+from ..optimize import (
+    JacobianMetric,
+    NaturalMetric,
+    Recovery,
+    TrustRegion,
+    damped_newton,
+    dogleg,
+    gauss_newton,
+)
+from ..parameters import ParameterMap, parameter_map, with_parameters
+from ..parameters.parameter_map import parameter_leaves
+from ..physics import (
+    AbstractCorrelation,
+    AbstractRate,
+    GapAveraged,
+    Homodyne,
+    LaminarFlow,
+    Static,
+    Trapezoid,
+)
+from .read import Configuration
+from .scaling import Choice, choose_scaling
+from .schema import Settings
+
+KERNELS = {"gap_averaged": GapAveraged, "homodyne": Homodyne}
+LOSSES = {"soft_l1": SoftL1, "huber": Huber, "cauchy": Cauchy, "arctan": Arctan}
+DESCENTS = {
+    "levenberg_marquardt": damped_newton,
+    "dogleg": dogleg,
+    "gauss_newton": gauss_newton,
+}
+METRICS = {"natural": NaturalMetric, "jacobian": JacobianMetric}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything a fit needs, and the decisions taken on the way, in words."""
+
+    data: TwoTimeData
+    objective: ProjectedObjective | JointObjective
+    scaling: Choice
+    solver: TrustRegion
+    recovery: Recovery
+    decisions: tuple[str, ...]
+    settings: Settings
+
+
+def load_data(configuration: Configuration) -> TwoTimeData:
+    """The data of a configuration. **Raises:** `DataError`."""
+    given = configuration.settings.data
+    q = tuple(given.q) if isinstance(given.q, list) else given.q
+    first, last = given.frames or (1, -1)
+    bare = configuration.data_path.endswith(".npy") or given.layout == "npy"
+    selection = Selection(
+        start_frame=first,
+        end_frame=last,
+        time_origin=given.time_origin,
+        q=None if bare else q,
+        q_tolerance=given.q_tolerance,
+        phi_ranges=tuple((low, high) for low, high in given.phi_ranges),
+        bad_frames=tuple(given.bad_frames),
+        min_lag=given.min_lag,
+        max_lag=given.max_lag,
+        age_range=None if given.age_range is None else (given.age_range[0], given.age_range[1]),
+    )
+    return load(
+        configuration.data_path,
+        layout=given.layout,
+        selection=selection,
+        dt=given.dt,
+        gap=given.gap,
+        sigma=given.sigma,
+        q=q if bare and isinstance(q, float) else None,
+        phi=given.phi,
+    )
+
+
+def model_of(
+    mode: str, kernel: str = "gap_averaged", integral: str = "exact"
+) -> AbstractCorrelation:
+    """The model of a mode at its default start values."""
+    flow = mode == "laminar_flow"
+
+    def rate(default: AbstractRate) -> AbstractRate:
+        return Trapezoid(default) if integral == "trapezoid" else default
+
+    transport = rate(Static().transport)
+    if not flow:
+        return Static(transport)
+    return LaminarFlow(transport, rate(LaminarFlow().shear), shear_kernel=KERNELS[kernel]())
+
+
+def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap:
+    settings = configuration.settings
+    model = model_of(settings.model.mode, settings.model.kernel, settings.model.integral)
+    known = [leaf.name for leaf in parameter_leaves(model)]
+    given = settings.parameters
+    for name in given:
+        if name not in known:
+            where = configuration.source.where(f"parameters.{name}")
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean 'parameters.{near[0]}'?" if near else ""
+            raise ConfigError(
+                f"{where}: unknown parameter {name!r}{hint} The mode "
+                f"{settings.model.mode!r} has {', '.join(known)}"
+            )
+    starts = {name: p.start for name, p in given.items() if p.start is not None}
+    model = with_parameters(model, {k: jnp.asarray(v) for k, v in starts.items()})
+    try:
+        return parameter_map(
+            model,
+            jnp.asarray(data.t, dtype=float),
+            bounds={
+                k: (p.bounds[0], p.bounds[1]) for k, p in given.items() if p.bounds is not None
+            },
+            fixed=tuple(name for name, p in given.items() if not p.free),
+            scale={name: p.scale for name, p in given.items() if p.scale is not None},
+        )
+    except ModelError as error:
+        raise ConfigError(f"{configuration.source.path}, [parameters]: {error}") from error
+
+
+def _loss(settings: Settings, data: TwoTimeData) -> tuple[AbstractLoss, tuple[str, ...]]:
+    name, scale = settings.solver.loss, settings.solver.loss_scale
+    if name == "linear":
+        return Linear(), ()
+    if scale is not None:
+        return LOSSES[name](scale), ()
+    if data.root_weights is not None and np.max(data.root_weights) != 1:
+        return LOSSES[name](1.0), (f"the {name} loss bends at one sigma",)
+    # Weights of one, or none: residuals are in units of c2, and one sigma must be estimated.
+    usable = data.root_weights
+    sigma = float(
+        np.median(
+            [
+                mad_sigma(np.asarray(c2), None if usable is None else np.asarray(usable[a]) > 0)
+                for a, c2 in enumerate(np.asarray(data.c2))
+            ]
+        )
+    )
+    if not sigma > 0:
+        raise ConfigError(
+            f"the noise of the data is estimated as {sigma:g}; give solver.loss_scale [c2] for the "
+            f"{name} loss"
+        )
+    return LOSSES[name](sigma), (
+        f"the {name} loss bends at {sigma:.3g} [c2], the noise estimated from the maps",
+    )
+
+
+def _solver(settings: Settings) -> TrustRegion:
+    given = settings.solver
+    fields: dict[str, Any] = {
+        name: getattr(given, name)
+        for name in ("cost_tol", "step_tol", "gradient_tol", "max_evaluations")
+        if getattr(given, name) is not None
+    }
+    return TrustRegion(metric=METRICS[given.metric](), descent=DESCENTS[given.method](), **fields)
+
+
+def build(configuration: Configuration) -> Problem:
+    """Load the data and make every object of the fit.
+
+    **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
+    """
+    settings = configuration.settings
+    data = load_data(configuration)
+    parameters = _parameters(configuration, data)
+    source = configuration.source
+    free = parameters.free_names
+    for name in settings.solver.profile:
+        if name not in free:
+            near = difflib.get_close_matches(name, free, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"{source.where('solver.profile')}: no free parameter {name!r} to profile{hint} "
+                f"Free are {', '.join(free)}"
+            )
+    weights = settings.solver.angle_weights
+    if weights is not None and len(weights) != data.n_angles:
+        raise ConfigError(
+            f"{source.where('solver.angle_weights')}: solver.angle_weights has {len(weights)} "
+            f"entries, the selected data have {data.n_angles} angles; give one for each"
+        )
+    try:
+        scaling = choose_scaling(settings, data)
+    except ModelError as error:
+        raise ConfigError(f"{source.where('scaling')}: [scaling]: {error}") from error
+    loss, decisions = _loss(settings, data)
+    objective = two_time_objective(
+        parameters,
+        data,
+        scaling.scaling,
+        loss=loss,
+        angle_weights=None if weights is None else np.asarray(weights),
+    )
+    return Problem(
+        data=data,
+        objective=objective,
+        scaling=scaling,
+        solver=_solver(settings),
+        recovery=Recovery(attempts=settings.solver.recovery),
+        decisions=decisions,
+        settings=settings,
+    )
+
+
+def quote_errors(fit: Fit, kind: str) -> Fit:
+    """The fit with another of its covariances as the quoted one."""
+    uncertainty = fit.uncertainty
+    if kind == uncertainty.chosen:
+        return fit
+    if not np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
+        reason = f"solver.errors = {kind!r} is not finite here; {uncertainty.reason}"
+        return dataclasses.replace(fit, uncertainty=dataclasses.replace(uncertainty, reason=reason))
+    reason = f"solver.errors = {kind!r} was asked for"
+    rows = tuple(row._replace(error=getattr(row, f"error_{kind}")) for row in fit.rows)
+    return dataclasses.replace(
+        fit, rows=rows, uncertainty=dataclasses.replace(uncertainty, chosen=kind, reason=reason)
+    )

@@ -1,0 +1,212 @@
+"""The one schema of a configuration: keys, types, ranges, defaults, and what they mean.
+
+Keys without a value here take the default of the class they configure, so that a default is
+written down once. Nothing in this file needs JAX: a wrong key is reported at once.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Mode = Literal["static_isotropic", "static", "static_anisotropic", "laminar_flow"]
+ScalingMode = Literal[
+    "auto", "individual", "averaged", "fixed", "fixed_averaged", "fourier", "auto_threshold"
+]
+Layout = Literal["own", "aps-u", "aps-old", "nxxpcs", "npz", "npy"]
+Loss = Literal["linear", "soft_l1", "huber", "cauchy", "arctan"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Pair = Annotated[list[Finite], Field(min_length=2, max_length=2)]
+Bounds = Annotated[
+    list[Annotated[float, Field(allow_inf_nan=True)]], Field(min_length=2, max_length=2)
+]
+PerAngle = Finite | Annotated[list[Finite], Field(min_length=1)]
+
+
+def key(default: Any, expected: str, meaning: str, **constraints: Any) -> Any:
+    """A key: its default, what a value must be, and what it means (with the unit)."""
+    extra: dict[str, Any] = {"expected": expected}
+    return Field(default, description=meaning, json_schema_extra=extra, **constraints)
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys and silent conversions are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _ordered(name: str, bounds: list[float] | None, equal: bool = False) -> None:
+    if bounds is None:
+        return
+    low, high = bounds
+    if not (low < high or (equal and low == high)):
+        raise ValueError(f"{name} = [{low:g}, {high:g}] are inside out: lower must be below upper")
+
+
+class Data(Section):
+    """What is fitted."""
+
+    path: str = key(..., "a path", "file with two-time maps, relative to this file", min_length=1)
+    layout: Layout | None = key(
+        None, '"own", "aps-u", "aps-old", "nxxpcs", "npz" or "npy"', "layout; recognised by itself"
+    )
+    q: Positive | Annotated[list[Positive], Field(min_length=1)] | None = key(
+        None, "a number above zero, or a list of such", "scattering vector [1/Å] to take"
+    )
+    q_tolerance: Positive | None = key(
+        None, "a number above zero", "take all q bins within this distance [1/Å]"
+    )
+    phi: PerAngle | None = key(
+        None, "a number, or one for each map", "azimuths [deg] of bare maps (npy) only"
+    )
+    frames: Annotated[list[int], Field(min_length=2, max_length=2)] | None = key(
+        None, "[first, last], whole numbers", "frames, from 1, both inclusive; -1 is the last"
+    )
+    dt: Positive | None = key(None, "a number above zero", "time between two frames [s]")
+    time_origin: Finite | None = key(None, "a finite number", "time of frame 1 [s]; 0")
+    gap: Positive | None = key(None, "a number above zero", "gap of the shear cell [Å]; 2e6")
+    phi_ranges: list[Pair] = key(
+        [], "a list of [low, high]", "ranges of azimuth to take [deg]; all when empty"
+    )
+    bad_frames: list[Annotated[int, Field(ge=1)]] = key(
+        [], "a list of whole numbers from 1", "frames that count for nothing"
+    )
+    min_lag: int = key(1, "a whole number from 1", "smallest lag that counts [frames]", ge=1)
+    max_lag: int | None = key(
+        None, "a whole number from 1", "largest lag that counts [frames]", ge=1
+    )
+    age_range: Pair | None = key(None, "[low, high]", "ages (t1 + t2)/2 that count [s]")
+    sigma: Positive | Literal["mad"] | None = key(
+        None,
+        'a number above zero or "mad"',
+        'standard deviation of c2; a stored one is used by itself, "mad" estimates it',
+    )
+
+
+class Model(Section):
+    """What the data are described by."""
+
+    mode: Mode = key(
+        "laminar_flow",
+        '"static_isotropic", "static", "static_anisotropic" or "laminar_flow"',
+        "static_isotropic: one curve for all angles; static: scaling by angle",
+    )
+    kernel: Literal["gap_averaged", "homodyne"] = key(
+        "gap_averaged",
+        '"gap_averaged" or "homodyne"',
+        "shear kernel; homodyne reproduces homodyne 2.x",
+    )
+    integral: Literal["exact", "trapezoid"] = key(
+        "exact", '"exact" or "trapezoid"', "time integral of the rates"
+    )
+
+
+class Parameter(Section):
+    """One parameter of the model; every key has a default by name."""
+
+    start: Finite | None = key(None, "a finite number", "start value")
+    bounds: Bounds | None = key(None, "[lower, upper]", "bounds; equal ones fix it")
+    free: bool = key(True, "true or false", "false keeps it at its start")
+    scale: Positive | None = key(None, "a number above zero", "natural step")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Parameter":
+        _ordered("bounds", self.bounds, equal=True)
+        return self
+
+
+class Scaling(Section):
+    """Contrast and offset of each angle."""
+
+    mode: ScalingMode | None = key(
+        None,
+        '"auto", "individual", "averaged", "fixed", "fixed_averaged", "fourier", "auto_threshold"',
+        "auto; averaged for static_isotropic",
+    )
+    order: int = key(2, "a whole number from 0", "order of the Fourier series", ge=0)
+    contrast_bounds: Pair | None = key(None, "[lower, upper]", "bounds of every contrast")
+    offset_bounds: Pair | None = key(None, "[lower, upper]", "bounds of every offset")
+    contrast: PerAngle | None = key(
+        None, "a number, or one for each angle", "of the fixed modes; from the data by quantiles"
+    )
+    offset: PerAngle | None = key(
+        None, "a number, or one for each angle", "of the fixed modes; from the data by quantiles"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Scaling":
+        _ordered("contrast_bounds", self.contrast_bounds)
+        _ordered("offset_bounds", self.offset_bounds)
+        given = self.contrast is not None or self.offset is not None
+        if given and self.mode not in ("fixed", "fixed_averaged"):
+            raise ValueError(
+                'contrast and offset are values of the modes "fixed" and "fixed_averaged"; '
+                "set scaling.mode to one of them, or leave the values out"
+            )
+        return self
+
+
+class Solver(Section):
+    """How the minimum is found, and which error bar is quoted."""
+
+    method: Literal["levenberg_marquardt", "dogleg", "gauss_newton"] = key(
+        "levenberg_marquardt",
+        '"levenberg_marquardt", "dogleg" or "gauss_newton"',
+        "step inside the trust region",
+    )
+    loss: Loss = key(
+        "linear", '"linear", "soft_l1", "huber", "cauchy" or "arctan"', "of the residuals"
+    )
+    loss_scale: Positive | None = key(
+        None,
+        "a number above zero",
+        "residual where a robust loss bends, in sigma (in c2 without sigma); 1 sigma",
+    )
+    cost_tol: Positive | None = key(None, "a number above zero", "relative fall of the cost")
+    step_tol: Positive | None = key(None, "a number above zero", "relative step")
+    gradient_tol: Positive | None = key(
+        None, "a number above zero", "largest cosine of residuals and derivatives"
+    )
+    max_evaluations: int | None = key(
+        None, "a whole number from 1", "evaluations of the normal equations", ge=1
+    )
+    metric: Literal["natural", "jacobian"] = key(
+        "natural", '"natural" or "jacobian"', "unit of a step"
+    )
+    recovery: int = key(3, "a whole number from 0", "attempts to rescue a failed fit", ge=0)
+    angle_weights: (
+        Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field()] | None
+    ) = key(
+        None, "a list of numbers, none negative", "weight of the squared residuals of each angle"
+    )
+    errors: Literal["speckle", "classical", "dyadic"] = key(
+        "speckle", '"speckle", "classical" or "dyadic"', "the error bar that is quoted"
+    )
+    profile: list[str] = key(
+        [], "a list of names", "parameters that get a profile-likelihood interval"
+    )
+    profile_level: Annotated[float, Field(gt=0, lt=1)] = key(
+        0.6827, "a number between 0 and 1", "probability inside those intervals"
+    )
+
+
+class Output(Section):
+    """What is written, and where."""
+
+    directory: str | None = key(
+        None, "a path", "results folder, relative to this file; NAME_results", min_length=1
+    )
+    plots: bool = key(True, "true or false", "whether to write plots")
+    fitted_data: bool = key(True, "true or false", "whether to write fit/fitted_data.npz")
+
+
+class Settings(Section):
+    """A whole configuration."""
+
+    data: Data
+    model: Model = Model()
+    parameters: dict[str, Parameter] = Field(default={}, description="one table a parameter")
+    scaling: Scaling = Scaling()
+    solver: Solver = Solver()
+    output: Output = Output()

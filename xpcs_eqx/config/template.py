@@ -1,0 +1,120 @@
+"""A commented configuration to start from, written from the schema itself."""
+
+import textwrap
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from ..errors import ConfigError
+from .schema import Settings
+
+TEMPLATES = ("static", "static_isotropic", "static_anisotropic", "laminar_flow")
+
+# Keys that a template sets; the others stand there as comments with their defaults.
+_EXAMPLES: dict[str, Any] = {
+    "data.path": "data.h5",
+    "data.q": 0.0054,
+    "data.dt": 0.1,
+    "data.gap": 2e6,
+    "data.frames": [1, -1],
+    "data.q_tolerance": 1e-4,
+    "data.phi": [0.0, 90.0],
+    "data.time_origin": 0.0,
+    "data.max_lag": 500,
+    "data.age_range": [0.0, 50.0],
+    "data.layout": "aps-u",
+    "data.sigma": "mad",
+    "scaling.mode": "auto",
+    "scaling.contrast_bounds": [0.0, 1.0],
+    "scaling.offset_bounds": [0.5, 1.5],
+    "scaling.contrast": 0.3,
+    "scaling.offset": 1.0,
+    "solver.loss_scale": 1.0,
+    "solver.angle_weights": [1.0, 1.0, 0.5],
+    "output.directory": "results",
+}
+_SET = ("data.path", "model.mode", "solver.method", "solver.loss")
+
+
+def toml_value(value: Any) -> str:
+    """A number, string, truth value or list in TOML."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(toml_value(v) for v in value)}]"
+    return repr(value)
+
+
+def _line(dotted: str, name: str, info: FieldInfo, value: Any) -> str:
+    extra = info.json_schema_extra
+    expected = extra.get("expected") if isinstance(extra, dict) else ""
+    comment = f"# {info.description} ({expected})"
+    body = f"{name} = {toml_value(value)}"
+    shown = body if dotted in _SET else f"# {body}"
+    if len(shown) + len(comment) > 96:
+        return "\n".join([*textwrap.wrap(comment, 96, subsequent_indent="# "), shown])
+    return f"{shown}  {comment}"
+
+
+def _solver_defaults() -> dict[str, Any]:
+    from ..optimize import TrustRegion
+
+    names = ("cost_tol", "step_tol", "gradient_tol", "max_evaluations")
+    return {f"solver.{name}": getattr(TrustRegion(), name) for name in names}
+
+
+def _section(name: str, model: type[BaseModel], values: dict[str, Any]) -> list[str]:
+    lines = ["", f"# {(model.__doc__ or '').splitlines()[0]}", f"[{name}]"]
+    for key, info in model.model_fields.items():
+        dotted = f"{name}.{key}"
+        value = values.get(dotted, info.default)
+        lines.append(_line(dotted, key, info, value))
+    return lines
+
+
+def _parameters(mode: str) -> list[str]:
+    """One table a parameter, at the defaults of the model."""
+    from ..parameters.parameter_map import parameter_leaves
+    from .build import model_of
+
+    lines = [
+        "",
+        "# Parameters of the model, at their defaults. free = false keeps one at its start;",
+        "# scale is a natural step for the solver and seldom needed.",
+    ]
+    for leaf in parameter_leaves(model_of(mode)):
+        info = leaf.info
+        lines += [
+            f"[parameters.{leaf.name}]" + (f"  # [{info.unit}]" if info.unit else ""),
+            f"start = {info.start!r}",
+            f"bounds = [{info.lower!r}, {info.upper!r}]",
+            "free = true",
+        ]
+    return lines
+
+
+def template(mode: str) -> str:
+    """A configuration for a mode: valid TOML in which every key of the schema is explained.
+
+    **Raises:** `ConfigError` for a mode that has no template.
+    """
+    if mode not in TEMPLATES:
+        raise ConfigError(f"no template {mode!r}; there are {', '.join(TEMPLATES)}")
+    values = {**_EXAMPLES, **_solver_defaults(), "model.mode": mode}
+    lines = [
+        "# Fit of two-time correlation maps: python -m xpcs_eqx.fit THIS_FILE",
+        "# Everything but data.path is optional; a line in comments shows a key with its default,",
+        "# or an example where there is none. Paths are relative to the folder of this file.",
+    ]
+    for name, info in Settings.model_fields.items():
+        if name == "parameters":
+            lines += _parameters(mode)
+            continue
+        model = info.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        lines += _section(name, model, values)
+    return "\n".join(lines) + "\n"
