@@ -1,0 +1,57 @@
+"""Fits of two-time X-ray photon correlation maps, on JAX and Equinox."""
+
+from .data import Geometry as Geometry
+from .data import PooledData as PooledData
+from .data import Selection as Selection
+from .data import TwoTimeData as TwoTimeData
+from .data import from_dict as from_dict
+from .data import load as load
+from .data import load_joint as load_joint
+from .errors import ConfigError as ConfigError
+from .errors import DataError as DataError
+from .errors import FitError as FitError
+from .errors import ModelError as ModelError
+from .errors import PrecisionError as PrecisionError
+from .errors import XPCSError as XPCSError
+from .fitting import Fit as Fit
+from .fitting import curve_fit as curve_fit
+from .fitting import least_squares as least_squares
+from .fitting import profile_interval as profile_interval
+from .objective import Arctan as Arctan
+from .objective import Cauchy as Cauchy
+from .objective import HostLoop as HostLoop
+from .objective import Huber as Huber
+from .objective import Linear as Linear
+from .objective import NormalEquations as NormalEquations
+from .objective import Scan as Scan
+from .objective import SoftL1 as SoftL1
+from .objective import joint_objective as joint_objective
+from .objective import projected_objective as projected_objective
+from .objective import residual as residual
+from .objective import two_time_objective as two_time_objective
+from .optimize import Recovery as Recovery
+from .optimize import Status as Status
+from .optimize import TrustRegion as TrustRegion
+from .parameters import ParameterMap as ParameterMap
+from .parameters import parameter_map as parameter_map
+from .parameters import parameter_values as parameter_values
+from .parameters import with_parameters as with_parameters
+from .physics import AbstractCorrelation as AbstractCorrelation
+from .physics import AbstractRate as AbstractRate
+from .physics import Features as Features
+from .physics import GapAveraged as GapAveraged
+from .physics import Homodyne as Homodyne
+from .physics import LaminarFlow as LaminarFlow
+from .physics import Pair as Pair
+from .physics import PowerLawRate as PowerLawRate
+from .physics import Static as Static
+from .physics import Trapezoid as Trapezoid
+from .physics import correlation_map as correlation_map
+from .physics import parameter as parameter
+from .scaling import Averaged as Averaged
+from .scaling import Fixed as Fixed
+from .scaling import Fourier as Fourier
+from .scaling import Individual as Individual
+from .scaling import quantile_scaling as quantile_scaling
+# from .simulation import simulate as simulate
+# from .simulation import simulate_speckle as simulate_speckle

@@ -1,5 +1,7 @@
 """From an objective to a result: the local fit with recovery, error bars and a verdict."""
 
+from .curve_fit import CurveFit as CurveFit
+from .curve_fit import curve_fit as curve_fit
 from .fit import Fit as Fit
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality

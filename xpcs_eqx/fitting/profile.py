@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from ..errors import FitError, ModelError
 from ..objective import Pull
@@ -17,21 +17,23 @@ from ..optimize import Status, TrustRegion, iterate_compiled
 from ..parameters import parameter_values
 from .fit import Fit
 
-# The pull that holds the profiled quantity is this fraction of its error wide: narrow enough that
-# the point is where it should be to 1e-6 of an error, wide enough for the solver to move.
-_WIDTH = 1e-3
+# Width of the pull that holds the profiled quantity, in units of its error. Every minimum with a
+# pull lies on the profile, wherever the pull brought it, so it may be soft; a hard one would make
+# the problem stiff and slow.
+_WIDTH = 0.2
 _EXPANSIONS = 24
 _ROOT_STEPS = 24
 
 
 class ParameterValue(eqx.Module):
-    """The parameter of one name, as a function of all parameters."""
+    """One parameter as a function of all; which one is data, so that all share one compilation."""
 
-    name: str = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+    selector: Float[np.ndarray, "parameter"]
 
     def __call__(self, values: Mapping[str, Array]) -> Array:
         """The value."""
-        return values[self.name]
+        return jnp.stack([jnp.asarray(values[name]) for name in self.names]) @ self.selector
 
 
 class ProfileInterval(NamedTuple):
@@ -82,7 +84,9 @@ def profile_interval(
                 f"no free parameter {quantity!r} to profile; free are "
                 f"{', '.join(parameters.free_names)}"
             )
-        name, function = quantity, ParameterValue(quantity)
+        name = quantity
+        selector = np.array([float(known == quantity) for known in parameters.names])
+        function = ParameterValue(parameters.names, selector)
     else:
         name, function = getattr(quantity, "__name__", "function"), quantity
     solver = TrustRegion() if solver is None else solver

@@ -4,6 +4,8 @@ from .blocks import Block as Block
 from .blocks import block_columns as block_columns
 from .blocks import block_correlation as block_correlation
 from .box import minimise_in_box as minimise_in_box
+from .curve import CurveObjective as CurveObjective
+from .curve import curve_objective as curve_objective
 from .drivers import AbstractDriver as AbstractDriver
 from .drivers import HostLoop as HostLoop
 from .drivers import Scan as Scan

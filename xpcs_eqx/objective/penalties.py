@@ -23,7 +23,7 @@ class AbstractPenalty(eqx.Module):
 class Pull(AbstractPenalty):
     """(h(parameters) − target)/width for a scalar function h: a prior, or a soft constraint."""
 
-    function: Callable[[Mapping[str, Array]], Array] = eqx.field(static=True)
+    function: Callable[[Mapping[str, Array]], Array]
     target: Float[Array, ""]
     width: Float[Array, ""]
 

@@ -269,11 +269,13 @@ def _gradient_measure(problem: StepProblem) -> Float[Array, ""]:
     return jnp.max(jnp.abs(gradient) / (column * length), initial=0.0)
 
 
-@partial(eqx.filter_jit, compiler_options=QUICK_TO_COMPILE)
-def _begin(solver: TrustRegion, objective: AbstractObjective, x):
+def _initial(solver: TrustRegion, objective: AbstractObjective, x):
     y = objective.variables.to_coordinates(x)
     columns, _ = jax.eval_shape(objective.evaluate, y, objective.memo)
     return solver.start(objective.variables, x, columns, objective.memo)
+
+
+_begin = eqx.filter_jit(_initial, compiler_options=QUICK_TO_COMPILE)
 
 
 def iterate_compiled(
@@ -289,7 +291,7 @@ def iterate_compiled(
         state = solver.update(objective.variables, state, equations, memo)
         return solver.propose(objective.variables, state)
 
-    start = _begin(solver, objective, x)
+    start = _initial(solver, objective, x)
     return jax.lax.while_loop(lambda s: s.status == int(Status.running), body, start)
 
 

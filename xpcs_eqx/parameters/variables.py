@@ -54,6 +54,7 @@ def snap(variables: AbstractVariables, x: Float[Array, "variable"]) -> Float[Arr
     slack = 1e-12 * jnp.where(jnp.isfinite(high - low), high - low, 1.0)
 
     def near(bound):
-        return jnp.abs(x - bound) <= slack + 1e-14 * jnp.abs(bound)
+        # An infinite bound is near nothing, although ∞ <= ∞.
+        return jnp.isfinite(bound) & (jnp.abs(x - bound) <= slack + 1e-14 * jnp.abs(bound))
 
     return jnp.where(near(low), low, jnp.where(near(high), high, jnp.clip(x, low, high)))

@@ -1,6 +1,7 @@
 """Error bars: classical, speckle sandwich, frame-dyadic sandwich, profile likelihood."""
 
 from .covariance import Optimum as Optimum
+from .covariance import inverse_of as inverse_of
 from .covariance import loss_of as loss_of
 from .covariance import lower_uncertainty as lower_uncertainty
 from .covariance import optimum as optimum

@@ -105,7 +105,7 @@ def optimum(
     )
 
 
-def _inverse(hessian: np.ndarray, free: np.ndarray):
+def inverse_of(hessian: np.ndarray, free: np.ndarray):
     """Inverse on the free entries; infinite variance along undetermined directions.
 
     Returns the inverse, the condition number of the matrix scaled to unit diagonal, and the
@@ -219,10 +219,10 @@ def uncertainty_at(
     """
     term, loss = objective.term, loss_of(objective)
     hessian = np.asarray(at.joint.hessian)
-    inverse, condition, weak, unknown = _inverse(hessian, free)
+    inverse, condition, weak, unknown = inverse_of(hessian, free)
     if not free.all():
         # A bound hides a degeneracy from the errors, but it is there all the same.
-        _, condition, weak, _ = _inverse(hessian, np.ones_like(free))
+        _, condition, weak, _ = inverse_of(hessian, np.ones_like(free))
     degrees = max(float(at.joint.count) - free.sum(), 1.0)
     variance = 1.0 if term.absolute_sigma else float(2 * at.data_cost) / degrees
     columns = np.asarray(at.columns)

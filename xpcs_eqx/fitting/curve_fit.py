@@ -1,0 +1,110 @@
+"""Fit any curve, with the interface that SciPy made familiar."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..objective import AbstractLoss, curve_objective
+from ..optimize import (
+    JacobianMetric,
+    Recovery,
+    Status,
+    TrustRegion,
+    at_bound,
+    iterate_host,
+)
+from ..uncertainty import inverse_of
+
+
+class CurveFit(eqx.Module):
+    """Result of `curve_fit`.
+
+    - `x`: parameters; `pcov`, `perr`: covariance and standard errors, zero for a parameter on a
+        bound and infinite along directions the data do not determine.
+    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged.
+    """
+
+    x: Float[np.ndarray, "variable"]
+    pcov: Float[np.ndarray, "variable variable"]
+    perr: Float[np.ndarray, "variable"]
+    fun: float = eqx.field(static=True)
+    status: Status = eqx.field(static=True)
+    message: str = eqx.field(static=True)
+    evaluations: int = eqx.field(static=True)
+
+    @property
+    def success(self) -> bool:
+        """Whether the solver converged."""
+        return self.status.converged
+
+
+def default_curve_solver() -> TrustRegion:
+    """Tight tolerances, and steps measured by the Jacobian: a curve's parameters have any units."""
+    return TrustRegion(
+        cost_tol=1e-15,
+        step_tol=1e-12,
+        gradient_tol=1e-12,
+        damping=1e-2,
+        metric=JacobianMetric(),
+        max_evaluations=1000,
+    )
+
+
+def curve_fit(
+    function: Callable[..., Array],
+    x: Float[np.ndarray, "point *coordinate"],
+    y: Float[np.ndarray, "point"],
+    start: Float[np.ndarray, "variable"],
+    *,
+    sigma: Float[np.ndarray, "point"] | None = None,
+    absolute_sigma: bool = False,
+    bounds: Any = None,
+    loss: AbstractLoss | None = None,
+    solver: TrustRegion | None = None,
+    recovery: Recovery | None = None,
+) -> CurveFit:
+    """Least squares for `function(x, *parameters)` written in `jax.numpy`.
+
+    Arguments as in `curve_objective`; with `absolute_sigma` the covariance is not scaled by the
+    residual variance.
+
+    **Raises:** as `curve_objective`.
+    """
+    solver = default_curve_solver() if solver is None else solver
+    recovery = Recovery() if recovery is None else recovery
+    objective = curve_objective(function, x, y, start, sigma=sigma, bounds=bounds, loss=loss)
+    first = np.asarray(start, dtype=float)
+    best = iterate_host(solver, objective, jnp.asarray(first))
+    evaluations = int(best.evaluations)
+    for attempt in range(recovery.attempts):
+        cause = recovery.diagnose(objective.variables, first, best)
+        if cause is None:
+            break
+        plan = recovery.plan(cause, attempt, objective.variables, first, best, solver)
+        state = iterate_host(plan.solver, objective, plan.x)
+        evaluations += int(state.evaluations)
+        won = float(state.equations.cost) < float(best.equations.cost)
+        best = state if won else best
+        if cause == "at bounds" and not won:
+            break
+    status = Status(int(best.status))
+    values = np.asarray(objective.variables.to_physical(best.y))
+    free = ~at_bound(objective.variables, values)
+    degrees = max(np.shape(y)[0] - int(free.sum()), 1)
+    variance = 1.0 if absolute_sigma else 2 * float(best.equations.cost) / degrees
+    inverse, *_, unknown = inverse_of(np.asarray(best.equations.hessian), free)
+    covariance = inverse * variance
+    covariance[unknown, unknown] = np.inf
+    return CurveFit(
+        values,
+        covariance,
+        np.sqrt(np.diagonal(covariance)),
+        float(best.equations.cost),
+        status,
+        status.message,
+        evaluations,
+    )

@@ -1,0 +1,150 @@
+"""Least squares for any curve `model(x, *parameters)`, by the same normal equations."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..errors import DataError, ModelError
+from ..parameters import AbstractVariables, PlainVariables
+from .losses import AbstractLoss, Linear
+from .normal_equations import NormalEquations
+from .objective import AbstractObjective, require_double_precision
+
+CHUNK = 10_000
+
+
+class CurveObjective(AbstractObjective):
+    """½ Σ ρ((model(x) − y)/σ) over points in chunks; the Jacobian of one chunk at a time."""
+
+    variables: AbstractVariables
+    function: Callable[..., Array]
+    initial: Float[Array, "variable"]
+    x: Float[Array, "chunk point *coordinate"]
+    y: Float[Array, "chunk point"]
+    root_weights: Float[Array, "chunk point"]
+    loss: AbstractLoss
+    parameter_names: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def start(self):
+        return self.initial
+
+    @property
+    def names(self):
+        return self.parameter_names
+
+    @property
+    def memo(self):
+        return None
+
+    def _sum(self, function, zero):
+        def body(total, chunk):
+            return total + function(*chunk), None
+
+        return jax.lax.scan(body, zero, (self.x, self.y, self.root_weights))[0]
+
+    def evaluate(self, y, memo):
+        p = y.shape[0]
+        parameters = self.variables.to_physical(y)
+        turn = jax.jacfwd(self.variables.to_physical)(y)
+
+        def chunk(x, data, root):
+            def residuals(b):
+                return _weighted(self.function, x, data, root, b)
+
+            r = residuals(parameters)
+            jacobian = jax.jacfwd(residuals)(parameters) @ turn
+            rescaled, row_factor = self.loss.rescale(r)
+            if row_factor is not None:
+                jacobian = row_factor[:, None] * jacobian
+            return NormalEquations(
+                jnp.sum(self.loss.density(r)),
+                jacobian.T @ rescaled,
+                jacobian.T @ jacobian,
+                jnp.sum((root > 0).astype(r.dtype)),
+            )
+
+        return self._sum(chunk, NormalEquations.zero(p, dtype=y.dtype)), memo
+
+    def cost(self, y, memo):
+        parameters = self.variables.to_physical(y)
+
+        def chunk(x, data, root):
+            return jnp.sum(self.loss.density(_weighted(self.function, x, data, root, parameters)))
+
+        return self._sum(chunk, jnp.zeros((), y.dtype))
+
+
+def _weighted(function, x, data, root, parameters):
+    # Padding has weight zero; a model may be undefined there, so its value is not even multiplied.
+    value = function(x, *parameters)
+    return jnp.where(root > 0, root * (value - data), 0.0)
+
+
+def curve_objective(
+    function: Callable[..., Array],
+    x: Float[np.ndarray, "point *coordinate"],
+    y: Float[np.ndarray, "point"],
+    start: Float[np.ndarray, "variable"],
+    *,
+    sigma: Float[np.ndarray, "point"] | None = None,
+    bounds: tuple[Float[np.ndarray, "variable"], Float[np.ndarray, "variable"]] | None = None,
+    loss: AbstractLoss | None = None,
+    names: tuple[str, ...] | None = None,
+    chunk: int = CHUNK,
+) -> CurveObjective:
+    """Objective of a curve fit.
+
+    **Arguments:**
+
+    - `function`: `function(x, *parameters) -> y`, in `jax.numpy`.
+    - `x`: abscissae (point,) or (point, k); `y`: ordinates; `sigma`: their standard deviations.
+    - `start`: start values; `bounds`: lower and upper.
+    - `chunk`: points per chunk.
+
+    **Raises:** `DataError` for arrays that do not belong together, non-finite values or sigma ≤ 0;
+    `ModelError` for a start outside its bounds, or fewer points than parameters.
+    """
+    require_double_precision()
+    x, y, start = (np.asarray(a, dtype=float) for a in (x, y, start))
+    if y.ndim != 1 or x.shape[:1] != y.shape:
+        raise DataError(f"x {x.shape} and y {y.shape} must have one entry a point")
+    root = np.ones(y.shape)
+    if sigma is not None:
+        spread = np.broadcast_to(np.asarray(sigma, dtype=float), y.shape)
+        if not np.all(np.isfinite(spread) & (spread > 0)):
+            raise DataError("sigma must be finite and positive at every point")
+        root = 1.0 / spread
+    if not (np.all(np.isfinite(x)) and np.all(np.isfinite(y))):
+        raise DataError("x and y must be finite; leave out the points that are not")
+    if y.size < start.size:
+        raise ModelError(f"{start.size} parameters cannot be fitted to {y.size} points")
+    infinite = np.full(start.shape, np.inf)
+    lower, upper = (-infinite, infinite) if bounds is None else bounds
+    lower, upper = (np.broadcast_to(np.asarray(b, float), start.shape) for b in (lower, upper))
+    if np.any(start < lower) or np.any(start > upper) or np.any(lower >= upper):
+        raise ModelError(f"start {start} must lie inside bounds {lower} … {upper}, lower < upper")
+    chunk = min(chunk, y.size)
+    rest = -y.size % chunk
+
+    def cut(array):
+        # Padding repeats the last point, where the model is defined if it is anywhere.
+        padded = np.concatenate([array, np.repeat(array[-1:], rest, axis=0)])
+        return jnp.asarray(padded.reshape(-1, chunk, *array.shape[1:]))
+
+    weights = np.concatenate([root, np.zeros(rest)]).reshape(-1, chunk)
+    scale = np.where(start == 0, 1.0, np.abs(start))
+    return CurveObjective(
+        variables=PlainVariables(jnp.asarray(lower), jnp.asarray(upper), jnp.asarray(scale)),
+        function=function,
+        initial=jnp.asarray(start),
+        x=cut(x),
+        y=cut(y),
+        root_weights=jnp.asarray(weights),
+        loss=Linear() if loss is None else loss,
+        parameter_names=names or tuple(f"p{i}" for i in range(start.size)),
+    )
