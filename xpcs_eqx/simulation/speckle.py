@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Inexact, Key
 
 from ..data import Geometry, Provenance, TwoTimeData
@@ -16,6 +17,11 @@ from .surface import by_angle, check_times
 
 # An error of |c1|² from clipped eigenvalues beyond this would be seen in a fit.
 _FIELD_TOLERANCE = 0.01
+_NO_FIELD = (
+    "no Gaussian field has the field correlation of this model: |c1|² would be off by more than "
+    f"{_FIELD_TOLERANCE}. Where the field changes sign or is complex, register it with "
+    "`xpcs_eqx.simulation.field_correlation.register`."
+)
 # With a mean of 50 counts in a frame, one frame in 1e21 stays dark and has no mean to divide by.
 _COUNTS_PER_FRAME = 50
 
@@ -89,13 +95,10 @@ def correlate_speckle(
     Arguments and errors as in `simulate_speckle`.
     """
     factor, error = field_factor(c1)
-    factor = eqx.error_if(
-        factor,
-        ~(error < _FIELD_TOLERANCE),
-        "no Gaussian field has the field correlation of this model: |c1|² would be off by more "
-        f"than {_FIELD_TOLERANCE}. Where the field changes sign or is complex, register it with "
-        "`xpcs_eqx.simulation.field_correlation`; a negative J(t) has no field at all.",
-    )
+    if isinstance(error, Tracer):
+        factor = eqx.error_if(factor, ~(error < _FIELD_TOLERANCE), _NO_FIELD)
+    elif not error < _FIELD_TOLERANCE:
+        raise ModelError(_NO_FIELD)
     weights = [mode_weights(float(one)) for one in contrast]
     n_modes = max(len(one) for one in weights)
     weights = jnp.asarray([np.pad(one, (0, n_modes - len(one))) for one in weights])
@@ -153,7 +156,8 @@ def simulate_speckle(
     - `key`: key of `jax.random`.
 
     **Raises:** `ModelError` for a contrast outside (0, 1], fewer than two pixels, or so few counts
-    that frames stay dark; a runtime error of Equinox when no field has the model's correlation.
+    that frames stay dark, or when no Gaussian field has the model's correlation (under `jax.jit`
+    the last is the runtime error of Equinox).
     """
     t = check_times(t)
     n = geometry.n_angles

@@ -1,0 +1,209 @@
+"""The command `python -m xpcs_eqx.simulate`: a simulated file in any of the known layouts."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .data import (
+    DEFAULT_GAP,
+    Geometry,
+    TwoTimeData,
+    write_aps_old,
+    write_aps_u,
+    write_npz,
+    write_nxxpcs,
+    write_own,
+)
+from .errors import ConfigError, XPCSError
+from .parameters import with_parameters
+from .parameters.parameter_map import parameter_leaves, parameter_values
+from .physics import AbstractCorrelation, LaminarFlow, Static
+from .simulation import simulate, simulate_speckle
+
+MODELS = {"static": Static, "laminar_flow": LaminarFlow}
+LAYOUTS = ("own", "aps_u", "aps_old", "nxxpcs", "npz")
+# With 101 frames of 0.1 s at q = 0.0054 1/Å all seven decide something about the maps.
+TRUTH = {
+    "D0": 4000.0,
+    "alpha": -0.8,
+    "D_offset": 1000.0,
+    "gamma_dot_t0": 1e-4,
+    "beta": 0.8,
+    "gamma_dot_t_offset": 2e-4,
+    "phi0": 5.0,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    truth = ", ".join(f"{name}={value:g}" for name, value in TRUTH.items())
+    one = argparse.ArgumentParser(
+        prog="python -m xpcs_eqx.simulate",
+        description="Write two-time maps simulated from a model.",
+        epilog=f"Parameters not given with --set: {truth}. Times run from 0 in steps of --dt.",
+    )
+    one.add_argument("path", help="file to write; an earlier one is replaced when all went well")
+    one.add_argument(
+        "--layout", choices=LAYOUTS, default="own", type=lambda name: name.replace("-", "_")
+    )
+    one.add_argument("--model", choices=tuple(MODELS), default="laminar_flow")
+    one.add_argument("--angles", default="0,45,90", help="azimuths [deg], separated by commas")
+    one.add_argument("--frames", type=int, default=101, help="number of frames")
+    one.add_argument("--dt", type=float, default=0.1, help="time between two frames [s]")
+    one.add_argument("--q", type=float, default=0.0054, help="scattering vector [1/Å]")
+    one.add_argument("--gap", type=float, default=DEFAULT_GAP, help="gap of the shear cell [Å]")
+    one.add_argument("--contrast", type=float, default=0.25)
+    one.add_argument("--offset", type=float, help="baseline, 1 by default; not with --speckle")
+    one.add_argument("--noise", type=float, help="standard deviation of c2, 0.01 by default")
+    one.add_argument("--speckle", action="store_true", help="simulate speckle patterns instead")
+    one.add_argument("--pixels", type=int, help="pixels at each angle, 4000 by default")
+    one.add_argument(
+        "--counts", type=float, help="mean count in a pixel and frame; else no Poisson noise"
+    )
+    one.add_argument("--seed", type=int, default=0, help="same seed, same file")
+    one.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="values")
+    one.add_argument("--half", action="store_true", help="store the upper triangle only")
+    one.add_argument("--single", action="store_true", help="store maps in single precision")
+    return one
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {text!r} is no number.") from error
+    if not np.isfinite(value):
+        raise ConfigError(f"{option} is {text}; give a finite number.")
+    return value
+
+
+def _check(given: argparse.Namespace) -> None:
+    for name, unit in (("dt", " [s]"), ("q", " [1/Å]"), ("gap", " [Å]")):
+        value = getattr(given, name)
+        if not (np.isfinite(value) and value > 0):
+            raise ConfigError(f"--{name} is {value:g}{unit}; it must be finite and above zero.")
+    for name in ("offset", "contrast"):
+        value = getattr(given, name)
+        if value is not None and not np.isfinite(value):
+            raise ConfigError(f"--{name} is {value}; give a finite number.")
+    if given.frames < 2:
+        raise ConfigError(f"--frames is {given.frames}; a two-time map needs at least two.")
+    if given.noise is not None and not (np.isfinite(given.noise) and given.noise >= 0):
+        raise ConfigError(f"--noise is {given.noise:g}; it must be finite and not negative.")
+    if given.half and given.layout in ("own", "npz"):
+        raise ConfigError(f"--half: layout {given.layout} stores full maps; leave --half out.")
+    excluded = ("noise", "offset") if given.speckle else ("pixels", "counts")
+    for name in excluded:
+        if getattr(given, name) is not None:
+            raise ConfigError(
+                f"--{name} has no meaning {'with' if given.speckle else 'without'} --speckle; "
+                "leave one of the two out."
+            )
+
+
+def truth(name: str, settings: Sequence[str]) -> AbstractCorrelation:
+    """The model called `name` with parameters from `NAME=VALUE` settings, else from `TRUTH`.
+
+    **Raises:** `ConfigError` for a setting that cannot be read, `ModelError` for unknown names.
+    """
+    model = MODELS[name]()
+    known = parameter_values(model)
+    values = {key: value for key, value in TRUTH.items() if key in known}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: write NAME=VALUE, as in D0=4000.")
+        values[key.strip()] = _number(f"--set {key.strip()}", text)
+    return with_parameters(model, values)
+
+
+def simulated(given: argparse.Namespace, model: AbstractCorrelation) -> TwoTimeData:
+    """The maps that the arguments of the command ask for.
+
+    **Raises:** `ConfigError` or `ModelError` for values that make no map.
+    """
+    angles = [_number("--angles", one) for one in given.angles.split(",")]
+    geometry = Geometry(q=given.q, phi=np.array(angles), gap=given.gap)
+    t = given.dt * np.arange(given.frames)
+    key = jax.random.key(given.seed)
+    if given.speckle:
+        pixels = 4000 if given.pixels is None else given.pixels
+        data = simulate_speckle(
+            model,
+            t,
+            geometry,
+            given.contrast,
+            n_pixels=pixels,
+            mean_counts=given.counts,
+            key=key,
+        )
+    else:
+        offset = 1.0 if given.offset is None else given.offset
+        noise = 0.01 if given.noise is None else given.noise
+        data = simulate(model, t, geometry, given.contrast, offset, noise=noise, key=key)
+    if not bool(jnp.all(jnp.isfinite(data.c2))):
+        raise ConfigError(
+            "the maps of these parameters are not finite; bring --set values nearer 1."
+        )
+    values = ", ".join(f"{name} = {float(v):g}" for name, v in parameter_values(model).items())
+    notes = (*data.provenance.notes, f"Truth: {values}, contrast = {given.contrast:g}.")
+    origin = dataclasses.replace(data.provenance, dt=given.dt, notes=notes)
+    maps = jax.tree.map(np.asarray, data)
+    dtype = np.float32 if given.single else np.float64
+    return dataclasses.replace(maps, c2=maps.c2.astype(dtype), provenance=origin)
+
+
+def write(path: str, layout: str, data: TwoTimeData, *, half: bool = False) -> None:
+    """Write maps in the named layout, whole or not at all.
+
+    **Raises:** `DataError` when the folder does not exist.
+    """
+    if layout == "own":
+        write_own(path, data, compression="gzip")
+    elif layout == "npz":
+        write_npz(path, data)
+    elif layout == "nxxpcs":
+        write_nxxpcs(path, data, populated_elements="upper_half" if half else "all")
+    else:
+        {"aps_u": write_aps_u, "aps_old": write_aps_old}[layout](path, data, half=half)
+
+
+def describe(given: argparse.Namespace, model: AbstractCorrelation) -> str:
+    """What was simulated, one line for each parameter."""
+    lines = [f"{given.path}: {given.layout}, {given.frames} frames of {given.dt:g} s"]
+    values = parameter_values(model)
+    for leaf in parameter_leaves(model):
+        lines.append(f"  {leaf.name:20s} {float(values[leaf.name]):12g} {leaf.info.unit}".rstrip())
+    lines.append(f"  {'contrast':20s} {given.contrast:12g}")
+    offset = 1.0 if given.offset is None else given.offset
+    lines.append(f"  {'offset':20s} {offset:12g}")
+    lines.append(f"  {'q':20s} {given.q:12g} 1/Å")
+    if given.model == "laminar_flow":
+        lines.append(f"  {'gap':20s} {given.gap:12g} Å")
+    lines.append(f"  {'angles':20s} {given.angles} deg")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code, 2 when the arguments or the file are at fault."""
+    given = parser().parse_args(arguments)
+    # a program, so the precision of the process is its own to choose
+    jax.config.update("jax_enable_x64", True)
+    try:
+        _check(given)
+        model = truth(given.model, given.values)
+        write(given.path, given.layout, simulated(given, model), half=given.half)
+    except (XPCSError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(describe(given, model))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
