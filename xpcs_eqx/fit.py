@@ -1,0 +1,293 @@
+"""The program: `python -m xpcs_eqx.fit config.toml`.
+
+Exit codes: 0 converged and not poor; 1 finished, but not converged or poor; 2 bad input or
+configuration, nothing written; 3 interrupted, nothing written; 4 internal error, nothing written.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .config import TEMPLATES, Configuration, read_configuration, template
+from .errors import FitError, XPCSError
+
+if TYPE_CHECKING:
+    from .config.build import Problem
+    from .data import TwoTimeData
+    from .fitting import Fit, ProfileInterval
+    from .optimize import TrustRegionState
+
+# Everything slow to import comes in where it is needed, so that a typing mistake in a
+# configuration is reported at once.
+
+log = logging.getLogger("xpcs_eqx.fit")
+
+OK, DOUBTFUL, BAD_INPUT, INTERRUPTED, INTERNAL = range(5)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m xpcs_eqx.fit",
+        description="Fit two-time correlation maps and write a results folder.",
+        epilog="Exit codes: 0 converged, 1 not converged or poor, 2 bad input, 3 interrupted, "
+        "4 internal error.",
+    )
+    parser.add_argument("config", nargs="?", help="configuration in TOML")
+    parser.add_argument("--output", metavar="DIR", help="results folder")
+    parser.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="change one key of the configuration; may be repeated",
+    )
+    parser.add_argument("--check", action="store_true", help="check configuration and data only")
+    parser.add_argument("--template", choices=TEMPLATES, help="print a commented configuration")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    parser.add_argument("--no-plots", action="store_true", help="write no plots")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    volume.add_argument("-v", "--verbose", action="store_true", help="print every evaluation")
+    return parser
+
+
+@contextlib.contextmanager
+def _logging(arguments: argparse.Namespace) -> Iterator[None]:
+    """Messages of the library on stderr for the duration of the program."""
+    logger = logging.getLogger("xpcs_eqx")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    level, propagate = logger.level, logger.propagate
+    logger.setLevel(
+        logging.ERROR
+        if arguments.quiet
+        else logging.DEBUG
+        if arguments.verbose
+        else logging.WARNING
+    )
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the program in the same orderly way as Ctrl-C."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:
+        # Not in the main thread: whoever started the thread decides.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
+    """A callback for the solver: one line on a terminal, a log entry an evaluation otherwise."""
+
+    def logged(state: "TrustRegionState") -> None:
+        log.debug("%s", _progress_text(state))
+
+    if arguments.quiet or arguments.verbose or not sys.stderr.isatty():
+        yield logged
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("compiling") as status:
+
+        def shown(state: "TrustRegionState") -> None:
+            status.update(_progress_text(state))
+
+        yield shown
+
+
+def _progress_text(state: "TrustRegionState") -> str:
+    return (
+        f"evaluation {int(state.evaluations)}: cost {float(state.equations.cost):.8g}, "
+        f"gradient {float(state.gradient_measure):.2e}"
+    )
+
+
+def _profiles(fit: "Fit", problem: "Problem") -> tuple[list["ProfileInterval"], list[str]]:
+    from .fitting import profile_interval
+
+    intervals, failures = [], []
+    for name in problem.settings.solver.profile:
+        try:
+            intervals.append(profile_interval(fit, name, problem.settings.solver.profile_level))
+        except FitError as error:
+            failures.append(f"no profile interval of {name}: {error}")
+            log.warning(failures[-1])
+    return intervals, failures
+
+
+def _check_report(configuration: Configuration, problem: "Problem") -> str:
+    """What --check prints: data and problem in a few lines."""
+    data, objective = problem.data, problem.objective
+    first, last, q = float(data.t[0]), float(data.t[-1]), float(data.geometry.q)
+    free = objective.term.parameters.free_names
+    return (
+        f"{configuration.source.path}: the configuration and the data are usable\n"
+        f"  {data.provenance.where()}: {data.n_angles} angles, {data.n_frames} frames, "
+        f"{first:.6g} … {last:.6g} s, q = {q:.6g} 1/Å\n"
+        f"  {data.n_pairs} pairs, {data.masked_pairs} masked\n"
+        f"  {len(free)} free parameters ({', '.join(free)}), "
+        f"{objective.term.scaling.size} scaling coefficients\n"
+        f"  scaling {problem.scaling.mode}: {problem.scaling.reason}"
+    )
+
+
+def _write(
+    folder: str,
+    fit: "Fit",
+    data: "TwoTimeData",
+    settings: dict[str, Any],
+    report: str,
+    profiles: Sequence["ProfileInterval"],
+    started: float,
+) -> dict[str, float]:
+    """Write every result into `folder`; returns the seconds it took by kind."""
+    import numpy as np
+    import tomli_w
+
+    from . import report as reports
+
+    clock = time.perf_counter()
+    os.mkdir(os.path.join(folder, "fit"))
+
+    def text(name: str, content: str) -> None:
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+            stream.write(content)
+
+    def arrays(name: str, content: dict[str, Any]) -> None:
+        np.savez(os.path.join(folder, name), **content)
+
+    text("config.toml", tomli_w.dumps(settings))
+    text("fit/parameters.json", reports.to_json(reports.parameters_document(fit, profiles)))
+    arrays("fit/covariance.npz", reports.covariance_arrays(fit))
+    output = settings["output"]
+    maps = reports.fitted_maps(fit) if output["plots"] or output["fitted_data"] else None
+    if maps is not None and output["fitted_data"]:
+        arrays("fit/fitted_data.npz", reports.fitted_arrays(maps))
+    spent = {"results": time.perf_counter() - clock}
+    clock = time.perf_counter()
+    if output["plots"]:
+        from .report.plots import write_plots
+
+        os.mkdir(os.path.join(folder, "plots"))
+        write_plots(os.path.join(folder, "plots"), fit, maps)
+        spent["plots"] = time.perf_counter() - clock
+    wall = time.perf_counter() - started
+    times = ", ".join(f"{k} {v:.2f} s" for k, v in {**spent, "all": wall}.items())
+    text("fit/report.txt", f"{report}  {times}\n")
+    document = reports.provenance_document(data.provenance, settings, wall)
+    text("provenance.json", reports.to_json(document))
+    return spent
+
+
+def _run(arguments: argparse.Namespace, started: float) -> int:
+    overrides = list(arguments.overrides)
+    if arguments.no_plots:
+        overrides.append("output.plots=false")
+    configuration = read_configuration(arguments.config, tuple(overrides))
+    target = arguments.output or configuration.output_directory
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+
+    from .config.build import build, quote_errors
+    from .config.resolved import resolved_settings
+    from .fitting import least_squares
+    from .report import check_target, new_results, text_report
+
+    if not arguments.check:
+        check_target(target, arguments.overwrite, (configuration.data_path,))
+    problem = build(configuration)
+    if arguments.check:
+        if not arguments.quiet:
+            print(_check_report(configuration, problem))
+        return OK
+    loaded = time.perf_counter()
+    with _progress(arguments) as callback:
+        fit = least_squares(
+            problem.objective,
+            solver=problem.solver,
+            recovery=problem.recovery,
+            callback=callback,
+        )
+        fit = quote_errors(fit, configuration.settings.solver.errors)
+        profiles, failures = _profiles(fit, problem)
+    report = text_report(
+        fit,
+        title=f"Fit of {os.path.basename(configuration.data_path)}",
+        provenance=problem.data.provenance,
+        scaling=f"{problem.scaling.mode}: {problem.scaling.reason}",
+        decisions=(*problem.decisions, *failures),
+        profiles=profiles,
+        timings={"loading": loaded - started},
+    )
+    with new_results(target, arguments.overwrite) as folder:
+        settings = resolved_settings(configuration, problem, target)
+        _write(folder, fit, problem.data, settings, report, profiles, started)
+    if not arguments.quiet:
+        print(report)
+        print(f"Results: {target}")
+    return OK if fit.success and fit.quality.flag != "poor" else DOUBTFUL
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with the given arguments; returns the exit code.
+
+    It switches JAX to double precision for the whole process.
+    """
+    started = time.perf_counter()
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(argv)
+        if arguments.config is None and arguments.template is None:
+            parser.error("give a configuration, or --template MODE to start from")
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    with _logging(arguments), _terminable():
+        try:
+            if arguments.template is not None:
+                print(template(arguments.template), end="")
+                return OK
+            return _run(arguments, started)
+        except KeyboardInterrupt:
+            print("interrupted; nothing was written", file=sys.stderr)
+            return INTERRUPTED
+        except XPCSError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return BAD_INPUT
+        except Exception as error:
+            if arguments.verbose:
+                traceback.print_exc()
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            print(
+                f"internal error: {type(error).__name__}: {error} "
+                f"({os.path.basename(frame.filename)}, line {frame.lineno}); run with -v for more",
+                file=sys.stderr,
+            )
+            return INTERNAL
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The maps of a fit as plain arrays: data, fitted surface, residuals, with masked pairs as NaN."""
+
+from dataclasses import dataclass
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from ..errors import FitError
+from ..fitting import Fit
+from ..objective import MapTiles
+from ..physics import correlation_map
+
+# Above this many entries float32 halves what a result takes on disk and in memory.
+_SINGLE = 4_000_000
+
+# Compiled as a whole: an eager operation at a time is a compilation at a time.
+_correlation = eqx.filter_jit(correlation_map)
+
+
+@dataclass(frozen=True)
+class FittedMaps:
+    """What was fitted and what came out, over all frames and angles.
+
+    - `c2`: data; `fitted`: surface as the solver saw it, offset + contrast on the diagonal.
+    - `used`: whether a pair counted; never true on the diagonal.
+    - `residual`: c2 − fitted where `used`, else NaN.
+    - `root_weights`: 1/sigma, or None when every pair weighed the same.
+    - `t` [s], `phi` [deg], `q` [1/Å], `gap` [Å].
+    """
+
+    c2: Float[np.ndarray, "angle frame frame"]
+    fitted: Float[np.ndarray, "angle frame frame"]
+    residual: Float[np.ndarray, "angle frame frame"]
+    used: np.ndarray
+    root_weights: Float[np.ndarray, "angle frame frame"] | None
+    t: Float[np.ndarray, "frame"]
+    phi: Float[np.ndarray, "angle"]
+    q: float
+    gap: float
+
+    @property
+    def weighted(self) -> Float[np.ndarray, "angle frame frame"]:
+        """Residuals times root weights, NaN where no pair counted."""
+        return self.residual if self.root_weights is None else self.residual * self.root_weights
+
+
+def has_maps(fit: Fit) -> bool:
+    """Whether the data of a fit form maps; pooled points do not."""
+    return isinstance(fit.objective.term.tiles, MapTiles)
+
+
+def fitted_maps(fit: Fit) -> FittedMaps:
+    """The maps of a fit; float32 when there are more than four million entries.
+
+    **Raises:** `FitError` when the data are pooled points.
+    """
+    term = fit.objective.term
+    tiles = term.tiles
+    if not isinstance(tiles, MapTiles):
+        raise FitError("pooled points do not form maps; use the residuals of the objective instead")
+    c2 = np.asarray(tiles.c2)
+    dtype = np.dtype(np.float32) if c2.size > _SINGLE else c2.dtype
+    c2 = c2.astype(dtype, copy=False)
+    n = c2.shape[1]
+    fitted = np.asarray(_correlation(fit.model, term.t, term.geometry)).astype(dtype)
+    fitted *= np.asarray(fit.contrast, dtype)[:, None, None]
+    fitted += np.asarray(fit.offset, dtype)[:, None, None]
+    weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)
+    used = np.ones(c2.shape, bool) if weights is None else weights > 0
+    used &= ~np.eye(n, dtype=bool)
+    used &= (np.asarray(tiles.root_angle_weights) > 0)[:, None, None]
+    residual = np.where(used, c2 - fitted, np.asarray(np.nan, dtype))
+    # Weights that only say whether a pair counts carry no sigma.
+    plain = weights is None or np.all((weights == 0) | (weights == 1))
+    return FittedMaps(
+        c2=c2,
+        fitted=fitted,
+        residual=residual,
+        used=used,
+        root_weights=None if plain else weights,
+        t=np.asarray(term.t),
+        phi=np.asarray(term.geometry.phi),
+        q=float(term.geometry.q),
+        gap=float(term.geometry.gap),
+    )
+
+
+def chosen_angles(n_angles: int, most: int = 6) -> list[int]:
+    """At most `most` angles, evenly spread over all of them."""
+    if n_angles <= most:
+        return list(range(n_angles))
+    return sorted({round(i) for i in np.linspace(0, n_angles - 1, most)})

@@ -1,0 +1,42 @@
+"""Plots of a fit as matplotlib figures; importing this imports matplotlib."""
+
+import os
+
+from ...fitting import Fit
+from ..maps import FittedMaps
+from ..rates import rate_curves
+from .canvas import style
+from .corner import corner_figure as corner_figure
+from .curves import convergence_figure as convergence_figure
+from .curves import rate_figure as rate_figure
+from .curves import scaling_figure as scaling_figure
+from .residuals import autocorrelation as autocorrelation
+from .residuals import residual_figure as residual_figure
+from .surfaces import lag_figure as lag_figure
+from .surfaces import map_figure as map_figure
+
+
+def write_plots(folder: str, fit: Fit, maps: FittedMaps | None) -> tuple[str, ...]:
+    """Write every plot of a fit as PNG into a folder, which must exist; returns the file names.
+
+    Without `maps` (pooled points) those that need maps are left out.
+    """
+    names = []
+
+    def save(name, make, *arguments):
+        make(*arguments).savefig(os.path.join(folder, f"{name}.png"))
+        names.append(f"{name}.png")
+
+    with style():
+        if maps is not None:
+            save("maps", map_figure, maps)
+            save("c2_against_lag", lag_figure, maps)
+            save("residuals", residual_figure, maps)
+        save("scaling", scaling_figure, fit)
+        save("convergence", convergence_figure, fit)
+        rates = rate_curves(fit)
+        if rates:
+            save("rates", rate_figure, rates)
+        if fit.index.size:
+            save("covariance", corner_figure, fit)
+    return tuple(names)

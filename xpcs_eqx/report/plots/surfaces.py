@@ -1,0 +1,134 @@
+"""Maps and cuts: data, fit and residual side by side, and c2 against lag."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..maps import FittedMaps, chosen_angles
+from .canvas import figure, grid
+
+# A panel has about this many pixels along a side; a larger map is averaged in squares.
+_PIXELS = 256
+
+
+def _small(stack: np.ndarray) -> np.ndarray:
+    """A map of at most `_PIXELS` a side, by averaging what is not NaN over squares."""
+    n = stack.shape[0]
+    step = -(-n // _PIXELS)
+    if step == 1:
+        return stack
+    side = n // step
+    cut = stack[: side * step, : side * step].reshape(side, step, side, step)
+    known = np.isfinite(cut)
+    count = known.sum(axis=(1, 3))
+    total = np.where(known, cut, 0).sum(axis=(1, 3))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def limits(values: np.ndarray) -> tuple[float, float]:
+    """0.5 and 99.5 percentile of what is not NaN, from at most some 2e5 values."""
+    flat = values[np.isfinite(values)]
+    flat = flat[:: max(1, flat.size // 200_000)]
+    if flat.size == 0:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(flat, [0.5, 99.5]))
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def map_figure(maps: FittedMaps) -> Figure:
+    """Experiment, fit and residual for at most six angles, one row an angle.
+
+    Experiment and fit share one colour scale over all angles, residuals another one around zero.
+    """
+    angles = chosen_angles(len(maps.phi))
+    shown = f"{len(angles)} of {len(maps.phi)} angles, " if len(angles) < len(maps.phi) else ""
+    rows = len(angles)
+    height = 0.75 + 2.25 * rows
+    fig = figure(7.6, height, f"c2(t1, t2): {shown}q = {maps.q:.4g} 1/Å")
+    axes = grid(
+        fig,
+        rows,
+        3,
+        left=0.075,
+        right=0.985,
+        bottom=0.42 / height,
+        top=1 - 0.52 / height,
+        wspace=0.22,
+        hspace=0.22,
+    )
+    measured = np.where(maps.used, maps.c2, np.nan)
+    low, high = limits(measured[angles])
+    _, spread = limits(np.abs(maps.residual[angles]))
+    extent = (maps.t[0], maps.t[-1], maps.t[0], maps.t[-1])
+    for row, a in zip(axes, angles, strict=True):
+        panels = (
+            ("experiment", measured[a], "viridis", low, high),
+            ("fit", maps.fitted[a], "viridis", low, high),
+            ("experiment − fit", maps.residual[a], "RdBu_r", -spread, spread),
+        )
+        for axis, (name, values, colours, bottom, top) in zip(row, panels, strict=True):
+            image = axis.imshow(
+                _small(values), origin="lower", extent=extent, cmap=colours, vmin=bottom, vmax=top
+            )
+            axis.set_title(f"{name}, φ = {maps.phi[a]:.4g}°")
+            axis.spines[:].set_visible(False)
+            if a == angles[-1]:
+                axis.set_xlabel("t1 [s]")
+            if axis is row[0]:
+                axis.set_ylabel("t2 [s]")
+            if axis is not row[1]:
+                # The fit shares the scale of the experiment.
+                fig.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
+    return fig
+
+
+def _cut(values: np.ndarray, start: int, width: int) -> np.ndarray:
+    """c2 against lag at the frames from `start` on, averaged over `width` neighbouring ages."""
+    n = values.shape[0]
+    lags = n - start - width
+    rows = np.stack([values[i, i + 1 : i + 1 + lags] for i in range(start, start + width)])
+    known = np.isfinite(rows)
+    count = known.sum(axis=0)
+    return np.where(count > 0, np.where(known, rows, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+
+def lag_figure(maps: FittedMaps) -> Figure:
+    """c2 against lag at several ages t1, points with the fit as a line; at most six angles."""
+    angles = chosen_angles(len(maps.phi))
+    n = len(maps.t)
+    width = max(1, n // 25)
+    ages = sorted({min(int(f * n), n - width - 2) for f in (0.0, 0.2, 0.45, 0.7)})
+    ages = [age for age in ages if age >= 0]
+    columns = min(3, len(angles))
+    rows = -(-len(angles) // columns)
+    height = 0.7 + 2.3 * rows
+    fig = figure(1.2 + 2.6 * columns, height, "c2 against lag: points measured, lines fitted")
+    axes = grid(
+        fig,
+        rows,
+        columns,
+        left=0.62 / (1.2 + 2.6 * columns),
+        right=0.985,
+        bottom=0.45 / height,
+        top=1 - 0.6 / height,
+        wspace=0.25,
+        hspace=0.35,
+    )
+    flat = [axis for row in axes for axis in row]
+    for axis in flat[len(angles) :]:
+        axis.set_axis_off()
+    for axis, a in zip(flat, angles, strict=False):
+        measured = np.where(maps.used[a], maps.c2[a], np.nan)
+        for number, start in enumerate(ages):
+            colour = f"C{number}"
+            data, fit = _cut(measured, start, width), _cut(maps.fitted[a], start, width)
+            lag = maps.t[start + 1 : start + 1 + len(data)] - maps.t[start]
+            thin = np.unique(np.geomspace(1, len(data), 60).astype(int) - 1)
+            age = maps.t[start : start + width].mean()
+            axis.plot(lag[thin], data[thin], ".", ms=3, color=colour, alpha=0.6)
+            axis.plot(lag, fit, color=colour, label=f"t1 = {age:.3g} s")
+        axis.set_xscale("log")
+        axis.set_title(f"φ = {maps.phi[a]:.4g}°")
+        axis.set_xlabel("lag [s]")
+    flat[0].set_ylabel("c2")
+    flat[0].legend(title=f"mean of {width} frames" if width > 1 else None)
+    return fig

@@ -1,0 +1,154 @@
+"""A fit as plain numbers: the content of parameters.json and of the arrays beside it."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..fitting import Fit, ProfileInterval
+from .maps import FittedMaps
+
+STRONG_CORRELATION = 0.9
+
+
+def strict(value: Any) -> Any:
+    """Plain JSON types; numbers that JSON does not know (NaN, infinity) become null."""
+    if isinstance(value, Mapping):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):
+        return strict(value.tolist())
+    if isinstance(value, Sequence):
+        return [strict(v) for v in value]
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def to_json(value: Any) -> str:
+    """Strict JSON text."""
+    return json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:
+    """Pairs of entries whose quoted correlation exceeds 0.9, strongest first."""
+    matrix, names = fit.uncertainty.correlation(), fit.index.names
+    found = [
+        (names[j], names[i], float(matrix[i, j]))
+        for i in range(len(names))
+        for j in range(i)
+        if abs(matrix[i, j]) > STRONG_CORRELATION
+    ]
+    return sorted(found, key=lambda entry: -abs(entry[2]))
+
+
+def scaling_errors(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Quoted errors of contrast and offset at each angle; zero where nothing was fitted."""
+    covariance = fit.uncertainty.covariance
+    block = covariance[fit.index.scaling, fit.index.scaling]
+    n = len(fit.contrast)
+    if block.size == 0:
+        return np.zeros(n), np.zeros(n)
+    with np.errstate(invalid="ignore"):
+        variance = np.diagonal(
+            np.asarray(fit.objective.term.scaling.covariance(jnp.asarray(block)))
+        )
+    error = np.sqrt(np.maximum(variance, 0.0))
+    return error[:n], error[n:]
+
+
+def parameters_document(
+    fit: Fit, profiles: Sequence[ProfileInterval] = (), **extra: Any
+) -> dict[str, Any]:
+    """Everything a script needs of a fit, by name.
+
+    Errors of fixed and tied parameters, and numbers that are not finite, are null in the file.
+    """
+    uncertainty = fit.uncertainty
+    intervals = {p.name: {"level": p.level, "low": p.low, "high": p.high} for p in profiles}
+    rows = {}
+    for row in fit.rows:
+        entry = dict(row._asdict())
+        entry["bounds"] = [entry.pop("lower"), entry.pop("upper")]
+        del entry["name"]
+        if row.name in intervals:
+            entry["profile"] = intervals[row.name]
+        rows[row.name] = entry
+    contrast_error, offset_error = scaling_errors(fit)
+    return {
+        "status": fit.status.name,
+        "converged": fit.success,
+        "message": fit.message,
+        "quality": {"flag": fit.quality.flag, "findings": fit.quality.findings},
+        "parameters": rows,
+        "scaling": {
+            "phi_deg": fit.objective.term.geometry.phi,
+            "contrast": fit.contrast,
+            "contrast_error": contrast_error,
+            "offset": fit.offset,
+            "offset_error": offset_error,
+        },
+        "quoted_error": uncertainty.chosen,
+        "quoted_error_reason": uncertainty.reason,
+        "cost": fit.cost,
+        "chi2": fit.chi2,
+        "pairs": fit.n_pairs,
+        "degrees_of_freedom": fit.degrees_of_freedom,
+        "reduced_chi2": fit.reduced_chi2,
+        "residual_sd": fit.residual_sd,
+        "condition_number": uncertainty.condition_number,
+        "weak_directions": uncertainty.weak_directions,
+        "strong_correlations": strong_correlations(fit),
+        "pixels": uncertainty.n_pixels,
+        "shot_noise": uncertainty.shot_noise,
+        "solver": fit.solver_name,
+        "evaluations": fit.evaluations,
+        "iterations": fit.iterations,
+        "recovery": [action._asdict() for action in fit.recovery],
+        "timings_s": dict(fit.timings),
+        "history": fit.history.__dict__,
+        **extra,
+    }
+
+
+def covariance_arrays(fit: Fit) -> dict[str, np.ndarray]:
+    """Arrays of covariance.npz: the three covariances in the order of `names`."""
+    uncertainty = fit.uncertainty
+    return {
+        "names": np.asarray(fit.index.names, dtype=np.str_),
+        "values": np.asarray(fit.values),
+        "quoted": np.asarray(uncertainty.chosen, dtype=np.str_),
+        "covariance": np.asarray(uncertainty.covariance),
+        "correlation": np.asarray(uncertainty.correlation()),
+        "classical": np.asarray(uncertainty.classical),
+        "speckle": np.asarray(uncertainty.speckle),
+        "dyadic": np.asarray(uncertainty.dyadic),
+    }
+
+
+def fitted_arrays(maps: FittedMaps) -> dict[str, np.ndarray]:
+    """Arrays of fitted_data.npz: c2, fitted and residual (angle, frame, frame), t, phi, q, gap.
+
+    Pairs that did not count, and the diagonal, are NaN in the residual and false in `used`.
+    """
+    out = {
+        "c2": maps.c2,
+        "fitted": maps.fitted,
+        "residual": maps.residual,
+        "used": maps.used,
+        "t": maps.t,
+        "phi": maps.phi,
+        "q": np.asarray(maps.q),
+        "gap": np.asarray(maps.gap),
+    }
+    if maps.root_weights is not None:
+        out["root_weights"] = maps.root_weights
+    return out
