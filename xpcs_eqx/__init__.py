@@ -53,5 +53,5 @@ from .scaling import Fixed as Fixed
 from .scaling import Fourier as Fourier
 from .scaling import Individual as Individual
 from .scaling import quantile_scaling as quantile_scaling
-# from .simulation import simulate as simulate
-# from .simulation import simulate_speckle as simulate_speckle
+from .simulation import simulate as simulate
+from .simulation import simulate_speckle as simulate_speckle

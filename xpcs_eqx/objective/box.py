@@ -30,7 +30,7 @@ def minimise_in_box(
     scale = jnp.sqrt(jnp.diagonal(hessian))
     index = jnp.arange(k)
 
-    def solve(side):
+    def solve(side, hessian, gradient, lower, upper):
         free = side == 0
         held = jnp.where(side < 0, lower, jnp.where(side > 0, upper, 0.0))
         matrix = jnp.where(free[:, None] & free[None, :], hessian, jnp.diag(scale**2))
@@ -38,19 +38,26 @@ def minimise_in_box(
         right = jnp.where(free, -gradient - hessian @ held, held * scale**2)
         factor = jax.scipy.linalg.cho_factor(matrix / jnp.outer(scale, scale))
         x = jax.scipy.linalg.cho_solve(factor, right / scale) / scale
-        x = jnp.where(free, x, held)
-        slope = hessian @ x + gradient
-        low = free & (x < lower)
-        high = free & (x > upper)
+        return jnp.where(free, x, held)
+
+    # Which bounds are active is found on constants; the solution for them is differentiable.
+    fixed = jax.lax.stop_gradient((hessian, gradient, lower, upper))
+    scale = jax.lax.stop_gradient(scale)
+
+    def pivot(side):
+        x = solve(side, *fixed)
+        slope = fixed[0] @ x + fixed[1]
+        free = side == 0
+        low = free & (x < fixed[2])
+        high = free & (x > fixed[3])
         release = ((side < 0) & (slope < 0)) | ((side > 0) & (slope > 0))
         # Equal bounds leave nothing to release.
-        release = release & (lower < upper)
-        target = jnp.where(low, -1, jnp.where(high, 1, jnp.where(release, 0, side)))
-        return x, target
+        release = release & (fixed[2] < fixed[3])
+        return jnp.where(low, -1, jnp.where(high, 1, jnp.where(release, 0, side)))
 
     def body(carry):
-        side, fewest, patience, step, _, _ = carry
-        x, target = solve(side)
+        side, fewest, patience, step, _ = carry
+        target = pivot(side)
         wrong = target != side
         count = jnp.sum(wrong)
         better = count < fewest
@@ -59,13 +66,13 @@ def minimise_in_box(
         last = jnp.max(jnp.where(wrong, index, -1))
         single = jnp.where(index == last, target, side)
         side = jnp.where(block, target, single)
-        return side, jnp.minimum(count, fewest), patience, step + 1, count == 0, x
+        return side, jnp.minimum(count, fewest), patience, step + 1, count == 0
 
     def unfinished(carry):
         return ~carry[4] & (carry[3] < 20 + 10 * k)
 
     integers = (jnp.zeros((k,), int), jnp.asarray(k + 1), jnp.asarray(3), jnp.asarray(0))
-    start = (*integers, jnp.asarray(False), jnp.zeros_like(gradient))
-    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), start)
-    side, *_, x = jax.lax.while_loop(unfinished, body, start)
+    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), integers)
+    side = jax.lax.while_loop(unfinished, body, (*start, jnp.asarray(False)))[0]
+    x = solve(side, hessian, gradient, lower, upper)
     return jnp.clip(x, lower, upper), side != 0

@@ -3,6 +3,8 @@
 from .metric import AbstractMetric as AbstractMetric
 from .metric import JacobianMetric as JacobianMetric
 from .metric import NaturalMetric as NaturalMetric
+from .minimiser import TrustRegionMinimiser as TrustRegionMinimiser
+from .minimiser import value_and_equations as value_and_equations
 from .recovery import Recovery as Recovery
 from .recovery import at_bound as at_bound
 from .status import Status as Status
