@@ -14,9 +14,12 @@ from .errors import ModelError as ModelError
 from .errors import PrecisionError as PrecisionError
 from .errors import XPCSError as XPCSError
 from .fitting import Fit as Fit
+from .fitting import consistent_scaling as consistent_scaling
 from .fitting import curve_fit as curve_fit
+from .fitting import diagnose as diagnose
 from .fitting import least_squares as least_squares
 from .fitting import profile_interval as profile_interval
+from .fitting import rescaled_surface as rescaled_surface
 from .objective import Arctan as Arctan
 from .objective import Cauchy as Cauchy
 from .objective import HostLoop as HostLoop

@@ -2,6 +2,8 @@
 
 from .curve_fit import CurveFit as CurveFit
 from .curve_fit import curve_fit as curve_fit
+from .diagnostics import Diagnostics as Diagnostics
+from .diagnostics import diagnose as diagnose
 from .fit import Fit as Fit
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality
@@ -9,3 +11,6 @@ from .fit import RecoveryAction as RecoveryAction
 from .least_squares import least_squares as least_squares
 from .profile import ProfileInterval as ProfileInterval
 from .profile import profile_interval as profile_interval
+from .surfaces import RescaledSurface as RescaledSurface
+from .surfaces import consistent_scaling as consistent_scaling
+from .surfaces import rescaled_surface as rescaled_surface

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..objective import JointObjective, ProjectedObjective
+from ..errors import FitError
+from ..objective import JointObjective, MapTiles, ProjectedObjective
 from ..optimize import History, Status
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
@@ -58,6 +59,7 @@ class Fit(eqx.Module):
         unordered pair once; `n_pairs`, `degrees_of_freedom` belong to it.
     - `reduced_chi2`: chi2 per degree of freedom when sigma is known, else NaN;
         `residual_sd`: standard deviation of the weighted residuals.
+    - `joint_hessian`: JᵀWJ of the flat vector, penalties included.
     - `timings`: seconds by phase.
     """
 
@@ -70,6 +72,7 @@ class Fit(eqx.Module):
     cost: Float[Array, ""]
     chi2: Float[Array, ""]
     history: History
+    joint_hessian: Float[np.ndarray, "entry entry"]
     index: IndexMap
     rows: tuple[ParameterRow, ...] = eqx.field(static=True)
     status: Status = eqx.field(static=True)
@@ -105,6 +108,22 @@ class Fit(eqx.Module):
         term = self.objective.term
         correlation = correlation_map(self.model, term.t, term.geometry)
         return np.asarray(self.offset[:, None, None] + self.contrast[:, None, None] * correlation)
+
+    def residuals(self) -> Float[np.ndarray, "angle frame frame"]:
+        """c2 minus the fitted surface, NaN on the diagonal and where no pair counts.
+
+        **Raises:** `FitError` for pooled points, which form no maps.
+        """
+        tiles = self.objective.term.tiles
+        if not isinstance(tiles, MapTiles):
+            raise FitError("pooled points form no maps; compare data and surface point by point")
+        difference = np.asarray(tiles.c2, dtype=float) - self.surface()
+        n = difference.shape[1]
+        difference[:, np.arange(n), np.arange(n)] = np.nan
+        if tiles.root_weights is not None:
+            weights = np.triu(np.asarray(tiles.root_weights), 1)
+            difference[weights + np.swapaxes(weights, 1, 2) == 0] = np.nan
+        return difference
 
     def rate(self, field: str) -> tuple[Float[Array, "frame"], Float[Array, "frame"]]:
         """A rate (`"transport"`, `"shear"`) at the frame times and its standard error.

@@ -189,6 +189,7 @@ def _result(
         cost=state.equations.cost,
         chi2=np.asarray(chi2),
         history=history,
+        joint_hessian=np.asarray(at.joint.hessian),
         index=index,
         rows=rows,
         status=status,

@@ -1,6 +1,7 @@
 """Parameters: which are free, their bounds and names, and the coordinates solvers work in."""
 
 from .bijections import AbstractBijection as AbstractBijection
+from .bijections import Affine as Affine
 from .bijections import Identity as Identity
 from .bijections import Log as Log
 from .bijections import ReferenceAmplitude as ReferenceAmplitude
@@ -10,6 +11,8 @@ from .bijections import Slope as Slope
 from .parameter_map import ParameterMap as ParameterMap
 from .parameter_map import parameter_map as parameter_map
 from .parameter_map import parameter_values as parameter_values
+from .parameter_map import scale_from_bounds as scale_from_bounds
+from .parameter_map import scale_from_start as scale_from_start
 from .parameter_map import with_parameters as with_parameters
 from .variables import AbstractVariables as AbstractVariables
 from .variables import PlainVariables as PlainVariables

@@ -45,6 +45,19 @@ class Identity(AbstractBijection):
         return x
 
 
+class Affine(AbstractBijection):
+    """One parameter by its distance from `centre` in units of `unit`: a centred exponent, say."""
+
+    centre: Float[Array, ""]
+    unit: Float[Array, ""]
+
+    def forward(self, y):
+        return (self.centre + self.unit * y[0],)
+
+    def inverse(self, x):
+        return ((x[0] - self.centre) / self.unit,)
+
+
 class Log(AbstractBijection):
     """One positive parameter by its logarithm."""
 

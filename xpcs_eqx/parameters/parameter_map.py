@@ -320,3 +320,19 @@ def parameter_map(
         free_names=tuple(free),
         ties=tuple(ties.items()),
     )
+
+
+def scale_from_bounds(parameters: ParameterMap) -> dict[str, float]:
+    """Width of the bounds of each free parameter that has both, as `scale` for `parameter_map`."""
+    width = np.asarray(parameters.upper) - np.asarray(parameters.lower)
+    return {
+        name: float(w)
+        for name, w in zip(parameters.free_names, width, strict=True)
+        if np.isfinite(w)
+    }
+
+
+def scale_from_start(parameters: ParameterMap) -> dict[str, float]:
+    """|start| of each free parameter that is not zero, as `scale` for `parameter_map`."""
+    start = np.abs(np.asarray(parameters.start))
+    return {name: float(s) for name, s in zip(parameters.free_names, start, strict=True) if s > 0}
