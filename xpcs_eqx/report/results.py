@@ -3,12 +3,16 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
 from ..fitting import Fit, ProfileInterval
+from ..optimize.trust_region import QUICK_TO_COMPILE
+from ..scaling import AbstractScaling
 from .maps import FittedMaps
 
 STRONG_CORRELATION = 0.9
@@ -50,6 +54,12 @@ def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:
     return sorted(found, key=lambda entry: -abs(entry[2]))
 
 
+# Compiled as a whole: an eager operation at a time is a compilation at a time.
+@partial(eqx.filter_jit, compiler_options=QUICK_TO_COMPILE)
+def _per_angle(scaling: AbstractScaling, block):
+    return scaling.covariance(block)
+
+
 def scaling_errors(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     """Quoted errors of contrast and offset at each angle; zero where nothing was fitted."""
     covariance = fit.uncertainty.covariance
@@ -57,10 +67,8 @@ def scaling_errors(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     n = len(fit.contrast)
     if block.size == 0:
         return np.zeros(n), np.zeros(n)
-    with np.errstate(invalid="ignore"):
-        variance = np.diagonal(
-            np.asarray(fit.objective.term.scaling.covariance(jnp.asarray(block)))
-        )
+    matrix = np.asarray(_per_angle(fit.objective.term.scaling, jnp.asarray(block)))
+    variance = np.diagonal(matrix)
     error = np.sqrt(np.maximum(variance, 0.0))
     return error[:n], error[n:]
 

@@ -24,7 +24,10 @@ def write_plots(folder: str, fit: Fit, maps: FittedMaps | None) -> tuple[str, ..
     names = []
 
     def save(name, make, *arguments):
-        make(*arguments).savefig(os.path.join(folder, f"{name}.png"))
+        # The maps are noise: stronger compression takes longer and saves nothing.
+        make(*arguments).savefig(
+            os.path.join(folder, f"{name}.png"), pil_kwargs={"compress_level": 1}
+        )
         names.append(f"{name}.png")
 
     with style():

@@ -7,6 +7,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 DPI = 110
 STYLE: Any = {
@@ -36,6 +37,20 @@ def figure(width: float, height: float, title: str = "") -> Figure:
 def grid(fig: Figure, rows: int, columns: int, **layout: Any) -> Sequence[Sequence[Axes]]:
     """Axes in rows and columns with fixed margins: a layout engine would draw everything twice."""
     return fig.subplots(rows, columns, squeeze=False, gridspec_kw=layout)  # pyright: ignore[reportReturnType]
+
+
+def log_scale(axes: Axes, *, x: bool = False, y: bool = False) -> None:
+    """Logarithmic axes with plain labels: mathematical ones take most of the drawing time."""
+    for wanted, axis, scale in ((x, axes.xaxis, axes.set_xscale), (y, axes.yaxis, axes.set_yscale)):
+        if not wanted:
+            continue
+        scale("log")
+        low, high = axis.get_view_interval()
+        # Within one decade or two, powers of ten alone would leave an axis almost bare.
+        short = low > 0 and high < 100 * low
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=8))
+        axis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
+        axis.set_minor_locator(NullLocator())
 
 
 def style() -> Any:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from ...fitting import Fit
 from ..rates import RateCurve
 from ..results import scaling_errors
-from .canvas import DATA, FIT, figure, grid
+from .canvas import DATA, FIT, figure, grid, log_scale
 
 
 def scaling_figure(fit: Fit) -> Figure:
@@ -27,7 +27,7 @@ def scaling_figure(fit: Fit) -> Figure:
 
 def convergence_figure(fit: Fit) -> Figure:
     """Cost and projected gradient against evaluation; rejected points are crosses."""
-    fig = figure(7.6, 2.8, f"Convergence: {fit.message}")
+    fig = figure(7.6, 2.8, fit.message.capitalize())
     left, right = grid(fig, 1, 2, left=0.095, right=0.985, bottom=0.165, top=0.86, wspace=0.3)[0]
     cost, gradient = np.asarray(fit.history.cost), np.asarray(fit.history.gradient)
     accepted = np.asarray(fit.history.accepted)
@@ -36,18 +36,19 @@ def convergence_figure(fit: Fit) -> Figure:
     best = float(fit.cost)
     above = np.maximum(cost - best, 1e-16 * max(abs(best), 1e-300))
     ok, bad = finite & accepted, finite & ~accepted
-    left.semilogy(number[ok], above[ok], "o-", ms=3.5, color=DATA, label="accepted")
+    left.plot(number[ok], above[ok], "o-", ms=3.5, color=DATA, label="accepted")
     if bad.any():
-        left.semilogy(number[bad], above[bad], "x", ms=5, color=FIT, label="rejected")
+        left.plot(number[bad], above[bad], "x", ms=5, color=FIT, label="rejected")
         left.legend()
     left.set_xlabel("evaluation")
     left.set_ylabel(f"cost − {best:.6g}")
     ok = accepted & (gradient > 0)
-    right.semilogy(number[ok], gradient[ok], "o-", ms=3.5, color=DATA)
+    right.plot(number[ok], gradient[ok], "o-", ms=3.5, color=DATA)
     right.set_xlabel("evaluation")
     right.set_ylabel("projected gradient (cosine)")
     for axis in (left, right):
         axis.set_xlim(0.5, len(cost) + 0.5)
+        log_scale(axis, y=True)
     return fig
 
 
@@ -75,11 +76,11 @@ def rate_figure(rates: tuple[RateCurve, ...]) -> Figure:
             )
         axis.plot(rate.t, rate.value, color=DATA)
         if rate.t[0] > 0 and rate.t[-1] > 20 * rate.t[0]:
-            axis.set_xscale("log")
+            log_scale(axis, x=True)
         low, high = float(np.min(rate.value)), float(np.max(rate.value))
         if low > 0 and high > 3 * low:
-            axis.set_yscale("log")
             axis.set_ylim(low / 1.5, high * 1.5)
+            log_scale(axis, y=True)
         elif high > low:
             axis.set_ylim(
                 min(low - 0.5 * (high - low), 0 if low > 0 else np.inf), high + 0.5 * (high - low)

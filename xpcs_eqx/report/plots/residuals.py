@@ -5,7 +5,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ..maps import FittedMaps, chosen_angles
-from .canvas import DATA, FIT, figure, grid
+from .canvas import DATA, FIT, figure, grid, log_scale
 
 _FRAMES = 400
 _SHIFTS = 25
@@ -42,7 +42,7 @@ def residual_figure(maps: FittedMaps) -> Figure:
     Of the autocorrelation at most six angles and the middle 400 frames are used.
     """
     fig = figure(7.6, 3.0, "Residuals")
-    ((left, right),) = grid(fig, 1, 2, left=0.08, right=0.985, bottom=0.155, top=0.86, wspace=0.25)
+    ((left, right),) = grid(fig, 1, 2, left=0.1, right=0.985, bottom=0.155, top=0.86, wspace=0.25)
     weighted = maps.weighted
     n = weighted.shape[1]
     flat = weighted[:, *np.triu_indices(n, 1)]
@@ -55,8 +55,8 @@ def residual_figure(maps: FittedMaps) -> Figure:
     left.stairs(np.maximum(density, 1e-12), edges, fill=True, color=DATA, alpha=0.5)
     x = np.linspace(-5, 5, 200)
     left.plot(x, np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi), color=FIT, label="normal")
-    left.set_yscale("log")
     left.set_ylim(1e-5, 1)
+    log_scale(left, y=True)
     unit = "" if maps.root_weights is None else ", weighted"
     left.set_xlabel(f"residual{unit} / {spread:.3g}")
     left.set_ylabel("density")

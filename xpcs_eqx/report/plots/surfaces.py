@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..maps import FittedMaps, chosen_angles
-from .canvas import figure, grid
+from .canvas import figure, grid, log_scale
 
 # A panel has about this many pixels along a side; a larger map is averaged in squares.
 _PIXELS = 256
@@ -42,42 +42,48 @@ def map_figure(maps: FittedMaps) -> Figure:
     angles = chosen_angles(len(maps.phi))
     shown = f"{len(angles)} of {len(maps.phi)} angles, " if len(angles) < len(maps.phi) else ""
     rows = len(angles)
-    height = 0.75 + 2.25 * rows
-    fig = figure(7.6, height, f"c2(t1, t2): {shown}q = {maps.q:.4g} 1/Å")
-    axes = grid(
-        fig,
+    height = 0.85 + 2.35 * rows
+    fig = figure(8.0, height, f"c2(t1, t2): {shown}q = {maps.q:.4g} 1/Å")
+    cells = fig.add_gridspec(
         rows,
-        3,
-        left=0.075,
-        right=0.985,
+        6,
+        left=0.08,
+        right=0.925,
         bottom=0.42 / height,
-        top=1 - 0.52 / height,
-        wspace=0.22,
-        hspace=0.22,
+        top=1 - 0.6 / height,
+        wspace=0.1,
+        hspace=0.16,
+        width_ratios=(1, 1, 0.05, 0.22, 1, 0.05),
     )
-    measured = np.where(maps.used, maps.c2, np.nan)
-    low, high = limits(measured[angles])
-    _, spread = limits(np.abs(maps.residual[angles]))
+    # No pair is on the diagonal; left in the fit it would look like a difference.
+    diagonal = np.eye(len(maps.t), dtype=bool)
+    measured = {a: _small(np.where(maps.used[a], maps.c2[a], np.nan)) for a in angles}
+    fitted = {a: _small(np.where(diagonal, np.nan, maps.fitted[a])) for a in angles}
+    residual = {a: _small(maps.residual[a]) for a in angles}
+    low, high = limits(np.stack(list(measured.values())))
+    _, spread = limits(np.abs(np.stack(list(residual.values()))))
     extent = (maps.t[0], maps.t[-1], maps.t[0], maps.t[-1])
-    for row, a in zip(axes, angles, strict=True):
+    for row, a in enumerate(angles):
         panels = (
-            ("experiment", measured[a], "viridis", low, high),
-            ("fit", maps.fitted[a], "viridis", low, high),
-            ("experiment − fit", maps.residual[a], "RdBu_r", -spread, spread),
+            (0, "experiment", measured[a], "viridis", low, high),
+            (1, "fit", fitted[a], "viridis", low, high),
+            (4, "experiment − fit", residual[a], "RdBu_r", -spread, spread),
         )
-        for axis, (name, values, colours, bottom, top) in zip(row, panels, strict=True):
+        for column, name, values, colours, bottom, top in panels:
+            axis = fig.add_subplot(cells[row, column])
             image = axis.imshow(
-                _small(values), origin="lower", extent=extent, cmap=colours, vmin=bottom, vmax=top
+                values, origin="lower", extent=extent, cmap=colours, vmin=bottom, vmax=top
             )
             axis.set_title(f"{name}, φ = {maps.phi[a]:.4g}°")
             axis.spines[:].set_visible(False)
-            if a == angles[-1]:
-                axis.set_xlabel("t1 [s]")
-            if axis is row[0]:
-                axis.set_ylabel("t2 [s]")
-            if axis is not row[1]:
-                # The fit shares the scale of the experiment.
-                fig.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
+            axis.set_xlabel("t1 [s]")
+            axis.set_ylabel("t2 [s]")
+            # Ticks are what takes time to draw: only where they are read.
+            axis.xaxis.set_visible(row == rows - 1)
+            axis.yaxis.set_visible(column == 0)
+            if row == 0 and column > 0:
+                # One scale for all rows: the bar stands beside the first of them.
+                fig.colorbar(image, cax=fig.add_subplot(cells[row, column + 1]))
     return fig
 
 
@@ -126,7 +132,7 @@ def lag_figure(maps: FittedMaps) -> Figure:
             age = maps.t[start : start + width].mean()
             axis.plot(lag[thin], data[thin], ".", ms=3, color=colour, alpha=0.6)
             axis.plot(lag, fit, color=colour, label=f"t1 = {age:.3g} s")
-        axis.set_xscale("log")
+        log_scale(axis, x=True)
         axis.set_title(f"φ = {maps.phi[a]:.4g}°")
         axis.set_xlabel("lag [s]")
     flat[0].set_ylabel("c2")
