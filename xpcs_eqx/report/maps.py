@@ -9,14 +9,13 @@ from jaxtyping import Float
 from ..errors import FitError
 from ..fitting import Fit
 from ..objective import MapTiles
-from ..optimize.trust_region import QUICK_TO_COMPILE
 from ..physics import correlation_map
 
 # Above this many entries float32 halves what a result takes on disk and in memory.
 _SINGLE = 4_000_000
 
 # Compiled as a whole: an eager operation at a time is a compilation at a time.
-_correlation = eqx.filter_jit(correlation_map, compiler_options=QUICK_TO_COMPILE)
+_correlation = eqx.filter_jit(correlation_map)
 
 
 @dataclass(frozen=True)

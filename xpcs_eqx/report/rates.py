@@ -2,14 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
 from ..fitting import Fit
-from ..optimize.trust_region import QUICK_TO_COMPILE
 from ..physics import AbstractRate
 
 # What is on the axis; a rate of another name stands there by that name.
@@ -27,7 +25,7 @@ class RateCurve:
     error: Float[np.ndarray, "frame"]
 
 
-@partial(eqx.filter_jit, compiler_options=QUICK_TO_COMPILE)
+@eqx.filter_jit
 def _rates(fit: Fit, fields: tuple[str, ...]):
     return [fit.rate(field) for field in fields]
 

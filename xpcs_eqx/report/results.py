@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..fitting import Fit, ProfileInterval
-from ..optimize.trust_region import QUICK_TO_COMPILE
 from ..scaling import AbstractScaling
 from .maps import FittedMaps
 
@@ -55,7 +53,7 @@ def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:
 
 
 # Compiled as a whole: an eager operation at a time is a compilation at a time.
-@partial(eqx.filter_jit, compiler_options=QUICK_TO_COMPILE)
+@eqx.filter_jit
 def _per_angle(scaling: AbstractScaling, block):
     return scaling.covariance(block)
 
