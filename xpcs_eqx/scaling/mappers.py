@@ -60,7 +60,8 @@ class AbstractScaling(eqx.Module):
         self, covariance: Float[Array, "coefficient coefficient"]
     ) -> Float[Array, "two_angles two_angles"]:
         """Covariance of all contrasts, then all offsets, B C Bᵀ."""
-        matrix = jnp.moveaxis(self.basis, 1, 0).reshape(-1, self.size)
+        rows = 2 * self.basis.shape[0]
+        matrix = jnp.moveaxis(self.basis, 1, 0).reshape(rows, self.size)
         return matrix @ covariance @ matrix.T
 
     def from_per_angle(self, values: Float[Array, "angle 2"]) -> Float[Array, "coefficient"]:
