@@ -1,0 +1,167 @@
+"""What the code promises about itself: direction of imports, abstract or final, no side effects."""
+
+import ast
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import pytest
+
+import xpcs_eqx
+
+ROOT = Path(xpcs_eqx.__file__).parent
+# Each may import those before it. `simulate` is the program beside `fit`.
+LAYERS = (
+    "errors",
+    "data",
+    "physics",
+    "scaling",
+    "parameters",
+    "objective",
+    "optimize",
+    "uncertainty",
+    "fitting",
+    "simulation",
+    "report",
+    "config",
+    "simulate",
+    "fit",
+)
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def layer_of(path: Path) -> str:
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported_layers(path: Path):
+    """Layers of this package that a file imports, wherever in the file."""
+    package = ("xpcs_eqx", *path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, node.module) if node.module else base)
+            names = [module]
+            if module == "xpcs_eqx":
+                names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "xpcs_eqx" and len(parts) > 1:
+                yield node.lineno, parts[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_only(path):
+    here = layer_of(path)
+    if here == "__init__":
+        return
+    assert here in LAYERS, f"{path.name}: say in LAYERS where {here} stands"
+    for line, layer in imported_layers(path):
+        # Public names of the package itself only the programs may use.
+        if layer not in LAYERS:
+            assert here in ("simulate", "fit"), f"{path.name}:{line} imports the package itself"
+            continue
+        assert LAYERS.index(layer) <= LAYERS.index(here), (
+            f"{path.name}:{line}: {here} imports {layer}, which stands above it"
+        )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def modules():
+    """All Modules defined in this package."""
+    found = set()
+    for info in pkgutil.walk_packages(xpcs_eqx.__path__, "xpcs_eqx."):
+        if info.name.endswith("__main__"):
+            continue
+        module = importlib.import_module(info.name)
+        found |= {
+            value
+            for value in vars(module).values()
+            if inspect.isclass(value)
+            and issubclass(value, eqx.Module)
+            and value.__module__.startswith("xpcs_eqx.")
+        }
+    return sorted(found, key=lambda c: c.__qualname__)
+
+
+def is_abstract(cls) -> bool:
+    return inspect.isabstract(cls) or bool(
+        getattr(cls, "__abstractvars__", ()) or getattr(cls, "__abstractclassvars__", ())
+    )
+
+
+def test_every_module_is_abstract_or_final():
+    everything = modules()
+    assert len(everything) > 30
+    for cls in everything:
+        for base in cls.__mro__[1:]:
+            if base in (eqx.Module, object) or not issubclass(base, eqx.Module):
+                continue
+            assert is_abstract(base), f"{cls.__name__} inherits from the concrete {base.__name__}"
+        named = cls.__name__.startswith(("Abstract", "_Abstract"))
+        assert is_abstract(cls) == named, f"{cls.__name__}: abstract classes are called Abstract…"
+
+
+def test_modules_are_documented():
+    for cls in modules():
+        if not cls.__name__.startswith("_"):
+            assert cls.__doc__, f"{cls.__name__} has no docstring"
+
+
+def test_importing_changes_nothing():
+    program = """
+import json, sys, time
+import jax
+before = {k: str(v) for k, v in jax.config.values.items()}
+others = set(sys.modules)
+start = time.perf_counter()
+import xpcs_eqx
+took = time.perf_counter() - start
+after = {k: str(v) for k, v in jax.config.values.items()}
+loaded = {name.split(".")[0] for name in set(sys.modules) - others}
+print(json.dumps({"changed": [k for k in after if after[k] != before[k]],
+                  "loaded": sorted(loaded), "seconds": took,
+                  "backend": bool(jax._src.xla_bridge._backends)}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    report = json.loads(done.stdout)
+    print(f"import xpcs_eqx after jax: {report['seconds']:.2f} s")
+    assert report["changed"] == []
+    heavy = {"h5py", "matplotlib", "pydantic", "scipy", "rich", "tomli_w", "blackjax"}
+    assert heavy.isdisjoint(report["loaded"])
+    # Nothing was computed: a device is chosen when the user first needs one.
+    assert not report["backend"]
+
+
+def test_import_time():
+    def seconds(statement):
+        program = f"import time; s = time.perf_counter(); {statement}; print(time.perf_counter()-s)"
+        return min(
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", program], capture_output=True, text=True, check=True
+                ).stdout
+            )
+            for _ in range(2)
+        )
+
+    ours, jax = seconds("import xpcs_eqx"), seconds("import jax")
+    print(f"import xpcs_eqx {ours:.2f} s, of which jax {jax:.2f} s")
+    # On an idle machine 1.2 s is the goal; what other processes do to both is taken out here.
+    assert ours < max(1.2, 4 * jax)
