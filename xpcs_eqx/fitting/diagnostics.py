@@ -3,12 +3,12 @@
 from functools import partial
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Key
 
+from ..compiling import quick_jit
 from .fit import Fit
 
 # Beyond this ratio of largest to smallest gradient the variables are badly scaled.
@@ -56,7 +56,7 @@ class Diagnostics(NamedTuple):
         return "\n".join(lines)
 
 
-@eqx.filter_jit
+@quick_jit
 def _gradient(objective, y, memo):
     return objective.evaluate(y, memo)[0].gradient
 

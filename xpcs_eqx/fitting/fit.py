@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..errors import FitError
 from ..objective import JointObjective, MapTiles, ProjectedObjective
 from ..optimize import History, Status
@@ -106,8 +107,8 @@ class Fit(eqx.Module):
     def surface(self) -> Float[np.ndarray, "angle frame frame"]:
         """The fitted c2 over all frames and angles, as the solver saw it."""
         term = self.objective.term
-        correlation = correlation_map(self.model, term.t, term.geometry)
-        return np.asarray(self.offset[:, None, None] + self.contrast[:, None, None] * correlation)
+        scaling = np.stack([self.contrast, self.offset], axis=1)
+        return np.array(_surface(self.model, term.t, term.geometry, scaling))
 
     def residuals(self) -> Float[np.ndarray, "angle frame frame"]:
         """c2 minus the fitted surface, NaN on the diagonal and where no pair counts.
@@ -125,21 +126,32 @@ class Fit(eqx.Module):
             difference[weights + np.swapaxes(weights, 1, 2) == 0] = np.nan
         return difference
 
-    def rate(self, field: str) -> tuple[Float[Array, "frame"], Float[Array, "frame"]]:
+    def rate(self, field: str) -> tuple[Float[np.ndarray, "frame"], Float[np.ndarray, "frame"]]:
         """A rate (`"transport"`, `"shear"`) at the frame times and its standard error.
 
         Times below half a frame spacing are taken there. The error comes from the quoted
         covariance of the free parameters.
         """
+        x = np.asarray(self.values)[self.index.physical]
+        covariance = np.asarray(self.index.physical_block(self.uncertainty.covariance))
         term = self.objective.term
-        t = jnp.maximum(term.t, time_floor(term.t))
-        parameters = term.parameters
+        values, error = _rate_and_error(term.parameters, field, term.t, x, covariance)
+        return np.asarray(values), np.asarray(error)
 
-        def curve(x):
-            return getattr(parameters.build(x), field)(t)
 
-        x = self.values[self.index.physical]
-        jacobian = jax.jacfwd(curve)(x)
-        covariance = self.index.physical_block(self.uncertainty.covariance)
-        variance = jnp.einsum("fa,ab,fb->f", jacobian, covariance, jacobian)
-        return curve(x), jnp.sqrt(jnp.maximum(variance, 0.0))
+@quick_jit
+def _surface(model, t, geometry, scaling):
+    correlation = correlation_map(model, t, geometry)
+    return scaling[:, 1, None, None] + scaling[:, 0, None, None] * correlation
+
+
+@quick_jit
+def _rate_and_error(parameters, field, t, x, covariance):
+    times = jnp.maximum(t, time_floor(t))
+
+    def curve(x):
+        return getattr(parameters.build(x), field)(times)
+
+    jacobian = jax.jacfwd(curve)(x)
+    variance = jnp.einsum("fa,ab,fb->f", jacobian, covariance, jacobian)
+    return curve(x), jnp.sqrt(jnp.maximum(variance, 0.0))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..errors import FitError, ModelError
 from ..objective import HostLoop, JointObjective, ProjectedObjective
 from ..optimize import (
@@ -207,7 +208,7 @@ def _result(
     )
 
 
-@eqx.filter_jit
+@quick_jit
 def _rate(rate, t):
     return rate(jnp.maximum(t, time_floor(t)))
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..errors import FitError, ModelError
 from ..objective import Pull
 from ..optimize import Status, TrustRegion, iterate_compiled
@@ -46,7 +47,7 @@ class ProfileInterval(NamedTuple):
     value: float
 
 
-@eqx.filter_jit
+@quick_jit
 def _solve(solver, objective, x):
     state = iterate_compiled(solver, objective, x)
     return objective.variables.to_physical(state.y), state.equations.cost, state.status
@@ -176,7 +177,7 @@ def _values(parameters, x):
     return parameter_values(parameters.build(jnp.asarray(x)))
 
 
-@eqx.filter_jit
+@quick_jit
 def _gradient(parameters, function, x):
     return jax.grad(lambda x: jnp.asarray(function(_values(parameters, x)), dtype=float))(x)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..parameters import AbstractVariables, snap
 from .status import Status
 from .trust_region import TrustRegion, TrustRegionState
@@ -37,7 +38,7 @@ class Recovery(eqx.Module):
         status = Status(int(state.status))
         if status == Status.non_finite or not np.isfinite(float(state.equations.cost)):
             return "non-finite"
-        x = np.asarray(variables.to_physical(state.y))
+        x = np.asarray(_located(variables, state.y))
         if not status.converged:
             if np.allclose(x, np.asarray(start), rtol=1e-12, atol=0):
                 return "not moved"
@@ -60,7 +61,7 @@ class Recovery(eqx.Module):
         size = self.perturbations[min(attempt, len(self.perturbations) - 1)]
         random = np.random.default_rng((self.seed, attempt))
         lower, upper = np.asarray(variables.lower), np.asarray(variables.upper)
-        best = np.asarray(variables.to_physical(state.y))
+        best = np.asarray(_located(variables, state.y))
         best = np.where(np.isfinite(best), best, np.asarray(start))
         natural = np.maximum(np.abs(best), 1e-3 * np.asarray(variables.coordinate_scale))
         kick = size * natural * random.choice([-1.0, 1.0], best.shape)
@@ -97,7 +98,17 @@ class Recovery(eqx.Module):
         return Attempt(cause, action, jnp.asarray(x), chosen)
 
 
+@quick_jit
+def _snapped(variables, x):
+    return snap(variables, x)
+
+
+@quick_jit
+def _located(variables, y):
+    return snap(variables, variables.to_physical(y))
+
+
 def at_bound(variables: AbstractVariables, x: Float[np.ndarray, "p"]) -> np.ndarray:
     """Which physical variables lie on a bound."""
-    x = np.asarray(snap(variables, jnp.asarray(x)))
+    x = np.asarray(_snapped(variables, x))
     return (x <= np.asarray(variables.lower)) | (x >= np.asarray(variables.upper))

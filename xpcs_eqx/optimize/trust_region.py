@@ -1,7 +1,6 @@
 """Bounded trust region on normal equations: one pure state machine for every loop."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,14 +10,12 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ..compiling import quick_jit
 from ..objective import AbstractObjective, NormalEquations
 from ..parameters import AbstractVariables
 from .bounded_step import StepProblem, bounded_step, move, projected_gradient, step_problem
 from .metric import AbstractMetric, NaturalMetric
 from .status import Status
-
-# A few small matrices: what costs time is compiling them well, not running them.
-QUICK_TO_COMPILE = {"xla_llvm_disable_expensive_passes": True}
 
 
 class History(eqx.Module):
@@ -275,7 +272,7 @@ def _initial(solver: TrustRegion, objective: AbstractObjective, x):
     return solver.start(objective.variables, x, columns, objective.memo)
 
 
-_begin = eqx.filter_jit(_initial, compiler_options=QUICK_TO_COMPILE)
+_begin = quick_jit(_initial)
 
 
 def iterate_compiled(
@@ -295,12 +292,12 @@ def iterate_compiled(
     return jax.lax.while_loop(lambda s: s.status == int(Status.running), body, start)
 
 
-@eqx.filter_jit
+@quick_jit
 def _evaluate(objective, y, memo):
     return objective.evaluate(y, memo)
 
 
-@partial(eqx.filter_jit, compiler_options=QUICK_TO_COMPILE)
+@quick_jit
 def _advance(solver, variables, state, equations, memo):
     state = solver.update(variables, state, equations, memo)
     return solver.propose(variables, state)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from ..compiling import quick_jit
 from ..objective import (
     AbstractLoss,
     JointObjective,
@@ -55,7 +56,7 @@ def loss_of(objective: ProjectedObjective | JointObjective) -> AbstractLoss:
     return objective.loss if isinstance(objective, JointObjective) else Linear()
 
 
-@eqx.filter_jit
+@quick_jit
 def optimum(
     objective: ProjectedObjective | JointObjective, y: Float[Array, "variable"], memo: Memo
 ) -> Optimum:
@@ -180,12 +181,12 @@ def shot_noise_of_diagonal(
     return shot, tuple(why)
 
 
-@eqx.filter_jit
+@quick_jit
 def _dyadic(term, y, per_angle, loss):
     return dyadic_scores(term, y, per_angle, loss)
 
 
-@eqx.filter_jit
+@quick_jit
 def _speckle(term, y, per_angle, loss, shot):
     return speckle_scores(term, y, per_angle, loss, shot)
 
@@ -193,11 +194,12 @@ def _speckle(term, y, per_angle, loss, shot):
 def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
     """Compile what `optimum` and `uncertainty_at` run on maps, without running it."""
     term = objective.term
-    memo = objective.memo
+    shapes = eqx.filter_eval_shape(lambda o: o.memo, objective)
+    memo = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     y = np.zeros(objective.variables.lower.shape)
-    optimum.lower(objective, jnp.asarray(y), memo).compile()
-    part = jnp.asarray(y[: term.parameters.n_free])
-    shot = jnp.zeros((term.reference.shape[0],))
+    optimum.lower(objective, y, memo).compile()
+    part = y[: term.parameters.n_free]
+    shot = np.zeros((term.reference.shape[0],))
     _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
 
 
