@@ -1,7 +1,6 @@
 """Settings to objects: data, model, parameters, scaling, objective, solver."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +44,7 @@ from ..physics import (
 from .read import Configuration
 from .scaling import Choice, choose_scaling
 from .schema import Settings
+from .source import nearest
 
 KERNELS = {"gap_averaged": GapAveraged, "homodyne": Homodyne}
 LOSSES = {"soft_l1": SoftL1, "huber": Huber, "cauchy": Cauchy, "arctan": Arctan}
@@ -122,11 +122,9 @@ def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap
     for name in given:
         if name not in known:
             where = configuration.source.where(f"parameters.{name}")
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean 'parameters.{near[0]}'?" if near else ""
             raise ConfigError(
-                f"{where}: unknown parameter {name!r}{hint} The mode "
-                f"{settings.model.mode!r} has {', '.join(known)}"
+                f"{where}: unknown parameter {name!r} of mode {settings.model.mode!r}"
+                f"{nearest(name, known, 'parameters.')}"
             )
     starts = {name: p.start for name, p in given.items() if p.start is not None}
     model = with_parameters(model, {k: jnp.asarray(v) for k, v in starts.items()})
@@ -194,11 +192,9 @@ def build(configuration: Configuration) -> Problem:
     free = parameters.free_names
     for name in settings.solver.profile:
         if name not in free:
-            near = difflib.get_close_matches(name, free, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
-                f"{source.where('solver.profile')}: no free parameter {name!r} to profile{hint} "
-                f"Free are {', '.join(free)}"
+                f"{source.where('solver.profile')}: no free parameter {name!r} to profile"
+                f"{nearest(name, free)}"
             )
     weights = settings.solver.angle_weights
     if weights is not None and len(weights) != data.n_angles:

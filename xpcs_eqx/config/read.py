@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
 from .schema import Settings
-from .source import Source, read_source
+from .source import Source, nearest, read_source
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,10 @@ def _hint(path: tuple[str, ...]) -> str:
     """The nearest known key: among its neighbours, then the same name in another section."""
     _, table = find_field(path[:-1])
     known = list((table or Settings).model_fields)
-    near = difflib.get_close_matches(path[-1], known, n=1)
-    if near:
-        return f"; did you mean {'.'.join((*path[:-1], near[0]))!r}?"
     elsewhere = [dotted for dotted in all_keys() if dotted.split(".")[1] == path[-1]]
-    if elsewhere:
+    if elsewhere and not difflib.get_close_matches(path[-1], known, n=1):
         return f"; did you mean {elsewhere[0]!r}?"
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.0)
-    return f"; the nearest is {near[0]!r}. Known here: {', '.join(known)}"
+    return nearest(path[-1], known, "".join(f"{part}." for part in path[:-1]))
 
 
 def _walk(raw: Any, location: tuple[int | str, ...], missing: bool) -> tuple[tuple[str, ...], Any]:

@@ -1,9 +1,10 @@
 """Where a value of a configuration was written: file and line, or command line."""
 
+import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,14 @@ _ASSIGNMENT = re.compile(r"\s*((?:[\w\-\"']+\s*\.\s*)*[\w\-\"']+)\s*=")
 
 def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip().strip("\"'") for part in text.split("."))
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """End of a message about an unknown name: the nearest known one, and all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    hint = f"; did you mean {prefix + near[0]!r}?" if near else "."
+    return f"{hint} Known here: {', '.join(known) or 'none'}"
 
 
 @dataclass(frozen=True)

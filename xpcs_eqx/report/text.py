@@ -1,6 +1,7 @@
 """The report in words and columns: what was fitted, what came out, what to doubt."""
 
 import math
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -65,7 +66,9 @@ def _data_lines(fit: Fit, provenance: Provenance | None) -> list[str]:
     t, phi = term.t, term.geometry.phi
     lines = []
     if provenance is not None:
-        lines.append(_entry("file", f"{provenance.path} ({provenance.layout})"))
+        name = f"{os.path.basename(provenance.path)} ({provenance.layout})"
+        sha = f", sha256 {provenance.sha256[:16]}…" if provenance.sha256 else ""
+        lines.append(_entry("file", name + sha))
     lines += [
         _entry(
             "maps",

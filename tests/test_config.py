@@ -1,0 +1,335 @@
+"""Configuration: the schema, its messages, command-line overrides, templates, objects."""
+
+import re
+import tomllib
+
+import numpy as np
+import pytest
+from helpers_data import two_time
+
+from xpcs_eqx.config import (
+    TEMPLATES,
+    Settings,
+    Source,
+    check_settings,
+    read_configuration,
+    template,
+)
+from xpcs_eqx.config.build import build, model_of
+from xpcs_eqx.config.resolved import resolved_settings
+from xpcs_eqx.data import write_npz, write_own
+from xpcs_eqx.errors import ConfigError
+from xpcs_eqx.objective import Cauchy, JointObjective, ProjectedObjective
+from xpcs_eqx.optimize import JacobianMetric, TrustRegion
+from xpcs_eqx.physics import Homodyne, Trapezoid
+from xpcs_eqx.scaling import Averaged, Fixed, Fourier, Individual
+
+
+def write(folder, text, name="fit.toml"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def message_of(folder, text, *overrides):
+    path = write(folder, text)
+    with pytest.raises(ConfigError) as caught:
+        read_configuration(path, overrides)
+    return path, str(caught.value)
+
+
+DATA = '[data]\npath = "data.h5"\n'
+
+WRONG = {
+    "unknown key": (
+        "[solver]\nmax_evaluation = 3\n",
+        ("line 4", "'solver.max_evaluation'", "'solver.max_evaluations'"),
+    ),
+    "unknown section": (
+        "[solvers]\nloss = 'huber'\n",
+        ("line 3", "unknown key 'solvers'", "'solver'"),
+    ),
+    "key of another section": ("[model]\ndt = 0.1\n", ("'model.dt'", "did you mean 'data.dt'")),
+    "key of a parameter": (
+        "[parameters.D0]\nstrt = 1.0\n",
+        ("line 4", "'parameters.D0.strt'", "'parameters.D0.start'"),
+    ),
+    "inline table": ("[parameters]\nD0 = {bound = [1, 2]}\n", ("line 4", "'parameters.D0.bounds'")),
+    "wrong type": (
+        "[solver]\nmax_evaluations = 'many'\n",
+        ("line 4", "solver.max_evaluations", "'many'", "whole number from 1"),
+    ),
+    "a number as text": (
+        "[solver]\ncost_tol = '1e-8'\n",
+        ("solver.cost_tol", "'1e-8'", "number above zero"),
+    ),
+    "truth value": ("[output]\nplots = 1\n", ("output.plots", "= 1", "true or false")),
+    "range": ("[solver]\nprofile_level = 1.5\n", ("profile_level", "1.5", "between 0 and 1")),
+    "misspelt choice": (
+        "[model]\nmode = 'laminar'\n",
+        ("model.mode", "'laminar'", "did you mean 'laminar_flow'"),
+    ),
+    "bounds inside out": (
+        "[parameters.D0]\nbounds = [5.0, 1.0]\n",
+        ("parameters.D0", "[5, 1]", "inside out"),
+    ),
+    "contrast bounds": (
+        "[scaling]\ncontrast_bounds = [0.8, 0.1]\n",
+        ("contrast_bounds", "[0.8, 0.1]", "inside out", "line 3"),
+    ),
+    "three bounds": (
+        "[parameters.D0]\nbounds = [1.0, 2.0, 3.0]\n",
+        ("parameters.D0.bounds", "[lower, upper]"),
+    ),
+    "not a number": ("[parameters.D0]\nstart = nan\n", ("parameters.D0.start", "nan", "finite")),
+    "no table": ("scaling = 3\n", ("scaling = 3", "table")),
+    "values without their mode": ("[scaling]\ncontrast = 0.3\n", ("scaling", '"fixed"')),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_named_with_place_and_remedy(tmp_path, case):
+    text, fragments = WRONG[case]
+    # A bare key belongs before the first table.
+    whole = text + DATA if case == "no table" else DATA + text
+    path, message = message_of(tmp_path, whole)
+    assert path in message
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_every_mistake_is_reported_at_once(tmp_path):
+    _, message = message_of(tmp_path, DATA + "[solver]\nlos = 1\ncost_tol = -1.0\n")
+    assert len(message.splitlines()) == 2
+    assert "solver.los" in message
+    assert "solver.cost_tol = -1.0" in message
+
+
+def test_missing_data_path_and_missing_files(tmp_path):
+    assert "'data.path' is missing" in message_of(tmp_path, "[data]\ndt = 0.1\n")[1]
+    assert "'data.path' is missing" in message_of(tmp_path, "")[1]
+    assert "not valid TOML" in message_of(tmp_path, "[data\n")[1]
+    assert "line 1" in message_of(tmp_path, "[data\n")[1]
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: there is no such .*--template"):
+        read_configuration(str(tmp_path / "nowhere.toml"))
+
+
+def test_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inner").mkdir()
+    path = write(tmp_path / "inner", DATA + "[solver]\nloss = 'huber'\nmetric = 'jacobian'\n")
+    found = read_configuration(
+        path,
+        ("solver.loss=cauchy", "data.frames=[2, 5]", "parameters.D0.free=false", "data.path=a.h5"),
+    )
+    settings = found.settings
+    assert settings.solver.loss == "cauchy"
+    assert settings.solver.metric == "jacobian"
+    assert settings.solver.method == "levenberg_marquardt"
+    assert settings.data.frames == [2, 5]
+    assert settings.parameters["D0"].free is False
+    # In the file a path starts from the file, on the command line from the current folder.
+    assert found.data_path == str(tmp_path / "a.h5")
+    assert read_configuration(path).data_path == str(tmp_path / "inner" / "data.h5")
+    assert found.output_directory == str(tmp_path / "inner" / "fit_results")
+
+
+@pytest.mark.parametrize(
+    ("option", "fragments"),
+    [
+        ("solver.los=huber", ("--set solver.los=huber", "'solver.loss'")),
+        ("data.dt=-1", ("--set data.dt=-1", "number above zero")),
+        ("dt=1", ("--set dt=1", "section.key=value")),
+        ("data.dt", ("section.key=value",)),
+        ("data.path.x=1", ("data.path is a value",)),
+    ],
+)
+def test_wrong_overrides(tmp_path, option, fragments):
+    _, message = message_of(tmp_path, DATA, option)
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_line_numbers_of_tables_and_dotted_keys():
+    text = (
+        "a = 1\n[data]\npath = 'x'\n\n[ parameters . D0 ]\nstart = 1\n[parameters]\nb.free = true\n"
+    )
+    source = Source("f", text)
+    assert source.line("data.path") == 3
+    assert source.line("parameters.D0.start") == 6
+    assert source.line("parameters.D0.scale") == 5
+    assert source.line("parameters.b.free") == 8
+    assert source.line("nothing") is None
+
+
+@pytest.mark.parametrize("mode", TEMPLATES)
+def test_templates_are_valid_and_explain_every_key(tmp_path, mode):
+    text = template(mode)
+    settings = check_settings(tomllib.loads(text), Source("template", text))
+    assert settings.model.mode == mode
+    start = {name: p.start for name, p in settings.parameters.items()}
+    assert start["D0"] == 1e4
+    assert ("phi0" in start) == (mode == "laminar_flow")
+    # Uncommented as a whole it still is valid, so every example is.
+    opened = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
+    raw = tomllib.loads(opened)
+    for section, info in Settings.model_fields.items():
+        if section != "parameters":
+            assert set(raw[section]) == set(info.annotation.model_fields)
+    raw["scaling"]["mode"] = "fixed"
+    check_settings(raw, Source("template", opened))
+
+
+def test_unknown_template():
+    with pytest.raises(ConfigError, match=r"two_fluid.*laminar_flow"):
+        template("two_fluid")
+
+
+@pytest.fixture
+def problem(tmp_path):
+    write_own(str(tmp_path / "data.h5"), two_time(n=16))
+
+    def make(text="", *overrides):
+        return build(read_configuration(write(tmp_path, DATA + text), overrides))
+
+    return make
+
+
+def test_scaling_modes_choose_classes(problem):
+    static = "[model]\nmode = 'static'\n[scaling]\n"
+    found = problem(static)
+    assert isinstance(found.scaling.scaling, Individual)
+    assert found.scaling.reason.startswith("auto")
+    isotropic = problem("[model]\nmode = 'static_isotropic'\n")
+    assert isinstance(isotropic.scaling.scaling, Averaged)
+    assert isinstance(problem(static + "mode = 'auto_threshold'\n").scaling.scaling, Averaged)
+    fourier = problem(static + "mode = 'fourier'\norder = 1\ncontrast_bounds = [0.2, 0.5]\n")
+    assert isinstance(fourier.scaling.scaling, Fourier)
+    assert fourier.scaling.scaling.contrast_bounds == (0.2, 0.5)
+    fixed = problem(static + "mode = 'fixed'\ncontrast = [0.1, 0.2, 0.3]\noffset = 1\n")
+    assert isinstance(fixed.scaling.scaling, Fixed)
+    np.testing.assert_allclose(fixed.scaling.scaling.contrast, [0.1, 0.2, 0.3])
+    mean = problem(static + "mode = 'fixed_averaged'\n")
+    assert "quantiles" in mean.scaling.reason
+    assert np.ptp(np.asarray(mean.scaling.scaling.contrast)) == 0
+    bounded = problem(static + "offset_bounds = [0.9, 1.1]\n").scaling.scaling
+    assert bounded.offset_bounds == (0.9, 1.1)
+
+
+def test_too_few_angles_for_fourier_falls_back_with_a_warning(problem, caplog):
+    found = problem("[scaling]\nmode = 'fourier'\norder = 2\n")
+    assert found.scaling.mode == "individual"
+    assert "needs 5 angles" in found.scaling.reason
+    assert "needs 5 angles" in caplog.text
+
+
+def test_model_kernel_and_integral():
+    model = model_of("laminar_flow", "homodyne", "trapezoid")
+    assert isinstance(model.shear_kernel, Homodyne)
+    assert isinstance(model.transport, Trapezoid)
+    assert isinstance(model.shear, Trapezoid)
+
+
+def test_solver_fields_and_losses(problem):
+    found = problem(
+        "[solver]\ncost_tol = 1e-6\nmax_evaluations = 7\nmetric = 'jacobian'\nrecovery = 1\n"
+        "method = 'dogleg'\nangle_weights = [1, 0, 2]\n"
+    )
+    assert found.solver.cost_tol == 1e-6
+    assert found.solver.max_evaluations == 7
+    assert found.solver.step_tol == TrustRegion().step_tol
+    assert isinstance(found.solver.metric, JacobianMetric)
+    assert type(found.solver.descent).__name__ == "DoglegDescent"
+    assert found.recovery.attempts == 1
+    weights = np.asarray(found.objective.term.tiles.root_angle_weights)
+    np.testing.assert_allclose(weights**2, [1, 0, 2])
+    assert isinstance(found.objective, ProjectedObjective)
+    robust = problem("[solver]\nloss = 'cauchy'\nloss_scale = 0.25\n").objective
+    assert isinstance(robust, JointObjective)
+    assert isinstance(robust.loss, Cauchy)
+    assert float(robust.loss.scale) == 0.25
+
+
+def test_a_robust_loss_bends_at_the_noise(problem):
+    found = problem("[solver]\nloss = 'huber'\n")
+    assert 0.005 < float(found.objective.loss.scale) < 0.02  # noise of the helper is 0.01
+    assert "estimated from the maps" in found.decisions[0]
+    given = problem("[solver]\nloss = 'huber'\n", "data.sigma=0.02")
+    assert float(given.objective.loss.scale) == 1.0
+
+
+def test_parameters_reach_the_map(problem):
+    found = problem(
+        "[parameters]\nD0 = {start = 20.0, bounds = [10.0, 30.0], scale = 5.0}\n"
+        "alpha = {free = false, start = 0.5}\nD_offset = {bounds = [3.0, 3.0]}\n"
+    )
+    parameters = found.objective.term.parameters
+    assert parameters.free_names == ("D0", "gamma_dot_t0", "beta", "gamma_dot_t_offset", "phi0")
+    assert float(parameters.lower[0]) == 10.0
+    assert float(parameters.start[0]) == 20.0
+    values = resolved = parameters.model.transport
+    assert float(values.exponent) == 0.5
+    assert float(resolved.offset) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("[parameters.D1]\nfree = false\n", ("line 3", "'D1'", "'parameters.D0'")),
+        ("[parameters.D0]\nstart = -5.0\n", ("[parameters]", "-5", "outside its bounds")),
+        ("[solver]\nprofile = ['D1']\n", ("line 4", "'D1'", "'D0'")),
+        ("[solver]\nangle_weights = [1, 2]\n", ("line 4", "2 entries", "3 angles")),
+        ("[scaling]\nmode='fixed'\ncontrast = [0.1, 0.2]\n", ("2 values", "3 angles")),
+    ],
+)
+def test_mistakes_that_only_data_and_model_show(problem, text, fragments):
+    with pytest.raises(ConfigError) as caught:
+        problem(text)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_selection_reaches_the_data(problem):
+    data = problem(
+        "frames = [3, -1]\nphi_ranges = [[20, 40]]\nbad_frames = [4]\nmin_lag = 2\nmax_lag = 9\n"
+        "sigma = 0.01\n[model]\nmode = 'static'\n"
+    ).data
+    assert data.n_angles == 2
+    assert data.n_frames == 14
+    assert data.absolute_sigma
+    assert data.masked_pairs > 0
+    assert data.provenance.frames == (3, 16)
+
+
+def test_bare_maps_take_q_and_phi_from_the_configuration(tmp_path):
+    np.save(tmp_path / "map.npy", two_time(n=16).c2[:2])
+    path = write(
+        tmp_path, "[data]\npath='map.npy'\nq=0.01\nphi=[0, 90]\ndt=0.5\n[model]\nmode='static'\n"
+    )
+    data = build(read_configuration(path)).data
+    assert float(data.geometry.q) == 0.01
+    np.testing.assert_allclose(data.geometry.phi, [0, 90])
+    np.testing.assert_allclose(data.dt, 0.5)
+
+
+def test_resolved_settings_run_again_from_another_folder(tmp_path):
+    import tomli_w
+
+    write_npz(str(tmp_path / "data.npz"), two_time(n=16))
+    path = write(
+        tmp_path,
+        "[data]\npath='data.npz'\n[parameters.alpha]\nfree=false\n[scaling]\nmode='auto'\n",
+    )
+    configuration = read_configuration(path)
+    problem = build(configuration)
+    folder = tmp_path / "deep" / "results"
+    folder.mkdir(parents=True)
+    settings = resolved_settings(configuration, problem, str(folder))
+    assert settings["scaling"]["mode"] == "individual"
+    assert settings["solver"]["max_evaluations"] == TrustRegion().max_evaluations
+    assert settings["parameters"]["D0"]["bounds"] == [1.0, 1e6]
+    again = read_configuration(write(folder, tomli_w.dumps(settings), "config.toml"))
+    assert again.data_path == str(tmp_path / "data.npz")
+    same = build(again)
+    assert same.objective.names == problem.objective.names
+    assert resolved_settings(again, same, str(folder)) == settings
