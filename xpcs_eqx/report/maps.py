@@ -2,20 +2,15 @@
 
 from dataclasses import dataclass
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
 from ..errors import FitError
 from ..fitting import Fit
 from ..objective import MapTiles
-from ..physics import correlation_map
 
 # Above this many entries float32 halves what a result takes on disk and in memory.
 _SINGLE = 4_000_000
-
-# Compiled as a whole: an eager operation at a time is a compilation at a time.
-_correlation = eqx.filter_jit(correlation_map)
 
 
 @dataclass(frozen=True)
@@ -63,9 +58,7 @@ def fitted_maps(fit: Fit) -> FittedMaps:
     dtype = np.dtype(np.float32) if c2.size > _SINGLE else c2.dtype
     c2 = c2.astype(dtype, copy=False)
     n = c2.shape[1]
-    fitted = np.asarray(_correlation(fit.model, term.t, term.geometry)).astype(dtype)
-    fitted *= np.asarray(fit.contrast, dtype)[:, None, None]
-    fitted += np.asarray(fit.offset, dtype)[:, None, None]
+    fitted = fit.surface().astype(dtype, copy=False)
     weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)
     used = np.ones(c2.shape, bool) if weights is None else weights > 0
     used &= ~np.eye(n, dtype=bool)

@@ -3,7 +3,6 @@
 import dataclasses
 from dataclasses import dataclass
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
@@ -25,18 +24,13 @@ class RateCurve:
     error: Float[np.ndarray, "frame"]
 
 
-@eqx.filter_jit
-def _rates(fit: Fit, fields: tuple[str, ...]):
-    return [fit.rate(field) for field in fields]
-
-
 def rate_curves(fit: Fit) -> tuple[RateCurve, ...]:
-    """The rates that the model of a fit has; one compilation for all of them."""
+    """The rates that the model of a fit has."""
     names = [field.name for field in dataclasses.fields(fit.model)]
     fields = tuple(name for name in names if isinstance(getattr(fit.model, name), AbstractRate))
     t = np.asarray(fit.objective.term.t)
     t = np.maximum(t, 0.5 * (t[1] - t[0]))
     return tuple(
-        RateCurve(field, LABELS.get(field, f"{field}(t)"), t, np.asarray(value), np.asarray(error))
-        for field, (value, error) in zip(fields, _rates(fit, fields), strict=True)
+        RateCurve(field, LABELS.get(field, f"{field}(t)"), t, value, error)
+        for field, (value, error) in zip(fields, map(fit.rate, fields), strict=True)
     )
