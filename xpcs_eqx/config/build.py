@@ -74,12 +74,13 @@ def load_data(configuration: Configuration) -> TwoTimeData:
     given = configuration.settings.data
     q = tuple(given.q) if isinstance(given.q, list) else given.q
     first, last = given.frames or (1, -1)
-    bare = configuration.data_path.endswith(".npy") or given.layout == "npy"
+    # A single q must be in the file (to 1 %), or belongs to a bare map; a tolerance searches.
+    single = q if isinstance(q, float) and given.q_tolerance is None else None
     selection = Selection(
         start_frame=first,
         end_frame=last,
         time_origin=given.time_origin,
-        q=None if bare else q,
+        q=q if single is None else None,
         q_tolerance=given.q_tolerance,
         phi_ranges=tuple((low, high) for low, high in given.phi_ranges),
         bad_frames=tuple(given.bad_frames),
@@ -94,7 +95,7 @@ def load_data(configuration: Configuration) -> TwoTimeData:
         dt=given.dt,
         gap=given.gap,
         sigma=given.sigma,
-        q=q if bare and isinstance(q, float) else None,
+        q=single,
         phi=given.phi,
     )
 

@@ -52,7 +52,9 @@ class Data(Section):
         None, '"own", "aps-u", "aps-old", "nxxpcs", "npz" or "npy"', "layout; recognised by itself"
     )
     q: Positive | Annotated[list[Positive], Field(min_length=1)] | None = key(
-        None, "a number above zero, or a list of such", "scattering vector [1/Å] to take"
+        None,
+        "a number above zero, or a list of such",
+        "scattering vector [1/Å] to take, to 1 %; of bare maps (npy)",
     )
     q_tolerance: Positive | None = key(
         None, "a number above zero", "take all q bins within this distance [1/Å]"

@@ -60,9 +60,11 @@ def fitted_maps(fit: Fit) -> FittedMaps:
     n = c2.shape[1]
     fitted = fit.surface().astype(dtype, copy=False)
     weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)
-    used = np.ones(c2.shape, bool) if weights is None else weights > 0
-    used &= ~np.eye(n, dtype=bool)
-    used &= (np.asarray(tiles.root_angle_weights) > 0)[:, None, None]
+    # What counts is the pair i < j.
+    upper = np.triu(np.ones((n, n), bool), 1)
+    used = np.broadcast_to(upper, c2.shape) if weights is None else upper & (weights > 0)
+    used = used & (np.asarray(tiles.root_angle_weights) > 0)[:, None, None]
+    used |= np.swapaxes(used, 1, 2)
     residual = np.where(used, c2 - fitted, np.asarray(np.nan, dtype))
     # Weights that only say whether a pair counts carry no sigma.
     plain = weights is None or np.all((weights == 0) | (weights == 1))

@@ -5,10 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from ..compiling import quick_jit
 from ..fitting import Fit, ProfileInterval
 from ..scaling import AbstractScaling
 from .maps import FittedMaps
@@ -53,7 +53,7 @@ def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:
 
 
 # Compiled as a whole: an eager operation at a time is a compilation at a time.
-@eqx.filter_jit
+@quick_jit
 def _per_angle(scaling: AbstractScaling, block):
     return scaling.covariance(block)
 

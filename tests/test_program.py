@@ -1,0 +1,333 @@
+"""The program: exit codes, messages, results, and what becomes of earlier results."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers_bad_data import BAD_CALLS, BAD_FILES
+from helpers_data import two_time
+
+import xpcs_eqx.fitting
+import xpcs_eqx.report.plots
+from xpcs_eqx import fit as program
+from xpcs_eqx.data import Selection, write_own
+
+SETTINGS = """
+[data]
+path = "data.h5"
+[model]
+mode = "static"
+[parameters.D0]
+start = 8e4
+[parameters.D_offset]
+free = false
+"""
+
+# Refused by the schema, before the data are looked at.
+BY_SCHEMA = {
+    "dt_zero": "data.dt",
+    "gap_negative": "data.gap",
+    "sigma_negative": "data.sigma",
+    "sigma_unknown_word": "data.sigma",
+    "unknown_layout": "data.layout",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_own(str(tmp_path / "data.h5"), two_time(n=24))
+    (tmp_path / "fit.toml").write_text(SETTINGS)
+    return tmp_path
+
+
+def run(folder, *arguments):
+    return program.main([str(folder / "fit.toml"), *arguments])
+
+
+def snapshot(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def earlier_results(folder):
+    """Results of an earlier run, in outline."""
+    results = folder / "fit_results"
+    (results / "fit").mkdir(parents=True)
+    (results / "provenance.json").write_text("{}")
+    (results / "fit" / "report.txt").write_text("precious")
+    return snapshot(results)
+
+
+def assert_untouched(folder, before):
+    assert snapshot(folder / "fit_results") == before
+    assert not [name for name in os.listdir(folder) if name.startswith(".fit_results")]
+
+
+def test_a_fit_writes_everything_and_ends_with_zero(folder, capsys):
+    assert run(folder, "--set", "solver.profile=['D0']") == 0
+    results = folder / "fit_results"
+    assert set(snapshot(results)) == {
+        "config.toml",
+        "provenance.json",
+        "fit/parameters.json",
+        "fit/covariance.npz",
+        "fit/fitted_data.npz",
+        "fit/report.txt",
+        "plots/maps.png",
+        "plots/c2_against_lag.png",
+        "plots/residuals.png",
+        "plots/scaling.png",
+        "plots/convergence.png",
+        "plots/rates.png",
+        "plots/covariance.png",
+    }
+    parameters = json.loads((results / "fit" / "parameters.json").read_text())
+    assert parameters["converged"]
+    profile = parameters["parameters"]["D0"]["profile"]
+    assert profile["low"] < parameters["parameters"]["D0"]["value"] < profile["high"]
+    printed = capsys.readouterr()
+    assert "by profile likelihood" in printed.out
+    assert f"Results: {results}" in printed.out
+    assert (results / "fit" / "report.txt").read_text().startswith("Fit of data.h5")
+    provenance = json.loads((results / "provenance.json").read_text())
+    assert len(provenance["data"]["sha256"]) == 64
+    assert provenance["data"]["file"] == "data.h5"
+    assert provenance["wall_time_s"] > 0
+    assert str(folder) not in (results / "provenance.json").read_text()
+    resolved = tomllib.loads((results / "config.toml").read_text())
+    assert resolved["data"]["path"] == "../data.h5"
+    assert resolved["solver"]["profile"] == ["D0"]
+    assert resolved == provenance["configuration"]
+    with np.load(results / "fit" / "fitted_data.npz") as arrays:
+        assert arrays["c2"].shape == (3, 24, 24)
+
+
+def test_the_resolved_configuration_gives_the_same_fit(folder):
+    assert run(folder, "--no-plots", "--quiet") == 0
+    again = str(folder / "fit_results" / "config.toml")
+    assert program.main([again, "--quiet", "--output", str(folder / "second")]) == 0
+    first, second = (
+        json.loads((folder / name / "fit" / "parameters.json").read_text())
+        for name in ("fit_results", "second")
+    )
+    assert first["parameters"] == second["parameters"]
+    assert not (folder / "second" / "plots").exists()
+
+
+def test_quiet_and_verbose(folder, capsys):
+    assert run(folder, "--quiet", "--no-plots", "--set", "output.fitted_data=false") == 0
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == ""
+    assert not (folder / "fit_results" / "fit" / "fitted_data.npz").exists()
+    assert run(folder, "-v", "--no-plots", "--overwrite") == 0
+    assert "evaluation 1: cost" in capsys.readouterr().err
+
+
+def test_not_converged_is_one_and_the_results_are_there(folder):
+    code = run(
+        folder, "--quiet", "--no-plots", "--set", "solver.max_evaluations=2",
+        "--set", "solver.recovery=0", "--set", "parameters.D0.start=1000.0",
+    )  # fmt: skip
+    assert code == 1
+    parameters = json.loads((folder / "fit_results" / "fit" / "parameters.json").read_text())
+    assert parameters["status"] == "max_evaluations"
+    assert parameters["quality"]["flag"] == "poor"
+
+
+@pytest.mark.parametrize("kind", ["classical", "speckle", "dyadic"])
+def test_the_quoted_error_can_be_chosen(folder, kind):
+    assert run(folder, "--quiet", "--no-plots", "--set", f"solver.errors={kind}") == 0
+    found = json.loads((folder / "fit_results" / "fit" / "parameters.json").read_text())
+    d0 = found["parameters"]["D0"]
+    assert d0["error"] == d0[f"error_{kind}"]
+    assert found["quoted_error"] == kind
+
+
+@pytest.mark.parametrize("loss", ["soft_l1", "huber", "cauchy", "arctan"])
+def test_robust_losses(folder, loss):
+    code = run(folder, "--quiet", "--no-plots", "--set", f"solver.loss={loss}")
+    assert code == 0
+    assert "bends at" in (folder / "fit_results" / "fit" / "report.txt").read_text()
+
+
+def test_results_are_only_replaced_when_asked(folder, capsys):
+    before = earlier_results(folder)
+    assert run(folder) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert_untouched(folder, before)
+    assert run(folder, "--overwrite", "--quiet", "--no-plots") == 0
+    assert (folder / "fit_results" / "fit" / "parameters.json").exists()
+    assert sorted(os.listdir(folder)) == ["data.h5", "fit.toml", "fit_results"]
+
+
+def test_output_option_wins(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    arguments = ("--quiet", "--no-plots", "--set", "output.directory=one")
+    assert run(folder, *arguments, "--output", "two") == 0
+    assert (folder / "two" / "config.toml").exists()
+    assert not (folder / "one").exists()
+
+
+def test_check_fits_and_writes_nothing(folder, capsys):
+    before = snapshot(folder)
+    assert run(folder, "--check") == 0
+    printed = capsys.readouterr().out
+    for text in ("usable", "3 angles, 24 frames", "2 free parameters (D0, alpha)", "individual"):
+        assert text in printed
+    assert snapshot(folder) == before
+    assert run(folder, "--check", "--set", "data.frames=[1, 99]") == 2
+
+
+def test_template_is_printed(capsys):
+    assert program.main(["--template", "laminar_flow"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["model"]["mode"] == "laminar_flow"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--template", "nothing"], ["a.toml", "--what"]])
+def test_wrong_command_lines_end_with_two(arguments, capsys):
+    assert program.main(arguments) == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", BAD_FILES, ids=lambda make: make.__name__)
+def test_bad_files(tmp_path, capsys, make):
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    path, fragments = make(inputs)
+    before = earlier_results(tmp_path)
+    (tmp_path / "fit.toml").write_text(f"[data]\npath = '{path}'\n[model]\nmode = 'static'\n")
+    assert run(tmp_path, "--overwrite") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    for fragment in fragments:
+        assert fragment in printed.err
+    assert_untouched(tmp_path, before)
+
+
+def as_settings(keywords):
+    """Keyword arguments of `load` as keys of `[data]`."""
+    selection = keywords.pop("selection", Selection())
+    frames = [selection.start_frame, selection.end_frame]
+    keys = {**keywords, "frames": frames, "min_lag": selection.min_lag}
+    if selection.q is not None:
+        keys |= {"q": selection.q, "q_tolerance": selection.q_tolerance}
+    if selection.phi_ranges:
+        keys["phi_ranges"] = [list(pair) for pair in selection.phi_ranges]
+    return "".join(f"{key} = {value!r}\n" for key, value in keys.items())
+
+
+@pytest.mark.parametrize("make", BAD_CALLS, ids=lambda make: make.__name__)
+def test_good_files_asked_for_the_impossible(tmp_path, capsys, make):
+    path, keywords, fragments = make(tmp_path)
+    before = earlier_results(tmp_path)
+    text = f"[data]\npath = '{path}'\n{as_settings(dict(keywords))}[model]\nmode = 'static'\n"
+    (tmp_path / "fit.toml").write_text(text)
+    assert run(tmp_path, "--overwrite") == 2
+    printed = capsys.readouterr()
+    refused = BY_SCHEMA.get(make.__name__)
+    for fragment in (refused, "line") if refused else fragments:
+        assert fragment in printed.err
+    assert_untouched(tmp_path, before)
+
+
+@pytest.mark.parametrize(
+    ("option", "fragments"),
+    [
+        ("scaling.contrast_bounds=[0.9, 0.1]", ("contrast_bounds", "inside out")),
+        ("data.frames=[1, 3]", ("parameters", "pairs", "select more data")),
+        ("solver.los=huber", ("'solver.loss'",)),
+        ("solver.max_evaluations=many", ("max_evaluations", "'many'", "whole number")),
+        ("data.path=nowhere.h5", ("nowhere.h5", "no such file")),
+        ("parameters.D0.start=1e12", ("D0", "outside its bounds")),
+        ("output.directory=.", ("which no fit wrote",)),
+    ],
+)
+def test_bad_settings(folder, capsys, monkeypatch, option, fragments):
+    monkeypatch.chdir(folder)
+    before = earlier_results(folder)
+    arguments = ["--overwrite", "--set", option]
+    if option.startswith("data.frames"):
+        arguments += ["--set", "data.phi_ranges=[[-20, 0]]"]
+    assert run(folder, *arguments) == 2
+    message = capsys.readouterr().err
+    for fragment in fragments:
+        assert fragment in message
+    assert_untouched(folder, before)
+
+
+def test_missing_configuration(tmp_path, capsys):
+    assert program.main([str(tmp_path / "no.toml")]) == 2
+    assert "--template" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 3), (RuntimeError("surprise"), 4)]
+)
+def test_failing_while_writing_keeps_the_earlier_results(folder, capsys, monkeypatch, error, code):
+    before = earlier_results(folder)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(xpcs_eqx.report.plots, "write_plots", fail)
+    assert run(folder, "--overwrite") == code
+    assert_untouched(folder, before)
+    message = capsys.readouterr().err
+    if code == 4:
+        assert "internal error: RuntimeError: surprise (test_program.py, line" in message
+        assert "Traceback" not in message
+        assert run(folder, "--overwrite", "-v") == 4
+        assert "Traceback" in capsys.readouterr().err
+
+
+def test_interrupted_while_fitting(folder, monkeypatch):
+    before = earlier_results(folder)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(xpcs_eqx.fitting, "least_squares", interrupted)
+    assert run(folder, "--overwrite") == 3
+    assert_untouched(folder, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_process_with_three_and_write_nothing(tmp_path, number):
+    write_own(str(tmp_path / "data.h5"), two_time(n=400))
+    (tmp_path / "fit.toml").write_text(SETTINGS)
+    before = earlier_results(tmp_path)
+    command = [sys.executable, "-m", "xpcs_eqx.fit", str(tmp_path / "fit.toml"), "-v"]
+    with subprocess.Popen(
+        [*command, "--overwrite"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        for line in process.stderr:
+            if "evaluation 1:" in line:
+                process.send_signal(number)
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=120) == 3
+    assert "interrupted; nothing was written" in rest
+    assert_untouched(tmp_path, before)
+
+
+def test_the_program_runs_as_a_module(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "xpcs_eqx.fit", "fit.toml", "--no-plots"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "Quality: GOOD" in done.stdout

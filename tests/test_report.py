@@ -1,0 +1,377 @@
+"""Results on disk, text report and plots of a fit."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+from helpers_data import two_time
+
+from xpcs_eqx.data import Geometry, from_dict
+from xpcs_eqx.errors import ConfigError, FitError
+from xpcs_eqx.fitting import ProfileInterval, least_squares
+from xpcs_eqx.objective import two_time_objective
+from xpcs_eqx.parameters import parameter_map
+from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
+from xpcs_eqx.report import (
+    check_target,
+    covariance_arrays,
+    fitted_arrays,
+    fitted_maps,
+    has_maps,
+    new_results,
+    parameters_document,
+    provenance_document,
+    rate_curves,
+    scaling_errors,
+    text_report,
+    to_json,
+)
+from xpcs_eqx.report.maps import chosen_angles
+from xpcs_eqx.report.plots import autocorrelation, write_plots
+from xpcs_eqx.scaling import Averaged, Fixed
+
+PLOTS = (
+    "maps.png",
+    "c2_against_lag.png",
+    "residuals.png",
+    "scaling.png",
+    "convergence.png",
+    "rates.png",
+    "covariance.png",
+)
+N, DT = 24, 0.1
+
+
+def make_data():
+    data = two_time(n=N)
+    c2 = np.array(data.c2)
+    c2[0, 3, :] = c2[0, :, 3] = np.nan
+    return from_dict(
+        {
+            "phi_angles_list": data.geometry.phi,
+            "c2_exp": c2,
+            "t1": data.t,
+            "t2": data.t,
+            "wavevector_q_list": np.full(3, 0.0054),
+        }
+    )
+
+
+def fit_of(data, scaling=None):
+    # exp(−lag/4 frames) is J q² = 1/(4 dt)
+    model = Static(PowerLawRate(1.2 / (4 * DT * 0.0054**2), 0.0, 0.0))
+    parameters = parameter_map(
+        model, data.t, fixed=("D_offset",), bounds={"D0": (1.0, 1e7), "D_offset": (-1.0, 1.0)}
+    )
+    return least_squares(two_time_objective(parameters, data, scaling))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_data()
+
+
+@pytest.fixture(scope="module")
+def fit(data):
+    return fit_of(data)
+
+
+@pytest.fixture(scope="module")
+def maps(fit):
+    return fitted_maps(fit)
+
+
+def test_maps_are_data_minus_surface_where_pairs_count(data, fit, maps):
+    expected = correlation_map(fit.model, data.t, Geometry(0.0054, data.geometry.phi))
+    expected = fit.offset[:, None, None] + fit.contrast[:, None, None] * np.asarray(expected)
+    np.testing.assert_allclose(maps.fitted, expected, rtol=1e-12)
+    np.testing.assert_allclose(maps.fitted, fit.surface(), rtol=1e-12)
+    upper = np.triu_indices(N, 1)
+    assert np.count_nonzero(maps.used[:, *upper]) == data.n_pairs == fit.n_pairs
+    assert not maps.used[0, 3].any()
+    assert np.isnan(maps.residual[0, 3]).all()
+    assert np.isnan(np.diagonal(maps.residual, axis1=1, axis2=2)).all()
+    r = maps.residual[:, *upper]
+    # Weights of one: Σ r² is chi², each pair once.
+    np.testing.assert_allclose(np.nansum(r * r), float(fit.chi2), rtol=1e-9)
+    assert maps.root_weights is None
+
+
+def test_angles_to_show_are_spread_evenly():
+    assert chosen_angles(3) == [0, 1, 2]
+    chosen = chosen_angles(23)
+    assert (len(chosen), chosen[0], chosen[-1]) == (6, 0, 22)
+    assert np.ptp(np.diff(chosen)) <= 1
+
+
+def test_parameters_document_is_strict_json(fit):
+    profile = ProfileInterval("D0", 0.68, 1.0, math.inf, 2.0)
+    document = json.loads(
+        to_json(parameters_document(fit, (profile,))),
+        parse_constant=lambda name: pytest.fail(f"{name} is not JSON"),
+    )
+    assert document["converged"] is True
+    assert document["degrees_of_freedom"] == fit.n_pairs - 8
+    assert document["reduced_chi2"] is None  # no sigma was given
+    d0 = document["parameters"]["D0"]
+    assert d0["value"] == fit["D0"].value
+    assert d0["error"] == fit["D0"].error
+    assert d0["error_classical"] == fit["D0"].error_classical
+    assert d0["bounds"] == [1.0, 1e7]
+    assert d0["unit"] == "Å²/s^(1+alpha)"
+    assert d0["profile"] == {"level": 0.68, "low": 1.0, "high": None}
+    assert document["parameters"]["D_offset"]["role"] == "fixed"
+    assert document["parameters"]["D_offset"]["error"] is None
+    assert len(document["scaling"]["contrast_error"]) == 3
+    assert len(document["history"]["cost"]) == fit.evaluations
+
+
+def test_what_json_does_not_know_is_refused():
+    with pytest.raises(TypeError, match="complex"):
+        to_json({"z": 1j})
+
+
+def test_covariance_arrays_carry_names_and_all_three(fit, tmp_path):
+    np.savez(tmp_path / "c.npz", **covariance_arrays(fit))
+    with np.load(tmp_path / "c.npz", allow_pickle=False) as file:
+        names = file["names"].tolist()
+        assert names == list(fit.index.names)
+        assert str(file["quoted"]) == fit.uncertainty.chosen
+        i = names.index("D0")
+        assert np.sqrt(file["covariance"][i, i]) == pytest.approx(fit["D0"].error)
+        assert np.sqrt(file["classical"][i, i]) == pytest.approx(fit["D0"].error_classical)
+        assert np.diagonal(file["correlation"]) == pytest.approx(1)
+
+
+def test_fitted_arrays_hold_what_is_promised(maps):
+    arrays = fitted_arrays(maps)
+    assert {"c2", "fitted", "residual", "used", "t", "phi", "q", "gap"} == set(arrays)
+    used = arrays["used"]
+    np.testing.assert_allclose(
+        arrays["residual"][used], (arrays["c2"] - arrays["fitted"])[used], rtol=1e-12
+    )
+
+
+def test_scaling_errors_for_own_common_and_fixed_pairs(data, fit):
+    contrast, offset = scaling_errors(fit)
+    for a in range(3):
+        assert contrast[a] == pytest.approx(fit[f"contrast[{a}]"].error)
+        assert offset[a] == pytest.approx(fit[f"offset[{a}]"].error)
+    common = fit_of(data, Averaged(3))
+    contrast, offset = scaling_errors(common)
+    assert contrast == pytest.approx([common["contrast"].error] * 3)
+    assert offset == pytest.approx([common["offset"].error] * 3)
+    fixed = fit_of(data, Fixed(np.full(3, 0.3), np.ones(3)))
+    assert scaling_errors(fixed)[0].tolist() == [0, 0, 0]
+
+
+def test_rate_curves_are_those_of_the_fit(fit):
+    (curve,) = rate_curves(fit)
+    value, error = fit.rate("transport")
+    assert curve.label == "J(t) [Å²/s]"
+    np.testing.assert_allclose(curve.value, value, rtol=1e-12)
+    np.testing.assert_allclose(curve.error, error, rtol=1e-9)
+
+
+def test_text_report_names_what_matters(data, fit):
+    report = text_report(
+        fit,
+        provenance=data.provenance,
+        scaling="individual: auto",
+        decisions=("something was decided",),
+        profiles=(ProfileInterval("D0", 0.68, 1.0, 3.0, 2.0),),
+        timings={"loading": 1.0},
+    )
+    for text in (
+        f"Quality: {fit.quality.flag.upper()}",
+        "Static",
+        "individual: auto",
+        "something was decided",
+        fit.message,
+        f"{fit.n_pairs}, each unordered pair once",
+        f"{data.masked_pairs} masked",
+        f"{fit.degrees_of_freedom} degrees of freedom",
+        "classical",
+        "speckle",
+        "dyadic",
+        "fixed",
+        "68.00% by profile likelihood",
+        "loading 1.00 s",
+    ):
+        assert text in report
+    # Long texts are broken across lines.
+    assert fit.uncertainty.reason[:30] in " ".join(report.split())
+    assert max(map(len, report.splitlines())) <= 120
+    assert "nan" not in report.lower().split()
+
+
+def test_text_report_lists_strong_correlations_bounds_and_recovery(data):
+    model = Static(PowerLawRate(2e4, 0.0, 0.0))
+    parameters = parameter_map(
+        model, data.t, bounds={"D0": (1.0, 3e4)}, fixed=("alpha", "D_offset")
+    )
+    fit = least_squares(two_time_objective(parameters, data))
+    report = text_report(fit)
+    assert fit["D0"].at_bound
+    assert "on its bound" in report
+    assert "widen the bound" in " ".join(report.split())
+    assert ("Recovery" in report) == bool(fit.recovery)
+
+
+def test_every_plot_is_written(fit, maps, tmp_path):
+    assert write_plots(str(tmp_path), fit, maps) == PLOTS
+    for name in PLOTS:
+        content = (tmp_path / name).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 5000
+
+
+def test_plots_of_a_map_larger_than_the_panel_and_of_few_frames(tmp_path):
+    for n in (4, 300):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        data = two_time(n=n, phi=(0.0,))
+        parameters = parameter_map(
+            Static(PowerLawRate(8e4, 0.0, 0.0)), data.t, fixed=("alpha", "D_offset")
+        )
+        fit = least_squares(two_time_objective(parameters, data))
+        assert len(write_plots(str(folder), fit, fitted_maps(fit))) == len(PLOTS)
+
+
+def test_plots_touch_nothing_global(fit, maps, tmp_path):
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    write_plots(str(tmp_path), fit, maps)
+    assert dict(mpl.rcParams) == before
+
+
+def test_autocorrelation_sees_shared_frames():
+    random = np.random.default_rng(0)
+    n = 80
+    frame = random.normal(size=n)
+    shared = np.broadcast_to(frame[:, None], (n, n)) + 1e-9
+    white = random.normal(size=(n, n))
+    sharing, along = autocorrelation(shared[None])
+    assert sharing[0] == pytest.approx(1)
+    assert sharing[5] > 0.8
+    assert abs(along[5]) < 0.3
+    sharing, along = autocorrelation(white[None])
+    assert np.abs(sharing[1:]).max() < 0.1
+    assert np.abs(along[1:]).max() < 0.1
+
+
+def test_pooled_points_have_no_maps(data):
+    n = 12
+    first, second = np.triu_indices(n, 1)
+    lag = 0.1 * (second - first)
+    pooled = from_dict(
+        {
+            "data": 1 + 0.3 * np.exp(-lag / 0.4) + 1e-3 * np.sin(7.0 * np.arange(lag.size)),
+            "t1": 0.1 * first,
+            "t2": 0.1 * second,
+            "phi": np.zeros(lag.size),
+            "q": 0.0054,
+        }
+    )
+    parameters = parameter_map(
+        Static(PowerLawRate(8e4, 0.0, 0.0)), pooled.t, fixed=("alpha", "D_offset")
+    )
+    fit = least_squares(two_time_objective(parameters, pooled))
+    assert not has_maps(fit)
+    with pytest.raises(FitError, match="pooled points"):
+        fitted_maps(fit)
+    assert "dyadic: pooled points" in " ".join(text_report(fit).split())
+    json.loads(to_json(parameters_document(fit)))
+
+
+def test_provenance_document(data):
+    document = provenance_document(data.provenance, {"data": {"path": "x"}}, 1.5, note="more")
+    assert document["wall_time_s"] == 1.5
+    assert document["configuration"] == {"data": {"path": "x"}}
+    assert document["versions"]["jax"]
+    assert document["note"] == "more"
+    json.loads(to_json(document))
+
+
+def fill(folder, text="1"):
+    os.mkdir(os.path.join(folder, "fit"))
+    for name in ("provenance.json", "fit/report.txt"):
+        with open(os.path.join(folder, name), "w") as stream:
+            stream.write(text)
+
+
+def test_results_appear_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "deep" / "results"
+    with new_results(str(target), False) as folder:
+        assert not target.exists()
+        fill(folder)
+    assert sorted(os.listdir(target)) == ["fit", "provenance.json"]
+    assert os.listdir(target.parent) == ["results"]
+    with pytest.raises(ConfigError, match="--overwrite"), new_results(str(target), False):
+        pytest.fail("must be refused before any work")
+    with new_results(str(target), True) as folder:
+        fill(folder, "2")
+    assert (target / "provenance.json").read_text() == "2"
+    assert os.listdir(target.parent) == ["results"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_keeps_the_earlier_results(tmp_path, error):
+    target = tmp_path / "results"
+    with new_results(str(target), False) as folder:
+        fill(folder)
+
+    def fail():
+        with new_results(str(target), True) as folder:
+            fill(folder, "2")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert (target / "provenance.json").read_text() == "1"
+    assert os.listdir(tmp_path) == ["results"]
+
+
+def test_a_failure_between_the_two_renames_restores_the_earlier_results(tmp_path, monkeypatch):
+    target = tmp_path / "results"
+    with new_results(str(target), False) as folder:
+        fill(folder)
+    rename, calls = os.rename, []
+
+    def second_fails(source, destination):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError("the disk is full")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+
+    def replace():
+        with new_results(str(target), True) as folder:
+            fill(folder, "2")
+
+    with pytest.raises(OSError, match="disk is full"):
+        replace()
+    assert (target / "provenance.json").read_text() == "1"
+    assert os.listdir(tmp_path) == ["results"]
+
+
+def test_folders_that_are_no_results_are_never_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"thesis\.tex, which no fit wrote"):
+        check_target(str(tmp_path), True)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ConfigError, match="a file is in the place"):
+        check_target(str(file), True)
+    with pytest.raises(ConfigError, match="not a writable folder"):
+        check_target(str(file / "results"), True)
+    results = tmp_path / "results"
+    results.mkdir()
+    check_target(str(results), False)
+    fill(str(results))
+    with pytest.raises(ConfigError, match=r"would replace .*report\.txt"):
+        check_target(str(results), True, (str(results / "fit" / "report.txt"),))
