@@ -320,6 +320,18 @@ def test_signals_end_the_process_with_three_and_write_nothing(tmp_path, number):
     assert_untouched(tmp_path, before)
 
 
+def test_output_on_a_terminal_without_unicode_and_into_a_closed_pipe(folder):
+    command = [sys.executable, "-m", "xpcs_eqx.fit", str(folder / "fit.toml"), "--check"]
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert "1/?" in done.stdout
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=300) == 0
+
+
 def test_the_program_runs_as_a_module(folder):
     done = subprocess.run(
         [sys.executable, "-m", "xpcs_eqx.fit", "fit.toml", "--no-plots"],

@@ -20,7 +20,6 @@ from .errors import FitError, XPCSError
 
 if TYPE_CHECKING:
     from .config.build import Problem
-    from .data import TwoTimeData
     from .fitting import Fit, ProfileInterval
     from .optimize import TrustRegionState
 
@@ -131,7 +130,8 @@ def _profiles(fit: "Fit", problem: "Problem") -> tuple[list["ProfileInterval"], 
     intervals, failures = [], []
     for name in problem.settings.solver.profile:
         try:
-            intervals.append(profile_interval(fit, name, problem.settings.solver.profile_level))
+            level, kind = problem.settings.solver.profile_level, fit.uncertainty.chosen
+            intervals.append(profile_interval(fit, name, level, kind=kind))
         except FitError as error:
             failures.append(f"no profile interval of {name}: {error}")
             log.warning(failures[-1])
@@ -154,52 +154,14 @@ def _check_report(configuration: Configuration, problem: "Problem") -> str:
     )
 
 
-def _write(
-    folder: str,
-    fit: "Fit",
-    data: "TwoTimeData",
-    settings: dict[str, Any],
-    report: str,
-    profiles: Sequence["ProfileInterval"],
-    started: float,
-) -> dict[str, float]:
-    """Write every result into `folder`; returns the seconds it took by kind."""
-    import numpy as np
-    import tomli_w
-
-    from . import report as reports
-
-    clock = time.perf_counter()
-    os.mkdir(os.path.join(folder, "fit"))
-
-    def text(name: str, content: str) -> None:
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
-            stream.write(content)
-
-    def arrays(name: str, content: dict[str, Any]) -> None:
-        np.savez(os.path.join(folder, name), **content)
-
-    text("config.toml", tomli_w.dumps(settings))
-    text("fit/parameters.json", reports.to_json(reports.parameters_document(fit, profiles)))
-    arrays("fit/covariance.npz", reports.covariance_arrays(fit))
-    output = settings["output"]
-    maps = reports.fitted_maps(fit) if output["plots"] or output["fitted_data"] else None
-    if maps is not None and output["fitted_data"]:
-        arrays("fit/fitted_data.npz", reports.fitted_arrays(maps))
-    spent = {"results": time.perf_counter() - clock}
-    clock = time.perf_counter()
-    if output["plots"]:
-        from .report.plots import write_plots
-
-        os.mkdir(os.path.join(folder, "plots"))
-        write_plots(os.path.join(folder, "plots"), fit, maps)
-        spent["plots"] = time.perf_counter() - clock
-    wall = time.perf_counter() - started
-    times = ", ".join(f"{k} {v:.2f} s" for k, v in {**spent, "all": wall}.items())
-    text("fit/report.txt", f"{report}  {times}\n")
-    document = reports.provenance_document(data.provenance, settings, wall)
-    text("provenance.json", reports.to_json(document))
-    return spent
+def _say(text: str) -> None:
+    """Print on stdout, whatever its encoding; a reader that went away is no error."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        # As the documentation of `signal` says: nothing is left to fail when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: argparse.Namespace, started: float) -> int:
@@ -215,14 +177,14 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     from .config.build import build, quote_errors
     from .config.resolved import resolved_settings
     from .fitting import least_squares
-    from .report import check_target, new_results, text_report
+    from .report import check_target, new_results, text_report, write_results
 
     if not arguments.check:
         check_target(target, arguments.overwrite, (configuration.data_path,))
     problem = build(configuration)
     if arguments.check:
         if not arguments.quiet:
-            print(_check_report(configuration, problem))
+            _say(_check_report(configuration, problem))
         return OK
     loaded = time.perf_counter()
     with _progress(arguments) as callback:
@@ -244,11 +206,20 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
         timings={"loading": loaded - started},
     )
     with new_results(target, arguments.overwrite) as folder:
-        settings = resolved_settings(configuration, problem, target)
-        _write(folder, fit, problem.data, settings, report, profiles, started)
+        output = configuration.settings.output
+        write_results(
+            folder,
+            fit,
+            report=report,
+            provenance=problem.data.provenance,
+            configuration=resolved_settings(configuration, problem, target),
+            profiles=profiles,
+            plots=output.plots,
+            fitted_data=output.fitted_data,
+            started=started,
+        )
     if not arguments.quiet:
-        print(report)
-        print(f"Results: {target}")
+        _say(f"{report}\nResults: {target}")
     return OK if fit.success and fit.quality.flag != "poor" else DOUBTFUL
 
 
@@ -268,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _logging(arguments), _terminable():
         try:
             if arguments.template is not None:
-                print(template(arguments.template), end="")
+                _say(template(arguments.template))
                 return OK
             return _run(arguments, started)
         except KeyboardInterrupt:

@@ -15,3 +15,4 @@ from .results import scaling_errors as scaling_errors
 from .results import strong_correlations as strong_correlations
 from .results import to_json as to_json
 from .text import text_report as text_report
+from .write import write_results as write_results
