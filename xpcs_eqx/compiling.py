@@ -32,7 +32,8 @@ def quick_options() -> dict[str, Any]:
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Any:
-    return eqx.filter_jit(function, compiler_options=quick_options())
+    # Keywords for `jax.jit` are passed on, which the type stub does not say.
+    return eqx.filter_jit(function, compiler_options=quick_options())  # pyright: ignore
 
 
 class quick_jit:

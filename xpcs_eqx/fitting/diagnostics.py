@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Key
+from jaxtyping import Array, Float, Key
 
 from ..compiling import quick_jit
 from .fit import Fit
@@ -62,7 +62,7 @@ def _gradient(objective, y, memo):
 
 
 def diagnose(
-    fit: Fit, x: Float[np.ndarray, "variable"] | None = None, *, key: Key | None = None
+    fit: Fit, x: Float[np.ndarray, "variable"] | None = None, *, key: Key[Array, ""] | None = None
 ) -> Diagnostics:
     """Diagnostics of a fit; gradients are looked at in `x` (physical), by default the start.
 

@@ -66,12 +66,12 @@ class Fit(eqx.Module):
 
     objective: ProjectedObjective | JointObjective
     model: AbstractCorrelation
-    contrast: Float[Array, "angle"]
-    offset: Float[Array, "angle"]
-    values: Float[Array, "entry"]
+    contrast: Float[np.ndarray, "angle"]
+    offset: Float[np.ndarray, "angle"]
+    values: Float[np.ndarray, "entry"]
     uncertainty: Uncertainty
     cost: Float[Array, ""]
-    chi2: Float[Array, ""]
+    chi2: Float[np.ndarray, ""]
     history: History
     joint_hessian: Float[np.ndarray, "entry entry"]
     index: IndexMap

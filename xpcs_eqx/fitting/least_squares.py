@@ -126,7 +126,8 @@ def least_squares(
     if cause is not None and cause != "at bounds" and tried >= recovery.attempts > 0:
         best = eqx.tree_at(lambda s: s.status, best, jnp.asarray(int(Status.failed)))
     solved = time.perf_counter()
-    history = History(*(np.concatenate(parts) for parts in zip(*histories, strict=True)))
+    joined: list[Any] = [np.concatenate(parts) for parts in zip(*histories, strict=True)]
+    history = History(*joined)
     return _result(
         objective,
         best,

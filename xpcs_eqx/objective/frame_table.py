@@ -101,8 +101,8 @@ def frame_table(
             mask = tuple(tuple(bool(u) for u in used[row + k]) for k in range(count))
         parts.append(Part(jnp.stack(values[kind]), derivatives, mask))
         row += count
-    kernel = parameters.model
-    return FrameTable(*parts, kernel, structures[-1])
+    increments, endpoints, fixed = parts
+    return FrameTable(increments, endpoints, fixed, parameters.model, structures[-1])
 
 
 def call_kernel(table: FrameTable, increments, first, second, scalars) -> Array:

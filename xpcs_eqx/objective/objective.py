@@ -124,7 +124,7 @@ def _first_memo(term: TwoTimeTerm) -> Memo:
 class ProjectedObjective(AbstractObjective):
     """Least squares in the physical parameters; the scaling is re-solved exactly at every point."""
 
-    variables: ParameterMap
+    variables: ParameterMap  # pyright: ignore[reportIncompatibleVariableOverride]
     term: TwoTimeTerm
     penalties: tuple[AbstractPenalty, ...]
 
@@ -164,9 +164,9 @@ class JointVariables(AbstractVariables):
     """Free physical parameters followed by the scaling coefficients."""
 
     parameters: ParameterMap
-    lower: Float[Array, "variable"]
-    upper: Float[Array, "variable"]
-    coordinate_scale: Float[Array, "variable"]
+    lower: Float[Array | np.ndarray, "variable"]
+    upper: Float[Array | np.ndarray, "variable"]
+    coordinate_scale: Float[Array | np.ndarray, "variable"]
 
     def to_physical(self, y):
         p = self.parameters.n_free
@@ -180,7 +180,7 @@ class JointVariables(AbstractVariables):
 class JointObjective(AbstractObjective):
     """Any loss in physical parameters and scaling coefficients together."""
 
-    variables: JointVariables
+    variables: JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
     term: TwoTimeTerm
     penalties: tuple[AbstractPenalty, ...]
     loss: AbstractLoss
@@ -303,10 +303,10 @@ def joint_objective(
     term = _term(parameters, data, scaling, reference, tile, angle_weights, driver)
     lower, upper = term.scaling.bounds
     variables = JointVariables(
-        parameters,
-        np.concatenate([parameters.lower, lower]),
-        np.concatenate([parameters.upper, upper]),
-        np.concatenate([parameters.coordinate_scale, np.full(lower.shape, 0.1)]),
+        parameters=parameters,
+        lower=np.concatenate([parameters.lower, lower]),
+        upper=np.concatenate([parameters.upper, upper]),
+        coordinate_scale=np.concatenate([parameters.coordinate_scale, np.full(lower.shape, 0.1)]),
     )
     return JointObjective(variables, term, penalties, Linear() if loss is None else loss)
 

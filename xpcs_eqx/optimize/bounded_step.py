@@ -29,7 +29,7 @@ class StepProblem(eqx.Module):
     held: Bool[Array, "p"]
 
     @property
-    def function_info(self) -> optx.FunctionInfo.EvalGradHessian:
+    def function_info(self) -> Any:
         """The same in the words of Optimistix."""
         return _function_info(self.cost, self.gradient, self.hessian)
 

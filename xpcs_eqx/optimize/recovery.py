@@ -32,7 +32,10 @@ class Recovery(eqx.Module):
     seed: int = eqx.field(static=True, default=0)
 
     def diagnose(
-        self, variables: AbstractVariables, start: Float[Array, "p"], state: TrustRegionState
+        self,
+        variables: AbstractVariables,
+        start: Float[Array | np.ndarray, "p"],
+        state: TrustRegionState,
     ) -> str | None:
         """The cause of a failure in one word, or None when there is none."""
         status = Status(int(state.status))
@@ -53,7 +56,7 @@ class Recovery(eqx.Module):
         cause: str,
         attempt: int,
         variables: AbstractVariables,
-        start: Float[Array, "p"],
+        start: Float[Array | np.ndarray, "p"],
         state: TrustRegionState,
         solver: TrustRegion,
     ) -> Attempt:

@@ -186,7 +186,9 @@ class TrustRegion(eqx.Module):
         y = chosen(state.trial, state.y)
         kept = chosen(equations, state.equations)
         largest = jnp.maximum(state.largest, jnp.where(finite, jnp.diagonal(kept.hessian), 0.0))
-        scale = self.metric.scale(variables.coordinate_scale, largest) / jnp.sqrt(self.damping)
+        scale = self.metric.scale(jnp.asarray(variables.coordinate_scale), largest) / jnp.sqrt(
+            self.damping
+        )
         problem = step_problem(variables, y, scale, kept)
         measure = _gradient_measure(problem)
         size = jnp.max(

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
 Scalars: TypeAlias = tuple[Float[Array, ""], ...]
 
@@ -38,33 +38,33 @@ class AbstractBijection(eqx.Module):
 class Identity(AbstractBijection):
     """Coordinates are the physical parameters."""
 
-    def forward(self, y):
+    def forward(self, y: Scalars) -> Scalars:
         return y
 
-    def inverse(self, x):
+    def inverse(self, x: Scalars) -> Scalars:
         return x
 
 
 class Affine(AbstractBijection):
     """One parameter by its distance from `centre` in units of `unit`: a centred exponent, say."""
 
-    centre: Float[Array, ""]
-    unit: Float[Array, ""]
+    centre: ScalarLike
+    unit: ScalarLike
 
-    def forward(self, y):
-        return (self.centre + self.unit * y[0],)
+    def forward(self, y: Scalars) -> Scalars:
+        return (jnp.asarray(self.centre + self.unit * y[0]),)
 
-    def inverse(self, x):
+    def inverse(self, x: Scalars) -> Scalars:
         return ((x[0] - self.centre) / self.unit,)
 
 
 class Log(AbstractBijection):
     """One positive parameter by its logarithm."""
 
-    def forward(self, y):
+    def forward(self, y: Scalars) -> Scalars:
         return (jnp.exp(y[0]),)
 
-    def inverse(self, x):
+    def inverse(self, x: Scalars) -> Scalars:
         return (jnp.log(x[0]),)
 
 
@@ -74,25 +74,25 @@ class ReferenceAmplitude(AbstractBijection):
     `t_ref` in s; ln(a t_ref^b) is ln D_ref or ln γ_ref.
     """
 
-    t_ref: Float[Array, ""]
+    t_ref: ScalarLike
 
-    def forward(self, y):
+    def forward(self, y: Scalars) -> Scalars:
         return jnp.exp(y[0] - y[1] * jnp.log(self.t_ref)), y[1]
 
-    def inverse(self, x):
+    def inverse(self, x: Scalars) -> Scalars:
         return jnp.log(x[0]) + x[1] * jnp.log(self.t_ref), x[1]
 
 
 class ReferenceTime(AbstractBijection):
     """(a, b, c) by ln(a t_ref^b), b and the ratio c/(a t_ref^b)."""
 
-    t_ref: Float[Array, ""]
+    t_ref: ScalarLike
 
-    def forward(self, y):
+    def forward(self, y: Scalars) -> Scalars:
         amplitude = jnp.exp(y[0])
         return amplitude * jnp.exp(-y[1] * jnp.log(self.t_ref)), y[1], y[2] * amplitude
 
-    def inverse(self, x):
+    def inverse(self, x: Scalars) -> Scalars:
         amplitude = x[0] * jnp.exp(x[1] * jnp.log(self.t_ref))
         return jnp.log(amplitude), x[1], x[2] / amplitude
 
@@ -104,15 +104,15 @@ class Slope(AbstractBijection):
     and s well; w is the weak direction alone. Needs a positive rate at t_ref and a > 0.
     """
 
-    t_ref: Float[Array, ""]
+    t_ref: ScalarLike
 
-    def forward(self, y):
+    def forward(self, y: Scalars) -> Scalars:
         log_rho, s, w = y
         rho = jnp.exp(log_rho)
         b = s / (1 - w)
         return rho * (1 - w) * jnp.exp(-b * jnp.log(self.t_ref)), b, w * rho
 
-    def inverse(self, x):
+    def inverse(self, x: Scalars) -> Scalars:
         a, b, c = x
         power = a * jnp.exp(b * jnp.log(self.t_ref))
         rho = power + c
@@ -125,15 +125,15 @@ class SignedSlope(AbstractBijection):
     ρ is the whole rate at t_ref [s]. Regular where ρ passes zero; needs a ≠ 0.
     """
 
-    t_ref: Float[Array, ""]
+    t_ref: ScalarLike
 
-    def forward(self, y):
+    def forward(self, y: Scalars) -> Scalars:
         rho, m, c = y
         power = rho - c
         b = m / power
         return power * jnp.exp(-b * jnp.log(self.t_ref)), b, c
 
-    def inverse(self, x):
+    def inverse(self, x: Scalars) -> Scalars:
         a, b, c = x
         power = a * jnp.exp(b * jnp.log(self.t_ref))
         return power + c, b * power, c

@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -136,9 +137,9 @@ class ParameterMap(AbstractVariables):
     """
 
     model: AbstractCorrelation
-    lower: Float[Array, "free"]
-    upper: Float[Array, "free"]
-    coordinate_scale: Float[Array, "free"]
+    lower: Float[Array | np.ndarray, "free"]
+    upper: Float[Array | np.ndarray, "free"]
+    coordinate_scale: Float[Array | np.ndarray, "free"]
     groups: tuple[Group, ...]
     names: tuple[str, ...] = eqx.field(static=True)
     units: tuple[str, ...] = eqx.field(static=True)
@@ -206,7 +207,7 @@ def _power_law_groups(model, free, t_ref):
             names = [by_path[(*path, f)] for f in ("amplitude", "exponent", "offset")]
             inside = [free.index(n) if n in free else None for n in names]
             amplitude, exponent, offset = inside
-            a, b, c = (float(v) for v in (node.amplitude, node.exponent, node.offset))
+            a, b, c = (float(np.asarray(v)) for v in (node.amplitude, node.exponent, node.offset))
             positive = a > 0
             # The slope coordinates are singular where the whole rate vanishes at t_ref.
             whole = a * t_ref**b + c

@@ -4,6 +4,7 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
@@ -14,9 +15,9 @@ class AbstractVariables(eqx.Module):
     `lower`, `upper` bound x; `coordinate_scale` is a natural step of each coordinate.
     """
 
-    lower: AbstractVar[Float[Array, "variable"]]
-    upper: AbstractVar[Float[Array, "variable"]]
-    coordinate_scale: AbstractVar[Float[Array, "variable"]]
+    lower: AbstractVar[Float[Array | np.ndarray, "variable"]]
+    upper: AbstractVar[Float[Array | np.ndarray, "variable"]]
+    coordinate_scale: AbstractVar[Float[Array | np.ndarray, "variable"]]
 
     @abstractmethod
     def to_physical(self, y: Float[Array, "variable"]) -> Float[Array, "variable"]:
@@ -30,9 +31,9 @@ class AbstractVariables(eqx.Module):
 class PlainVariables(AbstractVariables):
     """Variables that are their own coordinates."""
 
-    lower: Float[Array, "variable"]
-    upper: Float[Array, "variable"]
-    coordinate_scale: Float[Array, "variable"]
+    lower: Float[Array | np.ndarray, "variable"]
+    upper: Float[Array | np.ndarray, "variable"]
+    coordinate_scale: Float[Array | np.ndarray, "variable"]
 
     def to_physical(self, y):
         return y
@@ -41,14 +42,16 @@ class PlainVariables(AbstractVariables):
         return x
 
 
-def unbounded(start: Float[Array, "variable"]) -> PlainVariables:
+def unbounded(start: Float[Array | np.ndarray, "variable"]) -> PlainVariables:
     """Plain variables without bounds, with natural steps from the start values."""
     start = jnp.asarray(start)
     infinity = jnp.full_like(start, jnp.inf)
     return PlainVariables(-infinity, infinity, jnp.where(start == 0, 1.0, jnp.abs(start)))
 
 
-def snap(variables: AbstractVariables, x: Float[Array, "variable"]) -> Float[Array, "variable"]:
+def snap(
+    variables: AbstractVariables, x: Float[Array | np.ndarray, "variable"]
+) -> Float[Array | np.ndarray, "variable"]:
     """x clipped to the box, with values that rounding left beside a bound put on it."""
     low, high = jnp.asarray(variables.lower), jnp.asarray(variables.upper)
     slack = 1e-12 * jnp.where(jnp.isfinite(high - low), high - low, 1.0)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import ScalarLike
 
 from .correlation import AbstractCorrelation, Features
 from .parameter import ParameterInfo, parameter
@@ -73,7 +73,7 @@ class LaminarFlow(AbstractCorrelation):
 
     transport: AbstractRate = eqx.field(default_factory=_default_transport)
     shear: AbstractRate = eqx.field(default_factory=_default_shear)
-    phi0: Float[Array, ""] = parameter(unit="deg", start=0.0, bounds=(-30.0, 30.0), scale=10.0)
+    phi0: ScalarLike = parameter(unit="deg", start=0.0, bounds=(-30.0, 30.0), scale=10.0)
     shear_kernel: AbstractShearKernel = GapAveraged()
 
     names: ClassVar[dict[str, str]] = {

@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
 from .parameter import parameter
 
@@ -40,6 +40,13 @@ def _expm1_ratio(z):
     return jnp.where(small, series, jnp.expm1(outer) / outer)
 
 
+def _log_ratio(t, reference):
+    """ln(t/reference), to rounding also for frames close together at a great age."""
+    relative = (t - reference) / reference
+    near = jnp.abs(relative) < 0.5
+    return jnp.where(near, jnp.log1p(jnp.where(near, relative, 0.0)), jnp.log(t / reference))
+
+
 class PowerLawRate(AbstractRate):
     """amplitude · t^exponent + offset, integrated in closed form.
 
@@ -48,25 +55,26 @@ class PowerLawRate(AbstractRate):
     a frame spacing the rate is held at its value there.
     """
 
-    amplitude: Float[Array, ""] = parameter(start=1.0)
-    exponent: Float[Array, ""] = parameter(start=0.0, bounds=(-2.0, 2.0))
-    offset: Float[Array, ""] = parameter(start=0.0)
+    amplitude: ScalarLike = parameter(start=1.0)
+    exponent: ScalarLike = parameter(start=0.0, bounds=(-2.0, 2.0))
+    offset: ScalarLike = parameter(start=0.0)
 
-    def __call__(self, t):
-        return self.amplitude * jnp.exp(self.exponent * jnp.log(t)) + self.offset
+    def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
+        return jnp.asarray(self.amplitude * jnp.exp(self.exponent * jnp.log(t)) + self.offset)
 
-    def integral(self, t):
+    def integral(self, t: Float[Array, "frame"]) -> Float[Array, "frame"]:
         floor = time_floor(t)
         reference = jnp.maximum(t[t.shape[0] // 2], floor)
         held = jnp.minimum(t - floor, 0.0)
-        u = jnp.log(jnp.maximum(t, floor) / reference)
+        u = _log_ratio(jnp.maximum(t, floor), reference)
         power = (
             jnp.exp((self.exponent + 1) * jnp.log(reference))
             * u
             * _expm1_ratio((self.exponent + 1) * u)
         )
         rate_at_floor = jnp.exp(self.exponent * jnp.log(floor))
-        return self.amplitude * (power + rate_at_floor * held) + self.offset * (t - reference)
+        whole = self.amplitude * (power + rate_at_floor * held) + self.offset * (t - reference)
+        return jnp.asarray(whole)
 
 
 class Trapezoid(AbstractRate):
@@ -77,10 +85,10 @@ class Trapezoid(AbstractRate):
 
     rate: AbstractRate
 
-    def __call__(self, t):
+    def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
         return self.rate(t)
 
-    def integral(self, t):
+    def integral(self, t: Float[Array, "frame"]) -> Float[Array, "frame"]:
         values = self.rate(jnp.maximum(t, time_floor(t)))
         steps = 0.5 * (values[1:] + values[:-1]) * jnp.diff(t)
         return jnp.concatenate([jnp.zeros_like(t, shape=(1,)), jnp.cumsum(steps)])

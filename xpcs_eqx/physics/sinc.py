@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# π/2 = _HALF_PI + _HALF_PI_REST with 33 leading bits in the first term, so that k·_HALF_PI is exact.
+# π/2 in two terms, the first with 33 leading bits, so that its product with k is exact.
 _HALF_PI = 1.57079632673412561417
 _HALF_PI_REST = 6.07710050650619224932e-11
 # The same split for single precision: 11 leading bits, then the rest in two terms.

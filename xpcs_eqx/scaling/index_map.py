@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import ModelError
@@ -70,11 +71,15 @@ class IndexMap(eqx.Module):
             i = int(jnp.argmin(finite))
             raise ModelError(f"entry {i} ({self.names[i]}) of the flat vector is {vector[i]}")
 
-    def physical_block(self, matrix: Float[Array, "entry entry"]) -> Float[Array, "free free"]:
+    def physical_block(
+        self, matrix: Float[Array | np.ndarray, "entry entry"]
+    ) -> Float[Array | np.ndarray, "free free"]:
         """The part of a covariance that belongs to the physical parameters."""
         return matrix[self.physical, self.physical]
 
-    def scaling_block(self, matrix: Float[Array, "entry entry"]) -> Float[Array, "k k"]:
+    def scaling_block(
+        self, matrix: Float[Array | np.ndarray, "entry entry"]
+    ) -> Float[Array | np.ndarray, "k k"]:
         """The part of a covariance that belongs to the scaling coefficients."""
         return matrix[self.scaling, self.scaling]
 

@@ -150,7 +150,7 @@ def _describe(weak, names) -> tuple[str, ...]:
 
 
 def shot_noise_of_diagonal(
-    term: TwoTimeTerm, per_angle: Float[Array, "angle 2"]
+    term: TwoTimeTerm, per_angle: Float[np.ndarray, "angle 2"]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """1/(mean count) by angle from the raw diagonal; NaN where that was overwritten, with why."""
     n_angles = per_angle.shape[0]
