@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from xpcs_eqx.physics import sinc, sincos
 
 NEAR = [0.0, 1e-300, 1e-30, 1e-12, 1e-8, 1e-5, 1e-3, 0.02, 0.1, 0.3]
@@ -75,9 +76,10 @@ def test_sine_and_cosine(dtype, largest, tolerance):
 def test_derivative_of_sine_is_cosine():
     x = jnp.linspace(-30, 30, 101)
     sine, cosine = sincos(x)
-    slopes = jax.vmap(jax.grad(lambda v: sincos(v)[0]))(x), jax.vmap(
-        jax.grad(lambda v: sincos(v)[1])
-    )(x)
+    slopes = (
+        jax.vmap(jax.grad(lambda v: sincos(v)[0]))(x),
+        jax.vmap(jax.grad(lambda v: sincos(v)[1]))(x),
+    )
     np.testing.assert_array_equal(slopes[0], cosine)
     np.testing.assert_array_equal(slopes[1], -sine)
 
