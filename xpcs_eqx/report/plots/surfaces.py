@@ -34,13 +34,18 @@ def limits(values: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
+def _shown(maps: FittedMaps, angles: list[int]) -> str:
+    """How many angles a figure shows when it does not show all."""
+    return f"{len(angles)} of {len(maps.phi)} angles, " if len(angles) < len(maps.phi) else ""
+
+
 def map_figure(maps: FittedMaps) -> Figure:
     """Experiment, fit and residual for at most six angles, one row an angle.
 
     Experiment and fit share one colour scale over all angles, residuals another one around zero.
     """
     angles = chosen_angles(len(maps.phi))
-    shown = f"{len(angles)} of {len(maps.phi)} angles, " if len(angles) < len(maps.phi) else ""
+    shown = _shown(maps, angles)
     rows = len(angles)
     height = 0.85 + 2.35 * rows
     fig = figure(8.0, height, f"c2(t1, t2): {shown}q = {maps.q:.4g} 1/Å")
@@ -107,7 +112,11 @@ def lag_figure(maps: FittedMaps) -> Figure:
     columns = min(3, len(angles))
     rows = -(-len(angles) // columns)
     height = 0.7 + 2.3 * rows
-    fig = figure(1.2 + 2.6 * columns, height, "c2 against lag: points measured, lines fitted")
+    fig = figure(
+        1.2 + 2.6 * columns,
+        height,
+        f"c2 against lag: {_shown(maps, angles)}points measured, lines fitted",
+    )
     axes = grid(
         fig,
         rows,
@@ -117,7 +126,7 @@ def lag_figure(maps: FittedMaps) -> Figure:
         bottom=0.45 / height,
         top=1 - 0.6 / height,
         wspace=0.25,
-        hspace=0.35,
+        hspace=0.45,
     )
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(angles) :]:
