@@ -30,7 +30,7 @@ from ..optimize import (
     dogleg,
     gauss_newton,
 )
-from ..parameters import ParameterMap, parameter_map, with_parameters
+from ..parameters import ParameterMap, ReferenceTime, Slope, parameter_map, with_parameters
 from ..parameters.parameter_map import parameter_leaves
 from ..physics import (
     AbstractCorrelation,
@@ -53,6 +53,7 @@ DESCENTS = {
     "dogleg": dogleg,
     "gauss_newton": gauss_newton,
 }
+COORDINATES = {"slope": Slope, "reference_time": ReferenceTime}
 METRICS = {"natural": NaturalMetric, "jacobian": JacobianMetric}
 
 
@@ -129,10 +130,12 @@ def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap
             )
     starts = {name: p.start for name, p in given.items() if p.start is not None}
     model = with_parameters(model, {k: jnp.asarray(v) for k, v in starts.items()})
+    physical = settings.solver.coordinates == "physical"
     try:
         return parameter_map(
             model,
-            jnp.asarray(data.t, dtype=float),
+            None if physical else np.asarray(data.t, dtype=float),
+            rates=COORDINATES.get(settings.solver.coordinates, Slope),
             bounds={
                 k: (p.bounds[0], p.bounds[1]) for k, p in given.items() if p.bounds is not None
             },

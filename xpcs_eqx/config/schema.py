@@ -176,6 +176,9 @@ class Solver(Section):
     metric: Literal["natural", "jacobian"] = key(
         "natural", '"natural" or "jacobian"', "unit of a step"
     )
+    coordinates: Literal["slope", "reference_time", "physical"] = key(
+        "slope", '"slope", "reference_time" or "physical"', "variables that the steps are taken in"
+    )
     recovery: int = key(3, "a whole number from 0", "attempts to rescue a failed fit", ge=0)
     angle_weights: (
         Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field()] | None

@@ -11,7 +11,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, ScalarLike
 
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, ParameterInfo, PowerLawRate, parameter_info
@@ -197,8 +197,8 @@ class ParameterMap(AbstractVariables):
         return _stack([values[name] for name in self.names])
 
 
-def _power_law_groups(model, free, t_ref):
-    """Slope coordinates for each power-law rate, as far as its parameters are free."""
+def _power_law_groups(model, free, t_ref, rates):
+    """Coordinates for each power-law rate, as far as its parameters are free."""
     by_path = {leaf.path: leaf.name for leaf in parameter_leaves(model)}
     groups, used = [], set()
 
@@ -213,7 +213,7 @@ def _power_law_groups(model, free, t_ref):
             whole = a * t_ref**b + c
             if None not in inside and positive and whole > 0:
                 groups.append(
-                    Group(tuple(i for i in inside if i is not None), Slope(np.asarray(t_ref)))
+                    Group(tuple(i for i in inside if i is not None), rates(np.asarray(t_ref)))
                 )
                 used.update(inside)
             elif amplitude is not None and exponent is not None and offset is None and positive:
@@ -238,6 +238,7 @@ def parameter_map(
     fixed: tuple[str, ...] = (),
     ties: Mapping[str, Tie] | None = None,
     scale: Mapping[str, float] | None = None,
+    rates: Callable[[ScalarLike], AbstractBijection] = Slope,
     coordinates: Mapping[tuple[str, ...], AbstractBijection] | None = None,
 ) -> ParameterMap:
     """The map of a model whose fields hold the start values.
@@ -245,13 +246,15 @@ def parameter_map(
     **Arguments:**
 
     - `model`: the model at its start values.
-    - `t`: frame times [s]. Power laws get slope coordinates at √(t_first·t_last); without times
-        every parameter is its own coordinate.
+    - `t`: frame times [s]. Power laws get the coordinates `rates` at t_ref = √(t_first·t_last);
+        without times every parameter is its own coordinate.
     - `bounds`: by name, in physical units; equal bounds fix a parameter. Others have the bounds
         of their declaration.
     - `fixed`: names kept at their start.
     - `ties`: name → function of the values of all parameters by name.
     - `scale`: natural step by name, in physical units.
+    - `rates`: bijection of (amplitude, exponent, offset) for a reference time: `Slope`,
+        `ReferenceTime` or `SignedSlope`.
     - `coordinates`: tuple of names → bijection, instead of the automatic choice for them.
 
     **Raises:** `ModelError` for unknown names, bounds inside out, a start outside its bounds.
@@ -302,7 +305,7 @@ def parameter_map(
     elif t is not None:
         floor = 0.5 * float(t[1] - t[0])
         t_ref = math.sqrt(max(float(t[0]), floor) * float(t[-1]))
-        groups = _power_law_groups(model, free, t_ref)
+        groups = _power_law_groups(model, free, t_ref, rates)
     else:
         groups = tuple(Group((i,), Identity()) for i in range(len(free)))
     for group in groups:
