@@ -14,6 +14,7 @@ from ..compiling import quick_jit
 from ..objective import AbstractObjective, NormalEquations
 from ..parameters import AbstractVariables
 from .bounded_step import StepProblem, bounded_step, move, projected_gradient, step_problem
+from .descent import ShortenedNewtonDescent
 from .metric import AbstractMetric, NaturalMetric
 from .status import Status
 
@@ -60,7 +61,7 @@ def dogleg() -> optx.AbstractDescent:
 
 def gauss_newton() -> optx.AbstractDescent:
     """Gauss–Newton steps shortened along their direction."""
-    return optx.NewtonDescent(linear_solver=lx.SVD())
+    return ShortenedNewtonDescent()
 
 
 def default_search() -> optx.AbstractSearch:
@@ -85,12 +86,15 @@ class TrustRegion(eqx.Module):
     - `cost_tol`: relative reduction of the cost, true and predicted, at which to stop.
     - `step_tol`: step relative to the coordinates and their natural scale.
     - `gradient_tol`: largest cosine between the residuals and a column of the Jacobian.
+    - `unmoved_gradient_tol`: the same for a start that no step improves, which counts as converged
+        below it and as stalled above.
     - `damping`: initial damping relative to the largest curvature in the scaled coordinates.
     """
 
     cost_tol: float = 1e-12
     step_tol: float = 1e-9
     gradient_tol: float = 1e-10
+    unmoved_gradient_tol: float = 1e-6
     damping: float = 0.1
     metric: AbstractMetric = NaturalMetric()
     max_evaluations: int = eqx.field(static=True, default=200)
@@ -175,7 +179,8 @@ class TrustRegion(eqx.Module):
             optx.FunctionInfo.Eval(cost),
             state.search,
         )
-        accept = (accept | first) & finite
+        # A step that rounding swallows is none, whatever the search makes of it.
+        accept = ((accept & jnp.any(state.trial != state.y)) | first) & finite
         predicted = -(here.gradient @ state.step + 0.5 * state.step @ here.hessian @ state.step)
         actual = state.equations.cost - cost
 
@@ -200,6 +205,10 @@ class TrustRegion(eqx.Module):
         rounding = 16 * jnp.finfo(y.dtype).eps * state.equations.cost
         flat |= ~first & finite & (jnp.abs(predicted) <= rounding)
         short = ~first & accept & (size <= self.step_tol)
+        # Rejections shrink any step until it promises nothing: before the first move that is no
+        # convergence unless the gradient vanishes.
+        settled = (state.accepted > 1) | (state.gradient_measure <= self.unmoved_gradient_tol)
+        flat, short = flat & settled, short & settled
         # Steps below rounding that are still rejected: the cost is as low as arithmetic allows,
         # but without a vanishing gradient this is no minimum.
         stuck = ~first & ~accept & (size <= 4 * jnp.finfo(y.dtype).eps)
