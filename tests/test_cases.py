@@ -79,8 +79,10 @@ def test_angles_unsorted_and_duplicated(phi, factor):
         {"D0": 1.0},
         {"alpha": -2.0},
         {"gamma_dot_t0": 1e-6, "beta": -2.0},
-        {"phi0": 30.0, "D_offset": 1e5},
-        {"phi0": -30.0},
+        {"D_offset": 1e5},
+        {"D_offset": -1e5},
+        {"phi0": 30.0},
+        {"phi0": -30.0, "D_offset": 1e5},
     ],
     ids=lambda values: ",".join(f"{k}={v:g}" for k, v in values.items()),
 )

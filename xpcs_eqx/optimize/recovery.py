@@ -87,8 +87,15 @@ class Recovery(eqx.Module):
             inner = np.clip(
                 0.5 * (best + np.asarray(start)), lower + 1e-3 * room, upper - 1e-3 * room
             )
-            x = np.where(at_bound(variables, best), inner, best + kick)
-            chosen, action = solver, "restarted from inside the bounds"
+            stuck, begun = at_bound(variables, best), at_bound(variables, start)
+            x = np.where(stuck, inner, best + kick)
+            action = "restarted from inside the bounds"
+            if np.any(stuck & begun):
+                # What began on a bound and is still there has never seen the inside, and the rest
+                # has been fitted to that.
+                x = np.where(stuck | begun, _middle(lower, upper, np.asarray(start)), start)
+                action = "restarted from the middle of the bounds"
+            chosen = solver
         else:
             x, chosen = best, careful
             action = "continued from the best point, damping × 100"
@@ -109,6 +116,15 @@ def _snapped(variables, x):
 @quick_jit
 def _located(variables, y):
     return snap(variables, variables.to_physical(y))
+
+
+def _middle(lower, upper, start):
+    """Middle of each interval, on a logarithmic scale where it spans decades of one sign."""
+    finite = np.isfinite(lower) & np.isfinite(upper)
+    low, high = np.where(finite, lower, start), np.where(finite, upper, start)
+    decades = (low > 0) & (high > 100 * low)
+    product = np.where(decades, low * high, 1.0)
+    return np.where(decades, np.sqrt(product), 0.5 * (low + high))
 
 
 def at_bound(variables: AbstractVariables, x: Float[np.ndarray, "p"]) -> np.ndarray:
