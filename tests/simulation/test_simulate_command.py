@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xpcs_eqx.data import Selection, load
-from xpcs_eqx.simulate import LAYOUTS, TRUTH, main, parser, simulated, truth
+from xpcs_eqx.simulation.__main__ import LAYOUTS, TRUTH, main, parser, simulated, truth
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -96,7 +96,7 @@ def test_missing_folder_and_unknown_layout(tmp_path, capsys):
 
 
 def test_runs_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "xpcs_eqx.simulate", "out.hdf", "--frames", "6"]
+    command = [sys.executable, "-m", "xpcs_eqx.simulation", "out.hdf", "--frames", "6"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "D0" in done.stdout
     assert load(tmp_path / "out.hdf").n_frames == 6

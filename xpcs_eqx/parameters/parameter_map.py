@@ -110,9 +110,10 @@ def check_names(given, known, owner: str) -> None:
     """Raise `ModelError` for the first name that is not known, with the nearest known one."""
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, list(known), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ModelError(f"{owner} has no parameter {name!r}{hint} It has: {', '.join(known)}")
+            # Short names such as D0 need a lower cutoff than the default to be recognised.
+            near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise ModelError(f"{owner} has no parameter {name!r}{hint} It has: {', '.join(known)}.")
 
 
 def _stack(scalars) -> Array:

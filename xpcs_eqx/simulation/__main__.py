@@ -1,4 +1,4 @@
-"""The command `python -m xpcs_eqx.simulate`: a simulated file in any of the known layouts."""
+"""The command `python -m xpcs_eqx.simulation`: a simulated file in any of the known layouts."""
 
 import argparse
 import dataclasses
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .data import (
+from ..data import (
     DEFAULT_GAP,
     Geometry,
     TwoTimeData,
@@ -19,11 +19,12 @@ from .data import (
     write_nxxpcs,
     write_own,
 )
-from .errors import ConfigError, XPCSError
-from .parameters import with_parameters
-from .parameters.parameter_map import parameter_leaves, parameter_values
-from .physics import AbstractCorrelation, LaminarFlow, Static
-from .simulation import simulate, simulate_speckle
+from ..errors import ConfigError, XPCSError
+from ..parameters import with_parameters
+from ..parameters.parameter_map import parameter_leaves, parameter_values
+from ..physics import AbstractCorrelation, LaminarFlow, Static
+from .speckle import simulate_speckle
+from .surface import simulate
 
 MODELS = {"static": Static, "laminar_flow": LaminarFlow}
 LAYOUTS = ("own", "aps_u", "aps_old", "nxxpcs", "npz")
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of the command."""
     truth = ", ".join(f"{name}={value:g}" for name, value in TRUTH.items())
     one = argparse.ArgumentParser(
-        prog="python -m xpcs_eqx.simulate",
+        prog="python -m xpcs_eqx.simulation",
         description="Write two-time maps simulated from a model.",
         epilog=f"Parameters not given with --set: {truth}. Times run from 0 in steps of --dt.",
     )
