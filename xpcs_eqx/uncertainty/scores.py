@@ -7,6 +7,7 @@ weights of a robust loss multiplied in.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..objective import AbstractLoss, Block, MapTiles, TwoTimeTerm, block_columns
@@ -84,6 +85,105 @@ class SpeckleScores(eqx.Module):
 # The raw diagonal is not believed when it implies residuals this many times more correlated than
 # they are: the map then carries other noise than speckle.
 _DISBELIEF = 4.0
+# Frames along a map up to which the n³ products are done frame by frame. Longer maps are pooled,
+# which changes the variance along any direction by a few percent at most, even for a decay
+# within one frame.
+_POOLED_SIDE = 256
+
+
+class _MapSums(eqx.Module):
+    """What one pass over the tiles of one map adds up.
+
+    - `pooled`: upper triangle of the columns and of contrast·|c1|², summed over blocks of frames,
+      in single precision.
+    - `by_frame`: scores, residual, pairs and signal summed by frame.
+    - `gram`: Σ J_a J_b over pairs; `own`: the same for scores; `squares`: Σ r² and Σ signal².
+    """
+
+    pooled: Float[Array, "column_and_signal block block"]
+    by_frame: Float[Array, "column_and_three frame"]
+    gram: Float[Array, "column column"]
+    own: Float[Array, "column column"]
+    squares: Float[Array, "2"]
+
+
+def _map_sums(term, table, angle, scaling, loss, scale, pool: int) -> _MapSums:
+    tiles = term.tiles
+    n, size, columns = term.t.shape[0], tiles.size, scale.shape[0]
+    blocks, window = -(-n // pool), -(-size // pool) + 1
+    # A window of blocks may reach over the end of the map.
+    side = blocks + window
+
+    def pooling(frames):
+        """Where the blocks of a tile's frames begin, and the 0/1 matrix from frames to them."""
+        begin = frames[0] // pool
+        place = frames // pool - begin
+        return begin, (place[:, None] == jnp.arange(window)).astype(jnp.float32)
+
+    def body(sums: _MapSums, row):
+        block = tiles.block(jnp.concatenate([angle[None], row]))
+        correlation, raw, stack = _score_columns(term, table, block, scaling, loss)
+        # Pairs without weight have a signal as well; what a tile shares with a neighbour has not.
+        low_i, low_j = row[0] * size, row[1] * size
+        pairs = (block.first < block.second) & (block.first >= low_i) & (block.second >= low_j)
+        signal = jnp.where(pairs, scaling[angle, 0] * correlation, 0.0)[None]
+        scores = stack * raw
+        used = (block.root_weights > 0).astype(raw.dtype)
+        first, second = jnp.ravel(block.first), jnp.ravel(block.second)
+        (begin_i, left), (begin_j, right) = pooling(first), pooling(second)
+        start = (jnp.zeros_like(begin_i), begin_i, begin_j)
+        part = jnp.concatenate([stack / scale[:, None, None], signal]).astype(jnp.float32)
+        part = left.T @ part @ right
+        here = jax.lax.dynamic_slice(sums.pooled, start, part.shape)
+        lines = jnp.concatenate([scores, raw[None], used[None], signal])
+        by_frame = sums.by_frame.at[:, first].add(jnp.sum(lines, 2))
+        flat, flat_scores = stack.reshape(columns, -1), scores.reshape(columns, -1)
+        return _MapSums(
+            jax.lax.dynamic_update_slice(sums.pooled, here + part, start),
+            by_frame.at[:, second].add(jnp.sum(lines, 1)),
+            sums.gram + flat @ flat.T,
+            sums.own + flat_scores @ flat_scores.T,
+            sums.squares + jnp.stack([jnp.sum(raw * raw), jnp.sum(signal * signal)]),
+        ), None
+
+    square = jnp.zeros((columns, columns), scaling.dtype)
+    zero = _MapSums(
+        jnp.zeros((columns + 1, side, side), jnp.float32),
+        jnp.zeros((columns + 3, n), scaling.dtype),
+        square,
+        square,
+        jnp.zeros((2,), scaling.dtype),
+    )
+    rows = tiles.table[tiles.table[:, 0] == 0, 1:]
+    sums, _ = jax.lax.scan(body, zero, jnp.asarray(rows))
+    return eqx.tree_at(lambda s: s.pooled, sums, sums.pooled[:, :blocks, :blocks])
+
+
+def _traces(sums: _MapSums, k, scale, pool: int):
+    """tr(K J_a K J_b) with K = signal + k·1.
+
+    Columns vary slowly between neighbouring frames, so on long maps they are taken as constant
+    over blocks of frames: with E the 0/1 matrix of blocks, J ≈ E Ĵ Eᵀ turns the traces into those
+    of EᵀKE and Ĵ. The part in k², where the variation inside blocks would matter, is exact. The
+    result stays positive semi-definite.
+    """
+    n, blocks = sums.by_frame.shape[1], sums.pooled.shape[1]
+    signal = sums.pooled[-1]
+    # The last block may be shorter.
+    length = jnp.asarray(np.minimum(pool, n - pool * np.arange(blocks)), jnp.float32)
+    matrix = signal + signal.T + jnp.diag(k.astype(jnp.float32) * length)
+
+    def product(column):
+        mean = (column + column.T) / (length[:, None] * length)
+        return matrix @ mean, jnp.sqrt(length)[:, None] * mean * jnp.sqrt(length)
+
+    products, means = jax.lax.map(product, sums.pooled[:-1])
+    flat, mean = (a.reshape(a.shape[0], -1) for a in (products, means))
+    turned = jnp.swapaxes(products, 1, 2).reshape(flat.shape)
+    outer = jnp.outer(scale, scale)
+    traces = (flat @ turned.T).astype(scale.dtype) * outer
+    white = 2 * sums.gram - (mean @ mean.T).astype(scale.dtype) * outer
+    return 0.5 * (traces + traces.T) + (k * k * white if pool > 1 else 0.0)
 
 
 def speckle_scores(
@@ -92,44 +192,45 @@ def speckle_scores(
     scaling: Float[Array, "angle 2"],
     loss: AbstractLoss,
     shot_from_diagonal: Float[Array, "angle"],
+    pooled_side: int = _POOLED_SIDE,
 ) -> SpeckleScores:
     """Σ tr(K J_a K J_b)/(2N) by angle, with K = contrast·|c1|² + s·1.
 
     It follows from Cov[c2(1,2), c2(3,4)] = (K13 K24 + K14 K23)/N for Gaussian speckle. `N` comes
     from the residual variance, N = (K_tt² + mean K²)/s_r². `shot_from_diagonal` is NaN where the
-    raw diagonal is unknown or was overwritten. Needs maps; memory is that of a map per column.
+    raw diagonal is unknown or was overwritten. Needs maps.
+
+    Maps of more than `pooled_side` frames are pooled to that many blocks of frames for the
+    products of matrices, which bounds their memory and makes their time that of an evaluation.
     """
     tiles = term.tiles
     assert isinstance(tiles, MapTiles)
     n = term.t.shape[0]
-    whole = MapTiles(tiles.c2, tiles.root_weights, tiles.root_angle_weights, n)
+    pool = -(-n // pooled_side)
     table = term.table(y)
+    # Single precision is ample for an error bar and halves the work of the products; columns are
+    # brought to a common order of magnitude first, whatever the units.
+    size = jnp.full((y.shape[0],), 1e-300)
+    for part in (table.increments, table.endpoints, table.scalars):
+        size = jnp.maximum(size, jnp.max(jnp.abs(part.derivatives), axis=(0, 2), initial=0.0))
+    scale = jnp.concatenate([size, jnp.ones((2,), size.dtype)])
+    if tiles.root_weights is not None:
+        scale = scale * jnp.maximum(jnp.max(tiles.root_weights).astype(scale.dtype) ** 2, 1e-300)
 
     def at(angle):
-        block = whole.block(jnp.stack([angle, 0 * angle, 0 * angle]))
-        correlation, raw, stack = _score_columns(term, table, block, scaling, loss)
         contrast = scaling[angle, 0]
-        upper = jnp.triu(jnp.ones((n, n), bool), 1)
-        signal = jnp.where(upper, contrast * correlation, 0.0)
-        signal = signal + signal.T
-        scores = stack * raw
-        by_frame = jnp.sum(scores, axis=2) + jnp.sum(scores, axis=1)
-        flat = scores.reshape(scores.shape[0], -1)
-        dyadic = by_frame @ by_frame.T - flat @ flat.T
-        used = (block.root_weights > 0).astype(raw.dtype)
-        pairs = jnp.sum(used)
-        used, raw = used + used.T, raw + raw.T
-        variance = 0.5 * jnp.sum(raw * raw) / jnp.maximum(pairs, 1.0)
+        sums = _map_sums(term, table, angle, scaling, loss, scale, pool)
+        scores, (residual, partners, level) = sums.by_frame[:-3], sums.by_frame[-3:]
+        dyadic = scores @ scores.T - sums.own
+        variance = sums.squares[0] / jnp.maximum(0.5 * jnp.sum(partners), 1.0)
         # Mean product of two residuals that share one frame, over their variance.
-        neighbours = jnp.sum(used, axis=1)
-        triples = jnp.sum(neighbours * (neighbours - 1))
-        shared = jnp.sum(jnp.sum(raw, axis=1) ** 2) - jnp.sum(raw * raw)
+        triples = jnp.sum(partners * (partners - 1))
+        shared = jnp.sum(residual**2) - 2 * sums.squares[0]
         observed = shared / jnp.maximum(triples, 1.0) / jnp.maximum(variance, 1e-300)
         # The same for speckle: (k·a + b)/(k² + d) with k = contrast + s.
-        rows = jnp.sum(signal, axis=1)
-        square = jnp.sum(signal * signal)
-        a = jnp.sum(rows) / (n * (n - 1))
-        b = (jnp.sum(rows * rows) - square) / (n * (n - 1) * max(n - 2, 1))
+        square = 2 * sums.squares[1]
+        a = jnp.sum(level) / (n * (n - 1))
+        b = (jnp.sum(level**2) - square) / (n * (n - 1) * max(n - 2, 1))
         d = square / (n * (n - 1))
 
         def implied(k):
@@ -144,20 +245,7 @@ def speckle_scores(
         believed = known & (observed > expected / _DISBELIEF)
         k = jnp.where(believed, k_diagonal, k_residual)
         n_pixels = (k * k + d) / jnp.maximum(variance, 1e-300)
-        # Single precision is ample for an error bar and halves the n³ work; columns are brought
-        # to order one first.
-        matrix = (signal + k * jnp.eye(n)).astype(jnp.float32)
-
-        def product(column):
-            half = (column / jnp.max(jnp.abs(column), initial=1e-300)).astype(jnp.float32)
-            return matrix @ (half + half.T)
-
-        peaks = jnp.maximum(jnp.max(jnp.abs(stack), axis=(1, 2)), 1e-300)
-        products = jax.lax.map(product, stack)
-        flat = products.reshape(stack.shape[0], -1)
-        turned = jnp.swapaxes(products, 1, 2).reshape(stack.shape[0], -1)
-        traces = (flat @ turned.T).astype(raw.dtype) * jnp.outer(peaks, peaks)
-        covariance = 0.5 * (traces + traces.T) / (2 * n_pixels)
+        covariance = _traces(sums, k, scale, pool) / (2 * n_pixels)
         return SpeckleScores(
             covariance, dyadic, k - contrast, n_pixels, ~believed, observed, expected
         )
