@@ -1,0 +1,240 @@
+"""Covariances against dense formulas, and profiles against them where the problem is linear."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import Stretched, dense_residual, frame_times, make_data, mapped, pooled
+
+from xpcs_eqx.errors import ModelError
+from xpcs_eqx.fitting import least_squares, profile_interval
+from xpcs_eqx.objective import Linear, projected_objective
+from xpcs_eqx.physics import AbstractCorrelation, Features, Static, parameter
+from xpcs_eqx.scaling import Fixed
+from xpcs_eqx.uncertainty.scores import speckle_scores
+
+TRUTH = Stretched(tau=2.0, stretch=0.8)
+N = 14
+
+
+@pytest.fixture(scope="module")
+def data():
+    found = make_data(TRUTH, t=frame_times(N, 3.0), phi=[0.0], noise=0.01)
+    # A raw diagonal: offset, contrast, and shot noise 0.4.
+    raw = 1.2 + 0.4 + 0.01 * np.random.default_rng(3).normal(size=(1, N))
+    return eqx.tree_at(lambda d: d.diagonal, found, raw)
+
+
+@pytest.fixture(scope="module")
+def fit(data):
+    return least_squares(projected_objective(mapped(TRUTH, data), data))
+
+
+@pytest.fixture(scope="module")
+def dense(fit, data):
+    """Residuals and Jacobian of the upper triangle, columns (contrast, offset, tau, stretch)."""
+    term = fit.objective.term
+    scaling, x = jnp.asarray(fit.values[:2]), jnp.asarray(fit.values[2:])
+
+    @jax.jit
+    def both(x, c):
+        def residuals(x, c):
+            return dense_residual(term, data, term.parameters.to_coordinates(x), c)
+
+        physical, linear = jax.jacfwd(residuals, (0, 1))(x, c)
+        return residuals(x, c), jnp.concatenate([linear, physical], axis=1)
+
+    r, columns = both(x, scaling)
+    return np.asarray(r), np.asarray(columns)
+
+
+def assert_covariance(found, wanted, rtol):
+    errors = np.sqrt(np.diagonal(wanted))
+    np.testing.assert_allclose(
+        found / np.outer(errors, errors), wanted / np.outer(errors, errors), atol=rtol
+    )
+
+
+def test_classical_covariance(fit, dense):
+    r, columns = dense
+    variance = r @ r / (r.size - 4)
+    wanted = variance * np.linalg.inv(columns.T @ columns)
+    assert_covariance(fit.uncertainty.classical, wanted, 1e-6)
+    np.testing.assert_allclose(fit.residual_sd, np.sqrt(variance), rtol=1e-8)
+    np.testing.assert_allclose(fit["tau"].error_classical, np.sqrt(wanted[2, 2]), rtol=1e-6)
+
+
+def test_absolute_sigma_is_not_rescaled(data, dense):
+    _, columns = dense
+    weights = np.full(data.c2.shape, 1 / 0.03)
+    absolute = dataclasses.replace(data, root_weights=weights, absolute_sigma=True)
+    fit = least_squares(projected_objective(mapped(TRUTH, absolute), absolute))
+    wanted = 0.03**2 * np.linalg.inv(columns.T @ columns)
+    assert_covariance(fit.uncertainty.classical, wanted, 1e-5)
+    np.testing.assert_allclose(fit.reduced_chi2, (0.01 / 0.03) ** 2, rtol=0.4)
+
+
+def pairs():
+    return np.array(np.triu_indices(N, 1)).T
+
+
+def test_dyadic_covariance_by_brute_force(fit, dense):
+    r, columns = dense
+    scores, where = columns * r[:, None], pairs()
+    shares = (where[:, None, :, None] == where[None, :, None, :]).any(axis=(2, 3))
+    middle = scores.T @ shares @ scores
+    inverse = np.linalg.inv(columns.T @ columns)
+    wanted = inverse @ middle @ inverse
+    scale = np.sqrt(np.diagonal(fit.uncertainty.classical))
+    found = np.array(fit.uncertainty.dyadic)
+    negative = np.diagonal(wanted) < 0
+    assert np.all(np.isnan(np.diagonal(found)[negative]))
+    found[negative, negative] = wanted[negative, negative]
+    np.testing.assert_allclose(
+        found / np.outer(scale, scale), wanted / np.outer(scale, scale), atol=1e-5
+    )
+
+
+def test_speckle_covariance_is_the_sum_over_all_pairs_of_pairs(fit, dense):
+    _, columns = dense
+    u = fit.uncertainty
+    contrast = float(fit.contrast[0])
+    correlation = (fit.surface()[0] - float(fit.offset[0])) / contrast
+    k = contrast * correlation + float(u.shot_noise[0]) * np.eye(N)
+    i, j = pairs().T
+    # Cov[c2(1,2), c2(3,4)] = (K13 K24 + K14 K23)/N, written out.
+    noise = (k[np.ix_(i, i)] * k[np.ix_(j, j)] + k[np.ix_(i, j)] * k[np.ix_(j, i)]) / float(
+        u.n_pixels[0]
+    )
+    inverse = np.linalg.inv(columns.T @ columns)
+    wanted = inverse @ columns.T @ noise @ columns @ inverse
+    # Single precision suffices for an error bar.
+    assert_covariance(u.speckle, wanted, 1e-3)
+    # N makes the mean variance that of the residuals.
+    np.testing.assert_allclose(np.mean(np.diagonal(noise)), float(fit.chi2) / i.size, rtol=1e-6)
+
+
+def test_overwritten_diagonals_are_noticed(data):
+    def reason(diagonal):
+        other = eqx.tree_at(lambda d: d.diagonal, data, diagonal)
+        fit = least_squares(projected_objective(mapped(TRUTH, other), other))
+        assert fit.uncertainty.chosen == "speckle"
+        assert np.all(np.isfinite(fit.uncertainty.shot_noise))
+        return fit.uncertainty.reason
+
+    side = np.diagonal(data.c2[0], offset=1)
+    mean = 0.5 * (np.append(side, side[-1]) + np.insert(side, 0, side[0]))
+    for copied in (mean, np.append(side, side[-1]), np.full(N, 1.0)):
+        text = reason(copied[None])
+        assert "overwritten" in text
+        assert "correlation of residuals" in text
+    assert "no diagonal" in reason(np.full((1, N), np.nan))
+    assert "below offset + contrast" in reason(data.diagonal - 0.9)
+
+
+def test_pooled_points_quote_the_dyadic_errors(data, fit):
+    points = pooled(data)
+    other = least_squares(projected_objective(mapped(TRUTH, points), points))
+    assert other.uncertainty.chosen == "dyadic"
+    assert "pooled points" in other.uncertainty.reason
+    np.testing.assert_allclose(other.values, fit.values, rtol=1e-5)
+    assert_covariance(other.uncertainty.classical, fit.uncertainty.classical, 1e-4)
+    assert np.all(np.isnan(other.uncertainty.speckle))
+
+
+class Line(AbstractCorrelation):
+    """Linear in its parameter, so that profile and standard error are the same."""
+
+    slope: float = parameter(start=0.1, bounds=(-5.0, 5.0))
+
+    def features(self, t, geometry):
+        return Features(increments=t, scalars=self.slope)
+
+    def kernel(self, pair):
+        return 1 - pair.scalars * pair.increments + 0.01 * pair.increments**2
+
+
+@pytest.mark.parametrize(("level", "width"), [(0.682689492137086, 1.0), (0.954499736, 2.0)])
+def test_profile_of_a_linear_problem(level, width):
+    data = make_data(Line(0.05), n=N, phi=[0.0], noise=0.01)
+    scaling = Fixed(np.array([0.2]), np.array([1.0]))
+    fit = least_squares(projected_objective(mapped(Line(0.1), data), data, scaling))
+    row = fit["slope"]
+    found = profile_interval(fit, "slope", level)
+    np.testing.assert_allclose(
+        [found.low, found.high],
+        row.value + np.array([-1, 1]) * width * row.error_classical,
+        atol=2e-3 * row.error_classical,
+    )
+    assert found.value == pytest.approx(row.value)
+    wider = profile_interval(fit, "slope", level, kind="dyadic")
+    ratio = (wider.high - wider.low) / (found.high - found.low)
+    np.testing.assert_allclose(ratio, row.error_dyadic / row.error_classical, rtol=5e-3)
+
+
+def test_profile_arguments(fit):
+    with pytest.raises(ModelError, match="no free parameter 'tao'"):
+        profile_interval(fit, "tao")
+    with pytest.raises(ModelError, match=r"level 1\.5"):
+        profile_interval(fit, "tau", 1.5)
+
+
+class Double(AbstractCorrelation):
+    """Two parameters that enter only as a product."""
+
+    speed: float = parameter(start=0.5, bounds=(0.01, 10.0))
+    factor: float = parameter(start=1.0, bounds=(0.01, 10.0))
+
+    def features(self, t, geometry):
+        return Features(increments=self.speed * self.factor * t)
+
+    def kernel(self, pair):
+        return jnp.exp(-pair.increments)
+
+
+def test_what_the_data_do_not_determine_is_named(data):
+    fit = least_squares(projected_objective(mapped(Double(0.6, 1.2), data), data))
+    assert np.isinf(fit["speed"].error_classical)
+    assert np.isinf(fit["factor"].error_classical)
+    assert np.isfinite(fit["offset[0]"].error_classical)
+    (direction,) = fit.uncertainty.weak_directions
+    assert "speed" in direction
+    assert "factor" in direction
+    assert "offset" not in direction
+    assert fit.quality.flag == "poor"
+    assert any("do not determine speed" in finding for finding in fit.quality.findings)
+
+
+def test_correlations(fit):
+    matrix = fit.uncertainty.correlation("classical")
+    np.testing.assert_allclose(np.diagonal(matrix), 1.0)
+    assert np.all(np.abs(matrix) <= 1 + 1e-12)
+    assert fit.uncertainty.condition_number >= 1
+
+
+def test_error_of_a_rate():
+    model = Static()
+    data = make_data(model, n=31, phi=[0.0])
+    fit = least_squares(projected_objective(mapped(model, data, fixed=("alpha", "D_offset")), data))
+    rate, error = fit.rate("transport")
+    np.testing.assert_allclose(rate, fit["D0"].value, rtol=1e-12)
+    np.testing.assert_allclose(error, fit["D0"].error, rtol=1e-6)
+
+
+def test_pooling_frames_hardly_changes_the_speckle_covariance():
+    model = Static()
+    data = make_data(model, n=120, phi=[0.0])
+    fit = least_squares(projected_objective(mapped(model, data, fixed=("alpha", "D_offset")), data))
+    term = fit.objective.term
+    y = term.parameters.to_coordinates(jnp.asarray(fit.values[fit.index.physical]))
+    per_angle = jnp.stack([jnp.asarray(fit.contrast), jnp.asarray(fit.offset)], axis=1)
+    whole, by_two = (
+        speckle_scores(term, y, per_angle, Linear(), jnp.array([0.3]), pooled_side=side)
+        for side in (120, 60)
+    )
+    np.testing.assert_allclose(by_two.n_pixels, whole.n_pixels, rtol=1e-6)
+    errors = [np.sqrt(np.diagonal(found.covariance[0])) for found in (whole, by_two)]
+    np.testing.assert_allclose(errors[1], errors[0], rtol=0.03)
