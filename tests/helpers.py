@@ -46,6 +46,10 @@ DOUBLE = TOLERANCES["float64"]
 SINGLE = TOLERANCES["float32"]
 
 
+# Options of the compiler for small shapes, where compiling takes longer than running.
+QUICK_TO_COMPILE = {"xla_llvm_disable_expensive_passes": True}
+
+
 class Stretched(AbstractCorrelation):
     """A user's model in ten lines: exp(−2 (τ/τ0)^s)."""
 

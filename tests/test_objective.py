@@ -14,6 +14,7 @@ from helpers import (
     LAMINAR,
     LOSSES,
     MODELS,
+    QUICK_TO_COMPILE,
     SCALINGS,
     SINGLE,
     Stretched,
@@ -38,7 +39,6 @@ from xpcs_eqx.objective import (
     residual,
     two_time_objective,
 )
-from xpcs_eqx.optimize.trust_region import QUICK_TO_COMPILE
 from xpcs_eqx.physics import AbstractCorrelation, Features, parameter
 
 # Many small shapes: compiling takes the time, not running.
