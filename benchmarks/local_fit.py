@@ -15,10 +15,12 @@ fits twice and leaves; reported are medians over the repeats of
 - worst: largest |value − truth| of a parameter in standard errors (classical: the noise here is
   independent).
 
-With `--peers` SciPy (`least_squares`, trf, 1001-frame sizes included) and Optimistix
-(`LevenbergMarquardt`) work on the same residual vector with the Jacobian from `jax.jacfwd`, from
-the same start, with contrast and offset started from the quantiles of the data; and homodyne, when
-`--homodyne-python` names an interpreter that has it.
+With `--peers` SciPy (`least_squares`, trf) and Optimistix (`LevenbergMarquardt`) work on the same
+residual vector, each pair once, with its dense Jacobian from `jax.jacfwd`, from the same start;
+contrast and offset start from quantiles of the data. `--homodyne-python PATH` runs homodyne 2.x
+(`pip install homodyne` into an environment of its own) on maps simulated with its own kernel and
+integrals, beside this library on the same maps; its deviations are in units of this library's
+errors, and the evaluations it reports are its iterations (0 where it reports none).
 """
 
 import argparse
@@ -90,6 +92,7 @@ def fit_child(path: str) -> dict:
         "after": end - cold,
         "cpu": cpu,
         "memory": peak,
+        "cost": float(fit.cost),
         "worst": max(map(abs, z.values())),
         "z": z,
     }
@@ -97,11 +100,12 @@ def fit_child(path: str) -> dict:
 
 def time_evaluation(objective, fit) -> float:
     """Seconds of one evaluation, median of five."""
-    import equinox as eqx
     import jax
     import jax.numpy as jnp
 
-    evaluate = eqx.filter_jit(lambda o, y, m: o.evaluate(y, m))
+    from xpcs_eqx.compiling import quick_jit
+
+    evaluate = quick_jit(lambda o, y, m: o.evaluate(y, m))
     y = jnp.asarray(objective.variables.to_coordinates(fit.values[fit.index.physical]))
     jax.block_until_ready(evaluate(objective, y, objective.memo))
     times = []
@@ -137,21 +141,33 @@ def import_time(repeats: int) -> dict[str, float]:
     return {"import": median(inside), "interpreter": median(whole)}
 
 
-def peers(path: str, size: str, homodyne: str | None) -> dict[str, dict]:
+def peers(path: str, shape: tuple[int, int], seed: int, ours: dict, homodyne: str | None) -> dict:
     """What other programs make of the same file; a failure is reported as such."""
     script = os.path.join(HERE, "local_fit_peers.py")
     commands = {name: [sys.executable, script, name, path] for name in ("scipy", "optimistix")}
     if homodyne:
-        plain = path + ".npz"
-        run([sys.executable, script, "plain", path, plain])
-        commands["homodyne"] = [homodyne, os.path.join(HERE, "local_fit_homodyne.py"), plain]
-    found = {}
+        maps = path + ".npz"
+        run_self(script, "homodyne_data", maps, *shape, seed)
+        commands["xpcs_eqx, homodyne kernel"] = [sys.executable, script, "homodyne_kernel", maps]
+        program = [homodyne, os.path.join(HERE, "local_fit_homodyne.py"), maps]
+        commands |= {f"homodyne, {mode}": [*program, mode] for mode in ("auto", "individual")}
+    found, errors = {}, None
     for name, command in commands.items():
-        print(f"{size}: {name} …", file=sys.stderr)
+        print(f"{shape}: {name} …", file=sys.stderr, flush=True)
         try:
-            found[name] = run(command, timeout=1800)
+            one = run(command, timeout=1800)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
-            found[name] = {"failed": str(error)[-1500:]}
+            one = {"failed": str(error)[-1500:]}
+        if "cost" in one:
+            one["cost_ratio"] = one["cost"] / ours["cost"]
+        errors = one.get("errors", errors)
+        if name.startswith("homodyne") and "values" in one and errors:
+            # In units of our errors on the same file: its own are for other parameters.
+            z = [abs(one["values"][k] - TRUTH[k]) / errors[k] for k in TRUTH]
+            one["worst"] = max(z)
+        found[name] = one
+    if homodyne:
+        os.unlink(maps)
     return found
 
 
@@ -190,16 +206,25 @@ def main() -> None:
             keys = ("evaluations", "status", "cold", "warm", "evaluation", "evaluation_share")
             rows.append((size, *(one[k] for k in (*keys, "process", "cpu", "memory", "worst"))))
             if given.peers or given.homodyne_python:
-                found = peers(path, size, given.homodyne_python)
+                found = peers(path, (angles, frames), given.seed, one, given.homodyne_python)
                 report["fits"][size]["peers"] = found
-                peer_rows += [(f"{size}  {n}", *peer_cells(p)) for n, p in found.items()]
+                peer_rows += [(f"{size}  {name}", *peer_cells(p)) for name, p in found.items()]
             os.unlink(path)
         report.update(import_time(repeats))
     names = ("evaluations", "status", "cold s", "warm s", "evaluation s", "share")
     print(table(("", *names, "process s", "cpu s", "memory MB", "worst z"), rows))
     print(f"\nimport xpcs_eqx: {report['import']:.2f} s\n")
     if peer_rows:
-        header = ("", "evaluations", "fit s", "process s", "memory MB", "worst z", "cost/ours")
+        header = (
+            "",
+            "evaluations",
+            "end",
+            "fit s",
+            "process s",
+            "memory MB",
+            "worst z",
+            "cost/ours",
+        )
         print(table(header, peer_rows), end="\n\n")
     print(json.dumps(report))
 
@@ -207,8 +232,8 @@ def main() -> None:
 def peer_cells(one: dict) -> tuple:
     """The columns of a peer's row."""
     if "failed" in one:
-        return (one["failed"].strip().splitlines()[-1][:40], *(None,) * 5)
-    keys = ("evaluations", "fit", "process", "memory", "worst", "cost_ratio")
+        return (None, one["failed"].strip().splitlines()[-1][:40], *(None,) * 5)
+    keys = ("evaluations", "converged", "fit", "process", "memory", "worst", "cost_ratio")
     return tuple(one.get(key) for key in keys)
 
 

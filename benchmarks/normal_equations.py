@@ -61,6 +61,7 @@ def programs(n_frames: int):
     import jax.numpy as jnp
 
     from xpcs_eqx import parameter_map, projected_objective
+    from xpcs_eqx.compiling import quick_jit
     from xpcs_eqx.physics.sinc import sinc
 
     data = simulated(N_ANGLES, n_frames)
@@ -98,8 +99,9 @@ def programs(n_frames: int):
     return {
         "plain": (jax.jit(cost(numpy_sinc)), maps),
         "plain, own sine": (jax.jit(cost(sinc)), maps),
-        "evaluation": (eqx.filter_jit(lambda o, y, m: o.evaluate(y, m)), point),
-        "cost": (eqx.filter_jit(lambda o, y, m: o.cost(y, m)), point),
+        # Compiled as in a fit.
+        "evaluation": (quick_jit(lambda o, y, m: o.evaluate(y, m)), point),
+        "cost": (quick_jit(lambda o, y, m: o.cost(y, m)), point),
         "jacfwd, 7 columns": (jax.jit(physical), maps),
         "jacfwd": (jax.jit(everything), maps),
     }
