@@ -33,7 +33,7 @@ def quick_options() -> dict[str, Any]:
 @cache
 def _compiled(function: Callable[..., Any]) -> Any:
     # Keywords for `jax.jit` are passed on, which the type stub does not say.
-    return eqx.filter_jit(function, compiler_options=quick_options())  # pyright: ignore
+    return eqx.filter_jit(function, compiler_options=quick_options())  # pyright: ignore[reportCallIssue]
 
 
 class quick_jit:

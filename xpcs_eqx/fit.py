@@ -13,10 +13,22 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from .config import TEMPLATES, Configuration, read_configuration, template
 from .errors import FitError, XPCSError
+
+NEEDED = ("pydantic", "rich", "tomli_w", "matplotlib")
+if missing := [name for name in NEEDED if not find_spec(name)]:
+    # Before anything else, so that a missing part never costs a finished fit.
+    print(
+        f"error: the program needs {', '.join(missing)}; install it with "
+        "pip install 'xpcs-eqx[program]'",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+from .config import TEMPLATES, Configuration, read_configuration, template
 
 if TYPE_CHECKING:
     from .config.build import Problem

@@ -181,10 +181,8 @@ class Solver(Section):
     )
     recovery: int = key(3, "a whole number from 0", "attempts to rescue a failed fit", ge=0)
     angle_weights: (
-        Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field()] | None
-    ) = key(
-        None, "a list of numbers, none negative", "weight of the squared residuals of each angle"
-    )
+        Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field()] | None
+    ) = key(None, "a list of numbers above zero", "weight of the squared residuals of each angle")
     errors: Literal["speckle", "classical", "dyadic"] = key(
         "speckle", '"speckle", "classical" or "dyadic"', "the error bar that is quoted"
     )

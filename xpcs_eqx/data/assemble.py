@@ -116,7 +116,8 @@ def single_q(raw: RawMaps, chosen: np.ndarray) -> float:
         raise DataError(
             f"{raw.where}: the selected maps are at several q in {raw.q_name}: "
             + ", ".join(f"{value:.6g}" for value in np.unique(q))
-            + " [1/Å]. One data set has one q: select one, or use load_joint for a joint fit."
+            + " [1/Å]. One data set has one q: select one with q (data.q in a configuration), "
+            + "or fit each data set of load_joint by itself."
         )
     return float(q[0])
 

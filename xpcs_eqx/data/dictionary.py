@@ -108,7 +108,7 @@ def raw_from_mapping(
         raise DataError(
             f"{where}: {q_key} holds {q.size} values from {q.min() if q.size else None} to "
             f"{q.max() if q.size else None} [1/Å]; one data set has one q. Make one data set for "
-            "each q and fit them jointly."
+            "each q and fit each by itself."
         )
     sigma = mapping.get("sigma")
     sigma = None if sigma is None else _sigma_stack(where, sigma, stack.shape)

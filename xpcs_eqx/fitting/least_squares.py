@@ -215,11 +215,12 @@ def _rate(rate, t):
 
 
 def _negative_rates(model, t):
-    rate = getattr(model, "transport", None)
-    if rate is None:
-        return ()
-    values = np.asarray(_rate(rate, t))
-    return ("J(t)",) if np.any(values < 0) else ()
+    """Fields with rates that must not be negative and are, somewhere at the frame times."""
+    return tuple(
+        name
+        for name in model.positive_rates
+        if np.any(np.asarray(_rate(getattr(model, name), t)) < 0)
+    )
 
 
 def _rows(objective, model, start, values, lower, upper, bound, uncertainty, index):

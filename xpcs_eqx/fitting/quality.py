@@ -68,6 +68,6 @@ def judge(
     for direction in uncertainty.weak_directions:
         marginal.append(f"weakly determined direction: {direction}")
     for name in negative_rate:
-        marginal.append(f"{name} is negative inside the time window, which is unphysical")
+        marginal.append(f"the {name} rate is negative inside the time window, which is unphysical")
     flag = "poor" if poor else "marginal" if marginal else "good"
     return Quality(flag, tuple(poor + marginal + remarks))

@@ -26,21 +26,22 @@ def rescaled_surface(model: AbstractCorrelation, data: TwoTimeData) -> RescaledS
     Weights and masks of the data count; residuals (data − surface) are NaN where no pair counts,
     the diagonal included. Contrast and offset are free of bounds.
     """
-    n = data.n_frames
-    used = np.ones(data.c2.shape) if data.root_weights is None else np.asarray(data.root_weights)
-    used = np.where(np.triu(np.ones((n, n), bool), 1), used, 0.0)
-    correlation = np.asarray(correlation_map(model, jnp.asarray(data.t), data.geometry))
-    c2 = np.asarray(data.c2, dtype=float)
+    surface = np.array(correlation_map(model, jnp.asarray(data.t), data.geometry))
+    residuals = np.empty_like(surface)
     scaling = np.empty((data.n_angles, 2))
+    upper = np.triu(np.ones((data.n_frames, data.n_frames), bool), 1)
+    # Angle by angle: beside the two results only a few maps exist at a time.
     for a in range(data.n_angles):
-        keep = used[a] > 0
-        root = used[a][keep]
-        columns = np.stack([correlation[a][keep], np.ones(keep.sum())], axis=1) * root[:, None]
-        scaling[a] = np.linalg.lstsq(columns, c2[a][keep] * root, rcond=None)[0]
-    contrast, offset = scaling.T
-    surface = offset[:, None, None] + contrast[:, None, None] * correlation
-    both = (used > 0) | (np.swapaxes(used, 1, 2) > 0)
-    return RescaledSurface(surface, contrast, offset, np.where(both, c2 - surface, np.nan))
+        weights = upper if data.root_weights is None else np.asarray(data.root_weights[a]) * upper
+        keep = weights > 0
+        c2 = np.asarray(data.c2[a], dtype=float)
+        root = weights[keep].astype(float)
+        columns = np.stack([surface[a][keep], np.ones(root.size)], axis=1) * root[:, None]
+        contrast, offset = np.linalg.lstsq(columns, c2[keep] * root, rcond=None)[0]
+        scaling[a] = contrast, offset
+        surface[a] = offset + contrast * surface[a]
+        residuals[a] = np.where(keep | keep.T, c2 - surface[a], np.nan)
+    return RescaledSurface(surface, scaling[:, 0], scaling[:, 1], residuals)
 
 
 def consistent_scaling(

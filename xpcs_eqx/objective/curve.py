@@ -30,6 +30,10 @@ class CurveObjective(AbstractObjective):
     parameter_names: tuple[str, ...] = eqx.field(static=True)
 
     @property
+    def traceable(self):
+        return True
+
+    @property
     def start(self):
         return self.initial
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import Literal
 
 
 def dependence(function: Callable[..., list], *args: Any) -> np.ndarray:
@@ -19,7 +20,7 @@ def dependence(function: Callable[..., list], *args: Any) -> np.ndarray:
 
     def inputs_of(variable):
         # Literals are not hashable keys of the table and depend on nothing.
-        return none if hasattr(variable, "val") else reached.get(variable, none)
+        return none if isinstance(variable, Literal) else reached.get(variable, none)
 
     for equation in jaxpr.eqns:
         union = none.union(*(inputs_of(v) for v in equation.invars))

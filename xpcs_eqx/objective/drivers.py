@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from functools import partial
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -17,7 +17,13 @@ BlockFunction = Callable[[PyTree, Block], NormalEquations]
 
 
 class AbstractDriver(eqx.Module):
-    """How the sum over blocks is carried out; every driver gives the same number."""
+    """How the sum over blocks is carried out; every driver gives the same number.
+
+    `traceable` says whether the sum may be part of a larger compiled function; a Python loop must
+    not, since tracing would unroll it.
+    """
+
+    traceable: ClassVar[bool]
 
     @abstractmethod
     def sum(
@@ -33,6 +39,8 @@ def _add(total: NormalEquations, angle, part: NormalEquations) -> NormalEquation
 class Scan(AbstractDriver):
     """One compiled loop over data in memory; works under `jit`, `vmap` and differentiation."""
 
+    traceable: ClassVar[bool] = True
+
     def sum(self, function, args, tiles, zero):
         def body(total, row):
             block = tiles.block(row)
@@ -44,6 +52,8 @@ class Scan(AbstractDriver):
 class HostLoop(AbstractDriver):
     """A Python loop over compiled blocks, for sources that cannot be in memory at once."""
 
+    traceable: ClassVar[bool] = False
+
     def sum(self, function, args, tiles, zero):
         total = zero
         for row in tiles.table:
@@ -51,6 +61,6 @@ class HostLoop(AbstractDriver):
         return total
 
 
-@partial(eqx.filter_jit, donate="none")
+@eqx.filter_jit
 def _host_step(function, args, total, block):
     return _add(total, block.angle, function(args, block))

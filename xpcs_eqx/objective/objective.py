@@ -34,6 +34,11 @@ def _cost(args, block):
     return block_cost(table, block, scaling[block.angle, 0], scaling[block.angle, 1], loss)
 
 
+# What surrounds the sum is compiled by itself, so that a driver that loops in Python need not trace
+# its loop; inside a larger compiled function these calls disappear.
+_table = eqx.filter_jit(frame_table)
+
+
 class TwoTimeTerm(eqx.Module):
     """Model and data of one two-time data set, ready to be summed over."""
 
@@ -49,7 +54,7 @@ class TwoTimeTerm(eqx.Module):
 
     def table(self, y: Float[Array, "free"], differentiate: bool = True) -> FrameTable:
         """Features of the model at the coordinates `y`."""
-        return frame_table(self.parameters, y, self.t, self.geometry, differentiate)
+        return _table(self.parameters, y, self.t, self.geometry, differentiate)
 
     def angle_equations(
         self, y: Float[Array, "free"], scaling: Float[Array, "angle 2"], loss: AbstractLoss
@@ -74,6 +79,11 @@ class AbstractObjective(eqx.Module):
     """
 
     variables: AbstractVar[AbstractVariables]
+
+    @property
+    @abstractmethod
+    def traceable(self) -> bool:
+        """Whether `evaluate` may be compiled as a whole; else it loops in Python."""
 
     @property
     @abstractmethod
@@ -121,12 +131,41 @@ def _first_memo(term: TwoTimeTerm) -> Memo:
     )
 
 
+@eqx.filter_jit
+def _project(objective, equations, y, reference):
+    """Equations of the coordinates alone, with the scaling that suits them best."""
+    scaling = objective.term.scaling
+    coefficients, held = solve_scaling(equations, reference, scaling)
+    per_angle = scaling.per_angle(coefficients)
+    moved = move_scaling(equations, reference, per_angle)
+    joint = joint_equations(moved, per_angle[:, 0], scaling)
+    reduced = eliminate(joint, y.shape[0], held)
+    penalty = penalty_equations(objective.penalties, objective.variables, y)
+    return reduced + penalty, Memo(per_angle, coefficients, moved)
+
+
+@eqx.filter_jit
+def _assemble(objective, equations, y):
+    """Equations of coordinates and scaling coefficients together."""
+    p = objective.variables.parameters.n_free
+    scaling = objective.term.scaling
+    per_angle = scaling.per_angle(y[p:])
+    joint = joint_equations(equations, per_angle[:, 0], scaling)
+    penalty = penalty_equations(objective.penalties, objective.variables.parameters, y[:p])
+    total = joint + penalty.transform(jnp.eye(p, y.shape[0]))
+    return total, Memo(per_angle, y[p:], equations)
+
+
 class ProjectedObjective(AbstractObjective):
     """Least squares in the physical parameters; the scaling is re-solved exactly at every point."""
 
     variables: ParameterMap  # pyright: ignore[reportIncompatibleVariableOverride]
     term: TwoTimeTerm
     penalties: tuple[AbstractPenalty, ...]
+
+    @property
+    def traceable(self):
+        return self.term.driver.traceable
 
     @property
     def start(self):
@@ -141,15 +180,8 @@ class ProjectedObjective(AbstractObjective):
         return _first_memo(self.term)
 
     def evaluate(self, y, memo):
-        scaling = self.term.scaling
         equations = self.term.angle_equations(y, memo.scaling, Linear())
-        coefficients, held = solve_scaling(equations, memo.scaling, scaling)
-        per_angle = scaling.per_angle(coefficients)
-        moved = move_scaling(equations, memo.scaling, per_angle)
-        joint = joint_equations(moved, per_angle[:, 0], scaling)
-        reduced = eliminate(joint, y.shape[0], held)
-        total = reduced + penalty_equations(self.penalties, self.variables, y)
-        return total, Memo(per_angle, coefficients, moved)
+        return _project(self, equations, y, memo.scaling)
 
     def cost(self, y, memo):
         scaling = self.term.scaling
@@ -186,6 +218,10 @@ class JointObjective(AbstractObjective):
     loss: AbstractLoss
 
     @property
+    def traceable(self):
+        return self.term.driver.traceable
+
+    @property
     def start(self):
         parameters = self.variables.parameters
         coefficients = self.term.scaling.from_per_angle(self.term.reference)
@@ -204,10 +240,7 @@ class JointObjective(AbstractObjective):
         p = self.variables.parameters.n_free
         per_angle = self.term.scaling.per_angle(y[p:])
         equations = self.term.angle_equations(y[:p], per_angle, self.loss)
-        joint = joint_equations(equations, per_angle[:, 0], self.term.scaling)
-        penalty = penalty_equations(self.penalties, self.variables.parameters, y[:p])
-        pad = jnp.eye(p, y.shape[0])
-        return joint + penalty.transform(pad), Memo(per_angle, y[p:], equations)
+        return _assemble(self, equations, y)
 
     def cost(self, y, memo):
         p = self.variables.parameters.n_free
@@ -244,7 +277,10 @@ def _term(parameters, data, scaling, reference, tile, angle_weights, driver):
         )
     if reference is None:
         reference = quantile_scaling(data)
-    as_float = lambda leaf: jnp.asarray(leaf, dtype=float)  # noqa: E731
+
+    def as_float(leaf):
+        return jnp.asarray(leaf, dtype=float)
+
     return TwoTimeTerm(
         parameters=parameters,
         scaling=scaling,

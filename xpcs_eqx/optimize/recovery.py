@@ -127,7 +127,7 @@ def _middle(lower, upper, start):
     return np.where(decades, np.sqrt(product), 0.5 * (low + high))
 
 
-def at_bound(variables: AbstractVariables, x: Float[np.ndarray, "p"]) -> np.ndarray:
+def at_bound(variables: AbstractVariables, x: Float[Array | np.ndarray, "p"]) -> np.ndarray:
     """Which physical variables lie on a bound."""
     x = np.asarray(_snapped(variables, x))
     return (x <= np.asarray(variables.lower)) | (x >= np.asarray(variables.upper))

@@ -279,7 +279,8 @@ def _gradient_measure(problem: StepProblem) -> Float[Array, ""]:
 
 def _initial(solver: TrustRegion, objective: AbstractObjective, x):
     y = objective.variables.to_coordinates(x)
-    columns, _ = jax.eval_shape(objective.evaluate, y, objective.memo)
+    # Shapes alone: one column for each variable, whatever the driver.
+    columns = NormalEquations.zero(y.shape[0], dtype=y.dtype)
     return solver.start(objective.variables, x, columns, objective.memo)
 
 
@@ -304,7 +305,13 @@ def iterate_compiled(
 
 
 @quick_jit
+def _evaluate_compiled(objective, y, memo):
+    return objective.evaluate(y, memo)
+
+
 def _evaluate(objective, y, memo):
+    if objective.traceable:
+        return _evaluate_compiled(objective, y, memo)
     return objective.evaluate(y, memo)
 
 

@@ -198,7 +198,7 @@ class ParameterMap(AbstractVariables):
         return _stack([values[name] for name in self.names])
 
 
-def _power_law_groups(model, free, t_ref, rates):
+def _power_law_groups(model, free, t_ref, rates, scaled):
     """Coordinates for each power-law rate, as far as its parameters are free."""
     by_path = {leaf.path: leaf.name for leaf in parameter_leaves(model)}
     groups, used = [], set()
@@ -206,6 +206,8 @@ def _power_law_groups(model, free, t_ref, rates):
     def visit(node, path):
         if isinstance(node, PowerLawRate):
             names = [by_path[(*path, f)] for f in ("amplitude", "exponent", "offset")]
+            if any(name in scaled for name in names):
+                return
             inside = [free.index(n) if n in free else None for n in names]
             amplitude, exponent, offset = inside
             a, b, c = (float(np.asarray(v)) for v in (node.amplitude, node.exponent, node.offset))
@@ -233,7 +235,7 @@ def _power_law_groups(model, free, t_ref, rates):
 
 def parameter_map(
     model: AbstractCorrelation,
-    t: Float[Array, "frame"] | None = None,
+    t: Float[Array | np.ndarray, "frame"] | None = None,
     *,
     bounds: Mapping[str, tuple[float, float]] | None = None,
     fixed: tuple[str, ...] = (),
@@ -253,7 +255,8 @@ def parameter_map(
         of their declaration.
     - `fixed`: names kept at their start.
     - `ties`: name → function of the values of all parameters by name.
-    - `scale`: natural step by name, in physical units.
+    - `scale`: natural step by name, in physical units. A rate with a scale of its own for one of
+        its parameters is stepped in its physical parameters.
     - `rates`: bijection of (amplitude, exponent, offset) for a reference time: `Slope`,
         `ReferenceTime` or `SignedSlope`.
     - `coordinates`: tuple of names → bijection, instead of the automatic choice for them.
@@ -306,7 +309,7 @@ def parameter_map(
     elif t is not None:
         floor = 0.5 * float(t[1] - t[0])
         t_ref = math.sqrt(max(float(t[0]), floor) * float(t[-1]))
-        groups = _power_law_groups(model, free, t_ref, rates)
+        groups = _power_law_groups(model, free, t_ref, rates, scale)
     else:
         groups = tuple(Group((i,), Identity()) for i in range(len(free)))
     for group in groups:

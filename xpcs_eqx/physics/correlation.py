@@ -46,11 +46,13 @@ class AbstractCorrelation(eqx.Module):
 
     `names` maps the path of a field (``"transport.amplitude"``) to its public name (``"D0"``);
     a path that is not listed is its own name. `infos` gives unit, start
-    and bounds by public name where the field itself does not.
+    and bounds by public name where the field itself does not. `positive_rates` names fields with
+    rates that are unphysical below zero; a result says where one is.
     """
 
     names: ClassVar[dict[str, str]] = {}
     infos: ClassVar[dict[str, ParameterInfo]] = {}
+    positive_rates: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def features(self, t: Float[Array, "frame"], geometry: Geometry) -> Features:

@@ -56,6 +56,7 @@ class Static(AbstractCorrelation):
 
     names: ClassVar[dict[str, str]] = _rate_names("transport", TRANSPORT)
     infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
+    positive_rates: ClassVar[tuple[str, ...]] = ("transport",)
 
     def features(self, t, geometry):
         return Features(increments=geometry.q**2 * self.transport.integral(t))
@@ -81,6 +82,7 @@ class LaminarFlow(AbstractCorrelation):
         **_rate_names("shear", SHEAR),
     }
     infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
+    positive_rates: ClassVar[tuple[str, ...]] = ("transport",)
 
     def features(self, t, geometry):
         phase = 0.5 * geometry.q * geometry.gap * self.shear.integral(t)

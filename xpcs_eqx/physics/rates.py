@@ -51,8 +51,8 @@ class PowerLawRate(AbstractRate):
     """amplitude · t^exponent + offset, integrated in closed form.
 
     With t_r a reference time inside the window, the integral of t^b from t_r to t is
-    t_r^(b+1) · expm1((b+1) ln(t/t_r)) / (b+1), which passes smoothly through b = −1. Below half
-    a frame spacing the rate is held at its value there.
+    t_r^(b+1) · expm1((b+1) ln(t/t_r)) / (b+1), which passes smoothly through b = −1. In the
+    integral the rate is held below half a frame spacing at its value there.
     """
 
     amplitude: ScalarLike = parameter(start=1.0)
@@ -60,7 +60,9 @@ class PowerLawRate(AbstractRate):
     offset: ScalarLike = parameter(start=0.0)
 
     def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
-        return jnp.asarray(self.amplitude * jnp.exp(self.exponent * jnp.log(t)) + self.offset)
+        # The smallest positive number for zero: t^0 stays 1 and the gradient finite.
+        log_t = jnp.log(jnp.maximum(t, jnp.finfo(jnp.result_type(t, float)).tiny))
+        return jnp.asarray(self.amplitude * jnp.exp(self.exponent * log_t) + self.offset)
 
     def integral(self, t: Float[Array, "frame"]) -> Float[Array, "frame"]:
         floor = time_floor(t)

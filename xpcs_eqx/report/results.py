@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,8 +29,8 @@ def strict(value: Any) -> Any:
         return int(value)
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
-    if hasattr(value, "tolist"):
-        return strict(value.tolist())
+    if isinstance(value, np.ndarray | jax.Array):
+        return strict(np.asarray(value).tolist())
     if isinstance(value, Sequence):
         return [strict(v) for v in value]
     raise TypeError(f"{type(value).__name__} has no place in JSON")

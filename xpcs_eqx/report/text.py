@@ -5,6 +5,8 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from ..data import Provenance
 from ..fitting import Fit, ProfileInterval
 from ..objective import Arctan, Cauchy, Huber, MapTiles, SoftL1, TwoTimeTerm
@@ -79,9 +81,13 @@ def _data_lines(fit: Fit, provenance: Provenance | None) -> list[str]:
     pairs = f"{fit.n_pairs}, each unordered pair once, without the diagonal"
     masked = masked_pairs(term, fit.n_pairs)
     lines.append(_entry("pairs", pairs + ("" if masked is None else f"; {masked} masked")))
+    weights = getattr(term.tiles, "root_weights", None)
+    relative = weights is not None and np.unique(np.asarray(weights[0])).size > 2
     sigma = (
         "given: chi² and errors are absolute"
         if term.absolute_sigma
+        else "relative or estimated: it weighs the pairs, errors are scaled by the residuals"
+        if relative
         else "not given: errors are scaled by the residuals"
     )
     lines.append(_entry("sigma", sigma))

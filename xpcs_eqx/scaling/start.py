@@ -7,27 +7,31 @@ from ..data import PooledData, TwoTimeData
 from .mappers import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Individual
 
 _FEWEST = 10
+# Quantiles of more pairs than this are no better, only slower.
+_ENOUGH = 1e5
 
 
-def _points(data: TwoTimeData | PooledData, angle: int):
-    """Values and lags [frames] of the pairs of one angle that count; at most some 2e5 of them."""
+def _sampled_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs i < j of frames: all of them, or every k-th row of a large map (all lags stay)."""
+    step = max(1, round(n * (n - 1) / 2 / _ENOUGH))
+    rows = np.arange(0, n, step)
+    first = np.repeat(rows, n - 1 - rows)
+    second = np.concatenate([np.arange(i + 1, n) for i in rows])
+    return first, second
+
+
+def _points(data: TwoTimeData | PooledData, angle: int, pairs):
+    """Values and lags [frames] of the pairs of one angle that count."""
     if isinstance(data, PooledData):
         mine = np.asarray(data.angle) == angle
         if data.root_weights is not None:
             mine &= np.asarray(data.root_weights) > 0
         lag = np.asarray(data.second) - np.asarray(data.first)
         return np.asarray(data.values)[mine], lag[mine]
-    n = data.n_frames
-    # Quantiles of a large map need only a part of it: every k-th frame in both directions, from
-    # both ends of the lag range.
-    step = max(1, n // 600)
-    rows = np.arange(0, n, step)
-    first, second = np.meshgrid(rows, np.arange(n), indexing="ij")
-    keep = second > first
-    first, second = first[keep], second[keep]
-    values = np.asarray(data.c2[angle][first, second])
+    first, second = pairs
+    values = np.asarray(data.c2[angle])[first, second]
     if data.root_weights is not None:
-        used = np.asarray(data.root_weights[angle][first, second]) > 0
+        used = np.asarray(data.root_weights[angle])[first, second] > 0
         values, first, second = values[used], first[used], second[used]
     return values, second - first
 
@@ -52,8 +56,9 @@ def quantile_scaling(
         by Gaussian noise (±1.2816 sd) is taken off.
     """
     out = np.empty((data.n_angles, 2))
+    pairs = None if isinstance(data, PooledData) else _sampled_pairs(data.n_frames)
     for a in range(data.n_angles):
-        values, lag = _points(data, a)
+        values, lag = _points(data, a, pairs)
         far = values[lag >= np.percentile(lag, 80)]
         near = values[lag <= np.percentile(lag, 20)]
         far = far if far.size >= _FEWEST else values

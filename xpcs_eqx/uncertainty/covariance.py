@@ -56,19 +56,37 @@ def loss_of(objective: ProjectedObjective | JointObjective) -> AbstractLoss:
     return objective.loss if isinstance(objective, JointObjective) else Linear()
 
 
-@quick_jit
 def optimum(
     objective: ProjectedObjective | JointObjective, y: Float[Array, "variable"], memo: Memo
 ) -> Optimum:
     """Collect what is known at the coordinates `y` from the memo of their evaluation."""
+    linear_cost = memo.equations.cost
+    if not isinstance(loss_of(objective), Linear):
+        term = objective.term
+        part = y[: term.parameters.n_free]
+        sum_up = _linear_cost if objective.traceable else TwoTimeTerm.angle_cost
+        linear_cost = sum_up(term, part, memo.scaling, Linear()).cost
+    return _optimum(objective, y, memo, linear_cost)
+
+
+@quick_jit
+def _linear_cost(term, y, per_angle, loss):
+    return term.angle_cost(y, per_angle, loss)
+
+
+@quick_jit
+def _optimum(
+    objective: ProjectedObjective | JointObjective,
+    y: Float[Array, "variable"],
+    memo: Memo,
+    linear_cost: Float[Array, "angle"],
+) -> Optimum:
     term = objective.term
     scaling, parameters = term.scaling, term.parameters
     y = y[: parameters.n_free]
     coefficients = jnp.clip(memo.coefficients, *scaling.bounds)
     per_angle = scaling.per_angle(coefficients)
     equations = memo.equations
-    loss = loss_of(objective)
-    linear = equations if isinstance(loss, Linear) else term.angle_cost(y, per_angle, Linear())
     joint = joint_equations(equations, per_angle[:, 0], scaling)
     p, k = y.shape[0], scaling.size
     penalty = penalty_equations(objective.penalties, term.parameters, y)
@@ -95,7 +113,7 @@ def optimum(
         joint=joint.transform(turn),
         columns=wide @ turn,
         data_cost=jnp.sum(equations.cost),
-        residual_sum=2 * jnp.sum(linear.cost),
+        residual_sum=2 * jnp.sum(linear_cost),
         y=y,
         coefficients=coefficients,
         per_angle=per_angle,
@@ -197,7 +215,7 @@ def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
     shapes = eqx.filter_eval_shape(lambda o: o.memo, objective)
     memo = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     y = np.zeros(objective.variables.lower.shape)
-    optimum.lower(objective, y, memo).compile()
+    _optimum.lower(objective, y, memo, memo.equations.cost).compile()
     part = y[: term.parameters.n_free]
     shot = np.zeros((term.reference.shape[0],))
     _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
@@ -251,6 +269,12 @@ def uncertainty_at(
     # Products of residuals can leave a negative variance on small maps.
     negative = np.diagonal(dyadic) < 0
     dyadic[negative, negative] = np.nan
+    if chosen == "dyadic" and negative.any():
+        chosen = "classical"
+        reason = (
+            "pooled points do not form maps, which the speckle sandwich needs, and there are too "
+            "few for the frame-dyadic one: pairs are taken as independent, which is optimistic"
+        )
     return Uncertainty(
         classical=classical,
         speckle=speckle,
