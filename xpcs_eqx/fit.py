@@ -28,7 +28,7 @@ if missing := [name for name in NEEDED if not find_spec(name)]:
     )
     sys.exit(2)
 
-from .config import TEMPLATES, Configuration, read_configuration, template
+from .config import TEMPLATES, Configuration, read_configuration, template  # noqa: E402
 
 if TYPE_CHECKING:
     from .config.build import Problem
