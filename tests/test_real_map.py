@@ -1,10 +1,13 @@
 """A measured map (350 frames, one angle, NSLS-II) against reference least-squares fits."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 
 from xpcs_eqx.data import Selection, load
+from xpcs_eqx.fit import main
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.parameters import parameter_map
@@ -69,3 +72,16 @@ def test_power_law_with_offset_is_called_degenerate(data):
     assert "degenerate" in findings
     assert "D0" in findings
     assert "D_offset" in findings
+
+
+def test_the_program_fits_it_as_the_readme_says(tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+    configuration = tmp_path / "map.toml"
+    configuration.write_text(block.replace('"map.npy"', f'"{FILE.as_posix()}"'), encoding="utf-8")
+    target = tmp_path / "out"
+    assert main([str(configuration), "--output", str(target), "--quiet", "--no-plots"]) == 0
+    found = json.loads((target / "fit" / "parameters.json").read_text(encoding="utf-8"))
+    values = {name: row["value"] for name, row in found["parameters"].items()}
+    assert_agrees(0.5 * values["D0"] * 100 ** values["alpha"], 0.0293, 0.0016)
+    assert_agrees(values["alpha"], -0.500, 0.045)
