@@ -21,6 +21,7 @@ from xpcs_eqx.data import write_npz, write_own
 from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.objective import Cauchy, JointObjective, ProjectedObjective
 from xpcs_eqx.optimize import JacobianMetric, TrustRegion
+from xpcs_eqx.parameters import SignedSlope
 from xpcs_eqx.physics import Homodyne, Trapezoid
 from xpcs_eqx.scaling import Averaged, Fixed, Fourier, Individual
 
@@ -233,7 +234,7 @@ def test_model_kernel_and_integral():
 def test_solver_fields_and_losses(problem):
     found = problem(
         "[solver]\ncost_tol = 1e-6\nmax_evaluations = 7\nmetric = 'jacobian'\nrecovery = 1\n"
-        "method = 'dogleg'\nangle_weights = [1, 0, 2]\n"
+        "method = 'dogleg'\nangle_weights = [1, 0.5, 2]\n"
     )
     assert found.solver.cost_tol == 1e-6
     assert found.solver.max_evaluations == 7
@@ -242,7 +243,7 @@ def test_solver_fields_and_losses(problem):
     assert type(found.solver.descent).__name__ == "DoglegDescent"
     assert found.recovery.attempts == 1
     weights = np.asarray(found.objective.term.tiles.root_angle_weights)
-    np.testing.assert_allclose(weights**2, [1, 0, 2])
+    np.testing.assert_allclose(weights**2, [1, 0.5, 2])
     assert isinstance(found.objective, ProjectedObjective)
     robust = problem("[solver]\nloss = 'cauchy'\nloss_scale = 0.25\n").objective
     assert isinstance(robust, JointObjective)
@@ -267,9 +268,22 @@ def test_parameters_reach_the_map(problem):
     assert parameters.free_names == ("D0", "gamma_dot_t0", "beta", "gamma_dot_t_offset", "phi0")
     assert float(parameters.lower[0]) == 10.0
     assert float(parameters.start[0]) == 20.0
-    values = resolved = parameters.model.transport
-    assert float(values.exponent) == 0.5
-    assert float(resolved.offset) == 3.0
+    assert float(parameters.coordinate_scale[0]) == 5.0
+    transport = parameters.model.transport
+    assert float(transport.exponent) == 0.5
+    assert float(transport.offset) == 3.0
+
+
+def test_ties_and_coordinates_reach_the_map(problem):
+    found = problem(
+        "[parameters]\nbeta = {tie = 'alpha', factor = -1.0}\n"
+        "[solver]\ncoordinates = 'signed_slope'\n"
+    )
+    parameters = found.objective.term.parameters
+    assert "beta" not in parameters.free_names
+    assert any(isinstance(group.bijection, SignedSlope) for group in parameters.groups)
+    model = parameters.build(np.full(parameters.n_free, 0.25))
+    assert float(model.shear.exponent) == -0.25
 
 
 @pytest.mark.parametrize(
@@ -277,6 +291,8 @@ def test_parameters_reach_the_map(problem):
     [
         ("[parameters.D1]\nfree = false\n", ("line 3", "'D1'", "'parameters.D0'")),
         ("[parameters.D0]\nstart = -5.0\n", ("[parameters]", "-5", "outside its bounds")),
+        ("[parameters.beta]\ntie = 'alfa'\n", ("line 4", "'alfa'", "'alpha'")),
+        ("[parameters.beta]\ntie = 'beta'\n", ("line 4", "cannot be tied to 'beta'")),
         ("[solver]\nprofile = ['D1']\n", ("line 4", "'D1'", "'D0'")),
         ("[solver]\nangle_weights = [1, 2]\n", ("line 4", "2 entries", "3 angles")),
         ("[scaling]\nmode='fixed'\ncontrast = [0.1, 0.2]\n", ("2 values", "3 angles")),

@@ -30,7 +30,15 @@ from ..optimize import (
     dogleg,
     gauss_newton,
 )
-from ..parameters import ParameterMap, ReferenceTime, Slope, parameter_map, with_parameters
+from ..parameters import (
+    ParameterMap,
+    Proportional,
+    ReferenceTime,
+    SignedSlope,
+    Slope,
+    parameter_map,
+    with_parameters,
+)
 from ..parameters.parameter_map import parameter_leaves
 from ..physics import (
     AbstractCorrelation,
@@ -53,7 +61,11 @@ DESCENTS = {
     "dogleg": dogleg,
     "gauss_newton": gauss_newton,
 }
-COORDINATES = {"slope": Slope, "reference_time": ReferenceTime}
+COORDINATES = {
+    "slope": Slope,
+    "signed_slope": SignedSlope,
+    "reference_time": ReferenceTime,
+}
 METRICS = {"natural": NaturalMetric, "jacobian": JacobianMetric}
 
 
@@ -128,6 +140,17 @@ def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap
                 f"{where}: unknown parameter {name!r} of mode {settings.model.mode!r}"
                 f"{nearest(name, known, 'parameters.')}"
             )
+    for name, parameter in given.items():
+        if parameter.tie is None:
+            continue
+        where = configuration.source.where(f"parameters.{name}.tie")
+        if parameter.tie not in known or parameter.tie == name:
+            raise ConfigError(
+                f"{where}: {name} cannot be tied to {parameter.tie!r}"
+                f"{nearest(parameter.tie, [k for k in known if k != name])}"
+            )
+        if parameter.tie in given and given[parameter.tie].tie is not None:
+            raise ConfigError(f"{where}: {parameter.tie} is tied itself; tie both to one parameter")
     starts = {name: p.start for name, p in given.items() if p.start is not None}
     model = with_parameters(model, {k: jnp.asarray(v) for k, v in starts.items()})
     physical = settings.solver.coordinates == "physical"
@@ -140,6 +163,11 @@ def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap
                 k: (p.bounds[0], p.bounds[1]) for k, p in given.items() if p.bounds is not None
             },
             fixed=tuple(name for name, p in given.items() if not p.free),
+            ties={
+                name: Proportional(p.tie, 1.0 if p.factor is None else p.factor)
+                for name, p in given.items()
+                if p.tie is not None
+            },
             scale={name: p.scale for name, p in given.items() if p.scale is not None},
         )
     except ModelError as error:

@@ -35,9 +35,14 @@ def resolved_settings(
     for name in ("cost_tol", "step_tol", "gradient_tol", "max_evaluations"):
         settings["solver"][name] = getattr(solver, name)
     values = parameter_values(parameters.model)
+    tied = {name for name, _ in parameters.ties}
     positions = {name: i for i, name in enumerate(parameters.free_names)}
     for name in parameters.names:
         table = settings["parameters"].setdefault(name, {})
+        if name in tied:
+            # A tied parameter has nothing of its own but the tie.
+            settings["parameters"][name] = {"tie": table["tie"], "factor": table.get("factor", 1.0)}
+            continue
         table["start"] = float(values[name])
         table["free"] = name in positions
         if name in positions:

@@ -111,10 +111,14 @@ class Parameter(Section):
     bounds: Bounds | None = key(None, "[lower, upper]", "bounds; equal ones fix it")
     free: bool = key(True, "true or false", "false keeps it at its start")
     scale: Positive | None = key(None, "a number above zero", "natural step")
+    tie: str | None = key(None, "a parameter", "keeps it at factor times that parameter")
+    factor: Finite | None = key(None, "a finite number", "factor of the tie; 1")
 
     @model_validator(mode="after")
     def _check(self) -> "Parameter":
         _ordered("bounds", self.bounds, equal=True)
+        if self.tie is not None and (self.start is not None or not self.free):
+            raise ValueError("a tied parameter has no start of its own; leave out start and free")
         return self
 
 
@@ -176,8 +180,10 @@ class Solver(Section):
     metric: Literal["natural", "jacobian"] = key(
         "natural", '"natural" or "jacobian"', "unit of a step"
     )
-    coordinates: Literal["slope", "reference_time", "physical"] = key(
-        "slope", '"slope", "reference_time" or "physical"', "variables that the steps are taken in"
+    coordinates: Literal["slope", "signed_slope", "reference_time", "physical"] = key(
+        "slope",
+        '"slope", "signed_slope", "reference_time" or "physical"',
+        "variables that the steps are taken in",
     )
     recovery: int = key(3, "a whole number from 0", "attempts to rescue a failed fit", ge=0)
     angle_weights: (
