@@ -21,6 +21,9 @@ _HALF_PI_32 = (1.5703125, 4.837512969970703e-4, 7.549789948768648e-8)
 # Taylor coefficients; on |x| <= π/4 the first neglected term is below 5e-17.
 _SIN = tuple((-1) ** m / factorial(2 * m + 1) for m in range(9))
 _COS = tuple((-1) ** m / factorial(2 * m) for m in range(9))
+# The series of sin(x)/x and of its derivative over x, on |x| <= 1/2.
+_SINC = _SIN[:8]
+_SLOPE = tuple(2 * m * (-1) ** m / factorial(2 * m + 1) for m in range(1, 9))
 # Below this argument sin(x)/x and its derivatives come from the series.
 _SWITCH = 0.5
 
@@ -60,11 +63,33 @@ def _(primals, tangents):
     return (sine, cosine), (cosine * tangents[0], -sine * tangents[0])
 
 
+def _slope(x, value, cosine):
+    """Derivative of sin(x)/x from its value and cos x; by the series near zero."""
+    small = jnp.abs(x) < _SWITCH
+    inner = jnp.where(small, x, 0.0)
+    outer = jnp.where(small, 1.0, x)
+    series = inner * _polynomial(inner * inner, _SLOPE)
+    return jnp.where(small, series, (cosine - value) / outer)
+
+
+@jax.custom_jvp
 def sinc(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """sin(x)/x [x in rad]; exact, with all derivatives, through x = 0."""
+    return _sinc_and_cosine(x)[0]
+
+
+def _sinc_and_cosine(x):
     small = jnp.abs(x) < _SWITCH
     # Each branch sees an argument that is safe for it: a NaN in the branch not taken would
     # otherwise reach the gradient.
     inner = jnp.where(small, x, 0.0)
     outer = jnp.where(small, 1.0, x)
-    return jnp.where(small, _polynomial(inner * inner, _SIN), sincos(outer)[0] / outer)
+    sine, cosine = sincos(outer)
+    return jnp.where(small, _polynomial(inner * inner, _SINC), sine / outer), cosine
+
+
+@sinc.defjvp
+def _(primals, tangents):
+    (x,) = primals
+    value, cosine = _sinc_and_cosine(x)
+    return value, _slope(x, value, cosine) * tangents[0]
