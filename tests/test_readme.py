@@ -29,3 +29,7 @@ def test_each_set_up_command_is_one_line(command):
         if line.startswith("python3 -m venv") and command in line
     ]
     assert len(lines) == 1
+
+
+def test_nothing_is_left_to_fill_in():
+    assert "@@" not in README.read_text(encoding="utf-8")
