@@ -35,7 +35,9 @@ class Uncertainty(eqx.Module):
 
     def errors(self, kind: str | None = None) -> Float[np.ndarray, "entry"]:
         """Standard errors of the quoted covariance, or of `kind`."""
-        return np.sqrt(np.diagonal(getattr(self, kind or self.chosen)))
+        variance = np.diagonal(getattr(self, kind or self.chosen))
+        # A sandwich of few data may leave a variance below zero: there is no error then.
+        return np.sqrt(np.where(variance < 0, np.nan, variance))
 
     def correlation(self, kind: str | None = None) -> Float[np.ndarray, "entry entry"]:
         """Correlation matrix; zero where an entry has no finite, positive variance."""
