@@ -30,15 +30,31 @@ class Leaf(eqx.Module):
     info: ParameterInfo
 
 
+def _parts(node: Any):
+    """Name, value and field of everything directly below a Module, or a tuple of Modules."""
+    if isinstance(node, tuple):
+        return [(str(i), value, None) for i, value in enumerate(node)]
+    return [(f.name, getattr(node, f.name), f) for f in dataclasses.fields(node)]
+
+
+def _below(node: Any, step: str) -> Any:
+    return node[int(step)] if isinstance(node, tuple) else getattr(node, step)
+
+
+def _is_inner(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) or (
+        isinstance(value, tuple) and any(dataclasses.is_dataclass(part) for part in value)
+    )
+
+
 def _walk(node: Any, path: tuple[str, ...]):
     """Yield (path, field value, declaration) of every inexact array field below `node`."""
-    for field in dataclasses.fields(node):
-        value = getattr(node, field.name)
-        here = (*path, field.name)
-        if dataclasses.is_dataclass(value):
+    for name, value, field in _parts(node):
+        here = (*path, name)
+        if _is_inner(value):
             yield from _walk(value, here)
         elif eqx.is_inexact_array(value) or isinstance(value, float):
-            yield here, value, parameter_info(field)
+            yield here, value, None if field is None else parameter_info(field)
 
 
 def parameter_leaves(model: AbstractCorrelation) -> tuple[Leaf, ...]:
@@ -66,7 +82,7 @@ def parameter_leaves(model: AbstractCorrelation) -> tuple[Leaf, ...]:
 
 def _get(model: Any, leaf: Leaf) -> Any:
     for step in leaf.path:
-        model = getattr(model, step)
+        model = _below(model, step)
     return model if leaf.index is None else jnp.ravel(model)[leaf.index]
 
 
@@ -99,7 +115,7 @@ def with_parameters(model: AbstractCorrelation, values: Mapping[str, Any]) -> Ab
         for path in paths:
             node = m
             for step in path:
-                node = getattr(node, step)
+                node = _below(node, step)
             found.append(node)
         return found
 
@@ -223,10 +239,9 @@ def _power_law_groups(model, free, t_ref, rates, scaled):
                 groups.append(Group((amplitude, exponent), ReferenceAmplitude(np.asarray(t_ref))))
                 used.update((amplitude, exponent))
             return
-        for field in dataclasses.fields(node):
-            value = getattr(node, field.name)
-            if dataclasses.is_dataclass(value):
-                visit(value, (*path, field.name))
+        for name, value, _ in _parts(node):
+            if _is_inner(value):
+                visit(value, (*path, name))
 
     visit(model, ())
     rest = [Group((i,), Identity()) for i in range(len(free)) if i not in used]
