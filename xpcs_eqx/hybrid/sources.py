@@ -1,0 +1,277 @@
+"""Where points of a curve come from: arrays, HDF5 files, anything that can be iterated again."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from os import PathLike, fspath
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..data.hdf5 import dataset
+from ..errors import DataError
+from .points import CHUNK, Chunk, Points, check_points, chunked, points_of_chunk
+from .read_ahead import read_ahead
+from .retry import Retry
+
+# Points read from a file at once: enough that opening it does not count, little memory.
+BLOCK = 2**18
+
+
+class AbstractSource(eqx.Module):
+    """Points in chunks of one shape; may be iterated as often as wanted."""
+
+    @abstractmethod
+    def chunks(self) -> Iterator[Chunk]:
+        """All points from the first, in chunks of the same shape."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int | None:
+        """Number of points [1], `None` where only an iteration would tell."""
+
+
+def source_fingerprint(source: AbstractSource) -> str:
+    """SHA-256 of all points of a source, by one pass over it."""
+    digest = hashlib.sha256()
+    for chunk in source.chunks():
+        for part in (chunk.x, chunk.y, chunk.root_weights, chunk.group):
+            array = np.ascontiguousarray(part)
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _check_size(chunk: int) -> None:
+    if chunk < 1:
+        raise DataError(f"chunks of {chunk} points; give a chunk of at least 1.")
+
+
+class ArraySource(AbstractSource):
+    """Points in memory, in the precision they are given in."""
+
+    points: Points
+    chunk: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        x: Float[np.ndarray, "point *coordinate"],
+        y: Float[np.ndarray, "point"],
+        sigma: Float[np.ndarray, "point"] | float | None = None,
+        groups: Int[np.ndarray, "point"] | None = None,
+        chunk: int = CHUNK,
+    ):
+        _check_size(chunk)
+        self.points = check_points(x, y, sigma, groups, where="arrays")
+        if not self.points.y.size:
+            raise DataError("arrays: there is no point; give at least one.")
+        # Fewer points than a chunk holds need no filling up.
+        self.chunk = min(chunk, self.points.y.size)
+
+    def chunks(self):
+        return chunked([self.points], self.chunk, "arrays")
+
+    @property
+    def length(self):
+        return self.points.y.size
+
+
+class HDF5Source(AbstractSource):
+    """Points in datasets of an HDF5 file, the next ones read on a thread while these are used.
+
+    - `x`: path of a dataset (n,) or (n, k), or of several (n,), which become columns.
+    - `y`, `sigma`, `group`: paths of datasets (n,); `sigma` may be a number [unit of y].
+    - `block`: points read at once; `depth`: blocks read in advance.
+    - `retry`: how often a read that failed is tried again, with the file opened anew.
+    """
+
+    path: str = eqx.field(static=True, converter=fspath)
+    x: str | tuple[str, ...] = eqx.field(static=True, default="x")
+    y: str = eqx.field(static=True, default="y")
+    sigma: str | float | None = eqx.field(static=True, default=None)
+    group: str | None = eqx.field(static=True, default=None)
+    chunk: int = eqx.field(static=True, default=CHUNK)
+    block: int = eqx.field(static=True, default=BLOCK)
+    depth: int = eqx.field(static=True, default=2)
+    retry: Retry = Retry(pause=0.05)
+
+    def __check_init__(self):
+        _check_size(self.chunk)
+
+    def chunks(self):
+        # Whole chunks, so that nothing is copied where two blocks meet.
+        block = max(self.block - self.block % self.chunk, self.chunk)
+        length = self.length
+
+        def pieces():
+            for start in range(0, length, block):
+                yield self._block(start, min(start + block, length))
+
+        return chunked(read_ahead(pieces, self.depth), self.chunk, self.path)
+
+    @property
+    def length(self) -> int:
+        """Number of points.
+
+        **Raises:** `DataError` when the file cannot be read or the datasets differ in length.
+        """
+        lengths = self._retried(self._lengths, "the lengths of its datasets")
+        if len(set(lengths.values())) != 1:
+            found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise DataError(f"{self.path}: datasets differ in length: {found}.")
+        return next(iter(lengths.values()))
+
+    def _names(self) -> tuple[str, ...]:
+        x = (self.x,) if isinstance(self.x, str) else self.x
+        others = (self.y, self.sigma, self.group)
+        return (*x, *(name for name in others if isinstance(name, str)))
+
+    def _lengths(self, file) -> dict[str, int]:
+        shapes = {name: dataset(file, name).shape for name in self._names()}
+        for name, shape in shapes.items():
+            if len(shape) not in (1, 2):
+                raise DataError(f"{self.path}: {name} has shape {shape}; (n,) or (n, k) is needed.")
+        return {name: shape[0] for name, shape in shapes.items()}
+
+    def _block(self, start: int, stop: int) -> Points:
+        def read(file):
+            # That they exist was seen at the start of the pass.
+            return {name: file[name][start:stop] for name in self._names()}
+
+        found = self._retried(read, f"points {start} to {stop - 1}")
+        x = found[self.x] if isinstance(self.x, str) else np.stack([found[n] for n in self.x], 1)
+        sigma = found[self.sigma] if isinstance(self.sigma, str) else self.sigma
+        group = None if self.group is None else found[self.group]
+        where = f"{self.path}, chunk from point {start}"
+        return check_points(x, found[self.y], sigma, group, where=where, first=start)
+
+    def _retried(self, read: Callable[[Any], Any], what: str) -> Any:
+        import h5py
+
+        def attempt(_):
+            try:
+                # Opened for each block: what happens to the file is seen, and a retry is fresh.
+                with h5py.File(self.path, "r") as file:
+                    return read(file)
+            except (RuntimeError, KeyError) as error:
+                # h5py says by any of these what it could not read.
+                raise OSError(str(error)) from error
+
+        outcome = self.retry.run(attempt)
+        if outcome.success:
+            return outcome.value
+        raise DataError(
+            f"{self.path}: {what} could not be read in {len(outcome.failures)} attempts "
+            f"({outcome.error}). The file is missing, truncated or damaged: restore it and start "
+            "again, from the last checkpoint if there is one."
+        ) from outcome.error
+
+
+class FactorySource(AbstractSource):
+    """Pieces from an iterator that `factory` makes anew for every pass.
+
+    A piece is (x, y), (x, y, sigma), (x, y, sigma, group) or a `Chunk`, of any length. `sigma` is
+    that of pieces without one.
+    """
+
+    factory: Callable[[], Iterable[Any]] = eqx.field(static=True)
+    sigma: float | None = eqx.field(static=True, default=None)
+    chunk: int = eqx.field(static=True, default=CHUNK)
+
+    def __check_init__(self):
+        _check_size(self.chunk)
+
+    def chunks(self):
+        return chunked(self._pieces(), self.chunk, "iterable source")
+
+    @property
+    def length(self):
+        return None
+
+    def _pieces(self):
+        for number, piece in enumerate(self.factory()):
+            where = f"iterable source, chunk {number}"
+            if isinstance(piece, Chunk):
+                yield points_of_chunk(piece, where)
+            elif isinstance(piece, tuple) and 2 <= len(piece) <= 4:
+                x, y, sigma, group = (*piece, None, None)[:4]
+                yield check_points(x, y, self.sigma if sigma is None else sigma, group, where=where)
+            else:
+                raise DataError(
+                    f"{where}: found {type(piece).__name__}; give tuples (x, y), (x, y, sigma), "
+                    "(x, y, sigma, group) or Chunk."
+                )
+
+
+def as_source(
+    source: Any, sigma: Any = None, groups: Any = None, chunk: int = CHUNK
+) -> AbstractSource:
+    """A source from what a user has.
+
+    **Arguments:**
+
+    - `source`: a tuple of arrays (x, y) or (x, y, sigma); an HDF5 path (datasets `x`, `y`), or a
+        tuple (path, x, y[, sigma[, group]]) with the paths of datasets; a callable returning a
+        fresh iterator of chunks, or anything that can be iterated again; an `AbstractSource`.
+    - `sigma`: standard deviations [unit of y]: an array or a number for arrays, the path of a
+        dataset or a number for a file, a number for an iterable.
+    - `groups`: the group of each point: an array, or the path of a dataset.
+    - `chunk`: points per chunk.
+
+    **Raises:** `DataError` for an iterator that can be consumed only once and what is none of
+    these, naming the remedy.
+    """
+    if isinstance(source, AbstractSource):
+        if sigma is not None or groups is not None:
+            raise DataError(
+                f"{type(source).__name__} brings its own sigma and groups; give them there."
+            )
+        return source
+    if isinstance(source, str | PathLike):
+        source = (source,)
+    if isinstance(source, tuple) and source and isinstance(source[0], str | PathLike):
+        return _file_source(source, sigma, groups, chunk)
+    if isinstance(source, tuple) and len(source) in (2, 3) and not _is_piece(source[0]):
+        x, y, own = (*source, None)[:3]
+        return ArraySource(x, y, _either(own, sigma), groups, chunk)
+    if groups is not None or not (sigma is None or np.ndim(sigma) == 0):
+        raise DataError(
+            "chunks bring their own sigma and groups: yield (x, y, sigma, group) from the source."
+        )
+    if hasattr(source, "__next__"):
+        raise DataError(
+            f"a {type(source).__name__} can be consumed only once, and a fit passes over the data "
+            "many times. Give a callable that returns a fresh one (the generator function itself, "
+            "not its result), or a list of chunks."
+        )
+    if callable(source):
+        return FactorySource(source, sigma, chunk)
+    if isinstance(source, Iterable) and not isinstance(source, np.ndarray | Mapping):
+        return FactorySource(partial(iter, source), sigma, chunk)
+    raise DataError(
+        f"a source of type {type(source).__name__}; give (x, y[, sigma]), an HDF5 path, a callable "
+        "that returns a fresh iterator of chunks, or a list of chunks."
+    )
+
+
+def _is_piece(value: Any) -> bool:
+    return isinstance(value, tuple | Chunk)
+
+
+def _either(own: Any, given: Any) -> Any:
+    if own is not None and given is not None:
+        raise DataError("sigma is given twice, in the source and beside it; leave one out.")
+    return given if own is None else own
+
+
+def _file_source(source: tuple[Any, ...], sigma: Any, groups: Any, chunk: int) -> HDF5Source:
+    if len(source) not in (1, 3, 4, 5):
+        raise DataError(
+            f"{source[0]}: {len(source) - 1} names of datasets; "
+            "give (path, x, y[, sigma[, group]])."
+        )
+    path, x, y, own, group = (*source, *("", "x", "y", None, None)[len(source) :])
+    return HDF5Source(path, x, y, _either(own, sigma), group if groups is None else groups, chunk)
