@@ -235,8 +235,8 @@ def as_source(
     if isinstance(source, tuple) and source and isinstance(source[0], str | PathLike):
         return _file_source(source, sigma, groups, chunk)
     if isinstance(source, tuple) and len(source) in (2, 3) and not _is_piece(source[0]):
-        x, y, own = (*source, None)[:3]
-        return ArraySource(x, y, _either(own, sigma), groups, chunk)
+        own = source[2] if len(source) == 3 else None
+        return ArraySource(source[0], source[1], _either(own, sigma), groups, chunk)
     if groups is not None or not (sigma is None or np.ndim(sigma) == 0):
         raise DataError(
             "chunks bring their own sigma and groups: yield (x, y, sigma, group) from the source."
@@ -248,7 +248,8 @@ def as_source(
             "not its result), or a list of chunks."
         )
     if callable(source):
-        return FactorySource(source, sigma, chunk)
+        factory: Callable[[], Any] = source
+        return FactorySource(factory, sigma, chunk)
     if isinstance(source, Iterable) and not isinstance(source, np.ndarray | Mapping):
         return FactorySource(partial(iter, source), sigma, chunk)
     raise DataError(
@@ -273,5 +274,6 @@ def _file_source(source: tuple[Any, ...], sigma: Any, groups: Any, chunk: int) -
             f"{source[0]}: {len(source) - 1} names of datasets; "
             "give (path, x, y[, sigma[, group]])."
         )
-    path, x, y, own, group = (*source, *("", "x", "y", None, None)[len(source) :])
+    names: tuple[Any, ...] = (*source, *("", "x", "y", None, None)[len(source) :])
+    path, x, y, own, group = names
     return HDF5Source(path, x, y, _either(own, sigma), group if groups is None else groups, chunk)
