@@ -19,6 +19,8 @@ ROOT = Path(xpcs_eqx.__file__).parent
 LAYERS = (
     "errors",
     "compiling",
+    "files",
+    "checkpoint",
     "data",
     "physics",
     "scaling",
@@ -26,6 +28,7 @@ LAYERS = (
     "objective",
     "optimize",
     "uncertainty",
+    "hybrid",
     "fitting",
     "simulation",
     "report",

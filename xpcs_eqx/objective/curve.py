@@ -57,20 +57,8 @@ class CurveObjective(AbstractObjective):
         turn = jax.jacfwd(self.variables.to_physical)(y)
 
         def chunk(x, data, root):
-            def residuals(b):
-                return _weighted(self.function, x, data, root, b)
-
-            r = residuals(parameters)
-            jacobian = jax.jacfwd(residuals)(parameters) @ turn
-            rescaled, row_factor = self.loss.rescale(r)
-            if row_factor is not None:
-                jacobian = row_factor[:, None] * jacobian
-            return NormalEquations(
-                jnp.sum(self.loss.density(r)),
-                jacobian.T @ rescaled,
-                jacobian.T @ jacobian,
-                jnp.sum((root > 0).astype(r.dtype)),
-            )
+            equations = curve_equations(self.function, self.loss, x, data, root, parameters)
+            return equations.transform(turn)
 
         return self._sum(chunk, NormalEquations.zero(p, dtype=y.dtype)), memo
 
@@ -78,15 +66,60 @@ class CurveObjective(AbstractObjective):
         parameters = self.variables.to_physical(y)
 
         def chunk(x, data, root):
-            return jnp.sum(self.loss.density(_weighted(self.function, x, data, root, parameters)))
+            return curve_cost(self.function, self.loss, x, data, root, parameters)
 
         return self._sum(chunk, jnp.zeros((), y.dtype))
 
 
-def _weighted(function, x, data, root, parameters):
+def weighted_residuals(
+    function: Callable[..., Array],
+    x: Float[Array, "point *coordinate"],
+    data: Float[Array, "point"],
+    root: Float[Array, "point"],
+    parameters: Float[Array, "parameter"],
+) -> Float[Array, "point"]:
+    """√w (function(x, *parameters) − data), exactly zero where the weight is."""
     # Padding has weight zero; a model may be undefined there, so its value is not even multiplied.
     value = function(x, *parameters)
     return jnp.where(root > 0, root * (value - data), 0.0)
+
+
+def curve_equations(
+    function: Callable[..., Array],
+    loss: AbstractLoss,
+    x: Float[Array, "point *coordinate"],
+    data: Float[Array, "point"],
+    root: Float[Array, "point"],
+    parameters: Float[Array, "parameter"],
+) -> NormalEquations:
+    """Normal equations of points in the parameters; J of these points exists meanwhile."""
+
+    def residuals(b):
+        return weighted_residuals(function, x, data, root, b)
+
+    r = residuals(parameters)
+    jacobian = jax.jacfwd(residuals)(parameters)
+    rescaled, row_factor = loss.rescale(r)
+    if row_factor is not None:
+        jacobian = row_factor[:, None] * jacobian
+    return NormalEquations(
+        jnp.sum(loss.density(r)),
+        jacobian.T @ rescaled,
+        jacobian.T @ jacobian,
+        jnp.sum((root > 0).astype(r.dtype)),
+    )
+
+
+def curve_cost(
+    function: Callable[..., Array],
+    loss: AbstractLoss,
+    x: Float[Array, "point *coordinate"],
+    data: Float[Array, "point"],
+    root: Float[Array, "point"],
+    parameters: Float[Array, "parameter"],
+) -> Float[Array, ""]:
+    """½ Σ ρ of points."""
+    return jnp.sum(loss.density(weighted_residuals(function, x, data, root, parameters)))
 
 
 def curve_objective(
