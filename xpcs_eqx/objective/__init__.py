@@ -4,8 +4,14 @@ from .blocks import Block as Block
 from .blocks import block_columns as block_columns
 from .blocks import block_correlation as block_correlation
 from .box import minimise_in_box as minimise_in_box
+from .combined import CombinedObjective as CombinedObjective
+from .combined import combined_objective as combined_objective
+from .combined import relative_weights as relative_weights
 from .curve import CurveObjective as CurveObjective
+from .curve import curve_cost as curve_cost
+from .curve import curve_equations as curve_equations
 from .curve import curve_objective as curve_objective
+from .curve import weighted_residuals as weighted_residuals
 from .drivers import AbstractDriver as AbstractDriver
 from .drivers import HostLoop as HostLoop
 from .drivers import Scan as Scan

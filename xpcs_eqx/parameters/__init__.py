@@ -14,6 +14,8 @@ from .parameter_map import parameter_values as parameter_values
 from .parameter_map import scale_from_bounds as scale_from_bounds
 from .parameter_map import scale_from_start as scale_from_start
 from .parameter_map import with_parameters as with_parameters
+from .shared import SharedParameters as SharedParameters
+from .shared import shared_parameters as shared_parameters
 from .ties import Proportional as Proportional
 from .variables import AbstractVariables as AbstractVariables
 from .variables import PlainVariables as PlainVariables

@@ -14,9 +14,18 @@ import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
 from ..errors import ModelError
-from ..physics import AbstractCorrelation, ParameterInfo, PowerLawRate, parameter_info
-from .bijections import AbstractBijection, Identity, ReferenceAmplitude, Slope
+from ..physics import (
+    AbstractCorrelation,
+    ParameterInfo,
+    PowerLawRate,
+    is_constant,
+    parameter_info,
+)
+from .bijections import AbstractBijection, Identity, Log, ReferenceAmplitude, Slope
 from .variables import AbstractVariables
+
+# Of an array that no field declares: it has no start but its value.
+_UNDECLARED = ParameterInfo(start=math.nan)
 
 Tie = Callable[[Mapping[str, Array]], Array]
 
@@ -31,19 +40,25 @@ class Leaf(eqx.Module):
 
 
 def _parts(node: Any):
-    """Name, value and field of everything directly below a Module, or a tuple of Modules."""
+    """Name, value and field of all that is directly below a Module, a tuple of such, or a dict."""
     if isinstance(node, tuple):
         return [(str(i), value, None) for i, value in enumerate(node)]
-    return [(f.name, getattr(node, f.name), f) for f in dataclasses.fields(node)]
+    if isinstance(node, dict):
+        return [(name, value, None) for name, value in node.items()]
+    fields = [f for f in dataclasses.fields(node) if not is_constant(f)]
+    return [(f.name, getattr(node, f.name), f) for f in fields]
 
 
 def _below(node: Any, step: str) -> Any:
+    if isinstance(node, dict):
+        return node[step]
     return node[int(step)] if isinstance(node, tuple) else getattr(node, step)
 
 
 def _is_inner(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) or (
-        isinstance(value, tuple) and any(dataclasses.is_dataclass(part) for part in value)
+    return isinstance(value, dict) or (
+        dataclasses.is_dataclass(value)
+        or (isinstance(value, tuple) and any(dataclasses.is_dataclass(part) for part in value))
     )
 
 
@@ -63,7 +78,8 @@ def parameter_leaves(model: AbstractCorrelation) -> tuple[Leaf, ...]:
     for path, value, declared in _walk(model, ()):
         joined = ".".join(path)
         name = model.names.get(joined, joined)
-        info = model.infos.get(name, declared or ParameterInfo())
+        named = model.infos.get(name)
+        info = (declared or _UNDECLARED) if named is None else named.within(declared)
         if np.ndim(value) == 0:
             leaves.append(Leaf(name, path, None, info))
         else:
@@ -83,7 +99,20 @@ def parameter_leaves(model: AbstractCorrelation) -> tuple[Leaf, ...]:
 def _get(model: Any, leaf: Leaf) -> Any:
     for step in leaf.path:
         model = _below(model, step)
-    return model if leaf.index is None else jnp.ravel(model)[leaf.index]
+    if leaf.index is None:
+        return model
+    # Concrete entries are taken by NumPy: an eager JAX operation is a compilation.
+    traced = isinstance(model, jax.core.Tracer)
+    return jnp.ravel(model)[leaf.index] if traced else np.ravel(np.asarray(model))[leaf.index]
+
+
+def _replaced(old: Any, entries: Mapping[int, Any]) -> Any:
+    """An array with some of its entries, counted along its rows, replaced."""
+    shape, size = np.shape(old), int(np.prod(np.shape(old)))
+    if len(entries) < size:
+        flat = jnp.ravel(old) if isinstance(old, jax.core.Tracer) else np.ravel(np.asarray(old))
+        entries = {**{i: flat[i] for i in range(size)}, **entries}
+    return _stack([entries[i] for i in range(size)]).reshape(shape)
 
 
 def parameter_values(model: AbstractCorrelation) -> dict[str, Array]:
@@ -99,15 +128,16 @@ def with_parameters(model: AbstractCorrelation, values: Mapping[str, Any]) -> Ab
     leaves = {leaf.name: leaf for leaf in parameter_leaves(model)}
     check_names(values, leaves, type(model).__name__)
     by_path: dict[tuple[str, ...], Any] = {}
+    entries: dict[tuple[str, ...], dict[int, Any]] = {}
     for name, value in values.items():
         leaf = leaves[name]
         if leaf.index is None:
             by_path[leaf.path] = value
         else:
-            old = by_path.get(leaf.path)
-            if old is None:
-                old = _get(model, dataclasses.replace(leaf, index=None))
-            by_path[leaf.path] = jnp.asarray(old).at[leaf.index].set(value)
+            entries.setdefault(leaf.path, {})[leaf.index] = value
+            by_path[leaf.path] = _get(model, dataclasses.replace(leaf, index=None))
+    for path, given in entries.items():
+        by_path[path] = _replaced(by_path[path], given)
     paths = list(by_path)
 
     def where(m):
@@ -214,8 +244,8 @@ class ParameterMap(AbstractVariables):
         return _stack([values[name] for name in self.names])
 
 
-def _power_law_groups(model, free, t_ref, rates, scaled):
-    """Coordinates for each power-law rate, as far as its parameters are free."""
+def _natural_groups(model, free, lower, t_ref, rates, scaled):
+    """Coordinates for each power law, as far as its parameters are free, and logarithms."""
     by_path = {leaf.path: leaf.name for leaf in parameter_leaves(model)}
     groups, used = [], set()
 
@@ -244,6 +274,14 @@ def _power_law_groups(model, free, t_ref, rates, scaled):
                 visit(value, (*path, name))
 
     visit(model, ())
+    values = parameter_values(model)
+    for leaf in parameter_leaves(model):
+        i = free.index(leaf.name) if leaf.name in free else None
+        if not leaf.info.logarithmic or i is None or i in used or leaf.name in scaled:
+            continue
+        if lower[i] > 0 and float(values[leaf.name]) > 0:
+            groups.append(Group((i,), Log()))
+            used.add(i)
     rest = [Group((i,), Identity()) for i in range(len(free)) if i not in used]
     return tuple(groups + rest)
 
@@ -309,7 +347,8 @@ def parameter_map(
         free.append(leaf.name)
         lower.append(low)
         upper.append(high)
-        natural = leaf.info.scale or (abs(leaf.info.start) if leaf.info.start else 1.0)
+        typical = start if math.isnan(leaf.info.start) else leaf.info.start
+        natural = leaf.info.scale or abs(typical) or 1.0
         scales.append(scale.get(leaf.name, natural))
     if coordinates is not None:
         groups, used = [], set()
@@ -324,7 +363,7 @@ def parameter_map(
     elif t is not None:
         floor = 0.5 * float(t[1] - t[0])
         t_ref = math.sqrt(max(float(t[0]), floor) * float(t[-1]))
-        groups = _power_law_groups(model, free, t_ref, rates, scale)
+        groups = _natural_groups(model, free, lower, t_ref, rates, scale)
     else:
         groups = tuple(Group((i,), Identity()) for i in range(len(free)))
     for group in groups:

@@ -1,0 +1,241 @@
+"""One sum of squares over several data sets with parameters in common."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..compiling import quick_jit
+from ..data import PooledData, TwoTimeData, mad_sigma
+from ..errors import DataError, ModelError
+from ..parameters import ParameterMap, SharedParameters
+from ..scaling import AbstractScaling
+from .losses import AbstractLoss
+from .objective import (
+    AbstractObjective,
+    JointObjective,
+    JointVariables,
+    ProjectedObjective,
+    two_time_objective,
+)
+from .penalties import AbstractPenalty, penalty_equations
+
+
+def _local_variables(parameters: SharedParameters, sizes: tuple[int, ...], y):
+    """The variables of the objective of each data set, from those of the whole."""
+    n = parameters.whole.n_free
+    places = np.cumsum([n, *sizes])
+    return tuple(
+        jnp.concatenate([parameters.local_coordinates(k, y[:n]), y[places[k] : places[k + 1]]])
+        for k in range(len(sizes))
+    )
+
+
+# Compiled apart from the data sets: what is expensive is the evaluation of one of them, and those
+# of one shape and model share it.
+@quick_jit
+def _link(parameters, sizes, y):
+    def local(y):
+        return _local_variables(parameters, sizes, y)
+
+    return local(y), jax.jacfwd(local)(y)
+
+
+@quick_jit
+def _add(total, equations, derivative):
+    return total + equations.transform(derivative)
+
+
+@quick_jit
+def _penalties(penalties, parameters, y):
+    p = parameters.n_free
+    return penalty_equations(penalties, parameters, y[:p]).transform(jnp.eye(p, y.shape[0]))
+
+
+def _plain(part, y, memo):
+    return part.evaluate(y, memo)
+
+
+_evaluate = quick_jit(_plain)
+
+
+@quick_jit
+def _cost(part, y, memo):
+    return part.cost(y, memo)
+
+
+class CombinedObjective(AbstractObjective):
+    """Data sets, each with a model, scaling and driver of its own, fitted together.
+
+    The variables are the free parameters of `parameters.whole`, followed, for a robust loss, by
+    the scaling coefficients of each data set. The equations of a data set are formed in its own
+    coordinates and carried over by the derivative of these.
+
+    - `variables`: what the solver sees; `parameters`: how they belong to the data sets.
+    - `parts`: the objective of each data set.
+    - `penalties`: functions of all parameters by public name.
+    """
+
+    variables: ParameterMap | JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
+    parameters: SharedParameters
+    parts: tuple[ProjectedObjective | JointObjective, ...]
+    penalties: tuple[AbstractPenalty, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of scaling coefficients of each data set among the variables."""
+        return tuple(
+            part.term.scaling.size if isinstance(part, JointObjective) else 0 for part in self.parts
+        )
+
+    @property
+    def traceable(self):
+        # One compiled function over all data sets would compile the same evaluation many times.
+        return False
+
+    @property
+    def start(self):
+        own = [
+            part.start[part.term.parameters.n_free :]
+            for part in self.parts
+            if isinstance(part, JointObjective)
+        ]
+        return jnp.concatenate([jnp.asarray(self.parameters.whole.start), *own])
+
+    @property
+    def names(self):
+        own = [
+            f"{name}[{label}]"
+            for part, label in zip(self.parts, self.parameters.labels, strict=True)
+            if isinstance(part, JointObjective)
+            for name in part.term.scaling.names
+        ]
+        return (*self.parameters.whole.free_names, *own)
+
+    @property
+    def memo(self):
+        return tuple(part.memo for part in self.parts)
+
+    def local(
+        self, y: Float[Array, "variable"]
+    ) -> tuple[tuple[Float[Array, "local"], ...], tuple[Float[Array, "local variable"], ...]]:
+        """The variables of the objective of each data set, and their derivatives."""
+        return _link(self.parameters, self.sizes, y)
+
+    def evaluate(self, y, memo):
+        traced = isinstance(y, jax.core.Tracer)
+        total = _penalties(self.penalties, self.parameters.whole, y)
+        memos = []
+        for part, own, derivative, known in zip(self.parts, *self.local(y), memo, strict=True):
+            compiled = part.traceable and not traced
+            equations, new = (_evaluate if compiled else _plain)(part, own, known)
+            total = _add(total, equations, derivative)
+            memos.append(new)
+        return total, tuple(memos)
+
+    def cost(self, y, memo):
+        traced = isinstance(y, jax.core.Tracer)
+        total = _penalties(self.penalties, self.parameters.whole, y).cost
+        for part, own, known in zip(self.parts, self.local(y)[0], memo, strict=True):
+            compiled = part.traceable and not traced
+            total = total + (_cost(part, own, known) if compiled else part.cost(own, known))
+        return total
+
+
+def _noise(data: TwoTimeData | PooledData) -> float:
+    """Standard deviation of the data where they carry no sigma, from neighbouring entries."""
+    if not isinstance(data, TwoTimeData):
+        return float("nan")
+    weights = data.root_weights
+    if weights is not None and np.any((np.asarray(weights) != 0) & (np.asarray(weights) != 1)):
+        return 1.0
+    usable = None if weights is None else np.asarray(weights) > 0
+    maps = [
+        mad_sigma(np.asarray(data.c2[a]), None if usable is None else usable[a])
+        for a in range(data.n_angles)
+    ]
+    return float(np.sqrt(np.mean(np.square(maps))))
+
+
+def relative_weights(data: Sequence[TwoTimeData | PooledData]) -> Float[np.ndarray, "set"]:
+    """Weight of the squared residuals of each data set, so that all count by their precision.
+
+    One where sigma is given; else the inverse of the noise variance, relative to the mean.
+
+    **Raises:** `DataError` when sigma is known for some data sets only, or the noise cannot be
+    estimated.
+    """
+    absolute = [one.absolute_sigma for one in data]
+    if all(absolute):
+        return np.ones(len(data))
+    if any(absolute):
+        known = [k + 1 for k, yes in enumerate(absolute) if yes]
+        raise DataError(
+            f"sigma is known for data sets {known} of {len(data)} only, so that they cannot be "
+            "weighed against the others; give it for all or for none, or give `weights`"
+        )
+    noise = np.array([_noise(one) for one in data])
+    if not np.all(np.isfinite(noise) & (noise > 0)):
+        bad = int(np.flatnonzero(~(np.isfinite(noise) & (noise > 0)))[0])
+        raise DataError(
+            f"the noise of data set {bad + 1} cannot be estimated ({noise[bad]:g}), so that it "
+            "cannot be weighed against the others; give sigma for all data sets, or `weights`"
+        )
+    return np.mean(noise**2) / noise**2
+
+
+def combined_objective(
+    parameters: SharedParameters,
+    data: Sequence[TwoTimeData | PooledData],
+    scaling: Sequence[AbstractScaling | None] | None = None,
+    *,
+    weights: Sequence[float] | None = None,
+    loss: AbstractLoss | None = None,
+    penalties: tuple[AbstractPenalty, ...] = (),
+    **keywords: Any,
+) -> CombinedObjective:
+    """The objective of a joint fit.
+
+    **Arguments:**
+
+    - `parameters`: from `shared_parameters`, for as many data sets.
+    - `scaling`: one for each data set; by default `Individual`.
+    - `weights`: weight of the squared residuals of each data set; by default `relative_weights`.
+    - `penalties`: see all parameters by public name.
+    - `loss`, `keywords`: as in `two_time_objective`, the same for all data sets.
+
+    **Raises:** `ModelError` for numbers of data sets that differ; `DataError` as
+    `relative_weights`; and as `two_time_objective`.
+    """
+    data, count = tuple(data), len(parameters.maps)
+    chosen = (None,) * count if scaling is None else tuple(scaling)
+    given = relative_weights(data) if weights is None else np.asarray(weights, dtype=float)
+    if not len(data) == len(chosen) == count or given.shape != (count,):
+        raise ModelError(
+            f"the parameters are for {count} data sets, but there are {len(data)} data sets, "
+            f"{len(chosen)} scalings and {given.size} weights"
+        )
+    if not np.all(np.isfinite(given) & (given > 0)):
+        raise ModelError(f"the weights {given.tolist()} of data sets must be above zero")
+    parts = tuple(
+        two_time_objective(
+            local, one, mapper, loss=loss, angle_weights=np.full(one.n_angles, w), **keywords
+        )
+        for local, one, mapper, w in zip(parameters.maps, data, chosen, given, strict=True)
+    )
+    whole = parameters.whole
+    variables: ParameterMap | JointVariables = whole
+    if any(isinstance(part, JointObjective) for part in parts):
+        bounds = [part.term.scaling.bounds for part in parts]
+        lower, upper = (np.concatenate([np.asarray(b[i]) for b in bounds]) for i in (0, 1))
+        variables = JointVariables(
+            parameters=whole,
+            lower=np.concatenate([whole.lower, lower]),
+            upper=np.concatenate([whole.upper, upper]),
+            coordinate_scale=np.concatenate([whole.coordinate_scale, np.full(lower.shape, 0.1)]),
+        )
+    return CombinedObjective(variables, parameters, parts, penalties)
