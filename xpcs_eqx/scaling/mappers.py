@@ -13,11 +13,12 @@ CONTRAST_BOUNDS = (0.0, 1.0)
 OFFSET_BOUNDS = (0.5, 1.5)
 
 
-def _pair(bounds, what):
-    low, high = (float(b) for b in bounds)
-    if not low < high:
-        raise ModelError(f"{what} bounds [{low}, {high}] are inside out; lower must be below upper")
-    return low, high
+def _ordered(contrast_bounds, offset_bounds) -> None:
+    for what, (low, high) in (("contrast", contrast_bounds), ("offset", offset_bounds)):
+        if not low < high:
+            raise ModelError(
+                f"{what} bounds [{low}, {high}] are inside out; lower must be below upper"
+            )
 
 
 class AbstractScaling(eqx.Module):
@@ -81,8 +82,7 @@ class Individual(AbstractScaling):
     offset_bounds: tuple[float, float] = eqx.field(static=True, default=OFFSET_BOUNDS)
 
     def __check_init__(self):
-        _pair(self.contrast_bounds, "contrast")
-        _pair(self.offset_bounds, "offset")
+        _ordered(self.contrast_bounds, self.offset_bounds)
 
     @property
     def basis(self):
@@ -116,8 +116,7 @@ class Averaged(AbstractScaling):
     offset_bounds: tuple[float, float] = eqx.field(static=True, default=OFFSET_BOUNDS)
 
     def __check_init__(self):
-        _pair(self.contrast_bounds, "contrast")
-        _pair(self.offset_bounds, "offset")
+        _ordered(self.contrast_bounds, self.offset_bounds)
 
     @property
     def basis(self):
@@ -189,8 +188,7 @@ class Fourier(AbstractScaling):
     offset_harmonic: float = eqx.field(static=True, default=0.3)
 
     def __check_init__(self):
-        _pair(self.contrast_bounds, "contrast")
-        _pair(self.offset_bounds, "offset")
+        _ordered(self.contrast_bounds, self.offset_bounds)
         if self.order < 0:
             raise ModelError(f"Fourier order {self.order} must not be negative")
         if self.phi.shape[0] < 1 + 2 * self.order:

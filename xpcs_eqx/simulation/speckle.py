@@ -9,11 +9,11 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Inexact, Key
 
-from ..data import Geometry, Provenance, TwoTimeData
+from ..data import Geometry, TwoTimeData
 from ..errors import ModelError
 from ..physics import AbstractCorrelation
 from .field import field_correlation, field_factor
-from .surface import by_angle, check_times
+from .surface import by_angle, check_times, simulated
 
 # An error of |c1|² from clipped eigenvalues beyond this would be seen in a fit.
 _FIELD_TOLERANCE = 0.01
@@ -175,17 +175,5 @@ def simulate_speckle(
     c1 = field_correlation(model, t, geometry)
     c2 = correlate_speckle(c1, contrast, n_pixels=n_pixels, mean_counts=mean_counts, key=key)
     shot = "no shot noise" if mean_counts is None else "Poisson counts"
-    return TwoTimeData(
-        c2=c2,
-        t=t,
-        geometry=jax.tree.map(jnp.asarray, geometry),
-        root_weights=None,
-        diagonal=jnp.diagonal(c2, axis1=1, axis2=2),
-        provenance=Provenance(
-            layout="simulation",
-            frames=(1, t.shape[0]),
-            notes=(
-                f"Simulated speckle of {type(model).__name__}, {n_pixels} pixels an angle, {shot}.",
-            ),
-        ),
-    )
+    note = f"Simulated speckle of {type(model).__name__}, {n_pixels} pixels an angle, {shot}."
+    return simulated(c2, t, geometry, note)

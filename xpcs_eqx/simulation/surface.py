@@ -36,6 +36,20 @@ def check_times(t) -> Float[Array, "frame"]:
     return jnp.asarray(t, dtype=float)
 
 
+def simulated(
+    c2: Float[Array, "angle frame frame"], t: Float[Array, "frame"], geometry: Geometry, note: str
+) -> TwoTimeData:
+    """Maps with their raw diagonal as data without weights, `note` being their provenance."""
+    return TwoTimeData(
+        c2=c2,
+        t=t,
+        geometry=jax.tree.map(jnp.asarray, geometry),
+        root_weights=None,
+        diagonal=jnp.diagonal(c2, axis1=1, axis2=2),
+        provenance=Provenance(layout="simulation", frames=(1, t.shape[0]), notes=(note,)),
+    )
+
+
 def simulate(
     model: AbstractCorrelation,
     t: Float[Array | np.ndarray, "frame"],
@@ -74,15 +88,6 @@ def simulate(
     draw = jax.random.normal(key, surface.shape, surface.dtype)
     draw = jnp.triu(draw) + jnp.swapaxes(jnp.triu(draw, 1), 1, 2)
     c2 = surface + noise * draw
-    return TwoTimeData(
-        c2=c2,
-        t=t,
-        geometry=jax.tree.map(jnp.asarray, geometry),
-        root_weights=None,
-        diagonal=jnp.diagonal(c2, axis1=1, axis2=2),
-        provenance=Provenance(
-            layout="simulation",
-            frames=(1, t.shape[0]),
-            notes=(f"Simulated from {type(model).__name__}, independent Gaussian noise.",),
-        ),
+    return simulated(
+        c2, t, geometry, f"Simulated from {type(model).__name__}, independent Gaussian noise."
     )
