@@ -18,7 +18,6 @@ from .pooled import PooledData as PooledData
 from .provenance import Provenance as Provenance
 from .selection import Selection as Selection
 from .two_time import TwoTimeData as TwoTimeData
-from .write import replacing as replacing
 from .write import write_aps_old as write_aps_old
 from .write import write_aps_u as write_aps_u
 from .write import write_npz as write_npz

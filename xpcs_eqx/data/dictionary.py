@@ -125,7 +125,7 @@ def raw_from_mapping(
         sha256=sha256,
         names=tuple(f"{maps_key}[{i}]" for i in range(stack.shape[0])),
         shapes=(stack.shape[1:],) * stack.shape[0],
-        read=lambda index, frames: stack[index, frames, frames],
+        read=lambda index, rows, columns: stack[index, rows, columns],
         dtype=stack.dtype,
         stack=stack,
         owned=owned,
@@ -137,7 +137,9 @@ def raw_from_mapping(
         t=frame_axis(where, mapping["t1"], mapping["t2"], stack.shape[1:]),
         gap=_optional(where, mapping, "L"),
         gap_name="L",
-        read_sigma=None if sigma is None else lambda index, frames: sigma[index, frames, frames],
+        read_sigma=(
+            None if sigma is None else lambda index, rows, columns: sigma[index, rows, columns]
+        ),
         absolute_sigma=bool(mapping.get("absolute_sigma", True)),
         read_diagonal=None if diagonal is None else lambda index, frames: diagonal[index, frames],
         keys=tuple(key for key in mapping if key != maps_key),

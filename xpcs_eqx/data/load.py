@@ -11,9 +11,10 @@ import numpy as np
 
 from ..errors import DataError
 from . import read_aps_old, read_aps_u, read_nxxpcs, read_own
-from .assemble import Sigma, assemble, check_lists, choose_maps
+from .assemble import Sigma, assemble
 from .checks import agreeing
 from .hdf5 import open_hdf5
+from .place import check_lists, choose_maps
 from .raw import RawMaps
 from .read_npz import read_npy, read_npz
 from .selection import Selection

@@ -1,5 +1,7 @@
 """Standard deviation of a two-time map from the map itself."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..errors import DataError
@@ -27,13 +29,27 @@ def mad_sigma(c2: np.ndarray, usable: np.ndarray | None = None) -> float:
     **Raises:** `DataError` when no three usable neighbours exist.
     """
     n = c2.shape[0]
-    lags = np.arange(1, max(n - 2, 1))
-    stride = max(1, (n * n // 2) // _ENOUGH)
-    differences = []
-    for lag in lags[::stride]:
+    lines = []
+    for lag in noise_lags(n):
         line = np.asarray(np.diagonal(c2, lag), np.float64)
         if usable is not None:
             line = np.where(np.diagonal(usable, lag), line, np.nan)
+        lines.append(line)
+    return sigma_of_lines(lines, n)
+
+
+def noise_lags(n: int) -> np.ndarray:
+    """The lags whose entries `mad_sigma` looks at in a map of `n` frames."""
+    return np.arange(1, max(n - 2, 1))[:: max(1, (n * n // 2) // _ENOUGH)]
+
+
+def sigma_of_lines(lines: Sequence[np.ndarray], n: int) -> float:
+    """As `mad_sigma`, from the entries along each lag, NaN where one does not count.
+
+    **Raises:** `DataError` when no three usable neighbours exist.
+    """
+    differences = []
+    for line in lines:
         second = line[:-2] - 2 * line[1:-1] + line[2:]
         differences.append(np.abs(second[np.isfinite(second)]))
     values = np.concatenate(differences) if differences else np.empty(0)

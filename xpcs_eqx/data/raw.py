@@ -16,7 +16,7 @@ class RawMaps:
     - `path`, `layout`, `sha256`: where this is from.
     - `names`: HDF5 path or dictionary key of each map.
     - `shapes`: shape of each map as stored.
-    - `read`: `read(map index, frames)` gives the square block of these frames of one map.
+    - `read`: `read(map index, rows, columns)` gives this block of one map.
     - `dtype`: type of the stored numbers.
     - `q` [1/Å], `phi` [degrees]: one for each map; `q_name`, `phi_name`: where they were found.
     - `frame_time`: time between two frames [s] before stride and averaging; `None` if not stored.
@@ -36,7 +36,7 @@ class RawMaps:
     layout: str
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
-    read: Callable[[int, slice], np.ndarray]
+    read: Callable[[int, slice, slice], np.ndarray]
     dtype: np.dtype
     q: np.ndarray
     phi: np.ndarray
@@ -49,7 +49,7 @@ class RawMaps:
     t: np.ndarray | None = None
     gap: float | None = None
     gap_name: str = "gap"
-    read_sigma: Callable[[int, slice], np.ndarray] | None = None
+    read_sigma: Callable[[int, slice, slice], np.ndarray] | None = None
     sigma_name: str = "sigma"
     absolute_sigma: bool = True
     read_diagonal: Callable[[int, slice], np.ndarray] | None = None

@@ -36,7 +36,7 @@ def read(file: "h5py.File") -> RawMaps:
         layout=NAME,
         names=names,
         shapes=tuple(one.shape for one in found),
-        read=lambda index, frames: found[index][frames, frames],
+        read=lambda index, rows, columns: found[index][rows, columns],
         dtype=found[0].dtype if found else np.dtype(np.float64),
         q=q,
         phi=phi,

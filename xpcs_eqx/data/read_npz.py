@@ -73,7 +73,7 @@ def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -
         sha256=sha256,
         names=tuple(f"map {i + 1}" for i in range(stack.shape[0])),
         shapes=(stack.shape[1:],) * stack.shape[0],
-        read=lambda index, frames: stack[index, frames, frames],
+        read=lambda index, rows, columns: stack[index, rows, columns],
         dtype=stack.dtype,
         stack=stack,
         owned=True,

@@ -145,14 +145,14 @@ def _one_array(
 
 def _reader(
     fetch: Callable[..., Any], shapes: tuple[tuple[int, ...], ...], flipped: bool
-) -> Callable[[int, slice], np.ndarray]:
+) -> Callable[[int, slice, slice], np.ndarray]:
     """With the origin at the lower left, rows run from the last frame to the first."""
 
-    def read(index: int, frames: slice) -> np.ndarray:
+    def read(index: int, rows: slice, columns: slice) -> np.ndarray:
         if not flipped:
-            return fetch(index, frames, frames)
+            return fetch(index, rows, columns)
         n = shapes[index][0]
-        return fetch(index, slice(n - frames.stop, n - frames.start), frames)[::-1]
+        return fetch(index, slice(n - rows.stop, n - rows.start), columns)[::-1]
 
     return read
 

@@ -55,7 +55,7 @@ def read(file: "h5py.File") -> RawMaps:
         layout=NAME,
         names=tuple(f"c2[{i}]" for i in range(c2.shape[0])),
         shapes=(c2.shape[1:],) * c2.shape[0],
-        read=lambda index, frames: c2[index, frames, frames],
+        read=lambda index, rows, columns: c2[index, rows, columns],
         dtype=c2.dtype,
         q=np.full(c2.shape[0], read_scalar(file, "q", "1/Å", notes)),
         phi=phi,
@@ -64,7 +64,9 @@ def read(file: "h5py.File") -> RawMaps:
         time_name="t",
         t=read_list(file, "t", "s", notes),
         gap=read_scalar(file, "gap", "", notes),
-        read_sigma=None if sigma is None else lambda index, frames: sigma[index, frames, frames],
+        read_sigma=(
+            None if sigma is None else lambda index, rows, columns: sigma[index, rows, columns]
+        ),
         absolute_sigma=text_attribute(file, "absolute_sigma") == "True",
         read_diagonal=None if diagonal is None else lambda index, frames: diagonal[index, frames],
         keys=keys,

@@ -1,8 +1,11 @@
 """What to take from a file: frames, q, azimuths, and which pairs count."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from ..errors import DataError
 
@@ -145,6 +148,64 @@ def choose_phi(
     return kept
 
 
+class PairRule(eqx.Module):
+    """Which pairs bad frames, lag limits and an age range leave, from the two frames alone.
+
+    - `t`: frame times [s]; `good`: frames that count.
+    - `lags`: smallest and largest lag [frames]; `ages`: smallest and largest age [s].
+
+    Works with NumPy and, inside compiled functions, with JAX arrays.
+    """
+
+    t: Float[np.ndarray | jax.Array, " frame"]
+    good: Bool[np.ndarray | jax.Array, " frame"]
+    lags: Int[np.ndarray | jax.Array, "2"]
+    ages: Float[np.ndarray | jax.Array, "2"]
+
+    def __call__(self, first: Any, second: Any) -> Any:
+        """Whether pairs of frames count; the diagonal never does."""
+        lag = abs(second - first)
+        age = 0.5 * (self.t[first] + self.t[second])
+        keep = (lag >= self.lags[0]) & (lag <= self.lags[1])
+        keep &= (age >= self.ages[0]) & (age <= self.ages[1])
+        return keep & self.good[first] & self.good[second]
+
+
+def pair_rule(where: str, selection: Selection, t: np.ndarray, frames: slice) -> PairRule | None:
+    """The rule of a selection; `None` when all pairs off the diagonal count.
+
+    **Raises:** `DataError` when a bad frame does not exist.
+    """
+    limited = selection.min_lag > 1 or selection.max_lag is not None
+    if not (limited or selection.age_range is not None or selection.bad_frames):
+        return None
+    good = np.ones(t.size, bool)
+    for frame in selection.bad_frames:
+        if frame < 1:
+            raise DataError(f"{where}: bad frame {frame} does not exist; frames count from 1.")
+        if frames.start < frame <= frames.stop:
+            good[frame - 1 - frames.start] = False
+    low, high = selection.age_range or (-np.inf, np.inf)
+    # inclusive to rounding of the mean of two times
+    slack = 0.0 if selection.age_range is None else 1e-9 * max(abs(low), abs(high))
+    longest = t.size if selection.max_lag is None else selection.max_lag
+    return PairRule(
+        np.asarray(t),
+        good,
+        np.array([selection.min_lag, longest]),
+        np.array([low - slack, high + slack]),
+    )
+
+
+def no_pair_left(where: str, selection: Selection, n_frames: int) -> DataError:
+    """The error for masks that leave nothing."""
+    return DataError(
+        f"{where}: bad frames, lag limits ({selection.min_lag} … {selection.max_lag} frames) "
+        f"and age range {selection.age_range} [s] leave no pair of the {n_frames} frames; the "
+        "selection is empty. Widen it."
+    )
+
+
 def usable_pairs(
     where: str, selection: Selection, t: np.ndarray, frames: slice
 ) -> np.ndarray | None:
@@ -154,33 +215,13 @@ def usable_pairs(
 
     **Raises:** `DataError` when a bad frame does not exist or nothing is left.
     """
-    n = t.size
-    limited = selection.min_lag > 1 or selection.max_lag is not None
-    if not (limited or selection.age_range is not None or selection.bad_frames):
+    rule = pair_rule(where, selection, t, frames)
+    if rule is None:
         return None
-    index = np.arange(n)
-    lag = np.abs(index[:, None] - index[None, :])
-    keep = lag >= selection.min_lag
-    if selection.max_lag is not None:
-        keep &= lag <= selection.max_lag
-    if selection.age_range is not None:
-        low, high = selection.age_range
-        age = 0.5 * (t[:, None] + t[None, :])
-        # inclusive to rounding of the mean of two times
-        slack = 1e-9 * max(abs(low), abs(high))
-        keep &= (age >= low - slack) & (age <= high + slack)
-    for frame in selection.bad_frames:
-        if frame < 1:
-            raise DataError(f"{where}: bad frame {frame} does not exist; frames count from 1.")
-        if frames.start < frame <= frames.stop:
-            keep[frame - 1 - frames.start, :] = False
-            keep[:, frame - 1 - frames.start] = False
+    index = np.arange(t.size)
+    keep = rule(index[:, None], index[None, :])
     if not keep.any():
-        raise DataError(
-            f"{where}: bad frames, lag limits ({selection.min_lag} … {selection.max_lag} frames) "
-            f"and age range {selection.age_range} [s] leave no pair of the {n} frames; the "
-            "selection is empty. Widen it."
-        )
+        raise no_pair_left(where, selection, t.size)
     return keep
 
 

@@ -2,15 +2,14 @@
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from ..errors import DataError
+from ..files import replacing
 from . import read_aps_old as aps_old
 from . import read_aps_u as aps_u
 from . import read_nxxpcs as nxxpcs
@@ -18,32 +17,6 @@ from . import read_own as own
 from .two_time import TwoTimeData
 
 DataSets = TwoTimeData | Sequence[TwoTimeData]
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """A temporary name in the folder of `path`, moved onto it when the block ends well.
-
-    After a failure an earlier file at `path` is untouched and the temporary one is gone.
-
-    **Raises:** `DataError` when the folder does not exist.
-    """
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder):
-        raise DataError(f"{path}: the folder {folder} does not exist; create it first.")
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-", suffix=os.path.basename(path))
-    os.close(handle)
-    try:
-        yield temporary
-        # mkstemp makes private files; a result gets what a plain open() would have given it
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 @dataclass(frozen=True)
