@@ -6,7 +6,13 @@ from .correlation import Pair as Pair
 from .correlation import correlation_map as correlation_map
 from .models import LaminarFlow as LaminarFlow
 from .models import Static as Static
+from .more_rates import ExponentialRate as ExponentialRate
+from .more_rates import FunctionRate as FunctionRate
+from .more_rates import PiecewiseConstantRate as PiecewiseConstantRate
+from .more_rates import PiecewiseLinearRate as PiecewiseLinearRate
 from .parameter import ParameterInfo as ParameterInfo
+from .parameter import constant as constant
+from .parameter import is_constant as is_constant
 from .parameter import parameter as parameter
 from .parameter import parameter_info as parameter_info
 from .rates import AbstractRate as AbstractRate
@@ -18,3 +24,7 @@ from .shear import GapAveraged as GapAveraged
 from .shear import Homodyne as Homodyne
 from .sinc import sinc as sinc
 from .sinc import sincos as sincos
+from .spline import SignedSplineRate as SignedSplineRate
+from .spline import SplineRate as SplineRate
+from .spline import log_knots as log_knots
+from .spline import uniform_knots as uniform_knots

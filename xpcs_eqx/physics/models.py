@@ -11,15 +11,20 @@ from .parameter import ParameterInfo, parameter
 from .rates import AbstractRate, PowerLawRate
 from .shear import AbstractShearKernel, GapAveraged
 
-_FIELDS = ("amplitude", "exponent", "offset")
+_FIELDS = ("amplitude", "exponent", "offset", "values", "initial", "tau")
 
 
-def _rate_names(field: str, names: tuple[str, str, str]) -> dict[str, str]:
-    """Public names of a power-law rate held in `field`, alone or inside `Trapezoid`."""
+def rate_names(field: str, names: tuple[str, str, str], rate: str) -> dict[str, str]:
+    """Public names of the parameters of a rate held in `field`, alone or inside `Trapezoid`.
+
+    `names` are those of a power law, `rate` is the symbol of the rate itself, after which its
+    values at knots and the parameters of exponential ageing are called.
+    """
+    others = (rate, f"{rate}_initial", f"{rate}_tau")
     return {
         f"{field}.{inner}{path}": name
         for inner in ("", "rate.")
-        for path, name in zip(_FIELDS, names, strict=True)
+        for path, name in zip(_FIELDS, (*names, *others), strict=True)
     }
 
 
@@ -31,9 +36,15 @@ PARAMETERS = {
     "D0": ParameterInfo("Å²/s^(1+alpha)", 1e4, 1.0, 1e6),
     "alpha": ParameterInfo("", 0.0, -2.0, 2.0),
     "D_offset": ParameterInfo("Å²/s", 0.0, -1e5, 1e5, 1e3),
+    "J": ParameterInfo("Å²/s", 1e4, 1e-3, 1e9, logarithmic=True),
+    "J_initial": ParameterInfo("Å²/s", 1e4, -1e9, 1e9),
+    "J_tau": ParameterInfo("s", 10.0, 1e-6, 1e9),
     "gamma_dot_t0": ParameterInfo("1/s^(1+beta)", 1e-3, 1e-6, 0.5),
     "beta": ParameterInfo("", 0.0, -2.0, 2.0),
     "gamma_dot_t_offset": ParameterInfo("1/s", 0.0, -0.1, 0.1, 1e-3),
+    "gamma_dot": ParameterInfo("1/s", 1e-3, -10.0, 10.0),
+    "gamma_dot_initial": ParameterInfo("1/s", 1e-3, -10.0, 10.0),
+    "gamma_dot_tau": ParameterInfo("s", 10.0, 1e-6, 1e9),
 }
 
 
@@ -54,7 +65,7 @@ class Static(AbstractCorrelation):
 
     transport: AbstractRate = eqx.field(default_factory=_default_transport)
 
-    names: ClassVar[dict[str, str]] = _rate_names("transport", TRANSPORT)
+    names: ClassVar[dict[str, str]] = rate_names("transport", TRANSPORT, "J")
     infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
     positive_rates: ClassVar[tuple[str, ...]] = ("transport",)
 
@@ -78,8 +89,8 @@ class LaminarFlow(AbstractCorrelation):
     shear_kernel: AbstractShearKernel = GapAveraged()
 
     names: ClassVar[dict[str, str]] = {
-        **_rate_names("transport", TRANSPORT),
-        **_rate_names("shear", SHEAR),
+        **rate_names("transport", TRANSPORT, "J"),
+        **rate_names("shear", SHEAR, "gamma_dot"),
     }
     infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
     positive_rates: ClassVar[tuple[str, ...]] = ("transport",)

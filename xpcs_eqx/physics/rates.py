@@ -1,6 +1,7 @@
 """Rates of growth J(t), γ̇(t) and their time integrals."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,7 +11,12 @@ from .parameter import parameter
 
 
 class AbstractRate(eqx.Module):
-    """A rate as a function of absolute time and its integral on the frame grid."""
+    """A rate as a function of absolute time and its integral on the frame grid.
+
+    `positive` says of a class that its rates are positive whatever the parameters.
+    """
+
+    positive: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
