@@ -1,5 +1,6 @@
 """Fits of two-time X-ray photon correlation maps, on JAX and Equinox."""
 
+from .checkpoint import Checkpoints as Checkpoints
 from .data import Geometry as Geometry
 from .data import PooledData as PooledData
 from .data import Selection as Selection
@@ -7,6 +8,7 @@ from .data import TwoTimeData as TwoTimeData
 from .data import from_dict as from_dict
 from .data import load as load
 from .data import load_joint as load_joint
+from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
 from .errors import FitError as FitError

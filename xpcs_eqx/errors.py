@@ -23,3 +23,7 @@ class FitError(XPCSError, RuntimeError):
 
 class PrecisionError(XPCSError, RuntimeError):
     """JAX runs in single precision where double precision is needed."""
+
+
+class CheckpointError(XPCSError, RuntimeError):
+    """A checkpoint cannot be used: damaged, foreign, newer, or of another problem."""

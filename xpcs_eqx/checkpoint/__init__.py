@@ -1,0 +1,10 @@
+"""States of long computations on disk, to go on from after an interruption."""
+
+from .checkpoints import Checkpoints as Checkpoints
+from .fingerprint import file_identity as file_identity
+from .fingerprint import fingerprint as fingerprint
+from .fingerprint import identity as identity
+from .stored import Checkpoint as Checkpoint
+from .stored import StoredCheckpoint as StoredCheckpoint
+from .stored import read_checkpoint as read_checkpoint
+from .stored import read_stored as read_stored

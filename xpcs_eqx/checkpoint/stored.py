@@ -1,0 +1,164 @@
+"""One checkpoint as a file: HDF5 behind a block of 512 bytes that holds its checksum."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+from jaxtyping import PyTree
+
+from ..errors import CheckpointError
+from ..files import replacing
+from .leaves import Stored, restored, stored
+
+FORMAT = "xpcs-eqx-checkpoint"
+VERSION = 1
+
+# HDF5 leaves room for a block of a user at the start of a file. The checksum stands there, over
+# everything that follows, so that not one byte of a damaged file is given to the HDF5 library.
+_BLOCK = 512
+
+
+class DamagedCheckpoint(CheckpointError):
+    """The file is not a checkpoint, or not a whole one: an older one may be."""
+
+
+class Checkpoint(NamedTuple):
+    """A state to go on from; `extra` is what was written beside it."""
+
+    step: int
+    state: PyTree
+    extra: dict[str, Any]
+    path: str
+
+
+class StoredCheckpoint(NamedTuple):
+    """A checkpoint as read, before its arrays take the structure of a state."""
+
+    path: str
+    step: int
+    extra: dict[str, Any]
+    leaves: tuple[Stored, ...]
+
+    def restore(self, like: PyTree) -> Checkpoint:
+        """The checkpoint with its state in the structure of `like`.
+
+        Functions come from `like`; where it has `jax.ShapeDtypeStruct` there will be arrays.
+
+        **Raises:** `CheckpointError` when structure, shapes or types are not those of `like`.
+        """
+        return Checkpoint(self.step, restored(self.path, self.leaves, like), self.extra, self.path)
+
+
+def _header(body: bytes, version: int = VERSION) -> bytes:
+    digest = hashlib.sha256(b"%d\n" % version + body).hexdigest()
+    text = f"{FORMAT}\nversion {version}\nbytes {len(body)}\nsha256 {digest}\n"
+    return text.encode().ljust(_BLOCK - 1) + b"\n"
+
+
+def write_stored(
+    path: str, kind: str, fingerprint: str, step: int, state: PyTree, extra: Mapping[str, Any]
+) -> None:
+    """Write one checkpoint, replacing what is there only when it is whole.
+
+    **Raises:** `CheckpointError` for a leaf that cannot be stored, `TypeError` for an `extra` that
+    is not JSON, `OSError` when the file cannot be written.
+    """
+    leaves = stored(state)
+    # In memory: the checksum is known before the first byte is written.
+    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+        file.attrs.update(
+            format=FORMAT,
+            version=VERSION,
+            kind=kind,
+            fingerprint=fingerprint,
+            step=step,
+            written=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        group = file.create_group("state")
+        for i, leaf in enumerate(leaves):
+            if leaf.array is not None:
+                # The index of chunks takes more room than packing of little saves.
+                packed = (
+                    {"compression": "gzip", "shuffle": True} if leaf.array.nbytes > 8192 else {}
+                )
+                # Key paths may hold anything, the separator of HDF5 included.
+                name = f"{i:04d} {leaf.path.replace('/', '|')}"
+                group.create_dataset(name, data=leaf.array, track_times=False, **packed)
+        document = {"leaves": [leaf.described for leaf in leaves], "extra": dict(extra)}
+        file["document"] = json.dumps(document, ensure_ascii=True)
+        file.flush()
+        body: bytes = file.id.get_file_image()
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        stream.write(_header(body))
+        stream.write(body)
+
+
+def read_stored(path: str, kind: str, fingerprint: str) -> StoredCheckpoint:
+    """Read a checkpoint and make sure that it is whole, of this kind and of this problem.
+
+    **Raises:** `CheckpointError` naming file, finding and remedy.
+    """
+    body = _body(path)
+    with h5py.File(h5py.h5f.open_file_image(body)) as file:
+        found = {name: str(file.attrs[name]) for name in ("kind", "fingerprint")}
+        if found["kind"] != kind:
+            raise CheckpointError(
+                f"{path}: a checkpoint of the {found['kind']}, not of the {kind}; continue with "
+                "the settings it was written with, or remove it to start from the beginning"
+            )
+        if found["fingerprint"] != fingerprint:
+            raise CheckpointError(
+                f"{path}: a checkpoint of another problem: data, model, start values or solver "
+                "are not those it was written with; restore them to continue, or remove the "
+                "checkpoint to start from the beginning"
+            )
+        document = json.loads(file["document"][()])  # pyright: ignore
+        group = file["state"]
+        arrays = {int(name[:4]): np.asarray(group[name]) for name in group}  # pyright: ignore
+        leaves = tuple(
+            Stored.of(described, arrays.get(i)) for i, described in enumerate(document["leaves"])
+        )
+        return StoredCheckpoint(path, int(file.attrs["step"]), document["extra"], leaves)  # pyright: ignore
+
+
+def read_checkpoint(path: str, like: PyTree, kind: str, fingerprint: str) -> Checkpoint:
+    """Read a checkpoint of a state structured as `like`.
+
+    **Raises:** `CheckpointError` for a file that is damaged, foreign, newer, of another kind, of
+    another problem or of another structure.
+    """
+    return read_stored(path, kind, fingerprint).restore(like)
+
+
+def _body(path: str) -> bytes:
+    """The HDF5 part of a file whose checksum is right."""
+    remedy = "remove it; an older one, or the beginning, is where to continue from"
+    try:
+        with open(path, "rb") as stream:
+            content = stream.read()
+    except OSError as error:
+        raise DamagedCheckpoint(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
+    header, body = content[:_BLOCK], content[_BLOCK:]
+    lines = header.split(b"\n")
+    if lines[0] != FORMAT.encode() or len(lines) < 4:
+        what = "an HDF5 file, but no" if h5py.is_hdf5(os.fspath(path)) else "no"
+        raise DamagedCheckpoint(f"{path}: {what} checkpoint of this library; {remedy}")
+    version = lines[1].removeprefix(b"version ")
+    if version.isdigit() and int(version) > VERSION:
+        raise CheckpointError(
+            f"{path}: a checkpoint of version {int(version)}; this library reads version "
+            f"{VERSION}: use the newer library it was written with, or remove it"
+        )
+    length = lines[2].removeprefix(b"bytes ")
+    if length.isdigit() and len(body) < int(length):
+        raise DamagedCheckpoint(
+            f"{path}: truncated: {len(body)} of {int(length)} bytes are there; {remedy}"
+        )
+    if header != _header(body):
+        raise DamagedCheckpoint(f"{path}: damaged: the checksum is wrong; {remedy}")
+    return body
