@@ -1,4 +1,7 @@
-"""One checkpoint as a file: HDF5 behind a block of 512 bytes that holds its checksum."""
+"""One checkpoint as a file: HDF5 behind a block of 512 bytes that holds its checksum.
+
+h5py is imported where it is used: importing the library must not take its time.
+"""
 
 import hashlib
 import json
@@ -7,7 +10,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from jaxtyping import PyTree
 
@@ -68,6 +70,8 @@ def write_stored(
     **Raises:** `CheckpointError` for a leaf that cannot be stored, `TypeError` for an `extra` that
     is not JSON, `OSError` when the file cannot be written.
     """
+    import h5py
+
     leaves = stored(state)
     # In memory: the checksum is known before the first byte is written.
     with h5py.File(path, "w", driver="core", backing_store=False) as file:
@@ -103,6 +107,8 @@ def read_stored(path: str, kind: str, fingerprint: str) -> StoredCheckpoint:
 
     **Raises:** `CheckpointError` naming file, finding and remedy.
     """
+    import h5py
+
     body = _body(path)
     with h5py.File(h5py.h5f.open_file_image(body)) as file:
         found = {name: str(file.attrs[name]) for name in ("kind", "fingerprint")}
@@ -146,6 +152,8 @@ def _body(path: str) -> bytes:
     header, body = content[:_BLOCK], content[_BLOCK:]
     lines = header.split(b"\n")
     if lines[0] != FORMAT.encode() or len(lines) < 4:
+        import h5py
+
         what = "an HDF5 file, but no" if h5py.is_hdf5(os.fspath(path)) else "no"
         raise DamagedCheckpoint(f"{path}: {what} checkpoint of this library; {remedy}")
     version = lines[1].removeprefix(b"version ")
