@@ -1,7 +1,7 @@
 """Parameters of several models at once: which they share, which are tied, which are their own."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -100,28 +100,49 @@ def _labels(labels: Sequence[str] | None, count: int) -> tuple[str, ...]:
     return chosen
 
 
-def _public_names(models, labels, shared):
-    """(path, public base name) of every field, and the base name by (data set, base name)."""
-    public: dict[str, str] = {}
+class _Naming(NamedTuple):
+    """Public names of all leaves, and where they come from.
+
+    - `fields`: public base name by path; `bases`: own name by public name.
+    - `links`: public name → the shared parameter that it repeats.
+    - `aliases`: `name[label]` of the data set that carries a shared parameter → its plain name.
+    """
+
+    fields: dict[str, str]
+    bases: dict[str, str]
+    links: dict[str, str]
+    aliases: dict[str, str]
+
+
+def _naming(models, labels: tuple[str, ...], shared: Sequence[str]) -> _Naming:
+    out = _Naming({}, {}, {}, {})
+    carried: dict[str, int] = {}
     for k, model in enumerate(models):
         for leaf in parameter_leaves(model):
-            base = _base(leaf)
+            base, own = _base(leaf), f"{_base(leaf)}[{labels[k]}]"
             # The first data set that has a shared parameter carries its plain name.
-            first = base in shared and base not in public.values()
-            again = first or public.get(_path(k, leaf)) == base
-            public[_path(k, leaf)] = base if again else f"{base}[{labels[k]}]"
-    return tuple(public.items())
+            plain = base in shared and carried.setdefault(base, k) == k
+            public = base if plain else own
+            out.fields[_path(k, leaf)] = public
+            out.bases[_entry(public, leaf)] = leaf.name
+            if plain:
+                out.aliases[_entry(own, leaf)] = leaf.name
+            elif base in shared:
+                out.links[_entry(public, leaf)] = leaf.name
+    return out
 
 
-def _spread(given: Mapping[str, Any], every: Mapping[str, str], known, owner) -> dict[str, Any]:
-    """Settings by public name; a plain name stands for the parameter of every data set."""
+def _spread(given: Mapping[str, Any], naming: _Naming, known: Collection[str]) -> dict[str, Any]:
+    """Settings by public name; a plain name stands for that parameter of every data set."""
+    plain = dict.fromkeys(naming.bases[name] for name in known)
+    check_names(given, {**dict.fromkeys(known), **plain, **naming.aliases}, "the joint fit")
     out: dict[str, Any] = {}
-    plain = set(every.values())
-    check_names(given, {**dict.fromkeys(known), **dict.fromkeys(plain)}, owner)
     for name, value in given.items():
-        if name not in known:
-            out.update({public: value for public, base in every.items() if base == name})
-    out.update({name: value for name, value in given.items() if name in known})
+        if naming.aliases.get(name, name) not in known:
+            out.update({public: value for public in known if naming.bases[public] == name})
+    for name, value in given.items():
+        if naming.aliases.get(name, name) in known:
+            out[naming.aliases.get(name, name)] = value
     return out
 
 
@@ -150,7 +171,8 @@ def shared_parameters(
     - `shared`: names of shared parameters (of vectors, without index); by default every name that
         all models have.
     - `ties`: public name → function of the values of all parameters by public name, for example
-        `{"D0[hot]": lambda p: p["D0[cold]"] * ratio}`.
+        `{"D0[hot]": lambda p: ratio * p["D0"]}`; one for a data set that would share the
+        parameter replaces the sharing.
     - `fixed`, `bounds`, `scale`, `rates`: as in `parameter_map`.
     - `labels`: names of the data sets; by default `"1"`, `"2"`, ….
 
@@ -169,41 +191,37 @@ def shared_parameters(
         shared = [name for name in owned[0] if all(name in names for names in owned)]
     everything = dict.fromkeys(name for names in owned for name in names)
     check_names(shared, everything, "a model of the joint fit")
-    several = SeveralModels(models, _public_names(models, labels, tuple(shared)))
-    leaves = parameter_leaves(several)  # pyright: ignore[reportArgumentType]
-    public = {leaf.name: leaf for leaf in leaves}
-    names = several.names
-    every, links = {}, {}
-    for k, model in enumerate(models):
-        for leaf in parameter_leaves(model):
-            name = _entry(names[_path(k, leaf)], leaf)
-            every[name] = leaf.name
-            if _base(leaf) in shared and names[_path(k, leaf)] != _base(leaf):
-                links[name] = Proportional(_entry(_base(leaf), leaf))
-    owner = "the joint fit"
-    own = {name: None for name in public if name not in links}
-    given_ties = _spread(ties or {}, {n: b for n, b in every.items() if n in own}, own, owner)
-    own_names = {n: b for n, b in every.items() if n in own}
-    held = _spread(dict.fromkeys(fixed), own_names, own, owner)
+    naming = _naming(models, labels, tuple(shared))
+    several = SeveralModels(models, tuple(naming.fields.items()))
+    own = [name for name in naming.bases if name not in naming.links]
+    # Ties may also replace the link of a data set to a shared parameter.
+    every_tie = {
+        **{name: Proportional(target) for name, target in naming.links.items()},
+        **_spread(ties or {}, naming, tuple(naming.bases) if ties else own),
+    }
     whole = parameter_map(
         several,  # pyright: ignore[reportArgumentType]
         times[0],
-        bounds=_spread(bounds or {}, own_names, own, owner),
-        fixed=tuple(held),
-        ties={**given_ties, **links},
-        scale=_spread(scale or {}, own_names, own, owner),
+        bounds=_spread(bounds or {}, naming, own),
+        fixed=tuple(_spread(dict.fromkeys(fixed), naming, own)),
+        ties=dict(sorted(every_tie.items(), key=lambda item: item[0] in naming.links)),
+        scale=_spread(scale or {}, naming, own),
         rates=rates,
     )
-    varying = set(whole.free_names) | set(given_ties)
-    varying |= {name for name, tie in links.items() if tie.name in varying}
+    varying = set(whole.free_names)
+    for name, tie in whole.ties:
+        linked = isinstance(tie, Proportional)
+        if not linked or tie.name in varying:
+            varying.add(name)
     start = whole.build(whole.start).models  # pyright: ignore[reportAttributeAccessIssue]
     maps = []
     for k, (model, t) in enumerate(zip(start, times, strict=True)):
         fields = parameter_leaves(model)
-        constant = tuple(
-            leaf.name for leaf in fields if _entry(names[_path(k, leaf)], leaf) not in varying
-        )
+        public = [_entry(naming.fields[_path(k, leaf)], leaf) for leaf in fields]
+        constant = [
+            leaf.name for leaf, name in zip(fields, public, strict=True) if name not in varying
+        ]
         free = {leaf.name: (-np.inf, np.inf) for leaf in fields}
-        maps.append(parameter_map(model, t, bounds=free, fixed=constant, rates=rates))
-    used = tuple(dict.fromkeys(tie.name for tie in links.values()))
+        maps.append(parameter_map(model, t, bounds=free, fixed=tuple(constant), rates=rates))
+    used = tuple(dict.fromkeys(naming.links.values()))
     return SharedParameters(whole, tuple(maps), labels, used)

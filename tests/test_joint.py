@@ -1,0 +1,150 @@
+"""Joint fits: which parameter is whose, one sum over data sets, sharing and its verdict."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import LAMINAR, PHI, TRANSPORT, assert_close, make_data, mapped, start_off
+
+import xpcs_eqx as xe
+from xpcs_eqx import Static
+from xpcs_eqx.errors import DataError, ModelError
+from xpcs_eqx.objective import Pull, combined_objective, relative_weights
+from xpcs_eqx.parameters import Proportional, parameter_values, shared_parameters
+
+T = np.linspace(0.0, 10.0, 21)
+SHARED_NAMES = ("D0", "alpha", "D_offset", "gamma_dot_t0", "beta", "gamma_dot_t_offset", "phi0")
+
+
+def shared(models=None, times=None, **keywords):
+    models = [LAMINAR, LAMINAR] if models is None else models
+    return shared_parameters(models, [T] * len(models) if times is None else times, **keywords)
+
+
+class TestNames:
+    def test_all_common_names_are_shared_by_default(self):
+        parameters = shared()
+        assert parameters.whole.free_names == SHARED_NAMES
+        assert parameters.shared == SHARED_NAMES
+        assert parameters.labels == ("1", "2")
+
+    def test_only_common_names(self):
+        parameters = shared([Static(TRANSPORT), LAMINAR], labels=("rest", "flow"))
+        assert parameters.whole.free_names[:3] == ("D0", "alpha", "D_offset")
+        assert parameters.whole.free_names[3:] == tuple(f"{n}[flow]" for n in SHARED_NAMES[3:])
+
+    def test_nothing_shared(self):
+        parameters = shared(shared=())
+        assert parameters.whole.free_names == tuple(
+            f"{name}[{k}]" for k in (1, 2) for name in SHARED_NAMES
+        )
+
+    def test_settings_by_plain_name_hold_for_every_data_set(self):
+        parameters = shared(shared=("D0",), fixed=("beta",), bounds={"alpha": (-0.5, 0.5)})
+        whole = parameters.whole
+        assert not any(name.startswith("beta") for name in whole.free_names)
+        for name in ("alpha[1]", "alpha[2]"):
+            i = whole.free_names.index(name)
+            assert (whole.lower[i], whole.upper[i]) == (-0.5, 0.5)
+
+    def test_a_setting_by_full_name_wins(self):
+        parameters = shared(shared=(), bounds={"alpha[2]": (-1, 1), "alpha": (-0.5, 0.5)})
+        whole = parameters.whole
+        assert whole.upper[whole.free_names.index("alpha[2]")] == 1
+        assert whole.upper[whole.free_names.index("alpha[1]")] == 0.5
+
+    def test_shared_values_start_where_the_first_model_does(self):
+        other = start_off(LAMINAR, 1.4)
+        parameters = shared([LAMINAR, other])
+        first, second = parameters.models(parameters.whole.start)
+        for name, value in parameter_values(LAMINAR).items():
+            assert float(parameter_values(first)[name]) == float(value)
+            assert float(parameter_values(second)[name]) == float(value)
+
+    def test_tie_replaces_sharing(self):
+        parameters = shared(ties={"D0[2]": Proportional("D0", 0.5)})
+        first, second = parameters.models(parameters.whole.start)
+        assert float(second.transport.amplitude) == 0.5 * float(first.transport.amplitude)
+        assert float(second.transport.exponent) == float(first.transport.exponent)
+
+    def test_the_carrier_may_be_named_in_full(self):
+        parameters = shared(bounds={"alpha[1]": (-0.7, 0.7)})
+        assert parameters.whole.upper[1] == 0.7
+
+    def test_fixed_shared_parameter_varies_nowhere(self):
+        parameters = shared(fixed=("alpha",))
+        assert "alpha" not in parameters.whole.free_names
+        for local in parameters.maps:
+            assert "alpha" not in local.free_names
+
+    @pytest.mark.parametrize(
+        ("keywords", "message"),
+        [
+            ({"shared": ("D1",)}, "D1.*did you mean"),
+            ({"fixed": ("alpha[3]",)}, r"alpha\[3\]"),
+            ({"labels": ("a", "a")}, "different names"),
+            ({"times": [T]}, "2 models and 1 arrays"),
+        ],
+    )
+    def test_misuse(self, keywords, message):
+        with pytest.raises(ModelError, match=message):
+            shared(**keywords)
+
+
+def two_sets(noise=0.005):
+    return [make_data(n=21, noise=noise, seed=1), make_data(n=21, phi=PHI + 20.0, seed=2)]
+
+
+@pytest.mark.parametrize("loss", [None, xe.SoftL1(0.01)], ids=["linear", "soft_l1"])
+@pytest.mark.parametrize("names", [None, ("D0", "phi0")], ids=["all", "some"])
+def test_gradient_is_the_derivative_of_the_cost(loss, names):
+    parameters = shared([start_off(LAMINAR, 1.1)] * 2, shared=names)
+    objective = combined_objective(
+        parameters,
+        two_sets(),
+        loss=loss,
+        penalties=(Pull(lambda p: p["D0"], jnp.asarray(1e4), jnp.asarray(1e3)),),
+    )
+    y = objective.variables.to_coordinates(objective.start)
+    equations, memo = objective.evaluate(y, objective.memo)
+    again, _ = objective.evaluate(y, memo)
+    assert_close(again.gradient, equations.gradient, 1e-9)
+    for i, step in enumerate(1e-5 * objective.variables.coordinate_scale):
+        up, down = (
+            objective.evaluate(y.at[i].add(sign * step), memo)[0].cost for sign in (1.0, -1.0)
+        )
+        slope = float(up - down) / (2 * step)
+        scale = np.sqrt(float(equations.hessian[i, i] * equations.cost)) + abs(slope)
+        assert abs(slope - float(equations.gradient[i])) < 1e-5 * scale
+
+
+def test_the_cost_is_the_sum_over_data_sets():
+    sets = two_sets()
+    parameters = shared()
+    objective = combined_objective(parameters, sets, weights=(1.0, 2.0))
+    y = parameters.whole.to_coordinates(jnp.asarray(parameters.whole.start))
+    total = objective.evaluate(y, objective.memo)[0]
+    alone = [xe.projected_objective(mapped(LAMINAR, one), one) for one in sets]
+    costs = [float(o.evaluate(y, o.memo)[0].cost) for o in alone]
+    assert float(total.cost) == pytest.approx(costs[0] + 2 * costs[1], rel=1e-10)
+    assert float(objective.cost(y, objective.memo)) == pytest.approx(float(total.cost), rel=1e-9)
+
+
+def test_weights_follow_the_noise():
+    quiet, loud = make_data(n=41, noise=0.002), make_data(n=41, noise=0.008, seed=3)
+    weights = relative_weights([quiet, loud])
+    assert weights[0] / weights[1] == pytest.approx(16.0, rel=0.1)
+
+
+def test_sigma_for_all_or_none():
+    import dataclasses
+
+    one = make_data(n=21)
+    known = dataclasses.replace(one, root_weights=np.full(one.c2.shape, 200.0), absolute_sigma=True)
+    with pytest.raises(DataError, match=r"data sets \[2\] of 2 only"):
+        combined_objective(shared(), [one, known])
+    assert np.all(relative_weights([known, known]) == 1)
+
+
+def test_as_many_data_sets_as_models():
+    with pytest.raises(ModelError, match="for 2 data sets, but there are 1"):
+        combined_objective(shared(), [make_data(n=21)], weights=(1.0,))
