@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from xpcs_eqx.errors import DataError
-from xpcs_eqx.hybrid import (
+from xpcs_eqx.hybrid.points import Chunk
+from xpcs_eqx.hybrid.read_ahead import read_ahead
+from xpcs_eqx.hybrid.retry import Retry
+from xpcs_eqx.hybrid.sources import (
     ArraySource,
-    Chunk,
     FactorySource,
     HDF5Source,
-    Retry,
     as_source,
     source_fingerprint,
 )
-from xpcs_eqx.hybrid.read_ahead import read_ahead
 
 RNG = np.random.default_rng(0)
 N = 2345

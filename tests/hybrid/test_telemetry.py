@@ -2,8 +2,7 @@
 
 import json
 
-from xpcs_eqx.hybrid import Telemetry
-from xpcs_eqx.hybrid.telemetry import EVENTS
+from xpcs_eqx.hybrid.telemetry import EVENTS, Telemetry
 
 
 def series(layer, n, fired=True):

@@ -5,10 +5,14 @@ from collections.abc import Callable, Mapping
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, ScalarLike
 
+from ..errors import ModelError
 from ..parameters import ParameterMap, parameter_values
+from ..parameters.parameter_map import check_names
 from .normal_equations import NormalEquations
 
 
@@ -31,6 +35,53 @@ class Pull(AbstractPenalty):
         return jnp.atleast_1d((self.function(values) - self.target) / self.width)
 
 
+class GroupVariance(AbstractPenalty):
+    """λ Σ Var(parameters of a group): members of a group are drawn to their own mean.
+
+    Var is the mean square about the mean of the group. Cost, gradient and curvature all follow from
+    the residuals √(2λ/n) (pᵢ − p̄), which are linear: JᵀJ is the exact curvature.
+
+    - `groups`: names of the parameters in each group.
+    - `weight`: λ [1/unit², the unit of the parameters].
+
+    **Raises:** `ModelError` for a group of fewer than two, a name that appears twice in a group, a
+    negative weight, and, when evaluated, a name the parameters do not have.
+    """
+
+    groups: tuple[tuple[str, ...], ...] = eqx.field(static=True)
+    weight: ScalarLike
+
+    def __check_init__(self):
+        for group in self.groups:
+            if isinstance(group, str) or len(group) < 2 or len(set(group)) < len(group):
+                raise ModelError(f"group {group!r}; give at least two different names a group")
+        negative = not isinstance(self.weight, jax.core.Tracer) and np.any(
+            ~(np.asarray(self.weight) >= 0)
+        )
+        if negative:
+            raise ModelError(f"weight {self.weight} of a group variance; it must not be below 0")
+
+    def residuals(self, values):
+        parts = [jnp.zeros((0,))]
+        for group in self.groups:
+            check_names(group, values, "the fit")
+            members = jnp.stack([jnp.asarray(values[name]) for name in group])
+            root = jnp.sqrt(2 * jnp.asarray(self.weight) / len(group))
+            parts.append(root * (members - jnp.mean(members)))
+        return jnp.concatenate(parts)
+
+
+def residual_equations(
+    residuals: Callable[[Float[Array, "free"]], Float[Array, "residual"]], y: Float[Array, "free"]
+) -> NormalEquations:
+    """Normal equations of a short vector of residuals, which counts as no pair."""
+    r = residuals(y)
+    jacobian = jax.jacfwd(residuals)(y)
+    return NormalEquations(
+        0.5 * r @ r, jacobian.T @ r, jacobian.T @ jacobian, jnp.zeros_like(r @ r)
+    )
+
+
 def penalty_equations(
     penalties: tuple[AbstractPenalty, ...], parameters: ParameterMap, y: Float[Array, "free"]
 ) -> NormalEquations:
@@ -41,9 +92,5 @@ def penalty_equations(
         def residuals(y, penalty=penalty):
             return penalty.residuals(parameter_values(parameters.build_from_coordinates(y)))
 
-        r = residuals(y)
-        jacobian = jax.jacfwd(residuals)(y)
-        total = total + NormalEquations(
-            0.5 * r @ r, jacobian.T @ r, jacobian.T @ jacobian, jnp.zeros_like(total.count)
-        )
+        total = total + residual_equations(residuals, y)
     return total
