@@ -91,6 +91,9 @@ def block_equations(
 
     Columns: the coordinates (derivatives of |c1|², that is for contrast 1), contrast, offset.
     """
+    lone = _lone_increment(table)
+    if lone is not None and block.first.ndim == 2:  # a tile of a map, not points
+        return _increment_equations(table, lone, block, contrast, offset, loss)
     root = block.root_weights
     correlation, columns = block_columns(table, block, root)
     residual = root * (offset + contrast * correlation - block.values)
@@ -100,6 +103,61 @@ def block_equations(
         rows = [row_factor * row for row in rows]
     stacked = jnp.stack([*rows, rescaled]).reshape(len(rows) + 1, -1)
     gram = stacked @ stacked.T
+    return NormalEquations(
+        cost=jnp.sum(loss.density(residual)),
+        gradient=gram[:-1, -1],
+        hessian=gram[:-1, :-1],
+        count=jnp.sum((root > 0).astype(gram.dtype)),
+    )
+
+
+def _lone_increment(table: FrameTable) -> int | None:
+    """The one increment through which all coordinates act, where there is just one feature."""
+    others = (*table.endpoints.used, *table.scalars.used)
+    acting = [k for k, used in enumerate(table.increments.used) if any(used)]
+    return acting[0] if len(acting) == 1 and not any(map(any, others)) else None
+
+
+def _increment_equations(table, lone, block, contrast, offset, loss) -> NormalEquations:
+    """Normal equations of a tile of a map whose model acts through one increment f alone.
+
+    Every column is w(t1,t2)·(f_a(t2) − f_a(t1)). With M = w², the sum over pairs of two columns is
+    f_aᵀ diag(Σ₁M) f_b + f_aᵀ diag(Σ₂M) f_b − f_aᵀ M f_b − f_bᵀ M f_a: one matrix product for all
+    columns instead of one pass over the pairs for each of them and their products.
+    """
+    root = block.root_weights
+    features = _pair_features(table, block)
+
+    def kernel(increment):
+        increments = [*features[0][:lone], increment, *features[0][lone + 1 :]]
+        return call_kernel(table, increments, *features[1:])
+
+    correlation, pull = jax.vjp(kernel, features[0][lone])
+    residual = root * (offset + contrast * correlation - block.values)
+    rescaled, row_factor = loss.rescale(residual)
+    factor = root if row_factor is None else row_factor * root
+    weight = factor * pull(jnp.ones_like(correlation))[0]
+    derivatives = table.increments.derivatives[lone]
+    # Relative to a frame of the tile: only differences count, and the digits are theirs.
+    origin = derivatives[:, block.first[-1, :1]]
+    at_first = derivatives[:, block.first[:, 0]] - origin
+    at_second = derivatives[:, block.second[0, :]] - origin
+    square = weight * weight
+    cross = at_first @ square @ at_second.T
+    inner = (
+        (at_first * jnp.sum(square, axis=1)) @ at_first.T
+        + (at_second * jnp.sum(square, axis=0)) @ at_second.T
+        - (cross + cross.T)
+    )
+    rest = [factor * correlation, factor, rescaled]
+
+    def across(row):
+        product = weight * row
+        return at_second @ jnp.sum(product, axis=0) - at_first @ jnp.sum(product, axis=1)
+
+    outer = jnp.stack([across(row) for row in rest])
+    stacked = jnp.stack(rest).reshape(3, -1)
+    gram = jnp.block([[inner, outer.T], [outer, stacked @ stacked.T]])
     return NormalEquations(
         cost=jnp.sum(loss.density(residual)),
         gradient=gram[:-1, -1],
