@@ -1,10 +1,13 @@
 """Error bars: classical, speckle sandwich, frame-dyadic sandwich, profile likelihood."""
 
 from .covariance import Optimum as Optimum
+from .covariance import ScoreCovariances as ScoreCovariances
 from .covariance import inverse_of as inverse_of
 from .covariance import loss_of as loss_of
 from .covariance import lower_uncertainty as lower_uncertainty
 from .covariance import optimum as optimum
+from .covariance import sandwiches as sandwiches
+from .covariance import score_covariances as score_covariances
 from .covariance import uncertainty_at as uncertainty_at
 from .scores import dyadic_scores as dyadic_scores
 from .scores import speckle_scores as speckle_scores

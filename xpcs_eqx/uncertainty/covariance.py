@@ -221,9 +221,55 @@ def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
     _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
 
 
-def _sandwich(inverse, columns, by_angle):
-    middle = np.einsum("ace,acd,adf->ef", columns, np.asarray(by_angle), columns, optimize=True)
-    return inverse @ middle @ inverse
+def _middle(columns, by_angle):
+    return np.einsum("ace,acd,adf->ef", columns, np.asarray(by_angle), columns, optimize=True)
+
+
+class ScoreCovariances(eqx.Module):
+    """Covariance of the gradient of one data set at its optimum, in the layout of `Optimum`.
+
+    - `speckle`, `dyadic`: from the noise of intensity correlations, and from scores summed by
+        shared frame; the first is NaN for pooled points.
+    - `chosen`: the one to quote, `reason` why.
+    """
+
+    speckle: Float[np.ndarray, "entry entry"]
+    dyadic: Float[np.ndarray, "entry entry"]
+    n_pixels: Float[np.ndarray, "angle"]
+    shot_noise: Float[np.ndarray, "angle"]
+    chosen: str = eqx.field(static=True)
+    reason: str = eqx.field(static=True)
+
+
+def score_covariances(
+    objective: ProjectedObjective | JointObjective, at: Optimum
+) -> ScoreCovariances:
+    """What the noise of the data does to the gradient at an optimum."""
+    term, loss = objective.term, loss_of(objective)
+    columns = np.asarray(at.columns)
+    n_angles = at.per_angle.shape[0]
+    if isinstance(term.tiles, MapTiles):
+        shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
+        scores = _speckle(term, at.y, at.per_angle, loss, jnp.asarray(shot))
+        return ScoreCovariances(
+            _middle(columns, scores.covariance),
+            _middle(columns, scores.dyadic),
+            np.asarray(scores.n_pixels),
+            np.asarray(scores.shot),
+            "speckle",
+            _speckle_reason(scores, why),
+        )
+    dyadic = _middle(columns, _dyadic(term, at.y, at.per_angle, loss))
+    unknown = np.full((n_angles,), np.nan)
+    return ScoreCovariances(
+        np.full_like(dyadic, np.nan),
+        dyadic,
+        unknown,
+        unknown,
+        "dyadic",
+        "pooled points do not form maps, which the speckle sandwich needs; "
+        "the frame-dyadic sandwich is quoted",
+    )
 
 
 def uncertainty_at(
@@ -237,38 +283,32 @@ def uncertainty_at(
     - `free`: entries of the flat vector that are not on a bound.
     - `names`: names of the entries, for the weak directions.
     """
-    term, loss = objective.term, loss_of(objective)
-    hessian = np.asarray(at.joint.hessian)
+    degrees = max(float(at.joint.count) - free.sum(), 1.0)
+    variance = 1.0 if objective.term.absolute_sigma else float(2 * at.data_cost) / degrees
+    scores = score_covariances(objective, at)
+    return sandwiches(np.asarray(at.joint.hessian), scores, variance, free, names)
+
+
+def sandwiches(
+    hessian: Float[np.ndarray, "entry entry"],
+    scores: ScoreCovariances,
+    variance: float,
+    free: Bool[np.ndarray, "entry"],
+    names: tuple[str, ...],
+) -> Uncertainty:
+    """Error bars from JᵀWJ, the covariance of the gradient and the variance of a residual."""
     inverse, condition, weak, unknown = inverse_of(hessian, free)
     if not free.all():
         # A bound hides a degeneracy from the errors, but it is there all the same.
         _, condition, weak, _ = inverse_of(hessian, np.ones_like(free))
-    degrees = max(float(at.joint.count) - free.sum(), 1.0)
-    variance = 1.0 if term.absolute_sigma else float(2 * at.data_cost) / degrees
-    columns = np.asarray(at.columns)
     classical = variance * inverse
-    n_angles = at.per_angle.shape[0]
-    if isinstance(term.tiles, MapTiles):
-        shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
-        scores = _speckle(term, at.y, at.per_angle, loss, jnp.asarray(shot))
-        speckle = _sandwich(inverse, columns, scores.covariance)
-        dyadic = _sandwich(inverse, columns, scores.dyadic)
-        chosen, reason = "speckle", _speckle_reason(scores, why)
-        n_pixels, shot_noise = scores.n_pixels, scores.shot
-    else:
-        dyadic = _sandwich(inverse, columns, _dyadic(term, at.y, at.per_angle, loss))
-        speckle = np.full_like(classical, np.nan)
-        chosen = "dyadic"
-        reason = (
-            "pooled points do not form maps, which the speckle sandwich needs; "
-            "the frame-dyadic sandwich is quoted"
-        )
-        n_pixels = shot_noise = np.full((n_angles,), np.nan)
+    speckle, dyadic = (inverse @ m @ inverse for m in (scores.speckle, scores.dyadic))
     for matrix in (classical, speckle, dyadic):
         matrix[unknown, unknown] = np.inf
     # Products of residuals can leave a negative variance on small maps.
     negative = np.diagonal(dyadic) < 0
     dyadic[negative, negative] = np.nan
+    chosen, reason = scores.chosen, scores.reason
     if chosen == "dyadic" and negative.any():
         chosen = "classical"
         reason = (
@@ -281,8 +321,8 @@ def uncertainty_at(
         dyadic=dyadic,
         residual_variance=np.asarray(variance),
         condition_number=np.asarray(condition),
-        n_pixels=n_pixels,
-        shot_noise=shot_noise,
+        n_pixels=scores.n_pixels,
+        shot_noise=scores.shot_noise,
         chosen=chosen,
         reason=reason,
         weak_directions=_describe(weak, names),
