@@ -4,6 +4,9 @@ from .correlation import AbstractCorrelation as AbstractCorrelation
 from .correlation import Features as Features
 from .correlation import Pair as Pair
 from .correlation import correlation_map as correlation_map
+from .degeneracy import Circumstances as Circumstances
+from .degeneracy import Degeneracy as Degeneracy
+from .degeneracy import degeneracies as degeneracies
 from .models import LaminarFlow as LaminarFlow
 from .models import Static as Static
 from .more_rates import ExponentialRate as ExponentialRate
@@ -28,3 +31,5 @@ from .spline import SignedSplineRate as SignedSplineRate
 from .spline import SplineRate as SplineRate
 from .spline import log_knots as log_knots
 from .spline import uniform_knots as uniform_knots
+from .two_component import TwoComponent as TwoComponent
+from .two_component import soft_clip as soft_clip

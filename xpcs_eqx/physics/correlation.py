@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from ..data import Geometry
+from .degeneracy import Degeneracy
 from .parameter import ParameterInfo
 
 
@@ -47,12 +48,14 @@ class AbstractCorrelation(eqx.Module):
     `names` maps the path of a field (``"transport.amplitude"``) to its public name (``"D0"``);
     a path that is not listed is its own name. `infos` gives unit, start
     and bounds by public name where the field itself does not. `positive_rates` names fields with
-    rates that are unphysical below zero; a result says where one is.
+    rates that are unphysical below zero; a result says where one is. `degeneracies` lists what
+    data may be unable to tell apart; a fit names those that bite.
     """
 
     names: ClassVar[dict[str, str]] = {}
     infos: ClassVar[dict[str, ParameterInfo]] = {}
     positive_rates: ClassVar[tuple[str, ...]] = ()
+    degeneracies: ClassVar[tuple[Degeneracy, ...]] = ()
 
     @abstractmethod
     def features(self, t: Float[Array, "frame"], geometry: Geometry) -> Features:
