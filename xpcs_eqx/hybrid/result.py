@@ -1,0 +1,56 @@
+"""What the hybrid optimiser returns."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from ..optimize import Status
+from .gauss_newton import GaussNewtonHistory
+from .telemetry import Telemetry
+
+
+class HybridHistory(eqx.Module):
+    """Relative losses of the warm-up by iteration, and Gauss–Newton by evaluation."""
+
+    warm_up: Float[np.ndarray, "iteration"]
+    gauss_newton: GaussNewtonHistory
+
+
+class HybridResult(eqx.Module):
+    """Parameters with cost, JᵀJ and errors found at them, and how they were reached.
+
+    - `x`: parameters; `names` theirs; `at_bound`: which lie on a bound.
+    - `fun`: the cost ½ Σ ρ, penalties included; `n_points`, `degrees_of_freedom` belong to it.
+    - `hessian`: JᵀJ at `x` [1/unit²]; `pcov`, `perr`: covariance and standard errors, zero for a
+        parameter on a bound, infinite along directions the data leave open. All three are `None`
+        where there are too many parameters to form a matrix.
+    - `residual_variance`: 2 `fun` over the degrees of freedom.
+    - `success`: only when Gauss–Newton converged, not when its iterations were used up.
+    - `warm_up`: how the warm-up ended, in words.
+    - `timings`: seconds by phase; `iterations`: iterations by phase; `evaluations`: passes asked
+        for by each.
+    """
+
+    x: Float[np.ndarray, "parameter"]
+    hessian: Float[np.ndarray, "parameter parameter"] | None
+    pcov: Float[np.ndarray, "parameter parameter"] | None
+    perr: Float[np.ndarray, "parameter"] | None
+    history: HybridHistory
+    telemetry: Telemetry
+    fun: float = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+    at_bound: tuple[bool, ...] = eqx.field(static=True)
+    n_points: int = eqx.field(static=True)
+    degrees_of_freedom: int = eqx.field(static=True)
+    residual_variance: float = eqx.field(static=True)
+    status: Status = eqx.field(static=True)
+    message: str = eqx.field(static=True)
+    warm_up: str = eqx.field(static=True)
+    timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
+    iterations: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    evaluations: tuple[tuple[str, int], ...] = eqx.field(static=True)
+
+    @property
+    def success(self) -> bool:
+        """Whether the fit converged."""
+        return self.status.converged
