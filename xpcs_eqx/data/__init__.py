@@ -1,6 +1,8 @@
 """Two-time maps: what they look like in memory, how files become maps."""
 
 from .assemble import Sigma as Sigma
+from .bands import BandReader as BandReader
+from .bands import MapSource as MapSource
 from .diagonal import AbstractDiagonal as AbstractDiagonal
 from .diagonal import Basic as Basic
 from .diagonal import Interpolation as Interpolation
@@ -16,7 +18,12 @@ from .load import load_joint as load_joint
 from .noise import mad_sigma as mad_sigma
 from .pooled import PooledData as PooledData
 from .provenance import Provenance as Provenance
+from .sample import Sample as Sample
+from .sample import row_step as row_step
+from .selection import PairRule as PairRule
 from .selection import Selection as Selection
+from .stored import StoredTwoTime as StoredTwoTime
+from .stored import open_stored as open_stored
 from .two_time import TwoTimeData as TwoTimeData
 from .write import write_aps_old as write_aps_old
 from .write import write_aps_u as write_aps_u

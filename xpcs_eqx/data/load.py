@@ -116,7 +116,8 @@ def _checked_q(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
     return raw
 
 
-def _prepared(selection: Selection, time_origin: float | None, q: float | None) -> Selection:
+def prepared(selection: Selection, time_origin: float | None, q: float | None) -> Selection:
+    """The selection with a time origin and a q given beside it."""
     if time_origin is not None:
         selection = replace(selection, time_origin=time_origin)
     if q is not None and selection.q is None:
@@ -156,12 +157,12 @@ def load(
 
     **Raises:** `DataError` with the file, the HDF5 path or key, what was found and what to do.
     """
-    selection = _prepared(selection, time_origin, q)
+    selection = prepared(selection, time_origin, q)
     with open_maps(path, layout=layout, q=q, phi=phi, counted=dt is None, checksum=checksum) as raw:
-        return assemble(raw, _counted(raw, selection), dt=dt, gap=gap, sigma=sigma)
+        return assemble(raw, counted(raw, selection), dt=dt, gap=gap, sigma=sigma)
 
 
-def _counted(raw: RawMaps, selection: Selection) -> Selection:
+def counted(raw: RawMaps, selection: Selection) -> Selection:
     """Bare maps without a frame time start at t = 1, so that time is the number of the frame."""
     if raw.layout == "npy" and raw.frame_time is not None and selection.time_origin is None:
         return replace(selection, time_origin=1.0)
@@ -183,9 +184,9 @@ def load_joint(
 
     Arguments and errors as in `load`.
     """
-    selection = _prepared(selection, time_origin, None)
+    selection = prepared(selection, time_origin, None)
     with open_maps(path, layout=layout, counted=dt is None, checksum=checksum) as raw:
-        selection = _counted(raw, selection)
+        selection = counted(raw, selection)
         check_lists(raw)
         chosen = choose_maps(raw, selection)
         q = raw.q[chosen]

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from ..errors import ModelError
 from .blocks import Block
 from .normal_equations import NormalEquations
+from .pieces import AbstractPieces, add_block, pieces_of, sum_pieces
 from .tiles import AbstractTiles
 
 BlockFunction = Callable[[PyTree, Block], NormalEquations]
@@ -27,13 +29,13 @@ class AbstractDriver(eqx.Module):
 
     @abstractmethod
     def sum(
-        self, function: BlockFunction, args: PyTree, tiles: AbstractTiles, zero: NormalEquations
+        self,
+        function: BlockFunction,
+        args: PyTree,
+        tiles: AbstractTiles | AbstractPieces,
+        zero: NormalEquations,
     ) -> NormalEquations:
         """Σ function(args, block) with the results kept apart by angle (leading axis of `zero`)."""
-
-
-def _add(total: NormalEquations, angle, part: NormalEquations) -> NormalEquations:
-    return jax.tree.map(lambda whole, piece: whole.at[angle].add(piece), total, part)
 
 
 class Scan(AbstractDriver):
@@ -42,25 +44,26 @@ class Scan(AbstractDriver):
     traceable: ClassVar[bool] = True
 
     def sum(self, function, args, tiles, zero):
+        if isinstance(tiles, AbstractPieces):
+            raise ModelError(
+                "Scan sums data in memory, but these are read piece by piece; leave driver out, or "
+                "take HostLoop"
+            )
+
         def body(total, row):
-            block = tiles.block(row)
-            return _add(total, block.angle, function(args, block)), None
+            return add_block(function, args, total, tiles.block(row)), None
 
         return jax.lax.scan(body, zero, jnp.asarray(tiles.table))[0]
 
 
 class HostLoop(AbstractDriver):
-    """A Python loop over compiled blocks, for sources that cannot be in memory at once."""
+    """A Python loop over pieces, for data that cannot be in memory at once.
+
+    - `ahead`: pieces read on a thread while one is summed.
+    """
 
     traceable: ClassVar[bool] = False
+    ahead: int = eqx.field(static=True, default=1)
 
     def sum(self, function, args, tiles, zero):
-        total = zero
-        for row in tiles.table:
-            total = _host_step(function, args, total, tiles.block(jnp.asarray(row)))
-        return total
-
-
-@eqx.filter_jit
-def _host_step(function, args, total, block):
-    return _add(total, block.angle, function(args, block))
+        return sum_pieces(function, args, pieces_of(tiles), zero, ahead=self.ahead)

@@ -10,18 +10,20 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
-from ..data import Geometry, PooledData, TwoTimeData
+from ..data import Geometry, PooledData
 from ..errors import ModelError, PrecisionError
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling, Individual, quantile_scaling
 from .blocks import block_correlation, block_cost, block_equations
-from .drivers import AbstractDriver, Scan
+from .drivers import AbstractDriver, HostLoop, Scan
 from .frame_table import FrameTable, check_model, frame_table
 from .losses import AbstractLoss, Linear
 from .normal_equations import NormalEquations
 from .penalties import AbstractPenalty, penalty_equations
+from .pieces import AbstractPieces
 from .projection import eliminate, joint_equations, move_scaling, solve_scaling
-from .tiles import AbstractTiles, tiles_of
+from .sources import AnyData, source_of
+from .tiles import AbstractTiles
 
 
 def _equations(args, block):
@@ -44,7 +46,7 @@ class TwoTimeTerm(eqx.Module):
 
     parameters: ParameterMap
     scaling: AbstractScaling
-    tiles: AbstractTiles
+    tiles: AbstractTiles | AbstractPieces
     t: Float[Array, "frame"]
     geometry: Geometry
     reference: Float[Array, "angle 2"]
@@ -132,26 +134,24 @@ def _first_memo(term: TwoTimeTerm) -> Memo:
 
 
 @eqx.filter_jit
-def _project(objective, equations, y, reference):
+def _project(variables, scaling, penalties, equations, y, reference):
     """Equations of the coordinates alone, with the scaling that suits them best."""
-    scaling = objective.term.scaling
     coefficients, held = solve_scaling(equations, reference, scaling)
     per_angle = scaling.per_angle(coefficients)
     moved = move_scaling(equations, reference, per_angle)
     joint = joint_equations(moved, per_angle[:, 0], scaling)
     reduced = eliminate(joint, y.shape[0], held)
-    penalty = penalty_equations(objective.penalties, objective.variables, y)
+    penalty = penalty_equations(penalties, variables, y)
     return reduced + penalty, Memo(per_angle, coefficients, moved)
 
 
 @eqx.filter_jit
-def _assemble(objective, equations, y):
+def _assemble(parameters, scaling, penalties, equations, y):
     """Equations of coordinates and scaling coefficients together."""
-    p = objective.variables.parameters.n_free
-    scaling = objective.term.scaling
+    p = parameters.n_free
     per_angle = scaling.per_angle(y[p:])
     joint = joint_equations(equations, per_angle[:, 0], scaling)
-    penalty = penalty_equations(objective.penalties, objective.variables.parameters, y[:p])
+    penalty = penalty_equations(penalties, parameters, y[:p])
     total = joint + penalty.transform(jnp.eye(p, y.shape[0]))
     return total, Memo(per_angle, y[p:], equations)
 
@@ -181,7 +181,8 @@ class ProjectedObjective(AbstractObjective):
 
     def evaluate(self, y, memo):
         equations = self.term.angle_equations(y, memo.scaling, Linear())
-        return _project(self, equations, y, memo.scaling)
+        scaling = self.term.scaling
+        return _project(self.variables, scaling, self.penalties, equations, y, memo.scaling)
 
     def cost(self, y, memo):
         scaling = self.term.scaling
@@ -237,10 +238,10 @@ class JointObjective(AbstractObjective):
 
     def evaluate(self, y, memo):
         del memo
-        p = self.variables.parameters.n_free
-        per_angle = self.term.scaling.per_angle(y[p:])
-        equations = self.term.angle_equations(y[:p], per_angle, self.loss)
-        return _assemble(self, equations, y)
+        parameters, scaling = self.variables.parameters, self.term.scaling
+        p = parameters.n_free
+        equations = self.term.angle_equations(y[:p], scaling.per_angle(y[p:]), self.loss)
+        return _assemble(parameters, scaling, self.penalties, equations, y)
 
     def cost(self, y, memo):
         p = self.variables.parameters.n_free
@@ -262,7 +263,7 @@ def require_double_precision() -> None:
         )
 
 
-def _term(parameters, data, scaling, reference, tile, angle_weights, driver):
+def _term(parameters, data, scaling, reference, tile, angle_weights, driver, piece):
     require_double_precision()
     check_model(parameters.model, data.t, data.geometry)
     scaling = Individual(data.n_angles) if scaling is None else scaling
@@ -281,22 +282,25 @@ def _term(parameters, data, scaling, reference, tile, angle_weights, driver):
     def as_float(leaf):
         return jnp.asarray(leaf, dtype=float)
 
+    tiles = source_of(data, tile=tile, angle_weights=angle_weights, piece=piece)
+    if driver is None:
+        driver = HostLoop() if isinstance(tiles, AbstractPieces) else Scan()
     return TwoTimeTerm(
         parameters=parameters,
         scaling=scaling,
-        tiles=tiles_of(data, size=tile, angle_weights=angle_weights),
+        tiles=tiles,
         t=jnp.asarray(data.t, dtype=float),
         geometry=jax.tree.map(as_float, data.geometry),
         reference=jnp.asarray(reference, dtype=float),
         diagonal=None if isinstance(data, PooledData) else jnp.asarray(data.diagonal, dtype=float),
-        driver=Scan() if driver is None else driver,
+        driver=driver,
         absolute_sigma=data.absolute_sigma,
     )
 
 
 def projected_objective(
     parameters: ParameterMap,
-    data: TwoTimeData | PooledData,
+    data: AnyData,
     scaling: AbstractScaling | None = None,
     *,
     penalties: tuple[AbstractPenalty, ...] = (),
@@ -304,6 +308,7 @@ def projected_objective(
     tile: int | None = None,
     angle_weights: Float[np.ndarray, "angle"] | None = None,
     driver: AbstractDriver | None = None,
+    piece: int | None = None,
 ) -> ProjectedObjective:
     """Least squares with contrast and offset eliminated exactly.
 
@@ -314,18 +319,20 @@ def projected_objective(
         quantiles of the data. It affects rounding only.
     - `tile`: frames along the side of a tile.
     - `angle_weights`: weight of the squared residuals of each angle.
-    - `driver`: how the sum over tiles is carried out; by default one compiled loop.
+    - `driver`: how the sum over tiles is carried out; by default one compiled loop for data in
+        memory, and one for each piece of data in a file.
+    - `piece`: size of the pieces of data in a file [bytes].
 
     **Raises:** `PrecisionError` in single precision; `ModelError` when model, scaling and data do
     not belong together or there are more parameters than pairs.
     """
-    term = _term(parameters, data, scaling, reference, tile, angle_weights, driver)
+    term = _term(parameters, data, scaling, reference, tile, angle_weights, driver, piece)
     return ProjectedObjective(parameters, term, penalties)
 
 
 def joint_objective(
     parameters: ParameterMap,
-    data: TwoTimeData | PooledData,
+    data: AnyData,
     scaling: AbstractScaling | None = None,
     *,
     loss: AbstractLoss | None = None,
@@ -334,9 +341,10 @@ def joint_objective(
     tile: int | None = None,
     angle_weights: Float[np.ndarray, "angle"] | None = None,
     driver: AbstractDriver | None = None,
+    piece: int | None = None,
 ) -> JointObjective:
     """As `projected_objective`, for any loss, with the scaling as ordinary variables."""
-    term = _term(parameters, data, scaling, reference, tile, angle_weights, driver)
+    term = _term(parameters, data, scaling, reference, tile, angle_weights, driver, piece)
     lower, upper = term.scaling.bounds
     variables = JointVariables(
         parameters=parameters,
@@ -349,7 +357,7 @@ def joint_objective(
 
 def two_time_objective(
     parameters: ParameterMap,
-    data: TwoTimeData | PooledData,
+    data: AnyData,
     scaling: AbstractScaling | None = None,
     *,
     loss: AbstractLoss | None = None,

@@ -106,19 +106,33 @@ def tiles_of(
 
     **Raises:** `DataError` for angle weights that are negative or of the wrong length.
     """
-    weights = np.ones(data.n_angles) if angle_weights is None else np.asarray(angle_weights, float)
-    if weights.shape != (data.n_angles,) or not np.all(np.isfinite(weights) & (weights >= 0)):
-        raise DataError(
-            f"angle weights {weights!r} must be {data.n_angles} finite numbers, none negative"
-        )
-    root = np.sqrt(weights)
+    root = root_of_angles(data.n_angles, angle_weights)
     if isinstance(data, TwoTimeData):
         n = data.n_frames
-        # The number of tiles along a side is kept and the size adapted: less padding.
-        side = size or -(-n // max(1, round(n / BLOCK)))
         roots = None if data.root_weights is None else jnp.asarray(data.root_weights)
-        return MapTiles(jnp.asarray(data.c2), roots, jnp.asarray(root), min(side, n))
+        return MapTiles(jnp.asarray(data.c2), roots, jnp.asarray(root), tile_side(n, size))
     return _point_tiles(data, root, size or CHUNK)
+
+
+def root_of_angles(
+    n_angles: int, angle_weights: Float[np.ndarray, "angle"] | None
+) -> Float[np.ndarray, "angle"]:
+    """Square roots of the weights of the angles.
+
+    **Raises:** `DataError` for weights that are negative or of the wrong length.
+    """
+    weights = np.ones(n_angles) if angle_weights is None else np.asarray(angle_weights, float)
+    if weights.shape != (n_angles,) or not np.all(np.isfinite(weights) & (weights >= 0)):
+        raise DataError(
+            f"angle weights {weights!r} must be {n_angles} finite numbers, none negative"
+        )
+    return np.sqrt(weights)
+
+
+def tile_side(n: int, size: int | None) -> int:
+    """Frames along the side of a tile of a map of n frames."""
+    # The number of tiles along a side is kept and the size adapted: less padding.
+    return min(size or -(-n // max(1, round(n / BLOCK))), n)
 
 
 def _point_tiles(data: PooledData, root: np.ndarray, size: int) -> PointTiles:

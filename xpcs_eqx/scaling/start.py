@@ -3,25 +3,25 @@
 import numpy as np
 from jaxtyping import Float
 
-from ..data import PooledData, TwoTimeData
+from ..data import PooledData, StoredTwoTime, TwoTimeData, row_step
 from .mappers import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Individual
 
 _FEWEST = 10
-# Quantiles of more pairs than this are no better, only slower.
-_ENOUGH = 1e5
 
 
 def _sampled_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs i < j of frames: all of them, or every k-th row of a large map (all lags stay)."""
-    step = max(1, round(n * (n - 1) / 2 / _ENOUGH))
-    rows = np.arange(0, n, step)
+    rows = np.arange(0, n, row_step(n))
     first = np.repeat(rows, n - 1 - rows)
     second = np.concatenate([np.arange(i + 1, n) for i in rows])
     return first, second
 
 
-def _points(data: TwoTimeData | PooledData, angle: int, pairs):
+def _points(data: TwoTimeData | PooledData | StoredTwoTime, angle: int, pairs):
     """Values and lags [frames] of the pairs of one angle that count."""
+    if isinstance(data, StoredTwoTime):
+        mine = data.sample.angles == angle
+        return data.sample.values[mine], data.sample.lags[mine]
     if isinstance(data, PooledData):
         mine = np.asarray(data.angle) == angle
         if data.root_weights is not None:
@@ -37,7 +37,7 @@ def _points(data: TwoTimeData | PooledData, angle: int, pairs):
 
 
 def quantile_scaling(
-    data: TwoTimeData | PooledData,
+    data: TwoTimeData | PooledData | StoredTwoTime,
     *,
     contrast_bounds: tuple[float, float] = CONTRAST_BOUNDS,
     offset_bounds: tuple[float, float] = OFFSET_BOUNDS,
@@ -56,7 +56,7 @@ def quantile_scaling(
         by Gaussian noise (±1.2816 sd) is taken off.
     """
     out = np.empty((data.n_angles, 2))
-    pairs = None if isinstance(data, PooledData) else _sampled_pairs(data.n_frames)
+    pairs = _sampled_pairs(data.n_frames) if isinstance(data, TwoTimeData) else None
     for a in range(data.n_angles):
         values, lag = _points(data, a, pairs)
         far = values[lag >= np.percentile(lag, 80)]
@@ -72,7 +72,7 @@ def quantile_scaling(
     return out
 
 
-def auto_scaling(data: TwoTimeData | PooledData) -> AbstractScaling:
+def auto_scaling(data: TwoTimeData | PooledData | StoredTwoTime) -> AbstractScaling:
     """Individual scaling: it is eliminated exactly, so it costs no more than the other modes."""
     return Individual(data.n_angles)
 

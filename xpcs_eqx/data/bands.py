@@ -1,0 +1,168 @@
+"""Bands of rows of maps in an HDF5 file, read one at a time and again when reading fails."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Literal
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool
+
+from ..errors import DataError
+from .hdf5 import open_hdf5
+from .load import READERS
+from .raw import RawMaps
+
+Half = Literal["upper", "lower", "both"]
+RETRIES = 3
+PAUSE = 0.2  # s before the first repetition, twice as long before the next
+
+
+def band_of(
+    block: Callable[[slice, slice], np.ndarray], half: Half, rows: slice, n: int
+) -> np.ndarray:
+    """Pairs i ≤ j with i in `rows` of a map of n frames, `(row, n − rows.start)`.
+
+    `block` gives any block of the stored map, `half` says which triangle holds the pairs; with
+    both, a pair is NaN when either triangle says so.
+    """
+    right = slice(rows.start, n)
+    if half == "lower":
+        return block(right, rows).T
+    upper = block(rows, right)
+    if half == "upper":
+        return upper
+    return np.where(np.isfinite(block(right, rows).T), upper, np.nan)
+
+
+class MapSource(eqx.Module):
+    """Where the chosen maps of a file are; a plain value that other processes can be sent.
+
+    - `path`, `layout`: the file; `names`, `maps`: HDF5 path and number of each chosen map in it.
+    - `shape`: shape of a map in the file; `frames`: first and one past the last frame taken.
+    - `halves`, `sigma_halves`: which triangle holds the pairs; no stored sigma without the latter.
+    - `dtype`: precision in which bands come; `baseline` is added to them.
+    - `pair_mask`: true where the pair i < j counts.
+    """
+
+    path: str = eqx.field(static=True)
+    layout: str = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+    maps: tuple[int, ...] = eqx.field(static=True)
+    shape: tuple[int, int] = eqx.field(static=True)
+    frames: tuple[int, int] = eqx.field(static=True)
+    halves: tuple[Half, ...] = eqx.field(static=True)
+    sigma_halves: tuple[Half, ...] | None = eqx.field(static=True)
+    dtype: str = eqx.field(static=True)
+    baseline: float = eqx.field(static=True)
+    pair_mask: Bool[np.ndarray, "*angle frame frame"] | None
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames taken."""
+        return self.frames[1] - self.frames[0]
+
+    def mask_of(self, angle: int) -> Bool[np.ndarray, "frame frame"] | None:
+        """The stored pair mask of one angle."""
+        mask = self.pair_mask
+        return mask if mask is None or mask.ndim == 2 else mask[angle]
+
+    def reader(self) -> "BandReader":
+        """A reader of bands; a context manager that holds the file open."""
+        return BandReader(self)
+
+
+class BandReader:
+    """Reads bands of a `MapSource`; what cannot be read is tried again with the file reopened.
+
+    Nothing is opened before the first band. For one thread at a time.
+    """
+
+    def __init__(self, source: MapSource):
+        self.source = source
+        self._open = ExitStack()
+        self._raw: RawMaps | None = None
+
+    def __enter__(self) -> "BandReader":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the next band opens it again."""
+        self._raw = None
+        self._open.close()
+
+    def band(self, angle: int, rows: slice) -> np.ndarray:
+        """c2 of the pairs i ≤ j with i in `rows`, `(row, n − rows.start)`.
+
+        **Raises:** `DataError` with file, HDF5 path and rows when it cannot be read.
+        """
+        source = self.source
+        half = source.halves[angle]
+        found = self._patiently(angle, rows, lambda raw: self._band(raw.read, angle, half, rows))
+        kept = np.asarray(found, source.dtype)
+        return kept + kept.dtype.type(source.baseline) if source.baseline else kept
+
+    def sigma_band(self, angle: int, rows: slice) -> np.ndarray:
+        """The stored standard deviation of the same pairs.
+
+        **Raises:** `DataError` as `band`.
+        """
+        halves = self.source.sigma_halves
+        assert halves is not None
+        return self._patiently(
+            angle, rows, lambda raw: self._band(raw.read_sigma, angle, halves[angle], rows)
+        )
+
+    def _band(self, read: Any, angle: int, half: Half, rows: slice) -> np.ndarray:
+        low = self.source.frames[0]
+        number = self.source.maps[angle]
+
+        def block(rows: slice, columns: slice) -> np.ndarray:
+            return read(
+                number,
+                slice(rows.start + low, rows.stop + low),
+                slice(columns.start + low, columns.stop + low),
+            )
+
+        return band_of(block, half, rows, self.source.n_frames)
+
+    def _patiently(
+        self, angle: int, rows: slice, read: Callable[[RawMaps], np.ndarray]
+    ) -> np.ndarray:
+        source = self.source
+        failure: Exception | None = None
+        for attempt in range(RETRIES + 1):
+            if attempt:
+                time.sleep(PAUSE * 2 ** (attempt - 1))
+            try:
+                return read(self._maps())
+            # h5py raises any of these for a file that is truncated, gone or replaced.
+            except (DataError, OSError, RuntimeError, KeyError, ValueError) as error:
+                failure = error
+                self.close()
+        first = source.frames[0]
+        raise DataError(
+            f"{source.path}: rows {rows.start + first + 1} … {rows.stop + first} of "
+            f"{source.names[angle]} could not be read, also not in {RETRIES} more attempts "
+            f"({failure}). Make the file readable again, then resume or start again."
+        ) from failure
+
+    def _maps(self) -> RawMaps:
+        if self._raw is not None:
+            return self._raw
+        source = self.source
+        file = self._open.enter_context(open_hdf5(source.path))
+        raw = READERS[source.layout](file)
+        for name, number in zip(source.names, source.maps, strict=True):
+            found = raw.shapes[number] if number < len(raw.shapes) else None
+            if found != source.shape or raw.names[number] != name:
+                raise DataError(
+                    f"{source.path}: {name} had shape {source.shape} and is now "
+                    f"{'missing' if found is None else found}; the file was replaced. Open it anew."
+                )
+        self._raw = raw
+        return raw

@@ -1,0 +1,165 @@
+"""Data as a sequence of pieces: each fits in memory and is summed by one compiled loop."""
+
+import queue
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from equinox import AbstractClassVar
+from jaxtyping import Array, Int, PyTree
+
+from ..compiling import quick_jit
+from .blocks import Block
+from .tiles import AbstractTiles
+
+T = TypeVar("T")
+
+
+class Piece(eqx.Module):
+    """Tiles in memory, and which of them to sum: the first `count` of `rows`.
+
+    All pieces of a source have arrays of the same shapes, so that one compilation serves them.
+    """
+
+    tiles: AbstractTiles
+    rows: Int[Array, "tile index"]
+    count: Int[Array, ""]
+
+
+class AbstractPieces(eqx.Module):
+    """A source of pieces that are read when they are summed; nothing keeps them.
+
+    A source pickles, so that other processes can read their share of its pieces themselves.
+    `waits` says whether reading takes time that a second thread can use.
+    """
+
+    waits: AbstractClassVar[bool]
+
+    @property
+    @abstractmethod
+    def n_pieces(self) -> int:
+        """Number of pieces."""
+
+    @abstractmethod
+    def stream(self, pieces: Sequence[int] | None = None) -> Iterator[Piece]:
+        """The pieces of these numbers in increasing order, or all of them."""
+
+    def read(self, k: int) -> Piece:
+        """One piece."""
+        return next(iter(self.stream((k,))))
+
+
+def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
+    """The same items, the next `ahead` of them made on a thread while one is worked on.
+
+    What is raised while making an item is raised where it would have been handed over. The thread
+    ends with the iterator, however that ends.
+    """
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(ahead)
+    stopped = threading.Event()
+
+    def handed_over(last: bool, item: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put((last, item), timeout=0.05)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            for item in items:
+                if not handed_over(False, item):
+                    break
+            handed_over(True, None)
+        except BaseException as error:  # raised again by the consumer
+            handed_over(True, error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+
+    thread = threading.Thread(target=produce, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            last, item = ready.get()
+            if not last:
+                yield item
+                continue
+            if item is not None:
+                raise item
+            return
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def add_block(function: Callable, args: PyTree, total: PyTree, block: Block) -> PyTree:
+    """`total`, whose leading axis is that of angles, plus function(args, block) at its angle."""
+    part = function(args, block)
+    return jax.tree.map(lambda whole, piece: whole.at[block.angle].add(piece), total, part)
+
+
+@quick_jit
+def add_piece(function: Callable, args: PyTree, total: PyTree, piece: Piece) -> PyTree:
+    """`total` plus Σ function(args, block) over a piece, apart by angle."""
+
+    def body(k, total):
+        return add_block(function, args, total, piece.tiles.block(piece.rows[k]))
+
+    return jax.lax.fori_loop(0, piece.count, body, total)
+
+
+def each_piece(
+    source: AbstractPieces, pieces: Sequence[int] | None = None, ahead: int = 1
+) -> Iterator[Piece]:
+    """Pieces in order, the next one read while the present one is worked on."""
+    stream = source.stream(pieces)
+    return read_ahead(stream, ahead) if source.waits and ahead > 0 else stream
+
+
+def sum_pieces(
+    function: Callable,
+    args: PyTree,
+    source: AbstractPieces,
+    zero: PyTree,
+    pieces: Sequence[int] | None = None,
+    ahead: int = 1,
+) -> PyTree:
+    """`zero` plus Σ function(args, block) over some pieces of a source, or all.
+
+    Everything that goes in pickles when the model does, and only sums come out, so that another
+    process can be asked for its share. Sums of shares add up to the sum of the whole.
+    """
+    total = zero
+    for piece in each_piece(source, pieces, ahead):
+        total = add_piece(function, args, total, piece)
+        # A queue of unfinished sums would keep their pieces in memory.
+        jax.block_until_ready(total)
+    return total
+
+
+class InMemory(AbstractPieces):
+    """Tiles in memory as a source of one piece."""
+
+    waits = False
+    tiles: AbstractTiles
+
+    @property
+    def n_pieces(self):
+        return 1
+
+    def stream(self, pieces=None):
+        if pieces is None or 0 in pieces:
+            table = self.tiles.table
+            yield Piece(self.tiles, jnp.asarray(table), jnp.asarray(len(table)))
+
+
+def pieces_of(tiles: AbstractTiles | AbstractPieces) -> AbstractPieces:
+    """Any data as a source of pieces."""
+    return tiles if isinstance(tiles, AbstractPieces) else InMemory(tiles)
