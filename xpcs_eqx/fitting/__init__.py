@@ -1,5 +1,6 @@
 """From an objective to a result: the local fit with recovery, error bars and a verdict."""
 
+from .attempts import RecoveryAction as RecoveryAction
 from .curve_fit import CurveFit as CurveFit
 from .curve_fit import curve_fit as curve_fit
 from .diagnostics import Diagnostics as Diagnostics
@@ -7,7 +8,6 @@ from .diagnostics import diagnose as diagnose
 from .fit import Fit as Fit
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality
-from .fit import RecoveryAction as RecoveryAction
 from .least_squares import least_squares as least_squares
 from .profile import ProfileInterval as ProfileInterval
 from .profile import profile_interval as profile_interval

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -15,9 +14,9 @@ from ..optimize import (
     Status,
     TrustRegion,
     at_bound,
-    iterate_host,
 )
 from ..uncertainty import inverse_of
+from .attempts import RecoveryAction, solve
 
 
 class CurveFit(eqx.Module):
@@ -26,6 +25,7 @@ class CurveFit(eqx.Module):
     - `x`: parameters; `pcov`, `perr`: covariance and standard errors, zero for a parameter on a
         bound and infinite along directions the data do not determine.
     - `fun`: the cost ½ Σ ρ; `success` only when the solver converged.
+    - `evaluations`: of all attempts; `recovery`: what was done about failures, in order.
     """
 
     x: Float[np.ndarray, "variable"]
@@ -35,6 +35,7 @@ class CurveFit(eqx.Module):
     status: Status = eqx.field(static=True)
     message: str = eqx.field(static=True)
     evaluations: int = eqx.field(static=True)
+    recovery: tuple[RecoveryAction, ...] = eqx.field(static=True, default=())
 
     @property
     def success(self) -> bool:
@@ -78,19 +79,7 @@ def curve_fit(
     recovery = Recovery() if recovery is None else recovery
     objective = curve_objective(function, x, y, start, sigma=sigma, bounds=bounds, loss=loss)
     first = np.asarray(start, dtype=float)
-    best = iterate_host(solver, objective, jnp.asarray(first))
-    evaluations = int(best.evaluations)
-    for attempt in range(recovery.attempts):
-        cause = recovery.diagnose(objective.variables, first, best)
-        if cause is None:
-            break
-        plan = recovery.plan(cause, attempt, objective.variables, first, best, solver)
-        state = iterate_host(plan.solver, objective, plan.x)
-        evaluations += int(state.evaluations)
-        won = float(state.equations.cost) < float(best.equations.cost)
-        best = state if won else best
-        if cause == "at bounds" and not won:
-            break
+    _, best, ledger = solve(objective, first, solver, recovery, lambda underway: False)
     status = Status(int(best.status))
     values = np.asarray(objective.variables.to_physical(best.y))
     free = ~at_bound(objective.variables, values)
@@ -106,5 +95,6 @@ def curve_fit(
         float(best.equations.cost),
         status,
         status.message,
-        evaluations,
+        ledger.evaluations,
+        tuple(ledger.actions),
     )

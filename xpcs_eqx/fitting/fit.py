@@ -15,6 +15,7 @@ from ..optimize import History, Status
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
 from ..uncertainty import Uncertainty
+from .attempts import RecoveryAction
 
 
 class ParameterRow(NamedTuple):
@@ -32,14 +33,6 @@ class ParameterRow(NamedTuple):
     start: float
     role: str
     at_bound: bool
-
-
-class RecoveryAction(NamedTuple):
-    """One attempt at rescuing a fit: what was wrong, what was done, how it ended."""
-
-    cause: str
-    action: str
-    outcome: str
 
 
 class Quality(NamedTuple):

@@ -4,56 +4,24 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..checkpoint import Checkpoints
 from ..compiling import quick_jit
-from ..errors import FitError, ModelError
-from ..objective import HostLoop, JointObjective, ProjectedObjective
-from ..optimize import (
-    History,
-    Recovery,
-    Status,
-    TrustRegion,
-    TrustRegionState,
-    iterate_host,
-)
+from ..errors import CheckpointError, FitError, ModelError
+from ..objective import JointObjective, ProjectedObjective
+from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
 from ..parameters import parameter_values
 from ..physics import time_floor
 from ..scaling import index_map
 from ..uncertainty import optimum, uncertainty_at
+from .attempts import solve
 from .compile_ahead import compiled_ahead
-from .fit import Fit, ParameterRow, RecoveryAction
+from .fit import Fit, ParameterRow
 from .quality import judge
-
-
-def _attempt(solver, objective, x, callback):
-    """One run of the solver; falls back to the host loop when memory is short."""
-    try:
-        return objective, iterate_host(solver, objective, x, callback=callback), None
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        short = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-        if not short or isinstance(objective.term.driver, HostLoop):
-            raise
-    objective = eqx.tree_at(lambda o: o.term.driver, objective, HostLoop())
-    action = RecoveryAction("out of memory", "tiles summed one by one", "retried")
-    return objective, iterate_host(solver, objective, x, callback=callback), action
-
-
-def _better(new: TrustRegionState, old: TrustRegionState) -> bool:
-    new_cost, old_cost = float(new.equations.cost), float(old.equations.cost)
-    if not np.isfinite(new_cost):
-        return False
-    if not np.isfinite(old_cost) or int(old.status) == Status.non_finite:
-        return True
-    # Of two equal minima the converged one counts.
-    tie = abs(new_cost - old_cost) <= 1e-10 * abs(old_cost)
-    if tie:
-        return int(new.status) > 0 >= int(old.status)
-    return new_cost < old_cost
+from .recording import earlier, recorded
 
 
 def least_squares(
@@ -63,6 +31,9 @@ def least_squares(
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
     callback: Callable[[TrustRegionState], Any] | None = None,
+    checkpoints: Checkpoints | None = None,
+    every: int = 1,
+    resume: bool = False,
 ) -> Fit:
     """Fit an objective to its data.
 
@@ -73,12 +44,18 @@ def least_squares(
     - `solver`: a `TrustRegion`; its fields are tolerances, descent and search.
     - `recovery`: what to do about a fit that fails or is stuck; every action is in the result.
     - `callback`: sees the solver state after each evaluation; a true value stops the fit.
+    - `checkpoints`: `Checkpoints(folder)`: the fit is written there at most every `interval`
+        seconds, after each `every`-th evaluation, and when it is stopped by an interrupt, an error
+        or the callback. The folder is left to the caller, who may `clear` it at the end.
+    - `resume`: go on from the newest checkpoint, or begin when there is none. The fit ends where
+        one that was never stopped does, with the same evaluations.
 
     **Returns:** a `Fit`. A fit that does not converge is returned with its status and its best
     parameters; nothing is raised for it.
 
     **Raises:** `ModelError` for a start of the wrong shape or outside the bounds; `FitError` when
-    the model is not finite at the start and at every recovery of it.
+    the model is not finite at the start and at every recovery of it; `CheckpointError` for a
+    checkpoint that is damaged, newer or of another problem, and without `resume` for any.
     """
     solver = TrustRegion() if solver is None else solver
     recovery = Recovery() if recovery is None else recovery
@@ -94,68 +71,35 @@ def least_squares(
             f"[{float(variables.lower[i]):g}, {float(variables.upper[i]):g}]"
         )
     clock = time.perf_counter()
-    with compiled_ahead(solver, objective, first):
-        objective, best, memory_action = _attempt(solver, objective, first, callback)
-    actions = [memory_action] if memory_action else []
-    evaluations, histories = int(best.evaluations), [_trim(best)]
-    iterations = int(best.accepted)
-    cause = _cause(recovery, variables, first, best)
-    tried = 0
-    while cause is not None and tried < recovery.attempts:
-        plan = recovery.plan(cause, tried, variables, first, best, solver)
-        objective, state, memory_action = _attempt(plan.solver, objective, plan.x, callback)
-        evaluations += int(state.evaluations)
-        iterations += int(state.accepted)
-        histories.append(_trim(state))
-        won = _better(state, best)
-        new_cost = float(state.equations.cost)
-        outcome = f"cost {new_cost:.8g}, {'kept' if won else 'no better than before'}"
-        actions.append(RecoveryAction(cause, plan.action, outcome))
-        best = state if won else best
-        tried += 1
-        if cause == "at bounds" and not won:
-            # The bound is where the minimum is; asking again would only cost time.
-            break
-        cause = _cause(recovery, variables, first, best)
+    underway = None
+    if checkpoints is not None:
+        checkpoints = checkpoints.belonging_to("trust region", objective, first, solver, recovery)
+        underway = earlier(checkpoints, resume, solver, objective, first)
+    elif resume:
+        raise CheckpointError("resume needs the checkpoints to go on from; give checkpoints=")
+    with (
+        recorded(checkpoints, every, callback) as watch,
+        compiled_ahead(solver, objective, first),
+    ):
+        objective, best, ledger = solve(objective, first, solver, recovery, watch, underway)
     if int(best.status) == Status.non_finite:
         raise FitError(
             "the model gives no finite cost at the start "
             f"{dict(zip(objective.names, np.asarray(first).tolist(), strict=True))}, nor at "
-            f"{tried} starts near it; check the start values and the data"
+            f"{ledger.tried} starts near it; check the start values and the data"
         )
-    if cause is not None and cause != "at bounds" and tried >= recovery.attempts > 0:
-        best = eqx.tree_at(lambda s: s.status, best, jnp.asarray(int(Status.failed)))
     solved = time.perf_counter()
-    joined: list[Any] = [np.concatenate(parts) for parts in zip(*histories, strict=True)]
-    history = History(*joined)
     return _result(
         objective,
         best,
         first,
-        history,
         solver,
-        tuple(actions),
-        evaluations,
-        iterations,
+        ledger,
         (("solver", solved - clock),),
     )
 
 
-def _cause(recovery, variables, start, state):
-    if int(state.status) == Status.interrupted:
-        return None
-    return recovery.diagnose(variables, start, state)
-
-
-def _trim(state):
-    n = int(state.evaluations)
-    h = state.history
-    return tuple(np.asarray(a)[:n] for a in (h.cost, h.gradient, h.step_size, h.accepted))
-
-
-def _result(
-    objective, state, start, history, solver, actions, evaluations, iterations, timings
-) -> Fit:
+def _result(objective, state, start, solver, ledger, timings) -> Fit:
     clock = time.perf_counter()
     term = objective.term
     parameters, scaling = term.parameters, term.scaling
@@ -190,7 +134,7 @@ def _result(
         uncertainty=uncertainty,
         cost=state.equations.cost,
         chi2=np.asarray(chi2),
-        history=history,
+        history=ledger.as_history(),
         joint_hessian=np.asarray(at.joint.hessian),
         index=index,
         rows=rows,
@@ -200,10 +144,10 @@ def _result(
         degrees_of_freedom=degrees,
         reduced_chi2=reduced if term.absolute_sigma else float("nan"),
         residual_sd=float(np.sqrt(reduced)),
-        evaluations=evaluations,
-        iterations=iterations,
+        evaluations=ledger.evaluations,
+        iterations=ledger.iterations,
         timings=(*timings, ("uncertainty", time.perf_counter() - clock)),
-        recovery=actions,
+        recovery=tuple(ledger.actions),
         quality=quality,
         solver_name=f"trust region, {type(solver.descent).__name__}",
     )

@@ -15,6 +15,7 @@ from .trust_region import damped_newton as damped_newton
 from .trust_region import default_search as default_search
 from .trust_region import dogleg as dogleg
 from .trust_region import gauss_newton as gauss_newton
+from .trust_region import initial_state as initial_state
 from .trust_region import iterate_compiled as iterate_compiled
 from .trust_region import iterate_host as iterate_host
 from .trust_region import lower_iteration as lower_iteration

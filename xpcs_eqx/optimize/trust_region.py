@@ -277,14 +277,17 @@ def _gradient_measure(problem: StepProblem) -> Float[Array, ""]:
     return jnp.max(jnp.abs(gradient) / (column * length), initial=0.0)
 
 
-def _initial(solver: TrustRegion, objective: AbstractObjective, x):
+def initial_state(
+    solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
+) -> TrustRegionState:
+    """The state before the first evaluation of an objective, at physical start values `x`."""
     y = objective.variables.to_coordinates(x)
     # Shapes alone: one column for each variable, whatever the driver.
     columns = NormalEquations.zero(y.shape[0], dtype=y.dtype)
     return solver.start(objective.variables, x, columns, objective.memo)
 
 
-_begin = quick_jit(_initial)
+_begin = quick_jit(initial_state)
 
 
 def iterate_compiled(
@@ -300,7 +303,7 @@ def iterate_compiled(
         state = solver.update(objective.variables, state, equations, memo)
         return solver.propose(objective.variables, state)
 
-    start = _initial(solver, objective, x)
+    start = initial_state(solver, objective, x)
     return jax.lax.while_loop(lambda s: s.status == int(Status.running), body, start)
 
 
@@ -328,18 +331,21 @@ def iterate_host(
     *,
     callback: Callable[[TrustRegionState], Any] | None = None,
     evaluate: Callable[..., Any] = _evaluate,
+    state: TrustRegionState | None = None,
 ) -> TrustRegionState:
     """Run to the end from Python: can be interrupted and watched, same iterates.
 
     `callback` sees the state after every evaluation; a true return value stops the iteration.
+    Given such a `state`, which holds all there is to know, the iteration goes on from it instead
+    of beginning at `x`.
     """
-    state = _begin(solver, objective, jnp.asarray(x))
-    while int(state.status) == Status.running:
-        equations, memo = evaluate(objective, state.trial, state.memo)
-        state = _advance(solver, objective.variables, state, equations, memo)
-        if callback is not None and callback(state) and int(state.status) == Status.running:
-            state = eqx.tree_at(lambda s: s.status, state, jnp.asarray(int(Status.interrupted)))
-    return state
+    now: TrustRegionState = _begin(solver, objective, jnp.asarray(x)) if state is None else state
+    while int(now.status) == Status.running:
+        equations, memo = evaluate(objective, now.trial, now.memo)
+        now = _advance(solver, objective.variables, now, equations, memo)
+        if callback is not None and callback(now) and int(now.status) == Status.running:
+            now = eqx.tree_at(lambda s: s.status, now, jnp.asarray(int(Status.interrupted)))
+    return now
 
 
 def lower_iteration(

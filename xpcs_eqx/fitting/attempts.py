@@ -1,0 +1,194 @@
+"""The trust region with recovery: one loop over attempts, which can be left and gone on with."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..objective import AbstractDriver, AbstractObjective, HostLoop
+from ..optimize import (
+    History,
+    Recovery,
+    Status,
+    TrustRegion,
+    TrustRegionState,
+    iterate_host,
+)
+
+Objective = TypeVar("Objective", bound=AbstractObjective)
+
+
+class RecoveryAction(NamedTuple):
+    """One attempt at rescuing a fit: what was wrong, what was done, how it ended."""
+
+    cause: str
+    action: str
+    outcome: str
+
+
+class Ledger(NamedTuple):
+    """What the finished attempts came to, in plain values.
+
+    - `tried`: recoveries; `evaluations`, `iterations`: of all attempts.
+    - `history`: columns of `History` over all attempts.
+    - `tile_by_tile`: whether memory ran short, so that tiles are summed in Python.
+    """
+
+    tried: int = 0
+    evaluations: int = 0
+    iterations: int = 0
+    history: Sequence[Sequence[float]] = ((), (), (), ())
+    actions: Sequence[RecoveryAction] = ()
+    tile_by_tile: bool = False
+
+    def finished(self, state: TrustRegionState) -> "Ledger":
+        """With one attempt more."""
+        n, h = int(state.evaluations), state.history
+        columns = (h.cost, h.gradient, h.step_size, h.accepted)
+        return self._replace(
+            evaluations=self.evaluations + n,
+            iterations=self.iterations + int(state.accepted),
+            history=tuple(
+                (*old, *np.asarray(new)[:n].tolist())
+                for old, new in zip(self.history, columns, strict=True)
+            ),
+        )
+
+    def recovered(self, action: RecoveryAction) -> "Ledger":
+        """With one recovery more."""
+        return self._replace(tried=self.tried + 1, actions=(*self.actions, action))
+
+    def as_history(self) -> History:
+        """All evaluations of all attempts."""
+        cost, gradient, step_size, accepted = map(np.asarray, self.history)
+        # The same fields hold arrays of NumPy here.
+        columns: list[Any] = [cost, gradient, step_size, accepted.astype(bool)]
+        return History(*columns)
+
+
+class Underway(NamedTuple):
+    """A fit between two evaluations: everything needed to go on with it.
+
+    - `state`: of the attempt that is running; `best`: of the attempts before, None in the first.
+    """
+
+    state: TrustRegionState | None = None
+    best: TrustRegionState | None = None
+    ledger: Ledger = Ledger()
+
+
+class Solved(NamedTuple, Generic[Objective]):
+    """The best state of all attempts and the objective it belongs to."""
+
+    objective: Objective
+    state: TrustRegionState
+    ledger: Ledger
+
+
+def _tile_by_tile(objective: Objective) -> Objective | None:
+    """The objective with its sums over tiles carried out in Python; None when they are already."""
+
+    def compiled(node):
+        return isinstance(node, AbstractDriver) and node.traceable
+
+    nodes = jax.tree.leaves(objective, is_leaf=compiled)
+    if not any(compiled(node) for node in nodes):
+        return None
+    return jax.tree.map(
+        lambda node: HostLoop() if compiled(node) else node, objective, is_leaf=compiled
+    )
+
+
+def _better(new: TrustRegionState, old: TrustRegionState) -> bool:
+    new_cost, old_cost = float(new.equations.cost), float(old.equations.cost)
+    if not np.isfinite(new_cost):
+        return False
+    if not np.isfinite(old_cost) or int(old.status) == Status.non_finite:
+        return True
+    # Of two equal minima the converged one counts.
+    tie = abs(new_cost - old_cost) <= 1e-10 * abs(old_cost)
+    if tie:
+        return int(new.status) > 0 >= int(old.status)
+    return new_cost < old_cost
+
+
+def _attempt(objective, solver, x, underway, watch):
+    """Run the solver to its end; when memory is short, go on with tiles summed one by one."""
+
+    def seen(state):
+        nonlocal underway
+        underway = underway._replace(state=state)
+        return watch(underway)
+
+    def run(objective):
+        return iterate_host(solver, objective, x, callback=seen, state=underway.state)
+
+    try:
+        return objective, run(objective), underway.ledger
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        short = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+        smaller = _tile_by_tile(objective) if short else None
+        if smaller is None:
+            raise
+    action = RecoveryAction("out of memory", "tiles summed one by one", "retried")
+    ledger = underway.ledger
+    ledger = ledger._replace(actions=(*ledger.actions, action), tile_by_tile=True)
+    underway = underway._replace(ledger=ledger)
+    return smaller, run(smaller), ledger
+
+
+def _cause(recovery, variables, start, state):
+    if int(state.status) == Status.interrupted:
+        return None
+    return recovery.diagnose(variables, start, state)
+
+
+def solve(
+    objective: Objective,
+    start: Float[np.ndarray, "variable"],
+    solver: TrustRegion,
+    recovery: Recovery,
+    watch: Callable[[Underway], Any],
+    underway: Underway | None = None,
+) -> Solved[Objective]:
+    """Run the solver, and again from elsewhere as long as `recovery` finds something wrong.
+
+    **Arguments:**
+
+    - `start`: physical start values.
+    - `watch`: sees the fit after every evaluation; a true value ends it.
+    - `underway`: where to go on; by default at the beginning. The attempts ahead are those of an
+        uninterrupted fit, since each follows from the best state before it.
+    """
+    variables = objective.variables
+    state, best, ledger = Underway() if underway is None else underway
+    if ledger.tile_by_tile:
+        objective = _tile_by_tile(objective) or objective
+    if best is None:
+        first = Underway(state, None, ledger)
+        objective, best, ledger = _attempt(objective, solver, jnp.asarray(start), first, watch)
+        ledger, state = ledger.finished(best), None
+    cause = _cause(recovery, variables, start, best)
+    while cause is not None and ledger.tried < recovery.attempts:
+        plan = recovery.plan(cause, ledger.tried, variables, start, best, solver)
+        again = Underway(state, best, ledger)
+        objective, found, ledger = _attempt(objective, plan.solver, plan.x, again, watch)
+        state = None
+        won = _better(found, best)
+        outcome = "kept" if won else "no better than before"
+        outcome = f"cost {float(found.equations.cost):.8g}, {outcome}"
+        action = RecoveryAction(cause, plan.action, outcome)
+        ledger = ledger.finished(found).recovered(action)
+        best = found if won else best
+        if cause == "at bounds" and not won:
+            # The bound is where the minimum is; asking again would only cost time.
+            break
+        cause = _cause(recovery, variables, start, best)
+    exhausted = cause not in (None, "at bounds") and ledger.tried >= recovery.attempts > 0
+    if exhausted and int(best.status) != Status.non_finite:
+        best = eqx.tree_at(lambda s: s.status, best, jnp.asarray(int(Status.failed)))
+    return Solved(objective, best, ledger)

@@ -1,0 +1,134 @@
+"""A fit under way as checkpoints, and back."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..checkpoint import Checkpoints, identity
+from ..errors import CheckpointError
+from ..objective import AbstractDriver, AbstractObjective
+from ..optimize import TrustRegion, TrustRegionState, initial_state
+from .attempts import Ledger, RecoveryAction, Underway
+
+log = logging.getLogger(__name__)
+
+
+@identity.register
+def _(driver: AbstractDriver) -> None:
+    # Every driver gives the same number, so which one is no part of a problem.
+    return None
+
+
+def earlier(
+    checkpoints: Checkpoints,
+    resume: bool,
+    solver: TrustRegion,
+    objective: AbstractObjective,
+    x: Float[np.ndarray, "variable"],
+) -> Underway | None:
+    """Where to go on; None for the beginning.
+
+    **Raises:** `CheckpointError` for checkpoints that cannot be used, and for any when `resume` is
+    false: they are the work of an interrupted fit.
+    """
+    if not resume:
+        if paths := checkpoints.paths():
+            raise CheckpointError(
+                f"{checkpoints.folder}: holds {len(paths)} checkpoints of an interrupted fit; "
+                "resume it, or remove them to start from the beginning"
+            )
+        return None
+    found = checkpoints.newest()
+    if found is None:
+        log.warning("%s: no checkpoint, the fit starts from the beginning", checkpoints.folder)
+        return None
+    blank = eqx.filter_eval_shape(initial_state, solver, objective, jnp.asarray(x))
+    later = found.extra["best"]
+    states = found.restore({"state": blank, "best": blank if later else None}).state
+    ledger = Ledger(**found.extra["ledger"])
+    actions = tuple(RecoveryAction(*action) for action in ledger.actions)
+    return Underway(states["state"], states["best"], ledger._replace(actions=actions))
+
+
+class Recorder:
+    """Writes a fit under way into checkpoints: now and then, and when it is asked to.
+
+    It keeps what it saw last and when it wrote last, for one run of a fit.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, every: int):
+        self.checkpoints, self.every = checkpoints, every
+        self.last: Underway | None = None
+        self.written, self.clock = -1, time.monotonic()
+
+    def step(self) -> int:
+        """Evaluations up to what was seen last."""
+        if self.last is None or self.last.state is None:
+            return -1
+        return self.last.ledger.evaluations + int(self.last.state.evaluations)
+
+    def __call__(self, underway: Underway) -> None:
+        """See the fit after an evaluation; write it when it is time to."""
+        self.last = underway
+        waited = time.monotonic() - self.clock >= self.checkpoints.interval
+        if waited and self.step() % self.every == 0:
+            self.write()
+
+    def write(self) -> None:
+        """Write what was seen last, unless it is written already.
+
+        A full disk is no reason to lose the fit: what cannot be written is logged.
+        """
+        if self.last is None or self.step() <= self.written:
+            return
+        state, best, ledger = self.last
+        try:
+            extra = {"best": best is not None, "ledger": ledger._asdict()}
+            path = self.checkpoints.write(self.step(), {"state": state, "best": best}, extra)
+        except OSError as error:
+            log.warning("%s: no checkpoint written: %s", self.checkpoints.folder, error)
+        else:
+            log.debug("checkpoint written to %s", path)
+            self.written = self.step()
+        self.clock = time.monotonic()
+
+
+@contextmanager
+def recorded(
+    checkpoints: Checkpoints | None,
+    every: int,
+    callback: Callable[[TrustRegionState], Any] | None,
+) -> Iterator[Callable[[Underway], bool]]:
+    """A `watch` for `solve` that asks `callback` whether to stop and writes checkpoints.
+
+    Whatever ends the fit early, an interrupt, an error or the callback, the last state is written
+    first.
+
+    **Raises:** `CheckpointError` when `every` is not positive.
+    """
+    if every < 1:
+        raise CheckpointError(f"every = {every}: a checkpoint can be written every 1, 2, … times")
+    recorder = None if checkpoints is None else Recorder(checkpoints, every)
+
+    def watch(underway: Underway) -> bool:
+        # First of all: the callback may raise.
+        if recorder is not None:
+            recorder(underway)
+        ends = callback is not None and bool(callback(underway.state))  # pyright: ignore
+        if ends and recorder is not None:
+            recorder.write()
+        return ends
+
+    try:
+        yield watch
+    except BaseException:
+        if recorder is not None:
+            recorder.write()
+        raise
