@@ -15,8 +15,10 @@ from xpcs_eqx.config import (
     read_configuration,
     template,
 )
-from xpcs_eqx.config.build import build, model_of
+from xpcs_eqx.config.build import build
+from xpcs_eqx.config.models import model_of
 from xpcs_eqx.config.resolved import resolved_settings
+from xpcs_eqx.config.schema import Rate
 from xpcs_eqx.data import write_npz, write_own
 from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.objective import Cauchy, JointObjective, ProjectedObjective
@@ -169,14 +171,19 @@ def test_templates_are_valid_and_explain_every_key(tmp_path, mode):
     settings = check_settings(tomllib.loads(text), Source("template", text))
     assert settings.model.mode == mode
     start = {name: p.start for name, p in settings.parameters.items()}
-    assert start["D0"] == 1e4
-    assert ("phi0" in start) == (mode == "laminar_flow")
+    assert start["D0_sample" if mode == "two_component" else "D0"] == 1e4
+    assert ("phi0" in start) == (mode in ("laminar_flow", "two_component"))
+    # Kept where the program puts it as long as nothing is said.
+    assert "f2" not in start
     # Uncommented as a whole it still is valid, so every example is.
     opened = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
     raw = tomllib.loads(opened)
     for section, info in Settings.model_fields.items():
-        if section != "parameters":
+        if section not in ("parameters", "rates"):
             assert set(raw[section]) == set(info.annotation.model_fields)
+    first = next(iter(raw["rates"].values()))
+    assert set(first) == set(Rate.model_fields)
+    first["kind"] = "spline"
     raw["scaling"]["mode"] = "fixed"
     check_settings(raw, Source("template", opened))
 

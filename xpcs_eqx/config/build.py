@@ -1,6 +1,7 @@
 """Settings to objects: data, model, parameters, scaling, objective, solver."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..errors import ConfigError, ModelError
 from ..fitting import Fit
 from ..objective import (
     AbstractLoss,
+    AbstractPenalty,
     Arctan,
     Cauchy,
     Huber,
@@ -21,6 +23,7 @@ from ..objective import (
     SoftL1,
     two_time_objective,
 )
+from ..objective.smoothness import smoothness
 from ..optimize import (
     JacobianMetric,
     NaturalMetric,
@@ -40,21 +43,13 @@ from ..parameters import (
     with_parameters,
 )
 from ..parameters.parameter_map import parameter_leaves
-from ..physics import (
-    AbstractCorrelation,
-    AbstractRate,
-    GapAveraged,
-    Homodyne,
-    LaminarFlow,
-    Static,
-    Trapezoid,
-)
+from ..physics import AbstractCorrelation
+from .models import model_of, rates_of
 from .read import Configuration
 from .scaling import Choice, choose_scaling
-from .schema import Settings
+from .schema import Parameter, Settings
 from .source import nearest
 
-KERNELS = {"gap_averaged": GapAveraged, "homodyne": Homodyne}
 LOSSES = {"soft_l1": SoftL1, "huber": Huber, "cauchy": Cauchy, "arctan": Arctan}
 DESCENTS = {
     "levenberg_marquardt": damped_newton,
@@ -113,26 +108,38 @@ def load_data(configuration: Configuration) -> TwoTimeData:
     )
 
 
-def model_of(
-    mode: str, kernel: str = "gap_averaged", integral: str = "exact"
-) -> AbstractCorrelation:
-    """The model of a mode at its default start values."""
-    flow = mode == "laminar_flow"
+def _model(configuration: Configuration, data: TwoTimeData) -> AbstractCorrelation:
+    settings = configuration.settings
+    known = list(rates_of(settings.model.mode))
+    for name in settings.rates:
+        if name not in known:
+            raise ConfigError(
+                f"{configuration.source.where(f'rates.{name}')}: unknown rate {name!r} of mode "
+                f"{settings.model.mode!r}{nearest(name, known, 'rates.')}"
+            )
+    t = np.asarray(data.t, dtype=float)
+    given = settings.model
+    try:
+        return model_of(given.mode, given.kernel, given.integral, settings.rates, t)
+    except ModelError as error:
+        raise ConfigError(f"{configuration.source.where('rates')}: [rates]: {error}") from error
 
-    def rate(default: AbstractRate) -> AbstractRate:
-        return Trapezoid(default) if integral == "trapezoid" else default
 
-    transport = rate(Static().transport)
-    if not flow:
-        return Static(transport)
-    return LaminarFlow(transport, rate(LaminarFlow().shear), shear_kernel=KERNELS[kernel]())
+def _entries(given: Mapping[str, Parameter], known: list[str]) -> dict[str, Parameter]:
+    """Tables by name, where that of `J` holds for each `J[i]` without a table of its own."""
+    members = {name: [entry for entry in known if entry.startswith(f"{name}[")] for name in given}
+    whole = {entry: given[name] for name, entries in members.items() for entry in entries}
+    return whole | {name: parameter for name, parameter in given.items() if not members[name]}
 
 
 def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap:
     settings = configuration.settings
-    model = model_of(settings.model.mode, settings.model.kernel, settings.model.integral)
+    model = _model(configuration, data)
     known = [leaf.name for leaf in parameter_leaves(model)]
-    given = settings.parameters
+    given = _entries(settings.parameters, known)
+    if settings.model.mode == "two_component" and "f2" not in given:
+        # Only f0·exp(−f1·f2) enters; in the middle of the window f0 depends on f1 the least.
+        given["f2"] = Parameter(start=0.5 * float(data.t[0] + data.t[-1]), free=False)
     for name in given:
         if name not in known:
             where = configuration.source.where(f"parameters.{name}")
@@ -174,17 +181,15 @@ def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap
         raise ConfigError(f"{configuration.source.path}, [parameters]: {error}") from error
 
 
-def _loss(settings: Settings, data: TwoTimeData) -> tuple[AbstractLoss, tuple[str, ...]]:
-    name, scale = settings.solver.loss, settings.solver.loss_scale
-    if name == "linear":
-        return Linear(), ()
-    if scale is not None:
-        return LOSSES[name](scale), ()
-    if data.root_weights is not None and np.max(data.root_weights) != 1:
-        return LOSSES[name](1.0), (f"the {name} loss bends at one sigma",)
-    # Weights of one, or none: residuals are in units of c2, and one sigma must be estimated.
+def _weighted(data: TwoTimeData) -> bool:
+    """Whether residuals are in units of sigma."""
+    return data.root_weights is not None and np.max(data.root_weights) != 1
+
+
+def _noise(data: TwoTimeData) -> float:
+    """Standard deviation of c2 [c2]: where residuals are in units of c2, it must be estimated."""
     usable = data.root_weights
-    sigma = float(
+    return float(
         np.median(
             [
                 mad_sigma(np.asarray(c2), None if usable is None else np.asarray(usable[a]) > 0)
@@ -192,6 +197,37 @@ def _loss(settings: Settings, data: TwoTimeData) -> tuple[AbstractLoss, tuple[st
             ]
         )
     )
+
+
+def _penalties(
+    configuration: Configuration, data: TwoTimeData, model: AbstractCorrelation
+) -> tuple[AbstractPenalty, ...]:
+    asked = {n: r.smoothness for n, r in configuration.settings.rates.items() if r.smoothness}
+    if not asked:
+        return ()
+    sigma = 1.0 if _weighted(data) else _noise(data)
+    if not sigma > 0:
+        raise ConfigError(
+            f"the noise of the data is estimated as {sigma:g}, which leaves smoothness without a "
+            "measure; give data.sigma"
+        )
+    try:
+        # Residuals in units of c2 are a factor sigma smaller, and so is the penalty beside them.
+        return tuple(smoothness(model, name, width / sigma) for name, width in asked.items())
+    except ModelError as error:
+        where = configuration.source.where("rates")
+        raise ConfigError(f"{where}: [rates]: {error}") from error
+
+
+def _loss(settings: Settings, data: TwoTimeData) -> tuple[AbstractLoss, tuple[str, ...]]:
+    name, scale = settings.solver.loss, settings.solver.loss_scale
+    if name == "linear":
+        return Linear(), ()
+    if scale is not None:
+        return LOSSES[name](scale), ()
+    if _weighted(data):
+        return LOSSES[name](1.0), (f"the {name} loss bends at one sigma",)
+    sigma = _noise(data)
     if not sigma > 0:
         raise ConfigError(
             f"the noise of the data is estimated as {sigma:g}; give solver.loss_scale [c2] for the "
@@ -239,11 +275,16 @@ def build(configuration: Configuration) -> Problem:
     except ModelError as error:
         raise ConfigError(f"{source.where('scaling')}: [scaling]: {error}") from error
     loss, decisions = _loss(settings, data)
+    if settings.model.mode == "two_component" and "f2" not in settings.parameters:
+        decisions += (
+            "f2 is kept at the middle of the time window, since only f0·exp(−f1·f2) enters",
+        )
     objective = two_time_objective(
         parameters,
         data,
         scaling.scaling,
         loss=loss,
+        penalties=_penalties(configuration, data, parameters.model),
         angle_weights=None if weights is None else np.asarray(weights),
     )
     return Problem(

@@ -13,6 +13,9 @@ from ..errors import ConfigError
 from .schema import Settings
 from .source import Source, nearest, read_source
 
+# Sections with one table for each name.
+NAMED = ("parameters", "rates")
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -47,11 +50,11 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 def find_field(path: tuple[str, ...]) -> tuple[FieldInfo | None, type[BaseModel] | None]:
     """Declaration of a dotted key, and the model of the table it opens; None where there is none.
 
-    The name in `parameters.NAME` is free: its table is a `Parameter` whatever it is.
+    The name in `parameters.NAME` and `rates.NAME` is free: the table is the same whatever it is.
     """
     info, model = None, Settings
     for i, part in enumerate(path):
-        if i == 1 and path[0] == "parameters":
+        if i == 1 and path[0] in NAMED:
             continue
         info = None if model is None else model.model_fields.get(part)
         model = None if info is None else next(_models(info.annotation), None)
@@ -59,11 +62,11 @@ def find_field(path: tuple[str, ...]) -> tuple[FieldInfo | None, type[BaseModel]
 
 
 def all_keys() -> list[str]:
-    """Every dotted key of the schema, parameters left out."""
+    """Every dotted key of the schema, parameters and rates left out."""
     return [
         f"{section}.{name}"
         for section, info in Settings.model_fields.items()
-        if section != "parameters"
+        if section not in NAMED
         for name in next(_models(info.annotation)).model_fields
     ]
 
@@ -111,7 +114,7 @@ def _describe(error: Any, raw: Mapping[str, Any], source: Source) -> str:
     if error["type"] == "value_error":
         return f"{where}: {dotted}: {error['ctx']['error']}"
     if expected is None:
-        expected = "a table of keys" if len(path) < 2 or path[0] == "parameters" else error["msg"]
+        expected = "a table of keys" if len(path) < 2 or path[0] in NAMED else error["msg"]
     text = f"{where}: {dotted} = {value!r} is not allowed; expected {expected}"
     if isinstance(value, str):
         near = difflib.get_close_matches(value, _quoted(expected), n=1)

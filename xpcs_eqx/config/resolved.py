@@ -37,6 +37,9 @@ def resolved_settings(
     values = parameter_values(parameters.model)
     tied = {name for name, _ in parameters.ties}
     positions = {name: i for i, name in enumerate(parameters.free_names)}
+    # What was said of all values at knots by one name stands at each of them below.
+    known = set(parameters.names)
+    settings["parameters"] = {k: v for k, v in settings["parameters"].items() if k in known}
     for name in parameters.names:
         table = settings["parameters"].setdefault(name, {})
         if name in tied:

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Mode = Literal["static_isotropic", "static", "static_anisotropic", "laminar_flow"]
+Mode = Literal["static_isotropic", "static", "static_anisotropic", "laminar_flow", "two_component"]
+RateKind = Literal[
+    "power_law",
+    "spline",
+    "signed_spline",
+    "piecewise_constant",
+    "piecewise_linear",
+    "exponential",
+]
 ScalingMode = Literal[
     "auto", "individual", "averaged", "fixed", "fixed_averaged", "fourier", "auto_threshold"
 ]
@@ -91,7 +99,7 @@ class Model(Section):
 
     mode: Mode = key(
         "laminar_flow",
-        '"static_isotropic", "static", "static_anisotropic" or "laminar_flow"',
+        '"static_isotropic", "static", "static_anisotropic", "laminar_flow" or "two_component"',
         "static_isotropic: one curve for all angles; static: scaling by angle",
     )
     kernel: Literal["gap_averaged", "homodyne"] = key(
@@ -102,6 +110,43 @@ class Model(Section):
     integral: Literal["exact", "trapezoid"] = key(
         "exact", '"exact" or "trapezoid"', "time integral of the rates"
     )
+
+
+class Rate(Section):
+    """A rate of the model as a function of time."""
+
+    kind: RateKind = key(
+        "power_law",
+        '"power_law", "spline", "signed_spline", "piecewise_constant", "piecewise_linear" or '
+        '"exponential"',
+        "spline: positive, of any smooth shape; exponential: ageing",
+    )
+    knots: int = key(
+        12, "a whole number from 2", "values in time that a spline or piecewise rate has", ge=2
+    )
+    spacing: Literal["uniform", "log"] = key(
+        "uniform", '"uniform" or "log"', "knots at equal distances, or at equal ratios of time"
+    )
+    times: Annotated[list[Finite], Field(min_length=1)] | None = key(
+        None, "a list of times", "the knots themselves, or where a rate in steps jumps [s]"
+    )
+    smoothness: Positive | None = key(
+        None,
+        "a number above zero",
+        "penalty on second differences between knots, as the size expected of them: in ln J of "
+        "positive rates, else in the unit of the rate",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Rate":
+        at_knots = self.kind not in ("power_law", "exponential")
+        if not at_knots and (self.times is not None or self.smoothness is not None):
+            raise ValueError(
+                f'times and smoothness belong to splines and piecewise rates, not to "{self.kind}"'
+            )
+        if self.times is not None and sorted(set(self.times)) != self.times:
+            raise ValueError(f"times = {self.times} must increase")
+        return self
 
 
 class Parameter(Section):
@@ -215,6 +260,7 @@ class Settings(Section):
 
     data: Data
     model: Model = Model()
+    rates: dict[str, Rate] = Field(default={}, description="one table a rate of the model")
     parameters: dict[str, Parameter] = Field(default={}, description="one table a parameter")
     scaling: Scaling = Scaling()
     solver: Solver = Solver()

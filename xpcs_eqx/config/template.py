@@ -7,9 +7,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
-from .schema import Settings
+from .read import NAMED
+from .schema import Rate, Settings
 
-TEMPLATES = ("static", "static_isotropic", "static_anisotropic", "laminar_flow")
+TEMPLATES = ("static", "static_isotropic", "static_anisotropic", "laminar_flow", "two_component")
 
 # Keys that a template sets; the others stand there as comments with their defaults.
 _EXAMPLES: dict[str, Any] = {
@@ -78,7 +79,7 @@ def _section(name: str, model: type[BaseModel], values: dict[str, Any]) -> list[
 def _parameters(mode: str) -> list[str]:
     """One table a parameter, at the defaults of the model."""
     from ..parameters.parameter_map import parameter_leaves
-    from .build import model_of
+    from .models import model_of
 
     lines = [
         "",
@@ -87,12 +88,36 @@ def _parameters(mode: str) -> list[str]:
     ]
     for leaf in parameter_leaves(model_of(mode)):
         info = leaf.info
+        if leaf.name == "f2":
+            # As long as nothing is said of it, it is kept where it does least harm.
+            lines.append(
+                "# f2 [s] stays at the middle of the time window: only f0·exp(-f1·f2) enters"
+            )
+            continue
         lines += [
             f"[parameters.{leaf.name}]" + (f"  # [{info.unit}]" if info.unit else ""),
             f"start = {info.start!r}",
             f"bounds = [{info.lower!r}, {info.upper!r}]",
             "free = true",
         ]
+    return lines
+
+
+def _rates(mode: str) -> list[str]:
+    """One table a rate, with its keys explained at the first."""
+    from .models import rates_of
+
+    lines = [
+        "",
+        "# How the rates of the model depend on time. Other kinds than the power law have other",
+        "# parameters: J[0], J[1], … for the values at knots of the transport coefficient, all of",
+        "# them addressed by J; initial, tau and offset for exponential ageing.",
+    ]
+    for i, name in enumerate(rates_of(mode)):
+        lines.append(f"[rates.{name}]")
+        if i == 0:
+            values = {"rates.times": [0.0, 10.0, 100.0], "rates.smoothness": 0.5}
+            lines += _section("rates", Rate, values)[3:]
     return lines
 
 
@@ -110,8 +135,8 @@ def template(mode: str) -> str:
         "# or an example where there is none. Paths are relative to the folder of this file.",
     ]
     for name, info in Settings.model_fields.items():
-        if name == "parameters":
-            lines += _parameters(mode)
+        if name in NAMED:
+            lines += _rates(mode) if name == "rates" else _parameters(mode)
             continue
         model = info.annotation
         assert isinstance(model, type)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..optimize import Status
+from ..physics import Degeneracy
 from ..uncertainty import Uncertainty
 from .fit import ParameterRow, Quality
 
@@ -18,12 +19,13 @@ def judge(
     names: tuple[str, ...],
     reduced_chi2: float,
     negative_rate: tuple[str, ...] = (),
+    degenerate: tuple[Degeneracy, ...] = (),
 ) -> Quality:
     """Good, marginal or poor.
 
     Poor: not converged, reduced chi² above 10, or an infinite error. Marginal: reduced chi² above
-    2, a parameter on a bound, a nearly degenerate direction, or a negative transport coefficient.
-    Insignificant parameters are mentioned and change nothing.
+    2, a parameter on a bound, a nearly or exactly degenerate direction, or a negative transport
+    coefficient. Insignificant parameters and mirrored solutions are mentioned and change nothing.
     """
     poor, marginal, remarks = [], [], []
     if not status.converged:
@@ -67,6 +69,11 @@ def judge(
         )
     for direction in uncertainty.weak_directions:
         marginal.append(f"weakly determined direction: {direction}")
+    for one in degenerate:
+        if one.continuous:
+            marginal.append(f"exactly degenerate, {one.name}: {one.text}")
+        else:
+            remarks.append(f"mirrored solution, {one.name}: {one.text}")
     for name in negative_rate:
         marginal.append(f"the {name} rate is negative inside the time window, which is unphysical")
     flag = "poor" if poor else "marginal" if marginal else "good"
