@@ -13,7 +13,7 @@ from ..compiling import quick_jit
 from ..errors import DataError, ModelError
 from ..objective import AbstractLoss, Linear, NormalEquations, require_double_precision
 from ..objective.curve import curve_cost, curve_equations, weighted_residuals
-from .points import Chunk
+from .points import Chunk, check_groups, checked_group_weights
 from .problem import AbstractProblem, Survey
 from .sources import AbstractSource
 
@@ -42,26 +42,26 @@ class CurveKernel(eqx.Module):
 
 @quick_jit
 def _add_cost_and_gradient(kernel, parameters, chunk, total):
-    points = kernel.points(chunk, parameters.dtype)
+    x, y, root = kernel.points(chunk, parameters.dtype)
 
     def cost(b):
-        return curve_cost(kernel.function, kernel.loss, *points, b)
+        return curve_cost(kernel.function, kernel.loss, x, y, root, b)
 
     return jax.tree.map(jnp.add, total, jax.value_and_grad(cost)(parameters))
 
 
 @quick_jit
 def _add_equations(kernel, parameters, chunk, total):
-    points = kernel.points(chunk, parameters.dtype)
-    return total + curve_equations(kernel.function, kernel.loss, *points, parameters)
+    x, y, root = kernel.points(chunk, parameters.dtype)
+    return total + curve_equations(kernel.function, kernel.loss, x, y, root, parameters)
 
 
 def _rows(kernel, chunk, parameters):
     """The product v → J v at the parameters, rows weighted as the loss has it."""
-    points = kernel.points(chunk, parameters.dtype)
+    x, y, root = kernel.points(chunk, parameters.dtype)
 
     def residuals(b):
-        return weighted_residuals(kernel.function, *points, b)
+        return weighted_residuals(kernel.function, x, y, root, b)
 
     r, push = jax.linearize(residuals, parameters)
     _, factor = kernel.loss.rescale(r)
@@ -116,6 +116,7 @@ class CurveProblem(AbstractProblem):
         for number, chunk in enumerate(self.source.chunks()):
             root, y = (np.asarray(a, dtype=float) for a in (chunk.root_weights, chunk.y))
             if self.kernel.group_weights is not None:
+                check_groups(chunk, len(self.kernel.group_weights))
                 root = root * np.sqrt(self.kernel.group_weights)[np.asarray(chunk.group)]
             used = root > 0
             if not used.any():
@@ -143,9 +144,7 @@ class CurveProblem(AbstractProblem):
         return float(cost), gradient
 
     def equations(self, y):
-        p = y.size
-        zero = NormalEquations(np.zeros(()), np.zeros(p), np.zeros((p, p)), np.zeros(()))
-        return self._sum(_add_equations, y, zero)
+        return self._sum(_add_equations, y, NormalEquations.zero(y.size, dtype=float))
 
     def hessian_vector(self, y, v):
         return self._sum(_add_hessian_vector, y, np.zeros(y.shape), jnp.asarray(v, dtype=float))
@@ -191,8 +190,8 @@ def curve_problem(
             f"[{lower[i]:g}, {upper[i]:g}], lower < upper"
         )
     if group_weights is not None:
-        group_weights = np.asarray(group_weights, dtype=float)
-        if not np.all(np.isfinite(group_weights) & (group_weights >= 0)):
-            raise ModelError(f"weights of groups must be finite and not below 0: {group_weights}")
+        group_weights = checked_group_weights(group_weights)
     kernel = CurveKernel(model, Linear() if loss is None else loss, group_weights)
-    return CurveProblem(kernel, source, lower, upper, start, names)
+    return CurveProblem(
+        kernel=kernel, source=source, lower=lower, upper=upper, start=start, names=names
+    )

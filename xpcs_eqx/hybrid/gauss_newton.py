@@ -27,6 +27,8 @@ class GaussNewtonState(eqx.Module):
 
     - `z`, `local`: the best point so far and the equations found there.
     - `trial`: where the next pass takes place; `predicted`, `length`, `at_boundary`: of the step.
+    - `measure`: of the gradient at `z`; `promised`: reduction that an unlimited step from there
+        promised, infinite while none was tried.
     - `fresh`: accepted steps since the radius was reset.
     """
 
@@ -38,6 +40,7 @@ class GaussNewtonState(eqx.Module):
     length: Float[np.ndarray, ""]
     at_boundary: Bool[np.ndarray, ""]
     measure: Float[np.ndarray, ""]
+    promised: Float[np.ndarray, ""]
     evaluations: Int[np.ndarray, ""]
     accepted: Int[np.ndarray, ""]
     rejected: Int[np.ndarray, ""]
@@ -66,6 +69,8 @@ class GaussNewton(eqx.Module):
     - `tikhonov`: ridge relative to each diagonal of JᵀJ.
     - `tolerance`: of the cosine between residuals and columns of J, and of a step relative to z;
         its square of the reduction still promised relative to the cost.
+    - `stalled_tolerance`: distance to the minimum of the model, in standard errors, below which a
+        point that no step improves counts as converged: rounding of the cost hides what is left.
     - `resets`: how often a collapsed radius starts anew while the gradient is large.
     """
 
@@ -73,6 +78,7 @@ class GaussNewton(eqx.Module):
     radius: TrustRadius = TrustRadius()
     tikhonov: float = 1e-10
     tolerance: float = 1e-8
+    stalled_tolerance: float = 1e-3
     max_iterations: int = eqx.field(static=True, default=100)
     resets: int = eqx.field(static=True, default=3)
 
@@ -89,6 +95,7 @@ class GaussNewton(eqx.Module):
             length=np.asarray(0.0),
             at_boundary=np.asarray(False),
             measure=np.asarray(np.inf),
+            promised=np.asarray(np.inf),
             evaluations=integer,
             accepted=integer,
             rejected=integer,
@@ -122,6 +129,11 @@ class GaussNewton(eqx.Module):
             ratio = (here - cost) / predicted if predicted > 0 else -np.inf
             radius = self.radius.update(radius, length, ratio, boundary)
         fresh = int(state.fresh) + (accept and not first)
+        promised = float(state.promised)
+        if accept:
+            promised = np.inf
+        elif not boundary:
+            promised = predicted
         evaluations = int(state.evaluations) + 1
         resets = int(state.resets)
         status = self._status(
@@ -132,7 +144,10 @@ class GaussNewton(eqx.Module):
             if resets < self.resets and fresh:
                 radius, resets, fresh = float(self.radius.start), resets + 1, 0
             else:
-                status = Status.stalled
+                # ½ of the squared distance in standard errors is promised in units of variance.
+                variance = 2 * float(local.cost) / max(float(local.count), 1.0)
+                settled = 2 * promised <= self.stalled_tolerance**2 * variance
+                status = Status.cost if settled else Status.stalled
         slot = evaluations - 1
         history = state.history
         row = (cost, radius, measure, accept)
@@ -149,6 +164,7 @@ class GaussNewton(eqx.Module):
             length=np.asarray(0.0),
             at_boundary=np.asarray(False),
             measure=np.asarray(measure),
+            promised=np.asarray(promised),
             evaluations=np.asarray(evaluations),
             accepted=np.asarray(int(state.accepted) + (accept and not first)),
             rejected=np.asarray(int(state.rejected) + (not accept)),

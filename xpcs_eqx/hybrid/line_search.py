@@ -30,12 +30,6 @@ class LineState(eqx.Module):
     accepted: Bool[np.ndarray, ""]
 
 
-def _state(value, slope, low, high, step, longest, tries, bracketed, done, accepted) -> LineState:
-    numbers = [np.asarray(a, dtype=float) for a in (value, slope, low, high, step, longest)]
-    flags = [np.asarray(a, dtype=bool) for a in (bracketed, done, accepted)]
-    return LineState(*numbers, np.asarray(tries, dtype=np.int64), *flags)
-
-
 class AbstractLineSearch(eqx.Module):
     """A search along φ(step), φ′(0) < 0."""
 
@@ -43,7 +37,18 @@ class AbstractLineSearch(eqx.Module):
         """The state before the first try, a step of `first` but at most `longest`."""
         origin = np.array([0.0, value, slope])
         step = min(first, longest)
-        return _state(value, slope, origin, origin, step, longest, 0, False, False, False)
+        return LineState(
+            value=np.asarray(float(value)),
+            slope=np.asarray(float(slope)),
+            low=origin,
+            high=origin,
+            step=np.asarray(float(step)),
+            longest=np.asarray(float(longest)),
+            tries=np.asarray(0),
+            bracketed=np.asarray(False),
+            done=np.asarray(False),
+            accepted=np.asarray(False),
+        )
 
     @abstractmethod
     def update(self, state: LineState, value: float, slope: float) -> LineState:
@@ -72,7 +77,7 @@ class StrongWolfe(AbstractLineSearch):
         enough = here[1] <= limit and here[1] < low[1]
         flat = abs(slope) <= -self.curvature * float(state.slope)
         if enough and (flat or (not bracketed and slope < 0 and step >= float(state.longest))):
-            return self._end(state, here, tries, True)
+            return _after(state, here, high, step, bracketed, True, True)
         if not enough:
             high, bracketed = here, True
         elif bracketed:
@@ -83,39 +88,31 @@ class StrongWolfe(AbstractLineSearch):
         else:
             low = here
         # Shorter steps promise less than rounding takes.
-        lost = step * abs(float(state.slope)) <= np.finfo(float).eps * abs(float(state.value))
+        eps = float(np.finfo(float).eps)
+        lost = step * abs(float(state.slope)) <= eps * abs(float(state.value))
+        lost |= bracketed and abs(high[0] - low[0]) <= 4 * eps * max(high[0], low[0])
         if tries >= self.tries or lost:
-            return self._end(state, low, tries, low[0] > 0)
+            return _after(state, low, high, low[0], bracketed, True, low[0] > 0)
         if not bracketed:
             following = min(self.expansion * step, float(state.longest))
         else:
             following = _between(low, high)
-        return _state(
-            state.value,
-            state.slope,
-            low,
-            high,
-            following,
-            state.longest,
-            tries,
-            bracketed,
-            False,
-            False,
-        )
+        return _after(state, low, high, following, bracketed)
 
-    def _end(self, state, at, tries, accepted):
-        return _state(
-            state.value,
-            state.slope,
-            at,
-            state.high,
-            at[0],
-            state.longest,
-            tries,
-            state.bracketed,
-            True,
-            accepted,
-        )
+
+def _after(state, low, high, step, bracketed, done=False, accepted=False) -> LineState:
+    return LineState(
+        value=state.value,
+        slope=state.slope,
+        low=low,
+        high=high,
+        step=np.asarray(float(step)),
+        longest=state.longest,
+        tries=state.tries + 1,
+        bracketed=np.asarray(bool(bracketed)),
+        done=np.asarray(bool(done)),
+        accepted=np.asarray(bool(accepted)),
+    )
 
 
 def _between(low: np.ndarray, high: np.ndarray) -> float:
@@ -155,18 +152,8 @@ class Backtracking(AbstractLineSearch):
         limit = float(state.value) + self.decrease * step * float(state.slope)
         accepted = np.isfinite(value) and value <= limit
         done = accepted or tries >= self.tries
-        return _state(
-            state.value,
-            state.slope,
-            state.low,
-            np.array([step, value, slope]),
-            step if done else self.factor * step,
-            state.longest,
-            tries,
-            True,
-            done,
-            accepted,
-        )
+        here, following = np.array([step, value, slope]), step if done else self.factor * step
+        return _after(state, state.low, here, following, True, done, accepted)
 
 
 class FullStep(AbstractLineSearch):
@@ -182,15 +169,5 @@ class FullStep(AbstractLineSearch):
         step, tries = float(state.step), int(state.tries) + 1
         accepted = bool(np.isfinite(value))
         done = accepted or tries >= self.tries
-        return _state(
-            state.value,
-            state.slope,
-            state.low,
-            np.array([step, value, slope]),
-            step if done else 0.5 * step,
-            state.longest,
-            tries,
-            True,
-            done,
-            accepted,
-        )
+        here, following = np.array([step, value, slope]), step if done else 0.5 * step
+        return _after(state, state.low, here, following, True, done, accepted)

@@ -1,7 +1,6 @@
 """What the phases ask of a least-squares problem, whatever its data and wherever they lie."""
 
 from abc import abstractmethod
-from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from ..objective import NormalEquations
 
 
-class Survey(NamedTuple):
+class Survey(eqx.Module):
     """What one pass over the data tells before any model is evaluated.
 
     - `count`: points that have a weight.
@@ -101,11 +100,10 @@ class ScaledProblem(AbstractProblem):
 
     def equations(self, y):
         found = self.problem.equations(self.original(y))
-        return NormalEquations(
-            found.cost,
-            self.scale * found.gradient,
-            self.scale[:, None] * found.hessian * self.scale,
-            found.count,
+        return eqx.tree_at(
+            lambda e: (e.gradient, e.hessian),
+            found,
+            (self.scale * found.gradient, self.scale[:, None] * found.hessian * self.scale),
         )
 
     def hessian_vector(self, y, v):

@@ -90,6 +90,8 @@ class DenseStep(AbstractStep):
     def solve(self, problem, z, local, ridge, radius):
         low, high = np.maximum(problem.lower - z, -radius), np.minimum(problem.upper - z, radius)
         hessian = local.hessian
+        if hessian is None:
+            raise FitError("DenseStep needs JᵀJ; evaluate the point with it")
         # Rounding may leave a matrix that a small ridge does not make definite; a larger one does.
         for amount in (ridge, 1e2 * ridge + 1e-14, 1e6 * ridge + 1e-8):
             damped = hessian + amount * np.diag(local.diagonal)

@@ -203,7 +203,7 @@ class WarmUp(eqx.Module):
         if not line.done:
             return self._try(problem, state)
         if not line.accepted:
-            return self._reset(problem, state)
+            return self._reset(problem, state, 1)
         state = _replace(state, iteration=state.iteration + 1)
         state = self._accept(problem, state, *state.kept)
         if self.defences.guard.exceeded(float(state.loss), float(state.first_loss)):
@@ -250,9 +250,9 @@ class WarmUp(eqx.Module):
         slope = float(free @ direction)
         if not np.all(np.isfinite(direction)):
             caught = state.caught + np.array([False, True, False])
-            return self._reset(problem, _replace(state, caught=caught))
+            return self._reset(problem, _replace(state, caught=caught), 0)
         if not slope < 0:
-            return self._reset(problem, state)
+            return self._reset(problem, state, 0)
         norm = float(np.linalg.norm(direction))
         longest = self.defences.clip.longest(norm)
         line = self.search.start(float(state.loss), slope, first, longest)
@@ -269,10 +269,13 @@ class WarmUp(eqx.Module):
         trial = state.z + float(state.line.step) * state.direction
         return _replace(state, trial=np.clip(trial, problem.lower, problem.upper))
 
-    def _reset(self, problem, state):
-        """Forget the curvature and go downhill; where that was tried already, this is the end."""
-        steepest = int(state.memory.count) <= 1
-        if steepest or float(state.measure) == 0:
+    def _reset(self, problem, state, tried):
+        """Forget the curvature and go downhill; where that was tried already, this is the end.
+
+        `tried`: what the memory counts when the direction that failed was straight down: one once
+        the direction is taken up, none before.
+        """
+        if int(state.memory.count) <= tried or float(state.measure) == 0:
             return _replace(state, status=WarmUpEnd.exhausted)
         fresh = _on_host(_fresh(self.memory, state.z))
         state = _replace(state, memory=fresh, resets=state.resets + 1)
