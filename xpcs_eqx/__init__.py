@@ -4,10 +4,12 @@ from .checkpoint import Checkpoints as Checkpoints
 from .data import Geometry as Geometry
 from .data import PooledData as PooledData
 from .data import Selection as Selection
+from .data import StoredTwoTime as StoredTwoTime
 from .data import TwoTimeData as TwoTimeData
 from .data import from_dict as from_dict
 from .data import load as load
 from .data import load_joint as load_joint
+from .data import open_stored as open_stored
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError

@@ -15,6 +15,7 @@ from .curve import weighted_residuals as weighted_residuals
 from .drivers import AbstractDriver as AbstractDriver
 from .drivers import HostLoop as HostLoop
 from .drivers import Scan as Scan
+from .frame_table import FrameTable as FrameTable
 from .losses import AbstractLoss as AbstractLoss
 from .losses import Arctan as Arctan
 from .losses import Cauchy as Cauchy
@@ -41,6 +42,7 @@ from .pieces import InMemory as InMemory
 from .pieces import Piece as Piece
 from .pieces import add_piece as add_piece
 from .pieces import each_piece as each_piece
+from .pieces import fold_pieces as fold_pieces
 from .pieces import pieces_of as pieces_of
 from .pieces import read_ahead as read_ahead
 from .pieces import sum_pieces as sum_pieces
@@ -52,6 +54,9 @@ from .sources import AnyData as AnyData
 from .sources import source_of as source_of
 from .stored import BandTiles as BandTiles
 from .stored import StoredTiles as StoredTiles
+from .smoothness import LogSmoothness as LogSmoothness
+from .smoothness import Smoothness as Smoothness
+from .smoothness import smoothness as smoothness
 from .tiles import AbstractTiles as AbstractTiles
 from .tiles import MapTiles as MapTiles
 from .tiles import PointTiles as PointTiles

@@ -144,6 +144,25 @@ def sum_pieces(
     return total
 
 
+@quick_jit
+def fold_piece(function: Callable, args: PyTree, carry: PyTree, piece: Piece) -> PyTree:
+    """`function(args, carry, block)` over the tiles of a piece in turn."""
+
+    def body(k, carry):
+        return function(args, carry, piece.tiles.block(piece.rows[k]))
+
+    return jax.lax.fori_loop(0, piece.count, body, carry)
+
+
+def fold_pieces(
+    function: Callable, args: PyTree, source: AbstractPieces, carry: PyTree, ahead: int = 1
+) -> PyTree:
+    """`function(args, carry, block)` over the tiles of all pieces in turn."""
+    for piece in each_piece(source, ahead=ahead):
+        carry = jax.block_until_ready(fold_piece(function, args, carry, piece))
+    return carry
+
+
 class InMemory(AbstractPieces):
     """Tiles in memory as a source of one piece."""
 

@@ -9,18 +9,20 @@ from jaxtyping import Array, Bool, Float
 from ..compiling import quick_jit
 from ..objective import (
     AbstractLoss,
+    AbstractPieces,
     JointObjective,
     Linear,
     MapTiles,
     Memo,
     NormalEquations,
     ProjectedObjective,
+    StoredTiles,
     TwoTimeTerm,
     joint_equations,
 )
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
-from .scores import SpeckleScores, dyadic_scores, speckle_scores
+from .scores import SpeckleScores, dyadic_scores, speckle_scores, stored_speckle_scores
 from .uncertainty import Uncertainty
 
 # Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
@@ -60,13 +62,14 @@ def optimum(
     objective: ProjectedObjective | JointObjective, y: Float[Array, "variable"], memo: Memo
 ) -> Optimum:
     """Collect what is known at the coordinates `y` from the memo of their evaluation."""
-    linear_cost = memo.equations.cost
+    term, linear_cost = objective.term, memo.equations.cost
     if not isinstance(loss_of(objective), Linear):
-        term = objective.term
         part = y[: term.parameters.n_free]
         sum_up = _linear_cost if objective.traceable else TwoTimeTerm.angle_cost
         linear_cost = sum_up(term, part, memo.scaling, Linear()).cost
-    return _optimum(objective, y, memo, linear_cost)
+    return _optimum(
+        term.parameters, term.scaling, term.reference, objective.penalties, y, memo, linear_cost
+    )
 
 
 @quick_jit
@@ -75,24 +78,17 @@ def _linear_cost(term, y, per_angle, loss):
 
 
 @quick_jit
-def _optimum(
-    objective: ProjectedObjective | JointObjective,
-    y: Float[Array, "variable"],
-    memo: Memo,
-    linear_cost: Float[Array, "angle"],
-) -> Optimum:
-    term = objective.term
-    scaling, parameters = term.scaling, term.parameters
+def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_cost) -> Optimum:
     y = y[: parameters.n_free]
     coefficients = jnp.clip(memo.coefficients, *scaling.bounds)
     per_angle = scaling.per_angle(coefficients)
     equations = memo.equations
     joint = joint_equations(equations, per_angle[:, 0], scaling)
     p, k = y.shape[0], scaling.size
-    penalty = penalty_equations(objective.penalties, term.parameters, y)
+    penalty = penalty_equations(penalties, parameters, y)
     joint = joint + penalty.transform(jnp.eye(p, p + k))
     # Solver layout (y, coefficients) to public layout (coefficients, x).
-    jacobian = jax.jacfwd(term.parameters.to_physical)(y)
+    jacobian = jax.jacfwd(parameters.to_physical)(y)
     turn = jnp.zeros((p + k, p + k))
     turn = turn.at[:p, k:].set(jnp.linalg.inv(jacobian)) if p else turn
     turn = turn.at[p:, :k].set(jnp.eye(k))
@@ -120,7 +116,7 @@ def _optimum(
         values=jnp.concatenate([coefficients, x]),
         lower=jnp.concatenate([low, jnp.asarray(parameters.lower)]),
         upper=jnp.concatenate([high, jnp.asarray(parameters.upper)]),
-        start=scaling.from_per_angle(term.reference),
+        start=scaling.from_per_angle(reference),
     )
 
 
@@ -173,16 +169,17 @@ def shot_noise_of_diagonal(
     """1/(mean count) by angle from the raw diagonal; NaN where that was overwritten, with why."""
     n_angles = per_angle.shape[0]
     shot, why = np.full(n_angles, np.nan), []
-    if term.diagonal is None or not isinstance(term.tiles, MapTiles):
+    side_diagonals = _side_diagonals(term.tiles)
+    if term.diagonal is None or side_diagonals is None:
         return shot, ("the data carry no diagonal",)
-    diagonal, c2 = np.asarray(term.diagonal), np.asarray(term.tiles.c2)
+    diagonal = np.asarray(term.diagonal)
     for a in range(n_angles):
         line = diagonal[a]
         good = np.isfinite(line)
         if good.sum() < 2:
             why.append(f"angle {a}: no diagonal")
             continue
-        side = np.diagonal(c2[a], offset=1).astype(float)
+        side = side_diagonals[a].astype(float)
         both = 0.5 * (np.append(side, side[-1]) + np.insert(side, 0, side[0]))
         before, after = np.insert(side, 0, side[0]), np.append(side, side[-1])
         copied = [np.isclose(line, other, rtol=1e-6, atol=0) for other in (both, before, after)]
@@ -197,6 +194,15 @@ def shot_noise_of_diagonal(
             continue
         shot[a] = max(estimate, 0.0)
     return shot, tuple(why)
+
+
+def _side_diagonals(tiles) -> np.ndarray | None:
+    """c2 of neighbouring frames by angle, when the data form maps."""
+    if isinstance(tiles, StoredTiles):
+        return tiles.side_diagonal
+    if isinstance(tiles, MapTiles):
+        return np.diagonal(np.asarray(tiles.c2), offset=1, axis1=1, axis2=2)
+    return None
 
 
 @quick_jit
@@ -215,7 +221,15 @@ def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
     shapes = eqx.filter_eval_shape(lambda o: o.memo, objective)
     memo = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     y = np.zeros(objective.variables.lower.shape)
-    _optimum.lower(objective, y, memo, memo.equations.cost).compile()
+    _optimum.lower(
+        term.parameters,
+        term.scaling,
+        term.reference,
+        objective.penalties,
+        y,
+        memo,
+        memo.equations.cost,
+    ).compile()
     part = y[: term.parameters.n_free]
     shot = np.zeros((term.reference.shape[0],))
     _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
@@ -248,9 +262,11 @@ def score_covariances(
     term, loss = objective.term, loss_of(objective)
     columns = np.asarray(at.columns)
     n_angles = at.per_angle.shape[0]
-    if isinstance(term.tiles, MapTiles):
+    if isinstance(term.tiles, MapTiles | StoredTiles):
         shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
-        scores = _speckle(term, at.y, at.per_angle, loss, jnp.asarray(shot))
+        stored = isinstance(term.tiles, StoredTiles)
+        find = stored_speckle_scores if stored else _speckle
+        scores = find(term, at.y, at.per_angle, loss, jnp.asarray(shot))
         return ScoreCovariances(
             _middle(columns, scores.covariance),
             _middle(columns, scores.dyadic),
@@ -259,7 +275,8 @@ def score_covariances(
             "speckle",
             _speckle_reason(scores, why),
         )
-    dyadic = _middle(columns, _dyadic(term, at.y, at.per_angle, loss))
+    find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
+    dyadic = _middle(columns, find(term, at.y, at.per_angle, loss))
     unknown = np.full((n_angles,), np.nan)
     return ScoreCovariances(
         np.full_like(dyadic, np.nan),
