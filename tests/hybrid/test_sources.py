@@ -11,7 +11,6 @@ import pytest
 
 from xpcs_eqx.errors import DataError
 from xpcs_eqx.hybrid.points import Chunk
-from xpcs_eqx.hybrid.read_ahead import read_ahead
 from xpcs_eqx.hybrid.retry import Retry
 from xpcs_eqx.hybrid.sources import (
     ArraySource,
@@ -20,6 +19,7 @@ from xpcs_eqx.hybrid.sources import (
     as_source,
     source_fingerprint,
 )
+from xpcs_eqx.objective import read_ahead
 
 RNG = np.random.default_rng(0)
 N = 2345
@@ -225,7 +225,7 @@ def test_reading_ahead_is_bounded_and_passes_errors_on_in_order():
             yield i
 
     got = []
-    ahead = read_ahead(items, depth=2)
+    ahead = read_ahead(items(), 2)
     got.append(next(ahead))
     time.sleep(0.05)
     # One was taken, two wait, one is in the hands of the thread.

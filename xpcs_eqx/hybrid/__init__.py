@@ -1,5 +1,12 @@
 """The hybrid streaming optimiser: normalise, warm up, Gauss–Newton, finalise, from any source."""
 
+from .candidates import AbstractSampler as AbstractSampler
+from .candidates import AbstractSpread as AbstractSpread
+from .candidates import AroundStart as AroundStart
+from .candidates import Halton as Halton
+from .candidates import LatinHypercube as LatinHypercube
+from .candidates import OverBounds as OverBounds
+from .candidates import Sobol as Sobol
 from .criteria import AbstractCriterion as AbstractCriterion
 from .criteria import MaxIterations as MaxIterations
 from .criteria import Plateau as Plateau
@@ -15,6 +22,8 @@ from .defences import WarmStart as WarmStart
 from .finalise import Finalise as Finalise
 from .gauss_newton import GaussNewton as GaussNewton
 from .gauss_newton import GaussNewtonState as GaussNewtonState
+from .groups import group_variances as group_variances
+from .groups import with_group_weights as with_group_weights
 from .line_search import AbstractLineSearch as AbstractLineSearch
 from .line_search import Backtracking as Backtracking
 from .line_search import FullStep as FullStep
@@ -25,20 +34,27 @@ from .normalise import ByBounds as ByBounds
 from .normalise import ByStart as ByStart
 from .normalise import NoNormalisation as NoNormalisation
 from .optimiser import HybridOptimiser as HybridOptimiser
+from .penalised import PenalisedProblem as PenalisedProblem
 from .points import Chunk as Chunk
 from .problem import AbstractProblem as AbstractProblem
 from .problem import ScaledProblem as ScaledProblem
 from .problem import Survey as Survey
 from .result import HybridResult as HybridResult
+from .retry import Failure as Failure
+from .retry import Retry as Retry
 from .sources import AbstractSource as AbstractSource
 from .sources import ArraySource as ArraySource
 from .sources import FactorySource as FactorySource
 from .sources import HDF5Source as HDF5Source
 from .sources import as_source as as_source
 from .sources import source_fingerprint as source_fingerprint
+from .statistics import BatchStatistics as BatchStatistics
 from .steps import AbstractStep as AbstractStep
 from .steps import DenseStep as DenseStep
 from .telemetry import Telemetry as Telemetry
+from .tournament import Tournament as Tournament
+from .tournament import TournamentState as TournamentState
+from .tournament import run_tournament as run_tournament
 from .trust_radius import TrustRadius as TrustRadius
 from .two_time_problem import TwoTimeProblem as TwoTimeProblem
 from .warm_up import WarmUp as WarmUp

@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ..errors import DataError
+from ..errors import DataError, ModelError
 
 CHUNK = 10_000
 
@@ -189,3 +189,27 @@ def padded(points: Points, size: int) -> Chunk:
     )
     root[-missing:] = 0.0
     return Chunk(x, y, root, group)
+
+
+def checked_group_weights(weights: Any) -> Float[np.ndarray, "group"]:
+    """Weights of groups as an array.
+
+    **Raises:** `ModelError` for weights that are not finite or below zero.
+    """
+    found = np.asarray(weights, dtype=float)
+    if found.ndim != 1 or not np.all(np.isfinite(found) & (found >= 0)):
+        raise ModelError(f"weights of groups must be finite and not below 0: {weights}")
+    return found
+
+
+def check_groups(chunk: Chunk, n_groups: int) -> None:
+    """Make sure that every point belongs to one of `n_groups` groups.
+
+    **Raises:** `DataError` naming the group that is none.
+    """
+    largest = int(np.max(chunk.group, initial=0))
+    if largest >= n_groups:
+        raise DataError(
+            f"a point belongs to group {largest}, but there are weights for {n_groups} groups, "
+            "counted from 0. Give a weight for every group."
+        )

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 
 from ..data.hdf5 import dataset
 from ..errors import DataError
+from ..objective import read_ahead
 from .points import CHUNK, Chunk, Points, check_points, chunked, points_of_chunk
-from .read_ahead import read_ahead
 from .retry import Retry
 
 # Points read from a file at once: enough that opening it does not count, little memory.
@@ -110,7 +110,7 @@ class HDF5Source(AbstractSource):
             for start in range(0, length, block):
                 yield self._block(start, min(start + block, length))
 
-        return chunked(read_ahead(pieces, self.depth), self.chunk, self.path)
+        return chunked(read_ahead(pieces(), self.depth), self.chunk, self.path)
 
     @property
     def length(self) -> int:

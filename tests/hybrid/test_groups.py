@@ -1,0 +1,236 @@
+"""Groups: of points, with weights, and of parameters, drawn together."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import DOUBLE, Stretched, make_data, mapped
+
+from xpcs_eqx.errors import DataError, ModelError
+from xpcs_eqx.hybrid import (
+    ArraySource,
+    HybridOptimiser,
+    PenalisedProblem,
+    curve_problem,
+    group_variances,
+    with_group_weights,
+)
+from xpcs_eqx.hybrid.problem import AbstractProblem
+from xpcs_eqx.objective import NormalEquations, joint_objective
+from xpcs_eqx.objective.penalties import GroupVariance
+
+RNG = np.random.default_rng(1)
+N = 3000
+X = RNG.uniform(0, 5, N)
+GROUP = np.arange(N) % 3
+NOISE = np.array([0.01, 0.1, 0.05])
+Y = 2.0 * np.exp(-0.7 * X) + 0.3 + NOISE[GROUP] * RNG.normal(size=N)
+# One group lies: without weights it draws the offset.
+Y = Y + np.where(GROUP == 1, 0.2, 0.0)
+START = np.array([1.0, 1.0, 0.0])
+
+
+def decay(x, amplitude, rate, offset):
+    return amplitude * jnp.exp(-rate * x) + offset
+
+
+def problem(weights=None, sigma=None, chunk=700):
+    source = ArraySource(X, Y, sigma, GROUP, chunk)
+    return curve_problem(source, decay, START, group_weights=weights, bounds=(-10.0, 10.0))
+
+
+OPTIMISER = HybridOptimiser()
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [1.0, 0.01, 2.0], [1.0, 0.0, 0.5]])
+def test_group_weights_move_the_optimum_as_weighted_least_squares(weights):
+    curve_fit = pytest.importorskip("scipy.optimize").curve_fit
+    weights = np.array(weights)
+    found = OPTIMISER.minimise(problem(weights))
+    used = weights[GROUP] > 0
+    wanted, covariance = curve_fit(
+        decay, X[used], Y[used], START, 1 / np.sqrt(weights[GROUP][used]), xtol=1e-14, ftol=1e-14
+    )
+    errors = np.sqrt(np.diagonal(covariance))
+    assert found.success
+    assert found.n_points == used.sum()
+    np.testing.assert_array_less(np.abs(found.x - wanted), DOUBLE.optimum * errors)
+    np.testing.assert_allclose(found.perr, errors, rtol=1e-5)
+    if weights[1] < 1:
+        assert abs(found.x[2] - 0.3) < 0.01
+    else:
+        assert abs(found.x[2] - 0.3) > 0.05
+
+
+def test_weights_are_replaced_without_tracing_again():
+    traced = []
+
+    def model(x, *parameters):
+        traced.append(parameters)
+        return decay(x, *parameters)
+
+    source = ArraySource(X, Y, None, GROUP, 700)
+    one = curve_problem(source, model, START, group_weights=np.ones(3))
+    one.equations(START)
+    before = len(traced)
+    found = with_group_weights(one, [4.0, 0.0, 0.0]).equations(START)
+    assert len(traced) == before > 0
+    only = curve_problem(ArraySource(X[GROUP == 0], Y[GROUP == 0], 0.5), decay, START)
+    np.testing.assert_allclose(found.hessian, only.equations(START).hessian, rtol=1e-12)
+
+
+def test_variances_of_groups_suggest_the_weights():
+    truth = np.array([2.0, 0.7, 0.3])
+    found = group_variances(problem([5.0, 1.0, 1.0], sigma=0.1), truth, 4)
+    r = (decay(X, *truth) - Y) / 0.1
+    wanted = [np.mean(r[g == GROUP] ** 2) for g in range(3)]
+    np.testing.assert_allclose(found[:3], wanted, rtol=1e-10)
+    assert np.isnan(found[3])
+    # Two outer iterations: the group that lies has lost its say.
+    weights = np.ones(3)
+    for _ in range(3):
+        fit = OPTIMISER.minimise(problem(weights))
+        weights = 1 / group_variances(problem(), fit.x, 3)
+    assert weights[0] > 20 * weights[1]
+    assert abs(fit.x[2] - 0.3) < 0.02
+
+
+def test_groups_without_a_weight_are_named():
+    with pytest.raises(DataError, match="group 2, but there are weights for 2 groups"):
+        OPTIMISER.minimise(problem(np.ones(2)))
+    with pytest.raises(DataError, match="group 2"):
+        group_variances(problem(), START, 2)
+    for wrong in ([1.0, -1.0, 1.0], [1.0, np.nan, 1.0], 3.0):
+        with pytest.raises(ModelError, match="weights of groups"):
+            with_group_weights(problem(), wrong)
+
+
+NAMES = tuple("abcde")
+VARIANCE = GroupVariance((("a", "b", "c"), ("d", "e")), 0.7)
+
+
+def values(y):
+    return dict(zip(NAMES, y, strict=True))
+
+
+def cost_of(penalty, y):
+    r = np.asarray(penalty.residuals(values(y)))
+    return 0.5 * r @ r
+
+
+def test_the_cost_is_the_variance():
+    y = RNG.normal(size=5)
+    wanted = 0.7 * (np.var(y[:3]) + np.var(y[3:]))
+    assert cost_of(VARIANCE, y) == pytest.approx(wanted, rel=1e-13)
+    assert cost_of(GroupVariance((("a", "d"),), 0.0), y) == 0.0
+
+
+class Nothing(AbstractProblem):
+    """A problem without data: zero everywhere."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    start: np.ndarray
+    names: tuple[str, ...]
+
+    def survey(self):
+        raise NotImplementedError
+
+    def cost_and_gradient(self, y):
+        return 0.0, np.zeros_like(y)
+
+    def equations(self, y):
+        p = y.size
+        return NormalEquations(np.zeros(()), np.zeros(p), np.zeros((p, p)), np.zeros(()))
+
+    def hessian_vector(self, y, v):
+        return np.zeros_like(v)
+
+    def diagonal(self, y):
+        return np.zeros_like(y)
+
+
+def test_gradient_and_curvature_of_a_penalty_are_those_of_its_cost():
+    infinite = np.full(5, np.inf)
+    penalised = PenalisedProblem(Nothing(-infinite, infinite, np.zeros(5), NAMES), (VARIANCE,))
+    y, v = RNG.normal(size=5), RNG.normal(size=5)
+    cost, gradient = penalised.cost_and_gradient(y)
+    equations = penalised.equations(y)
+    assert cost == pytest.approx(cost_of(VARIANCE, y), rel=1e-13)
+    assert float(equations.cost) == pytest.approx(cost, rel=1e-13)
+    unit = 1e-4 * np.eye(5)
+    slope = [(cost_of(VARIANCE, y + e) - cost_of(VARIANCE, y - e)) / 2e-4 for e in unit]
+    np.testing.assert_allclose(gradient, slope, rtol=DOUBLE.difference, atol=1e-9)
+    np.testing.assert_allclose(equations.gradient, gradient, rtol=1e-12, atol=1e-14)
+    turn = [
+        (penalised.cost_and_gradient(y + e)[1] - penalised.cost_and_gradient(y - e)[1]) / 2e-4
+        for e in unit
+    ]
+    np.testing.assert_allclose(equations.hessian, turn, rtol=DOUBLE.difference, atol=1e-9)
+    np.testing.assert_allclose(penalised.hessian_vector(y, v), equations.hessian @ v, atol=1e-12)
+    np.testing.assert_allclose(penalised.diagonal(y), np.diagonal(equations.hessian), atol=1e-13)
+
+
+def two_rates(x, first, second, offset):
+    return jnp.where(x < 2.5, first, second) * x + offset
+
+
+def test_a_group_variance_draws_parameters_of_a_streamed_fit_together():
+    y = np.where(X < 2.5, 1.0, 1.2) * X + 0.01 * RNG.normal(size=N)
+    free = curve_problem(ArraySource(X, y), two_rates, START, names=("k1", "k2", "offset"))
+    gaps, costs = [], []
+    for weight in (0.0, 1e3, 1e7):
+        penalty = GroupVariance((("k1", "k2"),), weight)
+        fit = OPTIMISER.minimise(PenalisedProblem(free, (penalty,)))
+        assert fit.success
+        gaps.append(abs(fit.x[1] - fit.x[0]))
+        costs.append(fit.fun)
+    assert gaps[0] == pytest.approx(0.2, abs=0.01)
+    assert gaps[0] > 1.05 * gaps[1] > 50 * gaps[2]
+    assert costs[0] < costs[1] < costs[2]
+    # At the optimum the whole gradient vanishes, that of the penalty included.
+    pulled = PenalisedProblem(free, (GroupVariance((("k1", "k2"),), 1e3),))
+    fit = OPTIMISER.minimise(pulled)
+    own = free.cost_and_gradient(fit.x)[1]
+    assert np.linalg.norm(pulled.cost_and_gradient(fit.x)[1]) < 1e-6 * np.linalg.norm(own)
+
+
+def test_a_group_variance_in_a_two_time_objective():
+    data = make_data(Stretched(2.0, 0.8), n=15)
+    parameters = mapped(Stretched(2.2, 0.9), data)
+    plain = joint_objective(parameters, data)
+    pulled = joint_objective(
+        parameters, data, penalties=(GroupVariance((("tau", "stretch"),), 3.0),)
+    )
+    y = plain.variables.to_coordinates(plain.start)
+
+    @jax.jit
+    def both(y):
+        return [o.evaluate(y, o.memo)[0] for o in (plain, pulled)]
+
+    before, after = both(y)
+    assert float(after.cost - before.cost) == pytest.approx(3.0 * np.var([2.2, 0.9]), rel=1e-8)
+    step = 1e-5 * np.eye(y.size)[0]
+    up, down = both(y + step), both(y - step)
+    difference = [(float(u.cost) - float(d.cost)) / 2e-5 for u, d in zip(up, down, strict=True)]
+    found = float(after.gradient[0] - before.gradient[0])
+    assert found == pytest.approx(difference[1] - difference[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("groups", "weight", "message"),
+    [
+        ((("a",),), 1.0, "at least two"),
+        ((("a", "a"),), 1.0, "different names"),
+        (("ab",), 1.0, "at least two different names"),
+        ((("a", "b"),), -1.0, "not be below 0"),
+    ],
+)
+def test_what_is_no_group_variance(groups, weight, message):
+    with pytest.raises(ModelError, match=message):
+        GroupVariance(groups, weight)
+
+
+def test_a_name_that_is_unknown_is_named():
+    with pytest.raises(ModelError, match="no parameter 'f'"):
+        GroupVariance((("a", "f"),), 1.0).residuals(values(np.zeros(5)))

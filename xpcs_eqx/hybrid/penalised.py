@@ -1,0 +1,85 @@
+"""A problem with terms beside the data in its sum."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..compiling import quick_jit
+from ..objective import NormalEquations
+from ..objective.penalties import AbstractPenalty, residual_equations
+from .problem import AbstractProblem
+
+
+def _residuals(penalties, names, y):
+    # Names belong to the variables of the problem, whatever these are to a model.
+    values = {name: y[i] for i, name in enumerate(names)}
+    return jnp.concatenate([penalty.residuals(values) for penalty in penalties])
+
+
+@quick_jit
+def _equations(penalties, names, y):
+    return residual_equations(lambda b: _residuals(penalties, names, b), y)
+
+
+@quick_jit
+def _cost_and_gradient(penalties, names, y):
+    r, pull = jax.vjp(lambda b: _residuals(penalties, names, b), y)
+    return 0.5 * r @ r, pull(r)[0]
+
+
+@quick_jit
+def _hessian_vector(penalties, names, y, v):
+    def residuals(b):
+        return _residuals(penalties, names, b)
+
+    return jax.vjp(residuals, y)[1](jax.jvp(residuals, (y,), (v,))[1])[0]
+
+
+class PenalisedProblem(AbstractProblem):
+    """Another problem plus ½ ‖residuals‖² of each penalty in its variables.
+
+    Cost, gradient, JᵀJ and JᵀJ v all follow from the residuals of the penalties. Points are those
+    of the data alone.
+    """
+
+    problem: AbstractProblem
+    penalties: tuple[AbstractPenalty, ...]
+
+    @property
+    def lower(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.problem.lower
+
+    @property
+    def upper(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.problem.upper
+
+    @property
+    def start(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.problem.start
+
+    @property
+    def names(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.problem.names
+
+    def survey(self):
+        return self.problem.survey()
+
+    def _on_host(self, function, *vectors):
+        found = function(self.penalties, self.names, *(jnp.asarray(v, float) for v in vectors))
+        return jax.tree.map(np.asarray, found)
+
+    def cost_and_gradient(self, y):
+        cost, gradient = self.problem.cost_and_gradient(y)
+        more, slope = self._on_host(_cost_and_gradient, y)
+        return cost + float(more), gradient + slope
+
+    def equations(self, y):
+        found: NormalEquations = self._on_host(_equations, y)
+        return self.problem.equations(y) + found
+
+    def hessian_vector(self, y, v):
+        return self.problem.hessian_vector(y, v) + self._on_host(_hessian_vector, y, v)
+
+    def diagonal(self, y):
+        own = self._on_host(_equations, y).hessian
+        return self.problem.diagonal(y) + np.diagonal(own)
