@@ -126,10 +126,14 @@ def _model(configuration: Configuration, data: TwoTimeData) -> AbstractCorrelati
 
 
 def _entries(given: Mapping[str, Parameter], known: list[str]) -> dict[str, Parameter]:
-    """Tables by name, where that of `J` holds for each `J[i]` without a table of its own."""
+    """Tables by name, where that of `J` holds for each `J[i]`, whose own keys go before it."""
     members = {name: [entry for entry in known if entry.startswith(f"{name}[")] for name in given}
-    whole = {entry: given[name] for name, entries in members.items() for entry in entries}
-    return whole | {name: parameter for name, parameter in given.items() if not members[name]}
+    out = {entry: given[name] for name, entries in members.items() for entry in entries}
+    for name, parameter in given.items():
+        if not members[name]:
+            own = {key: getattr(parameter, key) for key in parameter.model_fields_set}
+            out[name] = out[name].model_copy(update=own) if name in out else parameter
+    return out
 
 
 def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap:

@@ -1,6 +1,9 @@
 """From an objective to a result: the local fit with recovery, error bars and a verdict."""
 
 from .attempts import RecoveryAction as RecoveryAction
+from .bands import Band as Band
+from .bands import band as band
+from .bands import limits as limits
 from .curve_fit import CurveFit as CurveFit
 from .curve_fit import curve_fit as curve_fit
 from .diagnostics import Diagnostics as Diagnostics

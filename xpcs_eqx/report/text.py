@@ -1,5 +1,6 @@
 """The report in words and columns: what was fitted, what came out, what to doubt."""
 
+import dataclasses
 import math
 import os
 import textwrap
@@ -10,7 +11,7 @@ import numpy as np
 from ..data import Provenance
 from ..fitting import Fit, ProfileInterval
 from ..objective import Arctan, Cauchy, Huber, MapTiles, SoftL1, TwoTimeTerm
-from ..physics import AbstractCorrelation, LaminarFlow
+from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..uncertainty import loss_of
 from .results import STRONG_CORRELATION, scaling_errors, strong_correlations
 
@@ -48,8 +49,14 @@ def _items(texts: Sequence[str]) -> list[str]:
 
 
 def model_name(model: AbstractCorrelation) -> str:
-    """The model and, where it has one, its shear kernel."""
+    """The model, rates other than power laws, and, where it has one, its shear kernel."""
     name = type(model).__name__
+    for field in dataclasses.fields(model):
+        rate = getattr(model, field.name)
+        if isinstance(rate, AbstractRate) and not isinstance(rate, PowerLawRate):
+            name += f", {field.name} {type(rate).__name__}"
+            if isinstance(rate, Trapezoid):
+                name += f" of {type(rate.rate).__name__}"
     if isinstance(model, LaminarFlow):
         name += f", shear kernel {type(model.shear_kernel).__name__}"
     return name

@@ -53,7 +53,7 @@ def convergence_figure(fit: Fit) -> Figure:
 
 
 def rate_figure(rates: tuple[RateCurve, ...]) -> Figure:
-    """J(t) and, with flow, γ̇(t), with bands of one and two quoted errors."""
+    """The rates, J(t), γ̇(t) and others, with bands of one and two quoted errors."""
     columns = len(rates)
     width = 1.0 + 3.3 * columns
     fig = figure(width, 2.8, "Rates with one and two standard errors")
@@ -69,8 +69,8 @@ def rate_figure(rates: tuple[RateCurve, ...]) -> Figure:
     )[0]
     for axis, rate in zip(axes, rates, strict=True):
         known = np.isfinite(rate.error)
-        for factor, alpha in ((2, 0.15), (1, 0.3)):
-            low, high = rate.value - factor * rate.error, rate.value + factor * rate.error
+        for level, alpha in ((0.9545, 0.15), (0.6827, 0.3)):
+            low, high = rate.band(level)
             axis.fill_between(
                 rate.t, low, high, where=known.tolist(), color=DATA, alpha=alpha, lw=0
             )
