@@ -6,6 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..physics import as_inexact
+
 
 class AbstractLoss(eqx.Module):
     """A loss ½ f² ρ((r/f)²) with soft margin f = `scale` between inlier and outlier residuals.
@@ -46,7 +48,7 @@ def _rescale(r, first, second, scale):
 class SoftL1(AbstractLoss):
     """ρ(z) = 2(√(1+z) − 1); `scale` in units of the (weighted) residual."""
 
-    scale: Float[Array, ""] = eqx.field(default=1.0, converter=jnp.asarray)
+    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
         return self.scale**2 * (jnp.sqrt(1 + (r / self.scale) ** 2) - 1)
@@ -59,7 +61,7 @@ class SoftL1(AbstractLoss):
 class Huber(AbstractLoss):
     """ρ(z) = z for z ≤ 1, else 2√z − 1."""
 
-    scale: Float[Array, ""] = eqx.field(default=1.0, converter=jnp.asarray)
+    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
         z = (r / self.scale) ** 2
@@ -78,7 +80,7 @@ class Huber(AbstractLoss):
 class Cauchy(AbstractLoss):
     """ρ(z) = ln(1 + z)."""
 
-    scale: Float[Array, ""] = eqx.field(default=1.0, converter=jnp.asarray)
+    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
         return 0.5 * self.scale**2 * jnp.log1p((r / self.scale) ** 2)
@@ -91,7 +93,7 @@ class Cauchy(AbstractLoss):
 class Arctan(AbstractLoss):
     """ρ(z) = arctan z."""
 
-    scale: Float[Array, ""] = eqx.field(default=1.0, converter=jnp.asarray)
+    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
         return 0.5 * self.scale**2 * jnp.arctan((r / self.scale) ** 2)

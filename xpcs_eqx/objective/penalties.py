@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, ScalarLike
 from ..errors import ModelError
 from ..parameters import ParameterMap, parameter_values
 from ..parameters.parameter_map import check_names
+from ..physics import as_inexact
 from .normal_equations import NormalEquations
 
 
@@ -28,8 +29,8 @@ class Pull(AbstractPenalty):
     """(h(parameters) − target)/width for a scalar function h: a prior, or a soft constraint."""
 
     function: Callable[[Mapping[str, Array]], Array]
-    target: Float[Array, ""]
-    width: Float[Array, ""]
+    target: Float[Array, ""] = eqx.field(converter=as_inexact)
+    width: Float[Array, ""] = eqx.field(converter=as_inexact)
 
     def residuals(self, values):
         return jnp.atleast_1d((self.function(values) - self.target) / self.width)
@@ -49,7 +50,7 @@ class GroupVariance(AbstractPenalty):
     """
 
     groups: tuple[tuple[str, ...], ...] = eqx.field(static=True)
-    weight: ScalarLike
+    weight: ScalarLike = eqx.field(converter=as_inexact)
 
     def __check_init__(self):
         for group in self.groups:

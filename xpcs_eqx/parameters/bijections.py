@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
+from ..physics import as_inexact
+
 Scalars: TypeAlias = tuple[Float[Array, ""], ...]
 
 
@@ -48,8 +50,8 @@ class Identity(AbstractBijection):
 class Affine(AbstractBijection):
     """One parameter by its distance from `centre` in units of `unit`: a centred exponent, say."""
 
-    centre: ScalarLike
-    unit: ScalarLike
+    centre: ScalarLike = eqx.field(converter=as_inexact)
+    unit: ScalarLike = eqx.field(converter=as_inexact)
 
     def forward(self, y: Scalars) -> Scalars:
         return (jnp.asarray(self.centre + self.unit * y[0]),)
@@ -74,7 +76,7 @@ class ReferenceAmplitude(AbstractBijection):
     `t_ref` in s; ln(a t_ref^b) is ln D_ref or ln γ_ref.
     """
 
-    t_ref: ScalarLike
+    t_ref: ScalarLike = eqx.field(converter=as_inexact)
 
     def forward(self, y: Scalars) -> Scalars:
         return jnp.exp(y[0] - y[1] * jnp.log(self.t_ref)), y[1]
@@ -86,7 +88,7 @@ class ReferenceAmplitude(AbstractBijection):
 class ReferenceTime(AbstractBijection):
     """(a, b, c) by ln(a t_ref^b), b and the ratio c/(a t_ref^b)."""
 
-    t_ref: ScalarLike
+    t_ref: ScalarLike = eqx.field(converter=as_inexact)
 
     def forward(self, y: Scalars) -> Scalars:
         amplitude = jnp.exp(y[0])
@@ -104,7 +106,7 @@ class Slope(AbstractBijection):
     and s well; w is the weak direction alone. Needs a positive rate at t_ref and a > 0.
     """
 
-    t_ref: ScalarLike
+    t_ref: ScalarLike = eqx.field(converter=as_inexact)
 
     def forward(self, y: Scalars) -> Scalars:
         log_rho, s, w = y
@@ -125,7 +127,7 @@ class SignedSlope(AbstractBijection):
     ρ is the whole rate at t_ref [s]. Regular where ρ passes zero; needs a ≠ 0.
     """
 
-    t_ref: ScalarLike
+    t_ref: ScalarLike = eqx.field(converter=as_inexact)
 
     def forward(self, y: Scalars) -> Scalars:
         rho, m, c = y

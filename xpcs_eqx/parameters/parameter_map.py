@@ -18,6 +18,7 @@ from ..physics import (
     AbstractCorrelation,
     ParameterInfo,
     PowerLawRate,
+    as_inexact,
     is_constant,
     parameter_info,
 )
@@ -138,18 +139,17 @@ def with_parameters(model: AbstractCorrelation, values: Mapping[str, Any]) -> Ab
             by_path[leaf.path] = _get(model, dataclasses.replace(leaf, index=None))
     for path, given in entries.items():
         by_path[path] = _replaced(by_path[path], given)
-    paths = list(by_path)
 
     def where(m):
         found = []
-        for path in paths:
+        for path in by_path:
             node = m
             for step in path:
                 node = _below(node, step)
             found.append(node)
         return found
 
-    return eqx.tree_at(where, model, [jnp.asarray(by_path[path]) for path in paths])
+    return eqx.tree_at(where, model, [jnp.asarray(as_inexact(v)) for v in by_path.values()])
 
 
 def check_names(given, known, owner: str) -> None:

@@ -14,6 +14,7 @@ from .more_rates import FunctionRate as FunctionRate
 from .more_rates import PiecewiseConstantRate as PiecewiseConstantRate
 from .more_rates import PiecewiseLinearRate as PiecewiseLinearRate
 from .parameter import ParameterInfo as ParameterInfo
+from .parameter import as_inexact as as_inexact
 from .parameter import constant as constant
 from .parameter import is_constant as is_constant
 from .parameter import parameter as parameter

@@ -38,14 +38,19 @@ _CONSTANT = "xpcs_eqx.constant"
 
 
 def as_inexact(value: Any) -> Any:
-    """Numbers and NumPy arrays as floating-point arrays of JAX."""
+    """Numbers and NumPy arrays as floating-point arrays of JAX.
+
+    Their type is a stated one: a weakly typed number would compile anew once a fit has replaced it.
+    """
     # Arrays, tracers and the placeholders of tree transformations pass through unchanged.
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return jnp.asarray(float(value))
+        return jnp.asarray(float(value), dtype=float)
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
         return jnp.asarray(value, dtype=float)
     if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jnp.inexact):
         return value.astype(float)
+    if isinstance(value, jax.Array) and value.weak_type:
+        return jnp.asarray(value, dtype=value.dtype)
     return value
 
 
