@@ -125,9 +125,9 @@ def _feed_array(array: np.ndarray, token: Callable, add: Callable[[bytes], None]
     if array.dtype.hasobject:
         raise CheckpointError("an array of objects cannot be recognised again; use numbers")
     # Arrays of one content are one, whatever the byte order and layout in memory.
-    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
-    token("array", array.dtype.name, np.shape(array), array.nbytes)
-    add(array.reshape(-1).view(np.uint8).data)  # pyright: ignore[reportArgumentType]
+    token("array", array.dtype.name, array.shape, array.nbytes)
+    flat = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    add(flat.reshape(-1).view(np.uint8).data)  # pyright: ignore[reportArgumentType]
 
 
 def _ours(thing: Any) -> bool:

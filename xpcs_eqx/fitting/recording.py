@@ -1,5 +1,6 @@
 """A fit under way as checkpoints, and back."""
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..checkpoint import Checkpoints, identity
+from ..checkpoint import Checkpoints, file_identity, identity
+from ..data import MapSource
 from ..errors import CheckpointError
 from ..objective import AbstractDriver, AbstractObjective
 from ..optimize import TrustRegion, TrustRegionState, initial_state
@@ -24,6 +26,14 @@ log = logging.getLogger(__name__)
 def _(driver: AbstractDriver) -> None:
     # Every driver gives the same number, so which one is no part of a problem.
     return None
+
+
+@identity.register
+def _(source: MapSource) -> dict[str, Any]:
+    # Maps that stay in their file are not read for this, and where the file lies does not matter.
+    fields = dataclasses.fields(source)
+    values = {field.name: getattr(source, field.name) for field in fields if field.name != "path"}
+    return file_identity(source.path, **values)
 
 
 def earlier(

@@ -1,0 +1,447 @@
+"""Checkpoints: round trips, damage of every kind, kills while writing, fingerprints."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import equinox as eqx
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import LAMINAR, Stretched, make_data, mapped
+
+import xpcs_eqx as xe
+from xpcs_eqx.checkpoint import Checkpoints, file_identity, fingerprint, identity, read_checkpoint
+from xpcs_eqx.checkpoint.stored import write_stored
+from xpcs_eqx.files import PARTIAL, replacing
+
+
+class Inner(NamedTuple):
+    numbers: jax.Array
+    label: str
+
+
+class State(eqx.Module):
+    arrays: dict
+    inner: Inner
+    function: object
+    mode: str = eqx.field(static=True, default="a")
+
+
+def every_kind():
+    """A state with every kind of leaf there is."""
+    arrays = {
+        "float64": jnp.array([1 / 3, -0.0, jnp.inf, jnp.nan]),
+        "float32": jnp.float32(1.1),
+        "bfloat16": jnp.linspace(0, 1, 5, dtype=jnp.bfloat16).reshape(5, 1),
+        "float16": jnp.ones((2, 3), jnp.float16),
+        "int8": jnp.array([-128, 127], jnp.int8),
+        "uint64": jnp.array(2**64 - 1, jnp.uint64),
+        "bool": jnp.array([True, False]),
+        "complex": jnp.array([1 + 2j]),
+        "empty": jnp.zeros((0, 3)),
+        "large": jnp.arange(3000.0).reshape(3, 1000),
+        "key": jax.random.key(7),
+        "keys": jax.random.split(jax.random.key(7, impl="rbg"), 3),
+        "numpy": np.arange(6, dtype=">i4").reshape(2, 3)[:, ::-1],
+        "numpy scalar": np.float32(0.1),
+        "a/b": 1,
+        "big": 2**100,
+        "float": 0.1,
+        "not a number": float("nan"),
+        "true": True,
+        "imaginary": 1 - 2j,
+        "bytes": b"\x00\xff",
+        "text": "Å",
+        "none": None,
+    }
+    return State(arrays, Inner(jnp.arange(3), "λ"), jnp.sin)
+
+
+def assert_same(found, wanted):
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        if isinstance(b, jax.Array) and jnp.issubdtype(b.dtype, jax.dtypes.prng_key):
+            assert jax.random.key_impl(a) == jax.random.key_impl(b)
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        assert type(a) is type(b)
+        if isinstance(b, jax.Array | np.ndarray | np.generic):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+        else:
+            assert a == b or a != a
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(str(tmp_path / "folder"), "trust region", "problem")
+
+
+def small(value=0.0):
+    return {"x": np.full(5, float(value)), "n": 3}
+
+
+def test_every_kind_of_leaf_comes_back_bit_for_bit(checkpoints):
+    state, extra = every_kind(), {"events": [[1, 0.1], ["é", None]], "inf": float("inf")}
+    path = checkpoints.write(12, state, extra)
+    found = checkpoints.latest(state)
+    assert (found.step, found.path, found.extra) == (12, path, extra)
+    assert_same(found.state, state)
+
+
+def test_shapes_alone_are_enough_to_read(checkpoints):
+    state = {"x": jnp.arange(4.0), "key": jax.random.key(1)}
+    path = checkpoints.write(1, state)
+    shapes = jax.eval_shape(lambda: state)
+    assert_same(read_checkpoint(path, shapes, "trust region", "problem").state, state)
+
+
+def test_state_whose_structure_depends_on_extra(checkpoints):
+    checkpoints.write(1, {"x": jnp.ones(2), "best": jnp.zeros(2)}, {"best": True})
+    found = checkpoints.newest()
+    like = {"x": jnp.ones(2), "best": jnp.ones(2) if found.extra["best"] else None}
+    assert_same(found.restore(like).state["best"], jnp.zeros(2))
+
+
+def test_any_hdf5_library_reads_the_file(checkpoints):
+    with h5py.File(checkpoints.write(3, small(1.5), {"a": 1})) as file:
+        assert file.attrs["format"] == "xpcs-eqx-checkpoint"
+        assert (file.attrs["version"], file.attrs["step"]) == (1, 3)
+        assert json.loads(file["document"][()])["extra"] == {"a": 1}
+        [array] = [file["state"][name] for name in file["state"]]
+        assert np.all(array[:] == 1.5)
+
+
+def test_the_last_ones_are_kept(checkpoints):
+    assert checkpoints.paths() == []
+    assert checkpoints.latest(small()) is None
+    for step in range(8, 14):
+        checkpoints.write(step, small(step))
+    assert [path[-5:] for path in checkpoints.paths()] == ["11.h5", "12.h5", "13.h5"]
+    assert checkpoints.latest(small()).state["x"][0] == 13
+    Path(checkpoints.folder, PARTIAL + "left").write_text("half")
+    checkpoints.clear()
+    assert not os.path.exists(checkpoints.folder)
+    checkpoints.clear()
+
+
+def test_clearing_leaves_what_is_not_ours(checkpoints):
+    checkpoints.write(1, small())
+    Path(checkpoints.folder, "notes.txt").write_text("mine")
+    checkpoints.clear()
+    assert os.listdir(checkpoints.folder) == ["notes.txt"]
+
+
+# Damage
+
+
+@pytest.fixture
+def written(checkpoints):
+    return Path(checkpoints.write(1, small(1.0)))
+
+
+def refused(path, like=None, kind="trust region", mark="problem"):
+    with pytest.raises(xe.CheckpointError) as caught:
+        read_checkpoint(str(path), small() if like is None else like, kind, mark)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "remove it" in message or "continue" in message
+    return message
+
+
+def test_truncated_anywhere(written):
+    content = written.read_bytes()
+    for length in [*range(0, 520, 13), *range(520, len(content), 211), len(content) - 1]:
+        written.write_bytes(content[:length])
+        refused(written)
+    assert "truncated" in refused(written)
+
+
+def test_any_flipped_bit_is_found(written):
+    content = bytearray(written.read_bytes())
+    random = np.random.default_rng(0)
+    # Every byte of the block in front, and every seventh of HDF5's own header, attributes and data.
+    for place in [*range(512), *range(512, len(content), 7)]:
+        bit = 1 << int(random.integers(8))
+        content[place] ^= bit
+        written.write_bytes(content)
+        refused(written)
+        content[place] ^= bit
+    written.write_bytes(content)
+    read_checkpoint(str(written), small(), "trust region", "problem")
+
+
+def test_appended_bytes_are_found(written):
+    written.write_bytes(written.read_bytes() + b"more")
+    assert "damaged" in refused(written)
+
+
+def test_foreign_files(tmp_path):
+    path = tmp_path / "checkpoint-00000001.h5"
+    with h5py.File(path, "w") as file:
+        file["exchange/C2T_all"] = np.eye(3)
+    assert "an HDF5 file, but no checkpoint" in refused(path)
+    path.write_text("a text file\n" * 100)
+    assert ": no checkpoint" in refused(path)
+    path.write_bytes(b"")
+    refused(path)
+    path.unlink()
+    assert "cannot be read" in refused(path)
+    path.mkdir()
+    assert "cannot be read" in refused(path)
+
+
+def test_newer_version(written):
+    import xpcs_eqx.checkpoint.stored as stored
+
+    content = written.read_bytes()
+    written.write_bytes(stored._header(content[512:], version=2) + content[512:])
+    message = refused(written)
+    assert "version 2" in message
+    assert "newer library" in message
+
+
+def test_other_kind_problem_and_structure(written):
+    assert "of the trust region, not of the hybrid" in refused(written, kind="hybrid")
+    assert "another problem" in refused(written, mark="other")
+    assert "['x'], numpy float64 (4,) is needed" in refused(written, {"x": np.ones(4), "n": 3})
+    assert "['x'], numpy float64 (5,) where nothing" in refused(written, {"n": 3})
+    assert "numpy float32" in refused(written, {"x": np.ones(5, np.float32), "n": 3})
+    assert "['x'], array float64" in refused(written, {"x": jnp.ones(5), "n": 3})
+    assert "['m'], int is needed" in refused(written, {"x": np.ones(5), "m": 3})
+
+
+def test_a_damaged_newest_one_is_passed_over(checkpoints, caplog):
+    for step in (1, 2, 3):
+        checkpoints.write(step, small(step))
+    newest, middle, oldest = map(Path, reversed(checkpoints.paths()))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    middle.write_text("nothing")
+    assert checkpoints.latest(small()).step == 1
+    assert ["truncated" in r.getMessage() for r in caplog.records] == [True, False]
+    oldest.write_bytes(b"")
+    with pytest.raises(xe.CheckpointError, match="truncated"):
+        checkpoints.latest(small())
+
+
+def test_one_of_another_problem_is_not_passed_over(checkpoints):
+    checkpoints.write(1, small())
+    checkpoints.belonging_to("trust region", "other").write(2, small())
+    with pytest.raises(xe.CheckpointError, match="another problem"):
+        checkpoints.latest(small())
+
+
+def test_what_cannot_be_stored(checkpoints):
+    for leaf in (object(), np.array([object()]), np.array(["a"])):
+        with pytest.raises(xe.CheckpointError, match=r"\['a'\]: .* cannot be stored"):
+            checkpoints.write(1, {"a": leaf})
+    with pytest.raises(TypeError):
+        checkpoints.write(1, {}, {"a": {1, 2}})
+    with pytest.raises(xe.CheckpointError, match="keep = 0"):
+        Checkpoints("folder", keep=0)
+    assert checkpoints.paths() == []
+    assert not [n for n in os.listdir(checkpoints.folder) if n.startswith(PARTIAL)]
+
+
+# Writing
+
+
+def test_a_failure_while_writing_keeps_the_earlier_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("earlier")
+
+    def interrupted():
+        with replacing(path) as temporary:
+            Path(temporary).write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "earlier"
+
+
+def test_writing_is_cheap(checkpoints):
+    state = {f"leaf {i}": np.arange(50.0) for i in range(40)}
+    times = []
+    for step in range(20):
+        clock = time.perf_counter()
+        checkpoints.write(step, state)
+        times.append(time.perf_counter() - clock)
+    # Some 5 ms on a quiet machine.
+    assert np.median(times) < 0.1
+
+
+WRITER = """
+import os, sys, numpy as np
+from xpcs_eqx.checkpoint import Checkpoints
+folder = sys.argv[1]
+for line in sys.stdin:
+    # A fork of an interpreter that has everything imported and no array of JAX yet.
+    child = os.fork()
+    if child == 0:
+        first = int(line)
+        print(os.getpid(), flush=True)
+        for step in range(first, 10**7):
+            state = {"x": np.full(4_000, float(step)), "n": step}
+            Checkpoints(folder, "loop", "p").write(step, state, {"step": step})
+    os.waitpid(child, 0)
+    print("gone", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="fork is POSIX")
+def test_kills_while_writing_never_lose_the_newest_whole_one(tmp_path):
+    folder = str(tmp_path / "folder")
+    checkpoints, like = Checkpoints(folder, "loop", "p"), {"x": np.zeros(4_000), "n": 0}
+    random = np.random.default_rng(5)
+    kills, halves, last = 0, 0, 0
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", WRITER, folder], **pipes) as server:
+        # Until at least twelve, one of them in the middle of a file.
+        while kills < 12 or not halves:
+            kills += 1
+            assert kills < 200
+            server.stdin.write(f"{last + 1}\n")
+            server.stdin.flush()
+            child = int(server.stdout.readline())
+            time.sleep(random.uniform(0.0, 0.15))
+            os.kill(child, signal.SIGKILL)
+            assert server.stdout.readline() == "gone\n"
+            found = checkpoints.latest(like)
+            if found is None:
+                continue
+            assert found.step >= last
+            assert np.all(found.state["x"] == found.step)
+            assert found.extra == {"step": found.step}
+            # Not one of the files behind it is damaged either.
+            for path in checkpoints.paths():
+                read_checkpoint(path, like, "loop", "p")
+            last = found.step
+            halves = sum(name.startswith(PARTIAL) for name in os.listdir(folder))
+        server.stdin.close()
+        assert server.wait(timeout=60) == 0
+    assert last > 0
+    checkpoints.clear()
+    assert not os.path.exists(folder)
+
+
+# Fingerprints
+
+
+def problem(**changes):
+    data = make_data(Stretched(2.0, 0.8), n=12)
+    return xe.projected_objective(mapped(Stretched(1.0, 1.0), data, **changes), data)
+
+
+def test_a_fingerprint_is_that_of_the_content():
+    wanted = fingerprint(problem(), {"a": 1, "b": 2})
+    assert wanted == fingerprint(problem(), {"b": 2, "a": 1})
+    assert len(wanted) == 64
+    copied = jax.tree.map(lambda leaf: np.array(leaf) if eqx.is_array(leaf) else leaf, problem())
+    assert fingerprint(copied, {"a": 1, "b": 2}) == wanted
+
+
+DIFFERENT = [
+    None, True, 1, 1.0, "1", b"1", 1j, -0.0, 0.0, float("nan"), (1,), [1], {1}, {1: 1}, (), ((),),
+    ("ab", "c"), ("a", "bc"), np.array(1), np.array([1]), np.array([1], np.int32),
+    jnp.ones((2, 3)), jnp.ones((3, 2)), jax.random.key(1), jax.random.key(2), jax.random.key_data,
+    np.dtype("f4"), Path("a"), xe.Status.cost, xe.Status.step, Stretched, Stretched(), LAMINAR,
+    jnp.sin, jnp.cos, functools.partial(max, 1), functools.partial(max, 2), Stretched().kernel,
+    jax.jit(lambda x: x), jax.ShapeDtypeStruct((2,), float), xe.TrustRegion(),
+    xe.TrustRegion(cost_tol=1e-3), xe.TrustRegion(max_evaluations=7), xe.Recovery(seed=1),
+]  # fmt: skip
+
+
+def test_whatever_differs_has_another_fingerprint():
+    marks = [fingerprint(thing) for thing in DIFFERENT]
+    assert len(set(marks)) == len(marks)
+
+
+def test_functions_count_with_what_they_hold():
+    def scaled(factor, power=2):
+        def model(x, a):
+            return factor * a * x**power
+
+        return model
+
+    assert fingerprint(scaled(1.0)) == fingerprint(scaled(1.0))
+    assert fingerprint(scaled(1.0)) != fingerprint(scaled(2.0))
+    one = fingerprint(lambda x: x + 1)
+    assert one != fingerprint(lambda x: x + 2)
+    typed = [eval(text) for text in ("lambda x: x + x", "lambda x: x - x")]
+    assert fingerprint(typed[0]) != fingerprint(typed[1])
+
+    def itself():
+        return itself
+
+    assert fingerprint(itself) == fingerprint(itself)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"fixed": ("stretch",)}, {"bounds": {"tau": (0.1, 9.0)}}, {"scale": {"tau": 0.5}}],
+)
+def test_another_parameter_map_is_another_problem(changes):
+    assert fingerprint(problem(**changes)) != fingerprint(problem())
+
+
+def test_one_entry_of_the_data_and_the_driver():
+    here = problem()
+    other = eqx.tree_at(lambda o: o.term.tiles.c2, here, here.term.tiles.c2.at[0, 1, 2].add(1e-15))
+    assert fingerprint(other) != fingerprint(here)
+    by_tile = eqx.tree_at(lambda o: o.term.driver, here, xe.HostLoop())
+    assert fingerprint(by_tile) == fingerprint(here)
+
+
+def test_files_too_large_to_read_count_by_what_the_folder_says(tmp_path):
+    path = tmp_path / "data.h5"
+    path.write_bytes(b"abc")
+    first = fingerprint(file_identity(path, shape=(3,)))
+    assert first == fingerprint(file_identity(path, shape=(3,)))
+    assert first != fingerprint(file_identity(path, shape=(4,)))
+    path.write_bytes(b"abcd")
+    assert first != fingerprint(file_identity(path, shape=(3,)))
+    with pytest.raises(xe.CheckpointError, match="cannot be looked at"):
+        file_identity(tmp_path / "none")
+
+
+def test_what_cannot_be_recognised_needs_an_identity():
+    class Handle:
+        pass
+
+    with pytest.raises(xe.CheckpointError, match=r"recognise a .*Handle again; register"):
+        fingerprint({"file": Handle()})
+    identity.register(Handle, lambda handle: "the file")
+    assert fingerprint(Handle()) == fingerprint("the file")
+    with pytest.raises(xe.CheckpointError, match="array of objects"):
+        fingerprint(np.array([Handle()]))
+
+
+def test_fingerprints_agree_between_processes():
+    program = (
+        "import jax; jax.config.update('jax_enable_x64', True)\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_checkpoint import fingerprint, problem\n"
+        "import xpcs_eqx as xe\n"
+        "print(fingerprint(problem(), xe.TrustRegion(), {'b', 'a', 'c'}))"
+    )
+    here = os.path.dirname(__file__)
+    environment = {**os.environ, "PYTHONHASHSEED": "123"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, here], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip() == fingerprint(problem(), xe.TrustRegion(), {"b", "a", "c"})
+
+
+def test_write_stored_refuses_nothing_silently(tmp_path):
+    with pytest.raises(xe.DataError, match="does not exist"):
+        write_stored(str(tmp_path / "none" / "a.h5"), "k", "f", 1, {}, {})
