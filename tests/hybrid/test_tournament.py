@@ -176,7 +176,7 @@ def test_a_model_that_is_nan_in_a_corner():
 def test_a_tournament_goes_on_from_any_round():
     tournament = Tournament(20, rounds=4, batch=50, seed=2)
     states = []
-    end = run_tournament(tournament, problem(), after_round=states.append)
+    end = run_tournament(tournament, problem(), callback=states.append)
     for state in states[:-1]:
         again = run_tournament(tournament, problem(), state)
         np.testing.assert_array_equal(again.table, end.table)

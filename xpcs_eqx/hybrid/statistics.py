@@ -62,7 +62,7 @@ class BatchStatistics(eqx.Module):
             put(self.gradient_norm, gradient_norm),
             put(self.seconds, seconds),
             put(self.success, success),
-            self.batches + 1,
+            np.asarray(self.batches + 1),
             counted,
         )
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -121,7 +122,7 @@ class Tournament(eqx.Module):
         number = int(state.round)
         table = state.table.copy()
         table[number] = np.where(state.alive, costs, np.nan)
-        played = TournamentState(state.candidates, state.alive, table, state.round + 1)
+        played = TournamentState(state.candidates, state.alive, table, np.asarray(state.round + 1))
         stay = max(math.ceil(self.keep * np.count_nonzero(state.alive)), 1)
         scores = played.scores
         order = np.argsort(scores, kind="stable")[:stay]
@@ -129,7 +130,7 @@ class Tournament(eqx.Module):
         alive[order] = np.isfinite(scores[order])
         # With no finite cost at all there is nothing to choose by.
         alive = alive if alive.any() else state.alive
-        return TournamentState(state.candidates, alive, table, state.round + 1)
+        return TournamentState(state.candidates, alive, table, np.asarray(state.round + 1))
 
 
 @quick_jit
@@ -185,9 +186,12 @@ def run_tournament(
     tournament: Tournament,
     problem: CurveProblem,
     state: TournamentState | None = None,
-    after_round: Callable[[TournamentState], None] | None = None,
+    callback: Callable[[TournamentState], Any] | None = None,
 ) -> TournamentState:
-    """All rounds, or those that are left of `state`; `after_round` sees every new state."""
+    """All rounds, or those that are left of `state`.
+
+    `callback` sees the state after every round; a true return value ends the tournament.
+    """
     if state is None:
         state = tournament.init(problem.start, problem.lower, problem.upper)
     points = sample_points(problem.source, tournament.batch * tournament.rounds, tournament.seed)
@@ -197,6 +201,6 @@ def run_tournament(
         here = (int(state.round) * size + np.arange(size)) % points.y.size
         chunk = Chunk(*(part[here] for part in points))
         state = tournament.step(state, candidate_costs(problem, state.candidates, chunk))
-        if after_round is not None:
-            after_round(state)
+        if callback is not None and callback(state):
+            break
     return state
