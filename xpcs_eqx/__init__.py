@@ -5,7 +5,9 @@ from .data import Geometry as Geometry
 from .data import PooledData as PooledData
 from .data import Selection as Selection
 from .data import StoredTwoTime as StoredTwoTime
+from .data import Tile as Tile
 from .data import TwoTimeData as TwoTimeData
+from .data import from_chunks as from_chunks
 from .data import from_dict as from_dict
 from .data import load as load
 from .data import load_joint as load_joint
@@ -32,6 +34,8 @@ from .objective import Linear as Linear
 from .objective import NormalEquations as NormalEquations
 from .objective import Scan as Scan
 from .objective import SoftL1 as SoftL1
+from .objective import Strategy as Strategy
+from .objective import choose_strategy as choose_strategy
 from .objective import joint_objective as joint_objective
 from .objective import projected_objective as projected_objective
 from .objective import residual as residual

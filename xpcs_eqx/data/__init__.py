@@ -3,6 +3,11 @@
 from .assemble import Sigma as Sigma
 from .bands import BandReader as BandReader
 from .bands import MapSource as MapSource
+from .chunks import ChunkedTwoTime as ChunkedTwoTime
+from .chunks import Tile as Tile
+from .chunks import chunks_of as chunks_of
+from .chunks import from_chunks as from_chunks
+from .chunks import points_of as points_of
 from .diagonal import AbstractDiagonal as AbstractDiagonal
 from .diagonal import Basic as Basic
 from .diagonal import Interpolation as Interpolation

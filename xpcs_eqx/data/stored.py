@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ..errors import DataError
 from .assemble import Sigma, known_estimate, masked_note, noise_of_maps, sensible_diagonal
-from .bands import MapSource
+from .bands import Half, MapSource
 from .checks import positive
 from .geometry import Geometry
 from .load import READERS, counted, open_maps, prepared
@@ -241,7 +241,9 @@ def _source(raw: RawMaps, place: Place, selection: Selection, found: list[MapSur
         if mask.shape[-1] != place.t.size:
             mask = mask[..., place.frames, place.frames]
         mask = mask.astype(bool)
-    sigma_halves = tuple(one.sigma_half for one in found if one.sigma_half is not None)
+    sigma_halves: tuple[Half, ...] = tuple(
+        one.sigma_half for one in found if one.sigma_half is not None
+    )
     return MapSource(
         path=os.path.abspath(raw.path),
         layout=raw.layout,

@@ -10,7 +10,7 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
-from ..data import Geometry, PooledData
+from ..data import Geometry, StoredTwoTime, TwoTimeData
 from ..errors import ModelError, PrecisionError
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling, Individual, quantile_scaling
@@ -292,7 +292,11 @@ def _term(parameters, data, scaling, reference, tile, angle_weights, driver, pie
         t=jnp.asarray(data.t, dtype=float),
         geometry=jax.tree.map(as_float, data.geometry),
         reference=jnp.asarray(reference, dtype=float),
-        diagonal=None if isinstance(data, PooledData) else jnp.asarray(data.diagonal, dtype=float),
+        diagonal=(
+            jnp.asarray(data.diagonal, dtype=float)
+            if isinstance(data, TwoTimeData | StoredTwoTime)
+            else None
+        ),
         driver=driver,
         absolute_sigma=data.absolute_sigma,
     )
@@ -373,17 +377,24 @@ def residual(objective: JointObjective, y: Float[Array, "variable"]) -> Float[Ar
     """All weighted residuals as one vector, for small data and other solvers.
 
     Pairs of weight zero contribute zeros. Differentiable; memory grows with the data.
+
+    **Raises:** `ModelError` for data that are not in memory.
     """
     p = objective.variables.parameters.n_free
-    term = objective.term
+    term, tiles = objective.term, objective.term.tiles
+    if isinstance(tiles, AbstractPieces):
+        raise ModelError(
+            "all residuals at once need data in memory, but these are read piece by piece; use "
+            "`Fit.residuals` of one angle, or read a part of the data with load"
+        )
     table = term.table(y[:p], False)
     per_angle = term.scaling.per_angle(y[p:])
 
     def one(row):
-        block = term.tiles.block(row)
+        block = tiles.block(row)
         correlation = block_correlation(table, block)
         scaling = per_angle[block.angle]
         return block.root_weights * (scaling[1] + scaling[0] * correlation - block.values)
 
-    rows = jnp.asarray(term.tiles.table)
+    rows = jnp.asarray(tiles.table)
     return jax.vmap(one)(rows).reshape(-1)

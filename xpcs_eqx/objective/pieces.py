@@ -4,12 +4,11 @@ import queue
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from equinox import AbstractClassVar
 from jaxtyping import Array, Int, PyTree
 
 from ..compiling import quick_jit
@@ -37,7 +36,7 @@ class AbstractPieces(eqx.Module):
     `waits` says whether reading takes time that a second thread can use.
     """
 
-    waits: AbstractClassVar[bool]
+    waits: ClassVar[bool]
 
     @property
     @abstractmethod
@@ -48,9 +47,11 @@ class AbstractPieces(eqx.Module):
     def stream(self, pieces: Sequence[int] | None = None) -> Iterator[Piece]:
         """The pieces of these numbers in increasing order, or all of them."""
 
-    def read(self, k: int) -> Piece:
-        """One piece."""
-        return next(iter(self.stream((k,))))
+
+def read_piece(source: AbstractPieces, k: int) -> Piece:
+    """The piece of number `k`."""
+    (piece,) = source.stream((k,))
+    return piece
 
 
 def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
@@ -166,7 +167,7 @@ def fold_pieces(
 class InMemory(AbstractPieces):
     """Tiles in memory as a source of one piece."""
 
-    waits = False
+    waits: ClassVar[bool] = False
     tiles: AbstractTiles
 
     @property

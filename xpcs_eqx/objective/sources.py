@@ -3,12 +3,13 @@
 import numpy as np
 from jaxtyping import Float
 
-from ..data import PooledData, StoredTwoTime, TwoTimeData
+from ..data import ChunkedTwoTime, PooledData, StoredTwoTime, TwoTimeData
+from .chunked import ChunkPieces
 from .pieces import AbstractPieces
 from .stored import PIECE, stored_tiles
 from .tiles import AbstractTiles, root_of_angles, tile_side, tiles_of
 
-AnyData = TwoTimeData | PooledData | StoredTwoTime
+AnyData = TwoTimeData | PooledData | StoredTwoTime | ChunkedTwoTime
 
 
 def source_of(
@@ -28,9 +29,11 @@ def source_of(
 
     **Raises:** `DataError` for angle weights that are negative or of the wrong length.
     """
-    if not isinstance(data, StoredTwoTime):
+    if isinstance(data, TwoTimeData | PooledData):
         return tiles_of(data, size=tile, angle_weights=angle_weights)
     root = root_of_angles(data.n_angles, angle_weights)
+    if isinstance(data, ChunkedTwoTime):
+        return ChunkPieces(data, root, data.longest)
     constant = 1.0 if data.root_weights is None else data.root_weights
     return stored_tiles(
         data.source,

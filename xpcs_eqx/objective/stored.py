@@ -1,7 +1,7 @@
 """Maps in a file as pieces: bands of rows, or several small maps, of one shape."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -140,8 +140,8 @@ class StoredTiles(AbstractPieces):
         taken = slice(low, min(low + height, n))
         inside = (slice(low - start, taken.stop - start), slice(low, n))
         shape = (self.group, height, n)
-        values = np.empty(shape, self.source.dtype)
-        roots = None if self.source.sigma_halves is None else np.empty(shape, values.dtype)
+        values = _aligned(shape, self.source.dtype)
+        roots = None if self.source.sigma_halves is None else _aligned(shape, values.dtype)
         mask = None if self.source.pair_mask is None else np.zeros(shape, bool)
         angles = np.zeros(self.group, np.int32)
         for slot, angle in enumerate(self.angles_of(k)):
@@ -179,6 +179,15 @@ class StoredTiles(AbstractPieces):
         table = np.array([(s, i, j) for i, j in tiles for s in range(slots)], np.int32)
         longest = self.group * sum(blocks - i for i in range(min(self.band, blocks)))
         return np.pad(table, ((0, longest - len(table)), (0, 0)), constant_values=-1)
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array with anything in it, which JAX on a processor takes over without a copy."""
+    boundary = 64
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + boundary, np.uint8)
+    low = -raw.ctypes.data % boundary
+    return raw[low : low + size].view(dtype).reshape(shape)
 
 
 def stored_tiles(

@@ -140,23 +140,39 @@ def _point_tiles(data: PooledData, root: np.ndarray, size: int) -> PointTiles:
         np.asarray(a) for a in (data.values, data.first, data.second, data.angle)
     )
     weights = np.ones(values.shape) if data.root_weights is None else np.asarray(data.root_weights)
-    largest = max(int(np.max(np.bincount(angle))), 1)
-    size = min(size, largest)
-    chunks: dict[str, list] = {k: [] for k in ("values", "first", "second", "angle", "weights")}
-    for a in range(data.n_angles):
+    size = min(size, max(int(np.max(np.bincount(angle))), 1))
+    runs, _ = point_runs(values, first, second, angle, weights * root[angle], data.n_angles, size)
+    return PointTiles(*(jnp.asarray(one) for one in runs))
+
+
+def point_runs(
+    values: Float[np.ndarray, "point"],
+    first: Int[np.ndarray, "point"],
+    second: Int[np.ndarray, "point"],
+    angle: Int[np.ndarray, "point"],
+    root_weights: Float[np.ndarray, "point"],
+    n_angles: int,
+    size: int,
+    rows: int = 0,
+) -> tuple[tuple[np.ndarray, ...], int]:
+    """The fields of `PointTiles` with runs of `size` points of one angle, and how many runs.
+
+    Filled up with points of weight zero, and with empty runs to at least `rows`.
+    """
+    pieces = []
+    for a in range(n_angles):
         mine = np.flatnonzero(angle == a)
-        for low in range(0, mine.size, size):
-            part = mine[low : low + size]
-            rest = (0, size - part.size)
-            chunks["values"].append(np.pad(values[part].astype(float), rest))
-            chunks["first"].append(np.pad(first[part], rest))
-            chunks["second"].append(np.pad(second[part], rest))
-            chunks["weights"].append(np.pad(weights[part] * root[a], rest))
-            chunks["angle"].append(a)
-    return PointTiles(
-        jnp.asarray(np.stack(chunks["values"])),
-        jnp.asarray(np.stack(chunks["first"])),
-        jnp.asarray(np.stack(chunks["second"])),
-        jnp.asarray(np.array(chunks["angle"])),
-        jnp.asarray(np.stack(chunks["weights"])),
+        pieces.extend((a, mine[low : low + size]) for low in range(0, mine.size, size))
+    shape = (max(len(pieces), rows), size)
+    runs = (
+        np.zeros(shape),
+        np.zeros(shape, first.dtype),
+        np.zeros(shape, second.dtype),
+        np.zeros(shape[0], int),
+        np.zeros(shape),
     )
+    for k, (a, part) in enumerate(pieces):
+        place = (k, slice(part.size))
+        runs[0][place], runs[1][place], runs[2][place] = values[part], first[part], second[part]
+        runs[3][k], runs[4][place] = a, root_weights[part]
+    return runs, len(pieces)

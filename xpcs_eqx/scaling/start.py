@@ -3,8 +3,10 @@
 import numpy as np
 from jaxtyping import Float
 
-from ..data import PooledData, StoredTwoTime, TwoTimeData, row_step
+from ..data import ChunkedTwoTime, PooledData, StoredTwoTime, TwoTimeData, row_step
 from .mappers import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Individual
+
+Data = TwoTimeData | PooledData | StoredTwoTime | ChunkedTwoTime
 
 _FEWEST = 10
 
@@ -17,9 +19,9 @@ def _sampled_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
     return first, second
 
 
-def _points(data: TwoTimeData | PooledData | StoredTwoTime, angle: int, pairs):
+def _points(data: Data, angle: int, pairs):
     """Values and lags [frames] of the pairs of one angle that count."""
-    if isinstance(data, StoredTwoTime):
+    if isinstance(data, StoredTwoTime | ChunkedTwoTime):
         mine = data.sample.angles == angle
         return data.sample.values[mine], data.sample.lags[mine]
     if isinstance(data, PooledData):
@@ -37,7 +39,7 @@ def _points(data: TwoTimeData | PooledData | StoredTwoTime, angle: int, pairs):
 
 
 def quantile_scaling(
-    data: TwoTimeData | PooledData | StoredTwoTime,
+    data: Data,
     *,
     contrast_bounds: tuple[float, float] = CONTRAST_BOUNDS,
     offset_bounds: tuple[float, float] = OFFSET_BOUNDS,
@@ -72,7 +74,7 @@ def quantile_scaling(
     return out
 
 
-def auto_scaling(data: TwoTimeData | PooledData | StoredTwoTime) -> AbstractScaling:
+def auto_scaling(data: Data) -> AbstractScaling:
     """Individual scaling: it is eliminated exactly, so it costs no more than the other modes."""
     return Individual(data.n_angles)
 
