@@ -193,9 +193,8 @@ class Phases(eqx.Module):
             centre, scale = plain.centre, plain.scale
         else:
             centre, scale = underway.centre, underway.scale
-        return ScaledProblem(
-            WatchedProblem(problem, scale, self.retry, recorder.report), centre, scale
-        )
+        watched = WatchedProblem(problem, scale, self.retry, recorder.report)  # pyright: ignore[reportCallIssue]
+        return ScaledProblem(watched, centre, scale)
 
 
 def _surveyed(problem: AbstractProblem, retry: Retry) -> Survey:

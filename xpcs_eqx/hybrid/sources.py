@@ -11,6 +11,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..checkpoint import identity
 from ..data.hdf5 import dataset
 from ..errors import DataError
 from ..objective import read_ahead
@@ -43,6 +44,12 @@ def source_fingerprint(source: AbstractSource) -> str:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(array.data)
     return digest.hexdigest()
+
+
+@identity.register
+def _(source: AbstractSource) -> str:
+    # The points in their chunks, wherever they lie: a file may be moved, or restored.
+    return source_fingerprint(source)
 
 
 def _check_size(chunk: int) -> None:
