@@ -1,5 +1,6 @@
 """The hybrid streaming optimiser: normalise, warm up, Gauss–Newton, finalise, from any source."""
 
+from ..objective.curve import VectorModel as VectorModel
 from .candidates import AbstractSampler as AbstractSampler
 from .candidates import AbstractSpread as AbstractSpread
 from .candidates import AroundStart as AroundStart
@@ -7,6 +8,7 @@ from .candidates import Halton as Halton
 from .candidates import LatinHypercube as LatinHypercube
 from .candidates import OverBounds as OverBounds
 from .candidates import Sobol as Sobol
+from .conjugate import ConjugateStep as ConjugateStep
 from .criteria import AbstractCriterion as AbstractCriterion
 from .criteria import MaxIterations as MaxIterations
 from .criteria import Plateau as Plateau
@@ -36,6 +38,15 @@ from .normalise import NoNormalisation as NoNormalisation
 from .optimiser import HybridOptimiser as HybridOptimiser
 from .penalised import PenalisedProblem as PenalisedProblem
 from .points import Chunk as Chunk
+from .presets import aggressive as aggressive
+from .presets import conservative as conservative
+from .presets import default as default
+from .presets import memory_optimised as memory_optimised
+from .presets import no_defences as no_defences
+from .presets import relaxed_defences as relaxed_defences
+from .presets import scientific as scientific
+from .presets import strict_defences as strict_defences
+from .presets import with_defences as with_defences
 from .problem import AbstractProblem as AbstractProblem
 from .problem import ScaledProblem as ScaledProblem
 from .problem import Survey as Survey

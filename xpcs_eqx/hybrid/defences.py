@@ -1,6 +1,6 @@
 """Four defences of the warm-up: decisions as pure functions of a few numbers.
 
-A defence is switched off by its number, which then never applies (see `presets.undefended`).
+A defence is switched off by its number, which then never applies (see `presets.no_defences`).
 """
 
 import equinox as eqx

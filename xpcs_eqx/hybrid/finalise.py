@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..uncertainty import inverse_of
-from .problem import ScaledProblem
+from .problem import ScaledProblem, Survey
 from .steps import Local
 
 
@@ -40,17 +40,13 @@ class Finalise(eqx.Module):
         problem: ScaledProblem,
         z: Float[np.ndarray, "p"],
         local: Local,
+        survey: Survey,
         absolute_sigma: bool = False,
-        eliminated: int = 0,
     ) -> Final:
-        """The result at `z`.
-
-        - `absolute_sigma`: the residual variance is left out.
-        - `eliminated`: parameters that were fitted along without being variables.
-        """
+        """The result at `z`; `absolute_sigma` leaves the residual variance out."""
         x = problem.original(z)
         on_bound = (z <= problem.lower) | (z >= problem.upper)
-        degrees = max(int(local.count) - int((~on_bound).sum()) - eliminated, 1)
+        degrees = max(survey.count - int((~on_bound).sum()) - survey.eliminated, 1)
         variance = 2 * float(local.cost) / degrees
         bound = tuple(bool(b) for b in on_bound)
         if local.hessian is None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..optimize import Status
-from .problem import AbstractProblem
+from .problem import AbstractProblem, Survey
 from .steps import AbstractStep, DenseStep, Local, Step
 from .trust_radius import TrustRadius
 
@@ -35,6 +35,7 @@ class GaussNewtonState(eqx.Module):
     z: Float[np.ndarray, "p"]
     local: Local
     trial: Float[np.ndarray, "p"]
+    count: Int[np.ndarray, ""]
     radius: Float[np.ndarray, ""]
     predicted: Float[np.ndarray, ""]
     length: Float[np.ndarray, ""]
@@ -82,14 +83,15 @@ class GaussNewton(eqx.Module):
     max_iterations: int = eqx.field(static=True, default=100)
     resets: int = eqx.field(static=True, default=3)
 
-    def start(self, z: Float[np.ndarray, "p"]) -> GaussNewtonState:
-        """The state before the first pass, which takes place at `z`."""
+    def start(self, z: Float[np.ndarray, "p"], survey: Survey) -> GaussNewtonState:
+        """The state before the first pass, which takes place at `z`; of a survey counts `count`."""
         z = np.array(z, dtype=float)
         blank, integer = np.full(self.max_iterations + 1, np.nan), np.asarray(0)
         return GaussNewtonState(
             z=z,
             local=self.step.empty(z.size),
             trial=z,
+            count=np.asarray(survey.count),
             radius=np.asarray(float(self.radius.start)),
             predicted=np.asarray(0.0),
             length=np.asarray(0.0),
@@ -145,7 +147,7 @@ class GaussNewton(eqx.Module):
                 radius, resets, fresh = float(self.radius.start), resets + 1, 0
             else:
                 # ½ of the squared distance in standard errors is promised in units of variance.
-                variance = 2 * float(local.cost) / max(float(local.count), 1.0)
+                variance = 2 * float(local.cost) / int(state.count)
                 settled = 2 * promised <= self.stalled_tolerance**2 * variance
                 status = Status.cost if settled else Status.stalled
         slot = evaluations - 1
@@ -159,6 +161,7 @@ class GaussNewton(eqx.Module):
             z=z,
             local=local,
             trial=z,
+            count=state.count,
             radius=np.asarray(radius),
             predicted=np.asarray(0.0),
             length=np.asarray(0.0),
@@ -210,6 +213,7 @@ class GaussNewton(eqx.Module):
     def run(
         self,
         problem: AbstractProblem,
+        survey: Survey,
         start: Float[np.ndarray, "p"] | GaussNewtonState,
         callback: Callable[[GaussNewtonState], Any] | None = None,
     ) -> GaussNewtonState:
@@ -217,7 +221,7 @@ class GaussNewton(eqx.Module):
 
         `callback` sees the state after every pass; a true return value stops the phase.
         """
-        state = start if isinstance(start, GaussNewtonState) else self.start(start)
+        state = start if isinstance(start, GaussNewtonState) else self.start(start, survey)
         while int(state.status) == Status.running:
             if int(state.evaluations):
                 state = self.propose(problem, state)

@@ -8,36 +8,52 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..errors import ModelError
-from ..objective import AbstractLoss
+from ..checkpoint import Checkpoints
+from ..objective import AbstractLoss, AbstractPenalty
 from ..optimize import Status
+from .conjugate import ConjugateStep
 from .curve_problem import curve_problem
 from .finalise import Finalise
-from .gauss_newton import GaussNewton, GaussNewtonState
+from .gauss_newton import GaussNewton
 from .normalise import AbstractNormalisation, Automatic
+from .penalised import PenalisedProblem
+from .phases import Phases, Reached
 from .points import CHUNK
 from .problem import AbstractProblem
+from .recording import PHASES, Phase, PhaseState
 from .result import HybridHistory, HybridResult
+from .retry import Failure, Retry
 from .sources import as_source
+from .steps import AbstractStep
 from .telemetry import Telemetry
-from .warm_up import CAUGHT, WarmUp, WarmUpEnd, WarmUpState
+from .tournament import Tournament
+from .warm_up import CAUGHT, WarmUp, WarmUpEnd
 
 # Sees the state of a phase after every pass over the data; a true value stops the fit.
-Callback = Callable[[WarmUpState | GaussNewtonState], Any]
+Callback = Callable[[PhaseState], Any]
 
 
 class HybridOptimiser(eqx.Module):
     """Normalise, warm up, Gauss–Newton, finalise; each phase is a field and usable alone.
 
     - `normalisation`: phase 0; `warm_up`: phase 1; `gauss_newton`: phase 2; `finalise`: phase 3.
+    - `matrix_free`: the step of phase 2 for more than `matrix_free_above` parameters.
+    - `tournament`: chooses the start among many, before phase 0; `None` starts at p0.
+    - `retry`: how often a pass over the data that fails is tried again.
     - `chunk`: points per chunk of a source that is not one yet.
+    - `stored_as`: type that given arrays are kept in, `"float32"` say; by default their own.
     """
 
     normalisation: AbstractNormalisation = Automatic()
     warm_up: WarmUp = WarmUp()
     gauss_newton: GaussNewton = GaussNewton()
     finalise: Finalise = Finalise()
+    matrix_free: AbstractStep = ConjugateStep()
+    matrix_free_above: int = eqx.field(static=True, default=2000)
+    tournament: Tournament | None = None
+    retry: Retry = Retry()
     chunk: int = eqx.field(static=True, default=CHUNK)
+    stored_as: str | None = eqx.field(static=True, default=None)
 
     def fit(
         self,
@@ -53,7 +69,11 @@ class HybridOptimiser(eqx.Module):
         groups: Any = None,
         group_weights: Float[np.ndarray, "group"] | None = None,
         names: tuple[str, ...] | None = None,
+        penalties: tuple[AbstractPenalty, ...] = (),
         telemetry: Telemetry | None = None,
+        checkpoints: Checkpoints | None = None,
+        every: int = 10,
+        resume: bool = False,
     ) -> HybridResult:
         """Fit `model(x, *parameters)`, written in `jax.numpy`, to points from any source.
 
@@ -65,16 +85,24 @@ class HybridOptimiser(eqx.Module):
         - `absolute_sigma`: sigma is known, not only relative: the covariance is not scaled.
         - `callback`: sees the state of a phase after every pass; a true value stops the fit.
         - `loss`: robust loss; `group_weights`: weight of the squared residuals of each group.
+        - `penalties`: terms beside the data, as functions of the parameters by name.
         - `telemetry`: counts of earlier fits to go on from.
+        - `checkpoints`: `Checkpoints(folder)`: the fit is written there after each `every`-th pass,
+            at most every `interval` seconds, at every change of phase, and when it is stopped by an
+            interrupt, an error or the callback. The folder is left to the caller.
+        - `resume`: go on from the newest checkpoint, or begin when there is none. The fit ends
+            where one that was never stopped does, to the last bit.
 
         **Returns:** a `HybridResult`. A fit that does not converge is returned with its status and
         its best parameters.
 
         **Raises:** `DataError` for data that cannot be used; `ModelError` for a start outside its
-        bounds or fewer points than parameters; `PrecisionError` in single precision.
+        bounds or fewer points than parameters; `PrecisionError` in single precision;
+        `CheckpointError` for a checkpoint that is damaged, newer or of another problem, and without
+        `resume` for any.
         """
-        problem = curve_problem(
-            as_source(source, sigma, groups, self.chunk),
+        problem: AbstractProblem = curve_problem(
+            as_source(self._stored(source), sigma, groups, self.chunk),
             model,
             p0,
             bounds=bounds,
@@ -82,7 +110,31 @@ class HybridOptimiser(eqx.Module):
             group_weights=group_weights,
             names=names,
         )
-        return self.minimise(problem, absolute_sigma, callback, telemetry=telemetry)
+        if penalties:
+            problem = PenalisedProblem(problem, penalties)  # pyright: ignore[reportCallIssue]
+        return self.minimise(
+            problem,
+            absolute_sigma,
+            callback,
+            telemetry=telemetry,
+            checkpoints=checkpoints,
+            every=every,
+            resume=resume,
+        )
+
+    def phases(self, problem: AbstractProblem) -> Phases:
+        """What is done to a problem before the last phase."""
+        newton = self.gauss_newton
+        if problem.start.size > self.matrix_free_above:
+            newton = eqx.tree_at(lambda g: g.step, newton, self.matrix_free)
+        return Phases(self.tournament, self.normalisation, self.warm_up, newton, self.retry)
+
+    def _stored(self, source: Any) -> Any:
+        """Arrays in the type they are to be kept in; any other source as it is."""
+        arrays = isinstance(source, tuple) and all(isinstance(a, np.ndarray) for a in source)
+        if self.stored_as is None or not arrays:
+            return source
+        return tuple(a.astype(self.stored_as) for a in source)
 
     def minimise(
         self,
@@ -91,37 +143,22 @@ class HybridOptimiser(eqx.Module):
         callback: Callback | None = None,
         *,
         telemetry: Telemetry | None = None,
+        checkpoints: Checkpoints | None = None,
+        every: int = 10,
+        resume: bool = False,
     ) -> HybridResult:
         """The same for any problem.
 
         **Raises:** as `fit`.
         """
         telemetry = Telemetry() if telemetry is None else telemetry
-        clock = [time.perf_counter()]
-        survey = problem.survey()
-        if survey.count < problem.start.size:
-            raise ModelError(
-                f"{problem.start.size} parameters cannot be fitted to {survey.count} points; fix "
-                "some or give more data"
-            )
-        scaled = self.normalisation.normalise(problem)
-        clock.append(time.perf_counter())
-        warm = self.warm_up.run(scaled, survey, scaled.start, callback)
-        clock.append(time.perf_counter())
-        newton = self.gauss_newton.start(warm.best)
-        if warm.end is WarmUpEnd.interrupted:
-            # One pass gives the equations that belong to the point.
-            found = self.gauss_newton.evaluate(scaled, newton)
-            newton = self.gauss_newton.update(scaled, newton, found)
-            interrupted = np.asarray(int(Status.interrupted))
-            newton = eqx.tree_at(lambda s: s.status, newton, interrupted)
-        else:
-            newton = self.gauss_newton.run(scaled, newton, callback)
-        clock.append(time.perf_counter())
-        final = self.finalise(scaled, newton.z, newton.local, absolute_sigma, survey.eliminated)
-        clock.append(time.perf_counter())
+        reached = self.phases(problem).run(problem, callback, checkpoints, every, resume)
+        survey, warm, newton = reached.survey, reached.warm_up, reached.gauss_newton
+        clock = time.perf_counter()
+        final = self.finalise(reached.problem, newton.z, newton.local, survey, absolute_sigma)
+        seconds = reached.seconds.copy()
+        seconds[Phase.finalise] += time.perf_counter() - clock
         status = Status(int(newton.status))
-        phases = ("normalise", "warm-up", "gauss-newton", "finalise")
         used = int(newton.evaluations)
         return HybridResult(
             x=final.x,
@@ -137,24 +174,29 @@ class HybridOptimiser(eqx.Module):
                     newton.history.accepted[:used],
                 ),
             ),
-            telemetry=observe(telemetry, warm, newton),
+            telemetry=observe(telemetry, reached),
+            statistics=reached.statistics,
+            tournament=reached.tournament,
             fun=float(newton.local.cost),
             names=problem.names,
             at_bound=final.at_bound,
-            n_points=int(newton.local.count),
+            n_points=survey.count,
             degrees_of_freedom=final.degrees_of_freedom,
             residual_variance=final.variance,
             status=status,
             message=status.message,
             warm_up=self.warm_up.reason(warm),
-            timings=tuple(zip(phases, np.diff(clock).tolist(), strict=True)),
+            timings=tuple(zip(PHASES, seconds.tolist(), strict=True)),
             iterations=(("warm-up", int(warm.iteration)), ("gauss-newton", int(newton.accepted))),
             evaluations=(("warm-up", int(warm.evaluations)), ("gauss-newton", used)),
         )
 
 
-def observe(telemetry: Telemetry, warm: WarmUpState, newton: GaussNewtonState) -> Telemetry:
+def observe(telemetry: Telemetry, reached: Reached) -> Telemetry:
     """Telemetry with what the layers of a fit did, read off the final states."""
+    warm, newton, statistics = reached.warm_up, reached.gauss_newton, reached.statistics
+    failed = statistics.failures[Failure.read] + statistics.failures[Failure.memory]
+    telemetry = telemetry.record("retry", int(failed), asked=int(statistics.batches))
     iteration, first = int(warm.iteration), float(warm.first_loss)
     skipped = warm.end is WarmUpEnd.skipped
     telemetry = telemetry.record("warm start", skipped, relative_loss=first)

@@ -22,7 +22,6 @@ class Local(eqx.Module):
     gradient: Float[np.ndarray, "p"]
     diagonal: Float[np.ndarray, "p"]
     hessian: Float[np.ndarray, "p p"] | None
-    count: Float[np.ndarray, ""]
 
     @property
     def finite(self) -> bool:
@@ -74,7 +73,7 @@ class DenseStep(AbstractStep):
 
     def empty(self, size):
         zero = np.zeros(size)
-        return Local(np.asarray(np.inf), zero, zero, np.zeros((size, size)), np.zeros(()))
+        return Local(np.asarray(np.inf), zero, zero, np.zeros((size, size)))
 
     def evaluate(self, problem, z, below):
         found = problem.equations(z)
@@ -84,7 +83,6 @@ class DenseStep(AbstractStep):
             np.asarray(found.gradient),
             np.diagonal(hessian).copy(),
             hessian,
-            np.asarray(found.count),
         )
 
     def solve(self, problem, z, local, ridge, radius):

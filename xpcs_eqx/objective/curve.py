@@ -71,6 +71,19 @@ class CurveObjective(AbstractObjective):
         return self._sum(chunk, jnp.zeros((), y.dtype))
 
 
+class VectorModel(eqx.Module):
+    """A curve `function(x, parameters)` of one vector of parameters.
+
+    For hundreds of them and more: compiling a function of as many scalars takes minutes.
+    """
+
+    function: Callable[[Array, Array], Array]
+
+    def __call__(self, x: Float[Array, "point *coordinate"], parameters: Float[Array, "parameter"]):
+        """Values at x."""
+        return self.function(x, parameters)
+
+
 def weighted_residuals(
     function: Callable[..., Array],
     x: Float[Array, "point *coordinate"],
@@ -78,9 +91,13 @@ def weighted_residuals(
     root: Float[Array, "point"],
     parameters: Float[Array, "parameter"],
 ) -> Float[Array, "point"]:
-    """√w (function(x, *parameters) − data), exactly zero where the weight is."""
+    """√w (function(x, *parameters) − data), exactly zero where the weight is.
+
+    A `VectorModel` is given the parameters as one vector.
+    """
     # Padding has weight zero; a model may be undefined there, so its value is not even multiplied.
-    value = function(x, *parameters)
+    vector = isinstance(function, VectorModel)
+    value = function(x, parameters) if vector else function(x, *parameters)
     return jnp.where(root > 0, root * (value - data), 0.0)
 
 
