@@ -1,4 +1,4 @@
-"""Configured optimisers for common wishes; each is an ordinary value, its fields yours to change."""
+"""Configured optimisers for common wishes: ordinary values, their fields yours to change."""
 
 import equinox as eqx
 import numpy as np
