@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +19,9 @@ class RescaledSurface(NamedTuple):
     contrast: Float[np.ndarray, "angle"]
     offset: Float[np.ndarray, "angle"]
     residuals: Float[np.ndarray, "angle frame frame"]
+
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self)
 
 
 def rescaled_surface(model: AbstractCorrelation, data: TwoTimeData) -> RescaledSurface:

@@ -120,11 +120,13 @@ def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_co
     )
 
 
-def inverse_of(hessian: np.ndarray, free: np.ndarray):
+def inverse_of(
+    hessian: Float[np.ndarray, "entry entry"], free: Bool[np.ndarray, "entry"]
+) -> tuple[np.ndarray, float, list[tuple[float, dict[int, float]]], np.ndarray]:
     """Inverse on the free entries; infinite variance along undetermined directions.
 
-    Returns the inverse, the condition number of the matrix scaled to unit diagonal, and the
-    normalised eigenvectors of weak directions with their eigenvalues.
+    Returns the inverse, the condition number of the matrix scaled to unit diagonal, the weak
+    directions (eigenvalue, and entry → part of the eigenvector), and which entries are unknown.
     """
     size = hessian.shape[0]
     full = np.zeros((size, size))
