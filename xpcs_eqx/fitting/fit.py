@@ -87,6 +87,18 @@ class Fit(eqx.Module):
         """Whether the solver converged."""
         return self.status.converged
 
+    def __repr__(self) -> str:
+        """The verdict and one line for each parameter."""
+        lines = [
+            f"  {row.name} = {row.value:.6g}"
+            + (f" ({row.role})" if row.role in ("fixed", "tied") else f" ± {row.error:.2g}")
+            + f" {row.unit}".rstrip()
+            for row in self.rows
+        ]
+        name = type(self.model).__name__
+        head = f"Fit of {name} to {self.n_pairs} pairs: {self.quality.flag}, {self.message}"
+        return "\n".join([head, *lines])
+
     def __getitem__(self, name: str) -> ParameterRow:
         """The table row of a parameter or scaling coefficient.
 

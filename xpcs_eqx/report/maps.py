@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
@@ -13,7 +14,7 @@ from ..objective import MapTiles
 _SINGLE = 4_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FittedMaps:
     """What was fitted and what came out, over all frames and angles.
 
@@ -33,6 +34,9 @@ class FittedMaps:
     phi: Float[np.ndarray, "angle"]
     q: float
     gap: float
+
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self)
 
     @property
     def weighted(self) -> Float[np.ndarray, "angle frame frame"]:
