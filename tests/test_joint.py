@@ -1,12 +1,13 @@
 """Joint fits: which parameter is whose, one sum over data sets, sharing and its verdict."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import LAMINAR, PHI, TRANSPORT, assert_close, make_data, mapped, start_off
+from helpers import LAMINAR, PHI, SHEAR, TRANSPORT, assert_close, make_data, mapped, start_off
 
 import xpcs_eqx as xe
-from xpcs_eqx import Static
+from xpcs_eqx import LaminarFlow, PowerLawRate, Static
 from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.objective import Pull, combined_objective, relative_weights
 from xpcs_eqx.parameters import Proportional, parameter_values, shared_parameters
@@ -148,3 +149,146 @@ def test_sigma_for_all_or_none():
 def test_as_many_data_sets_as_models():
     with pytest.raises(ModelError, match="for 2 data sets, but there are 1"):
         combined_objective(shared(), [make_data(n=21)], weights=(1.0,))
+
+
+QS = (0.004, 0.005, 0.006, 0.007, 0.008)
+
+
+def at_q(model, q, seed, n=31, noise=0.003):
+    geometry = xe.Geometry(q=q, phi=PHI)
+    t = np.linspace(0.0, 10.0, n)
+    return xe.simulate(
+        model, t, geometry, contrast=0.2, offset=1.0, noise=noise, key=jax.random.key(seed)
+    )
+
+
+def joint(models, data, **keywords):
+    parameters = shared_parameters(models, [one.t for one in data], **keywords)
+    return xe.joint_least_squares(combined_objective(parameters, data))
+
+
+@pytest.fixture(scope="module")
+def five():
+    """Five q of one sample, with the separate fits and the joint one."""
+    # Little noise: the separate estimates are then linear in it, as their combination assumes.
+    data = [at_q(LAMINAR, q, seed, noise=0.0001) for seed, q in enumerate(QS)]
+    fixed = ("alpha", "beta", "D_offset", "gamma_dot_t_offset")
+    alone = [
+        xe.least_squares(
+            xe.projected_objective(
+                xe.parameter_map(start_off(LAMINAR, 1.0), one.t, fixed=fixed), one
+            )
+        )
+        for one in data
+    ]
+    return data, alone, joint([LAMINAR] * 5, data, fixed=fixed)
+
+
+def test_joint_fit_is_the_precision_weighted_combination(five):
+    _, alone, together = five
+    names = ("D0", "gamma_dot_t0", "phi0")
+    x = np.array([[fit[name].value for name in names] for fit in alone])
+    precision = [
+        np.linalg.inv(fit.index.physical_block(fit.uncertainty.classical)) for fit in alone
+    ]
+    covariance = np.linalg.inv(sum(precision))
+    mean = covariance @ sum(p @ row for p, row in zip(precision, x, strict=True))
+    for i, name in enumerate(names):
+        sd = np.sqrt(covariance[i, i])
+        assert abs(together[name].value - mean[i]) < 0.1 * sd
+        assert together[name].error_classical == pytest.approx(sd, rel=0.05)
+        assert together[name].error_classical < min(fit[name].error_classical for fit in alone)
+
+
+def test_right_sharing_passes(five):
+    together = five[2]
+    assert together.success
+    assert together.quality.flag == "good"
+    assert together.sharing.agree
+    # Twelve contrasts between five estimates of three parameters.
+    assert together.sharing.degrees == 12
+    assert "agree" in together.sharing.finding()
+
+
+def test_each_data_set_has_its_own_fit(five):
+    data, _, together = five
+    for one, label in zip(data, together.labels, strict=True):
+        fit = together.of(label)
+        assert fit["D0"].value == pytest.approx(together["D0"].value, rel=1e-12)
+        assert fit["D0"].error == pytest.approx(together["D0"].error, rel=1e-9)
+        assert fit["D0"].role == "shared"
+        assert fit["alpha"].role == "fixed"
+        assert np.isfinite(fit["contrast[0]"].error)
+        assert np.nanstd(fit.residuals()) == pytest.approx(0.0001, rel=0.1)
+        assert fit.surface().shape == one.c2.shape
+        value, error = fit.rate("transport")
+        assert np.all(error > 0)
+        assert np.all(np.isfinite(value))
+    with pytest.raises(KeyError, match="no data set 'x'; there are 1, 2"):
+        together.of("x")
+    with pytest.raises(KeyError, match="no parameter 'x'; there are D0"):
+        together["x"]
+
+
+def test_one_data_set_is_the_plain_fit(five):
+    data, _, _ = five
+    plain = xe.least_squares(xe.projected_objective(mapped(LAMINAR, data[0]), data[0]))
+    single = joint([LAMINAR], data[:1])
+    assert float(single.chi2) == pytest.approx(float(plain.chi2), rel=1e-9)
+    for name in SHARED_NAMES:
+        assert single[name].value == pytest.approx(
+            plain[name].value, rel=1e-4, abs=1e-3 * plain[name].error
+        )
+        for kind in ("error_classical", "error_speckle", "error_dyadic"):
+            assert getattr(single[name], kind) == pytest.approx(
+                getattr(plain[name], kind), rel=1e-3
+            )
+    assert single.sharing.degrees == 0
+
+
+def test_wrong_sharing_is_named():
+    faster = LaminarFlow(PowerLawRate(1.15 * 1.5e4, -0.3, 500.0), SHEAR, 5.0)
+    data = [at_q(LAMINAR, q, seed) for seed, q in enumerate(QS[:3])]
+    data.append(at_q(faster, QS[3], 9))
+    labels = ("cold", "cool", "warm", "hot")
+    wrong = joint([LAMINAR] * 4, data, labels=labels)
+    assert not wrong.sharing.agree
+    assert wrong.quality.flag == "marginal"
+    assert "furthest from the others: hot" in wrong.quality.findings[0]
+    assert max(wrong.sharing.distances, key=lambda d: d.statistic).label == "hot"
+    right = joint([LAMINAR] * 4, data, labels=labels, ties={"D0[hot]": Proportional("D0", 1.15)})
+    assert right.sharing.agree
+    assert right["D0[hot]"].role == "tied"
+    assert right["D0[hot]"].value == pytest.approx(1.15 * right["D0"].value)
+    assert right.of("hot")["D0"].error == pytest.approx(1.15 * right["D0"].error, rel=1e-6)
+
+
+def test_mixed_models_share_what_they_have_in_common():
+    rest = at_q(Static(TRANSPORT), 0.006, 1)
+    flow = at_q(LAMINAR, 0.006, 2)
+    fit = joint([Static(TRANSPORT), LAMINAR], [rest, flow], labels=("rest", "flow"))
+    assert fit.success
+    assert fit["phi0[flow]"].role == "separate"
+    assert fit["D0"].role == "shared"
+    assert abs(fit["phi0[flow]"].value - 5.0) < 4 * fit["phi0[flow]"].error
+    assert [row.name for row in fit.of("rest").rows[:3]] == ["D0", "alpha", "D_offset"]
+
+
+def test_a_shared_parameter_on_its_bound_has_no_error():
+    data = [at_q(LAMINAR, q, seed) for seed, q in enumerate(QS[:2])]
+    start = LaminarFlow(TRANSPORT, SHEAR, 3.0)
+    fit = joint([start] * 2, data, bounds={"phi0": (0.0, 4.0)})
+    assert fit["phi0"].at_bound
+    assert np.isnan(fit["phi0"].error)
+    assert fit.of("1")["phi0"].at_bound
+    assert any("phi0 ended on its bound" in text for text in fit.quality.findings)
+
+
+def test_robust_loss_agrees_with_the_linear_one_on_clean_data():
+    data = [at_q(LAMINAR, q, seed) for seed, q in enumerate(QS[:2])]
+    parameters = shared_parameters([LAMINAR] * 2, [one.t for one in data])
+    linear = xe.joint_least_squares(combined_objective(parameters, data))
+    robust = xe.joint_least_squares(combined_objective(parameters, data, loss=xe.SoftL1(0.1)))
+    assert robust.success
+    for name in ("phi0", "beta", "gamma_dot_t0"):
+        assert abs(robust[name].value - linear[name].value) < 0.02 * linear[name].error

@@ -20,9 +20,11 @@ from .errors import ModelError as ModelError
 from .errors import PrecisionError as PrecisionError
 from .errors import XPCSError as XPCSError
 from .fitting import Fit as Fit
+from .fitting import JointFit as JointFit
 from .fitting import consistent_scaling as consistent_scaling
 from .fitting import curve_fit as curve_fit
 from .fitting import diagnose as diagnose
+from .fitting import joint_least_squares as joint_least_squares
 from .fitting import least_squares as least_squares
 from .fitting import profile_interval as profile_interval
 from .fitting import rescaled_surface as rescaled_surface
@@ -36,6 +38,7 @@ from .objective import Scan as Scan
 from .objective import SoftL1 as SoftL1
 from .objective import Strategy as Strategy
 from .objective import choose_strategy as choose_strategy
+from .objective import combined_objective as combined_objective
 from .objective import joint_objective as joint_objective
 from .objective import projected_objective as projected_objective
 from .objective import residual as residual
@@ -46,6 +49,7 @@ from .optimize import TrustRegion as TrustRegion
 from .parameters import ParameterMap as ParameterMap
 from .parameters import parameter_map as parameter_map
 from .parameters import parameter_values as parameter_values
+from .parameters import shared_parameters as shared_parameters
 from .parameters import with_parameters as with_parameters
 from .physics import AbstractCorrelation as AbstractCorrelation
 from .physics import AbstractRate as AbstractRate

@@ -11,9 +11,12 @@ from .diagnostics import diagnose as diagnose
 from .fit import Fit as Fit
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality
+from .joint import JointFit as JointFit
+from .joint_least_squares import joint_least_squares as joint_least_squares
 from .least_squares import least_squares as least_squares
 from .profile import ProfileInterval as ProfileInterval
 from .profile import profile_interval as profile_interval
+from .sharing import Sharing as Sharing
 from .surfaces import RescaledSurface as RescaledSurface
 from .surfaces import consistent_scaling as consistent_scaling
 from .surfaces import rescaled_surface as rescaled_surface

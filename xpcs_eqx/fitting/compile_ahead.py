@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..objective import JointObjective, MapTiles, ProjectedObjective
+from ..objective import AbstractObjective, JointObjective, MapTiles, ProjectedObjective
 from ..optimize import TrustRegion, lower_iteration
 from ..uncertainty import lower_uncertainty
 
@@ -16,7 +16,7 @@ from ..uncertainty import lower_uncertainty
 @contextmanager
 def compiled_ahead(
     solver: TrustRegion,
-    objective: ProjectedObjective | JointObjective,
+    objective: AbstractObjective,
     x: Float[np.ndarray, "variable"],
 ) -> Iterator[None]:
     """Compile the solver's step and the error bars on a second thread during the `with` block.
@@ -26,7 +26,8 @@ def compiled_ahead(
     """
     with ThreadPoolExecutor(1) as pool:
         futures = [pool.submit(lower_iteration, solver, objective, jnp.asarray(x))]
-        if isinstance(objective.term.tiles, MapTiles):
+        maps = isinstance(objective, ProjectedObjective | JointObjective)
+        if maps and isinstance(objective.term.tiles, MapTiles):
             futures.append(pool.submit(lower_uncertainty, objective))
         yield
         for future in futures:

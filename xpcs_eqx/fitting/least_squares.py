@@ -4,24 +4,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
-from ..compiling import quick_jit
-from ..errors import CheckpointError, FitError, ModelError
 from ..objective import JointObjective, ProjectedObjective
 from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
-from ..parameters import parameter_values
-from ..physics import time_floor
+from ..parameters import ParameterMap, parameter_values
 from ..scaling import index_map
 from ..uncertainty import optimum, uncertainty_at
-from .attempts import solve
-from .compile_ahead import compiled_ahead
 from .fit import Fit, ParameterRow
-from .quality import judge
-from .recording import earlier, recorded
+from .quality import judge, remarks_on
+from .rows import Entries, held_row
+from .solved import Finished, solved
 
 
 def least_squares(
@@ -57,50 +52,24 @@ def least_squares(
     the model is not finite at the start and at every recovery of it; `CheckpointError` for a
     checkpoint that is damaged, newer or of another problem, and without `resume` for any.
     """
-    solver = TrustRegion() if solver is None else solver
-    recovery = Recovery() if recovery is None else recovery
-    variables = objective.variables
-    first = np.asarray(objective.start if start is None else start, dtype=float)
-    if first.shape != objective.start.shape:
-        raise ModelError(f"the start has shape {first.shape}, the fit {objective.start.shape}")
-    outside = np.flatnonzero((first < variables.lower) | (first > variables.upper))
-    if outside.size:
-        i = int(outside[0])
-        raise ModelError(
-            f"the start {float(first[i]):g} of {objective.names[i]} lies outside its bounds "
-            f"[{float(variables.lower[i]):g}, {float(variables.upper[i]):g}]"
-        )
-    clock = time.perf_counter()
-    underway = None
-    if checkpoints is not None:
-        checkpoints = checkpoints.belonging_to("trust region", objective, first, solver, recovery)
-        underway = earlier(checkpoints, resume, solver, objective, first)
-    elif resume:
-        raise CheckpointError("resume needs the checkpoints to go on from; give checkpoints=")
-    with (
-        recorded(checkpoints, every, callback) as watch,
-        compiled_ahead(solver, objective, first),
-    ):
-        objective, best, ledger = solve(objective, first, solver, recovery, watch, underway)
-    if int(best.status) == Status.non_finite:
-        raise FitError(
-            "the model gives no finite cost at the start "
-            f"{dict(zip(objective.names, np.asarray(first).tolist(), strict=True))}, nor at "
-            f"{ledger.tried} starts near it; check the start values and the data"
-        )
-    solved = time.perf_counter()
     return _result(
-        objective,
-        best,
-        first,
-        solver,
-        ledger,
-        (("solver", solved - clock),),
+        solved(
+            objective,
+            start,
+            solver=solver,
+            recovery=recovery,
+            callback=callback,
+            checkpoints=checkpoints,
+            every=every,
+            resume=resume,
+        )
     )
 
 
-def _result(objective, state, start, solver, ledger, timings) -> Fit:
+def _result(found: Finished) -> Fit:
     clock = time.perf_counter()
+    objective, state, ledger = found.objective, found.state, found.ledger
+    assert isinstance(objective, ProjectedObjective | JointObjective)
     term = objective.term
     parameters, scaling = term.parameters, term.scaling
     index = index_map(scaling, parameters.free_names)
@@ -113,8 +82,11 @@ def _result(objective, state, start, solver, ledger, timings) -> Fit:
     n_pairs = int(at.joint.count)
     degrees = n_pairs - int(np.count_nonzero(~bound))
     chi2 = float(at.residual_sum)
-    start = np.concatenate([np.asarray(start)[: parameters.n_free], np.asarray(at.start)])
-    rows = _rows(objective, model, start, values, lower, upper, bound, uncertainty, index)
+    start = np.concatenate([found.start[: parameters.n_free], np.asarray(at.start)])
+    start = start[np.r_[parameters.n_free : start.size, 0 : parameters.n_free]]
+    rows = _rows(
+        parameters, model, Entries(index.names, values, lower, upper, start, bound, uncertainty)
+    )
     status = Status(int(state.status))
     reduced = chi2 / max(degrees, 1)
     quality = judge(
@@ -123,7 +95,7 @@ def _result(objective, state, start, solver, ledger, timings) -> Fit:
         uncertainty,
         index.names,
         reduced if term.absolute_sigma else float("nan"),
-        _negative_rates(model, term.t),
+        *remarks_on(model, term.t, term.geometry, _box(parameters)),
     )
     return Fit(
         objective=objective,
@@ -146,103 +118,29 @@ def _result(objective, state, start, solver, ledger, timings) -> Fit:
         residual_sd=float(np.sqrt(reduced)),
         evaluations=ledger.evaluations,
         iterations=ledger.iterations,
-        timings=(*timings, ("uncertainty", time.perf_counter() - clock)),
+        timings=(("solver", found.seconds), ("uncertainty", time.perf_counter() - clock)),
         recovery=tuple(ledger.actions),
         quality=quality,
-        solver_name=f"trust region, {type(solver.descent).__name__}",
+        solver_name=found.solver_name,
     )
 
 
-@quick_jit
-def _rate(rate, t):
-    return rate(jnp.maximum(t, time_floor(t)))
+def _box(parameters: ParameterMap) -> dict[str, tuple[float, float]]:
+    """Bounds of the free parameters by name."""
+    bounds = zip(np.asarray(parameters.lower), np.asarray(parameters.upper), strict=True)
+    return dict(zip(parameters.free_names, bounds, strict=True))
 
 
-def _negative_rates(model, t):
-    """Fields with rates that must not be negative and are, somewhere at the frame times."""
-    return tuple(
-        name
-        for name in model.positive_rates
-        if np.any(np.asarray(_rate(getattr(model, name), t)) < 0)
-    )
-
-
-def _rows(objective, model, start, values, lower, upper, bound, uncertainty, index):
-    term = objective.term
-    parameters = term.parameters
-    errors = {
-        kind: np.asarray(uncertainty.errors(kind)) for kind in ("classical", "speckle", "dyadic")
-    }
-    position = {name: i for i, name in enumerate(index.names)}
-    k = term.scaling.size
-    begin = dict(zip(parameters.free_names, np.asarray(start), strict=False))
+def _rows(parameters: ParameterMap, model, entries: Entries) -> tuple[ParameterRow, ...]:
+    """Every parameter of the model, then the scaling coefficients."""
     fitted, template = parameter_values(model), parameter_values(parameters.model)
     tied = dict(parameters.ties)
-    nan = float("nan")
     rows = []
     for name, unit in zip(parameters.names, parameters.units, strict=True):
-        i = position.get(name)
-        if i is None:
+        if name in parameters.free_names:
+            rows.append(entries.row(entries.names.index(name), unit, "free"))
+        else:
             role = "tied" if name in tied else "fixed"
-            value = float(fitted[name])
-            rows.append(
-                ParameterRow(
-                    name,
-                    value,
-                    nan,
-                    nan,
-                    nan,
-                    nan,
-                    unit,
-                    nan,
-                    nan,
-                    float(template[name]),
-                    role,
-                    False,
-                )
-            )
-            continue
-        rows.append(
-            _row(
-                name, i, unit, "free", begin[name], values, lower, upper, bound, errors, uncertainty
-            )
-        )
-    scaling_start = np.asarray(start)[len(parameters.free_names) :]
-    for i in range(k):
-        name = index.names[i]
-        rows.append(
-            _row(
-                name,
-                i,
-                "",
-                "scaling",
-                scaling_start[i],
-                values,
-                lower,
-                upper,
-                bound,
-                errors,
-                uncertainty,
-            )
-        )
-    return tuple(rows)
-
-
-def _row(name, i, unit, role, start, values, lower, upper, bound, errors, uncertainty):
-    def error(kind):
-        return float("nan") if bound[i] else float(errors[kind][i])
-
-    return ParameterRow(
-        name,
-        float(values[i]),
-        error(uncertainty.chosen),
-        error("classical"),
-        error("speckle"),
-        error("dyadic"),
-        unit,
-        float(lower[i]),
-        float(upper[i]),
-        float(start),
-        role,
-        bool(bound[i]),
-    )
+            rows.append(held_row(name, float(fitted[name]), unit, float(template[name]), role))
+    scaling = range(len(entries.names) - parameters.n_free)
+    return (*rows, *(entries.row(i, "", "scaling") for i in scaling))

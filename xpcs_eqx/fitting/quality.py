@@ -1,9 +1,15 @@
 """A verdict on a fit, with reasons."""
 
-import numpy as np
+from collections.abc import Mapping
 
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..compiling import quick_jit
+from ..data import Geometry
 from ..optimize import Status
-from ..physics import Degeneracy
+from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
 from ..uncertainty import Uncertainty
 from .fit import ParameterRow, Quality
 
@@ -78,3 +84,26 @@ def judge(
         marginal.append(f"the {name} rate is negative inside the time window, which is unphysical")
     flag = "poor" if poor else "marginal" if marginal else "good"
     return Quality(flag, tuple(poor + marginal + remarks))
+
+
+@quick_jit
+def _rate(rate, t):
+    return rate(jnp.maximum(t, time_floor(t)))
+
+
+def remarks_on(
+    model: AbstractCorrelation,
+    t: Float[Array | np.ndarray, "frame"],
+    geometry: Geometry,
+    bounds: Mapping[str, tuple[float, float]],
+) -> tuple[tuple[str, ...], tuple[Degeneracy, ...]]:
+    """Rates that are negative at a frame time and must not be, and exact degeneracies.
+
+    `bounds` are those of the free parameters by name.
+    """
+    negative = tuple(
+        name
+        for name in model.positive_rates
+        if np.any(np.asarray(_rate(getattr(model, name), t)) < 0)
+    )
+    return negative, degeneracies(model, np.asarray(t), geometry, bounds)

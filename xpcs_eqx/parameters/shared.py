@@ -68,19 +68,38 @@ class SharedParameters(eqx.Module):
     - `maps`: one map for each data set, of those of its parameters that may vary.
     - `labels`: names of the data sets.
     - `shared`: public names that several data sets share; a parameter of one data set alone is
-        called `name[label]`.
+        called `name[label]`. `repeated`: names that only repeat a shared parameter,
+        and its name.
+    - `public`: own and public name of the parameters of each data set.
     """
 
     whole: ParameterMap
     maps: tuple[ParameterMap, ...]
     labels: tuple[str, ...] = eqx.field(static=True)
     shared: tuple[str, ...] = eqx.field(static=True)
+    repeated: tuple[tuple[str, str], ...] = eqx.field(static=True)
+    public: tuple[tuple[tuple[str, str], ...], ...] = eqx.field(static=True)
 
-    def models(self, x: Float[Array, "free"]) -> tuple[AbstractCorrelation, ...]:
+    def roles(self, k: int) -> dict[str, str]:
+        """Whether each parameter of data set `k` is shared, separate, tied or fixed."""
+        ties = {name for name, _ in self.whole.ties}
+        roles = {}
+        for name, public in self.public[k]:
+            if public in dict(self.repeated) or public in self.shared:
+                roles[name] = "shared"
+            elif public in ties:
+                roles[name] = "tied"
+            else:
+                roles[name] = "separate"
+            if name not in self.maps[k].free_names:
+                roles[name] = "fixed"
+        return roles
+
+    def models(self, x: Float[Array | np.ndarray, "free"]) -> tuple[AbstractCorrelation, ...]:
         """The model of each data set at the free physical parameters `x`."""
         return self.whole.build(x).models  # pyright: ignore[reportAttributeAccessIssue]
 
-    def local(self, k: int, x: Float[Array, "free"]) -> Float[Array, "local"]:
+    def local(self, k: int, x: Float[Array | np.ndarray, "free"]) -> Float[Array, "local"]:
         """The varying physical parameters of data set `k`."""
         values = parameter_values(self.models(x)[k])
         chosen = [values[name] for name in self.maps[k].free_names]
@@ -195,33 +214,29 @@ def shared_parameters(
     several = SeveralModels(models, tuple(naming.fields.items()))
     own = [name for name in naming.bases if name not in naming.links]
     # Ties may also replace the link of a data set to a shared parameter.
-    every_tie = {
-        **{name: Proportional(target) for name, target in naming.links.items()},
-        **_spread(ties or {}, naming, tuple(naming.bases) if ties else own),
-    }
+    given = _spread(ties or {}, naming, tuple(naming.bases))
+    links = {name: Proportional(base) for name, base in naming.links.items() if name not in given}
     whole = parameter_map(
         several,  # pyright: ignore[reportArgumentType]
         times[0],
         bounds=_spread(bounds or {}, naming, own),
         fixed=tuple(_spread(dict.fromkeys(fixed), naming, own)),
-        ties=dict(sorted(every_tie.items(), key=lambda item: item[0] in naming.links)),
+        ties={**given, **links},
         scale=_spread(scale or {}, naming, own),
         rates=rates,
     )
-    varying = set(whole.free_names)
-    for name, tie in whole.ties:
-        linked = isinstance(tie, Proportional)
-        if not linked or tie.name in varying:
-            varying.add(name)
+    varying = {*whole.free_names, *given}
+    varying |= {name for name, tie in links.items() if tie.name in varying}
     start = whole.build(whole.start).models  # pyright: ignore[reportAttributeAccessIssue]
-    maps = []
+    maps, every = [], []
     for k, (model, t) in enumerate(zip(start, times, strict=True)):
         fields = parameter_leaves(model)
         public = [_entry(naming.fields[_path(k, leaf)], leaf) for leaf in fields]
-        constant = [
-            leaf.name for leaf, name in zip(fields, public, strict=True) if name not in varying
-        ]
-        free = {leaf.name: (-np.inf, np.inf) for leaf in fields}
+        names = [leaf.name for leaf in fields]
+        constant = [own for own, name in zip(names, public, strict=True) if name not in varying]
+        free = dict.fromkeys(names, (-np.inf, np.inf))
         maps.append(parameter_map(model, t, bounds=free, fixed=tuple(constant), rates=rates))
-    used = tuple(dict.fromkeys(naming.links.values()))
-    return SharedParameters(whole, tuple(maps), labels, used)
+        every.append(tuple(zip(names, public, strict=True)))
+    used = tuple(dict.fromkeys(tie.name for tie in links.values()))
+    repeated = tuple((name, tie.name) for name, tie in links.items())
+    return SharedParameters(whole, tuple(maps), labels, used, repeated, tuple(every))
