@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -137,7 +138,9 @@ class Recorder:
         seconds = self.underway.seconds.copy()
         seconds[phase] += now - self.clock
         self.clock = now
-        parts |= {"statistics": self.statistics, "seconds": seconds}
+        # Arithmetic on arrays of no dimension leaves scalars; a checkpoint tells them apart.
+        parts = jax.tree.map(np.asarray, parts | {"statistics": self.statistics})
+        parts["seconds"] = seconds
         names = tuple(parts)
         self.underway = eqx.tree_at(
             lambda u: tuple(getattr(u, name) for name in names),

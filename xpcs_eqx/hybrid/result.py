@@ -6,7 +6,9 @@ from jaxtyping import Float
 
 from ..optimize import Status
 from .gauss_newton import GaussNewtonHistory
+from .statistics import BatchStatistics
 from .telemetry import Telemetry
+from .tournament import TournamentState
 
 
 class HybridHistory(eqx.Module):
@@ -27,6 +29,8 @@ class HybridResult(eqx.Module):
     - `residual_variance`: 2 `fun` over the degrees of freedom.
     - `success`: only when Gauss–Newton converged, not when its iterations were used up.
     - `warm_up`: how the warm-up ended, in words.
+    - `telemetry`: what the defences did; `statistics`: of the last passes over the data.
+    - `tournament`: candidates and the table of its rounds, `None` without one.
     - `timings`: seconds by phase; `iterations`: iterations by phase; `evaluations`: passes asked
         for by each.
     """
@@ -37,6 +41,8 @@ class HybridResult(eqx.Module):
     perr: Float[np.ndarray, "parameter"] | None
     history: HybridHistory
     telemetry: Telemetry
+    statistics: BatchStatistics
+    tournament: TournamentState | None
     fun: float = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     at_bound: tuple[bool, ...] = eqx.field(static=True)
