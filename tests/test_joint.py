@@ -1,5 +1,7 @@
 """Joint fits: which parameter is whose, one sum over data sets, sharing and its verdict."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,13 +139,11 @@ def test_weights_follow_the_noise():
 
 
 def test_sigma_for_all_or_none():
-    import dataclasses
-
     one = make_data(n=21)
-    known = dataclasses.replace(one, root_weights=np.full(one.c2.shape, 200.0), absolute_sigma=True)
+    other = known(one, 0.005)
     with pytest.raises(DataError, match=r"data sets \[2\] of 2 only"):
-        combined_objective(shared(), [one, known])
-    assert np.all(relative_weights([known, known]) == 1)
+        combined_objective(shared(), [one, other])
+    assert np.all(relative_weights([other, other]) == 1)
 
 
 def test_as_many_data_sets_as_models():
@@ -162,6 +162,11 @@ def at_q(model, q, seed, n=31, noise=0.003):
     )
 
 
+def known(data, sigma):
+    weights = np.full(data.c2.shape, 1 / sigma)
+    return dataclasses.replace(data, root_weights=weights, absolute_sigma=True)
+
+
 def joint(models, data, **keywords):
     parameters = shared_parameters(models, [one.t for one in data], **keywords)
     return xe.joint_least_squares(combined_objective(parameters, data))
@@ -170,8 +175,9 @@ def joint(models, data, **keywords):
 @pytest.fixture(scope="module")
 def five():
     """Five q of one sample, with the separate fits and the joint one."""
-    # Little noise: the separate estimates are then linear in it, as their combination assumes.
-    data = [at_q(LAMINAR, q, seed, noise=0.0001) for seed, q in enumerate(QS)]
+    # Little noise: the separate estimates are then linear in it, as their combination assumes; and
+    # known, so that both weigh the data sets alike.
+    data = [known(at_q(LAMINAR, q, seed, noise=1e-4), 1e-4) for seed, q in enumerate(QS)]
     fixed = ("alpha", "beta", "D_offset", "gamma_dot_t_offset")
     alone = [
         xe.least_squares(
@@ -248,8 +254,8 @@ def test_one_data_set_is_the_plain_fit(five):
 
 def test_wrong_sharing_is_named():
     faster = LaminarFlow(PowerLawRate(1.15 * 1.5e4, -0.3, 500.0), SHEAR, 5.0)
-    data = [at_q(LAMINAR, q, seed) for seed, q in enumerate(QS[:3])]
-    data.append(at_q(faster, QS[3], 9))
+    data = [at_q(LAMINAR, q, seed, noise=0.001) for seed, q in enumerate(QS[:3])]
+    data.append(at_q(faster, QS[3], 9, noise=0.001))
     labels = ("cold", "cool", "warm", "hot")
     wrong = joint([LAMINAR] * 4, data, labels=labels)
     assert not wrong.sharing.agree
