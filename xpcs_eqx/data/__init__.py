@@ -28,6 +28,7 @@ from .sample import row_step as row_step
 from .selection import PairRule as PairRule
 from .selection import Selection as Selection
 from .stored import StoredTwoTime as StoredTwoTime
+from .stored import map_of as map_of
 from .stored import open_stored as open_stored
 from .two_time import TwoTimeData as TwoTimeData
 from .write import write_aps_old as write_aps_old

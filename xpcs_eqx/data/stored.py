@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ..errors import DataError
 from .assemble import Sigma, known_estimate, masked_note, noise_of_maps, sensible_diagonal
@@ -86,27 +86,21 @@ class StoredTwoTime(eqx.Module):
 
         **Raises:** `DataError` when it cannot be read.
         """
-        n, source = self.n_frames, self.source
-        everything, index = slice(0, n), np.arange(n)
-        with source.reader() as reader:
-            c2 = np.array(reader.band(number, everything))
-            sigma = None if source.sigma_halves is None else reader.sigma_band(number, everything)
-        pairs = index[:, None] < index[None, :]
-        keep = np.isfinite(c2) & pairs
-        if self.rule is not None:
-            keep &= self.rule(index[:, None], index[None, :])
-        mask = source.mask_of(number)
-        keep = keep if mask is None else keep & mask
-        upper = np.where(keep, c2, 0)
-        whole = upper + upper.T
-        np.fill_diagonal(whole, np.nan_to_num(np.diagonal(c2)))
+        source = self.source
+        whole, keep = map_of(source, self.rule, number)
+        sigma = None
+        if source.sigma_halves is not None:
+            with source.reader() as reader:
+                sigma = reader.sigma_band(number, slice(0, self.n_frames))
+        pairs = ~np.eye(self.n_frames, dtype=bool)
         weights = None
         if sigma is not None:
-            weights = np.divide(1.0, sigma, out=np.zeros(c2.shape, c2.dtype), where=keep,
-                                casting="same_kind")  # fmt: skip
+            weights = np.zeros_like(whole)
+            np.divide(1.0, sigma, out=weights, where=np.triu(keep), casting="same_kind")
+            weights = weights + weights.T
         elif self.root_weights is not None or not np.array_equal(keep, pairs):
             root = 1.0 if self.root_weights is None else self.root_weights[number]
-            weights = (keep * root).astype(c2.dtype)
+            weights = (keep * root).astype(whole.dtype)
         return TwoTimeData(
             c2=whole[None],
             t=self.t,
@@ -115,11 +109,33 @@ class StoredTwoTime(eqx.Module):
                 phi=np.asarray(self.geometry.phi)[number : number + 1],
                 gap=self.geometry.gap,
             ),
-            root_weights=None if weights is None else (weights + weights.T)[None],
+            root_weights=None if weights is None else weights[None],
             diagonal=self.diagonal[number : number + 1],
             absolute_sigma=self.absolute_sigma,
             provenance=self.provenance,
         )
+
+
+def map_of(
+    source: MapSource, rule: PairRule | None, number: int
+) -> tuple[Float[np.ndarray, "frame frame"], Bool[np.ndarray, "frame frame"]]:
+    """The whole map of one angle with masked entries at 0, and which pairs count; symmetric both.
+
+    **Raises:** `DataError` when it cannot be read.
+    """
+    n = source.n_frames
+    index = np.arange(n)
+    with source.reader() as reader:
+        c2 = np.array(reader.band(number, slice(0, n)))
+    keep = np.isfinite(c2) & (index[:, None] < index[None, :])
+    if rule is not None:
+        keep &= rule(index[:, None], index[None, :])
+    mask = source.mask_of(number)
+    keep = keep if mask is None else keep & mask
+    upper = np.where(keep, c2, 0)
+    whole = upper + upper.T
+    np.fill_diagonal(whole, np.nan_to_num(np.diagonal(c2)))
+    return whole, keep | keep.T
 
 
 def open_stored(

@@ -57,7 +57,13 @@ class Diagnostics(NamedTuple):
 
 
 @quick_jit
+def _gradient_compiled(objective, y, memo):
+    return objective.evaluate(y, memo)[0].gradient
+
+
 def _gradient(objective, y, memo):
+    if objective.traceable:
+        return _gradient_compiled(objective, y, memo)
     return objective.evaluate(y, memo)[0].gradient
 
 

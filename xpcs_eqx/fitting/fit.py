@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
+from ..data import map_of
 from ..errors import FitError
-from ..objective import JointObjective, MapTiles, ProjectedObjective
+from ..objective import JointObjective, MapTiles, ProjectedObjective, StoredTiles
 from ..optimize import History, Status
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
@@ -109,26 +110,43 @@ class Fit(eqx.Module):
                 return row
         raise KeyError(f"no parameter {name!r}; there are {', '.join(r.name for r in self.rows)}")
 
-    def surface(self) -> Float[np.ndarray, "angle frame frame"]:
-        """The fitted c2 over all frames and angles, as the solver saw it."""
+    def surface(self, angle: int | None = None) -> Float[np.ndarray, "*angle frame frame"]:
+        """The fitted c2 over all frames and angles, or of one angle, as the solver saw it."""
         term = self.objective.term
         scaling = np.stack([self.contrast, self.offset], axis=1)
-        return np.array(_surface(self.model, term.t, term.geometry, scaling))
+        if angle is None:
+            return np.array(_surface(self.model, term.t, term.geometry, scaling))
+        one = slice(angle, None) if angle == -1 else slice(angle, angle + 1)
+        place = eqx.tree_at(lambda g: g.phi, term.geometry, term.geometry.phi[one])
+        return np.array(_surface(self.model, term.t, place, scaling[one]))[0]
 
-    def residuals(self) -> Float[np.ndarray, "angle frame frame"]:
+    def residuals(self, angle: int | None = None) -> Float[np.ndarray, "*angle frame frame"]:
         """c2 minus the fitted surface, NaN on the diagonal and where no pair counts.
 
-        **Raises:** `FitError` for pooled points, which form no maps.
+        Of all angles, or of one, which is all that data in a file allow.
+
+        **Raises:** `FitError` for pooled points and chunks, which form no maps, and for data in a
+        file without an angle.
         """
         tiles = self.objective.term.tiles
+        if isinstance(tiles, StoredTiles):
+            if angle is None:
+                raise FitError(
+                    "the maps stay in their file and are not all formed at once; ask for the "
+                    "residuals of one angle after the other: residuals(angle)"
+                )
+            angle = range(tiles.n_angles)[angle]
+            c2, keep = map_of(tiles.source, tiles.rule, angle)
+            return np.where(keep, c2 - self.surface(angle), np.nan)
         if not isinstance(tiles, MapTiles):
             raise FitError("pooled points form no maps; compare data and surface point by point")
-        difference = np.asarray(tiles.c2, dtype=float) - self.surface()
-        n = difference.shape[1]
-        difference[:, np.arange(n), np.arange(n)] = np.nan
+        which = slice(None) if angle is None else angle
+        difference = np.asarray(tiles.c2[which], dtype=float) - self.surface(angle)
+        n = difference.shape[-1]
+        difference[..., np.arange(n), np.arange(n)] = np.nan
         if tiles.root_weights is not None:
-            weights = np.triu(np.asarray(tiles.root_weights), 1)
-            difference[weights + np.swapaxes(weights, 1, 2) == 0] = np.nan
+            weights = np.triu(np.asarray(tiles.root_weights[which]), 1)
+            difference[weights + np.swapaxes(weights, -1, -2) == 0] = np.nan
         return difference
 
     def rate(self, field: str) -> tuple[Float[np.ndarray, "frame"], Float[np.ndarray, "frame"]]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..errors import FitError, ModelError
 from ..objective import Pull
-from ..optimize import Status, TrustRegion, iterate_compiled
+from ..optimize import Status, TrustRegion, iterate_compiled, iterate_host
 from ..parameters import parameter_values
 from .fit import Fit
 
@@ -48,8 +48,13 @@ class ProfileInterval(NamedTuple):
 
 
 @quick_jit
+def _solve_compiled(solver, objective, x):
+    return iterate_compiled(solver, objective, x)
+
+
 def _solve(solver, objective, x):
-    state = iterate_compiled(solver, objective, x)
+    iterate = _solve_compiled if objective.traceable else iterate_host
+    state = iterate(solver, objective, x)
     return objective.variables.to_physical(state.y), state.equations.cost, state.status
 
 

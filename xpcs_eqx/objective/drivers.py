@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
@@ -66,4 +67,12 @@ class HostLoop(AbstractDriver):
     ahead: int = eqx.field(static=True, default=1)
 
     def sum(self, function, args, tiles, zero):
-        return sum_pieces(function, args, pieces_of(tiles), zero, ahead=self.ahead)
+        source = pieces_of(tiles)
+        if source.waits and any(
+            isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)
+        ):
+            raise ModelError(
+                "data that are read piece by piece cannot be part of a compiled or differentiated "
+                "function; call the objective without jax.jit, vmap or grad, or load the data"
+            )
+        return sum_pieces(function, args, source, zero, ahead=self.ahead)

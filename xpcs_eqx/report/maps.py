@@ -45,19 +45,22 @@ class FittedMaps:
 
 
 def has_maps(fit: Fit) -> bool:
-    """Whether the data of a fit form maps; pooled points do not."""
+    """Whether the data of a fit are maps in memory; pooled points and stored maps are not."""
     return isinstance(fit.objective.term.tiles, MapTiles)
 
 
 def fitted_maps(fit: Fit) -> FittedMaps:
     """The maps of a fit; float32 when there are more than four million entries.
 
-    **Raises:** `FitError` when the data are pooled points.
+    **Raises:** `FitError` when the data are not maps in memory.
     """
     term = fit.objective.term
     tiles = term.tiles
     if not isinstance(tiles, MapTiles):
-        raise FitError("pooled points do not form maps; use the residuals of the objective instead")
+        raise FitError(
+            "the data are not maps in memory; for maps in a file use Fit.surface(angle) and "
+            "Fit.residuals(angle), for points the residuals of the objective"
+        )
     c2 = np.asarray(tiles.c2)
     dtype = np.dtype(np.float32) if c2.size > _SINGLE else c2.dtype
     c2 = c2.astype(dtype, copy=False)

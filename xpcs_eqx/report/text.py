@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data import Provenance
 from ..fitting import Fit, ProfileInterval
-from ..objective import Arctan, Cauchy, Huber, MapTiles, SoftL1, TwoTimeTerm
+from ..objective import Arctan, Cauchy, Huber, MapTiles, SoftL1, StoredTiles, TwoTimeTerm
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..uncertainty import loss_of
 from .results import STRONG_CORRELATION, scaling_errors, strong_correlations
@@ -64,9 +64,9 @@ def model_name(model: AbstractCorrelation) -> str:
 
 def masked_pairs(term: TwoTimeTerm, n_pairs: int) -> int | None:
     """Pairs of the maps that counted for nothing; None for pooled points."""
-    if not isinstance(term.tiles, MapTiles):
+    if not isinstance(term.tiles, MapTiles | StoredTiles):
         return None
-    n_angles, n, _ = term.tiles.c2.shape
+    n_angles, n = term.reference.shape[0], term.t.shape[0]
     return n_angles * (n * (n - 1) // 2) - n_pairs
 
 
@@ -90,6 +90,8 @@ def _data_lines(fit: Fit, provenance: Provenance | None) -> list[str]:
     lines.append(_entry("pairs", pairs + ("" if masked is None else f"; {masked} masked")))
     weights = getattr(term.tiles, "root_weights", None)
     relative = weights is not None and np.unique(np.asarray(weights[0])).size > 2
+    if isinstance(term.tiles, StoredTiles):
+        relative = term.tiles.source.sigma_halves is not None
     sigma = (
         "given: chi² and errors are absolute"
         if term.absolute_sigma

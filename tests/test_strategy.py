@@ -1,0 +1,60 @@
+"""The choice between memory, file and stream, as numbers."""
+
+import pytest
+
+import xpcs_eqx as xe
+from xpcs_eqx.objective.strategy import VARIABLE, memory_fraction, total_memory
+
+GB = 10**9
+
+
+def choose(entries, **keywords):
+    return xe.choose_strategy(entries, 4, 57, total_memory_bytes=16 * GB, **keywords)
+
+
+def test_data_that_fit_are_fitted_in_memory():
+    found = choose(100_000_000)
+    assert found.choice == "in_memory"
+    assert (found.data, found.needed, found.threshold) == (400_000_000, 800_000_000, 12 * GB)
+    # n·p·8·6.5: what the stored Jacobian of other programs would take.
+    assert found.stored_jacobian == 296_400_000_000
+    assert "800 MB" in found.reason
+    assert "below the threshold 12 GB" in found.reason
+    assert "a stored Jacobian would take 296 GB" in found.report()
+
+
+@pytest.mark.parametrize(("entries", "choice"), [(1_500_000_000, "in_memory"),
+                                                 (1_500_000_001, "out_of_core")])  # fmt: skip
+def test_beyond_the_threshold_they_stay_in_their_file(entries, choice):
+    assert choose(entries).choice == choice
+
+
+def test_on_request_and_for_streams():
+    assert choose(10, stream=True).choice == "hybrid"
+    assert "stream" in choose(10, stream=True).reason
+    for choice in ("in_memory", "out_of_core", "hybrid"):
+        found = choose(10**12, forced=choice, stream=True)
+        assert (found.choice, found.reason) == (choice, "asked for")
+    with pytest.raises(xe.ConfigError, match="'disk' is unknown; known are in_memory, out_of_core"):
+        choose(10, forced="disk")
+
+
+@pytest.mark.parametrize(("text", "fraction"), [("0.5", 0.5), ("0.01", 0.1), ("5", 0.9)])
+def test_fraction_from_the_environment(monkeypatch, text, fraction):
+    monkeypatch.setenv(VARIABLE, text)
+    assert memory_fraction() == fraction
+    assert choose(10**9).threshold == int(fraction * 16 * GB)
+
+
+@pytest.mark.parametrize("text", ["", "half", "nan", "inf", "0", "-0.3"])
+def test_a_fraction_without_sense_is_refused(monkeypatch, text):
+    monkeypatch.setenv(VARIABLE, text)
+    with pytest.raises(xe.ConfigError, match=f"{VARIABLE} is .*; give a fraction"):
+        choose(10)
+
+
+def test_memory_of_this_machine():
+    assert 10**8 < total_memory() < 10**14
+    assert xe.choose_strategy(10, 8, 3).total == total_memory()
+    with pytest.raises(xe.ConfigError, match="fraction of memory is 2"):
+        choose(10, fraction=2.0)
