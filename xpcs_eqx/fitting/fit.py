@@ -43,6 +43,17 @@ class Quality(NamedTuple):
     findings: tuple[str, ...]
 
 
+def as_lines(head: str, rows: tuple[ParameterRow, ...]) -> str:
+    """A heading with one line for each parameter below it."""
+    lines = [
+        f"  {row.name} = {row.value:.6g}"
+        + (f" ({row.role})" if row.role in ("fixed", "tied") else f" ± {row.error:.2g}")
+        + f" {row.unit}".rstrip()
+        for row in rows
+    ]
+    return "\n".join([head, *lines])
+
+
 class Fit(eqx.Module):
     """Parameters, error bars, and how they were found.
 
@@ -90,15 +101,9 @@ class Fit(eqx.Module):
 
     def __repr__(self) -> str:
         """The verdict and one line for each parameter."""
-        lines = [
-            f"  {row.name} = {row.value:.6g}"
-            + (f" ({row.role})" if row.role in ("fixed", "tied") else f" ± {row.error:.2g}")
-            + f" {row.unit}".rstrip()
-            for row in self.rows
-        ]
         name = type(self.model).__name__
         head = f"Fit of {name} to {self.n_pairs} pairs: {self.quality.flag}, {self.message}"
-        return "\n".join([head, *lines])
+        return as_lines(head, self.rows)
 
     def __getitem__(self, name: str) -> ParameterRow:
         """The table row of a parameter or scaling coefficient.

@@ -8,7 +8,7 @@ from ..objective import CombinedObjective
 from ..optimize import History, Status
 from ..uncertainty import Uncertainty
 from .attempts import RecoveryAction
-from .fit import Fit, ParameterRow, Quality
+from .fit import Fit, ParameterRow, Quality, as_lines
 from .sharing import Sharing
 
 
@@ -52,6 +52,11 @@ class JointFit(eqx.Module):
     def success(self) -> bool:
         """Whether the solver converged."""
         return self.status.converged
+
+    def __repr__(self) -> str:
+        """The verdict and one line for each parameter."""
+        what = f"JointFit of {len(self.labels)} data sets to {self.n_pairs} pairs"
+        return as_lines(f"{what}: {self.quality.flag}, {self.message}", self.rows)
 
     def __getitem__(self, name: str) -> ParameterRow:
         """The table row of a parameter by public name.
