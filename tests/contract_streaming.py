@@ -1,0 +1,158 @@
+"""The table of `contract.py` for what streams: stored maps, sources of points, the hybrid fit."""
+
+from functools import cache
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from contract import (
+    GEOMETRY,
+    MODULES,
+    RECORDS,
+    SHORT,
+    Case,
+    T,
+    combined,
+    line,
+    map_of,
+    small_data,
+    small_map,
+    small_objective,
+)
+
+from xpcs_eqx import data, fitting, hybrid, objective, physics, uncertainty
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "laminar_aps_u.hdf"
+X = np.linspace(0.0, 1.0, 12)
+START = np.array([1.0, 0.5])
+
+
+def tiles():
+    whole = np.arange(9)
+    yield data.Tile(np.arange(3), whole, whole, np.asarray(small_data().c2))
+
+
+@cache
+def in_chunks():
+    return data.from_chunks(tiles, T, GEOMETRY)
+
+
+def of_vector(x, p):
+    return p[0] * x + p[1]
+
+
+@cache
+def stored():
+    return data.open_stored(EXAMPLE)
+
+
+@cache
+def stored_tiles():
+    return objective.source_of(stored())
+
+
+def source():
+    return hybrid.ArraySource(X, 2 * X + 1, chunk=6)
+
+
+@cache
+def problem():
+    return hybrid.curve_problem(source(), line, START)
+
+
+@cache
+def scaled_problem():
+    return hybrid.ByStart().normalise(problem())
+
+
+def numbers():
+    yield X, 2 * X + 1
+
+
+@cache
+def hybrid_fit():
+    return hybrid.HybridOptimiser(chunk=12).fit((X, 2 * X + 1), line, START)
+
+
+def table():
+    y = small_map().to_coordinates(jnp.asarray(small_map().start))
+    return small_objective().term.table(y)
+
+
+MODULES |= {
+    data.MapSource: Case(lambda: stored().source),
+    data.PairRule: Case(
+        lambda: data.PairRule(T, np.ones(9, bool), np.array([1, 5]), np.array([0.0, 8.0]))
+    ),
+    data.ChunkedTwoTime: Case(in_chunks),
+    data.StoredTwoTime: Case(stored),
+    fitting.JointFit: Case(lambda: fitting.joint_least_squares(combined()), text=3000),
+    hybrid.ArraySource: Case(source),
+    hybrid.Chunk: Case(lambda: next(iter(source().chunks()))),
+    hybrid.CurveProblem: Case(problem),
+    hybrid.FactorySource: Case(lambda: hybrid.FactorySource(numbers)),
+    hybrid.GaussNewtonState: Case(
+        lambda: hybrid.GaussNewton().start(START, hybrid.Survey(12, 0.1))
+    ),
+    hybrid.HDF5Source: Case(lambda: hybrid.HDF5Source("points.h5")),
+    hybrid.HybridResult: Case(hybrid_fit, text=4000),
+    hybrid.PenalisedProblem: Case(
+        lambda: hybrid.PenalisedProblem(problem(), (objective.GroupVariance((("p0", "p1"),), 1.0),))
+    ),
+    hybrid.ScaledProblem: Case(scaled_problem),
+    hybrid.Survey: Case(lambda: hybrid.Survey(12, 0.1)),
+    hybrid.TournamentState: Case(
+        lambda: hybrid.Tournament(candidates=4).init(START, START - 1, START + 1)
+    ),
+    hybrid.TwoTimeProblem: Case(lambda: hybrid.TwoTimeProblem(small_objective()), text=5000),
+    hybrid.VectorModel: Case(lambda: hybrid.VectorModel(of_vector)),
+    hybrid.WarmUpState: Case(lambda: hybrid.WarmUp().start(START)),
+    hybrid.BatchStatistics: Case(hybrid.BatchStatistics.empty),
+    objective.BandTiles: Case(lambda: next(iter(stored_tiles().stream())).tiles),
+    objective.ChunkPieces: Case(lambda: objective.source_of(in_chunks())),
+    objective.FrameTable: Case(table),
+    objective.GroupVariance: Case(
+        lambda: objective.GroupVariance((("a", "b"),), 2.0),
+        lambda penalty: penalty.residuals({"a": jnp.asarray(1.0), "b": jnp.asarray(3.0)}),
+    ),
+    objective.InMemory: Case(lambda: objective.InMemory(objective.tiles_of(small_data()))),
+    objective.LogSmoothness: Case(
+        lambda: objective.LogSmoothness(("a", "b", "c"), 0.5), lambda p: p.residuals(rates())
+    ),
+    objective.Piece: Case(lambda: next(iter(stored_tiles().stream()))),
+    objective.Smoothness: Case(
+        lambda: objective.Smoothness(("a", "b", "c"), 0.5), lambda p: p.residuals(rates())
+    ),
+    objective.StoredTiles: Case(stored_tiles),
+    objective.Strategy: Case(lambda: objective.choose_strategy(1000, 8, 7)),
+    physics.TwoComponent: Case(
+        lambda: physics.TwoComponent(
+            *(physics.PowerLawRate(a, 0.2, 1e-3) for a in (1e4, 2e4, 1e3)), 0.5, -0.1, 2.0, 0.1
+        ),
+        map_of,
+    ),
+    uncertainty.ScoreCovariances: Case(
+        lambda: uncertainty.ScoreCovariances(*(np.ones((2, 2)),) * 2, *(SHORT,) * 2, "dyadic", "")
+    ),
+}
+
+
+def rates():
+    return {"a": jnp.asarray(1.0), "b": jnp.asarray(3.0), "c": jnp.asarray(4.0)}
+
+
+def never(model, here):
+    return False
+
+
+RECORDS |= {
+    data.Tile: lambda: next(tiles()),
+    data.Sample: lambda: data.Sample(T, np.arange(9), np.arange(9)),
+    fitting.Sharing: lambda: fitting.Sharing(1.0, 1, 0.3, ()),
+    fitting.Band: lambda: fitting.Band(T, T, T - 1, T + 1, 0.68),
+    hybrid.Failure: lambda: next(iter(hybrid.Failure)),
+    hybrid.Progress: lambda: hybrid.Progress(1, SHORT, 0.1),
+    hybrid.WarmUpEnd: lambda: next(iter(hybrid.WarmUpEnd)),
+    physics.Circumstances: lambda: physics.Circumstances(T, GEOMETRY, {"D0": (0.0, 1.0)}),
+    physics.Degeneracy: lambda: physics.Degeneracy("f0 with f2", "fix one", never, True),
+}
