@@ -307,6 +307,7 @@ def test_signals_end_the_process_with_three_and_write_nothing(tmp_path, number):
     (tmp_path / "fit.toml").write_text(SETTINGS)
     before = earlier_results(tmp_path)
     command = [sys.executable, "-m", "xpcs_eqx.fit", str(tmp_path / "fit.toml"), "-v"]
+    command += ["--set", "solver.checkpoint=false"]
     with subprocess.Popen(
         [*command, "--overwrite"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:

@@ -1,7 +1,8 @@
 """The program: `python -m xpcs_eqx.fit config.toml`.
 
 Exit codes: 0 converged and not poor; 1 finished, but not converged or poor; 2 bad input or
-configuration, nothing written; 3 interrupted, nothing written; 4 internal error, nothing written.
+configuration, nothing written; 3 interrupted, a checkpoint written when the fit had begun;
+4 internal error, nothing written.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from .errors import FitError, XPCSError
+from .errors import CheckpointError, ConfigError, FitError, XPCSError
 
 NEEDED = ("pydantic", "rich", "tomli_w", "matplotlib")
 if missing := [name for name in NEEDED if not find_spec(name)]:
@@ -31,6 +32,7 @@ if missing := [name for name in NEEDED if not find_spec(name)]:
 from .config import TEMPLATES, Configuration, read_configuration, template  # noqa: E402
 
 if TYPE_CHECKING:
+    from .checkpoint import Checkpoints
     from .config.build import Problem
     from .fitting import Fit, ProfileInterval
     from .optimize import TrustRegionState
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("xpcs_eqx.fit")
 
 OK, DOUBTFUL, BAD_INPUT, INTERRUPTED, INTERNAL = range(5)
+
+# Of checkpoints nobody asked for [s]: what is fitted faster never sees the disk.
+QUIET_INTERVAL = 5.0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="check configuration and data only")
     parser.add_argument("--template", choices=TEMPLATES, help="print a commented configuration")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted fit; one that left no checkpoint starts anew",
+    )
     parser.add_argument("--no-plots", action="store_true", help="write no plots")
     volume = parser.add_mutually_exclusive_group()
     volume.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -136,6 +146,52 @@ def _progress_text(state: "TrustRegionState") -> str:
     )
 
 
+def _checkpoints(
+    arguments: argparse.Namespace, configuration: Configuration, target: str
+) -> "Checkpoints | None":
+    """Where the states of this fit go: a folder beside its results.
+
+    **Raises:** `ConfigError` for states of an interrupted fit that would be lost.
+    """
+    from .checkpoint import Checkpoints
+
+    wanted = configuration.settings.solver.checkpoint
+    if wanted is False:
+        if arguments.resume:
+            raise ConfigError(
+                "--resume needs a checkpoint, but solver.checkpoint is false; set it to true, or "
+                "leave out --resume"
+            )
+        return None
+    interval = QUIET_INTERVAL if wanted == "auto" else 0.0
+    found = Checkpoints(f"{os.path.realpath(target)}.checkpoint", interval=interval)
+    if found.paths() and not (arguments.resume or arguments.overwrite):
+        raise ConfigError(
+            f"{found.folder}: an interrupted fit left its checkpoint here; give --resume to go on "
+            "with it, or --overwrite to start from the beginning"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _kept(checkpoints: "Checkpoints | None") -> Iterator[None]:
+    """Whoever ends a fit before its results are written is told how to go on."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} (--overwrite without --resume starts from the beginning)"
+        ) from None
+    except BaseException as error:
+        if checkpoints is None or not checkpoints.paths():
+            raise
+        written = f"checkpoint written to {checkpoints.folder}; continue with --resume"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted; {written}") from None
+        log.warning("%s", written)
+        raise
+
+
 def _profiles(fit: "Fit", problem: "Problem") -> tuple[list["ProfileInterval"], list[str]]:
     from .fitting import profile_interval
 
@@ -191,22 +247,30 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     from .fitting import least_squares
     from .report import check_target, new_results, text_report, write_results
 
+    checkpoints = None
     if not arguments.check:
         check_target(target, arguments.overwrite, (configuration.data_path,))
+        checkpoints = _checkpoints(arguments, configuration, target)
     problem = build(configuration)
     if arguments.check:
         if not arguments.quiet:
             _say(_check_report(configuration, problem))
         return OK
     loaded = time.perf_counter()
-    with _progress(arguments) as callback:
+    if checkpoints is not None and not arguments.resume:
+        checkpoints.clear()
+    solver = configuration.settings.solver
+    with _kept(checkpoints), _progress(arguments) as callback:
         fit = least_squares(
             problem.objective,
             solver=problem.solver,
             recovery=problem.recovery,
             callback=callback,
+            checkpoints=checkpoints,
+            every=solver.checkpoint_every,
+            resume=arguments.resume,
         )
-        fit = quote_errors(fit, configuration.settings.solver.errors)
+        fit = quote_errors(fit, solver.errors)
         profiles, failures = _profiles(fit, problem)
     report = text_report(
         fit,
@@ -217,7 +281,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
         profiles=profiles,
         timings={"loading": loaded - started},
     )
-    with new_results(target, arguments.overwrite) as folder:
+    with _kept(checkpoints), new_results(target, arguments.overwrite) as folder:
         output = configuration.settings.output
         write_results(
             folder,
@@ -230,6 +294,8 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
             fitted_data=output.fitted_data,
             started=started,
         )
+    if checkpoints is not None:
+        checkpoints.clear()
     if not arguments.quiet:
         _say(f"{report}\nResults: {target}")
     return OK if fit.success and fit.quality.flag != "poor" else DOUBTFUL
@@ -254,8 +320,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _say(template(arguments.template))
                 return OK
             return _run(arguments, started)
-        except KeyboardInterrupt:
-            print("interrupted; nothing was written", file=sys.stderr)
+        except KeyboardInterrupt as stop:
+            print(str(stop) or "interrupted; nothing was written", file=sys.stderr)
             return INTERRUPTED
         except XPCSError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -231,6 +231,14 @@ class Solver(Section):
         "variables that the steps are taken in",
     )
     recovery: int = key(3, "a whole number from 0", "attempts to rescue a failed fit", ge=0)
+    checkpoint: bool | Literal["auto"] = key(
+        "auto",
+        'true, false or "auto"',
+        "states to go on from with --resume; auto: of fits that take long or are interrupted",
+    )
+    checkpoint_every: int = key(
+        1, "a whole number from 1", "evaluations between two checkpoints", ge=1
+    )
     angle_weights: (
         Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field()] | None
     ) = key(None, "a list of numbers above zero", "weight of the squared residuals of each angle")

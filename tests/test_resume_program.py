@@ -1,0 +1,201 @@
+"""The program: what is left by an interruption, and --resume."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers_data import two_time
+
+from xpcs_eqx import fit as program
+from xpcs_eqx.data import write_own
+
+SETTINGS = """
+[data]
+path = "data.h5"
+[model]
+mode = "static"
+[parameters.D0]
+start = 8e4
+[parameters.D_offset]
+free = false
+"""
+QUICKLY = ("--no-plots", "--set", "output.fitted_data=false")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_own(str(tmp_path / "data.h5"), two_time(n=24))
+    (tmp_path / "fit.toml").write_text(SETTINGS)
+    return tmp_path
+
+
+def run(folder, *arguments):
+    return program.main([str(folder / "fit.toml"), *QUICKLY, *arguments])
+
+
+def results(folder):
+    """What a fit found; the times it took are its own."""
+    found = json.loads((folder / "fit_results" / "fit" / "parameters.json").read_text())
+    del found["timings_s"]
+    return found
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """A run that is interrupted at an evaluation, and what the next ones are."""
+
+    def at(evaluation, error=KeyboardInterrupt):
+        @contextlib.contextmanager
+        def progress(arguments):
+            def callback(state):
+                if int(state.evaluations) == evaluation:
+                    raise error
+
+            yield callback
+
+        monkeypatch.setattr(program, "_progress", progress)
+
+    return at
+
+
+def checkpoint(folder):
+    return folder / "fit_results.checkpoint"
+
+
+def content(folder):
+    return {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_interrupted_and_gone_on_with(folder, interrupt, capsys):
+    assert run(folder, "--quiet") == 0
+    wanted = results(folder)
+    assert not checkpoint(folder).exists()
+    earlier = content(folder / "fit_results")
+    interrupt(3)
+    assert run(folder, "--overwrite") == 3
+    message = capsys.readouterr().err
+    assert f"interrupted; checkpoint written to {checkpoint(folder)}" in message
+    assert "continue with --resume" in message
+    assert content(folder / "fit_results") == earlier
+    interrupt(4)
+    assert run(folder, "--overwrite", "--resume") == 3
+    assert sorted(content(checkpoint(folder))) == [f"checkpoint-0000000{i}.h5" for i in (3, 4)]
+    interrupt(None)
+    assert run(folder, "--overwrite", "--resume", "--quiet") == 0
+    assert results(folder) == wanted
+    assert sorted(os.listdir(folder)) == ["data.h5", "fit.toml", "fit_results"]
+
+
+def test_states_of_an_interrupted_fit_are_not_lost_by_accident(folder, interrupt, capsys):
+    interrupt(3)
+    assert run(folder) == 3
+    before = content(checkpoint(folder))
+    capsys.readouterr()
+    assert run(folder) == 2
+    message = capsys.readouterr().err
+    assert "give --resume to go on with it, or --overwrite" in message
+    # Found out before the data are read: wrong data do not cost it either.
+    assert run(folder, "--overwrite", "--set", "data.path=nowhere.h5") == 2
+    assert run(folder, "--resume", "--set", "solver.los=huber") == 2
+    assert run(folder, "--check") == 0
+    assert content(checkpoint(folder)) == before
+    interrupt(None)
+    assert run(folder, "--overwrite", "--quiet") == 0
+    assert not checkpoint(folder).exists()
+
+
+def test_another_configuration_or_other_data_are_refused(folder, interrupt, capsys):
+    interrupt(3)
+    assert run(folder) == 3
+    before = content(checkpoint(folder))
+    capsys.readouterr()
+    changes = ["solver.loss=huber", "parameters.alpha.start=0.1", "solver.cost_tol=1e-9"]
+    changes += ["data.frames=[1, 20]", "scaling.mode=averaged", "model.integral=trapezoid"]
+    for change in changes:
+        assert run(folder, "--resume", "--set", change) == 2
+        message = capsys.readouterr().err
+        assert "another problem" in message
+        assert "--overwrite without --resume starts from the beginning" in message
+    write_own(str(folder / "data.h5"), two_time(n=24, seed=1))
+    assert run(folder, "--resume") == 2
+    assert "another problem" in capsys.readouterr().err
+    assert content(checkpoint(folder)) == before
+    assert not (folder / "fit_results").exists()
+    # What is written and what is quoted is nothing to the fit.
+    write_own(str(folder / "data.h5"), two_time(n=24))
+    interrupt(None)
+    changes = ("--set", "solver.errors=classical", "--set", "solver.checkpoint=true")
+    assert run(folder, "--resume", "--quiet", *changes) == 0
+
+
+def test_nothing_to_resume(folder, capsys):
+    assert run(folder, "--resume") == 0
+    assert "no checkpoint, the fit starts from the beginning" in capsys.readouterr().err
+    assert run(folder, "--overwrite", "--resume", "--set", "solver.checkpoint=false") == 2
+    assert "solver.checkpoint is false" in capsys.readouterr().err
+
+
+def test_without_checkpoints(folder, interrupt, capsys):
+    interrupt(3)
+    assert run(folder, "--set", "solver.checkpoint=false") == 3
+    assert "interrupted; nothing was written" in capsys.readouterr().err
+    assert sorted(os.listdir(folder)) == ["data.h5", "fit.toml"]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_checkpoints_on_request(folder, interrupt, every):
+    interrupt(5)
+    keys = ("solver.checkpoint=true", f"solver.checkpoint_every={every}")
+    assert run(folder, *(part for key in keys for part in ("--set", key))) == 3
+    wanted = {1: [3, 4, 5], 2: [2, 4, 5]}[every]
+    assert sorted(content(checkpoint(folder))) == [f"checkpoint-0000000{i}.h5" for i in wanted]
+
+
+def test_an_error_keeps_the_checkpoint(folder, interrupt, capsys):
+    interrupt(3, error=RuntimeError("surprise"))
+    assert run(folder) == 4
+    message = capsys.readouterr().err
+    assert f"checkpoint written to {checkpoint(folder)}; continue with --resume" in message
+    assert "surprise" in message
+    interrupt(None)
+    assert run(folder, "--resume", "--quiet") == 0
+
+
+def test_a_damaged_checkpoint(folder, interrupt, capsys):
+    interrupt(3)
+    assert run(folder) == 3
+    [path] = checkpoint(folder).iterdir()
+    path.write_bytes(path.read_bytes()[:-10])
+    capsys.readouterr()
+    assert run(folder, "--resume") == 2
+    message = capsys.readouterr().err
+    assert str(path) in message
+    assert "truncated" in message
+    interrupt(None)
+    assert run(folder, "--overwrite", "--quiet") == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals(tmp_path, number):
+    write_own(str(tmp_path / "data.h5"), two_time(n=200))
+    (tmp_path / "fit.toml").write_text(SETTINGS)
+    command = [sys.executable, "-m", "xpcs_eqx.fit", str(tmp_path / "fit.toml"), "-v", *QUICKLY]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        for line in process.stderr:
+            if "evaluation 2:" in line:
+                process.send_signal(number)
+                break
+        rest = process.stderr.read()
+        assert process.wait(timeout=120) == 3
+    assert f"interrupted; checkpoint written to {checkpoint(tmp_path)}" in rest
+    assert run(tmp_path, "--resume", "--quiet") == 0
+    found = results(tmp_path)
+    assert run(tmp_path, "--overwrite", "--quiet") == 0
+    assert results(tmp_path) == found
