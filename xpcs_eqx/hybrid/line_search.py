@@ -10,6 +10,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+_EPS = float(np.finfo(float).eps)
+
 
 class LineState(eqx.Module):
     """What is known of φ(step): at 0, at the ends of an interval, and which step comes next.
@@ -87,10 +89,8 @@ class StrongWolfe(AbstractLineSearch):
             low, high, bracketed = here, low, True
         else:
             low = here
-        # Shorter steps promise less than rounding takes.
-        eps = float(np.finfo(float).eps)
-        lost = step * abs(float(state.slope)) <= eps * abs(float(state.value))
-        lost |= bracketed and abs(high[0] - low[0]) <= 4 * eps * max(high[0], low[0])
+        lost = _promises_nothing(state)
+        lost |= bracketed and abs(high[0] - low[0]) <= 4 * _EPS * max(high[0], low[0])
         if tries >= self.tries or lost:
             return _after(state, low, high, low[0], bracketed, True, low[0] > 0)
         if not bracketed:
@@ -98,6 +98,12 @@ class StrongWolfe(AbstractLineSearch):
         else:
             following = _between(low, high)
         return _after(state, low, high, following, bracketed)
+
+
+def _promises_nothing(state: LineState) -> bool:
+    """Whether rounding takes all that a step of this length and shorter ones promise."""
+    promise = float(state.step) * abs(float(state.slope))
+    return promise <= _EPS * abs(float(state.value))
 
 
 def _after(state, low, high, step, bracketed, done=False, accepted=False) -> LineState:
@@ -150,8 +156,9 @@ class Backtracking(AbstractLineSearch):
     def update(self, state, value, slope):
         step, tries = float(state.step), int(state.tries) + 1
         limit = float(state.value) + self.decrease * step * float(state.slope)
-        accepted = np.isfinite(value) and value <= limit
-        done = accepted or tries >= self.tries
+        # Where the promise is below rounding the limit is the value itself.
+        accepted = bool(np.isfinite(value) and value <= limit and value < state.value)
+        done = accepted or tries >= self.tries or _promises_nothing(state)
         here, following = np.array([step, value, slope]), step if done else self.factor * step
         return _after(state, state.low, here, following, True, done, accepted)
 

@@ -1,0 +1,394 @@
+"""Whole fits by the hybrid optimiser, against the truth and against SciPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import LAMINAR, make_data, mapped, start_off, values_of
+from scipy.optimize import curve_fit as scipy_curve_fit
+
+from xpcs_eqx.errors import DataError, ModelError, PrecisionError
+from xpcs_eqx.fitting import least_squares
+from xpcs_eqx.hybrid import (
+    Chunk,
+    CurveProblem,
+    HybridOptimiser,
+    TwoTimeProblem,
+    aggressive,
+    as_source,
+    conservative,
+    curve_problem,
+    default,
+    memory_optimised,
+    no_defences,
+    relaxed_defences,
+    scientific,
+    strict_defences,
+    with_defences,
+)
+from xpcs_eqx.objective import HostLoop, SoftL1, joint_objective, projected_objective
+from xpcs_eqx.optimize import Status
+from xpcs_eqx.parameters import with_parameters
+
+SAME = 1e-6
+
+
+def decay(x, amplitude, rate, offset):
+    return amplitude * jnp.exp(-rate * x) + offset
+
+
+def oscillation(x, a, rate, frequency, phase, b, fast):
+    wave = a * jnp.exp(-rate * x) * jnp.cos(frequency * x + phase)
+    return wave + b * jnp.exp(-fast * x)
+
+
+def uneven(x, amplitude, rate, level):
+    """Parameters 1e5, 1e-3 and 1, the level in units of 100."""
+    return amplitude * jnp.exp(-rate * x) + 1e2 * level
+
+
+MODELS = {
+    "decay": (decay, [2.5, 1.3, 0.5], 5.0, 0.05),
+    "oscillation": (oscillation, [2.0, 0.4, 6.0, 0.5, 1.0, 2.0], 5.0, 0.05),
+    "uneven": (uneven, [1e5, 1e-3, 1.0], 5e3, 2e2),
+}
+STARTS = {
+    ("decay", "good"): [2.0, 1.0, 0.4],
+    ("decay", "poor"): [100.0, 0.05, -30.0],
+    ("oscillation", "good"): [1.8, 0.5, 5.9, 0.4, 0.8, 1.5],
+    ("oscillation", "poor"): [0.5, 1.5, 5.0, 0.05, 3.0, 8.0],
+    ("uneven", "good"): [8e4, 1.3e-3, 2.0],
+    ("uneven", "poor"): [1e3, 1e-2, 30.0],
+}
+
+
+def simulated(name, n, sigma=None, seed=0):
+    function, truth, span, noise = MODELS[name]
+    x = np.linspace(0, span, n)
+    spread = noise if sigma is None else sigma(x)
+    draw = np.random.default_rng(seed).normal(0, spread, n)
+    return x, np.asarray(function(jnp.asarray(x), *truth)) + draw
+
+
+def scipy_fit(function, x, y, start, **keywords):
+    value = jax.jit(function)
+
+    @jax.jit
+    def columns(b):
+        return jax.jacfwd(lambda b: function(x, *b))(b)
+
+    return scipy_curve_fit(
+        lambda x, *b: np.asarray(value(x, *b)),
+        x,
+        y,
+        start,
+        jac=lambda _, *b: np.asarray(columns(jnp.asarray(b))),
+        xtol=1e-14,
+        ftol=1e-14,
+        gtol=1e-14,
+        **keywords,
+    )
+
+
+def assert_same_fit(found, x, pcov):
+    assert found.success
+    errors = np.sqrt(np.diagonal(pcov))
+    np.testing.assert_array_less(np.abs(found.x - x) / errors, 1e-4)
+    np.testing.assert_array_less(np.abs(found.pcov - pcov) / np.outer(errors, errors), SAME)
+    np.testing.assert_allclose(found.perr, errors, rtol=SAME)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["decay", "oscillation"])
+def test_a_million_points(name):
+    function, truth, *_ = MODELS[name]
+    x, y = simulated(name, 1_000_000)
+    found = HybridOptimiser(chunk=100_000).fit((x, y), function, STARTS[name, "good"])
+    print(name, found.timings, found.iterations)
+    assert np.all(np.abs(found.x - truth) < 3 * found.perr)
+    assert_same_fit(found, *scipy_fit(function, x, y, truth))
+
+
+@pytest.mark.parametrize(("name", "kind"), STARTS)
+def test_from_any_start(name, kind):
+    function, truth, *_ = MODELS[name]
+    x, y = simulated(name, 2000)
+    found = default().fit((x, y), function, STARTS[name, kind])
+    assert np.all(np.abs(found.x - truth) < 3 * found.perr)
+    assert_same_fit(found, *scipy_fit(function, x, y, truth))
+    assert found.n_points - found.degrees_of_freedom == len(truth)
+
+
+def varying(x):
+    return 0.02 + 0.03 * x
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_sigma(absolute):
+    x, y = simulated("decay", 3000, varying)
+    sigma = varying(x)
+    found = default().fit((x, y), decay, [2.0, 1.0, 0.4], sigma=sigma, absolute_sigma=absolute)
+    wanted = scipy_fit(decay, x, y, [2.0, 1.0, 0.4], sigma=sigma, absolute_sigma=absolute)
+    assert_same_fit(found, *wanted)
+    chi2 = np.sum(((np.asarray(decay(x, *wanted[0])) - y) / sigma) ** 2)
+    np.testing.assert_allclose(2 * found.fun, chi2, rtol=1e-10)
+    np.testing.assert_allclose(found.residual_variance, chi2 / (3000 - 3), rtol=1e-10)
+    # The other switch gives another covariance here, so that the comparison means something.
+    assert abs(found.residual_variance - 1) > 1e-3
+
+
+def test_result_belongs_together():
+    x, y = simulated("oscillation", 2000)
+    found = default().fit((x, y), oscillation, STARTS["oscillation", "poor"])
+
+    def residuals(b):
+        return oscillation(x, *b) - y
+
+    r, jacobian = np.asarray(residuals(found.x)), np.asarray(jax.jacfwd(residuals)(found.x))
+    np.testing.assert_allclose(found.fun, 0.5 * r @ r, rtol=1e-12)
+    np.testing.assert_allclose(found.hessian, jacobian.T @ jacobian, rtol=1e-9)
+    accepted = found.history.gauss_newton.cost[found.history.gauss_newton.accepted]
+    assert found.fun == accepted.min() == accepted[-1]
+
+
+def test_chunks_and_sources_change_nothing():
+    x, y = simulated("decay", 2000)
+
+    def pieces():
+        return iter([(x[:777], y[:777]), (x[777:], y[777:])])
+
+    whole = default().fit((x, y), decay, [2.0, 1.0, 0.4])
+    others = [
+        HybridOptimiser(chunk=chunk).fit(source, decay, [2.0, 1.0, 0.4])
+        for chunk, source in ((33, (x, y)), (2000, pieces), (500, (x[::-1], y[::-1])))
+    ]
+    for found in others:
+        np.testing.assert_allclose(found.x, whole.x, rtol=1e-8)
+        np.testing.assert_allclose(found.hessian, whole.hessian, rtol=1e-7)
+    problems = [curve_problem(as_source((x, y), chunk=c), decay, [2.0, 1.0, 0.4]) for c in (33, 7)]
+    first, second = (p.equations(p.start) for p in problems)
+    np.testing.assert_allclose(first.hessian, second.hessian, rtol=1e-12)
+    np.testing.assert_allclose(first.gradient, second.gradient, rtol=1e-10)
+
+
+OFFSETS = ("D_offset", "gamma_dot_t_offset")
+
+
+@pytest.fixture(scope="module")
+def laminar():
+    return make_data(LAMINAR, n=31, noise=0.003)
+
+
+def laminar_parameters(data, factor):
+    """Started `factor` off; the offsets, which a small map leaves almost open, at their truth."""
+    truth = values_of(LAMINAR)
+    start = with_parameters(start_off(LAMINAR, factor), {name: truth[name] for name in OFFSETS})
+    return mapped(start, data, fixed=OFFSETS)
+
+
+@pytest.mark.parametrize("factor", [1.1, 1.6])
+def test_laminar_map(laminar, factor):
+    objective = projected_objective(laminar_parameters(laminar, factor), laminar)
+    found = default().minimise(TwoTimeProblem(objective))
+    assert found.success
+    truth = values_of(LAMINAR)
+    pulls = [(found.x[i] - truth[n]) / found.perr[i] for i, n in enumerate(found.names)]
+    assert np.max(np.abs(pulls)) < 3
+    reference = least_squares(objective)
+    errors = np.array([reference[name].error_classical for name in found.names])
+    values = np.array([reference[name].value for name in found.names])
+    np.testing.assert_array_less(np.abs(found.x - values) / errors, 1e-4)
+    np.testing.assert_allclose(found.perr, errors, rtol=1e-5)
+    np.testing.assert_allclose(found.fun, reference.cost, rtol=1e-10)
+
+
+def test_joint_and_host_loop_maps(laminar):
+    parameters = laminar_parameters(laminar, 1.0)
+    projected = TwoTimeProblem(projected_objective(parameters, laminar))
+    host = TwoTimeProblem(projected_objective(parameters, laminar, driver=HostLoop()))
+    joint = TwoTimeProblem(joint_objective(parameters, laminar))
+    for name in ("count", "variance", "eliminated"):
+        np.testing.assert_allclose(
+            getattr(projected.survey(), name), getattr(host.survey(), name), rtol=1e-12
+        )
+    upper = np.triu_indices(laminar.n_frames, 1)
+    values = np.asarray(laminar.c2)[:, upper[0], upper[1]]
+    assert projected.survey().count == values.size
+    np.testing.assert_allclose(projected.survey().variance, values.var(), rtol=1e-8)
+    np.testing.assert_allclose(
+        projected.equations(projected.start).hessian, host.equations(host.start).hessian, rtol=1e-9
+    )
+    assert joint.survey().eliminated == 0
+    assert projected.survey().eliminated == 6
+    for problem in (projected, joint):
+        y = problem.start * 1.01
+        gradient = problem.cost_and_gradient(y)[1]
+        for i, step in enumerate(1e-5 * np.abs(y)):
+            up, down = y.copy(), y.copy()
+            up[i], down[i] = y[i] + step, y[i] - step
+            difference = problem.cost_and_gradient(up)[0] - problem.cost_and_gradient(down)[0]
+            scale = np.abs(gradient[i]) + 1e-6 * np.abs(gradient / y).max()
+            assert abs(difference / (2 * step) - gradient[i]) < 1e-4 * scale
+
+
+def test_bounds_active():
+    x, y = simulated("decay", 2000)
+    bounds = ([0.0, 0.0, 0.6], [5.0, 5.0, 1.0])
+    found = default().fit((x, y), decay, [2.0, 1.0, 0.9], bounds=bounds)
+    assert found.success
+    assert found.x[2] == 0.6
+    assert found.at_bound == (False, False, True)
+    free, pcov = scipy_fit(lambda x, a, b: decay(x, a, b, 0.6), x, y, [2.0, 1.0])
+    np.testing.assert_allclose(found.x[:2], free, rtol=1e-7)
+    np.testing.assert_allclose(found.pcov[:2, :2], pcov, rtol=1e-5)
+    assert found.perr[2] == 0
+    assert found.degrees_of_freedom == 2000 - 2
+
+
+def test_rank_deficient():
+    x, y = simulated("decay", 500)
+
+    def twice(x, a, b, rate, offset):
+        return (a + b) * jnp.exp(-rate * x) + offset
+
+    found = default().fit((x, y), twice, [1.0, 2.0, 1.0, 0.4])
+    assert found.success
+    assert np.all(np.isinf(found.perr[:2]))
+    assert np.all(np.isfinite(found.perr[2:]))
+    wanted, _ = scipy_fit(decay, x, y, [2.0, 1.0, 0.4])
+    np.testing.assert_allclose(found.x[0] + found.x[1], wanted[0], rtol=1e-6)
+    np.testing.assert_allclose(found.x[2:], wanted[1:], rtol=1e-6)
+
+
+PRESETS = {f.__name__: f for f in (default, aggressive, conservative, memory_optimised, scientific)}
+DEFENCES = (strict_defences, relaxed_defences, no_defences)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets(name):
+    x, y = simulated("decay", 2000)
+    found = PRESETS[name]().fit((x, y), decay, [2.0, 1.0, 0.4])
+    wanted, pcov = scipy_fit(decay, x, y, [2.0, 1.0, 0.4])
+    assert found.success
+    assert np.all(np.abs(found.x - wanted) / np.sqrt(np.diagonal(pcov)) < 1e-2)
+
+
+def test_memory_preset_stores_float32():
+    x, y = simulated("decay", 2000)
+    optimiser = memory_optimised()
+    seen = []
+    model = jax.tree_util.Partial(decay)
+    optimiser.fit((x, y), lambda x, *b: seen.append(x.dtype) or model(x, *b), [2.0, 1.0, 0.4])
+    chunk = next(as_source(optimiser._stored((x, y)), chunk=optimiser.chunk).chunks())
+    assert chunk.y.dtype == np.float32
+    assert chunk.y.shape == (1000,)
+    # The arithmetic is in double precision.
+    assert set(seen) == {np.dtype("float64")}
+
+
+@pytest.mark.parametrize("defences", DEFENCES, ids=lambda f: f.__name__)
+def test_defences_presets(defences):
+    x, y = simulated("decay", 2000)
+    found = with_defences(default(), defences()).fit((x, y), decay, [2.0, 1.0, 0.4])
+    assert found.success
+
+
+def corner(x, a, b):
+    """NaN for b below 0.3, where the way from the start leads."""
+    return a * jnp.where(b > 0.3, jnp.sqrt(b - 0.3), jnp.nan) * x
+
+
+def test_model_without_value_in_a_corner():
+    x = np.linspace(0.1, 1, 200)
+    y = np.asarray(corner(x, 2.0, 0.34)) + np.random.default_rng(0).normal(0, 0.01, x.size)
+
+    def model(x, b):
+        return corner(x, 2.0, b)
+
+    found = default().fit((x, y), model, [2.0])
+    assert found.success
+    assert abs(found.x[0] - 0.34) < 3 * found.perr[0]
+    nowhere = default().fit((x, y), model, [0.1])
+    assert nowhere.status is Status.non_finite
+    assert not nowhere.success
+    assert nowhere.x[0] == 0.1
+
+
+def test_bad_data_and_arguments():
+    x, y = simulated("decay", 200)
+    broken = y.copy()
+    broken[17] = np.inf
+    with pytest.raises(DataError, match="index 17"):
+        default().fit((x, broken), decay, [2.0, 1.0, 0.4])
+    with pytest.raises(ModelError, match=r"p1.*inside the bounds"):
+        default().fit((x, y), decay, [2.0, 9.0, 0.4], bounds=(0.0, 5.0))
+    with pytest.raises(ModelError, match="3 parameters cannot be fitted to 2 points"):
+        default().fit((x[:2], y[:2]), decay, [2.0, 1.0, 0.4])
+    with jax.enable_x64(False), pytest.raises(PrecisionError):
+        default().fit((x, y), decay, [2.0, 1.0, 0.4])
+
+
+def test_zero_weights_count_for_nothing():
+    x, y = simulated("decay", 300)
+    ones = np.ones(100)
+
+    def chunks():
+        for i in range(3):
+            part = slice(100 * i, 100 * i + 100)
+            yield Chunk(x[part], y[part], ones, np.zeros(100, int))
+            # What has no weight may be nonsense.
+            yield Chunk(x[part], np.full(100, 1e9), 0 * ones, np.zeros(100, int))
+
+    found = HybridOptimiser(chunk=100).fit(chunks, decay, [2.0, 1.0, 0.4])
+    whole = HybridOptimiser(chunk=100).fit((x, y), decay, [2.0, 1.0, 0.4])
+    np.testing.assert_allclose(found.x, whole.x, rtol=1e-12)
+    assert found.n_points == 300
+
+
+def test_gradient_where_padding_is_outside_the_domain():
+    x = np.linspace(1, 2, 6)
+    problem = curve_problem(as_source((x, x), chunk=4), lambda x, a: a * jnp.sqrt(x), [1.5])
+    assert isinstance(problem, CurveProblem)
+    kernel_chunk = Chunk(np.array([1.0, 0.0, -1.0]), np.ones(3), np.array([1.0, 0, 0]), np.zeros(3))
+    inside, _, root = problem.kernel.points(kernel_chunk, float)
+    np.testing.assert_array_equal(inside, np.ones(3))
+    np.testing.assert_array_equal(root, [1, 0, 0])
+    assert np.all(np.isfinite(problem.cost_and_gradient(problem.start)[1]))
+
+
+def test_robust_loss():
+    x, y = simulated("decay", 1000)
+    y[::50] += 3.0
+    found = default().fit((x, y), decay, [2.0, 1.0, 0.4], loss=SoftL1(0.05))
+    plain = default().fit((x, y), decay, [2.0, 1.0, 0.4])
+    assert found.success
+    assert abs(found.x[2] - 0.5) < 0.02 < abs(plain.x[2] - 0.5)
+
+
+def test_a_callback_sees_and_stops():
+    x, y = simulated("decay", 1000)
+    seen = []
+    watched = default().fit((x, y), decay, [2.0, 1.0, 0.4], callback=lambda s: seen.append(s))
+    assert len(seen) == sum(n for _, n in watched.evaluations)
+    stopped = default().fit((x, y), decay, [2.0, 1.0, 0.4], callback=lambda s: True)
+    assert stopped.status is Status.interrupted
+    assert not stopped.success
+    np.testing.assert_allclose(
+        stopped.fun, 0.5 * np.sum((np.asarray(decay(x, *stopped.x)) - y) ** 2), rtol=1e-12
+    )
+
+
+def test_nothing_is_traced_again_for_new_values():
+    traces = []
+
+    def counted(x, a, b, c):
+        traces.append(1)
+        return decay(x, a, b, c)
+
+    x, y = simulated("decay", 2000)
+    default().fit((x, y), counted, [2.0, 1.0, 0.4])
+    before = len(traces)
+    assert before > 0
+    bounds = ([0.0, 0.0, 0.0], [9.0, 9.0, 9.0])
+    default().fit((x + 0.01, y + 0.1), counted, [2.1, 1.1, 0.5], bounds=bounds)
+    assert len(traces) == before
