@@ -11,6 +11,7 @@ from xpcs_eqx.hybrid import (
     ArraySource,
     HybridOptimiser,
     PenalisedProblem,
+    TwoTimeProblem,
     curve_problem,
     group_variances,
     with_group_weights,
@@ -46,7 +47,7 @@ OPTIMISER = HybridOptimiser()
 def test_group_weights_move_the_optimum_as_weighted_least_squares(weights):
     curve_fit = pytest.importorskip("scipy.optimize").curve_fit
     weights = np.array(weights)
-    found = OPTIMISER.minimise(problem(weights))
+    found = OPTIMISER.fit((X, Y), decay, START, (-10.0, 10.0), groups=GROUP, group_weights=weights)
     used = weights[GROUP] > 0
     wanted, covariance = curve_fit(
         decay, X[used], Y[used], START, 1 / np.sqrt(weights[GROUP][used]), xtol=1e-14, ftol=1e-14
@@ -189,8 +190,9 @@ def test_a_group_variance_draws_parameters_of_a_streamed_fit_together():
     assert gaps[0] > 1.05 * gaps[1] > 50 * gaps[2]
     assert costs[0] < costs[1] < costs[2]
     # At the optimum the whole gradient vanishes, that of the penalty included.
-    pulled = PenalisedProblem(free, (GroupVariance((("k1", "k2"),), 1e3),))
-    fit = OPTIMISER.minimise(pulled)
+    penalties = (GroupVariance((("k1", "k2"),), 1e3),)
+    pulled = PenalisedProblem(free, penalties)
+    fit = OPTIMISER.fit((X, y), two_rates, START, names=free.names, penalties=penalties)
     own = free.cost_and_gradient(fit.x)[1]
     assert np.linalg.norm(pulled.cost_and_gradient(fit.x)[1]) < 1e-6 * np.linalg.norm(own)
 
@@ -198,10 +200,9 @@ def test_a_group_variance_draws_parameters_of_a_streamed_fit_together():
 def test_a_group_variance_in_a_two_time_objective():
     data = make_data(Stretched(2.0, 0.8), n=15)
     parameters = mapped(Stretched(2.2, 0.9), data)
+    penalty = GroupVariance((("tau", "stretch"),), 3.0)
     plain = joint_objective(parameters, data)
-    pulled = joint_objective(
-        parameters, data, penalties=(GroupVariance((("tau", "stretch"),), 3.0),)
-    )
+    pulled = joint_objective(parameters, data, penalties=(penalty,))
     y = plain.variables.to_coordinates(plain.start)
 
     @jax.jit
@@ -215,6 +216,23 @@ def test_a_group_variance_in_a_two_time_objective():
     difference = [(float(u.cost) - float(d.cost)) / 2e-5 for u, d in zip(up, down, strict=True)]
     found = float(after.gradient[0] - before.gradient[0])
     assert found == pytest.approx(difference[1] - difference[0], rel=1e-5)
+
+
+def test_a_group_variance_of_contrasts_in_a_streamed_fit_of_a_map():
+    contrast = np.array([0.15, 0.2, 0.25])
+    data = make_data(Stretched(2.0, 0.8), n=15, contrast=contrast, noise=0.002)
+    objective = joint_objective(mapped(Stretched(2.0, 0.8), data), data)
+    group = tuple(f"contrast[{i}]" for i in range(3))
+    spreads = []
+    for weight in (0.0, 1e6):
+        problem = PenalisedProblem(TwoTimeProblem(objective), (GroupVariance((group,), weight),))
+        fit = OPTIMISER.minimise(problem)
+        assert fit.success
+        found = np.array([fit.x[fit.names.index(name)] for name in group])
+        # Their common size goes along with the shape of the decay; their ratios do not.
+        spreads.append(np.std(found) / np.mean(found))
+    assert spreads[0] == pytest.approx(np.std(contrast) / np.mean(contrast), rel=0.05)
+    assert spreads[1] < 0.01 * spreads[0]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from xpcs_eqx.hybrid import (
     ArraySource,
     Chunk,
     Halton,
+    HybridOptimiser,
     LatinHypercube,
     OverBounds,
     Sobol,
@@ -171,6 +172,12 @@ def test_a_model_that_is_nan_in_a_corner():
     assert not np.any(state.alive & corner)
     assert np.all(np.isfinite(state.table[0][~corner]))
     assert state.best[1] < 6
+    # A whole fit over the same box finds the truth.
+    start = (1.0, 7.0, 0.0)
+    assert not np.isfinite(problem(partial).cost_and_gradient(np.array(start))[0])
+    fit = HybridOptimiser(tournament=tournament).minimise(problem(partial, start=start))
+    assert fit.success
+    np.testing.assert_array_less(np.abs(fit.x - TRUTH), 5 * fit.perr)
 
 
 def test_a_tournament_goes_on_from_any_round():
