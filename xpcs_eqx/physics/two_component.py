@@ -52,7 +52,7 @@ INFOS = _infos()
 def soft_clip(x: Float[Array, "..."], width: float = CLIP_WIDTH) -> Float[Array, "..."]:
     """`x` softly clipped to 0 … 1: w ln[(1 + exp(x/w)) / (1 + exp((x−1)/w))].
 
-    Strictly between 0 and 1 and smooth, with a gradient that never vanishes exactly, and
+    Between 0 and 1 and smooth, with a gradient that never vanishes exactly, and
     soft_clip(1 − x) = 1 − soft_clip(x). Inside it departs from `x` by w exp(−d/w), with d the
     distance from the nearer end: by 5e-7 at d = 0.1.
     """
