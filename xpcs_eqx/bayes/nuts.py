@@ -1,0 +1,277 @@
+"""The No-U-Turn sampler: the only file that uses BlackJAX.
+
+One compiled function advances all chains, in warm-up and afterwards; what differs between the two
+is handed to it as values. Keys are derived from the number of a draw, so that results do not depend
+on how a run is cut into pieces.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import blackjax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.adaptation.step_size import dual_averaging_adaptation
+from blackjax.adaptation.window_adaptation import build_schedule
+from blackjax.mcmc.metrics import default_metric
+from blackjax.vi import pathfinder
+from jaxtyping import Array, Float, Key
+
+from ..compiling import quick_jit
+from ..errors import FitError
+from .log_posterior import LogPosterior
+
+# Draws a call: often enough for a progress bar, rarely enough to cost nothing.
+CHUNK = 100
+
+
+class Draws(NamedTuple):
+    """What is kept of each transition; leading axes (chain, draw)."""
+
+    position: Any
+    log_density: Any
+    divergent: Any
+    energy: Any
+    depth: Any
+    steps: Any
+    acceptance: Any
+
+
+class Chains(NamedTuple):
+    """Where the chains stand: leading axis chain."""
+
+    state: Any
+    averaging: Any
+    key: Any
+
+
+@quick_jit
+def _evaluate(density: LogPosterior, positions):
+    return jax.vmap(lambda z: blackjax.nuts.init(z, lambda u: density(u)))(positions)
+
+
+@quick_jit
+def _advance(density, chains, step_size, metric, first, count, target, adapting, settings):
+    """`count` transitions of each chain; draws in the first `count` of `CHUNK` places."""
+    max_depth, threshold = settings
+    kernel = blackjax.nuts.build_kernel(divergence_threshold=threshold)
+    _, update, _ = dual_averaging_adaptation(target)
+    mass = default_metric(metric)
+
+    def one_chain(chain: Chains, step_size):
+        def step(i, carry):
+            (state, averaging, key), kept = carry
+            size = jnp.where(adapting, jnp.exp(averaging.log_step_size), step_size)
+            state, info = kernel(
+                jax.random.fold_in(key, first + i),
+                state,
+                lambda z: density(z),
+                size,
+                mass,
+                max_depth,
+            )
+            # A start far from the posterior may give NaN, which would spoil the average for good.
+            rate = jnp.where(jnp.isfinite(info.acceptance_rate), info.acceptance_rate, 0.0)
+            moved = update(averaging, rate)
+            averaging = jax.tree.map(partial(jnp.where, adapting), moved, averaging)
+            new = Draws(
+                state.position,
+                state.logdensity,
+                info.is_divergent,
+                info.energy,
+                info.num_trajectory_expansions,
+                info.num_integration_steps,
+                info.acceptance_rate,
+            )
+            kept = jax.tree.map(lambda all, one: all.at[i].set(one), kept, new)
+            return Chains(state, averaging, key), kept
+
+        size = chain.state.position.shape[0]
+        empty = Draws(
+            jnp.zeros((CHUNK, size)),
+            jnp.zeros(CHUNK),
+            jnp.zeros(CHUNK, bool),
+            jnp.zeros(CHUNK),
+            jnp.zeros(CHUNK, int),
+            jnp.zeros(CHUNK, int),
+            jnp.zeros(CHUNK),
+        )
+        return jax.lax.fori_loop(0, count, step, (chain, empty))
+
+    return jax.vmap(one_chain)(chains, step_size)
+
+
+def _averaging(step_sizes):
+    init, _, _ = dual_averaging_adaptation(0.8)
+    return jax.vmap(init)(jnp.asarray(step_sizes))
+
+
+_averaging = quick_jit(_averaging)
+
+
+class Tuned(NamedTuple):
+    """The outcome of warm-up: where the chains are, the step size, the metric."""
+
+    positions: Float[np.ndarray, "chain entry"]
+    step_size: float
+    metric: Float[np.ndarray, "entry entry"]
+
+
+class Progress(NamedTuple):
+    """What a callback sees: `phase` is warm-up or sampling; counts are over all chains."""
+
+    phase: str
+    done: int
+    total: int
+    divergences: int
+    step_size: float
+    steps_per_draw: float
+
+
+class Runner:
+    """Advances chains in pieces; holds what stays the same between the pieces.
+
+    Chains are spread over `groups` threads, each of which runs its own batch in lock-step.
+    """
+
+    def __init__(self, density, key, chains, target, max_depth, threshold, groups, callback):
+        self.density = density
+        self.keys = jax.random.split(key, chains)
+        self.target = np.asarray(target)
+        self.settings = (max_depth, float(threshold))
+        self.slices = [s for s in np.array_split(np.arange(chains), min(groups, chains)) if s.size]
+        self.callback = callback
+        self.count = 0
+
+    def begin(self, positions) -> list[Chains]:
+        """Chains at the given positions.
+
+        **Raises:** `FitError` when the log density is not finite at one of them.
+        """
+        state = _evaluate(self.density, jnp.asarray(positions))
+        bad = ~(np.isfinite(state.logdensity) & np.all(np.isfinite(state.logdensity_grad), axis=1))
+        if np.any(bad):
+            raise FitError(
+                f"the log density is not finite at the start of chains {np.flatnonzero(bad)}; "
+                "check priors and start values"
+            )
+        ones = np.ones(len(self.keys))
+        whole = Chains(state, _averaging(ones), self.keys)
+        return [jax.tree.map(lambda leaf, s=s: leaf[s], whole) for s in self.slices]
+
+    def with_step_size(self, groups: list[Chains], step_size: float) -> list[Chains]:
+        """Dual averaging begun anew at a step size."""
+        return [
+            group._replace(averaging=_averaging(np.full(len(s), step_size)))
+            for group, s in zip(groups, self.slices, strict=True)
+        ]
+
+    def run(self, groups, count, step_size, metric, adapting, phase, done, total):
+        """`count` transitions of every chain; returns the chains and their draws."""
+        pieces = []
+        while count > 0:
+            now = min(count, CHUNK)
+            arguments = (
+                np.asarray(metric),
+                np.asarray(self.count),
+                np.asarray(now),
+                self.target,
+                np.asarray(adapting),
+                self.settings,
+            )
+
+            def one(group, arguments=arguments):
+                sizes = np.full(group.key.shape[0], step_size)
+                return jax.block_until_ready(_advance(self.density, group, sizes, *arguments))
+
+            if len(groups) == 1:
+                results = [one(groups[0])]
+            else:
+                with ThreadPoolExecutor(len(groups)) as pool:
+                    results = list(pool.map(one, groups))
+            groups = [result[0] for result in results]
+            draws = jax.tree.map(
+                lambda *parts, now=now: np.concatenate([np.asarray(p) for p in parts])[:, :now],
+                *(result[1] for result in results),
+            )
+            pieces.append(draws)
+            count, self.count, done = count - now, self.count + now, done + now
+            if self.callback is not None:
+                self.callback(
+                    Progress(
+                        phase,
+                        done,
+                        total,
+                        int(np.sum(draws.divergent)),
+                        float(step_size) if not adapting else self.step_size(groups, last=True),
+                        float(np.mean(draws.steps)),
+                    )
+                )
+        return groups, jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *pieces)
+
+    @staticmethod
+    def step_size(groups: list[Chains], last: bool = False) -> float:
+        """Geometric mean over the chains of the averaged (or the last) step size."""
+        field = "log_step_size" if last else "log_step_size_avg"
+        logs = [np.asarray(getattr(group.averaging, field)) for group in groups]
+        return float(np.exp(np.mean(np.concatenate(logs))))
+
+
+def warm_up(
+    runner: Runner,
+    groups: list[Chains],
+    count: int,
+    step_size: float,
+    metric: Float[np.ndarray, "entry entry"],
+):
+    """Adapt step size and metric over `count` transitions in the windows of Stan.
+
+    The metric is learnt from all chains together, at the end of each window, and shrunk to the one
+    before it: the Laplace metric is good from the start and is only improved upon.
+    Returns the chains, the step size and the metric.
+    """
+    if count == 0:
+        return groups, step_size, metric
+    schedule = np.asarray(build_schedule(count))
+    slow, ends = schedule[:, 0].astype(bool), np.flatnonzero(schedule[:, 1])
+    edges = sorted({*(int(e) + 1 for e in ends), count})
+    groups = runner.with_step_size(groups, step_size)
+    begin = 0
+    for edge in edges:
+        groups, draws = runner.run(
+            groups, edge - begin, step_size, metric, True, "warm-up", begin, count
+        )
+        step_size = runner.step_size(groups)
+        window = slow[begin:edge]
+        if window.any() and (edge - 1) in ends:
+            metric = _learnt(draws.position[:, window], metric)
+            groups = runner.with_step_size(groups, step_size)
+        begin = edge
+    return groups, step_size, metric
+
+
+def _learnt(positions: Float[np.ndarray, "chain draw entry"], before: np.ndarray) -> np.ndarray:
+    chains, n, size = positions.shape
+    centred = positions - positions.mean(axis=1, keepdims=True)
+    found = np.einsum("cni,cnj->ij", centred, centred) / max(chains * (n - 1), 1)
+    # Draws of a window are correlated; the entries of a metric are size·(size + 1)/2.
+    weight = chains * n / (chains * n + 2.0 * size)
+    return weight * found + (1 - weight) * before
+
+
+def pathfinder_draws(
+    density: LogPosterior, position: Float[Array, "entry"], count: int, key: Key[Array, ""]
+):
+    """Draws from the best Gaussian along an L-BFGS path (Zhang et al., JMLR 23, 306 (2022))."""
+    return _pathfinder(density, position, key, count)
+
+
+@eqx.filter_jit
+def _pathfinder(density, position, key, count: int):
+    first, second = jax.random.split(key)
+    state, _ = pathfinder.approximate(first, lambda z: density(z), position, num_samples=200)
+    samples, _ = pathfinder.sample(second, state, count)
+    return samples

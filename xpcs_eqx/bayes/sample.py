@@ -1,0 +1,175 @@
+"""From an objective or a fit to a posterior."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from ..compiling import quick_jit
+from ..errors import ModelError
+from ..fitting import Fit, least_squares
+from ..physics import LaminarFlow
+from .likelihood import AbstractNoise, AbstractScalingTreatment
+from .log_posterior import AnyObjective, LogPosterior, log_posterior
+from .nuts import Progress, Runner, warm_up
+from .posterior import Posterior, posterior_of
+from .prior_set import PriorSet, default_priors
+from .priors import AbstractPrior
+from .starts import AbstractStart, LaplaceStart
+
+
+class Nuts(eqx.Module):
+    """Settings of the No-U-Turn sampler.
+
+    - `chains`, `warmup`, `draws`: number of chains, and of transitions of each.
+    - `target_acceptance`: of the step size adaptation; by default 0.9 for laminar flow, else 0.85.
+    - `max_depth`: doublings of a trajectory at most.
+    - `threads`: batches of chains that run side by side; chains of one batch run in lock-step.
+
+    **Raises:** `ModelError` for settings that cannot be.
+    """
+
+    chains: int = eqx.field(static=True, default=4)
+    warmup: int = eqx.field(static=True, default=500)
+    draws: int = eqx.field(static=True, default=1500)
+    target_acceptance: float | None = eqx.field(static=True, default=None)
+    max_depth: int = eqx.field(static=True, default=10)
+    divergence_threshold: float = eqx.field(static=True, default=1000.0)
+    threads: int = eqx.field(static=True, default=2)
+
+    def __check_init__(self):
+        for name, least in (
+            ("chains", 1),
+            ("warmup", 0),
+            ("draws", 4),
+            ("max_depth", 1),
+            ("threads", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ModelError(f"{name} = {getattr(self, name)}; it must be at least {least}")
+        if self.target_acceptance is not None and not 0 < self.target_acceptance < 1:
+            raise ModelError(
+                f"target_acceptance = {self.target_acceptance}; it must be between 0 and 1"
+            )
+
+    def target(self, model: Any) -> float:
+        """The acceptance to aim at for a model."""
+        if self.target_acceptance is not None:
+            return self.target_acceptance
+        return 0.9 if isinstance(model, LaminarFlow) else 0.85
+
+
+@quick_jit
+def _physical(density: LogPosterior, positions):
+    return jax.vmap(jax.vmap(density.coordinates.to_physical))(positions)
+
+
+@quick_jit
+def _scaling(density: LogPosterior, theta, key):
+    """(contrast, offset) of each angle for every draw, one after the other."""
+    flat = theta.reshape(-1, theta.shape[-1])
+
+    def one(entry):
+        row, number = entry
+        x, coefficients, sigma = density.split(row)
+        table = density.table(x)
+        return density.treatment.per_angle(
+            density.term, table, coefficients, sigma, jax.random.fold_in(key, number)
+        )
+
+    found = jax.lax.map(one, (flat, np.arange(flat.shape[0])))
+    return found.reshape(*theta.shape[:-1], *found.shape[1:])
+
+
+def sample(
+    problem: AnyObjective | Fit,
+    priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
+    *,
+    sampler: Nuts | None = None,
+    start: AbstractStart | None = None,
+    scaling: AbstractScalingTreatment | None = None,
+    noise: AbstractNoise | None = None,
+    key: Key[Array, ""] | int = 0,
+    callback: Callable[[Progress], Any] | None = None,
+) -> Posterior:
+    """Draws from the posterior of an objective by NUTS.
+
+    **Arguments:**
+
+    - `problem`: an objective, which is fitted first where the start asks for it, or a `Fit`.
+    - `priors`: a `PriorSet`, or single priors by name that replace the default ones; `contrast`
+        and `offset` stand for those of every angle, `sigma` for that of the residuals.
+    - `sampler`: number of chains and draws, target acceptance and the like.
+    - `start`: `LaplaceStart()` (default), `PlainStart()` or `PathfinderStart()`.
+    - `scaling`: `SampledScaling()` (default; all modes of scaling) or `MarginalisedScaling()`.
+    - `noise`: `SampledSigma()` (default), or `GivenSigma()` (default for absolute sigma).
+    - `key`: key of `jax.random`, or a seed; the same key gives the same draws.
+    - `callback`: sees the `Progress` every hundred draws.
+
+    **Returns:** a `Posterior` with its diagnostics. Chains that have not converged are returned
+    with that status; nothing is raised for it.
+
+    **Raises:** `ModelError` for priors, settings or data that cannot be sampled; `FitError` when
+    the log density is not finite at the start.
+    """
+    clock = time.perf_counter()
+    sampler = Nuts() if sampler is None else sampler
+    start = LaplaceStart() if start is None else start
+    key = jax.random.key(key) if isinstance(key, int) else key
+    fit = problem if isinstance(problem, Fit) else None
+    objective = problem.objective if isinstance(problem, Fit) else problem
+    if not isinstance(priors, PriorSet):
+        priors = default_priors(objective).replaced(priors or {})
+    # Before a fit, which takes longer: the same checks.
+    here: dict[str, Any] = {"scaling": scaling, "noise": noise}
+    if fit is None and start.wants_fit:
+        log_posterior(objective, priors, **here)
+        fit = least_squares(objective)
+    if fit is not None and start.wants_fit:
+        here["start"] = np.asarray(fit.values)[fit.index.physical]
+        here["scaling_start"] = np.stack([fit.contrast, fit.offset], axis=1)
+    density, theta = log_posterior(objective, priors, **here)
+    for_start, for_chains, for_scaling = jax.random.split(key, 3)
+    begun = start.begin(density, theta, fit, sampler.chains, for_start)
+    prepared = time.perf_counter()
+    runner = Runner(
+        begun.density,
+        for_chains,
+        sampler.chains,
+        sampler.target(density.parameters.model),
+        sampler.max_depth,
+        sampler.divergence_threshold,
+        sampler.threads,
+        callback,
+    )
+    groups = runner.begin(begun.positions)
+    groups, step_size, metric = warm_up(
+        runner, groups, sampler.warmup, begun.step_size, begun.metric
+    )
+    warmed = time.perf_counter()
+    total = sampler.draws
+    _, draws = runner.run(groups, total, step_size, metric, False, "sampling", 0, total)
+    sampled = time.perf_counter()
+    theta = _physical(begun.density, draws.position)
+    per_angle = _scaling(begun.density, theta, for_scaling)
+    timings = (
+        ("preparation", prepared - clock),
+        ("warm-up", warmed - prepared),
+        ("sampling", sampled - warmed),
+    )
+    return posterior_of(
+        begun.density,
+        np.asarray(theta),
+        np.asarray(per_angle),
+        draws,
+        step_size=step_size,
+        metric=metric,
+        fit=fit,
+        max_depth=sampler.max_depth,
+        notes=(begun.note, *priors.notes),
+        timings=timings,
+    )
