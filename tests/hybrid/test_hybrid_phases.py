@@ -35,6 +35,7 @@ from xpcs_eqx.hybrid import (
     WarmUp,
     WarmUpEnd,
     as_source,
+    covariance_columns,
     curve_problem,
     no_defences,
 )
@@ -376,6 +377,13 @@ def test_matrix_free_in_a_box():
     np.testing.assert_allclose(by_products.x, by_matrix.x, rtol=1e-6)
     assert by_products.pcov is None
     assert by_products.perr is None
+    columns = covariance_columns(
+        problem(bounds=bounds, start=(2, 1, 0.9)),
+        by_products.x,
+        (1, 2),
+        by_products.residual_variance,
+    )
+    np.testing.assert_allclose(columns, by_matrix.pcov[:, 1:], rtol=1e-5, atol=1e-20)
 
 
 KNOTS, POINTS = 5000, 20_000

@@ -9,6 +9,7 @@ from .candidates import LatinHypercube as LatinHypercube
 from .candidates import OverBounds as OverBounds
 from .candidates import Sobol as Sobol
 from .conjugate import ConjugateStep as ConjugateStep
+from .conjugate import covariance_columns as covariance_columns
 from .criteria import AbstractCriterion as AbstractCriterion
 from .criteria import MaxIterations as MaxIterations
 from .criteria import Plateau as Plateau

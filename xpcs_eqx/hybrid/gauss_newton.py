@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from ..optimize import Status
 from .problem import AbstractProblem, Survey
-from .steps import AbstractStep, DenseStep, Local, Step
+from .steps import AbstractStep, DenseStep, Local, Step, free_to_move, gradient_cosine
 from .trust_radius import TrustRadius
 
 
@@ -54,12 +54,7 @@ class GaussNewtonState(eqx.Module):
 
 def gradient_measure(problem: AbstractProblem, z: Float[np.ndarray, "p"], local: Local) -> float:
     """Largest cosine between the residuals and a column of J that the bounds leave free."""
-    gradient = local.gradient
-    held = ((z <= problem.lower) & (gradient > 0)) | ((z >= problem.upper) & (gradient < 0))
-    tiny = np.finfo(float).tiny
-    column = np.sqrt(np.maximum(local.diagonal, tiny))
-    length = np.sqrt(max(2 * float(local.cost), tiny))
-    return float(np.max(np.abs(np.where(held, 0.0, gradient)) / column / length, initial=0.0))
+    return gradient_cosine(local, free_to_move(problem, z, local.gradient))
 
 
 class GaussNewton(eqx.Module):

@@ -25,7 +25,7 @@ class HybridResult(eqx.Module):
     - `fun`: the cost ½ Σ ρ, penalties included; `n_points`, `degrees_of_freedom` belong to it.
     - `hessian`: JᵀJ at `x` [1/unit²]; `pcov`, `perr`: covariance and standard errors, zero for a
         parameter on a bound, infinite along directions the data leave open. All three are `None`
-        where there are too many parameters to form a matrix.
+        where there are too many parameters to form a matrix (see `covariance_columns`).
     - `residual_variance`: 2 `fun` over the degrees of freedom.
     - `success`: only when Gauss–Newton converged, not when its iterations were used up.
     - `warm_up`: how the warm-up ended, in words.

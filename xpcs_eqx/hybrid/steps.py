@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ..compiling import quick_jit
 from ..errors import FitError
@@ -28,6 +28,21 @@ class Local(eqx.Module):
         """Whether everything known is finite."""
         parts = (self.cost, self.gradient, self.diagonal, self.hessian)
         return all(part is None or bool(np.all(np.isfinite(part))) for part in parts)
+
+
+def free_to_move(
+    problem: AbstractProblem, z: Float[np.ndarray, "p"], gradient: Float[np.ndarray, "p"]
+) -> Bool[np.ndarray, "p"]:
+    """Variables that are not kept on a bound by the gradient."""
+    return ~(((z <= problem.lower) & (gradient > 0)) | ((z >= problem.upper) & (gradient < 0)))
+
+
+def gradient_cosine(local: Local, free: Bool[np.ndarray, "p"]) -> float:
+    """Largest cosine between the residuals and a column of J of a free variable."""
+    tiny = np.finfo(float).tiny
+    column = np.sqrt(np.maximum(local.diagonal, tiny))
+    length = np.sqrt(max(2 * float(local.cost), tiny))
+    return float(np.max(np.abs(np.where(free, local.gradient, 0.0)) / column / length, initial=0.0))
 
 
 class Step(eqx.Module):

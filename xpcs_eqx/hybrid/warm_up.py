@@ -15,6 +15,7 @@ from .criteria import AbstractCriterion, MaxIterations, Plateau, Progress, Small
 from .defences import Defences
 from .line_search import AbstractLineSearch, LineState, StrongWolfe
 from .problem import AbstractProblem, Survey
+from .steps import free_to_move
 
 # Losses kept; criteria look at the last of them.
 RECORDED = 500
@@ -222,7 +223,7 @@ class WarmUp(eqx.Module):
         return state.end.message
 
     def _accept(self, problem, state, z, loss, gradient):
-        held = ((z <= problem.lower) & (gradient > 0)) | ((z >= problem.upper) & (gradient < 0))
+        held = ~free_to_move(problem, z, gradient)
         if np.any(held != state.held):
             # Differences of gradients along other directions say nothing about these.
             state = _replace(state, memory=_on_host(_fresh(self.memory, z)))
