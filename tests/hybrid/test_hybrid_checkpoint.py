@@ -300,6 +300,15 @@ def test_a_source_that_stays_away_is_a_clear_error(tmp_path):
     assert Checkpoints(os.fspath(tmp_path)).paths()
 
 
+@pytest.mark.parametrize("tournament", [TOURNAMENT, None])
+def test_data_that_cannot_be_used_leave_no_checkpoint(tmp_path, tournament):
+    bad = [(X, np.where(np.arange(N) == 900, np.inf, Y))]
+    optimiser = HybridOptimiser(tournament=tournament, warm_up=WARM_UP, chunk=400)
+    with pytest.raises(DataError, match="chunk 0, index 900: y is inf"):
+        fit(tmp_path, source=lambda: iter(bad), optimiser=optimiser)
+    assert Checkpoints(os.fspath(tmp_path)).paths() == []
+
+
 def test_passes_are_counted(whole):
     result, counts = whole
     exported = result.statistics.export()

@@ -63,11 +63,15 @@ class Underway(eqx.Module):
         return Survey(int(count), float(variance), int(eliminated))
 
     @property
+    def passes(self) -> int:
+        """Passes over the data so far, rounds of the tournament included."""
+        rounds = 0 if self.tournament is None else int(self.tournament.round)
+        return rounds + int(self.warm_up.evaluations) + int(self.gauss_newton.evaluations)
+
+    @property
     def step(self) -> int:
         """Grows with every pass and every change of phase."""
-        rounds = 0 if self.tournament is None else int(self.tournament.round)
-        passes = int(self.warm_up.evaluations) + int(self.gauss_newton.evaluations)
-        return int(self.phase) + rounds + passes
+        return int(self.phase) + self.passes
 
 
 PhaseState = TournamentState | WarmUpState | GaussNewtonState
@@ -116,7 +120,7 @@ class Recorder:
         self.callback = callback
         self.statistics = underway.statistics
         self.clock = self.written_at = time.monotonic()
-        self.written = -1
+        self.written = underway.step
 
     @property
     def phase(self) -> Phase:
@@ -170,11 +174,12 @@ class Recorder:
         self.write()
 
     def write(self) -> None:
-        """Write what was seen last, unless it is written already.
+        """Write what was seen last, unless it is written already or nothing was done yet.
 
         A full disk is no reason to lose the fit: what cannot be written is logged.
         """
-        if self.checkpoints is None or self.underway.step <= self.written:
+        new = self.underway.passes > 0 and self.underway.step > self.written
+        if self.checkpoints is None or not new:
             return
         try:
             path = self.checkpoints.write(self.underway.step, self.underway)
