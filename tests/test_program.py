@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tomllib
@@ -298,27 +297,6 @@ def test_interrupted_while_fitting(folder, monkeypatch):
     monkeypatch.setattr(xpcs_eqx.fitting, "least_squares", interrupted)
     assert run(folder, "--overwrite") == 3
     assert_untouched(folder, before)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_the_process_with_three_and_write_nothing(tmp_path, number):
-    write_own(str(tmp_path / "data.h5"), two_time(n=400))
-    (tmp_path / "fit.toml").write_text(SETTINGS)
-    before = earlier_results(tmp_path)
-    command = [sys.executable, "-m", "xpcs_eqx.fit", str(tmp_path / "fit.toml"), "-v"]
-    command += ["--set", "solver.checkpoint=false"]
-    with subprocess.Popen(
-        [*command, "--overwrite"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as process:
-        for line in process.stderr:
-            if "evaluation 1:" in line:
-                process.send_signal(number)
-                break
-        rest = process.stderr.read()
-        assert process.wait(timeout=120) == 3
-    assert "interrupted; nothing was written" in rest
-    assert_untouched(tmp_path, before)
 
 
 def test_output_on_a_terminal_without_unicode_and_into_a_closed_pipe(folder):

@@ -17,7 +17,7 @@ import pytest
 from helpers import frame_times, make_data, mapped
 
 import xpcs_eqx as xe
-from xpcs_eqx.data import write_own
+from xpcs_eqx.data import open_stored, write_own
 from xpcs_eqx.fitting import attempts
 
 TRUTH = xe.Static(xe.PowerLawRate(6e3, -0.4, 0.0))
@@ -94,6 +94,23 @@ def test_stopped_again_and_again(data, tmp_path, keywords):
         stopped(problem, checkpoints, 5, resume=True)
     fit = xe.least_squares(problem, checkpoints=checkpoints, resume=True)
     assert_identical(fit, wanted)
+
+
+def test_maps_that_stay_in_their_file(data, tmp_path):
+    path = tmp_path / "data.h5"
+    write_own(path, data)
+    wanted = xe.least_squares(objective(open_stored(path)))
+    checkpoints = xe.Checkpoints(str(tmp_path / "folder"))
+    stopped(objective(open_stored(path)), checkpoints, 4)
+    # The file may lie elsewhere by now, but not be another one.
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    path = path.rename(moved / path.name)
+    fit = xe.least_squares(objective(open_stored(path)), checkpoints=checkpoints, resume=True)
+    assert_identical(fit, wanted)
+    os.utime(path, ns=(0, 1))
+    with pytest.raises(xe.CheckpointError, match="another problem"):
+        xe.least_squares(objective(open_stored(path)), checkpoints=checkpoints, resume=True)
 
 
 def test_one_driver_goes_on_where_another_stopped(data, reference, tmp_path):
@@ -246,6 +263,7 @@ jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 import xpcs_eqx as xe
+from xpcs_eqx.data import open_stored
 from xpcs_eqx.objective import AbstractDriver
 
 
@@ -259,7 +277,7 @@ class Slowly(AbstractDriver):
 
 
 def fit(path, folder, out):
-    data = xe.load(path)
+    data = open_stored(path)
     start = xe.Static(xe.PowerLawRate(9e3, -0.2, 0.0))
     parameters = xe.parameter_map(start, data.t, fixed=("D_offset",), bounds={"D0": (7e3, 1e5)})
     problem = xe.projected_objective(parameters, data, tile=8, driver=Slowly())

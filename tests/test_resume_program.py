@@ -184,7 +184,11 @@ def test_a_damaged_checkpoint(folder, interrupt, capsys):
 def test_signals(tmp_path, number):
     write_own(str(tmp_path / "data.h5"), two_time(n=200))
     (tmp_path / "fit.toml").write_text(SETTINGS)
+    (tmp_path / "fit_results" / "fit").mkdir(parents=True)
+    (tmp_path / "fit_results" / "fit" / "report.txt").write_text("precious")
+    before = content(tmp_path / "fit_results")
     command = [sys.executable, "-m", "xpcs_eqx.fit", str(tmp_path / "fit.toml"), "-v", *QUICKLY]
+    command += ["--overwrite"]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as process:
@@ -195,7 +199,10 @@ def test_signals(tmp_path, number):
         rest = process.stderr.read()
         assert process.wait(timeout=120) == 3
     assert f"interrupted; checkpoint written to {checkpoint(tmp_path)}" in rest
-    assert run(tmp_path, "--resume", "--quiet") == 0
+    assert content(tmp_path / "fit_results") == before
+    left = ["data.h5", "fit.toml", "fit_results", "fit_results.checkpoint"]
+    assert sorted(os.listdir(tmp_path)) == left
+    assert run(tmp_path, "--overwrite", "--resume", "--quiet") == 0
     found = results(tmp_path)
     assert run(tmp_path, "--overwrite", "--quiet") == 0
     assert results(tmp_path) == found
