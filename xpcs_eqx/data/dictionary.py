@@ -43,6 +43,17 @@ def from_dict(
 
     **Raises:** `DataError` naming missing keys with near misses, and everything else that makes the
     data unusable.
+
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> t = np.array([0.0, 0.1, 0.2])
+    >>> c2 = 1 + 0.2 * np.exp(-np.abs(t[:, None] - t))
+    >>> data = xe.from_dict({"phi": [0.0], "g2": c2[None], "t1": t, "t2": t, "q": 0.005})
+    >>> data.n_angles, data.n_frames, data.n_pairs
+    (1, 3, 3)
+    >>> xe.from_dict({"phi": [0.0], "g2": c2[None], "t1": t, "t2": t, "Q": 0.005})
+    Traceback (most recent call last):
+    xpcs_eqx.errors.DataError: dictionary (direct form): 'q' is missing. ...
     """
     form, keys = _form(mapping)
     missing = [key for key in keys if key not in mapping]

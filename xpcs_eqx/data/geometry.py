@@ -28,6 +28,13 @@ class Geometry(eqx.Module):
 
     Values are not checked here, so that the class can be built under `jax.jit`; the readers and
     `from_dict` check them.
+
+    >>> import xpcs_eqx as xe
+    >>> geometry = xe.Geometry(q=0.0054, phi=[0, 45, 90])
+    >>> geometry
+    Geometry(q=f64[](numpy), phi=f64[3](numpy), gap=f64[](numpy))
+    >>> geometry.n_angles, float(geometry.gap)
+    (3, 2000000.0)
     """
 
     q: Float[np.ndarray | jax.Array, ""] = eqx.field(converter=_as_array)

@@ -28,6 +28,14 @@ class Selection(eqx.Module):
       for all frames and maps of the file or for the selected ones. For pooled points `(point,)`.
 
     **Raises:** `DataError` when a limit is impossible by itself.
+
+    >>> import xpcs_eqx as xe
+    >>> chosen = xe.Selection(start_frame=11, end_frame=100, phi_ranges=((-10.0, 10.0),), min_lag=2)
+    >>> chosen.phi_ranges
+    ((-10.0, 10.0),)
+    >>> xe.Selection(start_frame=0)
+    Traceback (most recent call last):
+    xpcs_eqx.errors.DataError: start_frame is 0; frames are counted from 1.
     """
 
     start_frame: int = 1

@@ -83,6 +83,18 @@ def write_own(
     - `compression`: filter of HDF5, none by default.
 
     **Raises:** `DataError` when the folder does not exist.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> t = np.array([0.0, 0.1, 0.2])
+    >>> c2 = 1 + 0.2 * np.exp(-np.abs(t[:, None] - t))
+    >>> data = xe.from_dict({"phi": [0.0], "g2": c2[None], "t1": t, "t2": t, "q": 0.005})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_own(f"{folder}/scan.h5", data)
+    ...     again = xe.load(f"{folder}/scan.h5")
+    >>> np.array_equal(again.c2, data.c2), again.provenance.layout
+    (True, 'own')
     """
     import h5py
 

@@ -74,6 +74,16 @@ def curve_fit(
     residual variance.
 
     **Raises:** as `curve_objective`.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> def decay(x, rate, amplitude):
+    ...     return amplitude * jnp.exp(-rate * x)
+    >>> x = np.linspace(0.0, 2.0, 9)
+    >>> fit = xe.curve_fit(decay, x, 3.0 * np.exp(-1.5 * x), np.array([1.0, 1.0]))
+    >>> fit.success, np.round(fit.x, 6).tolist()
+    (True, [1.5, 3.0])
     """
     solver = default_curve_solver() if solver is None else solver
     recovery = Recovery() if recovery is None else recovery

@@ -51,6 +51,23 @@ def least_squares(
     **Raises:** `ModelError` for a start of the wrong shape or outside the bounds; `FitError` when
     the model is not finite at the start and at every recovery of it; `CheckpointError` for a
     checkpoint that is damaged, newer or of another problem, and without `resume` for any.
+
+    >>> import jax
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> truth = xe.Static(xe.PowerLawRate(1.5e4, -0.3, 0.0))
+    >>> t, geometry = 0.2 * np.arange(20), xe.Geometry(0.0054, np.array([0.0]))
+    >>> data = xe.simulate(truth, t, geometry, 0.2, noise=0.002, key=jax.random.key(0))
+    >>> start = xe.Static(xe.PowerLawRate(1e4, 0.0, 0.0))
+    >>> parameters = xe.parameter_map(start, data.t, fixed=("D_offset",))
+    >>> fit = xe.least_squares(xe.projected_objective(parameters, data))
+    >>> fit.success, fit.quality.flag
+    (True, 'good')
+    >>> abs(fit["alpha"].value + 0.3) < 4 * fit["alpha"].error
+    True
+    >>> interval = xe.profile_interval(fit, "alpha")
+    >>> interval.low < fit["alpha"].value < interval.high
+    True
     """
     return _result(
         solved(

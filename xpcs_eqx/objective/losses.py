@@ -46,7 +46,14 @@ def _rescale(r, first, second, scale):
 
 
 class SoftL1(AbstractLoss):
-    """ρ(z) = 2(√(1+z) − 1); `scale` in units of the (weighted) residual."""
+    """ρ(z) = 2(√(1+z) − 1); `scale` in units of the (weighted) residual.
+
+    >>> import jax.numpy as jnp
+    >>> import xpcs_eqx as xe
+    >>> loss = xe.SoftL1(scale=0.5)
+    >>> float(loss.density(jnp.asarray(0.0)))
+    0.0
+    """
 
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 

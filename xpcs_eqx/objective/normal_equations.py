@@ -10,6 +10,11 @@ class NormalEquations(eqx.Module):
 
     A monoid: `zero` and `+`. Sums over tiles, files, devices and machines are the same sum.
     Leading axes (an angle axis, say) are carried along.
+
+    >>> import xpcs_eqx as xe
+    >>> nothing = xe.NormalEquations.zero(columns=2)
+    >>> (nothing + nothing).hessian.shape
+    (2, 2)
     """
 
     cost: Float[Array, "*batch"]

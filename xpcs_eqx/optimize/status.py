@@ -4,7 +4,12 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """State of an iteration; positive values mean that it converged."""
+    """State of an iteration; positive values mean that it converged.
+
+    >>> import xpcs_eqx as xe
+    >>> xe.Status.cost.converged, xe.Status.stalled.converged
+    (True, False)
+    """
 
     running = 0
     gradient = 1

@@ -197,6 +197,16 @@ def shared_parameters(
 
     **Raises:** `ModelError` for numbers of models and times that differ, unknown names, and as
     `parameter_map`.
+
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> from xpcs_eqx.parameters import shared_parameters
+    >>> model, t = xe.Static(xe.PowerLawRate(1e4, -0.2, 0.0)), 0.1 * np.arange(5)
+    >>> joint = shared_parameters(
+    ...     [model, model], [t, t], shared=["alpha"], fixed=["D_offset"], labels=["cold", "hot"]
+    ... )
+    >>> joint.whole.free_names
+    ('D0[cold]', 'alpha', 'D0[hot]')
     """
     models, times = tuple(models), tuple(times)
     if not models or len(models) != len(times):

@@ -7,7 +7,18 @@ from jaxtyping import Array
 
 
 class Proportional(eqx.Module):
-    """A parameter that is `factor` times another: a tie for `parameter_map`."""
+    """A parameter that is `factor` times another: a tie for `parameter_map`.
+
+    >>> import xpcs_eqx as xe
+    >>> from xpcs_eqx.parameters import Proportional
+    >>> model = xe.Static(xe.PowerLawRate(1e4, -0.2, 0.0))
+    >>> ties = {"D_offset": Proportional("D0", 0.1)}
+    >>> parameters = xe.parameter_map(model, ties=ties, fixed=("alpha",), bounds={"D0": (1, 1e5)})
+    >>> parameters.names, parameters.free_names
+    (('D0', 'alpha', 'D_offset'), ('D0',))
+    >>> round(float(parameters.build(parameters.start).transport.offset), 6)
+    1000.0
+    """
 
     name: str = eqx.field(static=True)
     factor: float = eqx.field(static=True, default=1.0)

@@ -81,6 +81,12 @@ class LaminarFlow(AbstractCorrelation):
 
     |c1|² = exp(−q² ∫ J dt) · S(½ q L cos(φ0−φ) ∫ γ̇ dt), with S the shear kernel;
     He et al., PNAS 121, e2401162121 (2024). The shear term is even in the cosine.
+
+    >>> import xpcs_eqx as xe
+    >>> model = xe.LaminarFlow(xe.PowerLawRate(1e4, -0.3, 500.0), xe.PowerLawRate(2e-3), phi0=5.0)
+    >>> {name: round(float(value), 4) for name, value in xe.parameter_values(model).items()}
+    {'D0': 10000.0, 'alpha': -0.3, 'D_offset': 500.0, 'gamma_dot_t0': 0.002, 'beta': 0.0, \
+'gamma_dot_t_offset': 0.0, 'phi0': 5.0}
     """
 
     transport: AbstractRate = eqx.field(default_factory=_default_transport)

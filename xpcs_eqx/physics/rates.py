@@ -59,6 +59,14 @@ class PowerLawRate(AbstractRate):
     With t_r a reference time inside the window, the integral of t^b from t_r to t is
     t_r^(b+1) · expm1((b+1) ln(t/t_r)) / (b+1), which passes smoothly through b = −1. In the
     integral the rate is held below half a frame spacing at its value there.
+
+    >>> import jax.numpy as jnp
+    >>> import xpcs_eqx as xe
+    >>> rate = xe.PowerLawRate(amplitude=3.0, exponent=-1.0, offset=0.5)
+    >>> rate
+    PowerLawRate(amplitude=f64[], exponent=f64[], offset=f64[])
+    >>> rate(jnp.array([1.0, 2.0])).tolist()
+    [3.5, 2.0]
     """
 
     amplitude: ScalarLike = parameter(start=1.0)

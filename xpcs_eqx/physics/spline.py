@@ -17,6 +17,14 @@ def uniform_knots(t: Float[np.ndarray, "frame"], n: int) -> Float[np.ndarray, "k
     """`n` knots at equal distances from the first to the last of the times `t` [s].
 
     **Raises:** `ModelError` for fewer than two knots or times that do not increase.
+
+    >>> import numpy as np
+    >>> from xpcs_eqx.physics import SplineRate, uniform_knots
+    >>> knots = uniform_knots(np.linspace(0.0, 6.0, 61), 4)
+    >>> knots.tolist()
+    [0.0, 2.0, 4.0, 6.0]
+    >>> SplineRate(knots, 1e4)
+    SplineRate(knots=f64[4], values=f64[4])
     """
     first, last = _window(t, n)
     return np.linspace(first, last, n)

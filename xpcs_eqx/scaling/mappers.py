@@ -75,7 +75,12 @@ class AbstractScaling(eqx.Module):
 
 
 class Individual(AbstractScaling):
-    """Every angle its own contrast and offset."""
+    """Every angle its own contrast and offset.
+
+    >>> import xpcs_eqx as xe
+    >>> xe.Individual(2).names
+    ('contrast[0]', 'contrast[1]', 'offset[0]', 'offset[1]')
+    """
 
     n_angles: int = eqx.field(static=True)
     contrast_bounds: tuple[float, float] = eqx.field(static=True, default=CONTRAST_BOUNDS)
@@ -137,7 +142,12 @@ class Averaged(AbstractScaling):
 
 
 class Fixed(AbstractScaling):
-    """Given contrast and offset for each angle; nothing is fitted."""
+    """Given contrast and offset for each angle; nothing is fitted.
+
+    >>> import xpcs_eqx as xe
+    >>> xe.Fixed(contrast=[0.2, 0.25], offset=[1.0, 1.01]).size
+    0
+    """
 
     contrast: Float[Array, "angle"] = eqx.field(converter=jnp.asarray)
     offset: Float[Array, "angle"] = eqx.field(converter=jnp.asarray)
@@ -178,6 +188,12 @@ class Fourier(AbstractScaling):
     """contrast(φ) = c0 + Σ_k [c_k cos kφ + s_k sin kφ], the same for the offset.
 
     `phi` in degrees. Needs at least 1 + 2·order angles.
+
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> scaling = xe.Fourier(np.array([0.0, 60.0, 120.0]), order=1)
+    >>> scaling.names
+    ('contrast_c0', 'contrast_c1', 'contrast_s1', 'offset_c0', 'offset_c1', 'offset_s1')
     """
 
     phi: Float[Array, "angle"] = eqx.field(converter=jnp.asarray)

@@ -77,6 +77,16 @@ def simulate(
     - `key`: key of `jax.random`.
 
     **Raises:** `ModelError` when contrast, offset or noise do not fit the number of angles.
+
+    >>> import jax
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> model = xe.Static(xe.PowerLawRate(1e4, -0.2, 0.0))
+    >>> geometry = xe.Geometry(0.0054, np.array([0.0]))
+    >>> key = jax.random.key(0)
+    >>> data = xe.simulate(model, 0.1 * np.arange(5), geometry, 0.2, noise=0.01, key=key)
+    >>> data.c2.shape, data.n_pairs
+    ((1, 5, 5), 10)
     """
     t = check_times(t)
     n = geometry.n_angles
