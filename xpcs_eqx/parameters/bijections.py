@@ -104,6 +104,11 @@ class Slope(AbstractBijection):
 
     ρ is the whole rate at t_ref [s], s = d ln rate / d ln t there, w = c/ρ < 1. Data determine ρ
     and s well; w is the weak direction alone. Needs a positive rate at t_ref and a > 0.
+
+    >>> from xpcs_eqx.parameters import Slope
+    >>> log_rho, s, w = Slope(t_ref=1.0).inverse((3.0, -0.5, 1.0))
+    >>> float(s), float(w)
+    (-0.375, 0.25)
     """
 
     t_ref: ScalarLike = eqx.field(converter=as_inexact)
