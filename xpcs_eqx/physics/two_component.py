@@ -52,11 +52,15 @@ INFOS = _infos()
 def soft_clip(x: Float[Array, "..."], width: float = CLIP_WIDTH) -> Float[Array, "..."]:
     """`x` softly clipped to 0 … 1: w ln[(1 + exp(x/w)) / (1 + exp((x−1)/w))].
 
-    Between 0 and 1 and smooth, with a gradient that never vanishes exactly, and
+    Between 0 and 1 and smooth, with a gradient that leads back from either side, and
     soft_clip(1 − x) = 1 − soft_clip(x). Inside it departs from `x` by w exp(−d/w), with d the
     distance from the nearer end: by 5e-7 at d = 0.1.
     """
-    return width * (jax.nn.softplus(x / width) - jax.nn.softplus((x - 1) / width))
+    # Above the middle from the other end: there the difference would round to a constant.
+    upper = x > 0.5
+    near = jnp.where(upper, 1 - x, x)
+    low = width * (jax.nn.softplus(near / width) - jax.nn.softplus((near - 1) / width))
+    return jnp.where(upper, 1 - low, low)
 
 
 def _f0_with_f2(model, here: Circumstances) -> bool:
