@@ -4,10 +4,16 @@ from .attempts import RecoveryAction as RecoveryAction
 from .bands import Band as Band
 from .bands import band as band
 from .bands import limits as limits
+from .curvature import AbstractCurvature as AbstractCurvature
+from .curvature import FullCurvature as FullCurvature
+from .curvature import GaussNewtonCurvature as GaussNewtonCurvature
 from .curve_fit import CurveFit as CurveFit
 from .curve_fit import curve_fit as curve_fit
 from .diagnostics import Diagnostics as Diagnostics
 from .diagnostics import diagnose as diagnose
+from .differentiable import FittedValues as FittedValues
+from .differentiable import classical_covariance as classical_covariance
+from .differentiable import fitted as fitted
 from .fit import Fit as Fit
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality
@@ -20,3 +26,4 @@ from .sharing import Sharing as Sharing
 from .surfaces import RescaledSurface as RescaledSurface
 from .surfaces import consistent_scaling as consistent_scaling
 from .surfaces import rescaled_surface as rescaled_surface
+from .with_values import with_values as with_values
