@@ -52,7 +52,7 @@ def _rate(default: PowerLawRate, given: Rate, t: Float[np.ndarray, "frame"] | No
         return default
     if t is None:
         raise ModelError(f"a rate of kind {given.kind!r} needs the frame times")
-    start = float(default.amplitude)
+    start = float(np.asarray(default.amplitude))
     if given.kind == "exponential":
         # A fall over the window: with initial = 0 or an endless tau nothing could be learnt.
         return ExponentialRate(start, 0.5 * float(t[-1] - t[0]), 0.0)
@@ -85,7 +85,7 @@ def model_of(
     if integral == "trapezoid":
         made = {name: Trapezoid(rate) for name, rate in made.items()}
     if mode == "two_component":
-        return TwoComponent(**made)
+        return TwoComponent(made["reference"], made["sample"], made["velocity"])
     if mode == "laminar_flow":
-        return LaminarFlow(**made, shear_kernel=KERNELS[kernel]())
-    return Static(**made)
+        return LaminarFlow(made["transport"], made["shear"], shear_kernel=KERNELS[kernel]())
+    return Static(made["transport"])

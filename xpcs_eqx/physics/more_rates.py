@@ -98,7 +98,7 @@ class FunctionRate(AbstractRate):
     an integrable t^b with b < 0 at the very first frame converges only slowly.
     """
 
-    function: Callable[[Array, Mapping[str, Array]], Array] = eqx.field(static=True)
+    function: Callable[[Array, Mapping[str, Any]], Array] = eqx.field(static=True)
     parameters: dict[str, ScalarLike] = eqx.field(converter=_numbers)
     panels: int = eqx.field(static=True, default=1)
 

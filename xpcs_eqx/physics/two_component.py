@@ -194,7 +194,7 @@ class TwoComponent(AbstractCorrelation):
 
     def fraction(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
         """The share f_s of the sample component at times `t` [s]."""
-        return soft_clip(self.f0 * jnp.exp(self.f1 * (t - self.f2)) + self.f3)
+        return soft_clip(jnp.asarray(self.f0 * jnp.exp(self.f1 * (t - self.f2)) + self.f3))
 
     def features(self, t, geometry):
         q = geometry.q
