@@ -39,7 +39,9 @@ from xpcs_eqx.objective import (
     sum_pieces,
 )
 from xpcs_eqx.objective.objective import _equations
+from xpcs_eqx.report import text_report
 from xpcs_eqx.scaling import quantile_scaling
+from xpcs_eqx.uncertainty import speckle_scores, stored_speckle_scores
 
 N = 40
 
@@ -103,7 +105,15 @@ LAYOUTS = {
     "aps-u": (write_aps_u, {}),
     "aps-u-half": (write_aps_u, {"half": True}),
     "aps-old": (write_aps_old, {"half": True}),
-    "nxxpcs": (write_nxxpcs, {}),
+    "nxxpcs-flipped": (write_nxxpcs, {"time_origin_location": "lower_left"}),
+    "nxxpcs-half": (
+        write_nxxpcs,
+        {
+            "storage_mode": "one_array_q_last",
+            "populated_elements": "lower_half",
+            "baseline_reference": 0,
+        },
+    ),
 }
 
 
@@ -478,6 +488,23 @@ def test_a_streamed_fit_is_the_fit_in_memory(tmp_path):
         np.testing.assert_allclose(fit.residuals(a), wanted.residuals(a), rtol=1e-6, atol=1e-8)
     with pytest.raises(xe.FitError, match=r"residuals\(angle\)"):
         fit.residuals()
+    gradients = [xe.diagnose(one).gradients for one in (fit, wanted)]
+    np.testing.assert_allclose(*gradients, rtol=1e-6)
+    assert "0 masked" not in text_report(fit, title="streamed")
+
+
+def test_speckle_scores_of_groups_of_maps(tmp_path, data):
+    lazy = open_stored(written(tmp_path, data))
+    y, shot = jnp.zeros(7), jnp.array([0.1, jnp.nan, 0.2])
+    memory, grouped = (evaluated(d, piece=2 * N * N * 8)[0].term for d in (data, lazy))
+    assert (grouped.tiles.group, grouped.tiles.n_pieces) == (2, 2)
+    keywords = {"pooled_side": 16}
+    at = (y, memory.reference, LOSSES["linear"], shot)
+    wanted = speckle_scores(memory, *at, **keywords)
+    found = stored_speckle_scores(grouped, *at, **keywords)
+    for field in ("covariance", "dyadic", "shot", "n_pixels", "observed", "expected"):
+        assert_close(getattr(found, field), getattr(wanted, field), 1e-5)
+    assert np.array_equal(found.from_residuals, wanted.from_residuals)
 
 
 def test_chunks_are_fitted_like_pooled_points(data):
