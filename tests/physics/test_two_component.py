@@ -14,6 +14,7 @@ from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.parameters import with_parameters
 from xpcs_eqx.physics import TwoComponent, correlation_map, degeneracies, soft_clip
+from xpcs_eqx.simulation.field import field_correlation
 
 TRUE = {
     "D0_ref": 2e3,
@@ -90,6 +91,15 @@ def test_formula_against_a_transcription(changes):
     # One at zero delay by itself, where the map puts the one by hand.
     near = np.array([1.0, 1.0 + 1e-9, 1.0 + 2e-9])
     np.testing.assert_allclose(surface(two_component(**changes), near, GEOMETRY), 1, atol=1e-9)
+
+
+def test_field_of_a_simulation():
+    model = two_component()
+    field = np.asarray(jax.jit(field_correlation)(model, T, GEOMETRY))
+    np.testing.assert_allclose(np.abs(field) ** 2, surface(model, T, GEOMETRY), atol=1e-12)
+    np.testing.assert_allclose(field, np.conj(np.swapaxes(field, 1, 2)), atol=1e-15)
+    # A sum over particles, each with a phase of its own: positive definite.
+    assert np.linalg.eigvalsh(field).min() > 0
 
 
 def test_soft_clip():

@@ -12,6 +12,7 @@ from ..physics import (
     AbstractShearKernel,
     GapAveraged,
     LaminarFlow,
+    TwoComponent,
     correlation_map,
     sinc,
 )
@@ -55,6 +56,16 @@ def _(model: LaminarFlow, t, geometry):
         return size
     signed = dataclasses.replace(model, shear_kernel=_GapField())
     return jnp.where(correlation_map(signed, t, geometry) < 0, -size, size)
+
+
+@field_correlation.register
+def _(model: TwoComponent, t, geometry):
+    features = model.features(jnp.asarray(t), geometry)
+    slow, fast, path = (row[None, :] - row[:, None] for row in features.increments)
+    reference, sample = (share[:, None] * share[None, :] for share in features.endpoints)
+    # The motion turns the phase of one component against the other: the field is complex.
+    turned = jnp.exp(1j * features.scalars[:, None, None] * path)
+    return reference * jnp.exp(-jnp.abs(slow)) + sample * jnp.exp(-jnp.abs(fast)) * turned
 
 
 def field_factor(
