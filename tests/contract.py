@@ -213,7 +213,7 @@ MODULES: dict[type, Case] = {
     data.Selection: Case(lambda: data.Selection(end_frame=5, phi_ranges=((-10.0, 10.0),))),
     data.TwoTimeData: Case(small_data),
     fitting.CurveFit: Case(lambda: fitting.curve_fit(line, SHORT, 2 * SHORT + 1, np.ones(2))),
-    fitting.Fit: Case(small_fit),
+    fitting.Fit: Case(small_fit, lambda fit: fit.values**2),
     objective.Arctan: Case(lambda: objective.Arctan(0.5), loss_at),
     objective.Block: Case(block),
     objective.Cauchy: Case(lambda: objective.Cauchy(0.5), loss_at),
@@ -304,12 +304,16 @@ RECORDS: dict[type, Callable[[], Any]] = {
     config.Configuration: lambda: config.Configuration(settings(), config.Source("my.toml")),
     config.Settings: lambda: settings(),
     config.Source: lambda: config.Source("my.toml", "[data]"),
-    fitting.Diagnostics: lambda: fitting.diagnose(small_fit()),
+    fitting.Diagnostics: lambda: fitting.Diagnostics(
+        ("D0",), *(np.ones(1),) * 3, 1.0, np.ones(1), 10.0, 0.1
+    ),
     fitting.ParameterRow: lambda: small_fit()["D0"],
     fitting.ProfileInterval: lambda: fitting.ProfileInterval("D0", 0.68, 1.0, 3.0, 2.0),
     fitting.Quality: lambda: small_fit().quality,
     fitting.RecoveryAction: lambda: fitting.RecoveryAction("not moved", "perturbed", "kept"),
-    fitting.RescaledSurface: lambda: fitting.rescaled_surface(LAMINAR, small_data()),
+    fitting.RescaledSurface: lambda: fitting.RescaledSurface(
+        np.ones((3, 9, 9)), PHI, PHI, np.ones((3, 9, 9))
+    ),
     optimize.Status: lambda: optimize.Status.cost,
     physics.ParameterInfo: lambda: physics.ParameterInfo("s", 1.0),
     report.FittedMaps: lambda: report.fitted_maps(small_fit()),

@@ -19,8 +19,9 @@ from contract import (
     small_map,
     small_objective,
 )
+from helpers import TRANSPORT
 
-from xpcs_eqx import data, fitting, hybrid, objective, physics, uncertainty
+from xpcs_eqx import data, fitting, hybrid, objective, physics, scaling, uncertainty
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "laminar_aps_u.hdf"
 X = np.linspace(0.0, 1.0, 12)
@@ -35,6 +36,19 @@ def tiles():
 @cache
 def in_chunks():
     return data.from_chunks(tiles, T, GEOMETRY)
+
+
+def fitted_values():
+    return fitting.FittedValues(
+        values=jnp.ones(5),
+        model=physics.Static(TRANSPORT),
+        contrast=jnp.array([0.2]),
+        offset=jnp.ones(1),
+        cost=jnp.asarray(0.5, float),
+        status=jnp.asarray(1),
+        at_bound=jnp.zeros(5, bool),
+        index=scaling.index_map(scaling.Individual(1), ("D0", "alpha", "D_offset")),
+    )
 
 
 def of_vector(x, p):
@@ -86,7 +100,10 @@ MODULES |= {
     ),
     data.ChunkedTwoTime: Case(in_chunks),
     data.StoredTwoTime: Case(stored),
-    fitting.JointFit: Case(lambda: fitting.joint_least_squares(combined()), text=3000),
+    fitting.FittedValues: Case(fitted_values),
+    fitting.JointFit: Case(
+        lambda: fitting.joint_least_squares(combined()), lambda fit: fit.values**2, 3000
+    ),
     hybrid.ArraySource: Case(source),
     hybrid.Chunk: Case(lambda: next(iter(source().chunks()))),
     hybrid.CurveProblem: Case(problem),
