@@ -121,7 +121,8 @@ def each_piece(
 ) -> Iterator[Piece]:
     """Pieces in order, the next one read while the present one is worked on."""
     stream = source.stream(pieces)
-    return read_ahead(stream, ahead) if source.waits and ahead > 0 else stream
+    several = (source.n_pieces if pieces is None else len(pieces)) > 1
+    return read_ahead(stream, ahead) if source.waits and several and ahead > 0 else stream
 
 
 def sum_pieces(
