@@ -21,10 +21,16 @@ from xpcs_eqx.config.resolved import resolved_settings
 from xpcs_eqx.config.schema import Rate
 from xpcs_eqx.data import write_npz, write_own
 from xpcs_eqx.errors import ConfigError
-from xpcs_eqx.objective import Cauchy, JointObjective, ProjectedObjective
+from xpcs_eqx.objective import Cauchy, JointObjective, LogSmoothness, ProjectedObjective
 from xpcs_eqx.optimize import JacobianMetric, TrustRegion
 from xpcs_eqx.parameters import SignedSlope
-from xpcs_eqx.physics import Homodyne, Trapezoid
+from xpcs_eqx.physics import (
+    ExponentialRate,
+    Homodyne,
+    PiecewiseConstantRate,
+    SplineRate,
+    Trapezoid,
+)
 from xpcs_eqx.scaling import Averaged, Fixed, Fourier, Individual
 
 
@@ -356,3 +362,56 @@ def test_resolved_settings_run_again_from_another_folder(tmp_path):
     same = build(again)
     assert same.objective.names == problem.objective.names
     assert resolved_settings(again, same, str(folder)) == settings
+
+
+def test_rates_are_chosen_by_kind(problem):
+    text = (
+        "[model]\nmode = 'laminar_flow'\n"
+        "[rates.transport]\nkind = 'spline'\nknots = 5\nsmoothness = 0.5\n"
+        "[rates.shear]\nkind = 'piecewise_constant'\ntimes = [0.4, 0.9]\n"
+        "[parameters.J]\nstart = 2e4\nbounds = [10.0, 1e6]\n"
+        "[parameters.'J[1]']\nstart = 3e4\n"
+    )
+    term = problem(text).objective.term
+    model = term.parameters.model
+    assert isinstance(model.transport, SplineRate)
+    np.testing.assert_allclose(np.ptp(model.transport.knots), np.ptp(term.t))
+    np.testing.assert_allclose(model.transport.values, [2e4, 3e4, 2e4, 2e4, 2e4])
+    assert set(term.parameters.lower[:5]) == {10.0}
+    assert isinstance(model.shear, PiecewiseConstantRate)
+    np.testing.assert_allclose(model.shear.breaks, [0.4, 0.9])
+    (penalty,) = problem(text).objective.penalties
+    assert isinstance(penalty, LogSmoothness)
+    # The size asked for is in sigma, the residuals are in c2.
+    assert float(penalty.width) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("[rates.sheer]\nkind = 'spline'\n", ("unknown rate 'sheer'", "'rates.shear'")),
+        ("[rates.shear]\nkind = 'splin'\n", ("rates.shear.kind", "did you mean 'spline'")),
+        ("[rates.shear]\nknot = 3\n", ("rates.shear.knot", "'rates.shear.knots'")),
+        ("[rates.shear]\nsmoothness = 1.0\n", ("rates.shear", "belong to splines")),
+        ("[rates.shear]\nkind = 'spline'\ntimes = [2.0, 1.0]\n", ("[2.0, 1.0] must increase",)),
+        ("[rates.shear]\nkind = 'spline'\ntimes = [1.0]\n", ("[rates]", "increasing times")),
+    ],
+    ids=["name", "kind", "key", "smoothness", "order", "one knot"],
+)
+def test_wrong_rates_are_named(problem, text, fragments):
+    with pytest.raises(ConfigError) as raised:
+        problem(text)
+    for fragment in fragments:
+        assert fragment in str(raised.value)
+
+
+def test_two_components_keep_f2(problem):
+    found = problem("[model]\nmode = 'two_component'\n[rates.reference]\nkind = 'exponential'\n")
+    parameters = found.objective.term.parameters
+    t = np.asarray(found.data.t)
+    assert "f2" not in parameters.free_names
+    assert float(parameters.model.f2) == pytest.approx(0.5 * (t[0] + t[-1]))
+    assert any("f2" in text for text in found.decisions)
+    assert isinstance(parameters.model.reference, ExponentialRate)
+    freed = problem("[model]\nmode = 'two_component'\n[parameters.f2]\nfree = true\n")
+    assert "f2" in freed.objective.term.parameters.free_names
