@@ -356,6 +356,17 @@ def test_gradient_where_padding_is_outside_the_domain():
     assert np.all(np.isfinite(problem.cost_and_gradient(problem.start)[1]))
 
 
+def test_exact_data():
+    x = np.linspace(0, 5, 300)
+    y = np.asarray(decay(jnp.asarray(x), 2.5, 1.3, 0.0))
+    found = default().fit((x, y), decay, [1.0, 1.0, 1.0])
+    assert found.success
+    np.testing.assert_allclose(found.x, [2.5, 1.3, 0.0], atol=1e-12)
+    flat = default().fit((x, np.ones_like(x)), lambda x, level: level + 0 * x, [3.0])
+    assert flat.success
+    assert flat.x[0] == 1
+
+
 def test_robust_loss():
     x, y = simulated("decay", 1000)
     y[::50] += 3.0
@@ -392,3 +403,12 @@ def test_nothing_is_traced_again_for_new_values():
     bounds = ([0.0, 0.0, 0.0], [9.0, 9.0, 9.0])
     default().fit((x + 0.01, y + 0.1), counted, [2.1, 1.1, 0.5], bounds=bounds)
     assert len(traces) == before
+
+
+def test_a_start_where_the_model_nearly_overflows():
+    x, y = simulated("decay", 300)
+    found = default().fit((x, y), decay, [1e140, 0.1, 0.4])
+    # Whatever comes of it, it comes without a warning, and only success is called so.
+    near = bool(np.all(np.abs(found.x - MODELS["decay"][1]) < 4 * found.perr))
+    assert found.success <= near
+    assert np.isfinite(found.fun)

@@ -133,18 +133,17 @@ class GaussNewton(eqx.Module):
             promised = predicted
         evaluations = int(state.evaluations) + 1
         resets = int(state.resets)
-        status = self._status(
-            first, finite, accept, measure, here, predicted, boundary, length, z, evaluations
-        )
+        status = self._status(state, finite, measure, evaluations)
         if status is Status.running and self.radius.collapsed(radius):
-            # From where no step was accepted since the last reset the same steps would follow.
-            if resets < self.resets and fresh:
+            # ½ of the squared distance in standard errors is promised in units of variance.
+            variance = 2 * float(local.cost) / int(state.count)
+            if 2 * promised <= self.stalled_tolerance**2 * variance:
+                status = Status.cost
+            elif resets < self.resets and fresh:
                 radius, resets, fresh = float(self.radius.start), resets + 1, 0
             else:
-                # ½ of the squared distance in standard errors is promised in units of variance.
-                variance = 2 * float(local.cost) / int(state.count)
-                settled = 2 * promised <= self.stalled_tolerance**2 * variance
-                status = Status.cost if settled else Status.stalled
+                # With no step accepted since the last reset the same steps would follow.
+                status = Status.stalled
         slot = evaluations - 1
         history = state.history
         row = (cost, radius, measure, accept)
@@ -174,17 +173,26 @@ class GaussNewton(eqx.Module):
         )
 
     def _status(
-        self, first, finite, accept, measure, here, predicted, boundary, length, z, evaluations
+        self,
+        state: GaussNewtonState,
+        finite: bool,
+        measure: float,
+        evaluations: int,
     ) -> Status:
+        """What follows from the step just tried from `state`."""
+        first = int(state.evaluations) == 0
         if first and not finite:
             return Status.non_finite
         if measure <= self.tolerance:
             return Status.gradient
         rounding = max(self.tolerance**2, 16 * float(np.finfo(float).eps))
-        if not first and finite and not boundary:
-            if predicted <= rounding * here:
+        if not first and finite and not state.at_boundary:
+            if state.predicted <= rounding * state.local.cost:
                 return Status.cost
-            if accept and length <= self.tolerance * (self.tolerance + float(np.max(np.abs(z)))):
+            # Entry by entry, so that a small variable beside large ones counts as well. Taken or
+            # not: what rejects a step this short is rounding.
+            size, change = np.abs(state.z), np.abs(state.trial - state.z)
+            if np.all(change <= self.tolerance * (size + self.tolerance * np.max(size))):
                 return Status.step
         return Status.max_evaluations if evaluations > self.max_iterations else Status.running
 
@@ -205,6 +213,8 @@ class GaussNewton(eqx.Module):
             ),
         )
 
+    # Far away a model may overflow: what is not finite is caught and needs no warning.
+    @np.errstate(over="ignore", invalid="ignore")
     def run(
         self,
         problem: AbstractProblem,

@@ -282,6 +282,8 @@ class WarmUp(eqx.Module):
         state = _replace(state, memory=fresh, resets=state.resets + 1)
         return self._search(problem, state, 1.0)
 
+    # Far away a model may overflow: what is not finite is caught and needs no warning.
+    @np.errstate(over="ignore", invalid="ignore")
     def run(
         self,
         problem: AbstractProblem,
