@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..objective import Block, NormalEquations, joint_equations
+from ..objective import Block, Memo, NormalEquations, joint_equations
 from ..objective.blocks import _pair_features as pair_features
 from ..objective.blocks import block_equations
 from ..objective.frame_table import FrameTable, Part, call_kernel, frame_table
 from ..objective.penalties import penalty_equations
+from ..parameters import ParameterMap
 from .stationarity import Problem, feature_rows, penalty_cost, with_feature_rows
 from .tile_sum import tile_sum
 
@@ -193,17 +194,30 @@ def equations_at(
     """Normal equations in u, and the cost of the data without penalties; differentiable."""
     term = problem.term
     c, x = problem.split(u)
-    p, k = x.shape[0], c.shape[0]
     per_angle = term.scaling.per_angle(c)
     table = frame_table(term.parameters, x, term.t, term.geometry)
     by_angle = tile_sum(_equations, (table, per_angle, problem.loss), term.tiles)
-    joint = joint_equations(by_angle, per_angle[:, 0], term.scaling)
-    joint = joint + penalty_equations(problem.penalties, term.parameters, x).transform(
-        jnp.eye(p, p + k)
-    )
+    return _assembled(problem, by_angle, per_angle, x), jnp.sum(by_angle.cost)
+
+
+def _assembled(problem, by_angle, per_angle, x, turn=None):
+    """Equations in u from those of the angles; `turn` is dy/dx where they are in coordinates y."""
+    p, k = x.shape[0], problem.term.scaling.size
+    joint = joint_equations(by_angle, per_angle[:, 0], problem.term.scaling)
+    if turn is not None:
+        joint = joint.transform(jnp.eye(p + k).at[:p, :p].set(turn))
+    penalty = penalty_equations(problem.penalties, problem.parameters, x)
+    joint = joint + penalty.transform(jnp.eye(p, p + k))
     # From (x, c) to the layout of u.
-    order = jnp.eye(p + k)[:, jnp.roll(jnp.arange(p + k), k)]
-    return joint.transform(order), jnp.sum(by_angle.cost)
+    return joint.transform(jnp.eye(p + k)[:, jnp.roll(jnp.arange(p + k), k)])
+
+
+def last_equations(
+    problem: Problem, parameters: ParameterMap, y: Float[Array, "free"], memo: Memo
+) -> NormalEquations:
+    """Normal equations in u from what a solver knows of its point `y`, without the data."""
+    turn = jnp.linalg.inv(jax.jacfwd(parameters.to_physical)(y)) if y.size else jnp.zeros((0, 0))
+    return _assembled(problem, memo.equations, memo.scaling, parameters.to_physical(y), turn)
 
 
 def solve_free(
