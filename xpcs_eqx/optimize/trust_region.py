@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -75,6 +76,12 @@ def default_search() -> optx.AbstractSearch:
     )
 
 
+def _as_value(number: Any) -> Any:
+    # A number of NumPy is data to a compiled function, so that another one compiles nothing anew,
+    # and can still be hashed.
+    return np.float64(number) if isinstance(number, float | int) else number
+
+
 class TrustRegion(eqx.Module):
     """Least squares by normal equations in a box, from Optimistix' descents and searches.
 
@@ -91,11 +98,11 @@ class TrustRegion(eqx.Module):
     - `damping`: initial damping relative to the largest curvature in the scaled coordinates.
     """
 
-    cost_tol: float = 1e-12
-    step_tol: float = 1e-9
-    gradient_tol: float = 1e-10
-    unmoved_gradient_tol: float = 1e-6
-    damping: float = 0.1
+    cost_tol: float = eqx.field(default=1e-12, converter=_as_value)
+    step_tol: float = eqx.field(default=1e-9, converter=_as_value)
+    gradient_tol: float = eqx.field(default=1e-10, converter=_as_value)
+    unmoved_gradient_tol: float = eqx.field(default=1e-6, converter=_as_value)
+    damping: float = eqx.field(default=0.1, converter=_as_value)
     metric: AbstractMetric = NaturalMetric()
     max_evaluations: int = eqx.field(static=True, default=200)
     descent: optx.AbstractDescent = eqx.field(default_factory=damped_newton)
