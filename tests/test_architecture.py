@@ -31,6 +31,7 @@ LAYERS = (
     "hybrid",
     "fitting",
     "simulation",
+    "bayes",
     "report",
     "config",
     "fit",

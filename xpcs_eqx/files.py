@@ -1,9 +1,15 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and what is written into them as JSON."""
 
+import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
+
+import jax
+import numpy as np
 
 from .errors import DataError
 
@@ -51,3 +57,27 @@ def _to_disk(path: str, flags: int) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def strict(value: Any) -> Any:
+    """Plain JSON types; numbers that JSON does not know (NaN, infinity) become null."""
+    if isinstance(value, Mapping):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, str) or value is None:
+        return value
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.ndarray | jax.Array):
+        return strict(np.asarray(value).tolist())
+    if isinstance(value, Sequence):
+        return [strict(v) for v in value]
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def to_json(value: Any) -> str:
+    """Strict JSON text."""
+    return json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

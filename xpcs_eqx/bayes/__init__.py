@@ -1,1 +1,46 @@
-"""Bayesian inference."""
+"""Bayesian inference: priors, coordinates, log posterior, NUTS, draws and what they say."""
+
+from .bimodality import Bimodality as Bimodality
+from .bimodality import bimodality as bimodality
+from .coordinates import Coordinates as Coordinates
+from .coordinates import coordinates_for as coordinates_for
+from .diagnostics import Diagnostics as Diagnostics
+from .diagnostics import diagnose as diagnose
+from .draws import Draws as Draws
+from .draws import Progress as Progress
+from .likelihood import AbstractNoise as AbstractNoise
+from .likelihood import AbstractScalingTreatment as AbstractScalingTreatment
+from .likelihood import GivenSigma as GivenSigma
+from .likelihood import MarginalisedScaling as MarginalisedScaling
+from .likelihood import SampledScaling as SampledScaling
+from .likelihood import SampledSigma as SampledSigma
+from .log_posterior import LogPosterior as LogPosterior
+from .log_posterior import log_posterior as log_posterior
+from .posterior import Posterior as Posterior
+from .posterior import posterior_of as posterior_of
+from .precision import Precision as Precision
+from .precision import coverage as coverage
+from .precision import precision as precision
+from .predictive import Predictive as Predictive
+from .predictive import predictive as predictive
+from .prior_set import PriorSet as PriorSet
+from .prior_set import bound_priors as bound_priors
+from .prior_set import default_priors as default_priors
+from .prior_set import fit_priors as fit_priors
+from .priors import AbstractPrior as AbstractPrior
+from .priors import Beta as Beta
+from .priors import HalfNormal as HalfNormal
+from .priors import LogNormal as LogNormal
+from .priors import Normal as Normal
+from .priors import Tempered as Tempered
+from .priors import TruncatedNormal as TruncatedNormal
+from .priors import Uniform as Uniform
+from .sample import Nuts as Nuts
+from .sample import sample as sample
+from .starts import AbstractStart as AbstractStart
+from .starts import LaplaceStart as LaplaceStart
+from .starts import PathfinderStart as PathfinderStart
+from .starts import PlainStart as PlainStart
+from .tile_likelihood import data_cost as data_cost
+from .tile_likelihood import scaling_statistics as scaling_statistics
+from .write import write_posterior as write_posterior

@@ -17,7 +17,7 @@ from ..parameters import (
     Slope,
 )
 from ..parameters.parameter_map import Group
-from .priors import AbstractPrior
+from .priors import AbstractPrior, stacked
 
 # Positive parameters whose ends are further apart than this factor are spread logarithmically.
 _DECADES = 100.0
@@ -169,10 +169,12 @@ class FreeReferenceAmplitude(AbstractBijection):
 class Coordinates(eqx.Module):
     """z ↔ physical entries θ: θ from u by the bijections of `groups`, u = centre + scale·z.
 
-    With `centre` and `scale` from a fit every direction of z has a posterior of order one.
+    With `centre` and `scale` from a fit every direction of z has a posterior of order one. `alone`
+    are the entries with a coordinate of their own, those of one kind together.
     """
 
     groups: tuple[Group, ...]
+    alone: tuple[Group, ...]
     centre: Float[Array | np.ndarray, "entry"]
     scale: Float[Array | np.ndarray, "entry"]
 
@@ -191,6 +193,10 @@ class Coordinates(eqx.Module):
         total = jnp.sum(jnp.log(self.scale))
         for group in self.groups:
             total += group.bijection.log_det(tuple(u[i] for i in group.members))
+        for group in self.alone:
+            here = u[np.asarray(group.members)]
+            _, slope = jax.jvp(group.bijection.forward, ((here,),), ((jnp.ones_like(here),),))
+            total += jnp.sum(jnp.log(jnp.abs(slope[0])))
         return total
 
     def _apply(self, vector, function):
@@ -199,6 +205,10 @@ class Coordinates(eqx.Module):
             part = function(group, tuple(vector[i] for i in group.members))
             for i, value in zip(group.members, part, strict=True):
                 out[i] = value
+        for group in self.alone:
+            (part,) = function(group, (vector[np.asarray(group.members)],))
+            for k, i in enumerate(group.members):
+                out[i] = part[k]
         return jnp.stack(out)
 
 
@@ -269,6 +279,10 @@ def coordinates_for(
         if bijection is not None and np.all(np.isfinite(np.asarray(bijection.inverse(here)))):
             groups.append(Group(group.members, bijection))
     taken = {i for group in groups for i in group.members}
-    groups += [Group((i,), _alone(prior)) for i, prior in enumerate(priors) if i not in taken]
+    rest = [i for i in range(len(priors)) if i not in taken]
+    alone = tuple(
+        Group(tuple(rest[k] for k in where), bijection)
+        for where, bijection in stacked([_alone(priors[i]) for i in rest])
+    )
     size = len(priors)
-    return Coordinates(tuple(groups), np.zeros(size), np.ones(size)), start
+    return Coordinates(tuple(groups), alone, np.zeros(size), np.ones(size)), start

@@ -98,7 +98,8 @@ class MarginalisedScaling(AbstractScalingTreatment):
 
     def _gaussian(self, term, table, sigma):
         """Constant of chi², conditional mean about the origin, Cholesky factor of the precision."""
-        assert self.mean is not None and self.sd is not None
+        assert self.mean is not None
+        assert self.sd is not None
         sums = scaling_statistics(table, term.reference, _in_memory(term))
         constant, gradient, hessian, origin = _in_coefficients(sums, term)
         mean = self.mean - origin

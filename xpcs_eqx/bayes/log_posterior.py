@@ -31,7 +31,7 @@ from .likelihood import (
     residual_scale,
 )
 from .prior_set import PriorSet, default_priors
-from .priors import AbstractPrior
+from .priors import AbstractPrior, stacked
 
 AnyObjective = ProjectedObjective | JointObjective
 
@@ -76,9 +76,9 @@ class LogPosterior(eqx.Module):
 
     def log_prior(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
         """ln p(θ), the penalties of the objective included as −½‖residuals‖²."""
-        total = sum(
-            (prior.log_density(theta[i]) for i, prior in enumerate(self.priors)), jnp.zeros(())
-        )
+        total = jnp.zeros(())
+        for where, prior in stacked(self.priors):
+            total += jnp.sum(prior.log_density(theta[np.asarray(where)]))
         if self.penalties:
             values = parameter_values(self.parameters.build(self.split(theta)[0]))
             for penalty in self.penalties:
@@ -184,9 +184,7 @@ def log_posterior(
         penalties=objective.penalties,
         priors=chosen,
         coordinates=coordinates,
-        treatment=scaling.prepare(
-            term.scaling, tuple(priors[name] for name in term.scaling.names)
-        ),
+        treatment=scaling.prepare(term.scaling, tuple(priors[name] for name in term.scaling.names)),
         noise=noise,
         n_pairs=np.asarray(count_pairs(term.tiles)),  # pyright: ignore[reportArgumentType]
         names=tuple(name for name, _ in entries),

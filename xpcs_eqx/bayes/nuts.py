@@ -22,22 +22,11 @@ from jaxtyping import Array, Float, Key
 
 from ..compiling import quick_jit
 from ..errors import FitError
+from .draws import Draws, Progress
 from .log_posterior import LogPosterior
 
 # Draws a call: often enough for a progress bar, rarely enough to cost nothing.
 CHUNK = 100
-
-
-class Draws(NamedTuple):
-    """What is kept of each transition; leading axes (chain, draw)."""
-
-    position: Any
-    log_density: Any
-    divergent: Any
-    energy: Any
-    depth: Any
-    steps: Any
-    acceptance: Any
 
 
 class Chains(NamedTuple):
@@ -106,29 +95,11 @@ def _advance(density, chains, step_size, metric, first, count, target, adapting,
 
 def _averaging(step_sizes):
     init, _, _ = dual_averaging_adaptation(0.8)
-    return jax.vmap(init)(jnp.asarray(step_sizes))
+    # Of the types a transition returns, so that the first call is compiled like all others.
+    return jax.tree.map(lambda a: jnp.asarray(a, a.dtype), jax.vmap(init)(jnp.asarray(step_sizes)))
 
 
 _averaging = quick_jit(_averaging)
-
-
-class Tuned(NamedTuple):
-    """The outcome of warm-up: where the chains are, the step size, the metric."""
-
-    positions: Float[np.ndarray, "chain entry"]
-    step_size: float
-    metric: Float[np.ndarray, "entry entry"]
-
-
-class Progress(NamedTuple):
-    """What a callback sees: `phase` is warm-up or sampling; counts are over all chains."""
-
-    phase: str
-    done: int
-    total: int
-    divergences: int
-    step_size: float
-    steps_per_draw: float
 
 
 class Runner:

@@ -1,15 +1,153 @@
 """Posterior draws with names and diagnostics."""
-import equinox as eqx
+
 from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from ..fitting import Fit
+from .arviz_io import datatree
+from .diagnostics import Diagnostics, diagnose
+from .draws import Draws
+from .log_posterior import LogPosterior
+
+
 class Posterior(eqx.Module):
-    """tmp"""
-    theta: Any
-    per_angle: Any
-    draws: Any
-    step_size: Any
-    metric: Any
-    density: Any
-    timings: Any = eqx.field(static=True)
-    names: Any = eqx.field(static=True)
-def posterior_of(density, theta, per_angle, draws, *, step_size, metric, fit, max_depth, notes, timings):
-    return Posterior(theta, per_angle, draws, step_size, metric, density, timings, density.names)
+    """Draws of the physical parameters and what is known about them.
+
+    - `theta`: draws of the sampled entries (chain, draw, entry), named by `names`.
+    - `per_angle`: contrast and offset of each draw (chain, draw, angle, 2); those of marginalised
+        scaling are drawn from their conditional distribution.
+    - `draws`: unconstrained positions and statistics of each transition.
+    - `density`: the log density that was sampled, with its priors, data and coordinates.
+    - `step_size`, `metric`: after warm-up.
+    - `fitted`: (name, value, classical error) of the fit, empty without one.
+    - `notes`: how it began, and what has to be known of its priors. `timings`: seconds by phase.
+    """
+
+    theta: Float[np.ndarray, "chain draw entry"]
+    per_angle: Float[np.ndarray, "chain draw angle 2"]
+    draws: Draws
+    density: LogPosterior
+    metric: Float[np.ndarray, "entry entry"]
+    step_size: float
+    diagnostics: Diagnostics
+    fitted: tuple[tuple[str, float, float], ...] = eqx.field(static=True)
+    notes: tuple[str, ...] = eqx.field(static=True)
+    timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sampled entries."""
+        return self.density.names
+
+    @property
+    def status(self) -> str:
+        """`converged`, `divergences` or `not_converged`."""
+        return self.diagnostics.status
+
+    def __getitem__(self, name: str) -> Float[np.ndarray, "chain draw ..."]:
+        """Draws of a parameter, or of `contrast` or `offset` of all angles.
+
+        **Raises:** `KeyError` listing the names there are.
+        """
+        found = self.variables()
+        if name in found:
+            return found[name]
+        if name in self.names:
+            return self.theta[..., self.names.index(name)]
+        raise KeyError(f"no parameter {name!r}; there are {', '.join((*found, *self.names))}")
+
+    def variables(self) -> dict[str, Float[np.ndarray, "chain draw ..."]]:
+        """Draws by name: physical parameters, contrast and offset by angle, sigma.
+
+        Coefficients of a Fourier scaling are there as well.
+        """
+        p = self.density.parameters.n_free
+        out = {name: self.theta[..., i] for i, name in enumerate(self.names[:p])}
+        out["contrast"], out["offset"] = self.per_angle[..., 0], self.per_angle[..., 1]
+        for i, name in enumerate(self.names[p:], start=p):
+            # Those of single angles are in `contrast` and `offset`.
+            if name not in out and "[" not in name:
+                out[name] = self.theta[..., i]
+        return out
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Mean, standard deviation, central 94 %, R-hat and effective samples by parameter."""
+        found = self.diagnostics
+        out = {}
+        for i, name in enumerate(self.names):
+            draws = self.theta[..., i]
+            low, high = np.quantile(draws, [0.03, 0.97])
+            out[name] = {
+                "mean": float(draws.mean()),
+                "sd": float(draws.std()),
+                "low": float(low),
+                "high": float(high),
+                "rhat": float(found.rhat[i]),
+                "ess_bulk": float(found.ess_bulk[i]),
+                "ess_tail": float(found.ess_tail[i]),
+            }
+        return out
+
+    def to_datatree(self) -> Any:
+        """An ArviZ DataTree; `contrast` and `offset` have the dimension `angle` [degrees].
+
+        **Raises:** `ModelError` with what to install when ArviZ is missing.
+        """
+        stats = self.draws
+        shape = np.shape(stats.energy)
+        return datatree(
+            self.variables(),
+            {
+                "lp": stats.log_density,
+                "diverging": stats.divergent,
+                "energy": stats.energy,
+                "tree_depth": stats.depth,
+                "n_steps": stats.steps,
+                "acceptance_rate": stats.acceptance,
+                "step_size": np.full(shape, self.step_size),
+            },
+            {"angle": np.asarray(self.density.term.geometry.phi)},
+            {"contrast": ["angle"], "offset": ["angle"]},
+            {"status": self.status, "notes": "; ".join(self.notes)},
+        )
+
+
+def posterior_of(
+    density: LogPosterior,
+    theta: Float[np.ndarray, "chain draw entry"],
+    per_angle: Float[np.ndarray, "chain draw angle 2"],
+    draws: Draws,
+    *,
+    step_size: float,
+    metric: Float[np.ndarray, "entry entry"],
+    fit: Fit | None,
+    max_depth: int,
+    notes: tuple[str, ...],
+    timings: tuple[tuple[str, float], ...],
+) -> Posterior:
+    """Draws with their diagnostics."""
+    found = diagnose(
+        density.names,
+        theta,
+        np.asarray(draws.divergent),
+        np.asarray(draws.energy),
+        np.asarray(draws.depth),
+        np.asarray(draws.acceptance),
+        max_depth,
+    )
+    rows = () if fit is None else fit.rows
+    return Posterior(
+        theta=theta,
+        per_angle=per_angle,
+        draws=draws,
+        density=density,
+        metric=np.asarray(metric),
+        step_size=float(step_size),
+        diagnostics=found,
+        fitted=tuple((row.name, row.value, row.error_classical) for row in rows),
+        notes=notes,
+        timings=timings,
+    )

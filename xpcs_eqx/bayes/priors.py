@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, Key, ScalarLike
 
 from ..errors import ModelError
 
+_T = TypeVar("_T")
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -33,23 +35,30 @@ def _known(*values: Any) -> bool:
     return not any(isinstance(value, jax.core.Tracer) for value in values)
 
 
+def _no_volume(name: str, low: Any, high: Any) -> str:
+    return (
+        f"a {name} prior between {float(low):g} and {float(high):g} has no volume; the lower end "
+        "must be below the upper one (to fix a parameter, give it equal bounds in the map)"
+    )
+
+
 def _in_order(prior: Any) -> None:
     low, high = prior.lower, prior.upper
     if _known(low, high) and not float(low) < float(high):
+        raise ModelError(_no_volume(type(prior).__name__, low, high))
+
+
+def _positive_number(name: str, what: str, value: Any) -> None:
+    if not (float(value) > 0 and math.isfinite(float(value))):
         raise ModelError(
-            f"a {type(prior).__name__} prior between {float(low):g} and {float(high):g} has no "
-            "volume; the lower end must be below the upper one (fix a parameter by its bounds)"
+            f"{what} {float(value):g} of a {name} prior; it must be a finite number above 0"
         )
 
 
 def _positive(prior: Any, *names: str) -> None:
     for name in names:
-        value = getattr(prior, name)
-        if _known(value) and not (float(value) > 0 and math.isfinite(float(value))):
-            raise ModelError(
-                f"{name} {float(value):g} of a {type(prior).__name__} prior; it must be a finite "
-                "number above 0"
-            )
+        if _known(getattr(prior, name)):
+            _positive_number(type(prior).__name__, name, getattr(prior, name))
 
 
 class AbstractPrior(eqx.Module):
@@ -140,20 +149,59 @@ class Normal(AbstractPrior):
         return self.mean + self.sd * jax.random.normal(key, shape, float)
 
     def powered(self, power):
-        return Normal(self.mean, self.sd / jnp.sqrt(power))
+        return Normal(self.mean, self.sd / power**0.5)
+
+
+def _log_mass(low: Any, high: Any) -> Any:
+    """ln(Φ(high) − Φ(low)), in the tail that is not close to one."""
+    low, high = jnp.where(low > 0, -high, low), jnp.where(low > 0, -low, high)
+    return log_ndtr(high) + jnp.log1p(-jnp.exp(log_ndtr(low) - log_ndtr(high)))
+
+
+def _known_log_mass(low: float, high: float) -> float:
+    low, high = (-high, -low) if low > 0 else (low, high)
+    upper, lower = (0.5 * math.erfc(-end / math.sqrt(2)) for end in (high, low))
+    return math.log(upper - lower) if upper > lower else -math.inf
+
+
+def _mass_between(name: str, centre: Any, width: Any, lower: Any, upper: Any) -> Any:
+    """ln of the Gaussian mass between two ends, by the standard library where all is known.
+
+    Inside a sampler it would be evaluated at every step, and take longer to compile than a model.
+    """
+    if not _known(centre, width, lower, upper):
+        return _log_mass((lower - centre) / width, (upper - centre) / width)
+    _positive_number(name, "width", width)
+    if not float(lower) < float(upper):
+        raise ModelError(_no_volume(name, lower, upper))
+    centre, width, lower, upper = (float(v) for v in (centre, width, lower, upper))
+    mass = _known_log_mass((lower - centre) / width, (upper - centre) / width)
+    if not math.isfinite(mass):
+        raise ModelError(
+            f"a {name} prior centred at {centre:g} with width {width:g} has no weight left "
+            f"between {lower:g} and {upper:g}; move or widen one of them"
+        )
+    return np.asarray(mass)
 
 
 class TruncatedNormal(AbstractPrior):
     """Gaussian with `mean` and `sd` before it is cut at `lower` and `upper`."""
 
-    mean: ScalarLike = number()
-    sd: ScalarLike = number()
-    lower: ScalarLike = number(-math.inf)
-    upper: ScalarLike = number(math.inf)
+    mean: ScalarLike
+    sd: ScalarLike
+    lower: ScalarLike
+    upper: ScalarLike
+    log_mass: ScalarLike
 
-    def __check_init__(self):
-        _positive(self, "sd")
-        _in_order(self)
+    def __init__(
+        self,
+        mean: ScalarLike,
+        sd: ScalarLike,
+        lower: ScalarLike = -math.inf,
+        upper: ScalarLike = math.inf,
+    ):
+        self.mean, self.sd, self.lower, self.upper = (_number(v) for v in (mean, sd, lower, upper))
+        self.log_mass = _mass_between("TruncatedNormal", mean, sd, lower, upper)
 
     @property
     def support(self):
@@ -162,16 +210,10 @@ class TruncatedNormal(AbstractPrior):
     def _ends(self):
         return (self.lower - self.mean) / self.sd, (self.upper - self.mean) / self.sd
 
-    def _log_mass(self):
-        low, high = self._ends()
-        # In the tail that is not close to one.
-        low, high = jnp.where(low > 0, -high, low), jnp.where(low > 0, -low, high)
-        return log_ndtr(high) + jnp.log1p(-jnp.exp(log_ndtr(low) - log_ndtr(high)))
-
     @property
     def moments(self):
         low, high = self._ends()
-        mass = jnp.exp(self._log_mass())
+        mass = jnp.exp(self.log_mass)
 
         def weighted(z, power):
             finite = jnp.isfinite(z)
@@ -184,14 +226,14 @@ class TruncatedNormal(AbstractPrior):
 
     def log_density(self, x):
         value = -0.5 * ((x - self.mean) / self.sd) ** 2 - jnp.log(self.sd) - _HALF_LOG_2PI
-        return _inside(self, x, value - self._log_mass())
+        return _inside(self, x, value - self.log_mass)
 
     def sample(self, key, shape=()):
         low, high = self._ends()
         return self.mean + self.sd * jax.random.truncated_normal(key, low, high, shape, float)
 
     def powered(self, power):
-        return TruncatedNormal(self.mean, self.sd / jnp.sqrt(power), self.lower, self.upper)
+        return TruncatedNormal(self.mean, self.sd / power**0.5, self.lower, self.upper)
 
 
 class LogNormal(AbstractPrior):
@@ -200,20 +242,38 @@ class LogNormal(AbstractPrior):
     `lower` ≥ 0 and `upper` bound x itself.
     """
 
-    location: ScalarLike = number()
-    scale: ScalarLike = number()
-    lower: ScalarLike = number(0.0)
-    upper: ScalarLike = number(math.inf)
+    location: ScalarLike
+    scale: ScalarLike
+    lower: ScalarLike
+    upper: ScalarLike
+    log_mass: ScalarLike
 
-    def __check_init__(self):
-        _positive(self, "scale")
-        _in_order(self)
-        if _known(self.lower) and self.lower < 0:
-            raise ModelError(f"lower end {float(self.lower):g} of a LogNormal prior is below 0")
+    def __init__(
+        self,
+        location: ScalarLike,
+        scale: ScalarLike,
+        lower: ScalarLike = 0.0,
+        upper: ScalarLike = math.inf,
+    ):
+        self.location, self.scale, self.lower, self.upper = (
+            _number(v) for v in (location, scale, lower, upper)
+        )
+        if _known(lower) and float(lower) < 0:
+            raise ModelError(f"lower end {float(lower):g} of a LogNormal prior is below 0")
+        if not _known(lower, upper):
+            ends = jnp.log(jnp.asarray(lower)), jnp.log(jnp.asarray(upper))
+        else:
+            ends = tuple(
+                math.log(v) if 0 < v < math.inf else (-math.inf if v <= 0 else v)
+                for v in (float(lower), float(upper))
+            )
+        self.log_mass = _mass_between("LogNormal", location, scale, *ends)
 
-    def _of_log(self) -> TruncatedNormal:
-        low = jnp.where(self.lower > 0, jnp.log(jnp.where(self.lower > 0, self.lower, 1)), -jnp.inf)
-        return TruncatedNormal(self.location, self.scale, low, jnp.log(self.upper))
+    def _ends(self):
+        with np.errstate(divide="ignore"):
+            logs = (jnp.log(jnp.asarray(end)) for end in (self.lower, self.upper))
+            low, high = ((end - self.location) / self.scale for end in logs)
+        return low, high
 
     @property
     def support(self):
@@ -221,15 +281,13 @@ class LogNormal(AbstractPrior):
 
     @property
     def moments(self):
-        inner = self._of_log()
-        low, high = inner._ends()
-        mass = jnp.exp(inner._log_mass())
+        low, high = self._ends()
 
         def raw(order):
             shift = order * self.scale
-            # ∫ exp(k u) of a Gaussian is a Gaussian moved by k·scale.
+            # ∫ exp(k u) of a Gaussian is that of a Gaussian moved by k·scale.
             part = ndtr(high - shift) - ndtr(low - shift)
-            return jnp.exp(order * self.location + 0.5 * shift**2) * part / mass
+            return jnp.exp(order * self.location + 0.5 * shift**2 - self.log_mass) * part
 
         return raw(1), jnp.sqrt(raw(2) - raw(1) ** 2)
 
@@ -237,17 +295,19 @@ class LogNormal(AbstractPrior):
         inside = (x > 0) & (x >= self.lower) & (x <= self.upper)
         log_x = jnp.log(jnp.where(inside, x, 1.0))
         value = -0.5 * ((log_x - self.location) / self.scale) ** 2 - log_x
-        value -= jnp.log(self.scale) + _HALF_LOG_2PI + self._of_log()._log_mass()
+        value -= jnp.log(self.scale) + _HALF_LOG_2PI + self.log_mass
         return jnp.where(inside, value, -jnp.inf)
 
     def sample(self, key, shape=()):
-        return jnp.exp(self._of_log().sample(key, shape))
+        low, high = self._ends()
+        draw = jax.random.truncated_normal(key, low, high, shape, float)
+        return jnp.exp(self.location + self.scale * draw)
 
     def powered(self, power):
         # x^(−power) from the density and 1/x from the measure: what is left moves the centre.
         variance = self.scale**2 / power
         centre = self.location + variance * (1 - power)
-        return LogNormal(centre, jnp.sqrt(variance), self.lower, self.upper)
+        return LogNormal(centre, variance**0.5, self.lower, self.upper)
 
 
 class HalfNormal(AbstractPrior):
@@ -275,7 +335,7 @@ class HalfNormal(AbstractPrior):
         return self.scale * jnp.abs(jax.random.normal(key, shape, float))
 
     def powered(self, power):
-        return HalfNormal(self.scale / jnp.sqrt(power))
+        return HalfNormal(self.scale / power**0.5)
 
 
 class Beta(AbstractPrior):
@@ -347,3 +407,21 @@ class Tempered(AbstractPrior):
 
     def powered(self, power):
         return self.prior.powered(self.power * power)
+
+
+def stacked(members: Sequence[_T]) -> list[tuple[tuple[int, ...], _T]]:
+    """Modules of one kind put together, their numbers as arrays; with the positions of each kind.
+
+    What is elementwise then works on all of a kind at once, which is compiled once.
+    """
+    kinds: dict[Any, list[int]] = {}
+    for i, member in enumerate(members):
+        kinds.setdefault(jax.tree.structure(member), []).append(i)
+    return [
+        (tuple(where), jax.tree.map(_stack, *(members[i] for i in where)))
+        for where in kinds.values()
+    ]
+
+
+def _stack(*leaves: Any) -> Any:
+    return np.stack(leaves) if _known(*leaves) else jnp.stack(leaves)

@@ -13,9 +13,9 @@ from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit, least_squares
 from ..physics import LaminarFlow
+from .draws import Progress
 from .likelihood import AbstractNoise, AbstractScalingTreatment
 from .log_posterior import AnyObjective, LogPosterior, log_posterior
-from .nuts import Progress, Runner, warm_up
 from .posterior import Posterior, posterior_of
 from .prior_set import PriorSet, default_priors
 from .priors import AbstractPrior
@@ -116,6 +116,13 @@ def sample(
     **Raises:** `ModelError` for priors, settings or data that cannot be sampled; `FitError` when
     the log density is not finite at the start.
     """
+    # Not at the top: BlackJAX is an extra, and slow to import.
+    try:
+        from .nuts import Runner, warm_up
+    except ImportError as error:
+        raise ModelError(
+            "sampling needs BlackJAX; install it with: pip install 'xpcs-eqx[bayes]'"
+        ) from error
     clock = time.perf_counter()
     sampler = Nuts() if sampler is None else sampler
     start = LaplaceStart() if start is None else start

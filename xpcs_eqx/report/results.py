@@ -1,44 +1,19 @@
 """A fit as plain numbers: the content of parameters.json and of the arrays beside it."""
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..compiling import quick_jit
+from ..files import strict as strict
+from ..files import to_json as to_json
 from ..fitting import Fit, ProfileInterval
 from ..scaling import AbstractScaling
 from .maps import FittedMaps
 
 STRONG_CORRELATION = 0.9
-
-
-def strict(value: Any) -> Any:
-    """Plain JSON types; numbers that JSON does not know (NaN, infinity) become null."""
-    if isinstance(value, Mapping):
-        return {str(k): strict(v) for k, v in value.items()}
-    if isinstance(value, str) or value is None:
-        return value
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, np.ndarray | jax.Array):
-        return strict(np.asarray(value).tolist())
-    if isinstance(value, Sequence):
-        return [strict(v) for v in value]
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
-
-
-def to_json(value: Any) -> str:
-    """Strict JSON text."""
-    return json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:

@@ -1,0 +1,109 @@
+"""ArviZ: labelled draws, diagnostics and plots. The only file that uses it."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..errors import ModelError
+from ..files import replacing
+
+_MISSING = (
+    "labelled draws, diagnostics and plots of a posterior need ArviZ; "
+    "install it with: pip install 'xpcs-eqx[bayes]'"
+)
+# Plots of many parameters take long and show little.
+MOST = 12
+PLOTS = ("pair", "forest", "energy", "autocorr", "rank", "ess", "trace")
+
+
+def _parts():
+    try:
+        import arviz_base
+        import arviz_stats
+    except ImportError as error:
+        raise ModelError(_MISSING) from error
+    return arviz_base, arviz_stats
+
+
+def datatree(
+    posterior: Mapping[str, np.ndarray],
+    sample_stats: Mapping[str, np.ndarray],
+    coordinates: Mapping[str, Any],
+    dims: Mapping[str, list[str]],
+    attributes: Mapping[str, Any],
+) -> Any:
+    """An ArviZ DataTree; arrays begin with (chain, draw).
+
+    **Raises:** `ModelError` with what to install when ArviZ is missing.
+    """
+    base, _ = _parts()
+    tree = base.from_dict(
+        {"posterior": dict(posterior), "sample_stats": dict(sample_stats)},
+        coords=dict(coordinates),
+        dims=dict(dims),
+    )
+    tree["posterior"].attrs.update(attributes)
+    return tree
+
+
+def write_netcdf(tree: Any, path: str) -> None:
+    """The tree as NetCDF, whole or not at all."""
+    with replacing(path) as temporary:
+        tree.to_netcdf(temporary, engine="h5netcdf")
+
+
+def rhat(draws: Float[np.ndarray, "chain draw"]) -> float:
+    """Rank-normalised split R-hat (Vehtari et al., Bayesian Analysis 16, 667 (2021))."""
+    return float(_parts()[1].rhat(draws, method="rank"))
+
+
+def ess(draws: Float[np.ndarray, "chain draw"], method: str) -> float:
+    """Effective sample size: `"bulk"` or `"tail"`."""
+    keywords: dict[str, Any] = {"prob": (0.05, 0.95)} if method == "tail" else {}
+    return float(_parts()[1].ess(draws, method=method, **keywords))
+
+
+def bfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, "chain"]:
+    """Bayesian fraction of missing information of each chain."""
+    step = np.diff(energy, axis=1)
+    return np.mean(step**2, axis=1) / np.var(energy, axis=1)
+
+
+def summary(tree: Any) -> Any:
+    """ArviZ's table of means, intervals and diagnostics as a data frame."""
+    return _parts()[1].summary(tree, ci_prob=0.94, ci_kind="eti", round_to="none")
+
+
+def write_plots(
+    folder: str, tree: Any, names: tuple[str, ...], which: tuple[str, ...] = PLOTS
+) -> list[str]:
+    """Diagnostic plots as PNG files; returns the paths.
+
+    **Arguments:**
+
+    - `names`: variables to show, at most `MOST` of them.
+    - `which`: of pair, forest, energy, autocorr, rank, ess, trace.
+
+    **Raises:** `ModelError` for an unknown plot, or when ArviZ is missing.
+    """
+    unknown = [plot for plot in which if plot not in PLOTS]
+    if unknown:
+        raise ModelError(f"no plot {unknown[0]!r}; there are {', '.join(PLOTS)}")
+    _parts()
+    import arviz_plots
+    from matplotlib import pyplot
+
+    paths = []
+    shown = list(names[:MOST])
+    for plot in which:
+        draw = getattr(arviz_plots, f"plot_{plot}")
+        keywords: dict[str, Any] = {} if plot == "energy" else {"var_names": shown}
+        collection = draw(tree, backend="matplotlib", **keywords)
+        path = os.path.join(folder, f"{plot}.png")
+        collection.savefig(path)
+        pyplot.close("all")
+        paths.append(path)
+    return paths

@@ -1,0 +1,119 @@
+"""Whether draws can be trusted, and what to do when not."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from .arviz_io import bfmi, ess, rhat
+
+RHAT, RHAT_WARN = 1.05, 1.01
+ESS = 400.0
+BFMI = 0.3
+DIVERGENCES = (0.05, 0.10, 0.30)
+
+
+class Diagnostics(NamedTuple):
+    """Convergence of a set of chains.
+
+    - `rhat`, `ess_bulk`, `ess_tail`: by sampled parameter, in the order of `names`.
+    - `bfmi`: of each chain; `divergence_rate`: share of divergent transitions.
+    - `deepest`: share of trajectories stopped by the depth allowed.
+    - `status`: converged, divergences or not_converged; `findings` say why, `recommendations` what
+        to do.
+    """
+
+    names: tuple[str, ...]
+    rhat: Float[np.ndarray, "entry"]
+    ess_bulk: Float[np.ndarray, "entry"]
+    ess_tail: Float[np.ndarray, "entry"]
+    bfmi: Float[np.ndarray, "chain"]
+    divergence_rate: float
+    deepest: float
+    acceptance: float
+    status: str
+    findings: tuple[str, ...]
+    recommendations: tuple[str, ...]
+
+    @property
+    def converged(self) -> bool:
+        """Whether R-hat, effective samples and divergences are all acceptable."""
+        return self.status == "converged"
+
+
+def diagnose(
+    names: tuple[str, ...],
+    draws: Float[np.ndarray, "chain draw entry"],
+    divergent: Bool[np.ndarray, "chain draw"],
+    energy: Float[np.ndarray, "chain draw"],
+    depth: Int[np.ndarray, "chain draw"],
+    acceptance: Float[np.ndarray, "chain draw"],
+    max_depth: int,
+) -> Diagnostics:
+    """Diagnostics of chains.
+
+    Not converged: R-hat above 1.05, or NaN, for a parameter. Divergences: more than 5 % of the
+    transitions; 10 % and 30 % are named as worse. Few effective samples, a BFMI below 0.3,
+    R-hat above 1.01 and trajectories of full depth are findings that leave the status alone.
+    """
+    each = [draws[..., i] for i in range(len(names))]
+    r = np.array([rhat(d) for d in each])
+    bulk = np.array([ess(d, "bulk") for d in each])
+    tail = np.array([ess(d, "tail") for d in each])
+    fraction = bfmi(energy)
+    rate = float(np.mean(divergent))
+    deepest = float(np.mean(depth >= max_depth))
+    findings, advice = [], []
+
+    def worst(values, rule):
+        bad = [(v, n) for v, n in zip(values, names, strict=True) if rule(v)]
+        shown = ", ".join(f"{n} ({v:.4g})" for v, n in bad[:4])
+        return shown + (", …" if len(bad) > 4 else "")
+
+    failed = not np.all(r <= RHAT)
+    if failed:
+        findings.append(f"R-hat above {RHAT}: {worst(r, lambda v: not v <= RHAT)}")
+        advice.append(
+            "run longer (warmup, draws); when it stays, look for several modes or an exact "
+            "degeneracy, and fix a parameter or narrow a prior"
+        )
+    elif np.any(r > RHAT_WARN):
+        findings.append(f"R-hat above {RHAT_WARN}: {worst(r, lambda v: v > RHAT_WARN)}")
+        advice.append("take more draws before quoting these")
+    for kind, values in (("bulk", bulk), ("tail", tail)):
+        if not np.all(values >= ESS):
+            findings.append(
+                f"fewer than {ESS:g} effective samples ({kind}): "
+                f"{worst(values, lambda v: not v >= ESS)}"
+            )
+            if "take more draws" not in advice:
+                advice.append("take more draws")
+    levels = ("some", "many", "most trajectories are unusable:")
+    level = sum(rate > limit for limit in DIVERGENCES)
+    if level:
+        findings.append(f"{levels[level - 1]} divergences: {100 * rate:.2g} % of the transitions")
+        advice.append(
+            "raise target_acceptance (0.95, 0.99), or narrow the prior of a weak parameter"
+        )
+    elif rate > 0:
+        findings.append(f"{100 * rate:.2g} % divergent transitions, which is acceptable")
+    if not np.all(fraction >= BFMI):
+        findings.append(f"BFMI {np.min(fraction):.2g} below {BFMI}: tails are explored slowly")
+        advice.append("a longer warm-up, or other coordinates for the widest parameter")
+    if deepest > 0.01:
+        findings.append(f"{100 * deepest:.2g} % of the trajectories reached the largest depth")
+        advice.append("a longer warm-up for a better metric, or a larger max_depth")
+    status = "not_converged" if failed else "divergences" if level else "converged"
+    return Diagnostics(
+        names,
+        r,
+        bulk,
+        tail,
+        fraction,
+        rate,
+        deepest,
+        float(np.mean(acceptance)),
+        status,
+        tuple(findings),
+        tuple(advice),
+    )
