@@ -215,13 +215,18 @@ def test_same_optimum_and_covariance_as_the_local_fit():
     objective = static_objective()
     fit = least_squares(objective)
     values = fitted(objective)
-    np.testing.assert_allclose(values.values, fit.values, rtol=1e-10)
+    # The local fit stops where its cost no longer falls; this one takes a last step by the gradient.
+    errors = fit.uncertainty.errors("classical")
+    assert_close(values.values, fit.values, 1e-4, errors)
+    problem = physical_problem(objective)
+    slope = [quick(stationarity)(problem, u) * errors for u in (values.values, fit.values)]
+    assert np.linalg.norm(slope[0]) < 0.1 * np.linalg.norm(slope[1])
     assert int(values.status) == int(fit.status)
     assert values["D0"] == values.values[-2]
-    np.testing.assert_allclose(values.contrast, fit.contrast, rtol=1e-10)
+    np.testing.assert_array_equal(values.contrast, values.values[:3])
     np.testing.assert_allclose(values.cost, fit.cost, rtol=1e-10)
     covariance = classical_covariance(objective, values.values)
-    np.testing.assert_allclose(covariance, fit.uncertainty.classical, rtol=1e-6)
+    assert_close(covariance, fit.uncertainty.classical, 1e-5, np.outer(errors, errors))
 
 
 @pytest.mark.parametrize("cut", ["maps", "points"])
