@@ -20,6 +20,10 @@ import time
 from common import TRUTH, laminar, machine, simulated, table
 
 
+# Frames of the data sets fitted in a batch.
+SMALL = (11, 21, 51)
+
+
 def least(calls, repeats):
     """Shortest time [s] of each call, in turns."""
     import jax
@@ -128,8 +132,9 @@ def main() -> None:
     times = derivatives(options.frames, options.repeats)
     unit = times["evaluation"]
     print(table(("", "ms", "evaluations"), [(k, 1e3 * v, v / unit) for k, v in times.items()]))
-    fits = batched(options.sets, 51, options.repeats)
-    print(table(("fits", "ms"), [(k, 1e3 * fits[k]) for k in ("loop", "vmap")]))
+    fits = {n: batched(options.sets, n, options.repeats) for n in SMALL}
+    rows = [(n, 1e3 * f["loop"], 1e3 * f["vmap"], f["loop"] / f["vmap"]) for n, f in fits.items()]
+    print(table(("frames", "loop ms", "vmap ms", "ratio"), rows))
     result = {
         **machine(),
         "frames": options.frames,
@@ -140,8 +145,8 @@ def main() -> None:
         "vjp": times["vjp"] / unit,
         "jvp_total": (times["jvp"] + times["curvature"]) / unit,
         "vjp_total": (times["vjp"] + times["curvature"]) / unit,
-        "vmap_speedup": fits["loop"] / fits["vmap"],
-        "vmap_difference": fits["difference"],
+        "vmap_speedup": {n: f["loop"] / f["vmap"] for n, f in fits.items()},
+        "vmap_difference": {n: f["difference"] for n, f in fits.items()},
     }
     print(json.dumps(result))
 

@@ -1,5 +1,6 @@
 """Fits as differentiable functions: the implicit function theorem at the optimum."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -61,7 +62,8 @@ def _on_bound(problem: Problem, u):
 def _minimum(objective, *, start, solver, curvature):
     """The optimum in the layout of `IndexMap` and the status of the solver."""
     del curvature
-    state = iterate_compiled(solver, objective, start)
+    # Nobody sees the history, which would be carried through every step of a batch.
+    state = iterate_compiled(dataclasses.replace(solver, recorded=1), objective, start)
     problem = physical_problem(objective)
     memo, p = state.memo, objective.term.parameters.n_free
     x = snap(objective.variables, objective.variables.to_physical(state.y))[:p]

@@ -96,6 +96,8 @@ class TrustRegion(eqx.Module):
     - `unmoved_gradient_tol`: the same for a start that no step improves, which counts as converged
         below it and as stalled above.
     - `damping`: initial damping relative to the largest curvature in the scaled coordinates.
+    - `recorded`: how many evaluations the history keeps, at least one; by default all. A long
+        history costs time in batches of small fits.
     """
 
     cost_tol: float = eqx.field(default=1e-12, converter=_as_value)
@@ -105,6 +107,7 @@ class TrustRegion(eqx.Module):
     damping: float = eqx.field(default=0.1, converter=_as_value)
     metric: AbstractMetric = NaturalMetric()
     max_evaluations: int = eqx.field(static=True, default=200)
+    recorded: int | None = eqx.field(static=True, default=None)
     descent: optx.AbstractDescent = eqx.field(default_factory=damped_newton)
     search: optx.AbstractSearch = eqx.field(default_factory=default_search)
 
@@ -125,7 +128,8 @@ class TrustRegion(eqx.Module):
         empty = eqx.tree_at(lambda e: e.cost, empty, jnp.full_like(empty.cost, jnp.inf))
         ones = jnp.ones_like(y)
         problem = _zero_problem(y)
-        blank = jnp.full((self.max_evaluations,), jnp.nan, y.dtype)
+        length = self.max_evaluations if self.recorded is None else self.recorded
+        blank = jnp.full((length,), jnp.nan, y.dtype)
         integer = jnp.asarray(0)
         state = TrustRegionState(
             y=y,
@@ -143,7 +147,7 @@ class TrustRegion(eqx.Module):
             non_finite=integer,
             gradient_measure=jnp.asarray(jnp.inf, y.dtype),
             status=jnp.asarray(int(Status.running)),
-            history=History(blank, blank, blank, jnp.zeros((self.max_evaluations,), bool)),
+            history=History(blank, blank, blank, jnp.zeros((length,), bool)),
         )
         # Without weak types, which a later state does not have: one compilation serves all steps.
         return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
@@ -239,12 +243,12 @@ class TrustRegion(eqx.Module):
             ],
             int(Status.running),
         )
-        slot = jnp.minimum(state.evaluations, self.max_evaluations - 1)
+        slot, old = state.evaluations, state.history
         history = History(
-            state.history.cost.at[slot].set(cost),
-            state.history.gradient.at[slot].set(measure),
-            state.history.step_size.at[slot].set(step_size.astype(y.dtype)),
-            state.history.accepted.at[slot].set(accept),
+            old.cost.at[slot].set(cost, mode="drop"),
+            old.gradient.at[slot].set(measure, mode="drop"),
+            old.step_size.at[slot].set(step_size.astype(y.dtype), mode="drop"),
+            old.accepted.at[slot].set(accept, mode="drop"),
         )
         new = TrustRegionState(
             y=y,
@@ -319,7 +323,10 @@ def _evaluate_compiled(objective, y, memo):
     return objective.evaluate(y, memo)
 
 
-def _evaluate(objective, y, memo):
+def evaluated(
+    objective: AbstractObjective, y: Float[Array, "variable"], memo: PyTree
+) -> tuple[NormalEquations, PyTree]:
+    """`objective.evaluate`, compiled where it may be; every caller shares what was compiled."""
     if objective.traceable:
         return _evaluate_compiled(objective, y, memo)
     return objective.evaluate(y, memo)
@@ -337,7 +344,7 @@ def iterate_host(
     x: Float[Array, "p"],
     *,
     callback: Callable[[TrustRegionState], Any] | None = None,
-    evaluate: Callable[..., Any] = _evaluate,
+    evaluate: Callable[..., Any] = evaluated,
     state: TrustRegionState | None = None,
 ) -> TrustRegionState:
     """Run to the end from Python: can be interrupted and watched, same iterates.
