@@ -17,6 +17,7 @@ from .differentiable import fitted as fitted
 from .fit import Fit as Fit
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality
+from .hybrid import hybrid_least_squares as hybrid_least_squares
 from .joint import JointFit as JointFit
 from .joint_least_squares import joint_least_squares as joint_least_squares
 from .least_squares import least_squares as least_squares

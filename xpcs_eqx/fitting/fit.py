@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..data import map_of
 from ..errors import FitError
+from ..hybrid import HybridResult
 from ..objective import JointObjective, MapTiles, ProjectedObjective, StoredTiles
 from ..optimize import History, Status
 from ..physics import AbstractCorrelation, correlation_map, time_floor
@@ -66,7 +67,9 @@ class Fit(eqx.Module):
     - `reduced_chi2`: chi2 per degree of freedom when sigma is known, else NaN;
         `residual_sd`: standard deviation of the weighted residuals.
     - `joint_hessian`: JᵀWJ of the flat vector, penalties included.
+    - `history`: every evaluation, of the hybrid optimiser those of its Gauss–Newton phase.
     - `timings`: seconds by phase.
+    - `hybrid`: what the hybrid optimiser tells of its phases and defences, where it made the fit.
     """
 
     objective: ProjectedObjective | JointObjective
@@ -93,6 +96,7 @@ class Fit(eqx.Module):
     recovery: tuple[RecoveryAction, ...] = eqx.field(static=True)
     quality: Quality = eqx.field(static=True)
     solver_name: str = eqx.field(static=True)
+    hybrid: HybridResult | None = None
 
     @property
     def success(self) -> bool:

@@ -1,22 +1,16 @@
 """The local fit: solver, recovery, error bars, verdict."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
 from ..objective import JointObjective, ProjectedObjective
 from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
-from ..parameters import ParameterMap, parameter_values
-from ..scaling import index_map
-from ..uncertainty import optimum, uncertainty_at
-from .fit import Fit, ParameterRow
-from .quality import judge, remarks_on
-from .rows import Entries, held_row
-from .solved import Finished, solved
+from .fit import Fit
+from .result import Found, fit_of
+from .solved import solved
 
 
 def least_squares(
@@ -69,95 +63,32 @@ def least_squares(
     >>> interval.low < fit["alpha"].value < interval.high
     True
     """
-    return _result(
-        solved(
-            objective,
-            start,
-            solver=solver,
-            recovery=recovery,
-            callback=callback,
-            checkpoints=checkpoints,
-            every=every,
-            resume=resume,
+    found = solved(
+        objective,
+        start,
+        solver=solver,
+        recovery=recovery,
+        callback=callback,
+        checkpoints=checkpoints,
+        every=every,
+        resume=resume,
+    )
+    state, ledger = found.state, found.ledger
+    # Recovery may have gone on with another way to sum: the objective is the one it ended with.
+    assert isinstance(found.objective, ProjectedObjective | JointObjective)
+    return fit_of(
+        Found(
+            objective=found.objective,
+            y=state.y,
+            memo=state.memo,
+            cost=state.equations.cost,
+            start=found.start,
+            status=Status(int(state.status)),
+            history=ledger.as_history(),
+            evaluations=ledger.evaluations,
+            iterations=ledger.iterations,
+            recovery=tuple(ledger.actions),
+            timings=(("solver", found.seconds),),
+            solver_name=found.solver_name,
         )
     )
-
-
-def _result(found: Finished) -> Fit:
-    clock = time.perf_counter()
-    objective, state, ledger = found.objective, found.state, found.ledger
-    assert isinstance(objective, ProjectedObjective | JointObjective)
-    term = objective.term
-    parameters, scaling = term.parameters, term.scaling
-    index = index_map(scaling, parameters.free_names)
-    at = optimum(objective, state.y, state.memo)
-    values, lower, upper = (np.asarray(a) for a in (at.values, at.lower, at.upper))
-    bound = (values <= lower) | (values >= upper)
-    uncertainty = uncertainty_at(objective, at, ~bound, index.names)
-    x = values[index.physical]
-    model = parameters.build(x)
-    n_pairs = int(at.joint.count)
-    degrees = n_pairs - int(np.count_nonzero(~bound))
-    chi2 = float(at.residual_sum)
-    start = np.concatenate([found.start[: parameters.n_free], np.asarray(at.start)])
-    start = start[np.r_[parameters.n_free : start.size, 0 : parameters.n_free]]
-    rows = _rows(
-        parameters, model, Entries(index.names, values, lower, upper, start, bound, uncertainty)
-    )
-    status = Status(int(state.status))
-    reduced = chi2 / max(degrees, 1)
-    quality = judge(
-        status,
-        rows,
-        uncertainty,
-        index.names,
-        reduced if term.absolute_sigma else float("nan"),
-        *remarks_on(model, term.t, term.geometry, _box(parameters)),
-    )
-    return Fit(
-        objective=objective,
-        model=model,
-        contrast=np.asarray(at.per_angle)[:, 0],
-        offset=np.asarray(at.per_angle)[:, 1],
-        values=values,
-        uncertainty=uncertainty,
-        cost=state.equations.cost,
-        chi2=np.asarray(chi2),
-        history=ledger.as_history(),
-        joint_hessian=np.asarray(at.joint.hessian),
-        index=index,
-        rows=rows,
-        status=status,
-        message=status.message,
-        n_pairs=n_pairs,
-        degrees_of_freedom=degrees,
-        reduced_chi2=reduced if term.absolute_sigma else float("nan"),
-        residual_sd=float(np.sqrt(reduced)),
-        evaluations=ledger.evaluations,
-        iterations=ledger.iterations,
-        timings=(("solver", found.seconds), ("uncertainty", time.perf_counter() - clock)),
-        recovery=tuple(ledger.actions),
-        quality=quality,
-        solver_name=found.solver_name,
-    )
-
-
-def _box(parameters: ParameterMap) -> dict[str, tuple[float, float]]:
-    """Bounds of the free parameters by name."""
-    bounds = zip(np.asarray(parameters.lower), np.asarray(parameters.upper), strict=True)
-    return dict(zip(parameters.free_names, bounds, strict=True))
-
-
-def _rows(parameters: ParameterMap, model, entries: Entries) -> tuple[ParameterRow, ...]:
-    """Every parameter of the model, then the scaling coefficients."""
-    fitted, template = parameter_values(model), parameter_values(parameters.model)
-    tied = dict(parameters.ties)
-    rows = []
-    for name, unit in zip(parameters.names, parameters.units, strict=True):
-        if name in parameters.free_names:
-            rows.append(entries.row(entries.names.index(name), unit, "free"))
-        else:
-            role = "tied" if name in tied else "fixed"
-            rows.append(held_row(name, float(fitted[name]), unit, float(template[name]), role))
-    scaling = range(len(entries.names) - parameters.n_free)
-    return (*rows, *(entries.row(i, "", "scaling") for i in scaling))

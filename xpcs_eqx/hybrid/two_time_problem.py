@@ -3,33 +3,21 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from ..compiling import quick_jit
 from ..objective import (
-    AbstractObjective,
     JointObjective,
     Linear,
-    NormalEquations,
     ProjectedObjective,
 )
+from ..optimize import evaluated
 from .problem import AbstractProblem, Survey
 
 
 @quick_jit
 def _coordinates(objective, x):
     return objective.variables.to_coordinates(x)
-
-
-@quick_jit
-def _evaluate_compiled(objective, y):
-    return objective.evaluate(y, objective.memo)[0]
-
-
-def _evaluate(objective: AbstractObjective, y: Array) -> NormalEquations:
-    if objective.traceable:
-        return _evaluate_compiled(objective, y)
-    return objective.evaluate(y, objective.memo)[0]
 
 
 @quick_jit
@@ -54,9 +42,12 @@ class TwoTimeProblem(AbstractProblem):
     Contrast and offset of a projected objective are eliminated at every point, as in
     `least_squares`. Outside the domain of the objective's coordinates the cost is not finite, which
     a phase takes for a bad step.
+
+    - `begin`: physical variables to start from; by default the start of the objective.
     """
 
     objective: ProjectedObjective | JointObjective
+    begin: Float[np.ndarray, "variable"] | None = None
 
     @property
     def lower(self) -> Float[np.ndarray, "variable"]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -71,7 +62,8 @@ class TwoTimeProblem(AbstractProblem):
     @property
     def start(self) -> Float[np.ndarray, "variable"]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Start values of the physical variables."""
-        return np.asarray(self.objective.start, dtype=float)
+        begin = self.objective.start if self.begin is None else self.begin
+        return np.asarray(begin, dtype=float)
 
     @property
     def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -91,7 +83,7 @@ class TwoTimeProblem(AbstractProblem):
 
     def equations(self, y):
         coordinates = _coordinates(self.objective, np.asarray(y, dtype=float))
-        found = _evaluate(self.objective, coordinates)
+        found, _ = evaluated(self.objective, coordinates, self.objective.memo)
         return jax.tree.map(np.asarray, _physical(self.objective, found, coordinates))
 
     def cost_and_gradient(self, y):

@@ -14,6 +14,7 @@ from .trust_region import TrustRegionState as TrustRegionState
 from .trust_region import damped_newton as damped_newton
 from .trust_region import default_search as default_search
 from .trust_region import dogleg as dogleg
+from .trust_region import evaluated as evaluated
 from .trust_region import gauss_newton as gauss_newton
 from .trust_region import initial_state as initial_state
 from .trust_region import iterate_compiled as iterate_compiled

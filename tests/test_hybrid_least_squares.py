@@ -1,0 +1,127 @@
+"""The hybrid optimiser as a way to a fit of two-time maps: the same as the trust region's."""
+
+import equinox as eqx
+import numpy as np
+import pytest
+from helpers import DOUBLE, LAMINAR, make_data, mapped, start_off
+
+from xpcs_eqx.checkpoint import Checkpoints
+from xpcs_eqx.data import open_stored, write_own
+from xpcs_eqx.errors import CheckpointError, FitError, ModelError
+from xpcs_eqx.fitting import hybrid_least_squares, least_squares
+from xpcs_eqx.hybrid import HybridOptimiser, WarmUp, WarmUpEnd
+from xpcs_eqx.objective import two_time_objective
+
+QUICK = HybridOptimiser(warm_up=WarmUp(minimum=3))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_data(n=31, diagonal=True)
+
+
+@pytest.fixture(scope="module")
+def parameters(data):
+    return mapped(start_off(LAMINAR, 1.2), data)
+
+
+@pytest.fixture(scope="module")
+def objective(parameters, data):
+    return two_time_objective(parameters, data)
+
+
+@pytest.fixture(scope="module")
+def reference(objective):
+    return least_squares(objective)
+
+
+@pytest.fixture(scope="module")
+def fit(objective):
+    return hybrid_least_squares(objective, optimiser=QUICK)
+
+
+def agree(fit, reference):
+    errors = reference.uncertainty.errors("classical")
+    assert fit.success
+    np.testing.assert_array_less(np.abs(fit.values - reference.values), DOUBLE.optimum * errors)
+    for kind in ("classical", "speckle", "dyadic"):
+        own, wanted = fit.uncertainty.errors(kind), reference.uncertainty.errors(kind)
+        np.testing.assert_allclose(own, wanted, rtol=1e-4, err_msg=kind)
+    assert (fit.n_pairs, fit.degrees_of_freedom) == (
+        reference.n_pairs,
+        reference.degrees_of_freedom,
+    )
+
+
+def test_in_memory_it_is_the_fit_of_the_trust_region(fit, reference):
+    agree(fit, reference)
+    np.testing.assert_allclose(float(fit.chi2), float(reference.chi2), rtol=1e-10)
+    assert [row[:1] + row[6:] for row in fit.rows] == [row[:1] + row[6:] for row in reference.rows]
+    assert fit.solver_name.startswith("hybrid")
+    assert reference.hybrid is None
+
+
+def test_what_the_phases_did_is_in_the_result(fit):
+    run = fit.hybrid
+    assert fit.evaluations == sum(n for _, n in run.evaluations) + 1
+    assert len(fit.history.cost) == dict(run.evaluations)["gauss-newton"]
+    assert float(np.nanmin(fit.history.cost)) == pytest.approx(float(fit.cost), rel=1e-12)
+    assert {"warm-up", "gauss-newton", "uncertainty"} <= set(dict(fit.timings))
+    assert run.telemetry.asked("warm start") == 1
+    assert run.warm_up.startswith("done")
+
+
+def test_a_start_at_the_optimum_needs_no_warm_up(objective, reference):
+    careful = eqx.tree_at(lambda o: o.warm_up.defences.warm_start.threshold, QUICK, 10.0)
+    start = np.asarray(reference.values)[reference.index.physical]
+    fit = hybrid_least_squares(objective, start, optimiser=careful)
+    agree(fit, reference)
+    assert "skipped" in fit.hybrid.warm_up
+    assert fit.hybrid.telemetry.fired("warm start") == 1
+    np.testing.assert_array_equal(
+        [fit[name].start for name in objective.names], start, "the start that was given"
+    )
+
+
+def test_stored_maps_give_the_same(tmp_path, parameters, data, reference):
+    path = str(tmp_path / "maps.h5")
+    write_own(path, data)
+    stored = two_time_objective(parameters, open_stored(path))
+    agree(hybrid_least_squares(stored, optimiser=QUICK), reference)
+
+
+def test_interrupted_and_gone_on_with_it_is_the_same_to_the_bit(tmp_path, objective, fit):
+    checkpoints = Checkpoints(str(tmp_path / "states"))
+    seen = []
+
+    def stop(state):
+        seen.append(state)
+        return len(seen) == 7
+
+    broken = hybrid_least_squares(
+        objective, optimiser=QUICK, callback=stop, checkpoints=checkpoints, every=2
+    )
+    assert not broken.success
+    assert broken.hybrid.warm_up == WarmUpEnd.interrupted.message
+    with pytest.raises(CheckpointError, match="of the hybrid optimiser, not of the trust region"):
+        least_squares(objective, checkpoints=checkpoints, resume=True)
+    again = hybrid_least_squares(objective, optimiser=QUICK, checkpoints=checkpoints, resume=True)
+    np.testing.assert_array_equal(again.values, fit.values)
+    assert again.evaluations == fit.evaluations
+
+
+def test_a_checkpoint_of_the_trust_region_is_refused(tmp_path, objective):
+    checkpoints = Checkpoints(str(tmp_path / "states"))
+    least_squares(objective, checkpoints=checkpoints, callback=lambda state: True)
+    with pytest.raises(CheckpointError, match="of the trust region, not of the hybrid optimiser"):
+        hybrid_least_squares(objective, optimiser=QUICK, checkpoints=checkpoints, resume=True)
+
+
+def test_starts_that_cannot_be_used(objective):
+    with pytest.raises(ModelError, match="outside its bounds"):
+        hybrid_least_squares(objective, np.full(len(objective.names), 1e9))
+    broken = eqx.tree_at(
+        lambda o: o.term.tiles.c2, objective, np.full_like(objective.term.tiles.c2, np.nan)
+    )
+    with pytest.raises(FitError, match="no finite cost at the start"):
+        hybrid_least_squares(broken, optimiser=QUICK)
