@@ -9,8 +9,9 @@ is differentiated; `vjp` pulls a cotangent of the parameters back to every array
 curvature + vjp and curvature + jvp are what one derivative costs.
 
 Batched: `vmap` of a whole fit over static data sets, beside a Python loop over `fitted` and one
-over the same fit as a bare `jax.jit` of the maps, each compiled once [ms]. Times are the least of interleaved runs, each after compilation. The last line is
-JSON.
+over the same fit as a bare `jax.jit` of the maps [ms].
+
+Times are the least of interleaved runs, each after compilation. The last line is JSON.
 """
 
 import argparse
