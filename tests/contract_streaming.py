@@ -21,7 +21,7 @@ from contract import (
 )
 from helpers import TRANSPORT
 
-from xpcs_eqx import data, fitting, hybrid, objective, physics, scaling, uncertainty
+from xpcs_eqx import data, fitting, hybrid, objective, physics, report, scaling, uncertainty
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "laminar_aps_u.hdf"
 X = np.linspace(0.0, 1.0, 12)
@@ -170,6 +170,7 @@ RECORDS |= {
     hybrid.Failure: lambda: next(iter(hybrid.Failure)),
     hybrid.Progress: lambda: hybrid.Progress(1, SHORT, 0.1),
     hybrid.WarmUpEnd: lambda: next(iter(hybrid.WarmUpEnd)),
+    report.FittedBand: lambda: report.FittedBand(slice(0, 3), *(np.ones((3, 9)),) * 3, None),
     physics.Circumstances: lambda: physics.Circumstances(T, GEOMETRY, {"D0": (0.0, 1.0)}),
     physics.Degeneracy: lambda: physics.Degeneracy("f0 with f2", "fix one", never, True),
 }

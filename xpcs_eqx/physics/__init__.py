@@ -4,6 +4,7 @@ from .correlation import AbstractCorrelation as AbstractCorrelation
 from .correlation import Features as Features
 from .correlation import Pair as Pair
 from .correlation import correlation_map as correlation_map
+from .correlation import correlation_rows as correlation_rows
 from .degeneracy import Circumstances as Circumstances
 from .degeneracy import Degeneracy as Degeneracy
 from .degeneracy import degeneracies as degeneracies

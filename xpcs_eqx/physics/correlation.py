@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ..data import Geometry
 from .degeneracy import Degeneracy
@@ -66,18 +66,21 @@ class AbstractCorrelation(eqx.Module):
         """|c1|² of pairs from their features, elementwise; one at zero delay."""
 
 
-def correlation_map(
-    model: AbstractCorrelation, t: Float[Array, "frame"], geometry: Geometry
-) -> Float[Array, "angle frame frame"]:
-    """|c1|² of all pairs of frames and all angles as full symmetric maps, 1 on the diagonal.
+def correlation_rows(
+    model: AbstractCorrelation,
+    t: Float[Array, "frame"],
+    geometry: Geometry,
+    rows: Int[Array, "row"],
+) -> Float[Array, "angle row frame"]:
+    """|c1|² of some frames with all others, at all angles; 1 for a frame with itself.
 
-    `t` in s. Memory is that of the maps; fits never form them.
+    `t` in s; `rows` are numbers of frames from 0. Memory is that of what is returned.
     """
     features = model.features(jnp.asarray(t), geometry)
     n, n_angles = len(t), geometry.phi.shape[0]
     frames = jnp.arange(n)
-    first = jnp.minimum(frames[:, None], frames[None, :])
-    second = jnp.maximum(frames[:, None], frames[None, :])
+    first = jnp.minimum(rows[:, None], frames[None, :])
+    second = jnp.maximum(rows[:, None], frames[None, :])
     # A zero delay may have no finite derivative in a user's kernel: the widest delay stands in,
     # and the diagonal is set to one afterwards.
     same = first == second
@@ -90,11 +93,21 @@ def correlation_map(
             jax.tree.map(increment, features.increments),
             jax.tree.map(lambda row: row[first], features.endpoints),
             jax.tree.map(lambda row: row[second], features.endpoints),
-            jax.tree.map(lambda value: jnp.broadcast_to(value, (n, n)), scalars),
+            jax.tree.map(lambda value: jnp.broadcast_to(value, same.shape), scalars),
         )
         return jnp.where(same, 1.0, model.kernel(pair))
 
     by_angle = jax.tree.map(lambda v: jnp.broadcast_to(v, (n_angles,)), features.scalars)
     if not jax.tree.leaves(by_angle):
-        return jnp.broadcast_to(at(features.scalars), (n_angles, n, n))
+        return jnp.broadcast_to(at(features.scalars), (n_angles, *same.shape))
     return jax.lax.map(at, by_angle)
+
+
+def correlation_map(
+    model: AbstractCorrelation, t: Float[Array, "frame"], geometry: Geometry
+) -> Float[Array, "angle frame frame"]:
+    """|c1|² of all pairs of frames and all angles as full symmetric maps, 1 on the diagonal.
+
+    `t` in s. Memory is that of the maps; fits never form them.
+    """
+    return correlation_rows(model, t, geometry, jnp.arange(len(t)))

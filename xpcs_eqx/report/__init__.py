@@ -2,6 +2,12 @@
 
 from .folder import check_target as check_target
 from .folder import new_results as new_results
+from .from_file import FittedBand as FittedBand
+from .from_file import fitted_bands as fitted_bands
+from .from_file import is_stored as is_stored
+from .from_file import shown_maps as shown_maps
+from .from_file import stored_maps as stored_maps
+from .from_file import write_fitted_data as write_fitted_data
 from .maps import FittedMaps as FittedMaps
 from .maps import fitted_maps as fitted_maps
 from .maps import has_maps as has_maps

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from ..errors import FitError
 from ..fitting import Fit
-from ..objective import MapTiles
+from ..objective import MapTiles, PackedMaps, on_one_device
 
 # Above this many entries float32 halves what a result takes on disk and in memory.
 _SINGLE = 4_000_000
@@ -23,6 +23,7 @@ class FittedMaps:
     - `residual`: c2 − fitted where `used`, else NaN.
     - `root_weights`: 1/sigma, or None when every pair weighed the same.
     - `t` [s], `phi` [deg], `q` [1/Å], `gap` [Å].
+    - `n_angles`: angles of the fit, of which these may be some; `step`: of every how many frames.
     """
 
     c2: Float[np.ndarray, "angle frame frame"]
@@ -34,6 +35,8 @@ class FittedMaps:
     phi: Float[np.ndarray, "angle"]
     q: float
     gap: float
+    n_angles: int
+    step: int = 1
 
     def __repr__(self) -> str:
         return eqx.tree_pformat(self)
@@ -46,7 +49,7 @@ class FittedMaps:
 
 def has_maps(fit: Fit) -> bool:
     """Whether the data of a fit are maps in memory; pooled points and stored maps are not."""
-    return isinstance(fit.objective.term.tiles, MapTiles)
+    return isinstance(fit.objective.term.tiles, MapTiles | PackedMaps)
 
 
 def fitted_maps(fit: Fit) -> FittedMaps:
@@ -55,14 +58,14 @@ def fitted_maps(fit: Fit) -> FittedMaps:
     **Raises:** `FitError` when the data are not maps in memory.
     """
     term = fit.objective.term
-    tiles = term.tiles
+    tiles = on_one_device(term.tiles)
     if not isinstance(tiles, MapTiles):
         raise FitError(
-            "the data are not maps in memory; for maps in a file use Fit.surface(angle) and "
-            "Fit.residuals(angle), for points the residuals of the objective"
+            "the data are not maps in memory; for maps in a file use stored_maps, for points the "
+            "residuals of the objective"
         )
     c2 = np.asarray(tiles.c2)
-    dtype = np.dtype(np.float32) if c2.size > _SINGLE else c2.dtype
+    dtype = kept_precision(c2.dtype, c2.size)
     c2 = c2.astype(dtype, copy=False)
     n = c2.shape[1]
     fitted = fit.surface().astype(dtype, copy=False)
@@ -85,7 +88,13 @@ def fitted_maps(fit: Fit) -> FittedMaps:
         phi=np.asarray(term.geometry.phi),
         q=float(term.geometry.q),
         gap=float(term.geometry.gap),
+        n_angles=len(c2),
     )
+
+
+def kept_precision(stored: np.dtype, entries: int) -> np.dtype:
+    """Single precision for more than four million entries, else that of the data."""
+    return np.dtype(np.float32) if entries > _SINGLE else stored
 
 
 def chosen_angles(n_angles: int, most: int = 6) -> list[int]:

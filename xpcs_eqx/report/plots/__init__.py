@@ -3,6 +3,7 @@
 import os
 
 from ...fitting import Fit
+from ..from_file import is_stored, shown_maps
 from ..maps import FittedMaps
 from ..rates import rate_curves
 from .canvas import style
@@ -19,9 +20,12 @@ from .surfaces import map_figure as map_figure
 def write_plots(folder: str, fit: Fit, maps: FittedMaps | None) -> tuple[str, ...]:
     """Write every plot of a fit as PNG into a folder, which must exist; returns the file names.
 
-    Without `maps` (pooled points) those that need maps are left out.
+    Without `maps` those that need maps are made for maps in a file, a part of which is read for
+    them, and left out for pooled points.
     """
-    names = []
+    names, middle = [], None
+    if maps is None and is_stored(fit):
+        maps, middle = shown_maps(fit)
 
     def save(name, make, *arguments):
         # The maps are noise: stronger compression takes longer and saves nothing.
@@ -34,7 +38,7 @@ def write_plots(folder: str, fit: Fit, maps: FittedMaps | None) -> tuple[str, ..
         if maps is not None:
             save("maps", map_figure, maps)
             save("c2_against_lag", lag_figure, maps)
-            save("residuals", residual_figure, maps)
+            save("residuals", residual_figure, maps, middle)
         save("scaling", scaling_figure, fit)
         save("convergence", convergence_figure, fit)
         rates = rate_curves(fit)

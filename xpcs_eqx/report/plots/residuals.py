@@ -36,16 +36,16 @@ def autocorrelation(
     return np.asarray(sharing), np.asarray(along)
 
 
-def residual_figure(maps: FittedMaps) -> Figure:
+def residual_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
     """Histogram in units of the standard deviation with the normal curve, and autocorrelation.
 
-    Of the autocorrelation at most six angles and the middle 400 frames are used.
+    Of the autocorrelation at most six angles and the middle 400 frames are used, or those of
+    `middle` where frames are left out of `maps`.
     """
     fig = figure(7.6, 3.0, "Residuals")
     ((left, right),) = grid(fig, 1, 2, left=0.1, right=0.985, bottom=0.155, top=0.86, wspace=0.25)
     weighted = maps.weighted
-    n = weighted.shape[1]
-    flat = weighted[:, *np.triu_indices(n, 1)]
+    flat = weighted[:, *np.triu_indices(weighted.shape[1], 1)]
     flat = flat[np.isfinite(flat)]
     flat = flat[:: max(1, flat.size // 400_000)]
     spread = float(flat.std()) or 1.0
@@ -61,9 +61,10 @@ def residual_figure(maps: FittedMaps) -> Figure:
     left.set_xlabel(f"residual{unit} / {spread:.3g}")
     left.set_ylabel("density")
     left.legend()
-    chosen = weighted[chosen_angles(len(maps.phi))]
-    middle = max(0, (n - _FRAMES) // 2)
-    sharing, along = autocorrelation(chosen[:, middle : n - middle, middle : n - middle])
+    near = weighted if middle is None else middle.weighted
+    chosen, n = near[chosen_angles(len(near))], near.shape[1]
+    margin = max(0, (n - _FRAMES) // 2)
+    sharing, along = autocorrelation(chosen[:, margin : n - margin, margin : n - margin])
     shift = np.arange(len(sharing))
     right.axhline(0, color="0.7", lw=0.8)
     right.plot(shift, sharing, ".-", color=DATA, label="pairs that share a frame")

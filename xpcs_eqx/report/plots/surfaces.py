@@ -35,8 +35,15 @@ def limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def _shown(maps: FittedMaps, angles: list[int]) -> str:
-    """How many angles a figure shows when it does not show all."""
-    return f"{len(angles)} of {len(maps.phi)} angles, " if len(angles) < len(maps.phi) else ""
+    """How many angles and frames a figure shows when it does not show all."""
+    some = f"{len(angles)} of {maps.n_angles} angles, " if len(angles) < maps.n_angles else ""
+    return some + (f"every {ordinal(maps.step)} frame, " if maps.step > 1 else "")
+
+
+def ordinal(number: int) -> str:
+    """A number as it counts: 2nd, 3rd, 11th."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10)
+    return f"{number}{ending or 'th'}"
 
 
 def map_figure(maps: FittedMaps) -> Figure:
