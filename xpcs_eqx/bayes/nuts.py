@@ -18,7 +18,7 @@ from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.adaptation.window_adaptation import build_schedule
 from blackjax.mcmc.metrics import default_metric
 from blackjax.vi import pathfinder
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from ..compiling import quick_jit
 from ..errors import FitError
@@ -37,69 +37,87 @@ class Chains(NamedTuple):
     key: Any
 
 
-@quick_jit
-def _evaluate(density: LogPosterior, positions):
-    return jax.vmap(lambda z: blackjax.nuts.init(z, lambda u: density(u)))(positions)
+def advance(
+    density: LogPosterior,
+    chain: Chains,
+    step_size: Float[Array, ""],
+    metric: Float[Array, "entry entry"],
+    first: Int[Array, ""],
+    count: Int[Array, ""],
+    target: Float[Array, ""],
+    adapting: Bool[Array, ""],
+    max_depth: int = 10,
+    threshold: float = 1000.0,
+) -> tuple[Chains, Draws]:
+    """`count` transitions of one chain, at most `CHUNK`; the draws fill the first `count` places.
 
+    Under `vmap` a batch of chains, or of data sets, moves in lock-step.
 
-@quick_jit
-def _advance(density, chains, step_size, metric, first, count, target, adapting, settings):
-    """`count` transitions of each chain; draws in the first `count` of `CHUNK` places."""
-    max_depth, threshold = settings
-    kernel = blackjax.nuts.build_kernel(divergence_threshold=threshold)
+    **Arguments:**
+
+    - `step_size`: used as long as `adapting` is false; else that of dual averaging towards the
+        acceptance `target`.
+    - `first`: number of the first draw, from which its key follows.
+    """
+    kernel = blackjax.nuts.build_kernel(divergence_threshold=int(threshold))
     _, update, _ = dual_averaging_adaptation(target)
     mass = default_metric(metric)
 
-    def one_chain(chain: Chains, step_size):
-        def step(i, carry):
-            (state, averaging, key), kept = carry
-            size = jnp.where(adapting, jnp.exp(averaging.log_step_size), step_size)
-            state, info = kernel(
-                jax.random.fold_in(key, first + i),
-                state,
-                lambda z: density(z),
-                size,
-                mass,
-                max_depth,
-            )
-            # A start far from the posterior may give NaN, which would spoil the average for good.
-            rate = jnp.where(jnp.isfinite(info.acceptance_rate), info.acceptance_rate, 0.0)
-            moved = update(averaging, rate)
-            averaging = jax.tree.map(partial(jnp.where, adapting), moved, averaging)
-            new = Draws(
-                state.position,
-                state.logdensity,
-                info.is_divergent,
-                info.energy,
-                info.num_trajectory_expansions,
-                info.num_integration_steps,
-                info.acceptance_rate,
-            )
-            kept = jax.tree.map(lambda all, one: all.at[i].set(one), kept, new)
-            return Chains(state, averaging, key), kept
-
-        size = chain.state.position.shape[0]
-        empty = Draws(
-            jnp.zeros((CHUNK, size)),
-            jnp.zeros(CHUNK),
-            jnp.zeros(CHUNK, bool),
-            jnp.zeros(CHUNK),
-            jnp.zeros(CHUNK, int),
-            jnp.zeros(CHUNK, int),
-            jnp.zeros(CHUNK),
+    def step(i, carry):
+        (state, averaging, key), kept = carry
+        size = jnp.where(adapting, jnp.exp(averaging.log_step_size), step_size)
+        state, info = kernel(
+            jax.random.fold_in(key, first + i), state, lambda z: density(z), size, mass, max_depth
         )
-        return jax.lax.fori_loop(0, count, step, (chain, empty))
+        # A start far from the posterior may give NaN, which would spoil the average for good.
+        rate = jnp.where(jnp.isfinite(info.acceptance_rate), info.acceptance_rate, 0.0)
+        moved = update(averaging, rate)
+        averaging = jax.tree.map(partial(jnp.where, adapting), moved, averaging)
+        new = Draws(
+            state.position,
+            state.logdensity,
+            info.is_divergent,
+            info.energy,
+            info.num_trajectory_expansions,
+            info.num_integration_steps,
+            info.acceptance_rate,
+        )
+        kept = jax.tree.map(lambda all, one: all.at[i].set(one), kept, new)
+        return Chains(state, averaging, key), kept
 
-    return jax.vmap(one_chain)(chains, step_size)
+    size = chain.state.position.shape[0]
+    empty = Draws(
+        jnp.zeros((CHUNK, size)),
+        jnp.zeros(CHUNK),
+        jnp.zeros(CHUNK, bool),
+        jnp.zeros(CHUNK),
+        jnp.zeros(CHUNK, int),
+        jnp.zeros(CHUNK, int),
+        jnp.zeros(CHUNK),
+    )
+    return jax.lax.fori_loop(0, count, step, (chain, empty))
 
 
-def _averaging(step_sizes):
+@quick_jit
+def _advance(density, chains, step_size, *rest):
+    return jax.vmap(lambda chain, size: advance(density, chain, size, *rest))(chains, step_size)
+
+
+def chains_at(density: LogPosterior, positions, keys) -> Chains:
+    """Chains at unconstrained positions (chain, entry), each with its key."""
+    state = jax.vmap(lambda z: blackjax.nuts.init(z, lambda u: density(u)))(positions)
+    return Chains(state, averaging_from(jnp.ones(len(keys))), keys)
+
+
+def averaging_from(step_sizes: Float[Array, "chain"]) -> Any:
+    """Dual averaging begun at given step sizes."""
     init, _, _ = dual_averaging_adaptation(0.8)
     # Of the types a transition returns, so that the first call is compiled like all others.
     return jax.tree.map(lambda a: jnp.asarray(a, a.dtype), jax.vmap(init)(jnp.asarray(step_sizes)))
 
 
-_averaging = quick_jit(_averaging)
+_averaging = quick_jit(averaging_from)
+_chains_at = quick_jit(chains_at)
 
 
 class Runner:
@@ -118,19 +136,23 @@ class Runner:
         self.count = 0
 
     def begin(self, positions) -> list[Chains]:
-        """Chains at the given positions.
+        """Chains at the given positions, drawn in halfway to zero where the density has no value.
 
-        **Raises:** `FitError` when the log density is not finite at one of them.
+        **Raises:** `FitError` when a chain finds no finite log density even near zero.
         """
-        state = _evaluate(self.density, jnp.asarray(positions))
-        bad = ~(np.isfinite(state.logdensity) & np.all(np.isfinite(state.logdensity_grad), axis=1))
-        if np.any(bad):
+        positions = np.array(positions)
+        for _ in range(10):
+            whole = _chains_at(self.density, jnp.asarray(positions), self.keys)
+            gradient = np.asarray(whole.state.logdensity_grad)
+            bad = ~(np.isfinite(whole.state.logdensity) & np.isfinite(gradient).all(axis=1))
+            if not np.any(bad):
+                break
+            positions[bad] /= 2
+        else:
             raise FitError(
                 f"the log density is not finite at the start of chains {np.flatnonzero(bad)}; "
                 "check priors and start values"
             )
-        ones = np.ones(len(self.keys))
-        whole = Chains(state, _averaging(ones), self.keys)
         return [jax.tree.map(lambda leaf, s=s: leaf[s], whole) for s in self.slices]
 
     def with_step_size(self, groups: list[Chains], step_size: float) -> list[Chains]:
@@ -151,7 +173,7 @@ class Runner:
                 np.asarray(now),
                 self.target,
                 np.asarray(adapting),
-                self.settings,
+                *self.settings,
             )
 
             def one(group, arguments=arguments):
@@ -228,9 +250,13 @@ def _learnt(positions: Float[np.ndarray, "chain draw entry"], before: np.ndarray
     chains, n, size = positions.shape
     centred = positions - positions.mean(axis=1, keepdims=True)
     found = np.einsum("cni,cnj->ij", centred, centred) / max(chains * (n - 1), 1)
-    # Draws of a window are correlated; the entries of a metric are size·(size + 1)/2.
+    # What is kept of the earlier metric are its correlations: of the scales a window knows enough.
+    old = np.sqrt(np.diagonal(before))
+    scale = np.sqrt(np.diagonal(found)) / old
+    kept = before * np.outer(scale, scale)
+    # Draws of a window are correlated, and a metric has size·(size + 1)/2 entries.
     weight = chains * n / (chains * n + 2.0 * size)
-    return weight * found + (1 - weight) * before
+    return weight * found + (1 - weight) * kept
 
 
 def pathfinder_draws(

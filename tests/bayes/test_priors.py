@@ -1,0 +1,108 @@
+"""Densities of single parameters: normalised, sampled, tempered, refused."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from xpcs_eqx.bayes import (
+    Beta,
+    HalfNormal,
+    LogNormal,
+    Normal,
+    Tempered,
+    TruncatedNormal,
+    Uniform,
+)
+from xpcs_eqx.errors import ModelError
+
+PRIORS = {
+    "uniform": (Uniform(-1.0, 3.0), stats.uniform(-1, 4)),
+    "normal": (Normal(1.0, 2.0), stats.norm(1, 2)),
+    "truncated": (TruncatedNormal(0.3, 0.25, 0.0, 1.0), stats.truncnorm(-1.2, 2.8, 0.3, 0.25)),
+    "one-sided": (TruncatedNormal(0.0, 1.0, lower=2.0), stats.truncnorm(2, np.inf, 0, 1)),
+    "log-normal": (LogNormal(1.0, 0.6), stats.lognorm(0.6, scale=math.e)),
+    "half-normal": (HalfNormal(2.0), stats.halfnorm(scale=2.0)),
+    "beta": (Beta(2.0, 3.0, -1.0, 1.0), stats.beta(2, 3, -1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_density_and_moments_are_those_of_scipy(name):
+    prior, wanted = PRIORS[name]
+    x = np.array([-1.5, -0.9, 0.05, 0.4, 0.9, 2.5, 4.0])
+    np.testing.assert_allclose(
+        np.asarray(prior.log_density(jnp.asarray(x))), wanted.logpdf(x), atol=1e-10
+    )
+    mean, sd = prior.moments
+    np.testing.assert_allclose([mean, sd], [wanted.mean(), wanted.std()], rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_draws_have_the_density(name):
+    prior, wanted = PRIORS[name]
+    draws = np.asarray(prior.sample(jax.random.key(3), (2000,)))
+    assert stats.kstest(draws, wanted.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_a_powered_prior_is_the_power_normalised(name):
+    prior, _ = PRIORS[name]
+    small = prior.powered(0.3)
+    x = np.array([0.2, 0.5, 0.9]) if name != "one-sided" else np.array([2.1, 2.5, 3.5])
+    difference = np.asarray(0.3 * prior.log_density(x) - small.log_density(x))
+    np.testing.assert_allclose(difference, difference[0], atol=1e-12)
+    low, high = (float(np.clip(end, -60, 1e5)) for end in prior.support)
+
+    def density(v):
+        return math.exp(float(small.log_density(np.asarray(v))))
+
+    ends = [low, *(end for end in (1, 10, 100) if low < end < high), high]
+    mass = sum(integrate.quad(density, a, b)[0] for a, b in itertools.pairwise(ends))
+    assert mass == pytest.approx(1, abs=1e-5)
+
+
+def test_a_cut_log_normal_is_normalised():
+    prior = LogNormal(0.0, 1.0, 0.5, 4.0)
+    mass, _ = integrate.quad(lambda v: math.exp(float(prior.log_density(np.asarray(v)))), 0.5, 4)
+    mean, _ = integrate.quad(
+        lambda v: v * math.exp(float(prior.log_density(np.asarray(v)))), 0.5, 4
+    )
+    assert mass == pytest.approx(1, abs=1e-9)
+    assert float(prior.moments[0]) == pytest.approx(mean, rel=1e-8)
+    assert float(prior.log_density(jnp.asarray(4.1))) == -math.inf
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_tempered_priors_count_once_in_total(name):
+    prior, _ = PRIORS[name]
+    x = jnp.asarray([0.2, 0.5, 0.9, 2.2])
+    share = Tempered(prior, 1 / 10)
+    np.testing.assert_allclose(10 * share.log_density(x), prior.log_density(x), rtol=1e-12)
+    assert share.support == prior.support
+    assert float(share.moments[1]) >= float(prior.moments[1]) * 0.999
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Uniform(1.0, 1.0), "no volume"),
+        (lambda: Uniform(0.0, math.inf), "normalised"),
+        (lambda: TruncatedNormal(0.0, 1.0, 2.0, 1.0), "no volume"),
+        (lambda: TruncatedNormal(0.0, 1.0, 50.0, 60.0), "no weight left"),
+        (lambda: Normal(0.0, -1.0), "above 0"),
+        (lambda: TruncatedNormal(0.0, 0.0), "above 0"),
+        (lambda: LogNormal(0.0, -0.5), "above 0"),
+        (lambda: LogNormal(0.0, 1.0, -1.0), "below 0"),
+        (lambda: HalfNormal(math.nan), "above 0"),
+        (lambda: Beta(1.0, 0.0), "above 0"),
+        (lambda: Tempered(Normal(0.0, 1.0), 0.0), "above 0"),
+    ],
+)
+def test_priors_that_cannot_be_are_refused(make, message):
+    with pytest.raises(ModelError, match=message):
+        make()
