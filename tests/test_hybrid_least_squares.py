@@ -9,7 +9,7 @@ from xpcs_eqx.checkpoint import Checkpoints
 from xpcs_eqx.data import open_stored, write_own
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
 from xpcs_eqx.fitting import hybrid_least_squares, least_squares
-from xpcs_eqx.hybrid import HybridOptimiser, WarmUp, WarmUpEnd
+from xpcs_eqx.hybrid import HybridOptimiser, Tournament, WarmUp, WarmUpEnd
 from xpcs_eqx.objective import two_time_objective
 
 QUICK = HybridOptimiser(warm_up=WarmUp(minimum=3))
@@ -125,3 +125,20 @@ def test_starts_that_cannot_be_used(objective):
     )
     with pytest.raises(FitError, match="no finite cost at the start"):
         hybrid_least_squares(broken, optimiser=QUICK)
+
+
+def test_a_tournament_chooses_the_start(objective, reference):
+    optimum = np.asarray(reference.values)[reference.index.physical]
+    chosen = eqx.tree_at(
+        lambda o: o.tournament,
+        QUICK,
+        Tournament(candidates=5, rounds=2, custom=optimum),
+        is_leaf=lambda leaf: leaf is None,
+    )
+    fit = hybrid_least_squares(objective, optimiser=chosen)
+    state = fit.hybrid.tournament
+    np.testing.assert_array_equal(state.best, optimum)
+    # A cost is that of the fit at the same point, and each candidate is asked once.
+    assert state.table[0, 0] == pytest.approx(float(reference.cost), rel=1e-9)
+    assert np.isfinite(state.table[1]).sum() == 3
+    agree(fit, reference)

@@ -19,6 +19,7 @@ from .recording import Phase, Recorder, Underway, earlier
 from .retry import Retry
 from .statistics import BatchStatistics
 from .tournament import Tournament, TournamentState, run_tournament
+from .two_time_problem import TwoTimeProblem
 from .warm_up import WarmUp, WarmUpEnd, WarmUpState
 from .watched import WatchedProblem, persistent
 
@@ -35,24 +36,27 @@ class Reached(NamedTuple):
     seconds: Float[np.ndarray, "phase"]
 
 
-def _points_of(problem: AbstractProblem) -> CurveProblem:
+def _chosen_from(problem: AbstractProblem) -> CurveProblem | TwoTimeProblem:
     if isinstance(problem, PenalisedProblem):
-        return _points_of(problem.problem)
-    if isinstance(problem, CurveProblem):
+        return _chosen_from(problem.problem)
+    if isinstance(problem, CurveProblem | TwoTimeProblem):
         return problem
     raise ModelError(
-        f"a tournament draws batches of points, which a {type(problem).__name__} has not; leave "
-        "tournament out and start the fit from several values instead"
+        f"a tournament chooses a start by points or maps, which a {type(problem).__name__} has "
+        "not; leave tournament out and start the fit from several values instead"
     )
 
 
 def started_at(
     problem: AbstractProblem, start: Float[np.ndarray, "variable"]
-) -> PenalisedProblem | CurveProblem:
-    """A problem made of points with another start."""
+) -> PenalisedProblem | CurveProblem | TwoTimeProblem:
+    """A problem made of points or maps with another start."""
     if isinstance(problem, PenalisedProblem):
         return eqx.tree_at(lambda p: p.problem, problem, started_at(problem.problem, start))
-    return eqx.tree_at(lambda p: p.start, _points_of(problem), start)
+    chosen = _chosen_from(problem)
+    if isinstance(chosen, TwoTimeProblem):
+        return eqx.tree_at(lambda p: p.begin, chosen, start, is_leaf=lambda leaf: leaf is None)
+    return eqx.tree_at(lambda p: p.start, chosen, start)
 
 
 class Phases(eqx.Module):
@@ -179,10 +183,10 @@ class Phases(eqx.Module):
     def _choose(self, problem, recorder):
         """The start that the tournament names, and whether the callback ended it early."""
         assert self.tournament is not None
-        tournament, points = self.tournament, _points_of(problem)
+        tournament, chosen = self.tournament, _chosen_from(problem)
 
         def left():
-            return run_tournament(tournament, points, recorder.underway.tournament, recorder)
+            return run_tournament(tournament, chosen, recorder.underway.tournament, recorder)
 
         state, _ = persistent(self.retry, left)
         return state.best, int(state.round) < tournament.rounds

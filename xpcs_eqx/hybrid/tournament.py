@@ -17,6 +17,7 @@ from .candidates import AbstractSampler, AbstractSpread, AroundStart, LatinHyper
 from .curve_problem import CurveProblem
 from .points import Chunk, Points
 from .sources import AbstractSource
+from .two_time_problem import TwoTimeProblem
 
 
 class TournamentState(eqx.Module):
@@ -182,25 +183,55 @@ def _together(first: Points, second: Points) -> Points:
     return Points(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
 
 
+def on_batches(
+    tournament: Tournament, problem: CurveProblem
+) -> Callable[[TournamentState], Float[np.ndarray, "candidate"]]:
+    """Costs a point of all candidates, in each round on another batch of the points."""
+    points = sample_points(problem.source, tournament.batch * tournament.rounds, tournament.seed)
+    # Fewer points than one batch: the rounds share them.
+    size = min(tournament.batch, points.y.size)
+
+    def costs(state):
+        here = (int(state.round) * size + np.arange(size)) % points.y.size
+        return candidate_costs(problem, state.candidates, Chunk(*(part[here] for part in points)))
+
+    return costs
+
+
+def on_everything(
+    problem: TwoTimeProblem,
+) -> Callable[[TournamentState], Float[np.ndarray, "candidate"]]:
+    """Costs of those candidates that are left, on all maps: one pass for each of them."""
+    known: dict[int, float] = {}
+
+    def costs(state):
+        for k in np.flatnonzero(state.alive):
+            if int(k) not in known:
+                known[int(k)] = problem.cost(state.candidates[k])
+        return np.array([known.get(k, np.inf) for k in range(len(state.candidates))])
+
+    return costs
+
+
 def run_tournament(
     tournament: Tournament,
-    problem: CurveProblem,
+    problem: CurveProblem | TwoTimeProblem,
     state: TournamentState | None = None,
     callback: Callable[[TournamentState], Any] | None = None,
 ) -> TournamentState:
     """All rounds, or those that are left of `state`.
 
+    Points are drawn in batches; of maps, whose pairs are all alike in what they tell, all count.
     `callback` sees the state after every round; a true return value ends the tournament.
     """
     if state is None:
         state = tournament.init(problem.start, problem.lower, problem.upper)
-    points = sample_points(problem.source, tournament.batch * tournament.rounds, tournament.seed)
-    # Fewer points than one batch: the rounds share them.
-    size = min(tournament.batch, points.y.size)
+    if isinstance(problem, TwoTimeProblem):
+        costs = on_everything(problem)
+    else:
+        costs = on_batches(tournament, problem)
     while int(state.round) < tournament.rounds:
-        here = (int(state.round) * size + np.arange(size)) % points.y.size
-        chunk = Chunk(*(part[here] for part in points))
-        state = tournament.step(state, candidate_costs(problem, state.candidates, chunk))
+        state = tournament.step(state, costs(state))
         if callback is not None and callback(state):
             break
     return state

@@ -21,6 +21,11 @@ def _coordinates(objective, x):
 
 
 @quick_jit
+def _cost(objective, y, memo):
+    return objective.cost(y, memo)
+
+
+@quick_jit
 def _physical(objective, equations, y):
     turn = jnp.linalg.inv(jax.jacfwd(objective.variables.to_physical)(y))
     return equations.transform(turn)
@@ -85,6 +90,12 @@ class TwoTimeProblem(AbstractProblem):
         coordinates = _coordinates(self.objective, np.asarray(y, dtype=float))
         found, _ = evaluated(self.objective, coordinates, self.objective.memo)
         return jax.tree.map(np.asarray, _physical(self.objective, found, coordinates))
+
+    def cost(self, y: Float[np.ndarray, "variable"]) -> float:
+        """The cost alone, for less; not finite outside the domain of the coordinates."""
+        coordinates = _coordinates(self.objective, np.asarray(y, dtype=float))
+        evaluate = _cost if self.objective.traceable else type(self.objective).cost
+        return float(evaluate(self.objective, coordinates, self.objective.memo))
 
     def cost_and_gradient(self, y):
         found = self.equations(y)
