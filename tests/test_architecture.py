@@ -34,6 +34,7 @@ LAYERS = (
     "bayes",
     "report",
     "config",
+    "program",
     "fit",
 )
 FILES = sorted(ROOT.rglob("*.py"))

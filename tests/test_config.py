@@ -8,7 +8,7 @@ import pytest
 from helpers_data import two_time
 
 from xpcs_eqx.config import (
-    TEMPLATES,
+    MODES,
     Settings,
     Source,
     check_settings,
@@ -151,6 +151,7 @@ def test_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path, mo
         ("dt=1", ("--set dt=1", "section.key=value")),
         ("data.dt", ("section.key=value",)),
         ("data.path.x=1", ("data.path is a value",)),
+        ("data.2.path=x", ("--set data.2.path=x", "unknown key 'data.2'")),
     ],
 )
 def test_wrong_overrides(tmp_path, option, fragments):
@@ -171,7 +172,7 @@ def test_line_numbers_of_tables_and_dotted_keys():
     assert source.line("nothing") is None
 
 
-@pytest.mark.parametrize("mode", TEMPLATES)
+@pytest.mark.parametrize("mode", MODES)
 def test_templates_are_valid_and_explain_every_key(tmp_path, mode):
     text = template(mode)
     settings = check_settings(tomllib.loads(text), Source("template", text))

@@ -298,3 +298,34 @@ def test_robust_loss_agrees_with_the_linear_one_on_clean_data():
     assert robust.success
     for name in ("phi0", "beta", "gamma_dot_t0"):
         assert abs(robust[name].value - linear[name].value) < 0.02 * linear[name].error
+
+
+@pytest.mark.parametrize("loss", [None, xe.SoftL1(0.01)], ids=["linear", "soft_l1"])
+def test_stopped_and_gone_on_with(tmp_path, loss):
+    data = two_sets()
+    fixed = ("D_offset", "gamma_dot_t_offset")
+    parameters = shared([start_off(LAMINAR, 1.2)] * 2, [one.t for one in data], fixed=fixed)
+    objective = combined_objective(parameters, data, loss=loss)
+    wanted = xe.joint_least_squares(objective)
+    # One map decays within a frame: without contrast it has no speckle, and takes no error away.
+    assert wanted.fits[1].contrast[0] == 0
+    assert all(np.isfinite(row.error) for row in wanted.rows if row.role == "shared")
+
+    def stop(state):
+        if int(state.evaluations) == 4:
+            raise KeyboardInterrupt
+
+    checkpoints = xe.Checkpoints(str(tmp_path / "folder"))
+    with pytest.raises(KeyboardInterrupt):
+        xe.joint_least_squares(objective, checkpoints=checkpoints, callback=stop)
+    fit = xe.joint_least_squares(objective, checkpoints=checkpoints, resume=True)
+    assert np.array_equal(fit.values, wanted.values)
+    assert (fit.evaluations, fit.recovery) == (wanted.evaluations, wanted.recovery)
+    assert np.array_equal(fit.uncertainty.covariance, wanted.uncertainty.covariance)
+    # Data sets in another order, or weighed differently, are another problem.
+    for other in (
+        combined_objective(parameters, data[::-1], loss=loss),
+        combined_objective(parameters, data, weights=(1.0, 2.0), loss=loss),
+    ):
+        with pytest.raises(xe.CheckpointError, match="another problem"):
+            xe.joint_least_squares(other, checkpoints=checkpoints, resume=True)

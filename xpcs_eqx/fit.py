@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from .errors import CheckpointError, ConfigError, FitError, XPCSError
+from .errors import XPCSError
 
 NEEDED = ("pydantic", "rich", "tomli_w", "matplotlib")
 if missing := [name for name in NEEDED if not find_spec(name)]:
@@ -29,12 +29,9 @@ if missing := [name for name in NEEDED if not find_spec(name)]:
     )
     sys.exit(2)
 
-from .config import TEMPLATES, Configuration, read_configuration, template  # noqa: E402
+from .config import TEMPLATES, read_configuration, template  # noqa: E402
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoints
-    from .config.build import Problem
-    from .fitting import Fit, ProfileInterval
     from .optimize import TrustRegionState
 
 # Everything slow to import comes in where it is needed, so that a typing mistake in a
@@ -43,9 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("xpcs_eqx.fit")
 
 OK, DOUBTFUL, BAD_INPUT, INTERRUPTED, INTERNAL = range(5)
-
-# Of checkpoints nobody asked for [s]: what is fitted faster never sees the disk.
-QUIET_INTERVAL = 5.0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -146,82 +140,6 @@ def _progress_text(state: "TrustRegionState") -> str:
     )
 
 
-def _checkpoints(
-    arguments: argparse.Namespace, configuration: Configuration, target: str
-) -> "Checkpoints | None":
-    """Where the states of this fit go: a folder beside its results.
-
-    **Raises:** `ConfigError` for states of an interrupted fit that would be lost.
-    """
-    from .checkpoint import Checkpoints
-
-    wanted = configuration.settings.solver.checkpoint
-    if wanted is False:
-        if arguments.resume:
-            raise ConfigError(
-                "--resume needs a checkpoint, but solver.checkpoint is false; set it to true, or "
-                "leave out --resume"
-            )
-        return None
-    interval = QUIET_INTERVAL if wanted == "auto" else 0.0
-    found = Checkpoints(f"{os.path.realpath(target)}.checkpoint", interval=interval)
-    if found.paths() and not (arguments.resume or arguments.overwrite):
-        raise ConfigError(
-            f"{found.folder}: an interrupted fit left its checkpoint here; give --resume to go on "
-            "with it, or --overwrite to start from the beginning"
-        )
-    return found
-
-
-@contextlib.contextmanager
-def _kept(checkpoints: "Checkpoints | None") -> Iterator[None]:
-    """Whoever ends a fit before its results are written is told how to go on."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error} (--overwrite without --resume starts from the beginning)"
-        ) from None
-    except BaseException as error:
-        if checkpoints is None or not checkpoints.paths():
-            raise
-        written = f"checkpoint written to {checkpoints.folder}; continue with --resume"
-        if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"interrupted; {written}") from None
-        log.warning("%s", written)
-        raise
-
-
-def _profiles(fit: "Fit", problem: "Problem") -> tuple[list["ProfileInterval"], list[str]]:
-    from .fitting import profile_interval
-
-    intervals, failures = [], []
-    for name in problem.settings.solver.profile:
-        try:
-            level, kind = problem.settings.solver.profile_level, fit.uncertainty.chosen
-            intervals.append(profile_interval(fit, name, level, kind=kind))
-        except FitError as error:
-            failures.append(f"no profile interval of {name}: {error}")
-            log.warning(failures[-1])
-    return intervals, failures
-
-
-def _check_report(configuration: Configuration, problem: "Problem") -> str:
-    """What --check prints: data and problem in a few lines."""
-    data, objective = problem.data, problem.objective
-    first, last, q = float(data.t[0]), float(data.t[-1]), float(data.geometry.q)
-    free = objective.term.parameters.free_names
-    return (
-        f"{configuration.source.path}: the configuration and the data are usable\n"
-        f"  {data.provenance.where()}: {data.n_angles} angles, {data.n_frames} frames, "
-        f"{first:.6g} … {last:.6g} s, q = {q:.6g} 1/Å\n"
-        f"  {data.n_pairs} pairs, {data.masked_pairs} masked\n"
-        f"  {len(free)} free parameters ({', '.join(free)}), "
-        f"{objective.term.scaling.size} scaling coefficients\n"
-        f"  scaling {problem.scaling.mode}: {problem.scaling.reason}"
-    )
-
-
 def _say(text: str) -> None:
     """Print on stdout, whatever its encoding; a reader that went away is no error."""
     encoding = sys.stdout.encoding or "utf-8"
@@ -242,62 +160,39 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
 
     jax.config.update("jax_enable_x64", True)
 
-    from .config.build import build, quote_errors
-    from .config.resolved import resolved_settings
-    from .fitting import least_squares
-    from .report import check_target, new_results, text_report, write_results
+    from .program.interrupted import checkpoints_of, kept
+    from .program.tasks import task_of
+    from .report import check_target, new_results
 
-    checkpoints = None
+    checkpoints, solver = None, configuration.settings.solver
     if not arguments.check:
-        check_target(target, arguments.overwrite, (configuration.data_path,))
-        checkpoints = _checkpoints(arguments, configuration, target)
-    problem = build(configuration)
+        check_target(target, arguments.overwrite, configuration.data_paths)
+        checkpoints = checkpoints_of(
+            solver.checkpoint, target, resume=arguments.resume, overwrite=arguments.overwrite
+        )
+    task = task_of(configuration)
     if arguments.check:
         if not arguments.quiet:
-            _say(_check_report(configuration, problem))
+            _say(task.check_report())
         return OK
     loaded = time.perf_counter()
     if checkpoints is not None and not arguments.resume:
         checkpoints.clear()
-    solver = configuration.settings.solver
-    with _kept(checkpoints), _progress(arguments) as callback:
-        fit = least_squares(
-            problem.objective,
-            solver=problem.solver,
-            recovery=problem.recovery,
+    with kept(checkpoints), _progress(arguments) as callback:
+        outcome = task.run(
             callback=callback,
             checkpoints=checkpoints,
             every=solver.checkpoint_every,
             resume=arguments.resume,
         )
-        fit = quote_errors(fit, solver.errors)
-        profiles, failures = _profiles(fit, problem)
-    report = text_report(
-        fit,
-        title=f"Fit of {os.path.basename(configuration.data_path)}",
-        provenance=problem.data.provenance,
-        scaling=f"{problem.scaling.mode}: {problem.scaling.reason}",
-        decisions=(*problem.decisions, *failures),
-        profiles=profiles,
-        timings={"loading": loaded - started},
-    )
-    with _kept(checkpoints), new_results(target, arguments.overwrite) as folder:
-        output = configuration.settings.output
-        write_results(
-            folder,
-            fit,
-            report=report,
-            provenance=problem.data.provenance,
-            configuration=resolved_settings(configuration, problem, target),
-            profiles=profiles,
-            plots=output.plots,
-            fitted_data=output.fitted_data,
-            started=started,
-        )
+    report = outcome.report({"loading": loaded - started})
+    with kept(checkpoints), new_results(target, arguments.overwrite) as folder:
+        outcome.write(folder, report, target, started)
     if checkpoints is not None:
         checkpoints.clear()
     if not arguments.quiet:
         _say(f"{report}\nResults: {target}")
+    fit = outcome.fit
     return OK if fit.success and fit.quality.flag != "poor" else DOUBTFUL
 
 

@@ -1,67 +1,28 @@
 """Settings to objects: data, model, parameters, scaling, objective, solver."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
-from ..data import Selection, TwoTimeData, load, mad_sigma
+from ..data import Selection, TwoTimeData, load
 from ..errors import ConfigError, ModelError
-from ..fitting import Fit
-from ..objective import (
-    AbstractLoss,
-    AbstractPenalty,
-    Arctan,
-    Cauchy,
-    Huber,
-    JointObjective,
-    Linear,
-    ProjectedObjective,
-    SoftL1,
-    two_time_objective,
-)
-from ..objective.smoothness import smoothness
-from ..optimize import (
-    JacobianMetric,
-    NaturalMetric,
-    Recovery,
-    TrustRegion,
-    damped_newton,
-    dogleg,
-    gauss_newton,
-)
-from ..parameters import (
-    ParameterMap,
-    Proportional,
-    ReferenceTime,
-    SignedSlope,
-    Slope,
-    parameter_map,
-    with_parameters,
-)
+from ..fitting import Fit, JointFit
+from ..objective import JointObjective, ProjectedObjective, two_time_objective
+from ..optimize import Recovery, TrustRegion
+from ..parameters import ParameterMap, Proportional, Slope, parameter_map, with_parameters
 from ..parameters.parameter_map import parameter_leaves
 from ..physics import AbstractCorrelation
 from .models import model_of, rates_of
 from .read import Configuration
 from .scaling import Choice, choose_scaling
-from .schema import Parameter, Settings
+from .schema import Data, Parameter, Settings
+from .solving import COORDINATES, loss_of, penalties_of, residual_sd, solver_of, weighted
 from .source import nearest
-
-LOSSES = {"soft_l1": SoftL1, "huber": Huber, "cauchy": Cauchy, "arctan": Arctan}
-DESCENTS = {
-    "levenberg_marquardt": damped_newton,
-    "dogleg": dogleg,
-    "gauss_newton": gauss_newton,
-}
-COORDINATES = {
-    "slope": Slope,
-    "signed_slope": SignedSlope,
-    "reference_time": ReferenceTime,
-}
-METRICS = {"natural": NaturalMetric, "jacobian": JacobianMetric}
 
 
 @dataclass(frozen=True)
@@ -77,18 +38,14 @@ class Problem:
     settings: Settings
 
 
-def load_data(configuration: Configuration) -> TwoTimeData:
-    """The data of a configuration. **Raises:** `DataError`."""
-    given = configuration.settings.data
-    q = tuple(given.q) if isinstance(given.q, list) else given.q
+def selection_of(given: Data, q: float | tuple[float, ...] | None) -> Selection:
+    """Which frames, azimuths and pairs a table of data asks for, at `q` [1/Å]."""
     first, last = given.frames or (1, -1)
-    # A single q must be in the file (to 1 %), or belongs to a bare map; a tolerance searches.
-    single = q if isinstance(q, float) and given.q_tolerance is None else None
-    selection = Selection(
+    return Selection(
         start_frame=first,
         end_frame=last,
         time_origin=given.time_origin,
-        q=q if single is None else None,
+        q=q,
         q_tolerance=given.q_tolerance,
         phi_ranges=tuple((low, high) for low, high in given.phi_ranges),
         bad_frames=tuple(given.bad_frames),
@@ -96,10 +53,18 @@ def load_data(configuration: Configuration) -> TwoTimeData:
         max_lag=given.max_lag,
         age_range=None if given.age_range is None else (given.age_range[0], given.age_range[1]),
     )
+
+
+def load_data(configuration: Configuration) -> TwoTimeData:
+    """The data of a configuration. **Raises:** `DataError`."""
+    given = configuration.settings.data
+    q = tuple(given.q) if isinstance(given.q, list) else given.q
+    # A single q must be in the file (to 1 %), or belongs to a bare map; a tolerance searches.
+    single = q if isinstance(q, float) and given.q_tolerance is None else None
     return load(
         configuration.data_path,
         layout=given.layout,
-        selection=selection,
+        selection=selection_of(given, q if single is None else None),
         dt=given.dt,
         gap=given.gap,
         sigma=given.sigma,
@@ -108,16 +73,22 @@ def load_data(configuration: Configuration) -> TwoTimeData:
     )
 
 
-def _model(configuration: Configuration, data: TwoTimeData) -> AbstractCorrelation:
+def model_for(
+    configuration: Configuration, t: Float[np.ndarray, "frame"], known: Collection[str]
+) -> AbstractCorrelation:
+    """The model at its default start values, with knots inside the times `t` [s].
+
+    `known` are the rates that the configuration may speak of.
+
+    **Raises:** `ConfigError` for unknown rates and knots that do not make a rate.
+    """
     settings = configuration.settings
-    known = list(rates_of(settings.model.mode))
     for name in settings.rates:
         if name not in known:
             raise ConfigError(
-                f"{configuration.source.where(f'rates.{name}')}: unknown rate {name!r} of mode "
+                f"{configuration.source.where(('rates', name))}: unknown rate {name!r} of mode "
                 f"{settings.model.mode!r}{nearest(name, known, 'rates.')}"
             )
-    t = np.asarray(data.t, dtype=float)
     given = settings.model
     try:
         return model_of(given.mode, given.kernel, given.integral, settings.rates, t)
@@ -138,7 +109,8 @@ def _entries(given: Mapping[str, Parameter], known: list[str]) -> dict[str, Para
 
 def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap:
     settings = configuration.settings
-    model = _model(configuration, data)
+    t = np.asarray(data.t, dtype=float)
+    model = model_for(configuration, t, rates_of(settings.model.mode))
     known = [leaf.name for leaf in parameter_leaves(model)]
     given = _entries(settings.parameters, known)
     if settings.model.mode == "two_component" and "f2" not in given:
@@ -146,7 +118,7 @@ def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap
         given["f2"] = Parameter(start=0.5 * float(data.t[0] + data.t[-1]), free=False)
     for name in given:
         if name not in known:
-            where = configuration.source.where(f"parameters.{name}")
+            where = configuration.source.where(("parameters", name))
             raise ConfigError(
                 f"{where}: unknown parameter {name!r} of mode {settings.model.mode!r}"
                 f"{nearest(name, known, 'parameters.')}"
@@ -154,7 +126,7 @@ def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap
     for name, parameter in given.items():
         if parameter.tie is None:
             continue
-        where = configuration.source.where(f"parameters.{name}.tie")
+        where = configuration.source.where(("parameters", name, "tie"))
         if parameter.tie not in known or parameter.tie == name:
             raise ConfigError(
                 f"{where}: {name} cannot be tied to {parameter.tie!r}"
@@ -168,7 +140,7 @@ def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap
     try:
         return parameter_map(
             model,
-            None if physical else np.asarray(data.t, dtype=float),
+            None if physical else t,
             rates=COORDINATES.get(settings.solver.coordinates, Slope),
             bounds={
                 k: (p.bounds[0], p.bounds[1]) for k, p in given.items() if p.bounds is not None
@@ -183,73 +155,6 @@ def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap
         )
     except ModelError as error:
         raise ConfigError(f"{configuration.source.path}, [parameters]: {error}") from error
-
-
-def _weighted(data: TwoTimeData) -> bool:
-    """Whether residuals are in units of sigma."""
-    return data.root_weights is not None and np.max(data.root_weights) != 1
-
-
-def _noise(data: TwoTimeData) -> float:
-    """Standard deviation of c2 [c2]: where residuals are in units of c2, it must be estimated."""
-    usable = data.root_weights
-    return float(
-        np.median(
-            [
-                mad_sigma(np.asarray(c2), None if usable is None else np.asarray(usable[a]) > 0)
-                for a, c2 in enumerate(np.asarray(data.c2))
-            ]
-        )
-    )
-
-
-def _penalties(
-    configuration: Configuration, data: TwoTimeData, model: AbstractCorrelation
-) -> tuple[AbstractPenalty, ...]:
-    asked = {n: r.smoothness for n, r in configuration.settings.rates.items() if r.smoothness}
-    if not asked:
-        return ()
-    sigma = 1.0 if _weighted(data) else _noise(data)
-    if not sigma > 0:
-        raise ConfigError(
-            f"the noise of the data is estimated as {sigma:g}, which leaves smoothness without a "
-            "measure; give data.sigma"
-        )
-    try:
-        # Residuals in units of c2 are a factor sigma smaller, and so is the penalty beside them.
-        return tuple(smoothness(model, name, width / sigma) for name, width in asked.items())
-    except ModelError as error:
-        where = configuration.source.where("rates")
-        raise ConfigError(f"{where}: [rates]: {error}") from error
-
-
-def _loss(settings: Settings, data: TwoTimeData) -> tuple[AbstractLoss, tuple[str, ...]]:
-    name, scale = settings.solver.loss, settings.solver.loss_scale
-    if name == "linear":
-        return Linear(), ()
-    if scale is not None:
-        return LOSSES[name](scale), ()
-    if _weighted(data):
-        return LOSSES[name](1.0), (f"the {name} loss bends at one sigma",)
-    sigma = _noise(data)
-    if not sigma > 0:
-        raise ConfigError(
-            f"the noise of the data is estimated as {sigma:g}; give solver.loss_scale [c2] for the "
-            f"{name} loss"
-        )
-    return LOSSES[name](sigma), (
-        f"the {name} loss bends at {sigma:.3g} [c2], the noise estimated from the maps",
-    )
-
-
-def _solver(settings: Settings) -> TrustRegion:
-    given = settings.solver
-    fields: dict[str, Any] = {
-        name: getattr(given, name)
-        for name in ("cost_tol", "step_tol", "gradient_tol", "max_evaluations")
-        if getattr(given, name) is not None
-    }
-    return TrustRegion(metric=METRICS[given.metric](), descent=DESCENTS[given.method](), **fields)
 
 
 def build(configuration: Configuration) -> Problem:
@@ -278,7 +183,7 @@ def build(configuration: Configuration) -> Problem:
         scaling = choose_scaling(settings, data)
     except ModelError as error:
         raise ConfigError(f"{source.where('scaling')}: [scaling]: {error}") from error
-    loss, decisions = _loss(settings, data)
+    loss, decisions = loss_of(settings, weighted(data), lambda: residual_sd(data))
     if settings.model.mode == "two_component" and "f2" not in settings.parameters:
         decisions += (
             "f2 is kept at the middle of the time window, since only f0·exp(−f1·f2) enters",
@@ -288,21 +193,24 @@ def build(configuration: Configuration) -> Problem:
         data,
         scaling.scaling,
         loss=loss,
-        penalties=_penalties(configuration, data, parameters.model),
+        penalties=penalties_of(settings, source, parameters.model, lambda: residual_sd(data)),
         angle_weights=None if weights is None else np.asarray(weights),
     )
     return Problem(
         data=data,
         objective=objective,
         scaling=scaling,
-        solver=_solver(settings),
+        solver=solver_of(settings),
         recovery=Recovery(attempts=settings.solver.recovery),
         decisions=decisions,
         settings=settings,
     )
 
 
-def quote_errors(fit: Fit, kind: str) -> Fit:
+Fitted = TypeVar("Fitted", Fit, JointFit)
+
+
+def quote_errors(fit: Fitted, kind: str) -> Fitted:
     """The fit with another of its covariances as the quoted one."""
     uncertainty = fit.uncertainty
     if kind == uncertainty.chosen:
@@ -312,6 +220,11 @@ def quote_errors(fit: Fit, kind: str) -> Fit:
         return dataclasses.replace(fit, uncertainty=dataclasses.replace(uncertainty, reason=reason))
     reason = f"solver.errors = {kind!r} was asked for"
     rows = tuple(row._replace(error=getattr(row, f"error_{kind}")) for row in fit.rows)
-    return dataclasses.replace(
-        fit, rows=rows, uncertainty=dataclasses.replace(uncertainty, chosen=kind, reason=reason)
-    )
+    chosen = dataclasses.replace(uncertainty, chosen=kind, reason=reason)
+    return dataclasses.replace(fit, rows=rows, uncertainty=chosen)
+
+
+def quote_joint_errors(fit: JointFit, kind: str) -> JointFit:
+    """The joint fit, and that of each data set in it, with another covariance as the quoted one."""
+    fits = tuple(quote_errors(one, kind) for one in fit.fits)
+    return dataclasses.replace(quote_errors(fit, kind), fits=fits)

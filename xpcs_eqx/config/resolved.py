@@ -3,16 +3,39 @@
 import os
 from typing import Any
 
-from ..parameters import parameter_values
+from ..optimize import TrustRegion
+from ..parameters import ParameterMap, parameter_values
 from .build import Problem
-from .read import Configuration
+from .joint import JointProblem
+from .read import Configuration, JointConfiguration
+from .schema import Common
+from .solving import stopping_rule
 
 
 def _without_none(value: Any) -> Any:
     # TOML has no null: what is not set is left out.
     if isinstance(value, dict):
         return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_none(v) for v in value]
     return value
+
+
+def _common(settings: Common, solver: TrustRegion) -> dict[str, Any]:
+    dumped = _without_none(settings.model_dump())
+    # In the order in which a configuration is written by hand.
+    out = {key: dumped[key] for key in ("data", "joint") if key in dumped} | dumped
+    out["output"]["directory"] = "."
+    out["solver"] |= stopping_rule(solver)
+    return out
+
+
+def _relative(path: str, folder: str) -> str:
+    try:
+        return os.path.relpath(path, os.path.abspath(folder))
+    except ValueError:
+        # Another drive: there is no relative path.
+        return path
 
 
 def resolved_settings(
@@ -22,21 +45,12 @@ def resolved_settings(
 
     The data path is relative to `folder`, where the file will stand.
     """
-    settings = _without_none(configuration.settings.model_dump())
-    solver, parameters = problem.solver, problem.objective.term.parameters
-    folder = os.path.abspath(folder)
-    try:
-        settings["data"]["path"] = os.path.relpath(configuration.data_path, folder)
-    except ValueError:
-        # Another drive: there is no relative path.
-        settings["data"]["path"] = configuration.data_path
-    settings["output"]["directory"] = "."
+    parameters = problem.objective.term.parameters
+    settings = _common(configuration.settings, problem.solver)
+    settings["data"]["path"] = _relative(configuration.data_path, folder)
     settings["scaling"]["mode"] = problem.scaling.mode
-    for name in ("cost_tol", "step_tol", "gradient_tol", "max_evaluations"):
-        settings["solver"][name] = getattr(solver, name)
     values = parameter_values(parameters.model)
     tied = {name for name, _ in parameters.ties}
-    positions = {name: i for i, name in enumerate(parameters.free_names)}
     # What was said of all values at knots by one name stands at each of them below.
     known = set(parameters.names)
     settings["parameters"] = {k: v for k, v in settings["parameters"].items() if k in known}
@@ -45,12 +59,53 @@ def resolved_settings(
         if name in tied:
             # A tied parameter has nothing of its own but the tie.
             settings["parameters"][name] = {"tie": table["tie"], "factor": table.get("factor", 1.0)}
-            continue
-        table["start"] = float(values[name])
-        table["free"] = name in positions
-        if name in positions:
-            i = positions[name]
-            table["bounds"] = [float(parameters.lower[i]), float(parameters.upper[i])]
         else:
             table.pop("bounds", None)
+            table |= _held(parameters, name, float(values[name]))
+    return settings
+
+
+def _held(parameters: ParameterMap, name: str, value: float) -> dict[str, Any]:
+    """Start, freedom and bounds of a parameter that is not tied."""
+    if name not in parameters.free_names:
+        return {"start": value, "free": False}
+    i = parameters.free_names.index(name)
+    bounds = [float(parameters.lower[i]), float(parameters.upper[i])]
+    return {"start": value, "free": True, "bounds": bounds}
+
+
+def resolved_joint_settings(
+    configuration: JointConfiguration, problem: JointProblem, folder: str
+) -> dict[str, Any]:
+    """As `resolved_settings`, for several data sets; each parameter has a table of its own."""
+    settings = _common(configuration.settings, problem.solver)
+    whole, names = problem.objective.parameters.whole, problem.names
+    several = isinstance(settings["data"], list)
+    tables = settings["data"] if several else [settings["data"]]
+    for k, (table, part) in enumerate(zip(tables, configuration.parts, strict=True)):
+        table["path"] = _relative(part.data_path, folder)
+        if several:
+            table["label"] = names.labels[k]
+            if not table["factors"]:
+                del table["factors"]
+            if "model" in table:
+                table["model"] = part.settings.model.model_dump()
+    modes = {choice.mode for choice in problem.scalings}
+    if len(modes) == 1:
+        settings["scaling"]["mode"] = modes.pop()
+    settings["joint"] = {"shared": list(names.shared)}
+    values = parameter_values(whole.model)
+    tied = {name for name, _ in whole.ties}
+    out = {}
+    for k, leaves in enumerate(names.leaves):
+        for leaf in leaves:
+            table, name = problem.given[k].get(leaf.name), names.public(k, leaf)
+            if table is not None and table.tie is not None:
+                factor = 1.0 if table.factor is None else table.factor
+                out[names.own(k, leaf)] = {"tie": table.tie, "factor": factor}
+            elif name not in tied:
+                out[name] = _held(whole, name, float(values[name]))
+                if table is not None and table.scale is not None:
+                    out[name]["scale"] = table.scale
+    settings["parameters"] = out
     return settings

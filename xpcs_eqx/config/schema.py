@@ -263,13 +263,75 @@ class Output(Section):
     fitted_data: bool = key(True, "true or false", "whether to write fit/fitted_data.npz")
 
 
-class Settings(Section):
-    """A whole configuration."""
+class DataSet(Data):
+    """One of several data sets that are fitted together."""
 
-    data: Data
+    label: Annotated[str, Field(pattern=r"^[^\[\]\"'\s]([^\[\]\"']*[^\[\]\"'\s])?$")] | None = key(
+        None,
+        "a text without brackets, quotes and outer spaces",
+        "name in reports and of its parameters, as in D0[hot]; the name of the file, or 1, 2, …",
+    )
+    weight: Positive | None = key(
+        None, "a number above zero", "of its squared residuals, given for all or for none; by noise"
+    )
+    factors: dict[str, Finite] = key(
+        {}, "a table of numbers, none of them zero", "its own value is factor times the shared one"
+    )
+    model: Model | None = key(None, "a table of keys", "what differs from [model]")
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataSet":
+        for name, factor in self.factors.items():
+            if factor == 0:
+                raise ValueError(f"factors.{name} = 0 leaves nothing to fit; give another number")
+        return self
+
+
+class Joint(Section):
+    """What several data sets share."""
+
+    shared: list[str] | None = key(
+        None, "a list of names", "parameters with one value for all; those that all models have"
+    )
+    separate: list[str] | None = key(
+        None, "a list of names", "parameters with a value for each, all others being shared"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Joint":
+        if self.shared is not None and self.separate is not None:
+            raise ValueError("shared and separate say the same twice; leave one of them out")
+        return self
+
+
+class Common(Section):
+    """What a configuration has beside its data."""
+
     model: Model = Model()
     rates: dict[str, Rate] = Field(default={}, description="one table a rate of the model")
     parameters: dict[str, Parameter] = Field(default={}, description="one table a parameter")
     scaling: Scaling = Scaling()
     solver: Solver = Solver()
     output: Output = Output()
+
+
+class Settings(Common):
+    """A configuration with one data set."""
+
+    data: Data
+
+
+class SeveralQSettings(Common):
+    """A configuration with one data set for each q of a file."""
+
+    data: Data
+    joint: Joint
+
+
+class JointSettings(Common):
+    """A configuration with several tables `[[data]]`."""
+
+    data: list[DataSet] = key(
+        ..., "a table [[data]] for each data set", "fitted together", min_length=1
+    )
+    joint: Joint = Joint()

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import ConfigError
 
@@ -14,12 +14,30 @@ from ..errors import ConfigError
 # to the current folder.
 PATHS = ("data.path", "output.directory")
 
-_TABLE = re.compile(r"\s*\[{1,2}([^\[\]]+)\]{1,2}")
-_ASSIGNMENT = re.compile(r"\s*((?:[\w\-\"']+\s*\.\s*)*[\w\-\"']+)\s*=")
+_KEY = r"""(?:"[^"]*"|'[^']*'|[\w\-]+)"""
+_KEYS = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_TABLE = re.compile(rf"\s*(\[\[?)\s*({_KEYS})\s*\]")
+_ASSIGNMENT = re.compile(rf"\s*({_KEYS})\s*=")
+# On the command line a key may stand without the quotes that a shell takes away.
+_PART = re.compile(r"""\s*("[^"]*"|'[^']*'|[^.\["']*(?:\[[^\]]*\][^.\["']*)*)\s*(?:\.|$)""")
+
+# A key as the names that lead to it; a table of an array has its number, from 1, among them.
+Key: TypeAlias = tuple[str, ...]
 
 
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in text.split("."))
+def parts(dotted: str) -> Key:
+    """The names of a dotted key, where quotes or brackets keep dots together."""
+    found = (match[1].strip().strip("\"'") for match in _PART.finditer(dotted))
+    names = list(found)
+    # The expression also matches the nothing at the end.
+    return tuple(names[:-1] if names and not names[-1] else names)
+
+
+def table_number(key: Key) -> int | None:
+    """The number of the table `[[data]]` that a key is in."""
+    if key[:1] == ("data",) and len(key) > 1 and key[1].isdigit():
+        return int(key[1])
+    return None
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
@@ -35,72 +53,94 @@ class Source:
     """The text of a configuration file and what the command line changed.
 
     - `path`: file as it was given; relative paths inside it start from its folder.
-    - `overrides`: dotted key → text of the `--set` option.
+    - `overrides`: key → text of the `--set` option.
     """
 
     path: str
     text: str = ""
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[Key, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
         """Folder from which relative paths in the file start."""
         return os.path.dirname(os.path.abspath(self.path))
 
-    def line(self, dotted: str) -> int | None:
-        """Line of a dotted key, or of the closest table or inline table that holds it."""
-        wanted, table = _parts(dotted), ()
+    def absolute(self, path: str) -> str:
+        """An absolute path from one in the file, which is relative to the file's folder."""
+        return os.path.normpath(os.path.join(self.folder, os.path.expanduser(path)))
+
+    def line(self, key: str | Key) -> int | None:
+        """Line of a key, or of the closest table or inline table that holds it."""
+        wanted = parts(key) if isinstance(key, str) else key
+        table: Key = ()
+        counts: dict[Key, int] = {}
         best, depth = None, 0
         for number, text in enumerate(self.text.splitlines(), 1):
             header, assignment = _TABLE.match(text), _ASSIGNMENT.match(text)
             if header:
-                table = here = _parts(header[1])
+                table = here = parts(header[2])
+                if header[1] == "[[":
+                    counts[here] = counts.get(here, 0) + 1
+                if here[:1] in counts:
+                    table = here = (here[0], str(counts[here[:1]]), *here[1:])
             elif assignment:
-                here = table + _parts(assignment[1])
+                here = table + parts(assignment[1])
             else:
                 continue
             if here == wanted[: len(here)] and len(here) > depth:
                 best, depth = number, len(here)
         return best
 
-    def where(self, dotted: str) -> str:
+    def where(self, key: str | Key) -> str:
         """Place of a key as the beginning of a message."""
+        wanted = parts(key) if isinstance(key, str) else key
         for given, text in self.overrides.items():
-            if given == dotted or dotted.startswith(given + ".") or given.startswith(dotted + "."):
+            shorter = min(len(given), len(wanted))
+            if given[:shorter] == wanted[:shorter]:
                 return f"--set {text}"
-        line = self.line(dotted)
-        return self.path if line is None else f"{self.path}, line {line}"
+        line = self.line(wanted)
+        place = self.path if line is None else f"{self.path}, line {line}"
+        number = table_number(wanted)
+        return place if number is None else f"{place}, [[data]] {number}"
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """Dotted key and value of a `section.key=value` option; what is not TOML is a string.
+def parse_override(text: str) -> tuple[Key, Any]:
+    """Key and value of a `section.key=value` option; what is not TOML is a string.
 
     **Raises:** `ConfigError` for text of another form.
     """
     dotted, equals, value = text.partition("=")
-    dotted = ".".join(_parts(dotted))
-    if not equals or "." not in dotted or not all(dotted.split(".")):
+    names = parts(dotted)
+    if not equals or len(names) < 2 or not all(names):
         raise ConfigError(f"--set {text}: write section.key=value, for example data.dt=0.1")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    if dotted in PATHS and isinstance(parsed, str):
+    if ".".join((names[0], names[-1])) in PATHS and isinstance(parsed, str):
         parsed = os.path.abspath(parsed)
-    return dotted, parsed
+    return names, parsed
 
 
-def apply_override(raw: dict[str, Any], dotted: str, value: Any, text: str) -> None:
-    """Put a value into nested tables.
+def apply_override(raw: dict[str, Any], key: Key, value: Any, text: str) -> None:
+    """Put a value into nested tables, or into the table of an array that a number names.
 
     **Raises:** `ConfigError` when the way leads through something that is no table.
     """
-    *tables, last = dotted.split(".")
-    node = raw
+    tables, last = key[:-1], key[-1]
+    node: Any = raw
     for i, name in enumerate(tables):
-        node = node.setdefault(name, {})
-        if not isinstance(node, dict):
+        node = node[int(name) - 1] if isinstance(node, list) else node.setdefault(name, {})
+        if isinstance(node, list) and all(isinstance(one, dict) for one in node):
+            number = tables[i + 1] if i + 1 < len(tables) else ""
+            if not (number.isdigit() and 1 <= int(number) <= len(node)):
+                raise ConfigError(
+                    f"--set {text}: there are {len(node)} tables [[{name}]]; name one of them by "
+                    f"its number, as in {name}.1.{last}=..."
+                )
+        elif not isinstance(node, dict):
             raise ConfigError(f"--set {text}: {'.'.join(tables[: i + 1])} is a value, not a table")
+    assert isinstance(node, dict)
     node[last] = value
 
 
@@ -124,7 +164,7 @@ def read_source(path: str, overrides: tuple[str, ...] = ()) -> tuple[Source, dic
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     given = {}
     for option in overrides:
-        dotted, value = parse_override(option)
-        apply_override(raw, dotted, value, option)
-        given[dotted] = option
+        key, value = parse_override(option)
+        apply_override(raw, key, value, option)
+        given[key] = option
     return Source(path, text, given), raw

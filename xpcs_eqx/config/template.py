@@ -8,9 +8,12 @@ from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
 from .read import NAMED
-from .schema import Rate, Settings
+from .schema import Common, Data, DataSet, Joint, Rate
 
-TEMPLATES = ("static", "static_isotropic", "static_anisotropic", "laminar_flow", "two_component")
+MODES = ("static", "static_isotropic", "static_anisotropic", "laminar_flow", "two_component")
+# Several data sets have a template of their own.
+JOINT = "joint"
+TEMPLATES = (*MODES, JOINT)
 
 # Keys that a template sets; the others stand there as comments with their defaults.
 _EXAMPLES: dict[str, Any] = {
@@ -26,6 +29,11 @@ _EXAMPLES: dict[str, Any] = {
     "data.age_range": [0.0, 50.0],
     "data.layout": "aps-u",
     "data.sigma": "mad",
+    "data.label": "hot",
+    "data.weight": 1.0,
+    "data.factors": {"D0": 0.45},
+    "data.model": {"mode": "static"},
+    "joint.shared": ["D0", "alpha", "D_offset"],
     "scaling.mode": "auto",
     "scaling.contrast_bounds": [0.0, 1.0],
     "scaling.offset_bounds": [0.5, 1.5],
@@ -35,11 +43,13 @@ _EXAMPLES: dict[str, Any] = {
     "solver.angle_weights": [1.0, 1.0, 0.5],
     "output.directory": "results",
 }
-_SET = ("data.path", "model.mode", "solver.method", "solver.loss")
+_SET = ("data.path", "data.label", "model.mode", "solver.method", "solver.loss")
 
 
 def toml_value(value: Any) -> str:
-    """A number, string, truth value or list in TOML."""
+    """A number, string, truth value, list or inline table in TOML."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k} = {toml_value(v)}' for k, v in value.items())}}}"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -62,13 +72,15 @@ def _line(dotted: str, name: str, info: FieldInfo, value: Any) -> str:
 
 def _solver_defaults() -> dict[str, Any]:
     from ..optimize import TrustRegion
+    from .solving import stopping_rule
 
-    names = ("cost_tol", "step_tol", "gradient_tol", "max_evaluations")
-    return {f"solver.{name}": getattr(TrustRegion(), name) for name in names}
+    return {f"solver.{name}": value for name, value in stopping_rule(TrustRegion()).items()}
 
 
-def _section(name: str, model: type[BaseModel], values: dict[str, Any]) -> list[str]:
-    lines = ["", f"# {(model.__doc__ or '').splitlines()[0]}", f"[{name}]"]
+def _section(
+    name: str, model: type[BaseModel], values: dict[str, Any], header: str = "[{}]"
+) -> list[str]:
+    lines = ["", f"# {(model.__doc__ or '').splitlines()[0]}", header.format(name)]
     for key, info in model.model_fields.items():
         dotted = f"{name}.{key}"
         value = values.get(dotted, info.default)
@@ -121,22 +133,46 @@ def _rates(mode: str) -> list[str]:
     return lines
 
 
-def template(mode: str) -> str:
-    """A configuration for a mode: valid TOML in which every key of the schema is explained.
+def _several(values: dict[str, Any]) -> list[str]:
+    """Two tables `[[data]]`, the first with its keys explained, and what they share."""
+    first = {**values, "data.path": "cold.h5", "data.label": "cold", "data.factors": {"D0": 1.0}}
+    section = _section("joint", Joint, values)
+    return [
+        *_section("data", DataSet, first, "[[{}]]"),
+        "",
+        "# The next one has the same keys.",
+        "[[data]]",
+        'path = "hot.h5"',
+        'label = "hot"',
+        "# factors = {D0 = 2.2}  # D0 of hot is 2.2 times that of cold",
+        *section[:-1],
+        # Only one of the two can be given.
+        "#   or the others, with a value for each data set:",
+        '#   separate = ["D_offset"]',
+        '# [parameters.D0] holds for all data sets, [parameters."D0[hot]"] for one.',
+    ]
 
-    **Raises:** `ConfigError` for a mode that has no template.
+
+def template(mode: str) -> str:
+    """A configuration for a mode, or for several data sets with `"joint"`.
+
+    It is valid TOML in which every key of the schema is explained.
+
+    **Raises:** `ConfigError` for a name that has no template.
     """
     if mode not in TEMPLATES:
         raise ConfigError(f"no template {mode!r}; there are {', '.join(TEMPLATES)}")
-    values = {**_EXAMPLES, **_solver_defaults(), "model.mode": mode}
+    chosen = "laminar_flow" if mode == JOINT else mode
+    values = {**_EXAMPLES, **_solver_defaults(), "model.mode": chosen}
     lines = [
         "# Fit of two-time correlation maps: python -m xpcs_eqx.fit THIS_FILE",
         "# Everything but data.path is optional; a line in comments shows a key with its default,",
         "# or an example where there is none. Paths are relative to the folder of this file.",
     ]
-    for name, info in Settings.model_fields.items():
+    lines += _several(values) if mode == JOINT else _section("data", Data, values)
+    for name, info in Common.model_fields.items():
         if name in NAMED:
-            lines += _rates(mode) if name == "rates" else _parameters(mode)
+            lines += _rates(chosen) if name == "rates" else _parameters(chosen)
             continue
         model = info.annotation
         assert isinstance(model, type)

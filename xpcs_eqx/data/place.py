@@ -106,7 +106,7 @@ def single_q(raw: RawMaps, chosen: np.ndarray) -> float:
             f"{raw.where}: the selected maps are at several q in {raw.q_name}: "
             + ", ".join(f"{value:.6g}" for value in np.unique(q))
             + " [1/Å]. One data set has one q: select one with q (data.q in a configuration), "
-            + "or fit each data set of load_joint by itself."
+            + "or fit them together: the data sets of load_joint, or a table [joint] there."
         )
     return float(q[0])
 

@@ -53,11 +53,13 @@ def _path(k: int, leaf: Leaf) -> str:
     return ".".join(("models", str(k), *leaf.path))
 
 
-def _base(leaf: Leaf) -> str:
+def base_name(leaf: Leaf) -> str:
+    """The name of a parameter, of vectors without index."""
     return leaf.name if leaf.index is None else leaf.name.removesuffix(f"[{leaf.index}]")
 
 
-def _entry(base: str, leaf: Leaf) -> str:
+def entry_name(base: str, leaf: Leaf) -> str:
+    """A name for the parameter `base`, or for the entry of it that `leaf` is."""
     return base if leaf.index is None else f"{base}[{leaf.index}]"
 
 
@@ -138,16 +140,16 @@ def _naming(models, labels: tuple[str, ...], shared: Sequence[str]) -> _Naming:
     carried: dict[str, int] = {}
     for k, model in enumerate(models):
         for leaf in parameter_leaves(model):
-            base, own = _base(leaf), f"{_base(leaf)}[{labels[k]}]"
+            base, own = base_name(leaf), f"{base_name(leaf)}[{labels[k]}]"
             # The first data set that has a shared parameter carries its plain name.
             plain = base in shared and carried.setdefault(base, k) == k
             public = base if plain else own
             out.fields[_path(k, leaf)] = public
-            out.bases[_entry(public, leaf)] = leaf.name
+            out.bases[entry_name(public, leaf)] = leaf.name
             if plain:
-                out.aliases[_entry(own, leaf)] = leaf.name
+                out.aliases[entry_name(own, leaf)] = leaf.name
             elif base in shared:
-                out.links[_entry(public, leaf)] = leaf.name
+                out.links[entry_name(public, leaf)] = leaf.name
     return out
 
 
@@ -167,7 +169,7 @@ def _spread(given: Mapping[str, Any], naming: _Naming, known: Collection[str]) -
 
 def shared_parameters(
     models: Sequence[AbstractCorrelation],
-    times: Sequence[Float[Array | np.ndarray, "frame"]],
+    times: Sequence[Float[Array | np.ndarray, "frame"] | None],
     *,
     shared: Sequence[str] | None = None,
     ties: Mapping[str, Tie] | None = None,
@@ -186,7 +188,7 @@ def shared_parameters(
 
     - `models`: one for each data set, at its start values; a shared parameter starts where the
         first model with it does.
-    - `times`: frame times of each data set [s].
+    - `times`: frame times of each data set [s], or None as in `parameter_map`.
     - `shared`: names of shared parameters (of vectors, without index); by default every name that
         all models have.
     - `ties`: public name → function of the values of all parameters by public name, for example
@@ -215,7 +217,7 @@ def shared_parameters(
             "give one of each for every data set, and at least one"
         )
     labels = _labels(labels, len(models))
-    owned = [list(dict.fromkeys(_base(leaf) for leaf in parameter_leaves(m))) for m in models]
+    owned = [list(dict.fromkeys(base_name(leaf) for leaf in parameter_leaves(m))) for m in models]
     if shared is None:
         shared = [name for name in owned[0] if all(name in names for names in owned)]
     everything = dict.fromkeys(name for names in owned for name in names)
@@ -241,12 +243,12 @@ def shared_parameters(
     maps, every = [], []
     for k, (model, t) in enumerate(zip(start, times, strict=True)):
         fields = parameter_leaves(model)
-        public = [_entry(naming.fields[_path(k, leaf)], leaf) for leaf in fields]
+        public = [entry_name(naming.fields[_path(k, leaf)], leaf) for leaf in fields]
         names = [leaf.name for leaf in fields]
         constant = [own for own, name in zip(names, public, strict=True) if name not in varying]
         free = dict.fromkeys(names, (-np.inf, np.inf))
         maps.append(parameter_map(model, t, bounds=free, fixed=tuple(constant), rates=rates))
         every.append(tuple(zip(names, public, strict=True)))
-    used = tuple(dict.fromkeys(tie.name for tie in links.values()))
+    used = tuple(dict.fromkeys(naming.links.values()))
     repeated = tuple((name, tie.name) for name, tie in links.items())
     return SharedParameters(whole, tuple(maps), labels, used, repeated, tuple(every))

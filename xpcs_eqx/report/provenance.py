@@ -31,14 +31,35 @@ def _version(package: str) -> str | None:
         return None
 
 
+def file_name(data: Provenance) -> str:
+    """Name of the file that data came from."""
+    return os.path.basename(data.path)
+
+
+def _origin(data: Provenance) -> dict[str, Any]:
+    return {
+        "file": file_name(data),
+        "sha256": data.sha256,
+        "layout": data.layout,
+        "keys": data.keys,
+        "frames": data.frames,
+        "dt_s": data.dt,
+        "notes": data.notes,
+    }
+
+
 def provenance_document(
-    data: Provenance, configuration: Mapping[str, Any], wall_time: float, **extra: Any
+    data: Provenance | Mapping[str, Provenance],
+    configuration: Mapping[str, Any],
+    wall_time: float,
+    **extra: Any,
 ) -> dict[str, Any]:
     """What is needed to repeat a fit.
 
     **Arguments:**
 
-    - `data`: origin of the data; its path is reduced to the file name, the checksum says the rest.
+    - `data`: origin of the data, by label when there are several data sets; its path is reduced to
+        the file name, the checksum says the rest.
     - `configuration`: the resolved configuration.
     - `wall_time`: seconds from the start of the program to the writing of this.
     """
@@ -55,15 +76,9 @@ def provenance_document(
             "cpus": os.cpu_count(),
             "devices": [str(device) for device in jax.devices()],
         },
-        "data": {
-            "file": os.path.basename(data.path),
-            "sha256": data.sha256,
-            "layout": data.layout,
-            "keys": data.keys,
-            "frames": data.frames,
-            "dt_s": data.dt,
-            "notes": data.notes,
-        },
+        "data": _origin(data)
+        if isinstance(data, Provenance)
+        else {label: _origin(one) for label, one in data.items()},
         "configuration": configuration,
         **extra,
     }

@@ -1,6 +1,6 @@
 """A fit as plain numbers: the content of parameters.json and of the arrays beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,16 +9,21 @@ import numpy as np
 from ..compiling import quick_jit
 from ..files import strict as strict
 from ..files import to_json as to_json
-from ..fitting import Fit, ProfileInterval
+from ..fitting import Fit, JointFit, ProfileInterval
 from ..scaling import AbstractScaling
 from .maps import FittedMaps
 
 STRONG_CORRELATION = 0.9
 
 
-def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:
+def entry_names(fit: Fit | JointFit) -> tuple[str, ...]:
+    """Names of the entries of the flat vector of a fit."""
+    return fit.names if isinstance(fit, JointFit) else fit.index.names
+
+
+def strong_correlations(fit: Fit | JointFit) -> list[tuple[str, str, float]]:
     """Pairs of entries whose quoted correlation exceeds 0.9, strongest first."""
-    matrix, names = fit.uncertainty.correlation(), fit.index.names
+    matrix, names = fit.uncertainty.correlation(), entry_names(fit)
     found = [
         (names[j], names[i], float(matrix[i, j]))
         for i in range(len(names))
@@ -54,22 +59,13 @@ def parameters_document(
 
     Errors of fixed and tied parameters, and numbers that are not finite, are null in the file.
     """
-    uncertainty = fit.uncertainty
     intervals = {p.name: {"level": p.level, "low": p.low, "high": p.high} for p in profiles}
-    rows = {}
-    for row in fit.rows:
-        entry = dict(row._asdict())
-        entry["bounds"] = [entry.pop("lower"), entry.pop("upper")]
-        del entry["name"]
-        if row.name in intervals:
-            entry["profile"] = intervals[row.name]
-        rows[row.name] = entry
+    rows = row_entries(fit)
+    for name, interval in intervals.items():
+        rows[name]["profile"] = interval
     contrast_error, offset_error = scaling_errors(fit)
     return {
-        "status": fit.status.name,
-        "converged": fit.success,
-        "message": fit.message,
-        "quality": {"flag": fit.quality.flag, "findings": fit.quality.findings},
+        **_verdict(fit),
         "parameters": rows,
         "scaling": {
             "phi_deg": fit.objective.term.geometry.phi,
@@ -78,6 +74,70 @@ def parameters_document(
             "offset": fit.offset,
             "offset_error": offset_error,
         },
+        **_numbers(fit),
+        **extra,
+    }
+
+
+def joint_document(fit: JointFit, data_sets: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything a script needs of a joint fit, by the public names of parameters.
+
+    `data_sets` is what to say of each data set, by label; their parameters, distances and sums of
+    squares are added.
+    """
+    sharing = fit.sharing
+    distances = {d.label: d._asdict() for d in sharing.distances}
+    blocks = {}
+    for label, one in zip(fit.labels, fit.fits, strict=True):
+        blocks[label] = {
+            **data_sets[label],
+            "parameters": {
+                row.name: {"value": row.value, "error": row.error, "role": row.role}
+                for row in one.rows
+                if row.role != "scaling"
+            },
+            "chi2": one.chi2,
+            "pairs": one.n_pairs,
+            "residual_sd": one.residual_sd,
+            "distance": distances.get(label),
+        }
+    return {
+        **_verdict(fit),
+        "sharing": {
+            "agree": sharing.agree,
+            "finding": sharing.finding(),
+            "statistic": sharing.statistic,
+            "degrees_of_freedom": sharing.degrees,
+            "probability": sharing.probability,
+        },
+        "parameters": row_entries(fit),
+        "data_sets": blocks,
+        **_numbers(fit),
+    }
+
+
+def row_entries(fit: Fit | JointFit) -> dict[str, dict[str, Any]]:
+    """The table of parameters by name."""
+    rows = {}
+    for row in fit.rows:
+        entry = dict(row._asdict())
+        entry["bounds"] = [entry.pop("lower"), entry.pop("upper")]
+        rows[entry.pop("name")] = entry
+    return rows
+
+
+def _verdict(fit: Fit | JointFit) -> dict[str, Any]:
+    return {
+        "status": fit.status.name,
+        "converged": fit.success,
+        "message": fit.message,
+        "quality": {"flag": fit.quality.flag, "findings": fit.quality.findings},
+    }
+
+
+def _numbers(fit: Fit | JointFit) -> dict[str, Any]:
+    uncertainty = fit.uncertainty
+    return {
         "quoted_error": uncertainty.chosen,
         "quoted_error_reason": uncertainty.reason,
         "cost": fit.cost,
@@ -97,15 +157,14 @@ def parameters_document(
         "recovery": [action._asdict() for action in fit.recovery],
         "timings_s": dict(fit.timings),
         "history": fit.history.__dict__,
-        **extra,
     }
 
 
-def covariance_arrays(fit: Fit) -> dict[str, np.ndarray]:
+def covariance_arrays(fit: Fit | JointFit) -> dict[str, np.ndarray]:
     """Arrays of covariance.npz: the three covariances in the order of `names`."""
     uncertainty = fit.uncertainty
     return {
-        "names": np.asarray(fit.index.names, dtype=np.str_),
+        "names": np.asarray(entry_names(fit), dtype=np.str_),
         "values": np.asarray(fit.values),
         "quoted": np.asarray(uncertainty.chosen, dtype=np.str_),
         "covariance": np.asarray(uncertainty.covariance),

@@ -9,8 +9,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..data import Provenance
-from ..fitting import Fit, ProfileInterval
-from ..objective import Arctan, Cauchy, Huber, MapTiles, SoftL1, StoredTiles, TwoTimeTerm
+from ..fitting import Fit, JointFit, ProfileInterval
+from ..objective import (
+    Arctan,
+    Cauchy,
+    Huber,
+    MapTiles,
+    PackedMaps,
+    SoftL1,
+    StoredTiles,
+    TwoTimeTerm,
+)
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..uncertainty import loss_of
 from .results import STRONG_CORRELATION, scaling_errors, strong_correlations
@@ -19,11 +28,12 @@ WIDTH = 100
 _MOST = 12
 
 
-def _number(value: float, digits: int = 6) -> str:
+def number(value: float, digits: int = 6) -> str:
+    """A number in a table; a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:.{digits}g}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns wide enough for their entries; the first to the left, the rest to the right."""
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
 
@@ -37,11 +47,13 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(header), "  " + "-" * (sum(widths) + 2 * len(widths) - 2), *map(line, rows)]
 
 
-def _entry(name: str, text: str) -> str:
+def entry(name: str, text: str) -> str:
+    """A name with what is said of it."""
     return textwrap.fill(text, WIDTH, initial_indent=f"  {name:<16} ", subsequent_indent=" " * 19)
 
 
-def _items(texts: Sequence[str]) -> list[str]:
+def items(texts: Sequence[str]) -> list[str]:
+    """A list of sentences."""
     return [
         textwrap.fill(text, WIDTH, initial_indent="  - ", subsequent_indent="    ")
         for text in texts
@@ -64,10 +76,26 @@ def model_name(model: AbstractCorrelation) -> str:
 
 def masked_pairs(term: TwoTimeTerm, n_pairs: int) -> int | None:
     """Pairs of the maps that counted for nothing; None for pooled points."""
-    if not isinstance(term.tiles, MapTiles | StoredTiles):
+    if not isinstance(term.tiles, MapTiles | PackedMaps | StoredTiles):
         return None
     n_angles, n = term.reference.shape[0], term.t.shape[0]
     return n_angles * (n * (n - 1) // 2) - n_pairs
+
+
+def sigma_text(fit: Fit) -> str:
+    """Whether sigma is known, and what becomes of errors and chi²."""
+    term = fit.objective.term
+    weights = getattr(term.tiles, "root_weights", None)
+    relative = weights is not None and np.unique(np.asarray(weights[0])).size > 2
+    if isinstance(term.tiles, StoredTiles):
+        relative = term.tiles.source.sigma_halves is not None
+    return (
+        "given: chi² and errors are absolute"
+        if term.absolute_sigma
+        else "relative or estimated: it weighs the pairs, errors are scaled by the residuals"
+        if relative
+        else "not given: errors are scaled by the residuals"
+    )
 
 
 def _data_lines(fit: Fit, provenance: Provenance | None) -> list[str]:
@@ -77,46 +105,37 @@ def _data_lines(fit: Fit, provenance: Provenance | None) -> list[str]:
     if provenance is not None:
         name = f"{os.path.basename(provenance.path)} ({provenance.layout})"
         sha = f", sha256 {provenance.sha256[:16]}…" if provenance.sha256 else ""
-        lines.append(_entry("file", name + sha))
+        lines.append(entry("file", name + sha))
     lines += [
-        _entry(
+        entry(
             "maps",
             f"{phi.shape[0]} angles, {t.shape[0]} frames, {float(t[0]):.6g} … {float(t[-1]):.6g} s",
         ),
-        _entry("q, gap", f"{float(term.geometry.q):.6g} 1/Å, {float(term.geometry.gap):.6g} Å"),
+        entry("q, gap", f"{float(term.geometry.q):.6g} 1/Å, {float(term.geometry.gap):.6g} Å"),
     ]
     pairs = f"{fit.n_pairs}, each unordered pair once, without the diagonal"
     masked = masked_pairs(term, fit.n_pairs)
-    lines.append(_entry("pairs", pairs + ("" if masked is None else f"; {masked} masked")))
-    weights = getattr(term.tiles, "root_weights", None)
-    relative = weights is not None and np.unique(np.asarray(weights[0])).size > 2
-    if isinstance(term.tiles, StoredTiles):
-        relative = term.tiles.source.sigma_halves is not None
-    sigma = (
-        "given: chi² and errors are absolute"
-        if term.absolute_sigma
-        else "relative or estimated: it weighs the pairs, errors are scaled by the residuals"
-        if relative
-        else "not given: errors are scaled by the residuals"
-    )
-    lines.append(_entry("sigma", sigma))
+    lines.append(entry("pairs", pairs + ("" if masked is None else f"; {masked} masked")))
+    lines.append(entry("sigma", sigma_text(fit)))
     if provenance is not None:
-        lines += [_entry("note", note) for note in provenance.notes]
+        lines += [entry("note", note) for note in provenance.notes]
     return lines
 
 
-def _parameter_lines(fit: Fit, profiles: Sequence[ProfileInterval]) -> list[str]:
+def parameter_lines(fit: Fit | JointFit, profiles: Sequence[ProfileInterval] = ()) -> list[str]:
+    """The table of parameters."""
     header = ("parameter", "value", "error", "classical", "speckle", "dyadic", "unit", "")
     rows = []
     for row in fit.rows:
         if row.role == "scaling":
             continue
-        remark = "on its bound" if row.at_bound else "" if row.role == "free" else row.role
+        role = "" if row.role == "free" else row.role
+        remark = ", ".join(filter(None, (role, "on its bound" if row.at_bound else "")))
         errors = (row.error, row.error_classical, row.error_speckle, row.error_dyadic)
         rows.append(
-            (row.name, _number(row.value), *(_number(e, 3) for e in errors), row.unit, remark)
+            (row.name, number(row.value), *(number(e, 3) for e in errors), row.unit, remark)
         )
-    lines = _table(header, rows)
+    lines = table(header, rows)
     for p in profiles:
         lines.append(
             f"  {p.name}: {p.low:.6g} … {p.high:.6g} at {p.level:.2%} by profile likelihood"
@@ -124,45 +143,48 @@ def _parameter_lines(fit: Fit, profiles: Sequence[ProfileInterval]) -> list[str]
     return lines
 
 
-def _scaling_lines(fit: Fit) -> list[str]:
+def scaling_lines(fit: Fit) -> list[str]:
+    """The table of contrast and offset."""
     contrast_error, offset_error = scaling_errors(fit)
     phi = fit.objective.term.geometry.phi
     rows = [
         (
             f"{float(phi[a]):.4g}",
-            _number(float(fit.contrast[a]), 5),
-            _number(float(contrast_error[a]), 2),
-            _number(float(fit.offset[a]), 6),
-            _number(float(offset_error[a]), 2),
+            number(float(fit.contrast[a]), 5),
+            number(float(contrast_error[a]), 2),
+            number(float(fit.offset[a]), 6),
+            number(float(offset_error[a]), 2),
         )
         for a in range(len(phi))
     ]
-    return _table(("phi [deg]", "contrast", "error", "offset", "error"), rows)
+    return table(("phi [deg]", "contrast", "error", "offset", "error"), rows)
 
 
-def _fit_lines(fit: Fit) -> list[str]:
-    objective = fit.objective
-    loss = loss_of(objective)
+def fit_lines(fit: Fit | JointFit) -> list[str]:
+    """How the minimum was found, and how good it is."""
+    # One loss serves for all data sets.
+    loss = loss_of(fit.fits[0].objective if isinstance(fit, JointFit) else fit.objective)
     name = type(loss).__name__
     if isinstance(loss, SoftL1 | Huber | Cauchy | Arctan):
         name += f", bending at {float(loss.scale):.4g}"
     lines = [
-        _entry("status", fit.message),
-        _entry("solver", f"{fit.solver_name}; loss {name}"),
-        _entry("evaluations", f"{fit.evaluations}, {fit.iterations} accepted"),
-        _entry("chi²", f"{float(fit.chi2):.8g} with {fit.degrees_of_freedom} degrees of freedom"),
+        entry("status", fit.message),
+        entry("solver", f"{fit.solver_name}; loss {name}"),
+        entry("evaluations", f"{fit.evaluations}, {fit.iterations} accepted"),
+        entry("chi²", f"{float(fit.chi2):.8g} with {fit.degrees_of_freedom} degrees of freedom"),
     ]
     if math.isfinite(fit.reduced_chi2):
-        lines.append(_entry("reduced chi²", f"{fit.reduced_chi2:.6g}"))
+        lines.append(entry("reduced chi²", f"{fit.reduced_chi2:.6g}"))
     lines += [
-        _entry("residual sd", f"{fit.residual_sd:.6g}"),
-        _entry("condition", f"{float(fit.uncertainty.condition_number):.3g} of the normal matrix"),
-        _entry("error bar", f"{fit.uncertainty.chosen}: {fit.uncertainty.reason}"),
+        entry("residual sd", f"{fit.residual_sd:.6g}"),
+        entry("condition", f"{float(fit.uncertainty.condition_number):.3g} of the normal matrix"),
+        entry("error bar", f"{fit.uncertainty.chosen}: {fit.uncertainty.reason}"),
     ]
     return lines
 
 
-def _doubts(fit: Fit) -> list[str]:
+def doubts(fit: Fit | JointFit) -> list[str]:
+    """Strong correlations, and what was done about failures."""
     lines = []
     strong = strong_correlations(fit)
     if strong:
@@ -172,8 +194,14 @@ def _doubts(fit: Fit) -> list[str]:
             lines.append(f"  and {len(strong) - _MOST} more, in fit/covariance.npz")
     if fit.recovery:
         lines += ["", "Recovery"]
-        lines += _items([f"{r.cause}: {r.action}; {r.outcome}" for r in fit.recovery])
+        lines += items([f"{r.cause}: {r.action}; {r.outcome}" for r in fit.recovery])
     return lines
+
+
+def time_lines(fit: Fit | JointFit, timings: Mapping[str, float] | None) -> list[str]:
+    """Seconds by phase."""
+    spent = {**dict(fit.timings), **(timings or {})}
+    return ["", "Time", "  " + ", ".join(f"{k} {v:.2f} s" for k, v in spent.items())]
 
 
 def text_report(
@@ -197,15 +225,14 @@ def text_report(
     - `timings`: seconds by phase, in addition to those of the fit.
     """
     lines = [title, "=" * len(title), "", f"Quality: {fit.quality.flag.upper()}"]
-    lines += _items(fit.quality.findings) or ["  nothing to object to"]
+    lines += items(fit.quality.findings) or ["  nothing to object to"]
     lines += ["", "Data", *_data_lines(fit, provenance)]
-    lines += ["", "Model", _entry("model", model_name(fit.model))]
-    lines.append(_entry("scaling", scaling or type(fit.objective.term.scaling).__name__))
-    lines += [_entry("decided", text) for text in decisions]
-    lines += ["", "Fit", *_fit_lines(fit), ""]
-    lines += _parameter_lines(fit, profiles)
-    lines += ["", *_scaling_lines(fit)]
-    lines += _doubts(fit)
-    spent = {**dict(fit.timings), **(timings or {})}
-    lines += ["", "Time", "  " + ", ".join(f"{k} {v:.2f} s" for k, v in spent.items())]
+    lines += ["", "Model", entry("model", model_name(fit.model))]
+    lines.append(entry("scaling", scaling or type(fit.objective.term.scaling).__name__))
+    lines += [entry("decided", text) for text in decisions]
+    lines += ["", "Fit", *fit_lines(fit), ""]
+    lines += parameter_lines(fit, profiles)
+    lines += ["", *scaling_lines(fit)]
+    lines += doubts(fit)
+    lines += time_lines(fit, timings)
     return "\n".join(lines) + "\n"

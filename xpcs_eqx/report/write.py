@@ -14,6 +14,64 @@ from .provenance import provenance_document
 from .results import covariance_arrays, fitted_arrays, parameters_document, to_json
 
 
+class Results:
+    """The files of a results folder, and the seconds that writing them took.
+
+    - `started`: `time.perf_counter()` at the start of the work, for the wall time.
+    """
+
+    def __init__(self, folder: str, started: float | None, plots: bool, fitted_data: bool):
+        self.folder, self.plots, self.fitted_data = folder, plots, fitted_data
+        self.started = time.perf_counter() if started is None else started
+        self.spent = {"results": 0.0}
+
+    def text(self, name: str, content: str) -> None:
+        """Write a text into a file of the folder."""
+        with open(os.path.join(self.folder, name), "w", encoding="utf-8") as stream:
+            stream.write(content)
+
+    def arrays(self, name: str, content: dict[str, Any]) -> None:
+        """Write arrays into a file of the folder."""
+        np.savez(os.path.join(self.folder, name), **content)
+
+    def maps_and_plots(self, fit: Fit, fit_folder: str, plot_folder: str) -> None:
+        """The fitted maps of one data set and all its plots, as far as they are wanted."""
+        clock = time.perf_counter()
+        wanted = has_maps(fit) and (self.plots or self.fitted_data)
+        maps = fitted_maps(fit) if wanted else None
+        if maps is not None and self.fitted_data:
+            self.arrays(f"{fit_folder}/fitted_data.npz", fitted_arrays(maps))
+        self.spent["results"] += time.perf_counter() - clock
+        if self.plots:
+            # Not at the top: importing matplotlib takes a third of a second.
+            from .plots import write_plots
+
+            clock = time.perf_counter()
+            path = os.path.join(self.folder, plot_folder)
+            os.makedirs(path)
+            write_plots(path, fit, maps)
+            self.spent["plots"] = self.spent.get("plots", 0.0) + time.perf_counter() - clock
+
+    def report_and_origin(
+        self,
+        report: str,
+        provenance: Provenance | Mapping[str, Provenance],
+        configuration: Mapping[str, Any],
+    ) -> None:
+        """What stands for the whole: configuration, report with times, provenance."""
+        # Of the extra `program`; the rest of this package does without it.
+        import tomli_w
+
+        clock = time.perf_counter()
+        self.text("config.toml", tomli_w.dumps(configuration))
+        self.spent["results"] += time.perf_counter() - clock
+        wall = time.perf_counter() - self.started
+        times = ", ".join(f"{k} {v:.2f} s" for k, v in {**self.spent, "all": wall}.items())
+        self.text("fit/report.txt", f"{report}  {times}\n")
+        document = provenance_document(provenance, configuration, wall)
+        self.text("provenance.json", to_json(document))
+
+
 def write_results(
     folder: str,
     fit: Fit,
@@ -37,38 +95,10 @@ def write_results(
     - `configuration`: tables of `config.toml`, in plain types.
     - `started`: `time.perf_counter()` at the start of the work, for the wall time.
     """
-    # Of the extra `program`; the rest of this package does without it.
-    import tomli_w
-
-    clock = time.perf_counter()
-    started = clock if started is None else started
+    results = Results(folder, started, plots, fitted_data)
     os.mkdir(os.path.join(folder, "fit"))
-
-    def text(name: str, content: str) -> None:
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
-            stream.write(content)
-
-    def arrays(name: str, content: dict[str, Any]) -> None:
-        np.savez(os.path.join(folder, name), **content)
-
-    text("config.toml", tomli_w.dumps(configuration))
-    text("fit/parameters.json", to_json(parameters_document(fit, profiles)))
-    arrays("fit/covariance.npz", covariance_arrays(fit))
-    maps = fitted_maps(fit) if has_maps(fit) and (plots or fitted_data) else None
-    if maps is not None and fitted_data:
-        arrays("fit/fitted_data.npz", fitted_arrays(maps))
-    spent = {"results": time.perf_counter() - clock}
-    if plots:
-        # Not at the top: importing matplotlib takes a third of a second.
-        from .plots import write_plots
-
-        clock = time.perf_counter()
-        os.mkdir(os.path.join(folder, "plots"))
-        write_plots(os.path.join(folder, "plots"), fit, maps)
-        spent["plots"] = time.perf_counter() - clock
-    wall = time.perf_counter() - started
-    times = ", ".join(f"{k} {v:.2f} s" for k, v in {**spent, "all": wall}.items())
-    text("fit/report.txt", f"{report}  {times}\n")
-    document = provenance_document(provenance, configuration, wall)
-    text("provenance.json", to_json(document))
-    return spent
+    results.text("fit/parameters.json", to_json(parameters_document(fit, profiles)))
+    results.arrays("fit/covariance.npz", covariance_arrays(fit))
+    results.maps_and_plots(fit, "fit", "plots")
+    results.report_and_origin(report, provenance, configuration)
+    return results.spent

@@ -347,6 +347,8 @@ def _angle_scores(look: _Pass, sums: _MapSums, contrast, shot) -> SpeckleScores:
     expected = implied(k_diagonal)
     believed = known & (observed > expected / _DISBELIEF)
     k = jnp.where(believed, k_diagonal, k_residual)
+    # A map that decays within a frame has no contrast, and only white noise: K ∝ 1 of any size.
+    k = jnp.where((k > 0) | (d > 0), k, 1.0)
     n_pixels = (k * k + d) / jnp.maximum(variance, 1e-300)
     covariance = _traces(sums, k, look.scale, look.pool) / (2 * n_pixels)
     return SpeckleScores(covariance, dyadic, k - contrast, n_pixels, ~believed, observed, expected)

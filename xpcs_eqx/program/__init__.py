@@ -1,0 +1,1 @@
+"""What the program does with a configuration, apart from arguments, exit codes and messages."""

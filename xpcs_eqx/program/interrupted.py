@@ -1,0 +1,57 @@
+"""Checkpoints of the program: where they lie, and what is said when a fit ends early."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+from ..checkpoint import Checkpoints
+from ..errors import CheckpointError, ConfigError
+
+log = logging.getLogger("xpcs_eqx.fit")
+
+# Of checkpoints nobody asked for [s]: what is fitted faster never sees the disk.
+QUIET_INTERVAL = 5.0
+
+
+def checkpoints_of(
+    wanted: bool | str, target: str, *, resume: bool, overwrite: bool
+) -> Checkpoints | None:
+    """Where the states of a fit go: a folder beside its results. `wanted` is `solver.checkpoint`.
+
+    **Raises:** `ConfigError` for states of an interrupted fit that would be lost.
+    """
+    if wanted is False:
+        if resume:
+            raise ConfigError(
+                "--resume needs a checkpoint, but solver.checkpoint is false; set it to true, or "
+                "leave out --resume"
+            )
+        return None
+    interval = QUIET_INTERVAL if wanted == "auto" else 0.0
+    found = Checkpoints(f"{os.path.realpath(target)}.checkpoint", interval=interval)
+    if found.paths() and not (resume or overwrite):
+        raise ConfigError(
+            f"{found.folder}: an interrupted fit left its checkpoint here; give --resume to go on "
+            "with it, or --overwrite to start from the beginning"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def kept(checkpoints: Checkpoints | None) -> Iterator[None]:
+    """Whoever ends a fit before its results are written is told how to go on."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} (--overwrite without --resume starts from the beginning)"
+        ) from None
+    except BaseException as error:
+        if checkpoints is None or not checkpoints.paths():
+            raise
+        written = f"checkpoint written to {checkpoints.folder}; continue with --resume"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted; {written}") from None
+        log.warning("%s", written)
+        raise

@@ -1,0 +1,224 @@
+"""A configuration as work to do: check, fit, report, write; for one data set and for several."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..config.build import Problem, build, quote_errors, quote_joint_errors
+from ..config.joint import JointProblem, build_joint
+from ..config.read import Configuration, JointConfiguration
+from ..config.resolved import resolved_joint_settings, resolved_settings
+from ..config.schema import Common
+from ..data import TwoTimeData
+from ..errors import FitError
+from ..fitting import Fit, JointFit, ProfileInterval
+from ..report import joint_report, text_report, write_joint_results, write_results
+
+log = logging.getLogger("xpcs_eqx.fit")
+
+
+class Outcome(Protocol):
+    """A finished fit."""
+
+    @property
+    def fit(self) -> Fit | JointFit:
+        """The fit."""
+        ...
+
+    def report(self, timings: Mapping[str, float]) -> str:
+        """The text report, with seconds by phase beside those of the fit."""
+        ...
+
+    def write(self, folder: str, report: str, target: str, started: float) -> None:
+        """Write the results into an empty folder that will become `target`."""
+        ...
+
+
+class Task(Protocol):
+    """Data and problem of a configuration."""
+
+    def check_report(self) -> str:
+        """What --check prints: data and problem in a few lines."""
+        ...
+
+    def run(self, **how: Any) -> Outcome:
+        """Fit; `how` are callback and checkpoints, as in `least_squares`."""
+        ...
+
+
+def task_of(configuration: Configuration | JointConfiguration) -> Task:
+    """Load the data of a configuration and make its problem.
+
+    **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
+    """
+    if isinstance(configuration, JointConfiguration):
+        return SeveralDataSets(configuration, build_joint(configuration))
+    return OneDataSet(configuration, build(configuration))
+
+
+def _output(settings: Common) -> dict[str, bool]:
+    return {"plots": settings.output.plots, "fitted_data": settings.output.fitted_data}
+
+
+def _usable(configuration: Configuration | JointConfiguration) -> str:
+    return f"{configuration.source.path}: the configuration and the data are usable\n"
+
+
+def _data_line(data: TwoTimeData) -> str:
+    return (
+        f"{data.provenance.where()}: {data.n_angles} angles, {data.n_frames} frames, "
+        f"{float(data.t[0]):.6g} … {float(data.t[-1]):.6g} s, q = {float(data.geometry.q):.6g} 1/Å"
+    )
+
+
+@dataclass(frozen=True)
+class OneDataSet:
+    """The fit of one data set."""
+
+    configuration: Configuration
+    problem: Problem
+
+    def check_report(self) -> str:
+        """What --check prints."""
+        data, term, scaling = self.problem.data, self.problem.objective.term, self.problem.scaling
+        free = term.parameters.free_names
+        return (
+            f"{_usable(self.configuration)}"
+            f"  {_data_line(data)}\n"
+            f"  {data.n_pairs} pairs, {data.masked_pairs} masked\n"
+            f"  {len(free)} free parameters ({', '.join(free)}), "
+            f"{term.scaling.size} scaling coefficients\n"
+            f"  scaling {scaling.mode}: {scaling.reason}"
+        )
+
+    def run(self, **how: Any) -> "OneFit":
+        """Fit, with profile-likelihood intervals."""
+        # Looked up when it is called, so that a caller may put another in its place.
+        from ..fitting import least_squares
+
+        problem = self.problem
+        fit = least_squares(
+            problem.objective, solver=problem.solver, recovery=problem.recovery, **how
+        )
+        fit = quote_errors(fit, problem.settings.solver.errors)
+        return OneFit(self.configuration, problem, fit, *_profiles(fit, problem))
+
+
+def _profiles(fit: Fit, problem: Problem) -> tuple[list[ProfileInterval], list[str]]:
+    from ..fitting import profile_interval
+
+    intervals, failures = [], []
+    for name in problem.settings.solver.profile:
+        try:
+            level, kind = problem.settings.solver.profile_level, fit.uncertainty.chosen
+            intervals.append(profile_interval(fit, name, level, kind=kind))
+        except FitError as error:
+            failures.append(f"no profile interval of {name}: {error}")
+            log.warning(failures[-1])
+    return intervals, failures
+
+
+@dataclass(frozen=True)
+class OneFit:
+    """The finished fit of one data set."""
+
+    configuration: Configuration
+    problem: Problem
+    fit: Fit
+    profiles: Sequence[ProfileInterval]
+    failures: Sequence[str]
+
+    def report(self, timings: Mapping[str, float]) -> str:
+        """The text report."""
+        problem = self.problem
+        return text_report(
+            self.fit,
+            title=f"Fit of {os.path.basename(self.configuration.data_path)}",
+            provenance=problem.data.provenance,
+            scaling=f"{problem.scaling.mode}: {problem.scaling.reason}",
+            decisions=(*problem.decisions, *self.failures),
+            profiles=self.profiles,
+            timings=timings,
+        )
+
+    def write(self, folder: str, report: str, target: str, started: float) -> None:
+        """Write the results."""
+        write_results(
+            folder,
+            self.fit,
+            report=report,
+            provenance=self.problem.data.provenance,
+            configuration=resolved_settings(self.configuration, self.problem, target),
+            profiles=self.profiles,
+            started=started,
+            **_output(self.problem.settings),
+        )
+
+
+@dataclass(frozen=True)
+class SeveralDataSets:
+    """The joint fit of several data sets."""
+
+    configuration: JointConfiguration
+    problem: JointProblem
+
+    def check_report(self) -> str:
+        """What --check prints."""
+        problem, lines = self.problem, []
+        for label, data, choice in zip(problem.labels, problem.data, problem.scalings, strict=True):
+            lines.append(f"  {label}: {_data_line(data)}")
+            lines.append(f"    {data.n_pairs} pairs, {data.masked_pairs} masked; ")
+            lines[-1] += f"scaling {choice.mode}: {choice.reason}"
+        whole = problem.objective.parameters.whole
+        shared = ", ".join(problem.names.shared) or "nothing"
+        lines.append(f"  {whole.n_free} free parameters ({', '.join(whole.free_names)})")
+        lines.append(f"  shared: {shared}")
+        return _usable(self.configuration) + "\n".join(lines)
+
+    def run(self, **how: Any) -> "SeveralFit":
+        """Fit all data sets together."""
+        from ..fitting import joint_least_squares
+
+        problem = self.problem
+        fit = joint_least_squares(
+            problem.objective, solver=problem.solver, recovery=problem.recovery, **how
+        )
+        fit = quote_joint_errors(fit, problem.settings.solver.errors)
+        return SeveralFit(self.configuration, problem, fit)
+
+
+@dataclass(frozen=True)
+class SeveralFit:
+    """The finished joint fit of several data sets."""
+
+    configuration: JointConfiguration
+    problem: JointProblem
+    fit: JointFit
+
+    def report(self, timings: Mapping[str, float]) -> str:
+        """The text report."""
+        problem = self.problem
+        return joint_report(
+            self.fit,
+            title=f"Joint fit of {len(problem.labels)} data sets",
+            provenance=[one.provenance for one in problem.data],
+            weights=problem.weights,
+            scaling=[f"{choice.mode}: {choice.reason}" for choice in problem.scalings],
+            decisions=problem.decisions,
+            timings=timings,
+        )
+
+    def write(self, folder: str, report: str, target: str, started: float) -> None:
+        """Write the results."""
+        write_joint_results(
+            folder,
+            self.fit,
+            report=report,
+            provenance=[one.provenance for one in self.problem.data],
+            weights=self.problem.weights,
+            configuration=resolved_joint_settings(self.configuration, self.problem, target),
+            started=started,
+            **_output(self.problem.settings),
+        )
