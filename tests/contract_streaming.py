@@ -165,6 +165,7 @@ def never(model, here):
 RECORDS |= {
     data.Tile: lambda: next(tiles()),
     data.Sample: lambda: data.Sample(T, np.arange(9), np.arange(9)),
+    data.MapSize: lambda: data.map_size(EXAMPLE),
     fitting.Sharing: lambda: fitting.Sharing(1.0, 1, 0.3, ()),
     fitting.Band: lambda: fitting.Band(T, T, T - 1, T + 1, 0.68),
     hybrid.Failure: lambda: next(iter(hybrid.Failure)),

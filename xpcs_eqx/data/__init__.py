@@ -27,6 +27,8 @@ from .sample import Sample as Sample
 from .sample import row_step as row_step
 from .selection import PairRule as PairRule
 from .selection import Selection as Selection
+from .size import MapSize as MapSize
+from .size import map_size as map_size
 from .stored import StoredTwoTime as StoredTwoTime
 from .stored import map_of as map_of
 from .stored import open_stored as open_stored
