@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from xpcs_eqx.bayes.combiners import (
-    Consensus,
+    ConsensusAverage,
     GaussianProduct,
     SimpleAverage,
     WeightedAverage,
@@ -18,7 +18,7 @@ from xpcs_eqx.bayes.multimodal import MultimodalConsensus
 from xpcs_eqx.errors import FitError, ModelError
 
 KEY = jax.random.key(11)
-EXACT = (Consensus(), RobustConsensus(), GaussianProduct(4000), MultimodalConsensus(2, 4000))
+EXACT = (ConsensusAverage(), RobustConsensus(), GaussianProduct(4000), MultimodalConsensus(2, 4000))
 ALL = (*EXACT, WeightedAverage(), SimpleAverage())
 
 
@@ -75,7 +75,7 @@ def test_simple_averages_are_for_comparison():
     information = np.linalg.inv(covariances)
     exact = np.linalg.inv(information.sum(axis=0))
     centre = exact @ np.einsum("kef,kf->e", information, means)
-    full = Consensus()(shard_draws(draws), KEY).draws
+    full = ConsensusAverage()(shard_draws(draws), KEY).draws
     np.testing.assert_allclose(np.cov(full.T), exact, atol=0.05 * exact[0, 0])
     np.testing.assert_allclose(full.mean(axis=0), centre, atol=0.005)
     single = WeightedAverage()(shard_draws(draws), KEY).draws
@@ -86,7 +86,7 @@ def test_different_shards_are_weighted_by_their_precision():
     rng = np.random.default_rng(5)
     sd = np.array([1.0, 3.0])[:, None, None]
     draws = sd * rng.normal(size=(2, 20000, 1)) + np.array([0.0, 10.0])[:, None, None]
-    for combiner in (Consensus(), GaussianProduct(20000), WeightedAverage()):
+    for combiner in (ConsensusAverage(), GaussianProduct(20000), WeightedAverage()):
         found = combiner(shard_draws(draws), KEY).draws
         assert found.mean() == pytest.approx(1.0, abs=0.06)
         assert found.var() == pytest.approx(0.9, rel=0.04)
@@ -115,7 +115,10 @@ def test_a_shard_from_another_truth_is_set_aside():
     assert 4 not in combined.used
     rest = RobustConsensus()(shards.only(np.delete(np.arange(10), 4)), KEY)
     np.testing.assert_allclose(combined.draws, rest.draws)
-    assert np.abs(Consensus()(shards._replace(draws=draws), KEY).draws.mean(axis=0) - mean)[0] > 0.1
+    assert (
+        np.abs(ConsensusAverage()(shards._replace(draws=draws), KEY).draws.mean(axis=0) - mean)[0]
+        > 0.1
+    )
 
 
 def test_shards_that_agree_are_all_used():
@@ -132,7 +135,7 @@ def test_shrinking_restores_variances_of_few_draws():
     size, n_draws = 20, 80
     draws = rng.normal(size=(50, n_draws, size)) * np.sqrt(50)
     shards = shard_draws(draws)
-    plain = np.var(Consensus()(shards, KEY).draws, axis=0).mean()
+    plain = np.var(ConsensusAverage()(shards, KEY).draws, axis=0).mean()
     robust = np.var(RobustConsensus()(shards, KEY).draws, axis=0).mean()
     assert plain < 0.8
     assert robust == pytest.approx(1.0, abs=0.07)
@@ -171,7 +174,7 @@ def test_modes_are_matched_jointly():
             np.testing.assert_allclose(np.abs(mine.mean(axis=0)), 4, atol=0.5)
     assert "a mode of 6 of 6 shards" in " ".join(combined.log)
     # The average of draws lies between the modes, where nothing is.
-    assert np.mean(np.abs(Consensus()(shard_draws(draws), KEY).draws[:, 0]) < 2) > 0.5
+    assert np.mean(np.abs(ConsensusAverage()(shard_draws(draws), KEY).draws[:, 0]) < 2) > 0.5
 
 
 def test_a_mode_weighs_what_its_product_does():

@@ -149,7 +149,7 @@ class AbstractCombiner(eqx.Module):
         """Draws of the whole posterior."""
 
 
-class Consensus(AbstractCombiner):
+class ConsensusAverage(AbstractCombiner):
     """Precision-weighted average of draws with full covariances.
 
     Exact for Gaussian posteriors (Scott et al., Int. J. Management Science and Engineering

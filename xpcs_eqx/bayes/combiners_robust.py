@@ -99,7 +99,7 @@ def _two_modes(shards: ShardDraws) -> dict[int, str]:
 
 
 class RobustConsensus(AbstractCombiner):
-    """`Consensus` of the shards that agree, with covariances shrunk towards their mean.
+    """`ConsensusAverage` of the shards that agree, with covariances shrunk towards their mean.
 
     Set aside are shards with a modified z-score of their Mahalanobis distance above `limit`, and,
     as long as they are fewer than half, shards with two modes.

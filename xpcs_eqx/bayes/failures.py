@@ -10,6 +10,7 @@ import equinox as eqx
 import numpy as np
 
 from ..errors import FitError, ModelError
+from .diagnostics import RHAT
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ class Limits(eqx.Module):
     - `retries`: further attempts, with another key, a higher target acceptance and a longer
         warm-up, before a shard is dropped.
     - `success`: least share of shards that must succeed.
+    - `rhat`: largest R-hat of a shard that counts as converged; infinite accepts chains that stay
+        in different modes, for `MultimodalConsensus`.
     - `first`: the run stops when more than half of the first so many shards have been dropped.
 
     **Raises:** `ModelError` for limits that cannot be.
@@ -46,6 +49,7 @@ class Limits(eqx.Module):
     retries: int = eqx.field(static=True, default=3)
     success: float = eqx.field(static=True, default=0.9)
     first: int = eqx.field(static=True, default=10)
+    rhat: float = eqx.field(static=True, default=RHAT)
 
     def __check_init__(self):
         for name in ("timeout", "heartbeat"):
@@ -58,6 +62,8 @@ class Limits(eqx.Module):
             raise ModelError(
                 f"retries = {self.retries}, first = {self.first}; they must be at least 0 and 1"
             )
+        if not self.rhat > 1:
+            raise ModelError(f"rhat = {self.rhat}; it must be above 1")
         if not 0 <= self.success <= 1:
             raise ModelError(f"success = {self.success}; it must be a share between 0 and 1")
 
@@ -99,17 +105,15 @@ def failed(task: Task, failure: ShardFailure, seconds: float) -> Event:
 def attempt(work: Work, task: Task, beat: Callable[[], None]) -> Event:
     """One attempt, whatever happens in it, as a value.
 
-    `work` returns arrays by name and calls `beat` now and then. Arrays of floating-point numbers
-    that are not finite make it a failure.
+    `work` returns arrays by name and calls `beat` now and then. `draws` or a `log_density` that are
+    not finite make it a failure.
     """
     begun = time.monotonic()
     try:
         beat()
         result = work(task, beat)
-        for name, array in result.items():
-            if np.issubdtype(np.asarray(array).dtype, np.floating) and not np.all(
-                np.isfinite(array)
-            ):
+        for name in ("draws", "log_density"):
+            if name in result and not np.all(np.isfinite(result[name])):
                 raise ShardFailure("non_finite", f"{name} is not finite")
     except ShardFailure as failure:
         return failed(task, failure, time.monotonic() - begun)

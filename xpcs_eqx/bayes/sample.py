@@ -2,23 +2,23 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit, least_squares
 from ..physics import LaminarFlow
-from .draws import Progress
+from .abstract_prior import AbstractPrior
+from .draws import Draws, Progress
 from .likelihood import AbstractNoise, AbstractScalingTreatment
 from .log_posterior import AnyObjective, LogPosterior, log_posterior
 from .posterior import Posterior, posterior_of
 from .prior_set import PriorSet, default_priors
-from .priors import AbstractPrior
 from .starts import AbstractStart, LaplaceStart
 
 
@@ -64,12 +64,13 @@ class Nuts(eqx.Module):
 
 
 @quick_jit
-def _physical(density: LogPosterior, positions):
+def physical_draws(density: LogPosterior, positions):
+    """Physical entries of positions (chain, draw, entry)."""
     return jax.vmap(jax.vmap(density.coordinates.to_physical))(positions)
 
 
 @quick_jit
-def _scaling(density: LogPosterior, theta, key):
+def scaling_draws(density: LogPosterior, theta, key):
     """(contrast, offset) of each angle for every draw, one after the other."""
     flat = theta.reshape(-1, theta.shape[-1])
 
@@ -83,6 +84,98 @@ def _scaling(density: LogPosterior, theta, key):
 
     found = jax.lax.map(one, (flat, np.arange(flat.shape[0])))
     return found.reshape(*theta.shape[:-1], *found.shape[1:])
+
+
+class Prepared(NamedTuple):
+    """A problem ready to be sampled: its density, a physical start, and what they came from."""
+
+    density: LogPosterior
+    theta: Float[np.ndarray, "entry"]
+    fit: Fit | None
+    priors: PriorSet
+
+
+def prepare(
+    problem: AnyObjective | Fit,
+    priors: PriorSet | Mapping[str, AbstractPrior] | None,
+    start: AbstractStart,
+    scaling: AbstractScalingTreatment | None,
+    noise: AbstractNoise | None,
+) -> Prepared:
+    """The log posterior of a problem, fitted first where the start asks for it.
+
+    **Raises:** `ModelError` for priors or data that cannot be sampled, or without BlackJAX.
+    """
+    _nuts()
+    fit = problem if isinstance(problem, Fit) else None
+    objective = problem.objective if isinstance(problem, Fit) else problem
+    if not isinstance(priors, PriorSet):
+        priors = default_priors(objective).replaced(priors or {})
+    # Before a fit, which takes longer: the same checks.
+    here: dict[str, Any] = {"scaling": scaling, "noise": noise}
+    if fit is None and start.wants_fit:
+        log_posterior(objective, priors, **here)
+        fit = least_squares(objective)
+    if fit is not None and start.wants_fit:
+        here["start"] = np.asarray(fit.values)[fit.index.physical]
+        here["scaling_start"] = np.stack([fit.contrast, fit.offset], axis=1)
+    density, theta = log_posterior(objective, priors, **here)
+    return Prepared(density, theta, fit, priors)
+
+
+class ChainRun(NamedTuple):
+    """Draws of all chains, what the warm-up found, and the time both took [s]."""
+
+    draws: Draws
+    step_size: float
+    metric: Float[np.ndarray, "entry entry"]
+    warm_up: float
+    sampling: float
+
+
+def run_chains(
+    density: Callable[..., Any],
+    positions: Float[np.ndarray, "chain entry"],
+    step_size: float,
+    metric: Float[np.ndarray, "entry entry"],
+    target: float,
+    sampler: Nuts,
+    key: Key[Array, ""],
+    callback: Callable[[Progress], Any] | None = None,
+) -> ChainRun:
+    """Warm-up and draws of a log density, which is a Module.
+
+    **Raises:** `FitError` when the log density is not finite at a start.
+    """
+    nuts = _nuts()
+    begun = time.perf_counter()
+    runner = nuts.Runner(
+        density,
+        key,
+        sampler.chains,
+        target,
+        sampler.max_depth,
+        sampler.divergence_threshold,
+        sampler.threads,
+        callback,
+    )
+    groups = runner.begin(positions)
+    groups, step_size, metric = nuts.warm_up(runner, groups, sampler.warmup, step_size, metric)
+    warmed = time.perf_counter()
+    total = sampler.draws
+    _, draws = runner.run(groups, total, step_size, metric, False, "sampling", 0, total)
+    return ChainRun(draws, step_size, metric, warmed - begun, time.perf_counter() - warmed)
+
+
+def _nuts() -> Any:
+    # Not at the top: BlackJAX is an extra, and slow to import.
+    try:
+        from . import nuts
+    except ImportError as error:
+        raise ModelError(
+            "sampling needs BlackJAX; install it with: pip install 'xpcs-eqx[bayes]'"
+        ) from error
+    return nuts
 
 
 def sample(
@@ -116,65 +209,38 @@ def sample(
     **Raises:** `ModelError` for priors, settings or data that cannot be sampled; `FitError` when
     the log density is not finite at the start.
     """
-    # Not at the top: BlackJAX is an extra, and slow to import.
-    try:
-        from .nuts import Runner, warm_up
-    except ImportError as error:
-        raise ModelError(
-            "sampling needs BlackJAX; install it with: pip install 'xpcs-eqx[bayes]'"
-        ) from error
     clock = time.perf_counter()
     sampler = Nuts() if sampler is None else sampler
     start = LaplaceStart() if start is None else start
     key = jax.random.key(key) if isinstance(key, int) else key
-    fit = problem if isinstance(problem, Fit) else None
-    objective = problem.objective if isinstance(problem, Fit) else problem
-    if not isinstance(priors, PriorSet):
-        priors = default_priors(objective).replaced(priors or {})
-    # Before a fit, which takes longer: the same checks.
-    here: dict[str, Any] = {"scaling": scaling, "noise": noise}
-    if fit is None and start.wants_fit:
-        log_posterior(objective, priors, **here)
-        fit = least_squares(objective)
-    if fit is not None and start.wants_fit:
-        here["start"] = np.asarray(fit.values)[fit.index.physical]
-        here["scaling_start"] = np.stack([fit.contrast, fit.offset], axis=1)
-    density, theta = log_posterior(objective, priors, **here)
+    density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
     for_start, for_chains, for_scaling = jax.random.split(key, 3)
     begun = start.begin(density, theta, fit, sampler.chains, for_start)
     prepared = time.perf_counter()
-    runner = Runner(
+    run = run_chains(
         begun.density,
-        for_chains,
-        sampler.chains,
+        begun.positions,
+        begun.step_size,
+        begun.metric,
         sampler.target(density.parameters.model),
-        sampler.max_depth,
-        sampler.divergence_threshold,
-        sampler.threads,
+        sampler,
+        for_chains,
         callback,
     )
-    groups = runner.begin(begun.positions)
-    groups, step_size, metric = warm_up(
-        runner, groups, sampler.warmup, begun.step_size, begun.metric
-    )
-    warmed = time.perf_counter()
-    total = sampler.draws
-    _, draws = runner.run(groups, total, step_size, metric, False, "sampling", 0, total)
-    sampled = time.perf_counter()
-    theta = _physical(begun.density, draws.position)
-    per_angle = _scaling(begun.density, theta, for_scaling)
+    theta = physical_draws(begun.density, run.draws.position)
+    per_angle = scaling_draws(begun.density, theta, for_scaling)
     timings = (
         ("preparation", prepared - clock),
-        ("warm-up", warmed - prepared),
-        ("sampling", sampled - warmed),
+        ("warm-up", run.warm_up),
+        ("sampling", run.sampling),
     )
     return posterior_of(
         begun.density,
         np.asarray(theta),
         np.asarray(per_angle),
-        draws,
-        step_size=step_size,
-        metric=metric,
+        run.draws,
+        step_size=run.step_size,
+        metric=run.metric,
         fit=fit,
         max_depth=sampler.max_depth,
         notes=(begun.note, *priors.notes),
