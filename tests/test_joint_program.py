@@ -18,6 +18,7 @@ from xpcs_eqx.data import write_aps_u, write_own
 from xpcs_eqx.errors import ConfigError, DataError
 from xpcs_eqx.objective import JointObjective
 from xpcs_eqx.report import folder_names
+from xpcs_eqx.simulation import __main__ as simulation
 
 QS = (0.004, 0.006, 0.008)
 PHI = np.array([0.0, 40.0, 90.0])
@@ -176,6 +177,14 @@ def test_the_resolved_configuration_runs_again_to_the_same_numbers(files, tmp_pa
     own = json.loads((second / "fit" / "hot sample" / "parameters.json").read_text())
     assert own["quoted_error"] == "classical"
     assert tomllib.loads((second / "config.toml").read_text())["joint"] == {"shared": ["D_offset"]}
+
+
+def test_one_table_alone_is_a_joint_fit_of_one(files, tmp_path):
+    code, one = run(tmp_path, tables(files, "q0") + STATIC)
+    assert code == 0
+    assert one["parameters"]["D0"]["role"] == "separate"
+    assert one["sharing"]["finding"].startswith("no parameter is shared")
+    assert list(one["data_sets"]) == ["q0"]
 
 
 def test_plots_for_each_data_set(files, tmp_path):
@@ -433,3 +442,24 @@ def test_interrupted_and_gone_on_with(files, tmp_path, interrupt, capsys):
     assert program.main([*again, "--resume"]) == 0
     assert found(tmp_path / "fit_results") == wanted
     assert sorted(p.name for p in Path(tmp_path).iterdir()) == ["fit.toml", "fit_results"]
+
+
+def test_the_example_runs_as_it_says(tmp_path, monkeypatch):
+    text = (Path(__file__).parent.parent / "examples" / "joint.toml").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "joint.toml").write_text(text, encoding="utf-8")
+    commands = [line.split() for line in text.splitlines() if "python -m xpcs_eqx" in line]
+    assert [words[3].removeprefix("xpcs_eqx.") for words in commands] == [
+        "simulation",
+        "simulation",
+        "fit",
+    ]
+    for words in commands[:2]:
+        assert simulation.main(words[4:]) == 0
+    assert program.main([*commands[2][4:], "--quiet", "--no-plots"]) == 0
+    rows = found(tmp_path / "joint_results")
+    assert rows["quality"]["flag"] == "good"
+    truth = {"D0": 4000.0, "alpha": -0.8, "beta": 0.8, "phi0[cold]": 5.0, "phi0[hot]": 5.0}
+    for name, value in truth.items():
+        row = rows["parameters"][name]
+        assert abs(row["value"] - value) < 4 * row["error"], name

@@ -10,7 +10,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def test_python_blocks_run_in_order(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
@@ -18,6 +18,8 @@ def test_python_blocks_run_in_order(capsys):
     assert fit.success
     for name, value in truth.items():
         assert abs(fit[name].value - value) < 4 * fit[name].error_classical, name
+    assert names["joint"].success
+    assert names["joint"].sharing.agree
     assert "stretch" not in capsys.readouterr().err
 
 
