@@ -2,9 +2,11 @@
 
 import importlib
 import inspect
+import pickle
 import pkgutil
 import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -193,6 +195,11 @@ def combined():
     return objective.combined_objective(joint_parameters(), sets)
 
 
+def threaded():
+    # Of an executor nothing is left in a pickle.
+    return objective.ExecutorSum(ThreadPoolExecutor(1), workers=2)
+
+
 def solver_state():
     o = curve()
     equations = objective.NormalEquations.zero(2)
@@ -219,6 +226,7 @@ MODULES: dict[type, Case] = {
     objective.Cauchy: Case(lambda: objective.Cauchy(0.5), loss_at),
     objective.CombinedObjective: Case(combined, text=9000),
     objective.CurveObjective: Case(curve),
+    objective.ExecutorSum: Case(lambda: pickle.loads(pickle.dumps(threaded()))),
     objective.Huber: Case(lambda: objective.Huber(0.5), loss_at),
     objective.JointObjective: Case(robust_objective, text=5000),
     objective.Linear: Case(objective.Linear, loss_at),
@@ -228,6 +236,7 @@ MODULES: dict[type, Case] = {
         lambda: objective.NormalEquations(*(jnp.ones(s) for s in ((), (2,), (2, 2), ()))),
         lambda e: (e + e).transform(jnp.array([[1.0], [2.0]])).hessian,
     ),
+    objective.PackedMaps: Case(lambda: objective.pack_maps(objective.tiles_of(small_data()))),
     objective.PointTiles: Case(lambda: objective.tiles_of(pooled(small_data()))),
     objective.ProjectedObjective: Case(small_objective, text=5000),
     objective.Pull: Case(
@@ -235,6 +244,7 @@ MODULES: dict[type, Case] = {
         lambda pull: pull.residuals({"D0": jnp.asarray(3.0)}),
     ),
     objective.SoftL1: Case(lambda: objective.SoftL1(0.5), loss_at),
+    objective.TablePieces: Case(lambda: objective.TablePieces(objective.tiles_of(small_data()), 2)),
     objective.TwoTimeTerm: Case(lambda: small_objective().term, text=5000),
     optimize.History: Case(lambda: solver_state().history),
     optimize.TrustRegionState: Case(solver_state),
@@ -304,6 +314,7 @@ RECORDS: dict[type, Callable[[], Any]] = {
     config.Configuration: lambda: config.Configuration(settings(), config.Source("my.toml")),
     config.Settings: lambda: settings(),
     config.Source: lambda: config.Source("my.toml", "[data]"),
+    objective.HeldExecutor: objective.HeldExecutor,
     fitting.Diagnostics: lambda: fitting.Diagnostics(
         ("D0",), *(np.ones(1),) * 3, 1.0, np.ones(1), 10.0, 0.1
     ),

@@ -37,6 +37,9 @@ from .fitting import rescaled_surface as rescaled_surface
 from .fitting import with_values as with_values
 from .objective import Arctan as Arctan
 from .objective import Cauchy as Cauchy
+from .objective import DeviceLoop as DeviceLoop
+from .objective import DeviceMesh as DeviceMesh
+from .objective import ExecutorSum as ExecutorSum
 from .objective import HostLoop as HostLoop
 from .objective import Huber as Huber
 from .objective import Linear as Linear

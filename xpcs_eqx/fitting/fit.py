@@ -12,7 +12,7 @@ from ..compiling import quick_jit
 from ..data import map_of
 from ..errors import FitError
 from ..hybrid import HybridResult
-from ..objective import JointObjective, MapTiles, ProjectedObjective, StoredTiles
+from ..objective import JointObjective, MapTiles, ProjectedObjective, StoredTiles, on_one_device
 from ..optimize import History, Status
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
@@ -137,7 +137,7 @@ class Fit(eqx.Module):
         **Raises:** `FitError` for pooled points and chunks, which form no maps, and for data in a
         file without an angle.
         """
-        tiles = self.objective.term.tiles
+        tiles = on_one_device(self.objective.term.tiles)
         if isinstance(tiles, StoredTiles):
             if angle is None:
                 raise FitError(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from ..checkpoint import Checkpoints, file_identity, identity
 from ..data import MapSource
 from ..errors import CheckpointError
-from ..objective import AbstractDriver, AbstractObjective
+from ..objective import AbstractDriver, AbstractObjective, MapTiles, PackedMaps, unpack_maps
 from ..optimize import TrustRegion, TrustRegionState, initial_state
 from .attempts import Ledger, RecoveryAction, Underway
 
@@ -26,6 +26,12 @@ log = logging.getLogger(__name__)
 def _(driver: AbstractDriver) -> None:
     # Every driver gives the same number, so which one is no part of a problem.
     return None
+
+
+@identity.register
+def _(tiles: PackedMaps) -> MapTiles:
+    # The form in which devices share maps, which are the same maps.
+    return unpack_maps(tiles)
 
 
 @identity.register

@@ -13,12 +13,13 @@ from ..objective import (
     JointObjective,
     MapTiles,
     ProjectedObjective,
+    on_one_device,
 )
 from ..parameters import ParameterMap, with_parameters
 
 
 def _maps(objective) -> MapTiles:
-    tiles = objective.term.tiles
+    tiles = on_one_device(objective.term.tiles)
     if not isinstance(tiles, MapTiles):
         raise ModelError(
             f"c2, root_weights and angle_weights replace those of maps; the data are "

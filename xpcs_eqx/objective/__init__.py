@@ -16,6 +16,8 @@ from .curve import weighted_residuals as weighted_residuals
 from .drivers import AbstractDriver as AbstractDriver
 from .drivers import HostLoop as HostLoop
 from .drivers import Scan as Scan
+from .executor import ExecutorSum as ExecutorSum
+from .executor import HeldExecutor as HeldExecutor
 from .frame_table import FrameTable as FrameTable
 from .losses import AbstractLoss as AbstractLoss
 from .losses import Arctan as Arctan
@@ -23,6 +25,9 @@ from .losses import Cauchy as Cauchy
 from .losses import Huber as Huber
 from .losses import Linear as Linear
 from .losses import SoftL1 as SoftL1
+from .mesh import DeviceLoop as DeviceLoop
+from .mesh import DeviceMesh as DeviceMesh
+from .mesh import on_one_device as on_one_device
 from .normal_equations import NormalEquations as NormalEquations
 from .objective import AbstractObjective as AbstractObjective
 from .objective import JointObjective as JointObjective
@@ -34,6 +39,9 @@ from .objective import projected_objective as projected_objective
 from .objective import require_double_precision as require_double_precision
 from .objective import residual as residual
 from .objective import two_time_objective as two_time_objective
+from .packed import PackedMaps as PackedMaps
+from .packed import pack_maps as pack_maps
+from .packed import unpack_maps as unpack_maps
 from .penalties import AbstractPenalty as AbstractPenalty
 from .penalties import GroupVariance as GroupVariance
 from .penalties import Pull as Pull
@@ -41,6 +49,7 @@ from .penalties import residual_equations as residual_equations
 from .pieces import AbstractPieces as AbstractPieces
 from .pieces import InMemory as InMemory
 from .pieces import Piece as Piece
+from .pieces import TablePieces as TablePieces
 from .pieces import add_piece as add_piece
 from .pieces import each_piece as each_piece
 from .pieces import fold_pieces as fold_pieces

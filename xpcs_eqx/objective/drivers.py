@@ -19,6 +19,18 @@ from .tiles import AbstractTiles
 BlockFunction = Callable[[PyTree, Block], NormalEquations]
 
 
+def refuse_tracers(args: PyTree) -> None:
+    """Refuse a sum carried out in Python inside a compiled or differentiated function.
+
+    **Raises:** `ModelError`.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+        raise ModelError(
+            "data that are read piece by piece cannot be part of a compiled or differentiated "
+            "function; call the objective without jax.jit, vmap or grad, or load the data"
+        )
+
+
 class AbstractDriver(eqx.Module):
     """How the sum over blocks is carried out; every driver gives the same number.
 
@@ -27,6 +39,15 @@ class AbstractDriver(eqx.Module):
     """
 
     traceable: ClassVar[bool]
+
+    def place(
+        self, tiles: AbstractTiles | AbstractPieces, small: PyTree
+    ) -> tuple[AbstractTiles | AbstractPieces, PyTree]:
+        """Data, and small arrays, where this driver wants to find them; by default as they are.
+
+        Asked once, when an objective is built.
+        """
+        return tiles, small
 
     @abstractmethod
     def sum(
@@ -68,11 +89,6 @@ class HostLoop(AbstractDriver):
 
     def sum(self, function, args, tiles, zero):
         source = pieces_of(tiles)
-        if source.waits and any(
-            isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)
-        ):
-            raise ModelError(
-                "data that are read piece by piece cannot be part of a compiled or differentiated "
-                "function; call the objective without jax.jit, vmap or grad, or load the data"
-            )
+        if source.waits:
+            refuse_tracers(args)
         return sum_pieces(function, args, source, zero, ahead=self.ahead)

@@ -285,17 +285,16 @@ def _term(parameters, data, scaling, reference, tile, angle_weights, driver, pie
     tiles = source_of(data, tile=tile, angle_weights=angle_weights, piece=piece)
     if driver is None:
         driver = HostLoop() if isinstance(tiles, AbstractPieces) else Scan()
+    tiles, reference = driver.place(tiles, as_float(reference))
     return TwoTimeTerm(
         parameters=parameters,
         scaling=scaling,
         tiles=tiles,
-        t=jnp.asarray(data.t, dtype=float),
+        t=as_float(data.t),
         geometry=jax.tree.map(as_float, data.geometry),
-        reference=jnp.asarray(reference, dtype=float),
+        reference=reference,
         diagonal=(
-            jnp.asarray(data.diagonal, dtype=float)
-            if isinstance(data, TwoTimeData | StoredTwoTime)
-            else None
+            as_float(data.diagonal) if isinstance(data, TwoTimeData | StoredTwoTime) else None
         ),
         driver=driver,
         absolute_sigma=data.absolute_sigma,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ..compiling import quick_jit
@@ -179,6 +180,30 @@ class InMemory(AbstractPieces):
         if pieces is None or 0 in pieces:
             table = self.tiles.table
             yield Piece(self.tiles, jnp.asarray(table), jnp.asarray(len(table)))
+
+
+class TablePieces(AbstractPieces):
+    """Tiles in memory as at most `parts` pieces: equal runs of their table."""
+
+    waits: ClassVar[bool] = False
+    tiles: AbstractTiles
+    parts: int = eqx.field(static=True)
+
+    @property
+    def length(self) -> int:
+        """Tiles in a piece."""
+        return -(-len(self.tiles.table) // self.parts)
+
+    @property
+    def n_pieces(self):
+        return -(-len(self.tiles.table) // self.length)
+
+    def stream(self, pieces=None):
+        table, length = self.tiles.table, self.length
+        for k in range(self.n_pieces) if pieces is None else pieces:
+            rows = table[k * length : (k + 1) * length]
+            filled = np.pad(rows, ((0, length - len(rows)), (0, 0)))
+            yield Piece(self.tiles, jnp.asarray(filled), jnp.asarray(len(rows)))
 
 
 def pieces_of(tiles: AbstractTiles | AbstractPieces) -> AbstractPieces:

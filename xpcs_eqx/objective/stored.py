@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ..data import BandReader, MapSource, PairRule
 from .blocks import Block
 from .pieces import AbstractPieces, Piece
-from .tiles import AbstractTiles
+from .tiles import AbstractTiles, tile_frames
 
 # Large enough that starting a loop costs nothing, small enough to have several of them.
 PIECE = 8 * 2**20  # bytes
@@ -49,11 +49,8 @@ class BandTiles(AbstractTiles):
 
     def block(self, row):
         n, size = self.values.shape[2], self.size
-        slot, low_i, low_j = row[0], row[1] * size, row[2] * size
-        start_i, start_j = jnp.minimum(low_i, n - size), jnp.minimum(low_j, n - size)
-        first = (start_i + jnp.arange(size))[:, None]
-        second = (start_j + jnp.arange(size))[None, :]
-        valid = (first < second) & (first >= low_i) & (second >= low_j)
+        slot = row[0]
+        start_i, start_j, first, second, valid = tile_frames(row[1], row[2], n, size)
         dtype = self.root_angle_weights.dtype
 
         def cut(stack):

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..data import PooledData, TwoTimeData
 from ..errors import DataError
@@ -28,6 +28,23 @@ class AbstractTiles(eqx.Module):
     @abstractmethod
     def block(self, row: Int[Array, "index"]) -> Block:
         """The block described by a row of `table`."""
+
+
+def tile_frames(
+    i: Int[Array, ""], j: Int[Array, ""], n: int, size: int
+) -> tuple[
+    Int[Array, ""], Int[Array, ""], Int[Array, "row 1"], Int[Array, "1 column"], Bool[Array, "..."]
+]:
+    """Frames of tile (i, j) of a map of n frames: first row, first column, all, and which count.
+
+    Tiles at the border are shifted inside the map and leave to their neighbours what they share.
+    """
+    low_i, low_j = i * size, j * size
+    start_i, start_j = jnp.minimum(low_i, n - size), jnp.minimum(low_j, n - size)
+    first = (start_i + jnp.arange(size))[:, None]
+    second = (start_j + jnp.arange(size))[None, :]
+    valid = (first < second) & (first >= low_i) & (second >= low_j)
+    return start_i, start_j, first, second, valid
 
 
 class MapTiles(AbstractTiles):
@@ -53,12 +70,8 @@ class MapTiles(AbstractTiles):
         ).reshape(-1, 3)
 
     def block(self, row):
-        n, size = self.c2.shape[1], self.size
-        angle, low_i, low_j = row[0], row[1] * size, row[2] * size
-        start_i, start_j = jnp.minimum(low_i, n - size), jnp.minimum(low_j, n - size)
-        first = (start_i + jnp.arange(size))[:, None]
-        second = (start_j + jnp.arange(size))[None, :]
-        valid = (first < second) & (first >= low_i) & (second >= low_j)
+        n, size, angle = self.c2.shape[1], self.size, row[0]
+        start_i, start_j, first, second, valid = tile_frames(row[1], row[2], n, size)
         dtype = self.root_angle_weights.dtype
 
         def cut(stack):

@@ -19,6 +19,7 @@ from ..objective import (
     StoredTiles,
     TwoTimeTerm,
     joint_equations,
+    on_one_device,
 )
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
@@ -261,7 +262,8 @@ def score_covariances(
     objective: ProjectedObjective | JointObjective, at: Optimum
 ) -> ScoreCovariances:
     """What the noise of the data does to the gradient at an optimum."""
-    term, loss = objective.term, loss_of(objective)
+    # Maps that are shared out over devices are put together again.
+    (term, at), loss = on_one_device((objective.term, at)), loss_of(objective)
     columns = np.asarray(at.columns)
     n_angles = at.per_angle.shape[0]
     if isinstance(term.tiles, MapTiles | StoredTiles):

@@ -1,0 +1,251 @@
+"""The same sum by threads, processes and Dask, and what is said when workers fail."""
+
+import copy
+import multiprocessing
+import os
+import pickle
+import shutil
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import helpers_drivers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import LAMINAR, LOSSES, TRANSPORT, assert_close, make_data, mapped, pooled, start_off
+from helpers_drivers import Backwards
+
+import xpcs_eqx as xe
+from xpcs_eqx.data import from_chunks, open_stored, write_own
+from xpcs_eqx.objective import StoredTiles, source_of
+from xpcs_eqx.objective.executor import share_out
+
+N = 40
+SAME = 1e-12
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_data(n=N, diagonal=True)
+
+
+@pytest.fixture(scope="module")
+def path(data, tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("maps") / "maps.h5")
+    write_own(path, data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def threads():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def processes():
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def objective_of(data, **keywords):
+    keywords = {"tile": 9, **keywords}
+    return xe.two_time_objective(mapped(start_off(LAMINAR, 1.2), data), data, **keywords)
+
+
+def evaluated(objective):
+    y = objective.variables.to_coordinates(jnp.asarray(objective.start))
+    return objective.evaluate(y, objective.memo)
+
+
+def assert_same(found, wanted, tolerance=SAME):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert_close(one, other, tolerance)
+
+
+def identical(one, other):
+    return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+@pytest.mark.parametrize("kind", ["maps", "points", "file"])
+def test_threads_sum_data_in_memory_and_in_a_file(data, path, threads, kind):
+    given = {"maps": data, "points": pooled(data), "file": open_stored(path)}[kind]
+    loss = LOSSES["huber" if kind == "maps" else "linear"]
+    serial, shared = (
+        objective_of(given, driver=driver, loss=loss, piece=1)
+        for driver in (xe.HostLoop(), xe.ExecutorSum(threads, workers=2))
+    )
+    found = evaluated(shared)
+    assert_same(found, evaluated(serial))
+    assert identical(found, evaluated(shared))
+    if kind == "maps":
+        y = jnp.zeros(shared.start.shape)
+        assert_same(shared.cost(y, shared.memo), serial.cost(y, serial.memo))
+
+
+def test_whoever_finishes_first_the_sum_is_the_same(path):
+    lazy = open_stored(path)
+    wanted = evaluated(objective_of(lazy, piece=1))[0]
+    executor = Backwards()
+    objective = objective_of(lazy, piece=1, driver=xe.ExecutorSum(executor, workers=2))
+    found = evaluated(objective)[0]
+    assert_same(found, wanted)
+    # What travels is small, and repeats itself but for the numbers.
+    parcels = {len(pickle.dumps(arguments)) for arguments in executor.asked}
+    assert len(parcels) <= 2
+    assert max(parcels) < 40_000
+    assert identical(found, evaluated(objective)[0])
+    assert len({arguments[0] for arguments in executor.asked}) == 1
+    backwards = Backwards([OSError("the net is down")])
+    objective = objective_of(lazy, piece=1, driver=xe.ExecutorSum(backwards, workers=2))
+    assert identical(found, evaluated(objective)[0])
+
+
+def test_chunks_from_a_factory_are_shared_out(data, threads):
+    source = from_chunks(Rows(np.asarray(data.c2)), data.t, data.geometry)
+    keywords = {"reference": np.array([[0.2, 1.0]] * 3)}
+    wanted = evaluated(objective_of(source, **keywords))[0]
+    for executor in (threads, Backwards()):
+        driver = xe.ExecutorSum(executor, workers=2)
+        assert_same(evaluated(objective_of(source, driver=driver, **keywords))[0], wanted)
+
+
+class Rows:
+    def __init__(self, c2):
+        self.c2 = c2
+
+    def __call__(self):
+        for low in range(0, N, 7):
+            rows = np.arange(low, min(low + 7, N))
+            yield xe.Tile(np.arange(3), rows, np.arange(N), self.c2[:, rows])
+
+
+@pytest.mark.parametrize(("n", "workers"), [(1, 1), (7, 2), (25, 2), (1000, 3), (5, 64)])
+def test_shares_fall_in_length_and_cover_everything(n, workers):
+    shares = share_out(n, workers)
+    assert [k for share in shares for k in share] == list(range(n))
+    lengths = [len(share) for share in shares]
+    # The last one takes what is left.
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(shares) >= min(n, 2 * workers)
+    assert len(shares) <= 20 * workers
+
+
+def test_an_executor_stays_behind(path, threads):
+    driver = xe.ExecutorSum(threads, workers=2)
+    assert copy.deepcopy(driver) == driver
+    assert driver != xe.ExecutorSum(Backwards(), workers=2)
+    objective = objective_of(open_stored(path), piece=1, driver=driver)
+    away = pickle.loads(pickle.dumps(objective))
+    assert "ThreadPool" not in repr(away.term.driver)
+    assert identical(evaluated(away)[0], evaluated(objective)[0])
+
+
+def test_what_cannot_be_sent_is_refused(data, path):
+    with pytest.raises(xe.ConfigError, match="int, which has no `submit`"):
+        xe.ExecutorSum(3)
+    with pytest.raises(xe.ConfigError, match="workers = 0"):
+        xe.ExecutorSum(Backwards(), workers=0)
+    driver = xe.ExecutorSum(Backwards(), workers=2)
+    with pytest.raises(xe.ModelError, match=r"write_own.*open_stored"):
+        objective_of(data, driver=driver)
+    lazy = open_stored(path)
+    ties = {"alpha": lambda values: values["D_offset"] * 0.0}
+    parameters = mapped(LAMINAR, lazy, ties=ties)
+    objective = xe.projected_objective(parameters, lazy, driver=driver)
+    assert np.isfinite(evaluated(objective)[0].cost)
+    with pytest.raises(xe.ModelError, match="defined at the top of a module"):
+        driver.sum(lambda args, block: args, jnp.ones(()), objective.term.tiles, jnp.zeros(3))
+    with pytest.raises(xe.ModelError, match="compiled or differentiated"):
+        jax.grad(lambda y: objective.cost(y, objective.memo))(jnp.zeros(6))
+
+
+@pytest.mark.parametrize("share", [0, -1])
+def test_failures_say_where(path, share):
+    lazy = open_stored(path)
+
+    def cost(failures):
+        driver = xe.ExecutorSum(Backwards(failures), workers=2)
+        return evaluated(objective_of(lazy, piece=1, driver=driver))[0].cost
+
+    where = r"maps\.h5, pieces 1 … 4 of 15: "
+    with pytest.raises(xe.FitError, match=where + r".*failed twice \(OSError: the net"):
+        cost([OSError("the net is down")] * 40)
+    with pytest.raises(xe.ModelError, match=r"pieces \d+ … \d+ of 15: no sense"):
+        cost([xe.ModelError("no sense of time")])
+
+
+def test_an_executor_that_was_shut_down(path):
+    pool = ThreadPoolExecutor(1)
+    objective = objective_of(open_stored(path), driver=xe.ExecutorSum(pool))
+    pool.shutdown()
+    with pytest.raises(xe.FitError, match="takes no work: cannot schedule new futures"):
+        evaluated(objective)
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+def test_processes_find_what_one_process_finds(path, processes):
+    lazy = open_stored(path)
+    driver = xe.ExecutorSum(processes, workers=2)
+    serial, shared = objective_of(lazy, piece=1), objective_of(lazy, piece=1, driver=driver)
+    assert_same(evaluated(shared), evaluated(serial))
+    one, other = xe.least_squares(serial), xe.least_squares(shared)
+    assert other.success
+    assert other.evaluations == one.evaluations
+    errors, others = (np.array([row.error for row in fit.rows]) for fit in (one, other))
+    assert_close(other.values, one.values, 1e-6, scale=errors[[*range(7, 13), *range(7)]])
+    assert_close(others, errors, 1e-6)
+
+
+def test_workers_compile_once_and_keep_their_precision(path, processes):
+    tiles = source_of(open_stored(path), tile=9, piece=1)
+    driver = xe.ExecutorSum(processes, workers=2)
+    upper = np.triu(np.ones((N, N)), 1)
+    maps = np.stack([open_stored(path).angle(a).c2[0] for a in range(3)])
+    for factor in (2.0, 3.0, 4.0):
+        total = driver.sum(helpers_drivers.counted, jnp.asarray(factor), tiles, jnp.zeros(3))
+        np.testing.assert_allclose(total, factor * np.sum(maps * upper, axis=(1, 2)), rtol=1e-12)
+    for _, compiled, precision in processes.map(helpers_drivers.compilations, range(8)):
+        assert compiled <= 1
+        assert precision == "float32"
+
+
+def test_errors_of_processes(path, processes, tmp_path):
+    moved = str(tmp_path / "gone.h5")
+    shutil.copy(path, moved)
+    driver = xe.ExecutorSum(processes, workers=1)
+    objective = objective_of(open_stored(moved), piece=1, driver=driver)
+    tiles = objective.term.tiles
+    assert isinstance(tiles, StoredTiles)
+    with pytest.raises(xe.ModelError, match=r"gone\.h5, pieces 1 … 8 of 15: the model has no"):
+        driver.sum(helpers_drivers.wrong, jnp.ones(()), tiles, jnp.zeros(3))
+    os.remove(moved)
+    with pytest.raises(xe.DataError, match=r"pieces 1 … 8 of 15: .*gone\.h5: rows 1 … 9 of"):
+        evaluated(objective)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_fit_with_its_checkpoint_kept(path, tmp_path):
+    lazy = open_stored(path)
+    start = mapped(start_off(xe.Static(TRANSPORT), 1.3), lazy)
+    wanted = xe.least_squares(xe.projected_objective(start, lazy, tile=9, piece=1))
+    checkpoints = xe.Checkpoints(str(tmp_path / "states"), interval=3600.0)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        driver = xe.ExecutorSum(pool, workers=1)
+        objective = xe.projected_objective(start, lazy, tile=9, piece=1, driver=driver)
+
+        def kill(state):
+            if int(state.evaluations) == 3:
+                pool.submit(helpers_drivers.deadly, None, None)
+
+        with pytest.raises(xe.FitError, match=r"died.*Start a new executor.*resume"):
+            xe.least_squares(objective, checkpoints=checkpoints, callback=kill)
+    assert len(checkpoints.paths()) == 1
+    with ThreadPoolExecutor(1) as pool:
+        driver = xe.ExecutorSum(pool, workers=1)
+        objective = xe.projected_objective(start, lazy, tile=9, piece=1, driver=driver)
+        fit = xe.least_squares(objective, checkpoints=checkpoints, resume=True)
+    assert fit.evaluations == wanted.evaluations
+    assert_close(fit.values, wanted.values, 1e-9)
