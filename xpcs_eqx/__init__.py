@@ -1,5 +1,16 @@
 """Fits of two-time X-ray photon correlation maps, on JAX and Equinox."""
 
+from .bayes import GivenSigma as GivenSigma
+from .bayes import LaplaceStart as LaplaceStart
+from .bayes import MarginalisedScaling as MarginalisedScaling
+from .bayes import Nuts as Nuts
+from .bayes import PathfinderStart as PathfinderStart
+from .bayes import PlainStart as PlainStart
+from .bayes import Posterior as Posterior
+from .bayes import SampledScaling as SampledScaling
+from .bayes import SampledSigma as SampledSigma
+from .bayes import sample as sample
+from .bayes import write_posterior as write_posterior
 from .checkpoint import Checkpoints as Checkpoints
 from .data import Geometry as Geometry
 from .data import PooledData as PooledData

@@ -1,9 +1,12 @@
 """Bayesian inference: priors, coordinates, log posterior, NUTS, draws and what they say."""
 
+from .abstract_prior import AbstractPrior as AbstractPrior
 from .bimodality import Bimodality as Bimodality
 from .bimodality import bimodality as bimodality
 from .coordinates import Coordinates as Coordinates
 from .coordinates import coordinates_for as coordinates_for
+from .cut_priors import LogNormal as LogNormal
+from .cut_priors import TruncatedNormal as TruncatedNormal
 from .diagnostics import Diagnostics as Diagnostics
 from .diagnostics import diagnose as diagnose
 from .draws import Draws as Draws
@@ -27,13 +30,10 @@ from .prior_set import PriorSet as PriorSet
 from .prior_set import bound_priors as bound_priors
 from .prior_set import default_priors as default_priors
 from .prior_set import fit_priors as fit_priors
-from .priors import AbstractPrior as AbstractPrior
 from .priors import Beta as Beta
 from .priors import HalfNormal as HalfNormal
-from .priors import LogNormal as LogNormal
 from .priors import Normal as Normal
 from .priors import Tempered as Tempered
-from .priors import TruncatedNormal as TruncatedNormal
 from .priors import Uniform as Uniform
 from .sample import Nuts as Nuts
 from .sample import sample as sample

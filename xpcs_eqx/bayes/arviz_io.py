@@ -56,7 +56,12 @@ def write_netcdf(tree: Any, path: str) -> None:
 
 
 def rhat(draws: Float[np.ndarray, "chain draw"]) -> float:
-    """Rank-normalised split R-hat (Vehtari et al., Bayesian Analysis 16, 667 (2021))."""
+    """Rank-normalised split R-hat (Vehtari et al., Bayesian Analysis 16, 667 (2021)).
+
+    NaN for chains that never moved.
+    """
+    if np.all(np.ptp(draws, axis=1) == 0):
+        return float("nan")
     return float(_parts()[1].rhat(draws, method="rank"))
 
 
@@ -70,6 +75,22 @@ def bfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, "chain"]:
     """Bayesian fraction of missing information of each chain."""
     step = np.diff(energy, axis=1)
     return np.mean(step**2, axis=1) / np.var(energy, axis=1)
+
+
+def psis(
+    log_weights: Float[np.ndarray, "draw"],
+) -> tuple[Float[np.ndarray, "draw"], float]:
+    """Pareto-smoothed log weights, and the shape k of their tail.
+
+    Vehtari et al., JMLR 25 (2024).
+
+    **Raises:** `ModelError` when ArviZ is missing.
+    """
+    _parts()
+    from arviz_stats.base import array_stats
+
+    smoothed, k = array_stats.psislw(np.asarray(log_weights))
+    return np.asarray(smoothed), float(k)
 
 
 def summary(tree: Any) -> Any:

@@ -60,7 +60,7 @@ def bimodality(
     x = np.asarray(draws, float).ravel()
     spread = float(x.std())
     if spread == 0 or x.size < 20:
-        nothing = (float(x.mean()),) * 2
+        nothing = (float(x.mean()), float(x.mean()))
         return Bimodality(name, False, (1.0, 0.0), nothing, (0.0, 0.0), 0.0, 1.0)
     weight, mean, sd = _mixture(x, np.quantile(x, [0.15, 0.85]))
     order = np.argsort(mean)

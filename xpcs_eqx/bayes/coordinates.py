@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float
 
 from ..parameters import (
     AbstractBijection,
@@ -17,7 +17,7 @@ from ..parameters import (
     Slope,
 )
 from ..parameters.parameter_map import Group
-from .priors import AbstractPrior, stacked
+from .abstract_prior import AbstractPrior, Number, stacked
 
 # Positive parameters whose ends are further apart than this factor are spread logarithmically.
 _DECADES = 100.0
@@ -28,8 +28,8 @@ _MARGIN = 1e-3
 class Interval(AbstractBijection):
     """lower + (upper − lower)·sigmoid(y)."""
 
-    lower: ScalarLike
-    upper: ScalarLike
+    lower: Number
+    upper: Number
 
     def forward(self, y):
         return (self.lower + (self.upper - self.lower) * jax.nn.sigmoid(y[0]),)
@@ -41,8 +41,8 @@ class Interval(AbstractBijection):
 class TanhInterval(AbstractBijection):
     """mid + half·tanh((y − mid)/half): y is x itself as long as x is far from the ends."""
 
-    lower: ScalarLike
-    upper: ScalarLike
+    lower: Number
+    upper: Number
 
     def forward(self, y):
         mid, half = 0.5 * (self.lower + self.upper), 0.5 * (self.upper - self.lower)
@@ -56,8 +56,8 @@ class TanhInterval(AbstractBijection):
 class LogInterval(AbstractBijection):
     """`Interval` of ln x, for positive ends that are decades apart."""
 
-    lower: ScalarLike
-    upper: ScalarLike
+    lower: Number
+    upper: Number
 
     def _of_log(self) -> Interval:
         return Interval(jnp.log(self.lower), jnp.log(self.upper))
@@ -72,7 +72,7 @@ class LogInterval(AbstractBijection):
 class Above(AbstractBijection):
     """lower + exp(y)."""
 
-    lower: ScalarLike
+    lower: Number
 
     def forward(self, y):
         return (self.lower + jnp.exp(y[0]),)
@@ -84,7 +84,7 @@ class Above(AbstractBijection):
 class Below(AbstractBijection):
     """upper − exp(y)."""
 
-    upper: ScalarLike
+    upper: Number
 
     def forward(self, y):
         return (self.upper - jnp.exp(y[0]),)
@@ -106,8 +106,8 @@ class FreeSlope(AbstractBijection):
     """
 
     slope: Slope
-    lower: ScalarLike
-    upper: ScalarLike
+    lower: Number
+    upper: Number
     bounded: bool = eqx.field(static=True)
     sign: int = eqx.field(static=True)
 
@@ -132,8 +132,8 @@ class FreeReferenceTime(AbstractBijection):
     """`ReferenceTime` without limits of its own: the ratio of the offset is exp(v) − 1 > −1."""
 
     reference: ReferenceTime
-    lower: ScalarLike
-    upper: ScalarLike
+    lower: Number
+    upper: Number
     bounded: bool = eqx.field(static=True)
 
     def forward(self, y):
@@ -153,8 +153,8 @@ class FreeReferenceAmplitude(AbstractBijection):
     """`ReferenceAmplitude` with the exponent between its ends."""
 
     reference: ReferenceAmplitude
-    lower: ScalarLike
-    upper: ScalarLike
+    lower: Number
+    upper: Number
 
     def forward(self, y):
         (b,) = TanhInterval(self.lower, self.upper).forward((y[1],))
@@ -275,7 +275,7 @@ def coordinates_for(
         if len(group.members) == 1:
             continue
         bijection = _together(group, priors)
-        here = tuple(np.asarray(start[i]) for i in group.members)
+        here = tuple(jnp.asarray(start[i]) for i in group.members)
         if bijection is not None and np.all(np.isfinite(np.asarray(bijection.inverse(here)))):
             groups.append(Group(group.members, bijection))
     taken = {i for group in groups for i in group.members}

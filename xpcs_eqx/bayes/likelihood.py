@@ -7,13 +7,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, ScalarLike
+from jaxtyping import Array, Float, Key
 
 from ..errors import ModelError
 from ..objective import AbstractTiles, NormalEquations, TwoTimeTerm, block_correlation
 from ..objective.frame_table import FrameTable
 from ..scaling import AbstractScaling
-from .priors import AbstractPrior, HalfNormal, Normal, Tempered, TruncatedNormal, number
+from .abstract_prior import AbstractPrior, Number, number
+from .cut_priors import TruncatedNormal
+from .priors import HalfNormal, Normal, Tempered
 from .tile_likelihood import data_cost, scaling_statistics
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -183,7 +185,7 @@ class SampledSigma(AbstractNoise):
 class GivenSigma(AbstractNoise):
     """A known sigma in units of the weights: 1 when the data carry absolute ones."""
 
-    value: ScalarLike = number(1.0)
+    value: Number = number(1.0)
 
     def __check_init__(self):
         # The same rule as for the width of a prior.
@@ -196,7 +198,7 @@ class GivenSigma(AbstractNoise):
         return jnp.asarray(self.value)
 
 
-def gaussian_norm(n_pairs: ScalarLike, sigma: Float[Array, ""]) -> Float[Array, ""]:
+def gaussian_norm(n_pairs: Number, sigma: Float[Array, ""]) -> Float[Array, ""]:
     """−n ln σ − n/2 ln 2π."""
     return -n_pairs * (jnp.log(sigma) + 0.5 * _LOG_2PI)
 

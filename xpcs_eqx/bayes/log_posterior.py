@@ -5,7 +5,7 @@ import dataclasses
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float
 
 from ..errors import FitError, ModelError
 from ..objective import (
@@ -20,6 +20,7 @@ from ..objective.frame_table import FrameTable, frame_table
 from ..parameters import Identity, ParameterMap, parameter_values
 from ..parameters.parameter_map import Group
 from ..uncertainty import loss_of
+from .abstract_prior import AbstractPrior, Number, stacked
 from .coordinates import Coordinates, coordinates_for
 from .likelihood import (
     AbstractNoise,
@@ -31,7 +32,6 @@ from .likelihood import (
     residual_scale,
 )
 from .prior_set import PriorSet, default_priors
-from .priors import AbstractPrior, stacked
 
 AnyObjective = ProjectedObjective | JointObjective
 
@@ -50,7 +50,7 @@ class LogPosterior(eqx.Module):
     coordinates: Coordinates
     treatment: AbstractScalingTreatment
     noise: AbstractNoise
-    n_pairs: ScalarLike
+    n_pairs: Number
     names: tuple[str, ...] = eqx.field(static=True)
 
     @property
@@ -164,7 +164,7 @@ def log_posterior(
         term, parameters=plain_parameters(parameters), reference=jnp.asarray(reference)
     )
     x = np.asarray(parameters.start if start is None else start, float)
-    coefficients = np.asarray(term.scaling.from_per_angle(reference))
+    coefficients = np.asarray(term.scaling.from_per_angle(jnp.asarray(reference)))
     table = frame_table(term.parameters, jnp.asarray(x), term.t, term.geometry, False)
     found = residual_scale(term, table, term.scaling.per_angle(jnp.asarray(coefficients)))
     if not np.isfinite(found):

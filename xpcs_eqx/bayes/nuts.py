@@ -60,7 +60,8 @@ def advance(
     - `first`: number of the first draw, from which its key follows.
     """
     kernel = blackjax.nuts.build_kernel(divergence_threshold=int(threshold))
-    _, update, _ = dual_averaging_adaptation(target)
+    # A float by its annotation, which an array is as well to it.
+    _, update, _ = dual_averaging_adaptation(target)  # pyright: ignore[reportArgumentType]
     mass = default_metric(metric)
 
     def step(i, carry):
@@ -141,19 +142,18 @@ class Runner:
         **Raises:** `FitError` when a chain finds no finite log density even near zero.
         """
         positions = np.array(positions)
+        bad = np.zeros(len(positions), bool)
         for _ in range(10):
             whole = _chains_at(self.density, jnp.asarray(positions), self.keys)
             gradient = np.asarray(whole.state.logdensity_grad)
             bad = ~(np.isfinite(whole.state.logdensity) & np.isfinite(gradient).all(axis=1))
             if not np.any(bad):
-                break
+                return [jax.tree.map(lambda leaf, s=s: leaf[s], whole) for s in self.slices]
             positions[bad] /= 2
-        else:
-            raise FitError(
-                f"the log density is not finite at the start of chains {np.flatnonzero(bad)}; "
-                "check priors and start values"
-            )
-        return [jax.tree.map(lambda leaf, s=s: leaf[s], whole) for s in self.slices]
+        raise FitError(
+            f"the log density is not finite at the start of chains {np.flatnonzero(bad)}; "
+            "check priors and start values"
+        )
 
     def with_step_size(self, groups: list[Chains], step_size: float) -> list[Chains]:
         """Dual averaging begun anew at a step size."""

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import ScalarLike
 
 from ..errors import ModelError
 from ..fitting import Fit
 from ..objective import JointObjective, ProjectedObjective
 from ..parameters.parameter_map import check_names
-from .priors import AbstractPrior, LogNormal, Normal, Tempered, TruncatedNormal, Uniform
+from .abstract_prior import AbstractPrior, Number
+from .cut_priors import LogNormal, TruncatedNormal
+from .priors import Normal, Tempered, Uniform
 
 # Mean and standard deviation by public name; None for a log-normal about the start.
 _TABLE: dict[str, tuple[float, float] | None] = {
@@ -75,7 +76,7 @@ class PriorSet(eqx.Module):
                 merged[one] = prior
         return PriorSet(tuple(merged.values()), tuple(merged), self.notes)
 
-    def tempered(self, power: ScalarLike) -> "PriorSet":
+    def tempered(self, power: Number) -> "PriorSet":
         """Every prior to the given power: 1/K for K shards, so that together they count once."""
         return PriorSet(tuple(Tempered(p, power) for p in self.priors), self.names, self.notes)
 

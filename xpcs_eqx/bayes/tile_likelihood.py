@@ -8,7 +8,6 @@ is formed, and what remains is one product with the features' derivatives at the
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ..objective import AbstractTiles, Block, Linear, NormalEquations
@@ -33,7 +32,8 @@ def _with_rows(table: FrameTable, rows: Rows) -> FrameTable:
 
 def _without_rows(table: FrameTable) -> FrameTable:
     # What is handed over besides the rows must not depend on what is differentiated.
-    return _with_rows(table, (np.zeros((0, 0)),) * 3)
+    nothing = jnp.zeros((0, 0))
+    return _with_rows(table, (nothing, nothing, nothing))
 
 
 def _pull_to_frames(block: Block, parts, rows: Rows) -> Rows:
