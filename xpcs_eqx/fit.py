@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import XPCSError
 
@@ -30,9 +30,6 @@ if missing := [name for name in NEEDED if not find_spec(name)]:
     sys.exit(2)
 
 from .config import TEMPLATES, read_configuration, template  # noqa: E402
-
-if TYPE_CHECKING:
-    from .optimize import TrustRegionState
 
 # Everything slow to import comes in where it is needed, so that a typing mistake in a
 # configuration is reported at once.
@@ -117,8 +114,10 @@ def _terminable() -> Iterator[None]:
 def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
     """A callback for the solver: one line on a terminal, a log entry an evaluation otherwise."""
 
-    def logged(state: "TrustRegionState") -> None:
-        log.debug("%s", _progress_text(state))
+    from .program.progress import progress_text
+
+    def logged(state: Any) -> None:
+        log.debug("%s", progress_text(state))
 
     if arguments.quiet or arguments.verbose or not sys.stderr.isatty():
         yield logged
@@ -127,17 +126,10 @@ def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
 
     with Console(stderr=True).status("compiling") as status:
 
-        def shown(state: "TrustRegionState") -> None:
-            status.update(_progress_text(state))
+        def shown(state: Any) -> None:
+            status.update(progress_text(state))
 
         yield shown
-
-
-def _progress_text(state: "TrustRegionState") -> str:
-    return (
-        f"evaluation {int(state.evaluations)}: cost {float(state.equations.cost):.8g}, "
-        f"gradient {float(state.gradient_measure):.2e}"
-    )
 
 
 def _say(text: str) -> None:

@@ -4,13 +4,9 @@ Reading and checking needs no JAX; `xpcs_eqx.config.build` makes the objects.
 """
 
 from .read import Configuration as Configuration
-from .read import JointConfiguration as JointConfiguration
 from .read import check_settings as check_settings
 from .read import read_configuration as read_configuration
-from .schema import JointSettings as JointSettings
 from .schema import Settings as Settings
-from .schema import SeveralQSettings as SeveralQSettings
 from .source import Source as Source
-from .template import MODES as MODES
 from .template import TEMPLATES as TEMPLATES
 from .template import template as template

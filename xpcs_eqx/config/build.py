@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..data import Selection, TwoTimeData, load
+from ..data import Selection, StoredTwoTime, TwoTimeData, load, map_size, open_stored
 from ..errors import ConfigError, ModelError
 from ..fitting import Fit, JointFit
 from ..objective import JointObjective, ProjectedObjective, two_time_objective
@@ -23,15 +23,17 @@ from .scaling import Choice, choose_scaling
 from .schema import Data, Parameter, Settings
 from .solving import COORDINATES, loss_of, penalties_of, residual_sd, solver_of, weighted
 from .source import nearest
+from .streaming import Plan, plan_of
 
 
 @dataclass(frozen=True)
 class Problem:
     """Everything a fit needs, and the decisions taken on the way, in words."""
 
-    data: TwoTimeData
+    data: TwoTimeData | StoredTwoTime
     objective: ProjectedObjective | JointObjective
     scaling: Choice
+    plan: Plan
     solver: TrustRegion
     recovery: Recovery
     decisions: tuple[str, ...]
@@ -55,22 +57,39 @@ def selection_of(given: Data, q: float | tuple[float, ...] | None) -> Selection:
     )
 
 
-def load_data(configuration: Configuration) -> TwoTimeData:
-    """The data of a configuration. **Raises:** `DataError`."""
+def _asked(configuration: Configuration) -> dict[str, Any]:
+    """What a table of data asks of every way to read it."""
     given = configuration.settings.data
     q = tuple(given.q) if isinstance(given.q, list) else given.q
     # A single q must be in the file (to 1 %), or belongs to a bare map; a tolerance searches.
     single = q if isinstance(q, float) and given.q_tolerance is None else None
-    return load(
-        configuration.data_path,
-        layout=given.layout,
-        selection=selection_of(given, q if single is None else None),
-        dt=given.dt,
-        gap=given.gap,
-        sigma=given.sigma,
-        q=single,
-        phi=given.phi,
-    )
+    return {
+        "layout": given.layout,
+        "selection": selection_of(given, q if single is None else None),
+        "dt": given.dt,
+        "gap": given.gap,
+        "sigma": given.sigma,
+        "q": single,
+    }
+
+
+def load_data(configuration: Configuration) -> TwoTimeData:
+    """The data of a configuration in memory. **Raises:** `DataError`."""
+    phi = configuration.settings.data.phi
+    return load(configuration.data_path, phi=phi, **_asked(configuration))
+
+
+def open_data(configuration: Configuration) -> StoredTwoTime:
+    """The data of a configuration, left in their file.
+
+    **Raises:** `DataError`; `ConfigError` for azimuths, which are stored with such maps.
+    """
+    if configuration.settings.data.phi is not None:
+        raise ConfigError(
+            f"{configuration.source.where('data.phi')}: data.phi belongs to bare maps (npy); the "
+            "azimuths of maps that stay in their file are stored there: leave it out"
+        )
+    return open_stored(configuration.data_path, checksum=True, **_asked(configuration))
 
 
 def model_for(
@@ -107,7 +126,7 @@ def _entries(given: Mapping[str, Parameter], known: list[str]) -> dict[str, Para
     return out
 
 
-def _parameters(configuration: Configuration, data: TwoTimeData) -> ParameterMap:
+def _parameters(configuration: Configuration, data: TwoTimeData | StoredTwoTime) -> ParameterMap:
     settings = configuration.settings
     t = np.asarray(data.t, dtype=float)
     model = model_for(configuration, t, rates_of(settings.model.mode))
@@ -163,7 +182,8 @@ def build(configuration: Configuration) -> Problem:
     **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
     """
     settings = configuration.settings
-    data = load_data(configuration)
+    plan = plan_of(configuration, map_size(configuration.data_path, **_asked(configuration)))
+    data = open_data(configuration) if plan.stored else load_data(configuration)
     parameters = _parameters(configuration, data)
     source = configuration.source
     free = parameters.free_names
@@ -195,14 +215,17 @@ def build(configuration: Configuration) -> Problem:
         loss=loss,
         penalties=penalties_of(settings, source, parameters.model, lambda: residual_sd(data)),
         angle_weights=None if weights is None else np.asarray(weights),
+        driver=plan.driver,
+        piece=plan.piece,
     )
     return Problem(
         data=data,
         objective=objective,
         scaling=scaling,
+        plan=plan,
         solver=solver_of(settings),
         recovery=Recovery(attempts=settings.solver.recovery),
-        decisions=decisions,
+        decisions=(*decisions, *plan.decisions),
         settings=settings,
     )
 

@@ -148,6 +148,17 @@ def _refused(configuration: JointConfiguration) -> None:
             f"{source.where('solver.angle_weights')}: solver.angle_weights is for one data set; "
             "several have weight in their tables [[data]]"
         )
+    streaming = configuration.settings.streaming.strategy
+    if streaming in ("out_of_core", "hybrid"):
+        raise ConfigError(
+            f'{source.where("streaming.strategy")}: streaming.strategy = "{streaming}" is for one '
+            "data set; several are fitted in memory"
+        )
+    if solver.method == "hybrid":
+        raise ConfigError(
+            f'{source.where("solver.method")}: solver.method = "hybrid" is for one data set; '
+            "choose another method for several"
+        )
     if solver.profile:
         raise ConfigError(
             f"{source.where('solver.profile')}: there are no profile-likelihood intervals of a "

@@ -10,6 +10,7 @@ from .joint import JointProblem
 from .read import Configuration, JointConfiguration
 from .schema import Common
 from .solving import stopping_rule
+from .streaming import is_hybrid
 
 
 def _without_none(value: Any) -> Any:
@@ -26,7 +27,8 @@ def _common(settings: Common, solver: TrustRegion) -> dict[str, Any]:
     # In the order in which a configuration is written by hand.
     out = {key: dumped[key] for key in ("data", "joint") if key in dumped} | dumped
     out["output"]["directory"] = "."
-    out["solver"] |= stopping_rule(solver)
+    if not is_hybrid(settings):
+        out["solver"] |= stopping_rule(solver)
     return out
 
 

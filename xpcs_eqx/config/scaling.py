@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 
-from ..data import TwoTimeData
+from ..data import StoredTwoTime, TwoTimeData
 from ..errors import ModelError
 from ..scaling import (
     CONTRAST_BOUNDS,
@@ -23,6 +23,8 @@ from ..scaling import (
 from .schema import Settings
 
 log = logging.getLogger(__name__)
+
+Data = TwoTimeData | StoredTwoTime
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def _values(name: str, given, estimate: np.ndarray) -> np.ndarray:
     return np.broadcast_to(values, estimate.shape)
 
 
-def _fixed(settings: Settings, data: TwoTimeData, bounds) -> Choice:
+def _fixed(settings: Settings, data: Data, bounds) -> Choice:
     given, mode = settings.scaling, settings.scaling.mode
     estimate = quantile_scaling(data, contrast_bounds=bounds[0], offset_bounds=bounds[1])
     contrast = _values("contrast", given.contrast, estimate[:, 0])
@@ -70,7 +72,7 @@ def _fixed(settings: Settings, data: TwoTimeData, bounds) -> Choice:
     return Choice(Fixed(contrast, offset), "fixed", f"asked for; {origin}")
 
 
-def choose_scaling(settings: Settings, data: TwoTimeData) -> Choice:
+def choose_scaling(settings: Settings, data: Data) -> Choice:
     """The scaling of the configuration for these data.
 
     **Raises:** `ModelError` for bounds or values that do not suit the data.
@@ -102,7 +104,7 @@ def choose_scaling(settings: Settings, data: TwoTimeData) -> Choice:
     return Choice(Individual(n, *bounds), "individual", reason)
 
 
-def _fourier(settings: Settings, data: TwoTimeData, bounds) -> Choice:
+def _fourier(settings: Settings, data: Data, bounds) -> Choice:
     given, n = settings.scaling, data.n_angles
     if n < 1 + 2 * given.order:
         reason = (

@@ -4,9 +4,12 @@ Keys without a value here take the default of the class they configure, so that 
 written down once. Nothing in this file needs JAX: a wrong key is reported at once.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from .schema_streaming import Hybrid, Streaming
+from .section import Positive, Section, key
 
 Mode = Literal["static_isotropic", "static", "static_anisotropic", "laminar_flow", "two_component"]
 RateKind = Literal[
@@ -23,25 +26,12 @@ ScalingMode = Literal[
 Layout = Literal["own", "aps-u", "aps-old", "nxxpcs", "npz", "npy"]
 Loss = Literal["linear", "soft_l1", "huber", "cauchy", "arctan"]
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Pair = Annotated[list[Finite], Field(min_length=2, max_length=2)]
 Bounds = Annotated[
     list[Annotated[float, Field(allow_inf_nan=True)]], Field(min_length=2, max_length=2)
 ]
 PerAngle = Finite | Annotated[list[Finite], Field(min_length=1)]
-
-
-def key(default: Any, expected: str, meaning: str, **constraints: Any) -> Any:
-    """A key: its default, what a value must be, and what it means (with the unit)."""
-    extra: dict[str, Any] = {"expected": expected}
-    return Field(default, description=meaning, json_schema_extra=extra, **constraints)
-
-
-class Section(BaseModel):
-    """A table of the file: unknown keys and silent conversions are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def _ordered(name: str, bounds: list[float] | None, equal: bool = False) -> None:
@@ -201,10 +191,10 @@ class Scaling(Section):
 class Solver(Section):
     """How the minimum is found, and which error bar is quoted."""
 
-    method: Literal["levenberg_marquardt", "dogleg", "gauss_newton"] = key(
+    method: Literal["levenberg_marquardt", "dogleg", "gauss_newton", "hybrid"] = key(
         "levenberg_marquardt",
-        '"levenberg_marquardt", "dogleg" or "gauss_newton"',
-        "step inside the trust region",
+        '"levenberg_marquardt", "dogleg", "gauss_newton" or "hybrid"',
+        "step inside the trust region; hybrid: the optimiser of [hybrid], from afar",
     )
     loss: Loss = key(
         "linear", '"linear", "soft_l1", "huber", "cauchy" or "arctan"', "of the residuals"
@@ -260,7 +250,11 @@ class Output(Section):
         None, "a path", "results folder, relative to this file; NAME_results", min_length=1
     )
     plots: bool = key(True, "true or false", "whether to write plots")
-    fitted_data: bool = key(True, "true or false", "whether to write fit/fitted_data.npz")
+    fitted_data: bool | None = key(
+        None,
+        "true or false",
+        "whether to write fit/fitted_data; if maps are in memory",
+    )
 
 
 class DataSet(Data):
@@ -312,6 +306,8 @@ class Common(Section):
     parameters: dict[str, Parameter] = Field(default={}, description="one table a parameter")
     scaling: Scaling = Scaling()
     solver: Solver = Solver()
+    streaming: Streaming = Streaming()
+    hybrid: Hybrid = Hybrid()
     output: Output = Output()
 
 

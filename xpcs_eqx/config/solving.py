@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import TwoTimeData, mad_sigma
+from ..data import StoredTwoTime, TwoTimeData, mad_sigma
 from ..errors import ConfigError, ModelError
 from ..objective import (
     AbstractLoss,
@@ -43,25 +43,28 @@ COORDINATES = {
 METRICS = {"natural": NaturalMetric, "jacobian": JacobianMetric}
 
 
-def weighted(data: TwoTimeData) -> bool:
+def weighted(data: TwoTimeData | StoredTwoTime) -> bool:
     """Whether residuals are in units of sigma."""
+    if isinstance(data, StoredTwoTime):
+        return data.largest_root_weight != 1
     return data.root_weights is not None and np.max(data.root_weights) != 1
 
 
-def noise_of(data: TwoTimeData) -> float:
-    """Standard deviation of c2 [c2]: where residuals are in units of c2, it must be estimated."""
+def _noise_of_angle(data: TwoTimeData, angle: int) -> float:
     usable = data.root_weights
-    return float(
-        np.median(
-            [
-                mad_sigma(np.asarray(c2), None if usable is None else np.asarray(usable[a]) > 0)
-                for a, c2 in enumerate(np.asarray(data.c2))
-            ]
-        )
-    )
+    keep = None if usable is None else np.asarray(usable[angle]) > 0
+    return mad_sigma(np.asarray(data.c2[angle]), keep)
 
 
-def residual_sd(data: TwoTimeData) -> float:
+def noise_of(data: TwoTimeData | StoredTwoTime) -> float:
+    """Standard deviation of c2 [c2]: where residuals are in units of c2, it must be estimated."""
+    angles = range(data.n_angles)
+    if isinstance(data, StoredTwoTime):
+        return float(np.median([_noise_of_angle(data.angle(a), 0) for a in angles]))
+    return float(np.median([_noise_of_angle(data, a) for a in angles]))
+
+
+def residual_sd(data: TwoTimeData | StoredTwoTime) -> float:
     """Standard deviation that residuals have in the unit of the fit: one where sigma is known."""
     return 1.0 if weighted(data) else noise_of(data)
 
@@ -126,9 +129,13 @@ def stopping_rule(solver: TrustRegion) -> dict[str, float | int]:
 
 
 def solver_of(settings: Common) -> TrustRegion:
-    """The solver of the settings."""
+    """The trust region of the settings; that of the defaults where another optimiser runs."""
     given = settings.solver
     fields: dict[str, Any] = {
         name: getattr(given, name) for name in _STOPPING if getattr(given, name) is not None
     }
-    return TrustRegion(metric=METRICS[given.metric](), descent=DESCENTS[given.method](), **fields)
+    return TrustRegion(
+        metric=METRICS[given.metric](),
+        descent=DESCENTS.get(given.method, damped_newton)(),
+        **fields,
+    )

@@ -41,7 +41,13 @@ _EXAMPLES: dict[str, Any] = {
     "scaling.offset": 1.0,
     "solver.loss_scale": 1.0,
     "solver.angle_weights": [1.0, 1.0, 0.5],
+    "streaming.piece": 8.0,
+    "hybrid.warm_up_minimum": 200,
+    "hybrid.warm_up_iterations": 500,
+    "hybrid.max_iterations": 100,
+    "hybrid.tolerance": 1e-8,
     "output.directory": "results",
+    "output.fitted_data": True,
 }
 _SET = ("data.path", "data.label", "model.mode", "solver.method", "solver.loss")
 

@@ -11,7 +11,7 @@ from ..config.joint import JointProblem, build_joint
 from ..config.read import Configuration, JointConfiguration
 from ..config.resolved import resolved_joint_settings, resolved_settings
 from ..config.schema import Common
-from ..data import TwoTimeData
+from ..data import StoredTwoTime, TwoTimeData
 from ..errors import FitError
 from ..fitting import Fit, JointFit, ProfileInterval
 from ..report import joint_report, text_report, write_joint_results, write_results
@@ -58,7 +58,7 @@ def task_of(configuration: Configuration | JointConfiguration) -> Task:
     return OneDataSet(configuration, build(configuration))
 
 
-def _output(settings: Common) -> dict[str, bool]:
+def _output(settings: Common) -> dict[str, Any]:
     return {"plots": settings.output.plots, "fitted_data": settings.output.fitted_data}
 
 
@@ -66,7 +66,7 @@ def _usable(configuration: Configuration | JointConfiguration) -> str:
     return f"{configuration.source.path}: the configuration and the data are usable\n"
 
 
-def _data_line(data: TwoTimeData) -> str:
+def _data_line(data: TwoTimeData | StoredTwoTime) -> str:
     return (
         f"{data.provenance.where()}: {data.n_angles} angles, {data.n_frames} frames, "
         f"{float(data.t[0]):.6g} … {float(data.t[-1]):.6g} s, q = {float(data.geometry.q):.6g} 1/Å"
@@ -90,18 +90,22 @@ class OneDataSet:
             f"  {data.n_pairs} pairs, {data.masked_pairs} masked\n"
             f"  {len(free)} free parameters ({', '.join(free)}), "
             f"{term.scaling.size} scaling coefficients\n"
-            f"  scaling {scaling.mode}: {scaling.reason}"
+            f"  scaling {scaling.mode}: {scaling.reason}\n"
+            f"  {self.problem.plan.strategy.report()}"
         )
 
     def run(self, **how: Any) -> "OneFit":
         """Fit, with profile-likelihood intervals."""
         # Looked up when it is called, so that a caller may put another in its place.
-        from ..fitting import least_squares
+        from ..fitting import hybrid_least_squares, least_squares
 
-        problem = self.problem
-        fit = least_squares(
-            problem.objective, solver=problem.solver, recovery=problem.recovery, **how
-        )
+        problem, optimiser = self.problem, self.problem.plan.optimiser
+        if optimiser is not None:
+            fit = hybrid_least_squares(problem.objective, optimiser=optimiser, **how)
+        else:
+            fit = least_squares(
+                problem.objective, solver=problem.solver, recovery=problem.recovery, **how
+            )
         fit = quote_errors(fit, problem.settings.solver.errors)
         return OneFit(self.configuration, problem, fit, *_profiles(fit, problem))
 
@@ -152,6 +156,7 @@ class OneFit:
             provenance=self.problem.data.provenance,
             configuration=resolved_settings(self.configuration, self.problem, target),
             profiles=self.profiles,
+            strategy=self.problem.plan.strategy,
             started=started,
             **_output(self.problem.settings),
         )

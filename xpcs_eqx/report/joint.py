@@ -148,7 +148,7 @@ def write_joint_results(
     weights: Sequence[float],
     configuration: Mapping[str, Any],
     plots: bool = True,
-    fitted_data: bool = True,
+    fitted_data: bool | None = None,
     started: float | None = None,
 ) -> dict[str, float]:
     """Write a joint fit into an empty folder, as `new_results` gives it; returns seconds by kind.

@@ -11,6 +11,7 @@ from ..files import strict as strict
 from ..files import to_json as to_json
 from ..fitting import Fit, JointFit, ProfileInterval
 from ..scaling import AbstractScaling
+from .hybrid import hybrid_document
 from .maps import FittedMaps
 
 STRONG_CORRELATION = 0.9
@@ -75,6 +76,7 @@ def parameters_document(
             "offset_error": offset_error,
         },
         **_numbers(fit),
+        **({} if fit.hybrid is None else {"hybrid": hybrid_document(fit.hybrid)}),
         **extra,
     }
 

@@ -22,6 +22,7 @@ from ..objective import (
 )
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..uncertainty import loss_of
+from .hybrid import hybrid_entries
 from .results import STRONG_CORRELATION, scaling_errors, strong_correlations
 
 WIDTH = 100
@@ -230,8 +231,10 @@ def text_report(
     lines += ["", "Model", entry("model", model_name(fit.model))]
     lines.append(entry("scaling", scaling or type(fit.objective.term.scaling).__name__))
     lines += [entry("decided", text) for text in decisions]
-    lines += ["", "Fit", *fit_lines(fit), ""]
-    lines += parameter_lines(fit, profiles)
+    lines += ["", "Fit", *fit_lines(fit)]
+    if fit.hybrid is not None:
+        lines += [entry(name, text) for name, text in hybrid_entries(fit.hybrid)]
+    lines += ["", *parameter_lines(fit, profiles)]
     lines += ["", *scaling_lines(fit)]
     lines += doubts(fit)
     lines += time_lines(fit, timings)

@@ -1,5 +1,6 @@
 """Every file of a results folder."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,8 @@ import numpy as np
 
 from ..data import Provenance
 from ..fitting import Fit, ProfileInterval
+from ..objective import Strategy
+from .from_file import is_stored, write_fitted_data
 from .maps import fitted_maps, has_maps
 from .provenance import provenance_document
 from .results import covariance_arrays, fitted_arrays, parameters_document, to_json
@@ -20,8 +23,9 @@ class Results:
     - `started`: `time.perf_counter()` at the start of the work, for the wall time.
     """
 
-    def __init__(self, folder: str, started: float | None, plots: bool, fitted_data: bool):
-        self.folder, self.plots, self.fitted_data = folder, plots, fitted_data
+    def __init__(self, folder: str, started: float | None, plots: bool, fitted_data: bool | None):
+        self.folder, self.plots = folder, plots
+        self.fitted_data, self.forced = fitted_data is not False, fitted_data is True
         self.started = time.perf_counter() if started is None else started
         self.spent = {"results": 0.0}
 
@@ -41,6 +45,9 @@ class Results:
         maps = fitted_maps(fit) if wanted else None
         if maps is not None and self.fitted_data:
             self.arrays(f"{fit_folder}/fitted_data.npz", fitted_arrays(maps))
+        if is_stored(fit) and self.forced:
+            path = os.path.join(self.folder, fit_folder, "fitted_data.h5")
+            write_fitted_data(path, fit)
         self.spent["results"] += time.perf_counter() - clock
         if self.plots:
             # Not at the top: importing matplotlib takes a third of a second.
@@ -81,7 +88,8 @@ def write_results(
     configuration: Mapping[str, Any],
     profiles: Sequence[ProfileInterval] = (),
     plots: bool = True,
-    fitted_data: bool = True,
+    fitted_data: bool | None = None,
+    strategy: Strategy | None = None,
     started: float | None = None,
 ) -> dict[str, float]:
     """Write a fit into an empty folder, as `new_results` gives it; returns the seconds by kind.
@@ -93,11 +101,15 @@ def write_results(
 
     - `report`: from `text_report`; the seconds that writing took are added to it.
     - `configuration`: tables of `config.toml`, in plain types.
+    - `fitted_data`: whether to write it; by default of maps in memory only, since those in a file
+        make a file of three times their size, `fit/fitted_data.h5`.
+    - `strategy`: where the data were kept, for `parameters.json`.
     - `started`: `time.perf_counter()` at the start of the work, for the wall time.
     """
     results = Results(folder, started, plots, fitted_data)
     os.mkdir(os.path.join(folder, "fit"))
-    results.text("fit/parameters.json", to_json(parameters_document(fit, profiles)))
+    extra = {} if strategy is None else {"strategy": dataclasses.asdict(strategy)}
+    results.text("fit/parameters.json", to_json(parameters_document(fit, profiles, **extra)))
     results.arrays("fit/covariance.npz", covariance_arrays(fit))
     results.maps_and_plots(fit, "fit", "plots")
     results.report_and_origin(report, provenance, configuration)

@@ -1,0 +1,26 @@
+"""A solver under way in one line."""
+
+from typing import Any
+
+from ..hybrid import GaussNewtonState, TournamentState, WarmUpState
+
+
+def progress_text(state: Any) -> str:
+    """What a state of a solver says of its progress."""
+    if isinstance(state, TournamentState):
+        left = int(state.alive.sum())
+        return f"tournament, round {int(state.round)}: {left} of {len(state.alive)} starts left"
+    if isinstance(state, WarmUpState):
+        return (
+            f"warm-up, pass {int(state.evaluations)}: loss {float(state.best_loss):.8g}, "
+            f"gradient {float(state.measure):.2e}"
+        )
+    if isinstance(state, GaussNewtonState):
+        return (
+            f"Gauss–Newton, pass {int(state.evaluations)}: cost {float(state.local.cost):.8g}, "
+            f"gradient {float(state.measure):.2e}"
+        )
+    return (
+        f"evaluation {int(state.evaluations)}: cost {float(state.equations.cost):.8g}, "
+        f"gradient {float(state.gradient_measure):.2e}"
+    )
