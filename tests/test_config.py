@@ -8,7 +8,6 @@ import pytest
 from helpers_data import two_time
 
 from xpcs_eqx.config import (
-    MODES,
     Settings,
     Source,
     check_settings,
@@ -19,6 +18,7 @@ from xpcs_eqx.config.build import build
 from xpcs_eqx.config.models import model_of
 from xpcs_eqx.config.resolved import resolved_settings
 from xpcs_eqx.config.schema import Rate
+from xpcs_eqx.config.template import MODES
 from xpcs_eqx.data import write_npz, write_own
 from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.objective import Cauchy, JointObjective, LogSmoothness, ProjectedObjective
