@@ -61,8 +61,8 @@ def fitted_maps(fit: Fit) -> FittedMaps:
     tiles = on_one_device(term.tiles)
     if not isinstance(tiles, MapTiles):
         raise FitError(
-            "the data are not maps in memory; for maps in a file use stored_maps, for pooled points "
-            "the residuals of the objective"
+            "the data are not maps in memory; for maps in a file use stored_maps, for "
+            "pooled points the residuals of the objective"
         )
     c2 = np.asarray(tiles.c2)
     dtype = kept_precision(c2.dtype, c2.size)
