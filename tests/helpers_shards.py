@@ -3,11 +3,17 @@
 import os
 import signal
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from helpers import make_data
 
 from xpcs_eqx.bayes.failures import ShardFailure
+from xpcs_eqx.objective import projected_objective
+from xpcs_eqx.parameters import parameter_map
+from xpcs_eqx.physics import AbstractCorrelation, Features, parameter
+from xpcs_eqx.scaling import Fixed
 
 
 class Scripted(NamedTuple):
@@ -36,8 +42,6 @@ class Scripted(NamedTuple):
 
 
 def _double() -> bool:
-    import jax.numpy as jnp
-
     return jnp.zeros(1).dtype == jnp.float64
 
 
@@ -96,3 +100,49 @@ class Unreadable:
 
 def _refuse():
     raise ImportError("no module named 'notebook'")
+
+
+class Bent(AbstractCorrelation):
+    """c2 linear in its parameters, so that the posterior is a Gaussian in closed form."""
+
+    slope: Any = parameter(start=0.1, bounds=(-1e3, 1e3))
+    bend: Any = parameter(start=0.1, bounds=(-1e3, 1e3))
+
+    def features(self, t, geometry):
+        return Features(increments=self.slope * t + self.bend * t**2)
+
+    def kernel(self, pair):
+        return pair.increments
+
+
+class Signed(AbstractCorrelation):
+    """The sign of the slope is unknown to pairs that begin early."""
+
+    slope: Any = parameter(start=0.5, bounds=(-1e3, 1e3))
+
+    def features(self, t, geometry):
+        return Features(endpoints=jnp.where(t < EARLY, 0.0, 1.0), scalars=self.slope)
+
+    def kernel(self, pair):
+        slope = pair.scalars
+        return slope**2 + pair.first * slope
+
+
+EARLY = 1.1
+
+
+def bent_problem(n=31, priors=None, seed=0, noise=0.5):
+    """Objective, exact mean and covariance of the posterior of `Bent` under Normal priors."""
+    data = make_data(
+        Bent(slope=0.5, bend=-0.05), n=n, phi=[0.0], contrast=1.0, noise=noise, seed=seed
+    )
+    one = np.ones(1)
+    objective = projected_objective(parameter_map(Bent(), data.t), data, Fixed(one, one))
+    i, j = np.triu_indices(n, 1)
+    columns = np.stack([data.t[j] - data.t[i], data.t[j] ** 2 - data.t[i] ** 2], axis=1)
+    values = data.c2[0][i, j] - 1.0
+    means = np.array([float(p.mean) for p in priors.values()])
+    sds = np.array([float(p.sd) for p in priors.values()])
+    covariance = np.linalg.inv(columns.T @ columns / noise**2 + np.diag(sds**-2.0))
+    mean = covariance @ (columns.T @ values / noise**2 + means / sds**2)
+    return objective, mean, covariance

@@ -37,14 +37,16 @@ def typical_covariance(moments: Moments) -> Float[np.ndarray, "entry entry"]:
 def outlier_scores(moments: Moments) -> Float[np.ndarray, "shard"]:
     """Modified z-scores of the Mahalanobis distance of the mean of each shard from the others.
 
-    The distance is from the median of the means, in the typical covariance: one number for all
-    parameters, so that a shard that is off along a correlation counts (Iglewicz and Hoaglin, How to
-    Detect and Handle Outliers (1993), for the score).
+    The distance is from the median of the means, in the covariance of the shard itself and of that
+    median: one number for all parameters, so that a shard that is off along a correlation counts,
+    and one that knows little does not (Iglewicz and Hoaglin, How to Detect and Handle Outliers
+    (1993), for the score).
     """
-    centre = np.median(moments.means, axis=0)
-    away = moments.means - centre
-    inverse = precisions_of(typical_covariance(moments)[None])[0]
-    distance = np.sqrt(np.einsum("ke,ef,kf->k", away, inverse, away))
+    away = moments.means - np.median(moments.means, axis=0)
+    # A median is π/2 times as uncertain as a mean.
+    of_median = 0.5 * np.pi / len(away) * typical_covariance(moments)
+    inverse = precisions_of(moments.covariances + of_median)
+    distance = np.sqrt(np.einsum("ke,kef,kf->k", away, inverse, away))
     middle = np.median(distance)
     spread = max(float(np.median(np.abs(distance - middle))), _CHANCE)
     return _MEDIAN_SD * (distance - middle) / spread

@@ -1,0 +1,274 @@
+"""Consensus Monte Carlo: from shards of the data to a posterior of all of them."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from ..checkpoint import fingerprint
+from ..errors import ModelError
+from ..fitting import Fit
+from ..physics import LaminarFlow
+from .abstract_prior import AbstractPrior
+from .combiners import AbstractCombiner, Combined, ShardDraws, shard_draws
+from .combiners_robust import RobustConsensus
+from .consensus_correction import AbstractCorrection, Corrected, NoCorrection
+from .consensus_diagnostics import CrossShard, compare_shards, shard_diagnostics, shard_table
+from .consensus_work import ShardWork, layout_of, without_data
+from .draws import Draws
+from .executors import AbstractWorkers, Serial
+from .executors_run import run_shards
+from .failures import Limits, Outcome, accepted
+from .likelihood import AbstractNoise, AbstractScalingTreatment, MarginalisedScaling
+from .log_posterior import AnyObjective, LogPosterior
+from .plan import AbstractPlan, AbstractTempering, Plan, PlanBySize, SharedPrior
+from .posterior import Posterior
+from .prior_set import PriorSet
+from .sample import Nuts, physical_draws, prepare, scaling_draws
+from .shards import AbstractSharding, AbstractShardSize, Shards, split_pairs
+from .shards_pairs import pairs_of
+from .starts import AbstractStart, Beginning, LaplaceStart
+from .storage import ShardStore
+
+
+class ConsensusPosterior(eqx.Module):
+    """A posterior put together from shards, and what became of each of them.
+
+    - `posterior`: combined draws, as one chain. Its `draws` and diagnostics are those of the chains
+        of all shards (shard after shard), never of combined draws.
+    - `shards`: which pairs went where; `plan`: transitions of each chain.
+    - `subposteriors`: draws of the shards in unconstrained coordinates, for another combiner.
+    - `combined`: shards used and set aside, with reasons; `dropped`: (shard, reason) of all that
+        are not in the result, failed ones included.
+    - `comparison`: heterogeneity and modes over the shards; `table`: one row for each shard.
+    - `pareto_k`: of the importance correction, NaN without.
+    """
+
+    posterior: Posterior
+    shards: Shards
+    subposteriors: ShardDraws
+    combined: Combined
+    comparison: CrossShard = eqx.field(static=True)
+    plan: Plan = eqx.field(static=True)
+    dropped: tuple[tuple[int, str], ...] = eqx.field(static=True)
+    table: tuple[dict[str, Any], ...] = eqx.field(static=True)
+    pareto_k: float = eqx.field(static=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sampled entries."""
+        return self.posterior.names
+
+    @property
+    def status(self) -> str:
+        """That of the chains of the shards."""
+        return self.posterior.status
+
+    def __getitem__(self, name: str) -> Float[np.ndarray, "chain draw ..."]:
+        """Combined draws of a parameter, or of `contrast` or `offset` of all angles.
+
+        **Raises:** `KeyError` listing the names there are.
+        """
+        return self.posterior[name]
+
+
+def _shard_beginning(begun: Beginning, n_shards: int) -> Beginning:
+    """Metric and positions for a shard, whose data know 1/K of what all of them do.
+
+    The rest of the precision, that of the coordinates themselves (width 2), stays.
+    """
+    scale = np.asarray(begun.density.coordinates.scale)
+    precision = np.linalg.inv(np.asarray(begun.metric))
+    own = np.diag(scale**2) / 4.0
+    metric = np.linalg.inv(precision / n_shards + (1 - 1 / n_shards) * own)
+    factor = np.linalg.cholesky(metric) @ np.linalg.inv(np.linalg.cholesky(begun.metric))
+    return begun._replace(metric=metric, positions=np.asarray(begun.positions) @ factor.T)
+
+
+def _from_unconstrained(density: LogPosterior, u: Float[np.ndarray, "*draw entry"]):
+    c = density.coordinates
+    return (u - np.asarray(c.centre)) / np.asarray(c.scale)
+
+
+def _stacked(done: tuple[Outcome, ...], name: str) -> np.ndarray:
+    """(shard · chain, draw, …) of a statistic."""
+    return np.concatenate([np.asarray(one.result[name]) for one in done if one.result is not None])
+
+
+def _posterior(
+    density: LogPosterior,
+    corrected: Corrected,
+    done: tuple[Outcome, ...],
+    fit: Fit | None,
+    max_depth: int,
+    notes: tuple[str, ...],
+    timings: tuple[tuple[str, float], ...],
+    key: Key[Array, ""],
+) -> Posterior:
+    theta = np.asarray(physical_draws(density, jnp.asarray(corrected.draws)[None]))
+    per_angle = np.asarray(scaling_draws(density, jnp.asarray(theta), key))
+    u = _stacked(done, "draws")
+    results = [one.result for one in done if one.result is not None]
+    rows = () if fit is None else fit.rows
+    return Posterior(
+        theta=theta,
+        per_angle=per_angle,
+        draws=Draws(u, *(_stacked(done, name) for name in Draws._fields[1:])),
+        density=density,
+        metric=np.atleast_2d(np.cov(corrected.draws.T)),
+        step_size=float(np.median([result["step_size"] for result in results])),
+        diagnostics=shard_diagnostics(results, density.names, max_depth),
+        fitted=tuple((row.name, row.value, row.error_classical) for row in rows),
+        notes=notes,
+        timings=timings,
+    )
+
+
+def consensus(
+    problem: AnyObjective | Fit,
+    priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
+    *,
+    sampler: Nuts | None = None,
+    start: AbstractStart | None = None,
+    noise: AbstractNoise | None = None,
+    scaling: AbstractScalingTreatment | None = None,
+    sharding: AbstractSharding | None = None,
+    size: AbstractShardSize | None = None,
+    plan: AbstractPlan | None = None,
+    temper: AbstractTempering | None = None,
+    combiner: AbstractCombiner | None = None,
+    correction: AbstractCorrection | None = None,
+    workers: AbstractWorkers | None = None,
+    limits: Limits | None = None,
+    folder: str | None = None,
+    key: Key[Array, ""] | int = 0,
+    callback: Callable[[Outcome], Any] | None = None,
+) -> ConsensusPosterior:
+    """Draws from the posterior of an objective, sampled in shards and combined.
+
+    Shards begin at the fit of all data with its covariance, enlarged. They share unconstrained
+    coordinates, in which each has the 1/K-th power of the prior and of the volume.
+
+    **Arguments:**
+
+    - `problem`, `priors`, `start`, `noise`, `key`: as in `sample`.
+    - `sampler`: of a full run; `plan` says what a shard makes of it, `PlanBySize()` by default.
+    - `scaling`: `SampledScaling()` alone; shards would each marginalise a scaling of their own.
+    - `sharding`: `AngleBalanced()` by default; `size`: `AutomaticSize()`.
+    - `temper`: power of the prior in a shard, `SharedPrior()` by default.
+    - `combiner`: `RobustConsensus()` by default; `correction`: `NoCorrection()`.
+    - `workers`: `Serial()` by default, `SpawnedProcesses()`, `DaskWorkers(…)`,
+        `ExecutorWorkers(executor)`.
+    - `limits`: times, retries, and how many shards may fail.
+    - `folder`: finished shards are kept there, and read when the same run is made again.
+    - `callback`: called with the `Outcome` of each shard.
+
+    **Raises:** `ModelError` for what cannot be sampled or sharded; `CheckpointError` for a folder
+    that belongs to another problem; `FitError` when too many shards failed, with the reasons.
+    """
+    clock = time.perf_counter()
+    if isinstance(scaling, MarginalisedScaling):
+        raise ModelError(
+            "in shards contrast and offset cannot be marginalised: every shard would have its own; "
+            "use SampledScaling(), or sample() on all data"
+        )
+    sampler = Nuts() if sampler is None else sampler
+    start = LaplaceStart() if start is None else start
+    limits = Limits() if limits is None else limits
+    combiner = RobustConsensus() if combiner is None else combiner
+    correction = NoCorrection() if correction is None else correction
+    key = jax.random.key(key) if isinstance(key, int) else key
+    density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
+    pairs = pairs_of(density.term.tiles)
+    laminar = isinstance(density.parameters.model, LaminarFlow)
+    for_start, for_shards, for_chains, for_end = jax.random.split(key, 4)
+    p = len(density.names)
+    shards, notes = split_pairs(pairs, p, laminar, for_shards, sharding, size)
+    k = shards.n_shards
+    power = (SharedPrior() if temper is None else temper).power(k)
+    of_size = PlanBySize() if plan is None else plan
+    # One plan for all: shards are of one size, or their draws could not be combined one by one.
+    made = of_size.of(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
+    begun = start.begin(density, theta, fit, sampler.chains, for_start)
+    begun = _shard_beginning(begun, k)
+    whole = begun.density
+    work = ShardWork(
+        density=without_data(whole),
+        pairs=pairs,
+        shards=shards,
+        layout=layout_of(shards),
+        power=power,
+        positions=begun.positions,
+        metric=begun.metric,
+        step_size=float(begun.step_size),
+        sampler=dataclasses.replace(sampler, warmup=made.warmup, draws=made.draws),
+        target=sampler.target(density.parameters.model),
+        key=np.asarray(jax.random.key_data(for_chains)),
+        rhat=limits.rhat,
+    )
+    store = None
+    if folder is not None:
+        store = ShardStore(folder, _mark(work, priors, noise))
+    prepared = time.perf_counter()
+    workers = Serial() if workers is None else workers
+    run = run_shards(work, shards.sizes.tolist(), workers, limits, store, callback)
+    failures = accepted(run, limits)
+    sampled = time.perf_counter()
+    each = [one.result for one in run.done if one.result is not None]
+    draws = shard_draws(
+        np.stack([result["draws"].reshape(-1, p) for result in each]),
+        density.names,
+        np.array([np.min(result["ess_bulk"]) for result in each]),
+        tuple(one.number for one in run.done),
+    )
+    for_combiner, for_correction, for_scaling = jax.random.split(for_end, 3)
+    combined = combiner(draws, for_combiner)
+    z = _from_unconstrained(whole, combined.draws)
+    corrected = correction(z, whole, for_correction)
+    physical = physical_draws(whole, _from_unconstrained(whole, draws.draws))
+    comparison = compare_shards(np.asarray(physical), density.names, draws.numbers)
+    dropped = (*((one.number, one.reason) for one in run.dropped), *combined.dropped)
+    how = (
+        f"{made.warmup} transitions of warm-up and {made.draws} draws for each of "
+        f"{sampler.chains} chains of a shard; prior to the power {power:.3g} in each"
+    )
+    notes = (begun.note, *priors.notes, *notes, how, *failures, *combined.log)
+    notes = (*notes, *corrected.notes, *comparison.findings)
+    combination = time.perf_counter() - sampled
+    timings = (
+        ("preparation", prepared - clock),
+        ("sampling", sampled - prepared),
+        ("combination", combination),
+    )
+    posterior = _posterior(
+        whole, corrected, run.done, fit, sampler.max_depth, notes, timings, for_scaling
+    )
+    return ConsensusPosterior(
+        posterior=posterior,
+        shards=shards,
+        subposteriors=draws,
+        combined=combined,
+        comparison=comparison,
+        plan=made,
+        dropped=tuple(sorted(dropped)),
+        table=shard_table(run.outcomes, shards.sizes.tolist()),
+        pareto_k=corrected.pareto_k,
+    )
+
+
+def _mark(work: ShardWork, priors: PriorSet, noise: AbstractNoise | None) -> str:
+    """What makes a shard the same again: not the start, which a fit finds anew to rounding."""
+    density = work.density
+    return fingerprint(
+        "shards of a posterior",
+        (work.pairs, work.shards, work.power, work.sampler, work.target, work.key),
+        (density.parameters, density.penalties, density.names, density.treatment),
+        (density.term.scaling, density.term.t, density.term.geometry),
+        (priors, noise),
+    )

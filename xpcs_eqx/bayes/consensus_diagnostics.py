@@ -1,0 +1,212 @@
+"""What shards say about each other, and about the convergence of their chains."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from .bimodality import Bimodality, bimodality
+from .combiners_robust import may_be_bimodal
+from .diagnostics import BFMI, DIVERGENCES, ESS, RHAT, Diagnostics
+
+
+class Heterogeneity(NamedTuple):
+    """How much shards differ in one parameter.
+
+    - `cv`: standard deviation of the means of the shards over their mean.
+    - `excess`: root mean square distance of the means from their average, in standard deviations of
+        the shards: about 1 when they differ by chance alone, more when they contradict each other.
+    """
+
+    name: str
+    cv: float
+    excess: float
+
+
+class BimodalSummary(NamedTuple):
+    """Two modes of one parameter over all shards.
+
+    - `shards`: those that have two; `low`, `high`: mean of their lower and upper modes.
+    - `low_sd`, `high_sd`: scatter of these modes over the shards: small when they are the same.
+    - `near_low`, `near_high`: number of the other shards that lie closer to either.
+    """
+
+    name: str
+    shards: tuple[int, ...]
+    low: float
+    high: float
+    low_sd: float
+    high_sd: float
+    near_low: int
+    near_high: int
+
+
+class CoOccurrence(NamedTuple):
+    """How often two parameters have two modes in the same shard.
+
+    `both` and `either` are numbers of shards. Amplitude and exponent of a rate (D0 and alpha) with
+    two modes together are two solutions of one degeneracy.
+    """
+
+    first: str
+    second: str
+    both: int
+    either: int
+
+
+class CrossShard(NamedTuple):
+    """Comparison of the shards."""
+
+    heterogeneity: tuple[Heterogeneity, ...]
+    bimodal: tuple[BimodalSummary, ...]
+    together: tuple[CoOccurrence, ...]
+    findings: tuple[str, ...]
+
+
+# Means of shards that scatter by more than this, in their standard deviations, are a finding.
+_EXCESS = 2.0
+
+
+def _heterogeneity(name: str, draws: Float[np.ndarray, "shard draw"]) -> Heterogeneity:
+    means, sd = draws.mean(axis=1), draws.std(axis=1)
+    if means.size < 2:
+        return Heterogeneity(name, 0.0, 0.0)
+    scatter = float(means.std(ddof=1))
+    excess = float(np.sqrt(np.sum(((means - means.mean()) / sd) ** 2) / (means.size - 1)))
+    return Heterogeneity(name, scatter / max(abs(float(means.mean())), 1e-300), excess)
+
+
+def _summary(
+    name: str, found: dict[int, Bimodality], means: Float[np.ndarray, "shard"], numbers
+) -> BimodalSummary:
+    modes = np.array([one.means for one in found.values()])
+    (low, high), (low_sd, high_sd) = modes.mean(axis=0), modes.std(axis=0)
+    others = np.array([m for k, m in enumerate(means) if k not in found])
+    near_low = int(np.sum(np.abs(others - low) < np.abs(others - high)))
+    return BimodalSummary(
+        name,
+        tuple(numbers[k] for k in found),
+        float(low),
+        float(high),
+        float(low_sd),
+        float(high_sd),
+        near_low,
+        others.size - near_low,
+    )
+
+
+def compare_shards(
+    draws: Float[np.ndarray, "shard draw entry"],
+    names: tuple[str, ...],
+    numbers: Sequence[int] | None = None,
+) -> CrossShard:
+    """Heterogeneity, two modes and their co-occurrence over shards, in any coordinates."""
+    numbers = tuple(range(len(draws))) if numbers is None else tuple(numbers)
+    varied = tuple(_heterogeneity(n, draws[..., i]) for i, n in enumerate(names))
+    possible = may_be_bimodal(draws)
+    modes: dict[str, dict[int, Bimodality]] = {}
+    for i, name in enumerate(names):
+        each = {int(k): bimodality(name, draws[k, :, i]) for k in np.flatnonzero(possible[:, i])}
+        found = {k: one for k, one in each.items() if one.bimodal}
+        if found:
+            modes[name] = found
+    summaries = tuple(
+        _summary(name, found, draws[..., names.index(name)].mean(axis=1), numbers)
+        for name, found in modes.items()
+    )
+    there = list(modes)
+    together = tuple(
+        CoOccurrence(a, b, len(modes[a].keys() & modes[b].keys()), len({**modes[a], **modes[b]}))
+        for i, a in enumerate(there)
+        for b in there[i + 1 :]
+    )
+    findings = [
+        f"shards differ in {one.name} by {one.excess:.1f} of their standard deviations, more than "
+        "chance: look for data that one model does not describe"
+        for one in varied
+        if one.excess > _EXCESS
+    ]
+    findings += [
+        f"{one.name} has two modes in {len(one.shards)} of {len(draws)} shards, at {one.low:.4g} "
+        f"and {one.high:.4g}; MultimodalConsensus combines modes one by one"
+        for one in summaries
+    ]
+    findings += [
+        f"{one.first} and {one.second} have two modes together in {one.both} of {one.either} shards"
+        for one in together
+        if one.both
+    ]
+    return CrossShard(varied, summaries, together, tuple(findings))
+
+
+def shard_diagnostics(
+    results: Sequence[dict[str, np.ndarray]], names: tuple[str, ...], max_depth: int
+) -> Diagnostics:
+    """Convergence of the chains of all shards: for each parameter that of the worst shard.
+
+    Nothing is computed from combined draws, which would always look converged.
+    """
+
+    def every(name: str) -> np.ndarray:
+        return np.stack([np.asarray(result[name]) for result in results])
+
+    rhat, bulk = every("rhat").max(axis=0), every("ess_bulk").min(axis=0)
+    rates = every("divergent").mean(axis=(1, 2))
+    worst = float(rates.max())
+    findings, advice = [], []
+    if not np.all(rhat <= RHAT):
+        findings.append(f"R-hat above {RHAT} in a shard: {names[int(np.argmax(rhat))]}")
+        advice.append("MultimodalConsensus for shards with several modes, else a longer warm-up")
+    if not np.all(bulk >= ESS / 4):
+        findings.append(
+            f"fewer than {ESS / 4:g} effective samples in a shard: {names[int(np.argmin(bulk))]}"
+        )
+        advice.append("take more draws for each shard")
+    if worst > DIVERGENCES[0]:
+        findings.append(f"divergences in up to {100 * worst:.2g} % of the transitions of a shard")
+        advice.append("raise target_acceptance, or take larger shards")
+    fraction = every("bfmi").min(axis=0)
+    if not np.all(fraction >= BFMI):
+        findings.append(f"BFMI {np.min(fraction):.2g} below {BFMI} in a shard")
+        advice.append("a longer warm-up, or larger shards")
+    status = (
+        "not_converged"
+        if not np.all(rhat <= RHAT)
+        else "divergences"
+        if np.median(rates) > DIVERGENCES[0]
+        else "converged"
+    )
+    return Diagnostics(
+        names,
+        rhat,
+        bulk,
+        every("ess_tail").min(axis=0),
+        fraction,
+        float(rates.mean()),
+        float(np.mean(every("depth") >= max_depth)),
+        float(every("acceptance").mean()),
+        status,
+        tuple(findings),
+        tuple(advice),
+    )
+
+
+def shard_table(outcomes: Sequence[Any], sizes: Sequence[int]) -> tuple[dict[str, Any], ...]:
+    """One row for each shard, for a table or a file: pairs, attempts, seconds, convergence."""
+    rows = []
+    for one in outcomes:
+        row: dict[str, Any] = {
+            "shard": one.number,
+            "pairs": int(sizes[one.number]),
+            "failed_attempts": [f._asdict() for f in one.failures],
+            "seconds": one.seconds,
+            "resumed": one.resumed,
+            "status": "dropped" if one.result is None else "done",
+        }
+        if one.result is not None:
+            row["rhat"] = float(np.max(one.result["rhat"]))
+            row["ess_bulk"] = float(np.min(one.result["ess_bulk"]))
+            row["divergence_rate"] = float(np.mean(one.result["divergent"]))
+        rows.append(row)
+    return tuple(rows)

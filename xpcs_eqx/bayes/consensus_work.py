@@ -1,0 +1,174 @@
+"""The sampling of one shard, as it happens in whichever process."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, ScalarLike, UInt
+
+from ..errors import FitError
+from ..objective import PointTiles
+from ..objective.tiles import CHUNK, point_runs
+from .bimodality import bimodality
+from .coordinates import Coordinates
+from .diagnostics import DIVERGENCES, diagnose
+from .draws import Draws
+from .failures import ShardFailure
+from .log_posterior import LogPosterior
+from .sample import Nuts, run_chains
+from .shards import Shards
+from .shards_pairs import AbstractPairs, Points
+
+
+class ShardDensity(eqx.Module):
+    """ln likelihood of a shard + `power`·(ln prior + ln |det dθ/dz|).
+
+    With `power` 1/K the sum over K shards is the log density of all data in the coordinates z, so
+    that the product of the densities of the shards in z is that of the whole posterior. The volume
+    is tempered with the prior: together they are the prior of z.
+    """
+
+    density: LogPosterior
+    power: ScalarLike
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Those of the whole posterior."""
+        return self.density.coordinates
+
+    def __call__(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
+        """The log density of z; −∞ where the model has no value."""
+        density = self.density
+        theta = density.coordinates.to_physical(z)
+        prior = density.log_prior(theta) + density.coordinates.log_det(z)
+        value = density.log_likelihood(theta) + self.power * prior
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+
+class Layout(eqx.Module):
+    """The one shape all shards are padded to, so that nothing is compiled twice."""
+
+    rows: int = eqx.field(static=True)
+    points: int = eqx.field(static=True)
+
+
+def layout_of(shards: Shards) -> Layout:
+    """Runs of points of one angle that hold any of the shards with little padding."""
+    points = min(CHUNK, max(int(shards.by_angle.max()), 1))
+    return Layout(int(np.max(np.sum(-(-shards.by_angle // points), axis=1))), points)
+
+
+def without_data(density: LogPosterior) -> LogPosterior:
+    """The density of no data at all, small enough to be sent to any process."""
+    nothing = Points(
+        *(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, int)), np.zeros(0)
+    )
+    return shard_density(density, nothing, Layout(1, 1), 1.0).density
+
+
+def tiles_of_points(points: Points, n_angles: int, layout: Layout) -> PointTiles:
+    """Points as tiles of a given shape."""
+    runs, _ = point_runs(*points, n_angles, layout.points, layout.rows)
+    return PointTiles(*(np.asarray(one) for one in runs))  # pyright: ignore[reportArgumentType]
+
+
+def shard_density(
+    density: LogPosterior, points: Points, layout: Layout, power: ScalarLike
+) -> ShardDensity:
+    """The density of a shard, from that of any other data of the same angles and frames."""
+    tiles = tiles_of_points(points, density.term.reference.shape[0], layout)
+    density = dataclasses.replace(
+        density,
+        term=dataclasses.replace(density.term, tiles=tiles),
+        n_pairs=np.asarray(float(np.count_nonzero(points.root_weights))),
+    )
+    return ShardDensity(density, np.asarray(float(power)))  # pyright: ignore[reportArgumentType]
+
+
+class ShardWork(eqx.Module):
+    """Samples a shard; what differs between shards and attempts is in the task.
+
+    - `density`: of the whole posterior, without data; `pairs`, `shards`: the data and their parts.
+    - `positions`, `metric`, `step_size`: where chains begin.
+    - `key`: raw bits of the key; `rhat`: largest that counts as converged.
+
+    A further attempt has another key, a target acceptance closer to one, a longer warm-up, and
+    chains that begin closer to the start.
+    """
+
+    density: LogPosterior
+    pairs: AbstractPairs
+    shards: Shards
+    layout: Layout
+    power: float = eqx.field(static=True)
+    positions: Float[np.ndarray, "chain entry"]
+    metric: Float[np.ndarray, "entry entry"]
+    step_size: float = eqx.field(static=True)
+    sampler: Nuts
+    target: float = eqx.field(static=True)
+    key: UInt[np.ndarray, "..."]
+    rhat: float = eqx.field(static=True)
+
+    def __call__(self, task: Any, beat: Any) -> dict[str, np.ndarray]:
+        """Draws u = centre + scale·z, which mean the same whatever the start, and statistics."""
+        points = self.pairs.points(self.shards.members(task.number))
+        density = shard_density(self.density, points, self.layout, self.power)
+        key = jax.random.wrap_key_data(jnp.asarray(self.key))
+        key = jax.random.fold_in(jax.random.fold_in(key, task.number), task.attempt)
+        easier = 2.0**-task.attempt
+        sampler = dataclasses.replace(self.sampler, warmup=self.sampler.warmup * (1 + task.attempt))
+        try:
+            run = run_chains(
+                density,
+                self.positions * easier,
+                self.step_size * easier,
+                self.metric,
+                1 - (1 - self.target) * easier,
+                sampler,
+                key,
+                lambda progress: beat(),
+            )
+        except FitError as error:
+            raise ShardFailure("non_finite", str(error)) from error
+        return self._result(run.draws, run.step_size, run.warm_up + run.sampling)
+
+    def _result(self, draws: Draws, step_size: float, seconds: float) -> dict[str, np.ndarray]:
+        position = np.asarray(draws.position)
+        if not np.all(np.isfinite(position)):
+            raise ShardFailure("non_finite", "a chain has left for a place that is not finite")
+        names = self.density.names
+        statistics = {name: np.asarray(getattr(draws, name)) for name in Draws._fields[1:]}
+        found = diagnose(
+            names,
+            position,
+            statistics["divergent"],
+            statistics["energy"],
+            statistics["depth"],
+            statistics["acceptance"],
+            self.sampler.max_depth,
+        )
+        if not np.all(found.rhat <= self.rhat):
+            worst = int(np.argmax(np.where(np.isnan(found.rhat), np.inf, found.rhat)))
+            reason = f"R-hat of {names[worst]} is {found.rhat[worst]:.3g}, above {self.rhat:g}"
+            split = [n for i, n in enumerate(names) if bimodality(n, position[..., i]).bimodal]
+            if split:
+                reason += f"; two modes in {', '.join(split)}"
+            raise ShardFailure("not_converged", reason)
+        if found.divergence_rate > DIVERGENCES[-1]:
+            share = 100 * found.divergence_rate
+            raise ShardFailure("not_converged", f"{share:.0f} % of the trajectories diverged")
+        coordinates = self.density.coordinates
+        u = np.asarray(coordinates.centre) + np.asarray(coordinates.scale) * position
+        return {
+            "draws": u,
+            **statistics,
+            "rhat": found.rhat,
+            "ess_bulk": found.ess_bulk,
+            "ess_tail": found.ess_tail,
+            "bfmi": found.bfmi,
+            "step_size": np.asarray(step_size),
+            "seconds": np.asarray(seconds),
+        }
