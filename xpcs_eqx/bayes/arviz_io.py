@@ -89,7 +89,8 @@ def psis(
     _parts()
     from arviz_stats.base import array_stats
 
-    smoothed, k = array_stats.psislw(np.asarray(log_weights))
+    # It takes the log likelihoods whose inverses are the weights.
+    smoothed, k = array_stats.psislw(-np.asarray(log_weights))
     return np.asarray(smoothed), float(k)
 
 
