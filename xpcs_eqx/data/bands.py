@@ -44,6 +44,7 @@ class MapSource(eqx.Module):
     - `halves`, `sigma_halves`: which triangle holds the pairs; no stored sigma without the latter.
     - `dtype`: precision in which bands come; `baseline` is added to them.
     - `pair_mask`: true where the pair i < j counts.
+    - `sha256`: of the file, empty where it was not read for that.
     """
 
     path: str = eqx.field(static=True)
@@ -57,6 +58,7 @@ class MapSource(eqx.Module):
     dtype: str = eqx.field(static=True)
     baseline: float = eqx.field(static=True)
     pair_mask: Bool[np.ndarray, "*angle frame frame"] | None
+    sha256: str = eqx.field(static=True, default="")
 
     @property
     def n_frames(self) -> int:

@@ -272,4 +272,5 @@ def _source(raw: RawMaps, place: Place, selection: Selection, found: list[MapSur
         dtype=kept_dtype(raw).name,
         baseline=float(raw.baseline),
         pair_mask=mask,
+        sha256=raw.sha256,
     )

@@ -39,6 +39,9 @@ def _(source: MapSource) -> dict[str, Any]:
     # Maps that stay in their file are not read for this, and where the file lies does not matter.
     fields = dataclasses.fields(source)
     values = {field.name: getattr(source, field.name) for field in fields if field.name != "path"}
+    if source.sha256:
+        # Known by its content, a file may be copied back from elsewhere.
+        return values
     return file_identity(source.path, **values)
 
 
