@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
@@ -10,7 +11,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def test_python_blocks_run_in_order(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
@@ -20,6 +21,9 @@ def test_python_blocks_run_in_order(capsys):
         assert abs(fit[name].value - value) < 4 * fit[name].error_classical, name
     assert names["joint"].success
     assert names["joint"].sharing.agree
+    decay = names["decay"]
+    assert decay.success
+    assert np.all(np.abs(decay.x - [3.0, 0.7, 0.5]) < 4 * decay.perr)
     assert "stretch" not in capsys.readouterr().err
 
 

@@ -41,6 +41,7 @@ from .fitting import consistent_scaling as consistent_scaling
 from .fitting import curve_fit as curve_fit
 from .fitting import diagnose as diagnose
 from .fitting import fitted as fitted
+from .fitting import hybrid_least_squares as hybrid_least_squares
 from .fitting import joint_least_squares as joint_least_squares
 from .fitting import least_squares as least_squares
 from .fitting import profile_interval as profile_interval
