@@ -3,18 +3,19 @@
     python benchmarks/streaming.py --sizes 1x1001,10x1001,25x2001 --fit 25x2001
 
 Every row is a process of its own. Times are medians of evaluations of cost, gradient and JᵀJ of a
-laminar model with individual scaling; an entry is one element of the full square map. `--workers`
-names a function `module:function` that returns a driver for two processes, whose column stays empty
-without. The last line is JSON.
+laminar model with individual scaling; an entry is one element of the full square map. Two processes
+read the same file as the workers of an executor. The last line is JSON.
 """
 
 import argparse
 import gc
-import importlib
 import json
+import multiprocessing
 import os
 import tempfile
 import time
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 from common import (
@@ -34,6 +35,8 @@ from common import (
     start_values,
     table,
 )
+
+PROCESSES = 2
 
 
 def generate(path: str, n_angles: int, n_frames: int) -> None:
@@ -61,30 +64,36 @@ def generate(path: str, n_angles: int, n_frames: int) -> None:
             c2[angle] = np.asarray(data.c2[0], np.float32)
 
 
-def problem(path: str, kind: str, driver: str | None) -> tuple[Any, float, float]:
+def problem(path: str, kind: str, pool: Executor | None = None) -> tuple[Any, float, float]:
     """The objective, and the seconds it took to read or survey the file and to build it."""
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from xpcs_eqx import load, open_stored, parameter_map, projected_objective
+    from xpcs_eqx import ExecutorSum, load, open_stored, parameter_map, projected_objective
 
     clock = time.perf_counter()
     data = load(path, checksum=False) if kind == "memory" else open_stored(path)
     opened = time.perf_counter() - clock
     parameters = parameter_map(laminar(start_values()), data.t)
-    keywords = {}
-    if driver is not None:
-        module, function = driver.split(":")
-        keywords["driver"] = getattr(importlib.import_module(module), function)()
-    objective = projected_objective(parameters, data, **keywords)
+    driver = None if pool is None else ExecutorSum(pool, workers=PROCESSES)
+    objective = projected_objective(parameters, data, driver=driver)
     return objective, opened, time.perf_counter() - clock
 
 
-def evaluations(path: str, kind: str, repeats: int, driver: str | None) -> dict[str, Any]:
-    """Seconds and processor seconds of an evaluation."""
+def evaluations(path: str, kind: str, repeats: int) -> dict[str, Any]:
+    """Seconds and processor seconds of an evaluation, the latter without those of workers."""
+    with ExitStack() as stack:
+        pool = None
+        if kind == "workers":
+            spawn = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(PROCESSES, spawn))
+        return _evaluations(path, kind, repeats, pool)
+
+
+def _evaluations(path: str, kind: str, repeats: int, pool: Executor | None) -> dict[str, Any]:
     import jax
 
-    objective, opened, _ = problem(path, kind, driver)
+    objective, opened, _ = problem(path, kind, pool)
     from xpcs_eqx.compiling import quick_jit
 
     whole = quick_jit(lambda o, y, memo: o.evaluate(y, memo))
@@ -110,7 +119,7 @@ def evaluations(path: str, kind: str, repeats: int, driver: str | None) -> dict[
 
 def fit(path: str, kind: str) -> dict[str, Any]:
     """A whole fit from a start 40 % off."""
-    objective, opened, _ = problem(path, kind, None)
+    objective, opened, _ = problem(path, kind)
     from xpcs_eqx import least_squares
 
     clock = time.perf_counter()
@@ -135,7 +144,6 @@ def main() -> None:
     parser.add_argument("--sizes", default="1x1001,10x1001,25x2001")
     parser.add_argument("--fit", default="", help="sizes to fit from the file")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--workers", help="module:function of a driver for two processes")
     parser.add_argument("--folder", help="where the data files go and stay")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -147,8 +155,7 @@ def main() -> None:
         elif task == "fit":
             print(json.dumps(fit(path, "file")))
         else:
-            driver = arguments.workers if task == "workers" else None
-            print(json.dumps(evaluations(path, task, arguments.repeats, driver)))
+            print(json.dumps(evaluations(path, task, arguments.repeats)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder or scratch
@@ -159,14 +166,24 @@ def main() -> None:
             path = _data(folder, n_angles, n_frames)
             found = run_self(__file__, "--child", "fit", path)
             result["fits"].append({"angles": n_angles, "frames": n_frames, **found})
-    header = ["entries", "memory ns", "file ns", "ratio", "2 processes ns", "MB", "file MB"]
+    header = [
+        "entries",
+        "memory ns",
+        "file ns",
+        "ratio",
+        "2 processes ns",
+        "ratio",
+        "MB",
+        "file MB",
+    ]
     rows = [
         [
             f"{row['entries']:.3g}",
             row["memory"]["ns"],
             row["file"]["ns"],
             row["ratio"],
-            row["workers"]["ns"] if row["workers"] else None,
+            row["workers"]["ns"],
+            row["workers_ratio"],
             row["memory"]["peak"],
             row["file"]["peak"],
         ]
@@ -195,14 +212,10 @@ def _row(arguments: argparse.Namespace, folder: str, n_angles: int, n_frames: in
     row: dict[str, Any] = {"angles": n_angles, "frames": n_frames, "entries": entries}
     common = ["--repeats", arguments.repeats]
     for kind in ("memory", "file", "workers"):
-        if kind == "workers":
-            if not arguments.workers:
-                row[kind] = None
-                continue
-            common += ["--workers", arguments.workers]
         found = run_self(__file__, *common, "--child", kind, path)
         row[kind] = {**found, "ns": found["seconds"] / entries * 1e9}
     row["ratio"] = row["file"]["seconds"] / row["memory"]["seconds"]
+    row["workers_ratio"] = row["workers"]["seconds"] / row["memory"]["seconds"]
     row["best_ratio"] = row["file"]["best"] / row["memory"]["best"]
     return row
 

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import LAMINAR, assert_close, make_data, mapped, start_off
+from helpers import LAMINAR, TRANSPORT, assert_close, make_data, mapped, start_off
 
 import xpcs_eqx as xe
 from xpcs_eqx.data import open_stored, write_own
+from xpcs_eqx.fitting import fitted
 from xpcs_eqx.objective import MapTiles, PackedMaps, on_one_device, pack_maps, tiles_of
 
 # What four devices find and what one finds, as relative differences.
@@ -143,8 +144,13 @@ def objective_of(data, **keywords):
 
 
 def test_one_device_compiled_mapped_and_differentiated(data):
-    plain, shared = objective_of(data), objective_of(data, driver=xe.DeviceMesh())
-    ys = jnp.stack([jnp.zeros(7), jnp.full(7, 1e-3)])
+    parameters = mapped(start_off(xe.Static(TRANSPORT), 1.2), data)
+    plain, shared = (
+        xe.projected_objective(parameters, data, tile=9, driver=driver)
+        for driver in (None, xe.DeviceMesh())
+    )
+    y = np.asarray(parameters.to_coordinates(parameters.start))
+    ys = jnp.asarray(np.stack([y, y + 1e-3]))
 
     def costs(objective):
         def cost(y):
@@ -184,5 +190,7 @@ def test_data_in_a_file_are_for_a_loop(data, tmp_path):
     with pytest.raises(xe.ModelError, match="take DeviceLoop"):
         objective_of(lazy, driver=xe.DeviceMesh())
     objective = objective_of(lazy, driver=xe.DeviceLoop())
+    with pytest.raises(xe.ModelError, match="DeviceLoop does not allow; load the data"):
+        fitted(objective)
     with pytest.raises(xe.ModelError, match="compiled or differentiated"):
         jax.jit(lambda y: objective.cost(y, objective.memo))(jnp.zeros(7))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import ModelError
-from ..objective import JointObjective, ProjectedObjective
+from ..objective import AbstractPieces, JointObjective, ProjectedObjective
 from ..optimize import TrustRegion, iterate_compiled
 from ..parameters import snap
 from ..physics import AbstractCorrelation
@@ -153,9 +153,15 @@ def fitted(
     wrong shape.
     """
     if not objective.traceable:
+        stored = isinstance(objective.term.tiles, AbstractPieces)
         raise ModelError(
             f"a differentiable fit is compiled as a whole, which the driver "
-            f"{type(objective.term.driver).__name__} does not allow; build the objective with Scan"
+            f"{type(objective.term.driver).__name__} does not allow; "
+            + (
+                "load the data, or a selection of them"
+                if stored
+                else "build the objective with Scan"
+            )
         )
     begin = objective.start if start is None else start
     if jnp.shape(begin) != objective.variables.lower.shape:

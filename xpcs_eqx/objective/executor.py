@@ -5,6 +5,7 @@ import os
 import pickle
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -20,14 +21,14 @@ from .shares import packed_share, share_of_parcel, sum_share
 from .tiles import AbstractTiles
 
 
+@dataclass(frozen=True, eq=False)
 class HeldExecutor:
-    """An executor as a part of a value: equal to itself, and left behind when pickled or printed.
+    """An executor as a part of a value: equal to itself, left behind by a pickle.
 
     A copy made of a pickle holds none; a copy in this process holds the same.
     """
 
-    def __init__(self, executor: Executor | None = None):
-        self.executor = executor
+    executor: Executor | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, HeldExecutor) and other.executor is self.executor

@@ -126,11 +126,10 @@ class Memo(eqx.Module):
 def _first_memo(term: TwoTimeTerm) -> Memo:
     n_angles = term.reference.shape[0]
     columns = term.parameters.n_free + 2
-    return Memo(
-        term.reference,
-        jnp.zeros((term.scaling.size,)),
-        NormalEquations.zero(columns, (n_angles,)),
-    )
+    blank = jax.eval_shape(lambda: NormalEquations.zero(columns, (n_angles,)))
+    # By NumPy: an eager operation of JAX is a compilation.
+    zero = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank)
+    return Memo(term.reference, np.zeros(term.scaling.size, zero.cost.dtype), zero)  # pyright: ignore[reportArgumentType]
 
 
 @eqx.filter_jit

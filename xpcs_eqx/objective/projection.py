@@ -33,15 +33,21 @@ def joint_equations(
     equations: NormalEquations, contrast: Float[Array, "angle"], scaling: AbstractScaling
 ) -> NormalEquations:
     """Equations summed over angles for (coordinates, scaling coefficients)."""
-    columns = equations.gradient.shape[1]
-    p, k = columns - 2, scaling.size
-    n_angles = contrast.shape[0]
-    top = jnp.concatenate(
-        [contrast[:, None, None] * jnp.eye(p), jnp.zeros((n_angles, p, k))], axis=2
+    basis, gradient, hessian = scaling.basis, equations.gradient, equations.hessian
+    # Block by block: with a scaling of its own for each of many angles, the equations of all angles
+    # in all columns would be the largest array of a fit.
+    physical = jnp.einsum("a,ac->c", contrast, gradient[:, :-2])
+    linear = jnp.einsum("ask,as->k", basis, gradient[:, -2:])
+    square = jnp.einsum("a,acd->cd", contrast**2, hessian[:, :-2, :-2])
+    cross = jnp.einsum("acs,ask->ck", contrast[:, None, None] * hessian[:, :-2, -2:], basis)
+    scaled = jnp.einsum("ast,atl->asl", hessian[:, -2:, -2:], basis)
+    block = jnp.einsum("ask,asl->kl", basis, scaled)
+    return NormalEquations(
+        jnp.sum(equations.cost),
+        jnp.concatenate([physical, linear]),
+        jnp.block([[square, cross], [cross.T, block]]),
+        jnp.sum(equations.count),
     )
-    bottom = jnp.concatenate([jnp.zeros((n_angles, 2, p)), scaling.basis], axis=2)
-    matrix = jnp.concatenate([top, bottom], axis=1)
-    return jax.vmap(NormalEquations.transform)(equations, matrix).total()
 
 
 def solve_scaling(

@@ -292,13 +292,22 @@ def initial_state(
     solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
 ) -> TrustRegionState:
     """The state before the first evaluation of an objective, at physical start values `x`."""
-    y = objective.variables.to_coordinates(x)
+    return _initial(solver, objective.variables, objective.memo, x)
+
+
+def _initial(solver, variables, memo, x):
+    y = variables.to_coordinates(x)
     # Shapes alone: one column for each variable, whatever the driver.
     columns = NormalEquations.zero(y.shape[0], dtype=y.dtype)
-    return solver.start(objective.variables, x, columns, objective.memo)
+    return solver.start(variables, x, columns, memo)
 
 
-_begin = quick_jit(initial_state)
+_initial_compiled = quick_jit(_initial)
+
+
+def _begin(solver, objective, x):
+    # Without the data: those in another file compile nothing anew.
+    return _initial_compiled(solver, objective.variables, objective.memo, jnp.asarray(x))
 
 
 def iterate_compiled(
@@ -353,7 +362,7 @@ def iterate_host(
     Given such a `state`, which holds all there is to know, the iteration goes on from it instead
     of beginning at `x`.
     """
-    now: TrustRegionState = _begin(solver, objective, jnp.asarray(x)) if state is None else state
+    now: TrustRegionState = _begin(solver, objective, x) if state is None else state
     while int(now.status) == Status.running:
         equations, memo = evaluate(objective, now.trial, now.memo)
         now = _advance(solver, objective.variables, now, equations, memo)
