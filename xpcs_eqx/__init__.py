@@ -9,6 +9,8 @@ from .bayes import PlainStart as PlainStart
 from .bayes import Posterior as Posterior
 from .bayes import SampledScaling as SampledScaling
 from .bayes import SampledSigma as SampledSigma
+from .bayes import SpawnedProcesses as SpawnedProcesses
+from .bayes import consensus as consensus
 from .bayes import sample as sample
 from .bayes import write_posterior as write_posterior
 from .checkpoint import Checkpoints as Checkpoints

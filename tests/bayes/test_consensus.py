@@ -127,7 +127,7 @@ def test_consensus_has_the_closed_form(bent, eight):
     assert np.all(found.posterior.diagnostics.ess_bulk <= 1600)
     assert found.posterior.draws.energy.shape == (32, 400)
     assert len(found.table) == 8
-    assert found.table[0]["status"] == "done"
+    assert found.table[0].status == "done"
     assert any("prior to the power 0.125" in note for note in found.posterior.notes)
 
 
@@ -228,7 +228,7 @@ def test_a_shard_of_nan_is_dropped_with_its_reason(bent):
     found = consensus(bent[0], PRIOR, size=NumberOfShards(10), workers=Poisoned(), key=1, **COMMON)
     assert [number for number, _ in found.dropped] == [2]
     assert found.dropped[0][1].startswith("non_finite: the log density is not finite")
-    assert len(found.table[2]["failed_attempts"]) == 4
+    assert len(found.table[2].failures) == 4
     assert found.subposteriors.numbers == (0, 1, 3, 4, 5, 6, 7, 8, 9)
     # A tenth of data and prior is missing.
     _check(found, mean, covariance, within=0.8)

@@ -87,7 +87,7 @@ def psis(
     **Raises:** `ModelError` when ArviZ is missing.
     """
     _parts()
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     # It takes the log likelihoods whose inverses are the weights.
     smoothed, k = array_stats.psislw(-np.asarray(log_weights))

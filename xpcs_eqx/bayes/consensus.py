@@ -19,7 +19,13 @@ from .abstract_prior import AbstractPrior
 from .combiners import AbstractCombiner, Combined, ShardDraws, shard_draws
 from .combiners_robust import RobustConsensus
 from .consensus_correction import AbstractCorrection, Corrected, NoCorrection
-from .consensus_diagnostics import CrossShard, compare_shards, shard_diagnostics, shard_table
+from .consensus_diagnostics import (
+    CrossShard,
+    ShardRow,
+    compare_shards,
+    shard_diagnostics,
+    shard_table,
+)
 from .consensus_work import ShardWork, layout_of, without_data
 from .draws import Draws
 from .executors import AbstractWorkers, Serial
@@ -57,8 +63,8 @@ class ConsensusPosterior(eqx.Module):
     comparison: CrossShard = eqx.field(static=True)
     plan: Plan = eqx.field(static=True)
     dropped: tuple[tuple[int, str], ...] = eqx.field(static=True)
-    table: tuple[dict[str, Any], ...] = eqx.field(static=True)
-    pareto_k: float = eqx.field(static=True)
+    table: tuple[ShardRow, ...] = eqx.field(static=True)
+    pareto_k: float
 
     @property
     def names(self) -> tuple[str, ...]:

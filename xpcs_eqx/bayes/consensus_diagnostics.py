@@ -1,7 +1,7 @@
 """What shards say about each other, and about the convergence of their chains."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from .bimodality import Bimodality, bimodality
 from .combiners_robust import may_be_bimodal
 from .diagnostics import BFMI, DIVERGENCES, ESS, RHAT, Diagnostics
+from .failures import Attempt, Outcome
 
 
 class Heterogeneity(NamedTuple):
@@ -192,21 +193,44 @@ def shard_diagnostics(
     )
 
 
-def shard_table(outcomes: Sequence[Any], sizes: Sequence[int]) -> tuple[dict[str, Any], ...]:
-    """One row for each shard, for a table or a file: pairs, attempts, seconds, convergence."""
+class ShardRow(NamedTuple):
+    """What became of one shard: its worst R-hat and effective samples, NaN when it was dropped.
+
+    `failures` are its failed attempts; `resumed` tells that it was read from an earlier run.
+    """
+
+    number: int
+    pairs: int
+    status: str
+    failures: tuple[Attempt, ...]
+    seconds: float
+    resumed: bool
+    rhat: float
+    ess_bulk: float
+    divergence_rate: float
+
+
+def shard_table(outcomes: Sequence[Outcome], sizes: Sequence[int]) -> tuple[ShardRow, ...]:
+    """One row for each shard; `status` is done or dropped."""
     rows = []
     for one in outcomes:
-        row: dict[str, Any] = {
-            "shard": one.number,
-            "pairs": int(sizes[one.number]),
-            "failed_attempts": [f._asdict() for f in one.failures],
-            "seconds": one.seconds,
-            "resumed": one.resumed,
-            "status": "dropped" if one.result is None else "done",
-        }
+        found = (float("nan"),) * 3
         if one.result is not None:
-            row["rhat"] = float(np.max(one.result["rhat"]))
-            row["ess_bulk"] = float(np.min(one.result["ess_bulk"]))
-            row["divergence_rate"] = float(np.mean(one.result["divergent"]))
-        rows.append(row)
+            found = (
+                float(np.max(one.result["rhat"])),
+                float(np.min(one.result["ess_bulk"])),
+                float(np.mean(one.result["divergent"])),
+            )
+        status = "dropped" if one.result is None else "done"
+        rows.append(
+            ShardRow(
+                one.number,
+                int(sizes[one.number]),
+                status,
+                one.failures,
+                one.seconds,
+                one.resumed,
+                *found,
+            )
+        )
     return tuple(rows)

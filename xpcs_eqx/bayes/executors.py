@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 
 from ..errors import ModelError
+from ..objective import HeldExecutor
 from .failures import (
     Event,
     Limits,
@@ -206,6 +207,17 @@ def executor_session(
             session.close()
 
 
+def _held(executor: Any) -> HeldExecutor:
+    if isinstance(executor, HeldExecutor):
+        return executor
+    if not callable(getattr(executor, "submit", None)):
+        raise ModelError(
+            f"{type(executor).__name__} is no executor; give one with the interface of "
+            "concurrent.futures.Executor"
+        )
+    return HeldExecutor(executor)
+
+
 class ExecutorWorkers(AbstractWorkers):
     """Any `concurrent.futures.Executor`, which stays open and the caller's.
 
@@ -218,18 +230,17 @@ class ExecutorWorkers(AbstractWorkers):
     and all that was left fails; `SpawnedProcesses` loses one attempt in both cases.
     """
 
-    executor: Any = eqx.field(static=True)
+    executor: HeldExecutor = eqx.field(static=True, converter=_held)
     slots: int = eqx.field(static=True, default=1000)
     folder: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        if not callable(getattr(self.executor, "submit", None)):
-            raise ModelError(
-                f"{type(self.executor).__name__} is no executor; give one with the interface of "
-                "concurrent.futures.Executor"
-            )
         if self.slots < 1:
             raise ModelError(f"slots = {self.slots}; there must be at least 1")
 
     def open(self, work, limits):
-        return executor_session(self.executor, self.slots, self.folder, work, limits)
+        if self.executor.executor is None:
+            raise ModelError(
+                "ExecutorWorkers come without their executor out of a pickle; make them anew"
+            )
+        return executor_session(self.executor.executor, self.slots, self.folder, work, limits)

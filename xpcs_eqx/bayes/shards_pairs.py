@@ -123,7 +123,13 @@ def _map_pairs(c2, root_weights, root_angle_weights) -> MapPairs:
         if root_angle_weights[a] != 0:
             found.append(np.flatnonzero(used) + a * n * n)
     places = np.concatenate(found) if found else np.zeros(0, int)
-    return MapPairs(c2, root_weights, root_angle_weights, _smallest(places, c2.size), n_angles)
+    return MapPairs(
+        c2=c2,
+        root_weights=root_weights,
+        root_angle_weights=root_angle_weights,
+        places=_smallest(places, c2.size),
+        n_angles=n_angles,
+    )
 
 
 def _point_pairs(tiles: PointTiles, n_angles: int) -> PointPairs:
@@ -135,7 +141,15 @@ def _point_pairs(tiles: PointTiles, n_angles: int) -> PointPairs:
     flat_first, flat_second = first.reshape(-1)[places], second.reshape(-1)[places]
     order = np.lexsort((flat_second, flat_first, angle[places // values.shape[1]]))
     places = _smallest(places[order], values.size)
-    return PointPairs(values, first, second, angle, weights, places, n_angles)
+    return PointPairs(
+        values=values,
+        first_frames=first,
+        second_frames=second,
+        angles=angle,
+        root_weights=weights,
+        places=places,
+        n_angles=n_angles,
+    )
 
 
 def pairs_of(data: TwoTimeData | PooledData | AbstractTiles | AbstractPieces) -> AbstractPairs:

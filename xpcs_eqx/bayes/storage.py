@@ -40,7 +40,8 @@ class ShardStore(eqx.Module):
         """
         os.makedirs(self.folder, exist_ok=True)
         with replacing(self.path(number)) as path, open(path, "wb") as stream:
-            np.savez(stream, **{_MARK: np.asarray(self.fingerprint)}, **result)
+            content: dict[str, Any] = {_MARK: np.asarray(self.fingerprint), **result}
+            np.savez(stream, **content)
 
     def load(self, number: int) -> dict[str, np.ndarray] | None:
         """The result of a shard, None when there is none.
