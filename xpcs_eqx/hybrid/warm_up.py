@@ -7,7 +7,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..compiling import quick_jit
@@ -99,13 +98,18 @@ class WarmUpState(eqx.Module):
         return self.losses[np.isfinite(self.losses)]
 
 
+# Optax is imported where it is used: most fits never need it, and importing it takes time.
 @quick_jit
 def _precondition(memory_size, gradient, memory, z):
+    import optax
+
     return optax.scale_by_lbfgs(memory_size).update(gradient, memory, z)
 
 
 @quick_jit
 def _fresh(memory_size, z):
+    import optax
+
     return optax.scale_by_lbfgs(memory_size).init(z)
 
 
