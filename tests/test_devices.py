@@ -114,16 +114,19 @@ def answers(data, tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["maps", "sequence", "few tiles", "elsewhere", "points", "file"])
 def test_four_devices_find_what_one_finds(answers, kind):
     assert answers[kind] < 1e-12
 
 
+@pytest.mark.slow
 def test_every_device_holds_its_share_only(answers):
     # 3 angles of 15 tiles, and three empty ones.
     assert answers["held"] == [12, 12, 12, 12]
 
 
+@pytest.mark.slow
 def test_the_fit_is_the_same_with_its_error_bars(answers):
     assert answers["evaluations"][0] == answers["evaluations"][1]
     assert answers["fit"] < 1e-6
@@ -132,6 +135,7 @@ def test_the_fit_is_the_same_with_its_error_bars(answers):
     assert answers["how"] == ["speckle", "speckle"]
 
 
+@pytest.mark.slow
 def test_devices_that_are_not_there(answers):
     assert "5 devices were asked for, JAX finds 4" in answers["too many"]
     with pytest.raises(xe.ConfigError, match="platform 'abacus'"):
@@ -143,6 +147,7 @@ def objective_of(data, **keywords):
     return xe.projected_objective(mapped(start_off(LAMINAR, 1.2), data), data, **keywords)
 
 
+@pytest.mark.slow
 def test_one_device_compiled_mapped_and_differentiated(data):
     parameters = mapped(start_off(xe.Static(TRANSPORT), 1.2), data)
     plain, shared = (

@@ -186,6 +186,7 @@ def test_an_executor_that_was_shut_down(path):
 # --- processes -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_processes_find_what_one_process_finds(path, processes):
     lazy = open_stored(path)
     driver = xe.ExecutorSum(processes, workers=2)
