@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
-from scipy import special
 
 from ..compiling import quick_jit
 from ..errors import FitError, ModelError
@@ -89,7 +88,8 @@ class ImportanceCorrection(AbstractCorrection):
             )
         log_weights = np.where(finite, log_weights, log_weights[finite].min() - 700.0)
         smoothed, k = psis(log_weights)
-        weights = special.softmax(smoothed)
+        weights = np.exp(smoothed - smoothed.max())
+        weights /= weights.sum()
         effective = float(1 / np.sum(weights**2))
         chosen = generator.choice(self.proposals, self.proposals, p=weights)
         note = f"importance correction: Pareto k {k:.2f}, {effective:.0f} effective draws"

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 
 from ..errors import ModelError
 from .bimodality import WEIGHT
@@ -119,6 +118,9 @@ def matched(
     A mode is a point in all parameters together: modes of a shard are assigned one to one so that
     the sum of their distances is smallest.
     """
+    # Not at the top: SciPy takes long to import.
+    from scipy.optimize import linear_sum_assignment
+
     richest = max(mixtures, key=lambda m: m.weights.size)
     centres = richest.means / scale
     assigned: list[np.ndarray] = []
