@@ -94,8 +94,10 @@ class TwoTimeProblem(AbstractProblem):
     def cost(self, y: Float[np.ndarray, "variable"]) -> float:
         """The cost alone, for less; not finite outside the domain of the coordinates."""
         coordinates = _coordinates(self.objective, np.asarray(y, dtype=float))
-        evaluate = _cost if self.objective.traceable else type(self.objective).cost
-        return float(evaluate(self.objective, coordinates, self.objective.memo))
+        objective = self.objective
+        if objective.traceable:
+            return float(_cost(objective, coordinates, objective.memo))
+        return float(objective.cost(coordinates, objective.memo))
 
     def cost_and_gradient(self, y):
         found = self.equations(y)
