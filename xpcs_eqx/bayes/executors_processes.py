@@ -169,7 +169,8 @@ class SpawnedProcesses(AbstractWorkers):
     - `folder`: where the shared arrays are put and mapped from; by default the folder for temporary
         files. A folder in memory (/dev/shm) avoids the disk.
 
-    A process whose shard is overdue, or that dies, is replaced; the others go on.
+    A process whose shard is overdue, or that dies, is replaced; the others go on. All of them see
+    the accelerators of this machine: with `JAX_PLATFORMS=cpu` in the environment none is used.
     """
 
     count: int = eqx.field(static=True, default=0)
