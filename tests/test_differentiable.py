@@ -311,12 +311,14 @@ def test_what_did_not_converge_has_no_derivative():
             found = fitted(with_values(objective, q=q), start=jnp.array([5e4, 0.5]), solver=solver)
             return found.values, found.status
 
-        return jax.jvp(at, (q,), (jnp.ones(()),))
+        backward = jax.grad(lambda q: at(q)[0][-1])(q)
+        return jax.jvp(at, (q,), (jnp.ones(()),)), backward
 
-    (values, status), (change, _) = both(objective.term.geometry.q)
+    ((values, status), (change, _)), backward = both(objective.term.geometry.q)
     assert int(status) == Status.max_evaluations
     assert np.all(np.isfinite(values))
     assert np.all(np.isnan(change))
+    assert np.isnan(backward)
 
 
 def test_single_precision_maps_keep_their_precision():

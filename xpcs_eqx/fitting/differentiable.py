@@ -98,8 +98,8 @@ def _minimum_jvp(primals, tangents, *, start, solver, curvature):
     matrix = curvature.matrix(problem, u)
     slope = slope + matrix @ bound
     change = bound - solve_free(matrix, slope[:, None], free)[:, 0]
-    # What is no minimum has no derivative.
-    change = jnp.where(status > 0, change, jnp.nan)
+    # What is no minimum has no derivative: a factor, since `where` would transpose to zeros.
+    change = change * jnp.where(status > 0, 1.0, jnp.nan)
     return (u, status), (change, None)
 
 
