@@ -28,6 +28,7 @@ import equinox as eqx
 from helpers import LOSSES, QUICK_TO_COMPILE, TRANSPORT, make_data, mapped, pooled, start_off
 import xpcs_eqx as xe
 from xpcs_eqx.data import open_stored
+from xpcs_eqx.hybrid import TwoTimeProblem
 
 assert jax.device_count() == 4
 answers = {}
@@ -77,6 +78,8 @@ answers["points"] = off(
 )
 loop = objective(lazy, xe.DeviceLoop(), piece=1, reference=np.asarray(plain.term.reference))
 answers["file"] = off(at_start(loop), wanted)
+turned = lambda objective: TwoTimeProblem(objective).equations(np.asarray(plain.start))
+answers["hybrid"] = off(turned(shared), turned(plain))
 one, other = xe.least_squares(plain), xe.least_squares(shared)
 errors = lambda fit: np.array([row.error for row in fit.rows])
 answers["fit"] = off(other.values, one.values)
@@ -115,7 +118,9 @@ def answers(data, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["maps", "sequence", "few tiles", "elsewhere", "points", "file"])
+@pytest.mark.parametrize(
+    "kind", ["maps", "sequence", "few tiles", "elsewhere", "points", "file", "hybrid"]
+)
 def test_four_devices_find_what_one_finds(answers, kind):
     assert answers[kind] < 1e-12
 

@@ -8,7 +8,7 @@ from helpers import LAMINAR, make_data, mapped, start_off, values_of
 from scipy.optimize import curve_fit as scipy_curve_fit
 
 from xpcs_eqx.errors import DataError, ModelError, PrecisionError
-from xpcs_eqx.fitting import least_squares
+from xpcs_eqx.fitting import curve_fit, least_squares
 from xpcs_eqx.hybrid import (
     Chunk,
     CurveProblem,
@@ -326,6 +326,22 @@ def test_bad_data_and_arguments():
         default().fit((x[:2], y[:2]), decay, [2.0, 1.0, 0.4])
     with jax.enable_x64(False), pytest.raises(PrecisionError):
         default().fit((x, y), decay, [2.0, 1.0, 0.4])
+
+
+MODELS_OF_NO_USE = {
+    "numpy": (lambda x, a, b, c: a * np.exp(-b * x) + c, "with jax.numpy instead of numpy"),
+    "if": (lambda x, a, b, c: decay(x, a, b, c) if a > 0 else x, "jnp.where instead of if"),
+    "column": (lambda x, *b: decay(x, *b)[:, None], r"shape \(200, 1\).*one for each point"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS_OF_NO_USE)
+def test_models_that_cannot_be_used(case):
+    model, message = MODELS_OF_NO_USE[case]
+    x, y = simulated("decay", 200)
+    for fit in (default().fit, lambda source, *rest: curve_fit(rest[0], *source, *rest[1:])):
+        with pytest.raises(ModelError, match=message):
+            fit((x, y), model, np.array([2.0, 1.0, 0.4]))
 
 
 def test_zero_weights_count_for_nothing():

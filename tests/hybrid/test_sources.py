@@ -265,7 +265,7 @@ def test_a_file_that_comes_back_is_read_on(file):
 
 
 def test_datasets_missing_or_of_other_lengths(file):
-    with pytest.raises(DataError, match="scan/z"):
+    with pytest.raises(DataError, match=r"scan/z is missing.*Name the datasets of the points"):
         list(HDF5Source(file, "scan/z", "scan/y", retry=FAST).chunks())
     with h5py.File(file, "a") as h:
         h["short"] = Y[:-1]

@@ -63,8 +63,12 @@ def open_hdf5(path: str) -> Iterator["h5py.File"]:
             ) from error
 
 
-def dataset(file: "h5py.File", key: str) -> "h5py.Dataset":
-    """The dataset at an HDF5 path.
+# What is done about a file of maps without what its layout has.
+_REMEDY = "Write the file again with it, or give layout= when it was taken for the wrong one."
+
+
+def dataset(file: "h5py.File", key: str, remedy: str = _REMEDY) -> "h5py.Dataset":
+    """The dataset at an HDF5 path; `remedy` says what to do when it is missing.
 
     **Raises:** `DataError` naming the path, what is there instead and near misses.
     """
@@ -75,7 +79,7 @@ def dataset(file: "h5py.File", key: str) -> "h5py.Dataset":
         return found
     if found is not None:
         raise DataError(f"{file.filename}: {key} is a group; a dataset is needed there.")
-    raise _missing(file, key, "dataset")
+    raise _missing(file, key, "dataset", remedy)
 
 
 def group(file: "h5py.File", key: str) -> "h5py.Group":
@@ -90,10 +94,10 @@ def group(file: "h5py.File", key: str) -> "h5py.Group":
         return found
     if found is not None:
         raise DataError(f"{file.filename}: {key} is a dataset; a group of maps is needed there.")
-    raise _missing(file, key, "group")
+    raise _missing(file, key, "group", _REMEDY)
 
 
-def _missing(file: "h5py.File", key: str, kind: str) -> DataError:
+def _missing(file: "h5py.File", key: str, kind: str, remedy: str) -> DataError:
     parent, name = posixpath.split(key.strip("/"))
     while parent and parent not in file:
         parent, name = posixpath.split(parent)
@@ -101,7 +105,7 @@ def _missing(file: "h5py.File", key: str, kind: str) -> DataError:
     listing = near_misses(name, there) if isinstance(there, Mapping) else ""
     return DataError(
         f"{file.filename}: the {kind} {key} is missing; {name!r} is not in /{parent}.{listing} "
-        "Write the file again with it, or give layout= when it was taken for the wrong one."
+        f"{remedy}"
     )
 
 

@@ -137,7 +137,8 @@ class HDF5Source(AbstractSource):
         return (*x, *(name for name in others if isinstance(name, str)))
 
     def _lengths(self, file) -> dict[str, int]:
-        shapes = {name: dataset(file, name).shape for name in self._names()}
+        remedy = "Name the datasets of the points: (path, x, y[, sigma[, group]])."
+        shapes = {name: dataset(file, name, remedy).shape for name in self._names()}
         for name, shape in shapes.items():
             if len(shape) not in (1, 2):
                 raise DataError(f"{self.path}: {name} has shape {shape}; (n,) or (n, k) is needed.")

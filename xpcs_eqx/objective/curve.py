@@ -15,6 +15,8 @@ from .normal_equations import NormalEquations
 from .objective import AbstractObjective, require_double_precision
 
 CHUNK = 10_000
+# What a function raises that wants numbers while it is traced.
+_NOT_TRACEABLE = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError)
 
 
 class CurveObjective(AbstractObjective):
@@ -94,10 +96,24 @@ def weighted_residuals(
     """√w (function(x, *parameters) − data), exactly zero where the weight is.
 
     A `VectorModel` is given the parameters as one vector.
+
+    **Raises:** `ModelError` for a model that is not written in `jax.numpy`, or whose values are not
+    one for each point or one for all.
     """
-    # Padding has weight zero; a model may be undefined there, so its value is not even multiplied.
     vector = isinstance(function, VectorModel)
-    value = function(x, parameters) if vector else function(x, *parameters)
+    try:
+        value = function(x, parameters) if vector else function(x, *parameters)
+    except _NOT_TRACEABLE as error:
+        raise ModelError(
+            "the model asks for the numbers in its arguments, and cannot be differentiated; write "
+            "it with jax.numpy instead of numpy or math, and with jnp.where instead of if"
+        ) from error
+    if jnp.shape(value) not in ((), data.shape):
+        raise ModelError(
+            f"the model gives values of shape {jnp.shape(value)} for x of shape {x.shape}; it must "
+            f"give one for each point, {data.shape}. Of several coordinates x[:, k] is column k"
+        )
+    # Padding has weight zero; a model may be undefined there, so its value is not even multiplied.
     return jnp.where(root > 0, root * (value - data), 0.0)
 
 
