@@ -51,8 +51,11 @@ class AbstractWorkers(eqx.Module):
     """Something that samples shards."""
 
     @abstractmethod
-    def open(self, work: Work, limits: Limits) -> AbstractContextManager[Session]:
-        """A session for one function of (task, beat); leaving it ends what still runs."""
+    def open(self, work: Work, limits: Limits, tasks: int) -> AbstractContextManager[Session]:
+        """A session for one function of (task, beat); leaving it ends what still runs.
+
+        There will be `tasks` of them, so that more places would stay empty.
+        """
 
 
 class _SerialSession:
@@ -87,7 +90,7 @@ class Serial(AbstractWorkers):
     ended, for which it takes `SpawnedProcesses`.
     """
 
-    def open(self, work, limits):
+    def open(self, work, limits, tasks):
         @contextmanager
         def session() -> Iterator[Session]:
             yield _SerialSession(work, limits)
@@ -238,7 +241,7 @@ class ExecutorWorkers(AbstractWorkers):
         if self.slots < 1:
             raise ModelError(f"slots = {self.slots}; there must be at least 1")
 
-    def open(self, work, limits):
+    def open(self, work, limits, tasks):
         if self.executor.executor is None:
             raise ModelError(
                 "ExecutorWorkers come without their executor out of a pickle; make them anew"

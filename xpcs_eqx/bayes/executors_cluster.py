@@ -193,7 +193,7 @@ class DaskWorkers(AbstractWorkers):
     cluster: AbstractCluster
     folder: str | None = eqx.field(static=True, default=None)
 
-    def open(self, work, limits):
+    def open(self, work, limits, tasks):
         return self._session(work, limits)
 
     @contextmanager

@@ -180,15 +180,14 @@ class SpawnedProcesses(AbstractWorkers):
         if self.count < 0:
             raise ModelError(f"{self.count} processes; give 1 or more, or 0 for one a core")
 
-    def open(self, work, limits):
-        return self._session(work, limits)
+    def open(self, work, limits, tasks):
+        return self._session(work, limits, min(self.count or os.cpu_count() or 1, tasks))
 
     @contextmanager
-    def _session(self, work: Work, limits: Limits) -> Iterator[Session]:
+    def _session(self, work: Work, limits: Limits, count: int) -> Iterator[Session]:
         context = multiprocessing.get_context("spawn")
         with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as shared:
             dump_shared(shared, work)
-            count = self.count or os.cpu_count() or 1
             session = _ProcessSession(lambda: _Process(context, shared), count, limits)
             try:
                 yield session

@@ -50,7 +50,7 @@ def run_shards(
     seconds = dict.fromkeys(failures, 0.0)
     resumed, running, stopped = len(ended), 0, ""
     if left:
-        with workers.open(work, limits) as session:
+        with workers.open(work, limits, len(left)) as session:
             while (left or running) and not stopped:
                 while left and session.free():
                     session.submit(left.pop(0))
