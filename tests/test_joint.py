@@ -146,6 +146,13 @@ def test_sigma_for_all_or_none():
     assert np.all(relative_weights([other, other]) == 1)
 
 
+@pytest.mark.parametrize("use", [xe.least_squares, xe.with_values, xe.fitted])
+def test_what_is_for_one_data_set_says_so(use):
+    objective = combined_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
+    with pytest.raises(ModelError, match="combines 2: fit them together with joint_least_squares"):
+        use(objective)
+
+
 def test_as_many_data_sets_as_models():
     with pytest.raises(ModelError, match="for 2 data sets, but there are 1"):
         combined_objective(shared(), [make_data(n=21)], weights=(1.0,))

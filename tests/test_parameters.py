@@ -97,6 +97,12 @@ def test_fixed_tied_and_equal_bounds():
     assert values["beta"] == 0.25
 
 
+def test_a_tie_to_nothing_is_named():
+    parameters = parameter_map(LAMINAR, ties={"phi0": lambda values: values["phi"]})
+    with pytest.raises(ModelError, match="tie of phi0 asks for 'phi'; what it may use is D0"):
+        parameters.build(parameters.start)
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [

@@ -21,6 +21,7 @@ from .curvature import (
     last_equations,
     solve_free,
 )
+from .one_data_set import check_one_data_set
 from .stationarity import Problem, physical_problem, stationarity, total_cost
 from .tile_sum import filled
 
@@ -149,9 +150,10 @@ def fitted(
     - `solver`: a `TrustRegion`.
     - `curvature`: `FullCurvature` (default) or `GaussNewtonCurvature`.
 
-    **Raises:** `ModelError` for an objective whose sum is a loop in Python, or a start of the
-    wrong shape.
+    **Raises:** `ModelError` for an objective of several data sets or whose sum is a loop in
+    Python, or a start of the wrong shape.
     """
+    check_one_data_set(objective, "a differentiable fit")
     if not objective.traceable:
         stored = isinstance(objective.term.tiles, AbstractPieces)
         raise ModelError(

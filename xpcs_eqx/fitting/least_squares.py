@@ -9,6 +9,7 @@ from ..checkpoint import Checkpoints
 from ..objective import JointObjective, ProjectedObjective
 from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
 from .fit import Fit
+from .one_data_set import check_one_data_set
 from .result import Found, fit_of
 from .solved import solved
 
@@ -42,9 +43,10 @@ def least_squares(
     **Returns:** a `Fit`. A fit that does not converge is returned with its status and its best
     parameters; nothing is raised for it.
 
-    **Raises:** `ModelError` for a start of the wrong shape or outside the bounds; `FitError` when
-    the model is not finite at the start and at every recovery of it; `CheckpointError` for a
-    checkpoint that is damaged, newer or of another problem, and without `resume` for any.
+    **Raises:** `ModelError` for an objective of several data sets, a start of the wrong shape or
+    outside the bounds; `FitError` when the model is not finite at the start and at every recovery
+    of it; `CheckpointError` for a checkpoint that is damaged, newer or of another problem, and
+    without `resume` for any.
 
     >>> import jax
     >>> import numpy as np
@@ -63,6 +65,7 @@ def least_squares(
     >>> interval.low < fit["alpha"].value < interval.high
     True
     """
+    check_one_data_set(objective, "least_squares")
     found = solved(
         objective,
         start,

@@ -18,6 +18,7 @@ from ..objective import (
 from ..parameters import Identity, ParameterMap, parameter_values
 from ..parameters.parameter_map import Group
 from ..uncertainty.covariance import loss_of
+from .one_data_set import check_one_data_set
 from .tile_sum import tile_sum
 
 
@@ -47,6 +48,7 @@ class Problem(eqx.Module):
 
 def physical_problem(objective: ProjectedObjective | JointObjective) -> Problem:
     """The problem an objective poses, without the coordinates of its solver."""
+    check_one_data_set(objective, "a differentiable fit")
     term = objective.term
     parameters = term.parameters
     plain = tuple(Group((i,), Identity()) for i in range(parameters.n_free))

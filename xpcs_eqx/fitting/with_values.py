@@ -16,6 +16,7 @@ from ..objective import (
     on_one_device,
 )
 from ..parameters import ParameterMap, with_parameters
+from .one_data_set import check_one_data_set
 
 
 def _maps(objective) -> MapTiles:
@@ -73,9 +74,10 @@ def with_values(
 
     Scaling, loss and coordinates are fields: `equinox.tree_at` replaces them.
 
-    **Raises:** `ModelError` for an array of another shape, a free or unknown parameter, or maps
-    where the data are points.
+    **Raises:** `ModelError` for an array of another shape, a free or unknown parameter, maps where
+    the data are points, or an objective of several data sets.
     """
+    check_one_data_set(objective, "with_values")
     term = objective.term
     n_angles, n_frames = term.geometry.phi.shape[0], term.t.shape[0]
     stack = (n_angles, n_frames, n_frames)

@@ -23,12 +23,11 @@ from ..physics import (
     parameter_info,
 )
 from .bijections import AbstractBijection, Identity, Log, ReferenceAmplitude, Slope
+from .ties import Tie, tied
 from .variables import AbstractVariables
 
 # Of an array that no field declares: it has no start but its value.
 _UNDECLARED = ParameterInfo(start=math.nan)
-
-Tie = Callable[[Mapping[str, Array]], Array]
 
 
 class Leaf(eqx.Module):
@@ -226,7 +225,7 @@ class ParameterMap(AbstractVariables):
         if self.ties:
             everything = {**parameter_values(self.model), **values}
             for name, tie in self.ties:
-                values[name] = everything[name] = tie(everything)
+                values[name] = everything[name] = tied(name, tie, everything)
         return with_parameters(self.model, values) if values else self.model
 
     def build_from_coordinates(self, y) -> AbstractCorrelation:

@@ -1,9 +1,13 @@
 """Ties between parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import equinox as eqx
 from jaxtyping import Array
+
+from ..errors import ModelError
+
+Tie = Callable[[Mapping[str, Array]], Array]
 
 
 class Proportional(eqx.Module):
@@ -26,3 +30,16 @@ class Proportional(eqx.Module):
     def __call__(self, values: Mapping[str, Array]) -> Array:
         """The value from the values of all parameters by name."""
         return self.factor * values[self.name]
+
+
+def tied(name: str, tie: Tie, values: Mapping[str, Array]) -> Array:
+    """The value of the parameter `name` by its tie.
+
+    **Raises:** `ModelError` for a tie that asks for a parameter that is not there.
+    """
+    try:
+        return tie(values)
+    except KeyError as error:
+        raise ModelError(
+            f"the tie of {name} asks for {error}; what it may use is {', '.join(values)}"
+        ) from error
