@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Draws(NamedTuple):
     """What is kept of each transition; leading axes (chain, draw).
@@ -18,6 +20,10 @@ class Draws(NamedTuple):
     depth: Any
     steps: Any
     acceptance: Any
+
+    def __repr__(self) -> str:
+        shapes = (f"{name}={np.shape(value)}" for name, value in self._asdict().items())
+        return f"{type(self).__name__}({', '.join(shapes)})"
 
 
 class Progress(NamedTuple):

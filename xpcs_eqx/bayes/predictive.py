@@ -24,6 +24,10 @@ class Predictive(NamedTuple):
     high: Float[np.ndarray, "angle frame frame"]
     draws: int
 
+    def __repr__(self) -> str:
+        shapes = (f"{name}={np.shape(value)}" for name, value in self._asdict().items())
+        return f"{type(self).__name__}({', '.join(shapes)})"
+
 
 @quick_jit
 def _surface(density, row, per_angle):
