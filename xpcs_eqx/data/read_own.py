@@ -81,7 +81,8 @@ def _origin(file: "h5py.File") -> tuple[str, ...]:
         return ()
     try:
         origin = json.loads(stored)
-        first = f"Written from {origin['path']} ({origin['layout']}, sha256 {origin['sha256']})."
+        sha256 = f", sha256 {origin['sha256']}" if origin["sha256"] else ""
+        first = f"Written from {origin['path']} ({origin['layout']}{sha256})."
         return (first, *map(str, origin["notes"]))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(

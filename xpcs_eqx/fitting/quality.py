@@ -36,6 +36,12 @@ def judge(
     poor, marginal, remarks = [], [], []
     if not status.converged:
         poor.append(status.message)
+    # First of all: they are the cause of much of what follows.
+    for one in degenerate:
+        if one.continuous:
+            marginal.append(f"exactly degenerate, {one.name}: {one.text}")
+        else:
+            remarks.append(f"mirrored solution, {one.name}: {one.text}")
     if np.isfinite(reduced_chi2):
         good, fair, bad = REDUCED_CHI2
         if reduced_chi2 > bad:
@@ -75,11 +81,6 @@ def judge(
         )
     for direction in uncertainty.weak_directions:
         marginal.append(f"weakly determined direction: {direction}")
-    for one in degenerate:
-        if one.continuous:
-            marginal.append(f"exactly degenerate, {one.name}: {one.text}")
-        else:
-            remarks.append(f"mirrored solution, {one.name}: {one.text}")
     for name in negative_rate:
         marginal.append(f"the {name} rate is negative inside the time window, which is unphysical")
     flag = "poor" if poor else "marginal" if marginal else "good"

@@ -10,6 +10,9 @@ from .statistics import BatchStatistics
 from .telemetry import Telemetry
 from .tournament import TournamentState
 
+# Parameters that a printed result lists.
+_SHOWN = 20
+
 
 class HybridHistory(eqx.Module):
     """Relative losses of the warm-up by iteration, and Gauss–Newton by evaluation."""
@@ -60,3 +63,18 @@ class HybridResult(eqx.Module):
     def success(self) -> bool:
         """Whether the fit converged."""
         return self.status.converged
+
+    def __repr__(self) -> str:
+        if not isinstance(self.x, np.ndarray):
+            # Inside a transformation there are no values.
+            return f"{type(self).__name__}({len(self.names)} parameters)"
+        shown = self.names[:_SHOWN]
+        errors = [float("nan")] * len(shown) if self.perr is None else self.perr
+        rows = [
+            f"  {name} = {value:.6g} ± {error:.2g}{' (on its bound)' if bound else ''}"
+            for name, value, error, bound in zip(shown, self.x, errors, self.at_bound, strict=False)
+        ]
+        more = len(self.names) - len(shown)
+        rows += [f"  and {more} more"] if more else []
+        head = f"{type(self).__name__} of {self.n_points} points: cost {self.fun:.8g}, {self.message}"
+        return "\n".join([head, *rows])
