@@ -76,5 +76,6 @@ class HybridResult(eqx.Module):
         ]
         more = len(self.names) - len(shown)
         rows += [f"  and {more} more"] if more else []
-        head = f"{type(self).__name__} of {self.n_points} points: cost {self.fun:.8g}, {self.message}"
+        name = type(self).__name__
+        head = f"{name} of {self.n_points} points: cost {self.fun:.8g}, {self.message}"
         return "\n".join([head, *rows])
