@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -95,6 +96,15 @@ def test_files_need_a_folder_and_plots_a_name(posterior, tmp_path):
         write_posterior(str(tmp_path / "nowhere"), posterior)
     with pytest.raises(ModelError, match="no plot 'corner'"):
         write_plots(str(tmp_path), posterior.to_datatree(), ("D0",), ("corner",))
+
+
+def test_a_pair_plot_of_a_single_angle(posterior, tmp_path):
+    def first(dataset):
+        return dataset.isel(angle=[0]) if "angle" in dataset.dims else dataset
+
+    tree = posterior.to_datatree().map_over_datasets(first)
+    (path,) = write_plots(str(tmp_path), tree, ("D0", "contrast"), ("pair",))
+    assert Path(path).stat().st_size > 1000
 
 
 def test_surfaces_of_the_draws(posterior):

@@ -99,6 +99,12 @@ def summary(tree: Any) -> Any:
     return _parts()[1].summary(tree, ci_prob=0.94, ci_kind="eti", round_to="none")
 
 
+def _without_single(dataset: Any) -> Any:
+    """Without dimensions of one entry, such as a single angle: a pair plot cannot show them."""
+    single = [d for d, n in dataset.sizes.items() if n == 1 and d not in ("chain", "draw")]
+    return dataset.squeeze(single, drop=True)
+
+
 def write_plots(
     folder: str, tree: Any, names: tuple[str, ...], which: tuple[str, ...] = PLOTS
 ) -> list[str]:
@@ -120,6 +126,7 @@ def write_plots(
 
     paths = []
     shown = list(names[:MOST])
+    tree = tree.map_over_datasets(_without_single)
     for plot in which:
         draw = getattr(arviz_plots, f"plot_{plot}")
         keywords: dict[str, Any] = {} if plot == "energy" else {"var_names": shown}
