@@ -103,7 +103,7 @@ def _p_values(found, size):
     return np.array([stats.chisquare(c).pvalue for c in counts])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_of_the_truth_are_uniform():
     density, _ = _problem()
     found, size = ranks(density, density.priors)

@@ -232,7 +232,7 @@ def test_a_start_without_density_is_an_error(static):
         sample(objective, {**nothing, "D_offset": Normal(math.nan, 1.0)}, start=PlainStart())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_laminar_flow_at_full_length():
     """3 × 101 frames, 4 chains × (500 + 1500): converged, and at the fit where data decide."""
     data = make_data(LAMINAR, n=101, noise=3e-4)

@@ -271,9 +271,3 @@ def test_datasets_missing_or_of_other_lengths(file):
         h["short"] = Y[:-1]
     with pytest.raises(DataError, match="differ in length"):
         list(HDF5Source(file, "scan/x", "short", retry=FAST).chunks())
-
-
-def test_a_path_to_nothing_is_refused_at_once(tmp_path):
-    source = hdf5(tmp_path / "none.h5", retry=Retry(attempts=3, pause=60.0))
-    with pytest.raises(DataError, match="there is no such file"):
-        next(source.chunks())

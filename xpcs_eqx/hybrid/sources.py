@@ -5,7 +5,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from os import PathLike, fspath
-from os.path import exists
 from typing import Any
 
 import equinox as eqx
@@ -126,9 +125,6 @@ class HDF5Source(AbstractSource):
 
         **Raises:** `DataError` when the file cannot be read or the datasets differ in length.
         """
-        if not exists(self.path):
-            # Nothing that another attempt could mend.
-            raise DataError(f"{self.path}: there is no such file; give the path of an HDF5 file.")
         lengths = self._retried(self._lengths, "the lengths of its datasets")
         if len(set(lengths.values())) != 1:
             found = ", ".join(f"{name} {length}" for name, length in lengths.items())
