@@ -33,10 +33,9 @@ from .objective import AbstractObjective as AbstractObjective
 from .objective import JointObjective as JointObjective
 from .objective import Memo as Memo
 from .objective import ProjectedObjective as ProjectedObjective
-from .objective import TwoTimeTerm as TwoTimeTerm
 from .objective import joint_objective as joint_objective
+from .objective import joint_of as joint_of
 from .objective import projected_objective as projected_objective
-from .objective import require_double_precision as require_double_precision
 from .objective import residual as residual
 from .objective import two_time_objective as two_time_objective
 from .packed import PackedMaps as PackedMaps
@@ -61,6 +60,9 @@ from .projection import eliminate as eliminate
 from .projection import joint_equations as joint_equations
 from .projection import move_scaling as move_scaling
 from .projection import solve_scaling as solve_scaling
+from .scaling_penalties import AbstractLinearScalingPenalty as AbstractLinearScalingPenalty
+from .scaling_penalties import AbstractScalingPenalty as AbstractScalingPenalty
+from .scaling_penalties import scaling_penalty_equations as scaling_penalty_equations
 from .smoothness import LogSmoothness as LogSmoothness
 from .smoothness import Smoothness as Smoothness
 from .smoothness import smoothness as smoothness
@@ -71,6 +73,8 @@ from .stored import StoredTiles as StoredTiles
 from .strategy import Choice as Choice
 from .strategy import Strategy as Strategy
 from .strategy import choose_strategy as choose_strategy
+from .term import TwoTimeTerm as TwoTimeTerm
+from .term import require_double_precision as require_double_precision
 from .tiles import AbstractTiles as AbstractTiles
 from .tiles import MapTiles as MapTiles
 from .tiles import PointTiles as PointTiles

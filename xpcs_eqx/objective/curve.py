@@ -12,7 +12,8 @@ from ..errors import DataError, ModelError
 from ..parameters import AbstractVariables, PlainVariables
 from .losses import AbstractLoss, Linear
 from .normal_equations import NormalEquations
-from .objective import AbstractObjective, require_double_precision
+from .objective import AbstractObjective
+from .term import require_double_precision
 
 CHUNK = 10_000
 # What a function raises that wants numbers while it is traced.

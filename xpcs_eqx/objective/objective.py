@@ -10,67 +10,23 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
-from ..data import Geometry, StoredTwoTime, TwoTimeData
-from ..errors import ModelError, PrecisionError
+from ..errors import ModelError
 from ..parameters import AbstractVariables, ParameterMap
-from ..scaling import AbstractScaling, Individual, quantile_scaling
-from .blocks import block_correlation, block_cost, block_equations
-from .drivers import AbstractDriver, HostLoop, Scan
-from .frame_table import FrameTable, check_model, frame_table
+from ..scaling import AbstractScaling
+from .blocks import block_correlation
+from .drivers import AbstractDriver
 from .losses import AbstractLoss, Linear
 from .normal_equations import NormalEquations
 from .penalties import AbstractPenalty, penalty_equations
 from .pieces import AbstractPieces
 from .projection import eliminate, joint_equations, move_scaling, solve_scaling
-from .sources import AnyData, source_of
-from .tiles import AbstractTiles
-
-
-def _equations(args, block):
-    table, scaling, loss = args
-    return block_equations(table, block, scaling[block.angle, 0], scaling[block.angle, 1], loss)
-
-
-def _cost(args, block):
-    table, scaling, loss = args
-    return block_cost(table, block, scaling[block.angle, 0], scaling[block.angle, 1], loss)
-
-
-# What surrounds the sum is compiled by itself, so that a driver that loops in Python need not trace
-# its loop; inside a larger compiled function these calls disappear.
-_table = eqx.filter_jit(frame_table)
-
-
-class TwoTimeTerm(eqx.Module):
-    """Model and data of one two-time data set, ready to be summed over."""
-
-    parameters: ParameterMap
-    scaling: AbstractScaling
-    tiles: AbstractTiles | AbstractPieces
-    t: Float[Array, "frame"]
-    geometry: Geometry
-    reference: Float[Array, "angle 2"]
-    diagonal: Float[Array, "angle frame"] | None
-    driver: AbstractDriver
-    absolute_sigma: bool = eqx.field(static=True)
-
-    def table(self, y: Float[Array, "free"], differentiate: bool = True) -> FrameTable:
-        """Features of the model at the coordinates `y`."""
-        return _table(self.parameters, y, self.t, self.geometry, differentiate)
-
-    def angle_equations(
-        self, y: Float[Array, "free"], scaling: Float[Array, "angle 2"], loss: AbstractLoss
-    ) -> NormalEquations:
-        """Equations of each angle for (coordinates at contrast 1, contrast, offset)."""
-        zero = NormalEquations.zero(y.shape[0] + 2, (scaling.shape[0],), y.dtype)
-        return self.driver.sum(_equations, (self.table(y), scaling, loss), self.tiles, zero)
-
-    def angle_cost(
-        self, y: Float[Array, "free"], scaling: Float[Array, "angle 2"], loss: AbstractLoss
-    ) -> NormalEquations:
-        """As `angle_equations` for (contrast, offset) alone, without derivatives of the model."""
-        zero = NormalEquations.zero(2, (scaling.shape[0],), y.dtype)
-        return self.driver.sum(_cost, (self.table(y, False), scaling, loss), self.tiles, zero)
+from .scaling_penalties import (
+    AbstractLinearScalingPenalty,
+    AbstractScalingPenalty,
+    scaling_penalty_equations,
+)
+from .sources import AnyData
+from .term import TwoTimeTerm, term_of
 
 
 class AbstractObjective(eqx.Module):
@@ -132,24 +88,41 @@ def _first_memo(term: TwoTimeTerm) -> Memo:
     return Memo(term.reference, np.zeros(term.scaling.size, zero.cost.dtype), zero)  # pyright: ignore[reportArgumentType]
 
 
+def _on_scaling(penalties, scaling):
+    """Equations of penalties on contrast and offset, as a function of the coefficients."""
+    return lambda coefficients: scaling_penalty_equations(penalties, scaling, coefficients)
+
+
+def _added(joint, penalties, scaling, coefficients):
+    """Equations of (coordinates, coefficients) with the penalties on contrast and offset."""
+    if not penalties:
+        return joint
+    k, size = coefficients.shape[0], joint.gradient.shape[0]
+    equations = scaling_penalty_equations(penalties, scaling, coefficients)
+    return joint + equations.transform(jnp.eye(k, size, size - k))
+
+
 @eqx.filter_jit
-def _project(variables, scaling, penalties, equations, y, reference):
+def _project(variables, scaling, penalties, on_scaling, equations, y, reference):
     """Equations of the coordinates alone, with the scaling that suits them best."""
-    coefficients, held = solve_scaling(equations, reference, scaling)
+    penalty = _on_scaling(on_scaling, scaling)
+    coefficients, held = solve_scaling(equations, reference, scaling, penalty)
     per_angle = scaling.per_angle(coefficients)
     moved = move_scaling(equations, reference, per_angle)
     joint = joint_equations(moved, per_angle[:, 0], scaling)
+    joint = _added(joint, on_scaling, scaling, coefficients)
     reduced = eliminate(joint, y.shape[0], held)
     penalty = penalty_equations(penalties, variables, y)
     return reduced + penalty, Memo(per_angle, coefficients, moved)
 
 
 @eqx.filter_jit
-def _assemble(parameters, scaling, penalties, equations, y):
+def _assemble(parameters, scaling, penalties, on_scaling, equations, y):
     """Equations of coordinates and scaling coefficients together."""
     p = parameters.n_free
     per_angle = scaling.per_angle(y[p:])
     joint = joint_equations(equations, per_angle[:, 0], scaling)
+    joint = _added(joint, on_scaling, scaling, y[p:])
     penalty = penalty_equations(penalties, parameters, y[:p])
     total = joint + penalty.transform(jnp.eye(p, y.shape[0]))
     return total, Memo(per_angle, y[p:], equations)
@@ -161,6 +134,7 @@ class ProjectedObjective(AbstractObjective):
     variables: ParameterMap  # pyright: ignore[reportIncompatibleVariableOverride]
     term: TwoTimeTerm
     penalties: tuple[AbstractPenalty, ...]
+    scaling_penalties: tuple[AbstractLinearScalingPenalty, ...] = ()
 
     @property
     def traceable(self):
@@ -180,16 +154,20 @@ class ProjectedObjective(AbstractObjective):
 
     def evaluate(self, y, memo):
         equations = self.term.angle_equations(y, memo.scaling, Linear())
-        scaling = self.term.scaling
-        return _project(self.variables, scaling, self.penalties, equations, y, memo.scaling)
+        scaling, on_scaling = self.term.scaling, self.scaling_penalties
+        return _project(
+            self.variables, scaling, self.penalties, on_scaling, equations, y, memo.scaling
+        )
 
     def cost(self, y, memo):
         scaling = self.term.scaling
         equations = self.term.angle_cost(y, memo.scaling, Linear())
-        coefficients, _ = solve_scaling(equations, memo.scaling, scaling)
+        penalty = _on_scaling(self.scaling_penalties, scaling)
+        coefficients, _ = solve_scaling(equations, memo.scaling, scaling, penalty)
         per_angle = scaling.per_angle(coefficients)
         moved = move_scaling(equations, memo.scaling, per_angle)
-        return jnp.sum(moved.cost) + penalty_equations(self.penalties, self.variables, y).cost
+        total = jnp.sum(moved.cost) + penalty_equations(self.penalties, self.variables, y).cost
+        return total + penalty(coefficients).cost
 
 
 class JointVariables(AbstractVariables):
@@ -216,6 +194,7 @@ class JointObjective(AbstractObjective):
     term: TwoTimeTerm
     penalties: tuple[AbstractPenalty, ...]
     loss: AbstractLoss
+    scaling_penalties: tuple[AbstractScalingPenalty, ...] = ()
 
     @property
     def traceable(self):
@@ -240,64 +219,15 @@ class JointObjective(AbstractObjective):
         parameters, scaling = self.variables.parameters, self.term.scaling
         p = parameters.n_free
         equations = self.term.angle_equations(y[:p], scaling.per_angle(y[p:]), self.loss)
-        return _assemble(parameters, scaling, self.penalties, equations, y)
+        return _assemble(parameters, scaling, self.penalties, self.scaling_penalties, equations, y)
 
     def cost(self, y, memo):
         p = self.variables.parameters.n_free
         per_angle = self.term.scaling.per_angle(y[p:])
         equations = self.term.angle_cost(y[:p], per_angle, self.loss)
         penalty = penalty_equations(self.penalties, self.variables.parameters, y[:p])
-        return jnp.sum(equations.cost) + penalty.cost
-
-
-def require_double_precision() -> None:
-    """Refuse to work in single precision.
-
-    **Raises:** `PrecisionError` with the line that switches double precision on.
-    """
-    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
-        raise PrecisionError(
-            "JAX runs in single precision, in which normal equations of a map lose their meaning. "
-            'Put jax.config.update("jax_enable_x64", True) at the top of the program'
-        )
-
-
-def _term(parameters, data, scaling, reference, tile, angle_weights, driver, piece):
-    require_double_precision()
-    check_model(parameters.model, data.t, data.geometry)
-    scaling = Individual(data.n_angles) if scaling is None else scaling
-    shape = scaling.constant.shape
-    if shape[0] != data.n_angles:
-        raise ModelError(f"the scaling is for {shape[0]} angles, the data have {data.n_angles}")
-    unknowns = parameters.n_free + scaling.size
-    if data.n_pairs < unknowns:
-        raise ModelError(
-            f"{unknowns} parameters ({parameters.n_free} physical, {scaling.size} of the scaling) "
-            f"cannot be fitted to {data.n_pairs} pairs; fix some or select more data"
-        )
-    if reference is None:
-        reference = quantile_scaling(data)
-
-    def as_float(leaf):
-        return jnp.asarray(leaf, dtype=float)
-
-    tiles = source_of(data, tile=tile, angle_weights=angle_weights, piece=piece)
-    if driver is None:
-        driver = HostLoop() if isinstance(tiles, AbstractPieces) else Scan()
-    tiles, reference = driver.place(tiles, as_float(reference))
-    return TwoTimeTerm(
-        parameters=parameters,
-        scaling=scaling,
-        tiles=tiles,
-        t=as_float(data.t),
-        geometry=jax.tree.map(as_float, data.geometry),
-        reference=reference,
-        diagonal=(
-            as_float(data.diagonal) if isinstance(data, TwoTimeData | StoredTwoTime) else None
-        ),
-        driver=driver,
-        absolute_sigma=data.absolute_sigma,
-    )
+        on_scaling = scaling_penalty_equations(self.scaling_penalties, self.term.scaling, y[p:])
+        return jnp.sum(equations.cost) + penalty.cost + on_scaling.cost
 
 
 def projected_objective(
@@ -306,6 +236,7 @@ def projected_objective(
     scaling: AbstractScaling | None = None,
     *,
     penalties: tuple[AbstractPenalty, ...] = (),
+    scaling_penalties: tuple[AbstractLinearScalingPenalty, ...] = (),
     reference: Float[np.ndarray, "angle 2"] | None = None,
     tile: int | None = None,
     angle_weights: Float[np.ndarray, "angle"] | None = None,
@@ -317,6 +248,7 @@ def projected_objective(
     **Arguments:**
 
     - `scaling`: by default `Individual`, which elimination makes as cheap as fixed values.
+    - `scaling_penalties`: terms in contrast and offset; their residuals must be linear.
     - `reference`: (contrast, offset) by angle about which sums are formed; by default from the
         quantiles of the data. It affects rounding only.
     - `tile`: frames along the side of a tile.
@@ -326,10 +258,17 @@ def projected_objective(
     - `piece`: size of the pieces of data in a file [bytes].
 
     **Raises:** `PrecisionError` in single precision; `ModelError` when model, scaling and data do
-    not belong together or there are more parameters than pairs.
+    not belong together, there are more parameters than pairs, or a penalty on the scaling is not
+    linear.
     """
-    term = _term(parameters, data, scaling, reference, tile, angle_weights, driver, piece)
-    return ProjectedObjective(parameters, term, penalties)
+    for penalty in scaling_penalties:
+        if not isinstance(penalty, AbstractLinearScalingPenalty):
+            raise ModelError(
+                f"{type(penalty).__name__} is not linear in contrast and offset, so these cannot "
+                "be eliminated exactly; use joint_objective, or two_time_objective, which chooses"
+            )
+    term = term_of(parameters, data, scaling, reference, tile, angle_weights, driver, piece)
+    return ProjectedObjective(parameters, term, penalties, scaling_penalties)
 
 
 def joint_objective(
@@ -339,6 +278,7 @@ def joint_objective(
     *,
     loss: AbstractLoss | None = None,
     penalties: tuple[AbstractPenalty, ...] = (),
+    scaling_penalties: tuple[AbstractScalingPenalty, ...] = (),
     reference: Float[np.ndarray, "angle 2"] | None = None,
     tile: int | None = None,
     angle_weights: Float[np.ndarray, "angle"] | None = None,
@@ -346,15 +286,31 @@ def joint_objective(
     piece: int | None = None,
 ) -> JointObjective:
     """As `projected_objective`, for any loss, with the scaling as ordinary variables."""
-    term = _term(parameters, data, scaling, reference, tile, angle_weights, driver, piece)
-    lower, upper = term.scaling.bounds
-    variables = JointVariables(
+    term = term_of(parameters, data, scaling, reference, tile, angle_weights, driver, piece)
+    loss = Linear() if loss is None else loss
+    return JointObjective(
+        _joint_variables(parameters, term.scaling), term, penalties, loss, scaling_penalties
+    )
+
+
+def _joint_variables(parameters: ParameterMap, scaling: AbstractScaling) -> JointVariables:
+    lower, upper = scaling.bounds
+    return JointVariables(
         parameters=parameters,
         lower=np.concatenate([parameters.lower, lower]),
         upper=np.concatenate([parameters.upper, upper]),
         coordinate_scale=np.concatenate([parameters.coordinate_scale, np.full(lower.shape, 0.1)]),
     )
-    return JointObjective(variables, term, penalties, Linear() if loss is None else loss)
+
+
+def joint_of(objective: ProjectedObjective | JointObjective) -> JointObjective:
+    """The same sum of squares with the scaling as ordinary variables."""
+    if isinstance(objective, JointObjective):
+        return objective
+    variables = _joint_variables(objective.variables, objective.term.scaling)
+    return JointObjective(
+        variables, objective.term, objective.penalties, Linear(), objective.scaling_penalties
+    )
 
 
 def two_time_objective(
@@ -365,8 +321,13 @@ def two_time_objective(
     loss: AbstractLoss | None = None,
     **keywords: Any,
 ) -> ProjectedObjective | JointObjective:
-    """The cheaper objective that fits the loss: projected for the linear one, joint otherwise."""
-    if loss is None or isinstance(loss, Linear):
+    """The cheaper objective: projected for the linear loss, joint otherwise.
+
+    Penalties on the scaling that are not linear ask for the joint one as well.
+    """
+    on_scaling = keywords.get("scaling_penalties", ())
+    exact = all(isinstance(one, AbstractLinearScalingPenalty) for one in on_scaling)
+    if exact and (loss is None or isinstance(loss, Linear)):
         return projected_objective(parameters, data, scaling, **keywords)
     return joint_objective(parameters, data, scaling, loss=loss, **keywords)
 

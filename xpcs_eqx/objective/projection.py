@@ -5,6 +5,8 @@ linear, so the equations at one scaling give those at any other without touching
 (variable projection: Golub & Pereyra 1973; with Kaufman's 1975 simplification of the derivative).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -51,9 +53,15 @@ def joint_equations(
 
 
 def solve_scaling(
-    equations: NormalEquations, reference: Float[Array, "angle 2"], scaling: AbstractScaling
+    equations: NormalEquations,
+    reference: Float[Array, "angle 2"],
+    scaling: AbstractScaling,
+    penalty: Callable[[Float[Array, "coefficient"]], NormalEquations] | None = None,
 ) -> tuple[Float[Array, "coefficient"], Bool[Array, "coefficient"]]:
-    """Best coefficients inside their bounds at fixed physics, and which are on a bound."""
+    """Best coefficients inside their bounds at fixed physics, and which are on a bound.
+
+    `penalty` gives the equations of a further quadratic term at given coefficients.
+    """
     basis = scaling.basis
     start = scaling.constant - reference
     block = equations.hessian[:, -2:, -2:]
@@ -63,10 +71,12 @@ def solve_scaling(
     # Solved for the change from where the reference is, which keeps a direction without
     # information at its reference value.
     origin = scaling.from_per_angle(reference)
+    gradient = gradient + hessian @ origin
+    if penalty is not None:
+        more = penalty(origin)
+        hessian, gradient = hessian + more.hessian, gradient + more.gradient
     lower, upper = scaling.bounds
-    change, held = minimise_in_box(
-        hessian, gradient + hessian @ origin, lower - origin, upper - origin
-    )
+    change, held = minimise_in_box(hessian, gradient, lower - origin, upper - origin)
     return jnp.clip(origin + change, lower, upper), held
 
 
