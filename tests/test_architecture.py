@@ -30,6 +30,7 @@ LAYERS = (
     "uncertainty",
     "hybrid",
     "fitting",
+    "search",
     "simulation",
     "bayes",
     "report",
