@@ -1,6 +1,7 @@
 """States of long computations on disk, to go on from after an interruption."""
 
 from .checkpoints import Checkpoints as Checkpoints
+from .checkpoints import to_resume as to_resume
 from .fingerprint import file_identity as file_identity
 from .fingerprint import fingerprint as fingerprint
 from .fingerprint import identity as identity

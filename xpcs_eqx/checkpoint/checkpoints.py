@@ -121,3 +121,26 @@ class Checkpoints(eqx.Module):
             os.unlink(path)
         with suppress(OSError):
             os.rmdir(self.folder)
+
+
+def to_resume(checkpoints: Checkpoints | None, resume: bool) -> StoredCheckpoint | None:
+    """The newest checkpoint when `resume` is asked for; None to start from the beginning.
+
+    **Raises:** `CheckpointError` as `Checkpoints.newest`, for `resume` without checkpoints, and
+    without `resume` for any checkpoint, which is the work of an interrupted fit.
+    """
+    if checkpoints is None:
+        if resume:
+            raise CheckpointError("resume needs the checkpoints to go on from; give checkpoints=")
+        return None
+    if resume:
+        found = checkpoints.newest()
+        if found is None:
+            log.warning("%s: no checkpoint, the fit starts from the beginning", checkpoints.folder)
+        return found
+    if paths := checkpoints.paths():
+        raise CheckpointError(
+            f"{checkpoints.folder}: holds {len(paths)} checkpoints of an interrupted fit; "
+            "resume it, or remove them to start from the beginning"
+        )
+    return None

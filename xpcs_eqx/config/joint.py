@@ -19,7 +19,7 @@ from .models import rates_of
 from .read import Configuration, JointConfiguration
 from .scaling import Choice, choose_scaling
 from .schema import Common, DataSet, Parameter, SeveralQSettings
-from .solving import loss_of, penalties_of, residual_sd, solver_of, weighted
+from .solving import loss_of, penalties_of, residual_sd, solver_of
 
 
 @dataclass(frozen=True)

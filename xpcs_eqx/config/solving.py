@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import StoredTwoTime, TwoTimeData, mad_sigma
+from ..data import StoredTwoTime, TwoTimeData, noise_by_angle, weighted
 from ..errors import ConfigError, ModelError
 from ..objective import (
     AbstractLoss,
@@ -43,30 +43,9 @@ COORDINATES = {
 METRICS = {"natural": NaturalMetric, "jacobian": JacobianMetric}
 
 
-def weighted(data: TwoTimeData | StoredTwoTime) -> bool:
-    """Whether residuals are in units of sigma."""
-    if isinstance(data, StoredTwoTime):
-        return data.largest_root_weight != 1
-    return data.root_weights is not None and np.max(data.root_weights) != 1
-
-
-def _noise_of_angle(data: TwoTimeData, angle: int) -> float:
-    usable = data.root_weights
-    keep = None if usable is None else np.asarray(usable[angle]) > 0
-    return mad_sigma(np.asarray(data.c2[angle]), keep)
-
-
-def noise_of(data: TwoTimeData | StoredTwoTime) -> float:
-    """Standard deviation of c2 [c2]: where residuals are in units of c2, it must be estimated."""
-    angles = range(data.n_angles)
-    if isinstance(data, StoredTwoTime):
-        return float(np.median([_noise_of_angle(data.angle(a), 0) for a in angles]))
-    return float(np.median([_noise_of_angle(data, a) for a in angles]))
-
-
 def residual_sd(data: TwoTimeData | StoredTwoTime) -> float:
     """Standard deviation that residuals have in the unit of the fit: one where sigma is known."""
-    return 1.0 if weighted(data) else noise_of(data)
+    return 1.0 if weighted(data) else float(np.median(noise_by_angle(data)))
 
 
 def penalties_of(

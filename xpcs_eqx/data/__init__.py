@@ -33,6 +33,9 @@ from .stored import StoredTwoTime as StoredTwoTime
 from .stored import map_of as map_of
 from .stored import open_stored as open_stored
 from .two_time import TwoTimeData as TwoTimeData
+from .weights import is_mask as is_mask
+from .weights import noise_by_angle as noise_by_angle
+from .weights import weighted as weighted
 from .write import write_aps_old as write_aps_old
 from .write import write_aps_u as write_aps_u
 from .write import write_npz as write_npz

@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import DataError
 from .checks import positive, positive_sigma
 from .half import Triangle, complete, stored_triangle
-from .noise import mad_sigma
+from .noise import maps_sigma
 from .place import kept_dtype, placed
 from .raw import RawMaps
 from .selection import Selection, mask_of_map, usable_pairs
@@ -178,9 +178,7 @@ def _weights(
         return (None if keep is None else keep.astype(c2.dtype)), False
     if isinstance(sigma, str):
         known_estimate(where, sigma)
-        values = np.array(
-            [mad_sigma(c2[k], None if keep is None else keep[k]) for k in range(chosen.size)]
-        )
+        values = maps_sigma(c2, keep)
         noise_of_maps(where, values)
     else:
         values = np.full(chosen.size, positive(where, "sigma", float(sigma), "c2"))

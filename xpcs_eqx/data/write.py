@@ -15,6 +15,7 @@ from . import read_aps_u as aps_u
 from . import read_nxxpcs as nxxpcs
 from . import read_own as own
 from .two_time import TwoTimeData
+from .weights import weighted
 
 DataSets = TwoTimeData | Sequence[TwoTimeData]
 
@@ -141,10 +142,7 @@ def _needs_sigma(data: TwoTimeData) -> bool:
     """Weights that are only zero or one are a mask, which NaN in c2 expresses."""
     if data.root_weights is None:
         return False
-    if data.absolute_sigma:
-        return True
-    weights = np.asarray(data.root_weights)
-    return any(bool(np.any((one != 0) & (one != 1))) for one in weights)
+    return data.absolute_sigma or weighted(data)
 
 
 def _sigma(weights: np.ndarray) -> np.ndarray:

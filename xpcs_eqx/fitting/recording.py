@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..checkpoint import Checkpoints, file_identity, identity
+from ..checkpoint import Checkpoints, file_identity, identity, to_resume
 from ..data import MapSource
 from ..errors import CheckpointError
 from ..objective import AbstractDriver, AbstractObjective, MapTiles, PackedMaps, unpack_maps
@@ -46,7 +46,7 @@ def _(source: MapSource) -> dict[str, Any]:
 
 
 def earlier(
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     resume: bool,
     solver: TrustRegion,
     objective: AbstractObjective,
@@ -54,19 +54,10 @@ def earlier(
 ) -> Underway | None:
     """Where to go on; None for the beginning.
 
-    **Raises:** `CheckpointError` for checkpoints that cannot be used, and for any when `resume` is
-    false: they are the work of an interrupted fit.
+    **Raises:** `CheckpointError` as `to_resume`.
     """
-    if not resume:
-        if paths := checkpoints.paths():
-            raise CheckpointError(
-                f"{checkpoints.folder}: holds {len(paths)} checkpoints of an interrupted fit; "
-                "resume it, or remove them to start from the beginning"
-            )
-        return None
-    found = checkpoints.newest()
+    found = to_resume(checkpoints, resume)
     if found is None:
-        log.warning("%s: no checkpoint, the fit starts from the beginning", checkpoints.folder)
         return None
     blank = eqx.filter_eval_shape(initial_state, solver, objective, jnp.asarray(x))
     later = found.extra["best"]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
-from ..errors import CheckpointError, FitError, ModelError
+from ..errors import FitError, ModelError
 from ..objective import AbstractObjective
 from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
 from .attempts import Ledger, solve
@@ -64,12 +64,9 @@ def solved(
     solver = TrustRegion() if solver is None else solver
     recovery = Recovery() if recovery is None else recovery
     first = checked_start(objective, start)
-    underway = None
     if checkpoints is not None:
         checkpoints = checkpoints.belonging_to("trust region", objective, first, solver, recovery)
-        underway = earlier(checkpoints, resume, solver, objective, first)
-    elif resume:
-        raise CheckpointError("resume needs the checkpoints to go on from; give checkpoints=")
+    underway = earlier(checkpoints, resume, solver, objective, first)
     with (
         recorded(checkpoints, every, callback) as watch,
         compiled_ahead(solver, objective, first),

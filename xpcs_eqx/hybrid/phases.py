@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..checkpoint import Checkpoints
-from ..errors import CheckpointError, ModelError
+from ..errors import ModelError
 from ..optimize import Status
 from .curve_problem import CurveProblem
 from .gauss_newton import GaussNewton, GaussNewtonState
@@ -109,10 +109,8 @@ class Phases(eqx.Module):
         underway = self.beginning(problem)
         if checkpoints is not None:
             checkpoints = checkpoints.belonging_to("hybrid optimiser", self, problem)
-            found = earlier(checkpoints, resume, underway)
-            underway = underway if found is None else found
-        elif resume:
-            raise CheckpointError("resume needs the checkpoints to go on from; give checkpoints=")
+        found = earlier(checkpoints, resume, underway)
+        underway = underway if found is None else found
         recorder = Recorder(underway, checkpoints, every, callback)
         try:
             return self._advance(problem, recorder)

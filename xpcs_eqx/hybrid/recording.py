@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..checkpoint import Checkpoints
+from ..checkpoint import Checkpoints, to_resume
 from ..errors import CheckpointError
 from .gauss_newton import GaussNewtonState
 from .problem import Survey
@@ -78,24 +78,13 @@ PhaseState = TournamentState | WarmUpState | GaussNewtonState
 _PLACE = {TournamentState: "tournament", WarmUpState: "warm_up", GaussNewtonState: "gauss_newton"}
 
 
-def earlier(checkpoints: Checkpoints, resume: bool, blank: Underway) -> Underway | None:
+def earlier(checkpoints: Checkpoints | None, resume: bool, blank: Underway) -> Underway | None:
     """Where to go on; `None` for the beginning. `blank` has the structure of the fit.
 
-    **Raises:** `CheckpointError` for checkpoints that cannot be used, and for any when `resume` is
-    false: they are the work of an interrupted fit.
+    **Raises:** `CheckpointError` as `to_resume`.
     """
-    if not resume:
-        if paths := checkpoints.paths():
-            raise CheckpointError(
-                f"{checkpoints.folder}: holds {len(paths)} checkpoints of an interrupted fit; "
-                "resume it, or remove them to start from the beginning"
-            )
-        return None
-    found = checkpoints.latest(blank)
-    if found is None:
-        log.warning("%s: no checkpoint, the fit starts from the beginning", checkpoints.folder)
-        return None
-    return found.state
+    found = to_resume(checkpoints, resume)
+    return None if found is None else found.restore(blank).state
 
 
 class Recorder:

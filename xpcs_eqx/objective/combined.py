@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
-from ..data import PooledData, TwoTimeData, mad_sigma
+from ..data import PooledData, TwoTimeData, noise_by_angle, weighted
 from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
 from ..scaling import AbstractScaling
@@ -150,15 +150,9 @@ def _noise(data: TwoTimeData | PooledData) -> float:
     """Standard deviation of the data where they carry no sigma, from neighbouring entries."""
     if not isinstance(data, TwoTimeData):
         return float("nan")
-    weights = data.root_weights
-    if weights is not None and np.any((np.asarray(weights) != 0) & (np.asarray(weights) != 1)):
+    if weighted(data):
         return 1.0
-    usable = None if weights is None else np.asarray(weights) > 0
-    maps = [
-        mad_sigma(np.asarray(data.c2[a]), None if usable is None else usable[a])
-        for a in range(data.n_angles)
-    ]
-    return float(np.sqrt(np.mean(np.square(maps))))
+    return float(np.sqrt(np.mean(np.square(noise_by_angle(data)))))
 
 
 def relative_weights(data: Sequence[TwoTimeData | PooledData]) -> Float[np.ndarray, "set"]:

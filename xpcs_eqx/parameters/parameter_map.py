@@ -75,10 +75,12 @@ def _walk(node: Any, path: tuple[str, ...]):
 def parameter_leaves(model: AbstractCorrelation) -> tuple[Leaf, ...]:
     """The scalar parameters of a model in the order of its fields."""
     leaves = []
+    # Once: a model that stands for several works them out each time.
+    names, infos = model.names, model.infos
     for path, value, declared in _walk(model, ()):
         joined = ".".join(path)
-        name = model.names.get(joined, joined)
-        named = model.infos.get(name)
+        name = names.get(joined, joined)
+        named = infos.get(name)
         info = (declared or _UNDECLARED) if named is None else named.within(declared)
         if np.ndim(value) == 0:
             leaves.append(Leaf(name, path, None, info))

@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from ..data import is_mask
 from ..errors import FitError
 from ..fitting import Fit
 from ..objective import MapTiles, PackedMaps, on_one_device
@@ -76,14 +77,12 @@ def fitted_maps(fit: Fit) -> FittedMaps:
     used = used & (np.asarray(tiles.root_angle_weights) > 0)[:, None, None]
     used |= np.swapaxes(used, 1, 2)
     residual = np.where(used, c2 - fitted, np.asarray(np.nan, dtype))
-    # Weights that only say whether a pair counts carry no sigma.
-    plain = weights is None or np.all((weights == 0) | (weights == 1))
     return FittedMaps(
         c2=c2,
         fitted=fitted,
         residual=residual,
         used=used,
-        root_weights=None if plain else weights,
+        root_weights=None if weights is None or is_mask(weights) else weights,
         t=np.asarray(term.t),
         phi=np.asarray(term.geometry.phi),
         q=float(term.geometry.q),

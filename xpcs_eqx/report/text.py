@@ -6,9 +6,7 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from ..data import Provenance
+from ..data import Provenance, is_mask
 from ..fitting import Fit, JointFit, ProfileInterval
 from ..objective import (
     Arctan,
@@ -87,7 +85,7 @@ def sigma_text(fit: Fit) -> str:
     """Whether sigma is known, and what becomes of errors and chi²."""
     term = fit.objective.term
     weights = getattr(term.tiles, "root_weights", None)
-    relative = weights is not None and np.unique(np.asarray(weights[0])).size > 2
+    relative = weights is not None and not is_mask(weights)
     if isinstance(term.tiles, StoredTiles):
         relative = term.tiles.source.sigma_halves is not None
     return (
@@ -214,6 +212,7 @@ def text_report(
     decisions: Sequence[str] = (),
     profiles: Sequence[ProfileInterval] = (),
     timings: Mapping[str, float] | None = None,
+    sections: Sequence[str] = (),
 ) -> str:
     """The report of a fit.
 
@@ -224,6 +223,7 @@ def text_report(
     - `decisions`: what else was decided without the user, in sentences.
     - `profiles`: profile-likelihood intervals to quote.
     - `timings`: seconds by phase, in addition to those of the fit.
+    - `sections`: further lines, such as those of a posterior.
     """
     lines = [title, "=" * len(title), "", f"Quality: {fit.quality.flag.upper()}"]
     lines += items(fit.quality.findings) or ["  nothing to object to"]
@@ -236,6 +236,6 @@ def text_report(
         lines += [entry(name, text) for name, text in hybrid_entries(fit.hybrid)]
     lines += ["", *parameter_lines(fit, profiles)]
     lines += ["", *scaling_lines(fit)]
-    lines += doubts(fit)
+    lines += [*doubts(fit), *sections]
     lines += time_lines(fit, timings)
     return "\n".join(lines) + "\n"
