@@ -114,6 +114,11 @@ def _checked(objective: AnyObjective) -> TwoTimeTerm:
             f"the likelihood is Gaussian, which the loss {type(loss_of(objective)).__name__} of "
             "this objective is not; make the objective with the linear loss"
         )
+    if objective.scaling_penalties:
+        raise ModelError(
+            "penalties on contrast and offset are no part of a posterior; give priors for the "
+            "scaling coefficients instead, and an objective without scaling_penalties"
+        )
     return objective.term
 
 
@@ -151,8 +156,8 @@ def log_posterior(
     - `scaling`: `SampledScaling()` (default) or `MarginalisedScaling()`.
     - `noise`: `GivenSigma(1)` for data with absolute sigma, else `SampledSigma()`.
 
-    **Raises:** `ModelError` for an objective with robust loss or of data in a file, for a start
-    without a finite log density, and for a parameter without prior.
+    **Raises:** `ModelError` for an objective with robust loss, penalties on the scaling or data in
+    a file, for a start without a finite log density, and for a parameter without prior.
     """
     term = _checked(objective)
     scaling = SampledScaling() if scaling is None else scaling

@@ -7,13 +7,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..objective import Block, Memo, NormalEquations, joint_equations
+from ..objective import (
+    Block,
+    Memo,
+    NormalEquations,
+    joint_equations,
+    scaling_penalty_equations,
+)
 from ..objective.blocks import _pair_features as pair_features
 from ..objective.blocks import block_equations
 from ..objective.frame_table import FrameTable, Part, call_kernel, frame_table
 from ..objective.penalties import penalty_equations
 from ..parameters import ParameterMap
-from .stationarity import Problem, feature_rows, penalty_cost, with_feature_rows
+from .stationarity import (
+    Problem,
+    feature_rows,
+    penalty_cost,
+    scaling_penalty_cost,
+    with_feature_rows,
+)
 from .tile_sum import tile_sum
 
 
@@ -49,7 +61,8 @@ class FullCurvature(AbstractCurvature):
             bent = sum(jnp.vdot(row, s) for row, s in zip(rows, slope, strict=True))
             return bent + penalty_cost(problem, x)
 
-        return hessian.at[k:, k:].add(jax.hessian(curved)(x))
+        bent = jax.hessian(lambda c: scaling_penalty_cost(problem, c))(c)
+        return hessian.at[k:, k:].add(jax.hessian(curved)(x)).at[:k, :k].add(bent)
 
 
 class GaussNewtonCurvature(AbstractCurvature):
@@ -197,17 +210,20 @@ def equations_at(
     per_angle = term.scaling.per_angle(c)
     table = frame_table(term.parameters, x, term.t, term.geometry)
     by_angle = tile_sum(_equations, (table, per_angle, problem.loss), term.tiles)
-    return _assembled(problem, by_angle, per_angle, x), jnp.sum(by_angle.cost)
+    return _assembled(problem, by_angle, c, x), jnp.sum(by_angle.cost)
 
 
-def _assembled(problem, by_angle, per_angle, x, turn=None):
+def _assembled(problem, by_angle, c, x, turn=None):
     """Equations in u from those of the angles; `turn` is dy/dx where they are in coordinates y."""
-    p, k = x.shape[0], problem.term.scaling.size
-    joint = joint_equations(by_angle, per_angle[:, 0], problem.term.scaling)
+    p, scaling = x.shape[0], problem.term.scaling
+    k = scaling.size
+    joint = joint_equations(by_angle, scaling.per_angle(c)[:, 0], scaling)
     if turn is not None:
         joint = joint.transform(jnp.eye(p + k).at[:p, :p].set(turn))
     penalty = penalty_equations(problem.penalties, problem.parameters, x)
     joint = joint + penalty.transform(jnp.eye(p, p + k))
+    penalty = scaling_penalty_equations(problem.scaling_penalties, scaling, c)
+    joint = joint + penalty.transform(jnp.eye(k, p + k, p))
     # From (x, c) to the layout of u.
     return joint.transform(jnp.eye(p + k)[:, jnp.roll(jnp.arange(p + k), k)])
 
@@ -217,7 +233,7 @@ def last_equations(
 ) -> NormalEquations:
     """Normal equations in u from what a solver knows of its point `y`, without the data."""
     turn = jnp.linalg.inv(jax.jacfwd(parameters.to_physical)(y)) if y.size else jnp.zeros((0, 0))
-    return _assembled(problem, memo.equations, memo.scaling, parameters.to_physical(y), turn)
+    return _assembled(problem, memo.equations, memo.coefficients, parameters.to_physical(y), turn)
 
 
 def solve_free(

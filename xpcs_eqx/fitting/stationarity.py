@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from ..objective import (
     AbstractLoss,
     AbstractPenalty,
+    AbstractScalingPenalty,
     Block,
     JointObjective,
     ProjectedObjective,
@@ -31,6 +32,7 @@ class Problem(eqx.Module):
 
     term: TwoTimeTerm
     penalties: tuple[AbstractPenalty, ...]
+    scaling_penalties: tuple[AbstractScalingPenalty, ...]
     loss: AbstractLoss
     lower: Float[Array | np.ndarray, "entry"]
     upper: Float[Array | np.ndarray, "entry"]
@@ -63,6 +65,7 @@ def physical_problem(objective: ProjectedObjective | JointObjective) -> Problem:
     return Problem(
         term=eqx.tree_at(lambda t: t.parameters, term, parameters),
         penalties=objective.penalties,
+        scaling_penalties=objective.scaling_penalties,
         loss=loss_of(objective),
         lower=lower,
         upper=upper,
@@ -102,12 +105,18 @@ def total_cost(problem: Problem, u: Float[Array, "entry"]) -> Float[Array, ""]:
     c, x = problem.split(u)
     args = (_table(problem, x), problem.term.scaling.per_angle(c), problem.loss)
     data = tile_sum(_density, args, problem.term.tiles)
-    return data + penalty_cost(problem, x)
+    return data + penalty_cost(problem, x) + scaling_penalty_cost(problem, c)
 
 
 def penalty_cost(problem, x):
     values = parameter_values(problem.parameters.build(x))
     rows = [penalty.residuals(values) for penalty in problem.penalties]
+    return sum((0.5 * jnp.sum(row**2) for row in rows), jnp.zeros(()))
+
+
+def scaling_penalty_cost(problem, c):
+    per_angle = problem.term.scaling.per_angle(c)
+    rows = [penalty.residuals(per_angle) for penalty in problem.scaling_penalties]
     return sum((0.5 * jnp.sum(row**2) for row in rows), jnp.zeros(()))
 
 
@@ -128,4 +137,5 @@ def stationarity(problem: Problem, u: Float[Array, "entry"]) -> Float[Array, "en
     slope = tile_sum(_slope, (here, table, problem.loss), problem.term.tiles)
     c, x = problem.split(u)
     penalty = jax.grad(lambda x: penalty_cost(problem, x))(x)
-    return pull(slope)[0] + jnp.concatenate([jnp.zeros_like(c), penalty])
+    on_scaling = jax.grad(lambda c: scaling_penalty_cost(problem, c))(c)
+    return pull(slope)[0] + jnp.concatenate([on_scaling, penalty])

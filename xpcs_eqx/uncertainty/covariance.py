@@ -20,6 +20,7 @@ from ..objective import (
     TwoTimeTerm,
     joint_equations,
     on_one_device,
+    scaling_penalty_equations,
 )
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
@@ -68,8 +69,9 @@ def optimum(
         part = y[: term.parameters.n_free]
         sum_up = _linear_cost if objective.traceable else TwoTimeTerm.angle_cost
         linear_cost = sum_up(term, part, memo.scaling, Linear()).cost
+    penalties = (objective.penalties, objective.scaling_penalties)
     return _optimum(
-        term.parameters, term.scaling, term.reference, objective.penalties, y, memo, linear_cost
+        term.parameters, term.scaling, term.reference, penalties, y, memo, linear_cost
     )
 
 
@@ -86,8 +88,11 @@ def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_co
     equations = memo.equations
     joint = joint_equations(equations, per_angle[:, 0], scaling)
     p, k = y.shape[0], scaling.size
-    penalty = penalty_equations(penalties, parameters, y)
+    on_parameters, on_scaling = penalties
+    penalty = penalty_equations(on_parameters, parameters, y)
     joint = joint + penalty.transform(jnp.eye(p, p + k))
+    penalty = scaling_penalty_equations(on_scaling, scaling, coefficients)
+    joint = joint + penalty.transform(jnp.eye(k, p + k, p))
     # Solver layout (y, coefficients) to public layout (coefficients, x).
     jacobian = jax.jacfwd(parameters.to_physical)(y)
     turn = jnp.zeros((p + k, p + k))
@@ -228,7 +233,7 @@ def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
         term.parameters,
         term.scaling,
         term.reference,
-        objective.penalties,
+        (objective.penalties, objective.scaling_penalties),
         y,
         memo,
         memo.equations.cost,
