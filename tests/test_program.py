@@ -10,23 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers_bad_data import BAD_CALLS, BAD_FILES
-from helpers_data import two_time
+from helpers_program import prepared, run
 
 import xpcs_eqx.fitting
 import xpcs_eqx.report.plots
 from xpcs_eqx import fit as program
-from xpcs_eqx.data import Selection, write_own
-
-SETTINGS = """
-[data]
-path = "data.h5"
-[model]
-mode = "static"
-[parameters.D0]
-start = 8e4
-[parameters.D_offset]
-free = false
-"""
+from xpcs_eqx.data import Selection
 
 # Refused by the schema, before the data are looked at.
 BY_SCHEMA = {
@@ -40,13 +29,7 @@ BY_SCHEMA = {
 
 @pytest.fixture
 def folder(tmp_path):
-    write_own(str(tmp_path / "data.h5"), two_time(n=24))
-    (tmp_path / "fit.toml").write_text(SETTINGS)
-    return tmp_path
-
-
-def run(folder, *arguments):
-    return program.main([str(folder / "fit.toml"), *arguments])
+    return prepared(tmp_path)
 
 
 def snapshot(folder):

@@ -1,45 +1,32 @@
 """The program: what is left by an interruption, and --resume."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 
+import helpers_program
 import pytest
 from helpers_data import two_time
+from helpers_program import QUICKLY, SETTINGS, prepared
 
 from xpcs_eqx import fit as program
 from xpcs_eqx.data import write_own
 
-SETTINGS = """
-[data]
-path = "data.h5"
-[model]
-mode = "static"
-[parameters.D0]
-start = 8e4
-[parameters.D_offset]
-free = false
-"""
-QUICKLY = ("--no-plots", "--set", "output.fitted_data=false")
-
 
 @pytest.fixture
 def folder(tmp_path):
-    write_own(str(tmp_path / "data.h5"), two_time(n=24))
-    (tmp_path / "fit.toml").write_text(SETTINGS)
-    return tmp_path
+    return prepared(tmp_path)
 
 
 def run(folder, *arguments):
-    return program.main([str(folder / "fit.toml"), *QUICKLY, *arguments])
+    return helpers_program.run(folder, *QUICKLY, *arguments)
 
 
 def results(folder):
     """What a fit found; the times it took are its own."""
-    found = json.loads((folder / "fit_results" / "fit" / "parameters.json").read_text())
+    found = helpers_program.results(folder)
     del found["timings_s"]
     return found
 

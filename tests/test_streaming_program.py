@@ -1,7 +1,6 @@
 """The program on data that stay in their file, and with the hybrid optimiser."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -12,45 +11,21 @@ import h5py
 import numpy as np
 import pytest
 from helpers_data import two_time
+from helpers_program import QUICKLY, SETTINGS, prepared, results, run
 
 from xpcs_eqx import fit as program
 from xpcs_eqx.config import read_configuration, template
 from xpcs_eqx.config.streaming import optimiser_of
-from xpcs_eqx.data import bands, load, write_npz, write_own
+from xpcs_eqx.data import bands, load, write_npz
 from xpcs_eqx.hybrid import ByBounds, MaxIterations
 
-SETTINGS = """
-[data]
-path = "data.h5"
-[model]
-mode = "static"
-[parameters.D0]
-start = 8e4
-[parameters.D_offset]
-free = false
-"""
 STORED = ("--set", "streaming.strategy=out_of_core")
 HYBRID = ("--set", "solver.method=hybrid", "--set", "hybrid.warm_up_minimum=3")
-QUICKLY = ("--no-plots", "--set", "output.fitted_data=false")
-
-
-def prepared(folder, n=24):
-    write_own(str(folder / "data.h5"), two_time(n=n))
-    (folder / "fit.toml").write_text(SETTINGS)
-    return folder
 
 
 @pytest.fixture
 def folder(tmp_path):
     return prepared(tmp_path)
-
-
-def run(folder, *arguments):
-    return program.main([str(folder / "fit.toml"), *arguments])
-
-
-def results(folder, name="fit_results"):
-    return json.loads((folder / name / "fit" / "parameters.json").read_text())
 
 
 @pytest.fixture(scope="module")
