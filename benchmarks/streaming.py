@@ -200,6 +200,7 @@ def main() -> None:
 
 
 def _data(folder: str, n_angles: int, n_frames: int) -> str:
+    os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"maps-{n_angles}x{n_frames}.h5")
     if not os.path.exists(path):
         run_self(__file__, "--child", "generate", path, n_angles, n_frames)
