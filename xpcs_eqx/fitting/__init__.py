@@ -21,6 +21,7 @@ from .hybrid import hybrid_least_squares as hybrid_least_squares
 from .joint import JointFit as JointFit
 from .joint_least_squares import joint_least_squares as joint_least_squares
 from .least_squares import least_squares as least_squares
+from .outer import OuterHistory as OuterHistory
 from .profile import ProfileInterval as ProfileInterval
 from .profile import profile_interval as profile_interval
 from .sharing import Sharing as Sharing

@@ -18,6 +18,7 @@ from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
 from ..uncertainty import Uncertainty
 from .attempts import RecoveryAction
+from .outer import OuterHistory
 
 
 class ParameterRow(NamedTuple):
@@ -70,6 +71,7 @@ class Fit(eqx.Module):
     - `history`: every evaluation, of the hybrid optimiser those of its Gauss–Newton phase.
     - `timings`: seconds by phase.
     - `hybrid`: what the hybrid optimiser tells of its phases and defences, where it made the fit.
+    - `outer`: outer iterations of a hierarchical fit.
     """
 
     objective: ProjectedObjective | JointObjective
@@ -97,6 +99,7 @@ class Fit(eqx.Module):
     quality: Quality = eqx.field(static=True)
     solver_name: str = eqx.field(static=True)
     hybrid: HybridResult | None = None
+    outer: OuterHistory | None = None
 
     @property
     def success(self) -> bool:

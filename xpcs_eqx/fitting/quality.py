@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..data import Geometry
+from ..objective import AbstractScalingPenalty
 from ..optimize import Status
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
 from ..uncertainty import Uncertainty
@@ -26,6 +27,7 @@ def judge(
     reduced_chi2: float,
     negative_rate: tuple[str, ...] = (),
     degenerate: tuple[Degeneracy, ...] = (),
+    conditions: tuple[str, ...] = (),
 ) -> Quality:
     """Good, marginal or poor.
 
@@ -84,7 +86,18 @@ def judge(
     for name in negative_rate:
         marginal.append(f"the {name} rate is negative inside the time window, which is unphysical")
     flag = "poor" if poor else "marginal" if marginal else "good"
-    return Quality(flag, tuple(poor + marginal + remarks))
+    return Quality(flag, tuple(poor + marginal + remarks) + conditions)
+
+
+def conditions_of(penalties: tuple[AbstractScalingPenalty, ...]) -> tuple[str, ...]:
+    """On what the error bars of a fit with penalties on contrast and offset depend."""
+    names = ", ".join(dict.fromkeys(type(penalty).__name__ for penalty in penalties))
+    if not names:
+        return ()
+    return (
+        f"contrast and offset are drawn together by a penalty ({names}): the covariance is "
+        "conditional on it, and a bias that it brings is in no error bar",
+    )
 
 
 @quick_jit

@@ -14,7 +14,8 @@ from ..scaling import index_map
 from ..uncertainty import optimum, uncertainty_at
 from .attempts import RecoveryAction
 from .fit import Fit, ParameterRow
-from .quality import judge, remarks_on
+from .outer import OuterHistory
+from .quality import conditions_of, judge, remarks_on
 from .rows import Entries, held_row
 
 
@@ -38,6 +39,7 @@ class Found(NamedTuple):
     timings: tuple[tuple[str, float], ...]
     solver_name: str
     hybrid: HybridResult | None = None
+    outer: OuterHistory | None = None
 
 
 def fit_of(found: Found) -> Fit:
@@ -69,6 +71,7 @@ def fit_of(found: Found) -> Fit:
         index.names,
         reduced if term.absolute_sigma else float("nan"),
         *remarks_on(model, term.t, term.geometry, _box(parameters)),
+        conditions=conditions_of(objective.scaling_penalties),
     )
     return Fit(
         objective=objective,
@@ -96,6 +99,7 @@ def fit_of(found: Found) -> Fit:
         quality=quality,
         solver_name=found.solver_name,
         hybrid=found.hybrid,
+        outer=found.outer,
     )
 
 
