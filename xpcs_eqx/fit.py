@@ -110,6 +110,11 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _on_terminal(arguments: argparse.Namespace) -> bool:
+    """Whether progress is shown."""
+    return not (arguments.quiet or arguments.verbose) and sys.stderr.isatty()
+
+
 @contextlib.contextmanager
 def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
     """A callback for the solver: one line on a terminal, a log entry an evaluation otherwise."""
@@ -119,7 +124,7 @@ def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
     def logged(state: Any) -> None:
         log.debug("%s", progress_text(state))
 
-    if arguments.quiet or arguments.verbose or not sys.stderr.isatty():
+    if not _on_terminal(arguments):
         yield logged
         return
     from rich.console import Console
@@ -152,16 +157,18 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
 
     jax.config.update("jax_enable_x64", True)
 
-    from .program.interrupted import checkpoints_of, kept
-    from .program.tasks import task_of
+    from .program.interrupted import checkpoints_of, cleared, kept, was_sampling
+    from .program.tasks import task_of, with_posterior
     from .report import check_target, new_results
 
-    checkpoints, solver = None, configuration.settings.solver
+    checkpoints, overwrite, solver = None, arguments.overwrite, configuration.settings.solver
     if not arguments.check:
-        check_target(target, arguments.overwrite, configuration.data_paths)
         checkpoints = checkpoints_of(
             solver.checkpoint, target, resume=arguments.resume, overwrite=arguments.overwrite
         )
+        # The results of a fit whose posterior was interrupted are there to be completed.
+        overwrite = arguments.overwrite or (arguments.resume and was_sampling(checkpoints))
+        check_target(target, overwrite, configuration.data_paths)
     task = task_of(configuration)
     if arguments.check:
         if not arguments.quiet:
@@ -169,7 +176,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
         return OK
     loaded = time.perf_counter()
     if checkpoints is not None and not arguments.resume:
-        checkpoints.clear()
+        cleared(checkpoints)
     with kept(checkpoints), _progress(arguments) as callback:
         outcome = task.run(
             callback=callback,
@@ -177,15 +184,20 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
             every=solver.checkpoint_every,
             resume=arguments.resume,
         )
+    with kept(checkpoints):
+        outcome = with_posterior(outcome, task, checkpoints, _on_terminal(arguments))
     report = outcome.report({"loading": loaded - started})
-    with kept(checkpoints), new_results(target, arguments.overwrite) as folder:
+    with kept(checkpoints), new_results(target, overwrite) as folder:
         outcome.write(folder, report, target, started)
-    if checkpoints is not None:
-        checkpoints.clear()
     if not arguments.quiet:
         _say(f"{report}\nResults: {target}")
-    fit = outcome.fit
-    return OK if fit.success and fit.quality.flag != "poor" else DOUBTFUL
+    fit, sampled = outcome.fit, outcome.sampled
+    if sampled is not None and sampled.interrupted:
+        raise KeyboardInterrupt(sampled.how_to_go_on(target, checkpoints))
+    if checkpoints is not None and not (sampled is not None and sampled.unfinished):
+        cleared(checkpoints)
+    good = fit.success and fit.quality.flag != "poor" and (sampled is None or sampled.good)
+    return OK if good else DOUBTFUL
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,6 +46,9 @@ from .failures import Attempt as Attempt
 from .failures import Limits as Limits
 from .failures import Outcome as Outcome
 from .failures import Task as Task
+from .infer import InShards as InShards
+from .infer import infer as infer
+from .infer import with_scaling as with_scaling
 from .likelihood import AbstractNoise as AbstractNoise
 from .likelihood import AbstractScalingTreatment as AbstractScalingTreatment
 from .likelihood import GivenSigma as GivenSigma
@@ -107,3 +110,4 @@ from .starts import PlainStart as PlainStart
 from .tile_likelihood import data_cost as data_cost
 from .tile_likelihood import scaling_statistics as scaling_statistics
 from .write import write_posterior as write_posterior
+from .write_consensus import write_consensus as write_consensus

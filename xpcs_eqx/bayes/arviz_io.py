@@ -14,7 +14,7 @@ _MISSING = (
     "labelled draws, diagnostics and plots of a posterior need ArviZ; "
     "install it with: pip install 'xpcs-eqx[bayes]'"
 )
-# Plots of many parameters take long and show little.
+# Plots of many entries take long and show little; an angle is an entry.
 MOST = 12
 PLOTS = ("pair", "forest", "energy", "autocorr", "rank", "ess", "trace")
 
@@ -105,6 +105,23 @@ def _without_single(dataset: Any) -> Any:
     return dataset.squeeze(single, drop=True)
 
 
+def unique_labels(values: Float[np.ndarray, "entry"]) -> np.ndarray:
+    """The values where all differ, else their numbers 0, 1, …: what is looked up by label."""
+    return values if np.unique(values).size == values.size else np.arange(values.size)
+
+
+def shown_names(tree: Any, names: tuple[str, ...]) -> list[str]:
+    """Of the variables those with fewest entries, as many as have `MOST` together; in order."""
+    sizes = {name: int(np.prod(tree["posterior"][name].shape[2:])) for name in names}
+    chosen, total = set(), 0
+    for name in sorted(names, key=lambda name: sizes[name]):
+        if chosen and total + sizes[name] > MOST:
+            break
+        chosen.add(name)
+        total += sizes[name]
+    return [name for name in names if name in chosen]
+
+
 def write_plots(
     folder: str, tree: Any, names: tuple[str, ...], which: tuple[str, ...] = PLOTS
 ) -> list[str]:
@@ -112,7 +129,7 @@ def write_plots(
 
     **Arguments:**
 
-    - `names`: variables to show, at most `MOST` of them.
+    - `names`: variables to show, as far as they have no more than `MOST` entries together.
     - `which`: of pair, forest, energy, autocorr, rank, ess, trace.
 
     **Raises:** `ModelError` for an unknown plot, or when ArviZ is missing.
@@ -125,7 +142,7 @@ def write_plots(
     from matplotlib import pyplot
 
     paths = []
-    shown = list(names[:MOST])
+    shown = shown_names(tree, names)
     tree = tree.map_over_datasets(_without_single)
     for plot in which:
         draw = getattr(arviz_plots, f"plot_{plot}")

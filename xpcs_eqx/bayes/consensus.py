@@ -97,7 +97,8 @@ def _shard_beginning(begun: Beginning, n_shards: int) -> Beginning:
     return begun._replace(metric=metric, positions=np.asarray(begun.positions) @ factor.T)
 
 
-def _from_unconstrained(density: LogPosterior, u: Float[np.ndarray, "*draw entry"]):
+def from_unconstrained(density: LogPosterior, u: Float[np.ndarray, "*draw entry"]):
+    """Coordinates z of a density from u = centre + scale·z, which all shards share."""
     c = density.coordinates
     return (u - np.asarray(c.centre)) / np.asarray(c.scale)
 
@@ -235,9 +236,9 @@ def consensus(
     )
     for_combiner, for_correction, for_scaling = jax.random.split(for_end, 3)
     combined = combiner(draws, for_combiner)
-    z = _from_unconstrained(whole, combined.draws)
+    z = from_unconstrained(whole, combined.draws)
     corrected = correction(z, whole, for_correction)
-    physical = physical_draws(whole, _from_unconstrained(whole, draws.draws))
+    physical = physical_draws(whole, from_unconstrained(whole, draws.draws))
     comparison = compare_shards(np.asarray(physical), density.names, draws.numbers)
     dropped = (*((one.number, one.reason) for one in run.dropped), *combined.dropped)
     how = (

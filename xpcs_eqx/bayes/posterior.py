@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..fitting import Fit
-from .arviz_io import datatree
+from .arviz_io import datatree, unique_labels
 from .diagnostics import Diagnostics, diagnose
 from .draws import Draws
 from .log_posterior import LogPosterior
@@ -94,6 +94,8 @@ class Posterior(eqx.Module):
     def to_datatree(self) -> Any:
         """An ArviZ DataTree; `contrast` and `offset` have the dimension `angle` [degrees].
 
+        Where two angles are equal, they are labelled by their numbers 0, 1, ….
+
         **Raises:** `ModelError` with what to install when ArviZ is missing.
         """
         stats = self.draws
@@ -109,7 +111,7 @@ class Posterior(eqx.Module):
                 "acceptance_rate": stats.acceptance,
                 "step_size": np.full(shape, self.step_size),
             },
-            {"angle": np.asarray(self.density.term.geometry.phi)},
+            {"angle": unique_labels(np.asarray(self.density.term.geometry.phi))},
             {"contrast": ["angle"], "offset": ["angle"]},
             {"status": self.status, "notes": "; ".join(self.notes)},
         )

@@ -1,7 +1,7 @@
 """The priors of a whole problem: by default, from bounds, from a fit."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import equinox as eqx
 import numpy as np
@@ -145,8 +145,10 @@ def bound_priors(objective: ProjectedObjective | JointObjective) -> PriorSet:
     return PriorSet(tuple(priors), tuple(name for name, *_ in _entries(objective)))
 
 
-def fit_priors(fit: Fit, width: float = 2.0) -> PriorSet:
+def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = None) -> PriorSet:
     """Normal priors centred on a fit, `width` times its quoted errors wide, inside the bounds.
+
+    They are those of all parameters and scaling coefficients, or of the given `names` alone.
 
     With the fit of the same data they use the data twice and make the posterior too narrow, which
     the result says. Good for a prior from another measurement.
@@ -157,7 +159,7 @@ def fit_priors(fit: Fit, width: float = 2.0) -> PriorSet:
         raise ModelError(f"width {width} of priors from a fit; it must be above 0")
     priors = {}
     for row in fit.rows:
-        if row.role not in ("free", "scaling"):
+        if row.role not in ("free", "scaling") or not (names is None or row.name in names):
             continue
         if not (np.isfinite(row.error) and row.error > 0):
             raise ModelError(

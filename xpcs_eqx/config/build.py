@@ -9,7 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..data import Selection, StoredTwoTime, TwoTimeData, load, map_size, open_stored
+from ..data import (
+    Selection,
+    StoredTwoTime,
+    TwoTimeData,
+    load,
+    map_size,
+    open_stored,
+    weighted,
+)
 from ..errors import ConfigError, ModelError
 from ..fitting import Fit, JointFit
 from ..objective import JointObjective, ProjectedObjective, two_time_objective
@@ -21,7 +29,7 @@ from .models import model_of, rates_of
 from .read import Configuration
 from .scaling import Choice, choose_scaling
 from .schema import Data, Parameter, Settings
-from .solving import COORDINATES, loss_of, penalties_of, residual_sd, solver_of, weighted
+from .solving import COORDINATES, loss_of, penalties_of, residual_sd, solver_of
 from .source import nearest
 from .streaming import Plan, plan_of
 

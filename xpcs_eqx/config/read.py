@@ -15,6 +15,8 @@ from .source import Key, Source, nearest, read_source, table_number
 
 # Sections with one table for each name.
 NAMED = ("parameters", "rates")
+# All tables that have one table for each name, as the keys that lead to them.
+TABLES_BY_NAME = (*((name,) for name in NAMED), ("bayes", "priors"))
 
 
 @dataclass(frozen=True)
@@ -97,11 +99,12 @@ def find_field(
 ) -> tuple[FieldInfo | None, type[BaseModel] | None]:
     """Declaration of a dotted key, and the model of the table it opens; None where there is none.
 
-    The name in `parameters.NAME` and `rates.NAME` is free: the table is the same whatever it is.
+    The name in `parameters.NAME`, `rates.NAME` and `bayes.priors.NAME` is free: the table is the
+    same whatever it is.
     """
     info, model = None, schema
     for i, part in enumerate(path):
-        if i == 1 and (path[0] in NAMED or table_number(path) is not None):
+        if path[:i] in TABLES_BY_NAME or (i == 1 and table_number(path) is not None):
             continue
         info = None if model is None else model.model_fields.get(part)
         model = None if info is None else next(_models(info.annotation), None)
@@ -166,8 +169,7 @@ def _describe(error: Any, raw: Mapping[str, Any], source: Source) -> str:
     if error["type"] == "value_error":
         return f"{where}: {dotted}: {error['ctx']['error']}"
     if expected is None:
-        table = len(path) < 2 or path[0] in NAMED or (len(path) == 2 and table_number(path))
-        expected = "a table of keys" if table else error["msg"]
+        expected = error["msg"] if find_field(path, schema)[1] is None else "a table of keys"
     text = f"{where}: {dotted} = {value!r} is not allowed; expected {expected}"
     if isinstance(value, str):
         near = difflib.get_close_matches(value, _quoted(expected), n=1)

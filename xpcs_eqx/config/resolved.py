@@ -51,6 +51,7 @@ def resolved_settings(
     settings = _common(configuration.settings, problem.solver)
     settings["data"]["path"] = _relative(configuration.data_path, folder)
     settings["scaling"]["mode"] = problem.scaling.mode
+    _with_relative_shards(settings, configuration, folder)
     values = parameter_values(parameters.model)
     tied = {name for name, _ in parameters.ties}
     # What was said of all values at knots by one name stands at each of them below.
@@ -65,6 +66,14 @@ def resolved_settings(
             table.pop("bounds", None)
             table |= _held(parameters, name, float(values[name]))
     return settings
+
+
+def _with_relative_shards(
+    settings: dict[str, Any], configuration: Configuration, folder: str
+) -> None:
+    shards = settings.get("bayes", {}).get("shards", {})
+    if "folder" in shards:
+        shards["folder"] = _relative(configuration.source.absolute(shards["folder"]), folder)
 
 
 def _held(parameters: ParameterMap, name: str, value: float) -> dict[str, Any]:

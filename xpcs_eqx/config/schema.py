@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from .schema_bayes import Bayes
 from .schema_streaming import Hybrid, Streaming
 from .section import Positive, Section, key
 
@@ -308,6 +309,7 @@ class Common(Section):
     solver: Solver = Solver()
     streaming: Streaming = Streaming()
     hybrid: Hybrid = Hybrid()
+    bayes: Bayes | None = None
     output: Output = Output()
 
 

@@ -1,5 +1,6 @@
 """A commented configuration to start from, written from the schema itself."""
 
+import re
 import textwrap
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic.fields import FieldInfo
 from ..errors import ConfigError
 from .read import NAMED
 from .schema import Common, Data, DataSet, Joint, Rate
+from .schema_bayes import Bayes, Job, Prior, Shards
 
 MODES = ("static", "static_isotropic", "static_anisotropic", "laminar_flow", "two_component")
 # Several data sets have a template of their own.
@@ -46,6 +48,26 @@ _EXAMPLES: dict[str, Any] = {
     "hybrid.warm_up_iterations": 500,
     "hybrid.max_iterations": 100,
     "hybrid.tolerance": 1e-8,
+    "bayes.target_acceptance": 0.9,
+    "bayes.shards.pairs": 10000,
+    "bayes.shards.count": 50,
+    "bayes.shards.workers": 4,
+    "bayes.shards.folder": "scratch",
+    "bayes.shards.job.queue": "short",
+    "bayes.shards.job.account": "beamline",
+    "bayes.shards.job.interface": "ib0",
+    "bayes.shards.job.scratch": "/scratch",
+    "bayes.shards.job.resources": "select=1:ncpus=8:mem=16GB",
+    "bayes.priors.alpha.kind": "truncated_normal",
+    "bayes.priors.alpha.mean": 0.0,
+    "bayes.priors.alpha.sd": 0.5,
+    "bayes.priors.alpha.lower": -2.0,
+    "bayes.priors.alpha.upper": 2.0,
+    "bayes.priors.alpha.median": 1.0,
+    "bayes.priors.alpha.scale": 1.5,
+    "bayes.priors.alpha.a": 2.0,
+    "bayes.priors.alpha.b": 2.0,
+    "bayes.priors.alpha.width": 2.0,
     "output.directory": "results",
     "output.fitted_data": True,
 }
@@ -88,6 +110,9 @@ def _section(
 ) -> list[str]:
     lines = ["", f"# {(model.__doc__ or '').splitlines()[0]}", header.format(name)]
     for key, info in model.model_fields.items():
+        if info.json_schema_extra is None:
+            # It has a table of its own.
+            continue
         dotted = f"{name}.{key}"
         value = values.get(dotted, info.default)
         lines.append(_line(dotted, key, info, value))
@@ -139,6 +164,21 @@ def _rates(mode: str) -> list[str]:
     return lines
 
 
+def _sampling(values: dict[str, Any]) -> list[str]:
+    """The tables of a posterior in comments, since it is their presence that asks for one."""
+    tables = {
+        "bayes": Bayes,
+        "bayes.shards": Shards,
+        "bayes.shards.job": Job,
+        "bayes.priors.alpha": Prior,
+    }
+    lines = ["", "# A posterior is sampled when [bayes] is there: take the # from its lines."]
+    for name, model in tables.items():
+        lines += _section(name, model, values)
+    in_comments = re.compile(r"^(?:# )?(\[|\w+ = )", re.MULTILINE)
+    return [in_comments.sub(r"#\1", line) for line in lines]
+
+
 def _several(values: dict[str, Any]) -> list[str]:
     """Two tables `[[data]]`, the first with its keys explained, and what they share."""
     first = {**values, "data.path": "cold.h5", "data.label": "cold", "data.factors": {"D0": 1.0}}
@@ -179,6 +219,9 @@ def template(mode: str) -> str:
     for name, info in Common.model_fields.items():
         if name in NAMED:
             lines += _rates(chosen) if name == "rates" else _parameters(chosen)
+            continue
+        if name == "bayes":
+            lines += _sampling(values)
             continue
         model = info.annotation
         assert isinstance(model, type)

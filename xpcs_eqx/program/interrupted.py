@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 
 from ..checkpoint import Checkpoints
@@ -12,6 +13,35 @@ log = logging.getLogger("xpcs_eqx.fit")
 
 # Of checkpoints nobody asked for [s]: what is fitted faster never sees the disk.
 QUIET_INTERVAL = 5.0
+# Beside the states of a fit: finished shards of its posterior, and the sign that the results of the
+# fit are written while its posterior is still to be sampled.
+SHARDS, SAMPLING = "shards", "sampling"
+
+
+def _left(checkpoints: Checkpoints) -> bool:
+    """Whether an interrupted run left anything."""
+    places = (os.path.join(checkpoints.folder, name) for name in (SHARDS, SAMPLING))
+    return bool(checkpoints.paths()) or any(map(os.path.exists, places))
+
+
+def mark_sampling(checkpoints: Checkpoints) -> None:
+    """Note that the fit is finished and its results are written without a posterior."""
+    os.makedirs(checkpoints.folder, exist_ok=True)
+    with open(os.path.join(checkpoints.folder, SAMPLING), "w", encoding="utf-8") as stream:
+        stream.write("the fit is finished, its posterior is not\n")
+
+
+def was_sampling(checkpoints: Checkpoints | None) -> bool:
+    """Whether the results there are those of a fit whose posterior was interrupted."""
+    return checkpoints is not None and os.path.exists(os.path.join(checkpoints.folder, SAMPLING))
+
+
+def cleared(checkpoints: Checkpoints) -> None:
+    """Remove what an interrupted run left."""
+    shutil.rmtree(os.path.join(checkpoints.folder, SHARDS), ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(checkpoints.folder, SAMPLING))
+    checkpoints.clear()
 
 
 def checkpoints_of(
@@ -30,7 +60,7 @@ def checkpoints_of(
         return None
     interval = QUIET_INTERVAL if wanted == "auto" else 0.0
     found = Checkpoints(f"{os.path.realpath(target)}.checkpoint", interval=interval)
-    if found.paths() and not (resume or overwrite):
+    if _left(found) and not (resume or overwrite):
         raise ConfigError(
             f"{found.folder}: an interrupted fit left its checkpoint here; give --resume to go on "
             "with it, or --overwrite to start from the beginning"
@@ -48,7 +78,7 @@ def kept(checkpoints: Checkpoints | None) -> Iterator[None]:
             f"{error} (--overwrite without --resume starts from the beginning)"
         ) from None
     except BaseException as error:
-        if checkpoints is None or not checkpoints.paths():
+        if checkpoints is None or not _left(checkpoints):
             raise
         written = f"checkpoint written to {checkpoints.folder}; continue with --resume"
         if isinstance(error, KeyboardInterrupt):

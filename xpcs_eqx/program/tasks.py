@@ -1,11 +1,14 @@
 """A configuration as work to do: check, fit, report, write; for one data set and for several."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..checkpoint import Checkpoints
+from ..config.bayes import Inference, inference_of, refuse_unsupported
 from ..config.build import Problem, build, quote_errors, quote_joint_errors
 from ..config.joint import JointProblem, build_joint
 from ..config.read import Configuration, JointConfiguration
@@ -15,6 +18,8 @@ from ..data import StoredTwoTime, TwoTimeData
 from ..errors import FitError
 from ..fitting import Fit, JointFit, ProfileInterval
 from ..report import joint_report, text_report, write_joint_results, write_results
+from .sampling import Sampled, sampled
+from .sampling_progress import sampling_progress
 
 log = logging.getLogger("xpcs_eqx.fit")
 
@@ -25,6 +30,11 @@ class Outcome(Protocol):
     @property
     def fit(self) -> Fit | JointFit:
         """The fit."""
+        ...
+
+    @property
+    def sampled(self) -> Sampled | None:
+        """What became of the posterior; None when none was asked for."""
         ...
 
     def report(self, timings: Mapping[str, float]) -> str:
@@ -54,8 +64,11 @@ def task_of(configuration: Configuration | JointConfiguration) -> Task:
     **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
     """
     if isinstance(configuration, JointConfiguration):
+        refuse_unsupported(configuration, stored=False)
         return SeveralDataSets(configuration, build_joint(configuration))
-    return OneDataSet(configuration, build(configuration))
+    problem = build(configuration)
+    refuse_unsupported(configuration, problem.plan.stored)
+    return OneDataSet(configuration, problem, inference_of(configuration, problem))
 
 
 def _output(settings: Common) -> dict[str, Any]:
@@ -79,6 +92,7 @@ class OneDataSet:
 
     configuration: Configuration
     problem: Problem
+    inference: Inference | None = None
 
     def check_report(self) -> str:
         """What --check prints."""
@@ -92,6 +106,7 @@ class OneDataSet:
             f"{term.scaling.size} scaling coefficients\n"
             f"  scaling {scaling.mode}: {scaling.reason}\n"
             f"  {self.problem.plan.strategy.report()}"
+            f"{_sampling_lines(self.inference)}"
         )
 
     def run(self, **how: Any) -> "OneFit":
@@ -108,6 +123,11 @@ class OneDataSet:
             )
         fit = quote_errors(fit, problem.settings.solver.errors)
         return OneFit(self.configuration, problem, fit, *_profiles(fit, problem))
+
+
+def _sampling_lines(inference: Inference | None) -> str:
+    lines = () if inference is None else inference.lines
+    return "".join(f"\n  posterior: {line}" for line in lines)
 
 
 def _profiles(fit: Fit, problem: Problem) -> tuple[list[ProfileInterval], list[str]]:
@@ -133,10 +153,11 @@ class OneFit:
     fit: Fit
     profiles: Sequence[ProfileInterval]
     failures: Sequence[str]
+    sampled: Sampled | None = None
 
     def report(self, timings: Mapping[str, float]) -> str:
         """The text report."""
-        problem = self.problem
+        problem, sampled = self.problem, self.sampled
         return text_report(
             self.fit,
             title=f"Fit of {os.path.basename(self.configuration.data_path)}",
@@ -144,11 +165,14 @@ class OneFit:
             scaling=f"{problem.scaling.mode}: {problem.scaling.reason}",
             decisions=(*problem.decisions, *self.failures),
             profiles=self.profiles,
-            timings=timings,
+            timings=timings if sampled is None else {**timings, **sampled.timings},
+            sections=() if sampled is None else sampled.lines(),
         )
 
     def write(self, folder: str, report: str, target: str, started: float) -> None:
         """Write the results."""
+        if self.sampled is not None:
+            self.sampled.write(folder, self.problem.settings.output.plots)
         write_results(
             folder,
             self.fit,
@@ -160,6 +184,18 @@ class OneFit:
             started=started,
             **_output(self.problem.settings),
         )
+
+
+def with_posterior(
+    outcome: Outcome, task: Task, checkpoints: Checkpoints | None, on_terminal: bool
+) -> Outcome:
+    """The outcome with a posterior where the configuration asks for one."""
+    if not (isinstance(outcome, OneFit) and isinstance(task, OneDataSet)) or task.inference is None:
+        return outcome
+    inference = task.inference
+    with sampling_progress(on_terminal, inference.n_shards) as callback:
+        found = sampled(inference, outcome.fit, checkpoints, callback)
+    return dataclasses.replace(outcome, sampled=found)
 
 
 @dataclass(frozen=True)
@@ -201,6 +237,7 @@ class SeveralFit:
     configuration: JointConfiguration
     problem: JointProblem
     fit: JointFit
+    sampled: Sampled | None = None
 
     def report(self, timings: Mapping[str, float]) -> str:
         """The text report."""

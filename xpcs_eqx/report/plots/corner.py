@@ -25,7 +25,7 @@ def _names(fit: Fit) -> list[int]:
     return good[: min(wanted, MOST)]
 
 
-def _label(value: float, error: float) -> str:
+def value_label(value: float, error: float) -> str:
     digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
     if digits > 6 or abs(value) >= 1e6:
         return f"{value:.4g} ± {error:.2g}"
@@ -67,7 +67,7 @@ def corner_figure(fit: Fit) -> Figure:
                 axis.text(
                     x,
                     y + half + 0.25,
-                    f"{fit.index.names[i]}\n{_label(values[i], errors[i])}",
+                    f"{fit.index.names[i]}\n{value_label(values[i], errors[i])}",
                     ha="center",
                     va="bottom",
                     fontsize=6.5,

@@ -1,0 +1,112 @@
+"""A posterior put together from shards as files."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from ..files import replacing, to_json
+from .arviz_io import PLOTS, datatree, write_plots
+from .consensus import ConsensusPosterior, from_unconstrained
+from .sample import physical_draws
+from .write import write_posterior
+
+# What combined draws show by themselves; the others are of chains.
+COMBINED_PLOTS = ("pair", "forest")
+
+
+def shards_document(found: ConsensusPosterior) -> dict[str, Any]:
+    """Everything of shards.json in plain types."""
+    reasons = dict(found.dropped)
+    rows = [
+        {
+            **one._asdict(),
+            "failures": [attempt._asdict() for attempt in one.failures],
+            "used": one.number in found.combined.used,
+            "reason": reasons.get(one.number, ""),
+        }
+        for one in found.table
+    ]
+    comparison = found.comparison
+    return {
+        "division": found.shards.report(),
+        "plan": found.plan._asdict(),
+        "used": found.combined.used,
+        "dropped": [{"shard": number, "reason": reason} for number, reason in found.dropped],
+        "combiner_log": found.combined.log,
+        "pareto_k": found.pareto_k,
+        "heterogeneity": {one.name: one._asdict() for one in comparison.heterogeneity},
+        "bimodal": [one._asdict() for one in comparison.bimodal],
+        "together": [one._asdict() for one in comparison.together],
+        "findings": comparison.findings,
+        "shards": rows,
+    }
+
+
+def least_converged(found: ConsensusPosterior) -> int:
+    """Number of the shard in the result whose chains agree the least."""
+    rhat = {one.number: one.rhat for one in found.table}
+    return max(found.subposteriors.numbers, key=lambda number: rhat[number])
+
+
+def shard_tree(found: ConsensusPosterior, number: int) -> Any:
+    """The chains of one shard as an ArviZ DataTree, in physical units.
+
+    **Raises:** `ModelError` when ArviZ is missing.
+    """
+    place = found.subposteriors.numbers.index(number)
+    every, stats = found.subposteriors.draws, found.posterior.draws
+    chains = np.shape(stats.energy)[0] // len(every)
+    u = every[place].reshape(chains, -1, every.shape[-1])
+    density = found.posterior.density
+    theta = np.asarray(physical_draws(density, from_unconstrained(density, u)))
+    own = slice(chains * place, chains * (place + 1))
+    return datatree(
+        {name: theta[..., i] for i, name in enumerate(found.names)},
+        {"energy": stats.energy[own], "diverging": stats.divergent[own]},
+        {},
+        {},
+        {"shard": number},
+    )
+
+
+def plot_consensus(folder: str, found: ConsensusPosterior, plots: tuple[str, ...] = PLOTS) -> None:
+    """Plots of a posterior from shards as PNG files in an existing folder.
+
+    Combined draws are no chains: plots about chains show the shard whose chains agree the least.
+
+    **Raises:** `ModelError` for an unknown plot, or when ArviZ is missing.
+    """
+    combined = tuple(plot for plot in plots if plot in COMBINED_PLOTS)
+    rest = tuple(plot for plot in plots if plot not in COMBINED_PLOTS)
+    if combined:
+        tree = found.posterior.to_datatree()
+        write_plots(folder, tree, tuple(found.posterior.variables()), combined)
+    if rest:
+        write_plots(folder, shard_tree(found, least_converged(found)), found.names, rest)
+
+
+def write_consensus(
+    folder: str,
+    found: ConsensusPosterior,
+    *,
+    plots: tuple[str, ...] = PLOTS,
+    fitted_data: bool = True,
+    predictive_draws: int = 200,
+) -> None:
+    """Write a posterior from shards into an existing folder.
+
+    As `write_posterior`, and `shards.json` with what became of every shard; plots are those of
+    `plot_consensus`.
+
+    **Raises:** what `write_posterior` raises.
+    """
+    chosen: dict[str, Any] = {"fitted_data": fitted_data, "predictive_draws": predictive_draws}
+    write_posterior(folder, found.posterior, plots=(), **chosen)
+    path = os.path.join(folder, "shards.json")
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        stream.write(to_json(shards_document(found)))
+    if plots:
+        inside = os.path.join(folder, "plots")
+        os.makedirs(inside, exist_ok=True)
+        plot_consensus(inside, found, plots)

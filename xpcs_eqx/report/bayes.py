@@ -1,0 +1,179 @@
+"""A posterior in words and columns, and its folder."""
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..bayes import ConsensusPosterior, Posterior, precision, write_consensus, write_posterior
+from ..bayes.arviz_io import write_plots
+from ..bayes.write_consensus import plot_consensus
+from ..fitting import Fit
+from .html import page
+from .text import entry, items, number, table
+
+log = logging.getLogger(__name__)
+
+# Entries whose spread is nearly that of their prior.
+_PRIOR_DECIDES = 0.1
+# Quoted errors larger than this, over the classical ones, are worth a word.
+_LARGER = 1.2
+_MOST = 15
+
+Found = Posterior | ConsensusPosterior
+
+
+def plain(found: Found) -> Posterior:
+    """The draws, whether of one run or of shards."""
+    return found.posterior if isinstance(found, ConsensusPosterior) else found
+
+
+def _parameter_table(posterior: Posterior) -> list[str]:
+    diagnostics = posterior.diagnostics
+    rows = []
+    for i, one in enumerate(precision(posterior)):
+        low, high = np.quantile(posterior.theta[..., i], [0.05, 0.95])
+        rows.append(
+            (
+                one.name,
+                number(one.mean),
+                number(one.sd, 3),
+                number(float(low)),
+                number(float(high)),
+                f"{diagnostics.ess_bulk[i]:.0f}",
+                f"{diagnostics.rhat[i]:.3f}",
+                "-" if math.isnan(one.z) else f"{one.z:+.2f}",
+                "-" if math.isnan(one.ratio) else f"{one.ratio:.2f}",
+            )
+        )
+    header = ("parameter", "mean", "sd", "5 %", "95 %", "ESS", "R-hat", "z", "ratio")
+    return table(header, rows)
+
+
+def _about_errors(fit: Fit) -> list[str]:
+    """What the likelihood leaves out of the spread."""
+    if fit.uncertainty.chosen == "classical":
+        return []
+    ratios = [
+        row.error / row.error_classical
+        for row in fit.rows
+        if row.role == "free" and row.error_classical > 0 and math.isfinite(row.error)
+    ]
+    if not ratios or max(ratios) < _LARGER:
+        return []
+    return [
+        "the likelihood takes pairs as independent, as the classical error does; the quoted "
+        f"({fit.uncertainty.chosen}) errors of the fit are up to {max(ratios):.2g} times the "
+        "classical ones, and the spread of the draws is too small by as much"
+    ]
+
+
+def _shard_lines(found: ConsensusPosterior) -> list[str]:
+    dropped = found.dropped
+    used = f"{len(found.combined.used)} of {found.shards.n_shards} in the result"
+    lines = [entry("shards", used)]
+    lines += [entry("dropped", f"shard {n}: {reason}") for n, reason in dropped[:_MOST]]
+    if len(dropped) > _MOST:
+        lines.append(entry("dropped", f"and {len(dropped) - _MOST} more, in bayes/shards.json"))
+    if not math.isnan(found.pareto_k):
+        lines.append(entry("Pareto k", f"{found.pareto_k:.2f} of the importance correction"))
+    return lines
+
+
+def posterior_lines(found: Found, fit: Fit, plan: Sequence[str] = ()) -> list[str]:
+    """The section of a report about a posterior.
+
+    **Arguments:**
+
+    - `fit`: that was sampled from; its quoted errors are compared with the classical ones.
+    - `plan`: what was decided beforehand, in sentences.
+    """
+    posterior = plain(found)
+    diagnostics = posterior.diagnostics
+    lines = ["", "Posterior", entry("status", diagnostics.status.upper().replace("_", " "))]
+    lines += items(
+        [*diagnostics.findings, *(f"do: {text}" for text in diagnostics.recommendations)]
+    )
+    chains, draws = np.shape(posterior.draws.energy)
+    of = "of all shards" if isinstance(found, ConsensusPosterior) else "of all data"
+    lines += [entry("decided", text) for text in plan]
+    lines.append(
+        entry(
+            "chains",
+            f"{chains} {of}, {draws} draws each; {100 * diagnostics.divergence_rate:.2g} % "
+            f"divergent, acceptance {diagnostics.acceptance:.2f}, smallest BFMI "
+            f"{float(np.min(diagnostics.bfmi)):.2f}, "
+            f"{int(np.sum(posterior.draws.steps))} gradients",
+        )
+    )
+    if isinstance(found, ConsensusPosterior):
+        lines += _shard_lines(found)
+    lines += [entry("note", text) for text in posterior.notes]
+    lines += [entry("note", text) for text in _about_errors(fit)]
+    lines += ["", *_parameter_table(posterior)]
+    lines.append("  z: (mean − fit)/sd; ratio: sd over the classical error of the fit")
+    weak = [one for one in precision(posterior) if one.contraction < _PRIOR_DECIDES]
+    if weak:
+        named = ", ".join(f"{one.name} ({one.contraction:.2f})" for one in weak)
+        lines += items([f"the prior decides, not the data: contraction of {named}"])
+    return lines
+
+
+def write_bayes(
+    folder: str,
+    found: Found,
+    fit: Fit,
+    plan: Sequence[str] = (),
+    *,
+    plots: bool = True,
+    predictive: int = 200,
+) -> None:
+    """Write a posterior into a new folder: files of `write_posterior`, report, plots.
+
+    Draws may have taken hours: plots that cannot be made are a message in the log, not an error.
+
+    **Arguments:**
+
+    - `fit`, `plan`: as in `posterior_lines`.
+    - `predictive`: draws that make the band of the surface; 0 writes none.
+    """
+    os.mkdir(folder)
+    write = write_consensus if isinstance(found, ConsensusPosterior) else write_posterior
+    chosen: dict[str, Any] = {"fitted_data": predictive > 0, "predictive_draws": predictive}
+    write(folder, found, plots=(), **chosen)  # pyright: ignore[reportArgumentType]
+    inside = os.path.join(folder, "plots")
+    if plots:
+        os.mkdir(inside)
+        try:
+            _draw(inside, found)
+        except Exception as error:
+            log.exception("plots of the posterior are missing in %s: %s", inside, error)
+    text = "\n".join(posterior_lines(found, fit, plan)[1:]) + "\n"
+    with open(os.path.join(folder, "report.txt"), "w", encoding="utf-8") as stream:
+        stream.write(text)
+    figures = [os.path.join(inside, name) for name in _in_order(inside)] if plots else []
+    with open(os.path.join(folder, "report.html"), "w", encoding="utf-8") as stream:
+        stream.write(page("Posterior", text, figures))
+
+
+def _draw(folder: str, found: Found) -> None:
+    # Not at the top: importing matplotlib takes a third of a second.
+    from .plots.posterior import write_posterior_plots
+
+    write_posterior_plots(folder, found)
+    if isinstance(found, ConsensusPosterior):
+        plot_consensus(folder, found)
+    else:
+        write_plots(folder, found.to_datatree(), tuple(found.variables()))
+
+
+_FIRST = ("corner.png", "shards.png", "forest.png", "trace.png", "rank.png")
+
+
+def _in_order(folder: str) -> list[str]:
+    """The plots there are; what a reader wants first comes first."""
+    names = set(os.listdir(folder))
+    return [*(name for name in _FIRST if name in names), *sorted(names - set(_FIRST))]
