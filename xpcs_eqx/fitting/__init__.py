@@ -24,6 +24,8 @@ from .least_squares import least_squares as least_squares
 from .outer import OuterHistory as OuterHistory
 from .profile import ProfileInterval as ProfileInterval
 from .profile import profile_interval as profile_interval
+from .scaling_check import Departure as Departure
+from .scaling_check import ScalingCheck as ScalingCheck
 from .sharing import Sharing as Sharing
 from .surfaces import RescaledSurface as RescaledSurface
 from .surfaces import consistent_scaling as consistent_scaling

@@ -19,6 +19,7 @@ from ..scaling import IndexMap
 from ..uncertainty import Uncertainty
 from .attempts import RecoveryAction
 from .outer import OuterHistory
+from .scaling_check import ScalingCheck
 
 
 class ParameterRow(NamedTuple):
@@ -72,6 +73,7 @@ class Fit(eqx.Module):
     - `timings`: seconds by phase.
     - `hybrid`: what the hybrid optimiser tells of its phases and defences, where it made the fit.
     - `outer`: outer iterations of a hierarchical fit.
+    - `scaling_check`: whether the angles bear out a scaling that is not one pair for each.
     """
 
     objective: ProjectedObjective | JointObjective
@@ -100,6 +102,7 @@ class Fit(eqx.Module):
     solver_name: str = eqx.field(static=True)
     hybrid: HybridResult | None = None
     outer: OuterHistory | None = None
+    scaling_check: ScalingCheck | None = None
 
     @property
     def success(self) -> bool:

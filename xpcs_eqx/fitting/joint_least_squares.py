@@ -19,7 +19,7 @@ from ..uncertainty import sandwiches
 from .fit import Fit, ParameterRow, Quality
 from .joint import JointFit
 from .joint_part import Part, parts_of, together
-from .quality import judge, remarks_on
+from .quality import Remarks, judge, remarks_on
 from .rows import Entries, held_row
 from .sharing import Sharing, sharing_test
 from .solved import Finished, solved
@@ -109,7 +109,7 @@ def _result(found: Finished, seconds: float) -> JointFit:
     sharing = sharing_test(tuple(part.estimate(bound) for part in parts))
     status = Status(int(state.status))
     reduced = chi2 / max(degrees, 1)
-    fits = _fits(found, entries, parts)
+    fits, remarks = _fits(found, entries, parts)
     every_row = (*rows, *(entries.row(i, "", "scaling") for i in range(count)))
     quality = judge(
         status,
@@ -117,7 +117,7 @@ def _result(found: Finished, seconds: float) -> JointFit:
         uncertainty,
         names,
         reduced if absolute else float("nan"),
-        *_remarks(objective, fits),
+        *_said_once(remarks),
     )
     return JointFit(
         objective=objective,
@@ -159,12 +159,8 @@ def _box(objective: CombinedObjective, k: int) -> dict[str, tuple[float, float]]
     }
 
 
-def _remarks(objective: CombinedObjective, fits: tuple[Fit, ...]):
-    """Negative rates and degeneracies of all data sets, each said once."""
-    found = [
-        remarks_on(fit.model, fit.objective.term.t, fit.objective.term.geometry, _box(objective, k))
-        for k, fit in enumerate(fits)
-    ]
+def _said_once(found: list[Remarks]) -> Remarks:
+    """Negative rates and degeneracies of all data sets."""
     return (
         tuple(dict.fromkeys(name for negative, _ in found for name in negative)),
         tuple(dict.fromkeys(one for _, degenerate in found for one in degenerate)),
@@ -199,13 +195,15 @@ def _rows(objective: CombinedObjective, entries: Entries, count: int) -> tuple[P
     return tuple(rows)
 
 
-def _fits(found: Finished, entries: Entries, parts: list[Part]) -> tuple[Fit, ...]:
-    """The joint fit as each data set sees it."""
+def _fits(
+    found: Finished, entries: Entries, parts: list[Part]
+) -> tuple[tuple[Fit, ...], list[Remarks]]:
+    """The joint fit as each data set sees it, and what `remarks_on` it."""
     objective = found.objective
     assert isinstance(objective, CombinedObjective)
     whole, status = objective.parameters.whole, Status(int(found.state.status))
     models = objective.parameters.models(entries.values[sum(part.size for part in parts) :])
-    fits = []
+    fits, remarks = [], []
     for k, (part, one) in enumerate(zip(parts, objective.parts, strict=True)):
         local, at = objective.parameters.maps[k], part.at
         index = index_map(one.term.scaling, local.free_names)
@@ -228,7 +226,8 @@ def _fits(found: Finished, entries: Entries, parts: list[Part]) -> tuple[Fit, ..
         n_pairs = int(at.joint.count)
         reduced = float(at.residual_sum) / max(n_pairs - part.size, 1)
         shown = reduced if one.term.absolute_sigma else float("nan")
-        remarks = remarks_on(models[k], one.term.t, one.term.geometry, _box(objective, k))
+        box = _box(objective, k)
+        remarks.append(remarks_on(models[k], one.term.t, one.term.geometry, box))
         fits.append(
             Fit(
                 objective=one,
@@ -253,8 +252,8 @@ def _fits(found: Finished, entries: Entries, parts: list[Part]) -> tuple[Fit, ..
                 iterations=found.ledger.iterations,
                 timings=(),
                 recovery=(),
-                quality=judge(status, tuple(rows), uncertainty, index.names, shown, *remarks),
+                quality=judge(status, tuple(rows), uncertainty, index.names, shown, *remarks[k]),
                 solver_name=found.solver_name,
             )
         )
-    return tuple(fits)
+    return tuple(fits), remarks

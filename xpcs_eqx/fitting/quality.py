@@ -13,10 +13,14 @@ from ..optimize import Status
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
 from ..uncertainty import Uncertainty
 from .fit import ParameterRow, Quality
+from .scaling_check import ScalingCheck
 
 REDUCED_CHI2 = (2.0, 5.0, 10.0)
 CONDITION = 1e6
 CORRELATION = 0.999
+
+# Names of rates that are negative where they must not be, and exact degeneracies.
+Remarks = tuple[tuple[str, ...], tuple[Degeneracy, ...]]
 
 
 def judge(
@@ -28,12 +32,14 @@ def judge(
     negative_rate: tuple[str, ...] = (),
     degenerate: tuple[Degeneracy, ...] = (),
     conditions: tuple[str, ...] = (),
+    scaling: ScalingCheck | None = None,
 ) -> Quality:
     """Good, marginal or poor.
 
     Poor: not converged, reduced chi² above 10, or an infinite error. Marginal: reduced chi² above
-    2, a parameter on a bound, a nearly or exactly degenerate direction, or a negative transport
-    coefficient. Insignificant parameters and mirrored solutions are mentioned and change nothing.
+    2, a parameter on a bound, a nearly or exactly degenerate direction, a negative transport
+    coefficient, or parameters biased by a scaling that the angles do not bear out. Insignificant
+    parameters and mirrored solutions are mentioned and change nothing.
     """
     poor, marginal, remarks = [], [], []
     if not status.converged:
@@ -44,6 +50,8 @@ def judge(
             marginal.append(f"exactly degenerate, {one.name}: {one.text}")
         else:
             remarks.append(f"mirrored solution, {one.name}: {one.text}")
+    if scaling is not None and scaling.significant:
+        (marginal if scaling.biased else remarks).append(scaling.finding())
     if np.isfinite(reduced_chi2):
         good, fair, bad = REDUCED_CHI2
         if reduced_chi2 > bad:
@@ -110,7 +118,7 @@ def remarks_on(
     t: Float[Array | np.ndarray, "frame"],
     geometry: Geometry,
     bounds: Mapping[str, tuple[float, float]],
-) -> tuple[tuple[str, ...], tuple[Degeneracy, ...]]:
+) -> Remarks:
     """Rates that are negative at a frame time and must not be, and exact degeneracies.
 
     `bounds` are those of the free parameters by name.

@@ -17,6 +17,7 @@ from .fit import Fit, ParameterRow
 from .outer import OuterHistory
 from .quality import conditions_of, judge, remarks_on
 from .rows import Entries, held_row
+from .scaling_check import scaling_check
 
 
 class Found(NamedTuple):
@@ -53,6 +54,7 @@ def fit_of(found: Found) -> Fit:
     values, lower, upper = (np.asarray(a) for a in (at.values, at.lower, at.upper))
     bound = (values <= lower) | (values >= upper)
     uncertainty = uncertainty_at(objective, at, ~bound, index.names)
+    check = scaling_check(objective, at, found.memo, uncertainty, ~bound)
     x = values[index.physical]
     model = parameters.build(x)
     n_pairs = int(at.joint.count)
@@ -72,6 +74,7 @@ def fit_of(found: Found) -> Fit:
         reduced if term.absolute_sigma else float("nan"),
         *remarks_on(model, term.t, term.geometry, _box(parameters)),
         conditions=conditions_of(objective.scaling_penalties),
+        scaling=check,
     )
     return Fit(
         objective=objective,
@@ -100,6 +103,7 @@ def fit_of(found: Found) -> Fit:
         solver_name=found.solver_name,
         hybrid=found.hybrid,
         outer=found.outer,
+        scaling_check=check,
     )
 
 

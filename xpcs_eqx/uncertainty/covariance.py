@@ -253,6 +253,7 @@ class ScoreCovariances(eqx.Module):
     - `speckle`, `dyadic`: from the noise of intensity correlations, and from scores summed by
         shared frame; the first is NaN for pooled points.
     - `chosen`: the one to quote, `reason` why.
+    - `by_angle`: that one for (coordinates, contrast, offset) of each angle, of one data set.
     """
 
     speckle: Float[np.ndarray, "entry entry"]
@@ -261,6 +262,7 @@ class ScoreCovariances(eqx.Module):
     shot_noise: Float[np.ndarray, "angle"]
     chosen: str = eqx.field(static=True)
     reason: str = eqx.field(static=True)
+    by_angle: Float[np.ndarray, "angle column column"] | None = None
 
 
 def score_covariances(
@@ -283,9 +285,11 @@ def score_covariances(
             np.asarray(scores.shot),
             "speckle",
             _speckle_reason(scores, why),
+            np.asarray(scores.covariance),
         )
     find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
-    dyadic = _middle(columns, find(term, at.y, at.per_angle, loss))
+    by_angle = np.asarray(find(term, at.y, at.per_angle, loss))
+    dyadic = _middle(columns, by_angle)
     unknown = np.full((n_angles,), np.nan)
     return ScoreCovariances(
         np.full_like(dyadic, np.nan),
@@ -295,6 +299,7 @@ def score_covariances(
         "dyadic",
         "pooled points do not form maps, which the speckle sandwich needs; "
         "the frame-dyadic sandwich is quoted",
+        by_angle,
     )
 
 

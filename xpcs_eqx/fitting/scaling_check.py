@@ -1,0 +1,241 @@
+"""Whether the angles bear out a scaling that does not give each of them a pair of its own."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ..objective import JointObjective, Memo, ProjectedObjective
+from ..uncertainty import Optimum, Uncertainty, inverse_of, score_covariances
+
+# Below this probability of no difference there is one: a scan of thousands of fits stays silent.
+SIGNIFICANT = 1e-4
+# A parameter that freeing the scaling would move by less than this part of its error is not biased.
+BIASED = 0.5
+# Relative eigenvalue of a correlation matrix below which only rounding is left.
+_RANK = 1e-10
+
+
+class Departure(NamedTuple):
+    """How far contrast or offset, left to each angle, goes from what a fit made of it.
+
+    - `kind`: contrast or offset; `used`: what the fit has at each angle.
+    - `estimate`, `error`: what each angle would have, and its standard error.
+    - `statistic`, `degrees`, `probability`: Wald test that the scaling of the fit can follow.
+    - `varies`: whether a shift common to all angles would not mend it.
+    """
+
+    kind: str
+    used: Float[np.ndarray, "angle"]
+    estimate: Float[np.ndarray, "angle"]
+    error: Float[np.ndarray, "angle"]
+    statistic: float
+    degrees: int
+    probability: float
+    varies: bool
+
+    @property
+    def significant(self) -> bool:
+        """Whether chance does not explain it."""
+        return self.probability < SIGNIFICANT
+
+    def sentence(self, scaling: str) -> str:
+        """What the angles say, with figures; `scaling` names the class that ran."""
+        head = f"{self.kind} " + (
+            f"varies with angle beyond what {scaling} scaling follows"
+            if self.varies
+            else f"is not where {scaling} scaling has it"
+        )
+
+        def span(values):
+            low, high = float(np.nanmin(values)), float(np.nanmax(values))
+            return f"{low:.4g}" if high - low < 1e-6 * abs(high) else f"{low:.4g} … {high:.4g}"
+
+        return (
+            f"{head}: angles by themselves have {span(self.estimate)} "
+            f"(each ± {float(np.nanmedian(self.error)):.2g}), this fit {span(self.used)} "
+            f"(chi² {self.statistic:.4g} with {self.degrees} degrees of freedom)"
+        )
+
+
+class ScalingCheck(NamedTuple):
+    """The test of a scaling against one pair for each angle.
+
+    It takes one Gauss–Newton step from the optimum towards the fit with individual scaling, by the
+    equations of each angle that the fit has made anyway. Only where the angles then differ by more
+    than independent pairs would, the data are passed over once more, for the quoted covariance at
+    the point that the step leads to: at the optimum a misfit would inflate its own error.
+
+    - `scaling`: class of the scaling that ran.
+    - `contrast`, `offset`: what came of either.
+    - `names`, `shifts`: free parameters, and how far each would move, in its quoted errors.
+    """
+
+    scaling: str
+    contrast: Departure
+    offset: Departure
+    names: tuple[str, ...]
+    shifts: Float[np.ndarray, "free"]
+
+    @property
+    def significant(self) -> bool:
+        """Whether contrast or offset differ by more than chance."""
+        return self.contrast.significant or self.offset.significant
+
+    @property
+    def biased(self) -> bool:
+        """Whether that moves a parameter of the model."""
+        return self.significant and bool(np.any(self.shifts > BIASED))
+
+    def finding(self) -> str:
+        """The verdict as a sentence; empty where the angles agree with the scaling."""
+        if not self.significant:
+            return ""
+        parts = [
+            one.sentence(self.scaling) for one in (self.contrast, self.offset) if one.significant
+        ]
+        text = "; ".join(parts)
+        if not self.biased:
+            return f"{text}; the parameters of the model hardly depend on it"
+        order = [i for i in np.argsort(-self.shifts) if self.shifts[i] > BIASED][:3]
+        moved = ", ".join(f"{self.names[i]} {self.shifts[i]:.2g}" for i in order)
+        return (
+            f"{text}; the parameters are biased by it, in units of their errors by about {moved}: "
+            'give each angle its own pair (Individual, [scaling] mode = "individual"), which is '
+            "eliminated exactly"
+        )
+
+
+def scaling_check(
+    objective: ProjectedObjective | JointObjective,
+    at: Optimum,
+    memo: Memo,
+    uncertainty: Uncertainty,
+    free: Bool[np.ndarray, "entry"],
+) -> ScalingCheck | None:
+    """Test the scaling of a fit; None where each angle has a pair of its own already.
+
+    **Arguments:**
+
+    - `at`, `memo`, `uncertainty`: what is known at the optimum.
+    - `free`: entries of the flat vector that are not on a bound.
+    """
+    scaling = objective.term.scaling
+    basis = np.asarray(scaling.basis)
+    n, k = basis.shape[0], basis.shape[2]
+    if k >= 2 * n:
+        return None
+    gradient, hessian = _wide(at, memo)
+    inverse, _, _, unknown = inverse_of(hessian, np.concatenate([np.ones(2 * n, bool), free[k:]]))
+    step = -inverse @ gradient
+    variance = 1.0
+    if not objective.term.absolute_sigma:
+        left = 2 * float(at.data_cost) + float(gradient @ step)
+        variance = max(left, 0.0) / max(float(at.joint.count) - unknown.size, 1.0)
+
+    def checked(covariance) -> ScalingCheck:
+        basis_free = basis[:, :, free[:k]]
+        used = np.asarray(at.per_angle)
+        contrast, offset = (
+            _departure(kind, used[:, s], basis_free[:, s], step, covariance, unknown)
+            for s, kind in enumerate(("contrast", "offset"))
+        )
+        errors = uncertainty.errors()[k:]
+        usable = np.isfinite(errors) & (errors > 0)
+        shifts = np.abs(np.where(usable, step[2 * n :], 0.0)) / np.where(usable, errors, 1.0)
+        names = objective.term.parameters.free_names
+        return ScalingCheck(type(scaling).__name__, contrast, offset, names, shifts)
+
+    found = checked(variance * inverse)
+    if not found.significant or uncertainty.chosen == "classical":
+        return found
+    noise = _noise(objective, at, step)
+    return checked(inverse @ noise @ inverse) if np.all(np.isfinite(noise)) else found
+
+
+def _departure(kind: str, used, basis, step, covariance, unknown) -> Departure:
+    n = used.size
+    here = np.arange(n) + (n if kind == "offset" else 0)
+    known = ~unknown[here] & (np.diagonal(covariance)[here] > 0)
+    inside = here[known]
+    block = covariance[np.ix_(inside, inside)]
+    common = np.concatenate([basis[known], np.ones((inside.size, 1))], axis=1)
+    error = np.full(n, np.nan)
+    error[known] = np.sqrt(np.diagonal(block))
+    return Departure(
+        kind,
+        used,
+        np.where(known, used + step[here], np.nan),
+        error,
+        *_wald(step[inside], block, basis[known]),
+        varies=_wald(step[inside], block, common)[2] < SIGNIFICANT,
+    )
+
+
+def _wide(at: Optimum, memo: Memo):
+    """Gradient and Hessian of (contrasts, offsets, free parameters)."""
+    slope, curvature = np.asarray(memo.equations.gradient), np.asarray(memo.equations.hessian)
+    n, p, k = slope.shape[0], slope.shape[1] - 2, at.coefficients.shape[0]
+    gradient = np.concatenate([slope[:, -2:].T.reshape(-1), np.asarray(at.joint.gradient)[k:]])
+    hessian = np.zeros((gradient.size, gradient.size))
+    hessian[2 * n :, 2 * n :] = np.asarray(at.joint.hessian)[k:, k:]
+    contrast, turn = np.asarray(at.per_angle)[:, 0], _turn(at)
+    cross = np.einsum("a,acs,cx->axs", contrast, curvature[:, :p, -2:], turn)
+    _place(hessian, curvature[:, -2:, -2:], cross)
+    return gradient, hessian
+
+
+def _turn(at: Optimum):
+    """Derivative of coordinates by parameters, the same at each angle."""
+    return np.asarray(at.columns)[0, :-2, at.coefficients.shape[0] :]
+
+
+def _noise(objective, at: Optimum, step):
+    """Covariance of that gradient where `step` leads."""
+    used = np.asarray(at.per_angle)
+    n, k, turn = used.shape[0], at.coefficients.shape[0], _turn(at)
+    y, per_angle = np.asarray(at.y) + turn @ step[2 * n :], used + step[: 2 * n].reshape(2, n).T
+    there = eqx.tree_at(lambda o: (o.y, o.per_angle), at, (jnp.asarray(y), jnp.asarray(per_angle)))
+    scores = score_covariances(objective, there)
+    assert scores.by_angle is not None
+    score = np.asarray(scores.by_angle)
+    noise = np.zeros((step.size, step.size))
+    noise[2 * n :, 2 * n :] = getattr(scores, scores.chosen)[k:, k:]
+    _place(noise, score[:, -2:, -2:], np.einsum("acs,cx->axs", score[:, :-2, -2:], turn))
+    return noise
+
+
+def _place(matrix, blocks, cross) -> None:
+    """The blocks of each angle, and those between angles and parameters, in their places."""
+    n = blocks.shape[0]
+    angle = np.arange(n)
+    for s in range(2):
+        for t in range(2):
+            matrix[s * n + angle, t * n + angle] = blocks[:, s, t]
+        matrix[s * n : (s + 1) * n, 2 * n :] = cross[:, :, s]
+        matrix[2 * n :, s * n : (s + 1) * n] = cross[:, :, s].T
+
+
+def _wald(difference, covariance, allowed) -> tuple[float, int, float]:
+    """Statistic, degrees of freedom and probability of `difference` lying in `allowed`'s span."""
+    from scipy.stats import chi2
+
+    if difference.size == 0:
+        return 0.0, 0, 1.0
+    unit = np.sqrt(np.diagonal(covariance))
+    values, vectors = np.linalg.eigh(covariance / np.outer(unit, unit))
+    kept = values > _RANK * values[-1]
+    root = (vectors[:, kept] / np.sqrt(values[kept])).T / unit
+    white, columns = root @ difference, root @ allowed
+    rank = 0
+    if columns.shape[1]:
+        left, singular, _ = np.linalg.svd(columns, full_matrices=False)
+        left = left[:, singular > _RANK * max(singular[0], 1e-300)]
+        white, rank = white - left @ (left.T @ white), left.shape[1]
+    degrees = white.size - rank
+    if degrees == 0:
+        return 0.0, 0, 1.0
+    statistic = float(white @ white)
+    return statistic, degrees, float(chi2.sf(statistic, degrees))
