@@ -122,6 +122,22 @@ def shown_names(tree: Any, names: tuple[str, ...]) -> list[str]:
     return [name for name in names if name in chosen]
 
 
+def _standardised(dataset: Any) -> Any:
+    """Draws in standard deviations from their mean; what does not vary stays as it is."""
+    if "draw" not in dataset.dims:
+        return dataset
+    spread = dataset.std(("chain", "draw"))
+    return (dataset - dataset.mean(("chain", "draw"))) / spread.where(spread > 0, 1.0)
+
+
+# Thousands of opaque points would hide where most of them are. The band of ranks of several chains
+# that ArviZ 0.8 simulates holds everything; that of one chain is right for each of them.
+_LOOKS: dict[str, dict[str, Any]] = {
+    "pair": {"visuals": {"scatter": {"alpha": 0.2, "size": 8}}},
+    "rank": {"stats": {"ecdf_pit": {"n_chains": 1}}},
+}
+
+
 def write_plots(
     folder: str, tree: Any, names: tuple[str, ...], which: tuple[str, ...] = PLOTS
 ) -> list[str]:
@@ -147,7 +163,15 @@ def write_plots(
     for plot in which:
         draw = getattr(arviz_plots, f"plot_{plot}")
         keywords: dict[str, Any] = {} if plot == "energy" else {"var_names": shown}
-        collection = draw(tree, backend="matplotlib", **keywords)
+        keywords |= _LOOKS.get(plot, {})
+        # Parameters of all magnitudes stand on one axis there.
+        seen = tree.map_over_datasets(_standardised) if plot == "forest" else tree
+        collection = draw(seen, backend="matplotlib", **keywords)
+        chart = collection.viz["figure"].item()
+        # Without it labels run into the panels above and below.
+        chart.set_layout_engine("constrained")
+        if plot == "forest":
+            chart.supxlabel("(draw − mean) / standard deviation of all chains", fontsize="medium")
         path = os.path.join(folder, f"{plot}.png")
         collection.savefig(path)
         pyplot.close("all")

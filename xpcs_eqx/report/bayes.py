@@ -111,7 +111,7 @@ def posterior_lines(found: Found, fit: Fit, plan: Sequence[str] = ()) -> list[st
     )
     if isinstance(found, ConsensusPosterior):
         lines += _shard_lines(found)
-    lines += [entry("note", text) for text in posterior.notes]
+    lines += [entry("note", text) for text in posterior.notes if text not in plan]
     lines += [entry("note", text) for text in _about_errors(fit)]
     lines += ["", *_parameter_table(posterior)]
     lines.append("  z: (mean − fit)/sd; ratio: sd over the classical error of the fit")

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
 from ...bayes import ConsensusPosterior, Posterior
@@ -53,7 +54,7 @@ def _fit_in_units(posterior: Posterior, chosen: list[int], mean, sd):
 
 
 def corner_figure(posterior: Posterior) -> Figure:
-    """Densities of all pairs of physical parameters, with the fit and its errors.
+    """Densities of all pairs of physical parameters, with the fit and its classical errors.
 
     Contours hold 39 and 86 % of the draws. All panels are in one set of axes, in units of the
     standard deviations: a grid of axes takes many times longer.
@@ -65,7 +66,7 @@ def corner_figure(posterior: Posterior) -> Figure:
     place, error = _fit_in_units(posterior, chosen, mean, sd)
     n = len(chosen)
     size = 1.3 + 1.1 * max(n, 2)
-    fig = figure(size, size, "Posterior: 39 and 86 % of the draws; red: fit, classical error")
+    fig = figure(max(size, 4.2), size, "Posterior: 39 and 86 % of the draws; red: fit ± error")
     axis = Axes(fig, (0.02, 0.02, 0.96, 0.90))
     fig.add_axes(axis)
     axis.set_axis_off()
@@ -137,9 +138,11 @@ def shards_figure(found: ConsensusPosterior) -> Figure:
     numbers = np.array(found.subposteriors.numbers)
     used = np.isin(numbers, found.combined.used)
     title = f"{found.shards.n_shards} shards, {used.sum()} of them used: mean ± sd"
-    fig = figure(7.0, 0.6 + 1.25 * len(chosen), title)
-    axes = grid(fig, len(chosen), 1, left=0.15, right=0.98, bottom=0.5 / (0.6 + len(chosen)),
-                top=1 - 0.42 / (0.6 + 1.25 * len(chosen)), hspace=0.25)  # fmt: skip
+    height = 0.8 + 1.25 * len(chosen)
+    fig = figure(7.0, height, title)
+    axes = grid(
+        fig, len(chosen), 1, left=0.15, right=0.98, bottom=0.45 / height, top=1 - 0.45 / height
+    )
     for row, i in enumerate(chosen):
         axis = axes[row][0]
         whole = found.posterior.theta[..., i]
@@ -153,7 +156,8 @@ def shards_figure(found: ConsensusPosterior) -> Figure:
                     color=colour, label=label,
                 )  # fmt: skip
         axis.set_ylabel(found.names[i])
-        axis.margins(x=0.02)
+        axis.set_xlim(-0.5, found.shards.n_shards - 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if row < len(chosen) - 1:
             axis.tick_params(labelbottom=False)
         else:
