@@ -1,0 +1,215 @@
+"""Which of many local fits ended in the same basin."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ..objective import AbstractObjective
+from ..optimize import TrustRegion
+from .local_fits import AbstractLocalFits, LocalFits
+from .paths import POINTS, relaxed_costs, straight_costs
+from .space import NormalisedSpace
+
+# Distance in standard deviations, by the curvature of the lower of two, below which they are the
+# same minimum reached to different tolerances.
+NEAR = 1.0
+# And the same in the unit cube, along any axis.
+NEIGHBOURHOOD = 0.05
+# Rise of twice the cost, in units of the residual variance, that noise alone makes: three standard
+# deviations along one direction.
+NOISE = 9.0
+# Distance in the unit cube and in standard deviations from which two ends of a refined fit are not
+# the tolerance of the solver.
+APART = 1e-3
+
+
+class Basin(NamedTuple):
+    """A minimum, and the starts that led to it.
+
+    - `cost`; `chi2`: twice the cost, relative to the best basin in `excess`.
+    - `values`: physical variables of its lowest point.
+    - `members`: numbers of the starts; `refined`: whether one of them was fitted to tolerance.
+    - `distance`: from the best basin, in its standard deviations; `in_cube`: in the unit cube.
+    - `curvature`: smallest and largest eigenvalue of the normal matrix in scaled coordinates.
+    - `barrier`: rise of the cost above this minimum on the way to the best basin, NaN where no way
+        was looked at.
+    - `degenerate`: whether refined fits ended at different points of it with no rise between them,
+        a flat valley; `extent`: the largest range of each variable among these.
+    """
+
+    cost: float
+    chi2: float
+    excess: float
+    values: tuple[float, ...]
+    members: tuple[int, ...]
+    refined: bool
+    distance: float
+    in_cube: float
+    curvature: tuple[float, float]
+    barrier: float
+    degenerate: bool
+    extent: tuple[tuple[float, float], ...]
+
+
+class Clusters(NamedTuple):
+    """Groups of fits by number, the lowest cost first, and what it took to tell them apart.
+
+    - `groups`: numbers of the fits of each, its lowest first; `barriers`: towards the first group.
+    - `valley`: which groups are flat; `evaluations`: of costs and equations on the ways.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    barriers: tuple[float, ...]
+    valley: tuple[bool, ...]
+    evaluations: int
+
+
+def variance_of(cost: float, n_pairs: int, absolute: bool) -> float:
+    """Variance of one residual: one where sigma is given, else from the cost."""
+    return 1.0 if absolute else 2 * cost / max(n_pairs, 1)
+
+
+def threshold_of(variance: float, typical: float) -> float:
+    """Rise of the cost that counts as none: noise, or rounding for data without noise."""
+    return max(0.5 * NOISE * variance, 1e-9 * typical)
+
+
+def distance_between(a: int, b: int, fits: LocalFits, variance: float) -> float:
+    """Standard deviations between two fits, by the curvature at the first."""
+    step = fits.y[b] - fits.y[a]
+    square = float(step @ fits.hessian[a] @ step)
+    return float(np.sqrt(max(square, 0.0) / max(variance, 1e-300)))
+
+
+def near_groups(
+    space: NormalisedSpace, fits: LocalFits, variance: float, threshold: float
+) -> list[list[int]]:
+    """Fits grouped by curvature-aware distance alone, the lowest cost first; costs nothing."""
+    cube = space.to_unit(fits.x)
+    groups: list[list[int]] = []
+    for k in np.argsort(fits.cost, kind="stable").tolist():
+        if not np.isfinite(fits.cost[k]):
+            continue
+        for group in groups:
+            best = group[0]
+            # A fit that has not arrived is farther by what it still has to descend.
+            reach = NEAR + np.sqrt(2 * max(fits.cost[k] - fits.cost[best], 0.0) / variance)
+            close = distance_between(best, k, fits, variance) <= 2 * reach
+            # Where there is no curvature everything is near: only the cost on the way can tell.
+            close &= np.max(np.abs(cube[k] - cube[best])) <= NEIGHBOURHOOD
+            if close and fits.cost[k] - fits.cost[best] <= threshold:
+                group.append(k)
+                break
+        else:
+            groups.append([k])
+    return groups
+
+
+def clustered(
+    objective: AbstractObjective,
+    space: NormalisedSpace,
+    fits: LocalFits,
+    refined: list[int],
+    variance: float,
+    typical: float,
+    local: AbstractLocalFits,
+    solver: TrustRegion,
+) -> Clusters:
+    """Fits grouped by whether the cost rises between them.
+
+    Fits near each other by the curvature are one; of the rest, two are one basin when the cost on
+    the straight way between them does not rise above the higher of them by more than noise, or,
+    for minima of equal cost, on a way that follows a bent valley.
+
+    **Arguments:**
+
+    - `refined`: which fits were carried to their tolerance.
+    - `variance`: of one residual; `typical`: a cost far from any minimum.
+    """
+    threshold = threshold_of(variance, typical)
+    near = near_groups(space, fits, max(variance, 1e-300), threshold)
+    used = 0
+    groups: list[list[int]] = []
+    barriers: list[float] = []
+    for group in near:
+        lead = group[0]
+        heads = [one[0] for one in groups]
+        rises: list[float] = []
+        if heads:
+            lines = straight_costs(objective, [(fits.y[h], fits.y[lead]) for h in heads])
+            used += POINTS * len(heads)
+            rises = (np.max(lines, axis=1) - fits.cost[lead]).tolist()
+        for i, head in enumerate(heads):
+            equal = fits.cost[lead] - fits.cost[head] <= threshold
+            if rises[i] > threshold and equal and {lead, head} <= set(refined):
+                bent, ways = relaxed_costs(
+                    objective, fits.y[head], fits.y[lead], fits.hessian[head], local, solver
+                )
+                used += int(np.sum(ways.evaluations)) + bent.size
+                rises[i] = min(rises[i], float(np.max(bent)) - float(fits.cost[lead]))
+        joins = [i for i, rise in enumerate(rises) if rise <= threshold]
+        if joins:
+            groups[joins[0]] += group
+        else:
+            barriers.append(rises[0] if rises else 0.0)
+            groups.append(list(group))
+    valley = tuple(_is_valley(space, fits, group, refined, threshold) for group in groups)
+    return Clusters(tuple(map(tuple, groups)), tuple(barriers), valley, used)
+
+
+def equal_members(
+    fits: LocalFits, group: tuple[int, ...] | list[int], refined: list[int], threshold: float
+) -> list[int]:
+    """Converged, refined members of a group that are as low as its lowest."""
+    low = fits.cost[group[0]]
+    return [
+        k for k in group if k in refined and fits.converged[k] and fits.cost[k] - low <= threshold
+    ]
+
+
+def _is_valley(space, fits, group, refined, threshold) -> bool:
+    ends = equal_members(fits, group, refined, threshold)
+    if len(ends) < 2:
+        return False
+    cube = space.to_unit(fits.x[ends])
+    return float(np.max(np.ptp(cube, axis=0))) > APART
+
+
+def basins_of(
+    space: NormalisedSpace,
+    fits: LocalFits,
+    clusters: Clusters,
+    refined: list[int],
+    starts: Float[np.ndarray, "fit"],
+    scale: Float[np.ndarray, "variable"],
+    variance: float,
+    threshold: float,
+) -> tuple[Basin, ...]:
+    """The table of basins; `starts` numbers the starts of the fits, `scale` is natural steps."""
+    table = []
+    best = clusters.groups[0][0]
+    for group, barrier, valley in zip(*clusters[:3], strict=True):
+        lead = group[0]
+        scaled = fits.hessian[lead] * np.outer(scale, scale)
+        eigenvalues = np.linalg.eigvalsh(0.5 * (scaled + scaled.T))
+        ends = equal_members(fits, group, refined, threshold) or [lead]
+        extent = np.stack([fits.x[ends].min(axis=0), fits.x[ends].max(axis=0)], axis=1)
+        cube = space.to_unit(fits.x[[best, lead]])
+        table.append(
+            Basin(
+                cost=float(fits.cost[lead]),
+                chi2=2 * float(fits.cost[lead]),
+                excess=2 * float(fits.cost[lead] - fits.cost[best]),
+                values=tuple(fits.x[lead].tolist()),
+                members=tuple(sorted({int(starts[k]) for k in group})),
+                refined=any(k in refined for k in group),
+                distance=distance_between(best, lead, fits, variance),
+                in_cube=float(np.linalg.norm(cube[1] - cube[0])),
+                curvature=(float(eigenvalues[0]), float(eigenvalues[-1])),
+                barrier=barrier,
+                degenerate=valley,
+                extent=tuple(map(tuple, extent.tolist())),
+            )
+        )
+    return tuple(table)

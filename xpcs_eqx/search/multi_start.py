@@ -1,0 +1,226 @@
+"""Local fits from many starts, and the minima they end in."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ..errors import FitError, ModelError
+from ..fitting import least_squares
+from ..fitting.one_data_set import check_one_data_set
+from ..hybrid import AbstractSampler, LatinHypercube
+from ..objective import JointObjective, ProjectedObjective
+from ..optimize import Recovery, TrustRegion
+from .basins import basins_of, clustered, near_groups, threshold_of, variance_of
+from .local_fits import AbstractLocalFits, LocalFits, local_fits_for
+from .population import population_costs
+from .search import Search, Spending
+from .space import NormalisedSpace, normalised_space
+from .starts import Screening, starts_of
+
+# Fits of the first round stop where they can be told apart; most of a fit's work comes after.
+ROUGH_TOLERANCE = 1e-5
+ROUGH_EVALUATIONS = 20
+REFINED_TOLERANCE = 1e-12
+
+
+class SearchProgress(NamedTuple):
+    """Where a search is: the phase, evaluations so far, and the lowest cost."""
+
+    phase: str
+    evaluations: int
+    cost: float
+
+
+def multi_start(
+    objective: ProjectedObjective | JointObjective,
+    *,
+    starts: int = 20,
+    sampler: AbstractSampler | None = None,
+    custom: Float[np.ndarray, "start variable"] | tuple = (),
+    screening: Screening | None = None,
+    refine: int = 3,
+    seed: int = 0,
+    local: AbstractLocalFits | None = None,
+    solver: TrustRegion | None = None,
+    callback: Callable[[SearchProgress], Any] | None = None,
+) -> Search:
+    """Fit from many starts over the bounds; the best minimum, and the others beside it.
+
+    Starts are drawn evenly over the bounds, on axes that suit these (`normalised_space`), and
+    screened by their cost in one batched call. Those kept are fitted roughly, the `refine` best
+    that are not near each other to tolerance, and the best of these becomes the `Fit`. Where fits
+    ended is sorted into basins by the rise of the cost between them.
+
+    **Arguments:**
+
+    - `starts`: how many, custom ones included. Points that have no solver coordinates (a rate that
+        is negative inside the window) are replaced by others.
+    - `sampler`: `LatinHypercube()` (default), `Sobol()` or `Halton()`.
+    - `custom`: physical starts of your own, one a row; they come first and are always fitted.
+    - `screening`: which starts are worth a fit; by default half of them, at least three.
+    - `refine`: how many fits are carried to a relative tolerance of 1e-12.
+    - `local`: how the fits are carried out; by default by the size of the data.
+    - `solver`: of the refined fits.
+    - `callback`: sees a `SearchProgress` after each phase; a true value ends the search with what
+        there is.
+
+    **Raises:** `ModelError` for bounds that are infinite or without volume, custom starts of the
+    wrong shape or outside the bounds, and numbers that make no sense; `FitError` when no start has
+    a finite cost.
+
+    >>> import jax
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> from xpcs_eqx.search import multi_start
+    >>> truth, t = xe.Static(xe.PowerLawRate(1.5e4, -0.3, 0.0)), 0.2 * np.arange(15)
+    >>> place = xe.Geometry(0.0054, np.array([0.0]))
+    >>> data = xe.simulate(truth, t, place, 0.2, 1.0, noise=0.002, key=jax.random.key(0))
+    >>> parameters = xe.parameter_map(truth, t, fixed=("D_offset",))
+    >>> search = multi_start(xe.projected_objective(parameters, data), starts=8)
+    >>> len(search.basins), abs(search.fit["alpha"].value + 0.3) < 4 * search.fit["alpha"].error
+    (1, True)
+    """
+    check_one_data_set(objective, "multi_start")
+    sampler = LatinHypercube() if sampler is None else sampler
+    screening = Screening() if screening is None else screening
+    solver = TrustRegion(cost_tol=REFINED_TOLERANCE) if solver is None else solver
+    if not 1 <= refine <= starts:
+        raise ModelError(
+            f"refine = {refine} of {starts} starts; give at least 1 and no more than there are"
+        )
+    space = normalised_space(objective)
+    begun = starts_of(objective, space, starts, custom, sampler, seed)
+    n_pairs = _pairs(objective)
+    local = local_fits_for(objective, n_pairs) if local is None else local
+    log = _Log(callback)
+    log.say(
+        f"{len(begun.x)} starts, {begun.given} given and the others by {type(sampler).__name__} "
+        f"over the bounds (seed {seed})"
+        + (
+            f", from {begun.drawn} points, of which some have a negative rate"
+            * (begun.drawn > len(begun.x) - begun.given)
+        )
+    )
+    costs = population_costs(objective, begun.x)
+    log.add("screening", len(begun.x), costs)
+    kept = screening.chosen(costs, begun.given)
+    if not np.isfinite(costs[kept]).any():
+        raise FitError(
+            f"none of {len(begun.x)} starts has a finite cost; check the bounds and the data"
+        )
+    log.say(f"{len(kept)} of {len(begun.x)} starts fitted, by their cost")
+    rough = dataclasses.replace(
+        solver,
+        cost_tol=np.maximum(solver.cost_tol, ROUGH_TOLERANCE),
+        max_evaluations=min(solver.max_evaluations, ROUGH_EVALUATIONS),
+    )
+    fits = local.run(objective, begun.x[kept], rough)
+    log.add("fits to a rough tolerance", int(fits.evaluations.sum()), fits.cost)
+    if not np.isfinite(fits.cost).any():
+        raise FitError(f"none of {len(kept)} local fits found a finite cost")
+    absolute = objective.term.absolute_sigma
+    typical = float(np.max(costs[np.isfinite(costs)]))
+    variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
+    order = _to_refine(space, fits, variance, threshold_of(variance, typical), refine)
+    refined: list[int] = []
+    if not log.ended:
+        better = local.run(objective, fits.x[order], solver)
+        log.add(f"{len(order)} fits to tolerance", int(better.evaluations.sum()), better.cost)
+        fits, refined = _replaced(fits, better, order), list(order)
+    variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
+    # What has not arrived is no minimum: a way from it would only say that it is under way.
+    arrived = fits.converged.copy()
+    arrived[refined] = True
+    arrived[int(np.argmin(fits.cost))] = True
+    unfinished = int(np.count_nonzero(~arrived))
+    place = np.cumsum(arrived) - 1
+    refined = [int(place[k]) for k in refined]
+    fits, numbers = fits.take(arrived), kept[arrived]
+    clusters = clustered(objective, space, fits, refined, variance, typical, local, solver)
+    log.add("ways between minima", clusters.evaluations, fits.cost)
+    best = clusters.groups[0][0]
+    # Many starts are the recovery; only what is no minimum is worth more attempts.
+    attempts = Recovery(attempts=0 if fits.converged[best] else Recovery().attempts)
+    x = np.clip(fits.x[best], objective.variables.lower, objective.variables.upper)
+    fit = least_squares(objective, x, solver=solver, recovery=attempts)  # pyright: ignore[reportArgumentType]
+    log.add("final fit", fit.evaluations, np.asarray([float(fit.cost)]))
+    basins = basins_of(
+        space,
+        fits,
+        clusters,
+        refined,
+        numbers,
+        np.asarray(objective.variables.coordinate_scale),
+        variance,
+        threshold_of(variance, typical),
+    )
+    return Search(
+        fit=fit,
+        basins=basins,
+        names=tuple(objective.names),
+        starts=begun.x,
+        costs=costs,
+        spent=tuple(log.spent),
+        unfinished=unfinished,
+        decisions=tuple(log.decisions),
+        noise=2 * threshold_of(variance, typical),
+    )
+
+
+def _pairs(objective: ProjectedObjective | JointObjective) -> int:
+    """Number of pairs that count, found without a pass over data in a file."""
+    tiles = objective.term.tiles
+    roots = getattr(tiles, "root_weights", None)
+    if roots is not None:
+        return int(np.count_nonzero(np.asarray(roots)))
+    n_frames, n_angles = objective.term.t.shape[0], objective.term.reference.shape[0]
+    return n_angles * n_frames * (n_frames - 1) // 2
+
+
+def _to_refine(
+    space: NormalisedSpace, fits: LocalFits, variance: float, threshold: float, refine: int
+) -> list[int]:
+    """The best fit of each group in the order of cost, then what lies farthest from the best."""
+    groups = near_groups(space, fits, max(variance, 1e-300), threshold)
+    leads = [group[0] for group in groups]
+    # A second fit of the best group tells a flat valley from a minimum.
+    rest = [k for group in groups for k in group[1:]]
+    cube = space.to_unit(fits.x)
+    rest.sort(key=lambda k: -float(np.linalg.norm(cube[k] - cube[leads[0]])))
+    return (leads + rest)[:refine]
+
+
+def _replaced(fits: LocalFits, better: LocalFits, which: list[int]) -> LocalFits:
+    parts = []
+    for old, new in zip(fits, better, strict=True):
+        part = np.array(old)
+        part[which] = new
+        parts.append(part)
+    return LocalFits(*parts)
+
+
+class _Log:
+    """What a search under way has used and decided; it lives as long as the search."""
+
+    def __init__(self, callback: Callable[[SearchProgress], Any] | None):
+        self.callback = callback
+        self.spent: list[Spending] = []
+        self.decisions: list[str] = []
+        self.lowest = np.inf
+        self.ended = False
+
+    def say(self, text: str) -> None:
+        self.decisions.append(text)
+
+    def add(self, what: str, evaluations: int, costs: np.ndarray) -> None:
+        self.spent.append(Spending(what, evaluations))
+        self.lowest = min(self.lowest, float(np.min(costs, initial=np.inf)))
+        if self.callback is not None:
+            total = sum(one.evaluations for one in self.spent)
+            seen = SearchProgress(what, total, self.lowest)
+            if bool(self.callback(seen)) and not self.ended:
+                self.ended = True
+                self.say(f"ended by the callback after: {what}")

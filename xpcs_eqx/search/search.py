@@ -1,0 +1,121 @@
+"""What a search found, as a plain value."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from ..fitting import Fit
+from .basins import Basin
+
+
+class Spending(NamedTuple):
+    """Evaluations of costs or normal equations, and what for."""
+
+    what: str
+    evaluations: int
+
+
+class Search(eqx.Module):
+    """The best minimum of a search, and the others.
+
+    - `fit`: the best, with error bars and verdict.
+    - `basins`: the distinct minima, the lowest first; `names` of their values.
+    - `starts`, `costs`: physical starts, those given first, and their costs.
+    - `unfinished`: rough fits that were given up before they arrived at a minimum.
+    - `spent`: evaluations by phase; `decisions`: what was decided and why, in sentences.
+    - `noise`: difference in chi² below which two minima are equally good.
+    """
+
+    fit: Fit
+    basins: tuple[Basin, ...] = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+    starts: Float[np.ndarray, "start variable"]
+    costs: Float[np.ndarray, "start"]
+    unfinished: int = eqx.field(static=True)
+    spent: tuple[Spending, ...] = eqx.field(static=True)
+    decisions: tuple[str, ...] = eqx.field(static=True)
+    noise: float = eqx.field(static=True)
+
+    @property
+    def evaluations(self) -> int:
+        """All evaluations of the search."""
+        return sum(one.evaluations for one in self.spent)
+
+    @property
+    def equal(self) -> tuple[Basin, ...]:
+        """Basins whose chi² noise does not tell from that of the best, itself included."""
+        return tuple(basin for basin in self.basins if basin.excess <= self.noise)
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether the best minimum is a flat valley, or one of several equally good ones."""
+        return self.basins[0].degenerate or len(self.equal) > 1
+
+    @property
+    def reason(self) -> str:
+        """The verdict in a few sentences."""
+        best = self.basins[0]
+        fitted = sum(len(basin.members) for basin in self.basins) + self.unfinished
+        text = [
+            f"{len(self.basins)} distinct minima; {len(best.members)} of {fitted} fits ended in "
+            "the best"
+            if len(self.basins) > 1
+            else f"one minimum, in which {len(best.members)} of {fitted} fits ended"
+        ]
+        if self.unfinished:
+            text.append(f"{self.unfinished} were given up on the way")
+        if best.degenerate:
+            text.append(f"it is a flat valley: {self._valley(best)}")
+        others = [k + 1 for k, basin in enumerate(self.basins) if basin in self.equal][1:]
+        if others:
+            text.append(
+                f"minimum {', '.join(map(str, others))} is as good as the best within the noise: "
+                "the data do not tell them apart; narrow the bounds, or fix what distinguishes them"
+            )
+        return "; ".join(text)
+
+    def _valley(self, basin: Basin) -> str:
+        wide = [
+            f"{name} from {low:.4g} to {high:.4g}"
+            for name, (low, high) in zip(self.names, basin.extent, strict=True)
+            if abs(high - low) > 1e-3 * max(abs(low), abs(high))
+        ]
+        return f"{', '.join(wide)} fit alike; fix one of them or change the model"
+
+    def table(self) -> str:
+        """The basins, one line each."""
+        head = ["minimum", "chi2", "excess", "fits", "distance", "barrier", *self.names, ""]
+        rows = [head]
+        for k, basin in enumerate(self.basins):
+            remarks = ["flat valley"] * basin.degenerate + ["not refined"] * (not basin.refined)
+            barrier = "-" if k == 0 else f"{2 * basin.barrier:.3g}"
+            numbers = [f"{basin.chi2:.6g}", f"{basin.excess:.3g}", str(len(basin.members))]
+            values = [f"{value:.4g}" for value in basin.values]
+            rows.append(
+                [
+                    str(k + 1),
+                    *numbers,
+                    f"{basin.distance:.3g}",
+                    barrier,
+                    *values,
+                    ", ".join(remarks),
+                ]
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        return "\n".join(
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+    def report(self) -> str:
+        """Verdict, table, decisions and evaluations, as lines of text."""
+        lines = [self.reason, "", self.table(), ""]
+        lines += [f"* {text}" for text in self.decisions]
+        parts = ", ".join(f"{one.what} {one.evaluations}" for one in self.spent)
+        return "\n".join([*lines, f"* {self.evaluations} evaluations: {parts}"])
+
+    def __repr__(self) -> str:
+        """The verdict and the table."""
+        return f"Search: {self.reason}\n{self.table()}"

@@ -1,0 +1,154 @@
+"""The starts of a search: those given, those drawn, and which are worth a fit."""
+
+import math
+import warnings
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ..compiling import quick_jit
+from ..errors import ModelError
+from ..hybrid import AbstractSampler
+from ..objective import AbstractObjective
+from .space import NormalisedSpace
+
+# More starts than this for each variable rarely find what fewer have not.
+SENSIBLE = 100
+
+
+class Screening(eqx.Module):
+    """Which starts are fitted: a fraction `keep` of them by cost, and `least` at least.
+
+    Starts that were given are fitted whatever their cost, and count.
+
+    **Raises:** `ModelError` for a fraction outside 0 … 1 or a number below one.
+
+    >>> from xpcs_eqx.search import Screening
+    >>> import numpy as np
+    >>> costs = np.array([9.0, 3.0, 5.0, np.inf, 4.0])
+    >>> Screening(keep=0.5, least=2).chosen(costs, given=1).tolist()
+    [0, 1, 4]
+    """
+
+    keep: float = eqx.field(static=True, default=0.5)
+    least: int = eqx.field(static=True, default=3)
+
+    def __check_init__(self):
+        if not 0 < self.keep <= 1:
+            raise ModelError(
+                f"screening keeps {self.keep} of the starts; give a fraction above 0 and at most 1"
+            )
+        if self.least < 1:
+            raise ModelError(f"screening leaves at least {self.least} starts; give 1 or more")
+
+    def chosen(self, costs: Float[np.ndarray, "start"], given: int) -> Int[np.ndarray, "kept"]:
+        """Numbers of the starts to fit: those given, then the others from the lowest cost on."""
+        wanted = max(math.ceil(self.keep * costs.size), self.least, given)
+        order = given + np.argsort(costs[given:], kind="stable")
+        order = order[np.isfinite(costs[order])]
+        return np.concatenate([np.arange(given), order[: wanted - given]]).astype(int)
+
+
+class Starts(NamedTuple):
+    """Physical starts, those `given` first; `drawn` points were looked at for the others."""
+
+    x: Float[np.ndarray, "start variable"]
+    given: int
+    drawn: int
+
+
+@quick_jit
+def _coordinates(variables, x):
+    return jax.vmap(variables.to_coordinates)(x)
+
+
+def has_coordinates(
+    objective: AbstractObjective, x: Float[np.ndarray, "point variable"]
+) -> Bool[np.ndarray, "point"]:
+    """Which points a local fit can start from."""
+    n = len(x)
+    rows = np.empty((max(64, 1 << max(n - 1, 0).bit_length()), x.shape[1]))
+    rows[:n], rows[n:] = x, x[-1:] if n else 0.5
+    return np.isfinite(np.asarray(_coordinates(objective.variables, rows))[:n]).all(axis=1)
+
+
+def checked_custom(
+    objective: AbstractObjective, custom: Float[np.ndarray, "start variable"] | tuple
+) -> Float[np.ndarray, "start variable"]:
+    """Starts of the user.
+
+    **Raises:** `ModelError` for a wrong shape, values outside the bounds or not finite, and points
+    without solver coordinates.
+    """
+    dimension = len(objective.names)
+    try:
+        given = np.asarray(custom, dtype=float)
+    except ValueError as error:
+        raise ModelError(f"custom starts of unequal length: {error}") from error
+    given = np.zeros((0, dimension)) if given.size == 0 else np.atleast_2d(given)
+    if given.ndim != 2 or given.shape[1] != dimension:
+        raise ModelError(
+            f"custom starts have shape {np.shape(custom)}; give one row of {dimension} numbers "
+            f"each: {', '.join(objective.names)}"
+        )
+    lower, upper = np.asarray(objective.variables.lower), np.asarray(objective.variables.upper)
+    wrong = ~((given >= lower) & (given <= upper))
+    if wrong.any():
+        row, i = (int(index) for index in np.argwhere(wrong)[0])
+        raise ModelError(
+            f"custom start {row + 1} has {objective.names[i]} = {given[row, i]:g}, outside its "
+            f"bounds [{lower[i]:g}, {upper[i]:g}]"
+        )
+    without = ~has_coordinates(objective, given)
+    if without.any():
+        row = int(np.argmax(without))
+        values = dict(zip(objective.names, given[row].tolist(), strict=True))
+        raise ModelError(
+            f"custom start {row + 1}, {values}, has no solver coordinates: a power law with an "
+            "offset must be positive inside the time window. Change the start, or build the map "
+            "with rates=SignedSlope"
+        )
+    return given
+
+
+def starts_of(
+    objective: AbstractObjective,
+    space: NormalisedSpace,
+    starts: int,
+    custom: Float[np.ndarray, "start variable"] | tuple,
+    sampler: AbstractSampler,
+    seed: int,
+) -> Starts:
+    """The given starts and a sample that fills up to `starts`, of points a fit can start from.
+
+    **Raises:** `ModelError` for numbers and custom starts that make no sense, and where hardly any
+    point between the bounds can be started from.
+    """
+    if starts < 1:
+        raise ModelError(f"{starts} starts; give at least 1")
+    given = checked_custom(objective, custom)
+    if starts > SENSIBLE * space.dimension:
+        warnings.warn(
+            f"{starts} starts for {space.dimension} variables: more than "
+            f"{SENSIBLE * space.dimension} rarely find what fewer have not, and each costs an "
+            "evaluation and perhaps a fit",
+            stacklevel=3,
+        )
+    wanted = max(starts - len(given), 0)
+    sample, drawn = np.zeros((0, space.dimension)), 0
+    # Whole samples, since a part of one would not fill the cube evenly.
+    for factor in (1, 2, 4, 8, 16, 32):
+        if len(sample) >= wanted:
+            break
+        drawn = factor * wanted
+        sample = space.from_unit(sampler.unit(drawn, space.dimension, seed))
+        sample = sample[has_coordinates(objective, sample)]
+    if len(sample) < wanted and len(sample) + len(given) == 0:
+        raise ModelError(
+            f"of {drawn} points between the bounds none can be started from: at all of them a rate "
+            "is negative where its coordinates need it positive. Narrow the bounds of its offset"
+        )
+    return Starts(np.concatenate([given, sample[:wanted]]), len(given), drawn)
