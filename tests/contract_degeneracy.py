@@ -2,7 +2,7 @@
 
 import numpy as np
 from contract import SHORT
-from contract_bayes import MODULES, RECORDS
+from contract_cmaes import MODULES, RECORDS
 
 from xpcs_eqx import fitting
 

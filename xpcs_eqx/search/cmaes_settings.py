@@ -24,6 +24,8 @@ class CmaPreset(eqx.Module):
     - `agreeing`: the search ends when so many independent runs have come to the lowest minimum.
     - `population`: points a generation of the first run; by default 4 + ⌊3 ln n⌋.
     - `sigma`: standard deviation at the start of a run; `warm_sigma`: of one from a warm start.
+    - `refined`: points of a run from which a local fit is made, at most: the best of its stages,
+        as far as they are further than `apart` from each other.
     - `narrow`: a run ends when its distribution is narrower: the trust region goes on from there.
     - `alike`: a run ends when the costs of a generation differ by less, as a share of the lowest.
 
@@ -32,22 +34,24 @@ class CmaPreset(eqx.Module):
 
     generations: int = eqx.field(static=True, default=100)
     restarts: int = eqx.field(static=True, default=2)
-    agreeing: int = eqx.field(static=True, default=3)
+    agreeing: int = eqx.field(static=True, default=4)
     population: int | None = eqx.field(static=True, default=None)
     sigma: float = eqx.field(static=True, default=0.3)
     warm_sigma: float = eqx.field(static=True, default=0.05)
+    refined: int = eqx.field(static=True, default=4)
+    apart: float = eqx.field(static=True, default=0.01)
     narrow: float = eqx.field(static=True, default=1e-4)
     alike: float = eqx.field(static=True, default=1e-5)
 
     def __check_init__(self):
-        for name in ("generations", "agreeing"):
+        for name in ("generations", "agreeing", "refined"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} = {getattr(self, name)} must be 1 or more")
         if self.restarts < 0:
             raise ModelError(f"restarts = {self.restarts} must be 0 or more")
         for name in ("sigma", "warm_sigma"):
             check_sigma(name, getattr(self, name))
-        for name in ("narrow", "alike"):
+        for name in ("apart", "narrow", "alike"):
             if not 0 <= getattr(self, name) < 1:
                 raise ModelError(f"{name} = {getattr(self, name):g} must be from 0 to below 1")
         if self.population is not None and self.population < FEWEST:
@@ -86,6 +90,6 @@ CMA_PRESETS: Mapping[str, CmaPreset] = MappingProxyType(
     {
         "fast": CmaPreset(generations=50, restarts=1, agreeing=2),
         "default": CmaPreset(),
-        "global": CmaPreset(generations=200, restarts=3, agreeing=4),
+        "global": CmaPreset(generations=200, restarts=3, agreeing=6),
     }
 )

@@ -1,0 +1,34 @@
+"""The table of `contract.py` for CMA-ES."""
+
+from functools import cache
+
+import numpy as np
+from contract import CONSTANTS, Case, small_objective
+from contract_bayes import MODULES, RECORDS
+
+from xpcs_eqx import search
+
+
+@cache
+def searched():
+    """A search of a few generations."""
+    short = search.CmaPreset(generations=3, restarts=0, refined=1)
+    return search.cma_es(small_objective(), preset=short)
+
+
+MODULES |= {
+    search.CmaPreset: Case(lambda: search.CmaPreset(generations=30)),
+    search.CmaResult: Case(searched, lambda result: result.fit.values**2, text=6000),
+}
+
+RECORDS |= {
+    search.CmaProgress: lambda: search.CmaProgress("search", 1, 3, 9, 0.2, 0.7, 27),
+    search.CmaRun: lambda: searched().runs[0],
+    search.CmaSearch: lambda: search.CmaSearch(
+        np.ones(2), 0.5, 0.6, 30, searched().runs, searched().reasons, False
+    ),
+    search.RunPlan: lambda: search.RunPlan("large", 18, 0.3, 1800),
+    search.Spent: lambda: search.Spent("small", 300),
+}
+
+CONSTANTS |= {"search.CMA_PRESETS": "settings by name"}
