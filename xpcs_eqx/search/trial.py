@@ -1,0 +1,137 @@
+"""What a strategy under way has tried, spent and decided."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from ..errors import FitError
+from ..fitting import Fit, least_squares
+from ..objective import JointObjective, ProjectedObjective
+from ..optimize import TrustRegion
+from .cmaes import CmaResult, cma_es
+from .cmaes_settings import CmaPreset
+from .multi_start import multi_start
+from .noise import noise_variance
+from .outcome import GlobalFit
+from .search import Search, Spending
+from .selection import Skip, skip_search
+from .starts import has_coordinates
+
+# Relative difference of costs below which two fits are the same minimum.
+SAME_COST = 1e-6
+
+
+def cma_es_available() -> bool:
+    """Whether the library of CMA-ES, of the extra `global`, is installed."""
+    return find_spec("cma") is not None
+
+
+class Trial:
+    """What has been tried so far; it lives as long as a strategy runs."""
+
+    def __init__(self, objective: ProjectedObjective | JointObjective, solver: TrustRegion | None):
+        self.objective, self.solver = objective, solver
+        self.noise = noise_variance(objective)
+        self.best: Fit | None = None
+        self.method = ""
+        self.search: Search | None = None
+        self.cma: CmaResult | None = None
+        self.spent: list[Spending] = []
+        self.decisions: list[str] = []
+
+    @property
+    def used(self) -> int:
+        """Evaluations so far."""
+        return sum(one.evaluations for one in self.spent)
+
+    @property
+    def fit(self) -> Fit:
+        """The best so far.
+
+        **Raises:** `FitError` when nothing worked.
+        """
+        if self.best is None:
+            raise FitError("no fit from any start succeeded: " + "; ".join(self.decisions))
+        return self.best
+
+    def say(self, text: str) -> None:
+        """Note a decision."""
+        self.decisions.append(text)
+
+    def take(self, method: str, fit: Fit, evaluations: int) -> bool:
+        """Keep a fit when it is the best so far; whether it is lower by more than tolerance."""
+        self.spent.append(Spending(method, evaluations))
+        old = np.inf if self.best is None else float(self.best.cost)
+        new = float(fit.cost)
+        lower = new < old - SAME_COST * abs(old) if np.isfinite(old) else np.isfinite(new)
+        if self.best is None or lower or (new <= old and fit.success > self.best.success):
+            self.best, self.method = fit, method
+        return bool(lower)
+
+    def verdict(self, fit: Fit) -> Skip:
+        """Whether a fit leaves nothing to search for."""
+        at_bound = any(row.at_bound and row.role == "free" for row in fit.rows)
+        variance = fit.residual_sd**2
+        return skip_search(variance, self.noise, converged=fit.success, at_bound=at_bound)
+
+    def local(self, start: Any, **keywords: Any) -> Fit | None:
+        """The local fit; None where none can be made."""
+        begin = np.asarray(self.objective.start if start is None else start, dtype=float)
+        if not has_coordinates(self.objective, begin[None])[0]:
+            self.say("the start has no solver coordinates (a negative rate): no local fit from it")
+            return None
+        try:
+            fit = least_squares(self.objective, start, solver=self.solver, **keywords)
+        except FitError as error:
+            self.say(f"local fit: {error}")
+            return None
+        self.take("local fit", fit, fit.evaluations)
+        return fit
+
+    def multi_start(self, **keywords: Any) -> Search | None:
+        """Multi-start with the best so far among its starts; None where it found nothing."""
+        known = () if self.best is None else (_values(self.best, self.objective),)
+        custom = np.asarray([*known, *np.asarray(keywords.pop("custom", ()), float)])
+        try:
+            search = multi_start(self.objective, custom=custom, solver=self.solver, **keywords)
+        except FitError as error:
+            self.say(f"multi-start: {error}")
+            return None
+        self.search = search
+        lower = self.take("multi-start", search.fit, search.evaluations)
+        self.say(
+            f"multi-start {'found a lower minimum' if lower else 'found nothing lower'}: "
+            f"{search.reason}"
+        )
+        return search
+
+    def cma_es(self, preset: CmaPreset, seed: int, budget: int | None, warm: bool) -> CmaResult:
+        """CMA-ES, from the best so far or over all of the bounds."""
+        start = _values(self.best, self.objective) if warm and self.best is not None else None
+        found = cma_es(
+            self.objective, start, preset=preset, seed=seed, budget=budget, solver=self.solver
+        )
+        self.cma = found
+        lower = self.take("CMA-ES", found.fit, found.evaluations)
+        self.say(f"CMA-ES {'found a lower minimum' if lower else 'found nothing lower'}")
+        return found
+
+    def outcome(self) -> GlobalFit:
+        """The best with what was tried for it."""
+        return GlobalFit(
+            fit=self.fit,
+            search=self.search,
+            cma=self.cma,
+            method=self.method,
+            spent=tuple(self.spent),
+            decisions=tuple(self.decisions),
+        )
+
+
+def _values(fit: Fit, objective: ProjectedObjective | JointObjective) -> np.ndarray:
+    """Physical variables of an objective at a fit."""
+    free = np.asarray(fit.values[fit.index.physical])
+    projected = free.size == len(objective.names)
+    x = free if projected else np.roll(np.asarray(fit.values), free.size)
+    return np.clip(x, objective.variables.lower, objective.variables.upper)
