@@ -12,6 +12,7 @@ from scipy import stats
 
 from xpcs_eqx.bayes import (
     GivenSigma,
+    LaplaceStart,
     MarginalisedScaling,
     Normal,
     Nuts,
@@ -22,6 +23,7 @@ from xpcs_eqx.bayes import (
     sample,
 )
 from xpcs_eqx.bayes import nuts as nuts_module
+from xpcs_eqx.bayes.sample import physical_draws, prepare
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
@@ -223,6 +225,36 @@ def test_a_few_draws_are_not_called_converged(static):
 def test_settings_that_cannot_be(wrong):
     with pytest.raises(ModelError, match=next(iter(wrong))):
         Nuts(**wrong)
+
+
+def test_a_fit_that_a_prior_excludes_is_left_before_sampling(static):
+    """The start climbs towards where data and prior agree, at the shapes that chains have."""
+    _, fit, _ = static
+    row = fit["D_offset"]
+    # 30 prior widths away, and narrower than what the data say.
+    prior = TruncatedNormal(row.value + 6 * row.error, 0.2 * row.error, -1e5, 1e5)
+    start = LaplaceStart()
+    prepared = prepare(fit, {"D_offset": prior}, start, None, None)
+    begun = start.begin(prepared.density, prepared.theta, fit, 4, jax.random.key(0))
+    theta = physical_draws(begun.density, np.zeros((1, 1, len(prepared.theta))))[0, 0]
+    where = prepared.density.names.index("D_offset")
+    assert abs(theta[where] - float(prior.mean)) < 1.0 * row.error
+    # The metric knows the prior.
+    moved = physical_draws(begun.density, begun.positions[:, None])[:, 0]
+    assert np.ptp(moved[:, where]) < 3 * row.error
+
+
+def test_chains_begin_on_the_side_of_zero_that_has_a_density(static):
+    _, fit, _ = static
+    value = fit["D_offset"].value
+    edge = {"D_offset": TruncatedNormal(value, 1e3, value - 1e-3, 1e5)}
+    prepared = prepare(fit, edge, PlainStart(), None, None)
+    begun = PlainStart(jitter=0.5).begin(
+        prepared.density, prepared.theta, None, 4, jax.random.key(0)
+    )
+    runner = nuts_module.Runner(begun.density, jax.random.key(1), 4, 0.8, 5, 1000.0, 1, None)
+    (chains,) = runner.begin(begun.positions)
+    assert np.all(np.isfinite(chains.state.logdensity))
 
 
 def test_a_start_without_density_is_an_error(static):

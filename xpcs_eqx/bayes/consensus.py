@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from ..checkpoint import fingerprint
 from ..errors import ModelError
 from ..fitting import Fit
+from ..objective import StoredTiles
 from ..physics import LaminarFlow
 from .abstract_prior import AbstractPrior
 from .combiners import AbstractCombiner, Combined, ShardDraws, shard_draws
@@ -26,7 +27,15 @@ from .consensus_diagnostics import (
     shard_diagnostics,
     shard_table,
 )
-from .consensus_work import ShardWork, layout_of, without_data
+from .consensus_work import (
+    ShardWork,
+    layout_of,
+    layout_of_points,
+    stand_in,
+    standing_for,
+    tiles_of_points,
+    without_data,
+)
 from .draws import Draws
 from .executors import AbstractWorkers, Serial
 from .executors_run import run_shards
@@ -137,6 +146,24 @@ def _posterior(
     )
 
 
+def _prepared(problem, priors, start, scaling, noise, correction):
+    """The pairs, and what `prepare` makes of them: of data in a file, of some that stand in."""
+    tiles = getattr(getattr(getattr(problem, "objective", problem), "term", None), "tiles", None)
+    if not isinstance(tiles, StoredTiles):
+        density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
+        return pairs_of(density.term.tiles), density, theta, fit, priors
+    if not isinstance(correction, NoCorrection):
+        raise ModelError(
+            f"{type(correction).__name__} evaluates the posterior of all data thousands of times, "
+            "which would read their file as often; use NoCorrection(), or load the data"
+        )
+    pairs = pairs_of(tiles)
+    points = stand_in(pairs)
+    here = tiles_of_points(points, pairs.n_angles, layout_of_points(points, pairs.n_angles))
+    density, theta, fit, priors = prepare(problem, priors, start, scaling, noise, here)
+    return pairs, standing_for(density, pairs.n_pairs), theta, fit, priors
+
+
 def consensus(
     problem: AnyObjective | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
@@ -164,7 +191,9 @@ def consensus(
 
     **Arguments:**
 
-    - `problem`, `priors`, `start`, `noise`, `key`: as in `sample`.
+    - `problem`, `priors`, `start`, `noise`, `key`: as in `sample`. Maps may stay in their file
+        (`open_stored`): each shard then reads its own pairs, and the density of the result is an
+        estimate from some of them.
     - `sampler`: of a full run; `plan` says what a shard makes of it, `PlanBySize()` by default.
     - `scaling`: `SampledScaling()` alone; shards would each marginalise a scaling of their own.
     - `sharding`: `AngleBalanced()` by default; `size`: `AutomaticSize()`.
@@ -191,8 +220,9 @@ def consensus(
     combiner = RobustConsensus() if combiner is None else combiner
     correction = NoCorrection() if correction is None else correction
     key = jax.random.key(key) if isinstance(key, int) else key
-    density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
-    pairs = pairs_of(density.term.tiles)
+    pairs, density, theta, fit, priors = _prepared(
+        problem, priors, start, scaling, noise, correction
+    )
     laminar = isinstance(density.parameters.model, LaminarFlow)
     for_start, for_shards, for_chains, for_end = jax.random.split(key, 4)
     p = len(density.names)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, ScalarLike, UInt
+from jaxtyping import Array, Float, Int, ScalarLike, UInt
 
 from ..errors import FitError
 from ..objective import PointTiles
@@ -57,8 +57,12 @@ class Layout(eqx.Module):
 
 def layout_of(shards: Shards) -> Layout:
     """Runs of points of one angle that hold any of the shards with little padding."""
-    points = min(CHUNK, max(int(shards.by_angle.max()), 1))
-    return Layout(int(np.max(np.sum(-(-shards.by_angle // points), axis=1))), points)
+    return _layout(shards.by_angle)
+
+
+def _layout(by_angle: Int[np.ndarray, "part angle"]) -> Layout:
+    points = min(CHUNK, max(int(by_angle.max()), 1))
+    return Layout(int(np.max(np.sum(-(-by_angle // points), axis=1))), points)
 
 
 def without_data(density: LogPosterior) -> LogPosterior:
@@ -67,6 +71,11 @@ def without_data(density: LogPosterior) -> LogPosterior:
         *(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, int)), np.zeros(0)
     )
     return shard_density(density, nothing, Layout(1, 1), 1.0).density
+
+
+def layout_of_points(points: Points, n_angles: int) -> Layout:
+    """Runs that hold these points."""
+    return _layout(np.bincount(points.angle, minlength=n_angles)[None])
 
 
 def tiles_of_points(points: Points, n_angles: int, layout: Layout) -> PointTiles:
@@ -86,6 +95,29 @@ def shard_density(
         n_pairs=np.asarray(float(np.count_nonzero(points.root_weights))),
     )
     return ShardDensity(density, np.asarray(float(power)))  # pyright: ignore[reportArgumentType]
+
+
+# Pairs of data in a file that stand for all of them where chains begin.
+_STAND_IN = 20_000
+
+
+def stand_in(pairs: AbstractPairs) -> Points:
+    """Some pairs spread evenly over all of them, read once."""
+    count = min(pairs.n_pairs, _STAND_IN)
+    return pairs.points(np.linspace(0, pairs.n_pairs - 1, count).round().astype(int))
+
+
+def standing_for(density: LogPosterior, n_pairs: int) -> LogPosterior:
+    """A density of some pairs with the weight of all: an unbiased estimate of theirs."""
+    tiles = density.term.tiles
+    assert isinstance(tiles, PointTiles)
+    factor = np.sqrt(n_pairs / np.asarray(density.n_pairs))
+    tiles = dataclasses.replace(tiles, root_weights=factor * np.asarray(tiles.root_weights))
+    return dataclasses.replace(
+        density,
+        term=dataclasses.replace(density.term, tiles=tiles),
+        n_pairs=np.asarray(float(n_pairs)),
+    )
 
 
 class ShardWork(eqx.Module):

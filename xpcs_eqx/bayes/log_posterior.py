@@ -107,7 +107,8 @@ def _checked(objective: AnyObjective) -> TwoTimeTerm:
     if not isinstance(objective.term.tiles, AbstractTiles):
         raise ModelError(
             "these data are read from their file piece by piece, which a sampler would do "
-            "thousands of times; load them into memory, or sample a selection of them"
+            "thousands of times; load them into memory, sample a selection of them, or use "
+            "consensus(), whose shards read their own part of maps in a file"
         )
     if not isinstance(loss_of(objective), Linear):
         raise ModelError(

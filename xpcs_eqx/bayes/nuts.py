@@ -121,6 +121,13 @@ _averaging = quick_jit(averaging_from)
 _chains_at = quick_jit(chains_at)
 
 
+def values_at(density: LogPosterior, positions: Float[np.ndarray, "chain entry"]):
+    """Log density and its gradient at positions, by what is compiled for as many chains."""
+    keys = jax.random.split(jax.random.key(0), len(positions))
+    state = _chains_at(density, jnp.asarray(positions), keys).state
+    return np.asarray(state.logdensity), np.asarray(state.logdensity_grad)
+
+
 class Runner:
     """Advances chains in pieces; holds what stays the same between the pieces.
 
@@ -137,19 +144,22 @@ class Runner:
         self.count = 0
 
     def begin(self, positions) -> list[Chains]:
-        """Chains at the given positions, drawn in halfway to zero where the density has no value.
+        """Chains at the given positions, drawn in towards zero where the density has no value.
+
+        Each time to half the distance on the other side of zero: where zero lies close to an edge
+        of the support, one side alone has a density.
 
         **Raises:** `FitError` when a chain finds no finite log density even near zero.
         """
         positions = np.array(positions)
         bad = np.zeros(len(positions), bool)
-        for _ in range(10):
+        for _ in range(14):
             whole = _chains_at(self.density, jnp.asarray(positions), self.keys)
             gradient = np.asarray(whole.state.logdensity_grad)
             bad = ~(np.isfinite(whole.state.logdensity) & np.isfinite(gradient).all(axis=1))
             if not np.any(bad):
                 return [jax.tree.map(lambda leaf, s=s: leaf[s], whole) for s in self.slices]
-            positions[bad] /= 2
+            positions[bad] /= -2
         raise FitError(
             f"the log density is not finite at the start of chains {np.flatnonzero(bad)}; "
             "check priors and start values"

@@ -1,5 +1,6 @@
 """From an objective or a fit to a posterior."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit, least_squares
+from ..objective import AbstractTiles
 from ..physics import LaminarFlow
 from .abstract_prior import AbstractPrior
 from .draws import Draws, Progress
@@ -101,8 +103,11 @@ def prepare(
     start: AbstractStart,
     scaling: AbstractScalingTreatment | None,
     noise: AbstractNoise | None,
+    tiles: AbstractTiles | None = None,
 ) -> Prepared:
     """The log posterior of a problem, fitted first where the start asks for it.
+
+    `tiles` take the place of the data in the density, not in the fit.
 
     **Raises:** `ModelError` for priors or data that cannot be sampled, or without BlackJAX.
     """
@@ -111,11 +116,16 @@ def prepare(
     objective = problem.objective if isinstance(problem, Fit) else problem
     if not isinstance(priors, PriorSet):
         priors = default_priors(objective).replaced(priors or {})
+    whole = objective
+    if tiles is not None:
+        objective = dataclasses.replace(
+            objective, term=dataclasses.replace(objective.term, tiles=tiles)
+        )
     # Before a fit, which takes longer: the same checks.
     here: dict[str, Any] = {"scaling": scaling, "noise": noise}
     if fit is None and start.wants_fit:
         log_posterior(objective, priors, **here)
-        fit = least_squares(objective)
+        fit = least_squares(whole)
     if fit is not None and start.wants_fit:
         here["start"] = np.asarray(fit.values)[fit.index.physical]
         here["scaling_start"] = np.stack([fit.contrast, fit.offset], axis=1)

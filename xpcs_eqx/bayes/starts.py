@@ -16,6 +16,8 @@ from .log_posterior import LogPosterior
 
 # Width of a prior in unconstrained coordinates, which are logarithms, logits and the like.
 _PRIOR_WIDTH = 2.0
+# Steps uphill at most, and the gain in ln density below which they are not worth their cost.
+_STEPS, _GAIN = 50, 0.1
 
 
 class Beginning(NamedTuple):
@@ -51,6 +53,18 @@ def _local(coordinates, theta):
     return u, jax.jacfwd(coordinates.to_physical)(u)
 
 
+@quick_jit
+def _physical(coordinates, z):
+    return coordinates.to_physical(z)
+
+
+@quick_jit
+def _prior(density, theta):
+    """Gradient and curvature of ln prior, the penalties included."""
+    gradient = jax.grad(density.log_prior)
+    return gradient(theta), jax.jacfwd(gradient)(theta)
+
+
 def _recentred(density: LogPosterior, centre, scale) -> LogPosterior:
     return eqx.tree_at(
         lambda d: (d.coordinates.centre, d.coordinates.scale),
@@ -77,11 +91,59 @@ def _information(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
     return out
 
 
+def _gaussian(density: LogPosterior, theta: np.ndarray, fit: Fit, curvature: np.ndarray):
+    """Centre, scale and correlations of the posterior about a place, in coordinates u."""
+    u, jacobian = (np.asarray(a) for a in _local(density.coordinates, theta))
+    if "sigma" in density.names:
+        sigma = float(theta[-1])
+    else:
+        sigma = float(density.noise.sigma(jnp.zeros(0)))
+    information = _information(density, fit, sigma) + curvature
+    precision = jacobian.T @ information @ jacobian + np.eye(len(u)) / _PRIOR_WIDTH**2
+    covariance = np.linalg.inv(precision)
+    scale = np.sqrt(np.diagonal(covariance))
+    return u, scale, covariance / np.outer(scale, scale)
+
+
+def _climbed(density: LogPosterior, metric: np.ndarray, count: int) -> np.ndarray:
+    """A place of higher density than zero: steps along metric · gradient, `count` lengths at once.
+
+    No more than is needed to leave a place that the prior all but excludes.
+    """
+    from .nuts import values_at
+
+    z = np.zeros(len(metric))
+    values, gradients = values_at(density, np.tile(z, (count, 1)))
+    best, gradient = values[0], gradients[0]
+    lengths = 0.25 ** np.arange(count)
+    for _ in range(_STEPS):
+        if not np.all(np.isfinite(gradient)):
+            break
+        tried = z + lengths[:, None] * (metric @ gradient)
+        values, gradients = values_at(density, tried)
+        k = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
+        if values[k] > best + _GAIN:
+            z, best, gradient = tried[k], values[k], gradients[k]
+            lengths = 0.25 ** np.arange(count)
+        elif lengths[0] < 1e-6:
+            break
+        else:
+            lengths = lengths * lengths[-1] / 4
+    return z
+
+
+def _convex(curvature: np.ndarray) -> np.ndarray:
+    """−curvature without the directions in which a prior is not log-concave."""
+    values, vectors = np.linalg.eigh(-0.5 * (curvature + curvature.T))
+    return vectors * np.maximum(values, 0.0) @ vectors.T
+
+
 class LaplaceStart(AbstractStart):
     """From the least-squares fit: its optimum, and its covariance as dense metric.
 
-    Weak directions are kept finite by a prior of width 2 in unconstrained coordinates. Chains begin
-    `spread` times as far out as the posterior is wide.
+    Where the priors contradict the fit by more than a standard deviation, from a place uphill of
+    it. Weak directions are kept finite by a prior of width 2 in unconstrained coordinates. Chains
+    begin `spread` times as far out as the posterior is wide.
     """
 
     wants_fit: ClassVar[bool] = True
@@ -90,16 +152,16 @@ class LaplaceStart(AbstractStart):
     def begin(self, density, theta, fit, chains, key):
         if fit is None:
             raise ModelError("LaplaceStart needs the fit whose covariance it uses")
-        u, jacobian = (np.asarray(a) for a in _local(density.coordinates, theta))
-        if "sigma" in density.names:
-            sigma = float(theta[-1])
-        else:
-            sigma = float(density.noise.sigma(jnp.zeros(0)))
-        information = jacobian.T @ _information(density, fit, sigma) @ jacobian
-        precision = information + np.eye(len(u)) / _PRIOR_WIDTH**2
-        covariance = np.linalg.inv(precision)
-        scale = np.sqrt(np.diagonal(covariance))
-        metric = covariance / np.outer(scale, scale)
+        theta = np.asarray(theta)
+        gradient, curvature = (np.asarray(a) for a in _prior(density, theta))
+        u, scale, metric = _gaussian(density, theta, fit, _convex(curvature))
+        _, jacobian = (np.asarray(a) for a in _local(density.coordinates, theta))
+        pull = scale * (jacobian.T @ gradient)
+        if not pull @ metric @ pull < 1.0:
+            here = _recentred(density, u, scale)
+            theta = np.asarray(_physical(here.coordinates, _climbed(here, metric, chains)))
+            _, curvature = _prior(density, theta)
+            u, scale, metric = _gaussian(density, theta, fit, _convex(np.asarray(curvature)))
         normal = np.asarray(jax.random.normal(key, (chains, len(u))))
         positions = self.spread * normal @ np.linalg.cholesky(metric).T
         return Beginning(
