@@ -70,11 +70,11 @@ class Source:
         return os.path.normpath(os.path.join(self.folder, os.path.expanduser(path)))
 
     def line(self, key: str | Key) -> int | None:
-        """Line of a key, or of the closest table or inline table that holds it."""
+        """Line of a key, of the closest table that holds it, or of the first table inside it."""
         wanted = parts(key) if isinstance(key, str) else key
         table: Key = ()
         counts: dict[Key, int] = {}
-        best, depth = None, 0
+        best, inside, depth = None, None, 0
         for number, text in enumerate(self.text.splitlines(), 1):
             header, assignment = _TABLE.match(text), _ASSIGNMENT.match(text)
             if header:
@@ -89,7 +89,9 @@ class Source:
                 continue
             if here == wanted[: len(here)] and len(here) > depth:
                 best, depth = number, len(here)
-        return best
+            elif inside is None and here[: len(wanted)] == wanted:
+                inside = number
+        return inside if best is None else best
 
     def where(self, key: str | Key) -> str:
         """Place of a key as the beginning of a message."""

@@ -10,7 +10,7 @@ from typing import Any
 from ..bayes import ConsensusPosterior, Outcome, Posterior, Progress, infer
 from ..checkpoint import Checkpoints
 from ..config.bayes import Inference
-from ..errors import XPCSError
+from ..errors import CheckpointError, XPCSError
 from ..fitting import Fit
 from ..report.bayes import plain, posterior_lines, write_bayes
 from ..report.text import entry
@@ -86,12 +86,17 @@ def sampled(
     """Sample from a fit; whatever ends it early is kept as a reason, for the sake of the fit.
 
     Finished shards are kept beside the checkpoints of the fit.
+
+    **Raises:** `CheckpointError` for finished shards of another problem.
     """
     made = Sampled(inference, fit, None, "", False)
     try:
         return _sampled(made, checkpoints, callback)
     except KeyboardInterrupt:
         made = dataclasses.replace(made, failure="sampling was interrupted", interrupted=True)
+    except CheckpointError:
+        # Shards of another problem: what was asked for is wrong, and nothing new is lost.
+        raise
     except XPCSError as error:
         log.error("no posterior: %s", error)
         made = dataclasses.replace(made, failure=str(error))

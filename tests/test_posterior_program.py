@@ -1,0 +1,368 @@
+"""The program with [bayes]: what is written, what is refused, and what an interruption leaves."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from helpers_data import two_time
+
+from xpcs_eqx import fit as program
+from xpcs_eqx.bayes.arviz_io import PLOTS
+from xpcs_eqx.config import Settings, Source, check_settings, read_configuration, template
+from xpcs_eqx.config.bayes import inference_of, refuse_unsupported
+from xpcs_eqx.config.build import build
+from xpcs_eqx.config.schema_bayes import Bayes, Job, Prior, Shards
+from xpcs_eqx.data import write_own
+from xpcs_eqx.errors import ConfigError
+from xpcs_eqx.program import sampling, tasks
+
+SETTINGS = """
+[data]
+path = "data.h5"
+[model]
+mode = "static"
+[scaling]
+mode = "averaged"
+[parameters.D0]
+start = 8e4
+[parameters.D_offset]
+free = false
+"""
+POSTERIOR = """
+[bayes]
+warm_up = 150
+draws = 250
+predictive = 20
+[bayes.priors.alpha]
+kind = "normal"
+mean = 0.0
+sd = 0.5
+[bayes.priors.D0]
+from_fit = true
+width = 5.0
+"""
+QUICKLY = ("--quiet", "--no-plots", "--set", "output.fitted_data=false")
+IN_SHARDS = ("--set", "bayes.method=consensus", "--set", "bayes.shards.count=3")
+
+
+def prepared(folder, extra=POSTERIOR):
+    write_own(str(folder / "data.h5"), two_time(n=24))
+    (folder / "fit.toml").write_text(SETTINGS + extra, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return prepared(tmp_path)
+
+
+def run(folder, *arguments):
+    return program.main([str(folder / "fit.toml"), *arguments])
+
+
+def report_of(results):
+    return " ".join((results / "fit" / "report.txt").read_text(encoding="utf-8").split())
+
+
+@pytest.fixture(scope="module")
+def sampled(tmp_path_factory):
+    """Results with draws and all plots of them."""
+    folder = prepared(tmp_path_factory.mktemp("sampled"))
+    assert run(folder, "--quiet", "--set", "output.fitted_data=false") == 0
+    return folder / "fit_results"
+
+
+@pytest.mark.slow
+def test_the_posterior_is_in_report_and_folder(sampled):
+    found = {path.name for path in (sampled / "bayes").iterdir()}
+    assert found == {
+        "samples.npz", "parameters.json", "diagnostics.json", "fitted_data.npz", "posterior.nc",
+        "report.txt", "report.html", "plots",
+    }  # fmt: skip
+    plots = {path.name for path in (sampled / "bayes" / "plots").iterdir()}
+    assert plots == {"corner.png", *(f"{name}.png" for name in PLOTS)}
+    report = report_of(sampled)
+    assert "status CONVERGED" in report
+    assert "828 pairs are no more than 500000: one run" in report
+    assert "prior of alpha: Normal, mean 0, sd 0.5" in report
+    assert "the data are used twice" in report
+    parameters = json.loads((sampled / "bayes" / "parameters.json").read_text())["parameters"]
+    fitted = json.loads((sampled / "fit" / "parameters.json").read_text())["parameters"]
+    for name in ("D0", "alpha", "contrast", "offset"):
+        assert abs(parameters[name]["mean"] - fitted[name]["value"]) < 0.3 * parameters[name]["sd"]
+        assert re.search(rf"{re.escape(name)} +[-\d.e+]+", report)
+    with np.load(sampled / "bayes" / "fitted_data.npz") as surface:
+        assert surface["draws"] == 20
+        assert np.all(surface["low"] <= surface["mean"])
+    # The page stands alone.
+    html = (sampled / "bayes" / "report.html").read_text(encoding="utf-8")
+    assert html.count("data:image/png;base64,") == len(plots)
+    assert "CONVERGED" in html
+    assert "http" not in html
+
+
+@pytest.mark.slow
+def test_the_resolved_configuration_asks_for_the_same(sampled):
+    path = str(sampled / "config.toml")
+    settings = tomllib.loads((sampled / "config.toml").read_text(encoding="utf-8"))
+    assert settings["bayes"]["chains"] == 4
+    assert settings["bayes"]["priors"]["alpha"]["kind"] == "normal"
+    given = read_configuration(path).settings.bayes
+    assert given == read_configuration(str(sampled.parent / "fit.toml")).settings.bayes
+
+
+@pytest.mark.slow
+def test_arviz_reads_what_the_program_writes_in_a_new_process(sampled):
+    text = """
+import sys, xarray, arviz_stats, arviz_plots
+tree = xarray.open_datatree(sys.argv[1], engine="h5netcdf")
+print(arviz_stats.summary(tree, ci_prob=0.94, ci_kind="eti", round_to="none").loc["D0", "mean"])
+for name in ("pair", "forest", "autocorr", "rank", "ess", "trace"):
+    getattr(arviz_plots, "plot_" + name)(tree, var_names=["D0", "alpha"], backend="matplotlib")
+arviz_plots.plot_energy(tree, backend="matplotlib")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", text, str(sampled / "bayes" / "posterior.nc")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MPLBACKEND": "agg"},
+    )
+    assert done.returncode == 0, done.stderr
+    parameters = json.loads((sampled / "bayes" / "parameters.json").read_text())["parameters"]
+    assert float(done.stdout.split()[-1]) == pytest.approx(parameters["D0"]["mean"])
+
+
+@pytest.mark.slow
+def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
+    seen = []
+
+    def stopping(inference, fit, checkpoints, callback=None):
+        def once(outcome):
+            seen.append(outcome.number)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+        return sampling.sampled(inference, fit, checkpoints, once)
+
+    monkeypatch.setattr(tasks, "sampled", stopping)
+    results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
+    assert run(folder, *QUICKLY, *IN_SHARDS) == 3
+    message = capsys.readouterr().err
+    assert f"the fit is written to {results}" in message
+    assert "--resume" in message
+    # The fit is there, and says what it lacks.
+    assert "none: sampling was interrupted" in report_of(results)
+    assert not (results / "bayes").exists()
+    shards = sorted(path.name for path in (kept / "shards").iterdir())
+    assert shards == ["shard-00000.npz", "shard-00001.npz"]
+    assert run(folder, *QUICKLY, *IN_SHARDS) == 2
+    assert "--resume" in capsys.readouterr().err
+    # Two shards are read, one is sampled; the results that wait for it need no --overwrite.
+    assert run(folder, *QUICKLY, *IN_SHARDS, "--resume") == 0
+    assert seen[2:] == [0, 1, 2]
+    assert not kept.exists()
+    report = report_of(results)
+    assert "3 of 3 in the result" in report
+    assert "2 shards were read from an earlier run" in report
+    assert "precision-weighted average" in report
+    written = json.loads((results / "bayes" / "shards.json").read_text())
+    assert [one["used"] for one in written["shards"]] == [True] * 3
+    assert [one["resumed"] for one in written["shards"]] == [True, True, False]
+    assert written["dropped"] == []
+
+
+def test_a_failed_posterior_costs_neither_the_fit_nor_the_exit_code(folder, monkeypatch, caplog):
+    def failing(*_, **__):
+        raise ConfigError("nothing can be sampled today")
+
+    monkeypatch.setattr(sampling, "infer", failing)
+    assert run(folder, *QUICKLY) == 1
+    assert "status none: nothing can be sampled today" in report_of(folder / "fit_results")
+    assert not (folder / "fit_results.checkpoint").exists()
+
+
+def test_without_the_table_nothing_is_sampled(tmp_path):
+    folder = prepared(tmp_path, "")
+    configuration = read_configuration(str(folder / "fit.toml"))
+    assert configuration.settings.bayes is None
+    assert inference_of(configuration, build(configuration)) is None
+
+
+def test_check_tells_the_plan(folder, capsys):
+    script = ("--set", "bayes.shards.executor=slurm", "--set", f"bayes.shards.folder={folder}")
+    job = ("--set", "bayes.shards.job.queue=short")
+    assert run(folder, "--check", *IN_SHARDS, *script, *job) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "consensus of 828 pairs was asked for",
+        "3 shards (angle-balanced) of 276 to 276 pairs",
+        "5 sampled entries: D0, alpha, contrast, offset, sigma",
+        "prior of D0: from the fit, 5 times its error wide (uses the data twice)",
+        "prior of alpha: Normal, mean 0, sd 0.5",
+        "prior of contrast: TruncatedNormal, mean 0.3, sd 0.25, lower 0, upper 1 (default)",
+        "100 transitions of warm-up and 250 draws",
+        "#SBATCH -p short",
+    ):
+        assert text in said, text
+
+
+# What the tables themselves tell: (lines, fragments of the message).
+WRONG = {
+    "unknown key": ("[bayes]\nwarmup = 3\n", ("'bayes.warmup'", "'bayes.warm_up'")),
+    "unknown key of shards": ("[bayes.shards]\ntimout = 3.0\n", ("'bayes.shards.timeout'",)),
+    "unknown key of a prior": (
+        "[bayes.priors.alpha]\nknd = 'uniform'\n",
+        ("'bayes.priors.alpha.knd'", "'bayes.priors.alpha.kind'"),
+    ),
+    "unknown kind": (
+        "[bayes.priors.alpha]\nkind = 'cauchy'\n",
+        ("bayes.priors.alpha.kind = 'cauchy'", '"uniform"'),
+    ),
+    "no kind": ("[bayes.priors.alpha]\nlower = 0.0\n", ("bayes.priors.alpha", "kind is missing")),
+    "a number is missing": (
+        "[bayes.priors.alpha]\nkind = 'normal'\nmean = 0.0\n",
+        ("bayes.priors.alpha", "needs sd"),
+    ),
+    "a number of another kind": (
+        "[bayes.priors.alpha]\nkind = 'uniform'\na = 1.0\n",
+        ("has no a", "lower, upper"),
+    ),
+    "no volume": (
+        "[bayes.priors.alpha]\nkind = 'uniform'\nlower = 1.0\nupper = 1.0\n",
+        ("between 1 and 1 has no volume", "free = false"),
+    ),
+    "from the fit and of a kind": (
+        "[bayes.priors.alpha]\nkind = 'uniform'\nfrom_fit = true\n",
+        ("from_fit has width alone",),
+    ),
+    "no time": ("[bayes.shards]\ntimeout = 0.0\n", ("bayes.shards.timeout = 0.0", "above zero")),
+    "no sign of life": (
+        "[bayes.shards]\nheartbeat = 0.0\n",
+        ("bayes.shards.heartbeat = 0.0", "above zero"),
+    ),
+    "two sizes": ("[bayes.shards]\npairs = 9\ncount = 9\n", ("leave one of them out",)),
+    "no folder": ("[bayes.shards]\nexecutor = 'pbs'\n", ("needs folder",)),
+    "workers of nobody": ("[bayes.shards]\nworkers = 3\n", ("not to \"serial\"",)),
+    "a job of nobody": ("[bayes.shards.job]\njobs = 2\n", ("not to \"serial\"",)),
+    "too many processes": (
+        "[bayes.shards]\nexecutor = 'pbs'\nfolder = 'x'\n[bayes.shards.job]\ncores = 2\n",
+        ("bayes.shards.job", "give a core to each"),
+    ),
+    "no chains": ("[bayes]\nchains = 0\n", ("bayes.chains = 0", "whole number from 2")),
+    "marginalised in shards": (
+        "[bayes]\nmethod = 'consensus'\nscaling = 'marginalised'\n",
+        ("cannot be marginalised",),
+    ),
+    "no table": ("bayes = 3\n", ("bayes = 3", "a table of keys")),
+    "a prior that is no table": ("[bayes.priors]\nalpha = 1.0\n", ("a table of keys",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_with_the_tables(tmp_path, case):
+    text, fragments = WRONG[case]
+    path = tmp_path / "fit.toml"
+    path.write_text(f"{text}[data]\npath = 'data.h5'\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read_configuration(str(path))
+    for fragment in (f"{path}, line ", *fragments):
+        assert fragment in str(caught.value), fragment
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory):
+    folder = prepared(tmp_path_factory.mktemp("problem"), "")
+    return folder, build(read_configuration(str(folder / "fit.toml")))
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (
+            ["bayes.priors.alhpa.kind=uniform"],
+            ("bayes.priors.alhpa", "did you mean 'bayes.priors.alpha'"),
+        ),
+        (["bayes.priors.D_offset.kind=uniform"], ("no parameter 'D_offset' is sampled",)),
+        (["bayes.priors.sigma.from_fit=true"], ("no error of sigma",)),
+        (
+            ["bayes.priors.alpha={kind='truncated_normal', mean=0.0, sd=1e-3, lower=1.0}"],
+            ("bayes.priors.alpha", "no weight left"),
+        ),
+        (
+            ["bayes.priors.alpha={kind='uniform', lower=3.0}"],
+            ("bayes.priors.alpha", "between 3 and 2 has no volume"),
+        ),
+        (["bayes.sigma=given"], ("bayes.sigma", "data have no sigma")),
+        (
+            ["bayes.method=consensus", "bayes.shards.count=300"],
+            ("--set bayes.shards.count=300", "fewer than the 5 sampled parameters"),
+        ),
+        (
+            ["bayes.method=consensus", "bayes.shards.executor=pbs", "bayes.shards.folder=/nowhere"],
+            ("/nowhere is no folder that can be written to",),
+        ),
+        (
+            ["bayes.scaling=marginalised", "bayes.priors.contrast={kind='uniform'}"],
+            ("[bayes]", "contrast", "Gaussian"),
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_data_or_the_model(problem, options, fragments):
+    folder, built = problem
+    configuration = read_configuration(str(folder / "fit.toml"), tuple(options))
+    with pytest.raises(ConfigError) as caught:
+        inference_of(configuration, built)
+    for fragment in fragments:
+        assert fragment in str(caught.value), fragment
+
+
+@pytest.mark.parametrize(
+    ("options", "stored", "fragment"),
+    [
+        (("solver.loss=huber",), False, "the likelihood of [bayes] is Gaussian"),
+        ((), True, "needs the maps in memory"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused_before_any_work(problem, options, stored, fragment):
+    path = str(problem[0] / "fit.toml")
+    refuse_unsupported(read_configuration(path, options), stored)
+    with pytest.raises(ConfigError, match=re.escape(fragment)):
+        refuse_unsupported(read_configuration(path, (*options, "bayes.chains=2")), stored)
+
+
+def test_several_data_sets_are_refused_before_they_are_read(tmp_path, capsys):
+    (tmp_path / "fit.toml").write_text("[[data]]\npath = 'no.h5'\n[bayes]\n", encoding="utf-8")
+    assert run(tmp_path) == 2
+    assert "several are fitted together" in capsys.readouterr().err
+
+
+def test_the_template_shows_every_key_in_comments():
+    text = template("laminar_flow")
+    assert "bayes" not in tomllib.loads(text)
+    given = tomllib.loads(re.sub(r"^#(\[|\w+ = )", r"\1", text, flags=re.MULTILINE))["bayes"]
+    tables = {"": Bayes, "shards": Shards, "job": Job, "prior": Prior}
+    found = {
+        "": given,
+        "shards": given["shards"],
+        "job": given["shards"]["job"],
+        "prior": given["priors"]["alpha"],
+    }
+    for name, model in tables.items():
+        assert set(found[name]) == set(model.model_fields), name
+    # What cannot stand together is taken out; every example is a value of its kind.
+    prior, shards = given["priors"]["alpha"], given["shards"]
+    for name in ("median", "scale", "a", "b", "width"):
+        assert isinstance(prior.pop(name), float)
+    shards.pop("count")
+    shards.pop("workers")
+    shards["executor"] = "pbs"
+    raw = {"data": {"path": "x"}, "bayes": given}
+    settings = check_settings(raw, Source("template", text))
+    assert isinstance(settings, Settings)
+    assert settings.bayes is not None
