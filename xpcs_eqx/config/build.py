@@ -25,10 +25,12 @@ from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, Proportional, Slope, parameter_map, with_parameters
 from ..parameters.parameter_map import parameter_leaves
 from ..physics import AbstractCorrelation
+from ..search import AbstractStrategy
 from .models import model_of, rates_of
 from .read import Configuration
 from .scaling import Choice, choose_scaling
 from .schema import Data, Parameter, Settings
+from .search import strategy_of
 from .solving import COORDINATES, loss_of, penalties_of, residual_sd, solver_of
 from .source import nearest
 from .streaming import Plan, plan_of
@@ -46,6 +48,7 @@ class Problem:
     recovery: Recovery
     decisions: tuple[str, ...]
     settings: Settings
+    search: AbstractStrategy | None = None
 
 
 def selection_of(given: Data, q: float | tuple[float, ...] | None) -> Selection:
@@ -235,6 +238,7 @@ def build(configuration: Configuration) -> Problem:
         recovery=Recovery(attempts=settings.solver.recovery),
         decisions=(*decisions, *plan.decisions),
         settings=settings,
+        search=strategy_of(configuration, objective),
     )
 
 

@@ -19,6 +19,7 @@ from .models import rates_of
 from .read import Configuration, JointConfiguration
 from .scaling import Choice, choose_scaling
 from .schema import Common, DataSet, Parameter, SeveralQSettings
+from .search import refuse_search
 from .solving import loss_of, penalties_of, residual_sd, solver_of
 
 
@@ -143,6 +144,7 @@ def _weights(configuration: JointConfiguration, labels, data: Sequence[TwoTimeDa
 def _refused(configuration: JointConfiguration) -> None:
     """Keys that mean nothing for several data sets."""
     solver, source = configuration.settings.solver, configuration.source
+    refuse_search(configuration)
     if solver.angle_weights is not None:
         raise ConfigError(
             f"{source.where('solver.angle_weights')}: solver.angle_weights is for one data set; "

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .schema_bayes import Bayes
+from .schema_search import WithGlobal
 from .schema_streaming import Hybrid, Streaming
 from .section import Positive, Section, key
 
@@ -299,7 +300,7 @@ class Joint(Section):
         return self
 
 
-class Common(Section):
+class Common(WithGlobal):
     """What a configuration has beside its data."""
 
     model: Model = Model()

@@ -48,6 +48,8 @@ _EXAMPLES: dict[str, Any] = {
     "hybrid.warm_up_iterations": 500,
     "hybrid.max_iterations": 100,
     "hybrid.tolerance": 1e-8,
+    "global.starts": 20,
+    "global.budget": 5000,
     "bayes.target_acceptance": 0.9,
     "bayes.shards.pairs": 10000,
     "bayes.shards.count": 50,
@@ -216,7 +218,10 @@ def template(mode: str) -> str:
         "# or an example where there is none. Paths are relative to the folder of this file.",
     ]
     lines += _several(values) if mode == JOINT else _section("data", Data, values)
-    for name, info in Common.model_fields.items():
+    fields = dict(Common.model_fields)
+    # After the local fit that it builds on.
+    last = {name: fields.pop(name) for name in ("global", "bayes", "output")}
+    for name, info in {**fields, **last}.items():
         if name in NAMED:
             lines += _rates(chosen) if name == "rates" else _parameters(chosen)
             continue

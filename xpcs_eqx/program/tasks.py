@@ -18,6 +18,8 @@ from ..data import StoredTwoTime, TwoTimeData
 from ..errors import FitError
 from ..fitting import Fit, JointFit, ProfileInterval
 from ..report import joint_report, text_report, write_joint_results, write_results
+from ..report.search import search_document, search_lines
+from ..search import GlobalFit
 from .sampling import Sampled, sampled
 from .sampling_progress import sampling_progress
 
@@ -113,16 +115,27 @@ class OneDataSet:
         """Fit, with profile-likelihood intervals."""
         # Looked up when it is called, so that a caller may put another in its place.
         from ..fitting import hybrid_least_squares, least_squares
+        from ..search import global_least_squares
 
         problem, optimiser = self.problem, self.problem.plan.optimiser
+        searched = None
         if optimiser is not None:
             fit = hybrid_least_squares(problem.objective, optimiser=optimiser, **how)
+        elif problem.search is not None:
+            searched = global_least_squares(
+                problem.objective,
+                strategy=problem.search,
+                solver=problem.solver,
+                recovery=problem.recovery,
+                **how,
+            )
+            fit = searched.fit
         else:
             fit = least_squares(
                 problem.objective, solver=problem.solver, recovery=problem.recovery, **how
             )
         fit = quote_errors(fit, problem.settings.solver.errors)
-        return OneFit(self.configuration, problem, fit, *_profiles(fit, problem))
+        return OneFit(self.configuration, problem, fit, *_profiles(fit, problem), searched=searched)
 
 
 def _sampling_lines(inference: Inference | None) -> str:
@@ -154,6 +167,7 @@ class OneFit:
     profiles: Sequence[ProfileInterval]
     failures: Sequence[str]
     sampled: Sampled | None = None
+    searched: GlobalFit | None = None
 
     def report(self, timings: Mapping[str, float]) -> str:
         """The text report."""
@@ -166,7 +180,10 @@ class OneFit:
             decisions=(*problem.decisions, *self.failures),
             profiles=self.profiles,
             timings=timings if sampled is None else {**timings, **sampled.timings},
-            sections=() if sampled is None else sampled.lines(),
+            sections=(
+                *(() if self.searched is None else search_lines(self.searched)),
+                *(() if sampled is None else sampled.lines()),
+            ),
         )
 
     def write(self, folder: str, report: str, target: str, started: float) -> None:
@@ -181,6 +198,7 @@ class OneFit:
             configuration=resolved_settings(self.configuration, self.problem, target),
             profiles=self.profiles,
             strategy=self.problem.plan.strategy,
+            search=None if self.searched is None else search_document(self.searched),
             started=started,
             **_output(self.problem.settings),
         )

@@ -24,6 +24,8 @@ from .starts import Screening, starts_of
 ROUGH_TOLERANCE = 1e-5
 ROUGH_EVALUATIONS = 20
 REFINED_TOLERANCE = 1e-12
+# What has not arrived by then creeps along a valley; of the best, the final fit goes on.
+REFINED_EVALUATIONS = 60
 
 
 class SearchProgress(NamedTuple):
@@ -127,7 +129,9 @@ def multi_start(
     order = _to_refine(space, fits, variance, threshold_of(variance, typical), refine)
     refined: list[int] = []
     if not log.ended:
-        better = local.run(objective, fits.x[order], solver)
+        most = min(solver.max_evaluations, REFINED_EVALUATIONS)
+        careful = dataclasses.replace(solver, max_evaluations=most)
+        better = local.run(objective, fits.x[order], careful)
         log.add(f"{len(order)} fits to tolerance", int(better.evaluations.sum()), better.cost)
         fits, refined = _replaced(fits, better, order), list(order)
     variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
