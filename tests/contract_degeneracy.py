@@ -1,17 +1,36 @@
 """The table of `contract.py` for what says which parameters the data determine."""
 
-import numpy as np
-from contract import SHORT
-from contract_cmaes import MODULES, RECORDS
+from functools import cache
 
-from xpcs_eqx import fitting
+import numpy as np
+from contract import SHORT, Case, T
+from contract_cmaes import MODULES, RECORDS
+from helpers import TRANSPORT, make_data
+
+from xpcs_eqx import fitting, parameters, physics
+
+ESTIMATE = fitting.AngleEstimate(np.ones(2), np.eye(2), np.ones(2, bool), 10)
+
+
+@cache
+def sequential_fit():
+    truth = physics.Static(TRANSPORT)
+    chosen = parameters.parameter_map(truth, T, fixed=("D_offset",))
+    return fitting.sequential_least_squares(chosen, make_data(truth, n=9))
 
 
 def departure(kind):
     return fitting.Departure(kind, SHORT, SHORT, 0.1 * SHORT, 1.0, 2, 0.6, False)
 
 
+MODULES |= {fitting.SequentialFit: Case(sequential_fit, text=4000)}
+
 RECORDS |= {
+    fitting.AngleEstimate: lambda: ESTIMATE,
+    fitting.Combined: lambda: fitting.Uniform()((ESTIMATE,)),
+    fitting.FailedAngle: lambda: fitting.FailedAngle(1, 30.0, "0 pairs count"),
+    fitting.Heterogeneity: lambda: fitting.Heterogeneity(1.0, 2, 0.6, SHORT),
+    fitting.SequentialRow: lambda: fitting.SequentialRow("D0", 1.0, 0.1, "Å²/s", 3),
     fitting.Departure: lambda: departure("contrast"),
     fitting.ScalingCheck: lambda: fitting.ScalingCheck(
         "Averaged", departure("contrast"), departure("offset"), ("D0",), np.ones(1)

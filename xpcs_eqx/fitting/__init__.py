@@ -26,6 +26,17 @@ from .profile import ProfileInterval as ProfileInterval
 from .profile import profile_interval as profile_interval
 from .scaling_check import Departure as Departure
 from .scaling_check import ScalingCheck as ScalingCheck
+from .sequential import sequential_least_squares as sequential_least_squares
+from .sequential_combine import AbstractCombination as AbstractCombination
+from .sequential_combine import AngleEstimate as AngleEstimate
+from .sequential_combine import ByPoints as ByPoints
+from .sequential_combine import Combined as Combined
+from .sequential_combine import Heterogeneity as Heterogeneity
+from .sequential_combine import InverseVariance as InverseVariance
+from .sequential_combine import Uniform as Uniform
+from .sequential_fit import FailedAngle as FailedAngle
+from .sequential_fit import SequentialFit as SequentialFit
+from .sequential_fit import SequentialRow as SequentialRow
 from .sharing import Sharing as Sharing
 from .surfaces import RescaledSurface as RescaledSurface
 from .surfaces import consistent_scaling as consistent_scaling
