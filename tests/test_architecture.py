@@ -30,6 +30,7 @@ LAYERS = (
     "uncertainty",
     "hybrid",
     "fitting",
+    "defences",
     "search",
     "simulation",
     "bayes",

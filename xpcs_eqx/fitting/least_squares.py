@@ -11,7 +11,7 @@ from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
 from .fit import Fit
 from .one_data_set import check_one_data_set
 from .result import Found, fit_of
-from .solved import solved
+from .solved import Finished, solved
 
 
 def least_squares(
@@ -76,22 +76,25 @@ def least_squares(
         every=every,
         resume=resume,
     )
-    state, ledger = found.state, found.ledger
+    return fit_of(found_of(found))
+
+
+def found_of(finished: Finished) -> Found:
+    """The optimum of a solver that ran with recovery, as what a fit is made from."""
+    state, ledger = finished.state, finished.ledger
     # Recovery may have gone on with another way to sum: the objective is the one it ended with.
-    assert isinstance(found.objective, ProjectedObjective | JointObjective)
-    return fit_of(
-        Found(
-            objective=found.objective,
-            y=state.y,
-            memo=state.memo,
-            cost=state.equations.cost,
-            start=found.start,
-            status=Status(int(state.status)),
-            history=ledger.as_history(),
-            evaluations=ledger.evaluations,
-            iterations=ledger.iterations,
-            recovery=tuple(ledger.actions),
-            timings=(("solver", found.seconds),),
-            solver_name=found.solver_name,
-        )
+    assert isinstance(finished.objective, ProjectedObjective | JointObjective)
+    return Found(
+        objective=finished.objective,
+        y=state.y,
+        memo=state.memo,
+        cost=state.equations.cost,
+        start=finished.start,
+        status=Status(int(state.status)),
+        history=ledger.as_history(),
+        evaluations=ledger.evaluations,
+        iterations=ledger.iterations,
+        recovery=tuple(ledger.actions),
+        timings=(("solver", finished.seconds),),
+        solver_name=finished.solver_name,
     )

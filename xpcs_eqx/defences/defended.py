@@ -1,0 +1,236 @@
+"""A fit with its layers of defence: rounds of one objective each, watched, and a report."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..compiling import quick_jit
+from ..fitting import Fit
+from ..fitting.fit import Quality
+from ..fitting.least_squares import found_of
+from ..fitting.result import Found, fit_of
+from ..fitting.solved import checked_start, solved
+from ..objective import JointObjective, ProjectedObjective
+from ..objective.penalties import penalty_equations
+from ..optimize import History, Recovery, Status, TrustRegion
+from .hierarchical import hierarchical_found, relative_change, start_coefficients
+from .layers import DefenceLayers, Prepared, Refreshed, prepared, refreshed
+from .report import DefenceReport, MonitorReport, VariationReport, WeightsReport
+from .responses import Situation
+from .stages import ScalingStage
+from .variation import coefficient_of_variation
+from .watch import Watch
+
+AnyObjective = ProjectedObjective | JointObjective
+
+
+class DefendedFit(NamedTuple):
+    """A fit, and what each layer of its defences did."""
+
+    fit: Fit
+    report: DefenceReport
+
+
+class _Round(NamedTuple):
+    """What one round ended with."""
+
+    layers: DefenceLayers
+    made: Refreshed
+    found: Found
+
+
+def _at(objective: AnyObjective, found: Found) -> Float[np.ndarray, "variable"]:
+    """Physical variables where a solver ended, inside the bounds."""
+    variables = objective.variables
+    return np.clip(np.asarray(_to_physical(variables, found.y)), variables.lower, variables.upper)
+
+
+@quick_jit
+def _to_physical(variables, y):
+    return variables.to_physical(y)
+
+
+@quick_jit
+def _per_angle(scaling, coefficients):
+    return scaling.per_angle(coefficients)
+
+
+def _first_scaling(objective: AnyObjective, x) -> Float[np.ndarray, "angle 2"]:
+    """(contrast, offset) that suit the start best."""
+    p = objective.term.parameters.n_free
+    begin = np.asarray(start_coefficients(objective))
+    best = ScalingStage().run(objective, x[:p], begin).x
+    return np.asarray(_per_angle(objective.term.scaling, jnp.asarray(best)))
+
+
+def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Found:
+    """One round by the method in force."""
+    if layers.hierarchical is None:
+        solver, recovery = how
+        return found_of(solved(made.objective, x, solver=solver, recovery=recovery, callback=watch))
+
+    def refresh(objective, x, coefficients):
+        if not layers.refreshing:
+            return objective
+        per_angle = np.asarray(_per_angle(objective.term.scaling, jnp.asarray(coefficients)))
+        return refreshed(whole, layers, x, per_angle).objective
+
+    return hierarchical_found(made.objective, x, layers.hierarchical, watch.outer, refresh, watch)
+
+
+def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
+    """Rounds until nothing moves, the rounds are used up, or the fit is ended."""
+    p, monitoring = whole.objective.term.parameters.n_free, layers.monitoring
+    natural = np.asarray(whole.objective.term.parameters.coordinate_scale, float)
+    per_angle = _first_scaling(whole.objective, x) if layers.refreshing else None
+    rounds: list[_Round] = []
+    change, ended = 0.0, False
+    while not ended:
+        made = refreshed(whole, layers, x[:p], per_angle)
+        found = _run(whole, layers, made, x, watch, how)
+        rounds.append(_Round(layers, made, found))
+        reached = _at(found.objective, found)
+        change, x = relative_change(reached[:p], x[:p], natural), reached
+        per_angle = np.asarray(found.memo.scaling)
+        last = len(rounds) >= layers.rounds
+        if watch.left and monitoring is not None:
+            situation = Situation(found.objective, x, layers.regularisation, layers.hierarchical)
+            following = monitoring.response.after(situation)
+            watch.left = False
+            if following is None or last:
+                # Whatever the solver thought of it: the point was left for a reason.
+                left = found._replace(status=Status.interrupted)
+                rounds[-1] = rounds[-1]._replace(found=left)
+                break
+            x = following.x
+            layers = dataclasses.replace(
+                layers,
+                regularisation=following.regularisation,
+                hierarchical=following.hierarchical,
+            )
+            if isinstance(whole.objective, JointObjective):
+                scaling = whole.objective.term.scaling
+                per_angle = np.asarray(_per_angle(scaling, jnp.asarray(x[p:])))
+            continue
+        stopped = found.status == Status.interrupted
+        ended = stopped or last or not layers.refreshing or change <= layers.tolerance
+    return rounds, change
+
+
+def _together(rounds: list[_Round]) -> Found:
+    """The last round with the history and the cost of all of them."""
+    found = [one.found for one in rounds]
+    histories = [one.history for one in found]
+    columns: list[Any] = [
+        np.concatenate([np.asarray(getattr(h, name)) for h in histories])
+        for name in ("cost", "gradient", "step_size", "accepted")
+    ]
+    seconds = sum(time for one in found for name, time in one.timings if name == "solver")
+    return found[-1]._replace(
+        start=found[0].start,
+        history=History(*columns),
+        evaluations=sum(one.evaluations for one in found),
+        iterations=sum(one.iterations for one in found),
+        recovery=tuple(action for one in found for action in one.recovery),
+        timings=(("solver", seconds),),
+    )
+
+
+@quick_jit
+def _diagnostics(scaling_penalties, group, parameters, y, per_angle):
+    rows = [one.residuals(per_angle) for one in scaling_penalties]
+    on_scaling = sum((0.5 * jnp.sum(row**2) for row in rows), jnp.zeros(()))
+    on_groups = penalty_equations(group, parameters, y).cost
+    return coefficient_of_variation(per_angle), on_scaling, on_groups
+
+
+def _report(whole: Prepared, rounds: list[_Round], change: float, watch: Watch) -> DefenceReport:
+    layers, made, found = rounds[-1]
+    objective, regularisation = found.objective, layers.regularisation
+    term, cost = objective.term, max(float(found.cost), np.finfo(float).tiny)
+    group = () if layers.group_variance is None else (layers.group_variance,)
+    added = objective.scaling_penalties[len(whole.objective.scaling_penalties) :]
+    y = found.y[: term.parameters.n_free]
+    variation, on_scaling, on_groups = (
+        np.asarray(a) for a in _diagnostics(added, group, term.parameters, y, found.memo.scaling)
+    )
+    settled = not layers.refreshing or change <= layers.tolerance
+    monitor = None
+    if watch.monitoring is not None:
+        state = watch.state
+        monitor = MonitorReport(
+            int(state.checks),
+            float(state.smallest),
+            tuple(watch.alarms),
+            np.asarray(state.history),
+            isinstance(objective, ProjectedObjective),
+        )
+    return DefenceReport(
+        rounds=len(rounds),
+        change=change,
+        settled=settled,
+        hierarchical=None if found.outer is None else found.outer.size,
+        regularisation=None
+        if regularisation is None
+        else VariationReport(
+            type(added[-1]).__name__,
+            regularisation.weight,
+            (float(variation[0]), float(variation[1])),
+            float(on_scaling) / cost,
+            regularisation.largest_variation,
+        ),
+        monitor=monitor,
+        shear_weights=None
+        if made.weights is None
+        else WeightsReport(float(made.phi0 or 0.0), made.weights),
+        group_share=None if layers.group_variance is None else float(on_groups) / cost,
+    )
+
+
+def defended_least_squares(
+    objective: AnyObjective,
+    layers: DefenceLayers,
+    start: Float[np.ndarray, "variable"] | None = None,
+    *,
+    solver: TrustRegion | None = None,
+    recovery: Recovery | None = None,
+    callback: Callable[[Any], Any] | None = None,
+) -> DefendedFit:
+    """Fit an objective with layers of defence against degeneracy.
+
+    The solver always sees one ordinary objective. What depends on the point reached, shear weights
+    and the size of the penalty, is made anew in rounds until the physical parameters settle; the
+    fit is then the minimum of the objective it belongs to.
+
+    **Arguments:**
+
+    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`. A penalty
+        that is not linear in contrast and offset turns an eliminated scaling into variables.
+    - `layers`: what defends the fit.
+    - `start`: physical start values of the variables; by default the objective's own.
+    - `solver`, `recovery`: as in `least_squares`, where the fit is not hierarchical.
+    - `callback`: sees each evaluation of the solver, or each outer iteration of a hierarchical fit;
+        a true value stops the fit.
+
+    **Returns:** the fit and a report on each layer; its warnings are findings of the fit as well.
+
+    **Raises:** `ModelError` for layers that the objective gives nothing to work on, and as
+    `least_squares`; `FitError` when the model is not finite at the start.
+    """
+    first = checked_start(objective, start)  # pyright: ignore[reportArgumentType]
+    whole = prepared(objective, layers)
+    if first.shape != whole.objective.start.shape:
+        first = np.concatenate([first, np.asarray(start_coefficients(objective))])
+    watch = Watch(layers.monitoring, whole.objective, callback)
+    rounds, change = _rounds(whole, layers, first, watch, (solver, recovery))
+    report = _report(whole, rounds, change, watch)
+    fit = fit_of(_together(rounds))
+    if report.warnings:
+        flag = "marginal" if fit.quality.flag == "good" else fit.quality.flag
+        quality = Quality(flag, (*fit.quality.findings, *report.warnings))
+        fit = dataclasses.replace(fit, quality=quality)
+    return DefendedFit(fit, report)

@@ -1,0 +1,186 @@
+"""The layers of defence as one value, and the one objective they make of another."""
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..errors import ModelError
+from ..fitting.one_data_set import check_one_data_set
+from ..objective import (
+    AbstractLinearScalingPenalty,
+    GroupVariance,
+    JointObjective,
+    Linear,
+    ProjectedObjective,
+    joint_of,
+)
+from ..parameters.parameter_map import check_names
+from .frozen import angle_cost
+from .hierarchical import Hierarchical
+from .monitor import GradientMonitor
+from .responses import AbstractResponse, ResetScaling, Warn
+from .shear_weights import ShearWeights, check_shear_weights, root_angle_weights, with_shear_weights
+from .stages import coordinates_of
+from .variation import AbstractRegularisation
+
+AnyObjective = ProjectedObjective | JointObjective
+
+
+class Monitoring(eqx.Module):
+    """A monitor and what is done when it sees a collapse.
+
+    - `watched`: names of physical parameters to watch one by one.
+    - `limit`: responses at most; later collapses are only reported.
+    """
+
+    monitor: GradientMonitor = GradientMonitor()
+    response: AbstractResponse = Warn()
+    watched: tuple[str, ...] = eqx.field(static=True, default=())
+    limit: int = eqx.field(static=True, default=3)
+
+    def __check_init__(self):
+        if self.limit < 1:
+            raise ModelError(f"limit = {self.limit} responses of a monitor; give 1 or more")
+
+
+class DefenceLayers(eqx.Module):
+    """Which layers defend a fit; None leaves one out.
+
+    - `hierarchical`: physical parameters and scaling in turn instead of together.
+    - `regularisation`: contrast and offset drawn together by their coefficient of variation.
+    - `monitoring`: for gradient collapse.
+    - `shear_weights`: of the angles, by the flow angle found so far.
+    - `group_variance`: physical parameters drawn to the means of their groups.
+    - `rounds`: at most, each with weights and penalties made from the fit before; `tolerance`:
+        relative change of the physical parameters at which these are taken to have settled.
+
+    **Raises:** `ModelError` for numbers outside their range, and for a reset that has no
+    regularisation to raise.
+    """
+
+    hierarchical: Hierarchical | None = None
+    regularisation: AbstractRegularisation | None = None
+    monitoring: Monitoring | None = None
+    shear_weights: ShearWeights | None = None
+    group_variance: GroupVariance | None = None
+    rounds: int = eqx.field(static=True, default=10)
+    tolerance: float = 1e-6
+
+    def __check_init__(self):
+        if self.rounds < 1:
+            raise ModelError(f"rounds = {self.rounds} of a defended fit; give 1 or more")
+        if not (np.isfinite(self.tolerance) and self.tolerance > 0):
+            raise ModelError(f"tolerance = {self.tolerance} of a defended fit; give one above zero")
+        resets = self.monitoring is not None and isinstance(self.monitoring.response, ResetScaling)
+        if resets and self.regularisation is None:
+            raise ModelError(
+                "a reset after a collapse raises the weight of the regularisation, and there is "
+                "none: add a regularisation, or choose another response"
+            )
+
+    @property
+    def refreshing(self) -> bool:
+        """Whether anything is made anew from the fit before."""
+        return self.regularisation is not None or self.shear_weights is not None
+
+
+class Prepared(NamedTuple):
+    """An objective with its layers, and what refreshing them starts from.
+
+    - `base`: square roots of the angle weights without shear weights, of maps.
+    """
+
+    objective: AnyObjective
+    base: Float[np.ndarray, "angle"] | None
+
+
+class Refreshed(NamedTuple):
+    """The objective of one round, and the numbers that went into it.
+
+    - `squares`: sum of squared weighted residuals of the data; `weights`, `phi0` [degrees]: shear
+        weights and the flow angle they belong to.
+    """
+
+    objective: AnyObjective
+    squares: float | None
+    weights: Float[np.ndarray, "angle"] | None
+    phi0: float | None
+
+
+def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
+    """Refuse layers that the objective gives nothing to work on.
+
+    **Raises:** `ModelError`.
+    """
+    check_one_data_set(objective, "a defended fit")
+    parameters, scaling = objective.term.parameters, objective.term.scaling
+    if layers.shear_weights is not None:
+        check_shear_weights(objective)
+    if layers.monitoring is not None:
+        check_names(layers.monitoring.watched, parameters.free_names, "the fit")
+    if layers.group_variance is not None:
+        for group in layers.group_variance.groups:
+            check_names(group, parameters.names, "the fit")
+    if scaling.size == 0 and (layers.regularisation or layers.hierarchical) is not None:
+        raise ModelError(
+            "contrast and offset are fixed, so there is nothing to draw together or to fit in "
+            "turn; leave regularisation and hierarchical out, or let the scaling be fitted"
+        )
+    n_angles = objective.term.reference.shape[0]
+    if n_angles < 2 and layers.regularisation is not None:
+        raise ModelError("contrast and offset of one angle do not vary; leave regularisation out")
+    if not objective.variables.lower.size or not parameters.n_free:
+        raise ModelError("every physical parameter is fixed: there is nothing to defend")
+
+
+def prepared(objective: AnyObjective, layers: DefenceLayers) -> Prepared:
+    """The objective with the layers that stay as they are during a fit.
+
+    **Raises:** `ModelError` as `check_layers`.
+    """
+    check_layers(objective, layers)
+    base = None if layers.shear_weights is None else root_angle_weights(objective)
+    if layers.group_variance is not None:
+        penalties = (*objective.penalties, layers.group_variance)
+        objective = dataclasses.replace(objective, penalties=penalties)
+    if layers.regularisation is not None:
+        linear = isinstance(layers.regularisation.penalty(1.0, 1), AbstractLinearScalingPenalty)
+        objective = objective if linear else joint_of(objective)
+    return Prepared(objective, base)
+
+
+def squares_and_pairs(
+    objective: AnyObjective,
+    x: Float[np.ndarray, "free"],
+    per_angle: Float[np.ndarray, "angle 2"],
+) -> tuple[float, int]:
+    """Σ w r² of the data, whatever the loss, and the number of pairs."""
+    y = coordinates_of(objective.term.parameters, jnp.asarray(x))
+    equations = angle_cost(objective.term, y, jnp.asarray(per_angle), Linear())
+    return 2 * float(np.sum(equations.cost)), int(np.sum(equations.count))
+
+
+def refreshed(
+    whole: Prepared,
+    layers: DefenceLayers,
+    x: Float[np.ndarray, "free"],
+    per_angle: Float[np.ndarray, "angle 2"] | None,
+) -> Refreshed:
+    """The objective with weights and penalties for the point reached; nothing compiles anew.
+
+    (contrast, offset) `per_angle` only serve the size of a penalty.
+    """
+    objective, base = whole
+    weights = phi0 = squares = None
+    if layers.shear_weights is not None and base is not None:
+        objective, weights, phi0 = with_shear_weights(objective, layers.shear_weights, x, base)
+    if layers.regularisation is not None and per_angle is not None:
+        squares, pairs = squares_and_pairs(objective, x, per_angle)
+        penalty = layers.regularisation.penalty(squares, pairs)
+        own = (*whole.objective.scaling_penalties, penalty)
+        objective = dataclasses.replace(objective, scaling_penalties=own)
+    return Refreshed(objective, squares, weights, phi0)

@@ -1,0 +1,136 @@
+"""Gradient collapse: the scaling moves and the physics does not. A pure state machine."""
+
+from enum import IntEnum
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ..errors import ModelError
+
+
+class Alarm(IntEnum):
+    """What one check of the gradients says."""
+
+    healthy = 0
+    low = 1
+    collapse = 2
+    flat = 3
+
+    @property
+    def message(self) -> str:
+        """One sentence for a report."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Alarm.healthy: "physical parameters and scaling both have a gradient",
+    Alarm.low: "the gradient of the physical parameters is small beside that of the scaling",
+    Alarm.collapse: "gradient collapse: the scaling takes up what the physics should explain",
+    Alarm.flat: "the cost does not depend on a watched parameter",
+}
+
+
+class MonitorState(eqx.Module):
+    """All a monitor remembers.
+
+    - `checks`: so far; `low`: of them in a row below the ratio; `flat`: in a row, of each watched
+        parameter; `collapses`: so far.
+    - `history`: the last ratios, oldest first; `smallest`: of all of them.
+    - `named`: watched parameters that were flat for long enough at the last check.
+    """
+
+    checks: Int[np.ndarray, ""]
+    low: Int[np.ndarray, ""]
+    flat: Int[np.ndarray, "watched"]
+    collapses: Int[np.ndarray, ""]
+    history: Float[np.ndarray, "recorded"]
+    smallest: Float[np.ndarray, ""]
+    named: Bool[np.ndarray, "watched"]
+
+
+class GradientMonitor(eqx.Module):
+    """Watches the ratio ‖g_physical‖/‖g_scaling‖ of gradients in scaled variables.
+
+    `update` takes a state and a gradient and returns the next state and an `Alarm`; nothing else is
+    remembered anywhere. Without a gradient of the scaling, as where it is eliminated exactly, there
+    is nothing the physics could lose against, and the ratio is infinite.
+
+    - `ratio`: below it for `consecutive` checks in a row, gradients have collapsed; the count then
+        begins anew.
+    - `watched`: positions of single physical parameters; |g_i| below `flat` for `flat_checks`
+        checks in a row, once `after` checks have passed, is an alarm as well.
+    - `recorded`: ratios kept.
+
+    **Raises:** `ModelError` for numbers outside their range.
+    """
+
+    ratio: float = 0.01
+    consecutive: int = 5
+    watched: tuple[int, ...] = eqx.field(static=True, default=())
+    flat: float = 1e-8
+    flat_checks: int = 3
+    after: int = 5
+    recorded: int = eqx.field(static=True, default=1000)
+
+    def __check_init__(self):
+        if not 0 < self.ratio < 1:
+            raise ModelError(f"ratio = {self.ratio} of a monitor; give a number between 0 and 1")
+        if not (np.isfinite(self.flat) and self.flat > 0):
+            raise ModelError(f"flat = {self.flat} of a monitor; give a number above zero")
+        for name in ("consecutive", "flat_checks", "recorded"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} = {getattr(self, name)} of a monitor; give 1 or more")
+        if self.after < 0 or any(i < 0 for i in self.watched):
+            raise ModelError("after and watched of a monitor must not be negative")
+
+    def start(self) -> MonitorState:
+        """The state before the first check."""
+        zero, none = np.asarray(0), len(self.watched)
+        return MonitorState(
+            checks=zero,
+            low=zero,
+            flat=np.zeros(none, int),
+            collapses=zero,
+            history=np.zeros(0),
+            smallest=np.asarray(np.inf),
+            named=np.zeros(none, bool),
+        )
+
+    def update(
+        self,
+        state: MonitorState,
+        physical: Float[np.ndarray, "free"],
+        scaling: Float[np.ndarray, "coefficient"],
+    ) -> tuple[MonitorState, Alarm]:
+        """The state after one more check, and what the check says.
+
+        `physical` and `scaling` are the gradients of the two groups in scaled variables. A gradient
+        that is not finite is no check.
+        """
+        physical, scaling = np.asarray(physical, float), np.asarray(scaling, float)
+        if not (np.all(np.isfinite(physical)) and np.all(np.isfinite(scaling))):
+            return state, Alarm.healthy
+        size = float(np.linalg.norm(scaling))
+        ratio = float(np.linalg.norm(physical)) / size if size > 0 else np.inf
+        checks = int(state.checks) + 1
+        low = int(state.low) + 1 if ratio < self.ratio else 0
+        tiny = np.abs(physical[list(self.watched)]) < self.flat
+        # Checks before `after` do not count.
+        flat = np.where(tiny & (checks > self.after), state.flat + 1, 0)
+        named = flat >= self.flat_checks
+        collapse = low >= self.consecutive
+        new = MonitorState(
+            checks=np.asarray(checks),
+            low=np.asarray(0 if collapse else low),
+            flat=np.where(named, 0, flat),
+            collapses=state.collapses + int(collapse),
+            history=np.append(state.history, ratio)[-self.recorded :],
+            smallest=np.minimum(state.smallest, ratio),
+            named=named,
+        )
+        if collapse:
+            return new, Alarm.collapse
+        if np.any(named):
+            return new, Alarm.flat
+        return new, Alarm.low if low else Alarm.healthy

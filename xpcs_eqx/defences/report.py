@@ -1,0 +1,141 @@
+"""What each layer of defence did, as a plain value."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from .variation import GROUPS
+
+
+class VariationReport(NamedTuple):
+    """What the regularisation came to.
+
+    - `kind`: class of the penalty; `weight`: λ.
+    - `variation`: coefficient of variation of contrast and offset at the end.
+    - `share`: of the penalty in the minimised cost; `largest`: variation above which to warn.
+    """
+
+    kind: str
+    weight: float
+    variation: tuple[float, float]
+    share: float
+    largest: float
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Groups that vary more than they should."""
+        return tuple(
+            f"{name} varies by {value:.1%} over the angles, more than {self.largest:.0%}: the "
+            "scaling may be taking up what the model should explain, or it really differs"
+            for name, value in zip(GROUPS, self.variation, strict=True)
+            if value > self.largest
+        )
+
+
+class MonitorReport(NamedTuple):
+    """What the monitor saw: checks, the smallest ratio, and each alarm (check, what was done).
+
+    - `ratios`: the last ratios of the gradients, oldest first.
+    - `eliminated`: whether the scaling was eliminated, so that it had no gradient.
+    """
+
+    checks: int
+    smallest: float
+    alarms: tuple[tuple[int, str], ...]
+    ratios: Float[np.ndarray, "recorded"]
+    eliminated: bool
+
+
+class WeightsReport(NamedTuple):
+    """Shear weights by angle at the end, and the flow angle [degrees] they belong to."""
+
+    phi0: float
+    weights: Float[np.ndarray, "angle"]
+
+
+class DefenceReport(NamedTuple):
+    """Diagnostics of every layer that was on; None for the others.
+
+    - `rounds`: fits with weights and penalties made anew; `change`: relative change of the physical
+        parameters in the last of them; `settled`: whether that was small enough.
+    - `group_share`: share of the group-variance penalty in the cost.
+    """
+
+    rounds: int
+    change: float
+    settled: bool
+    hierarchical: int | None = None
+    regularisation: VariationReport | None = None
+    monitor: MonitorReport | None = None
+    shear_weights: WeightsReport | None = None
+    group_share: float | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the fit must know, in sentences."""
+        out = list(self.regularisation.warnings) if self.regularisation is not None else []
+        if self.monitor is not None:
+            out += [f"at check {check}: {text}" for check, text in self.monitor.alarms]
+        if not self.settled:
+            out.append(
+                f"weights and penalties had not settled after {self.rounds} rounds: the physical "
+                f"parameters still changed by {self.change:.1e}; allow more rounds"
+            )
+        return tuple(out)
+
+    def entries(self) -> list[tuple[str, str]]:
+        """Name and text of each layer, for a report."""
+        out = []
+        if self.hierarchical is not None:
+            out.append(("hierarchical", f"{self.hierarchical} outer iterations"))
+        if self.regularisation is not None:
+            kind, weight, (contrast, offset), share, _ = self.regularisation
+            out.append(
+                (
+                    "regularisation",
+                    f"{kind}, λ = {weight:.4g}: {share:.3g} of the cost; coefficient of variation "
+                    f"{contrast:.3g} (contrast), {offset:.3g} (offset)",
+                )
+            )
+        if self.monitor is not None:
+            one = self.monitor
+            text = f"{one.checks} checks, smallest ratio of gradients {one.smallest:.3g}"
+            if one.eliminated:
+                text = f"{one.checks} checks; the scaling is eliminated and has no gradient to win"
+            alarms = "; ".join(f"check {check}: {what}" for check, what in one.alarms)
+            out.append(("monitor", f"{text}; {alarms or 'no alarm'}"))
+        if self.shear_weights is not None:
+            low, high = (float(f(self.shear_weights.weights)) for f in (np.min, np.max))
+            out.append(
+                (
+                    "shear weights",
+                    f"{low:.3g} … {high:.3g} for φ0 = {self.shear_weights.phi0:.4g}°",
+                )
+            )
+        if self.group_share is not None:
+            out.append(("group variance", f"{self.group_share:.3g} of the cost"))
+        if self.rounds > 1 or not self.settled:
+            state = "settled" if self.settled else "not settled"
+            out.append(("rounds", f"{self.rounds}, {state}; last change {self.change:.1e}"))
+        return out
+
+    def document(self) -> dict[str, Any]:
+        """The same as plain numbers."""
+        parts = {
+            "regularisation": self.regularisation,
+            "monitor": self.monitor,
+            "shear_weights": self.shear_weights,
+        }
+        out: dict[str, Any] = {
+            "rounds": self.rounds,
+            "change": self.change,
+            "settled": self.settled,
+            "warnings": list(self.warnings),
+        }
+        if self.hierarchical is not None:
+            out["hierarchical"] = {"outer_iterations": self.hierarchical}
+        out |= {name: part._asdict() for name, part in parts.items() if part is not None}
+        if self.group_share is not None:
+            out["group_variance"] = {"share": self.group_share}
+        return out
