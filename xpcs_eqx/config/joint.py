@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data import TwoTimeData, load_joint
+from ..data import TwoTimeData, load_joint, weighted
 from ..errors import ConfigError, DataError, ModelError
 from ..objective import CombinedObjective, combined_objective, relative_weights
 from ..objective.penalties import AbstractPenalty
