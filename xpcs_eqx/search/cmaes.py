@@ -77,7 +77,8 @@ def cma_es(
     - `preset`: how long to search: `CMA_PRESETS["fast"]`, `["default"]`, `["global"]` with 50, 100
         and 200 generations a run, or a `CmaPreset` of your own.
     - `seed`: equal seeds give equal results. NumPy's global random numbers are left alone.
-    - `budget`: evaluations after which no more generation begins; by default the preset's.
+    - `budget`: evaluations, those of local fits included, after which no more generation begins;
+        by default the preset's and what the local fit from the start takes.
     - `sigma`: standard deviation of the first run, as a share of the width of the bounds.
     - `callback`: sees a `CmaProgress` after each generation and each step of a local fit; a true
         value ends the search, with the best so far and status `interrupted`.

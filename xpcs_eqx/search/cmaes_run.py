@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from ..compiling import quick_jit
 from ..objective import AbstractObjective
 from .cmaes_library import Evolution
 from .cmaes_schedule import RunPlan
 from .cmaes_settings import CmaPreset
 from .population import ROWS, population_costs
 from .space import NormalisedSpace
+from .starts import has_coordinates
 
 
 class CmaProgress(NamedTuple):
@@ -48,30 +47,14 @@ class RunEnd(NamedTuple):
     interrupted: bool
 
 
-@quick_jit
-def _coordinates(variables, points):
-    return jax.vmap(variables.to_coordinates)(points)
-
-
-def has_coordinates(
-    objective: AbstractObjective, x: Float[np.ndarray, "n variable"]
-) -> Bool[np.ndarray, "n"]:
-    """Where the solver has coordinates: only from there can a local fit start.
+def random_mean(
+    objective: AbstractObjective, space: NormalisedSpace, random: np.random.Generator
+) -> Float[np.ndarray, "variable"] | None:
+    """A point drawn evenly from where the solver has coordinates; None if it cannot be found.
 
     Those of a power law with an offset exist where the rate is positive. Its mirror image, which
     kernels that are even in the rate fit as well, is so kept out of a search.
     """
-    # As many rows as costs are evaluated with, so that no size of population compiles anew.
-    rows = np.repeat(x[-1:], max(ROWS, 1 << max(len(x) - 1, 0).bit_length()), axis=0)
-    rows[: len(x)] = x
-    found = np.asarray(_coordinates(objective.variables, rows))[: len(x)]
-    return np.all(np.isfinite(found), axis=1, keepdims=True)[:, 0]
-
-
-def random_mean(
-    objective: AbstractObjective, space: NormalisedSpace, random: np.random.Generator
-) -> Float[np.ndarray, "variable"] | None:
-    """A point drawn evenly from where the solver has coordinates; None if it cannot be found."""
     for _ in range(64):
         points = random.random((ROWS, space.dimension))
         found = points[has_coordinates(objective, space.from_unit(points))]

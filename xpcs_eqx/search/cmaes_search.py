@@ -125,8 +125,7 @@ def cma_search(
     require_pycma()
     space = normalised_space(objective)
     population = preset.first_population(space.dimension)
-    budget = preset.evaluations(space.dimension) if budget is None else budget
-    if budget < population:
+    if budget is not None and budget < population:
         raise ModelError(
             f"a budget of {budget} evaluations is less than one generation of {population} points; "
             f"give {population} or more, or a preset with a smaller population"
@@ -142,6 +141,9 @@ def cma_search(
         ledger.known.append((space.to_unit(begun), begun, local))
     except FitError as error:
         reasons.append(f"no local fit from the start: {error}")
+    if budget is None:
+        # Where a poor start leads its local fit to is no reason for searching less.
+        budget = preset.evaluations(space.dimension) + ledger.evaluations
     if start is None:
         wide = preset.sigma if sigma is None else sigma
         plan = RunPlan("first", population, wide, population * preset.generations)

@@ -68,10 +68,10 @@ class CmaPreset(eqx.Module):
         """The default budget.
 
         Large runs use at most 2 + 4 + … times what one run of the first population may, and small
-        runs, the first among them, as much.
+        runs, the first among them, as much; local fits are given two more.
         """
         one = self.generations * self.first_population(dimension)
-        return one * max(2 ** (self.restarts + 2) - 4, 1)
+        return one * (2 ** (self.restarts + 2) - 2)
 
 
 def check_sigma(name: str, sigma: float) -> None:
