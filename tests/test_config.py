@@ -186,7 +186,7 @@ def test_templates_are_valid_and_explain_every_key(tmp_path, mode):
     opened = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
     raw = tomllib.loads(opened)
     for section, info in Settings.model_fields.items():
-        if section not in ("parameters", "rates", "bayes"):
+        if section not in ("parameters", "rates", "bayes", "defences"):
             assert set(raw[section]) == set(info.annotation.model_fields)
     first = next(iter(raw["rates"].values()))
     assert set(first) == set(Rate.model_fields)

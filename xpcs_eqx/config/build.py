@@ -18,6 +18,7 @@ from ..data import (
     open_stored,
     weighted,
 )
+from ..defences import DefenceLayers
 from ..errors import ConfigError, ModelError
 from ..fitting import Fit, JointFit
 from ..objective import JointObjective, ProjectedObjective, two_time_objective
@@ -26,6 +27,7 @@ from ..parameters import ParameterMap, Proportional, Slope, parameter_map, with_
 from ..parameters.parameter_map import parameter_leaves
 from ..physics import AbstractCorrelation
 from ..search import AbstractStrategy
+from .defences import layers_of
 from .models import model_of, rates_of
 from .read import Configuration
 from .scaling import Choice, choose_scaling
@@ -49,6 +51,7 @@ class Problem:
     decisions: tuple[str, ...]
     settings: Settings
     search: AbstractStrategy | None = None
+    layers: DefenceLayers | None = None
 
 
 def selection_of(given: Data, q: float | tuple[float, ...] | None) -> Selection:
@@ -239,6 +242,7 @@ def build(configuration: Configuration) -> Problem:
         decisions=(*decisions, *plan.decisions),
         settings=settings,
         search=strategy_of(configuration, objective),
+        layers=layers_of(configuration, objective),
     )
 
 

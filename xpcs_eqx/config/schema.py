@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .schema_bayes import Bayes
+from .schema_defences import Defences
 from .schema_search import WithGlobal
 from .schema_streaming import Hybrid, Streaming
 from .section import Positive, Section, key
@@ -310,6 +311,7 @@ class Common(WithGlobal):
     solver: Solver = Solver()
     streaming: Streaming = Streaming()
     hybrid: Hybrid = Hybrid()
+    defences: Defences | None = None
     bayes: Bayes | None = None
     output: Output = Output()
 

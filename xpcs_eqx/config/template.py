@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,6 +12,7 @@ from ..errors import ConfigError
 from .read import NAMED
 from .schema import Common, Data, DataSet, Joint, Rate
 from .schema_bayes import Bayes, Job, Prior, Shards
+from .schema_defences import LAYERS, Defences
 
 MODES = ("static", "static_isotropic", "static_anisotropic", "laminar_flow", "two_component")
 # Several data sets have a template of their own.
@@ -70,6 +72,9 @@ _EXAMPLES: dict[str, Any] = {
     "bayes.priors.alpha.a": 2.0,
     "bayes.priors.alpha.b": 2.0,
     "bayes.priors.alpha.width": 2.0,
+    "defences.monitor.watched": ["alpha"],
+    "defences.group_variance.groups": [["J[0]", "J[1]", "J[2]"]],
+    "defences.group_variance.weight": 1.0,
     "output.directory": "results",
     "output.fitted_data": True,
 }
@@ -174,7 +179,21 @@ def _sampling(values: dict[str, Any]) -> list[str]:
         "bayes.shards.job": Job,
         "bayes.priors.alpha": Prior,
     }
-    lines = ["", "# A posterior is sampled when [bayes] is there: take the # from its lines."]
+    intro = "# A posterior is sampled when [bayes] is there: take the # from its lines."
+    return _in_comments(intro, tables, values)
+
+
+def _defending(values: dict[str, Any]) -> list[str]:
+    """The tables of defences in comments, since each layer is asked for by its presence."""
+    tables = {"defences": Defences, **{f"defences.{name}": one for name, one in LAYERS.items()}}
+    intro = "# A layer of defence is on when its table is there: take the # from its lines."
+    return _in_comments(intro, tables, values)
+
+
+def _in_comments(
+    intro: str, tables: Mapping[str, type[BaseModel]], values: dict[str, Any]
+) -> list[str]:
+    lines = ["", intro]
     for name, model in tables.items():
         lines += _section(name, model, values)
     in_comments = re.compile(r"^(?:# )?(\[|\w+ = )", re.MULTILINE)
@@ -225,8 +244,8 @@ def template(mode: str) -> str:
         if name in NAMED:
             lines += _rates(chosen) if name == "rates" else _parameters(chosen)
             continue
-        if name == "bayes":
-            lines += _sampling(values)
+        if name in ("bayes", "defences"):
+            lines += _sampling(values) if name == "bayes" else _defending(values)
             continue
         model = info.annotation
         assert isinstance(model, type)

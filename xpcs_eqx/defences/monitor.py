@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float, Int
 
 from ..errors import ModelError
 
+# How much larger another gradient must be for one that vanishes to mean anything.
+_MOVING = 1e4
+
 
 class Alarm(IntEnum):
     """What one check of the gradients says."""
@@ -59,7 +62,8 @@ class GradientMonitor(eqx.Module):
     - `ratio`: below it for `consecutive` checks in a row, gradients have collapsed; the count then
         begins anew.
     - `watched`: positions of single physical parameters; |g_i| below `flat` for `flat_checks`
-        checks in a row, once `after` checks have passed, is an alarm as well.
+        checks in a row, once `after` checks have passed, is an alarm as well. Checks in which no
+        other gradient is 10⁴ times that large say nothing: at a minimum all of them vanish.
     - `recorded`: ratios kept.
 
     **Raises:** `ModelError` for numbers outside their range.
@@ -115,7 +119,9 @@ class GradientMonitor(eqx.Module):
         ratio = float(np.linalg.norm(physical)) / size if size > 0 else np.inf
         checks = int(state.checks) + 1
         low = int(state.low) + 1 if ratio < self.ratio else 0
+        largest = float(np.max(np.abs([*physical, *scaling]), initial=0.0))
         tiny = np.abs(physical[list(self.watched)]) < self.flat
+        tiny &= largest >= _MOVING * self.flat
         # Checks before `after` do not count.
         flat = np.where(tiny & (checks > self.after), state.flat + 1, 0)
         named = flat >= self.flat_checks

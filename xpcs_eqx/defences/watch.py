@@ -48,7 +48,9 @@ class Watch:
         if self.monitoring is None or not moved or not np.isfinite(float(state.equations.cost)):
             # A rejected step leaves the point, and its gradient, where they were.
             return ends
-        gradient = np.asarray(state.equations.gradient, float) * self.scale
+        # Relative to the cost, so that thresholds have no unit.
+        unit = self.scale / max(float(state.equations.cost), np.finfo(float).tiny)
+        gradient = np.asarray(state.equations.gradient, float) * unit
         self.state, alarm = self.monitor.update(
             self.state, gradient[: self.free], gradient[self.free :]
         )

@@ -28,7 +28,9 @@ class OuterHistory(eqx.Module):
 
     def report(self) -> str:
         """A table for people."""
-        lines = [f"{'outer':>5s} {'cost, physics':>16s} {'cost, scaling':>16s} {'change':>9s} passes"]
+        lines = [
+            f"{'outer':>5s} {'cost, physics':>16s} {'cost, scaling':>16s} {'change':>9s} passes"
+        ]
         for i in range(self.size):
             lines.append(
                 f"{i + 1:5d} {self.cost_physical[i]:16.10g} {self.cost_scaling[i]:16.10g} "

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..defences import OuterIteration
 from ..hybrid import GaussNewtonState, TournamentState, WarmUpState
 
 
@@ -19,6 +20,11 @@ def progress_text(state: Any) -> str:
         return (
             f"Gauss–Newton, pass {int(state.evaluations)}: cost {float(state.local.cost):.8g}, "
             f"gradient {float(state.measure):.2e}"
+        )
+    if isinstance(state, OuterIteration):
+        return (
+            f"outer iteration {state.number}: cost {state.cost_scaling:.8g}, "
+            f"change {state.change:.2e}"
         )
     return (
         f"evaluation {int(state.evaluations)}: cost {float(state.equations.cost):.8g}, "

@@ -10,16 +10,20 @@ from typing import Any, Protocol
 from ..checkpoint import Checkpoints
 from ..config.bayes import Inference, inference_of, refuse_unsupported
 from ..config.build import Problem, build, quote_errors, quote_joint_errors
+from ..config.defences import refuse_defences
 from ..config.joint import JointProblem, build_joint
 from ..config.read import Configuration, JointConfiguration
 from ..config.resolved import resolved_joint_settings, resolved_settings
 from ..config.schema import Common
 from ..data import StoredTwoTime, TwoTimeData
+from ..defences import DefenceReport
 from ..errors import FitError
 from ..fitting import Fit, JointFit, ProfileInterval
 from ..report import joint_report, text_report, write_joint_results, write_results
+from ..report.defences import defence_document, defence_lines
 from ..report.search import search_document, search_lines
 from ..search import GlobalFit
+from .defending import defended
 from .sampling import Sampled, sampled
 from .sampling_progress import sampling_progress
 
@@ -67,6 +71,7 @@ def task_of(configuration: Configuration | JointConfiguration) -> Task:
     """
     if isinstance(configuration, JointConfiguration):
         refuse_unsupported(configuration, stored=False)
+        refuse_defences(configuration)
         return SeveralDataSets(configuration, build_joint(configuration))
     problem = build(configuration)
     refuse_unsupported(configuration, problem.plan.stored)
@@ -118,7 +123,7 @@ class OneDataSet:
         from ..search import global_least_squares
 
         problem, optimiser = self.problem, self.problem.plan.optimiser
-        searched = None
+        searched = report = None
         if optimiser is not None:
             fit = hybrid_least_squares(problem.objective, optimiser=optimiser, **how)
         elif problem.search is not None:
@@ -130,12 +135,17 @@ class OneDataSet:
                 **how,
             )
             fit = searched.fit
+        elif problem.layers is not None:
+            fit, report = defended(problem, problem.layers, **how)
         else:
             fit = least_squares(
                 problem.objective, solver=problem.solver, recovery=problem.recovery, **how
             )
         fit = quote_errors(fit, problem.settings.solver.errors)
-        return OneFit(self.configuration, problem, fit, *_profiles(fit, problem), searched=searched)
+        profiles = _profiles(fit, problem)
+        return OneFit(
+            self.configuration, problem, fit, *profiles, searched=searched, defences=report
+        )
 
 
 def _sampling_lines(inference: Inference | None) -> str:
@@ -168,6 +178,7 @@ class OneFit:
     failures: Sequence[str]
     sampled: Sampled | None = None
     searched: GlobalFit | None = None
+    defences: DefenceReport | None = None
 
     def report(self, timings: Mapping[str, float]) -> str:
         """The text report."""
@@ -182,6 +193,7 @@ class OneFit:
             timings=timings if sampled is None else {**timings, **sampled.timings},
             sections=(
                 *(() if self.searched is None else search_lines(self.searched)),
+                *(() if self.defences is None else defence_lines(self.defences, self.fit)),
                 *(() if sampled is None else sampled.lines()),
             ),
         )
@@ -199,6 +211,7 @@ class OneFit:
             profiles=self.profiles,
             strategy=self.problem.plan.strategy,
             search=None if self.searched is None else search_document(self.searched),
+            defences=None if self.defences is None else defence_document(self.defences, self.fit),
             started=started,
             **_output(self.problem.settings),
         )

@@ -91,6 +91,7 @@ def write_results(
     fitted_data: bool | None = None,
     strategy: Strategy | None = None,
     search: Mapping[str, Any] | None = None,
+    defences: Mapping[str, Any] | None = None,
     started: float | None = None,
 ) -> dict[str, float]:
     """Write a fit into an empty folder, as `new_results` gives it; returns the seconds by kind.
@@ -106,12 +107,14 @@ def write_results(
         make a file of three times their size, `fit/fitted_data.h5`.
     - `strategy`: where the data were kept, for `parameters.json`.
     - `search`: what a search for other minima came to, for `parameters.json`.
+    - `defences`: what the layers of defence did, for `parameters.json`.
     - `started`: `time.perf_counter()` at the start of the work, for the wall time.
     """
     results = Results(folder, started, plots, fitted_data)
     os.mkdir(os.path.join(folder, "fit"))
     extra = {} if strategy is None else {"strategy": dataclasses.asdict(strategy)}
     extra |= {} if search is None else {"global": search}
+    extra |= {} if defences is None else {"defences": defences}
     results.text("fit/parameters.json", to_json(parameters_document(fit, profiles, **extra)))
     results.arrays("fit/covariance.npz", covariance_arrays(fit))
     results.maps_and_plots(fit, "fit", "plots")
