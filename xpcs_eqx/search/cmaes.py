@@ -91,13 +91,13 @@ def cma_es(
     >>> import jax
     >>> import numpy as np
     >>> import xpcs_eqx as xe
-    >>> from xpcs_eqx.search import CMA_PRESETS, cma_es
+    >>> from xpcs_eqx.search import CmaPreset, cma_es
     >>> truth = xe.Static(xe.PowerLawRate(1.5e4, -0.3, 0.0))
     >>> t, geometry = 0.2 * np.arange(20), xe.Geometry(0.0054, np.array([0.0]))
     >>> data = xe.simulate(truth, t, geometry, 0.2, noise=0.002, key=jax.random.key(0))
     >>> parameters = xe.parameter_map(truth, data.t, fixed=("D_offset",))
     >>> objective = xe.projected_objective(parameters, data)
-    >>> found = cma_es(objective, preset=CMA_PRESETS["fast"])
+    >>> found = cma_es(objective, preset=CmaPreset(generations=10, agreeing=2))
     >>> found.fit.success, len(found.runs)
     (True, 1)
     >>> found.reasons[1]

@@ -88,7 +88,7 @@ def check_sigma(name: str, sigma: float) -> None:
 
 CMA_PRESETS: Mapping[str, CmaPreset] = MappingProxyType(
     {
-        "fast": CmaPreset(generations=50, restarts=1, agreeing=2),
+        "fast": CmaPreset(generations=50, restarts=1, agreeing=3),
         "default": CmaPreset(),
         "global": CmaPreset(generations=200, restarts=3, agreeing=6),
     }
