@@ -1,5 +1,12 @@
 """Global search: many starts, their basins, and what to try next."""
 
+from .auto import AbstractStrategy as AbstractStrategy
+from .auto import Auto as Auto
+from .auto import CmaEs as CmaEs
+from .auto import Local as Local
+from .auto import MultiStart as MultiStart
+from .auto import Selected as Selected
+from .auto import global_least_squares as global_least_squares
 from .axes import AbstractAxis as AbstractAxis
 from .axes import AsinhAxis as AsinhAxis
 from .axes import LinearAxis as LinearAxis
@@ -23,6 +30,8 @@ from .local_fits import OverExecutor as OverExecutor
 from .local_fits import local_fits_for as local_fits_for
 from .multi_start import SearchProgress as SearchProgress
 from .multi_start import multi_start as multi_start
+from .noise import noise_variance as noise_variance
+from .outcome import GlobalFit as GlobalFit
 from .population import in_physical_variables as in_physical_variables
 from .population import population_costs as population_costs
 from .search import Search as Search

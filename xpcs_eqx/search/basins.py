@@ -82,9 +82,7 @@ def distance_between(a: int, b: int, fits: LocalFits, variance: float) -> float:
     return float(np.sqrt(max(square, 0.0) / max(variance, 1e-300)))
 
 
-def near_groups(
-    space: NormalisedSpace, fits: LocalFits, variance: float, threshold: float
-) -> list[list[int]]:
+def near_groups(space: NormalisedSpace, fits: LocalFits, variance: float) -> list[list[int]]:
     """Fits grouped by curvature-aware distance alone, the lowest cost first; costs nothing."""
     cube = space.to_unit(fits.x)
     groups: list[list[int]] = []
@@ -98,7 +96,7 @@ def near_groups(
             close = distance_between(best, k, fits, variance) <= 2 * reach
             # Where there is no curvature everything is near: only the cost on the way can tell.
             close &= np.max(np.abs(cube[k] - cube[best])) <= NEIGHBOURHOOD
-            if close and fits.cost[k] - fits.cost[best] <= threshold:
+            if close:
                 group.append(k)
                 break
         else:
@@ -128,13 +126,16 @@ def clustered(
     - `variance`: of one residual; `typical`: a cost far from any minimum.
     """
     threshold = threshold_of(variance, typical)
-    near = near_groups(space, fits, max(variance, 1e-300), threshold)
+    near = near_groups(space, fits, max(variance, 1e-300))
     used = 0
     groups: list[list[int]] = []
     barriers: list[float] = []
     for group in near:
         lead = group[0]
         heads = [one[0] for one in groups]
+        if lead not in refined:
+            # What was left where it was only asks whether it is the best one after all.
+            heads = heads[:1]
         rises: list[float] = []
         if heads:
             lines = straight_costs(objective, [(fits.y[h], fits.y[lead]) for h in heads])

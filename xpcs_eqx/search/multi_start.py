@@ -19,10 +19,15 @@ from .population import population_costs
 from .search import Search, Spending
 from .space import NormalisedSpace, normalised_space
 from .starts import Screening, starts_of
+from .thinned import thinned
 
 # Fits of the first round stop where they can be told apart; most of a fit's work comes after.
 ROUGH_TOLERANCE = 1e-5
 ROUGH_EVALUATIONS = 20
+# Share by which the cost of a rough fit lies above the lowest when refining it is in vain.
+HOPELESS = 0.25
+# On a sample of the pairs, where an evaluation costs a fraction of one, they may go further.
+SAMPLED_EVALUATIONS = 60
 REFINED_TOLERANCE = 1e-12
 # What has not arrived by then creeps along a valley; of the best, the final fit goes on.
 REFINED_EVALUATIONS = 60
@@ -54,7 +59,8 @@ def multi_start(
     Starts are drawn evenly over the bounds, on axes that suit these (`normalised_space`), and
     screened by their cost in one batched call. Those kept are fitted roughly, the `refine` best
     that are not near each other to tolerance, and the best of these becomes the `Fit`. Where fits
-    ended is sorted into basins by the rise of the cost between them.
+    ended is sorted into basins by the rise of the cost between them. Of maps in memory, screening
+    and rough fits see an evenly drawn sample of the pairs; everything that is quoted sees all.
 
     **Arguments:**
 
@@ -106,7 +112,9 @@ def multi_start(
             * (begun.drawn > len(begun.x) - begun.given)
         )
     )
-    costs = population_costs(objective, begun.x)
+    sample = thinned(objective, seed)
+    coarse = objective if sample is None else sample
+    costs = population_costs(coarse, begun.x)
     log.add("screening", len(begun.x), costs)
     kept = screening.chosen(costs, begun.given)
     if not np.isfinite(costs[kept]).any():
@@ -114,19 +122,22 @@ def multi_start(
             f"none of {len(begun.x)} starts has a finite cost; check the bounds and the data"
         )
     log.say(f"{len(kept)} of {len(begun.x)} starts fitted, by their cost")
+    most = ROUGH_EVALUATIONS if sample is None else SAMPLED_EVALUATIONS
     rough = dataclasses.replace(
         solver,
         cost_tol=np.maximum(solver.cost_tol, ROUGH_TOLERANCE),
-        max_evaluations=min(solver.max_evaluations, ROUGH_EVALUATIONS),
+        max_evaluations=min(solver.max_evaluations, most),
     )
-    fits = local.run(objective, begun.x[kept], rough)
-    log.add("fits to a rough tolerance", int(fits.evaluations.sum()), fits.cost)
+    fits = local.run(coarse, begun.x[kept], rough)
+    what = "rough fits" if sample is None else "rough fits to a sample of the pairs"
+    log.add(what, int(fits.evaluations.sum()), fits.cost)
     if not np.isfinite(fits.cost).any():
         raise FitError(f"none of {len(kept)} local fits found a finite cost")
     absolute = objective.term.absolute_sigma
+    # Sums over a sample are weighted to be those of all pairs.
     typical = float(np.max(costs[np.isfinite(costs)]))
     variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
-    order = _to_refine(space, fits, variance, threshold_of(variance, typical), refine)
+    order = _to_refine(space, fits, variance, typical, refine)
     refined: list[int] = []
     if not log.ended:
         most = min(solver.max_evaluations, REFINED_EVALUATIONS)
@@ -134,7 +145,6 @@ def multi_start(
         better = local.run(objective, fits.x[order], careful)
         log.add(f"{len(order)} fits to tolerance", int(better.evaluations.sum()), better.cost)
         fits, refined = _replaced(fits, better, order), list(order)
-    variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
     # What has not arrived is no minimum: a way from it would only say that it is under way.
     arrived = fits.converged.copy()
     arrived[refined] = True
@@ -143,6 +153,10 @@ def multi_start(
     place = np.cumsum(arrived) - 1
     refined = [int(place[k]) for k in refined]
     fits, numbers = fits.take(arrived), kept[arrived]
+    if sample is not None:
+        fits, spent = _with_whole_costs(objective, fits, refined)
+        log.add("costs of all pairs", spent, fits.cost)
+    variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
     clusters = clustered(objective, space, fits, refined, variance, typical, local, solver)
     log.add("ways between minima", clusters.evaluations, fits.cost)
     best = clusters.groups[0][0]
@@ -185,16 +199,35 @@ def _pairs(objective: ProjectedObjective | JointObjective) -> int:
 
 
 def _to_refine(
-    space: NormalisedSpace, fits: LocalFits, variance: float, threshold: float, refine: int
+    space: NormalisedSpace, fits: LocalFits, variance: float, typical: float, refine: int
 ) -> list[int]:
-    """The best fit of each group in the order of cost, then what lies farthest from the best."""
-    groups = near_groups(space, fits, max(variance, 1e-300), threshold)
+    """The best fit of each group in the order of cost, and what lies farthest from the best.
+
+    Groups whose cost is hopelessly above the lowest are left as they are.
+    """
+    groups = near_groups(space, fits, max(variance, 1e-300))
+    lowest = float(fits.cost[groups[0][0]])
+    worth = (1 + HOPELESS) * lowest + 1e-3 * typical
+    groups = [group for group in groups if fits.cost[group[0]] <= worth]
     leads = [group[0] for group in groups]
     # A second fit of the best group tells a flat valley from a minimum.
-    rest = [k for group in groups for k in group[1:]]
+    rest = groups[0][1:]
     cube = space.to_unit(fits.x)
     rest.sort(key=lambda k: -float(np.linalg.norm(cube[k] - cube[leads[0]])))
+    if len(rest) and len(leads) >= refine:
+        leads = leads[: max(refine - 1, 1)]
     return (leads + rest)[:refine]
+
+
+def _with_whole_costs(
+    objective: ProjectedObjective | JointObjective, fits: LocalFits, refined: list[int]
+) -> tuple[LocalFits, int]:
+    """Fits to a sample with the costs of all pairs, and how many had to be found."""
+    rest = np.setdiff1d(np.arange(len(fits.cost)), refined)
+    cost = fits.cost.copy()
+    x = np.clip(fits.x[rest], objective.variables.lower, objective.variables.upper)
+    cost[rest] = population_costs(objective, x)
+    return fits._replace(cost=cost), rest.size
 
 
 def _replaced(fits: LocalFits, better: LocalFits, which: list[int]) -> LocalFits:

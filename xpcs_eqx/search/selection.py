@@ -79,7 +79,7 @@ def select_method(space: NormalisedSpace, *, cma_es_available: bool = True) -> S
         chosen = "multi_start"
         reason = (
             f"{text}, more than {SCALE_RATIO:g}, which prefers CMA-ES, but its library is not "
-            "installed: pip install xpcs_eqx[cmaes]"
+            "installed: pip install xpcs_eqx[global]"
         )
     return Selection(chosen, reason, CHAIN[CHAIN.index(chosen) :])
 
@@ -90,7 +90,8 @@ def fall_back(selection: Selection, failed: Method, why: str) -> Selection:
     **Raises:** `ModelError` when nothing is left.
 
     >>> from xpcs_eqx.search import Selection, fall_back
-    >>> fall_back(Selection("cma_es", "", ("cma_es", "multi_start", "local")), "cma_es", "no").method
+    >>> chosen = Selection("cma_es", "", ("cma_es", "multi_start", "local"))
+    >>> fall_back(chosen, "cma_es", "no").method
     'multi_start'
     """
     rest = selection.chain[selection.chain.index(failed) + 1 :]

@@ -72,7 +72,8 @@ def has_coordinates(
     n = len(x)
     rows = np.empty((max(64, 1 << max(n - 1, 0).bit_length()), x.shape[1]))
     rows[:n], rows[n:] = x, x[-1:] if n else 0.5
-    return np.isfinite(np.asarray(_coordinates(objective.variables, rows))[:n]).all(axis=1)
+    finite = np.isfinite(np.asarray(_coordinates(objective.variables, rows))[:n])
+    return np.all(finite, axis=1)
 
 
 def checked_custom(

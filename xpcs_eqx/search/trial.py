@@ -108,7 +108,9 @@ class Trial:
 
     def cma_es(self, preset: CmaPreset, seed: int, budget: int | None, warm: bool) -> CmaResult:
         """CMA-ES, from the best so far or over all of the bounds."""
-        start = _values(self.best, self.objective) if warm and self.best is not None else None
+        start: Any = None
+        if warm and self.best is not None:
+            start = _values(self.best, self.objective)
         found = cma_es(
             self.objective, start, preset=preset, seed=seed, budget=budget, solver=self.solver
         )

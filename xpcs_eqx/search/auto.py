@@ -1,0 +1,251 @@
+"""Strategies: from one local fit to as much search as a problem needs."""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..errors import ModelError
+from ..fitting.one_data_set import check_one_data_set
+from ..fitting.solved import checked_start
+from ..hybrid import AbstractSampler, LatinHypercube
+from ..objective import JointObjective, ProjectedObjective
+from ..optimize import TrustRegion
+from .cmaes_settings import CMA_PRESETS, CmaPreset
+from .local_fits import AbstractLocalFits
+from .multi_start import SAMPLED_EVALUATIONS
+from .outcome import GlobalFit
+from .selection import fall_back, select_method
+from .space import normalised_space
+from .starts import Screening
+from .trial import Trial, cma_es_available
+
+# Evaluations below which not even a local fit and a handful of starts have room.
+LEAST_BUDGET = 100
+# What refinement, ways and the final fit of a multi-start take.
+REST = 80
+
+
+class AbstractStrategy(eqx.Module):
+    """How a minimum is looked for."""
+
+    @abstractmethod
+    def run(self, trial: Trial, start: Any, **fit: Any) -> None:
+        """Try what there is to try; `fit` are further arguments of the local fit."""
+
+
+class Local(AbstractStrategy):
+    """The local fit alone."""
+
+    def run(self, trial, start, **fit):
+        trial.local(start, **fit)
+
+
+class MultiStart(AbstractStrategy):
+    """The local fit, and multi-start. Fields as the arguments of `multi_start`."""
+
+    starts: int = eqx.field(static=True, default=20)
+    sampler: AbstractSampler = LatinHypercube()
+    screening: Screening = Screening()
+    refine: int = eqx.field(static=True, default=3)
+    seed: int = eqx.field(static=True, default=0)
+    fits: AbstractLocalFits | None = None
+
+    def run(self, trial, start, **fit):
+        trial.local(start, **fit)
+        trial.multi_start(**self.settings(self.starts))
+
+    def settings(self, starts: int, seed: int = 0) -> dict[str, Any]:
+        """Arguments of `multi_start` for a number of starts."""
+        return {
+            "starts": starts,
+            "sampler": self.sampler,
+            "screening": self.screening,
+            "refine": min(self.refine, starts),
+            "seed": self.seed + seed,
+            "local": self.fits,
+        }
+
+
+class CmaEs(AbstractStrategy):
+    """The local fit, and CMA-ES over the bounds. Fields as the arguments of `cma_es`."""
+
+    preset: CmaPreset = CMA_PRESETS["default"]
+    seed: int = eqx.field(static=True, default=0)
+    budget: int | None = eqx.field(static=True, default=None)
+
+    def run(self, trial, start, **fit):
+        trial.local(start, **fit)
+        trial.cma_es(self.preset, self.seed, self.budget, warm=True)
+
+
+class Selected(AbstractStrategy):
+    """CMA-ES or multi-start by the scales of the bounds, each the other's way out."""
+
+    multi: MultiStart = MultiStart()
+    cma: CmaEs = CmaEs()
+
+    def run(self, trial, start, **fit):
+        selection = select_method(
+            normalised_space(trial.objective), cma_es_available=cma_es_available()
+        )
+        trial.say(f"{selection.method}: {selection.reason}")
+        warm = trial.local(start, **fit)
+        skip = None if warm is None else trial.verdict(warm)
+        if skip is not None and skip.skip:
+            trial.say(f"no search, the local fit suffices: {skip.reason}")
+            return
+        if selection.method == "cma_es":
+            found = trial.cma_es(self.cma.preset, self.cma.seed, self.cma.budget, warm=True)
+            if found.fit.success:
+                return
+            selection = fall_back(selection, "cma_es", found.fit.message)
+            trial.say(selection.reason)
+        trial.multi_start(**self.multi.settings(self.multi.starts))
+
+
+class Auto(AbstractStrategy):
+    """As much search as the data ask for.
+
+    The local fit; where it did not converge, ended on a bound, is poor or leaves more than the
+    noise, multi-start; where the minimum that this found is not confirmed by a second start or
+    leaves more than the noise as well, CMA-ES. Where the local fit looks right, a few starts
+    (`probes`) still look for a lower minimum, since one that is wrong can leave little more than
+    the noise.
+
+    - `budget`: evaluations of costs and of normal equations that may be used; the local fit and
+        the error bars of the result are not cut short for it.
+    - `multi`, `preset`: settings of multi-start and CMA-ES.
+
+    **Raises:** `ModelError` for a budget with no room for a search.
+    """
+
+    budget: int = eqx.field(static=True, default=5000)
+    multi: MultiStart = MultiStart(starts=40)
+    preset: CmaPreset = CMA_PRESETS["default"]
+    probes: int = eqx.field(static=True, default=8)
+    seed: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        if self.budget < LEAST_BUDGET:
+            raise ModelError(
+                f"a budget of {self.budget} evaluations has no room for a search; give at least "
+                f"{LEAST_BUDGET}, or use a local fit"
+            )
+        if self.probes < 0:
+            raise ModelError(f"{self.probes} probes; give 0 or more")
+
+    def run(self, trial, start, **fit):
+        local = trial.local(start, **fit)
+        if local is not None:
+            skip = trial.verdict(local)
+            if skip.skip and local.quality.flag != "poor":
+                trial.say(f"the local fit looks right: {skip.reason}")
+                if self._probe(trial):
+                    return
+            else:
+                why = skip.reason if not skip.skip else local.quality.findings[0]
+                trial.say(f"the local fit is not trusted: {why}")
+        confirmed = self._multi_start(trial, self.multi.starts, 1)
+        if confirmed:
+            return
+        self._cma_es(trial)
+
+    def _probe(self, trial: Trial) -> bool:
+        """Whether a few more starts find nothing lower."""
+        if self.probes == 0:
+            return True
+        before = float(trial.fit.cost)
+        n = self._affordable(trial, self.probes + 1)
+        if n < 2:
+            trial.say("no evaluations left to look elsewhere")
+            return True
+        trial.multi_start(**self.multi.settings(n, self.seed))
+        return not float(trial.fit.cost) < before * (1 - 1e-6)
+
+    def _affordable(self, trial: Trial, starts: int) -> int:
+        """Number of starts that the rest of the budget allows."""
+        each = 1 + self.multi.screening.keep * SAMPLED_EVALUATIONS
+        return min(starts, int((self.budget - trial.used - REST) / each))
+
+    def _multi_start(self, trial: Trial, starts: int, number: int) -> bool:
+        """Multi-start, and whether its result needs no more search."""
+        n = self._affordable(trial, starts)
+        if n < 3:
+            trial.say(f"no multi-start: {trial.used} of {self.budget} evaluations are used")
+            return False
+        if n < starts:
+            trial.say(f"{n} instead of {starts} starts, for the budget of {self.budget}")
+        before = trial.best
+        search = trial.multi_start(**self.multi.settings(n, self.seed + number))
+        if search is None:
+            return False
+        skip = trial.verdict(trial.fit)
+        agrees = before is not None and not float(trial.fit.cost) < float(before.cost) * (1 - 1e-6)
+        # The best so far is among the starts: one member more that came on its own confirms it.
+        others = len([m for m in search.basins[0].members if m >= (before is not None)])
+        if agrees and others:
+            trial.say("multi-start agrees with the fit before it")
+            return True
+        if skip.skip and others >= 2:
+            trial.say(f"confirmed by {others} starts on their own: {skip.reason}")
+            return True
+        why = f"only {others} of its starts found this minimum" if skip.skip else skip.reason
+        trial.say(f"multi-start disagrees with the fit before it, and is not confirmed: {why}")
+        return False
+
+    def _cma_es(self, trial: Trial) -> None:
+        rest = self.budget - trial.used
+        if not cma_es_available():
+            trial.say(
+                "CMA-ES would be next; its library is not installed (pip install "
+                "xpcs_eqx[global]), so more starts take its place"
+            )
+            self._multi_start(trial, 2 * self.multi.starts, 2)
+            return
+        if rest < LEAST_BUDGET:
+            trial.say(f"no CMA-ES: {trial.used} of {self.budget} evaluations are used")
+            return
+        trial.cma_es(self.preset, self.seed, rest, warm=False)
+
+
+def global_least_squares(
+    objective: ProjectedObjective | JointObjective,
+    start: Float[Array, "variable"] | None = None,
+    *,
+    strategy: AbstractStrategy | None = None,
+    solver: TrustRegion | None = None,
+    **fit: Any,
+) -> GlobalFit:
+    """Fit an objective with as much search as a strategy asks for.
+
+    **Arguments:**
+
+    - `start`: physical start values of the local fit; by default the objective's own.
+    - `strategy`: `Auto()` (default), `MultiStart()`, `CmaEs()`, `Selected()` or `Local()`.
+    - `solver`: of all local fits.
+    - `fit`: further arguments of the first `least_squares`: `callback`, `recovery`, `checkpoints`.
+
+    **Raises:** `ModelError` as `least_squares`, `multi_start` and `cma_es`; `FitError` when nothing
+    has a finite cost.
+
+    >>> import jax
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> from xpcs_eqx.search import Auto, global_least_squares
+    >>> truth, t = xe.Static(xe.PowerLawRate(1.5e4, -0.3, 0.0)), 0.2 * np.arange(15)
+    >>> place = xe.Geometry(0.0054, np.array([0.0]))
+    >>> data = xe.simulate(truth, t, place, 0.2, 1.0, noise=0.002, key=jax.random.key(0))
+    >>> parameters = xe.parameter_map(truth, t, fixed=("D_offset",))
+    >>> found = global_least_squares(xe.projected_objective(parameters, data))
+    >>> found.method, found.fit.success
+    ('local fit', True)
+    """
+    check_one_data_set(objective, "global_least_squares")
+    begin = None if start is None else np.asarray(checked_start(objective, start))
+    strategy = Auto() if strategy is None else strategy
+    trial = Trial(objective, solver)
+    strategy.run(trial, begin, **fit)
+    return trial.outcome()
