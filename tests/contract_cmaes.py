@@ -3,7 +3,7 @@
 from functools import cache
 
 import numpy as np
-from contract import CONSTANTS, Case, small_objective
+from contract import Case, small_objective
 from contract_bayes import MODULES, RECORDS
 
 from xpcs_eqx import search
@@ -30,5 +30,3 @@ RECORDS |= {
     search.RunPlan: lambda: search.RunPlan("large", 18, 0.3, 1800),
     search.Spent: lambda: search.Spent("small", 300),
 }
-
-CONSTANTS |= {"search.CMA_PRESETS": "settings by name"}
