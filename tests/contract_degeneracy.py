@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 from contract import SHORT, Case, T
-from contract_cmaes import MODULES, RECORDS
+from contract_search import MODULES, RECORDS
 from helpers import TRANSPORT, make_data
 
 from xpcs_eqx import fitting, parameters, physics
@@ -25,7 +25,17 @@ def departure(kind):
 
 MODULES |= {fitting.SequentialFit: Case(sequential_fit, text=4000)}
 
+CURVE = fitting.ProfileCurve("D0", "Å²/s", 0.4, SHORT, SHORT, ("D0",), SHORT[:, None])
+DIRECTION = fitting.Direction(1e-5, ("D0", "alpha"), (0.7, -0.7), (1e3, -0.1), ("Å²/s", ""))
+ADVICE = fitting.Advice("fix alpha", "it is open", 'fixed=("alpha",)', "")
+
 RECORDS |= {
+    fitting.Advice: lambda: ADVICE,
+    fitting.DegeneracyReport: lambda: fitting.DegeneracyReport(
+        (DIRECTION,), (), (), (CURVE,), (ADVICE,), 1e5
+    ),
+    fitting.Direction: lambda: DIRECTION,
+    fitting.ProfileCurve: lambda: CURVE,
     fitting.AngleEstimate: lambda: ESTIMATE,
     fitting.Combined: lambda: fitting.Uniform()((ESTIMATE,)),
     fitting.FailedAngle: lambda: fitting.FailedAngle(1, 30.0, "0 pairs count"),

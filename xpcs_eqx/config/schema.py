@@ -258,6 +258,19 @@ class Output(Section):
         "true or false",
         "whether to write fit/fitted_data; if maps are in memory",
     )
+    degeneracy: bool | Literal["auto"] = key(
+        "auto",
+        'true, false or "auto"',
+        "what the data leave open, with profiles and advice; auto: of degenerate fits",
+    )
+    diagnostics: bool = key(
+        False, "true or false", "sensitivities, gradients and scales of the parameters"
+    )
+    sequential: Literal["inverse_variance", "uniform", "by_points"] | None = key(
+        None,
+        '"inverse_variance", "uniform" or "by_points"',
+        "fits each angle by itself as well, combined this way",
+    )
 
 
 class DataSet(Data):

@@ -9,6 +9,10 @@ from .curvature import FullCurvature as FullCurvature
 from .curvature import GaussNewtonCurvature as GaussNewtonCurvature
 from .curve_fit import CurveFit as CurveFit
 from .curve_fit import curve_fit as curve_fit
+from .degeneracy_advice import Advice as Advice
+from .degeneracy_report import DegeneracyReport as DegeneracyReport
+from .degeneracy_report import Direction as Direction
+from .degeneracy_report import degeneracy_report as degeneracy_report
 from .diagnostics import Diagnostics as Diagnostics
 from .diagnostics import diagnose as diagnose
 from .differentiable import FittedValues as FittedValues
@@ -24,6 +28,8 @@ from .least_squares import least_squares as least_squares
 from .outer import OuterHistory as OuterHistory
 from .profile import ProfileInterval as ProfileInterval
 from .profile import profile_interval as profile_interval
+from .profile_curve import ProfileCurve as ProfileCurve
+from .profile_curve import profile_curve as profile_curve
 from .scaling_check import Departure as Departure
 from .scaling_check import ScalingCheck as ScalingCheck
 from .sequential import sequential_least_squares as sequential_least_squares

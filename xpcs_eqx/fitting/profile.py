@@ -58,6 +58,42 @@ def _solve(solver, objective, x):
     return objective.variables.to_physical(state.y), state.equations.cost, state.status
 
 
+def variables_of(fit: Fit) -> Float[np.ndarray, "variable"]:
+    """The physical variables of the solver at the optimum of a fit."""
+    x, whole = np.asarray(fit.values[fit.index.physical]), np.asarray(fit.values)
+    return x if whole.shape != fit.objective.start.shape else np.roll(whole, x.size)
+
+
+def pulled_minimum(
+    objective, function, name: str, target, width, x, solver: TrustRegion
+) -> tuple[Float[np.ndarray, "variable"], float]:
+    """Where a pull of a function to `target` leads, from `x`; its cost, that of the pull included.
+
+    **Raises:** `FitError` when it is not finite there.
+    """
+    pull = Pull(function, jnp.asarray(target), jnp.asarray(width))
+    held = eqx.tree_at(lambda o: o.penalties, objective, (*objective.penalties, pull))
+    x, cost, status = _solve(solver, held, jnp.asarray(x))
+    if not np.isfinite(float(cost)) or int(status) == Status.non_finite:
+        raise FitError(f"the profile of {name} is not finite at {target:g}")
+    return np.asarray(x), float(cost)
+
+
+def profiled_parameter(fit: Fit, name: str) -> "ParameterValue":
+    """A free parameter as the function that a profile holds.
+
+    **Raises:** `ModelError` listing the free ones when there is none of that name.
+    """
+    parameters = fit.objective.term.parameters
+    if name not in parameters.free_names:
+        raise ModelError(
+            f"no free parameter {name!r} to profile; free are {', '.join(parameters.free_names)}"
+        )
+    return ParameterValue(
+        parameters.names, np.array([float(known == name) for known in parameters.names])
+    )
+
+
 def profile_interval(
     fit: Fit,
     quantity: str | Callable[[Mapping[str, Array]], Array],
@@ -85,21 +121,13 @@ def profile_interval(
     objective = fit.objective
     parameters = objective.term.parameters
     if isinstance(quantity, str):
-        if quantity not in parameters.free_names:
-            raise ModelError(
-                f"no free parameter {quantity!r} to profile; free are "
-                f"{', '.join(parameters.free_names)}"
-            )
-        name = quantity
-        selector = np.array([float(known == quantity) for known in parameters.names])
-        function = ParameterValue(parameters.names, selector)
+        name, function = quantity, profiled_parameter(fit, quantity)
     else:
         name, function = getattr(quantity, "__name__", "function"), quantity
     solver = TrustRegion() if solver is None else solver
 
     x_best = np.asarray(fit.values[fit.index.physical])
-    start = np.asarray(fit.values)
-    start = x_best if start.shape != objective.start.shape else np.roll(start, x_best.size)
+    start = variables_of(fit)
 
     def value_of(x):
         return float(function(_values(parameters, x[: x_best.size])))
@@ -127,14 +155,9 @@ def profile_interval(
         low_bound, high_bound = float(parameters.lower[i]), float(parameters.upper[i])
 
     def rise(target, x):
-        pull = Pull(function, jnp.asarray(target), jnp.asarray(width))
-        held = eqx.tree_at(lambda o: o.penalties, objective, (*objective.penalties, pull))
-        x, cost, status = _solve(solver, held, jnp.asarray(x))
-        if not np.isfinite(float(cost)) or int(status) == Status.non_finite:
-            raise FitError(f"the profile of {name} is not finite at {target:g}")
-        x = np.asarray(x)
+        x, cost = pulled_minimum(objective, function, name, target, width, x, solver)
         reached = value_of(x)
-        return 2 * float(cost) - ((reached - target) / width) ** 2 - base, reached, x
+        return 2 * cost - ((reached - target) / width) ** 2 - base, reached, x
 
     def side(sign, bound):
         # √rise is close to linear in the distance, so the secant in it converges fast.

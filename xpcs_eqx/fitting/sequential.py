@@ -28,7 +28,7 @@ from .sequential_combine import (
     angle_estimate,
     heterogeneity,
 )
-from .sequential_fit import FailedAngle, SequentialFit
+from .sequential_fit import FailedAngle, SequentialFit, sequential_rows
 from .solved import checked_start, solved
 
 # Entries of all maps up to which the fits of all angles run in step in one compiled loop: beyond,
@@ -48,7 +48,7 @@ def sequential_least_squares(
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
     executor: Executor | None = None,
-    start: Float[Array, "free"] | None = None,
+    start: Float[Array | np.ndarray, "free"] | None = None,
 ) -> SequentialFit:
     """Fit each angle by itself, with its own contrast and offset, and combine the parameters.
 
@@ -133,18 +133,20 @@ def sequential_least_squares(
     estimates = tuple(estimate for _, estimate in good.values())
     combined = combination(estimates)
     x, covariance = _physical(parameters, combined.value, combined.covariance)
+    fits = tuple(fit for fit, _ in good.values())
     return SequentialFit(
         parameters=parameters,
         model=parameters.build(jnp.asarray(x)),
         values=x,
         covariance=covariance,
-        fits=tuple(fit for fit, _ in good.values()),
+        fits=fits,
         estimates=estimates,
         angles=tuple(good),
         phi=phi,
         failed=failed,
         heterogeneity=heterogeneity(estimates),
         combination=type(combination).__name__,
+        rows=sequential_rows(parameters, x, covariance, fits),
     )
 
 

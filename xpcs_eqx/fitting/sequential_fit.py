@@ -38,6 +38,27 @@ def _determined(row: ParameterRow) -> bool:
     return bool(np.isfinite(row.error) and row.error < row.upper - row.lower)
 
 
+def sequential_rows(
+    parameters: ParameterMap,
+    values: Float[np.ndarray, "free"],
+    covariance: Float[np.ndarray, "free free"],
+    fits: tuple[Fit, ...],
+) -> tuple[SequentialRow, ...]:
+    """The table of the combined parameters."""
+    errors = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
+    units = dict(zip(parameters.names, parameters.units, strict=True))
+    return tuple(
+        SequentialRow(
+            name,
+            float(values[i]),
+            float(errors[i]),
+            units[name],
+            sum(_determined(fit[name]) for fit in fits),
+        )
+        for i, name in enumerate(parameters.free_names)
+    )
+
+
 class SequentialFit(eqx.Module):
     """Fits to single angles and what they say together.
 
@@ -46,7 +67,7 @@ class SequentialFit(eqx.Module):
         angles [degrees]; `failed`: the others, with reasons.
     - `estimates`: what was combined, in coordinates of `parameters`.
     - `heterogeneity`: whether the angles agree.
-    - `combination`: class of the combination.
+    - `combination`: class of the combination; `rows`: its parameters, ready for a table.
     """
 
     parameters: ParameterMap
@@ -60,27 +81,12 @@ class SequentialFit(eqx.Module):
     angles: tuple[int, ...] = eqx.field(static=True)
     failed: tuple[FailedAngle, ...] = eqx.field(static=True)
     combination: str = eqx.field(static=True)
+    rows: tuple[SequentialRow, ...] = eqx.field(static=True)
 
     @property
     def success_rate(self) -> float:
         """Share of the angles that could be fitted by themselves."""
         return len(self.fits) / len(self.phi)
-
-    @property
-    def rows(self) -> tuple[SequentialRow, ...]:
-        """The combined parameters."""
-        errors = np.sqrt(np.maximum(np.diagonal(self.covariance), 0.0))
-        units = dict(zip(self.parameters.names, self.parameters.units, strict=True))
-        return tuple(
-            SequentialRow(
-                name,
-                float(self.values[i]),
-                float(errors[i]),
-                units[name],
-                sum(_determined(fit[name]) for fit in self.fits),
-            )
-            for i, name in enumerate(self.parameters.free_names)
-        )
 
     @property
     def findings(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..checkpoint import Checkpoints
@@ -24,6 +24,7 @@ from ..report.defences import defence_document, defence_lines
 from ..report.search import search_document, search_lines
 from ..search import GlobalFit
 from .defending import defended
+from .examining import Examined, examined
 from .sampling import Sampled, sampled
 from .sampling_progress import sampling_progress
 
@@ -144,7 +145,13 @@ class OneDataSet:
         fit = quote_errors(fit, problem.settings.solver.errors)
         profiles = _profiles(fit, problem)
         return OneFit(
-            self.configuration, problem, fit, *profiles, searched=searched, defences=report
+            self.configuration,
+            problem,
+            fit,
+            *profiles,
+            searched=searched,
+            defences=report,
+            examined=examined(fit, problem),
         )
 
 
@@ -179,6 +186,7 @@ class OneFit:
     sampled: Sampled | None = None
     searched: GlobalFit | None = None
     defences: DefenceReport | None = None
+    examined: Examined = field(default_factory=Examined)
 
     def report(self, timings: Mapping[str, float]) -> str:
         """The text report."""
@@ -194,6 +202,7 @@ class OneFit:
             sections=(
                 *(() if self.searched is None else search_lines(self.searched)),
                 *(() if self.defences is None else defence_lines(self.defences, self.fit)),
+                *self.examined.lines(),
                 *(() if sampled is None else sampled.lines()),
             ),
         )
@@ -215,6 +224,7 @@ class OneFit:
             started=started,
             **_output(self.problem.settings),
         )
+        self.examined.write(folder, self.problem.settings.output.plots)
 
 
 def with_posterior(

@@ -11,6 +11,7 @@ from .corner import corner_figure as corner_figure
 from .curves import convergence_figure as convergence_figure
 from .curves import rate_figure as rate_figure
 from .curves import scaling_figure as scaling_figure
+from .degeneracy import degeneracy_figure as degeneracy_figure
 from .residuals import autocorrelation as autocorrelation
 from .residuals import residual_figure as residual_figure
 from .surfaces import lag_figure as lag_figure

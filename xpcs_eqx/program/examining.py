@@ -1,0 +1,123 @@
+"""What a configuration asks to be looked at after a fit: degeneracy, diagnostics, single angles."""
+
+import dataclasses
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ..config.build import Problem
+from ..errors import XPCSError
+from ..files import to_json
+from ..fitting import (
+    ByPoints,
+    DegeneracyReport,
+    Diagnostics,
+    Fit,
+    InverseVariance,
+    SequentialFit,
+    Uniform,
+    degeneracy_report,
+    diagnose,
+    sequential_least_squares,
+)
+from ..fitting.quality import CONDITION
+from ..report.examined import examined_documents, examined_lines
+from ..uncertainty import loss_of
+
+log = logging.getLogger("xpcs_eqx.fit")
+
+COMBINATIONS = {
+    "inverse_variance": InverseVariance,
+    "uniform": Uniform,
+    "by_points": ByPoints,
+}
+# Pairs up to which profiles, some hundred evaluations, are drawn without being asked for.
+_PROFILED_PAIRS = 2_000_000
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found; None where it was not asked for. `failures` say what could not be done."""
+
+    degeneracy: DegeneracyReport | None = None
+    diagnostics: Diagnostics | None = None
+    sequential: SequentialFit | None = None
+    failures: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Sections of the text report."""
+        return examined_lines(self.degeneracy, self.diagnostics, self.sequential, self.failures)
+
+    def write(self, folder: str, plots: bool) -> None:
+        """Write a JSON file for each into `fit`, and the plot of the profiles."""
+        found = examined_documents(self.degeneracy, self.diagnostics, self.sequential)
+        for name, document in found.items():
+            path = os.path.join(folder, "fit", f"{name}.json")
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(to_json(document))
+        if plots and self.degeneracy is not None and self.degeneracy.degenerate:
+            from ..report.plots import degeneracy_figure
+            from ..report.plots.canvas import style
+
+            with style():
+                figure = degeneracy_figure(self.degeneracy)
+                figure.savefig(os.path.join(folder, "plots", "degeneracy.png"))
+
+
+def suspicious(fit: Fit) -> bool:
+    """Whether the verdict on a fit is that it is degenerate."""
+    uncertainty = fit.uncertainty
+    return (
+        bool(uncertainty.weak_directions)
+        or float(uncertainty.condition_number) > CONDITION
+        or any(row.error == float("inf") for row in fit.rows)
+    )
+
+
+def examined(fit: Fit, problem: Problem) -> Examined:
+    """Look at a fit as `[output]` asks for. What fails is said in the report and ends nothing."""
+    output, found, failures = problem.settings.output, Examined(), []
+
+    def attempt(what: str, make: Any) -> Any:
+        try:
+            return make()
+        except XPCSError as error:
+            failures.append(f"no {what}: {error}")
+            log.warning(failures[-1])
+            return None
+
+    if output.degeneracy is True or (output.degeneracy == "auto" and suspicious(fit)):
+        few = fit.n_pairs <= _PROFILED_PAIRS or output.degeneracy is True
+        report = attempt("profiles", lambda: degeneracy_report(fit, None if few else ()))
+        if report is None:
+            report = degeneracy_report(fit, ())
+        found = dataclasses.replace(found, degeneracy=report)
+    if output.diagnostics:
+        found = dataclasses.replace(found, diagnostics=diagnose(fit))
+    if output.sequential is not None:
+        data = problem.data
+        sequential = attempt("fits to single angles", lambda: _sequential(fit, problem, data))
+        found = dataclasses.replace(found, sequential=sequential)
+    return dataclasses.replace(found, failures=tuple(failures))
+
+
+def _sequential(fit: Fit, problem: Problem, data: Any) -> SequentialFit:
+    given = problem.settings.scaling
+    bounds: dict[str, Any] = {}
+    for kind in ("contrast", "offset"):
+        pair = getattr(given, f"{kind}_bounds")
+        if pair is not None:
+            bounds[f"{kind}_bounds"] = (pair[0], pair[1])
+    assert problem.settings.output.sequential is not None
+    return sequential_least_squares(
+        problem.objective.term.parameters,
+        data,
+        combination=COMBINATIONS[problem.settings.output.sequential](),
+        loss=loss_of(problem.objective),
+        solver=problem.solver,
+        recovery=problem.recovery,
+        # Where all angles together ended: what differs at one angle is then its own.
+        start=fit.values[fit.index.physical],
+        **bounds,
+    )
