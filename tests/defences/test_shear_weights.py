@@ -66,15 +66,15 @@ def test_weights_replace_those_of_the_angles_without_compiling():
 
 def test_error_bars_count_the_weights():
     weights = np.asarray(ShearWeights(minimum=0.1)(PHI, 5.0))
-    objective = joint("slow", scaling=Averaged(3), angle_weights=weights)
+    objective = joint(scaling=Averaged(3), angle_weights=weights)
     fit = least_squares(objective)
-    term, p = objective.term, slow_map().n_free
+    term, p = objective.term, static_map().n_free
     i, j = np.triu_indices(21, 1)
     w = np.repeat(weights, i.size)
 
     def raw(u):
         y = term.parameters.to_coordinates(u[2:])
-        return dense_residual(term, slow_data(), y, u[:2])
+        return dense_residual(term, static_data(), y, u[:2])
 
     u = jnp.asarray(fit.values)
     r, jacobian = (np.asarray(a) for a in jax.jit(lambda u: (raw(u), jax.jacfwd(raw)(u)))(u))

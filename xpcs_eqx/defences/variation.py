@@ -1,6 +1,7 @@
 """Adaptive regularisation: contrast and offset drawn together by their coefficient of variation."""
 
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -153,7 +154,7 @@ class AbsoluteRegularisation(AbstractRegularisation):
         return AbsoluteVariation(np.asarray(self.weight), np.asarray(pairs, float), self.groups)
 
 
-def regularisation_for(n_angles: int, **fields) -> AbstractRegularisation:
+def regularisation_for(n_angles: int, **fields: Any) -> AbstractRegularisation:
     """Relative for more than 5 angles, else absolute; `fields` as of either class."""
     chosen = RelativeRegularisation if n_angles > MANY_ANGLES else AbsoluteRegularisation
     return chosen(**fields)
