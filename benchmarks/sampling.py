@@ -1,18 +1,21 @@
 """Effective samples a second of NUTS: this library, NumPyro on the same log density, homodyne.
 
-    python benchmarks/sampling.py [--size 3x101] [--draws 1500] [--numpyro-python PATH]
-                                  [--homodyne-python PATH]
+    python benchmarks/sampling.py [--size 3x101] [--draws 1500] [--limit 600]
+                                  [--numpyro-python PATH] [--homodyne-python PATH]
 
 Laminar flow with individual scaling and unknown sigma. Each sampler runs in a process of its own;
 seconds are those of its call: fit or adaptation, compilation and draws. The figure of merit is the
 smallest bulk ESS over the parameters by second. The interpreter for NumPyro needs what this library
-needs and NumPyro; it gets the same log density in the same coordinates and adapts by itself. The
-last line is JSON.
+needs and NumPyro; it gets the same log density in the same coordinates and adapts by itself.
+homodyne (2.23, Python 3.12 or later) samples its own model of the same maps. Every sampler is
+reported as soon as it has ended, or has been stopped after `--limit` seconds. The last line is
+JSON.
 """
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,12 +25,10 @@ from common import (
     NOISE,
     Q,
     machine,
-    run,
     run_self,
     simulated,
     sizes,
     start_values,
-    table,
     wait_until_quiet,
     write_data,
 )
@@ -121,6 +122,25 @@ def numpyro_nuts(path: str, draws: int) -> dict:
     }
 
 
+def limited(command: list[str], seconds: float) -> dict:
+    """Run a program whose last line is JSON; after `seconds` it is ended with its workers.
+
+    **Raises:** `TimeoutExpired` then, `RuntimeError` when the program fails.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as it:
+        try:
+            out, errors = it.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(it.pid, signal.SIGKILL)
+            raise
+    if it.returncode != 0:
+        raise RuntimeError(errors[-3000:])
+    return json.loads(out.strip().splitlines()[-1])
+
+
 def has(python: str | None, module: str) -> bool:
     """Whether an interpreter can import a module."""
     if python is None:
@@ -148,11 +168,37 @@ def homodyne_file(path: str, shape: tuple[int, int], seed: int) -> None:
     )
 
 
+COLUMNS = ("ess", "rhat", "divergences", "steps", "seconds", "cpu", "ess_by_second",
+           "ess_by_cpu_second")  # fmt: skip
+HEADER = "{:30s}" + "".join(
+    f"{title:>10s}"
+    for title in ("ESS", "R-hat", "div.", "steps", "s", "cpu s", "ESS/s", "ESS/cpu s")
+)
+
+
+def line(name: str, one: dict) -> str:
+    """One row of the table."""
+    cells = ("–" if one.get(key) is None else f"{one[key]:.4g}" for key in COLUMNS)
+    return f"{name:30s}" + "".join(f"{cell:>10s}" for cell in cells)
+
+
+def ratios(samplers: dict) -> dict:
+    """ESS by second of this library over that of the others, by wall and by processor time."""
+    mine = samplers["xpcs_eqx, sampled scaling"]
+    return {
+        f"{name}, {key}": mine[key] / one[key]
+        for name, one in samplers.items()
+        for key in ("ess_by_second", "ess_by_cpu_second")
+        if one is not mine and key in mine and one.get(key)
+    }
+
+
 def main() -> None:
     """Measure, print a table and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="3x101", help="angles x frames")
     parser.add_argument("--draws", type=int, default=1500)
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds for each sampler")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--quiet-below", type=float, help="wait until the load is below this")
     parser.add_argument("--numpyro-python", default=sys.executable, help="interpreter with NumPyro")
@@ -195,20 +241,22 @@ def main() -> None:
             commands["homodyne CMC"] = [str(given.homodyne_python), program, maps]
         else:
             print("no interpreter with homodyne given (--homodyne-python): left out", flush=True)
+        print(HEADER.format(""), flush=True)
         for name, command in commands.items():
             load = wait_until_quiet(given.quiet_below) if given.quiet_below else os.getloadavg()[0]
-            print(f"{name} …", file=sys.stderr, flush=True)
             try:
-                one = run([*command, str(given.draws)], timeout=3600)
+                one = limited([*command, str(given.draws)], given.limit)
                 one["ess_by_second"] = one["ess"] / one["seconds"]
                 one["ess_by_cpu_second"] = one["ess"] / one["cpu"]
-            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                print(line(name, one), flush=True)
+            except subprocess.TimeoutExpired:
+                one = {"failed": f"not done after {given.limit:g} s"}
+            except RuntimeError as error:
                 one = {"failed": str(error)[-1500:]}
+            if "failed" in one:
+                print(f"{name}: {one['failed']}", flush=True)
             report["samplers"][name] = {**one, "machine_load": load}
-    keys = ("ess", "rhat", "divergences", "steps", "seconds", "cpu", "ess_by_second",
-            "ess_by_cpu_second")  # fmt: skip
-    rows = [(name, *(one.get(k) for k in keys)) for name, one in report["samplers"].items()]
-    print(table(("", "ESS", "R-hat", "div.", "steps", "s", "cpu s", "ESS/s", "ESS/cpu s"), rows))
+    report["ratios"] = ratios(report["samplers"])
     print(json.dumps(report))
 
 

@@ -49,6 +49,11 @@ from .failures import Task as Task
 from .infer import InShards as InShards
 from .infer import infer as infer
 from .infer import with_scaling as with_scaling
+from .joint import JointPosterior as JointPosterior
+from .joint import joint_sample as joint_sample
+from .joint_density import JointLogPosterior as JointLogPosterior
+from .joint_density import joint_log_posterior as joint_log_posterior
+from .joint_density import joint_priors as joint_priors
 from .likelihood import AbstractNoise as AbstractNoise
 from .likelihood import AbstractScalingTreatment as AbstractScalingTreatment
 from .likelihood import GivenSigma as GivenSigma

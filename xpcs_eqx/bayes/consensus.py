@@ -211,8 +211,9 @@ def consensus(
     clock = time.perf_counter()
     if isinstance(scaling, MarginalisedScaling):
         raise ModelError(
-            "in shards contrast and offset cannot be marginalised: every shard would have its own; "
-            "use SampledScaling(), or sample() on all data"
+            "in shards contrast and offset cannot be marginalised: every shard would have its own, "
+            "and their marginal likelihoods have another product than that of all data; use "
+            "SampledScaling(), or sample() on all data"
         )
     sampler = Nuts() if sampler is None else sampler
     start = LaplaceStart() if start is None else start

@@ -8,9 +8,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import FitError, ModelError
+from ..fitting import JointFit
 from ..objective import (
     AbstractPenalty,
     AbstractTiles,
+    CombinedObjective,
     JointObjective,
     Linear,
     ProjectedObjective,
@@ -98,12 +100,27 @@ def plain_parameters(parameters: ParameterMap) -> ParameterMap:
     return dataclasses.replace(parameters, groups=groups)
 
 
-def _checked(objective: AnyObjective) -> TwoTimeTerm:
-    if not isinstance(objective, ProjectedObjective | JointObjective):
+def check_kind(objective: object) -> None:
+    """Refuse what is no objective of one data set.
+
+    **Raises:** `ModelError` with what can be sampled instead.
+    """
+    if isinstance(objective, ProjectedObjective | JointObjective):
+        return
+    kind = type(objective).__name__
+    if isinstance(objective, CombinedObjective | JointFit):
         raise ModelError(
-            f"{type(objective).__name__} cannot be sampled; give an objective of one data set from "
-            "projected_objective or joint_objective, or its fit"
+            f"{kind} has several data sets; use joint_sample(), or give one of its `parts` or "
+            "`fits` (shards are of one data set)"
         )
+    raise ModelError(
+        f"{kind} cannot be sampled; give an objective of one data set from projected_objective or "
+        "joint_objective, or its fit"
+    )
+
+
+def _checked(objective: AnyObjective) -> TwoTimeTerm:
+    check_kind(objective)
     if not isinstance(objective.term.tiles, AbstractTiles):
         raise ModelError(
             "these data are read from their file piece by piece, which a sampler would do "

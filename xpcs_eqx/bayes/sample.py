@@ -18,7 +18,7 @@ from ..physics import LaminarFlow
 from .abstract_prior import AbstractPrior
 from .draws import Draws, Progress
 from .likelihood import AbstractNoise, AbstractScalingTreatment
-from .log_posterior import AnyObjective, LogPosterior, log_posterior
+from .log_posterior import AnyObjective, LogPosterior, check_kind, log_posterior
 from .posterior import Posterior, posterior_of
 from .prior_set import PriorSet, default_priors
 from .starts import AbstractStart, LaplaceStart
@@ -30,7 +30,9 @@ class Nuts(eqx.Module):
     - `chains`, `warmup`, `draws`: number of chains, and of transitions of each.
     - `target_acceptance`: of the step size adaptation; by default 0.9 for laminar flow, else 0.85.
     - `max_depth`: doublings of a trajectory at most.
-    - `threads`: batches of chains that run side by side; chains of one batch run in lock-step.
+    - `threads`: batches of chains that run side by side; chains of one batch run in lock-step. By
+        default each chain has a thread of its own: none then waits for the longest trajectory of
+        the others, which halves the work of a laminar run. The draws are the same.
 
     **Raises:** `ModelError` for settings that cannot be.
     """
@@ -41,7 +43,7 @@ class Nuts(eqx.Module):
     target_acceptance: float | None = eqx.field(static=True, default=None)
     max_depth: int = eqx.field(static=True, default=10)
     divergence_threshold: float = eqx.field(static=True, default=1000.0)
-    threads: int = eqx.field(static=True, default=2)
+    threads: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
         for name, least in (
@@ -51,8 +53,9 @@ class Nuts(eqx.Module):
             ("max_depth", 1),
             ("threads", 1),
         ):
-            if getattr(self, name) < least:
-                raise ModelError(f"{name} = {getattr(self, name)}; it must be at least {least}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ModelError(f"{name} = {value}; it must be at least {least}")
         if self.target_acceptance is not None and not 0 < self.target_acceptance < 1:
             raise ModelError(
                 f"target_acceptance = {self.target_acceptance}; it must be between 0 and 1"
@@ -111,9 +114,10 @@ def prepare(
 
     **Raises:** `ModelError` for priors or data that cannot be sampled, or without BlackJAX.
     """
-    _nuts()
+    require_blackjax()
     fit = problem if isinstance(problem, Fit) else None
     objective = problem.objective if isinstance(problem, Fit) else problem
+    check_kind(objective)
     if not isinstance(priors, PriorSet):
         priors = default_priors(objective).replaced(priors or {})
     whole = objective
@@ -157,7 +161,7 @@ def run_chains(
 
     **Raises:** `FitError` when the log density is not finite at a start.
     """
-    nuts = _nuts()
+    nuts = require_blackjax()
     begun = time.perf_counter()
     runner = nuts.Runner(
         density,
@@ -166,7 +170,7 @@ def run_chains(
         target,
         sampler.max_depth,
         sampler.divergence_threshold,
-        sampler.threads,
+        sampler.chains if sampler.threads is None else sampler.threads,
         callback,
     )
     groups = runner.begin(positions)
@@ -177,7 +181,11 @@ def run_chains(
     return ChainRun(draws, step_size, metric, warmed - begun, time.perf_counter() - warmed)
 
 
-def _nuts() -> Any:
+def require_blackjax() -> Any:
+    """The file that samples.
+
+    **Raises:** `ModelError` without BlackJAX.
+    """
     # Not at the top: BlackJAX is an extra, and slow to import.
     try:
         from . import nuts

@@ -1,7 +1,7 @@
 """Where chains begin and which metric they begin with."""
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,9 +15,12 @@ from ..fitting import Fit
 from .log_posterior import LogPosterior
 
 # Width of a prior in unconstrained coordinates, which are logarithms, logits and the like.
-_PRIOR_WIDTH = 2.0
+PRIOR_WIDTH = 2.0
 # Steps uphill at most, and the gain in ln density below which they are not worth their cost.
 _STEPS, _GAIN = 50, 0.1
+
+
+D = TypeVar("D", bound=eqx.Module)
 
 
 class Beginning(NamedTuple):
@@ -48,7 +51,7 @@ class AbstractStart(eqx.Module):
 
 
 @quick_jit
-def _local(coordinates, theta):
+def local_coordinates(coordinates, theta):
     u = coordinates.from_physical(theta)
     return u, jax.jacfwd(coordinates.to_physical)(u)
 
@@ -65,9 +68,10 @@ def _prior(density, theta):
     return gradient(theta), jax.jacfwd(gradient)(theta)
 
 
-def _recentred(density: LogPosterior, centre, scale) -> LogPosterior:
+def recentred(density: D, centre, scale) -> D:
+    """The density with its coordinates z = 0 at `centre` and in units of `scale`."""
     return eqx.tree_at(
-        lambda d: (d.coordinates.centre, d.coordinates.scale),
+        lambda d: (d.coordinates.centre, d.coordinates.scale),  # pyright: ignore[reportAttributeAccessIssue]
         density,
         (np.asarray(centre), np.asarray(scale)),
     )
@@ -93,13 +97,13 @@ def _information(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
 
 def _gaussian(density: LogPosterior, theta: np.ndarray, fit: Fit, curvature: np.ndarray):
     """Centre, scale and correlations of the posterior about a place, in coordinates u."""
-    u, jacobian = (np.asarray(a) for a in _local(density.coordinates, theta))
+    u, jacobian = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
     if "sigma" in density.names:
         sigma = float(theta[-1])
     else:
         sigma = float(density.noise.sigma(jnp.zeros(0)))
     information = _information(density, fit, sigma) + curvature
-    precision = jacobian.T @ information @ jacobian + np.eye(len(u)) / _PRIOR_WIDTH**2
+    precision = jacobian.T @ information @ jacobian + np.eye(len(u)) / PRIOR_WIDTH**2
     covariance = np.linalg.inv(precision)
     scale = np.sqrt(np.diagonal(covariance))
     return u, scale, covariance / np.outer(scale, scale)
@@ -155,17 +159,17 @@ class LaplaceStart(AbstractStart):
         theta = np.asarray(theta)
         gradient, curvature = (np.asarray(a) for a in _prior(density, theta))
         u, scale, metric = _gaussian(density, theta, fit, _convex(curvature))
-        _, jacobian = (np.asarray(a) for a in _local(density.coordinates, theta))
+        _, jacobian = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
         pull = scale * (jacobian.T @ gradient)
         if not pull @ metric @ pull < 1.0:
-            here = _recentred(density, u, scale)
+            here = recentred(density, u, scale)
             theta = np.asarray(_physical(here.coordinates, _climbed(here, metric, chains)))
             _, curvature = _prior(density, theta)
             u, scale, metric = _gaussian(density, theta, fit, _convex(np.asarray(curvature)))
         normal = np.asarray(jax.random.normal(key, (chains, len(u))))
         positions = self.spread * normal @ np.linalg.cholesky(metric).T
         return Beginning(
-            _recentred(density, u, scale),
+            recentred(density, u, scale),
             positions,
             metric,
             # Near the stability limit over the fourth root of the dimension.
@@ -181,10 +185,10 @@ class PlainStart(AbstractStart):
     jitter: float = 0.1
 
     def begin(self, density, theta, fit, chains, key):
-        u, _ = (np.asarray(a) for a in _local(density.coordinates, theta))
+        u, _ = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
         size = len(u)
         away = jax.random.uniform(key, (chains, size), float, -self.jitter, self.jitter)
-        density = _recentred(density, u, np.ones(size))
+        density = recentred(density, u, np.ones(size))
         return Beginning(density, np.asarray(away), np.eye(size), 0.1, "window adaptation alone")
 
 
@@ -200,12 +204,12 @@ class PathfinderStart(AbstractStart):
     def begin(self, density, theta, fit, chains, key):
         from .nuts import pathfinder_draws
 
-        u, _ = (np.asarray(a) for a in _local(density.coordinates, theta))
+        u, _ = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
         size = len(u)
-        density = _recentred(density, u, np.ones(size))
+        density = recentred(density, u, np.ones(size))
         found = np.asarray(pathfinder_draws(density, jnp.zeros(size), self.draws, key))
         centre, spread = found.mean(axis=0), found.std(axis=0)
-        density = _recentred(density, u + centre, spread)
+        density = recentred(density, u + centre, spread)
         scaled = (found - centre) / spread
         metric = np.cov(scaled.T) + 1e-6 * np.eye(size)
         step_size = 1.0 / size**0.25

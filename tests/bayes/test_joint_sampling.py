@@ -1,0 +1,128 @@
+"""Several data sets sampled together: a closed form, and the parts of the density."""
+
+import numpy as np
+import pytest
+from helpers import MODELS, make_data
+from helpers_shards import Bent
+
+from xpcs_eqx.bayes import (
+    GivenSigma,
+    Normal,
+    Nuts,
+    consensus,
+    default_priors,
+    joint_log_posterior,
+    joint_priors,
+    joint_sample,
+    log_posterior,
+    sample,
+)
+from xpcs_eqx.compiling import quick_jit
+from xpcs_eqx.errors import ModelError
+from xpcs_eqx.fitting import joint_least_squares
+from xpcs_eqx.objective import combined_objective
+from xpcs_eqx.parameters import shared_parameters
+from xpcs_eqx.scaling import Fixed
+
+PRIOR = {
+    "slope": Normal(0.6, 0.02),
+    "bend[a]": Normal(-0.06, 0.004),
+    "bend[b]": Normal(-0.02, 0.004),
+}
+NOISE = 0.5
+
+
+def _straight():
+    """Two data sets with one slope and a bend each; exact mean and covariance."""
+    truths = [Bent(slope=0.5, bend=-0.05), Bent(slope=0.5, bend=-0.02)]
+    sets = [
+        make_data(model, n=n, phi=[0.0], contrast=1.0, noise=NOISE, seed=n)
+        for model, n in zip(truths, (21, 26), strict=True)
+    ]
+    parameters = shared_parameters(
+        [Bent()] * 2, [one.t for one in sets], shared=("slope",), labels=("a", "b")
+    )
+    one = np.ones(1)
+    objective = combined_objective(parameters, sets, [Fixed(one, one)] * 2, weights=(1.0, 1.0))
+    precision, right = np.zeros((3, 3)), np.zeros(3)
+    for k, data in enumerate(sets):
+        i, j = np.triu_indices(data.n_frames, 1)
+        columns = np.zeros((i.size, 3))
+        columns[:, 0] = data.t[j] - data.t[i]
+        columns[:, 1 + k] = data.t[j] ** 2 - data.t[i] ** 2
+        precision += columns.T @ columns / NOISE**2
+        right += columns.T @ (data.c2[0][i, j] - 1.0) / NOISE**2
+    names = ("slope", "bend[a]", "bend[b]")
+    mean = np.array([float(PRIOR[n].mean) for n in names])
+    sd = np.array([float(PRIOR[n].sd) for n in names])
+    covariance = np.linalg.inv(precision + np.diag(sd**-2.0))
+    return objective, names, covariance @ (right + mean / sd**2), covariance
+
+
+def test_joint_posterior_in_closed_form():
+    objective, names, mean, covariance = _straight()
+    found = joint_sample(
+        objective, PRIOR, noise=GivenSigma(NOISE), sampler=Nuts(warmup=150, draws=600), key=2
+    )
+    assert found.status == "converged"
+    assert set(found.names) == set(names)
+    draws = np.stack([found[name].ravel() for name in names], axis=1)
+    sd, size = np.sqrt(np.diagonal(covariance)), found.diagnostics.ess_bulk.min()
+    np.testing.assert_array_less(np.abs(draws.mean(axis=0) - mean) / sd, 4 / np.sqrt(size))
+    away = (np.cov(draws.T) - covariance) / np.outer(sd, sd)
+    np.testing.assert_array_less(np.abs(away), 4 * np.sqrt(2 / size))
+    # Each data set has the shared slope and its own bend.
+    first, second = found.parts
+    np.testing.assert_array_equal(first["slope"], second["slope"])
+    np.testing.assert_array_equal(second["bend"], found["bend[b]"])
+    assert first["contrast"].shape == (4, 600, 1)
+    with pytest.raises(KeyError, match="bend"):
+        found["bend"]
+
+
+def _static(**keywords):
+    sets = [make_data(MODELS["static"], n=9, phi=[0.0, 50.0], seed=k) for k in (1, 2)]
+    parameters = shared_parameters([MODELS["static"]] * 2, [one.t for one in sets])
+    return combined_objective(parameters, sets, weights=(1.0, 2.0), **keywords)
+
+
+def test_the_likelihood_is_the_product_of_those_of_the_data_sets():
+    objective = _static()
+    density, theta = joint_log_posterior(objective)
+    assert density.names[:3] == ("D0", "alpha", "D_offset")
+    assert density.names[3:] == (
+        *(f"{n}[{a}][1]" for n in ("contrast", "offset") for a in (0, 1)),
+        *(f"{n}[{a}][2]" for n in ("contrast", "offset") for a in (0, 1)),
+        "sigma",
+    )
+    value = quick_jit(lambda d, theta: d.log_likelihood(theta))
+    total = 0.0
+    for k, part in enumerate(objective.parts):
+        alone, own = log_posterior(part)
+        own = np.array(own)
+        own[:3], own[-1] = theta[:3], theta[-1]
+        own[3:7] = theta[3 + 4 * k : 7 + 4 * k]
+        np.testing.assert_allclose(density.local(theta)[k], own, rtol=1e-12)
+        total += float(value(alone, own))
+    np.testing.assert_allclose(value(density, theta), total, rtol=1e-10)
+
+
+def test_priors_have_public_names():
+    objective = _static()
+    found = joint_priors(objective)
+    own = default_priors(objective.parts[0])
+    assert float(found["D0"].log_density(1e4)) == float(own["D0"].log_density(1e4))
+    assert "contrast[1][2]" in found.names
+    with pytest.raises(ModelError, match="alph"):
+        joint_log_posterior(objective, {"alph": Normal(0.0, 1.0)})
+
+
+def test_several_data_sets_are_sent_to_where_they_belong():
+    objective = _static()
+    fit = joint_least_squares(objective)
+    for problem in (objective, fit):
+        for run in (sample, consensus):
+            with pytest.raises(ModelError, match="joint_sample"):
+                run(problem)
+    with pytest.raises(ModelError, match="use sample"):
+        joint_sample(objective.parts[0])
