@@ -25,6 +25,9 @@ from .data import from_dict as from_dict
 from .data import load as load
 from .data import load_joint as load_joint
 from .data import open_stored as open_stored
+from .defences import DefenceLayers as DefenceLayers
+from .defences import defended_least_squares as defended_least_squares
+from .defences import hierarchical_least_squares as hierarchical_least_squares
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
 from .errors import DataError as DataError
