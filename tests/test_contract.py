@@ -23,7 +23,7 @@ from contract import (
     small_data,
     squares,
 )
-from contract_defences import MODULES, RECORDS
+from contract_infer import MODULES, RECORDS
 from helpers import DOUBLE, SINGLE, assert_close
 
 from xpcs_eqx.compiling import quick_jit
