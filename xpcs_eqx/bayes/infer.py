@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
@@ -106,7 +107,7 @@ def with_scaling(fit: Fit, scaling: AbstractScaling) -> Fit:
     **Raises:** `ModelError` for a fit with a robust loss, and what `least_squares` raises.
     """
     objective = rescaled(fit.objective, scaling)
-    return least_squares(objective, np.asarray(fit.values)[fit.index.physical])
+    return least_squares(objective, jnp.asarray(np.asarray(fit.values)[fit.index.physical]))
 
 
 def rescaled(objective: Any, scaling: AbstractScaling) -> ProjectedObjective:

@@ -85,7 +85,7 @@ def in_shards_of(source: Source, given: Bayes) -> InShards:
     shards = given.shards
     folder = None if shards.folder is None else source.absolute(shards.folder)
     # Chains in different modes are what the multimodal combiner is there for.
-    apart = {"rhat": float("inf")} if shards.combiner == "multimodal" else {}
+    rhat = float("inf") if shards.combiner == "multimodal" else Limits().rhat
     return InShards(
         sharding=SHARDINGS[shards.sharding](),
         size=_size(shards),
@@ -98,7 +98,7 @@ def in_shards_of(source: Source, given: Bayes) -> InShards:
             heartbeat=shards.heartbeat,
             retries=shards.retries,
             success=shards.success,
-            **apart,
+            rhat=rhat,
         ),
     )
 
