@@ -76,6 +76,7 @@ CONSTANTS = {
     "data.Sigma": "a type, for annotations",
     "config.TEMPLATES": "names of templates",
     "scaling.CONTRAST_BOUNDS": "numbers",
+    "search.CHAIN": "names of methods",
     "scaling.OFFSET_BOUNDS": "numbers",
     "objective.AnyData": "a type, for annotations",
     "objective.Choice": "a type, for annotations",

@@ -105,5 +105,7 @@ from .scaling import Fixed as Fixed
 from .scaling import Fourier as Fourier
 from .scaling import Individual as Individual
 from .scaling import quantile_scaling as quantile_scaling
+from .search import GlobalFit as GlobalFit
+from .search import global_least_squares as global_least_squares
 from .simulation import simulate as simulate
 from .simulation import simulate_speckle as simulate_speckle

@@ -1,0 +1,155 @@
+"""Strategies: what they try, when they stop, and the rule that selects a method."""
+
+import dataclasses
+from functools import cache
+
+import jax
+import numpy as np
+import pytest
+from helpers import LAMINAR, make_data, mapped
+
+import xpcs_eqx as xe
+from xpcs_eqx.errors import FitError, ModelError
+from xpcs_eqx.search import (
+    AsinhAxis,
+    Auto,
+    CmaEs,
+    LinearAxis,
+    Local,
+    LogAxis,
+    MultiStart,
+    Selected,
+    fall_back,
+    global_least_squares,
+    noise_variance,
+    normalised_space,
+    scale_ratio,
+    select_method,
+    skip_search,
+)
+from xpcs_eqx.search import trial as trial_module
+
+OTHERS = ("alpha", "D_offset", "beta", "gamma_dot_t_offset")
+
+
+@cache
+def objective():
+    data = make_data(LAMINAR, n=31, noise=0.01)
+    return xe.projected_objective(mapped(LAMINAR, data, fixed=OTHERS), data)
+
+
+WRONG = np.array([1e6, 0.5, -30.0])
+
+
+def test_auto_finds_the_minimum_that_a_local_fit_misses(monkeypatch):
+    monkeypatch.setattr(trial_module, "find_spec", lambda name: None)
+    best = xe.least_squares(objective())
+    local = global_least_squares(objective(), WRONG, strategy=Local())
+    assert float(local.fit.cost) > 1.5 * float(best.cost)
+    found = global_least_squares(objective(), WRONG, strategy=Auto(multi=MultiStart(starts=12)))
+    assert float(found.fit.cost) <= float(best.cost) * (1 + 1e-6)
+    assert found.method == "multi-start"
+    assert any("not trusted" in text for text in found.decisions)
+    assert found.evaluations == sum(one.evaluations for one in found.spent) <= 5000
+    assert "evaluations" in found.report()
+
+
+def test_auto_leaves_a_right_fit_alone_after_a_look_around():
+    found = global_least_squares(objective(), strategy=Auto(probes=4))
+    assert found.method == "local fit"
+    assert any("looks right" in text for text in found.decisions)
+    assert [one.what for one in found.spent] == ["local fit", "multi-start"]
+    alone = global_least_squares(objective(), strategy=Auto(probes=0))
+    assert [one.what for one in alone.spent] == ["local fit"]
+
+
+def test_the_budget_is_kept_and_said(monkeypatch):
+    monkeypatch.setattr(trial_module, "find_spec", lambda name: None)
+    found = global_least_squares(objective(), WRONG, strategy=Auto(budget=150))
+    assert any("of 150 evaluations" in text for text in found.decisions)
+    with pytest.raises(ModelError, match="no room for a search"):
+        Auto(budget=10)
+    with pytest.raises(ModelError, match="probes"):
+        Auto(probes=-1)
+
+
+def test_a_start_without_coordinates_is_not_the_end():
+    data = make_data(LAMINAR, n=31, noise=0.01)
+    # The whole transport rate and phi0 are free; the rest is known.
+    held = ("beta", "gamma_dot_t_offset", "gamma_dot_t0")
+    whole = xe.projected_objective(mapped(LAMINAR, data, fixed=held), data)
+    start = np.array([100.0, 0.0, -9e4, 0.0])
+    found = global_least_squares(whole, start, strategy=MultiStart(starts=8))
+    assert "no solver coordinates" in found.decisions[0]
+    assert found.fit.success
+    with pytest.raises(FitError, match="no fit from any start"):
+        global_least_squares(whole, start, strategy=Local())
+
+
+def test_noise_is_told_from_the_data():
+    assert noise_variance(objective()) == pytest.approx(1e-4, rel=0.15)
+    data = make_data(LAMINAR, n=21, noise=0.01)
+    known = dataclasses.replace(
+        data, root_weights=np.full(data.c2.shape, 100.0), absolute_sigma=True
+    )
+    parameters = mapped(LAMINAR, data, fixed=OTHERS)
+    assert noise_variance(xe.projected_objective(parameters, known)) == 1.0
+    robust = xe.joint_objective(parameters, data, loss=xe.SoftL1(0.02))
+    assert np.isnan(noise_variance(robust))
+
+
+def test_the_warm_start_rule():
+    assert skip_search(1e-4, 1e-4, converged=True, at_bound=False).skip
+    assert not skip_search(1e-4, 1e-4, converged=False, at_bound=False).skip
+    assert not skip_search(1e-4, 1e-4, converged=True, at_bound=True).skip
+    assert not skip_search(1.2e-4, 1e-4, converged=True, at_bound=False).skip
+    assert not skip_search(1e-4, np.nan, converged=True, at_bound=False).skip
+
+
+def test_scales_select_the_method_and_the_chain_falls_back():
+    space = normalised_space(objective())
+    assert [type(axis) for axis in space.axes] == [LogAxis, LogAxis, LinearAxis]
+    chosen = select_method(space)
+    assert (chosen.method, chosen.chain) == ("cma_es", ("cma_es", "multi_start", "local"))
+    assert "not installed" in select_method(space, cma_es_available=False).reason
+    second = fall_back(chosen, "cma_es", "it did not converge")
+    assert second.method == "multi_start"
+    third = fall_back(second, "multi_start", "nothing")
+    assert third.method == "local"
+    with pytest.raises(ModelError, match="no method to fall back on"):
+        fall_back(third, "local", "nothing")
+    assert scale_ratio(np.array([-1.0, 1.0]), np.array([1.0, 5.0])) == 5.0
+    model = xe.Static(xe.PowerLawRate(1e4, 0.0, 0.0))
+    data = make_data(model, n=9)
+    narrow = mapped(model, data, bounds={"D0": (9e3, 1.1e4), "D_offset": (-1e3, 1e3)})
+    narrow = xe.projected_objective(narrow, data)
+    assert select_method(normalised_space(narrow)).method == "cma_es"
+    one = mapped(model, data, bounds={"D0": (9e3, 1.1e4)}, fixed=("alpha", "D_offset"))
+    one = normalised_space(xe.projected_objective(one, data))
+    assert select_method(one).method == "multi_start"
+
+
+def test_axes_are_exact_at_their_ends_and_invert():
+    u = np.linspace(0, 1, 11)
+    for axis in (LinearAxis(-2, 3), LogAxis(1e-6, 0.5), AsinhAxis(-1e5, 1e5, 1e3)):
+        x = axis.from_unit(u)
+        assert np.all(np.diff(x) > 0)
+        np.testing.assert_allclose(axis.to_unit(x), u, atol=1e-12)
+        assert np.all((axis.from_unit(u) >= axis.lower) & (axis.from_unit(u) <= axis.upper))
+    data = make_data(LAMINAR, n=9)
+    space = normalised_space(xe.projected_objective(mapped(LAMINAR, data), data))
+    kinds = [type(axis).__name__ for axis in space.axes]
+    assert kinds[2] == kinds[5] == "AsinhAxis"
+    with pytest.raises(ModelError, match="none of the 7 variables"):
+        space.to_unit(np.zeros(3))
+
+
+def test_selected_runs_what_the_rule_says():
+    pytest.importorskip("cma")
+    found = global_least_squares(objective(), strategy=Selected())
+    assert any("suffices" in text for text in found.decisions)
+    narrow = dataclasses.replace(CmaEs(), budget=300)
+    far = global_least_squares(objective(), WRONG, strategy=Selected(cma=narrow))
+    assert far.cma is not None
+    assert "CMA-ES" in far.report()
+    assert jax.tree.leaves(far)
