@@ -17,7 +17,12 @@ FOLDER = ROOT / "notebooks"
 MAP = "XPCS_EQX_REAL_MAP"
 # Kernels take their environment from this process. Without the limit the allocator keeps freed
 # memory for every thread, and what notebooks say about memory would depend on chance.
-ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+# XLA complains of slow compilation where the machine is busy; what fails raises all the same.
+ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "2",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},

@@ -97,4 +97,4 @@ def test_the_readme_names_it(path):
 
 
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) == 6
+    assert len(NOTEBOOKS) == 7

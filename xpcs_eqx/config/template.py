@@ -43,6 +43,7 @@ _EXAMPLES: dict[str, Any] = {
     "scaling.offset_bounds": [0.5, 1.5],
     "scaling.contrast": 0.3,
     "scaling.offset": 1.0,
+    "output.sequential": "inverse_variance",
     "solver.loss_scale": 1.0,
     "solver.angle_weights": [1.0, 1.0, 0.5],
     "streaming.piece": 8.0,
