@@ -76,6 +76,10 @@ def test_diagnostics_against_the_dense_jacobian(fit):
     np.testing.assert_allclose(found.sensitivities, share[fit.index.physical], rtol=1e-8)
     assert np.all((found.sensitivities > 0) & (found.sensitivities <= 1))
     assert np.all(found.gradient_noise < 1e-1)
+    columns = found.column_norms
+    unit = [columns[i] for i, name in enumerate(found.names) if name in ("D0", "D_offset", "phi0")]
+    wanted = np.clip(np.exp(np.mean(np.log(unit))) / columns, 1e-8, 1e2)
+    np.testing.assert_allclose(found.recommended_scales, wanted, rtol=1e-10)
     assert "condition number" in found.report()
 
 

@@ -13,6 +13,9 @@ from .fit import Fit
 
 # Beyond this ratio of largest to smallest gradient the variables are badly scaled.
 IMBALANCE = 10.0
+# Whose column norms are the unit of the recommended scales, as far as they are free.
+_UNIT = ("D0", "D_offset", "phi0")
+_SAMPLES, _KICK = 5, 1e-6
 
 
 class Diagnostics(NamedTuple):
@@ -23,7 +26,8 @@ class Diagnostics(NamedTuple):
         0 to 1: the square root of one over the variance inflation factor.
     - `gradients`: |∂cost/∂parameter| at the point looked at, times the parameter's scale.
     - `imbalance`: largest over smallest of those; above 10 the scales deserve attention.
-    - `recommended_scales`: inverse column norms relative to the first, within 1e-8 … 1e2.
+    - `recommended_scales`: inverse column norms relative to the geometric mean of those of D0,
+        D_offset and phi0 (of all where none of them is free), within 1e-8 … 1e2.
     - `condition_number`: of the normal matrix scaled to unit diagonal.
     - `gradient_noise`: standard deviation of the gradient, relative to its scale, under relative
         perturbations of the parameters by 1e-6: what rounding and curvature make of it.
@@ -67,6 +71,15 @@ def _gradient(objective, y, memo):
     return objective.evaluate(y, memo)[0].gradient
 
 
+def _scales(names: tuple[str, ...], columns: np.ndarray) -> np.ndarray:
+    inverse = np.where(columns > 0, 1 / np.where(columns > 0, columns, 1.0), np.inf)
+    known = np.isfinite(inverse)
+    chosen = np.array([name in _UNIT for name in names], dtype=bool) & known
+    chosen = chosen if chosen.any() else known
+    unit = np.exp(np.mean(np.log(inverse[chosen]))) if chosen.any() else 1.0
+    return np.clip(inverse / unit, 1e-8, 1e2)
+
+
 def diagnose(
     fit: Fit, x: Float[np.ndarray, "variable"] | None = None, *, key: Key[Array, ""] | None = None
 ) -> Diagnostics:
@@ -93,12 +106,16 @@ def diagnose(
     physical = fit.index.physical
     sensitivities = np.where(norms > 0, 1 / np.sqrt(inflation), 0.0)[physical]
     columns = norms[physical]
-    inverse_norms = np.where(columns > 0, 1 / np.where(columns > 0, columns, 1.0), np.inf)
-    recommended = np.clip(inverse_norms / inverse_norms[0], 1e-8, 1e2)
+    recommended = _scales(names, columns)
     key = jax.random.key(0) if key is None else key
-    kicks = np.asarray(jax.random.normal(key, (5, x.size)))
+    kicks = _KICK * np.asarray(jax.random.normal(key, (_SAMPLES, x.size)))
+    # A coordinate of zero has a size as well: that of its natural step.
+    size_of = np.maximum(np.abs(np.asarray(y)), np.asarray(variables.coordinate_scale))
     at = partial(_gradient, objective)
-    noisy = [np.asarray(at(y * (1 + 1e-6 * jnp.asarray(kick)), memo)) for kick in kicks]
+    noisy = [
+        np.linalg.solve(jacobian.T, np.asarray(at(y + jnp.asarray(kick * size_of), memo)))
+        for kick in kicks
+    ]
     spread = np.std(np.stack(noisy), axis=0)[:p]
     size = np.maximum(np.abs(np.mean(np.stack(noisy), axis=0))[:p], 1e-300)
     smallest = np.min(gradients) if p else 1.0
