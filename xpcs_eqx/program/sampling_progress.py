@@ -40,12 +40,14 @@ def sampling_progress(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description:<9}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        BarColumn(bar_width=16),
+        # Where a terminal is narrow, what is said gives way, not the numbers.
+        MofNCompleteColumn(table_column=Column(min_width=11)),
+        TimeRemainingColumn(table_column=Column(min_width=8)),
         TextColumn("{task.fields[said]}"),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
