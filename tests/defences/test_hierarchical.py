@@ -12,7 +12,7 @@ from xpcs_eqx.defences import (
     TrustRegionStage,
     hierarchical_least_squares,
 )
-from xpcs_eqx.defences.hierarchical import hierarchical_found
+from xpcs_eqx.defences.hierarchical import confirmed, hierarchical_found
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.fitting.solved import solved
@@ -142,3 +142,11 @@ def test_a_fixed_scaling_has_one_group_only():
     assert found.outer.size <= 3
     wanted = solved(objective).state
     assert float(found.cost) == pytest.approx(float(wanted.equations.cost), rel=1e-6)
+
+
+def test_a_solver_that_cannot_move_has_converged_at_the_minimum_only():
+    objective = projected()
+    best = np.asarray(objective.variables.to_physical(solved(objective).state.y))
+    assert confirmed(objective, best, Status.stalled) is Status.step
+    assert confirmed(objective, np.asarray(objective.start), Status.stalled) is Status.stalled
+    assert confirmed(objective, best, Status.max_evaluations) is Status.max_evaluations

@@ -162,6 +162,23 @@ def distance_to_minimum(objective: AnyObjective, x: Float[np.ndarray, "variable"
     return float(np.sqrt(max(decrement, 0.0) / variance)) if variance > 0 else 0.0
 
 
+def confirmed(objective: AnyObjective, x: Float[np.ndarray, "variable"], status: Any) -> Status:
+    """The status of a solver, where it says that it cannot move, by where it is.
+
+    Begun at a minimum, as the fits of later rounds are, a solver finds no step that lowers the cost
+    and must call that stalled; it has converged when the step that is left is next to nothing.
+    """
+    said = Status(int(status))
+    if said not in (Status.stalled, Status.failed):
+        return said
+    return Status.step if distance_to_minimum(objective, x) <= NEAR else said
+
+
+@quick_jit
+def _physical(variables, y):
+    return jnp.clip(variables.to_physical(y), variables.lower, variables.upper)
+
+
 def _history(done: list[OuterIteration], last: TrustRegionState | None) -> History:
     """The cost after every stage, then every evaluation of the last solver."""
     cost = [cost for one in done for cost in (one.cost_physical, one.cost_scaling)]
@@ -234,7 +251,8 @@ def hierarchical_found(
     else:
         state = iterate_host(method.finish, objective, jnp.asarray(at), callback=watch)
         y, memo, cost = state.y, state.memo, state.equations.cost
-        status, passes = Status(int(state.status)), passes + int(state.evaluations)
+        passes += int(state.evaluations)
+        status = confirmed(objective, np.asarray(_physical(objective.variables, y)), state.status)
         name += f", finished by the trust region, {type(method.finish.descent).__name__}"
     return Found(
         objective=objective,
