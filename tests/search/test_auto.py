@@ -121,7 +121,7 @@ def test_scales_select_the_method_and_the_chain_falls_back():
     assert scale_ratio(np.array([-1.0, 1.0]), np.array([1.0, 5.0])) == 5.0
     model = xe.Static(xe.PowerLawRate(1e4, 0.0, 0.0))
     data = make_data(model, n=9)
-    narrow = mapped(model, data, bounds={"D0": (9e3, 1.1e4), "D_offset": (-1e3, 1e3)})
+    narrow = mapped(model, data, bounds={"D0": (9e3, 1.1e4), "D_offset": (-3e3, 3e3)})
     narrow = xe.projected_objective(narrow, data)
     assert select_method(normalised_space(narrow)).method == "cma_es"
     one = mapped(model, data, bounds={"D0": (9e3, 1.1e4)}, fixed=("alpha", "D_offset"))

@@ -143,7 +143,7 @@ def clustered(
             rises = (np.max(lines, axis=1) - fits.cost[lead]).tolist()
         for i, head in enumerate(heads):
             equal = fits.cost[lead] - fits.cost[head] <= threshold
-            if rises[i] > threshold and equal and {lead, head} <= set(refined):
+            if rises[i] > threshold and equal:
                 bent, ways = relaxed_costs(
                     objective, fits.y[head], fits.y[lead], fits.hessian[head], local, solver
                 )

@@ -14,7 +14,7 @@ from .population import population_costs
 # Points between two minima at which the cost is asked for.
 POINTS = 7
 # Places between two minima at which the rest is minimised, for a valley that is bent.
-PLACES = np.array([0.25, 0.5, 0.75])
+PLACES = np.array([0.2, 0.35, 0.5, 0.65, 0.8])
 # Stiffness of the planes these places are held on, relative to the curvature of the cost along the
 # way: enough to stay, little enough for the problem to remain as well conditioned as it was.
 STIFFNESS = 1e3
@@ -95,8 +95,7 @@ def relaxed_costs(
 ) -> tuple[Float[np.ndarray, "point"], LocalFits]:
     """Costs along a way that may bend: minima on planes across the straight line between two.
 
-    **Returns:** costs at the minima on the planes and half-way between neighbours, and the fits
-    that found them.
+    **Returns:** costs at the minima on the planes, and the fits that found them.
     """
     # Normal to the planes in the metric of the curvature, so that a plane holds what the line
     # changes and not what it happens to be correlated with.
@@ -123,7 +122,5 @@ def relaxed_costs(
         fits = fits.joined(more)
     if not np.isfinite(fits.cost).all():
         return np.full(1, np.inf), fits
-    corners = np.stack([first, *fits.y, last])
-    halves = 0.5 * (corners[1:] + corners[:-1])
-    points = np.concatenate([fits.y, halves])
-    return population_costs(objective, np.asarray(_physical(objective.variables, points))), fits
+    # Not between the planes: the straight way from one to the next leaves a valley that is bent.
+    return population_costs(objective, np.asarray(_physical(objective.variables, fits.y))), fits
