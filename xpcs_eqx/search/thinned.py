@@ -1,7 +1,5 @@
 """A sample of the pairs in place of all of them, for fits that need only find their basin."""
 
-from typing import TypeVar
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -9,15 +7,15 @@ import numpy as np
 from ..objective import JointObjective, MapTiles, ProjectedObjective, Scan
 from ..objective.tiles import PointTiles, point_runs
 
-Objective = TypeVar("Objective", ProjectedObjective, JointObjective)
-
 # Pairs of the sample for each angle. The costs of two minima that differ by one percent are then
 # several standard deviations apart for a handful of angles, and the sums are a few times cheaper
 # than those of a map of a hundred frames.
 PAIRS = 1200
 
 
-def thinned(objective: Objective, seed: int = 0, pairs: int = PAIRS) -> Objective | None:
+def thinned(
+    objective: ProjectedObjective | JointObjective, seed: int = 0, pairs: int = PAIRS
+) -> ProjectedObjective | JointObjective | None:
     """The objective on evenly drawn pairs of each angle, weighted so that costs stay comparable.
 
     None where this would not be cheaper: data that are not maps in memory, or hardly more pairs
