@@ -227,12 +227,13 @@ def test_settings_that_cannot_be(wrong):
         Nuts(**wrong)
 
 
-def test_a_fit_that_a_prior_excludes_is_left_before_sampling(static):
+@pytest.mark.parametrize("width", [0.2, 1e-3])
+def test_a_fit_that_a_prior_excludes_is_left_before_sampling(static, width):
     """The start climbs towards where data and prior agree, at the shapes that chains have."""
     _, fit, _ = static
     row = fit["D_offset"]
-    # 30 prior widths away, and narrower than what the data say.
-    prior = TruncatedNormal(row.value + 6 * row.error, 0.2 * row.error, -1e5, 1e5)
+    # Many prior widths away, and narrower than what the data say.
+    prior = TruncatedNormal(row.value + 6 * row.error, width * row.error, -1e5, 1e5)
     start = LaplaceStart()
     prepared = prepare(fit, {"D_offset": prior}, start, None, None)
     begun = start.begin(prepared.density, prepared.theta, fit, 4, jax.random.key(0))

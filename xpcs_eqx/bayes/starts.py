@@ -18,6 +18,9 @@ from .log_posterior import LogPosterior
 PRIOR_WIDTH = 2.0
 # Steps uphill at most, and the gain in ln density below which they are not worth their cost.
 _STEPS, _GAIN = 50, 0.1
+# Length of the first step at most, in standard deviations: the Gaussian is no guide further away,
+# unless longer and longer steps are found good.
+_FAR = 4.0
 
 
 D = TypeVar("D", bound=eqx.Module)
@@ -119,16 +122,18 @@ def _climbed(density: LogPosterior, metric: np.ndarray, count: int) -> np.ndarra
     z = np.zeros(len(metric))
     values, gradients = values_at(density, np.tile(z, (count, 1)))
     best, gradient = values[0], gradients[0]
-    lengths = 0.25 ** np.arange(count)
+    lengths, far = 0.25 ** np.arange(count), _FAR
     for _ in range(_STEPS):
         if not np.all(np.isfinite(gradient)):
             break
-        tried = z + lengths[:, None] * (metric @ gradient)
+        step = metric @ gradient
+        step *= min(1.0, far / np.sqrt(gradient @ step))
+        tried = z + lengths[:, None] * step
         values, gradients = values_at(density, tried)
         k = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
         if values[k] > best + _GAIN:
             z, best, gradient = tried[k], values[k], gradients[k]
-            lengths = 0.25 ** np.arange(count)
+            lengths, far = 0.25 ** np.arange(count), (4 * far if k == 0 else _FAR)
         elif lengths[0] < 1e-6:
             break
         else:
