@@ -1,3 +1,4 @@
+import dataclasses
 """Scaling mappers, the index map, start values, and bounded quadratics."""
 
 import itertools
@@ -9,7 +10,7 @@ import pytest
 from helpers import LAMINAR, SCALINGS, Stretched, make_data, pooled
 from scipy.optimize import lsq_linear
 
-from xpcs_eqx.errors import ModelError
+from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.objective import minimise_in_box
 from xpcs_eqx.scaling import (
     Averaged,
@@ -131,6 +132,14 @@ def test_quantile_start():
     sd = np.full(3, 0.02)
     biased, corrected = quantile_scaling(noisy), quantile_scaling(noisy, noise=sd)
     assert np.all(np.abs(corrected[:, 1] - offset) < 0.3 * np.abs(biased[:, 1] - offset))
+
+
+def test_an_angle_without_pairs_has_no_quantiles():
+    data = make_data(Stretched(tau=2.0, stretch=1.0), n=11, noise=0.0)
+    weights = np.ones(data.c2.shape)
+    weights[1] = 0.0
+    with pytest.raises(DataError, match="angle 1 has no pair"):
+        quantile_scaling(dataclasses.replace(data, root_weights=weights))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ModelError
 from ..fitting import Fit
 from ..objective import JointObjective, ProjectedObjective
-from ..parameters.parameter_map import check_names
+from ..parameters.leaves import check_names
 from .abstract_prior import AbstractPrior, Number
 from .cut_priors import LogNormal, TruncatedNormal
 from .priors import Normal, Tempered, Uniform

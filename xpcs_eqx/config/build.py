@@ -24,7 +24,7 @@ from ..fitting import Fit, JointFit
 from ..objective import JointObjective, ProjectedObjective, two_time_objective
 from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, Proportional, Slope, parameter_map, with_parameters
-from ..parameters.parameter_map import parameter_leaves
+from ..parameters.leaves import parameter_leaves
 from ..physics import AbstractCorrelation
 from ..search import AbstractStrategy
 from .defences import layers_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..errors import ConfigError
-from ..parameters.parameter_map import Leaf, parameter_leaves
+from ..parameters.leaves import Leaf, parameter_leaves
 from ..parameters.shared import base_name, entry_name
 from ..physics import AbstractCorrelation
 from .schema import Joint, Parameter

@@ -15,7 +15,7 @@ from ..parameters import (
     shared_parameters,
     with_parameters,
 )
-from ..parameters.parameter_map import Leaf
+from ..parameters.leaves import Leaf
 from ..parameters.shared import base_name
 from .joint_names import Names
 from .schema import Common, Parameter

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..hybrid import HybridOptimiser, MaxIterations, Tournament
 from ..objective import HostLoop, Strategy, choose_strategy
 from ..objective.strategy import VARIABLE
-from ..parameters.parameter_map import parameter_leaves
+from ..parameters.leaves import parameter_leaves
 from .models import AT_KNOTS, model_of
 from .read import Configuration
 from .schema import Common, Solver

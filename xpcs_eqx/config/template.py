@@ -129,7 +129,7 @@ def _section(
 
 def _parameters(mode: str) -> list[str]:
     """One table a parameter, at the defaults of the model."""
-    from ..parameters.parameter_map import parameter_leaves
+    from ..parameters.leaves import parameter_leaves
     from .models import model_of
 
     lines = [

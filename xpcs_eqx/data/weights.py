@@ -1,7 +1,7 @@
 """What root weights say, and the noise of data that carry none."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from .noise import maps_sigma
 from .stored import StoredTwoTime
@@ -15,7 +15,7 @@ def weighted(data: TwoTimeData | StoredTwoTime) -> bool:
     return data.root_weights is not None and not is_mask(data.root_weights)
 
 
-def is_mask(weights: Float[np.ndarray, "angle frame frame"]) -> bool:
+def is_mask(weights: Float[np.ndarray | Array, "angle frame frame"]) -> bool:
     """Whether root weights are all zero or one, so that they carry no sigma."""
     # Map by map, so that what is made on the way has the size of one.
     return all(bool(np.all((one == 0) | (one == 1))) for one in map(np.asarray, weights))

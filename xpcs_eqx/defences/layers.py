@@ -18,7 +18,7 @@ from ..objective import (
     ProjectedObjective,
     joint_of,
 )
-from ..parameters.parameter_map import check_names
+from ..parameters.leaves import check_names
 from .frozen import angle_cost
 from .hierarchical import Hierarchical
 from .monitor import GradientMonitor

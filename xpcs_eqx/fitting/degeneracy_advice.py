@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..parameters.parameter_map import Leaf
+from ..parameters.leaves import Leaf
 from ..physics import PowerLawRate
 from .fit import Fit
 

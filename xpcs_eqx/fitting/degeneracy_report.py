@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ..parameters.parameter_map import parameter_leaves
+from ..parameters.leaves import parameter_leaves
 from ..physics import degeneracies
 from ..scaling import Individual
 from .degeneracy_advice import Advice, PowerLaw, advice_on, power_laws

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, ScalarLike
 
 from ..errors import ModelError
 from ..parameters import ParameterMap, parameter_values
-from ..parameters.parameter_map import check_names
+from ..parameters.leaves import check_names
 from ..physics import as_inexact
 from .normal_equations import NormalEquations
 

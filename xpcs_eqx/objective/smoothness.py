@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from ..errors import ModelError
-from ..parameters.parameter_map import check_names, parameter_leaves
+from ..parameters.leaves import check_names, parameter_leaves
 from ..physics import AbstractCorrelation
 from .penalties import AbstractPenalty
 

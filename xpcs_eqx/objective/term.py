@@ -118,7 +118,7 @@ def term_of(
         tiles=tiles,
         t=as_float(data.t),
         geometry=jax.tree.map(as_float, data.geometry),
-        reference=reference,
+        reference=reference,  # pyright: ignore[reportArgumentType]
         diagonal=(
             as_float(data.diagonal) if isinstance(data, TwoTimeData | StoredTwoTime) else None
         ),

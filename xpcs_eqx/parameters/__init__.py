@@ -8,12 +8,12 @@ from .bijections import ReferenceAmplitude as ReferenceAmplitude
 from .bijections import ReferenceTime as ReferenceTime
 from .bijections import SignedSlope as SignedSlope
 from .bijections import Slope as Slope
+from .leaves import parameter_values as parameter_values
+from .leaves import with_parameters as with_parameters
 from .parameter_map import ParameterMap as ParameterMap
 from .parameter_map import parameter_map as parameter_map
-from .parameter_map import parameter_values as parameter_values
 from .parameter_map import scale_from_bounds as scale_from_bounds
 from .parameter_map import scale_from_start as scale_from_start
-from .parameter_map import with_parameters as with_parameters
 from .shared import SharedParameters as SharedParameters
 from .shared import shared_parameters as shared_parameters
 from .ties import Proportional as Proportional

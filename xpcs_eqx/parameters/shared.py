@@ -11,16 +11,9 @@ from jaxtyping import Array, Float, ScalarLike
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, ParameterInfo
 from .bijections import AbstractBijection, Slope
-from .parameter_map import (
-    Leaf,
-    ParameterMap,
-    Tie,
-    check_names,
-    parameter_leaves,
-    parameter_map,
-    parameter_values,
-)
-from .ties import Proportional
+from .leaves import Leaf, check_names, parameter_leaves, parameter_values
+from .parameter_map import ParameterMap, parameter_map
+from .ties import Proportional, Tie
 
 
 class SeveralModels(eqx.Module):

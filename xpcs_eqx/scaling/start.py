@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..data import ChunkedTwoTime, PooledData, StoredTwoTime, TwoTimeData, row_step
+from ..errors import DataError
 from .mappers import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Individual
 
 Data = TwoTimeData | PooledData | StoredTwoTime | ChunkedTwoTime
@@ -56,11 +57,18 @@ def quantile_scaling(
 
     - `noise`: standard deviation of c2 at each angle; when given, the bias of the two percentiles
         by Gaussian noise (±1.2816 sd) is taken off.
+
+    **Raises:** `DataError` for an angle without pairs.
     """
     out = np.empty((data.n_angles, 2))
     pairs = _sampled_pairs(data.n_frames) if isinstance(data, TwoTimeData) else None
     for a in range(data.n_angles):
         values, lag = _points(data, a, pairs)
+        if values.size == 0:
+            raise DataError(
+                f"angle {a} has no pair that counts, so that its contrast and offset cannot be "
+                "found; leave the angle out, or mask less"
+            )
         far = values[lag >= np.percentile(lag, 80)]
         near = values[lag <= np.percentile(lag, 20)]
         far = far if far.size >= _FEWEST else values

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from ..errors import ModelError
 from ..objective import AbstractObjective, CombinedObjective
 from ..parameters import ParameterMap
-from ..parameters.parameter_map import parameter_leaves
+from ..parameters.leaves import parameter_leaves
 from .axes import AbstractAxis, AsinhAxis, LinearAxis, LogAxis
 
 # Bounds of one sign whose ratio is above this span orders of magnitude, all of them alike likely.

@@ -21,7 +21,7 @@ from ..data import (
 )
 from ..errors import ConfigError, XPCSError
 from ..parameters import with_parameters
-from ..parameters.parameter_map import parameter_leaves, parameter_values
+from ..parameters.leaves import parameter_leaves, parameter_values
 from ..physics import AbstractCorrelation, LaminarFlow, Static
 from .speckle import simulate_speckle
 from .surface import simulate

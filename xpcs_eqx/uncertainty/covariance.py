@@ -70,9 +70,7 @@ def optimum(
         sum_up = _linear_cost if objective.traceable else TwoTimeTerm.angle_cost
         linear_cost = sum_up(term, part, memo.scaling, Linear()).cost
     penalties = (objective.penalties, objective.scaling_penalties)
-    return _optimum(
-        term.parameters, term.scaling, term.reference, penalties, y, memo, linear_cost
-    )
+    return _optimum(term.parameters, term.scaling, term.reference, penalties, y, memo, linear_cost)
 
 
 @quick_jit
