@@ -1,6 +1,6 @@
-import dataclasses
 """Scaling mappers, the index map, start values, and bounded quadratics."""
 
+import dataclasses
 import itertools
 
 import jax

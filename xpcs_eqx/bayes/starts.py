@@ -60,6 +60,13 @@ def local_coordinates(coordinates, theta):
 
 
 @quick_jit
+def _inside(coordinates, z):
+    """Whether places are far enough from the ends of all intervals to be told from them."""
+    back = jax.vmap(lambda one: coordinates.from_physical(coordinates.to_physical(one)))(z)
+    return jnp.all(jnp.abs(back - z) < 0.01, axis=1)
+
+
+@quick_jit
 def _physical(coordinates, z):
     return coordinates.to_physical(z)
 
@@ -130,8 +137,9 @@ def _climbed(density: LogPosterior, metric: np.ndarray, count: int) -> np.ndarra
         step *= min(1.0, far / np.sqrt(gradient @ step))
         tried = z + lengths[:, None] * step
         values, gradients = values_at(density, tried)
-        k = int(np.argmax(np.where(np.isfinite(values), values, -np.inf)))
-        if values[k] > best + _GAIN:
+        usable = np.isfinite(values) & np.asarray(_inside(density.coordinates, tried))
+        k = int(np.argmax(np.where(usable, values, -np.inf)))
+        if usable[k] and values[k] > best + _GAIN:
             z, best, gradient = tried[k], values[k], gradients[k]
             lengths, far = 0.25 ** np.arange(count), (4 * far if k == 0 else _FAR)
         elif lengths[0] < 1e-6:
