@@ -113,6 +113,7 @@ def test_one_file_and_three_files_give_the_same_fit(files, tmp_path):
         "provenance.json",
         "fit/parameters.json",
         "fit/covariance.npz",
+        "fit/report.html",
         "fit/report.txt",
         *(f"fit/q{k}/parameters.json" for k in range(3)),
         *(f"fit/q{k}/covariance.npz" for k in range(3)),

@@ -63,6 +63,7 @@ def test_a_fit_writes_everything_and_ends_with_zero(folder, capsys):
         "fit/parameters.json",
         "fit/covariance.npz",
         "fit/fitted_data.npz",
+        "fit/report.html",
         "fit/report.txt",
         "plots/maps.png",
         "plots/c2_against_lag.png",
@@ -80,6 +81,9 @@ def test_a_fit_writes_everything_and_ends_with_zero(folder, capsys):
     assert "by profile likelihood" in printed.out
     assert f"Results: {results}" in printed.out
     assert (results / "fit" / "report.txt").read_text().startswith("Fit of data.h5")
+    page = (results / "fit" / "report.html").read_text(encoding="utf-8")
+    assert "Fit of data.h5" in page
+    assert page.count("data:image/png;base64,") == 7
     provenance = json.loads((results / "provenance.json").read_text())
     assert len(provenance["data"]["sha256"]) == 64
     assert provenance["data"]["file"] == "data.h5"

@@ -160,6 +160,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     from .program.interrupted import checkpoints_of, cleared, kept, was_sampling
     from .program.tasks import task_of, with_posterior
     from .report import check_target, new_results
+    from .report.html import write_page
 
     checkpoints, overwrite, solver = None, arguments.overwrite, configuration.settings.solver
     if not arguments.check:
@@ -189,6 +190,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     report = outcome.report({"loading": loaded - started})
     with kept(checkpoints), new_results(target, overwrite) as folder:
         outcome.write(folder, report, target, started)
+        write_page(folder)
     if not arguments.quiet:
         _say(f"{report}\nResults: {target}")
     fit, sampled = outcome.fit, outcome.sampled

@@ -1,6 +1,7 @@
 """A report as one HTML file with its figures inside."""
 
 import base64
+import glob
 import html
 import os
 from collections.abc import Sequence
@@ -22,6 +23,15 @@ def _figure(path: str) -> str:
         f'<figure><img alt="{name}" src="data:image/png;base64,{content}">'
         f"<figcaption>{name}</figcaption></figure>"
     )
+
+
+def write_page(folder: str) -> None:
+    """Write `fit/report.html`: the report and the plots of a results folder in one file."""
+    with open(os.path.join(folder, "fit", "report.txt"), encoding="utf-8") as stream:
+        report = stream.read()
+    plots = glob.glob(os.path.join(glob.escape(folder), "plots", "**", "*.png"), recursive=True)
+    with open(os.path.join(folder, "fit", "report.html"), "w", encoding="utf-8") as stream:
+        stream.write(page(report.splitlines()[0], report, sorted(plots)))
 
 
 def page(title: str, text: str, figures: Sequence[str] = ()) -> str:
