@@ -89,7 +89,7 @@ def test_the_posterior_is_in_report_and_folder(sampled):
     report = report_of(sampled)
     assert "status CONVERGED" in report
     assert "828 pairs are no more than 500000: one run" in report
-    assert "prior of alpha: Normal, mean 0, sd 0.5" in report
+    assert "prior of alpha: normal, mean 0, sd 0.5" in report
     assert "the data are used twice" in report
     parameters = json.loads((sampled / "bayes" / "parameters.json").read_text())["parameters"]
     fitted = json.loads((sampled / "fit" / "parameters.json").read_text())["parameters"]
@@ -204,14 +204,15 @@ def test_check_tells_the_plan(folder, capsys):
         "3 shards (angle-balanced) of 276 to 276 pairs",
         "5 sampled entries: D0, alpha, contrast, offset, sigma",
         "prior of D0: from the fit, 5 times its error wide (uses the data twice)",
-        "prior of alpha: Normal, mean 0, sd 0.5",
-        "prior of contrast: TruncatedNormal, mean 0.3, sd 0.25, lower 0, upper 1 (default)",
+        "prior of alpha: normal, mean 0, sd 0.5",
+        "prior of contrast: truncated_normal, mean 0.3, sd 0.25, lower 0, upper 1 (default)",
         "100 transitions of warm-up and 250 draws",
         "#SBATCH -p short",
     ):
         assert text in said, text
 
 
+PBS = "[bayes.shards]\nexecutor = 'pbs'\nfolder = 'x'\n[bayes.shards.job]\n"
 # What the tables themselves tell: (lines, fragments of the message).
 WRONG = {
     "unknown key": ("[bayes]\nwarmup = 3\n", ("'bayes.warmup'", "'bayes.warm_up'")),
@@ -253,6 +254,31 @@ WRONG = {
     "too many processes": (
         "[bayes.shards]\nexecutor = 'pbs'\nfolder = 'x'\n[bayes.shards.job]\ncores = 2\n",
         ("bayes.shards.job", "give a core to each"),
+    ),
+    "no memory": (
+        f"{PBS}memory = 'lots'\n",
+        ("bayes.shards.job.memory = 'lots'", 'a number from 1 with MB, GB', '"16GB"'),
+    ),
+    "memory without unit": (f"{PBS}memory = '16'\n", ("bayes.shards.job.memory = '16'",)),
+    "memory of nothing": (f"{PBS}memory = '0GB'\n", ("bayes.shards.job.memory = '0GB'",)),
+    "walltime of no form": (
+        f"{PBS}walltime = '90 min'\n",
+        ("bayes.shards.job.walltime = '90 min'", 'hours:minutes:seconds like "04:00:00"'),
+    ),
+    "walltime of nothing": (f"{PBS}walltime = '00:00:00'\n", ("walltime", "no time at all")),
+    "days of PBS": (
+        f"{PBS}walltime = '1-04:00:00'\n",
+        ("bayes.shards", "job.walltime = \"1-04:00:00\" has days", '"100:00:00"'),
+    ),
+    "no cores": (f"{PBS}cores = 0\n", ("bayes.shards.job.cores = 0", "whole number from 1")),
+    "cores in words": (f"{PBS}cores = '8'\n", ("bayes.shards.job.cores = '8'", "whole number")),
+    "a queue of two words": (
+        f"{PBS}queue = 'a b'\n",
+        ("bayes.shards.job.queue = 'a b'", "without spaces"),
+    ),
+    "two lines in one": (
+        f'{PBS}directives = ["a\\nb"]\n',
+        ("bayes.shards.job.directives = ", "texts of one line"),
     ),
     "no chains": ("[bayes]\nchains = 0\n", ("bayes.chains = 0", "whole number from 2")),
     "marginalised in shards": (
@@ -309,7 +335,27 @@ def problem(tmp_path_factory):
         ),
         (
             ["bayes.scaling=marginalised", "bayes.priors.contrast={kind='uniform'}"],
-            ("[bayes]", "contrast", "Gaussian"),
+            ("[bayes]", "contrast is a uniform", "a normal prior", 'bayes.scaling = "sampled"'),
+        ),
+        (
+            ["bayes.method=consensus", "bayes.shards.count=200"],
+            ("--set bayes.shards.count=200", "sample all data in one run"),
+        ),
+        (
+            ["bayes.priors.D0={kind='log_normal', median=2.0, scale=0.01, lower=3.0, upper=4.0}"],
+            ("bayes.priors.D0", "median 2 and scale 0.01 has no weight left between 3 and 4"),
+        ),
+        (
+            ["bayes.priors.D0={kind='log_normal', median=2.0, scale=0.1, lower=1e9}"],
+            ("bayes.priors.D0", "log_normal", "between 1e+09 and", "no volume", "free = false"),
+        ),
+        (
+            ["bayes.priors.D0={kind='log_normal', median=2.0, scale=0.1, lower=-3.0}"],
+            ("bayes.priors.D0", "lower = -3 of a log_normal prior"),
+        ),
+        (
+            ["bayes.method=single", "bayes.shards.count=3"],
+            ("--set bayes.shards.count=3", 'bayes.method = "single" is one run'),
         ),
     ],
 )
@@ -320,6 +366,31 @@ def test_what_is_wrong_with_the_data_or_the_model(problem, options, fragments):
         inference_of(configuration, built)
     for fragment in fragments:
         assert fragment in str(caught.value), fragment
+    # Classes of the library mean nothing in a file.
+    assert not re.search(r"\b[A-Z][a-z]+[A-Z]\w+", str(caught.value).replace(str(folder), ""))
+
+
+def test_shards_that_one_run_does_not_use_are_spoken_of(problem, caplog):
+    folder, built = problem
+    path = str(folder / "fit.toml")
+    configuration = read_configuration(path, ("bayes.shards.count=3",))
+    inference = inference_of(configuration, built)
+    said = "[bayes.shards] (count) is not used: 828 pairs are no more than 500000: one run"
+    assert any(said in line for line in inference.lines)
+    assert said in caplog.text
+    caplog.clear()
+    # The defaults in a configuration as it ran are nothing that was asked for.
+    again = read_configuration(path, ("bayes.method=single", 'bayes.shards.executor="serial"'))
+    assert not any("not used" in line for line in inference_of(again, built).lines)
+    assert not caplog.text
+
+
+def test_priors_are_told_in_the_words_of_their_tables(problem):
+    folder, built = problem
+    option = "bayes.priors.D0={kind='log_normal', median=8e4, scale=0.5, lower=1.0, upper=1e6}"
+    configuration = read_configuration(str(folder / "fit.toml"), (option,))
+    lines = inference_of(configuration, built).lines
+    assert "prior of D0: log_normal, median 80000, scale 0.5, lower 1, upper 1e+06" in lines
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,8 @@ def split_pairs(
     size = AutomaticSize() if size is None else size
     count = size.count(pairs.n_pairs, n_parameters, pairs.n_angles, laminar)
     smallest = pairs.n_pairs // count
-    remedy = f"take at most {max(pairs.n_pairs // (PER_PARAMETER * n_parameters), 1)} shards"
+    most = pairs.n_pairs // (PER_PARAMETER * n_parameters)
+    remedy = f"take at most {most} shards" if most > 1 else "sample all data in one run"
     if smallest < n_parameters:
         raise ModelError(
             f"{pairs.n_pairs} pairs in {count} shards make {smallest} in the smallest, fewer than "

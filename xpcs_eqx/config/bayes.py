@@ -1,6 +1,7 @@
 """The table [bayes] to objects, and everything that can be wrong with it before a fit."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -15,17 +16,11 @@ from ..bayes import (
     AbstractRoute,
     AbstractScalingTreatment,
     AbstractStart,
-    AlwaysConsensus,
-    AlwaysWhole,
-    AutomaticRoute,
     GivenSigma,
     InShards,
-    LaplaceStart,
     LogPosterior,
     MarginalisedScaling,
     Nuts,
-    PathfinderStart,
-    PlainStart,
     PriorSet,
     SampledScaling,
     SampledSigma,
@@ -43,21 +38,14 @@ from ..fitting import Fit
 from ..physics import LaminarFlow
 from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Fixed
 from .bayes_priors import given_priors, prior_lines
-from .bayes_shards import in_shards_of, job_script
+from .bayes_shards import in_shards_of, job_script, unused_shards
+from .bayes_words import ROUTES, STARTS, in_toml
 from .build import Problem
 from .read import Configuration, JointConfiguration
 from .schema_bayes import BATCH, Bayes
 
-ROUTES: dict[str, type[AbstractRoute]] = {
-    "auto": AutomaticRoute,
-    "single": AlwaysWhole,
-    "consensus": AlwaysConsensus,
-}
-STARTS: dict[str, type[AbstractStart]] = {
-    "laplace": LaplaceStart,
-    "plain": PlainStart,
-    "pathfinder": PathfinderStart,
-}
+log = logging.getLogger(__name__)
+
 NEEDED = ("blackjax", "arviz_base", "arviz_stats", "arviz_plots", "h5netcdf")
 DASK = ("distributed",)
 JOBQUEUE = (*DASK, "dask_jobqueue")
@@ -153,7 +141,7 @@ def _placed(where: str, what: str):
     try:
         yield
     except ModelError as error:
-        raise ConfigError(f"{where}: {what}: {error}") from error
+        raise ConfigError(f"{where}: {what}: {in_toml(str(error))}") from error
 
 
 def _installed(where: str, needed: tuple[str, ...], extra: str) -> None:
@@ -242,6 +230,9 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
     if decided.consensus:
         n_shards, about = _shard_plan(configuration, density, in_shards, sampler)
         lines += about
+    elif unused := unused_shards(source, given, decided.reason):
+        log.warning("%s: %s", source.where("bayes.shards"), unused)
+        lines.append(unused)
     lines += prior_lines(density, given, from_fit)
     return Inference(
         settings=given,

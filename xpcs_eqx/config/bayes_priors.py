@@ -13,11 +13,14 @@ from ..bayes import (
     LogNormal,
     LogPosterior,
     Normal,
+    Tempered,
     TruncatedNormal,
     Uniform,
 )
+from ..bayes.abstract_prior import no_volume
 from ..errors import ConfigError, ModelError
 from ..objective import JointObjective, ProjectedObjective
+from .bayes_words import PRIORS, in_toml
 from .schema_bayes import Bayes, Prior
 from .source import Source, nearest
 
@@ -37,14 +40,30 @@ def _prior(given: Prior, bounds: tuple[float, float]) -> AbstractPrior:
         case "truncated_normal":
             return TruncatedNormal(given.mean, given.sd, low, high)
         case "log_normal":
-            assert given.median is not None
-            # A density of positive numbers, whatever the bounds allow.
-            low = max(low, 0.0) if given.lower is None else low
-            return LogNormal(math.log(given.median), given.scale, low, high)
+            return _log_normal(given, low, high)
         case "half_normal":
             return HalfNormal(given.scale)
         case _:
             return Beta(given.a, given.b, low, high)
+
+
+def _log_normal(given: Prior, low: float, high: float) -> AbstractPrior:
+    """A log-normal prior; what cannot be is said of x, not of its logarithm."""
+    assert given.median is not None
+    assert given.scale is not None
+    # A density of positive numbers, whatever the bounds allow.
+    low = max(low, 0.0) if given.lower is None else low
+    if low < 0:
+        raise ModelError(f"lower = {low:g} of a log_normal prior; it must not be below 0")
+    if not low < high:
+        raise ModelError(no_volume("log_normal", low, high))
+    try:
+        return LogNormal(math.log(given.median), given.scale, low, high)
+    except ModelError as error:
+        raise ModelError(
+            f"a log_normal prior with median {given.median:g} and scale {given.scale:g} has no "
+            f"weight left between {low:g} and {high:g}; move or widen one of them"
+        ) from error
 
 
 def _bounds(objective: ProjectedObjective | JointObjective) -> dict[str, tuple[float, float]]:
@@ -92,17 +111,29 @@ def given_priors(
         try:
             made = _prior(table, bounds[members[0]])
         except ModelError as error:
-            raise ConfigError(f"{where}: {dotted}: {error}") from error
+            raise ConfigError(f"{where}: {dotted}: {in_toml(str(error))}") from error
         priors |= dict.fromkeys(members, made)
         from_fit = {k: v for k, v in from_fit.items() if k not in members}
     return priors, from_fit
 
 
 def prior_text(prior: AbstractPrior) -> str:
-    """A prior in one line."""
-    fields = [f.name for f in dataclasses.fields(prior) if f.name != "log_mass"]
-    shown = ", ".join(f"{name} {float(getattr(prior, name)):.6g}" for name in fields)
-    return f"{type(prior).__name__}, {shown}"
+    """A prior in one line, with the words and numbers of its table.
+
+    >>> prior_text(LogNormal(0.0, 0.5, 0.1))
+    'log_normal, median 1, scale 0.5, lower 0.1, upper inf'
+    """
+    if isinstance(prior, Tempered):
+        return f"{prior_text(prior.prior)}, to the power {float(prior.power):.6g}"
+    numbers = {
+        field.name: float(getattr(prior, field.name))
+        for field in dataclasses.fields(prior)
+        if field.name != "log_mass"
+    }
+    if isinstance(prior, LogNormal):
+        numbers = {"median": math.exp(numbers.pop("location")), **numbers}
+    word = PRIORS.get(type(prior), type(prior).__name__)
+    return ", ".join((word, *(f"{name} {value:.6g}" for name, value in numbers.items())))
 
 
 def prior_lines(density: LogPosterior, given: Bayes, from_fit: Mapping[str, float]) -> list[str]:

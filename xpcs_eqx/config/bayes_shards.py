@@ -2,55 +2,25 @@
 
 from ..bayes import (
     AbstractCluster,
-    AbstractCombiner,
     AbstractShardSize,
     AbstractWorkers,
-    AngleBalanced,
     AutomaticSize,
-    ConsensusAverage,
-    ContiguousShards,
     DaskWorkers,
-    GaussianProduct,
-    ImportanceCorrection,
     InShards,
     JobSettings,
     Limits,
     LocalCluster,
-    MultimodalConsensus,
-    NoCorrection,
     NumberOfShards,
     PairsPerShard,
     PbsCluster,
-    PlanAsGiven,
-    PlanBySize,
-    RandomShards,
-    RobustConsensus,
     Serial,
-    SimpleAverage,
     SlurmCluster,
     SpawnedProcesses,
-    StratifiedByAngle,
-    WeightedAverage,
 )
+from ..errors import ConfigError
+from .bayes_words import COMBINERS, CORRECTIONS, SHARDINGS, TRANSITIONS
 from .schema_bayes import Bayes, Job, Shards
 from .source import Source
-
-SHARDINGS = {
-    "angle_balanced": AngleBalanced,
-    "random": RandomShards,
-    "contiguous": ContiguousShards,
-    "stratified": StratifiedByAngle,
-}
-COMBINERS: dict[str, type[AbstractCombiner]] = {
-    "robust": RobustConsensus,
-    "consensus": ConsensusAverage,
-    "gaussian_product": GaussianProduct,
-    "multimodal": MultimodalConsensus,
-    "weighted": WeightedAverage,
-    "simple": SimpleAverage,
-}
-CORRECTIONS = {"none": NoCorrection, "importance": ImportanceCorrection}
-TRANSITIONS = {"by_size": PlanBySize, "as_given": PlanAsGiven}
 
 
 def _size(given: Shards) -> AbstractShardSize:
@@ -112,3 +82,31 @@ def job_script(given: InShards) -> str:
     if isinstance(workers, DaskWorkers) and isinstance(workers.cluster, PbsCluster | SlurmCluster):
         return workers.cluster.job_script()
     return ""
+
+
+def unused_shards(source: Source, given: Bayes, reason: str) -> str:
+    """What is said of a table [bayes.shards] that one run takes nothing of; empty without one.
+
+    `reason` tells why there is one run.
+
+    **Raises:** `ConfigError` where one run was asked for: the file contradicts itself.
+    """
+    shards = given.shards
+    # A configuration as it ran has every default in it.
+    changed = [name for name in Shards.model_fields if getattr(shards, name) != _DEFAULTS[name]]
+    if not changed:
+        return ""
+    first = f"bayes.shards.{changed[0]}"
+    named = ", ".join(changed)
+    if given.method == "single":
+        raise ConfigError(
+            f'{source.where(first)}: {first} is not used: bayes.method = "single" is one run, '
+            f"which has no shards; leave out [bayes.shards] ({named}), or set bayes.method = "
+            '"consensus"'
+        )
+    return (
+        f'[bayes.shards] ({named}) is not used: {reason}; for shards set bayes.method = "consensus"'
+    )
+
+
+_DEFAULTS = {name: getattr(Shards(), name) for name in Shards.model_fields}

@@ -79,25 +79,41 @@ class Prior(Section):
         return self
 
 
+# What ends up in one line of a job script.
+_Word = Annotated[str, Field(pattern=r"^\S+$")]
+_Line = Annotated[str, Field(pattern=r"^\S[^\r\n]*$")]
+# Below a megabyte a batch system would be asked for nothing.
+_Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?[MGTmgt]([Ii]?[Bb])?$")]
+_Walltime = Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]+:[0-5][0-9]:[0-5][0-9]$")]
+
+
 class Job(Section):
     """What a job of PBS or Slurm asks for."""
 
     jobs: int = key(1, "a whole number from 1", "number of jobs", ge=1)
     cores: int = key(8, "a whole number from 1", "cores of a job", ge=1)
     processes: int = key(4, "a whole number from 1", "of a job, each with a shard at a time", ge=1)
-    memory: str = key("16GB", "a text", "memory of a job", min_length=1)
-    queue: str | None = key(None, "a text", "queue, or partition of Slurm", min_length=1)
-    account: str | None = key(None, "a text", "what is charged", min_length=1)
-    walltime: Annotated[str, Field(pattern=r"^(\d+-)?\d+:\d\d:\d\d$")] = key(
-        "04:00:00", 'a text like "04:00:00"', "longest time of a job"
+    memory: _Memory = key(
+        "16GB", 'a number from 1 with MB, GB, TB, MiB, GiB or TiB, like "16GB"', "memory of a job"
     )
-    interface: str | None = key(
-        None, "a text", "network that scheduler and workers have in common", min_length=1
+    queue: _Word | None = key(None, "a text without spaces", "queue, or partition of Slurm")
+    account: _Word | None = key(None, "a text without spaces", "what is charged")
+    walltime: _Walltime = key(
+        "04:00:00", 'hours:minutes:seconds like "04:00:00"', "longest time of a job"
     )
-    directives: list[str] = key([], "a list of texts", "further lines for the batch system")
-    prologue: list[str] = key([], "a list of texts", "shell lines before a worker starts")
-    scratch: str | None = key(None, "a path", "folder on each node for what Dask spills")
-    resources: str | None = key(None, "a text", "what PBS gets after -l; by cores and memory")
+    interface: _Word | None = key(
+        None, "a text without spaces", "network that scheduler and workers have in common"
+    )
+    directives: list[_Line] = key(
+        [], "a list of texts of one line", "further lines for the batch system"
+    )
+    prologue: list[_Line] = key(
+        [], "a list of texts of one line", "shell lines before a worker starts"
+    )
+    scratch: _Line | None = key(None, "a path", "folder on each node for what Dask spills")
+    resources: _Line | None = key(
+        None, "a text of one line", "what PBS gets after -l; by cores and memory"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Job":
@@ -105,6 +121,8 @@ class Job(Section):
             raise ValueError(
                 f"{self.processes} processes on {self.cores} cores; give a core to each"
             )
+        if not self.walltime.strip("0:-"):
+            raise ValueError(f'walltime = "{self.walltime}" is no time at all')
         return self
 
 
@@ -164,6 +182,11 @@ class Shards(Section):
             )
         if self.job is not None and self.executor == "slurm" and self.job.resources is not None:
             raise ValueError("job.resources belongs to PBS; use directives for Slurm")
+        if self.job is not None and self.executor == "pbs" and "-" in self.job.walltime:
+            raise ValueError(
+                f'job.walltime = "{self.job.walltime}" has days, which PBS does not know; give '
+                'hours:minutes:seconds like "100:00:00"'
+            )
         if self.workers is not None and self.executor not in ("processes", "dask"):
             raise ValueError(
                 f'workers belong to the executors "processes" and "dask", not to "{self.executor}"'

@@ -10,6 +10,7 @@ from typing import Any
 from ..bayes import ConsensusPosterior, Outcome, Posterior, Progress, infer
 from ..checkpoint import Checkpoints
 from ..config.bayes import Inference
+from ..config.bayes_words import in_toml
 from ..errors import CheckpointError, XPCSError
 from ..fitting import Fit
 from ..report.bayes import plain, posterior_lines, write_bayes
@@ -98,8 +99,8 @@ def sampled(
         # Shards of another problem: what was asked for is wrong, and nothing new is lost.
         raise
     except XPCSError as error:
-        log.error("no posterior: %s", error)
-        made = dataclasses.replace(made, failure=str(error))
+        made = dataclasses.replace(made, failure=in_toml(str(error)))
+        log.error("no posterior: %s", made.failure)
     if checkpoints is not None and made.unfinished:
         mark_sampling(checkpoints)
     return made

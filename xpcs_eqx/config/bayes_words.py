@@ -1,0 +1,119 @@
+"""Words of the tables [bayes…] and the classes they stand for, both ways."""
+
+import re
+
+from ..bayes import (
+    AbstractCombiner,
+    AbstractPrior,
+    AbstractRoute,
+    AbstractSharding,
+    AbstractStart,
+    AlwaysConsensus,
+    AlwaysWhole,
+    AngleBalanced,
+    AutomaticRoute,
+    Beta,
+    ConsensusAverage,
+    ContiguousShards,
+    GaussianProduct,
+    GivenSigma,
+    HalfNormal,
+    ImportanceCorrection,
+    LaplaceStart,
+    LogNormal,
+    MarginalisedScaling,
+    MultimodalConsensus,
+    NoCorrection,
+    Normal,
+    PathfinderStart,
+    PlainStart,
+    PlanAsGiven,
+    PlanBySize,
+    RandomShards,
+    RobustConsensus,
+    SampledScaling,
+    SampledSigma,
+    SimpleAverage,
+    StratifiedByAngle,
+    TruncatedNormal,
+    Uniform,
+    WeightedAverage,
+)
+
+ROUTES: dict[str, type[AbstractRoute]] = {
+    "auto": AutomaticRoute,
+    "single": AlwaysWhole,
+    "consensus": AlwaysConsensus,
+}
+STARTS: dict[str, type[AbstractStart]] = {
+    "laplace": LaplaceStart,
+    "plain": PlainStart,
+    "pathfinder": PathfinderStart,
+}
+SHARDINGS: dict[str, type[AbstractSharding]] = {
+    "angle_balanced": AngleBalanced,
+    "random": RandomShards,
+    "contiguous": ContiguousShards,
+    "stratified": StratifiedByAngle,
+}
+COMBINERS: dict[str, type[AbstractCombiner]] = {
+    "robust": RobustConsensus,
+    "consensus": ConsensusAverage,
+    "gaussian_product": GaussianProduct,
+    "multimodal": MultimodalConsensus,
+    "weighted": WeightedAverage,
+    "simple": SimpleAverage,
+}
+CORRECTIONS = {"none": NoCorrection, "importance": ImportanceCorrection}
+TRANSITIONS = {"by_size": PlanBySize, "as_given": PlanAsGiven}
+PRIORS: dict[type[AbstractPrior], str] = {
+    Uniform: "uniform",
+    Normal: "normal",
+    TruncatedNormal: "truncated_normal",
+    LogNormal: "log_normal",
+    HalfNormal: "half_normal",
+    Beta: "beta",
+}
+_KEYS = {
+    "bayes.method": ROUTES,
+    "bayes.start": STARTS,
+    "bayes.scaling": {"sampled": SampledScaling, "marginalised": MarginalisedScaling},
+    "bayes.sigma": {"sampled": SampledSigma, "given": GivenSigma},
+    "bayes.shards.sharding": SHARDINGS,
+    "bayes.shards.combiner": COMBINERS,
+    "bayes.shards.correction": CORRECTIONS,
+    "bayes.shards.transitions": TRANSITIONS,
+}
+_WORDS = {
+    **{kind.__name__: word for kind, word in PRIORS.items()},
+    **{
+        kind.__name__: f'{key} = "{word}"'
+        for key, words in _KEYS.items()
+        for word, kind in words.items()
+    },
+    "sample": 'bayes.method = "single"',
+    "consensus": 'bayes.method = "consensus"',
+    "warmup": "bayes.warm_up",
+    "max_depth": "bayes.depth",
+    "target_acceptance": "bayes.target_acceptance",
+}
+# Of these only a call is meant: the bare words are English.
+_CALLS = ("sample", "consensus")
+_NAMES = re.compile(
+    rf"\b(?:({'|'.join(name for name in _WORDS if name not in _CALLS)})\b(?:\(\))?"
+    rf"|({'|'.join(_CALLS)})\(\))"
+)
+
+
+def in_toml(text: str) -> str:
+    """A message of the library with the keys of the file in place of classes and arguments.
+
+    >>> in_toml("take larger shards or use RandomShards()")
+    'take larger shards or use bayes.shards.sharding = "random"'
+    """
+    text = text.replace("give it equal bounds in the map", "set free = false in its table")
+    # What has its key already stays as it is.
+    named = re.compile(r'\bbayes\.[\w.]+(?: = "\w+")?')
+    kept = named.findall(text)
+    parts = [_NAMES.sub(lambda found: _WORDS[found[1] or found[2]], p) for p in named.split(text)]
+    return "".join(part + key for part, key in zip(parts, [*kept, ""], strict=True))
