@@ -1,17 +1,31 @@
 """Retries, categories, early stop, storage: with stand-ins, in one process."""
 
+import itertools
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from helpers_shards import Scripted
+from helpers_shards import Scripted, bent_problem
 
+from xpcs_eqx.bayes import (
+    GivenSigma,
+    Normal,
+    NumberOfShards,
+    Nuts,
+    PlainStart,
+    consensus,
+    consensus_work,
+)
+from xpcs_eqx.bayes.consensus_work import ChainSettings, for_attempt
 from xpcs_eqx.bayes.executors import ExecutorWorkers, Serial
 from xpcs_eqx.bayes.executors_run import run_shards
 from xpcs_eqx.bayes.failures import Limits, Task, accepted
 from xpcs_eqx.bayes.storage import ShardStore, dump_shared, load_shared
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
+
+PRIOR = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}
 
 
 def _run(tmp_path, script, count=4, limits=None, **keywords):
@@ -57,6 +71,46 @@ def test_a_failure_is_retried_and_named(tmp_path):
     assert "shard 1 after not_converged: R-hat above 1.05: D0 (1.4)" in notes[0]
     assert "shard 2 dropped after 4 attempts: crashed: ValueError" in notes[1]
     assert "only 75 % of the shards succeeded" in notes[2]
+
+
+def test_a_further_attempt_has_another_key_smaller_steps_and_a_longer_warm_up():
+    first = ChainSettings(np.ones((2, 3)), 0.4, 0.8, Nuts(chains=2, warmup=100), jax.random.key(1))
+    tries = [for_attempt(first, Task(5, attempt, 10)) for attempt in range(4)]
+    assert [one.sampler.warmup for one in tries] == [100, 200, 300, 400]
+    np.testing.assert_allclose([one.target for one in tries], [0.8, 0.9, 0.95, 0.975])
+    np.testing.assert_allclose([one.step_size for one in tries], [0.4, 0.2, 0.1, 0.05])
+    np.testing.assert_allclose([one.positions[1, 2] for one in tries], [1, 0.5, 0.25, 0.125])
+    assert {(one.sampler.chains, one.sampler.draws) for one in tries} == {(2, 1500)}
+    others = [for_attempt(first, Task(6, attempt, 10)) for attempt in range(4)]
+    keys = [tuple(jax.random.key_data(one.key).tolist()) for one in (*tries, *others, first)]
+    assert len(set(keys)) == 9
+
+
+def test_chains_of_a_shard_are_run_as_its_attempt_asks(monkeypatch):
+    given = []
+
+    def refusing(density, positions, step_size, metric, target, sampler, key, callback):
+        given.append((positions, step_size, target, sampler.warmup, jax.random.key_data(key)))
+        raise FitError("the log density is not finite")
+
+    monkeypatch.setattr(consensus_work, "run_chains", refusing)
+    with pytest.raises(FitError, match="non_finite"):
+        consensus(
+            bent_problem(priors=PRIOR)[0],
+            PRIOR,
+            noise=GivenSigma(0.5),
+            sampler=Nuts(warmup=500),
+            start=PlainStart(),
+            size=NumberOfShards(1),
+            limits=Limits(retries=2),
+        )
+    assert len(given) == 3
+    for before, after in itertools.pairwise(given):
+        np.testing.assert_allclose(after[0], before[0] * 0.5)
+        assert after[1] == 0.5 * before[1]
+        assert after[2] == pytest.approx(0.5 * (1 + before[2]))
+        assert after[3] > before[3]
+        assert np.any(np.asarray(after[4]) != np.asarray(before[4]))
 
 
 def test_too_few_successes_are_refused(tmp_path):

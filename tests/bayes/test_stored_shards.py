@@ -1,5 +1,7 @@
 """Shards of maps that stay in their file are those of the same maps in memory."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from helpers import make_data
 from helpers_shards import Bent
 
 from xpcs_eqx.bayes import (
+    AutomaticRoute,
     ContiguousShards,
     GivenSigma,
     ImportanceCorrection,
@@ -19,6 +22,7 @@ from xpcs_eqx.bayes import (
     consensus,
     consensus_work,
     default_priors,
+    infer,
     sample,
 )
 from xpcs_eqx.bayes.consensus import _prepared
@@ -151,3 +155,14 @@ def test_what_would_read_a_file_thousands_of_times_is_refused(path):
         consensus(stored, PRIOR, correction=ImportanceCorrection(), **SETTINGS)
     with pytest.raises(ModelError, match="shards read their own part"):
         sample(stored, PRIOR, noise=GivenSigma(0.5))
+
+
+def test_the_route_counts_the_pairs_of_a_file(path, monkeypatch):
+    module = sys.modules[infer.__module__]
+    for name in ("sample", "consensus"):
+        monkeypatch.setattr(module, name, lambda *args, name=name, **keywords: name)
+    pairs = 2 * 31 * 30 // 2
+    for data in (open_stored(path), load(path)):
+        objective = _objective(data)
+        assert infer(objective, route=AutomaticRoute(pairs - 1)) == "consensus"
+        assert infer(objective, route=AutomaticRoute(pairs)) == "sample"

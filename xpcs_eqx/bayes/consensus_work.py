@@ -1,13 +1,13 @@
 """The sampling of one shard, as it happens in whichever process."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, ScalarLike, UInt
+from jaxtyping import Array, Float, Int, Key, ScalarLike, UInt
 
 from ..errors import FitError
 from ..objective import PointTiles
@@ -16,7 +16,7 @@ from .bimodality import bimodality
 from .coordinates import Coordinates
 from .diagnostics import DIVERGENCES, diagnose
 from .draws import Draws
-from .failures import ShardFailure
+from .failures import ShardFailure, Task
 from .log_posterior import LogPosterior
 from .sample import Nuts, run_chains
 from .shards import Shards
@@ -120,6 +120,34 @@ def standing_for(density: LogPosterior, n_pairs: int) -> LogPosterior:
     )
 
 
+class ChainSettings(NamedTuple):
+    """What the chains of an attempt are given."""
+
+    positions: Float[np.ndarray, "chain entry"]
+    step_size: float
+    target: float
+    sampler: Nuts
+    key: Key[Array, ""]
+
+
+def for_attempt(first: ChainSettings, task: Task) -> ChainSettings:
+    """The settings of an attempt at a shard, from those that all first attempts have in common.
+
+    Every shard and attempt has a key of its own. With each further attempt the step size, the
+    distance of the chains from the start and that of the target acceptance from one are halved, and
+    the warm-up is longer by as much as the first had.
+    """
+    easier = 2.0**-task.attempt
+    warmup = first.sampler.warmup * (1 + task.attempt)
+    return ChainSettings(
+        first.positions * easier,
+        first.step_size * easier,
+        1 - (1 - first.target) * easier,
+        dataclasses.replace(first.sampler, warmup=warmup),
+        jax.random.fold_in(jax.random.fold_in(first.key, task.number), task.attempt),
+    )
+
+
 class ShardWork(eqx.Module):
     """Samples a shard; what differs between shards and attempts is in the task.
 
@@ -127,8 +155,7 @@ class ShardWork(eqx.Module):
     - `positions`, `metric`, `step_size`: where chains begin.
     - `key`: raw bits of the key; `rhat`: largest that counts as converged.
 
-    A further attempt has another key, a target acceptance closer to one, a longer warm-up, and
-    chains that begin closer to the start.
+    What a further attempt is given instead says `for_attempt`.
     """
 
     density: LogPosterior
@@ -149,18 +176,17 @@ class ShardWork(eqx.Module):
         points = self.pairs.points(self.shards.members(task.number))
         density = shard_density(self.density, points, self.layout, self.power)
         key = jax.random.wrap_key_data(jnp.asarray(self.key))
-        key = jax.random.fold_in(jax.random.fold_in(key, task.number), task.attempt)
-        easier = 2.0**-task.attempt
-        sampler = dataclasses.replace(self.sampler, warmup=self.sampler.warmup * (1 + task.attempt))
+        first = ChainSettings(self.positions, self.step_size, self.target, self.sampler, key)
+        now = for_attempt(first, task)
         try:
             run = run_chains(
                 density,
-                self.positions * easier,
-                self.step_size * easier,
+                now.positions,
+                now.step_size,
                 self.metric,
-                1 - (1 - self.target) * easier,
-                sampler,
-                key,
+                now.target,
+                now.sampler,
+                now.key,
                 lambda progress: beat(),
             )
         except FitError as error:

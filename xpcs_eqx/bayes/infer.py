@@ -27,6 +27,7 @@ from .posterior import Posterior
 from .prior_set import PriorSet
 from .sample import Nuts, sample
 from .shards import AbstractSharding, AbstractShardSize
+from .shards_pairs import pairs_of
 from .starts import AbstractStart
 
 
@@ -47,11 +48,14 @@ class InShards(eqx.Module):
 def _n_pairs(problem: AnyObjective | Fit) -> int:
     if isinstance(problem, Fit):
         return problem.n_pairs
-    known = isinstance(problem, ProjectedObjective | JointObjective)
-    if known and isinstance(problem.term.tiles, AbstractTiles):
-        return int(count_pairs(problem.term.tiles))
-    # `sample` says what is wrong with it.
-    return 0
+    if not isinstance(problem, ProjectedObjective | JointObjective):
+        # `sample` says what is wrong with it.
+        return 0
+    tiles = problem.term.tiles
+    if isinstance(tiles, AbstractTiles):
+        return int(count_pairs(tiles))
+    # Refuses pieces of which no shards can be made, as `consensus` would.
+    return pairs_of(tiles).n_pairs
 
 
 def infer(
