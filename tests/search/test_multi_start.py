@@ -232,5 +232,6 @@ def test_reports_read_well():
     text = search.report()
     assert search.reason in text
     assert "evaluations" in text
-    assert repr(search).startswith("Search: 2 distinct minima")
+    assert repr(search).startswith(f"Search: {len(search.basins)} distinct minima")
+    assert "minimum 2 is as good as the best" in search.reason
     assert MultiStart(starts=4).settings(2)["refine"] == 2
