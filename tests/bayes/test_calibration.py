@@ -11,6 +11,7 @@ from helpers import MODELS, PHI, make_data, mapped
 from scipy import stats
 
 from xpcs_eqx.bayes import (
+    LockStepChains,
     LogNormal,
     NumberOfShards,
     Nuts,
@@ -96,7 +97,7 @@ def sampled(objective, priors, seed):
         objective,
         priors,
         noise=SampledSigma(priors["sigma"]),
-        sampler=Nuts(warmup=150, draws=300, chains=2, threads=1),
+        sampler=Nuts(warmup=150, draws=300, chains=2, parallel=LockStepChains()),
         key=seed,
     )
     return found.theta, found.names
@@ -110,7 +111,7 @@ def in_shards(temper):
             objective,
             priors,
             noise=SampledSigma(priors["sigma"]),
-            sampler=Nuts(warmup=100, draws=300, chains=2, threads=1),
+            sampler=Nuts(warmup=100, draws=300, chains=2, parallel=LockStepChains()),
             plan=PlanAsGiven(),
             size=NumberOfShards(4),
             temper=temper,

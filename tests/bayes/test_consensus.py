@@ -21,6 +21,7 @@ from xpcs_eqx.bayes.consensus_work import layout_of, shard_density, without_data
 from xpcs_eqx.bayes.executors import AbstractWorkers, Serial
 from xpcs_eqx.bayes.executors_processes import SpawnedProcesses
 from xpcs_eqx.bayes.failures import Limits
+from xpcs_eqx.bayes.parallel import LockStepChains
 from xpcs_eqx.bayes.plan import PlanAsGiven, SharedPrior, WholePrior
 from xpcs_eqx.bayes.shards import (
     AngleBalanced,
@@ -39,7 +40,7 @@ from xpcs_eqx.scaling import Fixed
 KEY = jax.random.key(5)
 # As informative as the data of the small problem, so that to count it twice shows.
 PRIOR = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}
-SHORT = Nuts(warmup=100, draws=400, threads=1)
+SHORT = Nuts(warmup=100, draws=400, parallel=LockStepChains())
 COMMON = {"noise": GivenSigma(0.5), "plan": PlanAsGiven(), "sampler": SHORT}
 
 

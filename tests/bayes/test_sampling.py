@@ -13,6 +13,7 @@ from scipy import stats
 from xpcs_eqx.bayes import (
     GivenSigma,
     LaplaceStart,
+    LockStepChains,
     MarginalisedScaling,
     Normal,
     Nuts,
@@ -253,7 +254,9 @@ def test_chains_begin_on_the_side_of_zero_that_has_a_density(static):
     begun = PlainStart(jitter=0.5).begin(
         prepared.density, prepared.theta, None, 4, jax.random.key(0)
     )
-    runner = nuts_module.Runner(begun.density, jax.random.key(1), 4, 0.8, 5, 1000.0, 1, None)
+    runner = nuts_module.Runner(
+        begun.density, jax.random.key(1), 4, 0.8, 5, 1000.0, LockStepChains(), None
+    )
     (chains,) = runner.begin(begun.positions)
     assert np.all(np.isfinite(chains.state.logdensity))
 

@@ -13,6 +13,7 @@ from xpcs_eqx.bayes import (
     ContiguousShards,
     GivenSigma,
     ImportanceCorrection,
+    LockStepChains,
     NoCorrection,
     Normal,
     NumberOfShards,
@@ -131,7 +132,7 @@ def test_pairs_that_stand_in_have_the_weight_of_all(path, monkeypatch):
 SETTINGS = {
     "noise": GivenSigma(0.5),
     "plan": PlanAsGiven(),
-    "sampler": Nuts(warmup=100, draws=200, threads=1),
+    "sampler": Nuts(warmup=100, draws=200, parallel=LockStepChains()),
     "size": NumberOfShards(3),
     "sharding": ContiguousShards(),
     "key": 1,

@@ -63,6 +63,10 @@ from .likelihood import SampledSigma as SampledSigma
 from .log_posterior import LogPosterior as LogPosterior
 from .log_posterior import log_posterior as log_posterior
 from .multimodal import MultimodalConsensus as MultimodalConsensus
+from .parallel import AbstractParallelChains as AbstractParallelChains
+from .parallel import ChainsOnDevices as ChainsOnDevices
+from .parallel import LockStepChains as LockStepChains
+from .parallel import ThreadedChains as ThreadedChains
 from .plan import AbstractPlan as AbstractPlan
 from .plan import AbstractRoute as AbstractRoute
 from .plan import AbstractTempering as AbstractTempering

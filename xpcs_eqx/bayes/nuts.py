@@ -5,6 +5,7 @@ is handed to it as values. Keys are derived from the number of a draw, so that r
 on how a run is cut into pieces.
 """
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,12 +19,14 @@ from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.adaptation.window_adaptation import build_schedule
 from blackjax.mcmc.metrics import default_metric
 from blackjax.vi import pathfinder
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ..compiling import quick_jit
 from ..errors import FitError
 from .draws import Draws, Progress
 from .log_posterior import LogPosterior
+from .parallel import AXIS, AbstractParallelChains, placed
 
 # Draws a call: often enough for a progress bar, rarely enough to cost nothing.
 CHUNK = 100
@@ -100,8 +103,23 @@ def advance(
 
 
 @quick_jit
-def _advance(density, chains, step_size, *rest):
-    return jax.vmap(lambda chain, size: advance(density, chain, size, *rest))(chains, step_size)
+def _advance(mesh, settings, density, chains, step_size, *rest):
+    """All chains of a batch, whose devices do not wait for each other."""
+    arrays, static = eqx.partition(density, eqx.is_array)
+
+    def batch(arrays, rest, chains, step_size):
+        density = eqx.combine(arrays, static)
+        return jax.vmap(lambda chain, size: advance(density, chain, size, *rest, *settings))(
+            chains, step_size
+        )
+
+    if mesh is not None:
+        each = P(AXIS)
+        # Without the check, which the loop of a trajectory would not pass.
+        batch = jax.shard_map(
+            batch, mesh=mesh, in_specs=(P(), P(), each, each), out_specs=each, check_vma=False
+        )
+    return batch(arrays, rest, chains, step_size)
 
 
 def chains_at(density: LogPosterior, positions, keys) -> Chains:
@@ -131,15 +149,26 @@ def values_at(density: LogPosterior, positions: Float[np.ndarray, "chain entry"]
 class Runner:
     """Advances chains in pieces; holds what stays the same between the pieces.
 
-    Chains are spread over `groups` threads, each of which runs its own batch in lock-step.
+    `parallel` says which chains move together, on which devices.
     """
 
-    def __init__(self, density, key, chains, target, max_depth, threshold, groups, callback):
-        self.density = density
+    def __init__(
+        self,
+        density: Any,
+        key: Key[Array, ""],
+        chains: int,
+        target: float,
+        max_depth: int,
+        threshold: float,
+        parallel: AbstractParallelChains,
+        callback: Callable[[Progress], Any] | None,
+    ):
+        self.mesh = parallel.mesh(chains)
+        self.density = placed(density, self.mesh, P())
         self.keys = jax.random.split(key, chains)
         self.target = np.asarray(target)
         self.settings = (max_depth, float(threshold))
-        self.slices = [s for s in np.array_split(np.arange(chains), min(groups, chains)) if s.size]
+        self.slices = parallel.batches(chains)
         self.callback = callback
         self.count = 0
 
@@ -158,7 +187,8 @@ class Runner:
             gradient = np.asarray(whole.state.logdensity_grad)
             bad = ~(np.isfinite(whole.state.logdensity) & np.isfinite(gradient).all(axis=1))
             if not np.any(bad):
-                return [jax.tree.map(lambda leaf, s=s: leaf[s], whole) for s in self.slices]
+                groups = [jax.tree.map(lambda leaf, s=s: leaf[s], whole) for s in self.slices]
+                return [placed(group, self.mesh, P(AXIS)) for group in groups]
             positions[bad] /= -2
         raise FitError(
             f"the log density is not finite at the start of chains {np.flatnonzero(bad)}; "
@@ -168,7 +198,9 @@ class Runner:
     def with_step_size(self, groups: list[Chains], step_size: float) -> list[Chains]:
         """Dual averaging begun anew at a step size."""
         return [
-            group._replace(averaging=_averaging(np.full(len(s), step_size)))
+            group._replace(
+                averaging=placed(_averaging(np.full(len(s), step_size)), self.mesh, P(AXIS))
+            )
             for group, s in zip(groups, self.slices, strict=True)
         ]
 
@@ -183,12 +215,13 @@ class Runner:
                 np.asarray(now),
                 self.target,
                 np.asarray(adapting),
-                *self.settings,
             )
 
             def one(group, arguments=arguments):
                 sizes = np.full(group.key.shape[0], step_size)
-                return jax.block_until_ready(_advance(self.density, group, sizes, *arguments))
+                return jax.block_until_ready(
+                    _advance(self.mesh, self.settings, self.density, group, sizes, *arguments)
+                )
 
             if len(groups) == 1:
                 results = [one(groups[0])]

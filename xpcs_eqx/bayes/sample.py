@@ -19,6 +19,7 @@ from .abstract_prior import AbstractPrior
 from .draws import Draws, Progress
 from .likelihood import AbstractNoise, AbstractScalingTreatment
 from .log_posterior import AnyObjective, LogPosterior, check_kind, log_posterior
+from .parallel import AbstractParallelChains, ThreadedChains
 from .posterior import Posterior, posterior_of
 from .prior_set import PriorSet, default_priors
 from .starts import AbstractStart, LaplaceStart
@@ -30,9 +31,8 @@ class Nuts(eqx.Module):
     - `chains`, `warmup`, `draws`: number of chains, and of transitions of each.
     - `target_acceptance`: of the step size adaptation; by default 0.9 for laminar flow, else 0.85.
     - `max_depth`: doublings of a trajectory at most.
-    - `threads`: batches of chains that run side by side; chains of one batch run in lock-step. By
-        default each chain has a thread of its own: none then waits for the longest trajectory of
-        the others, which halves the work of a laminar run. The draws are the same.
+    - `parallel`: how chains go side by side: `ThreadedChains()` (default), `LockStepChains()` or
+        `ChainsOnDevices()`. The draws are the same but for rounding, which long runs amplify.
 
     **Raises:** `ModelError` for settings that cannot be.
     """
@@ -43,23 +43,18 @@ class Nuts(eqx.Module):
     target_acceptance: float | None = eqx.field(static=True, default=None)
     max_depth: int = eqx.field(static=True, default=10)
     divergence_threshold: float = eqx.field(static=True, default=1000.0)
-    threads: int | None = eqx.field(static=True, default=None)
+    parallel: AbstractParallelChains = ThreadedChains()
 
     def __check_init__(self):
-        for name, least in (
-            ("chains", 1),
-            ("warmup", 0),
-            ("draws", 4),
-            ("max_depth", 1),
-            ("threads", 1),
-        ):
+        for name, least in (("chains", 1), ("warmup", 0), ("draws", 4), ("max_depth", 1)):
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value < least:
                 raise ModelError(f"{name} = {value}; it must be at least {least}")
         if self.target_acceptance is not None and not 0 < self.target_acceptance < 1:
             raise ModelError(
                 f"target_acceptance = {self.target_acceptance}; it must be between 0 and 1"
             )
+        self.parallel.check(self.chains)
 
     def target(self, model: Any) -> float:
         """The acceptance to aim at for a model."""
@@ -170,7 +165,7 @@ def run_chains(
         target,
         sampler.max_depth,
         sampler.divergence_threshold,
-        sampler.chains if sampler.threads is None else sampler.threads,
+        sampler.parallel,
         callback,
     )
     groups = runner.begin(positions)
