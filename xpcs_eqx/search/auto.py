@@ -115,8 +115,8 @@ class Auto(AbstractStrategy):
     (`probes`) still look for a lower minimum, since one that is wrong can leave little more than
     the noise.
 
-    - `budget`: evaluations of costs and of normal equations that may be used; the local fit and
-        the error bars of the result are not cut short for it.
+    - `budget`: evaluations of costs and of normal equations after which nothing more begins; a
+        local fit under way and the error bars of the result are not cut short for it.
     - `multi`, `preset`: settings of multi-start and CMA-ES.
 
     **Raises:** `ModelError` for a budget with no room for a search.
