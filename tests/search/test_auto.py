@@ -121,7 +121,11 @@ def test_the_warm_start_rule():
     assert not skip_search(1e-4, 1e-4, converged=False, at_bound=False).skip
     assert not skip_search(1e-4, 1e-4, converged=True, at_bound=True).skip
     assert not skip_search(1.2e-4, 1e-4, converged=True, at_bound=False).skip
-    assert not skip_search(1e-4, np.nan, converged=True, at_bound=False).skip
+    unknown = skip_search(1e-4, np.nan, converged=True, at_bound=False)
+    assert not unknown.skip
+    assert "noise of the data is not known" in unknown.reason
+    assert skip_search(0.0, 0.0, converged=True, at_bound=False).skip
+    assert not skip_search(1e-4, 0.0, converged=True, at_bound=False).skip
 
 
 def test_scales_select_the_method_and_the_chain_falls_back():

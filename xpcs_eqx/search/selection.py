@@ -118,13 +118,14 @@ def skip_search(
     >>> skip_search(1.5e-4, 1e-4, converged=True, at_bound=False).reason
     'it leaves 1.5 times the noise variance, above 1.1'
     """
-    ratio = variance / noise if noise > 0 else (np.inf if variance > 0 else 1.0)
     if not converged:
         return Skip(False, "it did not converge")
     if at_bound:
         return Skip(False, "it ended on a bound")
-    if np.isnan(ratio):
+    if np.isnan(noise):
         return Skip(False, "the noise of the data is not known, so its residuals prove nothing")
+    # Without noise only residuals that vanish are those of the right model.
+    ratio = variance / noise if noise > 0 else (np.inf if variance > 0 else 1.0)
     if ratio > factor:
         return Skip(False, f"it leaves {ratio:.3g} times the noise variance, above {factor:g}")
     return Skip(True, f"it converged inside the bounds and leaves {ratio:.3g} times the noise")
