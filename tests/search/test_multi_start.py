@@ -1,6 +1,5 @@
 """Multi-start: planted minima, valleys, screening, and what is refused."""
 
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from helpers import LAMINAR, frame_times, make_data, mapped
 
 import xpcs_eqx as xe
+from xpcs_eqx.config.schema_search import Global
 from xpcs_eqx.errors import ConfigError, ModelError
 from xpcs_eqx.hybrid import Halton, LatinHypercube, Sobol
 from xpcs_eqx.optimize import TrustRegion
@@ -25,6 +25,7 @@ from xpcs_eqx.search import (
     normalised_space,
     population_costs,
 )
+from xpcs_eqx.search.starts import MOST
 from xpcs_eqx.search.thinned import thinned
 
 
@@ -192,7 +193,8 @@ def test_costs_of_a_sample_of_pairs_are_those_of_all_within_its_noise():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"starts": 0}, "refine"),
+        ({"starts": 0}, "starts = 0; give at least 1"),
+        ({"starts": 10**7}, "starts = 10000000 is more than 100000"),
         ({"starts": 4, "refine": 5}, "no more than there are"),
         ({"custom": np.zeros((1, 2))}, "one row of 3 numbers"),
         ({"custom": [[1.0, 2.0, 3.0], [1.0]]}, "unequal length"),
@@ -203,6 +205,25 @@ def test_costs_of_a_sample_of_pairs_are_those_of_all_within_its_noise():
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ModelError, match=message):
         multi_start(mirrored(), **settings)
+
+
+def test_the_configuration_refuses_the_same_number_of_starts():
+    limit = next(one.le for one in Global.model_fields["starts"].metadata if hasattr(one, "le"))
+    assert limit == MOST
+
+
+def test_a_strategy_refuses_numbers_of_starts_when_it_is_made():
+    for given, message in (
+        ({"starts": 0}, "starts = 0"),
+        ({"starts": -3}, "starts = -3"),
+        ({"starts": 10**7}, "more than 100000"),
+        ({"starts": 2, "refine": 3}, "refine = 3 of 2 starts"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            MultiStart(**given)
+    # What was never given cannot be too much.
+    assert MultiStart(starts=2).settings(2)["refine"] is None
+    assert len(multi_start(mirrored(), starts=2).starts) == 2
 
 
 def test_screening_bounds_and_starts_that_make_no_sense():
@@ -220,8 +241,8 @@ def test_screening_bounds_and_starts_that_make_no_sense():
     thin = mapped(LAMINAR, data, bounds={"phi0": (5.0, np.nextafter(5.0, 6.0))})
     with pytest.raises(ModelError, match="without volume: phi0"):
         multi_start(xe.projected_objective(thin, data))
-    with pytest.warns(UserWarning, match="rarely find"), warnings.catch_warnings():
-        multi_start(mirrored(), starts=301, screening=Screening(keep=0.01))
+    many = multi_start(mirrored(), starts=301, screening=Screening(keep=0.01))
+    assert any("more than 300 rarely find" in text for text in many.decisions)
     without = np.array([[100.0, 0.0, -9e4, 1e-3, 0.0, 0.0, 0.0]])
     with pytest.raises(ModelError, match="no solver coordinates"):
         multi_start(xe.projected_objective(mapped(LAMINAR, data), data), custom=without)
@@ -234,4 +255,4 @@ def test_reports_read_well():
     assert "evaluations" in text
     assert repr(search).startswith(f"Search: {len(search.basins)} distinct minima")
     assert "minimum 2 is as good as the best" in search.reason
-    assert MultiStart(starts=4).settings(2)["refine"] == 2
+    assert MultiStart(starts=4, refine=3).settings(2)["refine"] == 2

@@ -16,7 +16,11 @@ class Global(Section):
         "auto: as much search as the local fit leaves need of, within the budget",
     )
     starts: int | None = key(
-        None, "a whole number from 1", "starts over the bounds; 20, of auto 40", ge=1
+        None,
+        "a whole number from 1 to 100000",
+        "starts over the bounds; 20, of auto 40",
+        ge=1,
+        le=100_000,
     )
     sampler: Literal["latin_hypercube", "sobol", "halton"] = key(
         "latin_hypercube", '"latin_hypercube", "sobol" or "halton"', "how starts fill the bounds"
@@ -24,7 +28,9 @@ class Global(Section):
     keep: Annotated[float, Field(gt=0, le=1)] = key(
         0.5, "a number above 0, at most 1", "share of the starts that is fitted, by cost"
     )
-    refine: int = key(3, "a whole number from 1", "fits carried to full tolerance", ge=1)
+    refine: int | None = key(
+        None, "a whole number from 1", "fits carried to full tolerance; 3, or all starts", ge=1
+    )
     preset: Literal["fast", "default", "global"] = key(
         "default", '"fast", "default" or "global"', "length of CMA-ES"
     )

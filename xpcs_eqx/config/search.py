@@ -94,7 +94,7 @@ def _strategy(configuration: Configuration, given: Global) -> AbstractStrategy:
         return CmaEs(preset, given.seed, given.budget)
     default = Auto().multi if given.method == "auto" else MultiStart()
     starts = default.starts if given.starts is None else given.starts
-    if given.refine > starts:
+    if given.refine is not None and given.refine > starts:
         raise _refuse(
             configuration,
             "refine",

@@ -19,7 +19,7 @@ from .multi_start import SAMPLED_EVALUATIONS
 from .outcome import GlobalFit
 from .selection import fall_back, select_method
 from .space import normalised_space
-from .starts import Screening
+from .starts import Screening, check_starts
 from .trial import Trial, cma_es_available
 
 # Evaluations below which not even a local fit and a handful of starts have room.
@@ -44,14 +44,20 @@ class Local(AbstractStrategy):
 
 
 class MultiStart(AbstractStrategy):
-    """The local fit, and multi-start. Fields as the arguments of `multi_start`."""
+    """The local fit, and multi-start. Fields as the arguments of `multi_start`.
+
+    **Raises:** `ModelError` for numbers that make no sense.
+    """
 
     starts: int = eqx.field(static=True, default=20)
     sampler: AbstractSampler = LatinHypercube()
     screening: Screening = Screening()
-    refine: int = eqx.field(static=True, default=3)
+    refine: int | None = eqx.field(static=True, default=None)
     seed: int = eqx.field(static=True, default=0)
     fits: AbstractLocalFits | None = None
+
+    def __check_init__(self):
+        check_starts(self.starts, self.refine)
 
     def run(self, trial, start, **fit):
         trial.local(start, **fit)
@@ -63,7 +69,7 @@ class MultiStart(AbstractStrategy):
             "starts": starts,
             "sampler": self.sampler,
             "screening": self.screening,
-            "refine": min(self.refine, starts),
+            "refine": None if self.refine is None else min(self.refine, starts),
             "seed": self.seed + seed,
             "local": self.fits,
         }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import FitError, ModelError
+from ..errors import FitError
 from ..fitting import least_squares
 from ..fitting.one_data_set import check_one_data_set
 from ..hybrid import AbstractSampler, LatinHypercube
@@ -18,7 +18,7 @@ from .local_fits import AbstractLocalFits, LocalFits, local_fits_for
 from .population import population_costs
 from .search import Search, Spending
 from .space import NormalisedSpace, normalised_space
-from .starts import Screening, starts_of
+from .starts import Screening, check_starts, remark_on, starts_of
 from .thinned import thinned
 
 # Fits of the first round stop where they can be told apart; most of a fit's work comes after.
@@ -29,6 +29,8 @@ HOPELESS = 0.25
 # On a sample of the pairs, where an evaluation costs a fraction of one, they may go further.
 SAMPLED_EVALUATIONS = 60
 REFINED_TOLERANCE = 1e-12
+# Fits carried to that tolerance when nothing is said.
+REFINED = 3
 # What has not arrived by then creeps along a valley; of the best, the final fit goes on.
 REFINED_EVALUATIONS = 60
 
@@ -48,7 +50,7 @@ def multi_start(
     sampler: AbstractSampler | None = None,
     custom: Float[np.ndarray, "start variable"] | tuple = (),
     screening: Screening | None = None,
-    refine: int = 3,
+    refine: int | None = None,
     seed: int = 0,
     local: AbstractLocalFits | None = None,
     solver: TrustRegion | None = None,
@@ -64,12 +66,13 @@ def multi_start(
 
     **Arguments:**
 
-    - `starts`: how many, custom ones included. Points that have no solver coordinates (a rate that
+    - `starts`: how many, custom ones included; at most 100 000. Points that have no solver coordinates (a rate that
         is negative inside the window) are replaced by others.
     - `sampler`: `LatinHypercube()` (default), `Sobol()` or `Halton()`.
     - `custom`: physical starts of your own, one a row; they come first and are always fitted.
     - `screening`: which starts are worth a fit; by default half of them, at least three.
-    - `refine`: how many fits are carried to a relative tolerance of 1e-12.
+    - `refine`: how many fits are carried to a relative tolerance of 1e-12; by default 3, or as many
+        as there are starts.
     - `local`: how the fits are carried out; by default by the size of the data.
     - `solver`: of the refined fits.
     - `callback`: sees a `SearchProgress` after each phase; a true value ends the search with what
@@ -95,10 +98,8 @@ def multi_start(
     sampler = LatinHypercube() if sampler is None else sampler
     screening = Screening() if screening is None else screening
     solver = TrustRegion(cost_tol=REFINED_TOLERANCE) if solver is None else solver
-    if not 1 <= refine <= starts:
-        raise ModelError(
-            f"refine = {refine} of {starts} starts; give at least 1 and no more than there are"
-        )
+    check_starts(starts, refine)
+    refine = min(REFINED, starts) if refine is None else refine
     space = normalised_space(objective)
     begun = starts_of(objective, space, starts, custom, sampler, seed)
     n_pairs = _pairs(objective)
@@ -112,6 +113,8 @@ def multi_start(
             * (begun.drawn > len(begun.x) - begun.given)
         )
     )
+    if remark := remark_on(starts, space.dimension):
+        log.say(remark)
     sample = thinned(objective, seed)
     coarse = objective if sample is None else sample
     costs = population_costs(coarse, begun.x)

@@ -1,7 +1,6 @@
 """The starts of a search: those given, those drawn, and which are worth a fit."""
 
 import math
-import warnings
 from typing import NamedTuple
 
 import equinox as eqx
@@ -17,6 +16,9 @@ from .space import NormalisedSpace
 
 # More starts than this for each variable rarely find what fewer have not.
 SENSIBLE = 100
+# With more than this the evaluations of screening alone, at milliseconds each, take minutes, and
+# no number of variables that a correlation model has asks for it.
+MOST = 100_000
 
 
 class Screening(eqx.Module):
@@ -50,6 +52,34 @@ class Screening(eqx.Module):
         order = given + np.argsort(costs[given:], kind="stable")
         order = order[np.isfinite(costs[order])]
         return np.concatenate([np.arange(given), order[: wanted - given]]).astype(int)
+
+
+def check_starts(starts: int, refine: int | None) -> None:
+    """Refuse numbers of starts and of refined fits that make no sense.
+
+    **Raises:** `ModelError` unless `starts` is 1 … 100 000 and `refine` 1 … `starts`.
+    """
+    if starts < 1:
+        raise ModelError(f"starts = {starts}; give at least 1")
+    if starts > MOST:
+        raise ModelError(
+            f"starts = {starts} is more than {MOST}: more than some {SENSIBLE} for each variable "
+            "rarely find what fewer have not"
+        )
+    if refine is not None and not 1 <= refine <= starts:
+        raise ModelError(
+            f"refine = {refine} of {starts} starts; give at least 1 and no more than there are"
+        )
+
+
+def remark_on(starts: int, dimension: int) -> str | None:
+    """What there is to say about a number of starts that is larger than sensible."""
+    if starts <= SENSIBLE * dimension:
+        return None
+    return (
+        f"{starts} starts for {dimension} variables: more than {SENSIBLE * dimension} rarely find "
+        "what fewer have not, and each costs an evaluation and perhaps a fit"
+    )
 
 
 class Starts(NamedTuple):
@@ -125,19 +155,10 @@ def starts_of(
 ) -> Starts:
     """The given starts and a sample that fills up to `starts`, of points a fit can start from.
 
-    **Raises:** `ModelError` for numbers and custom starts that make no sense, and where hardly any
-    point between the bounds can be started from.
+    **Raises:** `ModelError` for custom starts that make no sense, and where hardly any point between
+    the bounds can be started from.
     """
-    if starts < 1:
-        raise ModelError(f"{starts} starts; give at least 1")
     given = checked_custom(objective, custom)
-    if starts > SENSIBLE * space.dimension:
-        warnings.warn(
-            f"{starts} starts for {space.dimension} variables: more than "
-            f"{SENSIBLE * space.dimension} rarely find what fewer have not, and each costs an "
-            "evaluation and perhaps a fit",
-            stacklevel=3,
-        )
     wanted = max(starts - len(given), 0)
     sample, drawn = np.zeros((0, space.dimension)), 0
     # Whole samples, since a part of one would not fill the cube evenly.
