@@ -100,14 +100,15 @@ def _strategy(configuration: Configuration, given: Global) -> AbstractStrategy:
             "refine",
             f"= {given.refine} is more than the {starts} starts there are; lower it",
         )
+    # Auto adds its seed to that of its multi-starts, and gives it to CMA-ES.
     multi = MultiStart(
         starts=starts,
         sampler=SAMPLERS[given.sampler](),
         screening=Screening(keep=given.keep),
         refine=given.refine,
-        seed=given.seed,
+        seed=given.seed if given.method == "multi_start" else 0,
     )
     if given.method == "multi_start":
         return multi
     budget = Auto().budget if given.budget is None else given.budget
-    return Auto(budget=budget, multi=multi, preset=preset, seed=0)
+    return Auto(budget=budget, multi=multi, preset=preset, seed=given.seed)

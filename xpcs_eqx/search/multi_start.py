@@ -66,8 +66,8 @@ def multi_start(
 
     **Arguments:**
 
-    - `starts`: how many, custom ones included; at most 100 000. Points that have no solver coordinates (a rate that
-        is negative inside the window) are replaced by others.
+    - `starts`: how many, custom ones included; at most 100 000. Points that have no solver
+        coordinates (a rate that is negative inside the window) are replaced by others.
     - `sampler`: `LatinHypercube()` (default), `Sobol()` or `Halton()`.
     - `custom`: physical starts of your own, one a row; they come first and are always fitted.
     - `screening`: which starts are worth a fit; by default half of them, at least three.

@@ -155,8 +155,8 @@ def starts_of(
 ) -> Starts:
     """The given starts and a sample that fills up to `starts`, of points a fit can start from.
 
-    **Raises:** `ModelError` for custom starts that make no sense, and where hardly any point between
-    the bounds can be started from.
+    **Raises:** `ModelError` for custom starts that make no sense, and where hardly any point
+    between the bounds can be started from.
     """
     given = checked_custom(objective, custom)
     wanted = max(starts - len(given), 0)
