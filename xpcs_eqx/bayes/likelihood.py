@@ -81,22 +81,26 @@ class MarginalisedScaling(AbstractScalingTreatment):
 
     The likelihood is Gaussian in them, so that with e the coefficients less those at the reference,
     chi² = 2C + 2gᵀe + eᵀHe and e ~ N(m, S) the integral is that of a Gaussian with precision
-    H/σ² + S⁻¹. Bounds of the coefficients are not used: their place is taken by the prior, which
-    has to be wide or narrow enough by itself. Draws of contrast and offset are made afterwards from
-    their conditional distribution. Each gradient takes two passes over the data.
+    H/σ² + S⁻¹. The integral is over the whole line: `sample` refuses truncated priors whose ends
+    (by default the bounds of the fit) are within six standard deviations of the fit, and remarks on
+    draws beyond an end. Draws of contrast and offset are made afterwards from their conditional
+    distribution. Each gradient takes two passes over the data.
+
+    - `mean`, `sd`, `lower`, `upper`: of the priors, which `prepare` fills in.
     """
 
     mean: Float[Array | np.ndarray, "coefficient"] | None = None
     sd: Float[Array | np.ndarray, "coefficient"] | None = None
+    lower: Float[Array | np.ndarray, "coefficient"] | None = None
+    upper: Float[Array | np.ndarray, "coefficient"] | None = None
 
     def sampled_names(self, scaling):
         return ()
 
     def prepare(self, scaling, priors):
         found = [_gaussian(name, p) for name, p in zip(scaling.names, priors, strict=True)]
-        return MarginalisedScaling(
-            np.asarray([float(p.mean) for p in found]), np.asarray([float(p.sd) for p in found])
-        )
+        rows = [(p.mean, p.sd, *p.support) for p in found]
+        return MarginalisedScaling(*np.asarray(rows, float).reshape(-1, 4).T)
 
     def _gaussian(self, term, table, sigma):
         """Constant of chi², conditional mean about the origin, Cholesky factor of the precision."""

@@ -19,6 +19,7 @@ from .abstract_prior import AbstractPrior
 from .draws import Draws, Progress
 from .likelihood import AbstractNoise, AbstractScalingTreatment
 from .log_posterior import AnyObjective, LogPosterior, check_kind, log_posterior
+from .marginalised_ends import beyond_ends, check_ends
 from .parallel import AbstractParallelChains, ThreadedChains
 from .posterior import Posterior, posterior_of
 from .prior_set import PriorSet, default_priors
@@ -107,7 +108,8 @@ def prepare(
 
     `tiles` take the place of the data in the density, not in the fit.
 
-    **Raises:** `ModelError` for priors or data that cannot be sampled, or without BlackJAX.
+    **Raises:** `ModelError` for priors or data that cannot be sampled, or without BlackJAX; for
+    marginalised scaling also when the fit is near an end of a prior of contrast or offset.
     """
     require_blackjax()
     fit = problem if isinstance(problem, Fit) else None
@@ -129,6 +131,8 @@ def prepare(
         here["start"] = np.asarray(fit.values)[fit.index.physical]
         here["scaling_start"] = np.stack([fit.contrast, fit.offset], axis=1)
     density, theta = log_posterior(objective, priors, **here)
+    if fit is not None and start.wants_fit:
+        check_ends(density, theta, fit)
     return Prepared(density, theta, fit, priors)
 
 
@@ -256,6 +260,6 @@ def sample(
         metric=run.metric,
         fit=fit,
         max_depth=sampler.max_depth,
-        notes=(begun.note, *priors.notes),
+        notes=(begun.note, *priors.notes, *beyond_ends(begun.density, np.asarray(per_angle))),
         timings=timings,
     )
