@@ -14,6 +14,7 @@ from xpcs_eqx.search import (
     AsinhAxis,
     Auto,
     CmaEs,
+    CmaPreset,
     LinearAxis,
     Local,
     LogAxis,
@@ -175,3 +176,31 @@ def test_selected_runs_what_the_rule_says():
     assert far.cma is not None
     assert "CMA-ES" in far.report()
     assert jax.tree.leaves(far)
+
+
+def failing(what):
+    def method(*given, **more):
+        raise FitError(f"no {what} today")
+
+    return method
+
+
+def test_what_fails_falls_back_and_loses_nothing(monkeypatch):
+    monkeypatch.setattr(trial_module, "find_spec", lambda name: True)
+    monkeypatch.setattr(trial_module, "cma_es", failing("CMA-ES"))
+    auto = trial_module.Trial(objective(QUIET), None)
+    kept = auto.local(WRONG)
+    Auto()._cma_es(auto)
+    assert auto.fit is kept
+    assert auto.decisions[-1] == "CMA-ES: no CMA-ES today"
+    # No generation fits into what is left: said, not raised.
+    wide = Auto(budget=150, preset=CmaPreset(population=200))
+    wide._cma_es(auto)
+    assert auto.decisions[-1].startswith("no CMA-ES: ")
+    monkeypatch.setattr(trial_module, "multi_start", failing("multi-start"))
+    found = global_least_squares(objective(QUIET), WRONG, strategy=Selected())
+    assert found.method == "local fit"
+    assert float(found.fit.cost) == float(kept.cost)
+    said = "; ".join(found.decisions)
+    assert "multi_start: cma_es failed: it found no fit" in said
+    assert said.endswith("local: multi_start failed: it found no fit")

@@ -17,7 +17,7 @@ from .cmaes_settings import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
 from .multi_start import SAMPLED_EVALUATIONS
 from .outcome import GlobalFit
-from .selection import fall_back, select_method
+from .selection import fall_back, is_lower, select_method
 from .space import normalised_space
 from .starts import Screening, check_starts
 from .trial import Trial, cma_es_available
@@ -84,11 +84,11 @@ class CmaEs(AbstractStrategy):
 
     def run(self, trial, start, **fit):
         trial.local(start, **fit)
-        trial.cma_es(self.preset, self.seed, self.budget, warm=True)
+        trial.cma_es(self.preset, self.seed, self.budget)
 
 
 class Selected(AbstractStrategy):
-    """CMA-ES or multi-start by the scales of the bounds, each the other's way out."""
+    """CMA-ES or multi-start by the scales of the bounds; what fails falls back along `CHAIN`."""
 
     multi: MultiStart = MultiStart()
     cma: CmaEs = CmaEs()
@@ -103,13 +103,17 @@ class Selected(AbstractStrategy):
         if skip is not None and skip.skip:
             trial.say(f"no search, the local fit suffices: {skip.reason}")
             return
-        if selection.method == "cma_es":
-            found = trial.cma_es(self.cma.preset, self.cma.seed, self.cma.budget, warm=True)
-            if found.fit.success:
+        # The last of the chain, the local fit, was made before.
+        while selection.method != "local":
+            if selection.method == "cma_es":
+                found = trial.cma_es(self.cma.preset, self.cma.seed, self.cma.budget)
+            else:
+                found = trial.multi_start(**self.multi.settings(self.multi.starts))
+            if found is not None and found.fit.success:
                 return
-            selection = fall_back(selection, "cma_es", found.fit.message)
-            trial.say(selection.reason)
-        trial.multi_start(**self.multi.settings(self.multi.starts))
+            why = "it found no fit" if found is None else found.fit.message
+            selection = fall_back(selection, selection.method, why)
+            trial.say(f"{selection.method}: {selection.reason}")
 
 
 class Auto(AbstractStrategy):
@@ -169,7 +173,7 @@ class Auto(AbstractStrategy):
             trial.say("no evaluations left to look elsewhere")
             return True
         trial.multi_start(**self.multi.settings(n, self.seed))
-        return not float(trial.fit.cost) < before * (1 - 1e-6)
+        return not is_lower(float(trial.fit.cost), before)
 
     def _affordable(self, trial: Trial, starts: int) -> int:
         """Number of starts that the rest of the budget allows."""
@@ -189,7 +193,7 @@ class Auto(AbstractStrategy):
         if search is None:
             return False
         skip = trial.verdict(trial.fit)
-        agrees = before is not None and not float(trial.fit.cost) < float(before.cost) * (1 - 1e-6)
+        agrees = before is not None and not is_lower(float(trial.fit.cost), float(before.cost))
         # The best so far is among the starts: one member more that came on its own confirms it.
         others = len([m for m in search.basins[0].members if m >= (before is not None)])
         if agrees and others:
@@ -211,10 +215,11 @@ class Auto(AbstractStrategy):
             )
             self._multi_start(trial, 2 * self.multi.starts, 2)
             return
-        if rest < LEAST_BUDGET:
+        generation = self.preset.first_population(len(trial.objective.names))
+        if rest < max(LEAST_BUDGET, generation):
             trial.say(f"no CMA-ES: {trial.used} of {self.budget} evaluations are used")
             return
-        trial.cma_es(self.preset, self.seed, rest, warm=False)
+        trial.cma_es_over_bounds(self.preset, self.seed, rest)
 
 
 def global_least_squares(

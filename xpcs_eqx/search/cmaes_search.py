@@ -14,10 +14,9 @@ from .cmaes_library import require_pycma
 from .cmaes_run import CmaProgress, random_mean, run_once
 from .cmaes_schedule import RunPlan, Spent, next_plan
 from .cmaes_settings import CMA_PRESETS, CmaPreset, check_sigma
+from .selection import SAME_COST
 from .space import NormalisedSpace, normalised_space
 
-# Relative difference of costs below which two minima are the same.
-SAME_COST = 1e-6
 # Distance in the unit cube below which two points lead a local fit to the same minimum.
 SAME_PLACE = 1e-3
 # Generations for which a restart must have evaluations left, or it is not worth beginning.

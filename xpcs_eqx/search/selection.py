@@ -14,6 +14,8 @@ CHAIN: tuple[Method, ...] = get_args(Method)
 # Ratio of the widest to the narrowest bounds above which CMA-ES, which learns the scales, is asked
 # before multi-start.
 SCALE_RATIO = 1000.0
+# Relative difference of costs below which two minima are the same.
+SAME_COST = 1e-6
 # Times the noise variance a start may leave and still need no search.
 WARM_FACTOR = 1.1
 
@@ -98,6 +100,18 @@ def fall_back(selection: Selection, failed: Method, why: str) -> Selection:
     if not rest:
         raise ModelError(f"{failed} failed ({why}), and there is no method to fall back on")
     return Selection(rest[0], f"{failed} failed: {why}", rest)
+
+
+def is_lower(cost: float, than: float) -> bool:
+    """Whether a cost is that of a lower minimum: by more than tolerance, `SAME_COST`.
+
+    >>> from xpcs_eqx.search.selection import is_lower
+    >>> is_lower(0.5, 1.0), is_lower(1.0 - 1e-9, 1.0), is_lower(1.0, float("inf"))
+    (True, False, True)
+    """
+    if not np.isfinite(than):
+        return bool(np.isfinite(cost))
+    return bool(cost < than - SAME_COST * abs(than))
 
 
 def skip_search(

@@ -15,11 +15,8 @@ from .multi_start import multi_start
 from .noise import noise_variance
 from .outcome import GlobalFit
 from .search import Search, Spending
-from .selection import Skip, skip_search
+from .selection import Skip, is_lower, skip_search
 from .starts import has_coordinates
-
-# Relative difference of costs below which two fits are the same minimum.
-SAME_COST = 1e-6
 
 
 def cma_es_available() -> bool:
@@ -64,10 +61,10 @@ class Trial:
         self.spent.append(Spending(method, evaluations))
         old = np.inf if self.best is None else float(self.best.cost)
         new = float(fit.cost)
-        lower = new < old - SAME_COST * abs(old) if np.isfinite(old) else np.isfinite(new)
+        lower = is_lower(new, old)
         if self.best is None or lower or (new <= old and fit.success > self.best.success):
             self.best, self.method = fit, method
-        return bool(lower)
+        return lower
 
     def verdict(self, fit: Fit) -> Skip:
         """Whether a fit leaves nothing to search for."""
@@ -106,14 +103,29 @@ class Trial:
         )
         return search
 
-    def cma_es(self, preset: CmaPreset, seed: int, budget: int | None, warm: bool) -> CmaResult:
-        """CMA-ES, from the best so far or over all of the bounds."""
-        start: Any = None
-        if warm and self.best is not None:
-            start = _values(self.best, self.objective)
-        found = cma_es(
-            self.objective, start, preset=preset, seed=seed, budget=budget, solver=self.solver
-        )
+    def cma_es(self, preset: CmaPreset, seed: int, budget: int | None) -> CmaResult | None:
+        """CMA-ES from the best so far; None where it found nothing."""
+        start = None if self.best is None else _values(self.best, self.objective)
+        return self._cma_es(start, preset, seed, budget)
+
+    def cma_es_over_bounds(
+        self, preset: CmaPreset, seed: int, budget: int | None
+    ) -> CmaResult | None:
+        """CMA-ES over all of the bounds; None where it found nothing.
+
+        A second opinion: it knows nothing of what was tried before, and its own local fit begins
+        where the objective does, not at the start that the caller gave.
+        """
+        return self._cma_es(None, preset, seed, budget)
+
+    def _cma_es(self, start: Any, preset, seed, budget) -> CmaResult | None:
+        try:
+            found = cma_es(
+                self.objective, start, preset=preset, seed=seed, budget=budget, solver=self.solver
+            )
+        except FitError as error:
+            self.say(f"CMA-ES: {error}")
+            return None
         self.cma = found
         lower = self.take("CMA-ES", found.fit, found.evaluations)
         self.say(f"CMA-ES {'found a lower minimum' if lower else 'found nothing lower'}")
