@@ -10,15 +10,18 @@ from helpers import LAMINAR, make_data, mapped
 
 import xpcs_eqx as xe
 from xpcs_eqx.errors import FitError, ModelError
+from xpcs_eqx.program.progress import progress_text
 from xpcs_eqx.search import (
     AsinhAxis,
     Auto,
     CmaEs,
     CmaPreset,
+    CmaProgress,
     LinearAxis,
     Local,
     LogAxis,
     MultiStart,
+    SearchProgress,
     Selected,
     fall_back,
     global_least_squares,
@@ -204,3 +207,34 @@ def test_what_fails_falls_back_and_loses_nothing(monkeypatch):
     said = "; ".join(found.decisions)
     assert "multi_start: cma_es failed: it found no fit" in said
     assert said.endswith("local: multi_start failed: it found no fit")
+
+
+@pytest.mark.parametrize("strategy", [MultiStart(starts=4), CmaEs(), Selected(), Auto()])
+def test_a_callback_that_ends_the_local_fit_ends_the_search(strategy):
+    found = global_least_squares(
+        objective(QUIET), WRONG, strategy=strategy, callback=lambda state: True
+    )
+    assert [one.what for one in found.spent] == ["local fit"]
+    assert found.fit.status == xe.Status.interrupted
+    assert found.evaluations <= 2
+    assert any("ended by the callback" in text for text in found.decisions)
+
+
+def test_a_callback_sees_multi_start_and_cma_es_and_ends_them():
+    seen = []
+
+    def stop(state):
+        seen.append(type(state).__name__)
+        return not hasattr(state, "equations")
+
+    ended = global_least_squares(objective(QUIET), WRONG, callback=stop)
+    assert [one.what for one in ended.spent] == ["local fit", "multi-start"]
+    assert seen[0] == "TrustRegionState"
+    assert seen[-1] == "SearchProgress"
+    pytest.importorskip("cma")
+    global_least_squares(objective(QUIET), WRONG, strategy=CmaEs(), callback=stop)
+    assert seen[-1] == "CmaProgress"
+    assert seen.count("CmaProgress") == 1
+    texts = [progress_text(SearchProgress("screening", 20, 0.7))]
+    texts.append(progress_text(CmaProgress("search", 1, 3, 9, 0.2, 0.7, 27)))
+    assert all(" evaluations, cost 0.7" in text for text in texts)

@@ -14,7 +14,7 @@ import xpcs_eqx as xe
 from xpcs_eqx.config.schema_search import Global
 from xpcs_eqx.errors import ConfigError, ModelError
 from xpcs_eqx.hybrid import Halton, LatinHypercube, Sobol
-from xpcs_eqx.optimize import TrustRegion
+from xpcs_eqx.optimize import Status, TrustRegion
 from xpcs_eqx.search import (
     MultiStart,
     OneCall,
@@ -156,9 +156,29 @@ def test_evaluations_are_counted_and_the_callback_can_end_it():
     assert search.evaluations == sum(one.evaluations for one in search.spent)
     assert seen[-1].evaluations == search.evaluations
     assert search.spent[0] == ("screening", 8)
-    ended = multi_start(mirrored(), starts=8, callback=lambda p: p.phase.startswith("rough"))
-    assert any("ended by the callback" in text for text in ended.decisions)
-    assert not any(basin.refined for basin in ended.basins)
+
+
+@pytest.mark.parametrize(
+    ("phase", "spent"), [("screening", ["the best start"]), ("rough fits", ["rough fits"])]
+)
+def test_the_callback_ends_a_search_at_once(phase, spent):
+    seen = []
+
+    def stop(progress):
+        seen.append(progress.phase)
+        return progress.phase == phase
+
+    ended = multi_start(mirrored(), starts=8, callback=stop)
+    assert seen[-1] == phase
+    assert any(f"ended by the callback after: {phase}" in text for text in ended.decisions)
+    done = {one.what: one.evaluations for one in ended.spent}
+    assert list(done) == ["screening", *spent, "ways between minima", "final fit"]
+    assert done["ways between minima"] == 0
+    assert done["final fit"] <= 2
+    assert len(ended.basins) == 1
+    assert not ended.basins[0].refined
+    assert ended.fit.status == Status.interrupted
+    assert "interrupted" in ended.reason
 
 
 def test_costs_of_a_population_are_those_of_single_points():

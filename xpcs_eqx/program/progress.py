@@ -4,6 +4,7 @@ from typing import Any
 
 from ..defences import OuterIteration
 from ..hybrid import GaussNewtonState, TournamentState, WarmUpState
+from ..search import CmaProgress, SearchProgress
 
 
 def progress_text(state: Any) -> str:
@@ -25,6 +26,13 @@ def progress_text(state: Any) -> str:
         return (
             f"outer iteration {state.number}: cost {state.cost_scaling:.8g}, "
             f"change {state.change:.2e}"
+        )
+    if isinstance(state, SearchProgress):
+        return f"multi-start, {state.phase}: {state.evaluations} evaluations, cost {state.cost:.8g}"
+    if isinstance(state, CmaProgress):
+        return (
+            f"CMA-ES, {state.phase}, run {state.run}, generation {state.generation}: "
+            f"{state.evaluations} evaluations, cost {state.cost:.8g}"
         )
     return (
         f"evaluation {int(state.evaluations)}: cost {float(state.equations.cost):.8g}, "

@@ -1,6 +1,7 @@
 """Strategies: from one local fit to as much search as a problem needs."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -33,7 +34,7 @@ class AbstractStrategy(eqx.Module):
 
     @abstractmethod
     def run(self, trial: Trial, start: Any, **fit: Any) -> None:
-        """Try what there is to try; `fit` are further arguments of the local fit."""
+        """Try what there is to try, until `trial.ended`; `fit` are arguments of the local fit."""
 
 
 class Local(AbstractStrategy):
@@ -61,7 +62,8 @@ class MultiStart(AbstractStrategy):
 
     def run(self, trial, start, **fit):
         trial.local(start, **fit)
-        trial.multi_start(**self.settings(self.starts))
+        if not trial.ended:
+            trial.multi_start(**self.settings(self.starts))
 
     def settings(self, starts: int, seed: int = 0) -> dict[str, Any]:
         """Arguments of `multi_start` for a number of starts."""
@@ -84,7 +86,8 @@ class CmaEs(AbstractStrategy):
 
     def run(self, trial, start, **fit):
         trial.local(start, **fit)
-        trial.cma_es(self.preset, self.seed, self.budget)
+        if not trial.ended:
+            trial.cma_es(self.preset, self.seed, self.budget)
 
 
 class Selected(AbstractStrategy):
@@ -104,12 +107,12 @@ class Selected(AbstractStrategy):
             trial.say(f"no search, the local fit suffices: {skip.reason}")
             return
         # The last of the chain, the local fit, was made before.
-        while selection.method != "local":
+        while selection.method != "local" and not trial.ended:
             if selection.method == "cma_es":
                 found = trial.cma_es(self.cma.preset, self.cma.seed, self.cma.budget)
             else:
                 found = trial.multi_start(**self.multi.settings(self.multi.starts))
-            if found is not None and found.fit.success:
+            if trial.ended or (found is not None and found.fit.success):
                 return
             why = "it found no fit" if found is None else found.fit.message
             selection = fall_back(selection, selection.method, why)
@@ -149,6 +152,8 @@ class Auto(AbstractStrategy):
 
     def run(self, trial, start, **fit):
         local = trial.local(start, **fit)
+        if trial.ended:
+            return
         if local is not None:
             skip = trial.verdict(local)
             if skip.skip and local.quality.flag != "poor":
@@ -158,8 +163,10 @@ class Auto(AbstractStrategy):
             else:
                 why = skip.reason if not skip.skip else local.quality.findings[0]
                 trial.say(f"the local fit is not trusted: {why}")
+            if trial.ended:
+                return
         confirmed = self._multi_start(trial, self.multi.starts, 1)
-        if confirmed:
+        if confirmed or trial.ended:
             return
         self._cma_es(trial)
 
@@ -190,7 +197,7 @@ class Auto(AbstractStrategy):
             trial.say(f"{n} instead of {starts} starts, for the budget of {self.budget}")
         before = trial.best
         search = trial.multi_start(**self.multi.settings(n, self.seed + number))
-        if search is None:
+        if search is None or trial.ended:
             return False
         skip = trial.verdict(trial.fit)
         agrees = before is not None and not is_lower(float(trial.fit.cost), float(before.cost))
@@ -228,6 +235,7 @@ def global_least_squares(
     *,
     strategy: AbstractStrategy | None = None,
     solver: TrustRegion | None = None,
+    callback: Callable[[Any], Any] | None = None,
     **fit: Any,
 ) -> GlobalFit:
     """Fit an objective with as much search as a strategy asks for.
@@ -237,7 +245,9 @@ def global_least_squares(
     - `start`: physical start values of the local fit; by default the objective's own.
     - `strategy`: `Auto()` (default), `MultiStart()`, `CmaEs()`, `Selected()` or `Local()`.
     - `solver`: of all local fits.
-    - `fit`: further arguments of the first `least_squares`: `callback`, `recovery`, `checkpoints`.
+    - `callback`: sees a `TrustRegionState` of the local fit, `SearchProgress` of multi-start and
+        `CmaProgress` of CMA-ES; a true value ends the search with the best so far.
+    - `fit`: further arguments of the first `least_squares`: `recovery`, `checkpoints`.
 
     **Raises:** `ModelError` as `least_squares`, `multi_start` and `cma_es`; `FitError` when nothing
     has a finite cost.
@@ -257,6 +267,6 @@ def global_least_squares(
     check_one_data_set(objective, "global_least_squares")
     begin = None if start is None else np.asarray(checked_start(objective, start))
     strategy = Auto() if strategy is None else strategy
-    trial = Trial(objective, solver)
+    trial = Trial(objective, solver, callback)
     strategy.run(trial, begin, **fit)
     return trial.outcome()

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ..errors import FitError
 from ..fitting import least_squares
 from ..fitting.one_data_set import check_one_data_set
+from ..fitting.solved import solved
 from ..hybrid import AbstractSampler, LatinHypercube
 from ..objective import JointObjective, ProjectedObjective
 from ..optimize import Recovery, TrustRegion
@@ -75,8 +76,8 @@ def multi_start(
         as there are starts.
     - `local`: how the fits are carried out; by default by the size of the data.
     - `solver`: of the refined fits.
-    - `callback`: sees a `SearchProgress` after each phase; a true value ends the search with what
-        there is.
+    - `callback`: sees a `SearchProgress` after each phase; a true value ends the search: the fit is
+        then the best point so far, with status `interrupted`, and the only one in the table.
 
     **Raises:** `ModelError` for bounds that are infinite or without volume, custom starts of the
     wrong shape or outside the bounds, and numbers that make no sense; `FitError` when no start has
@@ -125,15 +126,20 @@ def multi_start(
             f"none of {len(begun.x)} starts has a finite cost; check the bounds and the data"
         )
     log.say(f"{len(kept)} of {len(begun.x)} starts fitted, by their cost")
-    most = ROUGH_EVALUATIONS if sample is None else SAMPLED_EVALUATIONS
-    rough = dataclasses.replace(
-        solver,
-        cost_tol=np.maximum(solver.cost_tol, ROUGH_TOLERANCE),
-        max_evaluations=min(solver.max_evaluations, most),
-    )
-    fits = local.run(coarse, begun.x[kept], rough)
-    what = "rough fits" if sample is None else "rough fits to a sample of the pairs"
-    log.add(what, int(fits.evaluations.sum()), fits.cost)
+    if log.ended:
+        kept = kept[[int(np.argmin(costs[kept]))]]
+        fits = _left_at(objective, begun.x[kept[0]], solver)
+        log.add("the best start", int(fits.evaluations.sum()), fits.cost)
+    else:
+        most = ROUGH_EVALUATIONS if sample is None else SAMPLED_EVALUATIONS
+        rough = dataclasses.replace(
+            solver,
+            cost_tol=np.maximum(solver.cost_tol, ROUGH_TOLERANCE),
+            max_evaluations=min(solver.max_evaluations, most),
+        )
+        fits = local.run(coarse, begun.x[kept], rough)
+        what = "rough fits" if sample is None else "rough fits to a sample of the pairs"
+        log.add(what, int(fits.evaluations.sum()), fits.cost)
     if not np.isfinite(fits.cost).any():
         raise FitError(f"none of {len(kept)} local fits found a finite cost")
     absolute = objective.term.absolute_sigma
@@ -149,7 +155,8 @@ def multi_start(
         log.add(f"{len(order)} fits to tolerance", int(better.evaluations.sum()), better.cost)
         fits, refined = _replaced(fits, better, order), list(order)
     # What has not arrived is no minimum: a way from it would only say that it is under way.
-    arrived = fits.converged.copy()
+    # Nor is there a way to look at in a search that was ended.
+    arrived = fits.converged & (not log.ended)
     arrived[refined] = True
     arrived[int(np.argmin(fits.cost))] = True
     unfinished = int(np.count_nonzero(~arrived))
@@ -164,9 +171,15 @@ def multi_start(
     log.add("ways between minima", clusters.evaluations, fits.cost)
     best = clusters.groups[0][0]
     # Many starts are the recovery; only what is no minimum is worth more attempts.
-    attempts = Recovery(attempts=0 if fits.converged[best] else Recovery().attempts)
+    enough = log.ended or fits.converged[best]
     x = np.clip(fits.x[best], objective.variables.lower, objective.variables.upper)
-    fit = least_squares(objective, x, solver=solver, recovery=attempts)  # pyright: ignore[reportArgumentType]
+    fit = least_squares(
+        objective,
+        x,  # pyright: ignore[reportArgumentType]
+        solver=solver,
+        recovery=Recovery(attempts=0) if enough else None,
+        callback=_at_once if log.ended else None,
+    )
     log.add("final fit", fit.evaluations, np.asarray([float(fit.cost)]))
     basins = basins_of(
         space,
@@ -189,6 +202,22 @@ def multi_start(
         decisions=tuple(log.decisions),
         noise=2 * threshold_of(variance, typical),
     )
+
+
+def _at_once(state: Any) -> bool:
+    return True
+
+
+def _left_at(
+    objective: ProjectedObjective | JointObjective,
+    x: Float[np.ndarray, "variable"],
+    solver: TrustRegion,
+) -> LocalFits:
+    """A local fit that was left after its first evaluation."""
+    done = solved(objective, x, solver=solver, recovery=Recovery(attempts=0), callback=_at_once)  # pyright: ignore[reportArgumentType]
+    y, equations = np.asarray(done.state.y), done.state.equations
+    parts = (y, x, equations.cost, equations.hessian, done.state.status, done.ledger.evaluations)
+    return LocalFits(*(np.asarray(part)[None] for part in parts))
 
 
 def _pairs(objective: ProjectedObjective | JointObjective) -> int:
@@ -258,9 +287,9 @@ class _Log:
     def add(self, what: str, evaluations: int, costs: np.ndarray) -> None:
         self.spent.append(Spending(what, evaluations))
         self.lowest = min(self.lowest, float(np.min(costs, initial=np.inf)))
-        if self.callback is not None:
+        if self.callback is not None and not self.ended:
             total = sum(one.evaluations for one in self.spent)
             seen = SearchProgress(what, total, self.lowest)
-            if bool(self.callback(seen)) and not self.ended:
+            if bool(self.callback(seen)):
                 self.ended = True
                 self.say(f"ended by the callback after: {what}")

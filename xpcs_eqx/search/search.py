@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..fitting import Fit
+from ..optimize import Status
 from .basins import Basin
 
 
@@ -64,6 +65,8 @@ class Search(eqx.Module):
             if len(self.basins) > 1
             else f"one minimum, in which {len(best.members)} of {fitted} fits ended"
         ]
+        if self.fit.status == Status.interrupted:
+            text.insert(0, "interrupted: what follows is the best point so far")
         if self.unfinished:
             text.append(f"{self.unfinished} were given up on the way")
         if best.degenerate:

@@ -1,5 +1,6 @@
 """What a strategy under way has tried, spent and decided."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,8 +28,14 @@ def cma_es_available() -> bool:
 class Trial:
     """What has been tried so far; it lives as long as a strategy runs."""
 
-    def __init__(self, objective: ProjectedObjective | JointObjective, solver: TrustRegion | None):
-        self.objective, self.solver = objective, solver
+    def __init__(
+        self,
+        objective: ProjectedObjective | JointObjective,
+        solver: TrustRegion | None,
+        callback: Callable[[Any], Any] | None = None,
+    ):
+        self.objective, self.solver, self.callback = objective, solver, callback
+        self.ended = False
         self.noise = noise_variance(objective)
         self.best: Fit | None = None
         self.method = ""
@@ -51,6 +58,19 @@ class Trial:
         if self.best is None:
             raise FitError("no fit from any start succeeded: " + "; ".join(self.decisions))
         return self.best
+
+    @property
+    def watch(self) -> Callable[[Any], bool] | None:
+        """What the methods show their progress to; None where nobody looks."""
+        # With nobody looking a local fit is one compiled call.
+        return None if self.callback is None else self._watched
+
+    def _watched(self, seen: Any) -> bool:
+        assert self.callback is not None
+        if bool(self.callback(seen)) and not self.ended:
+            self.ended = True
+            self.say("ended by the callback: nothing more is tried")
+        return self.ended
 
     def say(self, text: str) -> None:
         """Note a decision."""
@@ -79,7 +99,9 @@ class Trial:
             self.say("the start has no solver coordinates (a negative rate): no local fit from it")
             return None
         try:
-            fit = least_squares(self.objective, start, solver=self.solver, **keywords)
+            fit = least_squares(
+                self.objective, start, solver=self.solver, callback=self.watch, **keywords
+            )
         except FitError as error:
             self.say(f"local fit: {error}")
             return None
@@ -91,7 +113,13 @@ class Trial:
         known = () if self.best is None else (_values(self.best, self.objective),)
         custom = np.asarray([*known, *np.asarray(keywords.pop("custom", ()), float)])
         try:
-            search = multi_start(self.objective, custom=custom, solver=self.solver, **keywords)
+            search = multi_start(
+                self.objective,
+                custom=custom,
+                solver=self.solver,
+                callback=self.watch,
+                **keywords,
+            )
         except FitError as error:
             self.say(f"multi-start: {error}")
             return None
@@ -121,7 +149,13 @@ class Trial:
     def _cma_es(self, start: Any, preset, seed, budget) -> CmaResult | None:
         try:
             found = cma_es(
-                self.objective, start, preset=preset, seed=seed, budget=budget, solver=self.solver
+                self.objective,
+                start,
+                preset=preset,
+                seed=seed,
+                budget=budget,
+                callback=self.watch,
+                solver=self.solver,
             )
         except FitError as error:
             self.say(f"CMA-ES: {error}")
