@@ -34,14 +34,19 @@ def datatree(
     coordinates: Mapping[str, Any],
     dims: Mapping[str, list[str]],
     attributes: Mapping[str, Any],
+    leading: tuple[str, ...] = ("chain", "draw"),
 ) -> Any:
-    """An ArviZ DataTree; arrays begin with (chain, draw).
+    """An ArviZ DataTree; arrays begin with the dimensions `leading`.
+
+    Without `sample_stats` there is no group of that name.
 
     **Raises:** `ModelError` with what to install when ArviZ is missing.
     """
     base, _ = _parts()
+    groups = {"posterior": dict(posterior), "sample_stats": dict(sample_stats)}
     tree = base.from_dict(
-        {"posterior": dict(posterior), "sample_stats": dict(sample_stats)},
+        {name: content for name, content in groups.items() if content},
+        sample_dims=list(leading),
         coords=dict(coordinates),
         dims=dict(dims),
     )

@@ -11,6 +11,14 @@ RHAT, RHAT_WARN = 1.05, 1.01
 ESS = 400.0
 BFMI = 0.3
 DIVERGENCES = (0.05, 0.10, 0.30)
+# A decay that hardly shows in the window can be traded for contrast and offset, which then lie on a
+# long bent valley where the covariance of the fit is no guide.
+_WITHOUT_SCALING = (
+    "contrast and offset are among the sampled entries, and slow wherever the decay is weak: one "
+    'run of one data set can do without them with bayes.scaling = "marginalised" '
+    '(MarginalisedScaling()); or begin elsewhere than at the fit with bayes.start = "pathfinder" '
+    "(PathfinderStart())"
+)
 
 
 class Diagnostics(NamedTuple):
@@ -77,6 +85,8 @@ def diagnose(
             "run longer (warmup, draws); when it stays, look for several modes or an exact "
             "degeneracy, and fix a parameter or narrow a prior"
         )
+        if any(name.startswith(("contrast", "offset")) for name in names):
+            advice.append(_WITHOUT_SCALING)
     elif np.any(r > RHAT_WARN):
         findings.append(f"R-hat above {RHAT_WARN}: {worst(r, lambda v: v > RHAT_WARN)}")
         advice.append("take more draws before quoting these")

@@ -94,27 +94,39 @@ class Posterior(eqx.Module):
     def to_datatree(self) -> Any:
         """An ArviZ DataTree; `contrast` and `offset` have the dimension `angle` [degrees].
 
-        Where two angles are equal, they are labelled by their numbers 0, 1, ….
+        Where two angles are equal, they are labelled by their numbers 0, 1, …. Draws that were
+        combined from those of shards have no `sample_stats`.
 
         **Raises:** `ModelError` with what to install when ArviZ is missing.
         """
-        stats = self.draws
-        shape = np.shape(stats.energy)
+        own = np.shape(self.draws.energy) == self.theta.shape[:2]
+        step_size = np.full(np.shape(self.draws.energy), self.step_size)
         return datatree(
             self.variables(),
-            {
-                "lp": stats.log_density,
-                "diverging": stats.divergent,
-                "energy": stats.energy,
-                "tree_depth": stats.depth,
-                "n_steps": stats.steps,
-                "acceptance_rate": stats.acceptance,
-                "step_size": np.full(shape, self.step_size),
-            },
-            {"angle": unique_labels(np.asarray(self.density.term.geometry.phi))},
-            {"contrast": ["angle"], "offset": ["angle"]},
+            {**transition_stats(self.draws), "step_size": step_size} if own else {},
+            self.angle_labels(),
+            ANGLE_DIMS,
             {"status": self.status, "notes": "; ".join(self.notes)},
         )
+
+    def angle_labels(self) -> dict[str, np.ndarray]:
+        """The coordinate `angle` of labelled draws."""
+        return {"angle": unique_labels(np.asarray(self.density.term.geometry.phi))}
+
+
+ANGLE_DIMS = {"contrast": ["angle"], "offset": ["angle"]}
+
+
+def transition_stats(draws: Draws) -> dict[str, np.ndarray]:
+    """Statistics of transitions by the names that ArviZ knows."""
+    return {
+        "lp": draws.log_density,
+        "diverging": draws.divergent,
+        "energy": draws.energy,
+        "tree_depth": draws.depth,
+        "n_steps": draws.steps,
+        "acceptance_rate": draws.acceptance,
+    }
 
 
 def posterior_of(

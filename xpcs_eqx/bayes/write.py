@@ -1,6 +1,7 @@
 """A posterior as files."""
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from .bimodality import bimodality
 from .posterior import Posterior
 from .precision import coverage, precision
 from .predictive import predictive
+from .write_marginalised import MARGINALISED, marginalised_scaling
 
 
 def diagnostics_document(posterior: Posterior) -> dict:
@@ -38,6 +40,16 @@ def diagnostics_document(posterior: Posterior) -> dict:
     }
 
 
+def parameters_document(posterior: Posterior) -> dict:
+    """Everything of parameters.json in plain types, marginalised contrast and offset included."""
+    integrated = {one.name: one.summary() for one in marginalised_scaling(posterior)}
+    document = {
+        "status": posterior.status,
+        "parameters": {**posterior.summary(), **integrated},
+    }
+    return {**document, "note": MARGINALISED} if integrated else document
+
+
 def write_posterior(
     folder: str,
     posterior: Posterior,
@@ -45,17 +57,24 @@ def write_posterior(
     plots: tuple[str, ...] = PLOTS,
     fitted_data: bool = True,
     predictive_draws: int = 200,
+    tree: Any = None,
 ) -> None:
     """Write a posterior into an existing folder.
 
     It becomes `posterior.nc` (ArviZ), `samples.npz`, `parameters.json`, `diagnostics.json`,
     `fitted_data.npz` (mean, sd, 5 % and 95 % of the surface) and `plots/*.png`.
 
+    **Arguments:**
+
+    - `plots`: names of those to draw; `fitted_data`: whether to write the surface, from
+        `predictive_draws` draws.
+    - `tree`: the DataTree to write, `posterior.to_datatree()` by default.
+
     **Raises:** `DataError` when the folder does not exist; `ModelError` when ArviZ is missing.
     """
     if not os.path.isdir(folder):
         raise DataError(f"the folder {folder} does not exist; create it first")
-    tree = posterior.to_datatree()
+    tree = posterior.to_datatree() if tree is None else tree
     write_netcdf(tree, os.path.join(folder, "posterior.nc"))
 
     def arrays(name, content):
@@ -70,7 +89,7 @@ def write_posterior(
             stream.write(to_json(content))
 
     arrays("samples.npz", posterior.variables())
-    document("parameters.json", {"status": posterior.status, "parameters": posterior.summary()})
+    document("parameters.json", parameters_document(posterior))
     document("diagnostics.json", diagnostics_document(posterior))
     if fitted_data:
         term = posterior.density.term

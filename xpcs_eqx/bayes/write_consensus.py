@@ -1,5 +1,6 @@
 """A posterior put together from shards as files."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 from ..files import replacing, to_json
 from .arviz_io import PLOTS, datatree, write_plots
 from .consensus import ConsensusPosterior, from_unconstrained
+from .draws import Draws
+from .posterior import ANGLE_DIMS, transition_stats
 from .sample import physical_draws
 from .write import write_posterior
 
@@ -49,25 +52,58 @@ def least_converged(found: ConsensusPosterior) -> int:
     return max(found.subposteriors.numbers, key=lambda number: rhat[number])
 
 
+_ABOUT = (
+    "posterior: combined draws, which are no chains; shards: posterior and sample_stats of the "
+    "chains of every shard. What needs chains takes a shard: tree['shards'].sel(shard=0)"
+)
+
+
+def consensus_tree(found: ConsensusPosterior) -> Any:
+    """An ArviZ DataTree of the combined draws, with the chains of all shards in it.
+
+    The group `posterior` has the combined draws as one chain, without statistics of transitions,
+    which they have none of. Under `shards` there are `posterior` and `sample_stats` of the shards
+    in the result, with dimensions (shard, chain, draw): `tree["shards"].sel(shard=0)` is what ArviZ
+    takes for one run.
+
+    **Raises:** `ModelError` when ArviZ is missing.
+    """
+    whole, density = found.posterior, found.posterior.density
+    u, numbers = found.subposteriors.draws, found.subposteriors.numbers
+    rows, n_draws = np.shape(whole.draws.energy)
+    shape = (len(numbers), rows // len(numbers), n_draws)
+    theta = np.asarray(physical_draws(density, from_unconstrained(density, u)))
+    p = density.parameters.n_free
+    scaling = density.term.scaling
+    # In shards contrast and offset are never marginalised.
+    coefficients = theta[..., p : p + scaling.size]
+    per_angle = np.einsum("ask,...k->...as", np.asarray(scaling.basis), coefficients)
+    per_angle = per_angle + np.asarray(scaling.constant)
+    each = dataclasses.replace(
+        whole,
+        theta=theta.reshape(*shape, -1),
+        per_angle=per_angle.reshape(*shape, -1, 2),
+        draws=Draws(*(np.reshape(one, (*shape, *np.shape(one)[2:])) for one in whole.draws)),
+    )
+    tree = whole.to_datatree()
+    tree.attrs["about"] = _ABOUT
+    tree["shards"] = datatree(
+        each.variables(),
+        transition_stats(each.draws),
+        {**whole.angle_labels(), "shard": np.asarray(numbers)},
+        ANGLE_DIMS,
+        {},
+        ("shard", "chain", "draw"),
+    )
+    return tree
+
+
 def shard_tree(found: ConsensusPosterior, number: int) -> Any:
     """The chains of one shard as an ArviZ DataTree, in physical units.
 
     **Raises:** `ModelError` when ArviZ is missing.
     """
-    place = found.subposteriors.numbers.index(number)
-    every, stats = found.subposteriors.draws, found.posterior.draws
-    chains = np.shape(stats.energy)[0] // len(every)
-    u = every[place].reshape(chains, -1, every.shape[-1])
-    density = found.posterior.density
-    theta = np.asarray(physical_draws(density, from_unconstrained(density, u)))
-    own = slice(chains * place, chains * (place + 1))
-    return datatree(
-        {name: theta[..., i] for i, name in enumerate(found.names)},
-        {"energy": stats.energy[own], "diverging": stats.divergent[own]},
-        {},
-        {},
-        {"shard": number},
-    )
+    return consensus_tree(found)["shards"].sel(shard=number, drop=True)
 
 
 def plot_consensus(folder: str, found: ConsensusPosterior, plots: tuple[str, ...] = PLOTS) -> None:
@@ -83,7 +119,8 @@ def plot_consensus(folder: str, found: ConsensusPosterior, plots: tuple[str, ...
         tree = found.posterior.to_datatree()
         write_plots(folder, tree, tuple(found.posterior.variables()), combined)
     if rest:
-        write_plots(folder, shard_tree(found, least_converged(found)), found.names, rest)
+        tree = shard_tree(found, least_converged(found))
+        write_plots(folder, tree, tuple(found.posterior.variables()), rest)
 
 
 def write_consensus(
@@ -96,13 +133,13 @@ def write_consensus(
 ) -> None:
     """Write a posterior from shards into an existing folder.
 
-    As `write_posterior`, and `shards.json` with what became of every shard; plots are those of
-    `plot_consensus`.
+    As `write_posterior`, and `shards.json` with what became of every shard. `posterior.nc` holds
+    `consensus_tree`; plots are those of `plot_consensus`.
 
     **Raises:** what `write_posterior` raises.
     """
     chosen: dict[str, Any] = {"fitted_data": fitted_data, "predictive_draws": predictive_draws}
-    write_posterior(folder, found.posterior, plots=(), **chosen)
+    write_posterior(folder, found.posterior, plots=(), tree=consensus_tree(found), **chosen)
     path = os.path.join(folder, "shards.json")
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         stream.write(to_json(shards_document(found)))

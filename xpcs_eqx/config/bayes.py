@@ -120,7 +120,8 @@ def refuse_unsupported(configuration: Configuration | JointConfiguration, stored
     if isinstance(configuration, JointConfiguration):
         raise ConfigError(
             f"{where}: [bayes] samples one data set, but several are fitted together here; leave "
-            "[bayes] out, or run each data set by itself"
+            "[bayes] out, or run each data set by itself, or sample them together in Python with "
+            "xpcs_eqx.bayes.joint_sample(joint_fit)"
         )
     loss = configuration.settings.solver.loss
     if loss != "linear":
@@ -132,7 +133,8 @@ def refuse_unsupported(configuration: Configuration | JointConfiguration, stored
         raise ConfigError(
             f"{where}: [bayes] needs the maps in memory, where these do not fit or are not wanted "
             "(streaming.strategy); choose fewer frames or angles in [data], set streaming.strategy "
-            '= "in_memory", or leave [bayes] out'
+            '= "in_memory", or leave [bayes] out and sample them in shards in Python with '
+            "xpcs_eqx.bayes.consensus(fit), which reads each shard from the file"
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..bayes import ConsensusPosterior, Posterior, precision, write_consensus, write_posterior
 from ..bayes.arviz_io import write_plots
 from ..bayes.write_consensus import plot_consensus
+from ..bayes.write_marginalised import MARGINALISED, Marginalised, marginalised_scaling
 from ..fitting import Fit
 from .html import page
 from .text import entry, items, number, table
@@ -49,8 +50,36 @@ def _parameter_table(posterior: Posterior) -> list[str]:
                 "-" if math.isnan(one.ratio) else f"{one.ratio:.2f}",
             )
         )
+    integrated = marginalised_scaling(posterior)
+    rows += _integrated_rows(posterior, integrated)
     header = ("parameter", "mean", "sd", "5 %", "95 %", "ESS", "R-hat", "z", "ratio")
-    return table(header, rows)
+    lines = table(header, rows)
+    lines.append("  z: (mean − fit)/sd; ratio: sd over the classical error of the fit")
+    return lines + (items([MARGINALISED]) if integrated else [])
+
+
+def _integrated_rows(posterior: Posterior, integrated: Sequence[Marginalised]) -> list[tuple]:
+    """Contrast and offset that were marginalised; their draws are no chains of their own."""
+    fitted = {name: (value, error) for name, value, error in posterior.fitted}
+    rows = []
+    for one in integrated:
+        value, error = fitted.get(one.name, (math.nan, math.nan))
+        known = math.isfinite(error) and error > 0
+        low, high = np.quantile(one.draws, [0.05, 0.95])
+        rows.append(
+            (
+                one.name,
+                number(one.mean),
+                number(one.sd, 3),
+                number(float(low)),
+                number(float(high)),
+                "-",
+                "-",
+                f"{(one.mean - value) / one.sd:+.2f}" if known else "-",
+                f"{one.sd / error:.2f}" if known else "-",
+            )
+        )
+    return rows
 
 
 def _about_errors(fit: Fit) -> list[str]:
@@ -114,7 +143,6 @@ def posterior_lines(found: Found, fit: Fit, plan: Sequence[str] = ()) -> list[st
     lines += [entry("note", text) for text in posterior.notes if text not in plan]
     lines += [entry("note", text) for text in _about_errors(fit)]
     lines += ["", *_parameter_table(posterior)]
-    lines.append("  z: (mean − fit)/sd; ratio: sd over the classical error of the fit")
     weak = [one for one in precision(posterior) if one.contraction < _PRIOR_DECIDES]
     if weak:
         named = ", ".join(f"{one.name} ({one.contraction:.2f})" for one in weak)

@@ -1,0 +1,102 @@
+"""What files and reports say of contrast and offset that are marginalised, or slow to sample."""
+
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import MODELS, SCALINGS, dense_residual, make_data, mapped
+
+from xpcs_eqx.bayes import MarginalisedScaling, default_priors, diagnose, log_posterior
+from xpcs_eqx.bayes.priors import Normal
+from xpcs_eqx.bayes.write_marginalised import conditional_scaling, marginalised_scaling
+from xpcs_eqx.objective import projected_objective
+
+
+def _drawn(scaling):
+    """Marginalised density with two places, and what a posterior knows that is asked for here."""
+    data = make_data(MODELS["static"], n=7)
+    objective = projected_objective(mapped(MODELS["static"], data), data, SCALINGS[scaling])
+    priors = default_priors(objective)
+    priors = priors.replaced(
+        {
+            name: Normal(0.3 if name.startswith("c") else 0.9, 0.02 + 0.01 * i)
+            for i, name in enumerate(objective.term.scaling.names)
+        }
+    )
+    density, theta = log_posterior(objective, priors, scaling=MarginalisedScaling())
+    far = theta * np.array([1.2, *np.ones(theta.size - 2), 3.0])
+    rows = np.stack([[theta, far]])
+    n_angles = density.term.reference.shape[0]
+    draws = np.random.default_rng(0).normal(size=(4, 50, n_angles, 2))
+    found = types.SimpleNamespace(density=density, theta=rows, per_angle=draws)
+    return found, data, priors
+
+
+def _dense(density, data, priors, row):
+    """Mean and variance of contrast and offset of each angle by the normal equations."""
+    x, _, sigma = density.split(jnp.asarray(row))
+    term = density.term
+    zero = jnp.zeros(term.scaling.size)
+    offset = np.asarray(dense_residual(term, data, x, zero))
+    columns = np.stack(
+        [
+            np.asarray(dense_residual(term, data, x, zero.at[k].set(1.0))) - offset
+            for k in range(zero.size)
+        ],
+        axis=1,
+    )
+    own = [priors[name] for name in term.scaling.names]
+    weight = np.array([float(p.sd) ** -2.0 for p in own])
+    covariance = np.linalg.inv(columns.T @ columns / float(sigma) ** 2 + np.diag(weight))
+    right = weight * [float(p.mean) for p in own] - columns.T @ offset / float(sigma) ** 2
+    basis = np.asarray(term.scaling.basis)
+    mean = np.asarray(term.scaling.per_angle(jnp.asarray(covariance @ right)))
+    return mean, np.einsum("ask,kl,asl->as", basis, covariance, basis)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scaling", "names"),
+    [
+        ("individual", [f"{kind}[{i}]" for kind in ("contrast", "offset") for i in range(3)]),
+        ("averaged", ["contrast", "offset"]),
+    ],
+)
+def test_marginalised_scaling_in_files_is_that_of_the_normal_equations(scaling, names):
+    found, data, priors = _drawn(scaling)
+    wanted = [_dense(found.density, data, priors, row) for row in found.theta[0]]
+    mean, variance = (np.stack(one) for one in zip(*wanted, strict=True))
+    conditional = conditional_scaling(found)
+    np.testing.assert_allclose(conditional.mean, mean, rtol=1e-8)
+    np.testing.assert_allclose(conditional.variance, variance, rtol=1e-7)
+    listed = marginalised_scaling(found)
+    assert [one.name for one in listed] == names
+    # Law of total variance; the two places differ, so that both terms count.
+    total = np.sqrt(variance.mean(axis=0) + mean.var(axis=0))
+    assert np.all(total > 1.001 * np.sqrt(variance.mean(axis=0)))
+    for one in listed:
+        angle = int(one.name[-2]) if "[" in one.name else 0
+        kind = int(one.name.startswith("offset"))
+        assert one.mean == pytest.approx(mean[:, angle, kind].mean(), rel=1e-8)
+        assert one.sd == pytest.approx(total[angle, kind], rel=1e-7)
+        np.testing.assert_array_equal(one.draws, found.per_angle[..., angle, kind])
+        assert set(one.summary()) >= {"mean", "sd", "low", "high", "rhat", "marginalised"}
+
+
+def test_chains_that_mix_badly_with_contrast_and_offset_are_told_of_other_ways():
+    def advice(names, apart):
+        draws = np.random.default_rng(0).normal(size=(4, 200, 2))
+        draws[0] += apart
+        zero = np.zeros((4, 200))
+        energy = np.random.default_rng(1).normal(size=zero.shape)
+        found = diagnose(names, draws, zero.astype(bool), energy, zero.astype(int), zero, 10)
+        return found.status, " ".join(found.recommendations)
+
+    status, said = advice(("D0", "contrast"), 3.0)
+    assert status == "not_converged"
+    assert 'bayes.scaling = "marginalised" (MarginalisedScaling())' in said
+    assert 'bayes.start = "pathfinder" (PathfinderStart())' in said
+    # Neither where all is well nor where nothing of the kind is sampled.
+    assert "marginalised" not in advice(("D0", "contrast"), 0.0)[1]
+    assert "marginalised" not in advice(("D0", "alpha"), 3.0)[1]
