@@ -26,7 +26,7 @@ def outer():
 
 
 def variation():
-    return defences.VariationReport("RelativeVariation", 10.0, (0.1, 0.01), 0.1, 0.2)
+    return defences.VariationReport("RelativeVariation", 10.0, (0.1, 0.01), 0.1, 0.2, (0.15, 0.02))
 
 
 def report():

@@ -1,12 +1,11 @@
 """Layers together: one objective, responses to a collapse, what is refused."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import PHI, make_data, mapped
-from helpers_defences import CONTRAST, SLOW, STATIC, joint, projected, slow_map
+from helpers import PHI, make_data, mapped, start_off
+from helpers_defences import CONTRAST, HELD, SLOW, STATIC, joint, projected, slow_map
 
 from xpcs_eqx.defences import (
     Abort,
@@ -26,7 +25,7 @@ from xpcs_eqx.defences import (
 from xpcs_eqx.defences.watch import Watch
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
-from xpcs_eqx.objective import GroupVariance, JointObjective, joint_objective
+from xpcs_eqx.objective import GroupVariance, JointObjective, joint_objective, projected_objective
 from xpcs_eqx.optimize import Recovery, Status
 from xpcs_eqx.parameters import parameter_values, with_parameters
 from xpcs_eqx.scaling import Fixed
@@ -178,14 +177,48 @@ def _data_cost(fit):
     return 0.5 * float(fit.chi2)
 
 
-def test_a_contrast_that_varies_is_warned_of():
-    layer = dataclasses.replace(RelativeRegularisation(target_share=1e-9), largest_variation=0.05)
-    found = defended_least_squares(joint(), DefenceLayers(regularisation=layer))
-    assert found.report.regularisation.warnings[0].startswith("contrast varies by")
-    assert found.fit.quality.flag == "marginal"
-    assert found.report.regularisation.warnings[0] in found.fit.quality.findings
-    # A penalty of next to nothing is none.
-    np.testing.assert_allclose(found.fit.values, least_squares(joint()).values, rtol=1e-4)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [AbsoluteRegularisation, RelativeRegularisation])
+def test_a_contrast_that_varies_is_warned_of(kind):
+    """At the default weight, which draws together most of what it would be seen by."""
+    contrast = np.array([0.2, 0.25, 0.3])
+    data = make_data(SLOW, n=31, contrast=contrast, noise=0.01)
+    objective = projected_objective(mapped(start_off(SLOW, 1.2), data, fixed=HELD), data)
+    layers = DefenceLayers(regularisation=kind(largest_variation=0.1))
+    fit, report = defended_least_squares(objective, layers)
+    assert fit.success
+    assert np.std(fit.contrast) < 0.8 * np.std(contrast)
+    assert report.regularisation.variation[0] < 0.1
+    # It is biased, by far more than it admits to, and says so.
+    distance = [abs(fit[n].value - v) / fit[n].error for n, v in (("phi0", 5.0), ("D0", 3e3))]
+    assert max(distance) > 2.5
+    assert fit.quality.flag == "marginal"
+    check = fit.scaling_check
+    assert check.biased
+    assert np.max(np.abs(check.contrast.estimate - contrast)) < 0.02
+    assert check.finding() in fit.quality.findings
+    assert f"under {report.regularisation.kind}" in check.finding()
+    assert "lower its share" in check.finding()
+    assert report.regularisation.unpenalised[0] == pytest.approx(0.163, abs=0.03)
+    assert report.regularisation.warnings[0].startswith("contrast varies by")
+    assert report.regularisation.warnings[0] in fit.quality.findings
+
+
+def test_a_contrast_that_does_not_vary_is_not_warned_of():
+    data = make_data(STATIC, n=21, contrast=0.2, noise=0.003)
+    objective = projected_objective(mapped(start_off(STATIC, 1.2), data, fixed=("D_offset",)), data)
+    layers = DefenceLayers(regularisation=RelativeRegularisation())
+    fit, report = defended_least_squares(objective, layers)
+    assert not fit.scaling_check.significant
+    assert report.warnings == ()
+    assert fit.quality.flag == "good"
+
+
+def test_a_penalty_of_next_to_nothing_is_none():
+    layers = DefenceLayers(regularisation=RelativeRegularisation(target_share=1e-9))
+    fit = defended_least_squares(joint(), layers).fit
+    np.testing.assert_allclose(fit.values, least_squares(joint()).values, rtol=1e-4)
+    assert not fit.scaling_check.significant
 
 
 def test_rounds_that_run_out_are_said():

@@ -152,7 +152,20 @@ def _diagnostics(scaling_penalties, group, parameters, y, per_angle):
     return coefficient_of_variation(per_angle), on_scaling, on_groups
 
 
-def _report(whole: Prepared, rounds: list[_Round], change: float, watch: Watch) -> DefenceReport:
+def _unpenalised(fit: Fit, variation: tuple[float, float]) -> tuple[float, float]:
+    check = fit.scaling_check
+    if check is None:
+        return variation
+    contrast, offset = (
+        one.variation if one.significant else here
+        for one, here in zip((check.contrast, check.offset), variation, strict=True)
+    )
+    return contrast, offset
+
+
+def _report(
+    whole: Prepared, rounds: list[_Round], fit: Fit, change: float, watch: Watch
+) -> DefenceReport:
     layers, made, found = rounds[-1]
     objective, regularisation = found.objective, layers.regularisation
     term, cost = objective.term, max(float(found.cost), np.finfo(float).tiny)
@@ -162,6 +175,7 @@ def _report(whole: Prepared, rounds: list[_Round], change: float, watch: Watch) 
     variation, on_scaling, on_groups = (
         np.asarray(a) for a in _diagnostics(added, group, term.parameters, y, found.memo.scaling)
     )
+    spread = (float(variation[0]), float(variation[1]))
     settled = not layers.refreshing or change <= layers.tolerance
     monitor = None
     if watch.monitoring is not None:
@@ -183,9 +197,10 @@ def _report(whole: Prepared, rounds: list[_Round], change: float, watch: Watch) 
         else VariationReport(
             type(added[-1]).__name__,
             regularisation.weight,
-            (float(variation[0]), float(variation[1])),
+            spread,
             float(on_scaling) / cost,
             regularisation.largest_variation,
+            _unpenalised(fit, spread),
         ),
         monitor=monitor,
         shear_weights=None
@@ -231,8 +246,8 @@ def defended_least_squares(
         first = np.concatenate([first, np.asarray(start_coefficients(objective))])
     watch = Watch(layers.monitoring, whole.objective, callback)
     rounds, change = _rounds(whole, layers, first, watch, (solver, recovery))
-    report = _report(whole, rounds, change, watch)
     fit = fit_of(_together(rounds))
+    report = _report(whole, rounds, fit, change, watch)
     if report.warnings:
         flag = "marginal" if fit.quality.flag == "good" else fit.quality.flag
         quality = Quality(flag, (*fit.quality.findings, *report.warnings))

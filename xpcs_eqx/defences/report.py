@@ -14,6 +14,8 @@ class VariationReport(NamedTuple):
     - `kind`: class of the penalty; `weight`: λ.
     - `variation`: coefficient of variation of contrast and offset at the end.
     - `share`: of the penalty in the minimised cost; `largest`: variation above which to warn.
+    - `unpenalised`: coefficient of variation that contrast and offset would have without the
+        penalty, by one Gauss–Newton step; `variation` where that is no more than chance.
     """
 
     kind: str
@@ -21,15 +23,17 @@ class VariationReport(NamedTuple):
     variation: tuple[float, float]
     share: float
     largest: float
+    unpenalised: tuple[float, float]
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Groups that vary more than they should."""
+        """Groups that vary more than they should, or would if the penalty let them."""
         return tuple(
-            f"{name} varies by {value:.1%} over the angles, more than {self.largest:.0%}: the "
-            "scaling may be taking up what the model should explain, or it really differs"
-            for name, value in zip(GROUPS, self.variation, strict=True)
-            if value > self.largest
+            f"{name} varies by {free:.1%} over the angles, or {held:.1%} under the penalty, and "
+            f"more than {self.largest:.0%} was not expected: the scaling may be taking up what the "
+            "model should explain, or it really differs"
+            for name, held, free in zip(GROUPS, self.variation, self.unpenalised, strict=True)
+            if max(held, free) > self.largest
         )
 
 
@@ -90,12 +94,13 @@ class DefenceReport(NamedTuple):
         if self.hierarchical is not None:
             out.append(("hierarchical", f"{self.hierarchical} outer iterations"))
         if self.regularisation is not None:
-            kind, weight, (contrast, offset), share, _ = self.regularisation
+            kind, weight, (contrast, offset), share, _, free = self.regularisation
             out.append(
                 (
                     "regularisation",
                     f"{kind}, λ = {weight:.4g}: {share:.3g} of the cost; coefficient of variation "
-                    f"{contrast:.3g} (contrast), {offset:.3g} (offset)",
+                    f"{contrast:.3g} (contrast), {offset:.3g} (offset); {free[0]:.3g}, "
+                    f"{free[1]:.3g} without the penalty",
                 )
             )
         if self.monitor is not None:

@@ -1,4 +1,4 @@
-"""Whether the angles bear out a scaling that does not give each of them a pair of its own."""
+"""Whether the angles bear out a scaling that does not let each of them have a pair of its own."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..objective import JointObjective, Memo, ProjectedObjective
+from ..compiling import quick_jit
+from ..objective import JointObjective, Memo, ProjectedObjective, scaling_penalty_equations
 from ..uncertainty import Optimum, Uncertainty, inverse_of, score_covariances
 
 # Below this probability of no difference there is one: a scan of thousands of fits stays silent.
@@ -41,12 +42,20 @@ class Departure(NamedTuple):
         """Whether chance does not explain it."""
         return self.probability < SIGNIFICANT
 
+    @property
+    def variation(self) -> float:
+        """Coefficient of variation of the estimates, chance included."""
+        known = self.estimate[np.isfinite(self.estimate)]
+        if known.size < 2:
+            return 0.0
+        return float(np.std(known)) / max(abs(float(np.mean(known))), np.finfo(float).tiny)
+
     def sentence(self, scaling: str) -> str:
-        """What the angles say, with figures; `scaling` names the class that ran."""
+        """What the angles say, with figures; `scaling` names what the fit made of them."""
         head = f"{self.kind} " + (
-            f"varies with angle beyond what {scaling} scaling follows"
+            f"varies with angle beyond what {scaling} follows"
             if self.varies
-            else f"is not where {scaling} scaling has it"
+            else f"is not where {scaling} has it"
         )
 
         def span(values):
@@ -61,16 +70,18 @@ class Departure(NamedTuple):
 
 
 class ScalingCheck(NamedTuple):
-    """The test of a scaling against one pair for each angle.
+    """The test of a scaling, and of penalties on it, against one free pair for each angle.
 
-    It takes one Gauss–Newton step from the optimum towards the fit with individual scaling, by the
-    equations of each angle that the fit has made anyway. Only where the angles then differ by more
-    than independent pairs would, the data are passed over once more, for the quoted covariance at
-    the point that the step leads to: at the optimum a misfit would inflate its own error.
+    It takes one Gauss–Newton step from the optimum towards the fit with individual scaling and
+    without penalties on it, by the equations of each angle that the fit has made anyway. Only where
+    the angles then differ by more than independent pairs would, the data are passed over once more,
+    for the quoted covariance at the point that the step leads to: at the optimum a misfit would
+    inflate its own error.
 
     - `scaling`: class of the scaling that ran.
     - `contrast`, `offset`: what came of either.
     - `names`, `shifts`: free parameters, and how far each would move, in its quoted errors.
+    - `penalties`: classes of the penalties that contrast and offset are under.
     """
 
     scaling: str
@@ -78,6 +89,7 @@ class ScalingCheck(NamedTuple):
     offset: Departure
     names: tuple[str, ...]
     shifts: Float[np.ndarray, "free"]
+    penalties: tuple[str, ...] = ()
 
     @property
     def significant(self) -> bool:
@@ -93,18 +105,25 @@ class ScalingCheck(NamedTuple):
         """The verdict as a sentence; empty where the angles agree with the scaling."""
         if not self.significant:
             return ""
-        parts = [
-            one.sentence(self.scaling) for one in (self.contrast, self.offset) if one.significant
-        ]
+        under = f"{self.scaling} scaling"
+        if self.penalties:
+            under += f" under {' and '.join(self.penalties)}"
+        parts = [one.sentence(under) for one in (self.contrast, self.offset) if one.significant]
         text = "; ".join(parts)
         if not self.biased:
             return f"{text}; the parameters of the model hardly depend on it"
         order = [i for i in np.argsort(-self.shifts) if self.shifts[i] > BIASED][:3]
         moved = ", ".join(f"{self.names[i]} {self.shifts[i]:.2g}" for i in order)
-        return (
-            f"{text}; the parameters are biased by it, in units of their errors by about {moved}: "
+        advice = (
             'give each angle its own pair (Individual, [scaling] mode = "individual"), which is '
             "eliminated exactly"
+        )
+        if self.penalties:
+            less = "leave the penalty out or lower its share ([defences.regularisation])"
+            advice = less if self.scaling == "Individual" else f"{less}, or {advice}"
+        return (
+            f"{text}; the parameters are biased by it, in units of their errors by about {moved}: "
+            f"{advice}"
         )
 
 
@@ -115,17 +134,17 @@ def scaling_check(
     uncertainty: Uncertainty,
     free: Bool[np.ndarray, "entry"],
 ) -> ScalingCheck | None:
-    """Test the scaling of a fit; None where each angle has a pair of its own already.
+    """Test the scaling of a fit; None where each angle has a free pair of its own already.
 
     **Arguments:**
 
     - `at`, `memo`, `uncertainty`: what is known at the optimum.
     - `free`: entries of the flat vector that are not on a bound.
     """
-    scaling = objective.term.scaling
+    scaling, penalties = objective.term.scaling, objective.scaling_penalties
     basis = np.asarray(scaling.basis)
     n, k = basis.shape[0], basis.shape[2]
-    if k >= 2 * n:
+    if k >= 2 * n and not penalties:
         return None
     gradient, hessian = _wide(at, memo)
     inverse, _, _, unknown = inverse_of(hessian, np.concatenate([np.ones(2 * n, bool), free[k:]]))
@@ -135,8 +154,9 @@ def scaling_check(
         left = 2 * float(at.data_cost) + float(gradient @ step)
         variance = max(left, 0.0) / max(float(at.joint.count) - unknown.size, 1.0)
 
+    basis_free = basis[:, :, free[:k]] @ _unpenalised(objective, at, free[:k])
+
     def checked(covariance) -> ScalingCheck:
-        basis_free = basis[:, :, free[:k]]
         used = np.asarray(at.per_angle)
         contrast, offset = (
             _departure(kind, used[:, s], basis_free[:, s], step, covariance, unknown)
@@ -146,13 +166,26 @@ def scaling_check(
         usable = np.isfinite(errors) & (errors > 0)
         shifts = np.abs(np.where(usable, step[2 * n :], 0.0)) / np.where(usable, errors, 1.0)
         names = objective.term.parameters.free_names
-        return ScalingCheck(type(scaling).__name__, contrast, offset, names, shifts)
+        held = tuple(dict.fromkeys(type(one).__name__ for one in penalties))
+        return ScalingCheck(type(scaling).__name__, contrast, offset, names, shifts, held)
 
     found = checked(variance * inverse)
     if not found.significant or uncertainty.chosen == "classical":
         return found
     noise = _noise(objective, at, step)
     return checked(inverse @ noise @ inverse) if np.all(np.isfinite(noise)) else found
+
+
+@quick_jit
+def _penalty_hessian(penalties, scaling, coefficients):
+    return scaling_penalty_equations(penalties, scaling, coefficients).hessian
+
+
+def _unpenalised(objective, at: Optimum, free) -> Float[np.ndarray, "free left"]:
+    """Directions of the free scaling coefficients along which no penalty grows."""
+    hessian = _penalty_hessian(objective.scaling_penalties, objective.term.scaling, at.coefficients)
+    values, vectors = np.linalg.eigh(np.asarray(hessian)[np.ix_(free, free)])
+    return vectors[:, values <= _RANK * max(np.max(values, initial=0.0), 1e-300)]
 
 
 def _departure(kind: str, used, basis, step, covariance, unknown) -> Departure:
