@@ -48,13 +48,18 @@ def test_values_are_those_of_the_formula():
     assert np.all(np.isfinite(RELATIVE.residuals(np.zeros((3, 2)))))
 
 
-def test_at_the_target_variation_the_penalty_is_the_target_share():
-    layer = RelativeRegularisation()
+@pytest.mark.parametrize("kind", [RelativeRegularisation, AbsoluteRegularisation])
+@pytest.mark.parametrize("group", [0, 1])
+def test_at_the_target_variation_the_penalty_is_the_target_share(kind, group):
+    layer = kind()
     assert layer.weight == pytest.approx(10.0)
-    spread = np.array([-1.0, 1.0, -1.0, 1.0])[:, None] * np.array([[0.02, 0.0]])
-    penalty = layer.penalty(squares=0.3, pairs=100)
-    share = float(half_square(penalty, np.array([[0.2, 1.0]]) + spread)) / (0.5 * 0.3)
-    assert share == pytest.approx(0.10)
+    mean = np.array([0.2, 1.1])
+    per_angle = np.tile(mean, (4, 1))
+    per_angle[:, group] *= 1 + 0.1 * np.array([-1.0, 1.0, -1.0, 1.0])
+    # Whatever the unit of the residuals and the number of pairs.
+    for squares, pairs in ((0.3, 100), (2e6, 10**6)):
+        penalty = layer.penalty(squares, pairs, mean)
+        assert float(half_square(penalty, per_angle)) / (0.5 * squares) == pytest.approx(0.10)
 
 
 @pytest.mark.parametrize("penalty", [RELATIVE, ABSOLUTE], ids=["relative", "absolute"])

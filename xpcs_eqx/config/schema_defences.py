@@ -31,7 +31,8 @@ class RegularisationLayer(Section):
     mode: Literal["auto", "relative", "absolute"] = key(
         "auto",
         '"auto", "relative" or "absolute"',
-        "λ·CV²·MSE·n or λ·Var·n; auto: relative for more than 5 angles",
+        "λ·CV²·MSE·n; absolute: with MSE and mean of the fit before, so that scaling stays "
+        "eliminated; auto: relative for more than 5 angles",
     )
     target_variation: Positive = key(
         0.10, "a number above zero", "coefficient of variation that is thought normal"

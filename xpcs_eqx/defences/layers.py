@@ -148,7 +148,9 @@ def prepared(objective: AnyObjective, layers: DefenceLayers) -> Prepared:
         penalties = (*objective.penalties, layers.group_variance)
         objective = dataclasses.replace(objective, penalties=penalties)
     if layers.regularisation is not None:
-        linear = isinstance(layers.regularisation.penalty(1.0, 1), AbstractLinearScalingPenalty)
+        linear = isinstance(
+            layers.regularisation.penalty(1.0, 1, np.ones(2)), AbstractLinearScalingPenalty
+        )
         objective = objective if linear else joint_of(objective)
     return Prepared(objective, base)
 
@@ -180,7 +182,7 @@ def refreshed(
         objective, weights, phi0 = with_shear_weights(objective, layers.shear_weights, x, base)
     if layers.regularisation is not None and per_angle is not None:
         squares, pairs = squares_and_pairs(objective, x, per_angle)
-        penalty = layers.regularisation.penalty(squares, pairs)
+        penalty = layers.regularisation.penalty(squares, pairs, np.mean(per_angle, axis=0))
         own = (*whole.objective.scaling_penalties, penalty)
         objective = dataclasses.replace(objective, scaling_penalties=own)
     return Refreshed(objective, squares, weights, phi0)

@@ -11,7 +11,7 @@ from .variation import GROUPS
 class VariationReport(NamedTuple):
     """What the regularisation came to.
 
-    - `kind`: class of the penalty; `weight`: λ.
+    - `kind`: class of the penalty; `weight`: λ in λ·CV²·MSE·n.
     - `variation`: coefficient of variation of contrast and offset at the end.
     - `share`: of the penalty in the minimised cost; `largest`: variation above which to warn.
     - `unpenalised`: coefficient of variation that contrast and offset would have without the

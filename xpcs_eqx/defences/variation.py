@@ -15,6 +15,8 @@ from ..physics import as_inexact
 GROUPS = ("contrast", "offset")
 # From how many angles on the relative form is the better one.
 MANY_ANGLES = 5
+# Around zero a relative spread has no meaning, and no value.
+_SMALL = np.finfo(np.float32).tiny ** 0.25
 
 
 def _columns(groups: tuple[str, ...]) -> tuple[int, ...]:
@@ -58,9 +60,7 @@ class RelativeVariation(AbstractScalingPenalty):
     def residuals(self, per_angle):
         chosen = per_angle[:, np.array(_columns(self.groups))]
         mean = jnp.mean(chosen, axis=0)
-        # Around zero a relative spread has no meaning, and no value.
-        tiny = jnp.finfo(mean.dtype).tiny ** 0.25
-        safe = jnp.where(jnp.abs(mean) > tiny, mean, tiny)
+        safe = jnp.where(jnp.abs(mean) > _SMALL, mean, _SMALL)
         root = jnp.sqrt(self.weight * self.squares / per_angle.shape[0])
         return jnp.ravel(root * (chosen - mean) / safe)
 
@@ -71,13 +71,13 @@ class AbsoluteVariation(AbstractLinearScalingPenalty):
     The residuals √(λn/n_φ)·(v − v̄) are linear, so that the elimination of contrast and offset stays
     exact.
 
-    - `weight`: λ [squared weighted residual per c2²]: where sigma is known, 1/sigma² makes it of
-        the order of the data; `pairs`: n.
+    - `weight`: λ of all groups, or of each [squared weighted residual per c2²]: MSE/v̄² at the fit
+        before makes it the λ of `RelativeVariation`; `pairs`: n.
 
     **Raises:** `ModelError` for groups that do not exist.
     """
 
-    weight: ScalarLike = eqx.field(converter=as_inexact)
+    weight: Float[Array | np.ndarray, "*group"] = eqx.field(converter=as_inexact)
     pairs: ScalarLike = eqx.field(converter=as_inexact)
     groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
 
@@ -120,12 +120,17 @@ class AbstractRegularisation(eqx.Module):
 
     @property
     def weight(self) -> float:
-        """λ."""
+        """λ in λ·CV²·MSE·n."""
         return self.factor * self.target_share / self.target_variation**2
 
     @abstractmethod
-    def penalty(self, squares: float, pairs: int) -> AbstractScalingPenalty:
-        """The penalty for data with a sum of squares of `squares` over `pairs`."""
+    def penalty(
+        self, squares: float, pairs: int, mean: Float[np.ndarray, "2"]
+    ) -> AbstractScalingPenalty:
+        """The penalty for data with a sum of squares of `squares` over `pairs`.
+
+        `mean` are contrast and offset of the fit before, averaged over the angles.
+        """
 
 
 class RelativeRegularisation(AbstractRegularisation):
@@ -137,12 +142,15 @@ class RelativeRegularisation(AbstractRegularisation):
     factor: float = 1.0
     groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
 
-    def penalty(self, squares, pairs):
+    def penalty(self, squares, pairs, mean):
         return RelativeVariation(np.asarray(self.weight), np.asarray(squares, float), self.groups)
 
 
 class AbsoluteRegularisation(AbstractRegularisation):
-    """λ·Var·n; see `AbsoluteVariation`."""
+    """λ·Var/v̄²·MSE·n with MSE and mean v̄ of the fit before; see `AbsoluteVariation`.
+
+    A target share means what it means in the relative form, and the penalty is linear.
+    """
 
     target_variation: float = 0.10
     target_share: float = 0.10
@@ -150,8 +158,10 @@ class AbsoluteRegularisation(AbstractRegularisation):
     factor: float = 1.0
     groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
 
-    def penalty(self, squares, pairs):
-        return AbsoluteVariation(np.asarray(self.weight), np.asarray(pairs, float), self.groups)
+    def penalty(self, squares, pairs, mean):
+        size = np.maximum(np.abs(np.asarray(mean)[list(_columns(self.groups))]), _SMALL)
+        weight = self.weight * squares / pairs / size**2
+        return AbsoluteVariation(weight, np.asarray(pairs, float), self.groups)
 
 
 def regularisation_for(n_angles: int, **fields: Any) -> AbstractRegularisation:
