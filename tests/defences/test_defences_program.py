@@ -1,8 +1,10 @@
 """The tables of defences in a configuration and in the program."""
 
+import dataclasses
 import json
 import tomllib
 
+import equinox as eqx
 import numpy as np
 import pytest
 from helpers_defences import SLOW, slow_data
@@ -12,6 +14,7 @@ from xpcs_eqx.config import read_configuration
 from xpcs_eqx.config.build import build
 from xpcs_eqx.data import write_own
 from xpcs_eqx.errors import ConfigError
+from xpcs_eqx.optimize import TrustRegion, dogleg
 from xpcs_eqx.program.tasks import task_of
 
 SETTINGS = """
@@ -106,6 +109,28 @@ def test_settings_become_layers(folder):
         task_of(read_configuration(written(folder, ALL))).run(resume=True)
 
 
+SOLVER = """
+[solver]
+method = "dogleg"
+step_tol = 1e-5
+max_evaluations = 7
+"""
+
+
+def test_the_solver_that_was_asked_for_ends_an_alternation(folder):
+    def layers(text):
+        return build(read_configuration(written(folder, SOLVER + text))).layers
+
+    wanted = TrustRegion(descent=dogleg(), step_tol=1e-5, max_evaluations=7)
+    assert eqx.tree_equal(layers("[defences.hierarchical]\n").hierarchical.finish, wanted)
+    response = layers('[defences.monitor]\nresponse = "hierarchical"\n').monitoring.response
+    assert eqx.tree_equal(response.method.finish, wanted)
+    text = '[defences.hierarchical]\nphysical = "trust_region"\niterations = 9\n'
+    stage = layers(text).hierarchical.physical
+    nine = dataclasses.replace(wanted, max_evaluations=9)
+    assert eqx.tree_equal(stage.solver, nine)
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
@@ -146,6 +171,11 @@ SCALED = '[scaling]\nmode = "fixed"\n[defences.regularisation]\n'
         ('[solver]\nmethod = "hybrid"\n[defences.monitor]\n', ("hybrid.defences",)),
         ('[global]\nmethod = "multi_start"\n[defences.monitor]\n', ("[global] asks for many",)),
         ("[solver]\ncheckpoint = true\n[defences.monitor]\n", ("solver.checkpoint = true",)),
+        ("[solver]\nrecovery = 1\n[defences.hierarchical]\n", ("solver.recovery is of no",)),
+        (
+            "[solver]\nstep_tol = 1e-5\n[defences.hierarchical]\nfinish = false\n",
+            ("line 22", "solver.step_tol is of no effect", "not finished by the solver"),
+        ),
         ("[bayes]\n[defences.regularisation]\n", ("no likelihood for [bayes]",)),
         ("[bayes]\n[defences.shear_weights]\n", ("no likelihood for [bayes]",)),
     ],

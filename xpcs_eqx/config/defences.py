@@ -1,6 +1,6 @@
 """Settings to layers of defence, and what does not go together with them."""
 
-from typing import Any
+import dataclasses
 
 from ..defences import (
     Abort,
@@ -25,8 +25,10 @@ from ..errors import ConfigError, ModelError
 from ..objective import GroupVariance, JointObjective, ProjectedObjective
 from ..optimize import TrustRegion
 from .read import Configuration, JointConfiguration
+from .schema import Solver
 from .schema_defences import HierarchicalLayer, MonitorLayer, RegularisationLayer
 from .schema_search import search_settings
+from .solving import solver_of
 from .streaming import is_hybrid
 
 
@@ -67,6 +69,14 @@ def refuse_defences(configuration: Configuration | JointConfiguration) -> None:
             "solver.checkpoint = true, but a fit with [defences] runs in several rounds, of which "
             "no checkpoint is written; leave one of them out",
         )
+    for name in () if given.hierarchical is None else _unused_by(given.hierarchical):
+        if getattr(settings.solver, name) != getattr(Solver(), name):
+            refuse(
+                f"solver.{name}",
+                f"solver.{name} is of no effect with [defences.hierarchical]"
+                f"{'' if given.hierarchical.finish else ' that is not finished by the solver'}; "
+                "leave it out, or leave [defences.hierarchical] out",
+            )
     for name in ("regularisation", "shear_weights"):
         if settings.bayes is not None and getattr(given, name) is not None:
             refuse(
@@ -76,14 +86,30 @@ def refuse_defences(configuration: Configuration | JointConfiguration) -> None:
             )
 
 
-def _hierarchical(given: HierarchicalLayer) -> Hierarchical:
+# Keys of [solver] that say how the trust region goes, but for the number of its evaluations.
+_STEPS = ("method", "metric", "cost_tol", "step_tol", "gradient_tol")
+
+
+def _unused_by(given: HierarchicalLayer) -> tuple[str, ...]:
+    """Keys of [solver] that an alternation makes nothing of."""
+    if given.finish:
+        return ("recovery",)
+    stage = () if given.physical == "trust_region" else _STEPS
+    return ("recovery", "max_evaluations", *stage)
+
+
+def _hierarchical(given: HierarchicalLayer, solver: TrustRegion) -> Hierarchical:
     stage = (
         LBFGSStage(given.iterations)
         if given.physical == "lbfgs"
-        else TrustRegionStage(TrustRegion(max_evaluations=given.iterations))
+        else TrustRegionStage(dataclasses.replace(solver, max_evaluations=given.iterations))
     )
-    fields: dict[str, Any] = {} if given.finish else {"finish": None}
-    return Hierarchical(outer=given.outer, tolerance=given.tolerance, physical=stage, **fields)
+    return Hierarchical(
+        outer=given.outer,
+        tolerance=given.tolerance,
+        physical=stage,
+        finish=solver if given.finish else None,
+    )
 
 
 def _regularisation(given: RegularisationLayer, n_angles: int) -> AbstractRegularisation:
@@ -99,10 +125,10 @@ def _regularisation(given: RegularisationLayer, n_angles: int) -> AbstractRegula
     return kinds[given.mode](**fields)
 
 
-def _monitoring(given: MonitorLayer) -> Monitoring:
+def _monitoring(given: MonitorLayer, solver: TrustRegion) -> Monitoring:
     responses: dict[str, AbstractResponse] = {
         "warn": Warn(),
-        "hierarchical": GoHierarchical(),
+        "hierarchical": GoHierarchical(Hierarchical(finish=solver)),
         "reset": ResetScaling(given.reset_factor),
         "abort": Abort(),
     }
@@ -130,13 +156,13 @@ def layers_of(
     refuse_defences(configuration)
     weights, group = given.shear_weights, given.group_variance
     n_angles = objective.term.reference.shape[0]
-    layer = None
+    solver, layer = solver_of(configuration.settings), None
     try:
         layers = {
-            "hierarchical": given.hierarchical and _hierarchical(given.hierarchical),
+            "hierarchical": given.hierarchical and _hierarchical(given.hierarchical, solver),
             "regularisation": given.regularisation
             and _regularisation(given.regularisation, n_angles),
-            "monitoring": given.monitor and _monitoring(given.monitor),
+            "monitoring": given.monitor and _monitoring(given.monitor, solver),
             "shear_weights": weights and ShearWeights(weights.minimum, weights.exponent),
             "group_variance": group
             and GroupVariance(tuple(map(tuple, group.groups)), group.weight),
