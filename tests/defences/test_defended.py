@@ -82,6 +82,25 @@ def test_a_collapse_can_go_on_in_turn():
     assert fit.evaluations > 3
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        {"response": GoHierarchical(Hierarchical(outer=2))},
+        {"response": ResetScaling(), "regularisation": RelativeRegularisation()},
+    ],
+    ids=["hierarchical", "reset"],
+)
+def test_a_response_follows_in_the_last_round_as_well(layers):
+    fit, report = answered(**layers, rounds=1)
+    resets = sum("no response is left" not in text for _, text in report.monitor.alarms)
+    assert report.rounds == 1 + resets >= 2
+    assert fit.status is not Status.interrupted
+    if report.regularisation is not None:
+        assert report.regularisation.weight == pytest.approx(10.0 ** (1 + resets))
+    else:
+        assert fit.solver_name.startswith("hierarchical")
+
+
 def test_a_reset_sends_the_scaling_to_its_mean_and_raises_the_penalty():
     layer = AbsoluteRegularisation(groups=("contrast",))
     fit, report = answered(ResetScaling(), regularisation=layer)
@@ -94,6 +113,19 @@ def test_a_reset_sends_the_scaling_to_its_mean_and_raises_the_penalty():
     # It is that of the round before, and no round settles where nothing is determined.
     assert fit.objective.scaling_penalties[-1].weight == pytest.approx(wanted, rel=0.1)
     assert report.rounds > resets
+
+
+def test_a_user_who_ends_the_fit_gets_no_response():
+    response = GoHierarchical(Hierarchical(outer=2))
+    found = defended_least_squares(
+        collapsing(),
+        DefenceLayers(monitoring=Monitoring(GradientMonitor(consecutive=3), response)),
+        recovery=NO_RECOVERY,
+        callback=lambda state: int(state.evaluations) >= 3,
+    )
+    assert found.fit.status is Status.interrupted
+    assert found.report.rounds == 1
+    assert found.report.monitor.alarms == ()
 
 
 def test_resets_are_limited():

@@ -87,12 +87,12 @@ def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Found:
 
 
 def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
-    """Rounds until nothing moves, the rounds are used up, or the fit is ended."""
+    """Rounds until nothing moves, they are used up, or the fit is ended."""
     p, monitoring = whole.objective.term.parameters.n_free, layers.monitoring
     natural = np.asarray(whole.objective.term.parameters.coordinate_scale, float)
     per_angle = _first_scaling(whole.objective, x) if layers.refreshing else None
     rounds: list[_Round] = []
-    change, ended = 0.0, False
+    change, counted, ended = 0.0, 0, False
     while not ended:
         made = refreshed(whole, layers, x[:p], per_angle)
         found = _run(whole, layers, made, x, watch, how)
@@ -100,12 +100,11 @@ def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
         reached = _at(found.objective, found)
         change, x = relative_change(reached[:p], x[:p], natural), reached
         per_angle = np.asarray(found.memo.scaling)
-        last = len(rounds) >= layers.rounds
         if watch.left and monitoring is not None:
             situation = Situation(found.objective, x, layers.regularisation, layers.hierarchical)
             following = monitoring.response.after(situation)
             watch.left = False
-            if following is None or last:
+            if following is None:
                 # Whatever the solver thought of it: the point was left for a reason.
                 left = found._replace(status=Status.interrupted)
                 rounds[-1] = rounds[-1]._replace(found=left)
@@ -119,8 +118,10 @@ def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
             if isinstance(whole.objective, JointObjective):
                 scaling = whole.objective.term.scaling
                 per_angle = np.asarray(_per_angle(scaling, jnp.asarray(x[p:])))
+            # What is done about a collapse has a limit of its own, and takes no round.
             continue
-        stopped = found.status == Status.interrupted
+        counted += 1
+        stopped, last = found.status == Status.interrupted, counted >= layers.rounds
         ended = stopped or last or not layers.refreshing or change <= layers.tolerance
     return rounds, change
 

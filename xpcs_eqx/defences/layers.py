@@ -55,8 +55,9 @@ class DefenceLayers(eqx.Module):
     - `monitoring`: for gradient collapse.
     - `shear_weights`: of the angles, by the flow angle found so far.
     - `group_variance`: physical parameters drawn to the means of their groups.
-    - `rounds`: at most, each with weights and penalties made from the fit before; `tolerance`:
-        relative change of the physical parameters at which these are taken to have settled.
+    - `rounds`: at most, each with weights and penalties made from the fit before; one that is left
+        for a response to a collapse is not counted. `tolerance`: relative change of the physical
+        parameters at which these are taken to have settled.
 
     **Raises:** `ModelError` for numbers outside their range, and for a reset that has no
     regularisation to raise.

@@ -45,16 +45,18 @@ class Watch:
         first = int(state.evaluations) == 1
         moved = first or int(state.accepted) != self.accepted
         self.accepted = int(state.accepted)
-        if self.monitoring is None or not moved or not np.isfinite(float(state.equations.cost)):
+        if ends or self.monitoring is None or not moved:
             # A rejected step leaves the point, and its gradient, where they were.
             return ends
+        if not np.isfinite(float(state.equations.cost)):
+            return False
         # Relative to the cost, so that thresholds have no unit.
         unit = self.scale / max(float(state.equations.cost), np.finfo(float).tiny)
         gradient = np.asarray(state.equations.gradient, float) * unit
         self.state, alarm = self.monitor.update(
             self.state, gradient[: self.free], gradient[self.free :]
         )
-        return self._answered(self.monitoring, alarm) or ends
+        return self._answered(self.monitoring, alarm)
 
     def outer(self, iteration: OuterIteration) -> bool:
         """See an outer iteration; the gradient of what it just fitted vanishes and says nothing."""
