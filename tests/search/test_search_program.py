@@ -1,50 +1,90 @@
 """`[global]` in a configuration: every method, what it reports, and what is refused."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from helpers_program import QUICKLY, prepared, results, run
+from helpers import LAMINAR, frame_times, make_data
+from helpers_program import QUICKLY, results, run
 
-from xpcs_eqx.search import trial
+from xpcs_eqx.data import write_own
+from xpcs_eqx.parameters import parameter_values
+from xpcs_eqx.program import examining
+
+OTHERS = ("D0", "alpha", "D_offset", "beta", "gamma_dot_t_offset")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return prepared(tmp_path, n=16)
+    """Laminar flow with one of its two rates known."""
+    # The decay is resolved at every angle, so that the flow angle has one minimum in half a turn.
+    data = make_data(LAMINAR, t=frame_times(13, span=2.0), noise=0.003, diagonal=True)
+    write_own(str(tmp_path / "data.h5"), data)
+    lines = ["[data]", 'path = "data.h5"', "[model]", 'mode = "laminar_flow"']
+    for name, value in parameter_values(LAMINAR).items():
+        lines += [f"[parameters.{name}]", f"start = {float(value)!r}"]
+        lines += ["free = false"] * (name in OTHERS)
+    (tmp_path / "fit.toml").write_text("\n".join(lines))
+    return tmp_path
 
 
 def settings(**options):
     return [f"--set=global.{name}={value!r}" for name, value in options.items()]
 
 
-@pytest.mark.parametrize(
-    ("options", "spent"),
-    [
-        ({"method": "multi_start", "starts": 6, "sampler": "sobol"}, {"local fit", "multi-start"}),
-        ({"method": "cma_es", "preset": "fast", "budget": 400}, {"CMA-ES"}),
-        ({"method": "auto", "starts": 6}, {"local fit", "multi-start"}),
-    ],
-    ids=lambda given: given.get("method") if isinstance(given, dict) else "",
-)
-def test_each_method_ends_where_the_local_fit_does(folder, capsys, options, spent):
-    if options["method"] == "cma_es":
-        pytest.importorskip("cma")
+def searched(folder, name, **options):
+    """Exit code, results and report of a run with `[global]`."""
+    code = run(folder, *QUICKLY, "--output", str(folder / name), *settings(**options))
+    report = (folder / name / "fit" / "report.txt").read_text()
+    return code, results(folder, name), report
+
+
+@pytest.mark.slow
+def test_each_method_ends_where_the_local_fit_does(folder, capsys):
     assert run(folder, *QUICKLY) == 0
     local = results(folder)
-    assert "global_search" not in local
-    assert run(folder, *QUICKLY, "--output", str(folder / "searched"), *settings(**options)) == 0
-    found = results(folder, "searched")
-    assert found["cost"] == pytest.approx(local["cost"], rel=1e-9)
-    search = found["global_search"]
-    assert spent <= {one["what"] for one in search["spent"]}
-    assert search["evaluations"] == sum(one["evaluations"] for one in search["spent"])
-    report = (folder / "searched" / "fit" / "report.txt").read_text()
-    assert "Search for the global minimum" in report
-    assert f"{search['evaluations']} evaluations" in report
-    # What was asked for is what is stored, and gives the same again.
-    again = folder / "searched" / "fit" / "resolved.toml"
-    if again.is_file():
-        assert f'method = "{options["method"]}"' in again.read_text()
+    assert "global" not in local
+    wanted = {
+        "multi_start": ({"starts": 6, "sampler": "sobol"}, {"local fit", "multi-start"}),
+        "auto": ({"starts": 6}, {"local fit", "multi-start"}),
+        "cma_es": ({"preset": "fast", "budget": 400}, {"local fit", "CMA-ES"}),
+    }
+    for method, (options, spent) in wanted.items():
+        if method == "cma_es":
+            pytest.importorskip("cma")
+        code, found, report = searched(folder, method, method=method, **options)
+        assert code == 0
+        assert found["cost"] == pytest.approx(local["cost"], rel=1e-9)
+        assert found["quality"]["flag"] == "good"
+        search = found["global"]
+        assert {one["what"] for one in search["spent"]} == spent
+        assert search["evaluations"] == sum(one["evaluations"] for one in search["spent"])
+        assert not search["degenerate"]
+        assert "Search for the global minimum" in report
+        assert f"{search['evaluations']} evaluations" in report
+        # What was asked for is what is stored, and gives the same again.
+        again = (folder / method / "config.toml").read_text()
+        assert f'method = "{method}"' in again
+    capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_a_second_minimum_is_in_the_verdict(folder, capsys):
+    half_a_turn = "--set=parameters.phi0.bounds=[-80.0, 280.0]"
+    options = settings(method="multi_start", starts=16, seed=1)
+    assert run(folder, *QUICKLY, half_a_turn, *options) == 0
+    found = results(folder)
+    assert found["global"]["degenerate"]
+    assert found["quality"]["flag"] == "marginal"
+    assert any("minimum 2 is as good as the best" in text for text in found["quality"]["findings"])
+    report = (folder / "fit_results" / "fit" / "report.txt").read_text()
+    # The decisions of multi-start, its evaluations by phase, and what tells minima apart.
+    for text in ("16 starts, 1 given", "LatinHypercube", "screening 16", "barrier", "equally good"):
+        assert text in report
+    phases = found["global"]["multi_start"]["spent"]
+    assert phases[0] == {"what": "screening", "evaluations": 16}
+    assert len(found["global"]["multi_start"]["starts"]) == 16
     capsys.readouterr()
 
 
@@ -53,7 +93,7 @@ def test_each_method_ends_where_the_local_fit_does(folder, capsys, options, spen
     [
         ({"method": "annealing"}, ("global.method", "multi_start", "annealing")),
         ({"method": "multi_start", "starts": 0}, ("global.starts", "from 1")),
-        ({"method": "multi_start", "starts": 10**7}, ("global.starts", "10000000")),
+        ({"method": "multi_start", "starts": 10**7}, ("global.starts", "10000000", "100000")),
         ({"method": "multi_start", "starts": 2, "refine": 3}, ("global.refine", "2 starts")),
         ({"method": "multi_start", "keep": 0.0}, ("global.keep", "above 0")),
         ({"method": "multi_start", "preset": "fast"}, ("global.preset", "no effect")),
@@ -70,23 +110,22 @@ def test_settings_that_make_no_sense(folder, capsys, options, fragments):
     assert not (folder / "fit_results").exists()
 
 
-def test_bounds_without_volume(folder, capsys):
-    bounds = "--set=parameters.D0.bounds=[8e4, 8e4]"
-    assert run(folder, *QUICKLY, bounds, *settings(method="multi_start")) == 2
-    said = capsys.readouterr().err
-    assert "D0" in said
-    assert "80000" in said
-
-
-def test_cma_es_without_its_library(folder, capsys, monkeypatch):
-    monkeypatch.setattr(trial, "find_spec", lambda name: None)
-    assert run(folder, *QUICKLY, *settings(method="cma_es")) == 2
-    assert 'pip install "xpcs_eqx[global]"' in capsys.readouterr().err
-
-
+@pytest.mark.slow
 def test_an_earlier_result_stays_when_a_search_is_refused(folder, capsys):
     assert run(folder, *QUICKLY) == 0
     before = json.dumps(results(folder))
     assert run(folder, *QUICKLY, "--overwrite", *settings(method="annealing")) == 2
     assert json.dumps(results(folder)) == before
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_flat_valley_is_looked_at(monkeypatch, flat):
+    monkeypatch.setattr(examining, "suspicious", lambda fit: False)
+    monkeypatch.setattr(examining, "degeneracy_report", lambda fit, names=None: "looked at")
+    output = SimpleNamespace(degeneracy="auto", diagnostics=False, sequential=None)
+    problem: Any = SimpleNamespace(settings=SimpleNamespace(output=output))
+    fit: Any = SimpleNamespace(n_pairs=10)
+    searched: Any = SimpleNamespace(flat=flat)
+    found = examining.examined(fit, problem, searched).degeneracy
+    assert found == ("looked at" if flat else None)

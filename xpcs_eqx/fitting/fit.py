@@ -45,6 +45,18 @@ class Quality(NamedTuple):
     flag: str
     findings: tuple[str, ...]
 
+    def doubted(self, reasons: tuple[str, ...]) -> "Quality":
+        """With further findings, for which a fit is marginal at best; the same without any.
+
+        >>> from xpcs_eqx.fitting import Quality
+        >>> Quality("good", ()).doubted(("there is another minimum",)).flag
+        'marginal'
+        """
+        if not reasons:
+            return self
+        flag = "marginal" if self.flag == "good" else self.flag
+        return Quality(flag, (*self.findings, *reasons))
+
 
 def as_lines(head: str, rows: tuple[ParameterRow, ...]) -> str:
     """A heading with one line for each parameter below it."""

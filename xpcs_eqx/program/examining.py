@@ -23,6 +23,7 @@ from ..fitting import (
 )
 from ..fitting.quality import CONDITION
 from ..report.examined import examined_documents, examined_lines
+from ..search import GlobalFit
 from ..uncertainty import loss_of
 
 log = logging.getLogger("xpcs_eqx.fit")
@@ -75,9 +76,13 @@ def suspicious(fit: Fit) -> bool:
     )
 
 
-def examined(fit: Fit, problem: Problem) -> Examined:
-    """Look at a fit as `[output]` asks for. What fails is said in the report and ends nothing."""
+def examined(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> Examined:
+    """Look at a fit as `[output]` asks for. What fails is said in the report and ends nothing.
+
+    A search that ended in a flat valley makes its fit suspicious as well.
+    """
     output, found, failures = problem.settings.output, Examined(), []
+    doubtful = suspicious(fit) or (searched is not None and searched.flat)
 
     def attempt(what: str, make: Any) -> Any:
         try:
@@ -87,7 +92,7 @@ def examined(fit: Fit, problem: Problem) -> Examined:
             log.warning(failures[-1])
             return None
 
-    if output.degeneracy is True or (output.degeneracy == "auto" and suspicious(fit)):
+    if output.degeneracy is True or (output.degeneracy == "auto" and doubtful):
         few = fit.n_pairs <= _PROFILED_PAIRS or output.degeneracy is True
         report = attempt("profiles", lambda: degeneracy_report(fit, None if few else ()))
         if report is None:

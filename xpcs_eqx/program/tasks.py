@@ -151,7 +151,7 @@ class OneDataSet:
             *profiles,
             searched=searched,
             defences=report,
-            examined=examined(fit, problem),
+            examined=examined(fit, problem, searched),
         )
 
 

@@ -3,37 +3,15 @@
 from typing import Any
 
 from ..search import GlobalFit
-from .text import items, table
+from .text import items
 
 
 def search_lines(found: GlobalFit) -> list[str]:
-    """A section of the text report: decisions, the table of minima, evaluations."""
-    spent = ", ".join(f"{one.what} {one.evaluations}" for one in found.spent)
-    lines = ["", "Search for the global minimum"]
-    lines += items(
-        [*found.decisions, f"{found.evaluations} evaluations: {spent}; kept is {found.method}"]
-    )
-    if found.search is not None:
-        lines += ["", *_minima(found)]
-    if found.cma is not None:
-        lines += items(found.cma.reasons)
-        lines += ["", *(f"  {line}" for line in found.cma.table().splitlines())]
+    """A section of the text report: decisions, evaluations, the tables of minima and of runs."""
+    lines = ["", "Search for the global minimum", *items(found.sentences())]
+    for table in found.tables():
+        lines += ["", *(f"  {line}" for line in table.splitlines())]
     return lines
-
-
-def _minima(found: GlobalFit) -> list[str]:
-    search = found.search
-    assert search is not None
-    header = ("minimum", "chi²", "excess", "fits", "distance", *search.names, "")
-    rows = []
-    for k, basin in enumerate(search.basins, 1):
-        remarks = ["flat valley"] * basin.degenerate
-        remarks += ["as good as the first"] * (k > 1 and basin in search.equal)
-        remarks += ["not refined"] * (not basin.refined)
-        numbers = (f"{basin.chi2:.6g}", f"{basin.excess:.3g}", str(len(basin.members)))
-        values = (f"{value:.4g}" for value in basin.values)
-        rows.append((str(k), *numbers, f"{basin.distance:.3g}", *values, ", ".join(remarks)))
-    return table(header, rows)
 
 
 def search_document(found: GlobalFit) -> dict[str, Any]:
@@ -50,6 +28,15 @@ def search_document(found: GlobalFit) -> dict[str, Any]:
             {**basin._asdict(), "values": dict(zip(search.names, basin.values, strict=True))}
             for basin in search.basins
         ],
+        "multi_start": None
+        if search is None
+        else {
+            "spent": [one._asdict() for one in search.spent],
+            "noise": search.noise,
+            "unfinished": search.unfinished,
+            "starts": [dict(zip(search.names, row, strict=True)) for row in search.starts.tolist()],
+            "costs": search.costs.tolist(),
+        },
         "reason": None if search is None else search.reason,
         "degenerate": None if search is None else search.degenerate,
         "cma_es": None if found.cma is None else [run._asdict() for run in found.cma.runs],

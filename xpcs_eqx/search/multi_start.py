@@ -191,7 +191,7 @@ def multi_start(
         variance,
         threshold_of(variance, typical),
     )
-    return Search(
+    search = Search(
         fit=fit,
         basins=basins,
         names=tuple(objective.names),
@@ -202,6 +202,8 @@ def multi_start(
         decisions=tuple(log.decisions),
         noise=2 * threshold_of(variance, typical),
     )
+    quality = fit.quality.doubted(search.warnings)
+    return dataclasses.replace(search, fit=dataclasses.replace(fit, quality=quality))
 
 
 def _at_once(state: Any) -> bool:

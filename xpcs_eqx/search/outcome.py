@@ -27,17 +27,33 @@ class GlobalFit(eqx.Module):
         """All evaluations."""
         return sum(one.evaluations for one in self.spent)
 
+    @property
+    def flat(self) -> bool:
+        """Whether the last multi-start ended in a flat valley."""
+        return self.search is not None and self.search.basins[0].degenerate
+
+    def sentences(self) -> tuple[str, ...]:
+        """Decisions and evaluations of the strategy and of each of its methods."""
+        parts = ", ".join(f"{one.what} {one.evaluations}" for one in self.spent)
+        total = f"{self.evaluations} evaluations: {parts}; kept is the best, of {self.method}"
+        text = [*self.decisions, total]
+        if self.search is not None:
+            # Its decisions are among those of the strategy.
+            own = self.search.sentences()[len(self.search.decisions) :]
+            text += [f"multi-start: {one}" for one in own]
+        if self.cma is not None:
+            text += [f"CMA-ES: {one}" for one in self.cma.reasons]
+        return tuple(text)
+
+    def tables(self) -> tuple[str, ...]:
+        """Minima of the last multi-start and runs of the last CMA-ES, where there were any."""
+        methods = (self.search, self.cma)
+        return tuple(method.table() for method in methods if method is not None)
+
     def report(self) -> str:
         """Decisions, evaluations and the tables of the methods, as lines of text."""
-        parts = ", ".join(f"{one.what} {one.evaluations}" for one in self.spent)
-        lines = [f"* {text}" for text in self.decisions]
-        lines.append(f"* {self.evaluations} evaluations: {parts}; the best is of {self.method}")
-        if self.search is not None:
-            lines += ["", f"multi-start: {self.search.reason}", "", self.search.table()]
-        if self.cma is not None:
-            lines += ["", "CMA-ES:", *(f"  {text}" for text in self.cma.reasons)]
-            lines += ["", self.cma.table()]
-        return "\n".join(lines)
+        text = "\n".join(f"* {one}" for one in self.sentences())
+        return "\n\n".join([text, *self.tables()])
 
     def __repr__(self) -> str:
         """The report and the fit."""

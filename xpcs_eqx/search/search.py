@@ -69,15 +69,32 @@ class Search(eqx.Module):
             text.insert(0, "interrupted: what follows is the best point so far")
         if self.unfinished:
             text.append(f"{self.unfinished} were given up on the way")
+        return "; ".join([*text, *self.warnings])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the minimum degenerate, in sentences; nothing where it is not."""
+        best, text = self.basins[0], []
         if best.degenerate:
-            text.append(f"it is a flat valley: {self._valley(best)}")
+            text.append(f"the minimum is a flat valley: {self._valley(best)}")
         others = [k + 1 for k, basin in enumerate(self.basins) if basin in self.equal][1:]
         if others:
+            are = "minimum {} is" if len(others) == 1 else "minima {} are"
             text.append(
-                f"minimum {', '.join(map(str, others))} is as good as the best within the noise: "
-                "the data do not tell them apart; narrow the bounds, or fix what distinguishes them"
+                f"{are.format(', '.join(map(str, others)))} as good as the best within the noise "
+                f"({self._apart(others[0] - 1)}): the data do not tell them apart; narrow the "
+                "bounds, or fix what distinguishes them"
             )
-        return "; ".join(text)
+        return tuple(text)
+
+    def _apart(self, other: int) -> str:
+        """Where another minimum lies, in the variables in which it differs."""
+        pairs = zip(self.names, self.basins[0].values, self.basins[other].values, strict=True)
+        return ", ".join(
+            f"{name} {b:.4g} instead of {a:.4g}"
+            for name, a, b in pairs
+            if abs(b - a) > 1e-3 * max(abs(a), abs(b))
+        )
 
     def _valley(self, basin: Basin) -> str:
         wide = [
@@ -88,36 +105,38 @@ class Search(eqx.Module):
         return f"{', '.join(wide)} fit alike; fix one of them or change the model"
 
     def table(self) -> str:
-        """The basins, one line each."""
+        """The basins, one line each; `barrier` is the rise of chi² on the way to the best."""
         head = ["minimum", "chi2", "excess", "fits", "distance", "barrier", *self.names, ""]
         rows = [head]
+        equal = self.equal
         for k, basin in enumerate(self.basins):
-            remarks = ["flat valley"] * basin.degenerate + ["not refined"] * (not basin.refined)
+            remarks = ["flat valley"] * basin.degenerate
+            remarks += ["as good as the first"] * (k > 0 and basin in equal)
+            remarks += ["not refined"] * (not basin.refined)
             barrier = "-" if k == 0 else f"{2 * basin.barrier:.3g}"
             numbers = [f"{basin.chi2:.6g}", f"{basin.excess:.3g}", str(len(basin.members))]
             values = [f"{value:.4g}" for value in basin.values]
-            rows.append(
-                [
-                    str(k + 1),
-                    *numbers,
-                    f"{basin.distance:.3g}",
-                    barrier,
-                    *values,
-                    ", ".join(remarks),
-                ]
-            )
+            place = [f"{basin.distance:.3g}", barrier]
+            rows.append([str(k + 1), *numbers, *place, *values, ", ".join(remarks)])
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         return "\n".join(
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         )
 
+    def sentences(self) -> tuple[str, ...]:
+        """What was decided, what it took, and how to read the table."""
+        parts = ", ".join(f"{one.what} {one.evaluations}" for one in self.spent)
+        return (
+            *self.decisions,
+            f"{self.evaluations} evaluations: {parts}",
+            f"minima whose chi2 differ by less than {self.noise:.3g} are equally good",
+        )
+
     def report(self) -> str:
         """Verdict, table, decisions and evaluations, as lines of text."""
         lines = [self.reason, "", self.table(), ""]
-        lines += [f"* {text}" for text in self.decisions]
-        parts = ", ".join(f"{one.what} {one.evaluations}" for one in self.spent)
-        return "\n".join([*lines, f"* {self.evaluations} evaluations: {parts}"])
+        return "\n".join([*lines, *(f"* {text}" for text in self.sentences())])
 
     def __repr__(self) -> str:
         """The verdict and the table."""

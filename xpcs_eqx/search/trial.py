@@ -1,5 +1,6 @@
 """What a strategy under way has tried, spent and decided."""
 
+import dataclasses
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -124,6 +125,8 @@ class Trial:
             self.say(f"multi-start: {error}")
             return None
         self.search = search
+        for text in search.decisions:
+            self.say(f"multi-start: {text}")
         lower = self.take("multi-start", search.fit, search.evaluations)
         self.say(
             f"multi-start {'found a lower minimum' if lower else 'found nothing lower'}: "
@@ -166,9 +169,18 @@ class Trial:
         return found
 
     def outcome(self) -> GlobalFit:
-        """The best with what was tried for it."""
+        """The best with what was tried for it.
+
+        Where the last multi-start found it degenerate, it is doubted for that, whichever method it
+        is of.
+        """
+        fit, search = self.fit, self.search
+        known = search is not None and not is_lower(float(fit.cost), float(search.fit.cost))
+        if known and search is not None and fit is not search.fit:
+            quality = fit.quality.doubted(search.warnings)
+            fit = dataclasses.replace(fit, quality=quality)
         return GlobalFit(
-            fit=self.fit,
+            fit=fit,
             search=self.search,
             cma=self.cma,
             method=self.method,
