@@ -83,6 +83,21 @@ def test_diagnostics_against_the_dense_jacobian(fit):
     assert "condition number" in found.report()
 
 
+def test_a_start_at_zero_has_the_size_of_its_natural_step(fit):
+    fit, _ = fit
+    start = np.asarray(fit.objective.start)
+    place = fit.index.physical_names.index("alpha")
+
+    def at(alpha):
+        return xe.diagnose(fit, np.where(np.arange(start.size) == place, alpha, start))
+
+    zero, tiny, small = at(0.0), at(1e-13), at(0.01)
+    np.testing.assert_allclose(zero.gradients, tiny.gradients, rtol=1e-6)
+    assert zero.imbalance < 1e4
+    # Of a natural step, an exponent of one, where the value itself is a hundredth.
+    assert zero.gradients[place] == pytest.approx(100 * small.gradients[place], rel=0.5)
+
+
 def test_scales(truth):
     parameters = xe.parameter_map(truth, None, bounds={"D0": (1.0, 101.0 + 1e4)})
     assert scale_from_bounds(parameters)["D0"] == pytest.approx(1e4 + 100)

@@ -16,6 +16,8 @@ IMBALANCE = 10.0
 # Whose column norms are the unit of the recommended scales, as far as they are free.
 _UNIT = ("D0", "D_offset", "phi0")
 _SAMPLES, _KICK = 5, 1e-6
+# Part of its natural step below which a parameter counts as zero.
+_ZERO = 1e-3
 
 
 class Diagnostics(NamedTuple):
@@ -24,7 +26,8 @@ class Diagnostics(NamedTuple):
     - `column_norms`: √Σ w J², in c2 per unit of the parameter.
     - `sensitivities`: share of a column that no other parameter (scaling included) can imitate,
         0 to 1: the square root of one over the variance inflation factor.
-    - `gradients`: |∂cost/∂parameter| at the point looked at, times the parameter's scale.
+    - `gradients`: |∂cost/∂parameter| at the point looked at, times the size of the parameter: its
+        value, or its natural step where the value is zero beside that.
     - `imbalance`: largest over smallest of those; above 10 the scales deserve attention.
     - `recommended_scales`: inverse column norms relative to the geometric mean of those of D0,
         D_offset and phi0 (of all where none of them is free), within 1e-8 … 1e2.
@@ -95,7 +98,9 @@ def diagnose(
     y = variables.to_coordinates(jnp.asarray(x))
     jacobian = np.asarray(jax.jacfwd(variables.to_physical)(y))
     gradient = np.linalg.solve(jacobian.T, np.asarray(_gradient(objective, y, memo)))
-    scale = np.maximum(np.abs(x), 1e-12)
+    # What is zero has a size as well: that of its natural step.
+    natural = np.abs(jacobian) @ np.asarray(variables.coordinate_scale)
+    scale = np.where(np.abs(x) > _ZERO * natural, np.abs(x), natural)
     gradients = np.abs(gradient * scale)[:p]
     hessian = np.asarray(fit.joint_hessian)
     diagonal = np.diagonal(hessian)
@@ -109,7 +114,6 @@ def diagnose(
     recommended = _scales(names, columns)
     key = jax.random.key(0) if key is None else key
     kicks = _KICK * np.asarray(jax.random.normal(key, (_SAMPLES, x.size)))
-    # A coordinate of zero has a size as well: that of its natural step.
     size_of = np.maximum(np.abs(np.asarray(y)), np.asarray(variables.coordinate_scale))
     at = partial(_gradient, objective)
     noisy = [
