@@ -5,6 +5,7 @@ from helpers_program import prepared
 
 from xpcs_eqx.config import read_configuration
 from xpcs_eqx.config.build import build
+from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.search import Auto, CmaEs, MultiStart
 
 
@@ -36,3 +37,38 @@ def test_the_seed_reaches_every_part_of_a_search(problem):
     assert isinstance(auto, Auto)
     # CMA-ES takes the seed of auto, multi-starts add it to their own.
     assert auto.seed == auto.multi.settings(4, auto.seed)["seed"] == 7
+
+
+MULTI = 'global.method="multi_start"'
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (
+            ("parameters.D0.bounds=[8e4, 8e4]", MULTI),
+            ("parameters.D0.bounds = [80000, 80000]", "leaves no room", "free = false"),
+        ),
+        (
+            ("parameters.D0.bounds=[8e4, 8e4]", "parameters.D0.free=true"),
+            ("parameters.D0", "free = true", "no room"),
+        ),
+        (
+            ("parameters.alpha.bounds=[-inf, inf]", MULTI),
+            ("parameters.alpha.bounds = [-inf, inf] is not finite", "two finite numbers"),
+        ),
+    ],
+)
+def test_bounds_that_cannot_be_searched(problem, options, fragments):
+    with pytest.raises(ConfigError) as caught:
+        problem(*options)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+    assert "--set parameters." in str(caught.value)
+
+
+def test_a_parameter_that_its_bounds_keep_is_spoken_of(problem):
+    said = problem("parameters.D0.bounds=[8e4, 8e4]").decisions
+    assert any(text.startswith("D0 is kept at 80000, since its bounds are equal") for text in said)
+    fixed = problem("parameters.D0.bounds=[8e4, 8e4]", "parameters.D0.free=false").decisions
+    assert not any("is kept at" in text for text in fixed)

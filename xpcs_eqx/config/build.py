@@ -32,7 +32,7 @@ from .models import model_of, rates_of
 from .read import Configuration
 from .scaling import Choice, choose_scaling
 from .schema import Data, Parameter, Settings
-from .search import strategy_of
+from .search import kept_by_bounds, strategy_of
 from .solving import COORDINATES, loss_of, penalties_of, residual_sd, solver_of
 from .source import nearest
 from .streaming import Plan, plan_of
@@ -222,6 +222,7 @@ def build(configuration: Configuration) -> Problem:
         decisions += (
             "f2 is kept at the middle of the time window, since only f0·exp(−f1·f2) enters",
         )
+    decisions += kept_by_bounds(settings.parameters)
     objective = two_time_objective(
         parameters,
         data,

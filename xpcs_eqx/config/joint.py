@@ -19,7 +19,7 @@ from .models import rates_of
 from .read import Configuration, JointConfiguration
 from .scaling import Choice, choose_scaling
 from .schema import Common, DataSet, Parameter, SeveralQSettings
-from .search import refuse_search
+from .search import kept_by_bounds, refuse_search
 from .solving import loss_of, penalties_of, residual_sd, solver_of
 
 
@@ -244,6 +244,6 @@ def build_joint(configuration: JointConfiguration) -> JointProblem:
         weights=tuple(weights.tolist()),
         solver=solver_of(settings),
         recovery=Recovery(attempts=settings.solver.recovery),
-        decisions=(*decisions, *said),
+        decisions=(*decisions, *kept_by_bounds(settings.parameters), *said),
         settings=settings,
     )

@@ -155,9 +155,19 @@ class Parameter(Section):
     @model_validator(mode="after")
     def _check(self) -> "Parameter":
         _ordered("bounds", self.bounds, equal=True)
+        if self.flat and "free" in self.model_fields_set:
+            raise ValueError(
+                f"free = true, but its bounds {self.bounds} leave no room; widen them, or leave "
+                "out free to keep the parameter there"
+            )
         if self.tie is not None and (self.start is not None or not self.free):
             raise ValueError("a tied parameter has no start of its own; leave out start and free")
         return self
+
+    @property
+    def flat(self) -> bool:
+        """Whether bounds without volume keep it where it would be free."""
+        return self.free and self.bounds is not None and self.bounds[0] == self.bounds[1]
 
 
 class Scaling(Section):

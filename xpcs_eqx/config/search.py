@@ -1,5 +1,10 @@
 """The table `[global]` to a strategy of search."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
 from ..errors import ConfigError, ModelError
 from ..hybrid import AbstractSampler, Halton, LatinHypercube, Sobol
 from ..objective import JointObjective, ProjectedObjective
@@ -14,6 +19,7 @@ from ..search import (
 )
 from ..search.trial import cma_es_available
 from .read import Configuration, JointConfiguration
+from .schema import Parameter
 from .schema_search import Global, search_settings
 from .streaming import is_hybrid
 
@@ -46,6 +52,40 @@ def refuse_search(configuration: JointConfiguration) -> None:
             f'= "{given.method}" is for one data set; fit them one by one with it first and start '
             "the joint fit from what they found, or leave [global] out",
         )
+
+
+def kept_by_bounds(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+    """What there is to say about parameters whose bounds leave them no room."""
+    return tuple(
+        f"{name} is kept at {one.bounds[0]:g}, since its bounds are equal; widen them to fit it"
+        for name, one in parameters.items()
+        if one.flat and one.bounds is not None
+    )
+
+
+def _refuse_bounds(
+    configuration: Configuration, given: Global, objective: ProjectedObjective | JointObjective
+) -> None:
+    """Refuse bounds that cannot be searched, each by its own key."""
+
+    def refuse(name: str, bounds: Any, why: str, remedy: str) -> ConfigError:
+        low, high = (f"{float(one):.12g}" for one in bounds)
+        place = configuration.source.where(("parameters", name, "bounds"))
+        return ConfigError(
+            f"{place}: parameters.{name}.bounds = [{low}, {high}] {why}, and global.method = "
+            f'"{given.method}" searches all of the bounds; {remedy}'
+        )
+
+    for name, one in configuration.settings.parameters.items():
+        if one.flat:
+            raise refuse(
+                name, one.bounds, "leaves no room", "widen them, or keep it there with free = false"
+            )
+    variables, own = objective.variables, objective.term.parameters.free_names
+    limits = zip(objective.names, variables.lower, variables.upper, strict=True)
+    for name, *bounds in limits:
+        if name in own and not np.isfinite(bounds).all():
+            raise refuse(name, bounds, "is not finite", "give two finite numbers")
 
 
 def strategy_of(
@@ -81,6 +121,7 @@ def strategy_of(
             "method",
             '= "cma_es" needs the library pycma: pip install "xpcs_eqx[global]"',
         )
+    _refuse_bounds(configuration, given, objective)
     try:
         normalised_space(objective)
     except ModelError as error:
