@@ -360,6 +360,12 @@ WRONG = {
         ("line 7", "solver.angle_weights is for one data set"),
     ),
     "profile": (TWO + "[solver]\nprofile = ['D0']\n", ("line 7", "leave solver.profile out")),
+    "degeneracy": (TWO + "[output]\ndegeneracy = true\n", ("line 7", "output.degeneracy is for")),
+    "diagnostics": (TWO + "[output]\ndiagnostics = true\n", ("line 7", "output.diagnostics is")),
+    "sequential": (
+        TWO + "[output]\nsequential = 'uniform'\n",
+        ("line 7", "output.sequential is for", "each data set by itself"),
+    ),
     "scaling": (
         TWO + "[scaling]\nmode = 'fixed'\ncontrast = [0.1, 0.2]\n",
         ("[scaling] of data set q0", "2 values", "3 angles"),

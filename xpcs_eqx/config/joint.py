@@ -18,7 +18,7 @@ from .joint_parameters import joint_parameters
 from .models import rates_of
 from .read import Configuration, JointConfiguration
 from .scaling import Choice, choose_scaling
-from .schema import Common, DataSet, Parameter, SeveralQSettings
+from .schema import Common, DataSet, Output, Parameter, SeveralQSettings
 from .search import kept_by_bounds, refuse_search
 from .solving import loss_of, penalties_of, residual_sd, solver_of
 
@@ -166,6 +166,14 @@ def _refused(configuration: JointConfiguration) -> None:
             f"{source.where('solver.profile')}: there are no profile-likelihood intervals of a "
             "joint fit; leave solver.profile out"
         )
+    output, default = configuration.settings.output, Output()
+    for name in ("degeneracy", "diagnostics", "sequential"):
+        asked = getattr(output, name)
+        if asked is not False and asked != getattr(default, name):
+            raise ConfigError(
+                f"{source.where(f'output.{name}')}: output.{name} is for the fit of one data set, "
+                "but several are fitted together here; leave it out, or run each data set by itself"
+            )
 
 
 def _penalties(settings: Common, names: Names, sd, configuration) -> tuple[AbstractPenalty, ...]:
