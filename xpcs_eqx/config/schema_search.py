@@ -6,13 +6,15 @@ from pydantic import Field, create_model
 
 from .section import Section, key
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 
 class Global(Section):
     """Whether a minimum is looked for beyond the one next to the start values."""
 
-    method: Literal["local", "multi_start", "cma_es", "auto"] = key(
+    method: Literal["local", "multi_start", "cma_es", "selected", "auto"] = key(
         "local",
-        '"local", "multi_start", "cma_es" or "auto"',
+        '"local", "multi_start", "cma_es", "selected" or "auto"',
         "auto: as much search as the local fit leaves need of, within the budget",
     )
     starts: int | None = key(
@@ -22,17 +24,29 @@ class Global(Section):
         ge=1,
         le=100_000,
     )
+    custom: list[dict[str, Finite]] | None = key(
+        None,
+        "a list of tables of finite numbers by parameter",
+        "starts of your own, among the starts; what they leave out begins at its start",
+    )
     sampler: Literal["latin_hypercube", "sobol", "halton"] = key(
         "latin_hypercube", '"latin_hypercube", "sobol" or "halton"', "how starts fill the bounds"
     )
     keep: Annotated[float, Field(gt=0, le=1)] = key(
         0.5, "a number above 0, at most 1", "share of the starts that is fitted, by cost"
     )
+    least: int = key(3, "a whole number from 1", "starts that are fitted at least", ge=1)
     refine: int | None = key(
         None, "a whole number from 1", "fits carried to full tolerance; 3, or all starts", ge=1
     )
     preset: Literal["fast", "default", "global"] = key(
         "default", '"fast", "default" or "global"', "length of CMA-ES"
+    )
+    probes: int = key(
+        8,
+        "a whole number from 0",
+        "starts with which auto looks beyond a fit that looks right",
+        ge=0,
     )
     budget: int | None = key(
         None,

@@ -15,12 +15,15 @@ from ..search import (
     CmaEs,
     MultiStart,
     Screening,
+    Selected,
     normalised_space,
 )
+from ..search.starts import checked_custom
 from ..search.trial import cma_es_available
 from .read import Configuration, JointConfiguration
 from .schema import Parameter
 from .schema_search import Global, search_settings
+from .source import nearest
 from .streaming import is_hybrid
 
 SAMPLERS: dict[str, type[AbstractSampler]] = {
@@ -28,13 +31,14 @@ SAMPLERS: dict[str, type[AbstractSampler]] = {
     "sobol": Sobol,
     "halton": Halton,
 }
-_STARTS = ("starts", "sampler", "keep", "refine")
+_STARTS = ("starts", "custom", "sampler", "keep", "least", "refine")
 # Keys that each method looks at, beside the seed.
 _USED = {
     "local": (),
     "multi_start": _STARTS,
     "cma_es": ("preset", "budget"),
-    "auto": (*_STARTS, "preset", "budget"),
+    "selected": (*_STARTS, "preset", "budget"),
+    "auto": (*_STARTS, "preset", "budget", "probes"),
 }
 
 
@@ -126,10 +130,36 @@ def strategy_of(
         normalised_space(objective)
     except ModelError as error:
         raise _refuse(configuration, "method", f'= "{given.method}": {error}') from error
-    return _strategy(configuration, given)
+    if configuration.settings.solver.checkpoint is True:
+        raise ConfigError(
+            f"{configuration.source.where('solver.checkpoint')}: solver.checkpoint = true, but of "
+            f'a search with global.method = "{given.method}" only the first local fit could be '
+            "gone on with; leave one of them out"
+        )
+    return _strategy(configuration, given, _custom(configuration, given, objective))
 
 
-def _strategy(configuration: Configuration, given: Global) -> AbstractStrategy:
+def _custom(
+    configuration: Configuration, given: Global, objective: ProjectedObjective | JointObjective
+) -> tuple[tuple[float, ...], ...]:
+    """Starts of the user, with the objective's own values where they say nothing."""
+    start = dict(zip(objective.names, np.asarray(objective.start).tolist(), strict=True))
+    for number, one in enumerate(given.custom or (), 1):
+        for name in one:
+            if name not in start:
+                known = nearest(name, start)
+                raise _refuse(configuration, "custom", f"{number} gives {name!r}{known}")
+    rows = [list({**start, **one}.values()) for one in given.custom or ()]
+    try:
+        checked_custom(objective, np.asarray(rows))
+    except ModelError as error:
+        raise _refuse(configuration, "custom", f"has a start that cannot be: {error}") from error
+    return tuple(map(tuple, rows))
+
+
+def _strategy(
+    configuration: Configuration, given: Global, custom: tuple[tuple[float, ...], ...]
+) -> AbstractStrategy:
     preset = CMA_PRESETS[given.preset]
     if given.method == "cma_es":
         return CmaEs(preset, given.seed, given.budget)
@@ -145,11 +175,14 @@ def _strategy(configuration: Configuration, given: Global) -> AbstractStrategy:
     multi = MultiStart(
         starts=starts,
         sampler=SAMPLERS[given.sampler](),
-        screening=Screening(keep=given.keep),
+        custom=custom,
+        screening=Screening(given.keep, given.least),
         refine=given.refine,
-        seed=given.seed if given.method == "multi_start" else 0,
+        seed=0 if given.method == "auto" else given.seed,
     )
     if given.method == "multi_start":
         return multi
+    if given.method == "selected":
+        return Selected(multi, CmaEs(preset, given.seed, given.budget))
     budget = Auto().budget if given.budget is None else given.budget
-    return Auto(budget=budget, multi=multi, preset=preset, seed=given.seed)
+    return Auto(budget=budget, multi=multi, preset=preset, probes=given.probes, seed=given.seed)

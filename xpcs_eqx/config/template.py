@@ -53,6 +53,8 @@ _EXAMPLES: dict[str, Any] = {
     "hybrid.tolerance": 1e-8,
     "global.starts": 20,
     "global.budget": 5000,
+    "global.refine": 3,
+    "global.custom": [{"D0": 1e4, "alpha": 0.5}],
     "bayes.target_acceptance": 0.9,
     "bayes.shards.pairs": 10000,
     "bayes.shards.count": 50,

@@ -114,6 +114,7 @@ class OneDataSet:
             f"{term.scaling.size} scaling coefficients\n"
             f"  scaling {scaling.mode}: {scaling.reason}\n"
             f"  {self.problem.plan.strategy.report()}"
+            f"{_search_line(self.problem)}"
             f"{_sampling_lines(self.inference)}"
         )
 
@@ -153,6 +154,11 @@ class OneDataSet:
             defences=report,
             examined=examined(fit, problem, searched),
         )
+
+
+def _search_line(problem: Problem) -> str:
+    search = problem.search
+    return "" if search is None else f"\n  search: {search.plan(problem.objective)}"
 
 
 def _sampling_lines(inference: Inference | None) -> str:

@@ -12,15 +12,15 @@ from ..errors import ModelError
 from ..fitting.one_data_set import check_one_data_set
 from ..fitting.solved import checked_start
 from ..hybrid import AbstractSampler, LatinHypercube
-from ..objective import JointObjective, ProjectedObjective
+from ..objective import AbstractObjective, JointObjective, ProjectedObjective
 from ..optimize import TrustRegion
 from .cmaes_settings import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
 from .multi_start import SAMPLED_EVALUATIONS
 from .outcome import GlobalFit
-from .selection import fall_back, is_lower, select_method
+from .selection import Selection, fall_back, is_lower, select_method
 from .space import normalised_space
-from .starts import Screening, check_starts
+from .starts import Screening, check_starts, remark_on
 from .trial import Trial, cma_es_available
 
 # Evaluations below which not even a local fit and a handful of starts have room.
@@ -36,9 +36,16 @@ class AbstractStrategy(eqx.Module):
     def run(self, trial: Trial, start: Any, **fit: Any) -> None:
         """Try what there is to try, until `trial.ended`; `fit` are arguments of the local fit."""
 
+    @abstractmethod
+    def plan(self, objective: AbstractObjective) -> str:
+        """What it will try for an objective, in a sentence."""
+
 
 class Local(AbstractStrategy):
     """The local fit alone."""
+
+    def plan(self, objective):
+        return "a local fit"
 
     def run(self, trial, start, **fit):
         trial.local(start, **fit)
@@ -56,9 +63,20 @@ class MultiStart(AbstractStrategy):
     refine: int | None = eqx.field(static=True, default=None)
     seed: int = eqx.field(static=True, default=0)
     fits: AbstractLocalFits | None = None
+    custom: tuple[tuple[float, ...], ...] = eqx.field(
+        static=True, default=(), converter=lambda rows: tuple(tuple(map(float, r)) for r in rows)
+    )
 
     def __check_init__(self):
         check_starts(self.starts, self.refine)
+
+    def plan(self, objective):
+        remark = remark_on(self.starts, len(objective.names))
+        text = (
+            f"{self.starts} starts, {len(self.custom)} of them given, by "
+            f"{type(self.sampler).__name__} over the bounds (seed {self.seed})"
+        )
+        return text if remark is None else f"{text}; {remark}"
 
     def run(self, trial, start, **fit):
         trial.local(start, **fit)
@@ -74,6 +92,7 @@ class MultiStart(AbstractStrategy):
             "refine": None if self.refine is None else min(self.refine, starts),
             "seed": self.seed + seed,
             "local": self.fits,
+            "custom": self.custom,
         }
 
 
@@ -83,6 +102,14 @@ class CmaEs(AbstractStrategy):
     preset: CmaPreset = CMA_PRESETS["default"]
     seed: int = eqx.field(static=True, default=0)
     budget: int | None = eqx.field(static=True, default=None)
+
+    def plan(self, objective):
+        dimension = len(objective.names)
+        budget = self.preset.evaluations(dimension) if self.budget is None else self.budget
+        return (
+            f"CMA-ES, {self.preset.first_population(dimension)} points a generation, "
+            f"{budget} evaluations (seed {self.seed})"
+        )
 
     def run(self, trial, start, **fit):
         trial.local(start, **fit)
@@ -96,10 +123,13 @@ class Selected(AbstractStrategy):
     multi: MultiStart = MultiStart()
     cma: CmaEs = CmaEs()
 
+    def plan(self, objective):
+        selection = _selected(objective)
+        method = self.cma if selection.method == "cma_es" else self.multi
+        return f"{method.plan(objective)}: {selection.reason}"
+
     def run(self, trial, start, **fit):
-        selection = select_method(
-            normalised_space(trial.objective), cma_es_available=cma_es_available()
-        )
+        selection = _selected(trial.objective)
         trial.say(f"{selection.method}: {selection.reason}")
         warm = trial.local(start, **fit)
         skip = None if warm is None else trial.verdict(warm)
@@ -117,6 +147,10 @@ class Selected(AbstractStrategy):
             why = "it found no fit" if found is None else found.fit.message
             selection = fall_back(selection, selection.method, why)
             trial.say(f"{selection.method}: {selection.reason}")
+
+
+def _selected(objective: AbstractObjective) -> Selection:
+    return select_method(normalised_space(objective), cma_es_available=cma_es_available())
 
 
 class Auto(AbstractStrategy):
@@ -149,6 +183,13 @@ class Auto(AbstractStrategy):
             )
         if self.probes < 0:
             raise ModelError(f"{self.probes} probes; give 0 or more")
+
+    def plan(self, objective):
+        return (
+            f"a local fit and {self.probes} starts beside it; where these do not agree, "
+            f"{self.multi.plan(objective)}, then CMA-ES: at most {self.budget} evaluations (seed "
+            f"{self.seed} more)"
+        )
 
     def run(self, trial, start, **fit):
         local = trial.local(start, **fit)

@@ -112,7 +112,7 @@ class Trial:
     def multi_start(self, **keywords: Any) -> Search | None:
         """Multi-start with the best so far among its starts; None where it found nothing."""
         known = () if self.best is None else (_values(self.best, self.objective),)
-        custom = np.asarray([*known, *np.asarray(keywords.pop("custom", ()), float)])
+        custom = np.asarray([*known, *keywords.pop("custom")])
         try:
             search = multi_start(
                 self.objective,
