@@ -171,6 +171,14 @@ SCALED = '[scaling]\nmode = "fixed"\n[defences.regularisation]\n'
         ('[solver]\nmethod = "hybrid"\n[defences.monitor]\n', ("hybrid.defences",)),
         ('[global]\nmethod = "multi_start"\n[defences.monitor]\n', ("[global] asks for many",)),
         ("[solver]\ncheckpoint = true\n[defences.monitor]\n", ("solver.checkpoint = true",)),
+        (
+            '[solver]\nerrors = "classical"\n[defences.shear_weights]\n',
+            ("line 22", "solver.errors", "inverse variances"),
+        ),
+        (
+            '[defences.group_variance]\ngroups = [["D0", "alpha"]]\nweight = 1.0\n',
+            ("[defences.group_variance]", "different units"),
+        ),
         ("[solver]\nrecovery = 1\n[defences.hierarchical]\n", ("solver.recovery is of no",)),
         (
             "[solver]\nstep_tol = 1e-5\n[defences.hierarchical]\nfinish = false\n",

@@ -199,7 +199,8 @@ def test_all_layers_make_one_objective_and_settle():
         "hierarchical", "regularisation", "monitor", "shear weights", "group variance", "rounds"
     ]  # fmt: skip
     alpha, beta = fit["alpha"].value, fit["beta"].value
-    wanted = 1e-3 * np.var([alpha, beta]) / float(fit.cost)
+    wanted = 0.5 * 1e-3 * np.var([alpha, beta]) / float(fit.cost)
+    assert any("(GroupVariance): the covariance is conditional" in t for t in fit.quality.findings)
     assert report.group_share == pytest.approx(wanted, rel=1e-6)
     cv = np.std(fit.contrast) / np.mean(fit.contrast)
     assert report.regularisation.variation[0] == pytest.approx(cv, rel=1e-6)
@@ -270,6 +271,10 @@ def test_rounds_that_run_out_are_said():
         ({"shear_weights": ShearWeights()}, "flow angle phi0"),
         ({"monitoring": Monitoring(watched=("D_0",))}, "no parameter 'D_0'"),
         ({"group_variance": GroupVariance((("D0", "beta"),), 1.0)}, "no parameter 'beta'"),
+        (
+            {"group_variance": GroupVariance((("D0", "alpha"),), 1.0)},
+            r"group D0 \[.*\], alpha \[1\] has parameters of different units",
+        ),
     ],
 )
 def test_layers_without_anything_to_work_on_are_refused(layers, message):

@@ -121,7 +121,7 @@ def cost_of(penalty, y):
 
 def test_the_cost_is_the_variance():
     y = RNG.normal(size=5)
-    wanted = 0.7 * (np.var(y[:3]) + np.var(y[3:]))
+    wanted = 0.5 * 0.7 * (np.var(y[:3]) + np.var(y[3:]))
     assert cost_of(VARIANCE, y) == pytest.approx(wanted, rel=1e-13)
     assert cost_of(GroupVariance((("a", "d"),), 0.0), y) == 0.0
 
@@ -210,7 +210,7 @@ def test_a_group_variance_in_a_two_time_objective():
         return [o.evaluate(y, o.memo)[0] for o in (plain, pulled)]
 
     before, after = both(y)
-    assert float(after.cost - before.cost) == pytest.approx(3.0 * np.var([2.2, 0.9]), rel=1e-8)
+    assert float(after.cost - before.cost) == pytest.approx(1.5 * np.var([2.2, 0.9]), rel=1e-8)
     step = 1e-5 * np.eye(y.size)[0]
     up, down = both(y + step), both(y - step)
     difference = [(float(u.cost) - float(d.cost)) / 2e-5 for u, d in zip(up, down, strict=True)]

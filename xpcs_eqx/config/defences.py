@@ -36,7 +36,8 @@ def refuse_defences(configuration: Configuration | JointConfiguration) -> None:
     """Refuse, before any work, what defences do not go together with.
 
     **Raises:** `ConfigError` for several data sets, the hybrid optimiser, a search, a posterior of
-    weights or penalties, and checkpoints.
+        weights or penalties, checkpoints, classical errors of shear weights, and keys of [solver]
+        that are of no effect.
     """
     settings, source = configuration.settings, configuration.source
     given = settings.defences
@@ -68,6 +69,12 @@ def refuse_defences(configuration: Configuration | JointConfiguration) -> None:
             "solver.checkpoint",
             "solver.checkpoint = true, but a fit with [defences] runs in several rounds, of which "
             "no checkpoint is written; leave one of them out",
+        )
+    if settings.solver.errors == "classical" and given.shear_weights is not None:
+        refuse(
+            "solver.errors",
+            'solver.errors = "classical" takes [defences.shear_weights] for inverse variances, '
+            "which they are not; quote another error bar, or leave the weights out",
         )
     for name in () if given.hierarchical is None else _unused_by(given.hierarchical):
         if getattr(settings.solver, name) != getattr(Solver(), name):

@@ -94,7 +94,9 @@ class GroupVarianceLayer(Section):
     groups: Annotated[list[Annotated[list[str], Field(min_length=2)]], Field(min_length=1)] = key(
         ..., "a list of lists of two or more names", "parameters of each group"
     )
-    weight: Positive = key(..., "a number above zero", "of the variance of each group")
+    weight: Positive = key(
+        ..., "a number above zero", "of the variance of each group, in the sum of squares"
+    )
 
 
 class Defences(Section):

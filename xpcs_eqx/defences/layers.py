@@ -1,6 +1,7 @@
 """The layers of defence as one value, and the one objective they make of another."""
 
 import dataclasses
+import re
 from typing import NamedTuple
 
 import equinox as eqx
@@ -112,6 +113,17 @@ class Refreshed(NamedTuple):
     phi0: float | None
 
 
+def _check_units(group: tuple[str, ...], units: dict[str, str]) -> None:
+    # The unit of an amplitude has the name of its exponent in it, which a group would share.
+    found = {name: re.sub(r"\(1\+\w+\)", "(1+exponent)", units[name]) for name in group}
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{name} [{units[name] or '1'}]" for name in group)
+        raise ModelError(
+            f"the group {listed} has parameters of different units, whose mean and variance mean "
+            "nothing; group parameters of one unit"
+        )
+
+
 def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
     """Refuse layers that the objective gives nothing to work on.
 
@@ -126,6 +138,7 @@ def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
     if layers.group_variance is not None:
         for group in layers.group_variance.groups:
             check_names(group, parameters.names, "the fit")
+            _check_units(group, dict(zip(parameters.names, parameters.units, strict=True)))
     if scaling.size == 0 and (layers.regularisation or layers.hierarchical) is not None:
         raise ModelError(
             "contrast and offset are fixed, so there is nothing to draw together or to fit in "

@@ -19,7 +19,7 @@ from ..uncertainty import sandwiches
 from .fit import Fit, ParameterRow, Quality
 from .joint import JointFit
 from .joint_part import Part, parts_of, together
-from .quality import Remarks, judge, remarks_on
+from .quality import Remarks, conditions_of, judge, remarks_on
 from .rows import Entries, held_row
 from .sharing import Sharing, sharing_test
 from .solved import Finished, solved
@@ -118,6 +118,7 @@ def _result(found: Finished, seconds: float) -> JointFit:
         names,
         reduced if absolute else float("nan"),
         *_said_once(remarks),
+        conditions=conditions_of(objective.penalties),
     )
     return JointFit(
         objective=objective,

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..data import Geometry
-from ..objective import AbstractScalingPenalty
+from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..optimize import Status
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
 from ..uncertainty import Uncertainty
@@ -97,14 +97,20 @@ def judge(
     return Quality(flag, tuple(poor + marginal + remarks) + conditions)
 
 
-def conditions_of(penalties: tuple[AbstractScalingPenalty, ...]) -> tuple[str, ...]:
-    """On what the error bars of a fit with penalties on contrast and offset depend."""
-    names = ", ".join(dict.fromkeys(type(penalty).__name__ for penalty in penalties))
-    if not names:
-        return ()
-    return (
-        f"contrast and offset are drawn together by a penalty ({names}): the covariance is "
-        "conditional on it, and a bias that it brings is in no error bar",
+def conditions_of(
+    penalties: tuple[AbstractPenalty, ...],
+    on_scaling: tuple[AbstractScalingPenalty, ...] = (),
+) -> tuple[str, ...]:
+    """On what the error bars of a fit with penalties depend."""
+    drawn = {
+        "contrast and offset are drawn together": on_scaling,
+        "parameters of the model are drawn to what is expected of them": penalties,
+    }
+    return tuple(
+        f"{what} by a penalty ({', '.join(dict.fromkeys(type(one).__name__ for one in by))}): the "
+        "covariance is conditional on it, and a bias that it brings is in no error bar"
+        for what, by in drawn.items()
+        if by
     )
 
 

@@ -73,7 +73,7 @@ def fit_of(found: Found) -> Fit:
         index.names,
         reduced if term.absolute_sigma else float("nan"),
         *remarks_on(model, term.t, term.geometry, _box(parameters)),
-        conditions=conditions_of(objective.scaling_penalties),
+        conditions=conditions_of(objective.penalties, objective.scaling_penalties),
         scaling=check,
     )
     return Fit(

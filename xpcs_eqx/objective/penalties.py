@@ -37,13 +37,14 @@ class Pull(AbstractPenalty):
 
 
 class GroupVariance(AbstractPenalty):
-    """λ Σ Var(parameters of a group): members of a group are drawn to their own mean.
+    """λ Σ Var(parameters of a group) in the sum of squares: a group is drawn to its own mean.
 
-    Var is the mean square about the mean of the group. Cost, gradient and curvature all follow from
-    the residuals √(2λ/n) (pᵢ − p̄), which are linear: JᵀJ is the exact curvature.
+    Var is the mean square about the mean of the group. As every penalty, half of it is added to the
+    cost. Cost, gradient and curvature all follow from the residuals √(λ/n) (pᵢ − p̄), which are
+    linear: JᵀJ is the exact curvature.
 
-    - `groups`: names of the parameters in each group.
-    - `weight`: λ [1/unit², the unit of the parameters].
+    - `groups`: names of the parameters in each group, which must have one unit to be compared.
+    - `weight`: λ [squared weighted residual per unit², the unit of the parameters].
 
     **Raises:** `ModelError` for a group of fewer than two, a name that appears twice in a group, a
     negative weight, and, when evaluated, a name the parameters do not have.
@@ -67,7 +68,7 @@ class GroupVariance(AbstractPenalty):
         for group in self.groups:
             check_names(group, values, "the fit")
             members = jnp.stack([jnp.asarray(values[name]) for name in group])
-            root = jnp.sqrt(2 * jnp.asarray(self.weight) / len(group))
+            root = jnp.sqrt(jnp.asarray(self.weight) / len(group))
             parts.append(root * (members - jnp.mean(members)))
         return jnp.concatenate(parts)
 
