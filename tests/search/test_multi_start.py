@@ -21,6 +21,8 @@ from xpcs_eqx.search import (
     OverExecutor,
     Screening,
     in_physical_variables,
+    local_fits,
+    local_fits_for,
     multi_start,
     normalised_space,
     population_costs,
@@ -127,6 +129,14 @@ def test_executors_end_where_one_call_does():
         np.testing.assert_allclose(other.cost, one.cost, rtol=1e-10)
     with pytest.raises(ConfigError, match="no `map`"):
         OverExecutor(3)  # pyright: ignore[reportArgumentType]
+
+
+def test_fits_are_batched_where_an_accelerator_would_be_idle(monkeypatch):
+    objective = mirrored()
+    assert local_fits_for(objective, 1000) == OneCall(batch=1)
+    monkeypatch.setattr(local_fits, "_platform", lambda objective: "gpu")
+    assert local_fits_for(objective, 1000) == OneCall(batch=local_fits.ACCELERATED)
+    assert isinstance(local_fits_for(objective, 10**7), OverExecutor)
 
 
 def test_custom_starts_come_first_and_are_never_screened_out():
@@ -279,3 +289,20 @@ def test_reports_read_well():
     assert repr(search).startswith(f"Search: {len(search.basins)} distinct minima")
     assert "minimum 2 is as good as the best" in search.reason
     assert MultiStart(starts=4, refine=3).settings(2)["refine"] == 2
+
+
+@pytest.mark.slow
+def test_twenty_starts_cost_few_fits():
+    """In passes over all pairs, of which sampled ones are a share: a measure without a clock."""
+    data = make_data(LAMINAR, n=101)
+    whole = xe.projected_objective(mapped(LAMINAR, data, fixed=OTHERS), data)
+    one = xe.least_squares(whole, np.array([2.1e4, 3.9e-3, 7.0])).evaluations
+    sample = thinned(whole)
+    assert sample is not None
+    share = np.asarray(sample.term.tiles.root_weights).astype(bool).sum() / data.n_pairs
+    search = multi_start(whole, starts=20)
+    sampled = [text for text in ("screening", "rough fits to a sample of the pairs")]
+    passes = sum(
+        one.evaluations * (share if one.what in sampled else 1.0) for one in search.spent
+    )
+    assert passes < 15 * one

@@ -1,4 +1,10 @@
-"""The one place that knows pycma: a run of CMA-ES, asked for points and told their costs."""
+"""The one place that knows pycma: a run of CMA-ES, asked for points and told their costs.
+
+pycma and not evosax, which runs CMA-ES inside JAX: pycma is by the author of the method, needs
+NumPy alone, and brings what restarts in a box depend on, a transform for bounds and the rules by
+which a run has ended. What JAX is good for, the costs of a generation in one batched call, is done
+here with either.
+"""
 
 from typing import Any
 

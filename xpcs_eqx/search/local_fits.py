@@ -18,6 +18,8 @@ from ..optimize import TrustRegion, iterate_compiled, iterate_host
 
 # Pairs up to which one start takes milliseconds, so that what surrounds a fit counts.
 SMALL = 300_000
+# Fits that share an accelerator: with SMALL pairs and ten parameters their Jacobians take 0.8 GB.
+ACCELERATED = 32
 
 
 class LocalFits(NamedTuple):
@@ -65,9 +67,10 @@ class AbstractLocalFits(eqx.Module):
 class OneCall(AbstractLocalFits):
     """All fits in one compiled call, for small data: nothing is left of Python.
 
-    - `batch`: fits that advance together, under `vmap`. One on a processor, whose vector units
-        the pairs of a map keep busy and where a batch would wait for the slowest of its fits; as
-        many as there are starts on an accelerator.
+    - `batch`: fits that advance together, under `vmap`; `local_fits_for` chooses it by the device.
+        One on a processor, whose vector units the pairs of a map keep busy and where a batch
+        waits for the slowest of its fits. On an accelerator one fit of small data leaves most of
+        it idle.
     """
 
     batch: int = eqx.field(static=True, default=1)
@@ -113,9 +116,28 @@ class OverExecutor(AbstractLocalFits):
         return _finite(LocalFits(*(np.stack(part) for part in zip(*rows, strict=True))))
 
 
+def batch_for(platform: str) -> int:
+    """Fits that advance together on a platform of JAX, as `"cpu"` or `"gpu"`.
+
+    >>> from xpcs_eqx.search.local_fits import batch_for
+    >>> batch_for("cpu"), batch_for("gpu")
+    (1, 32)
+    """
+    return 1 if platform == "cpu" else ACCELERATED
+
+
+def _platform(objective: AbstractObjective) -> str:
+    """Where the arrays of an objective are; the default device for arrays of NumPy."""
+    arrays = (leaf for leaf in jax.tree.leaves(objective) if isinstance(leaf, jax.Array))
+    platforms = {device.platform for one in arrays for device in one.devices()}
+    return platforms.pop() if len(platforms) == 1 else jax.default_backend()
+
+
 def local_fits_for(objective: AbstractObjective, n_pairs: int) -> AbstractLocalFits:
     """One compiled call for small data in memory, one fit after the other for everything else."""
-    return OneCall() if objective.traceable and n_pairs <= SMALL else OverExecutor()
+    if objective.traceable and n_pairs <= SMALL:
+        return OneCall(batch=batch_for(_platform(objective)))
+    return OverExecutor()
 
 
 def _held_or_none(executor: Any) -> HeldExecutor:
