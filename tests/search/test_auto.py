@@ -238,3 +238,16 @@ def test_a_callback_sees_multi_start_and_cma_es_and_ends_them():
     texts = [progress_text(SearchProgress("screening", 20, 0.7))]
     texts.append(progress_text(CmaProgress("search", 1, 3, 9, 0.2, 0.7, 27)))
     assert all(" evaluations, cost 0.7" in text for text in texts)
+
+
+@pytest.mark.slow
+def test_auto_finds_the_minimum_from_anywhere():
+    whole = objective(QUIET)
+    best = xe.least_squares(whole)
+    low, high = np.asarray(whole.variables.lower), np.asarray(whole.variables.upper)
+    draws = np.random.default_rng(4).random((6, low.size))
+    ends = []
+    for k, start in enumerate(low + draws * (high - low)):
+        found = global_least_squares(whole, start, strategy=Auto(seed=1000 * (k + 1)))
+        ends.append(float(found.fit.cost) / float(best.cost) - 1)
+    assert max(ends) <= 1e-6
