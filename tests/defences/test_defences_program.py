@@ -67,6 +67,7 @@ def written(folder, text):
     return str(path)
 
 
+@pytest.mark.slow
 def test_every_layer_stands_in_report_and_results(folder, capsys):
     assert program.main([written(folder, ALL), "--overwrite"]) == 0
     printed = capsys.readouterr().out

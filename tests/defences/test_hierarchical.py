@@ -28,6 +28,7 @@ def same_optimum(fit, other, within):
     assert float(fit.cost) == pytest.approx(float(other.cost), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["static", "slow"])
 def test_hierarchical_joint_and_eliminated_fits_end_at_the_same_optimum(kind):
     seen = []
@@ -88,6 +89,7 @@ def test_a_callback_stops_it():
     assert fit.outer.size == 2
 
 
+@pytest.mark.slow
 def test_robust_losses():
     objective = joint(loss=SoftL1(0.005))
     start = np.asarray(objective.start)

@@ -17,6 +17,7 @@ from ..fitting.solved import checked_start, solved
 from ..objective import JointObjective, ProjectedObjective
 from ..objective.penalties import penalty_equations
 from ..optimize import History, Recovery, Status, TrustRegion
+from .compiled import per_angle_of, physical_of
 from .hierarchical import confirmed, hierarchical_found, relative_change, start_coefficients
 from .layers import DefenceLayers, Prepared, Refreshed, prepared, refreshed
 from .report import DefenceReport, MonitorReport, VariationReport, WeightsReport
@@ -45,18 +46,7 @@ class _Round(NamedTuple):
 
 def _at(objective: AnyObjective, found: Found) -> Float[np.ndarray, "variable"]:
     """Physical variables where a solver ended, inside the bounds."""
-    variables = objective.variables
-    return np.clip(np.asarray(_to_physical(variables, found.y)), variables.lower, variables.upper)
-
-
-@quick_jit
-def _to_physical(variables, y):
-    return variables.to_physical(y)
-
-
-@quick_jit
-def _per_angle(scaling, coefficients):
-    return scaling.per_angle(coefficients)
+    return np.asarray(physical_of(objective.variables, found.y))
 
 
 def _first_scaling(objective: AnyObjective, x) -> Float[np.ndarray, "angle 2"]:
@@ -64,7 +54,7 @@ def _first_scaling(objective: AnyObjective, x) -> Float[np.ndarray, "angle 2"]:
     p = objective.term.parameters.n_free
     begin = np.asarray(start_coefficients(objective))
     best = ScalingStage().run(objective, x[:p], begin).x
-    return np.asarray(_per_angle(objective.term.scaling, jnp.asarray(best)))
+    return np.asarray(per_angle_of(objective.term.scaling, jnp.asarray(best)))
 
 
 def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Found:
@@ -80,7 +70,7 @@ def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Found:
     def refresh(objective, x, coefficients):
         if not layers.refreshing:
             return objective
-        per_angle = np.asarray(_per_angle(objective.term.scaling, jnp.asarray(coefficients)))
+        per_angle = np.asarray(per_angle_of(objective.term.scaling, jnp.asarray(coefficients)))
         return refreshed(whole, layers, x, per_angle).objective
 
     return hierarchical_found(made.objective, x, layers.hierarchical, watch.outer, refresh, watch)
@@ -117,7 +107,7 @@ def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
             )
             if isinstance(whole.objective, JointObjective):
                 scaling = whole.objective.term.scaling
-                per_angle = np.asarray(_per_angle(scaling, jnp.asarray(x[p:])))
+                per_angle = np.asarray(per_angle_of(scaling, jnp.asarray(x[p:])))
             # What is done about a collapse has a limit of its own, and takes no round.
             continue
         counted += 1

@@ -18,12 +18,12 @@ from ..fitting.solved import checked_start
 from ..hybrid import TwoTimeProblem
 from ..objective import JointObjective, ProjectedObjective
 from ..optimize import History, Status, TrustRegion, TrustRegionState, evaluated, iterate_host
+from .compiled import coordinates_of, per_angle_of, physical_of
 from .stages import (
     AbstractPhysicalStage,
     AbstractScalingStage,
     LBFGSStage,
     ScalingStage,
-    coordinates_of,
 )
 
 AnyObjective = ProjectedObjective | JointObjective
@@ -109,7 +109,7 @@ def alternate(
     while len(done) < method.outer:
         if refresh is not None:
             objective = refresh(objective, x, coefficients)
-        first = method.physical.run(objective, x, np.asarray(_per_angle(scaling, coefficients)))
+        first = method.physical.run(objective, x, np.asarray(per_angle_of(scaling, coefficients)))
         second = method.scaling.run(objective, first.x, coefficients)
         change = relative_change(first.x, x, natural)
         x, coefficients = first.x, second.x
@@ -123,11 +123,6 @@ def alternate(
         if change <= method.tolerance:
             break
     return objective, done, False
-
-
-@quick_jit
-def _per_angle(scaling, coefficients):
-    return scaling.per_angle(coefficients)
 
 
 @quick_jit
@@ -172,11 +167,6 @@ def confirmed(objective: AnyObjective, x: Float[np.ndarray, "variable"], status:
     if said not in (Status.stalled, Status.failed):
         return said
     return Status.step if distance_to_minimum(objective, x) <= NEAR else said
-
-
-@quick_jit
-def _physical(variables, y):
-    return jnp.clip(variables.to_physical(y), variables.lower, variables.upper)
 
 
 def _history(done: list[OuterIteration], last: TrustRegionState | None) -> History:
@@ -252,7 +242,7 @@ def hierarchical_found(
         state = iterate_host(method.finish, objective, jnp.asarray(at), callback=watch)
         y, memo, cost = state.y, state.memo, state.equations.cost
         passes += int(state.evaluations)
-        status = confirmed(objective, np.asarray(_physical(objective.variables, y)), state.status)
+        status = confirmed(objective, np.asarray(physical_of(objective.variables, y)), state.status)
         name += f", finished by the trust region, {type(method.finish.descent).__name__}"
     return Found(
         objective=objective,

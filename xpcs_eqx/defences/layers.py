@@ -20,12 +20,12 @@ from ..objective import (
     joint_of,
 )
 from ..parameters.leaves import check_names
+from .compiled import coordinates_of
 from .frozen import angle_cost
 from .hierarchical import Hierarchical
 from .monitor import GradientMonitor
 from .responses import AbstractResponse, ResetScaling, Warn
 from .shear_weights import ShearWeights, check_shear_weights, root_angle_weights, with_shear_weights
-from .stages import coordinates_of
 from .variation import AbstractRegularisation
 
 AnyObjective = ProjectedObjective | JointObjective

@@ -30,6 +30,7 @@ from ..objective import (
 )
 from ..optimize import TrustRegion, iterate_host
 from ..uncertainty import loss_of
+from .compiled import coordinates_of, physical_of
 from .frozen import angle_cost, scaling_objective, with_frozen_scaling
 
 AnyObjective = ProjectedObjective | JointObjective
@@ -73,12 +74,6 @@ def _positive(owner: str, **numbers: float) -> None:
     for name, value in numbers.items():
         if not (np.isfinite(value) and value > 0):
             raise ModelError(f"{name} = {value} of {owner}; give a number above zero")
-
-
-@quick_jit
-def coordinates_of(parameters, x):
-    """Coordinates of physical parameters."""
-    return parameters.to_coordinates(x)
 
 
 class LBFGSStage(AbstractPhysicalStage):
@@ -133,13 +128,8 @@ class TrustRegionStage(AbstractPhysicalStage):
 
     def run(self, objective, x, per_angle):
         state = iterate_host(self.solver, with_frozen_scaling(objective, per_angle), jnp.asarray(x))
-        found = np.asarray(_physical(objective.term.parameters, state.y))
+        found = np.asarray(physical_of(objective.term.parameters, state.y))
         return Reached(found, float(state.equations.cost), int(state.evaluations))
-
-
-@quick_jit
-def _physical(parameters, y):
-    return jnp.clip(parameters.to_physical(y), parameters.lower, parameters.upper)
 
 
 @quick_jit
