@@ -110,6 +110,22 @@ def test_settings_become_layers(folder):
         task_of(read_configuration(written(folder, ALL))).run(resume=True)
 
 
+def test_a_check_says_what_will_defend_the_fit(folder, capsys):
+    assert program.main([written(folder, ALL), "--check"]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "defended in 10 rounds at most by",
+        "hierarchical: 2 outer iterations at most, finished by the trust region",
+        "regularisation: RelativeRegularisation of contrast and offset, λ = 10",
+        "monitor: ResetScaling, watching D0",
+        "shear weights: from 0.5 across the flow, power 1",
+        "group variance: alpha, beta, λ = 0.0001",
+    ):
+        assert f"{line}\n" in printed
+    assert program.main([written(folder, ""), "--check"]) == 0
+    assert "defended" not in capsys.readouterr().out
+
+
 SOLVER = """
 [solver]
 method = "dogleg"

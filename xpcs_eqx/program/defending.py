@@ -35,3 +35,30 @@ def defended(
         recovery=problem.recovery,
         callback=callback,
     )
+
+
+def defence_line(layers: DefenceLayers | None) -> str:
+    """The layers that will defend the fit, as a line of --check; empty without any."""
+    if layers is None:
+        return ""
+    said = {}
+    if layers.hierarchical is not None:
+        one = layers.hierarchical
+        last = "left there" if one.finish is None else "finished by the trust region"
+        said["hierarchical"] = f"{one.outer} outer iterations at most, {last}"
+    if layers.regularisation is not None:
+        one = layers.regularisation
+        groups = " and ".join(one.groups)
+        said["regularisation"] = f"{type(one).__name__} of {groups}, λ = {one.weight:g}"
+    if layers.monitoring is not None:
+        watched = ", ".join(layers.monitoring.watched)
+        said["monitor"] = type(layers.monitoring.response).__name__
+        said["monitor"] += f", watching {watched}" if watched else ""
+    if layers.shear_weights is not None:
+        one = layers.shear_weights
+        said["shear weights"] = f"from {one.minimum:g} across the flow, power {one.exponent:g}"
+    if layers.group_variance is not None:
+        groups = "; ".join(", ".join(group) for group in layers.group_variance.groups)
+        said["group variance"] = f"{groups}, λ = {float(layers.group_variance.weight):g}"
+    listed = "".join(f"\n    {name}: {text}" for name, text in said.items())
+    return f"\n  defended in {layers.rounds} rounds at most by{listed}"

@@ -23,7 +23,7 @@ from ..report import joint_report, text_report, write_joint_results, write_resul
 from ..report.defences import defence_document, defence_lines
 from ..report.search import search_document, search_lines
 from ..search import GlobalFit
-from .defending import defended
+from .defending import defence_line, defended
 from .examining import Examined, examined
 from .sampling import Sampled, sampled
 from .sampling_progress import sampling_progress
@@ -115,6 +115,7 @@ class OneDataSet:
             f"  scaling {scaling.mode}: {scaling.reason}\n"
             f"  {self.problem.plan.strategy.report()}"
             f"{_search_line(self.problem)}"
+            f"{defence_line(self.problem.layers)}"
             f"{_sampling_lines(self.inference)}"
         )
 
