@@ -75,6 +75,7 @@ def two_minima():
     return multi_start(mirrored(), starts=16, seed=1)
 
 
+@pytest.mark.slow
 def test_two_equal_minima_are_two_basins():
     search = two_minima()
     assert len(search.equal) == 2
@@ -105,6 +106,7 @@ def test_a_flat_valley_is_one_degenerate_basin(model, noise):
     assert np.all(high - low > 0.1)
 
 
+@pytest.mark.slow
 def test_a_determined_minimum_is_neither():
     model = xe.Static(xe.PowerLawRate(1.5e4, -0.3, 0.0))
     data = make_data(model, n=21)
@@ -115,6 +117,7 @@ def test_a_determined_minimum_is_neither():
     assert abs(search.fit["alpha"].value + 0.3) < 5 * search.fit["alpha"].error
 
 
+@pytest.mark.slow
 def test_executors_end_where_one_call_does():
     objective = mirrored()
     starts = np.array([[2e4, 2e-3, 20.0], [1e4, 4e-3, 170.0], [3e4, 1e-3, -10.0]])
