@@ -76,12 +76,14 @@ def refuse_defences(configuration: Configuration | JointConfiguration) -> None:
             'solver.errors = "classical" takes [defences.shear_weights] for inverse variances, '
             "which they are not; quote another error bar, or leave the weights out",
         )
-    for name in () if given.hierarchical is None else _unused_by(given.hierarchical):
+    turns = given.hierarchical
+    open_ended = turns is not None and not turns.finish
+    for name in () if turns is None else _unused_by(turns):
         if getattr(settings.solver, name) != getattr(Solver(), name):
             refuse(
                 f"solver.{name}",
                 f"solver.{name} is of no effect with [defences.hierarchical]"
-                f"{'' if given.hierarchical.finish else ' that is not finished by the solver'}; "
+                f"{' that is not finished by the solver' if open_ended else ''}; "
                 "leave it out, or leave [defences.hierarchical] out",
             )
     for name in ("regularisation", "shear_weights"):

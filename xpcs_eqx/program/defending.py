@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..checkpoint import Checkpoints
 from ..config.build import Problem
 from ..defences import DefenceLayers, DefendedFit, defended_least_squares
@@ -59,6 +61,7 @@ def defence_line(layers: DefenceLayers | None) -> str:
         said["shear weights"] = f"from {one.minimum:g} across the flow, power {one.exponent:g}"
     if layers.group_variance is not None:
         groups = "; ".join(", ".join(group) for group in layers.group_variance.groups)
-        said["group variance"] = f"{groups}, λ = {float(layers.group_variance.weight):g}"
+        weight = np.asarray(layers.group_variance.weight).item()
+        said["group variance"] = f"{groups}, λ = {weight:g}"
     listed = "".join(f"\n    {name}: {text}" for name, text in said.items())
     return f"\n  defended in {layers.rounds} rounds at most by{listed}"
