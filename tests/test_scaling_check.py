@@ -42,6 +42,7 @@ def varied():
     return data_of(VARYING)
 
 
+@pytest.mark.slow
 def test_individual_scaling_recovers_the_rates(varied):
     fit = fit_of(varied)
     assert fit.scaling_check is None
@@ -102,6 +103,7 @@ def test_equal_contrast_raises_no_warning(make):
     assert abs(np.mean(scores) - 1) < 4 * np.sqrt(2 / 22 / len(scores))
 
 
+@pytest.mark.slow
 def test_a_series_that_can_follow_raises_no_warning(varied):
     assert not fit_of(varied, Fourier(MANY, order=2)).scaling_check.significant
 
@@ -118,6 +120,7 @@ def speckle(truth, seed, pixels=2000, modes=4):
     return dataclasses.replace(clean, c2=c2, diagonal=diagonal)
 
 
+@pytest.mark.slow
 def test_correlated_noise_raises_no_warning():
     truth = Static(TRANSPORT)
     for seed in range(4):
@@ -127,6 +130,7 @@ def test_correlated_noise_raises_no_warning():
         assert not fit.scaling_check.significant, fit.scaling_check.finding()
 
 
+@pytest.mark.slow
 def test_robust_losses_and_points():
     truth = Static(TRANSPORT)
     # Within the bend of the loss: beyond it a pair says nothing of the size of its residual.
