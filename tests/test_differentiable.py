@@ -158,7 +158,7 @@ def moved(objective, s):
     return with_values(objective, c2=c2, q=term.geometry.q * (1 + s[1]), t=term.t * (1 + s[2]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fourier_scaling_with_a_robust_loss_by_its_scale():
     scaling = Fourier(np.array([0.0, 45.0, 90.0]), order=1)
     objective = static_objective(joint_objective, scaling, loss=SoftL1(0.02))
@@ -170,7 +170,7 @@ def test_fourier_scaling_with_a_robust_loss_by_its_scale():
     assert_derivative(at, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fixed_scaling_by_its_values():
     objective = static_objective(scaling=Fixed(np.full(3, 0.2), np.full(3, 1.0)))
 
@@ -181,7 +181,7 @@ def test_fixed_scaling_by_its_values():
     assert_derivative(at, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_covariance_of_an_averaged_fit():
     objective = static_objective(scaling=Averaged(3))
 
@@ -285,6 +285,7 @@ def test_gauss_newton_is_right_where_residuals_are_small_and_else_not():
     assert np.max(np.abs(large[0] / large[1] - 1)) > 1e-3
 
 
+@pytest.mark.long
 def test_vmap_over_data_sets_equals_separate_fits():
     objective = static_objective(n=12)
     maps = objective.term.tiles.c2

@@ -146,7 +146,7 @@ def test_known_sigma_is_no_parameter():
     assert isinstance(log_posterior(objective, noise=given)[0].priors[-1], Uniform)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_gradient_costs_about_a_cost():
     data = make_data(MODELS["laminar"], n=201)
     objective = projected_objective(mapped(MODELS["laminar"], data), data)

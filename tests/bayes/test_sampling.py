@@ -140,7 +140,11 @@ def test_marginalised_scaling_gives_the_same_posterior(static):
     _same(sampled, marginal, PHYSICAL)
 
 
-@pytest.mark.parametrize("start", [PlainStart(), PathfinderStart()], ids=["plain", "pathfinder"])
+@pytest.mark.parametrize(
+    "start",
+    [PlainStart(), pytest.param(PathfinderStart(), marks=pytest.mark.long)],
+    ids=["plain", "pathfinder"],
+)
 def test_other_starts_find_the_same_posterior(static, start):
     objective, _, sampled = static
     other = sample(objective, sampler=Nuts(warmup=300, draws=600), start=start, key=3)

@@ -89,7 +89,7 @@ def test_a_callback_stops_it():
     assert fit.outer.size == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_robust_losses():
     objective = joint(loss=SoftL1(0.005))
     start = np.asarray(objective.start)

@@ -296,7 +296,7 @@ def test_rates_can_be_fitted_as_shear(name):
     assert np.all(np.isfinite(band(fit, "shear").high))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_spline_costs_little_more_than_a_power_law():
     data = make_data(Static(PowerLawRate(1e4, -0.3, 500.0)), n=301, phi=[0.0, 45.0, 90.0])
     evaluate = quick_jit(lambda objective, y, memo: objective.evaluate(y, memo))

@@ -240,7 +240,7 @@ def test_a_callback_sees_multi_start_and_cma_es_and_ends_them():
     assert all(" evaluations, cost 0.7" in text for text in texts)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_auto_finds_the_minimum_from_anywhere():
     whole = objective(QUIET)
     best = xe.least_squares(whole)
