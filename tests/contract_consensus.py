@@ -44,7 +44,7 @@ def posterior():
         density,
         entries,
         np.ones((*size, 3, 2)),
-        bayes.Draws(entries, numbers[0], no, numbers[1], ones, ones, np.ones(size)),
+        bayes.Draws(entries, numbers[0], no, numbers[1], ones, ones, np.ones(size), entries),
         step_size=0.5,
         metric=np.eye(theta.size),
         fit=None,

@@ -79,6 +79,7 @@ def about_the_start(density, positions, step_size, metric, target, sampler, *_, 
         zero.astype(int),
         zero.astype(int) + 1,
         zero + 0.9,
+        noise,
     )
     return sample_module.ChainRun(draws, step_size, metric, 0.0, 0.0)
 

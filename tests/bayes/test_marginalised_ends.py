@@ -103,7 +103,7 @@ def test_the_remark_is_in_the_posterior(fit, monkeypatch):
         shape = (2, 20)
         z = 1e-3 * rng.normal(size=(*shape, positions.shape[1]))
         ones = np.ones(shape)
-        draws = Draws(z, ones, ones < 0, rng.normal(size=shape), ones, ones, ones)
+        draws = Draws(z, ones, ones < 0, rng.normal(size=shape), ones, ones, ones, z)
         return ChainRun(draws, 0.1, np.eye(positions.shape[1]), 0.0, 0.0)
 
     monkeypatch.setattr(sys.modules[sample.__module__], "run_chains", still)

@@ -1,6 +1,9 @@
 """Bayesian inference: priors, coordinates, log posterior, NUTS, draws and what they say."""
 
 from .abstract_prior import AbstractPrior as AbstractPrior
+from .anchors import AbstractAnchor as AbstractAnchor
+from .anchors import LaplaceAnchor as LaplaceAnchor
+from .anchors import NoAnchor as NoAnchor
 from .bimodality import Bimodality as Bimodality
 from .bimodality import bimodality as bimodality
 from .combiners import AbstractCombiner as AbstractCombiner

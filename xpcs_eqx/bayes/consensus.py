@@ -17,6 +17,7 @@ from ..fitting import Fit
 from ..objective import StoredTiles
 from ..physics import LaminarFlow
 from .abstract_prior import AbstractPrior
+from .anchors import AbstractAnchor, LaplaceAnchor, NoAnchor, Site
 from .combiners import AbstractCombiner, Combined, ShardDraws, shard_draws
 from .combiners_robust import RobustConsensus
 from .consensus_correction import AbstractCorrection, Corrected, NoCorrection
@@ -93,15 +94,15 @@ class ConsensusPosterior(eqx.Module):
         return self.posterior[name]
 
 
-def _shard_beginning(begun: Beginning, n_shards: int) -> Beginning:
-    """Metric and positions for a shard, whose data know 1/K of what all of them do.
+def _shard_beginning(begun: Beginning, n_shards: int, anchor: np.ndarray) -> Beginning:
+    """Metric and positions for a shard, whose data know 1/K of what all of them do, anchored.
 
     The rest of the precision, that of the coordinates themselves (width 2), stays.
     """
     scale = np.asarray(begun.density.coordinates.scale)
     precision = np.linalg.inv(np.asarray(begun.metric))
     own = np.diag(scale**2) / 4.0
-    metric = np.linalg.inv(precision / n_shards + (1 - 1 / n_shards) * own)
+    metric = np.linalg.inv(precision / n_shards + (1 - 1 / n_shards) * own + anchor)
     factor = np.linalg.cholesky(metric) @ np.linalg.inv(np.linalg.cholesky(begun.metric))
     return begun._replace(metric=metric, positions=np.asarray(begun.positions) @ factor.T)
 
@@ -175,6 +176,7 @@ def consensus(
     sharding: AbstractSharding | None = None,
     size: AbstractShardSize | None = None,
     plan: AbstractPlan | None = None,
+    anchor: AbstractAnchor | None = None,
     temper: AbstractTempering | None = None,
     combiner: AbstractCombiner | None = None,
     correction: AbstractCorrection | None = None,
@@ -197,6 +199,8 @@ def consensus(
     - `sampler`: of a full run; `plan` says what a shard makes of it, `PlanBySize()` by default.
     - `scaling`: `SampledScaling()` alone; shards would each marginalise a scaling of their own.
     - `sharding`: `AngleBalanced()` by default; `size`: `AutomaticSize()`.
+    - `anchor`: keeps the chains of shards near the fit; `LaplaceAnchor()` by default, `NoAnchor()`
+        for a start without fit.
     - `temper`: power of the prior in a shard, `SharedPrior()` by default.
     - `combiner`: `RobustConsensus()` by default; `correction`: `NoCorrection()`.
     - `workers`: `Serial()` by default, `SpawnedProcesses()`, `DaskWorkers(…)`,
@@ -234,7 +238,10 @@ def consensus(
     # One plan for all: shards are of one size, or their draws could not be combined one by one.
     made = of_size.of(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
     begun = start.begin(density, theta, fit, sampler.chains, for_start)
-    begun = _shard_beginning(begun, k)
+    if anchor is None:
+        anchor = LaplaceAnchor() if start.wants_fit else NoAnchor()
+    pull = anchor.precision(np.asarray(begun.metric), k)
+    begun = _shard_beginning(begun, k, pull)
     whole = begun.density
     work = ShardWork(
         density=without_data(whole),
@@ -244,6 +251,7 @@ def consensus(
         power=power,
         positions=begun.positions,
         metric=begun.metric,
+        anchor=pull,
         step_size=float(begun.step_size),
         sampler=dataclasses.replace(sampler, warmup=made.warmup, draws=made.draws),
         target=sampler.target(density.parameters.model),
@@ -252,7 +260,7 @@ def consensus(
     )
     store = None
     if folder is not None:
-        store = ShardStore(folder, _mark(work, priors, noise))
+        store = ShardStore(folder, _mark(work, priors, noise, anchor))
     prepared = time.perf_counter()
     workers = Serial() if workers is None else workers
     run = run_shards(work, shards.sizes.tolist(), workers, limits, store, callback)
@@ -265,6 +273,8 @@ def consensus(
         np.array([np.min(result["ess_bulk"]) for result in each]),
         tuple(one.number for one in run.done),
     )
+    sites = Site(*(np.stack([r[f"site_{name}"] for r in each]) for name in Site._fields))
+    draws, anchored = anchor.removed(draws, sites, whole.coordinates)
     for_combiner, for_correction, for_scaling = jax.random.split(for_end, 3)
     combined = combiner(draws, for_combiner)
     z = from_unconstrained(whole, combined.draws)
@@ -276,7 +286,7 @@ def consensus(
         f"{made.warmup} transitions of warm-up and {made.draws} draws for each of "
         f"{sampler.chains} chains of a shard; prior to the power {power:.3g} in each"
     )
-    notes = (begun.note, *priors.notes, *notes, how, *failures, *combined.log)
+    notes = (begun.note, *priors.notes, *notes, how, *failures, *anchored, *combined.log)
     notes = (*notes, *corrected.notes, *comparison.findings)
     combination = time.perf_counter() - sampled
     timings = (
@@ -300,7 +310,9 @@ def consensus(
     )
 
 
-def _mark(work: ShardWork, priors: PriorSet, noise: AbstractNoise | None) -> str:
+def _mark(
+    work: ShardWork, priors: PriorSet, noise: AbstractNoise | None, anchor: AbstractAnchor
+) -> str:
     """What makes a shard the same again: not the start, which a fit finds anew to rounding."""
     density = work.density
     return fingerprint(
@@ -308,5 +320,5 @@ def _mark(work: ShardWork, priors: PriorSet, noise: AbstractNoise | None) -> str
         (work.pairs, work.shards, work.power, work.sampler, work.target, work.key),
         (density.parameters, density.penalties, density.names, density.treatment),
         (density.term.scaling, density.term.t, density.term.geometry),
-        (priors, noise),
+        (priors, noise, anchor),
     )

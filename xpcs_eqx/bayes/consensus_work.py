@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key, ScalarLike, UInt
 from ..errors import FitError
 from ..objective import PointTiles
 from ..objective.tiles import CHUNK, point_runs
+from .anchors import site_of
 from .bimodality import bimodality
 from .coordinates import Coordinates
 from .diagnostics import DIVERGENCES, diagnose
@@ -24,15 +25,17 @@ from .shards_pairs import AbstractPairs, Points
 
 
 class ShardDensity(eqx.Module):
-    """ln likelihood of a shard + `power`·(ln prior + ln |det dθ/dz|).
+    """ln likelihood of a shard + `power`·(ln prior + ln |det dθ/dz|) − ½ zᵀ·anchor·z.
 
     With `power` 1/K the sum over K shards is the log density of all data in the coordinates z, so
     that the product of the densities of the shards in z is that of the whole posterior. The volume
-    is tempered with the prior: together they are the prior of z.
+    is tempered with the prior: together they are the prior of z. The anchor, if there is one, is on
+    top of that.
     """
 
     density: LogPosterior
     power: ScalarLike
+    anchor: Float[Array | np.ndarray, "entry entry"]
 
     @property
     def coordinates(self) -> Coordinates:
@@ -44,7 +47,7 @@ class ShardDensity(eqx.Module):
         density = self.density
         theta = density.coordinates.to_physical(z)
         prior = density.log_prior(theta) + density.coordinates.log_det(z)
-        value = density.log_likelihood(theta) + self.power * prior
+        value = density.log_likelihood(theta) + self.power * prior - 0.5 * z @ self.anchor @ z
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
@@ -85,7 +88,11 @@ def tiles_of_points(points: Points, n_angles: int, layout: Layout) -> PointTiles
 
 
 def shard_density(
-    density: LogPosterior, points: Points, layout: Layout, power: ScalarLike
+    density: LogPosterior,
+    points: Points,
+    layout: Layout,
+    power: ScalarLike,
+    anchor: Float[np.ndarray, "entry entry"] | None = None,
 ) -> ShardDensity:
     """The density of a shard, from that of any other data of the same angles and frames."""
     tiles = tiles_of_points(points, density.term.reference.shape[0], layout)
@@ -94,7 +101,9 @@ def shard_density(
         term=dataclasses.replace(density.term, tiles=tiles),
         n_pairs=np.asarray(float(np.count_nonzero(points.root_weights))),
     )
-    return ShardDensity(density, np.asarray(float(power)))  # pyright: ignore[reportArgumentType]
+    if anchor is None:
+        anchor = np.zeros((len(density.names), len(density.names)))
+    return ShardDensity(density, np.asarray(float(power)), anchor)  # pyright: ignore[reportArgumentType]
 
 
 # Pairs of data in a file that stand for all of them where chains begin.
@@ -152,7 +161,7 @@ class ShardWork(eqx.Module):
     """Samples a shard; what differs between shards and attempts is in the task.
 
     - `density`: of the whole posterior, without data; `pairs`, `shards`: the data and their parts.
-    - `positions`, `metric`, `step_size`: where chains begin.
+    - `positions`, `metric`, `step_size`: where chains begin; `anchor`: precision about that place.
     - `key`: raw bits of the key; `rhat`: largest that counts as converged.
 
     What a further attempt is given instead says `for_attempt`.
@@ -165,6 +174,7 @@ class ShardWork(eqx.Module):
     power: float = eqx.field(static=True)
     positions: Float[np.ndarray, "chain entry"]
     metric: Float[np.ndarray, "entry entry"]
+    anchor: Float[np.ndarray, "entry entry"]
     step_size: float = eqx.field(static=True)
     sampler: Nuts
     target: float = eqx.field(static=True)
@@ -174,7 +184,7 @@ class ShardWork(eqx.Module):
     def __call__(self, task: Any, beat: Any) -> dict[str, np.ndarray]:
         """Draws u = centre + scale·z, which mean the same whatever the start, and statistics."""
         points = self.pairs.points(self.shards.members(task.number))
-        density = shard_density(self.density, points, self.layout, self.power)
+        density = shard_density(self.density, points, self.layout, self.power, self.anchor)
         key = jax.random.wrap_key_data(jnp.asarray(self.key))
         first = ChainSettings(self.positions, self.step_size, self.target, self.sampler, key)
         now = for_attempt(first, task)
@@ -219,10 +229,21 @@ class ShardWork(eqx.Module):
             share = 100 * found.divergence_rate
             raise ShardFailure("not_converged", f"{share:.0f} % of the trajectories diverged")
         coordinates = self.density.coordinates
-        u = np.asarray(coordinates.centre) + np.asarray(coordinates.scale) * position
+        scale = np.asarray(coordinates.scale)
+        gradient = statistics["gradient"]
+        if not np.all(np.isfinite(gradient)):
+            raise ShardFailure("non_finite", "the gradient of the log density is not finite")
+        flat = position.reshape(-1, len(names))
+        site = site_of(
+            flat,
+            gradient.reshape(flat.shape) + flat @ self.anchor,
+            min(1.0, float(np.min(found.ess_bulk)) / len(flat)),
+        )
         return {
-            "draws": u,
+            "draws": np.asarray(coordinates.centre) + scale * position,
             **statistics,
+            "gradient": gradient / scale,
+            **{f"site_{name}": value for name, value in site._asdict().items()},
             "rhat": found.rhat,
             "ess_bulk": found.ess_bulk,
             "ess_tail": found.ess_tail,

@@ -9,6 +9,7 @@ class Draws(NamedTuple):
     """What is kept of each transition; leading axes (chain, draw).
 
     - `position`: unconstrained coordinates (…, entry); `log_density`: of the coordinates.
+    - `gradient`: of the log density in these coordinates (…, entry).
     - `divergent`, `energy`, `acceptance`: of the trajectory; `depth`: its doublings; `steps`: its
         gradient evaluations.
     """
@@ -20,6 +21,7 @@ class Draws(NamedTuple):
     depth: Any
     steps: Any
     acceptance: Any
+    gradient: Any
 
     def __repr__(self) -> str:
         shapes = (f"{name}={np.shape(value)}" for name, value in self._asdict().items())

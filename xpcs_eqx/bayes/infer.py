@@ -14,6 +14,7 @@ from ..fitting import Fit, least_squares
 from ..objective import AbstractTiles, JointObjective, ProjectedObjective
 from ..scaling import AbstractScaling
 from .abstract_prior import AbstractPrior
+from .anchors import AbstractAnchor
 from .combiners import AbstractCombiner
 from .consensus import ConsensusPosterior, consensus
 from .consensus_correction import AbstractCorrection
@@ -37,6 +38,7 @@ class InShards(eqx.Module):
     sharding: AbstractSharding | None = None
     size: AbstractShardSize | None = None
     plan: AbstractPlan | None = None
+    anchor: AbstractAnchor | None = None
     temper: AbstractTempering | None = None
     combiner: AbstractCombiner | None = None
     correction: AbstractCorrection | None = None

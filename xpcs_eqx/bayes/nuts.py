@@ -85,6 +85,7 @@ def advance(
             info.num_trajectory_expansions,
             info.num_integration_steps,
             info.acceptance_rate,
+            state.logdensity_grad,
         )
         kept = jax.tree.map(lambda all, one: all.at[i].set(one), kept, new)
         return Chains(state, averaging, key), kept
@@ -98,6 +99,7 @@ def advance(
         jnp.zeros(CHUNK, int),
         jnp.zeros(CHUNK, int),
         jnp.zeros(CHUNK),
+        jnp.zeros((CHUNK, size)),
     )
     return jax.lax.fori_loop(0, count, step, (chain, empty))
 
