@@ -12,6 +12,7 @@ from helpers_shards import Signed, bent_problem
 
 from xpcs_eqx.bayes import GivenSigma, MarginalisedScaling, Normal, Nuts, log_posterior
 from xpcs_eqx.bayes import nuts as nuts_module
+from xpcs_eqx.bayes.anchors import NoAnchor
 from xpcs_eqx.bayes.combiners import GaussianProduct
 from xpcs_eqx.bayes.combiners_robust import RobustConsensus
 from xpcs_eqx.bayes.consensus import consensus
@@ -185,9 +186,17 @@ def test_importance_correction(bent, eight):
     shifted = ImportanceCorrection(2000)(z + z.std(axis=0) * [1, -1], density, KEY)
     theta = np.asarray(jax.vmap(c.to_physical)(shifted.draws))
     assert np.all(np.abs(theta.mean(axis=0) - mean) < 0.25 * sd)
-    bad = ImportanceCorrection(2000)(z + 10.0, density, KEY)
+    far = z + 5.0 * z.std(axis=0) * [1, -1]
+    bad = ImportanceCorrection(2000, rounds=1)(far, density, KEY)
     assert bad.pareto_k > 0.7
     assert "too far" in bad.notes[0]
+    # Rounds go on as long as they are needed, and find the way back.
+    again = ImportanceCorrection(2000, rounds=8)(far, density, KEY)
+    assert again.pareto_k < 0.7
+    assert "rounds: " in again.notes[0]
+    theta = np.asarray(jax.vmap(c.to_physical)(again.draws))
+    assert np.all(np.abs(theta.mean(axis=0) - mean) < 0.25 * sd)
+    np.testing.assert_allclose(theta.std(axis=0), sd, rtol=0.2)
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(bent, tmp_path):
@@ -266,6 +275,8 @@ def test_a_bimodal_shard_is_named_and_the_rest_intact():
         size=NumberOfShards(5),
         sharding=ContiguousShards(),
         limits=Limits(retries=1, success=0.8),
+        # With an anchor no shard would see but the mode of all data.
+        anchor=NoAnchor(),
         key=2,
         **COMMON,
     )

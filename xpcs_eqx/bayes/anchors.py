@@ -16,7 +16,7 @@ from .combiners import ShardDraws
 from .coordinates import Coordinates
 
 # Least precision of a shard, and of all shards beside that of the anchor, along any direction.
-_LEAST = 0.1
+_LEAST = 0.01
 # Modified z-score (Iglewicz and Hoaglin (1993)) above which a shard is no measure for the others.
 _LIMIT = 3.5
 

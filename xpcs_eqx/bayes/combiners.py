@@ -5,7 +5,7 @@ is done in unconstrained coordinates, where posteriors are closest to Gaussian.
 """
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -142,7 +142,12 @@ def _all_used(shards: ShardDraws, draws: np.ndarray, sentence: str) -> Combined:
 
 
 class AbstractCombiner(eqx.Module):
-    """How draws of shards become draws of the posterior."""
+    """How draws of shards become draws of the posterior.
+
+    `of_moments` tells that means and covariances of shards are all that it takes of their draws.
+    """
+
+    of_moments: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, shards: ShardDraws, key: Key[Array, ""]) -> Combined:

@@ -19,6 +19,8 @@ from .combiners import (
 # Median absolute deviation of the length of a standard normal vector, of two to many entries: what
 # shards that differ by chance alone have at least.
 _CHANCE = 0.45
+# Chance that any of the shards of a run that agree is set aside, whose absence would be felt.
+_WRONGLY = 0.01
 # Deviations from the median are 0.6745 standard deviations of a Gaussian in the median.
 _MEDIAN_SD = 0.6745
 # A shard is set aside for two modes only when the dip between them is deep; draws looked at.
@@ -35,21 +37,46 @@ def typical_covariance(moments: Moments) -> Float[np.ndarray, "entry entry"]:
 
 
 def outlier_scores(moments: Moments) -> Float[np.ndarray, "shard"]:
-    """Modified z-scores of the Mahalanobis distance of the mean of each shard from the others.
+    """Modified z-scores of the distance of the mean of each shard from the others.
 
-    The distance is from the median of the means, in the covariance of the shard itself and of that
-    median: one number for all parameters, so that a shard that is off along a correlation counts,
-    and one that knows little does not (Iglewicz and Hoaglin, How to Detect and Handle Outliers
-    (1993), for the score).
+    The score is that of Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993).
+    """
+    distance = distances(moments)
+    middle = np.median(distance)
+    spread = max(float(np.median(np.abs(distance - middle))), _CHANCE)
+    return _MEDIAN_SD * (distance - middle) / spread
+
+
+def improbable(
+    moments: Moments, effective: Float[np.ndarray, "shard"]
+) -> Bool[np.ndarray, "shard"]:
+    """Whether a mean as far from the others is no chance among so many shards.
+
+    By Hotelling's distribution of the squared distance in a covariance known from draws, wider
+    where shards differ by more in the median, and Bonferroni's bound. One of many shards that agree
+    has a high score as well; left out, it would move the mean of all of them.
+    """
+    # Not at the top: SciPy takes long to import.
+    from scipy.special import fdtrc, fdtri
+
+    size = moments.means.shape[1]
+    n = np.maximum(effective, size + 2.0)
+    ratio = distances(moments) ** 2 * (n - size) / (size * (n - 1))
+    wider = np.median(ratio / fdtri(size, n - size, 0.5))
+    return fdtrc(size, n - size, ratio / max(1.0, float(wider))) * len(n) < _WRONGLY
+
+
+def distances(moments: Moments) -> Float[np.ndarray, "shard"]:
+    """Mahalanobis distance of the mean of each shard from the median of all of them.
+
+    In the covariance of the shard itself and of that median: one number for all parameters, so that
+    a shard that is off along a correlation counts, and one that knows little does not.
     """
     away = moments.means - np.median(moments.means, axis=0)
     # A median is π/2 times as uncertain as a mean.
     of_median = 0.5 * np.pi / len(away) * typical_covariance(moments)
     inverse = precisions_of(moments.covariances + of_median)
-    distance = np.sqrt(np.einsum("ke,kef,kf->k", away, inverse, away))
-    middle = np.median(distance)
-    spread = max(float(np.median(np.abs(distance - middle))), _CHANCE)
-    return _MEDIAN_SD * (distance - middle) / spread
+    return np.sqrt(np.einsum("ke,kef,kf->k", away, inverse, away))
 
 
 def shrunk(
@@ -103,8 +130,9 @@ def _two_modes(shards: ShardDraws) -> dict[int, str]:
 class RobustConsensus(AbstractCombiner):
     """`ConsensusAverage` of the shards that agree, with covariances shrunk towards their mean.
 
-    Set aside are shards with a modified z-score of their Mahalanobis distance above `limit`, and,
-    as long as they are fewer than half, shards with two modes.
+    Set aside are shards with a modified z-score of their Mahalanobis distance above `limit` that
+    chance does not explain among so many, and, as long as they are fewer than half, shards with two
+    modes.
     """
 
     limit: float = eqx.field(static=True, default=3.5)
@@ -125,9 +153,10 @@ class RobustConsensus(AbstractCombiner):
         moments = moments_of(shards.draws)
         left = np.array([k for k in range(total) if k not in reasons])
         if left.size > 2:
-            scores = outlier_scores(Moments(*(part[left] for part in moments)))
-            for k, score in zip(left, scores, strict=True):
-                if score > self.limit:
+            here = Moments(*(part[left] for part in moments))
+            scores, rare = outlier_scores(here), improbable(here, shards.effective[left])
+            for k, score, no_chance in zip(left, scores, rare, strict=True):
+                if score > self.limit and no_chance:
                     reasons[int(k)] = (
                         f"its mean is away from the others: modified z-score {score:.1f} of its "
                         f"Mahalanobis distance, above {self.limit:g}"

@@ -107,6 +107,27 @@ def _shard_beginning(begun: Beginning, n_shards: int, anchor: np.ndarray) -> Beg
     return begun._replace(metric=metric, positions=np.asarray(begun.positions) @ factor.T)
 
 
+def _anchor(
+    given: AbstractAnchor | None, start: AbstractStart, combiner: AbstractCombiner
+) -> AbstractAnchor:
+    """The anchor asked for, or the one for this start and combiner."""
+    if given is None:
+        return LaplaceAnchor() if start.wants_fit and combiner.of_moments else NoAnchor()
+    if isinstance(given, NoAnchor):
+        return given
+    if not start.wants_fit:
+        raise ModelError(
+            f"{type(given).__name__} is the covariance of a fit, which {type(start).__name__} has "
+            "none of; use LaplaceStart(), or NoAnchor()"
+        )
+    if not combiner.of_moments:
+        raise ModelError(
+            f"{type(combiner).__name__} takes more of the draws than means and covariances, which "
+            f"are all that is known after {type(given).__name__} is divided out; use NoAnchor()"
+        )
+    return given
+
+
 def from_unconstrained(density: LogPosterior, u: Float[np.ndarray, "*draw entry"]):
     """Coordinates z of a density from u = centre + scale·z, which all shards share."""
     c = density.coordinates
@@ -200,7 +221,7 @@ def consensus(
     - `scaling`: `SampledScaling()` alone; shards would each marginalise a scaling of their own.
     - `sharding`: `AngleBalanced()` by default; `size`: `AutomaticSize()`.
     - `anchor`: keeps the chains of shards near the fit; `LaplaceAnchor()` by default, `NoAnchor()`
-        for a start without fit.
+        for a start without fit, and for a combiner of several modes.
     - `temper`: power of the prior in a shard, `SharedPrior()` by default.
     - `combiner`: `RobustConsensus()` by default; `correction`: `NoCorrection()`.
     - `workers`: `Serial()` by default, `SpawnedProcesses()`, `DaskWorkers(…)`,
@@ -224,6 +245,7 @@ def consensus(
     limits = Limits() if limits is None else limits
     combiner = RobustConsensus() if combiner is None else combiner
     correction = NoCorrection() if correction is None else correction
+    anchor = _anchor(anchor, start, combiner)
     key = jax.random.key(key) if isinstance(key, int) else key
     pairs, density, theta, fit, priors = _prepared(
         problem, priors, start, scaling, noise, correction
@@ -238,8 +260,6 @@ def consensus(
     # One plan for all: shards are of one size, or their draws could not be combined one by one.
     made = of_size.of(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
     begun = start.begin(density, theta, fit, sampler.chains, for_start)
-    if anchor is None:
-        anchor = LaplaceAnchor() if start.wants_fit else NoAnchor()
     pull = anchor.precision(np.asarray(begun.metric), k)
     begun = _shard_beginning(begun, k, pull)
     whole = begun.density

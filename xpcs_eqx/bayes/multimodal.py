@@ -1,6 +1,6 @@
 """Combination of shards whose posteriors have several modes."""
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -163,6 +163,7 @@ class MultimodalConsensus(AbstractCombiner):
     without a mode has it with the mean shape and the weight of less than one draw.
     """
 
+    of_moments: ClassVar[bool] = False
     modes: int = eqx.field(static=True, default=2)
     draws: int = eqx.field(static=True, default=4000)
 

@@ -18,7 +18,7 @@ from ..bayes import (
     SpawnedProcesses,
 )
 from ..errors import ConfigError
-from .bayes_words import COMBINERS, CORRECTIONS, SHARDINGS, TRANSITIONS
+from .bayes_words import ANCHORS, COMBINERS, CORRECTIONS, SHARDINGS, TRANSITIONS
 from .schema_bayes import Bayes, Job, Shards
 from .source import Source
 
@@ -60,6 +60,7 @@ def in_shards_of(source: Source, given: Bayes) -> InShards:
         sharding=SHARDINGS[shards.sharding](),
         size=_size(shards),
         plan=TRANSITIONS[shards.transitions](),
+        anchor=None if shards.anchor == "auto" else ANCHORS[shards.anchor](),
         combiner=COMBINERS[shards.combiner](),
         correction=CORRECTIONS[shards.correction](),
         workers=_workers(shards, folder),

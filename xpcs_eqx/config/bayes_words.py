@@ -3,6 +3,7 @@
 import re
 
 from ..bayes import (
+    AbstractAnchor,
     AbstractCombiner,
     AbstractPrior,
     AbstractRoute,
@@ -19,10 +20,12 @@ from ..bayes import (
     GivenSigma,
     HalfNormal,
     ImportanceCorrection,
+    LaplaceAnchor,
     LaplaceStart,
     LogNormal,
     MarginalisedScaling,
     MultimodalConsensus,
+    NoAnchor,
     NoCorrection,
     Normal,
     PathfinderStart,
@@ -56,6 +59,7 @@ SHARDINGS: dict[str, type[AbstractSharding]] = {
     "contiguous": ContiguousShards,
     "stratified": StratifiedByAngle,
 }
+ANCHORS: dict[str, type[AbstractAnchor]] = {"laplace": LaplaceAnchor, "none": NoAnchor}
 COMBINERS: dict[str, type[AbstractCombiner]] = {
     "robust": RobustConsensus,
     "consensus": ConsensusAverage,
@@ -80,6 +84,7 @@ _KEYS = {
     "bayes.scaling": {"sampled": SampledScaling, "marginalised": MarginalisedScaling},
     "bayes.sigma": {"sampled": SampledSigma, "given": GivenSigma},
     "bayes.shards.sharding": SHARDINGS,
+    "bayes.shards.anchor": ANCHORS,
     "bayes.shards.combiner": COMBINERS,
     "bayes.shards.correction": CORRECTIONS,
     "bayes.shards.transitions": TRANSITIONS,

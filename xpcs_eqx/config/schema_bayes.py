@@ -141,6 +141,12 @@ class Shards(Section):
     transitions: Literal["by_size", "as_given"] = key(
         "by_size", '"by_size" or "as_given"', "fewer for small shards, or those of a full run"
     )
+    anchor: Literal["auto", "laplace", "none"] = key(
+        "auto",
+        '"auto", "laplace" or "none"',
+        "what keeps chains of shards near the fit until it is divided out; auto: the covariance of "
+        "the fit, where there is one and no modes are looked for",
+    )
     combiner: Literal[
         "robust", "consensus", "gaussian_product", "multimodal", "weighted", "simple"
     ] = key(
