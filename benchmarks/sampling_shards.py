@@ -2,6 +2,7 @@
 
     python benchmarks/sampling_shards.py [--size 3x1001] [--shards 50] [--chains 2]
                                          [--warmup 100] [--draws 200] [--skip-whole]
+                                         [--no-anchor]
 
 Both begin at the fit of all data with its covariance (Laplace). For each combiner, with and without
 importance correction: the largest distance of a mean in standard deviations of the run on all data
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=100)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--skip-whole", action="store_true", help="the shards alone")
+    parser.add_argument("--no-anchor", action="store_true", help="shards by themselves")
     given = parser.parse_args()
     import jax
 
@@ -60,6 +62,7 @@ def main() -> None:
         size=bayes.NumberOfShards(given.shards),
         sampler=sampler,
         plan=bayes.PlanAsGiven(),
+        anchor=bayes.NoAnchor() if given.no_anchor else bayes.LaplaceAnchor(),
         key=1,
         callback=lambda one: print(f"  shard {one.number}: {one.seconds:.0f} s", flush=True),
     )

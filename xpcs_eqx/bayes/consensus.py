@@ -209,8 +209,9 @@ def consensus(
 ) -> ConsensusPosterior:
     """Draws from the posterior of an objective, sampled in shards and combined.
 
-    Shards begin at the fit of all data with its covariance, enlarged. They share unconstrained
-    coordinates, in which each has the 1/K-th power of the prior and of the volume.
+    Shards begin at the fit of all data and are held near it by its covariance, which is divided out
+    afterwards (`LaplaceAnchor`). They share unconstrained coordinates, in which each has the 1/K-th
+    power of the prior and of the volume.
 
     **Arguments:**
 
