@@ -84,6 +84,7 @@ def _of_banana(problem, anchor, **more):
     return found, (theta.mean(axis=0) - mean) / sd, theta.std(axis=0) / sd
 
 
+@pytest.mark.slow
 def test_the_curvature_of_a_posterior_counts_once(banana):
     found, away, ratio = _of_banana(banana, None)
     assert np.abs(away).max() < 0.1
@@ -130,10 +131,13 @@ def test_an_anchor_is_divided_out_of_gaussians_exactly(share):
 
 
 class _Coordinates:
+    """All of `Coordinates` that a shift and a scale need."""
+
     def __init__(self, centre, scale):
         self.centre, self.scale = centre, scale
 
 
+@pytest.mark.slow
 def test_an_anchored_gaussian_has_its_closed_form_from_few_draws():
     priors = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}
     objective, mean, covariance = bent_problem(priors=priors)

@@ -15,7 +15,7 @@ from ..errors import FitError, ModelError
 from .combiners import ShardDraws
 from .coordinates import Coordinates
 
-# Least precision of a shard, and of all shards beside that of the anchor, along any direction.
+# Least precision of a shard along any direction, in units of the mean of all shards.
 _LEAST = 0.01
 # Modified z-score (Iglewicz and Hoaglin (1993)) above which a shard is no measure for the others.
 _LIMIT = 3.5
