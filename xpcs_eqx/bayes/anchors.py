@@ -170,6 +170,9 @@ def positive(
         )
     least = _eigenvalues(precisions, target)[:, 0]
     needed = np.where(least < _LEAST, (_LEAST - least) / (1 - least), 0.0)
+    # What chance has made negative stays uncertain by as much, and is to be no more than half.
+    below = 2 * np.maximum(-least, 0.0)
+    needed = np.maximum(needed, below / (1 + below))
     common = needed[regular].max()
     share = np.where(regular, common, np.maximum(needed, common))
     note = f"; precisions drawn towards their mean by {100 * common:.0f} %" if common > 0 else ""
