@@ -8,7 +8,7 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 
 # Above this, what was compiled for one file of tests is forgotten before the next [KB].
-_MEMORY = 3_000_000
+_MEMORY = 6_000_000
 
 
 def _peak_memory():

@@ -191,7 +191,7 @@ def test_covariance_of_an_averaged_fit():
     assert_derivative(lambda s: moved(objective, s), 3, errors)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_moves_along_an_active_bound():
     """Also the rest moves as if what is on a bound were fixed there, and with the bound."""
     objective = static_objective(
@@ -322,6 +322,7 @@ def test_what_did_not_converge_has_no_derivative():
     assert np.isnan(backward)
 
 
+@pytest.mark.long
 def test_single_precision_maps_keep_their_precision():
     objective = static_objective(n=12, dtype=np.float32)
     gradient = quick(jax.grad(lambda c2: fitted(with_values(objective, c2=c2))["D0"]))(

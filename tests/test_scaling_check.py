@@ -120,7 +120,7 @@ def speckle(truth, seed, pixels=2000, modes=4):
     return dataclasses.replace(clean, c2=c2, diagonal=diagonal)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_correlated_noise_raises_no_warning():
     truth = Static(TRANSPORT)
     for seed in range(4):

@@ -167,7 +167,7 @@ def test_a_watched_parameter_without_effect_is_named():
     assert watch.alarms == [(2, f"{Alarm.flat.message}: alpha")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_layers_make_one_objective_and_settle():
     groups = GroupVariance((("alpha", "beta"),), 1e-3)
     layers = DefenceLayers(

@@ -35,18 +35,18 @@ def table():
     return rows
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_the_second_start(table):
     assert {name for name, row in table.items() if row.parameters < ENOUGH} == UNSOLVED
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_success_is_true_exactly_where_it_is(table):
     for name, row in table.items():
         assert row.success == (row.parameters >= ENOUGH), name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_standard_errors(table):
     # Where the residuals of Lanczos1 are rounding, its errors are as well.
     for name, row in table.items():

@@ -94,7 +94,7 @@ def test_the_budget_is_kept_and_said(monkeypatch):
         Auto(probes=-1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_start_without_coordinates_is_not_the_end():
     data = make_data(LAMINAR, n=31, noise=0.01)
     # The whole transport rate and phi0 are free; the rest is known.

@@ -161,7 +161,7 @@ def test_speckle_has_the_surface_of_the_model(kernel):
 
 
 @pytest.mark.parametrize("counts", [None, 0.5, 20.0])
-@pytest.mark.parametrize("contrast", [1.0, 0.3])
+@pytest.mark.parametrize("contrast", [pytest.param(1.0, marks=pytest.mark.long), 0.3])
 def test_variance_and_covariance_of_the_noise(counts, contrast):
     n, repeats, t = 500, 400, T[:16]
     c2 = speckle(FAST, ONE, contrast, repeats, 1, t, n_pixels=n, mean_counts=counts)[:, 0]
