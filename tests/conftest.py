@@ -1,25 +1,37 @@
 import gc
-import resource
+import os
+import subprocess
 import sys
 
-import jax
+import psutil
 import pytest
 
+# Above this, what was compiled for one file of tests is forgotten before the next [bytes].
+_MEMORY = 5_000_000_000
+
+_FLAGS = """
+from xpcs_eqx.compiling import quick_options
+print(*(f"--{name}={value}".lower() for name, value in quick_options().items()))
+"""
+
+# The tests compile far longer than they run: everything is compiled as the library compiles its
+# own loops. XLA reads its flags once, hence the process that asks which of them it knows; workers
+# and programs that a test starts inherit the answer.
+if "XLA_FLAGS" not in os.environ:
+    asked = subprocess.run(
+        [sys.executable, "-c", _FLAGS], capture_output=True, text=True, check=True
+    )
+    os.environ["XLA_FLAGS"] = asked.stdout.strip()
+
+import jax  # noqa: E402
+
 jax.config.update("jax_enable_x64", True)
-
-# Above this, what was compiled for one file of tests is forgotten before the next [KB].
-_MEMORY = 6_000_000
-
-
-def _peak_memory():
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // 1024 if sys.platform == "darwin" else peak
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forget():
     """Compiled functions of hundreds of tests would fill the memory of a small machine."""
     yield
-    if _peak_memory() > _MEMORY:
+    if psutil.Process().memory_info().rss > _MEMORY:
         jax.clear_caches()
         gc.collect()

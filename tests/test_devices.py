@@ -106,7 +106,7 @@ def answers(data, tmp_path_factory):
     write_own(path, data)
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
         "PYTHONPATH": str(Path(__file__).parent),
         "PYTHONWARNINGS": "error",
     }

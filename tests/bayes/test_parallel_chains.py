@@ -100,7 +100,7 @@ print(json.dumps(answers))
 def answers():
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
         "PYTHONPATH": str(Path(__file__).parent),
         "PYTHONWARNINGS": "error",
     }
