@@ -46,7 +46,7 @@ def test_z_scores_of_independent_noise(laminar_fits):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("D0", "phi0") else pytest.mark.long)
+        pytest.param(name, marks=() if name == "D0" else pytest.mark.long)
         for name in values_of(LAMINAR)
     ],
 )
