@@ -259,7 +259,8 @@ def split_pairs(
     if smallest < PER_PARAMETER * n_parameters:
         notes.append(
             f"shards have {smallest / n_parameters:.0f} pairs for each sampled parameter, fewer "
-            f"than {PER_PARAMETER}: their posteriors may not be Gaussian; {remedy}"
+            f"than {PER_PARAMETER}: alone, their posteriors may be far from Gaussian. Anchor them "
+            f"by a fit (the default where there is one), or {remedy}"
         )
     if float(shards.coverage.min()) < COVERAGE:
         notes.append(
