@@ -144,7 +144,8 @@ def test_the_prior_counted_in_every_shard_shows(bent):
 
 def test_shards_are_compiled_once(eight):
     _, count = eight
-    assert count == 1
+    # None, where a test before this one had the same shapes.
+    assert count <= 1
 
 
 def test_files_can_be_written(eight, tmp_path):
