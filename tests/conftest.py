@@ -2,12 +2,15 @@ import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
-# Above this, what was compiled for one file of tests is forgotten before the next [bytes].
-_MEMORY = 5_000_000_000
+# Above either, what was compiled for one file of tests is forgotten before the next. Every compiled
+# function takes mappings of memory, of which Linux gives a process 65530; XLA crashes without.
+_MEMORY = 4_000_000_000  # [bytes]
+_MAPPINGS = 25_000
 
 _FLAGS = """
 from xpcs_eqx.compiling import quick_options
@@ -29,10 +32,15 @@ import jax  # noqa: E402
 jax.config.update("jax_enable_x64", True)
 
 
+def _mappings():
+    maps = Path("/proc/self/maps")
+    return len(maps.read_text().splitlines()) if maps.exists() else 0
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget():
     """Compiled functions of hundreds of tests would fill the memory of a small machine."""
     yield
-    if psutil.Process().memory_info().rss > _MEMORY:
+    if psutil.Process().memory_info().rss > _MEMORY or _mappings() > _MAPPINGS:
         jax.clear_caches()
         gc.collect()
