@@ -159,6 +159,7 @@ def write_plots(
     if unknown:
         raise ModelError(f"no plot {unknown[0]!r}; there are {', '.join(PLOTS)}")
     _parts()
+    import arviz_base
     import arviz_plots
     from matplotlib import pyplot
 
@@ -171,7 +172,9 @@ def write_plots(
         keywords |= _LOOKS.get(plot, {})
         # Parameters of all magnitudes stand on one axis there.
         seen = tree.map_over_datasets(_standardised) if plot == "forest" else tree
-        collection = draw(seen, backend="matplotlib", **keywords)
+        # A pair plot has a panel for every two variables, more than ArviZ lets pass by itself.
+        with arviz_base.rc_context({"plot.max_subplots": MOST**2}):
+            collection = draw(seen, backend="matplotlib", **keywords)
         chart = collection.viz["figure"].item()
         # Without it labels run into the panels above and below.
         chart.set_layout_engine("constrained")
