@@ -13,11 +13,12 @@ from jaxtyping import Float
 
 from ..errors import FitError, ModelError
 from .combiners import ShardDraws
+from .combiners_robust import modified_z_scores
 from .coordinates import Coordinates
 
 # Least precision of a shard along any direction, in units of the mean of all shards.
 _LEAST = 0.01
-# Modified z-score (Iglewicz and Hoaglin (1993)) above which a shard is no measure for the others.
+# Modified z-score above which a shard is no measure for the others.
 _LIMIT = 3.5
 
 
@@ -135,9 +136,15 @@ def moved(
     covariance: Float[np.ndarray, "entry entry"],
 ) -> Float[np.ndarray, "draw entry"]:
     """Draws mapped linearly so that they have this mean and covariance."""
-    has = np.linalg.cholesky(np.atleast_2d(np.cov(draws.T)))
-    factor = np.linalg.cholesky(covariance) @ np.linalg.inv(has)
+    factor = between(np.atleast_2d(np.cov(draws.T)), covariance)
     return mean + (draws - draws.mean(axis=0)) @ factor.T
+
+
+def between(
+    covariance: Float[np.ndarray, "entry entry"], wanted: Float[np.ndarray, "entry entry"]
+) -> Float[np.ndarray, "entry entry"]:
+    """The linear map from a Gaussian of one covariance to that of the other."""
+    return np.linalg.cholesky(wanted) @ np.linalg.inv(np.linalg.cholesky(covariance))
 
 
 def _eigenvalues(matrices: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -159,9 +166,7 @@ def positive(
     middle = np.median(precisions, axis=0)
     sd = 1 / np.sqrt(np.abs(np.diagonal(middle)))
     away = np.linalg.norm((precisions - middle) * np.outer(sd, sd), axis=(1, 2))
-    deviation = away - np.median(away)
-    spread = np.median(np.abs(deviation))
-    regular = 0.6745 * deviation <= _LIMIT * spread
+    regular = modified_z_scores(away, np.finfo(float).eps) <= _LIMIT
     target = precisions[regular].mean(axis=0)
     if np.linalg.eigvalsh(target * np.outer(sd, sd))[0] <= 0:
         raise FitError(

@@ -37,14 +37,19 @@ def typical_covariance(moments: Moments) -> Float[np.ndarray, "entry entry"]:
 
 
 def outlier_scores(moments: Moments) -> Float[np.ndarray, "shard"]:
-    """Modified z-scores of the distance of the mean of each shard from the others.
+    """Modified z-scores of the distance of the mean of each shard from the others."""
+    return modified_z_scores(distances(moments), _CHANCE)
+
+
+def modified_z_scores(
+    values: Float[np.ndarray, "shard"], least: float
+) -> Float[np.ndarray, "shard"]:
+    """Deviations from the median in units of their own median, which is taken as `least` at least.
 
     The score is that of Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993).
     """
-    distance = distances(moments)
-    middle = np.median(distance)
-    spread = max(float(np.median(np.abs(distance - middle))), _CHANCE)
-    return _MEDIAN_SD * (distance - middle) / spread
+    deviation = values - np.median(values)
+    return _MEDIAN_SD * deviation / max(float(np.median(np.abs(deviation))), least)
 
 
 def improbable(

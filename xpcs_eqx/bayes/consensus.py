@@ -17,7 +17,7 @@ from ..fitting import Fit
 from ..objective import StoredTiles
 from ..physics import LaminarFlow
 from .abstract_prior import AbstractPrior
-from .anchors import AbstractAnchor, LaplaceAnchor, NoAnchor, Site
+from .anchors import AbstractAnchor, LaplaceAnchor, NoAnchor, Site, between
 from .combiners import AbstractCombiner, Combined, ShardDraws, shard_draws
 from .combiners_robust import RobustConsensus
 from .consensus_correction import AbstractCorrection, Corrected, NoCorrection
@@ -103,7 +103,7 @@ def _shard_beginning(begun: Beginning, n_shards: int, anchor: np.ndarray) -> Beg
     precision = np.linalg.inv(np.asarray(begun.metric))
     own = np.diag(scale**2) / 4.0
     metric = np.linalg.inv(precision / n_shards + (1 - 1 / n_shards) * own + anchor)
-    factor = np.linalg.cholesky(metric) @ np.linalg.inv(np.linalg.cholesky(begun.metric))
+    factor = between(np.asarray(begun.metric), metric)
     return begun._replace(metric=metric, positions=np.asarray(begun.positions) @ factor.T)
 
 
