@@ -45,6 +45,8 @@ class Recovery(eqx.Module):
         if not status.converged:
             if np.allclose(x, np.asarray(start), rtol=1e-12, atol=0):
                 return "not moved"
+            if np.any(lost_variables(variables, state)):
+                return "lost"
             if np.any(np.diagonal(np.asarray(state.equations.hessian)) <= 0):
                 return "singular"
         if np.any(at_bound(variables, x)):
@@ -77,6 +79,11 @@ class Recovery(eqx.Module):
         elif cause == "not moved":
             x, chosen = best + kick, solver
             action = f"start perturbed by {size:.0%}"
+        elif cause == "lost":
+            # Where the model no longer depends on a variable, nothing leads back.
+            again = np.asarray(start) * (1.0 + (size if attempt else 0.0) * np.sign(kick))
+            x, chosen = np.where(lost_variables(variables, state), again, best), careful
+            action = "what the model no longer depends on put back to its start, damping × 100"
         elif cause == "singular":
             x, chosen = best, careful
             action = "ridge: damping × 100, undetermined directions left alone"
@@ -106,6 +113,16 @@ class Recovery(eqx.Module):
                 break
             x = 0.5 * (x + np.asarray(start))
         return Attempt(cause, action, jnp.asarray(x), chosen)
+
+
+def lost_variables(variables: AbstractVariables, state: TrustRegionState) -> np.ndarray:
+    """Which variables the model depended on once, but does not at the end of a run.
+
+    One that ran to where an exponential vanishes, say: its gradient is zero, but the cost has no
+    minimum there.
+    """
+    flat = np.diagonal(np.asarray(state.equations.hessian)) == 0
+    return flat & (np.asarray(state.largest) > 0)
 
 
 @quick_jit
