@@ -157,18 +157,6 @@ def distance_to_minimum(objective: AnyObjective, x: Float[np.ndarray, "variable"
     return float(np.sqrt(max(decrement, 0.0) / variance)) if variance > 0 else 0.0
 
 
-def confirmed(objective: AnyObjective, x: Float[np.ndarray, "variable"], status: Any) -> Status:
-    """The status of a solver, where it says that it cannot move, by where it is.
-
-    Begun at a minimum, as the fits of later rounds are, a solver finds no step that lowers the cost
-    and must call that stalled; it has converged when the step that is left is next to nothing.
-    """
-    said = Status(int(status))
-    if said not in (Status.stalled, Status.failed):
-        return said
-    return Status.step if distance_to_minimum(objective, x) <= NEAR else said
-
-
 def _history(done: list[OuterIteration], last: TrustRegionState | None) -> History:
     """The cost after every stage, then every evaluation of the last solver."""
     cost = [cost for one in done for cost in (one.cost_physical, one.cost_scaling)]
@@ -242,7 +230,7 @@ def hierarchical_found(
         state = iterate_host(method.finish, objective, jnp.asarray(at), callback=watch)
         y, memo, cost = state.y, state.memo, state.equations.cost
         passes += int(state.evaluations)
-        status = confirmed(objective, np.asarray(physical_of(objective.variables, y)), state.status)
+        status = Status(int(state.status))
         name += f", finished by the trust region, {type(method.finish.descent).__name__}"
     return Found(
         objective=objective,
