@@ -18,7 +18,7 @@ from ..fitting.solved import checked_start
 from ..hybrid import TwoTimeProblem
 from ..objective import JointObjective, ProjectedObjective
 from ..optimize import History, Status, TrustRegion, TrustRegionState, evaluated, iterate_host
-from .compiled import coordinates_of, per_angle_of, physical_of
+from .compiled import coordinates_of, per_angle_of
 from .stages import (
     AbstractPhysicalStage,
     AbstractScalingStage,

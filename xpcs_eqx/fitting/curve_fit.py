@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..objective import AbstractLoss, curve_objective
+from ..objective import AbstractLoss, curve_objective, not_finite
 from ..optimize import (
     JacobianMetric,
     Recovery,
@@ -24,7 +24,8 @@ class CurveFit(eqx.Module):
 
     - `x`: parameters; `pcov`, `perr`: covariance and standard errors, zero for a parameter on a
         bound and infinite along directions the data do not determine.
-    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged.
+    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged. `message` says how it ended,
+        and where the model is not finite when that is why.
     - `evaluations`: of all attempts; `recovery`: what was done about failures, in order.
     """
 
@@ -91,6 +92,9 @@ def curve_fit(
     first = np.asarray(start, dtype=float)
     _, best, ledger = solve(objective, first, solver, recovery, lambda underway: False)
     status = Status(int(best.status))
+    message = status.message
+    if not status.converged and int(best.non_finite):
+        message += not_finite(objective, best.refused)
     values = np.asarray(objective.variables.to_physical(best.y))
     free = ~at_bound(objective.variables, values)
     degrees = max(np.shape(y)[0] - int(free.sum()), 1)
@@ -104,7 +108,7 @@ def curve_fit(
         np.sqrt(np.diagonal(covariance)),
         float(best.equations.cost),
         status,
-        status.message,
+        message,
         ledger.evaluations,
         tuple(ledger.actions),
     )
