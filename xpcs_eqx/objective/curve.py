@@ -174,7 +174,7 @@ def not_finite(objective: CurveObjective, y: Float[Array, "variable"]) -> str:
         if not value[i]:
             return f"; the model is not finite at {where} for {at}"
         by = ", ".join(name for name, ok in zip(names, slope[i], strict=True) if not ok)
-        return f"; the derivative by {by} is not finite at {where} for {at}"
+        return f"; the derivative of the model by {by} is not finite at {where} for {at}"
     return ""
 
 

@@ -11,8 +11,8 @@ undamped Gauss–Newton step δ = −H⁻¹g from there, along the directions th
 - where the residuals themselves are rounding, as for data without noise, no angle means anything;
   there the change of the model, ‖Jδ‖ / Σⱼ ‖Jⱼ‖ |yⱼ|, is at the level of rounding;
 - where columns become parallel at a minimum with large residuals, the offset stays finite although
-  the gradient vanishes (Jennrich & Sampson's problem). There the cosine with each column, at the
-  level that the rounding of a cost allows, decides, once every step down to rounding was refused.
+  the gradient vanishes (Jennrich & Sampson's problem). There the cosine with each column
+  decides, once every step down to rounding was refused.
 """
 
 import equinox as eqx
@@ -138,8 +138,7 @@ class Convergence(eqx.Module):
         # A gain that rounding hides, and a step that rounding swallows.
         hidden = later & tried.finite & (jnp.abs(tried.predicted) <= 16 * epsilon * tried.cost)
         stuck = rejected & (tried.size <= 4 * epsilon)
-        # The cost tells two points apart that differ by the root of its rounding.
-        parallel = stuck & ~here.lost & ~here.large & (here.cosine <= jnp.sqrt(epsilon))
+        parallel = stuck & ~here.lost & ~here.large & (here.cosine <= self.offset_tol)
         noise = rejected & (here.change <= _NEXT_TO_NOTHING * epsilon)
         short = later & tried.accepted & (tried.size <= self.step_tol)
         short &= minimum | (~here.lost & (here.step <= self.step_tol))
