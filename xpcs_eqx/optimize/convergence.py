@@ -138,7 +138,7 @@ class Convergence(eqx.Module):
         # A gain that rounding hides, and a step that rounding swallows.
         hidden = later & tried.finite & (jnp.abs(tried.predicted) <= 16 * epsilon * tried.cost)
         stuck = rejected & (tried.size <= 4 * epsilon)
-        parallel = stuck & ~here.lost & ~here.large & (here.cosine <= self.offset_tol)
+        parallel = stuck & ~here.lost & (here.cosine <= self.offset_tol)
         noise = rejected & (here.change <= _NEXT_TO_NOTHING * epsilon)
         short = later & tried.accepted & (tried.size <= self.step_tol)
         short &= minimum | (~here.lost & (here.step <= self.step_tol))
