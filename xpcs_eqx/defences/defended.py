@@ -61,9 +61,7 @@ def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Found:
     """One round by the method in force."""
     if layers.hierarchical is None:
         solver, recovery = how
-        return found_of(
-            solved(made.objective, x, solver=solver, recovery=recovery, callback=watch)
-        )
+        return found_of(solved(made.objective, x, solver=solver, recovery=recovery, callback=watch))
 
     def refresh(objective, x, coefficients):
         if not layers.refreshing:

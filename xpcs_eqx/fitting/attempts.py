@@ -126,7 +126,9 @@ def _attempt(objective, solver, x, underway, watch):
         return watch(underway)
 
     def run(objective):
-        return iterate_host(solver, objective, x, callback=seen, state=underway.state, allowed=allowed)
+        return iterate_host(
+            solver, objective, x, callback=seen, state=underway.state, allowed=allowed
+        )
 
     try:
         return objective, run(objective), underway.ledger

@@ -163,9 +163,7 @@ def not_finite(objective: CurveObjective, y: Float[Array, "variable"]) -> str:
     chunk = objective.y.shape[1]
     for k in range(objective.y.shape[0]):
         x, data, root = objective.x[k], objective.y[k], objective.root_weights[k]
-        value, slope = map(
-            np.asarray, _finite_points(objective.function, x, data, root, variables)
-        )
+        value, slope = map(np.asarray, _finite_points(objective.function, x, data, root, variables))
         bad = np.flatnonzero(~value | ~slope.all(axis=1))
         if not bad.size:
             continue

@@ -4,6 +4,7 @@ from .convergence import Closeness as Closeness
 from .convergence import Convergence as Convergence
 from .convergence import Tried as Tried
 from .convergence import closeness as closeness
+from .convergence import relative_offset as relative_offset
 from .loops import evaluated as evaluated
 from .loops import initial_state as initial_state
 from .loops import iterate_compiled as iterate_compiled

@@ -19,8 +19,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..compiling import quick_jit
+from ..objective import NormalEquations
 from ..parameters import AbstractVariables
-from .bounded_step import StepProblem, free_directions
+from .bounded_step import StepProblem, free_directions, step_problem
 from .status import Status
 
 # Ridge on the normal matrix of unit columns. A direction in which these are more alike than its
@@ -97,6 +99,20 @@ def closeness(
         step=jnp.max(jnp.abs(step) / (natural + jnp.abs(y)), initial=0.0),
         lost=jnp.any((diagonal == 0) & (largest > 0) & ~problem.held),
     )
+
+
+@quick_jit
+def relative_offset(
+    variables: AbstractVariables, y: Float[Array, "p"], equations: NormalEquations
+) -> Float[Array, ""]:
+    """The relative offset of a point from the minimum, by the equations of an objective there.
+
+    Times the root of the number of pairs it is the length of the Gauss–Newton step inside the
+    bounds, in units of the error bar of independent pairs.
+    """
+    scale = jnp.asarray(variables.coordinate_scale)
+    problem = step_problem(variables, y, scale, equations)
+    return closeness(problem, y / scale, jnp.ones_like(y), jnp.zeros_like(y)).offset
 
 
 class Tried(eqx.Module):

@@ -88,7 +88,8 @@ class Recovery(eqx.Module):
                 again = np.asarray(start) * (1.0 + (size if attempt else 0.0) * np.sign(kick))
                 x = np.where(lost, again, best)
                 action = (
-                    "ridge: damping × 100, what the model no longer depends on put back to its start"
+                    "ridge: damping × 100, what the model no longer depends on put back to its "
+                    "start"
                 )
         elif cause == "at bounds":
             room = np.minimum(upper - lower, np.maximum(natural, np.abs(start)))

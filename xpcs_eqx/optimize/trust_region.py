@@ -228,9 +228,7 @@ class TrustRegion(eqx.Module):
         )
         status = self.convergence.status(near, tried)
         running = status == int(Status.running)
-        status = jnp.where(
-            running & (used >= state.allowed), int(Status.max_evaluations), status
-        )
+        status = jnp.where(running & (used >= state.allowed), int(Status.max_evaluations), status)
         slot, old = state.evaluations, state.history
         history = History(
             old.cost.at[slot].set(cost, mode="drop"),
