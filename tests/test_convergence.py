@@ -285,9 +285,9 @@ def fit(objective):
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_profiles_pass_failure_on(fit, most):
     short = TrustRegion(max_evaluations=most)
-    with pytest.raises(FitError, match="profile of tau at .* did not converge"):
+    with pytest.raises(FitError, match=r"profile of tau at .* did not converge"):
         profile_interval(fit, "tau", solver=short)
-    with pytest.raises(FitError, match="profile of tau at .* did not converge"):
+    with pytest.raises(FitError, match=r"profile of tau at .* did not converge"):
         profile_curve(fit, "tau", [1.5, 2.5], solver=short)
 
 

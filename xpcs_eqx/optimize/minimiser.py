@@ -20,8 +20,9 @@ class TrustRegionMinimiser(optx.AbstractMinimiser[Array, Any, TrustRegionState])
     point: `fn = lambda y, objective: value_and_equations(objective, y)` with `has_aux=True`. The
     variables' box and coordinates come in as `options={"variables": ...}`; without, there are no
     bounds. It is successful at a minimum only: evaluations that are used up end in
-    `nonlinear_max_steps_reached`, everything else in `nonlinear_divergence`. Being an ordinary minimiser it is differentiable by Optimistix' implicit adjoint,
-    through `args` and everything the function closes over.
+    `nonlinear_max_steps_reached`, everything else in `nonlinear_divergence`. Being an ordinary
+    minimiser it is differentiable by Optimistix' implicit adjoint, through `args` and everything
+    the function closes over.
     """
 
     rtol: float = 1e-9
