@@ -1,13 +1,17 @@
 """Fit any curve, with the interface that SciPy made familiar."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..objective import AbstractLoss, curve_objective
+from ..compiling import quick_jit
+from ..errors import CovarianceWarning
+from ..objective import AbstractLoss, Linear, curve_objective
 from ..optimize import (
     JacobianMetric,
     Recovery,
@@ -15,7 +19,7 @@ from ..optimize import (
     TrustRegion,
     at_bound,
 )
-from ..uncertainty import inverse_of
+from ..uncertainty import curve_errors
 from .attempts import RecoveryAction, solve
 
 
@@ -23,8 +27,9 @@ class CurveFit(eqx.Module):
     """Result of `curve_fit`.
 
     - `x`: parameters; `pcov`, `perr`: covariance and standard errors, zero for a parameter on a
-        bound and infinite along directions the data do not determine.
-    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged.
+        bound, infinite along directions the data do not determine and without degrees of freedom.
+    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged; `message` says how it ended,
+        and why errors are infinite where they are.
     - `evaluations`: of all attempts; `recovery`: what was done about failures, in order.
     """
 
@@ -41,6 +46,11 @@ class CurveFit(eqx.Module):
     def success(self) -> bool:
         """Whether the solver converged."""
         return self.status.converged
+
+
+@quick_jit
+def _influence(objective, y):
+    return objective.influence(y)
 
 
 def default_curve_solver() -> TrustRegion:
@@ -71,9 +81,11 @@ def curve_fit(
     """Least squares for `function(x, *parameters)` written in `jax.numpy`.
 
     Arguments as in `curve_objective`; with `absolute_sigma` the covariance is not scaled by the
-    residual variance.
+    residual variance. With a robust loss the covariance is E[ψ²]/E[ψ']² (JᵀJ)⁻¹ in either case, ψ
+    being the derivative of the loss by a residual and the means those over the residuals. With as
+    many free parameters as points it is infinite unless sigma is absolute.
 
-    **Raises:** as `curve_objective`.
+    **Raises:** as `curve_objective`. A `CovarianceWarning` says why errors are infinite.
 
     >>> import jax.numpy as jnp
     >>> import numpy as np
@@ -92,19 +104,28 @@ def curve_fit(
     _, best, ledger = solve(objective, first, solver, recovery, lambda underway: False)
     status = Status(int(best.status))
     values = np.asarray(objective.variables.to_physical(best.y))
-    free = ~at_bound(objective.variables, values)
-    degrees = max(np.shape(y)[0] - int(free.sum()), 1)
-    variance = 1.0 if absolute_sigma else 2 * float(best.equations.cost) / degrees
-    inverse, *_, unknown = inverse_of(np.asarray(best.equations.hessian), free)
-    covariance = inverse * variance
-    covariance[unknown, unknown] = np.inf
+    hessian, sums = np.asarray(best.equations.hessian), None
+    if not isinstance(objective.loss, Linear):
+        # The factors of a robust loss are made for good steps; errors need JᵀJ itself.
+        hessian, sums = jax.tree.map(np.asarray, _influence(objective, best.y))
+    errors = curve_errors(
+        hessian,
+        ~at_bound(objective.variables, values),
+        objective.names,
+        cost=float(best.equations.cost),
+        count=np.shape(y)[0],
+        absolute_sigma=absolute_sigma,
+        sums=sums,
+    )
+    if errors.remark:
+        warnings.warn(errors.remark, CovarianceWarning, stacklevel=2)
     return CurveFit(
         values,
-        covariance,
-        np.sqrt(np.diagonal(covariance)),
+        errors.covariance,
+        np.sqrt(np.diagonal(errors.covariance)),
         float(best.equations.cost),
         status,
-        status.message,
+        "; ".join(filter(None, (status.message, errors.remark))),
         ledger.evaluations,
         tuple(ledger.actions),
     )
