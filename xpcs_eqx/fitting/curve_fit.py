@@ -11,16 +11,18 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..errors import CovarianceWarning
-from ..objective import AbstractLoss, Linear, curve_objective
+from ..objective import AbstractLoss, CurveObjective, Linear, curve_objective
 from ..optimize import (
     JacobianMetric,
     Recovery,
     Status,
     TrustRegion,
+    TrustRegionState,
     at_bound,
 )
 from ..uncertainty import curve_errors
 from .attempts import RecoveryAction, solve
+from .solved import checked_start
 
 
 class CurveFit(eqx.Module):
@@ -46,6 +48,11 @@ class CurveFit(eqx.Module):
     def success(self) -> bool:
         """Whether the solver converged."""
         return self.status.converged
+
+    @property
+    def cost(self) -> float:
+        """The minimised cost, as other results call it."""
+        return self.fun
 
 
 @quick_jit
@@ -97,11 +104,29 @@ def curve_fit(
     >>> fit.success, np.round(fit.x, 6).tolist()
     (True, [1.5, 3.0])
     """
+    objective = curve_objective(function, x, y, start, sigma=sigma, bounds=bounds, loss=loss)
+    return fit_curve(objective, absolute_sigma=absolute_sigma, solver=solver, recovery=recovery)
+
+
+def fit_curve(
+    objective: CurveObjective,
+    start: Float[Array, "variable"] | Float[np.ndarray, "variable"] | None = None,
+    *,
+    absolute_sigma: bool = False,
+    solver: TrustRegion | None = None,
+    recovery: Recovery | None = None,
+    callback: Callable[[TrustRegionState], Any] | None = None,
+) -> CurveFit:
+    """As `curve_fit`, for an objective that is there already.
+
+    `callback` as in `least_squares`.
+    """
     solver = default_curve_solver() if solver is None else solver
     recovery = Recovery() if recovery is None else recovery
-    objective = curve_objective(function, x, y, start, sigma=sigma, bounds=bounds, loss=loss)
-    first = np.asarray(start, dtype=float)
-    _, best, ledger = solve(objective, first, solver, recovery, lambda underway: False)
+    first = checked_start(objective, start)  # pyright: ignore[reportArgumentType]
+    points = int(np.count_nonzero(np.asarray(objective.root_weights)))
+    watch = (lambda underway: False) if callback is None else callback
+    _, best, ledger = solve(objective, first, solver, recovery, watch)
     status = Status(int(best.status))
     values = np.asarray(objective.variables.to_physical(best.y))
     hessian, sums = np.asarray(best.equations.hessian), None
@@ -113,7 +138,7 @@ def curve_fit(
         ~at_bound(objective.variables, values),
         objective.names,
         cost=float(best.equations.cost),
-        count=np.shape(y)[0],
+        count=points,
         absolute_sigma=absolute_sigma,
         sums=sums,
     )
