@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -55,7 +54,7 @@ class Inherited(Generic[T]):
 
     sent = False
 
-    def __init__(self, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs):
+    def __init__(self, function: Callable[..., T], *arguments: Any, **keywords: Any):
         self.function, self.arguments, self.keywords = function, arguments, keywords
         self.settings = _settings()
 
