@@ -110,10 +110,7 @@ class OverExecutor(AbstractLocalFits):
         solver = _with_history_of_one(solver)
         work = [Inherited(_run_one, objective, solver, one) for one in starts]
         held: Executor | None = self.executor.executor
-        if held is None:
-            rows = [one() for one in work]
-        else:
-            rows = list(held.map(_carry_out, work))
+        rows = list(map(_carry_out, work) if held is None else held.map(_carry_out, work))
         return _finite(LocalFits(*(np.stack(part) for part in zip(*rows, strict=True))))
 
 
