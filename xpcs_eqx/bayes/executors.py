@@ -114,7 +114,6 @@ def _beat_path(folder: str, task: Task) -> str:
 
 def call(folder: str, task: Task) -> Event:
     """One attempt in whichever process an executor runs it in; progress is a file that changes."""
-    enable_double_precision()
     last = -float("inf")
 
     def beat() -> None:
@@ -125,7 +124,9 @@ def call(folder: str, task: Task) -> Event:
             with open(_beat_path(folder, task), "ab") as stream:
                 stream.write(b".")
 
-    return attempt(lambda task, beat: _work(folder)(task, beat), task, beat)
+    # Only here: a thread of the executor may belong to a program that wants it otherwise.
+    with jax.enable_x64(True):
+        return attempt(lambda task, beat: _work(folder)(task, beat), task, beat)
 
 
 class _Running:

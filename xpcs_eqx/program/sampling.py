@@ -61,7 +61,7 @@ class Sampled:
         """The section of the report."""
         if self.found is None:
             return ["", "Posterior", entry("status", f"none: {self.failure}")]
-        return posterior_lines(self.found, self.fit, self.inference.lines)
+        return posterior_lines(self.found, self.fit, self.inference.lines, in_toml)
 
     def write(self, folder: str, plots: bool) -> None:
         """Write the draws and all about them into the folder `bayes` of the results."""
@@ -75,6 +75,7 @@ class Sampled:
             self.inference.lines,
             plots=plots and given.plots,
             predictive=given.predictive,
+            wording=in_toml,
         )
 
 
