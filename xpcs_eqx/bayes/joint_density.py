@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..objective import AbstractPenalty, CombinedObjective
+from ..objective.penalties import penalty_squares
 from ..parameters import SharedParameters, parameter_values
 from .abstract_prior import AbstractPrior, stacked
 from .coordinates import Coordinates, coordinates_for
@@ -60,8 +61,7 @@ class JointLogPosterior(eqx.Module):
         if self.penalties:
             whole = self.parameters.whole
             values = parameter_values(whole.build(theta[: whole.n_free]))
-            for penalty in self.penalties:
-                total -= 0.5 * jnp.sum(penalty.residuals(values) ** 2)
+            total -= 0.5 * penalty_squares(self.penalties, values)
         return total
 
     def __call__(self, z: Float[Array, "entry"]) -> Float[Array, ""]:

@@ -19,6 +19,7 @@ from ..objective import (
     TwoTimeTerm,
 )
 from ..objective.frame_table import FrameTable, frame_table
+from ..objective.penalties import penalty_squares
 from ..parameters import Identity, ParameterMap, parameter_values
 from ..parameters.parameter_map import Group
 from ..uncertainty import loss_of
@@ -83,8 +84,7 @@ class LogPosterior(eqx.Module):
             total += jnp.sum(prior.log_density(theta[np.asarray(where)]))
         if self.penalties:
             values = parameter_values(self.parameters.build(self.split(theta)[0]))
-            for penalty in self.penalties:
-                total -= 0.5 * jnp.sum(penalty.residuals(values) ** 2)
+            total -= 0.5 * penalty_squares(self.penalties, values)
         return total
 
     def __call__(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
