@@ -125,11 +125,7 @@ def prior_text(prior: AbstractPrior) -> str:
     """
     if isinstance(prior, Tempered):
         return f"{prior_text(prior.prior)}, to the power {float(prior.power):.6g}"
-    numbers = {
-        field.name: float(getattr(prior, field.name))
-        for field in dataclasses.fields(prior)
-        if field.name != "log_mass"
-    }
+    numbers = {field.name: float(getattr(prior, field.name)) for field in dataclasses.fields(prior)}
     if isinstance(prior, LogNormal):
         numbers = {"median": math.exp(numbers.pop("location")), **numbers}
     word = PRIORS.get(type(prior), type(prior).__name__)

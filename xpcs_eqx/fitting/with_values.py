@@ -73,8 +73,8 @@ def with_values(
     - `t`: frame times [s]; `q` [1/Å]; `phi` [degrees]; `gap` [Å].
     - `fixed`: values of parameters that are not free, by name.
     - `penalties`: instead of those there are; `noise`: standard deviation of the weighted
-        residuals, by which they are weighed, instead of that of the data the objective was built
-        from.
+        residuals, by which they are weighed. By default one where `root_weights` are given, else
+        that of the data the objective was built from, whatever takes their place.
 
     Scaling, loss and coordinates are fields: `equinox.tree_at` replaces them.
 
@@ -82,6 +82,8 @@ def with_values(
     the data are points, or an objective of several data sets.
     """
     check_one_data_set(objective, "with_values")
+    if noise is None and root_weights is not None:
+        noise = 1.0
     if penalties is not None or noise is not None:
         # Before anything is replaced: tracers have no noise that could be looked at.
         chosen = objective.penalties if penalties is None else tuple(penalties)

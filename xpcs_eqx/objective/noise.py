@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import jax
+import jax.core
 import numpy as np
 
 from ..data import map_of
@@ -40,6 +42,11 @@ def known_noise(tiles: AnyTiles, absolute: bool, given: float | None = None) -> 
         return float(given)
     if absolute:
         return 1.0
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tiles)):
+        raise ModelError(
+            "penalties are weighed by the noise of the data, which cannot be estimated from maps "
+            "that a program is traced with; give `noise`, or build the objective with penalties"
+        )
     try:
         found, why = noise_of(tiles), ""
     except DataError as error:
@@ -54,9 +61,11 @@ def known_noise(tiles: AnyTiles, absolute: bool, given: float | None = None) -> 
 
 def _by_angle(tiles: AnyTiles) -> Iterator[float | None]:
     if isinstance(tiles, MapTiles):
-        for a, root in enumerate(np.asarray(tiles.root_angle_weights)):
-            weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights[a])
-            yield _of_map(np.asarray(tiles.c2[a]), weights, float(root))
+        # By NumPy at once: inside a compiled function even constants are traced when taken apart.
+        c2, roots = np.asarray(tiles.c2), np.asarray(tiles.root_angle_weights)
+        weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)
+        for a, root in enumerate(roots):
+            yield _of_map(c2[a], None if weights is None else weights[a], float(root))
     elif isinstance(tiles, StoredTiles):
         for a, root in enumerate(np.asarray(tiles.root_angle_weights)):
             c2, keep = map_of(tiles.source, tiles.rule, a)
