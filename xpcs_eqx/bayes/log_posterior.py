@@ -43,8 +43,8 @@ class LogPosterior(eqx.Module):
     """ln p(θ | data) + const as a function of unconstrained coordinates z.
 
     θ = (free parameters, sampled scaling coefficients, sigma if sampled), named by `names`. Works
-    under `jit`, `vmap` and `grad`; a gradient costs about what the value does. Derivatives are with
-    respect to z: the data are constants.
+    under `jit`, `vmap` and `grad`; a gradient costs about what the value does. Derivatives are by z
+    and by the numbers of priors; by the data they raise `ModelError`.
     """
 
     term: TwoTimeTerm
