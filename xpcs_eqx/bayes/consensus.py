@@ -330,12 +330,12 @@ def consensus(
     )
     sites = Site(*(np.stack([r[f"site_{name}"] for r in each]) for name in Site._fields))
     for_combiner, for_correction, for_scaling = jax.random.split(for_end, 3)
-    held = 1.0
+    held, no_maximum = 1.0, ()
     try:
         draws, anchored = anchor.removed(draws, sites, whole.coordinates)
     except NoCommonMaximum as error:
         # The draws may have taken hours, and show where the shards are.
-        held, anchored = anchor.held(len(draws.numbers)), (str(error),)
+        held, no_maximum, anchored = anchor.held(len(draws.numbers)), (str(error),), ()
         combined, correction = side_by_side(draws), NoCorrection()
     else:
         combined = combiner(draws, for_combiner)
@@ -343,14 +343,15 @@ def consensus(
     corrected = correction(z, whole, for_correction)
     physical = physical_draws(whole, from_unconstrained(whole, draws.draws))
     comparison = compare_shards(np.asarray(physical), density.names, draws.numbers, held)
-    contradictions = comparison.contradictions + (anchored if held != 1.0 else ())
+    contradictions = (*comparison.contradictions, *no_maximum)
     dropped = (*((one.number, one.reason) for one in run.dropped), *combined.dropped)
     how = (
         f"{made.warmup} transitions of warm-up and {made.draws} draws for each of "
         f"{sampler.chains} chains of a shard; prior to the power {power:.3g} in each"
     )
     notes = (begun.note, *priors.notes, *notes, how, *failures, *anchored, *combined.log)
-    notes = (*notes, *corrected.notes, *comparison.findings)
+    others = [text for text in comparison.findings if text not in comparison.contradictions]
+    notes = (*notes, *corrected.notes, *others)
     combination = time.perf_counter() - sampled
     timings = (
         ("preparation", prepared - clock),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, SupportsIndex
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -71,9 +72,7 @@ def key_of(key: Key[Array, ""] | SupportsIndex) -> Key[Array, ""]:
 
     **Raises:** `ModelError` for anything else.
     """
-    if isinstance(key, jax.Array) and (
-        key.ndim or jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-    ):
+    if isinstance(key, jax.Array) and (key.ndim or not jnp.issubdtype(key.dtype, jnp.integer)):
         return key
     try:
         return jax.random.key(operator.index(key))  # pyright: ignore[reportArgumentType]

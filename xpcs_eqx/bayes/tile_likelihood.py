@@ -26,14 +26,14 @@ def _constant(leaf):
 @_constant.defjvp
 def _no_derivative(primals, tangents):
     raise ModelError(
-        "the data are constants of a log posterior, which has no derivatives by them: differentiate "
-        "by its coordinates z, or a fit by its data (`fitted` and `with_values`)"
+        "the data are constants of a log posterior, which has no derivatives by them; "
+        "differentiate by its coordinates z, or a fit by its data (`fitted` and `with_values`)"
     )
 
 
 def _constants(tiles):
     """The tiles, of which no derivative can be asked for."""
-    return jax.tree.map(lambda a: _constant(a) if eqx.is_inexact_array_like(a) else a, tiles)
+    return jax.tree.map(lambda a: _constant(a) if eqx.is_inexact_array(a) else a, tiles)
 
 
 Rows = tuple[

@@ -59,8 +59,8 @@ class Inference:
     - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width.
     - `scaling`: the one to sample with instead of that of the fit, None for the same; `fixed` tells
         that it is that of the fit, held.
-    - `n_shards`: 0 for one run; `decisions`: what will be done, in sentences; `lines`: these and the
-        priors as far as they are known before the fit.
+    - `n_shards`: 0 for one run; `decisions`: what will be done, in sentences; `lines`: these and
+        the priors as far as they are known before the fit.
     """
 
     settings: Bayes
