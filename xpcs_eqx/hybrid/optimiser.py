@@ -72,6 +72,7 @@ class HybridOptimiser(eqx.Module):
         group_weights: Float[np.ndarray, "group"] | None = None,
         names: tuple[str, ...] | None = None,
         penalties: tuple[AbstractPenalty, ...] = (),
+        noise: float | None = None,
         telemetry: Telemetry | None = None,
         checkpoints: Checkpoints | None = None,
         every: int = 10,
@@ -88,7 +89,9 @@ class HybridOptimiser(eqx.Module):
         - `absolute_sigma`: sigma is known, not only relative: the covariance is not scaled.
         - `callback`: sees the state of a phase after every pass; a true value stops the fit.
         - `loss`: robust loss; `group_weights`: weight of the squared residuals of each group.
-        - `penalties`: terms beside the data, as functions of the parameters by name.
+        - `penalties`: terms beside the data, as functions of the parameters by name; `noise`:
+            standard deviation of the residuals, by which they are weighed: of points without sigma
+            in the unit of y, else in units of sigma; one by default.
         - `telemetry`: counts of earlier fits to go on from.
         - `checkpoints`: `Checkpoints(folder)`: the fit is written there after each `every`-th pass,
             at most every `interval` seconds, at every change of phase, and when it is stopped by an
@@ -114,7 +117,7 @@ class HybridOptimiser(eqx.Module):
             names=names,
         )
         if penalties:
-            problem = PenalisedProblem(problem, penalties)  # pyright: ignore[reportCallIssue]
+            problem = PenalisedProblem(problem, penalties, noise)
         result = self.minimise(
             problem,
             absolute_sigma,

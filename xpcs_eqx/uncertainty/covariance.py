@@ -70,7 +70,9 @@ def optimum(
         sum_up = _linear_cost if objective.traceable else TwoTimeTerm.angle_cost
         linear_cost = sum_up(term, part, memo.scaling, Linear()).cost
     penalties = (objective.penalties, objective.scaling_penalties)
-    return _optimum(term.parameters, term.scaling, term.reference, penalties, y, memo, linear_cost)
+    return _optimum(
+        term.parameters, term.scaling, term.reference, penalties, term.noise, y, memo, linear_cost
+    )
 
 
 @quick_jit
@@ -79,7 +81,9 @@ def _linear_cost(term, y, per_angle, loss):
 
 
 @quick_jit
-def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_cost) -> Optimum:
+def _optimum(
+    parameters, scaling, reference, penalties, noise, y, memo: Memo, linear_cost
+) -> Optimum:
     y = y[: parameters.n_free]
     coefficients = jnp.clip(memo.coefficients, *scaling.bounds)
     per_angle = scaling.per_angle(coefficients)
@@ -87,7 +91,7 @@ def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_co
     joint = joint_equations(equations, per_angle[:, 0], scaling)
     p, k = y.shape[0], scaling.size
     on_parameters, on_scaling = penalties
-    penalty = penalty_equations(on_parameters, parameters, y)
+    penalty = penalty_equations(on_parameters, parameters, y, noise)
     joint = joint + penalty.transform(jnp.eye(p, p + k))
     penalty = scaling_penalty_equations(on_scaling, scaling, coefficients)
     joint = joint + penalty.transform(jnp.eye(k, p + k, p))
@@ -242,6 +246,7 @@ def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
         term.scaling,
         term.reference,
         (objective.penalties, objective.scaling_penalties),
+        term.noise,
         y,
         memo,
         memo.equations.cost,
