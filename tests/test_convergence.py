@@ -32,6 +32,9 @@ from xpcs_eqx.optimize.loops import _advance
 from xpcs_eqx.parameters import PlainVariables, parameter_map, snap, with_parameters
 from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
 
+# Of fits that fail, or end where columns are parallel, errors are infinite, which is said.
+pytestmark = pytest.mark.filterwarnings("ignore::xpcs_eqx.errors.CovarianceWarning")
+
 # The peaks of Osborne 2 have underflowed at starts ten times as far: its model is exactly flat
 # there, which no derivative tells from a variable without any meaning.
 FLAT_AT_THE_START = "Osborne 2"
