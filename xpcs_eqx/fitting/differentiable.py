@@ -187,7 +187,8 @@ def classical_covariance(
     """s²(JᵀJ)⁻¹ at the fitted `values`, zero for entries on a bound; differentiable.
 
     The covariance of `Fit.uncertainty.classical` as a function of what was fitted and of every
-    array of the objective. s² is one when the data carry an absolute sigma.
+    array of the objective. s² is one when the data carry an absolute sigma; without one it is
+    infinite where there are no more pairs than free entries.
     """
     return _covariance_compiled(objective, values)
 
@@ -200,5 +201,7 @@ def _covariance_compiled(objective, u):
     inverse = solve_free(equations.hessian, jnp.eye(u.shape[0]), free)
     if objective.term.absolute_sigma:
         return inverse
-    degrees = jnp.maximum(equations.count - jnp.sum(free), 1.0)
-    return 2 * data_cost / degrees * inverse
+    degrees = equations.count - jnp.sum(free)
+    left = degrees > 0
+    scaled = 2 * data_cost / jnp.where(left, degrees, 1.0) * inverse
+    return jnp.where(left, scaled, jnp.where(jnp.outer(free, free), jnp.inf, 0.0))

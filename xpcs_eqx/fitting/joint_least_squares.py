@@ -15,7 +15,7 @@ from ..objective.penalties import penalty_equations
 from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
 from ..parameters import parameter_values, snap
 from ..scaling import index_map
-from ..uncertainty import sandwiches
+from ..uncertainty import reduced_chi2, residual_variance, sandwiches, without_degrees
 from .fit import Fit, ParameterRow, Quality
 from .joint import JointFit
 from .joint_part import Part, parts_of, together
@@ -96,7 +96,7 @@ def _result(found: Finished, seconds: float) -> JointFit:
     degrees = n_pairs - int(np.count_nonzero(~bound))
     chi2 = sum(float(part.at.residual_sum) for part in parts)
     data_cost = sum(float(part.at.data_cost) for part in parts)
-    variance = 1.0 if absolute else 2 * data_cost / max(degrees, 1)
+    variance = 1.0 if absolute else residual_variance(2 * data_cost, degrees)
     names = tuple(
         f"{name}[{part.label}]"
         for part, one in zip(parts, objective.parts, strict=True)
@@ -104,11 +104,13 @@ def _result(found: Finished, seconds: float) -> JointFit:
     )
     names = (*names, *whole.free_names)
     uncertainty = sandwiches(hessian, together(parts), variance, ~bound, names)
+    if degrees <= 0:
+        uncertainty = without_degrees(uncertainty, ~bound)
     entries = Entries(names, values, lower, upper, start, bound, uncertainty)
     rows = _rows(objective, entries, count)
-    sharing = sharing_test(tuple(part.estimate(bound) for part in parts))
+    sharing = sharing_test(tuple(part.estimate(bound) for part in parts if part.judged(bound)))
     status = Status(int(state.status))
-    reduced = chi2 / max(degrees, 1)
+    reduced = reduced_chi2(chi2, degrees)
     fits, remarks = _fits(found, entries, parts)
     every_row = (*rows, *(entries.row(i, "", "scaling") for i in range(count)))
     quality = judge(
@@ -225,7 +227,7 @@ def _fits(
                 rows.append(held_row(name, value, unit, value, "fixed"))
         rows += [own.row(i, "", "scaling") for i in range(part.size)]
         n_pairs = int(at.joint.count)
-        reduced = float(at.residual_sum) / max(n_pairs - part.size, 1)
+        reduced = reduced_chi2(float(at.residual_sum), n_pairs - part.size)
         shown = reduced if one.term.absolute_sigma else float("nan")
         box = _box(objective, k)
         remarks.append(remarks_on(models[k], one.term.t, one.term.geometry, box))

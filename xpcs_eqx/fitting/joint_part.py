@@ -44,6 +44,11 @@ class Part(NamedTuple):
         """Which of its entries follow entries of the whole that are on a bound."""
         return np.any(self.matrix[:, bound] != 0, axis=1)
 
+    def judged(self, bound: Bool[np.ndarray, "entry"]) -> bool:
+        """Whether residuals are left to judge it by itself."""
+        free = int(np.count_nonzero(~self.on_bound(bound)))
+        return float(self.at.joint.count) > free
+
     def estimate(self, bound: Bool[np.ndarray, "entry"]) -> Estimate:
         """What it says by itself, one Gauss–Newton step away from the joint optimum."""
         free = ~self.on_bound(bound)

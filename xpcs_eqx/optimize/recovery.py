@@ -70,7 +70,10 @@ class Recovery(eqx.Module):
         kick = size * natural * random.choice([-1.0, 1.0], best.shape)
         careful = eqx.tree_at(lambda s: s.damping, solver, 100.0 * solver.damping)
         if cause == "non-finite":
-            middle = np.where(np.isfinite(lower + upper), 0.5 * (lower + upper), 0.0)
+            both = np.isfinite(lower) & np.isfinite(upper)
+            # Half of each: an infinite bound has no middle, and ∞ − ∞ is none either.
+            ends = (np.where(both, bound, 0.0) for bound in (lower, upper))
+            middle = 0.5 * sum(ends)
             pulled = np.asarray(start) + size * (middle - np.asarray(start))
             x, chosen = pulled, careful
             action = f"start moved {size:.0%} towards the middle of the bounds, damping × 100"

@@ -24,6 +24,7 @@ from ..objective import (
 )
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
+from .degrees import residual_variance, scaled_inverse, without_degrees
 from .scores import SpeckleScores, dyadic_scores, speckle_scores, stored_speckle_scores
 from .uncertainty import Uncertainty
 
@@ -327,10 +328,12 @@ def uncertainty_at(
     - `free`: entries of the flat vector that are not on a bound.
     - `names`: names of the entries, for the weak directions.
     """
-    degrees = max(float(at.joint.count) - free.sum(), 1.0)
-    variance = 1.0 if objective.term.absolute_sigma else float(2 * at.data_cost) / degrees
+    degrees = float(at.joint.count) - free.sum()
+    absolute = objective.term.absolute_sigma
+    variance = 1.0 if absolute else residual_variance(float(2 * at.data_cost), degrees)
     scores = score_covariances(objective, at)
-    return sandwiches(np.asarray(at.joint.hessian), scores, variance, free, names)
+    found = sandwiches(np.asarray(at.joint.hessian), scores, variance, free, names)
+    return found if degrees > 0 else without_degrees(found, free)
 
 
 def sandwiches(
@@ -345,9 +348,9 @@ def sandwiches(
     if not free.all():
         # A bound hides a degeneracy from the errors, but it is there all the same.
         _, condition, weak, _ = inverse_of(hessian, np.ones_like(free))
-    classical = variance * inverse
+    classical = scaled_inverse(inverse, variance, free, unknown)
     speckle, dyadic = (inverse @ m @ inverse for m in (scores.speckle, scores.dyadic))
-    for matrix in (classical, speckle, dyadic):
+    for matrix in (speckle, dyadic):
         matrix[unknown, unknown] = np.inf
     # Products of residuals can leave a negative variance on small maps.
     negative = np.diagonal(dyadic) < 0
