@@ -1,5 +1,6 @@
 """What fits and their results hold in memory, measured: the strategy counts on it."""
 
+import json
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from xpcs_eqx.objective.strategy import COPIES
 
 # Peaks of the resident memory over the size of the maps, by stage, as the program goes through it.
 SCRIPT = """
+import json
 import tempfile
 import jax
 import numpy as np
@@ -33,22 +35,21 @@ def whole(n, angles, measured):
         c2[a] = 1 + 0.2 * np.exp(-(geometry.q**2) * np.abs(area[:, None] - area[None, :]))
         c2[a] += random.normal(0, 0.01, (n, n))
         c2[a] = np.triu(c2[a]) + np.triu(c2[a], 1).T
-    base = memory("VmRSS") - c2.nbytes
+    size = c2.nbytes
+    base = memory("VmRSS") - size
 
     def peak(stage):
-        measured[stage] = (memory("VmHWM") - base) / c2.nbytes
+        measured[stage] = (memory("VmHWM") - base) / size
         with open("/proc/self/clear_refs", "w") as reset:
             reset.write("5")
 
     peak("made")
     data = xe.TwoTimeData(c2, t, geometry, None, np.full((angles, n), np.nan))
-    size = c2.nbytes
     parameters = xe.parameter_map(xe.Static(), t, fixed=("D_offset",))
     objective = xe.projected_objective(parameters, data)
     peak("objective")
     data = held_once(data, objective.term.tiles)
-    c2 = np.empty(0)
-    c2 = type("Size", (), {{"nbytes": size}})
+    del c2
     fit = xe.least_squares(objective)
     peak("fit")
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +64,7 @@ def whole(n, angles, measured):
 whole({n}, 1, {{}})
 found = {{}}
 whole({n}, {angles}, found)
-print(found)
+print(json.dumps(found))
 """
 
 
@@ -74,8 +75,7 @@ def test_memory_is_what_the_strategy_counts(dtype):
     script = SCRIPT.format(dtype=dtype, n=1000, angles=24)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = eval(done.stdout)
-    # Two copies while the maps are handed over, one afterwards.
-    assert 1.8 < found["objective"] < 2.4, found
-    assert found["fit"] < 2.0, found
-    assert 0.6 * COPIES < max(found.values()) < 1.1 * COPIES, found
+    found = json.loads(done.stdout)
+    # Two copies while the maps are handed over to JAX, which works beside Python.
+    assert 1.8 < max(found["objective"], found["fit"]) < 2.4, found
+    assert 0.65 * COPIES < max(found.values()) < COPIES, found

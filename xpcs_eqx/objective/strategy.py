@@ -17,9 +17,9 @@ LIMITS = (0.1, 0.9)
 # Working memory of a solver that stores the Jacobian, in units of the Jacobian.
 JACOBIAN_FACTOR = 6.5
 # What the program holds at its peak, in units of the data, measured as in tests/test_memory.py: a
-# fit 2.2 (the maps as they were read beside those of JAX, while they are handed over), its results
-# 3.4 (the maps, the fitted ones, residuals, and which pairs count).
-COPIES = 3.5
+# fit 2.0 (the maps as they were read beside those of JAX, while they are handed over), its results
+# 2.8 to 3.8 (the maps, the fitted ones, residuals, which pairs count, and bands of double precision).
+COPIES = 4
 
 
 class Strategy(eqx.Module):
@@ -159,7 +159,7 @@ def choose_strategy(
     fraction = _within_limits(asked)
     total = total_memory() if total_memory_bytes is None else total_memory_bytes
     data = n_entries * itemsize
-    needed, threshold = int(COPIES * data), int(fraction * total)
+    needed, threshold = COPIES * data, int(fraction * total)
     comparison = f"the data need {_size(needed)} in memory, %s the threshold {_size(threshold)}"
     if forced is not None:
         choice, reason = forced, "asked for"
