@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from xpcs_eqx.objective.strategy import COPIES
@@ -78,4 +79,6 @@ def test_memory_is_what_the_strategy_counts(dtype):
     found = json.loads(done.stdout)
     # Two copies while the maps are handed over to JAX, which works beside Python.
     assert 1.8 < max(found["objective"], found["fit"]) < 2.4, found
-    assert 0.65 * COPIES < max(found.values()) < COPIES, found
+    # Figures and bands take some 50 MB whatever the size of the maps.
+    fixed = 50e6 / (24 * 1000**2 * np.dtype(dtype).itemsize)
+    assert 0.65 * COPIES < max(found.values()) < COPIES + fixed, found
