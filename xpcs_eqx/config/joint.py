@@ -11,6 +11,7 @@ from ..data import TwoTimeData, load_joint, weighted
 from ..errors import ConfigError, DataError, ModelError
 from ..objective import CombinedObjective, combined_objective, relative_weights
 from ..objective.penalties import AbstractPenalty
+from ..objective.tiles import held_once
 from ..optimize import Recovery, TrustRegion
 from .build import load_data, model_for, selection_of
 from .joint_names import Names, shared_names, tables
@@ -244,7 +245,10 @@ def build_joint(configuration: JointConfiguration) -> JointProblem:
         penalties=_penalties(settings, names, configuration),
     )
     return JointProblem(
-        data=data,
+        # The objective has a copy of maps in memory, which serves both.
+        data=tuple(
+            held_once(one, part.term.tiles) for one, part in zip(data, objective.parts, strict=True)
+        ),
         objective=objective,
         scalings=scalings,
         names=names,
