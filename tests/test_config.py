@@ -24,7 +24,7 @@ from xpcs_eqx.config.source import PATHS, parse_override, read_source
 from xpcs_eqx.config.template import MODES
 from xpcs_eqx.data import write_npz, write_own
 from xpcs_eqx.errors import ConfigError
-from xpcs_eqx.objective import Cauchy, JointObjective, LogSmoothness, ProjectedObjective
+from xpcs_eqx.objective import Cauchy, JointObjective, LogSmoothness, ProjectedObjective, noise_of
 from xpcs_eqx.optimize import JacobianMetric, TrustRegion
 from xpcs_eqx.parameters import SignedSlope
 from xpcs_eqx.physics import (
@@ -386,8 +386,9 @@ def test_rates_are_chosen_by_kind(problem):
     np.testing.assert_allclose(model.shear.breaks, [0.4, 0.9])
     (penalty,) = problem(text).objective.penalties
     assert isinstance(penalty, LogSmoothness)
-    # The size asked for is in sigma, the residuals are in c2.
-    assert float(penalty.width) > 0.5
+    # As asked for; what residuals are measured in does not matter.
+    assert float(penalty.width) == 0.5
+    assert float(term.noise) == pytest.approx(noise_of(term.tiles))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..bayes import ConsensusPosterior, Posterior, precision, write_consensus, write_posterior
 from ..bayes.arviz_io import write_plots
+from ..bayes.independence import about_independence
 from ..bayes.write_consensus import plot_consensus
 from ..bayes.write_marginalised import MARGINALISED, Marginalised, marginalised_scaling
 from ..fitting import Fit
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 # Entries whose spread is nearly that of their prior.
 _PRIOR_DECIDES = 0.1
-# Quoted errors larger than this, over the classical ones, are worth a word.
-_LARGER = 1.2
 _MOST = 15
 
 Found = Posterior | ConsensusPosterior
@@ -82,24 +81,6 @@ def _integrated_rows(posterior: Posterior, integrated: Sequence[Marginalised]) -
     return rows
 
 
-def _about_errors(fit: Fit) -> list[str]:
-    """What the likelihood leaves out of the spread."""
-    if fit.uncertainty.chosen == "classical":
-        return []
-    ratios = [
-        row.error / row.error_classical
-        for row in fit.rows
-        if row.role == "free" and row.error_classical > 0 and math.isfinite(row.error)
-    ]
-    if not ratios or max(ratios) < _LARGER:
-        return []
-    return [
-        "the likelihood takes pairs as independent, as the classical error does; the quoted "
-        f"({fit.uncertainty.chosen}) errors of the fit are up to {max(ratios):.2g} times the "
-        "classical ones, and the spread of the draws is too small by as much"
-    ]
-
-
 def _shard_lines(found: ConsensusPosterior) -> list[str]:
     dropped = found.dropped
     used = f"{len(found.combined.used)} of {found.shards.n_shards} in the result"
@@ -142,8 +123,8 @@ def posterior_lines(
     )
     if isinstance(found, ConsensusPosterior):
         lines += _shard_lines(found)
-    lines += [entry("note", wording(text)) for text in posterior.notes if text not in plan]
-    lines += [entry("note", text) for text in _about_errors(fit)]
+    notes = dict.fromkeys((*posterior.notes, *about_independence(fit)))
+    lines += [entry("note", wording(text)) for text in notes if text not in plan]
     lines += ["", *_parameter_table(posterior)]
     weak = [one for one in precision(posterior) if one.contraction < _PRIOR_DECIDES]
     if weak:

@@ -46,6 +46,16 @@ class LocalFits(NamedTuple):
         """These, followed by others."""
         return LocalFits(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
 
+    def spread(self, n: int, numbers: Int[np.ndarray, "start"]) -> "LocalFits":
+        """As the rows `numbers` of `n`; in the others NaN, infinite costs and no evaluation."""
+        blank = (np.nan, np.nan, np.inf, np.nan, 0, 0)
+        parts = []
+        for part, nothing in zip(self, blank, strict=True):
+            whole = np.full((n, *part.shape[1:]), nothing, part.dtype)
+            whole[numbers] = part
+            parts.append(whole)
+        return LocalFits(*parts)
+
     @property
     def converged(self) -> Bool[np.ndarray, "start"]:
         """Which of them ended at a minimum to the tolerances of their solver."""
