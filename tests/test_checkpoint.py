@@ -301,7 +301,7 @@ def test_writing_is_cheap(checkpoints):
 
 
 WRITER = """
-import os, sys, numpy as np
+import h5py, os, sys, numpy as np
 from xpcs_eqx.checkpoint import Checkpoints
 folder = sys.argv[1]
 for line in sys.stdin:

@@ -1,6 +1,5 @@
 """Robust fits: they get to the minimum from anywhere, and quote the errors that they have."""
 
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp

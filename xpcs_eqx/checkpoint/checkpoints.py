@@ -141,7 +141,6 @@ def to_resume(checkpoints: Checkpoints | None, resume: bool) -> StoredCheckpoint
     if paths := checkpoints.paths():
         raise CheckpointError(
             f"{checkpoints.folder}: holds {len(paths)} checkpoints of an interrupted fit, or of "
-            "one that has finished; go on with it (resume=True, which ends at once where nothing "
-            "is left to do), or remove them (Checkpoints.clear) to start from the beginning"
+            "one that has finished; resume it, or remove them to start from the beginning"
         )
     return None
