@@ -22,6 +22,7 @@ from .scaling import Choice, choose_scaling
 from .schema import Common, DataSet, Output, Parameter, SeveralQSettings
 from .search import kept_by_bounds, refuse_search
 from .solving import loss_of, penalties_of, residual_sd, solver_of
+from .streaming import refuse_hybrid
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _refused(configuration: JointConfiguration) -> None:
             f'{source.where("solver.method")}: solver.method = "hybrid" is for one data set; '
             "choose another method for several"
         )
+    refuse_hybrid(configuration)
     if solver.profile:
         raise ConfigError(
             f"{source.where('solver.profile')}: there are no profile-likelihood intervals of a "
