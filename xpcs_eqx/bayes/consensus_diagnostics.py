@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import chdtri
 
 from .bimodality import Bimodality, bimodality
 from .combiners_robust import may_be_bimodal
@@ -87,6 +86,9 @@ def chance_limit(n_shards: int, n_entries: int) -> float:
 
     Squared and times K − 1 it has for one entry the χ² distribution with K − 1 degrees of freedom.
     """
+    # Not at the top: `import xpcs_eqx` does without SciPy.
+    from scipy.special import chdtri
+
     if n_shards < 2:
         return math.inf
     return float(np.sqrt(chdtri(n_shards - 1, _WRONGLY / n_entries) / (n_shards - 1)))
