@@ -107,7 +107,6 @@ def _beat_path(folder: str, task: Task) -> str:
 
 def call(folder: str, task: Task) -> Event:
     """One attempt in whichever process an executor runs it in; progress is a file that changes."""
-    enable_double_precision()
     last = -float("inf")
 
     def beat() -> None:
@@ -118,8 +117,10 @@ def call(folder: str, task: Task) -> Event:
             with open(_beat_path(folder, task), "ab") as stream:
                 stream.write(b".")
 
-    # Read anew for each shard: kept, its memory maps would outlive the files.
-    return attempt(lambda task, beat: load_shared(folder)(task, beat), task, beat)
+    # Only here: a thread of the executor may belong to a program that wants it otherwise. The shared
+    # files are read anew for each shard: kept, their memory maps would outlive them.
+    with jax.enable_x64(True):
+        return attempt(lambda task, beat: load_shared(folder)(task, beat), task, beat)
 
 
 class _Running:

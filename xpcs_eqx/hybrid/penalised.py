@@ -96,6 +96,12 @@ class PenalisedProblem(AbstractProblem):
         found: NormalEquations = self._on_host(_equations, y)
         return self.problem.equations(y) + found
 
+    def influence(self, y, matrix=True):
+        found = self.problem.influence(y, matrix)
+        if found is None or not matrix:
+            return found
+        return found._replace(penalty=self._on_host(_equations, y).hessian)
+
     def hessian_vector(self, y, v):
         return self.problem.hessian_vector(y, v) + self._on_host(_hessian_vector, y, v)
 

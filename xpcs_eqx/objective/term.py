@@ -73,14 +73,15 @@ class TwoTimeTerm(eqx.Module):
         return self.driver.sum(_cost, (self.table(y, False), scaling, loss), self.tiles, zero)
 
 
-def require_double_precision() -> None:
-    """Refuse to work in single precision.
+def require_double_precision(data: str = "a map") -> None:
+    """Refuse to work in single precision; `data` says of what the normal equations are.
 
     **Raises:** `PrecisionError` with the line that switches double precision on.
     """
     if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         raise PrecisionError(
-            "JAX runs in single precision, in which normal equations of a map lose their meaning. "
+            f"JAX runs in single precision, in which normal equations of {data} lose their "
+            "meaning. "
             'Put jax.config.update("jax_enable_x64", True) at the top of the program'
         )
 

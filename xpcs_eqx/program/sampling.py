@@ -61,7 +61,7 @@ class Sampled:
         """The section of the report."""
         if self.found is None:
             return ["", "Posterior", entry("status", f"none: {self.failure}")]
-        return posterior_lines(self.found, self.fit, self._said(self.found))
+        return posterior_lines(self.found, self.fit, self._said(self.found), in_toml)
 
     def _said(self, found: Posterior | ConsensusPosterior) -> tuple[str, ...]:
         return self.inference.lines_after(plain(found).density)
@@ -78,6 +78,7 @@ class Sampled:
             self._said(self.found),
             plots=plots and given.plots,
             predictive=given.predictive,
+            wording=in_toml,
         )
 
 

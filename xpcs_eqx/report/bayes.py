@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,20 +93,22 @@ def _shard_lines(found: ConsensusPosterior) -> list[str]:
     return lines
 
 
-def posterior_lines(found: Found, fit: Fit, plan: Sequence[str] = ()) -> list[str]:
+def posterior_lines(
+    found: Found, fit: Fit, plan: Sequence[str] = (), wording: Callable[[str], str] = str
+) -> list[str]:
     """The section of a report about a posterior.
 
     **Arguments:**
 
     - `fit`: that was sampled from; its quoted errors are compared with the classical ones.
     - `plan`: what was decided beforehand, in sentences.
+    - `wording`: from what the library says to do, to the words of who reads it.
     """
     posterior = plain(found)
     diagnostics = posterior.diagnostics
     lines = ["", "Posterior", entry("status", diagnostics.status.upper().replace("_", " "))]
-    lines += items(
-        [*diagnostics.findings, *(f"do: {text}" for text in diagnostics.recommendations)]
-    )
+    said = [*diagnostics.findings, *(f"do: {text}" for text in diagnostics.recommendations)]
+    lines += items([wording(text) for text in said])
     chains, draws = np.shape(posterior.draws.energy)
     of = "of all shards" if isinstance(found, ConsensusPosterior) else "of all data"
     lines += [entry("decided", text) for text in plan]
@@ -122,7 +124,7 @@ def posterior_lines(found: Found, fit: Fit, plan: Sequence[str] = ()) -> list[st
     if isinstance(found, ConsensusPosterior):
         lines += _shard_lines(found)
     notes = dict.fromkeys((*posterior.notes, *about_independence(fit)))
-    lines += [entry("note", text) for text in notes if text not in plan]
+    lines += [entry("note", wording(text)) for text in notes if text not in plan]
     lines += ["", *_parameter_table(posterior)]
     weak = [one for one in precision(posterior) if one.contraction < _PRIOR_DECIDES]
     if weak:
@@ -139,6 +141,7 @@ def write_bayes(
     *,
     plots: bool = True,
     predictive: int = 200,
+    wording: Callable[[str], str] = str,
 ) -> None:
     """Write a posterior into a new folder: files of `write_posterior`, report, plots.
 
@@ -146,7 +149,7 @@ def write_bayes(
 
     **Arguments:**
 
-    - `fit`, `plan`: as in `posterior_lines`.
+    - `fit`, `plan`, `wording`: as in `posterior_lines`.
     - `predictive`: draws that make the band of the surface; 0 writes none.
     """
     os.mkdir(folder)
@@ -160,7 +163,7 @@ def write_bayes(
             _draw(inside, found)
         except Exception as error:
             log.exception("plots of the posterior are missing in %s: %s", inside, error)
-    text = "\n".join(posterior_lines(found, fit, plan)[1:]) + "\n"
+    text = "\n".join(posterior_lines(found, fit, plan, wording)[1:]) + "\n"
     with open(os.path.join(folder, "report.txt"), "w", encoding="utf-8") as stream:
         stream.write(text)
     figures = [os.path.join(inside, name) for name in _in_order(inside)] if plots else []

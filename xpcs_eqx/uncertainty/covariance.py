@@ -142,22 +142,32 @@ def inverse_of(
     if index.size == 0:
         return full, 1.0, [], np.zeros(size, bool)
     block = hessian[np.ix_(index, index)]
+    if not np.all(np.isfinite(block)):
+        # Where the model is not finite nothing is known of any entry.
+        return full, np.inf, [], np.array(free)
     diagonal = np.sqrt(np.maximum(np.diagonal(block), 0.0))
     dead = diagonal == 0
     unit = np.where(dead, 1.0, diagonal)
-    scaled = block / np.outer(unit, unit)
+    # One after the other: the product of two units may be too small for a number.
+    scaled = block / unit[:, None] / unit
     scaled[dead, :], scaled[:, dead] = 0.0, 0.0
     values, vectors = np.linalg.eigh(0.5 * (scaled + scaled.T))
     lost = values <= _UNDETERMINED * values[-1]
-    inverse = (vectors[:, ~lost] / values[~lost]) @ vectors[:, ~lost].T / np.outer(unit, unit)
-    full[np.ix_(index, index)] = inverse
+    inverse = (vectors[:, ~lost] / values[~lost]) @ vectors[:, ~lost].T
+    with np.errstate(over="ignore"):
+        inverse = inverse / unit[:, None] / unit
+    # The variance along a curvature that is all but zero may be too large for a number.
+    huge = ~np.isfinite(np.diagonal(inverse))
+    full[np.ix_(index, index)] = np.where(huge | huge[:, None], 0.0, inverse)
     unknown = np.zeros(size, bool)
+    unknown[index[huge]] = True
     if lost.any():
         # A parameter with a sizeable share in a lost direction has no finite error.
         share = np.max(np.abs(vectors[:, lost]), axis=1)
         unknown[index[share > 1e-3]] = True
+    largest = values[-1] if values[-1] > 0 else 1.0
     weak = [
-        (float(values[i] / values[-1]), {int(index[j]): vectors[j, i] for j in range(index.size)})
+        (float(values[i] / largest), {int(index[j]): vectors[j, i] for j in range(index.size)})
         for i in np.flatnonzero(values <= _WEAK * values[-1])
     ]
     condition = float(values[-1] / values[0]) if values[0] > 0 else np.inf
