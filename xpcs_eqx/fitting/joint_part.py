@@ -47,7 +47,7 @@ class Part(NamedTuple):
     def estimate(self, bound: Bool[np.ndarray, "entry"]) -> Estimate:
         """What it says by itself, one Gauss–Newton step away from the joint optimum."""
         free = ~self.on_bound(bound)
-        inverse, *_ = inverse_of(np.asarray(self.at.joint.hessian), free)
+        inverse, *_ = inverse_of(self.scores.hessian, free)
         middle = getattr(self.scores, self.scores.chosen)
         moving = np.flatnonzero(free[self.size :]) + self.size
         block = np.ix_(moving, moving)
@@ -110,8 +110,11 @@ def parts_of(
     return out
 
 
-def together(parts: list[Part]) -> ScoreCovariances:
-    """The covariance of the gradient of the whole: data sets are independent."""
+def together(parts: list[Part], penalty: Float[np.ndarray, "entry entry"]) -> ScoreCovariances:
+    """The covariance of the gradient of the whole: data sets are independent.
+
+    `penalty` is what penalties on the whole add to the curvature.
+    """
     reasons: dict[str, list[str]] = {}
     for part in parts:
         reasons.setdefault(part.scores.reason, []).append(part.label)
@@ -119,12 +122,20 @@ def together(parts: list[Part]) -> ScoreCovariances:
         reason if len(reasons) == 1 else f"{', '.join(labels)}: {reason}"
         for reason, labels in reasons.items()
     ]
+
+    def whole(name):
+        return np.sum([part.gathered(getattr(part.scores, name)) for part in parts], axis=0)
+
     return ScoreCovariances(
-        np.sum([part.gathered(part.scores.speckle) for part in parts], axis=0),
-        np.sum([part.gathered(part.scores.dyadic) for part in parts], axis=0),
-        np.concatenate([part.scores.n_pixels for part in parts]),
-        np.concatenate([part.scores.shot_noise for part in parts]),
+        speckle=whole("speckle"),
+        dyadic=whole("dyadic"),
+        own=whole("own"),
+        hessian=whole("hessian") + penalty,
+        slope=sum(part.scores.slope for part in parts),
+        square=sum(part.scores.square for part in parts),
+        n_pixels=np.concatenate([part.scores.n_pixels for part in parts]),
+        shot_noise=np.concatenate([part.scores.shot_noise for part in parts]),
         # One kind must serve for all: the one that every data set has.
-        "speckle" if all(part.scores.chosen == "speckle" for part in parts) else "dyadic",
-        "; ".join(texts),
+        chosen="speckle" if all(part.scores.chosen == "speckle" for part in parts) else "dyadic",
+        reason="; ".join(texts),
     )

@@ -9,7 +9,8 @@ from .covariance import optimum as optimum
 from .covariance import sandwiches as sandwiches
 from .covariance import score_covariances as score_covariances
 from .covariance import uncertainty_at as uncertainty_at
-from .scores import dyadic_scores as dyadic_scores
+from .covariance import variance_of_residual as variance_of_residual
+from .dyadic import dyadic_scores as dyadic_scores
 from .scores import speckle_scores as speckle_scores
 from .scores import stored_speckle_scores as stored_speckle_scores
 from .uncertainty import Uncertainty as Uncertainty
