@@ -112,9 +112,9 @@ def kernel_of(kernel):
 
 
 def loss_at(loss):
-    return jnp.concatenate(
-        [loss.density(jnp.array([-0.5, 0.1, 3.0])), loss.rescale(jnp.array([-0.3, 0.1]))[0]]
-    )
+    r = jnp.array([-0.3, 0.1, 3.0])
+    parts = [loss.density, loss.weight, loss.influence, loss.influence_slope]
+    return jnp.concatenate([*(part(r) for part in parts), loss.rescale(r)[0]])
 
 
 def scaling_of(scaling):
@@ -223,6 +223,10 @@ MODULES: dict[type, Case] = {
     objective.CurveObjective: Case(curve),
     objective.ExecutorSum: Case(lambda: objective.ExecutorSum(objective.HeldExecutor(), workers=2)),
     objective.Huber: Case(lambda: objective.Huber(0.5), loss_at),
+    objective.InfluenceSums: Case(
+        lambda: objective.influence_sums(objective.Huber(0.5), SHORT, jnp.ones_like(SHORT)),
+        lambda sums: (sums + sums).variance(2.0),
+    ),
     objective.JointObjective: Case(robust_objective, text=5000),
     objective.Linear: Case(objective.Linear, loss_at),
     objective.MapTiles: Case(lambda: objective.tiles_of(small_data())),

@@ -19,6 +19,8 @@ from .drivers import Scan as Scan
 from .executor import ExecutorSum as ExecutorSum
 from .executor import HeldExecutor as HeldExecutor
 from .frame_table import FrameTable as FrameTable
+from .influence import InfluenceSums as InfluenceSums
+from .influence import influence_sums as influence_sums
 from .losses import AbstractLoss as AbstractLoss
 from .losses import Arctan as Arctan
 from .losses import Cauchy as Cauchy
