@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..objective import CombinedObjective
+from ..objective import CombinedObjective, InfluenceSums
 from ..optimize import TrustRegionState
 from ..uncertainty import (
     Optimum,
@@ -110,6 +111,12 @@ def parts_of(
     return out
 
 
+def _all_influences(parts: list[Part]) -> InfluenceSums | None:
+    found = [part.scores.influence for part in parts]
+    robust = [one for one in found if one is not None]
+    return jax.tree.map(lambda *one: sum(one), *robust) if len(robust) == len(found) else None
+
+
 def together(parts: list[Part], penalty: Float[np.ndarray, "entry entry"]) -> ScoreCovariances:
     """The covariance of the gradient of the whole: data sets are independent.
 
@@ -131,8 +138,7 @@ def together(parts: list[Part], penalty: Float[np.ndarray, "entry entry"]) -> Sc
         dyadic=whole("dyadic"),
         own=whole("own"),
         hessian=whole("hessian") + penalty,
-        slope=sum(part.scores.slope for part in parts),
-        square=sum(part.scores.square for part in parts),
+        influence=_all_influences(parts),
         n_pixels=np.concatenate([part.scores.n_pixels for part in parts]),
         shot_noise=np.concatenate([part.scores.shot_noise for part in parts]),
         # One kind must serve for all: the one that every data set has.

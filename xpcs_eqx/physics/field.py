@@ -13,7 +13,6 @@ from .shear import AbstractShearKernel, GapAveraged
 from .sinc import sinc
 from .two_component import TwoComponent
 
-
 # An error of |c1|² beyond this, where no field has the correlation, would be seen in a fit.
 FIELD_TOLERANCE = 0.01
 

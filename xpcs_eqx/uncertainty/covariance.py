@@ -10,6 +10,7 @@ from ..compiling import quick_jit
 from ..objective import (
     AbstractLoss,
     AbstractPieces,
+    InfluenceSums,
     JointObjective,
     Linear,
     MapTiles,
@@ -24,7 +25,7 @@ from ..objective import (
 )
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
-from .dyadic import DyadicScores, Influence, dyadic_scores
+from .dyadic import ResidualSums, dyadic_scores
 from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
 from .uncertainty import Uncertainty
 
@@ -36,7 +37,7 @@ _WEAK = 1e-7
 # A fit cannot have followed more than this part of the noise, in variance, and still be judged.
 _MOST_LOST = 4.0
 # Eigenvalues of the dyadic covariance below this part of that of independent pairs are scatter.
-_LEAST_DYADIC = 0.25
+_LEAST_DYADIC = 0.1
 
 
 class Optimum(eqx.Module):
@@ -262,8 +263,7 @@ class ScoreCovariances(eqx.Module):
         pairs.
     - `hessian`: mean curvature of the cost, A = Σ E[ψ′] JᵀJ with penalties; JᵀWJ for the linear
         loss.
-    - `slope`, `square`: Σ ψ′(r) and Σ ψ(r)² of a robust loss, else NaN. Independent pairs give the
-        gradient the covariance Σψ²/Σψ′ · A.
+    - `influence`: of a robust loss on the residuals, else `None`.
     - `chosen`: the one to quote, `reason` why.
     - `by_angle`: that one for (coordinates, contrast, offset) of each angle, of one data set.
     """
@@ -272,8 +272,7 @@ class ScoreCovariances(eqx.Module):
     dyadic: Float[np.ndarray, "entry entry"]
     own: Float[np.ndarray, "entry entry"]
     hessian: Float[np.ndarray, "entry entry"]
-    slope: float
-    square: float
+    influence: InfluenceSums | None
     n_pixels: Float[np.ndarray, "angle"]
     shot_noise: Float[np.ndarray, "angle"]
     chosen: str = eqx.field(static=True)
@@ -281,27 +280,21 @@ class ScoreCovariances(eqx.Module):
     by_angle: Float[np.ndarray, "angle column column"] | None = None
 
 
-def _mean_slopes(influence: Influence) -> np.ndarray:
+def _mean_slopes(residuals: ResidualSums) -> np.ndarray:
     """E[ψ′] of each angle; above zero, for a minimum has a curvature there."""
-    slope, count = np.asarray(influence.slope), np.maximum(np.asarray(influence.count), 1.0)
-    return np.maximum(slope / count, 1e-8)
+    influence = residuals.influence
+    count = np.maximum(np.asarray(influence.count), 1.0)
+    return np.maximum(np.asarray(influence.slope) / count, 1e-8)
 
 
-def _curvature(at: Optimum, loss: AbstractLoss, influence: Influence) -> np.ndarray:
+def _curvature(at: Optimum, loss: AbstractLoss, residuals: ResidualSums) -> np.ndarray:
     if isinstance(loss, Linear):
         return np.asarray(at.joint.hessian)
-    by_angle = _mean_slopes(influence)[:, None, None] * np.asarray(influence.gram)
+    by_angle = _mean_slopes(residuals)[:, None, None] * np.asarray(residuals.gram)
     return _middle(np.asarray(at.columns), by_angle) + np.asarray(at.penalty)
 
 
-def _psi_sums(loss: AbstractLoss, influence: Influence) -> tuple[float, float]:
-    if isinstance(loss, Linear):
-        return float("nan"), float("nan")
-    slope = np.sum(_mean_slopes(influence) * np.asarray(influence.count))
-    return float(slope), float(np.sum(influence.square))
-
-
-def _robust(loss: AbstractLoss, influence: Influence, covariance) -> np.ndarray:
+def _robust(loss: AbstractLoss, residuals: ResidualSums, covariance) -> np.ndarray:
     """Covariance of the score Σ ψ(r) ∂r, from that of Σ r ∂r, by angle.
 
     Noise common to pairs moves ψ(r) by E[ψ′] times as much as r: of jointly Gaussian residuals the
@@ -310,14 +303,14 @@ def _robust(loss: AbstractLoss, influence: Influence, covariance) -> np.ndarray:
     """
     if isinstance(loss, Linear):
         return np.asarray(covariance)
+    influence, slope = residuals.influence, _mean_slopes(residuals)
     count = np.maximum(np.asarray(influence.count), 1.0)
-    slope = _mean_slopes(influence)
-    own = (np.asarray(influence.square) - slope**2 * np.asarray(influence.residual)) / count
+    own = (np.asarray(influence.square) - slope**2 * np.asarray(residuals.square)) / count
     slope, own = slope[:, None, None], own[:, None, None]
-    return slope**2 * np.asarray(covariance) + own * np.asarray(influence.gram)
+    return slope**2 * np.asarray(covariance) + own * np.asarray(residuals.gram)
 
 
-def _with_lost_noise(at: Optimum, influence: Influence, scores: SpeckleScores) -> np.ndarray:
+def _with_lost_noise(at: Optimum, residuals: ResidualSums, scores: SpeckleScores) -> np.ndarray:
     """How much larger each angle's noise is than its residuals say, which a fit makes smaller.
 
     A fit takes from the residuals what it can follow: of noise Σ with r = (1 − J H⁻¹ Jᵀ) ε is left
@@ -328,13 +321,14 @@ def _with_lost_noise(at: Optimum, influence: Influence, scores: SpeckleScores) -
     columns = np.asarray(at.columns)
     low, high = np.asarray(at.lower), np.asarray(at.upper)
     values = np.asarray(at.values)
-    gram = [c.T @ g @ c for c, g in zip(columns, np.asarray(influence.gram), strict=True)]
+    gram = [c.T @ g @ c for c, g in zip(columns, np.asarray(residuals.gram), strict=True)]
     covariance = np.asarray(scores.covariance)
     score = [c.T @ b @ c for c, b in zip(columns, covariance, strict=True)]
     hessian = np.sum(gram, axis=0) + np.asarray(at.penalty)
     inverse, *_ = inverse_of(hessian, (values > low) & (values < high))
     # In the unit of weighted residuals: the mean weight stands for that of each pair.
-    weight = np.asarray(influence.weight) / np.maximum(np.asarray(influence.count), 1.0)
+    count = np.maximum(np.asarray(residuals.influence.count), 1.0)
+    weight = np.asarray(residuals.weight) / count
     total = weight * np.asarray(scores.variance_sum) / np.asarray(scores.n_pixels)
     total = np.where(total > 0, total, 1.0)
     followed = [inverse @ b for b in score]
@@ -358,9 +352,9 @@ def score_covariances(
         find = stored_speckle_scores if stored else _speckle
         scores = find(term, at.y, at.per_angle, loss, jnp.asarray(shot))
         dyadic = scores.dyadic
-        factor = _with_lost_noise(at, dyadic.influence, scores)
+        factor = _with_lost_noise(at, dyadic.residuals, scores)
         covariance = factor[:, None, None] * np.asarray(scores.covariance)
-        by_angle = _robust(loss, dyadic.influence, covariance)
+        by_angle = _robust(loss, dyadic.residuals, covariance)
         speckle = _middle(columns, by_angle)
         n_pixels, shot_noise = np.asarray(scores.n_pixels) / factor, np.asarray(scores.shot)
         chosen, reason = "speckle", _speckle_reason(scores, why)
@@ -375,14 +369,15 @@ def score_covariances(
             "pooled points do not form maps, which the speckle sandwich needs; "
             "the frame-dyadic sandwich is quoted"
         )
-    slope, square = _psi_sums(loss, dyadic.influence)
+    influence = None
+    if not isinstance(loss, Linear):
+        influence = jax.tree.map(lambda leaf: np.sum(leaf), dyadic.residuals.influence)
     return ScoreCovariances(
         speckle=speckle,
         dyadic=_middle(columns, dyadic.covariance),
         own=_middle(columns, dyadic.own),
-        hessian=_curvature(at, loss, dyadic.influence),
-        slope=slope,
-        square=square,
+        hessian=_curvature(at, loss, dyadic.residuals),
+        influence=influence,
         n_pixels=n_pixels,
         shot_noise=shot_noise,
         chosen=chosen,
@@ -396,12 +391,13 @@ def variance_of_residual(
 ) -> float:
     """What independent pairs multiply the inverse curvature with to make a covariance.
 
-    1 where sigma is known, else 2 cost over the degrees of freedom; of a robust loss Σψ²/Σψ′,
-    from the residuals in either case.
+    1 where sigma is known, else 2 cost over the degrees of freedom. Under a robust loss it is
+    E[ψ²]/E[ψ′] from the residuals in either case.
     """
+    if scores.influence is not None:
+        slope = float(scores.influence.mean_slope)
+        return float(scores.influence.mean_square(parameters)) / slope if slope > 0 else np.inf
     degrees = max(count - parameters, 1.0)
-    if np.isfinite(scores.slope):
-        return scores.square / scores.slope * count / degrees
     return 1.0 if absolute else 2 * cost / degrees
 
 

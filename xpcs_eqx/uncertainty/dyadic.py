@@ -14,10 +14,11 @@ from ..objective import (
     AbstractPieces,
     Block,
     FrameTable,
-    Linear,
+    InfluenceSums,
     TwoTimeTerm,
     block_columns,
     fold_pieces,
+    influence_sums,
 )
 
 
@@ -26,14 +27,13 @@ class BlockScores(eqx.Module):
 
     - `correlation`: |c1|²; `raw`: fitted c2 minus measured.
     - `columns`: ∂r, the Jacobian of the weighted residuals r.
-    - `influence`: ψ(r); `slope`: ψ′(r), 0 where no pair is.
+    - `influence`: ψ(r).
     """
 
     correlation: Float[Array, "..."]
     raw: Float[Array, "..."]
     columns: Float[Array, "column ..."]
     influence: Float[Array, "..."]
-    slope: Float[Array, "..."]
 
 
 def block_scores(
@@ -46,67 +46,50 @@ def block_scores(
     raw = jnp.where(root > 0, offset + contrast * correlation - block.values, 0.0)
     stack = jnp.stack([*columns, root * correlation, root])
     weighted = root * raw
-    used = (root > 0).astype(raw.dtype)
-    if isinstance(loss, Linear):
-        return BlockScores(correlation, raw, stack, weighted, used)
-    influence, slope = _influence(loss, weighted)
-    return BlockScores(correlation, raw, stack, influence, used * slope)
+    return BlockScores(correlation, raw, stack, loss.influence(weighted))
 
 
-def _influence(loss: AbstractLoss, r):
-    """ψ(r) and ψ′(r)."""
-    psi = jax.grad(lambda r: jnp.sum(loss.density(r)))
-    return jax.jvp(psi, (r,), (jnp.ones_like(r),))
+class ResidualSums(eqx.Module):
+    """What the residuals of one angle say about errors, and the curvature they leave.
 
-
-class Influence(eqx.Module):
-    """What a robust loss makes of the residuals of one angle, and the curvature they leave.
-
-    For independent residuals the estimate has the covariance E[ψ²]/E[ψ′]² (JᵀJ)⁻¹; the means are
-    taken over the residuals. With the linear loss ψ(r) = r.
-
-    - `slope`, `square`: Σ ψ′(r) and Σ ψ(r)²; `residual`: Σ r²; `weight`: Σ w; `count`: pairs.
-    - `gram`: JᵀJ without the loss.
+    - `influence`: of the loss on them; `square`: Σ r²; `weight`: Σ w; `gram`: JᵀJ without the loss.
     """
 
-    slope: Float[Array, "*angle"]
+    influence: InfluenceSums
     square: Float[Array, "*angle"]
-    residual: Float[Array, "*angle"]
     weight: Float[Array, "*angle"]
-    count: Float[Array, "*angle"]
     gram: Float[Array, "*angle column column"]
 
     @classmethod
-    def of(cls, scores: BlockScores, block: Block) -> "Influence":
-        """That of one block of pairs."""
+    def of(cls, scores: BlockScores, block: Block, loss: AbstractLoss) -> "ResidualSums":
+        """Those of one block of pairs."""
         weighted = block.root_weights * scores.raw
         flat = scores.columns.reshape(scores.columns.shape[0], -1)
         return cls(
-            jnp.sum(scores.slope),
-            jnp.sum(scores.influence**2),
+            influence_sums(loss, weighted, block.root_weights),
             jnp.sum(weighted**2),
             jnp.sum(block.root_weights**2),
-            jnp.sum((block.root_weights > 0).astype(weighted.dtype)),
             flat @ flat.T,
         )
 
     @classmethod
-    def zero(cls, columns: int, batch: tuple[int, ...], dtype) -> "Influence":
-        """That of no pairs."""
+    def zero(cls, columns: int, batch: tuple[int, ...], dtype) -> "ResidualSums":
+        """Those of no pairs."""
         nothing = jnp.zeros(batch, dtype)
-        return cls(*(nothing,) * 5, jnp.zeros((*batch, columns, columns), dtype))
+        square = jnp.zeros((*batch, columns, columns), dtype)
+        return cls(InfluenceSums(*(nothing,) * 4), nothing, nothing, square)
 
 
 class DyadicScores(eqx.Module):
     """Score covariance by angle from shared frames.
 
     - `covariance`: Σ_i S_i S_iᵀ − Σ_ij s_ij s_ijᵀ; `own`: the second of the two sums.
-    - `influence`: of the residuals of each angle.
+    - `residuals`: sums over the residuals of each angle.
     """
 
     covariance: Float[Array, "angle column column"]
     own: Float[Array, "angle column column"]
-    influence: Influence
+    residuals: ResidualSums
 
 
 def dyadic_scores(
@@ -126,23 +109,23 @@ def dyadic_scores(
     start = (
         jnp.zeros((n_angles, n_frames, columns)),
         jnp.zeros((n_angles, columns, columns)),
-        Influence.zero(columns, (n_angles,), y.dtype),
+        ResidualSums.zero(columns, (n_angles,), y.dtype),
     )
     args, tiles = (table, scaling, loss), term.tiles
     if isinstance(tiles, AbstractPieces):
-        by_frame, own, influence = fold_pieces(_add_scores, args, tiles, start)
+        by_frame, own, residuals = fold_pieces(_add_scores, args, tiles, start)
     else:
 
         def body(carry, row):
             return _add_scores(args, carry, tiles.block(row)), None
 
-        (by_frame, own, influence), _ = jax.lax.scan(body, start, jnp.asarray(tiles.table))
-    return DyadicScores(jnp.einsum("anc,and->acd", by_frame, by_frame) - own, own, influence)
+        (by_frame, own, residuals), _ = jax.lax.scan(body, start, jnp.asarray(tiles.table))
+    return DyadicScores(jnp.einsum("anc,and->acd", by_frame, by_frame) - own, own, residuals)
 
 
 def _add_scores(args, carry, block: Block):
     """Scores of a block added to those of its frames, and their products to those of its angle."""
-    by_frame, own, influence = carry
+    by_frame, own, residuals = carry
     table, scaling, loss = args
     found = block_scores(table, block, scaling, loss)
     scores = found.columns * found.influence
@@ -153,7 +136,9 @@ def _add_scores(args, carry, block: Block):
     by_frame = by_frame.at[block.angle, jnp.ravel(block.first)].add(first.T)
     by_frame = by_frame.at[block.angle, jnp.ravel(block.second)].add(second.T)
     flat = scores.reshape(scores.shape[0], -1)
-    influence = jax.tree.map(
-        lambda total, part: total.at[block.angle].add(part), influence, Influence.of(found, block)
+    residuals = jax.tree.map(
+        lambda total, part: total.at[block.angle].add(part),
+        residuals,
+        ResidualSums.of(found, block, loss),
     )
-    return by_frame, own.at[block.angle].add(flat @ flat.T), influence
+    return by_frame, own.at[block.angle].add(flat @ flat.T), residuals

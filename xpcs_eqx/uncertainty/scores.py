@@ -18,7 +18,7 @@ from ..objective import (
 )
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
-from .dyadic import DyadicScores, Influence, block_scores
+from .dyadic import DyadicScores, ResidualSums, block_scores
 from .speckle_noise import beyond_gaussian, shared_frame_coefficients, variance_coefficients
 
 
@@ -26,7 +26,7 @@ class SpeckleScores(eqx.Module):
     """Score covariance by angle from the noise of intensity correlations, and how it was found.
 
     All is for the linear loss but for `dyadic`; what a robust loss makes of it follows from
-    `dyadic.influence`.
+    `dyadic.residuals`.
 
     - `covariance`: Σ_pq w_p w_q J_p J_q Cov(c2_p, c2_q) with J = ∂c2.
     - `dyadic`: as `dyadic_scores`, which costs nothing here.
@@ -69,17 +69,18 @@ class _MapSums(eqx.Module):
     """What one pass over the tiles of one map adds up.
 
     - `pooled`: upper triangle of the columns (w ∂c2) and of |c1|², summed over blocks of frames.
-    - `by_frame`: scores, residual, pairs and |c1|² summed by frame.
+    - `by_frame`: scores, residual, pairs that count and |c1|² summed by frame.
     - `gram`: Σ of products of the columns over pairs; `own`: the same for scores.
-    - `sums`: Σ of the squared residual, and of |c1|², |c1|⁴ and |c1|⁶ over the pairs that count.
+    - `sums`: Σ of the squared residual, of |c1|², |c1|⁴ and |c1|⁶ over the pairs that count, and
+        of |c1|⁴ over all.
     """
 
     pooled: Float[Array, "column_and_one block block"]
-    by_frame: Float[Array, "column_and_two frame"]
+    by_frame: Float[Array, "column_and_three frame"]
     gram: Float[Array, "column column"]
     own: Float[Array, "column column"]
-    sums: Float[Array, "4"]
-    influence: Influence
+    sums: Float[Array, "5"]
+    residuals: ResidualSums
 
 
 class _Pass(eqx.Module):
@@ -98,11 +99,11 @@ def _no_sums(look: _Pass, n: int, size: int) -> _MapSums:
     square = jnp.zeros((columns, columns), dtype)
     return _MapSums(
         jnp.zeros((columns + 1, side, side), dtype),
-        jnp.zeros((columns + 2, n), dtype),
+        jnp.zeros((columns + 3, n), dtype),
         square,
         square,
-        jnp.zeros((4,), dtype),
-        Influence.zero(columns, (), dtype),
+        jnp.zeros((5,), dtype),
+        ResidualSums.zero(columns, (), dtype),
     )
 
 
@@ -136,19 +137,19 @@ def _add_tile(look: _Pass, sums: _MapSums, tiles: MapTiles | BandTiles, row) -> 
     start = (jnp.zeros_like(begin_i), begin_i, begin_j)
     part = left.T @ jnp.concatenate([stack, signal[None]]) @ right
     here = jax.lax.dynamic_slice(sums.pooled, start, part.shape)
-    lines = jnp.concatenate([scores, found.raw[None], used[None]])
+    lines = jnp.concatenate([scores, jnp.stack([found.raw, used, signal])])
     by_frame = sums.by_frame.at[:, first].add(jnp.sum(lines, 2))
     columns = stack.shape[0]
     flat, flat_scores = stack.reshape(columns, -1), scores.reshape(columns, -1)
     counted = used * signal
-    powers = (found.raw**2, counted, counted * signal, counted * signal**2)
+    powers = (found.raw**2, counted, counted * signal, counted * signal**2, signal**2)
     return _MapSums(
         jax.lax.dynamic_update_slice(sums.pooled, here + part, start),
         by_frame.at[:, second].add(jnp.sum(lines, 1)),
         sums.gram + flat @ flat.T,
         sums.own + flat_scores @ flat_scores.T,
         sums.sums + jnp.stack([jnp.sum(one) for one in powers]),
-        jax.tree.map(jnp.add, sums.influence, Influence.of(found, block)),
+        jax.tree.map(jnp.add, sums.residuals, ResidualSums.of(found, block, look.loss)),
     )
 
 
@@ -162,20 +163,29 @@ def _map_sums(look: _Pass, tiles: MapTiles, angle, n: int) -> _MapSums:
 
 
 class _Field(eqx.Module):
-    """Field correlation of the middle frames of blocks, and whether any field has it."""
+    """Field correlation of frames amid blocks, and whether any field has it.
+
+    - `c1`: of the blocks of a pass; `sample`: of at most `_POOLED_SIDE` frames.
+    """
 
     c1: Inexact[Array, "*angle block block"]
+    sample: Inexact[Array, "*angle sample sample"]
     exists: Bool[Array, "*angle"]
 
 
 def _field(term: TwoTimeTerm, y, pool: int) -> _Field:
     n = term.t.shape[0]
-    middle = np.minimum(np.arange(0, n, pool) + pool // 2, n - 1)
     model = term.parameters.build_from_coordinates(y)
-    c1 = field_correlation(model, term.t[middle], term.geometry)
-    some = slice(None, None, -(-middle.size // _TESTED_FRAMES))
-    error = jax.lax.map(lambda one: field_factor(one)[1], c1[:, some, some])
-    return _Field(c1, error < FIELD_TOLERANCE)
+
+    def amid(pool):
+        middle = np.minimum(np.arange(0, n, pool) + pool // 2, n - 1)
+        return field_correlation(model, term.t[middle], term.geometry)
+
+    usual = -(-n // _POOLED_SIDE)
+    sample = amid(usual)
+    some = slice(None, None, -(-sample.shape[1] // _TESTED_FRAMES))
+    error = jax.lax.map(lambda one: field_factor(one)[1], sample[:, some, some])
+    return _Field(sample if pool == usual else amid(pool), sample, error < FIELD_TOLERANCE)
 
 
 class _Blocks(eqx.Module):
@@ -369,10 +379,11 @@ def _add_piece(look, sums, piece, slot, slots):
 
 def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> SpeckleScores:
     """What follows from the sums of one map."""
-    scores, (residual, partners) = sums.by_frame[:-2], sums.by_frame[-2:]
-    dyadic = DyadicScores(scores @ scores.T - sums.own, sums.own, sums.influence)
+    n = sums.by_frame.shape[1]
+    scores, (residual, partners, level) = sums.by_frame[:-3], sums.by_frame[-3:]
+    dyadic = DyadicScores(scores @ scores.T - sums.own, sums.own, sums.residuals)
     blocks = _blocks(sums, field, pool)
-    count = jnp.maximum(sums.influence.count, 1.0)
+    count = jnp.maximum(sums.residuals.influence.count, 1.0)
     variance = sums.sums[0] / count
     # Mean product of two residuals that share one frame, over their variance.
     triples = jnp.sum(partners * (partners - 1))
@@ -380,10 +391,14 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     observed = shared / jnp.maximum(triples, 1.0) / jnp.maximum(variance, 1e-300)
     # The same for speckle: (p0 + p1 s)/(v0 + v1 s + v2 s²).
     powers = contrast ** jnp.arange(1, 4)
-    v0, v1, v2 = variance_coefficients(contrast, powers * sums.sums[1:] / count, field.exists)
-    p0, p1 = shared_frame_coefficients(
-        contrast * blocks.correlation, blocks.field, blocks.length, contrast, field.exists
-    )
+    powers = contrast ** jnp.arange(1, 4)
+    means = powers * sums.sums[1:4] / count
+    v0, v1, v2 = variance_coefficients(contrast, means, field.exists)
+    pairs = n * (n - 1)
+    alone = jnp.sum(level) / pairs
+    both = (jnp.sum(level**2) - 2 * sums.sums[4]) / (pairs * max(n - 2, 1))
+    means = powers[:2] * jnp.stack([alone, both])
+    p0, p1 = shared_frame_coefficients(contrast, means, field.sample, field.exists)
 
     def implied(s):
         return (p0 + p1 * s) / (v0 + v1 * s + v2 * s * s)
@@ -407,7 +422,7 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
         dyadic,
         s,
         n_pixels,
-        mean * sums.influence.count,
+        mean * sums.residuals.influence.count,
         ~believed,
         observed,
         expected,

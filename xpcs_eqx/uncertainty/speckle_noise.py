@@ -125,10 +125,9 @@ def beyond_gaussian(
 
 
 def shared_frame_coefficients(
-    signal: Float[Array, "block block"],
-    field: Inexact[Array, "block block"],
-    length: Float[Array, "block"],
     contrast: Float[Array, ""],
+    means: Float[Array, "2"],
+    field: Inexact[Array, "sample sample"],
     full: bool | Array,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """N times the mean covariance of two c2 that share one frame, as coefficients of 1 and s.
@@ -138,30 +137,22 @@ def shared_frame_coefficients(
         (β + s) K_jk + (1 − β − s) K_ij K_ik + 4β³ R − 2β² R (K_ij + K_ik)
         + K_ij K_ik (K_ij + K_ik + K_jk) + 2β² s R,
 
-    and (β + s) K_jk + K_ij K_ik for Gaussian intensities, which is taken unless `full`. `signal`
-    is K summed over blocks of `length` frames without pairs of a frame with itself.
+    and (β + s) K_jk + K_ij K_ik for Gaussian intensities, which is taken unless `full`. `means`
+    are those of K_jk and of K_ij K_ik; the mean of the others is taken over the frames of `field`,
+    a sample of all.
     """
-    n = jnp.sum(length)
-    pairs, triples = n * (n - 1), n * (n - 1) * jnp.maximum(n - 2, 1)
-    mean = signal / length[:, None]  # summed over the second frame only
-    k = mean / length  # of one pair
-    # A pair of a frame with itself has no part in the sums over distinct frames.
-    distinct = (length[:, None] * length) - jnp.diag(length)
-    square, cube = jnp.sum(distinct * k**2), jnp.sum(distinct * k**3)
-    row, row_square = jnp.sum(mean, axis=1), jnp.sum(distinct * k**2, axis=1) / length
-    open_pairs = jnp.sum(length * row**2) - square
-    open_cubes = jnp.sum(length * row_square * row) - cube
-    closed_cubes = jnp.sum(signal * (mean @ mean).T)
-    bare = field * (1 - jnp.diag(1 / length))
-    around = (bare * length) @ bare  # Σ_j g_ij g_jk over j
-    weights = (length[:, None] * length) * (bare * around.T).real
-    ring, ring_signal = jnp.sum(weights), jnp.sum(weights * k)
-    a, b = jnp.sum(signal) / pairs, open_pairs / triples
+    n = field.shape[0]
+    triples = n * (n - 1) * max(n - 2, 1)
+    # A pair of a frame with itself has no part in sums over distinct frames.
+    bare = field * (1 - jnp.eye(n))
+    k = contrast * jnp.abs(bare) ** 2
+    around = (bare * (bare @ bare).T).real  # Σ_j g_ij g_jk g_ki
+    ring, ring_signal = jnp.sum(around) / triples, jnp.sum(around * k) / triples
+    row, square = jnp.sum(k, axis=1), jnp.sum(k * k, axis=1)
+    open_cubes = (jnp.sum(row * square) - jnp.sum(k**3)) / triples
+    closed_cubes = jnp.sum(k * (k @ k)) / triples
+    a, b = means
+    beyond = 4 * contrast**3 * ring - 4 * contrast**2 * ring_signal + 2 * open_cubes + closed_cubes
     full = jnp.asarray(full, contrast.dtype)
-    beyond = -contrast * b + (
-        4 * contrast**3 * ring
-        - 4 * contrast**2 * ring_signal
-        + 2 * open_cubes
-        + closed_cubes
-    ) / triples
-    return contrast * a + b + full * beyond, a + full * (2 * contrast**2 * ring / triples - b)
+    constant = contrast * a + b + full * (beyond - contrast * b)
+    return constant, a + full * (2 * contrast**2 * ring - b)
