@@ -176,13 +176,13 @@ def _refused(configuration: JointConfiguration) -> None:
             )
 
 
-def _penalties(settings: Common, names: Names, sd, configuration) -> tuple[AbstractPenalty, ...]:
+def _penalties(settings: Common, names: Names, configuration) -> tuple[AbstractPenalty, ...]:
     """Smoothness of every rate of the joint fit once, by its names there."""
     out = {}
     for k, model in enumerate(names.models):
         publics = {leaf.name: names.public(k, leaf) for leaf in names.leaves[k]}
         follows = {leaf.name for leaf in names.leaves[k] if names.follows(k, leaf)}
-        for penalty in penalties_of(settings, configuration.source, model, sd):
+        for penalty in penalties_of(settings, configuration.source, model):
             if not follows.issuperset(penalty.names):
                 public = tuple(publics[name] for name in penalty.names)
                 out[public] = dataclasses.replace(penalty, names=public)
@@ -241,7 +241,7 @@ def build_joint(configuration: JointConfiguration) -> JointProblem:
         [choice.scaling for choice in scalings],
         weights=weights.tolist(),
         loss=loss,
-        penalties=_penalties(settings, names, sd, configuration),
+        penalties=_penalties(settings, names, configuration),
     )
     return JointProblem(
         data=data,

@@ -254,7 +254,7 @@ def _assembled(problem, by_angle, c, x, turn=None):
     joint = joint_equations(by_angle, scaling.per_angle(c)[:, 0], scaling)
     if turn is not None:
         joint = joint.transform(jnp.eye(p + k).at[:p, :p].set(turn))
-    penalty = penalty_equations(problem.penalties, problem.parameters, x)
+    penalty = penalty_equations(problem.penalties, problem.parameters, x, problem.term.noise)
     joint = joint + penalty.transform(jnp.eye(p, p + k))
     penalty = scaling_penalty_equations(problem.scaling_penalties, scaling, c)
     joint = joint + penalty.transform(jnp.eye(k, p + k, p))

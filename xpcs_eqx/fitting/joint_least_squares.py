@@ -64,7 +64,7 @@ def _derivatives(objective, y):
     def local(x):
         return tuple(parameters.local(k, x) for k in range(len(parameters.maps)))
 
-    penalty = penalty_equations(objective.penalties, whole, y)
+    penalty = penalty_equations(objective.penalties, whole, y, objective.noise)
     return x, jax.jacfwd(whole.to_physical)(y), jax.jacfwd(local)(x), penalty.hessian
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..data import TwoTimeData
 from ..errors import FitError, ModelError, XPCSError
+from ..inherited import Inherited, received
 from ..objective import AbstractLoss, two_time_objective
 from ..optimize import Recovery, Status, TrustRegion, iterate_compiled
 from ..parameters import ParameterMap, snap
@@ -152,8 +153,8 @@ def sequential_least_squares(
 
 def _run(tasks, solver, recovery, executor) -> list[tuple[Fit, AngleEstimate] | str]:
     if executor is not None:
-        futures = [executor.submit(_alone, *task, solver, recovery) for task in tasks]
-        return [future.result() for future in futures]
+        futures = [executor.submit(Inherited(_alone, *task, solver, recovery)) for task in tasks]
+        return [received(future.result()) for future in futures]
     entries = sum(np.size(objective.term.tiles.c2) for objective, _ in tasks)
     if tasks and entries <= BATCHED_ENTRIES:
         objectives, starts = zip(*tasks, strict=True)

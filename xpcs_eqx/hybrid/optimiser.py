@@ -1,6 +1,7 @@
 """The four phases one after another."""
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
+from ..errors import CovarianceWarning
 from ..objective import AbstractLoss, AbstractPenalty
 from ..optimize import Status
 from .conjugate import ConjugateStep
@@ -70,6 +72,7 @@ class HybridOptimiser(eqx.Module):
         group_weights: Float[np.ndarray, "group"] | None = None,
         names: tuple[str, ...] | None = None,
         penalties: tuple[AbstractPenalty, ...] = (),
+        noise: float | None = None,
         telemetry: Telemetry | None = None,
         checkpoints: Checkpoints | None = None,
         every: int = 10,
@@ -81,11 +84,14 @@ class HybridOptimiser(eqx.Module):
 
         - `source`, `sigma`, `groups`: as for `as_source`: arrays (x, y[, sigma]), an HDF5 path,
             a callable or re-iterable of chunks, or a source.
-        - `p0`: start values; `bounds`: lower and upper, numbers or one for each parameter.
+        - `p0`: start values; `bounds`: lower and upper, numbers or one for each parameter, or
+            `scipy.optimize.Bounds`.
         - `absolute_sigma`: sigma is known, not only relative: the covariance is not scaled.
         - `callback`: sees the state of a phase after every pass; a true value stops the fit.
         - `loss`: robust loss; `group_weights`: weight of the squared residuals of each group.
-        - `penalties`: terms beside the data, as functions of the parameters by name.
+        - `penalties`: terms beside the data, as functions of the parameters by name; `noise`:
+            standard deviation of the residuals, by which they are weighed: of points without sigma
+            in the unit of y, else in units of sigma; one by default.
         - `telemetry`: counts of earlier fits to go on from.
         - `checkpoints`: `Checkpoints(folder)`: the fit is written there after each `every`-th pass,
             at most every `interval` seconds, at every change of phase, and when it is stopped by an
@@ -99,7 +105,7 @@ class HybridOptimiser(eqx.Module):
         **Raises:** `DataError` for data that cannot be used; `ModelError` for a start outside its
         bounds or fewer points than parameters; `PrecisionError` in single precision;
         `CheckpointError` for a checkpoint that is damaged, newer or of another problem, and without
-        `resume` for any.
+        `resume` for any. A `CovarianceWarning` says why errors are infinite.
         """
         problem: AbstractProblem = curve_problem(
             as_source(self._stored(source), sigma, groups, self.chunk),
@@ -111,8 +117,8 @@ class HybridOptimiser(eqx.Module):
             names=names,
         )
         if penalties:
-            problem = PenalisedProblem(problem, penalties)  # pyright: ignore[reportCallIssue]
-        return self.minimise(
+            problem = PenalisedProblem(problem, penalties, noise)
+        result = self.minimise(
             problem,
             absolute_sigma,
             callback,
@@ -121,6 +127,9 @@ class HybridOptimiser(eqx.Module):
             every=every,
             resume=resume,
         )
+        if result.remark:
+            warnings.warn(result.remark, CovarianceWarning, stacklevel=2)
+        return result
 
     def phases(self, problem: AbstractProblem) -> Phases:
         """What is done to a problem before the last phase."""
@@ -184,7 +193,8 @@ class HybridOptimiser(eqx.Module):
             degrees_of_freedom=final.degrees_of_freedom,
             residual_variance=final.variance,
             status=status,
-            message=status.message,
+            message="; ".join(filter(None, (status.message, final.remark))),
+            remark=final.remark,
             warm_up=self.warm_up.reason(warm),
             timings=tuple(zip(PHASES, seconds.tolist(), strict=True)),
             iterations=(("warm-up", int(warm.iteration)), ("gauss-newton", int(newton.accepted))),

@@ -1,6 +1,7 @@
 """Least squares for any curve `model(x, *parameters)`, by the same normal equations."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import DataError, ModelError
-from ..parameters import AbstractVariables, PlainVariables
+from ..parameters import AbstractVariables, PlainVariables, box_of
+from .influence import InfluenceSums, influence_sums
 from .losses import AbstractLoss, Linear
 from .normal_equations import NormalEquations
 from .objective import AbstractObjective
@@ -50,7 +52,7 @@ class CurveObjective(AbstractObjective):
 
     def _sum(self, function, zero):
         def body(total, chunk):
-            return total + function(*chunk), None
+            return jax.tree.map(jnp.add, total, function(*chunk)), None
 
         return jax.lax.scan(body, zero, (self.x, self.y, self.root_weights))[0]
 
@@ -64,6 +66,18 @@ class CurveObjective(AbstractObjective):
             return equations.transform(turn)
 
         return self._sum(chunk, NormalEquations.zero(p, dtype=y.dtype)), memo
+
+    def influence(
+        self, y: Float[Array, "variable"]
+    ) -> tuple[Float[Array, "variable variable"], InfluenceSums]:
+        """JᵀJ without any factor of the loss, by physical variables, and sums over influences."""
+        parameters = self.variables.to_physical(y)
+
+        def chunk(x, data, root):
+            return curve_influence(self.function, self.loss, x, data, root, parameters)
+
+        p = y.shape[0]
+        return self._sum(chunk, (jnp.zeros((p, p), y.dtype), InfluenceSums.zero(y.dtype)))
 
     def cost(self, y, memo):
         parameters = self.variables.to_physical(y)
@@ -156,6 +170,23 @@ def curve_cost(
     return jnp.sum(loss.density(weighted_residuals(function, x, data, root, parameters)))
 
 
+def curve_influence(
+    function: Callable[..., Array],
+    loss: AbstractLoss,
+    x: Float[Array, "point *coordinate"],
+    data: Float[Array, "point"],
+    root: Float[Array, "point"],
+    parameters: Float[Array, "parameter"],
+) -> tuple[Float[Array, "parameter parameter"], InfluenceSums]:
+    """JᵀJ of points without any factor of the loss, and sums over their influences."""
+
+    def residuals(b):
+        return weighted_residuals(function, x, data, root, b)
+
+    jacobian = jax.jacfwd(residuals)(parameters)
+    return jacobian.T @ jacobian, influence_sums(loss, residuals(parameters), root)
+
+
 def curve_objective(
     function: Callable[..., Array],
     x: Float[np.ndarray, "point *coordinate"],
@@ -163,7 +194,7 @@ def curve_objective(
     start: Float[np.ndarray, "variable"],
     *,
     sigma: Float[np.ndarray, "point"] | None = None,
-    bounds: tuple[Float[np.ndarray, "variable"], Float[np.ndarray, "variable"]] | None = None,
+    bounds: Any = None,
     loss: AbstractLoss | None = None,
     names: tuple[str, ...] | None = None,
     chunk: int = CHUNK,
@@ -174,13 +205,15 @@ def curve_objective(
 
     - `function`: `function(x, *parameters) -> y`, in `jax.numpy`.
     - `x`: abscissae (point,) or (point, k); `y`: ordinates; `sigma`: their standard deviations.
-    - `start`: start values; `bounds`: lower and upper.
+    - `start`: start values; `bounds`: lower and upper, numbers or one for each variable, or
+        `scipy.optimize.Bounds`.
     - `chunk`: points per chunk.
 
     **Raises:** `DataError` for arrays that do not belong together, non-finite values or sigma ≤ 0;
-    `ModelError` for a start outside its bounds, or fewer points than parameters.
+    `ModelError` for a start that is not finite or outside its bounds, or fewer points than
+    parameters; `PrecisionError` in single precision.
     """
-    require_double_precision()
+    require_double_precision("a curve")
     x, y, start = (np.asarray(a, dtype=float) for a in (x, y, start))
     if y.ndim != 1 or x.shape[:1] != y.shape:
         raise DataError(f"x {x.shape} and y {y.shape} must have one entry a point")
@@ -194,11 +227,11 @@ def curve_objective(
         raise DataError("x and y must be finite; leave out the points that are not")
     if y.size < start.size:
         raise ModelError(f"{start.size} parameters cannot be fitted to {y.size} points")
-    infinite = np.full(start.shape, np.inf)
-    lower, upper = (-infinite, infinite) if bounds is None else bounds
-    lower, upper = (np.broadcast_to(np.asarray(b, float), start.shape) for b in (lower, upper))
-    if np.any(start < lower) or np.any(start > upper) or np.any(lower >= upper):
-        raise ModelError(f"start {start} must lie inside bounds {lower} … {upper}, lower < upper")
+    lower, upper = box_of(bounds, start.shape)
+    if not np.all(np.isfinite(start) & (lower <= start) & (start <= upper) & (lower < upper)):
+        raise ModelError(
+            f"start {start} must be finite and lie inside bounds {lower} … {upper}, lower < upper"
+        )
     chunk = min(chunk, y.size)
     rest = -y.size % chunk
 

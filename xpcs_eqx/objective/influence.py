@@ -20,6 +20,12 @@ class InfluenceSums(eqx.Module):
     slope: Float[Array, ""]
     square_slope: Float[Array, ""]
 
+    @classmethod
+    def zero(cls, dtype=None) -> "InfluenceSums":
+        """The neutral element."""
+        nothing = jnp.zeros((), dtype)
+        return cls(nothing, nothing, nothing, nothing)
+
     def __add__(self, other: "InfluenceSums") -> "InfluenceSums":
         return InfluenceSums(
             self.count + other.count,

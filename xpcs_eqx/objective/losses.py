@@ -94,7 +94,9 @@ class SoftL1(AbstractLoss):
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
-        return self.scale**2 * (jnp.sqrt(1 + (r / self.scale) ** 2) - 1)
+        z = (r / self.scale) ** 2
+        # √(1+z) − 1 without the cancellation that would hide small residuals.
+        return self.scale**2 * z / (1 + jnp.sqrt(1 + z))
 
     def weight(self, r):
         return (1 + (r / self.scale) ** 2) ** -0.5

@@ -25,6 +25,7 @@ from ..objective import (
 )
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
+from .degrees import residual_variance, scaled_inverse
 from .dyadic import ResidualSums, dyadic_scores
 from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
 from .uncertainty import Uncertainty
@@ -78,7 +79,9 @@ def optimum(
         sum_up = _linear_cost if objective.traceable else TwoTimeTerm.angle_cost
         linear_cost = sum_up(term, part, memo.scaling, Linear()).cost
     penalties = (objective.penalties, objective.scaling_penalties)
-    return _optimum(term.parameters, term.scaling, term.reference, penalties, y, memo, linear_cost)
+    return _optimum(
+        term.parameters, term.scaling, term.reference, penalties, term.noise, y, memo, linear_cost
+    )
 
 
 @quick_jit
@@ -87,7 +90,9 @@ def _linear_cost(term, y, per_angle, loss):
 
 
 @quick_jit
-def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_cost) -> Optimum:
+def _optimum(
+    parameters, scaling, reference, penalties, noise, y, memo: Memo, linear_cost
+) -> Optimum:
     y = y[: parameters.n_free]
     coefficients = jnp.clip(memo.coefficients, *scaling.bounds)
     per_angle = scaling.per_angle(coefficients)
@@ -95,7 +100,7 @@ def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_co
     joint = joint_equations(equations, per_angle[:, 0], scaling)
     p, k = y.shape[0], scaling.size
     on_parameters, on_scaling = penalties
-    penalty = penalty_equations(on_parameters, parameters, y).transform(jnp.eye(p, p + k))
+    penalty = penalty_equations(on_parameters, parameters, y, noise).transform(jnp.eye(p, p + k))
     others = scaling_penalty_equations(on_scaling, scaling, coefficients)
     penalty = penalty + others.transform(jnp.eye(k, p + k, p))
     joint = joint + penalty
@@ -147,22 +152,32 @@ def inverse_of(
     if index.size == 0:
         return full, 1.0, [], np.zeros(size, bool)
     block = hessian[np.ix_(index, index)]
+    if not np.all(np.isfinite(block)):
+        # Where the model is not finite nothing is known of any entry.
+        return full, np.inf, [], np.array(free)
     diagonal = np.sqrt(np.maximum(np.diagonal(block), 0.0))
     dead = diagonal == 0
     unit = np.where(dead, 1.0, diagonal)
-    scaled = block / np.outer(unit, unit)
+    # One after the other: the product of two units may be too small for a number.
+    scaled = block / unit[:, None] / unit
     scaled[dead, :], scaled[:, dead] = 0.0, 0.0
     values, vectors = np.linalg.eigh(0.5 * (scaled + scaled.T))
     lost = values <= _UNDETERMINED * values[-1]
-    inverse = (vectors[:, ~lost] / values[~lost]) @ vectors[:, ~lost].T / np.outer(unit, unit)
-    full[np.ix_(index, index)] = inverse
+    inverse = (vectors[:, ~lost] / values[~lost]) @ vectors[:, ~lost].T
+    with np.errstate(over="ignore"):
+        inverse = inverse / unit[:, None] / unit
+    # The variance along a curvature that is all but zero may be too large for a number.
+    huge = ~np.isfinite(np.diagonal(inverse))
+    full[np.ix_(index, index)] = np.where(huge | huge[:, None], 0.0, inverse)
     unknown = np.zeros(size, bool)
+    unknown[index[huge]] = True
     if lost.any():
         # A parameter with a sizeable share in a lost direction has no finite error.
         share = np.max(np.abs(vectors[:, lost]), axis=1)
         unknown[index[share > 1e-3]] = True
+    largest = values[-1] if values[-1] > 0 else 1.0
     weak = [
-        (float(values[i] / values[-1]), {int(index[j]): vectors[j, i] for j in range(index.size)})
+        (float(values[i] / largest), {int(index[j]): vectors[j, i] for j in range(index.size)})
         for i in np.flatnonzero(values <= _WEAK * values[-1])
     ]
     condition = float(values[-1] / values[0]) if values[0] > 0 else np.inf
@@ -241,6 +256,7 @@ def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
         term.scaling,
         term.reference,
         (objective.penalties, objective.scaling_penalties),
+        term.noise,
         y,
         memo,
         memo.equations.cost,
@@ -392,13 +408,12 @@ def variance_of_residual(
     """What independent pairs multiply the inverse curvature with to make a covariance.
 
     1 where sigma is known, else 2 cost over the degrees of freedom. Under a robust loss it is
-    E[ψ²]/E[ψ′] from the residuals in either case.
+    E[ψ²]/E[ψ′] from the residuals in either case. Infinite without degrees of freedom.
     """
     if scores.influence is not None:
         slope = float(scores.influence.mean_slope)
         return float(scores.influence.mean_square(parameters)) / slope if slope > 0 else np.inf
-    degrees = max(count - parameters, 1.0)
-    return 1.0 if absolute else 2 * cost / degrees
+    return 1.0 if absolute else residual_variance(2 * cost, count - parameters)
 
 
 def uncertainty_at(
@@ -435,6 +450,12 @@ def _floored(covariance, own):
     return (turn * np.maximum(least, _LEAST_DYADIC)) @ turn.T
 
 
+_NOTHING_LEFT = (
+    "residuals say nothing of the noise: there are no more pairs than parameters, or so many "
+    "outliers that the robust loss does not hold the parameters; errors are infinite"
+)
+
+
 def sandwiches(
     scores: ScoreCovariances,
     variance: float,
@@ -447,13 +468,16 @@ def sandwiches(
     if not free.all():
         # A bound hides a degeneracy from the errors, but it is there all the same.
         _, condition, weak, _ = inverse_of(hessian, np.ones_like(free))
-    classical = variance * inverse
+    classical = scaled_inverse(inverse, variance, free, unknown)
     floored = _floored(scores.dyadic, scores.own)
     speckle, dyadic = (inverse @ m @ inverse for m in (scores.speckle, floored))
     negative = np.diagonal(inverse @ scores.dyadic @ inverse) < 0
-    for matrix in (classical, speckle, dyadic):
+    for matrix in (speckle, dyadic):
         matrix[unknown, unknown] = np.inf
     chosen, reason = scores.chosen, scores.reason
+    if not np.isfinite(variance):
+        # The sandwiches take the size of the noise from the residuals as well.
+        speckle, dyadic, reason = classical, classical, _NOTHING_LEFT
     if chosen == "dyadic" and negative.any():
         chosen = "classical"
         reason = (
@@ -475,7 +499,10 @@ def sandwiches(
 
 
 def _speckle_reason(scores: SpeckleScores, why: tuple[str, ...]) -> str:
-    text = "entries that share a frame are correlated, which the speckle sandwich counts"
+    text = (
+        "entries that share a frame are correlated, which the speckle sandwich counts: "
+        + _cumulants(np.flatnonzero(np.asarray(scores.gaussian_only)), scores.shot.shape[0])
+    )
     replaced = np.flatnonzero(np.asarray(scores.from_residuals))
     if replaced.size == 0:
         return text + ", with the shot noise from the raw diagonal"
@@ -487,4 +514,19 @@ def _speckle_reason(scores: SpeckleScores, why: tuple[str, ...]) -> str:
     return text + (
         f", with the shot noise at angles {replaced.tolist()} from the correlation of residuals "
         "that share a frame, which is far smaller than the raw diagonal implies"
+    )
+
+
+def _cumulants(without: np.ndarray, n_angles: int) -> str:
+    whole = (
+        "all cumulants of speckle intensities and of photon counts, each frame divided by its mean"
+    )
+    if without.size == 0:
+        return whole
+    where = "" if without.size == n_angles else f" at angles {without.tolist()}"
+    return (
+        ("" if not where else f"{whole}; ")
+        + f"only the covariance of Gaussian intensities{where}, which makes errors too small by "
+        "√(1 + contrast) or more, for no Gaussian field has the correlation of this model "
+        "(`physics.field_correlation`)"
     )
