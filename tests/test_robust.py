@@ -1,5 +1,6 @@
 """Robust fits: they get to the minimum from anywhere, and quote the errors that they have."""
 
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
