@@ -173,10 +173,13 @@ def _one_angle(data: TwoTimeData, a: int) -> TwoTimeData:
     )
 
 
-def _alone(objective, start, solver, recovery) -> tuple[Fit, AngleEstimate] | str:
-    """The fit of an angle with its estimate, or why there is none."""
+def _alone(objective, start, solver, recovery, first=None) -> tuple[Fit, AngleEstimate] | str:
+    """The fit of an angle with its estimate, or why there is none.
+
+    `first` is the end of the first attempt, where that has been made already.
+    """
     try:
-        found = solved(objective, start, solver=solver, recovery=recovery)
+        found = solved(objective, start, solver=solver, recovery=recovery, first=first)
     except XPCSError as error:
         return str(error)
     state, ledger = found.state, found.ledger
@@ -221,7 +224,8 @@ def _batched(objectives, starts, solver, recovery) -> list[tuple[Fit, AngleEstim
         state = jax.tree.map(lambda leaf, a=a: leaf[a], states)
         status, n = Status(int(state.status)), int(state.evaluations)
         if not status.converged:
-            out.append(_alone(objective, start, solver, recovery))
+            # What its attempt in step with the others took counts, as with any other.
+            out.append(_alone(objective, start, solver, recovery, first=state))
             continue
         history = jax.tree.map(lambda column, n=n: column[:n], state.history)
         out.append(
