@@ -83,10 +83,6 @@ class AbstractAnchor(eqx.Module):
         not possible.
         """
 
-    def held(self, n_shards: int) -> float:
-        """By how much it draws means of shards together, in their standard deviations."""
-        return 1.0
-
 
 class NoAnchor(AbstractAnchor):
     """Shards by themselves: for starts without a fit, and where shards may have several modes."""
@@ -120,11 +116,6 @@ class LaplaceAnchor(AbstractAnchor):
     def __check_init__(self):
         if not 0 < self.share <= 1:
             raise ModelError(f"share {self.share} of the anchor; it must be above 0 and at most 1")
-
-    def held(self, n_shards):
-        # Of a shard alone: mean m, variance K s². With the anchor: mean m/(K c), variance s²/c, and
-        # c = (1 + share (K − 1))/K.
-        return float(np.sqrt(1 + self.share * (n_shards - 1)))
 
     def precision(self, metric, n_shards):
         return self.share * (1 - 1 / n_shards) * np.linalg.inv(metric)

@@ -27,6 +27,7 @@ from .consensus_diagnostics import (
     compare_shards,
     shard_diagnostics,
     shard_table,
+    widest,
 )
 from .consensus_work import (
     ShardWork,
@@ -330,20 +331,23 @@ def consensus(
     )
     sites = Site(*(np.stack([r[f"site_{name}"] for r in each]) for name in Site._fields))
     for_combiner, for_correction, for_scaling = jax.random.split(for_end, 3)
-    held, no_maximum = 1.0, ()
+    no_maximum = ""
     try:
         draws, anchored = anchor.removed(draws, sites, whole.coordinates)
     except NoCommonMaximum as error:
         # The draws may have taken hours, and show where the shards are.
-        held, no_maximum, anchored = anchor.held(len(draws.numbers)), (str(error),), ()
+        no_maximum, anchored = str(error), ()
         combined, correction = side_by_side(draws), NoCorrection()
     else:
         combined = combiner(draws, for_combiner)
     z = from_unconstrained(whole, combined.draws)
     corrected = correction(z, whole, for_correction)
-    physical = physical_draws(whole, from_unconstrained(whole, draws.draws))
-    comparison = compare_shards(np.asarray(physical), density.names, draws.numbers, held)
-    contradictions = (*comparison.contradictions, *no_maximum)
+    physical = np.asarray(physical_draws(whole, from_unconstrained(whole, draws.draws)))
+    comparison = compare_shards(physical, density.names, draws.numbers)
+    contradictions = comparison.contradictions
+    if no_maximum:
+        named = contradictions or (widest(comparison, physical, draws.numbers),)
+        contradictions = (*named, no_maximum)
     dropped = (*((one.number, one.reason) for one in run.dropped), *combined.dropped)
     how = (
         f"{made.warmup} transitions of warm-up and {made.draws} draws for each of "

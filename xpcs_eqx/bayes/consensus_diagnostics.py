@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import chdtri
 
 from .bimodality import Bimodality, bimodality
 from .combiners_robust import may_be_bimodal
@@ -87,13 +86,16 @@ def chance_limit(n_shards: int, n_entries: int) -> float:
 
     Squared and times K − 1 it has for one entry the χ² distribution with K − 1 degrees of freedom.
     """
+    # Not at the top: `import xpcs_eqx` does without SciPy.
+    from scipy.special import chdtri
+
     if n_shards < 2:
         return math.inf
     return float(np.sqrt(chdtri(n_shards - 1, _WRONGLY / n_entries) / (n_shards - 1)))
 
 
 def _heterogeneity(
-    name: str, draws: Float[np.ndarray, "shard draw"], held: float, limit: float
+    name: str, draws: Float[np.ndarray, "shard draw"], limit: float
 ) -> Heterogeneity:
     means, sd = draws.mean(axis=1), draws.std(axis=1)
     if means.size < 2:
@@ -101,7 +103,7 @@ def _heterogeneity(
     scatter = float(means.std(ddof=1))
     excess = float(np.sqrt(np.sum(((means - means.mean()) / sd) ** 2) / (means.size - 1)))
     cv = scatter / max(abs(float(means.mean())), 1e-300)
-    return Heterogeneity(name, cv, held * excess, limit)
+    return Heterogeneity(name, cv, excess, limit)
 
 
 def _contradiction(one: Heterogeneity, means: Float[np.ndarray, "shard"], numbers) -> str:
@@ -109,10 +111,19 @@ def _contradiction(one: Heterogeneity, means: Float[np.ndarray, "shard"], number
     order = np.argsort(-np.abs(means - np.median(means)), kind="stable")
     shown = ", ".join(f"shard {numbers[k]}: {means[k]:.4g}" for k in order[:_NAMED])
     more = f", and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
+    beyond = f"more than chance ({one.limit:.1f})" if one.contradictory else "held at the fit"
     return (
-        f"shards differ in {one.name} by {one.excess:.1f} of their standard deviations, more than "
-        f"chance ({one.limit:.1f}): {shown}{more}; look for data that one model does not describe"
+        f"shards differ in {one.name} by {one.excess:.1f} of their standard deviations, {beyond}: "
+        f"{shown}{more}; look for data that one model does not describe"
     )
+
+
+def widest(
+    found: CrossShard, draws: Float[np.ndarray, "shard draw entry"], numbers: Sequence[int]
+) -> str:
+    """Where the shards are in the parameter in which they differ the most."""
+    worst = max(range(len(found.heterogeneity)), key=lambda i: found.heterogeneity[i].excess)
+    return _contradiction(found.heterogeneity[worst], draws[..., worst].mean(axis=1), numbers)
 
 
 def _summary(
@@ -138,16 +149,11 @@ def compare_shards(
     draws: Float[np.ndarray, "shard draw entry"],
     names: tuple[str, ...],
     numbers: Sequence[int] | None = None,
-    held: float = 1.0,
 ) -> CrossShard:
-    """Heterogeneity, two modes and their co-occurrence over shards, in any coordinates.
-
-    - `held`: by how much distances of means are smaller, in standard deviations, than they would be
-        without an anchor that is still in the draws.
-    """
+    """Heterogeneity, two modes and their co-occurrence over shards, in any coordinates."""
     numbers = tuple(range(len(draws))) if numbers is None else tuple(numbers)
     limit = chance_limit(len(draws), len(names))
-    varied = tuple(_heterogeneity(n, draws[..., i], held, limit) for i, n in enumerate(names))
+    varied = tuple(_heterogeneity(n, draws[..., i], limit) for i, n in enumerate(names))
     possible = may_be_bimodal(draws)
     modes: dict[str, dict[int, Bimodality]] = {}
     for i, name in enumerate(names):

@@ -38,7 +38,10 @@ class ParameterValue(eqx.Module):
 
 
 class ProfileInterval(NamedTuple):
-    """An interval of given level; infinite, or at a bound, where the cost never rises enough."""
+    """An interval of given level; infinite, or at a bound, where the cost never rises enough.
+
+    So it is without degrees of freedom, when no rise of the cost can be judged.
+    """
 
     name: str
     level: float
@@ -139,6 +142,15 @@ def profile_interval(
         return float(function(_values(parameters, x[: x_best.size])))
 
     centre = value_of(x_best)
+    low_bound, high_bound = -math.inf, math.inf
+    if isinstance(quantity, str):
+        i = parameters.free_names.index(quantity)
+        low_bound, high_bound = float(parameters.lower[i]), float(parameters.upper[i])
+    noise = float(fit.uncertainty.residual_variance)
+    if not 0 < noise < math.inf:
+        # Without noise any other value is excluded, without degrees of freedom none is.
+        low, high = (low_bound, high_bound) if noise > 0 else (centre, centre)
+        return ProfileInterval(name, level, low, high, centre)
     gradient = np.asarray(_gradient(parameters, function, jnp.asarray(x_best)))
     block = np.asarray(fit.index.physical_block(fit.uncertainty.classical))
     variance = _quadratic(gradient, block)
@@ -151,14 +163,10 @@ def profile_interval(
             gradient, np.asarray(fit.index.physical_block(getattr(fit.uncertainty, kind)))
         )
         inflate = other / variance if np.isfinite(other) else 1.0
-    threshold = NormalDist().inv_cdf(0.5 + 0.5 * level) ** 2 * inflate
-    threshold *= float(fit.uncertainty.residual_variance)
+    square = NormalDist().inv_cdf(0.5 + 0.5 * level) ** 2 * inflate
+    threshold = square * noise
     base = 2 * float(fit.cost)
     width = _WIDTH * error
-    low_bound, high_bound = -math.inf, math.inf
-    if isinstance(quantity, str):
-        i = parameters.free_names.index(quantity)
-        low_bound, high_bound = float(parameters.lower[i]), float(parameters.upper[i])
 
     def rise(target, x):
         x, cost = pulled_minimum(objective, function, name, target, width, x, solver)
@@ -169,7 +177,7 @@ def profile_interval(
         # √rise is close to linear in the distance, so the secant in it converges fast.
         goal = math.sqrt(threshold)
         near, far, x_near = (0.0, 0.0), None, start
-        step = error * math.sqrt(threshold / float(fit.uncertainty.residual_variance))
+        step = error * math.sqrt(square)
         for _ in range(_EXPANSIONS):
             distance = near[0] + step
             at_end = distance >= sign * (bound - centre)

@@ -257,11 +257,16 @@ def _result(found: Found) -> tuple[Fit, AngleEstimate]:
     # From parameters back to coordinates.
     turn = np.eye(fit.index.size)
     turn[k:, k:] = np.linalg.inv(np.asarray(at.columns)[0, :-2, k:])
-    hessian = np.asarray(at.joint.hessian)
+    if not np.isfinite(fit.uncertainty.residual_variance):
+        # Its residuals tell nothing of its errors: it has a value, and no weight in a combination.
+        y, free = np.asarray(at.y), at.y.shape[0]
+        return fit, AngleEstimate(y, np.zeros((free, free)), np.zeros(free, bool), fit.n_pairs)
+    scores = score_covariances(objective, at)
+    hessian = scores.hessian
     if kind == "classical":
         noise = float(fit.uncertainty.residual_variance) * hessian
     else:
-        noise = getattr(score_covariances(objective, at), kind)
+        noise = getattr(scores, kind)
     coefficients = np.asarray(at.coefficients)
     low, high = (np.asarray(bound) for bound in objective.term.scaling.bounds)
     estimate = angle_estimate(
