@@ -186,7 +186,7 @@ def losses():
 def test_errors_mean_the_same_under_every_loss(loss):
     n, sets, noise = 40, 400, 0.01
     t, geometry = 0.1 * np.arange(1, n + 1), SPECKLE["static"][3]
-    truth = Static(PowerLawRate(3e3, 0.0, 0.0))
+    truth = Static(PowerLawRate(1e4, 0.0, 0.0))
     bare = simulate(truth, t, geometry, 0.2, noise=0.0, key=jax.random.key(0))
     weights = np.full(bare.c2.shape, 1 / noise)
     data = dataclasses.replace(bare, root_weights=weights, absolute_sigma=True)
