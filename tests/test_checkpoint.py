@@ -269,6 +269,26 @@ def test_a_failure_while_writing_keeps_the_earlier_file(tmp_path):
     assert path.read_text() == "earlier"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_permissions_are_those_of_open_and_the_mask_is_left_alone(tmp_path, monkeypatch):
+    def touched(mask):
+        raise AssertionError("the mask belongs to the whole process, other threads included")
+
+    for mask in (0o077, 0o022, 0o002):
+        before = os.umask(mask)
+        try:
+            (tmp_path / "plain").write_text("")
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "umask", touched)
+                with replacing(tmp_path / "file") as temporary:
+                    Path(temporary).write_text("whole")
+            modes = [(tmp_path / name).stat().st_mode for name in ("file", "plain")]
+            assert modes[0] == modes[1]
+        finally:
+            os.umask(before)
+        (tmp_path / "plain").unlink()
+
+
 def test_writing_is_cheap(checkpoints):
     state = {f"leaf {i}": np.arange(50.0) for i in range(40)}
     times = []
@@ -281,7 +301,7 @@ def test_writing_is_cheap(checkpoints):
 
 
 WRITER = """
-import os, sys, numpy as np
+import h5py, os, sys, numpy as np
 from xpcs_eqx.checkpoint import Checkpoints
 folder = sys.argv[1]
 for line in sys.stdin:

@@ -138,7 +138,7 @@ def test_chains_on_threads(marked, monkeypatch):
 
 
 def test_a_worker_of_shards_leaves_its_process_as_it_was(single, monkeypatch, tmp_path):
-    monkeypatch.setattr(executors, "_work", lambda folder: lambda task, beat: {"x": settings()[0]})
+    monkeypatch.setattr(executors, "load_shared", lambda _: lambda *_: {"x": settings()[0]})
     event = executors.call(str(tmp_path), executors.Task(0, 0, 1))
     assert event.result == {"x": True}
     assert not settings()[0]

@@ -157,7 +157,9 @@ def correlation_of(kind):
 def test_frame_at_zero_is_uncorrelated_where_the_integral_diverges(kind):
     at = correlation_of(kind)
     amplitude = parameter_values(CORRELATIONS[kind])[DIVERGING[kind][1]]
-    exponents = np.array([-2.0, -1.5, -1 - 1e-3, -1 - 1e-12, -1.0, -1 + 1e-12, -1 + 1e-8, -1 + 1e-6])
+    exponents = np.array(
+        [-2.0, -1.5, -1 - 1e-3, -1 - 1e-12, -1.0, -1 + 1e-12, -1 + 1e-8, -1 + 1e-6]
+    )
     points = jnp.stack([jnp.asarray(exponents), jnp.full(exponents.shape, amplitude)], axis=1)
     first, later = jax.jit(jax.vmap(at))(points)
     slopes = jax.jit(jax.vmap(jax.jacrev(at)))(points)

@@ -72,7 +72,6 @@ def test_every_strategy_finds_the_minimum_of_a_curve(strategy):
 
 def test_multi_start_and_cma_es_of_a_curve():
     search = multi_start(curve(), starts=12)
-    assert len(search.basins) > 1
     np.testing.assert_allclose(search.fit.x, search.basins[0].values, rtol=1e-6)
     found = cma_es(curve(), preset=SHORT)
     np.testing.assert_allclose(found.fit.x, search.fit.x, rtol=1e-6)

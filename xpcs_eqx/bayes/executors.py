@@ -117,8 +117,8 @@ def call(folder: str, task: Task) -> Event:
             with open(_beat_path(folder, task), "ab") as stream:
                 stream.write(b".")
 
-    # Double precision only here: a thread of the executor may belong to a program that wants it
-    # otherwise. Files are read anew for each shard: kept, their memory maps would outlive them.
+    # Only here: a thread of the executor may belong to a program that wants it otherwise. The
+    # shared files are read anew for each shard: kept, their memory maps would outlive them.
     with jax.enable_x64(True):
         return attempt(lambda task, beat: load_shared(folder)(task, beat), task, beat)
 

@@ -11,6 +11,7 @@ from ..data import TwoTimeData, load_joint, weighted
 from ..errors import ConfigError, DataError, ModelError
 from ..objective import CombinedObjective, combined_objective, relative_weights
 from ..objective.penalties import AbstractPenalty
+from ..objective.tiles import held_once
 from ..optimize import Recovery, TrustRegion
 from .build import load_data, model_for, selection_of
 from .joint_names import Names, shared_names, tables
@@ -21,6 +22,7 @@ from .scaling import Choice, choose_scaling
 from .schema import Common, DataSet, Output, Parameter, SeveralQSettings
 from .search import kept_by_bounds, refuse_search
 from .solving import loss_of, penalties_of, residual_sd, solver_of
+from .streaming import refuse_hybrid
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def _refused(configuration: JointConfiguration) -> None:
             f'{source.where("solver.method")}: solver.method = "hybrid" is for one data set; '
             "choose another method for several"
         )
+    refuse_hybrid(configuration)
     if solver.profile:
         raise ConfigError(
             f"{source.where('solver.profile')}: there are no profile-likelihood intervals of a "
@@ -244,7 +247,10 @@ def build_joint(configuration: JointConfiguration) -> JointProblem:
         penalties=_penalties(settings, names, configuration),
     )
     return JointProblem(
-        data=data,
+        # The objective has a copy of maps in memory, which serves both.
+        data=tuple(
+            held_once(one, part.term.tiles) for one, part in zip(data, objective.parts, strict=True)
+        ),
         objective=objective,
         scalings=scalings,
         names=names,

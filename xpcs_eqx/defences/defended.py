@@ -18,7 +18,7 @@ from ..objective import JointObjective, ProjectedObjective
 from ..objective.penalties import penalty_equations
 from ..optimize import History, Recovery, Status, TrustRegion
 from .compiled import per_angle_of, physical_of
-from .hierarchical import confirmed, hierarchical_found, relative_change, start_coefficients
+from .hierarchical import hierarchical_found, relative_change, start_coefficients
 from .layers import DefenceLayers, Prepared, Refreshed, prepared, refreshed
 from .report import DefenceReport, MonitorReport, VariationReport, WeightsReport
 from .responses import Situation
@@ -61,11 +61,7 @@ def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Found:
     """One round by the method in force."""
     if layers.hierarchical is None:
         solver, recovery = how
-        found = found_of(
-            solved(made.objective, x, solver=solver, recovery=recovery, callback=watch)
-        )
-        status = confirmed(found.objective, _at(found.objective, found), found.status)
-        return found._replace(status=status)
+        return found_of(solved(made.objective, x, solver=solver, recovery=recovery, callback=watch))
 
     def refresh(objective, x, coefficients):
         if not layers.refreshing:

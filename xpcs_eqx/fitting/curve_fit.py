@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..errors import CovarianceWarning
-from ..objective import AbstractLoss, CurveObjective, Linear, curve_objective
+from ..objective import AbstractLoss, CurveObjective, Linear, curve_objective, not_finite
 from ..optimize import (
     JacobianMetric,
     Recovery,
@@ -29,9 +29,15 @@ class CurveFit(eqx.Module):
     """Result of `curve_fit`.
 
     - `x`: parameters; `pcov`, `perr`: covariance and standard errors, zero for a parameter on a
+<<<<<<< HEAD
+        bound and infinite along directions the data do not determine.
+    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged. `message` says how it ended,
+        and where the model is not finite when that is why.
+=======
         bound, infinite along directions the data do not determine and without degrees of freedom.
     - `fun`: the cost ½ Σ ρ; `success` only when the solver converged; `message` says how it ended,
         and why errors are infinite where they are.
+>>>>>>> main
     - `evaluations`: of all attempts; `recovery`: what was done about failures, in order.
     """
 
@@ -125,9 +131,15 @@ def fit_curve(
     recovery = Recovery() if recovery is None else recovery
     first = checked_start(objective, start)  # pyright: ignore[reportArgumentType]
     points = int(np.count_nonzero(np.asarray(objective.root_weights)))
-    watch = (lambda underway: False) if callback is None else callback
+
+    def watch(underway):
+        return callback is not None and callback(underway.state)
+
     _, best, ledger = solve(objective, first, solver, recovery, watch)
     status = Status(int(best.status))
+    message = status.message
+    if not status.converged and int(best.non_finite):
+        message += not_finite(objective, best.refused)
     values = np.asarray(objective.variables.to_physical(best.y))
     hessian, sums = np.asarray(best.equations.hessian), None
     if not isinstance(objective.loss, Linear):
@@ -150,7 +162,7 @@ def fit_curve(
         np.sqrt(np.diagonal(errors.covariance)),
         float(best.equations.cost),
         status,
-        "; ".join(filter(None, (status.message, errors.remark))),
+        "; ".join(filter(None, (message, errors.remark))),
         ledger.evaluations,
         tuple(ledger.actions),
     )

@@ -12,6 +12,7 @@ from .curve import CurveObjective as CurveObjective
 from .curve import curve_cost as curve_cost
 from .curve import curve_equations as curve_equations
 from .curve import curve_objective as curve_objective
+from .curve import not_finite as not_finite
 from .curve import weighted_residuals as weighted_residuals
 from .drivers import AbstractDriver as AbstractDriver
 from .drivers import HostLoop as HostLoop

@@ -1,7 +1,11 @@
 """What residuals can tell of the noise, and when they tell nothing."""
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Bool, Float
+
+from .uncertainty import Uncertainty
 
 NO_DEGREES_OF_FREEDOM = (
     "there are no more points than free parameters, so that nothing is left to tell the errors "
@@ -12,6 +16,16 @@ NO_DEGREES_OF_FREEDOM = (
 def residual_variance(sum_of_squares: float, degrees: float) -> float:
     """s² = Σ w r² per degree of freedom; infinite where none is left."""
     return sum_of_squares / degrees if degrees > 0 else np.inf
+
+
+def reduced_chi2(chi2: float, degrees: float) -> float:
+    """χ² per degree of freedom; NaN where none is left, since it says nothing then.
+
+    >>> from xpcs_eqx.uncertainty import reduced_chi2
+    >>> reduced_chi2(12.0, 10), reduced_chi2(0.0, 0)
+    (1.2, nan)
+    """
+    return chi2 / degrees if degrees > 0 else np.nan
 
 
 def scaled_inverse(
@@ -29,3 +43,23 @@ def scaled_inverse(
     covariance = variance * inverse
     covariance[unknown, unknown] = np.inf
     return covariance
+
+
+def without_degrees(found: Uncertainty, free: Bool[np.ndarray, "entry"]) -> Uncertainty:
+    """Error bars of a fit with no more pairs than free entries: sandwiches rest on residuals.
+
+    What is left are classical ones from a sigma that is known, infinite without it.
+    """
+    nothing = np.where(free & free[:, None], np.inf, 0.0)
+    known = (
+        "there are no more pairs than free parameters, so that only the sigma that was given tells "
+        "of the errors"
+    )
+    finite = bool(np.isfinite(found.residual_variance))
+    return dataclasses.replace(
+        found,
+        speckle=nothing,
+        dyadic=nothing.copy(),
+        chosen="classical",
+        reason=known if finite else NO_DEGREES_OF_FREEDOM,
+    )
