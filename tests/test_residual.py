@@ -49,11 +49,11 @@ def test_what_is_refused_says_why():
     objective = xe.projected_objective(mapped(LAMINAR, data), data)
     with pytest.raises(ModelError, match=r"y has shape \(13,\); give the 7 coordinates of D0, alp"):
         residual(objective, np.zeros(13))
+
+    class Odd(str):
+        names = ()
+
     with pytest.raises(ModelError, match="residuals of a Odd are not known"):
-
-        class Odd(str):
-            names = ()
-
         residual(Odd(), np.zeros(0))  # pyright: ignore[reportArgumentType]
 
 
@@ -69,7 +69,7 @@ def test_scaling_of_points_and_of_files_is_that_of_maps(tmp_path):
         values, said = xe.consistent_scaling(TRUTH, other)
         np.testing.assert_allclose(values, wanted, rtol=1e-9)
         assert said == believed
-    with pytest.raises(DataError, match="PooledData holds no maps .* consistent_scaling"):
+    with pytest.raises(DataError, match=r"PooledData holds no maps .* consistent_scaling"):
         xe.rescaled_surface(TRUTH, points)  # pyright: ignore[reportArgumentType]
     with pytest.raises(DataError, match=r"in their file .* data.angle\(k\)"):
         xe.rescaled_surface(TRUTH, stored)  # pyright: ignore[reportArgumentType]

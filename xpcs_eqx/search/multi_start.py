@@ -218,7 +218,9 @@ def multi_start(
 
 
 def _nothing_free(
-    objective: AbstractObjective, solver: TrustRegion, callback: Callable[[SearchProgress], Any] | None
+    objective: AbstractObjective,
+    solver: TrustRegion,
+    callback: Callable[[SearchProgress], Any] | None,
 ) -> Search:
     """The one fit there is where every parameter is fixed."""
     log = _Log(callback)
