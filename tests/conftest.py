@@ -27,9 +27,9 @@ if "XLA_FLAGS" not in os.environ:
     )
     os.environ["XLA_FLAGS"] = f"{asked.stdout.strip()} --xla_backend_optimization_level=1"
 
-# Compiled functions outlive the run, in a folder that both workers and the programs that tests start
-# share: most of the time of a first run is compilation. What the environment says wins; an empty
-# JAX_COMPILATION_CACHE_DIR turns the cache off.
+# Compiled functions outlive the run, in a folder that both workers and the programs that tests
+# start share: most of the time of a first run is compilation. What the environment says wins; an
+# empty JAX_COMPILATION_CACHE_DIR turns the cache off.
 _CACHE = {
     "JAX_COMPILATION_CACHE_DIR": str(Path.home() / ".cache" / "xpcs_eqx_tests"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

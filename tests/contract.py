@@ -112,9 +112,9 @@ def kernel_of(kernel):
 
 
 def loss_at(loss):
-    return jnp.concatenate(
-        [loss.density(jnp.array([-0.5, 0.1, 3.0])), loss.rescale(jnp.array([-0.3, 0.1]))[0]]
-    )
+    r = jnp.array([-0.3, 0.1, 3.0])
+    parts = [loss.density, loss.weight, loss.influence, loss.influence_slope]
+    return jnp.concatenate([*(part(r) for part in parts), loss.rescale(r)[0]])
 
 
 def scaling_of(scaling):
@@ -223,6 +223,10 @@ MODULES: dict[type, Case] = {
     objective.CurveObjective: Case(curve),
     objective.ExecutorSum: Case(lambda: objective.ExecutorSum(objective.HeldExecutor(), workers=2)),
     objective.Huber: Case(lambda: objective.Huber(0.5), loss_at),
+    objective.InfluenceSums: Case(
+        lambda: objective.influence_sums(objective.Huber(0.5), SHORT, jnp.ones_like(SHORT)),
+        lambda sums: (sums + sums).variance(2.0),
+    ),
     objective.JointObjective: Case(robust_objective, text=5000),
     objective.Linear: Case(objective.Linear, loss_at),
     objective.MapTiles: Case(lambda: objective.tiles_of(small_data())),
@@ -241,7 +245,11 @@ MODULES: dict[type, Case] = {
     objective.SoftL1: Case(lambda: objective.SoftL1(0.5), loss_at),
     objective.TablePieces: Case(lambda: objective.TablePieces(objective.tiles_of(small_data()), 2)),
     objective.TwoTimeTerm: Case(lambda: small_objective().term, text=5000),
+    optimize.Closeness: Case(lambda: optimize.Closeness(*(jnp.asarray(1.0),) * 6)),
+    optimize.Convergence: Case(lambda: optimize.TrustRegion().convergence),
     optimize.History: Case(lambda: solver_state().history),
+    optimize.NielsenState: Case(lambda: optimize.NielsenState(jnp.asarray(1.0), jnp.asarray(2.0))),
+    optimize.Tried: Case(lambda: optimize.Tried(*(jnp.asarray(1.0),) * 7)),
     optimize.TrustRegionState: Case(solver_state),
     parameters.Affine: Case(lambda: parameters.Affine(1.0, 2.0), there(0.4)),
     parameters.Identity: Case(parameters.Identity, there(0.4)),

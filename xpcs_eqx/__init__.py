@@ -30,11 +30,13 @@ from .defences import defended_least_squares as defended_least_squares
 from .defences import hierarchical_least_squares as hierarchical_least_squares
 from .errors import CheckpointError as CheckpointError
 from .errors import ConfigError as ConfigError
+from .errors import CovarianceWarning as CovarianceWarning
 from .errors import DataError as DataError
 from .errors import FitError as FitError
 from .errors import ModelError as ModelError
 from .errors import PrecisionError as PrecisionError
 from .errors import XPCSError as XPCSError
+from .errors import XPCSWarning as XPCSWarning
 from .fitting import Fit as Fit
 from .fitting import FittedValues as FittedValues
 from .fitting import FullCurvature as FullCurvature

@@ -1,4 +1,4 @@
-"""The exceptions of the library: one hierarchy, each message says what was found and what to do."""
+"""Exceptions and warnings of the library: one hierarchy of each, each message says what was found and what to do."""
 
 
 class XPCSError(Exception):
@@ -27,3 +27,11 @@ class PrecisionError(XPCSError, RuntimeError):
 
 class CheckpointError(XPCSError, RuntimeError):
     """A checkpoint cannot be used: damaged, foreign, newer, or of another problem."""
+
+
+class XPCSWarning(UserWarning):
+    """Base class of everything this library warns of."""
+
+
+class CovarianceWarning(XPCSWarning):
+    """The errors of a fit are infinite, wholly or in part; the text says why."""

@@ -229,7 +229,7 @@ def build(configuration: Configuration) -> Problem:
         data,
         scaling.scaling,
         loss=loss,
-        penalties=penalties_of(settings, source, parameters.model, lambda: residual_sd(data)),
+        penalties=penalties_of(settings, source, parameters.model),
         angle_weights=None if weights is None else np.asarray(weights),
         driver=plan.driver,
         piece=plan.piece,

@@ -1,13 +1,17 @@
 """Fit any curve, with the interface that SciPy made familiar."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..objective import AbstractLoss, CurveObjective, curve_objective
+from ..compiling import quick_jit
+from ..errors import CovarianceWarning
+from ..objective import AbstractLoss, CurveObjective, Linear, curve_objective, not_finite
 from ..optimize import (
     JacobianMetric,
     Recovery,
@@ -16,7 +20,7 @@ from ..optimize import (
     TrustRegionState,
     at_bound,
 )
-from ..uncertainty import inverse_of
+from ..uncertainty import curve_errors
 from .attempts import RecoveryAction, solve
 from .solved import checked_start
 
@@ -25,8 +29,15 @@ class CurveFit(eqx.Module):
     """Result of `curve_fit`.
 
     - `x`: parameters; `pcov`, `perr`: covariance and standard errors, zero for a parameter on a
+<<<<<<< HEAD
         bound and infinite along directions the data do not determine.
-    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged.
+    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged. `message` says how it ended,
+        and where the model is not finite when that is why.
+=======
+        bound, infinite along directions the data do not determine and without degrees of freedom.
+    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged; `message` says how it ended,
+        and why errors are infinite where they are.
+>>>>>>> main
     - `evaluations`: of all attempts; `recovery`: what was done about failures, in order.
     """
 
@@ -48,6 +59,11 @@ class CurveFit(eqx.Module):
     def cost(self) -> float:
         """The minimised cost, as other results call it."""
         return self.fun
+
+
+@quick_jit
+def _influence(objective, y):
+    return objective.influence(y)
 
 
 def default_curve_solver() -> TrustRegion:
@@ -78,9 +94,11 @@ def curve_fit(
     """Least squares for `function(x, *parameters)` written in `jax.numpy`.
 
     Arguments as in `curve_objective`; with `absolute_sigma` the covariance is not scaled by the
-    residual variance.
+    residual variance. With a robust loss the covariance is E[ψ²]/E[ψ']² (JᵀJ)⁻¹ in either case, ψ
+    being the derivative of the loss by a residual and the means those over the residuals. With as
+    many free parameters as points it is infinite unless sigma is absolute.
 
-    **Raises:** as `curve_objective`.
+    **Raises:** as `curve_objective`. A `CovarianceWarning` says why errors are infinite.
 
     >>> import jax.numpy as jnp
     >>> import numpy as np
@@ -113,23 +131,38 @@ def fit_curve(
     recovery = Recovery() if recovery is None else recovery
     first = checked_start(objective, start)  # pyright: ignore[reportArgumentType]
     points = int(np.count_nonzero(np.asarray(objective.root_weights)))
-    watch = (lambda underway: False) if callback is None else callback
+
+    def watch(underway):
+        return callback is not None and callback(underway.state)
+
     _, best, ledger = solve(objective, first, solver, recovery, watch)
     status = Status(int(best.status))
+    message = status.message
+    if not status.converged and int(best.non_finite):
+        message += not_finite(objective, best.refused)
     values = np.asarray(objective.variables.to_physical(best.y))
-    free = ~at_bound(objective.variables, values)
-    degrees = max(points - int(free.sum()), 1)
-    variance = 1.0 if absolute_sigma else 2 * float(best.equations.cost) / degrees
-    inverse, *_, unknown = inverse_of(np.asarray(best.equations.hessian), free)
-    covariance = inverse * variance
-    covariance[unknown, unknown] = np.inf
+    hessian, sums = np.asarray(best.equations.hessian), None
+    if not isinstance(objective.loss, Linear):
+        # The factors of a robust loss are made for good steps; errors need JᵀJ itself.
+        hessian, sums = jax.tree.map(np.asarray, _influence(objective, best.y))
+    errors = curve_errors(
+        hessian,
+        ~at_bound(objective.variables, values),
+        objective.names,
+        cost=float(best.equations.cost),
+        count=points,
+        absolute_sigma=absolute_sigma,
+        sums=sums,
+    )
+    if errors.remark:
+        warnings.warn(errors.remark, CovarianceWarning, stacklevel=2)
     return CurveFit(
         values,
-        covariance,
-        np.sqrt(np.diagonal(covariance)),
+        errors.covariance,
+        np.sqrt(np.diagonal(errors.covariance)),
         float(best.equations.cost),
         status,
-        status.message,
+        "; ".join(filter(None, (message, errors.remark))),
         ledger.evaluations,
         tuple(ledger.actions),
     )

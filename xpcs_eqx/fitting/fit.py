@@ -198,10 +198,14 @@ def _surface(model, t, geometry, scaling):
 @quick_jit
 def _rate_and_error(parameters, field, t, x, covariance):
     times = jnp.maximum(t, time_floor(t))
+    # An infinite variance times a derivative of zero is nothing.
+    lost = jnp.isinf(jnp.diagonal(covariance))
+    known = jnp.where(lost | lost[:, None], 0.0, covariance)
 
     def curve(x):
         return getattr(parameters.build(x), field)(times)
 
     jacobian = jax.jacfwd(curve)(x)
-    variance = jnp.einsum("fa,ab,fb->f", jacobian, covariance, jacobian)
-    return curve(x), jnp.sqrt(jnp.maximum(variance, 0.0))
+    variance = jnp.einsum("fa,ab,fb->f", jacobian, known, jacobian)
+    open_ = jnp.any((jacobian != 0) & lost, axis=1)
+    return curve(x), jnp.where(open_, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0.0)))

@@ -15,7 +15,7 @@ from ..objective.penalties import penalty_equations
 from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
 from ..parameters import parameter_values, snap
 from ..scaling import index_map
-from ..uncertainty import sandwiches
+from ..uncertainty import reduced_chi2, sandwiches, variance_of_residual, without_degrees
 from .fit import Fit, ParameterRow, Quality
 from .joint import JointFit
 from .joint_part import Part, parts_of, together
@@ -64,7 +64,7 @@ def _derivatives(objective, y):
     def local(x):
         return tuple(parameters.local(k, x) for k in range(len(parameters.maps)))
 
-    penalty = penalty_equations(objective.penalties, whole, y)
+    penalty = penalty_equations(objective.penalties, whole, y, objective.noise)
     return x, jax.jacfwd(whole.to_physical)(y), jax.jacfwd(local)(x), penalty.hessian
 
 
@@ -76,10 +76,11 @@ def _result(found: Finished, seconds: float) -> JointFit:
     x, forward, derivatives, penalty = _derivatives(objective, state.y)
     parts = parts_of(objective, state, derivatives)
     count = sum(part.size for part in parts)
-    hessian = np.sum([part.gathered(part.at.joint.hessian) for part in parts], axis=0)
+    on_whole = np.zeros((count + whole.n_free,) * 2)
     if whole.n_free:
         back = np.linalg.inv(np.asarray(forward))
-        hessian[count:, count:] += back.T @ np.asarray(penalty) @ back
+        on_whole[count:, count:] = back.T @ np.asarray(penalty) @ back
+    scores = together(parts, on_whole)
 
     def joined(name, physical):
         own = [np.asarray(getattr(part.at, name))[: part.size] for part in parts]
@@ -96,19 +97,21 @@ def _result(found: Finished, seconds: float) -> JointFit:
     degrees = n_pairs - int(np.count_nonzero(~bound))
     chi2 = sum(float(part.at.residual_sum) for part in parts)
     data_cost = sum(float(part.at.data_cost) for part in parts)
-    variance = 1.0 if absolute else 2 * data_cost / max(degrees, 1)
+    variance = variance_of_residual(scores, absolute, data_cost, n_pairs, n_pairs - degrees)
     names = tuple(
         f"{name}[{part.label}]"
         for part, one in zip(parts, objective.parts, strict=True)
         for name in one.term.scaling.names
     )
     names = (*names, *whole.free_names)
-    uncertainty = sandwiches(hessian, together(parts), variance, ~bound, names)
+    uncertainty = sandwiches(scores, variance, ~bound, names)
+    if degrees <= 0:
+        uncertainty = without_degrees(uncertainty, ~bound)
     entries = Entries(names, values, lower, upper, start, bound, uncertainty)
     rows = _rows(objective, entries, count)
-    sharing = sharing_test(tuple(part.estimate(bound) for part in parts))
+    sharing = sharing_test(tuple(part.estimate(bound) for part in parts if part.judged(bound)))
     status = Status(int(state.status))
-    reduced = chi2 / max(degrees, 1)
+    reduced = reduced_chi2(chi2, degrees)
     fits, remarks = _fits(found, entries, parts)
     every_row = (*rows, *(entries.row(i, "", "scaling") for i in range(count)))
     quality = judge(
@@ -225,7 +228,7 @@ def _fits(
                 rows.append(held_row(name, value, unit, value, "fixed"))
         rows += [own.row(i, "", "scaling") for i in range(part.size)]
         n_pairs = int(at.joint.count)
-        reduced = float(at.residual_sum) / max(n_pairs - part.size, 1)
+        reduced = reduced_chi2(float(at.residual_sum), n_pairs - part.size)
         shown = reduced if one.term.absolute_sigma else float("nan")
         box = _box(objective, k)
         remarks.append(remarks_on(models[k], one.term.t, one.term.geometry, box))

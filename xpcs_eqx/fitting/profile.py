@@ -38,7 +38,10 @@ class ParameterValue(eqx.Module):
 
 
 class ProfileInterval(NamedTuple):
-    """An interval of given level; infinite, or at a bound, where the cost never rises enough."""
+    """An interval of given level; infinite, or at a bound, where the cost never rises enough.
+
+    So it is without degrees of freedom, when no rise of the cost can be judged.
+    """
 
     name: str
     level: float
@@ -69,13 +72,19 @@ def pulled_minimum(
 ) -> tuple[Float[np.ndarray, "variable"], float]:
     """Where a pull of a function to `target` leads, from `x`; its cost, that of the pull included.
 
-    **Raises:** `FitError` when it is not finite there.
+    **Raises:** `FitError` when it is not finite there, or the minimisation did not converge.
     """
     pull = Pull(function, jnp.asarray(target), jnp.asarray(width))
     held = eqx.tree_at(lambda o: o.penalties, objective, (*objective.penalties, pull))
     x, cost, status = _solve(solver, held, jnp.asarray(x))
     if not np.isfinite(float(cost)) or int(status) == Status.non_finite:
         raise FitError(f"the profile of {name} is not finite at {target:g}")
+    if not Status(int(status)).converged:
+        raise FitError(
+            f"the minimisation on the profile of {name} at {float(target):g} did not converge "
+            f"({Status(int(status)).message}); give a solver with more evaluations or wider "
+            "tolerances, or a narrower range"
+        )
     return np.asarray(x), float(cost)
 
 
@@ -114,7 +123,7 @@ def profile_interval(
         threshold by the ratio of that variance to the classical one.
 
     **Raises:** `ModelError` for an unknown or fixed parameter or an impossible level; `FitError`
-    when a minimisation along the profile fails.
+    when a minimisation along the profile does not converge.
     """
     if not 0 < level < 1:
         raise ModelError(f"the level {level} of an interval must lie between 0 and 1")
@@ -133,6 +142,15 @@ def profile_interval(
         return float(function(_values(parameters, x[: x_best.size])))
 
     centre = value_of(x_best)
+    low_bound, high_bound = -math.inf, math.inf
+    if isinstance(quantity, str):
+        i = parameters.free_names.index(quantity)
+        low_bound, high_bound = float(parameters.lower[i]), float(parameters.upper[i])
+    noise = float(fit.uncertainty.residual_variance)
+    if not 0 < noise < math.inf:
+        # Without noise any other value is excluded, without degrees of freedom none is.
+        low, high = (low_bound, high_bound) if noise > 0 else (centre, centre)
+        return ProfileInterval(name, level, low, high, centre)
     gradient = np.asarray(_gradient(parameters, function, jnp.asarray(x_best)))
     block = np.asarray(fit.index.physical_block(fit.uncertainty.classical))
     variance = _quadratic(gradient, block)
@@ -145,14 +163,10 @@ def profile_interval(
             gradient, np.asarray(fit.index.physical_block(getattr(fit.uncertainty, kind)))
         )
         inflate = other / variance if np.isfinite(other) else 1.0
-    threshold = NormalDist().inv_cdf(0.5 + 0.5 * level) ** 2 * inflate
-    threshold *= float(fit.uncertainty.residual_variance)
+    square = NormalDist().inv_cdf(0.5 + 0.5 * level) ** 2 * inflate
+    threshold = square * noise
     base = 2 * float(fit.cost)
     width = _WIDTH * error
-    low_bound, high_bound = -math.inf, math.inf
-    if isinstance(quantity, str):
-        i = parameters.free_names.index(quantity)
-        low_bound, high_bound = float(parameters.lower[i]), float(parameters.upper[i])
 
     def rise(target, x):
         x, cost = pulled_minimum(objective, function, name, target, width, x, solver)
@@ -163,7 +177,7 @@ def profile_interval(
         # √rise is close to linear in the distance, so the secant in it converges fast.
         goal = math.sqrt(threshold)
         near, far, x_near = (0.0, 0.0), None, start
-        step = error * math.sqrt(threshold / float(fit.uncertainty.residual_variance))
+        step = error * math.sqrt(square)
         for _ in range(_EXPANSIONS):
             distance = near[0] + step
             at_end = distance >= sign * (bound - centre)

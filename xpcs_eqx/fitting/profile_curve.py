@@ -72,7 +72,7 @@ def profile_curve(
     so that the curve holds the values it reached.
 
     **Raises:** `ModelError` for a parameter that is not free; `FitError` when a minimisation is
-    not finite.
+    not finite or does not converge.
     """
     function, objective = profiled_parameter(fit, name), fit.objective
     solver = TrustRegion() if solver is None else solver
@@ -99,7 +99,14 @@ def profile_curve(
         units[name],
         best,
         np.array([point[0] for point in points]),
-        np.array([point[1] for point in points]) / variance,
+        _in_variances(np.array([point[1] for point in points]), variance),
         parameters.free_names,
         np.array([point[2] for point in points]).reshape(-1, p),
     )
+
+
+def _in_variances(risen, variance):
+    """Rises in units of the residual variance; any is infinite where the residuals vanish."""
+    if variance > 0:
+        return risen / variance
+    return np.where(risen > 0, np.inf, 0.0)

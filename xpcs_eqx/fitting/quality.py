@@ -11,7 +11,7 @@ from ..data import Geometry
 from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..optimize import Status
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
-from ..uncertainty import Uncertainty
+from ..uncertainty import NO_DEGREES_OF_FREEDOM, Uncertainty
 from .fit import ParameterRow, Quality
 from .scaling_check import ScalingCheck
 
@@ -36,7 +36,8 @@ def judge(
 ) -> Quality:
     """Good, marginal or poor.
 
-    Poor: not converged, reduced chi² above 10, or an infinite error. Marginal: reduced chi² above
+    Poor: not converged, reduced chi² above 10, or an infinite error, also for lack of degrees of
+    freedom. Marginal: reduced chi² above
     2, a parameter on a bound, a nearly or exactly degenerate direction, a negative transport
     coefficient, or parameters biased by a scaling that the angles do not bear out. Insignificant
     parameters and mirrored solutions are mentioned and change nothing.
@@ -60,6 +61,9 @@ def judge(
             marginal.append(f"reduced chi² {reduced_chi2:.3g} is above {fair:g}: a doubtful fit")
         elif reduced_chi2 > good:
             marginal.append(f"reduced chi² {reduced_chi2:.3g} is above {good:g}")
+    known = bool(np.isfinite(uncertainty.residual_variance))
+    if not known:
+        poor.append(NO_DEGREES_OF_FREEDOM)
     for row in rows:
         if row.at_bound:
             bound = row.lower if row.value <= row.lower else row.upper
@@ -67,9 +71,9 @@ def judge(
                 f"{row.name} ended on its bound {bound:g}; its error is not defined and the other "
                 "errors hold for it fixed there: widen the bound, or fix the parameter on purpose"
             )
-        elif np.isinf(row.error):
+        elif np.isinf(row.error) and known:
             poor.append(f"the data do not determine {row.name}: fix it or change the model")
-        elif row.role == "free" and row.error > abs(row.value) > 0:
+        elif row.role == "free" and known and row.error > abs(row.value) > 0:
             remarks.append(
                 f"{row.name} = {row.value:.3g} is smaller than its error {row.error:.2g}"
             )

@@ -11,7 +11,7 @@ from ..objective import JointObjective, Memo, ProjectedObjective
 from ..optimize import History, Status
 from ..parameters import ParameterMap, parameter_values
 from ..scaling import index_map
-from ..uncertainty import optimum, uncertainty_at
+from ..uncertainty import optimum, reduced_chi2, uncertainty_at
 from .attempts import RecoveryAction
 from .fit import Fit, ParameterRow
 from .outer import OuterHistory
@@ -65,7 +65,7 @@ def fit_of(found: Found) -> Fit:
     rows = _rows(
         parameters, model, Entries(index.names, values, lower, upper, start, bound, uncertainty)
     )
-    reduced = chi2 / max(degrees, 1)
+    reduced = reduced_chi2(chi2, degrees)
     quality = judge(
         status,
         rows,

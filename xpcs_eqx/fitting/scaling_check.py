@@ -9,7 +9,13 @@ from jaxtyping import Bool, Float
 
 from ..compiling import quick_jit
 from ..objective import JointObjective, Memo, ProjectedObjective, scaling_penalty_equations
-from ..uncertainty import Optimum, Uncertainty, inverse_of, score_covariances
+from ..uncertainty import (
+    Optimum,
+    Uncertainty,
+    inverse_of,
+    residual_variance,
+    score_covariances,
+)
 
 # Below this probability of no difference there is one: a scan of thousands of fits stays silent.
 SIGNIFICANT = 1e-4
@@ -134,7 +140,8 @@ def scaling_check(
     uncertainty: Uncertainty,
     free: Bool[np.ndarray, "entry"],
 ) -> ScalingCheck | None:
-    """Test the scaling of a fit; None where each angle has a free pair of its own already.
+    """Test the scaling of a fit; None where each angle has a free pair of its own already, or where
+    no degree of freedom would be left with one.
 
     **Arguments:**
 
@@ -152,7 +159,11 @@ def scaling_check(
     variance = 1.0
     if not objective.term.absolute_sigma:
         left = 2 * float(at.data_cost) + float(gradient @ step)
-        variance = max(left, 0.0) / max(float(at.joint.count) - unknown.size, 1.0)
+        degrees = float(at.joint.count) - unknown.size
+        if degrees <= 0:
+            # With a pair of its own for each angle no residual would be left to judge by.
+            return None
+        variance = residual_variance(max(left, 0.0), degrees)
 
     basis_free = basis[:, :, free[:k]] @ _unpenalised(objective, at, free[:k])
 

@@ -96,8 +96,11 @@ def sharing_test(estimates: tuple[Estimate, ...]) -> Sharing:
     With d the separate minus the joint estimates of all data sets, V their covariance and T the
     derivative of all their parameters with respect to the shared ones, the contrasts R d with
     RᵀT = 0 have mean zero when sharing is right, whatever the shared values
-    (a Wald test of the restriction, from one Gauss–Newton step of each data set).
+    (a Wald test of the restriction, from one Gauss–Newton step of each data set). Data sets with no
+    more pairs than parameters have no errors to compare by, and are left out by the caller.
     """
+    if not estimates:
+        return Sharing(0.0, 0, 1.0, ())
     distances = tuple(_distance(one) for one in estimates if one.names)
     derivative = np.concatenate([one.derivative for one in estimates])
     distance = np.concatenate([one.distance for one in estimates])

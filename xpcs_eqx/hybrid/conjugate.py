@@ -115,6 +115,8 @@ def covariance_columns(
     - `y`: the optimum, in the variables of `problem`; those on a bound have no variance.
     - `which`: places of the parameters whose columns are wanted.
     - `variance`: `HybridResult.residual_variance`, or 1 where sigma is absolute.
+    - `problem`: that of the fit; for a robust loss the same data under `Linear`, since the errors
+        rest on JᵀJ without the factors of the loss.
     - `reduction`: of the residual of each linear system; `iterations`: at most, for each.
 
     Unlike the covariance from a matrix it cannot tell a direction that the data leave open: there

@@ -11,10 +11,23 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..errors import DataError, ModelError
-from ..objective import AbstractLoss, Linear, NormalEquations, require_double_precision
-from ..objective.curve import curve_cost, curve_equations, weighted_residuals
+from ..objective import (
+    AbstractLoss,
+    InfluenceSums,
+    Linear,
+    NormalEquations,
+    influence_sums,
+    require_double_precision,
+)
+from ..objective.curve import (
+    curve_cost,
+    curve_equations,
+    curve_influence,
+    weighted_residuals,
+)
+from ..parameters import box_of
 from .points import Chunk, check_groups, checked_group_weights
-from .problem import AbstractProblem, Survey
+from .problem import AbstractProblem, Influence, Survey
 from .sources import AbstractSource
 
 # Columns of J formed together where only its column norms are wanted.
@@ -27,6 +40,13 @@ class CurveKernel(eqx.Module):
     function: Callable[..., Array]
     loss: AbstractLoss
     group_weights: Float[Array | np.ndarray, "group"] | None
+
+    def root_weights(self, chunk: Chunk) -> Float[np.ndarray, "point"]:
+        """Root weights of a chunk, those of its groups among them."""
+        root = np.asarray(chunk.root_weights, dtype=float)
+        if self.group_weights is None:
+            return root
+        return root * np.sqrt(np.asarray(self.group_weights))[np.asarray(chunk.group)]
 
     def points(self, chunk: Chunk, dtype: Any) -> tuple[Array, Array, Array]:
         """x, y and root weights of a chunk in the precision of the sum."""
@@ -54,6 +74,20 @@ def _add_cost_and_gradient(kernel, parameters, chunk, total):
 def _add_equations(kernel, parameters, chunk, total):
     x, y, root = kernel.points(chunk, parameters.dtype)
     return total + curve_equations(kernel.function, kernel.loss, x, y, root, parameters)
+
+
+@quick_jit
+def _add_influence(kernel, parameters, chunk, total):
+    x, y, root = kernel.points(chunk, parameters.dtype)
+    found = curve_influence(kernel.function, kernel.loss, x, y, root, parameters)
+    return jax.tree.map(jnp.add, total, found)
+
+
+@quick_jit
+def _add_influence_sums(kernel, parameters, chunk, total):
+    x, y, root = kernel.points(chunk, parameters.dtype)
+    r = weighted_residuals(kernel.function, x, y, root, parameters)
+    return total + influence_sums(kernel.loss, r, root)
 
 
 def _rows(kernel, chunk, parameters):
@@ -92,6 +126,11 @@ class CurveProblem(AbstractProblem):
     """½ Σ ρ(√w (model(x) − y)) over a source; J of one chunk exists at a time.
 
     Stored numbers may be float32; the sums are in float64.
+
+    - `expected`: points with a weight that every pass has to give; None when nothing is known.
+
+    **Raises:** `DataError` for a pass over another number of points: sums of different data do not
+    belong to one fit.
     """
 
     kernel: CurveKernel
@@ -100,13 +139,23 @@ class CurveProblem(AbstractProblem):
     upper: Float[np.ndarray, "variable"]
     start: Float[np.ndarray, "variable"]
     names: tuple[str, ...] = eqx.field(static=True)
+    expected: int | None = eqx.field(static=True, default=None)
 
     def _sum(self, add, y, zero, *rest):
         parameters = jnp.asarray(y, dtype=float)
         total = jax.tree.map(jnp.asarray, zero)
+        count = 0
         for chunk in self.source.chunks():
-            if np.any(np.asarray(chunk.root_weights) > 0):
+            used = self.kernel.root_weights(chunk) > 0
+            count += int(used.sum())
+            if used.any():
                 total = add(self.kernel, parameters, chunk, total, *rest)
+        if self.expected is not None and count != self.expected:
+            raise DataError(
+                f"the source gave {count} points with a weight in this pass over the data and "
+                f"{self.expected} in the first one; it must give the same points every time. Fit "
+                "data that are still being written when they are complete, or a copy of them"
+            )
         return jax.tree.map(np.asarray, total)
 
     def survey(self):
@@ -114,10 +163,9 @@ class CurveProblem(AbstractProblem):
         count = 0
         shift = None
         for number, chunk in enumerate(self.source.chunks()):
-            root, y = (np.asarray(a, dtype=float) for a in (chunk.root_weights, chunk.y))
             if self.kernel.group_weights is not None:
                 check_groups(chunk, len(self.kernel.group_weights))
-                root = root * np.sqrt(self.kernel.group_weights)[np.asarray(chunk.group)]
+            root, y = self.kernel.root_weights(chunk), np.asarray(chunk.y, dtype=float)
             used = root > 0
             if not used.any():
                 continue
@@ -146,6 +194,14 @@ class CurveProblem(AbstractProblem):
     def equations(self, y):
         return self._sum(_add_equations, y, NormalEquations.zero(y.size, dtype=float))
 
+    def influence(self, y, matrix=True):
+        if isinstance(self.kernel.loss, Linear):
+            return None
+        if not matrix:
+            return Influence(None, self._sum(_add_influence_sums, y, InfluenceSums.zero()))
+        zero = (np.zeros((y.size, y.size)), InfluenceSums.zero())
+        return Influence(*self._sum(_add_influence, y, zero))
+
     def hessian_vector(self, y, v):
         return self._sum(_add_hessian_vector, y, np.zeros(y.shape), jnp.asarray(v, dtype=float))
 
@@ -168,19 +224,19 @@ def curve_problem(
     **Arguments:**
 
     - `model`: `model(x, *parameters) -> y`, in `jax.numpy`; x is (point,) or (point, k).
-    - `start`: start values; `bounds`: lower and upper, numbers or one for each parameter.
+    - `start`: start values; `bounds`: lower and upper, numbers or one for each parameter, or
+        `scipy.optimize.Bounds`.
     - `group_weights`: weight of the squared residuals of each group of the source.
 
     **Raises:** `PrecisionError` in single precision; `ModelError` for a start that is not finite
     or lies outside its bounds, and for weights of groups below zero.
     """
-    require_double_precision()
+    require_double_precision("a curve")
     start = np.array(start, dtype=float, ndmin=1)
     names = names or tuple(f"p{i}" for i in range(start.size))
-    lower, upper = (-np.inf, np.inf) if bounds is None else bounds
-    lower, upper = (np.array(np.broadcast_to(b, start.shape), dtype=float) for b in (lower, upper))
     if start.ndim != 1 or start.size == 0 or len(names) != start.size:
         raise ModelError(f"start values of shape {start.shape} for {len(names)} names")
+    lower, upper = box_of(bounds, start.shape)
     wrong = np.flatnonzero(~(np.isfinite(start) & (lower <= start) & (start <= upper)))
     wrong = np.concatenate([wrong, np.flatnonzero(~(lower < upper))])
     if wrong.size:

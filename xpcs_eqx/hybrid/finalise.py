@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ..uncertainty import inverse_of
+from ..uncertainty import NO_DEGREES_OF_FREEDOM, curve_errors, variance_of_fit
 from .problem import ScaledProblem, Survey
 from .steps import Local
 
@@ -14,10 +14,12 @@ from .steps import Local
 class Final(NamedTuple):
     """Parameters in their own units with everything that belongs to them.
 
-    - `hessian`: JᵀJ [1/unit²]; `pcov`, `perr`: covariance and standard errors. All three are `None`
-        where there are too many parameters to form a matrix.
+    - `hessian`: JᵀJ [1/unit²], with the factors of a robust loss; `pcov`, `perr`: covariance and
+        standard errors. All three are `None` where there are too many parameters to form a matrix.
     - `at_bound`: parameters on a bound; their variance is zero.
-    - `variance`: residual variance, ½ Σ ρ counted twice over the degrees of freedom.
+    - `degrees_of_freedom`: points less free parameters.
+    - `variance`: of a residual of unit weight, as in `HybridResult`.
+    - `remark`: why errors are infinite, empty where none is.
     """
 
     x: Float[np.ndarray, "p"]
@@ -27,12 +29,15 @@ class Final(NamedTuple):
     at_bound: tuple[bool, ...]
     degrees_of_freedom: int
     variance: float
+    remark: str = ""
 
 
 class Finalise(eqx.Module):
-    """Covariance D C Dᵀ of x = centre + D z from C = (JᵀJ)⁻¹ in z.
+    """Covariance D C Dᵀ of x = centre + D z from the covariance C of z, v (JᵀJ)⁻¹.
 
-    A parameter with a share in a direction that the data leave open has infinite variance.
+    v is the residual variance, for a robust loss E[ψ²]/E[ψ']² of the residuals. A parameter with a
+    share in a direction that the data leave open has infinite variance, and so has every one
+    without degrees of freedom, unless sigma is absolute.
     """
 
     def __call__(
@@ -46,18 +51,38 @@ class Finalise(eqx.Module):
         """The result at `z`; `absolute_sigma` leaves the residual variance out."""
         x = problem.original(z)
         on_bound = (z <= problem.lower) | (z >= problem.upper)
-        degrees = max(survey.count - int((~on_bound).sum()) - survey.eliminated, 1)
-        variance = 2 * float(local.cost) / degrees
-        bound = tuple(bool(b) for b in on_bound)
-        if local.hessian is None:
-            return Final(x, None, None, None, bound, degrees, variance)
-        hessian = local.hessian / np.outer(problem.scale, problem.scale)
-        if not local.finite:
-            nothing = np.full(hessian.shape, np.inf)
-            return Final(x, hessian, nothing, np.diagonal(nothing), bound, degrees, variance)
-        inverse, *_, unknown = inverse_of(local.hessian, ~on_bound)
-        covariance = inverse * np.outer(problem.scale, problem.scale)
-        covariance = covariance * (1.0 if absolute_sigma else variance)
-        covariance[unknown, unknown] = np.inf
-        errors = np.sqrt(np.diagonal(covariance))
-        return Final(x, hessian, covariance, errors, bound, degrees, variance)
+        bound, cost = tuple(bool(b) for b in on_bound), float(local.cost)
+        parameters = int((~on_bound).sum()) + survey.eliminated
+        degrees = survey.count - parameters
+        matrix = local.hessian is not None
+        found = problem.influence(z, matrix) if local.finite else None
+        sums = None if found is None else found.sums
+        if not matrix:
+            variance = variance_of_fit(cost, survey.count, parameters, sums)
+            known = absolute_sigma or degrees > 0
+            remark = "" if known else NO_DEGREES_OF_FREEDOM
+            return Final(x, None, None, None, bound, degrees, variance, remark)
+        outer = np.outer(problem.scale, problem.scale)
+        errors = curve_errors(
+            local.hessian if found is None else found.hessian,
+            ~on_bound,
+            problem.names,
+            cost=cost,
+            count=survey.count,
+            absolute_sigma=absolute_sigma,
+            eliminated=survey.eliminated,
+            sums=sums,
+            penalty=None if found is None else found.penalty,
+        )
+        covariance = errors.covariance * outer
+        perr = np.sqrt(np.diagonal(covariance))
+        return Final(
+            x,
+            local.hessian / outer,
+            covariance,
+            perr,
+            bound,
+            degrees,
+            errors.variance,
+            errors.remark,
+        )

@@ -133,7 +133,7 @@ class GaussNewton(eqx.Module):
             promised = predicted
         evaluations = int(state.evaluations) + 1
         resets = int(state.resets)
-        status = self._status(state, finite, measure, evaluations)
+        status = self._status(state, finite, measure, evaluations, float(local.cost))
         if status is Status.running and self.radius.collapsed(radius):
             # ½ of the squared distance in standard errors is promised in units of variance.
             variance = 2 * float(local.cost) / int(state.count)
@@ -178,6 +178,7 @@ class GaussNewton(eqx.Module):
         finite: bool,
         measure: float,
         evaluations: int,
+        cost: float,
     ) -> Status:
         """What follows from the step just tried from `state`."""
         first = int(state.evaluations) == 0
@@ -185,6 +186,10 @@ class GaussNewton(eqx.Module):
             return Status.non_finite
         if measure <= self.tolerance:
             return Status.gradient
+        # Data that a model meets exactly, such as zeros: below the smallest normal number squares
+        # lose their digits and no step can be judged.
+        if cost <= int(state.count) * float(np.finfo(float).tiny):
+            return Status.cost
         rounding = max(self.tolerance**2, 16 * float(np.finfo(float).eps))
         if not first and finite and not state.at_boundary:
             if state.predicted <= rounding * state.local.cost:

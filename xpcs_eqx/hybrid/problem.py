@@ -1,13 +1,14 @@
 """What the phases ask of a least-squares problem, whatever its data and wherever they lie."""
 
 from abc import abstractmethod
+from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Float
 
-from ..objective import NormalEquations
+from ..objective import InfluenceSums, NormalEquations
 
 
 class Survey(eqx.Module):
@@ -23,6 +24,14 @@ class Survey(eqx.Module):
     eliminated: int = 0
 
 
+class Influence(NamedTuple):
+    """At a point: JᵀJ without any factor of the loss, sums over influences, JᵀJ of penalties."""
+
+    hessian: Float[np.ndarray, "variable variable"] | None
+    sums: InfluenceSums
+    penalty: Float[np.ndarray, "variable variable"] | None = None
+
+
 class AbstractProblem(eqx.Module):
     """A sum of squares ½ Σ ρ in variables y inside a box.
 
@@ -34,6 +43,12 @@ class AbstractProblem(eqx.Module):
     upper: AbstractVar[Float[np.ndarray, "variable"]]
     start: AbstractVar[Float[np.ndarray, "variable"]]
     names: AbstractVar[tuple[str, ...]]
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the residuals, by which penalties are weighed: one where they are
+        in units of sigma, which is one itself where none is given, as in SciPy."""
+        return 1.0
 
     @abstractmethod
     def survey(self) -> Survey:
@@ -57,6 +72,15 @@ class AbstractProblem(eqx.Module):
         self, y: Float[np.ndarray, "variable"], v: Float[np.ndarray, "variable"]
     ) -> Float[np.ndarray, "variable"]:
         """JᵀJ v, without JᵀJ."""
+
+    def influence(
+        self, y: Float[np.ndarray, "variable"], matrix: bool = True
+    ) -> "Influence | None":
+        """What errors need to know of a robust loss; `None` where `equations` tell it all.
+
+        - `matrix`: whether JᵀJ and the penalty are wanted, or only the sums.
+        """
+        return None
 
     @abstractmethod
     def diagonal(self, y: Float[np.ndarray, "variable"]) -> Float[np.ndarray, "variable"]:
@@ -108,6 +132,14 @@ class ScaledProblem(AbstractProblem):
 
     def hessian_vector(self, y, v):
         return self.scale * self.problem.hessian_vector(self.original(y), self.scale * v)
+
+    def influence(self, y, matrix=True):
+        found = self.problem.influence(self.original(y), matrix)
+        if found is None or not matrix:
+            return found
+        outer = np.outer(self.scale, self.scale)
+        penalty = None if found.penalty is None else outer * found.penalty
+        return Influence(outer * found.hessian, found.sums, penalty)
 
     def diagonal(self, y):
         return self.scale**2 * self.problem.diagonal(self.original(y))

@@ -27,9 +27,14 @@ class HybridResult(eqx.Module):
     - `x`: parameters; `names` theirs; `at_bound`: which lie on a bound.
     - `fun`: the cost ½ Σ ρ, penalties included; `n_points`, `degrees_of_freedom` belong to it.
     - `hessian`: JᵀJ at `x` [1/unit²]; `pcov`, `perr`: covariance and standard errors, zero for a
-        parameter on a bound, infinite along directions the data leave open. All three are `None`
-        where there are too many parameters to form a matrix (see `covariance_columns`).
-    - `residual_variance`: 2 `fun` over the degrees of freedom.
+        parameter on a bound, infinite along directions the data leave open and without degrees of
+        freedom. All three are `None` where there are too many parameters to form a matrix (see
+        `covariance_columns`).
+    - `residual_variance`: v in the covariance v (JᵀJ)⁻¹ of parameters whose sigma is relative:
+        2 `fun` over the degrees of freedom, for a robust loss E[ψ²]/E[ψ']² of the residuals, JᵀJ
+        being that without its factors.
+    - `message`: how the fit ended, and why errors are infinite where they are; `remark`: the latter
+        alone.
     - `success`: only when Gauss–Newton converged, not when its iterations were used up.
     - `warm_up`: how the warm-up ended, in words.
     - `telemetry`: what the defences did; `statistics`: of the last passes over the data.
@@ -58,6 +63,7 @@ class HybridResult(eqx.Module):
     timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
     iterations: tuple[tuple[str, int], ...] = eqx.field(static=True)
     evaluations: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    remark: str = eqx.field(static=True, default="")
 
     @property
     def success(self) -> bool:

@@ -106,6 +106,9 @@ class WatchedProblem(AbstractProblem):
     def equations(self, y):
         return self._watched(y, self.problem.equations, lambda found: (found.cost, found.gradient))
 
+    def influence(self, y, matrix=True):
+        return persistent(self.retry, lambda: self.problem.influence(y, matrix))[0]
+
     def hessian_vector(self, y, v):
         return persistent(self.retry, lambda: self.problem.hessian_vector(y, v))[0]
 

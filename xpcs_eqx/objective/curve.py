@@ -1,6 +1,7 @@
 """Least squares for any curve `model(x, *parameters)`, by the same normal equations."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..errors import DataError, ModelError
-from ..parameters import AbstractVariables, PlainVariables
+from ..parameters import AbstractVariables, PlainVariables, box_of
+from .influence import InfluenceSums, influence_sums
 from .losses import AbstractLoss, Linear
 from .normal_equations import NormalEquations
 from .objective import AbstractObjective
@@ -50,7 +53,7 @@ class CurveObjective(AbstractObjective):
 
     def _sum(self, function, zero):
         def body(total, chunk):
-            return total + function(*chunk), None
+            return jax.tree.map(jnp.add, total, function(*chunk)), None
 
         return jax.lax.scan(body, zero, (self.x, self.y, self.root_weights))[0]
 
@@ -64,6 +67,18 @@ class CurveObjective(AbstractObjective):
             return equations.transform(turn)
 
         return self._sum(chunk, NormalEquations.zero(p, dtype=y.dtype)), memo
+
+    def influence(
+        self, y: Float[Array, "variable"]
+    ) -> tuple[Float[Array, "variable variable"], InfluenceSums]:
+        """JᵀJ without any factor of the loss, by physical variables, and sums over influences."""
+        parameters = self.variables.to_physical(y)
+
+        def chunk(x, data, root):
+            return curve_influence(self.function, self.loss, x, data, root, parameters)
+
+        p = y.shape[0]
+        return self._sum(chunk, (jnp.zeros((p, p), y.dtype), InfluenceSums.zero(y.dtype)))
 
     def cost(self, y, memo):
         parameters = self.variables.to_physical(y)
@@ -144,6 +159,37 @@ def curve_equations(
     )
 
 
+@quick_jit
+def _finite_points(function, x, data, root, parameters):
+    """Whether the residual and each derivative of it is finite, by point."""
+
+    def residuals(b):
+        return weighted_residuals(function, x, data, root, b)
+
+    jacobian = jax.jacfwd(residuals)(parameters)
+    return jnp.isfinite(residuals(parameters)), jnp.isfinite(jacobian)
+
+
+def not_finite(objective: CurveObjective, y: Float[Array, "variable"]) -> str:
+    """Which point of a curve is not finite at coordinates `y`, in words; empty where all are."""
+    variables, names = objective.variables.to_physical(y), objective.names
+    at = ", ".join(f"{name} = {float(v):.6g}" for name, v in zip(names, variables, strict=True))
+    chunk = objective.y.shape[1]
+    for k in range(objective.y.shape[0]):
+        x, data, root = objective.x[k], objective.y[k], objective.root_weights[k]
+        value, slope = map(np.asarray, _finite_points(objective.function, x, data, root, variables))
+        bad = np.flatnonzero(~value | ~slope.all(axis=1))
+        if not bad.size:
+            continue
+        i = int(bad[0])
+        where = f"point {k * chunk + i} (x = {np.asarray(x[i]).tolist()})"
+        if not value[i]:
+            return f"; the model is not finite at {where} for {at}"
+        by = ", ".join(name for name, ok in zip(names, slope[i], strict=True) if not ok)
+        return f"; the derivative of the model by {by} is not finite at {where} for {at}"
+    return ""
+
+
 def curve_cost(
     function: Callable[..., Array],
     loss: AbstractLoss,
@@ -156,6 +202,23 @@ def curve_cost(
     return jnp.sum(loss.density(weighted_residuals(function, x, data, root, parameters)))
 
 
+def curve_influence(
+    function: Callable[..., Array],
+    loss: AbstractLoss,
+    x: Float[Array, "point *coordinate"],
+    data: Float[Array, "point"],
+    root: Float[Array, "point"],
+    parameters: Float[Array, "parameter"],
+) -> tuple[Float[Array, "parameter parameter"], InfluenceSums]:
+    """JᵀJ of points without any factor of the loss, and sums over their influences."""
+
+    def residuals(b):
+        return weighted_residuals(function, x, data, root, b)
+
+    jacobian = jax.jacfwd(residuals)(parameters)
+    return jacobian.T @ jacobian, influence_sums(loss, residuals(parameters), root)
+
+
 def curve_objective(
     function: Callable[..., Array],
     x: Float[np.ndarray, "point *coordinate"],
@@ -163,7 +226,7 @@ def curve_objective(
     start: Float[np.ndarray, "variable"],
     *,
     sigma: Float[np.ndarray, "point"] | None = None,
-    bounds: tuple[Float[np.ndarray, "variable"], Float[np.ndarray, "variable"]] | None = None,
+    bounds: Any = None,
     loss: AbstractLoss | None = None,
     names: tuple[str, ...] | None = None,
     chunk: int = CHUNK,
@@ -174,13 +237,15 @@ def curve_objective(
 
     - `function`: `function(x, *parameters) -> y`, in `jax.numpy`.
     - `x`: abscissae (point,) or (point, k); `y`: ordinates; `sigma`: their standard deviations.
-    - `start`: start values; `bounds`: lower and upper.
+    - `start`: start values; `bounds`: lower and upper, numbers or one for each variable, or
+        `scipy.optimize.Bounds`.
     - `chunk`: points per chunk.
 
     **Raises:** `DataError` for arrays that do not belong together, non-finite values or sigma ≤ 0;
-    `ModelError` for a start outside its bounds, or fewer points than parameters.
+    `ModelError` for a start that is not finite or outside its bounds, or fewer points than
+    parameters; `PrecisionError` in single precision.
     """
-    require_double_precision()
+    require_double_precision("a curve")
     x, y, start = (np.asarray(a, dtype=float) for a in (x, y, start))
     if y.ndim != 1 or x.shape[:1] != y.shape:
         raise DataError(f"x {x.shape} and y {y.shape} must have one entry a point")
@@ -194,11 +259,11 @@ def curve_objective(
         raise DataError("x and y must be finite; leave out the points that are not")
     if y.size < start.size:
         raise ModelError(f"{start.size} parameters cannot be fitted to {y.size} points")
-    infinite = np.full(start.shape, np.inf)
-    lower, upper = (-infinite, infinite) if bounds is None else bounds
-    lower, upper = (np.broadcast_to(np.asarray(b, float), start.shape) for b in (lower, upper))
-    if np.any(start < lower) or np.any(start > upper) or np.any(lower >= upper):
-        raise ModelError(f"start {start} must lie inside bounds {lower} … {upper}, lower < upper")
+    lower, upper = box_of(bounds, start.shape)
+    if not np.all(np.isfinite(start) & (lower <= start) & (start <= upper) & (lower < upper)):
+        raise ModelError(
+            f"start {start} must be finite and lie inside bounds {lower} … {upper}, lower < upper"
+        )
     chunk = min(chunk, y.size)
     rest = -y.size % chunk
 

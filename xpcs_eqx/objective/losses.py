@@ -8,22 +8,44 @@ from jaxtyping import Array, Float
 
 from ..physics import as_inexact
 
+# Share of the weight ψ(r)/r that the curvature of an outlier keeps.
+_LEAST_CURVATURE = 0.1
+
 
 class AbstractLoss(eqx.Module):
-    """A loss ½ f² ρ((r/f)²) with soft margin f = `scale` between inlier and outlier residuals.
+    """A loss ρ̃(r) = ½ f² ρ((r/f)²) with soft margin f = `scale` between inliers and outliers.
 
-    Follows B. Triggs et al., "Bundle Adjustment - A Modern Synthesis", LNCS 1883 (1999), section 4.
+    Its derivative ψ(r) = dρ̃/dr is the influence of a residual on a fit: r itself for least squares,
+    bounded for a robust loss. A fit solves Σ ψ(r) ∂r/∂x = 0.
     """
 
     @abstractmethod
     def density(self, r: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The contribution of each residual to the cost."""
+        """ρ̃(r), the contribution of each residual to the cost."""
+
+    @abstractmethod
+    def weight(self, r: Float[Array, "..."]) -> Float[Array, "..."]:
+        """ψ(r)/r = ρ'((r/f)²), at most 1: the weight of a residual in reweighted least squares."""
+
+    @abstractmethod
+    def influence_slope(self, r: Float[Array, "..."]) -> Float[Array, "..."]:
+        """ψ'(r) = d²ρ̃/dr²; zero or negative for the outliers of most losses."""
 
     @abstractmethod
     def rescale(
         self, r: Float[Array, "..."]
     ) -> tuple[Float[Array, "..."], Float[Array, "..."] | None]:
-        """Residual and row factor of J such that JᵀJ and Jᵀr become those of the loss."""
+        """Residual and row factor of J such that Jᵀr becomes the gradient of the loss, exactly, and
+        JᵀJ a positive matrix near its second derivative.
+
+        The square of the factor is the curvature of the loss, which for outliers is not below a
+        share of their `weight`; `None` stands for a factor of 1. For numbers of an error bar use
+        `influence` and `influence_slope` instead.
+        """
+
+    def influence(self, r: Float[Array, "..."]) -> Float[Array, "..."]:
+        """ψ(r) = dρ̃/dr."""
+        return self.weight(r) * r
 
 
 class Linear(AbstractLoss):
@@ -32,17 +54,31 @@ class Linear(AbstractLoss):
     def density(self, r):
         return 0.5 * r * r
 
+    def weight(self, r):
+        return jnp.ones_like(r)
+
+    def influence_slope(self, r):
+        return jnp.ones_like(r)
+
     def rescale(self, r):
         return r, None
 
 
-def _rescale(r, first, second, scale):
-    z = (r / scale) ** 2
-    # The second-order term may turn the curvature negative for outliers; a tiny positive weight
-    # keeps the matrix definite.
-    curvature = jnp.maximum(first + 2 * second * z, jnp.finfo(r.dtype).eps)
-    root = jnp.sqrt(curvature)
-    return r * first / root, root
+def _rescale(loss: AbstractLoss, r):
+    """Rows of J and residuals for a robust loss.
+
+    Triggs' correction takes ψ' for the curvature (B. Triggs et al., "Bundle Adjustment - A Modern
+    Synthesis", LNCS 1883 (1999), section 4), which makes the last steps those of Newton. ψ' is zero
+    or negative for outliers: where all residuals are, nothing of the matrix would be left and no
+    step be possible. Reweighted least squares takes the weight ψ/r, which is always positive but
+    too large near the minimum, so that its last steps are slow. A share of it is enough to go on
+    from anywhere, and where only some residuals are outliers their weight is small.
+    """
+    weight = loss.weight(r)
+    root = jnp.sqrt(jnp.maximum(loss.influence_slope(r), _LEAST_CURVATURE * weight))
+    # The factor of a residual so large that its weight underflows.
+    safe = jnp.where(root > 0, root, 1.0)
+    return weight * r / safe, root
 
 
 class SoftL1(AbstractLoss):
@@ -58,11 +94,18 @@ class SoftL1(AbstractLoss):
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
-        return self.scale**2 * (jnp.sqrt(1 + (r / self.scale) ** 2) - 1)
+        z = (r / self.scale) ** 2
+        # √(1+z) − 1 without the cancellation that would hide small residuals.
+        return self.scale**2 * z / (1 + jnp.sqrt(1 + z))
+
+    def weight(self, r):
+        return (1 + (r / self.scale) ** 2) ** -0.5
+
+    def influence_slope(self, r):
+        return (1 + (r / self.scale) ** 2) ** -1.5
 
     def rescale(self, r):
-        base = 1 + (r / self.scale) ** 2
-        return _rescale(r, base**-0.5, -0.5 * base**-1.5, self.scale)
+        return _rescale(self, r)
 
 
 class Huber(AbstractLoss):
@@ -75,13 +118,14 @@ class Huber(AbstractLoss):
         safe = jnp.maximum(z, 1.0)
         return 0.5 * self.scale**2 * jnp.where(z <= 1, z, 2 * jnp.sqrt(safe) - 1)
 
+    def weight(self, r):
+        return jnp.maximum(jnp.abs(r) / self.scale, 1.0) ** -1.0
+
+    def influence_slope(self, r):
+        return jnp.where(jnp.abs(r) <= self.scale, 1.0, 0.0)
+
     def rescale(self, r):
-        z = (r / self.scale) ** 2
-        safe = jnp.maximum(z, 1.0)
-        inside = z <= 1
-        first = jnp.where(inside, 1.0, safe**-0.5)
-        second = jnp.where(inside, 0.0, -0.5 * safe**-1.5)
-        return _rescale(r, first, second, self.scale)
+        return _rescale(self, r)
 
 
 class Cauchy(AbstractLoss):
@@ -92,9 +136,15 @@ class Cauchy(AbstractLoss):
     def density(self, r):
         return 0.5 * self.scale**2 * jnp.log1p((r / self.scale) ** 2)
 
+    def weight(self, r):
+        return 1 / (1 + (r / self.scale) ** 2)
+
+    def influence_slope(self, r):
+        z = (r / self.scale) ** 2
+        return (1 - z) / (1 + z) ** 2
+
     def rescale(self, r):
-        base = 1 + (r / self.scale) ** 2
-        return _rescale(r, 1 / base, -1 / base**2, self.scale)
+        return _rescale(self, r)
 
 
 class Arctan(AbstractLoss):
@@ -105,7 +155,12 @@ class Arctan(AbstractLoss):
     def density(self, r):
         return 0.5 * self.scale**2 * jnp.arctan((r / self.scale) ** 2)
 
-    def rescale(self, r):
+    def weight(self, r):
+        return 1 / (1 + (r / self.scale) ** 4)
+
+    def influence_slope(self, r):
         z = (r / self.scale) ** 2
-        base = 1 + z * z
-        return _rescale(r, 1 / base, -2 * z / base**2, self.scale)
+        return (1 - 3 * z * z) / (1 + z * z) ** 2
+
+    def rescale(self, r):
+        return _rescale(self, r)

@@ -8,6 +8,7 @@ from .bijections import ReferenceAmplitude as ReferenceAmplitude
 from .bijections import ReferenceTime as ReferenceTime
 from .bijections import SignedSlope as SignedSlope
 from .bijections import Slope as Slope
+from .bounds import box_of as box_of
 from .leaves import parameter_values as parameter_values
 from .leaves import with_parameters as with_parameters
 from .parameter_map import ParameterMap as ParameterMap

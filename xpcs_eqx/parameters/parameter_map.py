@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, ScalarLike
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, PowerLawRate
 from .bijections import AbstractBijection, Identity, Log, ReferenceAmplitude, Slope
+from .bounds import box_of
 from .leaves import (
     check_names,
     is_inner,
@@ -145,7 +147,7 @@ def parameter_map(
     model: AbstractCorrelation,
     t: Float[Array | np.ndarray, "frame"] | None = None,
     *,
-    bounds: Mapping[str, tuple[float, float]] | None = None,
+    bounds: Mapping[str, Any] | None = None,
     fixed: tuple[str, ...] = (),
     ties: Mapping[str, Tie] | None = None,
     scale: Mapping[str, float] | None = None,
@@ -159,8 +161,8 @@ def parameter_map(
     - `model`: the model at its start values.
     - `t`: frame times [s]. Power laws get the coordinates `rates` at t_ref = √(t_first·t_last);
         without times every parameter is its own coordinate.
-    - `bounds`: by name, in physical units; equal bounds fix a parameter. Others have the bounds
-        of their declaration.
+    - `bounds`: by name a pair, or `scipy.optimize.Bounds`, in physical units; equal bounds fix a
+        parameter. Others have the bounds of their declaration.
     - `fixed`: names kept at their start.
     - `ties`: name → function of the values of all parameters by name.
     - `scale`: natural step by name, in physical units. A rate with a scale of its own for one of
@@ -180,7 +182,11 @@ def parameter_map(
     values = {name: float(value) for name, value in parameter_values(model).items()}
     free, lower, upper, scales = [], [], [], []
     for leaf in leaves:
-        low, high = bounds.get(leaf.name, (leaf.info.lower, leaf.info.upper))
+        box = bounds.get(leaf.name, (leaf.info.lower, leaf.info.upper))
+        try:
+            low, high = (float(side[0]) for side in box_of(box, (1,)))
+        except ModelError as error:
+            raise ModelError(f"{leaf.name}: {error}") from error
         if not low <= high:
             raise ModelError(
                 f"bounds of {leaf.name} are inside out: lower {low} > upper {high}; swap them"

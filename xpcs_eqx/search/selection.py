@@ -124,7 +124,7 @@ def skip_search(
 
     **Arguments:**
 
-    - `variance`: of the residuals; `noise`: of the data, NaN where it is not known.
+    - `variance`: of the residuals, NaN without degrees of freedom; `noise`: of the data, NaN where it is not known.
 
     >>> from xpcs_eqx.search import skip_search
     >>> skip_search(1.02e-4, 1e-4, converged=True, at_bound=False).skip
@@ -138,6 +138,8 @@ def skip_search(
         return Skip(False, "it ended on a bound")
     if np.isnan(noise):
         return Skip(False, "the noise of the data is not known, so its residuals prove nothing")
+    if np.isnan(variance):
+        return Skip(False, "it leaves no degree of freedom, so that its residuals prove nothing")
     # Without noise only residuals that vanish are those of the right model.
     ratio = variance / noise if noise > 0 else (np.inf if variance > 0 else 1.0)
     if ratio > factor:
