@@ -18,6 +18,7 @@ ROOT = Path(xpcs_eqx.__file__).parent
 LAYERS = (
     "errors",
     "compiling",
+    "inherited",
     "files",
     "checkpoint",
     "data",

@@ -44,8 +44,7 @@ def test_pointwise_coverage(name):
     rate, fitted, width = CASES[name]
     truth, model = Static(rate), Static(fitted)
     parameters = parameter_map(model, T)
-    # Without sigma residuals are in units of c2, and so is the penalty.
-    penalties = () if width is None else (smoothness(model, "transport", width / NOISE),)
+    penalties = () if width is None else (smoothness(model, "transport", width),)
     inside = []
     for seed in range(SETS):
         data = make_data(truth, t=T, phi=[0.0], noise=NOISE, seed=seed)

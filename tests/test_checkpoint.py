@@ -77,7 +77,7 @@ def assert_same(found, wanted):
             assert (a.dtype, a.shape) == (b.dtype, b.shape)
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
         else:
-            assert a == b or a != a
+            assert a == b or (a != a and b != b)
 
 
 @pytest.fixture
@@ -269,6 +269,26 @@ def test_a_failure_while_writing_keeps_the_earlier_file(tmp_path):
     assert path.read_text() == "earlier"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_permissions_are_those_of_open_and_the_mask_is_left_alone(tmp_path, monkeypatch):
+    def touched(mask):
+        raise AssertionError("the mask belongs to the whole process, other threads included")
+
+    for mask in (0o077, 0o022, 0o002):
+        before = os.umask(mask)
+        try:
+            (tmp_path / "plain").write_text("")
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "umask", touched)
+                with replacing(tmp_path / "file") as temporary:
+                    Path(temporary).write_text("whole")
+            modes = [(tmp_path / name).stat().st_mode for name in ("file", "plain")]
+            assert modes[0] == modes[1]
+        finally:
+            os.umask(before)
+        (tmp_path / "plain").unlink()
+
+
 def test_writing_is_cheap(checkpoints):
     state = {f"leaf {i}": np.arange(50.0) for i in range(40)}
     times = []
@@ -281,7 +301,7 @@ def test_writing_is_cheap(checkpoints):
 
 
 WRITER = """
-import os, sys, numpy as np
+import h5py, os, sys, numpy as np
 from xpcs_eqx.checkpoint import Checkpoints
 folder = sys.argv[1]
 for line in sys.stdin:
@@ -386,6 +406,149 @@ def test_functions_count_with_what_they_hold():
     assert fingerprint(itself) == fingerprint(itself)
 
 
+def typed(text, **names):
+    """What `m` becomes in a text without a file, as in a shell."""
+    here = {"jnp": jnp, "eqx": eqx, **names}
+    exec(text, here)
+    return here["m"]
+
+
+def test_a_text_that_python_takes_for_the_source_is_not_trusted(monkeypatch):
+    # Two on one line, and lines of a file that was edited since.
+    one, two = (lambda x: x + 1), (lambda x: x + 2)
+    assert fingerprint(one) != fingerprint(two)
+    monkeypatch.setattr("inspect.getsource", lambda thing: "def m(x): return x")
+    made = [typed(f"def m(x): return {k} * x") for k in (1, 2)]
+    assert fingerprint(made[0]) != fingerprint(made[1])
+
+
+MODULE = "class M(eqx.Module):\n a: float = 1.0\n {}\n"
+# Each with one thing in it that makes another model.
+TYPED = {
+    "constant": ("def m(x): return 1.0 * x", "def m(x): return 2.0 * x"),
+    "name": ("def m(x): return jnp.exp(x)", "def m(x): return jnp.sin(x)"),
+    "set": ("def m(x): return x in {1, 2}", "def m(x): return x in {1, 3}"),
+    "default": ("def m(x, k=1): return k * x", "def m(x, k=2): return k * x"),
+    "keyword": ("def m(x, *, k=1): return k * x", "def m(x, *, k=2): return k * x"),
+    "inside": ("def m(x): return (lambda y: 2 * y)(x)", "def m(x): return (lambda y: 3 * y)(x)"),
+    "deep inside": (
+        "def m(x):\n def f(y):\n  def g(z): return z + 1\n  return g(y)\n return f(x)",
+        "def m(x):\n def f(y):\n  def g(z): return z + 2\n  return g(y)\n return f(x)",
+    ),
+    "global number": ("k = 1\ndef m(x): return k * x", "k = 2\ndef m(x): return k * x"),
+    "global function": (
+        "def f(x): return x\ndef m(x): return f(x)",
+        "def f(x): return -x\ndef m(x): return f(x)",
+    ),
+    "method": (
+        MODULE.format("def __call__(self, x): return 2 * x") + "m = M()",
+        MODULE.format("def __call__(self, x): return 3 * x") + "m = M()",
+    ),
+    "bound method": (
+        MODULE.format("def f(self, x): return 2 * x") + "m = M().f",
+        MODULE.format("def f(self, x): return 3 * x") + "m = M().f",
+    ),
+    "field": (
+        MODULE.format("def f(self, x): return 2 * x") + "m = M(1.0).f",
+        MODULE.format("def f(self, x): return 2 * x") + "m = M(2.0).f",
+    ),
+    "property": (
+        MODULE.format("p = property(lambda self: 2)") + "m = M()",
+        MODULE.format("p = property(lambda self: 3)") + "m = M()",
+    ),
+    "static method": (
+        MODULE.format("p = staticmethod(lambda: 2)") + "m = M()",
+        MODULE.format("p = staticmethod(lambda: 3)") + "m = M()",
+    ),
+    "attribute of a class": ("class m: k = 1", "class m: k = 2"),
+    "class with a call": (
+        "class C:\n def __init__(self): self.k = 1\n def __call__(self, x): return x\nm = C()",
+        "class C:\n def __init__(self): self.k = 2\n def __call__(self, x): return x\nm = C()",
+    ),
+}
+
+
+def versions(pair):
+    """Both texts of a pair as they are, and in every wrapping."""
+    for wrap in WRAPPINGS:
+        yield [wrap(typed(text)) for text in pair]
+
+
+WRAPPINGS = (
+    lambda m: m,
+    lambda m: functools.partial(m, 1.0),
+    jax.tree_util.Partial,
+    lambda m: jax.jit(m) if callable(m) else m,
+    lambda m: jax.grad(m) if callable(m) else m,
+    lambda m: jax.vmap(jax.value_and_grad(m)) if callable(m) else m,
+    lambda m: functools.cache(m),
+    lambda m: eqx.filter_jit(m) if callable(m) else m,
+    lambda m: typed("def m(x): return f(x)", f=m),
+    lambda m: {"of": [m]},
+)
+
+
+def test_whatever_a_model_without_a_file_does_counts():
+    same = []
+    for name, pair in TYPED.items():
+        callable_ = callable(typed(pair[0]))
+        for k, (one, two) in enumerate(versions(pair) if callable_ else [map(typed, pair)]):
+            if fingerprint(one) == fingerprint(two):
+                same.append(f"{name}, wrapping {k}")
+    assert not same
+
+
+def test_what_wraps_a_function_counts_as_well():
+    def square(x, y):
+        return x * x * y
+
+    wrapped = [square, jax.grad(square), jax.grad(square, 1), jax.vmap(square)]
+    wrapped += [jax.vmap(square, (0, None)), jax.hessian(square)]
+    marks = [fingerprint(one) for one in wrapped]
+    assert len(set(marks)) == len(marks)
+
+
+def test_functions_without_code_count_by_module_name_and_owner():
+    import math
+
+    some = (math.sin, np.sin, jnp.sin, math.cos, "ab".join, "cd".join, [1].count, [2].count)
+    some += (np.ones(2).dot, np.zeros(2).dot, str.join, functools.partial(np.sin, 1.0))
+    marks = [fingerprint(one) for one in some]
+    assert len(set(marks)) == len(marks)
+    assert marks == [fingerprint(one) for one in some]
+
+
+def test_what_changes_while_a_program_runs_does_not_count():
+    text = (
+        "import logging\nlog, calls, n = logging.getLogger(), [], 0\n"
+        "def m(x):\n global n\n n += 1\n calls.append(log)\n return x"
+    )
+    m = typed(text)
+    before = fingerprint(m)
+    m(1.0)
+    assert fingerprint(m) == before
+    # Nor a comment, a docstring of a class or the line it stands on.
+    assert fingerprint(typed("\n\n# hm\ndef m(x): return x")) == fingerprint(
+        typed("def m(x): return x")
+    )
+    assert fingerprint(typed("class m:\n 'a'\n k = 1")) == fingerprint(typed("\nclass m: k = 1"))
+
+
+def test_the_checkpoint_of_another_model_is_refused(tmp_path):
+    x = np.linspace(0, 5, 40)
+    y = 2.0 * np.exp(-0.5 * x) + 1.0
+    one = typed("def m(x, a, b, c): return a * jnp.exp(-b * x) + 1.0 * c")
+    two = typed("def m(x, a, b, c): return a * jnp.sin(-b * x) + 1.0 * c")
+    hybrid = xe.hybrid.aggressive()
+    kept = Checkpoints(str(tmp_path / "kept"))
+    found = hybrid.fit((x, y), one, np.ones(3), checkpoints=kept)
+    assert found.success
+    again = hybrid.fit((x, y), one, np.ones(3), checkpoints=kept, resume=True)
+    assert np.array_equal(again.x, found.x)
+    with pytest.raises(xe.CheckpointError, match="another problem"):
+        hybrid.fit((x, y), two, np.ones(3), checkpoints=kept, resume=True)
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"fixed": ("stretch",)}, {"bounds": {"tau": (0.1, 9.0)}}, {"scale": {"tau": 0.5}}],
@@ -426,20 +589,27 @@ def test_what_cannot_be_recognised_needs_an_identity():
         fingerprint(np.array([Handle()]))
 
 
+def every_text():
+    """Fingerprints of models without a file, in every wrapping."""
+    pairs = [pair for pair in TYPED.values() if callable(typed(pair[0]))]
+    return fingerprint([list(versions(pair)) for pair in pairs])
+
+
 def test_fingerprints_agree_between_processes():
     program = (
         "import jax; jax.config.update('jax_enable_x64', True)\n"
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_checkpoint import fingerprint, problem\n"
+        "from test_checkpoint import every_text, fingerprint, problem\n"
         "import xpcs_eqx as xe\n"
-        "print(fingerprint(problem(), xe.TrustRegion(), {'b', 'a', 'c'}))"
+        "print(fingerprint(problem(), xe.TrustRegion(), {'b', 'a', 'c'}), every_text())"
     )
     here = os.path.dirname(__file__)
     environment = {**os.environ, "PYTHONHASHSEED": "123"}
     done = subprocess.run(
         [sys.executable, "-c", program, here], capture_output=True, text=True, env=environment
     )
-    assert done.stdout.strip() == fingerprint(problem(), xe.TrustRegion(), {"b", "a", "c"})
+    here = [fingerprint(problem(), xe.TrustRegion(), {"b", "a", "c"}), every_text()]
+    assert done.stdout.split() == here
 
 
 def test_write_stored_refuses_nothing_silently(tmp_path):

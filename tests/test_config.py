@@ -14,14 +14,17 @@ from xpcs_eqx.config import (
     read_configuration,
     template,
 )
+from xpcs_eqx.config.bayes_words import in_toml
 from xpcs_eqx.config.build import build
 from xpcs_eqx.config.models import model_of
+from xpcs_eqx.config.read import _models
 from xpcs_eqx.config.resolved import resolved_settings
 from xpcs_eqx.config.schema import Rate
+from xpcs_eqx.config.source import PATHS, parse_override, read_source
 from xpcs_eqx.config.template import MODES
 from xpcs_eqx.data import write_npz, write_own
 from xpcs_eqx.errors import ConfigError
-from xpcs_eqx.objective import Cauchy, JointObjective, LogSmoothness, ProjectedObjective
+from xpcs_eqx.objective import Cauchy, JointObjective, LogSmoothness, ProjectedObjective, noise_of
 from xpcs_eqx.optimize import JacobianMetric, TrustRegion
 from xpcs_eqx.parameters import SignedSlope
 from xpcs_eqx.physics import (
@@ -383,8 +386,9 @@ def test_rates_are_chosen_by_kind(problem):
     np.testing.assert_allclose(model.shear.breaks, [0.4, 0.9])
     (penalty,) = problem(text).objective.penalties
     assert isinstance(penalty, LogSmoothness)
-    # The size asked for is in sigma, the residuals are in c2.
-    assert float(penalty.width) > 0.5
+    # As asked for; what residuals are measured in does not matter.
+    assert float(penalty.width) == 0.5
+    assert float(term.noise) == pytest.approx(noise_of(term.tiles))
 
 
 @pytest.mark.parametrize(
@@ -416,3 +420,85 @@ def test_two_components_keep_f2(problem):
     assert isinstance(parameters.model.reference, ExponentialRate)
     freed = problem("[model]\nmode = 'two_component'\n[parameters.f2]\nfree = true\n")
     assert "f2" in freed.objective.term.parameters.free_names
+
+
+def test_a_key_is_blamed_where_it_was_set(tmp_path):
+    path = write(tmp_path, DATA + "[bayes]\nchains = 3\n[bayes.shards]\ncount = 2\n")
+    given = {("bayes", "seed"): "bayes.seed=3", ("solver", "loss"): "solver.loss=huber"}
+    source = Source(path, (tmp_path / "fit.toml").read_text(), given)
+    # Another key of the command line says nothing of a table that the file has.
+    for key, line in (("bayes", 3), ("bayes.chains", 4), ("bayes.shards.count", 6)):
+        assert source.where(key) == f"{path}, line {line}"
+    assert source.where("bayes.seed") == "--set bayes.seed=3"
+    # A table that the command line has opened alone, and what it put there as a whole.
+    assert source.where("solver") == source.where("solver.loss") == "--set solver.loss=huber"
+    assert Source(path, "", {("a", "b"): "a.b={c=1}"}).where("a.b.c") == "--set a.b={c=1}"
+    assert source.where("solver.metric") == path
+    # The last one wins.
+    source, _ = read_source(
+        path, ("solver.loss=huber", "solver.metric=jacobian", "solver.loss=cauchy")
+    )
+    assert source.where("solver.loss") == source.where("solver") == "--set solver.loss=cauchy"
+    whole = read_source(path, ("bayes.shards.count=2", "bayes.shards={count=3}"))[0]
+    assert whole.where("bayes.shards.count") == "--set bayes.shards={count=3}"
+
+
+def path_keys(model, before=()):
+    """Keys of the schema that say that they are paths."""
+    for name, info in model.model_fields.items():
+        extra = info.json_schema_extra or {}
+        if extra.get("expected") == "a path":
+            yield (*before, name)
+        for inner in _models(info.annotation):
+            yield from path_keys(inner, (*before, name))
+
+
+def test_paths_of_the_command_line_start_from_the_current_folder(tmp_path, monkeypatch):
+    # On the nodes of a cluster, where nothing of this machine is known.
+    elsewhere = {("bayes", "shards", "job", "scratch")}
+    assert set(path_keys(Settings)) - elsewhere == set(PATHS)
+    path = write(tmp_path, DATA)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for key in PATHS:
+        dotted = ".".join(key)
+        for text, wanted in (
+            ("x", here / "x"),
+            ("../x", tmp_path / "x"),
+            ("~/x", tmp_path / "home/x"),
+        ):
+            assert parse_override(f"{dotted}={text}") == (key, str(wanted))
+        if len(key) > 2:
+            table = f"{{{key[-1]} = 'x'}}"
+            found = parse_override(f"{'.'.join(key[:-1])}={table}")[1]
+            assert found == {key[-1]: str(here / "x")}
+    assert parse_override("data.2.path=x")[1] == str(here / "x")
+    assert parse_override("data.2.label=x")[1] == "x"
+    shards = "bayes.shards={folder='x', executor='processes'}"
+    source, raw = read_source(path, (shards,))
+    given = Settings.model_validate(raw)
+    assert source.absolute(given.bayes.shards.folder) == str(here / "x")
+
+
+def test_words_of_the_library_become_words_of_the_file():
+    said = {
+        "or sample with anchor=NoAnchor()": 'or sample with bayes.shards.anchor = "none"',
+        "use LaplaceStart(), or NoAnchor()": (
+            'use bayes.start = "laplace", or bayes.shards.anchor = "none"'
+        ),
+        "give combiner=MultimodalConsensus()": 'give bayes.shards.combiner = "multimodal"',
+        "allow it with Limits(success=…)": "allow it with bayes.shards.success",
+        "limits=Limits(timeout=5.0)": "bayes.shards.timeout",
+        "take sampler=Nuts(max_depth=12)": "take bayes.depth",
+        "run longer (warmup, draws); when": "run longer (bayes.warm_up, bayes.draws); when",
+        "with consensus() or": 'with bayes.method = "consensus" or',
+        'set bayes.shards.anchor = "none"': 'set bayes.shards.anchor = "none"',
+    }
+    assert {text: in_toml(text) for text in said} == said
+
+
+def test_a_layout_may_be_spelt_as_in_python(tmp_path):
+    path = write(tmp_path, DATA + 'layout = "aps_u"\n')
+    assert read_configuration(path).settings.data.layout == "aps-u"

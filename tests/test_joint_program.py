@@ -370,7 +370,7 @@ WRONG = {
         TWO + "[scaling]\nmode = 'fixed'\ncontrast = [0.1, 0.2]\n",
         ("[scaling] of data set q0", "2 values", "3 angles"),
     ),
-    "rates": (TWO + "[rates.shear]\nknots = 3\n", ("line 6", "unknown rate 'shear'")),
+    "rates": (TWO + "[rates.shear]\nkind = 'spline'\n", ("line 6", "unknown rate 'shear'")),
     "data of one": (TWO + "frames = [1, 99]\n", ("line 4, [[data]] 2", "q1.h5", "20 frames")),
     "missing file": (
         TWO.replace("q1", "q9"),

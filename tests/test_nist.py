@@ -59,7 +59,7 @@ def test_from_the_second_start_all_are_solved(table):
 def test_from_the_first_start_nearly_all_are_solved(table):
     solved = count(ours[0].parameters for ours, _ in table.values())
     print(f"start 1: {solved} of 27; SciPy {count(peer[0] for _, peer in table.values())}")
-    assert solved >= 24
+    assert solved >= 26
 
 
 @pytest.mark.slow
@@ -73,6 +73,8 @@ def test_standard_errors(table):
 def test_success_is_reported(table):
     for name, (ours, _) in table.items():
         assert ours[1].success, name
+        # From a start far off as well, success is a claim about the minimum.
+        assert ours[0].parameters >= ENOUGH or not ours[0].success, name
 
 
 @pytest.mark.parametrize("name", ["Misra1a", "ENSO", "MGH09"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import LAMINAR, MODELS, make_data, mapped, values_of
 
+import xpcs_eqx as xe
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.objective.dependence import dependence
 from xpcs_eqx.parameters import (
@@ -160,3 +161,16 @@ def test_dependence_never_misses_a_derivative(name):
     for k, by_parameter in enumerate(derivatives):
         for a, derivative in enumerate(by_parameter):
             assert table[k, a] or not np.any(derivative)
+
+
+def test_a_declaration_that_cannot_be_is_a_mistake_in_a_model():
+    for keywords in (
+        {"bounds": (1.0, 1.0)},
+        {"bounds": (2.0, 1.0)},
+        {"start": 5.0, "bounds": (0, 1)},
+    ):
+        with pytest.raises(xe.ModelError):
+            xe.physics.parameter(**keywords)
+    for phi, q in ((3.0, 0.1), ([[0.0]], 0.1), ([0.0], [0.1, 0.2])):
+        with pytest.raises(xe.DataError):
+            xe.Geometry(q=q, phi=phi)

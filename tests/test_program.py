@@ -15,7 +15,7 @@ from helpers_program import prepared, run
 import xpcs_eqx.fitting
 import xpcs_eqx.report.plots
 from xpcs_eqx import fit as program
-from xpcs_eqx.data import Selection
+from xpcs_eqx.data import LAYOUTS, Selection
 
 # Refused by the schema, before the data are looked at.
 BY_SCHEMA = {
@@ -309,3 +309,38 @@ def test_the_program_runs_as_a_module(folder):
     assert done.returncode == 0
     assert done.stderr == ""
     assert "Quality: GOOD" in done.stdout
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("pydantic", "rich", "tomli_w", "matplotlib"):
+    # As if it was not installed.
+    sys.modules[name] = None
+import importlib.util
+found = importlib.util.find_spec
+missing = lambda name: name in sys.modules and sys.modules[name] is None
+importlib.util.find_spec = lambda name, *more: None if missing(name) else found(name, *more)
+import xpcs_eqx.fit
+print("imported")
+sys.exit(xpcs_eqx.fit.main(sys.argv[1:]))
+"""
+
+
+def test_the_program_can_be_imported_without_its_extras(tmp_path):
+    for arguments in (["fit.toml"], ["--template", "static"], ["--help"], []):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_EXTRAS, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(program.__file__).parents[1])},
+        )
+        assert (done.returncode, done.stdout) == (2, "imported\n")
+        assert "pip install 'xpcs-eqx[program]'" in done.stderr
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_missing_file_is_bad_input_whatever_its_layout(folder, layout, capsys):
+    (folder / "data.h5").unlink()
+    assert run(folder, "--set", f"data.layout={layout}") == 2
+    assert "there is no such file" in capsys.readouterr().err

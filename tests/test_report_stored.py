@@ -24,6 +24,7 @@ from xpcs_eqx.report import (
 from xpcs_eqx.report import from_file as module
 from xpcs_eqx.report.plots import write_plots
 from xpcs_eqx.report.plots.surfaces import ordinal
+from xpcs_eqx.report.text import sigma_text
 
 N = 37
 FIELDS = ("c2", "fitted", "residual", "used", "root_weights")
@@ -155,3 +156,11 @@ def test_numbers_as_they_count():
     assert [ordinal(k) for k in (2, 3, 4, 11, 21, 112)] == [
         "2nd", "3rd", "4th", "11th", "21st", "112th"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_what_is_known_of_sigma_is_said_alike(path, fitted, name):
+    memory, stored = both(path, fitted, **SELECTIONS[name])
+    assert sigma_text(stored) == sigma_text(memory)
+    said = {"sigma": "given", "mad": "relative or estimated"}.get(name, "not given")
+    assert sigma_text(stored).startswith(said)

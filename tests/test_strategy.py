@@ -1,5 +1,8 @@
 """The choice between memory, file and stream, as numbers."""
 
+from pathlib import Path
+
+import psutil
 import pytest
 
 import xpcs_eqx as xe
@@ -15,16 +18,16 @@ def choose(entries, **keywords):
 def test_data_that_fit_are_fitted_in_memory():
     found = choose(100_000_000)
     assert found.choice == "in_memory"
-    assert (found.data, found.needed, found.threshold) == (400_000_000, 800_000_000, 12 * GB)
+    assert (found.data, found.needed, found.threshold) == (400_000_000, 1_600_000_000, 12 * GB)
     # n·p·8·6.5: what the stored Jacobian of other programs would take.
     assert found.stored_jacobian == 296_400_000_000
-    assert "800 MB" in found.reason
+    assert "1.6 GB" in found.reason
     assert "below the threshold 12 GB" in found.reason
     assert "a stored Jacobian would take 296 GB" in found.report()
 
 
-@pytest.mark.parametrize(("entries", "choice"), [(1_500_000_000, "in_memory"),
-                                                 (1_500_000_001, "out_of_core")])  # fmt: skip
+@pytest.mark.parametrize(("entries", "choice"), [(750_000_000, "in_memory"),
+                                                 (750_000_001, "out_of_core")])  # fmt: skip
 def test_beyond_the_threshold_they_stay_in_their_file(entries, choice):
     assert choose(entries).choice == choice
 
@@ -54,7 +57,34 @@ def test_a_fraction_without_sense_is_refused(monkeypatch, text):
 
 
 def test_memory_of_this_machine():
-    assert 10**8 < total_memory() < 10**14
+    machine = psutil.virtual_memory().total
+    limits = [machine]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        file = Path("/sys/fs/cgroup") / name
+        if file.exists() and file.read_text().strip().isdigit():
+            limits.append(int(file.read_text()))
+    # A group inside another may have a lower limit, and never a higher one.
+    assert total_memory() <= min(limits)
+    if not Path("/proc/self/cgroup").exists():
+        assert total_memory() == machine
     assert xe.choose_strategy(10, 8, 3).total == total_memory()
-    with pytest.raises(xe.ConfigError, match="fraction of memory is 2"):
-        choose(10, fraction=2.0)
+
+
+def test_without_control_groups_it_is_that_of_the_machine(monkeypatch):
+    monkeypatch.setattr("xpcs_eqx.objective.strategy._container_limits", list)
+    assert total_memory() == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(0.99, 0.9), (2.0, 0.9), (0.01, 0.1), (0.5, 0.5)])
+def test_a_fraction_is_kept_between_its_limits(asked, taken):
+    found = choose(10**8, fraction=asked)
+    assert (found.fraction, found.threshold) == (taken, int(taken * 16 * GB))
+    said = f"a fraction of {asked:g} is taken as {taken:g}, the nearer limit" in found.reason
+    assert said == (asked != taken)
+    assert said == (f"{asked:g} is taken" in found.report())
+
+
+@pytest.mark.parametrize("fraction", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_fraction_that_is_none_is_refused(fraction):
+    with pytest.raises(xe.ConfigError, match="fraction of memory is .*; give a number"):
+        choose(10, fraction=fraction)

@@ -1,6 +1,8 @@
 """Covariances against dense formulas, and profiles against them where the problem is linear."""
 
 import dataclasses
+import functools
+import itertools
 
 import equinox as eqx
 import jax
@@ -15,6 +17,11 @@ from xpcs_eqx.objective import Linear, projected_objective
 from xpcs_eqx.physics import AbstractCorrelation, Features, Static, parameter
 from xpcs_eqx.scaling import Fixed
 from xpcs_eqx.uncertainty.scores import speckle_scores
+from xpcs_eqx.uncertainty.speckle_noise import (
+    beyond_gaussian,
+    shared_frame_coefficients,
+    variance_coefficients,
+)
 
 TRUTH = Stretched(tau=2.0, stretch=0.8)
 N = 14
@@ -68,13 +75,13 @@ def test_classical_covariance(fit, dense):
 
 
 def test_absolute_sigma_is_not_rescaled(data, dense):
-    _, columns = dense
+    r, columns = dense
     weights = np.full(data.c2.shape, 1 / 0.03)
     absolute = dataclasses.replace(data, root_weights=weights, absolute_sigma=True)
     fit = least_squares(projected_objective(mapped(TRUTH, absolute), absolute))
     wanted = 0.03**2 * np.linalg.inv(columns.T @ columns)
     assert_covariance(fit.uncertainty.classical, wanted, 1e-5)
-    np.testing.assert_allclose(fit.reduced_chi2, (0.01 / 0.03) ** 2, rtol=0.4)
+    np.testing.assert_allclose(fit.reduced_chi2, r @ r / 0.03**2 / (r.size - 4), rtol=1e-6)
 
 
 def pairs():
@@ -87,34 +94,163 @@ def test_dyadic_covariance_by_brute_force(fit, dense):
     shares = (where[:, None, :, None] == where[None, :, None, :]).any(axis=(2, 3))
     middle = scores.T @ shares @ scores
     inverse = np.linalg.inv(columns.T @ columns)
-    wanted = inverse @ middle @ inverse
     scale = np.sqrt(np.diagonal(fit.uncertainty.classical))
-    found = np.array(fit.uncertainty.dyadic)
-    negative = np.diagonal(wanted) < 0
-    assert np.all(np.isnan(np.diagonal(found)[negative]))
-    found[negative, negative] = wanted[negative, negative]
+    found = fit.uncertainty.dyadic / np.outer(scale, scale)
     np.testing.assert_allclose(
-        found / np.outer(scale, scale), wanted / np.outer(scale, scale), atol=1e-5
+        found, inverse @ middle @ inverse / np.outer(scale, scale), atol=1e-5
     )
+
+
+def test_dyadic_errors_of_few_frames_are_numbers():
+    # Sums over four frames leave variances below zero.
+    negative = 0
+    for seed in range(12):
+        data = make_data(Line(0.05), n=4, phi=[0.0], noise=0.1, seed=seed)
+        fit = least_squares(projected_objective(mapped(Line(0.1), data), data))
+        errors = fit.uncertainty.errors("dyadic")
+        assert np.all(errors[fit.uncertainty.errors("classical") > 0] > 0)
+        negative += (
+            fit.uncertainty.errors("dyadic")[0] < 0.5 * fit.uncertainty.errors("classical")[0]
+        )
+    assert negative > 0
+
+
+def speckle_noise(g, contrast, shot, where):
+    """N Cov of c2 of all pairs with all, from joint cumulants of intensities and counts.
+
+    A joint cumulant of counts is the sum over all ways to put positions of equal frame together,
+    shot to the power of what was put together times that of the intensities.
+    """
+    k = contrast * np.abs(g) ** 2
+
+    def of_intensity(*frames):
+        first, *others = frames
+        if not others:
+            return 1.0
+        cycles = []
+        for order in itertools.permutations(others):
+            path = (first, *order, first)
+            cycles.append(np.prod([g[a, b] for a, b in itertools.pairwise(path)]))
+        return contrast ** len(others) * np.sum(cycles).real
+
+    def groups(positions):
+        if not positions:
+            yield []
+            return
+        first, *rest = positions
+        for found in groups(rest):
+            yield [[first], *found]
+            for m in range(len(found)):
+                yield [*found[:m], [first, *found[m]], *found[m + 1 :]]
+
+    @functools.cache
+    def cumulant(*frames):
+        total = 0.0
+        for found in groups(list(range(len(frames)))):
+            if all(len({frames[i] for i in group}) == 1 for group in found):
+                heads = [frames[group[0]] for group in found]
+                total += shot ** (len(frames) - len(found)) * of_intensity(*heads)
+        return total
+
+    def covariance(i, j, m, n):
+        third = k[i, j] * (cumulant(i, m, n) + cumulant(j, m, n))
+        third += k[m, n] * (cumulant(i, j, m) + cumulant(i, j, n))
+        second = [cumulant(*sorted(pair)) for pair in ((i, m), (j, n), (i, n), (j, m))]
+        both = second[0] * second[1] + second[2] * second[3]
+        return both + cumulant(i, j, m, n) - third + k[i, j] * k[m, n] * sum(second)
+
+    return np.array([[covariance(*p, *q) for q in where.tolist()] for p in where.tolist()])
+
+
+def random_field(n, *, is_complex):
+    rng = np.random.default_rng(5)
+    modes = rng.normal(size=(n, 3)) + (1j * rng.normal(size=(n, 3)) if is_complex else 0)
+    modes /= np.linalg.norm(modes, axis=1)[:, None]
+    return modes @ modes.conj().T
+
+
+@pytest.mark.parametrize("is_complex", [False, True])
+@pytest.mark.parametrize(("contrast", "shot"), [(0.25, 0.0), (0.7, 0.4)])
+def test_sums_of_correlations_vary_as_the_sum_over_all_pairs_says(is_complex, contrast, shot):
+    n = 5
+    g = random_field(n, is_complex=is_complex)
+    columns = np.random.default_rng(6).normal(size=(2, n, n))
+    columns = columns + np.swapaxes(columns, 1, 2)
+    columns[:, np.arange(n), np.arange(n)] = 0
+    where = np.array(np.triu_indices(n, 1)).T
+    noise = speckle_noise(g, contrast, shot, where)
+    flat = columns[:, where[:, 0], where[:, 1]]
+    k = contrast * np.abs(g) ** 2 + shot * np.eye(n)
+    gaussian = 0.5 * np.einsum("ij,ajk,kl,bli->ab", k, columns, k, columns)
+    beyond = jax.jit(beyond_gaussian)(columns, g, np.ones(n), contrast, shot)
+    np.testing.assert_allclose(gaussian + beyond, flat @ noise @ flat.T, rtol=1e-10)
+
+    signal = contrast * np.abs(g[where[:, 0], where[:, 1]]) ** 2
+    means = np.array([np.mean(signal**m) for m in (1, 2, 3)])
+    parts = variance_coefficients(jnp.asarray(contrast), means, True)
+    variance = sum(part * shot**m for m, part in enumerate(parts))
+    np.testing.assert_allclose(variance, np.mean(np.diagonal(noise)), rtol=1e-12)
+
+    shares = (where[:, None, :, None] == where[None, :, None, :]).any(axis=(2, 3))
+    np.fill_diagonal(shares, False)
+    off = contrast * np.abs(g) ** 2 * (1 - np.eye(n))
+    open_pairs = np.sum(off.sum(0) ** 2) - np.sum(off**2)
+    means = np.array([np.mean(signal), open_pairs / (n * (n - 1) * (n - 2))])
+    parts = shared_frame_coefficients(jnp.asarray(contrast), means, g, True)
+    np.testing.assert_allclose(parts[0] + shot * parts[1], np.mean(noise[shares]), rtol=1e-12)
 
 
 def test_speckle_covariance_is_the_sum_over_all_pairs_of_pairs(fit, dense):
     _, columns = dense
     u = fit.uncertainty
-    contrast = float(fit.contrast[0])
+    contrast, shot = float(fit.contrast[0]), float(u.shot_noise[0])
     correlation = (fit.surface()[0] - float(fit.offset[0])) / contrast
-    k = contrast * correlation + float(u.shot_noise[0]) * np.eye(N)
-    i, j = pairs().T
-    # Cov[c2(1,2), c2(3,4)] = (K13 K24 + K14 K23)/N, written out.
-    noise = (k[np.ix_(i, i)] * k[np.ix_(j, j)] + k[np.ix_(i, j)] * k[np.ix_(j, i)]) / float(
-        u.n_pixels[0]
-    )
+    noise = speckle_noise(np.sqrt(correlation), contrast, shot, pairs()) / float(u.n_pixels[0])
     inverse = np.linalg.inv(columns.T @ columns)
     wanted = inverse @ columns.T @ noise @ columns @ inverse
-    # Single precision suffices for an error bar.
-    assert_covariance(u.speckle, wanted, 1e-3)
-    # N makes the mean variance that of the residuals.
-    np.testing.assert_allclose(np.mean(np.diagonal(noise)), float(fit.chi2) / i.size, rtol=1e-6)
+    assert_covariance(u.speckle, wanted, 1e-5)
+    # N: what noise of N pixels leaves once the fit has followed what it can are the residuals.
+    left = np.eye(columns.shape[0]) - columns @ inverse @ columns.T
+    np.testing.assert_allclose(np.trace(left @ noise @ left), float(fit.chi2), rtol=1e-5)
+
+
+class NoField(AbstractCorrelation):
+    """Correlated up to a delay and then not at all, which no field is."""
+
+    width: float = parameter(start=0.5, bounds=(0.01, 10.0))
+
+    def features(self, t, geometry):
+        return Features(increments=t / self.width)
+
+    def kernel(self, pair):
+        return jnp.exp(-(pair.increments**6))
+
+
+def test_a_model_without_a_field_keeps_the_gaussian_part_and_says_so():
+    data = make_data(NoField(0.5), t=frame_times(N, 3.0), phi=[0.0], noise=0.01)
+    fit = least_squares(projected_objective(mapped(NoField(0.6), data), data))
+    u = fit.uncertainty
+    assert "no Gaussian field" in u.reason
+    term = fit.objective.term
+    y = term.parameters.to_coordinates(jnp.asarray(fit.values[fit.index.physical]))
+    per_angle = jnp.stack([jnp.asarray(fit.contrast), jnp.asarray(fit.offset)], axis=1)
+    found = speckle_scores(term, y, per_angle, Linear(), jnp.asarray(u.shot_noise))
+    assert np.all(found.gaussian_only)
+
+    def residuals(x, c):
+        return dense_residual(term, data, term.parameters.to_coordinates(x), c)
+
+    x, c = jnp.asarray(fit.values[2:]), jnp.asarray(fit.values[:2])
+    physical, linear = jax.jit(jax.jacfwd(residuals, (0, 1)))(x, c)
+    columns = np.concatenate([linear, physical], axis=1)
+    contrast = float(fit.contrast[0])
+    k = fit.surface()[0] - float(fit.offset[0]) + float(u.shot_noise[0]) * np.eye(N)
+    assert contrast > 0
+    i, j = pairs().T
+    noise = k[np.ix_(i, i)] * k[np.ix_(j, j)] + k[np.ix_(i, j)] * k[np.ix_(j, i)]
+    inverse = np.linalg.inv(columns.T @ columns)
+    wanted = inverse @ columns.T @ noise @ columns @ inverse / float(u.n_pixels[0])
+    assert_covariance(u.speckle, wanted, 1e-5)
 
 
 def test_overwritten_diagonals_are_noticed(data):

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -31,15 +31,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise DataError(f"{path}: the folder {folder} does not exist; create it first.")
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=PARTIAL, suffix=os.path.basename(path))
-    os.close(handle)
+    temporary = _partial(folder, os.path.basename(path))
     try:
         yield temporary
         _to_disk(temporary, os.O_RDWR)
-        # mkstemp makes private files; a result gets what a plain open() would have given it
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except BaseException:
         # An interrupt may come after the move, when nothing temporary is left.
@@ -49,6 +44,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     if os.name == "posix":
         # The new name is an entry of the folder, which has to reach the disk as well.
         _to_disk(folder, os.O_RDONLY)
+
+
+def _partial(folder: str, name: str) -> str:
+    """A new empty file beside `name`, with the permissions that a plain open() gives it.
+
+    Not of `tempfile`, whose files are private: what they would have been cannot be asked for
+    without changing the mask of the whole process, other threads included.
+    """
+    while True:
+        path = os.path.join(folder, f"{PARTIAL}{secrets.token_hex(8)}{name}")
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+            return path
 
 
 def _to_disk(path: str, flags: int) -> None:

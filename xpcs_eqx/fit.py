@@ -19,17 +19,8 @@ from typing import Any
 
 from .errors import XPCSError
 
+# Looked for before anything else, so that a missing part never costs a finished fit.
 NEEDED = ("pydantic", "rich", "tomli_w", "matplotlib")
-if missing := [name for name in NEEDED if not find_spec(name)]:
-    # Before anything else, so that a missing part never costs a finished fit.
-    print(
-        f"error: the program needs {', '.join(missing)}; install it with "
-        "pip install 'xpcs-eqx[program]'",
-        file=sys.stderr,
-    )
-    sys.exit(2)
-
-from .config import TEMPLATES, read_configuration, template  # noqa: E402
 
 # Everything slow to import comes in where it is needed, so that a typing mistake in a
 # configuration is reported at once.
@@ -40,6 +31,8 @@ OK, DOUBTFUL, BAD_INPUT, INTERRUPTED, INTERNAL = range(5)
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .config import TEMPLATES
+
     parser = argparse.ArgumentParser(
         prog="python -m xpcs_eqx.fit",
         description="Fit two-time correlation maps and write a results folder.",
@@ -148,6 +141,8 @@ def _say(text: str) -> None:
 
 
 def _run(arguments: argparse.Namespace, started: float) -> int:
+    from .config import read_configuration
+
     overrides = list(arguments.overrides)
     if arguments.no_plots:
         overrides.append("output.plots=false")
@@ -208,6 +203,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     It switches JAX to double precision for the whole process.
     """
     started = time.perf_counter()
+    if missing := [name for name in NEEDED if not find_spec(name)]:
+        print(
+            f"error: the program needs {', '.join(missing)}; install it with "
+            "pip install 'xpcs-eqx[program]'",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     parser = _parser()
     try:
         arguments = parser.parse_args(argv)
@@ -218,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _logging(arguments), _terminable():
         try:
             if arguments.template is not None:
+                from .config import template
+
                 _say(template(arguments.template))
                 return OK
             return _run(arguments, started)

@@ -60,11 +60,17 @@ def test_correlation_and_variances_survive(combiner, n_shards, n_draws):
 
 
 def test_simple_averages_are_for_comparison():
-    shards, mean, _ = _correlated(10)
-    for combiner in (SimpleAverage(), WeightedAverage()):
+    shards, mean, covariance = _correlated(10)
+    # What they say they are: averages of the draws, one by one, with weights of each entry.
+    for combiner, power in ((SimpleAverage(), 0), (WeightedAverage(), 1)):
         combined = combiner(shards, KEY)
         assert combined.used == tuple(range(10))
-        np.testing.assert_allclose(combined.draws.mean(axis=0), mean, atol=0.4)
+        weights = shards.draws.var(axis=1, ddof=1) ** -power
+        weights = weights / weights.sum(axis=0)
+        middle = np.sum(weights * shards.draws.mean(axis=1), axis=0)
+        np.testing.assert_allclose(combined.draws.mean(axis=0), middle, rtol=1e-10)
+        # That of the exact product, but for what 2000 draws know of means and of weights.
+        assert np.all(np.abs(middle - mean) < 5 * np.sqrt(np.diagonal(covariance) / 2000))
     # Shards of different precision along different directions: only full matrices find the product.
     rng = np.random.default_rng(4)
     covariances = np.array([[[1.0, 0.99], [0.99, 1.0]], [[1.0, -0.99], [-0.99, 1.0]]])
@@ -147,8 +153,17 @@ def test_shrinking_leaves_real_differences():
     sd = np.linspace(1, 5, 8)[:, None, None]
     covariances = moments_of(rng.normal(size=(8, 5000, 2)) * sd).covariances
     drawn, share = shrunk(covariances, np.full(8, 5000.0))
-    assert np.max(share[[0, 1, 6, 7]]) < 0.01
-    np.testing.assert_allclose(drawn, covariances, rtol=0.2, atol=0.3)
+    # The share of Ledoit and Wolf in closed form, where the difference is no chance.
+    variance = sd[:, 0, 0] ** 2
+    wanted = 6 / 5000 / (2 * (variance / variance.mean() - 1) ** 2)
+    outer = [0, 1, 2, 6, 7]
+    np.testing.assert_allclose(share[outer], wanted[outer], rtol=0.25)
+    assert np.max(share[outer]) < 0.005
+    towards = share[:, None, None] * covariances.mean(axis=0)
+    np.testing.assert_allclose(drawn, (1 - share)[:, None, None] * covariances + towards)
+    # What is left of the differences is what 5000 draws know of each covariance.
+    away = (drawn - variance[:, None, None] * np.eye(2)) / variance[:, None, None]
+    assert np.all(np.abs(away[outer]) < 4 * np.sqrt(2 / 5000))
 
 
 def _two_modes(n_shards: int, n_draws: int = 600, seed: int = 0, weights=(0.5, 0.5)):

@@ -1,6 +1,7 @@
 """Shards in processes and on executors, with planted failures."""
 
 import concurrent.futures
+import gc
 import multiprocessing
 import os
 
@@ -16,7 +17,7 @@ from xpcs_eqx.bayes.executors_cluster import (
     PbsCluster,
     SlurmCluster,
 )
-from xpcs_eqx.bayes.executors_processes import SpawnedProcesses
+from xpcs_eqx.bayes.executors_processes import SpawnedProcesses, _ProcessSession
 from xpcs_eqx.bayes.executors_run import run_shards
 from xpcs_eqx.bayes.failures import Limits
 from xpcs_eqx.errors import FitError, ModelError
@@ -143,3 +144,34 @@ def test_bad_settings_are_refused():
         LocalCluster(0)
     with pytest.raises(ModelError, match="-1 processes"):
         SpawnedProcesses(-1)
+
+
+def test_a_process_that_cannot_be_started_leaves_none_behind():
+    ended = []
+
+    class Started:
+        def end(self):
+            ended.append(self)
+
+    def start():
+        if len(made) == 2:
+            raise OSError("no more processes")
+        made.append(Started())
+        return made[-1]
+
+    made = []
+    with pytest.raises(OSError, match="no more processes"):
+        _ProcessSession(start, 3, Limits())
+    assert ended == made
+    assert len(made) == 2
+
+
+def test_nothing_keeps_shared_arrays_after_a_run(tmp_path):
+    """Not even in an executor that stays open."""
+    work = Scripted(str(tmp_path), {}, DATA)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        run_shards(work, [1, 2], ExecutorWorkers(executor, folder=str(tmp_path)))
+        gc.collect()
+        maps = [one for one in gc.get_objects() if isinstance(one, np.memmap)]
+        mine = [one for one in maps if str(one.filename).startswith(str(tmp_path))]
+        assert mine == []

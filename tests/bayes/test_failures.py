@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import pickle
+import time
 from pathlib import Path
 
 import jax
@@ -21,7 +23,7 @@ from xpcs_eqx.bayes import (
 from xpcs_eqx.bayes.consensus_work import ChainSettings, for_attempt
 from xpcs_eqx.bayes.executors import ExecutorWorkers, Serial
 from xpcs_eqx.bayes.executors_run import run_shards
-from xpcs_eqx.bayes.failures import Limits, Task, accepted
+from xpcs_eqx.bayes.failures import Limits, ShardFailure, Task, accepted
 from xpcs_eqx.bayes.storage import ShardStore, dump_shared, load_shared
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
 
@@ -198,3 +200,24 @@ def test_bad_limits_are_refused():
         Limits(success=1.5)
     with pytest.raises(ModelError, match="no executor"):
         ExecutorWorkers(3)
+
+
+def test_a_slow_shard_that_reports_has_not_stalled(tmp_path):
+    """In this process nothing else can be known of it: it is not thrown away as it reports."""
+
+    def work(task, beat):
+        time.sleep(0.2)
+        beat()
+        return {"draws": np.zeros(3)}
+
+    run = run_shards(work, [1], Serial(), Limits(retries=0, heartbeat=0.05))
+    assert run.outcomes[0].result is not None
+    late = run_shards(work, [1], Serial(), Limits(retries=0, timeout=0.05))
+    assert late.outcomes[0].reason == "timeout: not done after 0.05 s"
+
+
+def test_a_failure_of_a_shard_reads_well():
+    failure = ShardFailure("timeout", "not done after 3 s")
+    assert str(failure) == "timeout: not done after 3 s"
+    again = pickle.loads(pickle.dumps(failure))
+    assert (again.category, again.reason) == (failure.category, failure.reason)

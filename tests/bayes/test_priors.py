@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,3 +107,38 @@ def test_tempered_priors_count_once_in_total(name):
 def test_priors_that_cannot_be_are_refused(make, message):
     with pytest.raises(ModelError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("prior", "fresh", "field"),
+    [
+        (TruncatedNormal(0.0, 1.0, 0.5, 3.0), TruncatedNormal(0.0, 0.1, 0.5, 3.0), "sd"),
+        (TruncatedNormal(0.0, 1.0, 0.5), TruncatedNormal(0.0, 1.0, 0.2), "lower"),
+        (LogNormal(0.0, 1.0, 0.5, 3.0), LogNormal(0.0, 0.3, 0.5, 3.0), "scale"),
+        (LogNormal(0.0, 1.0, 0.0, 2.0), LogNormal(0.0, 1.0, 0.0, 3.0), "upper"),
+    ],
+)
+def test_priors_are_values(prior, fresh, field):
+    """A copy with another number is the prior of that number, mass and derivative included."""
+    copy = eqx.tree_at(lambda p: getattr(p, field), prior, getattr(fresh, field))
+    np.testing.assert_allclose(copy.log_density(0.55), fresh.log_density(0.55), rtol=1e-12)
+    np.testing.assert_allclose(copy.moments, fresh.moments, rtol=1e-12)
+
+    @jax.jit
+    def value(number):
+        return eqx.tree_at(lambda p: getattr(p, field), prior, number).log_density(0.55)
+
+    at = float(getattr(prior, field))
+    step = 1e-5 * max(abs(at), 1.0)
+    if at > step:
+        slope = (value(at + step) - value(at - step)) / (2 * step)
+        np.testing.assert_allclose(jax.jit(jax.grad(value))(at), slope, rtol=1e-6)
+
+
+def test_the_mass_of_a_far_tail_is_precise():
+    for low in (0.0, 5.0, 20.0, 36.0):
+        prior = TruncatedNormal(0.0, 1.0, low, np.inf)
+        wanted = stats.norm.logpdf(low + 0.1) - stats.norm.logsf(low)
+        np.testing.assert_allclose(prior.log_density(low + 0.1), wanted, rtol=1e-10, atol=1e-12)
+        mirrored = TruncatedNormal(0.0, 1.0, -np.inf, -low)
+        np.testing.assert_allclose(mirrored.log_density(-low - 0.1), wanted, rtol=1e-10, atol=1e-12)

@@ -14,6 +14,7 @@ from xpcs_eqx.data import (
     from_dict,
     load,
     load_joint,
+    read_aps_u,
     write_aps_old,
     write_aps_u,
     write_npz,
@@ -237,3 +238,27 @@ def test_writing_replaces_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["own.h5"]
     with pytest.raises(DataError, match="folder"):
         write_own(tmp_path / "nowhere" / "own.h5", two_time())
+
+
+@pytest.mark.parametrize("unit", ["", "1", "bins", "s"])
+@pytest.mark.parametrize("options", [{}, {"index_mapping": True}], ids=["bins", "mapping"])
+def test_numbers_without_a_unit_may_carry_one(tmp_path, unit, options):
+    path, plain = tmp_path / "maps.hdf", tmp_path / "plain.hdf"
+    for one in (path, plain):
+        write_aps_u(one, two_time(), **options)
+    with h5py.File(path, "a") as file:
+        lists = [read_aps_u.BINS, *read_aps_u.STEPS]
+        if options:
+            lists.append(read_aps_u.INDEX_MAPPING)
+        for name in lists:
+            if name in file:
+                file[name].attrs["units"] = unit
+    assert_same_fit_input(load(path), load(plain))
+
+
+def test_an_npz_file_holds_what_was_written_and_nothing_else(tmp_path):
+    data = two_time()
+    write_npz(tmp_path / "maps.npz", data)
+    wanted = {"c2_exp", "phi_angles_list", "t1", "t2", "wavevector_q_list", "L", "diagonal"}
+    with np.load(tmp_path / "maps.npz") as archive:
+        assert set(archive.files) == wanted

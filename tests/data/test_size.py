@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers_data import two_time
 
-from xpcs_eqx.data import Selection, load, map_size, open_stored, write_npz, write_own
+from xpcs_eqx.data import LAYOUTS, Selection, load, map_size, open_stored, write_npz, write_own
 from xpcs_eqx.errors import DataError
 
 N = 12
@@ -52,5 +52,6 @@ def test_mistakes_beside_the_maps_are_those_of_load(path):
         with pytest.raises(DataError) as found:
             map_size(path, **wrong)
         assert str(found.value) == str(expected.value)
-    with pytest.raises(DataError, match="there is no such file"):
-        map_size(path + "x")
+    for layout in (None, *LAYOUTS):
+        with pytest.raises(DataError, match="there is no such file"):
+            map_size(path + "x", layout=layout)

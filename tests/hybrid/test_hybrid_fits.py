@@ -280,7 +280,7 @@ def test_memory_preset_stores_float32():
     seen = []
     model = jax.tree_util.Partial(decay)
     optimiser.fit((x, y), lambda x, *b: seen.append(x.dtype) or model(x, *b), [2.0, 1.0, 0.4])
-    chunk = next(as_source(optimiser._stored((x, y)), chunk=optimiser.chunk).chunks())
+    chunk = next(optimiser._stored(as_source((x, y), chunk=optimiser.chunk)).chunks())
     assert chunk.y.dtype == np.float32
     assert chunk.y.shape == (1000,)
     # The arithmetic is in double precision.

@@ -6,10 +6,12 @@ import threading
 import time
 
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from xpcs_eqx.errors import DataError
+from xpcs_eqx.hybrid import aggressive
 from xpcs_eqx.hybrid.points import Chunk
 from xpcs_eqx.hybrid.retry import Retry
 from xpcs_eqx.hybrid.sources import (
@@ -18,8 +20,9 @@ from xpcs_eqx.hybrid.sources import (
     HDF5Source,
     as_source,
     source_fingerprint,
+    source_stored_as,
 )
-from xpcs_eqx.objective import read_ahead
+from xpcs_eqx.objective import Pull, read_ahead
 
 RNG = np.random.default_rng(0)
 N = 2345
@@ -271,3 +274,53 @@ def test_datasets_missing_or_of_other_lengths(file):
         h["short"] = Y[:-1]
     with pytest.raises(DataError, match="differ in length"):
         list(HDF5Source(file, "scan/x", "short", retry=FAST).chunks())
+
+
+def test_a_source_that_changes_between_passes_is_noticed():
+    x = np.linspace(0.0, 5.0, 400)
+    y = 2.0 * np.exp(-0.7 * x) + 0.01 * np.sin(50 * x)
+
+    def changing(later):
+        passes = []
+
+        def source():
+            passes.append(0)
+            n = 400 if len(passes) < 3 else later
+            yield from ((x[k : min(k + 100, n)], y[k : min(k + 100, n)]) for k in range(0, n, 100))
+
+        return source
+
+    def model(x, a, b):
+        return a * jnp.exp(-b * x)
+
+    optimiser = aggressive()
+    assert optimiser.fit(changing(400), model, [1.0, 1.0]).success
+    pull = (Pull(lambda p: p["p0"], 2.0, 0.1),)
+    for later in (300, 350):
+        for penalties in ((), pull):
+            with pytest.raises(DataError, match=f"gave {later} points .* and 400 in the first"):
+                optimiser.fit(changing(later), model, [1.0, 1.0], penalties=penalties)
+    # Points without a weight do not count, whoever took it.
+    weighted = optimiser.fit(
+        (x, y), model, [1.0, 1.0], groups=np.arange(400) % 2, group_weights=np.array([1.0, 0.0])
+    )
+    assert weighted.success
+    assert weighted.n_points == 200
+
+
+def test_points_are_kept_in_the_type_that_was_asked_for(file):
+    x, y = np.linspace(0, 1, 50), np.linspace(1, 2, 50)
+    sources = [(x, y), (list(x), list(y)), (jnp.asarray(x), jnp.asarray(y)), [(x, y)]]
+    sources += [lambda: iter([(x, y)]), (x, y, 0.1 + x), ArraySource(x, y)]
+    for given in sources:
+        source = source_stored_as(as_source(given, chunk=20), "float32")
+        for chunk in source.chunks():
+            assert chunk.x.dtype == chunk.y.dtype == np.float32
+        np.testing.assert_allclose(together(source)[1], y, rtol=1e-7)
+    with h5py.File(file, "a") as h:
+        h["a"], h["b"] = x, y
+    for chunk in source_stored_as(as_source((file, "a", "b")), "float32").chunks():
+        assert chunk.x.dtype == chunk.y.dtype == np.float32
+    for given in ((x, y * 1e300), [(x, y * 1e300)]):
+        with pytest.raises(DataError, match="too large for float32"):
+            list(source_stored_as(as_source(given), "float32").chunks())

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from xpcs_eqx.data import Selection, load
-from xpcs_eqx.simulation.__main__ import LAYOUTS, TRUTH, main, parser, simulated, truth
+from xpcs_eqx.errors import DataError
+from xpcs_eqx.parameters import parameter_values, with_parameters
+from xpcs_eqx.simulation.__main__ import LAYOUTS, MODELS, TRUTH, main, parser, simulated, truth
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -120,3 +122,23 @@ def test_the_example_is_what_its_configuration_says():
     upper = np.triu_indices(101, 1)
     residual = (np.asarray(data.c2) - surface)[:, *upper]
     assert residual.std() == pytest.approx(0.005, rel=0.03)
+
+
+def test_every_model_and_both_spellings_of_a_layout(tmp_path, capsys):
+    for name in MODELS:
+        for spelling in ("aps-u", "aps_u"):
+            path = str(tmp_path / f"{name}{spelling}.hdf")
+            assert main([path, "--model", name, "--layout", spelling, "--frames", "9"]) == 0
+            assert "aps-u, 9 frames" in capsys.readouterr().out
+            assert load(path, layout="aps_u").provenance.layout == "aps-u"
+    with pytest.raises(DataError, match="layout 'aps-v' is unknown"):
+        load(path, layout="aps_v")
+    # Every parameter of two components decides something about the maps.
+    given = parser().parse_args([path, "--model", "two_component", "--noise", "0"])
+    model = truth(given.model, [])
+    wanted = np.asarray(simulated(given, model).c2)
+    for name, value in parameter_values(model).items():
+        other = with_parameters(
+            model, {name: float(value) * 1.2 + 0.2 * (1 + 1e3 * ("offset" in name))}
+        )
+        assert np.max(np.abs(np.asarray(simulated(given, other).c2) - wanted)) > 1e-5, name

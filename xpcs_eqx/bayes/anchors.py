@@ -60,6 +60,10 @@ def site_of(
     return Site(precision, gradient.mean(axis=0) + precision @ centre, np.asarray(effective))
 
 
+class NoCommonMaximum(FitError):
+    """Shards whose product has no maximum near the fit, so that their anchor cannot be removed."""
+
+
 class AbstractAnchor(eqx.Module):
     """A Gaussian about z = 0 that the density of every shard is multiplied with."""
 
@@ -73,7 +77,11 @@ class AbstractAnchor(eqx.Module):
     def removed(
         self, shards: ShardDraws, sites: Site, coordinates: Coordinates
     ) -> tuple[ShardDraws, tuple[str, ...]]:
-        """Draws as from the shards without it, and what is to be said of it."""
+        """Draws as from the shards without it, and what is to be said of it.
+
+        **Raises:** `NoCommonMaximum` where the shards contradict each other so much that this is
+        not possible.
+        """
 
 
 class NoAnchor(AbstractAnchor):
@@ -161,7 +169,7 @@ def positive(
     By one share for all, which leaves their sum as it is: that some shards alone would have no
     maximum is chance, which cancels. Shards far from the others have a share of their own.
 
-    **Raises:** `FitError` when not even the sum is positive.
+    **Raises:** `NoCommonMaximum` when not even the sum is positive.
     """
     middle = np.median(precisions, axis=0)
     sd = 1 / np.sqrt(np.abs(np.diagonal(middle)))
@@ -169,7 +177,7 @@ def positive(
     regular = modified_z_scores(away, np.finfo(float).eps) <= _LIMIT
     target = precisions[regular].mean(axis=0)
     if np.linalg.eigvalsh(target * np.outer(sd, sd))[0] <= 0:
-        raise FitError(
+        raise NoCommonMaximum(
             "the shards together have no maximum near the fit, so that the anchor cannot be "
             "divided out; narrow the priors, or sample with anchor=NoAnchor()"
         )

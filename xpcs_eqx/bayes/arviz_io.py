@@ -50,6 +50,9 @@ def datatree(
         coords=dict(coordinates),
         dims=dict(dims),
     )
+    # ArviZ 1.3 believes this of whatever is taken out of the tree, a single shard as well.
+    for name in tree.children:
+        tree[name].attrs.pop("sample_dims", None)
     tree["posterior"].attrs.update(attributes)
     return tree
 
@@ -173,15 +176,21 @@ def write_plots(
         # Parameters of all magnitudes stand on one axis there.
         seen = tree.map_over_datasets(_standardised) if plot == "forest" else tree
         # A pair plot has a panel for every two variables, more than ArviZ lets pass by itself.
-        with arviz_base.rc_context({"plot.max_subplots": MOST**2}):
-            collection = draw(seen, backend="matplotlib", **keywords)
-        chart = collection.viz["figure"].item()
-        # Without it labels run into the panels above and below.
-        chart.set_layout_engine("constrained")
-        if plot == "forest":
-            chart.supxlabel("(draw − mean) / standard deviation of all chains", fontsize="medium")
-        path = os.path.join(folder, f"{plot}.png")
-        collection.savefig(path)
-        pyplot.close("all")
-        paths.append(path)
+        others = set(pyplot.get_fignums())
+        try:
+            with arviz_base.rc_context({"plot.max_subplots": MOST**2}):
+                collection = draw(seen, backend="matplotlib", **keywords)
+            chart = collection.viz["figure"].item()
+            # Without it labels run into the panels above and below.
+            chart.set_layout_engine("constrained")
+            if plot == "forest":
+                axis = "(draw − mean) / standard deviation of all chains"
+                chart.supxlabel(axis, fontsize="medium")
+            path = os.path.join(folder, f"{plot}.png")
+            collection.savefig(path)
+            paths.append(path)
+        finally:
+            # Its own alone: others may be the caller's.
+            for number in set(pyplot.get_fignums()) - others:
+                pyplot.close(number)
     return paths

@@ -17,7 +17,7 @@ from ..fitting import Fit
 from ..objective import StoredTiles
 from ..physics import LaminarFlow
 from .abstract_prior import AbstractPrior
-from .anchors import AbstractAnchor, LaplaceAnchor, NoAnchor, Site, between
+from .anchors import AbstractAnchor, LaplaceAnchor, NoAnchor, NoCommonMaximum, Site, between
 from .combiners import AbstractCombiner, Combined, ShardDraws, shard_draws
 from .combiners_robust import RobustConsensus
 from .consensus_correction import AbstractCorrection, Corrected, NoCorrection
@@ -27,6 +27,7 @@ from .consensus_diagnostics import (
     compare_shards,
     shard_diagnostics,
     shard_table,
+    widest,
 )
 from .consensus_work import (
     ShardWork,
@@ -37,16 +38,18 @@ from .consensus_work import (
     tiles_of_points,
     without_data,
 )
+from .diagnostics import against_fit, contradicted
 from .draws import Draws
 from .executors import AbstractWorkers, Serial
 from .executors_run import run_shards
 from .failures import Limits, Outcome, accepted
+from .independence import about_independence, quoted_errors
 from .likelihood import AbstractNoise, AbstractScalingTreatment, MarginalisedScaling
 from .log_posterior import AnyObjective, LogPosterior
 from .plan import AbstractPlan, AbstractTempering, Plan, PlanBySize, SharedPrior
-from .posterior import Posterior
+from .posterior import Posterior, draws_in_lines
 from .prior_set import PriorSet
-from .sample import Nuts, physical_draws, prepare, scaling_draws
+from .sample import Nuts, key_of, physical_draws, prepare, scaling_draws
 from .shards import AbstractSharding, AbstractShardSize, Shards, split_pairs
 from .shards_pairs import pairs_of
 from .starts import AbstractStart, Beginning, LaplaceStart
@@ -76,6 +79,12 @@ class ConsensusPosterior(eqx.Module):
     table: tuple[ShardRow, ...] = eqx.field(static=True)
     pareto_k: float
 
+    def __repr__(self) -> str:
+        """Status and findings, one line for each entry, and the notes."""
+        found = self.posterior
+        head = f"{type(self).__name__} of {self.shards.n_shards} shards,"
+        return draws_in_lines(head, found.theta, found.diagnostics, found.notes)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the sampled entries."""
@@ -83,7 +92,7 @@ class ConsensusPosterior(eqx.Module):
 
     @property
     def status(self) -> str:
-        """That of the chains of the shards."""
+        """That of the chains of the shards; `contradictory` where these do not agree."""
         return self.posterior.status
 
     def __getitem__(self, name: str) -> Float[np.ndarray, "chain draw ..."]:
@@ -134,6 +143,21 @@ def from_unconstrained(density: LogPosterior, u: Float[np.ndarray, "*draw entry"
     return (u - np.asarray(c.centre)) / np.asarray(c.scale)
 
 
+_SHARDS_DIFFER = (
+    "the shards contradict each other, and the result describes none of them: fit parts of the "
+    "data by themselves (frames, angles), or a model that changes where they do",
+)
+
+
+def side_by_side(shards: ShardDraws) -> Combined:
+    """Draws of all shards next to each other, as many as one of them has: nothing is combined."""
+    n_shards, n_draws, size = shards.draws.shape
+    mixed = np.swapaxes(shards.draws, 0, 1).reshape(-1, size)
+    kept = np.linspace(0, n_shards * n_draws - 1, n_draws).round().astype(int)
+    log = ("the draws are those of all shards side by side, held at the fit: no posterior",)
+    return Combined(mixed[kept], shards.numbers, (), log)
+
+
 def _stacked(done: tuple[Outcome, ...], name: str) -> np.ndarray:
     """(shard · chain, draw, …) of a statistic."""
     return np.concatenate([np.asarray(one.result[name]) for one in done if one.result is not None])
@@ -148,23 +172,30 @@ def _posterior(
     notes: tuple[str, ...],
     timings: tuple[tuple[str, float], ...],
     key: Key[Array, ""],
+    contradictions: tuple[str, ...],
 ) -> Posterior:
     theta = np.asarray(physical_draws(density, jnp.asarray(corrected.draws)[None]))
     per_angle = np.asarray(scaling_draws(density, jnp.asarray(theta), key))
-    u = _stacked(done, "draws")
+    # Of the chains of the shards, in the coordinates z of the density, as after `sample`.
+    stacked = {name: _stacked(done, name) for name in Draws._fields[1:]}
+    position = from_unconstrained(density, _stacked(done, "draws"))
+    stacked["gradient"] = stacked["gradient"] * np.asarray(density.coordinates.scale)
     results = [one.result for one in done if one.result is not None]
     rows = () if fit is None else fit.rows
+    fitted = tuple((row.name, row.value, row.error_classical) for row in rows)
+    found = shard_diagnostics(results, density.names, max_depth)
     return Posterior(
         theta=theta,
         per_angle=per_angle,
-        draws=Draws(u, *(_stacked(done, name) for name in Draws._fields[1:])),
+        draws=Draws(position, **stacked),
         density=density,
         metric=np.atleast_2d(np.cov(corrected.draws.T)),
         step_size=float(np.median([result["step_size"] for result in results])),
-        diagnostics=shard_diagnostics(results, density.names, max_depth),
-        fitted=tuple((row.name, row.value, row.error_classical) for row in rows),
-        notes=notes,
+        diagnostics=contradicted(against_fit(found, theta, fitted), contradictions, _SHARDS_DIFFER),
+        fitted=fitted,
+        notes=(*notes, *about_independence(fit)),
         timings=timings,
+        quoted=quoted_errors(fit),
     )
 
 
@@ -231,6 +262,10 @@ def consensus(
     - `folder`: finished shards are kept there, and read when the same run is made again.
     - `callback`: called with the `Outcome` of each shard.
 
+    **Returns:** a `ConsensusPosterior`. Shards that differ by more than chance allows, and draws
+    more than 5 standard deviations from the fit, have the status `contradictory`, and the findings
+    name them; nothing is raised for it.
+
     **Raises:** `ModelError` for what cannot be sampled or sharded; `CheckpointError` for a folder
     that belongs to another problem; `FitError` when too many shards failed, with the reasons.
     """
@@ -247,7 +282,7 @@ def consensus(
     combiner = RobustConsensus() if combiner is None else combiner
     correction = NoCorrection() if correction is None else correction
     anchor = _anchor(anchor, start, combiner)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = key_of(key)
     pairs, density, theta, fit, priors = _prepared(
         problem, priors, start, scaling, noise, correction
     )
@@ -295,20 +330,32 @@ def consensus(
         tuple(one.number for one in run.done),
     )
     sites = Site(*(np.stack([r[f"site_{name}"] for r in each]) for name in Site._fields))
-    draws, anchored = anchor.removed(draws, sites, whole.coordinates)
     for_combiner, for_correction, for_scaling = jax.random.split(for_end, 3)
-    combined = combiner(draws, for_combiner)
+    no_maximum = ""
+    try:
+        draws, anchored = anchor.removed(draws, sites, whole.coordinates)
+    except NoCommonMaximum as error:
+        # The draws may have taken hours, and show where the shards are.
+        no_maximum, anchored = str(error), ()
+        combined, correction = side_by_side(draws), NoCorrection()
+    else:
+        combined = combiner(draws, for_combiner)
     z = from_unconstrained(whole, combined.draws)
     corrected = correction(z, whole, for_correction)
-    physical = physical_draws(whole, from_unconstrained(whole, draws.draws))
-    comparison = compare_shards(np.asarray(physical), density.names, draws.numbers)
+    physical = np.asarray(physical_draws(whole, from_unconstrained(whole, draws.draws)))
+    comparison = compare_shards(physical, density.names, draws.numbers)
+    contradictions = comparison.contradictions
+    if no_maximum:
+        named = contradictions or (widest(comparison, physical, draws.numbers),)
+        contradictions = (*named, no_maximum)
     dropped = (*((one.number, one.reason) for one in run.dropped), *combined.dropped)
     how = (
         f"{made.warmup} transitions of warm-up and {made.draws} draws for each of "
         f"{sampler.chains} chains of a shard; prior to the power {power:.3g} in each"
     )
     notes = (begun.note, *priors.notes, *notes, how, *failures, *anchored, *combined.log)
-    notes = (*notes, *corrected.notes, *comparison.findings)
+    others = [text for text in comparison.findings if text not in comparison.contradictions]
+    notes = (*notes, *corrected.notes, *others)
     combination = time.perf_counter() - sampled
     timings = (
         ("preparation", prepared - clock),
@@ -316,7 +363,15 @@ def consensus(
         ("combination", combination),
     )
     posterior = _posterior(
-        whole, corrected, run.done, fit, sampler.max_depth, notes, timings, for_scaling
+        whole,
+        corrected,
+        run.done,
+        fit,
+        sampler.max_depth,
+        notes,
+        timings,
+        for_scaling,
+        contradictions,
     )
     return ConsensusPosterior(
         posterior=posterior,

@@ -1,5 +1,6 @@
 """What shards say about each other, and about the convergence of their chains."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,11 +19,19 @@ class Heterogeneity(NamedTuple):
     - `cv`: standard deviation of the means of the shards over their mean.
     - `excess`: root mean square distance of the means from their average, in standard deviations of
         the shards: about 1 when they differ by chance alone, more when they contradict each other.
+    - `limit`: above which the excess is no chance: less than 1 in 10 000 runs of independent pairs
+        have one in any of their parameters.
     """
 
     name: str
     cv: float
     excess: float
+    limit: float = math.inf
+
+    @property
+    def contradictory(self) -> bool:
+        """Whether the shards differ by more than chance allows."""
+        return self.excess > self.limit
 
 
 class BimodalSummary(NamedTuple):
@@ -57,25 +66,64 @@ class CoOccurrence(NamedTuple):
 
 
 class CrossShard(NamedTuple):
-    """Comparison of the shards."""
+    """Comparison of the shards; `contradictions` name those that differ by more than chance."""
 
     heterogeneity: tuple[Heterogeneity, ...]
     bimodal: tuple[BimodalSummary, ...]
     together: tuple[CoOccurrence, ...]
     findings: tuple[str, ...]
+    contradictions: tuple[str, ...] = ()
 
 
-# Means of shards that scatter by more than this, in their standard deviations, are a finding.
-_EXCESS = 2.0
+# Chance that shards which agree are called contradictory in any parameter of a run.
+_WRONGLY = 1e-4
+# Shards named one by one in a contradiction.
+_NAMED = 8
 
 
-def _heterogeneity(name: str, draws: Float[np.ndarray, "shard draw"]) -> Heterogeneity:
+def chance_limit(n_shards: int, n_entries: int) -> float:
+    """The excess that shards of independent pairs pass by chance in 1 of 10 000 runs.
+
+    Squared and times K − 1 it has for one entry the χ² distribution with K − 1 degrees of freedom.
+    """
+    # Not at the top: `import xpcs_eqx` does without SciPy.
+    from scipy.special import chdtri
+
+    if n_shards < 2:
+        return math.inf
+    return float(np.sqrt(chdtri(n_shards - 1, _WRONGLY / n_entries) / (n_shards - 1)))
+
+
+def _heterogeneity(
+    name: str, draws: Float[np.ndarray, "shard draw"], limit: float
+) -> Heterogeneity:
     means, sd = draws.mean(axis=1), draws.std(axis=1)
     if means.size < 2:
         return Heterogeneity(name, 0.0, 0.0)
     scatter = float(means.std(ddof=1))
     excess = float(np.sqrt(np.sum(((means - means.mean()) / sd) ** 2) / (means.size - 1)))
-    return Heterogeneity(name, scatter / max(abs(float(means.mean())), 1e-300), excess)
+    cv = scatter / max(abs(float(means.mean())), 1e-300)
+    return Heterogeneity(name, cv, excess, limit)
+
+
+def _contradiction(one: Heterogeneity, means: Float[np.ndarray, "shard"], numbers) -> str:
+    """Which shards differ, the outermost first."""
+    order = np.argsort(-np.abs(means - np.median(means)), kind="stable")
+    shown = ", ".join(f"shard {numbers[k]}: {means[k]:.4g}" for k in order[:_NAMED])
+    more = f", and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
+    beyond = f"more than chance ({one.limit:.1f})" if one.contradictory else "held at the fit"
+    return (
+        f"shards differ in {one.name} by {one.excess:.1f} of their standard deviations, {beyond}: "
+        f"{shown}{more}; look for data that one model does not describe"
+    )
+
+
+def widest(
+    found: CrossShard, draws: Float[np.ndarray, "shard draw entry"], numbers: Sequence[int]
+) -> str:
+    """Where the shards are in the parameter in which they differ the most."""
+    worst = max(range(len(found.heterogeneity)), key=lambda i: found.heterogeneity[i].excess)
+    return _contradiction(found.heterogeneity[worst], draws[..., worst].mean(axis=1), numbers)
 
 
 def _summary(
@@ -104,7 +152,8 @@ def compare_shards(
 ) -> CrossShard:
     """Heterogeneity, two modes and their co-occurrence over shards, in any coordinates."""
     numbers = tuple(range(len(draws))) if numbers is None else tuple(numbers)
-    varied = tuple(_heterogeneity(n, draws[..., i]) for i, n in enumerate(names))
+    limit = chance_limit(len(draws), len(names))
+    varied = tuple(_heterogeneity(n, draws[..., i], limit) for i, n in enumerate(names))
     possible = may_be_bimodal(draws)
     modes: dict[str, dict[int, Bimodality]] = {}
     for i, name in enumerate(names):
@@ -122,12 +171,12 @@ def compare_shards(
         for i, a in enumerate(there)
         for b in there[i + 1 :]
     )
-    findings = [
-        f"shards differ in {one.name} by {one.excess:.1f} of their standard deviations, more than "
-        "chance: look for data that one model does not describe"
-        for one in varied
-        if one.excess > _EXCESS
-    ]
+    contradictions = tuple(
+        _contradiction(one, draws[..., i].mean(axis=1), numbers)
+        for i, one in enumerate(varied)
+        if one.contradictory
+    )
+    findings = [*contradictions]
     findings += [
         f"{one.name} has two modes in {len(one.shards)} of {len(draws)} shards, at {one.low:.4g} "
         f"and {one.high:.4g}; MultimodalConsensus combines modes one by one"
@@ -138,7 +187,7 @@ def compare_shards(
         for one in together
         if one.both
     ]
-    return CrossShard(varied, summaries, together, tuple(findings))
+    return CrossShard(varied, summaries, together, tuple(findings), contradictions)
 
 
 def shard_diagnostics(
@@ -159,7 +208,8 @@ def shard_diagnostics(
     if not np.all(rhat <= RHAT):
         findings.append(f"R-hat above {RHAT} in a shard: {names[int(np.argmax(rhat))]}")
         advice.append("MultimodalConsensus for shards with several modes, else a longer warm-up")
-    if not np.all(bulk >= ESS / 4):
+    few = not np.all(bulk >= ESS / 4)
+    if few:
         findings.append(
             f"fewer than {ESS / 4:g} effective samples in a shard: {names[int(np.argmin(bulk))]}"
         )
@@ -173,7 +223,7 @@ def shard_diagnostics(
         advice.append("a longer warm-up, or larger shards")
     status = (
         "not_converged"
-        if not np.all(rhat <= RHAT)
+        if few or not np.all(rhat <= RHAT)
         else "divergences"
         if np.median(rates) > DIVERGENCES[0]
         else "converged"

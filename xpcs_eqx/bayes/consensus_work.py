@@ -199,6 +199,9 @@ class ShardWork(eqx.Module):
                 now.key,
                 lambda progress: beat(),
             )
+        except ShardFailure:
+            # Raised by `beat`, with a category of its own.
+            raise
         except FitError as error:
             raise ShardFailure("non_finite", str(error)) from error
         return self._result(run.draws, run.step_size, run.warm_up + run.sampling)

@@ -5,26 +5,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.scipy.special import log_ndtr, ndtr
+from jax.scipy.special import ndtr
 
 from ..errors import ModelError
 from .abstract_prior import (
     HALF_LOG_2PI,
     AbstractPrior,
     Number,
-    as_number,
     check_positive,
     inside,
     known,
     no_volume,
+    number,
 )
 
 
 def _log_mass(low: Any, high: Any) -> Any:
-    """ln(Φ(high) − Φ(low)), in the tail that is not close to one."""
+    """ln(Φ(high) − Φ(low)), in the tail that is not close to one.
+
+    By erfc, which the compiler knows: the logarithm of Φ takes longer to compile than a model.
+    """
     low, high = jnp.where(low > 0, -high, low), jnp.where(low > 0, -low, high)
-    return log_ndtr(high) + jnp.log1p(-jnp.exp(log_ndtr(low) - log_ndtr(high)))
+    upper, lower = (0.5 * jax.lax.erfc(-end / math.sqrt(2.0)) for end in (high, low))
+    return jnp.log(upper - lower)
 
 
 def _known_log_mass(low: float, high: float) -> float:
@@ -33,58 +36,58 @@ def _known_log_mass(low: float, high: float) -> float:
     return math.log(upper - lower) if upper > lower else -math.inf
 
 
-def _mass_between(name: str, centre: Any, width: Any, lower: Any, upper: Any) -> Any:
-    """ln of the Gaussian mass between two ends, by the standard library where all is known.
-
-    Inside a sampler it would be evaluated at every step, and take longer to compile than a model.
-    """
+def _check_mass(name: str, centre: Any, width: Any, lower: Any, upper: Any) -> None:
+    """Refuse a Gaussian that has no mass between two ends, where all of them are known."""
     if not known(centre, width, lower, upper):
-        return _log_mass((lower - centre) / width, (upper - centre) / width)
+        return
     check_positive(name, "width", width)
     if not float(lower) < float(upper):
         raise ModelError(no_volume(name, lower, upper))
     centre, width, lower, upper = (float(v) for v in (centre, width, lower, upper))
-    mass = _known_log_mass((lower - centre) / width, (upper - centre) / width)
-    if not math.isfinite(mass):
+    if not math.isfinite(_known_log_mass((lower - centre) / width, (upper - centre) / width)):
         raise ModelError(
             f"a {name} prior centred at {centre:g} with width {width:g} has no weight left "
             f"between {lower:g} and {upper:g}; move or widen one of them"
         )
-    return np.asarray(mass)
+
+
+def _in_widths(end: Any, centre: Any, width: Any) -> Any:
+    """(end − centre)/width, whose derivatives are 0 and not NaN where the end is infinite."""
+    finite = jnp.isfinite(end)
+    inside = (jnp.where(finite, end, centre) - centre) / width
+    return jnp.where(finite, inside, jnp.where(end > 0, jnp.inf, -jnp.inf))
+
+
+def _log(end: Any) -> Any:
+    """ln of an end that may be 0, whose derivative is then 0."""
+    end = jnp.asarray(end)
+    return jnp.where(end > 0, jnp.log(jnp.where(end > 0, end, 1.0)), -jnp.inf)
 
 
 class TruncatedNormal(AbstractPrior):
     """Gaussian with `mean` and `sd` before it is cut at `lower` and `upper`."""
 
-    mean: Number
-    sd: Number
-    lower: Number
-    upper: Number
-    log_mass: Number
+    mean: Number = number()
+    sd: Number = number()
+    lower: Number = number(-math.inf)
+    upper: Number = number(math.inf)
 
-    def __init__(
-        self,
-        mean: Number,
-        sd: Number,
-        lower: Number = -math.inf,
-        upper: Number = math.inf,
-    ):
-        self.mean, self.sd, self.lower, self.upper = (
-            as_number(v) for v in (mean, sd, lower, upper)
-        )
-        self.log_mass = _mass_between("TruncatedNormal", mean, sd, lower, upper)
+    def __check_init__(self):
+        _check_mass("TruncatedNormal", self.mean, self.sd, self.lower, self.upper)
 
     @property
     def support(self):
         return self.lower, self.upper
 
     def _ends(self):
-        return (self.lower - self.mean) / self.sd, (self.upper - self.mean) / self.sd
+        ends = (self.lower, self.upper)
+        low, high = (_in_widths(jnp.asarray(end), self.mean, self.sd) for end in ends)
+        return low, high
 
     @property
     def moments(self):
         low, high = self._ends()
-        mass = jnp.exp(self.log_mass)
+        mass = jnp.exp(_log_mass(low, high))
 
         def weighted(z, power):
             finite = jnp.isfinite(z)
@@ -97,7 +100,7 @@ class TruncatedNormal(AbstractPrior):
 
     def log_density(self, x):
         value = -0.5 * ((x - self.mean) / self.sd) ** 2 - jnp.log(self.sd) - HALF_LOG_2PI
-        return inside(self, x, value - self.log_mass)
+        return inside(self, x, value - _log_mass(*self._ends()))
 
     def sample(self, key, shape=()):
         low, high = self._ends()
@@ -113,36 +116,23 @@ class LogNormal(AbstractPrior):
     `lower` ≥ 0 and `upper` bound x itself.
     """
 
-    location: Number
-    scale: Number
-    lower: Number
-    upper: Number
-    log_mass: Number
+    location: Number = number()
+    scale: Number = number()
+    lower: Number = number(0.0)
+    upper: Number = number(math.inf)
 
-    def __init__(
-        self,
-        location: Number,
-        scale: Number,
-        lower: Number = 0.0,
-        upper: Number = math.inf,
-    ):
-        self.location, self.scale = as_number(location), as_number(scale)
-        self.lower, self.upper = as_number(lower), as_number(upper)
-        if known(lower) and float(lower) < 0:
-            raise ModelError(f"lower end {float(lower):g} of a LogNormal prior is below 0")
-        if not known(lower, upper):
-            ends = jnp.log(jnp.asarray(lower)), jnp.log(jnp.asarray(upper))
-        else:
-            ends = tuple(
+    def __check_init__(self):
+        if known(self.lower) and float(self.lower) < 0:
+            raise ModelError(f"lower end {float(self.lower):g} of a LogNormal prior is below 0")
+        if known(self.lower, self.upper):
+            ends = (
                 math.log(v) if 0 < v < math.inf else (-math.inf if v <= 0 else v)
-                for v in (float(lower), float(upper))
+                for v in (float(self.lower), float(self.upper))
             )
-        self.log_mass = _mass_between("LogNormal", location, scale, *ends)
+            _check_mass("LogNormal", self.location, self.scale, *ends)
 
     def _ends(self):
-        with np.errstate(divide="ignore"):
-            logs = (jnp.log(jnp.asarray(end)) for end in (self.lower, self.upper))
-            low, high = ((end - self.location) / self.scale for end in logs)
+        low, high = (_in_widths(_log(end), self.location, self.scale) for end in self.support)
         return low, high
 
     @property
@@ -152,12 +142,13 @@ class LogNormal(AbstractPrior):
     @property
     def moments(self):
         low, high = self._ends()
+        mass = _log_mass(low, high)
 
         def raw(order):
             shift = order * self.scale
             # ∫ exp(k u) of a Gaussian is that of a Gaussian moved by k·scale.
             part = ndtr(high - shift) - ndtr(low - shift)
-            return jnp.exp(order * self.location + 0.5 * shift**2 - self.log_mass) * part
+            return jnp.exp(order * self.location + 0.5 * shift**2 - mass) * part
 
         return raw(1), jnp.sqrt(raw(2) - raw(1) ** 2)
 
@@ -165,7 +156,7 @@ class LogNormal(AbstractPrior):
         inside = (x > 0) & (x >= self.lower) & (x <= self.upper)
         log_x = jnp.log(jnp.where(inside, x, 1.0))
         value = -0.5 * ((log_x - self.location) / self.scale) ** 2 - log_x
-        value -= jnp.log(self.scale) + HALF_LOG_2PI + self.log_mass
+        value -= jnp.log(self.scale) + HALF_LOG_2PI + _log_mass(*self._ends())
         return jnp.where(inside, value, -jnp.inf)
 
     def sample(self, key, shape=()):

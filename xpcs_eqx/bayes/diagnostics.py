@@ -1,5 +1,6 @@
 """Whether draws can be trusted, and what to do when not."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,14 +22,19 @@ _WITHOUT_SCALING = (
 )
 
 
+# Distance from the fit, in standard deviations, that no rounding and no prior of good faith makes.
+AWAY = 5.0
+
+
 class Diagnostics(NamedTuple):
     """Convergence of a set of chains.
 
     - `rhat`, `ess_bulk`, `ess_tail`: by sampled parameter, in the order of `names`.
     - `bfmi`: of each chain; `divergence_rate`: share of divergent transitions.
     - `deepest`: share of trajectories stopped by the depth allowed.
-    - `status`: converged, divergences or not_converged; `findings` say why, `recommendations` what
-        to do.
+    - `status`: converged, divergences, not_converged, or contradictory: converged, but to what
+        contradicts the fit, or from shards that contradict each other. `findings` say why,
+        `recommendations` what to do.
     """
 
     names: tuple[str, ...]
@@ -60,9 +66,10 @@ def diagnose(
 ) -> Diagnostics:
     """Diagnostics of chains.
 
-    Not converged: R-hat above 1.05, or NaN, for a parameter. Divergences: more than 5 % of the
-    transitions; 10 % and 30 % are named as worse. Few effective samples, a BFMI below 0.3,
-    R-hat above 1.01 and trajectories of full depth are findings that leave the status alone.
+    Not converged: R-hat above 1.05, or NaN, or fewer than 400 effective samples (bulk or tail) of a
+    parameter. Divergences: more than 5 % of the transitions; 10 % and 30 % are named as worse. A
+    BFMI below 0.3, R-hat above 1.01 and trajectories of full depth are findings that leave the
+    status alone.
     """
     each = [draws[..., i] for i in range(len(names))]
     r = np.array([rhat(d) for d in each])
@@ -90,8 +97,10 @@ def diagnose(
     elif np.any(r > RHAT_WARN):
         findings.append(f"R-hat above {RHAT_WARN}: {worst(r, lambda v: v > RHAT_WARN)}")
         advice.append("take more draws before quoting these")
+    few = False
     for kind, values in (("bulk", bulk), ("tail", tail)):
         if not np.all(values >= ESS):
+            few = True
             findings.append(
                 f"fewer than {ESS:g} effective samples ({kind}): "
                 f"{worst(values, lambda v: not v >= ESS)}"
@@ -113,7 +122,7 @@ def diagnose(
     if deepest > 0.01:
         findings.append(f"{100 * deepest:.2g} % of the trajectories reached the largest depth")
         advice.append("a longer warm-up for a better metric, or a larger max_depth")
-    status = "not_converged" if failed else "divergences" if level else "converged"
+    status = "not_converged" if failed or few else "divergences" if level else "converged"
     return Diagnostics(
         names,
         r,
@@ -127,3 +136,40 @@ def diagnose(
         tuple(findings),
         tuple(advice),
     )
+
+
+def contradicted(found: Diagnostics, findings: Sequence[str], advice: Sequence[str]) -> Diagnostics:
+    """The diagnostics with what contradicts the draws: no status of theirs is `converged` then."""
+    if not findings:
+        return found
+    return found._replace(
+        status="contradictory" if found.status == "converged" else found.status,
+        findings=(*findings, *found.findings),
+        recommendations=(*advice, *found.recommendations),
+    )
+
+
+def against_fit(
+    found: Diagnostics,
+    draws: Float[np.ndarray, "*draw entry"],
+    fitted: Sequence[tuple[str, float, float]],
+) -> Diagnostics:
+    """The diagnostics with the entries whose mean is more than 5 standard deviations from the fit.
+
+    `fitted`: (name, value, error) of the fit; entries without an error are not compared.
+    """
+    known = {name: value for name, value, error in fitted if np.isfinite(error) and error > 0}
+    flat = np.reshape(draws, (-1, len(found.names)))
+    findings = []
+    for name, mean, sd in zip(found.names, flat.mean(axis=0), flat.std(axis=0), strict=True):
+        away = (mean - known[name]) / sd if name in known and sd > 0 else 0.0
+        if abs(away) > AWAY:
+            findings.append(
+                f"{name} = {mean:.6g} ± {sd:.2g} is {away:+.1f} standard deviations from "
+                f"the fit ({known[name]:.6g})"
+            )
+    advice = (
+        "the draws contradict the fit: look whether a prior excludes it, whether the fit has found "
+        "another minimum, and whether chains have found a mode of their own"
+    )
+    return contradicted(found, findings, (advice,))

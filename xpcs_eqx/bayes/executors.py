@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
 from typing import Any, Protocol
 
 import equinox as eqx
@@ -70,15 +69,14 @@ class _SerialSession:
         self.tasks.append(task)
 
     def wait(self) -> list[Event]:
-        begun = last = time.monotonic()
+        begun = time.monotonic()
 
         def beat() -> None:
-            nonlocal last
+            # What gives a sign of progress has not stalled, however long that took.
             now = time.monotonic()
-            failure = self.limits.overdue(now, begun, last)
+            failure = self.limits.overdue(now, begun, now)
             if failure is not None:
                 raise failure
-            last = now
 
         return [attempt(self.work, self.tasks.pop(), beat)]
 
@@ -86,8 +84,8 @@ class _SerialSession:
 class Serial(AbstractWorkers):
     """One shard after the other in this process.
 
-    Limits of time are looked at whenever a shard reports progress: one that hangs for good is not
-    ended, for which it takes `SpawnedProcesses`.
+    `Limits.timeout` is looked at whenever a shard reports progress. One that stalls cannot be
+    ended: `Limits.heartbeat` takes `SpawnedProcesses`.
     """
 
     def open(self, work, limits, tasks):
@@ -103,18 +101,12 @@ def enable_double_precision() -> None:
     jax.config.update("jax_enable_x64", True)
 
 
-@lru_cache(maxsize=1)
-def _work(folder: str) -> Work:
-    return load_shared(folder)
-
-
 def _beat_path(folder: str, task: Task) -> str:
     return os.path.join(folder, f"beat-{task.number}-{task.attempt}")
 
 
 def call(folder: str, task: Task) -> Event:
     """One attempt in whichever process an executor runs it in; progress is a file that changes."""
-    enable_double_precision()
     last = -float("inf")
 
     def beat() -> None:
@@ -125,7 +117,10 @@ def call(folder: str, task: Task) -> Event:
             with open(_beat_path(folder, task), "ab") as stream:
                 stream.write(b".")
 
-    return attempt(lambda task, beat: _work(folder)(task, beat), task, beat)
+    # Only here: a thread of the executor may belong to a program that wants it otherwise. The
+    # shared files are read anew for each shard: kept, their memory maps would outlive them.
+    with jax.enable_x64(True):
+        return attempt(lambda task, beat: load_shared(folder)(task, beat), task, beat)
 
 
 class _Running:

@@ -76,8 +76,15 @@ class _Process:
 class _ProcessSession:
     def __init__(self, start: Callable[[], _Process], count: int, limits: Limits):
         self.start, self.limits = start, limits
-        self.processes = [start() for _ in range(count)]
         self.stillborn = 0
+        self.processes: list[_Process] = []
+        try:
+            for _ in range(count):
+                self.processes.append(start())
+        except BaseException:
+            # One that cannot be started leaves none behind.
+            self.close()
+            raise
 
     def free(self) -> bool:
         return any(one.ready and one.task is None for one in self.processes)

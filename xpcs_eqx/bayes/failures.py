@@ -28,6 +28,9 @@ class ShardFailure(FitError):
         super().__init__(category, reason)
         self.category, self.reason = category, reason
 
+    def __str__(self) -> str:
+        return f"{self.category}: {self.reason}"
+
 
 class Limits(eqx.Module):
     """How long a shard may take, how often it is tried, and how many may fail.

@@ -14,12 +14,13 @@ from ..errors import ModelError
 from ..fitting import JointFit, joint_least_squares
 from ..objective import CombinedObjective
 from .abstract_prior import AbstractPrior
-from .diagnostics import Diagnostics, diagnose
+from .diagnostics import Diagnostics, against_fit, diagnose
 from .draws import Draws, Progress
+from .independence import about_independence
 from .joint_density import JointLogPosterior, joint_log_posterior
 from .likelihood import AbstractNoise
-from .posterior import Posterior, posterior_of
-from .sample import Nuts, physical_draws, require_blackjax, run_chains, scaling_draws
+from .posterior import Posterior, draws_in_lines, posterior_of
+from .sample import Nuts, key_of, physical_draws, require_blackjax, run_chains, scaling_draws
 from .starts import PRIOR_WIDTH, local_coordinates, recentred
 
 
@@ -45,6 +46,10 @@ class JointPosterior(eqx.Module):
     notes: tuple[str, ...] = eqx.field(static=True)
     timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
 
+    def __repr__(self) -> str:
+        """Status and findings, one line for each entry, and the notes."""
+        return draws_in_lines(type(self).__name__, self.theta, self.diagnostics, self.notes)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the sampled entries."""
@@ -52,7 +57,7 @@ class JointPosterior(eqx.Module):
 
     @property
     def status(self) -> str:
-        """`converged`, `divergences` or `not_converged`."""
+        """`converged`, `divergences`, `not_converged` or `contradictory`."""
         return self.diagnostics.status
 
     def __getitem__(self, name: str) -> Float[np.ndarray, "chain draw"]:
@@ -127,7 +132,7 @@ def joint_sample(
     clock = time.perf_counter()
     require_blackjax()
     sampler = Nuts() if sampler is None else sampler
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = key_of(key)
     objective = problem.objective if isinstance(problem, JointFit) else problem
     if not isinstance(objective, CombinedObjective):
         raise ModelError(
@@ -182,8 +187,10 @@ def joint_sample(
         density=density,
         metric=np.asarray(run.metric),
         step_size=float(run.step_size),
-        diagnostics=found,
+        diagnostics=against_fit(
+            found, drawn, [(row.name, row.value, row.error_classical) for row in fit.rows]
+        ),
         labels=density.labels,
-        notes=("start and metric from the joint fit",),
+        notes=("start and metric from the joint fit", *about_independence(fit)),
         timings=timings,
     )

@@ -8,12 +8,21 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..objective import AbstractPenalty, CombinedObjective
+from ..objective.penalties import penalty_squares
 from ..parameters import SharedParameters, parameter_values
 from .abstract_prior import AbstractPrior, stacked
 from .coordinates import Coordinates, coordinates_for
 from .likelihood import AbstractNoise, GivenSigma, SampledSigma
 from .log_posterior import LogPosterior, log_posterior
-from .prior_set import PriorSet, default_priors
+from .prior_set import (
+    PriorSet,
+    default_prior,
+    default_priors,
+    offset_sizes,
+    parameter_entries,
+    scaling_entries,
+    with_sizes,
+)
 
 
 class JointLogPosterior(eqx.Module):
@@ -60,8 +69,7 @@ class JointLogPosterior(eqx.Module):
         if self.penalties:
             whole = self.parameters.whole
             values = parameter_values(whole.build(theta[: whole.n_free]))
-            for penalty in self.penalties:
-                total -= 0.5 * jnp.sum(penalty.residuals(values) ** 2)
+            total -= 0.5 * penalty_squares(self.penalties, values)
         return total
 
     def __call__(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
@@ -72,21 +80,38 @@ class JointLogPosterior(eqx.Module):
 
 
 def joint_priors(objective: CombinedObjective) -> PriorSet:
-    """Default priors by public name, those of the first data set that has a parameter.
+    """Default priors by public name, from start and bounds that the joint fit gives a parameter.
 
-    Coefficients of contrast and offset are called `name[label]`.
+    Coefficients of contrast and offset are called `name[label]`. Offsets of rates that data sets
+    share are as wide as the first of these rates is large.
     """
-    parameters, found = objective.parameters, {}
+    parameters, whole = objective.parameters, objective.parameters.whole
+    models = parameters.models(whole.start)
+    sizes: dict[str, float] = {}
     for k, part in enumerate(objective.parts):
-        own = default_priors(part)
-        for name, public in parameters.public[k]:
-            if public in parameters.whole.free_names and name in own.names:
-                found.setdefault(public, own[name])
-        for name in part.term.scaling.names:
-            found[f"{name}[{parameters.labels[k]}]"] = own[name]
-    coefficients = [n for n in found if n not in parameters.whole.free_names]
-    order = (*parameters.whole.free_names, *coefficients)
-    return PriorSet(tuple(found[name] for name in order), order)
+        own = offset_sizes(models[k], part.term.t)
+        found = {public: own[name] for name, public in parameters.public[k] if name in own}
+        sizes = found | sizes
+    entries = with_sizes(parameter_entries(whole), sizes)
+    for part, label in zip(objective.parts, parameters.labels, strict=True):
+        entries += [one._replace(name=f"{one.name}[{label}]") for one in scaling_entries(part)]
+    return PriorSet(tuple(map(default_prior, entries)), tuple(one.name for one in entries))
+
+
+def _own_priors(objective: CombinedObjective, k: int, given: PriorSet) -> PriorSet:
+    """The priors of data set `k` by its own names.
+
+    Of what follows from other parameters there is none: default ones stand for it.
+    """
+    parameters, part = objective.parameters, objective.parts[k]
+    repeated, label = dict(parameters.repeated), parameters.labels[k]
+    own = default_priors(part)
+    names = {name: repeated.get(public, public) for name, public in parameters.public[k]}
+    names |= {name: f"{name}[{label}]" for name in part.term.scaling.names}
+    known = {n: given[names[n]] for n in own.names if names.get(n) in given.names}
+    if "sigma" in given.names:
+        known["sigma"] = given["sigma"]
+    return own.replaced(known)
 
 
 def joint_log_posterior(
@@ -122,16 +147,17 @@ def joint_log_posterior(
             np.asarray(part.term.scaling.per_angle(jnp.asarray(start[low:high])))
             for part, low, high in zip(parts, edges, edges[1:], strict=False)
         ]
+    given = joint_priors(objective).replaced(priors or {})
     made = [
         log_posterior(
             part,
+            _own_priors(objective, k, given),
             start=np.asarray(parameters.local(k, jnp.asarray(x))),
             scaling_start=reference,
             noise=noise,
         )
         for k, (part, reference) in enumerate(zip(parts, references, strict=True))
     ]
-    given = joint_priors(objective).replaced(priors or {})
     names = (*whole.free_names, *given.names[whole.n_free : whole.n_free + sum(sizes)])
     theta = [x]
     for (_, own), size, local in zip(made, sizes, parameters.maps, strict=True):

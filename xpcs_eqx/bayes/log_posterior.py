@@ -19,6 +19,7 @@ from ..objective import (
     TwoTimeTerm,
 )
 from ..objective.frame_table import FrameTable, frame_table
+from ..objective.penalties import penalty_squares
 from ..parameters import Identity, ParameterMap, parameter_values
 from ..parameters.parameter_map import Group
 from ..uncertainty import loss_of
@@ -42,8 +43,8 @@ class LogPosterior(eqx.Module):
     """ln p(θ | data) + const as a function of unconstrained coordinates z.
 
     θ = (free parameters, sampled scaling coefficients, sigma if sampled), named by `names`. Works
-    under `jit`, `vmap` and `grad`; a gradient costs about what the value does. Derivatives are with
-    respect to z: the data are constants.
+    under `jit`, `vmap` and `grad`; a gradient costs about what the value does. Derivatives are by z
+    and by the numbers of priors; by the data they raise `ModelError`.
     """
 
     term: TwoTimeTerm
@@ -83,8 +84,7 @@ class LogPosterior(eqx.Module):
             total += jnp.sum(prior.log_density(theta[np.asarray(where)]))
         if self.penalties:
             values = parameter_values(self.parameters.build(self.split(theta)[0]))
-            for penalty in self.penalties:
-                total -= 0.5 * jnp.sum(penalty.residuals(values) ** 2)
+            total -= 0.5 * penalty_squares(self.penalties, values)
         return total
 
     def __call__(self, z: Float[Array, "entry"]) -> Float[Array, ""]:

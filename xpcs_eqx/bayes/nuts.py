@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from ..compiling import quick_jit
 from ..errors import FitError
+from ..inherited import Inherited
 from .draws import Draws, Progress
 from .log_posterior import LogPosterior
 from .parallel import AXIS, AbstractParallelChains, placed
@@ -229,7 +230,7 @@ class Runner:
                 results = [one(groups[0])]
             else:
                 with ThreadPoolExecutor(len(groups)) as pool:
-                    results = list(pool.map(one, groups))
+                    results = list(pool.map(Inherited(one), groups))
             groups = [result[0] for result in results]
             draws = jax.tree.map(
                 lambda *parts, now=now: np.concatenate([np.asarray(p) for p in parts])[:, :now],

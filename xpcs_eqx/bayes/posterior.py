@@ -8,8 +8,9 @@ from jaxtyping import Float
 
 from ..fitting import Fit
 from .arviz_io import datatree, unique_labels
-from .diagnostics import Diagnostics, diagnose
+from .diagnostics import Diagnostics, against_fit, diagnose
 from .draws import Draws
+from .independence import about_independence, quoted_errors
 from .log_posterior import LogPosterior
 
 
@@ -22,8 +23,10 @@ class Posterior(eqx.Module):
     - `draws`: unconstrained positions and statistics of each transition.
     - `density`: the log density that was sampled, with its priors, data and coordinates.
     - `step_size`, `metric`: after warm-up.
-    - `fitted`: (name, value, classical error) of the fit, empty without one.
-    - `notes`: how it began, and what has to be known of its priors. `timings`: seconds by phase.
+    - `fitted`: (name, value, classical error) of the fit, empty without one; `quoted`: (name,
+        quoted error), larger where pairs are not independent.
+    - `notes`: how it began, and what has to be known of its priors and of its likelihood.
+        `timings`: seconds by phase.
     """
 
     theta: Float[np.ndarray, "chain draw entry"]
@@ -36,6 +39,11 @@ class Posterior(eqx.Module):
     fitted: tuple[tuple[str, float, float], ...] = eqx.field(static=True)
     notes: tuple[str, ...] = eqx.field(static=True)
     timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
+    quoted: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
+
+    def __repr__(self) -> str:
+        """Status and findings, one line for each entry, and the notes."""
+        return draws_in_lines(type(self).__name__, self.theta, self.diagnostics, self.notes)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,7 +52,7 @@ class Posterior(eqx.Module):
 
     @property
     def status(self) -> str:
-        """`converged`, `divergences` or `not_converged`."""
+        """`converged`, `divergences`, `not_converged` or `contradictory`."""
         return self.diagnostics.status
 
     def __getitem__(self, name: str) -> Float[np.ndarray, "chain draw ..."]:
@@ -129,6 +137,26 @@ def transition_stats(draws: Draws) -> dict[str, np.ndarray]:
     }
 
 
+def draws_in_lines(
+    head: str,
+    theta: Float[np.ndarray, "chain draw entry"],
+    diagnostics: Diagnostics,
+    notes: tuple[str, ...],
+) -> str:
+    """What is printed of draws: status and findings, mean ± sd of each entry, notes."""
+    chains, draws = theta.shape[:2]
+    flat = theta.reshape(-1, theta.shape[-1])
+    rows = zip(diagnostics.names, flat.mean(axis=0), flat.std(axis=0), strict=True)
+    return "\n".join(
+        [
+            f"{head} of {chains} × {draws} draws: {diagnostics.status}",
+            *(f"  {name} = {mean:.6g} ± {sd:.2g}" for name, mean, sd in rows),
+            *(f"  finding: {text}" for text in diagnostics.findings),
+            *(f"  note: {text}" for text in notes),
+        ]
+    )
+
+
 def posterior_of(
     density: LogPosterior,
     theta: Float[np.ndarray, "chain draw entry"],
@@ -142,7 +170,9 @@ def posterior_of(
     notes: tuple[str, ...],
     timings: tuple[tuple[str, float], ...],
 ) -> Posterior:
-    """Draws with their diagnostics."""
+    """Draws with their diagnostics, compared with the fit."""
+    rows = () if fit is None else fit.rows
+    fitted = tuple((row.name, row.value, row.error_classical) for row in rows)
     found = diagnose(
         density.names,
         theta,
@@ -152,7 +182,6 @@ def posterior_of(
         np.asarray(draws.acceptance),
         max_depth,
     )
-    rows = () if fit is None else fit.rows
     return Posterior(
         theta=theta,
         per_angle=per_angle,
@@ -160,8 +189,9 @@ def posterior_of(
         density=density,
         metric=np.asarray(metric),
         step_size=float(step_size),
-        diagnostics=found,
-        fitted=tuple((row.name, row.value, row.error_classical) for row in rows),
-        notes=notes,
+        diagnostics=against_fit(found, theta, fitted),
+        fitted=fitted,
+        notes=(*notes, *about_independence(fit)),
         timings=timings,
+        quoted=quoted_errors(fit),
     )

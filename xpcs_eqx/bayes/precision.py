@@ -14,8 +14,10 @@ class Precision(NamedTuple):
     - `z`: (posterior mean − fit)/posterior sd; `ratio`: posterior sd over the classical error of
         the fit, which takes pairs as independent as the likelihood does.
     - `covered`: whether the central 94 % of the draws hold the fitted value.
+    - `quoted_ratio`: posterior sd over the quoted error of the fit; below 1 by as much as the
+        posterior is too narrow because pairs that share speckles are not independent.
 
-    The last three are NaN, and `covered` None, without a fit or where it has no error.
+    These four are NaN, and `covered` None, without a fit or where it has no error.
     """
 
     name: str
@@ -26,11 +28,13 @@ class Precision(NamedTuple):
     z: float
     ratio: float
     covered: bool | None
+    quoted_ratio: float = float("nan")
 
 
 def precision(posterior: Posterior) -> tuple[Precision, ...]:
     """Contraction of every sampled parameter and its comparison with the fit."""
     fitted = {name: (value, error) for name, value, error in posterior.fitted}
+    quoted = dict(posterior.quoted)
     out = []
     for i, name in enumerate(posterior.names):
         draws = posterior.theta[..., i]
@@ -38,6 +42,7 @@ def precision(posterior: Posterior) -> tuple[Precision, ...]:
         prior_sd = float(posterior.density.priors[i].moments[1])
         value, error = fitted.get(name, (np.nan, np.nan))
         known = np.isfinite(error) and error > 0
+        honest = quoted.get(name, np.nan)
         low, high = np.quantile(draws, [0.03, 0.97])
         out.append(
             Precision(
@@ -49,6 +54,7 @@ def precision(posterior: Posterior) -> tuple[Precision, ...]:
                 (mean - value) / sd if known else np.nan,
                 sd / error if known else np.nan,
                 bool(low <= value <= high) if known else None,
+                sd / honest if np.isfinite(honest) and honest > 0 else np.nan,
             )
         )
     return tuple(out)

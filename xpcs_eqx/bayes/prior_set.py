@@ -2,14 +2,21 @@
 
 import math
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit
 from ..objective import JointObjective, ProjectedObjective
-from ..parameters.leaves import check_names
+from ..parameters import ParameterMap
+from ..parameters.leaves import check_names, parameter_leaves
+from ..physics import AbstractCorrelation, AbstractRate, time_floor
 from .abstract_prior import AbstractPrior, Number
 from .cut_priors import LogNormal, TruncatedNormal
 from .priors import Normal, Tempered, Uniform
@@ -18,12 +25,12 @@ from .priors import Normal, Tempered, Uniform
 _TABLE: dict[str, tuple[float, float] | None] = {
     "D0": None,
     "alpha": (0.0, 1.0),
-    "D_offset": (0.0, 1000.0),
     "gamma_dot_t0": None,
     "beta": (0.0, 0.5),
-    "gamma_dot_t_offset": (0.0, 0.02),
     "phi0": (0.0, 10.0),
 }
+# Offsets of rates: normal about zero, as wide as the rate itself is large at the start.
+_OFFSETS = ("D_offset", "gamma_dot_t_offset")
 _LOG_SCALE = 1.5
 _CONTRAST, _OFFSET = (0.3, 0.25), (1.0, 0.25)
 # Positive parameters whose bounds are further apart than this get a prior in their logarithm.
@@ -81,22 +88,102 @@ class PriorSet(eqx.Module):
         return PriorSet(tuple(Tempered(p, power) for p in self.priors), self.names, self.notes)
 
 
-def _entries(objective: ProjectedObjective | JointObjective):
-    """Name, start, lower and upper bound of the free parameters and scaling coefficients."""
-    parameters, scaling = objective.term.parameters, objective.term.scaling
-    low, high = (np.asarray(bound) for bound in scaling.bounds)
-    start = np.asarray(scaling.from_per_angle(objective.term.reference))
-    columns = (
-        (*parameters.free_names, *scaling.names),
-        np.concatenate([np.asarray(parameters.start), start]),
-        np.concatenate([np.asarray(parameters.lower), low]),
-        np.concatenate([np.asarray(parameters.upper), high]),
-    )
-    return [(n, float(s), float(a), float(b)) for n, s, a, b in zip(*columns, strict=True)]
+class Entry(NamedTuple):
+    """What a default prior is made of: name, start and bounds.
+
+    `scale`: size that the start alone does not tell: of the offset of a rate that of the rate
+    (`offset_sizes`), else a natural step.
+    """
+
+    name: str
+    start: float
+    lower: float
+    upper: float
+    scale: float = 1.0
 
 
-def _default(name: str, start: float, low: float, high: float, step: float) -> AbstractPrior:
-    kind = name.split("[")[0].removesuffix("_ref").removesuffix("_sample")
+def scaling_entries(objective: ProjectedObjective | JointObjective) -> list[Entry]:
+    """The entries of the scaling coefficients."""
+    scaling = objective.term.scaling
+    start = scaling.from_per_angle(objective.term.reference)
+    rows = zip(*(np.asarray(c, float).tolist() for c in (start, *scaling.bounds)), strict=True)
+    return [Entry(name, *row) for name, row in zip(scaling.names, rows, strict=True)]
+
+
+def _kind(name: str) -> str:
+    return name.split("[")[0].removesuffix("_ref").removesuffix("_sample")
+
+
+@quick_jit
+def _step(parameters, x):
+    """Change of each physical parameter with its coordinate scale [its unit]."""
+    y = parameters.to_coordinates(x)
+    slope = jax.jacfwd(parameters.to_physical)(y) * jnp.asarray(parameters.coordinate_scale)
+    return jnp.sqrt(jnp.sum(slope**2, axis=1))
+
+
+@quick_jit
+def _largest(rate, times):
+    return jnp.max(jnp.abs(rate(times)))
+
+
+def _unknown(entry: Entry) -> bool:
+    """Whether neither name nor bounds tell how far a parameter may be from its start."""
+    return _kind(entry.name) not in _TABLE and not math.isfinite(entry.upper - entry.lower)
+
+
+def parameter_entries(parameters: ParameterMap) -> list[Entry]:
+    """The entries of the free parameters; the scale is a coordinate step, in their own unit."""
+    columns = (parameters.start, parameters.lower, parameters.upper)
+    rows = zip(*(np.asarray(column, float).tolist() for column in columns), strict=True)
+    found = [Entry(name, *row) for name, row in zip(parameters.free_names, rows, strict=True)]
+    if not any(map(_unknown, found)):
+        return found
+    steps = np.asarray(_step(parameters, jnp.asarray(parameters.start))).tolist()
+    return [entry._replace(scale=step) for entry, step in zip(found, steps, strict=True)]
+
+
+# Times at which a rate is looked at: enough for its size, and always as many.
+_TIMES = 8
+
+
+def offset_sizes(
+    model: AbstractCorrelation, t: Float[Array | np.ndarray, "frame"]
+) -> dict[str, float]:
+    """By name of each offset of a rate of a model the size of that rate [its unit].
+
+    That is its largest absolute value at times from first to last frame and at one second, where a
+    power law has the value of its amplitude.
+    """
+    t = np.asarray(t, float)
+    chosen = t[np.linspace(0, t.size - 1, _TIMES).round().astype(int)]
+    times = np.append(np.maximum(chosen, float(time_floor(t))), 1.0)
+    rates = {
+        leaf.name: getattr(model, leaf.path[0])
+        for leaf in parameter_leaves(model)
+        if _kind(leaf.name) in _OFFSETS
+    }
+    return {
+        name: float(_largest(rate, times))
+        for name, rate in rates.items()
+        if isinstance(rate, AbstractRate)
+    }
+
+
+def with_sizes(entries: list[Entry], sizes: Mapping[str, float]) -> list[Entry]:
+    """The entries with the sizes that are known of some, where these are above 0."""
+    return [
+        entry._replace(scale=sizes[entry.name]) if sizes.get(entry.name, 0.0) > 0 else entry
+        for entry in entries
+    ]
+
+
+def default_prior(entry: Entry) -> AbstractPrior:
+    """The weakly informative prior of one entry, as `default_priors` says."""
+    name, start, low, high, scale = entry
+    kind = _kind(name)
+    if kind in _OFFSETS:
+        return TruncatedNormal(0.0, scale, low, high)
     if kind in ("contrast", "contrast_c0", "offset", "offset_c0"):
         return TruncatedNormal(*(_CONTRAST if kind.startswith("c") else _OFFSET), low, high)
     if kind.startswith(("contrast_", "offset_")):
@@ -110,24 +197,25 @@ def _default(name: str, start: float, low: float, high: float, step: float) -> A
         return TruncatedNormal(*known, low, high)
     if math.isfinite(high - low):
         return Uniform(low, high)
-    return TruncatedNormal(start, 10 * step, low, high)
+    return TruncatedNormal(start, 10 * scale, low, high)
 
 
 def default_priors(objective: ProjectedObjective | JointObjective) -> PriorSet:
     """Weakly informative priors inside the bounds.
 
     Diffusion and shear amplitudes are log-normal about the start of the objective with 1.5 in ln;
-    alpha, beta, offsets of rates, phi0, contrast and offset are truncated normal about their usual
-    values. Other parameters are log-normal when their positive bounds are decades apart, uniform
-    within finite bounds, else normal about their start with ten times their natural step.
+    alpha, beta, phi0, contrast and offset are truncated normal about their usual values, offsets of
+    rates about zero, as wide as the rate is large at the start (`offset_sizes`). Other parameters
+    are log-normal when their positive bounds are decades apart, uniform within finite bounds, else
+    normal about their start with ten times their natural step.
 
     **Raises:** `ModelError` when the bounds of a parameter leave a prior without volume.
     """
-    steps = np.asarray(objective.term.parameters.coordinate_scale)
-    steps = np.concatenate([steps, np.ones(objective.term.scaling.size)])
-    entries = _entries(objective)
-    priors = tuple(_default(*e, float(s)) for e, s in zip(entries, steps, strict=True))
-    return PriorSet(priors, tuple(name for name, *_ in entries))
+    term = objective.term
+    model = term.parameters.build(jnp.asarray(term.parameters.start))
+    entries = with_sizes(parameter_entries(term.parameters), offset_sizes(model, term.t))
+    entries += scaling_entries(objective)
+    return PriorSet(tuple(map(default_prior, entries)), tuple(e.name for e in entries))
 
 
 def bound_priors(objective: ProjectedObjective | JointObjective) -> PriorSet:
@@ -135,14 +223,14 @@ def bound_priors(objective: ProjectedObjective | JointObjective) -> PriorSet:
 
     **Raises:** `ModelError` naming a parameter without finite bounds.
     """
-    priors = []
-    for name, _, low, high in _entries(objective):
+    entries = parameter_entries(objective.term.parameters) + scaling_entries(objective)
+    for name, _, low, high, _ in entries:
         if not math.isfinite(high - low):
             raise ModelError(
                 f"{name} has bounds [{low:g}, {high:g}]; a uniform prior needs finite ones"
             )
-        priors.append(Uniform(low, high))
-    return PriorSet(tuple(priors), tuple(name for name, *_ in _entries(objective)))
+    priors = tuple(Uniform(entry.lower, entry.upper) for entry in entries)
+    return PriorSet(priors, tuple(entry.name for entry in entries))
 
 
 def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = None) -> PriorSet:

@@ -1,12 +1,14 @@
 """From an objective or a fit to a posterior."""
 
 import dataclasses
+import operator
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -29,7 +31,7 @@ from .starts import AbstractStart, LaplaceStart
 class Nuts(eqx.Module):
     """Settings of the No-U-Turn sampler.
 
-    - `chains`, `warmup`, `draws`: number of chains, and of transitions of each.
+    - `chains`, `warmup`, `draws`: number of chains, two or more, and of transitions of each.
     - `target_acceptance`: of the step size adaptation; by default 0.9 for laminar flow, else 0.85.
     - `max_depth`: doublings of a trajectory at most.
     - `parallel`: how chains go side by side: `ThreadedChains()` (default), `LockStepChains()` or
@@ -47,10 +49,11 @@ class Nuts(eqx.Module):
     parallel: AbstractParallelChains = ThreadedChains()
 
     def __check_init__(self):
-        for name, least in (("chains", 1), ("warmup", 0), ("draws", 4), ("max_depth", 1)):
+        for name, least in (("chains", 2), ("warmup", 0), ("draws", 4), ("max_depth", 1)):
             value = getattr(self, name)
             if value < least:
-                raise ModelError(f"{name} = {value}; it must be at least {least}")
+                why = ": R-hat compares chains" if name == "chains" else ""
+                raise ModelError(f"{name} = {value}; it must be at least {least}{why}")
         if self.target_acceptance is not None and not 0 < self.target_acceptance < 1:
             raise ModelError(
                 f"target_acceptance = {self.target_acceptance}; it must be between 0 and 1"
@@ -62,6 +65,21 @@ class Nuts(eqx.Module):
         if self.target_acceptance is not None:
             return self.target_acceptance
         return 0.9 if isinstance(model, LaminarFlow) else 0.85
+
+
+def key_of(key: Key[Array, ""] | SupportsIndex) -> Key[Array, ""]:
+    """A key of `jax.random` from itself or from a seed, an integer of any kind.
+
+    **Raises:** `ModelError` for anything else.
+    """
+    if isinstance(key, jax.Array) and (key.ndim or not jnp.issubdtype(key.dtype, jnp.integer)):
+        return key
+    try:
+        return jax.random.key(operator.index(key))  # pyright: ignore[reportArgumentType]
+    except TypeError as error:
+        raise ModelError(
+            f"key = {key!r}; give a seed, which is an integer, or a key from jax.random.key(seed)"
+        ) from error
 
 
 @quick_jit
@@ -229,7 +247,7 @@ def sample(
     clock = time.perf_counter()
     sampler = Nuts() if sampler is None else sampler
     start = LaplaceStart() if start is None else start
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = key_of(key)
     density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
     for_start, for_chains, for_scaling = jax.random.split(key, 3)
     begun = start.begin(density, theta, fit, sampler.chains, for_start)

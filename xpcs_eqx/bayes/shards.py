@@ -180,7 +180,8 @@ class AutomaticSize(AbstractShardSize):
     """10 000 to 20 000 pairs, with flow 5000 to 10 000, more the more data there are.
 
     Fewer angles are less varied: × 0.6 for 3 at most, 0.7 for 5, 0.85 for 10. Never fewer than
-    1500 for each sampled parameter.
+    1500 for each sampled parameter, which decides wherever there are more than a few of them: with
+    laminar flow from seven on, contrast, offset and sigma included.
     """
 
     def points(self, n_pairs: int, n_parameters: int, n_angles: int, laminar: bool) -> int:

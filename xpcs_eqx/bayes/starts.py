@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Key
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit
-from .log_posterior import LogPosterior
+from ..objective.penalties import penalty_equations
+from .log_posterior import LogPosterior, plain_parameters
 
 # Width of a prior in unconstrained coordinates, which are logarithms, logits and the like.
 PRIOR_WIDTH = 2.0
@@ -87,11 +88,23 @@ def recentred(density: D, centre, scale) -> D:
     )
 
 
+@quick_jit
+def _of_penalties(parameters, penalties, noise, x):
+    """What penalties add to the curvature of the cost in the physical parameters."""
+    return penalty_equations(penalties, plain_parameters(parameters), x, noise).hessian
+
+
 def _information(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
     """Curvature of −ln likelihood in the entries at the fit, marginalised coefficients left out."""
     p, k = density.parameters.n_free, fit.index.scaling.stop
     order = np.r_[k : k + p, 0:k]
-    whole = np.asarray(fit.joint_hessian)[np.ix_(order, order)] / sigma**2
+    whole = np.array(fit.joint_hessian)[np.ix_(order, order)]
+    if fit.objective.penalties:
+        # They are a part of the prior.
+        x = np.asarray(fit.values)[fit.index.physical]
+        term = fit.objective.term
+        whole[:p, :p] -= _of_penalties(term.parameters, fit.objective.penalties, term.noise, x)
+    whole /= sigma**2
     sampled = len(density.treatment.sampled_names(density.term.scaling))
     if sampled < k:
         widths = np.asarray(getattr(density.treatment, "sd"))  # noqa: B009

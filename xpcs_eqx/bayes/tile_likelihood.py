@@ -10,11 +10,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..errors import ModelError
 from ..objective import AbstractTiles, Block, Linear, NormalEquations
 from ..objective.blocks import _pair_features as pair_features
 from ..objective.blocks import block_cost
 from ..objective.drivers import Scan
 from ..objective.frame_table import FrameTable, call_kernel
+
+
+@jax.custom_jvp
+def _constant(leaf):
+    return leaf
+
+
+@_constant.defjvp
+def _no_derivative(primals, tangents):
+    raise ModelError(
+        "the data are constants of a log posterior, which has no derivatives by them; "
+        "differentiate by its coordinates z, or a fit by its data (`fitted` and `with_values`)"
+    )
+
+
+def _constants(tiles):
+    """The tiles, of which no derivative can be asked for."""
+    return jax.tree.map(lambda a: _constant(a) if eqx.is_inexact_array(a) else a, tiles)
+
 
 Rows = tuple[
     Float[Array, "increment frame"], Float[Array, "endpoint frame"], Float[Array, "scalar angle"]
@@ -122,8 +142,10 @@ def data_cost(
 
     Differentiable in the features of `table` and in `scaling`; the data are constants. Works under
     `jit`, `vmap` and in derivatives of the gradient.
+
+    **Raises:** `ModelError` when it is differentiated by the data.
     """
-    return _cost((feature_rows(table), scaling), _without_rows(table), tiles)
+    return _cost((feature_rows(table), scaling), _without_rows(table), _constants(tiles))
 
 
 @eqx.filter_custom_vjp
@@ -176,4 +198,4 @@ def scaling_statistics(
     pass over the tiles, since its weights follow from the sums of the first. Differentiable in the
     features of `table` alone.
     """
-    return _statistics(feature_rows(table), _without_rows(table), reference, tiles)
+    return _statistics(feature_rows(table), _without_rows(table), reference, _constants(tiles))

@@ -127,7 +127,7 @@ def to_resume(checkpoints: Checkpoints | None, resume: bool) -> StoredCheckpoint
     """The newest checkpoint when `resume` is asked for; None to start from the beginning.
 
     **Raises:** `CheckpointError` as `Checkpoints.newest`, for `resume` without checkpoints, and
-    without `resume` for any checkpoint, which is the work of an interrupted fit.
+    without `resume` for any checkpoint, which is the work of an earlier fit.
     """
     if checkpoints is None:
         if resume:
@@ -140,7 +140,7 @@ def to_resume(checkpoints: Checkpoints | None, resume: bool) -> StoredCheckpoint
         return found
     if paths := checkpoints.paths():
         raise CheckpointError(
-            f"{checkpoints.folder}: holds {len(paths)} checkpoints of an interrupted fit; "
-            "resume it, or remove them to start from the beginning"
+            f"{checkpoints.folder}: holds {len(paths)} checkpoints of an interrupted fit, or of "
+            "one that has finished; resume it, or remove them to start from the beginning"
         )
     return None

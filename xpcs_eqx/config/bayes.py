@@ -59,7 +59,8 @@ class Inference:
     - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width.
     - `scaling`: the one to sample with instead of that of the fit, None for the same; `fixed` tells
         that it is that of the fit, held.
-    - `n_shards`: 0 for one run; `lines`: what will be done, in sentences.
+    - `n_shards`: 0 for one run; `decisions`: what will be done, in sentences; `lines`: these and
+        the priors as far as they are known before the fit.
     """
 
     settings: Bayes
@@ -75,12 +76,17 @@ class Inference:
     fixed: bool
     in_shards: InShards
     n_shards: int
+    decisions: tuple[str, ...]
     lines: tuple[str, ...]
 
     @property
     def consensus(self) -> bool:
         """Whether the data are sampled in shards."""
         return self.route.decide(self.n_pairs).consensus
+
+    def lines_after(self, density: LogPosterior) -> tuple[str, ...]:
+        """What was done: the decisions and the priors that were sampled with."""
+        return (*self.decisions, *prior_lines(density, self.settings, self.from_fit, True))
 
     def fit_for(self, fit: Fit) -> Fit:
         """The fit with the scaling that is sampled, begun where the other ended."""
@@ -235,7 +241,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
     elif unused := unused_shards(source, given, decided.reason):
         log.warning("%s: %s", source.where("bayes.shards"), unused)
         lines.append(unused)
-    lines += prior_lines(density, given, from_fit)
+    before = prior_lines(density, given, from_fit, False)
     return Inference(
         settings=given,
         n_pairs=n_pairs,
@@ -250,7 +256,8 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         fixed=fixed,
         in_shards=in_shards,
         n_shards=n_shards,
-        lines=tuple(lines),
+        decisions=tuple(lines),
+        lines=(*lines, *before),
     )
 
 

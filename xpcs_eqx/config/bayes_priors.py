@@ -125,24 +125,28 @@ def prior_text(prior: AbstractPrior) -> str:
     """
     if isinstance(prior, Tempered):
         return f"{prior_text(prior.prior)}, to the power {float(prior.power):.6g}"
-    numbers = {
-        field.name: float(getattr(prior, field.name))
-        for field in dataclasses.fields(prior)
-        if field.name != "log_mass"
-    }
+    numbers = {field.name: float(getattr(prior, field.name)) for field in dataclasses.fields(prior)}
     if isinstance(prior, LogNormal):
         numbers = {"median": math.exp(numbers.pop("location")), **numbers}
     word = PRIORS.get(type(prior), type(prior).__name__)
     return ", ".join((word, *(f"{name} {value:.6g}" for name, value in numbers.items())))
 
 
-def prior_lines(density: LogPosterior, given: Bayes, from_fit: Mapping[str, float]) -> list[str]:
-    """The prior of every sampled entry; those of angles that are alike stand in one line."""
+def prior_lines(
+    density: LogPosterior, given: Bayes, from_fit: Mapping[str, float], fitted: bool
+) -> list[str]:
+    """The prior of every sampled entry; those of angles that are alike stand in one line.
+
+    The default one of sigma is made of the residuals of the fit, and has no numbers unless the
+    density is that of a fit (`fitted`).
+    """
     texts: dict[str, str] = {}
     for name, prior in zip(density.names, density.priors, strict=True):
         text = prior_text(prior)
         if name in from_fit:
             text = f"from the fit, {from_fit[name]:g} times its error wide (uses the data twice)"
+        if name == "sigma" and not fitted and name not in given.priors:
+            text = f"{text.partition(',')[0]}, as wide as the residuals of the fit"
         own = name in given.priors or name.split("[")[0] in given.priors
         texts[name] = text + ("" if own else " (default)")
     grouped: dict[tuple[str, str], list[str]] = {}

@@ -104,10 +104,18 @@ _WORDS = {
 }
 # Of these only a call is meant: the bare words are English.
 _CALLS = ("sample", "consensus")
+# A class may stand as an argument, as in `anchor=NoAnchor()`: the key says the same.
 _NAMES = re.compile(
-    rf"\b(?:({'|'.join(name for name in _WORDS if name not in _CALLS)})\b(?:\(\))?"
+    rf"\b(?:\w+=)?(?:({'|'.join(name for name in _WORDS if name not in _CALLS)})\b(?:\(\))?"
     rf"|({'|'.join(_CALLS)})\(\))"
 )
+# Settings that are arguments of a class, as in `Limits(success=0.5)`.
+_SETTINGS = {"Limits": "bayes.shards", "Nuts": "bayes"}
+_GIVEN = re.compile(rf"\b(?:\w+=)?({'|'.join(_SETTINGS)})\((\w+)=[^()]*\)")
+_PHRASES = {
+    "give it equal bounds in the map": "set free = false in its table",
+    "(warmup, draws)": "(bayes.warm_up, bayes.draws)",
+}
 
 
 def in_toml(text: str) -> str:
@@ -115,8 +123,12 @@ def in_toml(text: str) -> str:
 
     >>> in_toml("take larger shards or use RandomShards()")
     'take larger shards or use bayes.shards.sharding = "random"'
+    >>> in_toml("sample with anchor=NoAnchor(), or allow it with Limits(success=0.5)")
+    'sample with bayes.shards.anchor = "none", or allow it with bayes.shards.success'
     """
-    text = text.replace("give it equal bounds in the map", "set free = false in its table")
+    for phrase, words in _PHRASES.items():
+        text = text.replace(phrase, words)
+    text = _GIVEN.sub(lambda found: _WORDS.get(found[2], f"{_SETTINGS[found[1]]}.{found[2]}"), text)
     # What has its key already stays as it is.
     named = re.compile(r'\bbayes\.[\w.]+(?: = "\w+")?')
     kept = named.findall(text)

@@ -22,6 +22,7 @@ from ..defences import DefenceLayers
 from ..errors import ConfigError, ModelError
 from ..fitting import Fit, JointFit
 from ..objective import JointObjective, ProjectedObjective, two_time_objective
+from ..objective.tiles import held_once
 from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, Proportional, Slope, parameter_map, with_parameters
 from ..parameters.leaves import parameter_leaves
@@ -228,13 +229,14 @@ def build(configuration: Configuration) -> Problem:
         data,
         scaling.scaling,
         loss=loss,
-        penalties=penalties_of(settings, source, parameters.model, lambda: residual_sd(data)),
+        penalties=penalties_of(settings, source, parameters.model),
         angle_weights=None if weights is None else np.asarray(weights),
         driver=plan.driver,
         piece=plan.piece,
     )
     return Problem(
-        data=data,
+        # The objective has a copy of maps in memory, which serves both.
+        data=held_once(data, objective.term.tiles),
         objective=objective,
         scaling=scaling,
         plan=plan,

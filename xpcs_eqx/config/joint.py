@@ -11,6 +11,7 @@ from ..data import TwoTimeData, load_joint, weighted
 from ..errors import ConfigError, DataError, ModelError
 from ..objective import CombinedObjective, combined_objective, relative_weights
 from ..objective.penalties import AbstractPenalty
+from ..objective.tiles import held_once
 from ..optimize import Recovery, TrustRegion
 from .build import load_data, model_for, selection_of
 from .joint_names import Names, shared_names, tables
@@ -21,6 +22,7 @@ from .scaling import Choice, choose_scaling
 from .schema import Common, DataSet, Output, Parameter, SeveralQSettings
 from .search import kept_by_bounds, refuse_search
 from .solving import loss_of, penalties_of, residual_sd, solver_of
+from .streaming import refuse_hybrid
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def _refused(configuration: JointConfiguration) -> None:
             f'{source.where("solver.method")}: solver.method = "hybrid" is for one data set; '
             "choose another method for several"
         )
+    refuse_hybrid(configuration)
     if solver.profile:
         raise ConfigError(
             f"{source.where('solver.profile')}: there are no profile-likelihood intervals of a "
@@ -176,13 +179,13 @@ def _refused(configuration: JointConfiguration) -> None:
             )
 
 
-def _penalties(settings: Common, names: Names, sd, configuration) -> tuple[AbstractPenalty, ...]:
+def _penalties(settings: Common, names: Names, configuration) -> tuple[AbstractPenalty, ...]:
     """Smoothness of every rate of the joint fit once, by its names there."""
     out = {}
     for k, model in enumerate(names.models):
         publics = {leaf.name: names.public(k, leaf) for leaf in names.leaves[k]}
         follows = {leaf.name for leaf in names.leaves[k] if names.follows(k, leaf)}
-        for penalty in penalties_of(settings, configuration.source, model, sd):
+        for penalty in penalties_of(settings, configuration.source, model):
             if not follows.issuperset(penalty.names):
                 public = tuple(publics[name] for name in penalty.names)
                 out[public] = dataclasses.replace(penalty, names=public)
@@ -241,10 +244,13 @@ def build_joint(configuration: JointConfiguration) -> JointProblem:
         [choice.scaling for choice in scalings],
         weights=weights.tolist(),
         loss=loss,
-        penalties=_penalties(settings, names, sd, configuration),
+        penalties=_penalties(settings, names, configuration),
     )
     return JointProblem(
-        data=data,
+        # The objective has a copy of maps in memory, which serves both.
+        data=tuple(
+            held_once(one, part.term.tiles) for one, part in zip(data, objective.parts, strict=True)
+        ),
         objective=objective,
         scalings=scalings,
         names=names,

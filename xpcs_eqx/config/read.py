@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
+from .effects import refuse_without_effect
 from .schema import Common, JointSettings, Settings, SeveralQSettings
 from .source import Key, Source, nearest, read_source, table_number
 
@@ -167,7 +169,12 @@ def _describe(error: Any, raw: Mapping[str, Any], source: Source) -> str:
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key {dotted!r}{_hint(path, schema)}"
     if error["type"] == "value_error":
-        return f"{where}: {dotted}: {error['ctx']['error']}"
+        text = str(error["ctx"]["error"])
+        # It is about a table, whose keys may stand in several places: blame one that it names.
+        for given, option in source.overrides.items():
+            if given[:-1] == path and re.search(rf"\b{re.escape(given[-1])}\b", text):
+                where = f"--set {option}"
+        return f"{where}: {dotted}: {text}"
     if expected is None:
         expected = error["msg"] if find_field(path, schema)[1] is None else "a table of keys"
     text = f"{where}: {dotted} = {value!r} is not allowed; expected {expected}"
@@ -201,10 +208,12 @@ def read_configuration(
 ) -> Configuration | JointConfiguration:
     """Read and check a configuration; `overrides` are the texts of `--set section.key=value`.
 
-    **Raises:** `ConfigError` for a file that cannot be read and for every key that is wrong.
+    **Raises:** `ConfigError` for a file that cannot be read, for every key that is wrong and for
+    every one that would be of no effect.
     """
     source, raw = read_source(path, overrides)
     settings = check_settings(raw, source)
+    refuse_without_effect(settings, source)
     if isinstance(settings, Settings):
         return Configuration(settings, source)
     return JointConfiguration(settings, source)

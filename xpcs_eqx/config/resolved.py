@@ -6,6 +6,7 @@ from typing import Any
 from ..optimize import TrustRegion
 from ..parameters import ParameterMap, parameter_values
 from .build import Problem
+from .effects import without_unused
 from .joint import JointProblem
 from .read import Configuration, JointConfiguration
 from .schema import Common
@@ -65,7 +66,7 @@ def resolved_settings(
         else:
             table.pop("bounds", None)
             table |= _held(parameters, name, float(values[name]))
-    return settings
+    return without_unused(configuration.settings, settings)
 
 
 def _with_relative_shards(
@@ -119,4 +120,4 @@ def resolved_joint_settings(
                 if table is not None and table.scale is not None:
                     out[name]["scale"] = table.scale
     settings["parameters"] = out
-    return settings
+    return without_unused(configuration.settings, settings)

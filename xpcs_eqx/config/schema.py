@@ -6,7 +6,7 @@ written down once. Nothing in this file needs JAX: a wrong key is reported at on
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from .schema_bayes import Bayes
 from .schema_defences import Defences
@@ -26,7 +26,11 @@ RateKind = Literal[
 ScalingMode = Literal[
     "auto", "individual", "averaged", "fixed", "fixed_averaged", "fourier", "auto_threshold"
 ]
-Layout = Literal["own", "aps-u", "aps-old", "nxxpcs", "npz", "npy"]
+Layout = Annotated[
+    Literal["own", "aps-u", "aps-old", "nxxpcs", "npz", "npy"],
+    # In Python a name would have an underscore; both are meant.
+    BeforeValidator(lambda value: value.replace("_", "-") if isinstance(value, str) else value),
+]
 Loss = Literal["linear", "soft_l1", "huber", "cauchy", "arctan"]
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]

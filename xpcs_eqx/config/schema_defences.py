@@ -95,7 +95,7 @@ class GroupVarianceLayer(Section):
         ..., "a list of lists of two or more names", "parameters of each group"
     )
     weight: Positive = key(
-        ..., "a number above zero", "of the variance of each group, in the sum of squares"
+        ..., "a number above zero", "of the variance of each group in χ² [1/unit²]"
     )
 
 

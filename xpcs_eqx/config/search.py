@@ -49,6 +49,7 @@ def _refuse(configuration: Configuration | JointConfiguration, name: str, text: 
 def refuse_search(configuration: JointConfiguration) -> None:
     """A search is for one data set. **Raises:** `ConfigError`."""
     given = search_settings(configuration.settings)
+    _refuse_unused(configuration, given)
     if given.method != "local":
         raise _refuse(
             configuration,
@@ -101,15 +102,7 @@ def strategy_of(
     optimiser, bounds that cannot be searched, and CMA-ES without its library.
     """
     given = search_settings(configuration.settings)
-    used = (*_USED[given.method], "method", *(() if given.method == "local" else ("seed",)))
-    for name in sorted(given.model_fields_set - set(used)):
-        if getattr(given, name) != getattr(Global(), name):
-            raise _refuse(
-                configuration,
-                name,
-                f'is of no effect with global.method = "{given.method}"; leave it out, or choose '
-                "another method",
-            )
+    _refuse_unused(configuration, given)
     if given.method == "local":
         return None
     if is_hybrid(configuration.settings):
@@ -137,6 +130,19 @@ def strategy_of(
             "gone on with; leave one of them out"
         )
     return _strategy(configuration, given, _custom(configuration, given, objective))
+
+
+def _refuse_unused(configuration: Configuration | JointConfiguration, given: Global) -> None:
+    """Keys that the method does not look at."""
+    used = (*_USED[given.method], "method", *(() if given.method == "local" else ("seed",)))
+    for name in sorted(given.model_fields_set - set(used)):
+        if getattr(given, name) != getattr(Global(), name):
+            raise _refuse(
+                configuration,
+                name,
+                f'is of no effect with global.method = "{given.method}"; leave it out, or choose '
+                "another method",
+            )
 
 
 def _custom(

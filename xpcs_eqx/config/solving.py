@@ -49,26 +49,17 @@ def residual_sd(data: TwoTimeData | StoredTwoTime) -> float:
 
 
 def penalties_of(
-    settings: Common, source: Source, model: AbstractCorrelation, sd: Callable[[], float]
+    settings: Common, source: Source, model: AbstractCorrelation
 ) -> tuple[Smoothness | LogSmoothness, ...]:
-    """Smoothness of the rates of a model, where `sd` gives the standard deviation of residuals.
+    """Smoothness of the rates of a model.
 
-    **Raises:** `ConfigError` where it cannot be weighed, or has nothing to work on.
+    **Raises:** `ConfigError` where it has nothing to work on.
     """
     asked = {n: r.smoothness for n, r in settings.rates.items() if r.smoothness}
     # Beside other data sets, rates may belong to these alone.
     asked = {name: width for name, width in asked.items() if hasattr(model, name)}
-    if not asked:
-        return ()
-    sigma = sd()
-    if not sigma > 0:
-        raise ConfigError(
-            f"the noise of the data is estimated as {sigma:g}, which leaves smoothness without a "
-            "measure; give data.sigma"
-        )
     try:
-        # Residuals in units of c2 are a factor sigma smaller, and so is the penalty beside them.
-        return tuple(smoothness(model, name, width / sigma) for name, width in asked.items())
+        return tuple(smoothness(model, name, width) for name, width in asked.items())
     except ModelError as error:
         raise ConfigError(f"{source.where('rates')}: [rates]: {error}") from error
 

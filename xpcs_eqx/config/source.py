@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from ..errors import ConfigError
 
 # Values of these keys are paths: in the file relative to the file, on the command line relative
-# to the current folder.
-PATHS = ("data.path", "output.directory")
+# to the current folder. (bayes.shards.job.scratch is one on other machines.)
+PATHS = (("data", "path"), ("output", "directory"), ("bayes", "shards", "folder"))
 
 _KEY = r"""(?:"[^"]*"|'[^']*'|[\w\-]+)"""
 _KEYS = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
@@ -71,7 +71,13 @@ class Source:
 
     def line(self, key: str | Key) -> int | None:
         """Line of a key, of the closest table that holds it, or of the first table inside it."""
-        wanted = parts(key) if isinstance(key, str) else key
+        holding, _, inside = self._lines(parts(key) if isinstance(key, str) else key)
+        return inside if holding is None else holding
+
+    def _lines(self, wanted: Key) -> tuple[int | None, bool, int | None]:
+        """Line of a key or the closest table that holds it, whether it is the key, and of the
+        first key inside it.
+        """
         table: Key = ()
         counts: dict[Key, int] = {}
         best, inside, depth = None, None, 0
@@ -91,16 +97,23 @@ class Source:
                 best, depth = number, len(here)
             elif inside is None and here[: len(wanted)] == wanted:
                 inside = number
-        return inside if best is None else best
+        return best, depth == len(wanted), inside
 
     def where(self, key: str | Key) -> str:
         """Place of a key as the beginning of a message."""
         wanted = parts(key) if isinstance(key, str) else key
-        for given, text in self.overrides.items():
-            shorter = min(len(given), len(wanted))
-            if given[:shorter] == wanted[:shorter]:
-                return f"--set {text}"
+        # The last one wins, as it did when they were put in.
+        options = [(given, f"--set {text}") for given, text in reversed(self.overrides.items())]
+        for given, option in options:
+            if given == wanted[: len(given)]:
+                return option
         line = self.line(wanted)
+        _, itself, inside = self._lines(wanted)
+        if not itself and inside is None:
+            # What is there of it comes from the command line alone.
+            for given, option in options:
+                if given[: len(wanted)] == wanted:
+                    return option
         place = self.path if line is None else f"{self.path}, line {line}"
         number = table_number(wanted)
         return place if number is None else f"{place}, [[data]] {number}"
@@ -119,9 +132,20 @@ def parse_override(text: str) -> tuple[Key, Any]:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
-    if ".".join((names[0], names[-1])) in PATHS and isinstance(parsed, str):
-        parsed = os.path.abspath(parsed)
-    return names, parsed
+    return names, _from_here(names, parsed)
+
+
+def _from_here(key: Key, value: Any) -> Any:
+    """A value of the command line, its paths starting from the current folder."""
+    if isinstance(value, dict):
+        return {name: _from_here((*key, name), one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_from_here(key, one) for one in value]
+    # The number of a table of an array is no part of what its keys mean.
+    plain = key if table_number(key) is None else (key[0], *key[2:])
+    if plain in PATHS and isinstance(value, str) and value:
+        return os.path.abspath(os.path.expanduser(value))
+    return value
 
 
 def apply_override(raw: dict[str, Any], key: Key, value: Any, text: str) -> None:
@@ -168,5 +192,6 @@ def read_source(path: str, overrides: tuple[str, ...] = ()) -> tuple[Source, dic
     for option in overrides:
         key, value = parse_override(option)
         apply_override(raw, key, value, option)
+        given.pop(key, None)
         given[key] = option
     return Source(path, text, given), raw

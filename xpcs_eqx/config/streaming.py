@@ -14,7 +14,7 @@ from ..objective import HostLoop, Strategy, choose_strategy
 from ..objective.strategy import VARIABLE
 from ..parameters.leaves import parameter_leaves
 from .models import AT_KNOTS, model_of
-from .read import Configuration
+from .read import Configuration, JointConfiguration
 from .schema import Common, Solver
 from .schema_streaming import Hybrid
 
@@ -101,8 +101,11 @@ def is_hybrid(settings: Common) -> bool:
     return "hybrid" in (settings.solver.method, settings.streaming.strategy)
 
 
-def _check(configuration: Configuration) -> None:
-    """Keys that would be of no effect."""
+def refuse_hybrid(configuration: Configuration | JointConfiguration) -> None:
+    """Refuse keys of `[hybrid]` where it does not run, and of the trust region where it does.
+
+    **Raises:** `ConfigError`.
+    """
     settings, source = configuration.settings, configuration.source
     solver = settings.solver
     if not is_hybrid(settings):
@@ -134,7 +137,7 @@ def plan_of(configuration: Configuration, size: MapSize) -> Plan:
     **Raises:** `ConfigError` for a strategy that the file does not allow, and for keys of another
     optimiser.
     """
-    _check(configuration)
+    refuse_hybrid(configuration)
     settings, source = configuration.settings, configuration.source
     given = settings.streaming
     forced = None if given.strategy == "auto" else given.strategy

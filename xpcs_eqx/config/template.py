@@ -13,6 +13,7 @@ from .read import NAMED
 from .schema import Common, Data, DataSet, Joint, Rate
 from .schema_bayes import Bayes, Job, Prior, Shards
 from .schema_defences import LAYERS, Defences
+from .section import toml_value
 
 MODES = ("static", "static_isotropic", "static_anisotropic", "laminar_flow", "two_component")
 # Several data sets have a template of their own.
@@ -82,19 +83,6 @@ _EXAMPLES: dict[str, Any] = {
     "output.fitted_data": True,
 }
 _SET = ("data.path", "data.label", "model.mode", "solver.method", "solver.loss")
-
-
-def toml_value(value: Any) -> str:
-    """A number, string, truth value, list or inline table in TOML."""
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{k} = {toml_value(v)}' for k, v in value.items())}}}"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(toml_value(v) for v in value)}]"
-    return repr(value)
 
 
 def _line(dotted: str, name: str, info: FieldInfo, value: Any) -> str:

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ..errors import DataError
+
 DEFAULT_GAP = 2_000_000.0
 """Gap of the shear cell [Å] when nothing is given (200 µm)."""
 
@@ -43,12 +45,12 @@ class Geometry(eqx.Module):
 
     def __check_init__(self) -> None:
         if np.ndim(self.phi) != 1:
-            raise ValueError(
+            raise DataError(
                 f"phi has shape {np.shape(self.phi)}; give one azimuth [degrees] per map, "
                 "a one-dimensional array."
             )
         if np.ndim(self.q) != 0 or np.ndim(self.gap) != 0:
-            raise ValueError(
+            raise DataError(
                 f"q has shape {np.shape(self.q)} and gap {np.shape(self.gap)}; both are single "
                 "numbers. Fit several q jointly with one data set for each."
             )

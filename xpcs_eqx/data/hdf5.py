@@ -110,8 +110,12 @@ def _missing(file: "h5py.File", key: str, kind: str, remedy: str) -> DataError:
 
 
 def unit_factor(found: "h5py.Dataset", unit: str) -> tuple[float, str]:
-    """Factor from the unit in the attribute `units` to `unit`, and a remark when it is unknown."""
-    stored = text_attribute(found, "units")
+    """Factor from the unit in the attribute `units` to `unit`, and a remark when it is unknown.
+
+    An empty `unit` is that of a number without one: the factor is 1.
+    """
+    # Counts and numbers of bins have no unit, whatever a file calls them.
+    stored = text_attribute(found, "units") if unit else None
     if stored is None:
         return 1.0, ""
     factor = UNITS[unit].get(stored.strip().lower())
@@ -150,7 +154,7 @@ def read_scalar(file: "h5py.File", key: str, unit: str, notes: list[str]) -> flo
     **Raises:** `DataError` when it is missing or not a single number.
     """
     found = dataset(file, key)
-    factor, note = unit_factor(found, unit) if unit else (1.0, "")
+    factor, note = unit_factor(found, unit)
     notes.extend([note] if note else [])
     return scalar(file.filename, key, found[()]) * factor
 

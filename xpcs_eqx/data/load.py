@@ -87,6 +87,8 @@ def open_maps(
         raise DataError(f"{path}: there is no such file; check the path.")
     if not os.path.isfile(path):
         raise DataError(f"{path}: not a file; give the path of a data file.")
+    # As an identifier or as the files of the configuration have it: one name.
+    layout = None if layout is None else layout.replace("_", "-")
     if layout is not None and layout not in LAYOUTS:
         raise DataError(f"{path}: layout {layout!r} is unknown; known are {', '.join(LAYOUTS)}.")
     try:

@@ -50,14 +50,23 @@ def noise_lags(n: int) -> np.ndarray:
     return np.arange(1, max(n - 2, 1))[:: max(1, (n * n // 2) // _ENOUGH)]
 
 
-def sigma_of_lines(lines: Sequence[np.ndarray], n: int) -> float:
+def sigma_of_lines(
+    lines: Sequence[np.ndarray], n: int, spreads: Sequence[np.ndarray] | None = None
+) -> float:
     """As `mad_sigma`, from the entries along each lag, NaN where one does not count.
+
+    With `spreads`, the relative sigma of each entry, it is the factor by which these are too small.
 
     **Raises:** `DataError` when no three usable neighbours exist.
     """
     differences = []
-    for line in lines:
+    for k, line in enumerate(lines):
         second = line[:-2] - 2 * line[1:-1] + line[2:]
+        if spreads is not None:
+            variance = spreads[k] ** 2
+            # That of the difference, in units of what equal entries of variance 1 would have.
+            variance = (variance[:-2] + 4 * variance[1:-1] + variance[2:]) / 6
+            second = second / np.sqrt(variance)
         differences.append(np.abs(second[np.isfinite(second)]))
     values = np.concatenate(differences) if differences else np.empty(0)
     if values.size == 0:

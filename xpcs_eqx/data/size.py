@@ -60,9 +60,10 @@ def map_size(
 
 def _numpy(path: str | os.PathLike[str], layout: str | None) -> bool:
     """Whether a file is one of NumPy's, all of which would have to be read."""
+    if not os.path.isfile(path):
+        # Said by whoever opens it.
+        return False
     if layout is not None:
         return layout in ("npz", "npy")
-    if not os.path.isfile(path):
-        return False
     with open(path, "rb") as stream:
         return stream.read(6).startswith((b"\x93NUMPY", b"PK"))

@@ -18,7 +18,7 @@ from ..objective import JointObjective, ProjectedObjective
 from ..objective.penalties import penalty_equations
 from ..optimize import History, Recovery, Status, TrustRegion
 from .compiled import per_angle_of, physical_of
-from .hierarchical import confirmed, hierarchical_found, relative_change, start_coefficients
+from .hierarchical import hierarchical_found, relative_change, start_coefficients
 from .layers import DefenceLayers, Prepared, Refreshed, prepared, refreshed
 from .report import DefenceReport, MonitorReport, VariationReport, WeightsReport
 from .responses import Situation
@@ -61,11 +61,7 @@ def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Found:
     """One round by the method in force."""
     if layers.hierarchical is None:
         solver, recovery = how
-        found = found_of(
-            solved(made.objective, x, solver=solver, recovery=recovery, callback=watch)
-        )
-        status = confirmed(found.objective, _at(found.objective, found), found.status)
-        return found._replace(status=status)
+        return found_of(solved(made.objective, x, solver=solver, recovery=recovery, callback=watch))
 
     def refresh(objective, x, coefficients):
         if not layers.refreshing:
@@ -136,10 +132,10 @@ def _together(rounds: list[_Round]) -> Found:
 
 
 @quick_jit
-def _diagnostics(scaling_penalties, group, parameters, y, per_angle):
+def _diagnostics(scaling_penalties, group, parameters, noise, y, per_angle):
     rows = [one.residuals(per_angle) for one in scaling_penalties]
     on_scaling = sum((0.5 * jnp.sum(row**2) for row in rows), jnp.zeros(()))
-    on_groups = penalty_equations(group, parameters, y).cost
+    on_groups = penalty_equations(group, parameters, y, noise).cost
     return coefficient_of_variation(per_angle), on_scaling, on_groups
 
 
@@ -163,9 +159,8 @@ def _report(
     group = () if layers.group_variance is None else (layers.group_variance,)
     added = objective.scaling_penalties[len(whole.objective.scaling_penalties) :]
     y = found.y[: term.parameters.n_free]
-    variation, on_scaling, on_groups = (
-        np.asarray(a) for a in _diagnostics(added, group, term.parameters, y, found.memo.scaling)
-    )
+    measured = _diagnostics(added, group, term.parameters, term.noise, y, found.memo.scaling)
+    variation, on_scaling, on_groups = (np.asarray(a) for a in measured)
     spread = (float(variation[0]), float(variation[1]))
     settled = not layers.refreshing or change <= layers.tolerance
     monitor = None

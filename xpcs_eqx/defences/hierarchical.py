@@ -15,10 +15,17 @@ from ..fitting import Fit, OuterHistory
 from ..fitting.one_data_set import check_one_data_set
 from ..fitting.result import Found, fit_of
 from ..fitting.solved import checked_start
-from ..hybrid import TwoTimeProblem
 from ..objective import JointObjective, ProjectedObjective
-from ..optimize import History, Status, TrustRegion, TrustRegionState, evaluated, iterate_host
-from .compiled import coordinates_of, per_angle_of, physical_of
+from ..optimize import (
+    History,
+    Status,
+    TrustRegion,
+    TrustRegionState,
+    evaluated,
+    iterate_host,
+    relative_offset,
+)
+from .compiled import coordinates_of, per_angle_of
 from .stages import (
     AbstractPhysicalStage,
     AbstractScalingStage,
@@ -142,33 +149,6 @@ def variables_at(
     return np.concatenate([x, coefficients])
 
 
-def distance_to_minimum(objective: AnyObjective, x: Float[np.ndarray, "variable"]) -> float:
-    """Length of the Gauss–Newton step in units of the classical error bar, inside the bounds."""
-    problem = TwoTimeProblem(objective, x)  # pyright: ignore[reportCallIssue]
-    equations = problem.equations(x)
-    gradient, hessian = np.asarray(equations.gradient), np.asarray(equations.hessian)
-    held = ((x <= problem.lower) & (gradient > 0)) | ((x >= problem.upper) & (gradient < 0))
-    free = ~held & (np.diagonal(hessian) > 0)
-    unit = np.sqrt(np.diagonal(hessian)[free])
-    slope = gradient[free] / unit
-    scaled = hessian[np.ix_(free, free)] / np.outer(unit, unit)
-    decrement = float(slope @ np.linalg.lstsq(scaled, slope, rcond=1e-13)[0])
-    variance = 2 * float(equations.cost) / max(float(equations.count), 1.0)
-    return float(np.sqrt(max(decrement, 0.0) / variance)) if variance > 0 else 0.0
-
-
-def confirmed(objective: AnyObjective, x: Float[np.ndarray, "variable"], status: Any) -> Status:
-    """The status of a solver, where it says that it cannot move, by where it is.
-
-    Begun at a minimum, as the fits of later rounds are, a solver finds no step that lowers the cost
-    and must call that stalled; it has converged when the step that is left is next to nothing.
-    """
-    said = Status(int(status))
-    if said not in (Status.stalled, Status.failed):
-        return said
-    return Status.step if distance_to_minimum(objective, x) <= NEAR else said
-
-
 def _history(done: list[OuterIteration], last: TrustRegionState | None) -> History:
     """The cost after every stage, then every evaluation of the last solver."""
     cost = [cost for one in done for cost in (one.cost_physical, one.cost_scaling)]
@@ -237,12 +217,14 @@ def hierarchical_found(
         cost, passes = equations.cost, passes + 2
         status = Status.interrupted if stopped else Status.max_evaluations
         if settled and not stopped:
-            status = Status.step if distance_to_minimum(objective, at) <= NEAR else Status.stalled
+            offset = float(relative_offset(objective.variables, y, equations))
+            near = offset * float(equations.count) ** 0.5 <= NEAR
+            status = Status.step if near else Status.stalled
     else:
         state = iterate_host(method.finish, objective, jnp.asarray(at), callback=watch)
         y, memo, cost = state.y, state.memo, state.equations.cost
         passes += int(state.evaluations)
-        status = confirmed(objective, np.asarray(physical_of(objective.variables, y)), state.status)
+        status = Status(int(state.status))
         name += f", finished by the trust region, {type(method.finish.descent).__name__}"
     return Found(
         objective=objective,

@@ -18,6 +18,7 @@ from ..objective import (
     Linear,
     ProjectedObjective,
     joint_of,
+    with_penalties,
 )
 from ..parameters.leaves import check_names
 from .compiled import coordinates_of
@@ -160,7 +161,7 @@ def prepared(objective: AnyObjective, layers: DefenceLayers) -> Prepared:
     base = None if layers.shear_weights is None else root_angle_weights(objective)
     if layers.group_variance is not None:
         penalties = (*objective.penalties, layers.group_variance)
-        objective = dataclasses.replace(objective, penalties=penalties)
+        objective = with_penalties(objective, penalties)
     if layers.regularisation is not None:
         linear = isinstance(
             layers.regularisation.penalty(1.0, 1, np.ones(2)), AbstractLinearScalingPenalty

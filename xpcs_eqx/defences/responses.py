@@ -84,7 +84,8 @@ class GoHierarchical(AbstractResponse):
 class ResetScaling(AbstractResponse):
     """Contrast and offset go to their means over the angles, and λ of the regularisation grows.
 
-    - `factor`: of λ. A fit without regularisation has no λ, and is only sent back.
+    - `factor`: of λ. Without it the fit would only collapse again: `DefenceLayers` refuse a reset
+        without regularisation.
 
     **Raises:** `ModelError` for a factor below one.
     """

@@ -118,6 +118,7 @@ def _better(new: TrustRegionState, old: TrustRegionState) -> bool:
 
 def _attempt(objective, solver, x, underway, watch):
     """Run the solver to its end; when memory is short, go on with tiles summed one by one."""
+    allowed = _left(solver, underway.ledger)
 
     def seen(state):
         nonlocal underway
@@ -125,7 +126,9 @@ def _attempt(objective, solver, x, underway, watch):
         return watch(underway)
 
     def run(objective):
-        return iterate_host(solver, objective, x, callback=seen, state=underway.state)
+        return iterate_host(
+            solver, objective, x, callback=seen, state=underway.state, allowed=allowed
+        )
 
     try:
         return objective, run(objective), underway.ledger
@@ -139,6 +142,11 @@ def _attempt(objective, solver, x, underway, watch):
     ledger = ledger._replace(actions=(*ledger.actions, action), tile_by_tile=True)
     underway = underway._replace(ledger=ledger)
     return smaller, run(smaller), ledger
+
+
+def _left(solver: TrustRegion, ledger: Ledger) -> int:
+    """Evaluations that the attempts before have left."""
+    return solver.max_evaluations - ledger.evaluations
 
 
 def _cause(recovery, variables, start, state):
@@ -157,6 +165,8 @@ def solve(
 ) -> Solved[Objective]:
     """Run the solver, and again from elsewhere as long as `recovery` finds something wrong.
 
+    All attempts share the evaluations that the solver allows.
+
     **Arguments:**
 
     - `start`: physical start values.
@@ -173,7 +183,11 @@ def solve(
         objective, best, ledger = _attempt(objective, solver, jnp.asarray(start), first, watch)
         ledger, state = ledger.finished(best), None
     cause = _cause(recovery, variables, start, best)
+    spent = False
     while cause is not None and ledger.tried < recovery.attempts:
+        spent = _left(solver, ledger) <= 0
+        if spent:
+            break
         plan = recovery.plan(cause, ledger.tried, variables, start, best, solver)
         again = Underway(state, best, ledger)
         objective, found, ledger = _attempt(objective, plan.solver, plan.x, again, watch)
@@ -184,11 +198,23 @@ def solve(
         action = RecoveryAction(cause, plan.action, outcome)
         ledger = ledger.finished(found).recovered(action)
         best = found if won else best
+        if int(found.status) == Status.interrupted:
+            # Whoever watches wants no more of it, whichever attempt was the best.
+            best = _with_status(best, Status.interrupted)
+            cause = None
+            break
         if cause == "at bounds" and not won:
             # The bound is where the minimum is; asking again would only cost time.
             break
         cause = _cause(recovery, variables, start, best)
-    exhausted = cause not in (None, "at bounds") and ledger.tried >= recovery.attempts > 0
-    if exhausted and int(best.status) != Status.non_finite:
-        best = eqx.tree_at(lambda s: s.status, best, jnp.asarray(int(Status.failed)))
+    unsolved = cause is not None and int(best.status) < 0
+    if unsolved and int(best.status) != Status.non_finite:
+        if spent or _left(solver, ledger) <= 0:
+            best = _with_status(best, Status.max_evaluations)
+        elif ledger.tried >= recovery.attempts > 0:
+            best = _with_status(best, Status.failed)
     return Solved(objective, best, ledger)
+
+
+def _with_status(state: TrustRegionState, status: Status) -> TrustRegionState:
+    return eqx.tree_at(lambda s: s.status, state, jnp.asarray(int(status), state.status.dtype))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..inherited import Inherited
 from ..objective import AbstractObjective, JointObjective, MapTiles, ProjectedObjective
 from ..optimize import TrustRegion, lower_iteration
 from ..uncertainty import lower_uncertainty
@@ -25,10 +26,12 @@ def compiled_ahead(
     off it. JAX keeps what is compiled, so nothing is compiled twice and later fits find it ready.
     """
     with ThreadPoolExecutor(1) as pool:
-        futures = [pool.submit(lower_iteration, solver, objective, jnp.asarray(x))]
+        # For another precision than that of the fit it would be compiled in vain.
+        step = Inherited(lower_iteration, solver, objective, jnp.asarray(x))
+        futures = [pool.submit(step)]
         maps = isinstance(objective, ProjectedObjective | JointObjective)
         if maps and isinstance(objective.term.tiles, MapTiles):
-            futures.append(pool.submit(lower_uncertainty, objective))
+            futures.append(pool.submit(Inherited(lower_uncertainty, objective)))
         yield
         for future in futures:
             future.result()

@@ -9,8 +9,11 @@ from jaxtyping import Array, Bool, Float
 
 from ..objective import (
     Block,
+    Linear,
     Memo,
     NormalEquations,
+    block_correlation,
+    influence_sums,
     joint_equations,
     scaling_penalty_equations,
 )
@@ -213,6 +216,37 @@ def equations_at(
     return _assembled(problem, by_angle, c, x), jnp.sum(by_angle.cost)
 
 
+def _influences(args, block: Block):
+    table, scaling, loss = args
+    contrast, offset = scaling[block.angle, 0], scaling[block.angle, 1]
+    root = block.root_weights
+    model = offset + contrast * block_correlation(table, block)
+    mine = influence_sums(loss, root * (model - block.values), root)
+    return jax.tree.map(lambda one: jnp.zeros(scaling.shape[0]).at[block.angle].set(one), mine)
+
+
+def mean_curvature_at(
+    problem: Problem, u: Float[Array, "entry"], parameters: Float[Array, ""]
+) -> tuple[Float[Array, "entry entry"], Float[Array, ""]]:
+    """A = Σ E[ψ′] JᵀJ with penalties, and E[ψ²]/E[ψ′] after a fit of `parameters` parameters.
+
+    What error bars of a robust loss are made of: the covariance of independent pairs is the second
+    times A⁻¹. The means are over the residuals, E[ψ′] by angle.
+    """
+    term = problem.term
+    c, x = problem.split(u)
+    per_angle = term.scaling.per_angle(c)
+    table = frame_table(term.parameters, x, term.t, term.geometry)
+    by_angle = tile_sum(_equations, (table, per_angle, Linear()), term.tiles)
+    influences = tile_sum(_influences, (table, per_angle, problem.loss), term.tiles)
+    slope = jnp.where(influences.count > 0, influences.mean_slope, 0.0)
+    scaled = slope[:, None, None] * by_angle.hessian
+    by_angle = eqx.tree_at(lambda e: e.hessian, by_angle, scaled)
+    all_angles = jax.tree.map(jnp.sum, influences)
+    variance = all_angles.mean_square(parameters) / all_angles.mean_slope
+    return _assembled(problem, by_angle, c, x).hessian, variance
+
+
 def _assembled(problem, by_angle, c, x, turn=None):
     """Equations in u from those of the angles; `turn` is dy/dx where they are in coordinates y."""
     p, scaling = x.shape[0], problem.term.scaling
@@ -220,7 +254,7 @@ def _assembled(problem, by_angle, c, x, turn=None):
     joint = joint_equations(by_angle, scaling.per_angle(c)[:, 0], scaling)
     if turn is not None:
         joint = joint.transform(jnp.eye(p + k).at[:p, :p].set(turn))
-    penalty = penalty_equations(problem.penalties, problem.parameters, x)
+    penalty = penalty_equations(problem.penalties, problem.parameters, x, problem.term.noise)
     joint = joint + penalty.transform(jnp.eye(p, p + k))
     penalty = scaling_penalty_equations(problem.scaling_penalties, scaling, c)
     joint = joint + penalty.transform(jnp.eye(k, p + k, p))

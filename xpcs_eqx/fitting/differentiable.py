@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import ModelError
-from ..objective import AbstractPieces, JointObjective, ProjectedObjective
+from ..objective import AbstractPieces, JointObjective, Linear, ProjectedObjective
 from ..optimize import TrustRegion, iterate_compiled
 from ..parameters import snap
 from ..physics import AbstractCorrelation
@@ -19,6 +19,7 @@ from .curvature import (
     FullCurvature,
     equations_at,
     last_equations,
+    mean_curvature_at,
     solve_free,
 )
 from .one_data_set import check_one_data_set
@@ -186,6 +187,8 @@ def classical_covariance(
 ) -> Float[Array, "entry entry"]:
     """s²(JᵀJ)⁻¹ at the fitted `values`, zero for entries on a bound; differentiable.
 
+    Under a robust loss it is E[ψ²]/E[ψ′]² (JᵀJ)⁻¹, the means being those over the residuals.
+
     The covariance of `Fit.uncertainty.classical` as a function of what was fitted and of every
     array of the objective. s² is one when the data carry an absolute sigma; without one it is
     infinite where there are no more pairs than free entries.
@@ -196,8 +199,11 @@ def classical_covariance(
 @eqx.filter_jit
 def _covariance_compiled(objective, u):
     problem = physical_problem(objective)
-    equations, data_cost = equations_at(problem, u)
     free = ~_on_bound(problem, u)
+    if not isinstance(problem.loss, Linear):
+        curvature, variance = mean_curvature_at(problem, u, jnp.sum(free))
+        return variance * solve_free(curvature, jnp.eye(u.shape[0]), free)
+    equations, data_cost = equations_at(problem, u)
     inverse = solve_free(equations.hessian, jnp.eye(u.shape[0]), free)
     if objective.term.absolute_sigma:
         return inverse

@@ -15,7 +15,7 @@ from ..objective.penalties import penalty_equations
 from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
 from ..parameters import parameter_values, snap
 from ..scaling import index_map
-from ..uncertainty import reduced_chi2, residual_variance, sandwiches, without_degrees
+from ..uncertainty import reduced_chi2, sandwiches, variance_of_residual, without_degrees
 from .fit import Fit, ParameterRow, Quality
 from .joint import JointFit
 from .joint_part import Part, parts_of, together
@@ -64,7 +64,7 @@ def _derivatives(objective, y):
     def local(x):
         return tuple(parameters.local(k, x) for k in range(len(parameters.maps)))
 
-    penalty = penalty_equations(objective.penalties, whole, y)
+    penalty = penalty_equations(objective.penalties, whole, y, objective.noise)
     return x, jax.jacfwd(whole.to_physical)(y), jax.jacfwd(local)(x), penalty.hessian
 
 
@@ -76,10 +76,11 @@ def _result(found: Finished, seconds: float) -> JointFit:
     x, forward, derivatives, penalty = _derivatives(objective, state.y)
     parts = parts_of(objective, state, derivatives)
     count = sum(part.size for part in parts)
-    hessian = np.sum([part.gathered(part.at.joint.hessian) for part in parts], axis=0)
+    on_whole = np.zeros((count + whole.n_free,) * 2)
     if whole.n_free:
         back = np.linalg.inv(np.asarray(forward))
-        hessian[count:, count:] += back.T @ np.asarray(penalty) @ back
+        on_whole[count:, count:] = back.T @ np.asarray(penalty) @ back
+    scores = together(parts, on_whole)
 
     def joined(name, physical):
         own = [np.asarray(getattr(part.at, name))[: part.size] for part in parts]
@@ -96,14 +97,14 @@ def _result(found: Finished, seconds: float) -> JointFit:
     degrees = n_pairs - int(np.count_nonzero(~bound))
     chi2 = sum(float(part.at.residual_sum) for part in parts)
     data_cost = sum(float(part.at.data_cost) for part in parts)
-    variance = 1.0 if absolute else residual_variance(2 * data_cost, degrees)
+    variance = variance_of_residual(scores, absolute, data_cost, n_pairs, n_pairs - degrees)
     names = tuple(
         f"{name}[{part.label}]"
         for part, one in zip(parts, objective.parts, strict=True)
         for name in one.term.scaling.names
     )
     names = (*names, *whole.free_names)
-    uncertainty = sandwiches(hessian, together(parts), variance, ~bound, names)
+    uncertainty = sandwiches(scores, variance, ~bound, names)
     if degrees <= 0:
         uncertainty = without_degrees(uncertainty, ~bound)
     entries = Entries(names, values, lower, upper, start, bound, uncertainty)

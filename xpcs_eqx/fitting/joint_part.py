@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..objective import CombinedObjective
+from ..objective import CombinedObjective, InfluenceSums
 from ..optimize import TrustRegionState
 from ..uncertainty import (
     Optimum,
@@ -52,7 +53,7 @@ class Part(NamedTuple):
     def estimate(self, bound: Bool[np.ndarray, "entry"]) -> Estimate:
         """What it says by itself, one Gauss–Newton step away from the joint optimum."""
         free = ~self.on_bound(bound)
-        inverse, *_ = inverse_of(np.asarray(self.at.joint.hessian), free)
+        inverse, *_ = inverse_of(self.scores.hessian, free)
         middle = getattr(self.scores, self.scores.chosen)
         moving = np.flatnonzero(free[self.size :]) + self.size
         block = np.ix_(moving, moving)
@@ -115,8 +116,17 @@ def parts_of(
     return out
 
 
-def together(parts: list[Part]) -> ScoreCovariances:
-    """The covariance of the gradient of the whole: data sets are independent."""
+def _all_influences(parts: list[Part]) -> InfluenceSums | None:
+    found = [part.scores.influence for part in parts]
+    robust = [one for one in found if one is not None]
+    return jax.tree.map(lambda *one: sum(one), *robust) if len(robust) == len(found) else None
+
+
+def together(parts: list[Part], penalty: Float[np.ndarray, "entry entry"]) -> ScoreCovariances:
+    """The covariance of the gradient of the whole: data sets are independent.
+
+    `penalty` is what penalties on the whole add to the curvature.
+    """
     reasons: dict[str, list[str]] = {}
     for part in parts:
         reasons.setdefault(part.scores.reason, []).append(part.label)
@@ -124,12 +134,19 @@ def together(parts: list[Part]) -> ScoreCovariances:
         reason if len(reasons) == 1 else f"{', '.join(labels)}: {reason}"
         for reason, labels in reasons.items()
     ]
+
+    def whole(name):
+        return np.sum([part.gathered(getattr(part.scores, name)) for part in parts], axis=0)
+
     return ScoreCovariances(
-        np.sum([part.gathered(part.scores.speckle) for part in parts], axis=0),
-        np.sum([part.gathered(part.scores.dyadic) for part in parts], axis=0),
-        np.concatenate([part.scores.n_pixels for part in parts]),
-        np.concatenate([part.scores.shot_noise for part in parts]),
+        speckle=whole("speckle"),
+        dyadic=whole("dyadic"),
+        own=whole("own"),
+        hessian=whole("hessian") + penalty,
+        influence=_all_influences(parts),
+        n_pixels=np.concatenate([part.scores.n_pixels for part in parts]),
+        shot_noise=np.concatenate([part.scores.shot_noise for part in parts]),
         # One kind must serve for all: the one that every data set has.
-        "speckle" if all(part.scores.chosen == "speckle" for part in parts) else "dyadic",
-        "; ".join(texts),
+        chosen="speckle" if all(part.scores.chosen == "speckle" for part in parts) else "dyadic",
+        reason="; ".join(texts),
     )

@@ -72,13 +72,19 @@ def pulled_minimum(
 ) -> tuple[Float[np.ndarray, "variable"], float]:
     """Where a pull of a function to `target` leads, from `x`; its cost, that of the pull included.
 
-    **Raises:** `FitError` when it is not finite there.
+    **Raises:** `FitError` when it is not finite there, or the minimisation did not converge.
     """
     pull = Pull(function, jnp.asarray(target), jnp.asarray(width))
     held = eqx.tree_at(lambda o: o.penalties, objective, (*objective.penalties, pull))
     x, cost, status = _solve(solver, held, jnp.asarray(x))
     if not np.isfinite(float(cost)) or int(status) == Status.non_finite:
         raise FitError(f"the profile of {name} is not finite at {target:g}")
+    if not Status(int(status)).converged:
+        raise FitError(
+            f"the minimisation on the profile of {name} at {float(target):g} did not converge "
+            f"({Status(int(status)).message}); give a solver with more evaluations or wider "
+            "tolerances, or a narrower range"
+        )
     return np.asarray(x), float(cost)
 
 
@@ -117,7 +123,7 @@ def profile_interval(
         threshold by the ratio of that variance to the classical one.
 
     **Raises:** `ModelError` for an unknown or fixed parameter or an impossible level; `FitError`
-    when a minimisation along the profile fails.
+    when a minimisation along the profile does not converge.
     """
     if not 0 < level < 1:
         raise ModelError(f"the level {level} of an interval must lie between 0 and 1")

@@ -72,7 +72,7 @@ def profile_curve(
     so that the curve holds the values it reached.
 
     **Raises:** `ModelError` for a parameter that is not free; `FitError` when a minimisation is
-    not finite.
+    not finite or does not converge.
     """
     function, objective = profiled_parameter(fit, name), fit.objective
     solver = TrustRegion() if solver is None else solver

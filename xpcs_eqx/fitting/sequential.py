@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..data import TwoTimeData
 from ..errors import FitError, ModelError, XPCSError
+from ..inherited import Inherited, received
 from ..objective import AbstractLoss, two_time_objective
 from ..optimize import Recovery, Status, TrustRegion, iterate_compiled
 from ..parameters import ParameterMap, snap
@@ -152,8 +153,8 @@ def sequential_least_squares(
 
 def _run(tasks, solver, recovery, executor) -> list[tuple[Fit, AngleEstimate] | str]:
     if executor is not None:
-        futures = [executor.submit(_alone, *task, solver, recovery) for task in tasks]
-        return [future.result() for future in futures]
+        futures = [executor.submit(Inherited(_alone, *task, solver, recovery)) for task in tasks]
+        return [received(future.result()) for future in futures]
     entries = sum(np.size(objective.term.tiles.c2) for objective, _ in tasks)
     if tasks and entries <= BATCHED_ENTRIES:
         objectives, starts = zip(*tasks, strict=True)
@@ -172,10 +173,13 @@ def _one_angle(data: TwoTimeData, a: int) -> TwoTimeData:
     )
 
 
-def _alone(objective, start, solver, recovery) -> tuple[Fit, AngleEstimate] | str:
-    """The fit of an angle with its estimate, or why there is none."""
+def _alone(objective, start, solver, recovery, first=None) -> tuple[Fit, AngleEstimate] | str:
+    """The fit of an angle with its estimate, or why there is none.
+
+    `first` is the end of the first attempt, where that has been made already.
+    """
     try:
-        found = solved(objective, start, solver=solver, recovery=recovery)
+        found = solved(objective, start, solver=solver, recovery=recovery, first=first)
     except XPCSError as error:
         return str(error)
     state, ledger = found.state, found.ledger
@@ -220,7 +224,8 @@ def _batched(objectives, starts, solver, recovery) -> list[tuple[Fit, AngleEstim
         state = jax.tree.map(lambda leaf, a=a: leaf[a], states)
         status, n = Status(int(state.status)), int(state.evaluations)
         if not status.converged:
-            out.append(_alone(objective, start, solver, recovery))
+            # What its attempt in step with the others took counts, as with any other.
+            out.append(_alone(objective, start, solver, recovery, first=state))
             continue
         history = jax.tree.map(lambda column, n=n: column[:n], state.history)
         out.append(
@@ -252,15 +257,16 @@ def _result(found: Found) -> tuple[Fit, AngleEstimate]:
     # From parameters back to coordinates.
     turn = np.eye(fit.index.size)
     turn[k:, k:] = np.linalg.inv(np.asarray(at.columns)[0, :-2, k:])
-    hessian = np.asarray(at.joint.hessian)
     if not np.isfinite(fit.uncertainty.residual_variance):
         # Its residuals tell nothing of its errors: it has a value, and no weight in a combination.
         y, free = np.asarray(at.y), at.y.shape[0]
         return fit, AngleEstimate(y, np.zeros((free, free)), np.zeros(free, bool), fit.n_pairs)
+    scores = score_covariances(objective, at)
+    hessian = scores.hessian
     if kind == "classical":
         noise = float(fit.uncertainty.residual_variance) * hessian
     else:
-        noise = getattr(score_covariances(objective, at), kind)
+        noise = getattr(scores, kind)
     coefficients = np.asarray(at.coefficients)
     low, high = (np.asarray(bound) for bound in objective.term.scaling.bounds)
     estimate = angle_estimate(

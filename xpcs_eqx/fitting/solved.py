@@ -11,7 +11,7 @@ from ..checkpoint import Checkpoints
 from ..errors import FitError, ModelError
 from ..objective import AbstractObjective
 from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
-from .attempts import Ledger, solve
+from .attempts import Ledger, Underway, solve
 from .compile_ahead import compiled_ahead
 from .recording import earlier, recorded
 
@@ -58,25 +58,31 @@ def solved(
     checkpoints: Checkpoints | None = None,
     every: int = 1,
     resume: bool = False,
+    first: TrustRegionState | None = None,
 ) -> Finished:
-    """Run the solver with recovery and checkpoints. Arguments and errors as in `least_squares`."""
+    """Run the solver with recovery and checkpoints. Arguments and errors as in `least_squares`.
+
+    `first` is the end of the first attempt, where that has been made already.
+    """
     clock = time.perf_counter()
     solver = TrustRegion() if solver is None else solver
     recovery = Recovery() if recovery is None else recovery
-    first = checked_start(objective, start)
+    begin = checked_start(objective, start)
     if checkpoints is not None:
-        checkpoints = checkpoints.belonging_to("trust region", objective, first, solver, recovery)
-    underway = earlier(checkpoints, resume, solver, objective, first)
+        checkpoints = checkpoints.belonging_to("trust region", objective, begin, solver, recovery)
+    underway = earlier(checkpoints, resume, solver, objective, begin)
+    if first is not None:
+        underway = Underway(None, first, Ledger().finished(first))
     with (
         recorded(checkpoints, every, callback) as watch,
-        compiled_ahead(solver, objective, first),
+        compiled_ahead(solver, objective, begin),
     ):
-        objective, best, ledger = solve(objective, first, solver, recovery, watch, underway)
+        objective, best, ledger = solve(objective, begin, solver, recovery, watch, underway)
     if int(best.status) == Status.non_finite:
         raise FitError(
             "the model gives no finite cost at the start "
-            f"{dict(zip(objective.names, np.asarray(first).tolist(), strict=True))}, nor at "
+            f"{dict(zip(objective.names, np.asarray(begin).tolist(), strict=True))}, nor at "
             f"{ledger.tried} starts near it; check the start values and the data"
         )
     name = f"trust region, {type(solver.descent).__name__}"
-    return Finished(objective, best, first, ledger, name, time.perf_counter() - clock)
+    return Finished(objective, best, begin, ledger, name, time.perf_counter() - clock)

@@ -16,6 +16,7 @@ from ..objective import (
     TwoTimeTerm,
     block_correlation,
 )
+from ..objective.penalties import penalty_squares
 from ..parameters import Identity, ParameterMap, parameter_values
 from ..parameters.parameter_map import Group
 from ..uncertainty.covariance import loss_of
@@ -110,8 +111,7 @@ def total_cost(problem: Problem, u: Float[Array, "entry"]) -> Float[Array, ""]:
 
 def penalty_cost(problem, x):
     values = parameter_values(problem.parameters.build(x))
-    rows = [penalty.residuals(values) for penalty in problem.penalties]
-    return sum((0.5 * jnp.sum(row**2) for row in rows), jnp.zeros(()))
+    return 0.5 * problem.term.noise**2 * penalty_squares(problem.penalties, values)
 
 
 def scaling_penalty_cost(problem, c):

@@ -14,6 +14,7 @@ from ..objective import (
     MapTiles,
     ProjectedObjective,
     on_one_device,
+    with_penalties,
 )
 from ..parameters import ParameterMap, with_parameters
 from .one_data_set import check_one_data_set
@@ -57,6 +58,7 @@ def with_values(
     gap: ScalarLike | None = None,
     fixed: Mapping[str, ScalarLike] | None = None,
     penalties: tuple[AbstractPenalty, ...] | None = None,
+    noise: ScalarLike | None = None,
 ) -> ProjectedObjective | JointObjective:
     """The objective with some of its numbers replaced, tracers included.
 
@@ -70,7 +72,9 @@ def with_values(
     - `angle_weights`: weight of the squared residuals of each angle.
     - `t`: frame times [s]; `q` [1/Å]; `phi` [degrees]; `gap` [Å].
     - `fixed`: values of parameters that are not free, by name.
-    - `penalties`: instead of those there are.
+    - `penalties`: instead of those there are; `noise`: standard deviation of the weighted
+        residuals, by which they are weighed. By default one where `root_weights` are given, else
+        that of the data the objective was built from, whatever takes their place.
 
     Scaling, loss and coordinates are fields: `equinox.tree_at` replaces them.
 
@@ -78,6 +82,12 @@ def with_values(
     the data are points, or an objective of several data sets.
     """
     check_one_data_set(objective, "with_values")
+    if noise is None and root_weights is not None:
+        noise = 1.0
+    if penalties is not None or noise is not None:
+        # Before anything is replaced: tracers have no noise that could be looked at.
+        chosen = objective.penalties if penalties is None else tuple(penalties)
+        objective = with_penalties(objective, chosen, noise)  # pyright: ignore[reportArgumentType]
     term = objective.term
     n_angles, n_frames = term.geometry.phi.shape[0], term.t.shape[0]
     stack = (n_angles, n_frames, n_frames)
@@ -115,6 +125,4 @@ def with_values(
             )
         models = [with_parameters(m.model, fixed) for m in _every_map(objective)]
         objective = eqx.tree_at(lambda o: [m.model for m in _every_map(o)], objective, models)
-    if penalties is not None:
-        objective = eqx.tree_at(lambda o: o.penalties, objective, tuple(penalties))
     return objective

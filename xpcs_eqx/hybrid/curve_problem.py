@@ -41,6 +41,13 @@ class CurveKernel(eqx.Module):
     loss: AbstractLoss
     group_weights: Float[Array | np.ndarray, "group"] | None
 
+    def root_weights(self, chunk: Chunk) -> Float[np.ndarray, "point"]:
+        """Root weights of a chunk, those of its groups among them."""
+        root = np.asarray(chunk.root_weights, dtype=float)
+        if self.group_weights is None:
+            return root
+        return root * np.sqrt(np.asarray(self.group_weights))[np.asarray(chunk.group)]
+
     def points(self, chunk: Chunk, dtype: Any) -> tuple[Array, Array, Array]:
         """x, y and root weights of a chunk in the precision of the sum."""
         x, y, root = (jnp.asarray(a, dtype) for a in (chunk.x, chunk.y, chunk.root_weights))
@@ -119,6 +126,11 @@ class CurveProblem(AbstractProblem):
     """½ Σ ρ(√w (model(x) − y)) over a source; J of one chunk exists at a time.
 
     Stored numbers may be float32; the sums are in float64.
+
+    - `expected`: points with a weight that every pass has to give; None when nothing is known.
+
+    **Raises:** `DataError` for a pass over another number of points: sums of different data do not
+    belong to one fit.
     """
 
     kernel: CurveKernel
@@ -127,13 +139,23 @@ class CurveProblem(AbstractProblem):
     upper: Float[np.ndarray, "variable"]
     start: Float[np.ndarray, "variable"]
     names: tuple[str, ...] = eqx.field(static=True)
+    expected: int | None = eqx.field(static=True, default=None)
 
     def _sum(self, add, y, zero, *rest):
         parameters = jnp.asarray(y, dtype=float)
         total = jax.tree.map(jnp.asarray, zero)
+        count = 0
         for chunk in self.source.chunks():
-            if np.any(np.asarray(chunk.root_weights) > 0):
+            used = self.kernel.root_weights(chunk) > 0
+            count += int(used.sum())
+            if used.any():
                 total = add(self.kernel, parameters, chunk, total, *rest)
+        if self.expected is not None and count != self.expected:
+            raise DataError(
+                f"the source gave {count} points with a weight in this pass over the data and "
+                f"{self.expected} in the first one; it must give the same points every time. Fit "
+                "data that are still being written when they are complete, or a copy of them"
+            )
         return jax.tree.map(np.asarray, total)
 
     def survey(self):
@@ -141,10 +163,9 @@ class CurveProblem(AbstractProblem):
         count = 0
         shift = None
         for number, chunk in enumerate(self.source.chunks()):
-            root, y = (np.asarray(a, dtype=float) for a in (chunk.root_weights, chunk.y))
             if self.kernel.group_weights is not None:
                 check_groups(chunk, len(self.kernel.group_weights))
-                root = root * np.sqrt(self.kernel.group_weights)[np.asarray(chunk.group)]
+            root, y = self.kernel.root_weights(chunk), np.asarray(chunk.y, dtype=float)
             used = root > 0
             if not used.any():
                 continue

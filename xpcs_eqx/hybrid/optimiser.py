@@ -25,7 +25,7 @@ from .problem import AbstractProblem
 from .recording import PHASES, Phase, PhaseState
 from .result import HybridHistory, HybridResult
 from .retry import Failure, Retry
-from .sources import as_source
+from .sources import AbstractSource, as_source, source_stored_as
 from .steps import AbstractStep
 from .telemetry import Telemetry
 from .tournament import Tournament
@@ -43,7 +43,8 @@ class HybridOptimiser(eqx.Module):
     - `tournament`: chooses the start among many, before phase 0; `None` starts at p0.
     - `retry`: how often a pass over the data that fails is tried again.
     - `chunk`: points per chunk of a source that is not one yet.
-    - `stored_as`: type that given arrays are kept in, `"float32"` say; by default their own.
+    - `stored_as`: type that x and y are kept in, `"float32"` say, and that chunks of a source are
+        rounded to; by default their own.
     """
 
     normalisation: AbstractNormalisation = Automatic()
@@ -72,6 +73,7 @@ class HybridOptimiser(eqx.Module):
         group_weights: Float[np.ndarray, "group"] | None = None,
         names: tuple[str, ...] | None = None,
         penalties: tuple[AbstractPenalty, ...] = (),
+        noise: float | None = None,
         telemetry: Telemetry | None = None,
         checkpoints: Checkpoints | None = None,
         every: int = 10,
@@ -88,7 +90,9 @@ class HybridOptimiser(eqx.Module):
         - `absolute_sigma`: sigma is known, not only relative: the covariance is not scaled.
         - `callback`: sees the state of a phase after every pass; a true value stops the fit.
         - `loss`: robust loss; `group_weights`: weight of the squared residuals of each group.
-        - `penalties`: terms beside the data, as functions of the parameters by name.
+        - `penalties`: terms beside the data, as functions of the parameters by name; `noise`:
+            standard deviation of the residuals, by which they are weighed: of points without sigma
+            in the unit of y, else in units of sigma; one by default.
         - `telemetry`: counts of earlier fits to go on from.
         - `checkpoints`: `Checkpoints(folder)`: the fit is written there after each `every`-th pass,
             at most every `interval` seconds, at every change of phase, and when it is stopped by an
@@ -105,7 +109,7 @@ class HybridOptimiser(eqx.Module):
         `resume` for any. A `CovarianceWarning` says why errors are infinite.
         """
         problem: AbstractProblem = curve_problem(
-            as_source(self._stored(source), sigma, groups, self.chunk),
+            self._stored(as_source(source, sigma, groups, self.chunk)),
             model,
             p0,
             bounds=bounds,
@@ -114,7 +118,7 @@ class HybridOptimiser(eqx.Module):
             names=names,
         )
         if penalties:
-            problem = PenalisedProblem(problem, penalties)  # pyright: ignore[reportCallIssue]
+            problem = PenalisedProblem(problem, penalties, noise)
         result = self.minimise(
             problem,
             absolute_sigma,
@@ -136,12 +140,8 @@ class HybridOptimiser(eqx.Module):
             newton = eqx.tree_at(lambda g: g.step, newton, self.matrix_free)
         return Phases(self.tournament, self.normalisation, self.warm_up, newton, self.retry)
 
-    def _stored(self, source: Any) -> Any:
-        """Arrays in the type they are to be kept in; any other source as it is."""
-        arrays = isinstance(source, tuple) and all(isinstance(a, np.ndarray) for a in source)
-        if self.stored_as is None or not arrays:
-            return source
-        return tuple(a.astype(self.stored_as) for a in source)
+    def _stored(self, source: AbstractSource) -> AbstractSource:
+        return source if self.stored_as is None else source_stored_as(source, self.stored_as)
 
     def minimise(
         self,

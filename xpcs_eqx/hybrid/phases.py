@@ -1,6 +1,7 @@
 """The phases one after another, from the beginning or from where a checkpoint left off."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -57,6 +58,13 @@ def started_at(
     if isinstance(chosen, TwoTimeProblem):
         return eqx.tree_at(lambda p: p.begin, chosen, start, is_leaf=lambda leaf: leaf is None)
     return eqx.tree_at(lambda p: p.start, chosen, start)
+
+
+def expecting(problem: AbstractProblem, count: int) -> AbstractProblem:
+    """A problem whose passes over points must all give `count` of them."""
+    if isinstance(problem, PenalisedProblem):
+        return eqx.tree_at(lambda p: p.problem, problem, expecting(problem.problem, count))
+    return replace(problem, expected=count) if isinstance(problem, CurveProblem) else problem
 
 
 class Phases(eqx.Module):
@@ -132,6 +140,7 @@ class Phases(eqx.Module):
             problem = started_at(problem, start)
         if recorder.phase < Phase.warm_up:
             survey = _surveyed(problem, self.retry)
+            problem = expecting(problem, survey.count)
             scaled = self._normalised(problem, recorder, None)
             if not stopped:
                 recorder.enter(
@@ -143,6 +152,7 @@ class Phases(eqx.Module):
                 )
         else:
             survey = recorder.underway.surveyed
+            problem = expecting(problem, survey.count)
             scaled = self._normalised(problem, recorder, recorder.underway)
         warm = recorder.underway.warm_up
         if stopped:

@@ -44,6 +44,12 @@ class AbstractProblem(eqx.Module):
     start: AbstractVar[Float[np.ndarray, "variable"]]
     names: AbstractVar[tuple[str, ...]]
 
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the residuals, by which penalties are weighed: one where they are
+        in units of sigma, which is one itself where none is given, as in SciPy."""
+        return 1.0
+
     @abstractmethod
     def survey(self) -> Survey:
         """Number of points and variance of the data.

@@ -214,6 +214,43 @@ class FactorySource(AbstractSource):
                 )
 
 
+class _Rounded(AbstractSource):
+    """Another source with x and y in another type."""
+
+    source: AbstractSource
+    dtype: str = eqx.field(static=True)
+
+    def chunks(self):
+        for number, chunk in enumerate(self.source.chunks()):
+            x, y = (_rounded(a, self.dtype, f"chunk {number}") for a in (chunk.x, chunk.y))
+            yield Chunk(x, y, chunk.root_weights, chunk.group)
+
+    @property
+    def length(self):
+        return self.source.length
+
+
+def _rounded(values: Any, dtype: str, where: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        found = np.asarray(values).astype(dtype, copy=False)
+    if not np.all(np.isfinite(found)):
+        raise DataError(f"{where}: values too large for {dtype}; keep the points in float64.")
+    return found
+
+
+def source_stored_as(source: AbstractSource, dtype: str) -> AbstractSource:
+    """A source with x and y in another type: arrays are kept in it, chunks are rounded to it.
+
+    Weights stay what they are.
+
+    **Raises:** `DataError` for values that the type does not reach.
+    """
+    if not isinstance(source, ArraySource):
+        return _Rounded(source, dtype)
+    x, y = (_rounded(a, dtype, "arrays") for a in (source.points.x, source.points.y))
+    return eqx.tree_at(lambda s: s.points, source, source.points._replace(x=x, y=y))
+
+
 def as_source(
     source: Any, sigma: Any = None, groups: Any = None, chunk: int = CHUNK
 ) -> AbstractSource:

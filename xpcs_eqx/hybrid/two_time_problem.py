@@ -11,6 +11,7 @@ from ..objective import (
     Linear,
     ProjectedObjective,
 )
+from ..objective.noise import known_noise
 from ..optimize import evaluated
 from .problem import AbstractProblem, Survey
 
@@ -74,6 +75,13 @@ class TwoTimeProblem(AbstractProblem):
     def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Names of the physical variables."""
         return self.objective.names
+
+    @property
+    def noise(self) -> float:
+        """One where sigma is absolute, else estimated from the maps."""
+        term = self.objective.term
+        found = float(term.noise)
+        return known_noise(term.tiles, term.absolute_sigma) if np.isnan(found) else found
 
     def survey(self):
         # Any coordinates do: the model has no weight in these sums.

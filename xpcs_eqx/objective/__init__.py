@@ -12,6 +12,7 @@ from .curve import CurveObjective as CurveObjective
 from .curve import curve_cost as curve_cost
 from .curve import curve_equations as curve_equations
 from .curve import curve_objective as curve_objective
+from .curve import not_finite as not_finite
 from .curve import weighted_residuals as weighted_residuals
 from .drivers import AbstractDriver as AbstractDriver
 from .drivers import HostLoop as HostLoop
@@ -30,6 +31,7 @@ from .losses import SoftL1 as SoftL1
 from .mesh import DeviceLoop as DeviceLoop
 from .mesh import DeviceMesh as DeviceMesh
 from .mesh import on_one_device as on_one_device
+from .noise import noise_of as noise_of
 from .normal_equations import NormalEquations as NormalEquations
 from .objective import AbstractObjective as AbstractObjective
 from .objective import JointObjective as JointObjective
@@ -40,12 +42,14 @@ from .objective import joint_of as joint_of
 from .objective import projected_objective as projected_objective
 from .objective import residual as residual
 from .objective import two_time_objective as two_time_objective
+from .objective import with_penalties as with_penalties
 from .packed import PackedMaps as PackedMaps
 from .packed import pack_maps as pack_maps
 from .packed import unpack_maps as unpack_maps
 from .penalties import AbstractPenalty as AbstractPenalty
 from .penalties import GroupVariance as GroupVariance
 from .penalties import Pull as Pull
+from .penalties import penalty_squares as penalty_squares
 from .penalties import residual_equations as residual_equations
 from .pieces import AbstractPieces as AbstractPieces
 from .pieces import InMemory as InMemory

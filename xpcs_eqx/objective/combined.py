@@ -15,6 +15,7 @@ from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
 from ..scaling import AbstractScaling
 from .losses import AbstractLoss
+from .noise import known_noise
 from .objective import (
     AbstractObjective,
     JointObjective,
@@ -51,9 +52,9 @@ def _add(total, equations, derivative):
 
 
 @quick_jit
-def _penalties(penalties, parameters, y):
+def _penalties(penalties, parameters, y, noise):
     p = parameters.n_free
-    return penalty_equations(penalties, parameters, y[:p]).transform(jnp.eye(p, y.shape[0]))
+    return penalty_equations(penalties, parameters, y[:p], noise).transform(jnp.eye(p, y.shape[0]))
 
 
 def _plain(part, y, memo):
@@ -77,13 +78,15 @@ class CombinedObjective(AbstractObjective):
 
     - `variables`: what the solver sees; `parameters`: how they belong to the data sets.
     - `parts`: the objective of each data set.
-    - `penalties`: functions of all parameters by public name.
+    - `penalties`: functions of all parameters by public name; `noise`: standard deviation of the
+        weighted residuals, by which they are weighed.
     """
 
     variables: ParameterMap | JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
     parameters: SharedParameters
     parts: tuple[ProjectedObjective | JointObjective, ...]
     penalties: tuple[AbstractPenalty, ...]
+    noise: Float[Array, ""]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -128,7 +131,7 @@ class CombinedObjective(AbstractObjective):
 
     def evaluate(self, y, memo):
         traced = isinstance(y, jax.core.Tracer)
-        total = _penalties(self.penalties, self.parameters.whole, y)
+        total = _penalties(self.penalties, self.parameters.whole, y, self.noise)
         memos = []
         for part, own, derivative, known in zip(self.parts, *self.local(y), memo, strict=True):
             compiled = part.traceable and not traced
@@ -139,7 +142,7 @@ class CombinedObjective(AbstractObjective):
 
     def cost(self, y, memo):
         traced = isinstance(y, jax.core.Tracer)
-        total = _penalties(self.penalties, self.parameters.whole, y).cost
+        total = _penalties(self.penalties, self.parameters.whole, y, self.noise).cost
         for part, own, known in zip(self.parts, self.local(y)[0], memo, strict=True):
             compiled = part.traceable and not traced
             total = total + (_cost(part, own, known) if compiled else part.cost(own, known))
@@ -190,6 +193,7 @@ def combined_objective(
     weights: Sequence[float] | None = None,
     loss: AbstractLoss | None = None,
     penalties: tuple[AbstractPenalty, ...] = (),
+    noise: float | None = None,
     **keywords: Any,
 ) -> CombinedObjective:
     """The objective of a joint fit.
@@ -199,7 +203,9 @@ def combined_objective(
     - `parameters`: from `shared_parameters`, for as many data sets.
     - `scaling`: one for each data set; by default `Individual`.
     - `weights`: weight of the squared residuals of each data set; by default `relative_weights`.
-    - `penalties`: see all parameters by public name.
+    - `penalties`: see all parameters by public name. `noise`: standard deviation of the weighted
+        residuals, by which they are weighed; by default one where sigma is absolute in all data
+        sets, else the root mean square of `noise_of` each.
     - `loss`, `keywords`: as in `two_time_objective`, the same for all data sets.
 
     **Raises:** `ModelError` for numbers of data sets that differ; `DataError` as
@@ -232,4 +238,12 @@ def combined_objective(
             upper=np.concatenate([whole.upper, upper]),
             coordinate_scale=np.concatenate([whole.coordinate_scale, np.full(lower.shape, 0.1)]),
         )
-    return CombinedObjective(variables, parameters, parts, penalties)
+    sd = np.asarray(_noise_of_all(parts, noise) if penalties else np.nan)
+    return CombinedObjective(variables, parameters, parts, penalties, sd)  # pyright: ignore[reportArgumentType]
+
+
+def _noise_of_all(parts: Sequence[ProjectedObjective | JointObjective], given: float | None):
+    terms = [part.term for part in parts]
+    absolute = all(term.absolute_sigma for term in terms)
+    each = [known_noise(term.tiles, absolute, given) for term in terms]
+    return np.sqrt(np.mean(np.square(each)))

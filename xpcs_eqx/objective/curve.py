@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..errors import DataError, ModelError
 from ..parameters import AbstractVariables, PlainVariables, box_of
 from .influence import InfluenceSums, influence_sums
@@ -156,6 +157,37 @@ def curve_equations(
         jacobian.T @ jacobian,
         jnp.sum((root > 0).astype(r.dtype)),
     )
+
+
+@quick_jit
+def _finite_points(function, x, data, root, parameters):
+    """Whether the residual and each derivative of it is finite, by point."""
+
+    def residuals(b):
+        return weighted_residuals(function, x, data, root, b)
+
+    jacobian = jax.jacfwd(residuals)(parameters)
+    return jnp.isfinite(residuals(parameters)), jnp.isfinite(jacobian)
+
+
+def not_finite(objective: CurveObjective, y: Float[Array, "variable"]) -> str:
+    """Which point of a curve is not finite at coordinates `y`, in words; empty where all are."""
+    variables, names = objective.variables.to_physical(y), objective.names
+    at = ", ".join(f"{name} = {float(v):.6g}" for name, v in zip(names, variables, strict=True))
+    chunk = objective.y.shape[1]
+    for k in range(objective.y.shape[0]):
+        x, data, root = objective.x[k], objective.y[k], objective.root_weights[k]
+        value, slope = map(np.asarray, _finite_points(objective.function, x, data, root, variables))
+        bad = np.flatnonzero(~value | ~slope.all(axis=1))
+        if not bad.size:
+            continue
+        i = int(bad[0])
+        where = f"point {k * chunk + i} (x = {np.asarray(x[i]).tolist()})"
+        if not value[i]:
+            return f"; the model is not finite at {where} for {at}"
+        by = ", ".join(name for name, ok in zip(names, slope[i], strict=True) if not ok)
+        return f"; the derivative of the model by {by} is not finite at {where} for {at}"
+    return ""
 
 
 def curve_cost(

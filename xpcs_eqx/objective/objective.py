@@ -1,10 +1,12 @@
 """Objectives: what a solver asks for, made from model, scaling and data."""
 
+import dataclasses
 from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
@@ -16,6 +18,7 @@ from ..scaling import AbstractScaling
 from .blocks import block_correlation
 from .drivers import AbstractDriver
 from .losses import AbstractLoss, Linear
+from .noise import known_noise
 from .normal_equations import NormalEquations
 from .penalties import AbstractPenalty, penalty_equations
 from .pieces import AbstractPieces
@@ -103,7 +106,7 @@ def _added(joint, penalties, scaling, coefficients):
 
 
 @eqx.filter_jit
-def _project(variables, scaling, penalties, on_scaling, equations, y, reference):
+def _project(variables, scaling, penalties, on_scaling, equations, y, reference, noise):
     """Equations of the coordinates alone, with the scaling that suits them best."""
     penalty = _on_scaling(on_scaling, scaling)
     coefficients, held = solve_scaling(equations, reference, scaling, penalty)
@@ -112,18 +115,18 @@ def _project(variables, scaling, penalties, on_scaling, equations, y, reference)
     joint = joint_equations(moved, per_angle[:, 0], scaling)
     joint = _added(joint, on_scaling, scaling, coefficients)
     reduced = eliminate(joint, y.shape[0], held)
-    penalty = penalty_equations(penalties, variables, y)
+    penalty = penalty_equations(penalties, variables, y, noise)
     return reduced + penalty, Memo(per_angle, coefficients, moved)
 
 
 @eqx.filter_jit
-def _assemble(parameters, scaling, penalties, on_scaling, equations, y):
+def _assemble(parameters, scaling, penalties, on_scaling, equations, y, noise):
     """Equations of coordinates and scaling coefficients together."""
     p = parameters.n_free
     per_angle = scaling.per_angle(y[p:])
     joint = joint_equations(equations, per_angle[:, 0], scaling)
     joint = _added(joint, on_scaling, scaling, y[p:])
-    penalty = penalty_equations(penalties, parameters, y[:p])
+    penalty = penalty_equations(penalties, parameters, y[:p], noise)
     total = joint + penalty.transform(jnp.eye(p, y.shape[0]))
     return total, Memo(per_angle, y[p:], equations)
 
@@ -154,9 +157,15 @@ class ProjectedObjective(AbstractObjective):
 
     def evaluate(self, y, memo):
         equations = self.term.angle_equations(y, memo.scaling, Linear())
-        scaling, on_scaling = self.term.scaling, self.scaling_penalties
         return _project(
-            self.variables, scaling, self.penalties, on_scaling, equations, y, memo.scaling
+            self.variables,
+            self.term.scaling,
+            self.penalties,
+            self.scaling_penalties,
+            equations,
+            y,
+            memo.scaling,
+            self.term.noise,
         )
 
     def cost(self, y, memo):
@@ -166,8 +175,8 @@ class ProjectedObjective(AbstractObjective):
         coefficients, _ = solve_scaling(equations, memo.scaling, scaling, penalty)
         per_angle = scaling.per_angle(coefficients)
         moved = move_scaling(equations, memo.scaling, per_angle)
-        total = jnp.sum(moved.cost) + penalty_equations(self.penalties, self.variables, y).cost
-        return total + penalty(coefficients).cost
+        added = penalty_equations(self.penalties, self.variables, y, self.term.noise)
+        return jnp.sum(moved.cost) + added.cost + penalty(coefficients).cost
 
 
 class JointVariables(AbstractVariables):
@@ -219,13 +228,15 @@ class JointObjective(AbstractObjective):
         parameters, scaling = self.variables.parameters, self.term.scaling
         p = parameters.n_free
         equations = self.term.angle_equations(y[:p], scaling.per_angle(y[p:]), self.loss)
-        return _assemble(parameters, scaling, self.penalties, self.scaling_penalties, equations, y)
+        on_scaling, noise = self.scaling_penalties, self.term.noise
+        return _assemble(parameters, scaling, self.penalties, on_scaling, equations, y, noise)
 
     def cost(self, y, memo):
         p = self.variables.parameters.n_free
         per_angle = self.term.scaling.per_angle(y[p:])
         equations = self.term.angle_cost(y[:p], per_angle, self.loss)
-        penalty = penalty_equations(self.penalties, self.variables.parameters, y[:p])
+        parameters, noise = self.variables.parameters, self.term.noise
+        penalty = penalty_equations(self.penalties, parameters, y[:p], noise)
         on_scaling = scaling_penalty_equations(self.scaling_penalties, self.term.scaling, y[p:])
         return jnp.sum(equations.cost) + penalty.cost + on_scaling.cost
 
@@ -242,12 +253,15 @@ def projected_objective(
     angle_weights: Float[np.ndarray, "angle"] | None = None,
     driver: AbstractDriver | None = None,
     piece: int | None = None,
+    noise: float | None = None,
 ) -> ProjectedObjective:
     """Least squares with contrast and offset eliminated exactly.
 
     **Arguments:**
 
     - `scaling`: by default `Individual`, which elimination makes as cheap as fixed values.
+    - `penalties`: terms in the physical parameters, such as `Pull`; their widths are in the unit
+        of what they pull, whatever is known of sigma.
     - `scaling_penalties`: terms in contrast and offset; their residuals must be linear.
     - `reference`: (contrast, offset) by angle about which sums are formed; by default from the
         quantiles of the data. It affects rounding only.
@@ -256,10 +270,12 @@ def projected_objective(
     - `driver`: how the sum over tiles is carried out; by default one compiled loop for data in
         memory, and one for each piece of data in a file.
     - `piece`: size of the pieces of data in a file [bytes].
+    - `noise`: standard deviation of the weighted residuals, by which penalties are weighed. By
+        default one where sigma is absolute, else `noise_of` the data.
 
     **Raises:** `PrecisionError` in single precision; `ModelError` when model, scaling and data do
-    not belong together, there are more parameters than pairs, or a penalty on the scaling is not
-    linear.
+    not belong together, there are more parameters than pairs, a penalty on the scaling is not
+    linear, or penalties have no noise to be weighed by.
     """
     for penalty in scaling_penalties:
         if not isinstance(penalty, AbstractLinearScalingPenalty):
@@ -267,7 +283,10 @@ def projected_objective(
                 f"{type(penalty).__name__} is not linear in contrast and offset, so these cannot "
                 "be eliminated exactly; use joint_objective, or two_time_objective, which chooses"
             )
-    term = term_of(parameters, data, scaling, reference, tile, angle_weights, driver, piece)
+    weighed = (noise, bool(penalties))
+    term = term_of(
+        parameters, data, scaling, reference, tile, angle_weights, driver, piece, *weighed
+    )
     return ProjectedObjective(parameters, term, penalties, scaling_penalties)
 
 
@@ -284,9 +303,13 @@ def joint_objective(
     angle_weights: Float[np.ndarray, "angle"] | None = None,
     driver: AbstractDriver | None = None,
     piece: int | None = None,
+    noise: float | None = None,
 ) -> JointObjective:
     """As `projected_objective`, for any loss, with the scaling as ordinary variables."""
-    term = term_of(parameters, data, scaling, reference, tile, angle_weights, driver, piece)
+    weighed = (noise, bool(penalties))
+    term = term_of(
+        parameters, data, scaling, reference, tile, angle_weights, driver, piece, *weighed
+    )
     loss = Linear() if loss is None else loss
     return JointObjective(
         _joint_variables(parameters, term.scaling), term, penalties, loss, scaling_penalties
@@ -310,6 +333,32 @@ def joint_of(objective: ProjectedObjective | JointObjective) -> JointObjective:
     variables = _joint_variables(objective.variables, objective.term.scaling)
     return JointObjective(
         variables, objective.term, objective.penalties, Linear(), objective.scaling_penalties
+    )
+
+
+def with_penalties(
+    objective: ProjectedObjective | JointObjective,
+    penalties: tuple[AbstractPenalty, ...],
+    noise: float | Float[Array, ""] | None = None,
+) -> ProjectedObjective | JointObjective:
+    """The objective with these penalties instead of those it has.
+
+    `noise`: as in `projected_objective`; by default that of the objective, estimated where nothing
+    has asked for it so far.
+
+    **Raises:** `ModelError` for penalties without a noise to be weighed by.
+    """
+    term = objective.term
+    if noise is None:
+        noise = term.noise
+        traced = isinstance(noise, jax.core.Tracer)
+        if penalties and not traced and np.isnan(noise):
+            noise = known_noise(term.tiles, term.absolute_sigma)
+    elif not isinstance(noise, jax.core.Tracer):
+        noise = known_noise(term.tiles, term.absolute_sigma, float(noise))
+    noise = noise if isinstance(noise, jax.Array) else np.asarray(noise)
+    return dataclasses.replace(
+        objective, term=dataclasses.replace(term, noise=noise), penalties=tuple(penalties)
     )
 
 

@@ -18,7 +18,13 @@ from .normal_equations import NormalEquations
 
 
 class AbstractPenalty(eqx.Module):
-    """½‖residuals‖² as a function of the physical parameters, added to the cost."""
+    """½‖residuals‖² as a function of the physical parameters: −ln of a Gaussian prior.
+
+    Residuals are distances over what is expected of them, numbers without unit, whatever is known
+    of the noise. To the cost of data, which is σ² times −ln of their likelihood where residuals
+    have the standard deviation σ, ½σ²‖residuals‖² is added: σ is one where sigma is absolute, else
+    it is estimated from the data themselves (`noise_of`) or given (`noise`).
+    """
 
     @abstractmethod
     def residuals(self, values: Mapping[str, Array]) -> Float[Array, "residual"]:
@@ -26,7 +32,10 @@ class AbstractPenalty(eqx.Module):
 
 
 class Pull(AbstractPenalty):
-    """(h(parameters) − target)/width for a scalar function h: a prior, or a soft constraint."""
+    """(h(parameters) − target)/width for a scalar function h: a prior, or a soft constraint.
+
+    - `target`, `width`: in the unit of h: target ± width is what is known of h.
+    """
 
     function: Callable[[Mapping[str, Array]], Array]
     target: Float[Array, ""] = eqx.field(converter=as_inexact)
@@ -37,14 +46,14 @@ class Pull(AbstractPenalty):
 
 
 class GroupVariance(AbstractPenalty):
-    """λ Σ Var(parameters of a group) in the sum of squares: a group is drawn to its own mean.
+    """λ Σ Var(parameters of a group) in χ²: a group is drawn to its own mean.
 
-    Var is the mean square about the mean of the group. As every penalty, half of it is added to the
-    cost. Cost, gradient and curvature all follow from the residuals √(λ/n) (pᵢ − p̄), which are
-    linear: JᵀJ is the exact curvature.
+    Var is the mean square about the mean of the group. Cost, gradient and curvature all follow from
+    the residuals √(λ/n) (pᵢ − p̄), which are linear: JᵀJ is the exact curvature.
 
-    - `groups`: names of the parameters in each group, which must have one unit to be compared.
-    - `weight`: λ [squared weighted residual per unit², the unit of the parameters].
+    - `groups`: names of the n parameters in each group, which must have one unit to be compared.
+    - `weight`: λ [1/unit², the unit of the parameters]: n/s² expects members within s of their
+        mean.
 
     **Raises:** `ModelError` for a group of fewer than two, a name that appears twice in a group, a
     negative weight, and, when evaluated, a name the parameters do not have.
@@ -84,15 +93,30 @@ def residual_equations(
     )
 
 
+def penalty_squares(
+    penalties: tuple[AbstractPenalty, ...], values: Mapping[str, Array]
+) -> Float[Array, ""]:
+    """Σ‖residuals‖² of all penalties, from the values of all parameters by name."""
+    squares = (jnp.sum(penalty.residuals(values) ** 2) for penalty in penalties)
+    return sum(squares, jnp.zeros(()))
+
+
 def penalty_equations(
-    penalties: tuple[AbstractPenalty, ...], parameters: ParameterMap, y: Float[Array, "free"]
+    penalties: tuple[AbstractPenalty, ...],
+    parameters: ParameterMap,
+    y: Float[Array, "free"],
+    noise: Float[Array, ""],
 ) -> NormalEquations:
-    """Normal equations of the penalties in the coordinates of `parameters`."""
+    """Normal equations of the penalties in the coordinates of `parameters`.
+
+    `noise` is the standard deviation of the residuals of the data beside them.
+    """
     total = NormalEquations.zero(y.shape[0], dtype=y.dtype)
     for penalty in penalties:
 
         def residuals(y, penalty=penalty):
-            return penalty.residuals(parameter_values(parameters.build_from_coordinates(y)))
+            values = parameter_values(parameters.build_from_coordinates(y))
+            return noise * penalty.residuals(values)
 
         total = total + residual_equations(residuals, y)
     return total

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ..compiling import quick_jit
+from ..inherited import Inherited
 from .blocks import Block
 from .tiles import AbstractTiles
 
@@ -59,7 +60,8 @@ def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
     """The same items, the next `ahead` of them made on a thread while one is worked on.
 
     What is raised while making an item is raised where it would have been handed over. The thread
-    ends with the iterator, however that ends.
+    works under the settings of JAX of the thread that asks for the first item, double precision
+    among them, and ends with the iterator, however that ends.
     """
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(ahead)
     stopped = threading.Event()
@@ -85,7 +87,7 @@ def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
             if isinstance(items, Generator):
                 items.close()
 
-    thread = threading.Thread(target=produce, name="read-ahead", daemon=True)
+    thread = threading.Thread(target=Inherited(produce), name="read-ahead", daemon=True)
     thread.start()
     try:
         while True:

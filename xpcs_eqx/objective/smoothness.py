@@ -20,9 +20,8 @@ def _at_knots(values: Mapping[str, Array], names: tuple[str, ...]) -> Float[Arra
 class Smoothness(AbstractPenalty):
     """Second differences of neighbouring values over `width`, their expected size.
 
-    With sigma given this is a Gaussian prior of standard deviation `width` on each second
-    difference. Without, residuals are in units of c2: divide the size by the standard deviation of
-    c2 to say the same.
+    A Gaussian prior of standard deviation `width` on each second difference, whether sigma is
+    known or not.
 
     - `names`: of the values in the order of their knots; at least three.
     - `width`: in the unit of the values.

@@ -16,8 +16,10 @@ FRACTION = 0.75
 LIMITS = (0.1, 0.9)
 # Working memory of a solver that stores the Jacobian, in units of the Jacobian.
 JACOBIAN_FACTOR = 6.5
-# Maps are held by the reader and by JAX at the same time.
-COPIES = 2
+# What the program holds at its peak, in units of the data, measured as in tests/test_memory.py: a
+# fit 2.0 (the maps as they were read beside those of JAX, while they are handed over), its results
+# 2.8 to 3.8 (the maps, the fitted ones, residuals, which pairs count, and bands of double precision).
+COPIES = 4
 
 
 class Strategy(eqx.Module):
@@ -25,7 +27,7 @@ class Strategy(eqx.Module):
 
     - `choice`: `in_memory`, `out_of_core` (pieces of a file, same solver) or `hybrid` (streaming
         optimiser).
-    - `data`: the maps; `needed`: what a fit in memory takes for them.
+    - `data`: the maps; `needed`: what a fit in memory and its results take for them at their peak.
     - `stored_jacobian`: what a solver that stores the Jacobian would take at its peak.
     - `total`: memory of the machine, or of the container; `fraction` of it is the `threshold`.
     - `reason`: the decision in a sentence.
@@ -75,7 +77,11 @@ def memory_fraction() -> float:
             f"the environment variable {VARIABLE} is {text!r}; give a fraction of the memory "
             f"between {LIMITS[0]:g} and {LIMITS[1]:g}, or unset it for {FRACTION:g}"
         )
-    return min(max(value, LIMITS[0]), LIMITS[1])
+    return _within_limits(value)
+
+
+def _within_limits(fraction: float) -> float:
+    return min(max(fraction, LIMITS[0]), LIMITS[1])
 
 
 def total_memory() -> int:
@@ -135,17 +141,22 @@ def choose_strategy(
     - `n_parameters`: parameters of the fit, for the estimate of a stored Jacobian.
     - `forced`: what a user insists on.
     - `stream`: the data come as a stream of points that is no map.
-    - `total_memory_bytes`, `fraction`: instead of what the system and the environment say.
+    - `total_memory_bytes`, `fraction`: instead of what the system and the environment say. A
+        fraction outside 0.1 … 0.9 is taken as the nearer limit, which the reason says.
 
-    **Raises:** `ConfigError` for an unknown `forced` or a fraction that makes no sense.
+    **Raises:** `ConfigError` for an unknown `forced` or a fraction that is no positive number.
     """
     if forced is not None and forced not in get_args(Choice):
         raise ConfigError(
             f"the strategy {forced!r} is unknown; known are {', '.join(get_args(Choice))}"
         )
-    fraction = memory_fraction() if fraction is None else fraction
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"the fraction of memory is {fraction}; give a number in 0 … 1")
+    asked = memory_fraction() if fraction is None else fraction
+    if not (math.isfinite(asked) and asked > 0):
+        raise ConfigError(
+            f"the fraction of memory is {asked}; give a number between {LIMITS[0]:g} and "
+            f"{LIMITS[1]:g}"
+        )
+    fraction = _within_limits(asked)
     total = total_memory() if total_memory_bytes is None else total_memory_bytes
     data = n_entries * itemsize
     needed, threshold = COPIES * data, int(fraction * total)
@@ -158,6 +169,8 @@ def choose_strategy(
         choice, reason = "in_memory", comparison % "below"
     else:
         choice, reason = "out_of_core", comparison % "above"
+    if fraction != asked:
+        reason += f"; a fraction of {asked:g} is taken as {fraction:g}, the nearer limit"
     return Strategy(
         choice=choice,
         data=data,

@@ -14,6 +14,7 @@ from .blocks import block_cost, block_equations
 from .drivers import AbstractDriver, HostLoop, Scan
 from .frame_table import FrameTable, check_model, frame_table
 from .losses import AbstractLoss
+from .noise import known_noise
 from .normal_equations import NormalEquations
 from .pieces import AbstractPieces
 from .sources import AnyData, source_of
@@ -36,7 +37,11 @@ _table = eqx.filter_jit(frame_table)
 
 
 class TwoTimeTerm(eqx.Module):
-    """Model and data of one two-time data set, ready to be summed over."""
+    """Model and data of one two-time data set, ready to be summed over.
+
+    - `noise`: standard deviation that noise gives to the weighted residuals, by which penalties are
+        weighed; NaN as long as there are none.
+    """
 
     parameters: ParameterMap
     scaling: AbstractScaling
@@ -46,6 +51,7 @@ class TwoTimeTerm(eqx.Module):
     reference: Float[Array, "angle 2"]
     diagonal: Float[Array, "angle frame"] | None
     driver: AbstractDriver
+    noise: Float[Array, ""]
     absolute_sigma: bool = eqx.field(static=True)
 
     def table(self, y: Float[Array, "free"], differentiate: bool = True) -> FrameTable:
@@ -89,6 +95,8 @@ def term_of(
     angle_weights: Float[np.ndarray, "angle"] | None,
     driver: AbstractDriver | None,
     piece: int | None,
+    noise: float | None = None,
+    penalised: bool = False,
 ) -> TwoTimeTerm:
     """Model and data put together. Arguments and errors as in `projected_objective`."""
     require_double_precision()
@@ -112,6 +120,7 @@ def term_of(
     tiles = source_of(data, tile=tile, angle_weights=angle_weights, piece=piece)
     if driver is None:
         driver = HostLoop() if isinstance(tiles, AbstractPieces) else Scan()
+    sd = known_noise(tiles, data.absolute_sigma, noise) if penalised else np.nan
     tiles, reference = driver.place(tiles, as_float(reference))
     return TwoTimeTerm(
         parameters=parameters,
@@ -124,5 +133,6 @@ def term_of(
             as_float(data.diagonal) if isinstance(data, TwoTimeData | StoredTwoTime) else None
         ),
         driver=driver,
+        noise=np.asarray(sd),  # pyright: ignore[reportArgumentType]
         absolute_sigma=data.absolute_sigma,
     )

@@ -1,6 +1,8 @@
 """Where blocks of pairs come from: maps and points in memory."""
 
+import dataclasses
 from abc import abstractmethod
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,6 +17,8 @@ from .blocks import Block
 # Large enough for vector instructions and matrix products, small enough for the second-level cache.
 BLOCK = 128
 CHUNK = 16384
+
+Data = TypeVar("Data")
 
 
 class AbstractTiles(eqx.Module):
@@ -122,9 +126,25 @@ def tiles_of(
     root = root_of_angles(data.n_angles, angle_weights)
     if isinstance(data, TwoTimeData):
         n = data.n_frames
-        roots = None if data.root_weights is None else jnp.asarray(data.root_weights)
-        return MapTiles(jnp.asarray(data.c2), roots, jnp.asarray(root), tile_side(n, size))
+        roots = None if data.root_weights is None else _put(data.root_weights)
+        return MapTiles(_put(data.c2), roots, jnp.asarray(root), tile_side(n, size))
     return _point_tiles(data, root, size or CHUNK)
+
+
+def _put(maps):
+    """Maps as an array of JAX with one copy; `jnp.asarray` holds a third one meanwhile."""
+    if isinstance(maps, np.ndarray):
+        # Never the memory of the caller, who may write into it.
+        return jax.device_put(maps, may_alias=False)
+    return jnp.asarray(maps)
+
+
+def held_once(data: Data, tiles: Any) -> Data:
+    """The data with the maps that `tiles` of them hold, which on a processor takes no memory."""
+    if not (isinstance(data, TwoTimeData) and isinstance(tiles, MapTiles)):
+        return data
+    weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)
+    return dataclasses.replace(data, c2=np.asarray(tiles.c2), root_weights=weights)
 
 
 def root_of_angles(

@@ -72,10 +72,9 @@ def _restrict(problem: StepProblem, fixed, target):
     return jnp.eye(p) - pinv @ rows, shift
 
 
-def projected_gradient(problem: StepProblem) -> Float[Array, "p"]:
-    """The gradient in z along directions that held variables allow."""
-    project, _ = _restrict(problem, problem.held, jnp.zeros_like(problem.below))
-    return project @ problem.gradient
+def free_directions(problem: StepProblem) -> Float[Array, "p p"]:
+    """Projector in z on the directions that held variables allow."""
+    return _restrict(problem, problem.held, jnp.zeros_like(problem.below))[0]
 
 
 def bounded_step(

@@ -19,8 +19,10 @@ class TrustRegionMinimiser(optx.AbstractMinimiser[Array, Any, TrustRegionState])
     The function returns the cost and, as its auxiliary output, the `NormalEquations` at the same
     point: `fn = lambda y, objective: value_and_equations(objective, y)` with `has_aux=True`. The
     variables' box and coordinates come in as `options={"variables": ...}`; without, there are no
-    bounds. Being an ordinary minimiser it is differentiable by Optimistix' implicit adjoint,
-    through `args` and everything the function closes over.
+    bounds. It is successful at a minimum only: evaluations that are used up end in
+    `nonlinear_max_steps_reached`, everything else in `nonlinear_divergence`. Being an ordinary
+    minimiser it is differentiable by Optimistix' implicit adjoint, through `args` and everything
+    the function closes over.
     """
 
     rtol: float = 1e-9
@@ -44,9 +46,11 @@ class TrustRegionMinimiser(optx.AbstractMinimiser[Array, Any, TrustRegionState])
         return state.y, state, state.equations
 
     def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
-        failed = (state.status < 0) & (state.status != int(Status.max_evaluations))
-        result = optx.RESULTS.where(
-            failed, optx.RESULTS.nonlinear_divergence, optx.RESULTS.successful
+        results = optx.RESULTS
+        result = results.where(
+            state.status == int(Status.max_evaluations),
+            results.nonlinear_max_steps_reached,
+            results.where(state.status < 0, results.nonlinear_divergence, results.successful),
         )
         return state.status != int(Status.running), result
 

@@ -70,12 +70,11 @@ class Recovery(eqx.Module):
         kick = size * natural * random.choice([-1.0, 1.0], best.shape)
         careful = eqx.tree_at(lambda s: s.damping, solver, 100.0 * solver.damping)
         if cause == "non-finite":
-            both = np.isfinite(lower) & np.isfinite(upper)
-            # Half of each: an infinite bound has no middle, and ∞ − ∞ is none either.
-            ends = (np.where(both, bound, 0.0) for bound in (lower, upper))
-            middle = 0.5 * sum(ends)
-            pulled = np.asarray(start) + size * (middle - np.asarray(start))
-            x, chosen = pulled, careful
+            # The middle of a box that is there only because a box was asked for is far away.
+            reach = 10 * np.maximum(np.abs(start), np.asarray(variables.coordinate_scale))
+            middle = _middle(lower, upper, np.asarray(start))
+            x = np.asarray(start) + size * np.clip(middle - np.asarray(start), -reach, reach)
+            chosen = careful
             action = f"start moved {size:.0%} towards the middle of the bounds, damping × 100"
         elif cause == "not moved":
             x, chosen = best + kick, solver
@@ -83,8 +82,17 @@ class Recovery(eqx.Module):
         elif cause == "singular":
             x, chosen = best, careful
             action = "ridge: damping × 100, undetermined directions left alone"
+            lost = lost_variables(state)
+            if np.any(lost):
+                # Where the model no longer depends on a variable, nothing leads back.
+                again = np.asarray(start) * (1.0 + (size if attempt else 0.0) * np.sign(kick))
+                x = np.where(lost, again, best)
+                action = (
+                    "ridge: damping × 100, what the model no longer depends on put back to its "
+                    "start"
+                )
         elif cause == "at bounds":
-            room = np.where(np.isfinite(upper - lower), upper - lower, natural)
+            room = np.minimum(upper - lower, np.maximum(natural, np.abs(start)))
             # A tenth of the box may be far from everything the data allow: half-way back to the
             # start is inside as well, and on the known side.
             inner = np.clip(
@@ -111,6 +119,16 @@ class Recovery(eqx.Module):
         return Attempt(cause, action, jnp.asarray(x), chosen)
 
 
+def lost_variables(state: TrustRegionState) -> np.ndarray:
+    """Which variables the model depended on once, but does not at the end of a run.
+
+    One that ran to where an exponential vanishes, say: its gradient is zero, but the cost has no
+    minimum there.
+    """
+    flat = np.diagonal(np.asarray(state.equations.hessian)) == 0
+    return flat & (np.asarray(state.largest) > 0)
+
+
 @quick_jit
 def _snapped(variables, x):
     return snap(variables, x)
@@ -123,11 +141,11 @@ def _located(variables, y):
 
 def _middle(lower, upper, start):
     """Middle of each interval, on a logarithmic scale where it spans decades of one sign."""
-    finite = np.isfinite(lower) & np.isfinite(upper)
-    low, high = np.where(finite, lower, start), np.where(finite, upper, start)
+    infinite = np.isinf(lower) | np.isinf(upper)
+    low, high = np.where(infinite, start, lower), np.where(infinite, start, upper)
     decades = (low > 0) & (high > 100 * low)
-    product = np.where(decades, low * high, 1.0)
-    return np.where(decades, np.sqrt(product), 0.5 * (low + high))
+    roots = np.sqrt(np.where(decades, low, 1.0)), np.sqrt(np.where(decades, high, 1.0))
+    return np.where(decades, roots[0] * roots[1], 0.5 * low + 0.5 * high)
 
 
 def at_bound(variables: AbstractVariables, x: Float[Array | np.ndarray, "p"]) -> np.ndarray:

@@ -1,23 +1,24 @@
 """Bounded trust region on normal equations: one pure state machine for every loop."""
 
-from collections.abc import Callable
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..compiling import quick_jit
-from ..objective import AbstractObjective, NormalEquations
+from ..objective import NormalEquations
 from ..parameters import AbstractVariables
-from .bounded_step import StepProblem, bounded_step, move, projected_gradient, step_problem
+from .bounded_step import StepProblem, bounded_step, move, step_problem
+from .convergence import Convergence, Tried, closeness
 from .descent import ShortenedNewtonDescent
 from .metric import AbstractMetric, NaturalMetric
+from .search import default_search
 from .status import Status
+from .values import as_value
+
+# Evaluations that a history keeps at most: its length is that of arrays which every step carries.
+LONGEST = 10_000
 
 
 class History(eqx.Module):
@@ -30,7 +31,13 @@ class History(eqx.Module):
 
 
 class TrustRegionState(eqx.Module):
-    """The best accepted point with its own equations, the trial point, and the search."""
+    """The best accepted point with its own equations, the trial point, and the search.
+
+    - `allowed`: evaluations at most, of this run.
+    - `refused`: the last trial point at which the model was not finite, NaN before there is one.
+    - `gradient_measure`: largest cosine between the residuals and a column of the Jacobian;
+        `offset`: the cosine between the residuals and the space of all columns.
+    """
 
     y: Float[Array, "p"]
     equations: NormalEquations
@@ -42,10 +49,13 @@ class TrustRegionState(eqx.Module):
     search: PyTree
     step_size: Float[Array, ""]
     evaluations: Int[Array, ""]
+    allowed: Int[Array, ""]
     accepted: Int[Array, ""]
     rejected: Int[Array, ""]
     non_finite: Int[Array, ""]
+    refused: Float[Array, "p"]
     gradient_measure: Float[Array, ""]
+    offset: Float[Array, ""]
     status: Int[Array, ""]
     history: History
 
@@ -65,23 +75,6 @@ def gauss_newton() -> optx.AbstractDescent:
     return ShortenedNewtonDescent()
 
 
-def default_search() -> optx.AbstractSearch:
-    """The classical trust region, opening faster than Optimistix does by default.
-
-    Normal equations predict well; their steps are often right although the ratio of true to
-    predicted reduction is a few percent from one.
-    """
-    return optx.ClassicalTrustRegion(
-        high_cutoff=0.5, low_cutoff=1e-3, high_constant=10.0, low_constant=0.2
-    )
-
-
-def _as_value(number: Any) -> Any:
-    # A number of NumPy is data to a compiled function, so that another one compiles nothing anew,
-    # and can still be hashed.
-    return np.float64(number) if isinstance(number, float | int) else number
-
-
 class TrustRegion(eqx.Module):
     """Least squares by normal equations in a box, from Optimistix' descents and searches.
 
@@ -90,26 +83,36 @@ class TrustRegion(eqx.Module):
     `update` takes the normal equations found there; a compiled loop and a loop in Python over
     streamed data run the same machine.
 
+    A run converges only at a minimum, however short its steps are; `convergence` has the rule.
+
     - `cost_tol`: relative reduction of the cost, true and predicted, at which to stop.
     - `step_tol`: step relative to the coordinates and their natural scale.
     - `gradient_tol`: largest cosine between the residuals and a column of the Jacobian.
-    - `unmoved_gradient_tol`: the same for a start that no step improves, which counts as converged
-        below it and as stalled above.
+    - `offset_tol`: cosine between the residuals and the space of all columns up to which a point is
+        a minimum. Wider ones of the other tolerances widen it: up to √`cost_tol`, `gradient_tol`.
     - `damping`: initial damping relative to the largest curvature in the scaled coordinates.
-    - `recorded`: how many evaluations the history keeps, at least one; by default all. A long
-        history costs time in batches of small fits.
+    - `max_evaluations`: at most, over all attempts where a fit is tried again.
+    - `recorded`: how many evaluations the history keeps, at least one, the first ones; by default
+        all, or 10 000. A long history costs time in batches of small fits.
     """
 
-    cost_tol: float = eqx.field(default=1e-12, converter=_as_value)
-    step_tol: float = eqx.field(default=1e-9, converter=_as_value)
-    gradient_tol: float = eqx.field(default=1e-10, converter=_as_value)
-    unmoved_gradient_tol: float = eqx.field(default=1e-6, converter=_as_value)
-    damping: float = eqx.field(default=0.1, converter=_as_value)
+    cost_tol: float = eqx.field(default=1e-12, converter=as_value)
+    step_tol: float = eqx.field(default=1e-9, converter=as_value)
+    gradient_tol: float = eqx.field(default=1e-10, converter=as_value)
+    offset_tol: float = eqx.field(default=1e-6, converter=as_value)
+    damping: float = eqx.field(default=0.1, converter=as_value)
     metric: AbstractMetric = NaturalMetric()
     max_evaluations: int = eqx.field(static=True, default=200)
     recorded: int | None = eqx.field(static=True, default=None)
     descent: optx.AbstractDescent = eqx.field(default_factory=damped_newton)
     search: optx.AbstractSearch = eqx.field(default_factory=default_search)
+
+    @property
+    def convergence(self) -> Convergence:
+        """The rule of convergence with the tolerances of this solver."""
+        return Convergence(
+            *map(jnp.asarray, (self.cost_tol, self.step_tol, self.gradient_tol, self.offset_tol))
+        )
 
     def start(
         self,
@@ -128,7 +131,9 @@ class TrustRegion(eqx.Module):
         empty = eqx.tree_at(lambda e: e.cost, empty, jnp.full_like(empty.cost, jnp.inf))
         ones = jnp.ones_like(y)
         problem = _zero_problem(y)
-        length = self.max_evaluations if self.recorded is None else self.recorded
+        length = min(self.max_evaluations, LONGEST) if self.recorded is None else self.recorded
+        # Whole numbers of JAX end somewhere.
+        allowed = min(self.max_evaluations, int(jnp.iinfo(jnp.asarray(0).dtype).max))
         blank = jnp.full((length,), jnp.nan, y.dtype)
         integer = jnp.asarray(0)
         state = TrustRegionState(
@@ -142,10 +147,13 @@ class TrustRegion(eqx.Module):
             search=self.search.init(y, jax.eval_shape(lambda: problem.function_info)),
             step_size=jnp.ones((), y.dtype),
             evaluations=integer,
+            allowed=jnp.asarray(allowed),
             accepted=integer,
             rejected=integer,
             non_finite=integer,
+            refused=jnp.full_like(y, jnp.nan),
             gradient_measure=jnp.asarray(jnp.inf, y.dtype),
+            offset=jnp.asarray(jnp.inf, y.dtype),
             status=jnp.asarray(int(Status.running)),
             history=History(blank, blank, blank, jnp.zeros((length,), bool)),
         )
@@ -205,48 +213,26 @@ class TrustRegion(eqx.Module):
         scale = self.metric.scale(jnp.asarray(variables.coordinate_scale), largest) / jnp.sqrt(
             self.damping
         )
-        problem = step_problem(variables, y, scale, kept)
-        measure = _gradient_measure(problem)
-        size = jnp.max(
-            jnp.abs(moved) / (variables.coordinate_scale + jnp.abs(state.y)), initial=0.0
-        )
-        tiny = self.cost_tol * state.equations.cost
-        flat = ~first & (jnp.abs(actual) <= tiny) & (jnp.abs(predicted) <= tiny)
-        # A step that only rounding could reject means the same as one that no longer pays.
-        rounding = 16 * jnp.finfo(y.dtype).eps * state.equations.cost
-        flat |= ~first & finite & (jnp.abs(predicted) <= rounding)
-        short = ~first & accept & (size <= self.step_tol)
-        # Rejections shrink any step until it promises nothing: before the first move that is no
-        # convergence unless the gradient vanishes.
-        settled = (state.accepted > 1) | (state.gradient_measure <= self.unmoved_gradient_tol)
-        flat, short = flat & settled, short & settled
-        # Steps below rounding that are still rejected: the cost is as low as arithmetic allows,
-        # but without a vanishing gradient this is no minimum.
-        stuck = ~first & ~accept & (size <= 4 * jnp.finfo(y.dtype).eps)
         used = state.evaluations + 1
-        status = jnp.select(
-            [
-                first & ~finite,
-                measure <= self.gradient_tol,
-                flat,
-                short,
-                stuck,
-                used >= self.max_evaluations,
-            ],
-            [
-                int(Status.non_finite),
-                int(Status.gradient),
-                int(Status.cost),
-                int(Status.step),
-                int(Status.stalled),
-                int(Status.max_evaluations),
-            ],
-            int(Status.running),
+        problem = step_problem(variables, y, scale, kept)
+        natural = jnp.asarray(variables.coordinate_scale)
+        near = closeness(problem, y / scale, natural / scale, largest)
+        tried = Tried(
+            first=first,
+            finite=finite,
+            accepted=accept,
+            size=jnp.max(jnp.abs(moved) / (natural + jnp.abs(state.y)), initial=0.0),
+            cost=state.equations.cost,
+            actual=actual,
+            predicted=predicted,
         )
+        status = self.convergence.status(near, tried)
+        running = status == int(Status.running)
+        status = jnp.where(running & (used >= state.allowed), int(Status.max_evaluations), status)
         slot, old = state.evaluations, state.history
         history = History(
             old.cost.at[slot].set(cost, mode="drop"),
-            old.gradient.at[slot].set(measure, mode="drop"),
+            old.gradient.at[slot].set(near.cosine, mode="drop"),
             old.step_size.at[slot].set(step_size.astype(y.dtype), mode="drop"),
             old.accepted.at[slot].set(accept, mode="drop"),
         )
@@ -261,10 +247,13 @@ class TrustRegion(eqx.Module):
             search=search,
             step_size=step_size,
             evaluations=used,
+            allowed=state.allowed,
             accepted=state.accepted + accept,
             rejected=state.rejected + ~accept,
             non_finite=state.non_finite + ~finite,
-            gradient_measure=measure,
+            refused=jnp.where(finite, state.refused, state.trial),
+            gradient_measure=near.cosine,
+            offset=near.offset,
             status=status,
             history=history,
         )
@@ -278,103 +267,3 @@ def _zero_problem(y):
     return StepProblem(
         jnp.zeros((), y.dtype), line, square, square, line, line, jnp.zeros((p,), bool)
     )
-
-
-def _gradient_measure(problem: StepProblem) -> Float[Array, ""]:
-    """Largest cosine between the residuals and a column of the Jacobian, along free directions."""
-    gradient = projected_gradient(problem)
-    column = jnp.sqrt(jnp.maximum(jnp.diagonal(problem.hessian), jnp.finfo(gradient.dtype).tiny))
-    length = jnp.sqrt(jnp.maximum(2 * problem.cost, jnp.finfo(gradient.dtype).tiny))
-    return jnp.max(jnp.abs(gradient) / (column * length), initial=0.0)
-
-
-def initial_state(
-    solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
-) -> TrustRegionState:
-    """The state before the first evaluation of an objective, at physical start values `x`."""
-    return _initial(solver, objective.variables, objective.memo, x)
-
-
-def _initial(solver, variables, memo, x):
-    y = variables.to_coordinates(x)
-    # Shapes alone: one column for each variable, whatever the driver.
-    columns = NormalEquations.zero(y.shape[0], dtype=y.dtype)
-    return solver.start(variables, x, columns, memo)
-
-
-_initial_compiled = quick_jit(_initial)
-
-
-def _begin(solver, objective, x):
-    # Without the data: those in another file compile nothing anew.
-    return _initial_compiled(solver, objective.variables, objective.memo, jnp.asarray(x))
-
-
-def iterate_compiled(
-    solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
-) -> TrustRegionState:
-    """Run to the end inside one compiled loop; safe under `jit` and `vmap`.
-
-    `x` are the physical start values.
-    """
-
-    def body(state):
-        equations, memo = objective.evaluate(state.trial, state.memo)
-        state = solver.update(objective.variables, state, equations, memo)
-        return solver.propose(objective.variables, state)
-
-    start = initial_state(solver, objective, x)
-    return jax.lax.while_loop(lambda s: s.status == int(Status.running), body, start)
-
-
-@quick_jit
-def _evaluate_compiled(objective, y, memo):
-    return objective.evaluate(y, memo)
-
-
-def evaluated(
-    objective: AbstractObjective, y: Float[Array, "variable"], memo: PyTree
-) -> tuple[NormalEquations, PyTree]:
-    """`objective.evaluate`, compiled where it may be; every caller shares what was compiled."""
-    if objective.traceable:
-        return _evaluate_compiled(objective, y, memo)
-    return objective.evaluate(y, memo)
-
-
-@quick_jit
-def _advance(solver, variables, state, equations, memo):
-    state = solver.update(variables, state, equations, memo)
-    return solver.propose(variables, state)
-
-
-def iterate_host(
-    solver: TrustRegion,
-    objective: AbstractObjective,
-    x: Float[Array, "p"],
-    *,
-    callback: Callable[[TrustRegionState], Any] | None = None,
-    evaluate: Callable[..., Any] = evaluated,
-    state: TrustRegionState | None = None,
-) -> TrustRegionState:
-    """Run to the end from Python: can be interrupted and watched, same iterates.
-
-    `callback` sees the state after every evaluation; a true return value stops the iteration.
-    Given such a `state`, which holds all there is to know, the iteration goes on from it instead
-    of beginning at `x`.
-    """
-    now: TrustRegionState = _begin(solver, objective, x) if state is None else state
-    while int(now.status) == Status.running:
-        equations, memo = evaluate(objective, now.trial, now.memo)
-        now = _advance(solver, objective.variables, now, equations, memo)
-        if callback is not None and callback(now) and int(now.status) == Status.running:
-            now = eqx.tree_at(lambda s: s.status, now, jnp.asarray(int(Status.interrupted)))
-    return now
-
-
-def lower_iteration(
-    solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
-) -> None:
-    """Compile the step of `iterate_host` without running it."""
-    state = _begin(solver, objective, x)
-    # Equations and memo of a state have the shapes of those an evaluation returns.
-    _advance.lower(solver, objective.variables, state, state.equations, state.memo).compile()

@@ -52,12 +52,17 @@ def unbounded(start: Float[Array | np.ndarray, "variable"]) -> PlainVariables:
 def snap(
     variables: AbstractVariables, x: Float[Array | np.ndarray, "variable"]
 ) -> Float[Array | np.ndarray, "variable"]:
-    """x clipped to the box, with values that rounding left beside a bound put on it."""
+    """x clipped to the box, with values that rounding left beside a bound put on it.
+
+    Rounding goes by the size of the numbers, |x − bound| ≤ 10⁻¹² |bound|, or by that of a natural
+    step where the bound is zero, never by the distance between two bounds.
+    """
     low, high = jnp.asarray(variables.lower), jnp.asarray(variables.upper)
-    slack = 1e-12 * jnp.where(jnp.isfinite(high - low), high - low, 1.0)
+    scale = jnp.asarray(variables.coordinate_scale)
+    floor = jnp.finfo(jnp.result_type(float)).eps * scale
 
     def near(bound):
         # An infinite bound is near nothing, although ∞ <= ∞.
-        return jnp.isfinite(bound) & (jnp.abs(x - bound) <= slack + 1e-14 * jnp.abs(bound))
+        return jnp.isfinite(bound) & (jnp.abs(x - bound) <= 1e-12 * jnp.abs(bound) + floor)
 
     return jnp.where(near(low), low, jnp.where(near(high), high, jnp.clip(x, low, high)))

@@ -8,6 +8,8 @@ from .correlation import correlation_rows as correlation_rows
 from .degeneracy import Circumstances as Circumstances
 from .degeneracy import Degeneracy as Degeneracy
 from .degeneracy import degeneracies as degeneracies
+from .field import field_correlation as field_correlation
+from .field import field_factor as field_factor
 from .models import LaminarFlow as LaminarFlow
 from .models import Static as Static
 from .more_rates import ExponentialRate as ExponentialRate

@@ -10,6 +10,7 @@ from .correlation import AbstractCorrelation, Features
 from .parameter import ParameterInfo, parameter
 from .rates import AbstractRate, PowerLawRate
 from .shear import AbstractShearKernel, GapAveraged
+from .sinc import cos_degrees
 
 _FIELDS = ("amplitude", "exponent", "offset", "values", "initial", "tau")
 
@@ -103,7 +104,7 @@ class LaminarFlow(AbstractCorrelation):
 
     def features(self, t, geometry):
         phase = 0.5 * geometry.q * geometry.gap * self.shear.integral(t)
-        direction = jnp.cos(jnp.deg2rad(self.phi0 - geometry.phi))
+        direction = cos_degrees(self.phi0 - geometry.phi)
         return Features(
             increments=(geometry.q**2 * self.transport.integral(t), phase), scalars=direction
         )

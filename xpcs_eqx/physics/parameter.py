@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..errors import ModelError
+
 
 class ParameterInfo(NamedTuple):
     """What a field says about its parameter, in the units of the public interface.
@@ -71,13 +73,13 @@ def parameter(
     - `start`, `bounds`: used when the user gives none.
     - `scale`: a natural step of the parameter; by default its start value, or one.
 
-    **Raises:** `ValueError` when the bounds are not in order or the start lies outside them.
+    **Raises:** `ModelError` when the bounds are not in order or the start lies outside them.
     """
     lower, upper = bounds
     if not lower < upper:
-        raise ValueError(f"bounds ({lower}, {upper}) must satisfy lower < upper")
+        raise ModelError(f"bounds ({lower}, {upper}) of a parameter; lower must be below upper")
     if not lower <= start <= upper:
-        raise ValueError(f"start {start} lies outside its bounds ({lower}, {upper})")
+        raise ModelError(f"start {start} of a parameter lies outside its bounds ({lower}, {upper})")
     info = ParameterInfo(unit, float(start), float(lower), float(upper), scale, logarithmic)
     return eqx.field(default=info.start, converter=as_inexact, metadata={_KEY: info})
 

@@ -31,8 +31,13 @@ class AbstractRate(eqx.Module):
 
 
 def time_floor(t: Float[Array, "frame"]) -> Float[Array, ""]:
-    """Half the first frame spacing [s]: below it a rate is held, so that t = 0 stays finite."""
+    """Half the first frame spacing [s]: below it `Trapezoid` holds a rate, and so does its plot."""
     return 0.5 * (t[1] - t[0])
+
+
+def _largest(dtype):
+    """A number whose fifth power is finite: stands for infinity where derivatives are taken."""
+    return float(jnp.finfo(dtype).max) ** 0.2
 
 
 def _expm1_ratio(z):
@@ -54,11 +59,14 @@ def _log_ratio(t, reference):
 
 
 class PowerLawRate(AbstractRate):
-    """amplitude · t^exponent + offset, integrated in closed form.
+    """amplitude · t^exponent + offset, integrated in closed form from t = 0 on, without a floor.
 
-    With t_r a reference time inside the window, the integral of t^b from t_r to t is
-    t_r^(b+1) · expm1((b+1) ln(t/t_r)) / (b+1), which passes smoothly through b = −1. In the
-    integral the rate is held below half a frame spacing at its value there.
+    With t_r a reference time inside the window and s = exponent + 1, the integral from t_r to t is
+    t_r^s · expm1(s ln(t/t_r)) / s, which passes smoothly through s = 0; at t = 0 it is −t_r^s / s.
+    For s <= 0 the integral from t = 0 diverges: the frame at t = 0 has left all others behind.
+    There 1/s is held at a huge finite number, so that decays and sin(x)/x vanish with all their
+    derivatives, as they do in the limit s → 0 from above. Pairs of later frames are exact for
+    every exponent. Ages are not negative: a frame before t = 0 counts as one at 0.
 
     >>> import jax.numpy as jnp
     >>> import xpcs_eqx as xe
@@ -74,29 +82,31 @@ class PowerLawRate(AbstractRate):
     offset: ScalarLike = parameter(start=0.0)
 
     def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
+        dtype = jnp.result_type(t, float)
         # The smallest positive number for zero: t^0 stays 1 and the gradient finite.
-        log_t = jnp.log(jnp.maximum(t, jnp.finfo(jnp.result_type(t, float)).tiny))
-        return jnp.asarray(self.amplitude * jnp.exp(self.exponent * log_t) + self.offset)
+        log_t = jnp.log(jnp.maximum(t, jnp.finfo(dtype).tiny))
+        power = jnp.exp(jnp.minimum(self.exponent * log_t, jnp.log(_largest(dtype))))
+        return jnp.asarray(self.amplitude * power + self.offset)
 
     def integral(self, t: Float[Array, "frame"]) -> Float[Array, "frame"]:
-        floor = time_floor(t)
-        reference = jnp.maximum(t[t.shape[0] // 2], floor)
-        held = jnp.minimum(t - floor, 0.0)
-        u = _log_ratio(jnp.maximum(t, floor), reference)
-        power = (
-            jnp.exp((self.exponent + 1) * jnp.log(reference))
-            * u
-            * _expm1_ratio((self.exponent + 1) * u)
-        )
-        rate_at_floor = jnp.exp(self.exponent * jnp.log(floor))
-        whole = self.amplitude * (power + rate_at_floor * held) + self.offset * (t - reference)
-        return jnp.asarray(whole)
+        t = jnp.maximum(t, 0.0)
+        begun = t > 0
+        middle = t[t.shape[0] // 2]
+        reference = jnp.where(middle > 0, middle, 1.0)
+        # Where a frame is at zero, the closed form sees a time that is safe under derivatives.
+        u = _log_ratio(jnp.where(begun, t, reference), reference)
+        s = jnp.asarray(self.exponent) + 1
+        to_zero = -1 / jnp.maximum(s, 1 / _largest(t.dtype))
+        since_reference = jnp.where(begun, u * _expm1_ratio(s * u), to_zero)
+        power = jnp.exp(s * jnp.log(reference)) * since_reference
+        return jnp.asarray(self.amplitude * power + self.offset * (t - reference))
 
 
 class Trapezoid(AbstractRate):
     """Any rate, integrated by the cumulative trapezoid on the frame grid.
 
-    The rate is held below half a frame spacing, as homodyne 2.x does.
+    The rate is held below half a frame spacing (`time_floor`), as homodyne 2.x does: with frames
+    from t = 0 on and a power law this is another function of the parameters than its integral.
     """
 
     rate: AbstractRate

@@ -2,8 +2,9 @@
 
 The library sine of a CPU is called entry by entry; a map has millions of entries, so the sine is
 written here as a short polynomial after a two-term reduction of the argument, which a compiler
-turns into vector instructions. Beyond |x| ~ 1e6 the reduction loses digits; sin(x)/x is below 1e-6
-there and the loss does not reach the correlation.
+turns into vector instructions. Beyond |x| = 1e6 the reduction loses digits, and a phase that large
+turns by more than π from frame to frame: it is taken as unknown, with the means of sine and cosine,
+zero. sin(x)/x is below 1e-6 there and its square, which enters correlations, below 1e-12.
 """
 
 from math import factorial, pi
@@ -24,6 +25,8 @@ _COS = tuple((-1) ** m / factorial(2 * m) for m in range(9))
 # The series of sin(x)/x and of its derivative over x, on |x| <= 1/2.
 _SINC = _SIN[:8]
 _SLOPE = tuple(2 * m * (-1) ** m / factorial(2 * m + 1) for m in range(1, 9))
+# Phases beyond this are unknown.
+_LARGEST = 1e6
 # Below this argument sin(x)/x and its derivatives come from the series.
 _SWITCH = 0.5
 
@@ -37,7 +40,7 @@ def _polynomial(z, coefficients):
 
 @jax.custom_jvp
 def sincos(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """sin x and cos x [x in rad], to rounding for |x| up to about 1e6 (float64)."""
+    """sin x and cos x [x in rad], to rounding for |x| up to 1e6 (float64); both 0 beyond it."""
     k = jnp.round(x * (2 / pi))
     if x.dtype == jnp.float64:
         r = (x - k * _HALF_PI) - k * _HALF_PI_REST
@@ -54,7 +57,8 @@ def sincos(x: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, ".
     cosine = jnp.where(swap, s, c)
     sine = jnp.where(quadrant >= 2, -sine, sine)
     cosine = jnp.where((quadrant == 1) | (quadrant == 2), -cosine, cosine)
-    return sine, cosine
+    unknown = jnp.abs(x) > _LARGEST
+    return jnp.where(unknown, 0.0, sine), jnp.where(unknown, 0.0, cosine)
 
 
 @sincos.defjvp
@@ -93,3 +97,14 @@ def _(primals, tangents):
     (x,) = primals
     value, cosine = _sinc_and_cosine(x)
     return value, _slope(x, value, cosine) * tangents[0]
+
+
+def cos_degrees(angle: Float[Array, "..."]) -> Float[Array, "..."]:
+    """cos of an angle [degrees], exactly 0 at ±90: no flow crosses a direction at right angles.
+
+    The cosine of the nearest float to π/2 is 6e-17, which a diverging phase would make anything.
+    """
+    turned = angle - 360 * jnp.round(angle / 360)
+    along = jnp.cos(jnp.deg2rad(turned))
+    across = jnp.sin(jnp.deg2rad(90 - jnp.abs(turned)))
+    return jnp.where(jnp.abs(turned) < 45, along, across)

@@ -13,7 +13,7 @@ from .degeneracy import Circumstances, Degeneracy
 from .models import PARAMETERS, rate_names
 from .parameter import ParameterInfo, parameter
 from .rates import AbstractRate, PowerLawRate
-from .sinc import sincos
+from .sinc import cos_degrees, sincos
 
 # Width of the soft clip, in units of the fraction.
 CLIP_WIDTH = 0.01
@@ -207,7 +207,7 @@ class TwoComponent(AbstractCorrelation):
                 q * self.velocity.integral(t),
             ),
             endpoints=((1 - sample) / size, sample / size),
-            scalars=jnp.cos(jnp.deg2rad(geometry.phi + self.phi0)),
+            scalars=cos_degrees(geometry.phi + self.phi0),
         )
 
     def kernel(self, pair):

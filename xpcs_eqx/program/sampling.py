@@ -61,7 +61,10 @@ class Sampled:
         """The section of the report."""
         if self.found is None:
             return ["", "Posterior", entry("status", f"none: {self.failure}")]
-        return posterior_lines(self.found, self.fit, self.inference.lines)
+        return posterior_lines(self.found, self.fit, self._said(self.found), in_toml)
+
+    def _said(self, found: Posterior | ConsensusPosterior) -> tuple[str, ...]:
+        return self.inference.lines_after(plain(found).density)
 
     def write(self, folder: str, plots: bool) -> None:
         """Write the draws and all about them into the folder `bayes` of the results."""
@@ -72,9 +75,10 @@ class Sampled:
             os.path.join(folder, "bayes"),
             self.found,
             self.fit,
-            self.inference.lines,
+            self._said(self.found),
             plots=plots and given.plots,
             predictive=given.predictive,
+            wording=in_toml,
         )
 
 

@@ -3,13 +3,14 @@
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..bayes import ConsensusPosterior, Posterior, precision, write_consensus, write_posterior
 from ..bayes.arviz_io import write_plots
+from ..bayes.independence import about_independence
 from ..bayes.write_consensus import plot_consensus
 from ..bayes.write_marginalised import MARGINALISED, Marginalised, marginalised_scaling
 from ..fitting import Fit
@@ -20,8 +21,6 @@ log = logging.getLogger(__name__)
 
 # Entries whose spread is nearly that of their prior.
 _PRIOR_DECIDES = 0.1
-# Quoted errors larger than this, over the classical ones, are worth a word.
-_LARGER = 1.2
 _MOST = 15
 
 Found = Posterior | ConsensusPosterior
@@ -82,24 +81,6 @@ def _integrated_rows(posterior: Posterior, integrated: Sequence[Marginalised]) -
     return rows
 
 
-def _about_errors(fit: Fit) -> list[str]:
-    """What the likelihood leaves out of the spread."""
-    if fit.uncertainty.chosen == "classical":
-        return []
-    ratios = [
-        row.error / row.error_classical
-        for row in fit.rows
-        if row.role == "free" and row.error_classical > 0 and math.isfinite(row.error)
-    ]
-    if not ratios or max(ratios) < _LARGER:
-        return []
-    return [
-        "the likelihood takes pairs as independent, as the classical error does; the quoted "
-        f"({fit.uncertainty.chosen}) errors of the fit are up to {max(ratios):.2g} times the "
-        "classical ones, and the spread of the draws is too small by as much"
-    ]
-
-
 def _shard_lines(found: ConsensusPosterior) -> list[str]:
     dropped = found.dropped
     used = f"{len(found.combined.used)} of {found.shards.n_shards} in the result"
@@ -112,20 +93,22 @@ def _shard_lines(found: ConsensusPosterior) -> list[str]:
     return lines
 
 
-def posterior_lines(found: Found, fit: Fit, plan: Sequence[str] = ()) -> list[str]:
+def posterior_lines(
+    found: Found, fit: Fit, plan: Sequence[str] = (), wording: Callable[[str], str] = str
+) -> list[str]:
     """The section of a report about a posterior.
 
     **Arguments:**
 
     - `fit`: that was sampled from; its quoted errors are compared with the classical ones.
     - `plan`: what was decided beforehand, in sentences.
+    - `wording`: from what the library says to do, to the words of who reads it.
     """
     posterior = plain(found)
     diagnostics = posterior.diagnostics
     lines = ["", "Posterior", entry("status", diagnostics.status.upper().replace("_", " "))]
-    lines += items(
-        [*diagnostics.findings, *(f"do: {text}" for text in diagnostics.recommendations)]
-    )
+    said = [*diagnostics.findings, *(f"do: {text}" for text in diagnostics.recommendations)]
+    lines += items([wording(text) for text in said])
     chains, draws = np.shape(posterior.draws.energy)
     of = "of all shards" if isinstance(found, ConsensusPosterior) else "of all data"
     lines += [entry("decided", text) for text in plan]
@@ -140,8 +123,8 @@ def posterior_lines(found: Found, fit: Fit, plan: Sequence[str] = ()) -> list[st
     )
     if isinstance(found, ConsensusPosterior):
         lines += _shard_lines(found)
-    lines += [entry("note", text) for text in posterior.notes if text not in plan]
-    lines += [entry("note", text) for text in _about_errors(fit)]
+    notes = dict.fromkeys((*posterior.notes, *about_independence(fit)))
+    lines += [entry("note", wording(text)) for text in notes if text not in plan]
     lines += ["", *_parameter_table(posterior)]
     weak = [one for one in precision(posterior) if one.contraction < _PRIOR_DECIDES]
     if weak:
@@ -158,6 +141,7 @@ def write_bayes(
     *,
     plots: bool = True,
     predictive: int = 200,
+    wording: Callable[[str], str] = str,
 ) -> None:
     """Write a posterior into a new folder: files of `write_posterior`, report, plots.
 
@@ -165,7 +149,7 @@ def write_bayes(
 
     **Arguments:**
 
-    - `fit`, `plan`: as in `posterior_lines`.
+    - `fit`, `plan`, `wording`: as in `posterior_lines`.
     - `predictive`: draws that make the band of the surface; 0 writes none.
     """
     os.mkdir(folder)
@@ -179,7 +163,7 @@ def write_bayes(
             _draw(inside, found)
         except Exception as error:
             log.exception("plots of the posterior are missing in %s: %s", inside, error)
-    text = "\n".join(posterior_lines(found, fit, plan)[1:]) + "\n"
+    text = "\n".join(posterior_lines(found, fit, plan, wording)[1:]) + "\n"
     with open(os.path.join(folder, "report.txt"), "w", encoding="utf-8") as stream:
         stream.write(text)
     figures = [os.path.join(inside, name) for name in _in_order(inside)] if plots else []

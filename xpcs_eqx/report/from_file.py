@@ -7,15 +7,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..compiling import quick_jit
 from ..errors import FitError
 from ..fitting import Fit
 from ..objective import StoredTiles
-from ..physics import correlation_rows
-from .maps import FittedMaps, chosen_angles, kept_precision
+from .maps import FittedMaps, chosen_angles, fitted_rows, kept_precision, rows_of_a_band
 
-# Entries of a band: enough that a loop over bands costs nothing.
-_BAND = 2**20
 # Frames along the side of a map that is shown, and of the part whose neighbours are compared.
 FRAMES = 1000
 MIDDLE = 400
@@ -32,11 +28,6 @@ class FittedBand(NamedTuple):
     fitted: Float[np.ndarray, "row frame"]
     used: Bool[np.ndarray, "row frame"]
     root_weights: Float[np.ndarray, "row frame"] | None
-
-
-@quick_jit
-def _fitted_rows(model, t, geometry, contrast, offset, rows):
-    return offset + contrast * correlation_rows(model, t, geometry, rows)[0]
 
 
 def is_stored(fit: Fit) -> bool:
@@ -64,13 +55,10 @@ def fitted_bands(fit: Fit, angle: int, frames: slice | None = None) -> Iterator[
     tiles, term = stored_tiles_of(fit), fit.objective.term
     source, n = tiles.source, tiles.source.n_frames
     wanted = slice(0, n) if frames is None else frames
-    geometry = eqx.tree_at(
-        lambda g: g.phi, term.geometry, np.asarray(term.geometry.phi)[angle : angle + 1]
-    )
     mask, columns = source.mask_of(angle), np.arange(n)[None, :]
     plain = source.sigma_halves is None and tiles.largest_root_weight == 1
     constant = float(tiles.root_angle_weights[angle])
-    height = min(max(1, _BAND // n), wanted.stop - wanted.start)
+    height = min(rows_of_a_band(n), wanted.stop - wanted.start)
     with source.reader() as reader:
         for low in range(wanted.start, wanted.stop, height):
             rows = slice(low, min(low + height, wanted.stop))
@@ -89,12 +77,7 @@ def fitted_bands(fit: Fit, angle: int, frames: slice | None = None) -> Iterator[
                 sigma = np.zeros(used.shape)
                 sigma[:, low:] = reader.sigma_band(angle, rows)
                 root = np.divide(root, sigma, out=np.zeros_like(root), where=used & (sigma > 0))
-            # All bands have one shape, so that one compilation serves them.
-            full = np.minimum(low + np.arange(height), n - 1)
-            fitted = _fitted_rows(
-                fit.model, term.t, geometry, fit.contrast[angle], fit.offset[angle], full
-            )
-            fitted = np.asarray(fitted)[: index.size]
+            fitted = fitted_rows(fit, angle, rows, height)
             c2 = np.where(used | (index[:, None] == columns), c2, 0)
             fitted = np.where(index[:, None] <= columns, fitted, 0)
             yield FittedBand(rows, c2, fitted, used & (constant > 0), root)

@@ -6,13 +6,17 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from ..compiling import quick_jit
 from ..data import is_mask
 from ..errors import FitError
 from ..fitting import Fit
 from ..objective import MapTiles, PackedMaps, on_one_device
+from ..physics import correlation_rows
 
 # Above this many entries float32 halves what a result takes on disk and in memory.
 _SINGLE = 4_000_000
+# Entries of a band of rows: enough that a loop over bands costs nothing.
+_BAND = 2**20
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,8 +57,32 @@ def has_maps(fit: Fit) -> bool:
     return isinstance(fit.objective.term.tiles, MapTiles | PackedMaps)
 
 
+@quick_jit
+def _fitted_rows(model, t, geometry, contrast, offset, rows):
+    return offset + contrast * correlation_rows(model, t, geometry, rows)[0]
+
+
+def rows_of_a_band(n_frames: int) -> int:
+    """Rows of a map that are worked on at a time."""
+    return min(max(1, _BAND // n_frames), n_frames)
+
+
+def fitted_rows(fit: Fit, angle: int, rows: slice, height: int) -> Float[np.ndarray, "row frame"]:
+    """Some rows, at most `height`, of the fitted surface of one angle."""
+    term = fit.objective.term
+    one = np.asarray(term.geometry.phi)[angle : angle + 1]
+    geometry = eqx.tree_at(lambda g: g.phi, term.geometry, one)
+    # All bands have one shape, so that one compilation serves them.
+    index = np.minimum(rows.start + np.arange(height), term.t.shape[0] - 1)
+    scaling = (fit.contrast[angle], fit.offset[angle])
+    found = _fitted_rows(fit.model, term.t, geometry, *scaling, index)
+    return np.asarray(found)[: rows.stop - rows.start]
+
+
 def fitted_maps(fit: Fit) -> FittedMaps:
     """The maps of a fit; float32 when there are more than four million entries.
+
+    Memory is that of what is returned and of a band of rows.
 
     **Raises:** `FitError` when the data are not maps in memory.
     """
@@ -68,15 +96,21 @@ def fitted_maps(fit: Fit) -> FittedMaps:
     c2 = np.asarray(tiles.c2)
     dtype = kept_precision(c2.dtype, c2.size)
     c2 = c2.astype(dtype, copy=False)
-    n = c2.shape[1]
-    fitted = fit.surface().astype(dtype, copy=False)
     weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)
-    # What counts is the pair i < j.
-    upper = np.triu(np.ones((n, n), bool), 1)
-    used = np.broadcast_to(upper, c2.shape) if weights is None else upper & (weights > 0)
-    used = used & (np.asarray(tiles.root_angle_weights) > 0)[:, None, None]
-    used |= np.swapaxes(used, 1, 2)
-    residual = np.where(used, c2 - fitted, np.asarray(np.nan, dtype))
+    n, counting = c2.shape[1], np.asarray(tiles.root_angle_weights) > 0
+    fitted, residual, used = np.empty_like(c2), np.empty_like(c2), np.zeros(c2.shape, bool)
+    height = rows_of_a_band(n)
+    for angle in range(len(c2)):
+        if counting[angle]:
+            # What counts is the pair i < j.
+            upper = np.triu(np.ones((n, n), bool), 1)
+            upper &= True if weights is None else weights[angle] > 0
+            used[angle] = upper | upper.T
+        for low in range(0, n, height):
+            rows = slice(low, min(low + height, n))
+            fitted[angle, rows] = fitted_rows(fit, angle, rows, height)
+            difference = c2[angle, rows] - fitted[angle, rows]
+            residual[angle, rows] = np.where(used[angle, rows], difference, np.nan)
     return FittedMaps(
         c2=c2,
         fitted=fitted,

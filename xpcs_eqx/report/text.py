@@ -87,7 +87,9 @@ def sigma_text(fit: Fit) -> str:
     weights = getattr(term.tiles, "root_weights", None)
     relative = weights is not None and not is_mask(weights)
     if isinstance(term.tiles, StoredTiles):
-        relative = term.tiles.source.sigma_halves is not None
+        # Estimated noise weighs whole maps, where no sigma is stored for each pair.
+        tiles = term.tiles
+        relative = tiles.source.sigma_halves is not None or tiles.largest_root_weight != 1
     return (
         "given: chi² and errors are absolute"
         if term.absolute_sigma

@@ -198,7 +198,7 @@ class Fourier(AbstractScaling):
 
     phi: Float[Array, "angle"] = eqx.field(converter=jnp.asarray)
     order: int = eqx.field(static=True, default=2)
-    contrast_bounds: tuple[float, float] = eqx.field(static=True, default=(0.1, 0.8))
+    contrast_bounds: tuple[float, float] = eqx.field(static=True, default=CONTRAST_BOUNDS)
     offset_bounds: tuple[float, float] = eqx.field(static=True, default=OFFSET_BOUNDS)
     contrast_harmonic: float = eqx.field(static=True, default=0.2)
     offset_harmonic: float = eqx.field(static=True, default=0.3)

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import ModelError
-from ..fitting.one_data_set import check_one_data_set
 from ..fitting.solved import checked_start
 from ..hybrid import AbstractSampler, LatinHypercube
-from ..objective import AbstractObjective, JointObjective, ProjectedObjective
+from ..objective import AbstractObjective
 from ..optimize import TrustRegion
+from .any_fit import check_fittable, is_poor
 from .cmaes_settings import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
 from .multi_start import SAMPLED_EVALUATIONS
@@ -21,12 +21,14 @@ from .outcome import GlobalFit
 from .selection import Selection, fall_back, is_lower, select_method
 from .space import normalised_space
 from .starts import Screening, check_starts, remark_on
+from .thinned import PAIRS
 from .trial import Trial, cma_es_available
 
 # Evaluations below which not even a local fit and a handful of starts have room.
 LEAST_BUDGET = 100
 # What refinement, ways and the final fit of a multi-start take.
 REST = 80
+NOTHING_FREE = "no parameter is free: a local fit, which has nothing to search for"
 
 
 class AbstractStrategy(eqx.Module):
@@ -61,6 +63,7 @@ class MultiStart(AbstractStrategy):
     sampler: AbstractSampler = LatinHypercube()
     screening: Screening = Screening()
     refine: int | None = eqx.field(static=True, default=None)
+    thin: int | None = eqx.field(static=True, default=PAIRS)
     seed: int = eqx.field(static=True, default=0)
     fits: AbstractLocalFits | None = None
     custom: tuple[tuple[float, ...], ...] = eqx.field(
@@ -71,6 +74,8 @@ class MultiStart(AbstractStrategy):
         check_starts(self.starts, self.refine)
 
     def plan(self, objective):
+        if not objective.names:
+            return NOTHING_FREE
         remark = remark_on(self.starts, len(objective.names))
         text = (
             f"{self.starts} starts, {len(self.custom)} of them given, by "
@@ -90,6 +95,7 @@ class MultiStart(AbstractStrategy):
             "sampler": self.sampler,
             "screening": self.screening,
             "refine": None if self.refine is None else min(self.refine, starts),
+            "thin": self.thin,
             "seed": self.seed + seed,
             "local": self.fits,
             "custom": self.custom,
@@ -104,6 +110,8 @@ class CmaEs(AbstractStrategy):
     budget: int | None = eqx.field(static=True, default=None)
 
     def plan(self, objective):
+        if not objective.names:
+            return NOTHING_FREE
         dimension = len(objective.names)
         budget = self.preset.evaluations(dimension) if self.budget is None else self.budget
         return (
@@ -124,6 +132,8 @@ class Selected(AbstractStrategy):
     cma: CmaEs = CmaEs()
 
     def plan(self, objective):
+        if not objective.names:
+            return NOTHING_FREE
         selection = _selected(objective)
         method = self.cma if selection.method == "cma_es" else self.multi
         return f"{method.plan(objective)}: {selection.reason}"
@@ -185,6 +195,8 @@ class Auto(AbstractStrategy):
             raise ModelError(f"{self.probes} probes; give 0 or more")
 
     def plan(self, objective):
+        if not objective.names:
+            return NOTHING_FREE
         return (
             f"a local fit and {self.probes} starts beside it; where these do not agree, "
             f"{self.multi.plan(objective)}, then CMA-ES: at most {self.budget} evaluations (seed "
@@ -197,12 +209,12 @@ class Auto(AbstractStrategy):
             return
         if local is not None:
             skip = trial.verdict(local)
-            if skip.skip and local.quality.flag != "poor":
+            if skip.skip and not is_poor(local):
                 trial.say(f"the local fit looks right: {skip.reason}")
                 if self._probe(trial):
                     return
             else:
-                why = skip.reason if not skip.skip else local.quality.findings[0]
+                why = skip.reason if not skip.skip else is_poor(local)
                 trial.say(f"the local fit is not trusted: {why}")
             if trial.ended:
                 return
@@ -271,7 +283,7 @@ class Auto(AbstractStrategy):
 
 
 def global_least_squares(
-    objective: ProjectedObjective | JointObjective,
+    objective: AbstractObjective,
     start: Float[Array, "variable"] | None = None,
     *,
     strategy: AbstractStrategy | None = None,
@@ -283,6 +295,7 @@ def global_least_squares(
 
     **Arguments:**
 
+    - `objective`: as in `multi_start`. With nothing free it is a local fit whatever the strategy.
     - `start`: physical start values of the local fit; by default the objective's own.
     - `strategy`: `Auto()` (default), `MultiStart()`, `CmaEs()`, `Selected()` or `Local()`.
     - `solver`: of all local fits.
@@ -305,9 +318,12 @@ def global_least_squares(
     >>> found.method, found.fit.success
     ('local fit', True)
     """
-    check_one_data_set(objective, "global_least_squares")
+    check_fittable(objective, "global_least_squares")
     begin = None if start is None else np.asarray(checked_start(objective, start))
     strategy = Auto() if strategy is None else strategy
     trial = Trial(objective, solver, callback)
+    if not objective.names:
+        trial.say(NOTHING_FREE)
+        strategy = Local()
     strategy.run(trial, begin, **fit)
     return trial.outcome()

@@ -214,3 +214,21 @@ def basins_of(
             )
         )
     return tuple(table)
+
+
+def alone(cost: float) -> Basin:
+    """The one point there is where nothing is free."""
+    return Basin(
+        cost=cost,
+        chi2=2 * cost,
+        excess=0.0,
+        values=(),
+        members=(0,),
+        refined=True,
+        distance=0.0,
+        in_cube=0.0,
+        curvature=(np.nan, np.nan),
+        barrier=0.0,
+        degenerate=False,
+        extent=(),
+    )

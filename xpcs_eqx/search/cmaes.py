@@ -6,10 +6,9 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..fitting import Fit, least_squares
-from ..fitting.one_data_set import check_one_data_set
-from ..objective import JointObjective, ProjectedObjective
+from ..objective import AbstractObjective
 from ..optimize import TrustRegion
+from .any_fit import AnyFit, best_fit, check_fittable
 from .cmaes_run import CmaProgress
 from .cmaes_search import CmaRun, cma_search
 from .cmaes_settings import CMA_PRESETS, CmaPreset
@@ -18,14 +17,14 @@ from .cmaes_settings import CMA_PRESETS, CmaPreset
 class CmaResult(eqx.Module):
     """A fit at the lowest minimum found, and how it was found.
 
-    - `fit`: with error bars; its own `evaluations` are those of the last local fit alone.
+    - `fit`: with error bars, a `Fit`, `JointFit` or `CurveFit` by objective; its own `evaluations` are those of the last local fit alone.
     - `local_cost`: cost of the local fit from the start, infinite where there was none.
     - `evaluations`: of costs and of normal equations, all together.
     - `runs`: every run of CMA-ES with its local fit.
     - `reasons`: why this minimum is kept and why the search ended, in sentences.
     """
 
-    fit: Fit
+    fit: AnyFit
     local_cost: float = eqx.field(static=True)
     evaluations: int = eqx.field(static=True)
     runs: tuple[CmaRun, ...] = eqx.field(static=True)
@@ -52,7 +51,7 @@ class CmaResult(eqx.Module):
 
 
 def cma_es(
-    objective: ProjectedObjective | JointObjective,
+    objective: AbstractObjective,
     start: Float[Array, "free"] | None = None,
     *,
     preset: CmaPreset = CMA_PRESETS["default"],
@@ -70,8 +69,8 @@ def cma_es(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`; all its
-        variables need finite bounds.
+    - `objective`: as in `multi_start`; all its variables need finite bounds. With nothing free it
+        is one fit.
     - `start`: physical start values to be trusted: the first run searches their neighbourhood. By
         default it begins at random, as restarts do.
     - `preset`: how long to search: `CMA_PRESETS["fast"]`, `["default"]`, `["global"]` with 50, 100
@@ -85,8 +84,8 @@ def cma_es(
     - `solver`: of the local fits.
 
     **Raises:** `ModelError` without pycma, for bounds that are infinite or without volume, for
-    settings that allow no search, for a start outside the bounds or an objective of several data
-    sets; `FitError` when the model is finite nowhere.
+    settings that allow no search, for a start outside the bounds or an objective that no fit
+    is made from; `FitError` when the model is finite nowhere.
 
     >>> import jax
     >>> import numpy as np
@@ -103,7 +102,7 @@ def cma_es(
     >>> found.reasons[1]
     'the search ended: 2 independent searches came to the lowest minimum'
     """
-    check_one_data_set(objective, "cma_es")
+    check_fittable(objective, "cma_es")
     search = cma_search(
         objective,
         start,
@@ -115,6 +114,6 @@ def cma_es(
         solver=solver,
     )
     at_once = (lambda state: True) if search.interrupted else None
-    fit = least_squares(objective, search.x, solver=solver, callback=at_once)  # pyright: ignore[reportArgumentType]
+    fit = best_fit(objective, search.x, solver=solver, callback=at_once)
     evaluations = search.evaluations + fit.evaluations
     return CmaResult(fit, search.local_cost, evaluations, search.runs, search.reasons)

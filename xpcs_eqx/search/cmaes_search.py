@@ -121,6 +121,8 @@ def cma_search(
 
     For any objective, that of a curve for example; arguments and errors as in `cma_es`.
     """
+    if not objective.names:
+        return _nothing_free(objective, solver, callback)
     require_pycma()
     space = normalised_space(objective)
     population = preset.first_population(space.dimension)
@@ -176,6 +178,14 @@ def cma_search(
         )
     evaluations, runs = ledger.evaluations, tuple(ledger.runs)
     return CmaSearch(x, cost, local, evaluations, runs, (why, *reasons), ledger.interrupted)
+
+
+def _nothing_free(objective, solver, callback) -> CmaSearch:
+    ledger = _Ledger(callback)
+    first = checked_start(objective, None)
+    x, cost, _ = ledger.local_fit("start", objective, first, solver, None)
+    why = "no parameter is free: there is nothing to search for, and one fit was made"
+    return CmaSearch(x, cost, cost, ledger.evaluations, (), (why,), ledger.interrupted)
 
 
 def _one_run(

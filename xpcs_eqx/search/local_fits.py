@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from ..compiling import quick_jit
 from ..errors import ConfigError, ModelError
+from ..inherited import Inherited
 from ..objective import AbstractObjective, HeldExecutor
 from ..optimize import TrustRegion, iterate_compiled, iterate_host
 
@@ -44,6 +45,16 @@ class LocalFits(NamedTuple):
     def joined(self, other: "LocalFits") -> "LocalFits":
         """These, followed by others."""
         return LocalFits(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+
+    def spread(self, n: int, numbers: Int[np.ndarray, "start"]) -> "LocalFits":
+        """As the rows `numbers` of `n`; in the others NaN, infinite costs and no evaluation."""
+        blank = (np.nan, np.nan, np.inf, np.nan, 0, 0)
+        parts = []
+        for part, nothing in zip(self, blank, strict=True):
+            whole = np.full((n, *part.shape[1:]), nothing, part.dtype)
+            whole[numbers] = part
+            parts.append(whole)
+        return LocalFits(*parts)
 
     @property
     def converged(self) -> Bool[np.ndarray, "start"]:
@@ -107,12 +118,9 @@ class OverExecutor(AbstractLocalFits):
 
     def run(self, objective, starts, solver):
         solver = _with_history_of_one(solver)
-        work = [(objective, solver, one) for one in starts]
+        work = [Inherited(_run_one, objective, solver, one) for one in starts]
         held: Executor | None = self.executor.executor
-        if held is None:
-            rows = [_run_one(*one) for one in work]
-        else:
-            rows = list(held.map(_run_one, *zip(*work, strict=True)))
+        rows = list(map(_carry_out, work) if held is None else held.map(_carry_out, work))
         return _finite(LocalFits(*(np.stack(part) for part in zip(*rows, strict=True))))
 
 
@@ -175,6 +183,10 @@ def _run_all(objective, solver, starts, wanted, batch):
 
 
 _outcome_compiled = quick_jit(_outcome)
+
+
+def _carry_out(work: Inherited) -> Any:
+    return work()
 
 
 def _run_one(objective, solver, start):

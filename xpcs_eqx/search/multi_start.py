@@ -8,19 +8,19 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import FitError
-from ..fitting import least_squares
-from ..fitting.one_data_set import check_one_data_set
 from ..fitting.solved import solved
 from ..hybrid import AbstractSampler, LatinHypercube
-from ..objective import JointObjective, ProjectedObjective
+from ..objective import AbstractObjective
 from ..optimize import Recovery, TrustRegion
-from .basins import basins_of, clustered, near_groups, threshold_of, variance_of
+from .any_fit import best_fit, check_fittable, doubted, solver_for
+from .basins import alone, basins_of, clustered, near_groups, threshold_of, variance_of
 from .local_fits import AbstractLocalFits, LocalFits, local_fits_for
+from .noise import count_pairs, is_absolute
 from .population import population_costs
 from .search import Search, Spending
 from .space import NormalisedSpace, normalised_space
 from .starts import Screening, check_starts, remark_on, starts_of
-from .thinned import thinned
+from .thinned import PAIRS, thinned
 
 # Fits of the first round stop where they can be told apart; most of a fit's work comes after.
 ROUGH_TOLERANCE = 1e-5
@@ -45,13 +45,14 @@ class SearchProgress(NamedTuple):
 
 
 def multi_start(
-    objective: ProjectedObjective | JointObjective,
+    objective: AbstractObjective,
     *,
     starts: int = 20,
     sampler: AbstractSampler | None = None,
     custom: Float[np.ndarray, "start variable"] | tuple = (),
     screening: Screening | None = None,
     refine: int | None = None,
+    thin: int | None = PAIRS,
     seed: int = 0,
     local: AbstractLocalFits | None = None,
     solver: TrustRegion | None = None,
@@ -67,6 +68,9 @@ def multi_start(
 
     **Arguments:**
 
+    - `objective`: from `projected_objective`, `joint_objective`, `combined_objective` or
+        `curve_objective`; the `fit` of the result is that of `least_squares`,
+        `joint_least_squares` or `curve_fit`. With nothing free it is one fit, as there.
     - `starts`: how many, custom ones included; at most 100 000. Points that have no solver
         coordinates (a rate that is negative inside the window) are replaced by others.
     - `sampler`: `LatinHypercube()` (default), `Sobol()` or `Halton()`.
@@ -74,6 +78,7 @@ def multi_start(
     - `screening`: which starts are worth a fit; by default half of them, at least three.
     - `refine`: how many fits are carried to a relative tolerance of 1e-12; by default 3, or as many
         as there are starts.
+    - `thin`: pairs of each angle that screening and rough fits see of maps in memory; None for all.
     - `local`: how the fits are carried out; by default by the size of the data.
     - `solver`: of the refined fits.
     - `callback`: sees a `SearchProgress` after each phase; a true value ends the search: the fit is
@@ -95,15 +100,17 @@ def multi_start(
     >>> len(search.basins), abs(search.fit["alpha"].value + 0.3) < 4 * search.fit["alpha"].error
     (1, True)
     """
-    check_one_data_set(objective, "multi_start")
+    check_fittable(objective, "multi_start")
     sampler = LatinHypercube() if sampler is None else sampler
     screening = Screening() if screening is None else screening
-    solver = TrustRegion(cost_tol=REFINED_TOLERANCE) if solver is None else solver
+    solver = solver_for(objective, solver, cost_tol=REFINED_TOLERANCE)
     check_starts(starts, refine)
+    if not objective.names:
+        return _nothing_free(objective, solver, callback)
     refine = min(REFINED, starts) if refine is None else refine
     space = normalised_space(objective)
     begun = starts_of(objective, space, starts, custom, sampler, seed)
-    n_pairs = _pairs(objective)
+    n_pairs = count_pairs(objective)
     local = local_fits_for(objective, n_pairs) if local is None else local
     log = _Log(callback)
     log.say(
@@ -116,7 +123,7 @@ def multi_start(
     )
     if remark := remark_on(starts, space.dimension):
         log.say(remark)
-    sample = thinned(objective, seed)
+    sample = None if thin is None else thinned(objective, seed, thin)
     coarse = objective if sample is None else sample
     costs = population_costs(coarse, begun.x)
     log.add("screening", len(begun.x), costs)
@@ -142,7 +149,8 @@ def multi_start(
         log.add(what, int(fits.evaluations.sum()), fits.cost)
     if not np.isfinite(fits.cost).any():
         raise FitError(f"none of {len(kept)} local fits found a finite cost")
-    absolute = objective.term.absolute_sigma
+    first_evaluations = fits.evaluations
+    absolute = is_absolute(objective)
     # Sums over a sample are weighted to be those of all pairs.
     typical = float(np.max(costs[np.isfinite(costs)]))
     variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
@@ -154,17 +162,20 @@ def multi_start(
         better = local.run(objective, fits.x[order], careful)
         log.add(f"{len(order)} fits to tolerance", int(better.evaluations.sum()), better.cost)
         fits, refined = _replaced(fits, better, order), list(order)
+        fits.evaluations[order] += first_evaluations[order]
     # What has not arrived is no minimum: a way from it would only say that it is under way.
     # Nor is there a way to look at in a search that was ended.
     arrived = fits.converged & (not log.ended)
     arrived[refined] = True
     arrived[int(np.argmin(fits.cost))] = True
     unfinished = int(np.count_nonzero(~arrived))
+    ends = fits.spread(len(begun.x), kept)
     place = np.cumsum(arrived) - 1
     refined = [int(place[k]) for k in refined]
     fits, numbers = fits.take(arrived), kept[arrived]
     if sample is not None:
         fits, spent = _with_whole_costs(objective, fits, refined)
+        ends.cost[numbers] = fits.cost
         log.add("costs of all pairs", spent, fits.cost)
     variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
     clusters = clustered(objective, space, fits, refined, variance, typical, local, solver)
@@ -173,9 +184,9 @@ def multi_start(
     # Many starts are the recovery; only what is no minimum is worth more attempts.
     enough = log.ended or fits.converged[best]
     x = np.clip(fits.x[best], objective.variables.lower, objective.variables.upper)
-    fit = least_squares(
+    fit = best_fit(
         objective,
-        x,  # pyright: ignore[reportArgumentType]
+        x,
         solver=solver,
         recovery=Recovery(attempts=0) if enough else None,
         callback=_at_once if log.ended else None,
@@ -197,13 +208,40 @@ def multi_start(
         names=tuple(objective.names),
         starts=begun.x,
         costs=costs,
+        ends=ends,
         spent=tuple(log.spent),
         unfinished=unfinished,
         decisions=tuple(log.decisions),
         noise=2 * threshold_of(variance, typical),
     )
-    quality = fit.quality.doubted(search.warnings)
-    return dataclasses.replace(search, fit=dataclasses.replace(fit, quality=quality))
+    return dataclasses.replace(search, fit=doubted(fit, search.warnings))
+
+
+def _nothing_free(
+    objective: AbstractObjective,
+    solver: TrustRegion,
+    callback: Callable[[SearchProgress], Any] | None,
+) -> Search:
+    """The one fit there is where every parameter is fixed."""
+    log = _Log(callback)
+    log.say("no parameter is free: there is nothing to search for, and one fit was made")
+    fit = best_fit(objective, None, solver=solver)
+    cost, none = np.asarray([float(fit.cost)]), np.zeros((1, 0))
+    log.add("the one fit", fit.evaluations, cost)
+    status, used = np.asarray([int(fit.status)]), np.asarray([fit.evaluations])
+    variance = variance_of(float(fit.cost), count_pairs(objective), is_absolute(objective))
+    return Search(
+        fit=fit,
+        basins=(alone(float(fit.cost)),),
+        names=(),
+        starts=none,
+        costs=cost,
+        ends=LocalFits(none, none, cost, np.zeros((1, 0, 0)), status, used),
+        unfinished=0,
+        spent=tuple(log.spent),
+        decisions=tuple(log.decisions),
+        noise=2 * threshold_of(variance, 0.0),
+    )
 
 
 def _at_once(state: Any) -> bool:
@@ -211,7 +249,7 @@ def _at_once(state: Any) -> bool:
 
 
 def _left_at(
-    objective: ProjectedObjective | JointObjective,
+    objective: AbstractObjective,
     x: Float[np.ndarray, "variable"],
     solver: TrustRegion,
 ) -> LocalFits:
@@ -220,16 +258,6 @@ def _left_at(
     y, equations = np.asarray(done.state.y), done.state.equations
     parts = (y, x, equations.cost, equations.hessian, done.state.status, done.ledger.evaluations)
     return LocalFits(*(np.asarray(part)[None] for part in parts))
-
-
-def _pairs(objective: ProjectedObjective | JointObjective) -> int:
-    """Number of pairs that count, found without a pass over data in a file."""
-    tiles = objective.term.tiles
-    roots = getattr(tiles, "root_weights", None)
-    if roots is not None:
-        return int(np.count_nonzero(np.asarray(roots)))
-    n_frames, n_angles = objective.term.t.shape[0], objective.term.reference.shape[0]
-    return n_angles * n_frames * (n_frames - 1) // 2
 
 
 def _to_refine(
@@ -254,7 +282,7 @@ def _to_refine(
 
 
 def _with_whole_costs(
-    objective: ProjectedObjective | JointObjective, fits: LocalFits, refined: list[int]
+    objective: AbstractObjective, fits: LocalFits, refined: list[int]
 ) -> tuple[LocalFits, int]:
     """Fits to a sample with the costs of all pairs, and how many had to be found."""
     rest = np.setdiff1d(np.arange(len(fits.cost)), refined)

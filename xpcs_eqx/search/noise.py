@@ -7,20 +7,64 @@ import numpy as np
 from ..data import is_mask
 from ..data.noise import maps_sigma
 from ..errors import DataError
-from ..objective import JointObjective, Linear, MapTiles, ProjectedObjective, on_one_device
+from ..objective import (
+    AbstractObjective,
+    AbstractPieces,
+    CombinedObjective,
+    JointObjective,
+    Linear,
+    MapTiles,
+    ProjectedObjective,
+    on_one_device,
+)
 
 
-def noise_variance(objective: ProjectedObjective | JointObjective) -> float:
+def count_pairs(objective: AbstractObjective) -> int:
+    """Number of pairs or points that count, each once; a pass over data that are in a file."""
+    if isinstance(objective, CombinedObjective):
+        return sum(count_pairs(part) for part in objective.parts)
+    if not isinstance(objective, ProjectedObjective | JointObjective):
+        y = objective.variables.to_coordinates(objective.start)
+        return int(objective.evaluate(y, objective.memo)[0].count)
+    term = objective.term
+    tiles = on_one_device(term.tiles)
+    if isinstance(tiles, MapTiles):
+        # The pairs i < j of the angles that weigh anything; the other triangle repeats them.
+        angles = np.flatnonzero(np.asarray(tiles.root_angle_weights) > 0)
+        n = tiles.c2.shape[1]
+        if tiles.root_weights is None:
+            return angles.size * (n * (n - 1) // 2)
+        return sum(int(np.count_nonzero(np.triu(tiles.root_weights[a], 1))) for a in angles)
+    roots = getattr(tiles, "root_weights", None)
+    if roots is not None and not isinstance(tiles, AbstractPieces):
+        return int(np.count_nonzero(np.asarray(roots)))
+    parameters = term.parameters
+    y = parameters.to_coordinates(parameters.start)
+    return int(np.sum(term.angle_cost(y, term.reference, Linear()).count))
+
+
+def is_absolute(objective: AbstractObjective) -> bool:
+    """Whether residuals are in units of a standard deviation that was given."""
+    if isinstance(objective, CombinedObjective):
+        return all(is_absolute(part) for part in objective.parts)
+    term = getattr(objective, "term", None)
+    return term is not None and term.absolute_sigma
+
+
+def noise_variance(objective: AbstractObjective) -> float:
     """Variance of a weighted residual of the right model; NaN where it cannot be known.
 
     One where sigma is given. Of maps in memory without sigma from the median difference of
-    neighbouring entries (`mad_sigma`). Not known for points, for data in a file and for robust
-    losses, whose cost is no sum of squares.
+    neighbouring entries (`mad_sigma`). Not known for points, for data in a file, for several data
+    sets without sigma and for robust losses, whose cost is no sum of squares.
     """
-    if isinstance(objective, JointObjective) and not isinstance(objective.loss, Linear):
+    parts = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
+    if any(isinstance(p, JointObjective) and not isinstance(p.loss, Linear) for p in parts):
         return math.nan
-    if objective.term.absolute_sigma:
+    if is_absolute(objective):
         return 1.0
+    if not isinstance(objective, ProjectedObjective | JointObjective):
+        return math.nan
     tiles = on_one_device(objective.term.tiles)
     if not isinstance(tiles, MapTiles):
         return math.nan

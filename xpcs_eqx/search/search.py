@@ -6,9 +6,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ..fitting import Fit
 from ..optimize import Status
+from .any_fit import AnyFit
 from .basins import Basin
+from .local_fits import LocalFits
 
 
 class Spending(NamedTuple):
@@ -21,19 +22,23 @@ class Spending(NamedTuple):
 class Search(eqx.Module):
     """The best minimum of a search, and the others.
 
-    - `fit`: the best, with error bars and verdict.
+    - `fit`: the best, with error bars and verdict: a `Fit`, `JointFit` or `CurveFit` by objective.
     - `basins`: the distinct minima, the lowest first; `names` of their values.
     - `starts`, `costs`: physical starts, those given first, and their costs.
+    - `ends`: where the fit from each start ended, a row for each start: values, cost, curvature,
+        `Status`, evaluations; NaN and infinite for starts that screening left out. The cost of a
+        fit that was given up (`unfinished`) is that of the pairs that it saw.
     - `unfinished`: rough fits that were given up before they arrived at a minimum.
     - `spent`: evaluations by phase; `decisions`: what was decided and why, in sentences.
     - `noise`: difference in chi² below which two minima are equally good.
     """
 
-    fit: Fit
+    fit: AnyFit
     basins: tuple[Basin, ...] = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     starts: Float[np.ndarray, "start variable"]
     costs: Float[np.ndarray, "start"]
+    ends: LocalFits
     unfinished: int = eqx.field(static=True)
     spent: tuple[Spending, ...] = eqx.field(static=True)
     decisions: tuple[str, ...] = eqx.field(static=True)

@@ -73,7 +73,12 @@ def check_starts(starts: int, refine: int | None) -> None:
 
 
 def remark_on(starts: int, dimension: int) -> str | None:
-    """What there is to say about a number of starts that is larger than sensible."""
+    """What there is to say about a number of starts that is smaller or larger than sensible."""
+    if starts < dimension:
+        return (
+            f"{starts} starts for {dimension} variables: fewer starts than variables leave most of "
+            f"the box unseen; give at least {dimension}"
+        )
     if starts <= SENSIBLE * dimension:
         return None
     return (

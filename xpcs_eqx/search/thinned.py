@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from ..objective import JointObjective, MapTiles, ProjectedObjective, Scan
+from ..objective import AbstractObjective, JointObjective, MapTiles, ProjectedObjective, Scan
 from ..objective.tiles import PointTiles, point_runs
 
 # Pairs of the sample for each angle. The costs of two minima that differ by one percent are then
@@ -14,13 +14,15 @@ PAIRS = 1200
 
 
 def thinned(
-    objective: ProjectedObjective | JointObjective, seed: int = 0, pairs: int = PAIRS
-) -> ProjectedObjective | JointObjective | None:
+    objective: AbstractObjective, seed: int = 0, pairs: int = PAIRS
+) -> AbstractObjective | None:
     """The objective on evenly drawn pairs of each angle, weighted so that costs stay comparable.
 
-    None where this would not be cheaper: data that are not maps in memory, or hardly more pairs
-    than the sample.
+    None where this would not be cheaper: data that are not maps in memory, several data sets, or
+    hardly more pairs than the sample.
     """
+    if not isinstance(objective, ProjectedObjective | JointObjective):
+        return None
     term = objective.term
     tiles = term.tiles
     if not isinstance(tiles, MapTiles) or not isinstance(term.driver, Scan):

@@ -1,6 +1,5 @@
 """What a strategy under way has tried, spent and decided."""
 
-import dataclasses
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import FitError
-from ..fitting import Fit, least_squares
-from ..objective import JointObjective, ProjectedObjective
+from ..objective import AbstractObjective
 from ..optimize import TrustRegion
+from .any_fit import AnyFit, best_fit, doubted, on_bound, residual_variance, variables_at
 from .cmaes import CmaResult, cma_es
 from .cmaes_settings import CmaPreset
 from .multi_start import multi_start
@@ -31,14 +30,14 @@ class Trial:
 
     def __init__(
         self,
-        objective: ProjectedObjective | JointObjective,
+        objective: AbstractObjective,
         solver: TrustRegion | None,
         callback: Callable[[Any], Any] | None = None,
     ):
         self.objective, self.solver, self.callback = objective, solver, callback
         self.ended = False
         self.noise = noise_variance(objective)
-        self.best: Fit | None = None
+        self.best: AnyFit | None = None
         self.method = ""
         self.search: Search | None = None
         self.cma: CmaResult | None = None
@@ -51,7 +50,7 @@ class Trial:
         return sum(one.evaluations for one in self.spent)
 
     @property
-    def fit(self) -> Fit:
+    def fit(self) -> AnyFit:
         """The best so far.
 
         **Raises:** `FitError` when nothing worked.
@@ -77,7 +76,7 @@ class Trial:
         """Note a decision."""
         self.decisions.append(text)
 
-    def take(self, method: str, fit: Fit, evaluations: int) -> bool:
+    def take(self, method: str, fit: AnyFit, evaluations: int) -> bool:
         """Keep a fit when it is the best so far; whether it is lower by more than tolerance."""
         self.spent.append(Spending(method, evaluations))
         old = np.inf if self.best is None else float(self.best.cost)
@@ -87,20 +86,19 @@ class Trial:
             self.best, self.method = fit, method
         return lower
 
-    def verdict(self, fit: Fit) -> Skip:
+    def verdict(self, fit: AnyFit) -> Skip:
         """Whether a fit leaves nothing to search for."""
-        at_bound = any(row.at_bound and row.role == "free" for row in fit.rows)
-        variance = fit.residual_sd**2
+        at_bound, variance = on_bound(fit, self.objective), residual_variance(fit)
         return skip_search(variance, self.noise, converged=fit.success, at_bound=at_bound)
 
-    def local(self, start: Any, **keywords: Any) -> Fit | None:
+    def local(self, start: Any, **keywords: Any) -> AnyFit | None:
         """The local fit; None where none can be made."""
         begin = np.asarray(self.objective.start if start is None else start, dtype=float)
         if not has_coordinates(self.objective, begin[None])[0]:
             self.say("the start has no solver coordinates (a negative rate): no local fit from it")
             return None
         try:
-            fit = least_squares(
+            fit = best_fit(
                 self.objective, start, solver=self.solver, callback=self.watch, **keywords
             )
         except FitError as error:
@@ -111,7 +109,7 @@ class Trial:
 
     def multi_start(self, **keywords: Any) -> Search | None:
         """Multi-start with the best so far among its starts; None where it found nothing."""
-        known = () if self.best is None else (_values(self.best, self.objective),)
+        known = () if self.best is None else (variables_at(self.best, self.objective),)
         custom = np.asarray([*known, *keywords.pop("custom")])
         try:
             search = multi_start(
@@ -136,7 +134,7 @@ class Trial:
 
     def cma_es(self, preset: CmaPreset, seed: int, budget: int | None) -> CmaResult | None:
         """CMA-ES from the best so far; None where it found nothing."""
-        start = None if self.best is None else _values(self.best, self.objective)
+        start = None if self.best is None else variables_at(self.best, self.objective)
         return self._cma_es(start, preset, seed, budget)
 
     def cma_es_over_bounds(
@@ -177,8 +175,7 @@ class Trial:
         fit, search = self.fit, self.search
         known = search is not None and not is_lower(float(fit.cost), float(search.fit.cost))
         if known and search is not None and fit is not search.fit:
-            quality = fit.quality.doubted(search.warnings)
-            fit = dataclasses.replace(fit, quality=quality)
+            fit = doubted(fit, search.warnings)
         return GlobalFit(
             fit=fit,
             search=self.search,
@@ -187,11 +184,3 @@ class Trial:
             spent=tuple(self.spent),
             decisions=tuple(self.decisions),
         )
-
-
-def _values(fit: Fit, objective: ProjectedObjective | JointObjective) -> np.ndarray:
-    """Physical variables of an objective at a fit."""
-    free = np.asarray(fit.values[fit.index.physical])
-    projected = free.size == len(objective.names)
-    x = free if projected else np.roll(np.asarray(fit.values), free.size)
-    return np.clip(x, objective.variables.lower, objective.variables.upper)

@@ -22,13 +22,13 @@ from ..data import (
 from ..errors import ConfigError, XPCSError
 from ..parameters import with_parameters
 from ..parameters.leaves import parameter_leaves, parameter_values
-from ..physics import AbstractCorrelation, LaminarFlow, Static
+from ..physics import AbstractCorrelation, LaminarFlow, Static, TwoComponent
 from .speckle import simulate_speckle
 from .surface import simulate
 
-MODELS = {"static": Static, "laminar_flow": LaminarFlow}
-LAYOUTS = ("own", "aps_u", "aps_old", "nxxpcs", "npz")
-# With 101 frames of 0.1 s at q = 0.0054 1/Å all seven decide something about the maps.
+MODELS = {"static": Static, "laminar_flow": LaminarFlow, "two_component": TwoComponent}
+LAYOUTS = ("own", "aps-u", "aps-old", "nxxpcs", "npz")
+# With 101 frames of 0.1 s at q = 0.0054 1/Å all of them decide something about the maps.
 TRUTH = {
     "D0": 4000.0,
     "alpha": -0.8,
@@ -38,11 +38,21 @@ TRUTH = {
     "gamma_dot_t_offset": 2e-4,
     "phi0": 5.0,
 }
+# The same for two components.
+TRUTH_OF_TWO = {
+    "D0_ref": 1000.0,
+    "D0_sample": 8000.0,
+    "alpha_sample": -0.3,
+    "v0": 2000.0,
+    "f0": 0.5,
+    "f1": 0.1,
+    "f2": 5.0,
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of the command."""
-    truth = ", ".join(f"{name}={value:g}" for name, value in TRUTH.items())
+    truth = ", ".join(f"{name}={value:g}" for name, value in (TRUTH | TRUTH_OF_TWO).items())
     one = argparse.ArgumentParser(
         prog="python -m xpcs_eqx.simulation",
         description="Write two-time maps simulated from a model.",
@@ -50,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("path", help="file to write; an earlier one is replaced when all went well")
     one.add_argument(
-        "--layout", choices=LAYOUTS, default="own", type=lambda name: name.replace("-", "_")
+        "--layout", choices=LAYOUTS, default="own", type=lambda name: name.replace("_", "-")
     )
     one.add_argument("--model", choices=tuple(MODELS), default="laminar_flow")
     one.add_argument("--angles", default="0,45,90", help="azimuths [deg], separated by commas")
@@ -108,13 +118,14 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def truth(name: str, settings: Sequence[str]) -> AbstractCorrelation:
-    """The model called `name` with parameters from `NAME=VALUE` settings, else from `TRUTH`.
+    """The model called `name` with parameters from `NAME=VALUE` settings, else from `TRUTH` or
+    `TRUTH_OF_TWO`.
 
     **Raises:** `ConfigError` for a setting that cannot be read, `ModelError` for unknown names.
     """
     model = MODELS[name]()
     known = parameter_values(model)
-    values = {key: value for key, value in TRUTH.items() if key in known}
+    values = {key: value for key, value in (TRUTH | TRUTH_OF_TWO).items() if key in known}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -171,7 +182,7 @@ def write(path: str, layout: str, data: TwoTimeData, *, half: bool = False) -> N
     elif layout == "nxxpcs":
         write_nxxpcs(path, data, populated_elements="upper_half" if half else "all")
     else:
-        {"aps_u": write_aps_u, "aps_old": write_aps_old}[layout](path, data, half=half)
+        {"aps-u": write_aps_u, "aps-old": write_aps_old}[layout](path, data, half=half)
 
 
 def describe(given: argparse.Namespace, model: AbstractCorrelation) -> str:

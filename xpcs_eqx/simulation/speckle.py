@@ -11,16 +11,14 @@ from jaxtyping import Array, Float, Inexact, Key
 
 from ..data import Geometry, TwoTimeData
 from ..errors import ModelError
-from ..physics import AbstractCorrelation
-from .field import field_correlation, field_factor
+from ..physics import AbstractCorrelation, field_correlation, field_factor
+from ..physics.field import FIELD_TOLERANCE
 from .surface import by_angle, check_times, simulated
 
-# An error of |c1|² from clipped eigenvalues beyond this would be seen in a fit.
-_FIELD_TOLERANCE = 0.01
 _NO_FIELD = (
     "no Gaussian field has the field correlation of this model: |c1|² would be off by more than "
-    f"{_FIELD_TOLERANCE}. Where the field changes sign or is complex, register it with "
-    "`xpcs_eqx.simulation.field_correlation.register`."
+    f"{FIELD_TOLERANCE}. Where the field changes sign or is complex, register it with "
+    "`xpcs_eqx.physics.field_correlation.register`."
 )
 # With a mean of 50 counts in a frame, one frame in 1e21 stays dark and has no mean to divide by.
 _COUNTS_PER_FRAME = 50
@@ -96,8 +94,8 @@ def correlate_speckle(
     """
     factor, error = field_factor(c1)
     if isinstance(error, Tracer):
-        factor = eqx.error_if(factor, ~(error < _FIELD_TOLERANCE), _NO_FIELD)
-    elif not error < _FIELD_TOLERANCE:
+        factor = eqx.error_if(factor, ~(error < FIELD_TOLERANCE), _NO_FIELD)
+    elif not error < FIELD_TOLERANCE:
         raise ModelError(_NO_FIELD)
     weights = [mode_weights(float(one)) for one in contrast]
     n_modes = max(len(one) for one in weights)

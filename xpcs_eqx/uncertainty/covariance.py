@@ -10,6 +10,7 @@ from ..compiling import quick_jit
 from ..objective import (
     AbstractLoss,
     AbstractPieces,
+    InfluenceSums,
     JointObjective,
     Linear,
     MapTiles,
@@ -25,7 +26,8 @@ from ..objective import (
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
 from .degrees import residual_variance, scaled_inverse, without_degrees
-from .scores import SpeckleScores, dyadic_scores, speckle_scores, stored_speckle_scores
+from .dyadic import ResidualSums, dyadic_scores
+from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
 from .uncertainty import Uncertainty
 
 # Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
@@ -33,17 +35,23 @@ from .uncertainty import Uncertainty
 _UNDETERMINED = 1e-13
 # Above this, the direction is reported as weak.
 _WEAK = 1e-7
+# A fit cannot have followed more than this part of the noise, in variance, and still be judged.
+_MOST_LOST = 4.0
+# Eigenvalues of the dyadic covariance below this part of that of independent pairs are scatter.
+_LEAST_DYADIC = 0.1
 
 
 class Optimum(eqx.Module):
     """Everything about an optimum that error bars and tables need, in the layout of `IndexMap`.
 
-    - `joint`: equations of (scaling coefficients, free physical parameters).
+    - `joint`: equations of (scaling coefficients, free physical parameters); `penalty`: the part
+        of penalties in its matrix.
     - `columns`: matrix by angle from (coordinates, contrast, offset) columns to that layout.
     - `residual_sum`: Σ w r² whatever the loss.
     """
 
     joint: NormalEquations
+    penalty: Float[Array, "entry entry"]
     columns: Float[Array, "angle column entry"]
     data_cost: Float[Array, ""]
     residual_sum: Float[Array, ""]
@@ -71,7 +79,9 @@ def optimum(
         sum_up = _linear_cost if objective.traceable else TwoTimeTerm.angle_cost
         linear_cost = sum_up(term, part, memo.scaling, Linear()).cost
     penalties = (objective.penalties, objective.scaling_penalties)
-    return _optimum(term.parameters, term.scaling, term.reference, penalties, y, memo, linear_cost)
+    return _optimum(
+        term.parameters, term.scaling, term.reference, penalties, term.noise, y, memo, linear_cost
+    )
 
 
 @quick_jit
@@ -80,7 +90,9 @@ def _linear_cost(term, y, per_angle, loss):
 
 
 @quick_jit
-def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_cost) -> Optimum:
+def _optimum(
+    parameters, scaling, reference, penalties, noise, y, memo: Memo, linear_cost
+) -> Optimum:
     y = y[: parameters.n_free]
     coefficients = jnp.clip(memo.coefficients, *scaling.bounds)
     per_angle = scaling.per_angle(coefficients)
@@ -88,10 +100,10 @@ def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_co
     joint = joint_equations(equations, per_angle[:, 0], scaling)
     p, k = y.shape[0], scaling.size
     on_parameters, on_scaling = penalties
-    penalty = penalty_equations(on_parameters, parameters, y)
-    joint = joint + penalty.transform(jnp.eye(p, p + k))
-    penalty = scaling_penalty_equations(on_scaling, scaling, coefficients)
-    joint = joint + penalty.transform(jnp.eye(k, p + k, p))
+    penalty = penalty_equations(on_parameters, parameters, y, noise).transform(jnp.eye(p, p + k))
+    others = scaling_penalty_equations(on_scaling, scaling, coefficients)
+    penalty = penalty + others.transform(jnp.eye(k, p + k, p))
+    joint = joint + penalty
     # Solver layout (y, coefficients) to public layout (coefficients, x).
     jacobian = jax.jacfwd(parameters.to_physical)(y)
     turn = jnp.zeros((p + k, p + k))
@@ -112,6 +124,7 @@ def _optimum(parameters, scaling, reference, penalties, y, memo: Memo, linear_co
     low, high = scaling.bounds
     return Optimum(
         joint=joint.transform(turn),
+        penalty=penalty.transform(turn).hessian,
         columns=wide @ turn,
         data_cost=jnp.sum(equations.cost),
         residual_sum=2 * jnp.sum(linear_cost),
@@ -243,6 +256,7 @@ def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
         term.scaling,
         term.reference,
         (objective.penalties, objective.scaling_penalties),
+        term.noise,
         y,
         memo,
         memo.equations.cost,
@@ -261,17 +275,84 @@ class ScoreCovariances(eqx.Module):
 
     - `speckle`, `dyadic`: from the noise of intensity correlations, and from scores summed by
         shared frame; the first is NaN for pooled points.
+    - `own`: Σ of the score of each pair with itself, what the second would be for independent
+        pairs.
+    - `hessian`: mean curvature of the cost, A = Σ E[ψ′] JᵀJ with penalties; JᵀWJ for the linear
+        loss.
+    - `influence`: of a robust loss on the residuals, else `None`.
     - `chosen`: the one to quote, `reason` why.
     - `by_angle`: that one for (coordinates, contrast, offset) of each angle, of one data set.
     """
 
     speckle: Float[np.ndarray, "entry entry"]
     dyadic: Float[np.ndarray, "entry entry"]
+    own: Float[np.ndarray, "entry entry"]
+    hessian: Float[np.ndarray, "entry entry"]
+    influence: InfluenceSums | None
     n_pixels: Float[np.ndarray, "angle"]
     shot_noise: Float[np.ndarray, "angle"]
     chosen: str = eqx.field(static=True)
     reason: str = eqx.field(static=True)
     by_angle: Float[np.ndarray, "angle column column"] | None = None
+
+
+def _mean_slopes(residuals: ResidualSums) -> np.ndarray:
+    """E[ψ′] of each angle; above zero, for a minimum has a curvature there."""
+    influence = residuals.influence
+    count = np.maximum(np.asarray(influence.count), 1.0)
+    return np.maximum(np.asarray(influence.slope) / count, 1e-8)
+
+
+def _curvature(at: Optimum, loss: AbstractLoss, residuals: ResidualSums) -> np.ndarray:
+    if isinstance(loss, Linear):
+        return np.asarray(at.joint.hessian)
+    by_angle = _mean_slopes(residuals)[:, None, None] * np.asarray(residuals.gram)
+    return _middle(np.asarray(at.columns), by_angle) + np.asarray(at.penalty)
+
+
+def _robust(loss: AbstractLoss, residuals: ResidualSums, covariance) -> np.ndarray:
+    """Covariance of the score Σ ψ(r) ∂r, from that of Σ r ∂r, by angle.
+
+    Noise common to pairs moves ψ(r) by E[ψ′] times as much as r: of jointly Gaussian residuals the
+    covariance of ψ is E[ψ′]² times theirs, to first order in their correlation. What ψ has by
+    itself, E[ψ²] − E[ψ′]² E[r²], is independent from pair to pair.
+    """
+    if isinstance(loss, Linear):
+        return np.asarray(covariance)
+    influence, slope = residuals.influence, _mean_slopes(residuals)
+    count = np.maximum(np.asarray(influence.count), 1.0)
+    own = (np.asarray(influence.square) - slope**2 * np.asarray(residuals.square)) / count
+    slope, own = slope[:, None, None], own[:, None, None]
+    return slope**2 * np.asarray(covariance) + own * np.asarray(residuals.gram)
+
+
+def _with_lost_noise(at: Optimum, residuals: ResidualSums, scores: SpeckleScores) -> np.ndarray:
+    """How much larger each angle's noise is than its residuals say, which a fit makes smaller.
+
+    A fit takes from the residuals what it can follow: of noise Σ with r = (1 − J H⁻¹ Jᵀ) ε is left
+    E Σ r² = tr Σ − 2 tr(H⁻¹B) + tr(H⁻¹ B H⁻¹ G), B the covariance of the score and G the part of
+    an angle in H. Where pairs share frames that is far more than one pair for each parameter. The
+    equations of all angles together give the size of the noise at each.
+    """
+    columns = np.asarray(at.columns)
+    low, high = np.asarray(at.lower), np.asarray(at.upper)
+    values = np.asarray(at.values)
+    gram = [c.T @ g @ c for c, g in zip(columns, np.asarray(residuals.gram), strict=True)]
+    covariance = np.asarray(scores.covariance)
+    score = [c.T @ b @ c for c, b in zip(columns, covariance, strict=True)]
+    hessian = np.sum(gram, axis=0) + np.asarray(at.penalty)
+    inverse, *_ = inverse_of(hessian, (values > low) & (values < high))
+    # In the unit of weighted residuals: the mean weight stands for that of each pair.
+    count = np.maximum(np.asarray(residuals.influence.count), 1.0)
+    weight = np.asarray(residuals.weight) / count
+    total = weight * np.asarray(scores.variance_sum) / np.asarray(scores.n_pixels)
+    total = np.where(total > 0, total, 1.0)
+    followed = [inverse @ b for b in score]
+    matrix = np.array([[np.sum(f @ inverse * g) for f in followed] for g in gram])
+    matrix = matrix - 2 * np.diag([np.trace(f) for f in followed])
+    factor = np.linalg.solve(np.eye(total.size) + matrix / total[:, None], np.ones(total.size))
+    # With next to nothing left of the noise the equations say nothing.
+    return np.where(np.isfinite(factor) & (factor >= 1), np.minimum(factor, _MOST_LOST), 1.0)
 
 
 def score_covariances(
@@ -281,35 +362,58 @@ def score_covariances(
     # Maps that are shared out over devices are put together again.
     (term, at), loss = on_one_device((objective.term, at)), loss_of(objective)
     columns = np.asarray(at.columns)
-    n_angles = at.per_angle.shape[0]
     if isinstance(term.tiles, MapTiles | StoredTiles):
         shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
         stored = isinstance(term.tiles, StoredTiles)
         find = stored_speckle_scores if stored else _speckle
         scores = find(term, at.y, at.per_angle, loss, jnp.asarray(shot))
-        return ScoreCovariances(
-            _middle(columns, scores.covariance),
-            _middle(columns, scores.dyadic),
-            np.asarray(scores.n_pixels),
-            np.asarray(scores.shot),
-            "speckle",
-            _speckle_reason(scores, why),
-            np.asarray(scores.covariance),
+        dyadic = scores.dyadic
+        factor = _with_lost_noise(at, dyadic.residuals, scores)
+        covariance = factor[:, None, None] * np.asarray(scores.covariance)
+        by_angle = _robust(loss, dyadic.residuals, covariance)
+        speckle = _middle(columns, by_angle)
+        n_pixels, shot_noise = np.asarray(scores.n_pixels) / factor, np.asarray(scores.shot)
+        chosen, reason = "speckle", _speckle_reason(scores, why)
+    else:
+        find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
+        dyadic = find(term, at.y, at.per_angle, loss)
+        by_angle = np.asarray(dyadic.covariance)
+        speckle = np.full((columns.shape[2],) * 2, np.nan)
+        n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
+        chosen = "dyadic"
+        reason = (
+            "pooled points do not form maps, which the speckle sandwich needs; "
+            "the frame-dyadic sandwich is quoted"
         )
-    find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
-    by_angle = np.asarray(find(term, at.y, at.per_angle, loss))
-    dyadic = _middle(columns, by_angle)
-    unknown = np.full((n_angles,), np.nan)
+    influence = None
+    if not isinstance(loss, Linear):
+        influence = jax.tree.map(lambda leaf: np.sum(leaf), dyadic.residuals.influence)
     return ScoreCovariances(
-        np.full_like(dyadic, np.nan),
-        dyadic,
-        unknown,
-        unknown,
-        "dyadic",
-        "pooled points do not form maps, which the speckle sandwich needs; "
-        "the frame-dyadic sandwich is quoted",
-        by_angle,
+        speckle=speckle,
+        dyadic=_middle(columns, dyadic.covariance),
+        own=_middle(columns, dyadic.own),
+        hessian=_curvature(at, loss, dyadic.residuals),
+        influence=influence,
+        n_pixels=n_pixels,
+        shot_noise=shot_noise,
+        chosen=chosen,
+        reason=reason,
+        by_angle=by_angle,
     )
+
+
+def variance_of_residual(
+    scores: ScoreCovariances, absolute: bool, cost: float, count: float, parameters: int
+) -> float:
+    """What independent pairs multiply the inverse curvature with to make a covariance.
+
+    1 where sigma is known, else 2 cost over the degrees of freedom. Under a robust loss it is
+    E[ψ²]/E[ψ′] from the residuals in either case. Infinite without degrees of freedom.
+    """
+    if scores.influence is not None:
+        slope = float(scores.influence.mean_slope)
+        return float(scores.influence.mean_square(parameters)) / slope if slope > 0 else np.inf
+    return 1.0 if absolute else residual_variance(2 * cost, count - parameters)
 
 
 def uncertainty_at(
@@ -323,34 +427,59 @@ def uncertainty_at(
     - `free`: entries of the flat vector that are not on a bound.
     - `names`: names of the entries, for the weak directions.
     """
-    degrees = float(at.joint.count) - free.sum()
-    absolute = objective.term.absolute_sigma
-    variance = 1.0 if absolute else residual_variance(float(2 * at.data_cost), degrees)
     scores = score_covariances(objective, at)
-    found = sandwiches(np.asarray(at.joint.hessian), scores, variance, free, names)
-    return found if degrees > 0 else without_degrees(found, free)
+    absolute, count = objective.term.absolute_sigma, float(at.joint.count)
+    parameters = int(free.sum())
+    variance = variance_of_residual(scores, absolute, float(at.data_cost), count, parameters)
+    found = sandwiches(scores, variance, free, names)
+    return found if count > parameters else without_degrees(found, free)
+
+
+def _floored(covariance, own):
+    """The dyadic covariance with its least eigenvalues, in units of `own`, raised.
+
+    Sums over few frames scatter, below zero as well. Independent pairs give the eigenvalue 1, and
+    pairs that share a frame speckle make it larger.
+    """
+    size = np.sqrt(np.maximum(np.diagonal(own), 0.0))
+    size = np.where(size > 0, size, 1.0)
+    values, vectors = np.linalg.eigh(own / np.outer(size, size))
+    seen = values > _UNDETERMINED * values[-1]
+    root, vectors = np.sqrt(values[seen]), vectors[:, seen]
+    there, back = (vectors / root).T / size, size[:, None] * vectors * root
+    least, turn = np.linalg.eigh(there @ covariance @ there.T)
+    turn = back @ turn
+    return (turn * np.maximum(least, _LEAST_DYADIC)) @ turn.T
+
+
+_NOTHING_LEFT = (
+    "residuals say nothing of the noise: so many are outliers that the robust loss does not hold "
+    "the parameters; errors are infinite"
+)
 
 
 def sandwiches(
-    hessian: Float[np.ndarray, "entry entry"],
     scores: ScoreCovariances,
     variance: float,
     free: Bool[np.ndarray, "entry"],
     names: tuple[str, ...],
 ) -> Uncertainty:
-    """Error bars from JᵀWJ, the covariance of the gradient and the variance of a residual."""
+    """Error bars from curvature, covariance of the gradient and the variance of a residual."""
+    hessian = scores.hessian
     inverse, condition, weak, unknown = inverse_of(hessian, free)
     if not free.all():
         # A bound hides a degeneracy from the errors, but it is there all the same.
         _, condition, weak, _ = inverse_of(hessian, np.ones_like(free))
     classical = scaled_inverse(inverse, variance, free, unknown)
-    speckle, dyadic = (inverse @ m @ inverse for m in (scores.speckle, scores.dyadic))
+    floored = _floored(scores.dyadic, scores.own)
+    speckle, dyadic = (inverse @ m @ inverse for m in (scores.speckle, floored))
+    negative = np.diagonal(inverse @ scores.dyadic @ inverse) < 0
     for matrix in (speckle, dyadic):
         matrix[unknown, unknown] = np.inf
-    # Products of residuals can leave a negative variance on small maps.
-    negative = np.diagonal(dyadic) < 0
-    dyadic[negative, negative] = np.nan
     chosen, reason = scores.chosen, scores.reason
+    if not np.isfinite(variance):
+        # The sandwiches take the size of the noise from the residuals as well.
+        speckle, dyadic, reason = classical, classical, _NOTHING_LEFT
     if chosen == "dyadic" and negative.any():
         chosen = "classical"
         reason = (
@@ -372,7 +501,10 @@ def sandwiches(
 
 
 def _speckle_reason(scores: SpeckleScores, why: tuple[str, ...]) -> str:
-    text = "entries that share a frame are correlated, which the speckle sandwich counts"
+    text = (
+        "entries that share a frame are correlated, which the speckle sandwich counts: "
+        + _cumulants(np.flatnonzero(np.asarray(scores.gaussian_only)), scores.shot.shape[0])
+    )
     replaced = np.flatnonzero(np.asarray(scores.from_residuals))
     if replaced.size == 0:
         return text + ", with the shot noise from the raw diagonal"
@@ -384,4 +516,19 @@ def _speckle_reason(scores: SpeckleScores, why: tuple[str, ...]) -> str:
     return text + (
         f", with the shot noise at angles {replaced.tolist()} from the correlation of residuals "
         "that share a frame, which is far smaller than the raw diagonal implies"
+    )
+
+
+def _cumulants(without: np.ndarray, n_angles: int) -> str:
+    whole = (
+        "all cumulants of speckle intensities and of photon counts, each frame divided by its mean"
+    )
+    if without.size == 0:
+        return whole
+    where = "" if without.size == n_angles else f" at angles {without.tolist()}"
+    return (
+        ("" if not where else f"{whole}; ")
+        + f"only the covariance of Gaussian intensities{where}, which makes errors too small by "
+        "√(1 + contrast) or more, for no Gaussian field has the correlation of this model "
+        "(`physics.field_correlation`)"
     )

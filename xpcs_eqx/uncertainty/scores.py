@@ -1,107 +1,52 @@
-"""Covariance of the score Jᵀr: what the noise of a two-time map really does to a fit.
-
-Columns everywhere: coordinates, contrast, offset of one angle, with residual weights and the
-weights of a robust loss multiplied in.
-"""
+"""Covariance of the score from the noise of intensity correlations, in one pass over the maps."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Inexact
 
 from ..compiling import quick_jit
 from ..objective import (
     AbstractLoss,
-    AbstractPieces,
     BandTiles,
-    Block,
     FrameTable,
     MapTiles,
     StoredTiles,
     TwoTimeTerm,
-    block_columns,
     each_piece,
-    fold_pieces,
 )
-
-
-def _score_columns(table, block: Block, scaling, loss: AbstractLoss):
-    """|c1|², raw residual (0 where no pair is), and the columns w ρ' J as a stack."""
-    contrast, offset = scaling[block.angle]
-    root = block.root_weights
-    correlation, columns = block_columns(table, block, contrast * root)
-    raw = jnp.where(root > 0, offset + contrast * correlation - block.values, 0.0)
-    weighted = root * raw
-    rescaled, row_factor = loss.rescale(weighted)
-    outer = root
-    if row_factor is not None:
-        ratio = jnp.where(weighted == 0, 1.0, rescaled / jnp.where(weighted == 0, 1.0, weighted))
-        outer = root * row_factor * ratio
-    stack = jnp.stack([*columns, root * correlation, root]) * outer
-    return correlation, raw, stack
-
-
-def dyadic_scores(
-    term: TwoTimeTerm,
-    y: Float[Array, "free"],
-    scaling: Float[Array, "angle 2"],
-    loss: AbstractLoss,
-) -> Float[Array, "angle column column"]:
-    """Score covariance by angle from scores summed by shared frame, without a noise model.
-
-    With s_ij the score of a pair and S_i the sum over the pairs of frame i, it is
-    Σ_i S_i S_iᵀ − Σ_ij s_ij s_ijᵀ: all products of pairs that share a frame, each pair with itself
-    once (dyadic clustering, as for network data; Aronow, Samii & Assenova 2015).
-    """
-    table = term.table(y)
-    n_angles, n_frames, columns = scaling.shape[0], term.t.shape[0], y.shape[0] + 2
-    start = (jnp.zeros((n_angles, n_frames, columns)), jnp.zeros((n_angles, columns, columns)))
-    args, tiles = (table, scaling, loss), term.tiles
-    if isinstance(tiles, AbstractPieces):
-        by_frame, own = fold_pieces(_add_scores, args, tiles, start)
-    else:
-
-        def body(carry, row):
-            return _add_scores(args, carry, tiles.block(row)), None
-
-        (by_frame, own), _ = jax.lax.scan(body, start, jnp.asarray(tiles.table))
-    return jnp.einsum("anc,and->acd", by_frame, by_frame) - own
-
-
-def _add_scores(args, carry, block: Block):
-    """Scores of a block added to those of its frames, and their products to those of its angle."""
-    by_frame, own = carry
-    table, scaling, loss = args
-    _, raw, stack = _score_columns(table, block, scaling, loss)
-    scores = stack * raw
-    if scores.ndim == 3:
-        first, second = jnp.sum(scores, axis=2), jnp.sum(scores, axis=1)
-    else:
-        first = second = scores
-    by_frame = by_frame.at[block.angle, jnp.ravel(block.first)].add(first.T)
-    by_frame = by_frame.at[block.angle, jnp.ravel(block.second)].add(second.T)
-    flat = scores.reshape(scores.shape[0], -1)
-    return by_frame, own.at[block.angle].add(flat @ flat.T)
+from ..physics import field_correlation, field_factor
+from ..physics.field import FIELD_TOLERANCE
+from .dyadic import DyadicScores, ResidualSums, block_scores
+from .speckle_noise import beyond_gaussian, shared_frame_coefficients, variance_coefficients
 
 
 class SpeckleScores(eqx.Module):
     """Score covariance by angle from the noise of intensity correlations, and how it was found.
 
+    All is for the linear loss but for `dyadic`; what a robust loss makes of it follows from
+    `dyadic.residuals`.
+
+    - `covariance`: Σ_pq w_p w_q J_p J_q Cov(c2_p, c2_q) with J = ∂c2.
     - `dyadic`: as `dyadic_scores`, which costs nothing here.
     - `shot`: shot-noise term 1/(mean count); `from_residuals` tells where it had to be taken from
         the correlation of residuals that share a frame instead of the raw diagonal.
-    - `n_pixels`: effective number of pixels N.
+    - `n_pixels`: effective number of pixels N; `variance_sum`: N Σ Var(c2) over the pairs.
     - `observed`, `expected`: that correlation, measured and as the raw diagonal implies.
+    - `gaussian_only`: no field has the correlation of the model, so that only the covariance of
+        Gaussian intensities is counted.
     """
 
     covariance: Float[Array, "angle column column"]
-    dyadic: Float[Array, "angle column column"]
+    dyadic: DyadicScores
     shot: Float[Array, "angle"]
     n_pixels: Float[Array, "angle"]
+    variance_sum: Float[Array, "angle"]
     from_residuals: Bool[Array, "angle"]
     observed: Float[Array, "angle"]
     expected: Float[Array, "angle"]
+    gaussian_only: Bool[Array, "angle"]
 
 
 # The raw diagonal is not believed when it implies residuals this many times more correlated than
@@ -111,22 +56,31 @@ _DISBELIEF = 4.0
 # which changes the variance along any direction by a few percent at most, even for a decay
 # within one frame.
 _POOLED_SIDE = 256
+# Frames on which the field is tested: a correlation that no field has fails on a part of them.
+_TESTED_FRAMES = 64
+# Combinations of columns that a map does not see at all, in units of the diagonal.
+_UNSEEN = 1e-14
+# Pooling frames may leave a direction in which the parts of the covariance cancel to less than
+# this part of that of Gaussian intensities, or to less than nothing.
+_LEAST = 0.02
 
 
 class _MapSums(eqx.Module):
     """What one pass over the tiles of one map adds up.
 
-    - `pooled`: upper triangle of the columns and of contrast·|c1|², summed over blocks of frames,
-      in single precision.
-    - `by_frame`: scores, residual, pairs and signal summed by frame.
-    - `gram`: Σ J_a J_b over pairs; `own`: the same for scores; `squares`: Σ r² and Σ signal².
+    - `pooled`: upper triangle of the columns (w ∂c2) and of |c1|², summed over blocks of frames.
+    - `by_frame`: scores, residual, pairs that count and |c1|² summed by frame.
+    - `gram`: Σ of products of the columns over pairs; `own`: the same for scores.
+    - `sums`: Σ of the squared residual, of |c1|², |c1|⁴ and |c1|⁶ over the pairs that count, and
+        of |c1|⁴ over all.
     """
 
-    pooled: Float[Array, "column_and_signal block block"]
+    pooled: Float[Array, "column_and_one block block"]
     by_frame: Float[Array, "column_and_three frame"]
     gram: Float[Array, "column column"]
     own: Float[Array, "column column"]
-    squares: Float[Array, "2"]
+    sums: Float[Array, "5"]
+    residuals: ResidualSums
 
 
 class _Pass(eqx.Module):
@@ -135,21 +89,21 @@ class _Pass(eqx.Module):
     table: FrameTable
     scaling: Float[Array, "angle 2"]
     loss: AbstractLoss
-    scale: Float[Array, "column"]
     pool: int = eqx.field(static=True)
 
 
 def _no_sums(look: _Pass, n: int, size: int) -> _MapSums:
-    columns, dtype = look.scale.shape[0], look.scaling.dtype
+    columns, dtype = look.table.columns + 2, look.scaling.dtype
     # A window of blocks may reach over the end of the map.
     side = -(-n // look.pool) + _window(size, look.pool)
     square = jnp.zeros((columns, columns), dtype)
     return _MapSums(
-        jnp.zeros((columns + 1, side, side), jnp.float32),
+        jnp.zeros((columns + 1, side, side), dtype),
         jnp.zeros((columns + 3, n), dtype),
         square,
         square,
-        jnp.zeros((2,), dtype),
+        jnp.zeros((5,), dtype),
+        ResidualSums.zero(columns, (), dtype),
     )
 
 
@@ -161,37 +115,41 @@ def _add_tile(look: _Pass, sums: _MapSums, tiles: MapTiles | BandTiles, row) -> 
     """The sums of a map with those of one of its tiles, a row of the table of `tiles`."""
     size, pool = tiles.size, look.pool
     window = _window(size, pool)
+    dtype = look.scaling.dtype
 
     def pooling(frames):
         """Where the blocks of a tile's frames begin, and the 0/1 matrix from frames to them."""
         begin = frames[0] // pool
         place = frames // pool - begin
-        return begin, (place[:, None] == jnp.arange(window)).astype(jnp.float32)
+        return begin, (place[:, None] == jnp.arange(window)).astype(dtype)
 
     block = tiles.block(row)
-    correlation, raw, stack = _score_columns(look.table, block, look.scaling, look.loss)
+    found = block_scores(look.table, block, look.scaling, look.loss)
     # Pairs without weight have a signal as well; what a tile shares with a neighbour has not.
     low_i, low_j = row[1] * size, row[2] * size
     pairs = (block.first < block.second) & (block.first >= low_i) & (block.second >= low_j)
-    signal = jnp.where(pairs, look.scaling[block.angle, 0] * correlation, 0.0)[None]
-    scores = stack * raw
-    used = (block.root_weights > 0).astype(raw.dtype)
+    signal = jnp.where(pairs, found.correlation, 0.0)
+    stack = block.root_weights * found.columns
+    scores = found.columns * found.influence
+    used = (block.root_weights > 0).astype(dtype)
     first, second = jnp.ravel(block.first), jnp.ravel(block.second)
     (begin_i, left), (begin_j, right) = pooling(first), pooling(second)
     start = (jnp.zeros_like(begin_i), begin_i, begin_j)
-    part = jnp.concatenate([stack / look.scale[:, None, None], signal]).astype(jnp.float32)
-    part = left.T @ part @ right
+    part = left.T @ jnp.concatenate([stack, signal[None]]) @ right
     here = jax.lax.dynamic_slice(sums.pooled, start, part.shape)
-    lines = jnp.concatenate([scores, raw[None], used[None], signal])
+    lines = jnp.concatenate([scores, jnp.stack([found.raw, used, signal])])
     by_frame = sums.by_frame.at[:, first].add(jnp.sum(lines, 2))
     columns = stack.shape[0]
     flat, flat_scores = stack.reshape(columns, -1), scores.reshape(columns, -1)
+    counted = used * signal
+    powers = (found.raw**2, counted, counted * signal, counted * signal**2, signal**2)
     return _MapSums(
         jax.lax.dynamic_update_slice(sums.pooled, here + part, start),
         by_frame.at[:, second].add(jnp.sum(lines, 1)),
         sums.gram + flat @ flat.T,
         sums.own + flat_scores @ flat_scores.T,
-        sums.squares + jnp.stack([jnp.sum(raw * raw), jnp.sum(signal * signal)]),
+        sums.sums + jnp.stack([jnp.sum(one) for one in powers]),
+        jax.tree.map(jnp.add, sums.residuals, ResidualSums.of(found, block, look.loss)),
     )
 
 
@@ -204,44 +162,126 @@ def _map_sums(look: _Pass, tiles: MapTiles, angle, n: int) -> _MapSums:
     return jax.lax.scan(body, _no_sums(look, n, tiles.size), jnp.asarray(rows))[0]
 
 
-def _traces(sums: _MapSums, k, scale, pool: int):
-    """tr(K J_a K J_b) with K = signal + k·1.
+class _Field(eqx.Module):
+    """Field correlation of frames amid blocks, and whether any field has it.
 
-    Columns vary slowly between neighbouring frames, so on long maps they are taken as constant
-    over blocks of frames: with E the 0/1 matrix of blocks, J ≈ E Ĵ Eᵀ turns the traces into those
-    of EᵀKE and Ĵ. The part in k², where the variation inside blocks would matter, is exact. The
-    result stays positive semi-definite.
+    - `c1`: of the blocks of a pass; `sample`: of at most `_POOLED_SIDE` frames.
     """
+
+    c1: Inexact[Array, "*angle block block"]
+    sample: Inexact[Array, "*angle sample sample"]
+    exists: Bool[Array, "*angle"]
+
+
+def _field(term: TwoTimeTerm, y, pool: int) -> _Field:
+    n = term.t.shape[0]
+    model = term.parameters.build_from_coordinates(y)
+
+    def amid(pool):
+        middle = np.minimum(np.arange(0, n, pool) + pool // 2, n - 1)
+        return field_correlation(model, term.t[middle], term.geometry)
+
+    usual = -(-n // _POOLED_SIDE)
+    sample = amid(usual)
+    some = slice(None, None, -(-sample.shape[1] // _TESTED_FRAMES))
+    error = jax.lax.map(lambda one: field_factor(one)[1], sample[:, some, some])
+    return _Field(sample if pool == usual else amid(pool), sample, error < FIELD_TOLERANCE)
+
+
+class _Blocks(eqx.Module):
+    """A map in blocks of frames.
+
+    - `columns`: symmetric, summed over the pairs of frames of two blocks.
+    - `correlation`: |c1|² summed likewise, pairs of a frame with itself left out.
+    - `field`: correlation of the field of blocks; `length`: frames in a block.
+    """
+
+    columns: Float[Array, "column block block"]
+    correlation: Float[Array, "block block"]
+    field: Inexact[Array, "block block"]
+    length: Float[Array, "block"]
+
+
+def _blocks(sums: _MapSums, field: _Field, pool: int) -> _Blocks:
     n = sums.by_frame.shape[1]
     blocks = -(-n // pool)
     pooled = sums.pooled[:, :blocks, :blocks]
-    signal = pooled[-1]
+    pooled = pooled + jnp.swapaxes(pooled, 1, 2)
     # The last block may be shorter.
-    length = jnp.asarray(np.minimum(pool, n - pool * np.arange(blocks)), jnp.float32)
-    matrix = signal + signal.T + jnp.diag(k.astype(jnp.float32) * length)
+    length = jnp.asarray(np.minimum(pool, n - pool * np.arange(blocks)), pooled.dtype)
+    correlation = pooled[-1]
+    mean = (correlation + jnp.diag(length)) / (length[:, None] * length)
+    size = jnp.abs(field.c1)
+    # The model gives sign and phase, the sums over blocks the size.
+    phase = jnp.where(size > 0, field.c1 / jnp.where(size > 0, size, 1.0), 1.0)
+    return _Blocks(pooled[:-1], correlation, phase * jnp.sqrt(mean), length)
+
+
+def _independent(gram):
+    """Combinations W of columns with W gram Wᵀ = 1, and the way back, columns = B · combinations.
+
+    Directions in which the map sees nothing are left out of both.
+    """
+    size = jnp.sqrt(jnp.diagonal(gram))
+    size = jnp.where(size > 0, size, 1.0)
+    values, vectors = jnp.linalg.eigh(gram / jnp.outer(size, size))
+    seen = values > _UNSEEN * values[-1]
+    root = jnp.sqrt(jnp.where(seen, values, 1.0))
+    there = jnp.where(seen, vectors / root, 0.0).T / size
+    return there, size[:, None] * jnp.where(seen, vectors * root, 0.0)
+
+
+def _not_below(total, gaussian):
+    """`total` with its least eigenvalues, in units of `gaussian`, raised to `_LEAST`."""
+    there, back = _independent(gaussian)
+    values, vectors = jnp.linalg.eigh(there @ total @ there.T)
+    turned = back @ vectors
+    # Where the combinations are missing nothing is seen, and `back` leaves it out.
+    return (turned * jnp.maximum(values, _LEAST)) @ turned.T
+
+
+def _covariance(sums: _MapSums, blocks: _Blocks, contrast, shot, exists, pool: int):
+    """N times the covariance of the score.
+
+    ½ tr(K J_a K J_b) with K = contrast·|c1|² + s·1, where a diagonal k = contrast + s is the whole
+    of what a frame has with itself, and `beyond_gaussian` on top. Columns vary slowly between
+    neighbouring frames, so on long maps they are taken as constant over blocks of frames: with E
+    the 0/1 matrix of blocks, J ≈ E Ĵ Eᵀ turns the traces into those of EᵀKE and Ĵ. The part in k²,
+    where the variation inside blocks would matter, is exact.
+
+    Columns are first combined to independent ones: in those, single precision is ample for an
+    error bar, however alike the columns are, and halves the work of the products.
+    """
+    k = contrast + shot
+    there, back = _independent(sums.gram)
+    columns = jnp.einsum("dc,cij->dij", there, blocks.columns).astype(jnp.float32)
+    length = blocks.length.astype(jnp.float32)
+    matrix = contrast * blocks.correlation + k * jnp.diag(blocks.length)
+    matrix = matrix.astype(jnp.float32)
 
     def product(column):
-        mean = (column + column.T) / (length[:, None] * length)
+        mean = column / (length[:, None] * length)
         return matrix @ mean, jnp.sqrt(length)[:, None] * mean * jnp.sqrt(length)
 
-    products, means = jax.lax.map(product, pooled[:-1])
+    products, means = jax.lax.map(product, columns)
     flat, mean = (a.reshape(a.shape[0], -1) for a in (products, means))
     turned = jnp.swapaxes(products, 1, 2).reshape(flat.shape)
-    outer = jnp.outer(scale, scale)
-    traces = (flat @ turned.T).astype(scale.dtype) * outer
-    white = 2 * sums.gram - (mean @ mean.T).astype(scale.dtype) * outer
-    return 0.5 * (traces + traces.T) + (k * k * white if pool > 1 else 0.0)
-
-
-def _look_at(table, scaling, loss, largest_root_weight, pooled_side: int, n: int) -> _Pass:
-    # Single precision is ample for an error bar and halves the work of the products; columns are
-    # brought to a common order of magnitude first, whatever the units.
-    size = jnp.full((table.columns,), 1e-300)
-    for part in (table.increments, table.endpoints, table.scalars):
-        size = jnp.maximum(size, jnp.max(jnp.abs(part.derivatives), axis=(0, 2), initial=0.0))
-    scale = jnp.concatenate([size, jnp.ones((2,), size.dtype)])
-    scale = scale * jnp.maximum(jnp.asarray(largest_root_weight, scale.dtype) ** 2, 1e-300)
-    return _Pass(table, scaling, loss, scale, -(-n // pooled_side))
+    gaussian = (flat @ turned.T).astype(k.dtype)
+    gaussian = 0.5 * (gaussian + gaussian.T)
+    if pool > 1:
+        seen = there @ sums.gram @ there.T
+        gaussian = gaussian + k * k * (2 * seen - (mean @ mean.T).astype(k.dtype))
+    gaussian = 0.5 * gaussian
+    single = jnp.complex64 if jnp.iscomplexobj(blocks.field) else jnp.float32
+    beyond = beyond_gaussian(
+        columns,
+        blocks.field.astype(single),
+        length,
+        contrast.astype(jnp.float32),
+        shot.astype(jnp.float32),
+    )
+    total = _not_below(gaussian + jnp.where(exists, beyond.astype(k.dtype), 0.0), gaussian)
+    return back @ total @ back.T
 
 
 def speckle_scores(
@@ -252,24 +292,35 @@ def speckle_scores(
     shot_from_diagonal: Float[Array, "angle"],
     pooled_side: int = _POOLED_SIDE,
 ) -> SpeckleScores:
-    """Σ tr(K J_a K J_b)/(2N) by angle, with K = contrast·|c1|² + s·1.
+    """Covariance of the score by angle from that of speckle intensities and photon counts.
 
-    It follows from Cov[c2(1,2), c2(3,4)] = (K13 K24 + K14 K23)/N for Gaussian speckle. `N` comes
-    from the residual variance, N = (K_tt² + mean K²)/s_r². `shot_from_diagonal` is NaN where the
-    raw diagonal is unknown or was overwritten. Needs maps.
+    With J the weighted derivatives of c2, K = contrast·|c1|² + s·1 and N pixels it is
+
+        [½ tr(K J_a K J_b) + third and fourth cumulants + normalisation of frames] / N,
+
+    the first term being that of Gaussian intensities. `speckle_noise` has the others; they follow
+    from the field correlation of the model. All but one are chains of matrix products, and that
+    one is summed as it stands, so that nothing is drawn at random: the alternative, a few thousand
+    simulated pixels, costs as much and leaves 3 % of noise. Where no field has the model's
+    correlation, only the first term is counted.
+
+    `N` comes from the residual variance. `shot_from_diagonal` is NaN where the raw diagonal is
+    unknown or was overwritten; s then follows from the correlation of residuals that share a
+    frame. Needs maps.
 
     Maps of more than `pooled_side` frames are pooled to that many blocks of frames for the
     products of matrices, which bounds their memory and makes their time that of an evaluation.
     """
     tiles = term.tiles
     assert isinstance(tiles, MapTiles)
-    largest = 1.0 if tiles.root_weights is None else jnp.max(tiles.root_weights)
     n = term.t.shape[0]
-    look = _look_at(term.table(y), scaling, loss, largest, pooled_side, n)
+    look = _Pass(term.table(y), scaling, loss, -(-n // pooled_side))
+    field = _field(term, y, look.pool)
 
     def at(angle):
         sums = _map_sums(look, tiles, angle, n)
-        return _angle_scores(look, sums, scaling[angle, 0], shot_from_diagonal[angle])
+        here = jax.tree.map(lambda leaf: leaf[angle], field)
+        return _angle_scores(sums, here, scaling[angle, 0], shot_from_diagonal[angle], look.pool)
 
     return jax.lax.map(at, jnp.arange(scaling.shape[0]))
 
@@ -285,8 +336,9 @@ def stored_speckle_scores(
     """As `speckle_scores` for maps in a file, in one pass over its pieces."""
     tiles = term.tiles
     assert isinstance(tiles, StoredTiles)
-    n, largest = term.t.shape[0], jnp.asarray(tiles.largest_root_weight)
-    look, zero = _begin(term.table(y), scaling, loss, largest, pooled_side, n, tiles.size)
+    n = term.t.shape[0]
+    look = _Pass(term.table(y), scaling, loss, -(-n // pooled_side))
+    zero, field = _begin(look, _at_point(term), y, n, tiles.size)
     sums: list[_MapSums] = []
     found: list[SpeckleScores] = []
     for k, piece in enumerate(each_piece(tiles)):
@@ -300,14 +352,19 @@ def stored_speckle_scores(
         if k % tiles.bands == tiles.bands - 1:
             for angle, complete in zip(angles, sums, strict=True):
                 shot = shot_from_diagonal[angle]
-                found.append(_finish(look, complete, scaling[angle, 0], shot))
+                one = jnp.asarray(angle)
+                found.append(_finish(complete, field, scaling[:, 0], shot, one, look.pool))
     return jax.tree.map(lambda *one: np.stack(one), *found)
 
 
+def _at_point(term: TwoTimeTerm):
+    """The term without its data, which a compiled function could not take from a file."""
+    return eqx.tree_at(lambda one: (one.tiles, one.driver), term, (None, None))
+
+
 @quick_jit
-def _begin(table, scaling, loss, largest, pooled_side, n, size):
-    look = _look_at(table, scaling, loss, largest, pooled_side, n)
-    return look, _no_sums(look, n, size)
+def _begin(look, term, y, n, size):
+    return _no_sums(look, n, size), _field(term, y, look.pool)
 
 
 @quick_jit
@@ -320,38 +377,60 @@ def _add_piece(look, sums, piece, slot, slots):
     return jax.lax.fori_loop(0, piece.count // slots, body, sums)
 
 
-def _angle_scores(look: _Pass, sums: _MapSums, contrast, shot) -> SpeckleScores:
+def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> SpeckleScores:
     """What follows from the sums of one map."""
     n = sums.by_frame.shape[1]
     scores, (residual, partners, level) = sums.by_frame[:-3], sums.by_frame[-3:]
-    dyadic = scores @ scores.T - sums.own
-    variance = sums.squares[0] / jnp.maximum(0.5 * jnp.sum(partners), 1.0)
+    dyadic = DyadicScores(scores @ scores.T - sums.own, sums.own, sums.residuals)
+    blocks = _blocks(sums, field, pool)
+    count = jnp.maximum(sums.residuals.influence.count, 1.0)
+    variance = sums.sums[0] / count
     # Mean product of two residuals that share one frame, over their variance.
     triples = jnp.sum(partners * (partners - 1))
-    shared = jnp.sum(residual**2) - 2 * sums.squares[0]
+    shared = jnp.sum(residual**2) - 2 * sums.sums[0]
     observed = shared / jnp.maximum(triples, 1.0) / jnp.maximum(variance, 1e-300)
-    # The same for speckle: (k·a + b)/(k² + d) with k = contrast + s.
-    square = 2 * sums.squares[1]
-    a = jnp.sum(level) / (n * (n - 1))
-    b = (jnp.sum(level**2) - square) / (n * (n - 1) * max(n - 2, 1))
-    d = square / (n * (n - 1))
+    # The same for speckle: (p0 + p1 s)/(v0 + v1 s + v2 s²).
+    powers = contrast ** jnp.arange(1, 4)
+    powers = contrast ** jnp.arange(1, 4)
+    means = powers * sums.sums[1:4] / count
+    v0, v1, v2 = variance_coefficients(contrast, means, field.exists)
+    pairs = n * (n - 1)
+    alone = jnp.sum(level) / pairs
+    both = (jnp.sum(level**2) - 2 * sums.sums[4]) / (pairs * max(n - 2, 1))
+    means = powers[:2] * jnp.stack([alone, both])
+    p0, p1 = shared_frame_coefficients(contrast, means, field.sample, field.exists)
 
-    def implied(k):
-        return (k * a + b) / (k * k + d)
+    def implied(s):
+        return (p0 + p1 * s) / (v0 + v1 * s + v2 * s * s)
 
     bounded = jnp.clip(observed, 1e-6, None)
-    root = jnp.sqrt(jnp.maximum(a * a - 4 * bounded * (bounded * d - b), 0.0))
-    k_residual = jnp.maximum((a + root) / (2 * bounded), contrast)
+    half = 0.5 * (bounded * v1 - p1)
+    root = jnp.sqrt(jnp.maximum(half * half - bounded * v2 * (bounded * v0 - p0), 0.0))
+    from_residuals = jnp.maximum((root - half) / (bounded * v2), 0.0)
     known = jnp.isfinite(shot)
-    k_diagonal = contrast + jnp.where(known, jnp.maximum(shot, 0.0), 0.0)
-    expected = implied(k_diagonal)
+    from_diagonal = jnp.where(known, jnp.maximum(shot, 0.0), 0.0)
+    expected = implied(from_diagonal)
     believed = known & (observed > expected / _DISBELIEF)
-    k = jnp.where(believed, k_diagonal, k_residual)
-    # A map that decays within a frame has no contrast, and only white noise: K ∝ 1 of any size.
-    k = jnp.where((k > 0) | (d > 0), k, 1.0)
-    n_pixels = (k * k + d) / jnp.maximum(variance, 1e-300)
-    covariance = _traces(sums, k, look.scale, look.pool) / (2 * n_pixels)
-    return SpeckleScores(covariance, dyadic, k - contrast, n_pixels, ~believed, observed, expected)
+    s = jnp.where(believed, from_diagonal, from_residuals)
+    # A map that decays within a frame has no contrast, and only white noise: of any size.
+    s = jnp.where((contrast + s > 0) | (sums.sums[2] * contrast > 0), s, 1.0 - contrast)
+    mean = v0 + v1 * s + v2 * s * s
+    n_pixels = mean / jnp.maximum(variance, 1e-300)
+    covariance = _covariance(sums, blocks, contrast, s, field.exists, pool) / n_pixels
+    return SpeckleScores(
+        covariance,
+        dyadic,
+        s,
+        n_pixels,
+        mean * sums.residuals.influence.count,
+        ~believed,
+        observed,
+        expected,
+        ~field.exists,
+    )
 
 
-_finish = quick_jit(_angle_scores)
+@quick_jit
+def _finish(sums, field, contrast, shot, angle, pool):
+    here = jax.tree.map(lambda leaf: leaf[angle], field)
+    return _angle_scores(sums, here, contrast[angle], shot, pool)

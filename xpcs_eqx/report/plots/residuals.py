@@ -36,6 +36,24 @@ def autocorrelation(
     return np.asarray(sharing), np.asarray(along)
 
 
+def _weighted(maps: FittedMaps, angle: int, frames: slice = slice(None)) -> np.ndarray:
+    """Residuals times root weights of some frames of one angle, NaN where no pair counted."""
+    residual = maps.residual[angle, frames, frames]
+    weights = maps.root_weights
+    return residual if weights is None else residual * weights[angle, frames, frames]
+
+
+def _sampled(maps: FittedMaps) -> Float[np.ndarray, "pair"]:
+    """At most some 400 000 weighted residuals, evenly drawn; no more than a map is made of them."""
+    step = max(1, int(np.count_nonzero(maps.used)) // 2 // 400_000)
+    upper = np.triu(np.ones(maps.used.shape[1:], bool), 1)
+    parts = []
+    for angle in range(len(maps.residual)):
+        flat = _weighted(maps, angle)[upper]
+        parts.append(flat[np.isfinite(flat)][::step])
+    return np.concatenate(parts)
+
+
 def residual_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
     """Histogram in units of the standard deviation with the normal curve, and autocorrelation.
 
@@ -44,10 +62,7 @@ def residual_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figur
     """
     fig = figure(7.6, 3.0, "Residuals")
     ((left, right),) = grid(fig, 1, 2, left=0.1, right=0.985, bottom=0.155, top=0.86, wspace=0.25)
-    weighted = maps.weighted
-    flat = weighted[:, *np.triu_indices(weighted.shape[1], 1)]
-    flat = flat[np.isfinite(flat)]
-    flat = flat[:: max(1, flat.size // 400_000)]
+    flat = _sampled(maps)
     spread = float(flat.std()) or 1.0
     edges = np.linspace(-5, 5, 81)
     counts, _ = np.histogram(np.clip(flat / spread, -5, 5), edges)
@@ -61,10 +76,12 @@ def residual_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figur
     left.set_xlabel(f"residual{unit} / {spread:.3g}")
     left.set_ylabel("density")
     left.legend()
-    near = weighted if middle is None else middle.weighted
-    chosen, n = near[chosen_angles(len(near))], near.shape[1]
+    near = maps if middle is None else middle
+    n = near.residual.shape[1]
     margin = max(0, (n - _FRAMES) // 2)
-    sharing, along = autocorrelation(chosen[:, margin : n - margin, margin : n - margin])
+    frames = slice(margin, n - margin)
+    chosen = [_weighted(near, angle, frames) for angle in chosen_angles(len(near.residual))]
+    sharing, along = autocorrelation(np.stack(chosen))
     shift = np.arange(len(sharing))
     right.axhline(0, color="0.7", lw=0.8)
     right.plot(shift, sharing, ".-", color=DATA, label="pairs that share a frame")

@@ -1,0 +1,90 @@
+"""Work for other threads and processes under the settings of JAX of whoever hands it over."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+T = TypeVar("T")
+
+
+class _Settings(NamedTuple):
+    """What JAX keeps for each thread and what is computed depends on."""
+
+    double: bool
+    matmul_precision: str | None
+    device: Any
+
+    def entered(self) -> ExitStack:
+        """A context in which these settings hold."""
+        with ExitStack() as stack:
+            stack.enter_context(jax.enable_x64(self.double))
+            stack.enter_context(jax.default_matmul_precision(self.matmul_precision))
+            stack.enter_context(jax.default_device(self.device))
+            return stack.pop_all()
+
+
+def _settings() -> _Settings:
+    config: Any = jax.config
+    return _Settings(
+        bool(config.jax_enable_x64),
+        config.jax_default_matmul_precision,
+        config.jax_default_device,
+    )
+
+
+class _Packed(NamedTuple):
+    """Stands for an array of JAX on its way to another process."""
+
+    array: np.ndarray
+
+
+class Inherited(Generic[T]):
+    """A call that is carried out under the settings of the thread that asks for it.
+
+    Settings made by a context manager, as in `with jax.enable_x64(True):`, belong to a thread: on
+    another one the same work would be done in single precision, without a word. It can be pickled
+    when function and arguments can. On its way arrays are those of NumPy, which another process
+    does not cut to its own precision; it keeps its own device. What it returns there is packed in
+    the same way, for `received`.
+    """
+
+    sent = False
+
+    def __init__(self, function: Callable[..., T], *arguments: Any, **keywords: Any):
+        self.function, self.arguments, self.keywords = function, arguments, keywords
+        self.settings = _settings()
+
+    def __call__(self, *more: Any) -> T:
+        with self.settings.entered():
+            arguments, keywords = _unpacked((self.arguments, self.keywords))
+            result = self.function(*arguments, *more, **keywords)
+            return jax.tree.map(_packed, result) if self.sent else result
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "sent": True,
+            "function": self.function,
+            "settings": self.settings._replace(device=None),
+            "arguments": jax.tree.map(_packed, self.arguments),
+            "keywords": jax.tree.map(_packed, self.keywords),
+        }
+
+
+def received(result: T) -> T:
+    """What an `Inherited` call returned, from wherever it was carried out."""
+    return _unpacked(result)
+
+
+def _packed(leaf: Any) -> Any:
+    return _Packed(np.asarray(leaf)) if isinstance(leaf, jax.Array) else leaf
+
+
+def _unpacked(tree: PyTree) -> PyTree:
+    def back(leaf):
+        return jax.numpy.asarray(leaf.array) if isinstance(leaf, _Packed) else leaf
+
+    return jax.tree.map(back, tree, is_leaf=lambda leaf: isinstance(leaf, _Packed))

@@ -1,0 +1,124 @@
+"""The noise of data, from the data alone: by it penalties and sums of squares are compared."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.core
+import numpy as np
+
+from ..data import map_of
+from ..data.noise import noise_lags, sigma_of_lines
+from ..errors import DataError, ModelError
+from .pieces import AbstractPieces
+from .stored import StoredTiles
+from .tiles import AbstractTiles, MapTiles, PointTiles
+
+AnyTiles = AbstractTiles | AbstractPieces
+
+
+def noise_of(tiles: AnyTiles) -> float:
+    """Standard deviation that noise gives to the weighted residuals of data.
+
+    That of each angle comes from second differences between neighbours of one lag, as in
+    `data.mad_sigma`, over the sigma that the weights say they have; of all angles that count it is
+    the root mean square. No model enters.
+
+    **Raises:** `DataError` where no three neighbours of one lag are usable.
+    """
+    each = [sd for sd in _by_angle(tiles) if sd is not None]
+    if not each:
+        raise DataError("no three neighbouring entries of one lag are usable in any map")
+    return float(np.sqrt(np.mean(np.square(each))))
+
+
+def known_noise(tiles: AnyTiles, absolute: bool, given: float | None = None) -> float:
+    """The noise that was given, one for `absolute` sigma, else `noise_of` the data.
+
+    **Raises:** `ModelError` when it is not above 0 or cannot be estimated.
+    """
+    if given is not None:
+        if not (np.isfinite(given) and given > 0):
+            raise ModelError(f"noise = {given}; it must be a finite number above 0")
+        return float(given)
+    if absolute:
+        return 1.0
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tiles)):
+        raise ModelError(
+            "penalties are weighed by the noise of the data, which cannot be estimated from maps "
+            "that a program is traced with; give `noise`, or build the objective with penalties"
+        )
+    try:
+        found, why = noise_of(tiles), ""
+    except DataError as error:
+        found, why = float("nan"), f" ({error})"
+    if not found > 0:
+        raise ModelError(
+            f"the noise of the data is estimated as {found:g}{why}, which leaves penalties without "
+            "a measure; give sigma with the data, or `noise`"
+        )
+    return found
+
+
+def _by_angle(tiles: AnyTiles) -> Iterator[float | None]:
+    if isinstance(tiles, MapTiles):
+        # By NumPy at once: inside a compiled function even constants are traced when taken apart.
+        c2, roots = np.asarray(tiles.c2), np.asarray(tiles.root_angle_weights)
+        weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)
+        for a, root in enumerate(roots):
+            yield _of_map(c2[a], None if weights is None else weights[a], float(root))
+    elif isinstance(tiles, StoredTiles):
+        for a, root in enumerate(np.asarray(tiles.root_angle_weights)):
+            c2, keep = map_of(tiles.source, tiles.rule, a)
+            weights = keep.astype(float)
+            if tiles.source.sigma_halves is not None:
+                with tiles.source.reader() as reader:
+                    sigma = reader.sigma_band(a, slice(0, tiles.source.n_frames))
+                weights = np.divide(1.0, sigma, out=np.zeros_like(c2), where=keep & (sigma > 0))
+            yield _of_map(c2, weights, float(root))
+    elif isinstance(tiles, PointTiles):
+        yield from _of_points(tiles)
+    elif isinstance(tiles, AbstractPieces):
+        for piece in tiles.stream():
+            yield from _by_angle(piece.tiles)
+
+
+def _of_map(c2: np.ndarray, weights: np.ndarray | None, root: float) -> float | None:
+    """Of one map; None where it does not count."""
+    if weights is None:
+        weights = np.ones_like(c2)
+    if root == 0:
+        return None
+    n, lines, spreads = c2.shape[0], [], []
+    for lag in noise_lags(n):
+        weight = np.asarray(np.diagonal(weights, lag), float)
+        spread = np.divide(1.0, weight, out=np.full(weight.shape, np.nan), where=weight > 0)
+        lines.append(np.asarray(np.diagonal(c2, lag), float))
+        spreads.append(spread)
+    try:
+        return root * sigma_of_lines(lines, n, spreads)
+    except DataError:
+        return None
+
+
+def _of_points(tiles: PointTiles) -> Iterator[float | None]:
+    """Of points by angle: neighbours of one lag are those that follow each other in age."""
+    shape = np.shape(tiles.values)
+    angle = np.broadcast_to(np.asarray(tiles.angle)[:, None], shape)
+    columns = (angle, tiles.second, tiles.first, tiles.values, tiles.root_weights)
+    angle, second, first, values, weights = (np.asarray(c).reshape(-1) for c in columns)
+    used = np.flatnonzero(weights > 0)
+    order = used[np.lexsort((first[used], (second - first)[used], angle[used]))]
+    angle, second, first, values, weights = (
+        c[order] for c in (angle, second, first, values, weights)
+    )
+    lag = second - first
+    for a in np.unique(angle):
+        # NaN where a lag ends or a frame is missing: what follows is no neighbour.
+        here = angle == a
+        ends = (np.diff(lag[here]) != 0) | (np.diff(first[here]) != 1)
+        columns = (values[here], 1 / weights[here])
+        line, spread = (np.insert(c, np.flatnonzero(ends) + 1, np.nan) for c in columns)
+        try:
+            yield sigma_of_lines([line], int(second.max()) + 1, [spread])
+        except DataError:
+            yield None
