@@ -154,7 +154,8 @@ def fit_curve(
         absolute_sigma=absolute_sigma,
         sums=sums,
     )
-    if errors.remark:
+    # A fit that could not begin has not succeeded, and needs no warning beside.
+    if errors.remark and status is not Status.non_finite:
         warnings.warn(errors.remark, CovarianceWarning, stacklevel=2)
     return CurveFit(
         values,
