@@ -41,7 +41,8 @@ def test_all_ways_are_one():
         assert_close(use(Bounds(-5.0, 5.0)).x, free.x, 1e-8)
         assert_close(use(Bounds(-np.inf, np.inf)).x, free.x, 1e-8)
         held = use(Bounds([-5.0, -5.0], [1.5, 5.0]))
-        assert held.x[0] == 1.5 and held.perr[0] == 0
+        assert held.x[0] == 1.5
+        assert held.perr[0] == 0
 
 
 def test_bounds_of_a_parameter():
