@@ -28,9 +28,10 @@ Manners of all classes of this list (`tests/test_contract.py`):
 
 * Objects never change; `equinox.tree_at` and `with_parameters` make changed copies.
 * They pickle, also for another process, as long as functions the user put in can be imported.
-* They are pytrees: `jit`, `vmap` over stacked leaves and `grad` go through them. Numbers of models,
-  scalings, losses and data are arrays, so other values compile nothing anew; settings and tables of
-  results are static, so take `fit.model` and `fit.values` into compiled functions, not the fit.
+* They are pytrees: `jit`, `vmap` over stacked leaves and `grad` go through them (of a log posterior
+  the data are constants, and it says so). Numbers of models, scalings, losses and data are arrays,
+  so other values compile nothing anew; settings and tables of results are static, so take
+  `fit.model` and `fit.values` into compiled functions, not the fit.
 * `==` compares structure, settings and all entries; the answer is an array where entries are JAX
   arrays, and NaN makes it false, as everywhere. Objects without arrays are hashable, no others.
 * They print as shapes, results as tables; never as a million numbers.

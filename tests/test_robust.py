@@ -242,12 +242,12 @@ def test_no_warning_but_ours():
         return 1.0 + 0 * a * x
 
     y = noisy_line()
-    with pytest.warns(xe.CovarianceWarning, match="not finite") as seen:
-        fit = xe.curve_fit(rooted, X, y, np.array([-1.0, 0.0]))
-    assert len(seen) == 1 and fit.status == xe.Status.non_finite and np.all(np.isinf(fit.perr))
-    with pytest.warns(xe.CovarianceWarning, match="not finite") as seen:
-        found = HybridOptimiser().fit((X, y), rooted, np.array([-1.0, 0.0]))
-    assert len(seen) == 1 and not found.success and np.all(np.isinf(found.perr))
+    for fit in (
+        xe.curve_fit(rooted, X, y, np.array([-1.0, 0.0])),
+        HybridOptimiser().fit((X, y), rooted, np.array([-1.0, 0.0])),
+    ):
+        assert fit.status == xe.Status.non_finite and np.all(np.isinf(fit.perr))
+        assert "errors are infinite" in fit.message
     # No curvature at all.
     for fit in (
         lambda: xe.curve_fit(idle, X, y, np.ones(1)),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import MODELS, make_data
+from helpers import MODELS, make_data, mapped
 from helpers_shards import Bent
 
 from xpcs_eqx.bayes import (
@@ -20,7 +20,7 @@ from xpcs_eqx.bayes import (
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import joint_least_squares
-from xpcs_eqx.objective import combined_objective
+from xpcs_eqx.objective import combined_objective, projected_objective
 from xpcs_eqx.parameters import shared_parameters
 from xpcs_eqx.scaling import Fixed
 
@@ -110,8 +110,12 @@ def test_the_likelihood_is_the_product_of_those_of_the_data_sets():
 def test_priors_have_public_names():
     objective = _static()
     found = joint_priors(objective)
-    own = default_priors(objective.parts[0])
-    assert float(found["D0"].log_density(1e4)) == float(own["D0"].log_density(1e4))
+    # Those that the parameters have in a fit of one data set by itself, bounds included.
+    data = make_data(MODELS["static"], n=9, phi=[0.0, 50.0], seed=1)
+    own = default_priors(projected_objective(mapped(MODELS["static"], data), data))
+    for name in ("D0", "alpha", "D_offset"):
+        assert float(found[name].log_density(0.5)) == float(own[name].log_density(0.5))
+        assert found[name].support == own[name].support
     assert "contrast[1][2]" in found.names
     with pytest.raises(ModelError, match="alph"):
         joint_log_posterior(objective, {"alph": Normal(0.0, 1.0)})

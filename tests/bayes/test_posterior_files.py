@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from helpers import MODELS, SCALINGS, dense_residual, make_data, mapped
 
-from xpcs_eqx.bayes import MarginalisedScaling, default_priors, diagnose, log_posterior
+from xpcs_eqx.bayes import (
+    MarginalisedScaling,
+    arviz_io,
+    default_priors,
+    diagnose,
+    log_posterior,
+)
 from xpcs_eqx.bayes.priors import Normal
 from xpcs_eqx.bayes.write_marginalised import conditional_scaling, marginalised_scaling
 from xpcs_eqx.objective import projected_objective
@@ -100,3 +106,34 @@ def test_chains_that_mix_badly_with_contrast_and_offset_are_told_of_other_ways()
     # Neither where all is well nor where nothing of the kind is sampled.
     assert "marginalised" not in advice(("D0", "contrast"), 0.0)[1]
     assert "marginalised" not in advice(("D0", "alpha"), 3.0)[1]
+
+
+def _tree(leading):
+    rng = np.random.default_rng(0)
+    shape = {"shard": 2, "chain": 2, "draw": 60}
+    size = tuple(shape[name] for name in leading)
+    names = {"a": rng.normal(size=size), "b": rng.normal(size=size)}
+    return arviz_io.datatree(names, {"energy": rng.normal(size=size)}, {}, {}, {}, leading)
+
+
+def test_plots_close_their_own_figures_alone(tmp_path):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("arviz_plots")
+    mine = pyplot.figure()
+    try:
+        tree = _tree(("chain", "draw"))
+        arviz_io.write_plots(str(tmp_path), tree, ("a", "b"), ("forest",))
+        assert pyplot.get_fignums() == [mine.number]
+        with pytest.raises(KeyError):
+            arviz_io.write_plots(str(tmp_path), tree, ("a", "c"), ("forest",))
+        assert pyplot.get_fignums() == [mine.number]
+    finally:
+        pyplot.close(mine)
+
+
+def test_a_shard_out_of_a_tree_is_a_run_by_itself(tmp_path):
+    """ArviZ takes its chains for those of one run, whatever the tree was made of."""
+    pytest.importorskip("arviz_plots")
+    tree = _tree(("shard", "chain", "draw")).sel(shard=1, drop=True)
+    arviz_io.write_plots(str(tmp_path), tree, ("a", "b"), ("energy", "ess"))
+    assert {path.name for path in tmp_path.iterdir()} == {"energy.png", "ess.png"}

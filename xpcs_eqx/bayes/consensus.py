@@ -83,7 +83,7 @@ class ConsensusPosterior(eqx.Module):
         """Status and findings, one line for each entry, and the notes."""
         found = self.posterior
         head = f"{type(self).__name__} of {self.shards.n_shards} shards,"
-        return draws_in_lines(head, found.theta, found.diagnostics, found.notes)
+        return draws_in_lines(head, self.names, found.theta, found.diagnostics, found.notes)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -48,7 +48,8 @@ class JointPosterior(eqx.Module):
 
     def __repr__(self) -> str:
         """Status and findings, one line for each entry, and the notes."""
-        return draws_in_lines(type(self).__name__, self.theta, self.diagnostics, self.notes)
+        head = type(self).__name__
+        return draws_in_lines(head, self.names, self.theta, self.diagnostics, self.notes)
 
     @property
     def names(self) -> tuple[str, ...]:

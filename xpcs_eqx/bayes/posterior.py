@@ -43,7 +43,8 @@ class Posterior(eqx.Module):
 
     def __repr__(self) -> str:
         """Status and findings, one line for each entry, and the notes."""
-        return draws_in_lines(type(self).__name__, self.theta, self.diagnostics, self.notes)
+        head = type(self).__name__
+        return draws_in_lines(head, self.names, self.theta, self.diagnostics, self.notes)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,6 +140,7 @@ def transition_stats(draws: Draws) -> dict[str, np.ndarray]:
 
 def draws_in_lines(
     head: str,
+    names: tuple[str, ...],
     theta: Float[np.ndarray, "chain draw entry"],
     diagnostics: Diagnostics,
     notes: tuple[str, ...],
@@ -146,7 +148,7 @@ def draws_in_lines(
     """What is printed of draws: status and findings, mean ± sd of each entry, notes."""
     chains, draws = theta.shape[:2]
     flat = theta.reshape(-1, theta.shape[-1])
-    rows = zip(diagnostics.names, flat.mean(axis=0), flat.std(axis=0), strict=True)
+    rows = zip(names, flat.mean(axis=0), flat.std(axis=0), strict=True)
     return "\n".join(
         [
             f"{head} of {chains} × {draws} draws: {diagnostics.status}",
