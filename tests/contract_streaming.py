@@ -149,7 +149,9 @@ MODULES |= {
         map_of,
     ),
     uncertainty.ScoreCovariances: Case(
-        lambda: uncertainty.ScoreCovariances(*(np.ones((2, 2)),) * 2, *(SHORT,) * 2, "dyadic", "")
+        lambda: uncertainty.ScoreCovariances(
+            *(np.ones((2, 2)),) * 4, None, *(SHORT,) * 2, "dyadic", ""
+        )
     ),
 }
 

@@ -1,15 +1,28 @@
 """Error bars mean what they say: z-scores and coverage over a hundred simulated data sets."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import LAMINAR, frame_times, make_data, mapped, values_of
 
 from xpcs_eqx.data import Geometry
-from xpcs_eqx.fitting import least_squares, profile_interval
-from xpcs_eqx.objective import projected_objective
-from xpcs_eqx.physics import PowerLawRate, Static
-from xpcs_eqx.simulation import simulate_speckle
+from xpcs_eqx.fitting import classical_covariance, fitted, least_squares, profile_interval
+from xpcs_eqx.objective import (
+    Arctan,
+    Cauchy,
+    Huber,
+    Linear,
+    SoftL1,
+    joint_objective,
+    projected_objective,
+)
+from xpcs_eqx.physics import LaminarFlow, PowerLawRate, Static, correlation_map
+from xpcs_eqx.simulation import simulate, simulate_speckle
+from xpcs_eqx.uncertainty.speckle_noise import variance_coefficients
 
 pytestmark = pytest.mark.slow
 
@@ -57,36 +70,153 @@ def test_profile_intervals(laminar_fits, name):
     assert CONTENT[0] <= inside <= CONTENT[1]
 
 
-@pytest.mark.parametrize("mean_counts", [0.5, 5.0])
-def test_speckle_sandwich(mean_counts):
-    t = np.arange(60.0)
-    geometry = Geometry(q=0.01, phi=np.array([0.0]))
-    truth = Static(PowerLawRate(1e3, 0.0, 0.0))  # 1/e of c2 after ten frames
-    true = {**values_of(truth), "contrast": 0.25, "offset": 1.0}
+STATIC = Static(PowerLawRate(1e3, 0.0, 0.0))  # 1/e of c2 after ten frames
+FLOWING = LaminarFlow(PowerLawRate(1.2e4, -0.3, 0.0), PowerLawRate(3e-4, 0.2, 0.0), 5.0)
+# Model, parameters that are fixed, frame times, geometry.
+SPECKLE = {
+    "static": (
+        STATIC,
+        ("alpha", "D_offset"),
+        np.arange(60.0),
+        Geometry(q=0.01, phi=np.array([0.0])),
+    ),
+    "laminar": (
+        FLOWING,
+        ("D_offset", "gamma_dot_t_offset"),
+        0.1 * np.arange(1, 62),
+        Geometry(q=0.0054, phi=np.array([0.0, 45.0, 90.0])),
+    ),
+}
+
+
+def covered(name, contrast, mean_counts, sets):
+    """Parts of the sets in which an interval holds the truth: by kind of error and parameter."""
+    truth, fixed, t, geometry = SPECKLE[name]
+    true = {**values_of(truth), "contrast": contrast, "offset": 1.0}
 
     @jax.jit
     def simulated(key):
         return simulate_speckle(
-            truth, t, geometry, 0.25, n_pixels=2000, mean_counts=mean_counts, key=key
+            truth, t, geometry, contrast, n_pixels=2000, mean_counts=mean_counts, key=key
         )
 
-    fits = []
-    for seed in range(SETS):
+    inside = {"speckle": [], "classical": []}
+    for seed in range(sets):
         data = simulated(jax.random.key(seed))
-        parameters = mapped(truth, data, fixed=("alpha", "D_offset"))
-        fits.append(least_squares(projected_objective(parameters, data)))
-    narrow = []
-    for k, row in enumerate(fits[0].rows):
-        if row.role not in ("free", "scaling"):
-            continue
-        rows = [fit.rows[k] for fit in fits]
-        distance = np.array([abs(r.value - true_value(row.name, true)) for r in rows])
-        inside = {
-            kind: float(np.mean(distance < np.array([getattr(r, f"error_{kind}") for r in rows])))
-            for kind in ("speckle", "dyadic", "classical")
-        }
-        print(f"{mean_counts} counts, {row.name:12s}", inside)
-        assert CONTENT[0] <= inside["speckle"] <= CONTENT[1], row.name
-        narrow.append(inside["classical"])
+        fit = least_squares(projected_objective(mapped(truth, data, fixed=fixed), data))
+        rows = [row for row in fit.rows if row.role in ("free", "scaling")]
+        distance = np.array([abs(row.value - true_value(row.name, true)) for row in rows])
+        for kind, all_sets in inside.items():
+            all_sets.append(distance < np.array([getattr(row, f"error_{kind}") for row in rows]))
+    parts = {kind: np.mean(all_sets, axis=0) for kind, all_sets in inside.items()}
+    print(name, contrast, mean_counts, {kind: np.round(p, 2) for kind, p in parts.items()})
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("contrast", "mean_counts"),
+    [(0.25, 0.5), (0.25, 5.0), pytest.param(0.5, None, marks=pytest.mark.long)],
+)
+def test_speckle_sandwich(contrast, mean_counts):
+    inside = covered("static", contrast, mean_counts, SETS)
+    assert np.all(inside["speckle"] >= CONTENT[0])
+    assert np.all(inside["speckle"] <= CONTENT[1])
     # Pairs taken as independent promise too much, the more so the more counts there are.
-    assert max(narrow) < CONTENT[0]
+    assert np.max(inside["classical"]) < CONTENT[0]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SPECKLE)
+def test_speckle_errors_cover_at_every_contrast_and_count(name):
+    cells = {
+        (contrast, counts): np.mean(covered(name, contrast, counts, 200)["speckle"])
+        for contrast in (0.1, 0.25, 0.5)
+        for counts in (0.5, 5.0, 50.0, None)
+    }
+    wrong = {cell: part for cell, part in cells.items() if not CONTENT[0] <= part <= CONTENT[1]}
+    assert not wrong
+    assert 0.65 <= np.mean(list(cells.values())) <= 0.71
+
+
+@pytest.mark.parametrize(
+    ("contrast", "mean_counts"),
+    [
+        (0.5, None),
+        *(
+            pytest.param(contrast, counts, marks=pytest.mark.long)
+            for contrast, counts in ((0.25, None), (1.0, None), (0.5, 0.5), (0.5, 5.0), (0.5, 50.0))
+        ),
+    ],
+)
+def test_variance_of_simulated_correlations_by_lag(contrast, mean_counts):
+    n, n_pixels = 6, 4000
+    t = 5.0 * np.arange(n)
+    geometry = SPECKLE["static"][3]
+
+    def one(key):
+        return simulate_speckle(
+            STATIC, t, geometry, contrast, n_pixels=n_pixels, mean_counts=mean_counts, key=key
+        ).c2[0]
+
+    keys = jax.random.split(jax.random.key(1), (40, 100))
+    maps = np.concatenate(jax.jit(lambda keys: jax.lax.map(jax.vmap(one), keys))(keys))
+    signal = contrast * np.asarray(correlation_map(STATIC, t, geometry))[0]
+    shot = 0.0 if mean_counts is None else 1 / mean_counts
+    for lag in range(1, n):
+        found = np.mean(np.diagonal(maps.var(axis=0, ddof=1), lag)) * n_pixels
+        k = signal[0, lag]
+        parts = variance_coefficients(jnp.asarray(contrast), jnp.array([k, k**2, k**3]), True)
+        wanted = sum(float(part) * shot**m for m, part in enumerate(parts))
+        print(f"contrast {contrast}, counts {mean_counts}, lag {lag}: {found / wanted:.3f}")
+        assert abs(found / wanted - 1) < 0.05
+
+
+def losses():
+    slow = (Huber(), Cauchy())
+    return [
+        *(pytest.param(loss, id=type(loss).__name__) for loss in slow),
+        *(
+            pytest.param(loss, id=type(loss).__name__, marks=pytest.mark.long)
+            for loss in (Linear(), SoftL1(), Arctan())
+        ),
+    ]
+
+
+@pytest.mark.parametrize("loss", losses())
+def test_errors_mean_the_same_under_every_loss(loss):
+    n, sets, noise = 40, 400, 0.01
+    t, geometry = 0.1 * np.arange(1, n + 1), SPECKLE["static"][3]
+    truth = Static(PowerLawRate(1e4, 0.0, 0.0))
+    bare = simulate(truth, t, geometry, 0.2, noise=0.0, key=jax.random.key(0))
+    weights = np.full(bare.c2.shape, 1 / noise)
+    data = dataclasses.replace(bare, root_weights=weights, absolute_sigma=True)
+    parameters = mapped(truth, data, fixed=("alpha", "D_offset"))
+    objective = joint_objective(parameters, data, loss=loss)
+
+    def with_maps(c2):
+        return eqx.tree_at(lambda o: o.term.tiles.c2, objective, c2)
+
+    def one(key):
+        c2 = simulate(truth, t, geometry, 0.2, noise=noise, key=key).c2
+        found = fitted(with_maps(c2))
+        covariance = classical_covariance(with_maps(c2), found.values)
+        return c2, found.values, found.status, jnp.sqrt(jnp.diagonal(covariance))
+
+    keys = jax.random.split(jax.random.key(1), sets)
+    maps, values, status, classical = jax.jit(jax.vmap(one))(keys)
+    assert np.all(status > 0)
+    true = np.std(values, axis=0, ddof=1)
+    ratio = np.median(classical, axis=0) / true
+    print(type(loss).__name__, "classical", ratio)
+    assert np.all((ratio > 0.9) & (ratio < 1.12))
+    quoted = {"classical": [], "speckle": [], "dyadic": []}
+    for c2 in maps[:30]:
+        uncertainty = least_squares(with_maps(c2)).uncertainty
+        for kind, errors in quoted.items():
+            errors.append(uncertainty.errors(kind))
+    np.testing.assert_allclose(quoted["classical"], classical[:30], rtol=1e-4)
+    for kind, low, high in (("speckle", 0.9, 1.12), ("dyadic", 0.8, 1.15)):
+        assert not np.any(np.isnan(quoted[kind]))
+        ratio = np.mean(quoted[kind], axis=0) / true
+        print(type(loss).__name__, kind, ratio)
+        assert np.all((ratio > low) & (ratio < high)), kind

@@ -33,14 +33,18 @@ def scarce():
 
 def test_a_map_with_as_many_parameters_as_pairs(scarce):
     objective, fit = scarce
-    assert fit.success and (fit.n_pairs, fit.degrees_of_freedom) == (3, 0)
+    assert fit.success
+    assert (fit.n_pairs, fit.degrees_of_freedom) == (3, 0)
     for kind in ("classical", "speckle", "dyadic"):
         assert np.all(np.isinf(fit.uncertainty.errors(kind))), kind
-    assert WORDS in fit.uncertainty.reason and WORDS in fit.quality.findings[0]
+    assert WORDS in fit.uncertainty.reason
+    assert WORDS in fit.quality.findings[0]
     # Said once, and not that one parameter or the other were to blame.
-    assert len(fit.quality.findings) == 1 and fit.quality.flag == "poor"
+    assert len(fit.quality.findings) == 1
+    assert fit.quality.flag == "poor"
     assert WORDS in " ".join(report.text_report(fit).split())
-    assert np.isnan(fit.reduced_chi2) and np.isnan(fit.residual_sd)
+    assert np.isnan(fit.reduced_chi2)
+    assert np.isnan(fit.residual_sd)
     assert np.all(np.isinf(classical_covariance(objective, fit.values)))
     assert np.all(np.isinf(fit.rate("transport")[1]))
     assert np.isinf(fitting.profile_interval(fit, diffusion, kind="speckle").high)
@@ -65,7 +69,8 @@ def test_a_known_sigma_needs_no_degrees_of_freedom(scarce):
         assert fit.uncertainty.chosen == "classical"
         wanted = np.linalg.inv(np.asarray(relative.joint_hessian)) / 500.0**2
         assert_close(fit.uncertainty.covariance, wanted, 1e-5)
-        assert np.isnan(fit.reduced_chi2) and fit.quality.flag == "good"
+        assert np.isnan(fit.reduced_chi2)
+        assert fit.quality.flag == "good"
 
 
 def test_a_joint_fit_that_only_together_has_degrees_of_freedom():
@@ -73,12 +78,15 @@ def test_a_joint_fit_that_only_together_has_degrees_of_freedom():
     times = [one.t for one in data]
     shared = shared_parameters([TRUTH] * 2, times, shared=("D0",), fixed=HELD)
     fit = xe.joint_least_squares(combined_objective(shared, data, weights=(1.0, 1.0)))
-    assert fit.degrees_of_freedom == 1 and np.all(np.isfinite(fit.uncertainty.errors("classical")))
+    assert fit.degrees_of_freedom == 1
+    assert np.all(np.isfinite(fit.uncertainty.errors("classical")))
     # No data set can be judged by itself.
-    assert fit.sharing.degrees == 0 and fit.sharing.distances == ()
+    assert fit.sharing.degrees == 0
+    assert fit.sharing.distances == ()
     apart = shared_parameters([TRUTH] * 2, times, shared=(), fixed=HELD)
     fit = xe.joint_least_squares(combined_objective(apart, data, weights=(1.0, 1.0)))
-    assert fit.degrees_of_freedom == 0 and WORDS in fit.quality.findings[0]
+    assert fit.degrees_of_freedom == 0
+    assert WORDS in fit.quality.findings[0]
     assert np.all(np.isinf(fit.uncertainty.errors()))
     for one in fit.fits:
         assert np.all(np.isinf(one.uncertainty.errors()))
@@ -96,11 +104,13 @@ def test_angles_that_have_no_errors_have_no_weight():
         return sequential_least_squares(parameters, dataclasses.replace(data, root_weights=weights))
 
     some, rest, none = fitted((3, 5, 5)), fitted((0, 5, 5)), fitted((3, 3, 3))
-    assert not some.failed and WORDS in some.fits[0].quality.findings[0]
+    assert not some.failed
+    assert WORDS in some.fits[0].quality.findings[0]
     assert_close(some.values, rest.values, 1e-7)
     assert_close(some.covariance, rest.covariance, 1e-5)
     # Nothing but such angles: a value, and no error.
-    assert np.all(np.isinf(none.covariance)) and np.all(np.isfinite(none.values))
+    assert np.all(np.isinf(none.covariance))
+    assert np.all(np.isfinite(none.values))
 
 
 def test_no_search_is_skipped_for_want_of_residuals():

@@ -86,5 +86,5 @@ def test_a_fraction_is_kept_between_its_limits(asked, taken):
 
 @pytest.mark.parametrize("fraction", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_fraction_that_is_none_is_refused(fraction):
-    with pytest.raises(xe.ConfigError, match="fraction of memory is .*; give a number"):
+    with pytest.raises(xe.ConfigError, match=r"fraction of memory is .*; give a number"):
         choose(10, fraction=fraction)

@@ -7,7 +7,7 @@ import pytest
 from helpers import LAMINAR, make_data, mapped, start_off, values_of
 from scipy.optimize import curve_fit as scipy_curve_fit
 
-from xpcs_eqx.errors import DataError, ModelError, PrecisionError
+from xpcs_eqx.errors import CovarianceWarning, DataError, ModelError, PrecisionError
 from xpcs_eqx.fitting import curve_fit, least_squares
 from xpcs_eqx.hybrid import (
     Chunk,
@@ -251,7 +251,8 @@ def test_rank_deficient():
     def twice(x, a, b, rate, offset):
         return (a + b) * jnp.exp(-rate * x) + offset
 
-    found = default().fit((x, y), twice, [1.0, 2.0, 1.0, 0.4])
+    with pytest.warns(CovarianceWarning, match="do not determine p0, p1"):
+        found = default().fit((x, y), twice, [1.0, 2.0, 1.0, 0.4])
     assert found.success
     assert np.all(np.isinf(found.perr[:2]))
     assert np.all(np.isfinite(found.perr[2:]))
@@ -428,3 +429,12 @@ def test_a_start_where_the_model_nearly_overflows():
     near = bool(np.all(np.abs(found.x - MODELS["decay"][1]) < 4 * found.perr))
     assert found.success <= near
     assert np.isfinite(found.fun)
+
+
+def test_data_that_are_zero_everywhere():
+    # Squares of what is left lose their digits: no step can be judged, and none is needed.
+    x = np.linspace(0, 10, 60)
+    for optimiser in (default(), aggressive()):
+        found = optimiser.fit((x, 0 * x), lambda x, a, b: a * x + b, [1.0, 1.0])
+        assert found.success, found.message
+        assert np.all(np.abs(found.x) < 1e-100)

@@ -117,7 +117,8 @@ def test_the_rate_itself_is_finite_at_zero(exponent):
         return PowerLawRate(x[0], x[1], x[2])(jnp.zeros(1))[0]
 
     x = jnp.array([3.0, exponent, 0.5])
-    assert np.isfinite(rate(x)) and np.all(np.isfinite(jax.grad(rate)(x)))
+    assert np.isfinite(rate(x))
+    assert np.all(np.isfinite(jax.grad(rate)(x)))
     if exponent >= 0:
         assert float(rate(x)) == (3.5 if exponent == 0 else 0.5)
 
@@ -142,7 +143,7 @@ WHERE = Geometry(0.0054, np.array([0.0, 70.0]))
 
 
 def correlation_of(kind):
-    """|c1|² of frame 0 with the others, and of these among themselves, by exponent and amplitude."""
+    """|c1|² of frame 0 with the others, and among these, by exponent and amplitude."""
     model = CORRELATIONS[kind]
 
     def at(values):

@@ -151,11 +151,14 @@ def test_the_end_of_each_start_is_kept():
     assert ends.x.shape == search.starts.shape == (8, 2)
     assert ends.cost.shape == ends.status.shape == ends.evaluations.shape == (8,)
     fitted = ends.evaluations > 0
-    assert fitted[0] and 3 <= fitted.sum() < 8
-    assert np.isnan(ends.x[~fitted]).all() and np.isinf(ends.cost[~fitted]).all()
+    assert fitted[0]
+    assert 3 <= fitted.sum() < 8
+    assert np.isnan(ends.x[~fitted]).all()
+    assert np.isinf(ends.cost[~fitted]).all()
     np.testing.assert_array_equal(np.isfinite(ends.cost), fitted)
     best = int(np.argmin(ends.cost))
-    assert ends.converged[best] and best in search.basins[0].members
+    assert ends.converged[best]
+    assert best in search.basins[0].members
     np.testing.assert_allclose(ends.x[best], search.basins[0].values)
     members = {m for basin in search.basins for m in basin.members}
     assert members | set(np.flatnonzero(fitted)) == set(np.flatnonzero(fitted))

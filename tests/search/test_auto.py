@@ -66,7 +66,7 @@ def test_auto_finds_the_minimum_that_a_local_fit_misses(noise, said):
 def test_cma_es_follows_where_starts_do_not_agree():
     pytest.importorskip("cma")
     best = xe.least_squares(objective(QUIET))
-    unlucky = Auto(multi=MultiStart(starts=40, seed=20))
+    unlucky = Auto(multi=MultiStart(starts=5, seed=6))
     found = global_least_squares(objective(QUIET), WRONG, strategy=unlucky)
     assert [one.what for one in found.spent] == ["local fit", "multi-start", "CMA-ES"]
     assert any("disagrees" in text or "not confirmed" in text for text in found.decisions)

@@ -82,7 +82,8 @@ def test_two_equal_minima_are_two_basins():
     assert search.degenerate
     assert search.fit.quality.flag == "marginal"
     assert search.warnings[0] in search.fit.quality.findings
-    assert "phi0 1" in search.warnings[0]
+    # Which of two equal ones is called the best is a matter of rounding.
+    assert all(text in search.warnings[0] for text in ("phi0 ", "4.89", "184.9"))
     angles = sorted(basin.values[-1] for basin in search.equal)
     assert angles[1] - angles[0] == pytest.approx(180.0, abs=1e-3)
     assert not any(basin.degenerate for basin in search.equal)

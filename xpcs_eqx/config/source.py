@@ -103,7 +103,7 @@ class Source:
         """Place of a key as the beginning of a message."""
         wanted = parts(key) if isinstance(key, str) else key
         # The last one wins, as it did when they were put in.
-        options = [(given, f"--set {text}") for given, text in reversed(self.overrides.items())]
+        options = [(given, f"--set {text}") for given, text in self.overrides.items()][::-1]
         for given, option in options:
             if given == wanted[: len(given)]:
                 return option

@@ -128,7 +128,8 @@ class HybridOptimiser(eqx.Module):
             every=every,
             resume=resume,
         )
-        if result.remark:
+        # A fit that could not begin has not succeeded, and needs no warning beside.
+        if result.remark and result.status is not Status.non_finite:
             warnings.warn(result.remark, CovarianceWarning, stacklevel=2)
         return result
 

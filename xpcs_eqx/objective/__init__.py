@@ -40,7 +40,6 @@ from .objective import ProjectedObjective as ProjectedObjective
 from .objective import joint_objective as joint_objective
 from .objective import joint_of as joint_of
 from .objective import projected_objective as projected_objective
-from .objective import residual as residual
 from .objective import two_time_objective as two_time_objective
 from .objective import with_penalties as with_penalties
 from .packed import PackedMaps as PackedMaps
@@ -66,6 +65,7 @@ from .projection import eliminate as eliminate
 from .projection import joint_equations as joint_equations
 from .projection import move_scaling as move_scaling
 from .projection import solve_scaling as solve_scaling
+from .residual import residual as residual
 from .scaling_penalties import AbstractLinearScalingPenalty as AbstractLinearScalingPenalty
 from .scaling_penalties import AbstractScalingPenalty as AbstractScalingPenalty
 from .scaling_penalties import scaling_penalty_equations as scaling_penalty_equations

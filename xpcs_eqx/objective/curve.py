@@ -262,7 +262,7 @@ def curve_objective(
     lower, upper = box_of(bounds, start.shape)
     if not np.all(np.isfinite(start) & (lower <= start) & (start <= upper) & (lower < upper)):
         raise ModelError(
-            f"start {start} must be finite and lie inside bounds {lower} … {upper}, lower < upper"
+            f"start {start} must lie inside bounds {lower} … {upper}, lower < upper, and be finite"
         )
     chunk = min(chunk, y.size)
     rest = -y.size % chunk

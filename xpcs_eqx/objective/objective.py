@@ -15,13 +15,11 @@ from jaxtyping import Array, Float
 from ..errors import ModelError
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
-from .blocks import block_correlation
 from .drivers import AbstractDriver
 from .losses import AbstractLoss, Linear
 from .noise import known_noise
 from .normal_equations import NormalEquations
 from .penalties import AbstractPenalty, penalty_equations
-from .pieces import AbstractPieces
 from .projection import eliminate, joint_equations, move_scaling, solve_scaling
 from .scaling_penalties import (
     AbstractLinearScalingPenalty,
@@ -378,30 +376,3 @@ def two_time_objective(
     if exact and (loss is None or isinstance(loss, Linear)):
         return projected_objective(parameters, data, scaling, **keywords)
     return joint_objective(parameters, data, scaling, loss=loss, **keywords)
-
-
-def residual(objective: JointObjective, y: Float[Array, "variable"]) -> Float[Array, "point"]:
-    """All weighted residuals as one vector, for small data and other solvers.
-
-    Pairs of weight zero contribute zeros. Differentiable; memory grows with the data.
-
-    **Raises:** `ModelError` for data that are not in memory.
-    """
-    p = objective.variables.parameters.n_free
-    term, tiles = objective.term, objective.term.tiles
-    if isinstance(tiles, AbstractPieces):
-        raise ModelError(
-            "all residuals at once need data in memory, but these are read piece by piece; use "
-            "`Fit.residuals` of one angle, or read a part of the data with load"
-        )
-    table = term.table(y[:p], False)
-    per_angle = term.scaling.per_angle(y[p:])
-
-    def one(row):
-        block = tiles.block(row)
-        correlation = block_correlation(table, block)
-        scaling = per_angle[block.angle]
-        return block.root_weights * (scaling[1] + scaling[0] * correlation - block.values)
-
-    rows = jnp.asarray(tiles.table)
-    return jax.vmap(one)(rows).reshape(-1)

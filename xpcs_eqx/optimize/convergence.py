@@ -101,7 +101,6 @@ def closeness(
     )
 
 
-@quick_jit
 def relative_offset(
     variables: AbstractVariables, y: Float[Array, "p"], equations: NormalEquations
 ) -> Float[Array, ""]:
@@ -110,6 +109,11 @@ def relative_offset(
     Times the root of the number of pairs it is the length of the Gauss–Newton step inside the
     bounds, in units of the error bar of independent pairs.
     """
+    return _offset(variables, jnp.asarray(y), equations)
+
+
+@quick_jit
+def _offset(variables, y, equations):
     scale = jnp.asarray(variables.coordinate_scale)
     problem = step_problem(variables, y, scale, equations)
     return closeness(problem, y / scale, jnp.ones_like(y), jnp.zeros_like(y)).offset

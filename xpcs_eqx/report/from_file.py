@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -52,7 +51,7 @@ def fitted_bands(fit: Fit, angle: int, frames: slice | None = None) -> Iterator[
     **Raises:** `FitError` for data that are not maps in a file; `DataError` when a band cannot be
     read.
     """
-    tiles, term = stored_tiles_of(fit), fit.objective.term
+    tiles = stored_tiles_of(fit)
     source, n = tiles.source, tiles.source.n_frames
     wanted = slice(0, n) if frames is None else frames
     mask, columns = source.mask_of(angle), np.arange(n)[None, :]

@@ -17,7 +17,8 @@ from .cmaes_settings import CMA_PRESETS, CmaPreset
 class CmaResult(eqx.Module):
     """A fit at the lowest minimum found, and how it was found.
 
-    - `fit`: with error bars, a `Fit`, `JointFit` or `CurveFit` by objective; its own `evaluations` are those of the last local fit alone.
+    - `fit`: with error bars, a `Fit`, `JointFit` or `CurveFit` by objective; its own `evaluations`
+        are those of the last local fit alone.
     - `local_cost`: cost of the local fit from the start, infinite where there was none.
     - `evaluations`: of costs and of normal equations, all together.
     - `runs`: every run of CMA-ES with its local fit.

@@ -26,7 +26,7 @@ from ..objective import (
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
 from .degrees import residual_variance, scaled_inverse, without_degrees
-from .dyadic import ResidualSums, dyadic_scores
+from .dyadic import DyadicScores, ResidualSums, dyadic_scores
 from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
 from .uncertainty import Uncertainty
 
@@ -326,7 +326,7 @@ def _robust(loss: AbstractLoss, residuals: ResidualSums, covariance) -> np.ndarr
     return slope**2 * np.asarray(covariance) + own * np.asarray(residuals.gram)
 
 
-def _with_lost_noise(at: Optimum, residuals: ResidualSums, scores: SpeckleScores) -> np.ndarray:
+def _with_lost_noise(at: Optimum, scores: SpeckleScores) -> np.ndarray:
     """How much larger each angle's noise is than its residuals say, which a fit makes smaller.
 
     A fit takes from the residuals what it can follow: of noise Σ with r = (1 − J H⁻¹ Jᵀ) ε is left
@@ -334,7 +334,7 @@ def _with_lost_noise(at: Optimum, residuals: ResidualSums, scores: SpeckleScores
     an angle in H. Where pairs share frames that is far more than one pair for each parameter. The
     equations of all angles together give the size of the noise at each.
     """
-    columns = np.asarray(at.columns)
+    columns, residuals = np.asarray(at.columns), scores.residuals
     low, high = np.asarray(at.lower), np.asarray(at.upper)
     values = np.asarray(at.values)
     gram = [c.T @ g @ c for c, g in zip(columns, np.asarray(residuals.gram), strict=True)]
@@ -367,8 +367,8 @@ def score_covariances(
         stored = isinstance(term.tiles, StoredTiles)
         find = stored_speckle_scores if stored else _speckle
         scores = find(term, at.y, at.per_angle, loss, jnp.asarray(shot))
-        dyadic = scores.dyadic
-        factor = _with_lost_noise(at, dyadic.residuals, scores)
+        dyadic = DyadicScores(scores.dyadic, scores.own, scores.residuals)
+        factor = _with_lost_noise(at, scores)
         covariance = factor[:, None, None] * np.asarray(scores.covariance)
         by_angle = _robust(loss, dyadic.residuals, covariance)
         speckle = _middle(columns, by_angle)

@@ -18,18 +18,18 @@ from ..objective import (
 )
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
-from .dyadic import DyadicScores, ResidualSums, block_scores
+from .dyadic import ResidualSums, block_scores
 from .speckle_noise import beyond_gaussian, shared_frame_coefficients, variance_coefficients
 
 
 class SpeckleScores(eqx.Module):
     """Score covariance by angle from the noise of intensity correlations, and how it was found.
 
-    All is for the linear loss but for `dyadic`; what a robust loss makes of it follows from
-    `dyadic.residuals`.
+    All is for the linear loss but for `dyadic` and `own`; what a robust loss makes of it follows
+    from `residuals`.
 
     - `covariance`: Σ_pq w_p w_q J_p J_q Cov(c2_p, c2_q) with J = ∂c2.
-    - `dyadic`: as `dyadic_scores`, which costs nothing here.
+    - `dyadic`, `own`, `residuals`: as in `dyadic_scores`, which costs nothing here.
     - `shot`: shot-noise term 1/(mean count); `from_residuals` tells where it had to be taken from
         the correlation of residuals that share a frame instead of the raw diagonal.
     - `n_pixels`: effective number of pixels N; `variance_sum`: N Σ Var(c2) over the pairs.
@@ -39,7 +39,9 @@ class SpeckleScores(eqx.Module):
     """
 
     covariance: Float[Array, "angle column column"]
-    dyadic: DyadicScores
+    dyadic: Float[Array, "angle column column"]
+    own: Float[Array, "angle column column"]
+    residuals: ResidualSums
     shot: Float[Array, "angle"]
     n_pixels: Float[Array, "angle"]
     variance_sum: Float[Array, "angle"]
@@ -381,7 +383,6 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     """What follows from the sums of one map."""
     n = sums.by_frame.shape[1]
     scores, (residual, partners, level) = sums.by_frame[:-3], sums.by_frame[-3:]
-    dyadic = DyadicScores(scores @ scores.T - sums.own, sums.own, sums.residuals)
     blocks = _blocks(sums, field, pool)
     count = jnp.maximum(sums.residuals.influence.count, 1.0)
     variance = sums.sums[0] / count
@@ -419,7 +420,9 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     covariance = _covariance(sums, blocks, contrast, s, field.exists, pool) / n_pixels
     return SpeckleScores(
         covariance,
-        dyadic,
+        scores @ scores.T - sums.own,
+        sums.own,
+        sums.residuals,
         s,
         n_pixels,
         mean * sums.residuals.influence.count,
