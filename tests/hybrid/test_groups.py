@@ -17,7 +17,7 @@ from xpcs_eqx.hybrid import (
     with_group_weights,
 )
 from xpcs_eqx.hybrid.problem import AbstractProblem
-from xpcs_eqx.objective import NormalEquations, joint_objective
+from xpcs_eqx.objective import NormalEquations, joint_objective, noise_of
 from xpcs_eqx.objective.penalties import GroupVariance
 
 RNG = np.random.default_rng(1)
@@ -210,7 +210,9 @@ def test_a_group_variance_in_a_two_time_objective():
         return [o.evaluate(y, o.memo)[0] for o in (plain, pulled)]
 
     before, after = both(y)
-    assert float(after.cost - before.cost) == pytest.approx(1.5 * np.var([2.2, 0.9]), rel=1e-8)
+    # χ² grows by λ Var; without sigma the cost is in units of the noise of the maps.
+    wanted = 1.5 * np.var([2.2, 0.9]) * noise_of(plain.term.tiles) ** 2
+    assert float(after.cost - before.cost) == pytest.approx(wanted, rel=1e-6)
     step = 1e-5 * np.eye(y.size)[0]
     up, down = both(y + step), both(y - step)
     difference = [(float(u.cost) - float(d.cost)) / 2e-5 for u, d in zip(up, down, strict=True)]
@@ -224,7 +226,8 @@ def test_a_group_variance_of_contrasts_in_a_streamed_fit_of_a_map():
     objective = joint_objective(mapped(Stretched(2.0, 0.8), data), data)
     group = tuple(f"contrast[{i}]" for i in range(3))
     spreads = []
-    for weight in (0.0, 1e6):
+    # Far more than the data, whose noise is 0.002 without a sigma.
+    for weight in (0.0, 1e6 / 0.002**2):
         problem = PenalisedProblem(TwoTimeProblem(objective), (GroupVariance((group,), weight),))
         fit = OPTIMISER.minimise(problem)
         assert fit.success

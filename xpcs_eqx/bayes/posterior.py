@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax.core
 import numpy as np
 from jaxtyping import Float
 
@@ -146,9 +147,12 @@ def draws_in_lines(
     notes: tuple[str, ...],
 ) -> str:
     """What is printed of draws: status and findings, mean ± sd of each entry, notes."""
-    chains, draws = theta.shape[:2]
-    flat = theta.reshape(-1, theta.shape[-1])
-    rows = zip(names, flat.mean(axis=0), flat.std(axis=0), strict=True)
+    chains, draws = theta.shape[-3:-1]
+    rows: Any = ()
+    # Inside a compiled function they have no numbers.
+    if not isinstance(theta, jax.core.Tracer):
+        flat = np.reshape(theta, (-1, len(names)))
+        rows = zip(names, flat.mean(axis=0), flat.std(axis=0), strict=True)
     return "\n".join(
         [
             f"{head} of {chains} × {draws} draws: {diagnostics.status}",

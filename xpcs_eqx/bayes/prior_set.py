@@ -157,7 +157,8 @@ def offset_sizes(
     """
     t = np.asarray(t, float)
     chosen = t[np.linspace(0, t.size - 1, _TIMES).round().astype(int)]
-    times = np.append(np.maximum(chosen, float(time_floor(t))), 1.0)
+    floor = float(time_floor(t))  # pyright: ignore[reportArgumentType]
+    times = np.append(np.maximum(chosen, floor), 1.0)
     rates = {
         leaf.name: getattr(model, leaf.path[0])
         for leaf in parameter_leaves(model)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..errors import FitError, ModelError
-from ..objective import Pull
+from ..objective import Pull, with_penalties
 from ..optimize import Status, TrustRegion, iterate_compiled, iterate_host
 from ..parameters import parameter_values
 from .fit import Fit
@@ -74,8 +74,11 @@ def pulled_minimum(
 
     **Raises:** `FitError` when it is not finite there, or the minimisation did not converge.
     """
-    pull = Pull(function, jnp.asarray(target), jnp.asarray(width))
-    held = eqx.tree_at(lambda o: o.penalties, objective, (*objective.penalties, pull))
+    # The width is in the unit of the cost here: ½ ((h − target)/width)² whatever the noise is.
+    known = float(objective.term.noise)
+    noise = known if known > 0 else 1.0
+    pull = Pull(function, jnp.asarray(target), jnp.asarray(noise * width))
+    held = with_penalties(objective, (*objective.penalties, pull), noise)
     x, cost, status = _solve(solver, held, jnp.asarray(x))
     if not np.isfinite(float(cost)) or int(status) == Status.non_finite:
         raise FitError(f"the profile of {name} is not finite at {target:g}")

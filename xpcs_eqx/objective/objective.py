@@ -354,10 +354,9 @@ def with_penalties(
             noise = known_noise(term.tiles, term.absolute_sigma)
     elif not isinstance(noise, jax.core.Tracer):
         noise = known_noise(term.tiles, term.absolute_sigma, float(noise))
-    noise = noise if isinstance(noise, jax.Array) else np.asarray(noise)
-    return dataclasses.replace(
-        objective, term=dataclasses.replace(term, noise=noise), penalties=tuple(penalties)
-    )
+    sd = noise if isinstance(noise, jax.Array) else np.asarray(noise)
+    term = dataclasses.replace(term, noise=sd)  # pyright: ignore[reportArgumentType]
+    return dataclasses.replace(objective, term=term, penalties=tuple(penalties))
 
 
 def two_time_objective(
