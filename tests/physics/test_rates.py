@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from xpcs_eqx.data import Geometry
-from xpcs_eqx.parameters import parameter_values, with_parameters
+from xpcs_eqx.data import Geometry, TwoTimeData
+from xpcs_eqx.fitting import least_squares
+from xpcs_eqx.objective import projected_objective
+from xpcs_eqx.parameters import parameter_map, parameter_values, with_parameters
 from xpcs_eqx.physics import (
     Homodyne,
     LaminarFlow,
@@ -302,3 +304,16 @@ def test_single_precision_stays_single():
 
 def test_floor_is_half_a_frame():
     assert float(time_floor(jnp.array([0.0, 0.2, 0.4]))) == pytest.approx(0.1)
+
+
+def test_a_fit_finds_the_formula_that_quadrature_made():
+    """Maps from t = 0 made without this package's integrals, for which a floor would be wrong."""
+    t, q, truth = 0.1 * np.arange(21), 0.0054, (4000.0, -0.8, 1000.0)
+    steps = quadrature(*truth, t)
+    c2 = 1 + 0.2 * np.exp(-(q**2) * np.abs(steps[:, None] - steps[None, :]))
+    unknown = np.full((1, t.size), np.nan)
+    data = TwoTimeData(c2[None], t, Geometry(q, np.array([0.0])), None, unknown)
+    fit = least_squares(projected_objective(parameter_map(Static(), t), data))
+    assert fit.success
+    found = [fit[name].value for name in ("D0", "alpha", "D_offset")]
+    np.testing.assert_allclose(found, truth, rtol=1e-6)

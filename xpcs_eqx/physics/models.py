@@ -104,7 +104,7 @@ class LaminarFlow(AbstractCorrelation):
 
     def features(self, t, geometry):
         phase = 0.5 * geometry.q * geometry.gap * self.shear.integral(t)
-        direction = cos_degrees(self.phi0 - geometry.phi)
+        direction = cos_degrees(jnp.asarray(self.phi0 - geometry.phi))
         return Features(
             increments=(geometry.q**2 * self.transport.integral(t), phase), scalars=direction
         )

@@ -207,7 +207,7 @@ class TwoComponent(AbstractCorrelation):
                 q * self.velocity.integral(t),
             ),
             endpoints=((1 - sample) / size, sample / size),
-            scalars=cos_degrees(geometry.phi + self.phi0),
+            scalars=cos_degrees(jnp.asarray(geometry.phi + self.phi0)),
         )
 
     def kernel(self, pair):

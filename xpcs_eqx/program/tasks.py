@@ -138,6 +138,7 @@ class OneDataSet:
                 **how,
             )
             fit = searched.fit
+            assert isinstance(fit, Fit)  # of the objective of one data set
         elif problem.layers is not None:
             fit, report = defended(problem, problem.layers, **how)
         else:

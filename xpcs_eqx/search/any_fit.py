@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,6 @@ from ..objective import (
 from ..optimize import Recovery, TrustRegion, at_bound
 
 AnyFit: TypeAlias = Fit | JointFit | CurveFit
-AFit = TypeVar("AFit", Fit, JointFit, CurveFit)
 
 
 def check_fittable(objective: AbstractObjective, what: str) -> None:
@@ -71,7 +70,7 @@ def best_fit(
     return least_squares(objective, start, **how)  # pyright: ignore[reportArgumentType]
 
 
-def doubted(fit: AFit, reasons: tuple[str, ...]) -> AFit:
+def doubted(fit: AnyFit, reasons: tuple[str, ...]) -> AnyFit:
     """The fit with its verdict lowered for `reasons`; a fit of a curve has no verdict."""
     if isinstance(fit, CurveFit):
         return fit
