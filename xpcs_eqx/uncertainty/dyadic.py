@@ -49,6 +49,12 @@ def block_scores(
     return BlockScores(correlation, raw, stack, loss.influence(weighted))
 
 
+def products_of(columns: Float[Array, "column ..."]) -> Float[Array, "column column"]:
+    """Σ over pairs of the products of columns."""
+    flat = columns.reshape(columns.shape[0], -1)
+    return flat @ flat.T
+
+
 class ResidualSums(eqx.Module):
     """What the residuals of one angle say about errors, and the curvature they leave.
 
@@ -64,12 +70,12 @@ class ResidualSums(eqx.Module):
     def of(cls, scores: BlockScores, block: Block, loss: AbstractLoss) -> "ResidualSums":
         """Those of one block of pairs."""
         weighted = block.root_weights * scores.raw
-        flat = scores.columns.reshape(scores.columns.shape[0], -1)
+        gram = products_of(scores.columns)
         return cls(
             influence_sums(loss, weighted, block.root_weights),
             jnp.sum(weighted**2),
-            jnp.sum(block.root_weights**2),
-            flat @ flat.T,
+            gram[-1, -1],  # the last column, of the offset, is √w
+            gram,
         )
 
     @classmethod
@@ -135,10 +141,9 @@ def _add_scores(args, carry, block: Block):
         first = second = scores
     by_frame = by_frame.at[block.angle, jnp.ravel(block.first)].add(first.T)
     by_frame = by_frame.at[block.angle, jnp.ravel(block.second)].add(second.T)
-    flat = scores.reshape(scores.shape[0], -1)
     residuals = jax.tree.map(
         lambda total, part: total.at[block.angle].add(part),
         residuals,
         ResidualSums.of(found, block, loss),
     )
-    return by_frame, own.at[block.angle].add(flat @ flat.T), residuals
+    return by_frame, own.at[block.angle].add(products_of(scores)), residuals

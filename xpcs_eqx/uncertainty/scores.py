@@ -18,7 +18,7 @@ from ..objective import (
 )
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
-from .dyadic import ResidualSums, block_scores
+from .dyadic import ResidualSums, block_scores, products_of
 from .speckle_noise import beyond_gaussian, shared_frame_coefficients, variance_coefficients
 
 
@@ -72,7 +72,8 @@ class _MapSums(eqx.Module):
 
     - `pooled`: upper triangle of the columns (w ∂c2) and of |c1|², summed over blocks of frames.
     - `by_frame`: scores, residual, pairs that count and |c1|² summed by frame.
-    - `gram`: Σ of products of the columns over pairs; `own`: the same for scores.
+    - `gram`: Σ of products of the columns over pairs, exact where blocks are longer than a frame;
+        `own`: the same for scores.
     - `sums`: Σ of the squared residual, of |c1|², |c1|⁴ and |c1|⁶ over the pairs that count, and
         of |c1|⁴ over all.
     """
@@ -110,21 +111,30 @@ def _no_sums(look: _Pass, n: int, size: int) -> _MapSums:
 
 
 def _window(size: int, pool: int) -> int:
-    return -(-size // pool) + 1
+    """Blocks that a tile can touch, wherever it begins."""
+    return size if pool == 1 else -(-size // pool) + 1
+
+
+def _pool(planes: Float[Array, "plane row column"], first, second, pool: int):
+    """Sums over blocks of `pool` frames of a tile, whose frames begin at `first` and `second`.
+
+    Rows are moved to where their block begins and added up as they lie, which is far less work
+    than a product with a 0/1 matrix; that is left for the columns, when few rows remain.
+    """
+    n_planes, size, _ = planes.shape
+    if pool == 1:
+        return planes
+    window = _window(size, pool)
+    wide = jnp.zeros((n_planes, window * pool, size), planes.dtype)
+    wide = jax.lax.dynamic_update_slice(wide, planes, (0, first % pool, 0))
+    rows = jnp.sum(wide.reshape(n_planes, window, pool, size), axis=2)
+    place = (second % pool + jnp.arange(size)) // pool
+    return rows @ (place[:, None] == jnp.arange(window)).astype(planes.dtype)
 
 
 def _add_tile(look: _Pass, sums: _MapSums, tiles: MapTiles | BandTiles, row) -> _MapSums:
     """The sums of a map with those of one of its tiles, a row of the table of `tiles`."""
-    size, pool = tiles.size, look.pool
-    window = _window(size, pool)
-    dtype = look.scaling.dtype
-
-    def pooling(frames):
-        """Where the blocks of a tile's frames begin, and the 0/1 matrix from frames to them."""
-        begin = frames[0] // pool
-        place = frames // pool - begin
-        return begin, (place[:, None] == jnp.arange(window)).astype(dtype)
-
+    size, pool, dtype = tiles.size, look.pool, look.scaling.dtype
     block = tiles.block(row)
     found = block_scores(look.table, block, look.scaling, look.loss)
     # Pairs without weight have a signal as well; what a tile shares with a neighbour has not.
@@ -135,23 +145,27 @@ def _add_tile(look: _Pass, sums: _MapSums, tiles: MapTiles | BandTiles, row) -> 
     scores = found.columns * found.influence
     used = (block.root_weights > 0).astype(dtype)
     first, second = jnp.ravel(block.first), jnp.ravel(block.second)
-    (begin_i, left), (begin_j, right) = pooling(first), pooling(second)
-    start = (jnp.zeros_like(begin_i), begin_i, begin_j)
-    part = left.T @ jnp.concatenate([stack, signal[None]]) @ right
+    planes = jnp.concatenate([stack, signal[None]])
+    part = _pool(planes, first[0], second[0], pool)
+    start = (jnp.zeros_like(first[0]), first[0] // pool, second[0] // pool)
     here = jax.lax.dynamic_slice(sums.pooled, start, part.shape)
     lines = jnp.concatenate([scores, jnp.stack([found.raw, used, signal])])
     by_frame = sums.by_frame.at[:, first].add(jnp.sum(lines, 2))
-    columns = stack.shape[0]
-    flat, flat_scores = stack.reshape(columns, -1), scores.reshape(columns, -1)
+    residuals = ResidualSums.of(found, block, look.loss)
+    if pool > 1 and tiles.root_weights is not None:
+        gram = products_of(stack)
+    else:
+        # Pairs of an angle weigh the same; or it only tells which columns are independent.
+        gram = tiles.root_angle_weights[block.angle] ** 2 * residuals.gram
     counted = used * signal
     powers = (found.raw**2, counted, counted * signal, counted * signal**2, signal**2)
     return _MapSums(
         jax.lax.dynamic_update_slice(sums.pooled, here + part, start),
         by_frame.at[:, second].add(jnp.sum(lines, 1)),
-        sums.gram + flat @ flat.T,
-        sums.own + flat_scores @ flat_scores.T,
+        sums.gram + gram,
+        sums.own + products_of(scores),
         sums.sums + jnp.stack([jnp.sum(one) for one in powers]),
-        jax.tree.map(jnp.add, sums.residuals, ResidualSums.of(found, block, look.loss)),
+        jax.tree.map(jnp.add, sums.residuals, residuals),
     )
 
 
