@@ -10,7 +10,7 @@ import pytest
 from helpers import LAMINAR, frame_times, make_data, mapped, values_of
 
 from xpcs_eqx.data import Geometry
-from xpcs_eqx.fitting import classical_covariance, fitted, least_squares, profile_interval
+from xpcs_eqx.fitting import classical_covariance, least_squares, profile_interval
 from xpcs_eqx.objective import (
     Arctan,
     Cauchy,
@@ -139,17 +139,20 @@ def test_speckle_errors_cover_at_every_contrast_and_count(name):
 
 
 @pytest.mark.parametrize(
-    ("contrast", "mean_counts"),
+    ("contrast", "mean_counts", "n_pixels"),
     [
-        (0.5, None),
+        (0.5, None, 500),
         *(
-            pytest.param(contrast, counts, marks=pytest.mark.long)
-            for contrast, counts in ((0.25, None), (1.0, None), (0.5, 0.5), (0.5, 5.0), (0.5, 50.0))
+            pytest.param(contrast, counts, 4000, marks=pytest.mark.long)
+            for contrast, counts in (
+                *((0.25, None), (0.5, None), (1.0, None)),
+                *((0.5, 0.5), (0.5, 5.0), (0.5, 50.0)),
+            )
         ),
     ],
 )
-def test_variance_of_simulated_correlations_by_lag(contrast, mean_counts):
-    n, n_pixels = 6, 4000
+def test_variance_of_simulated_correlations_by_lag(contrast, mean_counts, n_pixels):
+    n = 6
     t = 5.0 * np.arange(n)
     geometry = SPECKLE["static"][3]
 
@@ -171,20 +174,21 @@ def test_variance_of_simulated_correlations_by_lag(contrast, mean_counts):
         assert abs(found / wanted - 1) < 0.05
 
 
-def losses():
-    slow = (Huber(), Cauchy())
-    return [
-        *(pytest.param(loss, id=type(loss).__name__) for loss in slow),
+LOSSES = (Linear(), SoftL1(), Huber(), Cauchy(), Arctan())
+
+
+@pytest.mark.parametrize(
+    ("loss", "sets"),
+    [
+        *(pytest.param(loss, 100, id=type(loss).__name__) for loss in (Huber(), Cauchy())),
         *(
-            pytest.param(loss, id=type(loss).__name__, marks=pytest.mark.long)
-            for loss in (Linear(), SoftL1(), Arctan())
+            pytest.param(loss, 400, id=f"{type(loss).__name__}-many", marks=pytest.mark.long)
+            for loss in LOSSES
         ),
-    ]
-
-
-@pytest.mark.parametrize("loss", losses())
-def test_errors_mean_the_same_under_every_loss(loss):
-    n, sets, noise = 40, 400, 0.01
+    ],
+)
+def test_errors_mean_the_same_under_every_loss(loss, sets):
+    n, noise = 40, 0.01
     t, geometry = 0.1 * np.arange(1, n + 1), SPECKLE["static"][3]
     truth = Static(PowerLawRate(1e4, 0.0, 0.0))
     bare = simulate(truth, t, geometry, 0.2, noise=0.0, key=jax.random.key(0))
@@ -196,27 +200,26 @@ def test_errors_mean_the_same_under_every_loss(loss):
     def with_maps(c2):
         return eqx.tree_at(lambda o: o.term.tiles.c2, objective, c2)
 
-    def one(key):
-        c2 = simulate(truth, t, geometry, 0.2, noise=noise, key=key).c2
-        found = fitted(with_maps(c2))
-        covariance = classical_covariance(with_maps(c2), found.values)
-        return c2, found.values, found.status, jnp.sqrt(jnp.diagonal(covariance))
+    @jax.jit
+    def simulated(key):
+        return simulate(truth, t, geometry, 0.2, noise=noise, key=key).c2
 
-    keys = jax.random.split(jax.random.key(1), sets)
-    maps, values, status, classical = jax.jit(jax.vmap(one))(keys)
-    assert np.all(status > 0)
-    true = np.std(values, axis=0, ddof=1)
-    ratio = np.median(classical, axis=0) / true
-    print(type(loss).__name__, "classical", ratio)
-    assert np.all((ratio > 0.9) & (ratio < 1.12))
-    quoted = {"classical": [], "speckle": [], "dyadic": []}
-    for c2 in maps[:30]:
-        uncertainty = least_squares(with_maps(c2)).uncertainty
-        for kind, errors in quoted.items():
-            errors.append(uncertainty.errors(kind))
-    np.testing.assert_allclose(quoted["classical"], classical[:30], rtol=1e-4)
-    for kind, low, high in (("speckle", 0.9, 1.12), ("dyadic", 0.8, 1.15)):
-        assert not np.any(np.isnan(quoted[kind]))
-        ratio = np.mean(quoted[kind], axis=0) / true
-        print(type(loss).__name__, kind, ratio)
-        assert np.all((ratio > low) & (ratio < high)), kind
+    maps = [simulated(key) for key in jax.random.split(jax.random.key(1), sets)]
+    fits = [least_squares(with_maps(c2)) for c2 in maps]
+    assert all(fit.success for fit in fits)
+    true = np.std([fit.values for fit in fits], axis=0, ddof=1)
+    # Of m sets it is known to 1/√(2m), here three of it; the limits are meant for 400.
+    more = 3 * ((2 * sets) ** -0.5 - 800**-0.5)
+    for kind, low, high in (
+        ("classical", 0.9, 1.12),
+        ("speckle", 0.9, 1.12),
+        ("dyadic", 0.8, 1.15),
+    ):
+        quoted = np.array([fit.uncertainty.errors(kind) for fit in fits])
+        assert not np.any(np.isnan(quoted))
+        ratio = np.mean(quoted, axis=0) / true
+        print(type(loss).__name__, sets, kind, np.round(ratio, 3))
+        assert np.all((ratio > low - more) & (ratio < high + more)), kind
+    covariance = classical_covariance(with_maps(maps[-1]), fits[-1].values)
+    quoted = fits[-1].uncertainty.errors("classical")
+    np.testing.assert_allclose(quoted, np.sqrt(np.diagonal(covariance)), rtol=1e-4)

@@ -93,7 +93,8 @@ def test_dyadic_covariance_by_brute_force(fit, dense):
     r, columns = dense
     scores, where = columns * r[:, None], pairs()
     shares = (where[:, None, :, None] == where[None, :, None, :]).any(axis=(2, 3))
-    middle = scores.T @ shares @ scores
+    # A fit follows the noise and so takes 4/n of it out of the sums by frame, to first order.
+    middle = (1 + 4 / N) * scores.T @ shares @ scores
     inverse = np.linalg.inv(columns.T @ columns)
     scale = np.sqrt(np.diagonal(fit.uncertainty.classical))
     found = fit.uncertainty.dyadic / np.outer(scale, scale)

@@ -355,6 +355,31 @@ def _with_lost_noise(at: Optimum, scores: SpeckleScores) -> np.ndarray:
     return np.where(np.isfinite(factor) & (factor >= 1), np.minimum(factor, _MOST_LOST), 1.0)
 
 
+def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) -> np.ndarray:
+    """Dyadic covariance by angle, with what a fit takes from the sums by frame given back.
+
+    A fit follows the noise: with S the score that noise alone would have, H the curvature and G_i
+    the part of frame i in it, the sum of a frame is S_i − G_i H⁻¹ S. Frames that matter alike have
+    G_i = 2G/n, a pair being counted at both of its frames, and Cov(S_i, S) = 2B/n, so that for an
+    angle with the curvature G and the covariance B
+
+        Σ_i S_i S_iᵀ lacks (4/n) (B H⁻¹ G + G H⁻¹ B − G H⁻¹ B_all H⁻¹ G),
+
+    4/n of the covariance when there is one angle. To first order B is what was found.
+    """
+    columns, residuals = np.asarray(at.columns), dyadic.residuals
+    low, high, values = (np.asarray(one) for one in (at.lower, at.upper, at.values))
+    inverse, *_ = inverse_of(_curvature(at, loss, residuals), (values > low) & (values < high))
+    slopes = 1.0 if isinstance(loss, Linear) else _mean_slopes(residuals)[:, None, None]
+    gram, found = slopes * np.asarray(residuals.gram), np.asarray(dyadic.covariance)
+    # Where the model is not finite nothing is found either.
+    with np.errstate(invalid="ignore", over="ignore"):
+        followed = gram @ columns @ inverse  # G H⁻¹ of each angle
+        across = followed @ np.swapaxes(columns, 1, 2) @ found
+        common = followed @ _middle(columns, found) @ np.swapaxes(followed, 1, 2)
+    return found + 4 / n_frames * (across + np.swapaxes(across, 1, 2) - common)
+
+
 def score_covariances(
     objective: ProjectedObjective | JointObjective, at: Optimum
 ) -> ScoreCovariances:
@@ -368,6 +393,7 @@ def score_covariances(
         find = stored_speckle_scores if stored else _speckle
         scores = find(term, at.y, at.per_angle, loss, jnp.asarray(shot))
         dyadic = DyadicScores(scores.dyadic, scores.own, scores.residuals)
+        shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
         factor = _with_lost_noise(at, scores)
         covariance = factor[:, None, None] * np.asarray(scores.covariance)
         by_angle = _robust(loss, dyadic.residuals, covariance)
@@ -377,7 +403,7 @@ def score_covariances(
     else:
         find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
         dyadic = find(term, at.y, at.per_angle, loss)
-        by_angle = np.asarray(dyadic.covariance)
+        by_angle = shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
         speckle = np.full((columns.shape[2],) * 2, np.nan)
         n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
         chosen = "dyadic"
@@ -390,7 +416,7 @@ def score_covariances(
         influence = jax.tree.map(lambda leaf: np.sum(leaf), dyadic.residuals.influence)
     return ScoreCovariances(
         speckle=speckle,
-        dyadic=_middle(columns, dyadic.covariance),
+        dyadic=_middle(columns, shared),
         own=_middle(columns, dyadic.own),
         hessian=_curvature(at, loss, dyadic.residuals),
         influence=influence,
