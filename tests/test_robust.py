@@ -101,8 +101,8 @@ def test_last_steps_stay_those_of_newton():
     random = np.random.default_rng(3)
     y = np.asarray(decay(X, 20.0, 0.5, 3.0)) + random.normal(size=X.size)
     y[::9] += 40.0
-    # 22, 23, 26 and 25; it took 20, 34, 38 and 36 when the curvature of outliers was cut to nothing,
-    # and takes 24, 22, 32 and 33 with reweighting alone.
+    # 22, 23, 26 and 25; it took 20, 34, 38 and 36 when the curvature of outliers was cut to
+    # nothing, and takes 24, 22, 32 and 33 with reweighting alone.
     taken = [
         xe.curve_fit(decay, X, y, np.array([10.0, 1.0, 1.0]), loss=kind()).evaluations
         for kind in ROBUST.values()

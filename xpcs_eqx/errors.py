@@ -1,4 +1,4 @@
-"""Exceptions and warnings of the library: one hierarchy of each, each message says what was found and what to do."""
+"""Exceptions and warnings of the library: each message says what was found and what to do."""
 
 
 class XPCSError(Exception):

@@ -29,15 +29,9 @@ class CurveFit(eqx.Module):
     """Result of `curve_fit`.
 
     - `x`: parameters; `pcov`, `perr`: covariance and standard errors, zero for a parameter on a
-<<<<<<< HEAD
-        bound and infinite along directions the data do not determine.
-    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged. `message` says how it ended,
-        and where the model is not finite when that is why.
-=======
         bound, infinite along directions the data do not determine and without degrees of freedom.
-    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged; `message` says how it ended,
-        and why errors are infinite where they are.
->>>>>>> main
+    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged. `message` says how it ended,
+        where the model is not finite when that is why, and why errors are infinite where they are.
     - `evaluations`: of all attempts; `recovery`: what was done about failures, in order.
     """
 

@@ -56,15 +56,16 @@ class Finalise(eqx.Module):
         degrees = survey.count - parameters
         matrix = local.hessian is not None
         found = problem.influence(z, matrix) if local.finite else None
+        hessian = local.hessian if found is None else found.hessian
         sums = None if found is None else found.sums
-        if not matrix:
+        if local.hessian is None or hessian is None:
             variance = variance_of_fit(cost, survey.count, parameters, sums)
             known = absolute_sigma or degrees > 0
             remark = "" if known else NO_DEGREES_OF_FREEDOM
             return Final(x, None, None, None, bound, degrees, variance, remark)
         outer = np.outer(problem.scale, problem.scale)
         errors = curve_errors(
-            local.hessian if found is None else found.hessian,
+            hessian,
             ~on_bound,
             problem.names,
             cost=cost,

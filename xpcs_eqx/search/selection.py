@@ -124,7 +124,8 @@ def skip_search(
 
     **Arguments:**
 
-    - `variance`: of the residuals, NaN without degrees of freedom; `noise`: of the data, NaN where it is not known.
+    - `variance`: of the residuals, NaN without degrees of freedom; `noise`: of the data, NaN where
+      it is not known.
 
     >>> from xpcs_eqx.search import skip_search
     >>> skip_search(1.02e-4, 1e-4, converged=True, at_bound=False).skip
