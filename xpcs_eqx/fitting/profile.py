@@ -74,8 +74,13 @@ def pulled_minimum(
 
     **Raises:** `FitError` when it is not finite there, or the minimisation did not converge.
     """
-    pull = Pull(function, jnp.asarray(target), jnp.asarray(width))
-    held = eqx.tree_at(lambda o: o.penalties, objective, (*objective.penalties, pull))
+    # Penalties are weighed by the noise; this pull is to have `width` in the unit of the cost.
+    noise = np.asarray(objective.term.noise)
+    noise = noise if noise > 0 else np.ones_like(noise)
+    pull = Pull(function, jnp.asarray(target), jnp.asarray(width * noise))
+    held = eqx.tree_at(
+        lambda o: (o.penalties, o.term.noise), objective, ((*objective.penalties, pull), noise)
+    )
     x, cost, status = _solve(solver, held, jnp.asarray(x))
     if not np.isfinite(float(cost)) or int(status) == Status.non_finite:
         raise FitError(f"the profile of {name} is not finite at {target:g}")
