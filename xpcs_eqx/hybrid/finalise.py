@@ -6,7 +6,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ..uncertainty import NO_DEGREES_OF_FREEDOM, curve_errors, variance_of_fit
+from ..uncertainty import curve_errors, variance_of_fit
+from ..uncertainty.degrees import NO_DEGREES_OF_FREEDOM
 from .problem import ScaledProblem, Survey
 from .steps import Local
 
