@@ -74,7 +74,9 @@ print(json.dumps(found))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_memory_is_what_the_strategy_counts(dtype):
     script = SCRIPT.format(dtype=dtype, n=1000, angles=24)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     # Two copies while the maps are handed over to JAX, which works beside Python.

@@ -28,17 +28,17 @@ from .solved import checked_start
 class CurveFit(eqx.Module):
     """Result of `curve_fit`.
 
-    - `x`: parameters; `pcov`, `perr`: covariance and standard errors, zero for a parameter on a
-<<<<<<< HEAD
-        bound and infinite along directions the data do not determine.
-    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged. `message` says how it ended,
-        and where the model is not finite when that is why.
-=======
-        bound, infinite along directions the data do not determine and without degrees of freedom.
-    - `fun`: the cost ½ Σ ρ; `success` only when the solver converged; `message` says how it ended,
-        and why errors are infinite where they are.
->>>>>>> main
-    - `evaluations`: of all attempts; `recovery`: what was done about failures, in order.
+        - `x`: parameters; `pcov`, `perr`: covariance and standard errors, zero for a parameter on a
+    <<<<<<< HEAD
+            bound and infinite along directions the data do not determine.
+        - `fun`: the cost ½ Σ ρ; `success` only when the solver converged. `message` says how it ended,
+            and where the model is not finite when that is why.
+    =======
+            bound, infinite along directions the data do not determine and without degrees of freedom.
+        - `fun`: the cost ½ Σ ρ; `success` only when the solver converged; `message` says how it ended,
+            and why errors are infinite where they are.
+    >>>>>>> main
+        - `evaluations`: of all attempts; `recovery`: what was done about failures, in order.
     """
 
     x: Float[np.ndarray, "variable"]
