@@ -6,7 +6,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-
 # Gradient along a natural step, relative to that along the best determined one.
 _OPEN = 1e-9
 
