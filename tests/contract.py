@@ -82,7 +82,6 @@ CONSTANTS = {
     "objective.AnyData": "a type, for annotations",
     "objective.Choice": "a type, for annotations",
     "search.CMA_PRESETS": "settings by name",
-    "uncertainty.NO_DEGREES_OF_FREEDOM": "a sentence",
 }
 
 
