@@ -82,7 +82,6 @@ CONSTANTS = {
     "objective.AnyData": "a type, for annotations",
     "objective.Choice": "a type, for annotations",
     "search.CMA_PRESETS": "settings by name",
-    "uncertainty.NO_DEGREES_OF_FREEDOM": "a sentence",
 }
 
 
@@ -247,11 +246,11 @@ MODULES: dict[type, Case] = {
     objective.SoftL1: Case(lambda: objective.SoftL1(0.5), loss_at),
     objective.TablePieces: Case(lambda: objective.TablePieces(objective.tiles_of(small_data()), 2)),
     objective.TwoTimeTerm: Case(lambda: small_objective().term, text=5000),
-    optimize.Closeness: Case(lambda: optimize.Closeness(*(jnp.asarray(1.0),) * 6)),
+    optimize.Closeness: Case(lambda: optimize.Closeness(*(jnp.ones(()),) * 6)),
     optimize.Convergence: Case(lambda: optimize.TrustRegion().convergence),
     optimize.History: Case(lambda: solver_state().history),
-    optimize.NielsenState: Case(lambda: optimize.NielsenState(jnp.asarray(1.0), jnp.asarray(2.0))),
-    optimize.Tried: Case(lambda: optimize.Tried(*(jnp.asarray(1.0),) * 7)),
+    optimize.NielsenState: Case(lambda: optimize.NielsenState(jnp.ones(()), jnp.ones(()))),
+    optimize.Tried: Case(lambda: optimize.Tried(*(jnp.ones(()),) * 7)),
     optimize.TrustRegionState: Case(solver_state),
     parameters.Affine: Case(lambda: parameters.Affine(1.0, 2.0), there(0.4)),
     parameters.Identity: Case(parameters.Identity, there(0.4)),
@@ -331,6 +330,7 @@ RECORDS: dict[type, Callable[[], Any]] = {
         np.ones((3, 9, 9)), PHI, PHI, np.ones((3, 9, 9))
     ),
     optimize.Status: lambda: optimize.Status.cost,
+    uncertainty.CurveErrors: lambda: uncertainty.CurveErrors(np.eye(2), 1.0, 3, ""),
     physics.ParameterInfo: lambda: physics.ParameterInfo("s", 1.0),
     report.FittedMaps: lambda: report.fitted_maps(small_fit()),
     report.RateCurve: lambda: report.rate_curves(small_fit())[0],

@@ -10,7 +10,7 @@ from xpcs_eqx.objective.box import minimise_in_box
 
 
 def fault(reason):
-    return pytest.mark.xfail(strict=True, reason=reason)
+    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
 
 
 @fault("the ridge of the box solver is relative to the largest curvature")

@@ -11,7 +11,8 @@ from ..data import Geometry
 from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..optimize import Status
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
-from ..uncertainty import NO_DEGREES_OF_FREEDOM, Uncertainty
+from ..uncertainty import Uncertainty
+from ..uncertainty.degrees import NO_DEGREES_OF_FREEDOM
 from .fit import ParameterRow, Quality
 from .scaling_check import ScalingCheck
 

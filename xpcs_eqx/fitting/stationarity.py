@@ -111,7 +111,7 @@ def total_cost(problem: Problem, u: Float[Array, "entry"]) -> Float[Array, ""]:
 
 def penalty_cost(problem, x):
     values = parameter_values(problem.parameters.build(x))
-    return 0.5 * problem.term.noise**2 * penalty_squares(problem.penalties, values)
+    return 0.5 * penalty_squares(problem.penalties, values, problem.term.noise)
 
 
 def scaling_penalty_cost(problem, c):

@@ -6,7 +6,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ..uncertainty import NO_DEGREES_OF_FREEDOM, curve_errors, variance_of_fit
+from ..uncertainty import curve_errors, variance_of_fit
+from ..uncertainty.degrees import NO_DEGREES_OF_FREEDOM
 from .problem import ScaledProblem, Survey
 from .steps import Local
 
@@ -56,15 +57,16 @@ class Finalise(eqx.Module):
         degrees = survey.count - parameters
         matrix = local.hessian is not None
         found = problem.influence(z, matrix) if local.finite else None
+        hessian = local.hessian if found is None else found.hessian
         sums = None if found is None else found.sums
-        if not matrix:
+        if local.hessian is None or hessian is None:
             variance = variance_of_fit(cost, survey.count, parameters, sums)
             known = absolute_sigma or degrees > 0
             remark = "" if known else NO_DEGREES_OF_FREEDOM
             return Final(x, None, None, None, bound, degrees, variance, remark)
         outer = np.outer(problem.scale, problem.scale)
         errors = curve_errors(
-            local.hessian if found is None else found.hessian,
+            hessian,
             ~on_bound,
             problem.names,
             cost=cost,

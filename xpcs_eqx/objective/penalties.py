@@ -94,10 +94,16 @@ def residual_equations(
 
 
 def penalty_squares(
-    penalties: tuple[AbstractPenalty, ...], values: Mapping[str, Array]
+    penalties: tuple[AbstractPenalty, ...],
+    values: Mapping[str, Array],
+    noise: Float[Array, ""] | float = 1.0,
 ) -> Float[Array, ""]:
-    """Σ‖residuals‖² of all penalties, from the values of all parameters by name."""
-    squares = (jnp.sum(penalty.residuals(values) ** 2) for penalty in penalties)
+    """Σ‖σ residuals‖² of all penalties, from the values of all parameters by name.
+
+    `noise` is σ: 1 for −2 ln of their density; beside the cost of data as in `penalty_equations`.
+    Without penalties it need not be known, and may be NaN.
+    """
+    squares = (jnp.sum((noise * penalty.residuals(values)) ** 2) for penalty in penalties)
     return sum(squares, jnp.zeros(()))
 
 

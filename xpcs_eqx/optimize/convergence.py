@@ -69,11 +69,13 @@ def closeness(
     y: Float[Array, "p"],
     natural: Float[Array, "p"],
     largest: Float[Array, "p"],
+    negligible: Float[Array, "p"] | float = 0.0,
 ) -> Closeness:
     """How near `problem`, the model at `y`, is to its minimum.
 
     - `y`, `natural`: the coordinates and their natural steps, in the scale of the problem.
     - `largest`: largest diagonal of the normal matrix seen so far, in any scale.
+    - `negligible`: gradient of each coordinate, relative to ‖r‖, that counts as none.
     """
     tiny = jnp.finfo(y.dtype).tiny
     project = free_directions(problem)
@@ -83,6 +85,7 @@ def closeness(
     length = jnp.sqrt(jnp.maximum(2 * problem.cost, tiny))
     # Columns of length one; directions excluded get curvature, so that nothing is divided by zero.
     unit = project @ problem.hessian @ project / jnp.outer(column, column)
+    gradient = jnp.where(jnp.abs(gradient) <= negligible * length, 0.0, gradient)
     slope = gradient / column
     values, vectors = jnp.linalg.eigh(0.5 * (unit + unit.T))
     along = vectors.T @ slope

@@ -216,7 +216,9 @@ class TrustRegion(eqx.Module):
         used = state.evaluations + 1
         problem = step_problem(variables, y, scale, kept)
         natural = jnp.asarray(variables.coordinate_scale)
-        near = closeness(problem, y / scale, natural / scale, largest)
+        curvature = jnp.maximum(jnp.diagonal(problem.hessian), 0.0)
+        negligible = self.metric.negligible(natural / scale, curvature)
+        near = closeness(problem, y / scale, natural / scale, largest, negligible)
         tried = Tried(
             first=first,
             finite=finite,

@@ -13,7 +13,6 @@ from .covariance import variance_of_residual as variance_of_residual
 from .curves import CurveErrors as CurveErrors
 from .curves import curve_errors as curve_errors
 from .curves import variance_of_fit as variance_of_fit
-from .degrees import NO_DEGREES_OF_FREEDOM as NO_DEGREES_OF_FREEDOM
 from .degrees import reduced_chi2 as reduced_chi2
 from .degrees import residual_variance as residual_variance
 from .degrees import scaled_inverse as scaled_inverse

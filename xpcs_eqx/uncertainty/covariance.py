@@ -434,8 +434,11 @@ def variance_of_residual(
     """What independent pairs multiply the inverse curvature with to make a covariance.
 
     1 where sigma is known, else 2 cost over the degrees of freedom. Under a robust loss it is
-    E[ψ²]/E[ψ′] from the residuals in either case. Infinite without degrees of freedom.
+    E[ψ²]/E[ψ′] from the residuals in either case. Without degrees of freedom the model goes through
+    the data under any loss: 1 where sigma is known, else infinite.
     """
+    if count <= parameters:
+        return 1.0 if absolute else np.inf
     if scores.influence is not None:
         slope = float(scores.influence.mean_slope)
         return float(scores.influence.mean_square(parameters)) / slope if slope > 0 else np.inf
