@@ -71,7 +71,6 @@ def needs_nothing(cls: type) -> bool:
 EXCEPTIONS = {"data.BandReader": "an open file"}
 # Public values that are neither classes nor functions.
 CONSTANTS = {
-    "uncertainty.NO_DEGREES_OF_FREEDOM": "a sentence",
     "data.DEFAULT_GAP": "a number",
     "data.LAYOUTS": "names of file layouts",
     "data.Sigma": "a type, for annotations",

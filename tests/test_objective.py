@@ -515,3 +515,10 @@ except PrecisionError as error:
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
     )
     assert done.stdout.strip() == "refused"
+
+
+def test_frames_before_the_beginning_of_a_power_law_are_refused():
+    data = make_data(n=9)
+    early = eqx.tree_at(lambda d: d.t, data, np.asarray(data.t) - data.t[4])
+    with pytest.raises(DataError, match="4 frames are before t = 0, the first at -"):
+        projected_objective(mapped(LAMINAR, data), early)

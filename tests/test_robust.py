@@ -10,6 +10,7 @@ from scipy.optimize import curve_fit as scipy_curve_fit
 from scipy.optimize import least_squares as scipy_least_squares
 
 import xpcs_eqx as xe
+from xpcs_eqx.errors import CovarianceWarning
 from xpcs_eqx.fitting.curve_fit import default_curve_solver
 from xpcs_eqx.hybrid import GaussNewton, HybridOptimiser, MaxIterations, WarmUp
 from xpcs_eqx.objective import Pull, curve_objective, influence_sums
@@ -278,3 +279,20 @@ def test_nothing_but_outliers_at_the_end():
 
 def level(x, a):
     return a + 0 * x
+
+
+@pytest.mark.parametrize("start", [(1e4, -1e6), (0.0, 0.0)])
+def test_a_fit_that_ran_away_from_the_data_is_no_success(start):
+    # Through one point, all others far out where a redescending loss is flat.
+    x = np.linspace(0, 10, 200)
+    y = 2 * x + 1000 + np.random.default_rng(0).normal(size=200)
+    with pytest.warns(CovarianceWarning, match="does not hold"):
+        fit = xe.curve_fit(line, x, y, np.array(start), loss=xe.Arctan(0.01))
+    assert not fit.success
+    assert np.all(np.isinf(fit.perr))
+    # A convex loss comes back from anywhere, and a scale of the size of the noise holds it.
+    for loss in (xe.Huber(0.01), xe.Cauchy(1.0)):
+        fit = xe.curve_fit(line, x, y, np.array(start), loss=loss)
+        assert fit.success
+        np.testing.assert_allclose(fit.x, [2.0, 1000.0], rtol=0.02)
+        assert np.all(np.isfinite(fit.perr))

@@ -450,3 +450,20 @@ def test_variables_without_bounds():
     variables = unbounded(jnp.array([0.0, -3.0]))
     np.testing.assert_array_equal(variables.coordinate_scale, [1.0, 3.0])
     assert np.all(np.isinf(variables.lower) & np.isinf(variables.upper))
+
+
+@pytest.mark.parametrize("number", [0, -3])
+def test_a_number_of_evaluations_below_one_is_refused(number):
+    with pytest.raises(ModelError, match=f"max_evaluations is {number}"):
+        TrustRegion(max_evaluations=number)
+
+
+def test_any_whole_number_of_evaluations_is_a_limit():
+    fit = curve_fit(
+        lambda x, a: a * x,
+        np.arange(3.0),
+        np.arange(3.0) + np.array([0.1, -0.1, 0.1]),
+        np.ones(1),
+        solver=TrustRegion(max_evaluations=10**30),
+    )
+    assert fit.success

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from helpers import Stretched, dense_residual, frame_times, make_data, mapped, pooled
 
+from xpcs_eqx.data import Geometry
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares, profile_interval
 from xpcs_eqx.objective import Linear, projected_objective
-from xpcs_eqx.physics import AbstractCorrelation, Features, Static, parameter
+from xpcs_eqx.parameters import parameter_map
+from xpcs_eqx.physics import AbstractCorrelation, Features, PowerLawRate, Static, parameter
 from xpcs_eqx.scaling import Fixed
+from xpcs_eqx.simulation import simulate_speckle
 from xpcs_eqx.uncertainty import ScoreCovariances, sandwiches
 from xpcs_eqx.uncertainty.scores import speckle_scores
 from xpcs_eqx.uncertainty.speckle_noise import (
@@ -371,3 +374,19 @@ def test_pooling_frames_hardly_changes_the_speckle_covariance():
     np.testing.assert_allclose(by_two.n_pixels, whole.n_pixels, rtol=1e-6)
     errors = [np.sqrt(np.diagonal(found.covariance[0])) for found in (whole, by_two)]
     np.testing.assert_allclose(errors[1], errors[0], rtol=0.03)
+
+
+def test_noise_that_a_fit_follows_is_counted():
+    # Slow speckle at high counts: few independent numbers in a map, of which a fit follows most.
+    # What it leaves is a fifth of the noise.
+    model = Static(PowerLawRate(1.5e4, -0.3, 0.0))
+    t, geometry = 0.1 * np.arange(1, 22), Geometry(0.0054, np.array([0.0]))
+    found = []
+    for seed in range(16):
+        key = jax.random.key(seed)
+        data = simulate_speckle(model, t, geometry, 0.5, n_pixels=2000, mean_counts=50, key=key)
+        parameters = parameter_map(model, t, fixed=("D_offset",))
+        fit = least_squares(projected_objective(parameters, data))
+        found.append(float(fit.uncertainty.n_pixels[0]))
+    # A single map knows its N to a factor of two.
+    assert 1300 < np.median(found) < 3000

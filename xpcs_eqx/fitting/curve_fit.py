@@ -132,9 +132,6 @@ def fit_curve(
 
     _, best, ledger = solve(objective, first, solver, recovery, watch)
     status = Status(int(best.status))
-    message = status.message
-    if not status.converged and int(best.non_finite):
-        message += not_finite(objective, best.refused)
     values = np.asarray(objective.variables.to_physical(best.y))
     hessian, sums = np.asarray(best.equations.hessian), None
     if not isinstance(objective.loss, Linear):
@@ -149,6 +146,13 @@ def fit_curve(
         absolute_sigma=absolute_sigma,
         sums=sums,
     )
+    if sums is not None and not objective.loss.convex:
+        if status.converged and not sums.holds(np.shape(values)[0]):
+            # It has run away from the data, to where the loss is flat.
+            status = Status.stalled
+    message = status.message
+    if not status.converged and int(best.non_finite):
+        message += not_finite(objective, best.refused)
     # A fit that could not begin has not succeeded, and needs no warning beside.
     if errors.remark and status is not Status.non_finite:
         warnings.warn(errors.remark, CovarianceWarning, stacklevel=2)

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .losses import AbstractLoss
 
@@ -39,6 +39,15 @@ class InfluenceSums(eqx.Module):
         """E[ψ']: the curvature of the cost in units of that of least squares."""
         return self.slope / self.count
 
+    def holds(self, parameters: Float[Array, ""] | float) -> Bool[Array, ""]:
+        """Whether the loss holds `parameters` parameters: more residuals than that resist.
+
+        (Σ ψ')²/Σ ψ'² is the number of residuals that share the curvature of the cost: all for least
+        squares, those inside the scale for Huber's loss. A fit that runs away from the data and
+        through a few of them has no more of these than parameters.
+        """
+        return (self.slope > 0) & (self.slope**2 > parameters * self.square_slope)
+
     def mean_square(self, parameters: Float[Array, ""] | float) -> Float[Array, ""]:
         """E[ψ²] of the errors from the residuals after `parameters` were fitted to them.
 
@@ -55,11 +64,11 @@ class InfluenceSums(eqx.Module):
     def variance(self, parameters: Float[Array, ""] | float) -> Float[Array, ""]:
         """v = E[ψ²]/E[ψ']², the factor of (JᵀJ)⁻¹ in the covariance of `parameters` parameters.
 
-        Infinite without degrees of freedom, and where so many residuals are outliers that the mean
-        slope is not positive: the cost does not hold the parameters then.
+        Infinite without degrees of freedom, and where so many residuals are outliers that the cost
+        does not hold the parameters.
         """
         mean = self.mean_slope
-        held = mean > 0
+        held = self.holds(parameters)
         return jnp.where(
             held, self.mean_square(parameters) / jnp.where(held, mean, 1.0) ** 2, jnp.inf
         )

@@ -1,6 +1,7 @@
 """Robust losses ρ(z) of squared scaled residuals, as in SciPy's `least_squares`."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,7 +18,12 @@ class AbstractLoss(eqx.Module):
 
     Its derivative ψ(r) = dρ̃/dr is the influence of a residual on a fit: r itself for least squares,
     bounded for a robust loss. A fit solves Σ ψ(r) ∂r/∂x = 0.
+
+    `convex` says of a class that ψ never falls. One that falls lets go of outliers: far from the
+    data, where all are, its cost is flat without being at a minimum.
     """
+
+    convex: ClassVar[bool] = False
 
     @abstractmethod
     def density(self, r: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -50,6 +56,8 @@ class AbstractLoss(eqx.Module):
 
 class Linear(AbstractLoss):
     """ρ(z) = z: ordinary least squares."""
+
+    convex: ClassVar[bool] = True
 
     def density(self, r):
         return 0.5 * r * r
@@ -91,6 +99,7 @@ class SoftL1(AbstractLoss):
     0.0
     """
 
+    convex: ClassVar[bool] = True
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
@@ -111,6 +120,7 @@ class SoftL1(AbstractLoss):
 class Huber(AbstractLoss):
     """ρ(z) = z for z ≤ 1, else 2√z − 1."""
 
+    convex: ClassVar[bool] = True
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):

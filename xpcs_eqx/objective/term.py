@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..data import Geometry, StoredTwoTime, TwoTimeData
-from ..errors import ModelError, PrecisionError
+from ..errors import DataError, ModelError, PrecisionError
 from ..parameters import ParameterMap
+from ..physics import PowerLawRate
 from ..scaling import AbstractScaling, Individual, quantile_scaling
 from .blocks import block_cost, block_equations
 from .drivers import AbstractDriver, HostLoop, Scan
@@ -86,6 +87,22 @@ def require_double_precision(data: str = "a map") -> None:
         )
 
 
+def _check_ages(model: object, t: np.ndarray) -> None:
+    """Refuse frames before t = 0 for a model with power laws, which begin there."""
+
+    def is_power_law(node):
+        return isinstance(node, PowerLawRate)
+
+    power_laws = any(map(is_power_law, jax.tree.leaves(model, is_leaf=is_power_law)))
+    early = np.flatnonzero(np.asarray(t) < 0)
+    if power_laws and early.size:
+        raise DataError(
+            f"{early.size} frames are before t = 0, the first at {np.min(t):g} s, where a power law "
+            "of the age has no value; count time from the beginning of the process (time_origin), "
+            "leave these frames out, or take another rate"
+        )
+
+
 def term_of(
     parameters: ParameterMap,
     data: AnyData,
@@ -101,6 +118,7 @@ def term_of(
     """Model and data put together. Arguments and errors as in `projected_objective`."""
     require_double_precision()
     check_model(parameters.model, data.t, data.geometry)
+    _check_ages(parameters.model, np.asarray(data.t))
     scaling = Individual(data.n_angles) if scaling is None else scaling
     shape = scaling.constant.shape
     if shape[0] != data.n_angles:

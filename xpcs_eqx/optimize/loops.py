@@ -93,7 +93,8 @@ def iterate_host(
     """
     now: TrustRegionState = _begin(solver, objective, x) if state is None else state
     if state is None and allowed is not None:
-        most = np.minimum(allowed, np.asarray(now.allowed)).astype(now.allowed.dtype)
+        # Whole numbers of Python, which know no end, until the smaller one is found.
+        most = np.asarray(min(int(allowed), int(now.allowed)), now.allowed.dtype)
         now = eqx.tree_at(lambda s: s.allowed, now, jnp.asarray(most))
     while int(now.status) == Status.running:
         equations, memo = evaluate(objective, now.trial, now.memo)

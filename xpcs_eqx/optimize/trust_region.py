@@ -7,6 +7,7 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ..errors import ModelError
 from ..objective import NormalEquations
 from ..parameters import AbstractVariables
 from .bounded_step import StepProblem, bounded_step, move, step_problem
@@ -106,6 +107,12 @@ class TrustRegion(eqx.Module):
     recorded: int | None = eqx.field(static=True, default=None)
     descent: optx.AbstractDescent = eqx.field(default_factory=damped_newton)
     search: optx.AbstractSearch = eqx.field(default_factory=default_search)
+
+    def __check_init__(self):
+        for name in ("max_evaluations", "recorded"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ModelError(f"{name} is {number} of a TrustRegion; give 1 or more")
 
     @property
     def convergence(self) -> Convergence:

@@ -35,8 +35,9 @@ from .uncertainty import Uncertainty
 _UNDETERMINED = 1e-13
 # Above this, the direction is reported as weak.
 _WEAK = 1e-7
-# A fit cannot have followed more than this part of the noise, in variance, and still be judged.
-_MOST_LOST = 4.0
+# A fit that has followed all but this part of the noise, in variance, cannot be judged by what it
+# left: the size of the noise is then no better known than that, which is said.
+_MOST_LOST = 100.0
 # Eigenvalues of the dyadic covariance below this part of that of independent pairs are scatter.
 _LEAST_DYADIC = 0.1
 
@@ -351,8 +352,8 @@ def _with_lost_noise(at: Optimum, scores: SpeckleScores) -> np.ndarray:
     matrix = np.array([[np.sum(f @ inverse * g) for f in followed] for g in gram])
     matrix = matrix - 2 * np.diag([np.trace(f) for f in followed])
     factor = np.linalg.solve(np.eye(total.size) + matrix / total[:, None], np.ones(total.size))
-    # With next to nothing left of the noise the equations say nothing.
-    return np.where(np.isfinite(factor) & (factor >= 1), np.minimum(factor, _MOST_LOST), 1.0)
+    # Without any noise left the equations have no positive solution.
+    return np.where(np.isfinite(factor) & (factor > 0), np.clip(factor, 1.0, _MOST_LOST), _MOST_LOST)
 
 
 def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) -> np.ndarray:
@@ -400,6 +401,11 @@ def score_covariances(
         speckle = _middle(columns, by_angle)
         n_pixels, shot_noise = np.asarray(scores.n_pixels) / factor, np.asarray(scores.shot)
         chosen, reason = "speckle", _speckle_reason(scores, why)
+        if np.any(factor >= _MOST_LOST):
+            reason += (
+                "; the fit has followed nearly all of the noise, so that its size is a guess: errors "
+                "may be far too small or too large"
+            )
     else:
         find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
         dyadic = find(term, at.y, at.per_angle, loss)
@@ -440,8 +446,9 @@ def variance_of_residual(
     if count <= parameters:
         return 1.0 if absolute else np.inf
     if scores.influence is not None:
-        slope = float(scores.influence.mean_slope)
-        return float(scores.influence.mean_square(parameters)) / slope if slope > 0 else np.inf
+        if not scores.influence.holds(parameters):
+            return np.inf
+        return float(scores.influence.mean_square(parameters) / scores.influence.mean_slope)
     return 1.0 if absolute else residual_variance(2 * cost, count - parameters)
 
 

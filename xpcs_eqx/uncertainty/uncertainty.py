@@ -36,8 +36,8 @@ class Uncertainty(eqx.Module):
     def errors(self, kind: str | None = None) -> Float[np.ndarray, "entry"]:
         """Standard errors of the quoted covariance, or of `kind`."""
         variance = np.diagonal(getattr(self, kind or self.chosen))
-        # A sandwich of few data may leave a variance below zero: there is no error then.
-        return np.sqrt(np.where(variance < 0, np.nan, variance))
+        # A sandwich of few data may leave a variance below zero: nothing is known then.
+        return np.sqrt(np.where(variance < 0, np.inf, variance))
 
     def correlation(self, kind: str | None = None) -> Float[np.ndarray, "entry entry"]:
         """Correlation matrix; zero where an entry has no finite, positive variance."""
