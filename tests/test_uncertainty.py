@@ -367,9 +367,9 @@ def test_pooling_frames_hardly_changes_the_speckle_covariance():
     term = fit.objective.term
     y = term.parameters.to_coordinates(jnp.asarray(fit.values[fit.index.physical]))
     per_angle = jnp.stack([jnp.asarray(fit.contrast), jnp.asarray(fit.offset)], axis=1)
+    find = eqx.filter_jit(speckle_scores)
     whole, by_two = (
-        speckle_scores(term, y, per_angle, Linear(), jnp.array([0.3]), pooled_side=side)
-        for side in (120, 60)
+        find(term, y, per_angle, Linear(), jnp.array([0.3]), pooled_side=side) for side in (120, 60)
     )
     np.testing.assert_allclose(by_two.n_pixels, whole.n_pixels, rtol=1e-6)
     errors = [np.sqrt(np.diagonal(found.covariance[0])) for found in (whole, by_two)]
