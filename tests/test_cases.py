@@ -6,6 +6,7 @@ from helpers import LAMINAR, TRANSPORT, frame_times, make_data, mapped, start_of
 
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
+from xpcs_eqx.optimize import Status
 from xpcs_eqx.parameters import with_parameters
 from xpcs_eqx.physics import Static, correlation_map
 
@@ -97,7 +98,8 @@ def test_a_hopeless_start_is_called_so(data):
     fit = fitted(start, data)
     assert not fit.success
     assert fit.quality.flag == "poor"
-    assert fit.recovery
+    # The number of evaluations is that of all attempts: the first may use it up.
+    assert fit.recovery or fit.status is Status.max_evaluations
     assert fit.history.cost[-1] < fit.history.cost[0]
 
 
