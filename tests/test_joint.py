@@ -311,7 +311,7 @@ def test_robust_loss_agrees_with_the_linear_one_on_clean_data():
     "loss", [None, pytest.param(xe.SoftL1(0.01), marks=pytest.mark.slow)], ids=["linear", "soft_l1"]
 )
 def test_stopped_and_gone_on_with(tmp_path, loss):
-    data = two_sets()
+    data = [two_sets()[0], make_data(n=21, phi=PHI + 20.0, seed=3)]
     fixed = ("D_offset", "gamma_dot_t_offset")
     parameters = shared([start_off(LAMINAR, 1.2)] * 2, [one.t for one in data], fixed=fixed)
     objective = combined_objective(parameters, data, loss=loss)
