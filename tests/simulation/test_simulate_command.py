@@ -75,7 +75,7 @@ def test_speckle_and_set(tmp_path, capsys):
         (["--speckle", "--noise", "1"], "--noise has no meaning with --speckle"),
         (["--speckle", "--contrast", "2"], "speckle has a contrast"),
         (["--half"], "stores full maps"),
-        (["--set", "alpha=-400"], "not finite"),
+        (["--dt", "10", "--set", "alpha=400"], "not finite"),
     ],
 )
 def test_bad_arguments_leave_an_earlier_file(arguments, message, tmp_path, capsys):
