@@ -146,10 +146,10 @@ def fit_curve(
         absolute_sigma=absolute_sigma,
         sums=sums,
     )
-    if sums is not None and not objective.loss.convex:
-        if status.converged and not sums.holds(np.shape(values)[0]):
-            # It has run away from the data, to where the loss is flat.
-            status = Status.stalled
+    lets_go = sums is not None and not objective.loss.convex
+    if lets_go and status.converged and not sums.holds(np.shape(values)[0]):
+        # It has run away from the data, to where the loss is flat.
+        status = Status.stalled
     message = status.message
     if not status.converged and int(best.non_finite):
         message += not_finite(objective, best.refused)

@@ -97,9 +97,9 @@ def _check_ages(model: object, t: np.ndarray) -> None:
     early = np.flatnonzero(np.asarray(t) < 0)
     if power_laws and early.size:
         raise DataError(
-            f"{early.size} frames are before t = 0, the first at {np.min(t):g} s, where a power law "
-            "of the age has no value; count time from the beginning of the process (time_origin), "
-            "leave these frames out, or take another rate"
+            f"{early.size} frames are before t = 0, the first at {np.min(t):g} s, where a power "
+            "law of the age has no value; count time from the beginning of the process "
+            "(time_origin), leave these frames out, or take another rate"
         )
 
 

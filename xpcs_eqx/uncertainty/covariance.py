@@ -353,7 +353,9 @@ def _with_lost_noise(at: Optimum, scores: SpeckleScores) -> np.ndarray:
     matrix = matrix - 2 * np.diag([np.trace(f) for f in followed])
     factor = np.linalg.solve(np.eye(total.size) + matrix / total[:, None], np.ones(total.size))
     # Without any noise left the equations have no positive solution.
-    return np.where(np.isfinite(factor) & (factor > 0), np.clip(factor, 1.0, _MOST_LOST), _MOST_LOST)
+    return np.where(
+        np.isfinite(factor) & (factor > 0), np.clip(factor, 1.0, _MOST_LOST), _MOST_LOST
+    )
 
 
 def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) -> np.ndarray:
@@ -403,8 +405,8 @@ def score_covariances(
         chosen, reason = "speckle", _speckle_reason(scores, why)
         if np.any(factor >= _MOST_LOST):
             reason += (
-                "; the fit has followed nearly all of the noise, so that its size is a guess: errors "
-                "may be far too small or too large"
+                "; the fit has followed nearly all of the noise, so that its size is a guess: "
+                "errors may be far too small or too large"
             )
     else:
         find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
