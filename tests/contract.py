@@ -225,7 +225,7 @@ MODULES: dict[type, Case] = {
     objective.Huber: Case(lambda: objective.Huber(0.5), loss_at),
     objective.InfluenceSums: Case(
         lambda: objective.influence_sums(objective.Huber(0.5), SHORT, jnp.ones_like(SHORT)),
-        lambda sums: (sums + sums).variance(2.0),
+        lambda sums: (sums + sums).variance(1.0),
     ),
     objective.JointObjective: Case(robust_objective, text=5000),
     objective.Linear: Case(objective.Linear, loss_at),
