@@ -361,7 +361,10 @@ def test_recovery_names_the_cause_and_acts_on_it(data):
     )
     cases = {
         "non-finite": (states(objective, status=int(Status.non_finite), y=y0), "middle"),
-        "not moved": (states(objective, status=stalled, y=y0), "perturbed by 5%"),
+        "not moved": (
+            states(objective, status=stalled, y=y0),
+            tuple(f"perturbed by {k}%" for k in (5, 10, 20)),
+        ),
         "singular": (flat, "ridge"),
         "at bounds": (states(objective, y=y0.at[0].set(50.0)), "inside the bounds"),
         "not converged": (states(objective, status=stalled), "continued"),
