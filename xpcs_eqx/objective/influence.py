@@ -8,7 +8,9 @@ from .losses import AbstractLoss
 
 
 class InfluenceSums(eqx.Module):
-    """n, Σ ψ², Σ ψ' and Σ ψ'² over residuals, ψ being the influence of a loss; a monoid.
+    """n, Σ ψ², Σ ψ', Σ ψ'² over residuals, ψ being the influence of a loss; a monoid.
+
+    `inliers` is the number of residuals with ψ' > 0: those that resist being moved.
 
     A fit with Σ ψ(r) J = 0 has, for independent residuals of one distribution, the covariance
     A⁻¹ B A⁻¹ with A = E[ψ'] JᵀJ and B = E[ψ²] JᵀJ, J being the weighted Jacobian without any factor
@@ -19,12 +21,13 @@ class InfluenceSums(eqx.Module):
     square: Float[Array, ""]
     slope: Float[Array, ""]
     square_slope: Float[Array, ""]
+    inliers: Float[Array, ""]
 
     @classmethod
     def zero(cls, dtype=None) -> "InfluenceSums":
         """The neutral element."""
         nothing = jnp.zeros((), dtype)
-        return cls(nothing, nothing, nothing, nothing)
+        return cls(nothing, nothing, nothing, nothing, nothing)
 
     def __add__(self, other: "InfluenceSums") -> "InfluenceSums":
         return InfluenceSums(
@@ -32,6 +35,7 @@ class InfluenceSums(eqx.Module):
             self.square + other.square,
             self.slope + other.slope,
             self.square_slope + other.square_slope,
+            self.inliers + other.inliers,
         )
 
     @property
@@ -40,13 +44,12 @@ class InfluenceSums(eqx.Module):
         return self.slope / self.count
 
     def holds(self, parameters: Float[Array, ""] | float) -> Bool[Array, ""]:
-        """Whether the loss holds `parameters` parameters: more residuals than that resist.
+        """Whether the loss holds `parameters` parameters: more residuals than that are inliers.
 
-        (Σ ψ')²/Σ ψ'² is the number of residuals that share the curvature of the cost: all for least
-        squares, those inside the scale for Huber's loss. A fit that runs away from the data and
-        through a few of them has no more of these than parameters.
+        A fit that runs away from the data, where a redescending loss is flat, may go through some
+        of them, but through no more than it has parameters.
         """
-        return (self.slope > 0) & (self.slope**2 > parameters * self.square_slope)
+        return (self.slope > 0) & (self.inliers > parameters)
 
     def mean_square(self, parameters: Float[Array, ""] | float) -> Float[Array, ""]:
         """E[ψ²] of the errors from the residuals after `parameters` were fitted to them.
@@ -86,4 +89,5 @@ def influence_sums(
         jnp.sum(counts * influence * influence),
         jnp.sum(slope),
         jnp.sum(slope * slope),
+        jnp.sum((slope > 0).astype(residuals.dtype)),
     )
