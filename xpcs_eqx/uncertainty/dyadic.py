@@ -83,7 +83,7 @@ class ResidualSums(eqx.Module):
         """Those of no pairs."""
         nothing = jnp.zeros(batch, dtype)
         square = jnp.zeros((*batch, columns, columns), dtype)
-        return cls(InfluenceSums.zero(nothing.dtype), nothing, nothing, square)
+        return cls(InfluenceSums(*(nothing,) * 5), nothing, nothing, square)
 
 
 class DyadicScores(eqx.Module):
