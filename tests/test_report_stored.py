@@ -22,6 +22,7 @@ from xpcs_eqx.report import (
     write_fitted_data,
 )
 from xpcs_eqx.report import from_file as module
+from xpcs_eqx.report import maps
 from xpcs_eqx.report.plots import write_plots
 from xpcs_eqx.report.plots.surfaces import ordinal
 from xpcs_eqx.report.text import sigma_text
@@ -71,7 +72,7 @@ def both(path, fitted, **keywords):
 
 @pytest.fixture(params=[N * N, 5 * N], ids=["whole", "bands"])
 def band(request, monkeypatch):
-    monkeypatch.setattr(module, "_BAND", request.param)
+    monkeypatch.setattr(maps, "_BAND", request.param)
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
@@ -120,7 +121,7 @@ def test_fitted_data_is_written_band_by_band(tmp_path, path, fitted, band):
 
 def test_no_more_than_a_band_is_read_at_once(path, fitted, monkeypatch):
     _, stored = both(path, fitted)
-    monkeypatch.setattr(module, "_BAND", 4 * N)
+    monkeypatch.setattr(maps, "_BAND", 4 * N)
     heights, read = [], BandReader.band
 
     def counted(self, angle, rows):
