@@ -17,12 +17,12 @@ from xpcs_eqx.report import (
     fitted_bands,
     fitted_maps,
     is_stored,
+    maps,
     shown_maps,
     stored_maps,
     write_fitted_data,
 )
 from xpcs_eqx.report import from_file as module
-from xpcs_eqx.report import maps
 from xpcs_eqx.report.plots import write_plots
 from xpcs_eqx.report.plots.surfaces import ordinal
 from xpcs_eqx.report.text import sigma_text
