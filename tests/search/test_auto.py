@@ -85,9 +85,9 @@ def test_auto_leaves_a_right_fit_alone_after_a_look_around():
 
 def test_the_budget_is_kept_and_said(monkeypatch):
     monkeypatch.setattr(trial_module, "find_spec", lambda name: None)
-    found = global_least_squares(objective(QUIET), WRONG, strategy=Auto(budget=300))
-    assert found.evaluations <= 300 + 50
-    assert any("the budget of 300" in text for text in found.decisions)
+    found = global_least_squares(objective(QUIET), WRONG, strategy=Auto(budget=400))
+    assert found.evaluations <= 400 + 50
+    assert any("the budget of 400" in text for text in found.decisions)
     with pytest.raises(ModelError, match="no room for a search"):
         Auto(budget=10)
     with pytest.raises(ModelError, match="probes"):
