@@ -106,7 +106,10 @@ def test_what_is_sampled_follows_the_file(tmp_path, variant, monkeypatch):
         value, error = (fitted["parameters"][name][key] for key in ("value", "error_classical"))
         if name in found:
             assert abs(found[name]["mean"] - value) < error
-            assert 0.6 < found[name]["sd"] / error < 1.6
+            # Pathfinder knows the curvature from a few steps towards the minimum only, and what it
+            # makes of the wide priors of offsets is too narrow by up to a factor of two.
+            least = 0.5 if "pathfinder" in variant else 0.6
+            assert least < found[name]["sd"] / error < 1.6
             assert found[name].get("marginalised", False) == (name in beside)
             columns = report.rpartition("Posterior")[2]
             assert re.search(rf" {re.escape(name)} [-\d.e+]+ [-\d.e+]+ ", columns)
