@@ -133,6 +133,15 @@ def weighted_residuals(
     return jnp.where(root > 0, root * (value - data), 0.0)
 
 
+def _linearised(function, x, data, root, parameters):
+    """Weighted residuals of points and their Jacobian."""
+
+    def residuals(b):
+        return weighted_residuals(function, x, data, root, b)
+
+    return residuals(parameters), jax.jacfwd(residuals)(parameters)
+
+
 def curve_equations(
     function: Callable[..., Array],
     loss: AbstractLoss,
@@ -143,11 +152,7 @@ def curve_equations(
 ) -> NormalEquations:
     """Normal equations of points in the parameters; J of these points exists meanwhile."""
 
-    def residuals(b):
-        return weighted_residuals(function, x, data, root, b)
-
-    r = residuals(parameters)
-    jacobian = jax.jacfwd(residuals)(parameters)
+    r, jacobian = _linearised(function, x, data, root, parameters)
     rescaled, row_factor = loss.rescale(r)
     if row_factor is not None:
         jacobian = row_factor[:, None] * jacobian
@@ -212,11 +217,8 @@ def curve_influence(
 ) -> tuple[Float[Array, "parameter parameter"], InfluenceSums]:
     """JᵀJ of points without any factor of the loss, and sums over their influences."""
 
-    def residuals(b):
-        return weighted_residuals(function, x, data, root, b)
-
-    jacobian = jax.jacfwd(residuals)(parameters)
-    return jacobian.T @ jacobian, influence_sums(loss, residuals(parameters), root)
+    r, jacobian = _linearised(function, x, data, root, parameters)
+    return jacobian.T @ jacobian, influence_sums(loss, r, root)
 
 
 def curve_objective(
