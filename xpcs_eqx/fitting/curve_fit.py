@@ -146,8 +146,10 @@ def fit_curve(
         absolute_sigma=absolute_sigma,
         sums=sums,
     )
-    lets_go = sums is not None and not objective.loss.convex
-    if lets_go and status.converged and not sums.holds(np.shape(values)[0]):
+    lets_go = (
+        sums is not None and not objective.loss.convex and not sums.holds(int(np.shape(values)[0]))
+    )
+    if lets_go and status.converged:
         # It has run away from the data, to where the loss is flat.
         status = Status.stalled
     message = status.message
