@@ -24,7 +24,7 @@ from xpcs_eqx.bayes import (
     consensus,
     shard_draws,
 )
-from xpcs_eqx.bayes.anchors import Site, positive, site_of
+from xpcs_eqx.bayes.consensus.anchors import Site, positive, site_of
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.parameters import parameter_map

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from xpcs_eqx.bayes.combiners import (
+from xpcs_eqx.bayes.consensus.combiners import (
     ConsensusAverage,
     GaussianProduct,
     SimpleAverage,
@@ -13,8 +13,8 @@ from xpcs_eqx.bayes.combiners import (
     precisions_of,
     shard_draws,
 )
-from xpcs_eqx.bayes.combiners_robust import RobustConsensus, outlier_scores, shrunk
-from xpcs_eqx.bayes.multimodal import MultimodalConsensus
+from xpcs_eqx.bayes.consensus.combiners_robust import RobustConsensus, outlier_scores, shrunk
+from xpcs_eqx.bayes.consensus.multimodal import MultimodalConsensus
 from xpcs_eqx.errors import FitError, ModelError
 
 KEY = jax.random.key(11)

@@ -11,27 +11,27 @@ from helpers import MODELS, make_data, mapped
 from helpers_shards import Signed, bent_problem
 
 from xpcs_eqx.bayes import GivenSigma, MarginalisedScaling, Normal, Nuts, log_posterior
-from xpcs_eqx.bayes import nuts as nuts_module
-from xpcs_eqx.bayes.anchors import NoAnchor
-from xpcs_eqx.bayes.combiners import GaussianProduct
-from xpcs_eqx.bayes.combiners_robust import RobustConsensus
-from xpcs_eqx.bayes.consensus import consensus
-from xpcs_eqx.bayes.consensus_correction import ImportanceCorrection
-from xpcs_eqx.bayes.consensus_diagnostics import compare_shards
-from xpcs_eqx.bayes.consensus_work import layout_of, shard_density, without_data
-from xpcs_eqx.bayes.executors import AbstractWorkers, Serial
-from xpcs_eqx.bayes.executors_processes import SpawnedProcesses
-from xpcs_eqx.bayes.failures import Limits
-from xpcs_eqx.bayes.parallel import LockStepChains
-from xpcs_eqx.bayes.plan import PlanAsGiven, SharedPrior, WholePrior
-from xpcs_eqx.bayes.shards import (
+from xpcs_eqx.bayes.consensus.anchors import NoAnchor
+from xpcs_eqx.bayes.consensus.combiners import GaussianProduct
+from xpcs_eqx.bayes.consensus.combiners_robust import RobustConsensus
+from xpcs_eqx.bayes.consensus.compare import compare_shards
+from xpcs_eqx.bayes.consensus.correction import ImportanceCorrection
+from xpcs_eqx.bayes.consensus.pairs import pairs_of
+from xpcs_eqx.bayes.consensus.plan import PlanAsGiven, SharedPrior, WholePrior
+from xpcs_eqx.bayes.consensus.run import consensus
+from xpcs_eqx.bayes.consensus.shards import (
     AngleBalanced,
     ContiguousShards,
     NumberOfShards,
     RandomShards,
     StratifiedByAngle,
 )
-from xpcs_eqx.bayes.shards_pairs import pairs_of
+from xpcs_eqx.bayes.consensus.work import layout_of, shard_density, without_data
+from xpcs_eqx.bayes.nuts import nuts as nuts_module
+from xpcs_eqx.bayes.nuts.parallel import LockStepChains
+from xpcs_eqx.bayes.workers.executor import AbstractWorkers, Serial
+from xpcs_eqx.bayes.workers.limits import Limits
+from xpcs_eqx.bayes.workers.processes import SpawnedProcesses
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
 from xpcs_eqx.objective import projected_objective

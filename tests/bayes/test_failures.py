@@ -20,11 +20,11 @@ from xpcs_eqx.bayes import (
     consensus,
     consensus_work,
 )
-from xpcs_eqx.bayes.consensus_work import ChainSettings, for_attempt
-from xpcs_eqx.bayes.executors import ExecutorWorkers, Serial
-from xpcs_eqx.bayes.executors_run import run_shards
-from xpcs_eqx.bayes.failures import Limits, ShardFailure, Task, accepted
-from xpcs_eqx.bayes.storage import ShardStore, dump_shared, load_shared
+from xpcs_eqx.bayes.consensus.work import ChainSettings, for_attempt
+from xpcs_eqx.bayes.workers.executor import ExecutorWorkers, Serial
+from xpcs_eqx.bayes.workers.limits import Limits, ShardFailure, Task, accepted
+from xpcs_eqx.bayes.workers.run import run_shards
+from xpcs_eqx.bayes.workers.store import ShardStore, dump_shared, load_shared
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
 
 PRIOR = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import equinox as eqx
 from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts, ThreadedChains
-from xpcs_eqx.bayes import nuts
-from xpcs_eqx.bayes.sample import run_chains
+from xpcs_eqx.bayes.nuts import nuts
+from xpcs_eqx.bayes.nuts.sample import run_chains
 
 assert jax.device_count() == 2
 answers = {}

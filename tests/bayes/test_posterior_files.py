@@ -14,7 +14,7 @@ from xpcs_eqx.bayes import (
     diagnose,
     log_posterior,
 )
-from xpcs_eqx.bayes.priors import Normal
+from xpcs_eqx.bayes.priors.families import Normal
 from xpcs_eqx.bayes.write_marginalised import conditional_scaling, marginalised_scaling
 from xpcs_eqx.objective import projected_objective
 

@@ -23,8 +23,8 @@ from xpcs_eqx.bayes import (
     fit_priors,
     sample,
 )
-from xpcs_eqx.bayes import nuts as nuts_module
-from xpcs_eqx.bayes.sample import physical_draws, prepare
+from xpcs_eqx.bayes.nuts import nuts as nuts_module
+from xpcs_eqx.bayes.nuts.sample import physical_draws, prepare
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from xpcs_eqx.bayes.plan import (
+from xpcs_eqx.bayes.consensus.pairs import pairs_of
+from xpcs_eqx.bayes.consensus.plan import (
     AlwaysConsensus,
     AlwaysWhole,
     AutomaticRoute,
@@ -16,7 +17,7 @@ from xpcs_eqx.bayes.plan import (
     SharedPrior,
     WholePrior,
 )
-from xpcs_eqx.bayes.shards import (
+from xpcs_eqx.bayes.consensus.shards import (
     AngleBalanced,
     AutomaticSize,
     ContiguousShards,
@@ -27,7 +28,6 @@ from xpcs_eqx.bayes.shards import (
     shard_data,
     split_pairs,
 )
-from xpcs_eqx.bayes.shards_pairs import pairs_of
 from xpcs_eqx.data import Geometry, PooledData, TwoTimeData
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.objective import tiles_of

@@ -26,9 +26,9 @@ from xpcs_eqx.bayes import (
     infer,
     sample,
 )
-from xpcs_eqx.bayes.consensus import _prepared
-from xpcs_eqx.bayes.consensus_work import layout_of, shard_density, without_data
-from xpcs_eqx.bayes.shards_pairs import pairs_of
+from xpcs_eqx.bayes.consensus.pairs import pairs_of
+from xpcs_eqx.bayes.consensus.run import _prepared
+from xpcs_eqx.bayes.consensus.work import layout_of, shard_density, without_data
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.data import Selection, load, open_stored, write_own
 from xpcs_eqx.errors import ModelError
@@ -71,7 +71,7 @@ def test_pairs_in_a_file_are_those_in_memory(path, tmp_path):
 
 
 def test_rows_of_a_map_of_several_bands(tmp_path, monkeypatch):
-    from xpcs_eqx.bayes import shards_pairs
+    from xpcs_eqx.bayes.consensus import pairs as shards_pairs
 
     monkeypatch.setattr(shards_pairs, "_BAND", 7)
     path = str(tmp_path / "scan.h5")

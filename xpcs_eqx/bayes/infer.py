@@ -13,23 +13,23 @@ from ..errors import ModelError
 from ..fitting import Fit, least_squares
 from ..objective import AbstractTiles, JointObjective, ProjectedObjective
 from ..scaling import AbstractScaling
-from .abstract_prior import AbstractPrior
-from .anchors import AbstractAnchor
-from .combiners import AbstractCombiner
-from .consensus import ConsensusPosterior, consensus
-from .consensus_correction import AbstractCorrection
-from .draws import Progress
-from .executors import AbstractWorkers
-from .failures import Limits, Outcome
-from .likelihood import AbstractNoise, AbstractScalingTreatment
-from .log_posterior import AnyObjective, count_pairs
-from .plan import AbstractPlan, AbstractRoute, AbstractTempering, AutomaticRoute
+from .consensus.anchors import AbstractAnchor
+from .consensus.combiners import AbstractCombiner
+from .consensus.correction import AbstractCorrection
+from .consensus.pairs import pairs_of
+from .consensus.plan import AbstractPlan, AbstractRoute, AbstractTempering, AutomaticRoute
+from .consensus.run import ConsensusPosterior, consensus
+from .consensus.shards import AbstractSharding, AbstractShardSize
+from .density.likelihood import AbstractNoise, AbstractScalingTreatment
+from .density.log_posterior import AnyObjective, count_pairs
+from .nuts.draws import Progress
+from .nuts.sample import Nuts, sample
+from .nuts.starts import AbstractStart
 from .posterior import Posterior
-from .prior_set import PriorSet
-from .sample import Nuts, sample
-from .shards import AbstractSharding, AbstractShardSize
-from .shards_pairs import pairs_of
-from .starts import AbstractStart
+from .priors.base import AbstractPrior
+from .priors.prior_set import PriorSet
+from .workers.executor import AbstractWorkers
+from .workers.limits import Limits, Outcome
 
 
 class InShards(eqx.Module):

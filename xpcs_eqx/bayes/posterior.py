@@ -9,10 +9,10 @@ from jaxtyping import Float
 
 from ..fitting import Fit
 from .arviz_io import datatree, unique_labels
+from .density.log_posterior import LogPosterior
 from .diagnostics import Diagnostics, against_fit, diagnose
-from .draws import Draws
 from .independence import about_independence, quoted_errors
-from .log_posterior import LogPosterior
+from .nuts.draws import Draws
 
 
 class Posterior(eqx.Module):

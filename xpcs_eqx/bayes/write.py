@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import DataError
 from ..files import replacing, to_json
 from .arviz_io import PLOTS, write_netcdf, write_plots
-from .bimodality import bimodality
+from .modes import bimodality
 from .posterior import Posterior
 from .precision import coverage, precision
 from .predictive import predictive

@@ -8,10 +8,10 @@ import numpy as np
 
 from ..files import replacing, to_json
 from .arviz_io import PLOTS, datatree, write_plots
-from .consensus import ConsensusPosterior, from_unconstrained
-from .draws import Draws
+from .consensus.run import ConsensusPosterior, from_unconstrained
+from .nuts.draws import Draws
+from .nuts.sample import physical_draws
 from .posterior import ANGLE_DIMS, transition_stats
-from .sample import physical_draws
 from .write import write_posterior
 
 # What combined draws show by themselves; the others are of chains.

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..scaling import Averaged
 from .arviz_io import ess, rhat
-from .likelihood import MarginalisedScaling
-from .log_posterior import LogPosterior
+from .density.likelihood import MarginalisedScaling
+from .density.log_posterior import LogPosterior
 from .posterior import Posterior
 
 # Draws that moments are averaged over: enough, since nothing but the conditional means scatters.

@@ -17,7 +17,7 @@ from ..bayes import (
     TruncatedNormal,
     Uniform,
 )
-from ..bayes.abstract_prior import no_volume
+from ..bayes.priors.base import no_volume
 from ..errors import ConfigError, ModelError
 from ..objective import JointObjective, ProjectedObjective
 from .bayes_words import PRIORS, in_toml

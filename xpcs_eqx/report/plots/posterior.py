@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
 from ...bayes import ConsensusPosterior, Posterior
-from ...bayes.consensus import from_unconstrained
-from ...bayes.sample import physical_draws
+from ...bayes.consensus.run import from_unconstrained
+from ...bayes.nuts.sample import physical_draws
 from .canvas import DATA, FIT, figure, grid, style
 from .corner import value_label
 

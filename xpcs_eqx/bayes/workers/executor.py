@@ -1,0 +1,244 @@
+"""Where shards are sampled: in this process, or by anything like `concurrent.futures.Executor`."""
+
+import os
+import tempfile
+import time
+from abc import abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import equinox as eqx
+import jax
+
+from ...errors import ModelError
+from ...objective import HeldExecutor
+from .limits import (
+    Event,
+    Limits,
+    ShardFailure,
+    Task,
+    Work,
+    attempt,
+    failed,
+)
+from .store import dump_shared, load_shared
+
+# How often futures are looked at, and how often a sign of progress is given at most [s].
+_POLL = 0.05
+BEAT = 1.0
+
+
+class Session(Protocol):
+    """Shards being sampled; it sees to the limits of time by itself."""
+
+    def free(self) -> bool:
+        """Whether another task can begin."""
+        ...
+
+    def submit(self, task: Task) -> None:
+        """Begin a task."""
+        ...
+
+    def wait(self) -> list[Event]:
+        """Ends of attempts; returns after a while without any as well."""
+        ...
+
+
+class AbstractWorkers(eqx.Module):
+    """Something that samples shards."""
+
+    @abstractmethod
+    def open(self, work: Work, limits: Limits, tasks: int) -> AbstractContextManager[Session]:
+        """A session for one function of (task, beat); leaving it ends what still runs.
+
+        There will be `tasks` of them, so that more places would stay empty.
+        """
+
+
+class _SerialSession:
+    def __init__(self, work: Work, limits: Limits):
+        self.work, self.limits = work, limits
+        self.tasks: list[Task] = []
+
+    def free(self) -> bool:
+        return not self.tasks
+
+    def submit(self, task: Task) -> None:
+        self.tasks.append(task)
+
+    def wait(self) -> list[Event]:
+        begun = time.monotonic()
+
+        def beat() -> None:
+            # What gives a sign of progress has not stalled, however long that took.
+            now = time.monotonic()
+            failure = self.limits.overdue(now, begun, now)
+            if failure is not None:
+                raise failure
+
+        return [attempt(self.work, self.tasks.pop(), beat)]
+
+
+class Serial(AbstractWorkers):
+    """One shard after the other in this process.
+
+    `Limits.timeout` is looked at whenever a shard reports progress. One that stalls cannot be
+    ended: `Limits.heartbeat` takes `SpawnedProcesses`.
+    """
+
+    def open(self, work, limits, tasks):
+        @contextmanager
+        def session() -> Iterator[Session]:
+            yield _SerialSession(work, limits)
+
+        return session()
+
+
+def enable_double_precision() -> None:
+    """Double precision in a process that samples shards and has a configuration of its own."""
+    jax.config.update("jax_enable_x64", True)
+
+
+def _beat_path(folder: str, task: Task) -> str:
+    return os.path.join(folder, f"beat-{task.number}-{task.attempt}")
+
+
+def call(folder: str, task: Task) -> Event:
+    """One attempt in whichever process an executor runs it in; progress is a file that changes."""
+    last = -float("inf")
+
+    def beat() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= BEAT:
+            last = now
+            with open(_beat_path(folder, task), "ab") as stream:
+                stream.write(b".")
+
+    # Only here: a thread of the executor may belong to a program that wants it otherwise. The
+    # shared files are read anew for each shard: kept, their memory maps would outlive them.
+    with jax.enable_x64(True):
+        return attempt(lambda task, beat: load_shared(folder)(task, beat), task, beat)
+
+
+class _Running:
+    """A future, and when it was first and last seen to move."""
+
+    def __init__(self, task: Task, future: Future):
+        self.task, self.future = task, future
+        self.begun = self.moved = float("inf")
+        self.beats = 0
+
+    def look(self, folder: str, now: float) -> None:
+        try:
+            beats = os.path.getsize(_beat_path(folder, self.task))
+        except FileNotFoundError:
+            return
+        if beats != self.beats:
+            self.begun, self.moved, self.beats = min(self.begun, now), now, beats
+
+
+class _ExecutorSession:
+    def __init__(self, executor: Executor, slots: int, folder: str, limits: Limits):
+        self.executor, self.slots = executor, slots
+        self.folder, self.limits = folder, limits
+        self.running: list[_Running] = []
+        self.events: list[Event] = []
+
+    def free(self) -> bool:
+        return len(self.running) < self.slots
+
+    def submit(self, task: Task) -> None:
+        try:
+            self.running.append(_Running(task, self.executor.submit(call, self.folder, task)))
+        except RuntimeError as error:
+            # A broken pool, or one that was shut down, takes nothing more.
+            reason = f"the executor takes no more work: {error}"
+            self.events.append(failed(task, ShardFailure("crashed", reason), 0.0))
+
+    def wait(self) -> list[Event]:
+        end = time.monotonic() + 1.0
+        while True:
+            now = time.monotonic()
+            for one in list(self.running):
+                event = self._seen(one, now)
+                if event is not None:
+                    self.running.remove(one)
+                    self.events.append(event)
+            if self.events or now > end:
+                events, self.events = self.events, []
+                return events
+            time.sleep(_POLL)
+
+    def _seen(self, one: _Running, now: float) -> Event | None:
+        if one.future.done():
+            error = one.future.exception()
+            if error is None:
+                return one.future.result()
+            reason = f"the executor lost it: {type(error).__name__}: {error}"
+            return failed(one.task, ShardFailure("crashed", reason), 0.0)
+        one.look(self.folder, now)
+        failure = self.limits.overdue(now, one.begun, one.moved)
+        if failure is None:
+            return None
+        one.future.cancel()
+        return failed(one.task, failure, now - one.begun)
+
+    def close(self) -> None:
+        for one in self.running:
+            one.future.cancel()
+
+
+@contextmanager
+def executor_session(
+    executor: Executor, slots: int, folder: str | None, work: Work, limits: Limits
+) -> Iterator[Session]:
+    """A session on an executor, with the data in a temporary folder inside `folder`."""
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as shared:
+        dump_shared(shared, work)
+        session = _ExecutorSession(executor, slots, shared, limits)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def _held(executor: Any) -> HeldExecutor:
+    if isinstance(executor, HeldExecutor):
+        return executor
+    if not callable(getattr(executor, "submit", None)):
+        raise ModelError(
+            f"{type(executor).__name__} is no executor; give one with the interface of "
+            "concurrent.futures.Executor"
+        )
+    return HeldExecutor(executor)
+
+
+class ExecutorWorkers(AbstractWorkers):
+    """Any `concurrent.futures.Executor`, which stays open and the caller's.
+
+    - `slots`: shards handed over at once.
+    - `folder`: where data and signs of progress are put; all workers must see it. By default the
+        folder for temporary files of this machine.
+
+    An attempt that is overdue is given up, but an executor cannot be made to end it: its place is
+    lost until it ends by itself. When a process of a `ProcessPoolExecutor` dies, its pool is broken
+    and all that was left fails; `SpawnedProcesses` loses one attempt in both cases.
+    """
+
+    executor: HeldExecutor = eqx.field(static=True, converter=_held)
+    slots: int = eqx.field(static=True, default=1000)
+    folder: str | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.slots < 1:
+            raise ModelError(f"slots = {self.slots}; there must be at least 1")
+
+    def open(self, work, limits, tasks):
+        if self.executor.executor is None:
+            raise ModelError(
+                "ExecutorWorkers come without their executor out of a pickle; make them anew"
+            )
+        return executor_session(self.executor.executor, self.slots, self.folder, work, limits)
