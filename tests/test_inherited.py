@@ -11,7 +11,8 @@ import pytest
 from helpers import Stretched, make_data, mapped
 
 import xpcs_eqx as xe
-from xpcs_eqx.bayes import executors, nuts
+from xpcs_eqx.bayes.nuts import nuts
+from xpcs_eqx.bayes.workers import executor as executors
 from xpcs_eqx.data import open_stored, write_own
 from xpcs_eqx.fitting import compile_ahead, sequential, sequential_least_squares
 from xpcs_eqx.inherited import Inherited, received

@@ -14,7 +14,7 @@ from helpers_posterior import QUICKLY, SETTINGS, report_of, run
 
 from xpcs_eqx.bayes import Draws, infer
 from xpcs_eqx.bayes.arviz_io import PLOTS
-from xpcs_eqx.bayes.write_consensus import plot_consensus
+from xpcs_eqx.bayes.write import plot_consensus
 from xpcs_eqx.data import write_own
 from xpcs_eqx.program import sampling
 from xpcs_eqx.report.plots.posterior import shards_figure

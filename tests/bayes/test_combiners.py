@@ -7,13 +7,15 @@ import pytest
 from xpcs_eqx.bayes.consensus.combiners import (
     ConsensusAverage,
     GaussianProduct,
+    RobustConsensus,
     SimpleAverage,
     WeightedAverage,
     moments_of,
+    outlier_scores,
     precisions_of,
     shard_draws,
+    shrunk,
 )
-from xpcs_eqx.bayes.consensus.combiners_robust import RobustConsensus, outlier_scores, shrunk
 from xpcs_eqx.bayes.consensus.multimodal import MultimodalConsensus
 from xpcs_eqx.errors import FitError, ModelError
 

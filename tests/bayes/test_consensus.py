@@ -12,8 +12,7 @@ from helpers_shards import Signed, bent_problem
 
 from xpcs_eqx.bayes import GivenSigma, MarginalisedScaling, Normal, Nuts, log_posterior
 from xpcs_eqx.bayes.consensus.anchors import NoAnchor
-from xpcs_eqx.bayes.consensus.combiners import GaussianProduct
-from xpcs_eqx.bayes.consensus.combiners_robust import RobustConsensus
+from xpcs_eqx.bayes.consensus.combiners import GaussianProduct, RobustConsensus
 from xpcs_eqx.bayes.consensus.compare import compare_shards
 from xpcs_eqx.bayes.consensus.correction import ImportanceCorrection
 from xpcs_eqx.bayes.consensus.pairs import pairs_of
@@ -28,8 +27,8 @@ from xpcs_eqx.bayes.consensus.shards import (
 )
 from xpcs_eqx.bayes.consensus.work import layout_of, shard_density, without_data
 from xpcs_eqx.bayes.nuts import nuts as nuts_module
-from xpcs_eqx.bayes.nuts.parallel import LockStepChains
-from xpcs_eqx.bayes.workers.executor import AbstractWorkers, Serial
+from xpcs_eqx.bayes.nuts.chains import LockStepChains
+from xpcs_eqx.bayes.workers.base import AbstractWorkers, Serial
 from xpcs_eqx.bayes.workers.limits import Limits
 from xpcs_eqx.bayes.workers.processes import SpawnedProcesses
 from xpcs_eqx.compiling import quick_jit

@@ -31,9 +31,14 @@ from xpcs_eqx.bayes import (
 )
 from xpcs_eqx.bayes.consensus.anchors import LaplaceAnchor, NoAnchor, NoCommonMaximum
 from xpcs_eqx.bayes.consensus.compare import chance_limit, compare_shards
-from xpcs_eqx.bayes.diagnostics import against_fit, contradicted, diagnose
-from xpcs_eqx.bayes.independence import about_independence, widening
-from xpcs_eqx.bayes.nuts.parallel import LockStepChains
+from xpcs_eqx.bayes.diagnostics import (
+    about_independence,
+    against_fit,
+    contradicted,
+    diagnose,
+    widening,
+)
+from xpcs_eqx.bayes.nuts.chains import LockStepChains
 from xpcs_eqx.bayes.nuts.sample import physical_draws
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import least_squares

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers_shards import Scripted, Unreadable
 
+from xpcs_eqx.bayes.workers.base import run_shards
 from xpcs_eqx.bayes.workers.cluster import (
     DaskWorkers,
     JobSettings,
@@ -19,7 +20,6 @@ from xpcs_eqx.bayes.workers.cluster import (
 from xpcs_eqx.bayes.workers.executor import ExecutorWorkers
 from xpcs_eqx.bayes.workers.limits import Limits
 from xpcs_eqx.bayes.workers.processes import SpawnedProcesses, _ProcessSession
-from xpcs_eqx.bayes.workers.run import run_shards
 from xpcs_eqx.errors import FitError, ModelError
 
 DATA = np.arange(20000.0)

@@ -18,12 +18,12 @@ from xpcs_eqx.bayes import (
     Nuts,
     PlainStart,
     consensus,
-    consensus_work,
 )
+from xpcs_eqx.bayes.consensus import work as consensus_work
 from xpcs_eqx.bayes.consensus.work import ChainSettings, for_attempt
-from xpcs_eqx.bayes.workers.executor import ExecutorWorkers, Serial
+from xpcs_eqx.bayes.workers.base import Serial, run_shards
+from xpcs_eqx.bayes.workers.executor import ExecutorWorkers
 from xpcs_eqx.bayes.workers.limits import Limits, ShardFailure, Task, accepted
-from xpcs_eqx.bayes.workers.run import run_shards
 from xpcs_eqx.bayes.workers.store import ShardStore, dump_shared, load_shared
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
 

@@ -13,7 +13,7 @@ from xpcs_eqx.bayes import (
     joint_priors,
     joint_sample,
 )
-from xpcs_eqx.bayes.nuts.parallel import LockStepChains
+from xpcs_eqx.bayes.nuts.chains import LockStepChains
 from xpcs_eqx.fitting import joint_least_squares
 from xpcs_eqx.objective import combined_objective
 from xpcs_eqx.parameters import shared_parameters

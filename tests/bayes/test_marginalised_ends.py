@@ -17,7 +17,7 @@ from xpcs_eqx.bayes import (
     TruncatedNormal,
     sample,
 )
-from xpcs_eqx.bayes.density.marginalised_ends import _conditional_mean, _marginal_sd, beyond_ends
+from xpcs_eqx.bayes.density.marginalised import _conditional_mean, _marginal_sd, beyond_ends
 from xpcs_eqx.bayes.nuts.sample import ChainRun, prepare, scaling_draws
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares

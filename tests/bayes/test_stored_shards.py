@@ -21,11 +21,11 @@ from xpcs_eqx.bayes import (
     PlainStart,
     PlanAsGiven,
     consensus,
-    consensus_work,
     default_priors,
     infer,
     sample,
 )
+from xpcs_eqx.bayes.consensus import work as consensus_work
 from xpcs_eqx.bayes.consensus.pairs import pairs_of
 from xpcs_eqx.bayes.consensus.run import _prepared
 from xpcs_eqx.bayes.consensus.work import layout_of, shard_density, without_data

@@ -22,13 +22,13 @@ from .consensus.run import ConsensusPosterior, consensus
 from .consensus.shards import AbstractSharding, AbstractShardSize
 from .density.likelihood import AbstractNoise, AbstractScalingTreatment
 from .density.log_posterior import AnyObjective, count_pairs
-from .nuts.draws import Progress
+from .nuts.chains import Progress
 from .nuts.sample import Nuts, sample
 from .nuts.starts import AbstractStart
 from .posterior import Posterior
 from .priors.base import AbstractPrior
 from .priors.prior_set import PriorSet
-from .workers.executor import AbstractWorkers
+from .workers.base import AbstractWorkers
 from .workers.limits import Limits, Outcome
 
 

@@ -10,9 +10,8 @@ from jaxtyping import Float
 from ..fitting import Fit
 from .arviz_io import datatree, unique_labels
 from .density.log_posterior import LogPosterior
-from .diagnostics import Diagnostics, against_fit, diagnose
-from .independence import about_independence, quoted_errors
-from .nuts.draws import Draws
+from .diagnostics import Diagnostics, about_independence, against_fit, diagnose, quoted_errors
+from .nuts.chains import Draws
 
 
 class Posterior(eqx.Module):

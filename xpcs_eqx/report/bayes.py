@@ -10,8 +10,8 @@ import numpy as np
 
 from ..bayes import ConsensusPosterior, Posterior, precision, write_consensus, write_posterior
 from ..bayes.arviz_io import write_plots
-from ..bayes.independence import about_independence
-from ..bayes.write_consensus import plot_consensus
+from ..bayes.diagnostics import about_independence
+from ..bayes.write import plot_consensus
 from ..bayes.write_marginalised import MARGINALISED, Marginalised, marginalised_scaling
 from ..fitting import Fit
 from .html import page

@@ -13,8 +13,7 @@ from jaxtyping import Float
 
 from ...errors import FitError, ModelError
 from ..density.coordinates import Coordinates
-from .combiners import ShardDraws
-from .combiners_robust import modified_z_scores
+from .combiners import ShardDraws, modified_z_scores
 
 # Least precision of a shard along any direction, in units of the mean of all shards.
 _LEAST = 0.01

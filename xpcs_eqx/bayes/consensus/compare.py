@@ -10,7 +10,7 @@ from jaxtyping import Float
 from ..diagnostics import BFMI, DIVERGENCES, ESS, RHAT, Diagnostics
 from ..modes import Bimodality, bimodality
 from ..workers.limits import Attempt, Outcome
-from .combiners_robust import may_be_bimodal
+from .combiners import may_be_bimodal
 
 
 class Heterogeneity(NamedTuple):

@@ -18,21 +18,18 @@ from ...objective import StoredTiles
 from ...physics import LaminarFlow
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment, MarginalisedScaling
 from ..density.log_posterior import AnyObjective, LogPosterior
-from ..diagnostics import against_fit, contradicted
-from ..independence import about_independence, quoted_errors
-from ..nuts.draws import Draws
+from ..diagnostics import about_independence, against_fit, contradicted, quoted_errors
+from ..nuts.chains import Draws
 from ..nuts.sample import Nuts, key_of, physical_draws, prepare, scaling_draws
 from ..nuts.starts import AbstractStart, Beginning, LaplaceStart
 from ..posterior import Posterior, draws_in_lines
 from ..priors.base import AbstractPrior
 from ..priors.prior_set import PriorSet
-from ..workers.executor import AbstractWorkers, Serial
+from ..workers.base import AbstractWorkers, Serial, run_shards
 from ..workers.limits import Limits, Outcome, accepted
-from ..workers.run import run_shards
 from ..workers.store import ShardStore
 from .anchors import AbstractAnchor, LaplaceAnchor, NoAnchor, NoCommonMaximum, Site, between
-from .combiners import AbstractCombiner, Combined, ShardDraws, shard_draws
-from .combiners_robust import RobustConsensus
+from .combiners import AbstractCombiner, Combined, RobustConsensus, ShardDraws, shard_draws
 from .compare import (
     CrossShard,
     ShardRow,

@@ -16,7 +16,7 @@ from ..density.coordinates import Coordinates
 from ..density.log_posterior import LogPosterior
 from ..diagnostics import DIVERGENCES, diagnose
 from ..modes import bimodality
-from ..nuts.draws import Draws
+from ..nuts.chains import Draws
 from ..nuts.sample import Nuts, run_chains
 from ..workers.limits import ShardFailure, Task
 from .anchors import site_of

@@ -14,8 +14,7 @@ from ...objective import AbstractTiles, NormalEquations, TwoTimeTerm, block_corr
 from ...objective.frame_table import FrameTable
 from ...scaling import AbstractScaling
 from ..priors.base import AbstractPrior, Number, number
-from ..priors.cut import TruncatedNormal
-from ..priors.families import HalfNormal, Normal, Tempered
+from ..priors.families import HalfNormal, Normal, Tempered, TruncatedNormal
 from .tile_likelihood import data_cost, scaling_statistics
 
 _LOG_2PI = math.log(2 * math.pi)

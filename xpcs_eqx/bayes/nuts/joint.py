@@ -15,11 +15,10 @@ from ...fitting import JointFit, joint_least_squares
 from ...objective import CombinedObjective
 from ..density.joint_density import JointLogPosterior, joint_log_posterior
 from ..density.likelihood import AbstractNoise
-from ..diagnostics import Diagnostics, against_fit, diagnose
-from ..independence import about_independence
+from ..diagnostics import Diagnostics, about_independence, against_fit, diagnose
 from ..posterior import Posterior, draws_in_lines, posterior_of
 from ..priors.base import AbstractPrior
-from .draws import Draws, Progress
+from .chains import Draws, Progress
 from .sample import Nuts, key_of, physical_draws, require_blackjax, run_chains, scaling_draws
 from .starts import PRIOR_WIDTH, local_coordinates, recentred
 

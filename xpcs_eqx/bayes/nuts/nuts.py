@@ -26,8 +26,7 @@ from ...compiling import quick_jit
 from ...errors import FitError
 from ...inherited import Inherited
 from ..density.log_posterior import LogPosterior
-from .draws import Draws, Progress
-from .parallel import AXIS, AbstractParallelChains, placed
+from .chains import AXIS, AbstractParallelChains, Draws, Progress, placed
 
 # Draws a call: often enough for a progress bar, rarely enough to cost nothing.
 CHUNK = 100

@@ -19,12 +19,11 @@ from ...objective import AbstractTiles
 from ...physics import LaminarFlow
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment
 from ..density.log_posterior import AnyObjective, LogPosterior, check_kind, log_posterior
-from ..density.marginalised_ends import beyond_ends, check_ends
+from ..density.marginalised import beyond_ends, check_ends
 from ..posterior import Posterior, posterior_of
 from ..priors.base import AbstractPrior
 from ..priors.prior_set import PriorSet, default_priors
-from .draws import Draws, Progress
-from .parallel import AbstractParallelChains, ThreadedChains
+from .chains import AbstractParallelChains, Draws, Progress, ThreadedChains
 from .starts import AbstractStart, LaplaceStart
 
 

@@ -18,8 +18,7 @@ from ...parameters import ParameterMap
 from ...parameters.leaves import check_names, parameter_leaves
 from ...physics import AbstractCorrelation, AbstractRate, time_floor
 from .base import AbstractPrior, Number
-from .cut import LogNormal, TruncatedNormal
-from .families import Normal, Tempered, Uniform
+from .families import LogNormal, Normal, Tempered, TruncatedNormal, Uniform
 
 # Mean and standard deviation by public name; None for a log-normal about the start.
 _TABLE: dict[str, tuple[float, float] | None] = {

@@ -8,7 +8,8 @@ from typing import Any
 import equinox as eqx
 
 from ...errors import ModelError
-from .executor import AbstractWorkers, Session, executor_session
+from .base import AbstractWorkers, Session
+from .executor import executor_session
 from .limits import Limits, Work
 
 _MISSING = (

@@ -3,17 +3,17 @@
 import os
 import tempfile
 import time
-from abc import abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from contextlib import contextmanager
+from typing import Any
 
 import equinox as eqx
 import jax
 
 from ...errors import ModelError
 from ...objective import HeldExecutor
+from .base import AbstractWorkers, Session
 from .limits import (
     Event,
     Limits,
@@ -28,72 +28,6 @@ from .store import dump_shared, load_shared
 # How often futures are looked at, and how often a sign of progress is given at most [s].
 _POLL = 0.05
 BEAT = 1.0
-
-
-class Session(Protocol):
-    """Shards being sampled; it sees to the limits of time by itself."""
-
-    def free(self) -> bool:
-        """Whether another task can begin."""
-        ...
-
-    def submit(self, task: Task) -> None:
-        """Begin a task."""
-        ...
-
-    def wait(self) -> list[Event]:
-        """Ends of attempts; returns after a while without any as well."""
-        ...
-
-
-class AbstractWorkers(eqx.Module):
-    """Something that samples shards."""
-
-    @abstractmethod
-    def open(self, work: Work, limits: Limits, tasks: int) -> AbstractContextManager[Session]:
-        """A session for one function of (task, beat); leaving it ends what still runs.
-
-        There will be `tasks` of them, so that more places would stay empty.
-        """
-
-
-class _SerialSession:
-    def __init__(self, work: Work, limits: Limits):
-        self.work, self.limits = work, limits
-        self.tasks: list[Task] = []
-
-    def free(self) -> bool:
-        return not self.tasks
-
-    def submit(self, task: Task) -> None:
-        self.tasks.append(task)
-
-    def wait(self) -> list[Event]:
-        begun = time.monotonic()
-
-        def beat() -> None:
-            # What gives a sign of progress has not stalled, however long that took.
-            now = time.monotonic()
-            failure = self.limits.overdue(now, begun, now)
-            if failure is not None:
-                raise failure
-
-        return [attempt(self.work, self.tasks.pop(), beat)]
-
-
-class Serial(AbstractWorkers):
-    """One shard after the other in this process.
-
-    `Limits.timeout` is looked at whenever a shard reports progress. One that stalls cannot be
-    ended: `Limits.heartbeat` takes `SpawnedProcesses`.
-    """
-
-    def open(self, work, limits, tasks):
-        @contextmanager
-        def session() -> Iterator[Session]:
-            yield _SerialSession(work, limits)
-
-        return session()
 
 
 def enable_double_precision() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import equinox as eqx
 
 from ...errors import FitError, ModelError
-from .executor import BEAT, AbstractWorkers, Session, enable_double_precision
+from .base import AbstractWorkers, Session
+from .executor import BEAT, enable_double_precision
 from .limits import Event, Limits, ShardFailure, Task, Work, attempt, failed
 from .store import dump_shared, load_shared
 

@@ -1,11 +1,91 @@
-"""All shards of a run: in order, with retries, kept on disk."""
+"""What samples shards, and all shards of a run: with retries, and kept on disk."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
-from .executor import AbstractWorkers
-from .limits import Attempt, Limits, Outcome, ShardRun, Task, Work, early_stop
+import equinox as eqx
+
+from .limits import (
+    Attempt,
+    Event,
+    Limits,
+    Outcome,
+    ShardRun,
+    Task,
+    Work,
+    attempt,
+    early_stop,
+)
 from .store import ShardStore
+
+
+class Session(Protocol):
+    """Shards being sampled; it sees to the limits of time by itself."""
+
+    def free(self) -> bool:
+        """Whether another task can begin."""
+        ...
+
+    def submit(self, task: Task) -> None:
+        """Begin a task."""
+        ...
+
+    def wait(self) -> list[Event]:
+        """Ends of attempts; returns after a while without any as well."""
+        ...
+
+
+class AbstractWorkers(eqx.Module):
+    """Something that samples shards."""
+
+    @abstractmethod
+    def open(self, work: Work, limits: Limits, tasks: int) -> AbstractContextManager[Session]:
+        """A session for one function of (task, beat); leaving it ends what still runs.
+
+        There will be `tasks` of them, so that more places would stay empty.
+        """
+
+
+class _SerialSession:
+    def __init__(self, work: Work, limits: Limits):
+        self.work, self.limits = work, limits
+        self.tasks: list[Task] = []
+
+    def free(self) -> bool:
+        return not self.tasks
+
+    def submit(self, task: Task) -> None:
+        self.tasks.append(task)
+
+    def wait(self) -> list[Event]:
+        begun = time.monotonic()
+
+        def beat() -> None:
+            # What gives a sign of progress has not stalled, however long that took.
+            now = time.monotonic()
+            failure = self.limits.overdue(now, begun, now)
+            if failure is not None:
+                raise failure
+
+        return [attempt(self.work, self.tasks.pop(), beat)]
+
+
+class Serial(AbstractWorkers):
+    """One shard after the other in this process.
+
+    `Limits.timeout` is looked at whenever a shard reports progress. One that stalls cannot be
+    ended: `Limits.heartbeat` takes `SpawnedProcesses`.
+    """
+
+    def open(self, work, limits, tasks):
+        @contextmanager
+        def session() -> Iterator[Session]:
+            yield _SerialSession(work, limits)
+
+        return session()
 
 
 def run_shards(

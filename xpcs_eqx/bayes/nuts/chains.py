@@ -1,7 +1,7 @@
 """How the chains of a run go side by side: but for rounding their draws do not depend on it."""
 
 from abc import abstractmethod
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -122,3 +122,41 @@ def placed(tree: T, mesh: Mesh | None, spec: P) -> T:
         return tree
     arrays, rest = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
     return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, spec)), rest)
+
+
+class Draws(NamedTuple):
+    """What is kept of each transition; leading axes (chain, draw).
+
+    - `position`: unconstrained coordinates (…, entry); `log_density`: of the coordinates.
+    - `gradient`: of the log density in these coordinates (…, entry).
+    - `divergent`, `energy`, `acceptance`: of the trajectory; `depth`: its doublings; `steps`: its
+        gradient evaluations.
+    """
+
+    position: Any
+    log_density: Any
+    divergent: Any
+    energy: Any
+    depth: Any
+    steps: Any
+    acceptance: Any
+    gradient: Any
+
+    def __repr__(self) -> str:
+        shapes = (f"{name}={np.shape(value)}" for name, value in self._asdict().items())
+        return f"{type(self).__name__}({', '.join(shapes)})"
+
+
+class Progress(NamedTuple):
+    """What a callback sees: `phase` is warm-up or sampling.
+
+    `done` of `total` transitions of each chain; `divergences` and `steps_per_draw` are those of the
+    chains since the last call.
+    """
+
+    phase: str
+    done: int
+    total: int
+    divergences: int
+    step_size: float
+    steps_per_draw: float
