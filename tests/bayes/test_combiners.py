@@ -7,6 +7,7 @@ import pytest
 from xpcs_eqx.bayes.consensus.combiners import (
     ConsensusAverage,
     GaussianProduct,
+    MultimodalConsensus,
     RobustConsensus,
     SimpleAverage,
     WeightedAverage,
@@ -16,7 +17,6 @@ from xpcs_eqx.bayes.consensus.combiners import (
     shard_draws,
     shrunk,
 )
-from xpcs_eqx.bayes.consensus.multimodal import MultimodalConsensus
 from xpcs_eqx.errors import FitError, ModelError
 
 KEY = jax.random.key(11)

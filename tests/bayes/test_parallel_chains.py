@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts, ThreadedChains
+from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts
+from xpcs_eqx.bayes.nuts.chains import ThreadedChains
 from xpcs_eqx.errors import ConfigError, ModelError
 
 # What two devices find and what one finds.

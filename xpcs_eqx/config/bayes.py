@@ -12,12 +12,8 @@ import jax
 import numpy as np
 
 from ..bayes import (
-    AbstractNoise,
-    AbstractRoute,
-    AbstractScalingTreatment,
-    AbstractStart,
+    Consensus,
     GivenSigma,
-    InShards,
     LogPosterior,
     MarginalisedScaling,
     Nuts,
@@ -27,19 +23,21 @@ from ..bayes import (
     default_priors,
     fit_priors,
     log_posterior,
-    pairs_of,
-    split_pairs,
     with_scaling,
 )
+from ..bayes.consensus.pairs import pairs_of
+from ..bayes.consensus.shards import split_pairs
+from ..bayes.density.likelihood import AbstractNoise, AbstractScalingTreatment
 from ..bayes.infer import rescaled
+from ..bayes.nuts.starts import AbstractStart
 from ..data import weighted
 from ..errors import ConfigError, ModelError
 from ..fitting import Fit
 from ..physics import LaminarFlow
 from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Fixed
 from .bayes_priors import given_priors, prior_lines
-from .bayes_shards import in_shards_of, job_script, unused_shards
-from .bayes_words import ROUTES, STARTS, in_toml
+from .bayes_shards import job_script, method_of, unused_shards
+from .bayes_words import STARTS, in_toml
 from .build import Problem
 from .read import Configuration, JointConfiguration
 from .schema_bayes import BATCH, Bayes
@@ -55,7 +53,7 @@ JOBQUEUE = (*DASK, "dask_jobqueue")
 class Inference:
     """Everything sampling needs beside the fit.
 
-    - `n_pairs`: of the data, by which `route` decides.
+    - `n_pairs`: of the data, by which `method` decides.
     - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width.
     - `scaling`: the one to sample with instead of that of the fit, None for the same; `fixed` tells
         that it is that of the fit, held.
@@ -65,7 +63,7 @@ class Inference:
 
     settings: Bayes
     n_pairs: int
-    route: AbstractRoute
+    method: Consensus
     sampler: Nuts
     start: AbstractStart
     treatment: AbstractScalingTreatment
@@ -74,7 +72,6 @@ class Inference:
     from_fit: Mapping[str, float]
     scaling: AbstractScaling | None
     fixed: bool
-    in_shards: InShards
     n_shards: int
     decisions: tuple[str, ...]
     lines: tuple[str, ...]
@@ -82,7 +79,7 @@ class Inference:
     @property
     def consensus(self) -> bool:
         """Whether the data are sampled in shards."""
-        return self.route.decide(self.n_pairs).consensus
+        return self.method.in_shards(self.n_pairs)
 
     def lines_after(self, density: LogPosterior) -> tuple[str, ...]:
         """What was done: the decisions and the priors that were sampled with."""
@@ -127,7 +124,7 @@ def refuse_unsupported(configuration: Configuration | JointConfiguration, stored
         raise ConfigError(
             f"{where}: [bayes] samples one data set, but several are fitted together here; leave "
             "[bayes] out, or run each data set by itself, or sample them together in Python with "
-            "xpcs_eqx.bayes.joint_sample(joint_fit)"
+            "xpcs_eqx.sample(joint_fit)"
         )
     loss = configuration.settings.solver.loss
     if loss != "linear":
@@ -217,35 +214,35 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
     noise = _noise(configuration, problem, given)
     with _placed(where, "[bayes]"):
         density, _ = log_posterior(objective, priors, scaling=treatment, noise=noise)
-    route = ROUTES[given.method]()
+    method = method_of(source, given)
     n_pairs = int(density.n_pairs)
-    decided = route.decide(n_pairs)
+    in_shards, reason = method.in_shards(n_pairs), method.reason(n_pairs)
     sampler = Nuts(
         chains=given.chains,
         warmup=given.warm_up,
         draws=given.draws,
         target_acceptance=given.target_acceptance,
         max_depth=given.depth,
+        retries=given.retries,
     )
-    in_shards = in_shards_of(source, given)
-    if decided.consensus and given.scaling == "marginalised":
+    if in_shards and given.scaling == "marginalised":
         raise ConfigError(
-            f"{source.where('bayes.scaling')}: {decided.reason}; in shards contrast and offset "
+            f"{source.where('bayes.scaling')}: {reason}; in shards contrast and offset "
             'cannot be marginalised: set bayes.scaling = "sampled", or bayes.method = "single"'
         )
-    lines = [decided.reason, *_run_lines(given, sampler, density)]
+    lines = [reason, *_run_lines(given, sampler, density)]
     n_shards = 0
-    if decided.consensus:
-        n_shards, about = _shard_plan(configuration, density, in_shards, sampler)
+    if in_shards:
+        n_shards, about = _shard_plan(configuration, density, method, sampler)
         lines += about
-    elif unused := unused_shards(source, given, decided.reason):
+    elif unused := unused_shards(source, given, reason):
         log.warning("%s: %s", source.where("bayes.shards"), unused)
         lines.append(unused)
     before = prior_lines(density, given, from_fit, False)
     return Inference(
         settings=given,
         n_pairs=n_pairs,
-        route=route,
+        method=method,
         sampler=sampler,
         start=STARTS[given.start](),
         treatment=treatment,
@@ -254,7 +251,6 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         from_fit=from_fit,
         scaling=scaling,
         fixed=fixed,
-        in_shards=in_shards,
         n_shards=n_shards,
         decisions=tuple(lines),
         lines=(*lines, *before),
@@ -272,7 +268,7 @@ def _run_lines(given: Bayes, sampler: Nuts, density: LogPosterior) -> list[str]:
 
 
 def _shard_plan(
-    configuration: Configuration, density: LogPosterior, given: InShards, sampler: Nuts
+    configuration: Configuration, density: LogPosterior, given: Consensus, sampler: Nuts
 ) -> tuple[int, list[str]]:
     """Number of shards, and what is decided about them."""
     source, p = configuration.source, len(density.names)
@@ -285,8 +281,7 @@ def _shard_plan(
         shards, notes = split_pairs(
             pairs, p, laminar, jax.random.key(0), given.sharding, given.size
         )
-        assert given.plan is not None
-        plan = given.plan.of(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
+        plan = given.plan(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
         lines = [
             *notes,
             f"{plan.warmup} transitions of warm-up and {plan.draws} draws for each of "

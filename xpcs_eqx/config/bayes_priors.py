@@ -7,17 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..bayes import (
-    AbstractPrior,
     Beta,
     HalfNormal,
     LogNormal,
     LogPosterior,
     Normal,
-    Tempered,
     TruncatedNormal,
     Uniform,
 )
-from ..bayes.priors.base import no_volume
+from ..bayes.priors.families import AbstractPrior, no_volume
 from ..errors import ConfigError, ModelError
 from ..objective import JointObjective, ProjectedObjective
 from .bayes_words import PRIORS, in_toml
@@ -123,8 +121,6 @@ def prior_text(prior: AbstractPrior) -> str:
     >>> prior_text(LogNormal(0.0, 0.5, 0.1))
     'log_normal, median 1, scale 0.5, lower 0.1, upper inf'
     """
-    if isinstance(prior, Tempered):
-        return f"{prior_text(prior.prior)}, to the power {float(prior.power):.6g}"
     numbers = {field.name: float(getattr(prior, field.name)) for field in dataclasses.fields(prior)}
     if isinstance(prior, LogNormal):
         numbers = {"median": math.exp(numbers.pop("location")), **numbers}

@@ -1,25 +1,19 @@
 """The table [bayes.shards] to objects."""
 
 from ..bayes import (
-    AbstractCluster,
-    AbstractShardSize,
-    AbstractWorkers,
-    AutomaticSize,
+    Consensus,
     DaskWorkers,
-    InShards,
     JobSettings,
     Limits,
-    LocalCluster,
     NumberOfShards,
     PairsPerShard,
-    PbsCluster,
-    Serial,
-    SlurmCluster,
     SpawnedProcesses,
 )
+from ..bayes.consensus.shards import AbstractShardSize, AutomaticSize
+from ..bayes.workers.base import AbstractWorkers, Serial
 from ..errors import ConfigError
-from .bayes_words import ANCHORS, COMBINERS, CORRECTIONS, SHARDINGS, TRANSITIONS
-from .schema_bayes import Bayes, Job, Shards
+from .bayes_words import ANCHORS, COMBINERS, CORRECTIONS, SHARDINGS, THRESHOLDS
+from .schema_bayes import BATCH, Bayes, Job, Shards
 from .source import Source
 
 
@@ -29,37 +23,29 @@ def _size(given: Shards) -> AbstractShardSize:
     return AutomaticSize() if given.count is None else NumberOfShards(given.count)
 
 
-def _cluster(given: Shards) -> AbstractCluster:
-    if given.executor == "dask":
-        return LocalCluster() if given.workers is None else LocalCluster(given.workers)
-    job = Job() if given.job is None else given.job
-    named = job.model_dump(exclude={"resources"})
-    settings = JobSettings(
-        **{**named, "directives": tuple(job.directives), "prologue": tuple(job.prologue)}
-    )
-    if given.executor == "pbs":
-        return PbsCluster(settings, job.resources)
-    return SlurmCluster(settings)
-
-
 def _workers(given: Shards, folder: str | None) -> AbstractWorkers:
     if given.executor == "serial":
         return Serial()
     if given.executor == "processes":
         return SpawnedProcesses(given.workers or 0, folder)
-    return DaskWorkers(_cluster(given), folder)
+    if given.executor not in BATCH:
+        return DaskWorkers(processes=given.workers or DaskWorkers().processes, folder=folder)
+    named = (Job() if given.job is None else given.job).model_dump()
+    lists = {name: tuple(named[name]) for name in ("directives", "prologue")}
+    return DaskWorkers(JobSettings(given.executor, **{**named, **lists}), folder=folder)
 
 
-def in_shards_of(source: Source, given: Bayes) -> InShards:
-    """What `consensus` is given; where finished shards are kept is added by the program."""
+def method_of(source: Source, given: Bayes) -> Consensus:
+    """When and how data are sampled in shards."""
     shards = given.shards
     folder = None if shards.folder is None else source.absolute(shards.folder)
     # Chains in different modes are what the multimodal combiner is there for.
     rhat = float("inf") if shards.combiner == "multimodal" else Limits().rhat
-    return InShards(
+    return Consensus(
+        threshold=THRESHOLDS[given.method],
         sharding=SHARDINGS[shards.sharding](),
         size=_size(shards),
-        plan=TRANSITIONS[shards.transitions](),
+        by_size=shards.transitions == "by_size",
         anchor=None if shards.anchor == "auto" else ANCHORS[shards.anchor](),
         combiner=COMBINERS[shards.combiner](),
         correction=CORRECTIONS[shards.correction](),
@@ -74,14 +60,14 @@ def in_shards_of(source: Source, given: Bayes) -> InShards:
     )
 
 
-def job_script(given: InShards) -> str:
+def job_script(given: Consensus) -> str:
     """The script of one job of a batch system, of which nothing is submitted; empty without one.
 
     **Raises:** `ModelError` when dask-jobqueue is missing.
     """
     workers = given.workers
-    if isinstance(workers, DaskWorkers) and isinstance(workers.cluster, PbsCluster | SlurmCluster):
-        return workers.cluster.job_script()
+    if isinstance(workers, DaskWorkers) and workers.job is not None:
+        return workers.job.job_script()
     return ""
 
 

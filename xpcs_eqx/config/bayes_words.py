@@ -3,16 +3,7 @@
 import re
 
 from ..bayes import (
-    AbstractAnchor,
-    AbstractCombiner,
-    AbstractPrior,
-    AbstractRoute,
-    AbstractSharding,
-    AbstractStart,
-    AlwaysConsensus,
-    AlwaysWhole,
     AngleBalanced,
-    AutomaticRoute,
     Beta,
     ConsensusAverage,
     ContiguousShards,
@@ -26,28 +17,27 @@ from ..bayes import (
     MarginalisedScaling,
     MultimodalConsensus,
     NoAnchor,
-    NoCorrection,
     Normal,
     PathfinderStart,
     PlainStart,
-    PlanAsGiven,
-    PlanBySize,
     RandomShards,
     RobustConsensus,
     SampledScaling,
     SampledSigma,
-    SimpleAverage,
     StratifiedByAngle,
     TruncatedNormal,
     Uniform,
-    WeightedAverage,
 )
+from ..bayes.consensus.anchors import AbstractAnchor
+from ..bayes.consensus.combiners import AbstractCombiner, SimpleAverage, WeightedAverage
+from ..bayes.consensus.correction import NoCorrection
+from ..bayes.consensus.settings import THRESHOLD
+from ..bayes.consensus.shards import AbstractSharding
+from ..bayes.nuts.starts import AbstractStart
+from ..bayes.priors.families import AbstractPrior
 
-ROUTES: dict[str, type[AbstractRoute]] = {
-    "auto": AutomaticRoute,
-    "single": AlwaysWhole,
-    "consensus": AlwaysConsensus,
-}
+# Pairs above which there are shards.
+THRESHOLDS = {"auto": THRESHOLD, "single": None, "consensus": 0}
 STARTS: dict[str, type[AbstractStart]] = {
     "laplace": LaplaceStart,
     "plain": PlainStart,
@@ -69,7 +59,6 @@ COMBINERS: dict[str, type[AbstractCombiner]] = {
     "simple": SimpleAverage,
 }
 CORRECTIONS = {"none": NoCorrection, "importance": ImportanceCorrection}
-TRANSITIONS = {"by_size": PlanBySize, "as_given": PlanAsGiven}
 PRIORS: dict[type[AbstractPrior], str] = {
     Uniform: "uniform",
     Normal: "normal",
@@ -79,7 +68,6 @@ PRIORS: dict[type[AbstractPrior], str] = {
     Beta: "beta",
 }
 _KEYS = {
-    "bayes.method": ROUTES,
     "bayes.start": STARTS,
     "bayes.scaling": {"sampled": SampledScaling, "marginalised": MarginalisedScaling},
     "bayes.sigma": {"sampled": SampledSigma, "given": GivenSigma},
@@ -87,7 +75,6 @@ _KEYS = {
     "bayes.shards.anchor": ANCHORS,
     "bayes.shards.combiner": COMBINERS,
     "bayes.shards.correction": CORRECTIONS,
-    "bayes.shards.transitions": TRANSITIONS,
 }
 _WORDS = {
     **{kind.__name__: word for kind, word in PRIORS.items()},

@@ -221,6 +221,9 @@ class Bayes(Section):
         None, "a number between 0 and 1", "of the step size; 0.85, laminar_flow 0.9"
     )
     depth: int = key(10, "a whole number from 1 to 20", "doublings of a trajectory", ge=1, le=20)
+    retries: int = key(
+        0, "a whole number from 0", "further attempts of one run that diverges or disagrees", ge=0
+    )
     seed: int = key(0, "a whole number from 0", "the same seed gives the same draws", ge=0)
     start: Literal["laplace", "plain", "pathfinder"] = key(
         "laplace",

@@ -5,14 +5,15 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..bayes import Outcome, Progress
+from ..bayes.nuts.chains import SamplingProgress
+from ..bayes.workers.base import Outcome
 
 log = logging.getLogger("xpcs_eqx.fit")
 
 
-def sampling_text(seen: Progress | Outcome) -> str:
+def sampling_text(seen: SamplingProgress | Outcome) -> str:
     """What a report of a sampler says, in one line."""
-    if isinstance(seen, Progress):
+    if isinstance(seen, SamplingProgress):
         divergent = f", {seen.divergences} divergent" if seen.divergences else ""
         return (
             f"{seen.phase} {seen.done}/{seen.total}: step size {seen.step_size:.3g}, "
@@ -28,11 +29,11 @@ def sampling_text(seen: Progress | Outcome) -> str:
 @contextlib.contextmanager
 def sampling_progress(
     on_terminal: bool, n_shards: int
-) -> Iterator[Callable[[Progress | Outcome], None]]:
+) -> Iterator[Callable[[SamplingProgress | Outcome], None]]:
     """A callback for `infer`; `n_shards` is 0 for one run."""
     if not on_terminal:
 
-        def logged(seen: Progress | Outcome) -> None:
+        def logged(seen: SamplingProgress | Outcome) -> None:
             log.debug("%s", sampling_text(seen))
 
         yield logged
@@ -55,7 +56,7 @@ def sampling_progress(
         first = "shards" if n_shards else "warm-up"
         tasks[first] = bars.add_task(first, total=n_shards or None, said="preparing")
 
-        def shown(seen: Progress | Outcome) -> None:
+        def shown(seen: SamplingProgress | Outcome) -> None:
             said = sampling_text(seen).partition(": ")[2]
             if isinstance(seen, Outcome):
                 bars.update(tasks["shards"], advance=1, said=sampling_text(seen))

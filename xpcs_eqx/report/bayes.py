@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..bayes import ConsensusPosterior, Posterior, precision, write_consensus, write_posterior
-from ..bayes.arviz_io import write_plots
+from ..bayes import Posterior, precision, write_posterior
+from ..bayes.consensus.compare import ShardResults
 from ..bayes.diagnostics import about_independence
-from ..bayes.write import plot_consensus
-from ..bayes.write_marginalised import MARGINALISED, Marginalised, marginalised_scaling
+from ..bayes.marginalised import MARGINALISED, Marginalised, marginalised_scaling
+from ..bayes.write import plot_posterior
 from ..fitting import Fit
 from .html import page
 from .text import entry, items, number, table
@@ -22,13 +22,6 @@ log = logging.getLogger(__name__)
 # Entries whose spread is nearly that of their prior.
 _PRIOR_DECIDES = 0.1
 _MOST = 15
-
-Found = Posterior | ConsensusPosterior
-
-
-def plain(found: Found) -> Posterior:
-    """The draws, whether of one run or of shards."""
-    return found.posterior if isinstance(found, ConsensusPosterior) else found
 
 
 def _parameter_table(posterior: Posterior) -> list[str]:
@@ -81,9 +74,9 @@ def _integrated_rows(posterior: Posterior, integrated: Sequence[Marginalised]) -
     return rows
 
 
-def _shard_lines(found: ConsensusPosterior) -> list[str]:
+def _shard_lines(found: ShardResults) -> list[str]:
     dropped = found.dropped
-    used = f"{len(found.combined.used)} of {found.shards.n_shards} in the result"
+    used = f"{len(found.combined.used)} of {found.division.n_shards} in the result"
     lines = [entry("shards", used)]
     lines += [entry("dropped", f"shard {n}: {reason}") for n, reason in dropped[:_MOST]]
     if len(dropped) > _MOST:
@@ -94,7 +87,7 @@ def _shard_lines(found: ConsensusPosterior) -> list[str]:
 
 
 def posterior_lines(
-    found: Found, fit: Fit, plan: Sequence[str] = (), wording: Callable[[str], str] = str
+    posterior: Posterior, fit: Fit, plan: Sequence[str] = (), wording: Callable[[str], str] = str
 ) -> list[str]:
     """The section of a report about a posterior.
 
@@ -104,13 +97,12 @@ def posterior_lines(
     - `plan`: what was decided beforehand, in sentences.
     - `wording`: from what the library says to do, to the words of who reads it.
     """
-    posterior = plain(found)
     diagnostics = posterior.diagnostics
     lines = ["", "Posterior", entry("status", diagnostics.status.upper().replace("_", " "))]
     said = [*diagnostics.findings, *(f"do: {text}" for text in diagnostics.recommendations)]
     lines += items([wording(text) for text in said])
     chains, draws = np.shape(posterior.draws.energy)
-    of = "of all shards" if isinstance(found, ConsensusPosterior) else "of all data"
+    of = "of all data" if posterior.shards is None else "of all shards"
     lines += [entry("decided", text) for text in plan]
     lines.append(
         entry(
@@ -121,8 +113,8 @@ def posterior_lines(
             f"{int(np.sum(posterior.draws.steps))} gradients",
         )
     )
-    if isinstance(found, ConsensusPosterior):
-        lines += _shard_lines(found)
+    if posterior.shards is not None:
+        lines += _shard_lines(posterior.shards)
     notes = dict.fromkeys((*posterior.notes, *about_independence(fit)))
     lines += [entry("note", wording(text)) for text in notes if text not in plan]
     lines += ["", *_parameter_table(posterior)]
@@ -135,7 +127,7 @@ def posterior_lines(
 
 def write_bayes(
     folder: str,
-    found: Found,
+    posterior: Posterior,
     fit: Fit,
     plan: Sequence[str] = (),
     *,
@@ -153,17 +145,16 @@ def write_bayes(
     - `predictive`: draws that make the band of the surface; 0 writes none.
     """
     os.mkdir(folder)
-    write = write_consensus if isinstance(found, ConsensusPosterior) else write_posterior
     chosen: dict[str, Any] = {"fitted_data": predictive > 0, "predictive_draws": predictive}
-    write(folder, found, plots=(), **chosen)  # pyright: ignore[reportArgumentType]
+    write_posterior(folder, posterior, plots=(), **chosen)
     inside = os.path.join(folder, "plots")
     if plots:
         os.mkdir(inside)
         try:
-            _draw(inside, found)
+            _draw(inside, posterior)
         except Exception as error:
             log.exception("plots of the posterior are missing in %s: %s", inside, error)
-    text = "\n".join(posterior_lines(found, fit, plan, wording)[1:]) + "\n"
+    text = "\n".join(posterior_lines(posterior, fit, plan, wording)[1:]) + "\n"
     with open(os.path.join(folder, "report.txt"), "w", encoding="utf-8") as stream:
         stream.write(text)
     figures = [os.path.join(inside, name) for name in _in_order(inside)] if plots else []
@@ -171,15 +162,12 @@ def write_bayes(
         stream.write(page("Posterior", text, figures))
 
 
-def _draw(folder: str, found: Found) -> None:
+def _draw(folder: str, posterior: Posterior) -> None:
     # Not at the top: importing matplotlib takes a third of a second.
     from .plots.posterior import write_posterior_plots
 
-    write_posterior_plots(folder, found)
-    if isinstance(found, ConsensusPosterior):
-        plot_consensus(folder, found)
-    else:
-        write_plots(folder, found.to_datatree(), tuple(found.variables()))
+    write_posterior_plots(folder, posterior)
+    plot_posterior(folder, posterior)
 
 
 _FIRST = ("corner.png", "shards.png", "forest.png", "trace.png", "rank.png")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ...errors import FitError, ModelError
-from ..modes import bimodality
+from ..modes import Mixture, mixture_of, modes_of_shards
 
 # Shards whose inverse covariances are made at once.
 CHUNK = 500
@@ -237,7 +237,6 @@ _MEDIAN_SD = 0.6745
 # A shard is set aside for two modes only when the dip between them is deep; draws looked at.
 _DIP = 0.5
 _LOOKED_AT = 500
-_COEFFICIENT = 0.4
 
 
 def typical_covariance(moments: Moments) -> Float[np.ndarray, "entry entry"]:
@@ -315,31 +314,14 @@ def shrunk(
     return (1 - share)[:, None, None] * covariances + share[:, None, None] * target, share
 
 
-def may_be_bimodal(draws: Float[np.ndarray, "shard draw entry"]) -> Bool[np.ndarray, "shard entry"]:
-    """Whether (skewness² + 1)/kurtosis leaves room for two modes.
-
-    It is 1/3 for a Gaussian and 1 for two points (Ellison, American Journal of Botany 74, 1280
-    (1987)). Where there cannot be a dip this spares the fit of a mixture, which takes long.
-    """
-    away = draws - draws.mean(axis=1, keepdims=True)
-    square = away * away
-    variance = square.mean(axis=1)
-    skewness2 = (square * away).mean(axis=1) ** 2 / variance**3
-    kurtosis = (square * square).mean(axis=1) / variance**2
-    return (skewness2 + 1) / kurtosis > _COEFFICIENT
-
-
 def _two_modes(shards: ShardDraws) -> dict[int, str]:
     """Position and reason of shards with two modes."""
-    out = {}
     step = -(-shards.draws.shape[1] // _LOOKED_AT)
-    possible = may_be_bimodal(shards.draws)
-    for k in np.flatnonzero(possible.any(axis=1)):
-        draws = shards.draws[k, ::step]
-        found = [bimodality(shards.names[i], draws[:, i]) for i in np.flatnonzero(possible[k])]
-        deep = [one.name for one in found if one.bimodal and one.valley < _DIP]
+    out = {}
+    for k, found in modes_of_shards(shards.draws, shards.names, step).items():
+        deep = [name for name, one in found.items() if one.valley < _DIP]
         if deep:
-            out[int(k)] = f"two modes in {', '.join(deep)}"
+            out[k] = f"two modes in {', '.join(deep)}"
     return out
 
 
@@ -388,3 +370,104 @@ class RobustConsensus(AbstractCombiner):
         dropped = tuple((shards.numbers[k], reasons[k]) for k in sorted(reasons))
         log.extend(f"shard {number} set aside: {reason}" for number, reason in dropped)
         return Combined(draws, good.numbers, dropped, tuple(log))
+
+
+def matched(
+    mixtures: list[Mixture], scale: Float[np.ndarray, "entry"]
+) -> tuple[list[np.ndarray], int]:
+    """The common mode each mode of each shard belongs to, and the number of common modes.
+
+    A mode is a point in all parameters together: modes of a shard are assigned one to one so that
+    the sum of their distances is smallest.
+    """
+    # Not at the top: SciPy takes long to import.
+    from scipy.optimize import linear_sum_assignment
+
+    richest = max(mixtures, key=lambda m: m.weights.size)
+    centres = richest.means / scale
+    assigned: list[np.ndarray] = []
+    for _ in range(10):
+        assigned = []
+        for mixture in mixtures:
+            gaps = (mixture.means / scale)[:, None] - centres
+            assigned.append(linear_sum_assignment(np.sum(gaps**2, axis=2))[1])
+        pooled = [[] for _ in centres]
+        for mixture, modes in zip(mixtures, assigned, strict=True):
+            for mean, mode in zip(mixture.means, modes, strict=True):
+                pooled[mode].append(mean / scale)
+        moved = np.stack(
+            [np.mean(p, axis=0) if p else c for p, c in zip(pooled, centres, strict=True)]
+        )
+        if np.allclose(moved, centres):
+            break
+        centres = moved
+    return assigned, len(centres)
+
+
+def _log_product(means, precisions) -> tuple[np.ndarray, np.ndarray, float]:
+    """Precision, precision times mean and ln of the integral of a product of Gaussians."""
+    information = precisions.sum(axis=0)
+    each = np.einsum("kef,kf->ke", precisions, means)
+    vector = each.sum(axis=0)
+    log_dets = np.linalg.slogdet(precisions)[1].sum() - np.linalg.slogdet(information)[1]
+    squares = np.sum(means * each) - vector @ np.linalg.solve(information, vector)
+    constant = (len(means) - 1) * means.shape[1] * np.log(2 * np.pi)
+    return information, vector, 0.5 * float(log_dets - squares - constant)
+
+
+class MultimodalConsensus(AbstractCombiner):
+    """Product of mixtures of Gaussians, mode by mode.
+
+    Each shard is described by up to `modes` Gaussians; those of different shards are matched in all
+    parameters jointly. A common mode is the product of its Gaussians and weighs as much as that
+    product integrates to, weights included; products across different modes are left out, which is
+    right when the modes do not overlap. A mode in fewer than half of the shards is dropped; a shard
+    without a mode has it with the mean shape and the weight of less than one draw.
+    """
+
+    of_moments: ClassVar[bool] = False
+    modes: int = eqx.field(static=True, default=2)
+    draws: int = eqx.field(static=True, default=4000)
+
+    def __check_init__(self):
+        if self.modes < 1 or self.draws < 1:
+            raise ModelError(f"modes = {self.modes}, draws = {self.draws}; at least 1 of each")
+
+    def __call__(self, shards, key):
+        generator = generator_of(key)
+        mixtures = [mixture_of(draws, self.modes, generator) for draws in shards.draws]
+        covariances = np.concatenate([m.covariances for m in mixtures])
+        scale = np.sqrt(np.mean(np.diagonal(covariances, axis1=1, axis2=2), axis=0))
+        assigned, count = matched(mixtures, scale)
+        total, log, products = len(mixtures), [], []
+        for mode in range(count):
+            having = [k for k, modes in enumerate(assigned) if mode in modes]
+            if 2 * len(having) < total:
+                log.append(f"mode {mode} dropped: {len(having)} of {total} shards have it")
+                continue
+            at = {k: int(np.flatnonzero(assigned[k] == mode)[0]) for k in having}
+            means = np.stack([mixtures[k].means[at[k]] for k in having])
+            covs = np.stack([mixtures[k].covariances[at[k]] for k in having])
+            weights = [np.log(mixtures[k].weights[at[k]]) for k in having]
+            missing = total - len(having)
+            if missing:
+                # In the place and shape that the others give it.
+                means = np.concatenate([means, np.repeat(means.mean(0)[None], missing, 0)])
+                covs = np.concatenate([covs, np.repeat(covs.mean(0)[None], missing, 0)])
+                weights += [-np.log(shards.draws.shape[1] + 1.0)] * missing
+            information, vector, product = _log_product(means, precisions_of(covs))
+            products.append((information, vector, product + float(np.sum(weights)), len(having)))
+        logs = np.array([product[2] for product in products])
+        weights = np.exp(logs - logs.max())
+        weights /= weights.sum()
+        numbers = generator.multinomial(self.draws, weights)
+        parts = [
+            gaussian(product[0], product[1], int(n), generator)
+            for product, n in zip(products, numbers, strict=True)
+        ]
+        log.extend(
+            f"a mode of {product[3]} of {total} shards with weight {weight:.3g}"
+            for product, weight in zip(products, weights, strict=True)
+        )
+        draws = generator.permutation(np.concatenate(parts))
+        return Combined(draws, shards.numbers, (), tuple(log))

@@ -1,16 +1,18 @@
-"""What shards say about each other, and about the convergence of their chains."""
+"""What became of shards, and what they say about each other."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ..diagnostics import BFMI, DIVERGENCES, ESS, RHAT, Diagnostics
-from ..modes import Bimodality, bimodality
-from ..workers.limits import Attempt, Outcome
-from .combiners import may_be_bimodal
+from ..modes import Bimodality, modes_of_shards
+from ..workers.base import Attempt, Outcome
+from .combiners import Combined, ShardDraws
+from .settings import Plan
+from .shards import Shards
 
 
 class Heterogeneity(NamedTuple):
@@ -154,13 +156,11 @@ def compare_shards(
     numbers = tuple(range(len(draws))) if numbers is None else tuple(numbers)
     limit = chance_limit(len(draws), len(names))
     varied = tuple(_heterogeneity(n, draws[..., i], limit) for i, n in enumerate(names))
-    possible = may_be_bimodal(draws)
     modes: dict[str, dict[int, Bimodality]] = {}
-    for i, name in enumerate(names):
-        each = {int(k): bimodality(name, draws[k, :, i]) for k in np.flatnonzero(possible[:, i])}
-        found = {k: one for k, one in each.items() if one.bimodal}
-        if found:
-            modes[name] = found
+    for k, found in modes_of_shards(draws, names).items():
+        for name, one in found.items():
+            modes.setdefault(name, {})[k] = one
+    modes = {name: modes[name] for name in names if name in modes}
     summaries = tuple(
         _summary(name, found, draws[..., names.index(name)].mean(axis=1), numbers)
         for name, found in modes.items()
@@ -188,59 +188,6 @@ def compare_shards(
         if one.both
     ]
     return CrossShard(varied, summaries, together, tuple(findings), contradictions)
-
-
-def shard_diagnostics(
-    results: Sequence[dict[str, np.ndarray]], names: tuple[str, ...], max_depth: int
-) -> Diagnostics:
-    """Convergence of the chains of all shards: for each parameter that of the worst shard.
-
-    Nothing is computed from combined draws, which would always look converged.
-    """
-
-    def every(name: str) -> np.ndarray:
-        return np.stack([np.asarray(result[name]) for result in results])
-
-    rhat, bulk = every("rhat").max(axis=0), every("ess_bulk").min(axis=0)
-    rates = every("divergent").mean(axis=(1, 2))
-    worst = float(rates.max())
-    findings, advice = [], []
-    if not np.all(rhat <= RHAT):
-        findings.append(f"R-hat above {RHAT} in a shard: {names[int(np.argmax(rhat))]}")
-        advice.append("MultimodalConsensus for shards with several modes, else a longer warm-up")
-    few = not np.all(bulk >= ESS / 4)
-    if few:
-        findings.append(
-            f"fewer than {ESS / 4:g} effective samples in a shard: {names[int(np.argmin(bulk))]}"
-        )
-        advice.append("take more draws for each shard")
-    if worst > DIVERGENCES[0]:
-        findings.append(f"divergences in up to {100 * worst:.2g} % of the transitions of a shard")
-        advice.append("raise target_acceptance, or take larger shards")
-    fraction = every("bfmi").min(axis=0)
-    if not np.all(fraction >= BFMI):
-        findings.append(f"BFMI {np.min(fraction):.2g} below {BFMI} in a shard")
-        advice.append("a longer warm-up, or larger shards")
-    status = (
-        "not_converged"
-        if few or not np.all(rhat <= RHAT)
-        else "divergences"
-        if np.median(rates) > DIVERGENCES[0]
-        else "converged"
-    )
-    return Diagnostics(
-        names,
-        rhat,
-        bulk,
-        every("ess_tail").min(axis=0),
-        fraction,
-        float(rates.mean()),
-        float(np.mean(every("depth") >= max_depth)),
-        float(every("acceptance").mean()),
-        status,
-        tuple(findings),
-        tuple(advice),
-    )
 
 
 class ShardRow(NamedTuple):
@@ -284,3 +231,30 @@ def shard_table(outcomes: Sequence[Outcome], sizes: Sequence[int]) -> tuple[Shar
             )
         )
     return tuple(rows)
+
+
+class ShardResults(eqx.Module):
+    """What became of the shards that a posterior was put together from.
+
+    - `division`: which pairs went where; `plan`: transitions of each chain.
+    - `draws`: those of the shards in unconstrained coordinates, for another combiner.
+    - `combined`: shards used and set aside, with reasons; `dropped`: (shard, reason) of all that
+        are not in the result, failed ones included.
+    - `comparison`: heterogeneity and modes over the shards; `table`: one row for each shard.
+    - `pareto_k`: of the importance correction, NaN without.
+    """
+
+    division: Shards
+    draws: ShardDraws
+    combined: Combined
+    comparison: CrossShard = eqx.field(static=True)
+    plan: Plan = eqx.field(static=True)
+    dropped: tuple[tuple[int, str], ...] = eqx.field(static=True)
+    table: tuple[ShardRow, ...] = eqx.field(static=True)
+    pareto_k: float
+
+    @property
+    def least_converged(self) -> int:
+        """Number of the shard in the result whose chains agree the least."""
+        rhat = {one.number: one.rhat for one in self.table}
+        return max(self.draws.numbers, key=lambda number: rhat[number])

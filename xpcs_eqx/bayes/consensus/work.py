@@ -1,24 +1,23 @@
 """The sampling of one shard, as it happens in whichever process."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, ScalarLike, UInt
+from jaxtyping import Array, Float, Int, ScalarLike, UInt
 
 from ...errors import FitError
 from ...objective import PointTiles
 from ...objective.tiles import CHUNK, point_runs
 from ..density.coordinates import Coordinates
 from ..density.log_posterior import LogPosterior
-from ..diagnostics import DIVERGENCES, diagnose
-from ..modes import bimodality
+from ..diagnostics import diagnose_chains, why_unusable
 from ..nuts.chains import Draws
-from ..nuts.sample import Nuts, run_chains
-from ..workers.limits import ShardFailure, Task
+from ..nuts.sample import ChainSettings, Nuts, run_chains
+from ..workers.base import ShardFailure, Task
 from .anchors import site_of
 from .pairs import AbstractPairs, Points
 from .shards import Shards
@@ -96,11 +95,7 @@ def shard_density(
 ) -> ShardDensity:
     """The density of a shard, from that of any other data of the same angles and frames."""
     tiles = tiles_of_points(points, density.term.reference.shape[0], layout)
-    density = dataclasses.replace(
-        density,
-        term=dataclasses.replace(density.term, tiles=tiles),
-        n_pairs=np.asarray(float(np.count_nonzero(points.root_weights))),
-    )
+    density = density.with_data(tiles, np.count_nonzero(points.root_weights))
     if anchor is None:
         anchor = np.zeros((len(density.names), len(density.names)))
     return ShardDensity(density, np.asarray(float(power)), anchor)  # pyright: ignore[reportArgumentType]
@@ -122,39 +117,13 @@ def standing_for(density: LogPosterior, n_pairs: int) -> LogPosterior:
     assert isinstance(tiles, PointTiles)
     factor = np.sqrt(n_pairs / np.asarray(density.n_pairs))
     tiles = dataclasses.replace(tiles, root_weights=factor * np.asarray(tiles.root_weights))
-    return dataclasses.replace(
-        density,
-        term=dataclasses.replace(density.term, tiles=tiles),
-        n_pairs=np.asarray(float(n_pairs)),
-    )
-
-
-class ChainSettings(NamedTuple):
-    """What the chains of an attempt are given."""
-
-    positions: Float[np.ndarray, "chain entry"]
-    step_size: float
-    target: float
-    sampler: Nuts
-    key: Key[Array, ""]
+    return density.with_data(tiles, n_pairs)
 
 
 def for_attempt(first: ChainSettings, task: Task) -> ChainSettings:
-    """The settings of an attempt at a shard, from those that all first attempts have in common.
-
-    Every shard and attempt has a key of its own. With each further attempt the step size, the
-    distance of the chains from the start and that of the target acceptance from one are halved, and
-    the warm-up is longer by as much as the first had.
-    """
-    easier = 2.0**-task.attempt
-    warmup = first.sampler.warmup * (1 + task.attempt)
-    return ChainSettings(
-        first.positions * easier,
-        first.step_size * easier,
-        1 - (1 - first.target) * easier,
-        dataclasses.replace(first.sampler, warmup=warmup),
-        jax.random.fold_in(jax.random.fold_in(first.key, task.number), task.attempt),
-    )
+    """The settings of an attempt at a shard, which has a key of its own, as has the attempt."""
+    key = jax.random.fold_in(jax.random.fold_in(first.key, task.number), task.attempt)
+    return first.eased(task.attempt)._replace(key=key)
 
 
 class ShardWork(eqx.Module):
@@ -212,7 +181,7 @@ class ShardWork(eqx.Module):
             raise ShardFailure("non_finite", "a chain has left for a place that is not finite")
         names = self.density.names
         statistics = {name: np.asarray(getattr(draws, name)) for name in Draws._fields[1:]}
-        found = diagnose(
+        found = diagnose_chains(
             names,
             position,
             statistics["divergent"],
@@ -221,16 +190,8 @@ class ShardWork(eqx.Module):
             statistics["acceptance"],
             self.sampler.max_depth,
         )
-        if not np.all(found.rhat <= self.rhat):
-            worst = int(np.argmax(np.where(np.isnan(found.rhat), np.inf, found.rhat)))
-            reason = f"R-hat of {names[worst]} is {found.rhat[worst]:.3g}, above {self.rhat:g}"
-            split = [n for i, n in enumerate(names) if bimodality(n, position[..., i]).bimodal]
-            if split:
-                reason += f"; two modes in {', '.join(split)}"
+        if reason := why_unusable(found, position, self.rhat):
             raise ShardFailure("not_converged", reason)
-        if found.divergence_rate > DIVERGENCES[-1]:
-            share = 100 * found.divergence_rate
-            raise ShardFailure("not_converged", f"{share:.0f} % of the trajectories diverged")
         coordinates = self.density.coordinates
         scale = np.asarray(coordinates.scale)
         gradient = statistics["gradient"]

@@ -17,7 +17,7 @@ from ...parameters import (
     Slope,
 )
 from ...parameters.parameter_map import Group
-from ..priors.base import AbstractPrior, Number, stacked
+from ..priors.families import AbstractPrior, Number, stacked
 
 # Positive parameters whose ends are further apart than this factor are spread logarithmically.
 _DECADES = 100.0
@@ -186,6 +186,12 @@ class Coordinates(eqx.Module):
         """z from θ; NaN where θ has no coordinates."""
         u = self._apply(theta, lambda g, part: g.bijection.inverse(part))
         return (u - self.centre) / self.scale
+
+    def from_unconstrained(
+        self, u: Float[Array | np.ndarray, "*draw entry"]
+    ) -> Float[np.ndarray, "*draw entry"]:
+        """z from u, the coordinates that shards share whatever centre and scale are."""
+        return (np.asarray(u) - np.asarray(self.centre)) / np.asarray(self.scale)
 
     def log_det(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
         """ln |det dθ/dz|."""

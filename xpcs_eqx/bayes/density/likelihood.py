@@ -1,7 +1,8 @@
-"""Gaussian likelihood of a data set: what becomes of contrast and offset, and of sigma."""
+"""Gaussian likelihood of a data set, with what becomes of contrast and offset, and of sigma."""
 
 import math
 from abc import abstractmethod
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,10 +12,10 @@ from jaxtyping import Array, Float, Key
 
 from ...errors import ModelError
 from ...objective import AbstractTiles, NormalEquations, TwoTimeTerm, block_correlation
-from ...objective.frame_table import FrameTable
+from ...objective.frame_table import FrameTable, frame_table
+from ...parameters import ParameterMap
 from ...scaling import AbstractScaling
-from ..priors.base import AbstractPrior, Number, number
-from ..priors.families import HalfNormal, Normal, Tempered, TruncatedNormal
+from ..priors.families import AbstractPrior, HalfNormal, Normal, Number, TruncatedNormal, number
 from .tile_likelihood import data_cost, scaling_statistics
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -75,6 +76,30 @@ class SampledScaling(AbstractScalingTreatment):
         return term.scaling.per_angle(coefficients)
 
 
+class Conditional(NamedTuple):
+    """The Gaussian of coefficients given everything else.
+
+    With D = diag(`unit`) and L = `factor` its precision is D L Lᵀ D, and its mean
+    `origin` + D⁻¹ L⁻ᵀ·`half`.
+    """
+
+    origin: Float[Array, "coefficient"]
+    unit: Float[Array, "coefficient"]
+    factor: Float[Array, "coefficient coefficient"]
+    half: Float[Array, "coefficient"]
+
+    def mean(self, noise: Float[Array, "coefficient"] | float = 0.0) -> Float[Array, "coefficient"]:
+        """The mean; with standard normal `noise` a draw."""
+        right = self.half + noise
+        away = jax.scipy.linalg.solve_triangular(self.factor, right, lower=True, trans=1)
+        return self.origin + away / self.unit
+
+    def variances(self, rows: Float[Array, "number coefficient"]) -> Float[Array, "number"]:
+        """Variance of rows·coefficients, which is |L⁻¹ D⁻¹ row|²."""
+        spread = jax.scipy.linalg.solve_triangular(self.factor, (rows / self.unit).T, lower=True)
+        return jnp.sum(spread**2, axis=0)
+
+
 class MarginalisedScaling(AbstractScalingTreatment):
     """Coefficients are integrated out under Gaussian priors, exactly.
 
@@ -101,8 +126,10 @@ class MarginalisedScaling(AbstractScalingTreatment):
         rows = [(p.mean, p.sd, *p.support) for p in found]
         return MarginalisedScaling(*np.asarray(rows, float).reshape(-1, 4).T)
 
-    def _gaussian(self, term, table, sigma):
-        """Constant of chi², conditional mean about the origin, Cholesky factor of the precision."""
+    def conditional(
+        self, term: TwoTimeTerm, table: FrameTable, sigma: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], "Conditional"]:
+        """Chi² with the coefficients integrated out, and their Gaussian given all else."""
         assert self.mean is not None
         assert self.sd is not None
         sums = scaling_statistics(table, term.reference, _in_memory(term))
@@ -116,20 +143,19 @@ class MarginalisedScaling(AbstractScalingTreatment):
         half = jax.scipy.linalg.solve_triangular(factor, right / unit, lower=True)
         log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)) + jnp.log(unit) + jnp.log(self.sd))
         chi2 = 2 * constant / sigma**2 + jnp.sum((mean / self.sd) ** 2) - half @ half + log_det
-        return chi2, half, factor, unit, origin
+        return chi2, Conditional(origin, unit, factor, half)
 
     def chi2(self, term, table, coefficients, sigma):
         if term.scaling.size == 0:
             return SampledScaling().chi2(term, table, coefficients, sigma)
-        return self._gaussian(term, table, sigma)[0]
+        return self.conditional(term, table, sigma)[0]
 
     def per_angle(self, term, table, coefficients, sigma, key):
         if term.scaling.size == 0:
             return term.scaling.constant
-        _, half, factor, unit, origin = self._gaussian(term, table, sigma)
-        noise = jax.random.normal(key, half.shape, half.dtype)
-        change = jax.scipy.linalg.solve_triangular(factor, half + noise, lower=True, trans=1)
-        return term.scaling.per_angle(origin + change / unit)
+        _, found = self.conditional(term, table, sigma)
+        noise = jax.random.normal(key, found.half.shape, found.half.dtype)
+        return term.scaling.per_angle(found.mean(noise))
 
 
 def _in_memory(term: TwoTimeTerm) -> AbstractTiles:
@@ -138,8 +164,6 @@ def _in_memory(term: TwoTimeTerm) -> AbstractTiles:
 
 
 def _gaussian(name: str, prior: AbstractPrior) -> Normal | TruncatedNormal:
-    if isinstance(prior, Tempered):
-        prior = prior.prior.powered(prior.power)
     if not isinstance(prior, Normal | TruncatedNormal):
         raise ModelError(
             f"the prior of {name} is a {type(prior).__name__}, but marginalised scaling needs "
@@ -204,6 +228,44 @@ class GivenSigma(AbstractNoise):
 def gaussian_norm(n_pairs: Number, sigma: Float[Array, ""]) -> Float[Array, ""]:
     """−n ln σ − n/2 ln 2π."""
     return -n_pairs * (jnp.log(sigma) + 0.5 * _LOG_2PI)
+
+
+class DataLikelihood(eqx.Module):
+    """ln p(data | θ) of one data set with θ = (free parameters, sampled coefficients, sigma).
+
+    Sigma is an entry where it is sampled. `n_pairs`: number of pairs with a weight.
+    """
+
+    term: TwoTimeTerm
+    treatment: AbstractScalingTreatment
+    noise: AbstractNoise
+    n_pairs: Number
+
+    @property
+    def parameters(self) -> ParameterMap:
+        """The free physical parameters, which are their own coordinates here."""
+        return self.term.parameters
+
+    @property
+    def coefficients(self) -> tuple[str, ...]:
+        """Names of the sampled coefficients of contrast and offset."""
+        return self.treatment.sampled_names(self.term.scaling)
+
+    def split(self, theta: Float[Array, "entry"]):
+        """Physical parameters, scaling coefficients, sigma."""
+        p = self.parameters.n_free
+        k = p + len(self.coefficients)
+        return theta[:p], theta[p:k], self.noise.sigma(theta[k:])
+
+    def table(self, x: Float[Array, "free"]) -> FrameTable:
+        """Features of the model at physical parameters."""
+        return frame_table(self.parameters, x, self.term.t, self.term.geometry, False)
+
+    def __call__(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
+        """The log likelihood, marginalised coefficients integrated out."""
+        x, coefficients, sigma = self.split(theta)
+        chi2 = self.treatment.chi2(self.term, self.table(x), coefficients, sigma)
+        return gaussian_norm(self.n_pairs, sigma) - 0.5 * chi2
 
 
 @eqx.filter_jit

@@ -147,7 +147,7 @@ class Draws(NamedTuple):
         return f"{type(self).__name__}({', '.join(shapes)})"
 
 
-class Progress(NamedTuple):
+class SamplingProgress(NamedTuple):
     """What a callback sees: `phase` is warm-up or sampling.
 
     `done` of `total` transitions of each chain; `divergences` and `steps_per_draw` are those of the

@@ -5,7 +5,7 @@ is handed to it as values. Keys are derived from the number of a draw, so that r
 on how a run is cut into pieces.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,7 +26,8 @@ from ...compiling import quick_jit
 from ...errors import FitError
 from ...inherited import Inherited
 from ..density.log_posterior import LogPosterior
-from .chains import AXIS, AbstractParallelChains, Draws, Progress, placed
+from ..workers.store import ResultStore
+from .chains import AXIS, AbstractParallelChains, Draws, SamplingProgress, placed
 
 # Draws a call: often enough for a progress bar, rarely enough to cost nothing.
 CHUNK = 100
@@ -151,7 +152,9 @@ def values_at(density: LogPosterior, positions: Float[np.ndarray, "chain entry"]
 class Runner:
     """Advances chains in pieces; holds what stays the same between the pieces.
 
-    `parallel` says which chains move together, on which devices.
+    `parallel` says which chains move together, on which devices. Pieces that `store` has are read
+    from it; as each follows from the one before, and nothing else is random, a run is then the same
+    as if it had not been interrupted.
     """
 
     def __init__(
@@ -163,7 +166,8 @@ class Runner:
         max_depth: int,
         threshold: float,
         parallel: AbstractParallelChains,
-        callback: Callable[[Progress], Any] | None,
+        callback: Callable[[SamplingProgress], Any] | None,
+        store: ResultStore | None = None,
     ):
         self.mesh = parallel.mesh(chains)
         self.density = placed(density, self.mesh, P())
@@ -172,7 +176,8 @@ class Runner:
         self.settings = (max_depth, float(threshold))
         self.slices = parallel.batches(chains)
         self.callback = callback
-        self.count = 0
+        self.store = store
+        self.count = self.pieces = 0
 
     def begin(self, positions) -> list[Chains]:
         """Chains at the given positions, drawn in towards zero where the density has no value.
@@ -207,7 +212,10 @@ class Runner:
         ]
 
     def run(self, groups, count, step_size, metric, adapting, phase, done, total):
-        """`count` transitions of every chain; returns the chains and their draws."""
+        """`count` transitions of every chain; returns the chains and their draws.
+
+        **Raises:** `CheckpointError` for a stored piece that is damaged or of another run.
+        """
         pieces = []
         while count > 0:
             now = min(count, CHUNK)
@@ -225,21 +233,19 @@ class Runner:
                     _advance(self.mesh, self.settings, self.density, group, sizes, *arguments)
                 )
 
-            if len(groups) == 1:
-                results = [one(groups[0])]
+            kept = None if self.store is None else self.store.load(self.pieces)
+            if kept is None:
+                groups, draws = self._moved(one, groups, now)
+                if self.store is not None:
+                    self.store.save(self.pieces, _packed(groups, draws))
             else:
-                with ThreadPoolExecutor(len(groups)) as pool:
-                    results = list(pool.map(Inherited(one), groups))
-            groups = [result[0] for result in results]
-            draws = jax.tree.map(
-                lambda *parts, now=now: np.concatenate([np.asarray(p) for p in parts])[:, :now],
-                *(result[1] for result in results),
-            )
+                groups, draws = self._unpacked(groups, kept)
+            self.pieces += 1
             pieces.append(draws)
             count, self.count, done = count - now, self.count + now, done + now
             if self.callback is not None:
                 self.callback(
-                    Progress(
+                    SamplingProgress(
                         phase,
                         done,
                         total,
@@ -250,12 +256,47 @@ class Runner:
                 )
         return groups, jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *pieces)
 
+    def _moved(self, one: Callable[[Chains], Any], groups: list[Chains], now: int):
+        """The chains after `now` transitions, each batch on a thread, and their draws."""
+        if len(groups) == 1:
+            results = [one(groups[0])]
+        else:
+            with ThreadPoolExecutor(len(groups)) as pool:
+                results = list(pool.map(Inherited(one), groups))
+        draws = jax.tree.map(
+            lambda *parts: np.concatenate([np.asarray(p) for p in parts])[:, :now],
+            *(result[1] for result in results),
+        )
+        return [result[0] for result in results], draws
+
+    def _unpacked(self, groups: list[Chains], kept: Mapping[str, np.ndarray]):
+        """Chains and draws of a stored piece, the chains where those before it are."""
+        found = []
+        for g, group in enumerate(groups):
+            leaves, structure = jax.tree.flatten(group._replace(key=None))
+            stored = [jnp.asarray(kept[f"chains_{g}_{i}"]) for i in range(len(leaves))]
+            chains = jax.tree.unflatten(structure, placed(stored, self.mesh, P(AXIS)))
+            found.append(chains._replace(key=group.key))
+        return found, Draws(*(kept[name] for name in Draws._fields))
+
     @staticmethod
     def step_size(groups: list[Chains], last: bool = False) -> float:
         """Geometric mean over the chains of the averaged (or the last) step size."""
         field = "log_step_size" if last else "log_step_size_avg"
         logs = [np.asarray(getattr(group.averaging, field)) for group in groups]
         return float(np.exp(np.mean(np.concatenate(logs))))
+
+
+def _packed(groups: list[Chains], draws: Draws) -> dict[str, np.ndarray]:
+    """Chains and their draws as named arrays; their keys are those of the run."""
+    return {
+        **{name: np.asarray(value) for name, value in draws._asdict().items()},
+        **{
+            f"chains_{g}_{i}": np.asarray(leaf)
+            for g, group in enumerate(groups)
+            for i, leaf in enumerate(jax.tree.leaves(group._replace(key=None)))
+        },
+    }
 
 
 def warm_up(

@@ -1,7 +1,7 @@
 """Where chains begin and which metric they begin with."""
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ...compiling import quick_jit
 from ...errors import ModelError
-from ...fitting import Fit
+from ...fitting import Fit, JointFit
 from ...objective.penalties import penalty_equations
 from ..density.log_posterior import LogPosterior, plain_parameters
 
@@ -22,9 +22,6 @@ _STEPS, _GAIN = 50, 0.1
 # Length of the first step at most, in standard deviations: the Gaussian is no guide further away,
 # unless longer and longer steps are found good.
 _FAR = 4.0
-
-
-D = TypeVar("D", bound=eqx.Module)
 
 
 class Beginning(NamedTuple):
@@ -47,7 +44,7 @@ class AbstractStart(eqx.Module):
         self,
         density: LogPosterior,
         theta: Float[np.ndarray, "entry"],
-        fit: Fit | None,
+        fit: Fit | JointFit | None,
         chains: int,
         key: Key[Array, ""],
     ) -> Beginning:
@@ -79,10 +76,10 @@ def _prior(density, theta):
     return gradient(theta), jax.jacfwd(gradient)(theta)
 
 
-def recentred(density: D, centre, scale) -> D:
+def recentred(density: LogPosterior, centre, scale) -> LogPosterior:
     """The density with its coordinates z = 0 at `centre` and in units of `scale`."""
     return eqx.tree_at(
-        lambda d: (d.coordinates.centre, d.coordinates.scale),  # pyright: ignore[reportAttributeAccessIssue]
+        lambda d: (d.coordinates.centre, d.coordinates.scale),
         density,
         (np.asarray(centre), np.asarray(scale)),
     )
@@ -94,8 +91,25 @@ def _of_penalties(parameters, penalties, noise, x):
     return penalty_equations(penalties, plain_parameters(parameters), x, noise).hessian
 
 
-def _information(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
+@quick_jit
+def _links(density, theta):
+    """Derivatives of the entries of each data set by those of the whole."""
+    return jax.jacfwd(density.local)(theta)
+
+
+def _information(
+    density: LogPosterior, theta: np.ndarray, fit: Fit | JointFit, sigma: float
+) -> np.ndarray:
     """Curvature of −ln likelihood in the entries at the fit, marginalised coefficients left out."""
+    if not isinstance(fit, JointFit):
+        return _of_data_set(density, fit, sigma)
+    links = (np.asarray(link) for link in _links(density, theta))
+    each = zip(density.parts, fit.fits, links, strict=True)
+    return sum(link.T @ _of_data_set(part, own, sigma) @ link for part, own, link in each)
+
+
+def _of_data_set(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
+    """`_information` of one data set."""
     p, k = density.parameters.n_free, fit.index.scaling.stop
     order = np.r_[k : k + p, 0:k]
     whole = np.array(fit.joint_hessian)[np.ix_(order, order)]
@@ -118,14 +132,14 @@ def _information(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
     return out
 
 
-def _gaussian(density: LogPosterior, theta: np.ndarray, fit: Fit, curvature: np.ndarray):
+def _gaussian(density: LogPosterior, theta: np.ndarray, fit: Fit | JointFit, curvature: np.ndarray):
     """Centre, scale and correlations of the posterior about a place, in coordinates u."""
     u, jacobian = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
     if "sigma" in density.names:
         sigma = float(theta[-1])
     else:
         sigma = float(density.noise.sigma(jnp.zeros(0)))
-    information = _information(density, fit, sigma) + curvature
+    information = _information(density, theta, fit, sigma) + curvature
     precision = jacobian.T @ information @ jacobian + np.eye(len(u)) / PRIOR_WIDTH**2
     covariance = np.linalg.inv(precision)
     scale = np.sqrt(np.diagonal(covariance))

@@ -1,26 +1,116 @@
 """Prior densities of one parameter."""
 
+import dataclasses
 import math
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
+import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import betaln, ndtr
+from jaxtyping import Array, Float, Key
 
 from ...errors import ModelError
-from .base import (
-    HALF_LOG_2PI,
-    AbstractPrior,
-    Number,
-    check_order,
-    check_positive,
-    check_widths,
-    inside,
-    known,
-    no_volume,
-    number,
-)
+
+_T = TypeVar("_T")
+# A Python number or an array of shape (), traced or not.
+Number: TypeAlias = Any
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def as_number(value: Any) -> Any:
+    """Numbers as NumPy arrays, so that another value is another argument of compiled code."""
+    return np.asarray(value, float) if isinstance(value, int | float | np.generic) else value
+
+
+def number(default: float | None = None) -> Any:
+    """A field that holds one number."""
+    if default is None:
+        return eqx.field(converter=as_number)
+    return eqx.field(default=default, converter=as_number)
+
+
+def known(*values: Any) -> bool:
+    return not any(isinstance(value, jax.core.Tracer) for value in values)
+
+
+def no_volume(name: str, low: Any, high: Any) -> str:
+    return (
+        f"a {name} prior between {float(low):g} and {float(high):g} has no volume; the lower end "
+        "must be below the upper one (to fix a parameter, give it equal bounds in the map)"
+    )
+
+
+def check_order(prior: Any) -> None:
+    low, high = prior.lower, prior.upper
+    if known(low, high) and not float(low) < float(high):
+        raise ModelError(no_volume(type(prior).__name__, low, high))
+
+
+def check_positive(name: str, what: str, value: Any) -> None:
+    if not (float(value) > 0 and math.isfinite(float(value))):
+        raise ModelError(
+            f"{what} {float(value):g} of a {name} prior; it must be a finite number above 0"
+        )
+
+
+def check_widths(prior: Any, *names: str) -> None:
+    for name in names:
+        if known(getattr(prior, name)):
+            check_positive(type(prior).__name__, name, getattr(prior, name))
+
+
+class AbstractPrior(eqx.Module):
+    """A density p(x) of one number in its physical unit."""
+
+    @property
+    @abstractmethod
+    def support(self) -> tuple[Number, Number]:
+        """Lower and upper end of where the density is not zero; infinite where it never ends."""
+
+    @property
+    @abstractmethod
+    def moments(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """Mean and standard deviation."""
+
+    @abstractmethod
+    def log_density(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """ln p(x), normalised; −∞ outside the support."""
+
+    @abstractmethod
+    def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
+        """Independent draws."""
+
+    @abstractmethod
+    def powered(self, power: Number) -> "AbstractPrior":
+        """The density proportional to p(x)^power, normalised: of the same family."""
+
+
+def inside(prior: AbstractPrior, x, value):
+    low, high = prior.support
+    return jnp.where((x >= low) & (x <= high), value, -jnp.inf)
+
+
+def stacked(members: Sequence[_T]) -> list[tuple[tuple[int, ...], _T]]:
+    """Modules of one kind put together, their numbers as arrays; with the positions of each kind.
+
+    What is elementwise then works on all of a kind at once, which is compiled once.
+    """
+    kinds: dict[Any, list[int]] = {}
+    for i, member in enumerate(members):
+        kinds.setdefault(jax.tree.structure(member), []).append(i)
+    return [
+        (tuple(where), jax.tree.map(_stack, *(members[i] for i in where)))
+        for where in kinds.values()
+    ]
+
+
+def _stack(*leaves: Any) -> Any:
+    return np.stack(leaves) if known(*leaves) else jnp.stack(leaves)
 
 
 class Uniform(AbstractPrior):
@@ -153,33 +243,6 @@ class Beta(AbstractPrior):
 
     def powered(self, power):
         return Beta(1 + power * (self.a - 1), 1 + power * (self.b - 1), self.lower, self.upper)
-
-
-class Tempered(AbstractPrior):
-    """p(x)^power without a new normalisation: K of them with power 1/K multiply to p(x) itself."""
-
-    prior: AbstractPrior
-    power: Number = number()
-
-    def __check_init__(self):
-        check_widths(self, "power")
-
-    @property
-    def support(self):
-        return self.prior.support
-
-    @property
-    def moments(self):
-        return self.prior.powered(self.power).moments
-
-    def log_density(self, x):
-        return self.power * self.prior.log_density(x)
-
-    def sample(self, key, shape=()):
-        return self.prior.powered(self.power).sample(key, shape)
-
-    def powered(self, power):
-        return self.prior.powered(self.power * power)
 
 
 def _log_mass(low: Any, high: Any) -> Any:
@@ -331,3 +394,35 @@ class LogNormal(AbstractPrior):
         variance = self.scale**2 / power
         centre = self.location + variance * (1 - power)
         return LogNormal(centre, variance**0.5, self.lower, self.upper)
+
+
+FAMILIES: dict[str, type[AbstractPrior]] = {
+    kind.__name__: kind for kind in (Uniform, Normal, TruncatedNormal, LogNormal, HalfNormal, Beta)
+}
+
+
+def prior_numbers(prior: AbstractPrior) -> dict[str, Any]:
+    """A prior as plain values: its family and its numbers, from which `prior_from` makes it."""
+    kind = type(prior).__name__
+    if kind not in FAMILIES:
+        return {"family": f"{type(prior).__module__}.{type(prior).__qualname__}"}
+    fields = (field.name for field in dataclasses.fields(prior))
+    return {"family": kind, **{name: float(getattr(prior, name)) for name in fields}}
+
+
+def prior_from(
+    numbers: Mapping[str, Any], name: str, given: Mapping[str, AbstractPrior]
+) -> AbstractPrior:
+    """The prior of a parameter `name` from plain values, or the one that is given for it.
+
+    **Raises:** `ModelError` for a family that is not of this package where none is given.
+    """
+    if name in given:
+        return given[name]
+    family, *rest = numbers.items()
+    if family[1] not in FAMILIES:
+        raise ModelError(
+            f"the prior of {name} is a {family[1]}, which a file cannot make again; give it: "
+            f"priors={{{name!r}: …}}"
+        )
+    return FAMILIES[family[1]](**dict(rest))

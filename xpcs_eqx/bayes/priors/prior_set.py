@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -12,13 +12,15 @@ from jaxtyping import Array, Float
 
 from ...compiling import quick_jit
 from ...errors import ModelError
-from ...fitting import Fit
-from ...objective import JointObjective, ProjectedObjective
-from ...parameters import ParameterMap
+from ...fitting import Fit, JointFit
+from ...objective import CombinedObjective, JointObjective, ProjectedObjective
+from ...parameters import ParameterMap, saved_values
 from ...parameters.leaves import check_names, parameter_leaves
 from ...physics import AbstractCorrelation, AbstractRate, time_floor
-from .base import AbstractPrior, Number
-from .families import LogNormal, Normal, Tempered, TruncatedNormal, Uniform
+from .families import FAMILIES, AbstractPrior, LogNormal, Normal, TruncatedNormal, Uniform
+
+OneDataSet: TypeAlias = ProjectedObjective | JointObjective
+Samplable: TypeAlias = OneDataSet | CombinedObjective
 
 # Mean and standard deviation by public name; None for a log-normal about the start.
 _TABLE: dict[str, tuple[float, float] | None] = {
@@ -32,6 +34,7 @@ _TABLE: dict[str, tuple[float, float] | None] = {
 _OFFSETS = ("D_offset", "gamma_dot_t_offset")
 _LOG_SCALE = 1.5
 _CONTRAST, _OFFSET = (0.3, 0.25), (1.0, 0.25)
+_FITTED = ("free", "shared", "separate", "scaling")
 # Positive parameters whose bounds are further apart than this get a prior in their logarithm.
 _DECADES = 100.0
 
@@ -75,16 +78,11 @@ class PriorSet(eqx.Module):
         for name, prior in given.items():
             if not isinstance(prior, AbstractPrior):
                 raise ModelError(
-                    f"the prior of {name} is {prior!r}; give one of Uniform, Normal, "
-                    "TruncatedNormal, LogNormal, HalfNormal, Beta"
+                    f"the prior of {name} is {prior!r}; give one of {', '.join(FAMILIES)}"
                 )
             for one in groups.get(name, [name]):
                 merged[one] = prior
         return PriorSet(tuple(merged.values()), tuple(merged), self.notes)
-
-    def tempered(self, power: Number) -> "PriorSet":
-        """Every prior to the given power: 1/K for K shards, so that together they count once."""
-        return PriorSet(tuple(Tempered(p, power) for p in self.priors), self.names, self.notes)
 
 
 class Entry(NamedTuple):
@@ -101,7 +99,7 @@ class Entry(NamedTuple):
     scale: float = 1.0
 
 
-def scaling_entries(objective: ProjectedObjective | JointObjective) -> list[Entry]:
+def scaling_entries(objective: OneDataSet) -> list[Entry]:
     """The entries of the scaling coefficients."""
     scaling = objective.term.scaling
     start = scaling.from_per_angle(objective.term.reference)
@@ -200,7 +198,32 @@ def default_prior(entry: Entry) -> AbstractPrior:
     return TruncatedNormal(start, 10 * scale, low, high)
 
 
-def default_priors(objective: ProjectedObjective | JointObjective) -> PriorSet:
+def entries_of(objective: Samplable) -> list[Entry]:
+    """Everything that may have a default prior: free parameters, then scaling coefficients.
+
+    Of several data sets these are the free parameters of all of them by public name, with start and
+    bounds that the joint fit gives them, and the coefficients of each as `name[label]`. Offsets of
+    rates that data sets share are as wide as the first of these rates is large.
+    """
+    if not isinstance(objective, CombinedObjective):
+        term = objective.term
+        model = term.parameters.build(jnp.asarray(term.parameters.start))
+        entries = with_sizes(parameter_entries(term.parameters), offset_sizes(model, term.t))
+        return entries + scaling_entries(objective)
+    shared = objective.parameters
+    models = shared.models(shared.whole.start)
+    sizes: dict[str, float] = {}
+    for k, part in enumerate(objective.parts):
+        own = offset_sizes(models[k], part.term.t)
+        found = {public: own[name] for name, public in shared.public[k] if name in own}
+        sizes = found | sizes
+    entries = with_sizes(parameter_entries(shared.whole), sizes)
+    for part, label in zip(objective.parts, shared.labels, strict=True):
+        entries += [one._replace(name=f"{one.name}[{label}]") for one in scaling_entries(part)]
+    return entries
+
+
+def default_priors(objective: Samplable) -> PriorSet:
     """Weakly informative priors inside the bounds.
 
     Diffusion and shear amplitudes are log-normal about the start of the objective with 1.5 in ln;
@@ -209,21 +232,21 @@ def default_priors(objective: ProjectedObjective | JointObjective) -> PriorSet:
     are log-normal when their positive bounds are decades apart, uniform within finite bounds, else
     normal about their start with ten times their natural step.
 
+    Of several data sets they are called as in the joint fit: `D0`, `alpha[hot]`,
+    `contrast[0][hot]`.
+
     **Raises:** `ModelError` when the bounds of a parameter leave a prior without volume.
     """
-    term = objective.term
-    model = term.parameters.build(jnp.asarray(term.parameters.start))
-    entries = with_sizes(parameter_entries(term.parameters), offset_sizes(model, term.t))
-    entries += scaling_entries(objective)
-    return PriorSet(tuple(map(default_prior, entries)), tuple(e.name for e in entries))
+    entries = entries_of(objective)
+    return PriorSet(tuple(map(default_prior, entries)), tuple(one.name for one in entries))
 
 
-def bound_priors(objective: ProjectedObjective | JointObjective) -> PriorSet:
+def bound_priors(objective: Samplable) -> PriorSet:
     """Uniform priors between the bounds of every parameter.
 
     **Raises:** `ModelError` naming a parameter without finite bounds.
     """
-    entries = parameter_entries(objective.term.parameters) + scaling_entries(objective)
+    entries = entries_of(objective)
     for name, _, low, high, _ in entries:
         if not math.isfinite(high - low):
             raise ModelError(
@@ -233,7 +256,19 @@ def bound_priors(objective: ProjectedObjective | JointObjective) -> PriorSet:
     return PriorSet(priors, tuple(entry.name for entry in entries))
 
 
-def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = None) -> PriorSet:
+def _about(value: float, sd: float, lower: float, upper: float) -> AbstractPrior:
+    bounded = math.isfinite(upper) or math.isfinite(lower)
+    return TruncatedNormal(value, sd, lower, upper) if bounded else Normal(value, sd)
+
+
+def _check_width(width: float) -> None:
+    if not width > 0:
+        raise ModelError(f"width {width} of priors from a fit; it must be above 0")
+
+
+def fit_priors(
+    fit: Fit | JointFit, width: float = 2.0, names: Collection[str] | None = None
+) -> PriorSet:
     """Normal priors centred on a fit, `width` times its quoted errors wide, inside the bounds.
 
     They are those of all parameters and scaling coefficients, or of the given `names` alone.
@@ -243,11 +278,10 @@ def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = Non
 
     **Raises:** `ModelError` for a parameter without a finite error and for a width not above 0.
     """
-    if not width > 0:
-        raise ModelError(f"width {width} of priors from a fit; it must be above 0")
+    _check_width(width)
     priors = {}
     for row in fit.rows:
-        if row.role not in ("free", "scaling") or not (names is None or row.name in names):
+        if row.role not in _FITTED or not (names is None or row.name in names):
             continue
         if not (np.isfinite(row.error) and row.error > 0):
             raise ModelError(
@@ -255,14 +289,36 @@ def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = Non
                 + (", which ended on its bound" if row.at_bound else "")
                 + "; give that parameter a prior of its own and use default_priors for the rest"
             )
-        sd = width * row.error
-        priors[row.name] = (
-            TruncatedNormal(row.value, sd, row.lower, row.upper)
-            if math.isfinite(row.upper) or math.isfinite(row.lower)
-            else Normal(row.value, sd)
-        )
+        priors[row.name] = _about(row.value, width * row.error, row.lower, row.upper)
     note = (
         f"priors are centred on a fit, {width:g} times its errors wide; if it is a fit of the same "
         "data, these are used twice and the posterior is too narrow"
     )
     return PriorSet(tuple(priors.values()), tuple(priors), (note,))
+
+
+def saved_priors(path: str, width: float = 2.0, names: Collection[str] | None = None) -> PriorSet:
+    """Normal priors from an earlier `parameters.json`, of a fit or of a posterior.
+
+    As `fit_priors`: centred on the values there, `width` times their errors (standard deviations)
+    wide, inside the bounds. Parameters without an error, such as fixed ones, have none; `sigma`
+    neither, unless it is among `names`.
+
+    **Raises:** `DataError` for what is no such file; `ModelError` for a name that has no value and
+    error there, and for a width not above 0.
+    """
+    _check_width(width)
+    known = {n: one for n, one in saved_values(path).items() if one.error > 0}
+    chosen = [name for name in known if name != "sigma"] if names is None else list(names)
+    if missing := [name for name in chosen if name not in known]:
+        raise ModelError(
+            f"{path} has no value with an error of {', '.join(missing)}; there are "
+            f"{', '.join(known)}"
+        )
+    found = {n: known[n] for n in chosen}
+    priors = tuple(_about(v.value, width * v.error, v.lower, v.upper) for v in found.values())
+    note = (
+        f"the priors of {', '.join(found)} are centred on {path}, {width:g} times the errors there "
+        "wide; if it is of the same data, these are used twice and the posterior is too narrow"
+    )
+    return PriorSet(priors, tuple(found), (note,))

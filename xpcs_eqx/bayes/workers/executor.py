@@ -1,11 +1,12 @@
-"""Where shards are sampled: in this process, or by anything like `concurrent.futures.Executor`."""
+"""Shards sampled by anything like `concurrent.futures.Executor`, a Dask cluster included."""
 
+import importlib
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import equinox as eqx
@@ -13,10 +14,11 @@ import jax
 
 from ...errors import ModelError
 from ...objective import HeldExecutor
-from .base import AbstractWorkers, Session
-from .limits import (
+from .base import (
+    AbstractWorkers,
     Event,
     Limits,
+    Session,
     ShardFailure,
     Task,
     Work,
@@ -176,3 +178,152 @@ class ExecutorWorkers(AbstractWorkers):
                 "ExecutorWorkers come without their executor out of a pickle; make them anew"
             )
         return executor_session(self.executor.executor, self.slots, self.folder, work, limits)
+
+
+_MISSING = (
+    "sampling on a cluster needs Dask and dask-jobqueue; install them with: "
+    "pip install 'xpcs-eqx[cluster]'"
+)
+# Class of dask-jobqueue by batch system.
+_SYSTEMS = {"pbs": "PBSCluster", "slurm": "SLURMCluster"}
+
+
+def _dask(name: str) -> Any:
+    """`distributed` or `dask_jobqueue`."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(_MISSING) from error
+
+
+def _at_least_one(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ModelError(f"{name} = {getattr(settings, name)}; it must be at least 1")
+
+
+class JobSettings(eqx.Module):
+    """What a batch job asks for.
+
+    - `system`: `"pbs"` or `"slurm"`.
+    - `jobs`: number of jobs; `cores`, `memory` ("64GB") and `processes` of each. A process samples
+        one shard at a time.
+    - `queue`: queue or partition; `account`: what is charged; `walltime`: "HH:MM:SS".
+    - `interface`: network interface that scheduler and workers have in common ("ib0").
+    - `directives`: further lines for the batch system; `prologue`: shell lines before the worker
+        starts, such as `module load` or activating an environment.
+    - `scratch`: folder on each node for what Dask spills.
+    - `resources`: `-l select=…` of PBS, by default made of cores and memory.
+
+    **Raises:** `ModelError` for settings that cannot be.
+    """
+
+    system: str = eqx.field(static=True)
+    jobs: int = eqx.field(static=True, default=1)
+    cores: int = eqx.field(static=True, default=8)
+    processes: int = eqx.field(static=True, default=4)
+    memory: str = eqx.field(static=True, default="16GB")
+    queue: str | None = eqx.field(static=True, default=None)
+    account: str | None = eqx.field(static=True, default=None)
+    walltime: str = eqx.field(static=True, default="04:00:00")
+    interface: str | None = eqx.field(static=True, default=None)
+    directives: tuple[str, ...] = eqx.field(static=True, default=())
+    prologue: tuple[str, ...] = eqx.field(static=True, default=())
+    scratch: str | None = eqx.field(static=True, default=None)
+    resources: str | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.system not in _SYSTEMS:
+            raise ModelError(f"no batch system {self.system!r}; there are {', '.join(_SYSTEMS)}")
+        _at_least_one(self, "jobs", "cores", "processes")
+        if self.processes > self.cores:
+            raise ModelError(
+                f"{self.processes} processes on {self.cores} cores of a job; give a core to each"
+            )
+        if self.resources is not None and self.system != "pbs":
+            raise ModelError("resources belong to PBS; use directives for Slurm")
+
+    def _keywords(self) -> dict[str, Any]:
+        """Of dask-jobqueue."""
+        resources = {} if self.resources is None else {"resource_spec": self.resources}
+        return {
+            "queue": self.queue,
+            "account": self.account,
+            "walltime": self.walltime,
+            "cores": self.cores,
+            "processes": self.processes,
+            "memory": self.memory,
+            "interface": self.interface,
+            "job_extra_directives": list(self.directives),
+            "job_script_prologue": list(self.prologue),
+            "local_directory": self.scratch,
+            **resources,
+        }
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        """A running cluster of these jobs.
+
+        **Raises:** `ModelError` with what to install when dask-jobqueue is missing.
+        """
+        make = getattr(_dask("dask_jobqueue"), _SYSTEMS[self.system])
+        options = {"dashboard_address": None}
+        with make(**self._keywords(), scheduler_options=options) as cluster:
+            cluster.scale(jobs=self.jobs)
+            yield cluster
+
+    def job_script(self) -> str:
+        """The script of one job, with a stand-in for the address of the scheduler.
+
+        Nothing is submitted.
+
+        **Raises:** `ModelError` with what to install when dask-jobqueue is missing.
+        """
+        kind = getattr(_dask("dask_jobqueue"), _SYSTEMS[self.system]).job_cls
+        place = {"scheduler": "tcp://scheduler:8786", "name": "xpcs-eqx"}
+        return kind(**place, **self._keywords()).job_script()
+
+
+class DaskWorkers(AbstractWorkers):
+    """Shards sampled by the workers of a Dask cluster, which ends with the session.
+
+    - `job`: what jobs of a batch system ask for; without it there are worker processes on this
+        machine, `processes` of them, to try out what shall run on a cluster.
+    - `folder`: where data and signs of progress are put; every node must see it.
+
+    A worker that is lost is replaced by Dask and its shard begun again. For a cluster that runs
+    already, give `ExecutorWorkers(client.get_executor(), folder=…)`.
+    """
+
+    job: JobSettings | None = None
+    processes: int = eqx.field(static=True, default=2)
+    folder: str | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        _at_least_one(self, "processes")
+
+    @property
+    def slots(self) -> int:
+        """Number of shards that run at once."""
+        return self.processes if self.job is None else self.job.jobs * self.job.processes
+
+    def open(self, work, limits, tasks):
+        return self._session(work, limits)
+
+    @contextmanager
+    def _session(self, work: Work, limits: Limits) -> Iterator[Session]:
+        distributed = _dask("distributed")
+        with (
+            self._cluster(distributed) as cluster,
+            distributed.Client(cluster) as client,
+            client.get_executor(pure=False) as executor,
+            executor_session(executor, self.slots, self.folder, work, limits) as session,
+        ):
+            yield session
+
+    def _cluster(self, distributed: Any) -> AbstractContextManager[Any]:
+        if self.job is not None:
+            return self.job.open()
+        return distributed.LocalCluster(
+            n_workers=self.processes, threads_per_worker=1, dashboard_address=None
+        )

@@ -13,9 +13,8 @@ from typing import Any
 import equinox as eqx
 
 from ...errors import FitError, ModelError
-from .base import AbstractWorkers, Session
+from .base import AbstractWorkers, Event, Limits, Session, ShardFailure, Task, Work, attempt, failed
 from .executor import BEAT, enable_double_precision
-from .limits import Event, Limits, ShardFailure, Task, Work, attempt, failed
 from .store import dump_shared, load_shared
 
 # Longest time for a process to start and import [s], and how many may die in doing so.

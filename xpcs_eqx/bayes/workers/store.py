@@ -1,4 +1,4 @@
-"""What shards leave on disk: their results, and the data that processes share."""
+"""What sampling leaves on disk: results of shards and runs, and the data that processes share."""
 
 import io
 import os
@@ -19,22 +19,24 @@ _WORK = "work.pickle"
 _MARK = "fingerprint"
 
 
-class ShardStore(eqx.Module):
-    """Results of finished shards in a folder, one file each, written whole or not at all.
+class ResultStore(eqx.Module):
+    """Numbered results in a folder, one file each, written whole or not at all.
 
     - `folder`: made at the first writing.
     - `fingerprint`: of the problem; results of another one are refused.
+    - `kind`: what they are of, such as a shard or a piece of a run.
     """
 
     folder: str = eqx.field(static=True)
     fingerprint: str = eqx.field(static=True, default="")
+    kind: str = eqx.field(static=True, default="shard")
 
     def path(self, number: int) -> str:
-        """The file of a shard."""
-        return os.path.join(self.folder, f"shard-{number:05d}.npz")
+        """The file of a result."""
+        return os.path.join(self.folder, f"{self.kind}-{number:05d}.npz")
 
     def save(self, number: int, result: Mapping[str, np.ndarray]) -> None:
-        """Write the result of a shard.
+        """Write a result.
 
         **Raises:** `OSError` when the folder cannot be written to.
         """
@@ -44,7 +46,7 @@ class ShardStore(eqx.Module):
             np.savez(stream, **content)
 
     def load(self, number: int) -> dict[str, np.ndarray] | None:
-        """The result of a shard, None when there is none.
+        """A result, None when there is none.
 
         **Raises:** `CheckpointError` for a damaged file and for the result of another problem.
         """
@@ -58,8 +60,8 @@ class ShardStore(eqx.Module):
             mark = str(found.pop(_MARK))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise CheckpointError(
-                f"{path}: not a whole result of a shard ({error}); remove it, and the shard is "
-                "sampled again"
+                f"{path}: not a whole result of a {self.kind} ({error}); remove it, and the "
+                f"{self.kind} is sampled again"
             ) from error
         if mark != self.fingerprint:
             raise CheckpointError(

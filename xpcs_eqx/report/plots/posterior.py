@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
-from ...bayes import ConsensusPosterior, Posterior
-from ...bayes.consensus.run import from_unconstrained
-from ...bayes.nuts.sample import physical_draws
+from ...bayes import Posterior
 from .canvas import DATA, FIT, figure, grid, style
 from .corner import value_label
 
@@ -125,19 +123,20 @@ def _marked(axis: Axes, x: float, y: float, place: float, error: float) -> None:
     axis.plot(x + ends, [y - _HALF + 0.35] * 2, color=FIT, lw=1.6)
 
 
-def shards_figure(found: ConsensusPosterior) -> Figure:
+def shards_figure(posterior: Posterior) -> Figure:
     """Mean and standard deviation of each shard, and of the combined draws as a band.
 
     Shards that were set aside are grey.
     """
-    density = found.posterior.density
-    chosen = shown_entries(found.names, density.parameters.n_free)
-    u = from_unconstrained(density, found.subposteriors.draws)
-    theta = np.asarray(physical_draws(density, u))
+    found = posterior.shards
+    assert found is not None
+    chosen = shown_entries(posterior.names, posterior.density.parameters.n_free)
+    theta = posterior.shard_draws()
     mean, sd = theta.mean(axis=1), theta.std(axis=1)
-    numbers = np.array(found.subposteriors.numbers)
+    numbers = np.array(found.draws.numbers)
     used = np.isin(numbers, found.combined.used)
-    title = f"{found.shards.n_shards} shards, {used.sum()} of them used: mean ± sd"
+    n_shards = found.division.n_shards
+    title = f"{n_shards} shards, {used.sum()} of them used: mean ± sd"
     height = 0.8 + 1.25 * len(chosen)
     fig = figure(7.0, height, title)
     axes = grid(
@@ -145,7 +144,7 @@ def shards_figure(found: ConsensusPosterior) -> Figure:
     )
     for row, i in enumerate(chosen):
         axis = axes[row][0]
-        whole = found.posterior.theta[..., i]
+        whole = posterior.theta[..., i]
         middle, width = float(whole.mean()), float(whole.std())
         axis.axhspan(middle - width, middle + width, color=FIT, alpha=0.25, lw=0)
         axis.axhline(middle, color=FIT, lw=0.9, label="combined ± sd")
@@ -155,8 +154,8 @@ def shards_figure(found: ConsensusPosterior) -> Figure:
                     numbers[which], mean[which, i], sd[which, i], fmt="o", ms=2.5, lw=0.8,
                     color=colour, label=label,
                 )  # fmt: skip
-        axis.set_ylabel(found.names[i])
-        axis.set_xlim(-0.5, found.shards.n_shards - 0.5)
+        axis.set_ylabel(posterior.names[i])
+        axis.set_xlim(-0.5, n_shards - 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if row < len(chosen) - 1:
             axis.tick_params(labelbottom=False)
@@ -166,13 +165,11 @@ def shards_figure(found: ConsensusPosterior) -> Figure:
     return fig
 
 
-def write_posterior_plots(folder: str, found: Posterior | ConsensusPosterior) -> tuple[str, ...]:
+def write_posterior_plots(folder: str, posterior: Posterior) -> tuple[str, ...]:
     """Write `corner.png`, and `shards.png` of shards, into an existing folder."""
-    in_shards = isinstance(found, ConsensusPosterior)
     with style():
-        corner = corner_figure(found.posterior if in_shards else found)
-        corner.savefig(os.path.join(folder, "corner.png"))
-        if not in_shards:
+        corner_figure(posterior).savefig(os.path.join(folder, "corner.png"))
+        if posterior.shards is None:
             return ("corner.png",)
-        shards_figure(found).savefig(os.path.join(folder, "shards.png"))
+        shards_figure(posterior).savefig(os.path.join(folder, "shards.png"))
         return ("corner.png", "shards.png")
