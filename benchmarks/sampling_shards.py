@@ -59,7 +59,7 @@ def main() -> None:
     sampler = bayes.Nuts(chains=given.chains, warmup=given.warmup, draws=given.draws)
     found = bayes.consensus(
         fit,
-        method=Consensus(
+        method=bayes.Consensus(
             size=bayes.NumberOfShards(given.shards),
             by_size=False,
             anchor=bayes.NoAnchor() if given.no_anchor else bayes.LaplaceAnchor(),

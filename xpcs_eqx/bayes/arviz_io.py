@@ -93,7 +93,8 @@ def read_netcdf(path: str) -> dict[str, np.ndarray]:
         with xarray.open_datatree(path, engine="h5netcdf") as tree:
             if _OWN not in tree.children:
                 return {}
-            return {name: np.array(value) for name, value in tree[_OWN].data_vars.items()}
+            own = tree[_OWN].data_vars
+            return {str(name): np.array(value) for name, value in own.items()}
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a NetCDF file that can be read ({error})") from error
 

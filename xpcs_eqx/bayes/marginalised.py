@@ -32,8 +32,9 @@ MARGINALISED = (
 def _ends(density: LogPosterior) -> MarginalisedScaling | None:
     """The treatment, where contrast and offset are unknown and no entries of the sampled vector."""
     found = density.treatment
-    marginalised = isinstance(found, MarginalisedScaling) and density.term.scaling.size > 0
-    return found if marginalised else None
+    if isinstance(found, MarginalisedScaling) and density.term.scaling.size > 0:
+        return found
+    return None
 
 
 def _conditional(density: LogPosterior, theta: Float[Array, "entry"]) -> Conditional:

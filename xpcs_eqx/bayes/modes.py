@@ -1,6 +1,5 @@
 """Several modes in draws: of one parameter, of all of them together, and in shards."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -182,7 +181,7 @@ def may_be_bimodal(draws: Float[np.ndarray, "shard draw entry"]) -> Bool[np.ndar
 
 
 def modes_of_shards(
-    draws: Float[np.ndarray, "shard draw entry"], names: Sequence[str], step: int = 1
+    draws: Float[np.ndarray, "shard draw entry"], names: tuple[str, ...], step: int = 1
 ) -> dict[int, dict[str, Bimodality]]:
     """Position of every shard with two modes in a parameter, and these by parameter.
 
@@ -191,7 +190,9 @@ def modes_of_shards(
     possible = may_be_bimodal(draws)
     found: dict[int, dict[str, Bimodality]] = {}
     for k in np.flatnonzero(possible.any(axis=1)):
-        each = [bimodality(names[i], draws[k, ::step, i]) for i in np.flatnonzero(possible[k])]
+        each = [
+            bimodality(name, draws[k, ::step, i]) for i, name in enumerate(names) if possible[k, i]
+        ]
         if two := {one.name: one for one in each if one.bimodal}:
             found[int(k)] = two
     return found

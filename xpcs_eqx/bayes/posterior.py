@@ -292,8 +292,9 @@ def posterior_of(
     found = contradicted(found, contradictions, _SHARDS_DIFFER)
     data_sets, low = [], 0
     if density.labels:
-        every = zip(density.parts, density.labels, local_draws(density, theta), strict=True)
-        for k, (part, name, own) in enumerate(every):
+        fits = fit.fits if isinstance(fit, JointFit) else [None] * len(density.parts)
+        every = zip(density.parts, density.labels, local_draws(density, theta), fits, strict=True)
+        for part, name, own, own_fit in every:
             high = low + part.term.geometry.phi.shape[0]
             data_sets.append(
                 posterior_of(
@@ -303,7 +304,7 @@ def posterior_of(
                     draws,
                     step_size=step_size,
                     metric=metric,
-                    fit=None if fit is None else fit.fits[k],
+                    fit=own_fit,
                     max_depth=max_depth,
                     notes=(f"data set {name} of a joint posterior",),
                     timings=timings,

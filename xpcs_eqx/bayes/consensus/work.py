@@ -95,7 +95,7 @@ def shard_density(
 ) -> ShardDensity:
     """The density of a shard, from that of any other data of the same angles and frames."""
     tiles = tiles_of_points(points, density.term.reference.shape[0], layout)
-    density = density.with_data(tiles, np.count_nonzero(points.root_weights))
+    density = density.with_data(tiles, int(np.count_nonzero(points.root_weights)))
     if anchor is None:
         anchor = np.zeros((len(density.names), len(density.names)))
     return ShardDensity(density, np.asarray(float(power)), anchor)  # pyright: ignore[reportArgumentType]

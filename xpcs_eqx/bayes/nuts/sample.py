@@ -132,7 +132,7 @@ def prepare(
     if not isinstance(priors, PriorSet):
         priors = default_priors(objective).replaced(priors or {})
     whole = objective
-    if tiles is not None:
+    if tiles is not None and not isinstance(objective, CombinedObjective):
         objective = dataclasses.replace(
             objective, term=dataclasses.replace(objective.term, tiles=tiles)
         )
@@ -152,7 +152,9 @@ def prepare(
         here["start"] = np.asarray(fit.values)[fit.index.physical]
     here["scaling_start"] = [np.stack([one.contrast, one.offset], axis=1) for one in parts]
     density, theta = log_posterior(objective, priors, **here)
-    for one, own, found in zip(density.parts, density.local(theta), parts, strict=True):
+    for one, own, found in zip(
+        density.parts, density.local(jnp.asarray(theta)), parts, strict=True
+    ):
         check_ends(one, np.asarray(own), found)
     return Prepared(density, theta, fit, priors)
 

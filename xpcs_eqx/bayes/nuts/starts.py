@@ -105,7 +105,8 @@ def _information(
         return _of_data_set(density, fit, sigma)
     links = (np.asarray(link) for link in _links(density, theta))
     each = zip(density.parts, fit.fits, links, strict=True)
-    return sum(link.T @ _of_data_set(part, own, sigma) @ link for part, own, link in each)
+    found = [link.T @ _of_data_set(part, own, sigma) @ link for part, own, link in each]
+    return np.sum(found, axis=0)
 
 
 def _of_data_set(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
