@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from helpers_shards import bent_problem
 
-from xpcs_eqx.bayes import GivenSigma, LockStepChains, Normal, Nuts, ThreadedChains, sample
+from xpcs_eqx.bayes import GivenSigma, LockStepChains, Normal, Nuts, sample
+from xpcs_eqx.bayes.nuts.chains import ThreadedChains
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
 
 PRIOR = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}

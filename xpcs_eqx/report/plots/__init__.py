@@ -7,7 +7,7 @@ from ..from_file import is_stored, shown_maps
 from ..maps import FittedMaps
 from ..rates import rate_curves
 from .canvas import style
-from .corner import corner_figure as corner_figure
+from .corner import covariance_figure as covariance_figure
 from .curves import convergence_figure as convergence_figure
 from .curves import rate_figure as rate_figure
 from .curves import scaling_figure as scaling_figure
@@ -46,5 +46,5 @@ def write_plots(folder: str, fit: Fit, maps: FittedMaps | None) -> tuple[str, ..
         if rates:
             save("rates", rate_figure, rates)
         if fit.index.size:
-            save("covariance", corner_figure, fit)
+            save("covariance", covariance_figure, fit)
     return tuple(names)
