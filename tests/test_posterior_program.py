@@ -132,6 +132,38 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
     assert written["dropped"] == []
 
 
+@pytest.mark.slow
+def test_a_run_is_interrupted_and_gone_on_with(folder, monkeypatch, capsys, tmp_path_factory):
+    seen = []
+
+    def stopping(inference, fit, checkpoints, callback=None):
+        def once(progress):
+            seen.append(progress.phase)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+
+        return sampling.sampled(inference, fit, checkpoints, once)
+
+    results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "sampled", stopping)
+        assert run(folder, *QUICKLY) == 3
+    message = capsys.readouterr().err
+    assert "the draws so far are kept, continue with --resume" in message
+    assert "none: sampling was interrupted" in report_of(results)
+    assert len(list((kept / "shards" / "attempt-0").iterdir())) == 3
+    assert run(folder, *QUICKLY, "--resume") == 0
+    assert not kept.exists()
+    whole = prepared(tmp_path_factory.mktemp("whole"))
+    assert run(whole, *QUICKLY) == 0
+    found, wanted = (
+        np.load(one / "fit_results" / "bayes" / "samples.npz") for one in (folder, whole)
+    )
+    assert set(found.files) == set(wanted.files)
+    for name in wanted.files:
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
 def test_a_failed_posterior_costs_neither_the_fit_nor_the_exit_code(folder, monkeypatch, caplog):
     def failing(*_, **__):
         raise ConfigError("nothing can be sampled today")
