@@ -1,13 +1,17 @@
 """The library's own HDF5 layout: chunked c2 with explicit times, written by `write_own`."""
 
 import json
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..errors import DataError
+from ...errors import DataError
+from ...files import replacing
+from ..two_time import TwoTimeData
 from .hdf5 import dataset, read_list, read_scalar, text_attribute
 from .raw import RawMaps
+from .writing import maps_of, needs_sigma, sigma_of
 
 if TYPE_CHECKING:
     import h5py
@@ -89,3 +93,70 @@ def _origin(file: "h5py.File") -> tuple[str, ...]:
             f"{file.filename}: the attribute provenance cannot be read ({error!r}); delete it or "
             "write the file again."
         ) from error
+
+
+def write_own(
+    path: str | os.PathLike[str],
+    data: TwoTimeData,
+    *,
+    chunk: int = 256,
+    compression: Literal["gzip", "lzf"] | None = None,
+) -> None:
+    """Write the library's own layout: everything the data hold, chunked for reading by tile.
+
+    - `chunk`: side of a chunk [frames].
+    - `compression`: filter of HDF5, none by default.
+
+    **Raises:** `DataError` when the folder does not exist.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> t = np.array([0.0, 0.1, 0.2])
+    >>> c2 = 1 + 0.2 * np.exp(-np.abs(t[:, None] - t))
+    >>> data = xe.from_dict({"phi": [0.0], "g2": c2[None], "t1": t, "t2": t, "q": 0.005})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_own(f"{folder}/scan.h5", data)
+    ...     again = xe.load(f"{folder}/scan.h5")
+    >>> np.array_equal(again.c2, data.c2), again.provenance.layout
+    (True, 'own')
+    """
+    import h5py
+
+    n_angles, n, _ = np.shape(data.c2)
+    chunks = (1, min(chunk, n), min(chunk, n))
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["version"] = VERSION
+        file.attrs["absolute_sigma"] = str(data.absolute_sigma)
+        origin = data.provenance
+        file.attrs["provenance"] = json.dumps(
+            {
+                "path": origin.path,
+                "layout": origin.layout,
+                "sha256": origin.sha256,
+                "keys": origin.keys,
+                "frames": origin.frames,
+                "dt": origin.dt,
+                "notes": origin.notes,
+            }
+        )
+        shape = (n_angles, n, n)
+        options = {"chunks": chunks, "compression": compression}
+        c2 = file.create_dataset("c2", shape, np.asarray(data.c2).dtype, **options)
+        for angle, one in enumerate(maps_of(data)):
+            c2[angle] = one.values(half=False)
+        if needs_sigma(data):
+            weights = np.asarray(data.root_weights)
+            sigma = file.create_dataset("sigma", shape, weights.dtype, **options)
+            for angle in range(n_angles):
+                sigma[angle] = sigma_of(weights[angle])
+        file["diagonal"] = np.asarray(data.diagonal)
+        for key, values, unit in (
+            ("t", data.t, "s"),
+            ("phi", data.geometry.phi, "deg"),
+            ("q", data.geometry.q, "1/angstrom"),
+            ("gap", data.geometry.gap, "angstrom"),
+        ):
+            file[key] = np.asarray(values)
+            file[key].attrs["units"] = unit

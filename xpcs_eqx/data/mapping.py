@@ -1,4 +1,4 @@
-"""Pooled points: flat lists of c2, t1, t2 and φ turned into frame and angle indices."""
+"""Data already in memory: dictionaries of maps in loader or direct form, and of pooled points."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,90 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .checks import agreeing, finite_angles, numbers, positive, positive_sigma, scalar
-from .geometry import DEFAULT_GAP, Geometry
+from .assemble import Sigma, assemble
+from .checks import (
+    agreeing,
+    finite_angles,
+    near_misses,
+    numbers,
+    optional_scalar,
+    positive,
+    positive_sigma,
+    scalar,
+)
 from .half import TOLERANCE
-from .pooled import PooledData
-from .provenance import Provenance
+from .layouts.arrays import DIRECT, LOADER, raw_from_mapping
 from .selection import Selection, in_ranges, usable_pairs
+from .two_time import DEFAULT_GAP, Geometry, PooledData, Provenance, TwoTimeData
+
+POOLED = ("data", "phi", "t1", "t2")
+
+
+def from_dict(
+    mapping: Mapping[str, Any],
+    *,
+    selection: Selection = Selection(),  # noqa: B008
+    sigma: Sigma = None,
+) -> TwoTimeData | PooledData:
+    """Data from a dictionary, recognised by its keys.
+
+    - loader form: `phi_angles_list` [degrees], `c2_exp` (angle, frame, frame), `t1`, `t2` [s],
+      `wavevector_q_list` [1/Å] (all equal), optional `sigma`, `L` [Å], `dt` [s];
+    - direct form: `phi`, `g2`, `t1`, `t2`, `q`, optional `sigma`, `L`, `dt`;
+    - pooled points: flat `data`, `t1`, `t2`, `phi`, optional `sigma`, `q`, `L`.
+
+    Times are used as they are; `dt` is only checked against them. `t1` and `t2` may be flat or
+    meshgrids of either indexing. A stored `sigma` is absolute unless `absolute_sigma` is false in
+    the dictionary. Arrays are taken over without a copy when nothing has to be masked or completed,
+    so do not change them afterwards.
+
+    - `selection`: what to take.
+    - `sigma`: a number, or `"mad"` for a robust estimate, instead of the stored one.
+
+    **Raises:** `DataError` naming missing keys with near misses, and everything else that makes the
+    data unusable.
+
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> t = np.array([0.0, 0.1, 0.2])
+    >>> c2 = 1 + 0.2 * np.exp(-np.abs(t[:, None] - t))
+    >>> data = xe.from_dict({"phi": [0.0], "g2": c2[None], "t1": t, "t2": t, "q": 0.005})
+    >>> data.n_angles, data.n_frames, data.n_pairs
+    (1, 3, 3)
+    >>> xe.from_dict({"phi": [0.0], "g2": c2[None], "t1": t, "t2": t, "Q": 0.005})
+    Traceback (most recent call last):
+    xpcs_eqx.errors.DataError: dictionary (direct form): 'q' is missing. ...
+    """
+    form, keys = _form(mapping)
+    missing = [key for key in keys if key not in mapping]
+    if missing:
+        hints = " ".join(
+            f"{key!r} is missing.{near_misses(key, set(mapping) - set(keys))}" for key in missing
+        )
+        raise DataError(f"dictionary ({form} form): {hints} This form needs {', '.join(keys)}.")
+    if form == "pooled":
+        return pool(mapping, selection, sigma)
+    raw = raw_from_mapping(mapping, form)
+    return assemble(raw, selection, dt=optional_scalar(raw.where, mapping, "dt"), sigma=sigma)
+
+
+def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    forms = {"loader": LOADER, "direct": DIRECT, "pooled": POOLED}
+    present = [name for name, keys in forms.items() if keys[0] in mapping]
+    if len(present) > 1:
+        raise DataError(
+            f"dictionary: keys of several forms are present ({', '.join(present)}); give only one "
+            f"of {', '.join(repr(keys[0]) for keys in forms.values())}."
+        )
+    if not present:
+        scores = {n: sum(key in mapping for key in keys) for n, keys in forms.items()}
+        likely = max(scores, key=lambda name: scores[name])
+        raise DataError(
+            "dictionary: no maps found; expected one of 'c2_exp' (loader form), 'g2' (direct form) "
+            f"or 'data' (pooled points).{near_misses(forms[likely][0], mapping)}"
+        )
+    return present[0], forms[present[0]]
+
 
 WHERE = "dictionary (pooled points)"
 

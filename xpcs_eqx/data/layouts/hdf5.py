@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DataError
-from .checks import near_misses, numbers, scalar
+from ...errors import DataError
+from ..checks import near_misses, numbers, scalar
 
 if TYPE_CHECKING:
     import h5py

@@ -1,15 +1,18 @@
 """NXxpcs, the NeXus application definition: attributes say how the maps are stored."""
 
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from ..errors import DataError
-from .checks import numbers
+from ...errors import DataError
+from ...files import replacing
+from ..checks import numbers
+from .aps_u import sorted_keys, trailing_number
 from .hdf5 import dataset, read_list, read_scalar, text_attribute
 from .raw import RawMaps, Storage
-from .read_aps_u import sorted_keys, trailing_number
+from .writing import DataSets, StoredMap, frame_time_of, maps_of
 
 if TYPE_CHECKING:
     import h5py
@@ -180,3 +183,56 @@ def _lists(
         if used != n_maps and labels is None:
             notes.append(f"{entry}/{ROI_MAP} has {used} regions for {n_maps} maps.")
     return lists[0], lists[1]
+
+
+def write_nxxpcs(
+    path: str | os.PathLike[str],
+    data: DataSets,
+    *,
+    storage_mode: Literal[
+        "one_array_q_first", "one_array_q_last", "data_exchange_keys"
+    ] = "one_array_q_first",
+    populated_elements: Literal["all", "upper_half", "lower_half"] = "all",
+    baseline_reference: Literal[0, 1] = 1,
+    time_origin_location: Literal["upper_left", "lower_left"] = "upper_left",
+) -> None:
+    """Write an NXxpcs file with one region for each map; sigma and gap have no place in it.
+
+    The four options are attributes of that definition and change how the maps are stored.
+
+    **Raises:** `DataError` for frames that are not equidistant or a missing folder.
+    """
+    import h5py
+
+    maps = maps_of(data)
+    frame_time = frame_time_of(maps, 1)
+
+    def stored(one: StoredMap) -> np.ndarray:
+        c2 = one.values(half=False) - (1 - baseline_reference)
+        if populated_elements != "all":
+            c2 = np.triu(c2) if populated_elements == "upper_half" else np.tril(c2)
+        return c2[::-1] if time_origin_location == "lower_left" else c2
+
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        entry["definition"] = "NXxpcs"
+        if storage_mode == "data_exchange_keys":
+            found = entry.create_group(MAPS)
+            for number, one in enumerate(maps):
+                found[f"{number + 1:05d}"] = stored(one)
+        else:
+            axis = 0 if storage_mode == "one_array_q_first" else -1
+            entry[MAPS] = np.stack([stored(one) for one in maps], axis=axis)
+            found = entry[MAPS]
+        found.attrs["storage_mode"] = storage_mode
+        found.attrs["baseline_reference"] = baseline_reference
+        found.attrs["time_origin_location"] = time_origin_location
+        found.attrs["populated_elements"] = populated_elements
+        entry[ROI_MAP] = np.arange(len(maps) + 1)[None]
+        entry[Q_LIST] = np.array([one.q for one in maps])
+        entry[Q_LIST].attrs["units"] = "1/angstrom"
+        entry[PHI_LIST] = np.array([one.phi for one in maps])
+        entry[PHI_LIST].attrs["units"] = "deg"
+        entry[FRAME_TIME] = frame_time
+        entry[FRAME_TIME].attrs["units"] = "s"

@@ -1,13 +1,17 @@
 """APS-U layout (NeXus, beamline 8-ID): one dataset for each bin of a q-φ map."""
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import DataError
+from ...errors import DataError
+from ...files import replacing
+from ..two_time import TwoTimeData
 from .hdf5 import dataset, group, read_list, read_scalar, read_steps
 from .raw import RawMaps
+from .writing import DataSets, frame_time_of, maps_of
 
 if TYPE_CHECKING:
     import h5py
@@ -113,3 +117,63 @@ def _inside(where: str, key: str, index: np.ndarray, size: int, what: str = "") 
         raise DataError(
             f"{where}: {key} points at bin {int(bad[0]) + 1} but there are {size} bins{what}."
         )
+
+
+def write_aps_u(
+    path: str | os.PathLike[str],
+    data: DataSets,
+    *,
+    half: bool = False,
+    index_mapping: bool = False,
+    stride: int = 1,
+    average: int = 1,
+) -> None:
+    """Write the APS-U layout; sigma and gap have no place in it.
+
+    - `data`: one data set, or one for each q.
+    - `half`: store the upper triangle only.
+    - `index_mapping`: number the bins through `dynamic_index_mapping`, which lists the elements of
+      the q-φ grid that are populated.
+    - `stride`, `average`: written to the file; the frame time shrinks accordingly.
+
+    The time of the first frame has no place either: give `time_origin` when reading.
+
+    **Raises:** `DataError` for frames that are not equidistant or a missing folder.
+    """
+    import h5py
+
+    maps = maps_of(data)
+    frame_time = frame_time_of(maps, stride * average)
+    sets = [data] if isinstance(data, TwoTimeData) else list(data)
+    phi_list, columns = _columns(sets)
+    elements = [iq * len(phi_list) + column for iq, one in enumerate(columns) for column in one]
+    order = np.argsort(elements)
+    bins = np.arange(len(elements)) if index_mapping else np.sort(elements)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file[Q_LIST] = np.array([float(one.geometry.q) for one in sets])
+        file[PHI_LIST] = np.array(phi_list)
+        if index_mapping:
+            file[INDEX_MAPPING] = np.sort(elements)
+        file[BINS] = bins + 1
+        for number, index in zip(bins + 1, order, strict=True):
+            file[f"{MAPS}/c2_{number:05d}"] = maps[index].values(half)
+        for key, value in zip(STEPS, (stride, average), strict=True):
+            file[key] = value
+        file[FRAME_TIME] = np.full((1, 1), frame_time)
+        file[COUNT_TIME] = np.full((1, 1), frame_time)
+
+
+def _columns(sets: list[TwoTimeData]) -> tuple[list[float], list[list[int]]]:
+    """φ list of the grid and the columns of each data set; equal angles may occur several times."""
+    phi_list: list[float] = []
+    columns = []
+    for one in sets:
+        used: list[int] = []
+        for phi in np.asarray(one.geometry.phi, np.float64).tolist():
+            free = [i for i, other in enumerate(phi_list) if other == phi and i not in used]
+            if not free:
+                phi_list.append(phi)
+                free = [len(phi_list) - 1]
+            used.append(free[0])
+        columns.append(used)
+    return phi_list, columns

@@ -1,12 +1,15 @@
 """Older APS layout: one column of q and φ for each map in `exchange/C2T_all`."""
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...files import replacing
+from .aps_u import sorted_keys
 from .hdf5 import dataset, group, read_list, read_scalar, read_steps
 from .raw import RawMaps
-from .read_aps_u import sorted_keys
+from .writing import DataSets, frame_time_of, maps_of
 
 if TYPE_CHECKING:
     import h5py
@@ -48,3 +51,26 @@ def read(file: "h5py.File") -> RawMaps:
         keys=(Q_LIST, PHI_LIST, *steps, FRAME_TIME),
         notes=tuple(notes),
     )
+
+
+def write_aps_old(
+    path: str | os.PathLike[str],
+    data: DataSets,
+    *,
+    half: bool = False,
+    stride: int = 1,
+    average: int = 1,
+) -> None:
+    """Write the older APS layout; arguments and errors as in `write_aps_u`."""
+    import h5py
+
+    maps = maps_of(data)
+    frame_time = frame_time_of(maps, stride * average)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file[Q_LIST] = np.array([[one.q for one in maps]])
+        file[PHI_LIST] = np.array([[one.phi for one in maps]])
+        for number, one in enumerate(maps):
+            file[f"{MAPS}/g2_{number + 1:05d}"] = one.values(half)
+        for key, value in zip(STEPS, (stride, average), strict=True):
+            file[key] = np.full((1, 1), value)
+        file[FRAME_TIME] = np.full((1, 1), frame_time)

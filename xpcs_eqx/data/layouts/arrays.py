@@ -1,94 +1,25 @@
-"""Data already in memory: the loader form, the direct form and pooled points."""
+"""Arrays by their names, in a dictionary or an NPZ file, and NPY files of bare maps."""
 
+import os
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from .assemble import Sigma, assemble
-from .checks import near_misses, numbers, scalar
-from .points import pool
-from .pooled import PooledData
+from ...errors import DataError
+from ...files import replacing
+from ..checks import near_misses, numbers, optional_scalar
+from ..two_time import TwoTimeData
 from .raw import RawMaps
-from .selection import Selection
-from .two_time import TwoTimeData
+from .writing import maps_of, needs_sigma, sigma_of
 
 # maps, angles, q of each form; the maps tell the forms apart
 LOADER = ("c2_exp", "phi_angles_list", "t1", "t2", "wavevector_q_list")
+
+
 DIRECT = ("g2", "phi", "t1", "t2", "q")
-POOLED = ("data", "phi", "t1", "t2")
-
-
-def from_dict(
-    mapping: Mapping[str, Any],
-    *,
-    selection: Selection = Selection(),  # noqa: B008
-    sigma: Sigma = None,
-) -> TwoTimeData | PooledData:
-    """Data from a dictionary, recognised by its keys.
-
-    - loader form: `phi_angles_list` [degrees], `c2_exp` (angle, frame, frame), `t1`, `t2` [s],
-      `wavevector_q_list` [1/Å] (all equal), optional `sigma`, `L` [Å], `dt` [s];
-    - direct form: `phi`, `g2`, `t1`, `t2`, `q`, optional `sigma`, `L`, `dt`;
-    - pooled points: flat `data`, `t1`, `t2`, `phi`, optional `sigma`, `q`, `L`.
-
-    Times are used as they are; `dt` is only checked against them. `t1` and `t2` may be flat or
-    meshgrids of either indexing. A stored `sigma` is absolute unless `absolute_sigma` is false in
-    the dictionary. Arrays are taken over without a copy when nothing has to be masked or completed,
-    so do not change them afterwards.
-
-    - `selection`: what to take.
-    - `sigma`: a number, or `"mad"` for a robust estimate, instead of the stored one.
-
-    **Raises:** `DataError` naming missing keys with near misses, and everything else that makes the
-    data unusable.
-
-    >>> import numpy as np
-    >>> import xpcs_eqx as xe
-    >>> t = np.array([0.0, 0.1, 0.2])
-    >>> c2 = 1 + 0.2 * np.exp(-np.abs(t[:, None] - t))
-    >>> data = xe.from_dict({"phi": [0.0], "g2": c2[None], "t1": t, "t2": t, "q": 0.005})
-    >>> data.n_angles, data.n_frames, data.n_pairs
-    (1, 3, 3)
-    >>> xe.from_dict({"phi": [0.0], "g2": c2[None], "t1": t, "t2": t, "Q": 0.005})
-    Traceback (most recent call last):
-    xpcs_eqx.errors.DataError: dictionary (direct form): 'q' is missing. ...
-    """
-    form, keys = _form(mapping)
-    missing = [key for key in keys if key not in mapping]
-    if missing:
-        hints = " ".join(
-            f"{key!r} is missing.{near_misses(key, set(mapping) - set(keys))}" for key in missing
-        )
-        raise DataError(f"dictionary ({form} form): {hints} This form needs {', '.join(keys)}.")
-    if form == "pooled":
-        return pool(mapping, selection, sigma)
-    raw = raw_from_mapping(mapping, form)
-    return assemble(raw, selection, dt=_optional(raw.where, mapping, "dt"), sigma=sigma)
-
-
-def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    forms = {"loader": LOADER, "direct": DIRECT, "pooled": POOLED}
-    present = [name for name, keys in forms.items() if keys[0] in mapping]
-    if len(present) > 1:
-        raise DataError(
-            f"dictionary: keys of several forms are present ({', '.join(present)}); give only one "
-            f"of {', '.join(repr(keys[0]) for keys in forms.values())}."
-        )
-    if not present:
-        scores = {n: sum(key in mapping for key in keys) for n, keys in forms.items()}
-        likely = max(scores, key=lambda name: scores[name])
-        raise DataError(
-            "dictionary: no maps found; expected one of 'c2_exp' (loader form), 'g2' (direct form) "
-            f"or 'data' (pooled points).{near_misses(forms[likely][0], mapping)}"
-        )
-    return present[0], forms[present[0]]
-
-
-def _optional(where: str, mapping: Mapping[str, Any], key: str) -> float | None:
-    value = mapping.get(key)
-    return None if value is None else scalar(where, key, value)
 
 
 def raw_from_mapping(
@@ -146,7 +77,7 @@ def raw_from_mapping(
         phi_name=phi_key,
         time_name="t1",
         t=frame_axis(where, mapping["t1"], mapping["t2"], stack.shape[1:]),
-        gap=_optional(where, mapping, "L"),
+        gap=optional_scalar(where, mapping, "L"),
         gap_name="L",
         read_sigma=(
             None if sigma is None else lambda index, rows, columns: sigma[index, rows, columns]
@@ -208,3 +139,100 @@ def _flat_axis(where: str, key: str, values: np.ndarray) -> np.ndarray:
         f"{where}: {key} has shape {values.shape} and is neither a flat time axis nor a meshgrid "
         "that varies along one axis only."
     )
+
+
+def read_npz(path: str, sha256: str) -> RawMaps:
+    """Maps of an NPZ file with the keys of the loader or direct form.
+
+    **Raises:** `DataError` for a damaged file or missing keys, with near misses.
+    """
+    try:
+        # a stream of our own, as np.load leaves its own open when the archive is damaged
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            mapping = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: the NPZ file cannot be read, it is truncated or holds Python objects "
+            f"({error}). Save plain arrays with numpy.savez."
+        ) from error
+    form, keys = ("direct", DIRECT) if "g2" in mapping else ("loader", LOADER)
+    missing = [key for key in keys if key not in mapping]
+    if missing:
+        hints = " ".join(f"{key!r} is missing.{near_misses(key, mapping)}" for key in missing)
+        raise DataError(f"{path}: {hints} An NPZ file needs {', '.join(keys)}.")
+    return raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
+
+
+def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -> RawMaps:
+    """Bare maps `(frame, frame)` or `(angle, frame, frame)`; everything else is given.
+
+    - `q`: scattering vector [1/Å]; 1 when `None`.
+    - `phi`: azimuths [degrees]; 0 when `None`, which only a single map allows.
+    - `counted`: time is counted in frames, 1 … n, as no frame time is known.
+
+    **Raises:** `DataError` for a damaged file, another number of dimensions or missing angles.
+    """
+    try:
+        with open(path, "rb") as stream:
+            stack = np.load(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: the NPY file cannot be read, it is truncated or holds Python objects "
+            f"({error}). Save a plain array with numpy.save."
+        ) from error
+    stack = stack[None] if stack.ndim == 2 else stack
+    if stack.ndim != 3:
+        raise DataError(
+            f"{path}: the array has shape {stack.shape}; (frame, frame) or (angle, frame, frame) "
+            "is needed."
+        )
+    if phi is None and stack.shape[0] != 1:
+        raise DataError(
+            f"{path}: {stack.shape[0]} maps and no angles; give phi= with one azimuth [degrees] "
+            "for each map."
+        )
+    remarks = {
+        "No q was given; it is 1, so fitted coefficients carry its powers.": q is None,
+        "No phi was given; it is 0.": phi is None,
+        "No frame time was given; time is counted in frames.": counted,
+    }
+    return RawMaps(
+        path=path,
+        layout="npy",
+        sha256=sha256,
+        names=tuple(f"map {i + 1}" for i in range(stack.shape[0])),
+        shapes=(stack.shape[1:],) * stack.shape[0],
+        read=lambda index, rows, columns: stack[index, rows, columns],
+        dtype=stack.dtype,
+        stack=stack,
+        owned=True,
+        q=np.full(stack.shape[0], 1.0 if q is None else float(q)),
+        phi=np.atleast_1d(np.asarray(0.0 if phi is None else phi, np.float64)),
+        q_name="q",
+        phi_name="phi",
+        time_name="dt",
+        frame_time=1.0 if counted else None,
+        keys=("array",),
+        notes=tuple(text for text, applies in remarks.items() if applies),
+    )
+
+
+def write_npz(path: str | os.PathLike[str], data: TwoTimeData) -> None:
+    """Write an NPZ file with the keys of the loader form, plus `diagonal`.
+
+    **Raises:** `DataError` when the folder does not exist.
+    """
+    arrays = {
+        "c2_exp": np.stack([one.values(half=False) for one in maps_of(data)]),
+        "phi_angles_list": np.asarray(data.geometry.phi),
+        "t1": np.asarray(data.t),
+        "t2": np.asarray(data.t),
+        "wavevector_q_list": np.atleast_1d(np.asarray(data.geometry.q)),
+        "L": np.asarray(data.geometry.gap),
+        "diagonal": np.asarray(data.diagonal),
+    }
+    if needs_sigma(data):
+        arrays["sigma"] = np.stack([sigma_of(one) for one in np.asarray(data.root_weights)])
+        arrays["absolute_sigma"] = np.asarray(data.absolute_sigma)
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
