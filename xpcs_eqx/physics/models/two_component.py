@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from .correlation import AbstractCorrelation, Features
-from .degeneracy import Circumstances, Degeneracy
-from .models import PARAMETERS, rate_names
-from .parameter import ParameterInfo, parameter
-from .rates import AbstractRate, PowerLawRate
-from .sinc import cos_degrees, sincos
+from ..correlation import AbstractCorrelation, Features
+from ..degeneracy import Circumstances, Degeneracy
+from ..parameter import ParameterInfo, parameter
+from ..rates.power_law import AbstractRate, PowerLawRate
+from ..trigonometry import cos_degrees, sincos
+from .diffusion import PARAMETERS, rate_names
 
 # Width of the soft clip, in units of the fraction.
 CLIP_WIDTH = 0.01

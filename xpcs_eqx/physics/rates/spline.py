@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..errors import ModelError
-from .parameter import constant, parameter
-from .quadrature import cumulative_gauss
-from .rates import AbstractRate
+from ...errors import ModelError
+from ..parameter import constant, parameter
+from .power_law import AbstractRate, cumulative_gauss
 
 
 def uniform_knots(t: Float[np.ndarray, "frame"], n: int) -> Float[np.ndarray, "knot"]:

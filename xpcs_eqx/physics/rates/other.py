@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from ..errors import ModelError
-from .parameter import as_inexact, constant, parameter
-from .quadrature import cumulative_gauss
-from .rates import AbstractRate
+from ...errors import ModelError
+from ..parameter import as_inexact, constant, parameter
+from .power_law import AbstractRate, cumulative_gauss
 from .spline import at_knots
 
 

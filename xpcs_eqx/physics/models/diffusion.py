@@ -6,11 +6,11 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import ScalarLike
 
-from .correlation import AbstractCorrelation, Features
-from .parameter import ParameterInfo, parameter
-from .rates import AbstractRate, PowerLawRate
-from .shear import AbstractShearKernel, GapAveraged
-from .sinc import cos_degrees
+from ..correlation import AbstractCorrelation, Features
+from ..parameter import ParameterInfo, parameter
+from ..rates.power_law import AbstractRate, PowerLawRate
+from ..shear import AbstractShearKernel, GapAveraged
+from ..trigonometry import cos_degrees
 
 _FIELDS = ("amplitude", "exponent", "offset", "values", "initial", "tau")
 
