@@ -1,16 +1,21 @@
-"""How long and how widely CMA-ES searches."""
+"""How long and how widely CMA-ES searches, and which of its runs comes next."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
 
-from ..errors import ModelError
-from .cmaes_library import default_population
+from ...errors import ModelError
 
 # The adaptation ranks parents among the points of a generation: of fewer there is no half to take.
 FEWEST = 4
+
+
+def default_population(dimension: int) -> int:
+    """4 + ⌊3 ln n⌋ points a generation; Hansen, arXiv:1604.00772, table 1."""
+    return 4 + int(3 * np.log(dimension))
 
 
 class CmaPreset(eqx.Module):
@@ -93,3 +98,54 @@ CMA_PRESETS: Mapping[str, CmaPreset] = MappingProxyType(
         "global": CmaPreset(generations=200, restarts=3, agreeing=6),
     }
 )
+
+
+class RunPlan(NamedTuple):
+    """One run: its points a generation, first standard deviation, and most evaluations."""
+
+    regime: str
+    population: int
+    sigma: float
+    evaluations: int
+
+
+class Spent(NamedTuple):
+    """What a finished run has used."""
+
+    regime: str
+    evaluations: int
+
+
+def next_plan(
+    done: Sequence[Spent],
+    population: int,
+    sigma: float,
+    generations: int,
+    draws: tuple[float, float],
+) -> RunPlan:
+    """The next restart of BIPOP-CMA-ES; Hansen, GECCO Companion 2009, 2389.
+
+    The regime that has used less comes next, the first run counting as a small one. A large run
+    has twice the points of the large one before. A small one has λ (λ_large/2λ)^(u²) points, a
+    standard deviation lower by up to a hundred, and half of what the large ones have used.
+
+    **Arguments:**
+
+    - `done`: the runs before; `population`, `sigma`, `generations`: of the first.
+    - `draws`: two numbers from 0 to 1, for the size of a small run and its standard deviation.
+
+    >>> from xpcs_eqx.search import Spent, next_plan
+    >>> next_plan([Spent("first", 900)], 9, 0.3, 100, (0.5, 0.5))
+    RunPlan(regime='large', population=18, sigma=0.3, evaluations=1800)
+    >>> next_plan([Spent("first", 900), Spent("large", 1800)], 9, 0.3, 100, (0.5, 0.5))
+    RunPlan(regime='small', population=9, sigma=0.03, evaluations=900)
+    """
+    large = [run.evaluations for run in done if run.regime == "large"]
+    small = sum(run.evaluations for run in done if run.regime != "large")
+    if not large or small >= sum(large):
+        points = population * 2 ** (len(large) + 1)
+        return RunPlan("large", points, sigma, points * generations)
+    ratio = max(0.5 * 2 ** len(large), 1.0)
+    points = int(population * ratio ** (draws[0] ** 2))
+    most = min(generations * points, max(sum(large) // 2, points))
+    return RunPlan("small", points, sigma * 10 ** (-2 * draws[1]), most)

@@ -6,16 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..errors import FitError, ModelError
-from ..fitting.solved import checked_start, solved
-from ..objective import AbstractObjective
-from ..optimize import Recovery, Status, TrustRegion
-from .cmaes_library import require_pycma
-from .cmaes_run import CmaProgress, random_mean, run_once
-from .cmaes_schedule import RunPlan, Spent, next_plan
-from .cmaes_settings import CMA_PRESETS, CmaPreset, check_sigma
-from .selection import SAME_COST
-from .space import NormalisedSpace, normalised_space
+from ...errors import FitError, ModelError
+from ...fitting.solved import checked_start, solved
+from ...objective import AbstractObjective
+from ...optimize import Recovery, Status, TrustRegion
+from ..selection import SAME_COST
+from ..space import NormalisedSpace, normalised_space
+from .run import CmaProgress, random_mean, require_pycma, run_once
+from .settings import CMA_PRESETS, CmaPreset, RunPlan, Spent, check_sigma, next_plan
 
 # Distance in the unit cube below which two points lead a local fit to the same minimum.
 SAME_PLACE = 1e-3

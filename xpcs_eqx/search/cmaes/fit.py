@@ -6,12 +6,12 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from ..objective import AbstractObjective
-from ..optimize import TrustRegion
-from .any_fit import AnyFit, best_fit, check_fittable
-from .cmaes_run import CmaProgress
-from .cmaes_search import CmaRun, cma_search
-from .cmaes_settings import CMA_PRESETS, CmaPreset
+from ...objective import AbstractObjective
+from ...optimize import TrustRegion
+from ..any_fit import AnyFit, best_fit, check_fittable
+from .run import CmaProgress
+from .search import CmaRun, cma_search
+from .settings import CMA_PRESETS, CmaPreset
 
 
 class CmaResult(eqx.Module):
