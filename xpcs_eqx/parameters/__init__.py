@@ -8,7 +8,7 @@ from .bijections import ReferenceAmplitude as ReferenceAmplitude
 from .bijections import ReferenceTime as ReferenceTime
 from .bijections import SignedSlope as SignedSlope
 from .bijections import Slope as Slope
-from .bounds import box_of as box_of
+from .leaves import Proportional as Proportional
 from .leaves import parameter_values as parameter_values
 from .leaves import with_parameters as with_parameters
 from .parameter_map import ParameterMap as ParameterMap
@@ -19,8 +19,8 @@ from .saved import SavedValue as SavedValue
 from .saved import saved_values as saved_values
 from .shared import SharedParameters as SharedParameters
 from .shared import shared_parameters as shared_parameters
-from .ties import Proportional as Proportional
 from .variables import AbstractVariables as AbstractVariables
 from .variables import PlainVariables as PlainVariables
+from .variables import box_of as box_of
 from .variables import snap as snap
 from .variables import unbounded as unbounded
