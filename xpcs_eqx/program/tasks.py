@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..checkpoint import Checkpoints
-from ..config.bayes import Inference, inference_of, refuse_unsupported
-from ..config.build import Problem, build, quote_errors, quote_joint_errors
-from ..config.defences import refuse_defences
-from ..config.joint import JointProblem, build_joint
-from ..config.read import Configuration, JointConfiguration
-from ..config.resolved import resolved_joint_settings, resolved_settings
-from ..config.schema import Common
+from ..config.build import Problem, build
+from ..config.inference import Inference, inference_of, refuse_stored
+from ..config.read import Configuration
+from ..config.resolved import resolved_settings
+from ..config.tables import Settings
 from ..data import StoredTwoTime, TwoTimeData
 from ..defences import DefenceReport
 from ..errors import FitError
@@ -65,25 +63,24 @@ class Task(Protocol):
         ...
 
 
-def task_of(configuration: Configuration | JointConfiguration) -> Task:
+def task_of(configuration: Configuration) -> Task:
     """Load the data of a configuration and make its problem.
 
     **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
     """
-    if isinstance(configuration, JointConfiguration):
-        refuse_unsupported(configuration, stored=False)
-        refuse_defences(configuration)
-        return SeveralDataSets(configuration, build_joint(configuration))
     problem = build(configuration)
-    refuse_unsupported(configuration, problem.plan.stored)
+    if configuration.settings.several:
+        return SeveralDataSets(configuration, problem)
+    if problem.plan is not None and problem.plan.stored:
+        refuse_stored(configuration)
     return OneDataSet(configuration, problem, inference_of(configuration, problem))
 
 
-def _output(settings: Common) -> dict[str, Any]:
+def _output(settings: Settings) -> dict[str, Any]:
     return {"plots": settings.output.plots, "fitted_data": settings.output.fitted_data}
 
 
-def _usable(configuration: Configuration | JointConfiguration) -> str:
+def _usable(configuration: Configuration) -> str:
     return f"{configuration.source.path}: the configuration and the data are usable\n"
 
 
@@ -251,8 +248,8 @@ def with_posterior(
 class SeveralDataSets:
     """The joint fit of several data sets."""
 
-    configuration: JointConfiguration
-    problem: JointProblem
+    configuration: Configuration
+    problem: Problem
 
     def check_report(self) -> str:
         """What --check prints."""
@@ -283,8 +280,8 @@ class SeveralDataSets:
 class SeveralFit:
     """The finished joint fit of several data sets."""
 
-    configuration: JointConfiguration
-    problem: JointProblem
+    configuration: Configuration
+    problem: Problem
     fit: JointFit
     sampled: Sampled | None = None
 
@@ -309,7 +306,7 @@ class SeveralFit:
             report=report,
             provenance=[one.provenance for one in self.problem.data],
             weights=self.problem.weights,
-            configuration=resolved_joint_settings(self.configuration, self.problem, target),
+            configuration=resolved_settings(self.configuration, self.problem, target),
             started=started,
             **_output(self.problem.settings),
         )

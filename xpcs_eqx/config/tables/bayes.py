@@ -1,306 +1,325 @@
-"""The table [bayes] to objects, and everything that can be wrong with it before a fit."""
+"""The tables `[bayes]`, `[bayes.shards]` and `[bayes.shards.job]`: draws from the posterior."""
 
-import dataclasses
-import logging
-import os
-from collections.abc import Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import jax
-import numpy as np
+from pydantic import Field, model_validator
 
-from ..bayes import (
-    AbstractNoise,
-    AbstractRoute,
-    AbstractScalingTreatment,
-    AbstractStart,
-    GivenSigma,
-    InShards,
-    LogPosterior,
-    MarginalisedScaling,
-    Nuts,
-    PriorSet,
-    SampledScaling,
-    SampledSigma,
-    default_priors,
-    fit_priors,
-    log_posterior,
-    pairs_of,
-    split_pairs,
-    with_scaling,
+from ..section import Positive, Section, choice, key
+from ..source import Source
+from .priors import Prior
+
+if TYPE_CHECKING:
+    from ...bayes import AbstractCluster, AbstractShardSize, AbstractWorkers, InShards
+    from . import Settings
+
+ROUTES = choice(
+    auto="bayes.AutomaticRoute", single="bayes.AlwaysWhole", consensus="bayes.AlwaysConsensus"
 )
-from ..bayes.infer import rescaled
-from ..data import weighted
-from ..errors import ConfigError, ModelError
-from ..fitting import Fit
-from ..physics import LaminarFlow
-from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Fixed
-from .bayes_priors import given_priors, prior_lines
-from .bayes_shards import in_shards_of, job_script, unused_shards
-from .bayes_words import ROUTES, STARTS, in_toml
-from .build import Problem
-from .read import Configuration, JointConfiguration
-from .schema_bayes import BATCH, Bayes
+STARTS = choice(
+    laplace="bayes.LaplaceStart", plain="bayes.PlainStart", pathfinder="bayes.PathfinderStart"
+)
+SCALINGS = choice(
+    sampled="bayes.SampledScaling",
+    averaged="bayes.SampledScaling",
+    fixed="bayes.SampledScaling",
+    marginalised="bayes.MarginalisedScaling",
+)
+NOISES = choice(auto=None, sampled="bayes.SampledSigma", given="bayes.GivenSigma")
+SHARDINGS = choice(
+    angle_balanced="bayes.AngleBalanced",
+    random="bayes.RandomShards",
+    contiguous="bayes.ContiguousShards",
+    stratified="bayes.StratifiedByAngle",
+)
+TRANSITIONS = choice(by_size="bayes.PlanBySize", as_given="bayes.PlanAsGiven")
+ANCHORS = choice(auto=None, laplace="bayes.LaplaceAnchor", none="bayes.NoAnchor")
+COMBINERS = choice(
+    robust="bayes.RobustConsensus",
+    consensus="bayes.ConsensusAverage",
+    gaussian_product="bayes.GaussianProduct",
+    multimodal="bayes.MultimodalConsensus",
+    weighted="bayes.WeightedAverage",
+    simple="bayes.SimpleAverage",
+)
+CORRECTIONS = choice(none="bayes.NoCorrection", importance="bayes.ImportanceCorrection")
+# Executors that ask a batch system for processes.
+BATCH = ("pbs", "slurm")
 
-log = logging.getLogger(__name__)
+# What ends up in one line of a job script.
+_Word = Annotated[str, Field(pattern=r"^\S+$")]
+_Line = Annotated[str, Field(pattern=r"^\S[^\r\n]*$")]
+# Below a megabyte a batch system would be asked for nothing.
+_Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?[MGTmgt]([Ii]?[Bb])?$")]
+_Walltime = Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]+:[0-5][0-9]:[0-5][0-9]$")]
 
-NEEDED = ("blackjax", "arviz_base", "arviz_stats", "arviz_plots", "h5netcdf")
-DASK = ("distributed",)
-JOBQUEUE = (*DASK, "dask_jobqueue")
 
+class Job(Section):
+    """What a job of PBS or Slurm asks for."""
 
-@dataclass(frozen=True)
-class Inference:
-    """Everything sampling needs beside the fit.
+    jobs: int = key(1, "number of jobs", ge=1)
+    cores: int = key(8, "cores of a job", ge=1)
+    processes: int = key(4, "processes of a job, each with a shard at a time", ge=1)
+    memory: _Memory = key(
+        "16GB",
+        "memory of a job",
+        expected='a number from 1 with MB, GB, TB, MiB, GiB or TiB, like "16GB"',
+    )
+    queue: _Word | None = key(
+        None, "queue, or partition of Slurm", expected="a text without spaces", example="short"
+    )
+    account: _Word | None = key(
+        None, "account that is charged", expected="a text without spaces", example="beamline"
+    )
+    walltime: _Walltime = key(
+        "04:00:00", "longest time of a job", expected='hours:minutes:seconds like "04:00:00"'
+    )
+    interface: _Word | None = key(
+        None,
+        "network that scheduler and workers have in common",
+        expected="a text without spaces",
+        example="ib0",
+    )
+    directives: list[_Line] = key(
+        [], "further lines for the batch system", expected="a list of texts of one line"
+    )
+    prologue: list[_Line] = key(
+        [], "shell lines before a worker starts", expected="a list of texts of one line"
+    )
+    scratch: _Line | None = key(
+        None, "folder on each node for what Dask spills", expected="a path", example="/scratch"
+    )
+    resources: _Line | None = key(
+        None,
+        "resources asked of PBS with -l; by default from cores and memory",
+        expected="a text of one line",
+        example="select=1:ncpus=8:mem=16GB",
+    )
 
-    - `n_pairs`: of the data, by which `route` decides.
-    - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width.
-    - `scaling`: the one to sample with instead of that of the fit, None for the same; `fixed` tells
-        that it is that of the fit, held.
-    - `n_shards`: 0 for one run; `decisions`: what will be done, in sentences; `lines`: these and
-        the priors as far as they are known before the fit.
-    """
-
-    settings: Bayes
-    n_pairs: int
-    route: AbstractRoute
-    sampler: Nuts
-    start: AbstractStart
-    treatment: AbstractScalingTreatment
-    noise: AbstractNoise | None
-    priors: PriorSet
-    from_fit: Mapping[str, float]
-    scaling: AbstractScaling | None
-    fixed: bool
-    in_shards: InShards
-    n_shards: int
-    decisions: tuple[str, ...]
-    lines: tuple[str, ...]
-
-    @property
-    def consensus(self) -> bool:
-        """Whether the data are sampled in shards."""
-        return self.route.decide(self.n_pairs).consensus
-
-    def lines_after(self, density: LogPosterior) -> tuple[str, ...]:
-        """What was done: the decisions and the priors that were sampled with."""
-        return (*self.decisions, *prior_lines(density, self.settings, self.from_fit, True))
-
-    def fit_for(self, fit: Fit) -> Fit:
-        """The fit with the scaling that is sampled, begun where the other ended."""
-        if self.fixed:
-            return with_scaling(fit, Fixed(fit.contrast, fit.offset))
-        return fit if self.scaling is None else with_scaling(fit, self.scaling)
-
-    def priors_for(self, fit: Fit) -> PriorSet:
-        """All priors, those from the fit among them.
-
-        **Raises:** `ModelError` for a parameter without a finite error.
-        """
-        merged, notes = self.priors, self.priors.notes
-        for width in sorted(set(self.from_fit.values())):
-            names = [name for name, own in self.from_fit.items() if own == width]
-            found = fit_priors(fit, width, names)
-            merged = merged.replaced(dict(zip(found.names, found.priors, strict=True)))
-            # They are of a fit of these very data.
-            notes += (
-                f"the priors of {', '.join(found.names)} are centred on the fit of the same data, "
-                f"{width:g} times its errors wide: the data are used twice, and the posterior of "
-                "these is too narrow",
+    @model_validator(mode="after")
+    def _check(self) -> "Job":
+        if self.processes > self.cores:
+            raise ValueError(
+                f"{self.processes} processes on {self.cores} cores; give a core to each"
             )
-        return dataclasses.replace(merged, notes=notes)
+        if not self.walltime.strip("0:-"):
+            raise ValueError(f'walltime = "{self.walltime}" is no time at all')
+        return self
 
 
-def refuse_unsupported(configuration: Configuration | JointConfiguration, stored: bool) -> None:
-    """Refuse, before any work, what the library cannot sample.
+class Shards(Section):
+    """How data are divided, sampled and put together again where there are too many for one run."""
 
-    **Raises:** `ConfigError` for several data sets, data that stay in their file (`stored`) and a
-    robust loss.
-    """
-    if configuration.settings.bayes is None:
-        return
-    source = configuration.source
-    where = source.where("bayes")
-    if isinstance(configuration, JointConfiguration):
-        raise ConfigError(
-            f"{where}: [bayes] samples one data set, but several are fitted together here; leave "
-            "[bayes] out, or run each data set by itself, or sample them together in Python with "
-            "xpcs_eqx.bayes.joint_sample(joint_fit)"
-        )
-    loss = configuration.settings.solver.loss
-    if loss != "linear":
-        raise ConfigError(
-            f'{source.where("solver.loss")}: solver.loss = "{loss}", but the likelihood of [bayes] '
-            'is Gaussian; set solver.loss = "linear", or leave [bayes] out'
-        )
-    if stored:
-        raise ConfigError(
-            f"{where}: [bayes] needs the maps in memory, where these do not fit or are not wanted "
-            "(streaming.strategy); choose fewer frames or angles in [data], set streaming.strategy "
-            '= "in_memory", or leave [bayes] out and sample them in shards in Python with '
-            "xpcs_eqx.bayes.consensus(fit), which reads each shard from the file"
-        )
+    sharding: Annotated[str, SHARDINGS] = key(
+        "angle_balanced",
+        "which pairs go where; angle_balanced: the same mix of angles in every shard",
+    )
+    pairs: int | None = key(None, "pairs in a shard, by default from the data", example=10000, ge=1)
+    count: int | None = key(None, "number of shards, instead", example=50, ge=1)
+    transitions: Annotated[str, TRANSITIONS] = key(
+        "by_size", "fewer for small shards, or those of a full run"
+    )
+    anchor: Annotated[str, ANCHORS] = key(
+        "auto",
+        "what keeps chains of shards near the fit until it is divided out; auto: the covariance of "
+        "the fit, where there is one and no modes are looked for",
+    )
+    combiner: Annotated[str, COMBINERS] = key(
+        "robust", "robust: precision-weighted, of the shards that agree"
+    )
+    correction: Annotated[str, CORRECTIONS] = key(
+        "none", "importance: weigh by the posterior of all data"
+    )
+    executor: Literal["serial", "processes", "dask", "pbs", "slurm"] = key(
+        "serial", "who samples shards; dask: workers of this machine"
+    )
+    workers: int | None = key(
+        None, "number of processes (by default one a core) or of dask (2)", example=4, ge=1
+    )
+    folder: str | None = key(
+        None,
+        "for what workers share, relative to this file; seen by all",
+        expected="a path",
+        example="scratch",
+        min_length=1,
+    )
+    retries: int = key(3, "further attempts of a shard that failed", ge=0)
+    timeout: Positive = key(3600.0, "longest time of an attempt [s]")
+    heartbeat: Positive = key(600.0, "longest time without a sign of progress [s]")
+    success: Annotated[float, Field(ge=0, le=1)] = key(
+        0.9, "least share of shards that must succeed"
+    )
+    job: Job | None = None
 
-
-@contextmanager
-def _placed(where: str, what: str):
-    try:
-        yield
-    except ModelError as error:
-        raise ConfigError(f"{where}: {what}: {in_toml(str(error))}") from error
-
-
-def _installed(where: str, needed: tuple[str, ...], extra: str) -> None:
-    if missing := [name for name in needed if not find_spec(name)]:
-        raise ConfigError(
-            f"{where}: [bayes] needs {', '.join(missing)}; install it with "
-            f"pip install 'xpcs-eqx[{extra}]'"
-        )
-
-
-def _noise(configuration: Configuration, problem: Problem, given: Bayes) -> AbstractNoise | None:
-    if given.sigma == "given" and not weighted(problem.data):
-        raise ConfigError(
-            f'{configuration.source.where("bayes.sigma")}: bayes.sigma = "given", but the data '
-            'have no sigma; give data.sigma, or set bayes.sigma = "sampled"'
-        )
-    if given.sigma != "sampled" and "sigma" in given.priors:
-        absolute = problem.data.absolute_sigma
-        if given.sigma == "given" or absolute:
-            raise ConfigError(
-                f"{configuration.source.where(('bayes', 'priors', 'sigma'))}: sigma is known and "
-                'has no prior; leave it out, or set bayes.sigma = "sampled"'
+    @model_validator(mode="after")
+    def _check(self) -> "Shards":
+        if self.pairs is not None and self.count is not None:
+            raise ValueError("pairs and count say the same twice; leave one of them out")
+        if self.job is not None and self.executor not in BATCH:
+            raise ValueError(
+                f'job belongs to the executors "pbs" and "slurm", not to "{self.executor}"'
             )
-    return {"auto": None, "sampled": SampledSigma(), "given": GivenSigma()}[given.sigma]
+        if self.job is not None and self.executor == "slurm" and self.job.resources is not None:
+            raise ValueError("job.resources belongs to PBS; use directives for Slurm")
+        if self.job is not None and self.executor == "pbs" and "-" in self.job.walltime:
+            raise ValueError(
+                f'job.walltime = "{self.job.walltime}" has days, which PBS does not know; give '
+                'hours:minutes:seconds like "100:00:00"'
+            )
+        if self.workers is not None and self.executor not in ("processes", "dask"):
+            raise ValueError(
+                f'workers belong to the executors "processes" and "dask", not to "{self.executor}"'
+            )
+        if self.folder is not None and self.executor == "serial":
+            raise ValueError('folder is where workers find the data; "serial" has none')
+        if self.folder is None and self.executor in BATCH:
+            raise ValueError(
+                f'the executor "{self.executor}" needs folder, which all nodes see, for the data'
+            )
+        return self
 
 
-def _scaling(configuration: Configuration, problem: Problem) -> AbstractScaling | None:
-    """The scaling to sample with where it is not that of the fit."""
-    settings = configuration.settings
-    assert settings.bayes is not None
-    term = problem.objective.term
-    if settings.bayes.scaling == "fixed":
-        # A stand-in for what the fit will find.
-        return Fixed(term.reference[:, 0], term.reference[:, 1])
-    if settings.bayes.scaling == "averaged" and not isinstance(term.scaling, Averaged):
-        own = settings.scaling
-        contrast = tuple(own.contrast_bounds or CONTRAST_BOUNDS)
-        offset = tuple(own.offset_bounds or OFFSET_BOUNDS)
-        return Averaged(problem.data.n_angles, contrast, offset)  # pyright: ignore[reportArgumentType]
-    return None
+class Bayes(Section):
+    """Draws from the posterior after the fit; without this table there is none."""
+
+    method: Annotated[str, ROUTES] = key(
+        "auto", "auto: one run up to 500 000 pairs, else consensus of shards"
+    )
+    chains: int = key(4, "independent chains", ge=2)
+    warm_up: int = key(500, "transitions to adapt, of a chain", ge=20)
+    draws: int = key(1500, "draws that are kept, of a chain", ge=4)
+    target_acceptance: Annotated[float, Field(gt=0, lt=1)] | None = key(
+        None,
+        "acceptance that the step size aims at; by default 0.85, of laminar_flow 0.9",
+        example=0.9,
+    )
+    depth: int = key(10, "doublings of a trajectory", ge=1, le=20)
+    seed: int = key(0, "the same seed gives the same draws", ge=0)
+    start: Annotated[str, STARTS] = key(
+        "laplace", "laplace: from the fit and its covariance; the others know nothing of it"
+    )
+    scaling: Annotated[str, SCALINGS] = key(
+        "sampled",
+        "contrast and offset: sampled as fitted, one pair for all angles, kept at the fit, or "
+        "integrated out exactly (one run only)",
+    )
+    sigma: Annotated[str, NOISES] = key("auto", "auto: given where data.sigma is absolute")
+    plots: bool = key(True, "whether to write plots of the draws")
+    predictive: int = key(200, "draws that make fitted_data.npz; 0 writes none", ge=0)
+    priors: dict[str, Prior] = Field(default={}, description="one table a parameter")
+    shards: Shards = Shards()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Bayes":
+        if self.method == "consensus" and self.scaling == "marginalised":
+            raise ValueError(
+                'in shards contrast and offset cannot be marginalised; use scaling = "sampled", '
+                'or method = "single"'
+            )
+        return self
 
 
-def inference_of(configuration: Configuration, problem: Problem) -> Inference | None:
-    """What [bayes] asks for, checked as far as it can be before the fit; None without the table.
-
-    **Raises:** `ConfigError` with file, line and key.
-    """
-    given = configuration.settings.bayes
+def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """What a posterior does not go together with, and what to say."""
+    given = settings.bayes
     if given is None:
-        return None
-    source = configuration.source
-    where = source.where("bayes")
-    _installed(where, NEEDED, "bayes")
-    executor = given.shards.executor
-    if executor in (*BATCH, "dask"):
-        place = source.where("bayes.shards.executor")
-        _installed(place, JOBQUEUE if executor in BATCH else DASK, "cluster")
-    scaling, fixed = _scaling(configuration, problem), given.scaling == "fixed"
-    with _placed(where, "[bayes]"):
-        objective = problem.objective if scaling is None else rescaled(problem.objective, scaling)
-        priors = default_priors(objective)
-    own, from_fit = given_priors(source, given, objective)
-    priors = priors.replaced(own)
-    treatment = MarginalisedScaling() if given.scaling == "marginalised" else SampledScaling()
-    noise = _noise(configuration, problem, given)
-    with _placed(where, "[bayes]"):
-        density, _ = log_posterior(objective, priors, scaling=treatment, noise=noise)
-    route = ROUTES[given.method]()
-    n_pairs = int(density.n_pairs)
-    decided = route.decide(n_pairs)
-    sampler = Nuts(
-        chains=given.chains,
-        warmup=given.warm_up,
-        draws=given.draws,
-        target_acceptance=given.target_acceptance,
-        max_depth=given.depth,
+        return
+    if settings.several:
+        yield (
+            "bayes",
+            "[bayes] samples one data set, but several are fitted together here; leave "
+            "[bayes] out, or run each data set by itself, or sample them together in Python with "
+            "xpcs_eqx.bayes.joint_sample(joint_fit)",
+        )
+    if settings.solver.loss != "linear":
+        yield (
+            "solver.loss",
+            f'solver.loss = "{settings.solver.loss}", but the likelihood of [bayes] is Gaussian; '
+            'set solver.loss = "linear", or leave [bayes] out',
+        )
+    changed = changed_shards(given.shards)
+    if given.method == "single" and changed:
+        first = f"bayes.shards.{changed[0]}"
+        yield (
+            first,
+            f'{first} is not used: bayes.method = "single" is one run, which has no shards; leave '
+            f'out [bayes.shards] ({", ".join(changed)}), or set bayes.method = "consensus"',
+        )
+
+
+def _size(given: Shards) -> "AbstractShardSize":
+    from ...bayes import AutomaticSize, NumberOfShards, PairsPerShard
+
+    if given.pairs is not None:
+        return PairsPerShard(given.pairs)
+    return AutomaticSize() if given.count is None else NumberOfShards(given.count)
+
+
+def _cluster(given: Shards) -> "AbstractCluster":
+    from ...bayes import JobSettings, LocalCluster, PbsCluster, SlurmCluster
+
+    if given.executor == "dask":
+        return LocalCluster() if given.workers is None else LocalCluster(given.workers)
+    job = Job() if given.job is None else given.job
+    named = job.model_dump(exclude={"resources"})
+    settings = JobSettings(
+        **{**named, "directives": tuple(job.directives), "prologue": tuple(job.prologue)}
     )
-    in_shards = in_shards_of(source, given)
-    if decided.consensus and given.scaling == "marginalised":
-        raise ConfigError(
-            f"{source.where('bayes.scaling')}: {decided.reason}; in shards contrast and offset "
-            'cannot be marginalised: set bayes.scaling = "sampled", or bayes.method = "single"'
-        )
-    lines = [decided.reason, *_run_lines(given, sampler, density)]
-    n_shards = 0
-    if decided.consensus:
-        n_shards, about = _shard_plan(configuration, density, in_shards, sampler)
-        lines += about
-    elif unused := unused_shards(source, given, decided.reason):
-        log.warning("%s: %s", source.where("bayes.shards"), unused)
-        lines.append(unused)
-    before = prior_lines(density, given, from_fit, False)
-    return Inference(
-        settings=given,
-        n_pairs=n_pairs,
-        route=route,
-        sampler=sampler,
-        start=STARTS[given.start](),
-        treatment=treatment,
-        noise=noise,
-        priors=priors,
-        from_fit=from_fit,
-        scaling=scaling,
-        fixed=fixed,
-        in_shards=in_shards,
-        n_shards=n_shards,
-        decisions=tuple(lines),
-        lines=(*lines, *before),
+    if given.executor == "pbs":
+        return PbsCluster(settings, job.resources)
+    return SlurmCluster(settings)
+
+
+def _workers(given: Shards, folder: str | None) -> "AbstractWorkers":
+    from ...bayes import DaskWorkers, Serial, SpawnedProcesses
+
+    if given.executor == "serial":
+        return Serial()
+    if given.executor == "processes":
+        return SpawnedProcesses(given.workers or 0, folder)
+    return DaskWorkers(_cluster(given), folder)
+
+
+def in_shards_of(source: Source, shards: Shards) -> "InShards":
+    """What `consensus` is given; where finished shards are kept is added by the program."""
+    from ...bayes import InShards, Limits
+
+    folder = None if shards.folder is None else source.absolute(shards.folder)
+    # Chains in different modes are what the multimodal combiner is there for.
+    rhat = float("inf") if shards.combiner == "multimodal" else Limits().rhat
+    anchor = ANCHORS[shards.anchor]
+    return InShards(
+        sharding=SHARDINGS[shards.sharding](),
+        size=_size(shards),
+        plan=TRANSITIONS[shards.transitions](),
+        anchor=None if anchor is None else anchor(),
+        combiner=COMBINERS[shards.combiner](),
+        correction=CORRECTIONS[shards.correction](),
+        workers=_workers(shards, folder),
+        limits=Limits(
+            timeout=shards.timeout,
+            heartbeat=shards.heartbeat,
+            retries=shards.retries,
+            success=shards.success,
+            rhat=rhat,
+        ),
     )
 
 
-def _run_lines(given: Bayes, sampler: Nuts, density: LogPosterior) -> list[str]:
-    target = sampler.target(density.parameters.model)
-    return [
-        f"{given.chains} chains of {given.warm_up} transitions of warm-up and {given.draws} draws; "
-        f"target acceptance {target:g}, depth {given.depth}, seed {given.seed}, start "
-        f"{given.start}, scaling {given.scaling}",
-        f"{len(density.names)} sampled entries: {', '.join(density.names)}",
-    ]
+def job_script(given: "InShards") -> str:
+    """The script of one job of a batch system, of which nothing is submitted; empty without one.
+
+    **Raises:** `ModelError` when dask-jobqueue is missing.
+    """
+    from ...bayes import DaskWorkers, PbsCluster, SlurmCluster
+
+    workers = given.workers
+    if isinstance(workers, DaskWorkers) and isinstance(workers.cluster, PbsCluster | SlurmCluster):
+        return workers.cluster.job_script()
+    return ""
 
 
-def _shard_plan(
-    configuration: Configuration, density: LogPosterior, given: InShards, sampler: Nuts
-) -> tuple[int, list[str]]:
-    """Number of shards, and what is decided about them."""
-    source, p = configuration.source, len(density.names)
-    pairs = pairs_of(density.term.tiles)
-    laminar = isinstance(density.parameters.model, LaminarFlow)
-    settings = configuration.settings.bayes
-    assert settings is not None
-    with _placed(source.where("bayes.shards"), "[bayes.shards]"):
-        # The key decides which pairs are together, not how many.
-        shards, notes = split_pairs(
-            pairs, p, laminar, jax.random.key(0), given.sharding, given.size
-        )
-        assert given.plan is not None
-        plan = given.plan.of(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
-        lines = [
-            *notes,
-            f"{plan.warmup} transitions of warm-up and {plan.draws} draws for each of "
-            f"{sampler.chains} chains of a shard ({settings.shards.transitions})",
-            f"combiner {settings.shards.combiner}, correction {settings.shards.correction}, "
-            f"executor {settings.shards.executor}",
-        ]
-        script = job_script(given)
-    if script:
-        lines.append(f"each of {settings.shards.executor}'s jobs would be\n{script.rstrip()}")
-    folder = None if settings.shards.folder is None else source.absolute(settings.shards.folder)
-    if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-        raise ConfigError(
-            f"{source.where('bayes.shards.folder')}: {folder} is no folder that can be written to; "
-            "make it, on a disk that all workers see"
-        )
-    return shards.n_shards, lines
+def changed_shards(given: Shards) -> list[str]:
+    """Keys with another value than the default, which a configuration as it ran is full of."""
+    fields = Shards.model_fields.items()
+    return [name for name, info in fields if getattr(given, name) != info.default]

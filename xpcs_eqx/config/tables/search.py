@@ -1,75 +1,129 @@
-"""The table `[global]` to a strategy of search."""
+"""The table `[global]`: whether a minimum is looked for beyond the one next to the start values."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, create_model
 
-from ..errors import ConfigError, ModelError
-from ..hybrid import AbstractSampler, Halton, LatinHypercube, Sobol
-from ..objective import JointObjective, ProjectedObjective
-from ..search import (
-    CMA_PRESETS,
-    AbstractStrategy,
-    Auto,
-    CmaEs,
-    MultiStart,
-    Screening,
-    Selected,
-    normalised_space,
+from ...errors import ConfigError, ModelError
+from ..section import Finite, Section, When, choice, key
+from ..source import nearest
+from .solver import is_hybrid
+
+if TYPE_CHECKING:
+    from ...objective import JointObjective, ProjectedObjective
+    from ...search import AbstractStrategy
+    from ..read import Configuration
+    from . import Settings
+
+SAMPLERS = choice(
+    latin_hypercube="hybrid.LatinHypercube", sobol="hybrid.Sobol", halton="hybrid.Halton"
 )
-from ..search.starts import checked_custom
-from ..search.trial import cma_es_available
-from .read import Configuration, JointConfiguration
-from .schema import Parameter
-from .schema_search import Global, search_settings
-from .source import nearest
-from .streaming import is_hybrid
-
-SAMPLERS: dict[str, type[AbstractSampler]] = {
-    "latin_hypercube": LatinHypercube,
-    "sobol": Sobol,
-    "halton": Halton,
-}
-_STARTS = ("starts", "custom", "sampler", "keep", "least", "refine")
-# Keys that each method looks at, beside the seed.
-_USED = {
-    "local": (),
-    "multi_start": _STARTS,
-    "cma_es": ("preset", "budget"),
-    "selected": (*_STARTS, "preset", "budget"),
-    "auto": (*_STARTS, "preset", "budget", "probes"),
-}
 
 
-def _refuse(configuration: Configuration | JointConfiguration, name: str, text: str) -> ConfigError:
-    return ConfigError(f"{configuration.source.where(('global', name))}: global.{name} {text}")
+def _with(*methods: str) -> tuple[When, ...]:
+    """That a key acts with some methods."""
+    remedy = "leave it out, or choose another method"
+    return (When("method", methods, remedy=remedy, changed=True),)
 
 
-def refuse_search(configuration: JointConfiguration) -> None:
-    """A search is for one data set. **Raises:** `ConfigError`."""
-    given = search_settings(configuration.settings)
-    _refuse_unused(configuration, given)
-    if given.method != "local":
-        raise _refuse(
-            configuration,
-            "method",
-            f'= "{given.method}" is for one data set; fit them one by one with it first and start '
-            "the joint fit from what they found, or leave [global] out",
-        )
+_STARTS = _with("multi_start", "selected", "auto")
+_CMA_ES = _with("cma_es", "selected", "auto")
 
 
-def kept_by_bounds(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
-    """What there is to say about parameters whose bounds leave them no room."""
-    return tuple(
-        f"{name} is kept at {one.bounds[0]:g}, since its bounds are equal; widen them to fit it"
-        for name, one in parameters.items()
-        if one.flat and one.bounds is not None
+class Global(Section):
+    """Whether a minimum is looked for beyond the one next to the start values."""
+
+    method: Literal["local", "multi_start", "cma_es", "selected", "auto"] = key(
+        "local", "auto: as much search as the local fit leaves need of, within the budget"
+    )
+    starts: int | None = key(
+        None,
+        "starts over the bounds; by default 20, of auto 40",
+        example=20,
+        when=_STARTS,
+        ge=1,
+        le=100_000,
+    )
+    custom: list[dict[str, Finite]] | None = key(
+        None,
+        "starts of your own, among the starts; what they leave out begins at its start",
+        expected="a list of tables of finite numbers by parameter",
+        example=[{"D0": 1e4, "alpha": 0.5}],
+        when=_STARTS,
+    )
+    sampler: Annotated[str, SAMPLERS] = key(
+        "latin_hypercube", "how starts fill the bounds", when=_STARTS
+    )
+    keep: Annotated[float, Field(gt=0, le=1)] = key(
+        0.5, "share of the starts that is fitted, by cost", when=_STARTS
+    )
+    least: int = key(3, "starts that are fitted at least", when=_STARTS, ge=1)
+    refine: int | None = key(
+        None,
+        "fits carried to full tolerance; by default 3, or all starts",
+        example=3,
+        when=_STARTS,
+        ge=1,
+    )
+    preset: Literal["fast", "default", "global"] = key("default", "length of CMA-ES", when=_CMA_ES)
+    probes: int = key(
+        8, "starts with which auto looks beyond a fit that looks right", when=_with("auto"), ge=0
+    )
+    budget: int | None = key(
+        None,
+        "evaluations of auto and of CMA-ES; by default 5000 for auto, that of the preset for "
+        "CMA-ES",
+        example=5000,
+        when=_CMA_ES,
+        ge=100,
+    )
+    seed: int = key(
+        0, "of starts and of CMA-ES", when=_with("multi_start", "cma_es", "selected", "auto"), ge=0
     )
 
 
+# `global` is a keyword, which no class statement can declare as a field.
+WithGlobal = create_model("WithGlobal", __base__=Section, **{"global": (Global, Global())})  # pyright: ignore
+
+
+def search_settings(settings: Section) -> Global:
+    """The table `[global]` of a configuration."""
+    return getattr(settings, "global")
+
+
+def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """What a search does not go together with, and what to say."""
+    method = search_settings(settings).method
+    if method == "local":
+        return
+    if settings.several:
+        yield (
+            "global.method",
+            f'global.method = "{method}" is for one data set; fit them one by one with it first '
+            "and start the joint fit from what they found, or leave [global] out",
+        )
+    if is_hybrid(settings):
+        yield (
+            "global.method",
+            f'global.method = "{method}" works with the trust region, not with the hybrid '
+            "optimiser, which has hybrid.candidates of its own; leave one of them out",
+        )
+    if settings.solver.checkpoint is True:
+        yield (
+            "solver.checkpoint",
+            f'solver.checkpoint = true, but of a search with global.method = "{method}" only the '
+            "first local fit could be gone on with; leave one of them out",
+        )
+
+
+def _refuse(configuration: "Configuration", name: str, text: str) -> ConfigError:
+    return ConfigError(f"{configuration.source.where(('global', name))}: global.{name} {text}")
+
+
 def _refuse_bounds(
-    configuration: Configuration, given: Global, objective: ProjectedObjective | JointObjective
+    configuration: "Configuration", given: Global, objective: "ProjectedObjective | JointObjective"
 ) -> None:
     """Refuse bounds that cannot be searched, each by its own key."""
 
@@ -94,24 +148,19 @@ def _refuse_bounds(
 
 
 def strategy_of(
-    configuration: Configuration, objective: ProjectedObjective | JointObjective
-) -> AbstractStrategy | None:
+    configuration: "Configuration", objective: "ProjectedObjective | JointObjective"
+) -> "AbstractStrategy | None":
     """The strategy that `[global]` asks for; None for the local fit alone.
 
-    **Raises:** `ConfigError` for keys without effect, numbers that do not go together, the hybrid
-    optimiser, bounds that cannot be searched, and CMA-ES without its library.
+    **Raises:** `ConfigError` for numbers that do not go together, bounds that cannot be searched,
+    and CMA-ES without its library.
     """
+    from ...search import normalised_space
+    from ...search.trial import cma_es_available
+
     given = search_settings(configuration.settings)
-    _refuse_unused(configuration, given)
     if given.method == "local":
         return None
-    if is_hybrid(configuration.settings):
-        raise _refuse(
-            configuration,
-            "method",
-            f'= "{given.method}" works with the trust region, not with the hybrid optimiser, which '
-            "has hybrid.candidates of its own; leave one of them out",
-        )
     if given.method == "cma_es" and not cma_es_available():
         raise _refuse(
             configuration,
@@ -123,32 +172,15 @@ def strategy_of(
         normalised_space(objective)
     except ModelError as error:
         raise _refuse(configuration, "method", f'= "{given.method}": {error}') from error
-    if configuration.settings.solver.checkpoint is True:
-        raise ConfigError(
-            f"{configuration.source.where('solver.checkpoint')}: solver.checkpoint = true, but of "
-            f'a search with global.method = "{given.method}" only the first local fit could be '
-            "gone on with; leave one of them out"
-        )
     return _strategy(configuration, given, _custom(configuration, given, objective))
 
 
-def _refuse_unused(configuration: Configuration | JointConfiguration, given: Global) -> None:
-    """Keys that the method does not look at."""
-    used = (*_USED[given.method], "method", *(() if given.method == "local" else ("seed",)))
-    for name in sorted(given.model_fields_set - set(used)):
-        if getattr(given, name) != getattr(Global(), name):
-            raise _refuse(
-                configuration,
-                name,
-                f'is of no effect with global.method = "{given.method}"; leave it out, or choose '
-                "another method",
-            )
-
-
 def _custom(
-    configuration: Configuration, given: Global, objective: ProjectedObjective | JointObjective
+    configuration: "Configuration", given: Global, objective: "ProjectedObjective | JointObjective"
 ) -> tuple[tuple[float, ...], ...]:
     """Starts of the user, with the objective's own values where they say nothing."""
+    from ...search.starts import checked_custom
+
     start = dict(zip(objective.names, np.asarray(objective.start).tolist(), strict=True))
     for number, one in enumerate(given.custom or (), 1):
         for name in one:
@@ -164,8 +196,10 @@ def _custom(
 
 
 def _strategy(
-    configuration: Configuration, given: Global, custom: tuple[tuple[float, ...], ...]
-) -> AbstractStrategy:
+    configuration: "Configuration", given: Global, custom: tuple[tuple[float, ...], ...]
+) -> "AbstractStrategy":
+    from ...search import CMA_PRESETS, Auto, CmaEs, MultiStart, Screening, Selected
+
     preset = CMA_PRESETS[given.preset]
     if given.method == "cma_es":
         return CmaEs(preset, given.seed, given.budget)

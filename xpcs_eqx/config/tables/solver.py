@@ -1,63 +1,163 @@
-"""Settings to what finds the minimum: loss, penalties, solver; and the noise they go by."""
+"""The table `[solver]`: what finds the minimum, which loss it minimises, which error is quoted."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from ..data import StoredTwoTime, TwoTimeData, noise_by_angle, weighted
-from ..errors import ConfigError, ModelError
-from ..objective import (
-    AbstractLoss,
-    Arctan,
-    Cauchy,
-    Huber,
-    Linear,
-    SoftL1,
+from ...errors import ConfigError, ModelError
+from ..section import SET, Positive, Section, When, choice, class_default, key
+
+if TYPE_CHECKING:
+    from ...data import StoredTwoTime, TwoTimeData
+    from ...objective import AbstractLoss
+    from ...objective.smoothness import LogSmoothness, Smoothness
+    from ...optimize import TrustRegion
+    from ...physics import AbstractCorrelation
+    from ..read import Configuration
+    from . import Settings
+
+DESCENTS = choice(
+    levenberg_marquardt="optimize.damped_newton",
+    dogleg="optimize.dogleg",
+    gauss_newton="optimize.gauss_newton",
+    hybrid=None,
 )
-from ..objective.smoothness import LogSmoothness, Smoothness, smoothness
-from ..optimize import (
-    JacobianMetric,
-    NaturalMetric,
-    TrustRegion,
-    damped_newton,
-    dogleg,
-    gauss_newton,
+LOSSES = choice(
+    linear="objective.Linear",
+    soft_l1="objective.SoftL1",
+    huber="objective.Huber",
+    cauchy="objective.Cauchy",
+    arctan="objective.Arctan",
 )
-from ..parameters import ReferenceTime, SignedSlope, Slope
-from ..physics import AbstractCorrelation
-from .schema import Common
-from .source import Source
+METRICS = choice(natural="optimize.NaturalMetric", jacobian="optimize.JacobianMetric")
+COORDINATES = choice(
+    slope="parameters.Slope",
+    signed_slope="parameters.SignedSlope",
+    reference_time="parameters.ReferenceTime",
+    physical=None,
+)
 
-LOSSES = {"soft_l1": SoftL1, "huber": Huber, "cauchy": Cauchy, "arctan": Arctan}
-DESCENTS = {
-    "levenberg_marquardt": damped_newton,
-    "dogleg": dogleg,
-    "gauss_newton": gauss_newton,
-}
-COORDINATES = {
-    "slope": Slope,
-    "signed_slope": SignedSlope,
-    "reference_time": ReferenceTime,
-}
-METRICS = {"natural": NaturalMetric, "jacobian": JacobianMetric}
+# What the hybrid optimiser, asked for in either of two ways, makes nothing of.
+_TRUST_REGION = (
+    When("method", ("levenberg_marquardt", "dogleg", "gauss_newton")),
+    When("streaming.strategy", ("auto", "in_memory", "out_of_core")),
+)
+_REMEDY = "the hybrid optimiser has hybrid.tolerance and hybrid.max_iterations"
+_STOPPING_RULE = tuple(When(one.choice, one.values, remedy=_REMEDY) for one in _TRUST_REGION)
+_CLASS = "optimize.TrustRegion"
+# When to stop, by the same names in the configuration and in the solver.
+STOPPING = ("cost_tol", "step_tol", "gradient_tol", "max_evaluations")
 
 
-def residual_sd(data: TwoTimeData | StoredTwoTime) -> float:
+class Solver(Section):
+    """How the minimum is found, and which error bar is quoted."""
+
+    method: Annotated[str, DESCENTS] = key(
+        "levenberg_marquardt",
+        "step inside the trust region; hybrid: the optimiser of [hybrid], from afar",
+        shown=True,
+    )
+    loss: Annotated[str, LOSSES] = key(
+        "linear", "what is summed of the residuals; all but linear forgive outliers", shown=True
+    )
+    loss_scale: Positive | None = key(
+        None,
+        "residual where a robust loss bends, in sigma (in c2 without sigma); 1 sigma by default",
+        example=1.0,
+        when=(When("loss", ("soft_l1", "huber", "cauchy", "arctan")),),
+    )
+    cost_tol: Positive | None = key(
+        None, "relative fall of the cost", of=_CLASS, when=_STOPPING_RULE
+    )
+    step_tol: Positive | None = key(None, "relative step", of=_CLASS, when=_STOPPING_RULE)
+    gradient_tol: Positive | None = key(
+        None, "largest cosine of residuals and derivatives", of=_CLASS, when=_STOPPING_RULE
+    )
+    max_evaluations: int | None = key(
+        None, "evaluations of the normal equations", of=_CLASS, when=_STOPPING_RULE, ge=1
+    )
+    metric: Annotated[str, METRICS] = key(
+        "natural",
+        "what a step is measured in: natural scales of the parameters, or columns of the Jacobian",
+        when=_TRUST_REGION,
+    )
+    coordinates: Annotated[str, COORDINATES] = key("slope", "variables that the steps are taken in")
+    recovery: int = key(3, "attempts to rescue a failed fit", when=_TRUST_REGION, ge=0)
+    checkpoint: bool | Literal["auto"] = key(
+        "auto",
+        "states to go on from with --resume; auto: of fits that take long or are interrupted",
+    )
+    checkpoint_every: int = key(
+        1, "evaluations between two checkpoints", when=(When("checkpoint", (True, "auto")),), ge=1
+    )
+    angle_weights: (
+        Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field()] | None
+    ) = key(None, "weight of the squared residuals of each angle", example=[1.0, 1.0, 0.5])
+    errors: Literal["speckle", "classical", "dyadic"] = key(
+        "speckle", "the error bar that is quoted"
+    )
+    profile: list[str] = key(
+        [], "parameters that get a profile-likelihood interval", expected="a list of names"
+    )
+    profile_level: Annotated[float, Field(gt=0, lt=1)] = key(
+        0.6827, "probability inside those intervals", when=(When("profile", SET),)
+    )
+
+
+def is_hybrid(settings: "Settings") -> bool:
+    """Whether the hybrid optimiser is asked for."""
+    return "hybrid" in (settings.solver.method, settings.streaming.strategy)
+
+
+def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """Keys of `[solver]` that other tables leave no room for, and what to say."""
+    solver = settings.solver
+    plain = Solver.model_fields["method"].default
+    if settings.streaming.strategy == "hybrid" and solver.method not in ("hybrid", plain):
+        yield (
+            "solver.method",
+            f'solver.method = "{solver.method}" is not the hybrid optimiser that '
+            'streaming.strategy = "hybrid" asks for; leave one of them out',
+        )
+    if settings.several and solver.angle_weights is not None:
+        yield (
+            "solver.angle_weights",
+            "solver.angle_weights is for one data set; several have weight in their tables "
+            "[[data]]",
+        )
+    if settings.several and solver.method == "hybrid":
+        yield (
+            "solver.method",
+            'solver.method = "hybrid" is for one data set; choose another method for several',
+        )
+    if settings.several and solver.profile:
+        yield (
+            "solver.profile",
+            "there are no profile-likelihood intervals of a joint fit; leave solver.profile out",
+        )
+
+
+def residual_sd(data: "TwoTimeData | StoredTwoTime") -> float:
     """Standard deviation that residuals have in the unit of the fit: one where sigma is known."""
+    from ...data import noise_by_angle, weighted
+
     return 1.0 if weighted(data) else float(np.median(noise_by_angle(data)))
 
 
 def penalties_of(
-    settings: Common, source: Source, model: AbstractCorrelation
-) -> tuple[Smoothness | LogSmoothness, ...]:
+    configuration: "Configuration", model: "AbstractCorrelation"
+) -> "tuple[Smoothness | LogSmoothness, ...]":
     """Smoothness of the rates of a model.
 
     **Raises:** `ConfigError` where it has nothing to work on.
     """
-    asked = {n: r.smoothness for n, r in settings.rates.items() if r.smoothness}
+    from ...objective.smoothness import smoothness
+
+    rates, source = configuration.settings.rates, configuration.source
     # Beside other data sets, rates may belong to these alone.
-    asked = {name: width for name, width in asked.items() if hasattr(model, name)}
+    asked = {n: r.smoothness for n, r in rates.items() if r.smoothness and hasattr(model, n)}
     try:
         return tuple(smoothness(model, name, width) for name, width in asked.items())
     except ModelError as error:
@@ -65,47 +165,42 @@ def penalties_of(
 
 
 def loss_of(
-    settings: Common, absolute: bool, sd: Callable[[], float]
-) -> tuple[AbstractLoss, tuple[str, ...]]:
+    given: Solver, absolute: bool, sd: Callable[[], float]
+) -> "tuple[AbstractLoss, tuple[str, ...]]":
     """The loss, and where it bends in words; `absolute` for residuals in units of sigma.
 
     **Raises:** `ConfigError` when it would bend nowhere.
     """
-    name, scale = settings.solver.loss, settings.solver.loss_scale
+    name, loss = given.loss, LOSSES[given.loss]
     if name == "linear":
-        return Linear(), ()
-    if scale is not None:
-        return LOSSES[name](scale), ()
+        return loss(), ()
+    if given.loss_scale is not None:
+        return loss(given.loss_scale), ()
     if absolute:
-        return LOSSES[name](1.0), (f"the {name} loss bends at one sigma",)
+        return loss(1.0), (f"the {name} loss bends at one sigma",)
     sigma = sd()
     if not sigma > 0:
         raise ConfigError(
             f"the noise of the data is estimated as {sigma:g}; give solver.loss_scale [c2] for the "
             f"{name} loss"
         )
-    return LOSSES[name](sigma), (
+    return loss(sigma), (
         f"the {name} loss bends at {sigma:.3g} [c2], the noise estimated from the maps",
     )
 
 
-# When to stop, by the same names in the configuration and in the solver.
-_STOPPING = ("cost_tol", "step_tol", "gradient_tol", "max_evaluations")
+def stopping_rule(given: Solver) -> dict[str, float | int]:
+    """When the trust region stops, in plain numbers by key, defaults filled in."""
+    own = {name: getattr(given, name) for name in STOPPING}
+    return {n: class_default(_CLASS, n) if value is None else value for n, value in own.items()}
 
 
-def stopping_rule(solver: TrustRegion) -> dict[str, float | int]:
-    """When a solver stops, in plain numbers by key of `[solver]`."""
-    return {name: np.asarray(getattr(solver, name)).item() for name in _STOPPING}
-
-
-def solver_of(settings: Common) -> TrustRegion:
+def solver_of(given: Solver) -> "TrustRegion":
     """The trust region of the settings; that of the defaults where another optimiser runs."""
-    given = settings.solver
+    from ...optimize import TrustRegion
+
     fields: dict[str, Any] = {
-        name: getattr(given, name) for name in _STOPPING if getattr(given, name) is not None
+        name: getattr(given, name) for name in STOPPING if getattr(given, name) is not None
     }
-    return TrustRegion(
-        metric=METRICS[given.metric](),
-        descent=DESCENTS.get(given.method, damped_newton)(),
-        **fields,
-    )
+    descent = DESCENTS[given.method] or DESCENTS["levenberg_marquardt"]
+    return TrustRegion(metric=METRICS[given.metric](), descent=descent(), **fields)

@@ -1,41 +1,124 @@
-"""Where the data of a fit are kept and which optimiser runs: decided before any map is read."""
+"""The tables `[streaming]` and `[hybrid]`: where maps are kept, which optimiser runs on them.
+
+Both are decided before any map is read.
+"""
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import equinox as eqx
+from pydantic import Field
 
-from .. import hybrid
-from ..data import MapSize
-from ..errors import ConfigError
-from ..hybrid import HybridOptimiser, MaxIterations, Tournament
-from ..objective import HostLoop, Strategy, choose_strategy
-from ..objective.strategy import VARIABLE
-from ..parameters.leaves import parameter_leaves
-from .models import AT_KNOTS, model_of
-from .read import Configuration, JointConfiguration
-from .schema import Common, Solver
-from .schema_streaming import Hybrid
+from ...errors import ConfigError
+from ..section import Positive, Section, When, choice, key
+from .model import AT_KNOTS, model_of
+from .solver import is_hybrid
 
-PRESETS = {
-    "default": hybrid.default,
-    "aggressive": hybrid.aggressive,
-    "conservative": hybrid.conservative,
-    "memory_optimised": hybrid.memory_optimised,
-    "scientific": hybrid.scientific,
-}
-DEFENCES = {
-    "strict": hybrid.strict_defences,
-    "relaxed": hybrid.relaxed_defences,
-    "disabled": hybrid.no_defences,
-}
-NORMALISATIONS = {
-    "auto": hybrid.Automatic,
-    "bounds": hybrid.ByBounds,
-    "start": hybrid.ByStart,
-    "none": hybrid.NoNormalisation,
-}
+if TYPE_CHECKING:
+    from ...data import MapSize
+    from ...hybrid import HybridOptimiser
+    from ...objective import HostLoop, Strategy
+    from ..read import Configuration
+    from . import Settings
+
+PRESETS = choice(
+    default="hybrid.default",
+    aggressive="hybrid.aggressive",
+    conservative="hybrid.conservative",
+    memory_optimised="hybrid.memory_optimised",
+    scientific="hybrid.scientific",
+)
+DEFENCES = choice(
+    default=None,
+    strict="hybrid.strict_defences",
+    relaxed="hybrid.relaxed_defences",
+    disabled="hybrid.no_defences",
+)
+NORMALISATIONS = choice(
+    auto="hybrid.Automatic",
+    bounds="hybrid.ByBounds",
+    start="hybrid.ByStart",
+    none="hybrid.NoNormalisation",
+)
+_FROM_FILE = (When("strategy", ("auto", "out_of_core", "hybrid")),)
+
+
+class Streaming(Section):
+    """Whether the maps are read into memory or stay in their file."""
+
+    strategy: Literal["auto", "in_memory", "out_of_core", "hybrid"] = key(
+        "auto",
+        "auto: from the file when they do not fit; hybrid: by that optimiser, wherever they are",
+    )
+    memory_fraction: Annotated[float, Field(ge=0.1, le=0.9)] = key(
+        0.75,
+        "share of the memory that data may take; the variable XPCS_EQX_MEMORY_FRACTION goes before "
+        "it",
+        when=(When("strategy", ("auto", "hybrid")),),
+    )
+    piece: Positive | None = key(
+        None,
+        "size of what is read from the file at once [MB]; 8 by default",
+        example=8.0,
+        when=_FROM_FILE,
+    )
+    read_ahead: int = key(1, "pieces read while one is worked on", when=_FROM_FILE, ge=0)
+
+
+class Hybrid(Section):
+    """The hybrid optimiser: L-BFGS from afar, then Gauss–Newton (solver.method = "hybrid")."""
+
+    acts: ClassVar[tuple[When, ...]] = (
+        When(
+            "solver.method",
+            ("hybrid",),
+            unless=("streaming.strategy", "hybrid"),
+            remedy='set solver.method = "hybrid", or leave [hybrid] out',
+            changed=True,
+        ),
+    )
+
+    preset: Annotated[str, PRESETS] = key(
+        "default", "where the numbers below come from when they are not given"
+    )
+    warm_up_minimum: int | None = key(None, "iterations before L-BFGS may end", example=200, ge=0)
+    warm_up_iterations: int | None = key(
+        None, "iterations at which L-BFGS ends at the latest", example=500, ge=1
+    )
+    max_iterations: int | None = key(None, "iterations of Gauss–Newton", example=100, ge=1)
+    tolerance: Positive | None = key(
+        None, "of Gauss–Newton: gradient as a cosine, and relative step", example=1e-8
+    )
+    normalisation: Annotated[str, NORMALISATIONS] = key(
+        "auto",
+        "unit of the variables; auto: their bounds where these are finite, else their starts",
+    )
+    candidates: int = key(1, "starts to choose from, each costing one pass over the data", ge=1)
+    defences: Annotated[str, DEFENCES] = key(
+        "default", "what keeps L-BFGS from doing harm; default: those of the preset"
+    )
+
+
+def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """Keys of `[streaming]` that other tables leave no room for, and what to say."""
+    given = settings.streaming
+    if not settings.several:
+        return
+    if given.strategy in ("out_of_core", "hybrid"):
+        yield (
+            "streaming.strategy",
+            f'streaming.strategy = "{given.strategy}" is for one data set; several are fitted in '
+            "memory",
+        )
+    for name in ("memory_fraction", "piece", "read_ahead"):
+        if name in given.model_fields_set:
+            yield (
+                f"streaming.{name}",
+                f"streaming.{name} is of no effect for several data sets, which are in memory; "
+                "leave it out",
+            )
 
 
 @dataclass(frozen=True)
@@ -48,10 +131,10 @@ class Plan:
     - `notes`: what follows from it, in sentences.
     """
 
-    strategy: Strategy
+    strategy: "Strategy"
     stored: bool
-    optimiser: HybridOptimiser | None
-    driver: HostLoop | None
+    optimiser: "HybridOptimiser | None"
+    driver: "HostLoop | None"
     piece: int | None
     notes: tuple[str, ...]
 
@@ -61,19 +144,24 @@ class Plan:
         return (self.strategy.report(), *self.notes)
 
 
-def _parameter_count(settings: Common, n_angles: int) -> int:
+def _parameter_count(settings: "Settings", n_angles: int) -> int:
     """Parameters of the fit, for the estimate of a stored Jacobian."""
+    from ...parameters.leaves import parameter_leaves
+
     model = model_of(settings.model.mode)
-    kinds = (*AT_KNOTS, "piecewise_constant")
-    knots = sum(rate.knots for rate in settings.rates.values() if rate.kind in kinds)
+    knots = sum(rate.knots for rate in settings.rates.values() if rate.kind in AT_KNOTS)
     return len(parameter_leaves(model)) + knots + 2 * n_angles
 
 
-def optimiser_of(given: Hybrid) -> HybridOptimiser:
+def optimiser_of(given: Hybrid) -> "HybridOptimiser":
     """The hybrid optimiser that a table `[hybrid]` describes."""
+    import equinox as eqx
+
+    from ...hybrid import MaxIterations, Tournament, with_defences
+
     out = PRESETS[given.preset]()
-    if given.defences in DEFENCES:
-        out = hybrid.with_defences(out, DEFENCES[given.defences]())
+    if defences := DEFENCES[given.defences]:
+        out = with_defences(out, defences())
     warm = out.warm_up
     if given.warm_up_iterations is not None:
         others = tuple(c for c in warm.criteria if not isinstance(c, MaxIterations))
@@ -96,48 +184,14 @@ def optimiser_of(given: Hybrid) -> HybridOptimiser:
     )
 
 
-def is_hybrid(settings: Common) -> bool:
-    """Whether the hybrid optimiser is asked for."""
-    return "hybrid" in (settings.solver.method, settings.streaming.strategy)
-
-
-def refuse_hybrid(configuration: Configuration | JointConfiguration) -> None:
-    """Refuse keys of `[hybrid]` where it does not run, and of the trust region where it does.
-
-    **Raises:** `ConfigError`.
-    """
-    settings, source = configuration.settings, configuration.source
-    solver = settings.solver
-    if not is_hybrid(settings):
-        default = Hybrid()
-        for name in Hybrid.model_fields:
-            if getattr(settings.hybrid, name) != getattr(default, name):
-                raise ConfigError(
-                    f"{source.where(('hybrid', name))}: hybrid.{name} is of no effect with "
-                    f'solver.method = "{solver.method}"; set solver.method = "hybrid", or leave '
-                    "[hybrid] out"
-                )
-        return
-    if solver.method not in ("hybrid", Solver().method):
-        raise ConfigError(
-            f'{source.where("solver.method")}: solver.method = "{solver.method}" is not the '
-            'hybrid optimiser that streaming.strategy = "hybrid" asks for; leave one of them out'
-        )
-    for name in ("cost_tol", "step_tol", "gradient_tol", "max_evaluations"):
-        if getattr(solver, name) is not None:
-            raise ConfigError(
-                f"{source.where(('solver', name))}: solver.{name} belongs to the trust region; "
-                "the hybrid optimiser has hybrid.tolerance and hybrid.max_iterations"
-            )
-
-
-def plan_of(configuration: Configuration, size: MapSize) -> Plan:
+def plan_of(configuration: "Configuration", size: "MapSize") -> Plan:
     """Decide from the size of the data, the memory and the configuration.
 
-    **Raises:** `ConfigError` for a strategy that the file does not allow, and for keys of another
-    optimiser.
+    **Raises:** `ConfigError` for a strategy that the file does not allow.
     """
-    refuse_hybrid(configuration)
+    from ...objective import HostLoop, choose_strategy
+    from ...objective.strategy import VARIABLE
+
     settings, source = configuration.settings, configuration.source
     given = settings.streaming
     forced = None if given.strategy == "auto" else given.strategy
