@@ -25,10 +25,9 @@ from ..objective import (
 )
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
-from .degrees import residual_variance, scaled_inverse, without_degrees
 from .dyadic import DyadicScores, ResidualSums, dyadic_scores
 from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
-from .uncertainty import Uncertainty
+from .uncertainty import Uncertainty, residual_variance, scaled_inverse, without_degrees
 
 # Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
 # products of double-precision sums over a map carry about this relative error.

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 
 from ..objective import InfluenceSums
 from .covariance import inverse_of
-from .degrees import NO_DEGREES_OF_FREEDOM, residual_variance, scaled_inverse
+from .uncertainty import NO_DEGREES_OF_FREEDOM, residual_variance, scaled_inverse
 
 _NOTHING_HOLDS = (
     "so many residuals are outliers to the robust loss that it does not hold the parameters, and "
