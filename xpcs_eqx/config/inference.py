@@ -1,4 +1,4 @@
-"""What `[bayes]` asks for, made and checked before the fit; and messages in the words of the file."""
+"""What `[bayes]` asks for, made and checked before the fit; and messages in words of the file."""
 
 import dataclasses
 import logging
@@ -121,7 +121,7 @@ class Inference:
 
 
 def refuse_stored(configuration: Configuration) -> None:
-    """Refuse, before any work, to sample data that stay in their file. **Raises:** `ConfigError`."""
+    """Refuse to sample data that stay in their file. **Raises:** `ConfigError`."""
     if configuration.settings.bayes is not None:
         raise ConfigError(
             f"{configuration.source.where('bayes')}: [bayes] needs the maps in memory, where these "
@@ -149,13 +149,13 @@ def _installed(where: str, needed: tuple[str, ...], extra: str) -> None:
 
 
 def _noise(configuration: Configuration, problem: Problem, given: Bayes) -> AbstractNoise | None:
-    if given.sigma == "given" and not weighted(problem.data):
+    if given.sigma == "given" and not weighted(problem.data[0]):
         raise ConfigError(
             f'{configuration.source.where("bayes.sigma")}: bayes.sigma = "given", but the data '
             'have no sigma; give data.sigma, or set bayes.sigma = "sampled"'
         )
     if given.sigma != "sampled" and "sigma" in given.priors:
-        absolute = problem.data.absolute_sigma
+        absolute = problem.data[0].absolute_sigma
         if given.sigma == "given" or absolute:
             raise ConfigError(
                 f"{configuration.source.where(('bayes', 'priors', 'sigma'))}: sigma is known and "
@@ -177,7 +177,7 @@ def _scaling(configuration: Configuration, problem: Problem) -> AbstractScaling 
         own = settings.scaling
         contrast = tuple(own.contrast_bounds or CONTRAST_BOUNDS)
         offset = tuple(own.offset_bounds or OFFSET_BOUNDS)
-        return Averaged(problem.data.n_angles, contrast, offset)  # pyright: ignore[reportArgumentType]
+        return Averaged(problem.data[0].n_angles, contrast, offset)  # pyright: ignore[reportArgumentType]
     return None
 
 

@@ -1,4 +1,4 @@
-"""Parameters of one or several data sets: what the tables say of each, what is shared, what is tied."""
+"""Parameters of the data sets: what the tables say of each, what is shared, what is tied."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -322,7 +322,7 @@ def parameters_of(
     known = [None] * len(models) if rates is None else times
     said: dict[str, Any] = {
         "ties": ties,
-        "fixed": fixed,
+        "fixed": tuple(fixed),
         "bounds": bounds,
         "scale": scale,
         "rates": rates or Slope,

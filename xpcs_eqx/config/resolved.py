@@ -32,7 +32,7 @@ def resolved_settings(
 ) -> dict[str, Any]:
     """The settings with defaults filled in, so that they can be run again from `folder`.
 
-    Paths are relative to `folder`, where the file will stand; each parameter has a table of its own.
+    Paths are relative to `folder`, where the file will stand; each parameter has its own table.
     """
     given = configuration.settings
     dumped = _without_none(given.model_dump())

@@ -131,9 +131,9 @@ def template(mode: str) -> str:
     chosen = "laminar_flow" if mode == JOINT else mode
     lines = [
         "# Fit of two-time correlation maps: python -m xpcs_eqx.fit THIS_FILE",
-        "# Everything but data.path is optional. A line behind # shows a key with its default, or an",
-        "# example where there is none; take the # away to set it. Paths are relative to the folder",
-        "# of this file.",
+        "# Everything but data.path is optional. Keys behind a # stand there with their defaults,",
+        "# or with an example where there is none; take the # away to set one. Paths are relative",
+        "# to the folder of this file.",
     ]
     tables = {name: next(tables_of(one.annotation)) for name, one in Settings.model_fields.items()}
     lines += _several() if mode == JOINT else _table("data", tables["data"])

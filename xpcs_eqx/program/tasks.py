@@ -5,7 +5,9 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from ..checkpoint import Checkpoints
 from ..config.build import Problem, build
@@ -101,7 +103,8 @@ class OneDataSet:
 
     def check_report(self) -> str:
         """What --check prints."""
-        data, term, scaling = self.problem.data, self.problem.objective.term, self.problem.scaling
+        (data,), (scaling,) = self.problem.data, self.problem.scalings
+        term = self.problem.objective.term
         free = term.parameters.free_names
         return (
             f"{_usable(self.configuration)}"
@@ -109,7 +112,7 @@ class OneDataSet:
             f"  {data.n_pairs} pairs, {data.masked_pairs} masked\n"
             f"  {len(free)} free parameters ({', '.join(free)}), "
             f"{term.scaling.size} scaling coefficients\n"
-            f"  scaling {scaling.mode}: {scaling.reason}\n"
+            f"  scaling {scaling}\n"
             f"  {self.problem.plan.strategy.report()}"
             f"{_search_line(self.problem)}"
             f"{defence_line(self.problem.layers)}"
@@ -153,6 +156,29 @@ class OneDataSet:
             defences=report,
             examined=examined(fit, problem, searched),
         )
+
+
+Fitted = TypeVar("Fitted", Fit, JointFit)
+
+
+def quote_errors(fit: Fitted, kind: str) -> Fitted:
+    """The fit with another of its covariances as the quoted one."""
+    uncertainty = fit.uncertainty
+    if kind == uncertainty.chosen:
+        return fit
+    if not np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
+        reason = f"solver.errors = {kind!r} is not finite here; {uncertainty.reason}"
+        return dataclasses.replace(fit, uncertainty=dataclasses.replace(uncertainty, reason=reason))
+    reason = f"solver.errors = {kind!r} was asked for"
+    rows = tuple(row._replace(error=getattr(row, f"error_{kind}")) for row in fit.rows)
+    chosen = dataclasses.replace(uncertainty, chosen=kind, reason=reason)
+    return dataclasses.replace(fit, rows=rows, uncertainty=chosen)
+
+
+def quote_joint_errors(fit: JointFit, kind: str) -> JointFit:
+    """The joint fit, and that of each data set in it, with another covariance as the quoted one."""
+    fits = tuple(quote_errors(one, kind) for one in fit.fits)
+    return dataclasses.replace(quote_errors(fit, kind), fits=fits)
 
 
 def _search_line(problem: Problem) -> str:
@@ -199,8 +225,8 @@ class OneFit:
         return text_report(
             self.fit,
             title=f"Fit of {os.path.basename(self.configuration.data_path)}",
-            provenance=problem.data.provenance,
-            scaling=f"{problem.scaling.mode}: {problem.scaling.reason}",
+            provenance=problem.data[0].provenance,
+            scaling=str(problem.scalings[0]),
             decisions=(*problem.decisions, *self.failures),
             profiles=self.profiles,
             timings=timings if sampled is None else {**timings, **sampled.timings},
@@ -220,7 +246,7 @@ class OneFit:
             folder,
             self.fit,
             report=report,
-            provenance=self.problem.data.provenance,
+            provenance=self.problem.data[0].provenance,
             configuration=resolved_settings(self.configuration, self.problem, target),
             profiles=self.profiles,
             strategy=self.problem.plan.strategy,
@@ -257,8 +283,8 @@ class SeveralDataSets:
         for label, data, choice in zip(problem.labels, problem.data, problem.scalings, strict=True):
             lines.append(f"  {label}: {_data_line(data)}")
             lines.append(f"    {data.n_pairs} pairs, {data.masked_pairs} masked; ")
-            lines[-1] += f"scaling {choice.mode}: {choice.reason}"
-        whole = problem.objective.parameters.whole
+            lines[-1] += f"scaling {choice}"
+        whole = problem.parameters
         shared = ", ".join(problem.names.shared) or "nothing"
         lines.append(f"  {whole.n_free} free parameters ({', '.join(whole.free_names)})")
         lines.append(f"  shared: {shared}")
@@ -293,7 +319,7 @@ class SeveralFit:
             title=f"Joint fit of {len(problem.labels)} data sets",
             provenance=[one.provenance for one in problem.data],
             weights=problem.weights,
-            scaling=[f"{choice.mode}: {choice.reason}" for choice in problem.scalings],
+            scaling=[str(choice) for choice in problem.scalings],
             decisions=problem.decisions,
             timings=timings,
         )
