@@ -4,6 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..bayes.write_consensus import plot_consensus
 from ..bayes.write_marginalised import MARGINALISED, Marginalised, marginalised_scaling
 from ..fitting import Fit
 from .html import page
-from .text import entry, items, number, table
+from .sections import Section, entry, items, number, table
 
 log = logging.getLogger(__name__)
 
@@ -93,20 +94,28 @@ def _shard_lines(found: ConsensusPosterior) -> list[str]:
     return lines
 
 
-def posterior_lines(
-    found: Found, fit: Fit, plan: Sequence[str] = (), wording: Callable[[str], str] = str
-) -> list[str]:
-    """The section of a report about a posterior.
+def posterior_section(
+    found: Found,
+    fit: Fit,
+    plan: Sequence[str] = (),
+    *,
+    plots: bool = True,
+    predictive: int = 200,
+    wording: Callable[[str], str] = str,
+) -> Section:
+    """What there is to say about a posterior, and its folder `bayes`.
 
     **Arguments:**
 
     - `fit`: that was sampled from; its quoted errors are compared with the classical ones.
     - `plan`: what was decided beforehand, in sentences.
+    - `plots`: whether to draw it.
+    - `predictive`: draws that make the band of the surface; 0 for none.
     - `wording`: from what the library says to do, to the words of who reads it.
     """
     posterior = plain(found)
     diagnostics = posterior.diagnostics
-    lines = ["", "Posterior", entry("status", diagnostics.status.upper().replace("_", " "))]
+    lines = [entry("status", diagnostics.status.upper().replace("_", " "))]
     said = [*diagnostics.findings, *(f"do: {text}" for text in diagnostics.recommendations)]
     lines += items([wording(text) for text in said])
     chains, draws = np.shape(posterior.draws.energy)
@@ -130,18 +139,15 @@ def posterior_lines(
     if weak:
         named = ", ".join(f"{one.name} ({one.contraction:.2f})" for one in weak)
         lines += items([f"the prior decides, not the data: contraction of {named}"])
-    return lines
+
+    def write(folder: str) -> None:
+        write_bayes(folder, found, lines, plots, predictive)
+
+    return Section("Posterior", lines, {}, {"bayes": write})
 
 
 def write_bayes(
-    folder: str,
-    found: Found,
-    fit: Fit,
-    plan: Sequence[str] = (),
-    *,
-    plots: bool = True,
-    predictive: int = 200,
-    wording: Callable[[str], str] = str,
+    folder: str, found: Found, lines: Sequence[str], plots: bool = True, predictive: int = 200
 ) -> None:
     """Write a posterior into a new folder: files of `write_posterior`, report, plots.
 
@@ -149,7 +155,7 @@ def write_bayes(
 
     **Arguments:**
 
-    - `fit`, `plan`, `wording`: as in `posterior_lines`.
+    - `lines`: of its section in the report.
     - `predictive`: draws that make the band of the surface; 0 writes none.
     """
     os.mkdir(folder)
@@ -163,12 +169,15 @@ def write_bayes(
             _draw(inside, found)
         except Exception as error:
             log.exception("plots of the posterior are missing in %s: %s", inside, error)
-    text = "\n".join(posterior_lines(found, fit, plan, wording)[1:]) + "\n"
-    with open(os.path.join(folder, "report.txt"), "w", encoding="utf-8") as stream:
-        stream.write(text)
     figures = [os.path.join(inside, name) for name in _in_order(inside)] if plots else []
-    with open(os.path.join(folder, "report.html"), "w", encoding="utf-8") as stream:
-        stream.write(page("Posterior", text, figures))
+    section = Section("Posterior", lines)
+    told = {
+        "report.txt": "\n".join([section.title, *lines]) + "\n",
+        "report.html": page(section.title, [(replace(section, title=""), figures)]),
+    }
+    for name, content in told.items():
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+            stream.write(content)
 
 
 def _draw(folder: str, found: Found) -> None:
