@@ -10,7 +10,7 @@ from ..maps import has_maps, shown_maps
 from ..rates import rate_curves
 from ..sections import Drawing
 from .canvas import style
-from .corner import corner_figure as corner_figure
+from .corner import covariance_figure as covariance_figure
 from .curves import convergence_figure as convergence_figure
 from .curves import rate_figure as rate_figure
 from .curves import scaling_figure as scaling_figure
@@ -45,7 +45,7 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
     if rates := rate_curves(fit):
         out.append(Drawing("rates", lambda: rate_figure(rates)))
     if fit.index.size:
-        out.append(Drawing("covariance", lambda: corner_figure(fit)))
+        out.append(Drawing("covariance", lambda: covariance_figure(fit)))
     return tuple(out)
 
 
