@@ -104,7 +104,8 @@ class OneDataSet:
     def check_report(self) -> str:
         """What --check prints."""
         (data,), (scaling,) = self.problem.data, self.problem.scalings
-        term = self.problem.objective.term
+        term, plan = self.problem.objective.term, self.problem.plan
+        assert plan is not None
         free = term.parameters.free_names
         return (
             f"{_usable(self.configuration)}"
@@ -113,7 +114,7 @@ class OneDataSet:
             f"  {len(free)} free parameters ({', '.join(free)}), "
             f"{term.scaling.size} scaling coefficients\n"
             f"  scaling {scaling}\n"
-            f"  {self.problem.plan.strategy.report()}"
+            f"  {plan.strategy.report()}"
             f"{_search_line(self.problem)}"
             f"{defence_line(self.problem.layers)}"
             f"{_sampling_lines(self.inference)}"
@@ -125,7 +126,8 @@ class OneDataSet:
         from ..fitting import hybrid_least_squares, least_squares
         from ..search import global_least_squares
 
-        problem, optimiser = self.problem, self.problem.plan.optimiser
+        problem, plan = self.problem, self.problem.plan
+        optimiser = None if plan is None else plan.optimiser
         searched = report = None
         if optimiser is not None:
             fit = hybrid_least_squares(problem.objective, optimiser=optimiser, **how)
@@ -249,7 +251,7 @@ class OneFit:
             provenance=self.problem.data[0].provenance,
             configuration=resolved_settings(self.configuration, self.problem, target),
             profiles=self.profiles,
-            strategy=self.problem.plan.strategy,
+            strategy=None if self.problem.plan is None else self.problem.plan.strategy,
             search=None if self.searched is None else search_document(self.searched),
             defences=None if self.defences is None else defence_document(self.defences, self.fit),
             started=started,
