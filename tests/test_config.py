@@ -6,6 +6,7 @@ import tomllib
 import numpy as np
 import pytest
 from helpers_data import two_time
+from pydantic.fields import FieldInfo
 
 from xpcs_eqx.config import (
     Settings,
@@ -17,7 +18,7 @@ from xpcs_eqx.config import (
 from xpcs_eqx.config.build import build
 from xpcs_eqx.config.inference import in_toml
 from xpcs_eqx.config.resolved import resolved_settings
-from xpcs_eqx.config.section import tables_of
+from xpcs_eqx.config.section import Choice, class_default, expected_of, said_of, tables_of
 from xpcs_eqx.config.source import PATHS, parse_override, read_source
 from xpcs_eqx.config.tables.data import Data
 from xpcs_eqx.config.tables.model import Rate, model_of
@@ -505,3 +506,85 @@ def test_words_of_the_library_become_words_of_the_file():
 def test_a_layout_may_be_spelt_as_in_python(tmp_path):
     path = write(tmp_path, DATA + 'layout = "aps_u"\n')
     assert read_configuration(path).settings.data.layout == "aps-u"
+
+
+def keys(table, before=()):
+    """Every key of a table and of those inside it, with its declaration."""
+    for name, info in table.model_fields.items():
+        yield (*before, name), info
+        for inner in tables_of(info.annotation):
+            yield from keys(inner, (*before, name))
+
+
+def test_every_word_stands_for_something_there_is():
+    choices = [
+        (path, one)
+        for path, info in keys(Settings)
+        for one in info.metadata
+        if isinstance(one, Choice)
+    ]
+    assert len(choices) > 15
+    for path, one in choices:
+        assert any(one.paths.values()), path
+        for word, place in one.paths.items():
+            assert place is None or callable(one[word]), (path, word)
+    priors = dict(choices)[("bayes", "shards", "combiner")]
+    assert priors.word(priors["multimodal"]) == "multimodal"
+
+
+def test_what_is_expected_follows_from_the_type():
+    declared = dict(keys(Settings))
+    for path, words in {
+        ("solver", "checkpoint"): 'true, false or "auto"',
+        ("solver", "cost_tol"): "a number above zero",
+        ("solver", "profile_level"): "a number between 0 and 1",
+        ("global", "starts"): "a whole number from 1 to 100000",
+        ("global", "keep"): "a number above 0, at most 1",
+        ("streaming", "memory_fraction"): "a number from 0.1 to 0.9",
+        ("data", "sigma"): 'a number above zero or "mad"',
+        ("data", "time_origin"): "a finite number",
+        ("data", "bad_frames"): "a list of whole numbers from 1",
+        ("bayes", "shards", "anchor"): '"auto", "laplace" or "none"',
+        ("bayes", "shards"): "a table of keys",
+    }.items():
+        assert expected_of(declared[path]) == words
+    for path, info in declared.items():
+        text = expected_of(info)
+        assert text, path
+        # Words of its own only where they say more than the type does.
+        own = said_of(info).get("expected")
+        plain = FieldInfo.merge_field_infos(info, json_schema_extra=None)
+        assert own is None or own != expected_of(plain), path
+
+
+# Defaults that a table writes down although a class of the library has them: where they are.
+SAME = {
+    ("bayes",): ("bayes.Nuts", {"chains": "chains", "warm_up": "warmup", "draws": "draws",
+                                "depth": "max_depth", "target_acceptance": "target_acceptance"}),
+    ("bayes", "shards"): ("bayes.Limits", dict.fromkeys(("retries", "timeout", "heartbeat",
+                                                         "success"))),
+    ("bayes", "shards", "job"): ("bayes.JobSettings", dict.fromkeys((
+        "jobs", "cores", "processes", "memory", "queue", "account", "walltime", "interface",
+        "scratch"))),
+    ("defences",): ("defences.DefenceLayers", dict.fromkeys(("rounds", "tolerance"))),
+    ("defences", "hierarchical"): ("defences.Hierarchical", dict.fromkeys(("outer", "tolerance"))),
+    ("defences", "regularisation"): ("defences.RelativeRegularisation", dict.fromkeys((
+        "target_variation", "target_share", "largest_variation"))),
+    ("defences", "monitor"): ("defences.GradientMonitor", dict.fromkeys((
+        "ratio", "consecutive", "flat", "flat_checks", "after"))),
+    ("defences", "shear_weights"): ("defences.ShearWeights", dict.fromkeys((
+        "minimum", "exponent"))),
+    ("global",): ("search.Screening", {"keep": "keep", "least": "least"}),
+    ("solver",): ("optimize.Recovery", {"recovery": "attempts"}),
+    ("streaming",): ("objective.HostLoop", {"read_ahead": "ahead"}),
+    ("data",): ("data.Selection", {"min_lag": "min_lag", "max_lag": "max_lag"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", SAME, ids=".".join)
+def test_defaults_are_those_of_the_classes(table):
+    path, names = SAME[table]
+    declared = dict(keys(Settings))
+    for name, field in names.items():
+        default = class_default(path, field or name)
+        assert declared[(*table, name)].default == default, (table, name)

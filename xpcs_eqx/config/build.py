@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,6 @@ from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError, ModelError
 from ..objective import (
     CombinedObjective,
-    JointObjective,
-    ProjectedObjective,
     combined_objective,
     relative_weights,
     two_time_objective,
@@ -47,7 +46,8 @@ class Problem:
     """
 
     data: tuple[TwoTimeData | StoredTwoTime, ...]
-    objective: ProjectedObjective | JointObjective | CombinedObjective
+    # Which kind it is, and so what can be asked of it, follows from the number of data sets.
+    objective: Any
     scalings: tuple[ChosenScaling, ...]
     names: Names
     given: tuple[dict[str, Parameter], ...]
@@ -122,7 +122,8 @@ class _Loaded:
 
     parts: tuple[Configuration, ...]
     labels: tuple[str, ...]
-    data: tuple[TwoTimeData | StoredTwoTime, ...]
+    # Several are in memory, one may stay in its file.
+    data: tuple[Any, ...]
     plan: Plan | None = None
 
 

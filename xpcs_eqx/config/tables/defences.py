@@ -174,10 +174,8 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
             'solver.errors = "classical" takes [defences.shear_weights] for inverse variances, '
             "which they are not; quote another error bar, or leave the weights out",
         )
-    turns = given.hierarchical
-    for name in () if turns is None else _unused_by(turns):
+    for name, without in () if given.hierarchical is None else _unused_by(given.hierarchical):
         if getattr(settings.solver, name) != getattr(Solver(), name):
-            without = "" if turns.finish else " that is not finished by the solver"
             yield (
                 f"solver.{name}",
                 f"solver.{name} is of no effect with [defences.hierarchical]{without}; "
@@ -192,13 +190,12 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
             )
 
 
-def _unused_by(given: HierarchicalLayer) -> tuple[str, ...]:
-    """Keys of [solver] that an alternation makes nothing of."""
-    if given.finish:
-        return ("recovery",)
-    if given.physical == "trust_region":
-        return ("recovery", "max_evaluations")
-    return ("recovery", "method", "metric", *STOPPING)
+def _unused_by(given: HierarchicalLayer) -> Iterator[tuple[str, str]]:
+    """Keys of [solver] that an alternation makes nothing of, and what to add about it."""
+    stopping = () if given.physical == "trust_region" else ("method", "metric", *STOPPING)
+    without = "" if given.finish else " that is not finished by the solver"
+    for name in ("recovery", *(() if given.finish else ("max_evaluations", *stopping))):
+        yield name, without
 
 
 def _hierarchical(given: HierarchicalLayer, solver: "TrustRegion") -> "Hierarchical":

@@ -101,6 +101,8 @@ def _values(name: str, given, estimate: np.ndarray) -> np.ndarray:
 
 
 def _fixed(settings: "Settings", data: "TwoTimeData | StoredTwoTime", bounds) -> ChosenScaling:
+    import jax.numpy as jnp
+
     from ...scaling import Fixed, fixed_averaged, quantile_scaling
 
     given, mode = settings.scaling, settings.scaling.mode
@@ -115,7 +117,9 @@ def _fixed(settings: "Settings", data: "TwoTimeData | StoredTwoTime", bounds) ->
     )
     if mode == "fixed_averaged":
         return ChosenScaling(
-            fixed_averaged(contrast, offset), mode, f"asked for; {origin}; mean of the angles"
+            fixed_averaged(jnp.asarray(contrast), jnp.asarray(offset)),
+            mode,
+            f"asked for; {origin}; mean of the angles",
         )
     return ChosenScaling(Fixed(contrast, offset), "fixed", f"asked for; {origin}")
 

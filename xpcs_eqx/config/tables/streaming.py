@@ -112,13 +112,13 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
             f'streaming.strategy = "{given.strategy}" is for one data set; several are fitted in '
             "memory",
         )
+
+
+def unused(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """Keys of `[streaming]` that several data sets make nothing of, and why."""
     for name in ("memory_fraction", "piece", "read_ahead"):
-        if name in given.model_fields_set:
-            yield (
-                f"streaming.{name}",
-                f"streaming.{name} is of no effect for several data sets, which are in memory; "
-                "leave it out",
-            )
+        if settings.several and name in settings.streaming.model_fields_set:
+            yield f"streaming.{name}", "for several data sets, which are in memory; leave it out"
 
 
 @dataclass(frozen=True)
