@@ -146,10 +146,10 @@ def test_sigma_for_all_or_none():
     assert np.all(relative_weights([other, other]) == 1)
 
 
-@pytest.mark.parametrize("use", [xe.least_squares, xe.with_values, xe.fitted])
+@pytest.mark.parametrize("use", [xe.with_values, xe.fitted, xe.hierarchical_least_squares])
 def test_what_is_for_one_data_set_says_so(use):
     objective = combined_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
-    with pytest.raises(ModelError, match="combines 2: fit them together with joint_least_squares"):
+    with pytest.raises(ModelError, match="combines 2: fit them together with least_squares"):
         use(objective)
 
 
@@ -176,7 +176,7 @@ def known(data, sigma):
 
 def joint(models, data, **keywords):
     parameters = shared_parameters(models, [one.t for one in data], **keywords)
-    return xe.joint_least_squares(combined_objective(parameters, data))
+    return xe.least_squares(combined_objective(parameters, data))
 
 
 @pytest.fixture(scope="module")
@@ -225,8 +225,8 @@ def test_right_sharing_passes(five):
 
 def test_each_data_set_has_its_own_fit(five):
     data, _, together = five
-    for one, label in zip(data, together.labels, strict=True):
-        fit = together.of(label)
+    for one, label in zip(data, together.parts, strict=True):
+        fit = together.parts[label]
         assert fit["D0"].value == pytest.approx(together["D0"].value, rel=1e-12)
         assert fit["D0"].error == pytest.approx(together["D0"].error, rel=1e-9)
         assert fit["D0"].role == "shared"
@@ -238,7 +238,7 @@ def test_each_data_set_has_its_own_fit(five):
         assert np.all(error > 0)
         assert np.all(np.isfinite(value))
     with pytest.raises(KeyError, match="no data set 'x'; there are 1, 2"):
-        together.of("x")
+        together.parts["x"]
     with pytest.raises(KeyError, match="no parameter 'x'; there are D0"):
         together["x"]
 
@@ -273,7 +273,7 @@ def test_wrong_sharing_is_named():
     assert right.sharing.agree
     assert right["D0[hot]"].role == "tied"
     assert right["D0[hot]"].value == pytest.approx(1.15 * right["D0"].value)
-    assert right.of("hot")["D0"].error == pytest.approx(1.15 * right["D0"].error, rel=1e-6)
+    assert right.parts["hot"]["D0"].error == pytest.approx(1.15 * right["D0"].error, rel=1e-6)
 
 
 def test_mixed_models_share_what_they_have_in_common():
@@ -284,7 +284,7 @@ def test_mixed_models_share_what_they_have_in_common():
     assert fit["phi0[flow]"].role == "separate"
     assert fit["D0"].role == "shared"
     assert abs(fit["phi0[flow]"].value - 5.0) < 4 * fit["phi0[flow]"].error
-    assert [row.name for row in fit.of("rest").rows[:3]] == ["D0", "alpha", "D_offset"]
+    assert [row.name for row in fit.parts["rest"].rows[:3]] == ["D0", "alpha", "D_offset"]
 
 
 def test_a_shared_parameter_on_its_bound_has_no_error():
@@ -293,15 +293,15 @@ def test_a_shared_parameter_on_its_bound_has_no_error():
     fit = joint([start] * 2, data, bounds={"phi0": (0.0, 4.0)})
     assert fit["phi0"].at_bound
     assert np.isnan(fit["phi0"].error)
-    assert fit.of("1")["phi0"].at_bound
+    assert fit.parts["1"]["phi0"].at_bound
     assert any("phi0 ended on its bound" in text for text in fit.quality.findings)
 
 
 def test_robust_loss_agrees_with_the_linear_one_on_clean_data():
     data = [at_q(LAMINAR, q, seed) for seed, q in enumerate(QS[:2])]
     parameters = shared_parameters([LAMINAR] * 2, [one.t for one in data])
-    linear = xe.joint_least_squares(combined_objective(parameters, data))
-    robust = xe.joint_least_squares(combined_objective(parameters, data, loss=xe.SoftL1(0.1)))
+    linear = xe.least_squares(combined_objective(parameters, data))
+    robust = xe.least_squares(combined_objective(parameters, data, loss=xe.SoftL1(0.1)))
     assert robust.success
     for name in ("phi0", "beta", "gamma_dot_t0"):
         assert abs(robust[name].value - linear[name].value) < 0.02 * linear[name].error
@@ -315,9 +315,9 @@ def test_stopped_and_gone_on_with(tmp_path, loss):
     fixed = ("D_offset", "gamma_dot_t_offset")
     parameters = shared([start_off(LAMINAR, 1.2)] * 2, [one.t for one in data], fixed=fixed)
     objective = combined_objective(parameters, data, loss=loss)
-    wanted = xe.joint_least_squares(objective)
+    wanted = xe.least_squares(objective)
     # One map decays within a frame: without contrast it has no speckle, and takes no error away.
-    assert wanted.fits[1].contrast[0] == 0
+    assert wanted.parts["2"].contrast[0] == 0
     assert all(np.isfinite(row.error) for row in wanted.rows if row.role == "shared")
 
     def stop(state):
@@ -326,8 +326,8 @@ def test_stopped_and_gone_on_with(tmp_path, loss):
 
     checkpoints = xe.Checkpoints(str(tmp_path / "folder"))
     with pytest.raises(KeyboardInterrupt):
-        xe.joint_least_squares(objective, checkpoints=checkpoints, callback=stop)
-    fit = xe.joint_least_squares(objective, checkpoints=checkpoints, resume=True)
+        xe.least_squares(objective, checkpoints=checkpoints, callback=stop)
+    fit = xe.least_squares(objective, checkpoints=checkpoints, resume=True)
     assert np.array_equal(fit.values, wanted.values)
     assert (fit.evaluations, fit.recovery) == (wanted.evaluations, wanted.recovery)
     assert np.array_equal(fit.uncertainty.covariance, wanted.uncertainty.covariance)
@@ -337,4 +337,4 @@ def test_stopped_and_gone_on_with(tmp_path, loss):
         combined_objective(parameters, data, weights=(1.0, 2.0), loss=loss),
     ):
         with pytest.raises(xe.CheckpointError, match="another problem"):
-            xe.joint_least_squares(other, checkpoints=checkpoints, resume=True)
+            xe.least_squares(other, checkpoints=checkpoints, resume=True)

@@ -12,7 +12,6 @@ from xpcs_eqx.bayes import LaplaceStart, joint_log_posterior, log_posterior
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import (
     hybrid_least_squares,
-    joint_least_squares,
     least_squares,
     profile_interval,
     with_values,
@@ -158,11 +157,11 @@ def shared():
 
 def test_joint_fits_and_their_posteriors_weigh_alike():
     parameters, sets = shared()
-    plain = joint_least_squares(combined_objective(parameters, sets))
+    plain = least_squares(combined_objective(parameters, sets))
     row = next(one for one in plain.rows if one.name == "alpha")
     pull = Pull(PULL.function, row.value + 2 * row.error_classical, row.error_classical)
     objective = combined_objective(parameters, sets, penalties=(pull,))
-    fit = joint_least_squares(objective)
+    fit = least_squares(objective)
     drawn = next(one for one in fit.rows if one.name == "alpha")
     middle = row.value + row.error_classical
     assert drawn.value == pytest.approx(middle, abs=0.05 * row.error_classical)

@@ -14,7 +14,7 @@ from xpcs_eqx.bayes import (
     joint_sample,
 )
 from xpcs_eqx.bayes.parallel import LockStepChains
-from xpcs_eqx.fitting import joint_least_squares
+from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import combined_objective
 from xpcs_eqx.parameters import shared_parameters
 from xpcs_eqx.physics import PowerLawRate, Static
@@ -66,7 +66,7 @@ def test_offsets_are_as_wide_as_the_first_of_their_rates():
 @pytest.mark.slow
 def test_a_joint_posterior_is_that_of_the_joint_fit():
     objective = two_static(bounds={"D0": (1.0, 1e6)})
-    fit = joint_least_squares(objective)
+    fit = least_squares(objective)
     found = joint_sample(fit, sampler=Nuts(warmup=200, draws=400, parallel=LockStepChains()), key=1)
     assert found.status == "converged"
     for name in ("D0", "alpha"):

@@ -19,7 +19,7 @@ from xpcs_eqx.bayes import (
 )
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.errors import ModelError
-from xpcs_eqx.fitting import joint_least_squares
+from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import combined_objective, projected_objective
 from xpcs_eqx.parameters import shared_parameters
 from xpcs_eqx.scaling import Fixed
@@ -123,7 +123,7 @@ def test_priors_have_public_names():
 
 def test_several_data_sets_are_sent_to_where_they_belong():
     objective = _static()
-    fit = joint_least_squares(objective)
+    fit = least_squares(objective)
     for problem in (objective, fit):
         for run in (sample, consensus):
             with pytest.raises(ModelError, match="joint_sample"):

@@ -16,8 +16,7 @@ from xpcs_eqx.defences import (
     regularisation_for,
 )
 from xpcs_eqx.errors import ModelError
-from xpcs_eqx.fitting import FullCurvature, least_squares
-from xpcs_eqx.fitting.solved import solved
+from xpcs_eqx.fitting import FullCurvature, least_squares, solve
 from xpcs_eqx.fitting.stationarity import physical_problem, stationarity, total_cost
 from xpcs_eqx.objective import (
     JointObjective,
@@ -110,7 +109,7 @@ def test_elimination_with_a_linear_penalty_is_exact():
     together = joint_of(eliminated)
     assert isinstance(together, JointObjective)
     one, free = (least_squares(o) for o in (eliminated, projected()))
-    other = solved(together).state
+    other = solve(together)
     assert one.success
     assert float(one.cost) == pytest.approx(float(other.equations.cost), rel=1e-10)
     np.testing.assert_allclose(np.asarray(other.y)[2:], one.values[:6], rtol=1e-5)

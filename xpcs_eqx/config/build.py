@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ from ..data import (
 )
 from ..defences import DefenceLayers
 from ..errors import ConfigError, ModelError
-from ..fitting import Fit, JointFit
+from ..fitting import Fit
 from ..objective import JointObjective, ProjectedObjective, two_time_objective
 from ..objective.tiles import held_once
 from ..optimize import Recovery, TrustRegion
@@ -249,11 +249,11 @@ def build(configuration: Configuration) -> Problem:
     )
 
 
-Fitted = TypeVar("Fitted", Fit, JointFit)
-
-
-def quote_errors(fit: Fitted, kind: str) -> Fitted:
-    """The fit with another of its covariances as the quoted one."""
+def quote_errors(fit: Fit, kind: str) -> Fit:
+    """The fit, and each data set in it, with another of its covariances as the quoted one."""
+    fit = dataclasses.replace(
+        fit, data_sets=tuple(quote_errors(one, kind) for one in fit.data_sets)
+    )
     uncertainty = fit.uncertainty
     if kind == uncertainty.chosen:
         return fit
@@ -264,9 +264,3 @@ def quote_errors(fit: Fitted, kind: str) -> Fitted:
     rows = tuple(row._replace(error=getattr(row, f"error_{kind}")) for row in fit.rows)
     chosen = dataclasses.replace(uncertainty, chosen=kind, reason=reason)
     return dataclasses.replace(fit, rows=rows, uncertainty=chosen)
-
-
-def quote_joint_errors(fit: JointFit, kind: str) -> JointFit:
-    """The joint fit, and that of each data set in it, with another covariance as the quoted one."""
-    fits = tuple(quote_errors(one, kind) for one in fit.fits)
-    return dataclasses.replace(quote_errors(fit, kind), fits=fits)

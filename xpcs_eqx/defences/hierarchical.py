@@ -11,11 +11,8 @@ from jaxtyping import Float
 
 from ..compiling import quick_jit
 from ..errors import FitError, ModelError
-from ..fitting import Fit, OuterHistory
-from ..fitting.one_data_set import check_one_data_set
-from ..fitting.result import Found, fit_of
-from ..fitting.solved import checked_start
-from ..objective import JointObjective, ProjectedObjective
+from ..fitting import Fit, OuterHistory, Run, Solution, checked_start, fit_of
+from ..objective import JointObjective, ProjectedObjective, check_one_data_set
 from ..optimize import (
     History,
     Status,
@@ -182,7 +179,7 @@ def hierarchical_found(
     callback: Callable[[OuterIteration], Any] | None = None,
     refresh: Callable[..., AnyObjective] | None = None,
     watch: Callable[[TrustRegionState], Any] | None = None,
-) -> Found:
+) -> Solution:
     """The optimum of `hierarchical_least_squares` without error bars.
 
     `refresh` as in `alternate`; `watch` sees each evaluation of the last solver, and may end it.
@@ -214,7 +211,7 @@ def hierarchical_found(
         # Once more from the scaling found, about which sums keep their digits.
         _, memo = evaluated(objective, y, objective.memo)
         equations, memo = evaluated(objective, y, memo)
-        cost, passes = equations.cost, passes + 2
+        passes += 2
         status = Status.interrupted if stopped else Status.max_evaluations
         if settled and not stopped:
             offset = float(relative_offset(objective.variables, y, equations))
@@ -222,18 +219,15 @@ def hierarchical_found(
             status = Status.step if near else Status.stalled
     else:
         state = iterate_host(method.finish, objective, jnp.asarray(at), callback=watch)
-        y, memo, cost = state.y, state.memo, state.equations.cost
+        y, memo, equations = state.y, state.memo, state.equations
         passes += int(state.evaluations)
         status = Status(int(state.status))
         name += f", finished by the trust region, {type(method.finish.descent).__name__}"
-    return Found(
-        objective=objective,
-        y=y,
-        memo=memo,
-        cost=cost,
+    run = Run(
         start=start,
-        status=status,
         history=_history(done, state),
+        status=status,
+        message=status.message,
         evaluations=passes,
         iterations=len(done) + (0 if state is None else int(state.accepted)),
         recovery=(),
@@ -241,6 +235,7 @@ def hierarchical_found(
         solver_name=name,
         outer=outer_history(done),
     )
+    return Solution(objective, y, memo, equations, run)
 
 
 def hierarchical_least_squares(

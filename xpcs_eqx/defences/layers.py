@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import ModelError
-from ..fitting.one_data_set import check_one_data_set
 from ..objective import (
     AbstractLinearScalingPenalty,
     GroupVariance,
     JointObjective,
     Linear,
     ProjectedObjective,
+    check_one_data_set,
     joint_of,
     with_penalties,
 )

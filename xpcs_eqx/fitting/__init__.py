@@ -1,14 +1,11 @@
 """From an objective to a result: the local fit with recovery, error bars and a verdict."""
 
-from .attempts import RecoveryAction as RecoveryAction
 from .bands import Band as Band
 from .bands import band as band
 from .bands import limits as limits
 from .curvature import AbstractCurvature as AbstractCurvature
 from .curvature import FullCurvature as FullCurvature
 from .curvature import GaussNewtonCurvature as GaussNewtonCurvature
-from .curve_fit import CurveFit as CurveFit
-from .curve_fit import curve_fit as curve_fit
 from .degeneracy_advice import Advice as Advice
 from .degeneracy_report import DegeneracyReport as DegeneracyReport
 from .degeneracy_report import Direction as Direction
@@ -19,17 +16,18 @@ from .differentiable import FittedValues as FittedValues
 from .differentiable import classical_covariance as classical_covariance
 from .differentiable import fitted as fitted
 from .fit import Fit as Fit
+from .fit import FittedModel as FittedModel
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality
 from .hybrid import hybrid_least_squares as hybrid_least_squares
-from .joint import JointFit as JointFit
-from .joint_least_squares import joint_least_squares as joint_least_squares
+from .least_squares import curve_fit as curve_fit
 from .least_squares import least_squares as least_squares
-from .outer import OuterHistory as OuterHistory
 from .profile import ProfileInterval as ProfileInterval
 from .profile import profile_interval as profile_interval
 from .profile_curve import ProfileCurve as ProfileCurve
 from .profile_curve import profile_curve as profile_curve
+from .result import check_fittable as check_fittable
+from .result import fit_of as fit_of
 from .scaling_check import Departure as Departure
 from .scaling_check import ScalingCheck as ScalingCheck
 from .sequential import sequential_least_squares as sequential_least_squares
@@ -44,6 +42,15 @@ from .sequential_fit import FailedAngle as FailedAngle
 from .sequential_fit import SequentialFit as SequentialFit
 from .sequential_fit import SequentialRow as SequentialRow
 from .sharing import Sharing as Sharing
+from .solution import OuterHistory as OuterHistory
+from .solution import RecoveryAction as RecoveryAction
+from .solution import Run as Run
+from .solution import Solution as Solution
+from .solve import checked_start as checked_start
+from .solve import curve_solver as curve_solver
+from .solve import default_solver as default_solver
+from .solve import require_finite as require_finite
+from .solve import solve as solve
 from .surfaces import RescaledSurface as RescaledSurface
 from .surfaces import consistent_scaling as consistent_scaling
 from .surfaces import rescaled_surface as rescaled_surface

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import ModelError
-from ..objective import AbstractPieces, JointObjective, Linear, ProjectedObjective
+from ..objective import (
+    AbstractPieces,
+    JointObjective,
+    Linear,
+    ProjectedObjective,
+    check_one_data_set,
+)
 from ..optimize import TrustRegion, iterate_compiled
 from ..parameters import snap
 from ..physics import AbstractCorrelation
@@ -22,7 +28,6 @@ from .curvature import (
     mean_curvature_at,
     solve_free,
 )
-from .one_data_set import check_one_data_set
 from .stationarity import Problem, physical_problem, stationarity, total_cost
 from .tile_sum import filled
 

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..errors import FitError, ModelError
-from ..objective import Pull, with_penalties
+from ..objective import CurveObjective, Pull, with_penalties
 from ..optimize import Status, TrustRegion, iterate_compiled, iterate_host
-from ..parameters import parameter_values
+from ..parameters import ParameterMap, parameter_values
 from .fit import Fit
 
 # Width of the pull that holds the profiled quantity, in units of its error. Every minimum with a
@@ -61,12 +61,6 @@ def _solve(solver, objective, x):
     return objective.variables.to_physical(state.y), state.equations.cost, state.status
 
 
-def variables_of(fit: Fit) -> Float[np.ndarray, "variable"]:
-    """The physical variables of the solver at the optimum of a fit."""
-    x, whole = np.asarray(fit.values[fit.index.physical]), np.asarray(fit.values)
-    return x if whole.shape != fit.objective.start.shape else np.roll(whole, x.size)
-
-
 def pulled_minimum(
     objective, function, name: str, target, width, x, solver: TrustRegion
 ) -> tuple[Float[np.ndarray, "variable"], float]:
@@ -75,7 +69,7 @@ def pulled_minimum(
     **Raises:** `FitError` when it is not finite there, or the minimisation did not converge.
     """
     # The width is in the unit of the cost here: ½ ((h − target)/width)² whatever the noise is.
-    known = float(objective.term.noise)
+    known = float(objective.noise)
     noise = known if known > 0 else 1.0
     pull = Pull(function, jnp.asarray(target), jnp.asarray(noise * width))
     held = with_penalties(objective, (*objective.penalties, pull), noise)
@@ -91,12 +85,25 @@ def pulled_minimum(
     return np.asarray(x), float(cost)
 
 
+def physical_map(fit: Fit) -> ParameterMap:
+    """The map of the free physical parameters, the last of the entries of a fit.
+
+    **Raises:** `ModelError` for the fit of a curve.
+    """
+    if isinstance(fit.objective, CurveObjective):
+        raise ModelError(
+            "the parameters of a curve are held by no penalty, as a profile needs; bound the "
+            "parameter to a narrow range around each value, and fit the curve anew"
+        )
+    return fit.objective.physical
+
+
 def profiled_parameter(fit: Fit, name: str) -> "ParameterValue":
     """A free parameter as the function that a profile holds.
 
     **Raises:** `ModelError` listing the free ones when there is none of that name.
     """
-    parameters = fit.objective.term.parameters
+    parameters = physical_map(fit)
     if name not in parameters.free_names:
         raise ModelError(
             f"no free parameter {name!r} to profile; free are {', '.join(parameters.free_names)}"
@@ -130,16 +137,15 @@ def profile_interval(
     """
     if not 0 < level < 1:
         raise ModelError(f"the level {level} of an interval must lie between 0 and 1")
-    objective = fit.objective
-    parameters = objective.term.parameters
+    objective, parameters = fit.objective, physical_map(fit)
+    free = slice(len(fit.names) - parameters.n_free, None)
     if isinstance(quantity, str):
         name, function = quantity, profiled_parameter(fit, quantity)
     else:
         name, function = getattr(quantity, "__name__", "function"), quantity
     solver = TrustRegion() if solver is None else solver
 
-    x_best = np.asarray(fit.values[fit.index.physical])
-    start = variables_of(fit)
+    x_best, start = np.asarray(fit.values)[free], fit.x
 
     def value_of(x):
         return float(function(_values(parameters, x[: x_best.size])))
@@ -155,16 +161,14 @@ def profile_interval(
         low, high = (low_bound, high_bound) if noise > 0 else (centre, centre)
         return ProfileInterval(name, level, low, high, centre)
     gradient = np.asarray(_gradient(parameters, function, jnp.asarray(x_best)))
-    block = np.asarray(fit.index.physical_block(fit.uncertainty.classical))
+    block = np.asarray(fit.uncertainty.classical)[free, free]
     variance = _quadratic(gradient, block)
     if not (np.isfinite(variance) and variance > 0):
         variance = max(abs(centre), 1e-6) ** 2
     error = math.sqrt(variance)
     inflate = 1.0
     if kind != "classical":
-        other = _quadratic(
-            gradient, np.asarray(fit.index.physical_block(getattr(fit.uncertainty, kind)))
-        )
+        other = _quadratic(gradient, np.asarray(getattr(fit.uncertainty, kind))[free, free])
         inflate = other / variance if np.isfinite(other) else 1.0
     square = NormalDist().inv_cdf(0.5 + 0.5 * level) ** 2 * inflate
     threshold = square * noise

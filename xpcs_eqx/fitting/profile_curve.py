@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from ..optimize import TrustRegion
 from .fit import Fit
-from .profile import profiled_parameter, pulled_minimum, variables_of
+from .profile import physical_map, profiled_parameter, pulled_minimum
 
 # Rise, in units of the residual variance, of one standard error.
 ONE_ERROR = 1.0
@@ -76,17 +76,17 @@ def profile_curve(
     """
     function, objective = profiled_parameter(fit, name), fit.objective
     solver = TrustRegion() if solver is None else solver
-    parameters = objective.term.parameters
+    parameters = physical_map(fit)
     i, p = parameters.free_names.index(name), parameters.n_free
     wanted = np.unique(np.asarray(values, dtype=float))
     low, high = float(parameters.lower[i]), float(parameters.upper[i])
     wanted = wanted[(wanted >= low) & (wanted <= high)]
-    best, base = float(np.asarray(fit.values[fit.index.physical])[i]), 2 * float(fit.cost)
+    best, base = float(fit.x[i]), 2 * float(fit.cost)
     reach = np.ptp(np.append(wanted, best))
     width = _WIDTH * max(reach / max(wanted.size, 1), 1e-9 * max(abs(best), 1.0))
     points = []
     for side in (wanted[wanted < best][::-1], wanted[wanted >= best]):
-        x = variables_of(fit)
+        x = fit.x
         for target in side:
             x, cost = pulled_minimum(objective, function, name, float(target), width, x, solver)
             risen = 2 * cost - ((x[i] - target) / width) ** 2 - base

@@ -16,12 +16,13 @@ from ..data import TwoTimeData
 from ..errors import FitError, ModelError, XPCSError
 from ..inherited import Inherited, received
 from ..objective import AbstractLoss, two_time_objective
-from ..optimize import Recovery, Status, TrustRegion, iterate_compiled
+from ..optimize import Recovery, TrustRegion, iterate_compiled
 from ..parameters import ParameterMap, snap
 from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, Individual
 from ..uncertainty import optimum, score_covariances
+from .attempts import Ledger
 from .fit import Fit
-from .result import Found, fit_of
+from .result import fit_of
 from .sequential_combine import (
     AbstractCombination,
     AngleEstimate,
@@ -30,7 +31,8 @@ from .sequential_combine import (
     heterogeneity,
 )
 from .sequential_fit import FailedAngle, SequentialFit, sequential_rows
-from .solved import checked_start, solved
+from .solution import Solution
+from .solve import checked_start, require_finite, solution_at, solve
 
 # Entries of all maps up to which the fits of all angles run in step in one compiled loop: beyond,
 # waiting for the slowest of them costs more than starting each.
@@ -179,29 +181,11 @@ def _alone(objective, start, solver, recovery, first=None) -> tuple[Fit, AngleEs
     `first` is the end of the first attempt, where that has been made already.
     """
     try:
-        found = solved(objective, start, solver=solver, recovery=recovery, first=first)
+        found = solve(objective, start, solver=solver, recovery=recovery, first=first)
+        found = require_finite(found)
     except XPCSError as error:
         return str(error)
-    state, ledger = found.state, found.ledger
-    status = Status(int(state.status))
-    if not status.converged:
-        return status.message
-    return _result(
-        Found(
-            objective=found.objective,  # pyright: ignore[reportArgumentType]
-            y=state.y,
-            memo=state.memo,
-            cost=state.equations.cost,
-            start=found.start,
-            status=status,
-            history=ledger.as_history(),
-            evaluations=ledger.evaluations,
-            iterations=ledger.iterations,
-            recovery=tuple(ledger.actions),
-            timings=(("solver", found.seconds),),
-            solver_name=found.solver_name,
-        )
-    )
+    return _result(found) if found.status.converged else found.run.message
 
 
 @quick_jit
@@ -222,34 +206,17 @@ def _batched(objectives, starts, solver, recovery) -> list[tuple[Fit, AngleEstim
     out = []
     for a, (objective, start) in enumerate(zip(objectives, starts, strict=True)):
         state = jax.tree.map(lambda leaf, a=a: leaf[a], states)
-        status, n = Status(int(state.status)), int(state.evaluations)
-        if not status.converged:
-            # What its attempt in step with the others took counts, as with any other.
-            out.append(_alone(objective, start, solver, recovery, first=state))
-            continue
-        history = jax.tree.map(lambda column, n=n: column[:n], state.history)
+        ledger = Ledger().finished(state)
+        found = solution_at(objective, state, start, ledger, solver, seconds)
+        # What its attempt in step with the others took counts, as with any other.
+        done = found.status.converged
         out.append(
-            _result(
-                Found(
-                    objective=objective,
-                    y=state.y,
-                    memo=state.memo,
-                    cost=state.equations.cost,
-                    start=start,
-                    status=status,
-                    history=history,
-                    evaluations=n,
-                    iterations=int(state.accepted),
-                    recovery=(),
-                    timings=(("solver", seconds),),
-                    solver_name=f"trust region, {type(solver.descent).__name__}",
-                )
-            )
+            _result(found) if done else _alone(objective, start, solver, recovery, first=state)
         )
     return out
 
 
-def _result(found: Found) -> tuple[Fit, AngleEstimate]:
+def _result(found: Solution) -> tuple[Fit, AngleEstimate]:
     fit = fit_of(found)
     objective, kind = found.objective, fit.uncertainty.chosen
     at = optimum(objective, found.y, found.memo)

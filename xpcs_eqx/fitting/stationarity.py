@@ -15,12 +15,12 @@ from ..objective import (
     ProjectedObjective,
     TwoTimeTerm,
     block_correlation,
+    check_one_data_set,
 )
 from ..objective.penalties import penalty_squares
 from ..parameters import Identity, ParameterMap, parameter_values
 from ..parameters.parameter_map import Group
 from ..uncertainty.covariance import loss_of
-from .one_data_set import check_one_data_set
 from .tile_sum import tile_sum
 
 

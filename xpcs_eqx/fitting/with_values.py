@@ -13,11 +13,11 @@ from ..objective import (
     JointObjective,
     MapTiles,
     ProjectedObjective,
+    check_one_data_set,
     on_one_device,
     with_penalties,
 )
 from ..parameters import ParameterMap, with_parameters
-from .one_data_set import check_one_data_set
 
 
 def _maps(objective) -> MapTiles:

@@ -6,8 +6,10 @@ from .blocks import block_correlation as block_correlation
 from .box import minimise_in_box as minimise_in_box
 from .chunked import ChunkPieces as ChunkPieces
 from .combined import CombinedObjective as CombinedObjective
+from .combined import check_one_data_set as check_one_data_set
 from .combined import combined_objective as combined_objective
 from .combined import relative_weights as relative_weights
+from .combined import with_penalties as with_penalties
 from .curve import CurveObjective as CurveObjective
 from .curve import curve_cost as curve_cost
 from .curve import curve_equations as curve_equations
@@ -41,7 +43,6 @@ from .objective import joint_objective as joint_objective
 from .objective import joint_of as joint_of
 from .objective import projected_objective as projected_objective
 from .objective import two_time_objective as two_time_objective
-from .objective import with_penalties as with_penalties
 from .packed import PackedMaps as PackedMaps
 from .packed import pack_maps as pack_maps
 from .packed import unpack_maps as unpack_maps

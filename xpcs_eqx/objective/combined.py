@@ -1,5 +1,6 @@
 """One sum of squares over several data sets with parameters in common."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,6 +95,11 @@ class CombinedObjective(AbstractObjective):
         return tuple(
             part.term.scaling.size if isinstance(part, JointObjective) else 0 for part in self.parts
         )
+
+    @property
+    def physical(self) -> ParameterMap:
+        """The map of the free physical parameters, which come first among the variables."""
+        return self.parameters.whole
 
     @property
     def traceable(self):
@@ -246,4 +252,48 @@ def _noise_of_all(parts: Sequence[ProjectedObjective | JointObjective], given: f
     terms = [part.term for part in parts]
     absolute = all(term.absolute_sigma for term in terms)
     each = [known_noise(term.tiles, absolute, given) for term in terms]
-    return np.sqrt(np.mean(np.square(each)))
+    return each[0] if len(each) == 1 else np.sqrt(np.mean(np.square(each)))
+
+
+def check_one_data_set(objective: AbstractObjective, what: str) -> None:
+    """Raise `ModelError` for a joint fit of several data sets, a curve or anything else."""
+    if isinstance(objective, CombinedObjective):
+        raise ModelError(
+            f"{what} takes the objective of one data set, and this one combines "
+            f"{len(objective.parts)}: fit them together with least_squares, or each by itself as "
+            "an element of `objective.parts`"
+        )
+    if not isinstance(objective, ProjectedObjective | JointObjective):
+        raise ModelError(
+            f"{what} takes the objective of a two-time data set, from projected_objective, "
+            f"joint_objective or two_time_objective, and this is a {type(objective).__name__}: a "
+            "curve is fitted with curve_fit (with a global search by search.multi_start or "
+            "search.cma_es), any other objective with fitting.solve"
+        )
+
+
+def with_penalties(
+    objective: ProjectedObjective | JointObjective | CombinedObjective,
+    penalties: tuple[AbstractPenalty, ...],
+    noise: float | Float[Array, ""] | None = None,
+) -> Any:
+    """The objective with these penalties on its parameters instead of those it has.
+
+    `noise`: as in `projected_objective`; by default that of the objective, estimated where nothing
+    has asked for it so far.
+
+    **Raises:** `ModelError` for penalties without a noise to be weighed by.
+    """
+    parts = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
+    if noise is None:
+        noise = objective.noise
+        traced = isinstance(noise, jax.core.Tracer)
+        if penalties and not traced and np.isnan(noise):
+            noise = _noise_of_all(parts, None)
+    elif not isinstance(noise, jax.core.Tracer):
+        noise = _noise_of_all(parts, float(noise))
+    sd = noise if isinstance(noise, jax.Array) else np.asarray(noise)
+    if isinstance(objective, CombinedObjective):
+        return dataclasses.replace(objective, noise=sd, penalties=tuple(penalties))
+    term = dataclasses.replace(objective.term, noise=sd)
+    return dataclasses.replace(objective, term=term, penalties=tuple(penalties))

@@ -1,6 +1,5 @@
 """Objectives: what a solver asks for, made from model, scaling and data."""
 
-import dataclasses
 from abc import abstractmethod
 from typing import Any
 
@@ -17,7 +16,6 @@ from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
 from .drivers import AbstractDriver
 from .losses import AbstractLoss, Linear
-from .noise import known_noise
 from .normal_equations import NormalEquations
 from .penalties import AbstractPenalty, penalty_equations
 from .projection import eliminate, joint_equations, move_scaling, solve_scaling
@@ -142,6 +140,16 @@ class ProjectedObjective(AbstractObjective):
         return self.term.driver.traceable
 
     @property
+    def physical(self) -> ParameterMap:
+        """The map of the free physical parameters, which come first among the variables."""
+        return self.variables
+
+    @property
+    def noise(self) -> Float[Array, ""]:
+        """Standard deviation of the weighted residuals, by which penalties are weighed."""
+        return self.term.noise
+
+    @property
     def start(self):
         return self.variables.start
 
@@ -206,6 +214,16 @@ class JointObjective(AbstractObjective):
     @property
     def traceable(self):
         return self.term.driver.traceable
+
+    @property
+    def physical(self) -> ParameterMap:
+        """The map of the free physical parameters, which come first among the variables."""
+        return self.variables.parameters
+
+    @property
+    def noise(self) -> Float[Array, ""]:
+        """Standard deviation of the weighted residuals, by which penalties are weighed."""
+        return self.term.noise
 
     @property
     def start(self):
@@ -332,31 +350,6 @@ def joint_of(objective: ProjectedObjective | JointObjective) -> JointObjective:
     return JointObjective(
         variables, objective.term, objective.penalties, Linear(), objective.scaling_penalties
     )
-
-
-def with_penalties(
-    objective: ProjectedObjective | JointObjective,
-    penalties: tuple[AbstractPenalty, ...],
-    noise: float | Float[Array, ""] | None = None,
-) -> ProjectedObjective | JointObjective:
-    """The objective with these penalties instead of those it has.
-
-    `noise`: as in `projected_objective`; by default that of the objective, estimated where nothing
-    has asked for it so far.
-
-    **Raises:** `ModelError` for penalties without a noise to be weighed by.
-    """
-    term = objective.term
-    if noise is None:
-        noise = term.noise
-        traced = isinstance(noise, jax.core.Tracer)
-        if penalties and not traced and np.isnan(noise):
-            noise = known_noise(term.tiles, term.absolute_sigma)
-    elif not isinstance(noise, jax.core.Tracer):
-        noise = known_noise(term.tiles, term.absolute_sigma, float(noise))
-    sd = noise if isinstance(noise, jax.Array) else np.asarray(noise)
-    term = dataclasses.replace(term, noise=sd)  # pyright: ignore[reportArgumentType]
-    return dataclasses.replace(objective, term=term, penalties=tuple(penalties))
 
 
 def two_time_objective(

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ..checkpoint import Checkpoints
 from ..config.bayes import Inference, inference_of, refuse_unsupported
-from ..config.build import Problem, build, quote_errors, quote_joint_errors
+from ..config.build import Problem, build, quote_errors
 from ..config.defences import refuse_defences
 from ..config.joint import JointProblem, build_joint
 from ..config.read import Configuration, JointConfiguration
@@ -18,7 +18,7 @@ from ..config.schema import Common
 from ..data import StoredTwoTime, TwoTimeData
 from ..defences import DefenceReport
 from ..errors import FitError
-from ..fitting import Fit, JointFit, ProfileInterval
+from ..fitting import Fit, ProfileInterval, least_squares
 from ..report import joint_report, text_report, write_joint_results, write_results
 from ..report.defences import defence_document, defence_lines
 from ..report.search import search_document, search_lines
@@ -35,7 +35,7 @@ class Outcome(Protocol):
     """A finished fit."""
 
     @property
-    def fit(self) -> Fit | JointFit:
+    def fit(self) -> Fit:
         """The fit."""
         ...
 
@@ -269,13 +269,11 @@ class SeveralDataSets:
 
     def run(self, **how: Any) -> "SeveralFit":
         """Fit all data sets together."""
-        from ..fitting import joint_least_squares
-
         problem = self.problem
-        fit = joint_least_squares(
+        fit = least_squares(
             problem.objective, solver=problem.solver, recovery=problem.recovery, **how
         )
-        fit = quote_joint_errors(fit, problem.settings.solver.errors)
+        fit = quote_errors(fit, problem.settings.solver.errors)
         return SeveralFit(self.configuration, problem, fit)
 
 
@@ -285,7 +283,7 @@ class SeveralFit:
 
     configuration: JointConfiguration
     problem: JointProblem
-    fit: JointFit
+    fit: Fit
     sampled: Sampled | None = None
 
     def report(self, timings: Mapping[str, float]) -> str:

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 
-from .any_fit import AnyFit
+from ..fitting import Fit
 from .cmaes import CmaResult
 from .search import Search, Spending
 
@@ -10,13 +10,13 @@ from .search import Search, Spending
 class GlobalFit(eqx.Module):
     """The best fit of all that a strategy tried.
 
-    - `fit`: with error bars and verdict: a `Fit`, `JointFit` or `CurveFit` by objective.
+    - `fit`: with error bars and verdict.
     - `method`: what found it.
     - `search`: the last multi-start, `cma`: the last CMA-ES, None where there was none.
     - `spent`: evaluations by method; `decisions`: what was decided and why, in sentences.
     """
 
-    fit: AnyFit
+    fit: Fit
     search: Search | None
     cma: CmaResult | None
     method: str = eqx.field(static=True)

@@ -25,7 +25,7 @@ from ..objective import (
 )
 from ..objective.penalties import penalty_equations
 from ..parameters import snap
-from .degrees import residual_variance, scaled_inverse, without_degrees
+from .degrees import NOTHING_HOLDS, residual_variance, scaled_inverse, without_degrees
 from .dyadic import DyadicScores, ResidualSums, dyadic_scores
 from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
 from .uncertainty import Uncertainty
@@ -185,7 +185,7 @@ def inverse_of(
     return full, condition, weak, unknown
 
 
-def _describe(weak, names) -> tuple[str, ...]:
+def describe(weak, names) -> tuple[str, ...]:
     out = []
     for ratio, parts in weak:
         ranked = sorted(parts.items(), key=lambda item: -abs(item[1]))
@@ -465,10 +465,26 @@ def uncertainty_at(
     - `free`: entries of the flat vector that are not on a bound.
     - `names`: names of the entries, for the weak directions.
     """
-    scores = score_covariances(objective, at)
-    absolute, count = objective.term.absolute_sigma, float(at.joint.count)
+    scores, absolute = score_covariances(objective, at), objective.term.absolute_sigma
+    cost, count = float(at.data_cost), float(at.joint.count)
+    return uncertainty_from(scores, absolute, cost, count, free, names)
+
+
+def uncertainty_from(
+    scores: ScoreCovariances,
+    absolute: bool,
+    cost: float,
+    count: float,
+    free: Bool[np.ndarray, "entry"],
+    names: tuple[str, ...],
+) -> Uncertainty:
+    """Error bars from the covariance of the gradient, of one data set or of several.
+
+    - `absolute`: whether sigma is known; `cost`: of the data; `count`: of their pairs.
+    - `free`, `names`: as in `uncertainty_at`.
+    """
     parameters = int(free.sum())
-    variance = variance_of_residual(scores, absolute, float(at.data_cost), count, parameters)
+    variance = variance_of_residual(scores, absolute, cost, count, parameters)
     found = sandwiches(scores, variance, free, names)
     return found if count > parameters else without_degrees(found, free)
 
@@ -488,12 +504,6 @@ def _floored(covariance, own):
     least, turn = np.linalg.eigh(there @ covariance @ there.T)
     turn = back @ turn
     return (turn * np.maximum(least, _LEAST_DYADIC)) @ turn.T
-
-
-_NOTHING_LEFT = (
-    "residuals say nothing of the noise: so many are outliers that the robust loss does not hold "
-    "the parameters; errors are infinite"
-)
 
 
 def sandwiches(
@@ -517,7 +527,7 @@ def sandwiches(
     chosen, reason = scores.chosen, scores.reason
     if not np.isfinite(variance):
         # The sandwiches take the size of the noise from the residuals as well.
-        speckle, dyadic, reason = classical, classical, _NOTHING_LEFT
+        speckle, dyadic, reason = classical, classical, NOTHING_HOLDS
     if chosen == "dyadic" and negative.any():
         chosen = "classical"
         reason = (
@@ -534,7 +544,7 @@ def sandwiches(
         shot_noise=scores.shot_noise,
         chosen=chosen,
         reason=reason,
-        weak_directions=_describe(weak, names),
+        weak_directions=describe(weak, names),
     )
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..objective import CombinedObjective, InfluenceSums
-from ..optimize import TrustRegionState
 from ..uncertainty import (
     Optimum,
     ScoreCovariances,
@@ -17,6 +16,7 @@ from ..uncertainty import (
     score_covariances,
 )
 from .sharing import Estimate
+from .solution import Solution
 
 
 class Part(NamedTuple):
@@ -94,7 +94,7 @@ class Part(NamedTuple):
 
 def parts_of(
     objective: CombinedObjective,
-    state: TrustRegionState,
+    solution: Solution,
     derivatives: tuple[Float[Array, "local free"], ...],
 ) -> list[Part]:
     """The data sets at an optimum, from the derivatives of their own parameters."""
@@ -102,7 +102,7 @@ def parts_of(
     count = sum(sizes)
     out = []
     for k, (part, y, memo) in enumerate(
-        zip(objective.parts, objective.local(state.y)[0], state.memo, strict=True)
+        zip(objective.parts, objective.local(solution.y)[0], solution.memo, strict=True)
     ):
         derivative = np.asarray(derivatives[k])
         matrix = np.zeros((sizes[k] + derivative.shape[0], count + derivative.shape[1]))
