@@ -38,7 +38,7 @@ from xpcs_eqx.objective import (
     source_of,
     sum_pieces,
 )
-from xpcs_eqx.objective.term import _equations
+from xpcs_eqx.objective.two_time import _equations
 from xpcs_eqx.report import text_report
 from xpcs_eqx.scaling import quantile_scaling
 from xpcs_eqx.uncertainty import speckle_scores, stored_speckle_scores

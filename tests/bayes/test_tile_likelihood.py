@@ -11,7 +11,7 @@ from helpers import DOUBLE, MODELS, QUICK_TO_COMPILE, assert_close, make_data, m
 
 from xpcs_eqx.bayes import data_cost, scaling_statistics
 from xpcs_eqx.objective import joint_objective
-from xpcs_eqx.objective.frame_table import frame_table
+from xpcs_eqx.objective.kernel.frame_table import frame_table
 
 SCALING = jnp.asarray([[0.21, 1.01], [0.19, 0.99], [0.2, 1.0]])
 

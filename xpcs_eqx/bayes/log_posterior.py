@@ -17,7 +17,7 @@ from ..objective import (
     ProjectedObjective,
     TwoTimeTerm,
 )
-from ..objective.frame_table import FrameTable, frame_table
+from ..objective.kernel.frame_table import FrameTable, frame_table
 from ..objective.penalties import penalty_squares
 from ..parameters import Identity, ParameterMap, parameter_values
 from ..parameters.parameter_map import Group

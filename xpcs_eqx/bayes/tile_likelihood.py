@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from ..errors import ModelError
 from ..objective import AbstractTiles, Block, Linear, NormalEquations
-from ..objective.blocks import _pair_features as pair_features
-from ..objective.blocks import block_cost
-from ..objective.drivers import Scan
-from ..objective.frame_table import FrameTable, call_kernel
+from ..objective.drivers.loops import Scan
+from ..objective.kernel.blocks import _pair_features as pair_features
+from ..objective.kernel.blocks import block_cost
+from ..objective.kernel.frame_table import FrameTable, call_kernel
 
 
 @jax.custom_jvp

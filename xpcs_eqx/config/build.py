@@ -22,7 +22,7 @@ from ..defences import DefenceLayers
 from ..errors import ConfigError, ModelError
 from ..fitting import Fit
 from ..objective import JointObjective, ProjectedObjective, two_time_objective
-from ..objective.tiles import held_once
+from ..objective.kernel.tiles import held_once
 from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, Proportional, Slope, parameter_map, with_parameters
 from ..parameters.leaves import parameter_leaves

@@ -10,8 +10,8 @@ import numpy as np
 from ..data import TwoTimeData, load_joint, weighted
 from ..errors import ConfigError, DataError, ModelError
 from ..objective import CombinedObjective, combined_objective, relative_weights
+from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
-from ..objective.tiles import held_once
 from ..optimize import Recovery, TrustRegion
 from .build import load_data, model_for, selection_of
 from .joint_names import Names, shared_names, tables

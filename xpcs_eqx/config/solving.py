@@ -15,7 +15,7 @@ from ..objective import (
     Linear,
     SoftL1,
 )
-from ..objective.smoothness import LogSmoothness, Smoothness, smoothness
+from ..objective.penalties import LogSmoothness, Smoothness, smoothness
 from ..optimize import (
     JacobianMetric,
     NaturalMetric,

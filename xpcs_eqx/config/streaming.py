@@ -11,7 +11,7 @@ from ..data import MapSize
 from ..errors import ConfigError
 from ..hybrid import HybridOptimiser, MaxIterations, Tournament
 from ..objective import HostLoop, Strategy, choose_strategy
-from ..objective.strategy import VARIABLE
+from ..objective.drivers.strategy import VARIABLE
 from ..parameters.leaves import parameter_leaves
 from .models import AT_KNOTS, model_of
 from .read import Configuration, JointConfiguration

@@ -17,9 +17,9 @@ from ..objective import (
     joint_equations,
     scaling_penalty_equations,
 )
-from ..objective.blocks import _pair_features as pair_features
-from ..objective.blocks import block_equations
-from ..objective.frame_table import FrameTable, Part, call_kernel, frame_table
+from ..objective.kernel.blocks import _pair_features as pair_features
+from ..objective.kernel.blocks import block_equations
+from ..objective.kernel.frame_table import FrameTable, Part, call_kernel, frame_table
 from ..objective.penalties import penalty_equations
 from ..parameters import ParameterMap
 from .stationarity import (

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from ..errors import ModelError
 from ..objective import AbstractTiles, Block
-from ..objective.dependence import dependence
+from ..objective.kernel.frame_table import dependence
 
 BlockSum = Callable[[Any, Block], PyTree]
 

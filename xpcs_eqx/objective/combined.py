@@ -17,14 +17,14 @@ from ..parameters import ParameterMap, SharedParameters
 from ..scaling import AbstractScaling
 from .losses import AbstractLoss
 from .noise import known_noise
-from .objective import (
+from .penalties import AbstractPenalty, penalty_equations
+from .two_time import (
     AbstractObjective,
     JointObjective,
     JointVariables,
     ProjectedObjective,
     two_time_objective,
 )
-from .penalties import AbstractPenalty, penalty_equations
 
 
 def _local_variables(parameters: SharedParameters, sizes: tuple[int, ...], y):

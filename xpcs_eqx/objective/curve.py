@@ -12,11 +12,9 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..errors import DataError, ModelError
 from ..parameters import AbstractVariables, PlainVariables, box_of
-from .influence import InfluenceSums, influence_sums
-from .losses import AbstractLoss, Linear
-from .normal_equations import NormalEquations
-from .objective import AbstractObjective
-from .term import require_double_precision
+from .equations import NormalEquations
+from .losses import AbstractLoss, InfluenceSums, Linear, influence_sums
+from .two_time import AbstractObjective, require_double_precision
 
 CHUNK = 10_000
 # What a function raises that wants numbers while it is traced.

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..errors import ModelError
-from .blocks import block_correlation
 from .combined import CombinedObjective
 from .curve import CurveObjective, weighted_residuals
+from .drivers.pieces import AbstractPieces
+from .elimination import solve_scaling
+from .kernel.blocks import block_correlation
 from .losses import Linear
-from .objective import AbstractObjective, JointObjective, ProjectedObjective
-from .pieces import AbstractPieces
-from .projection import solve_scaling
-from .scaling_penalties import scaling_penalty_equations
+from .penalties import scaling_penalty_equations
+from .two_time import AbstractObjective, JointObjective, ProjectedObjective
 
 
 def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float[Array, "point"]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..objective import AbstractObjective, JointObjective, MapTiles, ProjectedObjective, Scan
-from ..objective.tiles import PointTiles, point_runs
+from ..objective.kernel.tiles import PointTiles, point_runs
 
 # Pairs of the sample for each angle. The costs of two minima that differ by one percent are then
 # several standard deviations apart for a handful of angles, and the sums are a few times cheaper

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ..equations import NormalEquations
+from ..losses import AbstractLoss
 from .frame_table import FrameTable, call_kernel
-from .losses import AbstractLoss
-from .normal_equations import NormalEquations
 
 
 class Block(eqx.Module):

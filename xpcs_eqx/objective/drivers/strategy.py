@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import equinox as eqx
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 Choice = Literal["in_memory", "out_of_core", "hybrid"]
 

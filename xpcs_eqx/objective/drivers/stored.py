@@ -1,4 +1,7 @@
-"""Maps in a file as pieces: bands of rows, or several small maps, of one shape."""
+"""Any data as something a driver can sum; maps in a file as pieces of one shape.
+
+A piece of a file is a band of rows, or several small maps.
+"""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -9,10 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..data import BandReader, MapSource, PairRule
-from .blocks import Block
-from .pieces import AbstractPieces, Piece
-from .tiles import AbstractTiles, tile_frames
+from ...data import (
+    BandReader,
+    ChunkedTwoTime,
+    MapSource,
+    PairRule,
+    PooledData,
+    StoredTwoTime,
+    TwoTimeData,
+)
+from ..kernel.blocks import Block
+from ..kernel.tiles import AbstractTiles, root_of_angles, tile_frames, tile_side, tiles_of
+from .pieces import AbstractPieces, ChunkPieces, Piece
 
 # Large enough that starting a loop costs nothing, small enough to have several of them.
 PIECE = 8 * 2**20  # bytes
@@ -204,4 +215,41 @@ def stored_tiles(
     group = int(np.clip(piece // (n * n * item), 1, len(source.maps))) if whole else 1
     return StoredTiles(
         source, rule, root_angle_weights, side_diagonal, largest_root_weight, side, band, group
+    )
+
+
+AnyData = TwoTimeData | PooledData | StoredTwoTime | ChunkedTwoTime
+
+
+def source_of(
+    data: AnyData,
+    *,
+    tile: int | None = None,
+    angle_weights: Float[np.ndarray, "angle"] | None = None,
+    piece: int | None = None,
+) -> AbstractTiles | AbstractPieces:
+    """Tiles of data in memory, pieces of all other data.
+
+    **Arguments:**
+
+    - `tile`: frames along the side of a tile.
+    - `angle_weights`: weight of the squared residuals of each angle.
+    - `piece`: size of the pieces of data in a file [bytes].
+
+    **Raises:** `DataError` for angle weights that are negative or of the wrong length.
+    """
+    if isinstance(data, TwoTimeData | PooledData):
+        return tiles_of(data, size=tile, angle_weights=angle_weights)
+    root = root_of_angles(data.n_angles, angle_weights)
+    if isinstance(data, ChunkedTwoTime):
+        return ChunkPieces(data, root, data.longest)
+    constant = 1.0 if data.root_weights is None else data.root_weights
+    return stored_tiles(
+        data.source,
+        data.rule,
+        root * constant,
+        data.side_diagonal,
+        data.largest_root_weight,
+        tile_side(data.n_frames, tile),
+        PIECE if piece is None else piece,
     )

@@ -10,11 +10,11 @@ import jax.core
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..errors import ModelError
-from .blocks import Block
-from .normal_equations import NormalEquations
+from ...errors import ModelError
+from ..equations import NormalEquations
+from ..kernel.blocks import Block
+from ..kernel.tiles import AbstractTiles
 from .pieces import AbstractPieces, add_block, pieces_of, sum_pieces
-from .tiles import AbstractTiles
 
 BlockFunction = Callable[[PyTree, Block], NormalEquations]
 

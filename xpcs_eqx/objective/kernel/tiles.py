@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..data import PooledData, TwoTimeData
-from ..errors import DataError
+from ...data import PooledData, TwoTimeData
+from ...errors import DataError
 from .blocks import Block
 
 # Large enough for vector instructions and matrix products, small enough for the second-level cache.
