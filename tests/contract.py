@@ -167,7 +167,9 @@ def small_objective():
 
 @cache
 def robust_objective():
-    return objective.joint_objective(small_map(), small_data(), loss=objective.SoftL1(0.02))
+    return objective.two_time_objective(
+        small_map(), small_data(), loss=objective.SoftL1(0.02), eliminate=False
+    )
 
 
 @cache
@@ -192,7 +194,7 @@ def joint_parameters():
 @cache
 def combined():
     sets = [make_data(physics.Static(TRANSPORT), n=9, seed=k) for k in (0, 1)]
-    return objective.combined_objective(joint_parameters(), sets)
+    return objective.two_time_objective(joint_parameters(), sets)
 
 
 def solver_state():

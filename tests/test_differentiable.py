@@ -12,6 +12,7 @@ from helpers import (
     assert_close,
     dense_residual,
     frame_times,
+    joint_objective,
     make_data,
     mapped,
     pooled,
@@ -27,13 +28,7 @@ from xpcs_eqx.fitting import (
     with_values,
 )
 from xpcs_eqx.fitting.stationarity import physical_problem, stationarity
-from xpcs_eqx.objective import (
-    HostLoop,
-    Pull,
-    SoftL1,
-    joint_objective,
-    projected_objective,
-)
+from xpcs_eqx.objective import HostLoop, Pull, SoftL1, projected_objective
 from xpcs_eqx.optimize import Status, TrustRegion
 from xpcs_eqx.parameters import with_parameters
 from xpcs_eqx.physics import Static

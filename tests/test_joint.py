@@ -11,7 +11,7 @@ from helpers import LAMINAR, PHI, SHEAR, TRANSPORT, assert_close, make_data, map
 import xpcs_eqx as xe
 from xpcs_eqx import LaminarFlow, PowerLawRate, Static
 from xpcs_eqx.errors import DataError, ModelError
-from xpcs_eqx.objective import Pull, combined_objective, relative_weights
+from xpcs_eqx.objective import Pull, relative_weights, two_time_objective
 from xpcs_eqx.parameters import Proportional, parameter_values, shared_parameters
 
 T = np.linspace(0.0, 10.0, 21)
@@ -101,7 +101,7 @@ def two_sets(noise=0.005):
 @pytest.mark.parametrize("names", [None, ("D0", "phi0")], ids=["all", "some"])
 def test_gradient_is_the_derivative_of_the_cost(loss, names):
     parameters = shared([start_off(LAMINAR, 1.1)] * 2, shared=names)
-    objective = combined_objective(
+    objective = two_time_objective(
         parameters,
         two_sets(),
         loss=loss,
@@ -123,7 +123,7 @@ def test_gradient_is_the_derivative_of_the_cost(loss, names):
 def test_the_cost_is_the_sum_over_data_sets():
     sets = two_sets()
     parameters = shared()
-    objective = combined_objective(parameters, sets, weights=(1.0, 2.0))
+    objective = two_time_objective(parameters, sets, weights=(1.0, 2.0))
     y = parameters.whole.to_coordinates(jnp.asarray(parameters.whole.start))
     total = objective.evaluate(y, objective.memo)[0]
     alone = [xe.projected_objective(mapped(LAMINAR, one), one) for one in sets]
@@ -142,20 +142,20 @@ def test_sigma_for_all_or_none():
     one = make_data(n=21)
     other = known(one, 0.005)
     with pytest.raises(DataError, match=r"data sets \[2\] of 2 only"):
-        combined_objective(shared(), [one, other])
+        two_time_objective(shared(), [one, other])
     assert np.all(relative_weights([other, other]) == 1)
 
 
 @pytest.mark.parametrize("use", [xe.with_values, xe.fitted, xe.hierarchical_least_squares])
 def test_what_is_for_one_data_set_says_so(use):
-    objective = combined_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
+    objective = two_time_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
     with pytest.raises(ModelError, match="combines 2: fit them together with least_squares"):
         use(objective)
 
 
 def test_as_many_data_sets_as_models():
     with pytest.raises(ModelError, match="for 2 data sets, but there are 1"):
-        combined_objective(shared(), [make_data(n=21)], weights=(1.0,))
+        two_time_objective(shared(), [make_data(n=21)], weights=(1.0,))
 
 
 QS = (0.004, 0.005, 0.006, 0.007, 0.008)
@@ -176,7 +176,7 @@ def known(data, sigma):
 
 def joint(models, data, **keywords):
     parameters = shared_parameters(models, [one.t for one in data], **keywords)
-    return xe.least_squares(combined_objective(parameters, data))
+    return xe.least_squares(two_time_objective(parameters, data))
 
 
 @pytest.fixture(scope="module")
@@ -300,8 +300,8 @@ def test_a_shared_parameter_on_its_bound_has_no_error():
 def test_robust_loss_agrees_with_the_linear_one_on_clean_data():
     data = [at_q(LAMINAR, q, seed) for seed, q in enumerate(QS[:2])]
     parameters = shared_parameters([LAMINAR] * 2, [one.t for one in data])
-    linear = xe.least_squares(combined_objective(parameters, data))
-    robust = xe.least_squares(combined_objective(parameters, data, loss=xe.SoftL1(0.1)))
+    linear = xe.least_squares(two_time_objective(parameters, data))
+    robust = xe.least_squares(two_time_objective(parameters, data, loss=xe.SoftL1(0.1)))
     assert robust.success
     for name in ("phi0", "beta", "gamma_dot_t0"):
         assert abs(robust[name].value - linear[name].value) < 0.02 * linear[name].error
@@ -314,7 +314,7 @@ def test_stopped_and_gone_on_with(tmp_path, loss):
     data = [two_sets()[0], make_data(n=21, phi=PHI + 20.0, seed=3)]
     fixed = ("D_offset", "gamma_dot_t_offset")
     parameters = shared([start_off(LAMINAR, 1.2)] * 2, [one.t for one in data], fixed=fixed)
-    objective = combined_objective(parameters, data, loss=loss)
+    objective = two_time_objective(parameters, data, loss=loss)
     wanted = xe.least_squares(objective)
     # One map decays within a frame: without contrast it has no speckle, and takes no error away.
     assert wanted.parts["2"].contrast[0] == 0
@@ -333,8 +333,8 @@ def test_stopped_and_gone_on_with(tmp_path, loss):
     assert np.array_equal(fit.uncertainty.covariance, wanted.uncertainty.covariance)
     # Data sets in another order, or weighed differently, are another problem.
     for other in (
-        combined_objective(parameters, data[::-1], loss=loss),
-        combined_objective(parameters, data, weights=(1.0, 2.0), loss=loss),
+        two_time_objective(parameters, data[::-1], loss=loss),
+        two_time_objective(parameters, data, weights=(1.0, 2.0), loss=loss),
     ):
         with pytest.raises(xe.CheckpointError, match="another problem"):
             xe.least_squares(other, checkpoints=checkpoints, resume=True)

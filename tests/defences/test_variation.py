@@ -135,7 +135,7 @@ def test_elimination_with_a_linear_penalty_is_exact():
 
 
 def test_only_linear_penalties_are_eliminated():
-    with pytest.raises(ModelError, match=r"RelativeVariation is not linear .* joint_objective"):
+    with pytest.raises(ModelError, match=r"RelativeVariation is not linear .* two_time_objective"):
         projected_objective(static_map(), static_data(), scaling_penalties=(RELATIVE,))
     chosen = two_time_objective(static_map(), static_data(), scaling_penalties=(RELATIVE,))
     assert isinstance(chosen, JointObjective)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import frame_times, make_data, mapped
+from helpers import frame_times, joint_objective, make_data, mapped
 
 import xpcs_eqx as xe
 from xpcs_eqx.errors import ModelError
@@ -50,7 +50,7 @@ def joint(loss=None):
     parameters = shared_parameters(
         [TRUTH, TRUTH], [one.t for one in data], shared=("D0", "alpha"), fixed=("D_offset",)
     )
-    return xe.combined_objective(parameters, data, loss=loss)
+    return xe.two_time_objective(parameters, data, loss=loss)
 
 
 def test_a_local_fit_of_the_curve_is_wrong():
@@ -200,7 +200,7 @@ def weighted(kind):
 
 
 @pytest.mark.parametrize("kind", ["masked", "sigma", "points"])
-@pytest.mark.parametrize("make", [xe.projected_objective, xe.joint_objective])
+@pytest.mark.parametrize("make", [xe.projected_objective, joint_objective])
 def test_each_pair_is_counted_once(kind, make):
     data = weighted(kind)
     objective = make(mapped(TRUTH, data), data)

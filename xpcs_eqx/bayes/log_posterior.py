@@ -114,7 +114,7 @@ def check_kind(objective: object) -> None:
         )
     raise ModelError(
         f"{kind} cannot be sampled; give an objective of one data set from projected_objective or "
-        "joint_objective, or its fit"
+        "two_time_objective, or its fit"
     )
 
 

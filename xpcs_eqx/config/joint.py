@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data import TwoTimeData, load_joint, weighted
 from ..errors import ConfigError, DataError, ModelError
-from ..objective import CombinedObjective, combined_objective, relative_weights
+from ..objective import CombinedObjective, relative_weights, two_time_objective
 from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
 from ..optimize import Recovery, TrustRegion
@@ -238,7 +238,7 @@ def build_joint(configuration: JointConfiguration) -> JointProblem:
         return float(np.sqrt(np.mean(weights * own**2)))
 
     loss, said = loss_of(settings, all(map(weighted, data)), sd)
-    objective = combined_objective(
+    objective = two_time_objective(
         parameters,
         data,
         [choice.scaling for choice in scalings],

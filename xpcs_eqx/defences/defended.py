@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ..compiling import quick_jit
 from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solve
-from ..objective import JointObjective, ProjectedObjective
+from ..objective import JointObjective, ProjectedObjective, TwoTimeObjective
 from ..objective.penalties import penalty_equations
 from ..optimize import History, Recovery, Status, TrustRegion
 from .compiled import per_angle_of, physical_of
@@ -21,8 +21,6 @@ from .responses import Situation
 from .stages import ScalingStage
 from .variation import coefficient_of_variation
 from .watch import Watch
-
-AnyObjective = ProjectedObjective | JointObjective
 
 
 class DefendedFit(NamedTuple):
@@ -40,12 +38,12 @@ class _Round(NamedTuple):
     found: Solution
 
 
-def _at(objective: AnyObjective, found: Solution) -> Float[np.ndarray, "variable"]:
+def _at(objective: TwoTimeObjective, found: Solution) -> Float[np.ndarray, "variable"]:
     """Physical variables where a solver ended, inside the bounds."""
     return np.asarray(physical_of(objective.variables, found.y))
 
 
-def _first_scaling(objective: AnyObjective, x) -> Float[np.ndarray, "angle 2"]:
+def _first_scaling(objective: TwoTimeObjective, x) -> Float[np.ndarray, "angle 2"]:
     """(contrast, offset) that suit the start best."""
     p = objective.term.parameters.n_free
     begin = np.asarray(start_coefficients(objective))
@@ -197,7 +195,7 @@ def _report(
 
 
 def defended_least_squares(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     layers: DefenceLayers,
     start: Float[np.ndarray, "variable"] | None = None,
     *,
@@ -213,7 +211,7 @@ def defended_least_squares(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`. A penalty
+    - `objective`: from `projected_objective` or `two_time_objective`. A penalty
         that is not linear in contrast and offset turns an eliminated scaling into variables.
     - `layers`: what defends the fit.
     - `start`: physical start values of the variables; by default the objective's own.

@@ -22,9 +22,8 @@ from ..hybrid import (
 )
 from ..objective import (
     AbstractLinearScalingPenalty,
-    JointObjective,
     Linear,
-    ProjectedObjective,
+    TwoTimeObjective,
     scaling_penalty_equations,
     solve_scaling,
 )
@@ -32,8 +31,6 @@ from ..optimize import TrustRegion, iterate_host
 from ..uncertainty import loss_of
 from .compiled import coordinates_of, physical_of
 from .frozen import angle_cost, scaling_objective, with_frozen_scaling
-
-AnyObjective = ProjectedObjective | JointObjective
 
 
 class Reached(NamedTuple):
@@ -50,7 +47,7 @@ class AbstractPhysicalStage(eqx.Module):
     @abstractmethod
     def run(
         self,
-        objective: AnyObjective,
+        objective: TwoTimeObjective,
         x: Float[np.ndarray, "free"],
         per_angle: Float[np.ndarray, "angle 2"],
     ) -> Reached:
@@ -63,7 +60,7 @@ class AbstractScalingStage(eqx.Module):
     @abstractmethod
     def run(
         self,
-        objective: AnyObjective,
+        objective: TwoTimeObjective,
         x: Float[np.ndarray, "free"],
         coefficients: Float[np.ndarray, "coefficient"],
     ) -> Reached:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..objective import JointObjective, ProjectedObjective
 from ..optimize import TrustRegionState
 from .hierarchical import OuterIteration
 from .layers import Monitoring
@@ -25,7 +24,7 @@ class Watch:
     def __init__(
         self,
         monitoring: Monitoring | None,
-        objective: ProjectedObjective | JointObjective,
+        objective: TwoTimeObjective,
         callback: Callable[[Any], Any] | None,
     ):
         self.monitoring, self.callback = monitoring, callback

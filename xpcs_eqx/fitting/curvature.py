@@ -14,13 +14,10 @@ from ..objective import (
     NormalEquations,
     block_correlation,
     influence_sums,
-    joint_equations,
-    scaling_penalty_equations,
 )
-from ..objective.kernel.blocks import _pair_features as pair_features
-from ..objective.kernel.blocks import block_equations
+from ..objective.elimination import assemble, index_layout
+from ..objective.kernel.blocks import block_equations, pair_features
 from ..objective.kernel.frame_table import FrameTable, Part, call_kernel, frame_table
-from ..objective.penalties import penalty_equations
 from ..parameters import ParameterMap
 from .stationarity import (
     Problem,
@@ -167,9 +164,6 @@ def _second_order(args, block: Block):
 
     force, stiffness = jax.jvp(pull_of_density, (residual,), (one,))
     force, stiffness = root * force, root * root * stiffness
-    value, first, bent, force, stiffness = jax.lax.optimization_barrier(
-        (value, first, bent, force, stiffness)
-    )
     # Derivatives of offset + contrast·|c1|² by each local quantity.
     model = [*(contrast * part for part in first), value, one]
     columns = _columns(table, block)
@@ -184,7 +178,6 @@ def _second_order(args, block: Block):
                 weight += force * contrast * bent[k][other]
             elif k == n and other < n:
                 weight += force * first[other]
-            weight = jax.lax.optimization_barrier(weight)
             part = _sum_of_products(weight, left, right)
             rows, places = jnp.array(left.indices), jnp.array(right.indices)
             hessian = hessian.at[rows[:, None], places].add(part)
@@ -213,7 +206,7 @@ def equations_at(
     per_angle = term.scaling.per_angle(c)
     table = frame_table(term.parameters, x, term.t, term.geometry)
     by_angle = tile_sum(_equations, (table, per_angle, problem.loss), term.tiles)
-    return _assembled(problem, by_angle, c, x), jnp.sum(by_angle.cost)
+    return _assembled(problem, by_angle, x, c, problem.parameters), jnp.sum(by_angle.cost)
 
 
 def _influences(args, block: Block):
@@ -244,30 +237,22 @@ def mean_curvature_at(
     by_angle = eqx.tree_at(lambda e: e.hessian, by_angle, scaled)
     all_angles = jax.tree.map(jnp.sum, influences)
     variance = all_angles.mean_square(parameters) / all_angles.mean_slope
-    return _assembled(problem, by_angle, c, x).hessian, variance
+    return _assembled(problem, by_angle, x, c, problem.parameters).hessian, variance
 
 
-def _assembled(problem, by_angle, c, x, turn=None):
-    """Equations in u from those of the angles; `turn` is dy/dx where they are in coordinates y."""
-    p, scaling = x.shape[0], problem.term.scaling
-    k = scaling.size
-    joint = joint_equations(by_angle, scaling.per_angle(c)[:, 0], scaling)
-    if turn is not None:
-        joint = joint.transform(jnp.eye(p + k).at[:p, :p].set(turn))
-    penalty = penalty_equations(problem.penalties, problem.parameters, x, problem.term.noise)
-    joint = joint + penalty.transform(jnp.eye(p, p + k))
-    penalty = scaling_penalty_equations(problem.scaling_penalties, scaling, c)
-    joint = joint + penalty.transform(jnp.eye(k, p + k, p))
-    # From (x, c) to the layout of u.
-    return joint.transform(jnp.eye(p + k)[:, jnp.roll(jnp.arange(p + k), k)])
+def _assembled(problem, by_angle, y, coefficients, parameters):
+    """Equations in u = (coefficients, x) from those of the angles in coordinates y."""
+    term = problem.term
+    penalties = (problem.penalties, problem.scaling_penalties, term.noise)
+    data, added = assemble(by_angle, y, coefficients, parameters, term.scaling, *penalties)
+    return (data + added).transform(index_layout(parameters, y, term.scaling.size))
 
 
 def last_equations(
     problem: Problem, parameters: ParameterMap, y: Float[Array, "free"], memo: Memo
 ) -> NormalEquations:
     """Normal equations in u from what a solver knows of its point `y`, without the data."""
-    turn = jnp.linalg.inv(jax.jacfwd(parameters.to_physical)(y)) if y.size else jnp.zeros((0, 0))
-    return _assembled(problem, memo.equations, memo.coefficients, parameters.to_physical(y), turn)
+    return _assembled(problem, memo.equations, y, memo.coefficients, parameters)
 
 
 def solve_free(

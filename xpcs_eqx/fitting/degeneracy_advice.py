@@ -87,7 +87,7 @@ def advice_on(
                 "take longer lags, or several q together",
                 f"{where} contrast or offset trades against {', '.join(physical)}: the maps "
                 "contain neither the plateau at short lags nor the baseline at long ones",
-                "least_squares(combined_objective(...))",
+                "least_squares(two_time_objective(...))",
                 "several tables [[data]], or q as a list",
             )
         )
@@ -163,7 +163,7 @@ def _on_power_law(fit: Fit, law: PowerLaw) -> list[Advice]:
             "fit several q or scans together",
             f"{', '.join(law.names)} are shared by them while their noise is not, and other decay "
             "times look at other ages",
-            "least_squares(combined_objective(shared_parameters(models, times), data))",
+            "least_squares(two_time_objective(shared_parameters(models, times), data))",
             "several tables [[data]], or q as a list",
         )
     )

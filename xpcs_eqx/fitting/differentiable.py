@@ -11,9 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 from ..errors import ModelError
 from ..objective import (
     AbstractPieces,
-    JointObjective,
     Linear,
-    ProjectedObjective,
+    TwoTimeObjective,
     check_one_data_set,
 )
 from ..optimize import TrustRegion, iterate_compiled
@@ -132,7 +131,7 @@ _fitted_compiled = eqx.filter_jit(_fitted)
 
 
 def fitted(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
     start: Float[Array, "variable"] | None = None,
     *,
     solver: TrustRegion | None = None,
@@ -151,7 +150,7 @@ def fitted(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`.
+    - `objective`: from `projected_objective` or `two_time_objective`.
     - `start`: physical start values of the variables; by default the objective's own.
     - `solver`: a `TrustRegion`.
     - `curvature`: `FullCurvature` (default) or `GaussNewtonCurvature`.
@@ -188,7 +187,7 @@ def _constant(tree: Any) -> Any:
 
 
 def classical_covariance(
-    objective: ProjectedObjective | JointObjective, values: Float[Array, "entry"]
+    objective: TwoTimeObjective, values: Float[Array, "entry"]
 ) -> Float[Array, "entry entry"]:
     """s²(JᵀJ)⁻¹ at the fitted `values`, zero for entries on a bound; differentiable.
 

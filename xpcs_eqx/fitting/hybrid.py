@@ -11,7 +11,6 @@ from ..checkpoint import Checkpoints
 from ..compiling import quick_jit
 from ..errors import FitError
 from ..hybrid import HybridOptimiser, HybridResult, TwoTimeProblem
-from ..objective import JointObjective, ProjectedObjective
 from ..optimize import History, Status, evaluated
 from .fit import Fit
 from .result import fit_of
@@ -20,7 +19,7 @@ from .solve import checked_start
 
 
 def hybrid_least_squares(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
     start: Float[Array, "variable"] | None = None,
     *,
     optimiser: HybridOptimiser | None = None,
@@ -36,7 +35,7 @@ def hybrid_least_squares(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`.
+    - `objective`: from `projected_objective` or `two_time_objective`.
     - `start`: physical start values of the variables; by default the objective's own.
     - `optimiser`: phases and defences; `hybrid.aggressive()` and others are ready-made.
     - `callback`: sees the state of a phase after each pass; a true value stops the fit.

@@ -16,9 +16,8 @@ from ..errors import CovarianceWarning, ModelError
 from ..objective import (
     CombinedObjective,
     CurveObjective,
-    JointObjective,
     Linear,
-    ProjectedObjective,
+    TwoTimeObjective,
     not_finite,
 )
 from ..objective.penalties import penalty_equations
@@ -45,12 +44,12 @@ _NAN = float("nan")
 
 def check_fittable(objective: Any, what: str) -> None:
     """Raise `ModelError` for an objective from which no result can be made."""
-    known = ProjectedObjective | JointObjective | CombinedObjective | CurveObjective
+    known = TwoTimeObjective | CombinedObjective | CurveObjective
     if not isinstance(objective, known):
         raise ModelError(
             f"{what} ends with a result that has error bars, and knows of none for an objective "
             f"of type {type(objective).__name__}: give one of projected_objective, "
-            "joint_objective, combined_objective or curve_objective; for any other, "
+            "two_time_objective or curve_objective; for any other, "
             "search.cma_search finds the lowest point, and fitting.solve the next"
         )
 
@@ -178,7 +177,7 @@ def _fit(
     )
 
 
-def _of_one(objective: ProjectedObjective | JointObjective, solution: Solution) -> Fit:
+def _of_one(objective: TwoTimeObjective, solution: Solution) -> Fit:
     """The fit of one two-time data set."""
     term, run = objective.term, solution.run
     parameters = term.parameters

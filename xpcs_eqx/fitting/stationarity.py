@@ -12,7 +12,7 @@ from ..objective import (
     AbstractScalingPenalty,
     Block,
     JointObjective,
-    ProjectedObjective,
+    TwoTimeObjective,
     TwoTimeTerm,
     block_correlation,
     check_one_data_set,
@@ -49,7 +49,7 @@ class Problem(eqx.Module):
         return u[:k], u[k:]
 
 
-def physical_problem(objective: ProjectedObjective | JointObjective) -> Problem:
+def physical_problem(objective: TwoTimeObjective) -> Problem:
     """The problem an objective poses, without the coordinates of its solver."""
     check_one_data_set(objective, "a differentiable fit")
     term = objective.term

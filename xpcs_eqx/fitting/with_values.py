@@ -12,7 +12,7 @@ from ..objective import (
     AbstractPenalty,
     JointObjective,
     MapTiles,
-    ProjectedObjective,
+    TwoTimeObjective,
     check_one_data_set,
     on_one_device,
     with_penalties,
@@ -47,7 +47,7 @@ def _every_map(objective) -> list[ParameterMap]:
 
 
 def with_values(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
     *,
     c2: Float[Array, "angle frame frame"] | None = None,
     root_weights: Float[Array, "angle frame frame"] | None = None,
@@ -59,7 +59,7 @@ def with_values(
     fixed: Mapping[str, ScalarLike] | None = None,
     penalties: tuple[AbstractPenalty, ...] | None = None,
     noise: ScalarLike | None = None,
-) -> ProjectedObjective | JointObjective:
+) -> TwoTimeObjective:
     """The objective with some of its numbers replaced, tracers included.
 
     An objective is built once from concrete data, since building looks at the numbers; this puts

@@ -12,9 +12,8 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..errors import DataError, ModelError
 from ..parameters import AbstractVariables, PlainVariables, box_of
-from .equations import NormalEquations
+from .equations import AbstractObjective, NormalEquations, require_double_precision
 from .losses import AbstractLoss, InfluenceSums, Linear, influence_sums
-from .two_time import AbstractObjective, require_double_precision
 
 CHUNK = 10_000
 # What a function raises that wants numbers while it is traced.

@@ -14,7 +14,7 @@ from ..objective import (
     JointObjective,
     Linear,
     MapTiles,
-    ProjectedObjective,
+    TwoTimeObjective,
     on_one_device,
 )
 
@@ -23,7 +23,7 @@ def count_pairs(objective: AbstractObjective) -> int:
     """Number of pairs or points that count, each once; a pass over data that are in a file."""
     if isinstance(objective, CombinedObjective):
         return sum(count_pairs(part) for part in objective.parts)
-    if not isinstance(objective, ProjectedObjective | JointObjective):
+    if not isinstance(objective, TwoTimeObjective):
         y = objective.variables.to_coordinates(objective.start)
         return int(objective.evaluate(y, objective.memo)[0].count)
     term = objective.term
@@ -63,7 +63,7 @@ def noise_variance(objective: AbstractObjective) -> float:
         return math.nan
     if is_absolute(objective):
         return 1.0
-    if not isinstance(objective, ProjectedObjective | JointObjective):
+    if not isinstance(objective, TwoTimeObjective):
         return math.nan
     tiles = on_one_device(objective.term.tiles)
     if not isinstance(tiles, MapTiles):
