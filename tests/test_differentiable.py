@@ -27,7 +27,7 @@ from xpcs_eqx.fitting import (
     least_squares,
     with_values,
 )
-from xpcs_eqx.fitting.stationarity import physical_problem, stationarity
+from xpcs_eqx.fitting.derivative.stationarity import physical_problem, stationarity
 from xpcs_eqx.objective import HostLoop, Pull, SoftL1, projected_objective
 from xpcs_eqx.optimize import Status, TrustRegion
 from xpcs_eqx.parameters import with_parameters

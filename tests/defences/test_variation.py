@@ -17,7 +17,7 @@ from xpcs_eqx.defences import (
 )
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import FullCurvature, least_squares, solve
-from xpcs_eqx.fitting.stationarity import physical_problem, stationarity, total_cost
+from xpcs_eqx.fitting.derivative.stationarity import physical_problem, stationarity, total_cost
 from xpcs_eqx.objective import (
     JointObjective,
     joint_of,

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, ScalarLike
 
 from ..compiling import quick_jit
 from ..errors import ModelError
-from ..objective import MapTiles, StoredTiles
+from ..objective import MapTiles, StoredTiles, TwoTimeObjective
 from ..parameters import parameter_values
 from ..physics import TwoComponent
 

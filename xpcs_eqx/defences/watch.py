@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..objective import TwoTimeObjective
 from ..optimize import TrustRegionState
 from .hierarchical import OuterIteration
 from .layers import Monitoring

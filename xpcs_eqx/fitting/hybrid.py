@@ -11,6 +11,7 @@ from ..checkpoint import Checkpoints
 from ..compiling import quick_jit
 from ..errors import FitError
 from ..hybrid import HybridOptimiser, HybridResult, TwoTimeProblem
+from ..objective import TwoTimeObjective
 from ..optimize import History, Status, evaluated
 from .fit import Fit
 from .result import fit_of

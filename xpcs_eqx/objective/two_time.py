@@ -12,7 +12,7 @@ from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
 from .drivers.loops import AbstractDriver
 from .drivers.pieces import AbstractPieces
-from .elimination import eliminate, move_scaling, solve_scaling
+from .elimination import assemble, eliminate, move_scaling, solve_scaling
 from .equations import AbstractObjective, NormalEquations
 from .kernel.blocks import block_cost, block_equations
 from .kernel.frame_table import FrameTable, frame_table

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import FitError
-from ..physics import AbstractRate
-from .fit import Fit
+from ...errors import FitError
+from ...physics import AbstractRate
+from ..fit import Fit
 
 
 class Band(NamedTuple):

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..parameters.leaves import Leaf
-from ..physics import PowerLawRate
-from .fit import Fit
+from ...parameters.leaves import Leaf
+from ...physics import PowerLawRate
+from ..fit import Fit
 
 # An exponent within this many errors of zero makes a power law a constant.
 _NEAR_ZERO = 3.0

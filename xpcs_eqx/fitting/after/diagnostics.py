@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ..compiling import quick_jit
-from .fit import Fit
+from ...compiling import quick_jit
+from ..fit import Fit
 
 # Beyond this ratio of largest to smallest gradient the variables are badly scaled.
 IMBALANCE = 10.0

@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from ..parameters.leaves import parameter_leaves
-from ..physics import degeneracies
-from ..scaling import Individual
+from ...parameters.leaves import parameter_leaves
+from ...physics import degeneracies
+from ...scaling import Individual
+from ..fit import Fit
 from .degeneracy_advice import Advice, PowerLaw, advice_on, power_laws
-from .fit import Fit
-from .profile import profiled_parameter
-from .profile_curve import ProfileCurve, profile_curve
+from .profile import ProfileCurve, profile_curve, profiled_parameter
 
 # Eigenvalue of the normal matrix at unit diagonal, over the largest, below which a direction is
 # listed: errors along it are then a hundred times those of its parameters by themselves.

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..data import PooledData, StoredTwoTime, TwoTimeData
-from ..errors import DataError
-from ..physics import AbstractCorrelation, correlation_map
-from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS
+from ...data import PooledData, StoredTwoTime, TwoTimeData
+from ...errors import DataError
+from ...physics import AbstractCorrelation, correlation_map
+from ...scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS
 
 
 class RescaledSurface(NamedTuple):

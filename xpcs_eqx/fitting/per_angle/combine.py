@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..uncertainty import inverse_of
+from ...uncertainty import inverse_of
 
 # Relative eigenvalue, at unit diagonal, of a direction that a single angle does not determine:
 # far above the rounding of the sums, far below what a fit could use.

@@ -6,10 +6,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ..parameters import ParameterMap
-from ..physics import AbstractCorrelation
-from .fit import Fit, ParameterRow
-from .sequential_combine import AngleEstimate, Heterogeneity
+from ...parameters import ParameterMap
+from ...physics import AbstractCorrelation
+from ..fit import Fit, ParameterRow
+from .combine import AngleEstimate, Heterogeneity
 
 
 class FailedAngle(NamedTuple):

@@ -11,28 +11,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..compiling import quick_jit
-from ..data import TwoTimeData
-from ..errors import FitError, ModelError, XPCSError
-from ..inherited import Inherited, received
-from ..objective import AbstractLoss, two_time_objective
-from ..optimize import Recovery, TrustRegion, iterate_compiled
-from ..parameters import ParameterMap, snap
-from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, Individual
-from ..uncertainty import optimum, score_covariances
-from .attempts import Ledger
-from .fit import Fit
-from .result import fit_of
-from .sequential_combine import (
+from ...compiling import quick_jit
+from ...data import TwoTimeData
+from ...errors import FitError, ModelError, XPCSError
+from ...inherited import Inherited, received
+from ...objective import AbstractLoss, two_time_objective
+from ...optimize import Recovery, TrustRegion, iterate_compiled
+from ...parameters import ParameterMap, snap
+from ...scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, Individual
+from ...uncertainty import optimum, score_covariances
+from ..attempts import Ledger
+from ..fit import Fit
+from ..result import fit_of
+from ..solution import Solution
+from ..solve import checked_start, require_finite, solution_at, solve
+from .combine import (
     AbstractCombination,
     AngleEstimate,
     InverseVariance,
     angle_estimate,
     heterogeneity,
 )
-from .sequential_fit import FailedAngle, SequentialFit, sequential_rows
-from .solution import Solution
-from .solve import checked_start, require_finite, solution_at, solve
+from .result import FailedAngle, SequentialFit, sequential_rows
 
 # Entries of all maps up to which the fits of all angles run in step in one compiled loop: beyond,
 # waiting for the slowest of them costs more than starting each.

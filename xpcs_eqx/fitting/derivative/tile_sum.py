@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..errors import ModelError
-from ..objective import AbstractTiles, Block
-from ..objective.kernel.frame_table import dependence
+from ...errors import ModelError
+from ...objective import AbstractTiles, Block
+from ...objective.kernel.frame_table import dependence
 
 BlockSum = Callable[[Any, Block], PyTree]
 

@@ -7,18 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..objective import (
-    Block,
-    Linear,
-    Memo,
-    NormalEquations,
-    block_correlation,
-    influence_sums,
-)
-from ..objective.elimination import assemble, index_layout
-from ..objective.kernel.blocks import block_equations, pair_features
-from ..objective.kernel.frame_table import FrameTable, Part, call_kernel, frame_table
-from ..parameters import ParameterMap
+from ...objective import Block, Linear, Memo, NormalEquations, block_correlation, influence_sums
+from ...objective.elimination import assemble, index_layout
+from ...objective.kernel.blocks import block_equations, pair_features
+from ...objective.kernel.frame_table import FrameTable, Part, call_kernel, frame_table
+from ...parameters import ParameterMap
 from .stationarity import (
     Problem,
     feature_rows,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..objective import (
+from ...objective import (
     AbstractLoss,
     AbstractPenalty,
     AbstractScalingPenalty,
@@ -17,10 +17,10 @@ from ..objective import (
     block_correlation,
     check_one_data_set,
 )
-from ..objective.penalties import penalty_squares
-from ..parameters import Identity, ParameterMap, parameter_values
-from ..parameters.parameter_map import Group
-from ..uncertainty.covariance import loss_of
+from ...objective.penalties import penalty_squares
+from ...parameters import Identity, ParameterMap, parameter_values
+from ...parameters.parameter_map import Group
+from ...uncertainty.covariance import loss_of
 from .tile_sum import tile_sum
 
 

@@ -8,17 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..errors import ModelError
-from ..objective import (
-    AbstractPieces,
-    Linear,
-    TwoTimeObjective,
-    check_one_data_set,
-)
-from ..optimize import TrustRegion, iterate_compiled
-from ..parameters import snap
-from ..physics import AbstractCorrelation
-from ..scaling import IndexMap, index_map
+from ...errors import ModelError
+from ...objective import AbstractPieces, Linear, TwoTimeObjective, check_one_data_set
+from ...optimize import TrustRegion, iterate_compiled
+from ...parameters import snap
+from ...physics import AbstractCorrelation
+from ...scaling import IndexMap, index_map
 from .curvature import (
     AbstractCurvature,
     FullCurvature,

@@ -7,8 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
-from ..errors import ModelError
-from ..objective import (
+from ...errors import ModelError
+from ...objective import (
     AbstractPenalty,
     JointObjective,
     MapTiles,
@@ -17,7 +17,7 @@ from ..objective import (
     on_one_device,
     with_penalties,
 )
-from ..parameters import ParameterMap, with_parameters
+from ...parameters import ParameterMap, with_parameters
 
 
 def _maps(objective) -> MapTiles:
