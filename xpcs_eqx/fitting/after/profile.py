@@ -239,7 +239,7 @@ def _quadratic(gradient, block):
 # Rise, in units of the residual variance, of one standard error.
 ONE_ERROR = 1.0
 # Width of the pull that leads the parameter along, as a part of the distance between two points.
-_WIDTH = 0.05
+_STIFF = 0.05
 
 
 class ProfileCurve(NamedTuple):
@@ -309,7 +309,7 @@ def profile_curve(
     wanted = wanted[(wanted >= low) & (wanted <= high)]
     best, base = float(fit.x[i]), 2 * float(fit.cost)
     reach = np.ptp(np.append(wanted, best))
-    width = _WIDTH * max(reach / max(wanted.size, 1), 1e-9 * max(abs(best), 1.0))
+    width = _STIFF * max(reach / max(wanted.size, 1), 1e-9 * max(abs(best), 1.0))
     points = []
     for side in (wanted[wanted < best][::-1], wanted[wanted >= best]):
         x = fit.x
