@@ -25,6 +25,13 @@ NOISE = 9.0
 # Distance in the unit cube and in standard deviations from which two ends of a refined fit are not
 # the tolerance of the solver.
 APART = 1e-3
+# Points between two minima at which the cost is asked for.
+POINTS = 7
+# Places between two minima at which the rest is minimised, for a valley that is bent.
+PLACES = np.array([0.2, 0.35, 0.5, 0.65, 0.8])
+# Stiffness of the planes these places are held on, relative to the curvature of the cost along the
+# way: enough to stay, little enough for the problem to remain as well conditioned as it was.
+STIFFNESS = 1e3
 
 
 class Basin(NamedTuple):
@@ -235,15 +242,6 @@ def alone(cost: float) -> Basin:
         degenerate=False,
         extent=(),
     )
-
-
-# Points between two minima at which the cost is asked for.
-POINTS = 7
-# Places between two minima at which the rest is minimised, for a valley that is bent.
-PLACES = np.array([0.2, 0.35, 0.5, 0.65, 0.8])
-# Stiffness of the planes these places are held on, relative to the curvature of the cost along the
-# way: enough to stay, little enough for the problem to remain as well conditioned as it was.
-STIFFNESS = 1e3
 
 
 class OnPlane(AbstractObjective):

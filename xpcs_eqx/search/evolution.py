@@ -20,6 +20,8 @@ from .population import ROWS, population_costs
 from .space import NormalisedSpace
 from .starts import has_coordinates
 
+# The adaptation ranks parents among the points of a generation: of fewer there is no half to take.
+FEWEST = 4
 _STOPS = {
     "tolx": "the distribution is narrower than its tolerance",
     "tolxstagnation": "its mean no longer moves",
@@ -111,10 +113,6 @@ class Evolution:
         return "; ".join(
             _STOPS.get(name, f"pycma's criterion {name}") for name in self._strategy.stop()
         )
-
-
-# The adaptation ranks parents among the points of a generation: of fewer there is no half to take.
-FEWEST = 4
 
 
 class CmaPreset(eqx.Module):
