@@ -1,6 +1,7 @@
 """Joint fits: which parameter is whose, one sum over data sets, sharing and its verdict."""
 
 import dataclasses
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from helpers import LAMINAR, PHI, SHEAR, TRANSPORT, assert_close, make_data, mapped, start_off
 
 import xpcs_eqx as xe
-from xpcs_eqx import LaminarFlow, PowerLawRate, Static
+from xpcs_eqx import LaminarFlow, PowerLawRate, Static, fitting
 from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.objective import Pull, relative_weights, two_time_objective
 from xpcs_eqx.parameters import Proportional, parameter_values, shared_parameters
@@ -237,10 +238,48 @@ def test_each_data_set_has_its_own_fit(five):
         value, error = fit.rate("transport")
         assert np.all(error > 0)
         assert np.all(np.isfinite(value))
+        assert together[f"D0[{label}]"].error == fit["D0"].error
+        assert together[f"contrast[0][{label}]"].value == fit["contrast[0]"].value
+        assert tuple(fit.parts) == (label,)
+        assert fit.parts[label] is fit
     with pytest.raises(KeyError, match="no data set 'x'; there are 1, 2"):
         together.parts["x"]
     with pytest.raises(KeyError, match="no parameter 'x'; there are D0"):
         together["x"]
+
+
+def test_what_one_data_set_has_is_asked_of_it(five):
+    together = five[2]
+    for what in ("model", "contrast", "index", "joint_hessian", "scaling_check"):
+        with pytest.raises(ModelError, match=r"several data sets \(1, 2, .* fit.parts\['1'\]"):
+            getattr(together, what)
+    assert together.x.shape == together.objective.start.shape
+    assert dict(zip(together.objective.names, together.x, strict=True))["D0"] == pytest.approx(
+        together["D0"].value
+    )
+    assert together.perr[0] == pytest.approx(together["D0"].error)
+
+
+def test_profiles_of_several_data_sets(five):
+    together = five[2]
+    interval = fitting.profile_interval(together, "D0")
+    error = together["D0"].error_classical
+    assert interval.high - interval.value == pytest.approx(error, rel=0.05)
+    assert interval.value - interval.low == pytest.approx(error, rel=0.05)
+    curve = fitting.profile_curve(together, "D0", [interval.value + error])
+    assert curve.rise[0] == pytest.approx(1.0, rel=0.1)
+
+
+def test_fits_of_several_data_sets_are_plain_values(five):
+    together = five[2]
+    again = pickle.loads(pickle.dumps(together))
+    assert tuple(again.parts) == tuple(together.parts)
+    assert np.array_equal(again.values, together.values)
+    leaves, structure = jax.tree.flatten(together)
+    same = jax.tree.unflatten(structure, leaves)
+    assert repr(same) == repr(together)
+    assert repr(together).startswith("Fit of 5 data sets")
+    assert "good" in repr(together)
 
 
 def test_one_data_set_is_the_plain_fit(five):

@@ -22,6 +22,10 @@ from ..fit import Fit
 # pull lies on the profile, wherever the pull brought it, so it may be soft; a hard one would make
 # the problem stiff and slow.
 _WIDTH = 0.2
+# Rise, in units of the residual variance, of one standard error.
+ONE_ERROR = 1.0
+# Width of the pull that leads the parameter along, as a part of the distance between two points.
+_STIFF = 0.05
 _EXPANSIONS = 24
 _ROOT_STEPS = 24
 
@@ -234,12 +238,6 @@ def _gradient(parameters, function, x):
 def _quadratic(gradient, block):
     used = gradient != 0
     return float(gradient[used] @ block[np.ix_(used, used)] @ gradient[used])
-
-
-# Rise, in units of the residual variance, of one standard error.
-ONE_ERROR = 1.0
-# Width of the pull that leads the parameter along, as a part of the distance between two points.
-_STIFF = 0.05
 
 
 class ProfileCurve(NamedTuple):
