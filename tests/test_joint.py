@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from helpers import LAMINAR, PHI, SHEAR, TRANSPORT, assert_close, make_data, map
 import xpcs_eqx as xe
 from xpcs_eqx import LaminarFlow, PowerLawRate, Static, fitting
 from xpcs_eqx.errors import DataError, ModelError
-from xpcs_eqx.objective import Pull, relative_weights, two_time_objective
+from xpcs_eqx.objective import Pull, curve_objective, relative_weights, two_time_objective
 from xpcs_eqx.parameters import Proportional, parameter_values, shared_parameters
 
 T = np.linspace(0.0, 10.0, 21)
@@ -147,7 +148,7 @@ def test_sigma_for_all_or_none():
     assert np.all(relative_weights([other, other]) == 1)
 
 
-@pytest.mark.parametrize("use", [xe.with_values, xe.fitted, xe.hierarchical_least_squares])
+@pytest.mark.parametrize("use", [xe.with_values, xe.hierarchical_least_squares])
 def test_what_is_for_one_data_set_says_so(use):
     objective = two_time_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
     with pytest.raises(ModelError, match="combines 2: fit them together with least_squares"):
@@ -377,3 +378,63 @@ def test_stopped_and_gone_on_with(tmp_path, loss):
     ):
         with pytest.raises(xe.CheckpointError, match="another problem"):
             xe.least_squares(other, checkpoints=checkpoints, resume=True)
+
+
+def test_fitted_differentiates_several_data_sets():
+    """Values and covariance of the fit, and the derivative by a map against fits of moved maps."""
+    data = [make_data(Static(TRANSPORT), n=12, noise=0.02, seed=seed) for seed in (1, 2)]
+    models = [Static(TRANSPORT)] * 2
+    ties = {"D0[2]": Proportional("D0", 1.1)}
+    parameters = shared_parameters(models, [one.t for one in data], fixed=("D_offset",), ties=ties)
+    pull = Pull(lambda p: p["alpha"], jnp.asarray(-0.2), jnp.asarray(0.3))
+    objective = two_time_objective(
+        parameters, data, weights=(1.0, 2.0), penalties=(pull,), noise=0.02
+    )
+    kick = 0.01 * np.sin(np.arange(144.0)).reshape(12, 12)
+
+    def at(s):
+        c2 = objective.parts[1].term.tiles.c2 + s * kick
+        return xe.fitted(eqx.tree_at(lambda o: o.parts[1].term.tiles.c2, objective, c2))
+
+    fit = xe.least_squares(objective)
+    found = at(0.0)
+    assert found.index.names == fit.names
+    errors = fit.uncertainty.errors("classical")
+    assert np.max(np.abs(found.values - fit.values) / errors) < 1e-4
+    assert float(found.cost) == pytest.approx(float(fit.cost), rel=1e-9)
+    for one, part in zip(found.contrast, fit.parts.values(), strict=True):
+        np.testing.assert_allclose(one, part.contrast, rtol=1e-5)
+    np.testing.assert_allclose(
+        xe.classical_covariance(objective, fit.values),
+        fit.uncertainty.classical,
+        rtol=1e-6,
+        atol=1e-12 * np.max(errors) ** 2,
+    )
+    slope = jax.jacfwd(lambda s: at(s).values)(0.0)
+    by_difference = (at(1e-2).values - at(-1e-2).values) / 2e-2
+    np.testing.assert_allclose(slope / errors, by_difference / errors, rtol=1e-3, atol=1e-4)
+    backward = jax.grad(lambda s: at(s)["alpha"])(0.0)
+    assert float(backward) == pytest.approx(float(slope[fit.names.index("alpha")]), rel=1e-6)
+
+
+def test_fitted_differentiates_a_curve():
+    x = np.linspace(0.0, 2.0, 15)
+    y = 3.0 * np.exp(-1.5 * x) + 0.05 * np.cos(9.0 * x)
+    start = np.ones(2)
+
+    def decay(x, rate, amplitude):
+        return amplitude * jnp.exp(-rate * x)
+
+    for loss in (None, xe.SoftL1(0.1)):
+        objective = curve_objective(decay, x, y, start, loss=loss, names=("rate", "amplitude"))
+
+        def at(s, objective=objective):
+            return xe.fitted(eqx.tree_at(lambda o: o.y, objective, objective.y + s * x[None]))
+
+        fit, found = xe.least_squares(objective), at(0.0)
+        assert found.model is None
+        np.testing.assert_allclose(found.values, fit.x, rtol=1e-8)
+        np.testing.assert_allclose(xe.classical_covariance(objective, fit.x), fit.pcov, rtol=1e-6)
+        slope = jax.jacfwd(lambda s: at(s).values)(0.0)
+        by_difference = (at(1e-4).values - at(-1e-4).values) / 2e-4
+        np.testing.assert_allclose(slope, by_difference, rtol=1e-5)

@@ -33,7 +33,6 @@ from .drivers.pieces import each_piece as each_piece
 from .drivers.pieces import fold_pieces as fold_pieces
 from .drivers.pieces import pieces_of as pieces_of
 from .drivers.pieces import read_ahead as read_ahead
-from .drivers.pieces import read_piece as read_piece
 from .drivers.pieces import sum_pieces as sum_pieces
 from .drivers.stored import AnyData as AnyData
 from .drivers.stored import BandTiles as BandTiles

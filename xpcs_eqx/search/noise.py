@@ -4,19 +4,19 @@ import math
 
 import numpy as np
 
-from ..data import is_mask
-from ..data.noise import maps_sigma
-from ..errors import DataError
+from ..errors import ModelError
 from ..objective import (
     AbstractObjective,
     AbstractPieces,
     CombinedObjective,
-    JointObjective,
+    CurveObjective,
     Linear,
     MapTiles,
     TwoTimeObjective,
     on_one_device,
 )
+from ..objective.noise import known_noise
+from ..uncertainty import loss_of
 
 
 def count_pairs(objective: AbstractObjective) -> int:
@@ -45,6 +45,8 @@ def count_pairs(objective: AbstractObjective) -> int:
 
 def is_absolute(objective: AbstractObjective) -> bool:
     """Whether residuals are in units of a standard deviation that was given."""
+    if isinstance(objective, CurveObjective):
+        return objective.absolute_sigma
     if isinstance(objective, CombinedObjective):
         return all(is_absolute(part) for part in objective.parts)
     term = getattr(objective, "term", None)
@@ -54,27 +56,21 @@ def is_absolute(objective: AbstractObjective) -> bool:
 def noise_variance(objective: AbstractObjective) -> float:
     """Variance of a weighted residual of the right model; NaN where it cannot be known.
 
-    One where sigma is given. Of maps in memory without sigma from the median difference of
-    neighbouring entries (`mad_sigma`). Not known for points, for data in a file, for several data
-    sets without sigma and for robust losses, whose cost is no sum of squares.
+    One where sigma is given, else from the data themselves (`known_noise`). Not known for curves,
+    for data in a file, and for robust losses, whose cost is no sum of squares.
     """
+    if isinstance(objective, CurveObjective):
+        return 1.0 if objective.absolute_sigma else math.nan
     parts = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
-    if any(isinstance(p, JointObjective) and not isinstance(p.loss, Linear) for p in parts):
+    if not all(isinstance(part, TwoTimeObjective) for part in parts):
         return math.nan
-    if is_absolute(objective):
-        return 1.0
-    if not isinstance(objective, TwoTimeObjective):
+    if any(not isinstance(loss_of(part), Linear) for part in parts):
         return math.nan
-    tiles = on_one_device(objective.term.tiles)
-    if not isinstance(tiles, MapTiles):
-        return math.nan
-    share = np.asarray(tiles.root_angle_weights, float) ** 2
-    roots = tiles.root_weights
-    if roots is not None and not is_mask(np.asarray(roots)):
-        return float(np.mean(share))
-    usable = None if roots is None else np.asarray(roots) > 0
+    tiles = on_one_device([part.term.tiles for part in parts])
+    if any(isinstance(one, AbstractPieces) for one in tiles):
+        return 1.0 if is_absolute(objective) else math.nan
     try:
-        sigma = maps_sigma(np.asarray(tiles.c2), usable)
-    except DataError:
+        sds = [known_noise(one, is_absolute(objective)) for one in tiles]
+    except ModelError:
         return math.nan
-    return float(np.mean(share * sigma**2))
+    return float(np.mean(np.square(sds)))
