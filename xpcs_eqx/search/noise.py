@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..errors import ModelError
+from ..errors import DataError
 from ..objective import (
     AbstractObjective,
     AbstractPieces,
@@ -13,9 +13,9 @@ from ..objective import (
     Linear,
     MapTiles,
     TwoTimeObjective,
+    noise_of,
     on_one_device,
 )
-from ..objective.noise import known_noise
 from ..uncertainty import loss_of
 
 
@@ -56,7 +56,7 @@ def is_absolute(objective: AbstractObjective) -> bool:
 def noise_variance(objective: AbstractObjective) -> float:
     """Variance of a weighted residual of the right model; NaN where it cannot be known.
 
-    One where sigma is given, else from the data themselves (`known_noise`). Not known for curves,
+    One where sigma is given, else from the data themselves (`noise_of`). Not known for curves,
     for data in a file, and for robust losses, whose cost is no sum of squares.
     """
     if isinstance(objective, CurveObjective):
@@ -66,11 +66,12 @@ def noise_variance(objective: AbstractObjective) -> float:
         return math.nan
     if any(not isinstance(loss_of(part), Linear) for part in parts):
         return math.nan
+    if is_absolute(objective):
+        return 1.0
     tiles = on_one_device([part.term.tiles for part in parts])
     if any(isinstance(one, AbstractPieces) for one in tiles):
-        return 1.0 if is_absolute(objective) else math.nan
-    try:
-        sds = [known_noise(one, is_absolute(objective)) for one in tiles]
-    except ModelError:
         return math.nan
-    return float(np.mean(np.square(sds)))
+    try:
+        return float(np.mean(np.square([noise_of(one) for one in tiles])))
+    except DataError:
+        return math.nan
