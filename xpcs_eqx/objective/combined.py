@@ -52,16 +52,20 @@ def _penalties(penalties, parameters, y, noise):
     return penalty_equations(penalties, parameters, y[:p], noise).transform(jnp.eye(p, y.shape[0]))
 
 
-def _plain(part, y, memo):
+@quick_jit
+def _evaluate(part, y, memo):
     return part.evaluate(y, memo)
-
-
-_evaluate = quick_jit(_plain)
 
 
 @quick_jit
 def _cost(part, y, memo):
     return part.cost(y, memo)
+
+
+def _compiled(function, y, part=None):
+    """The function as it is inside a larger compiled function, and for data read piece by piece."""
+    alone = isinstance(y, jax.core.Tracer) or not (part is None or part.traceable)
+    return function.function if alone else function
 
 
 class CombinedObjective(AbstractObjective):
@@ -127,25 +131,23 @@ class CombinedObjective(AbstractObjective):
         self, y: Float[Array, "variable"]
     ) -> tuple[tuple[Float[Array, "local"], ...], tuple[Float[Array, "local variable"], ...]]:
         """The variables of the objective of each data set, and their derivatives."""
-        return _link(self.parameters, self.sizes, y)
+        return _compiled(_link, y)(self.parameters, self.sizes, y)
 
     def evaluate(self, y, memo):
-        traced = isinstance(y, jax.core.Tracer)
-        total = _penalties(self.penalties, self.parameters.whole, y, self.noise)
+        whole = self.parameters.whole
+        total = _compiled(_penalties, y)(self.penalties, whole, y, self.noise)
         memos = []
         for part, own, derivative, known in zip(self.parts, *self.local(y), memo, strict=True):
-            compiled = part.traceable and not traced
-            equations, new = (_evaluate if compiled else _plain)(part, own, known)
-            total = _add(total, equations, derivative)
+            equations, new = _compiled(_evaluate, y, part)(part, own, known)
+            total = _compiled(_add, y)(total, equations, derivative)
             memos.append(new)
         return total, tuple(memos)
 
     def cost(self, y, memo):
-        traced = isinstance(y, jax.core.Tracer)
-        total = _penalties(self.penalties, self.parameters.whole, y, self.noise).cost
+        whole = self.parameters.whole
+        total = _compiled(_penalties, y)(self.penalties, whole, y, self.noise).cost
         for part, own, known in zip(self.parts, self.local(y)[0], memo, strict=True):
-            compiled = part.traceable and not traced
-            total = total + (_cost(part, own, known) if compiled else part.cost(own, known))
+            total = total + _compiled(_cost, y, part)(part, own, known)
         return total
 
 
