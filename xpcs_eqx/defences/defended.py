@@ -13,8 +13,8 @@ from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solv
 from ..objective import JointObjective, ProjectedObjective, TwoTimeObjective
 from ..objective.penalties import penalty_equations
 from ..optimize import History, Recovery, Status, TrustRegion
-from ..parameters.variables import physical_of
-from .hierarchical import hierarchical_found, per_angle_of, relative_change, start_coefficients
+from .compiled import per_angle_of, physical_of
+from .hierarchical import hierarchical_found, relative_change, start_coefficients
 from .layers import DefenceLayers, Prepared, Refreshed, prepared, refreshed
 from .report import DefenceReport, MonitorReport, VariationReport, WeightsReport
 from .responses import Situation

@@ -22,7 +22,7 @@ from ..optimize import (
     iterate_host,
     relative_offset,
 )
-from ..parameters.variables import coordinates_of
+from .compiled import coordinates_of, per_angle_of
 from .stages import (
     AbstractPhysicalStage,
     AbstractScalingStage,
@@ -126,12 +126,6 @@ def alternate(
         if change <= method.tolerance:
             break
     return objective, done, False
-
-
-@quick_jit
-def per_angle_of(scaling, coefficients):
-    """(contrast, offset) by angle of scaling coefficients."""
-    return scaling.per_angle(coefficients)
 
 
 @quick_jit

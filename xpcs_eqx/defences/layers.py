@@ -20,7 +20,7 @@ from ..objective import (
     with_penalties,
 )
 from ..parameters.leaves import check_names
-from ..parameters.variables import coordinates_of
+from .compiled import coordinates_of
 from .frozen import angle_cost
 from .hierarchical import Hierarchical
 from .monitor import GradientMonitor

@@ -28,8 +28,8 @@ from ..objective import (
     solve_scaling,
 )
 from ..optimize import TrustRegion, iterate_host
-from ..parameters.variables import coordinates_of, physical_of
 from ..uncertainty import loss_of
+from .compiled import coordinates_of, physical_of
 from .frozen import angle_cost, scaling_objective, with_frozen_scaling
 
 

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
+from ..compiling import quick_jit
 from ..errors import FitError
 from ..hybrid import HybridOptimiser, HybridResult, TwoTimeProblem
 from ..objective import TwoTimeObjective
 from ..optimize import History, Status, evaluated
-from ..parameters.variables import coordinates_of
 from .fit import Fit
 from .result import fit_of
 from .solution import Run, Solution
@@ -65,7 +65,7 @@ def hybrid_least_squares(
             "and the data"
         )
     clock = time.perf_counter()
-    y = coordinates_of(objective.variables, jnp.asarray(result.x))
+    y = _coordinates(objective, jnp.asarray(result.x))
     equations, memo = evaluated(objective, y, objective.memo)
     run = Run(
         start=first,
@@ -80,6 +80,11 @@ def hybrid_least_squares(
         hybrid=result,
     )
     return fit_of(Solution(objective, y, memo, equations, run))
+
+
+@quick_jit
+def _coordinates(objective, x):
+    return objective.variables.to_coordinates(x)
 
 
 def _history(result: HybridResult) -> History:

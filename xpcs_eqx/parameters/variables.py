@@ -8,8 +8,6 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
-from ..compiling import quick_jit
-
 
 class AbstractVariables(eqx.Module):
     """Variables x inside a box, and the coordinates y in which a solver takes its steps.
@@ -68,19 +66,3 @@ def snap(
         return jnp.isfinite(bound) & (jnp.abs(x - bound) <= 1e-12 * jnp.abs(bound) + floor)
 
     return jnp.where(near(low), low, jnp.where(near(high), high, jnp.clip(x, low, high)))
-
-
-@quick_jit
-def coordinates_of(
-    variables: AbstractVariables, x: Float[Array, "variable"]
-) -> Float[Array, "variable"]:
-    """Coordinates of physical variables, compiled once for all who ask."""
-    return variables.to_coordinates(x)
-
-
-@quick_jit
-def physical_of(
-    variables: AbstractVariables, y: Float[Array, "variable"]
-) -> Float[Array, "variable"]:
-    """Physical variables of coordinates, inside their bounds, compiled once for all who ask."""
-    return jnp.clip(variables.to_physical(y), variables.lower, variables.upper)

@@ -13,14 +13,15 @@ from ..fitting import check_fittable, checked_start
 from ..hybrid import AbstractSampler, LatinHypercube
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
-from .evolution import CMA_PRESETS, CmaPreset
+from .cmaes_settings import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
 from .multi_start import SAMPLED_EVALUATIONS
+from .outcome import GlobalFit
 from .selection import Selection, fall_back, is_lower, select_method
 from .space import normalised_space
 from .starts import Screening, check_starts, remark_on
 from .thinned import PAIRS
-from .trial import GlobalFit, Trial, cma_es_available
+from .trial import Trial, cma_es_available
 
 # Evaluations below which not even a local fit and a handful of starts have room.
 LEAST_BUDGET = 100
