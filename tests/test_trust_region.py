@@ -14,6 +14,7 @@ from xpcs_eqx.fitting import curve_fit, least_squares
 from xpcs_eqx.objective import curve_objective, projected_objective, residual, two_time_objective
 from xpcs_eqx.optimize import (
     JacobianMetric,
+    NaturalMetric,
     Recovery,
     Status,
     TrustRegion,
@@ -444,6 +445,24 @@ def test_metrics(joint):
     wanted = iterate_host(TrustRegion(), joint, joint.start)
     found = iterate_host(TrustRegion(metric=JacobianMetric()), joint, joint.start)
     np.testing.assert_allclose(found.y, wanted.y, rtol=1e-6)
+
+
+def test_gradients_that_count_as_none_follow_the_units():
+    natural, curvature, units = (
+        np.array([1.0, 2.0, 0.1]),
+        np.array([4.0, 0.0, 9.0]),
+        10.0 ** np.arange(3),
+    )
+    metric = NaturalMetric()
+    one = np.asarray(metric.negligible(natural, curvature))
+    # A natural step along any coordinate then changes the residuals by less than a part of what
+    # the best determined one does.
+    np.testing.assert_allclose(one * natural, one[0] * natural[0], rtol=1e-12)
+    assert 0 < one[0] * natural[0] < 1e-6 * np.sqrt(4.0)
+    other = np.asarray(metric.negligible(natural * units, curvature / units**2))
+    np.testing.assert_allclose(other, one / units, rtol=1e-12)
+    # With the units of the Jacobian no gradient is too small to count.
+    assert not np.any(JacobianMetric().negligible(natural, curvature))
 
 
 def test_variables_without_bounds():

@@ -22,7 +22,7 @@ from xpcs_eqx.defences import (
     Warn,
     defended_least_squares,
 )
-from xpcs_eqx.defences.watch import Watch
+from xpcs_eqx.defences.defended import Watch
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import (

@@ -22,7 +22,7 @@ from ..optimize import (
     iterate_host,
     relative_offset,
 )
-from .compiled import coordinates_of, per_angle_of
+from .frozen import coordinates_of, per_angle_of
 from .stages import (
     AbstractPhysicalStage,
     AbstractScalingStage,

@@ -20,8 +20,7 @@ from ..objective import (
     with_penalties,
 )
 from ..parameters.leaves import check_names
-from .compiled import coordinates_of
-from .frozen import angle_cost
+from .frozen import angle_cost, coordinates_of
 from .hierarchical import Hierarchical
 from .monitor import GradientMonitor
 from .responses import AbstractResponse, ResetScaling, Warn

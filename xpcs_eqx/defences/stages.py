@@ -29,8 +29,7 @@ from ..objective import (
 )
 from ..optimize import TrustRegion, iterate_host
 from ..uncertainty import loss_of
-from .compiled import coordinates_of, physical_of
-from .frozen import angle_cost, scaling_objective, with_frozen_scaling
+from .frozen import angle_cost, coordinates_of, physical_of, scaling_objective, with_frozen_scaling
 
 
 class Reached(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..uncertainty import curve_errors, variance_of_fit
-from ..uncertainty.degrees import NO_DEGREES_OF_FREEDOM
+from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM
 from .problem import ScaledProblem, Survey
 from .steps import Local
 

@@ -12,18 +12,18 @@ from jaxtyping import Array, Float, ScalarLike
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, PowerLawRate
 from .bijections import AbstractBijection, Identity, Log, ReferenceAmplitude, Slope
-from .bounds import box_of
 from .leaves import (
+    Tie,
     check_names,
     is_inner,
     parameter_leaves,
     parameter_values,
     parts,
     stack,
+    tied,
     with_parameters,
 )
-from .ties import Tie, tied
-from .variables import AbstractVariables
+from .variables import AbstractVariables, box_of
 
 
 class Group(eqx.Module):

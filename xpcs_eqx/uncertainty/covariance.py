@@ -23,10 +23,15 @@ from ..objective import (
 )
 from ..objective.elimination import assemble, index_layout
 from ..parameters import snap
-from .degrees import NOTHING_HOLDS, residual_variance, scaled_inverse, without_degrees
 from .dyadic import DyadicScores, ResidualSums, dyadic_scores
 from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
-from .uncertainty import Uncertainty
+from .uncertainty import (
+    NOTHING_HOLDS,
+    Uncertainty,
+    residual_variance,
+    scaled_inverse,
+    without_degrees,
+)
 
 # Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
 # products of double-precision sums over a map carry about this relative error.
