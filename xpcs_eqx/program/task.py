@@ -42,7 +42,7 @@ def task_of(configuration: Configuration) -> "Task":
     **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
     """
     problem = build(configuration)
-    if problem.plan is not None and problem.plan.stored:
+    if problem.plan.stored:
         refuse_stored(configuration)
     return Task(configuration, problem, inference_of(configuration, problem))
 
@@ -74,8 +74,7 @@ class Task:
         lines.append(f"{len(free)} free parameters ({', '.join(free)})")
         if not problem.names.alone:
             lines.append(f"shared: {', '.join(problem.names.shared) or 'nothing'}")
-        if problem.plan is not None:
-            lines.append(problem.plan.strategy.report())
+        lines.append(problem.plan.strategy.report())
         if problem.search is not None:
             lines.append(f"search: {problem.search.plan(problem.objective)}")
         if problem.layers is not None:
@@ -98,7 +97,7 @@ class Task:
         problem, objective = self.problem, self.problem.objective
         solving = {"solver": problem.solver, "recovery": problem.recovery}
         out: dict[str, Any] = {}
-        if problem.plan is not None and problem.plan.optimiser is not None:
+        if problem.plan.optimiser is not None:
             fit = hybrid_least_squares(objective, optimiser=problem.plan.optimiser, **how)
         elif problem.search is not None:
             out["searched"] = global_least_squares(
@@ -196,9 +195,7 @@ class Outcome:
         ]
         decisions = (*problem.decisions, *self.failures)
         out = fit_sections(self.fit, origins, decisions=decisions, profiles=self.profiles)
-        if problem.plan is not None:
-            strategy = dataclasses.asdict(problem.plan.strategy)
-            out.append(Section(document={"strategy": strategy}))
+        out.append(Section(document={"strategy": dataclasses.asdict(problem.plan.strategy)}))
         if self.searched is not None:
             out.append(search_section(self.searched))
         if self.defences is not None:

@@ -14,7 +14,7 @@ from ..source import Source, nearest
 
 if TYPE_CHECKING:
     from ...bayes import AbstractPrior, LogPosterior
-    from ...objective import JointObjective, ProjectedObjective
+    from ...objective import TwoTimeObjective
     from .bayes import Bayes
 
 KINDS = choice(
@@ -132,7 +132,7 @@ def _log_normal(given: Prior, low: float, high: float) -> "AbstractPrior":
         ) from error
 
 
-def _bounds(objective: "ProjectedObjective | JointObjective") -> dict[str, tuple[float, float]]:
+def _bounds(objective: "TwoTimeObjective") -> dict[str, tuple[float, float]]:
     """Bounds of everything that can have a prior, `sigma` included."""
     parameters, scaling = objective.term.parameters, objective.term.scaling
     lower = np.concatenate([np.asarray(parameters.lower), np.asarray(scaling.bounds[0])])
@@ -143,7 +143,7 @@ def _bounds(objective: "ProjectedObjective | JointObjective") -> dict[str, tuple
 
 
 def given_priors(
-    source: Source, given: "Bayes", objective: "ProjectedObjective | JointObjective"
+    source: Source, given: "Bayes", objective: "TwoTimeObjective"
 ) -> "tuple[dict[str, AbstractPrior], dict[str, float]]":
     """Priors of the tables by name, and the names whose prior is made of the fit with its width.
 

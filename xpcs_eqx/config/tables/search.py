@@ -12,7 +12,7 @@ from ..source import nearest
 from .solver import is_hybrid
 
 if TYPE_CHECKING:
-    from ...objective import JointObjective, ProjectedObjective
+    from ...objective import CombinedObjective, TwoTimeObjective
     from ...search import AbstractStrategy
     from ..read import Configuration
     from . import Settings
@@ -98,12 +98,6 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
     method = search_settings(settings).method
     if method == "local":
         return
-    if settings.several:
-        yield (
-            "global.method",
-            f'global.method = "{method}" is for one data set; fit them one by one with it first '
-            "and start the joint fit from what they found, or leave [global] out",
-        )
     if is_hybrid(settings):
         yield (
             "global.method",
@@ -123,7 +117,7 @@ def _refuse(configuration: "Configuration", name: str, text: str) -> ConfigError
 
 
 def _refuse_bounds(
-    configuration: "Configuration", given: Global, objective: "ProjectedObjective | JointObjective"
+    configuration: "Configuration", given: Global, objective: "TwoTimeObjective | CombinedObjective"
 ) -> None:
     """Refuse bounds that cannot be searched, each by its own key."""
 
@@ -140,7 +134,7 @@ def _refuse_bounds(
             raise refuse(
                 name, one.bounds, "leaves no room", "widen them, or keep it there with free = false"
             )
-    variables, own = objective.variables, objective.term.parameters.free_names
+    variables, own = objective.variables, objective.physical.free_names
     limits = zip(objective.names, variables.lower, variables.upper, strict=True)
     for name, *bounds in limits:
         if name in own and not np.isfinite(bounds).all():
@@ -148,7 +142,7 @@ def _refuse_bounds(
 
 
 def strategy_of(
-    configuration: "Configuration", objective: "ProjectedObjective | JointObjective"
+    configuration: "Configuration", objective: "TwoTimeObjective | CombinedObjective"
 ) -> "AbstractStrategy | None":
     """The strategy that `[global]` asks for; None for the local fit alone.
 
@@ -176,7 +170,7 @@ def strategy_of(
 
 
 def _custom(
-    configuration: "Configuration", given: Global, objective: "ProjectedObjective | JointObjective"
+    configuration: "Configuration", given: Global, objective: "TwoTimeObjective | CombinedObjective"
 ) -> tuple[tuple[float, ...], ...]:
     """Starts of the user, with the objective's own values where they say nothing."""
     from ...search.starts import checked_custom

@@ -12,7 +12,7 @@ from ..section import SET, Positive, Section, When, choice, class_default, key
 if TYPE_CHECKING:
     from ...data import StoredTwoTime, TwoTimeData
     from ...objective import AbstractLoss
-    from ...objective.smoothness import LogSmoothness, Smoothness
+    from ...objective.penalties import LogSmoothness, Smoothness
     from ...optimize import TrustRegion
     from ...physics import AbstractCorrelation
     from ..read import Configuration
@@ -132,11 +132,6 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
             "solver.method",
             'solver.method = "hybrid" is for one data set; choose another method for several',
         )
-    if settings.several and solver.profile:
-        yield (
-            "solver.profile",
-            "there are no profile-likelihood intervals of a joint fit; leave solver.profile out",
-        )
 
 
 def residual_sd(data: "TwoTimeData | StoredTwoTime") -> float:
@@ -153,7 +148,7 @@ def penalties_of(
 
     **Raises:** `ConfigError` where it has nothing to work on.
     """
-    from ...objective.smoothness import smoothness
+    from ...objective.penalties import smoothness
 
     rates, source = configuration.settings.rates, configuration.source
     # Beside other data sets, rates may belong to these alone.
