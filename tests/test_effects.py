@@ -134,10 +134,6 @@ def test_what_is_wrong_what_it_needs_and_what_to_do(tmp_path):
 
 
 def test_several_data_sets(tmp_path):
-    keys = {"streaming.piece": "4.0"}
-    for start in (TWO, ONE + "[joint]\n"):
-        with pytest.raises(ConfigError, match=r"streaming\.piece is of no effect for several"):
-            read(tmp_path, keys, start)
     kernel = {"model.mode": '"static"', "model.kernel": '"homodyne"'}
     with pytest.raises(
         ConfigError, match=r'model\.kernel is of no effect with model\.mode = "stat'

@@ -59,11 +59,10 @@ def both(path, fitted, **keywords):
     for data in (load(path, **keywords), open_stored(path, **keywords)):
         objective = two_time_objective(fitted.objective.term.parameters, data)
         n = data.n_angles
-        out.append(
-            dataclasses.replace(
-                fitted, objective=objective, contrast=fitted.contrast[:n], offset=fitted.offset[:n]
-            )
+        surface = dataclasses.replace(
+            fitted.fitted, contrast=fitted.contrast[:n], offset=fitted.offset[:n]
         )
+        out.append(dataclasses.replace(fitted, objective=objective, fitted=surface))
     return out
 
 
@@ -145,9 +144,7 @@ def test_what_is_shown_does_not_grow_with_the_maps(tmp_path, path, fitted, monke
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_fitted_data_of_maps_in_memory_become_an_archive(
-    tmp_path, path, fitted, band, name
-):
+def test_fitted_data_of_maps_in_memory_become_an_archive(tmp_path, path, fitted, band, name):
     memory, _ = both(path, fitted, **SELECTIONS[name])
     target = str(tmp_path / "fitted.npz")
     write_fitted_data(target, memory)

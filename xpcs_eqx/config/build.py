@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data import StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
+from ..data import MapSize, StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError, ModelError
 from ..objective import (
@@ -18,8 +18,8 @@ from ..objective import (
     relative_weights,
     two_time_objective,
 )
-from ..objective.penalties import AbstractPenalty
 from ..objective.kernel.tiles import held_once
+from ..objective.penalties import AbstractPenalty
 from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, SharedParameters
 from ..search import AbstractStrategy
@@ -140,14 +140,15 @@ def _loaded(configuration: Configuration) -> _Loaded:
     **Raises:** `DataError`, `ConfigError`, with the number of the table where there are several.
     """
     parts, settings, sizes, data = configuration.parts, configuration.settings, [], []
+    if settings.several and not isinstance(settings.data, list):
+        every = _every_q(configuration)
+        labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
+        sizes = [MapSize(one.c2.size, one.c2.itemsize, one.n_angles, one.t, False) for one in every]
+        return _Loaded(parts * len(every), labels, every, plan_of(configuration, sizes))
     for k, part in enumerate(parts):
         with _numbered(configuration, k):
             sizes.append(map_size(part.data_path, **reading_of(part.data)))
     plan = plan_of(configuration, sizes)
-    if settings.several and not isinstance(settings.data, list):
-        every = _every_q(configuration)
-        labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
-        return _Loaded(parts * len(every), labels, every, plan)
     for k, part in enumerate(parts):
         with _numbered(configuration, k):
             data.append(open_data(part) if plan.stored else load_data(part))

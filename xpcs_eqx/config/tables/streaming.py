@@ -198,17 +198,14 @@ def plan_of(configuration: "Configuration", sizes: "Sequence[MapSize]") -> Plan:
     stored = strategy.choice == "out_of_core" or (strategy.choice == "hybrid" and large)
     notes = []
     together = settings.several and not isinstance(settings.data, list)
-    whole = [
-        part.data_path
-        for part, size in zip(configuration.parts, sizes, strict=True)
-        if not size.in_parts
-    ]
-    if stored and (whole or together):
+    if stored and not all(size.in_parts for size in sizes):
+        paths = zip(configuration.parts, sizes, strict=not together)
+        whole = next(part.data_path for part, size in paths if not size.in_parts)
         text = (
-            f"{whole[0]} is an NPZ or NPY file, which cannot be read in parts; write its maps to "
+            f"the q of {whole} are read together; give a table [[data]] with its q for each"
+            if together
+            else f"{whole} is an NPZ or NPY file, which cannot be read in parts; write its maps to "
             "HDF5 once with xpcs_eqx.data.write_own(path, load(...))"
-            if whole
-            else "the q of one file are read together; give a table [[data]] with its q for each"
         )
         if forced == "out_of_core":
             where = source.where("streaming.strategy")
