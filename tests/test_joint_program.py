@@ -13,7 +13,7 @@ import pytest
 import xpcs_eqx as xe
 from xpcs_eqx import fit as program
 from xpcs_eqx.config import Source, check_settings, read_configuration
-from xpcs_eqx.config.joint import build_joint
+from xpcs_eqx.config.build import build
 from xpcs_eqx.data import write_aps_u, write_own
 from xpcs_eqx.errors import ConfigError, DataError
 from xpcs_eqx.objective import JointObjective
@@ -81,7 +81,7 @@ def found(results):
 
 
 def problem(folder, text, *overrides):
-    return build_joint(read_configuration(configuration(folder, text), overrides))
+    return build(read_configuration(configuration(folder, text), overrides))
 
 
 def test_one_file_and_three_files_give_the_same_fit(files, tmp_path):
@@ -198,6 +198,23 @@ def test_plots_for_each_data_set(files, tmp_path):
     assert found(tmp_path / "fit_results")["data_sets"]["a/b"]["folder"] == "a_b"
 
 
+def test_profiles_and_searches_of_several_data_sets(files, tmp_path, capsys):
+    text = tables(files, "q0", "q1") + STATIC.replace("1e4", "1e4\nbounds = [1e3, 1e5]")
+    more = "[solver]\nprofile = ['D0']\n[global]\nmethod = 'multi_start'\nstarts = 4\n"
+    path = configuration(tmp_path, text + more)
+    assert program.main([path, "--no-plots", "--check"]) == 0
+    assert "search: 4 starts" in capsys.readouterr().out
+    code, both = run(tmp_path, text + more)
+    assert code == 0
+    row = both["parameters"]["D0"]
+    assert row["profile"]["low"] < row["value"] < row["profile"]["high"]
+    assert "multi-start" in {one["what"] for one in both["global"]["spent"]}
+    assert set(both["data_sets"]) == {"q0", "q1"}
+    report = (tmp_path / "fit_results" / "fit" / "report.txt").read_text()
+    for said in ("by profile likelihood", "Search for the global minimum", "Do the data sets"):
+        assert said in report
+
+
 def test_labels_become_folder_names():
     labels = ("a/b", "a:b", "..", "con", "A", "a", " x. ", "q = 0.0054", "café", "nul.txt")
     names = folder_names(labels)
@@ -271,7 +288,7 @@ def test_the_template_for_several_data_sets(capsys):
     text = capsys.readouterr().out
     settings = check_settings(tomllib.loads(text), Source("template", text))
     assert [one.label for one in settings.data] == ["cold", "hot"]
-    for key in ("# weight", "# factors", "# model", "# shared", "separate", "D0[hot]"):
+    for key in ("#weight", "#factors", "#model", "#shared", "separate", "D0[hot]"):
         assert key in text
 
 
@@ -359,7 +376,7 @@ WRONG = {
         TWO + "[solver]\nangle_weights = [1, 1, 1]\n",
         ("line 7", "solver.angle_weights is for one data set"),
     ),
-    "profile": (TWO + "[solver]\nprofile = ['D0']\n", ("line 7", "leave solver.profile out")),
+    "profile": (TWO + "[solver]\nprofile = ['D1']\n", ("line 7", "'D1'", "did you mean 'D0'")),
     "degeneracy": (TWO + "[output]\ndegeneracy = true\n", ("line 7", "output.degeneracy is for")),
     "diagnostics": (TWO + "[output]\ndiagnostics = true\n", ("line 7", "output.diagnostics is")),
     "sequential": (

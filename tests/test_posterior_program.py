@@ -13,10 +13,10 @@ from helpers_posterior import IN_SHARDS, QUICKLY, prepared, report_of, run
 
 from xpcs_eqx.bayes.arviz_io import PLOTS
 from xpcs_eqx.config import read_configuration
-from xpcs_eqx.config.bayes import inference_of
 from xpcs_eqx.config.build import build
+from xpcs_eqx.config.inference import inference_of
 from xpcs_eqx.errors import ConfigError
-from xpcs_eqx.program import sampling, tasks
+from xpcs_eqx.program import sampling, task
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
 
         return sampling.sampled(inference, fit, checkpoints, once)
 
-    monkeypatch.setattr(tasks, "sampled", stopping)
+    monkeypatch.setattr(task, "sampled", stopping)
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     assert run(folder, *QUICKLY, *IN_SHARDS) == 3
     message = capsys.readouterr().err

@@ -15,8 +15,8 @@ from helpers_program import QUICKLY, SETTINGS, prepared, results, run
 
 from xpcs_eqx import fit as program
 from xpcs_eqx.config import read_configuration, template
-from xpcs_eqx.config.streaming import optimiser_of
-from xpcs_eqx.data import bands, load, write_npz
+from xpcs_eqx.config.tables.streaming import optimiser_of
+from xpcs_eqx.data import bands, load, write_npz, write_own
 from xpcs_eqx.hybrid import ByBounds, MaxIterations
 
 STORED = ("--set", "streaming.strategy=out_of_core")
@@ -129,7 +129,7 @@ def test_the_resolved_configuration_runs_again(runs):
 
 
 def test_little_memory_leaves_the_maps_in_their_file(folder, monkeypatch, capsys):
-    monkeypatch.setattr("xpcs_eqx.objective.strategy.total_memory", lambda: 100_000)
+    monkeypatch.setattr("xpcs_eqx.objective.drivers.strategy.total_memory", lambda: 100_000)
     assert run(folder, "--check") == 0
     assert "  in memory: the data need 55.3 kB in memory, below" in capsys.readouterr().out
     less = ("--set", "streaming.memory_fraction=0.5")
@@ -155,7 +155,7 @@ def test_files_that_cannot_be_read_in_parts(folder, monkeypatch, capsys):
     assert "streaming.strategy=out_of_core" in message
     assert "cannot be read in parts" in message
     assert "write_own" in message
-    monkeypatch.setattr("xpcs_eqx.objective.strategy.total_memory", lambda: 1000)
+    monkeypatch.setattr("xpcs_eqx.objective.drivers.strategy.total_memory", lambda: 1000)
     assert run(folder, "--quiet", *QUICKLY, *change) == 0
     report = " ".join((folder / "fit_results" / "fit" / "report.txt").read_text().split())
     assert "read into memory all the same" in report
@@ -180,8 +180,8 @@ def test_mistakes_in_the_configuration(folder, capsys, changes, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change", ["streaming.strategy=out_of_core", "solver.method=hybrid"])
-def test_several_data_sets_are_fitted_in_memory(folder, capsys, change):
+@pytest.mark.parametrize("change", ["streaming.strategy=hybrid", "solver.method=hybrid"])
+def test_the_hybrid_optimiser_takes_one_data_set(folder, capsys, change):
     (folder / "fit.toml").write_text(
         '[[data]]\npath = "data.h5"\nlabel = "a"\n[[data]]\npath = "data.h5"\nlabel = "b"\n'
     )
@@ -189,6 +189,22 @@ def test_several_data_sets_are_fitted_in_memory(folder, capsys, change):
     message = capsys.readouterr().err
     assert change.partition("=")[0] in message
     assert "is for one data set" in message
+
+
+def test_several_data_sets_in_their_files(folder):
+    write_own(str(folder / "other.h5"), two_time(n=18))
+    several = SETTINGS.replace("[data]\n", "[[data]]\n")
+    (folder / "fit.toml").write_text(several + '[[data]]\npath = "other.h5"\n')
+    for name, options in (("memory", ()), ("stored", STORED)):
+        assert run(folder, "--quiet", *QUICKLY, *options, "--output", str(folder / name)) == 0
+    wanted, found = results(folder, "memory"), results(folder, "stored")
+    assert found["strategy"]["choice"] == "out_of_core"
+    assert found["strategy"]["data"] == 3 * (24**2 + 18**2) * 8
+    assert found["chi2"] == pytest.approx(wanted["chi2"], rel=1e-9)
+    for name in ("D0", "alpha"):
+        mine, other = wanted["parameters"][name], found["parameters"][name]
+        assert abs(other["value"] - mine["value"]) < 1e-5 * mine["error_classical"]
+        assert other["error"] == pytest.approx(mine["error"], rel=1e-5)
 
 
 def test_keys_of_the_hybrid_optimiser(folder):
@@ -211,7 +227,7 @@ def test_keys_of_the_hybrid_optimiser(folder):
 
 def test_the_template_explains_the_tables():
     text = template("static")
-    for line in ("[streaming]", '# strategy = "auto"', "[hybrid]", "# warm_up_minimum = 200"):
+    for line in ("[streaming]", '#strategy = "auto"', "[hybrid]", "#warm_up_minimum = 200"):
         assert line in text
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import MODELS, SCALINGS, make_data, mapped
+from helpers import MODELS, make_data, mapped
 
 from xpcs_eqx.bayes import (
     GivenSigma,
@@ -24,10 +24,11 @@ from xpcs_eqx.bayes import (
 )
 from xpcs_eqx.bayes.priors.families import AbstractPrior, Number, number
 from xpcs_eqx.errors import DataError, ModelError
-from xpcs_eqx.fitting import joint_least_squares, least_squares
-from xpcs_eqx.objective import combined_objective, projected_objective
+from xpcs_eqx.fitting import least_squares
+from xpcs_eqx.objective import projected_objective, two_time_objective
 from xpcs_eqx.parameters import parameter_values, saved_values, shared_parameters, with_parameters
 from xpcs_eqx.physics import PowerLawRate, Static
+from xpcs_eqx.scaling import Averaged
 
 SHORT = Nuts(chains=2, warmup=40, draws=60, parallel=LockStepChains())
 
@@ -95,7 +96,7 @@ def test_several_data_sets_are_read_back(tmp_path):
     shared = shared_parameters(
         [truth] * 2, [one.t for one in sets], labels=["cold", "hot"], fixed=("D_offset",)
     )
-    fit = joint_least_squares(combined_objective(shared, sets))
+    fit = least_squares(two_time_objective(shared, sets))
     found = sample(fit, sampler=SHORT, key=2)
     assert list(found.parts) == ["cold", "hot"]
     assert found["contrast[hot]"].shape == (2, 60, 2)
@@ -153,7 +154,7 @@ def test_what_cannot_be_read_back_is_refused(static, tmp_path):
     objective = projected_objective(mapped(MODELS["static"], other), other)
     with pytest.raises(ModelError, match="of another problem"):
         read_posterior(path, objective, own)
-    averaged = projected_objective(mapped(MODELS["static"], other), other, SCALINGS["averaged"])
+    averaged = projected_objective(mapped(MODELS["static"], other), other, Averaged(2))
     with pytest.raises(ModelError, match=r"of another problem|no prior"):
         read_posterior(path, averaged, own)
     found.to_datatree().to_netcdf(str(tmp_path / "other.nc"), engine="h5netcdf")

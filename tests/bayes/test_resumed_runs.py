@@ -69,7 +69,7 @@ def _of(positions, apart, key):
 
     chains, size = positions.shape
     rng = np.random.default_rng(int(key))
-    z = 0.1 * rng.normal(size=(chains, 400, size))
+    z = rng.normal(size=(chains, 400, size))
     z[0] += apart
     zero = np.zeros((chains, 400))
     whole = zero.astype(int)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..fitting import Fit, JointFit
+from ..fitting import Fit
 from .arviz_io import bfmi, ess, rhat
 from .modes import bimodality
 
@@ -278,7 +278,7 @@ LARGER = 1.2
 _VARYING = ("free", "shared", "separate")
 
 
-def widening(fit: Fit | JointFit) -> float:
+def widening(fit: Fit) -> float:
     """Largest quoted error of a physical parameter over its classical one; 1 where none is known.
 
     The classical error takes pairs as independent, as the likelihood does; the quoted one is a
@@ -292,7 +292,7 @@ def widening(fit: Fit | JointFit) -> float:
     return max(ratios, default=1.0)
 
 
-def about_independence(fit: Fit | JointFit | None) -> tuple[str, ...]:
+def about_independence(fit: Fit | None) -> tuple[str, ...]:
     """Words for a posterior that is too narrow since pairs are not independent; else nothing."""
     if fit is None or fit.uncertainty.chosen == "classical":
         return ()
@@ -306,6 +306,6 @@ def about_independence(fit: Fit | JointFit | None) -> tuple[str, ...]:
     )
 
 
-def quoted_errors(fit: Fit | JointFit | None) -> tuple[tuple[str, float], ...]:
+def quoted_errors(fit: Fit | None) -> tuple[tuple[str, float], ...]:
     """The quoted error of every entry of a fit by name."""
     return () if fit is None else tuple((row.name, float(row.error)) for row in fit.rows)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from ..errors import ModelError
-from ..fitting import Fit, JointFit, least_squares
+from ..fitting import Fit, least_squares
 from ..objective import AbstractTiles, CombinedObjective, JointObjective, ProjectedObjective
 from ..scaling import AbstractScaling
 from .consensus.pairs import pairs_of
@@ -26,8 +26,8 @@ from .priors.prior_set import PriorSet, Samplable
 from .workers.base import Outcome
 
 
-def _n_pairs(problem: Samplable | Fit | JointFit) -> int:
-    if isinstance(problem, Fit | JointFit):
+def _n_pairs(problem: Samplable | Fit) -> int:
+    if isinstance(problem, Fit):
         return problem.n_pairs
     if isinstance(problem, CombinedObjective):
         return sum(map(_n_pairs, problem.parts))
@@ -42,7 +42,7 @@ def _n_pairs(problem: Samplable | Fit | JointFit) -> int:
 
 
 def infer(
-    problem: Samplable | Fit | JointFit,
+    problem: Samplable | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
     method: Consensus | None = None,
     *,

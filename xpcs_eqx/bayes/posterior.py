@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import ModelError
-from ..fitting import Fit, JointFit
+from ..fitting import Fit
 from .arviz_io import datatree, unique_labels
 from .consensus.compare import ShardResults
 from .density.log_posterior import LogPosterior, local_draws, physical_draws
@@ -263,7 +263,7 @@ def posterior_of(
     *,
     step_size: float,
     metric: Float[np.ndarray, "entry entry"],
-    fit: Fit | JointFit | None,
+    fit: Fit | None,
     max_depth: int = 10,
     diagnostics: Diagnostics | None = None,
     notes: tuple[str, ...] = (),
@@ -292,7 +292,7 @@ def posterior_of(
     found = contradicted(found, contradictions, _SHARDS_DIFFER)
     data_sets, low = [], 0
     if density.labels:
-        fits = fit.fits if isinstance(fit, JointFit) else [None] * len(density.parts)
+        fits = [None] * len(density.parts) if fit is None else fit.data_sets
         every = zip(density.parts, density.labels, local_draws(density, theta), fits, strict=True)
         for part, name, own, own_fit in every:
             high = low + part.term.geometry.phi.shape[0]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import DataError, ModelError
 from ..files import replacing, to_json
-from ..fitting import Fit, JointFit
+from ..fitting import Fit
 from ..objective import CombinedObjective
 from .arviz_io import PLOTS, read_netcdf, with_arrays, write_netcdf, write_plots
 from .density.likelihood import (
@@ -222,7 +222,7 @@ def _marginalised(density: LogPosterior) -> list[dict[str, Any]] | None:
 
 def read_posterior(
     path: str,
-    problem: Samplable | Fit | JointFit,
+    problem: Samplable | Fit,
     priors: Mapping[str, AbstractPrior] | None = None,
 ) -> Posterior:
     """A posterior again, from the `posterior.nc` that `write_posterior` made of it.
@@ -244,7 +244,7 @@ def read_posterior(
     said = json.loads(kept["said"].tobytes().decode())
     if said["format"] != _FORMAT:
         raise DataError(f"{path}: of format {said['format']}; this version reads {_FORMAT}")
-    objective = problem.objective if isinstance(problem, Fit | JointFit) else problem
+    objective = problem.objective if isinstance(problem, Fit) else problem
     check_kind(objective)
     found = {
         name: prior_from(one, name, priors or {})

@@ -10,13 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import ModelError
-from ..fitting.one_data_set import check_one_data_set
 from ..objective import (
     AbstractLinearScalingPenalty,
     GroupVariance,
-    JointObjective,
     Linear,
-    ProjectedObjective,
+    TwoTimeObjective,
+    check_one_data_set,
     joint_of,
     with_penalties,
 )
@@ -27,8 +26,6 @@ from .monitor import GradientMonitor
 from .responses import AbstractResponse, ResetScaling, Warn
 from .shear_weights import ShearWeights, check_shear_weights, root_angle_weights, with_shear_weights
 from .variation import AbstractRegularisation
-
-AnyObjective = ProjectedObjective | JointObjective
 
 
 class Monitoring(eqx.Module):
@@ -72,6 +69,31 @@ class DefenceLayers(eqx.Module):
     rounds: int = eqx.field(static=True, default=10)
     tolerance: float = 1e-6
 
+    def plan(self) -> str:
+        """What will defend a fit, a line for each layer."""
+        said = {}
+        if self.hierarchical is not None:
+            one = self.hierarchical
+            last = "left there" if one.finish is None else "finished by the trust region"
+            said["hierarchical"] = f"{one.outer} outer iterations at most, {last}"
+        if self.regularisation is not None:
+            one = self.regularisation
+            groups = " and ".join(one.groups)
+            said["regularisation"] = f"{type(one).__name__} of {groups}, λ = {one.weight:g}"
+        if self.monitoring is not None:
+            watched = ", ".join(self.monitoring.watched)
+            said["monitor"] = type(self.monitoring.response).__name__
+            said["monitor"] += f", watching {watched}" if watched else ""
+        if self.shear_weights is not None:
+            one = self.shear_weights
+            said["shear weights"] = f"from {one.minimum:g} across the flow, power {one.exponent:g}"
+        if self.group_variance is not None:
+            groups = "; ".join(", ".join(group) for group in self.group_variance.groups)
+            weight = np.asarray(self.group_variance.weight).item()
+            said["group variance"] = f"{groups}, λ = {weight:g}"
+        listed = "".join(f"\n    {name}: {text}" for name, text in said.items())
+        return f"defended in {self.rounds} rounds at most by{listed}"
+
     def __check_init__(self):
         if self.rounds < 1:
             raise ModelError(f"rounds = {self.rounds} of a defended fit; give 1 or more")
@@ -96,7 +118,7 @@ class Prepared(NamedTuple):
     - `base`: square roots of the angle weights without shear weights, of maps.
     """
 
-    objective: AnyObjective
+    objective: TwoTimeObjective
     base: Float[np.ndarray, "angle"] | None
 
 
@@ -107,7 +129,7 @@ class Refreshed(NamedTuple):
         weights and the flow angle they belong to.
     """
 
-    objective: AnyObjective
+    objective: TwoTimeObjective
     squares: float | None
     weights: Float[np.ndarray, "angle"] | None
     phi0: float | None
@@ -124,7 +146,7 @@ def _check_units(group: tuple[str, ...], units: dict[str, str]) -> None:
         )
 
 
-def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
+def check_layers(objective: TwoTimeObjective, layers: DefenceLayers) -> None:
     """Refuse layers that the objective gives nothing to work on.
 
     **Raises:** `ModelError`.
@@ -151,7 +173,7 @@ def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
         raise ModelError("every physical parameter is fixed: there is nothing to defend")
 
 
-def prepared(objective: AnyObjective, layers: DefenceLayers) -> Prepared:
+def prepared(objective: TwoTimeObjective, layers: DefenceLayers) -> Prepared:
     """The objective with the layers that stay as they are during a fit.
 
     **Raises:** `ModelError` as `check_layers`.
@@ -170,7 +192,7 @@ def prepared(objective: AnyObjective, layers: DefenceLayers) -> Prepared:
 
 
 def squares_and_pairs(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     x: Float[np.ndarray, "free"],
     per_angle: Float[np.ndarray, "angle 2"],
 ) -> tuple[float, int]:

@@ -2,37 +2,29 @@
 
 import dataclasses
 import logging
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from ..config.build import Problem
+from ..config.tables import COMBINATIONS
 from ..errors import XPCSError
-from ..files import to_json
 from ..fitting import (
-    ByPoints,
     DegeneracyReport,
     Diagnostics,
     Fit,
-    InverseVariance,
     SequentialFit,
-    Uniform,
     degeneracy_report,
     diagnose,
     sequential_least_squares,
 )
 from ..fitting.quality import CONDITION
-from ..report.examined import examined_documents, examined_lines
+from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
+from ..report.sections import Section, items
 from ..search import GlobalFit
 from ..uncertainty import loss_of
 
 log = logging.getLogger("xpcs_eqx.fit")
 
-COMBINATIONS = {
-    "inverse_variance": InverseVariance,
-    "uniform": Uniform,
-    "by_points": ByPoints,
-}
 # Pairs up to which profiles, some hundred evaluations, are drawn without being asked for.
 _PROFILED_PAIRS = 2_000_000
 
@@ -46,24 +38,16 @@ class Examined:
     sequential: SequentialFit | None = None
     failures: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
-        """Sections of the text report."""
-        return examined_lines(self.degeneracy, self.diagnostics, self.sequential, self.failures)
-
-    def write(self, folder: str, plots: bool) -> None:
-        """Write a JSON file for each into `fit`, and the plot of the profiles."""
-        found = examined_documents(self.degeneracy, self.diagnostics, self.sequential)
-        for name, document in found.items():
-            path = os.path.join(folder, "fit", f"{name}.json")
-            with open(path, "w", encoding="utf-8") as stream:
-                stream.write(to_json(document))
-        if plots and self.degeneracy is not None and self.degeneracy.degenerate:
-            from ..report.plots import degeneracy_figure
-            from ..report.plots.canvas import style
-
-            with style():
-                figure = degeneracy_figure(self.degeneracy)
-                figure.savefig(os.path.join(folder, "plots", "degeneracy.png"))
+    def sections(self) -> list[Section]:
+        """What there is to say about it."""
+        out = [] if self.degeneracy is None else degeneracy_sections(self.degeneracy)
+        if self.diagnostics is not None:
+            out.append(diagnostics_section(self.diagnostics))
+        if self.sequential is not None:
+            out.append(sequential_section(self.sequential))
+        if self.failures:
+            out.append(Section("Not done", items(self.failures)))
+        return out
 
 
 def suspicious(fit: Fit) -> bool:
@@ -101,7 +85,7 @@ def examined(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> E
     if output.diagnostics:
         found = dataclasses.replace(found, diagnostics=diagnose(fit))
     if output.sequential is not None:
-        data = problem.data
+        (data,) = problem.data
         sequential = attempt("fits to single angles", lambda: _sequential(fit, problem, data))
         found = dataclasses.replace(found, sequential=sequential)
     return dataclasses.replace(found, failures=tuple(failures))

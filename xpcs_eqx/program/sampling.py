@@ -11,12 +11,11 @@ from ..bayes import Posterior, infer
 from ..bayes.nuts.chains import SamplingProgress
 from ..bayes.workers.base import Outcome
 from ..checkpoint import Checkpoints
-from ..config.bayes import Inference
-from ..config.bayes_words import in_toml
+from ..config.inference import Inference, in_toml
 from ..errors import CheckpointError, XPCSError
 from ..fitting import Fit
-from ..report.bayes import posterior_lines, write_bayes
-from ..report.text import entry
+from ..report.posterior import posterior_section
+from ..report.sections import Section, entry
 from .interrupted import SHARDS, mark_sampling
 
 log = logging.getLogger("xpcs_eqx.fit")
@@ -59,25 +58,15 @@ class Sampled:
         """Seconds by phase."""
         return {} if self.found is None else dict(self.found.timings)
 
-    def lines(self) -> list[str]:
-        """The section of the report."""
+    def section(self, plots: bool) -> Section:
+        """What there is to say about it; with the draws, which make the folder `bayes`."""
         if self.found is None:
-            return ["", "Posterior", entry("status", f"none: {self.failure}")]
-        return posterior_lines(self.found, self.fit, self._said(self.found), in_toml)
-
-    def _said(self, found: Posterior) -> tuple[str, ...]:
-        return self.inference.lines_after(found.density)
-
-    def write(self, folder: str, plots: bool) -> None:
-        """Write the draws and all about them into the folder `bayes` of the results."""
-        if self.found is None:
-            return
+            return Section("Posterior", [entry("status", f"none: {self.failure}")])
         given = self.inference.settings
-        write_bayes(
-            os.path.join(folder, "bayes"),
+        return posterior_section(
             self.found,
             self.fit,
-            self._said(self.found),
+            self.inference.lines_after(self.found.density),
             plots=plots and given.plots,
             predictive=given.predictive,
             wording=in_toml,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, ScalarLike, UInt
 
 from ...errors import FitError
 from ...objective import PointTiles
-from ...objective.tiles import CHUNK, point_runs
+from ...objective.kernel.tiles import CHUNK, point_runs
 from ..density.coordinates import Coordinates
 from ..density.log_posterior import LogPosterior
 from ..diagnostics import diagnose_chains, why_unusable

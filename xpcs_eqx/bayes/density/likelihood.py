@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from ...errors import ModelError
 from ...objective import AbstractTiles, NormalEquations, TwoTimeTerm, block_correlation
-from ...objective.frame_table import FrameTable, frame_table
+from ...objective.kernel.frame_table import FrameTable, frame_table
 from ...parameters import ParameterMap
 from ...scaling import AbstractScaling
 from ..priors.families import AbstractPrior, HalfNormal, Normal, Number, TruncatedNormal, number

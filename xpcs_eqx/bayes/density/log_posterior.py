@@ -20,10 +20,10 @@ from ...objective import (
     ProjectedObjective,
     TwoTimeTerm,
 )
-from ...objective.frame_table import FrameTable, frame_table
+from ...objective.kernel.frame_table import FrameTable, frame_table
 from ...objective.penalties import penalty_squares
-from ...parameters import Identity, ParameterMap, SharedParameters, parameter_values
-from ...parameters.parameter_map import Group
+from ...parameters import ParameterMap, SharedParameters, parameter_values
+from ...parameters.parameter_map import plain_parameters
 from ...uncertainty import loss_of
 from ..priors.families import AbstractPrior, Number, stacked
 from ..priors.prior_set import OneDataSet, PriorSet, Samplable, default_priors
@@ -191,12 +191,6 @@ class LogPosterior(eqx.Module):
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-def plain_parameters(parameters: ParameterMap) -> ParameterMap:
-    """The map with every free parameter as its own coordinate."""
-    groups = tuple(Group((i,), Identity()) for i in range(parameters.n_free))
-    return dataclasses.replace(parameters, groups=groups)
-
-
 def check_kind(objective: object) -> None:
     """Refuse what is no objective of two-time maps or pairs.
 
@@ -205,7 +199,7 @@ def check_kind(objective: object) -> None:
     if not isinstance(objective, ProjectedObjective | JointObjective | CombinedObjective):
         raise ModelError(
             f"{type(objective).__name__} cannot be sampled; give an objective from "
-            "projected_objective, joint_objective or combined_objective, or its fit"
+            "two_time_objective or projected_objective, or its fit"
         )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from ...checkpoint import fingerprint
 from ...errors import FitError, ModelError
-from ...fitting import Fit, JointFit, joint_least_squares, least_squares
+from ...fitting import Fit, least_squares
 from ...objective import AbstractTiles, CombinedObjective
 from ...physics import LaminarFlow
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment
@@ -106,12 +106,12 @@ class Prepared(NamedTuple):
 
     density: LogPosterior
     theta: Float[np.ndarray, "entry"]
-    fit: Fit | JointFit | None
+    fit: Fit | None
     priors: PriorSet
 
 
 def prepare(
-    problem: Samplable | Fit | JointFit,
+    problem: Samplable | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None,
     start: AbstractStart,
     scaling: AbstractScalingTreatment | None,
@@ -126,8 +126,8 @@ def prepare(
     marginalised scaling also when the fit is near an end of a prior of contrast or offset.
     """
     require_blackjax()
-    fit = problem if isinstance(problem, Fit | JointFit) else None
-    objective = problem.objective if isinstance(problem, Fit | JointFit) else problem
+    fit = problem if isinstance(problem, Fit) else None
+    objective = problem.objective if isinstance(problem, Fit) else problem
     check_kind(objective)
     if not isinstance(priors, PriorSet):
         priors = default_priors(objective).replaced(priors or {})
@@ -140,16 +140,12 @@ def prepare(
     here: dict[str, Any] = {"scaling": scaling, "noise": noise}
     if fit is None and start.wants_fit:
         log_posterior(objective, priors, **here)
-        several = isinstance(whole, CombinedObjective)
-        fit = joint_least_squares(whole) if several else least_squares(whole)
+        fit = least_squares(whole)
     if fit is None or not start.wants_fit:
         return Prepared(*log_posterior(objective, priors, **here), fit, priors)
-    parts = fit.fits if isinstance(fit, JointFit) else (fit,)
-    if isinstance(fit, JointFit):
-        count = len(fit.values) - fit.objective.parameters.whole.n_free
-        here["start"] = np.asarray(fit.values)[count:]
-    else:
-        here["start"] = np.asarray(fit.values)[fit.index.physical]
+    # Scaling coefficients of all data sets come first.
+    parts = tuple(fit.parts.values())
+    here["start"] = np.asarray(fit.values)[sum(one.index.scaling.stop for one in parts) :]
     here["scaling_start"] = [np.stack([one.contrast, one.offset], axis=1) for one in parts]
     density, theta = log_posterior(objective, priors, **here)
     for one, own, found in zip(
@@ -338,7 +334,7 @@ def _attempted(
 
 
 def sample(
-    problem: Samplable | Fit | JointFit,
+    problem: Samplable | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
     *,
     sampler: Nuts | None = None,

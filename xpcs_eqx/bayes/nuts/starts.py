@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Key
 
 from ...compiling import quick_jit
 from ...errors import ModelError
-from ...fitting import Fit, JointFit
+from ...fitting import Fit
 from ...objective.penalties import penalty_equations
-from ..density.log_posterior import LogPosterior, plain_parameters
+from ...parameters.parameter_map import plain_parameters
+from ..density.log_posterior import LogPosterior
 
 # Width of a prior in unconstrained coordinates, which are logarithms, logits and the like.
 PRIOR_WIDTH = 2.0
@@ -44,7 +45,7 @@ class AbstractStart(eqx.Module):
         self,
         density: LogPosterior,
         theta: Float[np.ndarray, "entry"],
-        fit: Fit | JointFit | None,
+        fit: Fit | None,
         chains: int,
         key: Key[Array, ""],
     ) -> Beginning:
@@ -97,14 +98,12 @@ def _links(density, theta):
     return jax.jacfwd(density.local)(theta)
 
 
-def _information(
-    density: LogPosterior, theta: np.ndarray, fit: Fit | JointFit, sigma: float
-) -> np.ndarray:
+def _information(density: LogPosterior, theta: np.ndarray, fit: Fit, sigma: float) -> np.ndarray:
     """Curvature of −ln likelihood in the entries at the fit, marginalised coefficients left out."""
-    if not isinstance(fit, JointFit):
+    if not density.labels:
         return _of_data_set(density, fit, sigma)
     links = (np.asarray(link) for link in _links(density, theta))
-    each = zip(density.parts, fit.fits, links, strict=True)
+    each = zip(density.parts, fit.data_sets, links, strict=True)
     found = [link.T @ _of_data_set(part, own, sigma) @ link for part, own, link in each]
     return np.sum(found, axis=0)
 
@@ -133,7 +132,7 @@ def _of_data_set(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
     return out
 
 
-def _gaussian(density: LogPosterior, theta: np.ndarray, fit: Fit | JointFit, curvature: np.ndarray):
+def _gaussian(density: LogPosterior, theta: np.ndarray, fit: Fit, curvature: np.ndarray):
     """Centre, scale and correlations of the posterior about a place, in coordinates u."""
     u, jacobian = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
     if "sigma" in density.names:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ...compiling import quick_jit
 from ...errors import ModelError
-from ...fitting import Fit, JointFit
+from ...fitting import Fit
 from ...objective import CombinedObjective, JointObjective, ProjectedObjective
 from ...parameters import ParameterMap, saved_values
 from ...parameters.leaves import check_names, parameter_leaves
@@ -266,9 +266,7 @@ def _check_width(width: float) -> None:
         raise ModelError(f"width {width} of priors from a fit; it must be above 0")
 
 
-def fit_priors(
-    fit: Fit | JointFit, width: float = 2.0, names: Collection[str] | None = None
-) -> PriorSet:
+def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = None) -> PriorSet:
     """Normal priors centred on a fit, `width` times its quoted errors wide, inside the bounds.
 
     They are those of all parameters and scaling coefficients, or of the given `names` alone.

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ...bayes import Posterior
 from .canvas import DATA, FIT, figure, grid, style
-from .corner import posterior_figure, shown_entries
+from .corner import corner_figure, shown_entries
 
 
 def shards_figure(posterior: Posterior) -> Figure:
@@ -56,7 +56,7 @@ def shards_figure(posterior: Posterior) -> Figure:
 def write_posterior_plots(folder: str, posterior: Posterior) -> tuple[str, ...]:
     """Write `corner.png`, and `shards.png` of shards, into an existing folder."""
     with style():
-        posterior_figure(posterior).savefig(os.path.join(folder, "corner.png"))
+        corner_figure(posterior).savefig(os.path.join(folder, "corner.png"))
         if posterior.shards is None:
             return ("corner.png",)
         shards_figure(posterior).savefig(os.path.join(folder, "shards.png"))
