@@ -316,6 +316,7 @@ def _data_sets(objective: CombinedObjective, run: Run, entries: _Entries, parts:
             remarks=remarks,
             fitted=FittedModel(models[k], contrast, offset, hessian, index),
             label=part.label,
+            together=True,
         )
         yield fit, remarks
 
