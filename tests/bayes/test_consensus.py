@@ -64,14 +64,16 @@ def test_shards_add_up_to_the_posterior_of_all_data(sharding):
     rng = np.random.default_rng(0)
     for z in begin + 0.1 * rng.normal(size=(2, begin.size)):
         whole = _value(density, z)
-        for temper in (SharedPrior(), WholePrior()):
+        for method in (Consensus(), Consensus(power=1.0)):
             parts = [
-                _value(shard_density(template, pairs.points(members), layout, temper.power(5)), z)
+                _value(
+                    shard_density(template, pairs.points(members), layout, method.prior_power(5)), z
+                )
                 for members in map(shards.members, range(5))
             ]
             value = sum(float(part[0]) for part in parts)
             gradient = sum(np.asarray(part[1]) for part in parts)
-            if isinstance(temper, SharedPrior):
+            if method.power is None:
                 np.testing.assert_allclose(value, whole[0], rtol=1e-10)
                 np.testing.assert_allclose(gradient, whole[1], rtol=1e-8, atol=1e-8)
             else:
@@ -165,6 +167,7 @@ def test_files_can_be_written(eight, tmp_path):
         "parameters.json",
         "posterior.nc",
         "samples.npz",
+        "shards.json",
     ]
 
 

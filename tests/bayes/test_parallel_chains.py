@@ -21,8 +21,9 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp
 import numpy as np
 import equinox as eqx
-from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts, ThreadedChains
+from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts
 from xpcs_eqx.bayes.nuts import nuts
+from xpcs_eqx.bayes.nuts.chains import ThreadedChains
 from xpcs_eqx.bayes.nuts.sample import run_chains
 
 assert jax.device_count() == 2
