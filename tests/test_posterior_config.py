@@ -215,7 +215,7 @@ def test_several_data_sets_are_refused_before_they_are_read(tmp_path, capsys):
     assert run(tmp_path) == 2
     said = capsys.readouterr().err
     assert "several are fitted together" in said
-    assert "xpcs_eqx.bayes.joint_sample(joint_fit)" in said
+    assert "xpcs_eqx.sample(joint_fit)" in said
 
 
 def test_the_template_shows_every_key_in_comments():

@@ -218,7 +218,7 @@ class JobSettings(eqx.Module):
     **Raises:** `ModelError` for settings that cannot be.
     """
 
-    system: str = eqx.field(static=True)
+    system: str = eqx.field(static=True, default="slurm")
     jobs: int = eqx.field(static=True, default=1)
     cores: int = eqx.field(static=True, default=8)
     processes: int = eqx.field(static=True, default=4)
