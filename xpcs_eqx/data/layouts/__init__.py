@@ -23,8 +23,8 @@ def recognise(file: "h5py.File") -> str:
     if own.is_own(file):
         return own.NAME
     marks = {
-        read_aps_u.NAME: read_aps_u.MARKS,
-        read_aps_old.NAME: read_aps_old.MARKS,
+        aps_u.NAME: aps_u.MARKS,
+        aps_old.NAME: aps_old.MARKS,
     }
     partial = []
     for name, paths in marks.items():
@@ -34,8 +34,8 @@ def recognise(file: "h5py.File") -> str:
         if present:
             missing = ", ".join(path for path in paths if path not in file)
             partial.append(f"{name} ({', '.join(present)} is there, {missing} is missing)")
-    if read_nxxpcs.entry_of(file) is not None:
-        return read_nxxpcs.NAME
+    if nxxpcs.entry_of(file) is not None:
+        return nxxpcs.NAME
     closest = f" It comes closest to {' and '.join(partial)}." if partial else ""
     raise DataError(
         f"{file.filename}: no known layout of two-time maps.{closest} Top level: "

@@ -1,11 +1,13 @@
-"""The table [bayes] to objects, and everything that can be wrong with it before a fit."""
+"""What `[bayes]` asks for, made and checked before the fit; and messages in words of the file."""
 
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 import jax
@@ -16,14 +18,10 @@ from ..bayes import (
     AbstractRoute,
     AbstractScalingTreatment,
     AbstractStart,
-    GivenSigma,
     InShards,
     LogPosterior,
-    MarginalisedScaling,
     Nuts,
     PriorSet,
-    SampledScaling,
-    SampledSigma,
     default_priors,
     fit_priors,
     log_posterior,
@@ -37,12 +35,21 @@ from ..errors import ConfigError, ModelError
 from ..fitting import Fit
 from ..physics import LaminarFlow
 from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Fixed
-from .bayes_priors import given_priors, prior_lines
-from .bayes_shards import in_shards_of, job_script, unused_shards
-from .bayes_words import ROUTES, STARTS, in_toml
 from .build import Problem
-from .read import Configuration, JointConfiguration
-from .schema_bayes import BATCH, Bayes
+from .read import Configuration
+from .section import Choice, Section, tables_of
+from .tables.bayes import (
+    BATCH,
+    NOISES,
+    ROUTES,
+    SCALINGS,
+    STARTS,
+    Bayes,
+    changed_shards,
+    in_shards_of,
+    job_script,
+)
+from .tables.priors import KINDS, given_priors, prior_lines
 
 log = logging.getLogger(__name__)
 
@@ -113,34 +120,15 @@ class Inference:
         return dataclasses.replace(merged, notes=notes)
 
 
-def refuse_unsupported(configuration: Configuration | JointConfiguration, stored: bool) -> None:
-    """Refuse, before any work, what the library cannot sample.
-
-    **Raises:** `ConfigError` for several data sets, data that stay in their file (`stored`) and a
-    robust loss.
-    """
-    if configuration.settings.bayes is None:
-        return
-    source = configuration.source
-    where = source.where("bayes")
-    if isinstance(configuration, JointConfiguration):
+def refuse_stored(configuration: Configuration) -> None:
+    """Refuse to sample data that stay in their file. **Raises:** `ConfigError`."""
+    if configuration.settings.bayes is not None:
         raise ConfigError(
-            f"{where}: [bayes] samples one data set, but several are fitted together here; leave "
-            "[bayes] out, or run each data set by itself, or sample them together in Python with "
-            "xpcs_eqx.bayes.joint_sample(joint_fit)"
-        )
-    loss = configuration.settings.solver.loss
-    if loss != "linear":
-        raise ConfigError(
-            f'{source.where("solver.loss")}: solver.loss = "{loss}", but the likelihood of [bayes] '
-            'is Gaussian; set solver.loss = "linear", or leave [bayes] out'
-        )
-    if stored:
-        raise ConfigError(
-            f"{where}: [bayes] needs the maps in memory, where these do not fit or are not wanted "
-            "(streaming.strategy); choose fewer frames or angles in [data], set streaming.strategy "
-            '= "in_memory", or leave [bayes] out and sample them in shards in Python with '
-            "xpcs_eqx.bayes.consensus(fit), which reads each shard from the file"
+            f"{configuration.source.where('bayes')}: [bayes] needs the maps in memory, where these "
+            "do not fit or are not wanted (streaming.strategy); choose fewer frames or angles in "
+            '[data], set streaming.strategy = "in_memory", or leave [bayes] out and sample them in '
+            "shards in Python with xpcs_eqx.bayes.consensus(fit), which reads each shard from the "
+            "file"
         )
 
 
@@ -161,19 +149,20 @@ def _installed(where: str, needed: tuple[str, ...], extra: str) -> None:
 
 
 def _noise(configuration: Configuration, problem: Problem, given: Bayes) -> AbstractNoise | None:
-    if given.sigma == "given" and not weighted(problem.data):
+    if given.sigma == "given" and not weighted(problem.data[0]):
         raise ConfigError(
             f'{configuration.source.where("bayes.sigma")}: bayes.sigma = "given", but the data '
             'have no sigma; give data.sigma, or set bayes.sigma = "sampled"'
         )
     if given.sigma != "sampled" and "sigma" in given.priors:
-        absolute = problem.data.absolute_sigma
+        absolute = problem.data[0].absolute_sigma
         if given.sigma == "given" or absolute:
             raise ConfigError(
                 f"{configuration.source.where(('bayes', 'priors', 'sigma'))}: sigma is known and "
                 'has no prior; leave it out, or set bayes.sigma = "sampled"'
             )
-    return {"auto": None, "sampled": SampledSigma(), "given": GivenSigma()}[given.sigma]
+    noise = NOISES[given.sigma]
+    return None if noise is None else noise()
 
 
 def _scaling(configuration: Configuration, problem: Problem) -> AbstractScaling | None:
@@ -188,7 +177,7 @@ def _scaling(configuration: Configuration, problem: Problem) -> AbstractScaling 
         own = settings.scaling
         contrast = tuple(own.contrast_bounds or CONTRAST_BOUNDS)
         offset = tuple(own.offset_bounds or OFFSET_BOUNDS)
-        return Averaged(problem.data.n_angles, contrast, offset)  # pyright: ignore[reportArgumentType]
+        return Averaged(problem.data[0].n_angles, contrast, offset)  # pyright: ignore[reportArgumentType]
     return None
 
 
@@ -213,7 +202,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         priors = default_priors(objective)
     own, from_fit = given_priors(source, given, objective)
     priors = priors.replaced(own)
-    treatment = MarginalisedScaling() if given.scaling == "marginalised" else SampledScaling()
+    treatment = SCALINGS[given.scaling]()
     noise = _noise(configuration, problem, given)
     with _placed(where, "[bayes]"):
         density, _ = log_posterior(objective, priors, scaling=treatment, noise=noise)
@@ -227,7 +216,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         target_acceptance=given.target_acceptance,
         max_depth=given.depth,
     )
-    in_shards = in_shards_of(source, given)
+    in_shards = in_shards_of(source, given.shards)
     if decided.consensus and given.scaling == "marginalised":
         raise ConfigError(
             f"{source.where('bayes.scaling')}: {decided.reason}; in shards contrast and offset "
@@ -238,7 +227,11 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
     if decided.consensus:
         n_shards, about = _shard_plan(configuration, density, in_shards, sampler)
         lines += about
-    elif unused := unused_shards(source, given, decided.reason):
+    elif changed := changed_shards(given.shards):
+        unused = (
+            f"[bayes.shards] ({', '.join(changed)}) is not used: {decided.reason}; for shards set "
+            'bayes.method = "consensus"'
+        )
         log.warning("%s: %s", source.where("bayes.shards"), unused)
         lines.append(unused)
     before = prior_lines(density, given, from_fit, False)
@@ -304,3 +297,63 @@ def _shard_plan(
             "make it, on a disk that all workers see"
         )
     return shards.n_shards, lines
+
+
+# Of these only a call is meant: the bare words are English.
+_CALLS = {"sample": 'bayes.method = "single"', "consensus": 'bayes.method = "consensus"'}
+# Arguments that have another name in the file.
+_ARGUMENTS = {
+    "warmup": "bayes.warm_up",
+    "max_depth": "bayes.depth",
+    "target_acceptance": "bayes.target_acceptance",
+}
+# Settings that are arguments of a class, as in `Limits(success=0.5)`.
+_SETTINGS = {"Limits": "bayes.shards", "Nuts": "bayes"}
+_GIVEN = re.compile(rf"\b(?:\w+=)?({'|'.join(_SETTINGS)})\((\w+)=[^()]*\)")
+_PHRASES = {
+    "give it equal bounds in the map": "set free = false in its table",
+    "(warmup, draws)": "(bayes.warm_up, bayes.draws)",
+}
+
+
+def _chosen(table: type[Section], before: str) -> dict[str, str]:
+    """Name of each class that a word of a table stands for → key and word."""
+    out = {}
+    for name, info in table.model_fields.items():
+        for one in info.metadata:
+            if isinstance(one, Choice):
+                for word, path in one.paths.items():
+                    if path is not None:
+                        out.setdefault(path.rpartition(".")[2], f'{before}.{name} = "{word}"')
+        for inner in tables_of(info.annotation):
+            out |= _chosen(inner, f"{before}.{name}")
+    return out
+
+
+@cache
+def _words() -> dict[str, str]:
+    """What names of the library mean in the file."""
+    priors = {path.rpartition(".")[2]: word for word, path in KINDS.paths.items() if path}
+    return {**_chosen(Bayes, "bayes"), **priors, **_CALLS, **_ARGUMENTS}
+
+
+def in_toml(text: str) -> str:
+    """A message of the library with the keys of the file in place of classes and arguments.
+
+    >>> in_toml("take larger shards or use RandomShards()")
+    'take larger shards or use bayes.shards.sharding = "random"'
+    >>> in_toml("sample with anchor=NoAnchor(), or allow it with Limits(success=0.5)")
+    'sample with bayes.shards.anchor = "none", or allow it with bayes.shards.success'
+    """
+    words = _words()
+    names = "|".join(name for name in words if name not in _CALLS)
+    # A class may stand as an argument, as in `anchor=NoAnchor()`: the key says the same.
+    pattern = re.compile(rf"\b(?:\w+=)?(?:({names})\b(?:\(\))?|({'|'.join(_CALLS)})\(\))")
+    for phrase, instead in _PHRASES.items():
+        text = text.replace(phrase, instead)
+    text = _GIVEN.sub(lambda found: words.get(found[2], f"{_SETTINGS[found[1]]}.{found[2]}"), text)
+    # What has its key already stays as it is.
+    named = re.compile(r'\bbayes\.[\w.]+(?: = "\w+")?')
+    kept = named.findall(text)
+    parts = [pattern.sub(lambda found: words[found[1] or found[2]], p) for p in named.split(text)]
+    return "".join(part + key for part, key in zip(parts, [*kept, ""], strict=True))
