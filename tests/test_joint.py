@@ -269,6 +269,8 @@ def test_profiles_of_several_data_sets(five):
     assert interval.value - interval.low == pytest.approx(error, rel=0.05)
     curve = fitting.profile_curve(together, "D0", [interval.value + error])
     assert curve.rise[0] == pytest.approx(1.0, rel=0.1)
+    with pytest.raises(ModelError, match="'2' was fitted together with others"):
+        fitting.profile_interval(together.parts["2"], "D0")
 
 
 def test_fits_of_several_data_sets_are_plain_values(five):

@@ -19,8 +19,8 @@ from ..objective import (
 )
 from ..objective.kernel.frame_table import FrameTable, frame_table
 from ..objective.penalties import penalty_squares
-from ..parameters import Identity, ParameterMap, parameter_values
-from ..parameters.parameter_map import Group
+from ..parameters import ParameterMap, parameter_values
+from ..parameters.parameter_map import plain_parameters
 from ..uncertainty import loss_of
 from .abstract_prior import AbstractPrior, Number, stacked
 from .coordinates import Coordinates, coordinates_for
@@ -91,12 +91,6 @@ class LogPosterior(eqx.Module):
         theta = self.coordinates.to_physical(z)
         value = self.log_likelihood(theta) + self.log_prior(theta) + self.coordinates.log_det(z)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
-
-
-def plain_parameters(parameters: ParameterMap) -> ParameterMap:
-    """The map with every free parameter as its own coordinate."""
-    groups = tuple(Group((i,), Identity()) for i in range(parameters.n_free))
-    return dataclasses.replace(parameters, groups=groups)
 
 
 def check_kind(objective: object) -> None:

@@ -43,7 +43,10 @@ _NAN = float("nan")
 
 
 def check_fittable(objective: Any, what: str) -> None:
-    """Raise `ModelError` for an objective from which no result can be made."""
+    """Refuse an objective from which no result can be made; `what` was asked for it.
+
+    **Raises:** `ModelError` naming those that can be fitted.
+    """
     known = TwoTimeObjective | CombinedObjective | CurveObjective
     if not isinstance(objective, known):
         raise ModelError(
@@ -316,6 +319,7 @@ def _data_sets(objective: CombinedObjective, run: Run, entries: _Entries, parts:
             remarks=remarks,
             fitted=FittedModel(models[k], contrast, offset, hessian, index),
             label=part.label,
+            together=True,
         )
         yield fit, remarks
 
@@ -372,7 +376,7 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
     run = dataclasses.replace(run, message="; ".join(filter(None, (message, errors.remark))))
     # A fit that could not begin has not succeeded, and needs no warning beside.
     if errors.remark and run.status is not Status.non_finite:
-        warnings.warn(errors.remark, CovarianceWarning, stacklevel=4)
+        warnings.warn(errors.remark, CovarianceWarning, stacklevel=5)
     lower, upper = np.asarray(variables.lower), np.asarray(variables.upper)
     start = np.asarray(run.start)
     entries = _Entries(names, values, lower, upper, start, bound, errors.as_uncertainty())

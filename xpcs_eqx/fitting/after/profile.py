@@ -92,8 +92,13 @@ def pulled_minimum(
 def physical_map(fit: Fit) -> ParameterMap:
     """The map of the free physical parameters, the last of the entries of a fit.
 
-    **Raises:** `ModelError` for the fit of a curve.
+    **Raises:** `ModelError` for the fit of a curve, or of one of several data sets.
     """
+    if fit.together:
+        raise ModelError(
+            f"the data set {fit.label!r} was fitted together with others, whose data hold its "
+            "parameters as well: profile the fit of all of them, by public name"
+        )
     if isinstance(fit.objective, CurveObjective):
         raise ModelError(
             "the parameters of a curve are held by no penalty, as a profile needs; bound the "

@@ -34,14 +34,13 @@ from ...objective.kernel.frame_table import frame_table
 from ...objective.penalties import penalty_equations, penalty_squares
 from ...parameters import (
     AbstractVariables,
-    Identity,
     ParameterMap,
     PlainVariables,
     SharedParameters,
     parameter_values,
     snap,
 )
-from ...parameters.parameter_map import Group
+from ...parameters.parameter_map import plain_parameters
 from ...uncertainty.covariance import loss_of
 from .second_order import feature_rows, second_order, with_feature_rows
 from .tile_sum import tile_sum
@@ -85,12 +84,6 @@ class AbstractMinimum(eqx.Module):
         self, y: Float[Array, "variable"], memo: PyTree, equations: NormalEquations
     ) -> tuple[Float[Array, "entry"], NormalEquations]:
         """u and normal equations in u from what a solver knows of its point, without the data."""
-
-
-def plain_parameters(parameters: ParameterMap) -> ParameterMap:
-    """The map with every free parameter as its own coordinate."""
-    plain = tuple(Group((i,), Identity()) for i in range(parameters.n_free))
-    return eqx.tree_at(lambda m: m.groups, parameters, plain)
 
 
 def minimum_of(objective: AbstractObjective) -> AbstractMinimum:
