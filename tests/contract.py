@@ -91,6 +91,7 @@ CONSTANTS = {
     "scaling.OFFSET_BOUNDS": "numbers",
     "objective.AnyData": "a type, for annotations",
     "objective.Choice": "a type, for annotations",
+    "objective.TwoTimeObjective": "a type, for annotations",
     "search.CMA_PRESETS": "settings by name",
 }
 

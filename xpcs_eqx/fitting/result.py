@@ -43,7 +43,10 @@ _NAN = float("nan")
 
 
 def check_fittable(objective: Any, what: str) -> None:
-    """Raise `ModelError` for an objective from which no result can be made."""
+    """Refuse an objective from which no result can be made; `what` was asked for it.
+
+    **Raises:** `ModelError` naming those that can be fitted.
+    """
     known = TwoTimeObjective | CombinedObjective | CurveObjective
     if not isinstance(objective, known):
         raise ModelError(

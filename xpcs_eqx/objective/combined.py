@@ -200,7 +200,10 @@ def noise_of_all(parts: Sequence[TwoTimeObjective], given: float | None) -> floa
 
 
 def check_one_data_set(objective: AbstractObjective, what: str) -> None:
-    """Raise `ModelError` for a joint fit of several data sets, a curve or anything else."""
+    """Refuse a joint fit of several data sets, a curve or anything else; `what` was asked for it.
+
+    **Raises:** `ModelError` saying what to do instead.
+    """
     if isinstance(objective, CombinedObjective):
         raise ModelError(
             f"{what} takes the objective of one data set, and this one combines "
