@@ -91,6 +91,7 @@ CONSTANTS = {
     "scaling.OFFSET_BOUNDS": "numbers",
     "objective.AnyData": "a type, for annotations",
     "objective.Choice": "a type, for annotations",
+    "objective.TwoTimeObjective": "a type, for annotations",
     "search.CMA_PRESETS": "settings by name",
 }
 
@@ -178,7 +179,9 @@ def small_objective():
 
 @cache
 def robust_objective():
-    return objective.joint_objective(small_map(), small_data(), loss=objective.SoftL1(0.02))
+    return objective.two_time_objective(
+        small_map(), small_data(), loss=objective.SoftL1(0.02), eliminate=False
+    )
 
 
 @cache
@@ -203,7 +206,7 @@ def joint_parameters():
 @cache
 def combined():
     sets = [make_data(physics.Static(TRANSPORT), n=9, seed=k) for k in (0, 1)]
-    return objective.combined_objective(joint_parameters(), sets)
+    return objective.two_time_objective(joint_parameters(), sets)
 
 
 def solver_state():
@@ -225,8 +228,10 @@ MODULES: dict[type, Case] = {
     data.PooledData: Case(lambda: pooled(small_data())),
     data.Selection: Case(lambda: data.Selection(end_frame=5, phi_ranges=((-10.0, 10.0),))),
     data.TwoTimeData: Case(small_data),
-    fitting.CurveFit: Case(lambda: fitting.curve_fit(line, SHORT, 2 * SHORT + 1, np.ones(2))),
     fitting.Fit: Case(small_fit, lambda fit: fit.values**2),
+    fitting.FittedModel: Case(lambda: small_fit().fitted, lambda fitted: fitted.contrast**2),
+    fitting.Run: Case(lambda: small_fit().run),
+    fitting.Solution: Case(lambda: fitting.solve(small_objective()), lambda s: s.cost, 9000),
     objective.Arctan: Case(lambda: objective.Arctan(0.5), loss_at),
     objective.Block: Case(block),
     objective.Cauchy: Case(lambda: objective.Cauchy(0.5), loss_at),

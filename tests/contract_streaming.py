@@ -12,7 +12,6 @@ from contract import (
     SHORT,
     Case,
     T,
-    combined,
     line,
     map_of,
     small_data,
@@ -101,9 +100,6 @@ MODULES |= {
     data.ChunkedTwoTime: Case(in_chunks),
     data.StoredTwoTime: Case(stored),
     fitting.FittedValues: Case(fitted_values),
-    fitting.JointFit: Case(
-        lambda: fitting.joint_least_squares(combined()), lambda fit: fit.values**2, 3000
-    ),
     hybrid.ArraySource: Case(source),
     hybrid.Chunk: Case(lambda: next(iter(source().chunks()))),
     hybrid.CurveProblem: Case(problem),

@@ -7,7 +7,7 @@ from helpers import frame_times, make_data
 
 from xpcs_eqx.fitting import band, least_squares
 from xpcs_eqx.objective import projected_objective
-from xpcs_eqx.objective.smoothness import smoothness
+from xpcs_eqx.objective.penalties import smoothness
 from xpcs_eqx.parameters import parameter_map
 from xpcs_eqx.physics import (
     FunctionRate,

@@ -15,8 +15,7 @@ from nist import problems as nist_problems
 from xpcs_eqx.compiling import _compiled
 from xpcs_eqx.data import Geometry, TwoTimeData
 from xpcs_eqx.errors import FitError
-from xpcs_eqx.fitting import curve_fit, least_squares, profile_curve, profile_interval
-from xpcs_eqx.fitting.curve_fit import default_curve_solver
+from xpcs_eqx.fitting import curve_fit, curve_solver, least_squares, profile_curve, profile_interval
 from xpcs_eqx.objective import curve_objective, projected_objective
 from xpcs_eqx.optimize import (
     NielsenSearch,
@@ -213,7 +212,7 @@ def test_recovery_shares_the_evaluations():
         problem.curve, number, zeros, 100 * problem.start, recovery=Recovery(attempts=0)
     )
     assert alone.status is Status.stalled
-    few = dataclasses.replace(default_curve_solver(), max_evaluations=alone.evaluations + 3)
+    few = dataclasses.replace(curve_solver(), max_evaluations=alone.evaluations + 3)
     fit = curve_fit(problem.curve, number, zeros, 100 * problem.start, solver=few)
     assert fit.status is Status.max_evaluations
     assert fit.evaluations == alone.evaluations + 3

@@ -63,7 +63,7 @@ def test_advice_names_what_to_do(found):
     text = found.report()
     assert 'fixed=("D_offset",)' in text
     assert "[parameters.D_offset] start = 0.0, free = false" in text
-    assert "joint_least_squares" in text
+    assert "least_squares" in text
     assert "ReferenceTime" in text
     assert "all but zero" in text
 

@@ -18,7 +18,7 @@ from helpers_drivers import Backwards
 import xpcs_eqx as xe
 from xpcs_eqx.data import from_chunks, open_stored, write_own
 from xpcs_eqx.objective import StoredTiles, source_of
-from xpcs_eqx.objective.executor import share_out
+from xpcs_eqx.objective.drivers.executor import share_out
 
 N = 40
 SAME = 1e-12

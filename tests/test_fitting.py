@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import curve_fit as scipy_curve_fit
 
 import xpcs_eqx as xe
-from xpcs_eqx.fitting import CurveFit
+from xpcs_eqx.fitting import Fit
 from xpcs_eqx.parameters import scale_from_bounds, scale_from_start
 
 GEOMETRY = xe.Geometry(q=0.0054, phi=np.array([0.0, 60.0]))
@@ -133,7 +133,7 @@ def test_curve_fit_agrees_with_scipy(curve, absolute):
         ftol=1e-14,
         xtol=1e-14,
     )
-    assert isinstance(ours, CurveFit)
+    assert isinstance(ours, Fit)
     assert ours.success
     np.testing.assert_allclose(ours.x, theirs, rtol=1e-7)
     np.testing.assert_allclose(ours.pcov, covariance, rtol=1e-5)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from xpcs_eqx.objective.strategy import COPIES
+from xpcs_eqx.objective.drivers.strategy import COPIES
 
 # Peaks of the resident memory over the size of the maps, by stage, as the program goes through it.
 SCRIPT = """
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 jax.config.update("jax_enable_x64", True)
 import xpcs_eqx as xe
-from xpcs_eqx.objective.tiles import held_once
+from xpcs_eqx.objective.kernel.tiles import held_once
 from xpcs_eqx.report import fitted_maps
 from xpcs_eqx.report.plots import write_plots
 from xpcs_eqx.report.results import fitted_arrays

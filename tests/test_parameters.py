@@ -9,7 +9,7 @@ from helpers import LAMINAR, MODELS, make_data, mapped, values_of
 
 import xpcs_eqx as xe
 from xpcs_eqx.errors import ModelError
-from xpcs_eqx.objective.dependence import dependence
+from xpcs_eqx.objective.kernel.frame_table import dependence
 from xpcs_eqx.parameters import (
     Identity,
     Log,

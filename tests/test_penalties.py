@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import frame_times, make_data, mapped, pooled
+from helpers import frame_times, joint_objective, make_data, mapped, pooled
 
 from xpcs_eqx.bayes import LaplaceStart, joint_log_posterior, log_posterior
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import (
     hybrid_least_squares,
-    joint_least_squares,
     least_squares,
     profile_interval,
     with_values,
@@ -20,11 +19,10 @@ from xpcs_eqx.fitting import (
 from xpcs_eqx.objective import (
     Huber,
     Pull,
-    combined_objective,
-    joint_objective,
     noise_of,
     projected_objective,
     smoothness,
+    two_time_objective,
     with_penalties,
 )
 from xpcs_eqx.parameters import parameter_map, shared_parameters
@@ -158,20 +156,20 @@ def shared():
 
 def test_joint_fits_and_their_posteriors_weigh_alike():
     parameters, sets = shared()
-    plain = joint_least_squares(combined_objective(parameters, sets))
+    plain = least_squares(two_time_objective(parameters, sets))
     row = next(one for one in plain.rows if one.name == "alpha")
     pull = Pull(PULL.function, row.value + 2 * row.error_classical, row.error_classical)
-    objective = combined_objective(parameters, sets, penalties=(pull,))
-    fit = joint_least_squares(objective)
+    objective = two_time_objective(parameters, sets, penalties=(pull,))
+    fit = least_squares(objective)
     drawn = next(one for one in fit.rows if one.name == "alpha")
     middle = row.value + row.error_classical
     assert drawn.value == pytest.approx(middle, abs=0.05 * row.error_classical)
     density, theta = joint_log_posterior(objective, start=fit.values)
-    without, _ = joint_log_posterior(combined_objective(parameters, sets), start=fit.values)
+    without, _ = joint_log_posterior(two_time_objective(parameters, sets), start=fit.values)
     added = float(density.log_prior(theta) - without.log_prior(theta))
     away = (drawn.value - float(pull.target)) / float(pull.width)
     assert added == pytest.approx(-0.5 * away**2, rel=1e-6)
-    given = combined_objective(parameters, sets, penalties=(pull,), noise=1.0)
+    given = two_time_objective(parameters, sets, penalties=(pull,), noise=1.0)
     assert float(given.noise) == 1.0
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import least_squares as scipy_least_squares
 
 import xpcs_eqx as xe
 from xpcs_eqx.errors import CovarianceWarning
-from xpcs_eqx.fitting.curve_fit import default_curve_solver
+from xpcs_eqx.fitting import curve_solver
 from xpcs_eqx.hybrid import GaussNewton, HybridOptimiser, MaxIterations, WarmUp
 from xpcs_eqx.objective import Pull, curve_objective, influence_sums
 from xpcs_eqx.optimize import iterate_compiled
@@ -117,7 +117,7 @@ def test_quoted_errors_of_robust_curves(loss):
     truth, clean = np.array([20.0, 0.5, 3.0]), np.asarray(decay(X, 20.0, 0.5, 3.0))
     noise = np.random.default_rng(7).normal(size=(400, X.size))
     objective = curve_objective(decay, X, clean, truth, sigma=np.ones(X.size), loss=loss)
-    solver = default_curve_solver()
+    solver = curve_solver()
 
     @jax.jit
     @jax.vmap

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 import xpcs_eqx as xe
-from xpcs_eqx.objective.strategy import VARIABLE, memory_fraction, total_memory
+from xpcs_eqx.objective.drivers.strategy import VARIABLE, memory_fraction, total_memory
 
 GB = 10**9
 
@@ -71,7 +71,7 @@ def test_memory_of_this_machine():
 
 
 def test_without_control_groups_it_is_that_of_the_machine(monkeypatch):
-    monkeypatch.setattr("xpcs_eqx.objective.strategy._container_limits", list)
+    monkeypatch.setattr("xpcs_eqx.objective.drivers.strategy._container_limits", list)
     assert total_memory() == psutil.virtual_memory().total
 
 

@@ -34,11 +34,10 @@ from xpcs_eqx.objective import (
     add_piece,
     pieces_of,
     read_ahead,
-    read_piece,
     source_of,
     sum_pieces,
 )
-from xpcs_eqx.objective.term import _equations
+from xpcs_eqx.objective.two_time import _equations
 from xpcs_eqx.report import text_report
 from xpcs_eqx.scaling import quantile_scaling
 from xpcs_eqx.uncertainty import speckle_scores, stored_speckle_scores
@@ -301,7 +300,7 @@ def test_shares_of_pieces_travel_and_add_up(tmp_path, data):
     shares = [range(4), range(4, 11), range(11, tiles.n_pieces)]
     parts = [sum_pieces(function, args, tiles, zero, share) for share in shares]
     assert_same_equations([parts[0] + parts[1] + parts[2]], [whole])
-    one = add_piece(function, args, zero, read_piece(tiles, 2))
+    one = add_piece(function, args, zero, next(tiles.stream((2,))))
     assert_same_equations([one], [sum_pieces(function, args, tiles, zero, (2,))])
 
 

@@ -129,7 +129,7 @@ def test_the_resolved_configuration_runs_again(runs):
 
 
 def test_little_memory_leaves_the_maps_in_their_file(folder, monkeypatch, capsys):
-    monkeypatch.setattr("xpcs_eqx.objective.strategy.total_memory", lambda: 100_000)
+    monkeypatch.setattr("xpcs_eqx.objective.drivers.strategy.total_memory", lambda: 100_000)
     assert run(folder, "--check") == 0
     assert "  in memory: the data need 55.3 kB in memory, below" in capsys.readouterr().out
     less = ("--set", "streaming.memory_fraction=0.5")
@@ -155,7 +155,7 @@ def test_files_that_cannot_be_read_in_parts(folder, monkeypatch, capsys):
     assert "streaming.strategy=out_of_core" in message
     assert "cannot be read in parts" in message
     assert "write_own" in message
-    monkeypatch.setattr("xpcs_eqx.objective.strategy.total_memory", lambda: 1000)
+    monkeypatch.setattr("xpcs_eqx.objective.drivers.strategy.total_memory", lambda: 1000)
     assert run(folder, "--quiet", *QUICKLY, *change) == 0
     report = " ".join((folder / "fit_results" / "fit" / "report.txt").read_text().split())
     assert "read into memory all the same" in report

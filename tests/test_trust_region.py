@@ -11,12 +11,7 @@ from scipy.optimize import least_squares as scipy_least_squares
 
 from xpcs_eqx.errors import CovarianceWarning, FitError, ModelError
 from xpcs_eqx.fitting import curve_fit, least_squares
-from xpcs_eqx.objective import (
-    curve_objective,
-    joint_objective,
-    projected_objective,
-    residual,
-)
+from xpcs_eqx.objective import curve_objective, projected_objective, residual, two_time_objective
 from xpcs_eqx.optimize import (
     JacobianMetric,
     NaturalMetric,
@@ -49,7 +44,7 @@ def parameters(data):
 
 @pytest.fixture(scope="module")
 def joint(data, parameters):
-    return joint_objective(parameters, data)
+    return two_time_objective(parameters, data, eliminate=False)
 
 
 def errors_of(hessian, cost, n_points):
@@ -82,7 +77,7 @@ def scipy_optimum(objective, x0, **keywords):
 @pytest.mark.parametrize("name", LOSSES, ids=str)
 def test_same_optimum_as_scipy_with_every_loss(data, parameters, name):
     loss = LOSSES[name]
-    objective = joint_objective(parameters, data, loss=loss)
+    objective = two_time_objective(parameters, data, loss=loss, eliminate=False)
     state = iterate_host(TrustRegion(), objective, objective.start)
     assert Status(int(state.status)).converged
     f_scale = 1.0 if name == "linear" else float(loss.scale)
@@ -108,7 +103,7 @@ def test_same_bounded_optimum_as_scipy(data, bounds, start):
     model = with_parameters(with_parameters(START, {"stretch": 0.6}), start)
     if "stretch" in bounds and "stretch" not in start:
         model = with_parameters(model, {"stretch": bounds["stretch"][0]})
-    objective = joint_objective(mapped(model, data, bounds=bounds), data)
+    objective = two_time_objective(mapped(model, data, bounds=bounds), data, eliminate=False)
     state = iterate_host(TrustRegion(), objective, objective.start)
     assert Status(int(state.status)).converged
     peer = scipy_optimum(objective, np.asarray(objective.start))

@@ -41,7 +41,6 @@ from .fitting import Fit as Fit
 from .fitting import FittedValues as FittedValues
 from .fitting import FullCurvature as FullCurvature
 from .fitting import GaussNewtonCurvature as GaussNewtonCurvature
-from .fitting import JointFit as JointFit
 from .fitting import band as band
 from .fitting import classical_covariance as classical_covariance
 from .fitting import consistent_scaling as consistent_scaling
@@ -49,7 +48,6 @@ from .fitting import curve_fit as curve_fit
 from .fitting import diagnose as diagnose
 from .fitting import fitted as fitted
 from .fitting import hybrid_least_squares as hybrid_least_squares
-from .fitting import joint_least_squares as joint_least_squares
 from .fitting import least_squares as least_squares
 from .fitting import profile_interval as profile_interval
 from .fitting import rescaled_surface as rescaled_surface
@@ -67,8 +65,6 @@ from .objective import Scan as Scan
 from .objective import SoftL1 as SoftL1
 from .objective import Strategy as Strategy
 from .objective import choose_strategy as choose_strategy
-from .objective import combined_objective as combined_objective
-from .objective import joint_objective as joint_objective
 from .objective import projected_objective as projected_objective
 from .objective import residual as residual
 from .objective import smoothness as smoothness

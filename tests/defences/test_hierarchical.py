@@ -14,8 +14,7 @@ from xpcs_eqx.defences import (
 )
 from xpcs_eqx.defences.hierarchical import hierarchical_found
 from xpcs_eqx.errors import ModelError
-from xpcs_eqx.fitting import least_squares
-from xpcs_eqx.fitting.solved import solved
+from xpcs_eqx.fitting import least_squares, solve
 from xpcs_eqx.objective import HostLoop, projected_objective
 from xpcs_eqx.optimize import Status
 from xpcs_eqx.scaling import Fixed
@@ -38,7 +37,7 @@ def test_hierarchical_joint_and_eliminated_fits_end_at_the_same_optimum(kind):
     assert fit.success
     same_optimum(fit, eliminated, 1e-4)
     np.testing.assert_allclose(fit.uncertainty.speckle, eliminated.uncertainty.speckle, rtol=1e-3)
-    together = solved(joint(kind)).state
+    together = solve(joint(kind))
     assert int(together.status) > 0
     p = len(eliminated.index.physical_names)
     x = joint(kind).variables.to_physical(together.y)
@@ -93,7 +92,7 @@ def test_a_callback_stops_it():
 def test_robust_losses():
     objective = joint(loss=SoftL1(0.005))
     start = np.asarray(objective.start)
-    found, wanted = hierarchical_found(objective, start, Hierarchical()), solved(objective).state
+    found, wanted = hierarchical_found(objective, start, Hierarchical()), solve(objective)
     assert found.status.converged
     assert float(found.cost) == pytest.approx(float(wanted.equations.cost), rel=1e-9)
     np.testing.assert_allclose(found.y, wanted.y, rtol=1e-4, atol=1e-6)
@@ -112,7 +111,7 @@ def test_data_summed_in_python():
         for one in (objective, projected())
     )
     assert float(found.cost) == pytest.approx(float(wanted.cost), rel=1e-9)
-    np.testing.assert_allclose(found.outer.physical, wanted.outer.physical, rtol=1e-6)
+    np.testing.assert_allclose(found.run.outer.physical, wanted.run.outer.physical, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -141,18 +140,18 @@ def test_wrong_stages_are_refused():
 def test_a_fixed_scaling_has_one_group_only():
     objective = projected_objective(static_map(), static_data(), Fixed(CONTRAST, np.ones(3)))
     found = hierarchical_found(objective, np.asarray(objective.start), Hierarchical(finish=None))
-    assert found.outer.size <= 3
-    wanted = solved(objective).state
+    assert found.run.outer.size <= 3
+    wanted = solve(objective)
     assert float(found.cost) == pytest.approx(float(wanted.equations.cost), rel=1e-6)
 
 
 def test_a_fit_begun_at_its_minimum_has_converged():
     objective = projected()
-    best = solved(objective).state
+    best = solve(objective)
     at = np.asarray(objective.variables.to_physical(best.y))
-    again = solved(objective, at)
-    assert Status(int(again.state.status)).converged
-    assert again.ledger.actions == ()
-    assert again.ledger.evaluations <= 8
+    again = solve(objective, at)
+    assert again.status.converged
+    assert again.run.recovery == ()
+    assert again.run.evaluations <= 8
     found = hierarchical_found(objective, at, Hierarchical(outer=1))
     assert found.status.converged

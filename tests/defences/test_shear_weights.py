@@ -11,7 +11,7 @@ from xpcs_eqx.compiling import _compiled
 from xpcs_eqx.defences import ShearWeights, with_shear_weights
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
-from xpcs_eqx.objective import joint_objective, projected_objective
+from xpcs_eqx.objective import projected_objective, two_time_objective
 from xpcs_eqx.optimize.loops import _evaluate_compiled, evaluated
 from xpcs_eqx.physics import correlation_map, field_correlation
 from xpcs_eqx.scaling import Averaged
@@ -140,6 +140,6 @@ def test_models_and_data_without_a_flow_angle_are_refused():
     static = projected_objective(static_map(), static_data())
     with pytest.raises(ModelError, match=r"flow angle phi0 .* Static"):
         with_shear_weights(static, ShearWeights(), x, base)
-    points = joint_objective(slow_map(), pooled(slow_data()))
+    points = two_time_objective(slow_map(), pooled(slow_data()), eliminate=False)
     with pytest.raises(ModelError, match="whole maps; the data are PointTiles"):
         with_shear_weights(points, ShearWeights(), x, base)

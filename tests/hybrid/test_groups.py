@@ -17,7 +17,7 @@ from xpcs_eqx.hybrid import (
     with_group_weights,
 )
 from xpcs_eqx.hybrid.problem import AbstractProblem
-from xpcs_eqx.objective import NormalEquations, joint_objective, noise_of
+from xpcs_eqx.objective import NormalEquations, noise_of, two_time_objective
 from xpcs_eqx.objective.penalties import GroupVariance
 
 RNG = np.random.default_rng(1)
@@ -201,8 +201,8 @@ def test_a_group_variance_in_a_two_time_objective():
     data = make_data(Stretched(2.0, 0.8), n=15)
     parameters = mapped(Stretched(2.2, 0.9), data)
     penalty = GroupVariance((("tau", "stretch"),), 3.0)
-    plain = joint_objective(parameters, data)
-    pulled = joint_objective(parameters, data, penalties=(penalty,))
+    plain = two_time_objective(parameters, data, eliminate=False)
+    pulled = two_time_objective(parameters, data, penalties=(penalty,), eliminate=False)
     y = plain.variables.to_coordinates(plain.start)
 
     @jax.jit
@@ -223,7 +223,7 @@ def test_a_group_variance_in_a_two_time_objective():
 def test_a_group_variance_of_contrasts_in_a_streamed_fit_of_a_map():
     contrast = np.array([0.15, 0.2, 0.25])
     data = make_data(Stretched(2.0, 0.8), n=15, contrast=contrast, noise=0.002)
-    objective = joint_objective(mapped(Stretched(2.0, 0.8), data), data)
+    objective = two_time_objective(mapped(Stretched(2.0, 0.8), data), data, eliminate=False)
     group = tuple(f"contrast[{i}]" for i in range(3))
     spreads = []
     # Far more than the data, whose noise is 0.002 without a sigma.

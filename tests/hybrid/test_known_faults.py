@@ -6,7 +6,7 @@ import pytest
 
 from xpcs_eqx.fitting import curve_fit
 from xpcs_eqx.hybrid import aggressive, default
-from xpcs_eqx.objective.box import minimise_in_box
+from xpcs_eqx.objective.elimination import minimise_in_box
 
 
 def fault(reason):

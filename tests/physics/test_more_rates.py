@@ -15,7 +15,7 @@ from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import band, least_squares
 from xpcs_eqx.objective import projected_objective
-from xpcs_eqx.objective.smoothness import LogSmoothness, Smoothness, smoothness
+from xpcs_eqx.objective.penalties import LogSmoothness, Smoothness, smoothness
 from xpcs_eqx.parameters import Identity, Log, Slope, parameter_map, with_parameters
 from xpcs_eqx.physics import (
     ExponentialRate,

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, ScalarLike, UInt
 
 from ..errors import FitError
 from ..objective import PointTiles
-from ..objective.tiles import CHUNK, point_runs
+from ..objective.kernel.tiles import CHUNK, point_runs
 from .anchors import site_of
 from .bimodality import bimodality
 from .coordinates import Coordinates

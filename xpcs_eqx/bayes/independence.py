@@ -2,14 +2,14 @@
 
 import math
 
-from ..fitting import Fit, JointFit
+from ..fitting import Fit
 
 # Quoted errors larger than this, over the classical ones, are worth a word.
 LARGER = 1.2
 _VARYING = ("free", "shared", "separate")
 
 
-def widening(fit: Fit | JointFit) -> float:
+def widening(fit: Fit) -> float:
     """Largest quoted error of a physical parameter over its classical one; 1 where none is known.
 
     The classical error takes pairs as independent, as the likelihood does; the quoted one is a
@@ -23,7 +23,7 @@ def widening(fit: Fit | JointFit) -> float:
     return max(ratios, default=1.0)
 
 
-def about_independence(fit: Fit | JointFit | None) -> tuple[str, ...]:
+def about_independence(fit: Fit | None) -> tuple[str, ...]:
     """Words for a posterior that is too narrow since pairs are not independent; else nothing."""
     if fit is None or fit.uncertainty.chosen == "classical":
         return ()
@@ -37,6 +37,6 @@ def about_independence(fit: Fit | JointFit | None) -> tuple[str, ...]:
     )
 
 
-def quoted_errors(fit: Fit | JointFit | None) -> tuple[tuple[str, float], ...]:
+def quoted_errors(fit: Fit | None) -> tuple[tuple[str, float], ...]:
     """The quoted error of every entry of a fit by name."""
     return () if fit is None else tuple((row.name, float(row.error)) for row in fit.rows)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ..compiling import quick_jit
 from ..errors import ModelError
-from ..fitting import JointFit, joint_least_squares
+from ..fitting import Fit, least_squares
 from ..objective import CombinedObjective
 from .abstract_prior import AbstractPrior
 from .diagnostics import Diagnostics, against_fit, diagnose
@@ -71,7 +71,7 @@ class JointPosterior(eqx.Module):
         return self.theta[..., self.names.index(name)]
 
 
-def _information(fit: JointFit) -> Float[np.ndarray, "entry entry"]:
+def _information(fit: Fit) -> Float[np.ndarray, "entry entry"]:
     """Inverse of the classical covariance, free parameters first; 0 where the fit knows nothing."""
     count = len(fit.names) - fit.objective.parameters.whole.n_free
     order = np.r_[count : len(fit.names), 0:count]
@@ -85,7 +85,7 @@ def _information(fit: JointFit) -> Float[np.ndarray, "entry entry"]:
     return out
 
 
-def _begin(density: JointLogPosterior, theta, fit: JointFit, chains: int, key):
+def _begin(density: JointLogPosterior, theta, fit: Fit, chains: int, key):
     """Coordinates about the fit, positions and metric from its covariance."""
     u, jacobian = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
     known = _information(fit)
@@ -108,7 +108,7 @@ def _local_draws(density: JointLogPosterior, theta):
 
 
 def joint_sample(
-    problem: CombinedObjective | JointFit,
+    problem: CombinedObjective | Fit,
     priors: Mapping[str, AbstractPrior] | None = None,
     *,
     sampler: Nuts | None = None,
@@ -123,7 +123,7 @@ def joint_sample(
 
     **Arguments:**
 
-    - `problem`: from `combined_objective`, which is fitted first, or a `JointFit`.
+    - `problem`: from `two_time_objective`, which is fitted first, or the `Fit` of one.
     - `priors`: by public name (`D0`, `alpha[1]`, `contrast[0][2]`, `sigma`), instead of the
         default ones of the first data set that has the parameter.
     - `sampler`, `noise`, `key`, `callback`: as in `sample`.
@@ -134,13 +134,13 @@ def joint_sample(
     require_blackjax()
     sampler = Nuts() if sampler is None else sampler
     key = key_of(key)
-    objective = problem.objective if isinstance(problem, JointFit) else problem
+    objective = problem.objective if isinstance(problem, Fit) else problem
     if not isinstance(objective, CombinedObjective):
         raise ModelError(
             f"{type(objective).__name__} is no objective of several data sets; use sample()"
         )
     joint_log_posterior(objective, priors, noise=noise)
-    fit = problem if isinstance(problem, JointFit) else joint_least_squares(objective)
+    fit = problem if isinstance(problem, Fit) else least_squares(objective)
     density, theta = joint_log_posterior(objective, priors, noise=noise, start=fit.values)
     for_start, for_chains, for_scaling = jax.random.split(key, 3)
     density, positions, metric = _begin(density, theta, fit, sampler.chains, for_start)
@@ -166,7 +166,7 @@ def joint_sample(
                 run.draws,
                 step_size=run.step_size,
                 metric=run.metric,
-                fit=fit.fits[k],
+                fit=fit.data_sets[k],
                 max_depth=sampler.max_depth,
                 notes=(f"data set {density.labels[k]} of a joint posterior",),
                 timings=timings,

@@ -126,7 +126,7 @@ def joint_log_posterior(
     **Arguments:**
 
     - `priors`: by public name, instead of `joint_priors(objective)`.
-    - `start`: scaling coefficients of all data sets, then free parameters, as in a `JointFit`.
+    - `start`: scaling coefficients of all data sets, then free parameters, as in a `Fit`.
     - `noise`: `GivenSigma(1)` for data with absolute sigma, else `SampledSigma()`; one for all.
 
     **Raises:** `ModelError` as `log_posterior`, for each of the data sets.

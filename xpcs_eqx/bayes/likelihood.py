@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ..errors import ModelError
 from ..objective import AbstractTiles, NormalEquations, TwoTimeTerm, block_correlation
-from ..objective.frame_table import FrameTable
+from ..objective.kernel.frame_table import FrameTable
 from ..scaling import AbstractScaling
 from .abstract_prior import AbstractPrior, Number, number
 from .cut_priors import TruncatedNormal

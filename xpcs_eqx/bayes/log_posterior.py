@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import FitError, ModelError
-from ..fitting import JointFit
 from ..objective import (
     AbstractPenalty,
     AbstractTiles,
@@ -18,10 +17,10 @@ from ..objective import (
     ProjectedObjective,
     TwoTimeTerm,
 )
-from ..objective.frame_table import FrameTable, frame_table
+from ..objective.kernel.frame_table import FrameTable, frame_table
 from ..objective.penalties import penalty_squares
-from ..parameters import Identity, ParameterMap, parameter_values
-from ..parameters.parameter_map import Group
+from ..parameters import ParameterMap, parameter_values
+from ..parameters.parameter_map import plain_parameters
 from ..uncertainty import loss_of
 from .abstract_prior import AbstractPrior, Number, stacked
 from .coordinates import Coordinates, coordinates_for
@@ -94,12 +93,6 @@ class LogPosterior(eqx.Module):
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-def plain_parameters(parameters: ParameterMap) -> ParameterMap:
-    """The map with every free parameter as its own coordinate."""
-    groups = tuple(Group((i,), Identity()) for i in range(parameters.n_free))
-    return dataclasses.replace(parameters, groups=groups)
-
-
 def check_kind(objective: object) -> None:
     """Refuse what is no objective of one data set.
 
@@ -108,14 +101,14 @@ def check_kind(objective: object) -> None:
     if isinstance(objective, ProjectedObjective | JointObjective):
         return
     kind = type(objective).__name__
-    if isinstance(objective, CombinedObjective | JointFit):
+    if isinstance(objective, CombinedObjective):
         raise ModelError(
-            f"{kind} has several data sets; use joint_sample(), or give one of its `parts` or "
-            "`fits` (shards are of one data set)"
+            f"{kind} has several data sets; use joint_sample(), or give one of its `parts` "
+            "(shards are of one data set)"
         )
     raise ModelError(
         f"{kind} cannot be sampled; give an objective of one data set from projected_objective or "
-        "joint_objective, or its fit"
+        "two_time_objective, or its fit"
     )
 
 

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Int
 
 from ..errors import ModelError
-from ..objective.mesh import chosen_devices
+from ..objective.drivers.mesh import chosen_devices
 
 AXIS = "chain"
 

@@ -11,14 +11,9 @@ import numpy as np
 from ..data import StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError, ModelError
-from ..objective import (
-    CombinedObjective,
-    combined_objective,
-    relative_weights,
-    two_time_objective,
-)
+from ..objective import CombinedObjective, relative_weights, two_time_objective
+from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
-from ..objective.tiles import held_once
 from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, SharedParameters
 from ..search import AbstractStrategy
@@ -265,7 +260,7 @@ def build(configuration: Configuration) -> Problem:
     penalties = _penalties(names, configuration)
     plan, search, layers = loaded.plan, None, None
     if isinstance(parameters, SharedParameters):
-        objective = combined_objective(
+        objective = two_time_objective(
             parameters,
             data,
             [one.scaling for one in scalings],

@@ -9,12 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..compiling import quick_jit
-from ..fitting import Fit
-from ..fitting.fit import Quality
-from ..fitting.least_squares import found_of
-from ..fitting.result import Found, fit_of
-from ..fitting.solved import checked_start, solved
-from ..objective import JointObjective, ProjectedObjective
+from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solve
+from ..objective import JointObjective, ProjectedObjective, TwoTimeObjective
 from ..objective.penalties import penalty_equations
 from ..optimize import History, Recovery, Status, TrustRegion, TrustRegionState
 from .frozen import per_angle_of, physical_of
@@ -39,7 +35,7 @@ class Watch:
     def __init__(
         self,
         monitoring: Monitoring | None,
-        objective: ProjectedObjective | JointObjective,
+        objective: TwoTimeObjective,
         callback: Callable[[Any], Any] | None,
     ):
         self.monitoring, self.callback = monitoring, callback
@@ -97,9 +93,6 @@ class Watch:
         return self.left
 
 
-AnyObjective = ProjectedObjective | JointObjective
-
-
 class DefendedFit(NamedTuple):
     """A fit, and what each layer of its defences did."""
 
@@ -112,15 +105,15 @@ class _Round(NamedTuple):
 
     layers: DefenceLayers
     made: Refreshed
-    found: Found
+    found: Solution
 
 
-def _at(objective: AnyObjective, found: Found) -> Float[np.ndarray, "variable"]:
+def _at(objective: TwoTimeObjective, found: Solution) -> Float[np.ndarray, "variable"]:
     """Physical variables where a solver ended, inside the bounds."""
     return np.asarray(physical_of(objective.variables, found.y))
 
 
-def _first_scaling(objective: AnyObjective, x) -> Float[np.ndarray, "angle 2"]:
+def _first_scaling(objective: TwoTimeObjective, x) -> Float[np.ndarray, "angle 2"]:
     """(contrast, offset) that suit the start best."""
     p = objective.term.parameters.n_free
     begin = np.asarray(start_coefficients(objective))
@@ -128,11 +121,12 @@ def _first_scaling(objective: AnyObjective, x) -> Float[np.ndarray, "angle 2"]:
     return np.asarray(per_angle_of(objective.term.scaling, jnp.asarray(best)))
 
 
-def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Found:
+def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Solution:
     """One round by the method in force."""
     if layers.hierarchical is None:
         solver, recovery = how
-        return found_of(solved(made.objective, x, solver=solver, recovery=recovery, callback=watch))
+        found = solve(made.objective, x, solver=solver, recovery=recovery, callback=watch)
+        return require_finite(found)
 
     def refresh(objective, x, coefficients):
         if not layers.refreshing:
@@ -163,8 +157,9 @@ def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
             watch.left = False
             if following is None:
                 # Whatever the solver thought of it: the point was left for a reason.
-                left = found._replace(status=Status.interrupted)
-                rounds[-1] = rounds[-1]._replace(found=left)
+                ended = Status.interrupted
+                left = dataclasses.replace(found.run, status=ended, message=ended.message)
+                rounds[-1] = rounds[-1]._replace(found=dataclasses.replace(found, run=left))
                 break
             x = following.x
             layers = dataclasses.replace(
@@ -183,23 +178,25 @@ def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
     return rounds, change
 
 
-def _together(rounds: list[_Round]) -> Found:
+def _together(rounds: list[_Round]) -> Solution:
     """The last round with the history and the cost of all of them."""
-    found = [one.found for one in rounds]
-    histories = [one.history for one in found]
+    last, runs = rounds[-1].found, [one.found.run for one in rounds]
+    histories = [run.history for run in runs]
     columns: list[Any] = [
         np.concatenate([np.asarray(getattr(h, name)) for h in histories])
         for name in ("cost", "gradient", "step_size", "accepted")
     ]
-    seconds = sum(time for one in found for name, time in one.timings if name == "solver")
-    return found[-1]._replace(
-        start=found[0].start,
+    seconds = sum(time for run in runs for name, time in run.timings if name == "solver")
+    together = dataclasses.replace(
+        last.run,
+        start=runs[0].start,
         history=History(*columns),
-        evaluations=sum(one.evaluations for one in found),
-        iterations=sum(one.iterations for one in found),
-        recovery=tuple(action for one in found for action in one.recovery),
+        evaluations=sum(run.evaluations for run in runs),
+        iterations=sum(run.iterations for run in runs),
+        recovery=tuple(action for run in runs for action in run.recovery),
         timings=(("solver", seconds),),
     )
+    return dataclasses.replace(last, run=together)
 
 
 @quick_jit
@@ -248,7 +245,7 @@ def _report(
         rounds=len(rounds),
         change=change,
         settled=settled,
-        hierarchical=None if found.outer is None else found.outer.size,
+        hierarchical=None if found.run.outer is None else found.run.outer.size,
         regularisation=None
         if regularisation is None
         else VariationReport(
@@ -268,7 +265,7 @@ def _report(
 
 
 def defended_least_squares(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     layers: DefenceLayers,
     start: Float[np.ndarray, "variable"] | None = None,
     *,
@@ -284,7 +281,7 @@ def defended_least_squares(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`. A penalty
+    - `objective`: from `projected_objective` or `two_time_objective`. A penalty
         that is not linear in contrast and offset turns an eliminated scaling into variables.
     - `layers`: what defends the fit.
     - `start`: physical start values of the variables; by default the objective's own.
@@ -305,8 +302,4 @@ def defended_least_squares(
     rounds, change = _rounds(whole, layers, first, watch, (solver, recovery))
     fit = fit_of(_together(rounds))
     report = _report(whole, rounds, fit, change, watch)
-    if report.warnings:
-        flag = "marginal" if fit.quality.flag == "good" else fit.quality.flag
-        quality = Quality(flag, (*fit.quality.findings, *report.warnings))
-        fit = dataclasses.replace(fit, quality=quality)
-    return DefendedFit(fit, report)
+    return DefendedFit(fit.doubted(tuple(report.warnings)), report)

@@ -12,10 +12,10 @@ from ..objective import (
     AbstractLoss,
     AbstractObjective,
     AbstractScalingPenalty,
-    JointObjective,
     Linear,
     NormalEquations,
     ProjectedObjective,
+    TwoTimeObjective,
     TwoTimeTerm,
     joint_of,
     scaling_penalty_equations,
@@ -62,8 +62,8 @@ def angle_cost(
 
 
 def with_frozen_scaling(
-    objective: ProjectedObjective | JointObjective, per_angle: Float[np.ndarray, "angle 2"]
-) -> ProjectedObjective | JointObjective:
+    objective: TwoTimeObjective, per_angle: Float[np.ndarray, "angle 2"]
+) -> TwoTimeObjective:
     """The objective with (contrast, offset) held at `per_angle`: its physical parameters alone.
 
     Other values compile nothing anew.
@@ -130,7 +130,7 @@ class ScalingObjective(AbstractObjective):
 
 
 def scaling_objective(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
     physics: Float[Array, "free"],
     begin: Float[np.ndarray, "coefficient"],
 ) -> ScalingObjective:

@@ -11,11 +11,8 @@ from jaxtyping import Float
 
 from ..compiling import quick_jit
 from ..errors import FitError, ModelError
-from ..fitting import Fit, OuterHistory
-from ..fitting.one_data_set import check_one_data_set
-from ..fitting.result import Found, fit_of
-from ..fitting.solved import checked_start
-from ..objective import JointObjective, ProjectedObjective
+from ..fitting import Fit, OuterHistory, Run, Solution, checked_start, fit_of
+from ..objective import JointObjective, ProjectedObjective, TwoTimeObjective, check_one_data_set
 from ..optimize import (
     History,
     Status,
@@ -33,7 +30,6 @@ from .stages import (
     ScalingStage,
 )
 
-AnyObjective = ProjectedObjective | JointObjective
 # Distance to the minimum, in units of an error bar of independent pairs, below which a fit that no
 # longer moves is there.
 NEAR = 1e-2
@@ -97,13 +93,13 @@ def relative_change(
 
 
 def alternate(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     x: Float[np.ndarray, "free"],
     coefficients: Float[np.ndarray, "coefficient"],
     method: Hierarchical,
     callback: Callable[[OuterIteration], Any] | None = None,
-    refresh: Callable[..., AnyObjective] | None = None,
-) -> tuple[AnyObjective, list[OuterIteration], bool]:
+    refresh: Callable[..., TwoTimeObjective] | None = None,
+) -> tuple[TwoTimeObjective, list[OuterIteration], bool]:
     """Outer iterations from physical parameters and scaling coefficients.
 
     `refresh` makes the objective of the next outer iteration from (objective, x, coefficients).
@@ -139,7 +135,7 @@ def start_coefficients(objective):
 
 
 def variables_at(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     x: Float[np.ndarray, "free"],
     coefficients: Float[np.ndarray, "coefficient"],
 ) -> Float[np.ndarray, "variable"]:
@@ -176,13 +172,13 @@ def outer_history(done: list[OuterIteration]) -> OuterHistory:
 
 
 def hierarchical_found(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     start: Float[np.ndarray, "variable"],
     method: Hierarchical,
     callback: Callable[[OuterIteration], Any] | None = None,
-    refresh: Callable[..., AnyObjective] | None = None,
+    refresh: Callable[..., TwoTimeObjective] | None = None,
     watch: Callable[[TrustRegionState], Any] | None = None,
-) -> Found:
+) -> Solution:
     """The optimum of `hierarchical_least_squares` without error bars.
 
     `refresh` as in `alternate`; `watch` sees each evaluation of the last solver, and may end it.
@@ -214,7 +210,7 @@ def hierarchical_found(
         # Once more from the scaling found, about which sums keep their digits.
         _, memo = evaluated(objective, y, objective.memo)
         equations, memo = evaluated(objective, y, memo)
-        cost, passes = equations.cost, passes + 2
+        passes += 2
         status = Status.interrupted if stopped else Status.max_evaluations
         if settled and not stopped:
             offset = float(relative_offset(objective.variables, y, equations))
@@ -222,18 +218,15 @@ def hierarchical_found(
             status = Status.step if near else Status.stalled
     else:
         state = iterate_host(method.finish, objective, jnp.asarray(at), callback=watch)
-        y, memo, cost = state.y, state.memo, state.equations.cost
+        y, memo, equations = state.y, state.memo, state.equations
         passes += int(state.evaluations)
         status = Status(int(state.status))
         name += f", finished by the trust region, {type(method.finish.descent).__name__}"
-    return Found(
-        objective=objective,
-        y=y,
-        memo=memo,
-        cost=cost,
+    run = Run(
         start=start,
-        status=status,
         history=_history(done, state),
+        status=status,
+        message=status.message,
         evaluations=passes,
         iterations=len(done) + (0 if state is None else int(state.accepted)),
         recovery=(),
@@ -241,10 +234,11 @@ def hierarchical_found(
         solver_name=name,
         outer=outer_history(done),
     )
+    return Solution(objective, y, memo, equations, run)
 
 
 def hierarchical_least_squares(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     start: Float[np.ndarray, "variable"] | None = None,
     *,
     outer: int = 5,
@@ -263,7 +257,7 @@ def hierarchical_least_squares(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`.
+    - `objective`: from `projected_objective` or `two_time_objective`.
     - `start`: physical start values of the variables; by default the objective's own.
     - the others as in `Hierarchical`, whose defaults they have.
     - `callback`: sees each `OuterIteration`; a true value stops the fit.

@@ -10,13 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import ModelError
-from ..fitting.one_data_set import check_one_data_set
 from ..objective import (
     AbstractLinearScalingPenalty,
     GroupVariance,
-    JointObjective,
     Linear,
-    ProjectedObjective,
+    TwoTimeObjective,
+    check_one_data_set,
     joint_of,
     with_penalties,
 )
@@ -27,8 +26,6 @@ from .monitor import GradientMonitor
 from .responses import AbstractResponse, ResetScaling, Warn
 from .shear_weights import ShearWeights, check_shear_weights, root_angle_weights, with_shear_weights
 from .variation import AbstractRegularisation
-
-AnyObjective = ProjectedObjective | JointObjective
 
 
 class Monitoring(eqx.Module):
@@ -96,7 +93,7 @@ class Prepared(NamedTuple):
     - `base`: square roots of the angle weights without shear weights, of maps.
     """
 
-    objective: AnyObjective
+    objective: TwoTimeObjective
     base: Float[np.ndarray, "angle"] | None
 
 
@@ -107,7 +104,7 @@ class Refreshed(NamedTuple):
         weights and the flow angle they belong to.
     """
 
-    objective: AnyObjective
+    objective: TwoTimeObjective
     squares: float | None
     weights: Float[np.ndarray, "angle"] | None
     phi0: float | None
@@ -124,7 +121,7 @@ def _check_units(group: tuple[str, ...], units: dict[str, str]) -> None:
         )
 
 
-def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
+def check_layers(objective: TwoTimeObjective, layers: DefenceLayers) -> None:
     """Refuse layers that the objective gives nothing to work on.
 
     **Raises:** `ModelError`.
@@ -151,7 +148,7 @@ def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
         raise ModelError("every physical parameter is fixed: there is nothing to defend")
 
 
-def prepared(objective: AnyObjective, layers: DefenceLayers) -> Prepared:
+def prepared(objective: TwoTimeObjective, layers: DefenceLayers) -> Prepared:
     """The objective with the layers that stay as they are during a fit.
 
     **Raises:** `ModelError` as `check_layers`.
@@ -170,7 +167,7 @@ def prepared(objective: AnyObjective, layers: DefenceLayers) -> Prepared:
 
 
 def squares_and_pairs(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     x: Float[np.ndarray, "free"],
     per_angle: Float[np.ndarray, "angle 2"],
 ) -> tuple[float, int]:

@@ -22,17 +22,14 @@ from ..hybrid import (
 )
 from ..objective import (
     AbstractLinearScalingPenalty,
-    JointObjective,
     Linear,
-    ProjectedObjective,
+    TwoTimeObjective,
     scaling_penalty_equations,
     solve_scaling,
 )
 from ..optimize import TrustRegion, iterate_host
 from ..uncertainty import loss_of
 from .frozen import angle_cost, coordinates_of, physical_of, scaling_objective, with_frozen_scaling
-
-AnyObjective = ProjectedObjective | JointObjective
 
 
 class Reached(NamedTuple):
@@ -49,7 +46,7 @@ class AbstractPhysicalStage(eqx.Module):
     @abstractmethod
     def run(
         self,
-        objective: AnyObjective,
+        objective: TwoTimeObjective,
         x: Float[np.ndarray, "free"],
         per_angle: Float[np.ndarray, "angle 2"],
     ) -> Reached:
@@ -62,7 +59,7 @@ class AbstractScalingStage(eqx.Module):
     @abstractmethod
     def run(
         self,
-        objective: AnyObjective,
+        objective: TwoTimeObjective,
         x: Float[np.ndarray, "free"],
         coefficients: Float[np.ndarray, "coefficient"],
     ) -> Reached:

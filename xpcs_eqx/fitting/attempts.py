@@ -1,7 +1,7 @@
 """The trust region with recovery: one loop over attempts, which can be left and gone on with."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,16 +18,7 @@ from ..optimize import (
     TrustRegionState,
     iterate_host,
 )
-
-Objective = TypeVar("Objective", bound=AbstractObjective)
-
-
-class RecoveryAction(NamedTuple):
-    """One attempt at rescuing a fit: what was wrong, what was done, how it ended."""
-
-    cause: str
-    action: str
-    outcome: str
+from .solution import RecoveryAction
 
 
 class Ledger(NamedTuple):
@@ -81,15 +72,7 @@ class Underway(NamedTuple):
     ledger: Ledger = Ledger()
 
 
-class Solved(NamedTuple, Generic[Objective]):
-    """The best state of all attempts and the objective it belongs to."""
-
-    objective: Objective
-    state: TrustRegionState
-    ledger: Ledger
-
-
-def _tile_by_tile(objective: Objective) -> Objective | None:
+def _tile_by_tile(objective: AbstractObjective) -> AbstractObjective | None:
     """The objective with its sums over tiles carried out in Python; None when they are already."""
 
     def compiled(node):
@@ -155,17 +138,18 @@ def _cause(recovery, variables, start, state):
     return recovery.diagnose(variables, start, state)
 
 
-def solve(
-    objective: Objective,
+def attempt_all(
+    objective: AbstractObjective,
     start: Float[np.ndarray, "variable"],
     solver: TrustRegion,
     recovery: Recovery,
     watch: Callable[[Underway], Any],
     underway: Underway | None = None,
-) -> Solved[Objective]:
+) -> tuple[AbstractObjective, TrustRegionState, Ledger]:
     """Run the solver, and again from elsewhere as long as `recovery` finds something wrong.
 
-    All attempts share the evaluations that the solver allows.
+    All attempts share the evaluations that the solver allows. Returns the best state of all, the
+    objective that it belongs to, and what the attempts came to.
 
     **Arguments:**
 
@@ -213,7 +197,7 @@ def solve(
             best = _with_status(best, Status.max_evaluations)
         elif ledger.tried >= recovery.attempts > 0:
             best = _with_status(best, Status.failed)
-    return Solved(objective, best, ledger)
+    return objective, best, ledger
 
 
 def _with_status(state: TrustRegionState, status: Status) -> TrustRegionState:

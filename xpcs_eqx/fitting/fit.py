@@ -1,6 +1,7 @@
 """The result of a fit as a plain value."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,16 +11,16 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..data import map_of
-from ..errors import FitError
+from ..errors import FitError, ModelError
 from ..hybrid import HybridResult
-from ..objective import JointObjective, MapTiles, ProjectedObjective, StoredTiles, on_one_device
+from ..objective import MapTiles, StoredTiles, on_one_device
 from ..optimize import History, Status
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
 from ..uncertainty import Uncertainty
-from .attempts import RecoveryAction
-from .outer import OuterHistory
 from .scaling_check import ScalingCheck
+from .sharing import Sharing
+from .solution import OuterHistory, RecoveryAction, Run
 
 
 class ParameterRow(NamedTuple):
@@ -58,84 +59,238 @@ class Quality(NamedTuple):
         return Quality(flag, (*self.findings, *reasons))
 
 
-def as_lines(head: str, rows: tuple[ParameterRow, ...]) -> str:
-    """A heading with one line for each parameter below it."""
-    lines = [
-        f"  {row.name} = {row.value:.6g}"
-        + (f" ({row.role})" if row.role in ("fixed", "tied") else f" ± {row.error:.2g}")
-        + f" {row.unit}".rstrip()
-        for row in rows
-    ]
-    return "\n".join([head, *lines])
+class FittedModel(eqx.Module):
+    """A two-time model at the optimum with its scaling, which together make the fitted surface.
+
+    - `contrast`, `offset`: scaling by angle.
+    - `index`: layout (scaling coefficients, free parameters) of the flat vector of the data set.
+    - `joint_hessian`: JᵀWJ of that vector, penalties included.
+    - `scaling_check`: whether the angles bear out a scaling that is not one pair for each.
+    """
+
+    model: AbstractCorrelation
+    contrast: Float[np.ndarray, "angle"]
+    offset: Float[np.ndarray, "angle"]
+    joint_hessian: Float[np.ndarray, "entry entry"]
+    index: IndexMap
+    scaling_check: ScalingCheck | None = None
+
+
+class Parts(dict[str, "Fit"]):
+    """The data sets of a fit by label, in their order."""
+
+    def __missing__(self, label: str) -> "Fit":
+        raise KeyError(f"no data set {label!r}; there are {', '.join(self) or 'none'}")
 
 
 class Fit(eqx.Module):
-    """Parameters, error bars, and how they were found.
+    """Parameters, error bars, and how they were found: of one data set, of several, or of a curve.
 
-    - `model`: the model at the optimum; `contrast`, `offset`: scaling by angle.
-    - `values`: the flat vector, laid out by `index` (scaling coefficients, free parameters).
+    - `values`: the fitted numbers, called `names`: scaling coefficients, of every data set in turn,
+        then free parameters; `uncertainty` is laid out like them.
     - `rows`: every parameter of the model and every scaling coefficient, ready for a table;
-        `role` is free, fixed, tied or scaling.
+        `role` is free, shared, separate, fixed, tied or scaling.
+    - `parts`: each data set as a `Fit` of its own with its own names, the error bars being those of
+        all data together: surfaces, residuals, rates and plots come from it. A fit of one data set
+        is its only part; a curve has none.
+    - `fitted`: model and scaling of the data set, where there is one only; its fields can be asked
+        of the fit itself: `model`, `contrast`, `offset`, `index`, ….
+    - `sharing`: whether several data sets agree on what they share.
     - `cost`: the minimised cost, penalties and robust loss included; `chi2`: Σ w r², each
         unordered pair once; `n_pairs`, `degrees_of_freedom` belong to it.
     - `reduced_chi2`: chi2 per degree of freedom when sigma is known, else NaN;
         `residual_sd`: standard deviation of the weighted residuals.
-    - `joint_hessian`: JᵀWJ of the flat vector, penalties included.
-    - `history`: every evaluation, of the hybrid optimiser those of its Gauss–Newton phase.
-    - `timings`: seconds by phase.
-    - `hybrid`: what the hybrid optimiser tells of its phases and defences, where it made the fit.
-    - `outer`: outer iterations of a hierarchical fit.
-    - `scaling_check`: whether the angles bear out a scaling that is not one pair for each.
+    - `label`: of the data set; `together`: whether it was fitted together with others.
+    - `run`: how the solver went; its fields can be asked of the fit itself: `status`, `message`,
+        `evaluations`, `history`, ….
     """
 
-    objective: ProjectedObjective | JointObjective
-    model: AbstractCorrelation
-    contrast: Float[np.ndarray, "angle"]
-    offset: Float[np.ndarray, "angle"]
+    # Which kind it is, and so what can be asked of it, is known to whoever made the fit.
+    objective: Any
     values: Float[np.ndarray, "entry"]
     uncertainty: Uncertainty
-    cost: Float[Array, ""]
+    cost: Float[Array | np.ndarray, ""]
     chi2: Float[np.ndarray, ""]
-    history: History
-    joint_hessian: Float[np.ndarray, "entry entry"]
-    index: IndexMap
+    run: Run
+    names: tuple[str, ...] = eqx.field(static=True)
     rows: tuple[ParameterRow, ...] = eqx.field(static=True)
-    status: Status = eqx.field(static=True)
-    message: str = eqx.field(static=True)
     n_pairs: int = eqx.field(static=True)
     degrees_of_freedom: int = eqx.field(static=True)
     reduced_chi2: float = eqx.field(static=True)
     residual_sd: float = eqx.field(static=True)
-    evaluations: int = eqx.field(static=True)
-    iterations: int = eqx.field(static=True)
-    timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
-    recovery: tuple[RecoveryAction, ...] = eqx.field(static=True)
     quality: Quality = eqx.field(static=True)
-    solver_name: str = eqx.field(static=True)
-    hybrid: HybridResult | None = None
-    outer: OuterHistory | None = None
-    scaling_check: ScalingCheck | None = None
+    fitted: FittedModel | None = None
+    data_sets: tuple["Fit", ...] = ()
+    sharing: Sharing | None = eqx.field(static=True, default=None)
+    label: str = eqx.field(static=True, default="1")
+    together: bool = eqx.field(static=True, default=False)
+
+    @property
+    def parts(self) -> Parts:
+        """The data sets by label, in their order."""
+        alone = () if self.fitted is None else (self,)
+        return Parts({one.label: one for one in self.data_sets or alone})
+
+    @property
+    def x(self) -> Float[np.ndarray, "variable"]:
+        """Physical variables of the objective, in its order."""
+        return np.asarray(self.values)[self._order()]
+
+    @property
+    def pcov(self) -> Float[np.ndarray, "variable variable"]:
+        """Quoted covariance of `x`, zero on a bound, infinite for what the data leave open."""
+        order = self._order()
+        return np.asarray(self.uncertainty.covariance)[np.ix_(order, order)]
+
+    @property
+    def perr(self) -> Float[np.ndarray, "variable"]:
+        """Standard errors of `x`."""
+        return self.uncertainty.errors()[self._order()]
+
+    @property
+    def fun(self) -> float:
+        """The cost, as SciPy calls it."""
+        return float(self.cost)
+
+    def _order(self) -> list[int]:
+        wanted = self.objective.names
+        if wanted == self.names:
+            return list(range(len(wanted)))
+        places = {name: i for i, name in enumerate(self.names)}
+        return [places[name] for name in wanted]
+
+    @property
+    def status(self) -> Status:
+        """How the solver ended."""
+        return self.run.status
 
     @property
     def success(self) -> bool:
         """Whether the solver converged."""
-        return self.status.converged
+        return self.run.status.converged
+
+    @property
+    def message(self) -> str:
+        """How the solver ended, in a sentence."""
+        return self.run.message
+
+    @property
+    def history(self) -> History:
+        """Every evaluation."""
+        return self.run.history
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of all attempts."""
+        return self.run.evaluations
+
+    @property
+    def iterations(self) -> int:
+        """Accepted steps of all attempts."""
+        return self.run.iterations
+
+    @property
+    def recovery(self) -> tuple[RecoveryAction, ...]:
+        """What was done about failures, in order."""
+        return self.run.recovery
+
+    @property
+    def timings(self) -> tuple[tuple[str, float], ...]:
+        """Seconds by phase."""
+        return self.run.timings
+
+    @property
+    def solver_name(self) -> str:
+        """The solver in words."""
+        return self.run.solver_name
+
+    @property
+    def hybrid(self) -> HybridResult | None:
+        """What the hybrid optimiser tells of its phases, where it made the fit."""
+        return self.run.hybrid
+
+    @property
+    def outer(self) -> OuterHistory | None:
+        """Outer iterations of a hierarchical fit."""
+        return self.run.outer
+
+    def _one(self) -> FittedModel:
+        if self.fitted is not None:
+            return self.fitted
+        if not self.data_sets:
+            raise ModelError("the fit of a curve has no two-time model, contrast and offset")
+        labels = ", ".join(one.label for one in self.data_sets)
+        raise ModelError(
+            f"this fit is of several data sets ({labels}), each with a model, contrast and offset "
+            f"of its own: ask one of them, fit.parts[{self.data_sets[0].label!r}]"
+        )
+
+    @property
+    def model(self) -> AbstractCorrelation:
+        """The model at the optimum."""
+        return self._one().model
+
+    @property
+    def contrast(self) -> Float[np.ndarray, "angle"]:
+        """Contrast by angle."""
+        return self._one().contrast
+
+    @property
+    def offset(self) -> Float[np.ndarray, "angle"]:
+        """Offset by angle."""
+        return self._one().offset
+
+    @property
+    def index(self) -> IndexMap:
+        """Layout of `values`."""
+        return self._one().index
+
+    @property
+    def joint_hessian(self) -> Float[np.ndarray, "entry entry"]:
+        """JᵀWJ of `values`, penalties included."""
+        return self._one().joint_hessian
+
+    @property
+    def scaling_check(self) -> ScalingCheck | None:
+        """Whether the angles bear out a scaling that is not one pair for each."""
+        return self._one().scaling_check
 
     def __repr__(self) -> str:
         """The verdict and one line for each parameter."""
-        name = type(self.model).__name__
-        head = f"Fit of {name} to {self.n_pairs} pairs: {self.quality.flag}, {self.message}"
-        return as_lines(head, self.rows)
+        if self.fitted is not None:
+            what = f"{type(self.fitted.model).__name__} to {self.n_pairs} pairs"
+        elif self.data_sets:
+            what = f"{len(self.data_sets)} data sets to {self.n_pairs} pairs"
+        else:
+            what = f"a curve to {self.n_pairs} points"
+        shown = [row for row in self.rows if row.role != "scaling" or self.fitted is not None]
+        lines = [f"Fit of {what}: {self.quality.flag}, {self.message}"]
+        for row in shown:
+            held = row.role in ("fixed", "tied")
+            error = f"({row.role})" if held else f"± {row.error:.2g}"
+            lines.append(f"  {row.name} = {row.value:.6g} {error} {row.unit}".rstrip())
+        return "\n".join(lines)
 
     def __getitem__(self, name: str) -> ParameterRow:
         """The table row of a parameter or scaling coefficient.
+
+        Of several data sets a parameter is found by its public name, `D0` where it is shared, or
+        for any of them as `D0[label]`.
 
         **Raises:** `KeyError` listing the names there are.
         """
         for row in self.rows:
             if row.name == name:
                 return row
+        for part in self.data_sets:
+            for row in part.rows:
+                if f"{row.name}[{part.label}]" == name:
+                    return row._replace(name=name)
         raise KeyError(f"no parameter {name!r}; there are {', '.join(r.name for r in self.rows)}")
+
+    def doubted(self, reasons: tuple[str, ...]) -> "Fit":
+        """The fit with its verdict lowered for `reasons`; the same without any."""
+        return dataclasses.replace(self, quality=self.quality.doubted(reasons))
 
     def surface(self, angle: int | None = None) -> Float[np.ndarray, "*angle frame frame"]:
         """The fitted c2 over all frames and angles, or of one angle, as the solver saw it."""

@@ -5,22 +5,22 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
 from ..compiling import quick_jit
 from ..errors import FitError
 from ..hybrid import HybridOptimiser, HybridResult, TwoTimeProblem
-from ..objective import JointObjective, Memo, ProjectedObjective
+from ..objective import TwoTimeObjective
 from ..optimize import History, Status, evaluated
 from .fit import Fit
-from .result import Found, fit_of
-from .solved import checked_start
+from .result import fit_of
+from .solution import Run, Solution
+from .solve import checked_start
 
 
 def hybrid_least_squares(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
     start: Float[Array, "variable"] | None = None,
     *,
     optimiser: HybridOptimiser | None = None,
@@ -36,7 +36,7 @@ def hybrid_least_squares(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`.
+    - `objective`: from `projected_objective` or `two_time_objective`.
     - `start`: physical start values of the variables; by default the objective's own.
     - `optimiser`: phases and defences; `hybrid.aggressive()` and others are ready-made.
     - `callback`: sees the state of a phase after each pass; a true value stops the fit.
@@ -65,39 +65,26 @@ def hybrid_least_squares(
             "and the data"
         )
     clock = time.perf_counter()
-    y, memo, cost = _evaluated(objective, result.x)
-    passes = sum(count for _, count in result.evaluations) + 1
-    return fit_of(
-        Found(
-            objective=objective,
-            y=y,
-            memo=memo,
-            cost=cost,
-            start=first,
-            status=result.status,
-            history=_history(result),
-            evaluations=passes,
-            iterations=sum(count for _, count in result.iterations),
-            recovery=(),
-            timings=(*result.timings, ("last pass", time.perf_counter() - clock)),
-            solver_name="hybrid: L-BFGS, Gauss–Newton",
-            hybrid=result,
-        )
+    y = _coordinates(objective, jnp.asarray(result.x))
+    equations, memo = evaluated(objective, y, objective.memo)
+    run = Run(
+        start=first,
+        history=_history(result),
+        status=result.status,
+        message=result.status.message,
+        evaluations=sum(count for _, count in result.evaluations) + 1,
+        iterations=sum(count for _, count in result.iterations),
+        recovery=(),
+        timings=(*result.timings, ("last pass", time.perf_counter() - clock)),
+        solver_name="hybrid: L-BFGS, Gauss–Newton",
+        hybrid=result,
     )
+    return fit_of(Solution(objective, y, memo, equations, run))
 
 
 @quick_jit
 def _coordinates(objective, x):
     return objective.variables.to_coordinates(x)
-
-
-def _evaluated(
-    objective: ProjectedObjective | JointObjective, x: Float[np.ndarray, "variable"]
-) -> tuple[Float[Array, "variable"], Memo, Float[Array, ""]]:
-    """Coordinates of a point with what an evaluation there gives."""
-    y = _coordinates(objective, jnp.asarray(x))
-    equations, memo = evaluated(objective, y, objective.memo)
-    return y, memo, equations.cost
 
 
 def _history(result: HybridResult) -> History:

@@ -1,22 +1,25 @@
-"""The local fit: solver, recovery, error bars, verdict."""
+"""The local fit of two-time data and of curves: solver, recovery, error bars, verdict."""
 
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.core
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
-from ..objective import JointObjective, ProjectedObjective
-from ..optimize import Recovery, Status, TrustRegion, TrustRegionState
+from ..errors import ModelError
+from ..objective import AbstractLoss, AbstractObjective, CurveObjective, curve_objective
+from ..optimize import Recovery, TrustRegion, TrustRegionState
 from .fit import Fit
-from .one_data_set import check_one_data_set
-from .result import Found, fit_of
-from .solved import Finished, solved
+from .result import check_fittable, fit_of
+from .solve import require_finite, solve
 
 
 def least_squares(
-    objective: ProjectedObjective | JointObjective,
-    start: Float[Array, "free"] | None = None,
+    objective: AbstractObjective,
+    start: Float[Array | np.ndarray, "variable"] | None = None,
     *,
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
@@ -25,11 +28,11 @@ def least_squares(
     every: int = 1,
     resume: bool = False,
 ) -> Fit:
-    """Fit an objective to its data.
+    """Fit an objective to its data, be they one data set, several, or a curve.
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`.
+    - `objective`: from `projected_objective`, `two_time_objective` or `curve_objective`.
     - `start`: physical start values of the variables; by default the objective's own.
     - `solver`: a `TrustRegion`; its fields are tolerances, descent and search.
     - `recovery`: what to do about a fit that fails or is stuck; every action is in the result.
@@ -43,10 +46,11 @@ def least_squares(
     **Returns:** a `Fit`. A fit that does not converge is returned with its status and its best
     parameters; nothing is raised for it.
 
-    **Raises:** `ModelError` for an objective of several data sets, a start of the wrong shape or
-    outside the bounds; `FitError` when the model is not finite at the start and at every recovery
-    of it; `CheckpointError` for a checkpoint that is damaged, newer or of another problem, and
-    without `resume` for any.
+    **Raises:** `ModelError` for a start of the wrong shape or outside the bounds, an objective of
+    which no error bars are known, or inside `jax.jit` and its like; `FitError` when the model is
+    not finite at the start and at every recovery of it, which the `Fit` of a curve only says;
+    `CheckpointError` for a checkpoint that is damaged, newer or of another problem, and without
+    `resume` for any.
 
     >>> import jax
     >>> import numpy as np
@@ -65,8 +69,14 @@ def least_squares(
     >>> interval.low < fit["alpha"].value < interval.high
     True
     """
-    check_one_data_set(objective, "least_squares")
-    found = solved(
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((objective, start))):
+        raise ModelError(
+            "least_squares runs from Python, with recovery and error bars, and cannot be traced by "
+            "jax.jit, jax.grad or jax.vmap: use `fitted`, the same minimum as a differentiable "
+            "function of everything in the objective"
+        )
+    check_fittable(objective, "least_squares")
+    solution = solve(
         objective,
         start,
         solver=solver,
@@ -76,25 +86,55 @@ def least_squares(
         every=every,
         resume=resume,
     )
-    return fit_of(found_of(found))
+    # The fit of a curve says in its message where the model is not finite, as SciPy's does.
+    return fit_of(solution if isinstance(objective, CurveObjective) else require_finite(solution))
 
 
-def found_of(finished: Finished) -> Found:
-    """The optimum of a solver that ran with recovery, as what a fit is made from."""
-    state, ledger = finished.state, finished.ledger
-    # Recovery may have gone on with another way to sum: the objective is the one it ended with.
-    assert isinstance(finished.objective, ProjectedObjective | JointObjective)
-    return Found(
-        objective=finished.objective,
-        y=state.y,
-        memo=state.memo,
-        cost=state.equations.cost,
-        start=finished.start,
-        status=Status(int(state.status)),
-        history=ledger.as_history(),
-        evaluations=ledger.evaluations,
-        iterations=ledger.iterations,
-        recovery=tuple(ledger.actions),
-        timings=(("solver", finished.seconds),),
-        solver_name=finished.solver_name,
+def curve_fit(
+    function: Callable[..., Array],
+    x: Float[np.ndarray, "point *coordinate"],
+    y: Float[np.ndarray, "point"],
+    start: Float[np.ndarray, "variable"],
+    *,
+    sigma: Float[np.ndarray, "point"] | None = None,
+    absolute_sigma: bool = False,
+    bounds: Any = None,
+    loss: AbstractLoss | None = None,
+    solver: TrustRegion | None = None,
+    recovery: Recovery | None = None,
+) -> Fit:
+    """Least squares for `function(x, *parameters)` written in `jax.numpy`.
+
+    The fit that `least_squares` makes of a `curve_objective`, in whose words the arguments are:
+    `fit.x`, `fit.pcov`, `fit.perr` are those of SciPy's `curve_fit`, covariance and standard errors
+    zero for a parameter on a bound, infinite along directions that the data do not determine and
+    without degrees of freedom. `fit.message` says why errors are infinite where they are.
+
+    With `absolute_sigma` the covariance is not scaled by the residual variance. With a robust loss
+    it is E[ψ²]/E[ψ']² (JᵀJ)⁻¹ in either case, ψ being the derivative of the loss by a residual and
+    the means those over the residuals. With as many free parameters as points it is infinite unless
+    sigma is absolute.
+
+    **Raises:** as `curve_objective`. A `CovarianceWarning` says why errors are infinite.
+
+    >>> import jax.numpy as jnp
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> def decay(x, rate, amplitude):
+    ...     return amplitude * jnp.exp(-rate * x)
+    >>> x = np.linspace(0.0, 2.0, 9)
+    >>> fit = xe.curve_fit(decay, x, 3.0 * np.exp(-1.5 * x), np.array([1.0, 1.0]))
+    >>> fit.success, np.round(fit.x, 6).tolist()
+    (True, [1.5, 3.0])
+    """
+    objective = curve_objective(
+        function,
+        x,
+        y,
+        start,
+        sigma=sigma,
+        bounds=bounds,
+        loss=loss,
+        absolute_sigma=absolute_sigma,
     )
+    return least_squares(objective, solver=solver, recovery=recovery)

@@ -15,6 +15,7 @@ from ..uncertainty import Uncertainty
 from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM
 from .fit import ParameterRow, Quality
 from .scaling_check import ScalingCheck
+from .sharing import Sharing
 
 REDUCED_CHI2 = (2.0, 5.0, 10.0)
 CONDITION = 1e6
@@ -34,18 +35,22 @@ def judge(
     degenerate: tuple[Degeneracy, ...] = (),
     conditions: tuple[str, ...] = (),
     scaling: ScalingCheck | None = None,
+    sharing: Sharing | None = None,
 ) -> Quality:
     """Good, marginal or poor.
 
     Poor: not converged, reduced chi² above 10, or an infinite error, also for lack of degrees of
     freedom. Marginal: reduced chi² above
-    2, a parameter on a bound, a nearly or exactly degenerate direction, a negative transport
-    coefficient, or parameters biased by a scaling that the angles do not bear out. Insignificant
-    parameters and mirrored solutions are mentioned and change nothing.
+    2, data sets that disagree on what they share, a parameter on a bound, a nearly or exactly
+    degenerate direction, a negative transport coefficient, or parameters biased by a scaling that
+    the angles do not bear out. Insignificant parameters and mirrored solutions are mentioned and
+    change nothing.
     """
     poor, marginal, remarks = [], [], []
     if not status.converged:
         poor.append(status.message)
+    if sharing is not None and not sharing.agree:
+        marginal.append(sharing.finding())
     # First of all: they are the cause of much of what follows.
     for one in degenerate:
         if one.continuous:

@@ -12,11 +12,8 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..errors import DataError, ModelError
 from ..parameters import AbstractVariables, PlainVariables, box_of
-from .influence import InfluenceSums, influence_sums
-from .losses import AbstractLoss, Linear
-from .normal_equations import NormalEquations
-from .objective import AbstractObjective
-from .term import require_double_precision
+from .equations import AbstractObjective, NormalEquations, require_double_precision
+from .losses import AbstractLoss, InfluenceSums, Linear, influence_sums
 
 CHUNK = 10_000
 # What a function raises that wants numbers while it is traced.
@@ -34,6 +31,7 @@ class CurveObjective(AbstractObjective):
     root_weights: Float[Array, "chunk point"]
     loss: AbstractLoss
     parameter_names: tuple[str, ...] = eqx.field(static=True)
+    absolute_sigma: bool = eqx.field(static=True, default=False)
 
     @property
     def traceable(self):
@@ -231,6 +229,7 @@ def curve_objective(
     bounds: Any = None,
     loss: AbstractLoss | None = None,
     names: tuple[str, ...] | None = None,
+    absolute_sigma: bool = False,
     chunk: int = CHUNK,
 ) -> CurveObjective:
     """Objective of a curve fit.
@@ -241,6 +240,9 @@ def curve_objective(
     - `x`: abscissae (point,) or (point, k); `y`: ordinates; `sigma`: their standard deviations.
     - `start`: start values; `bounds`: lower and upper, numbers or one for each variable, or
         `scipy.optimize.Bounds`.
+    - `names`: of the variables; by default p0, p1, ….
+    - `absolute_sigma`: sigma is that of the data; otherwise their ratios alone count, and errors
+        are scaled by the residuals.
     - `chunk`: points per chunk.
 
     **Raises:** `DataError` for arrays that do not belong together, non-finite values or sigma ≤ 0;
@@ -285,4 +287,5 @@ def curve_objective(
         root_weights=jnp.asarray(weights),
         loss=Linear() if loss is None else loss,
         parameter_names=names or tuple(f"p{i}" for i in range(start.size)),
+        absolute_sigma=absolute_sigma,
     )

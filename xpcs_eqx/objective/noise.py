@@ -9,9 +9,9 @@ import numpy as np
 from ..data import map_of
 from ..data.noise import noise_lags, sigma_of_lines
 from ..errors import DataError, ModelError
-from .pieces import AbstractPieces
-from .stored import StoredTiles
-from .tiles import AbstractTiles, MapTiles, PointTiles
+from .drivers.pieces import AbstractPieces
+from .drivers.stored import StoredTiles
+from .kernel.tiles import AbstractTiles, MapTiles, PointTiles
 
 AnyTiles = AbstractTiles | AbstractPieces
 

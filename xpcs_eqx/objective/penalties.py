@@ -1,4 +1,4 @@
-"""Terms beside the data in the sum of squares."""
+"""Terms beside the data in the sum of squares: in the parameters, and in contrast and offset."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, ScalarLike
 
 from ..errors import ModelError
 from ..parameters import ParameterMap, parameter_values
-from ..parameters.leaves import check_names
-from ..physics import as_inexact
-from .normal_equations import NormalEquations
+from ..parameters.leaves import check_names, parameter_leaves
+from ..physics import AbstractCorrelation, as_inexact
+from ..scaling import AbstractScaling
+from .equations import NormalEquations
 
 
 class AbstractPenalty(eqx.Module):
@@ -125,4 +126,99 @@ def penalty_equations(
             return noise * penalty.residuals(values)
 
         total = total + residual_equations(residuals, y)
+    return total
+
+
+def _at_knots(values: Mapping[str, Array], names: tuple[str, ...]) -> Float[Array, "knot"]:
+    check_names(names, values, "the fit")
+    return jnp.stack([jnp.asarray(values[name]) for name in names])
+
+
+class Smoothness(AbstractPenalty):
+    """Second differences of neighbouring values over `width`, their expected size.
+
+    A Gaussian prior of standard deviation `width` on each second difference, whether sigma is
+    known or not.
+
+    - `names`: of the values in the order of their knots; at least three.
+    - `width`: in the unit of the values.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    width: ScalarLike
+
+    def residuals(self, values):
+        return jnp.diff(_at_knots(values, self.names), 2) / self.width
+
+
+class LogSmoothness(AbstractPenalty):
+    """As `Smoothness` for the logarithms of positive values; `width` is a number.
+
+    On knots at equal ratios of time a power law costs nothing, at equal distances an exponential.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    width: ScalarLike
+
+    def residuals(self, values):
+        return jnp.diff(jnp.log(_at_knots(values, self.names)), 2) / self.width
+
+
+def smoothness(
+    model: AbstractCorrelation, field: str, width: ScalarLike
+) -> Smoothness | LogSmoothness:
+    """The penalty for the values at knots of a rate of a model.
+
+    **Arguments:**
+
+    - `field`: the rate by its field in the model: `"transport"`, `"shear"`, …
+    - `width`: expected size of second differences between knots, of ln values for rates that are
+        stepped in their logarithms, else of the values.
+
+    **Raises:** `ModelError` when the rate has no values at knots, or fewer than three.
+    """
+    mine = [
+        leaf
+        for leaf in parameter_leaves(model)
+        if leaf.path[0] == field and leaf.path[-1] == "values" and leaf.index is not None
+    ]
+    if len(mine) < 3:
+        raise ModelError(
+            f"{type(model).__name__} has {len(mine)} values at knots in its rate {field!r}; "
+            "smoothness needs a spline or piecewise rate with at least 3"
+        )
+    names = tuple(leaf.name for leaf in mine)
+    if all(leaf.info.logarithmic for leaf in mine):
+        return LogSmoothness(names, width)
+    return Smoothness(names, width)
+
+
+class AbstractScalingPenalty(eqx.Module):
+    """½‖residuals‖² as a function of contrast and offset by angle, added to the cost.
+
+    Whatever the scaling mode, it sees the values at each angle.
+    """
+
+    @abstractmethod
+    def residuals(self, per_angle: Float[Array, "angle 2"]) -> Float[Array, "residual"]:
+        """Residuals from (contrast, offset) by angle."""
+
+
+class AbstractLinearScalingPenalty(AbstractScalingPenalty):
+    """One whose residuals are linear: contrast and offset can still be eliminated exactly."""
+
+
+def scaling_penalty_equations(
+    penalties: tuple[AbstractScalingPenalty, ...],
+    scaling: AbstractScaling,
+    coefficients: Float[Array, "coefficient"],
+) -> NormalEquations:
+    """Normal equations of the penalties in the scaling coefficients."""
+    total = NormalEquations.zero(coefficients.shape[0], dtype=coefficients.dtype)
+    for penalty in penalties:
+
+        def residuals(coefficients, penalty=penalty):
+            return penalty.residuals(scaling.per_angle(coefficients))
+
+        total = total + residual_equations(residuals, coefficients)
     return total

@@ -1,5 +1,6 @@
 """Which parameters of a model are free, under which names, bounds and coordinates."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -259,3 +260,9 @@ def scale_from_start(parameters: ParameterMap) -> dict[str, float]:
     """|start| of each free parameter that is not zero, as `scale` for `parameter_map`."""
     start = np.abs(np.asarray(parameters.start))
     return {name: float(s) for name, s in zip(parameters.free_names, start, strict=True) if s > 0}
+
+
+def plain_parameters(parameters: ParameterMap) -> ParameterMap:
+    """The map with every free parameter as its own coordinate."""
+    groups = tuple(Group((i,), Identity()) for i in range(parameters.n_free))
+    return dataclasses.replace(parameters, groups=groups)

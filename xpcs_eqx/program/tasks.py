@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..config.tables import Settings
 from ..data import StoredTwoTime, TwoTimeData
 from ..defences import DefenceReport
 from ..errors import FitError
-from ..fitting import Fit, JointFit, ProfileInterval
+from ..fitting import Fit, ProfileInterval, least_squares
 from ..report import joint_report, text_report, write_joint_results, write_results
 from ..report.defences import defence_document, defence_lines
 from ..report.search import search_document, search_lines
@@ -35,7 +35,7 @@ class Outcome(Protocol):
     """A finished fit."""
 
     @property
-    def fit(self) -> Fit | JointFit:
+    def fit(self) -> Fit:
         """The fit."""
         ...
 
@@ -160,11 +160,11 @@ class OneDataSet:
         )
 
 
-Fitted = TypeVar("Fitted", Fit, JointFit)
-
-
-def quote_errors(fit: Fitted, kind: str) -> Fitted:
-    """The fit with another of its covariances as the quoted one."""
+def quote_errors(fit: Fit, kind: str) -> Fit:
+    """The fit, and each data set in it, with another of its covariances as the quoted one."""
+    fit = dataclasses.replace(
+        fit, data_sets=tuple(quote_errors(one, kind) for one in fit.data_sets)
+    )
     uncertainty = fit.uncertainty
     if kind == uncertainty.chosen:
         return fit
@@ -175,12 +175,6 @@ def quote_errors(fit: Fitted, kind: str) -> Fitted:
     rows = tuple(row._replace(error=getattr(row, f"error_{kind}")) for row in fit.rows)
     chosen = dataclasses.replace(uncertainty, chosen=kind, reason=reason)
     return dataclasses.replace(fit, rows=rows, uncertainty=chosen)
-
-
-def quote_joint_errors(fit: JointFit, kind: str) -> JointFit:
-    """The joint fit, and that of each data set in it, with another covariance as the quoted one."""
-    fits = tuple(quote_errors(one, kind) for one in fit.fits)
-    return dataclasses.replace(quote_errors(fit, kind), fits=fits)
 
 
 def _search_line(problem: Problem) -> str:
@@ -294,13 +288,11 @@ class SeveralDataSets:
 
     def run(self, **how: Any) -> "SeveralFit":
         """Fit all data sets together."""
-        from ..fitting import joint_least_squares
-
         problem = self.problem
-        fit = joint_least_squares(
+        fit = least_squares(
             problem.objective, solver=problem.solver, recovery=problem.recovery, **how
         )
-        fit = quote_joint_errors(fit, problem.settings.solver.errors)
+        fit = quote_errors(fit, problem.settings.solver.errors)
         return SeveralFit(self.configuration, problem, fit)
 
 
@@ -310,7 +302,7 @@ class SeveralFit:
 
     configuration: Configuration
     problem: Problem
-    fit: JointFit
+    fit: Fit
     sampled: Sampled | None = None
 
     def report(self, timings: Mapping[str, float]) -> str:

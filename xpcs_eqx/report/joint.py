@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..data import Provenance
-from ..fitting import JointFit
+from ..fitting import Fit
 from .provenance import file_name
 from .results import covariance_arrays, joint_document, parameters_document, to_json
 from .text import (
@@ -43,17 +43,15 @@ def folder_names(labels: Sequence[str]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _data_lines(
-    fit: JointFit, provenance: Sequence[Provenance], weights: Sequence[float]
-) -> list[str]:
+def _data_lines(fit: Fit, provenance: Sequence[Provenance], weights: Sequence[float]) -> list[str]:
     header = ("data set", "file", "q [1/Å]", "angles", "frames", "pairs")
     header = (*header, "weight", "residual sd", "chi²")
     rows = []
-    for k, (one, origin) in enumerate(zip(fit.fits, provenance, strict=True)):
+    for k, (one, origin) in enumerate(zip(fit.parts.values(), provenance, strict=True)):
         term, weight = one.objective.term, weights[k]
         rows.append(
             (
-                fit.labels[k],
+                one.label,
                 file_name(origin) or origin.layout,
                 number(float(term.geometry.q)),
                 str(term.geometry.phi.shape[0]),
@@ -66,18 +64,19 @@ def _data_lines(
             )
         )
     lines = table(header, rows)
-    lines.append(entry("sigma", sigma_text(fit.fits[0])))
+    lines.append(entry("sigma", sigma_text(next(iter(fit.parts.values())))))
     notes: dict[str, list[str]] = {}
-    for label, origin in zip(fit.labels, provenance, strict=True):
+    for label, origin in zip(fit.parts, provenance, strict=True):
         for note in origin.notes:
             notes.setdefault(note, []).append(label)
     for note, labels in notes.items():
-        whose = "" if len(labels) == len(fit.labels) else f" ({', '.join(labels)})"
+        whose = "" if len(labels) == len(fit.parts) else f" ({', '.join(labels)})"
         lines.append(entry("note", f"{note}{whose}"))
     return lines
 
 
-def _sharing_lines(fit: JointFit) -> list[str]:
+def _sharing_lines(fit: Fit) -> list[str]:
+    assert fit.sharing is not None
     lines = items([fit.sharing.finding()])
     header = ("data set", "distance chi²", "parameters", "furthest", "deviation [errors]")
     rows = [
@@ -88,7 +87,7 @@ def _sharing_lines(fit: JointFit) -> list[str]:
 
 
 def joint_report(
-    fit: JointFit,
+    fit: Fit,
     *,
     title: str = "Joint fit of two-time correlation maps",
     provenance: Sequence[Provenance] | None = None,
@@ -108,20 +107,20 @@ def joint_report(
     - `decisions`: what else was decided without the user, in sentences.
     - `timings`: seconds by phase, in addition to those of the fit.
     """
-    origins = [Provenance()] * len(fit.labels) if provenance is None else provenance
-    known = [1.0] * len(fit.labels) if weights is None else weights
+    origins = [Provenance()] * len(fit.parts) if provenance is None else provenance
+    known = [1.0] * len(fit.parts) if weights is None else weights
     lines = [title, "=" * len(title), "", f"Quality: {fit.quality.flag.upper()}"]
     lines += items(fit.quality.findings) or ["  nothing to object to"]
     lines += ["", "Data sets", *_data_lines(fit, origins, known)]
     lines += ["", "Model"]
-    models = {label: model_name(one.model) for label, one in zip(fit.labels, fit.fits, strict=True)}
+    models = {label: model_name(one.model) for label, one in fit.parts.items()}
     lines += _by_value("model", models)
-    lines += _by_value("scaling", dict(zip(fit.labels, scaling, strict=bool(scaling))))
+    lines += _by_value("scaling", dict(zip(fit.parts, scaling, strict=bool(scaling))))
     lines += [entry("decided", text) for text in decisions]
     lines += ["", "Fit", *fit_lines(fit), ""]
     lines += parameter_lines(fit)
     lines += ["", "Do the data sets agree on what they share?", *_sharing_lines(fit)]
-    for label, one in zip(fit.labels, fit.fits, strict=True):
+    for label, one in fit.parts.items():
         lines += ["", f"Contrast and offset of {label}", *scaling_lines(one)]
     lines += doubts(fit)
     lines += time_lines(fit, timings)
@@ -141,7 +140,7 @@ def _by_value(what: str, values: Mapping[str, str]) -> list[str]:
 
 def write_joint_results(
     folder: str,
-    fit: JointFit,
+    fit: Fit,
     *,
     report: str,
     provenance: Sequence[Provenance],
@@ -159,8 +158,9 @@ def write_joint_results(
     """
     results = Results(folder, started, plots, fitted_data)
     blocks = {}
-    for k, (label, name) in enumerate(zip(fit.labels, folder_names(fit.labels), strict=True)):
-        one, origin = fit.fits[k], provenance[k]
+    names = folder_names(tuple(fit.parts))
+    for k, ((label, one), name) in enumerate(zip(fit.parts.items(), names, strict=True)):
+        origin = provenance[k]
         os.makedirs(os.path.join(folder, "fit", name))
         geometry = one.objective.term.geometry
         blocks[label] = {
@@ -177,6 +177,6 @@ def write_joint_results(
         results.maps_and_plots(one, f"fit/{name}", f"plots/{name}")
     results.text("fit/parameters.json", to_json(joint_document(fit, blocks)))
     results.arrays("fit/covariance.npz", covariance_arrays(fit))
-    origins = dict(zip(fit.labels, provenance, strict=True))
+    origins = dict(zip(fit.parts, provenance, strict=True))
     results.report_and_origin(report, origins, configuration)
     return results.spent

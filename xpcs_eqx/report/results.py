@@ -9,7 +9,7 @@ import numpy as np
 from ..compiling import quick_jit
 from ..files import strict as strict
 from ..files import to_json as to_json
-from ..fitting import Fit, JointFit, ProfileInterval
+from ..fitting import Fit, ProfileInterval
 from ..scaling import AbstractScaling
 from .hybrid import hybrid_document
 from .maps import FittedMaps
@@ -17,14 +17,9 @@ from .maps import FittedMaps
 STRONG_CORRELATION = 0.9
 
 
-def entry_names(fit: Fit | JointFit) -> tuple[str, ...]:
-    """Names of the entries of the flat vector of a fit."""
-    return fit.names if isinstance(fit, JointFit) else fit.index.names
-
-
-def strong_correlations(fit: Fit | JointFit) -> list[tuple[str, str, float]]:
+def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:
     """Pairs of entries whose quoted correlation exceeds 0.9, strongest first."""
-    matrix, names = fit.uncertainty.correlation(), entry_names(fit)
+    matrix, names = fit.uncertainty.correlation(), fit.names
     found = [
         (names[j], names[i], float(matrix[i, j]))
         for i in range(len(names))
@@ -81,16 +76,17 @@ def parameters_document(
     }
 
 
-def joint_document(fit: JointFit, data_sets: Mapping[str, Any]) -> dict[str, Any]:
+def joint_document(fit: Fit, data_sets: Mapping[str, Any]) -> dict[str, Any]:
     """Everything a script needs of a joint fit, by the public names of parameters.
 
     `data_sets` is what to say of each data set, by label; their parameters, distances and sums of
     squares are added.
     """
     sharing = fit.sharing
+    assert sharing is not None
     distances = {d.label: d._asdict() for d in sharing.distances}
     blocks = {}
-    for label, one in zip(fit.labels, fit.fits, strict=True):
+    for label, one in fit.parts.items():
         blocks[label] = {
             **data_sets[label],
             "parameters": {
@@ -118,7 +114,7 @@ def joint_document(fit: JointFit, data_sets: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def row_entries(fit: Fit | JointFit) -> dict[str, dict[str, Any]]:
+def row_entries(fit: Fit) -> dict[str, dict[str, Any]]:
     """The table of parameters by name."""
     rows = {}
     for row in fit.rows:
@@ -128,7 +124,7 @@ def row_entries(fit: Fit | JointFit) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _verdict(fit: Fit | JointFit) -> dict[str, Any]:
+def _verdict(fit: Fit) -> dict[str, Any]:
     return {
         "status": fit.status.name,
         "converged": fit.success,
@@ -137,7 +133,7 @@ def _verdict(fit: Fit | JointFit) -> dict[str, Any]:
     }
 
 
-def _numbers(fit: Fit | JointFit) -> dict[str, Any]:
+def _numbers(fit: Fit) -> dict[str, Any]:
     uncertainty = fit.uncertainty
     return {
         "quoted_error": uncertainty.chosen,
@@ -162,11 +158,11 @@ def _numbers(fit: Fit | JointFit) -> dict[str, Any]:
     }
 
 
-def covariance_arrays(fit: Fit | JointFit) -> dict[str, np.ndarray]:
+def covariance_arrays(fit: Fit) -> dict[str, np.ndarray]:
     """Arrays of covariance.npz: the three covariances in the order of `names`."""
     uncertainty = fit.uncertainty
     return {
-        "names": np.asarray(entry_names(fit), dtype=np.str_),
+        "names": np.asarray(fit.names, dtype=np.str_),
         "values": np.asarray(fit.values),
         "quoted": np.asarray(uncertainty.chosen, dtype=np.str_),
         "covariance": np.asarray(uncertainty.covariance),

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from ..data import Provenance, is_mask
-from ..fitting import Fit, JointFit, ProfileInterval
+from ..fitting import Fit, ProfileInterval
 from ..objective import (
     Arctan,
     Cauchy,
@@ -123,7 +123,7 @@ def _data_lines(fit: Fit, provenance: Provenance | None) -> list[str]:
     return lines
 
 
-def parameter_lines(fit: Fit | JointFit, profiles: Sequence[ProfileInterval] = ()) -> list[str]:
+def parameter_lines(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> list[str]:
     """The table of parameters."""
     header = ("parameter", "value", "error", "classical", "speckle", "dyadic", "unit", "")
     rows = []
@@ -161,10 +161,10 @@ def scaling_lines(fit: Fit) -> list[str]:
     return table(("phi [deg]", "contrast", "error", "offset", "error"), rows)
 
 
-def fit_lines(fit: Fit | JointFit) -> list[str]:
+def fit_lines(fit: Fit) -> list[str]:
     """How the minimum was found, and how good it is."""
     # One loss serves for all data sets.
-    loss = loss_of(fit.fits[0].objective if isinstance(fit, JointFit) else fit.objective)
+    loss = loss_of(next(iter(fit.parts.values())).objective)
     name = type(loss).__name__
     if isinstance(loss, SoftL1 | Huber | Cauchy | Arctan):
         name += f", bending at {float(loss.scale):.4g}"
@@ -184,7 +184,7 @@ def fit_lines(fit: Fit | JointFit) -> list[str]:
     return lines
 
 
-def doubts(fit: Fit | JointFit) -> list[str]:
+def doubts(fit: Fit) -> list[str]:
     """Strong correlations, and what was done about failures."""
     lines = []
     strong = strong_correlations(fit)
@@ -199,7 +199,7 @@ def doubts(fit: Fit | JointFit) -> list[str]:
     return lines
 
 
-def time_lines(fit: Fit | JointFit, timings: Mapping[str, float] | None) -> list[str]:
+def time_lines(fit: Fit, timings: Mapping[str, float] | None) -> list[str]:
     """Seconds by phase."""
     spent = {**dict(fit.timings), **(timings or {})}
     return ["", "Time", "  " + ", ".join(f"{k} {v:.2f} s" for k, v in spent.items())]

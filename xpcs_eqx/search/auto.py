@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import ModelError
-from ..fitting.solved import checked_start
+from ..fitting import check_fittable, checked_start
 from ..hybrid import AbstractSampler, LatinHypercube
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
-from .any_fit import check_fittable, is_poor
 from .cmaes.settings import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
 from .multi_start import SAMPLED_EVALUATIONS
@@ -209,12 +208,13 @@ class Auto(AbstractStrategy):
             return
         if local is not None:
             skip = trial.verdict(local)
-            if skip.skip and not is_poor(local):
+            poor = local.quality.findings[0] if local.quality.flag == "poor" else ""
+            if skip.skip and not poor:
                 trial.say(f"the local fit looks right: {skip.reason}")
                 if self._probe(trial):
                     return
             else:
-                why = skip.reason if not skip.skip else is_poor(local)
+                why = poor if skip.skip else skip.reason
                 trial.say(f"the local fit is not trusted: {why}")
             if trial.ended:
                 return

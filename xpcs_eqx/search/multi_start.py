@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import FitError
-from ..fitting.solved import solved
+from ..fitting import check_fittable, curve_solver, least_squares, require_finite, solve
 from ..hybrid import AbstractSampler, LatinHypercube
-from ..objective import AbstractObjective
+from ..objective import AbstractObjective, CurveObjective
 from ..optimize import Recovery, TrustRegion
-from .any_fit import best_fit, check_fittable, doubted, solver_for
 from .basins import alone, basins_of, clustered, near_groups, threshold_of, variance_of
 from .local_fits import AbstractLocalFits, LocalFits, local_fits_for
 from .noise import count_pairs, is_absolute
@@ -68,9 +67,8 @@ def multi_start(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective`, `combined_objective` or
-        `curve_objective`; the `fit` of the result is that of `least_squares`,
-        `joint_least_squares` or `curve_fit`. With nothing free it is one fit, as there.
+    - `objective`: from `projected_objective`, `two_time_objective` or `curve_objective`; the `fit`
+        of the result is that of `least_squares`. With nothing free it is one fit, as there.
     - `starts`: how many, custom ones included; at most 100 000. Points that have no solver
         coordinates (a rate that is negative inside the window) are replaced by others.
     - `sampler`: `LatinHypercube()` (default), `Sobol()` or `Halton()`.
@@ -103,7 +101,9 @@ def multi_start(
     check_fittable(objective, "multi_start")
     sampler = LatinHypercube() if sampler is None else sampler
     screening = Screening() if screening is None else screening
-    solver = solver_for(objective, solver, cost_tol=REFINED_TOLERANCE)
+    if solver is None:
+        curve = isinstance(objective, CurveObjective)
+        solver = curve_solver() if curve else TrustRegion(cost_tol=REFINED_TOLERANCE)
     check_starts(starts, refine)
     if not objective.names:
         return _nothing_free(objective, solver, callback)
@@ -184,7 +184,7 @@ def multi_start(
     # Many starts are the recovery; only what is no minimum is worth more attempts.
     enough = log.ended or fits.converged[best]
     x = np.clip(fits.x[best], objective.variables.lower, objective.variables.upper)
-    fit = best_fit(
+    fit = least_squares(
         objective,
         x,
         solver=solver,
@@ -214,7 +214,7 @@ def multi_start(
         decisions=tuple(log.decisions),
         noise=2 * threshold_of(variance, typical),
     )
-    return dataclasses.replace(search, fit=doubted(fit, search.warnings))
+    return dataclasses.replace(search, fit=fit.doubted(search.warnings))
 
 
 def _nothing_free(
@@ -225,7 +225,7 @@ def _nothing_free(
     """The one fit there is where every parameter is fixed."""
     log = _Log(callback)
     log.say("no parameter is free: there is nothing to search for, and one fit was made")
-    fit = best_fit(objective, None, solver=solver)
+    fit = least_squares(objective, None, solver=solver)
     cost, none = np.asarray([float(fit.cost)]), np.zeros((1, 0))
     log.add("the one fit", fit.evaluations, cost)
     status, used = np.asarray([int(fit.status)]), np.asarray([fit.evaluations])
@@ -254,9 +254,9 @@ def _left_at(
     solver: TrustRegion,
 ) -> LocalFits:
     """A local fit that was left after its first evaluation."""
-    done = solved(objective, x, solver=solver, recovery=Recovery(attempts=0), callback=_at_once)  # pyright: ignore[reportArgumentType]
-    y, equations = np.asarray(done.state.y), done.state.equations
-    parts = (y, x, equations.cost, equations.hessian, done.state.status, done.ledger.evaluations)
+    done = solve(objective, x, solver=solver, recovery=Recovery(attempts=0), callback=_at_once)
+    y, equations, run = np.asarray(done.y), require_finite(done).equations, done.run
+    parts = (y, x, equations.cost, equations.hessian, int(run.status), run.evaluations)
     return LocalFits(*(np.asarray(part)[None] for part in parts))
 
 

@@ -6,8 +6,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from ..fitting import Fit
 from ..optimize import Status
-from .any_fit import AnyFit
 from .basins import Basin
 from .cmaes.fit import CmaResult
 from .local_fits import LocalFits
@@ -23,7 +23,7 @@ class Spending(NamedTuple):
 class Search(eqx.Module):
     """The best minimum of a search, and the others.
 
-    - `fit`: the best, with error bars and verdict: a `Fit`, `JointFit` or `CurveFit` by objective.
+    - `fit`: the best, with error bars and verdict.
     - `basins`: the distinct minima, the lowest first; `names` of their values.
     - `starts`, `costs`: physical starts, those given first, and their costs.
     - `ends`: where the fit from each start ended, a row for each start: values, cost, curvature,
@@ -34,7 +34,7 @@ class Search(eqx.Module):
     - `noise`: difference in chi² below which two minima are equally good.
     """
 
-    fit: AnyFit
+    fit: Fit
     basins: tuple[Basin, ...] = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     starts: Float[np.ndarray, "start variable"]
@@ -152,13 +152,13 @@ class Search(eqx.Module):
 class GlobalFit(eqx.Module):
     """The best fit of all that a strategy tried.
 
-    - `fit`: with error bars and verdict: a `Fit`, `JointFit` or `CurveFit` by objective.
+    - `fit`: with error bars and verdict.
     - `method`: what found it.
     - `search`: the last multi-start, `cma`: the last CMA-ES, None where there was none.
     - `spent`: evaluations by method; `decisions`: what was decided and why, in sentences.
     """
 
-    fit: AnyFit
+    fit: Fit
     search: Search | None
     cma: CmaResult | None
     method: str = eqx.field(static=True)

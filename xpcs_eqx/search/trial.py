@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import FitError
+from ..fitting import Fit, least_squares
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
-from .any_fit import AnyFit, best_fit, doubted, on_bound, residual_variance, variables_at
 from .cmaes.fit import CmaResult, cma_es
 from .cmaes.settings import CmaPreset
 from .multi_start import multi_start
@@ -36,7 +36,7 @@ class Trial:
         self.objective, self.solver, self.callback = objective, solver, callback
         self.ended = False
         self.noise = noise_variance(objective)
-        self.best: AnyFit | None = None
+        self.best: Fit | None = None
         self.method = ""
         self.search: Search | None = None
         self.cma: CmaResult | None = None
@@ -49,7 +49,7 @@ class Trial:
         return sum(one.evaluations for one in self.spent)
 
     @property
-    def fit(self) -> AnyFit:
+    def fit(self) -> Fit:
         """The best so far.
 
         **Raises:** `FitError` when nothing worked.
@@ -75,7 +75,7 @@ class Trial:
         """Note a decision."""
         self.decisions.append(text)
 
-    def take(self, method: str, fit: AnyFit, evaluations: int) -> bool:
+    def take(self, method: str, fit: Fit, evaluations: int) -> bool:
         """Keep a fit when it is the best so far; whether it is lower by more than tolerance."""
         self.spent.append(Spending(method, evaluations))
         old = np.inf if self.best is None else float(self.best.cost)
@@ -85,19 +85,21 @@ class Trial:
             self.best, self.method = fit, method
         return lower
 
-    def verdict(self, fit: AnyFit) -> Skip:
+    def verdict(self, fit: Fit) -> Skip:
         """Whether a fit leaves nothing to search for."""
-        at_bound, variance = on_bound(fit, self.objective), residual_variance(fit)
+        held = ("fixed", "tied", "scaling")
+        at_bound = any(row.at_bound and row.role not in held for row in fit.rows)
+        variance = fit.residual_sd**2
         return skip_search(variance, self.noise, converged=fit.success, at_bound=at_bound)
 
-    def local(self, start: Any, **keywords: Any) -> AnyFit | None:
+    def local(self, start: Any, **keywords: Any) -> Fit | None:
         """The local fit; None where none can be made."""
         begin = np.asarray(self.objective.start if start is None else start, dtype=float)
         if not has_coordinates(self.objective, begin[None])[0]:
             self.say("the start has no solver coordinates (a negative rate): no local fit from it")
             return None
         try:
-            fit = best_fit(
+            fit = least_squares(
                 self.objective, start, solver=self.solver, callback=self.watch, **keywords
             )
         except FitError as error:
@@ -108,7 +110,7 @@ class Trial:
 
     def multi_start(self, **keywords: Any) -> Search | None:
         """Multi-start with the best so far among its starts; None where it found nothing."""
-        known = () if self.best is None else (variables_at(self.best, self.objective),)
+        known = () if self.best is None else (self._inside(self.best),)
         custom = np.asarray([*known, *keywords.pop("custom")])
         try:
             search = multi_start(
@@ -133,7 +135,7 @@ class Trial:
 
     def cma_es(self, preset: CmaPreset, seed: int, budget: int | None) -> CmaResult | None:
         """CMA-ES from the best so far; None where it found nothing."""
-        start = None if self.best is None else variables_at(self.best, self.objective)
+        start = None if self.best is None else self._inside(self.best)
         return self._cma_es(start, preset, seed, budget)
 
     def cma_es_over_bounds(
@@ -145,6 +147,11 @@ class Trial:
         where the objective does, not at the start that the caller gave.
         """
         return self._cma_es(None, preset, seed, budget)
+
+    def _inside(self, fit: Fit) -> np.ndarray:
+        """Physical variables of a fit, which rounding may have put outside the bounds."""
+        variables = self.objective.variables
+        return np.clip(fit.x, np.asarray(variables.lower), np.asarray(variables.upper))
 
     def _cma_es(self, start: Any, preset, seed, budget) -> CmaResult | None:
         try:
@@ -174,7 +181,7 @@ class Trial:
         fit, search = self.fit, self.search
         known = search is not None and not is_lower(float(fit.cost), float(search.fit.cost))
         if known and search is not None and fit is not search.fit:
-            fit = doubted(fit, search.warnings)
+            fit = fit.doubted(search.warnings)
         return GlobalFit(
             fit=fit,
             search=self.search,

@@ -9,6 +9,7 @@ from .covariance import optimum as optimum
 from .covariance import sandwiches as sandwiches
 from .covariance import score_covariances as score_covariances
 from .covariance import uncertainty_at as uncertainty_at
+from .covariance import uncertainty_from as uncertainty_from
 from .covariance import variance_of_residual as variance_of_residual
 from .curves import CurveErrors as CurveErrors
 from .curves import curve_errors as curve_errors

@@ -16,18 +16,22 @@ from ..objective import (
     MapTiles,
     Memo,
     NormalEquations,
-    ProjectedObjective,
     StoredTiles,
+    TwoTimeObjective,
     TwoTimeTerm,
-    joint_equations,
     on_one_device,
-    scaling_penalty_equations,
 )
-from ..objective.penalties import penalty_equations
+from ..objective.elimination import assemble, index_layout
 from ..parameters import snap
 from .dyadic import DyadicScores, ResidualSums, dyadic_scores
 from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
-from .uncertainty import Uncertainty, residual_variance, scaled_inverse, without_degrees
+from .uncertainty import (
+    NOTHING_HOLDS,
+    Uncertainty,
+    residual_variance,
+    scaled_inverse,
+    without_degrees,
+)
 
 # Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
 # products of double-precision sums over a map carry about this relative error.
@@ -64,14 +68,12 @@ class Optimum(eqx.Module):
     start: Float[Array, "coefficient"]
 
 
-def loss_of(objective: ProjectedObjective | JointObjective) -> AbstractLoss:
+def loss_of(objective: TwoTimeObjective) -> AbstractLoss:
     """The loss an objective minimises."""
     return objective.loss if isinstance(objective, JointObjective) else Linear()
 
 
-def optimum(
-    objective: ProjectedObjective | JointObjective, y: Float[Array, "variable"], memo: Memo
-) -> Optimum:
+def optimum(objective: TwoTimeObjective, y: Float[Array, "variable"], memo: Memo) -> Optimum:
     """Collect what is known at the coordinates `y` from the memo of their evaluation."""
     term, linear_cost = objective.term, memo.equations.cost
     if not isinstance(loss_of(objective), Linear):
@@ -97,18 +99,12 @@ def _optimum(
     coefficients = jnp.clip(memo.coefficients, *scaling.bounds)
     per_angle = scaling.per_angle(coefficients)
     equations = memo.equations
-    joint = joint_equations(equations, per_angle[:, 0], scaling)
     p, k = y.shape[0], scaling.size
     on_parameters, on_scaling = penalties
-    penalty = penalty_equations(on_parameters, parameters, y, noise).transform(jnp.eye(p, p + k))
-    others = scaling_penalty_equations(on_scaling, scaling, coefficients)
-    penalty = penalty + others.transform(jnp.eye(k, p + k, p))
-    joint = joint + penalty
-    # Solver layout (y, coefficients) to public layout (coefficients, x).
-    jacobian = jax.jacfwd(parameters.to_physical)(y)
-    turn = jnp.zeros((p + k, p + k))
-    turn = turn.at[:p, k:].set(jnp.linalg.inv(jacobian)) if p else turn
-    turn = turn.at[p:, :k].set(jnp.eye(k))
+    data, penalty = assemble(
+        equations, y, coefficients, parameters, scaling, on_parameters, on_scaling, noise
+    )
+    turn = index_layout(parameters, y, k)
     n_angles = per_angle.shape[0]
     # Columns of an angle (y, contrast, offset): the score stack already holds the contrast.
     wide = jnp.concatenate(
@@ -123,7 +119,7 @@ def _optimum(
     x = snap(parameters, parameters.to_physical(y))
     low, high = scaling.bounds
     return Optimum(
-        joint=joint.transform(turn),
+        joint=(data + penalty).transform(turn),
         penalty=penalty.transform(turn).hessian,
         columns=wide @ turn,
         data_cost=jnp.sum(equations.cost),
@@ -184,7 +180,7 @@ def inverse_of(
     return full, condition, weak, unknown
 
 
-def _describe(weak, names) -> tuple[str, ...]:
+def describe(weak, names) -> tuple[str, ...]:
     out = []
     for ratio, parts in weak:
         ranked = sorted(parts.items(), key=lambda item: -abs(item[1]))
@@ -245,7 +241,7 @@ def _speckle(term, y, per_angle, loss, shot):
     return speckle_scores(term, y, per_angle, loss, shot)
 
 
-def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
+def lower_uncertainty(objective: TwoTimeObjective) -> None:
     """Compile what `optimum` and `uncertainty_at` run on maps, without running it."""
     term = objective.term
     shapes = eqx.filter_eval_shape(lambda o: o.memo, objective)
@@ -382,9 +378,7 @@ def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) 
     return found + 4 / n_frames * (across + np.swapaxes(across, 1, 2) - common)
 
 
-def score_covariances(
-    objective: ProjectedObjective | JointObjective, at: Optimum
-) -> ScoreCovariances:
+def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovariances:
     """What the noise of the data does to the gradient at an optimum."""
     # Maps that are shared out over devices are put together again.
     (term, at), loss = on_one_device((objective.term, at)), loss_of(objective)
@@ -454,7 +448,7 @@ def variance_of_residual(
 
 
 def uncertainty_at(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
     at: Optimum,
     free: Bool[np.ndarray, "entry"],
     names: tuple[str, ...],
@@ -464,10 +458,26 @@ def uncertainty_at(
     - `free`: entries of the flat vector that are not on a bound.
     - `names`: names of the entries, for the weak directions.
     """
-    scores = score_covariances(objective, at)
-    absolute, count = objective.term.absolute_sigma, float(at.joint.count)
+    scores, absolute = score_covariances(objective, at), objective.term.absolute_sigma
+    cost, count = float(at.data_cost), float(at.joint.count)
+    return uncertainty_from(scores, absolute, cost, count, free, names)
+
+
+def uncertainty_from(
+    scores: ScoreCovariances,
+    absolute: bool,
+    cost: float,
+    count: float,
+    free: Bool[np.ndarray, "entry"],
+    names: tuple[str, ...],
+) -> Uncertainty:
+    """Error bars from the covariance of the gradient, of one data set or of several.
+
+    - `absolute`: whether sigma is known; `cost`: of the data; `count`: of their pairs.
+    - `free`, `names`: as in `uncertainty_at`.
+    """
     parameters = int(free.sum())
-    variance = variance_of_residual(scores, absolute, float(at.data_cost), count, parameters)
+    variance = variance_of_residual(scores, absolute, cost, count, parameters)
     found = sandwiches(scores, variance, free, names)
     return found if count > parameters else without_degrees(found, free)
 
@@ -487,12 +497,6 @@ def _floored(covariance, own):
     least, turn = np.linalg.eigh(there @ covariance @ there.T)
     turn = back @ turn
     return (turn * np.maximum(least, _LEAST_DYADIC)) @ turn.T
-
-
-_NOTHING_LEFT = (
-    "residuals say nothing of the noise: so many are outliers that the robust loss does not hold "
-    "the parameters; errors are infinite"
-)
 
 
 def sandwiches(
@@ -516,7 +520,7 @@ def sandwiches(
     chosen, reason = scores.chosen, scores.reason
     if not np.isfinite(variance):
         # The sandwiches take the size of the noise from the residuals as well.
-        speckle, dyadic, reason = classical, classical, _NOTHING_LEFT
+        speckle, dyadic, reason = classical, classical, NOTHING_HOLDS
     if chosen == "dyadic" and negative.any():
         chosen = "classical"
         reason = (
@@ -533,7 +537,7 @@ def sandwiches(
         shot_noise=scores.shot_noise,
         chosen=chosen,
         reason=reason,
-        weak_directions=_describe(weak, names),
+        weak_directions=describe(weak, names),
     )
 
 

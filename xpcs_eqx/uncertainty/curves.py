@@ -6,13 +6,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..objective import InfluenceSums
-from .covariance import inverse_of
-from .uncertainty import NO_DEGREES_OF_FREEDOM, residual_variance, scaled_inverse
-
-_NOTHING_HOLDS = (
-    "so many residuals are outliers to the robust loss that it does not hold the parameters, and "
-    "their errors are infinite; give the loss a larger scale"
+from .covariance import describe, inverse_of
+from .uncertainty import (
+    NO_DEGREES_OF_FREEDOM,
+    NOTHING_HOLDS,
+    Uncertainty,
+    residual_variance,
+    scaled_inverse,
 )
+
 _NOT_FINITE = "the model is not finite where the fit ended, and its errors are infinite"
 
 
@@ -22,12 +24,33 @@ class CurveErrors(NamedTuple):
     - `variance`: of a residual of unit weight: the factor of (JᵀJ)⁻¹ without penalties.
     - `degrees`: points less free parameters.
     - `remark`: why errors are infinite, empty where none is.
+    - `factor`: what the inverse curvature was multiplied with.
+    - `condition_number`, `weak_directions`: of that curvature, as in `Uncertainty`.
     """
 
     covariance: Float[np.ndarray, "p p"]
     variance: float
     degrees: int
     remark: str
+    factor: float = 1.0
+    condition_number: float = 1.0
+    weak_directions: tuple[str, ...] = ()
+
+    def as_uncertainty(self) -> Uncertainty:
+        """As the error bars of a fit; points of a curve are independent, and have no sandwich."""
+        unknown = np.full(self.covariance.shape, np.nan)
+        return Uncertainty(
+            classical=self.covariance,
+            speckle=unknown,
+            dyadic=unknown,
+            residual_variance=np.asarray(self.factor),
+            condition_number=np.asarray(self.condition_number),
+            n_pixels=np.zeros(0),
+            shot_noise=np.zeros(0),
+            chosen="classical",
+            reason=self.remark or "the points of a curve are taken as independent",
+            weak_directions=self.weak_directions,
+        )
 
 
 def variance_of_fit(
@@ -81,22 +104,23 @@ def curve_errors(
         # Without more points than parameters the curve goes through them, whatever the loss.
         factor = 1.0 if absolute_sigma else variance
         whole = hessian if penalty is None else hessian + penalty
-        inverse, *_, unknown = inverse_of(whole, free)
+        inverse, condition, weak, unknown = inverse_of(whole, free)
     elif penalty is None or not np.isfinite(variance):
-        inverse, *_, unknown = inverse_of(hessian, free)
+        inverse, condition, weak, unknown = inverse_of(hessian, free)
     else:
         slope, square = float(sums.mean_slope), float(sums.mean_square(parameters))
-        inverse, *_, unknown = inverse_of(slope * hessian + penalty, free)
+        inverse, condition, weak, unknown = inverse_of(slope * hessian + penalty, free)
         unit = 1.0 if absolute_sigma else square / slope
         inverse, factor = inverse @ (square * hessian + unit * penalty) @ inverse, 1.0
     covariance = scaled_inverse(inverse, factor, free, unknown)
     remark = _remark(names, degrees, factor, unknown) if np.isfinite(cost) else _NOT_FINITE
-    return CurveErrors(covariance, variance, degrees, remark)
+    words = describe(weak, names)
+    return CurveErrors(covariance, variance, degrees, remark, factor, condition, words)
 
 
 def _remark(names, degrees, factor, unknown) -> str:
     if not np.isfinite(factor):
-        return NO_DEGREES_OF_FREEDOM if degrees <= 0 else _NOTHING_HOLDS
+        return NO_DEGREES_OF_FREEDOM if degrees <= 0 else NOTHING_HOLDS
     if unknown.any():
         open_ = ", ".join(name for name, lost in zip(names, unknown, strict=True) if lost)
         return f"the data do not determine {open_}, whose errors are infinite; fix some of them"

@@ -10,6 +10,10 @@ NO_DEGREES_OF_FREEDOM = (
     "there are no more points than free parameters, so that nothing is left to tell the errors "
     "from, and they are infinite; give more points, fix a parameter, or give the absolute sigma"
 )
+NOTHING_HOLDS = (
+    "so many residuals are outliers to the robust loss that it does not hold the parameters, and "
+    "their errors are infinite; give the loss a larger scale"
+)
 
 
 class Uncertainty(eqx.Module):

@@ -12,7 +12,7 @@ from ..section import SET, Positive, Section, When, choice, class_default, key
 if TYPE_CHECKING:
     from ...data import StoredTwoTime, TwoTimeData
     from ...objective import AbstractLoss
-    from ...objective.smoothness import LogSmoothness, Smoothness
+    from ...objective.penalties import LogSmoothness, Smoothness
     from ...optimize import TrustRegion
     from ...physics import AbstractCorrelation
     from ..read import Configuration
@@ -153,7 +153,7 @@ def penalties_of(
 
     **Raises:** `ConfigError` where it has nothing to work on.
     """
-    from ...objective.smoothness import smoothness
+    from ...objective.penalties import smoothness
 
     rates, source = configuration.settings.rates, configuration.source
     # Beside other data sets, rates may belong to these alone.

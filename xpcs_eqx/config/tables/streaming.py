@@ -190,7 +190,7 @@ def plan_of(configuration: "Configuration", size: "MapSize") -> Plan:
     **Raises:** `ConfigError` for a strategy that the file does not allow.
     """
     from ...objective import HostLoop, choose_strategy
-    from ...objective.strategy import VARIABLE
+    from ...objective.drivers.strategy import VARIABLE
 
     settings, source = configuration.settings, configuration.source
     given = settings.streaming

@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from ...fitting import Fit, check_fittable, least_squares
 from ...objective import AbstractObjective
 from ...optimize import TrustRegion
-from ..any_fit import AnyFit, best_fit, check_fittable
 from .run import CmaProgress
 from .search import CmaRun, cma_search
 from .settings import CMA_PRESETS, CmaPreset
@@ -17,15 +17,14 @@ from .settings import CMA_PRESETS, CmaPreset
 class CmaResult(eqx.Module):
     """A fit at the lowest minimum found, and how it was found.
 
-    - `fit`: with error bars, a `Fit`, `JointFit` or `CurveFit` by objective; its own `evaluations`
-        are those of the last local fit alone.
+    - `fit`: with error bars, its own `evaluations` are those of the last local fit alone.
     - `local_cost`: cost of the local fit from the start, infinite where there was none.
     - `evaluations`: of costs and of normal equations, all together.
     - `runs`: every run of CMA-ES with its local fit.
     - `reasons`: why this minimum is kept and why the search ended, in sentences.
     """
 
-    fit: AnyFit
+    fit: Fit
     local_cost: float = eqx.field(static=True)
     evaluations: int = eqx.field(static=True)
     runs: tuple[CmaRun, ...] = eqx.field(static=True)
@@ -115,6 +114,6 @@ def cma_es(
         solver=solver,
     )
     at_once = (lambda state: True) if search.interrupted else None
-    fit = best_fit(objective, search.x, solver=solver, callback=at_once)
+    fit = least_squares(objective, search.x, solver=solver, callback=at_once)
     evaluations = search.evaluations + fit.evaluations
     return CmaResult(fit, search.local_cost, evaluations, search.runs, search.reasons)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ...errors import FitError, ModelError
-from ...fitting.solved import checked_start, solved
+from ...fitting import checked_start, require_finite, solve
 from ...objective import AbstractObjective
 from ...optimize import Recovery, Status, TrustRegion
 from ..selection import SAME_COST
@@ -94,14 +94,14 @@ class _Ledger:
             seen += 1
             return self.report(phase, 0, 1, 0.0, float(state.equations.cost), seen)
 
-        done = solved(objective, x, solver=solver, recovery=recovery, callback=watch)
-        found = np.asarray(objective.variables.to_physical(done.state.y))
+        done = solve(objective, x, solver=solver, recovery=recovery, callback=watch)
+        found = np.asarray(objective.variables.to_physical(require_finite(done).y))
         found = np.clip(found, objective.variables.lower, objective.variables.upper)
-        self.evaluations += done.ledger.evaluations
-        self.interrupted = self.interrupted or int(done.state.status) == Status.interrupted
-        cost = float(done.state.equations.cost)
+        self.evaluations += done.run.evaluations
+        self.interrupted = self.interrupted or done.status == Status.interrupted
+        cost = float(done.cost)
         self.lowest = min(self.lowest, cost)
-        return found, cost, done.ledger.evaluations
+        return found, cost, done.run.evaluations
 
 
 def cma_search(

@@ -1,0 +1,106 @@
+"""Where a solver ended and how it got there: what every fit is made from."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from ..hybrid import HybridResult
+from ..objective import NormalEquations
+from ..optimize import History, Status
+
+
+class RecoveryAction(NamedTuple):
+    """One attempt at rescuing a fit: what was wrong, what was done, how it ended."""
+
+    cause: str
+    action: str
+    outcome: str
+
+
+class OuterHistory(eqx.Module):
+    """One row for each outer iteration of alternating physical parameters and scaling.
+
+    - `physical`: physical parameters after the iteration; `scaling`: scaling coefficients.
+    - `cost_physical`, `cost_scaling`: the cost after each of the two stages.
+    - `change`: largest relative change of a physical parameter.
+    - `passes`: evaluations of both stages.
+    """
+
+    physical: Float[np.ndarray, "outer free"]
+    scaling: Float[np.ndarray, "outer coefficient"]
+    cost_physical: Float[np.ndarray, "outer"]
+    cost_scaling: Float[np.ndarray, "outer"]
+    change: Float[np.ndarray, "outer"]
+    passes: Int[np.ndarray, "outer 2"]
+
+    @property
+    def size(self) -> int:
+        """Number of outer iterations."""
+        return self.change.shape[0]
+
+    def report(self) -> str:
+        """A table for people."""
+        lines = [
+            f"{'outer':>5s} {'cost, physics':>16s} {'cost, scaling':>16s} {'change':>9s} passes"
+        ]
+        for i in range(self.size):
+            lines.append(
+                f"{i + 1:5d} {self.cost_physical[i]:16.10g} {self.cost_scaling[i]:16.10g} "
+                f"{self.change[i]:9.1e} {self.passes[i, 0]} + {self.passes[i, 1]}"
+            )
+        return "\n".join(lines)
+
+
+class Run(eqx.Module):
+    """How a solver went.
+
+    - `start`: physical start values of the variables of the objective.
+    - `history`: every evaluation, of the hybrid optimiser those of its Gauss–Newton phase.
+    - `status`, `message`: how it ended, in a word and in a sentence.
+    - `evaluations`, `iterations`: of all attempts; `recovery`: what was done about failures.
+    - `timings`: seconds by phase.
+    - `hybrid`: what the hybrid optimiser tells of its phases and defences, where it ran.
+    - `outer`: outer iterations of a hierarchical fit.
+    """
+
+    start: Float[np.ndarray, "variable"]
+    history: History
+    status: Status = eqx.field(static=True)
+    message: str = eqx.field(static=True)
+    evaluations: int = eqx.field(static=True)
+    iterations: int = eqx.field(static=True)
+    recovery: tuple[RecoveryAction, ...] = eqx.field(static=True)
+    timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
+    solver_name: str = eqx.field(static=True)
+    hybrid: HybridResult | None = None
+    outer: OuterHistory | None = None
+
+
+class Solution(eqx.Module):
+    """The point where a solver ended, with what the evaluation there gave.
+
+    - `objective`: the one that was minimised last; recovery may have changed how it sums.
+    - `y`: coordinates of its variables; `equations`, `memo`: as `objective.evaluate` gave them.
+    - `run`: how the solver got there.
+    - `refused`: coordinates of the last trial point at which the model was not finite, if any.
+    """
+
+    # Which kind it is, and so what can be asked of it, is known to whoever made the solution.
+    objective: Any
+    y: Float[Array, "variable"]
+    memo: PyTree
+    equations: NormalEquations
+    run: Run
+    refused: Float[Array | np.ndarray, "variable"] | None = None
+
+    @property
+    def cost(self) -> Float[Array, ""]:
+        """The cost there, penalties and robust loss included."""
+        return self.equations.cost
+
+    @property
+    def status(self) -> Status:
+        """How the solver ended."""
+        return self.run.status

@@ -1,0 +1,300 @@
+"""Sums by the workers of an executor: threads, processes, or machines through Dask.
+
+A worker is sent a share of the tiles with everything it needs, and sends back only their sum.
+"""
+
+import math
+import os
+import pickle
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ...errors import ConfigError, FitError, ModelError, XPCSError
+from ..kernel.tiles import AbstractTiles
+from .loops import AbstractDriver, refuse_tracers
+from .pieces import AbstractPieces, TablePieces, sum_pieces
+
+
+@dataclass(frozen=True, eq=False)
+class HeldExecutor:
+    """An executor as a part of a value: equal to itself, left behind by a pickle.
+
+    A copy made of a pickle holds none; a copy in this process holds the same.
+    """
+
+    executor: Executor | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HeldExecutor) and other.executor is self.executor
+
+    def __hash__(self) -> int:
+        return hash((HeldExecutor, id(self.executor)))
+
+    def __reduce__(self):
+        return HeldExecutor, ()
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, _: Any):
+        return self
+
+    def __repr__(self) -> str:
+        return type(self.executor).__name__
+
+
+def _held(executor: Any) -> HeldExecutor:
+    if isinstance(executor, HeldExecutor):
+        return executor
+    if not (callable(getattr(executor, "submit", None)) and executor is not None):
+        raise ConfigError(
+            f"executor is {type(executor).__name__}, which has no `submit`; give a "
+            "ThreadPoolExecutor, a ProcessPoolExecutor or client.get_executor() of Dask"
+        )
+    return HeldExecutor(executor)
+
+
+def _processors(count: int | None) -> int:
+    count = (os.cpu_count() or 1) if count is None else count
+    if count < 1:
+        raise ConfigError(f"workers = {count}: at least one has to work")
+    return count
+
+
+def share_out(n: int, workers: int) -> list[range]:
+    """0 … n − 1 as ranges of falling length, several for each worker.
+
+    The long ones first: when the last ones are handed out, no worker has much left to do.
+    """
+    least, low, shares = max(1, n // (16 * workers)), 0, []
+    while low < n:
+        length = max(least, math.ceil((n - low) / (2 * workers)))
+        shares.append(range(low, min(low + length, n)))
+        low += length
+    return shares
+
+
+class ExecutorSum(AbstractDriver):
+    """Pieces of data shared out over the workers of a `concurrent.futures.Executor`.
+
+    Every worker reads its pieces itself, so that the file must be where each of them finds it; what
+    travels is the table of the model, contrast and offset, and back come normal equations. These
+    are added in the order of the pieces, whoever finishes first: a sum repeated is the same to the
+    last digit. Workers keep what they compiled.
+
+    - Threads (`ThreadPoolExecutor`) take data in memory as well.
+    - Processes (`ProcessPoolExecutor`, with `multiprocessing.get_context("spawn")`, since JAX does
+      not survive a fork) and Dask (`Client(...).get_executor()`) take data in a file, from
+      `open_stored`, and models, ties and losses that can be pickled.
+
+    The executor belongs to the caller, who shuts it down; it does not travel with a pickle of an
+    objective or a fit. There, the sum is carried out in the process that unpickled it. What is
+    not such a sum, like error bars, is always computed in the calling process.
+
+    - `executor`: anything with `submit(function, *arguments)` returning a future.
+    - `workers`: how many of them work at a time; by default as many as this machine has
+        processors. It decides into how many shares the pieces are cut.
+
+    **Raises:** `ConfigError` for something else than an executor. In a sum: the error of a worker,
+    with the pieces it had; `FitError` when workers die, or fail twice at the same share;
+    `ModelError` for data in memory that would have to be sent to other processes, for what cannot
+    be pickled, and inside `jit` or `grad`.
+    """
+
+    traceable: ClassVar[bool] = False
+    executor: HeldExecutor = eqx.field(static=True, converter=_held)
+    workers: int = eqx.field(static=True, default=None, converter=_processors)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether workers see the memory of this process."""
+        held = self.executor.executor
+        return held is None or isinstance(held, ThreadPoolExecutor)
+
+    def place(self, tiles, small):
+        if isinstance(tiles, AbstractTiles) and not self.shares_memory:
+            raise ModelError(
+                f"{self.executor!r}: its workers do not see the memory of this process. Write the "
+                "data to HDF5 once with write_own and open them with open_stored: every worker "
+                "reads its part of the file. Or take a ThreadPoolExecutor, or DeviceMesh"
+            )
+        return tiles, small
+
+    def sum(self, function, args, tiles, zero):
+        refuse_tracers((args, tiles))
+        if isinstance(tiles, AbstractTiles):
+            self.place(tiles, None)
+            source: AbstractPieces = TablePieces(tiles, 16 * self.workers)
+        else:
+            source = tiles
+        shares = share_out(source.n_pieces, self.workers)
+        ask = self._asking(function, args, source, zero)
+        futures: list[Future] = []
+        total = jax.tree.map(np.array, zero)
+        try:
+            futures.extend(self._submit(ask, share, source) for share in shares)
+            for share, future in zip(shares, futures, strict=True):
+                part = self._result(ask, future, share, source)
+                total = jax.tree.map(np.add, total, part)
+        finally:
+            # After a failure or an interrupt nobody waits for the rest.
+            for future in futures:
+                future.cancel()
+        return jax.tree.map(jnp.asarray, total)
+
+    def _asking(self, function, args, source, zero) -> Callable[[range], Future]:
+        """How one share is asked for."""
+        held = self.executor.executor
+        nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zero)
+        if held is None:
+            return lambda share: _done(sum_share, function, args, source, nothing, share)
+        if self.shares_memory:
+            return lambda share: held.submit(sum_share, function, args, source, nothing, share)
+        try:
+            parcel, values = packed_share(function, args, source, nothing)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ModelError(
+                f"model or data cannot be sent to the workers of {self.executor!r}: {error}. "
+                "Functions and classes must be defined at the top of a module that the workers "
+                "can import; lambdas cannot be sent"
+            ) from error
+        return lambda share: held.submit(share_of_parcel, parcel, values, share)
+
+    def _submit(self, ask, share: range, source) -> Future:
+        try:
+            return ask(share)
+        except BrokenExecutor as error:
+            raise self._broken(share, source) from error
+        except RuntimeError as error:
+            raise FitError(
+                f"{self.executor!r} takes no work: {error}. Build the objective with a driver that "
+                "has an executor that is running"
+            ) from error
+
+    def _broken(self, share: range, source) -> FitError:
+        return FitError(
+            f"{_where(source, share)}: a worker of {self.executor!r} died, killed or out of "
+            "memory, and the executor with it. Start a new executor, with fewer workers if memory "
+            "is short, build the objective with it and go on from the checkpoints with resume"
+        )
+
+    def _result(self, ask, future: Future, share: range, source) -> PyTree:
+        try:
+            return future.result()
+        except BrokenExecutor as error:
+            raise self._broken(share, source) from error
+        except XPCSError as error:
+            raise type(error)(f"{_where(source, share)}: {error}") from error
+        except Exception:
+            # Another worker may have more luck, but for a mistake that is in the program.
+            try:
+                return self._submit(ask, share, source).result()
+            except BrokenExecutor as error:
+                raise self._broken(share, source) from error
+            except Exception as error:
+                raise FitError(
+                    f"{_where(source, share)}: workers of {self.executor!r} failed twice "
+                    f"({type(error).__name__}: {error})"
+                ) from error
+
+
+def _where(source: AbstractPieces, share: range) -> str:
+    path = getattr(getattr(source, "source", None), "path", type(source).__name__)
+    return f"{path}, pieces {share.start + 1} … {share.stop} of {source.n_pieces}"
+
+
+def _done(function: Callable, *arguments: Any) -> Future:
+    """A future of what is computed here and now."""
+    future: Future = Future()
+    try:
+        future.set_result(function(*arguments))
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+class _Slot(NamedTuple):
+    """Stands for an array that is sent beside the parcel."""
+
+    number: int
+
+
+class _InDouble(AbstractPieces):
+    """A source whose pieces are made in double precision, on whichever thread that happens."""
+
+    waits = True
+    source: AbstractPieces
+
+    @property
+    def n_pieces(self):
+        return self.source.n_pieces
+
+    def stream(self, pieces: Sequence[int] | None = None):
+        stream = self.source.stream(pieces)
+        while True:
+            # Never across a `yield`: the setting belongs to a thread, and others run on it.
+            with jax.enable_x64(True):
+                piece = next(stream, None)
+            if piece is None:
+                return
+            yield piece
+
+
+def sum_share(
+    function: Callable, args: PyTree, source: AbstractPieces, zero: PyTree, pieces: range
+) -> PyTree:
+    """`zero` plus the sum over some pieces, as NumPy arrays.
+
+    In double precision, whatever the worker does otherwise: its settings are left alone.
+    """
+    with jax.enable_x64(True):
+        inside = _InDouble(source) if source.waits else source
+        args, zero = (jax.tree.map(_on_device, tree) for tree in (args, zero))
+        return jax.device_get(sum_pieces(function, args, inside, zero, pieces))
+
+
+def _on_device(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if eqx.is_array(leaf) else leaf
+
+
+def packed_share(
+    function: Callable, args: PyTree, source: AbstractPieces, zero: PyTree
+) -> tuple[bytes, list[np.ndarray]]:
+    """What stays the same from one evaluation to the next, pickled, and the arrays of `args`."""
+    values: list[np.ndarray] = []
+
+    def slot(leaf):
+        if not eqx.is_array(leaf):
+            return leaf
+        values.append(np.asarray(leaf))
+        return _Slot(len(values) - 1)
+
+    skeleton = jax.tree.map(slot, args)
+    return pickle.dumps((function, skeleton, source, zero)), values
+
+
+@lru_cache(maxsize=16)
+def _opened(parcel: bytes) -> Any:
+    # Kept, since functions that are equal but not the same would be compiled again.
+    with jax.enable_x64(True):
+        return pickle.loads(parcel)
+
+
+def share_of_parcel(parcel: bytes, values: list[np.ndarray], pieces: range) -> PyTree:
+    """As `sum_share` for what `packed_share` packed."""
+    function, skeleton, source, zero = _opened(parcel)
+
+    def filled(leaf):
+        return values[leaf.number] if isinstance(leaf, _Slot) else leaf
+
+    args = jax.tree.map(filled, skeleton, is_leaf=lambda leaf: isinstance(leaf, _Slot))
+    return sum_share(function, args, source, zero, pieces)

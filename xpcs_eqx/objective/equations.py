@@ -1,0 +1,116 @@
+"""The one sum behind every fit, and the objective that makes it of a point."""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from equinox import AbstractVar
+from jaxtyping import Array, Float
+
+from ..errors import PrecisionError
+from ..parameters import AbstractVariables
+
+
+class NormalEquations(eqx.Module):
+    """½ Σ ρ, Jᵀr, JᵀJ and the number of pairs of a part of the data.
+
+    A monoid: `zero` and `+`. Sums over tiles, files, devices and machines are the same sum.
+    Leading axes (an angle axis, say) are carried along.
+
+    >>> import xpcs_eqx as xe
+    >>> nothing = xe.NormalEquations.zero(columns=2)
+    >>> (nothing + nothing).hessian.shape
+    (2, 2)
+    """
+
+    cost: Float[Array, "*batch"]
+    gradient: Float[Array, "*batch column"]
+    hessian: Float[Array, "*batch column column"]
+    count: Float[Array, "*batch"]
+
+    @classmethod
+    def zero(cls, columns: int, batch: tuple[int, ...] = (), dtype=None) -> "NormalEquations":
+        """The neutral element for `columns` columns and the given leading axes."""
+        return cls(
+            jnp.zeros(batch, dtype),
+            jnp.zeros((*batch, columns), dtype),
+            jnp.zeros((*batch, columns, columns), dtype),
+            jnp.zeros(batch, dtype),
+        )
+
+    def __add__(self, other: "NormalEquations") -> "NormalEquations":
+        return NormalEquations(
+            self.cost + other.cost,
+            self.gradient + other.gradient,
+            self.hessian + other.hessian,
+            self.count + other.count,
+        )
+
+    def total(self) -> "NormalEquations":
+        """The sum over the leading axis."""
+        return NormalEquations(*(jnp.sum(a, axis=0) for a in self._parts()))
+
+    def transform(self, matrix: Float[Array, "column new"]) -> "NormalEquations":
+        """The same for columns J·matrix, that is for variables v with u = matrix·v."""
+        return NormalEquations(
+            self.cost,
+            jnp.einsum("...c,...cn->...n", self.gradient, matrix),
+            jnp.einsum("...cn,...cd,...dm->...nm", matrix, self.hessian, matrix),
+            self.count,
+        )
+
+    def _parts(self):
+        return self.cost, self.gradient, self.hessian, self.count
+
+
+class AbstractObjective(eqx.Module):
+    """A sum of squares in solver coordinates.
+
+    `evaluate` returns normal equations and a memo; the memo of the last accepted point is handed
+    to the next evaluation, which may use it for precision but not for the value.
+    """
+
+    variables: AbstractVar[AbstractVariables]
+
+    @property
+    @abstractmethod
+    def traceable(self) -> bool:
+        """Whether `evaluate` may be compiled as a whole; else it loops in Python."""
+
+    @property
+    @abstractmethod
+    def start(self) -> Float[Array, "variable"]:
+        """Physical variables at the start."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the variables."""
+
+    @property
+    @abstractmethod
+    def memo(self) -> Any:
+        """The memo of the first evaluation."""
+
+    @abstractmethod
+    def evaluate(self, y: Float[Array, "variable"], memo: Any) -> tuple[NormalEquations, Any]:
+        """Normal equations at coordinates `y`, and the memo that belongs to them."""
+
+    @abstractmethod
+    def cost(self, y: Float[Array, "variable"], memo: Any) -> Float[Array, ""]:
+        """The cost alone, for less."""
+
+
+def require_double_precision(data: str = "a map") -> None:
+    """Refuse to work in single precision; `data` says of what the normal equations are.
+
+    **Raises:** `PrecisionError` with the line that switches double precision on.
+    """
+    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise PrecisionError(
+            f"JAX runs in single precision, in which normal equations of {data} lose their "
+            "meaning. "
+            'Put jax.config.update("jax_enable_x64", True) at the top of the program'
+        )

@@ -1,0 +1,274 @@
+"""Objectives of one two-time data set: contrast and offset eliminated, or as variables."""
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..data import Geometry
+from ..parameters import AbstractVariables, ParameterMap
+from ..scaling import AbstractScaling
+from .drivers.loops import AbstractDriver
+from .drivers.pieces import AbstractPieces
+from .elimination import assemble, eliminate, move_scaling, solve_scaling
+from .equations import AbstractObjective, NormalEquations
+from .kernel.blocks import block_cost, block_equations
+from .kernel.frame_table import FrameTable, frame_table
+from .kernel.tiles import AbstractTiles
+from .losses import AbstractLoss, Linear
+from .penalties import (
+    AbstractLinearScalingPenalty,
+    AbstractPenalty,
+    AbstractScalingPenalty,
+    penalty_equations,
+    scaling_penalty_equations,
+)
+
+
+def _equations(args, block):
+    table, scaling, loss = args
+    return block_equations(table, block, scaling[block.angle, 0], scaling[block.angle, 1], loss)
+
+
+def _cost(args, block):
+    table, scaling, loss = args
+    return block_cost(table, block, scaling[block.angle, 0], scaling[block.angle, 1], loss)
+
+
+# What surrounds the sum is compiled by itself, so that a driver that loops in Python need not trace
+# its loop; inside a larger compiled function these calls disappear.
+_table = eqx.filter_jit(frame_table)
+
+
+class TwoTimeTerm(eqx.Module):
+    """Model and data of one two-time data set, ready to be summed over.
+
+    - `noise`: standard deviation that noise gives to the weighted residuals, by which penalties are
+        weighed; NaN as long as there are none.
+    """
+
+    parameters: ParameterMap
+    scaling: AbstractScaling
+    tiles: AbstractTiles | AbstractPieces
+    t: Float[Array, "frame"]
+    geometry: Geometry
+    reference: Float[Array, "angle 2"]
+    diagonal: Float[Array, "angle frame"] | None
+    driver: AbstractDriver
+    noise: Float[Array, ""]
+    absolute_sigma: bool = eqx.field(static=True)
+
+    def table(self, y: Float[Array, "free"], differentiate: bool = True) -> FrameTable:
+        """Features of the model at the coordinates `y`."""
+        return _table(self.parameters, y, self.t, self.geometry, differentiate)
+
+    def angle_equations(
+        self, y: Float[Array, "free"], scaling: Float[Array, "angle 2"], loss: AbstractLoss
+    ) -> NormalEquations:
+        """Equations of each angle for (coordinates at contrast 1, contrast, offset)."""
+        zero = NormalEquations.zero(y.shape[0] + 2, (scaling.shape[0],), y.dtype)
+        return self.driver.sum(_equations, (self.table(y), scaling, loss), self.tiles, zero)
+
+    def angle_cost(
+        self, y: Float[Array, "free"], scaling: Float[Array, "angle 2"], loss: AbstractLoss
+    ) -> NormalEquations:
+        """As `angle_equations` for (contrast, offset) alone, without derivatives of the model."""
+        zero = NormalEquations.zero(2, (scaling.shape[0],), y.dtype)
+        return self.driver.sum(_cost, (self.table(y, False), scaling, loss), self.tiles, zero)
+
+
+class Memo(eqx.Module):
+    """What is known of a point beside the equations of the solver's variables.
+
+    - `scaling`: (contrast, offset) by angle; `coefficients`: the scaling coefficients.
+    - `equations`: of each angle for (coordinates at contrast 1, contrast, offset), at `scaling`.
+    """
+
+    scaling: Float[Array, "angle 2"]
+    coefficients: Float[Array, "coefficient"]
+    equations: NormalEquations
+
+
+def _first_memo(term: TwoTimeTerm) -> Memo:
+    n_angles = term.reference.shape[0]
+    columns = term.parameters.n_free + 2
+    blank = jax.eval_shape(lambda: NormalEquations.zero(columns, (n_angles,)))
+    # By NumPy: an eager operation of JAX is a compilation.
+    zero = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank)
+    return Memo(term.reference, np.zeros(term.scaling.size, zero.cost.dtype), zero)  # pyright: ignore[reportArgumentType]
+
+
+def _on_scaling(penalties, scaling):
+    """Equations of penalties on contrast and offset, as a function of the coefficients."""
+    return lambda coefficients: scaling_penalty_equations(penalties, scaling, coefficients)
+
+
+@eqx.filter_jit
+def _project(equations, y, reference, parameters, scaling, penalties, on_scaling, noise):
+    """Equations of the coordinates alone, with the scaling that suits them best."""
+    penalty = _on_scaling(on_scaling, scaling)
+    coefficients, held = solve_scaling(equations, reference, scaling, penalty)
+    per_angle = scaling.per_angle(coefficients)
+    moved = move_scaling(equations, reference, per_angle)
+    data, added = assemble(
+        moved, y, coefficients, parameters, scaling, penalties, on_scaling, noise
+    )
+    return eliminate(data + added, y.shape[0], held), Memo(per_angle, coefficients, moved)
+
+
+@eqx.filter_jit
+def _together(equations, y, coefficients, parameters, scaling, penalties, on_scaling, noise):
+    """Equations of coordinates and scaling coefficients together."""
+    data, added = assemble(
+        equations, y, coefficients, parameters, scaling, penalties, on_scaling, noise
+    )
+    return data + added, Memo(scaling.per_angle(coefficients), coefficients, equations)
+
+
+class ProjectedObjective(AbstractObjective):
+    """Least squares in the physical parameters; the scaling is re-solved exactly at every point."""
+
+    variables: ParameterMap  # pyright: ignore[reportIncompatibleVariableOverride]
+    term: TwoTimeTerm
+    penalties: tuple[AbstractPenalty, ...]
+    scaling_penalties: tuple[AbstractLinearScalingPenalty, ...] = ()
+
+    @property
+    def traceable(self):
+        return self.term.driver.traceable
+
+    @property
+    def physical(self) -> ParameterMap:
+        """The map of the free physical parameters, which come first among the variables."""
+        return self.variables
+
+    @property
+    def noise(self) -> Float[Array, ""]:
+        """Standard deviation of the weighted residuals, by which penalties are weighed."""
+        return self.term.noise
+
+    @property
+    def start(self):
+        return self.variables.start
+
+    @property
+    def names(self):
+        return self.variables.free_names
+
+    @property
+    def memo(self):
+        return _first_memo(self.term)
+
+    def evaluate(self, y, memo):
+        term, reference = self.term, memo.scaling
+        equations = term.angle_equations(y, reference, Linear())
+        penalties = (self.penalties, self.scaling_penalties, term.noise)
+        return _project(equations, y, reference, self.variables, term.scaling, *penalties)
+
+    def cost(self, y, memo):
+        scaling = self.term.scaling
+        equations = self.term.angle_cost(y, memo.scaling, Linear())
+        penalty = _on_scaling(self.scaling_penalties, scaling)
+        coefficients, _ = solve_scaling(equations, memo.scaling, scaling, penalty)
+        per_angle = scaling.per_angle(coefficients)
+        moved = move_scaling(equations, memo.scaling, per_angle)
+        added = penalty_equations(self.penalties, self.variables, y, self.term.noise)
+        return jnp.sum(moved.cost) + added.cost + penalty(coefficients).cost
+
+
+class JointVariables(AbstractVariables):
+    """Free physical parameters followed by the scaling coefficients."""
+
+    parameters: ParameterMap
+    lower: Float[Array | np.ndarray, "variable"]
+    upper: Float[Array | np.ndarray, "variable"]
+    coordinate_scale: Float[Array | np.ndarray, "variable"]
+
+    def to_physical(self, y):
+        p = self.parameters.n_free
+        return jnp.concatenate([self.parameters.to_physical(y[:p]), y[p:]])
+
+    def to_coordinates(self, x):
+        p = self.parameters.n_free
+        return jnp.concatenate([self.parameters.to_coordinates(x[:p]), x[p:]])
+
+
+class JointObjective(AbstractObjective):
+    """Any loss in physical parameters and scaling coefficients together."""
+
+    variables: JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
+    term: TwoTimeTerm
+    penalties: tuple[AbstractPenalty, ...]
+    loss: AbstractLoss
+    scaling_penalties: tuple[AbstractScalingPenalty, ...] = ()
+
+    @property
+    def traceable(self):
+        return self.term.driver.traceable
+
+    @property
+    def physical(self) -> ParameterMap:
+        """The map of the free physical parameters, which come first among the variables."""
+        return self.variables.parameters
+
+    @property
+    def noise(self) -> Float[Array, ""]:
+        """Standard deviation of the weighted residuals, by which penalties are weighed."""
+        return self.term.noise
+
+    @property
+    def start(self):
+        parameters = self.variables.parameters
+        coefficients = self.term.scaling.from_per_angle(self.term.reference)
+        return jnp.concatenate([parameters.start, coefficients])
+
+    @property
+    def names(self):
+        return self.variables.parameters.free_names + self.term.scaling.names
+
+    @property
+    def memo(self):
+        return _first_memo(self.term)
+
+    def evaluate(self, y, memo):
+        del memo
+        term, parameters = self.term, self.variables.parameters
+        y, coefficients = y[: parameters.n_free], y[parameters.n_free :]
+        equations = term.angle_equations(y, term.scaling.per_angle(coefficients), self.loss)
+        penalties = (self.penalties, self.scaling_penalties, term.noise)
+        return _together(equations, y, coefficients, parameters, term.scaling, *penalties)
+
+    def cost(self, y, memo):
+        p = self.variables.parameters.n_free
+        per_angle = self.term.scaling.per_angle(y[p:])
+        equations = self.term.angle_cost(y[:p], per_angle, self.loss)
+        parameters, noise = self.variables.parameters, self.term.noise
+        penalty = penalty_equations(self.penalties, parameters, y[:p], noise)
+        on_scaling = scaling_penalty_equations(self.scaling_penalties, self.term.scaling, y[p:])
+        return jnp.sum(equations.cost) + penalty.cost + on_scaling.cost
+
+
+def joint_variables(parameters: ParameterMap, *scalings: AbstractScaling) -> JointVariables:
+    """Free physical parameters followed by the coefficients of one scaling after the other."""
+    lower, upper = (np.concatenate([np.asarray(s.bounds[i]) for s in scalings]) for i in (0, 1))
+    return JointVariables(
+        parameters=parameters,
+        lower=np.concatenate([parameters.lower, lower]),
+        upper=np.concatenate([parameters.upper, upper]),
+        coordinate_scale=np.concatenate([parameters.coordinate_scale, np.full(lower.shape, 0.1)]),
+    )
+
+
+def joint_of(objective: ProjectedObjective | JointObjective) -> JointObjective:
+    """The same sum of squares with the scaling as ordinary variables."""
+    if isinstance(objective, JointObjective):
+        return objective
+    variables = joint_variables(objective.variables, objective.term.scaling)
+    return JointObjective(
+        variables, objective.term, objective.penalties, Linear(), objective.scaling_penalties
+    )
+
+
+TwoTimeObjective = ProjectedObjective | JointObjective
