@@ -146,7 +146,7 @@ def test_a_run_is_interrupted_and_gone_on_with(folder, monkeypatch, capsys, tmp_
 
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     with monkeypatch.context() as patch:
-        patch.setattr(tasks, "sampled", stopping)
+        patch.setattr(task, "sampled", stopping)
         assert run(folder, *QUICKLY) == 3
     message = capsys.readouterr().err
     assert "the draws so far are kept, continue with --resume" in message
