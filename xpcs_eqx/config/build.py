@@ -66,6 +66,12 @@ class Problem:
         return self.names.labels
 
     @property
+    def of_one(self) -> TwoTimeObjective:
+        """The objective where there is one data set, for what does not take several."""
+        assert not isinstance(self.objective, CombinedObjective)
+        return self.objective
+
+    @property
     def parameters(self) -> ParameterMap:
         """All free parameters of the fit."""
         return self.objective.physical
@@ -143,7 +149,10 @@ def _loaded(configuration: Configuration) -> _Loaded:
     if settings.several and not isinstance(settings.data, list):
         every = _every_q(configuration)
         labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
-        sizes = [MapSize(one.c2.size, one.c2.itemsize, one.n_angles, one.t, False) for one in every]
+        sizes = [
+            MapSize(one.c2.size, one.c2.itemsize, one.n_angles, np.asarray(one.t), False)
+            for one in every
+        ]
         return _Loaded(parts * len(every), labels, every, plan_of(configuration, sizes))
     for k, part in enumerate(parts):
         with _numbered(configuration, k):
@@ -231,6 +240,13 @@ def _angle_weights(configuration: Configuration, n_angles: int) -> np.ndarray | 
     return None if weights is None else np.asarray(weights)
 
 
+def _layers(
+    configuration: Configuration, objective: TwoTimeObjective | CombinedObjective
+) -> DefenceLayers | None:
+    # Several data sets have none: `excluded` refuses them.
+    return None if isinstance(objective, CombinedObjective) else layers_of(configuration, objective)
+
+
 def build(configuration: Configuration) -> Problem:
     """Load the data and make every object of the fit.
 
@@ -300,5 +316,5 @@ def build(configuration: Configuration) -> Problem:
         ),
         settings=settings,
         search=strategy_of(configuration, objective),
-        layers=None if settings.several else layers_of(configuration, objective),
+        layers=_layers(configuration, objective),
     )

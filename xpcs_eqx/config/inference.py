@@ -165,7 +165,7 @@ def _scaling(configuration: Configuration, problem: Problem) -> AbstractScaling 
     """The scaling to sample with where it is not that of the fit."""
     settings = configuration.settings
     assert settings.bayes is not None
-    term = problem.objective.term
+    term = problem.of_one.term
     if settings.bayes.scaling == "fixed":
         # A stand-in for what the fit will find.
         return Fixed(term.reference[:, 0], term.reference[:, 1])
@@ -194,7 +194,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         _installed(place, JOBQUEUE if executor in BATCH else DASK, "cluster")
     scaling, fixed = _scaling(configuration, problem), given.scaling == "fixed"
     with _placed(where, "[bayes]"):
-        objective = problem.objective if scaling is None else rescaled(problem.objective, scaling)
+        objective = problem.of_one if scaling is None else rescaled(problem.of_one, scaling)
         priors = default_priors(objective)
     own, from_fit = given_priors(source, given, objective)
     priors = priors.replaced(own)

@@ -100,10 +100,10 @@ def _sequential(fit: Fit, problem: Problem, data: Any) -> SequentialFit:
             bounds[f"{kind}_bounds"] = (pair[0], pair[1])
     assert problem.settings.output.sequential is not None
     return sequential_least_squares(
-        problem.objective.term.parameters,
+        problem.of_one.term.parameters,
         data,
         combination=COMBINATIONS[problem.settings.output.sequential](),
-        loss=loss_of(problem.objective),
+        loss=loss_of(problem.of_one),
         solver=problem.solver,
         recovery=problem.recovery,
         # Where all angles together ended: what differs at one angle is then its own.

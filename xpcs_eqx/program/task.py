@@ -98,7 +98,7 @@ class Task:
         solving = {"solver": problem.solver, "recovery": problem.recovery}
         out: dict[str, Any] = {}
         if problem.plan.optimiser is not None:
-            fit = hybrid_least_squares(objective, optimiser=problem.plan.optimiser, **how)
+            fit = hybrid_least_squares(problem.of_one, optimiser=problem.plan.optimiser, **how)
         elif problem.search is not None:
             out["searched"] = global_least_squares(
                 objective, strategy=problem.search, **solving, **how
@@ -111,7 +111,7 @@ class Task:
                     "again without --resume"
                 )
             fit, out["defences"] = defended_least_squares(
-                objective, problem.layers, **solving, callback=how.get("callback")
+                problem.of_one, problem.layers, **solving, callback=how.get("callback")
             )
         else:
             fit = least_squares(objective, **solving, **how)

@@ -202,7 +202,8 @@ def _source_of(fit: Fit) -> _Source:
         raise FitError(
             "the data are not maps; for pooled points use the residuals of the objective"
         )
-    return _Source(fit, tiles, *tiles.c2.shape[:2], np.dtype(tiles.c2.dtype))
+    n_angles, n, _ = tiles.c2.shape
+    return _Source(fit, tiles, n_angles, n, np.dtype(tiles.c2.dtype))
 
 
 def fitted_bands(fit: Fit, angle: int, frames: slice | None = None) -> Iterator[FittedBand]:
