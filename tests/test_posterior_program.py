@@ -103,9 +103,9 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
             if len(seen) == 2:
                 raise KeyboardInterrupt
 
-        return sampling.sampled(inference, fit, checkpoints, once)
+        return sampling.sample_posterior(inference, fit, checkpoints, once)
 
-    monkeypatch.setattr(task, "sampled", stopping)
+    monkeypatch.setattr(task, "sample_posterior", stopping)
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     assert run(folder, *QUICKLY, *IN_SHARDS) == 3
     message = capsys.readouterr().err
@@ -142,11 +142,11 @@ def test_a_run_is_interrupted_and_gone_on_with(folder, monkeypatch, capsys, tmp_
             if len(seen) == 3:
                 raise KeyboardInterrupt
 
-        return sampling.sampled(inference, fit, checkpoints, once)
+        return sampling.sample_posterior(inference, fit, checkpoints, once)
 
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     with monkeypatch.context() as patch:
-        patch.setattr(task, "sampled", stopping)
+        patch.setattr(task, "sample_posterior", stopping)
         assert run(folder, *QUICKLY) == 3
     message = capsys.readouterr().err
     assert "the draws so far are kept, continue with --resume" in message

@@ -12,12 +12,7 @@ import numpy as np
 from ..data import MapSize, StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError, ModelError
-from ..objective import (
-    CombinedObjective,
-    TwoTimeObjective,
-    relative_weights,
-    two_time_objective,
-)
+from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
 from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
 from ..optimize import Recovery, TrustRegion
