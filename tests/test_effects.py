@@ -30,6 +30,8 @@ VALUES = {
     "hybrid.normalisation": '"start"',
     "hybrid.defences": '"strict"',
     "global.custom": "[{D0 = 1.0}]",
+    "global.starts_from": '"earlier.json"',
+    "bayes.priors_from": '"earlier.json"',
     "global.sampler": '"sobol"',
     "global.keep": "0.25",
     "global.preset": '"fast"',

@@ -23,7 +23,7 @@ from ..objective.penalties import AbstractPenalty
 from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, SharedParameters
 from ..search import AbstractStrategy
-from .parameters import Names, parameters_of, shared_names, tables
+from .parameters import Names, parameters_of, shared_names, tables, with_earlier_starts
 from .read import Configuration
 from .source import nearest
 from .tables import Settings
@@ -271,6 +271,7 @@ def build(configuration: Configuration) -> Problem:
             "f2 is kept at the middle of the time window, since only f0·exp(−f1·f2) enters",
         )
     factors = tuple(p.data.factors if isinstance(p.data, DataSet) else {} for p in parts)
+    said, taken = with_earlier_starts(configuration, said, names)
     given = tables(said, names, settings.model.mode, source)
     parameters = parameters_of(settings, names, given, factors, times, source)
     scalings = tuple(map(_scaling, parts, loaded.labels, data))
@@ -310,6 +311,7 @@ def build(configuration: Configuration) -> Problem:
         recovery=Recovery(attempts=settings.solver.recovery),
         decisions=(
             *decisions,
+            *taken,
             *bends,
             *kept_by_bounds(settings.parameters),
             *loaded.plan.decisions,

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +21,7 @@ from ..bayes import (
     default_priors,
     fit_priors,
     log_posterior,
+    saved_priors,
     with_scaling,
 )
 from ..bayes.consensus.pairs import pairs_of
@@ -29,8 +30,9 @@ from ..bayes.density.likelihood import AbstractNoise, AbstractScalingTreatment
 from ..bayes.infer import rescaled
 from ..bayes.nuts.starts import AbstractStart
 from ..data import weighted
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, DataError, ModelError
 from ..fitting import Fit
+from ..parameters import saved_values
 from ..physics import LaminarFlow
 from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Fixed
 from .build import Problem
@@ -60,7 +62,8 @@ class Inference:
     """Everything sampling needs beside the fit.
 
     - `n_pairs`: of the data, by which `method` decides.
-    - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width.
+    - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width;
+        `chosen`: names whose prior is no default.
     - `scaling`: the one to sample with instead of that of the fit, None for the same; `fixed` tells
         that it is that of the fit, held.
     - `n_shards`: 0 for one run; `decisions`: what will be done, in sentences; `lines`: these and
@@ -76,6 +79,7 @@ class Inference:
     noise: AbstractNoise | None
     priors: PriorSet
     from_fit: Mapping[str, float]
+    chosen: frozenset[str]
     scaling: AbstractScaling | None
     fixed: bool
     n_shards: int
@@ -85,11 +89,11 @@ class Inference:
     @property
     def consensus(self) -> bool:
         """Whether the data are sampled in shards."""
-        return self.method.in_shards(self.n_pairs)
+        return self.n_shards > 0
 
     def lines_after(self, density: LogPosterior) -> tuple[str, ...]:
         """What was done: the decisions and the priors that were sampled with."""
-        return (*self.decisions, *prior_lines(density, self.settings, self.from_fit, True))
+        return (*self.decisions, *prior_lines(density, self.chosen, self.from_fit, True))
 
     def fit_for(self, fit: Fit) -> Fit:
         """The fit with the scaling that is sampled, begun where the other ended."""
@@ -145,13 +149,13 @@ def _installed(where: str, needed: tuple[str, ...], extra: str) -> None:
 
 
 def _noise(configuration: Configuration, problem: Problem, given: Bayes) -> AbstractNoise | None:
-    if given.sigma == "given" and not weighted(problem.data[0]):
+    if given.sigma == "given" and not all(map(weighted, problem.data)):
         raise ConfigError(
             f'{configuration.source.where("bayes.sigma")}: bayes.sigma = "given", but the data '
             'have no sigma; give data.sigma, or set bayes.sigma = "sampled"'
         )
     if given.sigma != "sampled" and "sigma" in given.priors:
-        absolute = problem.data[0].absolute_sigma
+        absolute = all(one.absolute_sigma for one in problem.data)
         if given.sigma == "given" or absolute:
             raise ConfigError(
                 f"{configuration.source.where(('bayes', 'priors', 'sigma'))}: sigma is known and "
@@ -165,16 +169,31 @@ def _scaling(configuration: Configuration, problem: Problem) -> AbstractScaling 
     """The scaling to sample with where it is not that of the fit."""
     settings = configuration.settings
     assert settings.bayes is not None
-    term = problem.of_one.term
     if settings.bayes.scaling == "fixed":
         # A stand-in for what the fit will find.
-        return Fixed(term.reference[:, 0], term.reference[:, 1])
-    if settings.bayes.scaling == "averaged" and not isinstance(term.scaling, Averaged):
+        reference = problem.of_one.term.reference
+        return Fixed(reference[:, 0], reference[:, 1])
+    if settings.bayes.scaling == "averaged" and problem.scalings[0].mode != "averaged":
         own = settings.scaling
         contrast = tuple(own.contrast_bounds or CONTRAST_BOUNDS)
         offset = tuple(own.offset_bounds or OFFSET_BOUNDS)
         return Averaged(problem.data[0].n_angles, contrast, offset)  # pyright: ignore[reportArgumentType]
     return None
+
+
+def _earlier_priors(configuration: Configuration, known: Collection[str]) -> PriorSet:
+    """Priors centred on an earlier result, as far as it is of parameters `known` here."""
+    given, source = configuration.settings.bayes, configuration.source
+    if given is None or given.priors_from is None:
+        return PriorSet((), ())
+    path, where = source.absolute(given.priors_from), source.where("bayes.priors_from")
+    try:
+        names = [n for n, one in saved_values(path).items() if n in known and one.error > 0]
+        if not names:
+            raise ModelError(f"{path} has no value with an error of a parameter sampled here")
+        return saved_priors(path, given.priors_width, names)
+    except (DataError, ModelError) as error:
+        raise ConfigError(f"{where}: bayes.priors_from: {error}") from error
 
 
 def inference_of(configuration: Configuration, problem: Problem) -> Inference | None:
@@ -194,10 +213,14 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         _installed(place, JOBQUEUE if executor in BATCH else DASK, "cluster")
     scaling, fixed = _scaling(configuration, problem), given.scaling == "fixed"
     with _placed(where, "[bayes]"):
-        objective = problem.of_one if scaling is None else rescaled(problem.of_one, scaling)
+        objective = problem.objective if scaling is None else rescaled(problem.objective, scaling)
         priors = default_priors(objective)
     own, from_fit = given_priors(source, given, objective)
-    priors = priors.replaced(own)
+    earlier = _earlier_priors(configuration, priors.names)
+    notes = (*priors.notes, *earlier.notes)
+    earlier = dict(zip(earlier.names, earlier.priors, strict=True))
+    priors = dataclasses.replace(priors.replaced({**earlier, **own}), notes=notes)
+    chosen = frozenset((*earlier, *own, *from_fit))
     treatment = SCALINGS[given.scaling]()
     noise = _noise(configuration, problem, given)
     with _placed(where, "[bayes]"):
@@ -205,6 +228,8 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
     method = method_of(source, given)
     n_pairs = int(density.n_pairs)
     in_shards, reason = method.in_shards(n_pairs), method.reason(n_pairs)
+    if configuration.settings.several:
+        in_shards, reason = False, f"{n_pairs} pairs of several data sets: one run"
     sampler = Nuts(
         chains=given.chains,
         warmup=given.warm_up,
@@ -230,7 +255,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         )
         log.warning("%s: %s", source.where("bayes.shards"), unused)
         lines.append(unused)
-    before = prior_lines(density, given, from_fit, False)
+    before = prior_lines(density, chosen, from_fit, False)
     return Inference(
         settings=given,
         n_pairs=n_pairs,
@@ -241,6 +266,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         noise=noise,
         priors=priors,
         from_fit=from_fit,
+        chosen=chosen,
         scaling=scaling,
         fixed=fixed,
         n_shards=n_shards,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..section import Positive, Section, choice, key
+from ..section import SET, Positive, Section, When, choice, key
 from ..source import Source
 from .priors import Prior
 
@@ -207,6 +207,17 @@ class Bayes(Section):
     sigma: Annotated[str, NOISES] = key("auto", "auto: given where data.sigma is absolute")
     plots: bool = key(True, "whether to write plots of the draws")
     predictive: int = key(200, "draws that make fitted_data.npz; 0 writes none", ge=0)
+    priors_from: str | None = key(
+        None,
+        "parameters.json of an earlier fit or posterior, on which the priors of its parameters are "
+        "centred",
+        expected="a path",
+        example="earlier/fit/parameters.json",
+        min_length=1,
+    )
+    priors_width: Positive = key(
+        2.0, "width of these priors, in the errors there", when=(When("priors_from", SET),)
+    )
     priors: dict[str, Prior] = Field(default={}, description="one table a parameter")
     shards: Shards = Shards()
 
@@ -225,12 +236,18 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
     given = settings.bayes
     if given is None:
         return
-    if settings.several:
+    if settings.several and given.scaling in ("averaged", "fixed"):
         yield (
-            "bayes",
-            "[bayes] samples one data set, but several are fitted together here; leave "
-            "[bayes] out, or run each data set by itself, or sample them together in Python with "
-            "xpcs_eqx.sample(joint_fit)",
+            "bayes.scaling",
+            f'bayes.scaling = "{given.scaling}" is for one data set; of several contrast and '
+            'offset are sampled as fitted or integrated out: set bayes.scaling = "sampled" or '
+            '"marginalised"',
+        )
+    if settings.several and given.method == "consensus":
+        yield (
+            "bayes.method",
+            'bayes.method = "consensus" is for one data set; several are sampled in one run: set '
+            'bayes.method = "single", or leave it out',
         )
     if settings.solver.loss != "linear":
         yield (

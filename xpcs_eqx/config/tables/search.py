@@ -1,6 +1,7 @@
 """The table `[global]`: whether a minimum is looked for beyond the one next to the start values."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -52,6 +53,14 @@ class Global(Section):
         expected="a list of tables of finite numbers by parameter",
         example=[{"D0": 1e4, "alpha": 0.5}],
         when=_STARTS,
+    )
+    starts_from: str | None = key(
+        None,
+        "parameters.json of an earlier search, whose minima are starts like those of custom",
+        expected="a path",
+        example="earlier/fit/parameters.json",
+        when=_STARTS,
+        min_length=1,
     )
     sampler: Annotated[str, SAMPLERS] = key(
         "latin_hypercube", "how starts fill the bounds", when=_STARTS
@@ -181,12 +190,34 @@ def _custom(
             if name not in start:
                 known = nearest(name, start)
                 raise _refuse(configuration, "custom", f"{number} gives {name!r}{known}")
-    rows = [list({**start, **one}.values()) for one in given.custom or ()]
+    given_starts = [*(given.custom or ()), *_earlier_minima(configuration, given, start)]
+    rows = [list({**start, **one}.values()) for one in given_starts]
     try:
         checked_custom(objective, np.asarray(rows))
     except ModelError as error:
         raise _refuse(configuration, "custom", f"has a start that cannot be: {error}") from error
     return tuple(map(tuple, rows))
+
+
+def _earlier_minima(
+    configuration: "Configuration", given: Global, known: Collection[str]
+) -> list[dict[str, float]]:
+    """Minima that an earlier search found, as far as they are of parameters `known` here."""
+    if given.starts_from is None:
+        return []
+    path = configuration.source.absolute(given.starts_from)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            minima = json.load(stream)["global"]["minima"]
+        found = [{n: float(v) for n, v in one["values"].items() if n in known} for one in minima]
+    except OSError as error:
+        raise _refuse(configuration, "starts_from", f"cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"is no parameters.json of a search, which has its minima under global ({error!r})"
+        raise _refuse(configuration, "starts_from", text) from error
+    if not any(found):
+        raise _refuse(configuration, "starts_from", "has no minimum of parameters of this fit")
+    return found
 
 
 def _strategy(
