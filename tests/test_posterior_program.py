@@ -181,6 +181,21 @@ def test_without_the_table_nothing_is_sampled(tmp_path):
     assert inference_of(configuration, build(configuration)) is None
 
 
+@pytest.mark.slow
+def test_shards_of_maps_in_their_file(folder):
+    options = ("bayes.draws=200", "bayes.warm_up=100", "streaming.strategy=out_of_core")
+    more = [part for one in options for part in ("--set", one)]
+    assert run(folder, *QUICKLY, *IN_SHARDS[:2], "--set", "bayes.shards.count=2", *more) == 0
+    report = report_of(folder / "fit_results")
+    assert "out of core: asked for" in report
+    assert "2 of 2 in the result" in report
+    rows = json.loads((folder / "fit_results" / "bayes" / "parameters.json").read_text())
+    fitted = json.loads((folder / "fit_results" / "fit" / "parameters.json").read_text())
+    for name in ("D0", "alpha", "contrast", "offset"):
+        one = rows["parameters"][name]
+        assert abs(one["mean"] - fitted["parameters"][name]["value"]) < 0.3 * one["sd"]
+
+
 def test_check_tells_the_plan(folder, capsys):
     script = ("--set", "bayes.shards.executor=slurm", "--set", f"bayes.shards.folder={folder}")
     job = ("--set", "bayes.shards.job.queue=short")

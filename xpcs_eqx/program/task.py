@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checkpoint import Checkpoints
 from ..config.build import Problem, build
-from ..config.inference import Inference, inference_of, refuse_stored
+from ..config.inference import Inference, inference_of
 from ..config.read import Configuration
 from ..config.resolved import resolved_settings
 from ..data import StoredTwoTime, TwoTimeData
@@ -42,8 +42,6 @@ def task_of(configuration: Configuration) -> "Task":
     **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
     """
     problem = build(configuration)
-    if problem.plan.stored:
-        refuse_stored(configuration)
     return Task(configuration, problem, inference_of(configuration, problem))
 
 
