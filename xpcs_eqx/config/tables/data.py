@@ -82,6 +82,9 @@ class DataSet(Data):
         "variance of their noise",
         example=1.0,
     )
+    angle_weights: Annotated[list[Positive], Field(min_length=1)] | None = key(
+        None, "weight of the squared residuals of each of its angles", example=[1.0, 1.0, 0.5]
+    )
     factors: dict[str, Finite] = key(
         {},
         "its own value is factor times the shared one",

@@ -127,8 +127,8 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
     if settings.several and solver.angle_weights is not None:
         yield (
             "solver.angle_weights",
-            "solver.angle_weights is for one data set; several have weight in their tables "
-            "[[data]]",
+            "solver.angle_weights is for one data set; several have weight and angle_weights in "
+            "their tables [[data]]",
         )
     if settings.several and solver.method == "hybrid":
         yield (
