@@ -230,9 +230,10 @@ def _angle_weights(part: Configuration, k: int, n_angles: int) -> np.ndarray | N
 
     **Raises:** `ConfigError` for another number of them than there are angles.
     """
-    several = isinstance(part.data, DataSet)
-    key = ("data", str(k + 1), "angle_weights") if several else ("solver", "angle_weights")
-    weights = part.data.angle_weights if several else part.settings.solver.angle_weights
+    if isinstance(part.data, DataSet):
+        key, weights = ("data", str(k + 1), "angle_weights"), part.data.angle_weights
+    else:
+        key, weights = ("solver", "angle_weights"), part.settings.solver.angle_weights
     if weights is not None and len(weights) != n_angles:
         raise ConfigError(
             f"{part.source.where(key)}: {'.'.join(key)} has {len(weights)} entries, the selected "
