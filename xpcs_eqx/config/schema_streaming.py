@@ -27,7 +27,7 @@ class Streaming(Section):
 
 
 class Hybrid(Section):
-    """The hybrid optimiser: L-BFGS from afar, then Gauss–Newton (solver.method = "hybrid")."""
+    """The hybrid optimiser: L-BFGS from afar, then the trust region (solver.method = "hybrid")."""
 
     preset: Literal["default", "aggressive", "conservative", "memory_optimised", "scientific"] = (
         key(
@@ -43,15 +43,15 @@ class Hybrid(Section):
         None, "a whole number from 1", "iterations at which L-BFGS ends at the latest", ge=1
     )
     max_iterations: int | None = key(
-        None, "a whole number from 1", "iterations of Gauss–Newton", ge=1
+        None, "a whole number from 1", "evaluations of the trust region", ge=1
     )
     tolerance: Positive | None = key(
-        None, "a number above zero", "of Gauss–Newton: gradient as a cosine, and relative step"
+        None, "a number above zero", "of the trust region: gradient as a cosine, and relative step"
     )
     normalisation: Literal["auto", "bounds", "start", "none"] = key(
         "auto",
         '"auto", "bounds", "start" or "none"',
-        "unit of the variables; auto: their bounds where these are finite, else their starts",
+        "unit of the variables of L-BFGS; auto: the smaller of start and width of the bounds",
     )
     candidates: int = key(
         1,

@@ -6,16 +6,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, ModelError
-from ..hybrid import AbstractSampler, Halton, LatinHypercube, Sobol
 from ..objective import JointObjective, ProjectedObjective
 from ..search import (
     CMA_PRESETS,
+    AbstractSampler,
     AbstractStrategy,
     Auto,
     CmaEs,
+    Halton,
+    LatinHypercube,
     MultiStart,
     Screening,
     Selected,
+    Sobol,
     normalised_space,
 )
 from ..search.starts import checked_custom

@@ -4,14 +4,13 @@ import dataclasses
 import os
 from dataclasses import dataclass
 
-import equinox as eqx
-
 from .. import hybrid
 from ..data import MapSize
 from ..errors import ConfigError
-from ..hybrid import HybridOptimiser, MaxIterations, Tournament
+from ..hybrid import HybridOptimiser, Tournament, WarmUp
 from ..objective import HostLoop, Strategy, choose_strategy
 from ..objective.drivers.strategy import VARIABLE
+from ..optimize import as_given, automatic, by_bounds, by_start
 from ..parameters.leaves import parameter_leaves
 from .models import AT_KNOTS, model_of
 from .read import Configuration, JointConfiguration
@@ -30,12 +29,7 @@ DEFENCES = {
     "relaxed": hybrid.relaxed_defences,
     "disabled": hybrid.no_defences,
 }
-NORMALISATIONS = {
-    "auto": hybrid.Automatic,
-    "bounds": hybrid.ByBounds,
-    "start": hybrid.ByStart,
-    "none": hybrid.NoNormalisation,
-}
+UNITS = {"auto": automatic, "bounds": by_bounds, "start": by_start, "none": as_given}
 
 
 @dataclass(frozen=True)
@@ -72,28 +66,19 @@ def _parameter_count(settings: Common, n_angles: int) -> int:
 def optimiser_of(given: Hybrid) -> HybridOptimiser:
     """The hybrid optimiser that a table `[hybrid]` describes."""
     out = PRESETS[given.preset]()
+    warm_up = WarmUp() if out.warm_up is None else out.warm_up
     if given.defences in DEFENCES:
-        out = hybrid.with_defences(out, DEFENCES[given.defences]())
-    warm = out.warm_up
-    if given.warm_up_iterations is not None:
-        others = tuple(c for c in warm.criteria if not isinstance(c, MaxIterations))
-        last = MaxIterations(given.warm_up_iterations)
-        minimum = min(warm.minimum, given.warm_up_iterations)
-        warm = dataclasses.replace(warm, criteria=(*others, last), minimum=minimum)
-    if given.warm_up_minimum is not None:
-        warm = dataclasses.replace(warm, minimum=given.warm_up_minimum)
-    newton = out.gauss_newton
-    if given.max_iterations is not None:
-        newton = dataclasses.replace(newton, max_iterations=given.max_iterations)
-    if given.tolerance is not None:
-        newton = eqx.tree_at(lambda n: n.tolerance, newton, given.tolerance)
-    return dataclasses.replace(
-        out,
-        warm_up=warm,
-        gauss_newton=newton,
-        normalisation=NORMALISATIONS[given.normalisation](),
-        tournament=Tournament(candidates=given.candidates) if given.candidates > 1 else None,
-    )
+        warm_up = DEFENCES[given.defences](warm_up)
+    given_numbers = {
+        "max_iterations": given.warm_up_iterations,
+        "minimum": given.warm_up_minimum,
+    }
+    changes = {name: value for name, value in given_numbers.items() if value is not None}
+    warm_up = dataclasses.replace(warm_up, units=UNITS[given.normalisation], **changes)
+    numbers = {"max_evaluations": given.max_iterations, "tolerance": given.tolerance}
+    changes = {name: value for name, value in numbers.items() if value is not None}
+    tournament = Tournament(candidates=given.candidates) if given.candidates > 1 else None
+    return dataclasses.replace(out, warm_up=warm_up, tournament=tournament, **changes)
 
 
 def is_hybrid(settings: Common) -> bool:

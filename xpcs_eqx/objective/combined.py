@@ -154,6 +154,9 @@ class CombinedObjective(AbstractObjective):
             total = total + (_cost(part, own, known) if compiled else part.cost(own, known))
         return total
 
+    def spread(self):
+        return sum(part.spread() for part in self.parts)
+
 
 def _noise(data: TwoTimeData | PooledData) -> float:
     """Standard deviation of the data where they carry no sigma, from neighbouring entries."""

@@ -40,6 +40,11 @@ class NormalEquations(eqx.Module):
             self.count + other.count,
         )
 
+    @property
+    def diagonal(self) -> Float[Array, "*batch column"]:
+        """The diagonal of JᵀJ."""
+        return jnp.diagonal(self.hessian, axis1=-2, axis2=-1)
+
     def total(self) -> "NormalEquations":
         """The sum over the leading axis."""
         return NormalEquations(*(jnp.sum(a, axis=0) for a in self._parts()))

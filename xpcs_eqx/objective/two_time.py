@@ -11,6 +11,7 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..data import Geometry, StoredTwoTime, TwoTimeData
 from ..errors import DataError, ModelError, PrecisionError
 from ..parameters import AbstractVariables, ParameterMap
@@ -206,6 +207,46 @@ class AbstractObjective(eqx.Module):
     def cost(self, y: Float[Array, "variable"], memo: Any) -> Float[Array, ""]:
         """The cost alone, for less."""
 
+    def cost_and_gradient(
+        self, y: Float[Array, "variable"], memo: Any
+    ) -> tuple[Float[Array, ""], Float[Array, "variable"]]:
+        """The cost and Jᵀr. Objectives that make them for less than `evaluate` say how."""
+        equations, _ = self.evaluate(y, memo)
+        return equations.cost, equations.gradient
+
+    def product(
+        self, y: Float[Array, "variable"], v: Float[Array, "variable"]
+    ) -> Float[Array, "variable"]:
+        """JᵀJ v. Objectives of thousands of variables make it without JᵀJ."""
+        return self.evaluate(y, self.memo)[0].hessian @ v
+
+    def diagonal(self, y: Float[Array, "variable"]) -> Float[Array, "variable"]:
+        """The diagonal of JᵀJ. Objectives of thousands of variables make it without the rest."""
+        return jnp.diagonal(self.evaluate(y, self.memo)[0].hessian)
+
+    def spread(self) -> float:
+        """½ Σ w (y − ȳ)² of the data: what a model that is a constant would leave of the cost.
+
+        NaN where nothing is known of it.
+        """
+        return float("nan")
+
+
+def _constant_sums(term: TwoTimeTerm, y: Float[Array, "free"]) -> NormalEquations:
+    # The model has no weight where contrast and offset are zero: any coordinates do.
+    return term.angle_cost(y, jnp.zeros_like(term.reference), Linear()).total()
+
+
+_constant_sums_compiled = quick_jit(_constant_sums)
+
+
+def _spread_of(term: TwoTimeTerm) -> float:
+    """½ Σ w (y − ȳ)² of all maps, from the sums of the cost at contrast and offset zero."""
+    y = jnp.asarray(term.parameters.to_coordinates(jnp.asarray(term.parameters.start)))
+    sums = (_constant_sums_compiled if term.driver.traceable else _constant_sums)(term, y)
+    slope, weight = float(sums.gradient[1]), float(sums.hessian[1, 1])
+    return max(float(sums.cost) - 0.5 * slope**2 / weight, 0.0)
+
 
 class Memo(eqx.Module):
     """What is known of a point beside the equations of the solver's variables.
@@ -325,6 +366,9 @@ class ProjectedObjective(AbstractObjective):
         added = penalty_equations(self.penalties, self.variables, y, self.term.noise)
         return jnp.sum(moved.cost) + added.cost + penalty(coefficients).cost
 
+    def spread(self):
+        return _spread_of(self.term)
+
 
 class JointVariables(AbstractVariables):
     """Free physical parameters followed by the scaling coefficients."""
@@ -396,6 +440,9 @@ class JointObjective(AbstractObjective):
         penalty = penalty_equations(self.penalties, parameters, y[:p], noise)
         on_scaling = scaling_penalty_equations(self.scaling_penalties, self.term.scaling, y[p:])
         return jnp.sum(equations.cost) + penalty.cost + on_scaling.cost
+
+    def spread(self):
+        return _spread_of(self.term)
 
 
 def projected_objective(

@@ -122,13 +122,13 @@ class OneDataSet:
     def run(self, **how: Any) -> "OneFit":
         """Fit, with profile-likelihood intervals."""
         # Looked up when it is called, so that a caller may put another in its place.
-        from ..fitting import hybrid_least_squares, least_squares
+        from ..fitting import least_squares
         from ..search import global_least_squares
 
         problem, optimiser = self.problem, self.problem.plan.optimiser
         searched = report = None
         if optimiser is not None:
-            fit = hybrid_least_squares(problem.objective, optimiser=optimiser, **how)
+            fit = optimiser.minimise(problem.objective, **how)
         elif problem.search is not None:
             searched = global_least_squares(
                 problem.objective,

@@ -1,65 +1,60 @@
-"""What the hybrid optimiser did, for the report and for parameters.json."""
+"""What came before the trust region and what the defences did, for report and parameters.json."""
 
 from typing import Any
 
 import numpy as np
 
-from ..hybrid import HybridResult
-from ..optimize import Status
+from ..fitting import Fit
+from ..search import TournamentState
 
 # What each layer of the defences does when it fires, in words.
 _LAYERS = {
-    "retry": "a pass over the data was repeated",
     "cost guard": "the warm-up was stopped since the loss grew",
     "step clip": "a step of the warm-up was shortened",
-    "finite gradient": "the gradient was not finite",
-    "finite parameters": "a direction was not finite",
+    "memory reset": "the warm-up forgot the curvature it had gathered",
     "finite loss": "the loss was not finite",
+    "finite gradient": "the gradient was not finite",
     "finite equations": "the normal equations were not finite",
-    "radius reset": "the region of trust was opened again",
 }
 
 
-def hybrid_entries(result: HybridResult) -> list[tuple[str, str]]:
+def hybrid_entries(fit: Fit) -> list[tuple[str, str]]:
     """Names and texts: each phase, how it ended, and which defences fired."""
-    iterations, passes = dict(result.iterations), dict(result.evaluations)
     out = []
-    if result.tournament is not None:
-        state = result.tournament
-        out.append(
-            (
-                "tournament",
-                f"{len(state.candidates)} starts in {int(state.round)} rounds; number "
-                f"{state.winner + 1} was taken",
-            )
+    tournament, warm_up = fit.prepared.get("tournament"), fit.warm_up
+    if isinstance(tournament, TournamentState):
+        text = (
+            f"{len(tournament.candidates)} starts in {int(tournament.round)} rounds; number "
+            f"{tournament.winner + 1} was taken"
         )
-    text = f"{result.warm_up}; {iterations['warm-up']} iterations, {passes['warm-up']} passes"
-    losses = result.history.warm_up
-    if losses.size:
-        text += f"; loss / variance of the data {losses[0]:.4g} → {np.min(losses):.4g}"
-    out.append(("warm-up", text))
-    out.append(
-        (
-            "Gauss–Newton",
-            f"{Status(result.status).message}; {iterations['gauss-newton']} steps, "
-            f"{passes['gauss-newton']} passes",
+        out.append(("tournament", text))
+    if warm_up is not None:
+        losses = warm_up.losses
+        text = (
+            f"{warm_up.end.message}; {int(warm_up.iteration)} iterations, "
+            f"{int(warm_up.evaluations)} passes"
         )
-    )
+        if losses.size:
+            text += f"; loss / variance of the data {losses[0]:.4g} → {np.min(losses):.4g}"
+        out.append(("warm-up", text))
     fired = [
         f"{_LAYERS[layer]} ({count} of {asked} times)"
-        for layer, asked, count in result.telemetry.counts
+        for layer, asked, count in fit.telemetry.counts
         if count and layer in _LAYERS
     ]
     out.append(("defences", "; ".join(fired) or "none had to fire"))
     return out
 
 
-def hybrid_document(result: HybridResult) -> dict[str, Any]:
+def hybrid_document(fit: Fit) -> dict[str, Any]:
     """The same as plain numbers."""
-    return {
-        "warm_up": result.warm_up,
-        "iterations": dict(result.iterations),
-        "passes": dict(result.evaluations),
-        "warm_up_losses": result.history.warm_up,
-        "telemetry": result.telemetry.export(),
+    warm_up = fit.warm_up
+    out: dict[str, Any] = {
+        "passes": {phase: int(state.evaluations) for phase, state in fit.prepared.items()},
+        "telemetry": fit.telemetry.export(),
     }
+    if warm_up is not None:
+        out["warm_up"] = warm_up.end.message
+        out["iterations"] = {"warm-up": int(warm_up.iteration)}
+        out["warm_up_losses"] = warm_up.losses
+    return out

@@ -71,7 +71,7 @@ def parameters_document(
             "offset_error": offset_error,
         },
         **_numbers(fit),
-        **({} if fit.hybrid is None else {"hybrid": hybrid_document(fit.hybrid)}),
+        **({"hybrid": hybrid_document(fit)} if fit.prepared else {}),
         **extra,
     }
 

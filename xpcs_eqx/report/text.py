@@ -234,8 +234,8 @@ def text_report(
     lines.append(entry("scaling", scaling or type(fit.objective.term.scaling).__name__))
     lines += [entry("decided", text) for text in decisions]
     lines += ["", "Fit", *fit_lines(fit)]
-    if fit.hybrid is not None:
-        lines += [entry(name, text) for name, text in hybrid_entries(fit.hybrid)]
+    if fit.prepared:
+        lines += [entry(name, text) for name, text in hybrid_entries(fit)]
     lines += ["", *parameter_lines(fit, profiles)]
     lines += ["", *scaling_lines(fit)]
     lines += [*doubts(fit), *sections]
