@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import DOUBLE, Stretched, make_data, mapped
 
+from xpcs_eqx.defences import AbsoluteVariation
 from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.hybrid import (
     ArraySource,
@@ -14,7 +15,7 @@ from xpcs_eqx.hybrid import (
     streamed_objective,
     with_group_weights,
 )
-from xpcs_eqx.objective import joint_objective, noise_of, with_penalties
+from xpcs_eqx.objective import joint_objective, noise_of
 from xpcs_eqx.objective.penalties import GroupVariance
 
 RNG = np.random.default_rng(1)
@@ -203,19 +204,19 @@ def test_a_group_variance_in_a_two_time_objective():
     assert found == pytest.approx(difference[1] - difference[0], rel=1e-5)
 
 
-def test_a_group_variance_of_contrasts_in_a_streamed_fit_of_a_map():
+def test_a_group_variance_of_contrasts_in_a_hybrid_fit_of_a_map():
     contrast = np.array([0.15, 0.2, 0.25])
     data = make_data(Stretched(2.0, 0.8), n=15, contrast=contrast, noise=0.002)
-    objective = joint_objective(mapped(Stretched(2.0, 0.8), data), data)
-    group = tuple(f"contrast[{i}]" for i in range(3))
+    parameters = mapped(Stretched(2.0, 0.8), data)
     spreads = []
-    # Far more than the data, whose noise is 0.002 without a sigma.
-    for weight in (0.0, 1e6 / 0.002**2):
-        fit = OPTIMISER.minimise(with_penalties(objective, (GroupVariance((group,), weight),)))
+    # Far more than the data, whose sum of squares is 0.001.
+    for weight in (0.0, 1e6):
+        together = AbsoluteVariation(weight, 1.0, ("contrast",))
+        objective = joint_objective(parameters, data, scaling_penalties=(together,))
+        fit = OPTIMISER.minimise(objective)
         assert fit.success
-        found = fit.contrast
         # Their common size goes along with the shape of the decay; their ratios do not.
-        spreads.append(np.std(found) / np.mean(found))
+        spreads.append(np.std(fit.contrast) / np.mean(fit.contrast))
     assert spreads[0] == pytest.approx(np.std(contrast) / np.mean(contrast), rel=0.05)
     assert spreads[1] < 0.01 * spreads[0]
 
