@@ -35,7 +35,7 @@ def problem(n_angles: int, n_frames: int) -> tuple[Any, Any]:
 
     data = simulated(n_angles, n_frames)
     parameters = xe.parameter_map(laminar(start_values()), data.t, bounds=BOUNDS)
-    whole = in_physical_variables(xe.joint_objective(parameters, data))
+    whole = in_physical_variables(xe.two_time_objective(parameters, data, eliminate=False))
     return xe.projected_objective(parameters, data), whole
 
 

@@ -87,11 +87,11 @@ def dense(name: str, path: str) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from xpcs_eqx import joint_objective, load, parameter_map, residual
+    from xpcs_eqx import load, parameter_map, residual
 
     data = load(path)
     parameters = parameter_map(laminar(start_values()), data.t)
-    objective = joint_objective(parameters, data)
+    objective = two_time_objective(parameters, data, eliminate=False)
     x = np.asarray(objective.start, float)
     tiles = objective.term.tiles
     needed = COPIES * 8 * tiles.table.shape[0] * tiles.size**2 * x.size

@@ -63,7 +63,7 @@ def programs(n_frames: int):
 
     from xpcs_eqx import parameter_map, projected_objective
     from xpcs_eqx.compiling import quick_jit
-    from xpcs_eqx.physics.sinc import sinc
+    from xpcs_eqx.physics.trigonometry import sinc
 
     data = simulated(N_ANGLES, n_frames)
     parameters = parameter_map(laminar(TRUTH), data.t)

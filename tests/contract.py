@@ -34,9 +34,21 @@ SHORT = np.array([0.4, 4.1, 9.3])
 
 
 def packages() -> tuple[types.ModuleType, ...]:
-    """The package and those below it, each of which says what is public."""
+    """The package and those below it, each of which says what is public; `scaling` is one file."""
     below = [m.name for m in pkgutil.iter_modules(xpcs_eqx.__path__) if m.ispkg]
+    below = sorted([*below, "scaling"])
     return (xpcs_eqx, *(importlib.import_module(f"xpcs_eqx.{name}") for name in below))
+
+
+def offered(package: types.ModuleType) -> dict[str, Any]:
+    """What a package re-exports, or a file defines: what a file imports is not its own."""
+    whole = hasattr(package, "__path__")
+    return {
+        name: value
+        for name, value in vars(package).items()
+        if not (name.startswith("_") or isinstance(value, types.ModuleType))
+        and (whole or getattr(value, "__module__", package.__name__) == package.__name__)
+    }
 
 
 def public_names() -> dict[str, Any]:
@@ -45,11 +57,10 @@ def public_names() -> dict[str, Any]:
     known: set[int] = set()
     for package in packages():
         prefix = package.__name__.removeprefix("xpcs_eqx").lstrip(".")
-        for name, value in vars(package).items():
-            if name.startswith("_") or isinstance(value, types.ModuleType) or id(value) in known:
-                continue
-            known.add(id(value))
-            found[f"{prefix}.{name}" if prefix else name] = value
+        for name, value in offered(package).items():
+            if id(value) not in known:
+                known.add(id(value))
+                found[f"{prefix}.{name}" if prefix else name] = value
     return found
 
 
@@ -80,6 +91,7 @@ CONSTANTS = {
     "scaling.OFFSET_BOUNDS": "numbers",
     "objective.AnyData": "a type, for annotations",
     "objective.Choice": "a type, for annotations",
+    "objective.TwoTimeObjective": "a type, for annotations",
     "search.CMA_PRESETS": "settings by name",
 }
 
@@ -167,7 +179,9 @@ def small_objective():
 
 @cache
 def robust_objective():
-    return objective.joint_objective(small_map(), small_data(), loss=objective.SoftL1(0.02))
+    return objective.two_time_objective(
+        small_map(), small_data(), loss=objective.SoftL1(0.02), eliminate=False
+    )
 
 
 @cache
@@ -192,7 +206,7 @@ def joint_parameters():
 @cache
 def combined():
     sets = [make_data(physics.Static(TRANSPORT), n=9, seed=k) for k in (0, 1)]
-    return objective.combined_objective(joint_parameters(), sets)
+    return objective.two_time_objective(joint_parameters(), sets)
 
 
 def solver_state():

@@ -1,5 +1,6 @@
 """What the tests of the core share: models, scalings, losses, small data sets, tolerances."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xpcs_eqx.data import Geometry, PooledData, TwoTimeData
-from xpcs_eqx.objective import Arctan, Cauchy, Huber, Linear, SoftL1
+from xpcs_eqx.objective import Arctan, Cauchy, Huber, Linear, SoftL1, two_time_objective
 from xpcs_eqx.parameters import ParameterMap, parameter_map, parameter_values, with_parameters
 from xpcs_eqx.physics import (
     AbstractCorrelation,
@@ -21,6 +22,9 @@ from xpcs_eqx.physics import (
     parameter,
 )
 from xpcs_eqx.scaling import Averaged, Fixed, Fourier, Individual
+
+# Contrast and offset as variables, whatever the loss.
+joint_objective = partial(two_time_objective, eliminate=False)
 
 
 class Tolerance(NamedTuple):

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from helpers import make_data, mapped, start_off
 
-from xpcs_eqx.objective import joint_objective, projected_objective
+from xpcs_eqx.objective import projected_objective, two_time_objective
 from xpcs_eqx.physics import LaminarFlow, PowerLawRate, Static
 
 STATIC = Static(PowerLawRate(2e4, -0.3, 0.0))
@@ -42,7 +42,7 @@ def projected(kind="static", **keywords):
 
 def joint(kind="static", scaling=None, **keywords):
     parameters, data = _of(kind)
-    return joint_objective(parameters, data, scaling, **keywords)
+    return two_time_objective(parameters, data, scaling, **keywords, eliminate=False)
 
 
 def _of(kind):

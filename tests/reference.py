@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from contract import CONSTANTS, is_abstract, packages
+from contract import CONSTANTS, is_abstract, offered, packages
 
 PATH = Path(__file__).parent.parent / "REFERENCE.md"
 
@@ -104,12 +104,7 @@ def reference() -> str:
     starred = {id(value) for name, value in vars(top).items() if not name.startswith("_")}
     parts, seen = [HEAD], set()
     for package in (*below, top):
-        found = {
-            name: value
-            for name, value in vars(package).items()
-            if not (name.startswith("_") or isinstance(value, types.ModuleType))
-        }
-        found = {name: value for name, value in found.items() if id(value) not in seen}
+        found = {n: value for n, value in offered(package).items() if id(value) not in seen}
         if not found:
             continue
         seen |= set(map(id, found.values()))

@@ -90,6 +90,25 @@ def test_imports_go_down_only():
     assert not wrong, "\n".join(wrong)
 
 
+def private_imports(path: Path):
+    """Names with an underscore that a file takes from another package, a sentence each."""
+    package = ("xpcs_eqx", *path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        base = package[: len(package) - node.level + 1] if node.level else ()
+        parts = (*base, *(node.module or "").split("."))
+        other = parts[0] == "xpcs_eqx" and parts[1:2] != package[1:2]
+        for alias in node.names:
+            if other and alias.name.startswith("_"):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} takes {alias.name} of {parts[1]}"
+
+
+def test_no_private_name_crosses_a_package():
+    wrong = [sentence for path in FILES for sentence in private_imports(path)]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_files_are_short():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     long = [f"{path.relative_to(ROOT)}: {n}" for path, n in lines.items() if n > 600]

@@ -6,6 +6,7 @@ import tomllib
 import numpy as np
 import pytest
 from helpers_data import two_time
+from pydantic.fields import FieldInfo
 
 from xpcs_eqx.config import (
     Settings,
@@ -14,13 +15,13 @@ from xpcs_eqx.config import (
     read_configuration,
     template,
 )
-from xpcs_eqx.config.bayes_words import in_toml
 from xpcs_eqx.config.build import build
-from xpcs_eqx.config.models import model_of
-from xpcs_eqx.config.read import _models
+from xpcs_eqx.config.inference import in_toml
 from xpcs_eqx.config.resolved import resolved_settings
-from xpcs_eqx.config.schema import Rate
+from xpcs_eqx.config.section import Choice, class_default, expected_of, said_of, tables_of
 from xpcs_eqx.config.source import PATHS, parse_override, read_source
+from xpcs_eqx.config.tables.data import Data
+from xpcs_eqx.config.tables.model import Rate, model_of
 from xpcs_eqx.config.template import MODES
 from xpcs_eqx.data import write_npz, write_own
 from xpcs_eqx.errors import ConfigError
@@ -186,11 +187,14 @@ def test_templates_are_valid_and_explain_every_key(tmp_path, mode):
     # Kept where the program puts it as long as nothing is said.
     assert "f2" not in start
     # Uncommented as a whole it still is valid, so every example is.
-    opened = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
+    opened = re.sub(r"^#(\[|\w+ = )", r"\1", text, flags=re.MULTILINE)
     raw = tomllib.loads(opened)
     for section, info in Settings.model_fields.items():
-        if section not in ("parameters", "rates", "bayes", "defences"):
-            assert set(raw[section]) == set(info.annotation.model_fields)
+        if section not in ("parameters", "rates", "bayes", "defences", "joint"):
+            assert set(raw[section]) == set(next(tables_of(info.annotation)).model_fields)
+    # Of these not every key can stand beside the others.
+    assert set(raw["data"]) == set(Data.model_fields)
+    del raw["bayes"], raw["defences"]
     first = next(iter(raw["rates"].values()))
     assert set(first) == set(Rate.model_fields)
     first["kind"] = "spline"
@@ -216,28 +220,28 @@ def problem(tmp_path):
 def test_scaling_modes_choose_classes(problem):
     static = "[model]\nmode = 'static'\n[scaling]\n"
     found = problem(static)
-    assert isinstance(found.scaling.scaling, Individual)
-    assert found.scaling.reason.startswith("auto")
+    assert isinstance(found.scalings[0].scaling, Individual)
+    assert found.scalings[0].reason.startswith("auto")
     isotropic = problem("[model]\nmode = 'static_isotropic'\n")
-    assert isinstance(isotropic.scaling.scaling, Averaged)
-    assert isinstance(problem(static + "mode = 'auto_threshold'\n").scaling.scaling, Averaged)
+    assert isinstance(isotropic.scalings[0].scaling, Averaged)
+    assert isinstance(problem(static + "mode = 'auto_threshold'\n").scalings[0].scaling, Averaged)
     fourier = problem(static + "mode = 'fourier'\norder = 1\ncontrast_bounds = [0.2, 0.5]\n")
-    assert isinstance(fourier.scaling.scaling, Fourier)
-    assert fourier.scaling.scaling.contrast_bounds == (0.2, 0.5)
+    assert isinstance(fourier.scalings[0].scaling, Fourier)
+    assert fourier.scalings[0].scaling.contrast_bounds == (0.2, 0.5)
     fixed = problem(static + "mode = 'fixed'\ncontrast = [0.1, 0.2, 0.3]\noffset = 1\n")
-    assert isinstance(fixed.scaling.scaling, Fixed)
-    np.testing.assert_allclose(fixed.scaling.scaling.contrast, [0.1, 0.2, 0.3])
+    assert isinstance(fixed.scalings[0].scaling, Fixed)
+    np.testing.assert_allclose(fixed.scalings[0].scaling.contrast, [0.1, 0.2, 0.3])
     mean = problem(static + "mode = 'fixed_averaged'\n")
-    assert "quantiles" in mean.scaling.reason
-    assert np.ptp(np.asarray(mean.scaling.scaling.contrast)) == 0
-    bounded = problem(static + "offset_bounds = [0.9, 1.1]\n").scaling.scaling
+    assert "quantiles" in mean.scalings[0].reason
+    assert np.ptp(np.asarray(mean.scalings[0].scaling.contrast)) == 0
+    bounded = problem(static + "offset_bounds = [0.9, 1.1]\n").scalings[0].scaling
     assert bounded.offset_bounds == (0.9, 1.1)
 
 
 def test_too_few_angles_for_fourier_falls_back_with_a_warning(problem, caplog):
     found = problem("[scaling]\nmode = 'fourier'\norder = 2\n")
-    assert found.scaling.mode == "individual"
-    assert "needs 5 angles" in found.scaling.reason
+    assert found.scalings[0].mode == "individual"
+    assert "needs 5 angles" in found.scalings[0].reason
     assert "needs 5 angles" in caplog.text
 
 
@@ -326,7 +330,7 @@ def test_selection_reaches_the_data(problem):
     data = problem(
         "frames = [3, -1]\nphi_ranges = [[20, 40]]\nbad_frames = [4]\nmin_lag = 2\nmax_lag = 9\n"
         "sigma = 0.01\n[model]\nmode = 'static'\n"
-    ).data
+    ).data[0]
     assert data.n_angles == 2
     assert data.n_frames == 14
     assert data.absolute_sigma
@@ -339,7 +343,7 @@ def test_bare_maps_take_q_and_phi_from_the_configuration(tmp_path):
     path = write(
         tmp_path, "[data]\npath='map.npy'\nq=0.01\nphi=[0, 90]\ndt=0.5\n[model]\nmode='static'\n"
     )
-    data = build(read_configuration(path)).data
+    data = build(read_configuration(path)).data[0]
     assert float(data.geometry.q) == 0.01
     np.testing.assert_allclose(data.geometry.phi, [0, 90])
     np.testing.assert_allclose(data.dt, 0.5)
@@ -413,7 +417,7 @@ def test_wrong_rates_are_named(problem, text, fragments):
 def test_two_components_keep_f2(problem):
     found = problem("[model]\nmode = 'two_component'\n[rates.reference]\nkind = 'exponential'\n")
     parameters = found.objective.term.parameters
-    t = np.asarray(found.data.t)
+    t = np.asarray(found.data[0].t)
     assert "f2" not in parameters.free_names
     assert float(parameters.model.f2) == pytest.approx(0.5 * (t[0] + t[-1]))
     assert any("f2" in text for text in found.decisions)
@@ -449,7 +453,7 @@ def path_keys(model, before=()):
         extra = info.json_schema_extra or {}
         if extra.get("expected") == "a path":
             yield (*before, name)
-        for inner in _models(info.annotation):
+        for inner in tables_of(info.annotation):
             yield from path_keys(inner, (*before, name))
 
 
@@ -502,3 +506,85 @@ def test_words_of_the_library_become_words_of_the_file():
 def test_a_layout_may_be_spelt_as_in_python(tmp_path):
     path = write(tmp_path, DATA + 'layout = "aps_u"\n')
     assert read_configuration(path).settings.data.layout == "aps-u"
+
+
+def keys(table, before=()):
+    """Every key of a table and of those inside it, with its declaration."""
+    for name, info in table.model_fields.items():
+        yield (*before, name), info
+        for inner in tables_of(info.annotation):
+            yield from keys(inner, (*before, name))
+
+
+def test_every_word_stands_for_something_there_is():
+    choices = [
+        (path, one)
+        for path, info in keys(Settings)
+        for one in info.metadata
+        if isinstance(one, Choice)
+    ]
+    assert len(choices) > 15
+    for path, one in choices:
+        assert any(one.paths.values()), path
+        for word, place in one.paths.items():
+            assert place is None or callable(one[word]), (path, word)
+    priors = dict(choices)[("bayes", "shards", "combiner")]
+    assert priors.word(priors["multimodal"]) == "multimodal"
+
+
+def test_what_is_expected_follows_from_the_type():
+    declared = dict(keys(Settings))
+    for path, words in {
+        ("solver", "checkpoint"): 'true, false or "auto"',
+        ("solver", "cost_tol"): "a number above zero",
+        ("solver", "profile_level"): "a number between 0 and 1",
+        ("global", "starts"): "a whole number from 1 to 100000",
+        ("global", "keep"): "a number above 0, at most 1",
+        ("streaming", "memory_fraction"): "a number from 0.1 to 0.9",
+        ("data", "sigma"): 'a number above zero or "mad"',
+        ("data", "time_origin"): "a finite number",
+        ("data", "bad_frames"): "a list of whole numbers from 1",
+        ("bayes", "shards", "anchor"): '"auto", "laplace" or "none"',
+        ("bayes", "shards"): "a table of keys",
+    }.items():
+        assert expected_of(declared[path]) == words
+    for path, info in declared.items():
+        text = expected_of(info)
+        assert text, path
+        # Words of its own only where they say more than the type does.
+        own = said_of(info).get("expected")
+        plain = FieldInfo.merge_field_infos(info, json_schema_extra=None)
+        assert own is None or own != expected_of(plain), path
+
+
+# Defaults that a table writes down although a class of the library has them: where they are.
+SAME = {
+    ("bayes",): ("bayes.Nuts", {"chains": "chains", "warm_up": "warmup", "draws": "draws",
+                                "depth": "max_depth", "target_acceptance": "target_acceptance"}),
+    ("bayes", "shards"): ("bayes.Limits", dict.fromkeys(("retries", "timeout", "heartbeat",
+                                                         "success"))),
+    ("bayes", "shards", "job"): ("bayes.JobSettings", dict.fromkeys((
+        "jobs", "cores", "processes", "memory", "queue", "account", "walltime", "interface",
+        "scratch"))),
+    ("defences",): ("defences.DefenceLayers", dict.fromkeys(("rounds", "tolerance"))),
+    ("defences", "hierarchical"): ("defences.Hierarchical", dict.fromkeys(("outer", "tolerance"))),
+    ("defences", "regularisation"): ("defences.RelativeRegularisation", dict.fromkeys((
+        "target_variation", "target_share", "largest_variation"))),
+    ("defences", "monitor"): ("defences.GradientMonitor", dict.fromkeys((
+        "ratio", "consecutive", "flat", "flat_checks", "after"))),
+    ("defences", "shear_weights"): ("defences.ShearWeights", dict.fromkeys((
+        "minimum", "exponent"))),
+    ("global",): ("search.Screening", {"keep": "keep", "least": "least"}),
+    ("solver",): ("optimize.Recovery", {"recovery": "attempts"}),
+    ("streaming",): ("objective.HostLoop", {"read_ahead": "ahead"}),
+    ("data",): ("data.Selection", {"min_lag": "min_lag", "max_lag": "max_lag"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", SAME, ids=".".join)
+def test_defaults_are_those_of_the_classes(table):
+    path, names = SAME[table]
+    declared = dict(keys(Settings))
+    for name, field in names.items():
+        default = class_default(path, field or name)
+        assert declared[(*table, name)].default == default, (table, name)

@@ -9,7 +9,7 @@ from helpers import TRANSPORT, assert_close, make_data, mapped
 import xpcs_eqx as xe
 from xpcs_eqx import fitting, report
 from xpcs_eqx.fitting import classical_covariance, profile_curve, sequential_least_squares
-from xpcs_eqx.objective import combined_objective, projected_objective, two_time_objective
+from xpcs_eqx.objective import projected_objective, two_time_objective
 from xpcs_eqx.parameters import shared_parameters
 from xpcs_eqx.physics import Static
 from xpcs_eqx.search import skip_search
@@ -77,14 +77,14 @@ def test_a_joint_fit_that_only_together_has_degrees_of_freedom():
     data = [three_frames(seed) for seed in range(2)]
     times = [one.t for one in data]
     shared = shared_parameters([TRUTH] * 2, times, shared=("D0",), fixed=HELD)
-    fit = xe.least_squares(combined_objective(shared, data, weights=(1.0, 1.0)))
+    fit = xe.least_squares(two_time_objective(shared, data, weights=(1.0, 1.0)))
     assert fit.degrees_of_freedom == 1
     assert np.all(np.isfinite(fit.uncertainty.errors("classical")))
     # No data set can be judged by itself.
     assert fit.sharing.degrees == 0
     assert fit.sharing.distances == ()
     apart = shared_parameters([TRUTH] * 2, times, shared=(), fixed=HELD)
-    fit = xe.least_squares(combined_objective(apart, data, weights=(1.0, 1.0)))
+    fit = xe.least_squares(two_time_objective(apart, data, weights=(1.0, 1.0)))
     assert fit.degrees_of_freedom == 0
     assert WORDS in fit.quality.findings[0]
     assert np.all(np.isinf(fit.uncertainty.errors()))

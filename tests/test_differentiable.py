@@ -12,6 +12,7 @@ from helpers import (
     assert_close,
     dense_residual,
     frame_times,
+    joint_objective,
     make_data,
     mapped,
     pooled,
@@ -26,14 +27,8 @@ from xpcs_eqx.fitting import (
     least_squares,
     with_values,
 )
-from xpcs_eqx.fitting.stationarity import physical_problem, stationarity
-from xpcs_eqx.objective import (
-    HostLoop,
-    Pull,
-    SoftL1,
-    joint_objective,
-    projected_objective,
-)
+from xpcs_eqx.fitting.derivative.minimum import minimum_of
+from xpcs_eqx.objective import HostLoop, Pull, SoftL1, projected_objective
 from xpcs_eqx.optimize import Status, TrustRegion
 from xpcs_eqx.parameters import with_parameters
 from xpcs_eqx.physics import Static
@@ -218,8 +213,9 @@ def test_same_optimum_and_covariance_as_the_local_fit():
     # The local fit stops where its cost no longer falls; this one takes one more step.
     errors = fit.uncertainty.errors("classical")
     assert_close(values.values, fit.values, 1e-4, errors)
-    problem = physical_problem(objective)
-    slope = [quick(stationarity)(problem, u) * errors for u in (values.values, fit.values)]
+    problem = minimum_of(objective)
+    gradient = quick(lambda problem, u: problem.gradient(u))
+    slope = [gradient(problem, u) * errors for u in (values.values, fit.values)]
     assert np.linalg.norm(slope[0]) < np.linalg.norm(slope[1])
     assert int(values.status) == int(fit.status)
     assert values["D0"] == values.values[-2]
@@ -234,14 +230,14 @@ def test_curvature_is_the_derivative_of_the_gradient(cut):
     data = make_data(LAMINAR, t=frame_times(12, 1.0), noise=0.02)
     parameters = mapped(LAMINAR, data, fixed=("D_offset",))
     objective = projected_objective(parameters, data if cut == "maps" else pooled(data), tile=7)
-    problem = physical_problem(objective)
+    problem = minimum_of(objective)
     u = jnp.concatenate([jnp.array([0.2, 0.21, 0.19, 1.0, 1.01, 0.99]), parameters.start * 1.1])
 
     @quick
     def found(u):
         by_pairs = FullCurvature().matrix(problem, u)
         gauss_newton = GaussNewtonCurvature().matrix(problem, u)
-        gradient = stationarity(problem, u)
+        gradient = problem.gradient(u)
         return by_pairs, gauss_newton, gradient
 
     @quick

@@ -5,9 +5,8 @@ import tomllib
 import pytest
 
 from xpcs_eqx.config import Settings, read_configuration
-from xpcs_eqx.config.effects import NEEDS, SET, UNSET, without_unused
-from xpcs_eqx.config.schema import JointSettings
-from xpcs_eqx.config.section import toml_value
+from xpcs_eqx.config.effects import rules, without_unused
+from xpcs_eqx.config.section import SET, UNSET, toml_value
 from xpcs_eqx.errors import ConfigError
 
 ONE = '[data]\npath = "data.h5"\n'
@@ -27,6 +26,14 @@ VALUES = {
     "solver.profile_level": "0.9",
     "streaming.memory_fraction": "0.5",
     "defences.monitor.watched": '["D0"]',
+    "hybrid.preset": '"aggressive"',
+    "hybrid.normalisation": '"start"',
+    "hybrid.defences": '"strict"',
+    "global.custom": "[{D0 = 1.0}]",
+    "global.sampler": '"sobol"',
+    "global.keep": "0.25",
+    "global.preset": '"fast"',
+    "global.budget": "200",
 }
 # What makes a choice without effect of its own, where leaving it out does not.
 OTHERWISE = {
@@ -49,8 +56,8 @@ def named(dotted):
     return ".".join([first, *(NAMES[first] if one == "*" else one for one in rest)])
 
 
-def full_choice(one):
-    return one.choice if "." in one.choice else f"{one.key.rpartition('.')[0]}.{one.choice}"
+def full_choice(key, one):
+    return one.choice if "." in one.choice else f"{key.rpartition('.')[0]}.{one.choice}"
 
 
 def read(tmp_path, keys, start=ONE):
@@ -64,17 +71,19 @@ def read(tmp_path, keys, start=ONE):
     return read_configuration(str(path)), text
 
 
-def without(one):
+def without(dotted, one):
     """Keys with which `one` is of no effect, and the same with which it is."""
-    choice = full_choice(one)
-    key = {named(one.key): VALUES.get(one.key, "2")}
+    choice = full_choice(dotted, one)
+    key = {named(dotted): VALUES.get(dotted, "2")}
     set_ = VALUES.get(choice, "2.0")
     if one.values == SET:
         return key, key | {named(choice): set_}
     if one.values == UNSET:
-        also = ALSO.get(one.key, {})
+        also = ALSO.get(dotted, {})
         return key | also | {named(choice): set_}, key | also
     otherwise = {named(choice): OTHERWISE[choice]} if choice in OTHERWISE else {}
+    if dotted.startswith("hybrid."):
+        otherwise = {}
     if choice == "streaming.strategy" and "auto" in one.values and "in_memory" in one.values:
         otherwise = {choice: '"hybrid"'}
     acts = {named(choice): toml_value(one.values[0])}
@@ -85,8 +94,8 @@ def without(one):
 
 def test_every_key_that_needs_a_choice_is_refused_without_it(tmp_path):
     wrong = []
-    for one in NEEDS:
-        refused, fine = without(one)
+    for key, one in rules():
+        refused, fine = without(key, one)
         read(tmp_path, fine)
         try:
             read(tmp_path, refused)
@@ -94,9 +103,9 @@ def test_every_key_that_needs_a_choice_is_refused_without_it(tmp_path):
             said = str(error)
         else:
             said = ""
-        place = f"fit.toml, line 4: {named(one.key)} is of no effect"
-        if place not in said or named(full_choice(one)) not in said:
-            wrong.append(f"{one.key}: {said or 'taken'}")
+        place = f"fit.toml, line 4: {named(key)} is of no effect"
+        if place not in said or named(full_choice(key, one)) not in said:
+            wrong.append(f"{key}: {said or 'taken'}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -141,17 +150,18 @@ def test_several_data_sets(tmp_path):
 
 
 def test_a_configuration_as_it_ran_can_run_again(tmp_path):
-    for keys, start, schema in (
-        ({"model.mode": '"static"'}, ONE, Settings),
-        ({"rates.transport.times": "[1.0]", "rates.transport.kind": '"spline"'}, ONE, Settings),
-        ({"solver.method": '"hybrid"', "defences.monitor.ratio": "0.1"}, ONE, Settings),
-        ({"streaming.strategy": '"in_memory"', "solver.checkpoint": "false"}, ONE, Settings),
-        ({"model.mode": '"static"'}, TWO + 'model = {mode = "static"}\n', JointSettings),
+    for keys, start in (
+        ({"model.mode": '"static"'}, ONE),
+        ({"rates.transport.times": "[1.0]", "rates.transport.kind": '"spline"'}, ONE),
+        ({"solver.method": '"hybrid"', "solver.errors": '"dyadic"'}, ONE),
+        ({"defences.monitor.ratio": "0.1"}, ONE),
+        ({"streaming.strategy": '"in_memory"', "solver.checkpoint": "false"}, ONE),
+        ({"model.mode": '"static"'}, TWO + 'model = {mode = "static"}\n'),
     ):
         found, text = read(tmp_path, keys, start)
-        whole = schema.model_validate(tomllib.loads(text)).model_dump(exclude_none=True)
+        whole = Settings.model_validate(tomllib.loads(text)).model_dump(exclude_none=True)
         kept = without_unused(found.settings, whole)
-        again = schema.model_validate(kept)
+        again = Settings.model_validate(kept)
         lines = [f"{section} = {toml_value(table)}" for section, table in kept.items()]
         (tmp_path / "fit.toml").write_text("\n".join(lines) + "\n")
         assert read_configuration(str(tmp_path / "fit.toml")).settings == again == found.settings

@@ -1,7 +1,9 @@
 """Joint fits: which parameter is whose, one sum over data sets, sharing and its verdict."""
 
 import dataclasses
+import pickle
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,9 @@ import pytest
 from helpers import LAMINAR, PHI, SHEAR, TRANSPORT, assert_close, make_data, mapped, start_off
 
 import xpcs_eqx as xe
-from xpcs_eqx import LaminarFlow, PowerLawRate, Static
+from xpcs_eqx import LaminarFlow, PowerLawRate, Static, fitting
 from xpcs_eqx.errors import DataError, ModelError
-from xpcs_eqx.objective import Pull, combined_objective, relative_weights
+from xpcs_eqx.objective import Pull, curve_objective, relative_weights, two_time_objective
 from xpcs_eqx.parameters import Proportional, parameter_values, shared_parameters
 
 T = np.linspace(0.0, 10.0, 21)
@@ -101,7 +103,7 @@ def two_sets(noise=0.005):
 @pytest.mark.parametrize("names", [None, ("D0", "phi0")], ids=["all", "some"])
 def test_gradient_is_the_derivative_of_the_cost(loss, names):
     parameters = shared([start_off(LAMINAR, 1.1)] * 2, shared=names)
-    objective = combined_objective(
+    objective = two_time_objective(
         parameters,
         two_sets(),
         loss=loss,
@@ -123,7 +125,7 @@ def test_gradient_is_the_derivative_of_the_cost(loss, names):
 def test_the_cost_is_the_sum_over_data_sets():
     sets = two_sets()
     parameters = shared()
-    objective = combined_objective(parameters, sets, weights=(1.0, 2.0))
+    objective = two_time_objective(parameters, sets, weights=(1.0, 2.0))
     y = parameters.whole.to_coordinates(jnp.asarray(parameters.whole.start))
     total = objective.evaluate(y, objective.memo)[0]
     alone = [xe.projected_objective(mapped(LAMINAR, one), one) for one in sets]
@@ -142,20 +144,20 @@ def test_sigma_for_all_or_none():
     one = make_data(n=21)
     other = known(one, 0.005)
     with pytest.raises(DataError, match=r"data sets \[2\] of 2 only"):
-        combined_objective(shared(), [one, other])
+        two_time_objective(shared(), [one, other])
     assert np.all(relative_weights([other, other]) == 1)
 
 
-@pytest.mark.parametrize("use", [xe.with_values, xe.fitted, xe.hierarchical_least_squares])
+@pytest.mark.parametrize("use", [xe.with_values, xe.hierarchical_least_squares])
 def test_what_is_for_one_data_set_says_so(use):
-    objective = combined_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
+    objective = two_time_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
     with pytest.raises(ModelError, match="combines 2: fit them together with least_squares"):
         use(objective)
 
 
 def test_as_many_data_sets_as_models():
     with pytest.raises(ModelError, match="for 2 data sets, but there are 1"):
-        combined_objective(shared(), [make_data(n=21)], weights=(1.0,))
+        two_time_objective(shared(), [make_data(n=21)], weights=(1.0,))
 
 
 QS = (0.004, 0.005, 0.006, 0.007, 0.008)
@@ -176,7 +178,7 @@ def known(data, sigma):
 
 def joint(models, data, **keywords):
     parameters = shared_parameters(models, [one.t for one in data], **keywords)
-    return xe.least_squares(combined_objective(parameters, data))
+    return xe.least_squares(two_time_objective(parameters, data))
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +239,50 @@ def test_each_data_set_has_its_own_fit(five):
         value, error = fit.rate("transport")
         assert np.all(error > 0)
         assert np.all(np.isfinite(value))
+        assert together[f"D0[{label}]"].error == fit["D0"].error
+        assert together[f"contrast[0][{label}]"].value == fit["contrast[0]"].value
+        assert tuple(fit.parts) == (label,)
+        assert fit.parts[label] is fit
     with pytest.raises(KeyError, match="no data set 'x'; there are 1, 2"):
         together.parts["x"]
     with pytest.raises(KeyError, match="no parameter 'x'; there are D0"):
         together["x"]
+
+
+def test_what_one_data_set_has_is_asked_of_it(five):
+    together = five[2]
+    for what in ("model", "contrast", "index", "joint_hessian", "scaling_check"):
+        with pytest.raises(ModelError, match=r"several data sets \(1, 2, .* fit.parts\['1'\]"):
+            getattr(together, what)
+    assert together.x.shape == together.objective.start.shape
+    assert dict(zip(together.objective.names, together.x, strict=True))["D0"] == pytest.approx(
+        together["D0"].value
+    )
+    assert together.perr[0] == pytest.approx(together["D0"].error)
+
+
+def test_profiles_of_several_data_sets(five):
+    together = five[2]
+    interval = fitting.profile_interval(together, "D0")
+    error = together["D0"].error_classical
+    assert interval.high - interval.value == pytest.approx(error, rel=0.05)
+    assert interval.value - interval.low == pytest.approx(error, rel=0.05)
+    curve = fitting.profile_curve(together, "D0", [interval.value + error])
+    assert curve.rise[0] == pytest.approx(1.0, rel=0.1)
+    with pytest.raises(ModelError, match="'2' was fitted together with others"):
+        fitting.profile_interval(together.parts["2"], "D0")
+
+
+def test_fits_of_several_data_sets_are_plain_values(five):
+    together = five[2]
+    again = pickle.loads(pickle.dumps(together))
+    assert tuple(again.parts) == tuple(together.parts)
+    assert np.array_equal(again.values, together.values)
+    leaves, structure = jax.tree.flatten(together)
+    same = jax.tree.unflatten(structure, leaves)
+    assert repr(same) == repr(together)
+    assert repr(together).startswith("Fit of 5 data sets")
+    assert "good" in repr(together)
 
 
 def test_one_data_set_is_the_plain_fit(five):
@@ -300,8 +342,8 @@ def test_a_shared_parameter_on_its_bound_has_no_error():
 def test_robust_loss_agrees_with_the_linear_one_on_clean_data():
     data = [at_q(LAMINAR, q, seed) for seed, q in enumerate(QS[:2])]
     parameters = shared_parameters([LAMINAR] * 2, [one.t for one in data])
-    linear = xe.least_squares(combined_objective(parameters, data))
-    robust = xe.least_squares(combined_objective(parameters, data, loss=xe.SoftL1(0.1)))
+    linear = xe.least_squares(two_time_objective(parameters, data))
+    robust = xe.least_squares(two_time_objective(parameters, data, loss=xe.SoftL1(0.1)))
     assert robust.success
     for name in ("phi0", "beta", "gamma_dot_t0"):
         assert abs(robust[name].value - linear[name].value) < 0.02 * linear[name].error
@@ -314,7 +356,7 @@ def test_stopped_and_gone_on_with(tmp_path, loss):
     data = [two_sets()[0], make_data(n=21, phi=PHI + 20.0, seed=3)]
     fixed = ("D_offset", "gamma_dot_t_offset")
     parameters = shared([start_off(LAMINAR, 1.2)] * 2, [one.t for one in data], fixed=fixed)
-    objective = combined_objective(parameters, data, loss=loss)
+    objective = two_time_objective(parameters, data, loss=loss)
     wanted = xe.least_squares(objective)
     # One map decays within a frame: without contrast it has no speckle, and takes no error away.
     assert wanted.parts["2"].contrast[0] == 0
@@ -333,8 +375,68 @@ def test_stopped_and_gone_on_with(tmp_path, loss):
     assert np.array_equal(fit.uncertainty.covariance, wanted.uncertainty.covariance)
     # Data sets in another order, or weighed differently, are another problem.
     for other in (
-        combined_objective(parameters, data[::-1], loss=loss),
-        combined_objective(parameters, data, weights=(1.0, 2.0), loss=loss),
+        two_time_objective(parameters, data[::-1], loss=loss),
+        two_time_objective(parameters, data, weights=(1.0, 2.0), loss=loss),
     ):
         with pytest.raises(xe.CheckpointError, match="another problem"):
             xe.least_squares(other, checkpoints=checkpoints, resume=True)
+
+
+def test_fitted_differentiates_several_data_sets():
+    """Values and covariance of the fit, and the derivative by a map against fits of moved maps."""
+    data = [make_data(Static(TRANSPORT), n=12, noise=0.02, seed=seed) for seed in (1, 2)]
+    models = [Static(TRANSPORT)] * 2
+    ties = {"D0[2]": Proportional("D0", 1.1)}
+    parameters = shared_parameters(models, [one.t for one in data], fixed=("D_offset",), ties=ties)
+    pull = Pull(lambda p: p["alpha"], jnp.asarray(-0.2), jnp.asarray(0.3))
+    objective = two_time_objective(
+        parameters, data, weights=(1.0, 2.0), penalties=(pull,), noise=0.02
+    )
+    kick = 0.01 * np.sin(np.arange(144.0)).reshape(12, 12)
+
+    def at(s):
+        c2 = objective.parts[1].term.tiles.c2 + s * kick
+        return xe.fitted(eqx.tree_at(lambda o: o.parts[1].term.tiles.c2, objective, c2))
+
+    fit = xe.least_squares(objective)
+    found = at(0.0)
+    assert found.index.names == fit.names
+    errors = fit.uncertainty.errors("classical")
+    assert np.max(np.abs(found.values - fit.values) / errors) < 1e-4
+    assert float(found.cost) == pytest.approx(float(fit.cost), rel=1e-9)
+    for one, part in zip(found.contrast, fit.parts.values(), strict=True):
+        np.testing.assert_allclose(one, part.contrast, rtol=1e-5)
+    np.testing.assert_allclose(
+        xe.classical_covariance(objective, fit.values),
+        fit.uncertainty.classical,
+        rtol=1e-6,
+        atol=1e-12 * np.max(errors) ** 2,
+    )
+    slope = jax.jacfwd(lambda s: at(s).values)(0.0)
+    by_difference = (at(1e-2).values - at(-1e-2).values) / 2e-2
+    np.testing.assert_allclose(slope / errors, by_difference / errors, rtol=1e-3, atol=1e-4)
+    backward = jax.grad(lambda s: at(s)["alpha"])(0.0)
+    assert float(backward) == pytest.approx(float(slope[fit.names.index("alpha")]), rel=1e-6)
+
+
+def test_fitted_differentiates_a_curve():
+    x = np.linspace(0.0, 2.0, 15)
+    y = 3.0 * np.exp(-1.5 * x) + 0.05 * np.cos(9.0 * x)
+    start = np.ones(2)
+
+    def decay(x, rate, amplitude):
+        return amplitude * jnp.exp(-rate * x)
+
+    for loss in (None, xe.SoftL1(0.1)):
+        objective = curve_objective(decay, x, y, start, loss=loss, names=("rate", "amplitude"))
+
+        def at(s, objective=objective):
+            return xe.fitted(eqx.tree_at(lambda o: o.y, objective, objective.y + s * x[None]))
+
+        fit, found = xe.least_squares(objective), at(0.0)
+        assert found.model is None
+        np.testing.assert_allclose(found.values, fit.x, rtol=1e-8)
+        np.testing.assert_allclose(xe.classical_covariance(objective, fit.x), fit.pcov, rtol=1e-6)
+        slope = jax.jacfwd(lambda s: at(s).values)(0.0)
+        by_difference = (at(1e-4).values - at(-1e-4).values) / 2e-4
+        np.testing.assert_allclose(slope, by_difference, rtol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 import xpcs_eqx as xe
 from xpcs_eqx import fit as program
 from xpcs_eqx.config import Source, check_settings, read_configuration
-from xpcs_eqx.config.joint import build_joint
+from xpcs_eqx.config.build import build
 from xpcs_eqx.data import write_aps_u, write_own
 from xpcs_eqx.errors import ConfigError, DataError
 from xpcs_eqx.objective import JointObjective
@@ -81,7 +81,7 @@ def found(results):
 
 
 def problem(folder, text, *overrides):
-    return build_joint(read_configuration(configuration(folder, text), overrides))
+    return build(read_configuration(configuration(folder, text), overrides))
 
 
 def test_one_file_and_three_files_give_the_same_fit(files, tmp_path):
@@ -271,7 +271,7 @@ def test_the_template_for_several_data_sets(capsys):
     text = capsys.readouterr().out
     settings = check_settings(tomllib.loads(text), Source("template", text))
     assert [one.label for one in settings.data] == ["cold", "hot"]
-    for key in ("# weight", "# factors", "# model", "# shared", "separate", "D0[hot]"):
+    for key in ("#weight", "#factors", "#model", "#shared", "separate", "D0[hot]"):
         assert key in text
 
 

@@ -43,7 +43,7 @@ def test_three_ways_to_the_same_minimum(problem):
     by_optimistix = parameters.to_physical(
         minimise(parameters, xe.projected_objective(parameters, data), start)
     )
-    joint = xe.joint_objective(parameters, data)
+    joint = xe.two_time_objective(parameters, data, eliminate=False)
     first = jnp.concatenate([start, jnp.asarray(joint.start)[2:]])
     marquardt = optx.least_squares(
         lambda y, o: xe.residual(o, y),

@@ -34,7 +34,6 @@ from xpcs_eqx.objective import (
     Linear,
     NormalEquations,
     Pull,
-    joint_objective,
     noise_of,
     projected_objective,
     residual,
@@ -75,7 +74,7 @@ def case(request):
     model = MODELS[request.param]
     data = make_data(model)
     parameters = mapped(model, data)
-    joint = joint_objective(parameters, data, tile=13)
+    joint = two_time_objective(parameters, data, tile=13, eliminate=False)
     projected = projected_objective(parameters, data, tile=13)
     y = at_start(projected)
     coefficients = evaluate(projected, y, projected.memo)[1].coefficients
@@ -370,7 +369,7 @@ def test_influence_of_a_residual_is_the_derivative_of_the_loss(name):
 @pytest.mark.parametrize("name", ["huber", "cauchy"])
 def test_gradient_of_a_robust_cost(small, name):
     data, parameters = small
-    objective = joint_objective(parameters, data, loss=LOSSES[name])
+    objective = two_time_objective(parameters, data, loss=LOSSES[name], eliminate=False)
     y, h = at_start(objective, 0.01), 1e-6
     found = normal(objective, y)
     for i in (0, 1, 2, 7):
@@ -390,7 +389,7 @@ def test_the_cheaper_objective_is_chosen(laminar):
 
 def test_residual_vector(laminar):
     data, parameters, *_ = laminar
-    objective = joint_objective(parameters, data)
+    objective = two_time_objective(parameters, data, eliminate=False)
     y = at_start(objective)
     r = eqx.filter_jit(residual)(objective, y)
     assert_close(0.5 * r @ r, normal(objective, y).cost, DOUBLE.same)

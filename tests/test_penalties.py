@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import frame_times, make_data, mapped, pooled
+from helpers import frame_times, joint_objective, make_data, mapped, pooled
 
 from xpcs_eqx.bayes import LaplaceStart, joint_log_posterior, log_posterior
 from xpcs_eqx.errors import ModelError
@@ -19,11 +19,10 @@ from xpcs_eqx.hybrid import HybridOptimiser
 from xpcs_eqx.objective import (
     Huber,
     Pull,
-    combined_objective,
-    joint_objective,
     noise_of,
     projected_objective,
     smoothness,
+    two_time_objective,
     with_penalties,
 )
 from xpcs_eqx.parameters import parameter_map, shared_parameters
@@ -157,20 +156,20 @@ def shared():
 
 def test_joint_fits_and_their_posteriors_weigh_alike():
     parameters, sets = shared()
-    plain = least_squares(combined_objective(parameters, sets))
+    plain = least_squares(two_time_objective(parameters, sets))
     row = next(one for one in plain.rows if one.name == "alpha")
     pull = Pull(PULL.function, row.value + 2 * row.error_classical, row.error_classical)
-    objective = combined_objective(parameters, sets, penalties=(pull,))
+    objective = two_time_objective(parameters, sets, penalties=(pull,))
     fit = least_squares(objective)
     drawn = next(one for one in fit.rows if one.name == "alpha")
     middle = row.value + row.error_classical
     assert drawn.value == pytest.approx(middle, abs=0.05 * row.error_classical)
     density, theta = joint_log_posterior(objective, start=fit.values)
-    without, _ = joint_log_posterior(combined_objective(parameters, sets), start=fit.values)
+    without, _ = joint_log_posterior(two_time_objective(parameters, sets), start=fit.values)
     added = float(density.log_prior(theta) - without.log_prior(theta))
     away = (drawn.value - float(pull.target)) / float(pull.width)
     assert added == pytest.approx(-0.5 * away**2, rel=1e-6)
-    given = combined_objective(parameters, sets, penalties=(pull,), noise=1.0)
+    given = two_time_objective(parameters, sets, penalties=(pull,), noise=1.0)
     assert float(given.noise) == 1.0
 
 

@@ -7,9 +7,10 @@ import pytest
 from helpers_posterior import prepared, run
 
 from xpcs_eqx.config import Settings, Source, check_settings, read_configuration, template
-from xpcs_eqx.config.bayes import inference_of, refuse_unsupported
 from xpcs_eqx.config.build import build
-from xpcs_eqx.config.schema_bayes import Bayes, Job, Prior, Shards
+from xpcs_eqx.config.inference import inference_of, refuse_stored
+from xpcs_eqx.config.tables.bayes import Bayes, Job, Shards
+from xpcs_eqx.config.tables.priors import Prior
 from xpcs_eqx.errors import ConfigError
 
 PBS = "[bayes.shards]\nexecutor = 'pbs'\nfolder = 'x'\n[bayes.shards.job]\n"
@@ -161,9 +162,8 @@ def problem(tmp_path_factory):
 )
 def test_what_is_wrong_with_the_data_or_the_model(problem, options, fragments):
     folder, built = problem
-    configuration = read_configuration(str(folder / "fit.toml"), tuple(options))
     with pytest.raises(ConfigError) as caught:
-        inference_of(configuration, built)
+        inference_of(read_configuration(str(folder / "fit.toml"), tuple(options)), built)
     for fragment in fragments:
         assert fragment in str(caught.value), fragment
     # Classes of the library mean nothing in a file.
@@ -203,9 +203,11 @@ def test_priors_are_told_in_the_words_of_their_tables(problem):
 )
 def test_what_cannot_be_sampled_is_refused_before_any_work(problem, options, stored, fragment):
     path = str(problem[0] / "fit.toml")
-    refuse_unsupported(read_configuration(path, options), stored)
+    without = read_configuration(path, options)
+    if stored:
+        refuse_stored(without)
     with pytest.raises(ConfigError, match=re.escape(fragment)):
-        refuse_unsupported(read_configuration(path, (*options, "bayes.chains=2")), stored)
+        refuse_stored(read_configuration(path, (*options, "bayes.chains=2")))
 
 
 def test_several_data_sets_are_refused_before_they_are_read(tmp_path, capsys):

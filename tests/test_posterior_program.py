@@ -13,8 +13,8 @@ from helpers_posterior import IN_SHARDS, QUICKLY, prepared, report_of, run
 
 from xpcs_eqx.bayes.arviz_io import PLOTS
 from xpcs_eqx.config import read_configuration
-from xpcs_eqx.config.bayes import inference_of
 from xpcs_eqx.config.build import build
+from xpcs_eqx.config.inference import inference_of
 from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.program import sampling, tasks
 

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from helpers import LAMINAR, MODELS, SCALINGS, make_data, mapped, pooled
+from helpers import LAMINAR, MODELS, SCALINGS, joint_objective, make_data, mapped, pooled
 
 import xpcs_eqx as xe
 from xpcs_eqx.data import write_own
@@ -15,7 +15,7 @@ TRUTH = MODELS["static"]
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-@pytest.mark.parametrize("make", [xe.projected_objective, xe.joint_objective])
+@pytest.mark.parametrize("make", [xe.projected_objective, joint_objective])
 def test_half_the_squares_are_the_cost(make, scaling):
     data = make_data(TRUTH, n=12)
     objective = make(mapped(TRUTH, data), data, SCALINGS[scaling])
@@ -32,7 +32,7 @@ def test_half_the_squares_are_the_cost(make, scaling):
 def test_of_several_data_sets_and_of_curves():
     data = [make_data(TRUTH, n=12), make_data(TRUTH, n=10, seed=1)]
     parameters = shared_parameters([TRUTH, TRUTH], [one.t for one in data])
-    combined = xe.combined_objective(parameters, data)
+    combined = xe.two_time_objective(parameters, data)
     y = combined.variables.to_coordinates(combined.start)
     found = 0.5 * float((residual(combined, y) ** 2).sum())
     np.testing.assert_allclose(found, combined.cost(y, combined.memo), rtol=1e-10)

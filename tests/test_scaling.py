@@ -73,6 +73,16 @@ def test_fourier_series():
     np.testing.assert_allclose(found[:5], wanted, atol=1e-10)
 
 
+def test_the_default_bounds_of_a_series_are_those_of_contrast_and_offset_themselves():
+    lower, upper = Fourier(np.linspace(0, 300, 6), order=2).bounds
+    # A contrast of speckle lies in (0, 1); harmonics may have either sign.
+    assert (float(lower[0]), float(upper[0])) == (0.0, 1.0)
+    mean = Averaged(6).bounds
+    np.testing.assert_array_equal([lower[0], upper[0]], [mean[0][0], mean[1][0]])
+    np.testing.assert_array_equal([lower[5], upper[5]], [mean[0][1], mean[1][1]])
+    np.testing.assert_array_equal(np.delete(lower, [0, 5]), -np.delete(upper, [0, 5]))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

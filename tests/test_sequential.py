@@ -78,7 +78,7 @@ def test_the_formula_with_full_matrices(fit):
 def test_one_after_the_other_and_by_an_executor(fit, parameters, data, monkeypatch):
     with ThreadPoolExecutor(1) as executor:
         apart = sequential_least_squares(parameters, data, executor=executor)
-    monkeypatch.setattr("xpcs_eqx.fitting.sequential.BATCHED_ENTRIES", 0)
+    monkeypatch.setattr("xpcs_eqx.fitting.per_angle.sequential.BATCHED_ENTRIES", 0)
     alone = sequential_least_squares(parameters, data)
     error = np.sqrt(np.diagonal(fit.covariance))
     for other in (apart, alone):

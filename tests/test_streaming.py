@@ -34,7 +34,6 @@ from xpcs_eqx.objective import (
     add_piece,
     pieces_of,
     read_ahead,
-    read_piece,
     source_of,
     sum_pieces,
 )
@@ -301,7 +300,7 @@ def test_shares_of_pieces_travel_and_add_up(tmp_path, data):
     shares = [range(4), range(4, 11), range(11, tiles.n_pieces)]
     parts = [sum_pieces(function, args, tiles, zero, share) for share in shares]
     assert_same_equations([parts[0] + parts[1] + parts[2]], [whole])
-    one = add_piece(function, args, zero, read_piece(tiles, 2))
+    one = add_piece(function, args, zero, next(tiles.stream((2,))))
     assert_same_equations([one], [sum_pieces(function, args, tiles, zero, (2,))])
 
 

@@ -15,7 +15,7 @@ from helpers_program import QUICKLY, SETTINGS, prepared, results, run
 
 from xpcs_eqx import fit as program
 from xpcs_eqx.config import read_configuration, template
-from xpcs_eqx.config.streaming import optimiser_of
+from xpcs_eqx.config.tables.streaming import optimiser_of
 from xpcs_eqx.data import bands, load, write_npz
 from xpcs_eqx.hybrid import ByBounds, MaxIterations
 
@@ -211,7 +211,7 @@ def test_keys_of_the_hybrid_optimiser(folder):
 
 def test_the_template_explains_the_tables():
     text = template("static")
-    for line in ("[streaming]", '# strategy = "auto"', "[hybrid]", "# warm_up_minimum = 200"):
+    for line in ("[streaming]", '#strategy = "auto"', "[hybrid]", "#warm_up_minimum = 200"):
         assert line in text
 
 

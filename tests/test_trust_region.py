@@ -11,14 +11,10 @@ from scipy.optimize import least_squares as scipy_least_squares
 
 from xpcs_eqx.errors import CovarianceWarning, FitError, ModelError
 from xpcs_eqx.fitting import curve_fit, least_squares
-from xpcs_eqx.objective import (
-    curve_objective,
-    joint_objective,
-    projected_objective,
-    residual,
-)
+from xpcs_eqx.objective import curve_objective, projected_objective, residual, two_time_objective
 from xpcs_eqx.optimize import (
     JacobianMetric,
+    NaturalMetric,
     Recovery,
     Status,
     TrustRegion,
@@ -48,7 +44,7 @@ def parameters(data):
 
 @pytest.fixture(scope="module")
 def joint(data, parameters):
-    return joint_objective(parameters, data)
+    return two_time_objective(parameters, data, eliminate=False)
 
 
 def errors_of(hessian, cost, n_points):
@@ -81,7 +77,7 @@ def scipy_optimum(objective, x0, **keywords):
 @pytest.mark.parametrize("name", LOSSES, ids=str)
 def test_same_optimum_as_scipy_with_every_loss(data, parameters, name):
     loss = LOSSES[name]
-    objective = joint_objective(parameters, data, loss=loss)
+    objective = two_time_objective(parameters, data, loss=loss, eliminate=False)
     state = iterate_host(TrustRegion(), objective, objective.start)
     assert Status(int(state.status)).converged
     f_scale = 1.0 if name == "linear" else float(loss.scale)
@@ -107,7 +103,7 @@ def test_same_bounded_optimum_as_scipy(data, bounds, start):
     model = with_parameters(with_parameters(START, {"stretch": 0.6}), start)
     if "stretch" in bounds and "stretch" not in start:
         model = with_parameters(model, {"stretch": bounds["stretch"][0]})
-    objective = joint_objective(mapped(model, data, bounds=bounds), data)
+    objective = two_time_objective(mapped(model, data, bounds=bounds), data, eliminate=False)
     state = iterate_host(TrustRegion(), objective, objective.start)
     assert Status(int(state.status)).converged
     peer = scipy_optimum(objective, np.asarray(objective.start))
@@ -449,6 +445,24 @@ def test_metrics(joint):
     wanted = iterate_host(TrustRegion(), joint, joint.start)
     found = iterate_host(TrustRegion(metric=JacobianMetric()), joint, joint.start)
     np.testing.assert_allclose(found.y, wanted.y, rtol=1e-6)
+
+
+def test_gradients_that_count_as_none_follow_the_units():
+    natural, curvature, units = (
+        np.array([1.0, 2.0, 0.1]),
+        np.array([4.0, 0.0, 9.0]),
+        10.0 ** np.arange(3),
+    )
+    metric = NaturalMetric()
+    one = np.asarray(metric.negligible(natural, curvature))
+    # A natural step along any coordinate then changes the residuals by less than a part of what
+    # the best determined one does.
+    np.testing.assert_allclose(one * natural, one[0] * natural[0], rtol=1e-12)
+    assert 0 < one[0] * natural[0] < 1e-6 * np.sqrt(4.0)
+    other = np.asarray(metric.negligible(natural * units, curvature / units**2))
+    np.testing.assert_allclose(other, one / units, rtol=1e-12)
+    # With the units of the Jacobian no gradient is too small to count.
+    assert not np.any(JacobianMetric().negligible(natural, curvature))
 
 
 def test_variables_without_bounds():

@@ -64,8 +64,6 @@ from .objective import Scan as Scan
 from .objective import SoftL1 as SoftL1
 from .objective import Strategy as Strategy
 from .objective import choose_strategy as choose_strategy
-from .objective import combined_objective as combined_objective
-from .objective import joint_objective as joint_objective
 from .objective import projected_objective as projected_objective
 from .objective import residual as residual
 from .objective import smoothness as smoothness

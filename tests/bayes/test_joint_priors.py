@@ -15,7 +15,7 @@ from xpcs_eqx.bayes import (
 )
 from xpcs_eqx.bayes.parallel import LockStepChains
 from xpcs_eqx.fitting import least_squares
-from xpcs_eqx.objective import combined_objective
+from xpcs_eqx.objective import two_time_objective
 from xpcs_eqx.parameters import shared_parameters
 from xpcs_eqx.physics import PowerLawRate, Static
 
@@ -29,7 +29,7 @@ def two_static(n=21, **keywords):
     parameters = shared_parameters(
         [START] * 2, [t] * 2, labels=["a", "b"], fixed=("D_offset",), **keywords
     )
-    return combined_objective(parameters, sets)
+    return two_time_objective(parameters, sets)
 
 
 def test_joint_priors_have_the_bounds_of_the_whole():
@@ -57,7 +57,7 @@ def test_offsets_are_as_wide_as_the_first_of_their_rates():
     sets = [make_data(MODELS["static"], t=t, phi=[0.0], seed=k) for k in (1, 2)]
     for shared, wanted in ((("D_offset",), {"D_offset": 2e4}), ((), {})):
         parameters = shared_parameters(models, [t] * 2, shared=shared, labels=("a", "b"))
-        found = joint_priors(combined_objective(parameters, sets, weights=(1.0, 1.0)))
+        found = joint_priors(two_time_objective(parameters, sets, weights=(1.0, 1.0)))
         names = wanted or {"D_offset[a]": 2e4, "D_offset[b]": 5e3}
         for name, width in names.items():
             assert float(found[name].sd) == pytest.approx(width)

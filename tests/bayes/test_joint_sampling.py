@@ -20,7 +20,7 @@ from xpcs_eqx.bayes import (
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
-from xpcs_eqx.objective import combined_objective, projected_objective
+from xpcs_eqx.objective import projected_objective, two_time_objective
 from xpcs_eqx.parameters import shared_parameters
 from xpcs_eqx.scaling import Fixed
 
@@ -43,7 +43,7 @@ def _straight():
         [Bent()] * 2, [one.t for one in sets], shared=("slope",), labels=("a", "b")
     )
     one = np.ones(1)
-    objective = combined_objective(parameters, sets, [Fixed(one, one)] * 2, weights=(1.0, 1.0))
+    objective = two_time_objective(parameters, sets, [Fixed(one, one)] * 2, weights=(1.0, 1.0))
     precision, right = np.zeros((3, 3)), np.zeros(3)
     for k, data in enumerate(sets):
         i, j = np.triu_indices(data.n_frames, 1)
@@ -83,7 +83,7 @@ def test_joint_posterior_in_closed_form():
 def _static(**keywords):
     sets = [make_data(MODELS["static"], n=9, phi=[0.0, 50.0], seed=k) for k in (1, 2)]
     parameters = shared_parameters([MODELS["static"]] * 2, [one.t for one in sets])
-    return combined_objective(parameters, sets, weights=(1.0, 2.0), **keywords)
+    return two_time_objective(parameters, sets, weights=(1.0, 2.0), **keywords)
 
 
 def test_the_likelihood_is_the_product_of_those_of_the_data_sets():

@@ -9,7 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MODELS, QUICK_TO_COMPILE, SCALINGS, dense_residual, make_data, mapped, pooled
+from helpers import (
+    MODELS,
+    QUICK_TO_COMPILE,
+    SCALINGS,
+    dense_residual,
+    joint_objective,
+    make_data,
+    mapped,
+    pooled,
+)
 from scipy import stats
 
 from xpcs_eqx.bayes import (
@@ -24,7 +33,7 @@ from xpcs_eqx.bayes import (
     log_posterior,
 )
 from xpcs_eqx.errors import ModelError
-from xpcs_eqx.objective import Huber, Pull, joint_objective, projected_objective
+from xpcs_eqx.objective import Huber, Pull, projected_objective
 
 _jit = partial(eqx.filter_jit, compiler_options=QUICK_TO_COMPILE)
 _values = _jit(lambda density, z: jax.vmap(lambda z: density(z))(z))

@@ -10,7 +10,7 @@ import pytest
 from helpers import DOUBLE, MODELS, QUICK_TO_COMPILE, assert_close, make_data, mapped, pooled
 
 from xpcs_eqx.bayes import data_cost, scaling_statistics
-from xpcs_eqx.objective import joint_objective
+from xpcs_eqx.objective import two_time_objective
 from xpcs_eqx.objective.kernel.frame_table import frame_table
 
 SCALING = jnp.asarray([[0.21, 1.01], [0.19, 0.99], [0.2, 1.0]])
@@ -25,7 +25,7 @@ def _term(name, kind="map", n=13, **keywords):
         weights = 50 + 100 * np.random.default_rng(1).random(data.c2.shape)
         weights[:, 3] = weights[:, :, 3] = 0
         data = dataclasses.replace(data, root_weights=weights)
-    objective = joint_objective(parameters, data, **keywords)
+    objective = two_time_objective(parameters, data, **keywords, eliminate=False)
     y = jnp.asarray(np.asarray(parameters.to_coordinates(parameters.start)) * 1.02)
     return objective, y
 

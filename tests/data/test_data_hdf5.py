@@ -14,13 +14,13 @@ from xpcs_eqx.data import (
     from_dict,
     load,
     load_joint,
-    read_aps_u,
     write_aps_old,
     write_aps_u,
     write_npz,
     write_nxxpcs,
     write_own,
 )
+from xpcs_eqx.data.layouts import aps_u as read_aps_u
 from xpcs_eqx.errors import DataError
 
 NX = [

@@ -22,10 +22,15 @@ from xpcs_eqx.defences import (
     Warn,
     defended_least_squares,
 )
-from xpcs_eqx.defences.watch import Watch
+from xpcs_eqx.defences.defended import Watch
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
-from xpcs_eqx.objective import GroupVariance, JointObjective, joint_objective, projected_objective
+from xpcs_eqx.objective import (
+    GroupVariance,
+    JointObjective,
+    projected_objective,
+    two_time_objective,
+)
 from xpcs_eqx.optimize import Recovery, Status
 from xpcs_eqx.parameters import parameter_values, with_parameters
 from xpcs_eqx.scaling import Fixed
@@ -38,7 +43,9 @@ def collapsing():
     data = make_data(STATIC, n=21, contrast=CONTRAST, noise=0.003)
     start = with_parameters(STATIC, {"D0": 5e7})
     bounds = {"D0": (1.0, 1e9)}
-    return joint_objective(mapped(start, data, bounds=bounds, fixed=("D_offset",)), data)
+    return two_time_objective(
+        mapped(start, data, bounds=bounds, fixed=("D_offset",)), data, eliminate=False
+    )
 
 
 def answered(response, **layers):

@@ -11,10 +11,11 @@ from xpcs_eqx.compiling import _compiled
 from xpcs_eqx.defences import ShearWeights, with_shear_weights
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
-from xpcs_eqx.objective import joint_objective, projected_objective
+from xpcs_eqx.objective import projected_objective, two_time_objective
 from xpcs_eqx.optimize.loops import _evaluate_compiled, evaluated
-from xpcs_eqx.physics import correlation_map
+from xpcs_eqx.physics import correlation_map, field_correlation
 from xpcs_eqx.scaling import Averaged
+from xpcs_eqx.uncertainty.speckle_noise import beyond_gaussian
 
 
 def test_values_are_those_of_the_formula():
@@ -64,12 +65,6 @@ def test_weights_replace_those_of_the_angles_without_compiling():
     assert cache._cache_size() == before
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the dense formulas lack the cumulants of intensities and the floor and the correction "
-    "of few frames of dyadic errors; tests/test_uncertainty.py has them, without weights of angles",
-)
 def test_error_bars_count_the_weights():
     weights = np.asarray(ShearWeights(minimum=0.1)(PHI, 5.0))
     objective = joint(scaling=Averaged(3), angle_weights=weights)
@@ -90,14 +85,23 @@ def test_error_bars_count_the_weights():
     for a in range(3):
         np.add.at(by_frame[a], i, scores[a])
         np.add.at(by_frame[a], j, scores[a])
-    own = np.einsum("amc,amd->cd", scores, scores)
-    meat = np.einsum("anc,and->cd", by_frame, by_frame) - own
-    wanted = bread @ meat @ bread
+    own = np.einsum("amc,amd->acd", scores, scores)
+    meat = np.einsum("anc,and->acd", by_frame, by_frame) - own
+    # A fit follows the noise and so takes 4/n of it out of the sums by frame, to first order:
+    # (4/n) (B H⁻¹ G + G H⁻¹ B − G H⁻¹ B_all H⁻¹ G) of an angle with curvature G, covariance B.
+    by_angle = (jacobian * np.sqrt(w)[:, None]).reshape(3, i.size, p + 2)
+    followed = np.einsum("amc,amd->acd", by_angle, by_angle) @ bread
+    across = followed @ meat
+    common = followed @ meat.sum(0) @ np.swapaxes(followed, 1, 2)
+    meat = meat + 4 / 21 * (across + np.swapaxes(across, 1, 2) - common)
+    wanted = bread @ meat.sum(0) @ bread
     scale = np.sqrt(np.outer(np.diagonal(bread), np.diagonal(bread)))
     found = np.asarray(fit.uncertainty.dyadic)
     np.testing.assert_allclose(found / scale, wanted / scale, atol=1e-4 * np.max(wanted / scale))
-    # The noise of speckle along weighted columns: Σ tr(K J_a K J_b)/(2N) from whole matrices.
+    # The noise of speckle along weighted columns, from whole matrices: Σ tr(K J_a K J_b)/(2N) and
+    # what intensities have beyond that (compared with sums over all pairs in test_uncertainty.py).
     correlation = np.asarray(jax.jit(correlation_map)(fit.model, term.t, term.geometry))
+    field = field_correlation(fit.model, term.t, term.geometry)
     middle = np.zeros((p + 2, p + 2))
     for a in range(3):
         level = float(fit.contrast[a])
@@ -108,7 +112,10 @@ def test_error_bars_count_the_weights():
         columns[:, i, j] = (jacobian * w[:, None])[a * i.size : (a + 1) * i.size].T
         turned = np.einsum("ij,cjk->cik", signal, columns + np.swapaxes(columns, 1, 2))
         traces = np.einsum("cij,dji->cd", turned, turned)
-        middle += traces / (2 * float(fit.uncertainty.n_pixels[a]))
+        level, shot = jnp.asarray(level), jnp.asarray(shot)
+        columns = columns + np.swapaxes(columns, 1, 2)
+        beyond = jax.jit(beyond_gaussian)(columns, field[a], np.ones(21), level, shot)
+        middle += (traces / 2 + beyond) / float(fit.uncertainty.n_pixels[a])
     wanted = bread @ middle @ bread
     found = np.asarray(fit.uncertainty.speckle)
     np.testing.assert_allclose(found / scale, wanted / scale, atol=1e-3 * np.max(wanted / scale))
@@ -133,6 +140,6 @@ def test_models_and_data_without_a_flow_angle_are_refused():
     static = projected_objective(static_map(), static_data())
     with pytest.raises(ModelError, match=r"flow angle phi0 .* Static"):
         with_shear_weights(static, ShearWeights(), x, base)
-    points = joint_objective(slow_map(), pooled(slow_data()))
+    points = two_time_objective(slow_map(), pooled(slow_data()), eliminate=False)
     with pytest.raises(ModelError, match="whole maps; the data are PointTiles"):
         with_shear_weights(points, ShearWeights(), x, base)

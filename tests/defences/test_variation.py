@@ -17,7 +17,7 @@ from xpcs_eqx.defences import (
 )
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import FullCurvature, least_squares, solve
-from xpcs_eqx.fitting.stationarity import physical_problem, stationarity, total_cost
+from xpcs_eqx.fitting.derivative.minimum import minimum_of
 from xpcs_eqx.objective import (
     JointObjective,
     joint_of,
@@ -120,22 +120,22 @@ def test_elimination_with_a_linear_penalty_is_exact():
     assert "conditional on it" in one.quality.findings[-1]
     assert not any("conditional on it" in text for text in free.quality.findings)
     # The derivative of the minimised cost vanishes, whichever way it is written.
-    problem = physical_problem(eliminated)
+    problem = minimum_of(eliminated)
     u = jnp.asarray(one.values)
-    cost, slope = quick_jit(lambda p, u: (total_cost(p, u), stationarity(p, u)))(problem, u)
+    cost, slope = quick_jit(lambda p, u: (p.cost(u), p.gradient(u)))(problem, u)
     assert float(cost) == pytest.approx(float(one.cost), rel=1e-9)
     unit = np.sqrt(np.diagonal(np.asarray(one.joint_hessian)))
     assert np.max(np.abs(slope) / unit) < 1e-6 * np.sqrt(2 * float(cost))
     matrix = np.asarray(quick_jit(FullCurvature().matrix)(problem, u))
     kick = jnp.asarray(1e-5 * np.eye(u.size)[0])
-    along = quick_jit(lambda p, u, k: stationarity(p, u + k) - stationarity(p, u - k))
+    along = quick_jit(lambda p, u, k: p.gradient(u + k) - p.gradient(u - k))
     np.testing.assert_allclose(
         matrix[0] / unit, along(problem, u, kick) / 2e-5 / unit, atol=1e-4 * unit[0]
     )
 
 
 def test_only_linear_penalties_are_eliminated():
-    with pytest.raises(ModelError, match=r"RelativeVariation is not linear .* joint_objective"):
+    with pytest.raises(ModelError, match=r"RelativeVariation is not linear .* two_time_objective"):
         projected_objective(static_map(), static_data(), scaling_penalties=(RELATIVE,))
     chosen = two_time_objective(static_map(), static_data(), scaling_penalties=(RELATIVE,))
     assert isinstance(chosen, JointObjective)

@@ -15,7 +15,7 @@ from xpcs_eqx.hybrid import (
     streamed_objective,
     with_group_weights,
 )
-from xpcs_eqx.objective import joint_objective, noise_of
+from xpcs_eqx.objective import noise_of, two_time_objective
 from xpcs_eqx.objective.penalties import GroupVariance
 
 RNG = np.random.default_rng(1)
@@ -185,8 +185,8 @@ def test_a_group_variance_in_a_two_time_objective():
     data = make_data(Stretched(2.0, 0.8), n=15)
     parameters = mapped(Stretched(2.2, 0.9), data)
     penalty = GroupVariance((("tau", "stretch"),), 3.0)
-    plain = joint_objective(parameters, data)
-    pulled = joint_objective(parameters, data, penalties=(penalty,))
+    plain = two_time_objective(parameters, data, eliminate=False)
+    pulled = two_time_objective(parameters, data, penalties=(penalty,), eliminate=False)
     y = plain.variables.to_coordinates(plain.start)
 
     @jax.jit
@@ -212,7 +212,9 @@ def test_a_group_variance_of_contrasts_in_a_hybrid_fit_of_a_map():
     # Far more than the data, whose sum of squares is 0.001.
     for weight in (0.0, 1e6):
         together = AbsoluteVariation(weight, 1.0, ("contrast",))
-        objective = joint_objective(parameters, data, scaling_penalties=(together,))
+        objective = two_time_objective(
+            parameters, data, eliminate=False, scaling_penalties=(together,)
+        )
         fit = OPTIMISER.minimise(objective)
         assert fit.success
         # Their common size goes along with the shape of the decay; their ratios do not.

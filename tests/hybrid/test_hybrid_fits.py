@@ -24,7 +24,7 @@ from xpcs_eqx.hybrid import (
     strict_defences,
 )
 from xpcs_eqx.hybrid.sources import source_stored_as
-from xpcs_eqx.objective import HostLoop, SoftL1, joint_objective, projected_objective
+from xpcs_eqx.objective import HostLoop, SoftL1, projected_objective, two_time_objective
 from xpcs_eqx.optimize import Status, cost_and_gradient
 from xpcs_eqx.parameters import with_parameters
 
@@ -208,7 +208,7 @@ def test_joint_and_host_loop_maps(laminar):
     parameters = laminar_parameters(laminar, 1.0)
     projected = projected_objective(parameters, laminar)
     host = projected_objective(parameters, laminar, driver=HostLoop())
-    joint = joint_objective(parameters, laminar)
+    joint = two_time_objective(parameters, laminar, eliminate=False)
     upper = np.triu_indices(laminar.n_frames, 1)
     values = np.asarray(laminar.c2)[:, upper[0], upper[1]]
     for objective in (projected, host, joint):

@@ -22,7 +22,7 @@ from xpcs_eqx.physics import (
     correlation_map,
     time_floor,
 )
-from xpcs_eqx.physics.sinc import cos_degrees
+from xpcs_eqx.physics.trigonometry import cos_degrees
 
 EXPONENTS = [-2, -1.57, -1 - 1e-3, -1 - 1e-9, -1, -1 + 1e-12, -1 + 1e-5, -0.99, -0.3, 0, 0.5, 1, 2]
 GRIDS = {

@@ -14,7 +14,7 @@ from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.parameters import with_parameters
 from xpcs_eqx.physics import TwoComponent, correlation_map, degeneracies, soft_clip
-from xpcs_eqx.simulation.field import field_correlation
+from xpcs_eqx.physics.field import field_correlation
 
 TRUE = {
     "D0_ref": 2e3,

@@ -1,11 +1,13 @@
 """Searches of every kind of objective, what is kept of each start, and pairs counted once."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import frame_times, make_data, mapped
+from helpers import frame_times, joint_objective, make_data, mapped
 
 import xpcs_eqx as xe
+from xpcs_eqx import fitting
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import Fit
 from xpcs_eqx.objective import AbstractObjective, Huber, curve_objective
@@ -50,7 +52,7 @@ def joint(loss=None):
     parameters = shared_parameters(
         [TRUTH, TRUTH], [one.t for one in data], shared=("D0", "alpha"), fixed=("D_offset",)
     )
-    return xe.combined_objective(parameters, data, loss=loss)
+    return xe.two_time_objective(parameters, data, loss=loss)
 
 
 def test_a_local_fit_of_the_curve_is_wrong():
@@ -117,9 +119,33 @@ def test_what_no_result_is_made_for_is_refused_in_words():
     assert abs(cma_search(bowl, preset=SHORT).x[0]) < 1e-6
 
 
-def test_least_squares_of_a_curve_names_curve_fit():
-    with pytest.raises(ModelError, match=r"CurveObjective: a curve is fitted with curve_fit"):
-        xe.least_squares(curve())  # pyright: ignore[reportArgumentType]
+def test_least_squares_of_a_curve_is_curve_fit():
+    x = np.linspace(0.0, 2.0, 9)
+    y = 3.0 * np.exp(-1.5 * x) + 0.01 * np.cos(9.0 * x)
+
+    def decay(x, rate, amplitude):
+        return amplitude * jnp.exp(-rate * x)
+
+    start = np.ones(2)
+    fit = xe.least_squares(curve_objective(decay, x, y, start, names=("rate", "amplitude")))
+    plain = xe.curve_fit(decay, x, y, start)
+    np.testing.assert_array_equal(fit.x, plain.x)
+    np.testing.assert_array_equal(fit.pcov, plain.pcov)
+    assert fit["rate"].error == fit.perr[0] == plain["p0"].error
+    assert fit.success
+    assert dict(fit.parts) == {}
+    with pytest.raises(ModelError, match="fit of a curve has no two-time model"):
+        _ = fit.model
+    with pytest.raises(ModelError, match="bound the parameter"):
+        fitting.profile_interval(fit, "rate")
+    leaves, structure = jax.tree.flatten(fit)
+    assert repr(jax.tree.unflatten(structure, leaves)) == repr(fit)
+
+
+def test_least_squares_inside_a_transformation_names_fitted():
+    objective = curve()
+    with pytest.raises(ModelError, match="use `fitted`"):
+        jax.jit(lambda start: xe.least_squares(objective, start).x)(objective.start)
 
 
 FIXED = ("D0", "alpha", "D_offset")
@@ -200,7 +226,7 @@ def weighted(kind):
 
 
 @pytest.mark.parametrize("kind", ["masked", "sigma", "points"])
-@pytest.mark.parametrize("make", [xe.projected_objective, xe.joint_objective])
+@pytest.mark.parametrize("make", [xe.projected_objective, joint_objective])
 def test_each_pair_is_counted_once(kind, make):
     data = weighted(kind)
     objective = make(mapped(TRUTH, data), data)

@@ -24,7 +24,7 @@ from xpcs_eqx.search import (
     next_plan,
     population_costs,
 )
-from xpcs_eqx.search.cmaes_library import Evolution
+from xpcs_eqx.search.cmaes.run import Evolution
 
 FAST = CMA_PRESETS["fast"]
 

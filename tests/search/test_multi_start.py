@@ -11,7 +11,7 @@ import pytest
 from helpers import LAMINAR, frame_times, make_data, mapped
 
 import xpcs_eqx as xe
-from xpcs_eqx.config.schema_search import Global
+from xpcs_eqx.config.tables.search import Global
 from xpcs_eqx.errors import ConfigError, ModelError
 from xpcs_eqx.optimize import Status, TrustRegion
 from xpcs_eqx.search import (

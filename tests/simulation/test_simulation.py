@@ -16,8 +16,8 @@ from xpcs_eqx.physics import (
     Static,
     correlation_map,
 )
+from xpcs_eqx.physics.field import field_factor
 from xpcs_eqx.simulation import field_correlation, mode_weights, simulate, simulate_speckle
-from xpcs_eqx.simulation.field import field_factor
 
 T = 0.1 * np.arange(40)
 PHI = np.array([0.0, 90.0])

@@ -123,7 +123,7 @@ def joint_sample(
 
     **Arguments:**
 
-    - `problem`: from `combined_objective`, which is fitted first, or the `Fit` of one.
+    - `problem`: from `two_time_objective`, which is fitted first, or the `Fit` of one.
     - `priors`: by public name (`D0`, `alpha[1]`, `contrast[0][2]`, `sigma`), instead of the
         default ones of the first data set that has the parameter.
     - `sampler`, `noise`, `key`, `callback`: as in `sample`.

@@ -19,8 +19,8 @@ from ..objective import (
 )
 from ..objective.kernel.frame_table import FrameTable, frame_table
 from ..objective.penalties import penalty_squares
-from ..parameters import Identity, ParameterMap, parameter_values
-from ..parameters.parameter_map import Group
+from ..parameters import ParameterMap, parameter_values
+from ..parameters.parameter_map import plain_parameters
 from ..uncertainty import loss_of
 from .abstract_prior import AbstractPrior, Number, stacked
 from .coordinates import Coordinates, coordinates_for
@@ -93,12 +93,6 @@ class LogPosterior(eqx.Module):
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-def plain_parameters(parameters: ParameterMap) -> ParameterMap:
-    """The map with every free parameter as its own coordinate."""
-    groups = tuple(Group((i,), Identity()) for i in range(parameters.n_free))
-    return dataclasses.replace(parameters, groups=groups)
-
-
 def check_kind(objective: object) -> None:
     """Refuse what is no objective of one data set.
 
@@ -114,7 +108,7 @@ def check_kind(objective: object) -> None:
         )
     raise ModelError(
         f"{kind} cannot be sampled; give an objective of one data set from projected_objective or "
-        "joint_objective, or its fit"
+        "two_time_objective, or its fit"
     )
 
 

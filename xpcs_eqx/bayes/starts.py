@@ -13,7 +13,8 @@ from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit
 from ..objective.penalties import penalty_equations
-from .log_posterior import LogPosterior, plain_parameters
+from ..parameters.parameter_map import plain_parameters
+from .log_posterior import LogPosterior
 
 # Width of a prior in unconstrained coordinates, which are logarithms, logits and the like.
 PRIOR_WIDTH = 2.0

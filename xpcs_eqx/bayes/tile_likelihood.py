@@ -13,8 +13,7 @@ from jaxtyping import Array, Float
 from ..errors import ModelError
 from ..objective import AbstractTiles, Block, Linear, NormalEquations
 from ..objective.drivers.loops import Scan
-from ..objective.kernel.blocks import _pair_features as pair_features
-from ..objective.kernel.blocks import block_cost
+from ..objective.kernel.blocks import block_cost, pair_features
 from ..objective.kernel.frame_table import FrameTable, call_kernel
 
 
@@ -90,10 +89,7 @@ def _cost_and_gradient(table: FrameTable, scaling: Float[Array, "angle 2"], bloc
     contrast, offset = scaling[block.angle, 0], scaling[block.angle, 1]
     residual = block.root_weights * (offset + contrast * correlation - block.values)
     weight = block.root_weights * residual
-    # Once for the reductions below, each of which would otherwise evaluate the kernel anew.
-    correlation, weight, residual = jax.lax.optimization_barrier((correlation, weight, residual))
-    parts = jax.lax.optimization_barrier(pull(contrast * weight))
-    rows = _pull_to_frames(block, parts, feature_rows(table))
+    rows = _pull_to_frames(block, pull(contrast * weight), feature_rows(table))
     slope = jnp.stack([jnp.sum(weight * correlation), jnp.sum(weight)])
     return (
         0.5 * jnp.sum(residual * residual),
@@ -183,8 +179,7 @@ def _statistics_backward(kept, cotangent, perturbed, rows, table, reference, til
         weight += mine.gradient[0] * (difference + contrast * correlation)
         weight += mine.gradient[1] * contrast
         weight += 2 * hessian[0, 0] * correlation + hessian[0, 1] + hessian[1, 0]
-        parts = jax.lax.optimization_barrier(pull(root * root * weight))
-        return _pull_to_frames(block, parts, rows)
+        return _pull_to_frames(block, pull(root * root * weight), rows)
 
     return _scan(one, jax.tree.map(jnp.zeros_like, rows), tiles)
 

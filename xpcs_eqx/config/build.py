@@ -1,52 +1,53 @@
-"""Settings to objects: data, model, parameters, scaling, objective, solver."""
+"""Settings to objects: data, models, parameters, scalings, objective, solver."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
-from ..data import (
-    Selection,
-    StoredTwoTime,
-    TwoTimeData,
-    load,
-    map_size,
-    open_stored,
-    weighted,
-)
+from ..data import StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
-from ..errors import ConfigError, ModelError
-from ..fitting import Fit
-from ..objective import JointObjective, ProjectedObjective, two_time_objective
+from ..errors import ConfigError, DataError, ModelError
+from ..objective import CombinedObjective, relative_weights, two_time_objective
 from ..objective.kernel.tiles import held_once
+from ..objective.penalties import AbstractPenalty
 from ..optimize import Recovery, TrustRegion
-from ..parameters import ParameterMap, Proportional, Slope, parameter_map, with_parameters
-from ..parameters.leaves import parameter_leaves
-from ..physics import AbstractCorrelation
+from ..parameters import ParameterMap, SharedParameters
 from ..search import AbstractStrategy
-from .defences import layers_of
-from .models import model_of, rates_of
+from .parameters import Names, parameters_of, shared_names, tables
 from .read import Configuration
-from .scaling import Choice, choose_scaling
-from .schema import Data, Parameter, Settings
-from .search import kept_by_bounds, strategy_of
-from .solving import COORDINATES, loss_of, penalties_of, residual_sd, solver_of
 from .source import nearest
-from .streaming import Plan, plan_of
+from .tables import Settings
+from .tables.data import DataSet, Joint, load_data, open_data, reading_of, selection_of
+from .tables.defences import layers_of
+from .tables.model import Parameter, kept_by_bounds, model_for, rates_of
+from .tables.scaling import ChosenScaling, choose_scaling
+from .tables.search import strategy_of
+from .tables.solver import loss_of, penalties_of, residual_sd, solver_of
+from .tables.streaming import Plan, plan_of
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything a fit needs, and the decisions taken on the way, in words."""
+    """Everything a fit needs, and the decisions taken on the way, in words.
 
-    data: TwoTimeData | StoredTwoTime
-    objective: ProjectedObjective | JointObjective
-    scaling: Choice
-    plan: Plan
+    One data set is a list of length one, without a label unless the file has `[[data]]`.
+
+    - `names`: of the parameters of all data sets; `given`: what the tables say of those of each.
+    - `weights`: of the squared residuals of each data set.
+    """
+
+    data: tuple[TwoTimeData | StoredTwoTime, ...]
+    # Which kind it is, and so what can be asked of it, follows from the number of data sets.
+    objective: Any
+    scalings: tuple[ChosenScaling, ...]
+    names: Names
+    given: tuple[dict[str, Parameter], ...]
+    weights: tuple[float, ...]
+    plan: Plan | None
     solver: TrustRegion
     recovery: Recovery
     decisions: tuple[str, ...]
@@ -54,141 +55,172 @@ class Problem:
     search: AbstractStrategy | None = None
     layers: DefenceLayers | None = None
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the data sets; one alone has an empty one."""
+        return self.names.labels
 
-def selection_of(given: Data, q: float | tuple[float, ...] | None) -> Selection:
-    """Which frames, azimuths and pairs a table of data asks for, at `q` [1/Å]."""
-    first, last = given.frames or (1, -1)
-    return Selection(
-        start_frame=first,
-        end_frame=last,
-        time_origin=given.time_origin,
-        q=q,
-        q_tolerance=given.q_tolerance,
-        phi_ranges=tuple((low, high) for low, high in given.phi_ranges),
-        bad_frames=tuple(given.bad_frames),
-        min_lag=given.min_lag,
-        max_lag=given.max_lag,
-        age_range=None if given.age_range is None else (given.age_range[0], given.age_range[1]),
+    @property
+    def parameters(self) -> ParameterMap:
+        """All free parameters of the fit."""
+        objective = self.objective
+        if isinstance(objective, CombinedObjective):
+            return objective.parameters.whole
+        return objective.term.parameters
+
+
+def data_labels(configuration: Configuration) -> tuple[str, ...]:
+    """Names of the tables `[[data]]`: as given, else after the files where these differ, else 1, 2.
+
+    **Raises:** `ConfigError` when two are equal.
+    """
+    parts = configuration.parts
+    stems = [os.path.splitext(os.path.basename(part.data_path))[0].strip() for part in parts]
+    usable = len(set(stems)) == len(stems) and not any(set(stem) & set("[]\"'") for stem in stems)
+    out: list[str] = []
+    for k, part in enumerate(parts):
+        own = part.data.label if isinstance(part.data, DataSet) else None
+        label = own or (stems[k] if usable else str(k + 1))
+        if label in out:
+            raise ConfigError(
+                f"{configuration.source.where(('data', str(k + 1), 'label'))}: the label {label!r} "
+                f"is that of [[data]] {out.index(label) + 1} already; give each its own label"
+            )
+        out.append(label)
+    return tuple(out)
+
+
+def _every_q(configuration: Configuration) -> tuple[TwoTimeData, ...]:
+    """One data set for each q of a file."""
+    given = configuration.data
+    if given.phi is not None:
+        raise ConfigError(
+            f"{configuration.source.where('data.phi')}: data.phi belongs to bare maps, which are "
+            "at one q each; give a table [[data]] for each file"
+        )
+    # A list is found exactly, and a single one so as well unless a tolerance searches around it.
+    q = tuple(given.q) if isinstance(given.q, list) else given.q
+    exact = (q,) if isinstance(q, float) and given.q_tolerance is None else q
+    return load_joint(
+        configuration.data_path,
+        layout=given.layout,
+        selection=selection_of(given, exact),
+        dt=given.dt,
+        gap=given.gap,
+        sigma=given.sigma,
     )
 
 
-def _asked(configuration: Configuration) -> dict[str, Any]:
-    """What a table of data asks of every way to read it."""
-    given = configuration.settings.data
-    q = tuple(given.q) if isinstance(given.q, list) else given.q
-    # A single q must be in the file (to 1 %), or belongs to a bare map; a tolerance searches.
-    single = q if isinstance(q, float) and given.q_tolerance is None else None
-    return {
-        "layout": given.layout,
-        "selection": selection_of(given, q if single is None else None),
-        "dt": given.dt,
-        "gap": given.gap,
-        "sigma": given.sigma,
-        "q": single,
-    }
+@dataclass(frozen=True)
+class _Loaded:
+    """What is asked of each data set, its label, the data, and how they are kept."""
+
+    parts: tuple[Configuration, ...]
+    labels: tuple[str, ...]
+    # Several are in memory, one may stay in its file.
+    data: tuple[Any, ...]
+    plan: Plan | None = None
 
 
-def load_data(configuration: Configuration) -> TwoTimeData:
-    """The data of a configuration in memory. **Raises:** `DataError`."""
-    phi = configuration.settings.data.phi
-    return load(configuration.data_path, phi=phi, **_asked(configuration))
+def _loaded(configuration: Configuration) -> _Loaded:
+    """The data of all tables.
 
-
-def open_data(configuration: Configuration) -> StoredTwoTime:
-    """The data of a configuration, left in their file.
-
-    **Raises:** `DataError`; `ConfigError` for azimuths, which are stored with such maps.
+    **Raises:** `DataError`, `ConfigError`, with the number of the table where there are several.
     """
-    if configuration.settings.data.phi is not None:
+    parts, settings = configuration.parts, configuration.settings
+    if not settings.several:
+        plan = plan_of(
+            configuration, map_size(configuration.data_path, **reading_of(parts[0].data))
+        )
+        data = open_data(configuration) if plan.stored else load_data(configuration)
+        return _Loaded(parts, ("",), (data,), plan)
+    if not isinstance(settings.data, list):
+        every = _every_q(configuration)
+        labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
+        return _Loaded(parts * len(every), labels, every)
+    labels, loaded = data_labels(configuration), []
+    for k, part in enumerate(parts):
+        try:
+            loaded.append(load_data(part))
+        except DataError as error:
+            where = configuration.source.where(("data", str(k + 1)))
+            raise DataError(f"{where}: {error}") from error
+    return _Loaded(parts, labels, tuple(loaded))
+
+
+def _weights(configuration: Configuration, loaded: _Loaded) -> np.ndarray:
+    """Weight of the squared residuals of each data set.
+
+    **Raises:** `ConfigError` when weights or sigma are given for some only.
+    """
+    if loaded.labels == ("",):
+        return np.ones(1)
+    source, data, labels = configuration.source, loaded.data, loaded.labels
+    sets = [part.data for part in configuration.parts]
+    given = [one.weight if isinstance(one, DataSet) else None for one in sets]
+    if all(weight is not None for weight in given):
+        return np.asarray(given, dtype=float)
+    if any(weight is not None for weight in given):
+        k = given.index(None)
         raise ConfigError(
-            f"{configuration.source.where('data.phi')}: data.phi belongs to bare maps (npy); the "
-            "azimuths of maps that stay in their file are stored there: leave it out"
+            f"{source.where(('data', str(k + 1)))}: data.{k + 1}.weight is missing, and other data "
+            "sets have one; give weight in every table [[data]] or in none"
         )
-    return open_stored(configuration.data_path, checksum=True, **_asked(configuration))
-
-
-def model_for(
-    configuration: Configuration, t: Float[np.ndarray, "frame"], known: Collection[str]
-) -> AbstractCorrelation:
-    """The model at its default start values, with knots inside the times `t` [s].
-
-    `known` are the rates that the configuration may speak of.
-
-    **Raises:** `ConfigError` for unknown rates and knots that do not make a rate.
-    """
-    settings = configuration.settings
-    for name in settings.rates:
-        if name not in known:
-            raise ConfigError(
-                f"{configuration.source.where(('rates', name))}: unknown rate {name!r} of mode "
-                f"{settings.model.mode!r}{nearest(name, known, 'rates.')}"
-            )
-    given = settings.model
-    try:
-        return model_of(given.mode, given.kernel, given.integral, settings.rates, t)
-    except ModelError as error:
-        raise ConfigError(f"{configuration.source.where('rates')}: [rates]: {error}") from error
-
-
-def _entries(given: Mapping[str, Parameter], known: list[str]) -> dict[str, Parameter]:
-    """Tables by name, where that of `J` holds for each `J[i]`, whose own keys go before it."""
-    members = {name: [entry for entry in known if entry.startswith(f"{name}[")] for name in given}
-    out = {entry: given[name] for name, entries in members.items() for entry in entries}
-    for name, parameter in given.items():
-        if not members[name]:
-            own = {key: getattr(parameter, key) for key in parameter.model_fields_set}
-            out[name] = out[name].model_copy(update=own) if name in out else parameter
-    return out
-
-
-def _parameters(configuration: Configuration, data: TwoTimeData | StoredTwoTime) -> ParameterMap:
-    settings = configuration.settings
-    t = np.asarray(data.t, dtype=float)
-    model = model_for(configuration, t, rates_of(settings.model.mode))
-    known = [leaf.name for leaf in parameter_leaves(model)]
-    given = _entries(settings.parameters, known)
-    if settings.model.mode == "two_component" and "f2" not in given:
-        # Only f0·exp(−f1·f2) enters; in the middle of the window f0 depends on f1 the least.
-        given["f2"] = Parameter(start=0.5 * float(data.t[0] + data.t[-1]), free=False)
-    for name in given:
-        if name not in known:
-            where = configuration.source.where(("parameters", name))
-            raise ConfigError(
-                f"{where}: unknown parameter {name!r} of mode {settings.model.mode!r}"
-                f"{nearest(name, known, 'parameters.')}"
-            )
-    for name, parameter in given.items():
-        if parameter.tie is None:
-            continue
-        where = configuration.source.where(("parameters", name, "tie"))
-        if parameter.tie not in known or parameter.tie == name:
-            raise ConfigError(
-                f"{where}: {name} cannot be tied to {parameter.tie!r}"
-                f"{nearest(parameter.tie, [k for k in known if k != name])}"
-            )
-        if parameter.tie in given and given[parameter.tie].tie is not None:
-            raise ConfigError(f"{where}: {parameter.tie} is tied itself; tie both to one parameter")
-    starts = {name: p.start for name, p in given.items() if p.start is not None}
-    model = with_parameters(model, {k: jnp.asarray(v) for k, v in starts.items()})
-    physical = settings.solver.coordinates == "physical"
-    try:
-        return parameter_map(
-            model,
-            None if physical else t,
-            rates=COORDINATES.get(settings.solver.coordinates, Slope),
-            bounds={
-                k: (p.bounds[0], p.bounds[1]) for k, p in given.items() if p.bounds is not None
-            },
-            fixed=tuple(name for name, p in given.items() if not p.free),
-            ties={
-                name: Proportional(p.tie, 1.0 if p.factor is None else p.factor)
-                for name, p in given.items()
-                if p.tie is not None
-            },
-            scale={name: p.scale for name, p in given.items() if p.scale is not None},
+    known = [one.absolute_sigma for one in data]
+    if any(known) and not all(known):
+        k = known.index(False)
+        those = ", ".join(name for name, yes in zip(labels, known, strict=True) if yes)
+        raise ConfigError(
+            f"{source.where(('data', str(k + 1)))}: sigma is known for {those}, but not for "
+            f"{labels[k]}, so that they cannot be weighed against each other; give data.{k + 1}."
+            'sigma, or sigma = "mad" in every table [[data]], or weight in every one'
         )
+    try:
+        return relative_weights(data)
+    except DataError as error:
+        raise DataError(
+            f"{source.path}: {error}; the keys are sigma and weight of [[data]]"
+        ) from error
+
+
+def _penalties(names: Names, configuration: Configuration) -> tuple[AbstractPenalty, ...]:
+    """Smoothness of every rate once, by its names in the fit."""
+    out = {}
+    for k, model in enumerate(names.models):
+        publics = {leaf.name: names.public(k, leaf) for leaf in names.leaves[k]}
+        follows = {leaf.name for leaf in names.leaves[k] if names.follows(k, leaf)}
+        for penalty in penalties_of(configuration, model):
+            if not follows.issuperset(penalty.names):
+                public = tuple(publics[name] for name in penalty.names)
+                out[public] = dataclasses.replace(penalty, names=public)
+    return tuple(out.values())
+
+
+def _scaling(part: Configuration, label: str, data: TwoTimeData | StoredTwoTime) -> ChosenScaling:
+    try:
+        return choose_scaling(part.settings, data)
     except ModelError as error:
-        raise ConfigError(f"{configuration.source.path}, [parameters]: {error}") from error
+        whose = f" of data set {label}" if label else ""
+        raise ConfigError(f"{part.source.where('scaling')}: [scaling]{whose}: {error}") from error
+
+
+def _check_profile(configuration: Configuration, free: Sequence[str]) -> None:
+    for name in configuration.settings.solver.profile:
+        if name not in free:
+            raise ConfigError(
+                f"{configuration.source.where('solver.profile')}: no free parameter {name!r} to "
+                f"profile{nearest(name, free)}"
+            )
+
+
+def _angle_weights(configuration: Configuration, n_angles: int) -> np.ndarray | None:
+    weights = configuration.settings.solver.angle_weights
+    if weights is not None and len(weights) != n_angles:
+        raise ConfigError(
+            f"{configuration.source.where('solver.angle_weights')}: solver.angle_weights has "
+            f"{len(weights)} entries, the selected data have {n_angles} angles; give one for each"
+        )
+    return None if weights is None else np.asarray(weights)
 
 
 def build(configuration: Configuration) -> Problem:
@@ -196,71 +228,81 @@ def build(configuration: Configuration) -> Problem:
 
     **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
     """
-    settings = configuration.settings
-    plan = plan_of(configuration, map_size(configuration.data_path, **_asked(configuration)))
-    data = open_data(configuration) if plan.stored else load_data(configuration)
-    parameters = _parameters(configuration, data)
-    source = configuration.source
-    free = parameters.free_names
-    for name in settings.solver.profile:
-        if name not in free:
-            raise ConfigError(
-                f"{source.where('solver.profile')}: no free parameter {name!r} to profile"
-                f"{nearest(name, free)}"
-            )
-    weights = settings.solver.angle_weights
-    if weights is not None and len(weights) != data.n_angles:
-        raise ConfigError(
-            f"{source.where('solver.angle_weights')}: solver.angle_weights has {len(weights)} "
-            f"entries, the selected data have {data.n_angles} angles; give one for each"
-        )
-    try:
-        scaling = choose_scaling(settings, data)
-    except ModelError as error:
-        raise ConfigError(f"{source.where('scaling')}: [scaling]: {error}") from error
-    loss, decisions = loss_of(settings, weighted(data), lambda: residual_sd(data))
-    if settings.model.mode == "two_component" and "f2" not in settings.parameters:
+    settings, source = configuration.settings, configuration.source
+    loaded = _loaded(configuration)
+    data, parts = loaded.data, loaded.parts
+    weights = _weights(configuration, loaded)
+    times = [np.asarray(one.t, dtype=float) for one in data]
+    # Knots of a rate that data sets share must be the same, so they span the times of all.
+    every = np.unique(np.concatenate(times))
+    rates = list(dict.fromkeys(r for part in parts for r in rates_of(part.settings.model.mode)))
+    models = [model_for(part, every, rates) for part in parts]
+    names = shared_names(settings.joint or Joint(), models, loaded.labels, source)
+    said, decisions = dict(settings.parameters), ()
+    modes = [part.settings.model.mode for part in parts]
+    if "two_component" in modes and "f2" not in {name.partition("[")[0] for name in said}:
+        # Only f0·exp(−f1·f2) enters; in the middle of the window f0 depends on f1 the least.
+        said["f2"] = Parameter(start=0.5 * float(every[0] + every[-1]), free=False)
         decisions += (
             "f2 is kept at the middle of the time window, since only f0·exp(−f1·f2) enters",
         )
-    decisions += kept_by_bounds(settings.parameters)
-    objective = two_time_objective(
-        parameters,
-        data,
-        scaling.scaling,
-        loss=loss,
-        penalties=penalties_of(settings, source, parameters.model),
-        angle_weights=None if weights is None else np.asarray(weights),
-        driver=plan.driver,
-        piece=plan.piece,
-    )
+    factors = tuple(p.data.factors if isinstance(p.data, DataSet) else {} for p in parts)
+    given = tables(said, names, settings.model.mode, source)
+    parameters = parameters_of(settings, names, given, factors, times, source)
+    scalings = tuple(map(_scaling, parts, loaded.labels, data))
+
+    def sd() -> float:
+        """Standard deviation of the weighted residuals of all data sets."""
+        own = np.array([residual_sd(one) for one in data])
+        return float(np.sqrt(np.mean(weights * own**2)))
+
+    loss, bends = loss_of(settings.solver, all(map(weighted, data)), sd)
+    penalties = _penalties(names, configuration)
+    plan, search, layers = loaded.plan, None, None
+    if isinstance(parameters, SharedParameters):
+        objective = two_time_objective(
+            parameters,
+            data,
+            [one.scaling for one in scalings],
+            weights=weights.tolist(),
+            loss=loss,
+            penalties=penalties,
+        )
+        terms = [part.term for part in objective.parts]
+    else:
+        assert plan is not None
+        _check_profile(configuration, parameters.free_names)
+        objective = two_time_objective(
+            parameters,
+            data[0],
+            scalings[0].scaling,
+            loss=loss,
+            penalties=penalties,
+            angle_weights=_angle_weights(configuration, data[0].n_angles),
+            driver=plan.driver,
+            piece=plan.piece,
+        )
+        search = strategy_of(configuration, objective)
+        layers = layers_of(configuration, objective)
+        terms = [objective.term]
     return Problem(
         # The objective has a copy of maps in memory, which serves both.
-        data=held_once(data, objective.term.tiles),
+        data=tuple(held_once(one, term.tiles) for one, term in zip(data, terms, strict=True)),
         objective=objective,
-        scaling=scaling,
+        scalings=scalings,
+        names=names,
+        given=given,
+        weights=tuple(weights.tolist()),
         plan=plan,
-        solver=solver_of(settings),
+        solver=solver_of(settings.solver),
         recovery=Recovery(attempts=settings.solver.recovery),
-        decisions=(*decisions, *plan.decisions),
+        decisions=(
+            *decisions,
+            *bends,
+            *kept_by_bounds(settings.parameters),
+            *(() if plan is None else plan.decisions),
+        ),
         settings=settings,
-        search=strategy_of(configuration, objective),
-        layers=layers_of(configuration, objective),
+        search=search,
+        layers=layers,
     )
-
-
-def quote_errors(fit: Fit, kind: str) -> Fit:
-    """The fit, and each data set in it, with another of its covariances as the quoted one."""
-    fit = dataclasses.replace(
-        fit, data_sets=tuple(quote_errors(one, kind) for one in fit.data_sets)
-    )
-    uncertainty = fit.uncertainty
-    if kind == uncertainty.chosen:
-        return fit
-    if not np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
-        reason = f"solver.errors = {kind!r} is not finite here; {uncertainty.reason}"
-        return dataclasses.replace(fit, uncertainty=dataclasses.replace(uncertainty, reason=reason))
-    reason = f"solver.errors = {kind!r} was asked for"
-    rows = tuple(row._replace(error=getattr(row, f"error_{kind}")) for row in fit.rows)
-    chosen = dataclasses.replace(uncertainty, chosen=kind, reason=reason)
-    return dataclasses.replace(fit, rows=rows, uncertainty=chosen)

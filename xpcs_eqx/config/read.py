@@ -3,17 +3,19 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
 from .effects import refuse_without_effect
-from .schema import Common, JointSettings, Settings, SeveralQSettings
+from .section import Section, expected_of, tables_of
 from .source import Key, Source, nearest, read_source, table_number
+from .tables import Settings
+from .tables.data import Data, DataSet
 
 # Sections with one table for each name.
 NAMED = ("parameters", "rates")
@@ -23,49 +25,36 @@ TABLES_BY_NAME = (*((name,) for name in NAMED), ("bayes", "priors"))
 
 @dataclass(frozen=True)
 class Configuration:
-    """Checked settings for one data set, and where each of them came from."""
+    """Checked settings, and where each of them came from."""
 
     settings: Settings
     source: Source
 
     @property
-    def data_path(self) -> str:
-        """The data file."""
-        return self.source.absolute(self.settings.data.path)
-
-    @property
-    def data_paths(self) -> tuple[str, ...]:
-        """All data files."""
-        return (self.data_path,)
-
-    @property
-    def output_directory(self) -> str:
-        """The results folder: beside the file and named after it when nothing is given."""
-        return _output_directory(self.settings, self.source)
-
-
-@dataclass(frozen=True)
-class JointConfiguration:
-    """Checked settings for several data sets fitted together, and where they came from."""
-
-    settings: JointSettings | SeveralQSettings
-    source: Source
-
-    @property
-    def parts(self) -> tuple[Configuration, ...]:
+    def parts(self) -> "tuple[Configuration, ...]":
         """What stands in the file for each data set; one alone for several q of one file."""
         given = self.settings
-        common = {name: getattr(given, name) for name in Common.model_fields}
-        if isinstance(given, SeveralQSettings):
-            alone = Settings.model_construct(data=given.data, **common)
-            return (Configuration(alone, self.source),)
+        if not isinstance(given.data, list):
+            return (self,)
+        common = {name: getattr(given, name) for name in Settings.model_fields}
         out = []
         for one in given.data:
             own = {} if one.model is None else one.model.model_dump(exclude_unset=True)
             model = given.model.model_copy(update=own)
-            alone = Settings.model_construct(data=one, **{**common, "model": model})
+            alone = Settings.model_construct(**{**common, "data": one, "model": model})
             out.append(Configuration(alone, self.source))
         return tuple(out)
+
+    @property
+    def data(self) -> Data:
+        """The table of data, of which there must be one: that of a part."""
+        assert isinstance(self.settings.data, Data)
+        return self.settings.data
+
+    @property
+    def data_path(self) -> str:
+        """The data file of a part."""
+        return self.source.absolute(self.data.path)
 
     @property
     def data_paths(self) -> tuple[str, ...]:
@@ -75,59 +64,42 @@ class JointConfiguration:
     @property
     def output_directory(self) -> str:
         """The results folder: beside the file and named after it when nothing is given."""
-        return _output_directory(self.settings, self.source)
+        stem = os.path.splitext(os.path.basename(self.source.path))[0]
+        return self.source.absolute(self.settings.output.directory or f"{stem}_results")
 
 
-def _output_directory(settings: Common, source: Source) -> str:
-    stem = os.path.splitext(os.path.basename(source.path))[0]
-    return source.absolute(settings.output.directory or f"{stem}_results")
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models(inner)
-
-
-def _schema(raw: Mapping[str, Any]) -> type[Settings | SeveralQSettings | JointSettings]:
-    if isinstance(raw.get("data"), list):
-        return JointSettings
-    return SeveralQSettings if "joint" in raw else Settings
-
-
-def find_field(
-    path: Key, schema: type[BaseModel] = Settings
-) -> tuple[FieldInfo | None, type[BaseModel] | None]:
-    """Declaration of a dotted key, and the model of the table it opens; None where there is none.
+def find_field(path: Key) -> tuple[FieldInfo | None, type[Section] | None]:
+    """Declaration of a dotted key, and the table it opens; None where there is none.
 
     The name in `parameters.NAME`, `rates.NAME` and `bayes.priors.NAME` is free: the table is the
     same whatever it is.
     """
-    info, model = None, schema
+    info, table = None, Settings
     for i, part in enumerate(path):
         if path[:i] in TABLES_BY_NAME or (i == 1 and table_number(path) is not None):
             continue
-        info = None if model is None else model.model_fields.get(part)
-        model = None if info is None else next(_models(info.annotation), None)
-    return info, model
+        info = None if table is None else table.model_fields.get(part)
+        table = None if info is None else next(tables_of(info.annotation), None)
+        if table is Data and table_number(path) is not None:
+            table = DataSet
+    return info, table
 
 
-def all_keys(schema: type[BaseModel] = Settings) -> list[str]:
-    """Every dotted key of a schema, parameters and rates left out."""
+def all_keys() -> list[str]:
+    """Every dotted key, parameters and rates left out."""
     return [
         f"{section}.{name}"
-        for section, info in schema.model_fields.items()
+        for section, info in Settings.model_fields.items()
         if section not in NAMED
-        for name in next(_models(info.annotation)).model_fields
+        for name in next(tables_of(info.annotation)).model_fields
     ]
 
 
-def _hint(path: Key, schema: type[BaseModel]) -> str:
+def _hint(path: Key) -> str:
     """The nearest known key: among its neighbours, then the same name in another section."""
-    _, table = find_field(path[:-1], schema)
-    known = list((table or schema).model_fields)
-    elsewhere = [dotted for dotted in all_keys(schema) if dotted.split(".")[1] == path[-1]]
+    _, table = find_field(path[:-1])
+    known = list((table or Settings).model_fields)
+    elsewhere = [dotted for dotted in all_keys() if dotted.split(".")[1] == path[-1]]
     if elsewhere and not difflib.get_close_matches(path[-1], known, n=1):
         return f"; did you mean {elsewhere[0]!r}?"
     return nearest(path[-1], known, "".join(f"{part}." for part in path[:-1]))
@@ -139,6 +111,9 @@ def _walk(raw: Any, location: tuple[int | str, ...], missing: bool) -> tuple[Key
     Pydantic adds the branches of unions to a location; those are not in the file.
     """
     path: list[str] = []
+    if location[:1] == ("data",):
+        # Whether there is one table of data or several.
+        location = (location[0], *location[2:])
     for part in location:
         if path == ["data"] and isinstance(raw, list) and isinstance(part, int):
             path.append(str(part + 1))
@@ -154,12 +129,11 @@ def _walk(raw: Any, location: tuple[int | str, ...], missing: bool) -> tuple[Key
 
 
 def _describe(error: Any, raw: Mapping[str, Any], source: Source) -> str:
-    missing, schema = error["type"] == "missing", _schema(raw)
+    missing = error["type"] == "missing"
     path, value = _walk(raw, error["loc"], missing)
     dotted = ".".join(path)
-    info, _ = find_field(path, schema)
-    extra = info.json_schema_extra if info is not None else None
-    expected = str(extra["expected"]) if isinstance(extra, dict) else None
+    info, _ = find_field(path)
+    expected = "a table of keys" if info is None else expected_of(info)
     if missing:
         if path == ("data",):
             dotted, expected = "data.path", "a path"
@@ -167,7 +141,7 @@ def _describe(error: Any, raw: Mapping[str, Any], source: Source) -> str:
         return f"{place}: the key {dotted!r} is missing; expected {expected}"
     where = source.where(path) if dotted else source.path
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key {dotted!r}{_hint(path, schema)}"
+        return f"{where}: unknown key {dotted!r}{_hint(path)}"
     if error["type"] == "value_error":
         text = str(error["ctx"]["error"])
         # It is about a table, whose keys may stand in several places: blame one that it names.
@@ -175,8 +149,6 @@ def _describe(error: Any, raw: Mapping[str, Any], source: Source) -> str:
             if given[:-1] == path and re.search(rf"\b{re.escape(given[-1])}\b", text):
                 where = f"--set {option}"
         return f"{where}: {dotted}: {text}"
-    if expected is None:
-        expected = error["msg"] if find_field(path, schema)[1] is None else "a table of keys"
     text = f"{where}: {dotted} = {value!r} is not allowed; expected {expected}"
     if isinstance(value, str):
         near = difflib.get_close_matches(value, _quoted(expected), n=1)
@@ -188,32 +160,26 @@ def _quoted(text: str) -> list[str]:
     return text.split('"')[1::2]
 
 
-def check_settings(
-    raw: Mapping[str, Any], source: Source
-) -> Settings | SeveralQSettings | JointSettings:
+def check_settings(raw: Mapping[str, Any], source: Source) -> Settings:
     """Settings from a raw table.
 
     **Raises:** `ConfigError` with one line for each key that is wrong: file, line, key, what was
     found, what is expected, the nearest known key.
     """
     try:
-        return _schema(raw).model_validate(raw)
+        return Settings.model_validate(raw)
     except ValidationError as error:
         lines = dict.fromkeys(_describe(e, raw, source) for e in error.errors())
         raise ConfigError("\n".join(lines)) from None
 
 
-def read_configuration(
-    path: str, overrides: tuple[str, ...] = ()
-) -> Configuration | JointConfiguration:
+def read_configuration(path: str, overrides: tuple[str, ...] = ()) -> Configuration:
     """Read and check a configuration; `overrides` are the texts of `--set section.key=value`.
 
-    **Raises:** `ConfigError` for a file that cannot be read, for every key that is wrong and for
-    every one that would be of no effect.
+    **Raises:** `ConfigError` for a file that cannot be read, for every key that is wrong, for
+    every one that would be of no effect and for those that do not go together.
     """
     source, raw = read_source(path, overrides)
     settings = check_settings(raw, source)
     refuse_without_effect(settings, source)
-    if isinstance(settings, Settings):
-        return Configuration(settings, source)
-    return JointConfiguration(settings, source)
+    return Configuration(settings, source)

@@ -8,9 +8,9 @@ import numpy as np
 from ..errors import DataError
 from .checks import positive, positive_sigma
 from .half import Triangle, complete, stored_triangle
+from .layouts.raw import RawMaps
 from .noise import maps_sigma
 from .place import kept_dtype, placed
-from .raw import RawMaps
 from .selection import Selection, mask_of_map, usable_pairs
 from .two_time import TwoTimeData
 

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from ..errors import DataError
-from .hdf5 import open_hdf5
-from .load import READERS
-from .raw import RawMaps
+from .layouts import READERS
+from .layouts.hdf5 import open_hdf5
+from .layouts.raw import RawMaps
 
 Half = Literal["upper", "lower", "both"]
 RETRIES = 3

@@ -1,7 +1,7 @@
 """Checks of single values, with messages that name file, key, what was found and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,15 @@ def scalar(where: str, key: str, value: Any) -> float:
     if array.size != 1:
         raise DataError(f"{where}: {key} has shape {array.shape}; a single number is needed.")
     return float(array.reshape(()))
+
+
+def optional_scalar(where: str, mapping: Mapping[str, Any], key: str) -> float | None:
+    """The single number under a key of a dictionary, `None` when it is not there.
+
+    **Raises:** `DataError` as `scalar`.
+    """
+    value = mapping.get(key)
+    return None if value is None else scalar(where, key, value)
 
 
 def positive(where: str, key: str, value: float, unit: str) -> float:

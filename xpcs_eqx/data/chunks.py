@@ -9,9 +9,7 @@ from jaxtyping import Float, Int
 
 from ..errors import DataError
 from .checks import finite_angles, increasing_times, positive, positive_sigma
-from .geometry import Geometry
-from .provenance import Provenance
-from .sample import ENOUGH, Sample
+from .two_time import ENOUGH, Geometry, Provenance, Sample
 
 WHERE = "chunks"
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import DataError
-from .raw import Storage
+from .layouts.raw import Storage
 
 BLOCK = 128
 # c2 is of order one. Correlators work in float32, so the two triangles of a full map may differ by

@@ -1,63 +1,25 @@
-"""Files in any of the known layouts to checked data."""
+"""Files in any of the known layouts to checked data, and their size before that."""
 
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from ..errors import DataError
-from . import read_aps_old, read_aps_u, read_nxxpcs, read_own
 from .assemble import Sigma, assemble
 from .checks import agreeing
-from .hdf5 import open_hdf5
-from .place import check_lists, choose_maps
-from .raw import RawMaps
-from .read_npz import read_npy, read_npz
-from .selection import Selection
+from .layouts import LAYOUTS, READERS, recognise
+from .layouts.arrays import read_npy, read_npz
+from .layouts.hdf5 import open_hdf5
+from .layouts.raw import RawMaps
+from .place import check_lists, choose_maps, kept_dtype, placed
+from .selection import Selection, pair_rule
 from .two_time import TwoTimeData
-
-if TYPE_CHECKING:
-    import h5py
-
-READERS = {
-    read_own.NAME: read_own.read,
-    read_aps_u.NAME: read_aps_u.read,
-    read_aps_old.NAME: read_aps_old.read,
-    read_nxxpcs.NAME: read_nxxpcs.read,
-}
-LAYOUTS = (*READERS, "npz", "npy")
-
-
-def recognise(file: "h5py.File") -> str:
-    """Name of the layout of an open HDF5 file.
-
-    **Raises:** `DataError` naming the layout that comes closest and what it misses.
-    """
-    if read_own.is_own(file):
-        return read_own.NAME
-    marks = {
-        read_aps_u.NAME: read_aps_u.MARKS,
-        read_aps_old.NAME: read_aps_old.MARKS,
-    }
-    partial = []
-    for name, paths in marks.items():
-        present = [path for path in paths if path in file]
-        if len(present) == len(paths):
-            return name
-        if present:
-            missing = ", ".join(path for path in paths if path not in file)
-            partial.append(f"{name} ({', '.join(present)} is there, {missing} is missing)")
-    if read_nxxpcs.entry_of(file) is not None:
-        return read_nxxpcs.NAME
-    closest = f" It comes closest to {' and '.join(partial)}." if partial else ""
-    raise DataError(
-        f"{file.filename}: no known layout of two-time maps.{closest} Top level: "
-        f"{', '.join(sorted(file)[:8]) or 'empty'}. Known layouts: {', '.join(LAYOUTS)}."
-    )
 
 
 def checksum_of(path: str) -> str:
@@ -206,3 +168,61 @@ def load_joint(
             )
             for value in starts
         )
+
+
+class MapSize(NamedTuple):
+    """What maps will take in memory, and whether they may stay in their file.
+
+    - `n_entries`: of all maps, both triangles; `itemsize`: bytes of one with the weights that
+        stand beside it in memory.
+    - `n_angles`; `t`: frame times [s], which a file that must be read to be known does not tell.
+    - `in_parts`: whether the file can be read in parts.
+    """
+
+    n_entries: int
+    itemsize: int
+    n_angles: int
+    t: Float[np.ndarray, "frame"] | None
+    in_parts: bool
+
+
+def map_size(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008
+    dt: float | None = None,
+    gap: float | None = None,
+    sigma: Any = None,
+    q: float | None = None,
+    time_origin: float | None = None,
+) -> MapSize:
+    """The size of what `load` would make of a file, from its lists alone.
+
+    Arguments as in `load`. Of NPZ and NPY files only the size on disk is known.
+
+    **Raises:** `DataError` for everything that is wrong beside the maps.
+    """
+    selection = prepared(selection, time_origin, q)
+    if _numpy(path, layout):
+        return MapSize(os.path.getsize(path) // 8, 8, 0, None, False)
+    with open_maps(path, layout=layout, q=q, counted=dt is None, checksum=False) as raw:
+        selection = counted(raw, selection)
+        place = placed(raw, selection, dt, gap)
+        rule = pair_rule(raw.where, selection, place.t, place.frames)
+        weighed = (sigma, rule, selection.pair_mask, raw.read_sigma)
+        copies = 1 if all(one is None for one in weighed) else 2
+        n, n_angles = place.t.size, place.chosen.size
+        item = kept_dtype(raw).itemsize * copies
+        return MapSize(n_angles * n * n, item, n_angles, place.t, raw.layout in READERS)
+
+
+def _numpy(path: str | os.PathLike[str], layout: str | None) -> bool:
+    """Whether a file is one of NumPy's, all of which would have to be read."""
+    if not os.path.isfile(path):
+        # Said by whoever opens it.
+        return False
+    if layout is not None:
+        return layout in ("npz", "npy")
+    with open(path, "rb") as stream:
+        return stream.read(6).startswith((b"\x93NUMPY", b"PK"))

@@ -1,4 +1,4 @@
-"""Standard deviation of a two-time map from the map itself."""
+"""The noise of maps, from differences of neighbouring entries."""
 
 from collections.abc import Sequence
 

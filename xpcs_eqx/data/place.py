@@ -7,10 +7,9 @@ import numpy as np
 
 from ..errors import DataError
 from .checks import agreeing, finite_angles, increasing_times, positive
-from .geometry import DEFAULT_GAP, Geometry
-from .provenance import Provenance
-from .raw import RawMaps
+from .layouts.raw import RawMaps
 from .selection import Selection, choose_phi, choose_q
+from .two_time import DEFAULT_GAP, Geometry, Provenance
 
 
 def check_lists(raw: RawMaps) -> int:

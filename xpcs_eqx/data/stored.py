@@ -11,15 +11,14 @@ from ..errors import DataError
 from .assemble import Sigma, known_estimate, masked_note, noise_of_maps, sensible_diagonal
 from .bands import Half, MapSource
 from .checks import positive
-from .geometry import Geometry
-from .load import READERS, counted, open_maps, prepared
+from .layouts import READERS
+from .layouts.raw import RawMaps
+from .load import counted, open_maps, prepared
+from .noise import maps_sigma
 from .place import Place, kept_dtype, placed
-from .provenance import Provenance
-from .raw import RawMaps
-from .sample import ENOUGH, Sample
 from .selection import PairRule, Selection, no_pair_left, pair_rule
 from .survey import MapSurvey, survey_map
-from .two_time import TwoTimeData
+from .two_time import ENOUGH, Geometry, Provenance, Sample, TwoTimeData, is_mask
 
 # Pairs of the sample over all angles: it travels with the data.
 _SAMPLE = 4 * ENOUGH
@@ -274,3 +273,22 @@ def _source(raw: RawMaps, place: Place, selection: Selection, found: list[MapSur
         pair_mask=mask,
         sha256=raw.sha256,
     )
+
+
+def weighted(data: TwoTimeData | StoredTwoTime) -> bool:
+    """Whether residuals are in units of sigma: weights of zero and one only say what counts."""
+    if isinstance(data, StoredTwoTime):
+        return data.source.sigma_halves is not None or data.largest_root_weight != 1
+    return data.root_weights is not None and not is_mask(data.root_weights)
+
+
+def noise_by_angle(data: TwoTimeData | StoredTwoTime) -> Float[np.ndarray, "angle"]:
+    """Standard deviation of c2 at each angle [c2], by `mad_sigma`.
+
+    **Raises:** `DataError` as `mad_sigma`.
+    """
+    if isinstance(data, StoredTwoTime):
+        maps = (data.angle(a) for a in range(data.n_angles))
+        return np.concatenate([noise_by_angle(one) for one in maps])
+    weights = data.root_weights
+    return maps_sigma(np.asarray(data.c2), None if weights is None else np.asarray(weights) > 0)

@@ -13,11 +13,11 @@ from .assemble import nothing_left
 from .bands import Half, band_of
 from .checks import positive_sigma
 from .half import Triangle, stored_triangle
+from .layouts.raw import RawMaps
 from .noise import noise_lags, sigma_of_lines
 from .place import Place, kept_dtype
-from .raw import RawMaps
-from .sample import row_step
 from .selection import PairRule, Selection, mask_of_map
+from .two_time import row_step
 
 # A map below this is read in one go [bytes].
 _WHOLE = 64 * 2**20

@@ -1,13 +1,91 @@
-"""Two-time maps in memory: every unordered pair of frames once, the diagonal apart."""
+"""Two-time data in memory, as maps or as points, with their geometry and where they came from."""
+
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..errors import DataError
-from .geometry import Geometry
-from .provenance import Provenance
+
+DEFAULT_GAP = 2_000_000.0
+"""Gap of the shear cell [Å] when nothing is given (200 µm)."""
+
+
+def _as_array(value: Any) -> Any:
+    """Python numbers and lists become float64 arrays; arrays and tracers stay what they are."""
+    if isinstance(value, jax.Array):
+        return value
+    array = np.asarray(value)
+    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+
+
+class Geometry(eqx.Module):
+    """Scattering geometry of one map stack; every field is an array, so gradients reach them.
+
+    - `q`: magnitude of the scattering vector [1/Å], scalar.
+    - `phi`: azimuth of q of each map [degrees], `(angle,)`; duplicates are legal.
+    - `gap`: gap of the shear cell [Å], scalar.
+
+    Values are not checked here, so that the class can be built under `jax.jit`; the readers and
+    `from_dict` check them.
+
+    >>> import xpcs_eqx as xe
+    >>> geometry = xe.Geometry(q=0.0054, phi=[0, 45, 90])
+    >>> geometry
+    Geometry(q=f64[](numpy), phi=f64[3](numpy), gap=f64[](numpy))
+    >>> geometry.n_angles, float(geometry.gap)
+    (3, 2000000.0)
+    """
+
+    q: Float[np.ndarray | jax.Array, ""] = eqx.field(converter=_as_array)
+    phi: Float[np.ndarray | jax.Array, " angle"] = eqx.field(converter=_as_array)
+    gap: Float[np.ndarray | jax.Array, ""] = eqx.field(converter=_as_array, default=DEFAULT_GAP)
+
+    def __check_init__(self) -> None:
+        if np.ndim(self.phi) != 1:
+            raise DataError(
+                f"phi has shape {np.shape(self.phi)}; give one azimuth [degrees] per map, "
+                "a one-dimensional array."
+            )
+        if np.ndim(self.q) != 0 or np.ndim(self.gap) != 0:
+            raise DataError(
+                f"q has shape {np.shape(self.q)} and gap {np.shape(self.gap)}; both are single "
+                "numbers. Fit several q jointly with one data set for each."
+            )
+
+    @property
+    def n_angles(self) -> int:
+        """Number of azimuths."""
+        return self.phi.shape[0]
+
+
+class Provenance(eqx.Module):
+    """Origin of a data set; hashable, every field static.
+
+    - `path`: file as it was given, or `"memory"`.
+    - `layout`: name of the layout (`"aps-u"`, `"aps-old"`, `"nxxpcs"`, `"own"`, `"npz"`, `"npy"`,
+      `"dictionary"`, `"direct"`, `"pooled"`).
+    - `sha256`: checksum of the file, empty for data from memory.
+    - `keys`: HDF5 paths or dictionary keys that were read.
+    - `frames`: first and last frame that were used, 1-based and inclusive; `(0, 0)` when unknown.
+    - `dt`: time between two frames of the map [s], stride and averaging included; `None` when the
+      times were handed over as they are.
+    - `notes`: what a reader should know, in sentences (masked entries, completed triangles, …).
+    """
+
+    path: str = eqx.field(static=True, default="memory")
+    layout: str = eqx.field(static=True, default="dictionary")
+    sha256: str = eqx.field(static=True, default="")
+    keys: tuple[str, ...] = eqx.field(static=True, default=())
+    frames: tuple[int, int] = eqx.field(static=True, default=(0, 0))
+    dt: float | None = eqx.field(static=True, default=None)
+    notes: tuple[str, ...] = eqx.field(static=True, default=())
+
+    def where(self) -> str:
+        """File and layout in a form that starts an error message."""
+        return self.path if self.layout in self.path else f"{self.path} ({self.layout})"
 
 
 class TwoTimeData(eqx.Module):
@@ -91,3 +169,93 @@ class TwoTimeData(eqx.Module):
     def dt(self) -> Float[np.ndarray | jax.Array, ""] | np.floating:
         """Mean time between two frames [s]."""
         return (self.t[-1] - self.t[0]) / (self.n_frames - 1)
+
+
+class PooledData(eqx.Module):
+    """Points of two-time maps in any order and any number for each angle.
+
+    - `values`: c2 of each point `(point,)`.
+    - `first`, `second`: frame indices into `t`, `(point,)`, with first < second.
+    - `angle`: index into `geometry.phi`, `(point,)`.
+    - `t`: frame times [s], `(frame,)`, strictly increasing.
+    - `geometry`: q, azimuths and gap.
+    - `root_weights`: 1/sigma `(point,)`, 0 where masked; `None` when all points weigh one.
+    - `absolute_sigma`: whether sigma was given by the user.
+    - `provenance`: where all of this came from.
+
+    **Raises:** `DataError` when shapes do not belong together.
+    """
+
+    values: Float[np.ndarray | jax.Array, " point"]
+    first: Int[np.ndarray | jax.Array, " point"]
+    second: Int[np.ndarray | jax.Array, " point"]
+    angle: Int[np.ndarray | jax.Array, " point"]
+    t: Float[np.ndarray | jax.Array, " frame"]
+    geometry: Geometry
+    root_weights: Float[np.ndarray | jax.Array, " point"] | None = None
+    absolute_sigma: bool = eqx.field(static=True, default=False)
+    provenance: Provenance = eqx.field(static=True, default=Provenance(layout="pooled"))
+
+    def __check_init__(self) -> None:
+        shapes = {
+            "values": np.shape(self.values),
+            "first": np.shape(self.first),
+            "second": np.shape(self.second),
+            "angle": np.shape(self.angle),
+        }
+        if self.root_weights is not None:
+            shapes["root_weights"] = np.shape(self.root_weights)
+        if len(set(shapes.values())) != 1 or len(shapes["values"]) != 1:
+            raise DataError(f"Pooled points need flat arrays of one length, found {shapes}.")
+        if np.ndim(self.t) != 1:
+            raise DataError(f"t has shape {np.shape(self.t)}; give a flat list of frame times.")
+
+    @property
+    def n_angles(self) -> int:
+        """Number of distinct azimuths."""
+        return self.geometry.phi.shape[0]
+
+    @property
+    def n_frames(self) -> int:
+        """Number of distinct frame times."""
+        return self.t.shape[0]
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of points with a weight other than zero."""
+        if self.root_weights is None:
+            return self.values.shape[0]
+        return int(np.count_nonzero(np.asarray(self.root_weights)))
+
+    @property
+    def masked_pairs(self) -> int:
+        """Number of points that count for nothing."""
+        return self.values.shape[0] - self.n_pairs
+
+    @property
+    def dt(self) -> Float[np.ndarray | jax.Array, ""] | np.floating:
+        """Mean time between two frames [s]."""
+        return (self.t[-1] - self.t[0]) / (self.n_frames - 1)
+
+
+# Quantiles of more pairs than this are no better, only slower.
+ENOUGH = 100_000
+
+
+class Sample(NamedTuple):
+    """Pairs of all angles in flat arrays: c2, lag [frames], and the angle each belongs to."""
+
+    values: Float[np.ndarray, "pair"]
+    lags: Int[np.ndarray, "pair"]
+    angles: Int[np.ndarray, "pair"]
+
+
+def row_step(n: int, enough: float = ENOUGH) -> int:
+    """Every how many rows of a map of n frames give about `enough` pairs; all lags stay."""
+    return max(1, round(n * (n - 1) / 2 / enough))
+
+
+def is_mask(weights: Float[np.ndarray | jax.Array, "angle frame frame"]) -> bool:
+    """Whether root weights are all zero or one, so that they carry no sigma."""
+    # Map by map, so that what is made on the way has the size of one.
+    return all(bool(np.all((one == 0) | (one == 1))) for one in map(np.asarray, weights))

@@ -10,19 +10,87 @@ from jaxtyping import Float
 
 from ..compiling import quick_jit
 from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solve
-from ..objective import JointObjective, ProjectedObjective
+from ..objective import JointObjective, ProjectedObjective, TwoTimeObjective
 from ..objective.penalties import penalty_equations
-from ..optimize import History, Recovery, Status, TrustRegion
-from .compiled import per_angle_of, physical_of
-from .hierarchical import hierarchical_found, relative_change, start_coefficients
-from .layers import DefenceLayers, Prepared, Refreshed, prepared, refreshed
+from ..optimize import History, Recovery, Status, TrustRegion, TrustRegionState
+from .frozen import per_angle_of, physical_of
+from .hierarchical import OuterIteration, hierarchical_found, relative_change, start_coefficients
+from .layers import DefenceLayers, Monitoring, Prepared, Refreshed, prepared, refreshed
+from .monitor import Alarm, MonitorState
 from .report import DefenceReport, MonitorReport, VariationReport, WeightsReport
 from .responses import Situation
 from .stages import ScalingStage
 from .variation import coefficient_of_variation
-from .watch import Watch
 
-AnyObjective = ProjectedObjective | JointObjective
+
+class Watch:
+    """Callbacks of a solver: they ask a monitor, then the user, whether the fit is to be left.
+
+    It keeps the state of the monitor and its alarms for one run of a fit.
+
+    - `alarms`: the number of the check and what was found and done.
+    - `left`: whether the fit was left for the response of the monitor.
+    """
+
+    def __init__(
+        self,
+        monitoring: Monitoring | None,
+        objective: TwoTimeObjective,
+        callback: Callable[[Any], Any] | None,
+    ):
+        self.monitoring, self.callback = monitoring, callback
+        parameters = objective.term.parameters
+        self.names, self.free = parameters.free_names, parameters.n_free
+        self.scale = np.asarray(objective.variables.coordinate_scale, float)
+        self.alarms: list[tuple[int, str]] = []
+        self.left, self.answered, self.accepted = False, 0, -1
+        if monitoring is not None:
+            places = tuple(self.names.index(name) for name in monitoring.watched)
+            self.monitor = dataclasses.replace(monitoring.monitor, watched=places)
+            self.state: MonitorState = self.monitor.start()
+
+    def __call__(self, state: TrustRegionState) -> bool:
+        """See the state of a solver after an evaluation; true to leave the fit."""
+        ends = self.callback is not None and bool(self.callback(state))
+        first = int(state.evaluations) == 1
+        moved = first or int(state.accepted) != self.accepted
+        self.accepted = int(state.accepted)
+        if ends or self.monitoring is None or not moved:
+            # A rejected step leaves the point, and its gradient, where they were.
+            return ends
+        if not np.isfinite(float(state.equations.cost)):
+            return False
+        # Relative to the cost, so that thresholds have no unit.
+        unit = self.scale / max(float(state.equations.cost), np.finfo(float).tiny)
+        gradient = np.asarray(state.equations.gradient, float) * unit
+        self.state, alarm = self.monitor.update(
+            self.state, gradient[: self.free], gradient[self.free :]
+        )
+        return self._answered(self.monitoring, alarm)
+
+    def outer(self, iteration: OuterIteration) -> bool:
+        """See an outer iteration; the gradient of what it just fitted vanishes and says nothing."""
+        return self.callback is not None and bool(self.callback(iteration))
+
+    def _answered(self, monitoring: Monitoring, alarm: Alarm) -> bool:
+        check = int(self.state.checks)
+        if alarm is Alarm.flat:
+            found = ", ".join(
+                name
+                for name, flat in zip(monitoring.watched, self.state.named, strict=True)
+                if flat
+            )
+            self.alarms.append((check, f"{alarm.message}: {found}"))
+        if alarm is not Alarm.collapse:
+            return False
+        response = monitoring.response
+        if self.answered >= monitoring.limit:
+            self.alarms.append((check, f"{alarm.message}; no response is left, the fit went on"))
+            return False
+        self.answered += 1
+        self.alarms.append((check, f"{alarm.message}; {response.name}"))
+        self.left = response.interrupts
+        return self.left
 
 
 class DefendedFit(NamedTuple):
@@ -40,12 +108,12 @@ class _Round(NamedTuple):
     found: Solution
 
 
-def _at(objective: AnyObjective, found: Solution) -> Float[np.ndarray, "variable"]:
+def _at(objective: TwoTimeObjective, found: Solution) -> Float[np.ndarray, "variable"]:
     """Physical variables where a solver ended, inside the bounds."""
     return np.asarray(physical_of(objective.variables, found.y))
 
 
-def _first_scaling(objective: AnyObjective, x) -> Float[np.ndarray, "angle 2"]:
+def _first_scaling(objective: TwoTimeObjective, x) -> Float[np.ndarray, "angle 2"]:
     """(contrast, offset) that suit the start best."""
     p = objective.term.parameters.n_free
     begin = np.asarray(start_coefficients(objective))
@@ -197,7 +265,7 @@ def _report(
 
 
 def defended_least_squares(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     layers: DefenceLayers,
     start: Float[np.ndarray, "variable"] | None = None,
     *,
@@ -213,7 +281,7 @@ def defended_least_squares(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`. A penalty
+    - `objective`: from `projected_objective` or `two_time_objective`. A penalty
         that is not linear in contrast and offset turns an eliminated scaling into variables.
     - `layers`: what defends the fit.
     - `start`: physical start values of the variables; by default the objective's own.

@@ -12,10 +12,10 @@ from ..objective import (
     AbstractLoss,
     AbstractObjective,
     AbstractScalingPenalty,
-    JointObjective,
     Linear,
     NormalEquations,
     ProjectedObjective,
+    TwoTimeObjective,
     TwoTimeTerm,
     joint_of,
     scaling_penalty_equations,
@@ -23,6 +23,24 @@ from ..objective import (
 from ..parameters import PlainVariables
 from ..scaling import Fixed
 from ..uncertainty import loss_of
+
+
+@quick_jit
+def coordinates_of(variables, x):
+    """Coordinates of physical variables."""
+    return variables.to_coordinates(x)
+
+
+@quick_jit
+def physical_of(variables, y):
+    """Physical variables of coordinates, inside their bounds."""
+    return jnp.clip(variables.to_physical(y), variables.lower, variables.upper)
+
+
+@quick_jit
+def per_angle_of(scaling, coefficients):
+    """(contrast, offset) by angle of scaling coefficients."""
+    return scaling.per_angle(coefficients)
 
 
 def _angle_cost(term, y, per_angle, loss):
@@ -44,8 +62,8 @@ def angle_cost(
 
 
 def with_frozen_scaling(
-    objective: ProjectedObjective | JointObjective, per_angle: Float[np.ndarray, "angle 2"]
-) -> ProjectedObjective | JointObjective:
+    objective: TwoTimeObjective, per_angle: Float[np.ndarray, "angle 2"]
+) -> TwoTimeObjective:
     """The objective with (contrast, offset) held at `per_angle`: its physical parameters alone.
 
     Other values compile nothing anew.
@@ -112,7 +130,7 @@ class ScalingObjective(AbstractObjective):
 
 
 def scaling_objective(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
     physics: Float[Array, "free"],
     begin: Float[np.ndarray, "coefficient"],
 ) -> ScalingObjective:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ..compiling import quick_jit
 from ..errors import FitError, ModelError
 from ..fitting import Fit, OuterHistory, Run, Solution, checked_start, fit_of
-from ..objective import JointObjective, ProjectedObjective, check_one_data_set
+from ..objective import JointObjective, ProjectedObjective, TwoTimeObjective, check_one_data_set
 from ..optimize import (
     History,
     Status,
@@ -22,7 +22,7 @@ from ..optimize import (
     iterate_host,
     relative_offset,
 )
-from .compiled import coordinates_of, per_angle_of
+from .frozen import coordinates_of, per_angle_of
 from .stages import (
     AbstractPhysicalStage,
     AbstractScalingStage,
@@ -30,7 +30,6 @@ from .stages import (
     ScalingStage,
 )
 
-AnyObjective = ProjectedObjective | JointObjective
 # Distance to the minimum, in units of an error bar of independent pairs, below which a fit that no
 # longer moves is there.
 NEAR = 1e-2
@@ -94,13 +93,13 @@ def relative_change(
 
 
 def alternate(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     x: Float[np.ndarray, "free"],
     coefficients: Float[np.ndarray, "coefficient"],
     method: Hierarchical,
     callback: Callable[[OuterIteration], Any] | None = None,
-    refresh: Callable[..., AnyObjective] | None = None,
-) -> tuple[AnyObjective, list[OuterIteration], bool]:
+    refresh: Callable[..., TwoTimeObjective] | None = None,
+) -> tuple[TwoTimeObjective, list[OuterIteration], bool]:
     """Outer iterations from physical parameters and scaling coefficients.
 
     `refresh` makes the objective of the next outer iteration from (objective, x, coefficients).
@@ -136,7 +135,7 @@ def start_coefficients(objective):
 
 
 def variables_at(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     x: Float[np.ndarray, "free"],
     coefficients: Float[np.ndarray, "coefficient"],
 ) -> Float[np.ndarray, "variable"]:
@@ -173,11 +172,11 @@ def outer_history(done: list[OuterIteration]) -> OuterHistory:
 
 
 def hierarchical_found(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     start: Float[np.ndarray, "variable"],
     method: Hierarchical,
     callback: Callable[[OuterIteration], Any] | None = None,
-    refresh: Callable[..., AnyObjective] | None = None,
+    refresh: Callable[..., TwoTimeObjective] | None = None,
     watch: Callable[[TrustRegionState], Any] | None = None,
 ) -> Solution:
     """The optimum of `hierarchical_least_squares` without error bars.
@@ -239,7 +238,7 @@ def hierarchical_found(
 
 
 def hierarchical_least_squares(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     start: Float[np.ndarray, "variable"] | None = None,
     *,
     outer: int = 5,
@@ -258,7 +257,7 @@ def hierarchical_least_squares(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective` or `two_time_objective`.
+    - `objective`: from `projected_objective` or `two_time_objective`.
     - `start`: physical start values of the variables; by default the objective's own.
     - the others as in `Hierarchical`, whose defaults they have.
     - `callback`: sees each `OuterIteration`; a true value stops the fit.

@@ -13,23 +13,19 @@ from ..errors import ModelError
 from ..objective import (
     AbstractLinearScalingPenalty,
     GroupVariance,
-    JointObjective,
     Linear,
-    ProjectedObjective,
+    TwoTimeObjective,
     check_one_data_set,
     joint_of,
     with_penalties,
 )
 from ..parameters.leaves import check_names
-from .compiled import coordinates_of
-from .frozen import angle_cost
+from .frozen import angle_cost, coordinates_of
 from .hierarchical import Hierarchical
 from .monitor import GradientMonitor
 from .responses import AbstractResponse, ResetScaling, Warn
 from .shear_weights import ShearWeights, check_shear_weights, root_angle_weights, with_shear_weights
 from .variation import AbstractRegularisation
-
-AnyObjective = ProjectedObjective | JointObjective
 
 
 class Monitoring(eqx.Module):
@@ -97,7 +93,7 @@ class Prepared(NamedTuple):
     - `base`: square roots of the angle weights without shear weights, of maps.
     """
 
-    objective: AnyObjective
+    objective: TwoTimeObjective
     base: Float[np.ndarray, "angle"] | None
 
 
@@ -108,7 +104,7 @@ class Refreshed(NamedTuple):
         weights and the flow angle they belong to.
     """
 
-    objective: AnyObjective
+    objective: TwoTimeObjective
     squares: float | None
     weights: Float[np.ndarray, "angle"] | None
     phi0: float | None
@@ -125,7 +121,7 @@ def _check_units(group: tuple[str, ...], units: dict[str, str]) -> None:
         )
 
 
-def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
+def check_layers(objective: TwoTimeObjective, layers: DefenceLayers) -> None:
     """Refuse layers that the objective gives nothing to work on.
 
     **Raises:** `ModelError`.
@@ -152,7 +148,7 @@ def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
         raise ModelError("every physical parameter is fixed: there is nothing to defend")
 
 
-def prepared(objective: AnyObjective, layers: DefenceLayers) -> Prepared:
+def prepared(objective: TwoTimeObjective, layers: DefenceLayers) -> Prepared:
     """The objective with the layers that stay as they are during a fit.
 
     **Raises:** `ModelError` as `check_layers`.
@@ -171,7 +167,7 @@ def prepared(objective: AnyObjective, layers: DefenceLayers) -> Prepared:
 
 
 def squares_and_pairs(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     x: Float[np.ndarray, "free"],
     per_angle: Float[np.ndarray, "angle 2"],
 ) -> tuple[float, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import ModelError
-from ..objective import JointObjective, ProjectedObjective
+from ..objective import JointObjective, TwoTimeObjective
 from .hierarchical import Hierarchical, variables_at
 from .variation import AbstractRegularisation
 
@@ -21,7 +21,7 @@ class Situation(NamedTuple):
     - `x`: physical variables of the objective; `regularisation`: the one in force.
     """
 
-    objective: ProjectedObjective | JointObjective
+    objective: TwoTimeObjective
     x: Float[np.ndarray, "variable"]
     regularisation: AbstractRegularisation | None
     hierarchical: Hierarchical | None

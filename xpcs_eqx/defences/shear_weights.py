@@ -9,11 +9,11 @@ from jaxtyping import Array, Float, ScalarLike
 
 from ..compiling import quick_jit
 from ..errors import ModelError
-from ..objective import JointObjective, MapTiles, ProjectedObjective, StoredTiles
+from ..objective import MapTiles, StoredTiles, TwoTimeObjective
 from ..parameters import parameter_values
 from ..physics import TwoComponent
 
-AnyObjective = TypeVar("AnyObjective", bound=ProjectedObjective | JointObjective)
+TwoTimeObjective = TypeVar("TwoTimeObjective", bound=TwoTimeObjective)
 
 
 class ShearWeights(eqx.Module):
@@ -60,7 +60,7 @@ def _weights(rule, parameters, x, phi):
     return rule(phi, phi0), phi0
 
 
-def _map_tiles(objective: ProjectedObjective | JointObjective) -> MapTiles | StoredTiles:
+def _map_tiles(objective: TwoTimeObjective) -> MapTiles | StoredTiles:
     tiles = objective.term.tiles
     if not isinstance(tiles, MapTiles | StoredTiles):
         raise ModelError(
@@ -70,7 +70,7 @@ def _map_tiles(objective: ProjectedObjective | JointObjective) -> MapTiles | Sto
     return tiles
 
 
-def check_shear_weights(objective: ProjectedObjective | JointObjective) -> None:
+def check_shear_weights(objective: TwoTimeObjective) -> None:
     """Refuse data and models for which shear weights mean nothing.
 
     **Raises:** `ModelError`.
@@ -86,18 +86,18 @@ def check_shear_weights(objective: ProjectedObjective | JointObjective) -> None:
 
 
 def root_angle_weights(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
 ) -> Float[np.ndarray, "angle"]:
     """Square roots of the angle weights an objective has; only of maps (`check_shear_weights`)."""
     return np.asarray(_map_tiles(objective).root_angle_weights)
 
 
 def with_shear_weights(
-    objective: AnyObjective,
+    objective: TwoTimeObjective,
     rule: ShearWeights,
     x: Float[np.ndarray, "free"],
     base: Float[np.ndarray, "angle"],
-) -> tuple[AnyObjective, Float[np.ndarray, "angle"], float]:
+) -> tuple[TwoTimeObjective, Float[np.ndarray, "angle"], float]:
     """The objective with weights for the flow angle at physical parameters `x`.
 
     `base` are the square roots of the weights it has without. Nothing is compiled anew.

@@ -13,18 +13,14 @@ from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import (
     AbstractLinearScalingPenalty,
-    JointObjective,
     Linear,
-    ProjectedObjective,
+    TwoTimeObjective,
     scaling_penalty_equations,
     solve_scaling,
 )
 from ..optimize import TrustRegion, WarmUp, WarmUpState, evaluated, iterate_host, no_defences
 from ..uncertainty import loss_of
-from .compiled import coordinates_of, physical_of
-from .frozen import angle_cost, scaling_objective, with_frozen_scaling
-
-AnyObjective = ProjectedObjective | JointObjective
+from .frozen import angle_cost, coordinates_of, physical_of, scaling_objective, with_frozen_scaling
 
 
 class Reached(NamedTuple):
@@ -41,7 +37,7 @@ class AbstractPhysicalStage(eqx.Module):
     @abstractmethod
     def run(
         self,
-        objective: AnyObjective,
+        objective: TwoTimeObjective,
         x: Float[np.ndarray, "free"],
         per_angle: Float[np.ndarray, "angle 2"],
     ) -> Reached:
@@ -54,7 +50,7 @@ class AbstractScalingStage(eqx.Module):
     @abstractmethod
     def run(
         self,
-        objective: AnyObjective,
+        objective: TwoTimeObjective,
         x: Float[np.ndarray, "free"],
         coefficients: Float[np.ndarray, "coefficient"],
     ) -> Reached:

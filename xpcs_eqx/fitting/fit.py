@@ -99,6 +99,7 @@ class Fit(eqx.Module):
         unordered pair once; `n_pairs`, `degrees_of_freedom` belong to it.
     - `reduced_chi2`: chi2 per degree of freedom when sigma is known, else NaN;
         `residual_sd`: standard deviation of the weighted residuals.
+    - `label`: of the data set; `together`: whether it was fitted together with others.
     - `run`: how the solver went; its fields can be asked of the fit itself: `status`, `message`,
         `evaluations`, `history`, ….
     """
@@ -121,6 +122,7 @@ class Fit(eqx.Module):
     data_sets: tuple["Fit", ...] = ()
     sharing: Sharing | None = eqx.field(static=True, default=None)
     label: str = eqx.field(static=True, default="1")
+    together: bool = eqx.field(static=True, default=False)
 
     @property
     def parts(self) -> Parts:

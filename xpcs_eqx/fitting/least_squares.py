@@ -33,8 +33,7 @@ def least_squares(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective`, `two_time_objective`,
-        `combined_objective` or `curve_objective`.
+    - `objective`: from `projected_objective`, `two_time_objective` or `curve_objective`.
     - `start`: physical start values of the variables; by default the objective's own.
     - `solver`: a `TrustRegion`; its fields are tolerances, descent and search.
     - `recovery`: what to do about a fit that fails or is stuck; every action is in the result.

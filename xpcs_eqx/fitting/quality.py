@@ -12,7 +12,7 @@ from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..optimize import Status
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
 from ..uncertainty import Uncertainty
-from ..uncertainty.degrees import NO_DEGREES_OF_FREEDOM
+from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM
 from .fit import ParameterRow, Quality
 from .scaling_check import ScalingCheck
 from .sharing import Sharing

@@ -16,9 +16,8 @@ from ..errors import CovarianceWarning, ModelError
 from ..objective import (
     CombinedObjective,
     CurveObjective,
-    JointObjective,
     Linear,
-    ProjectedObjective,
+    TwoTimeObjective,
     not_finite,
 )
 from ..objective.penalties import penalty_equations
@@ -45,13 +44,16 @@ _NAN = float("nan")
 
 
 def check_fittable(objective: Any, what: str) -> None:
-    """Raise `ModelError` for an objective from which no result can be made."""
-    known = ProjectedObjective | JointObjective | CombinedObjective | CurveObjective
+    """Refuse an objective from which no result can be made; `what` was asked for it.
+
+    **Raises:** `ModelError` naming those that can be fitted.
+    """
+    known = TwoTimeObjective | CombinedObjective | CurveObjective
     if not isinstance(objective, known):
         raise ModelError(
             f"{what} ends with a result that has error bars, and knows of none for an objective "
             f"of type {type(objective).__name__}: give one of projected_objective, "
-            "joint_objective, combined_objective or curve_objective; for any other, "
+            "two_time_objective or curve_objective; for any other, "
             "search.cma_search finds the lowest point, and fitting.solve the next"
         )
 
@@ -179,7 +181,7 @@ def _fit(
     )
 
 
-def _of_one(objective: ProjectedObjective | JointObjective, solution: Solution) -> Fit:
+def _of_one(objective: TwoTimeObjective, solution: Solution) -> Fit:
     """The fit of one two-time data set."""
     term, run = objective.term, solution.run
     parameters = term.parameters
@@ -318,6 +320,7 @@ def _data_sets(objective: CombinedObjective, run: Run, entries: _Entries, parts:
             remarks=remarks,
             fitted=FittedModel(models[k], contrast, offset, hessian, index),
             label=part.label,
+            together=True,
         )
         yield fit, remarks
 
@@ -404,7 +407,7 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
     run = dataclasses.replace(run, message="; ".join(filter(None, (message, errors.remark))))
     # A fit that could not begin has not succeeded, and needs no warning beside.
     if errors.remark and run.status is not Status.non_finite:
-        warnings.warn(errors.remark, CovarianceWarning, stacklevel=4)
+        warnings.warn(errors.remark, CovarianceWarning, stacklevel=5)
     lower, upper = np.asarray(variables.lower), np.asarray(variables.upper)
     start = np.asarray(run.start)
     entries = _Entries(names, values, lower, upper, start, bound, errors.as_uncertainty())

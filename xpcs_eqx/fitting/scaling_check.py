@@ -8,7 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..compiling import quick_jit
-from ..objective import JointObjective, Memo, ProjectedObjective, scaling_penalty_equations
+from ..objective import (
+    Memo,
+    TwoTimeObjective,
+    scaling_penalty_equations,
+)
 from ..uncertainty import (
     Optimum,
     Uncertainty,
@@ -134,7 +138,7 @@ class ScalingCheck(NamedTuple):
 
 
 def scaling_check(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
     at: Optimum,
     memo: Memo,
     uncertainty: Uncertainty,

@@ -16,9 +16,8 @@ from ..inherited import Inherited
 from ..objective import (
     AbstractObjective,
     CurveObjective,
-    JointObjective,
     MapTiles,
-    ProjectedObjective,
+    TwoTimeObjective,
 )
 from ..optimize import (
     Event,
@@ -222,7 +221,7 @@ def _compiled_ahead(
         # For another precision than that of the fit it would be compiled in vain.
         step = Inherited(lower_iteration, solver, objective, jnp.asarray(x))
         futures = [pool.submit(step)]
-        maps = isinstance(objective, ProjectedObjective | JointObjective)
+        maps = isinstance(objective, TwoTimeObjective)
         if maps and isinstance(objective.term.tiles, MapTiles):
             futures.append(pool.submit(Inherited(lower_uncertainty, objective)))
         yield

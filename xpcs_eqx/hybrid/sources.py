@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..checkpoint import identity
-from ..data.hdf5 import dataset
+from ..data.layouts.hdf5 import dataset
 from ..errors import DataError
 from ..objective import Chunk, read_ahead
 from ..objective.curve import CHUNK

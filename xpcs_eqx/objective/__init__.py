@@ -1,8 +1,9 @@
 """Objectives: one sum over blocks of pairs, derivative in two stages, linear parts eliminated."""
 
+from .build import projected_objective as projected_objective
+from .build import two_time_objective as two_time_objective
 from .combined import CombinedObjective as CombinedObjective
 from .combined import check_one_data_set as check_one_data_set
-from .combined import combined_objective as combined_objective
 from .combined import relative_weights as relative_weights
 from .combined import with_penalties as with_penalties
 from .curve import CurveObjective as CurveObjective
@@ -31,7 +32,6 @@ from .drivers.pieces import each_piece as each_piece
 from .drivers.pieces import fold_pieces as fold_pieces
 from .drivers.pieces import pieces_of as pieces_of
 from .drivers.pieces import read_ahead as read_ahead
-from .drivers.pieces import read_piece as read_piece
 from .drivers.pieces import sum_pieces as sum_pieces
 from .drivers.stored import AnyData as AnyData
 from .drivers.stored import BandTiles as BandTiles
@@ -45,7 +45,9 @@ from .elimination import joint_equations as joint_equations
 from .elimination import minimise_in_box as minimise_in_box
 from .elimination import move_scaling as move_scaling
 from .elimination import solve_scaling as solve_scaling
+from .equations import AbstractObjective as AbstractObjective
 from .equations import NormalEquations as NormalEquations
+from .equations import require_double_precision as require_double_precision
 from .kernel.blocks import Block as Block
 from .kernel.blocks import block_columns as block_columns
 from .kernel.blocks import block_correlation as block_correlation
@@ -82,13 +84,9 @@ from .points import Survey as Survey
 from .points import VectorModel as VectorModel
 from .points import weighted_residuals as weighted_residuals
 from .residual import residual as residual
-from .two_time import AbstractObjective as AbstractObjective
 from .two_time import JointObjective as JointObjective
 from .two_time import Memo as Memo
 from .two_time import ProjectedObjective as ProjectedObjective
+from .two_time import TwoTimeObjective as TwoTimeObjective
 from .two_time import TwoTimeTerm as TwoTimeTerm
-from .two_time import joint_objective as joint_objective
 from .two_time import joint_of as joint_of
-from .two_time import projected_objective as projected_objective
-from .two_time import require_double_precision as require_double_precision
-from .two_time import two_time_objective as two_time_objective

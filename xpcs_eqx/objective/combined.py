@@ -11,20 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
-from ..data import PooledData, TwoTimeData, noise_by_angle, weighted
+from ..data import StoredTwoTime, TwoTimeData, weighted
 from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
-from ..scaling import AbstractScaling
-from .losses import AbstractLoss
-from .noise import known_noise
+from .drivers.stored import AnyData, source_of
+from .equations import AbstractObjective
+from .noise import known_noise, noise_of
 from .penalties import AbstractPenalty, penalty_equations
-from .two_time import (
-    AbstractObjective,
-    JointObjective,
-    JointVariables,
-    ProjectedObjective,
-    two_time_objective,
-)
+from .two_time import JointObjective, JointVariables, ProjectedObjective, TwoTimeObjective
 
 
 def _local_variables(parameters: SharedParameters, sizes: tuple[int, ...], y):
@@ -58,16 +52,20 @@ def _penalties(penalties, parameters, y, noise):
     return penalty_equations(penalties, parameters, y[:p], noise).transform(jnp.eye(p, y.shape[0]))
 
 
-def _plain(part, y, memo):
+@quick_jit
+def _evaluate(part, y, memo):
     return part.evaluate(y, memo)
-
-
-_evaluate = quick_jit(_plain)
 
 
 @quick_jit
 def _cost(part, y, memo):
     return part.cost(y, memo)
+
+
+def _compiled(function, y, part=None):
+    """The function as it is inside a larger compiled function, and for data read piece by piece."""
+    alone = isinstance(y, jax.core.Tracer) or not (part is None or part.traceable)
+    return function.function if alone else function
 
 
 class CombinedObjective(AbstractObjective):
@@ -85,7 +83,7 @@ class CombinedObjective(AbstractObjective):
 
     variables: ParameterMap | JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
     parameters: SharedParameters
-    parts: tuple[ProjectedObjective | JointObjective, ...]
+    parts: tuple[TwoTimeObjective, ...]
     penalties: tuple[AbstractPenalty, ...]
     noise: Float[Array, ""]
 
@@ -133,41 +131,40 @@ class CombinedObjective(AbstractObjective):
         self, y: Float[Array, "variable"]
     ) -> tuple[tuple[Float[Array, "local"], ...], tuple[Float[Array, "local variable"], ...]]:
         """The variables of the objective of each data set, and their derivatives."""
-        return _link(self.parameters, self.sizes, y)
+        return _compiled(_link, y)(self.parameters, self.sizes, y)
 
     def evaluate(self, y, memo):
-        traced = isinstance(y, jax.core.Tracer)
-        total = _penalties(self.penalties, self.parameters.whole, y, self.noise)
+        whole = self.parameters.whole
+        total = _compiled(_penalties, y)(self.penalties, whole, y, self.noise)
         memos = []
         for part, own, derivative, known in zip(self.parts, *self.local(y), memo, strict=True):
-            compiled = part.traceable and not traced
-            equations, new = (_evaluate if compiled else _plain)(part, own, known)
-            total = _add(total, equations, derivative)
+            equations, new = _compiled(_evaluate, y, part)(part, own, known)
+            total = _compiled(_add, y)(total, equations, derivative)
             memos.append(new)
         return total, tuple(memos)
 
     def cost(self, y, memo):
-        traced = isinstance(y, jax.core.Tracer)
-        total = _penalties(self.penalties, self.parameters.whole, y, self.noise).cost
+        whole = self.parameters.whole
+        total = _compiled(_penalties, y)(self.penalties, whole, y, self.noise).cost
         for part, own, known in zip(self.parts, self.local(y)[0], memo, strict=True):
-            compiled = part.traceable and not traced
-            total = total + (_cost(part, own, known) if compiled else part.cost(own, known))
+            total = total + _compiled(_cost, y, part)(part, own, known)
         return total
 
     def spread(self):
         return sum(part.spread() for part in self.parts)
 
 
-def _noise(data: TwoTimeData | PooledData) -> float:
-    """Standard deviation of the data where they carry no sigma, from neighbouring entries."""
-    if not isinstance(data, TwoTimeData):
-        return float("nan")
-    if weighted(data):
+def _noise(data: AnyData) -> float:
+    """Standard deviation of the weighted residuals where sigma is not absolute; NaN if unknown."""
+    if isinstance(data, TwoTimeData | StoredTwoTime) and weighted(data):
         return 1.0
-    return float(np.sqrt(np.mean(np.square(noise_by_angle(data)))))
+    try:
+        return noise_of(source_of(data))
+    except DataError:
+        return float("nan")
 
 
-def relative_weights(data: Sequence[TwoTimeData | PooledData]) -> Float[np.ndarray, "set"]:
+def relative_weights(data: Sequence[AnyData]) -> Float[np.ndarray, "set"]:
     """Weight of the squared residuals of each data set, so that all count by their precision.
 
     One where sigma is given; else the inverse of the noise variance, relative to the mean.
@@ -194,72 +191,22 @@ def relative_weights(data: Sequence[TwoTimeData | PooledData]) -> Float[np.ndarr
     return np.mean(noise**2) / noise**2
 
 
-def combined_objective(
-    parameters: SharedParameters,
-    data: Sequence[TwoTimeData | PooledData],
-    scaling: Sequence[AbstractScaling | None] | None = None,
-    *,
-    weights: Sequence[float] | None = None,
-    loss: AbstractLoss | None = None,
-    penalties: tuple[AbstractPenalty, ...] = (),
-    noise: float | None = None,
-    **keywords: Any,
-) -> CombinedObjective:
-    """The objective of a joint fit.
+def noise_of_all(parts: Sequence[TwoTimeObjective], given: float | None) -> float:
+    """Root mean square of the `known_noise` of data sets.
 
-    **Arguments:**
-
-    - `parameters`: from `shared_parameters`, for as many data sets.
-    - `scaling`: one for each data set; by default `Individual`.
-    - `weights`: weight of the squared residuals of each data set; by default `relative_weights`.
-    - `penalties`: see all parameters by public name. `noise`: standard deviation of the weighted
-        residuals, by which they are weighed; by default one where sigma is absolute in all data
-        sets, else the root mean square of `noise_of` each.
-    - `loss`, `keywords`: as in `two_time_objective`, the same for all data sets.
-
-    **Raises:** `ModelError` for numbers of data sets that differ; `DataError` as
-    `relative_weights`; and as `two_time_objective`.
+    **Raises:** `ModelError` as `known_noise`.
     """
-    data, count = tuple(data), len(parameters.maps)
-    chosen = (None,) * count if scaling is None else tuple(scaling)
-    given = relative_weights(data) if weights is None else np.asarray(weights, dtype=float)
-    if not len(data) == len(chosen) == count or given.shape != (count,):
-        raise ModelError(
-            f"the parameters are for {count} data sets, but there are {len(data)} data sets, "
-            f"{len(chosen)} scalings and {given.size} weights"
-        )
-    if not np.all(np.isfinite(given) & (given > 0)):
-        raise ModelError(f"the weights {given.tolist()} of data sets must be above zero")
-    parts = tuple(
-        two_time_objective(
-            local, one, mapper, loss=loss, angle_weights=np.full(one.n_angles, w), **keywords
-        )
-        for local, one, mapper, w in zip(parameters.maps, data, chosen, given, strict=True)
-    )
-    whole = parameters.whole
-    variables: ParameterMap | JointVariables = whole
-    if any(isinstance(part, JointObjective) for part in parts):
-        bounds = [part.term.scaling.bounds for part in parts]
-        lower, upper = (np.concatenate([np.asarray(b[i]) for b in bounds]) for i in (0, 1))
-        variables = JointVariables(
-            parameters=whole,
-            lower=np.concatenate([whole.lower, lower]),
-            upper=np.concatenate([whole.upper, upper]),
-            coordinate_scale=np.concatenate([whole.coordinate_scale, np.full(lower.shape, 0.1)]),
-        )
-    sd = np.asarray(_noise_of_all(parts, noise) if penalties else np.nan)
-    return CombinedObjective(variables, parameters, parts, penalties, sd)  # pyright: ignore[reportArgumentType]
-
-
-def _noise_of_all(parts: Sequence[ProjectedObjective | JointObjective], given: float | None):
     terms = [part.term for part in parts]
     absolute = all(term.absolute_sigma for term in terms)
     each = [known_noise(term.tiles, absolute, given) for term in terms]
-    return each[0] if len(each) == 1 else np.sqrt(np.mean(np.square(each)))
+    return each[0] if len(each) == 1 else float(np.sqrt(np.mean(np.square(each))))
 
 
 def check_one_data_set(objective: AbstractObjective, what: str) -> None:
-    """Raise `ModelError` for a joint fit of several data sets, a curve or anything else."""
+    """Refuse a joint fit of several data sets, a curve or anything else; `what` was asked for it.
+
+    **Raises:** `ModelError` saying what to do instead.
+    """
     if isinstance(objective, CombinedObjective):
         raise ModelError(
             f"{what} takes the objective of one data set, and this one combines "
@@ -268,15 +215,15 @@ def check_one_data_set(objective: AbstractObjective, what: str) -> None:
         )
     if not isinstance(objective, ProjectedObjective | JointObjective):
         raise ModelError(
-            f"{what} takes the objective of a two-time data set, from projected_objective, "
-            f"joint_objective or two_time_objective, and this is a {type(objective).__name__}: a "
+            f"{what} takes the objective of a two-time data set, from projected_objective "
+            f"or two_time_objective, and this is a {type(objective).__name__}: a "
             "curve is fitted with curve_fit (with a global search by search.multi_start or "
             "search.cma_es), any other objective with fitting.solve"
         )
 
 
 def with_penalties(
-    objective: ProjectedObjective | JointObjective | CombinedObjective,
+    objective: TwoTimeObjective | CombinedObjective,
     penalties: tuple[AbstractPenalty, ...],
     noise: float | Float[Array, ""] | None = None,
 ) -> Any:
@@ -292,9 +239,9 @@ def with_penalties(
         noise = objective.noise
         traced = isinstance(noise, jax.core.Tracer)
         if penalties and not traced and np.isnan(noise):
-            noise = _noise_of_all(parts, None)
+            noise = noise_of_all(parts, None)
     elif not isinstance(noise, jax.core.Tracer):
-        noise = _noise_of_all(parts, float(noise))
+        noise = noise_of_all(parts, float(noise))
     sd = noise if isinstance(noise, jax.Array) else np.asarray(noise)
     if isinstance(objective, CombinedObjective):
         return dataclasses.replace(objective, noise=sd, penalties=tuple(penalties))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..errors import DataError, ModelError
 from ..parameters import PlainVariables, box_of
-from .equations import NormalEquations
+from .equations import AbstractObjective, NormalEquations, require_double_precision
 from .losses import AbstractLoss, InfluenceSums, Linear, influence_sums
 from .penalties import AbstractPenalty, residual_equations
 from .points import (
@@ -23,7 +23,6 @@ from .points import (
     Survey,
     weighted_residuals,
 )
-from .two_time import AbstractObjective, require_double_precision
 
 CHUNK = 10_000
 # Columns of J formed together where only its column norms are wanted.

@@ -11,8 +11,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..parameters import ParameterMap
 from ..scaling import AbstractScaling
 from .equations import NormalEquations
+from .penalties import (
+    AbstractPenalty,
+    AbstractScalingPenalty,
+    penalty_equations,
+    scaling_penalty_equations,
+)
 
 
 def move_scaling(
@@ -77,6 +84,50 @@ def solve_scaling(
     lower, upper = scaling.bounds
     change, held = minimise_in_box(hessian, gradient, lower - origin, upper - origin)
     return jnp.clip(origin + change, lower, upper), held
+
+
+def assemble(
+    equations: NormalEquations,
+    y: Float[Array, "free"],
+    coefficients: Float[Array, "coefficient"],
+    parameters: ParameterMap,
+    scaling: AbstractScaling,
+    penalties: tuple[AbstractPenalty, ...],
+    scaling_penalties: tuple[AbstractScalingPenalty, ...],
+    noise: Float[Array, ""],
+) -> tuple[NormalEquations, NormalEquations]:
+    """Equations of (coordinates, scaling coefficients): of the data, and of the penalties.
+
+    **Arguments:**
+
+    - `equations`: of each angle for (coordinates at contrast 1, contrast, offset), at `y` and at
+        the scaling that the coefficients make.
+    - `parameters`: the map whose coordinates `y` are.
+    """
+    p, k = y.shape[0], coefficients.shape[0]
+    joint = joint_equations(equations, scaling.per_angle(coefficients)[:, 0], scaling)
+    added = NormalEquations.zero(p + k, dtype=joint.cost.dtype)
+    if penalties:
+        own = penalty_equations(penalties, parameters, y, noise)
+        added = added + own.transform(jnp.eye(p, p + k))
+    if scaling_penalties:
+        own = scaling_penalty_equations(scaling_penalties, scaling, coefficients)
+        added = added + own.transform(jnp.eye(k, p + k, p))
+    return joint, added
+
+
+def index_layout(
+    parameters: ParameterMap, y: Float[Array, "free"], size: int
+) -> Float[Array, "entry entry"]:
+    """d(y, coefficients)/d(coefficients, x): from the columns of `assemble` to an `IndexMap`.
+
+    `size` is the number of scaling coefficients.
+    """
+    p = y.shape[0]
+    turn = jnp.zeros((p + size, p + size), y.dtype)
+    if p:
+        turn = turn.at[:p, size:].set(jnp.linalg.inv(jax.jacfwd(parameters.to_physical)(y)))
+    return turn.at[p:, :size].set(jnp.eye(size))
 
 
 def eliminate(

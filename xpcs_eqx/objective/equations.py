@@ -1,8 +1,16 @@
-"""The one sum behind every fit."""
+"""The one sum behind every fit, and the objective that makes it of a point."""
+
+from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+from equinox import AbstractVar
 from jaxtyping import Array, Float
+
+from ..errors import PrecisionError
+from ..parameters import AbstractVariables
 
 
 class NormalEquations(eqx.Module):
@@ -60,3 +68,78 @@ class NormalEquations(eqx.Module):
 
     def _parts(self):
         return self.cost, self.gradient, self.hessian, self.count
+
+
+class AbstractObjective(eqx.Module):
+    """A sum of squares in solver coordinates.
+
+    `evaluate` returns normal equations and a memo; the memo of the last accepted point is handed
+    to the next evaluation, which may use it for precision but not for the value.
+    """
+
+    variables: AbstractVar[AbstractVariables]
+
+    @property
+    @abstractmethod
+    def traceable(self) -> bool:
+        """Whether `evaluate` may be compiled as a whole; else it loops in Python."""
+
+    @property
+    @abstractmethod
+    def start(self) -> Float[Array, "variable"]:
+        """Physical variables at the start."""
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the variables."""
+
+    @property
+    @abstractmethod
+    def memo(self) -> Any:
+        """The memo of the first evaluation."""
+
+    @abstractmethod
+    def evaluate(self, y: Float[Array, "variable"], memo: Any) -> tuple[NormalEquations, Any]:
+        """Normal equations at coordinates `y`, and the memo that belongs to them."""
+
+    @abstractmethod
+    def cost(self, y: Float[Array, "variable"], memo: Any) -> Float[Array, ""]:
+        """The cost alone, for less."""
+
+    def cost_and_gradient(
+        self, y: Float[Array, "variable"], memo: Any
+    ) -> tuple[Float[Array, ""], Float[Array, "variable"]]:
+        """The cost and Jᵀr. Objectives that make them for less than `evaluate` say how."""
+        equations, _ = self.evaluate(y, memo)
+        return equations.cost, equations.gradient
+
+    def product(
+        self, y: Float[Array, "variable"], v: Float[Array, "variable"]
+    ) -> Float[Array, "variable"]:
+        """JᵀJ v. Objectives of thousands of variables make it without JᵀJ."""
+        return self.evaluate(y, self.memo)[0].hessian @ v
+
+    def diagonal(self, y: Float[Array, "variable"]) -> Float[Array, "variable"]:
+        """The diagonal of JᵀJ. Objectives of thousands of variables make it without the rest."""
+        return self.evaluate(y, self.memo)[0].diagonal
+
+    def spread(self) -> float:
+        """½ Σ w (y − ȳ)² of the data: what a model that is a constant would leave of the cost.
+
+        NaN where nothing is known of it.
+        """
+        return float("nan")
+
+
+def require_double_precision(data: str = "a map") -> None:
+    """Refuse to work in single precision; `data` says of what the normal equations are.
+
+    **Raises:** `PrecisionError` with the line that switches double precision on.
+    """
+    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise PrecisionError(
+            f"JAX runs in single precision, in which normal equations of {data} lose their "
+            "meaning. "
+            'Put jax.config.update("jax_enable_x64", True) at the top of the program'
+        )

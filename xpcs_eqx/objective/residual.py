@@ -9,11 +9,12 @@ from .combined import CombinedObjective
 from .curve import CurveObjective
 from .drivers.pieces import AbstractPieces
 from .elimination import solve_scaling
+from .equations import AbstractObjective
 from .kernel.blocks import block_correlation
 from .losses import Linear
 from .penalties import scaling_penalty_equations
 from .points import ArrayPoints, weighted_residuals
-from .two_time import AbstractObjective, JointObjective, ProjectedObjective
+from .two_time import JointObjective, ProjectedObjective, TwoTimeObjective
 
 
 def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float[Array, "point"]:
@@ -24,9 +25,9 @@ def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, whose contrast and offset are those that suit `y`
-        best, `joint_objective`, `combined_objective` or `curve_objective`. A robust loss and
-        penalties are left out.
+    - `objective`: from `two_time_objective`, whose contrast and offset are those that suit `y` best
+        where they are eliminated, or from `curve_objective`. A robust loss and penalties are left
+        out.
     - `y`: solver coordinates, in the order of `objective.names` (the scaling comes last, while
         `Fit.values` begins with it). They are not physical variables x, as coordinates of a rate
         are logarithms and slopes: `objective.variables.to_coordinates(x)` gives them,
@@ -61,11 +62,11 @@ def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float
         return _of_pairs(objective, y)
     raise ModelError(
         f"the residuals of a {type(objective).__name__} are not known; give one of "
-        "projected_objective, joint_objective, combined_objective or curve_objective"
+        "two_time_objective or curve_objective"
     )
 
 
-def _of_pairs(objective: ProjectedObjective | JointObjective, y):
+def _of_pairs(objective: TwoTimeObjective, y):
     term, tiles = objective.term, objective.term.tiles
     if isinstance(tiles, AbstractPieces):
         raise ModelError(

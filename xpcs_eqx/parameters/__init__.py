@@ -8,7 +8,7 @@ from .bijections import ReferenceAmplitude as ReferenceAmplitude
 from .bijections import ReferenceTime as ReferenceTime
 from .bijections import SignedSlope as SignedSlope
 from .bijections import Slope as Slope
-from .bounds import box_of as box_of
+from .leaves import Proportional as Proportional
 from .leaves import parameter_values as parameter_values
 from .leaves import with_parameters as with_parameters
 from .parameter_map import ParameterMap as ParameterMap
@@ -17,8 +17,8 @@ from .parameter_map import scale_from_bounds as scale_from_bounds
 from .parameter_map import scale_from_start as scale_from_start
 from .shared import SharedParameters as SharedParameters
 from .shared import shared_parameters as shared_parameters
-from .ties import Proportional as Proportional
 from .variables import AbstractVariables as AbstractVariables
 from .variables import PlainVariables as PlainVariables
+from .variables import box_of as box_of
 from .variables import snap as snap
 from .variables import unbounded as unbounded

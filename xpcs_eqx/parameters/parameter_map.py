@@ -1,5 +1,6 @@
 """Which parameters of a model are free, under which names, bounds and coordinates."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,18 +13,18 @@ from jaxtyping import Array, Float, ScalarLike
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, PowerLawRate
 from .bijections import AbstractBijection, Identity, Log, ReferenceAmplitude, Slope
-from .bounds import box_of
 from .leaves import (
+    Tie,
     check_names,
     is_inner,
     parameter_leaves,
     parameter_values,
     parts,
     stack,
+    tied,
     with_parameters,
 )
-from .ties import Tie, tied
-from .variables import AbstractVariables
+from .variables import AbstractVariables, box_of
 
 
 class Group(eqx.Module):
@@ -259,3 +260,9 @@ def scale_from_start(parameters: ParameterMap) -> dict[str, float]:
     """|start| of each free parameter that is not zero, as `scale` for `parameter_map`."""
     start = np.abs(np.asarray(parameters.start))
     return {name: float(s) for name, s in zip(parameters.free_names, start, strict=True) if s > 0}
+
+
+def plain_parameters(parameters: ParameterMap) -> ParameterMap:
+    """The map with every free parameter as its own coordinate."""
+    groups = tuple(Group((i,), Identity()) for i in range(parameters.n_free))
+    return dataclasses.replace(parameters, groups=groups)

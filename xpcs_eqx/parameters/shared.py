@@ -11,9 +11,8 @@ from jaxtyping import Array, Float, ScalarLike
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, ParameterInfo
 from .bijections import AbstractBijection, Slope
-from .leaves import Leaf, check_names, parameter_leaves, parameter_values
+from .leaves import Leaf, Proportional, Tie, check_names, parameter_leaves, parameter_values
 from .parameter_map import ParameterMap, parameter_map
-from .ties import Proportional, Tie
 
 
 class SeveralModels(eqx.Module):

@@ -6,7 +6,7 @@ from math import pi
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from .sinc import sinc
+from .trigonometry import sinc
 
 
 class AbstractShearKernel(eqx.Module):

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config.build import Problem
+from ..config.tables import COMBINATIONS
 from ..errors import XPCSError
 from ..files import to_json
 from ..fitting import (
-    ByPoints,
     DegeneracyReport,
     Diagnostics,
     Fit,
-    InverseVariance,
     SequentialFit,
-    Uniform,
     degeneracy_report,
     diagnose,
     sequential_least_squares,
@@ -28,11 +26,6 @@ from ..uncertainty import loss_of
 
 log = logging.getLogger("xpcs_eqx.fit")
 
-COMBINATIONS = {
-    "inverse_variance": InverseVariance,
-    "uniform": Uniform,
-    "by_points": ByPoints,
-}
 # Pairs up to which profiles, some hundred evaluations, are drawn without being asked for.
 _PROFILED_PAIRS = 2_000_000
 
@@ -101,7 +94,7 @@ def examined(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> E
     if output.diagnostics:
         found = dataclasses.replace(found, diagnostics=diagnose(fit))
     if output.sequential is not None:
-        data = problem.data
+        (data,) = problem.data
         sequential = attempt("fits to single angles", lambda: _sequential(fit, problem, data))
         found = dataclasses.replace(found, sequential=sequential)
     return dataclasses.replace(found, failures=tuple(failures))

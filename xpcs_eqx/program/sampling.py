@@ -9,8 +9,7 @@ from typing import Any
 
 from ..bayes import ConsensusPosterior, Outcome, Posterior, Progress, infer
 from ..checkpoint import Checkpoints
-from ..config.bayes import Inference
-from ..config.bayes_words import in_toml
+from ..config.inference import Inference, in_toml
 from ..errors import CheckpointError, XPCSError
 from ..fitting import Fit
 from ..report.bayes import plain, posterior_lines, write_bayes

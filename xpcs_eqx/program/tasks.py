@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..checkpoint import Checkpoints
-from ..config.bayes import Inference, inference_of, refuse_unsupported
-from ..config.build import Problem, build, quote_errors
-from ..config.defences import refuse_defences
-from ..config.joint import JointProblem, build_joint
-from ..config.read import Configuration, JointConfiguration
-from ..config.resolved import resolved_joint_settings, resolved_settings
-from ..config.schema import Common
+from ..config.build import Problem, build
+from ..config.inference import Inference, inference_of, refuse_stored
+from ..config.read import Configuration
+from ..config.resolved import resolved_settings
+from ..config.tables import Settings
 from ..data import StoredTwoTime, TwoTimeData
 from ..defences import DefenceReport
 from ..errors import FitError
@@ -65,25 +65,24 @@ class Task(Protocol):
         ...
 
 
-def task_of(configuration: Configuration | JointConfiguration) -> Task:
+def task_of(configuration: Configuration) -> Task:
     """Load the data of a configuration and make its problem.
 
     **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
     """
-    if isinstance(configuration, JointConfiguration):
-        refuse_unsupported(configuration, stored=False)
-        refuse_defences(configuration)
-        return SeveralDataSets(configuration, build_joint(configuration))
     problem = build(configuration)
-    refuse_unsupported(configuration, problem.plan.stored)
+    if configuration.settings.several:
+        return SeveralDataSets(configuration, problem)
+    if problem.plan is not None and problem.plan.stored:
+        refuse_stored(configuration)
     return OneDataSet(configuration, problem, inference_of(configuration, problem))
 
 
-def _output(settings: Common) -> dict[str, Any]:
+def _output(settings: Settings) -> dict[str, Any]:
     return {"plots": settings.output.plots, "fitted_data": settings.output.fitted_data}
 
 
-def _usable(configuration: Configuration | JointConfiguration) -> str:
+def _usable(configuration: Configuration) -> str:
     return f"{configuration.source.path}: the configuration and the data are usable\n"
 
 
@@ -104,7 +103,9 @@ class OneDataSet:
 
     def check_report(self) -> str:
         """What --check prints."""
-        data, term, scaling = self.problem.data, self.problem.objective.term, self.problem.scaling
+        (data,), (scaling,) = self.problem.data, self.problem.scalings
+        term, plan = self.problem.objective.term, self.problem.plan
+        assert plan is not None
         free = term.parameters.free_names
         return (
             f"{_usable(self.configuration)}"
@@ -112,8 +113,8 @@ class OneDataSet:
             f"  {data.n_pairs} pairs, {data.masked_pairs} masked\n"
             f"  {len(free)} free parameters ({', '.join(free)}), "
             f"{term.scaling.size} scaling coefficients\n"
-            f"  scaling {scaling.mode}: {scaling.reason}\n"
-            f"  {self.problem.plan.strategy.report()}"
+            f"  scaling {scaling}\n"
+            f"  {plan.strategy.report()}"
             f"{_search_line(self.problem)}"
             f"{defence_line(self.problem.layers)}"
             f"{_sampling_lines(self.inference)}"
@@ -125,7 +126,8 @@ class OneDataSet:
         from ..fitting import least_squares
         from ..search import global_least_squares
 
-        problem, optimiser = self.problem, self.problem.plan.optimiser
+        problem, plan = self.problem, self.problem.plan
+        optimiser = None if plan is None else plan.optimiser
         searched = report = None
         if optimiser is not None:
             fit = optimiser.minimise(problem.objective, **how)
@@ -156,6 +158,23 @@ class OneDataSet:
             defences=report,
             examined=examined(fit, problem, searched),
         )
+
+
+def quote_errors(fit: Fit, kind: str) -> Fit:
+    """The fit, and each data set in it, with another of its covariances as the quoted one."""
+    fit = dataclasses.replace(
+        fit, data_sets=tuple(quote_errors(one, kind) for one in fit.data_sets)
+    )
+    uncertainty = fit.uncertainty
+    if kind == uncertainty.chosen:
+        return fit
+    if not np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
+        reason = f"solver.errors = {kind!r} is not finite here; {uncertainty.reason}"
+        return dataclasses.replace(fit, uncertainty=dataclasses.replace(uncertainty, reason=reason))
+    reason = f"solver.errors = {kind!r} was asked for"
+    rows = tuple(row._replace(error=getattr(row, f"error_{kind}")) for row in fit.rows)
+    chosen = dataclasses.replace(uncertainty, chosen=kind, reason=reason)
+    return dataclasses.replace(fit, rows=rows, uncertainty=chosen)
 
 
 def _search_line(problem: Problem) -> str:
@@ -202,8 +221,8 @@ class OneFit:
         return text_report(
             self.fit,
             title=f"Fit of {os.path.basename(self.configuration.data_path)}",
-            provenance=problem.data.provenance,
-            scaling=f"{problem.scaling.mode}: {problem.scaling.reason}",
+            provenance=problem.data[0].provenance,
+            scaling=str(problem.scalings[0]),
             decisions=(*problem.decisions, *self.failures),
             profiles=self.profiles,
             timings=timings if sampled is None else {**timings, **sampled.timings},
@@ -223,10 +242,10 @@ class OneFit:
             folder,
             self.fit,
             report=report,
-            provenance=self.problem.data.provenance,
+            provenance=self.problem.data[0].provenance,
             configuration=resolved_settings(self.configuration, self.problem, target),
             profiles=self.profiles,
-            strategy=self.problem.plan.strategy,
+            strategy=None if self.problem.plan is None else self.problem.plan.strategy,
             search=None if self.searched is None else search_document(self.searched),
             defences=None if self.defences is None else defence_document(self.defences, self.fit),
             started=started,
@@ -251,8 +270,8 @@ def with_posterior(
 class SeveralDataSets:
     """The joint fit of several data sets."""
 
-    configuration: JointConfiguration
-    problem: JointProblem
+    configuration: Configuration
+    problem: Problem
 
     def check_report(self) -> str:
         """What --check prints."""
@@ -260,8 +279,8 @@ class SeveralDataSets:
         for label, data, choice in zip(problem.labels, problem.data, problem.scalings, strict=True):
             lines.append(f"  {label}: {_data_line(data)}")
             lines.append(f"    {data.n_pairs} pairs, {data.masked_pairs} masked; ")
-            lines[-1] += f"scaling {choice.mode}: {choice.reason}"
-        whole = problem.objective.parameters.whole
+            lines[-1] += f"scaling {choice}"
+        whole = problem.parameters
         shared = ", ".join(problem.names.shared) or "nothing"
         lines.append(f"  {whole.n_free} free parameters ({', '.join(whole.free_names)})")
         lines.append(f"  shared: {shared}")
@@ -281,8 +300,8 @@ class SeveralDataSets:
 class SeveralFit:
     """The finished joint fit of several data sets."""
 
-    configuration: JointConfiguration
-    problem: JointProblem
+    configuration: Configuration
+    problem: Problem
     fit: Fit
     sampled: Sampled | None = None
 
@@ -294,7 +313,7 @@ class SeveralFit:
             title=f"Joint fit of {len(problem.labels)} data sets",
             provenance=[one.provenance for one in problem.data],
             weights=problem.weights,
-            scaling=[f"{choice.mode}: {choice.reason}" for choice in problem.scalings],
+            scaling=[str(choice) for choice in problem.scalings],
             decisions=problem.decisions,
             timings=timings,
         )
@@ -307,7 +326,7 @@ class SeveralFit:
             report=report,
             provenance=[one.provenance for one in self.problem.data],
             weights=self.problem.weights,
-            configuration=resolved_joint_settings(self.configuration, self.problem, target),
+            configuration=resolved_settings(self.configuration, self.problem, target),
             started=started,
             **_output(self.problem.settings),
         )

@@ -12,11 +12,11 @@ from ..errors import ModelError
 from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
-from .cmaes_settings import CMA_PRESETS, CmaPreset
+from .cmaes.settings import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
 from .multi_start import SAMPLED_EVALUATIONS
-from .outcome import GlobalFit
 from .samplers import AbstractSampler, LatinHypercube
+from .search import GlobalFit
 from .selection import Selection, fall_back, is_lower, select_method
 from .space import normalised_space
 from .starts import Screening, check_starts, remark_on

@@ -67,9 +67,8 @@ def multi_start(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `joint_objective`, `combined_objective` or
-        `curve_objective`; the `fit` of the result is that of `least_squares`. With nothing free it
-        is one fit, as there.
+    - `objective`: from `projected_objective`, `two_time_objective` or `curve_objective`; the `fit`
+        of the result is that of `least_squares`. With nothing free it is one fit, as there.
     - `starts`: how many, custom ones included; at most 100 000. Points that have no solver
         coordinates (a rate that is negative inside the window) are replaced by others.
     - `sampler`: `LatinHypercube()` (default), `Sobol()` or `Halton()`.

@@ -4,26 +4,26 @@ import math
 
 import numpy as np
 
-from ..data import is_mask
-from ..data.noise import maps_sigma
 from ..errors import DataError
 from ..objective import (
     AbstractObjective,
     AbstractPieces,
     CombinedObjective,
-    JointObjective,
+    CurveObjective,
     Linear,
     MapTiles,
-    ProjectedObjective,
+    TwoTimeObjective,
+    noise_of,
     on_one_device,
 )
+from ..uncertainty import loss_of
 
 
 def count_pairs(objective: AbstractObjective) -> int:
     """Number of pairs or points that count, each once; a pass over data that are in a file."""
     if isinstance(objective, CombinedObjective):
         return sum(count_pairs(part) for part in objective.parts)
-    if not isinstance(objective, ProjectedObjective | JointObjective):
+    if not isinstance(objective, TwoTimeObjective):
         y = objective.variables.to_coordinates(objective.start)
         return int(objective.evaluate(y, objective.memo)[0].count)
     term = objective.term
@@ -45,6 +45,8 @@ def count_pairs(objective: AbstractObjective) -> int:
 
 def is_absolute(objective: AbstractObjective) -> bool:
     """Whether residuals are in units of a standard deviation that was given."""
+    if isinstance(objective, CurveObjective):
+        return objective.absolute_sigma
     if isinstance(objective, CombinedObjective):
         return all(is_absolute(part) for part in objective.parts)
     term = getattr(objective, "term", None)
@@ -54,27 +56,22 @@ def is_absolute(objective: AbstractObjective) -> bool:
 def noise_variance(objective: AbstractObjective) -> float:
     """Variance of a weighted residual of the right model; NaN where it cannot be known.
 
-    One where sigma is given. Of maps in memory without sigma from the median difference of
-    neighbouring entries (`mad_sigma`). Not known for points, for data in a file, for several data
-    sets without sigma and for robust losses, whose cost is no sum of squares.
+    One where sigma is given, else from the data themselves (`noise_of`). Not known for curves,
+    for data in a file, and for robust losses, whose cost is no sum of squares.
     """
+    if isinstance(objective, CurveObjective):
+        return 1.0 if objective.absolute_sigma else math.nan
     parts = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
-    if any(isinstance(p, JointObjective) and not isinstance(p.loss, Linear) for p in parts):
+    if not all(isinstance(part, TwoTimeObjective) for part in parts):
+        return math.nan
+    if any(not isinstance(loss_of(part), Linear) for part in parts):
         return math.nan
     if is_absolute(objective):
         return 1.0
-    if not isinstance(objective, ProjectedObjective | JointObjective):
+    tiles = on_one_device([part.term.tiles for part in parts])
+    if any(isinstance(one, AbstractPieces) for one in tiles):
         return math.nan
-    tiles = on_one_device(objective.term.tiles)
-    if not isinstance(tiles, MapTiles):
-        return math.nan
-    share = np.asarray(tiles.root_angle_weights, float) ** 2
-    roots = tiles.root_weights
-    if roots is not None and not is_mask(np.asarray(roots)):
-        return float(np.mean(share))
-    usable = None if roots is None else np.asarray(roots) > 0
     try:
-        sigma = maps_sigma(np.asarray(tiles.c2), usable)
+        return float(np.mean(np.square([noise_of(one) for one in tiles])))
     except DataError:
         return math.nan
-    return float(np.mean(share * sigma**2))

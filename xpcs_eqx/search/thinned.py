@@ -4,7 +4,12 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from ..objective import AbstractObjective, JointObjective, MapTiles, ProjectedObjective, Scan
+from ..objective import (
+    AbstractObjective,
+    MapTiles,
+    Scan,
+    TwoTimeObjective,
+)
 from ..objective.kernel.tiles import PointTiles, point_runs
 
 # Pairs of the sample for each angle. The costs of two minima that differ by one percent are then
@@ -21,7 +26,7 @@ def thinned(
     None where this would not be cheaper: data that are not maps in memory, several data sets, or
     hardly more pairs than the sample.
     """
-    if not isinstance(objective, ProjectedObjective | JointObjective):
+    if not isinstance(objective, TwoTimeObjective):
         return None
     term = objective.term
     tiles = term.tiles

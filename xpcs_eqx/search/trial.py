@@ -10,12 +10,11 @@ from ..errors import FitError
 from ..fitting import Fit, least_squares
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
-from .cmaes import CmaResult, cma_es
-from .cmaes_settings import CmaPreset
+from .cmaes.fit import CmaResult, cma_es
+from .cmaes.settings import CmaPreset
 from .multi_start import multi_start
 from .noise import noise_variance
-from .outcome import GlobalFit
-from .search import Search, Spending
+from .search import GlobalFit, Search, Spending
 from .selection import Skip, is_lower, skip_search
 from .starts import has_coordinates
 

@@ -14,11 +14,11 @@ from .covariance import variance_of_residual as variance_of_residual
 from .curves import CurveErrors as CurveErrors
 from .curves import curve_errors as curve_errors
 from .curves import variance_of_fit as variance_of_fit
-from .degrees import reduced_chi2 as reduced_chi2
-from .degrees import residual_variance as residual_variance
-from .degrees import scaled_inverse as scaled_inverse
-from .degrees import without_degrees as without_degrees
 from .dyadic import dyadic_scores as dyadic_scores
 from .scores import speckle_scores as speckle_scores
 from .scores import stored_speckle_scores as stored_speckle_scores
 from .uncertainty import Uncertainty as Uncertainty
+from .uncertainty import reduced_chi2 as reduced_chi2
+from .uncertainty import residual_variance as residual_variance
+from .uncertainty import scaled_inverse as scaled_inverse
+from .uncertainty import without_degrees as without_degrees

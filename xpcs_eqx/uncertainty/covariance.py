@@ -16,19 +16,22 @@ from ..objective import (
     MapTiles,
     Memo,
     NormalEquations,
-    ProjectedObjective,
     StoredTiles,
+    TwoTimeObjective,
     TwoTimeTerm,
-    joint_equations,
     on_one_device,
-    scaling_penalty_equations,
 )
-from ..objective.penalties import penalty_equations
+from ..objective.elimination import assemble, index_layout
 from ..parameters import snap
-from .degrees import NOTHING_HOLDS, residual_variance, scaled_inverse, without_degrees
 from .dyadic import DyadicScores, ResidualSums, dyadic_scores
 from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
-from .uncertainty import Uncertainty
+from .uncertainty import (
+    NOTHING_HOLDS,
+    Uncertainty,
+    residual_variance,
+    scaled_inverse,
+    without_degrees,
+)
 
 # Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
 # products of double-precision sums over a map carry about this relative error.
@@ -65,14 +68,12 @@ class Optimum(eqx.Module):
     start: Float[Array, "coefficient"]
 
 
-def loss_of(objective: ProjectedObjective | JointObjective) -> AbstractLoss:
+def loss_of(objective: TwoTimeObjective) -> AbstractLoss:
     """The loss an objective minimises."""
     return objective.loss if isinstance(objective, JointObjective) else Linear()
 
 
-def optimum(
-    objective: ProjectedObjective | JointObjective, y: Float[Array, "variable"], memo: Memo
-) -> Optimum:
+def optimum(objective: TwoTimeObjective, y: Float[Array, "variable"], memo: Memo) -> Optimum:
     """Collect what is known at the coordinates `y` from the memo of their evaluation."""
     term, linear_cost = objective.term, memo.equations.cost
     if not isinstance(loss_of(objective), Linear):
@@ -98,18 +99,9 @@ def _optimum(
     coefficients = jnp.clip(memo.coefficients, *scaling.bounds)
     per_angle = scaling.per_angle(coefficients)
     equations = memo.equations
-    joint = joint_equations(equations, per_angle[:, 0], scaling)
     p, k = y.shape[0], scaling.size
-    on_parameters, on_scaling = penalties
-    penalty = penalty_equations(on_parameters, parameters, y, noise).transform(jnp.eye(p, p + k))
-    others = scaling_penalty_equations(on_scaling, scaling, coefficients)
-    penalty = penalty + others.transform(jnp.eye(k, p + k, p))
-    joint = joint + penalty
-    # Solver layout (y, coefficients) to public layout (coefficients, x).
-    jacobian = jax.jacfwd(parameters.to_physical)(y)
-    turn = jnp.zeros((p + k, p + k))
-    turn = turn.at[:p, k:].set(jnp.linalg.inv(jacobian)) if p else turn
-    turn = turn.at[p:, :k].set(jnp.eye(k))
+    data, penalty = assemble(equations, y, coefficients, parameters, scaling, *penalties, noise)
+    turn = index_layout(parameters, y, k)
     n_angles = per_angle.shape[0]
     # Columns of an angle (y, contrast, offset): the score stack already holds the contrast.
     wide = jnp.concatenate(
@@ -124,7 +116,7 @@ def _optimum(
     x = snap(parameters, parameters.to_physical(y))
     low, high = scaling.bounds
     return Optimum(
-        joint=joint.transform(turn),
+        joint=(data + penalty).transform(turn),
         penalty=penalty.transform(turn).hessian,
         columns=wide @ turn,
         data_cost=jnp.sum(equations.cost),
@@ -246,7 +238,7 @@ def _speckle(term, y, per_angle, loss, shot):
     return speckle_scores(term, y, per_angle, loss, shot)
 
 
-def lower_uncertainty(objective: ProjectedObjective | JointObjective) -> None:
+def lower_uncertainty(objective: TwoTimeObjective) -> None:
     """Compile what `optimum` and `uncertainty_at` run on maps, without running it."""
     term = objective.term
     shapes = eqx.filter_eval_shape(lambda o: o.memo, objective)
@@ -383,9 +375,7 @@ def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) 
     return found + 4 / n_frames * (across + np.swapaxes(across, 1, 2) - common)
 
 
-def score_covariances(
-    objective: ProjectedObjective | JointObjective, at: Optimum
-) -> ScoreCovariances:
+def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovariances:
     """What the noise of the data does to the gradient at an optimum."""
     # Maps that are shared out over devices are put together again.
     (term, at), loss = on_one_device((objective.term, at)), loss_of(objective)
@@ -455,7 +445,7 @@ def variance_of_residual(
 
 
 def uncertainty_at(
-    objective: ProjectedObjective | JointObjective,
+    objective: TwoTimeObjective,
     at: Optimum,
     free: Bool[np.ndarray, "entry"],
     names: tuple[str, ...],

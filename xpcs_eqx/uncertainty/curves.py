@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float
 
 from ..objective import InfluenceSums
 from .covariance import describe, inverse_of
-from .degrees import (
+from .uncertainty import (
     NO_DEGREES_OF_FREEDOM,
     NOTHING_HOLDS,
+    Uncertainty,
     residual_variance,
     scaled_inverse,
 )
-from .uncertainty import Uncertainty
 
 _NOT_FINITE = "the model is not finite where the fit ended, and its errors are infinite"
 

@@ -52,12 +52,6 @@ class AbstractPieces(eqx.Module):
         """The pieces of these numbers in increasing order, or all of them."""
 
 
-def read_piece(source: AbstractPieces, k: int) -> Piece:
-    """The piece of number `k`."""
-    (piece,) = source.stream((k,))
-    return piece
-
-
 def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
     """The same items, the next `ahead` of them made on a thread while one is worked on.
 

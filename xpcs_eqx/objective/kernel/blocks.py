@@ -29,7 +29,11 @@ class Block(eqx.Module):
     root_weights: Float[Array, "..."]
 
 
-def _pair_features(table: FrameTable, block: Block):
+def pair_features(table: FrameTable, block: Block) -> tuple[list[Array], ...]:
+    """The features of the model at every pair of a block, as its kernel takes them.
+
+    Increments between the two frames, endpoints at the first and at the second, scalars.
+    """
     shape = block.values.shape
     # Where there is no pair (second <= first) the kernel sees the widest delay instead of a zero
     # or negative one, at which a user's kernel may have no finite derivative.
@@ -52,14 +56,14 @@ def _pair_features(table: FrameTable, block: Block):
 
 def block_correlation(table: FrameTable, block: Block) -> Float[Array, "..."]:
     """|c1|² of every pair of the block."""
-    return call_kernel(table, *_pair_features(table, block))
+    return call_kernel(table, *pair_features(table, block))
 
 
 def block_columns(
     table: FrameTable, block: Block, weight: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], list[Float[Array, "..."]]]:
     """|c1|² and `weight` times its derivative with respect to each coordinate."""
-    features = _pair_features(table, block)
+    features = pair_features(table, block)
     correlation, pull = jax.vjp(lambda *parts: call_kernel(table, *parts), *features)
     increments, first, second, scalars = pull(jnp.ones_like(correlation))
     columns: list = [None] * table.columns
@@ -126,7 +130,7 @@ def _increment_equations(table, lone, block, contrast, offset, loss) -> NormalEq
     columns instead of one pass over the pairs for each of them and their products.
     """
     root = block.root_weights
-    features = _pair_features(table, block)
+    features = pair_features(table, block)
 
     def kernel(increment):
         increments = [*features[0][:lone], increment, *features[0][lone + 1 :]]

@@ -1,0 +1,359 @@
+"""What `[bayes]` asks for, made and checked before the fit; and messages in words of the file."""
+
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
+import jax
+import numpy as np
+
+from ..bayes import (
+    AbstractNoise,
+    AbstractRoute,
+    AbstractScalingTreatment,
+    AbstractStart,
+    InShards,
+    LogPosterior,
+    Nuts,
+    PriorSet,
+    default_priors,
+    fit_priors,
+    log_posterior,
+    pairs_of,
+    split_pairs,
+    with_scaling,
+)
+from ..bayes.infer import rescaled
+from ..data import weighted
+from ..errors import ConfigError, ModelError
+from ..fitting import Fit
+from ..physics import LaminarFlow
+from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Fixed
+from .build import Problem
+from .read import Configuration
+from .section import Choice, Section, tables_of
+from .tables.bayes import (
+    BATCH,
+    NOISES,
+    ROUTES,
+    SCALINGS,
+    STARTS,
+    Bayes,
+    changed_shards,
+    in_shards_of,
+    job_script,
+)
+from .tables.priors import KINDS, given_priors, prior_lines
+
+log = logging.getLogger(__name__)
+
+NEEDED = ("blackjax", "arviz_base", "arviz_stats", "arviz_plots", "h5netcdf")
+DASK = ("distributed",)
+JOBQUEUE = (*DASK, "dask_jobqueue")
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Everything sampling needs beside the fit.
+
+    - `n_pairs`: of the data, by which `route` decides.
+    - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width.
+    - `scaling`: the one to sample with instead of that of the fit, None for the same; `fixed` tells
+        that it is that of the fit, held.
+    - `n_shards`: 0 for one run; `decisions`: what will be done, in sentences; `lines`: these and
+        the priors as far as they are known before the fit.
+    """
+
+    settings: Bayes
+    n_pairs: int
+    route: AbstractRoute
+    sampler: Nuts
+    start: AbstractStart
+    treatment: AbstractScalingTreatment
+    noise: AbstractNoise | None
+    priors: PriorSet
+    from_fit: Mapping[str, float]
+    scaling: AbstractScaling | None
+    fixed: bool
+    in_shards: InShards
+    n_shards: int
+    decisions: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    @property
+    def consensus(self) -> bool:
+        """Whether the data are sampled in shards."""
+        return self.route.decide(self.n_pairs).consensus
+
+    def lines_after(self, density: LogPosterior) -> tuple[str, ...]:
+        """What was done: the decisions and the priors that were sampled with."""
+        return (*self.decisions, *prior_lines(density, self.settings, self.from_fit, True))
+
+    def fit_for(self, fit: Fit) -> Fit:
+        """The fit with the scaling that is sampled, begun where the other ended."""
+        if self.fixed:
+            return with_scaling(fit, Fixed(fit.contrast, fit.offset))
+        return fit if self.scaling is None else with_scaling(fit, self.scaling)
+
+    def priors_for(self, fit: Fit) -> PriorSet:
+        """All priors, those from the fit among them.
+
+        **Raises:** `ModelError` for a parameter without a finite error.
+        """
+        merged, notes = self.priors, self.priors.notes
+        for width in sorted(set(self.from_fit.values())):
+            names = [name for name, own in self.from_fit.items() if own == width]
+            found = fit_priors(fit, width, names)
+            merged = merged.replaced(dict(zip(found.names, found.priors, strict=True)))
+            # They are of a fit of these very data.
+            notes += (
+                f"the priors of {', '.join(found.names)} are centred on the fit of the same data, "
+                f"{width:g} times its errors wide: the data are used twice, and the posterior of "
+                "these is too narrow",
+            )
+        return dataclasses.replace(merged, notes=notes)
+
+
+def refuse_stored(configuration: Configuration) -> None:
+    """Refuse to sample data that stay in their file. **Raises:** `ConfigError`."""
+    if configuration.settings.bayes is not None:
+        raise ConfigError(
+            f"{configuration.source.where('bayes')}: [bayes] needs the maps in memory, where these "
+            "do not fit or are not wanted (streaming.strategy); choose fewer frames or angles in "
+            '[data], set streaming.strategy = "in_memory", or leave [bayes] out and sample them in '
+            "shards in Python with xpcs_eqx.bayes.consensus(fit), which reads each shard from the "
+            "file"
+        )
+
+
+@contextmanager
+def _placed(where: str, what: str):
+    try:
+        yield
+    except ModelError as error:
+        raise ConfigError(f"{where}: {what}: {in_toml(str(error))}") from error
+
+
+def _installed(where: str, needed: tuple[str, ...], extra: str) -> None:
+    if missing := [name for name in needed if not find_spec(name)]:
+        raise ConfigError(
+            f"{where}: [bayes] needs {', '.join(missing)}; install it with "
+            f"pip install 'xpcs-eqx[{extra}]'"
+        )
+
+
+def _noise(configuration: Configuration, problem: Problem, given: Bayes) -> AbstractNoise | None:
+    if given.sigma == "given" and not weighted(problem.data[0]):
+        raise ConfigError(
+            f'{configuration.source.where("bayes.sigma")}: bayes.sigma = "given", but the data '
+            'have no sigma; give data.sigma, or set bayes.sigma = "sampled"'
+        )
+    if given.sigma != "sampled" and "sigma" in given.priors:
+        absolute = problem.data[0].absolute_sigma
+        if given.sigma == "given" or absolute:
+            raise ConfigError(
+                f"{configuration.source.where(('bayes', 'priors', 'sigma'))}: sigma is known and "
+                'has no prior; leave it out, or set bayes.sigma = "sampled"'
+            )
+    noise = NOISES[given.sigma]
+    return None if noise is None else noise()
+
+
+def _scaling(configuration: Configuration, problem: Problem) -> AbstractScaling | None:
+    """The scaling to sample with where it is not that of the fit."""
+    settings = configuration.settings
+    assert settings.bayes is not None
+    term = problem.objective.term
+    if settings.bayes.scaling == "fixed":
+        # A stand-in for what the fit will find.
+        return Fixed(term.reference[:, 0], term.reference[:, 1])
+    if settings.bayes.scaling == "averaged" and not isinstance(term.scaling, Averaged):
+        own = settings.scaling
+        contrast = tuple(own.contrast_bounds or CONTRAST_BOUNDS)
+        offset = tuple(own.offset_bounds or OFFSET_BOUNDS)
+        return Averaged(problem.data[0].n_angles, contrast, offset)  # pyright: ignore[reportArgumentType]
+    return None
+
+
+def inference_of(configuration: Configuration, problem: Problem) -> Inference | None:
+    """What [bayes] asks for, checked as far as it can be before the fit; None without the table.
+
+    **Raises:** `ConfigError` with file, line and key.
+    """
+    given = configuration.settings.bayes
+    if given is None:
+        return None
+    source = configuration.source
+    where = source.where("bayes")
+    _installed(where, NEEDED, "bayes")
+    executor = given.shards.executor
+    if executor in (*BATCH, "dask"):
+        place = source.where("bayes.shards.executor")
+        _installed(place, JOBQUEUE if executor in BATCH else DASK, "cluster")
+    scaling, fixed = _scaling(configuration, problem), given.scaling == "fixed"
+    with _placed(where, "[bayes]"):
+        objective = problem.objective if scaling is None else rescaled(problem.objective, scaling)
+        priors = default_priors(objective)
+    own, from_fit = given_priors(source, given, objective)
+    priors = priors.replaced(own)
+    treatment = SCALINGS[given.scaling]()
+    noise = _noise(configuration, problem, given)
+    with _placed(where, "[bayes]"):
+        density, _ = log_posterior(objective, priors, scaling=treatment, noise=noise)
+    route = ROUTES[given.method]()
+    n_pairs = int(density.n_pairs)
+    decided = route.decide(n_pairs)
+    sampler = Nuts(
+        chains=given.chains,
+        warmup=given.warm_up,
+        draws=given.draws,
+        target_acceptance=given.target_acceptance,
+        max_depth=given.depth,
+    )
+    in_shards = in_shards_of(source, given.shards)
+    if decided.consensus and given.scaling == "marginalised":
+        raise ConfigError(
+            f"{source.where('bayes.scaling')}: {decided.reason}; in shards contrast and offset "
+            'cannot be marginalised: set bayes.scaling = "sampled", or bayes.method = "single"'
+        )
+    lines = [decided.reason, *_run_lines(given, sampler, density)]
+    n_shards = 0
+    if decided.consensus:
+        n_shards, about = _shard_plan(configuration, density, in_shards, sampler)
+        lines += about
+    elif changed := changed_shards(given.shards):
+        unused = (
+            f"[bayes.shards] ({', '.join(changed)}) is not used: {decided.reason}; for shards set "
+            'bayes.method = "consensus"'
+        )
+        log.warning("%s: %s", source.where("bayes.shards"), unused)
+        lines.append(unused)
+    before = prior_lines(density, given, from_fit, False)
+    return Inference(
+        settings=given,
+        n_pairs=n_pairs,
+        route=route,
+        sampler=sampler,
+        start=STARTS[given.start](),
+        treatment=treatment,
+        noise=noise,
+        priors=priors,
+        from_fit=from_fit,
+        scaling=scaling,
+        fixed=fixed,
+        in_shards=in_shards,
+        n_shards=n_shards,
+        decisions=tuple(lines),
+        lines=(*lines, *before),
+    )
+
+
+def _run_lines(given: Bayes, sampler: Nuts, density: LogPosterior) -> list[str]:
+    target = sampler.target(density.parameters.model)
+    return [
+        f"{given.chains} chains of {given.warm_up} transitions of warm-up and {given.draws} draws; "
+        f"target acceptance {target:g}, depth {given.depth}, seed {given.seed}, start "
+        f"{given.start}, scaling {given.scaling}",
+        f"{len(density.names)} sampled entries: {', '.join(density.names)}",
+    ]
+
+
+def _shard_plan(
+    configuration: Configuration, density: LogPosterior, given: InShards, sampler: Nuts
+) -> tuple[int, list[str]]:
+    """Number of shards, and what is decided about them."""
+    source, p = configuration.source, len(density.names)
+    pairs = pairs_of(density.term.tiles)
+    laminar = isinstance(density.parameters.model, LaminarFlow)
+    settings = configuration.settings.bayes
+    assert settings is not None
+    with _placed(source.where("bayes.shards"), "[bayes.shards]"):
+        # The key decides which pairs are together, not how many.
+        shards, notes = split_pairs(
+            pairs, p, laminar, jax.random.key(0), given.sharding, given.size
+        )
+        assert given.plan is not None
+        plan = given.plan.of(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
+        lines = [
+            *notes,
+            f"{plan.warmup} transitions of warm-up and {plan.draws} draws for each of "
+            f"{sampler.chains} chains of a shard ({settings.shards.transitions})",
+            f"combiner {settings.shards.combiner}, correction {settings.shards.correction}, "
+            f"executor {settings.shards.executor}",
+        ]
+        script = job_script(given)
+    if script:
+        lines.append(f"each of {settings.shards.executor}'s jobs would be\n{script.rstrip()}")
+    folder = None if settings.shards.folder is None else source.absolute(settings.shards.folder)
+    if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise ConfigError(
+            f"{source.where('bayes.shards.folder')}: {folder} is no folder that can be written to; "
+            "make it, on a disk that all workers see"
+        )
+    return shards.n_shards, lines
+
+
+# Of these only a call is meant: the bare words are English.
+_CALLS = {"sample": 'bayes.method = "single"', "consensus": 'bayes.method = "consensus"'}
+# Arguments that have another name in the file.
+_ARGUMENTS = {
+    "warmup": "bayes.warm_up",
+    "max_depth": "bayes.depth",
+    "target_acceptance": "bayes.target_acceptance",
+}
+# Settings that are arguments of a class, as in `Limits(success=0.5)`.
+_SETTINGS = {"Limits": "bayes.shards", "Nuts": "bayes"}
+_GIVEN = re.compile(rf"\b(?:\w+=)?({'|'.join(_SETTINGS)})\((\w+)=[^()]*\)")
+_PHRASES = {
+    "give it equal bounds in the map": "set free = false in its table",
+    "(warmup, draws)": "(bayes.warm_up, bayes.draws)",
+}
+
+
+def _chosen(table: type[Section], before: str) -> dict[str, str]:
+    """Name of each class that a word of a table stands for → key and word."""
+    out = {}
+    for name, info in table.model_fields.items():
+        for one in info.metadata:
+            if isinstance(one, Choice):
+                for word, path in one.paths.items():
+                    if path is not None:
+                        out.setdefault(path.rpartition(".")[2], f'{before}.{name} = "{word}"')
+        for inner in tables_of(info.annotation):
+            out |= _chosen(inner, f"{before}.{name}")
+    return out
+
+
+@cache
+def _words() -> dict[str, str]:
+    """What names of the library mean in the file."""
+    priors = {path.rpartition(".")[2]: word for word, path in KINDS.paths.items() if path}
+    return {**_chosen(Bayes, "bayes"), **priors, **_CALLS, **_ARGUMENTS}
+
+
+def in_toml(text: str) -> str:
+    """A message of the library with the keys of the file in place of classes and arguments.
+
+    >>> in_toml("take larger shards or use RandomShards()")
+    'take larger shards or use bayes.shards.sharding = "random"'
+    >>> in_toml("sample with anchor=NoAnchor(), or allow it with Limits(success=0.5)")
+    'sample with bayes.shards.anchor = "none", or allow it with bayes.shards.success'
+    """
+    words = _words()
+    names = "|".join(name for name in words if name not in _CALLS)
+    # A class may stand as an argument, as in `anchor=NoAnchor()`: the key says the same.
+    pattern = re.compile(rf"\b(?:\w+=)?(?:({names})\b(?:\(\))?|({'|'.join(_CALLS)})\(\))")
+    for phrase, instead in _PHRASES.items():
+        text = text.replace(phrase, instead)
+    text = _GIVEN.sub(lambda found: words.get(found[2], f"{_SETTINGS[found[1]]}.{found[2]}"), text)
+    # What has its key already stays as it is.
+    named = re.compile(r'\bbayes\.[\w.]+(?: = "\w+")?')
+    kept = named.findall(text)
+    parts = [pattern.sub(lambda found: words[found[1] or found[2]], p) for p in named.split(text)]
+    return "".join(part + key for part, key in zip(parts, [*kept, ""], strict=True))

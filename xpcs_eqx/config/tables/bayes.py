@@ -1,0 +1,325 @@
+"""The tables `[bayes]`, `[bayes.shards]` and `[bayes.shards.job]`: draws from the posterior."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ..section import Positive, Section, choice, key
+from ..source import Source
+from .priors import Prior
+
+if TYPE_CHECKING:
+    from ...bayes import AbstractCluster, AbstractShardSize, AbstractWorkers, InShards
+    from . import Settings
+
+ROUTES = choice(
+    auto="bayes.AutomaticRoute", single="bayes.AlwaysWhole", consensus="bayes.AlwaysConsensus"
+)
+STARTS = choice(
+    laplace="bayes.LaplaceStart", plain="bayes.PlainStart", pathfinder="bayes.PathfinderStart"
+)
+SCALINGS = choice(
+    sampled="bayes.SampledScaling",
+    averaged="bayes.SampledScaling",
+    fixed="bayes.SampledScaling",
+    marginalised="bayes.MarginalisedScaling",
+)
+NOISES = choice(auto=None, sampled="bayes.SampledSigma", given="bayes.GivenSigma")
+SHARDINGS = choice(
+    angle_balanced="bayes.AngleBalanced",
+    random="bayes.RandomShards",
+    contiguous="bayes.ContiguousShards",
+    stratified="bayes.StratifiedByAngle",
+)
+TRANSITIONS = choice(by_size="bayes.PlanBySize", as_given="bayes.PlanAsGiven")
+ANCHORS = choice(auto=None, laplace="bayes.LaplaceAnchor", none="bayes.NoAnchor")
+COMBINERS = choice(
+    robust="bayes.RobustConsensus",
+    consensus="bayes.ConsensusAverage",
+    gaussian_product="bayes.GaussianProduct",
+    multimodal="bayes.MultimodalConsensus",
+    weighted="bayes.WeightedAverage",
+    simple="bayes.SimpleAverage",
+)
+CORRECTIONS = choice(none="bayes.NoCorrection", importance="bayes.ImportanceCorrection")
+# Executors that ask a batch system for processes.
+BATCH = ("pbs", "slurm")
+
+# What ends up in one line of a job script.
+_Word = Annotated[str, Field(pattern=r"^\S+$")]
+_Line = Annotated[str, Field(pattern=r"^\S[^\r\n]*$")]
+# Below a megabyte a batch system would be asked for nothing.
+_Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?[MGTmgt]([Ii]?[Bb])?$")]
+_Walltime = Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]+:[0-5][0-9]:[0-5][0-9]$")]
+
+
+class Job(Section):
+    """What a job of PBS or Slurm asks for."""
+
+    jobs: int = key(1, "number of jobs", ge=1)
+    cores: int = key(8, "cores of a job", ge=1)
+    processes: int = key(4, "processes of a job, each with a shard at a time", ge=1)
+    memory: _Memory = key(
+        "16GB",
+        "memory of a job",
+        expected='a number from 1 with MB, GB, TB, MiB, GiB or TiB, like "16GB"',
+    )
+    queue: _Word | None = key(
+        None, "queue, or partition of Slurm", expected="a text without spaces", example="short"
+    )
+    account: _Word | None = key(
+        None, "account that is charged", expected="a text without spaces", example="beamline"
+    )
+    walltime: _Walltime = key(
+        "04:00:00", "longest time of a job", expected='hours:minutes:seconds like "04:00:00"'
+    )
+    interface: _Word | None = key(
+        None,
+        "network that scheduler and workers have in common",
+        expected="a text without spaces",
+        example="ib0",
+    )
+    directives: list[_Line] = key(
+        [], "further lines for the batch system", expected="a list of texts of one line"
+    )
+    prologue: list[_Line] = key(
+        [], "shell lines before a worker starts", expected="a list of texts of one line"
+    )
+    scratch: _Line | None = key(
+        None, "folder on each node for what Dask spills", expected="a path", example="/scratch"
+    )
+    resources: _Line | None = key(
+        None,
+        "resources asked of PBS with -l; by default from cores and memory",
+        expected="a text of one line",
+        example="select=1:ncpus=8:mem=16GB",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Job":
+        if self.processes > self.cores:
+            raise ValueError(
+                f"{self.processes} processes on {self.cores} cores; give a core to each"
+            )
+        if not self.walltime.strip("0:-"):
+            raise ValueError(f'walltime = "{self.walltime}" is no time at all')
+        return self
+
+
+class Shards(Section):
+    """How data are divided, sampled and put together again where there are too many for one run."""
+
+    sharding: Annotated[str, SHARDINGS] = key(
+        "angle_balanced",
+        "which pairs go where; angle_balanced: the same mix of angles in every shard",
+    )
+    pairs: int | None = key(None, "pairs in a shard, by default from the data", example=10000, ge=1)
+    count: int | None = key(None, "number of shards, instead", example=50, ge=1)
+    transitions: Annotated[str, TRANSITIONS] = key(
+        "by_size", "fewer for small shards, or those of a full run"
+    )
+    anchor: Annotated[str, ANCHORS] = key(
+        "auto",
+        "what keeps chains of shards near the fit until it is divided out; auto: the covariance of "
+        "the fit, where there is one and no modes are looked for",
+    )
+    combiner: Annotated[str, COMBINERS] = key(
+        "robust", "robust: precision-weighted, of the shards that agree"
+    )
+    correction: Annotated[str, CORRECTIONS] = key(
+        "none", "importance: weigh by the posterior of all data"
+    )
+    executor: Literal["serial", "processes", "dask", "pbs", "slurm"] = key(
+        "serial", "who samples shards; dask: workers of this machine"
+    )
+    workers: int | None = key(
+        None, "number of processes (by default one a core) or of dask (2)", example=4, ge=1
+    )
+    folder: str | None = key(
+        None,
+        "for what workers share, relative to this file; seen by all",
+        expected="a path",
+        example="scratch",
+        min_length=1,
+    )
+    retries: int = key(3, "further attempts of a shard that failed", ge=0)
+    timeout: Positive = key(3600.0, "longest time of an attempt [s]")
+    heartbeat: Positive = key(600.0, "longest time without a sign of progress [s]")
+    success: Annotated[float, Field(ge=0, le=1)] = key(
+        0.9, "least share of shards that must succeed"
+    )
+    job: Job | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Shards":
+        if self.pairs is not None and self.count is not None:
+            raise ValueError("pairs and count say the same twice; leave one of them out")
+        if self.job is not None and self.executor not in BATCH:
+            raise ValueError(
+                f'job belongs to the executors "pbs" and "slurm", not to "{self.executor}"'
+            )
+        if self.job is not None and self.executor == "slurm" and self.job.resources is not None:
+            raise ValueError("job.resources belongs to PBS; use directives for Slurm")
+        if self.job is not None and self.executor == "pbs" and "-" in self.job.walltime:
+            raise ValueError(
+                f'job.walltime = "{self.job.walltime}" has days, which PBS does not know; give '
+                'hours:minutes:seconds like "100:00:00"'
+            )
+        if self.workers is not None and self.executor not in ("processes", "dask"):
+            raise ValueError(
+                f'workers belong to the executors "processes" and "dask", not to "{self.executor}"'
+            )
+        if self.folder is not None and self.executor == "serial":
+            raise ValueError('folder is where workers find the data; "serial" has none')
+        if self.folder is None and self.executor in BATCH:
+            raise ValueError(
+                f'the executor "{self.executor}" needs folder, which all nodes see, for the data'
+            )
+        return self
+
+
+class Bayes(Section):
+    """Draws from the posterior after the fit; without this table there is none."""
+
+    method: Annotated[str, ROUTES] = key(
+        "auto", "auto: one run up to 500 000 pairs, else consensus of shards"
+    )
+    chains: int = key(4, "independent chains", ge=2)
+    warm_up: int = key(500, "transitions to adapt, of a chain", ge=20)
+    draws: int = key(1500, "draws that are kept, of a chain", ge=4)
+    target_acceptance: Annotated[float, Field(gt=0, lt=1)] | None = key(
+        None,
+        "acceptance that the step size aims at; by default 0.85, of laminar_flow 0.9",
+        example=0.9,
+    )
+    depth: int = key(10, "doublings of a trajectory", ge=1, le=20)
+    seed: int = key(0, "the same seed gives the same draws", ge=0)
+    start: Annotated[str, STARTS] = key(
+        "laplace", "laplace: from the fit and its covariance; the others know nothing of it"
+    )
+    scaling: Annotated[str, SCALINGS] = key(
+        "sampled",
+        "contrast and offset: sampled as fitted, one pair for all angles, kept at the fit, or "
+        "integrated out exactly (one run only)",
+    )
+    sigma: Annotated[str, NOISES] = key("auto", "auto: given where data.sigma is absolute")
+    plots: bool = key(True, "whether to write plots of the draws")
+    predictive: int = key(200, "draws that make fitted_data.npz; 0 writes none", ge=0)
+    priors: dict[str, Prior] = Field(default={}, description="one table a parameter")
+    shards: Shards = Shards()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Bayes":
+        if self.method == "consensus" and self.scaling == "marginalised":
+            raise ValueError(
+                'in shards contrast and offset cannot be marginalised; use scaling = "sampled", '
+                'or method = "single"'
+            )
+        return self
+
+
+def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """What a posterior does not go together with, and what to say."""
+    given = settings.bayes
+    if given is None:
+        return
+    if settings.several:
+        yield (
+            "bayes",
+            "[bayes] samples one data set, but several are fitted together here; leave "
+            "[bayes] out, or run each data set by itself, or sample them together in Python with "
+            "xpcs_eqx.bayes.joint_sample(joint_fit)",
+        )
+    if settings.solver.loss != "linear":
+        yield (
+            "solver.loss",
+            f'solver.loss = "{settings.solver.loss}", but the likelihood of [bayes] is Gaussian; '
+            'set solver.loss = "linear", or leave [bayes] out',
+        )
+    changed = changed_shards(given.shards)
+    if given.method == "single" and changed:
+        first = f"bayes.shards.{changed[0]}"
+        yield (
+            first,
+            f'{first} is not used: bayes.method = "single" is one run, which has no shards; leave '
+            f'out [bayes.shards] ({", ".join(changed)}), or set bayes.method = "consensus"',
+        )
+
+
+def _size(given: Shards) -> "AbstractShardSize":
+    from ...bayes import AutomaticSize, NumberOfShards, PairsPerShard
+
+    if given.pairs is not None:
+        return PairsPerShard(given.pairs)
+    return AutomaticSize() if given.count is None else NumberOfShards(given.count)
+
+
+def _cluster(given: Shards) -> "AbstractCluster":
+    from ...bayes import JobSettings, LocalCluster, PbsCluster, SlurmCluster
+
+    if given.executor == "dask":
+        return LocalCluster() if given.workers is None else LocalCluster(given.workers)
+    job = Job() if given.job is None else given.job
+    named = job.model_dump(exclude={"resources"})
+    settings = JobSettings(
+        **{**named, "directives": tuple(job.directives), "prologue": tuple(job.prologue)}
+    )
+    if given.executor == "pbs":
+        return PbsCluster(settings, job.resources)
+    return SlurmCluster(settings)
+
+
+def _workers(given: Shards, folder: str | None) -> "AbstractWorkers":
+    from ...bayes import DaskWorkers, Serial, SpawnedProcesses
+
+    if given.executor == "serial":
+        return Serial()
+    if given.executor == "processes":
+        return SpawnedProcesses(given.workers or 0, folder)
+    return DaskWorkers(_cluster(given), folder)
+
+
+def in_shards_of(source: Source, shards: Shards) -> "InShards":
+    """What `consensus` is given; where finished shards are kept is added by the program."""
+    from ...bayes import InShards, Limits
+
+    folder = None if shards.folder is None else source.absolute(shards.folder)
+    # Chains in different modes are what the multimodal combiner is there for.
+    rhat = float("inf") if shards.combiner == "multimodal" else Limits().rhat
+    anchor = ANCHORS[shards.anchor]
+    return InShards(
+        sharding=SHARDINGS[shards.sharding](),
+        size=_size(shards),
+        plan=TRANSITIONS[shards.transitions](),
+        anchor=None if anchor is None else anchor(),
+        combiner=COMBINERS[shards.combiner](),
+        correction=CORRECTIONS[shards.correction](),
+        workers=_workers(shards, folder),
+        limits=Limits(
+            timeout=shards.timeout,
+            heartbeat=shards.heartbeat,
+            retries=shards.retries,
+            success=shards.success,
+            rhat=rhat,
+        ),
+    )
+
+
+def job_script(given: "InShards") -> str:
+    """The script of one job of a batch system, of which nothing is submitted; empty without one.
+
+    **Raises:** `ModelError` when dask-jobqueue is missing.
+    """
+    from ...bayes import DaskWorkers, PbsCluster, SlurmCluster
+
+    workers = given.workers
+    if isinstance(workers, DaskWorkers) and isinstance(workers.cluster, PbsCluster | SlurmCluster):
+        return workers.cluster.job_script()
+    return ""
+
+
+def changed_shards(given: Shards) -> list[str]:
+    """Keys with another value than the default, which a configuration as it ran is full of."""
+    fields = Shards.model_fields.items()
+    return [name for name, info in fields if getattr(given, name) != info.default]

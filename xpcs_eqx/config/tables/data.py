@@ -1,0 +1,184 @@
+"""The tables `[data]`, `[[data]]` and `[joint]`: what is fitted, and how it is read."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ...errors import ConfigError
+from ..section import Finite, Pair, PerAngle, Positive, Section, key
+from .model import Model
+
+if TYPE_CHECKING:
+    from ...data import Selection, StoredTwoTime, TwoTimeData
+    from ..read import Configuration
+
+Layout = Annotated[
+    Literal["own", "aps-u", "aps-old", "nxxpcs", "npz", "npy"],
+    # In Python a name would have an underscore; both are meant.
+    BeforeValidator(lambda value: value.replace("_", "-") if isinstance(value, str) else value),
+]
+
+
+class Data(Section):
+    """What is fitted."""
+
+    path: str = key(
+        ...,
+        "file with two-time maps, relative to this file",
+        expected="a path",
+        example="data.h5",
+        shown=True,
+        min_length=1,
+    )
+    layout: Layout | None = key(None, "layout; recognised by itself", example="aps-u")
+    q: Positive | Annotated[list[Positive], Field(min_length=1)] | None = key(
+        None,
+        "scattering vector [1/Å] to take, within 1 %; for bare maps (npy) the one they belong to",
+        expected="a number above zero, or a list of such",
+        example=0.0054,
+    )
+    q_tolerance: Positive | None = key(
+        None, "take all q bins within this distance [1/Å]", example=1e-4
+    )
+    phi: PerAngle | None = key(
+        None,
+        "azimuths [deg] of bare maps (npy) only",
+        expected="a number, or one for each map",
+        example=[0.0, 90.0],
+    )
+    frames: Annotated[list[int], Field(min_length=2, max_length=2)] | None = key(
+        None,
+        "frames, from 1, both inclusive; -1 is the last",
+        expected="[first, last], whole numbers",
+        example=[1, -1],
+    )
+    dt: Positive | None = key(None, "time between two frames [s]", example=0.1)
+    time_origin: Finite | None = key(None, "time of frame 1 [s]; 0 by default", example=0.0)
+    gap: Positive | None = key(None, "gap of the shear cell [Å]; 2e6 by default", example=2e6)
+    phi_ranges: list[Pair] = key(
+        [], "ranges of azimuth to take [deg]; all when empty", expected="a list of [low, high]"
+    )
+    bad_frames: list[Annotated[int, Field(ge=1)]] = key([], "frames that count for nothing")
+    min_lag: int = key(1, "smallest lag that counts [frames]", ge=1)
+    max_lag: int | None = key(None, "largest lag that counts [frames]", example=500, ge=1)
+    age_range: Pair | None = key(
+        None, "ages (t1 + t2)/2 that count [s]", expected="[low, high]", example=[0.0, 50.0]
+    )
+    sigma: Positive | Literal["mad"] | None = key(
+        None,
+        'standard deviation of c2; a stored one is used by itself, "mad" estimates it',
+        example="mad",
+    )
+
+
+class DataSet(Data):
+    """One of several data sets that are fitted together."""
+
+    label: Annotated[str, Field(pattern=r"^[^\[\]\"'\s]([^\[\]\"']*[^\[\]\"'\s])?$")] | None = key(
+        None,
+        "name in reports and of its parameters, as in D0[hot]; the name of the file, or 1, 2, …",
+        expected="a text without brackets, quotes and outer spaces",
+        example="hot",
+        shown=True,
+    )
+    weight: Positive | None = key(
+        None,
+        "weight of its squared residuals, for all data sets or for none; by default the inverse "
+        "variance of their noise",
+        example=1.0,
+    )
+    factors: dict[str, Finite] = key(
+        {},
+        "its own value is factor times the shared one",
+        expected="a table of numbers, none of them zero",
+        example={"D0": 0.45},
+    )
+    model: Model | None = key(None, "what differs from [model]", example={"mode": "static"})
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataSet":
+        for name, factor in self.factors.items():
+            if factor == 0:
+                raise ValueError(f"factors.{name} = 0 leaves nothing to fit; give another number")
+        return self
+
+
+class Joint(Section):
+    """What several data sets share."""
+
+    shared: list[str] | None = key(
+        None,
+        "parameters with one value for all; by default those that all models have",
+        expected="a list of names",
+        example=["D0", "alpha", "D_offset"],
+    )
+    separate: list[str] | None = key(
+        None,
+        "parameters with a value for each, all others being shared",
+        expected="a list of names",
+        example=["D_offset"],
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Joint":
+        if self.shared is not None and self.separate is not None:
+            raise ValueError("shared and separate say the same twice; leave one of them out")
+        return self
+
+
+def selection_of(given: Data, q: float | tuple[float, ...] | None) -> "Selection":
+    """Which frames, azimuths and pairs a table of data asks for, at `q` [1/Å]."""
+    from ...data import Selection
+
+    first, last = given.frames or (1, -1)
+    return Selection(
+        start_frame=first,
+        end_frame=last,
+        time_origin=given.time_origin,
+        q=q,
+        q_tolerance=given.q_tolerance,
+        phi_ranges=tuple((low, high) for low, high in given.phi_ranges),
+        bad_frames=tuple(given.bad_frames),
+        min_lag=given.min_lag,
+        max_lag=given.max_lag,
+        age_range=None if given.age_range is None else (given.age_range[0], given.age_range[1]),
+    )
+
+
+def reading_of(given: Data) -> dict[str, Any]:
+    """What a table of data asks of every way to read it, as keywords."""
+    q = tuple(given.q) if isinstance(given.q, list) else given.q
+    # A single q must be in the file (to 1 %), or belongs to a bare map; a tolerance searches.
+    single = q if isinstance(q, float) and given.q_tolerance is None else None
+    return {
+        "layout": given.layout,
+        "selection": selection_of(given, q if single is None else None),
+        "dt": given.dt,
+        "gap": given.gap,
+        "sigma": given.sigma,
+        "q": single,
+    }
+
+
+def load_data(configuration: "Configuration") -> "TwoTimeData":
+    """The data of a configuration in memory. **Raises:** `DataError`."""
+    from ...data import load
+
+    given = configuration.data
+    return load(configuration.data_path, phi=given.phi, **reading_of(given))
+
+
+def open_data(configuration: "Configuration") -> "StoredTwoTime":
+    """The data of a configuration, left in their file.
+
+    **Raises:** `DataError`; `ConfigError` for azimuths, which are stored with such maps.
+    """
+    from ...data import open_stored
+
+    given = configuration.data
+    if given.phi is not None:
+        raise ConfigError(
+            f"{configuration.source.where('data.phi')}: data.phi belongs to bare maps (npy); the "
+            "azimuths of maps that stay in their file are stored there: leave it out"
+        )
+    return open_stored(configuration.data_path, checksum=True, **reading_of(given))

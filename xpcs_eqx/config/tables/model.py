@@ -1,0 +1,214 @@
+"""The tables `[model]`, `[rates.NAME]` and `[parameters.NAME]`: what describes the data."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field, model_validator
+
+from ...errors import ConfigError, ModelError
+from ..section import SET, UNSET, Bounds, Finite, Positive, Section, When, choice, key, ordered
+from ..source import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ...physics import AbstractCorrelation, AbstractRate, PowerLawRate
+    from ..read import Configuration
+
+MODES = choice(
+    static_isotropic="physics.Static",
+    static="physics.Static",
+    static_anisotropic="physics.Static",
+    laminar_flow="physics.LaminarFlow",
+    two_component="physics.TwoComponent",
+)
+KERNELS = choice(gap_averaged="physics.GapAveraged", homodyne="physics.Homodyne")
+RATES = choice(
+    power_law="physics.PowerLawRate",
+    spline="physics.SplineRate",
+    signed_spline="physics.SignedSplineRate",
+    piecewise_constant="physics.PiecewiseConstantRate",
+    piecewise_linear="physics.PiecewiseLinearRate",
+    exponential="physics.ExponentialRate",
+)
+SPACINGS = choice(uniform="physics.uniform_knots", log="physics.log_knots")
+INTEGRALS = choice(exact=None, trapezoid="physics.Trapezoid")
+# Kinds whose parameters are values at knots.
+AT_KNOTS = ("spline", "signed_spline", "piecewise_constant", "piecewise_linear")
+
+
+class Model(Section):
+    """What the data are described by."""
+
+    mode: Annotated[str, MODES] = key(
+        "laminar_flow",
+        "static: contrast and offset for each angle; static_isotropic: one curve for all angles; "
+        "static_anisotropic: another name of static",
+        shown=True,
+    )
+    kernel: Annotated[str, KERNELS] = key(
+        "gap_averaged",
+        "shear kernel; homodyne reproduces homodyne 2.x",
+        when=(When("mode", ("laminar_flow",)),),
+    )
+    integral: Annotated[str, INTEGRALS] = key("exact", "time integral of the rates")
+
+
+class Rate(Section):
+    """A rate of the model as a function of time."""
+
+    kind: Annotated[str, RATES] = key(
+        "power_law", "spline: positive, of any smooth shape; exponential: ageing"
+    )
+    knots: int = key(
+        12,
+        "values in time that a spline or piecewise rate has",
+        when=(When("kind", AT_KNOTS), When("times", UNSET)),
+        ge=2,
+    )
+    spacing: Annotated[str, SPACINGS] = key(
+        "uniform",
+        "knots at equal distances, or at equal ratios of time",
+        when=(When("kind", AT_KNOTS), When("times", UNSET)),
+    )
+    times: Annotated[list[Finite], Field(min_length=1)] | None = key(
+        None,
+        "the knots themselves, or where a rate in steps jumps [s]",
+        expected="a list of times",
+        example=[0.0, 10.0, 100.0],
+    )
+    smoothness: Positive | None = key(
+        None,
+        "penalty on second differences between knots, as the size expected of them: in ln J of "
+        "positive rates, else in the unit of the rate",
+        example=0.5,
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Rate":
+        if self.kind not in AT_KNOTS and (self.times is not None or self.smoothness is not None):
+            raise ValueError(
+                f'times and smoothness belong to splines and piecewise rates, not to "{self.kind}"'
+            )
+        if self.times is not None and sorted(set(self.times)) != self.times:
+            raise ValueError(f"times = {self.times} must increase")
+        return self
+
+
+class Parameter(Section):
+    """One parameter of the model; every key has a default by name."""
+
+    start: Finite | None = key(None, "start value")
+    bounds: Bounds | None = key(
+        None, "bounds; equal ones fix it", expected="[lower, upper]", when=(When("tie", UNSET),)
+    )
+    free: bool = key(True, "false keeps it at its start")
+    scale: Positive | None = key(None, "natural step", when=(When("tie", UNSET),))
+    tie: str | None = key(None, "keeps it at factor times that parameter", expected="a parameter")
+    factor: Finite | None = key(None, "factor of the tie; 1 by default", when=(When("tie", SET),))
+
+    @model_validator(mode="after")
+    def _check(self) -> "Parameter":
+        ordered("bounds", self.bounds, equal=True)
+        if self.flat and "free" in self.model_fields_set:
+            raise ValueError(
+                f"free = true, but its bounds {self.bounds} leave no room; widen them, or leave "
+                "out free to keep the parameter there"
+            )
+        if self.tie is not None and (self.start is not None or not self.free):
+            raise ValueError("a tied parameter has no start of its own; leave out start and free")
+        return self
+
+    @property
+    def flat(self) -> bool:
+        """Whether bounds without volume keep it where it would be free."""
+        return self.free and self.bounds is not None and self.bounds[0] == self.bounds[1]
+
+
+def kept_by_bounds(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
+    """What there is to say about parameters whose bounds leave them no room."""
+    return tuple(
+        f"{name} is kept at {one.bounds[0]:g}, since its bounds are equal; widen them to fit it"
+        for name, one in parameters.items()
+        if one.flat and one.bounds is not None
+    )
+
+
+def rates_of(mode: str) -> "dict[str, PowerLawRate]":
+    """The rates of a mode by name, at their default start values."""
+    from ...physics import AbstractRate
+
+    model = MODES[mode]()
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    return {name: value for name, value in fields.items() if isinstance(value, AbstractRate)}  # pyright: ignore[reportReturnType]
+
+
+def _rate(
+    default: "PowerLawRate", given: Rate, t: Float[np.ndarray, "frame"] | None
+) -> "AbstractRate":
+    """A rate of the kind asked for, constant at the start of the default."""
+    if given.kind == "power_law":
+        return default
+    if t is None:
+        raise ModelError(f"a rate of kind {given.kind!r} needs the frame times")
+    kind, knots = RATES[given.kind], SPACINGS[given.spacing]
+    start = float(np.asarray(default.amplitude))
+    if given.kind == "exponential":
+        # A fall over the window: with initial = 0 or an endless tau nothing could be learnt.
+        return kind(start, 0.5 * float(t[-1] - t[0]), 0.0)
+    if given.times is not None:
+        return kind(given.times, start)
+    # A rate in steps jumps between the ends of the window.
+    inside = given.kind == "piecewise_constant"
+    return kind(knots(t, given.knots + 1)[1:-1] if inside else knots(t, given.knots), start)
+
+
+def model_of(
+    mode: str,
+    kernel: str = "gap_averaged",
+    integral: str = "exact",
+    rates: Mapping[str, Rate] | None = None,
+    t: Float[np.ndarray, "frame"] | None = None,
+) -> "AbstractCorrelation":
+    """The model of a mode at its default start values.
+
+    `rates` by name, power laws where nothing is said; others than those and exponential ageing
+    have their knots inside the frame times `t` [s].
+
+    **Raises:** `ModelError` for knots that do not make a rate.
+    """
+    made: dict[str, Any] = {
+        name: _rate(default, (rates or {}).get(name, Rate()), t)
+        for name, default in rates_of(mode).items()
+    }
+    if around := INTEGRALS[integral]:
+        made = {name: around(rate) for name, rate in made.items()}
+    if mode == "laminar_flow":
+        made["shear_kernel"] = KERNELS[kernel]()
+    return MODES[mode](**made)
+
+
+def model_for(
+    configuration: "Configuration", t: Float[np.ndarray, "frame"], known: "Collection[str]"
+) -> "AbstractCorrelation":
+    """The model at its default start values, with knots inside the times `t` [s].
+
+    `known` are the rates that the configuration may speak of.
+
+    **Raises:** `ConfigError` for unknown rates and knots that do not make a rate.
+    """
+    settings = configuration.settings
+    for name in settings.rates:
+        if name not in known:
+            raise ConfigError(
+                f"{configuration.source.where(('rates', name))}: unknown rate {name!r} of mode "
+                f"{settings.model.mode!r}{nearest(name, known, 'rates.')}"
+            )
+    given = settings.model
+    try:
+        return model_of(given.mode, given.kernel, given.integral, settings.rates, t)
+    except ModelError as error:
+        raise ConfigError(f"{configuration.source.where('rates')}: [rates]: {error}") from error

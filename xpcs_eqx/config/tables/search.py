@@ -1,0 +1,228 @@
+"""The table `[global]`: whether a minimum is looked for beyond the one next to the start values."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, create_model
+
+from ...errors import ConfigError, ModelError
+from ..section import Finite, Section, When, choice, key
+from ..source import nearest
+from .solver import is_hybrid
+
+if TYPE_CHECKING:
+    from ...objective import JointObjective, ProjectedObjective
+    from ...search import AbstractStrategy
+    from ..read import Configuration
+    from . import Settings
+
+SAMPLERS = choice(
+    latin_hypercube="hybrid.LatinHypercube", sobol="hybrid.Sobol", halton="hybrid.Halton"
+)
+
+
+def _with(*methods: str) -> tuple[When, ...]:
+    """That a key acts with some methods."""
+    remedy = "leave it out, or choose another method"
+    return (When("method", methods, remedy=remedy, changed=True),)
+
+
+_STARTS = _with("multi_start", "selected", "auto")
+_CMA_ES = _with("cma_es", "selected", "auto")
+
+
+class Global(Section):
+    """Whether a minimum is looked for beyond the one next to the start values."""
+
+    method: Literal["local", "multi_start", "cma_es", "selected", "auto"] = key(
+        "local", "auto: as much search as the local fit leaves need of, within the budget"
+    )
+    starts: int | None = key(
+        None,
+        "starts over the bounds; by default 20, of auto 40",
+        example=20,
+        when=_STARTS,
+        ge=1,
+        le=100_000,
+    )
+    custom: list[dict[str, Finite]] | None = key(
+        None,
+        "starts of your own, among the starts; what they leave out begins at its start",
+        expected="a list of tables of finite numbers by parameter",
+        example=[{"D0": 1e4, "alpha": 0.5}],
+        when=_STARTS,
+    )
+    sampler: Annotated[str, SAMPLERS] = key(
+        "latin_hypercube", "how starts fill the bounds", when=_STARTS
+    )
+    keep: Annotated[float, Field(gt=0, le=1)] = key(
+        0.5, "share of the starts that is fitted, by cost", when=_STARTS
+    )
+    least: int = key(3, "starts that are fitted at least", when=_STARTS, ge=1)
+    refine: int | None = key(
+        None,
+        "fits carried to full tolerance; by default 3, or all starts",
+        example=3,
+        when=_STARTS,
+        ge=1,
+    )
+    preset: Literal["fast", "default", "global"] = key("default", "length of CMA-ES", when=_CMA_ES)
+    probes: int = key(
+        8, "starts with which auto looks beyond a fit that looks right", when=_with("auto"), ge=0
+    )
+    budget: int | None = key(
+        None,
+        "evaluations of auto and of CMA-ES; by default 5000 for auto, that of the preset for "
+        "CMA-ES",
+        example=5000,
+        when=_CMA_ES,
+        ge=100,
+    )
+    seed: int = key(
+        0, "of starts and of CMA-ES", when=_with("multi_start", "cma_es", "selected", "auto"), ge=0
+    )
+
+
+# `global` is a keyword, which no class statement can declare as a field.
+WithGlobal = create_model("WithGlobal", __base__=Section, **{"global": (Global, Global())})  # pyright: ignore
+
+
+def search_settings(settings: Section) -> Global:
+    """The table `[global]` of a configuration."""
+    return getattr(settings, "global")
+
+
+def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
+    """What a search does not go together with, and what to say."""
+    method = search_settings(settings).method
+    if method == "local":
+        return
+    if settings.several:
+        yield (
+            "global.method",
+            f'global.method = "{method}" is for one data set; fit them one by one with it first '
+            "and start the joint fit from what they found, or leave [global] out",
+        )
+    if is_hybrid(settings):
+        yield (
+            "global.method",
+            f'global.method = "{method}" works with the trust region, not with the hybrid '
+            "optimiser, which has hybrid.candidates of its own; leave one of them out",
+        )
+    if settings.solver.checkpoint is True:
+        yield (
+            "solver.checkpoint",
+            f'solver.checkpoint = true, but of a search with global.method = "{method}" only the '
+            "first local fit could be gone on with; leave one of them out",
+        )
+
+
+def _refuse(configuration: "Configuration", name: str, text: str) -> ConfigError:
+    return ConfigError(f"{configuration.source.where(('global', name))}: global.{name} {text}")
+
+
+def _refuse_bounds(
+    configuration: "Configuration", given: Global, objective: "ProjectedObjective | JointObjective"
+) -> None:
+    """Refuse bounds that cannot be searched, each by its own key."""
+
+    def refuse(name: str, bounds: Any, why: str, remedy: str) -> ConfigError:
+        low, high = (f"{float(one):.12g}" for one in bounds)
+        place = configuration.source.where(("parameters", name, "bounds"))
+        return ConfigError(
+            f"{place}: parameters.{name}.bounds = [{low}, {high}] {why}, and global.method = "
+            f'"{given.method}" searches all of the bounds; {remedy}'
+        )
+
+    for name, one in configuration.settings.parameters.items():
+        if one.flat:
+            raise refuse(
+                name, one.bounds, "leaves no room", "widen them, or keep it there with free = false"
+            )
+    variables, own = objective.variables, objective.term.parameters.free_names
+    limits = zip(objective.names, variables.lower, variables.upper, strict=True)
+    for name, *bounds in limits:
+        if name in own and not np.isfinite(bounds).all():
+            raise refuse(name, bounds, "is not finite", "give two finite numbers")
+
+
+def strategy_of(
+    configuration: "Configuration", objective: "ProjectedObjective | JointObjective"
+) -> "AbstractStrategy | None":
+    """The strategy that `[global]` asks for; None for the local fit alone.
+
+    **Raises:** `ConfigError` for numbers that do not go together, bounds that cannot be searched,
+    and CMA-ES without its library.
+    """
+    from ...search import normalised_space
+    from ...search.trial import cma_es_available
+
+    given = search_settings(configuration.settings)
+    if given.method == "local":
+        return None
+    if given.method == "cma_es" and not cma_es_available():
+        raise _refuse(
+            configuration,
+            "method",
+            '= "cma_es" needs the library pycma: pip install "xpcs_eqx[global]"',
+        )
+    _refuse_bounds(configuration, given, objective)
+    try:
+        normalised_space(objective)
+    except ModelError as error:
+        raise _refuse(configuration, "method", f'= "{given.method}": {error}') from error
+    return _strategy(configuration, given, _custom(configuration, given, objective))
+
+
+def _custom(
+    configuration: "Configuration", given: Global, objective: "ProjectedObjective | JointObjective"
+) -> tuple[tuple[float, ...], ...]:
+    """Starts of the user, with the objective's own values where they say nothing."""
+    from ...search.starts import checked_custom
+
+    start = dict(zip(objective.names, np.asarray(objective.start).tolist(), strict=True))
+    for number, one in enumerate(given.custom or (), 1):
+        for name in one:
+            if name not in start:
+                known = nearest(name, start)
+                raise _refuse(configuration, "custom", f"{number} gives {name!r}{known}")
+    rows = [list({**start, **one}.values()) for one in given.custom or ()]
+    try:
+        checked_custom(objective, np.asarray(rows))
+    except ModelError as error:
+        raise _refuse(configuration, "custom", f"has a start that cannot be: {error}") from error
+    return tuple(map(tuple, rows))
+
+
+def _strategy(
+    configuration: "Configuration", given: Global, custom: tuple[tuple[float, ...], ...]
+) -> "AbstractStrategy":
+    from ...search import CMA_PRESETS, Auto, CmaEs, MultiStart, Screening, Selected
+
+    preset = CMA_PRESETS[given.preset]
+    if given.method == "cma_es":
+        return CmaEs(preset, given.seed, given.budget)
+    default = Auto().multi if given.method == "auto" else MultiStart()
+    starts = default.starts if given.starts is None else given.starts
+    if given.refine is not None and given.refine > starts:
+        raise _refuse(
+            configuration,
+            "refine",
+            f"= {given.refine} is more than the {starts} starts there are; lower it",
+        )
+    # Auto adds its seed to that of its multi-starts, and gives it to CMA-ES.
+    multi = MultiStart(
+        starts=starts,
+        sampler=SAMPLERS[given.sampler](),
+        custom=custom,
+        screening=Screening(given.keep, given.least),
+        refine=given.refine,
+        seed=0 if given.method == "auto" else given.seed,
+    )
+    if given.method == "multi_start":
+        return multi
+    if given.method == "selected":
+        return Selected(multi, CmaEs(preset, given.seed, given.budget))
+    budget = Auto().budget if given.budget is None else given.budget
+    return Auto(budget=budget, multi=multi, preset=preset, probes=given.probes, seed=given.seed)

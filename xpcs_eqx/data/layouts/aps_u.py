@@ -1,0 +1,179 @@
+"""APS-U layout (NeXus, beamline 8-ID): one dataset for each bin of a q-φ map."""
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import DataError
+from ...files import replacing
+from ..two_time import TwoTimeData
+from .hdf5 import dataset, group, read_list, read_scalar, read_steps
+from .raw import RawMaps
+from .writing import DataSets, frame_time_of, maps_of
+
+if TYPE_CHECKING:
+    import h5py
+
+NAME = "aps-u"
+Q_LIST = "xpcs/qmap/dynamic_v_list_dim0"
+PHI_LIST = "xpcs/qmap/dynamic_v_list_dim1"
+INDEX_MAPPING = "xpcs/qmap/dynamic_index_mapping"
+BINS = "xpcs/twotime/processed_bins"
+MAPS = "xpcs/twotime/correlation_map"
+STEPS = ("xpcs/twotime/config/stride_frame", "xpcs/twotime/config/avg_frame")
+FRAME_TIME = "entry/instrument/detector_1/frame_time"
+COUNT_TIME = "entry/instrument/detector_1/count_time"
+MARKS = (Q_LIST, MAPS)
+
+
+def trailing_number(key: str) -> int:
+    """The number at the end of a key such as `c2_00012`, −1 without one."""
+    match = re.search(r"(\d+)$", key)
+    return int(match.group(1)) if match else -1
+
+
+def sorted_keys(keys: list[str]) -> list[str]:
+    """Keys by their trailing number, so that `c2_10` follows `c2_9`."""
+    return sorted(keys, key=lambda key: (trailing_number(key), key))
+
+
+def read(file: "h5py.File") -> RawMaps:
+    """Lists and maps of an APS-U file.
+
+    Bin b (1-based) is element b − 1 of the q-φ map, through `dynamic_index_mapping` when the file
+    has one; q varies slowest: iq = bin // n_phi, iphi = bin % n_phi.
+
+    **Raises:** `DataError` naming what is missing or does not fit.
+    """
+    where = file.filename
+    notes: list[str] = []
+    q_list = read_list(file, Q_LIST, "1/Å", notes)
+    phi_list = read_list(file, PHI_LIST, "deg", notes)
+    maps = group(file, MAPS)
+    keys = sorted_keys(list(maps.keys()))
+    bins = _bins(file, keys)
+    element = bins - 1
+    mapped = INDEX_MAPPING in file
+    if mapped:
+        mapping = read_list(file, INDEX_MAPPING, "", notes).astype(int)
+        _inside(where, f"{BINS} into {INDEX_MAPPING}", element, mapping.size)
+        element = mapping[element]
+    _inside(
+        where,
+        INDEX_MAPPING if mapped else BINS,
+        element,
+        q_list.size * phi_list.size,
+        f" ({q_list.size} q × {phi_list.size} phi)",
+    )
+    step, steps = read_steps(file, STEPS)
+    time_name = FRAME_TIME if FRAME_TIME in file or COUNT_TIME not in file else COUNT_TIME
+    frame_time = read_scalar(file, time_name, "s", notes) if time_name in file else None
+    if time_name == COUNT_TIME:
+        notes.append(f"{FRAME_TIME} is absent; {COUNT_TIME} was taken as the time of a frame.")
+    names = tuple(f"{MAPS}/{key}" for key in keys)
+    found = [dataset(file, name) for name in names]
+    return RawMaps(
+        path=where,
+        layout=NAME,
+        names=names,
+        shapes=tuple(one.shape for one in found),
+        read=lambda index, rows, columns: found[index][rows, columns],
+        dtype=found[0].dtype if found else np.dtype(np.float64),
+        q=q_list[element // phi_list.size],
+        phi=phi_list[element % phi_list.size],
+        q_name=Q_LIST,
+        phi_name=PHI_LIST,
+        time_name=time_name,
+        frame_time=frame_time,
+        step=step,
+        keys=(Q_LIST, PHI_LIST, BINS, *steps, *((INDEX_MAPPING,) if mapped else ()), time_name),
+        notes=tuple(notes),
+    )
+
+
+def _bins(file: "h5py.File", keys: list[str]) -> np.ndarray:
+    """processed_bins, after checking that they belong to the sorted keys of the maps."""
+    bins = read_list(file, BINS, "", []).astype(int)
+    if bins.size != len(keys):
+        raise DataError(
+            f"{file.filename}: {BINS} lists {bins.size} values but {MAPS} holds {len(keys)} maps; "
+            "each map needs its bin."
+        )
+    suffixes = [trailing_number(key) for key in keys]
+    if sorted(bins.tolist()) == suffixes and bins.tolist() != suffixes:
+        raise DataError(
+            f"{file.filename}: the maps in {MAPS} are named after their bins but {BINS} lists "
+            f"{bins.tolist()[:8]} in another order than the sorted keys, so it is not clear which "
+            "map is at which q and phi. Sort the bins."
+        )
+    return bins
+
+
+def _inside(where: str, key: str, index: np.ndarray, size: int, what: str = "") -> None:
+    bad = index[(index < 0) | (index >= size)]
+    if bad.size:
+        raise DataError(
+            f"{where}: {key} points at bin {int(bad[0]) + 1} but there are {size} bins{what}."
+        )
+
+
+def write_aps_u(
+    path: str | os.PathLike[str],
+    data: DataSets,
+    *,
+    half: bool = False,
+    index_mapping: bool = False,
+    stride: int = 1,
+    average: int = 1,
+) -> None:
+    """Write the APS-U layout; sigma and gap have no place in it.
+
+    - `data`: one data set, or one for each q.
+    - `half`: store the upper triangle only.
+    - `index_mapping`: number the bins through `dynamic_index_mapping`, which lists the elements of
+      the q-φ grid that are populated.
+    - `stride`, `average`: written to the file; the frame time shrinks accordingly.
+
+    The time of the first frame has no place either: give `time_origin` when reading.
+
+    **Raises:** `DataError` for frames that are not equidistant or a missing folder.
+    """
+    import h5py
+
+    maps = maps_of(data)
+    frame_time = frame_time_of(maps, stride * average)
+    sets = [data] if isinstance(data, TwoTimeData) else list(data)
+    phi_list, columns = _columns(sets)
+    elements = [iq * len(phi_list) + column for iq, one in enumerate(columns) for column in one]
+    order = np.argsort(elements)
+    bins = np.arange(len(elements)) if index_mapping else np.sort(elements)
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file[Q_LIST] = np.array([float(one.geometry.q) for one in sets])
+        file[PHI_LIST] = np.array(phi_list)
+        if index_mapping:
+            file[INDEX_MAPPING] = np.sort(elements)
+        file[BINS] = bins + 1
+        for number, index in zip(bins + 1, order, strict=True):
+            file[f"{MAPS}/c2_{number:05d}"] = maps[index].values(half)
+        for key, value in zip(STEPS, (stride, average), strict=True):
+            file[key] = value
+        file[FRAME_TIME] = np.full((1, 1), frame_time)
+        file[COUNT_TIME] = np.full((1, 1), frame_time)
+
+
+def _columns(sets: list[TwoTimeData]) -> tuple[list[float], list[list[int]]]:
+    """φ list of the grid and the columns of each data set; equal angles may occur several times."""
+    phi_list: list[float] = []
+    columns = []
+    for one in sets:
+        used: list[int] = []
+        for phi in np.asarray(one.geometry.phi, np.float64).tolist():
+            free = [i for i, other in enumerate(phi_list) if other == phi and i not in used]
+            if not free:
+                phi_list.append(phi)
+                free = [len(phi_list) - 1]
+            used.append(free[0])
+        columns.append(used)
+    return phi_list, columns

@@ -1,0 +1,238 @@
+"""Arrays by their names, in a dictionary or an NPZ file, and NPY files of bare maps."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ...errors import DataError
+from ...files import replacing
+from ..checks import near_misses, numbers, optional_scalar
+from ..two_time import TwoTimeData
+from .raw import RawMaps
+from .writing import maps_of, needs_sigma, sigma_of
+
+# maps, angles, q of each form; the maps tell the forms apart
+LOADER = ("c2_exp", "phi_angles_list", "t1", "t2", "wavevector_q_list")
+
+
+DIRECT = ("g2", "phi", "t1", "t2", "q")
+
+
+def raw_from_mapping(
+    mapping: Mapping[str, Any],
+    form: str,
+    *,
+    path: str = "memory",
+    layout: str | None = None,
+    sha256: str = "",
+    owned: bool = False,
+) -> RawMaps:
+    """Loader or direct form as `RawMaps`.
+
+    **Raises:** `DataError` for shapes that do not belong together and times that differ.
+    """
+    maps_key, phi_key, _, _, q_key = LOADER if form == "loader" else DIRECT
+    where = path if path != "memory" else f"dictionary ({form} form)"
+    stack = np.asarray(mapping[maps_key])
+    if stack.ndim == 2:
+        stack = stack[None]
+    if stack.ndim != 3:
+        raise DataError(
+            f"{where}: {maps_key} has shape {stack.shape}; (angle, frame, frame) needed."
+        )
+    phi = numbers(where, phi_key, mapping[phi_key]).reshape(-1)
+    q = numbers(where, q_key, mapping[q_key]).reshape(-1)
+    if q.size == 0 or not np.allclose(q, q[0], rtol=1e-6, atol=0, equal_nan=True):
+        raise DataError(
+            f"{where}: {q_key} holds {q.size} values from {q.min() if q.size else None} to "
+            f"{q.max() if q.size else None} [1/Å]; one data set has one q. Make one data set for "
+            "each q and fit each by itself."
+        )
+    sigma = mapping.get("sigma")
+    sigma = None if sigma is None else _sigma_stack(where, sigma, stack.shape)
+    diagonal = mapping.get("diagonal")
+    diagonal = None if diagonal is None else numbers(where, "diagonal", diagonal)
+    if diagonal is not None and diagonal.shape != stack.shape[:2]:
+        raise DataError(
+            f"{where}: diagonal has shape {diagonal.shape} but {maps_key} {stack.shape} needs "
+            f"{stack.shape[:2]}."
+        )
+    return RawMaps(
+        path=path,
+        layout=layout or form,
+        sha256=sha256,
+        names=tuple(f"{maps_key}[{i}]" for i in range(stack.shape[0])),
+        shapes=(stack.shape[1:],) * stack.shape[0],
+        read=lambda index, rows, columns: stack[index, rows, columns],
+        dtype=stack.dtype,
+        stack=stack,
+        owned=owned,
+        q=np.full(stack.shape[0], q[0]),
+        phi=phi,
+        q_name=q_key,
+        phi_name=phi_key,
+        time_name="t1",
+        t=frame_axis(where, mapping["t1"], mapping["t2"], stack.shape[1:]),
+        gap=optional_scalar(where, mapping, "L"),
+        gap_name="L",
+        read_sigma=(
+            None if sigma is None else lambda index, rows, columns: sigma[index, rows, columns]
+        ),
+        absolute_sigma=bool(mapping.get("absolute_sigma", True)),
+        read_diagonal=None if diagonal is None else lambda index, frames: diagonal[index, frames],
+        keys=tuple(key for key in mapping if key != maps_key),
+    )
+
+
+def _sigma_stack(where: str, sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(sigma)
+    if array.ndim == 0:
+        return np.broadcast_to(array, shape)
+    if array.ndim == 2 and shape[0] == 1:
+        array = array[None]
+    if array.shape != shape:
+        raise DataError(
+            f"{where}: sigma has shape {array.shape} but the maps have {shape}; give one standard "
+            "deviation for each entry, or a single number."
+        )
+    return array
+
+
+def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The one time axis [s] behind `t1` and `t2`, flat or meshgrids.
+
+    **Raises:** `DataError` when they are no axis, do not fit the maps or differ.
+    """
+    if len(shape) == 2 and shape[0] != shape[1]:
+        raise DataError(f"{where}: the maps have shape {shape}; a map must be square.")
+    first = _flat_axis(where, "t1", numbers(where, "t1", t1))
+    second = _flat_axis(where, "t2", numbers(where, "t2", t2))
+    for key, axis in (("t1", first), ("t2", second)):
+        if axis.size != shape[0]:
+            raise DataError(
+                f"{where}: {key} has {axis.size} times but the maps have {shape[0]} frames; give "
+                "one time for each frame."
+            )
+    scale = np.max(np.abs(first[np.isfinite(first)]), initial=0.0)
+    if not np.allclose(first, second, rtol=0, atol=1e-9 * scale, equal_nan=True):
+        worst = int(np.nanargmax(np.abs(first - second)))
+        raise DataError(
+            f"{where}: t1 and t2 differ, at frame {worst + 1} by {first[worst] - second[worst]:.3g}"
+            " s; both axes of a two-time map are the same frames."
+        )
+    return first
+
+
+def _flat_axis(where: str, key: str, values: np.ndarray) -> np.ndarray:
+    if values.ndim == 1:
+        return values
+    if values.ndim == 2:
+        if np.array_equal(values, np.broadcast_to(values[:, :1], values.shape), equal_nan=True):
+            return values[:, 0]
+        if np.array_equal(values, np.broadcast_to(values[:1], values.shape), equal_nan=True):
+            return values[0]
+    raise DataError(
+        f"{where}: {key} has shape {values.shape} and is neither a flat time axis nor a meshgrid "
+        "that varies along one axis only."
+    )
+
+
+def read_npz(path: str, sha256: str) -> RawMaps:
+    """Maps of an NPZ file with the keys of the loader or direct form.
+
+    **Raises:** `DataError` for a damaged file or missing keys, with near misses.
+    """
+    try:
+        # a stream of our own, as np.load leaves its own open when the archive is damaged
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            mapping = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: the NPZ file cannot be read, it is truncated or holds Python objects "
+            f"({error}). Save plain arrays with numpy.savez."
+        ) from error
+    form, keys = ("direct", DIRECT) if "g2" in mapping else ("loader", LOADER)
+    missing = [key for key in keys if key not in mapping]
+    if missing:
+        hints = " ".join(f"{key!r} is missing.{near_misses(key, mapping)}" for key in missing)
+        raise DataError(f"{path}: {hints} An NPZ file needs {', '.join(keys)}.")
+    return raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
+
+
+def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -> RawMaps:
+    """Bare maps `(frame, frame)` or `(angle, frame, frame)`; everything else is given.
+
+    - `q`: scattering vector [1/Å]; 1 when `None`.
+    - `phi`: azimuths [degrees]; 0 when `None`, which only a single map allows.
+    - `counted`: time is counted in frames, 1 … n, as no frame time is known.
+
+    **Raises:** `DataError` for a damaged file, another number of dimensions or missing angles.
+    """
+    try:
+        with open(path, "rb") as stream:
+            stack = np.load(stream, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: the NPY file cannot be read, it is truncated or holds Python objects "
+            f"({error}). Save a plain array with numpy.save."
+        ) from error
+    stack = stack[None] if stack.ndim == 2 else stack
+    if stack.ndim != 3:
+        raise DataError(
+            f"{path}: the array has shape {stack.shape}; (frame, frame) or (angle, frame, frame) "
+            "is needed."
+        )
+    if phi is None and stack.shape[0] != 1:
+        raise DataError(
+            f"{path}: {stack.shape[0]} maps and no angles; give phi= with one azimuth [degrees] "
+            "for each map."
+        )
+    remarks = {
+        "No q was given; it is 1, so fitted coefficients carry its powers.": q is None,
+        "No phi was given; it is 0.": phi is None,
+        "No frame time was given; time is counted in frames.": counted,
+    }
+    return RawMaps(
+        path=path,
+        layout="npy",
+        sha256=sha256,
+        names=tuple(f"map {i + 1}" for i in range(stack.shape[0])),
+        shapes=(stack.shape[1:],) * stack.shape[0],
+        read=lambda index, rows, columns: stack[index, rows, columns],
+        dtype=stack.dtype,
+        stack=stack,
+        owned=True,
+        q=np.full(stack.shape[0], 1.0 if q is None else float(q)),
+        phi=np.atleast_1d(np.asarray(0.0 if phi is None else phi, np.float64)),
+        q_name="q",
+        phi_name="phi",
+        time_name="dt",
+        frame_time=1.0 if counted else None,
+        keys=("array",),
+        notes=tuple(text for text, applies in remarks.items() if applies),
+    )
+
+
+def write_npz(path: str | os.PathLike[str], data: TwoTimeData) -> None:
+    """Write an NPZ file with the keys of the loader form, plus `diagonal`.
+
+    **Raises:** `DataError` when the folder does not exist.
+    """
+    arrays = {
+        "c2_exp": np.stack([one.values(half=False) for one in maps_of(data)]),
+        "phi_angles_list": np.asarray(data.geometry.phi),
+        "t1": np.asarray(data.t),
+        "t2": np.asarray(data.t),
+        "wavevector_q_list": np.atleast_1d(np.asarray(data.geometry.q)),
+        "L": np.asarray(data.geometry.gap),
+        "diagonal": np.asarray(data.diagonal),
+    }
+    if needs_sigma(data):
+        arrays["sigma"] = np.stack([sigma_of(one) for one in np.asarray(data.root_weights)])
+        arrays["absolute_sigma"] = np.asarray(data.absolute_sigma)
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)

@@ -1,0 +1,1 @@
+"""What can be asked of a finished fit: profiles, bands, surfaces, diagnostics, degeneracies."""

@@ -1,0 +1,1 @@
+"""Fits as differentiable functions: the implicit function theorem at the optimum."""

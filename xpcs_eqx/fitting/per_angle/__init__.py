@@ -1,0 +1,1 @@
+"""One fit for each angle, and their combination."""

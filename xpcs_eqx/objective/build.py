@@ -1,0 +1,263 @@
+"""From parameters and data to an objective: one builder for one data set and for several."""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ..data import StoredTwoTime, TwoTimeData
+from ..errors import DataError, ModelError
+from ..parameters import ParameterMap, SharedParameters
+from ..physics import PowerLawRate
+from ..scaling import AbstractScaling, Individual, quantile_scaling
+from .combined import CombinedObjective, noise_of_all, relative_weights
+from .drivers.loops import AbstractDriver, HostLoop, Scan
+from .drivers.pieces import AbstractPieces
+from .drivers.stored import AnyData, source_of
+from .equations import require_double_precision
+from .kernel.frame_table import check_model
+from .losses import AbstractLoss, Linear
+from .noise import known_noise
+from .penalties import AbstractLinearScalingPenalty, AbstractPenalty, AbstractScalingPenalty
+from .two_time import (
+    JointObjective,
+    ProjectedObjective,
+    TwoTimeObjective,
+    TwoTimeTerm,
+    joint_variables,
+)
+
+
+def _check_ages(model: object, t: np.ndarray) -> None:
+    """Refuse frames before t = 0 for a model with power laws, which begin there."""
+
+    def is_power_law(node):
+        return isinstance(node, PowerLawRate)
+
+    power_laws = any(map(is_power_law, jax.tree.leaves(model, is_leaf=is_power_law)))
+    early = np.flatnonzero(np.asarray(t) < 0)
+    if power_laws and early.size:
+        raise DataError(
+            f"{early.size} frames are before t = 0, the first at {np.min(t):g} s, where a power "
+            "law of the age has no value; count time from the beginning of the process "
+            "(time_origin), leave these frames out, or take another rate"
+        )
+
+
+def _term_of(
+    parameters: ParameterMap,
+    data: AnyData,
+    scaling: AbstractScaling | None,
+    reference: Float[np.ndarray, "angle 2"] | None,
+    tile: int | None,
+    angle_weights: Float[np.ndarray, "angle"] | None,
+    driver: AbstractDriver | None,
+    piece: int | None,
+    noise: float | None = None,
+    penalised: bool = False,
+) -> TwoTimeTerm:
+    """Model and data put together. Arguments and errors as in `projected_objective`."""
+    require_double_precision()
+    check_model(parameters.model, data.t, data.geometry)
+    _check_ages(parameters.model, np.asarray(data.t))
+    scaling = Individual(data.n_angles) if scaling is None else scaling
+    shape = scaling.constant.shape
+    if shape[0] != data.n_angles:
+        raise ModelError(f"the scaling is for {shape[0]} angles, the data have {data.n_angles}")
+    unknowns = parameters.n_free + scaling.size
+    if data.n_pairs < unknowns:
+        raise ModelError(
+            f"{unknowns} parameters ({parameters.n_free} physical, {scaling.size} of the scaling) "
+            f"cannot be fitted to {data.n_pairs} pairs; fix some or select more data"
+        )
+    if reference is None:
+        reference = quantile_scaling(data)
+
+    def as_float(leaf):
+        return jnp.asarray(leaf, dtype=float)
+
+    tiles = source_of(data, tile=tile, angle_weights=angle_weights, piece=piece)
+    if driver is None:
+        driver = HostLoop() if isinstance(tiles, AbstractPieces) else Scan()
+    sd = known_noise(tiles, data.absolute_sigma, noise) if penalised else np.nan
+    tiles, reference = driver.place(tiles, as_float(reference))
+    return TwoTimeTerm(
+        parameters=parameters,
+        scaling=scaling,
+        tiles=tiles,
+        t=as_float(data.t),
+        geometry=jax.tree.map(as_float, data.geometry),
+        reference=reference,  # pyright: ignore[reportArgumentType]
+        diagonal=(
+            as_float(data.diagonal) if isinstance(data, TwoTimeData | StoredTwoTime) else None
+        ),
+        driver=driver,
+        noise=np.asarray(sd),  # pyright: ignore[reportArgumentType]
+        absolute_sigma=data.absolute_sigma,
+    )
+
+
+def _eliminated(
+    eliminate: bool | None, loss: AbstractLoss, penalties: tuple[AbstractScalingPenalty, ...]
+) -> bool:
+    """Whether contrast and offset are to be eliminated: where that is exact, if nothing is said."""
+    bent = [p for p in penalties if not isinstance(p, AbstractLinearScalingPenalty)]
+    exact = isinstance(loss, Linear) and not bent
+    if eliminate is None:
+        return exact
+    if eliminate and not exact:
+        why = (
+            f"{type(bent[0]).__name__} is not linear in contrast and offset"
+            if bent
+            else f"the loss {type(loss).__name__} is no sum of squares"
+        )
+        raise ModelError(
+            f"{why}, so these cannot be eliminated exactly; use two_time_objective, which then "
+            "makes variables of them (eliminate=False)"
+        )
+    return eliminate
+
+
+@overload
+def two_time_objective(
+    parameters: ParameterMap,
+    data: AnyData,
+    scaling: AbstractScaling | None = None,
+    **options: Any,
+) -> TwoTimeObjective: ...
+
+
+@overload
+def two_time_objective(
+    parameters: SharedParameters,
+    data: Sequence[AnyData],
+    scaling: Sequence[AbstractScaling | None] | None = None,
+    **options: Any,
+) -> CombinedObjective: ...
+
+
+def two_time_objective(
+    parameters: Any,
+    data: Any,
+    scaling: Any = None,
+    *,
+    eliminate: bool | None = None,
+    loss: AbstractLoss | None = None,
+    penalties: tuple[AbstractPenalty, ...] = (),
+    scaling_penalties: tuple[AbstractScalingPenalty, ...] = (),
+    weights: Sequence[float] | None = None,
+    noise: float | None = None,
+    reference: Float[np.ndarray, "angle 2"] | None = None,
+    tile: int | None = None,
+    angle_weights: Float[np.ndarray, "angle"] | None = None,
+    driver: AbstractDriver | None = None,
+    piece: int | None = None,
+) -> TwoTimeObjective | CombinedObjective:
+    """The sum of squares of a two-time data set, or of several with parameters in common.
+
+    **Arguments:**
+
+    - `parameters`: from `parameter_map` for one data set, from `shared_parameters` for several.
+    - `data`: one data set, or a sequence of as many as the parameters are for.
+    - `scaling`: how contrast and offset depend on angle, by default `Individual`, which elimination
+        makes as cheap as fixed values; of several data sets one for each.
+    - `eliminate`: whether contrast and offset are eliminated exactly at every point (variable
+        projection), or are variables of the solver like the parameters. By default the first, which
+        is cheaper, wherever it is exact: with the linear loss, and penalties linear in them.
+    - `loss`: by default `Linear`, least squares.
+    - `penalties`: terms in the physical parameters, such as `Pull`; their widths are in the unit
+        of what they pull, whatever is known of sigma. Of several data sets they see all parameters
+        by public name.
+    - `scaling_penalties`: terms in contrast and offset, of each data set.
+    - `weights`: weight of the squared residuals of each of several data sets; by default
+        `relative_weights`.
+    - `noise`: standard deviation of the weighted residuals, by which penalties are weighed. By
+        default one where sigma is absolute, else `noise_of` the data.
+    - `reference`: (contrast, offset) by angle about which sums are formed; by default from the
+        quantiles of the data. It affects rounding only.
+    - `tile`: frames along the side of a tile.
+    - `angle_weights`: weight of the squared residuals of each angle, of one data set.
+    - `driver`: how the sum over tiles is carried out; by default one compiled loop for data in
+        memory, and one for each piece of data in a file.
+    - `piece`: size of the pieces of data in a file [bytes].
+
+    **Raises:** `PrecisionError` in single precision; `ModelError` when model, scaling and data do
+    not belong together, there are more parameters than pairs, elimination is asked for and would
+    not be exact, penalties have no noise to be weighed by, or an argument is for one data set and
+    there are several, or the reverse; `DataError` as `relative_weights`.
+    """
+    loss = Linear() if loss is None else loss
+    eliminate = _eliminated(eliminate, loss, scaling_penalties)
+    if isinstance(parameters, SharedParameters):
+        alone = {"reference": reference, "angle_weights": angle_weights}
+        given = [name for name, value in alone.items() if value is not None]
+        if given:
+            raise ModelError(
+                f"{given[0]} is for one data set, and shared_parameters are for several; weigh "
+                "data sets by `weights`, and leave it out"
+            )
+        how = {
+            "eliminate": eliminate,
+            "loss": loss,
+            "scaling_penalties": scaling_penalties,
+            "tile": tile,
+            "driver": driver,
+            "piece": piece,
+        }
+        return _of_several(parameters, data, scaling, weights, penalties, noise, how)
+    if weights is not None or isinstance(data, list | tuple):
+        raise ModelError(
+            "several data sets, and their weights, need the parameters of several: make them with "
+            "shared_parameters; for one data set give the data themselves, and angle_weights"
+        )
+    weighed = (noise, bool(penalties))
+    term = _term_of(
+        parameters, data, scaling, reference, tile, angle_weights, driver, piece, *weighed
+    )
+    if eliminate:
+        return ProjectedObjective(parameters, term, penalties, scaling_penalties)  # pyright: ignore[reportArgumentType]
+    variables = joint_variables(parameters, term.scaling)
+    return JointObjective(variables, term, penalties, loss, scaling_penalties)
+
+
+def projected_objective(
+    parameters: ParameterMap, data: AnyData, scaling: AbstractScaling | None = None, **options: Any
+) -> ProjectedObjective:
+    """`two_time_objective` of one data set with contrast and offset eliminated exactly.
+
+    **Raises:** as `two_time_objective`.
+    """
+    return two_time_objective(parameters, data, scaling, eliminate=True, **options)  # pyright: ignore[reportReturnType]
+
+
+def _of_several(
+    parameters: SharedParameters,
+    data: Sequence[AnyData],
+    scaling: Sequence[AbstractScaling | None] | None,
+    weights: Sequence[float] | None,
+    penalties: tuple[AbstractPenalty, ...],
+    noise: float | None,
+    how: dict[str, Any],
+) -> CombinedObjective:
+    data, count = tuple(data), len(parameters.maps)
+    chosen = (None,) * count if scaling is None else tuple(scaling)
+    given = relative_weights(data) if weights is None else np.asarray(weights, dtype=float)
+    if not len(data) == len(chosen) == count or given.shape != (count,):
+        raise ModelError(
+            f"the parameters are for {count} data sets, but there are {len(data)} data sets, "
+            f"{len(chosen)} scalings and {given.size} weights"
+        )
+    if not np.all(np.isfinite(given) & (given > 0)):
+        raise ModelError(f"the weights {given.tolist()} of data sets must be above zero")
+    parts = tuple(
+        two_time_objective(local, one, mapper, angle_weights=np.full(one.n_angles, w), **how)
+        for local, one, mapper, w in zip(parameters.maps, data, chosen, given, strict=True)
+    )
+    variables, scalings = parameters.whole, [part.term.scaling for part in parts]
+    if not how["eliminate"]:
+        variables = joint_variables(parameters.whole, *scalings)
+    sd = np.asarray(noise_of_all(parts, noise) if penalties else np.nan)
+    return CombinedObjective(variables, parameters, parts, penalties, sd)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,114 @@
+"""The models that come along: diffusion at rest and under shear."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import ScalarLike
+
+from ..correlation import AbstractCorrelation, Features
+from ..parameter import ParameterInfo, parameter
+from ..rates.power_law import AbstractRate, PowerLawRate
+from ..shear import AbstractShearKernel, GapAveraged
+from ..trigonometry import cos_degrees
+
+_FIELDS = ("amplitude", "exponent", "offset", "values", "initial", "tau")
+
+
+def rate_names(field: str, names: tuple[str, str, str], rate: str) -> dict[str, str]:
+    """Public names of the parameters of a rate held in `field`, alone or inside `Trapezoid`.
+
+    `names` are those of a power law, `rate` is the symbol of the rate itself, after which its
+    values at knots and the parameters of exponential ageing are called.
+    """
+    others = (rate, f"{rate}_initial", f"{rate}_tau")
+    return {
+        f"{field}.{inner}{path}": name
+        for inner in ("", "rate.")
+        for path, name in zip(_FIELDS, (*names, *others), strict=True)
+    }
+
+
+TRANSPORT = ("D0", "alpha", "D_offset")
+SHEAR = ("gamma_dot_t0", "beta", "gamma_dot_t_offset")
+
+# Defaults of physics parameters, by public name.
+PARAMETERS = {
+    "D0": ParameterInfo("Å²/s^(1+alpha)", 1e4, 1.0, 1e6),
+    "alpha": ParameterInfo("", 0.0, -2.0, 2.0),
+    "D_offset": ParameterInfo("Å²/s", 0.0, -1e5, 1e5, 1e3),
+    "J": ParameterInfo("Å²/s", 1e4, 1e-3, 1e9, logarithmic=True),
+    "J_initial": ParameterInfo("Å²/s", 1e4, -1e9, 1e9),
+    "J_tau": ParameterInfo("s", 10.0, 1e-6, 1e9),
+    "gamma_dot_t0": ParameterInfo("1/s^(1+beta)", 1e-3, 1e-6, 0.5),
+    "beta": ParameterInfo("", 0.0, -2.0, 2.0),
+    "gamma_dot_t_offset": ParameterInfo("1/s", 0.0, -0.1, 0.1, 1e-3),
+    "gamma_dot": ParameterInfo("1/s", 1e-3, -10.0, 10.0),
+    "gamma_dot_initial": ParameterInfo("1/s", 1e-3, -10.0, 10.0),
+    "gamma_dot_tau": ParameterInfo("s", 10.0, 1e-6, 1e9),
+}
+
+
+# Factories, since an array made at import time would fix the precision before the user sets it.
+def _default_transport() -> AbstractRate:
+    return PowerLawRate(*(PARAMETERS[name].start for name in TRANSPORT))
+
+
+def _default_shear() -> AbstractRate:
+    return PowerLawRate(*(PARAMETERS[name].start for name in SHEAR))
+
+
+class Static(AbstractCorrelation):
+    """Diffusion without flow: |c1|² = exp(−q² ∫ J dt).
+
+    J(t) [Å²/s] is the growth rate of the displacement variance along q; 2D for Brownian motion.
+    """
+
+    transport: AbstractRate = eqx.field(default_factory=_default_transport)
+
+    names: ClassVar[dict[str, str]] = rate_names("transport", TRANSPORT, "J")
+    infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
+    positive_rates: ClassVar[tuple[str, ...]] = ("transport",)
+
+    def features(self, t, geometry):
+        return Features(increments=geometry.q**2 * self.transport.integral(t))
+
+    def kernel(self, pair):
+        return jnp.exp(-jnp.abs(pair.increments))
+
+
+class LaminarFlow(AbstractCorrelation):
+    """Diffusion in a linear velocity profile across the gap.
+
+    |c1|² = exp(−q² ∫ J dt) · S(½ q L cos(φ0−φ) ∫ γ̇ dt), with S the shear kernel;
+    He et al., PNAS 121, e2401162121 (2024). The shear term is even in the cosine.
+
+    >>> import xpcs_eqx as xe
+    >>> model = xe.LaminarFlow(xe.PowerLawRate(1e4, -0.3, 500.0), xe.PowerLawRate(2e-3), phi0=5.0)
+    >>> {name: round(float(value), 4) for name, value in xe.parameter_values(model).items()}
+    {'D0': 10000.0, 'alpha': -0.3, 'D_offset': 500.0, 'gamma_dot_t0': 0.002, 'beta': 0.0, \
+'gamma_dot_t_offset': 0.0, 'phi0': 5.0}
+    """
+
+    transport: AbstractRate = eqx.field(default_factory=_default_transport)
+    shear: AbstractRate = eqx.field(default_factory=_default_shear)
+    phi0: ScalarLike = parameter(unit="deg", start=0.0, bounds=(-30.0, 30.0), scale=10.0)
+    shear_kernel: AbstractShearKernel = GapAveraged()
+
+    names: ClassVar[dict[str, str]] = {
+        **rate_names("transport", TRANSPORT, "J"),
+        **rate_names("shear", SHEAR, "gamma_dot"),
+    }
+    infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
+    positive_rates: ClassVar[tuple[str, ...]] = ("transport",)
+
+    def features(self, t, geometry):
+        phase = 0.5 * geometry.q * geometry.gap * self.shear.integral(t)
+        direction = cos_degrees(jnp.asarray(self.phi0 - geometry.phi))
+        return Features(
+            increments=(geometry.q**2 * self.transport.integral(t), phase), scalars=direction
+        )
+
+    def kernel(self, pair):
+        spread, phase = pair.increments
+        return jnp.exp(-jnp.abs(spread)) * self.shear_kernel(pair.scalars * phase)

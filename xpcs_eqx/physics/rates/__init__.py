@@ -1,0 +1,1 @@
+"""Rates J(t) and γ̇(t) as functions of time, with their integrals."""

@@ -1,0 +1,1 @@
+"""CMA-ES with restarts, on any objective."""
