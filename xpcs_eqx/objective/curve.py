@@ -103,7 +103,7 @@ class CurveObjective(AbstractObjective):
     variables: PlainVariables  # pyright: ignore[reportIncompatibleVariableOverride]
     model: CurveModel
     points: AbstractPoints
-    initial: Float[Array | np.ndarray, "variable"]
+    initial: Float[Array, "variable"]
     parameter_names: tuple[str, ...] = eqx.field(static=True)
     absolute_sigma: bool = eqx.field(static=True, default=False)
     penalties: tuple[AbstractPenalty, ...] = ()

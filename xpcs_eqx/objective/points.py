@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -66,15 +66,15 @@ class CurveModel(eqx.Module):
         return lambda b: weighted_residuals(self.function, x, y, root, b)
 
 
-class Survey(NamedTuple):
+class Survey(eqx.Module):
     """What one pass over points tells before any model is evaluated.
 
     - `count`: points that have a weight.
     - `spread`: ½ Σ w (y − ȳ)² about their weighted mean ȳ.
     """
 
-    count: int
-    spread: float
+    count: int = eqx.field(static=True)
+    spread: float = eqx.field(static=True)
 
 
 def survey_of(chunks: Iterable[Chunk], model: CurveModel) -> Survey:

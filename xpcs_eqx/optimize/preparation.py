@@ -2,10 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import numpy as np
-from equinox import AbstractClassVar, AbstractVar
+from equinox import AbstractVar
 from jaxtyping import Float, Int
 
 from ..objective import AbstractObjective
@@ -21,7 +22,7 @@ class AbstractPreparationState(eqx.Module):
 
     best: AbstractVar[Float[np.ndarray, "variable"]]
     evaluations: AbstractVar[Int[np.ndarray, ""]]
-    phase: AbstractClassVar[str]
+    phase: ClassVar[str]
 
     @property
     @abstractmethod

@@ -5,8 +5,10 @@ from jaxtyping import Float
 
 from ..errors import ModelError
 
+Vector = Float[np.ndarray, "variable"]
 
-def by_bounds(lower, upper, start, names) -> Float[np.ndarray, "variable"]:
+
+def by_bounds(lower: Vector, upper: Vector, start: Vector, names: tuple[str, ...]) -> Vector:
     """The width of the bounds.
 
     **Raises:** `ModelError` for a variable without two finite bounds.
@@ -21,17 +23,17 @@ def by_bounds(lower, upper, start, names) -> Float[np.ndarray, "variable"]:
     return width
 
 
-def by_start(lower, upper, start, names) -> Float[np.ndarray, "variable"]:
+def by_start(lower: Vector, upper: Vector, start: Vector, names: tuple[str, ...]) -> Vector:
     """|start|; one for a variable that starts at zero, which says nothing about its size."""
     return np.where(start == 0, 1.0, np.abs(start))
 
 
-def as_given(lower, upper, start, names) -> Float[np.ndarray, "variable"]:
+def as_given(lower: Vector, upper: Vector, start: Vector, names: tuple[str, ...]) -> Vector:
     """One: variables are measured in the unit that they have."""
     return np.ones_like(start)
 
 
-def automatic(lower, upper, start, names) -> Float[np.ndarray, "variable"]:
+def automatic(lower: Vector, upper: Vector, start: Vector, names: tuple[str, ...]) -> Vector:
     """The smaller of |start| and the width of the bounds: a box may be there for its own sake.
 
     One for a variable that starts at zero and has no finite bounds.

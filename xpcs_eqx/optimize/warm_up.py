@@ -339,36 +339,40 @@ class WarmUp(AbstractPreparation):
         return _on_host(_fresh(self.memory, np.zeros_like(state.x)))
 
     def _iterate(self, state, look):
-        """One direction, and how far along it; once more straight down where it leads nowhere."""
-        for reset in (False, True):
-            if reset:
-                if float(state.measure) == 0:
-                    break
-                state = _replace(state, memory=self._forgotten(state), resets=state.resets + 1)
-            free = np.where(state.held, 0.0, state.gradient)
-            update, memory = _on_host(
-                _precondition(self.memory, free, state.memory, state.x / state.unit)
-            )
-            direction = np.where(state.held, 0.0, -update)
-            if not (np.all(np.isfinite(direction)) and float(free @ direction) < 0):
-                continue
-            norm = float(np.linalg.norm(direction))
-            longest = self.clip / norm
-            first = self.first_step(float(state.loss)) if int(state.iteration) == 0 else 1.0
-            found = self._searched(state, look, direction, first, longest)
-            if found is not None:
-                break
-        else:
-            return _replace(state, status=WarmUpEnd.no_step)
+        """One direction and how far along it; straight down where L-BFGS leads nowhere."""
         if float(state.measure) == 0:
             return _replace(state, status=WarmUpEnd.gradient)
+        new = self._along(state, look, False)
+        if new is None:
+            state = _replace(state, memory=self._forgotten(state), resets=state.resets + 1)
+            new = self._along(state, look, True)
+        return _replace(state, status=WarmUpEnd.no_step) if new is None else new
+
+    def _along(self, state, look, reset):
+        """The state at the end of a line search along the direction of L-BFGS; `None` without.
+
+        `reset`: whether the memory was forgotten for it.
+        """
+        free = np.where(state.held, 0.0, state.gradient)
+        update, memory = _on_host(
+            _precondition(self.memory, free, state.memory, state.x / state.unit)
+        )
+        direction = np.where(state.held, 0.0, -update)
+        if not (np.all(np.isfinite(direction)) and float(free @ direction) < 0):
+            return None
+        norm, number = float(np.linalg.norm(direction)), int(state.iteration)
+        longest = self.clip / norm
+        first = self.first_step(float(state.loss)) if number == 0 else 1.0
+        found = self._searched(state, look, direction, first, longest)
+        if found is None:
+            return None
         step, x, loss, gradient = found
-        number, clipped = int(state.iteration), bool(first > longest)
+        clipped = bool(first > longest)
         state = _replace(
             state, memory=memory, iteration=number + 1, clipped=state.clipped + clipped
         )
         state = self._accepted(state, look, x, loss, gradient)
-        row = (loss, state.measure, norm, step, clipped, reset)
+        row = (loss, float(state.measure), norm, step, clipped, reset)
         state = _replace(state, history=state.history.with_row(number, *row))
         return _replace(state, status=self._end(state))
 
@@ -391,24 +395,26 @@ class WarmUp(AbstractPreparation):
         found = search_line(self.search, self.tries, at, value, slope, first, longest)
         if found is None or (found[1] >= value and self.search is not full_step):
             return None
-        step, loss, (point, gradient) = found
-        return step, point, loss, gradient
+        step, loss, there = found
+        assert there is not None  # φ is finite at the step, which was looked at
+        return step, there[0], loss, there[1]
 
     def _end(self, state) -> WarmUpEnd:
         """Whether an iteration was the last, and why."""
         number, loss = int(state.iteration), float(state.loss)
         if loss > self.guard * float(state.first_loss):
             return WarmUpEnd.guard
+        if number >= self.max_iterations:
+            return WarmUpEnd.iterations
         if number < self.minimum:
             return WarmUpEnd.running
-        if number >= self.window and not state.history.clipped[min(number, RECORDED) - 1]:
-            before = float(state.losses[number - self.window]) if number <= RECORDED else np.inf
+        recorded = self.window <= number <= RECORDED
+        if recorded and not state.history.clipped[number - 1]:
+            before = float(state.losses[number - self.window])
             part = self.plateau_close if loss < self.close else self.plateau
             if before - loss <= part * before:
                 return WarmUpEnd.plateau
-        if float(state.measure) <= self.gradient:
-            return WarmUpEnd.gradient
-        return WarmUpEnd.iterations if number >= self.max_iterations else WarmUpEnd.running
+        return WarmUpEnd.gradient if state.measure <= self.gradient else WarmUpEnd.running
 
 
 class _Looks:

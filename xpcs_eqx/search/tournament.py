@@ -140,7 +140,13 @@ class Tournament(AbstractPreparation):
         everyone = np.concatenate([given, start[None], low + unit * (high - low)])
         n, nothing = len(everyone), np.asarray(0)
         table = np.full((self.rounds, n), np.nan)
-        return TournamentState(everyone, np.ones(n, bool), table, nothing, nothing)
+        return TournamentState(  # pyright: ignore[reportCallIssue]
+            candidates=everyone,
+            alive=np.ones(n, bool),
+            table=table,
+            round=nothing,
+            evaluations=nothing,
+        )
 
     def _box(self, start, lower, upper):
         """Lower and upper corner of the box that the sample fills."""
@@ -177,8 +183,10 @@ class Tournament(AbstractPreparation):
         return dataclasses.replace(state, alive=alive if alive.any() else state.alive)
 
     def machine(self, objective):
-        on_batches = isinstance(objective, CurveObjective)
-        costs = (self._on_batches if on_batches else self._on_everything)(objective)
+        if isinstance(objective, CurveObjective):
+            costs = self._on_batches(objective)
+        else:
+            costs = self._on_everything(objective)
 
         def step(state):
             assert isinstance(state, TournamentState)
