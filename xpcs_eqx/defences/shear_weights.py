@@ -13,7 +13,7 @@ from ..objective import MapTiles, StoredTiles, TwoTimeObjective
 from ..parameters import parameter_values
 from ..physics import TwoComponent
 
-TwoTimeObjective = TypeVar("TwoTimeObjective", bound=TwoTimeObjective)
+AnyObjective = TypeVar("AnyObjective", bound=TwoTimeObjective)
 
 
 class ShearWeights(eqx.Module):
@@ -93,11 +93,11 @@ def root_angle_weights(
 
 
 def with_shear_weights(
-    objective: TwoTimeObjective,
+    objective: AnyObjective,
     rule: ShearWeights,
     x: Float[np.ndarray, "free"],
     base: Float[np.ndarray, "angle"],
-) -> tuple[TwoTimeObjective, Float[np.ndarray, "angle"], float]:
+) -> tuple[AnyObjective, Float[np.ndarray, "angle"], float]:
     """The objective with weights for the flow angle at physical parameters `x`.
 
     `base` are the square roots of the weights it has without. Nothing is compiled anew.

@@ -19,7 +19,7 @@ from .solve import require_finite, solve
 
 def least_squares(
     objective: AbstractObjective,
-    start: Float[Array, "variable"] | None = None,
+    start: Float[Array | np.ndarray, "variable"] | None = None,
     *,
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,

@@ -120,8 +120,11 @@ def _rows(
             rows.append(entries.row(entries.names.index(name), unit, roles[name]))
         elif name in roles:
             # Not fitted by itself: without error, and without bounds of its own.
-            held = (float(fitted[name]), *(_NAN,) * 4, unit, _NAN, _NAN, float(template[name]))
-            rows.append(ParameterRow(name, *held, roles[name], False))
+            held, begun = float(fitted[name]), float(template[name])
+            four = (_NAN, _NAN, _NAN, _NAN)
+            rows.append(
+                ParameterRow(name, held, *four, unit, _NAN, _NAN, begun, roles[name], False)
+            )
     scaling = range(len(entries.names) - parameters.n_free)
     return (*rows, *(entries.row(i, "", "scaling") for i in scaling))
 

@@ -1,12 +1,12 @@
 """Where a solver ended and how it got there: what every fit is made from."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..objective import AbstractObjective, NormalEquations
+from ..objective import NormalEquations
 from ..optimize import (
     AbstractPreparationState,
     GradientEquations,
@@ -95,8 +95,9 @@ class Solution(eqx.Module):
     - `refused`: coordinates of the last trial point at which the model was not finite, if any.
     """
 
-    objective: AbstractObjective
-    y: Float[Array | np.ndarray, "variable"]
+    # Which kind it is, and so what can be asked of it, is known to whoever made the solution.
+    objective: Any
+    y: Float[Array, "variable"]
     memo: PyTree
     equations: NormalEquations | GradientEquations
     run: Run

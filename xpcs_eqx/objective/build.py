@@ -139,7 +139,7 @@ def two_time_objective(
 ) -> CombinedObjective: ...
 
 
-def two_time_objective(
+def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     parameters: Any,
     data: Any,
     scaling: Any = None,

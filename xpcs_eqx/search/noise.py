@@ -61,8 +61,9 @@ def noise_variance(objective: AbstractObjective) -> float:
     """
     if isinstance(objective, CurveObjective):
         return 1.0 if objective.absolute_sigma else math.nan
-    parts = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
-    if not all(isinstance(part, TwoTimeObjective) for part in parts):
+    every = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
+    parts = [part for part in every if isinstance(part, TwoTimeObjective)]
+    if len(parts) < len(every):
         return math.nan
     if any(not isinstance(loss_of(part), Linear) for part in parts):
         return math.nan

@@ -100,7 +100,10 @@ def _optimum(
     per_angle = scaling.per_angle(coefficients)
     equations = memo.equations
     p, k = y.shape[0], scaling.size
-    data, penalty = assemble(equations, y, coefficients, parameters, scaling, *penalties, noise)
+    on_parameters, on_scaling = penalties
+    data, penalty = assemble(
+        equations, y, coefficients, parameters, scaling, on_parameters, on_scaling, noise
+    )
     turn = index_layout(parameters, y, k)
     n_angles = per_angle.shape[0]
     # Columns of an angle (y, contrast, offset): the score stack already holds the contrast.

@@ -154,7 +154,7 @@ def profile_interval(
         name, function = getattr(quantity, "__name__", "function"), quantity
     solver = TrustRegion() if solver is None else solver
 
-    x_best, start = np.asarray(fit.values)[free], fit.x
+    x_best = np.asarray(fit.values)[free]
 
     def value_of(x):
         return float(function(_values(parameters, x[: x_best.size])))
@@ -180,55 +180,62 @@ def profile_interval(
         other = _quadratic(gradient, np.asarray(getattr(fit.uncertainty, kind))[free, free])
         inflate = other / variance if np.isfinite(other) else 1.0
     square = NormalDist().inv_cdf(0.5 + 0.5 * level) ** 2 * inflate
-    threshold = square * noise
-    base = 2 * float(fit.cost)
-    width = _WIDTH * error
+    base, width = 2 * float(fit.cost), _WIDTH * error
 
-    def rise(target, x):
-        x, cost = pulled_minimum(objective, function, name, target, width, x, solver)
-        reached = value_of(x)
-        return 2 * cost - ((reached - target) / width) ** 2 - base, reached, x
+    def side(sign: int, bound: float) -> float:
+        """Where the profile reaches the threshold above (sign 1) or below the best value."""
 
-    def side(sign, bound):
-        # √rise is close to linear in the distance, so the secant in it converges fast.
-        goal = math.sqrt(threshold)
-        near, far, x_near = (0.0, 0.0), None, start
-        step = error * math.sqrt(square)
-        for _ in range(_EXPANSIONS):
-            distance = near[0] + step
-            at_end = distance >= sign * (bound - centre)
-            if at_end:
-                distance = sign * (bound - centre)
-            height, reached, x = rise(centre + sign * distance, x_near)
-            point = (sign * (reached - centre), math.sqrt(max(height, 0.0)))
-            if point[1] >= goal:
-                far = point
-                break
-            if at_end:
-                return bound
-            near, x_near = point, x
-            step *= 2.0
-        if far is None:
-            return sign * math.inf
-        for _ in range(_ROOT_STEPS):
-            slope = (far[1] - near[1]) / (far[0] - near[0])
-            distance = near[0] + (goal - near[1]) / slope
-            # Away from the ends, so that the bracket shrinks on both sides.
-            margin = 0.05 * (far[0] - near[0])
-            distance = min(max(distance, near[0] + margin), far[0] - margin)
-            height, reached, x = rise(centre + sign * distance, x_near)
-            point = (sign * (reached - centre), math.sqrt(max(height, 0.0)))
-            if abs(point[1] - goal) < 1e-3 * goal:
-                return centre + sign * point[0]
-            if point[1] < goal:
-                near, x_near = point, x
-            else:
-                far = point
-            if far[0] - near[0] < 1e-4 * far[0]:
-                break
-        return centre + sign * 0.5 * (near[0] + far[0])
+        def look(distance, x):
+            target = centre + sign * distance
+            x, cost = pulled_minimum(objective, function, name, target, width, x, solver)
+            reached = value_of(x)
+            rise = 2 * cost - ((reached - target) / width) ** 2 - base
+            return sign * (reached - centre), math.sqrt(max(rise, 0.0)), x
+
+        step, goal = error * math.sqrt(square), math.sqrt(square * noise)
+        distance = _crossing(look, fit.x, step, goal, sign * (bound - centre))
+        return bound if distance is None else centre + sign * distance
 
     return ProfileInterval(name, level, side(-1, low_bound), side(1, high_bound), centre)
+
+
+def _crossing(look, x, step: float, goal: float, end: float) -> float | None:
+    """The distance from the best value at which √rise reaches `goal`; None where it never does.
+
+    √rise is close to linear in the distance, so that the secant in it converges fast.
+
+    - `look`: (distance asked for, start) → (distance reached, √rise there, point there).
+    - `step`: the first distance to look at; `end`: the last, where a bound lies.
+    """
+    near, far = (0.0, 0.0), None
+    for _ in range(_EXPANSIONS):
+        distance = min(near[0] + step, end)
+        *point, there = look(distance, x)
+        if point[1] >= goal:
+            far = point
+            break
+        if distance >= end:
+            return None
+        near, x = point, there
+        step *= 2.0
+    if far is None:
+        return math.inf
+    for _ in range(_ROOT_STEPS):
+        slope = (far[1] - near[1]) / (far[0] - near[0])
+        distance = near[0] + (goal - near[1]) / slope
+        # Away from the ends, so that the bracket shrinks on both sides.
+        margin = 0.05 * (far[0] - near[0])
+        distance = min(max(distance, near[0] + margin), far[0] - margin)
+        *point, there = look(distance, x)
+        if abs(point[1] - goal) < 1e-3 * goal:
+            return point[0]
+        if point[1] < goal:
+            near, x = point, there
+        else:
+            far = point
+        if far[0] - near[0] < 1e-4 * far[0]:
+            break
+    return 0.5 * (near[0] + far[0])
 
 
 def _values(parameters, x):

@@ -171,8 +171,8 @@ def fitted(
     bars are known, or a start of the wrong shape.
     """
     minimum_of(objective)
-    for part in objective.parts if isinstance(objective, CombinedObjective) else (objective,):
-        if not part.traceable:
+    for part in _parts(objective):
+        if not (isinstance(part, CurveObjective) or part.traceable):
             stored = isinstance(part.term.tiles, AbstractPieces)
             raise ModelError(
                 f"a differentiable fit is compiled as a whole, which the driver "
@@ -192,6 +192,11 @@ def fitted(
     curvature = FullCurvature() if curvature is None else curvature
     begin, solver = _constant(begin), _constant(solver)
     return _fitted_compiled(objective, begin, solver, curvature)
+
+
+def _parts(objective: AbstractObjective) -> tuple[Any, ...]:
+    """The data sets, or the one objective there is."""
+    return objective.parts if isinstance(objective, CombinedObjective) else (objective,)
 
 
 def _constant(tree: Any) -> Any:
@@ -215,11 +220,11 @@ def classical_covariance(
 
 @eqx.filter_jit
 def _covariance_compiled(objective, u):
-    parts = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
-    first = parts[0]
-    curve = isinstance(first, CurveObjective)
-    loss = first.loss if curve else loss_of(first)
-    absolute = all(one.absolute_sigma if curve else one.term.absolute_sigma for one in parts)
+    parts = _parts(objective)
+    known = [o if isinstance(o, CurveObjective) else o.term for o in parts]
+    absolute = all(one.absolute_sigma for one in known)
+    # One loss serves for all data sets.
+    loss = parts[0].loss if isinstance(parts[0], CurveObjective) else loss_of(parts[0])
     minimum = minimum_of(objective)
     free = ~_on_bound(minimum, u)
     if not isinstance(loss, Linear):

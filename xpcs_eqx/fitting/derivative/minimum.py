@@ -96,24 +96,27 @@ def minimum_of(objective: AbstractObjective) -> AbstractMinimum:
     if isinstance(objective, CombinedObjective):
         parts = tuple(_of_maps(part) for part in objective.parts)
         whole = objective.parameters.whole
-        bounds = (
-            [jnp.asarray(getattr(part, side)[: part.term.scaling.size]) for part in parts]
-            + [jnp.asarray(getattr(whole, side))]
-            for side in ("lower", "upper")
-        )
+
+        def bounds(side: str) -> Float[Array, "entry"]:
+            own = [getattr(part, side)[: part.term.scaling.size] for part in parts]
+            return jnp.concatenate([*own, jnp.asarray(getattr(whole, side))])
+
         return JointMinimum(
-            parts,
-            objective.parameters,
-            plain_parameters(whole),
-            objective.penalties,
-            objective.noise,
-            *map(jnp.concatenate, bounds),
+            parts=parts,
+            parameters=objective.parameters,
+            whole=plain_parameters(whole),
+            penalties=objective.penalties,
+            noise=objective.noise,
+            lower=bounds("lower"),
+            upper=bounds("upper"),
         )
     if isinstance(objective, CurveObjective):
         box = objective.variables
-        plain = PlainVariables(box.lower, box.upper, box.coordinate_scale)
+        sides = (box.lower, box.upper, box.coordinate_scale)
+        plain = PlainVariables(*map(jnp.asarray, sides))
         curve = eqx.tree_at(lambda o: o.variables, objective, plain)
-        return CurveMinimum(curve, box, box.lower, box.upper)
+        lower, upper = jnp.asarray(box.lower), jnp.asarray(box.upper)
+        return CurveMinimum(curve=curve, coordinates=box, lower=lower, upper=upper)
     raise ModelError(
         f"a differentiable fit of an objective of type {type(objective).__name__} is not known; "
         "give one of projected_objective, two_time_objective or curve_objective"
@@ -346,10 +349,10 @@ class JointMinimum(AbstractMinimum):
             pairs = zip(slopes, self._local(u), strict=True)
             return sum((jnp.vdot(slope, here) for slope, here in pairs), self._penalty(u))
 
-        return sum(
-            (turns[k].T @ part.hessian(own[k]) @ turns[k] for part, k in self._each()),
-            jax.hessian(bent)(u),
-        )
+        total: Array = jax.hessian(bent)(u)
+        for part, k in self._each():
+            total = total + turns[k].T @ part.hessian(own[k]) @ turns[k]
+        return total
 
     def equations(self, u):
         own = self._local(u)
@@ -368,11 +371,10 @@ class JointMinimum(AbstractMinimum):
         return hessian, jax.tree.map(lambda *one: sum(one), *(sums for _, sums in found))
 
     def last(self, y, memo, equations):
-        del equations
         coordinates, n = self.parameters.whole, self.whole.n_free
         x = snap(coordinates, coordinates.to_physical(y[:n]))
         own = [
-            part.last(self.parameters.local_coordinates(k, y[:n]), memo[k], None)
+            part.last(self.parameters.local_coordinates(k, y[:n]), memo[k], equations)
             for part, k in self._each()
         ]
         sizes = [part.term.scaling.size for part in self.parts]
@@ -407,7 +409,6 @@ class CurveMinimum(AbstractMinimum):
         return sums.mean_slope * hessian, sums
 
     def last(self, y, memo, equations):
-        del memo
         turn = jnp.linalg.inv(jax.jacfwd(self.coordinates.to_physical)(y))
         u = snap(self.coordinates, self.coordinates.to_physical(y))
-        return u, equations.transform(turn)
+        return jnp.asarray(u), equations.transform(turn)
