@@ -8,6 +8,7 @@ import scipy.sparse.linalg
 from helpers import DOUBLE, LAMINAR, make_data, mapped
 
 from xpcs_eqx.errors import ModelError
+from xpcs_eqx.fitting import fitted
 from xpcs_eqx.hybrid import HybridOptimiser, VectorModel, WarmUp, as_source, streamed_objective
 from xpcs_eqx.objective import GroupVariance, SoftL1, curve_objective, projected_objective
 from xpcs_eqx.optimize import ConjugateGradient, TrustRegion, covariance_columns, iterate_host
@@ -57,6 +58,10 @@ def test_any_objective_has_products():
     np.testing.assert_allclose(objective.product(y, v), hessian @ v, rtol=1e-12)
     with pytest.raises(ModelError, match="use another descent"):
         iterate_host(TrustRegion(descent=ConjugateGradient()), objective, objective.start)
+    with pytest.raises(ModelError, match="another descent where all is compiled"):
+        fitted(curve_objective(decay, X, Y, START), solver=TrustRegion(descent=ConjugateGradient()))
+    with pytest.raises(ModelError, match="the points of a source do not allow"):
+        fitted(problem())
 
 
 @pytest.mark.parametrize("radius", [1e6, 1e-9])

@@ -341,20 +341,19 @@ def _box(objective: CombinedObjective, k: int) -> dict[str, tuple[float, float]]
     }
 
 
-def _influence(objective, y, matrix):
-    return objective.influence(y, matrix)
+@quick_jit
+def _influence(objective, y):
+    return objective.influence(y)
 
 
+@quick_jit
 def _cost(objective, y):
     return objective.cost(y, None)
 
 
-_compiled = {_influence: quick_jit(_influence), _cost: quick_jit(_cost)}
-
-
 def _of(objective: CurveObjective, function: Any) -> Any:
     """The function, compiled where the points may be summed in one compiled loop."""
-    return _compiled[function] if objective.traceable else function
+    return function if objective.traceable else function.function
 
 
 def _residual_sum(objective: CurveObjective, solution: Solution) -> float:
@@ -371,11 +370,13 @@ def _curve_errors(
     objective: CurveObjective, solution: Solution, free: Bool[np.ndarray, "variable"], count: int
 ) -> CurveErrors:
     """Errors of a curve; without a matrix where JᵀJ is not formed."""
-    matrix, sums, penalty = solution.equations.hessian is not None, None, None
-    hessian = solution.equations.hessian
+    hessian, sums, penalty = solution.equations.hessian, None, None
     if not isinstance(objective.loss, Linear) and np.isfinite(float(solution.cost)):
         # The factors of a robust loss are made for good steps; errors need JᵀJ itself.
-        hessian, sums = _of(objective, _influence)(objective, solution.y, matrix)
+        if hessian is None:
+            sums = objective.influence_sums(solution.y)
+        else:
+            hessian, sums = _of(objective, _influence)(objective, solution.y)
         penalty = objective.penalty_equations(jnp.asarray(solution.y))
     hessian, sums, penalty = jax.tree.map(
         np.asarray, (hessian, sums, None if penalty is None else penalty.hessian)

@@ -168,16 +168,15 @@ class CurveObjective(AbstractObjective):
         return found if penalty is None else found + jnp.diagonal(penalty.hessian)
 
     def influence(
-        self, y: Float[Array, "variable"], matrix: bool = True
-    ) -> tuple[Float[Array, "variable variable"] | None, InfluenceSums]:
-        """JᵀJ of the data without any factor of the loss, and sums over influences.
-
-        `matrix`: whether JᵀJ is wanted, or only the sums.
-        """
-        if not matrix:
-            return None, self._sum(_influence_sums, y, InfluenceSums.zero(float))
+        self, y: Float[Array, "variable"]
+    ) -> tuple[Float[Array, "variable variable"], InfluenceSums]:
+        """JᵀJ of the data without any factor of the loss, and sums over influences."""
         zero = (jnp.zeros((y.shape[0],) * 2), InfluenceSums.zero(float))
         return self._sum(_influence, y, zero)
+
+    def influence_sums(self, y: Float[Array, "variable"]) -> InfluenceSums:
+        """Sums over influences alone."""
+        return self._sum(_influence_sums, y, InfluenceSums.zero(float))
 
     def of_data(self) -> "CurveObjective":
         """Half the sum of squares of the data alone, without loss and penalties."""

@@ -205,6 +205,11 @@ class TrustRegion(eqx.Module):
 
         `product` makes JᵀJ v of (y, v), for a descent that works by products.
         """
+        if isinstance(self.descent, ConjugateGradient) and product is None:
+            raise ModelError(
+                "ConjugateGradient passes over the data for every product, from Python: use "
+                "least_squares or iterate_host, or another descent where all is compiled"
+            )
         first = state.evaluations == 0
         finite = jnp.isfinite(equations.cost)
         finite &= jnp.all(jnp.isfinite(equations.gradient))
@@ -308,4 +313,5 @@ def _local_model(state: TrustRegionState) -> Any:
 
 
 def _dense_model(y):
-    return function_info(y[0], y, jnp.zeros((y.shape[0],) * 2, y.dtype))
+    p = y.shape[0]
+    return function_info(jnp.zeros((), y.dtype), y, jnp.zeros((p, p), y.dtype))
