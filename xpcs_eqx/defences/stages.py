@@ -103,6 +103,7 @@ class LBFGSStage(AbstractPhysicalStage):
         warm_up = no_defences(
             WarmUp(
                 plateau=self.tolerance,
+                plateau_close=self.tolerance,
                 gradient=float(np.finfo(float).eps),
                 max_iterations=int(self.iterations),
                 minimum=1,
