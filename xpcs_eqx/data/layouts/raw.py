@@ -1,7 +1,7 @@
 """What a reader hands over: lists and a way to read one map, before anything is chosen."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -64,7 +64,3 @@ class RawMaps:
     def where(self) -> str:
         """Start of an error message: the file, or the kind of dictionary."""
         return self.path if self.path != "memory" else f"dictionary ({self.layout} form)"
-
-    def with_note(self, note: str) -> "RawMaps":
-        """The same maps with one more remark."""
-        return replace(self, notes=(*self.notes, note))
