@@ -25,6 +25,7 @@ from ..optimize import Status, at_bound
 from ..parameters import ParameterMap, parameter_values, snap
 from ..scaling import index_map
 from ..uncertainty import (
+    CurveErrors,
     Uncertainty,
     curve_errors,
     optimum,
@@ -350,25 +351,56 @@ def _cost(objective, y):
     return objective.cost(y, None)
 
 
+def _of(objective: CurveObjective, function: Any) -> Any:
+    """The function, compiled where the points may be summed in one compiled loop."""
+    return function if objective.traceable else function.function
+
+
+def _residual_sum(objective: CurveObjective, solution: Solution) -> float:
+    """Σ w r², which is twice the cost of least squares without penalties."""
+    cost, linear = float(solution.cost), isinstance(objective.loss, Linear)
+    if linear and not objective.penalties:
+        return 2 * cost
+    if not np.isfinite(cost):
+        return cost
+    return 2 * float(_of(objective, _cost)(objective.of_data(), solution.y))
+
+
+def _curve_errors(
+    objective: CurveObjective, solution: Solution, free: Bool[np.ndarray, "variable"], count: int
+) -> CurveErrors:
+    """Errors of a curve; without a matrix where JᵀJ is not formed."""
+    hessian, sums, penalty = solution.equations.hessian, None, None
+    if not isinstance(objective.loss, Linear) and np.isfinite(float(solution.cost)):
+        # The factors of a robust loss are made for good steps; errors need JᵀJ itself.
+        if hessian is None:
+            sums = objective.influence_sums(solution.y)
+        else:
+            hessian, sums = _of(objective, _influence)(objective, solution.y)
+        penalty = objective.penalty_equations(jnp.asarray(solution.y))
+    hessian, sums, penalty = jax.tree.map(
+        np.asarray, (hessian, sums, None if penalty is None else penalty.hessian)
+    )
+    return curve_errors(
+        hessian,
+        free,
+        objective.names,
+        cost=float(solution.cost),
+        count=count,
+        absolute_sigma=objective.absolute_sigma,
+        sums=sums,
+        penalty=penalty,
+    )
+
+
 def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
     """The fit of a curve. Warns of infinite errors by a `CovarianceWarning`."""
     variables, names, run = objective.variables, objective.names, solution.run
     values = np.asarray(variables.to_physical(jnp.asarray(solution.y)))
-    hessian, sums = np.asarray(solution.equations.hessian), None
-    if not isinstance(objective.loss, Linear):
-        # The factors of a robust loss are made for good steps; errors need JᵀJ itself.
-        hessian, sums = jax.tree.map(np.asarray, _influence(objective, solution.y))
     bound = at_bound(variables, values)
-    n_points = int(np.count_nonzero(np.asarray(objective.root_weights)))
-    errors = curve_errors(
-        hessian,
-        ~bound,
-        names,
-        cost=float(solution.cost),
-        count=n_points,
-        absolute_sigma=objective.absolute_sigma,
-        sums=sums,
-    )
+    n_points = objective.survey().count
+    errors = _curve_errors(objective, solution, ~bound, n_points)
+    sums = errors.sums
     lets_go = sums is not None and not objective.loss.convex and not sums.holds(values.size)
     if lets_go and run.status.converged:
         # It has run away from the data, to where the loss is flat.
@@ -389,7 +421,7 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
         entries,
         tuple(entries.row(i, "", "free") for i in range(len(names))),
         cost=solution.cost,
-        chi2=2 * float(_cost(dataclasses.replace(objective, loss=Linear()), solution.y)),
+        chi2=_residual_sum(objective, solution),
         n_pairs=n_points,
         unknowns=int(np.count_nonzero(~bound)),
         absolute=objective.absolute_sigma,

@@ -158,10 +158,13 @@ def eliminate(
 
 
 def regularised(hessian: Float[Array, "k k"]) -> Float[Array, "k k"]:
-    """A matrix with a ridge at rounding level, so that a column of zeros is no division by zero."""
-    k = hessian.shape[-1]
-    ridge = 1e-14 * jnp.max(jnp.diagonal(hessian), initial=0.0) + jnp.finfo(hessian.dtype).tiny
-    return hessian + ridge * jnp.eye(k, dtype=hessian.dtype)
+    """A matrix with a ridge at rounding level, so that a column of zeros is no division by zero.
+
+    The ridge of an entry is relative to its own diagonal: units of the variables do not matter.
+    """
+    diagonal = jnp.diagonal(hessian)
+    size = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal, initial=0.0))
+    return hessian + jnp.diag(1e-14 * size + jnp.finfo(hessian.dtype).tiny)
 
 
 def minimise_in_box(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..data import Geometry
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
@@ -77,6 +78,22 @@ class TwoTimeTerm(eqx.Module):
         """As `angle_equations` for (contrast, offset) alone, without derivatives of the model."""
         zero = NormalEquations.zero(2, (scaling.shape[0],), y.dtype)
         return self.driver.sum(_cost, (self.table(y, False), scaling, loss), self.tiles, zero)
+
+
+def _constant_sums(term: TwoTimeTerm, y: Float[Array, "free"]) -> NormalEquations:
+    # The model has no weight where contrast and offset are zero: any coordinates do.
+    return term.angle_cost(y, jnp.zeros_like(term.reference), Linear()).total()
+
+
+_constant_sums_compiled = quick_jit(_constant_sums)
+
+
+def _spread_of(term: TwoTimeTerm) -> float:
+    """½ Σ w (y − ȳ)² of all maps, from the sums of the cost at contrast and offset zero."""
+    y = jnp.asarray(term.parameters.to_coordinates(jnp.asarray(term.parameters.start)))
+    sums = (_constant_sums_compiled if term.driver.traceable else _constant_sums)(term, y)
+    slope, weight = float(sums.gradient[1]), float(sums.hessian[1, 1])
+    return max(float(sums.cost) - 0.5 * slope**2 / weight, 0.0)
 
 
 class Memo(eqx.Module):
@@ -177,6 +194,9 @@ class ProjectedObjective(AbstractObjective):
         added = penalty_equations(self.penalties, self.variables, y, self.term.noise)
         return jnp.sum(moved.cost) + added.cost + penalty(coefficients).cost
 
+    def spread(self):
+        return _spread_of(self.term)
+
 
 class JointVariables(AbstractVariables):
     """Free physical parameters followed by the scaling coefficients."""
@@ -248,6 +268,9 @@ class JointObjective(AbstractObjective):
         penalty = penalty_equations(self.penalties, parameters, y[:p], noise)
         on_scaling = scaling_penalty_equations(self.scaling_penalties, self.term.scaling, y[p:])
         return jnp.sum(equations.cost) + penalty.cost + on_scaling.cost
+
+    def spread(self):
+        return _spread_of(self.term)
 
 
 def joint_variables(parameters: ParameterMap, *scalings: AbstractScaling) -> JointVariables:
