@@ -26,7 +26,6 @@ from ..parameters import ParameterMap, parameter_values, snap
 from ..physics import AbstractCorrelation
 from ..scaling import index_map
 from ..uncertainty import (
-    Optimum,
     Uncertainty,
     curve_errors,
     optimum,
@@ -34,6 +33,7 @@ from ..uncertainty import (
     uncertainty_at,
     uncertainty_from,
 )
+from ..uncertainty.covariance import Optimum
 from .fit import Fit, FittedModel, ParameterRow
 from .parts import parts_of, together
 from .quality import Remarks, conditions_of, judge, remarks_on
