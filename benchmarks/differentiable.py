@@ -44,10 +44,10 @@ def derivatives(n_frames: int, repeats: int) -> dict[str, float]:
     import equinox as eqx
     import jax
     import jax.numpy as jnp
+    from xpcs_eqx.fitting.derivative.stationarity import physical_problem, stationarity
 
     from xpcs_eqx import FullCurvature, GaussNewtonCurvature, parameter_map, projected_objective
     from xpcs_eqx.compiling import quick_jit
-    from xpcs_eqx.fitting.derivative.stationarity import physical_problem, stationarity
 
     data = simulated(3, n_frames)
     parameters = parameter_map(laminar(TRUTH), data.t)

@@ -59,19 +59,21 @@ def main() -> None:
     sampler = bayes.Nuts(chains=given.chains, warmup=given.warmup, draws=given.draws)
     found = bayes.consensus(
         fit,
-        size=bayes.NumberOfShards(given.shards),
+        method=bayes.Consensus(
+            size=bayes.NumberOfShards(given.shards),
+            by_size=False,
+            anchor=bayes.NoAnchor() if given.no_anchor else bayes.LaplaceAnchor(),
+        ),
         sampler=sampler,
-        plan=bayes.PlanAsGiven(),
-        anchor=bayes.NoAnchor() if given.no_anchor else bayes.LaplaceAnchor(),
         key=1,
         callback=lambda one: print(f"  shard {one.number}: {one.seconds:.0f} s", flush=True),
     )
     report["consensus"] = said(f"{given.shards} shards", clock, cpu, status=found.status)
-    density = found.posterior.density
+    density = found.density
     key = jax.random.key(0)
     draws = {}
     for combiner in (bayes.RobustConsensus(), bayes.ConsensusAverage(), bayes.GaussianProduct()):
-        combined = combiner(found.subposteriors, key)
+        combined = combiner(found.shards.draws, key)
         u, c = combined.draws, density.coordinates
         z = (u - np.asarray(c.centre)) / np.asarray(c.scale)
         name = type(combiner).__name__

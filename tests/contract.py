@@ -348,6 +348,10 @@ RECORDS: dict[type, Callable[[], Any]] = {
     uncertainty.CurveErrors: lambda: uncertainty.CurveErrors(np.eye(2), 1.0, 3, ""),
     physics.ParameterInfo: lambda: physics.ParameterInfo("s", 1.0),
     report.FittedMaps: lambda: report.fitted_maps(small_fit()),
+    parameters.SavedValue: lambda: parameters.SavedValue(1.0, 0.1, 0.0, 2.0, "free"),
+    report.Origin: lambda: report.Origin(scaling="individual: auto", weight=2.0),
+    report.Section: lambda: report.Section("Time", ["  1 s"], {"seconds": 1.0}),
+    report.Drawing: lambda: report.Drawing("map", report.to_json),
     report.RateCurve: lambda: report.rate_curves(small_fit())[0],
 }
 

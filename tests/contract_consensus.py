@@ -8,24 +8,30 @@ from contract import Case, small_data, small_objective
 from contract_streaming import MODULES, RECORDS
 
 from xpcs_eqx import bayes
+from xpcs_eqx.bayes.consensus import combiners, compare, correction, settings
+from xpcs_eqx.bayes.consensus.pairs import pairs_of
+from xpcs_eqx.bayes.consensus.shards import Shards, split_pairs
+from xpcs_eqx.bayes.nuts.chains import Draws
 from xpcs_eqx.bayes.posterior import posterior_of
+from xpcs_eqx.bayes.workers.base import Attempt, Outcome, Task
+from xpcs_eqx.bayes.workers.store import ResultStore
 from xpcs_eqx.objective import HeldExecutor
 
 KEY = jax.random.key(0)
 NAMES = ("a", "b")
-NOTHING = bayes.CrossShard((), (), (), ())
-ATTEMPT = bayes.Attempt("timeout", "not done after 3600 s", 3600.0)
+NOTHING = compare.CrossShard((), (), (), ())
+ATTEMPT = Attempt("timeout", "not done after 3600 s", 3600.0)
 
 
 @cache
 def shards():
-    pairs = bayes.pairs_of(small_data())
-    return bayes.split_pairs(pairs, 2, True, KEY, size=bayes.NumberOfShards(3))[0]
+    pairs = pairs_of(small_data())
+    return split_pairs(pairs, 2, True, KEY, size=bayes.NumberOfShards(3))[0]
 
 
 @cache
 def draws():
-    return bayes.shard_draws(np.random.default_rng(0).normal(size=(3, 20, 2)), NAMES)
+    return combiners.shard_draws(np.random.default_rng(0).normal(size=(3, 20, 2)), NAMES)
 
 
 @cache
@@ -44,24 +50,20 @@ def posterior():
         density,
         entries,
         np.ones((*size, 3, 2)),
-        bayes.Draws(entries, numbers[0], no, numbers[1], ones, ones, np.ones(size), entries),
+        Draws(entries, numbers[0], no, numbers[1], ones, ones, np.ones(size), entries),
         step_size=0.5,
         metric=np.eye(theta.size),
         fit=None,
-        max_depth=10,
-        notes=(),
-        timings=(),
     )
 
 
 def result():
-    return bayes.ConsensusPosterior(
-        posterior=posterior(),
-        shards=shards(),
-        subposteriors=draws(),
+    return compare.ShardResults(
+        division=shards(),
+        draws=draws(),
         combined=combined(),
-        comparison=bayes.compare_shards(draws().draws, NAMES),
-        plan=bayes.Plan(100, 200, 0.1),
+        comparison=compare.compare_shards(draws().draws, NAMES),
+        plan=settings.Plan(100, 200, 0.1),
         dropped=((2, "timeout"),),
         table=(row(),),
         pareto_k=0.2,
@@ -69,30 +71,33 @@ def result():
 
 
 def row():
-    return bayes.ShardRow(2, 36, "done", (ATTEMPT,), 1.0, False, 1.0, 300.0, 0.0)
+    return compare.ShardRow(2, 36, "done", (ATTEMPT,), 1.0, False, 1.0, 300.0, 0.0)
 
 
 MODULES |= {
-    bayes.ConsensusPosterior: Case(result, text=20000),
-    bayes.DaskWorkers: Case(lambda: bayes.DaskWorkers(bayes.LocalCluster())),
+    bayes.Consensus: Case(lambda: bayes.Consensus(size=bayes.NumberOfShards(3)), text=3000),
+    bayes.DaskWorkers: Case(bayes.DaskWorkers),
     bayes.ExecutorWorkers: Case(lambda: bayes.ExecutorWorkers(HeldExecutor())),
-    bayes.GivenPower: Case(lambda: bayes.GivenPower(0.5)),
+    bayes.JobSettings: Case(lambda: bayes.JobSettings("slurm")),
     bayes.NumberOfShards: Case(lambda: bayes.NumberOfShards(3)),
     bayes.PairsPerShard: Case(lambda: bayes.PairsPerShard(100)),
-    bayes.Shards: Case(shards),
+    ResultStore: Case(lambda: ResultStore("folder")),
+    Shards: Case(shards),
+    compare.ShardResults: Case(result, text=20000),
 }
 RECORDS |= {
-    bayes.Attempt: lambda: ATTEMPT,
-    bayes.BimodalSummary: lambda: bayes.BimodalSummary("D0", (1,), 1.0, 2.0, 0.0, 0.0, 2, 0),
-    bayes.CoOccurrence: lambda: bayes.CoOccurrence("D0", "alpha", 1, 2),
-    bayes.Combined: combined,
-    bayes.Corrected: lambda: bayes.NoCorrection()(np.ones((3, 2)), posterior().density, KEY),
-    bayes.CrossShard: lambda: NOTHING,
-    bayes.Heterogeneity: lambda: bayes.Heterogeneity("D0", 0.1, 1.0),
-    bayes.Outcome: lambda: bayes.Outcome(2, {"draws": np.ones(3)}, (ATTEMPT,), 1.0, False),
-    bayes.Plan: lambda: bayes.Plan(100, 200, 0.1),
-    bayes.Route: lambda: bayes.AutomaticRoute().decide(1000),
-    bayes.ShardDraws: draws,
-    bayes.ShardRow: row,
-    bayes.Task: lambda: bayes.Task(1, 0, 5000),
+    Attempt: lambda: ATTEMPT,
+    compare.BimodalSummary: lambda: compare.BimodalSummary("D0", (1,), 1.0, 2.0, 0.0, 0.0, 2, 0),
+    compare.CoOccurrence: lambda: compare.CoOccurrence("D0", "alpha", 1, 2),
+    combiners.Combined: combined,
+    correction.Corrected: lambda: correction.NoCorrection()(
+        np.ones((3, 2)), posterior().density, KEY
+    ),
+    compare.CrossShard: lambda: NOTHING,
+    compare.Heterogeneity: lambda: compare.Heterogeneity("D0", 0.1, 1.0),
+    Outcome: lambda: Outcome(2, {"draws": np.ones(3)}, (ATTEMPT,), 1.0, False),
+    settings.Plan: lambda: settings.Plan(100, 200, 0.1),
+    combiners.ShardDraws: draws,
+    compare.ShardRow: row,
+    Task: lambda: Task(1, 0, 5000),
 }

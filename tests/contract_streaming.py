@@ -169,7 +169,7 @@ RECORDS |= {
     hybrid.Failure: lambda: next(iter(hybrid.Failure)),
     hybrid.Progress: lambda: hybrid.Progress(1, SHORT, 0.1),
     hybrid.WarmUpEnd: lambda: next(iter(hybrid.WarmUpEnd)),
-    report.FittedBand: lambda: report.FittedBand(slice(0, 3), *(np.ones((3, 9)),) * 3, None),
+    report.FittedBand: lambda: report.FittedBand(slice(0, 3), *(np.ones((3, 9)),) * 3, None, True),
     physics.Circumstances: lambda: physics.Circumstances(T, GEOMETRY, {"D0": (0.0, 1.0)}),
     physics.Degeneracy: lambda: physics.Degeneracy("f0 with f2", "fix one", never, True),
 }

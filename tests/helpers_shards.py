@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from helpers import make_data
 
-from xpcs_eqx.bayes.failures import ShardFailure
+from xpcs_eqx.bayes.workers.base import ShardFailure
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.parameters import parameter_map
 from xpcs_eqx.physics import AbstractCorrelation, Features, parameter

@@ -30,6 +30,8 @@ VALUES = {
     "hybrid.normalisation": '"start"',
     "hybrid.defences": '"strict"',
     "global.custom": "[{D0 = 1.0}]",
+    "global.starts_from": '"earlier.json"',
+    "bayes.priors_from": '"earlier.json"',
     "global.sampler": '"sobol"',
     "global.keep": "0.25",
     "global.preset": '"fast"',
@@ -134,10 +136,6 @@ def test_what_is_wrong_what_it_needs_and_what_to_do(tmp_path):
 
 
 def test_several_data_sets(tmp_path):
-    keys = {"streaming.piece": "4.0"}
-    for start in (TWO, ONE + "[joint]\n"):
-        with pytest.raises(ConfigError, match=r"streaming\.piece is of no effect for several"):
-            read(tmp_path, keys, start)
     kernel = {"model.mode": '"static"', "model.kernel": '"homodyne"'}
     with pytest.raises(
         ConfigError, match=r'model\.kernel is of no effect with model\.mode = "stat'

@@ -1,5 +1,6 @@
 """Work on other threads is done under the settings of JAX of whoever asks for it."""
 
+import importlib
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,17 @@ import pytest
 from helpers import Stretched, make_data, mapped
 
 import xpcs_eqx as xe
-from xpcs_eqx.bayes import executors, nuts
+from xpcs_eqx.bayes.nuts import nuts
+from xpcs_eqx.bayes.workers import executor as executors
 from xpcs_eqx.data import open_stored, write_own
-from xpcs_eqx.fitting import compile_ahead, sequential, sequential_least_squares
+from xpcs_eqx.fitting import sequential_least_squares
+from xpcs_eqx.fitting.per_angle import sequential
 from xpcs_eqx.inherited import Inherited, received
 from xpcs_eqx.objective import read_ahead
 from xpcs_eqx.search import OverExecutor, local_fits
+
+# Its name in the package is that of the function.
+solving = importlib.import_module("xpcs_eqx.fitting.solve")
 
 
 def settings():
@@ -107,8 +113,8 @@ def test_a_file_gives_the_cost_of_the_memory_in_double_precision(single, tmp_pat
 
 
 def test_what_is_compiled_ahead_is_compiled_for_the_fit(marked, monkeypatch):
-    seen = record(monkeypatch, compile_ahead, "lower_iteration")
-    bars = record(monkeypatch, compile_ahead, "lower_uncertainty")
+    seen = record(monkeypatch, solving, "lower_iteration")
+    bars = record(monkeypatch, solving, "lower_uncertainty")
     data = make_data(Stretched(2.0, 0.8), n=12)
     fit = xe.least_squares(xe.projected_objective(mapped(Stretched(1.0, 1.0), data), data))
     assert fit.success

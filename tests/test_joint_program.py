@@ -198,6 +198,66 @@ def test_plots_for_each_data_set(files, tmp_path):
     assert found(tmp_path / "fit_results")["data_sets"]["a/b"]["folder"] == "a_b"
 
 
+def test_profiles_and_searches_of_several_data_sets(files, tmp_path, capsys):
+    text = tables(files, "q0", "q1") + STATIC.replace("1e4", "1e4\nbounds = [1e3, 1e5]")
+    more = "[solver]\nprofile = ['D0']\n[global]\nmethod = 'multi_start'\nstarts = 4\n"
+    path = configuration(tmp_path, text + more)
+    assert program.main([path, "--no-plots", "--check"]) == 0
+    assert "search: 4 starts" in capsys.readouterr().out
+    code, both = run(tmp_path, text + more)
+    assert code == 0
+    row = both["parameters"]["D0"]
+    assert row["profile"]["low"] < row["value"] < row["profile"]["high"]
+    assert "multi-start" in {one["what"] for one in both["global"]["spent"]}
+    assert set(both["data_sets"]) == {"q0", "q1"}
+    report = (tmp_path / "fit_results" / "fit" / "report.txt").read_text()
+    for said in ("by profile likelihood", "Search for the global minimum", "Do the data sets"):
+        assert said in report
+
+
+def test_a_fit_begins_where_an_earlier_one_ended(files, tmp_path):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    text = tables(files, "q0", "q1") + STATIC
+    _, wanted = run(tmp_path / "first", text)
+    earlier = tmp_path / "first" / "fit_results" / "fit" / "parameters.json"
+    given = text.replace("start = 1e4\n", "") + f"[solver]\nstart_from = '{earlier}'\n"
+    made = problem(tmp_path / "second", given)
+    values = {name: wanted["parameters"][name]["value"] for name in ("D0", "alpha")}
+    np.testing.assert_allclose(made.parameters.start, list(values.values()), rtol=1e-12)
+    assert made.decisions[0].startswith("D0, alpha, D_offset start where the fit of")
+    _, again = run(tmp_path / "second", given)
+    assert again["evaluations"] <= 2
+    resolved = tomllib.loads((tmp_path / "second" / "fit_results" / "config.toml").read_text())
+    assert "start_from" not in resolved["solver"]
+    assert resolved["parameters"]["D0"]["start"] == values["D0"]
+    # What is said here goes before it, and values of its own no data set has from a shared one.
+    made = problem(tmp_path / "second", given + "[parameters.alpha]\nstart = -0.5\n")
+    np.testing.assert_allclose(made.parameters.start, [values["D0"], -0.5])
+    with pytest.raises(ConfigError, match=r"start_from: .*no parameter of this fit"):
+        problem(tmp_path / "second", given + "[joint]\nshared = []\n")
+    with pytest.raises(ConfigError, match=r"solver\.start_from: .*cannot be read"):
+        problem(tmp_path / "second", given, "solver.start_from=nowhere.json")
+
+
+@pytest.mark.slow
+def test_a_posterior_of_several_data_sets(files, tmp_path):
+    text = tables(files, "q0", "q1") + STATIC
+    text += "[bayes]\nchains = 2\nwarm_up = 60\ndraws = 60\npredictive = 10\n"
+    text += "[bayes.priors.contrast]\nkind = 'normal'\nmean = 0.2\nsd = 0.05\n"
+    path = configuration(tmp_path, text)
+    assert program.main([path, "--no-plots", "--quiet"]) in (0, 1)
+    bayes = tmp_path / "fit_results" / "bayes"
+    rows = json.loads((bayes / "parameters.json").read_text())["parameters"]
+    assert {"D0", "alpha", "contrast[0][q0]", "offset[2][q1]", "sigma"} <= set(rows)
+    fitted = found(tmp_path / "fit_results")["parameters"]
+    for name in ("D0", "alpha"):
+        assert abs(rows[name]["mean"] - fitted[name]["value"]) < rows[name]["sd"]
+    report = " ".join((tmp_path / "fit_results" / "fit" / "report.txt").read_text().split())
+    assert "pairs of several data sets: one run" in report
+    assert "prior of contrast[…]: normal, mean 0.2, sd 0.05" in report
+
+
 def test_labels_become_folder_names():
     labels = ("a/b", "a:b", "..", "con", "A", "a", " x. ", "q = 0.0054", "café", "nul.txt")
     names = folder_names(labels)
@@ -359,7 +419,7 @@ WRONG = {
         TWO + "[solver]\nangle_weights = [1, 1, 1]\n",
         ("line 7", "solver.angle_weights is for one data set"),
     ),
-    "profile": (TWO + "[solver]\nprofile = ['D0']\n", ("line 7", "leave solver.profile out")),
+    "profile": (TWO + "[solver]\nprofile = ['D1']\n", ("line 7", "'D1'", "did you mean 'D0'")),
     "degeneracy": (TWO + "[output]\ndegeneracy = true\n", ("line 7", "output.degeneracy is for")),
     "diagnostics": (TWO + "[output]\ndiagnostics = true\n", ("line 7", "output.diagnostics is")),
     "sequential": (

@@ -18,9 +18,8 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 import xpcs_eqx as xe
 from xpcs_eqx.objective.kernel.tiles import held_once
-from xpcs_eqx.report import fitted_maps
+from xpcs_eqx.report import write_fitted_data
 from xpcs_eqx.report.plots import write_plots
-from xpcs_eqx.report.results import fitted_arrays
 
 def memory(name):
     with open("/proc/self/status") as status:
@@ -54,11 +53,9 @@ def whole(n, angles, measured):
     fit = xe.least_squares(objective)
     peak("fit")
     with tempfile.TemporaryDirectory() as folder:
-        maps = fitted_maps(fit)
-        peak("maps")
-        np.savez(folder + "/fitted_data.npz", **fitted_arrays(maps))
-        peak("arrays")
-        write_plots(folder, fit, maps)
+        write_fitted_data(folder + "/fitted_data.npz", fit)
+        peak("fitted data")
+        write_plots(folder, fit)
         peak("plots")
 
 # Once for what is compiled and imported, and once to be measured.

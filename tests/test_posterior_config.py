@@ -1,5 +1,6 @@
 """The tables [bayes…]: what is wrong with them is said before any work, in their own words."""
 
+import json
 import re
 import tomllib
 
@@ -210,12 +211,50 @@ def test_what_cannot_be_sampled_is_refused_before_any_work(problem, options, sto
         refuse_stored(read_configuration(path, (*options, "bayes.chains=2")))
 
 
-def test_several_data_sets_are_refused_before_they_are_read(tmp_path, capsys):
-    (tmp_path / "fit.toml").write_text("[[data]]\npath = 'no.h5'\n[bayes]\n", encoding="utf-8")
+@pytest.mark.parametrize(
+    ("line", "fragment"),
+    [
+        ("method = 'consensus'", "several are sampled in one run"),
+        ("scaling = 'averaged'", "are sampled as fitted or integrated out"),
+    ],
+)
+def test_what_several_data_sets_do_not_take_is_said_before_they_are_read(
+    tmp_path, capsys, line, fragment
+):
+    text = f"[[data]]\npath = 'no.h5'\n[bayes]\n{line}\n"
+    (tmp_path / "fit.toml").write_text(text, encoding="utf-8")
     assert run(tmp_path) == 2
     said = capsys.readouterr().err
-    assert "several are fitted together" in said
-    assert "xpcs_eqx.bayes.joint_sample(joint_fit)" in said
+    assert "line 4" in said
+    assert fragment in said
+
+
+def earlier(folder, **parameters):
+    """A parameters.json with values and errors of parameters."""
+    rows = {name: {"value": v, "error": e} for name, (v, e) in parameters.items()}
+    path = folder / "earlier.json"
+    path.write_text(json.dumps({"parameters": rows}), encoding="utf-8")
+    return path
+
+
+def test_priors_of_an_earlier_fit(problem, tmp_path):
+    folder, built = problem
+    path = earlier(tmp_path, D0=(8e4, 1e3), alpha=(0.1, 0.02), beta=(0.0, 1.0))
+    options = (f"bayes.priors_from={path}", "bayes.priors.alpha={kind='normal', mean=0.0, sd=0.5}")
+    lines = inference_of(read_configuration(str(folder / "fit.toml"), options), built).lines
+    assert "prior of alpha: normal, mean 0, sd 0.5" in lines
+    (d0,) = (line for line in lines if line.startswith("prior of D0"))
+    assert "mean 80000, sd 2000" in d0
+    assert "default" not in d0
+    assert any(line.startswith("prior of contrast") and "(default)" in line for line in lines)
+    for text in (f"bayes.priors_from={tmp_path / 'no.json'}", f"bayes.priors_from={__file__}"):
+        with pytest.raises(ConfigError, match=r"--set bayes\.priors_from=.*: bayes\.priors_from"):
+            inference_of(read_configuration(str(folder / "fit.toml"), (text,)), built)
+    strange = earlier(tmp_path, tau=(1.0, 0.1))
+    with pytest.raises(ConfigError, match="no value with an error of a parameter sampled"):
+        inference_of(
+            read_configuration(str(folder / "fit.toml"), (f"bayes.priors_from={strange}",)), built
+        )
 
 
 def test_the_template_shows_every_key_in_comments():

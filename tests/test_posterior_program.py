@@ -16,7 +16,7 @@ from xpcs_eqx.config import read_configuration
 from xpcs_eqx.config.build import build
 from xpcs_eqx.config.inference import inference_of
 from xpcs_eqx.errors import ConfigError
-from xpcs_eqx.program import sampling, tasks
+from xpcs_eqx.program import sampling, task
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
 
         return sampling.sampled(inference, fit, checkpoints, once)
 
-    monkeypatch.setattr(tasks, "sampled", stopping)
+    monkeypatch.setattr(task, "sampled", stopping)
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     assert run(folder, *QUICKLY, *IN_SHARDS) == 3
     message = capsys.readouterr().err
@@ -130,6 +130,38 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
     assert [one["used"] for one in written["shards"]] == [True] * 3
     assert [one["resumed"] for one in written["shards"]] == [True, True, False]
     assert written["dropped"] == []
+
+
+@pytest.mark.slow
+def test_a_run_is_interrupted_and_gone_on_with(folder, monkeypatch, capsys, tmp_path_factory):
+    seen = []
+
+    def stopping(inference, fit, checkpoints, callback=None):
+        def once(progress):
+            seen.append(progress.phase)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+
+        return sampling.sampled(inference, fit, checkpoints, once)
+
+    results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "sampled", stopping)
+        assert run(folder, *QUICKLY) == 3
+    message = capsys.readouterr().err
+    assert "the draws so far are kept, continue with --resume" in message
+    assert "none: sampling was interrupted" in report_of(results)
+    assert len(list((kept / "shards" / "attempt-0").iterdir())) == 3
+    assert run(folder, *QUICKLY, "--resume") == 0
+    assert not kept.exists()
+    whole = prepared(tmp_path_factory.mktemp("whole"))
+    assert run(whole, *QUICKLY) == 0
+    found, wanted = (
+        np.load(one / "fit_results" / "bayes" / "samples.npz") for one in (folder, whole)
+    )
+    assert set(found.files) == set(wanted.files)
+    for name in wanted.files:
+        np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
 
 
 def test_a_failed_posterior_costs_neither_the_fit_nor_the_exit_code(folder, monkeypatch, caplog):

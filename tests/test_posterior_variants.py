@@ -12,15 +12,16 @@ import pytest
 from helpers_data import two_time
 from helpers_posterior import QUICKLY, SETTINGS, report_of, run
 
-from xpcs_eqx.bayes import Draws, infer
+from xpcs_eqx.bayes import infer
 from xpcs_eqx.bayes.arviz_io import PLOTS
-from xpcs_eqx.bayes.write_consensus import plot_consensus
+from xpcs_eqx.bayes.nuts.chains import Draws
+from xpcs_eqx.bayes.write import plot_posterior
 from xpcs_eqx.data import write_own
 from xpcs_eqx.program import sampling
 from xpcs_eqx.report.plots.posterior import shards_figure
 
 # Its name in the package is that of the function.
-sample_module = importlib.import_module("xpcs_eqx.bayes.sample")
+sample_module = importlib.import_module("xpcs_eqx.bayes.nuts.sample")
 
 # A map that is sampled in seconds, most of them compilation.
 TINY = """
@@ -155,7 +156,7 @@ def test_a_file_of_shards_is_of_one_piece(in_processes):
     text = """
 import sys, xarray, arviz_stats, arviz_plots
 tree = xarray.open_datatree(sys.argv[1], engine="h5netcdf")
-assert set(tree.children) == {"posterior", "shards"}, tree
+assert set(tree.children) == {"posterior", "shards", "xpcs_eqx"}, tree
 assert "sample_stats" not in tree, "combined draws are no chains"
 print(arviz_stats.summary(tree, ci_prob=0.94, ci_kind="eti", round_to="none").loc["D0", "mean"])
 shard = tree["shards"].sel(shard=1)
@@ -187,7 +188,7 @@ def test_plots_of_shards(in_processes, tmp_path):
     plots = {path.name: path.stat().st_size for path in (results / "bayes" / "plots").iterdir()}
     assert set(plots) == {"corner.png", "shards.png", *(f"{name}.png" for name in PLOTS)}
     assert min(plots.values()) > 2000
-    plot_consensus(str(tmp_path), found, ("energy",))
+    plot_posterior(str(tmp_path), found, ("energy",))
     assert (tmp_path / "energy.png").stat().st_size == plots["energy.png"]
     axes = shards_figure(found).axes
     assert [axis.get_ylabel() for axis in axes] == list(PHYSICAL)

@@ -264,7 +264,7 @@ def test_failing_while_writing_keeps_the_earlier_results(folder, capsys, monkeyp
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(xpcs_eqx.report.plots, "write_plots", fail)
+    monkeypatch.setattr(xpcs_eqx.report.plots, "save_figures", fail)
     assert run(folder, "--overwrite") == code
     assert_untouched(folder, before)
     message = capsys.readouterr().err

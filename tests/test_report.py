@@ -15,9 +15,9 @@ from xpcs_eqx.objective import two_time_objective
 from xpcs_eqx.parameters import parameter_map
 from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
 from xpcs_eqx.report import (
+    Origin,
     check_target,
     covariance_arrays,
-    fitted_arrays,
     fitted_maps,
     has_maps,
     new_results,
@@ -27,6 +27,7 @@ from xpcs_eqx.report import (
     scaling_errors,
     text_report,
     to_json,
+    write_fitted_data,
 )
 from xpcs_eqx.report.maps import chosen_angles
 from xpcs_eqx.report.plots import autocorrelation, write_plots
@@ -137,7 +138,7 @@ def test_covariance_arrays_carry_names_and_all_three(fit, tmp_path):
     np.savez(tmp_path / "c.npz", **covariance_arrays(fit))
     with np.load(tmp_path / "c.npz", allow_pickle=False) as file:
         names = file["names"].tolist()
-        assert names == list(fit.index.names)
+        assert names == list(fit.names)
         assert str(file["quoted"]) == fit.uncertainty.chosen
         i = names.index("D0")
         assert np.sqrt(file["covariance"][i, i]) == pytest.approx(fit["D0"].error)
@@ -145,10 +146,13 @@ def test_covariance_arrays_carry_names_and_all_three(fit, tmp_path):
         assert np.diagonal(file["correlation"]) == pytest.approx(1)
 
 
-def test_fitted_arrays_hold_what_is_promised(maps):
-    arrays = fitted_arrays(maps)
+def test_fitted_data_hold_what_is_promised(fit, maps, tmp_path):
+    write_fitted_data(str(tmp_path / "fitted.npz"), fit)
+    with np.load(tmp_path / "fitted.npz", allow_pickle=False) as file:
+        arrays = dict(file)
     assert {"c2", "fitted", "residual", "used", "t", "phi", "q", "gap"} == set(arrays)
     used = arrays["used"]
+    np.testing.assert_array_equal(used, maps.used)
     np.testing.assert_allclose(
         arrays["residual"][used], (arrays["c2"] - arrays["fitted"])[used], rtol=1e-12
     )
@@ -178,8 +182,7 @@ def test_rate_curves_are_those_of_the_fit(fit):
 def test_text_report_names_what_matters(data, fit):
     report = text_report(
         fit,
-        provenance=data.provenance,
-        scaling="individual: auto",
+        origins=(Origin(data.provenance, "individual: auto"),),
         decisions=("something was decided",),
         profiles=(ProfileInterval("D0", 0.68, 1.0, 3.0, 2.0),),
         timings={"loading": 1.0},
@@ -220,8 +223,8 @@ def test_text_report_lists_strong_correlations_bounds_and_recovery(data):
     assert ("Recovery" in report) == bool(fit.recovery)
 
 
-def test_every_plot_is_written(fit, maps, tmp_path):
-    assert write_plots(str(tmp_path), fit, maps) == PLOTS
+def test_every_plot_is_written(fit, tmp_path):
+    assert write_plots(str(tmp_path), fit) == PLOTS
     for name in PLOTS:
         content = (tmp_path / name).read_bytes()
         assert content.startswith(b"\x89PNG")
@@ -237,14 +240,14 @@ def test_plots_of_a_map_larger_than_the_panel_and_of_few_frames(tmp_path):
             Static(PowerLawRate(8e4, 0.0, 0.0)), data.t, fixed=("alpha", "D_offset")
         )
         fit = least_squares(two_time_objective(parameters, data))
-        assert len(write_plots(str(folder), fit, fitted_maps(fit))) == len(PLOTS)
+        assert len(write_plots(str(folder), fit)) == len(PLOTS)
 
 
-def test_plots_touch_nothing_global(fit, maps, tmp_path):
+def test_plots_touch_nothing_global(fit, tmp_path):
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    write_plots(str(tmp_path), fit, maps)
+    write_plots(str(tmp_path), fit)
     assert dict(mpl.rcParams) == before
 
 

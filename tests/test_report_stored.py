@@ -8,7 +8,6 @@ import pytest
 from helpers_data import two_time
 
 from xpcs_eqx.data import BandReader, Selection, load, open_stored, write_own
-from xpcs_eqx.errors import FitError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import two_time_objective
 from xpcs_eqx.parameters import parameter_map
@@ -19,13 +18,11 @@ from xpcs_eqx.report import (
     is_stored,
     maps,
     shown_maps,
-    stored_maps,
     write_fitted_data,
 )
-from xpcs_eqx.report import from_file as module
+from xpcs_eqx.report.fit import sigma_text
 from xpcs_eqx.report.plots import write_plots
 from xpcs_eqx.report.plots.surfaces import ordinal
-from xpcs_eqx.report.text import sigma_text
 
 N = 37
 FIELDS = ("c2", "fitted", "residual", "used", "root_weights")
@@ -62,11 +59,10 @@ def both(path, fitted, **keywords):
     for data in (load(path, **keywords), open_stored(path, **keywords)):
         objective = two_time_objective(fitted.objective.term.parameters, data)
         n = data.n_angles
-        out.append(
-            dataclasses.replace(
-                fitted, objective=objective, contrast=fitted.contrast[:n], offset=fitted.offset[:n]
-            )
+        surface = dataclasses.replace(
+            fitted.fitted, contrast=fitted.contrast[:n], offset=fitted.offset[:n]
         )
+        out.append(dataclasses.replace(fitted, objective=objective, fitted=surface))
     return out
 
 
@@ -82,7 +78,7 @@ def test_maps_are_those_of_memory(path, fitted, band, name):
     assert not is_stored(memory)
     wanted = fitted_maps(memory)
     n_angles = len(wanted.phi)
-    found = stored_maps(stored, range(n_angles), slice(0, N))
+    found = fitted_maps(stored)
     off = ~np.eye(N, dtype=bool)
     for field in FIELDS:
         here, there = getattr(found, field), getattr(wanted, field)
@@ -94,7 +90,7 @@ def test_maps_are_those_of_memory(path, fitted, band, name):
         np.testing.assert_allclose(
             np.where(keep, here, 0), np.where(keep, there, 0), rtol=1e-6, atol=1e-12, err_msg=field
         )
-    thin = stored_maps(stored, [n_angles - 1], slice(1, N, 3))
+    thin = fitted_maps(stored, [n_angles - 1], slice(1, N, 3))
     np.testing.assert_array_equal(thin.t, wanted.t[1::3])
     np.testing.assert_allclose(thin.fitted[0], wanted.fitted[-1][1::3, 1::3], rtol=1e-6)
     np.testing.assert_array_equal(thin.used[0], wanted.used[-1][1::3, 1::3])
@@ -137,20 +133,27 @@ def test_no_more_than_a_band_is_read_at_once(path, fitted, monkeypatch):
 
 def test_what_is_shown_does_not_grow_with_the_maps(tmp_path, path, fitted, monkeypatch):
     _, stored = both(path, fitted)
-    monkeypatch.setattr(module, "FRAMES", 10)
-    monkeypatch.setattr(module, "MIDDLE", 12)
+    monkeypatch.setattr(maps, "FRAMES", 10)
+    monkeypatch.setattr(maps, "MIDDLE", 12)
     thin, middle = shown_maps(stored)
     assert (thin.c2.shape, thin.step) == ((3, 10, 10), 4)
     np.testing.assert_array_equal(middle.t, stored.objective.term.t[12:24])
-    names = write_plots(str(tmp_path), stored, None)
+    names = write_plots(str(tmp_path), stored)
     assert {"maps.png", "c2_against_lag.png", "residuals.png"} <= set(names)
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
 
 
-def test_maps_in_memory_are_refused(path, fitted):
-    memory, _ = both(path, fitted)
-    with pytest.raises(FitError, match="use fitted_maps"):
-        stored_maps(memory, [0], slice(0, N))
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_fitted_data_of_maps_in_memory_become_an_archive(tmp_path, path, fitted, band, name):
+    memory, _ = both(path, fitted, **SELECTIONS[name])
+    target = str(tmp_path / "fitted.npz")
+    write_fitted_data(target, memory)
+    wanted = fitted_maps(memory)
+    with np.load(target, allow_pickle=False) as file:
+        names = {*FIELDS, "t", "phi", "q", "gap"}
+        assert set(file) == names - ({"root_weights"} if wanted.root_weights is None else set())
+        for field in file:
+            np.testing.assert_array_equal(file[field], getattr(wanted, field), err_msg=field)
 
 
 def test_numbers_as_they_count():

@@ -18,16 +18,16 @@ def choose(entries, **keywords):
 def test_data_that_fit_are_fitted_in_memory():
     found = choose(100_000_000)
     assert found.choice == "in_memory"
-    assert (found.data, found.needed, found.threshold) == (400_000_000, 1_600_000_000, 12 * GB)
+    assert (found.data, found.needed, found.threshold) == (400_000_000, 1_200_000_000, 12 * GB)
     # n·p·8·6.5: what the stored Jacobian of other programs would take.
     assert found.stored_jacobian == 296_400_000_000
-    assert "1.6 GB" in found.reason
+    assert "1.2 GB" in found.reason
     assert "below the threshold 12 GB" in found.reason
     assert "a stored Jacobian would take 296 GB" in found.report()
 
 
-@pytest.mark.parametrize(("entries", "choice"), [(750_000_000, "in_memory"),
-                                                 (750_000_001, "out_of_core")])  # fmt: skip
+@pytest.mark.parametrize(("entries", "choice"), [(1_000_000_000, "in_memory"),
+                                                 (1_000_000_001, "out_of_core")])  # fmt: skip
 def test_beyond_the_threshold_they_stay_in_their_file(entries, choice):
     assert choose(entries).choice == choice
 

@@ -153,9 +153,8 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     jax.config.update("jax_enable_x64", True)
 
     from .program.interrupted import checkpoints_of, cleared, kept, was_sampling
-    from .program.tasks import task_of, with_posterior
+    from .program.task import task_of
     from .report import check_target, new_results
-    from .report.html import write_page
 
     checkpoints, overwrite, solver = None, arguments.overwrite, configuration.settings.solver
     if not arguments.check:
@@ -181,11 +180,10 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
             resume=arguments.resume,
         )
     with kept(checkpoints):
-        outcome = with_posterior(outcome, task, checkpoints, _on_terminal(arguments))
-    report = outcome.report({"loading": loaded - started})
+        outcome = outcome.with_posterior(checkpoints, _on_terminal(arguments))
+    timings = {"loading": loaded - started}
     with kept(checkpoints), new_results(target, overwrite) as folder:
-        outcome.write(folder, report, target, started)
-        write_page(folder)
+        report = outcome.write(folder, target, timings, started)
     if not arguments.quiet:
         _say(f"{report}\nResults: {target}")
     fit, sampled = outcome.fit, outcome.sampled

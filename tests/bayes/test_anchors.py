@@ -9,6 +9,7 @@ from helpers import make_data
 from helpers_shards import bent_problem
 
 from xpcs_eqx.bayes import (
+    Consensus,
     ConsensusAverage,
     GaussianProduct,
     GivenSigma,
@@ -19,12 +20,11 @@ from xpcs_eqx.bayes import (
     NumberOfShards,
     Nuts,
     PlainStart,
-    PlanAsGiven,
     RobustConsensus,
     consensus,
-    shard_draws,
 )
-from xpcs_eqx.bayes.anchors import Site, positive, site_of
+from xpcs_eqx.bayes.consensus.anchors import Site, positive, site_of
+from xpcs_eqx.bayes.consensus.combiners import shard_draws
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.parameters import parameter_map
@@ -33,7 +33,7 @@ from xpcs_eqx.scaling import Fixed
 
 KEY = jax.random.key(7)
 SHORT = Nuts(chains=2, warmup=100, draws=250, parallel=LockStepChains())
-COMMON = {"noise": GivenSigma(0.5), "plan": PlanAsGiven(), "sampler": SHORT, "key": 1}
+COMMON = {"noise": GivenSigma(0.5), "sampler": SHORT, "key": 1}
 CURVE, MIDDLE = 4.0, 5.0
 
 
@@ -79,8 +79,14 @@ def _of_banana(problem, anchor, **more):
     """Distances of the means in standard deviations, and ratios of standard deviations."""
     objective, mean, covariance = problem
     priors = {"slope": Normal(0.0, 1e2), "bend": Normal(0.0, 1e2)}
-    found = consensus(objective, priors, size=NumberOfShards(40), anchor=anchor, **COMMON, **more)
-    theta, sd = found.posterior.theta[0], np.sqrt(np.diagonal(covariance))
+    found = consensus(
+        objective,
+        priors,
+        method=Consensus(size=NumberOfShards(40), anchor=anchor, by_size=False),
+        **COMMON,
+        **more,
+    )
+    theta, sd = found.theta[0], np.sqrt(np.diagonal(covariance))
     return found, (theta.mean(axis=0) - mean) / sd, theta.std(axis=0) / sd
 
 
@@ -89,8 +95,8 @@ def test_the_curvature_of_a_posterior_counts_once(banana):
     found, away, ratio = _of_banana(banana, None)
     assert np.abs(away).max() < 0.1
     np.testing.assert_allclose(ratio, 1.0, atol=0.1)
-    assert any("40 shards anchored at the fit" in note for note in found.posterior.notes)
-    assert found.dropped == ()
+    assert any("40 shards anchored at the fit" in note for note in found.notes)
+    assert found.shards.dropped == ()
     _, away, _ = _of_banana(banana, NoAnchor())
     assert np.abs(away).max() > 0.5
 
@@ -142,13 +148,18 @@ def test_an_anchored_gaussian_has_its_closed_form_from_few_draws():
     priors = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}
     objective, mean, covariance = bent_problem(priors=priors)
     for anchor in (LaplaceAnchor(), LaplaceAnchor(0.2)):
-        found = consensus(objective, priors, size=NumberOfShards(8), anchor=anchor, **COMMON)
+        found = consensus(
+            objective,
+            priors,
+            method=Consensus(size=NumberOfShards(8), anchor=anchor, by_size=False),
+            **COMMON,
+        )
         sd = np.sqrt(np.diagonal(covariance))
         # Means to rounding, where draws alone would know them to a tenth of a standard deviation.
-        theta = found.posterior.theta[0]
+        theta = found.theta[0]
         assert np.all(np.abs(theta.mean(axis=0) - mean) < 1e-3 * sd)
         np.testing.assert_allclose(theta.std(axis=0), sd, rtol=0.15)
-        assert np.min(found.subposteriors.effective) > 1e6
+        assert np.min(found.shards.draws.effective) > 1e6
 
 
 def test_precisions_are_made_positive_without_a_change_of_their_sum():

@@ -15,15 +15,13 @@ from helpers import MODELS, PHI, make_data, mapped
 from scipy import stats
 
 from xpcs_eqx.bayes import (
+    Consensus,
     LockStepChains,
     LogNormal,
     NumberOfShards,
     Nuts,
-    PlanAsGiven,
     SampledSigma,
-    SharedPrior,
     TruncatedNormal,
-    WholePrior,
     consensus,
     default_priors,
     sample,
@@ -118,21 +116,19 @@ def sampled(objective, priors, seed):
     return found.theta, found.names
 
 
-def in_shards(temper):
+def in_shards(power):
     """Draws by `consensus` over four shards."""
 
     def draw(objective, priors, seed):
         found = consensus(
             objective,
             priors,
+            method=Consensus(by_size=False, size=NumberOfShards(4), power=power),
             noise=SampledSigma(priors["sigma"]),
             sampler=Nuts(warmup=100, draws=300, chains=2, parallel=LockStepChains()),
-            plan=PlanAsGiven(),
-            size=NumberOfShards(4),
-            temper=temper,
             key=seed,
         )
-        return found.posterior.theta, found.names
+        return found.theta, found.names
 
     return draw
 
@@ -147,11 +143,11 @@ def test_draws_are_calibrated():
 
 @pytest.mark.long
 def test_a_prior_shared_by_shards_is_calibrated_and_a_whole_one_in_each_is_not():
-    found, names = ranks(NARROW, in_shards(SharedPrior()), frames=25)
+    found, names = ranks(NARROW, in_shards(None), frames=25)
     values = p_values(found)
     _said("shards that share the prior", values, names)
     assert calibrated(values)
-    wrong, _ = ranks(NARROW, in_shards(WholePrior()), frames=25)
+    wrong, _ = ranks(NARROW, in_shards(1.0), frames=25)
     values = p_values(wrong)
     _said("shards with the whole prior each", values, names)
     assert not calibrated(values)
@@ -164,8 +160,7 @@ def test_shards_of_small_maps_say_what_all_data_say():
     for seed in range(60):
         _, *problem = _replica(NARROW, 25, seed)
         shards, whole = (
-            draw(*problem, seed)[0].reshape(-1, len(NARROW))
-            for draw in (in_shards(SharedPrior()), sampled)
+            draw(*problem, seed)[0].reshape(-1, len(NARROW)) for draw in (in_shards(None), sampled)
         )
         away.append((shards.mean(axis=0) - whole.mean(axis=0)) / whole.std(axis=0))
         width.append(shards.std(axis=0) / whole.std(axis=0))

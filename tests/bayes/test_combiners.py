@@ -4,17 +4,19 @@ import jax
 import numpy as np
 import pytest
 
-from xpcs_eqx.bayes.combiners import (
+from xpcs_eqx.bayes.consensus.combiners import (
     ConsensusAverage,
     GaussianProduct,
+    MultimodalConsensus,
+    RobustConsensus,
     SimpleAverage,
     WeightedAverage,
     moments_of,
+    outlier_scores,
     precisions_of,
     shard_draws,
+    shrunk,
 )
-from xpcs_eqx.bayes.combiners_robust import RobustConsensus, outlier_scores, shrunk
-from xpcs_eqx.bayes.multimodal import MultimodalConsensus
 from xpcs_eqx.errors import FitError, ModelError
 
 KEY = jax.random.key(11)

@@ -10,28 +10,25 @@ import pytest
 from helpers import MODELS, make_data, mapped
 from helpers_shards import Signed, bent_problem
 
-from xpcs_eqx.bayes import GivenSigma, MarginalisedScaling, Normal, Nuts, log_posterior
-from xpcs_eqx.bayes import nuts as nuts_module
-from xpcs_eqx.bayes.anchors import NoAnchor
-from xpcs_eqx.bayes.combiners import GaussianProduct
-from xpcs_eqx.bayes.combiners_robust import RobustConsensus
-from xpcs_eqx.bayes.consensus import consensus
-from xpcs_eqx.bayes.consensus_correction import ImportanceCorrection
-from xpcs_eqx.bayes.consensus_diagnostics import compare_shards
-from xpcs_eqx.bayes.consensus_work import layout_of, shard_density, without_data
-from xpcs_eqx.bayes.executors import AbstractWorkers, Serial
-from xpcs_eqx.bayes.executors_processes import SpawnedProcesses
-from xpcs_eqx.bayes.failures import Limits
-from xpcs_eqx.bayes.parallel import LockStepChains
-from xpcs_eqx.bayes.plan import PlanAsGiven, SharedPrior, WholePrior
-from xpcs_eqx.bayes.shards import (
+from xpcs_eqx.bayes import Consensus, GivenSigma, MarginalisedScaling, Normal, Nuts, log_posterior
+from xpcs_eqx.bayes.consensus.anchors import NoAnchor
+from xpcs_eqx.bayes.consensus.combiners import GaussianProduct, RobustConsensus
+from xpcs_eqx.bayes.consensus.compare import compare_shards
+from xpcs_eqx.bayes.consensus.correction import ImportanceCorrection
+from xpcs_eqx.bayes.consensus.pairs import pairs_of
+from xpcs_eqx.bayes.consensus.run import consensus
+from xpcs_eqx.bayes.consensus.shards import (
     AngleBalanced,
     ContiguousShards,
     NumberOfShards,
     RandomShards,
     StratifiedByAngle,
 )
-from xpcs_eqx.bayes.shards_pairs import pairs_of
+from xpcs_eqx.bayes.consensus.work import layout_of, shard_density, without_data
+from xpcs_eqx.bayes.nuts import nuts as nuts_module
+from xpcs_eqx.bayes.nuts.chains import LockStepChains
+from xpcs_eqx.bayes.workers.base import AbstractWorkers, Limits, Serial
+from xpcs_eqx.bayes.workers.processes import SpawnedProcesses
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
 from xpcs_eqx.objective import projected_objective
@@ -42,7 +39,7 @@ KEY = jax.random.key(5)
 # As informative as the data of the small problem, so that to count it twice shows.
 PRIOR = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}
 SHORT = Nuts(warmup=100, draws=400, parallel=LockStepChains())
-COMMON = {"noise": GivenSigma(0.5), "plan": PlanAsGiven(), "sampler": SHORT}
+COMMON = {"noise": GivenSigma(0.5), "sampler": SHORT}
 
 
 @quick_jit
@@ -67,14 +64,16 @@ def test_shards_add_up_to_the_posterior_of_all_data(sharding):
     rng = np.random.default_rng(0)
     for z in begin + 0.1 * rng.normal(size=(2, begin.size)):
         whole = _value(density, z)
-        for temper in (SharedPrior(), WholePrior()):
+        for method in (Consensus(), Consensus(power=1.0)):
             parts = [
-                _value(shard_density(template, pairs.points(members), layout, temper.power(5)), z)
+                _value(
+                    shard_density(template, pairs.points(members), layout, method.prior_power(5)), z
+                )
                 for members in map(shards.members, range(5))
             ]
             value = sum(float(part[0]) for part in parts)
             gradient = sum(np.asarray(part[1]) for part in parts)
-            if isinstance(temper, SharedPrior):
+            if method.power is None:
                 np.testing.assert_allclose(value, whole[0], rtol=1e-10)
                 np.testing.assert_allclose(gradient, whole[1], rtol=1e-8, atol=1e-8)
             else:
@@ -102,14 +101,16 @@ def eight(bent):
     # Or it would be none where a test before this one had the same shapes.
     jax.clear_caches()
     try:
-        found = consensus(bent[0], PRIOR, size=NumberOfShards(8), key=1, **COMMON)
+        found = consensus(
+            bent[0], PRIOR, method=Consensus(size=NumberOfShards(8), by_size=False), key=1, **COMMON
+        )
     finally:
         nuts_module.advance = original
     return found, count
 
 
 def _check(found, mean, covariance, within=0.25):
-    draws = found.posterior.theta.reshape(-1, mean.size)
+    draws = found.theta.reshape(-1, mean.size)
     sd = np.sqrt(np.diagonal(covariance))
     assert np.all(np.abs(draws.mean(axis=0) - mean) < within * sd)
     np.testing.assert_allclose(draws.std(axis=0), sd, rtol=0.12)
@@ -119,26 +120,32 @@ def test_consensus_has_the_closed_form(bent, eight):
     found, _ = eight
     _, mean, covariance = bent
     _check(found, mean, covariance)
-    draws = found.posterior.theta[0]
+    draws = found.theta[0]
     exact = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
     assert np.corrcoef(draws.T)[0, 1] == pytest.approx(exact, abs=0.02)
     assert found.status == "converged"
-    assert found.dropped == ()
-    assert found.shards.n_shards == 8
+    assert found.shards.dropped == ()
+    assert found.shards.division.n_shards == 8
     assert found["slope"].shape == (1, 1600)
-    assert np.all(found.posterior.diagnostics.rhat < 1.05)
+    assert np.all(found.diagnostics.rhat < 1.05)
     # Effective draws are those of the worst shard, not of its 1600 combined ones.
-    assert np.all(found.posterior.diagnostics.ess_bulk <= 1600)
-    assert found.posterior.draws.energy.shape == (32, 400)
-    assert len(found.table) == 8
-    assert found.table[0].status == "done"
-    assert any("prior to the power 0.125" in note for note in found.posterior.notes)
+    assert np.all(found.diagnostics.ess_bulk <= 1600)
+    assert found.draws.energy.shape == (32, 400)
+    assert len(found.shards.table) == 8
+    assert found.shards.table[0].status == "done"
+    assert any("prior to the power 0.125" in note for note in found.notes)
 
 
 def test_the_prior_counted_in_every_shard_shows(bent):
     _, mean, covariance = bent
-    found = consensus(bent[0], PRIOR, size=NumberOfShards(8), temper=WholePrior(), key=1, **COMMON)
-    draws = found.posterior.theta[0]
+    found = consensus(
+        bent[0],
+        PRIOR,
+        method=Consensus(size=NumberOfShards(8), power=1.0, by_size=False),
+        key=1,
+        **COMMON,
+    )
+    draws = found.theta[0]
     sd = np.sqrt(np.diagonal(covariance))
     assert np.max(np.abs(draws.mean(axis=0) - mean) / sd) > 1
     assert np.all(draws.std(axis=0) < 0.7 * sd)
@@ -153,20 +160,21 @@ def test_files_can_be_written(eight, tmp_path):
     pytest.importorskip("arviz_base")
     from xpcs_eqx.bayes import write_posterior
 
-    write_posterior(str(tmp_path), eight[0].posterior, plots=(), predictive_draws=5)
+    write_posterior(str(tmp_path), eight[0], plots=(), predictive_draws=5)
     assert sorted(os.listdir(tmp_path)) == [
         "diagnostics.json",
         "fitted_data.npz",
         "parameters.json",
         "posterior.nc",
         "samples.npz",
+        "shards.json",
     ]
 
 
 def test_another_combiner_takes_the_same_shards(bent, eight):
     found, _ = eight
-    combined = GaussianProduct(4000)(found.subposteriors, KEY)
-    robust = RobustConsensus()(found.subposteriors, KEY)
+    combined = GaussianProduct(4000)(found.shards.draws, KEY)
+    robust = RobustConsensus()(found.shards.draws, KEY)
     sd = robust.draws.std(axis=0)
     assert np.all(np.abs(combined.draws.mean(axis=0) - robust.draws.mean(axis=0)) < 0.1 * sd)
     np.testing.assert_allclose(combined.draws.std(axis=0), sd, rtol=0.1)
@@ -175,9 +183,9 @@ def test_another_combiner_takes_the_same_shards(bent, eight):
 def test_importance_correction(bent, eight):
     found, _ = eight
     _, mean, covariance = bent
-    density = found.posterior.density
+    density = found.density
     c = density.coordinates
-    z = (GaussianProduct(1000)(found.subposteriors, KEY).draws - c.centre) / c.scale
+    z = (GaussianProduct(1000)(found.shards.draws, KEY).draws - c.centre) / c.scale
     good = ImportanceCorrection(2000)(z, density, KEY)
     assert good.pareto_k < 0.5
     assert good.effective > 1000
@@ -202,7 +210,9 @@ def test_importance_correction(bent, eight):
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(bent, tmp_path):
-    settings = {**COMMON, "size": NumberOfShards(4), "folder": str(tmp_path / "shards"), "key": 3}
+    method = Consensus(size=NumberOfShards(4), by_size=False)
+    folder = str(tmp_path / "shards")
+    settings = {**COMMON, "method": method, "folder": folder, "key": 3}
     seen = []
 
     def stop(outcome):
@@ -236,15 +246,27 @@ def test_a_shard_of_nan_is_dropped_with_its_reason(bent):
             pairs = dataclasses.replace(pairs, c2=c2)
             return Serial().open(dataclasses.replace(work, pairs=pairs), limits, tasks)
 
-    found = consensus(bent[0], PRIOR, size=NumberOfShards(10), workers=Poisoned(), key=1, **COMMON)
-    assert [number for number, _ in found.dropped] == [2]
-    assert found.dropped[0][1].startswith("non_finite: the log density is not finite")
-    assert len(found.table[2].failures) == 4
-    assert found.subposteriors.numbers == (0, 1, 3, 4, 5, 6, 7, 8, 9)
+    found = consensus(
+        bent[0],
+        PRIOR,
+        method=Consensus(size=NumberOfShards(10), workers=Poisoned(), by_size=False),
+        key=1,
+        **COMMON,
+    )
+    assert [number for number, _ in found.shards.dropped] == [2]
+    assert found.shards.dropped[0][1].startswith("non_finite: the log density is not finite")
+    assert len(found.shards.table[2].failures) == 4
+    assert found.shards.draws.numbers == (0, 1, 3, 4, 5, 6, 7, 8, 9)
     # A tenth of data and prior is missing.
     _check(found, mean, covariance, within=0.8)
     with pytest.raises(FitError, match=r"7 of 8 shards succeeded.*non_finite 1"):
-        consensus(bent[0], PRIOR, size=NumberOfShards(8), workers=Poisoned(), key=1, **COMMON)
+        consensus(
+            bent[0],
+            PRIOR,
+            method=Consensus(size=NumberOfShards(8), workers=Poisoned(), by_size=False),
+            key=1,
+            **COMMON,
+        )
 
 
 def test_a_shard_from_another_truth_is_set_aside():
@@ -256,13 +278,17 @@ def test_a_shard_from_another_truth_is_set_aside():
     objective = eqx.tree_at(lambda o: o.term.tiles.c2, objective, c2)
     wide = {"slope": Normal(0.6, 1.0), "bend": Normal(-0.06, 0.1)}
     found = consensus(
-        objective, wide, size=NumberOfShards(10), sharding=ContiguousShards(), key=1, **COMMON
+        objective,
+        wide,
+        method=Consensus(size=NumberOfShards(10), sharding=ContiguousShards(), by_size=False),
+        key=1,
+        **COMMON,
     )
-    assert [number for number, _ in found.dropped] == [6]
-    assert "Mahalanobis" in found.dropped[0][1]
-    assert any("shard 6 set aside" in note for note in found.posterior.notes)
-    assert len(found.combined.used) == 9
-    assert max(one.excess for one in found.comparison.heterogeneity) > 2
+    assert [number for number, _ in found.shards.dropped] == [6]
+    assert "Mahalanobis" in found.shards.dropped[0][1]
+    assert any("shard 6 set aside" in note for note in found.notes)
+    assert len(found.shards.combined.used) == 9
+    assert max(one.excess for one in found.shards.comparison.heterogeneity) > 2
 
 
 def test_a_bimodal_shard_is_named_and_the_rest_intact():
@@ -271,19 +297,17 @@ def test_a_bimodal_shard_is_named_and_the_rest_intact():
     one = np.ones(1)
     objective = projected_objective(parameter_map(Signed(), data.t), data, Fixed(one, one))
     prior = {"slope": Normal(0.0, 1.0)}
-    found = consensus(
-        objective,
-        prior,
+    method = Consensus(
         size=NumberOfShards(5),
         sharding=ContiguousShards(),
         limits=Limits(retries=1, success=0.8),
         # With an anchor no shard would see but the mode of all data.
         anchor=NoAnchor(),
-        key=2,
-        **COMMON,
+        by_size=False,
     )
-    assert [number for number, _ in found.dropped] == [0]
-    assert "two modes in slope" in found.dropped[0][1]
+    found = consensus(objective, prior, method, key=2, **COMMON)
+    assert [number for number, _ in found.shards.dropped] == [0]
+    assert "two modes in slope" in found.shards.dropped[0][1]
     assert found["slope"].mean() == pytest.approx(0.3, abs=0.1)
 
 
@@ -291,7 +315,13 @@ def test_a_bimodal_shard_is_named_and_the_rest_intact():
 def test_processes_draw_what_one_process_draws(bent, eight, tmp_path):
     alone, _ = eight
     workers = SpawnedProcesses(1, str(tmp_path))
-    spread = consensus(bent[0], PRIOR, size=NumberOfShards(8), workers=workers, key=1, **COMMON)
+    spread = consensus(
+        bent[0],
+        PRIOR,
+        method=Consensus(size=NumberOfShards(8), workers=workers, by_size=False),
+        key=1,
+        **COMMON,
+    )
     np.testing.assert_allclose(spread["slope"], alone["slope"], rtol=1e-9)
     assert os.listdir(tmp_path) == []
 
@@ -321,4 +351,4 @@ def test_bad_requests_are_refused_before_sampling(bent):
     with pytest.raises(ModelError, match="every shard would have its own"):
         consensus(bent[0], PRIOR, scaling=MarginalisedScaling())
     with pytest.raises(ModelError, match="fewer than the 2 sampled parameters"):
-        consensus(bent[0], PRIOR, size=NumberOfShards(300), noise=GivenSigma(0.5))
+        consensus(bent[0], PRIOR, method=Consensus(size=NumberOfShards(300)), noise=GivenSigma(0.5))

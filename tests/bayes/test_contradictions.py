@@ -14,27 +14,31 @@ from scipy import stats
 
 from xpcs_eqx.bayes import (
     AngleBalanced,
+    Consensus,
     ContiguousShards,
     GivenSigma,
     Limits,
     Normal,
     NumberOfShards,
     Nuts,
-    PlanAsGiven,
     consensus,
     default_priors,
     infer,
-    joint_sample,
     log_posterior,
     precision,
     sample,
 )
-from xpcs_eqx.bayes.anchors import LaplaceAnchor, NoAnchor, NoCommonMaximum
-from xpcs_eqx.bayes.consensus_diagnostics import chance_limit, compare_shards
-from xpcs_eqx.bayes.diagnostics import against_fit, contradicted, diagnose
-from xpcs_eqx.bayes.independence import about_independence, widening
-from xpcs_eqx.bayes.parallel import LockStepChains
-from xpcs_eqx.bayes.sample import physical_draws
+from xpcs_eqx.bayes.consensus.anchors import LaplaceAnchor, NoAnchor, NoCommonMaximum
+from xpcs_eqx.bayes.consensus.compare import chance_limit, compare_shards
+from xpcs_eqx.bayes.diagnostics import (
+    about_independence,
+    against_fit,
+    contradicted,
+    diagnose_chains,
+    widening,
+)
+from xpcs_eqx.bayes.nuts.chains import LockStepChains
+from xpcs_eqx.bayes.nuts.sample import physical_draws
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
@@ -42,7 +46,6 @@ from xpcs_eqx.objective import projected_objective
 WIDE = {"slope": Normal(0.6, 1.0), "bend": Normal(-0.06, 0.1)}
 COMMON = {
     "noise": GivenSigma(0.5),
-    "plan": PlanAsGiven(),
     "sampler": Nuts(warmup=100, draws=400, parallel=LockStepChains()),
     "key": 1,
 }
@@ -64,19 +67,24 @@ def torn(bent):
 
 
 def shards_of(objective, **keywords):
-    given = {"sharding": ContiguousShards(), "size": NumberOfShards(4), **COMMON, **keywords}
-    return consensus(objective, WIDE, **given)
+    given = {
+        "sharding": ContiguousShards(),
+        "size": NumberOfShards(4),
+        "by_size": False,
+        **keywords,
+    }
+    return consensus(objective, WIDE, Consensus(**given), **COMMON)
 
 
 def test_shards_that_contradict_each_other_are_named(torn):
     for anchor in (None, NoAnchor()):
         found = shards_of(torn, anchor=anchor)
         assert found.status == "contradictory"
-        finding = found.posterior.diagnostics.findings[0]
+        finding = found.diagnostics.findings[0]
         assert "shards differ in slope by" in finding
         assert "more than chance" in finding
         assert all(f"shard {k}: " in finding for k in range(4))
-        assert "contradict each other" in found.posterior.diagnostics.recommendations[0]
+        assert "contradict each other" in found.diagnostics.recommendations[0]
         assert "contradictory" in repr(found).splitlines()[0]
 
 
@@ -91,21 +99,21 @@ def test_draws_survive_an_anchor_that_cannot_be_divided_out(torn, bent):
     """They stay where they were drawn, and the shards are named, however close they are held."""
     found = shards_of(torn, anchor=Irremovable())
     assert found.status == "contradictory"
-    assert any("no maximum near the fit" in t for t in found.posterior.diagnostics.findings)
-    assert any("no posterior" in text for text in found.posterior.notes)
-    assert found.subposteriors.draws.shape == (4, 1600, 2)
-    assert found.posterior.theta.shape == (1, 1600, 2)
+    assert any("no maximum near the fit" in t for t in found.diagnostics.findings)
+    assert any("no posterior" in text for text in found.notes)
+    assert found.shards.draws.draws.shape == (4, 1600, 2)
+    assert found.theta.shape == (1, 1600, 2)
     # No shard contradicts the others here: the reason is told, and where they are.
     calm = shards_of(bent[0], anchor=Irremovable())
-    assert calm.comparison.contradictions == ()
+    assert calm.shards.comparison.contradictions == ()
     assert calm.status == "contradictory"
-    assert "held at the fit: shard " in calm.posterior.diagnostics.findings[0]
+    assert "held at the fit: shard " in calm.diagnostics.findings[0]
 
 
 def test_draws_of_a_consensus_are_in_the_coordinates_that_they_say(bent):
     found = shards_of(bent[0], anchor=NoAnchor(), sharding=AngleBalanced())
     assert found.status == "converged"
-    posterior = found.posterior
+    posterior = found
     density, draws = posterior.density, posterior.draws
     physical = np.asarray(physical_draws(density, draws.position))
     # By themselves, four shards scatter by twice the width of all data about the same place.
@@ -137,7 +145,7 @@ def _chains(mean, draws=500):
     theta = mean + rng.normal(size=(4, draws, 1))
     nothing = np.zeros((4, draws))
     energy = rng.normal(size=(4, draws))
-    found = diagnose(("a",), theta, nothing > 0, energy, nothing.astype(int), nothing, 10)
+    found = diagnose_chains(("a",), theta, nothing > 0, energy, nothing.astype(int), nothing, 10)
     return theta, found
 
 
@@ -185,7 +193,7 @@ def test_pairs_that_are_not_independent_are_spoken_of(bent):
     assert about_independence(_correlated(fit, 1.1)) == ()
     keywords = {k: COMMON[k] for k in ("noise", "sampler", "key")}
     one = sample(fit, WIDE, **keywords)
-    several = shards_of(fit).posterior
+    several = shards_of(fit)
     for found in (one, several):
         (note,) = [text for text in found.notes if "independent" in text]
         assert "up to 4 times" in note
@@ -196,7 +204,7 @@ def test_pairs_that_are_not_independent_are_spoken_of(bent):
 
 
 def test_a_single_chain_is_refused_before_sampling():
-    for run in (sample, consensus, infer, joint_sample):
+    for run in (sample, consensus, infer):
         with pytest.raises(ModelError, match="chains = 1; it must be at least 2: R-hat compares"):
             run(None, sampler=Nuts(chains=1))
 
@@ -211,7 +219,7 @@ def test_seeds_are_integers_of_any_kind(bent, kind):
     np.testing.assert_array_equal(draws[0].theta, draws[1].theta)
 
 
-@pytest.mark.parametrize("run", [sample, consensus, joint_sample])
+@pytest.mark.parametrize("run", [sample, consensus])
 def test_what_is_no_key_is_refused_before_a_fit(bent, run):
     for wrong in (3.0, "3", None):
         with pytest.raises(ModelError, match="give a seed, which is an integer"):

@@ -1,6 +1,7 @@
 """Shards in processes and on executors, with planted failures."""
 
 import concurrent.futures
+import dataclasses
 import gc
 import multiprocessing
 import os
@@ -9,17 +10,9 @@ import numpy as np
 import pytest
 from helpers_shards import Scripted, Unreadable
 
-from xpcs_eqx.bayes.executors import ExecutorWorkers
-from xpcs_eqx.bayes.executors_cluster import (
-    DaskWorkers,
-    JobSettings,
-    LocalCluster,
-    PbsCluster,
-    SlurmCluster,
-)
-from xpcs_eqx.bayes.executors_processes import SpawnedProcesses, _ProcessSession
-from xpcs_eqx.bayes.executors_run import run_shards
-from xpcs_eqx.bayes.failures import Limits
+from xpcs_eqx.bayes.workers.base import Limits, run_shards
+from xpcs_eqx.bayes.workers.executor import DaskWorkers, ExecutorWorkers, JobSettings
+from xpcs_eqx.bayes.workers.processes import SpawnedProcesses, _ProcessSession
 from xpcs_eqx.errors import FitError, ModelError
 
 DATA = np.arange(20000.0)
@@ -97,7 +90,7 @@ def test_a_broken_pool_ends_with_its_reason(tmp_path):
 @pytest.mark.slow
 def test_a_local_dask_cluster_samples_shards(tmp_path):
     pytest.importorskip("distributed")
-    workers = DaskWorkers(LocalCluster(1), str(tmp_path))
+    workers = DaskWorkers(processes=1, folder=str(tmp_path))
     run = run_shards(_work(tmp_path, {1: ("crash", 0)}), [5] * 3, workers, Limits())
     assert int(run.outcomes[1].result["attempt"]) == 1
     _check_rest(run, set())
@@ -105,7 +98,8 @@ def test_a_local_dask_cluster_samples_shards(tmp_path):
 
 def test_job_scripts_say_what_was_asked_for():
     pytest.importorskip("dask_jobqueue")
-    settings = JobSettings(
+    slurm = JobSettings(
+        "slurm",
         jobs=3,
         cores=32,
         processes=16,
@@ -117,7 +111,8 @@ def test_job_scripts_say_what_was_asked_for():
         directives=("-m n",),
         prologue=("module load python",),
     )
-    pbs = PbsCluster(settings, resources="select=1:ncpus=32:mem=128gb").job_script()
+    chosen = dataclasses.replace(slurm, system="pbs", resources="select=1:ncpus=32:mem=128gb")
+    pbs = chosen.job_script()
     for line in (
         "#PBS -q xpcs",
         "#PBS -A beamtime-7",
@@ -128,20 +123,25 @@ def test_job_scripts_say_what_was_asked_for():
     ):
         assert line in pbs.splitlines(), pbs
     assert "--nworkers 16 " in pbs
-    slurm = SlurmCluster(settings).job_script()
+    slurm = slurm.job_script()
     for line in ("#SBATCH -p xpcs", "#SBATCH -A beamtime-7", "#SBATCH -t 02:30:00"):
         assert line in slurm.splitlines(), slurm
     assert "#SBATCH --cpus-per-task=32" in slurm
-    assert SlurmCluster(settings).slots == 48
+    assert DaskWorkers(chosen).slots == 48
+    assert DaskWorkers(processes=3).slots == 3
 
 
 def test_bad_settings_are_refused():
     with pytest.raises(ModelError, match="8 processes on 4 cores"):
-        JobSettings(cores=4, processes=8)
+        JobSettings("pbs", cores=4, processes=8)
     with pytest.raises(ModelError, match="jobs = 0"):
-        JobSettings(jobs=0)
+        JobSettings("pbs", jobs=0)
     with pytest.raises(ModelError, match="processes = 0"):
-        LocalCluster(0)
+        DaskWorkers(processes=0)
+    with pytest.raises(ModelError, match="no batch system 'sge'"):
+        JobSettings("sge")
+    with pytest.raises(ModelError, match="resources belong to PBS"):
+        JobSettings("slurm", resources="select=1")
     with pytest.raises(ModelError, match="-1 processes"):
         SpawnedProcesses(-1)
 

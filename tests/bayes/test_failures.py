@@ -12,19 +12,19 @@ import pytest
 from helpers_shards import Scripted, bent_problem
 
 from xpcs_eqx.bayes import (
+    Consensus,
     GivenSigma,
     Normal,
     NumberOfShards,
     Nuts,
     PlainStart,
     consensus,
-    consensus_work,
 )
-from xpcs_eqx.bayes.consensus_work import ChainSettings, for_attempt
-from xpcs_eqx.bayes.executors import ExecutorWorkers, Serial
-from xpcs_eqx.bayes.executors_run import run_shards
-from xpcs_eqx.bayes.failures import Limits, ShardFailure, Task, accepted
-from xpcs_eqx.bayes.storage import ShardStore, dump_shared, load_shared
+from xpcs_eqx.bayes.consensus import work as consensus_work
+from xpcs_eqx.bayes.consensus.work import ChainSettings, for_attempt
+from xpcs_eqx.bayes.workers.base import Limits, Serial, ShardFailure, Task, accepted, run_shards
+from xpcs_eqx.bayes.workers.executor import ExecutorWorkers
+from xpcs_eqx.bayes.workers.store import ResultStore, dump_shared, load_shared
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
 
 PRIOR = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}
@@ -100,11 +100,10 @@ def test_chains_of_a_shard_are_run_as_its_attempt_asks(monkeypatch):
         consensus(
             bent_problem(priors=PRIOR)[0],
             PRIOR,
+            method=Consensus(size=NumberOfShards(1), limits=Limits(retries=2)),
             noise=GivenSigma(0.5),
             sampler=Nuts(warmup=500),
             start=PlainStart(),
-            size=NumberOfShards(1),
-            limits=Limits(retries=2),
         )
     assert len(given) == 3
     for before, after in itertools.pairwise(given):
@@ -152,7 +151,7 @@ def test_limits_of_time_hold_in_one_process_where_progress_is_reported(tmp_path)
 
 
 def test_finished_shards_are_not_sampled_again(tmp_path):
-    store = ShardStore(str(tmp_path / "kept"), "this problem")
+    store = ResultStore(str(tmp_path / "kept"), "this problem")
     first = _run(tmp_path, {2: ("crash", 9)}, limits=Limits(retries=0), store=store)
     assert len(first.done) == 3
     for name in _ran(tmp_path):
@@ -163,11 +162,11 @@ def test_finished_shards_are_not_sampled_again(tmp_path):
     assert float(again.outcomes[3].result["draws"][0]) == 3
     assert "3 shards were read from an earlier run" in again.notes()
     with pytest.raises(CheckpointError, match="another problem"):
-        _run(tmp_path, {}, store=ShardStore(store.folder, "another"))
+        _run(tmp_path, {}, store=ResultStore(store.folder, "another"))
 
 
 def test_a_damaged_result_is_named(tmp_path):
-    store = ShardStore(str(tmp_path), "x")
+    store = ResultStore(str(tmp_path), "x")
     store.save(1, {"draws": np.zeros(2000)})
     content = Path(store.path(1)).read_bytes()
     for broken in (content[:600], b"", b"nothing"):

@@ -9,11 +9,11 @@ from xpcs_eqx.bayes import (
     Normal,
     Nuts,
     TruncatedNormal,
-    joint_log_posterior,
-    joint_priors,
-    joint_sample,
+    default_priors,
+    log_posterior,
+    sample,
 )
-from xpcs_eqx.bayes.parallel import LockStepChains
+from xpcs_eqx.bayes.nuts.chains import LockStepChains
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import two_time_objective
 from xpcs_eqx.parameters import shared_parameters
@@ -34,7 +34,7 @@ def two_static(n=21, **keywords):
 
 def test_joint_priors_have_the_bounds_of_the_whole():
     objective = two_static(bounds={"D0": (1.0, 1e6), "alpha": (-1.5, 1.0)})
-    found = joint_priors(objective)
+    found = default_priors(objective)
     assert isinstance(found["D0"], LogNormal)
     assert tuple(map(float, found["D0"].support)) == (1.0, 1e6)
     assert float(found["D0"].location) == pytest.approx(np.log(8e4))
@@ -43,7 +43,7 @@ def test_joint_priors_have_the_bounds_of_the_whole():
         assert tuple(map(float, found[f"contrast[0][{label}]"].support)) == (0.0, 1.0)
     # Each data set has them as well, by its own names, and those that are given instead.
     given = {"alpha": Normal(0.1, 0.3), "contrast[0][b]": Normal(0.2, 0.1)}
-    density, _ = joint_log_posterior(objective, given)
+    density, _ = log_posterior(objective, given)
     for k, part in enumerate(density.parts):
         own = dict(zip(part.names, part.priors, strict=True))
         assert isinstance(own["D0"], LogNormal)
@@ -57,7 +57,7 @@ def test_offsets_are_as_wide_as_the_first_of_their_rates():
     sets = [make_data(MODELS["static"], t=t, phi=[0.0], seed=k) for k in (1, 2)]
     for shared, wanted in ((("D_offset",), {"D_offset": 2e4}), ((), {})):
         parameters = shared_parameters(models, [t] * 2, shared=shared, labels=("a", "b"))
-        found = joint_priors(two_time_objective(parameters, sets, weights=(1.0, 1.0)))
+        found = default_priors(two_time_objective(parameters, sets, weights=(1.0, 1.0)))
         names = wanted or {"D_offset[a]": 2e4, "D_offset[b]": 5e3}
         for name, width in names.items():
             assert float(found[name].sd) == pytest.approx(width)
@@ -67,11 +67,11 @@ def test_offsets_are_as_wide_as_the_first_of_their_rates():
 def test_a_joint_posterior_is_that_of_the_joint_fit():
     objective = two_static(bounds={"D0": (1.0, 1e6)})
     fit = least_squares(objective)
-    found = joint_sample(fit, sampler=Nuts(warmup=200, draws=400, parallel=LockStepChains()), key=1)
+    found = sample(fit, sampler=Nuts(warmup=200, draws=400, parallel=LockStepChains()), key=1)
     assert found.status == "converged"
     for name in ("D0", "alpha"):
         row = next(one for one in fit.rows if one.name == name)
         draws = found[name]
         assert abs(draws.mean() - row.value) < 0.2 * row.error_classical
         assert draws.std() == pytest.approx(row.error_classical, rel=0.1)
-    assert repr(found).splitlines()[0] == "JointPosterior of 4 × 400 draws: converged"
+    assert repr(found).splitlines()[0] == "Posterior of 2 data sets, 4 × 400 draws: converged"

@@ -11,9 +11,6 @@ from xpcs_eqx.bayes import (
     Nuts,
     consensus,
     default_priors,
-    joint_log_posterior,
-    joint_priors,
-    joint_sample,
     log_posterior,
     sample,
 )
@@ -61,7 +58,7 @@ def _straight():
 
 def test_joint_posterior_in_closed_form():
     objective, names, mean, covariance = _straight()
-    found = joint_sample(
+    found = sample(
         objective, PRIOR, noise=GivenSigma(NOISE), sampler=Nuts(warmup=150, draws=600), key=2
     )
     assert found.status == "converged"
@@ -72,7 +69,7 @@ def test_joint_posterior_in_closed_form():
     away = (np.cov(draws.T) - covariance) / np.outer(sd, sd)
     np.testing.assert_array_less(np.abs(away), 4 * np.sqrt(2 / size))
     # Each data set has the shared slope and its own bend.
-    first, second = found.parts
+    first, second = found.parts.values()
     np.testing.assert_array_equal(first["slope"], second["slope"])
     np.testing.assert_array_equal(second["bend"], found["bend[b]"])
     assert first["contrast"].shape == (4, 600, 1)
@@ -88,7 +85,7 @@ def _static(**keywords):
 
 def test_the_likelihood_is_the_product_of_those_of_the_data_sets():
     objective = _static()
-    density, theta = joint_log_posterior(objective)
+    density, theta = log_posterior(objective)
     assert density.names[:3] == ("D0", "alpha", "D_offset")
     assert density.names[3:] == (
         *(f"{n}[{a}][1]" for n in ("contrast", "offset") for a in (0, 1)),
@@ -109,7 +106,7 @@ def test_the_likelihood_is_the_product_of_those_of_the_data_sets():
 
 def test_priors_have_public_names():
     objective = _static()
-    found = joint_priors(objective)
+    found = default_priors(objective)
     # Those that the parameters have in a fit of one data set by itself, bounds included.
     data = make_data(MODELS["static"], n=9, phi=[0.0, 50.0], seed=1)
     own = default_priors(projected_objective(mapped(MODELS["static"], data), data))
@@ -118,15 +115,13 @@ def test_priors_have_public_names():
         assert found[name].support == own[name].support
     assert "contrast[1][2]" in found.names
     with pytest.raises(ModelError, match="alph"):
-        joint_log_posterior(objective, {"alph": Normal(0.0, 1.0)})
+        log_posterior(objective, {"alph": Normal(0.0, 1.0)})
 
 
-def test_several_data_sets_are_sent_to_where_they_belong():
+def test_several_data_sets_are_sampled_in_one_run():
     objective = _static()
-    fit = least_squares(objective)
-    for problem in (objective, fit):
-        for run in (sample, consensus):
-            with pytest.raises(ModelError, match="joint_sample"):
-                run(problem)
-    with pytest.raises(ModelError, match="use sample"):
-        joint_sample(objective.parts[0])
+    for problem in (objective, least_squares(objective)):
+        with pytest.raises(ModelError, match="shards are of one data set, and these are 2"):
+            consensus(problem)
+    with pytest.raises(ModelError, match="cannot be sampled"):
+        sample(objective.parameters)

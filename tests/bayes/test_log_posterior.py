@@ -28,10 +28,10 @@ from xpcs_eqx.bayes import (
     Normal,
     SampledSigma,
     Uniform,
-    bound_priors,
     default_priors,
     log_posterior,
 )
+from xpcs_eqx.bayes.priors.prior_set import bound_priors
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.objective import Huber, Pull, projected_objective
 

@@ -9,7 +9,6 @@ import pytest
 from helpers import MODELS, make_data, mapped
 
 from xpcs_eqx.bayes import (
-    Draws,
     LaplaceStart,
     MarginalisedScaling,
     Normal,
@@ -17,8 +16,9 @@ from xpcs_eqx.bayes import (
     TruncatedNormal,
     sample,
 )
-from xpcs_eqx.bayes.marginalised_ends import _conditional_mean, _marginal_sd, beyond_ends
-from xpcs_eqx.bayes.sample import ChainRun, prepare, scaling_draws
+from xpcs_eqx.bayes.marginalised import _conditional_mean, _marginal_sd, beyond_ends
+from xpcs_eqx.bayes.nuts.chains import Draws
+from xpcs_eqx.bayes.nuts.sample import ChainRun, prepare, scaling_draws
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts, ThreadedChains
+from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts
+from xpcs_eqx.bayes.nuts.chains import ThreadedChains
 from xpcs_eqx.errors import ConfigError, ModelError
 
 # What two devices find and what one finds.
@@ -20,9 +21,10 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp
 import numpy as np
 import equinox as eqx
-from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts, ThreadedChains
-from xpcs_eqx.bayes import nuts
-from xpcs_eqx.bayes.sample import run_chains
+from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts
+from xpcs_eqx.bayes.nuts import nuts
+from xpcs_eqx.bayes.nuts.chains import ThreadedChains
+from xpcs_eqx.bayes.nuts.sample import run_chains
 
 assert jax.device_count() == 2
 answers = {}

@@ -11,17 +11,11 @@ import numpy as np
 import pytest
 from helpers import MODELS, PHI, make_data, mapped
 
-from xpcs_eqx.bayes import (
-    Nuts,
-    bimodality,
-    coverage,
-    diagnose,
-    precision,
-    predictive,
-    sample,
-    write_posterior,
-)
+from xpcs_eqx.bayes import Nuts, precision, predictive, sample, write_posterior
 from xpcs_eqx.bayes.arviz_io import PLOTS, bfmi, write_plots
+from xpcs_eqx.bayes.diagnostics import diagnose_chains
+from xpcs_eqx.bayes.modes import bimodality
+from xpcs_eqx.bayes.precision import coverage
 from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
@@ -151,7 +145,7 @@ def _chains(seed=0, chains=4, draws=400):
 def _diagnosed(draws, divergent=0.0, depth=3, energy=None):
     shape = draws.shape[:2]
     rng = np.random.default_rng(5)
-    return diagnose(
+    return diagnose_chains(
         ("a", "b"),
         draws,
         rng.random(shape) < divergent,

@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 from helpers import MODELS, SCALINGS, dense_residual, make_data, mapped
 
-from xpcs_eqx.bayes import (
-    MarginalisedScaling,
-    arviz_io,
-    default_priors,
-    diagnose,
-    log_posterior,
-)
-from xpcs_eqx.bayes.priors import Normal
-from xpcs_eqx.bayes.write_marginalised import conditional_scaling, marginalised_scaling
+from xpcs_eqx.bayes import MarginalisedScaling, arviz_io, default_priors, log_posterior
+from xpcs_eqx.bayes.diagnostics import diagnose_chains
+from xpcs_eqx.bayes.marginalised import conditional_scaling, marginalised_scaling
+from xpcs_eqx.bayes.priors.families import Normal
 from xpcs_eqx.objective import projected_objective
 
 
@@ -96,7 +91,7 @@ def test_chains_that_mix_badly_with_contrast_and_offset_are_told_of_other_ways()
         draws[0] += apart
         zero = np.zeros((4, 200))
         energy = np.random.default_rng(1).normal(size=zero.shape)
-        found = diagnose(names, draws, zero.astype(bool), energy, zero.astype(int), zero, 10)
+        found = diagnose_chains(names, draws, zero.astype(bool), energy, zero.astype(int), zero, 10)
         return found.status, " ".join(found.recommendations)
 
     status, said = advice(("D0", "contrast"), 3.0)

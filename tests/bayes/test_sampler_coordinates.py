@@ -11,7 +11,7 @@ import pytest
 from helpers import MODELS, QUICK_TO_COMPILE, make_data, mapped
 
 from xpcs_eqx.bayes import Uniform, default_priors, log_posterior
-from xpcs_eqx.bayes.coordinates import (
+from xpcs_eqx.bayes.density.coordinates import (
     Above,
     Below,
     FreeReferenceAmplitude,

@@ -23,8 +23,8 @@ from xpcs_eqx.bayes import (
     fit_priors,
     sample,
 )
-from xpcs_eqx.bayes import nuts as nuts_module
-from xpcs_eqx.bayes.sample import physical_draws, prepare
+from xpcs_eqx.bayes.nuts import nuts as nuts_module
+from xpcs_eqx.bayes.nuts.sample import physical_draws, prepare
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
@@ -203,10 +203,6 @@ def test_priors_from_the_fit_are_reported(static):
     posterior = sample(fit, from_fit, sampler=Nuts(warmup=60, draws=50), key=1)
     assert "twice" in " ".join(posterior.notes)
     assert not any("twice" in note for note in plain.notes)
-    tempered = from_fit.tempered(1 / 5)
-    value = np.asarray(row.value * 1.1)
-    wanted = from_fit["alpha"].log_density(value)
-    np.testing.assert_allclose(5 * tempered["alpha"].log_density(value), wanted)
     with pytest.raises(ModelError, match="above 0"):
         fit_priors(fit, width=0.0)
 

@@ -6,17 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from xpcs_eqx.bayes.plan import (
-    AlwaysConsensus,
-    AlwaysWhole,
-    AutomaticRoute,
-    GivenPower,
-    PlanAsGiven,
-    PlanBySize,
-    SharedPrior,
-    WholePrior,
-)
-from xpcs_eqx.bayes.shards import (
+from xpcs_eqx.bayes import Consensus
+from xpcs_eqx.bayes.consensus.pairs import pairs_of
+from xpcs_eqx.bayes.consensus.shards import (
     AngleBalanced,
     AutomaticSize,
     ContiguousShards,
@@ -27,7 +19,6 @@ from xpcs_eqx.bayes.shards import (
     shard_data,
     split_pairs,
 )
-from xpcs_eqx.bayes.shards_pairs import pairs_of
 from xpcs_eqx.data import Geometry, PooledData, TwoTimeData
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.objective import tiles_of
@@ -179,19 +170,23 @@ def test_data_in_a_file_are_refused():
 
 
 def test_route_plan_and_tempering():
-    assert not AutomaticRoute().decide(500_000).consensus
-    assert AutomaticRoute().decide(500_001).consensus
-    assert "500001 pairs are more than 500000" in AutomaticRoute().decide(500_001).reason
-    assert AlwaysConsensus().decide(10).consensus
-    assert not AlwaysWhole().decide(10**9).consensus
-    plan = PlanBySize()
-    assert plan.of(20_000, 4, 500, 1500) == (500, 1500, 1.0)
-    assert plan.of(5_000, 4, 500, 1500) == (250, 750, 0.5)
-    assert plan.of(100, 2, 500, 1500) == (100, 200, 0.01)
-    assert plan.of(100, 20, 500, 1500)[:2] == (400, 1000)
-    assert PlanAsGiven().of(100, 20, 30, 40)[:2] == (30, 40)
-    assert SharedPrior().power(8) == 1 / 8
-    assert WholePrior().power(8) == 1
-    assert GivenPower(0.3).power(8) == 0.3
-    with pytest.raises(ModelError, match="above 0"):
-        GivenPower(0.0)
+    automatic = Consensus()
+    assert not automatic.in_shards(500_000)
+    assert automatic.in_shards(500_001)
+    assert "500001 pairs are more than 500000" in automatic.reason(500_001)
+    assert Consensus(threshold=0).in_shards(10)
+    assert "consensus of 10 pairs was asked for" in Consensus(threshold=0).reason(10)
+    assert not Consensus(threshold=None).in_shards(10**9)
+    assert "one run on all 10 pairs was asked for" in Consensus(threshold=None).reason(10)
+    assert automatic.plan(20_000, 4, 500, 1500) == (500, 1500, 1.0)
+    assert automatic.plan(5_000, 4, 500, 1500) == (250, 750, 0.5)
+    assert automatic.plan(100, 2, 500, 1500) == (100, 200, 0.01)
+    assert automatic.plan(100, 20, 500, 1500)[:2] == (400, 1000)
+    assert Consensus(by_size=False).plan(100, 20, 30, 40)[:2] == (30, 40)
+    assert automatic.prior_power(8) == 1 / 8
+    assert Consensus(power=0.3).prior_power(8) == 0.3
+    for power in (0.0, 1.1):
+        with pytest.raises(ModelError, match="above 0 and at most 1"):
+            Consensus(power=power)
+    with pytest.raises(ModelError, match="at least 0"):
+        Consensus(threshold=-1)

@@ -9,26 +9,25 @@ from helpers import make_data
 from helpers_shards import Bent
 
 from xpcs_eqx.bayes import (
-    AutomaticRoute,
+    Consensus,
     ContiguousShards,
     GivenSigma,
     ImportanceCorrection,
     LockStepChains,
-    NoCorrection,
     Normal,
     NumberOfShards,
     Nuts,
     PlainStart,
-    PlanAsGiven,
     consensus,
-    consensus_work,
     default_priors,
     infer,
     sample,
 )
-from xpcs_eqx.bayes.consensus import _prepared
-from xpcs_eqx.bayes.consensus_work import layout_of, shard_density, without_data
-from xpcs_eqx.bayes.shards_pairs import pairs_of
+from xpcs_eqx.bayes.consensus import work as consensus_work
+from xpcs_eqx.bayes.consensus.correction import NoCorrection
+from xpcs_eqx.bayes.consensus.pairs import pairs_of
+from xpcs_eqx.bayes.consensus.run import _prepared
+from xpcs_eqx.bayes.consensus.work import layout_of, shard_density, without_data
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.data import Selection, load, open_stored, write_own
 from xpcs_eqx.errors import ModelError
@@ -71,7 +70,7 @@ def test_pairs_in_a_file_are_those_in_memory(path, tmp_path):
 
 
 def test_rows_of_a_map_of_several_bands(tmp_path, monkeypatch):
-    from xpcs_eqx.bayes import shards_pairs
+    from xpcs_eqx.bayes.consensus import pairs as shards_pairs
 
     monkeypatch.setattr(shards_pairs, "_BAND", 7)
     path = str(tmp_path / "scan.h5")
@@ -131,19 +130,17 @@ def test_pairs_that_stand_in_have_the_weight_of_all(path, monkeypatch):
 
 SETTINGS = {
     "noise": GivenSigma(0.5),
-    "plan": PlanAsGiven(),
     "sampler": Nuts(warmup=100, draws=200, parallel=LockStepChains()),
-    "size": NumberOfShards(3),
-    "sharding": ContiguousShards(),
     "key": 1,
 }
+METHOD = Consensus(size=NumberOfShards(3), sharding=ContiguousShards(), by_size=False)
 
 
 @pytest.mark.long
 def test_consensus_of_maps_in_a_file(path):
     stored, memory = _objective(open_stored(path)), _objective(load(path))
-    found = consensus(stored, PRIOR, **SETTINGS).posterior
-    wanted = consensus(memory, PRIOR, **SETTINGS).posterior
+    found = consensus(stored, PRIOR, METHOD, **SETTINGS)
+    wanted = consensus(memory, PRIOR, METHOD, **SETTINGS)
     sd = wanted.theta.std(axis=(0, 1))
     away = np.abs(found.theta.mean(axis=(0, 1)) - wanted.theta.mean(axis=(0, 1)))
     assert np.all(away < 0.2 * sd)
@@ -153,7 +150,7 @@ def test_consensus_of_maps_in_a_file(path):
 def test_what_would_read_a_file_thousands_of_times_is_refused(path):
     stored = _objective(open_stored(path))
     with pytest.raises(ModelError, match="NoCorrection"):
-        consensus(stored, PRIOR, correction=ImportanceCorrection(), **SETTINGS)
+        consensus(stored, PRIOR, method=Consensus(correction=ImportanceCorrection()), **SETTINGS)
     with pytest.raises(ModelError, match="shards read their own part"):
         sample(stored, PRIOR, noise=GivenSigma(0.5))
 
@@ -165,5 +162,5 @@ def test_the_route_counts_the_pairs_of_a_file(path, monkeypatch):
     pairs = 2 * 31 * 30 // 2
     for data in (open_stored(path), load(path)):
         objective = _objective(data)
-        assert infer(objective, route=AutomaticRoute(pairs - 1)) == "consensus"
-        assert infer(objective, route=AutomaticRoute(pairs)) == "sample"
+        assert infer(objective, method=Consensus(threshold=pairs - 1)) == "consensus"
+        assert infer(objective, method=Consensus(threshold=pairs)) == "sample"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import DOUBLE, MODELS, QUICK_TO_COMPILE, assert_close, make_data, mapped, pooled
 
-from xpcs_eqx.bayes import data_cost, scaling_statistics
+from xpcs_eqx.bayes.density.tile_likelihood import data_cost, scaling_statistics
 from xpcs_eqx.objective import two_time_objective
 from xpcs_eqx.objective.kernel.frame_table import frame_table
 

@@ -15,7 +15,7 @@ from xpcs_eqx.config.build import build
 from xpcs_eqx.data import write_own
 from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.optimize import TrustRegion, dogleg
-from xpcs_eqx.program.tasks import task_of
+from xpcs_eqx.program.task import task_of
 
 SETTINGS = """
 [data]

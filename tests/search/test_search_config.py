@@ -1,5 +1,7 @@
 """`[global]` as a strategy: what reaches it, and what is refused before a fit."""
 
+import json
+
 import pytest
 from helpers_program import prepared, run
 
@@ -102,6 +104,20 @@ def test_settings_that_do_not_go_together(problem, options, fragments):
         problem(*options)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_minima_of_an_earlier_search_are_starts(problem, tmp_path):
+    path = tmp_path / "earlier.json"
+    minima = [{"values": {"D0": 7e4, "alpha": 0.5, "gone": 1.0}}, {"values": {"D0": 9e4}}]
+    path.write_text(json.dumps({"parameters": {}, "global": {"minima": minima}}))
+    made = problem(MULTI, "global.custom=[{alpha = 0.25}]", f"global.starts_from={path}").search
+    assert made.custom == ((8e4, 0.25), (7e4, 0.5), (9e4, 0.0))
+    for content, said in (("{}", "has its minima under global"), (None, "cannot be read")):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ConfigError, match=rf"--set global\.starts_from=.*{said}"):
+            problem(MULTI, f"global.starts_from={path}")
 
 
 def test_cma_es_without_its_library(problem, monkeypatch):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..files import replacing
 
 _MISSING = (
@@ -61,6 +61,42 @@ def write_netcdf(tree: Any, path: str) -> None:
     """The tree as NetCDF, whole or not at all."""
     with replacing(path) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf")
+
+
+# The group of a file from which a posterior is read back; ArviZ leaves it alone.
+_OWN = "xpcs_eqx"
+
+
+def with_arrays(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The tree with a group of arrays without labels."""
+    import xarray
+
+    variables = {
+        name: ([f"{name}_{i}" for i in range(np.ndim(value))], value)
+        for name, value in arrays.items()
+    }
+    tree[_OWN] = xarray.DataTree(xarray.Dataset(variables))
+    return tree
+
+
+def read_netcdf(path: str) -> dict[str, np.ndarray]:
+    """The arrays that `with_arrays` added to the tree of a file; none where there are none.
+
+    **Raises:** `DataError` for what is no NetCDF file; `ModelError` when ArviZ is missing.
+    """
+    _parts()
+    import xarray
+
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: there is no such file")
+    try:
+        with xarray.open_datatree(path, engine="h5netcdf") as tree:
+            if _OWN not in tree.children:
+                return {}
+            own = tree[_OWN].data_vars
+            return {str(name): np.array(value) for name, value in own.items()}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a NetCDF file that can be read ({error})") from error
 
 
 def rhat(draws: Float[np.ndarray, "chain draw"]) -> float:

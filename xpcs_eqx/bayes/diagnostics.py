@@ -1,12 +1,15 @@
 """Whether draws can be trusted, and what to do when not."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ..fitting import Fit
 from .arviz_io import bfmi, ess, rhat
+from .modes import bimodality
 
 RHAT, RHAT_WARN = 1.05, 1.01
 ESS = 400.0
@@ -55,7 +58,103 @@ class Diagnostics(NamedTuple):
         return self.status == "converged"
 
 
-def diagnose(
+class Scope(NamedTuple):
+    """Whose chains are judged, and by what: those of a run, or those of all shards.
+
+    - `where`: added to findings; `ess`: effective samples that each parameter needs, of `kinds`.
+    - `modes`: what to do about a large R-hat; `draws`: about too few effective samples;
+        `diverging`: about divergences; `tails`: about a small BFMI.
+    - `warns`: whether findings that leave the status alone are looked for.
+    """
+
+    where: str
+    ess: float
+    kinds: tuple[str, ...]
+    modes: str
+    draws: str
+    diverging: str
+    tails: str
+    warns: bool
+
+
+_RUN = Scope(
+    "",
+    ESS,
+    ("bulk", "tail"),
+    "run longer (warmup, draws); when it stays, look for several modes or an exact degeneracy, and "
+    "fix a parameter or narrow a prior",
+    "take more draws",
+    "raise target_acceptance (0.95, 0.99), or narrow the prior of a weak parameter",
+    "a longer warm-up, or other coordinates for the widest parameter",
+    True,
+)
+_SHARDS = Scope(
+    " in a shard",
+    ESS / 4,
+    ("bulk",),
+    "MultimodalConsensus for shards with several modes, else a longer warm-up",
+    "take more draws for each shard",
+    "raise target_acceptance, or take larger shards",
+    "a longer warm-up, or larger shards",
+    False,
+)
+
+
+def _judged(found: Diagnostics, rate: float, typical: float, scope: Scope) -> Diagnostics:
+    """The numbers with status, findings and advice.
+
+    `rate` is the largest share of divergent transitions, `typical` that by which the status goes.
+    """
+    names, where = found.names, scope.where
+    findings, advice = [], []
+
+    def worst(values, rule):
+        bad = [(v, n) for v, n in zip(values, names, strict=True) if rule(v)]
+        shown = ", ".join(f"{n} ({v:.4g})" for v, n in bad[:4])
+        return shown + (", …" if len(bad) > 4 else "")
+
+    failed = not np.all(found.rhat <= RHAT)
+    if failed:
+        findings.append(f"R-hat above {RHAT}{where}: {worst(found.rhat, lambda v: not v <= RHAT)}")
+        advice.append(scope.modes)
+        if scope.warns and any(name.startswith(("contrast", "offset")) for name in names):
+            advice.append(_WITHOUT_SCALING)
+    elif scope.warns and np.any(found.rhat > RHAT_WARN):
+        findings.append(f"R-hat above {RHAT_WARN}: {worst(found.rhat, lambda v: v > RHAT_WARN)}")
+        advice.append("take more draws before quoting these")
+    few = False
+    for kind in scope.kinds:
+        values = {"bulk": found.ess_bulk, "tail": found.ess_tail}[kind]
+        if not np.all(values >= scope.ess):
+            few = True
+            findings.append(
+                f"fewer than {scope.ess:g} effective samples{where} ({kind}): "
+                f"{worst(values, lambda v: not v >= scope.ess)}"
+            )
+            if scope.draws not in advice:
+                advice.append(scope.draws)
+    level = sum(rate > limit for limit in DIVERGENCES)
+    if level:
+        how = ("some", "many", "most trajectories are unusable:")[level - 1]
+        findings.append(f"{how} divergences: {100 * rate:.2g} % of the transitions{where}")
+        advice.append(scope.diverging)
+    elif scope.warns and rate > 0:
+        findings.append(f"{100 * rate:.2g} % divergent transitions, which is acceptable")
+    if not np.all(found.bfmi >= BFMI):
+        least = float(np.min(found.bfmi))
+        findings.append(f"BFMI {least:.2g} below {BFMI}{where}: tails are explored slowly")
+        advice.append(scope.tails)
+    if scope.warns and found.deepest > 0.01:
+        findings.append(
+            f"{100 * found.deepest:.2g} % of the trajectories reached the largest depth"
+        )
+        advice.append("a longer warm-up for a better metric, or a larger max_depth")
+    diverged = typical > DIVERGENCES[0]
+    status = "not_converged" if failed or few else "divergences" if diverged else "converged"
+    return found._replace(status=status, findings=tuple(findings), recommendations=tuple(advice))
+
+
+def diagnose_chains(
     names: tuple[str, ...],
     draws: Float[np.ndarray, "chain draw entry"],
     divergent: Bool[np.ndarray, "chain draw"],
@@ -64,7 +163,7 @@ def diagnose(
     acceptance: Float[np.ndarray, "chain draw"],
     max_depth: int,
 ) -> Diagnostics:
-    """Diagnostics of chains.
+    """Diagnostics of the chains of a run.
 
     Not converged: R-hat above 1.05, or NaN, or fewer than 400 effective samples (bulk or tail) of a
     parameter. Divergences: more than 5 % of the transitions; 10 % and 30 % are named as worse. A
@@ -72,70 +171,69 @@ def diagnose(
     status alone.
     """
     each = [draws[..., i] for i in range(len(names))]
-    r = np.array([rhat(d) for d in each])
-    bulk = np.array([ess(d, "bulk") for d in each])
-    tail = np.array([ess(d, "tail") for d in each])
-    fraction = bfmi(energy)
     rate = float(np.mean(divergent))
-    deepest = float(np.mean(depth >= max_depth))
-    findings, advice = [], []
-
-    def worst(values, rule):
-        bad = [(v, n) for v, n in zip(values, names, strict=True) if rule(v)]
-        shown = ", ".join(f"{n} ({v:.4g})" for v, n in bad[:4])
-        return shown + (", …" if len(bad) > 4 else "")
-
-    failed = not np.all(r <= RHAT)
-    if failed:
-        findings.append(f"R-hat above {RHAT}: {worst(r, lambda v: not v <= RHAT)}")
-        advice.append(
-            "run longer (warmup, draws); when it stays, look for several modes or an exact "
-            "degeneracy, and fix a parameter or narrow a prior"
-        )
-        if any(name.startswith(("contrast", "offset")) for name in names):
-            advice.append(_WITHOUT_SCALING)
-    elif np.any(r > RHAT_WARN):
-        findings.append(f"R-hat above {RHAT_WARN}: {worst(r, lambda v: v > RHAT_WARN)}")
-        advice.append("take more draws before quoting these")
-    few = False
-    for kind, values in (("bulk", bulk), ("tail", tail)):
-        if not np.all(values >= ESS):
-            few = True
-            findings.append(
-                f"fewer than {ESS:g} effective samples ({kind}): "
-                f"{worst(values, lambda v: not v >= ESS)}"
-            )
-            if "take more draws" not in advice:
-                advice.append("take more draws")
-    levels = ("some", "many", "most trajectories are unusable:")
-    level = sum(rate > limit for limit in DIVERGENCES)
-    if level:
-        findings.append(f"{levels[level - 1]} divergences: {100 * rate:.2g} % of the transitions")
-        advice.append(
-            "raise target_acceptance (0.95, 0.99), or narrow the prior of a weak parameter"
-        )
-    elif rate > 0:
-        findings.append(f"{100 * rate:.2g} % divergent transitions, which is acceptable")
-    if not np.all(fraction >= BFMI):
-        findings.append(f"BFMI {np.min(fraction):.2g} below {BFMI}: tails are explored slowly")
-        advice.append("a longer warm-up, or other coordinates for the widest parameter")
-    if deepest > 0.01:
-        findings.append(f"{100 * deepest:.2g} % of the trajectories reached the largest depth")
-        advice.append("a longer warm-up for a better metric, or a larger max_depth")
-    status = "not_converged" if failed or few else "divergences" if level else "converged"
-    return Diagnostics(
+    found = Diagnostics(
         names,
-        r,
-        bulk,
-        tail,
-        fraction,
+        np.array([rhat(d) for d in each]),
+        np.array([ess(d, "bulk") for d in each]),
+        np.array([ess(d, "tail") for d in each]),
+        bfmi(energy),
         rate,
-        deepest,
+        float(np.mean(depth >= max_depth)),
         float(np.mean(acceptance)),
-        status,
-        tuple(findings),
-        tuple(advice),
+        "",
+        (),
+        (),
     )
+    return _judged(found, rate, rate, _RUN)
+
+
+def diagnose_shards(
+    results: Sequence[Mapping[str, np.ndarray]], names: tuple[str, ...], max_depth: int
+) -> Diagnostics:
+    """Convergence of the chains of all shards: for each parameter that of the worst shard.
+
+    Not converged: R-hat above 1.05 or fewer than 100 effective samples (bulk) in a shard.
+    Divergences: more than 5 % of the transitions of more than half of the shards. Nothing is
+    computed from combined draws, which would always look converged.
+    """
+
+    def every(name: str) -> np.ndarray:
+        return np.stack([np.asarray(result[name]) for result in results])
+
+    rates = every("divergent").mean(axis=(1, 2))
+    found = Diagnostics(
+        names,
+        every("rhat").max(axis=0),
+        every("ess_bulk").min(axis=0),
+        every("ess_tail").min(axis=0),
+        every("bfmi").min(axis=0),
+        float(rates.mean()),
+        float(np.mean(every("depth") >= max_depth)),
+        float(every("acceptance").mean()),
+        "",
+        (),
+        (),
+    )
+    return _judged(found, float(rates.max()), float(np.median(rates)), _SHARDS)
+
+
+def why_unusable(
+    found: Diagnostics, draws: Float[np.ndarray, "chain draw entry"], largest: float = RHAT
+) -> str:
+    """Why chains have to be run again; empty where they can be used.
+
+    An R-hat above `largest`, or NaN, or more than 30 % divergent transitions.
+    """
+    if not np.all(found.rhat <= largest):
+        worst = int(np.argmax(np.where(np.isnan(found.rhat), np.inf, found.rhat)))
+        reason = f"R-hat of {found.names[worst]} is {found.rhat[worst]:.3g}, above {largest:g}"
+        names = enumerate(found.names)
+        split = [name for i, name in names if bimodality(name, draws[..., i]).bimodal]
+        return reason + (f"; two modes in {', '.join(split)}" if split else "")
+    if found.divergence_rate > DIVERGENCES[-1]:
+        return f"{100 * found.divergence_rate:.0f} % of the trajectories diverged"
+    return ""
 
 
 def contradicted(found: Diagnostics, findings: Sequence[str], advice: Sequence[str]) -> Diagnostics:
@@ -173,3 +271,41 @@ def against_fit(
         "another minimum, and whether chains have found a mode of their own"
     )
     return contradicted(found, findings, (advice,))
+
+
+# Quoted errors larger than this, over the classical ones, are worth a word.
+LARGER = 1.2
+_VARYING = ("free", "shared", "separate")
+
+
+def widening(fit: Fit) -> float:
+    """Largest quoted error of a physical parameter over its classical one; 1 where none is known.
+
+    The classical error takes pairs as independent, as the likelihood does; the quoted one is a
+    sandwich with the correlations that pairs of frames have by their common speckles.
+    """
+    ratios = [
+        row.error / row.error_classical
+        for row in fit.rows
+        if row.role in _VARYING and row.error_classical > 0 and math.isfinite(row.error)
+    ]
+    return max(ratios, default=1.0)
+
+
+def about_independence(fit: Fit | None) -> tuple[str, ...]:
+    """Words for a posterior that is too narrow since pairs are not independent; else nothing."""
+    if fit is None or fit.uncertainty.chosen == "classical":
+        return ()
+    ratio = widening(fit)
+    if ratio < LARGER:
+        return ()
+    return (
+        "the likelihood takes pairs as independent, as the classical error does; the quoted "
+        f"({fit.uncertainty.chosen}) errors of the fit are up to {ratio:.2g} times the "
+        "classical ones, and the spread of the draws is too small by as much",
+    )
+
+
+def quoted_errors(fit: Fit | None) -> tuple[tuple[str, float], ...]:
+    """The quoted error of every entry of a fit by name."""
+    return () if fit is None else tuple((row.name, float(row.error)) for row in fit.rows)

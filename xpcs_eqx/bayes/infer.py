@@ -4,52 +4,33 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
 from ..errors import ModelError
 from ..fitting import Fit, least_squares
-from ..objective import AbstractTiles, JointObjective, ProjectedObjective
+from ..objective import AbstractTiles, CombinedObjective, JointObjective, ProjectedObjective
 from ..scaling import AbstractScaling
-from .abstract_prior import AbstractPrior
-from .anchors import AbstractAnchor
-from .combiners import AbstractCombiner
-from .consensus import ConsensusPosterior, consensus
-from .consensus_correction import AbstractCorrection
-from .draws import Progress
-from .executors import AbstractWorkers
-from .failures import Limits, Outcome
-from .likelihood import AbstractNoise, AbstractScalingTreatment
-from .log_posterior import AnyObjective, count_pairs
-from .plan import AbstractPlan, AbstractRoute, AbstractTempering, AutomaticRoute
+from .consensus.pairs import pairs_of
+from .consensus.run import consensus
+from .consensus.settings import Consensus
+from .density.likelihood import AbstractNoise, AbstractScalingTreatment
+from .density.log_posterior import count_pairs
+from .nuts.chains import SamplingProgress
+from .nuts.sample import Nuts, sample
+from .nuts.starts import AbstractStart
 from .posterior import Posterior
-from .prior_set import PriorSet
-from .sample import Nuts, sample
-from .shards import AbstractSharding, AbstractShardSize
-from .shards_pairs import pairs_of
-from .starts import AbstractStart
+from .priors.families import AbstractPrior
+from .priors.prior_set import PriorSet, Samplable
+from .workers.base import Outcome
 
 
-class InShards(eqx.Module):
-    """What `consensus` is given beside what it shares with `sample`; None for its defaults."""
-
-    sharding: AbstractSharding | None = None
-    size: AbstractShardSize | None = None
-    plan: AbstractPlan | None = None
-    anchor: AbstractAnchor | None = None
-    temper: AbstractTempering | None = None
-    combiner: AbstractCombiner | None = None
-    correction: AbstractCorrection | None = None
-    workers: AbstractWorkers | None = None
-    limits: Limits | None = None
-    folder: str | None = eqx.field(static=True, default=None)
-
-
-def _n_pairs(problem: AnyObjective | Fit) -> int:
+def _n_pairs(problem: Samplable | Fit) -> int:
     if isinstance(problem, Fit):
         return problem.n_pairs
+    if isinstance(problem, CombinedObjective):
+        return sum(map(_n_pairs, problem.parts))
     if not isinstance(problem, ProjectedObjective | JointObjective):
         # `sample` says what is wrong with it.
         return 0
@@ -61,28 +42,28 @@ def _n_pairs(problem: AnyObjective | Fit) -> int:
 
 
 def infer(
-    problem: AnyObjective | Fit,
+    problem: Samplable | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
+    method: Consensus | None = None,
     *,
-    route: AbstractRoute | None = None,
     sampler: Nuts | None = None,
     start: AbstractStart | None = None,
     scaling: AbstractScalingTreatment | None = None,
     noise: AbstractNoise | None = None,
-    in_shards: InShards | None = None,
+    folder: str | None = None,
     key: Key[Array, ""] | int = 0,
-    callback: Callable[[Progress | Outcome], Any] | None = None,
-) -> Posterior | ConsensusPosterior:
+    callback: Callable[[SamplingProgress | Outcome], Any] | None = None,
+) -> Posterior:
     """Draws from the posterior of an objective, by `sample` or by `consensus`.
 
     **Arguments:**
 
     - `problem`, `priors`, `sampler`, `start`, `scaling`, `noise`, `key`: as in `sample`.
-    - `route`: which of the two; `AutomaticRoute()` by default: shards above 500 000 pairs.
-    - `in_shards`: what `consensus` takes beside them.
-    - `callback`: sees the `Progress` of one run, or the `Outcome` of each shard.
-
-    **Returns:** a `Posterior`, or a `ConsensusPosterior` that holds one.
+    - `method`: above how many pairs shards are sampled, by default 500 000, and how. Several data
+        sets are sampled in one run, unless `threshold` is 0.
+    - `folder`: finished shards, or pieces of the run, are kept there, and read when the same run is
+        made again.
+    - `callback`: sees the `SamplingProgress` of one run, or the `Outcome` of each shard.
 
     **Raises:** what `sample` and `consensus` raise.
     """
@@ -91,15 +72,15 @@ def infer(
         "start": start,
         "scaling": scaling,
         "noise": noise,
+        "folder": folder,
         "key": key,
         "callback": callback,
     }
-    route = AutomaticRoute() if route is None else route
-    if not route.decide(_n_pairs(problem)).consensus:
+    method = Consensus() if method is None else method
+    several = isinstance(getattr(problem, "objective", problem), CombinedObjective)
+    if (several and method.threshold != 0) or not method.in_shards(_n_pairs(problem)):
         return sample(problem, priors, **common)
-    given = InShards() if in_shards is None else in_shards
-    own = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
-    return consensus(problem, priors, **common, **own)
+    return consensus(problem, priors, method, **common)  # pyright: ignore[reportArgumentType]
 
 
 def with_scaling(fit: Fit, scaling: AbstractScaling) -> Fit:

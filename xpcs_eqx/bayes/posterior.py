@@ -1,5 +1,6 @@
-"""Posterior draws with names and diagnostics."""
+"""Posterior draws with names and diagnostics: of one data set or several, of a run or of shards."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -7,27 +8,48 @@ import jax.core
 import numpy as np
 from jaxtyping import Float
 
+from ..errors import ModelError
 from ..fitting import Fit
 from .arviz_io import datatree, unique_labels
-from .diagnostics import Diagnostics, against_fit, diagnose
-from .draws import Draws
-from .independence import about_independence, quoted_errors
-from .log_posterior import LogPosterior
+from .consensus.compare import ShardResults
+from .density.log_posterior import LogPosterior, local_draws, physical_draws
+from .diagnostics import (
+    Diagnostics,
+    about_independence,
+    against_fit,
+    contradicted,
+    diagnose_chains,
+    quoted_errors,
+)
+from .nuts.chains import Draws
+
+
+class Parts(dict[str, "Posterior"]):
+    """The data sets of a posterior by label, in their order."""
+
+    def __missing__(self, label: str) -> "Posterior":
+        raise KeyError(f"no data set {label!r}; there are {', '.join(self)}")
 
 
 class Posterior(eqx.Module):
     """Draws of the physical parameters and what is known about them.
 
-    - `theta`: draws of the sampled entries (chain, draw, entry), named by `names`.
-    - `per_angle`: contrast and offset of each draw (chain, draw, angle, 2); those of marginalised
-        scaling are drawn from their conditional distribution.
-    - `draws`: unconstrained positions and statistics of each transition.
+    - `theta`: draws of the sampled entries (chain, draw, entry), named by `names`; draws that were
+        combined from those of shards are one chain.
+    - `per_angle`: contrast and offset of each draw (chain, draw, angle, 2), of several data sets
+        with the angles of one after those of the other; those of marginalised scaling are drawn
+        from their conditional distribution.
+    - `draws`: unconstrained positions and statistics of each transition; of shards those of all
+        their chains, shard after shard, never of combined draws. So are the `diagnostics`.
     - `density`: the log density that was sampled, with its priors, data and coordinates.
     - `step_size`, `metric`: after warm-up.
     - `fitted`: (name, value, classical error) of the fit, empty without one; `quoted`: (name,
         quoted error), larger where pairs are not independent.
     - `notes`: how it began, and what has to be known of its priors and of its likelihood.
         `timings`: seconds by phase.
+    - `parts`: each data set as a `Posterior` of its own with its own names, from which surfaces and
+        plots come; one data set is its only part. `label`: its name.
+    - `shards`: what became of the shards, where the data were sampled in shards.
     """
 
     theta: Float[np.ndarray, "chain draw entry"]
@@ -41,11 +63,31 @@ class Posterior(eqx.Module):
     notes: tuple[str, ...] = eqx.field(static=True)
     timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
     quoted: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
+    data_sets: tuple["Posterior", ...] = ()
+    label: str = eqx.field(static=True, default="1")
+    shards: ShardResults | None = None
 
     def __repr__(self) -> str:
         """Status and findings, one line for each entry, and the notes."""
-        head = type(self).__name__
-        return draws_in_lines(head, self.names, self.theta, self.diagnostics, self.notes)
+        chains, draws = self.theta.shape[-3:-1]
+        what = [f"{chains} × {draws} draws"]
+        if self.data_sets:
+            what.insert(0, f"{len(self.data_sets)} data sets")
+        if self.shards is not None:
+            what.insert(0, f"{self.shards.division.n_shards} shards")
+        rows: Any = ()
+        # Inside a compiled function they have no numbers.
+        if not isinstance(self.theta, jax.core.Tracer):
+            flat = np.reshape(self.theta, (-1, len(self.names)))
+            rows = zip(self.names, flat.mean(axis=0), flat.std(axis=0), strict=True)
+        return "\n".join(
+            [
+                f"Posterior of {', '.join(what)}: {self.status}",
+                *(f"  {name} = {mean:.6g} ± {sd:.2g}" for name, mean, sd in rows),
+                *(f"  finding: {text}" for text in self.diagnostics.findings),
+                *(f"  note: {text}" for text in self.notes),
+            ]
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,8 +99,13 @@ class Posterior(eqx.Module):
         """`converged`, `divergences`, `not_converged` or `contradictory`."""
         return self.diagnostics.status
 
+    @property
+    def parts(self) -> Parts:
+        """The data sets by label, in their order."""
+        return Parts({one.label: one for one in self.data_sets or (self,)})
+
     def __getitem__(self, name: str) -> Float[np.ndarray, "chain draw ..."]:
-        """Draws of a parameter, or of `contrast` or `offset` of all angles.
+        """Draws of a parameter, or of `contrast` or `offset` of all angles of a data set.
 
         **Raises:** `KeyError` listing the names there are.
         """
@@ -72,11 +119,19 @@ class Posterior(eqx.Module):
     def variables(self) -> dict[str, Float[np.ndarray, "chain draw ..."]]:
         """Draws by name: physical parameters, contrast and offset by angle, sigma.
 
-        Coefficients of a Fourier scaling are there as well.
+        Coefficients of a Fourier scaling are there as well. What each of several data sets has for
+        itself is called `contrast[label]` and so on.
         """
         p = self.density.parameters.n_free
         out = {name: self.theta[..., i] for i, name in enumerate(self.names[:p])}
-        out["contrast"], out["offset"] = self.per_angle[..., 0], self.per_angle[..., 1]
+        if self.data_sets:
+            for part in self.data_sets:
+                physical = part.names[: part.density.parameters.n_free]
+                for name, draws in part.variables().items():
+                    if name not in physical and name != "sigma":
+                        out[f"{name}[{part.label}]"] = draws
+        else:
+            out["contrast"], out["offset"] = self.per_angle[..., 0], self.per_angle[..., 1]
         for i, name in enumerate(self.names[p:], start=p):
             # Those of single angles are in `contrast` and `offset`.
             if name not in out and "[" not in name:
@@ -86,48 +141,109 @@ class Posterior(eqx.Module):
     def summary(self) -> dict[str, dict[str, float]]:
         """Mean, standard deviation, central 94 %, R-hat and effective samples by parameter."""
         found = self.diagnostics
-        out = {}
-        for i, name in enumerate(self.names):
-            draws = self.theta[..., i]
-            low, high = np.quantile(draws, [0.03, 0.97])
-            out[name] = {
-                "mean": float(draws.mean()),
-                "sd": float(draws.std()),
-                "low": float(low),
-                "high": float(high),
-                "rhat": float(found.rhat[i]),
-                "ess_bulk": float(found.ess_bulk[i]),
-                "ess_tail": float(found.ess_tail[i]),
-            }
-        return out
+        return {
+            name: summary_of(
+                self.theta[..., i], found.rhat[i], found.ess_bulk[i], found.ess_tail[i]
+            )
+            for i, name in enumerate(self.names)
+        }
 
     def to_datatree(self) -> Any:
         """An ArviZ DataTree; `contrast` and `offset` have the dimension `angle` [degrees].
 
-        Where two angles are equal, they are labelled by their numbers 0, 1, …. Draws that were
-        combined from those of shards have no `sample_stats`.
+        Where two angles are equal, they are labelled by their numbers 0, 1, …. Of several data sets
+        names and dimensions are `contrast[label]` and `angle[label]`.
+
+        Of shards the group `posterior` has the combined draws as one chain, without `sample_stats`,
+        which they have none of. Under `shards` there are `posterior` and `sample_stats` of the
+        shards in the result, with dimensions (shard, chain, draw): `tree["shards"].sel(shard=0)` is
+        what ArviZ takes for one run.
 
         **Raises:** `ModelError` with what to install when ArviZ is missing.
         """
-        own = np.shape(self.draws.energy) == self.theta.shape[:2]
-        step_size = np.full(np.shape(self.draws.energy), self.step_size)
-        return datatree(
-            self.variables(),
-            {**transition_stats(self.draws), "step_size": step_size} if own else {},
-            self.angle_labels(),
-            ANGLE_DIMS,
-            {"status": self.status, "notes": "; ".join(self.notes)},
+        statistics = {}
+        if self.shards is None:
+            step_size = np.full(np.shape(self.draws.energy), self.step_size)
+            statistics = {**_transition_stats(self.draws), "step_size": step_size}
+        attributes = {"status": self.status, "notes": "; ".join(self.notes)}
+        tree = datatree(self.variables(), statistics, *self._angles(), attributes)
+        if self.shards is not None:
+            coordinates, dims = self._angles()
+            coordinates = {**coordinates, "shard": np.asarray(self.shards.draws.numbers)}
+            each = self._of_shards()
+            stats = _transition_stats(each.draws)
+            leading = ("shard", "chain", "draw")
+            tree.attrs["about"] = _ABOUT
+            tree["shards"] = datatree(each.variables(), stats, coordinates, dims, {}, leading)
+        return tree
+
+    def _angles(self) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+        """The coordinates `angle` of labelled draws, and what has them as a dimension."""
+        coordinates, dims = {}, {}
+        for part in self.data_sets or (self,):
+            after = f"[{part.label}]" if self.data_sets else ""
+            angle = f"angle{after}"
+            coordinates[angle] = unique_labels(np.asarray(part.density.term.geometry.phi))
+            dims |= {f"contrast{after}": [angle], f"offset{after}": [angle]}
+        return coordinates, dims
+
+    def shard_draws(self) -> Float[np.ndarray, "shard draw entry"]:
+        """Physical draws of the shards in the result, chains one after the other.
+
+        **Raises:** `ModelError` for a posterior that was not sampled in shards.
+        """
+        if self.shards is None:
+            raise ModelError("this posterior was sampled in one run, which has no shards")
+        z = self.density.coordinates.from_unconstrained(self.shards.draws.draws)
+        return np.asarray(physical_draws(self.density, z))
+
+    def _of_shards(self) -> "Posterior":
+        """The chains of the shards in place of combined draws: (shard, chain, draw, …)."""
+        theta = self.shard_draws()
+        rows, n_draws = np.shape(self.draws.energy)
+        shape = (len(theta), rows // len(theta), n_draws)
+        p, scaling = self.density.parameters.n_free, self.density.term.scaling
+        # In shards contrast and offset are never marginalised.
+        coefficients = theta[..., p : p + scaling.size]
+        per_angle = np.einsum("ask,...k->...as", np.asarray(scaling.basis), coefficients)
+        per_angle = per_angle + np.asarray(scaling.constant)
+        return dataclasses.replace(
+            self,
+            theta=theta.reshape(*shape, -1),
+            per_angle=per_angle.reshape(*shape, -1, 2),
+            draws=Draws(*(np.reshape(one, (*shape, *np.shape(one)[2:])) for one in self.draws)),
         )
 
-    def angle_labels(self) -> dict[str, np.ndarray]:
-        """The coordinate `angle` of labelled draws."""
-        return {"angle": unique_labels(np.asarray(self.density.term.geometry.phi))}
+
+_ABOUT = (
+    "posterior: combined draws, which are no chains; shards: posterior and sample_stats of the "
+    "chains of every shard. What needs chains takes a shard: tree['shards'].sel(shard=0)"
+)
 
 
-ANGLE_DIMS = {"contrast": ["angle"], "offset": ["angle"]}
+_SHARDS_DIFFER = (
+    "the shards contradict each other, and the result describes none of them: fit parts of the "
+    "data by themselves (frames, angles), or a model that changes where they do",
+)
 
 
-def transition_stats(draws: Draws) -> dict[str, np.ndarray]:
+def summary_of(
+    draws: Float[np.ndarray, "chain draw"], rhat: float, ess_bulk: float, ess_tail: float
+) -> dict[str, float]:
+    """What `Posterior.summary` says of one entry."""
+    low, high = np.quantile(draws, [0.03, 0.97])
+    return {
+        "mean": float(draws.mean()),
+        "sd": float(draws.std()),
+        "low": float(low),
+        "high": float(high),
+        "rhat": float(rhat),
+        "ess_bulk": float(ess_bulk),
+        "ess_tail": float(ess_tail),
+    }
+
+
+def _transition_stats(draws: Draws) -> dict[str, np.ndarray]:
     """Statistics of transitions by the names that ArviZ knows."""
     return {
         "lp": draws.log_density,
@@ -139,30 +255,6 @@ def transition_stats(draws: Draws) -> dict[str, np.ndarray]:
     }
 
 
-def draws_in_lines(
-    head: str,
-    names: tuple[str, ...],
-    theta: Float[np.ndarray, "chain draw entry"],
-    diagnostics: Diagnostics,
-    notes: tuple[str, ...],
-) -> str:
-    """What is printed of draws: status and findings, mean ± sd of each entry, notes."""
-    chains, draws = theta.shape[-3:-1]
-    rows: Any = ()
-    # Inside a compiled function they have no numbers.
-    if not isinstance(theta, jax.core.Tracer):
-        flat = np.reshape(theta, (-1, len(names)))
-        rows = zip(names, flat.mean(axis=0), flat.std(axis=0), strict=True)
-    return "\n".join(
-        [
-            f"{head} of {chains} × {draws} draws: {diagnostics.status}",
-            *(f"  {name} = {mean:.6g} ± {sd:.2g}" for name, mean, sd in rows),
-            *(f"  finding: {text}" for text in diagnostics.findings),
-            *(f"  note: {text}" for text in notes),
-        ]
-    )
-
-
 def posterior_of(
     density: LogPosterior,
     theta: Float[np.ndarray, "chain draw entry"],
@@ -172,22 +264,54 @@ def posterior_of(
     step_size: float,
     metric: Float[np.ndarray, "entry entry"],
     fit: Fit | None,
-    max_depth: int,
-    notes: tuple[str, ...],
-    timings: tuple[tuple[str, float], ...],
+    max_depth: int = 10,
+    diagnostics: Diagnostics | None = None,
+    notes: tuple[str, ...] = (),
+    timings: tuple[tuple[str, float], ...] = (),
+    label: str = "1",
+    shards: ShardResults | None = None,
+    contradictions: tuple[str, ...] = (),
 ) -> Posterior:
-    """Draws with their diagnostics, compared with the fit."""
+    """Draws with their diagnostics, compared with the fit; of several data sets with their parts.
+
+    `diagnostics`: of the chains, where they are not those of `theta`; `contradictions` of shards.
+    """
     rows = () if fit is None else fit.rows
     fitted = tuple((row.name, row.value, row.error_classical) for row in rows)
-    found = diagnose(
-        density.names,
-        theta,
-        np.asarray(draws.divergent),
-        np.asarray(draws.energy),
-        np.asarray(draws.depth),
-        np.asarray(draws.acceptance),
-        max_depth,
-    )
+    if diagnostics is None:
+        diagnostics = diagnose_chains(
+            density.names,
+            theta,
+            np.asarray(draws.divergent),
+            np.asarray(draws.energy),
+            np.asarray(draws.depth),
+            np.asarray(draws.acceptance),
+            max_depth,
+        )
+    found = against_fit(diagnostics, theta, fitted)
+    found = contradicted(found, contradictions, _SHARDS_DIFFER)
+    data_sets, low = [], 0
+    if density.labels:
+        fits = [None] * len(density.parts) if fit is None else fit.data_sets
+        every = zip(density.parts, density.labels, local_draws(density, theta), fits, strict=True)
+        for part, name, own, own_fit in every:
+            high = low + part.term.geometry.phi.shape[0]
+            data_sets.append(
+                posterior_of(
+                    part,
+                    np.asarray(own),
+                    per_angle[:, :, low:high],
+                    draws,
+                    step_size=step_size,
+                    metric=metric,
+                    fit=own_fit,
+                    max_depth=max_depth,
+                    notes=(f"data set {name} of a joint posterior",),
+                    timings=timings,
+                    label=name,
+                )
+            )
+            low = high
     return Posterior(
         theta=theta,
         per_angle=per_angle,
@@ -195,9 +319,12 @@ def posterior_of(
         density=density,
         metric=np.asarray(metric),
         step_size=float(step_size),
-        diagnostics=against_fit(found, theta, fitted),
+        diagnostics=found,
         fitted=fitted,
         notes=(*notes, *about_independence(fit)),
         timings=timings,
         quoted=quoted_errors(fit),
+        data_sets=tuple(data_sets),
+        label=label,
+        shards=shards,
     )

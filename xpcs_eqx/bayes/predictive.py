@@ -37,12 +37,20 @@ def _surface(density, row, per_angle):
     return per_angle[:, 1, None, None] + per_angle[:, 0, None, None] * correlation
 
 
-def predictive(posterior: Posterior, draws: int = 200) -> Predictive:
+def predictive(posterior: Posterior, draws: int = 200) -> Predictive | dict[str, Predictive]:
     """Mean, standard deviation and 5–95 % band of the surface over evenly chosen draws.
 
-    Draws are streamed. The tails of each pair are kept instead of all draws: memory is that of
-    some 0.1·`draws` surfaces, and the percentiles are those of all the draws used.
+    Of several data sets those of each by its label. Draws are streamed. The tails of each pair are
+    kept instead of all draws: memory is that of some 0.1·`draws` surfaces, and the percentiles are
+    those of all the draws used.
     """
+    if posterior.data_sets:
+        return {label: surfaces(part, draws) for label, part in posterior.parts.items()}
+    return surfaces(posterior, draws)
+
+
+def surfaces(posterior: Posterior, draws: int) -> Predictive:
+    """`predictive` of one data set."""
     rows = posterior.theta.reshape(-1, posterior.theta.shape[-1])
     scaling = posterior.per_angle.reshape(rows.shape[0], -1, 2)
     count = min(draws, rows.shape[0])

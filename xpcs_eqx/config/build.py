@@ -2,22 +2,28 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..data import StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
+from ..data import MapSize, StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError, ModelError
-from ..objective import CombinedObjective, relative_weights, two_time_objective
+from ..objective import (
+    CombinedObjective,
+    TwoTimeObjective,
+    relative_weights,
+    two_time_objective,
+)
 from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
 from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, SharedParameters
 from ..search import AbstractStrategy
-from .parameters import Names, parameters_of, shared_names, tables
+from .parameters import Names, parameters_of, shared_names, tables, with_earlier_starts
 from .read import Configuration
 from .source import nearest
 from .tables import Settings
@@ -41,13 +47,12 @@ class Problem:
     """
 
     data: tuple[TwoTimeData | StoredTwoTime, ...]
-    # Which kind it is, and so what can be asked of it, follows from the number of data sets.
-    objective: Any
+    objective: TwoTimeObjective | CombinedObjective
     scalings: tuple[ChosenScaling, ...]
     names: Names
     given: tuple[dict[str, Parameter], ...]
     weights: tuple[float, ...]
-    plan: Plan | None
+    plan: Plan
     solver: TrustRegion
     recovery: Recovery
     decisions: tuple[str, ...]
@@ -61,12 +66,15 @@ class Problem:
         return self.names.labels
 
     @property
+    def of_one(self) -> TwoTimeObjective:
+        """The objective where there is one data set, for what does not take several."""
+        assert not isinstance(self.objective, CombinedObjective)
+        return self.objective
+
+    @property
     def parameters(self) -> ParameterMap:
         """All free parameters of the fit."""
-        objective = self.objective
-        if isinstance(objective, CombinedObjective):
-            return objective.parameters.whole
-        return objective.term.parameters
+        return self.objective.physical
 
 
 def data_labels(configuration: Configuration) -> tuple[str, ...]:
@@ -117,9 +125,19 @@ class _Loaded:
 
     parts: tuple[Configuration, ...]
     labels: tuple[str, ...]
-    # Several are in memory, one may stay in its file.
-    data: tuple[Any, ...]
-    plan: Plan | None = None
+    data: tuple[TwoTimeData | StoredTwoTime, ...]
+    plan: Plan
+
+
+@contextmanager
+def _numbered(configuration: Configuration, k: int) -> Iterator[None]:
+    """What is wrong with the data of a table `[[data]]` is said with its number."""
+    try:
+        yield
+    except DataError as error:
+        if not isinstance(configuration.settings.data, list):
+            raise
+        raise DataError(f"{configuration.source.where(('data', str(k + 1)))}: {error}") from error
 
 
 def _loaded(configuration: Configuration) -> _Loaded:
@@ -127,25 +145,24 @@ def _loaded(configuration: Configuration) -> _Loaded:
 
     **Raises:** `DataError`, `ConfigError`, with the number of the table where there are several.
     """
-    parts, settings = configuration.parts, configuration.settings
-    if not settings.several:
-        plan = plan_of(
-            configuration, map_size(configuration.data_path, **reading_of(parts[0].data))
-        )
-        data = open_data(configuration) if plan.stored else load_data(configuration)
-        return _Loaded(parts, ("",), (data,), plan)
-    if not isinstance(settings.data, list):
+    parts, settings, sizes, data = configuration.parts, configuration.settings, [], []
+    if settings.several and not isinstance(settings.data, list):
         every = _every_q(configuration)
         labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
-        return _Loaded(parts * len(every), labels, every)
-    labels, loaded = data_labels(configuration), []
+        sizes = [
+            MapSize(one.c2.size, one.c2.itemsize, one.n_angles, np.asarray(one.t), False)
+            for one in every
+        ]
+        return _Loaded(parts * len(every), labels, every, plan_of(configuration, sizes))
     for k, part in enumerate(parts):
-        try:
-            loaded.append(load_data(part))
-        except DataError as error:
-            where = configuration.source.where(("data", str(k + 1)))
-            raise DataError(f"{where}: {error}") from error
-    return _Loaded(parts, labels, tuple(loaded))
+        with _numbered(configuration, k):
+            sizes.append(map_size(part.data_path, **reading_of(part.data)))
+    plan = plan_of(configuration, sizes)
+    for k, part in enumerate(parts):
+        with _numbered(configuration, k):
+            data.append(open_data(part) if plan.stored else load_data(part))
+    labels = data_labels(configuration) if settings.several else ("",)
+    return _Loaded(parts, labels, tuple(data), plan)
 
 
 def _weights(configuration: Configuration, loaded: _Loaded) -> np.ndarray:
@@ -223,6 +240,13 @@ def _angle_weights(configuration: Configuration, n_angles: int) -> np.ndarray | 
     return None if weights is None else np.asarray(weights)
 
 
+def _layers(
+    configuration: Configuration, objective: TwoTimeObjective | CombinedObjective
+) -> DefenceLayers | None:
+    # Several data sets have none: `excluded` refuses them.
+    return None if isinstance(objective, CombinedObjective) else layers_of(configuration, objective)
+
+
 def build(configuration: Configuration) -> Problem:
     """Load the data and make every object of the fit.
 
@@ -247,6 +271,7 @@ def build(configuration: Configuration) -> Problem:
             "f2 is kept at the middle of the time window, since only f0·exp(−f1·f2) enters",
         )
     factors = tuple(p.data.factors if isinstance(p.data, DataSet) else {} for p in parts)
+    said, taken = with_earlier_starts(configuration, said, names)
     given = tables(said, names, settings.model.mode, source)
     parameters = parameters_of(settings, names, given, factors, times, source)
     scalings = tuple(map(_scaling, parts, loaded.labels, data))
@@ -257,34 +282,22 @@ def build(configuration: Configuration) -> Problem:
         return float(np.sqrt(np.mean(weights * own**2)))
 
     loss, bends = loss_of(settings.solver, all(map(weighted, data)), sd)
-    penalties = _penalties(names, configuration)
-    plan, search, layers = loaded.plan, None, None
+    how: dict[str, Any] = {
+        "loss": loss,
+        "penalties": _penalties(names, configuration),
+        "driver": loaded.plan.driver,
+        "piece": loaded.plan.piece,
+    }
     if isinstance(parameters, SharedParameters):
-        objective = two_time_objective(
-            parameters,
-            data,
-            [one.scaling for one in scalings],
-            weights=weights.tolist(),
-            loss=loss,
-            penalties=penalties,
-        )
+        how["weights"] = weights.tolist()
+        chosen = [one.scaling for one in scalings]
+        objective = two_time_objective(parameters, data, chosen, **how)
         terms = [part.term for part in objective.parts]
     else:
-        assert plan is not None
-        _check_profile(configuration, parameters.free_names)
-        objective = two_time_objective(
-            parameters,
-            data[0],
-            scalings[0].scaling,
-            loss=loss,
-            penalties=penalties,
-            angle_weights=_angle_weights(configuration, data[0].n_angles),
-            driver=plan.driver,
-            piece=plan.piece,
-        )
-        search = strategy_of(configuration, objective)
-        layers = layers_of(configuration, objective)
+        how["angle_weights"] = _angle_weights(configuration, data[0].n_angles)
+        objective = two_time_objective(parameters, data[0], scalings[0].scaling, **how)
         terms = [objective.term]
+    _check_profile(configuration, objective.physical.free_names)
     return Problem(
         # The objective has a copy of maps in memory, which serves both.
         data=tuple(held_once(one, term.tiles) for one, term in zip(data, terms, strict=True)),
@@ -293,16 +306,17 @@ def build(configuration: Configuration) -> Problem:
         names=names,
         given=given,
         weights=tuple(weights.tolist()),
-        plan=plan,
+        plan=loaded.plan,
         solver=solver_of(settings.solver),
         recovery=Recovery(attempts=settings.solver.recovery),
         decisions=(
             *decisions,
+            *taken,
             *bends,
             *kept_by_bounds(settings.parameters),
-            *(() if plan is None else plan.decisions),
+            *loaded.plan.decisions,
         ),
         settings=settings,
-        search=search,
-        layers=layers,
+        search=strategy_of(configuration, objective),
+        layers=_layers(configuration, objective),
     )

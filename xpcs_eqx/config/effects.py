@@ -15,7 +15,6 @@ from .section import SET, UNSET, Section, When, said_of, tables_of, toml_value
 from .source import Key, Source
 from .tables import Settings, excluded
 from .tables.data import DataSet
-from .tables.streaming import unused
 
 # Stands for any name in a key.
 ANY = "*"
@@ -83,7 +82,6 @@ def _unused(settings: Settings) -> Iterator[tuple[Key, str]]:
         given = own.model is not None and "kernel" in own.model.model_fields_set
         if given and mode != "laminar_flow":
             yield ("data", str(k), "model", "kernel"), f'with mode = "{mode}"; leave it out'
-    yield from ((tuple(key.split(".")), why) for key, why in unused(settings))
 
 
 def _mode(settings: Settings, own: DataSet) -> str:

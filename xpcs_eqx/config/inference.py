@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -14,25 +14,25 @@ import jax
 import numpy as np
 
 from ..bayes import (
-    AbstractNoise,
-    AbstractRoute,
-    AbstractScalingTreatment,
-    AbstractStart,
-    InShards,
+    Consensus,
     LogPosterior,
     Nuts,
     PriorSet,
     default_priors,
     fit_priors,
     log_posterior,
-    pairs_of,
-    split_pairs,
+    saved_priors,
     with_scaling,
 )
+from ..bayes.consensus.pairs import pairs_of
+from ..bayes.consensus.shards import split_pairs
+from ..bayes.density.likelihood import AbstractNoise, AbstractScalingTreatment
 from ..bayes.infer import rescaled
+from ..bayes.nuts.starts import AbstractStart
 from ..data import weighted
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, DataError, ModelError
 from ..fitting import Fit
+from ..parameters import saved_values
 from ..physics import LaminarFlow
 from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Fixed
 from .build import Problem
@@ -41,13 +41,12 @@ from .section import Choice, Section, tables_of
 from .tables.bayes import (
     BATCH,
     NOISES,
-    ROUTES,
     SCALINGS,
     STARTS,
     Bayes,
     changed_shards,
-    in_shards_of,
     job_script,
+    method_of,
 )
 from .tables.priors import KINDS, given_priors, prior_lines
 
@@ -62,8 +61,9 @@ JOBQUEUE = (*DASK, "dask_jobqueue")
 class Inference:
     """Everything sampling needs beside the fit.
 
-    - `n_pairs`: of the data, by which `route` decides.
-    - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width.
+    - `n_pairs`: of the data, by which `method` decides.
+    - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width;
+        `chosen`: names whose prior is no default.
     - `scaling`: the one to sample with instead of that of the fit, None for the same; `fixed` tells
         that it is that of the fit, held.
     - `n_shards`: 0 for one run; `decisions`: what will be done, in sentences; `lines`: these and
@@ -72,16 +72,16 @@ class Inference:
 
     settings: Bayes
     n_pairs: int
-    route: AbstractRoute
+    method: Consensus
     sampler: Nuts
     start: AbstractStart
     treatment: AbstractScalingTreatment
     noise: AbstractNoise | None
     priors: PriorSet
     from_fit: Mapping[str, float]
+    chosen: frozenset[str]
     scaling: AbstractScaling | None
     fixed: bool
-    in_shards: InShards
     n_shards: int
     decisions: tuple[str, ...]
     lines: tuple[str, ...]
@@ -89,11 +89,11 @@ class Inference:
     @property
     def consensus(self) -> bool:
         """Whether the data are sampled in shards."""
-        return self.route.decide(self.n_pairs).consensus
+        return self.n_shards > 0
 
     def lines_after(self, density: LogPosterior) -> tuple[str, ...]:
         """What was done: the decisions and the priors that were sampled with."""
-        return (*self.decisions, *prior_lines(density, self.settings, self.from_fit, True))
+        return (*self.decisions, *prior_lines(density, self.chosen, self.from_fit, True))
 
     def fit_for(self, fit: Fit) -> Fit:
         """The fit with the scaling that is sampled, begun where the other ended."""
@@ -149,13 +149,13 @@ def _installed(where: str, needed: tuple[str, ...], extra: str) -> None:
 
 
 def _noise(configuration: Configuration, problem: Problem, given: Bayes) -> AbstractNoise | None:
-    if given.sigma == "given" and not weighted(problem.data[0]):
+    if given.sigma == "given" and not all(map(weighted, problem.data)):
         raise ConfigError(
             f'{configuration.source.where("bayes.sigma")}: bayes.sigma = "given", but the data '
             'have no sigma; give data.sigma, or set bayes.sigma = "sampled"'
         )
     if given.sigma != "sampled" and "sigma" in given.priors:
-        absolute = problem.data[0].absolute_sigma
+        absolute = all(one.absolute_sigma for one in problem.data)
         if given.sigma == "given" or absolute:
             raise ConfigError(
                 f"{configuration.source.where(('bayes', 'priors', 'sigma'))}: sigma is known and "
@@ -169,16 +169,31 @@ def _scaling(configuration: Configuration, problem: Problem) -> AbstractScaling 
     """The scaling to sample with where it is not that of the fit."""
     settings = configuration.settings
     assert settings.bayes is not None
-    term = problem.objective.term
     if settings.bayes.scaling == "fixed":
         # A stand-in for what the fit will find.
-        return Fixed(term.reference[:, 0], term.reference[:, 1])
-    if settings.bayes.scaling == "averaged" and not isinstance(term.scaling, Averaged):
+        reference = problem.of_one.term.reference
+        return Fixed(reference[:, 0], reference[:, 1])
+    if settings.bayes.scaling == "averaged" and problem.scalings[0].mode != "averaged":
         own = settings.scaling
         contrast = tuple(own.contrast_bounds or CONTRAST_BOUNDS)
         offset = tuple(own.offset_bounds or OFFSET_BOUNDS)
         return Averaged(problem.data[0].n_angles, contrast, offset)  # pyright: ignore[reportArgumentType]
     return None
+
+
+def _earlier_priors(configuration: Configuration, known: Collection[str]) -> PriorSet:
+    """Priors centred on an earlier result, as far as it is of parameters `known` here."""
+    given, source = configuration.settings.bayes, configuration.source
+    if given is None or given.priors_from is None:
+        return PriorSet((), ())
+    path, where = source.absolute(given.priors_from), source.where("bayes.priors_from")
+    try:
+        names = [n for n, one in saved_values(path).items() if n in known and one.error > 0]
+        if not names:
+            raise ModelError(f"{path} has no value with an error of a parameter sampled here")
+        return saved_priors(path, given.priors_width, names)
+    except (DataError, ModelError) as error:
+        raise ConfigError(f"{where}: bayes.priors_from: {error}") from error
 
 
 def inference_of(configuration: Configuration, problem: Problem) -> Inference | None:
@@ -201,53 +216,59 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         objective = problem.objective if scaling is None else rescaled(problem.objective, scaling)
         priors = default_priors(objective)
     own, from_fit = given_priors(source, given, objective)
-    priors = priors.replaced(own)
+    earlier = _earlier_priors(configuration, priors.names)
+    notes = (*priors.notes, *earlier.notes)
+    earlier = dict(zip(earlier.names, earlier.priors, strict=True))
+    priors = dataclasses.replace(priors.replaced({**earlier, **own}), notes=notes)
+    chosen = frozenset((*earlier, *own, *from_fit))
     treatment = SCALINGS[given.scaling]()
     noise = _noise(configuration, problem, given)
     with _placed(where, "[bayes]"):
         density, _ = log_posterior(objective, priors, scaling=treatment, noise=noise)
-    route = ROUTES[given.method]()
+    method = method_of(source, given)
     n_pairs = int(density.n_pairs)
-    decided = route.decide(n_pairs)
+    in_shards, reason = method.in_shards(n_pairs), method.reason(n_pairs)
+    if configuration.settings.several:
+        in_shards, reason = False, f"{n_pairs} pairs of several data sets: one run"
     sampler = Nuts(
         chains=given.chains,
         warmup=given.warm_up,
         draws=given.draws,
         target_acceptance=given.target_acceptance,
         max_depth=given.depth,
+        retries=given.retries,
     )
-    in_shards = in_shards_of(source, given.shards)
-    if decided.consensus and given.scaling == "marginalised":
+    if in_shards and given.scaling == "marginalised":
         raise ConfigError(
-            f"{source.where('bayes.scaling')}: {decided.reason}; in shards contrast and offset "
+            f"{source.where('bayes.scaling')}: {reason}; in shards contrast and offset "
             'cannot be marginalised: set bayes.scaling = "sampled", or bayes.method = "single"'
         )
-    lines = [decided.reason, *_run_lines(given, sampler, density)]
+    lines = [reason, *_run_lines(given, sampler, density)]
     n_shards = 0
-    if decided.consensus:
-        n_shards, about = _shard_plan(configuration, density, in_shards, sampler)
+    if in_shards:
+        n_shards, about = _shard_plan(configuration, density, method, sampler)
         lines += about
     elif changed := changed_shards(given.shards):
         unused = (
-            f"[bayes.shards] ({', '.join(changed)}) is not used: {decided.reason}; for shards set "
+            f"[bayes.shards] ({', '.join(changed)}) is not used: {reason}; for shards set "
             'bayes.method = "consensus"'
         )
         log.warning("%s: %s", source.where("bayes.shards"), unused)
         lines.append(unused)
-    before = prior_lines(density, given, from_fit, False)
+    before = prior_lines(density, chosen, from_fit, False)
     return Inference(
         settings=given,
         n_pairs=n_pairs,
-        route=route,
+        method=method,
         sampler=sampler,
         start=STARTS[given.start](),
         treatment=treatment,
         noise=noise,
         priors=priors,
         from_fit=from_fit,
+        chosen=chosen,
         scaling=scaling,
         fixed=fixed,
-        in_shards=in_shards,
         n_shards=n_shards,
         decisions=tuple(lines),
         lines=(*lines, *before),
@@ -265,7 +286,7 @@ def _run_lines(given: Bayes, sampler: Nuts, density: LogPosterior) -> list[str]:
 
 
 def _shard_plan(
-    configuration: Configuration, density: LogPosterior, given: InShards, sampler: Nuts
+    configuration: Configuration, density: LogPosterior, given: Consensus, sampler: Nuts
 ) -> tuple[int, list[str]]:
     """Number of shards, and what is decided about them."""
     source, p = configuration.source, len(density.names)
@@ -278,8 +299,7 @@ def _shard_plan(
         shards, notes = split_pairs(
             pairs, p, laminar, jax.random.key(0), given.sharding, given.size
         )
-        assert given.plan is not None
-        plan = given.plan.of(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
+        plan = given.plan(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
         lines = [
             *notes,
             f"{plan.warmup} transitions of warm-up and {plan.draws} draws for each of "

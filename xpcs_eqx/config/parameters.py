@@ -9,19 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, DataError, ModelError
 from ..parameters import (
     ParameterMap,
     Proportional,
     SharedParameters,
     Slope,
     parameter_map,
+    saved_values,
     shared_parameters,
     with_parameters,
 )
 from ..parameters.leaves import Leaf, parameter_leaves
 from ..parameters.shared import base_name, entry_name
 from ..physics import AbstractCorrelation
+from .read import Configuration
 from .source import Key, Source, nearest
 from .tables import Settings
 from .tables.data import Joint
@@ -176,6 +178,41 @@ def tables(
                 f"{nearest(name, known, 'parameters.')}"
             )
     return tuple(out)
+
+
+def with_earlier_starts(
+    configuration: Configuration, given: Mapping[str, Parameter], names: Names
+) -> tuple[dict[str, Parameter], tuple[str, ...]]:
+    """Tables with starts from an earlier fit where they have none, and what there is to say of it.
+
+    **Raises:** `ConfigError` for a file that is none of a fit, or that has nothing to begin with.
+    """
+    path, source = configuration.settings.solver.start_from, configuration.source
+    if path is None:
+        return dict(given), ()
+    where = f"{source.where('solver.start_from')}: solver.start_from"
+    try:
+        found = saved_values(source.absolute(path))
+    except DataError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    out, taken = dict(given), []
+    for k, leaves in enumerate(names.leaves):
+        for leaf in leaves:
+            name, base = names.public(k, leaf), base_name(leaf)
+            said = [
+                given[n] for n in (base, leaf.name, names.labelled(k, base), name) if n in given
+            ]
+            own = any(one.start is not None or one.tie is not None for one in said)
+            if name in found and name not in taken and not own:
+                start = {"start": found[name].value}
+                out[name] = out.get(name, Parameter()).model_copy(update=start)
+                taken.append(name)
+    if not taken:
+        raise ConfigError(
+            f"{where}: {path} has no parameter of this fit that lacks a start; it has "
+            f"{', '.join(found) or 'none'}"
+        )
+    return out, (f"{', '.join(taken)} start where the fit of {path} ended",)
 
 
 class _Ties(NamedTuple):

@@ -7,6 +7,7 @@ from ..parameters import ParameterMap, parameter_values
 from .build import Problem
 from .effects import without_unused
 from .read import Configuration
+from .source import PATHS
 from .tables.solver import stopping_rule
 
 
@@ -50,9 +51,14 @@ def resolved_settings(
                 del table["factors"]
             if "model" in table:
                 table["model"] = part.settings.model.model_dump()
-    shards = settings.get("bayes", {}).get("shards", {})
-    if "folder" in shards:
-        shards["folder"] = _relative(configuration.source.absolute(shards["folder"]), folder)
+    # The starts that it led to stand in the tables of the parameters.
+    settings["solver"].pop("start_from", None)
+    for *names, last in PATHS:
+        table = settings
+        for name in names:
+            table = table.get(name, {}) if isinstance(table, dict) else {}
+        if names not in (["data"], ["output"]) and last in table:
+            table[last] = _relative(configuration.source.absolute(table[last]), folder)
     modes = {choice.mode for choice in problem.scalings}
     if len(modes) == 1:
         settings["scaling"]["mode"] = modes.pop()

@@ -12,7 +12,14 @@ from ..errors import ConfigError
 
 # Values of these keys are paths: in the file relative to the file, on the command line relative
 # to the current folder. (bayes.shards.job.scratch is one on other machines.)
-PATHS = (("data", "path"), ("output", "directory"), ("bayes", "shards", "folder"))
+PATHS = (
+    ("data", "path"),
+    ("output", "directory"),
+    ("solver", "start_from"),
+    ("global", "starts_from"),
+    ("bayes", "priors_from"),
+    ("bayes", "shards", "folder"),
+)
 
 _KEY = r"""(?:"[^"]*"|'[^']*'|[\w\-]+)"""
 _KEYS = rf"{_KEY}(?:\s*\.\s*{_KEY})*"

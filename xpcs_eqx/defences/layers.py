@@ -69,6 +69,31 @@ class DefenceLayers(eqx.Module):
     rounds: int = eqx.field(static=True, default=10)
     tolerance: float = 1e-6
 
+    def plan(self) -> str:
+        """What will defend a fit, a line for each layer."""
+        said = {}
+        if self.hierarchical is not None:
+            one = self.hierarchical
+            last = "left there" if one.finish is None else "finished by the trust region"
+            said["hierarchical"] = f"{one.outer} outer iterations at most, {last}"
+        if self.regularisation is not None:
+            one = self.regularisation
+            groups = " and ".join(one.groups)
+            said["regularisation"] = f"{type(one).__name__} of {groups}, λ = {one.weight:g}"
+        if self.monitoring is not None:
+            watched = ", ".join(self.monitoring.watched)
+            said["monitor"] = type(self.monitoring.response).__name__
+            said["monitor"] += f", watching {watched}" if watched else ""
+        if self.shear_weights is not None:
+            one = self.shear_weights
+            said["shear weights"] = f"from {one.minimum:g} across the flow, power {one.exponent:g}"
+        if self.group_variance is not None:
+            groups = "; ".join(", ".join(group) for group in self.group_variance.groups)
+            weight = np.asarray(self.group_variance.weight).item()
+            said["group variance"] = f"{groups}, λ = {weight:g}"
+        listed = "".join(f"\n    {name}: {text}" for name, text in said.items())
+        return f"defended in {self.rounds} rounds at most by{listed}"
+
     def __check_init__(self):
         if self.rounds < 1:
             raise ModelError(f"rounds = {self.rounds} of a defended fit; give 1 or more")

@@ -2,14 +2,12 @@
 
 import dataclasses
 import logging
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from ..config.build import Problem
 from ..config.tables import COMBINATIONS
 from ..errors import XPCSError
-from ..files import to_json
 from ..fitting import (
     DegeneracyReport,
     Diagnostics,
@@ -20,7 +18,8 @@ from ..fitting import (
     sequential_least_squares,
 )
 from ..fitting.quality import CONDITION
-from ..report.examined import examined_documents, examined_lines
+from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
+from ..report.sections import Section, items
 from ..search import GlobalFit
 from ..uncertainty import loss_of
 
@@ -39,24 +38,16 @@ class Examined:
     sequential: SequentialFit | None = None
     failures: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
-        """Sections of the text report."""
-        return examined_lines(self.degeneracy, self.diagnostics, self.sequential, self.failures)
-
-    def write(self, folder: str, plots: bool) -> None:
-        """Write a JSON file for each into `fit`, and the plot of the profiles."""
-        found = examined_documents(self.degeneracy, self.diagnostics, self.sequential)
-        for name, document in found.items():
-            path = os.path.join(folder, "fit", f"{name}.json")
-            with open(path, "w", encoding="utf-8") as stream:
-                stream.write(to_json(document))
-        if plots and self.degeneracy is not None and self.degeneracy.degenerate:
-            from ..report.plots import degeneracy_figure
-            from ..report.plots.canvas import style
-
-            with style():
-                figure = degeneracy_figure(self.degeneracy)
-                figure.savefig(os.path.join(folder, "plots", "degeneracy.png"))
+    def sections(self) -> list[Section]:
+        """What there is to say about it."""
+        out = [] if self.degeneracy is None else degeneracy_sections(self.degeneracy)
+        if self.diagnostics is not None:
+            out.append(diagnostics_section(self.diagnostics))
+        if self.sequential is not None:
+            out.append(sequential_section(self.sequential))
+        if self.failures:
+            out.append(Section("Not done", items(self.failures)))
+        return out
 
 
 def suspicious(fit: Fit) -> bool:
@@ -109,10 +100,10 @@ def _sequential(fit: Fit, problem: Problem, data: Any) -> SequentialFit:
             bounds[f"{kind}_bounds"] = (pair[0], pair[1])
     assert problem.settings.output.sequential is not None
     return sequential_least_squares(
-        problem.objective.term.parameters,
+        problem.of_one.term.parameters,
         data,
         combination=COMBINATIONS[problem.settings.output.sequential](),
-        loss=loss_of(problem.objective),
+        loss=loss_of(problem.of_one),
         solver=problem.solver,
         recovery=problem.recovery,
         # Where all angles together ended: what differs at one angle is then its own.

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..bayes import ConsensusPosterior, Outcome, Posterior, Progress, infer
+from ..bayes import Posterior, infer
+from ..bayes.nuts.chains import SamplingProgress
+from ..bayes.workers.base import Outcome
 from ..checkpoint import Checkpoints
 from ..config.inference import Inference, in_toml
 from ..errors import CheckpointError, XPCSError
 from ..fitting import Fit
-from ..report.bayes import plain, posterior_lines, write_bayes
-from ..report.text import entry
+from ..report.posterior import posterior_section
+from ..report.sections import Section, entry
 from .interrupted import SHARDS, mark_sampling
 
 log = logging.getLogger("xpcs_eqx.fit")
@@ -29,7 +31,7 @@ class Sampled:
 
     inference: Inference
     fit: Fit
-    found: Posterior | ConsensusPosterior | None
+    found: Posterior | None
     failure: str
     interrupted: bool
 
@@ -48,33 +50,23 @@ class Sampled:
         here = f"interrupted while sampling; the fit is written to {target}"
         if checkpoints is None:
             return f"{here}; solver.checkpoint is false, so start again with --overwrite"
-        kept = "finished shards are kept, " if self.inference.consensus else ""
-        return f"{here}; {kept}continue with --resume"
+        kept = "finished shards" if self.inference.consensus else "the draws so far"
+        return f"{here}; {kept} are kept, continue with --resume"
 
     @property
     def timings(self) -> Mapping[str, float]:
         """Seconds by phase."""
-        return {} if self.found is None else dict(plain(self.found).timings)
+        return {} if self.found is None else dict(self.found.timings)
 
-    def lines(self) -> list[str]:
-        """The section of the report."""
+    def section(self, plots: bool) -> Section:
+        """What there is to say about it; with the draws, which make the folder `bayes`."""
         if self.found is None:
-            return ["", "Posterior", entry("status", f"none: {self.failure}")]
-        return posterior_lines(self.found, self.fit, self._said(self.found), in_toml)
-
-    def _said(self, found: Posterior | ConsensusPosterior) -> tuple[str, ...]:
-        return self.inference.lines_after(plain(found).density)
-
-    def write(self, folder: str, plots: bool) -> None:
-        """Write the draws and all about them into the folder `bayes` of the results."""
-        if self.found is None:
-            return
+            return Section("Posterior", [entry("status", f"none: {self.failure}")])
         given = self.inference.settings
-        write_bayes(
-            os.path.join(folder, "bayes"),
+        return posterior_section(
             self.found,
             self.fit,
-            self._said(self.found),
+            self.inference.lines_after(self.found.density),
             plots=plots and given.plots,
             predictive=given.predictive,
             wording=in_toml,
@@ -85,11 +77,11 @@ def sampled(
     inference: Inference,
     fit: Fit,
     checkpoints: Checkpoints | None,
-    callback: Callable[[Progress | Outcome], Any] | None = None,
+    callback: Callable[[SamplingProgress | Outcome], Any] | None = None,
 ) -> Sampled:
     """Sample from a fit; whatever ends it early is kept as a reason, for the sake of the fit.
 
-    Finished shards are kept beside the checkpoints of the fit.
+    Finished shards, or the draws so far of one run, are kept beside the checkpoints of the fit.
 
     **Raises:** `CheckpointError` for finished shards of another problem.
     """
@@ -116,12 +108,12 @@ def _sampled(made: Sampled, checkpoints: Checkpoints | None, callback: Any) -> S
     found = infer(
         fit,
         inference.priors_for(fit),
-        route=inference.route,
+        inference.method,
         sampler=inference.sampler,
         start=inference.start,
         scaling=inference.treatment,
         noise=inference.noise,
-        in_shards=dataclasses.replace(inference.in_shards, folder=folder),
+        folder=folder,
         key=inference.settings.seed,
         callback=callback,
     )

@@ -2,10 +2,20 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
+
+from ..data import Provenance
 from ..errors import ConfigError
+from ..files import to_json
+from .html import page
+from .provenance import provenance_document
+from .sections import Section, document, text
 
 # What stands at the top of a results folder; anything else was not written by a fit.
 ENTRIES = ("fit", "plots", "bayes", "config.toml", "provenance.json")
@@ -77,3 +87,80 @@ def new_results(target: str, overwrite: bool) -> Iterator[str]:
     finally:
         if os.path.isdir(target):
             shutil.rmtree(old, ignore_errors=True)
+
+
+def write_files(folder: str, files: Mapping[str, Any]) -> None:
+    """Write files by path below a folder: as of `Section.files`, or texts."""
+    for name, content in files.items():
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if callable(content):
+            content(path)
+        elif name.endswith(".npz"):
+            np.savez(path, **content)
+        else:
+            with open(path, "w", encoding="utf-8") as stream:
+                stream.write(content if isinstance(content, str) else to_json(content))
+
+
+def write_results(
+    folder: str,
+    title: str,
+    sections: Sequence[Section],
+    *,
+    provenance: Provenance | Mapping[str, Provenance],
+    configuration: Mapping[str, Any],
+    plots: bool = True,
+    started: float | None = None,
+) -> str:
+    """Write a report into an empty folder, as `new_results` gives it; returns its text.
+
+    It becomes `config.toml`, `provenance.json`, `fit/parameters.json`, `fit/report.txt`,
+    `fit/report.html`, the files of the sections, and `plots/*.png`.
+
+    **Arguments:**
+
+    - `sections`: as of `fit_sections`, in their order; the last is that of times, to which the
+        seconds that writing took are added.
+    - `provenance`: of the data, by label where there are several data sets.
+    - `configuration`: tables of `config.toml`, in plain types.
+    - `started`: `time.perf_counter()` at the start of the work, for the wall time.
+    """
+    # Of the extra `program`; the rest of this package does without it.
+    import tomli_w
+
+    clock = time.perf_counter()
+    started = clock if started is None else started
+    write_files(folder, {"fit/parameters.json": to_json(document(sections))})
+    for one in sections:
+        write_files(folder, one.files)
+    write_files(folder, {"config.toml": tomli_w.dumps(configuration)})
+    spent = {"results": time.perf_counter() - clock}
+    figures: dict[int, list[str]] = {}
+    if plots:
+        # Not at the top: importing matplotlib takes a third of a second.
+        from .plots import save_figures
+
+        clock = time.perf_counter()
+        for i, one in enumerate(sections):
+            if one.figures is not None:
+                inside = os.path.join(folder, "plots", one.folder)
+                names = save_figures(inside, one.figures())
+                figures[i] = [os.path.join(inside, name) for name in names]
+        spent["plots"] = time.perf_counter() - clock
+    wall = time.perf_counter() - started
+    times = ", ".join(f"{k} {v:.2f} s" for k, v in {**spent, "all": wall}.items())
+    last = sections[-1]
+    told = [*sections[:-1], replace(last, lines=[*last.lines, f"  {times}"])]
+    shown = [(one, figures.get(i, ())) for i, one in enumerate(told)]
+    report = text(title, told)
+    origin = provenance_document(provenance, configuration, wall)
+    write_files(
+        folder,
+        {
+            "fit/report.txt": report,
+            "fit/report.html": page(title, shown),
+            "provenance.json": origin,
+        },
+    )
+    return report

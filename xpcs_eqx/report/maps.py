@@ -1,32 +1,63 @@
-"""The maps of a fit as plain arrays: data, fitted surface, residuals, with masked pairs as NaN."""
+"""The maps of a fit, data, fitted surface and residuals: a band of rows at a time.
 
+Maps in memory and maps in a file are gone through in the same way, so that results take little
+memory whatever the size of the data.
+"""
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ..compiling import quick_jit
 from ..data import is_mask
 from ..errors import FitError
 from ..fitting import Fit
-from ..objective import MapTiles, PackedMaps, on_one_device
+from ..objective import MapTiles, PackedMaps, StoredTiles, on_one_device
 from ..physics import correlation_rows
 
 # Above this many entries float32 halves what a result takes on disk and in memory.
 _SINGLE = 4_000_000
 # Entries of a band of rows: enough that a loop over bands costs nothing.
 _BAND = 2**20
+# Frames along the side of a map that is shown, and of the part whose neighbours are compared.
+FRAMES = 1000
+MIDDLE = 400
+
+
+class FittedBand(NamedTuple):
+    """Some rows of the map of one angle.
+
+    Of maps in a file only pairs i ≤ j are there, the rest is 0 and not `used` (`whole` is false).
+
+    - `fitted`: surface as the solver saw it, offset + contrast on the diagonal.
+    - `used`: whether a pair counted; never true on the diagonal.
+    - `root_weights`: weight of its residual in the fit, or None when every pair weighed the same.
+    """
+
+    rows: slice
+    c2: Float[np.ndarray, "row frame"]
+    fitted: Float[np.ndarray, "row frame"]
+    used: Bool[np.ndarray, "row frame"]
+    root_weights: Float[np.ndarray, "row frame"] | None
+    whole: bool
+
+    @property
+    def residual(self) -> Float[np.ndarray, "row frame"]:
+        """c2 − fitted where `used`, else NaN."""
+        return np.where(self.used, self.c2 - self.fitted, np.nan)
 
 
 @dataclass(frozen=True, repr=False)
 class FittedMaps:
-    """What was fitted and what came out, over all frames and angles.
+    """What was fitted and what came out, of some angles and frames.
 
-    - `c2`: data; `fitted`: surface as the solver saw it, offset + contrast on the diagonal.
-    - `used`: whether a pair counted; never true on the diagonal.
-    - `residual`: c2 − fitted where `used`, else NaN.
-    - `root_weights`: 1/sigma, or None when every pair weighed the same.
+    - `c2`, `fitted`, `used`, `root_weights`: as of `FittedBand`.
+    - `residual`: c2 − fitted, NaN where not `used`.
     - `t` [s], `phi` [deg], `q` [1/Å], `gap` [Å].
     - `n_angles`: angles of the fit, of which these may be some; `step`: of every how many frames.
     """
@@ -34,7 +65,7 @@ class FittedMaps:
     c2: Float[np.ndarray, "angle frame frame"]
     fitted: Float[np.ndarray, "angle frame frame"]
     residual: Float[np.ndarray, "angle frame frame"]
-    used: np.ndarray
+    used: Bool[np.ndarray, "angle frame frame"]
     root_weights: Float[np.ndarray, "angle frame frame"] | None
     t: Float[np.ndarray, "frame"]
     phi: Float[np.ndarray, "angle"]
@@ -46,20 +77,15 @@ class FittedMaps:
     def __repr__(self) -> str:
         return eqx.tree_pformat(self)
 
-    @property
-    def weighted(self) -> Float[np.ndarray, "angle frame frame"]:
-        """Residuals times root weights, NaN where no pair counted."""
-        return self.residual if self.root_weights is None else self.residual * self.root_weights
-
 
 def has_maps(fit: Fit) -> bool:
-    """Whether the data of a fit are maps in memory; pooled points and stored maps are not."""
-    return isinstance(fit.objective.term.tiles, MapTiles | PackedMaps)
+    """Whether the data of a fit are maps, in memory or in a file; pooled points are not."""
+    return isinstance(fit.objective.term.tiles, MapTiles | PackedMaps | StoredTiles)
 
 
-@quick_jit
-def _fitted_rows(model, t, geometry, contrast, offset, rows):
-    return offset + contrast * correlation_rows(model, t, geometry, rows)[0]
+def is_stored(fit: Fit) -> bool:
+    """Whether the maps of a fit stay in their file."""
+    return isinstance(fit.objective.term.tiles, StoredTiles)
 
 
 def rows_of_a_band(n_frames: int) -> int:
@@ -67,67 +93,9 @@ def rows_of_a_band(n_frames: int) -> int:
     return min(max(1, _BAND // n_frames), n_frames)
 
 
-def fitted_rows(fit: Fit, angle: int, rows: slice, height: int) -> Float[np.ndarray, "row frame"]:
-    """Some rows, at most `height`, of the fitted surface of one angle."""
-    term = fit.objective.term
-    one = np.asarray(term.geometry.phi)[angle : angle + 1]
-    geometry = eqx.tree_at(lambda g: g.phi, term.geometry, one)
-    # All bands have one shape, so that one compilation serves them.
-    index = np.minimum(rows.start + np.arange(height), term.t.shape[0] - 1)
-    scaling = (fit.contrast[angle], fit.offset[angle])
-    found = _fitted_rows(fit.model, term.t, geometry, *scaling, index)
-    return np.asarray(found)[: rows.stop - rows.start]
-
-
-def fitted_maps(fit: Fit) -> FittedMaps:
-    """The maps of a fit; float32 when there are more than four million entries.
-
-    Memory is that of what is returned and of a band of rows.
-
-    **Raises:** `FitError` when the data are not maps in memory.
-    """
-    term = fit.objective.term
-    tiles = on_one_device(term.tiles)
-    if not isinstance(tiles, MapTiles):
-        raise FitError(
-            "the data are not maps in memory; for maps in a file use stored_maps, for "
-            "pooled points the residuals of the objective"
-        )
-    c2 = np.asarray(tiles.c2)
-    dtype = kept_precision(c2.dtype, c2.size)
-    c2 = c2.astype(dtype, copy=False)
-    weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)
-    n, counting = c2.shape[1], np.asarray(tiles.root_angle_weights) > 0
-    fitted, residual, used = np.empty_like(c2), np.empty_like(c2), np.zeros(c2.shape, bool)
-    height = rows_of_a_band(n)
-    for angle in range(len(c2)):
-        if counting[angle]:
-            # What counts is the pair i < j.
-            upper = np.triu(np.ones((n, n), bool), 1)
-            upper &= True if weights is None else weights[angle] > 0
-            used[angle] = upper | upper.T
-        for low in range(0, n, height):
-            rows = slice(low, min(low + height, n))
-            fitted[angle, rows] = fitted_rows(fit, angle, rows, height)
-            difference = c2[angle, rows] - fitted[angle, rows]
-            residual[angle, rows] = np.where(used[angle, rows], difference, np.nan)
-    return FittedMaps(
-        c2=c2,
-        fitted=fitted,
-        residual=residual,
-        used=used,
-        root_weights=None if weights is None or is_mask(weights) else weights,
-        t=np.asarray(term.t),
-        phi=np.asarray(term.geometry.phi),
-        q=float(term.geometry.q),
-        gap=float(term.geometry.gap),
-        n_angles=len(c2),
-    )
-
-
 def kept_precision(stored: np.dtype, entries: int) -> np.dtype:
     """Single precision for more than four million entries, else that of the data."""
-    return np.dtype(np.float32) if entries > _SINGLE else stored
+    return np.dtype(np.float32) if entries > _SINGLE else np.dtype(stored)
 
 
 def chosen_angles(n_angles: int, most: int = 6) -> list[int]:
@@ -135,3 +103,254 @@ def chosen_angles(n_angles: int, most: int = 6) -> list[int]:
     if n_angles <= most:
         return list(range(n_angles))
     return sorted({round(i) for i in np.linspace(0, n_angles - 1, most)})
+
+
+@quick_jit
+def _fitted_rows(model, t, geometry, contrast, offset, rows):
+    return offset + contrast * correlation_rows(model, t, geometry, rows)[0]
+
+
+class _Source(NamedTuple):
+    """The maps behind a fit."""
+
+    fit: Fit
+    tiles: MapTiles | StoredTiles
+    n_angles: int
+    n_frames: int
+    dtype: np.dtype
+
+    def bands(self, angle: int, frames: slice) -> Iterator[FittedBand]:
+        height = min(rows_of_a_band(self.n_frames), frames.stop - frames.start)
+        make = self._stored if isinstance(self.tiles, StoredTiles) else self._held
+        yield from make(angle, frames, height)
+
+    def _fitted(self, angle: int, rows: slice, height: int) -> Float[np.ndarray, "row frame"]:
+        """Some rows, at most `height`, of the fitted surface of one angle."""
+        fit, term = self.fit, self.fit.objective.term
+        one = np.asarray(term.geometry.phi)[angle : angle + 1]
+        geometry = eqx.tree_at(lambda g: g.phi, term.geometry, one)
+        # All bands have one shape, so that one compilation serves them.
+        index = np.minimum(rows.start + np.arange(height), self.n_frames - 1)
+        scaling = (fit.contrast[angle], fit.offset[angle])
+        found = _fitted_rows(fit.model, term.t, geometry, *scaling, index)
+        return np.asarray(found)[: rows.stop - rows.start]
+
+    def _held(self, angle: int, frames: slice, height: int) -> Iterator[FittedBand]:
+        tiles, columns = self.tiles, np.arange(self.n_frames)[None, :]
+        assert isinstance(tiles, MapTiles)
+        counts = float(tiles.root_angle_weights[angle]) > 0
+        weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)[angle]
+        plain = weights is None or is_mask(weights)
+        c2 = np.asarray(tiles.c2)[angle]
+        for rows in _slices(frames, height):
+            index = np.arange(rows.start, rows.stop)[:, None]
+            used = np.broadcast_to(counts & (index != columns), c2[rows].shape)
+            if weights is not None:
+                # What counts is the pair i < j.
+                pair = np.where(index < columns, weights[rows], weights[:, rows].T)
+                used = used & (pair > 0)
+            yield FittedBand(
+                rows,
+                c2[rows],
+                self._fitted(angle, rows, height),
+                used,
+                None if plain or weights is None else weights[rows],
+                True,
+            )
+
+    def _stored(self, angle: int, frames: slice, height: int) -> Iterator[FittedBand]:
+        tiles, n = self.tiles, self.n_frames
+        assert isinstance(tiles, StoredTiles)
+        source, columns = tiles.source, np.arange(n)[None, :]
+        mask = source.mask_of(angle)
+        plain = source.sigma_halves is None and tiles.largest_root_weight == 1
+        constant = float(tiles.root_angle_weights[angle])
+        with source.reader() as reader:
+            for rows in _slices(frames, height):
+                low, index = rows.start, np.arange(rows.start, rows.stop)[:, None]
+                c2 = np.zeros((index.size, n), source.dtype)
+                c2[:, low:] = reader.band(angle, rows)
+                used = np.isfinite(c2) & (index < columns)
+                if tiles.rule is not None:
+                    used &= tiles.rule(index, columns)
+                if mask is not None:
+                    used &= mask[rows]
+                root = None if plain else np.where(used, constant, 0.0)
+                if root is not None and source.sigma_halves is not None:
+                    sigma = np.zeros(used.shape)
+                    sigma[:, low:] = reader.sigma_band(angle, rows)
+                    where = used & (sigma > 0)
+                    root = np.divide(root, sigma, out=np.zeros_like(root), where=where)
+                c2 = np.where(used | (index == columns), c2, 0)
+                fitted = np.where(index <= columns, self._fitted(angle, rows, height), 0)
+                yield FittedBand(rows, c2, fitted, used & (constant > 0), root, False)
+
+
+def _slices(frames: slice, height: int) -> Iterator[slice]:
+    for low in range(frames.start, frames.stop, height):
+        yield slice(low, min(low + height, frames.stop))
+
+
+def _source_of(fit: Fit) -> _Source:
+    """The maps of a fit. **Raises:** `FitError` for pooled points."""
+    tiles = fit.objective.term.tiles
+    if isinstance(tiles, StoredTiles):
+        shape = (tiles.n_angles, tiles.source.n_frames)
+        return _Source(fit, tiles, *shape, np.dtype(tiles.source.dtype))
+    tiles = on_one_device(tiles)
+    if not isinstance(tiles, MapTiles):
+        raise FitError(
+            "the data are not maps; for pooled points use the residuals of the objective"
+        )
+    n_angles, n, _ = tiles.c2.shape
+    return _Source(fit, tiles, n_angles, n, np.dtype(tiles.c2.dtype))
+
+
+def fitted_bands(fit: Fit, angle: int, frames: slice | None = None) -> Iterator[FittedBand]:
+    """Data and fit of one angle in bands of rows, those of `frames` or all.
+
+    **Raises:** `FitError` for pooled points; `DataError` when a band cannot be read.
+    """
+    source = _source_of(fit)
+    yield from source.bands(angle, slice(0, source.n_frames) if frames is None else frames)
+
+
+def fitted_maps(
+    fit: Fit, angles: Sequence[int] | None = None, frames: slice = slice(None)
+) -> FittedMaps:
+    """The maps of some angles and frames, or of all; `frames` may have a step.
+
+    Memory is that of what is returned and of a band; float32 for more than four million entries.
+
+    **Raises:** as `fitted_bands`.
+    """
+    source, term = _source_of(fit), fit.objective.term
+    wanted = range(source.n_angles) if angles is None else angles
+    chosen = np.arange(source.n_frames)[frames]
+    shape = (len(wanted), chosen.size, chosen.size)
+    dtype = kept_precision(source.dtype, int(np.prod(shape)))
+    c2, fitted, used = np.zeros(shape, dtype), np.zeros(shape, dtype), np.zeros(shape, bool)
+    root = None
+    for k, angle in enumerate(wanted):
+        for band in source.bands(angle, slice(int(chosen[0]), int(chosen[-1]) + 1)):
+            inside = (chosen >= band.rows.start) & (chosen < band.rows.stop)
+            here = np.ix_(chosen[inside] - band.rows.start, chosen)
+            c2[k, inside], fitted[k, inside] = band.c2[here], band.fitted[here]
+            used[k, inside] = band.used[here]
+            if band.root_weights is not None:
+                root = np.zeros(shape, dtype) if root is None else root
+                root[k, inside] = band.root_weights[here]
+        if isinstance(source.tiles, StoredTiles):
+            for stack in (c2, fitted, used, *(() if root is None else (root,))):
+                stack[k] += np.triu(stack[k], 1).T
+    return FittedMaps(
+        c2=c2,
+        fitted=fitted,
+        residual=np.where(used, c2 - fitted, np.asarray(np.nan, dtype)),
+        used=used,
+        root_weights=root,
+        t=np.asarray(term.t)[chosen],
+        phi=np.asarray(term.geometry.phi)[list(wanted)],
+        q=float(term.geometry.q),
+        gap=float(term.geometry.gap),
+        n_angles=source.n_angles,
+        step=1 if frames.step is None else frames.step,
+    )
+
+
+def shown_maps(fit: Fit) -> tuple[FittedMaps, FittedMaps]:
+    """What plots show of maps, whatever their size.
+
+    At most six angles, of at most 1000 frames every so many; and the middle 400 frames of the same
+    angles one after the other.
+
+    **Raises:** as `fitted_bands`.
+    """
+    source = _source_of(fit)
+    n, angles = source.n_frames, chosen_angles(source.n_angles)
+    low = max(0, (n - MIDDLE) // 2)
+    thin = fitted_maps(fit, angles, slice(0, n, -(-n // FRAMES)))
+    return thin, fitted_maps(fit, angles, slice(low, min(low + MIDDLE, n)))
+
+
+def write_fitted_data(path: str, fit: Fit) -> None:
+    """Data, fit and residuals of all maps, one band in memory at a time.
+
+    `path` ends in `.npz` for maps in memory, else it becomes chunked HDF5. Both hold c2, fitted,
+    residual and used (angle, frame, frame), root_weights where pairs weighed differently, t, phi, q
+    and gap. Pairs that did not count, and the diagonal, are NaN in the residual and not `used`.
+
+    **Raises:** `FitError` for pooled points; `DataError` when maps cannot be read; `OSError` when
+    there is no room.
+    """
+    source, term = _source_of(fit), fit.objective.term
+    shape = (source.n_angles, source.n_frames, source.n_frames)
+    dtype = kept_precision(source.dtype, int(np.prod(shape)))
+    values = {"t": term.t, **{name: getattr(term.geometry, name) for name in ("phi", "q", "gap")}}
+    small = {name: np.asarray(value) for name, value in values.items()}
+    write = _write_npz if path.endswith(".npz") else _write_hdf5
+    write(path, source, small, shape, dtype)
+
+
+_MAPS: dict[str, Callable[[FittedBand], Any]] = {
+    "c2": lambda band: band.c2,
+    "fitted": lambda band: band.fitted,
+    "residual": lambda band: band.residual,
+    "used": lambda band: band.used,
+    "root_weights": lambda band: band.root_weights,
+}
+
+
+def _write_npz(path: str, source: _Source, small, shape, dtype) -> None:
+    whole = slice(0, source.n_frames)
+    weighted = next(iter(source.bands(0, whole))).root_weights is not None
+    with zipfile.ZipFile(path, "w") as file:
+        for name, value in small.items():
+            with file.open(f"{name}.npy", "w") as stream:
+                np.lib.format.write_array(stream, value, allow_pickle=False)
+        for name, of in _MAPS.items():
+            if name == "root_weights" and not weighted:
+                continue
+            kind = np.dtype(bool) if name == "used" else dtype
+            header = {
+                "descr": np.lib.format.dtype_to_descr(kind),
+                "fortran_order": False,
+                "shape": shape,
+            }
+            # Array by array as the format wants them: the surface is formed again for each.
+            with file.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                for angle in range(source.n_angles):
+                    for band in source.bands(angle, whole):
+                        stream.write(np.ascontiguousarray(of(band), kind).tobytes())
+
+
+def _write_hdf5(path: str, source: _Source, small, shape, dtype) -> None:
+    import h5py
+
+    side = min(source.n_frames, 256)
+    with h5py.File(path, "w") as file:
+        for name, value in small.items():
+            file[name] = value
+        for angle in range(source.n_angles):
+            for band in source.bands(angle, slice(0, source.n_frames)):
+                for name, of in _MAPS.items():
+                    value = of(band)
+                    if value is None:
+                        continue
+                    if name not in file:
+                        kind = np.dtype(bool) if name == "used" else dtype
+                        file.create_dataset(name, shape, kind, chunks=(1, side, side))
+                    _write_band(file[name], angle, band.rows, value)
+
+
+def _write_band(target: Any, angle: int, rows: slice, values: np.ndarray) -> None:
+    """Rows i with all j ≥ i, and the columns that mirror them."""
+    height = rows.stop - rows.start
+    corner = values[:, rows]
+    below = np.tril(np.ones((height, height), bool), -1)
+    target[angle, rows, rows] = np.where(below, corner.T, corner)
+    if rows.stop < values.shape[1]:
+        right = values[:, rows.stop :]
+        target[angle, rows, rows.stop :] = right
+        target[angle, rows.stop :, rows] = right.T

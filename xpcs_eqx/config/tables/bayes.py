@@ -5,17 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..section import Positive, Section, choice, key
+from ..section import SET, Positive, Section, When, choice, key
 from ..source import Source
 from .priors import Prior
 
 if TYPE_CHECKING:
-    from ...bayes import AbstractCluster, AbstractShardSize, AbstractWorkers, InShards
+    from ...bayes import Consensus
+    from ...bayes.consensus.shards import AbstractShardSize
+    from ...bayes.workers.base import AbstractWorkers
     from . import Settings
 
-ROUTES = choice(
-    auto="bayes.AutomaticRoute", single="bayes.AlwaysWhole", consensus="bayes.AlwaysConsensus"
-)
 STARTS = choice(
     laplace="bayes.LaplaceStart", plain="bayes.PlainStart", pathfinder="bayes.PathfinderStart"
 )
@@ -32,17 +31,18 @@ SHARDINGS = choice(
     contiguous="bayes.ContiguousShards",
     stratified="bayes.StratifiedByAngle",
 )
-TRANSITIONS = choice(by_size="bayes.PlanBySize", as_given="bayes.PlanAsGiven")
 ANCHORS = choice(auto=None, laplace="bayes.LaplaceAnchor", none="bayes.NoAnchor")
 COMBINERS = choice(
     robust="bayes.RobustConsensus",
     consensus="bayes.ConsensusAverage",
     gaussian_product="bayes.GaussianProduct",
     multimodal="bayes.MultimodalConsensus",
-    weighted="bayes.WeightedAverage",
-    simple="bayes.SimpleAverage",
+    weighted="bayes.consensus.combiners.WeightedAverage",
+    simple="bayes.consensus.combiners.SimpleAverage",
 )
-CORRECTIONS = choice(none="bayes.NoCorrection", importance="bayes.ImportanceCorrection")
+CORRECTIONS = choice(
+    none="bayes.consensus.correction.NoCorrection", importance="bayes.ImportanceCorrection"
+)
 # Executors that ask a batch system for processes.
 BATCH = ("pbs", "slurm")
 
@@ -116,7 +116,7 @@ class Shards(Section):
     )
     pairs: int | None = key(None, "pairs in a shard, by default from the data", example=10000, ge=1)
     count: int | None = key(None, "number of shards, instead", example=50, ge=1)
-    transitions: Annotated[str, TRANSITIONS] = key(
+    transitions: Literal["by_size", "as_given"] = key(
         "by_size", "fewer for small shards, or those of a full run"
     )
     anchor: Annotated[str, ANCHORS] = key(
@@ -182,7 +182,7 @@ class Shards(Section):
 class Bayes(Section):
     """Draws from the posterior after the fit; without this table there is none."""
 
-    method: Annotated[str, ROUTES] = key(
+    method: Literal["auto", "single", "consensus"] = key(
         "auto", "auto: one run up to 500 000 pairs, else consensus of shards"
     )
     chains: int = key(4, "independent chains", ge=2)
@@ -194,6 +194,7 @@ class Bayes(Section):
         example=0.9,
     )
     depth: int = key(10, "doublings of a trajectory", ge=1, le=20)
+    retries: int = key(0, "further attempts of one run that cannot be used", ge=0)
     seed: int = key(0, "the same seed gives the same draws", ge=0)
     start: Annotated[str, STARTS] = key(
         "laplace", "laplace: from the fit and its covariance; the others know nothing of it"
@@ -206,6 +207,17 @@ class Bayes(Section):
     sigma: Annotated[str, NOISES] = key("auto", "auto: given where data.sigma is absolute")
     plots: bool = key(True, "whether to write plots of the draws")
     predictive: int = key(200, "draws that make fitted_data.npz; 0 writes none", ge=0)
+    priors_from: str | None = key(
+        None,
+        "parameters.json of an earlier fit or posterior, on which the priors of its parameters are "
+        "centred",
+        expected="a path",
+        example="earlier/fit/parameters.json",
+        min_length=1,
+    )
+    priors_width: Positive = key(
+        2.0, "width of these priors, in the errors there", when=(When("priors_from", SET),)
+    )
     priors: dict[str, Prior] = Field(default={}, description="one table a parameter")
     shards: Shards = Shards()
 
@@ -224,12 +236,18 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
     given = settings.bayes
     if given is None:
         return
-    if settings.several:
+    if settings.several and given.scaling in ("averaged", "fixed"):
         yield (
-            "bayes",
-            "[bayes] samples one data set, but several are fitted together here; leave "
-            "[bayes] out, or run each data set by itself, or sample them together in Python with "
-            "xpcs_eqx.bayes.joint_sample(joint_fit)",
+            "bayes.scaling",
+            f'bayes.scaling = "{given.scaling}" is for one data set; of several contrast and '
+            'offset are sampled as fitted or integrated out: set bayes.scaling = "sampled" or '
+            '"marginalised"',
+        )
+    if settings.several and given.method == "consensus":
+        yield (
+            "bayes.method",
+            'bayes.method = "consensus" is for one data set; several are sampled in one run: set '
+            'bayes.method = "single", or leave it out',
         )
     if settings.solver.loss != "linear":
         yield (
@@ -248,50 +266,44 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
 
 
 def _size(given: Shards) -> "AbstractShardSize":
-    from ...bayes import AutomaticSize, NumberOfShards, PairsPerShard
+    from ...bayes import NumberOfShards, PairsPerShard
+    from ...bayes.consensus.shards import AutomaticSize
 
     if given.pairs is not None:
         return PairsPerShard(given.pairs)
     return AutomaticSize() if given.count is None else NumberOfShards(given.count)
 
 
-def _cluster(given: Shards) -> "AbstractCluster":
-    from ...bayes import JobSettings, LocalCluster, PbsCluster, SlurmCluster
-
-    if given.executor == "dask":
-        return LocalCluster() if given.workers is None else LocalCluster(given.workers)
-    job = Job() if given.job is None else given.job
-    named = job.model_dump(exclude={"resources"})
-    settings = JobSettings(
-        **{**named, "directives": tuple(job.directives), "prologue": tuple(job.prologue)}
-    )
-    if given.executor == "pbs":
-        return PbsCluster(settings, job.resources)
-    return SlurmCluster(settings)
-
-
 def _workers(given: Shards, folder: str | None) -> "AbstractWorkers":
-    from ...bayes import DaskWorkers, Serial, SpawnedProcesses
+    from ...bayes import DaskWorkers, JobSettings, SpawnedProcesses
+    from ...bayes.workers.base import Serial
 
     if given.executor == "serial":
         return Serial()
     if given.executor == "processes":
         return SpawnedProcesses(given.workers or 0, folder)
-    return DaskWorkers(_cluster(given), folder)
+    if given.executor not in BATCH:
+        return DaskWorkers(processes=given.workers or DaskWorkers().processes, folder=folder)
+    named = (Job() if given.job is None else given.job).model_dump()
+    lists = {name: tuple(named[name]) for name in ("directives", "prologue")}
+    return DaskWorkers(JobSettings(given.executor, **{**named, **lists}), folder=folder)
 
 
-def in_shards_of(source: Source, shards: Shards) -> "InShards":
-    """What `consensus` is given; where finished shards are kept is added by the program."""
-    from ...bayes import InShards, Limits
+def method_of(source: Source, given: Bayes) -> "Consensus":
+    """When and how data are sampled in shards."""
+    from ...bayes import Consensus, Limits
 
+    shards = given.shards
     folder = None if shards.folder is None else source.absolute(shards.folder)
     # Chains in different modes are what the multimodal combiner is there for.
     rhat = float("inf") if shards.combiner == "multimodal" else Limits().rhat
     anchor = ANCHORS[shards.anchor]
-    return InShards(
+    thresholds = {"auto": Consensus().threshold, "single": None, "consensus": 0}
+    return Consensus(
+        threshold=thresholds[given.method],
         sharding=SHARDINGS[shards.sharding](),
         size=_size(shards),
-        plan=TRANSITIONS[shards.transitions](),
+        by_size=shards.transitions == "by_size",
         anchor=None if anchor is None else anchor(),
         combiner=COMBINERS[shards.combiner](),
         correction=CORRECTIONS[shards.correction](),
@@ -306,16 +318,16 @@ def in_shards_of(source: Source, shards: Shards) -> "InShards":
     )
 
 
-def job_script(given: "InShards") -> str:
+def job_script(given: "Consensus") -> str:
     """The script of one job of a batch system, of which nothing is submitted; empty without one.
 
     **Raises:** `ModelError` when dask-jobqueue is missing.
     """
-    from ...bayes import DaskWorkers, PbsCluster, SlurmCluster
+    from ...bayes import DaskWorkers
 
     workers = given.workers
-    if isinstance(workers, DaskWorkers) and isinstance(workers.cluster, PbsCluster | SlurmCluster):
-        return workers.cluster.job_script()
+    if isinstance(workers, DaskWorkers) and workers.job is not None:
+        return workers.job.job_script()
     return ""
 
 

@@ -13,7 +13,7 @@ from .solver import STOPPING, Solver, is_hybrid, solver_of
 
 if TYPE_CHECKING:
     from ...defences import AbstractRegularisation, DefenceLayers, Hierarchical, Monitoring
-    from ...objective import JointObjective, ProjectedObjective
+    from ...objective import TwoTimeObjective
     from ...optimize import TrustRegion
     from ..read import Configuration
     from . import Settings
@@ -245,7 +245,7 @@ def _monitoring(given: MonitorLayer, solver: "TrustRegion") -> "Monitoring":
 
 
 def layers_of(
-    configuration: "Configuration", objective: "ProjectedObjective | JointObjective"
+    configuration: "Configuration", objective: "TwoTimeObjective"
 ) -> "DefenceLayers | None":
     """The layers that `[defences]` asks for, fit for an objective; None without the table.
 

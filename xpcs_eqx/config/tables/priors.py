@@ -2,10 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from pydantic import model_validator
 
 from ...errors import ConfigError, ModelError
@@ -13,8 +12,9 @@ from ..section import Finite, Positive, Section, choice, key
 from ..source import Source, nearest
 
 if TYPE_CHECKING:
-    from ...bayes import AbstractPrior, LogPosterior
-    from ...objective import JointObjective, ProjectedObjective
+    from ...bayes import LogPosterior
+    from ...bayes.priors.families import AbstractPrior
+    from ...objective import CombinedObjective, TwoTimeObjective
     from .bayes import Bayes
 
 KINDS = choice(
@@ -113,7 +113,7 @@ def _prior(given: Prior, bounds: tuple[float, float]) -> "AbstractPrior":
 def _log_normal(given: Prior, low: float, high: float) -> "AbstractPrior":
     """A log-normal prior; what cannot be is said of x, not of its logarithm."""
     from ...bayes import LogNormal
-    from ...bayes.abstract_prior import no_volume
+    from ...bayes.priors.families import no_volume
 
     assert given.median is not None
     assert given.scale is not None
@@ -132,26 +132,18 @@ def _log_normal(given: Prior, low: float, high: float) -> "AbstractPrior":
         ) from error
 
 
-def _bounds(objective: "ProjectedObjective | JointObjective") -> dict[str, tuple[float, float]]:
-    """Bounds of everything that can have a prior, `sigma` included."""
-    parameters, scaling = objective.term.parameters, objective.term.scaling
-    lower = np.concatenate([np.asarray(parameters.lower), np.asarray(scaling.bounds[0])])
-    upper = np.concatenate([np.asarray(parameters.upper), np.asarray(scaling.bounds[1])])
-    names = (*parameters.free_names, *scaling.names)
-    out = {n: (float(a), float(b)) for n, a, b in zip(names, lower, upper, strict=True)}
-    return {**out, "sigma": (0.0, math.inf)}
-
-
 def given_priors(
-    source: Source, given: "Bayes", objective: "ProjectedObjective | JointObjective"
+    source: Source, given: "Bayes", objective: "TwoTimeObjective | CombinedObjective"
 ) -> "tuple[dict[str, AbstractPrior], dict[str, float]]":
     """Priors of the tables by name, and the names whose prior is made of the fit with its width.
 
     **Raises:** `ConfigError` with the place for an unknown name and for a prior that cannot be.
     """
+    from ...bayes.priors.prior_set import entries_of
     from ..inference import in_toml
 
-    bounds = _bounds(objective)
+    bounds = {one.name: (one.lower, one.upper) for one in entries_of(objective)}
+    bounds["sigma"] = (0.0, math.inf)
     groups = {
         kind: [name for name in bounds if name.startswith(f"{kind}[")]
         for kind in _GROUPS
@@ -192,10 +184,8 @@ def prior_text(prior: "AbstractPrior") -> str:
     >>> prior_text(LogNormal(0.0, 0.5, 0.1))
     'log_normal, median 1, scale 0.5, lower 0.1, upper inf'
     """
-    from ...bayes import LogNormal, Tempered
+    from ...bayes import LogNormal
 
-    if isinstance(prior, Tempered):
-        return f"{prior_text(prior.prior)}, to the power {float(prior.power):.6g}"
     numbers = {field.name: float(getattr(prior, field.name)) for field in dataclasses.fields(prior)}
     if isinstance(prior, LogNormal):
         numbers = {"median": math.exp(numbers.pop("location")), **numbers}
@@ -204,9 +194,11 @@ def prior_text(prior: "AbstractPrior") -> str:
 
 
 def prior_lines(
-    density: "LogPosterior", given: "Bayes", from_fit: Mapping[str, float], fitted: bool
+    density: "LogPosterior", chosen: Collection[str], from_fit: Mapping[str, float], fitted: bool
 ) -> list[str]:
     """The prior of every sampled entry; those of angles that are alike stand in one line.
+
+    Those of entries that are not `chosen` are said to be defaults.
 
     The default one of sigma is made of the residuals of the fit, and has no numbers unless the
     density is that of a fit (`fitted`).
@@ -216,10 +208,9 @@ def prior_lines(
         text = prior_text(prior)
         if name in from_fit:
             text = f"from the fit, {from_fit[name]:g} times its error wide (uses the data twice)"
-        if name == "sigma" and not fitted and name not in given.priors:
+        if name == "sigma" and not fitted and name not in chosen:
             text = f"{text.partition(',')[0]}, as wide as the residuals of the fit"
-        own = name in given.priors or name.split("[")[0] in given.priors
-        texts[name] = text + ("" if own else " (default)")
+        texts[name] = text + ("" if name in chosen else " (default)")
     grouped: dict[tuple[str, str], list[str]] = {}
     for name, text in texts.items():
         grouped.setdefault((name.split("[")[0], text), []).append(name)

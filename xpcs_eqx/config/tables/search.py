@@ -1,6 +1,7 @@
 """The table `[global]`: whether a minimum is looked for beyond the one next to the start values."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..source import nearest
 from .solver import is_hybrid
 
 if TYPE_CHECKING:
-    from ...objective import JointObjective, ProjectedObjective
+    from ...objective import CombinedObjective, TwoTimeObjective
     from ...search import AbstractStrategy
     from ..read import Configuration
     from . import Settings
@@ -52,6 +53,14 @@ class Global(Section):
         expected="a list of tables of finite numbers by parameter",
         example=[{"D0": 1e4, "alpha": 0.5}],
         when=_STARTS,
+    )
+    starts_from: str | None = key(
+        None,
+        "parameters.json of an earlier search, whose minima are starts like those of custom",
+        expected="a path",
+        example="earlier/fit/parameters.json",
+        when=_STARTS,
+        min_length=1,
     )
     sampler: Annotated[str, SAMPLERS] = key(
         "latin_hypercube", "how starts fill the bounds", when=_STARTS
@@ -98,12 +107,6 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
     method = search_settings(settings).method
     if method == "local":
         return
-    if settings.several:
-        yield (
-            "global.method",
-            f'global.method = "{method}" is for one data set; fit them one by one with it first '
-            "and start the joint fit from what they found, or leave [global] out",
-        )
     if is_hybrid(settings):
         yield (
             "global.method",
@@ -123,7 +126,7 @@ def _refuse(configuration: "Configuration", name: str, text: str) -> ConfigError
 
 
 def _refuse_bounds(
-    configuration: "Configuration", given: Global, objective: "ProjectedObjective | JointObjective"
+    configuration: "Configuration", given: Global, objective: "TwoTimeObjective | CombinedObjective"
 ) -> None:
     """Refuse bounds that cannot be searched, each by its own key."""
 
@@ -140,7 +143,7 @@ def _refuse_bounds(
             raise refuse(
                 name, one.bounds, "leaves no room", "widen them, or keep it there with free = false"
             )
-    variables, own = objective.variables, objective.term.parameters.free_names
+    variables, own = objective.variables, objective.physical.free_names
     limits = zip(objective.names, variables.lower, variables.upper, strict=True)
     for name, *bounds in limits:
         if name in own and not np.isfinite(bounds).all():
@@ -148,7 +151,7 @@ def _refuse_bounds(
 
 
 def strategy_of(
-    configuration: "Configuration", objective: "ProjectedObjective | JointObjective"
+    configuration: "Configuration", objective: "TwoTimeObjective | CombinedObjective"
 ) -> "AbstractStrategy | None":
     """The strategy that `[global]` asks for; None for the local fit alone.
 
@@ -176,7 +179,7 @@ def strategy_of(
 
 
 def _custom(
-    configuration: "Configuration", given: Global, objective: "ProjectedObjective | JointObjective"
+    configuration: "Configuration", given: Global, objective: "TwoTimeObjective | CombinedObjective"
 ) -> tuple[tuple[float, ...], ...]:
     """Starts of the user, with the objective's own values where they say nothing."""
     from ...search.starts import checked_custom
@@ -187,12 +190,34 @@ def _custom(
             if name not in start:
                 known = nearest(name, start)
                 raise _refuse(configuration, "custom", f"{number} gives {name!r}{known}")
-    rows = [list({**start, **one}.values()) for one in given.custom or ()]
+    given_starts = [*(given.custom or ()), *_earlier_minima(configuration, given, start)]
+    rows = [list({**start, **one}.values()) for one in given_starts]
     try:
         checked_custom(objective, np.asarray(rows))
     except ModelError as error:
         raise _refuse(configuration, "custom", f"has a start that cannot be: {error}") from error
     return tuple(map(tuple, rows))
+
+
+def _earlier_minima(
+    configuration: "Configuration", given: Global, known: Collection[str]
+) -> list[dict[str, float]]:
+    """Minima that an earlier search found, as far as they are of parameters `known` here."""
+    if given.starts_from is None:
+        return []
+    path = configuration.source.absolute(given.starts_from)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            minima = json.load(stream)["global"]["minima"]
+        found = [{n: float(v) for n, v in one["values"].items() if n in known} for one in minima]
+    except OSError as error:
+        raise _refuse(configuration, "starts_from", f"cannot be read: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"is no parameters.json of a search, which has its minima under global ({error!r})"
+        raise _refuse(configuration, "starts_from", text) from error
+    if not any(found):
+        raise _refuse(configuration, "starts_from", "has no minimum of parameters of this fit")
+    return found
 
 
 def _strategy(

@@ -84,6 +84,13 @@ class Solver(Section):
         when=_TRUST_REGION,
     )
     coordinates: Annotated[str, COORDINATES] = key("slope", "variables that the steps are taken in")
+    start_from: str | None = key(
+        None,
+        "parameters.json of an earlier fit, whose values are the starts of parameters without one",
+        expected="a path",
+        example="earlier/fit/parameters.json",
+        min_length=1,
+    )
     recovery: int = key(3, "attempts to rescue a failed fit", when=_TRUST_REGION, ge=0)
     checkpoint: bool | Literal["auto"] = key(
         "auto",
@@ -131,11 +138,6 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
         yield (
             "solver.method",
             'solver.method = "hybrid" is for one data set; choose another method for several',
-        )
-    if settings.several and solver.profile:
-        yield (
-            "solver.profile",
-            "there are no profile-likelihood intervals of a joint fit; leave solver.profile out",
         )
 
 

@@ -5,7 +5,7 @@ Both are decided before any map is read.
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -104,21 +104,11 @@ class Hybrid(Section):
 def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
     """Keys of `[streaming]` that other tables leave no room for, and what to say."""
     given = settings.streaming
-    if not settings.several:
-        return
-    if given.strategy in ("out_of_core", "hybrid"):
+    if settings.several and given.strategy == "hybrid":
         yield (
             "streaming.strategy",
-            f'streaming.strategy = "{given.strategy}" is for one data set; several are fitted in '
-            "memory",
+            'streaming.strategy = "hybrid" is for one data set; choose another for several',
         )
-
-
-def unused(settings: "Settings") -> Iterator[tuple[str, str]]:
-    """Keys of `[streaming]` that several data sets make nothing of, and why."""
-    for name in ("memory_fraction", "piece", "read_ahead"):
-        if settings.several and name in settings.streaming.model_fields_set:
-            yield f"streaming.{name}", "for several data sets, which are in memory; leave it out"
 
 
 @dataclass(frozen=True)
@@ -184,8 +174,8 @@ def optimiser_of(given: Hybrid) -> "HybridOptimiser":
     )
 
 
-def plan_of(configuration: "Configuration", size: "MapSize") -> Plan:
-    """Decide from the size of the data, the memory and the configuration.
+def plan_of(configuration: "Configuration", sizes: "Sequence[MapSize]") -> Plan:
+    """Decide from the sizes of all data sets, the memory and the configuration.
 
     **Raises:** `ConfigError` for a strategy that the file does not allow.
     """
@@ -198,19 +188,24 @@ def plan_of(configuration: "Configuration", size: "MapSize") -> Plan:
     # What is set for a machine wins over what is set for a fit.
     fraction = None if VARIABLE in os.environ else given.memory_fraction
     strategy = choose_strategy(
-        size.n_entries,
-        size.itemsize,
-        _parameter_count(settings, size.n_angles),
+        sum(size.n_entries for size in sizes),
+        max(size.itemsize for size in sizes),
+        _parameter_count(settings, sum(size.n_angles for size in sizes)),
         forced=forced,
         fraction=fraction,
     )
     large = strategy.needed > strategy.threshold
     stored = strategy.choice == "out_of_core" or (strategy.choice == "hybrid" and large)
     notes = []
-    if stored and not size.in_parts:
+    together = settings.several and not isinstance(settings.data, list)
+    if stored and not all(size.in_parts for size in sizes):
+        paths = zip(configuration.parts, sizes, strict=not together)
+        whole = next(part.data_path for part, size in paths if not size.in_parts)
         text = (
-            f"{configuration.data_path} is an NPZ or NPY file, which cannot be read in parts; "
-            "write its maps to HDF5 once with xpcs_eqx.data.write_own(path, load(...))"
+            f"the q of {whole} are read together; give a table [[data]] with its q for each"
+            if together
+            else f"{whole} is an NPZ or NPY file, which cannot be read in parts; write its maps to "
+            "HDF5 once with xpcs_eqx.data.write_own(path, load(...))"
         )
         if forced == "out_of_core":
             where = source.where("streaming.strategy")

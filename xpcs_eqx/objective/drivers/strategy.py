@@ -18,8 +18,8 @@ LIMITS = (0.1, 0.9)
 JACOBIAN_FACTOR = 6.5
 # What the program holds at its peak, in units of the data, measured as in tests/test_memory.py: a
 # fit 2.0 (the maps as they were read beside those of JAX, while they are handed over), its results
-# 2.8 to 3.8 (the maps, the fitted ones, residuals, which pairs count, and bands of rows).
-COPIES = 4
+# not more (the maps, and of fitted ones and residuals a band of rows or what is drawn).
+COPIES = 3
 
 
 class Strategy(eqx.Module):

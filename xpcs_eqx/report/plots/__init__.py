@@ -1,13 +1,16 @@
 """Plots of a fit as matplotlib figures; importing this imports matplotlib."""
 
+import logging
 import os
+from collections.abc import Sequence
+from functools import cache
 
 from ...fitting import Fit
-from ..from_file import is_stored, shown_maps
-from ..maps import FittedMaps
+from ..maps import has_maps, shown_maps
 from ..rates import rate_curves
+from ..sections import Drawing
 from .canvas import style
-from .corner import corner_figure as corner_figure
+from .corner import covariance_figure as covariance_figure
 from .curves import convergence_figure as convergence_figure
 from .curves import rate_figure as rate_figure
 from .curves import scaling_figure as scaling_figure
@@ -17,34 +20,56 @@ from .residuals import residual_figure as residual_figure
 from .surfaces import lag_figure as lag_figure
 from .surfaces import map_figure as map_figure
 
+log = logging.getLogger(__name__)
 
-def write_plots(folder: str, fit: Fit, maps: FittedMaps | None) -> tuple[str, ...]:
-    """Write every plot of a fit as PNG into a folder, which must exist; returns the file names.
 
-    Without `maps` those that need maps are made for maps in a file, a part of which is read for
-    them, and left out for pooled points.
+def drawings(fit: Fit) -> tuple[Drawing, ...]:
+    """Every plot of the fit of a data set; those of maps are left out for pooled points."""
+
+    @cache
+    def maps():
+        """A part of the maps, whatever their size, once for all plots."""
+        return shown_maps(fit)
+
+    out = []
+    if has_maps(fit):
+        out += [
+            Drawing("maps", lambda: map_figure(maps()[0])),
+            Drawing("c2_against_lag", lambda: lag_figure(maps()[0])),
+            Drawing("residuals", lambda: residual_figure(*maps())),
+        ]
+    out += [
+        Drawing("scaling", lambda: scaling_figure(fit)),
+        Drawing("convergence", lambda: convergence_figure(fit)),
+    ]
+    if rates := rate_curves(fit):
+        out.append(Drawing("rates", lambda: rate_figure(rates)))
+    if fit.index.size:
+        out.append(Drawing("covariance", lambda: covariance_figure(fit)))
+    return tuple(out)
+
+
+def save_figures(folder: str, figures: Sequence[Drawing]) -> tuple[str, ...]:
+    """Draw figures as PNG into a folder, which is made if needed; returns the file names.
+
+    No plot may cost a result: one that cannot be drawn is a message in the log.
     """
-    names, middle = [], None
-    if maps is None and is_stored(fit):
-        maps, middle = shown_maps(fit)
-
-    def save(name, make, *arguments):
-        # The maps are noise: stronger compression takes longer and saves nothing.
-        make(*arguments).savefig(
-            os.path.join(folder, f"{name}.png"), pil_kwargs={"compress_level": 1}
-        )
-        names.append(f"{name}.png")
-
+    names = []
+    if figures:
+        os.makedirs(folder, exist_ok=True)
     with style():
-        if maps is not None:
-            save("maps", map_figure, maps)
-            save("c2_against_lag", lag_figure, maps)
-            save("residuals", residual_figure, maps, middle)
-        save("scaling", scaling_figure, fit)
-        save("convergence", convergence_figure, fit)
-        rates = rate_curves(fit)
-        if rates:
-            save("rates", rate_figure, rates)
-        if fit.index.size:
-            save("covariance", corner_figure, fit)
+        for name, draw in figures:
+            path = os.path.join(folder, f"{name}.png")
+            try:
+                # The maps are noise: stronger compression takes longer and saves nothing.
+                draw().savefig(path, pil_kwargs={"compress_level": 1})
+            except Exception:
+                log.exception("the plot %s is missing", path)
+                continue
+            names.append(f"{name}.png")
     return tuple(names)
+
+
+def write_plots(folder: str, fit: Fit) -> tuple[str, ...]:
+    """Draw every plot of a fit into a folder; returns the file names."""
+    return save_figures(folder, drawings(fit))

@@ -1,18 +1,87 @@
-"""The covariance as a corner plot of ellipses."""
+"""Corner plots: the covariance of a fit as ellipses, the draws of a posterior as densities."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ...bayes import Posterior
 from ...fitting import Fit
-from .canvas import DATA, figure
+from .canvas import DATA, FIT, figure
 
 MOST = 8
+# Half the side of a panel and the distance of two of them, in standard deviations.
+_HALF, _PITCH = 3.5, 7.6
+_BINS = 48
+# Probability inside the contours: one and two standard deviations of a Gaussian in the plane.
+_INSIDE = (0.393, 0.865)
 
 
-def _names(fit: Fit) -> list[int]:
+class _Entry(NamedTuple):
+    """What is written over a column."""
+
+    name: str
+    value: float
+    error: float
+
+
+def _value_label(value: float, error: float) -> str:
+    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
+    if digits > 6 or abs(value) >= 1e6:
+        return f"{value:.4g} ± {error:.2g}"
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _corner(
+    title: str,
+    entries: Sequence[_Entry],
+    correlation: Float[np.ndarray, "entry entry"],
+    diagonal: Callable[[Axes, float, float, int], None],
+    pair: Callable[[Axes, float, float, int, int], None],
+) -> Figure:
+    """Panels for all pairs of entries; `diagonal` and `pair` fill them around their centres.
+
+    All panels are in one set of axes, in units of the standard deviations: a grid of axes takes
+    many times longer.
+    """
+    n = len(entries)
+    size = 1.3 + 1.1 * max(n, 2)
+    fig = figure(max(size, 4.2), size, title)
+    axis = Axes(fig, (0.02, 0.02, 0.96, 0.90))
+    fig.add_axes(axis)
+    axis.set_axis_off()
+    axis.set_aspect("equal")
+    for row in range(n):
+        y = -row * _PITCH
+        for column in range(row + 1):
+            x = column * _PITCH
+            axis.plot(
+                x + _HALF * np.array([-1, 1, 1, -1, -1]),
+                y + _HALF * np.array([-1, -1, 1, 1, -1]),
+                color="0.8",
+                lw=0.7,
+            )
+            if row == column:
+                diagonal(axis, x, y, row)
+                label = f"{entries[row].name}\n{_value_label(*entries[row][1:])}"
+                above = {"ha": "center", "va": "bottom", "fontsize": 6.5}
+                axis.text(x, y + _HALF + 0.25, label, **above)
+                continue
+            pair(axis, x, y, row, column)
+            corner = {"ha": "right", "va": "top", "fontsize": 6, "color": "0.3"}
+            c = float(correlation[row, column])
+            axis.text(x + _HALF - 0.2, y + _HALF - 0.2, f"{c:+.2f}", **corner)
+    far = max(n - 1, 1) * _PITCH + _HALF
+    axis.set_xlim(-_HALF - 0.5, far + 0.5)
+    axis.set_ylim(-far - 0.5, _HALF + 2.8)
+    return fig
+
+
+def _fitted_entries(fit: Fit) -> list[int]:
     """Free parameters with a finite error, at most `MOST`; scaling coefficients fill up."""
     errors = fit.uncertainty.errors()
     index = fit.index
@@ -25,68 +94,81 @@ def _names(fit: Fit) -> list[int]:
     return good[: min(wanted, MOST)]
 
 
-def value_label(value: float, error: float) -> str:
-    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
-    if digits > 6 or abs(value) >= 1e6:
-        return f"{value:.4g} ± {error:.2g}"
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
-def corner_figure(fit: Fit) -> Figure:
-    """Ellipses of one and two quoted standard errors for each pair of free parameters.
-
-    Everything is drawn into one set of axes, in units of the standard errors: a grid of axes
-    takes many times longer.
-    """
-    chosen = _names(fit)
-    n = len(chosen)
-    size = 1.3 + 1.05 * max(n, 2)
-    fig = figure(size, size, f"Covariance ({fit.uncertainty.chosen}): one and two standard errors")
-    axis = Axes(fig, (0.02, 0.02, 0.96, 0.90))
-    fig.add_axes(axis)
-    axis.set_axis_off()
-    axis.set_aspect("equal")
+def covariance_figure(fit: Fit) -> Figure:
+    """Ellipses of one and two quoted standard errors for each pair of free parameters."""
+    chosen = _fitted_entries(fit)
     values, errors = np.asarray(fit.values), fit.uncertainty.errors()
-    correlation = fit.uncertainty.correlation()
-    angle = np.linspace(0, 2 * np.pi, 80)
-    curve = np.linspace(-3, 3, 80)
-    half, pitch = 3.0, 6.6
-    for row, i in enumerate(chosen):
-        y = -row * pitch
-        for column, j in enumerate(chosen[: row + 1]):
-            x = column * pitch
-            axis.plot(
-                x + half * np.array([-1, 1, 1, -1, -1]),
-                y + half * np.array([-1, -1, 1, 1, -1]),
-                color="0.8",
-                lw=0.7,
-            )
-            if row == column:
-                bell = -half + 4.6 * np.exp(-0.5 * curve**2)
-                axis.fill_between(x + curve, y - half, y + bell, color=DATA, alpha=0.3, lw=0)
-                axis.text(
-                    x,
-                    y + half + 0.25,
-                    f"{fit.index.names[i]}\n{value_label(values[i], errors[i])}",
-                    ha="center",
-                    va="bottom",
-                    fontsize=6.5,
-                )
-                continue
-            c = float(np.clip(correlation[i, j], -1, 1))
-            across = np.cos(angle)
-            along = c * np.cos(angle) + math.sqrt(1 - c * c) * np.sin(angle)
-            for factor, alpha in ((2, 0.2), (1, 0.4)):
-                axis.fill(x + factor * across, y + factor * along, color=DATA, alpha=alpha, lw=0)
-            axis.text(
-                x + half - 0.2,
-                y + half - 0.2,
-                f"{c:+.2f}",
-                ha="right",
-                va="top",
-                fontsize=6,
-                color="0.3",
-            )
-    axis.set_xlim(-half - 0.5, max(n - 1, 1) * pitch + half + 0.5)
-    axis.set_ylim(-max(n - 1, 1) * pitch - half - 0.5, half + 2.6)
-    return fig
+    correlation = np.clip(fit.uncertainty.correlation()[np.ix_(chosen, chosen)], -1, 1)
+    angle, curve = np.linspace(0, 2 * np.pi, 80), np.linspace(-3, 3, 80)
+
+    def diagonal(axis: Axes, x: float, y: float, row: int) -> None:
+        bell = -_HALF + 5.4 * np.exp(-0.5 * curve**2)
+        axis.fill_between(x + curve, y - _HALF, y + bell, color=DATA, alpha=0.3, lw=0)
+
+    def pair(axis: Axes, x: float, y: float, row: int, column: int) -> None:
+        c = float(correlation[row, column])
+        across = np.cos(angle)
+        along = c * np.cos(angle) + math.sqrt(1 - c * c) * np.sin(angle)
+        for factor, alpha in ((2, 0.2), (1, 0.4)):
+            axis.fill(x + factor * across, y + factor * along, color=DATA, alpha=alpha, lw=0)
+
+    title = f"Covariance ({fit.uncertainty.chosen}): one and two standard errors"
+    entries = [_Entry(fit.names[i], float(values[i]), float(errors[i])) for i in chosen]
+    return _corner(title, entries, correlation, diagonal, pair)
+
+
+def shown_entries(names: tuple[str, ...], n_free: int) -> list[int]:
+    """Positions of at most `MOST` entries: physical parameters, filled up to two with others."""
+    return list(range(min(max(n_free, 2), MOST, len(names))))
+
+
+def density_levels(density: Float[np.ndarray, "x y"]) -> list[float]:
+    """Densities whose contours hold the probabilities `_INSIDE`, ascending."""
+    ordered = np.sort(density.ravel())[::-1]
+    share = np.cumsum(ordered) / ordered.sum()
+    found = [float(ordered[np.searchsorted(share, inside)]) for inside in _INSIDE]
+    return sorted(found)
+
+
+def corner_figure(posterior: Posterior) -> Figure:
+    """Densities of all pairs of physical parameters, with the fit and its classical errors.
+
+    Contours hold 39 and 86 % of the draws.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    chosen = shown_entries(posterior.names, posterior.density.parameters.n_free)
+    draws = posterior.theta.reshape(-1, posterior.theta.shape[-1])[:, chosen]
+    mean, sd = draws.mean(axis=0), draws.std(axis=0)
+    scaled = (draws - mean) / sd
+    # The fit in standard deviations from the mean; NaN without one.
+    known = {name: (value, error) for name, value, error in posterior.fitted}
+    fitted = np.array([known.get(posterior.names[i], (np.nan, np.nan)) for i in chosen])
+    place, error = (fitted[:, 0] - mean) / sd, fitted[:, 1] / sd
+    edges = np.linspace(-_HALF, _HALF, _BINS + 1)
+    centres = 0.5 * (edges[1:] + edges[:-1])
+
+    def diagonal(axis: Axes, x: float, y: float, row: int) -> None:
+        counts = np.histogram(scaled[:, row], edges)[0]
+        top = y - _HALF + 5.6 * counts / max(counts.max(), 1)
+        axis.fill_between(x + centres, y - _HALF, top, step="mid", color=DATA, alpha=0.35, lw=0)
+        if abs(place[row]) < _HALF:
+            axis.plot([x + place[row]] * 2, [y - _HALF, y + _HALF], color=FIT, lw=0.9)
+            ends = np.clip([place[row] - error[row], place[row] + error[row]], -_HALF, _HALF)
+            axis.plot(x + ends, [y - _HALF + 0.35] * 2, color=FIT, lw=1.6)
+
+    def pair(axis: Axes, x: float, y: float, row: int, column: int) -> None:
+        counts = np.histogram2d(scaled[:, column], scaled[:, row], (edges, edges))[0]
+        smooth = gaussian_filter(counts, 1.3).T
+        levels = [*density_levels(smooth), float(smooth.max()) * 1.001]
+        colours = [(0.267, 0.467, 0.667, alpha) for alpha in (0.25, 0.6)]
+        axis.contourf(x + centres, y + centres, smooth, levels=levels, colors=colours)
+        if abs(place[column]) < _HALF and abs(place[row]) < _HALF:
+            axis.plot(x + place[column], y + place[row], "+", color=FIT, ms=6, mew=1.0)
+
+    title = "Posterior: 39 and 86 % of the draws; red: fit ± error"
+    entries = [
+        _Entry(posterior.names[i], float(mean[k]), float(sd[k])) for k, i in enumerate(chosen)
+    ]
+    correlation = np.atleast_2d(np.corrcoef(scaled, rowvar=False))
+    return _corner(title, entries, correlation, diagonal, pair)

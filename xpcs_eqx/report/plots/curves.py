@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...fitting import Fit
+from ..fit import scaling_errors
 from ..rates import RateCurve
-from ..results import scaling_errors
 from .canvas import DATA, FIT, figure, grid, log_scale
 
 

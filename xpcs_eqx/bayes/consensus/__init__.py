@@ -1,0 +1,1 @@
+"""Consensus Monte Carlo: shards of the data, sampled apart and combined."""

@@ -1,0 +1,1 @@
+"""The log density a sampler sees, and the coordinates it moves in."""

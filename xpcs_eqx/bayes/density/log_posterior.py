@@ -1,0 +1,393 @@
+"""The log density a sampler sees, of one data set or of several."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ...compiling import quick_jit
+from ...errors import FitError, ModelError
+from ...objective import (
+    AbstractPenalty,
+    AbstractTiles,
+    CombinedObjective,
+    JointObjective,
+    Linear,
+    ProjectedObjective,
+    TwoTimeTerm,
+)
+from ...objective.kernel.frame_table import FrameTable, frame_table
+from ...objective.penalties import penalty_squares
+from ...parameters import ParameterMap, SharedParameters, parameter_values
+from ...parameters.parameter_map import plain_parameters
+from ...uncertainty import loss_of
+from ..priors.families import AbstractPrior, Number, stacked
+from ..priors.prior_set import OneDataSet, PriorSet, Samplable, default_priors
+from .coordinates import Coordinates, coordinates_for
+from .likelihood import (
+    AbstractNoise,
+    AbstractScalingTreatment,
+    DataLikelihood,
+    GivenSigma,
+    SampledScaling,
+    SampledSigma,
+    residual_scale,
+)
+
+
+class JointLikelihood(eqx.Module):
+    """ln p(all data | θ), the sum over data sets of ln p(data | entries of theirs).
+
+    θ = (free parameters of the whole, sampled coefficients of each data set, sigma if sampled).
+
+    - `shared`: which parameters belong to which data set; `parts`: each data set by itself.
+    """
+
+    shared: SharedParameters
+    parts: tuple["LogPosterior", ...]
+
+    @property
+    def parameters(self) -> ParameterMap:
+        """The free physical parameters of all data sets."""
+        return self.shared.whole
+
+    @property
+    def noise(self) -> AbstractNoise:
+        """What sigma is: the same for all data sets."""
+        return self.parts[0].noise
+
+    @property
+    def n_pairs(self) -> Number:
+        """Pairs of all data sets."""
+        return sum(part.n_pairs for part in self.parts)
+
+    def local(self, theta: Float[Array, "entry"]) -> tuple[Float[Array, "local"], ...]:
+        """The entries of each data set."""
+        low = self.parameters.n_free
+        x, found = theta[:low], []
+        sizes = [len(part.data.coefficients) for part in self.parts]
+        last = low + sum(sizes)
+        for k, size in enumerate(sizes):
+            own = (self.shared.local(k, x), theta[low : low + size], theta[last:])
+            found.append(jnp.concatenate(own))
+            low += size
+        return tuple(found)
+
+    def __call__(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
+        """The log likelihood of all data."""
+        each = zip(self.parts, self.local(theta), strict=True)
+        return sum((part.log_likelihood(own) for part, own in each), start=jnp.zeros(()))
+
+
+class LogPosterior(eqx.Module):
+    """ln p(θ | data) + const as a function of unconstrained coordinates z.
+
+    θ = (free parameters, sampled scaling coefficients, sigma if sampled), named by `names`; of
+    several data sets the free parameters of all of them, then the coefficients of each in turn.
+    Works under `jit`, `vmap` and `grad`; a gradient costs about what the value does. Derivatives
+    are by z and by the numbers of priors; by the data they raise `ModelError`.
+    """
+
+    likelihood: DataLikelihood | JointLikelihood
+    penalties: tuple[AbstractPenalty, ...]
+    priors: tuple[AbstractPrior, ...]
+    coordinates: Coordinates
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def parameters(self) -> ParameterMap:
+        """The free physical parameters."""
+        return self.likelihood.parameters
+
+    @property
+    def noise(self) -> AbstractNoise:
+        """What sigma is."""
+        return self.likelihood.noise
+
+    @property
+    def n_pairs(self) -> Number:
+        """Number of pairs with a weight."""
+        return self.likelihood.n_pairs
+
+    @property
+    def parts(self) -> tuple["LogPosterior", ...]:
+        """The density of each data set by itself, with its own names; of one data set, this."""
+        if isinstance(self.likelihood, JointLikelihood):
+            return self.likelihood.parts
+        return (self,)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the data sets, where there are several."""
+        if isinstance(self.likelihood, JointLikelihood):
+            return self.likelihood.shared.labels
+        return ()
+
+    @property
+    def data(self) -> DataLikelihood:
+        """The likelihood of the only data set.
+
+        **Raises:** `ModelError` where there are several.
+        """
+        if isinstance(self.likelihood, JointLikelihood):
+            raise ModelError(
+                f"this density is of several data sets ({', '.join(self.labels)}), each with maps, "
+                "contrast and offset of its own; take one of its parts"
+            )
+        return self.likelihood
+
+    @property
+    def term(self) -> TwoTimeTerm:
+        """The data and what belongs to them."""
+        return self.data.term
+
+    @property
+    def treatment(self) -> AbstractScalingTreatment:
+        """What becomes of contrast and offset."""
+        return self.data.treatment
+
+    def split(self, theta: Float[Array, "entry"]):
+        """Physical parameters, scaling coefficients, sigma."""
+        return self.data.split(theta)
+
+    def table(self, x: Float[Array, "free"]) -> FrameTable:
+        """Features of the model at physical parameters."""
+        return self.data.table(x)
+
+    def local(self, theta: Float[Array, "entry"]) -> tuple[Float[Array, "local"], ...]:
+        """The entries of each data set."""
+        if isinstance(self.likelihood, JointLikelihood):
+            return self.likelihood.local(theta)
+        return (theta,)
+
+    def with_data(self, tiles: AbstractTiles, n_pairs: float) -> "LogPosterior":
+        """The same density of other data of the same angles and frames."""
+        term = dataclasses.replace(self.term, tiles=tiles)
+        data = dataclasses.replace(self.data, term=term, n_pairs=np.asarray(float(n_pairs)))
+        return dataclasses.replace(self, likelihood=data)
+
+    def log_likelihood(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
+        """ln p(data | θ), the marginalised coefficients integrated out."""
+        return self.likelihood(theta)
+
+    def log_prior(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
+        """ln p(θ), every entry once, the penalties of the objective included as −½‖residuals‖²."""
+        total = jnp.zeros(())
+        for where, prior in stacked(self.priors):
+            total += jnp.sum(prior.log_density(theta[np.asarray(where)]))
+        if self.penalties:
+            values = parameter_values(self.parameters.build(theta[: self.parameters.n_free]))
+            total -= 0.5 * penalty_squares(self.penalties, values)
+        return total
+
+    def __call__(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
+        """The log density of z, whose gradient is exact; −∞ where the model has no value."""
+        theta = self.coordinates.to_physical(z)
+        value = self.log_likelihood(theta) + self.log_prior(theta) + self.coordinates.log_det(z)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+
+def check_kind(objective: object) -> None:
+    """Refuse what is no objective of two-time maps or pairs.
+
+    **Raises:** `ModelError` with what can be sampled instead.
+    """
+    if not isinstance(objective, ProjectedObjective | JointObjective | CombinedObjective):
+        raise ModelError(
+            f"{type(objective).__name__} cannot be sampled; give an objective from "
+            "two_time_objective or projected_objective, or its fit"
+        )
+
+
+def _checked(objective: OneDataSet) -> TwoTimeTerm:
+    check_kind(objective)
+    if not isinstance(objective.term.tiles, AbstractTiles):
+        raise ModelError(
+            "these data are read from their file piece by piece, which a sampler would do "
+            "thousands of times; load them into memory, sample a selection of them, or use "
+            "consensus(), whose shards read their own part of maps in a file"
+        )
+    if not isinstance(loss_of(objective), Linear):
+        raise ModelError(
+            f"the likelihood is Gaussian, which the loss {type(loss_of(objective)).__name__} of "
+            "this objective is not; make the objective with the linear loss"
+        )
+    if objective.scaling_penalties:
+        raise ModelError(
+            "penalties on contrast and offset are no part of a posterior; give priors for the "
+            "scaling coefficients instead, and an objective without scaling_penalties"
+        )
+    return objective.term
+
+
+def count_pairs(tiles: AbstractTiles) -> float:
+    """Number of pairs with a weight."""
+    return float(_count(tiles))
+
+
+@eqx.filter_jit
+def _count(tiles):
+    def body(total, row):
+        return total + jnp.sum(tiles.block(row).root_weights > 0), None
+
+    return jax.lax.scan(body, jnp.zeros(()), jnp.asarray(tiles.table))[0]
+
+
+def log_posterior(
+    objective: Samplable,
+    priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
+    *,
+    start: Float[np.ndarray, "free"] | None = None,
+    scaling_start: Sequence[Float[np.ndarray, "angle 2"]] | None = None,
+    scaling: AbstractScalingTreatment | None = None,
+    noise: AbstractNoise | None = None,
+) -> tuple[LogPosterior, Float[np.ndarray, "entry"]]:
+    """The log posterior of an objective and a physical start of all its entries.
+
+    **Arguments:**
+
+    - `priors`: all of them, or single ones by name instead of those of `default_priors(objective)`.
+    - `start`: free parameters; by default those of the objective. `scaling_start`: (contrast,
+        offset) by angle of each data set; by default those the objective was made with.
+    - `scaling`: `SampledScaling()` (default) or `MarginalisedScaling()`.
+    - `noise`: `GivenSigma(1)` for data with absolute sigma, else `SampledSigma()`; one sigma for
+        all data sets.
+
+    **Raises:** `ModelError` for an objective with robust loss, penalties on the scaling or data in
+    a file, for a start without a finite log density, and for a parameter without prior.
+    """
+    check_kind(objective)
+    if not isinstance(priors, PriorSet):
+        priors = default_priors(objective).replaced(priors or {})
+    scaling = SampledScaling() if scaling is None else scaling
+    parts = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
+    terms = [_checked(part) for part in parts]
+    if noise is None:
+        noise = GivenSigma() if all(one.absolute_sigma for one in terms) else SampledSigma()
+    references = [one.reference for one in terms] if scaling_start is None else scaling_start
+    if not isinstance(objective, CombinedObjective):
+        return _of_one(objective, priors, start, references[0], scaling, noise)
+    shared = objective.parameters
+    whole = shared.whole
+    x = np.asarray(whole.start if start is None else start, float)
+    made = []
+    for k, part in enumerate(parts):
+        local = np.asarray(shared.local(k, jnp.asarray(x)))
+        own = _own_priors(objective, k, priors)
+        made.append(_of_one(part, own, local, references[k], scaling, noise))
+    names, theta = list(whole.free_names), [x]
+    for (part, own), label in zip(made, shared.labels, strict=True):
+        coefficients = part.data.coefficients
+        names += [f"{name}[{label}]" for name in coefficients]
+        theta.append(own[part.parameters.n_free :][: len(coefficients)])
+    chosen = [priors[name] for name in names]
+    scale = float(np.sqrt(np.mean([own[-1] ** 2 for _, own in made])))
+    sigma_prior = noise.prior(scale)
+    if sigma_prior is not None:
+        names.append("sigma")
+        theta.append(np.array([scale]))
+        chosen.append(priors.get("sigma", sigma_prior))
+    coordinates, begin = coordinates_for(whole, tuple(chosen), np.concatenate(theta))
+    density = LogPosterior(
+        likelihood=JointLikelihood(shared, tuple(part for part, _ in made)),
+        penalties=objective.penalties,
+        priors=tuple(chosen),
+        coordinates=coordinates,
+        names=tuple(names),
+    )
+    return density, begin
+
+
+def _of_one(
+    objective: OneDataSet,
+    priors: PriorSet,
+    start: Float[np.ndarray, "free"] | None,
+    reference: Float[Array | np.ndarray, "angle 2"],
+    scaling: AbstractScalingTreatment,
+    noise: AbstractNoise,
+) -> tuple[LogPosterior, Float[np.ndarray, "entry"]]:
+    """`log_posterior` of one data set."""
+    term, parameters = objective.term, objective.term.parameters
+    reference = np.asarray(reference, float)
+    term = dataclasses.replace(
+        term, parameters=plain_parameters(parameters), reference=jnp.asarray(reference)
+    )
+    x = np.asarray(parameters.start if start is None else start, float)
+    coefficients = np.asarray(term.scaling.from_per_angle(jnp.asarray(reference)))
+    table = frame_table(term.parameters, jnp.asarray(x), term.t, term.geometry, False)
+    found = residual_scale(term, table, term.scaling.per_angle(jnp.asarray(coefficients)))
+    if not np.isfinite(found):
+        raise FitError("the model is not finite at the start; give other start values")
+    sigma_prior = noise.prior(max(found, 1e-12))
+    sampled = scaling.sampled_names(term.scaling)
+    entries = [(name, priors[name]) for name in (*parameters.free_names, *sampled)]
+    theta = np.concatenate([x, coefficients[: len(sampled)]])
+    if sigma_prior is not None:
+        entries.append(("sigma", priors.get("sigma", sigma_prior)))
+        theta = np.append(theta, found)
+    chosen = tuple(prior for _, prior in entries)
+    coordinates, theta = coordinates_for(parameters, chosen, theta)
+    density = LogPosterior(
+        likelihood=DataLikelihood(
+            term=term,
+            treatment=scaling.prepare(
+                term.scaling, tuple(priors[name] for name in term.scaling.names)
+            ),
+            noise=noise,
+            n_pairs=np.asarray(count_pairs(term.tiles)),  # pyright: ignore[reportArgumentType]
+        ),
+        penalties=objective.penalties,
+        priors=chosen,
+        coordinates=coordinates,
+        names=tuple(name for name, _ in entries),
+    )
+    return density, theta
+
+
+def _own_priors(objective: CombinedObjective, k: int, given: PriorSet) -> PriorSet:
+    """The priors of data set `k` by its own names.
+
+    Of what follows from other parameters there is none: default ones stand for it.
+    """
+    parameters, part = objective.parameters, objective.parts[k]
+    repeated, label = dict(parameters.repeated), parameters.labels[k]
+    own = default_priors(part)
+    names = {name: repeated.get(public, public) for name, public in parameters.public[k]}
+    names |= {name: f"{name}[{label}]" for name in part.term.scaling.names}
+    known = {n: given[names[n]] for n in own.names if names.get(n) in given.names}
+    if "sigma" in given.names:
+        known["sigma"] = given["sigma"]
+    return own.replaced(known)
+
+
+@quick_jit
+def physical_draws(density: LogPosterior, positions):
+    """Physical entries of positions (chain, draw, entry)."""
+    return jax.vmap(jax.vmap(density.coordinates.to_physical))(positions)
+
+
+@quick_jit
+def local_draws(density: LogPosterior, theta):
+    """The entries of each data set of draws (chain, draw, entry)."""
+    return jax.vmap(jax.vmap(density.local))(theta)
+
+
+@quick_jit
+def scaling_draws(density: LogPosterior, theta, key):
+    """(contrast, offset) of each angle of a data set for every draw, one after the other."""
+    flat = theta.reshape(-1, theta.shape[-1])
+
+    def one(entry):
+        row, number = entry
+        x, coefficients, sigma = density.split(row)
+        table = density.table(x)
+        return density.treatment.per_angle(
+            density.term, table, coefficients, sigma, jax.random.fold_in(key, number)
+        )
+
+    found = jax.lax.map(one, (flat, np.arange(flat.shape[0])))
+    return found.reshape(*theta.shape[:-1], *found.shape[1:])

@@ -1,0 +1,162 @@
+"""How the chains of a run go side by side: but for rounding their draws do not depend on it."""
+
+from abc import abstractmethod
+from typing import Any, NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Int
+
+from ...errors import ModelError
+from ...objective.drivers.mesh import chosen_devices
+
+AXIS = "chain"
+
+T = TypeVar("T")
+
+
+class AbstractParallelChains(eqx.Module):
+    """Which chains move together, and on which devices."""
+
+    @abstractmethod
+    def batches(self, chains: int) -> list[Int[np.ndarray, "batch"]]:
+        """Numbers of the chains of each batch.
+
+        Every batch has a thread of its own; the chains of a batch on a device move in lock-step.
+        """
+
+    @abstractmethod
+    def check(self, chains: int) -> None:
+        """Refuse a number of chains. **Raises:** `ModelError` saying which can be."""
+
+    @abstractmethod
+    def mesh(self, chains: int) -> Mesh | None:
+        """Devices that share each batch equally; None for JAX' default device.
+
+        **Raises:** `ConfigError` when there are not as many devices as were asked for.
+        """
+
+
+class LockStepChains(AbstractParallelChains):
+    """All chains as one vectorised batch: each waits for the longest trajectory of the others.
+
+    For accelerators, on which a batch costs little more than a chain.
+    """
+
+    def batches(self, chains):
+        return [np.arange(chains)]
+
+    def check(self, chains):
+        pass
+
+    def mesh(self, chains):
+        return None
+
+
+class ThreadedChains(AbstractParallelChains):
+    """Batches on threads of one device, `count` of them; by default each chain has its own.
+
+    With a thread each no chain waits for the longest trajectory of the others, which halves the
+    work of a laminar run on a processor.
+
+    **Raises:** `ModelError` for a count below 1.
+    """
+
+    count: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.count is not None and self.count < 1:
+            raise ModelError(f"{self.count} threads for the chains; there must be at least 1")
+
+    def batches(self, chains):
+        count = chains if self.count is None else min(self.count, chains)
+        return np.array_split(np.arange(chains), count)
+
+    def check(self, chains):
+        pass
+
+    def mesh(self, chains):
+        return None
+
+
+class ChainsOnDevices(AbstractParallelChains):
+    """Chains shared equally over a mesh of devices, each of which has all data.
+
+    Devices do not wait for each other; the chains of one move in lock-step.
+
+    - `count`: number of devices, the first ones; by default as many of this process as share the
+        chains equally.
+    - `platform`: `"cpu"`, `"gpu"`, `"tpu"`; `None` for JAX' default.
+
+    **Raises:** `ModelError` for a count that does not share the chains equally; `ConfigError` at
+    the start of a run when there are fewer devices.
+    """
+
+    count: int | None = eqx.field(static=True, default=None)
+    platform: str | None = eqx.field(static=True, default=None)
+
+    def batches(self, chains):
+        return [np.arange(chains)]
+
+    def check(self, chains):
+        if self.count is not None and (self.count < 1 or chains % self.count):
+            shared = [str(n) for n in range(1, chains + 1) if chains % n == 0]
+            raise ModelError(
+                f"{chains} chains cannot be shared equally by {self.count} devices; take "
+                f"{' or '.join(shared)} devices, or another number of chains"
+            )
+
+    def mesh(self, chains):
+        self.check(chains)
+        devices = chosen_devices(self.count, self.platform)
+        count = max(n for n in range(1, len(devices) + 1) if chains % n == 0)
+        return Mesh(np.array(devices[:count]), (AXIS,))
+
+
+def placed(tree: T, mesh: Mesh | None, spec: P) -> T:
+    """The arrays of a tree on the devices of a mesh; as they are without one."""
+    if mesh is None:
+        return tree
+    arrays, rest = eqx.partition(tree, lambda leaf: isinstance(leaf, jax.Array | np.ndarray))
+    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, spec)), rest)
+
+
+class Draws(NamedTuple):
+    """What is kept of each transition; leading axes (chain, draw).
+
+    - `position`: unconstrained coordinates (…, entry); `log_density`: of the coordinates.
+    - `gradient`: of the log density in these coordinates (…, entry).
+    - `divergent`, `energy`, `acceptance`: of the trajectory; `depth`: its doublings; `steps`: its
+        gradient evaluations.
+    """
+
+    position: Any
+    log_density: Any
+    divergent: Any
+    energy: Any
+    depth: Any
+    steps: Any
+    acceptance: Any
+    gradient: Any
+
+    def __repr__(self) -> str:
+        shapes = (f"{name}={np.shape(value)}" for name, value in self._asdict().items())
+        return f"{type(self).__name__}({', '.join(shapes)})"
+
+
+class SamplingProgress(NamedTuple):
+    """What a callback sees: `phase` is warm-up or sampling.
+
+    `done` of `total` transitions of each chain; `divergences` and `steps_per_draw` are those of the
+    chains since the last call.
+    """
+
+    phase: str
+    done: int
+    total: int
+    divergences: int
+    step_size: float
+    steps_per_draw: float

@@ -1,0 +1,1 @@
+"""Prior densities: families, and the priors of a whole problem."""

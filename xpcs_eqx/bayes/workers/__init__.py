@@ -1,0 +1,1 @@
+"""Who samples shards: this process, others of this machine, executors, clusters."""

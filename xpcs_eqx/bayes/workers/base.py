@@ -1,0 +1,371 @@
+"""Who samples shards, all shards of a run, and what can happen to them."""
+
+import logging
+import time
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import equinox as eqx
+import numpy as np
+
+from ...errors import FitError, ModelError
+from ..diagnostics import RHAT
+from .store import ResultStore
+
+log = logging.getLogger(__name__)
+
+CATEGORIES = ("timeout", "stalled", "crashed", "non_finite", "not_converged")
+# Below this share of successes a result that was allowed nevertheless carries a warning.
+WARNING = 0.8
+
+Result = dict[str, np.ndarray]
+
+
+class ShardFailure(FitError):
+    """A shard that cannot be used: `category` of `CATEGORIES`, and the reason in words."""
+
+    def __init__(self, category: str, reason: str):
+        super().__init__(category, reason)
+        self.category, self.reason = category, reason
+
+    def __str__(self) -> str:
+        return f"{self.category}: {self.reason}"
+
+
+class Limits(eqx.Module):
+    """How long a shard may take, how often it is tried, and how many may fail.
+
+    - `timeout`: longest time of an attempt [s]; `heartbeat`: longest time without a sign of
+        progress [s].
+    - `retries`: further attempts, with another key, a higher target acceptance and a longer
+        warm-up, before a shard is dropped.
+    - `success`: least share of shards that must succeed.
+    - `rhat`: largest R-hat of a shard that counts as converged; infinite accepts chains that stay
+        in different modes, for `MultimodalConsensus`.
+    - `first`: the run stops when more than half of the first so many shards have been dropped.
+
+    **Raises:** `ModelError` for limits that cannot be.
+    """
+
+    timeout: float = eqx.field(static=True, default=3600.0)
+    heartbeat: float = eqx.field(static=True, default=600.0)
+    retries: int = eqx.field(static=True, default=3)
+    success: float = eqx.field(static=True, default=0.9)
+    first: int = eqx.field(static=True, default=10)
+    rhat: float = eqx.field(static=True, default=RHAT)
+
+    def __check_init__(self):
+        for name in ("timeout", "heartbeat"):
+            if not getattr(self, name) > 0:
+                raise ModelError(
+                    f"{name} = {getattr(self, name)} s; it must be above 0, or no shard could ever "
+                    "end (float('inf') for none)"
+                )
+        if self.retries < 0 or self.first < 1:
+            raise ModelError(
+                f"retries = {self.retries}, first = {self.first}; they must be at least 0 and 1"
+            )
+        if not self.rhat > 1:
+            raise ModelError(f"rhat = {self.rhat}; it must be above 1")
+        if not 0 <= self.success <= 1:
+            raise ModelError(f"success = {self.success}; it must be a share between 0 and 1")
+
+    def overdue(self, now: float, begun: float, beat: float) -> ShardFailure | None:
+        """The failure of an attempt by now, from the times it began and last moved [s]."""
+        if now - begun > self.timeout:
+            return ShardFailure("timeout", f"not done after {self.timeout:g} s")
+        if now - beat > self.heartbeat:
+            return ShardFailure("stalled", f"no progress for {self.heartbeat:g} s")
+        return None
+
+
+class Task(NamedTuple):
+    """A shard to sample: its number, the attempt (0, 1, …) and its number of pairs."""
+
+    number: int
+    attempt: int
+    size: int
+
+
+Work = Callable[[Task, Callable[[], None]], Result]
+
+
+class Event(NamedTuple):
+    """The end of an attempt: a result, or a category and a reason."""
+
+    task: Task
+    result: Result | None
+    category: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def failed(task: Task, failure: ShardFailure, seconds: float) -> Event:
+    """The event of a failure."""
+    return Event(task, None, failure.category, failure.reason, seconds)
+
+
+def attempt(work: Work, task: Task, beat: Callable[[], None]) -> Event:
+    """One attempt, whatever happens in it, as a value.
+
+    `work` returns arrays by name and calls `beat` now and then. `draws` or a `log_density` that are
+    not finite make it a failure.
+    """
+    begun = time.monotonic()
+    try:
+        beat()
+        result = work(task, beat)
+        for name in ("draws", "log_density"):
+            if name in result and not np.all(np.isfinite(result[name])):
+                raise ShardFailure("non_finite", f"{name} is not finite")
+    except ShardFailure as failure:
+        return failed(task, failure, time.monotonic() - begun)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        return failed(task, ShardFailure("crashed", reason), time.monotonic() - begun)
+    return Event(task, result, seconds=time.monotonic() - begun)
+
+
+class Attempt(NamedTuple):
+    """A failed attempt."""
+
+    category: str
+    reason: str
+    seconds: float
+
+
+class Outcome(NamedTuple):
+    """What became of a shard: its result, or None when it was dropped.
+
+    `failures` are its failed attempts, the last of which is why it was dropped; `resumed` tells
+    that the result was read from an earlier run.
+    """
+
+    number: int
+    result: Result | None
+    failures: tuple[Attempt, ...]
+    seconds: float
+    resumed: bool
+
+    @property
+    def reason(self) -> str:
+        """Category and reason of the last failure; empty when there was none."""
+        if not self.failures:
+            return ""
+        last = self.failures[-1]
+        return f"{last.category}: {last.reason}"
+
+
+class ShardRun(NamedTuple):
+    """All shards of a run, by number; `stopped` says why it ended early, or is empty."""
+
+    outcomes: tuple[Outcome, ...]
+    total: int
+    stopped: str
+
+    @property
+    def done(self) -> tuple[Outcome, ...]:
+        """Those with a result."""
+        return tuple(one for one in self.outcomes if one.result is not None)
+
+    @property
+    def dropped(self) -> tuple[Outcome, ...]:
+        """Those without."""
+        return tuple(one for one in self.outcomes if one.result is None)
+
+    @property
+    def success_rate(self) -> float:
+        """Share of all shards that have a result."""
+        return len(self.done) / self.total
+
+    def categories(self) -> dict[str, int]:
+        """Number of dropped shards by category."""
+        found = Counter(one.failures[-1].category for one in self.dropped)
+        return {name: found[name] for name in CATEGORIES if found[name]}
+
+    def notes(self) -> tuple[str, ...]:
+        """Retries, dropped shards and their reasons, in sentences."""
+        out = []
+        retried = [one for one in self.done if one.failures]
+        if retried:
+            shown = "; ".join(f"shard {one.number} after {one.reason}" for one in retried[:10])
+            out.append(f"{len(retried)} shards succeeded at a further attempt: {shown}")
+        out.extend(
+            f"shard {one.number} dropped after {len(one.failures)} attempts: {one.reason}"
+            for one in self.dropped
+        )
+        resumed = sum(one.resumed for one in self.outcomes)
+        if resumed:
+            out.append(f"{resumed} shards were read from an earlier run")
+        if self.success_rate < WARNING:
+            out.append(
+                f"only {100 * self.success_rate:.0f} % of the shards succeeded: the posterior "
+                "lacks what the others know, and may be biased if they failed for a reason"
+            )
+        return tuple(out)
+
+
+def accepted(run: ShardRun, limits: Limits) -> tuple[str, ...]:
+    """The notes of a run whose result may be used.
+
+    **Raises:** `FitError` with categories and reasons when it stopped early or too few succeeded.
+    """
+    counts = ", ".join(f"{name} {n}" for name, n in run.categories().items())
+    reasons = "; ".join(f"shard {one.number}: {one.reason}" for one in run.dropped[:5])
+    if run.stopped:
+        raise FitError(f"{run.stopped} ({counts}). {reasons}")
+    if not run.done or run.success_rate < limits.success:
+        raise FitError(
+            f"{len(run.done)} of {run.total} shards succeeded, less than the share "
+            f"{limits.success:g} asked for ({counts}). {reasons}. See to the reasons, or allow it "
+            "with Limits(success=…)"
+        )
+    notes = run.notes()
+    if run.success_rate < WARNING:
+        log.warning("%s", notes[-1])
+    return notes
+
+
+def early_stop(ended: Sequence[Outcome], limits: Limits) -> str:
+    """Why a run stops by what became of its first shards; empty when it goes on."""
+    first = ended[: limits.first]
+    lost = sum(one.result is None for one in first)
+    if 2 * lost <= limits.first:
+        return ""
+    return f"stopped early: {lost} of the first {len(first)} shards to end were dropped"
+
+
+class Session(Protocol):
+    """Shards being sampled; it sees to the limits of time by itself."""
+
+    def free(self) -> bool:
+        """Whether another task can begin."""
+        ...
+
+    def submit(self, task: Task) -> None:
+        """Begin a task."""
+        ...
+
+    def wait(self) -> list[Event]:
+        """Ends of attempts; returns after a while without any as well."""
+        ...
+
+
+class AbstractWorkers(eqx.Module):
+    """Something that samples shards."""
+
+    @abstractmethod
+    def open(self, work: Work, limits: Limits, tasks: int) -> AbstractContextManager[Session]:
+        """A session for one function of (task, beat); leaving it ends what still runs.
+
+        There will be `tasks` of them, so that more places would stay empty.
+        """
+
+
+class _SerialSession:
+    def __init__(self, work: Work, limits: Limits):
+        self.work, self.limits = work, limits
+        self.tasks: list[Task] = []
+
+    def free(self) -> bool:
+        return not self.tasks
+
+    def submit(self, task: Task) -> None:
+        self.tasks.append(task)
+
+    def wait(self) -> list[Event]:
+        begun = time.monotonic()
+
+        def beat() -> None:
+            # What gives a sign of progress has not stalled, however long that took.
+            now = time.monotonic()
+            failure = self.limits.overdue(now, begun, now)
+            if failure is not None:
+                raise failure
+
+        return [attempt(self.work, self.tasks.pop(), beat)]
+
+
+class Serial(AbstractWorkers):
+    """One shard after the other in this process.
+
+    `Limits.timeout` is looked at whenever a shard reports progress. One that stalls cannot be
+    ended: `Limits.heartbeat` takes `SpawnedProcesses`.
+    """
+
+    def open(self, work, limits, tasks):
+        @contextmanager
+        def session() -> Iterator[Session]:
+            yield _SerialSession(work, limits)
+
+        return session()
+
+
+def run_shards(
+    work: Work,
+    sizes: Sequence[int],
+    workers: AbstractWorkers,
+    limits: Limits | None = None,
+    store: ResultStore | None = None,
+    callback: Callable[[Outcome], Any] | None = None,
+) -> ShardRun:
+    """Sample all shards, the largest first.
+
+    **Arguments:**
+
+    - `work`: a picklable function of (task, beat) that returns arrays by name; it calls `beat`
+        every so often, and raises `ShardFailure` for a result that cannot be used.
+    - `sizes`: number of pairs of each shard.
+    - `store`: finished shards are written to it, and those it has are not sampled.
+    - `callback`: called with each `Outcome` as it comes.
+
+    **Returns:** results, failures and reasons; nothing is raised for shards that fail.
+
+    **Raises:** `CheckpointError` for stored results that belong to another problem.
+    """
+    limits = Limits() if limits is None else limits
+    tasks = [Task(k, 0, int(size)) for k, size in enumerate(sizes)]
+    ended: list[Outcome] = []
+
+    def end(outcome: Outcome) -> None:
+        ended.append(outcome)
+        if callback is not None:
+            callback(outcome)
+
+    left = []
+    for task in sorted(tasks, key=lambda task: -task.size):
+        found = None if store is None else store.load(task.number)
+        if found is None:
+            left.append(task)
+        else:
+            end(Outcome(task.number, found, (), 0.0, True))
+    failures: dict[int, list[Attempt]] = {task.number: [] for task in tasks}
+    seconds = dict.fromkeys(failures, 0.0)
+    resumed, running, stopped = len(ended), 0, ""
+    if left:
+        with workers.open(work, limits, len(left)) as session:
+            while (left or running) and not stopped:
+                while left and session.free():
+                    session.submit(left.pop(0))
+                    running += 1
+                for event in session.wait():
+                    running -= 1
+                    number = event.task.number
+                    seconds[number] += event.seconds
+                    if event.result is not None:
+                        if store is not None:
+                            store.save(number, event.result)
+                    else:
+                        failures[number].append(
+                            Attempt(event.category, event.reason, event.seconds)
+                        )
+                        if event.task.attempt < limits.retries:
+                            left.append(event.task._replace(attempt=event.task.attempt + 1))
+                            continue
+                    tries = tuple(failures[number])
+                    end(Outcome(number, event.result, tries, seconds[number], False))
+                stopped = early_stop(ended[resumed:], limits) if left or running else ""
+    return ShardRun(tuple(sorted(ended, key=lambda one: one.number)), len(tasks), stopped)

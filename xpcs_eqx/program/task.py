@@ -1,0 +1,227 @@
+"""A configuration as work to do: check, fit, report, write; one data set is a list of one."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import Checkpoints
+from ..config.build import Problem, build
+from ..config.inference import Inference, inference_of, refuse_stored
+from ..config.read import Configuration
+from ..config.resolved import resolved_settings
+from ..data import StoredTwoTime, TwoTimeData
+from ..defences import DefenceReport, defended_least_squares
+from ..errors import ConfigError, FitError
+from ..fitting import Fit, ProfileInterval
+from ..report import (
+    Origin,
+    Section,
+    fit_sections,
+    folder_names,
+    surface_section,
+    time_section,
+    write_results,
+)
+from ..report.analyses import defence_section, search_section
+from ..search import GlobalFit
+from .examining import Examined, examined
+from .progress import sampling_progress
+from .sampling import Sampled, sampled
+
+log = logging.getLogger("xpcs_eqx.fit")
+
+
+def task_of(configuration: Configuration) -> "Task":
+    """Load the data of a configuration and make its problem.
+
+    **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
+    """
+    problem = build(configuration)
+    if problem.plan.stored:
+        refuse_stored(configuration)
+    return Task(configuration, problem, inference_of(configuration, problem))
+
+
+def _data_line(data: TwoTimeData | StoredTwoTime) -> str:
+    return (
+        f"{data.provenance.where()}: {data.n_angles} angles, {data.n_frames} frames, "
+        f"{float(data.t[0]):.6g} … {float(data.t[-1]):.6g} s, q = {float(data.geometry.q):.6g} 1/Å"
+    )
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data and problem of a configuration."""
+
+    configuration: Configuration
+    problem: Problem
+    inference: Inference | None = None
+
+    def check_report(self) -> str:
+        """What --check prints: data and problem in a few lines."""
+        problem, lines = self.problem, []
+        for label, data, scaling in zip(
+            problem.labels, problem.data, problem.scalings, strict=True
+        ):
+            lines.append(f"{label}: {_data_line(data)}" if label else _data_line(data))
+            lines.append(f"{data.n_pairs} pairs, {data.masked_pairs} masked; scaling {scaling}")
+        free = problem.parameters.free_names
+        lines.append(f"{len(free)} free parameters ({', '.join(free)})")
+        if not problem.names.alone:
+            lines.append(f"shared: {', '.join(problem.names.shared) or 'nothing'}")
+        lines.append(problem.plan.strategy.report())
+        if problem.search is not None:
+            lines.append(f"search: {problem.search.plan(problem.objective)}")
+        if problem.layers is not None:
+            lines.append(problem.layers.plan())
+        if self.inference is not None:
+            lines += [f"posterior: {line}" for line in self.inference.lines]
+        path = self.configuration.source.path
+        usable = f"{path}: the configuration and the data are usable"
+        return "\n".join([usable, *(f"  {line}" for line in lines)])
+
+    def run(self, **how: Any) -> "Outcome":
+        """Fit, with profile-likelihood intervals; `how` are callback and checkpoints.
+
+        **Raises:** `ConfigError` when a fit with defences is to be resumed.
+        """
+        # Looked up when it is called, so that a caller may put another in its place.
+        from ..fitting import hybrid_least_squares, least_squares
+        from ..search import global_least_squares
+
+        problem, objective = self.problem, self.problem.objective
+        solving = {"solver": problem.solver, "recovery": problem.recovery}
+        out: dict[str, Any] = {}
+        if problem.plan.optimiser is not None:
+            fit = hybrid_least_squares(problem.of_one, optimiser=problem.plan.optimiser, **how)
+        elif problem.search is not None:
+            out["searched"] = global_least_squares(
+                objective, strategy=problem.search, **solving, **how
+            )
+            fit = out["searched"].fit
+        elif problem.layers is not None:
+            if how.get("resume"):
+                raise ConfigError(
+                    "a fit with [defences] runs in several rounds and leaves no checkpoint; run it "
+                    "again without --resume"
+                )
+            fit, out["defences"] = defended_least_squares(
+                problem.of_one, problem.layers, **solving, callback=how.get("callback")
+            )
+        else:
+            fit = least_squares(objective, **solving, **how)
+        fit = quote_errors(fit, problem.settings.solver.errors)
+        profiles, failures = _profiles(fit, problem)
+        out["examined"] = examined(fit, problem, out.get("searched"))
+        return Outcome(self, fit, profiles, failures, **out)
+
+
+def quote_errors(fit: Fit, kind: str) -> Fit:
+    """The fit, and each data set in it, with another of its covariances as the quoted one."""
+    parts = tuple(quote_errors(one, kind) for one in fit.data_sets)
+    fit = dataclasses.replace(fit, data_sets=parts)
+    uncertainty = fit.uncertainty
+    if kind == uncertainty.chosen:
+        return fit
+    if not np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
+        reason = f"solver.errors = {kind!r} is not finite here; {uncertainty.reason}"
+        return dataclasses.replace(fit, uncertainty=dataclasses.replace(uncertainty, reason=reason))
+    reason = f"solver.errors = {kind!r} was asked for"
+    rows = tuple(row._replace(error=getattr(row, f"error_{kind}")) for row in fit.rows)
+    chosen = dataclasses.replace(uncertainty, chosen=kind, reason=reason)
+    return dataclasses.replace(fit, rows=rows, uncertainty=chosen)
+
+
+def _profiles(fit: Fit, problem: Problem) -> tuple[list[ProfileInterval], list[str]]:
+    from ..fitting import profile_interval
+
+    intervals, failures = [], []
+    for name in problem.settings.solver.profile:
+        try:
+            level, kind = problem.settings.solver.profile_level, fit.uncertainty.chosen
+            intervals.append(profile_interval(fit, name, level, kind=kind))
+        except FitError as error:
+            failures.append(f"no profile interval of {name}: {error}")
+            log.warning(failures[-1])
+    return intervals, failures
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished fit.
+
+    - `examined`: what was looked at after it.
+    - `sampled`: what became of the posterior; None when none was asked for.
+    """
+
+    task: Task
+    fit: Fit
+    profiles: Sequence[ProfileInterval]
+    failures: Sequence[str]
+    examined: Examined = field(default_factory=Examined)
+    searched: GlobalFit | None = None
+    defences: DefenceReport | None = None
+    sampled: Sampled | None = None
+
+    def with_posterior(self, checkpoints: Checkpoints | None, on_terminal: bool) -> "Outcome":
+        """The outcome with a posterior where the configuration asks for one."""
+        inference = self.task.inference
+        if inference is None:
+            return self
+        with sampling_progress(on_terminal, inference.n_shards) as callback:
+            found = sampled(inference, self.fit, checkpoints, callback)
+        return dataclasses.replace(self, sampled=found)
+
+    @property
+    def title(self) -> str:
+        """The headline of the report."""
+        if self.task.problem.names.alone:
+            return f"Fit of {os.path.basename(self.task.configuration.data_path)}"
+        return f"Joint fit of {len(self.task.problem.labels)} data sets"
+
+    def sections(self, timings: Mapping[str, float]) -> list[Section]:
+        """The whole report; `timings` are seconds by phase beside those of the fit."""
+        problem, output = self.task.problem, self.task.problem.settings.output
+        origins = [
+            Origin(data.provenance, str(scaling), weight)
+            for data, scaling, weight in zip(
+                problem.data, problem.scalings, problem.weights, strict=True
+            )
+        ]
+        decisions = (*problem.decisions, *self.failures)
+        out = fit_sections(self.fit, origins, decisions=decisions, profiles=self.profiles)
+        out.append(Section(document={"strategy": dataclasses.asdict(problem.plan.strategy)}))
+        if self.searched is not None:
+            out.append(search_section(self.searched))
+        if self.defences is not None:
+            out.append(defence_section(self.defences, self.fit))
+        out += self.examined.sections()
+        if self.sampled is not None:
+            out.append(self.sampled.section(output.plots))
+            timings = {**timings, **self.sampled.timings}
+        parts = self.fit.parts
+        names = ("",) if problem.names.alone else folder_names(tuple(parts))
+        for (label, one), name in zip(parts.items(), names, strict=True):
+            out.append(surface_section(one, label, name, output.fitted_data))
+        return [*out, time_section(self.fit, timings)]
+
+    def write(self, folder: str, target: str, timings: Mapping[str, float], started: float) -> str:
+        """Write the results into an empty folder that will become `target`; returns the report."""
+        problem = self.task.problem
+        origins = [one.provenance for one in problem.data]
+        return write_results(
+            folder,
+            self.title,
+            self.sections(timings),
+            provenance=origins[0]
+            if problem.names.alone
+            else dict(zip(problem.labels, origins, strict=True)),
+            configuration=resolved_settings(self.task.configuration, problem, target),
+            plots=problem.settings.output.plots,
+            started=started,
+        )

@@ -1,0 +1,179 @@
+"""Sections of what goes with a fit: hybrid phases, search, defences, degeneracy, single angles."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..defences import DefenceReport
+from ..fitting import DegeneracyReport, Diagnostics, Fit, SequentialFit
+from ..hybrid import HybridResult
+from ..optimize import Status
+from ..search import GlobalFit
+from .sections import Drawing, Section, entry, items, number, table
+
+# What each layer of the defences does when it fires, in words.
+_LAYERS = {
+    "retry": "a pass over the data was repeated",
+    "cost guard": "the warm-up was stopped since the loss grew",
+    "step clip": "a step of the warm-up was shortened",
+    "finite gradient": "the gradient was not finite",
+    "finite parameters": "a direction was not finite",
+    "finite loss": "the loss was not finite",
+    "finite equations": "the normal equations were not finite",
+    "radius reset": "the region of trust was opened again",
+}
+
+
+def hybrid_section(result: HybridResult) -> Section:
+    """Each phase of the hybrid optimiser, how it ended, and which defences fired."""
+    iterations, passes = dict(result.iterations), dict(result.evaluations)
+    out = []
+    if result.tournament is not None:
+        state = result.tournament
+        out.append(
+            (
+                "tournament",
+                f"{len(state.candidates)} starts in {int(state.round)} rounds; number "
+                f"{state.winner + 1} was taken",
+            )
+        )
+    text = f"{result.warm_up}; {iterations['warm-up']} iterations, {passes['warm-up']} passes"
+    losses = result.history.warm_up
+    if losses.size:
+        text += f"; loss / variance of the data {losses[0]:.4g} → {np.min(losses):.4g}"
+    out.append(("warm-up", text))
+    out.append(
+        (
+            "Gauss–Newton",
+            f"{Status(result.status).message}; {iterations['gauss-newton']} steps, "
+            f"{passes['gauss-newton']} passes",
+        )
+    )
+    fired = [
+        f"{_LAYERS[layer]} ({count} of {asked} times)"
+        for layer, asked, count in result.telemetry.counts
+        if count and layer in _LAYERS
+    ]
+    out.append(("defences", "; ".join(fired) or "none had to fire"))
+    return Section(
+        "Phases of the hybrid optimiser",
+        [entry(name, said) for name, said in out],
+        {
+            "hybrid": {
+                "warm_up": result.warm_up,
+                "iterations": iterations,
+                "passes": passes,
+                "warm_up_losses": result.history.warm_up,
+                "telemetry": result.telemetry.export(),
+            }
+        },
+    )
+
+
+def search_section(found: GlobalFit) -> Section:
+    """Decisions of a search for other minima, its evaluations, the tables of minima and of runs."""
+    search, lines = found.search, items(found.sentences())
+    for one in found.tables():
+        lines += ["", *(f"  {line}" for line in one.splitlines())]
+    document = {
+        "method": found.method,
+        "decisions": found.decisions,
+        "evaluations": found.evaluations,
+        "spent": [one._asdict() for one in found.spent],
+        "minima": []
+        if search is None
+        else [
+            {**basin._asdict(), "values": dict(zip(search.names, basin.values, strict=True))}
+            for basin in search.basins
+        ],
+        "multi_start": None
+        if search is None
+        else {
+            "spent": [one._asdict() for one in search.spent],
+            "noise": search.noise,
+            "unfinished": search.unfinished,
+            "starts": [dict(zip(search.names, row, strict=True)) for row in search.starts.tolist()],
+            "costs": search.costs.tolist(),
+        },
+        "reason": None if search is None else search.reason,
+        "degenerate": None if search is None else search.degenerate,
+        "cma_es": None if found.cma is None else [run._asdict() for run in found.cma.runs],
+    }
+    return Section("Search for the global minimum", lines, {"global": document})
+
+
+def defence_section(report: DefenceReport, fit: Fit) -> Section:
+    """What each layer of defence did, and the outer iterations."""
+    lines, document = [entry(name, said) for name, said in report.entries()], report.document()
+    if fit.outer is not None:
+        lines += ["", *(f"  {line}" for line in fit.outer.report().splitlines())]
+        document["outer"] = dict(fit.outer.__dict__)
+    return Section("Defences", lines, {"defences": document})
+
+
+def degeneracy_sections(report: DegeneracyReport) -> list[Section]:
+    """What the data leave open, with the profiles drawn, and what to do about it."""
+
+    def figures() -> Sequence[Drawing]:
+        from .plots import degeneracy_figure
+
+        drawn = [Drawing("degeneracy", lambda: degeneracy_figure(report))]
+        return drawn if report.degenerate else ()
+
+    files = {"fit/degeneracy.json": report.document()}
+    said = items(report.sentences())
+    out = [Section("What the data leave open", said, {}, files, figures)]
+    if report.advice:
+        said = items([one.sentence() for one in report.advice])
+        out.append(Section("What to do about it", said))
+    return out
+
+
+def diagnostics_section(found: Diagnostics) -> Section:
+    """Sensitivities, gradients and scales of the parameters."""
+    lines = [f"  {line}" for line in found.report().splitlines()]
+    return Section("Diagnostics", lines, {}, {"fit/diagnostics.json": found._asdict()})
+
+
+def sequential_section(fit: SequentialFit) -> Section:
+    """Fits of single angles: their combination, then a line for each angle."""
+    rows = [
+        (row.name, number(row.value), number(row.error, 3), row.unit, str(row.angles))
+        for row in fit.rows
+    ]
+    lines = table(("parameter", fit.combination, "error", "unit", "angles"), rows)
+    names = fit.parameters.free_names
+    cells = [
+        (
+            f"{float(fit.phi[a]):.4g}",
+            *(f"{number(one[n].value, 5)} ± {number(one[n].error, 2)}" for n in names),
+        )
+        for a, one in zip(fit.angles, fit.fits, strict=True)
+    ]
+    lines += ["", *table(("phi [deg]", *names), cells), *items(fit.findings)]
+    document: dict[str, Any] = {
+        "combination": fit.combination,
+        "success_rate": fit.success_rate,
+        "parameters": {
+            row.name: {k: v for k, v in row._asdict().items() if k != "name"} for row in fit.rows
+        },
+        "covariance": fit.covariance,
+        "heterogeneity": fit.heterogeneity._asdict(),
+        "angles": [
+            {
+                "phi_deg": float(fit.phi[a]),
+                "parameters": {
+                    n: {"value": one[n].value, "error": one[n].error}
+                    for n in fit.parameters.free_names
+                },
+                "contrast": one.contrast[0],
+                "offset": one.offset[0],
+                "residual_sd": one.residual_sd,
+            }
+            for a, one in zip(fit.angles, fit.fits, strict=True)
+        ],
+        "failed": [one._asdict() for one in fit.failed],
+        "findings": fit.findings,
+    }
+    return Section("Each angle by itself", lines, {}, {"fit/sequential.json": document})

@@ -1,0 +1,192 @@
+"""A posterior in words and columns, and its folder."""
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..bayes import Posterior, precision, write_posterior
+from ..bayes.consensus.compare import ShardResults
+from ..bayes.diagnostics import about_independence
+from ..bayes.marginalised import MARGINALISED, Marginalised, marginalised_scaling
+from ..bayes.write import plot_posterior
+from ..fitting import Fit
+from .html import page
+from .sections import Section, entry, items, number, table
+
+log = logging.getLogger(__name__)
+
+# Entries whose spread is nearly that of their prior.
+_PRIOR_DECIDES = 0.1
+_MOST = 15
+
+
+def _parameter_table(posterior: Posterior) -> list[str]:
+    diagnostics = posterior.diagnostics
+    rows = []
+    for i, one in enumerate(precision(posterior)):
+        low, high = np.quantile(posterior.theta[..., i], [0.05, 0.95])
+        rows.append(
+            (
+                one.name,
+                number(one.mean),
+                number(one.sd, 3),
+                number(float(low)),
+                number(float(high)),
+                f"{diagnostics.ess_bulk[i]:.0f}",
+                f"{diagnostics.rhat[i]:.3f}",
+                "-" if math.isnan(one.z) else f"{one.z:+.2f}",
+                "-" if math.isnan(one.ratio) else f"{one.ratio:.2f}",
+            )
+        )
+    integrated = marginalised_scaling(posterior)
+    rows += _integrated_rows(posterior, integrated)
+    header = ("parameter", "mean", "sd", "5 %", "95 %", "ESS", "R-hat", "z", "ratio")
+    lines = table(header, rows)
+    lines.append("  z: (mean − fit)/sd; ratio: sd over the classical error of the fit")
+    return lines + (items([MARGINALISED]) if integrated else [])
+
+
+def _integrated_rows(posterior: Posterior, integrated: Sequence[Marginalised]) -> list[tuple]:
+    """Contrast and offset that were marginalised; their draws are no chains of their own."""
+    fitted = {name: (value, error) for name, value, error in posterior.fitted}
+    rows = []
+    for one in integrated:
+        value, error = fitted.get(one.name, (math.nan, math.nan))
+        known = math.isfinite(error) and error > 0
+        low, high = np.quantile(one.draws, [0.05, 0.95])
+        rows.append(
+            (
+                one.name,
+                number(one.mean),
+                number(one.sd, 3),
+                number(float(low)),
+                number(float(high)),
+                "-",
+                "-",
+                f"{(one.mean - value) / one.sd:+.2f}" if known else "-",
+                f"{one.sd / error:.2f}" if known else "-",
+            )
+        )
+    return rows
+
+
+def _shard_lines(found: ShardResults) -> list[str]:
+    dropped = found.dropped
+    used = f"{len(found.combined.used)} of {found.division.n_shards} in the result"
+    lines = [entry("shards", used)]
+    lines += [entry("dropped", f"shard {n}: {reason}") for n, reason in dropped[:_MOST]]
+    if len(dropped) > _MOST:
+        lines.append(entry("dropped", f"and {len(dropped) - _MOST} more, in bayes/shards.json"))
+    if not math.isnan(found.pareto_k):
+        lines.append(entry("Pareto k", f"{found.pareto_k:.2f} of the importance correction"))
+    return lines
+
+
+def posterior_section(
+    posterior: Posterior,
+    fit: Fit,
+    plan: Sequence[str] = (),
+    *,
+    plots: bool = True,
+    predictive: int = 200,
+    wording: Callable[[str], str] = str,
+) -> Section:
+    """What there is to say about a posterior, and its folder `bayes`.
+
+    **Arguments:**
+
+    - `fit`: that was sampled from; its quoted errors are compared with the classical ones.
+    - `plan`: what was decided beforehand, in sentences.
+    - `plots`: whether to draw it.
+    - `predictive`: draws that make the band of the surface; 0 for none.
+    - `wording`: from what the library says to do, to the words of who reads it.
+    """
+    diagnostics = posterior.diagnostics
+    lines = [entry("status", diagnostics.status.upper().replace("_", " "))]
+    said = [*diagnostics.findings, *(f"do: {text}" for text in diagnostics.recommendations)]
+    lines += items([wording(text) for text in said])
+    chains, draws = np.shape(posterior.draws.energy)
+    of = "of all data" if posterior.shards is None else "of all shards"
+    lines += [entry("decided", text) for text in plan]
+    lines.append(
+        entry(
+            "chains",
+            f"{chains} {of}, {draws} draws each; {100 * diagnostics.divergence_rate:.2g} % "
+            f"divergent, acceptance {diagnostics.acceptance:.2f}, smallest BFMI "
+            f"{float(np.min(diagnostics.bfmi)):.2f}, "
+            f"{int(np.sum(posterior.draws.steps))} gradients",
+        )
+    )
+    if posterior.shards is not None:
+        lines += _shard_lines(posterior.shards)
+    notes = dict.fromkeys((*posterior.notes, *about_independence(fit)))
+    lines += [entry("note", wording(text)) for text in notes if text not in plan]
+    lines += ["", *_parameter_table(posterior)]
+    weak = [one for one in precision(posterior) if one.contraction < _PRIOR_DECIDES]
+    if weak:
+        named = ", ".join(f"{one.name} ({one.contraction:.2f})" for one in weak)
+        lines += items([f"the prior decides, not the data: contraction of {named}"])
+
+    def write(folder: str) -> None:
+        write_bayes(folder, posterior, lines, plots, predictive)
+
+    return Section("Posterior", lines, {}, {"bayes": write})
+
+
+def write_bayes(
+    folder: str,
+    posterior: Posterior,
+    lines: Sequence[str],
+    plots: bool = True,
+    predictive: int = 200,
+) -> None:
+    """Write a posterior into a new folder: files of `write_posterior`, report, plots.
+
+    Draws may have taken hours: plots that cannot be made are a message in the log, not an error.
+
+    **Arguments:**
+
+    - `lines`: of its section in the report.
+    - `predictive`: draws that make the band of the surface; 0 writes none.
+    """
+    os.mkdir(folder)
+    chosen: dict[str, Any] = {"fitted_data": predictive > 0, "predictive_draws": predictive}
+    write_posterior(folder, posterior, plots=(), **chosen)
+    inside = os.path.join(folder, "plots")
+    if plots:
+        os.mkdir(inside)
+        try:
+            _draw(inside, posterior)
+        except Exception as error:
+            log.exception("plots of the posterior are missing in %s: %s", inside, error)
+    figures = [os.path.join(inside, name) for name in _in_order(inside)] if plots else []
+    section = Section("Posterior", lines)
+    told = {
+        "report.txt": "\n".join([section.title, *lines]) + "\n",
+        "report.html": page(section.title, [(replace(section, title=""), figures)]),
+    }
+    for name, content in told.items():
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+            stream.write(content)
+
+
+def _draw(folder: str, posterior: Posterior) -> None:
+    # Not at the top: importing matplotlib takes a third of a second.
+    from .plots.posterior import write_posterior_plots
+
+    write_posterior_plots(folder, posterior)
+    plot_posterior(folder, posterior)
+
+
+_FIRST = ("corner.png", "shards.png", "forest.png", "trace.png", "rank.png")
+
+
+def _in_order(folder: str) -> list[str]:
+    """The plots there are; what a reader wants first comes first."""
+    names = set(os.listdir(folder))
+    return [*(name for name in _FIRST if name in names), *sorted(names - set(_FIRST))]
