@@ -311,9 +311,8 @@ def _of_several(objective: CombinedObjective, solution: Solution) -> Fit:
         remarks_on(model, one.term.t, one.term.geometry, _own_box(objective, k))
         for k, (model, one) in enumerate(zip(models, objective.parts, strict=True))
     ]
-    negative, degenerate = (
-        tuple(dict.fromkeys(one for found in remarks for one in found[kind])) for kind in (0, 1)
-    )
+    negative = tuple(dict.fromkeys(one for found, _ in remarks for one in found))
+    degenerate = tuple(dict.fromkeys(one for _, found in remarks for one in found))
     data_sets = tuple(
         _of_data_set(
             one,
