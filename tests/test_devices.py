@@ -28,7 +28,7 @@ import equinox as eqx
 from helpers import LOSSES, QUICK_TO_COMPILE, TRANSPORT, make_data, mapped, pooled, start_off
 import xpcs_eqx as xe
 from xpcs_eqx.data import open_stored
-from xpcs_eqx.hybrid import TwoTimeProblem
+from xpcs_eqx.optimize import cost_and_gradient
 
 assert jax.device_count() == 4
 answers = {}
@@ -76,10 +76,11 @@ points = pooled(maps)
 answers["points"] = off(
     at_start(objective(points, xe.DeviceMesh(), tile=100)), at_start(objective(points, tile=100))
 )
-loop = objective(lazy, xe.DeviceLoop(), piece=1, reference=np.asarray(plain.term.reference))
+reference = np.asarray(plain.term.reference)
+loop = objective(lazy, xe.objective.DeviceLoop(), piece=1, reference=reference)
 answers["file"] = off(at_start(loop), wanted)
-turned = lambda objective: TwoTimeProblem(objective).equations(np.asarray(plain.start))
-answers["hybrid"] = off(turned(shared), turned(plain))
+begin = plain.variables.to_coordinates(plain.start)
+answers["hybrid"] = off(cost_and_gradient(shared, begin), cost_and_gradient(plain, begin))
 one, other = xe.least_squares(plain), xe.least_squares(shared)
 errors = lambda fit: np.array([row.error for row in fit.rows])
 answers["fit"] = off(other.values, one.values)
@@ -199,7 +200,7 @@ def test_data_in_a_file_are_for_a_loop(data, tmp_path):
     lazy = open_stored(path)
     with pytest.raises(xe.ModelError, match="take DeviceLoop"):
         objective_of(lazy, driver=xe.DeviceMesh())
-    objective = objective_of(lazy, driver=xe.DeviceLoop())
+    objective = objective_of(lazy, driver=xe.objective.DeviceLoop())
     with pytest.raises(xe.ModelError, match="DeviceLoop does not allow; load the data"):
         fitted(objective)
     with pytest.raises(xe.ModelError, match="compiled or differentiated"):

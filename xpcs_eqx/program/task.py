@@ -92,14 +92,14 @@ class Task:
         **Raises:** `ConfigError` when a fit with defences is to be resumed.
         """
         # Looked up when it is called, so that a caller may put another in its place.
-        from ..fitting import hybrid_least_squares, least_squares
+        from ..fitting import least_squares
         from ..search import global_least_squares
 
         problem, objective = self.problem, self.problem.objective
         solving = {"solver": problem.solver, "recovery": problem.recovery}
         out: dict[str, Any] = {}
         if problem.plan.optimiser is not None:
-            fit = hybrid_least_squares(problem.of_one, optimiser=problem.plan.optimiser, **how)
+            fit = problem.plan.optimiser.minimise(objective, **how)
         elif problem.search is not None:
             out["searched"] = global_least_squares(
                 objective, strategy=problem.search, **solving, **how
