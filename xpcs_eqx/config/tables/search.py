@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from . import Settings
 
 SAMPLERS = choice(
-    latin_hypercube="hybrid.LatinHypercube", sobol="hybrid.Sobol", halton="hybrid.Halton"
+    latin_hypercube="search.samplers.LatinHypercube",
+    sobol="search.samplers.Sobol",
+    halton="search.samplers.Halton",
 )
 
 
