@@ -12,6 +12,7 @@ from contract import (
     SHORT,
     Case,
     T,
+    curve,
     line,
     map_of,
     small_data,
@@ -20,7 +21,18 @@ from contract import (
 )
 from helpers import TRANSPORT
 
-from xpcs_eqx import data, fitting, hybrid, objective, physics, report, scaling, uncertainty
+from xpcs_eqx import (
+    data,
+    fitting,
+    hybrid,
+    objective,
+    optimize,
+    physics,
+    report,
+    scaling,
+    search,
+    uncertainty,
+)
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "laminar_aps_u.hdf"
 X = np.linspace(0.0, 1.0, 12)
@@ -68,23 +80,8 @@ def source():
     return hybrid.ArraySource(X, 2 * X + 1, chunk=6)
 
 
-@cache
-def problem():
-    return hybrid.curve_problem(source(), line, START)
-
-
-@cache
-def scaled_problem():
-    return hybrid.ByStart().normalise(problem())
-
-
 def numbers():
     yield X, 2 * X + 1
-
-
-@cache
-def hybrid_fit():
-    return hybrid.HybridOptimiser(chunk=12).fit((X, 2 * X + 1), line, START)
 
 
 def table():
@@ -102,25 +99,19 @@ MODULES |= {
     fitting.FittedValues: Case(fitted_values),
     hybrid.ArraySource: Case(source),
     hybrid.Chunk: Case(lambda: next(iter(source().chunks()))),
-    hybrid.CurveProblem: Case(problem),
     hybrid.FactorySource: Case(lambda: hybrid.FactorySource(numbers)),
-    hybrid.GaussNewtonState: Case(
-        lambda: hybrid.GaussNewton().start(START, hybrid.Survey(12, 0.1))
-    ),
     hybrid.HDF5Source: Case(lambda: hybrid.HDF5Source("points.h5")),
-    hybrid.HybridResult: Case(hybrid_fit, text=4000),
-    hybrid.PenalisedProblem: Case(
-        lambda: hybrid.PenalisedProblem(problem(), (objective.GroupVariance((("p0", "p1"),), 1.0),))
-    ),
-    hybrid.ScaledProblem: Case(scaled_problem),
-    hybrid.Survey: Case(lambda: hybrid.Survey(12, 0.1)),
-    hybrid.TournamentState: Case(
-        lambda: hybrid.Tournament(candidates=4).init(START, START - 1, START + 1)
-    ),
-    hybrid.TwoTimeProblem: Case(lambda: hybrid.TwoTimeProblem(small_objective()), text=5000),
+    hybrid.HybridOptimiser: Case(hybrid.HybridOptimiser, text=4000),
+    hybrid.StreamedPoints: Case(lambda: hybrid.StreamedPoints(source())),
     hybrid.VectorModel: Case(lambda: hybrid.VectorModel(of_vector)),
-    hybrid.WarmUpState: Case(lambda: hybrid.WarmUp().start(START)),
-    hybrid.BatchStatistics: Case(hybrid.BatchStatistics.empty),
+    objective.ArrayPoints: Case(lambda: curve().points),
+    objective.Survey: Case(lambda: objective.Survey(12, 0.1)),
+    objective.CurveModel: Case(lambda: objective.CurveModel(line, objective.Linear())),
+    optimize.GradientEquations: Case(lambda: optimize.GradientEquations.zero(2)),
+    optimize.WarmUpState: Case(lambda: optimize.WarmUp().begin(curve(), START)),
+    optimize.WarmUpHistory: Case(optimize.WarmUpHistory.empty),
+    optimize.Event: Case(lambda: optimize.Event("step clip", 3, (("norm", 0.2),))),
+    search.TournamentState: Case(lambda: search.Tournament(candidates=4).begin(curve(), START)),
     objective.BandTiles: Case(lambda: next(iter(stored_tiles().stream())).tiles),
     objective.ChunkPieces: Case(lambda: objective.source_of(in_chunks())),
     objective.FrameTable: Case(table),
@@ -166,9 +157,7 @@ RECORDS |= {
     data.MapSize: lambda: data.map_size(EXAMPLE),
     fitting.Sharing: lambda: fitting.Sharing(1.0, 1, 0.3, ()),
     fitting.Band: lambda: fitting.Band(T, T, T - 1, T + 1, 0.68),
-    hybrid.Failure: lambda: next(iter(hybrid.Failure)),
-    hybrid.Progress: lambda: hybrid.Progress(1, SHORT, 0.1),
-    hybrid.WarmUpEnd: lambda: next(iter(hybrid.WarmUpEnd)),
+    optimize.WarmUpEnd: lambda: next(iter(optimize.WarmUpEnd)),
     report.FittedBand: lambda: report.FittedBand(slice(0, 3), *(np.ones((3, 9)),) * 3, None, True),
     physics.Circumstances: lambda: physics.Circumstances(T, GEOMETRY, {"D0": (0.0, 1.0)}),
     physics.Degeneracy: lambda: physics.Degeneracy("f0 with f2", "fix one", never, True),

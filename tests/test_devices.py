@@ -28,7 +28,7 @@ import equinox as eqx
 from helpers import LOSSES, QUICK_TO_COMPILE, TRANSPORT, make_data, mapped, pooled, start_off
 import xpcs_eqx as xe
 from xpcs_eqx.data import open_stored
-from xpcs_eqx.hybrid import TwoTimeProblem
+from xpcs_eqx.optimize import cost_and_gradient
 
 assert jax.device_count() == 4
 answers = {}
@@ -78,8 +78,8 @@ answers["points"] = off(
 )
 loop = objective(lazy, xe.DeviceLoop(), piece=1, reference=np.asarray(plain.term.reference))
 answers["file"] = off(at_start(loop), wanted)
-turned = lambda objective: TwoTimeProblem(objective).equations(np.asarray(plain.start))
-answers["hybrid"] = off(turned(shared), turned(plain))
+begin = plain.variables.to_coordinates(plain.start)
+answers["hybrid"] = off(cost_and_gradient(shared, begin), cost_and_gradient(plain, begin))
 one, other = xe.least_squares(plain), xe.least_squares(shared)
 errors = lambda fit: np.array([row.error for row in fit.rows])
 answers["fit"] = off(other.values, one.values)

@@ -11,11 +11,11 @@ from helpers import frame_times, joint_objective, make_data, mapped, pooled
 from xpcs_eqx.bayes import LaplaceStart, log_posterior
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import (
-    hybrid_least_squares,
     least_squares,
     profile_interval,
     with_values,
 )
+from xpcs_eqx.hybrid import HybridOptimiser
 from xpcs_eqx.objective import (
     Huber,
     Pull,
@@ -79,7 +79,7 @@ def test_a_narrow_pull_is_the_product_of_two_gaussians(wanted):
         least_squares(least(KNOWN, pull)),
         least_squares(least(DATA, pull, joint_objective)),
         least_squares(least(DATA, pull, joint_objective, loss=Huber(10.0))),
-        hybrid_least_squares(least(DATA, pull)),
+        HybridOptimiser().minimise(least(DATA, pull)),
         least_squares(with_values(projected_objective(PARAMETERS, DATA), penalties=(pull,))),
         least_squares(with_penalties(projected_objective(PARAMETERS, DATA), (pull,))),
     ):

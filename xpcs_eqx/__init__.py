@@ -47,7 +47,6 @@ from .fitting import consistent_scaling as consistent_scaling
 from .fitting import curve_fit as curve_fit
 from .fitting import diagnose as diagnose
 from .fitting import fitted as fitted
-from .fitting import hybrid_least_squares as hybrid_least_squares
 from .fitting import least_squares as least_squares
 from .fitting import profile_interval as profile_interval
 from .fitting import rescaled_surface as rescaled_surface
@@ -72,6 +71,7 @@ from .objective import two_time_objective as two_time_objective
 from .optimize import Recovery as Recovery
 from .optimize import Status as Status
 from .optimize import TrustRegion as TrustRegion
+from .optimize import WarmUp as WarmUp
 from .parameters import ParameterMap as ParameterMap
 from .parameters import parameter_map as parameter_map
 from .parameters import parameter_values as parameter_values

@@ -6,18 +6,16 @@ import numpy as np
 import pytest
 from helpers import DOUBLE, Stretched, make_data, mapped
 
+from xpcs_eqx.defences import AbsoluteVariation
 from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.hybrid import (
     ArraySource,
     HybridOptimiser,
-    PenalisedProblem,
-    TwoTimeProblem,
-    curve_problem,
     group_variances,
+    streamed_objective,
     with_group_weights,
 )
-from xpcs_eqx.hybrid.problem import AbstractProblem
-from xpcs_eqx.objective import NormalEquations, noise_of, two_time_objective
+from xpcs_eqx.objective import noise_of, two_time_objective
 from xpcs_eqx.objective.penalties import GroupVariance
 
 RNG = np.random.default_rng(1)
@@ -37,7 +35,7 @@ def decay(x, amplitude, rate, offset):
 
 def problem(weights=None, sigma=None, chunk=700):
     source = ArraySource(X, Y, sigma, GROUP, chunk)
-    return curve_problem(source, decay, START, group_weights=weights, bounds=(-10.0, 10.0))
+    return streamed_objective(source, decay, START, group_weights=weights, bounds=(-10.0, 10.0))
 
 
 OPTIMISER = HybridOptimiser()
@@ -54,7 +52,7 @@ def test_group_weights_move_the_optimum_as_weighted_least_squares(weights):
     )
     errors = np.sqrt(np.diagonal(covariance))
     assert found.success
-    assert found.n_points == used.sum()
+    assert found.n_pairs == used.sum()
     np.testing.assert_array_less(np.abs(found.x - wanted), DOUBLE.optimum * errors)
     np.testing.assert_allclose(found.perr, errors, rtol=1e-5)
     if weights[1] < 1:
@@ -71,13 +69,14 @@ def test_weights_are_replaced_without_tracing_again():
         return decay(x, *parameters)
 
     source = ArraySource(X, Y, None, GROUP, 700)
-    one = curve_problem(source, model, START, group_weights=np.ones(3))
-    one.equations(START)
+    one = streamed_objective(source, model, START, group_weights=np.ones(3))
+    one.evaluate(one.start, None)
     before = len(traced)
-    found = with_group_weights(one, [4.0, 0.0, 0.0]).equations(START)
+    found, _ = with_group_weights(one, [4.0, 0.0, 0.0]).evaluate(one.start, None)
     assert len(traced) == before > 0
-    only = curve_problem(ArraySource(X[GROUP == 0], Y[GROUP == 0], 0.5), decay, START)
-    np.testing.assert_allclose(found.hessian, only.equations(START).hessian, rtol=1e-12)
+    only = streamed_objective(ArraySource(X[GROUP == 0], Y[GROUP == 0], 0.5), decay, START)
+    wanted, _ = only.evaluate(only.start, None)
+    np.testing.assert_allclose(found.hessian, wanted.hessian, rtol=1e-12)
 
 
 def test_variances_of_groups_suggest_the_weights():
@@ -126,50 +125,29 @@ def test_the_cost_is_the_variance():
     assert cost_of(GroupVariance((("a", "d"),), 0.0), y) == 0.0
 
 
-class Nothing(AbstractProblem):
-    """A problem without data: zero everywhere."""
-
-    lower: np.ndarray
-    upper: np.ndarray
-    start: np.ndarray
-    names: tuple[str, ...]
-
-    def survey(self):
-        raise NotImplementedError
-
-    def cost_and_gradient(self, y):
-        return 0.0, np.zeros_like(y)
-
-    def equations(self, y):
-        p = y.size
-        return NormalEquations(np.zeros(()), np.zeros(p), np.zeros((p, p)), np.zeros(()))
-
-    def hessian_vector(self, y, v):
-        return np.zeros_like(v)
-
-    def diagonal(self, y):
-        return np.zeros_like(y)
-
-
 def test_gradient_and_curvature_of_a_penalty_are_those_of_its_cost():
-    infinite = np.full(5, np.inf)
-    penalised = PenalisedProblem(Nothing(-infinite, infinite, np.zeros(5), NAMES), (VARIANCE,))
+    # Of the data, which any values of the five fit alike, nothing is left.
+    objective = streamed_objective(
+        (X, 0 * X), lambda x, *b: 0 * x, np.zeros(5), names=NAMES, penalties=(VARIANCE,)
+    )
     y, v = RNG.normal(size=5), RNG.normal(size=5)
-    cost, gradient = penalised.cost_and_gradient(y)
-    equations = penalised.equations(y)
-    assert cost == pytest.approx(cost_of(VARIANCE, y), rel=1e-13)
-    assert float(equations.cost) == pytest.approx(cost, rel=1e-13)
+    cost, gradient = objective.cost_and_gradient(jnp.asarray(y), None)
+    equations, _ = objective.evaluate(jnp.asarray(y), None)
+    assert float(cost) == pytest.approx(cost_of(VARIANCE, y), rel=1e-13)
+    assert float(equations.cost) == pytest.approx(float(cost), rel=1e-13)
     unit = 1e-4 * np.eye(5)
     slope = [(cost_of(VARIANCE, y + e) - cost_of(VARIANCE, y - e)) / 2e-4 for e in unit]
     np.testing.assert_allclose(gradient, slope, rtol=DOUBLE.difference, atol=1e-9)
     np.testing.assert_allclose(equations.gradient, gradient, rtol=1e-12, atol=1e-14)
-    turn = [
-        (penalised.cost_and_gradient(y + e)[1] - penalised.cost_and_gradient(y - e)[1]) / 2e-4
-        for e in unit
-    ]
+
+    def gradient_at(x):
+        return objective.cost_and_gradient(jnp.asarray(x), None)[1]
+
+    turn = [(gradient_at(y + e) - gradient_at(y - e)) / 2e-4 for e in unit]
     np.testing.assert_allclose(equations.hessian, turn, rtol=DOUBLE.difference, atol=1e-9)
-    np.testing.assert_allclose(penalised.hessian_vector(y, v), equations.hessian @ v, atol=1e-12)
-    np.testing.assert_allclose(penalised.diagonal(y), np.diagonal(equations.hessian), atol=1e-13)
+    found = objective.product(jnp.asarray(y), v)
+    np.testing.assert_allclose(found, equations.hessian @ v, atol=1e-12)
+    np.testing.assert_allclose(objective.diagonal(jnp.asarray(y)), equations.diagonal, atol=1e-13)
 
 
 def two_rates(x, first, second, offset):
@@ -178,11 +156,15 @@ def two_rates(x, first, second, offset):
 
 def test_a_group_variance_draws_parameters_of_a_streamed_fit_together():
     y = np.where(X < 2.5, 1.0, 1.2) * X + 0.01 * RNG.normal(size=N)
-    free = curve_problem(ArraySource(X, y), two_rates, START, names=("k1", "k2", "offset"))
+    names = ("k1", "k2", "offset")
+
+    def pulled_by(weight):
+        penalties = (GroupVariance((("k1", "k2"),), weight),) if weight else ()
+        return streamed_objective((X, y), two_rates, START, names=names, penalties=penalties)
+
     gaps, costs = [], []
     for weight in (0.0, 1e3, 1e7):
-        penalty = GroupVariance((("k1", "k2"),), weight)
-        fit = OPTIMISER.minimise(PenalisedProblem(free, (penalty,)))
+        fit = OPTIMISER.minimise(pulled_by(weight))
         assert fit.success
         gaps.append(abs(fit.x[1] - fit.x[0]))
         costs.append(fit.fun)
@@ -190,11 +172,13 @@ def test_a_group_variance_draws_parameters_of_a_streamed_fit_together():
     assert gaps[0] > 1.05 * gaps[1] > 50 * gaps[2]
     assert costs[0] < costs[1] < costs[2]
     # At the optimum the whole gradient vanishes, that of the penalty included.
-    penalties = (GroupVariance((("k1", "k2"),), 1e3),)
-    pulled = PenalisedProblem(free, penalties)
-    fit = OPTIMISER.fit((X, y), two_rates, START, names=free.names, penalties=penalties)
-    own = free.cost_and_gradient(fit.x)[1]
-    assert np.linalg.norm(pulled.cost_and_gradient(fit.x)[1]) < 1e-6 * np.linalg.norm(own)
+    pulled = pulled_by(1e3)
+    fit = OPTIMISER.fit((X, y), two_rates, START, names=names, penalties=pulled.penalties)
+    own, whole = (
+        np.linalg.norm(one.cost_and_gradient(jnp.asarray(fit.x), None)[1])
+        for one in (pulled_by(0.0), pulled)
+    )
+    assert whole < 1e-6 * own
 
 
 def test_a_group_variance_in_a_two_time_objective():
@@ -220,20 +204,21 @@ def test_a_group_variance_in_a_two_time_objective():
     assert found == pytest.approx(difference[1] - difference[0], rel=1e-5)
 
 
-def test_a_group_variance_of_contrasts_in_a_streamed_fit_of_a_map():
+def test_a_group_variance_of_contrasts_in_a_hybrid_fit_of_a_map():
     contrast = np.array([0.15, 0.2, 0.25])
     data = make_data(Stretched(2.0, 0.8), n=15, contrast=contrast, noise=0.002)
-    objective = two_time_objective(mapped(Stretched(2.0, 0.8), data), data, eliminate=False)
-    group = tuple(f"contrast[{i}]" for i in range(3))
+    parameters = mapped(Stretched(2.0, 0.8), data)
     spreads = []
-    # Far more than the data, whose noise is 0.002 without a sigma.
-    for weight in (0.0, 1e6 / 0.002**2):
-        problem = PenalisedProblem(TwoTimeProblem(objective), (GroupVariance((group,), weight),))
-        fit = OPTIMISER.minimise(problem)
+    # Far more than the data, whose sum of squares is 0.001.
+    for weight in (0.0, 1e6):
+        together = AbsoluteVariation(weight, 1.0, ("contrast",))
+        objective = two_time_objective(
+            parameters, data, eliminate=False, scaling_penalties=(together,)
+        )
+        fit = OPTIMISER.minimise(objective)
         assert fit.success
-        found = np.array([fit.x[fit.names.index(name)] for name in group])
         # Their common size goes along with the shape of the decay; their ratios do not.
-        spreads.append(np.std(found) / np.mean(found))
+        spreads.append(np.std(fit.contrast) / np.mean(fit.contrast))
     assert spreads[0] == pytest.approx(np.std(contrast) / np.mean(contrast), rel=0.05)
     assert spreads[1] < 0.01 * spreads[0]
 

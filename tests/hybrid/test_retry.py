@@ -1,101 +1,80 @@
-"""Trying again, and what is remembered of it."""
+"""What could not be read is read again, and where it cannot be, nothing is hidden."""
 
-import jax
 import numpy as np
 import pytest
 
 from xpcs_eqx.errors import DataError
-from xpcs_eqx.hybrid.retry import Failure, Retry
-from xpcs_eqx.hybrid.statistics import RING, BatchStatistics
+from xpcs_eqx.hybrid import FactorySource, Retry, StreamedPoints
+
+X = np.arange(10.0)
 
 
-def finite(value):
-    return Failure.none if np.isfinite(value) else Failure.loss
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (OSError("no such block"), Failure.read),
-        (MemoryError("too much"), Failure.memory),
-        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), Failure.memory),
-    ],
-)
 @pytest.mark.parametrize("bad_attempts", [1, 3])
-def test_what_passes_is_tried_again(error, kind, bad_attempts):
-    def function(attempt):
-        if attempt < bad_attempts:
-            raise error
+def test_what_passes_is_tried_again(bad_attempts):
+    calls = []
+
+    def function():
+        calls.append(1)
+        if len(calls) <= bad_attempts:
+            raise OSError("no such block")
         return 7.0
 
-    outcome = Retry().run(function, finite)
-    assert outcome.success
-    assert outcome.value == 7.0
-    assert outcome.failures == (kind,) * bad_attempts
-    assert outcome.error is None
+    assert Retry().run(function) == 7.0
+    assert len(calls) == bad_attempts + 1
 
 
-def test_what_stays_is_returned_as_a_failure():
-    def function(attempt):
-        raise OSError(f"attempt {attempt}")
+def test_what_stays_is_raised():
+    calls = []
 
-    outcome = Retry(attempts=3).run(function)
-    assert not outcome.success
-    assert outcome.failure is Failure.read
-    assert len(outcome.failures) == 4
-    assert str(outcome.error) == "attempt 3"
-    assert outcome.value is None
+    def function():
+        calls.append(1)
+        raise OSError(f"attempt {len(calls)}")
 
-
-def test_values_are_checked_and_the_last_is_kept():
-    outcome = Retry(attempts=2).run(lambda attempt: np.nan, finite)
-    assert outcome.failures == (Failure.loss,) * 3
-    assert np.isnan(outcome.value)
-    outcome = Retry().run(lambda attempt: np.inf if attempt == 0 else 1.0, finite)
-    assert outcome.success
-    assert outcome.failures == (Failure.loss,)
+    with pytest.raises(OSError, match="attempt 4"):
+        Retry(attempts=3).run(function)
 
 
-@pytest.mark.parametrize(
-    "error", [DataError("y is inf"), KeyError("x"), jax.errors.JaxRuntimeError("INTERNAL: no")]
-)
+@pytest.mark.parametrize("error", [DataError("y is inf"), KeyError("x"), MemoryError("too much")])
 def test_mistakes_are_raised_at_once(error):
     calls = []
 
-    def function(attempt):
-        calls.append(attempt)
+    def function():
+        calls.append(1)
         raise error
 
     with pytest.raises(type(error)):
         Retry().run(function)
-    assert calls == [0]
+    assert calls == [1]
 
 
-def test_the_ring_keeps_the_last_batches_in_order():
-    statistics = BatchStatistics.empty()
-    assert statistics.export()["batches"] == 0
-    n = RING + 30
-    for i in range(n):
-        failures = (Failure.read, Failure.loss) if i % 10 == 0 else ()
-        statistics = statistics.record(
-            float(i), 2.0 * i, 0.5, success=i % 2 == 0, failures=failures
-        )
-    recent = statistics.recent()
-    np.testing.assert_array_equal(recent["loss"], np.arange(30, n))
-    np.testing.assert_array_equal(recent["gradient_norm"], 2.0 * np.arange(30, n))
-    assert statistics.loss.shape == (RING,)
-    exported = statistics.export()
-    assert exported["batches"] == n
-    assert exported["success_rate"] == 0.5
-    assert exported["median_seconds"] == 0.5
-    assert exported["failures"] == {
-        "read": 13, "loss": 13, "gradient": 0, "parameters": 0, "memory": 0
-    }  # fmt: skip
+def flaky(failing, message="the disk is away"):
+    """A source of pieces of two points that fails before a piece, so many times each."""
+    left = dict(failing)
+
+    def pieces():
+        for k in range(0, 10, 2):
+            if left.get(k, 0):
+                left[k] -= 1
+                raise OSError(message)
+            yield X[k : k + 2], -X[k : k + 2]
+
+    return FactorySource(pieces, chunk=2)
 
 
-def test_recording_leaves_the_old_value_alone():
-    before = BatchStatistics.empty().record(1.0, 1.0, 0.1)
-    after = before.record(2.0, 2.0, 0.1)
-    assert int(before.batches) == 1
-    np.testing.assert_array_equal(before.recent()["loss"], [1.0])
-    np.testing.assert_array_equal(after.recent()["loss"], [1.0, 2.0])
+def test_a_chunk_that_failed_is_read_again_and_none_is_given_twice():
+    heard = []
+    source = flaky({0: 1, 4: 2})
+    points = StreamedPoints(source, retry=Retry(attempts=3), report=heard.append)
+    found = np.concatenate([np.asarray(chunk.y) for chunk in points.chunks()])
+    np.testing.assert_array_equal(found, -X)
+    assert [str(error) for error in heard] == ["the disk is away"] * 3
+
+
+def test_a_pass_ends_where_attempts_do():
+    heard = []
+    points = StreamedPoints(flaky({4: 9}), retry=Retry(attempts=2), report=heard.append)
+    seen = []
+    with pytest.raises(DataError, match=r"in 3 attempts \(the disk is away\)"):
+        seen.extend(chunk.y[0] for chunk in points.chunks())
+    assert seen == [0.0, -2.0]
+    assert len(heard) == 3

@@ -305,7 +305,7 @@ def test_a_source_that_changes_between_passes_is_noticed():
         (x, y), model, [1.0, 1.0], groups=np.arange(400) % 2, group_weights=np.array([1.0, 0.0])
     )
     assert weighted.success
-    assert weighted.n_points == 200
+    assert weighted.n_pairs == 200
 
 
 def test_points_are_kept_in_the_type_that_was_asked_for(file):

@@ -2,7 +2,7 @@
 
 import json
 
-from xpcs_eqx.hybrid.telemetry import EVENTS, Telemetry
+from xpcs_eqx.optimize.telemetry import EVENTS, Telemetry
 
 
 def series(layer, n, fired=True):

@@ -8,20 +8,16 @@ import pytest
 
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.hybrid import (
-    AroundStart,
     ArraySource,
     Chunk,
-    Halton,
     HybridOptimiser,
-    LatinHypercube,
-    OverBounds,
-    Sobol,
     Tournament,
     as_source,
-    curve_problem,
-    run_tournament,
+    streamed_objective,
 )
-from xpcs_eqx.hybrid.tournament import candidate_costs, sample_points
+from xpcs_eqx.objective import ArrayPoints
+from xpcs_eqx.search import Halton, LatinHypercube, Sobol
+from xpcs_eqx.search.tournament import batch_costs, sample_points
 
 SAMPLERS = (LatinHypercube(), Sobol(), Halton())
 START = np.array([1.0, -2.0, 0.0])
@@ -38,21 +34,31 @@ def wave(x, amplitude, frequency, offset):
 
 def problem(model=wave, chunk=1000, start=(1.0, 1.0, 0.0)):
     bounds = (np.array([0.0, 0.1, -2.0]), np.array([3.0, 10.0, 2.0]))
-    return curve_problem(ArraySource(X, Y, 0.05, chunk=chunk), model, start, bounds=bounds)
+    return streamed_objective(ArraySource(X, Y, 0.05, chunk=chunk), model, start, bounds=bounds)
+
+
+def run_tournament(tournament, objective, state=None, callback=lambda state: None):
+    if state is None:
+        state = tournament.begin(objective, objective.start)
+    advance = tournament.machine(objective)
+    while state.running:
+        state = advance(state)
+        callback(state)
+    return state
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("n", [2, 7, 32])
 def test_candidates_fill_their_box_and_repeat_with_the_seed(sampler, n):
-    tournament = Tournament(n, sampler=sampler, spread=AroundStart(0.5), seed=3)
-    found = tournament.init(START, LOW, HIGH).candidates
+    tournament = Tournament(n, sampler=sampler, around=0.5, seed=3)
+    found = tournament.drawn(START, LOW, HIGH).candidates
     assert found.shape == (n, 3)
     np.testing.assert_array_equal(found[0], START)
     low, high = np.array([0.5, -3.0, -0.5]), np.array([1.2, -1.0, 0.5])
     assert np.all((found >= low) & (found <= high))
-    np.testing.assert_array_equal(found, tournament.init(START, LOW, HIGH).candidates)
-    other = Tournament(n, sampler=sampler, spread=AroundStart(0.5), seed=4)
-    assert not np.array_equal(found, other.init(START, LOW, HIGH).candidates)
+    np.testing.assert_array_equal(found, tournament.drawn(START, LOW, HIGH).candidates)
+    other = Tournament(n, sampler=sampler, around=0.5, seed=4)
+    assert not np.array_equal(found, other.drawn(START, LOW, HIGH).candidates)
     if n == 32:
         # Each quarter of every axis has its share.
         share = np.floor(4 * (found[1:] - low) / (high - low)).astype(int)
@@ -62,18 +68,18 @@ def test_candidates_fill_their_box_and_repeat_with_the_seed(sampler, n):
 
 def test_candidates_over_the_bounds_need_bounds():
     with pytest.raises(ModelError, match=r"parameter 2 has bounds \[-5.0, inf\]"):
-        Tournament(spread=OverBounds()).init(START, LOW, HIGH)
-    found = Tournament(64, spread=OverBounds()).init(START, LOW, np.full(3, 20.0)).candidates
+        Tournament(around=None).drawn(START, LOW, HIGH)
+    found = Tournament(64, around=None).drawn(START, LOW, np.full(3, 20.0)).candidates
     assert np.ptp(found[:, 1]) > 25
 
 
 def test_custom_candidates_come_first():
     custom = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
-    found = Tournament(5, custom=custom).init(START, LOW, HIGH).candidates
+    found = Tournament(5, custom=custom).drawn(START, LOW, HIGH).candidates
     np.testing.assert_array_equal(found[:3], [*custom, START])
     assert len(found) == 5
     # All of them play, also where there are more than places.
-    assert len(Tournament(1, custom=custom).init(START, LOW, HIGH).candidates) == 3
+    assert len(Tournament(1, custom=custom).drawn(START, LOW, HIGH).candidates) == 3
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def test_custom_candidates_come_first():
 )
 def test_bad_custom_candidates(custom, message):
     with pytest.raises(ModelError, match=message):
-        Tournament(custom=np.array(custom)).init(START, LOW, HIGH)
+        Tournament(custom=np.array(custom)).drawn(START, LOW, HIGH)
 
 
 @pytest.mark.parametrize(
@@ -95,19 +101,21 @@ def test_bad_custom_candidates(custom, message):
 def test_numbers_that_leave_no_choice(keywords):
     with pytest.raises(ModelError, match="a tournament of"):
         Tournament(**keywords)
+    with pytest.raises(ModelError, match=r"around = 0\.0"):
+        Tournament(around=0.0)
 
 
 def test_rounds_keep_a_fraction_of_the_best():
     tournament = Tournament(8, rounds=3, keep=0.5)
-    state = tournament.init(START, LOW, HIGH)
+    state = tournament.drawn(START, LOW, HIGH)
     costs = np.array([5.0, 3.0, 8.0, 1.0, 7.0, 2.0, 6.0, 4.0])
-    state = tournament.step(state, costs)
+    state = tournament.played(state, costs)
     np.testing.assert_array_equal(np.flatnonzero(state.alive), [1, 3, 5, 7])
     # Means count: 3 was best by far and is not thrown out by one bad batch.
-    state = tournament.step(state, np.array([0.0, 3.0, 0.0, 4.0, 0.0, 9.0, 0.0, 3.0]))
+    state = tournament.played(state, np.array([0.0, 3.0, 0.0, 4.0, 0.0, 9.0, 0.0, 3.0]))
     np.testing.assert_array_equal(np.flatnonzero(state.alive), [1, 3])
     np.testing.assert_array_equal(np.isnan(state.table[1]), ~np.isin(np.arange(8), [1, 3, 5, 7]))
-    state = tournament.step(state, np.full(8, 2.0))
+    state = tournament.played(state, np.full(8, 2.0))
     assert state.winner == 3
     assert int(state.round) == 3
     np.testing.assert_array_equal(state.best, state.candidates[3])
@@ -115,20 +123,20 @@ def test_rounds_keep_a_fraction_of_the_best():
 
 def test_what_is_not_finite_loses():
     tournament = Tournament(4, rounds=2, keep=0.9)
-    state = tournament.init(START, LOW, HIGH)
-    state = tournament.step(state, np.array([np.nan, np.inf, 3.0, 1e300]))
+    state = tournament.drawn(START, LOW, HIGH)
+    state = tournament.played(state, np.array([np.nan, np.inf, 3.0, 1e300]))
     np.testing.assert_array_equal(state.alive, [False, False, True, True])
     assert state.winner == 2
-    state = tournament.step(state, np.array([0.0, 0.0, np.nan, 1e300]))
+    state = tournament.played(state, np.array([0.0, 0.0, np.nan, 1e300]))
     assert state.winner == 3
     assert state.found
 
 
 def test_without_any_finite_cost_the_first_is_returned():
     tournament = Tournament(4, rounds=2)
-    state = tournament.init(START, LOW, HIGH)
+    state = tournament.drawn(START, LOW, HIGH)
     for _ in range(2):
-        state = tournament.step(state, np.full(4, np.nan))
+        state = tournament.played(state, np.full(4, np.nan))
     assert not state.found
     assert state.winner == 0
 
@@ -136,7 +144,7 @@ def test_without_any_finite_cost_the_first_is_returned():
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 def test_the_right_basin_wins(sampler):
     # Between start and truth lie wrong minima of the frequency.
-    tournament = Tournament(128, rounds=4, sampler=sampler, spread=OverBounds(), batch=200, seed=1)
+    tournament = Tournament(128, rounds=4, sampler=sampler, around=None, batch=200, seed=1)
     state = run_tournament(tournament, problem())
     assert abs(state.best[1] - TRUTH[1]) < 0.8
     assert [np.isfinite(row).sum() for row in state.table] == [128, 64, 32, 16]
@@ -154,9 +162,10 @@ def test_all_candidates_are_costed_in_one_call_compiled_once():
     this = problem(model)
     state = run_tournament(tournament, this)
     assert traced == [(100,)]
-    points = sample_points(this.source, 100, 0)
-    found = candidate_costs(this, state.candidates, Chunk(*points))
-    x, y, _, _ = points
+    points = sample_points(this.points.chunks(), this, 100, 0)
+    batch = ArrayPoints(*(jnp.asarray(part)[None] for part in points))
+    found = batch_costs(this, state.candidates, batch)
+    x, y, _ = points
     wanted = [0.5 * np.mean(((np.asarray(wave(x, *c)) - y) / 0.05) ** 2) for c in state.candidates]
     np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
@@ -165,7 +174,7 @@ def test_a_model_that_is_nan_in_a_corner():
     def partial(x, amplitude, frequency, offset):
         return wave(x, amplitude, frequency, offset) + 0 * jnp.log(6.0 - frequency)
 
-    tournament = Tournament(64, spread=OverBounds(), batch=500)
+    tournament = Tournament(64, around=None, batch=500)
     state = run_tournament(tournament, problem(partial))
     corner = state.candidates[:, 1] >= 6
     assert 10 < corner.sum() < 54
@@ -174,7 +183,7 @@ def test_a_model_that_is_nan_in_a_corner():
     assert state.best[1] < 6
     # A whole fit over the same box finds the truth.
     start = (1.0, 7.0, 0.0)
-    assert not np.isfinite(problem(partial).cost_and_gradient(np.array(start))[0])
+    assert not np.isfinite(problem(partial).cost(jnp.array(start), None))
     fit = HybridOptimiser(tournament=tournament).minimise(problem(partial, start=start))
     assert fit.success
     np.testing.assert_array_less(np.abs(fit.x - TRUTH), 5 * fit.perr)
@@ -193,7 +202,12 @@ def test_a_tournament_goes_on_from_any_round():
 def test_samples_are_drawn_evenly_from_all_points():
     n = 20_000
     source = ArraySource(np.arange(n), np.arange(n), chunk=777)
-    found = sample_points(source, 2000, 5)
+    line = streamed_objective(source, lambda x, a: a * x, [1.0])
+
+    def sample_of(seed):
+        return sample_points(source.chunks(), line, 2000, seed)
+
+    found = sample_of(5)
     assert found.y.shape == (2000,)
     assert np.unique(found.y).size == 2000
     # Tenths of the data, 200 each in the mean with a standard deviation of 13.
@@ -201,15 +215,15 @@ def test_samples_are_drawn_evenly_from_all_points():
     assert np.all(np.abs(counts - 200) < 65)
     # Neighbours are shuffled: batches are cut from the sample as it is.
     assert abs(np.corrcoef(found.y[1:], found.y[:-1])[0, 1]) < 0.1
-    np.testing.assert_array_equal(found.y, sample_points(source, 2000, 5).y)
-    assert not np.array_equal(found.y, sample_points(source, 2000, 6).y)
+    np.testing.assert_array_equal(found.y, sample_of(5).y)
+    assert not np.array_equal(found.y, sample_of(6).y)
 
 
 def test_samples_of_few_points_and_of_chunks_without_weight():
     root = np.where(np.arange(5000) < 2000, 0.0, 1.0)
     chunks = [Chunk(X[i : i + 500], Y[i : i + 500], root[i : i + 500], np.zeros(500, int))
               for i in range(0, 5000, 500)]  # fmt: skip
-    found = sample_points(as_source(chunks, chunk=500), 10_000, 0)
+    found = sample_points(as_source(chunks, chunk=500).chunks(), problem(), 10_000, 0)
     np.testing.assert_array_equal(np.sort(found.x), X[2000:])
     state = run_tournament(Tournament(4, batch=10_000), problem())
     assert np.isfinite(state.scores).any()

@@ -13,13 +13,15 @@ from helpers import LAMINAR, frame_times, make_data, mapped
 import xpcs_eqx as xe
 from xpcs_eqx.config.tables.search import Global
 from xpcs_eqx.errors import ConfigError, ModelError
-from xpcs_eqx.hybrid import Halton, LatinHypercube, Sobol
 from xpcs_eqx.optimize import Status, TrustRegion
 from xpcs_eqx.search import (
+    Halton,
+    LatinHypercube,
     MultiStart,
     OneCall,
     OverExecutor,
     Screening,
+    Sobol,
     in_physical_variables,
     local_fits,
     local_fits_for,

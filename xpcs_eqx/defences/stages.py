@@ -4,22 +4,13 @@ from abc import abstractmethod
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from ..compiling import quick_jit
 from ..errors import ModelError
-from ..hybrid import (
-    MaxIterations,
-    Plateau,
-    ScaledProblem,
-    SmallGradient,
-    Survey,
-    TwoTimeProblem,
-    WarmUp,
-    no_defences,
-)
 from ..objective import (
     AbstractLinearScalingPenalty,
     Linear,
@@ -27,7 +18,7 @@ from ..objective import (
     scaling_penalty_equations,
     solve_scaling,
 )
-from ..optimize import TrustRegion, iterate_host
+from ..optimize import TrustRegion, WarmUp, WarmUpState, evaluated, iterate_host, no_defences
 from ..uncertainty import loss_of
 from .frozen import angle_cost, coordinates_of, physical_of, scaling_objective, with_frozen_scaling
 
@@ -72,11 +63,17 @@ def _positive(owner: str, **numbers: float) -> None:
             raise ModelError(f"{name} = {value} of {owner}; give a number above zero")
 
 
-class LBFGSStage(AbstractPhysicalStage):
-    """L-BFGS in the physical parameters, inside their bounds.
+@quick_jit
+def _curvature(variables, y, hessian):
+    """The diagonal of JᵀJ by physical variables."""
+    turn = jnp.linalg.inv(jax.jacfwd(variables.to_physical)(y))
+    return jnp.diagonal(turn.T @ hessian @ turn)
 
-    Each is measured in units of its own curvature where the stage begins. Directions are those of
-    Optax, the search is that of the hybrid optimiser's warm-up.
+
+class LBFGSStage(AbstractPhysicalStage):
+    """L-BFGS in the physical parameters, inside their bounds: a `WarmUp` without defences.
+
+    Each is measured in units of its own curvature where the stage begins.
 
     - `iterations`: at most; `tolerance`: relative fall of the cost in an iteration.
 
@@ -91,30 +88,35 @@ class LBFGSStage(AbstractPhysicalStage):
 
     def run(self, objective, x, per_angle):
         frozen = with_frozen_scaling(objective, per_angle)
-        problem = TwoTimeProblem(frozen, np.asarray(x, float))  # pyright: ignore[reportCallIssue]
-        here = problem.equations(problem.start)
-        cost, curvature = float(here.cost), np.diagonal(np.asarray(here.hessian))
+        x = np.asarray(x, float)
+        y = coordinates_of(objective.term.parameters, jnp.asarray(x))
+        here, _ = evaluated(frozen, y, frozen.memo)
+        cost = float(here.cost)
         if not (cost > 0 and np.isfinite(cost)):
-            return Reached(problem.start, cost, 1)
-        unit = np.sqrt(2 * cost / np.where(curvature > 0, curvature, np.inf))
-        unit = np.where(unit > 0, unit, np.maximum(np.abs(problem.start), 1.0))
-        warm_up = WarmUp(
-            criteria=(
-                Plateau(self.tolerance, 1),
-                SmallGradient(np.finfo(float).eps),
-                MaxIterations(self.iterations),
-            ),
-            defences=no_defences(),
-            minimum=1,
+            return Reached(x, cost, 1)
+        curvature = np.asarray(_curvature(frozen.variables, y, here.hessian))
+
+        def units(lower, upper, start, names):
+            own = np.sqrt(2 * cost / np.where(curvature > 0, curvature, np.inf))
+            return np.where(own > 0, own, np.maximum(np.abs(start), 1.0))
+
+        warm_up = no_defences(
+            WarmUp(
+                plateau=self.tolerance,
+                plateau_close=self.tolerance,
+                gradient=float(np.finfo(float).eps),
+                max_iterations=int(self.iterations),
+                minimum=1,
+                units=units,
+            )
         )
-        scaled = ScaledProblem(problem, problem.start, unit)
-        # So that the loss is one where the stage begins.
-        count = int(here.count)
-        state = warm_up.run(scaled, Survey(count, 2 * cost / count), scaled.start)
-        lowest = float(state.best_loss) * cost
-        if not lowest < cost:
-            return Reached(problem.start, cost, 1 + int(state.evaluations))
-        return Reached(scaled.original(state.best), lowest, 1 + int(state.evaluations))
+        state, advance = warm_up.begin(frozen, x), warm_up.machine(frozen)
+        while state.running:
+            state = advance(state)
+        assert isinstance(state, WarmUpState)
+        lowest = float(state.best_loss) / float(state.scale)
+        passes = 1 + int(state.evaluations)
+        return Reached(state.best, lowest, passes) if lowest < cost else Reached(x, cost, passes)
 
 
 class TrustRegionStage(AbstractPhysicalStage):

@@ -27,7 +27,6 @@ from .fit import Fit as Fit
 from .fit import FittedModel as FittedModel
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality
-from .hybrid import hybrid_least_squares as hybrid_least_squares
 from .least_squares import curve_fit as curve_fit
 from .least_squares import least_squares as least_squares
 from .per_angle.combine import AbstractCombination as AbstractCombination

@@ -18,6 +18,7 @@ from ..optimize import (
     TrustRegionState,
     iterate_host,
 )
+from .prepare import Preparations, Prepared, prepare
 from .solution import RecoveryAction
 
 
@@ -27,6 +28,7 @@ class Ledger(NamedTuple):
     - `tried`: recoveries; `evaluations`, `iterations`: of all attempts.
     - `history`: columns of `History` over all attempts.
     - `tile_by_tile`: whether memory ran short, so that tiles are summed in Python.
+    - `seconds`: by phase of what came before the attempts.
     """
 
     tried: int = 0
@@ -35,6 +37,7 @@ class Ledger(NamedTuple):
     history: Sequence[Sequence[float]] = ((), (), (), ())
     actions: Sequence[RecoveryAction] = ()
     tile_by_tile: bool = False
+    seconds: Sequence[Sequence[Any]] = ()
 
     def finished(self, state: TrustRegionState) -> "Ledger":
         """With one attempt more."""
@@ -65,11 +68,25 @@ class Underway(NamedTuple):
     """A fit between two evaluations: everything needed to go on with it.
 
     - `state`: of the attempt that is running; `best`: of the attempts before, None in the first.
+    - `prepared`: states of the preparations so far.
     """
 
     state: TrustRegionState | None = None
     best: TrustRegionState | None = None
     ledger: Ledger = Ledger()
+    prepared: Prepared = ()
+
+    @property
+    def latest(self) -> Any:
+        """The state of what is going on."""
+        return self.state if self.state is not None or not self.prepared else self.prepared[-1]
+
+    @property
+    def evaluations(self) -> int:
+        """All of them so far, of preparations and attempts."""
+        own = 0 if self.state is None else int(self.state.evaluations)
+        before = sum(int(state.evaluations) for state in self.prepared)
+        return before + self.ledger.evaluations + own
 
 
 def _tile_by_tile(objective: AbstractObjective) -> AbstractObjective | None:
@@ -145,11 +162,12 @@ def attempt_all(
     recovery: Recovery,
     watch: Callable[[Underway], Any],
     underway: Underway | None = None,
-) -> tuple[AbstractObjective, TrustRegionState, Ledger]:
-    """Run the solver, and again from elsewhere as long as `recovery` finds something wrong.
+    preparations: Preparations = (),
+) -> tuple[AbstractObjective, TrustRegionState, Ledger, Prepared]:
+    """Prepare, run the solver, and again from elsewhere as long as `recovery` finds fault.
 
     All attempts share the evaluations that the solver allows. Returns the best state of all, the
-    objective that it belongs to, and what the attempts came to.
+    objective that it belongs to, and what the attempts and preparations came to.
 
     **Arguments:**
 
@@ -159,11 +177,22 @@ def attempt_all(
         uninterrupted fit, since each follows from the best state before it.
     """
     variables = objective.variables
-    state, best, ledger = Underway() if underway is None else underway
+    state, best, ledger, prepared = Underway() if underway is None else underway
     if ledger.tile_by_tile:
         objective = _tile_by_tile(objective) or objective
+
+    def seen(states):
+        return watch(Underway(None, None, ledger, states))
+
+    start, prepared, seconds, stopped = prepare(objective, start, preparations, seen, prepared)
+    ledger = ledger._replace(seconds=(*ledger.seconds, *seconds.items()))
+    if stopped:
+        # One evaluation gives the equations that belong to the point.
+        here = Underway(None, None, ledger, prepared)
+        objective, best, ledger = _attempt(objective, solver, jnp.asarray(start), here, _enough)
+        return objective, _with_status(best, Status.interrupted), ledger.finished(best), prepared
     if best is None:
-        first = Underway(state, None, ledger)
+        first = Underway(state, None, ledger, prepared)
         objective, best, ledger = _attempt(objective, solver, jnp.asarray(start), first, watch)
         ledger, state = ledger.finished(best), None
     cause = _cause(recovery, variables, start, best)
@@ -173,7 +202,7 @@ def attempt_all(
         if spent:
             break
         plan = recovery.plan(cause, ledger.tried, variables, start, best, solver)
-        again = Underway(state, best, ledger)
+        again = Underway(state, best, ledger, prepared)
         objective, found, ledger = _attempt(objective, plan.solver, plan.x, again, watch)
         state = None
         won = _better(found, best)
@@ -197,7 +226,11 @@ def attempt_all(
             best = _with_status(best, Status.max_evaluations)
         elif ledger.tried >= recovery.attempts > 0:
             best = _with_status(best, Status.failed)
-    return objective, best, ledger
+    return objective, best, ledger, prepared
+
+
+def _enough(underway):
+    return True
 
 
 def _with_status(state: TrustRegionState, status: Status) -> TrustRegionState:

@@ -12,9 +12,8 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..data import map_of
 from ..errors import FitError, ModelError
-from ..hybrid import HybridResult
 from ..objective import MapTiles, StoredTiles, on_one_device
-from ..optimize import History, Status
+from ..optimize import AbstractPreparationState, History, Status, Telemetry, WarmUpState
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
 from ..uncertainty import Uncertainty
@@ -138,7 +137,10 @@ class Fit(eqx.Module):
 
     @property
     def pcov(self) -> Float[np.ndarray, "variable variable"]:
-        """Quoted covariance of `x`, zero on a bound, infinite for what the data leave open."""
+        """Quoted covariance of `x`, zero on a bound, infinite for what the data leave open.
+
+        NaN where it is not formed, for thousands of parameters (`optimize.covariance_columns`).
+        """
         order = self._order()
         return np.asarray(self.uncertainty.covariance)[np.ix_(order, order)]
 
@@ -176,12 +178,12 @@ class Fit(eqx.Module):
 
     @property
     def history(self) -> History:
-        """Every evaluation."""
+        """Every evaluation of the trust region."""
         return self.run.history
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of all attempts."""
+        """Evaluations of all attempts, and of what came before them."""
         return self.run.evaluations
 
     @property
@@ -205,9 +207,19 @@ class Fit(eqx.Module):
         return self.run.solver_name
 
     @property
-    def hybrid(self) -> HybridResult | None:
-        """What the hybrid optimiser tells of its phases, where it made the fit."""
-        return self.run.hybrid
+    def prepared(self) -> dict[str, AbstractPreparationState]:
+        """Last states of what improved the start, by phase."""
+        return {state.phase: state for state in self.run.prepared}
+
+    @property
+    def warm_up(self) -> WarmUpState | None:
+        """How the warm-up ended, where there was one."""
+        return next((one for one in self.run.prepared if isinstance(one, WarmUpState)), None)
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """How often each defence was asked and fired."""
+        return self.run.telemetry
 
     @property
     def outer(self) -> OuterHistory | None:

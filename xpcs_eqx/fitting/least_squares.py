@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..checkpoint import Checkpoints
 from ..errors import ModelError
 from ..objective import AbstractLoss, AbstractObjective, CurveObjective, curve_objective
-from ..optimize import Recovery, TrustRegion, TrustRegionState
+from ..optimize import Recovery, TrustRegion, WarmUp
 from .fit import Fit
 from .result import check_fittable, fit_of
 from .solve import require_finite, solve
@@ -23,7 +23,8 @@ def least_squares(
     *,
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
-    callback: Callable[[TrustRegionState], Any] | None = None,
+    warm_up: WarmUp | None = None,
+    callback: Callable[[Any], Any] | None = None,
     checkpoints: Checkpoints | None = None,
     every: int = 1,
     resume: bool = False,
@@ -36,7 +37,9 @@ def least_squares(
     - `start`: physical start values of the variables; by default the objective's own.
     - `solver`: a `TrustRegion`; its fields are tolerances, descent and search.
     - `recovery`: what to do about a fit that fails or is stuck; every action is in the result.
-    - `callback`: sees the solver state after each evaluation; a true value stops the fit.
+    - `warm_up`: `WarmUp()` goes by L-BFGS from far away to where the solver begins.
+    - `callback`: sees the solver state after each evaluation, or that of the warm-up after each of
+        its iterations; a true value stops the fit.
     - `checkpoints`: `Checkpoints(folder)`: the fit is written there at most every `interval`
         seconds, after each `every`-th evaluation, and when it is stopped by an interrupt, an error
         or the callback. The folder is left to the caller, who may `clear` it at the end.
@@ -85,6 +88,7 @@ def least_squares(
         checkpoints=checkpoints,
         every=every,
         resume=resume,
+        preparations=() if warm_up is None else (warm_up,),
     )
     # The fit of a curve says in its message where the model is not finite, as SciPy's does.
     return fit_of(solution if isinstance(objective, CurveObjective) else require_finite(solution))
@@ -102,6 +106,7 @@ def curve_fit(
     loss: AbstractLoss | None = None,
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
+    warm_up: WarmUp | None = None,
 ) -> Fit:
     """Least squares for `function(x, *parameters)` written in `jax.numpy`.
 
@@ -137,4 +142,4 @@ def curve_fit(
         loss=loss,
         absolute_sigma=absolute_sigma,
     )
-    return least_squares(objective, solver=solver, recovery=recovery)
+    return least_squares(objective, solver=solver, recovery=recovery, warm_up=warm_up)

@@ -83,13 +83,11 @@ def judge(
             remarks.append(
                 f"{row.name} = {row.value:.3g} is smaller than its error {row.error:.2g}"
             )
-    correlation = np.asarray(uncertainty.correlation("classical"))
-    strong = [
-        (abs(correlation[i, j]), names[i], names[j])
-        for i in range(len(names))
-        for j in range(i)
-        if abs(correlation[i, j]) > CORRELATION
-    ]
+    strong = []
+    if uncertainty.formed:
+        correlation = np.abs(np.asarray(uncertainty.correlation("classical")))
+        pairs = zip(*np.nonzero(np.tril(correlation, -1) > CORRELATION), strict=True)
+        strong = [(correlation[i, j], names[i], names[j]) for i, j in pairs]
     condition = float(uncertainty.condition_number)
     if condition > CONDITION or strong:
         pairs = ", ".join(f"{b} with {a} ({c:.4f})" for c, a, b in sorted(strong, reverse=True)[:4])

@@ -16,8 +16,10 @@ from ..checkpoint import Checkpoints, file_identity, identity, to_resume
 from ..data import MapSource
 from ..errors import CheckpointError
 from ..objective import AbstractDriver, AbstractObjective, MapTiles, PackedMaps, unpack_maps
-from ..optimize import TrustRegion, TrustRegionState, initial_state
-from .attempts import Ledger, RecoveryAction, Underway
+from ..optimize import TrustRegion, initial_state
+from .attempts import Ledger, Underway
+from .prepare import Preparations, blanks
+from .solution import RecoveryAction
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ def earlier(
     solver: TrustRegion,
     objective: AbstractObjective,
     x: Float[np.ndarray, "variable"],
+    preparations: Preparations = (),
 ) -> Underway | None:
     """Where to go on; None for the beginning.
 
@@ -60,11 +63,12 @@ def earlier(
     if found is None:
         return None
     blank = eqx.filter_eval_shape(initial_state, solver, objective, jnp.asarray(x))
-    later = found.extra["best"]
-    states = found.restore({"state": blank, "best": blank if later else None}).state
+    like = {name: blank if found.extra.get(name) else None for name in ("state", "best")}
+    like["prepared"] = blanks(objective, x, preparations, found.extra.get("prepared", 0))
+    states = found.restore(like).state
     ledger = Ledger(**found.extra["ledger"])
     actions = tuple(RecoveryAction(*action) for action in ledger.actions)
-    return Underway(states["state"], states["best"], ledger._replace(actions=actions))
+    return Underway(ledger=ledger._replace(actions=actions), **states)
 
 
 class Recorder:
@@ -79,14 +83,16 @@ class Recorder:
         self.written, self.clock = -1, time.monotonic()
 
     def step(self) -> int:
-        """Evaluations up to what was seen last."""
-        if self.last is None or self.last.state is None:
+        """Grows with every evaluation and every phase, up to what was seen last."""
+        if self.last is None or self.last.latest is None:
             return -1
-        return self.last.ledger.evaluations + int(self.last.state.evaluations)
+        return self.last.evaluations + len(self.last.prepared)
 
     def __call__(self, underway: Underway) -> None:
-        """See the fit after an evaluation; write it when it is time to."""
-        self.last = underway
+        """See the fit after an evaluation; write it when it is time to, or a phase begins."""
+        before, self.last = self.last, underway
+        if before is not None and type(before.latest) is not type(underway.latest):
+            self.write()
         waited = time.monotonic() - self.clock >= self.checkpoints.interval
         if waited and self.step() % self.every == 0:
             self.write()
@@ -98,10 +104,12 @@ class Recorder:
         """
         if self.last is None or self.step() <= self.written:
             return
-        state, best, ledger = self.last
+        last = self.last
+        states = {"state": last.state, "best": last.best, "prepared": last.prepared}
+        extra = {name: states[name] is not None for name in ("state", "best")}
+        extra |= {"prepared": len(last.prepared), "ledger": last.ledger._asdict()}
         try:
-            extra = {"best": best is not None, "ledger": ledger._asdict()}
-            path = self.checkpoints.write(self.step(), {"state": state, "best": best}, extra)
+            path = self.checkpoints.write(self.step(), states, extra)
         except OSError as error:
             log.warning("%s: no checkpoint written: %s", self.checkpoints.folder, error)
         else:
@@ -114,12 +122,14 @@ class Recorder:
 def recorded(
     checkpoints: Checkpoints | None,
     every: int,
-    callback: Callable[[TrustRegionState], Any] | None,
+    callback: Callable[[Any], Any] | None,
 ) -> Iterator[Callable[[Underway], bool]]:
-    """A `watch` for `solve` that asks `callback` whether to stop and writes checkpoints.
+    """A `watch` for `attempt_all` that asks `callback` whether to stop and writes checkpoints.
+
+    Each state is logged in a line, at the level INFO.
 
     Whatever ends the fit early, an interrupt, an error or the callback, the last state is written
-    first.
+    first, and so is the end of a fit with preparations.
 
     **Raises:** `CheckpointError` when `every` is not positive.
     """
@@ -131,7 +141,9 @@ def recorded(
         # First of all: the callback may raise.
         if recorder is not None:
             recorder(underway)
-        ends = callback is not None and bool(callback(underway.state))  # pyright: ignore
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s", underway.latest.summary)
+        ends = callback is not None and bool(callback(underway.latest))
         if ends and recorder is not None:
             recorder.write()
         return ends
@@ -142,3 +154,6 @@ def recorded(
         if recorder is not None:
             recorder.write()
         raise
+    if recorder is not None and recorder.last is not None and recorder.last.prepared:
+        # What took several phases is not repeated when it is resumed at its end.
+        recorder.write()

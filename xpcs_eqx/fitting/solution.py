@@ -6,9 +6,14 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..hybrid import HybridResult
 from ..objective import NormalEquations
-from ..optimize import History, Status
+from ..optimize import (
+    AbstractPreparationState,
+    GradientEquations,
+    History,
+    Status,
+    Telemetry,
+)
 
 
 class RecoveryAction(NamedTuple):
@@ -57,11 +62,13 @@ class Run(eqx.Module):
     """How a solver went.
 
     - `start`: physical start values of the variables of the objective.
-    - `history`: every evaluation, of the hybrid optimiser those of its Gauss–Newton phase.
+    - `history`: every evaluation of the trust region.
     - `status`, `message`: how it ended, in a word and in a sentence.
-    - `evaluations`, `iterations`: of all attempts; `recovery`: what was done about failures.
+    - `evaluations`: of all attempts and of what came before them; `iterations`: accepted steps of
+        all attempts; `recovery`: what was done about failures.
     - `timings`: seconds by phase.
-    - `hybrid`: what the hybrid optimiser tells of its phases and defences, where it ran.
+    - `prepared`: last states of what improved the start, a warm-up for example.
+    - `telemetry`: how often each defence was asked and fired.
     - `outer`: outer iterations of a hierarchical fit.
     """
 
@@ -74,7 +81,8 @@ class Run(eqx.Module):
     recovery: tuple[RecoveryAction, ...] = eqx.field(static=True)
     timings: tuple[tuple[str, float], ...] = eqx.field(static=True)
     solver_name: str = eqx.field(static=True)
-    hybrid: HybridResult | None = None
+    prepared: tuple[AbstractPreparationState, ...] = ()
+    telemetry: Telemetry = Telemetry()
     outer: OuterHistory | None = None
 
 
@@ -91,7 +99,7 @@ class Solution(eqx.Module):
     objective: Any
     y: Float[Array, "variable"]
     memo: PyTree
-    equations: NormalEquations
+    equations: NormalEquations | GradientEquations
     run: Run
     refused: Float[Array | np.ndarray, "variable"] | None = None
 

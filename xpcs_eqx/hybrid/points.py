@@ -3,29 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float, Int
 
-from ..errors import DataError, ModelError
-
-CHUNK = 10_000
-
-
-class Chunk(eqx.Module):
-    """Points of a curve, as many in every chunk of a source.
-
-    The last chunk is filled up with copies of its last point at `root_weights` 0. `x` and `y` keep
-    the precision they are stored in; arithmetic with them is in float64.
-
-    - `root_weights`: 1/σ, the square roots of the weights.
-    - `group`: the group a point belongs to, 0 where there are none.
-    """
-
-    x: Float[Array | np.ndarray, "point *coordinate"]
-    y: Float[Array | np.ndarray, "point"]
-    root_weights: Float[Array | np.ndarray, "point"]
-    group: Int[Array | np.ndarray, "point"]
+from ..errors import DataError
+from ..objective import Chunk
 
 
 class Points(NamedTuple):
@@ -189,27 +170,3 @@ def padded(points: Points, size: int) -> Chunk:
     )
     root[-missing:] = 0.0
     return Chunk(x, y, root, group)
-
-
-def checked_group_weights(weights: Any) -> Float[np.ndarray, "group"]:
-    """Weights of groups as an array.
-
-    **Raises:** `ModelError` for weights that are not finite or below zero.
-    """
-    found = np.asarray(weights, dtype=float)
-    if found.ndim != 1 or not np.all(np.isfinite(found) & (found >= 0)):
-        raise ModelError(f"weights of groups must be finite and not below 0: {weights}")
-    return found
-
-
-def check_groups(chunk: Chunk, n_groups: int) -> None:
-    """Make sure that every point belongs to one of `n_groups` groups.
-
-    **Raises:** `DataError` naming the group that is none.
-    """
-    largest = int(np.max(chunk.group, initial=0))
-    if largest >= n_groups:
-        raise DataError(
-            f"a point belongs to group {largest}, but there are weights for {n_groups} groups, "
-            "counted from 0. Give a weight for every group."
-        )

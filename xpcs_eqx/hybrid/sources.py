@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from ..checkpoint import identity
 from ..data.layouts.hdf5 import dataset
 from ..errors import DataError
-from ..objective import read_ahead
-from .points import CHUNK, Chunk, Points, check_points, chunked, points_of_chunk
+from ..objective import Chunk, read_ahead
+from ..objective.curve import CHUNK
+from .points import Points, check_points, chunked, points_of_chunk
 from .retry import Retry
 
 # Points read from a file at once: enough that opening it does not count, little memory.
@@ -159,7 +160,7 @@ class HDF5Source(AbstractSource):
     def _retried(self, read: Callable[[Any], Any], what: str) -> Any:
         import h5py
 
-        def attempt(_):
+        def attempt():
             try:
                 # Opened for each block: what happens to the file is seen, and a retry is fresh.
                 with h5py.File(self.path, "r") as file:
@@ -168,14 +169,14 @@ class HDF5Source(AbstractSource):
                 # h5py says by any of these what it could not read.
                 raise OSError(str(error)) from error
 
-        outcome = self.retry.run(attempt)
-        if outcome.success:
-            return outcome.value
-        raise DataError(
-            f"{self.path}: {what} could not be read in {len(outcome.failures)} attempts "
-            f"({outcome.error}). The file is missing, truncated or damaged: restore it and start "
-            "again, from the last checkpoint if there is one."
-        ) from outcome.error
+        try:
+            return self.retry.run(attempt)
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: {what} could not be read in {self.retry.attempts + 1} attempts "
+                f"({error}). The file is missing, truncated or damaged: restore it and start "
+                "again, from the last checkpoint if there is one."
+            ) from error
 
 
 class FactorySource(AbstractSource):

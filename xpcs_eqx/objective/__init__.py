@@ -7,11 +7,10 @@ from .combined import check_one_data_set as check_one_data_set
 from .combined import relative_weights as relative_weights
 from .combined import with_penalties as with_penalties
 from .curve import CurveObjective as CurveObjective
-from .curve import curve_cost as curve_cost
 from .curve import curve_equations as curve_equations
 from .curve import curve_objective as curve_objective
 from .curve import not_finite as not_finite
-from .curve import weighted_residuals as weighted_residuals
+from .curve import objective_of_points as objective_of_points
 from .drivers.executor import ExecutorSum as ExecutorSum
 from .drivers.executor import HeldExecutor as HeldExecutor
 from .drivers.loops import AbstractDriver as AbstractDriver
@@ -77,6 +76,13 @@ from .penalties import penalty_squares as penalty_squares
 from .penalties import residual_equations as residual_equations
 from .penalties import scaling_penalty_equations as scaling_penalty_equations
 from .penalties import smoothness as smoothness
+from .points import AbstractPoints as AbstractPoints
+from .points import ArrayPoints as ArrayPoints
+from .points import Chunk as Chunk
+from .points import CurveModel as CurveModel
+from .points import Survey as Survey
+from .points import VectorModel as VectorModel
+from .points import weighted_residuals as weighted_residuals
 from .residual import residual as residual
 from .two_time import JointObjective as JointObjective
 from .two_time import Memo as Memo

@@ -150,6 +150,9 @@ class CombinedObjective(AbstractObjective):
             total = total + _compiled(_cost, y, part)(part, own, known)
         return total
 
+    def spread(self):
+        return sum(part.spread() for part in self.parts)
+
 
 def _noise(data: AnyData) -> float:
     """Standard deviation of the weighted residuals where sigma is not absolute; NaN if unknown."""

@@ -1,5 +1,6 @@
 """Least squares for any curve `model(x, *parameters)`, by the same normal equations."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,31 +12,111 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..errors import DataError, ModelError
-from ..parameters import AbstractVariables, PlainVariables, box_of
+from ..parameters import PlainVariables, box_of
 from .equations import AbstractObjective, NormalEquations, require_double_precision
 from .losses import AbstractLoss, InfluenceSums, Linear, influence_sums
+from .penalties import AbstractPenalty, residual_equations
+from .points import (
+    AbstractPoints,
+    ArrayPoints,
+    CurveModel,
+    Survey,
+    weighted_residuals,
+)
 
 CHUNK = 10_000
-# What a function raises that wants numbers while it is traced.
-_NOT_TRACEABLE = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError)
+# Columns of J formed together where only its column norms are wanted.
+COLUMNS = 32
+
+# What is summed over the chunks.
+
+
+def _cost(model, parameters, chunk):
+    return jnp.sum(model.loss.density(model.residuals(chunk, parameters)(parameters)))
+
+
+def _cost_and_gradient(model, parameters, chunk):
+    residuals = model.residuals(chunk, parameters)
+    return jax.value_and_grad(lambda b: jnp.sum(model.loss.density(residuals(b))))(parameters)
+
+
+def _equations(model, parameters, chunk):
+    x, y, root = model.points(chunk, parameters.dtype)
+    return curve_equations(model.function, model.loss, x, y, root, parameters)
+
+
+def _influence(model, parameters, chunk):
+    x, y, root = model.points(chunk, parameters.dtype)
+    r, jacobian = _linearised(model.function, x, y, root, parameters)
+    # JᵀJ without any factor of the loss.
+    return jacobian.T @ jacobian, influence_sums(model.loss, r, root)
+
+
+def _influence_sums(model, parameters, chunk):
+    _, _, root = model.points(chunk, parameters.dtype)
+    return influence_sums(model.loss, model.residuals(chunk, parameters)(parameters), root)
+
+
+def _rows(model, parameters, chunk):
+    """The product v → J v at the parameters, rows weighted as the loss has it."""
+    r, push = jax.linearize(model.residuals(chunk, parameters), parameters)
+    _, factor = model.loss.rescale(r)
+    return (lambda v: push(v)) if factor is None else (lambda v: factor * push(v))
+
+
+def _product(model, parameters, chunk, v):
+    rows = _rows(model, parameters, chunk)
+    return jax.linear_transpose(rows, v)(rows(v))[0]
+
+
+def _diagonal(model, parameters, chunk):
+    rows = _rows(model, parameters, chunk)
+    p = parameters.shape[0]
+
+    def norms(block):
+        unit = jax.nn.one_hot(block * COLUMNS + jnp.arange(COLUMNS), p, dtype=parameters.dtype)
+        return jnp.sum(jax.vmap(rows)(unit) ** 2, axis=1)
+
+    return jax.lax.map(norms, jnp.arange(-(-p // COLUMNS))).reshape(-1)[:p]
+
+
+@eqx.filter_jit
+def _penalty(penalties, noise, names, y):
+    """Normal equations of penalties in the parameters by name."""
+
+    def residuals(b):
+        # Names belong to the parameters, whatever these are to a model.
+        values = {name: b[i] for i, name in enumerate(names)}
+        return noise * jnp.concatenate([penalty.residuals(values) for penalty in penalties])
+
+    return residual_equations(residuals, y)
 
 
 class CurveObjective(AbstractObjective):
-    """½ Σ ρ((model(x) − y)/σ) over points in chunks; the Jacobian of one chunk at a time."""
+    """½ Σ ρ(√w (model(x) − y)) over points, and penalties ½ σ² ‖residuals‖² in the parameters.
 
-    variables: AbstractVariables
-    function: Callable[..., Array]
+    - `model`: the curve with its loss and group weights; `points`: in memory or from a source.
+    - `penalties`: functions of the parameters by name; `noise`: the standard deviation σ of the
+        weighted residuals, by which they are weighed.
+    """
+
+    variables: PlainVariables  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: CurveModel
+    points: AbstractPoints
     initial: Float[Array, "variable"]
-    x: Float[Array, "chunk point *coordinate"]
-    y: Float[Array, "chunk point"]
-    root_weights: Float[Array, "chunk point"]
-    loss: AbstractLoss
     parameter_names: tuple[str, ...] = eqx.field(static=True)
     absolute_sigma: bool = eqx.field(static=True, default=False)
+    penalties: tuple[AbstractPenalty, ...] = ()
+    noise: Float[np.ndarray, ""] | float = 1.0
 
     @property
     def traceable(self):
-        return True
+        return self.points.traceable
+
+    @property
+    def loss(self) -> AbstractLoss:
+        """The loss of the weighted residuals."""
+        return self.model.loss
 
     @property
     def start(self):
@@ -49,86 +130,65 @@ class CurveObjective(AbstractObjective):
     def memo(self):
         return None
 
-    def _sum(self, function, zero):
-        def body(total, chunk):
-            return jax.tree.map(jnp.add, total, function(*chunk)), None
+    def _sum(self, function, y, zero, *rest):
+        return self.points.total(function, self.model, jnp.asarray(y, float), zero, *rest)
 
-        return jax.lax.scan(body, zero, (self.x, self.y, self.root_weights))[0]
+    def penalty_equations(self, y: Float[Array, "variable"]) -> NormalEquations | None:
+        """Normal equations of the penalties, which count as no point; `None` without any."""
+        if not self.penalties:
+            return None
+        return _penalty(self.penalties, self.noise, self.names, jnp.asarray(y, float))
 
     def evaluate(self, y, memo):
-        p = y.shape[0]
-        parameters = self.variables.to_physical(y)
-        turn = jax.jacfwd(self.variables.to_physical)(y)
+        zero = NormalEquations.zero(y.shape[0], dtype=float)
+        found, penalty = self._sum(_equations, y, zero), self.penalty_equations(y)
+        return (found if penalty is None else found + penalty), memo
 
-        def chunk(x, data, root):
-            equations = curve_equations(self.function, self.loss, x, data, root, parameters)
-            return equations.transform(turn)
+    def cost(self, y, memo):
+        found, penalty = self._sum(_cost, y, jnp.zeros(())), self.penalty_equations(y)
+        return found if penalty is None else found + penalty.cost
 
-        return self._sum(chunk, NormalEquations.zero(p, dtype=y.dtype)), memo
+    def cost_and_gradient(self, y, memo):
+        zero = (jnp.zeros(()), jnp.zeros(y.shape))
+        (cost, gradient), penalty = (
+            self._sum(_cost_and_gradient, y, zero),
+            self.penalty_equations(y),
+        )
+        if penalty is None:
+            return cost, gradient
+        return cost + penalty.cost, gradient + penalty.gradient
+
+    def product(self, y, v):
+        found = self._sum(_product, y, jnp.zeros(y.shape), jnp.asarray(v, float))
+        penalty = self.penalty_equations(y)
+        return found if penalty is None else found + penalty.hessian @ v
+
+    def diagonal(self, y):
+        found, penalty = self._sum(_diagonal, y, jnp.zeros(y.shape)), self.penalty_equations(y)
+        return found if penalty is None else found + jnp.diagonal(penalty.hessian)
 
     def influence(
         self, y: Float[Array, "variable"]
     ) -> tuple[Float[Array, "variable variable"], InfluenceSums]:
-        """JᵀJ without any factor of the loss, by physical variables, and sums over influences."""
-        parameters = self.variables.to_physical(y)
+        """JᵀJ of the data without any factor of the loss, and sums over influences."""
+        zero = (jnp.zeros((y.shape[0],) * 2), InfluenceSums.zero(float))
+        return self._sum(_influence, y, zero)
 
-        def chunk(x, data, root):
-            return curve_influence(self.function, self.loss, x, data, root, parameters)
+    def influence_sums(self, y: Float[Array, "variable"]) -> InfluenceSums:
+        """Sums over influences alone."""
+        return self._sum(_influence_sums, y, InfluenceSums.zero(float))
 
-        p = y.shape[0]
-        return self._sum(chunk, (jnp.zeros((p, p), y.dtype), InfluenceSums.zero(y.dtype)))
+    def of_data(self) -> "CurveObjective":
+        """Half the sum of squares of the data alone, without loss and penalties."""
+        model = dataclasses.replace(self.model, loss=Linear())
+        return dataclasses.replace(self, model=model, penalties=())
 
-    def cost(self, y, memo):
-        parameters = self.variables.to_physical(y)
+    def survey(self) -> Survey:
+        """Count and spread of the points; one pass over them where they are not known."""
+        return self.points.survey(self.model)
 
-        def chunk(x, data, root):
-            return curve_cost(self.function, self.loss, x, data, root, parameters)
-
-        return self._sum(chunk, jnp.zeros((), y.dtype))
-
-
-class VectorModel(eqx.Module):
-    """A curve `function(x, parameters)` of one vector of parameters.
-
-    For hundreds of them and more: compiling a function of as many scalars takes minutes.
-    """
-
-    function: Callable[[Array, Array], Array]
-
-    def __call__(self, x: Float[Array, "point *coordinate"], parameters: Float[Array, "parameter"]):
-        """Values at x."""
-        return self.function(x, parameters)
-
-
-def weighted_residuals(
-    function: Callable[..., Array],
-    x: Float[Array, "point *coordinate"],
-    data: Float[Array, "point"],
-    root: Float[Array, "point"],
-    parameters: Float[Array, "parameter"],
-) -> Float[Array, "point"]:
-    """√w (function(x, *parameters) − data), exactly zero where the weight is.
-
-    A `VectorModel` is given the parameters as one vector.
-
-    **Raises:** `ModelError` for a model that is not written in `jax.numpy`, or whose values are not
-    one for each point or one for all.
-    """
-    vector = isinstance(function, VectorModel)
-    try:
-        value = function(x, parameters) if vector else function(x, *parameters)
-    except _NOT_TRACEABLE as error:
-        raise ModelError(
-            "the model asks for the numbers in its arguments, and cannot be differentiated; write "
-            "it with jax.numpy instead of numpy or math, and with jnp.where instead of if"
-        ) from error
-    if jnp.shape(value) not in ((), data.shape):
-        raise ModelError(
-            f"the model gives values of shape {jnp.shape(value)} for x of shape {x.shape}; it must "
-            f"give one for each point, {data.shape}. Of several coordinates x[:, k] is column k"
-        )
-    # Padding has weight zero; a model may be undefined there, so its value is not even multiplied.
-    return jnp.where(root > 0, root * (value - data), 0.0)
+    def spread(self):
+        return self.survey().spread
 
 
 def _linearised(function, x, data, root, parameters):
@@ -163,60 +223,31 @@ def curve_equations(
 
 
 @quick_jit
-def _finite_points(function, x, data, root, parameters):
+def _finite_points(model, chunk, parameters):
     """Whether the residual and each derivative of it is finite, by point."""
-
-    def residuals(b):
-        return weighted_residuals(function, x, data, root, b)
-
+    residuals = model.residuals(chunk, parameters)
     jacobian = jax.jacfwd(residuals)(parameters)
     return jnp.isfinite(residuals(parameters)), jnp.isfinite(jacobian)
 
 
 def not_finite(objective: CurveObjective, y: Float[Array, "variable"]) -> str:
     """Which point of a curve is not finite at coordinates `y`, in words; empty where all are."""
-    variables, names = objective.variables.to_physical(y), objective.names
-    at = ", ".join(f"{name} = {float(v):.6g}" for name, v in zip(names, variables, strict=True))
-    chunk = objective.y.shape[1]
-    for k in range(objective.y.shape[0]):
-        x, data, root = objective.x[k], objective.y[k], objective.root_weights[k]
-        value, slope = map(np.asarray, _finite_points(objective.function, x, data, root, variables))
+    names, y = objective.names, jnp.asarray(y)
+    at = ", ".join(f"{name} = {float(v):.6g}" for name, v in zip(names, y, strict=True))
+    before = 0
+    for chunk in objective.points.chunks():
+        value, slope = map(np.asarray, _finite_points(objective.model, chunk, y))
         bad = np.flatnonzero(~value | ~slope.all(axis=1))
         if not bad.size:
+            before += value.size
             continue
         i = int(bad[0])
-        where = f"point {k * chunk + i} (x = {np.asarray(x[i]).tolist()})"
+        where = f"point {before + i} (x = {np.asarray(chunk.x[i]).tolist()})"
         if not value[i]:
             return f"; the model is not finite at {where} for {at}"
         by = ", ".join(name for name, ok in zip(names, slope[i], strict=True) if not ok)
         return f"; the derivative of the model by {by} is not finite at {where} for {at}"
     return ""
-
-
-def curve_cost(
-    function: Callable[..., Array],
-    loss: AbstractLoss,
-    x: Float[Array, "point *coordinate"],
-    data: Float[Array, "point"],
-    root: Float[Array, "point"],
-    parameters: Float[Array, "parameter"],
-) -> Float[Array, ""]:
-    """½ Σ ρ of points."""
-    return jnp.sum(loss.density(weighted_residuals(function, x, data, root, parameters)))
-
-
-def curve_influence(
-    function: Callable[..., Array],
-    loss: AbstractLoss,
-    x: Float[Array, "point *coordinate"],
-    data: Float[Array, "point"],
-    root: Float[Array, "point"],
-    parameters: Float[Array, "parameter"],
-) -> tuple[Float[Array, "parameter parameter"], InfluenceSums]:
-    """JᵀJ of points without any factor of the loss, and sums over their influences."""
-
-    r, jacobian = _linearised(function, x, data, root, parameters)
-    return jacobian.T @ jacobian, influence_sums(loss, r, root)
 
 
 def curve_objective(
@@ -232,7 +263,7 @@ def curve_objective(
     absolute_sigma: bool = False,
     chunk: int = CHUNK,
 ) -> CurveObjective:
-    """Objective of a curve fit.
+    """Objective of a curve fit to points in memory.
 
     **Arguments:**
 
@@ -249,8 +280,7 @@ def curve_objective(
     `ModelError` for a start that is not finite or outside its bounds, or fewer points than
     parameters; `PrecisionError` in single precision.
     """
-    require_double_precision("a curve")
-    x, y, start = (np.asarray(a, dtype=float) for a in (x, y, start))
+    x, y = (np.asarray(a, dtype=float) for a in (x, y))
     if y.ndim != 1 or x.shape[:1] != y.shape:
         raise DataError(f"x {x.shape} and y {y.shape} must have one entry a point")
     root = np.ones(y.shape)
@@ -261,13 +291,7 @@ def curve_objective(
         root = 1.0 / spread
     if not (np.all(np.isfinite(x)) and np.all(np.isfinite(y))):
         raise DataError("x and y must be finite; leave out the points that are not")
-    if y.size < start.size:
-        raise ModelError(f"{start.size} parameters cannot be fitted to {y.size} points")
-    lower, upper = box_of(bounds, start.shape)
-    if not np.all(np.isfinite(start) & (lower <= start) & (start <= upper) & (lower < upper)):
-        raise ModelError(
-            f"start {start} must lie inside bounds {lower} … {upper}, lower < upper, and be finite"
-        )
+    check_enough(np.size(start), y.size)
     chunk = min(chunk, y.size)
     rest = -y.size % chunk
 
@@ -277,15 +301,65 @@ def curve_objective(
         return jnp.asarray(padded.reshape(-1, chunk, *array.shape[1:]))
 
     weights = np.concatenate([root, np.zeros(rest)]).reshape(-1, chunk)
+    return objective_of_points(
+        ArrayPoints(cut(x), cut(y), jnp.asarray(weights)),
+        CurveModel(function, Linear() if loss is None else loss),
+        start,
+        bounds=bounds,
+        names=names,
+        absolute_sigma=absolute_sigma,
+    )
+
+
+def check_enough(parameters: int, points: int) -> None:
+    """Raise `ModelError` for fewer points than parameters."""
+    if points < parameters:
+        raise ModelError(
+            f"{parameters} parameters cannot be fitted to {points} points; fix some or give more "
+            "data"
+        )
+
+
+def objective_of_points(
+    points: AbstractPoints,
+    model: CurveModel,
+    start: Float[np.ndarray, "variable"],
+    *,
+    bounds: Any = None,
+    names: tuple[str, ...] | None = None,
+    absolute_sigma: bool = False,
+    penalties: tuple[AbstractPenalty, ...] = (),
+    noise: float | None = None,
+) -> CurveObjective:
+    """Objective of a curve and its points, wherever these are. Arguments as in `curve_objective`.
+
+    **Raises:** `PrecisionError` in single precision; `ModelError` for a start that is not finite
+    or lies outside its bounds, another number of names, and a noise that is not above zero.
+    """
+    require_double_precision("a curve")
+    start = np.array(start, dtype=float, ndmin=1)
+    names = names or tuple(f"p{i}" for i in range(start.size))
+    if start.ndim != 1 or start.size == 0 or len(names) != start.size:
+        raise ModelError(f"start values of shape {start.shape} for {len(names)} names")
+    if noise is not None and not (np.isfinite(noise) and noise > 0):
+        raise ModelError(f"noise = {noise}; it must be a finite number above 0")
+    lower, upper = box_of(bounds, start.shape)
+    inside = np.isfinite(start) & (lower <= start) & (start <= upper)
+    wrong = np.flatnonzero(~(inside & (lower < upper)))
+    if wrong.size:
+        i = wrong[0]
+        raise ModelError(
+            f"{names[i]}: the start {start[i]:g} must be finite and lie inside the bounds "
+            f"[{lower[i]:g}, {upper[i]:g}], lower < upper"
+        )
     scale = np.where(start == 0, 1.0, np.abs(start))
     return CurveObjective(
         variables=PlainVariables(jnp.asarray(lower), jnp.asarray(upper), jnp.asarray(scale)),
-        function=function,
+        model=model,
+        points=points,
         initial=jnp.asarray(start),
-        x=cut(x),
-        y=cut(y),
-        root_weights=jnp.asarray(weights),
-        loss=Linear() if loss is None else loss,
-        parameter_names=names or tuple(f"p{i}" for i in range(start.size)),
+        parameter_names=tuple(names),
         absolute_sigma=absolute_sigma,
+        penalties=tuple(penalties),
+        noise=1.0 if noise is None else float(noise),
     )

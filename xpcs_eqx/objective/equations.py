@@ -48,6 +48,11 @@ class NormalEquations(eqx.Module):
             self.count + other.count,
         )
 
+    @property
+    def diagonal(self) -> Float[Array, "*batch column"]:
+        """The diagonal of JᵀJ."""
+        return jnp.diagonal(self.hessian, axis1=-2, axis2=-1)
+
     def total(self) -> "NormalEquations":
         """The sum over the leading axis."""
         return NormalEquations(*(jnp.sum(a, axis=0) for a in self._parts()))
@@ -101,6 +106,30 @@ class AbstractObjective(eqx.Module):
     @abstractmethod
     def cost(self, y: Float[Array, "variable"], memo: Any) -> Float[Array, ""]:
         """The cost alone, for less."""
+
+    def cost_and_gradient(
+        self, y: Float[Array, "variable"], memo: Any
+    ) -> tuple[Float[Array, ""], Float[Array, "variable"]]:
+        """The cost and Jᵀr. Objectives that make them for less than `evaluate` say how."""
+        equations, _ = self.evaluate(y, memo)
+        return equations.cost, equations.gradient
+
+    def product(
+        self, y: Float[Array, "variable"], v: Float[Array, "variable"]
+    ) -> Float[Array, "variable"]:
+        """JᵀJ v. Objectives of thousands of variables make it without JᵀJ."""
+        return self.evaluate(y, self.memo)[0].hessian @ v
+
+    def diagonal(self, y: Float[Array, "variable"]) -> Float[Array, "variable"]:
+        """The diagonal of JᵀJ. Objectives of thousands of variables make it without the rest."""
+        return self.evaluate(y, self.memo)[0].diagonal
+
+    def spread(self) -> float:
+        """½ Σ w (y − ȳ)² of the data: what a model that is a constant would leave of the cost.
+
+        NaN where nothing is known of it.
+        """
+        return float("nan")
 
 
 def require_double_precision(data: str = "a map") -> None:

@@ -6,13 +6,14 @@ from jaxtyping import Array, Float
 
 from ..errors import ModelError
 from .combined import CombinedObjective
-from .curve import CurveObjective, weighted_residuals
+from .curve import CurveObjective
 from .drivers.pieces import AbstractPieces
 from .elimination import solve_scaling
 from .equations import AbstractObjective
 from .kernel.blocks import block_correlation
 from .losses import Linear
 from .penalties import scaling_penalty_equations
+from .points import ArrayPoints, weighted_residuals
 from .two_time import JointObjective, ProjectedObjective, TwoTimeObjective
 
 
@@ -46,12 +47,17 @@ def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float
         parts = zip(objective.parts, own, strict=True)
         return jnp.concatenate([residual(part, local) for part, local in parts])
     if isinstance(objective, CurveObjective):
-        parameters = objective.variables.to_physical(y)
+        points, function = objective.points, objective.model.function
+        if not isinstance(points, ArrayPoints):
+            raise ModelError(
+                "all residuals at once need points in memory, but these come from a source; use "
+                "curve_objective"
+            )
 
         def chunk(x, data, root):
-            return weighted_residuals(objective.function, x, data, root, parameters)
+            return weighted_residuals(function, x, data, root, y)
 
-        return jax.vmap(chunk)(objective.x, objective.y, objective.root_weights).reshape(-1)
+        return jax.vmap(chunk)(points.x, points.y, points.root_weights).reshape(-1)
     if isinstance(objective, ProjectedObjective | JointObjective):
         return _of_pairs(objective, y)
     raise ModelError(

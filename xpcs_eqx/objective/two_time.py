@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..data import Geometry
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
@@ -79,8 +80,27 @@ class TwoTimeTerm(eqx.Module):
         return self.driver.sum(_cost, (self.table(y, False), scaling, loss), self.tiles, zero)
 
 
+def _constant_sums(term: TwoTimeTerm, y: Float[Array, "free"]) -> NormalEquations:
+    # The model has no weight where contrast and offset are zero: any coordinates do.
+    return term.angle_cost(y, jnp.zeros_like(term.reference), Linear()).total()
+
+
+_constant_sums_compiled = quick_jit(_constant_sums)
+
+
+def _spread_of(term: TwoTimeTerm) -> float:
+    """½ Σ w (y − ȳ)² of all maps, from the sums of the cost at contrast and offset zero."""
+    y = jnp.asarray(term.parameters.to_coordinates(jnp.asarray(term.parameters.start)))
+    sums = (_constant_sums_compiled if term.driver.traceable else _constant_sums)(term, y)
+    slope, weight = float(sums.gradient[1]), float(sums.hessian[1, 1])
+    return max(float(sums.cost) - 0.5 * slope**2 / weight, 0.0)
+
+
 class Memo(eqx.Module):
-    """What is known of a point beside the equations of the solver's variables.
+    """The equations of each angle at a point, from which those of the variables were made.
+
+    The next evaluation forms its sums about this scaling, where they are small and keep their
+    digits; error bars and tables are made of it without another pass over the data.
 
     - `scaling`: (contrast, offset) by angle; `coefficients`: the scaling coefficients.
     - `equations`: of each angle for (coordinates at contrast 1, contrast, offset), at `scaling`.
@@ -177,6 +197,9 @@ class ProjectedObjective(AbstractObjective):
         added = penalty_equations(self.penalties, self.variables, y, self.term.noise)
         return jnp.sum(moved.cost) + added.cost + penalty(coefficients).cost
 
+    def spread(self):
+        return _spread_of(self.term)
+
 
 class JointVariables(AbstractVariables):
     """Free physical parameters followed by the scaling coefficients."""
@@ -248,6 +271,9 @@ class JointObjective(AbstractObjective):
         penalty = penalty_equations(self.penalties, parameters, y[:p], noise)
         on_scaling = scaling_penalty_equations(self.scaling_penalties, self.term.scaling, y[p:])
         return jnp.sum(equations.cost) + penalty.cost + on_scaling.cost
+
+    def spread(self):
+        return _spread_of(self.term)
 
 
 def joint_variables(parameters: ParameterMap, *scalings: AbstractScaling) -> JointVariables:

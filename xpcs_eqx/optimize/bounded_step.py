@@ -28,13 +28,11 @@ class StepProblem(eqx.Module):
     above: Float[Array, "p"]
     held: Bool[Array, "p"]
 
-    @property
-    def function_info(self) -> Any:
-        """The same in the words of Optimistix."""
-        return _function_info(self.cost, self.gradient, self.hessian)
 
-
-def _function_info(cost, gradient, hessian):
+def function_info(
+    cost: Float[Array, ""], gradient: Float[Array, "p"], hessian: Float[Array, "p p"]
+) -> Any:
+    """A quadratic model in the words of Optimistix."""
     operator = lx.MatrixLinearOperator(hessian, lx.positive_semidefinite_tag)
     return optx.FunctionInfo.EvalGradHessian(cost, gradient, operator)
 
@@ -97,7 +95,7 @@ def bounded_step(
         # is zero, so nothing moves along them.
         hessian = project @ problem.hessian @ project + jnp.eye(p) - project
         hessian = 0.5 * (hessian + hessian.T)
-        info = _function_info(problem.cost, gradient, hessian)
+        info = function_info(problem.cost, gradient, hessian)
         state = descent.init(zero, jax.eval_shape(lambda: info))
         state = descent.query(zero, info, state)
         step, _ = descent.step(step_size, state)

@@ -54,6 +54,22 @@ class Closeness(eqx.Module):
     step: Float[Array, ""]
     lost: Bool[Array, ""]
 
+    @classmethod
+    def of(
+        cls,
+        *,
+        cosine: Float[Array, ""] | float,
+        offset: Float[Array, ""] | float,
+        moved: Float[Array, ""] | float,
+        size: Float[Array, ""] | float,
+        whole: Float[Array, ""] | float,
+        step: Float[Array, ""] | float,
+        lost: Bool[Array, ""] | bool,
+    ) -> "Closeness":
+        """From the change ‖Jδ‖ of the model and its `size`, `whole` with natural steps."""
+        values = (cosine, offset, moved / size, moved > _LARGE * whole, step, lost)
+        return cls(*map(jnp.asarray, values))
+
     def is_minimum(self, tolerance: Float[Array, ""]) -> Bool[Array, ""]:
         """Whether the point is a minimum, for a tolerance of the relative offset."""
         small = (self.offset <= tolerance) & ~self.large
@@ -94,11 +110,12 @@ def closeness(
     moved = jnp.sqrt(jnp.sum(along**2 / curvature))
     size = jnp.maximum(jnp.sum(column * jnp.abs(y)), tiny)
     whole = size + jnp.sum(column * natural)
-    return Closeness(
+    return Closeness.of(
         cosine=jnp.max(jnp.abs(slope), initial=0.0) / length,
         offset=moved / length,
-        change=moved / size,
-        large=moved > _LARGE * whole,
+        moved=moved,
+        size=size,
+        whole=whole,
         step=jnp.max(jnp.abs(step) / (natural + jnp.abs(y)), initial=0.0),
         lost=jnp.any((diagonal == 0) & (largest > 0) & ~problem.held),
     )

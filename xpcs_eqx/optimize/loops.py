@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..compiling import quick_jit
 from ..objective import AbstractObjective, NormalEquations
+from .matrix_free import ConjugateGradient, GradientEquations, check_plain, gradient_equations
 from .status import Status
 from .trust_region import TrustRegion, TrustRegionState
 
@@ -26,6 +27,8 @@ def _initial(solver, variables, memo, x):
     y = variables.to_coordinates(x)
     # Shapes alone: one column for each variable, whatever the driver.
     columns = NormalEquations.zero(y.shape[0], dtype=y.dtype)
+    if isinstance(solver.descent, ConjugateGradient):
+        columns = GradientEquations.zero(y.shape[0])
     return solver.start(variables, x, columns, memo)
 
 
@@ -69,6 +72,20 @@ def evaluated(
 
 
 @quick_jit
+def _cost_and_gradient_compiled(objective, y):
+    return objective.cost_and_gradient(y, objective.memo)
+
+
+def cost_and_gradient(
+    objective: AbstractObjective, y: Float[Array, "variable"]
+) -> tuple[Float[Array, ""], Float[Array, "variable"]]:
+    """`objective.cost_and_gradient`, compiled where it may be."""
+    if objective.traceable:
+        return _cost_and_gradient_compiled(objective, y)
+    return objective.cost_and_gradient(y, objective.memo)
+
+
+@quick_jit
 def _advance(solver, variables, state, equations, memo):
     state = solver.update(variables, state, equations, memo)
     return solver.propose(variables, state)
@@ -96,9 +113,17 @@ def iterate_host(
         # Whole numbers of Python, which know no end, until the smaller one is found.
         most = np.asarray(min(int(allowed), int(now.allowed)), now.allowed.dtype)
         now = eqx.tree_at(lambda s: s.allowed, now, jnp.asarray(most))
+    by_products = isinstance(solver.descent, ConjugateGradient)
+    if by_products:
+        check_plain(objective.variables)
     while int(now.status) == Status.running:
-        equations, memo = evaluate(objective, now.trial, now.memo)
-        now = _advance(solver, objective.variables, now, equations, memo)
+        if by_products:
+            found = gradient_equations(objective, now.trial, float(now.equations.cost))
+            now = solver.update(objective.variables, now, found, now.memo, objective.product)
+            now = solver.propose(objective.variables, now)
+        else:
+            equations, memo = evaluate(objective, now.trial, now.memo)
+            now = _advance(solver, objective.variables, now, equations, memo)
         if callback is not None and callback(now) and int(now.status) == Status.running:
             now = eqx.tree_at(lambda s: s.status, now, jnp.asarray(int(Status.interrupted)))
     return now
@@ -108,6 +133,8 @@ def lower_iteration(
     solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
 ) -> None:
     """Compile the step of `iterate_host` without running it."""
+    if isinstance(solver.descent, ConjugateGradient):
+        return
     state = _begin(solver, objective, x)
     # Equations and memo of a state have the shapes of those an evaluation returns.
     _advance.lower(solver, objective.variables, state, state.equations, state.memo).compile()

@@ -45,7 +45,7 @@ class Recovery(eqx.Module):
         if not status.converged:
             if np.allclose(x, np.asarray(start), rtol=1e-12, atol=0):
                 return "not moved"
-            if np.any(np.diagonal(np.asarray(state.equations.hessian)) <= 0):
+            if np.any(np.asarray(state.equations.diagonal) <= 0):
                 return "singular"
         if np.any(at_bound(variables, x)):
             return "at bounds"
@@ -125,7 +125,7 @@ def lost_variables(state: TrustRegionState) -> np.ndarray:
     One that ran to where an exponential vanishes, say: its gradient is zero, but the cost has no
     minimum there.
     """
-    flat = np.diagonal(np.asarray(state.equations.hessian)) == 0
+    flat = np.asarray(state.equations.diagonal) == 0
     return flat & (np.asarray(state.largest) > 0)
 
 

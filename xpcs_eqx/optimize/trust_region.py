@@ -1,5 +1,8 @@
 """Bounded trust region on normal equations: one pure state machine for every loop."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,9 +13,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ..errors import ModelError
 from ..objective import NormalEquations
 from ..parameters import AbstractVariables
-from .bounded_step import StepProblem, bounded_step, move, step_problem
+from .bounded_step import bounded_step, function_info, move, step_problem
 from .convergence import Convergence, Tried, closeness
 from .descent import ShortenedNewtonDescent
+from .matrix_free import ConjugateGradient, GradientEquations
 from .metric import AbstractMetric, NaturalMetric
 from .search import default_search
 from .status import Status
@@ -34,6 +38,8 @@ class History(eqx.Module):
 class TrustRegionState(eqx.Module):
     """The best accepted point with its own equations, the trial point, and the search.
 
+    - `equations`: without JᵀJ where the descent makes its steps by products.
+    - `step`, `curved`: to the trial point, in scaled coordinates, and JᵀJ times that.
     - `allowed`: evaluations at most, of this run.
     - `refused`: the last trial point at which the model was not finite, NaN before there is one.
     - `gradient_measure`: largest cosine between the residuals and a column of the Jacobian;
@@ -41,10 +47,11 @@ class TrustRegionState(eqx.Module):
     """
 
     y: Float[Array, "p"]
-    equations: NormalEquations
+    equations: NormalEquations | GradientEquations
     memo: PyTree
     trial: Float[Array, "p"]
     step: Float[Array, "p"]
+    curved: Float[Array, "p"]
     scale: Float[Array, "p"]
     largest: Float[Array, "p"]
     search: PyTree
@@ -59,6 +66,14 @@ class TrustRegionState(eqx.Module):
     offset: Float[Array, ""]
     status: Int[Array, ""]
     history: History
+
+    @property
+    def summary(self) -> str:
+        """Where it is, in one line."""
+        return (
+            f"evaluation {int(self.evaluations)}: cost {float(self.equations.cost):.8g}, "
+            f"gradient {float(self.gradient_measure):.2e}"
+        )
 
 
 def damped_newton() -> optx.AbstractDescent:
@@ -105,7 +120,7 @@ class TrustRegion(eqx.Module):
     metric: AbstractMetric = NaturalMetric()
     max_evaluations: int = eqx.field(static=True, default=200)
     recorded: int | None = eqx.field(static=True, default=None)
-    descent: optx.AbstractDescent = eqx.field(default_factory=damped_newton)
+    descent: optx.AbstractDescent | ConjugateGradient = eqx.field(default_factory=damped_newton)
     search: optx.AbstractSearch = eqx.field(default_factory=default_search)
 
     def __check_init__(self):
@@ -125,7 +140,7 @@ class TrustRegion(eqx.Module):
         self,
         variables: AbstractVariables,
         x: Float[Array, "p"],
-        columns: NormalEquations,
+        columns: NormalEquations | GradientEquations,
         memo: PyTree,
     ) -> TrustRegionState:
         """The state before the first evaluation, at physical variables `x` inside the box.
@@ -137,7 +152,6 @@ class TrustRegion(eqx.Module):
         # Nothing is known yet: any finite cost is lower.
         empty = eqx.tree_at(lambda e: e.cost, empty, jnp.full_like(empty.cost, jnp.inf))
         ones = jnp.ones_like(y)
-        problem = _zero_problem(y)
         length = min(self.max_evaluations, LONGEST) if self.recorded is None else self.recorded
         # Whole numbers of JAX end somewhere.
         allowed = min(self.max_evaluations, int(jnp.iinfo(jnp.asarray(0).dtype).max))
@@ -149,9 +163,10 @@ class TrustRegion(eqx.Module):
             memo=memo,
             trial=y,
             step=jnp.zeros_like(y),
+            curved=jnp.zeros_like(y),
             scale=ones,
             largest=jnp.zeros_like(y),
-            search=self.search.init(y, jax.eval_shape(lambda: problem.function_info)),
+            search=self.search.init(y, jax.eval_shape(lambda: _dense_model(y))),
             step_size=jnp.ones((), y.dtype),
             evaluations=integer,
             allowed=jnp.asarray(allowed),
@@ -169,6 +184,10 @@ class TrustRegion(eqx.Module):
 
     def propose(self, variables: AbstractVariables, state: TrustRegionState) -> TrustRegionState:
         """Choose the next trial point from the accepted one."""
+        if isinstance(self.descent, ConjugateGradient):
+            # The step was made with the test of convergence, which asks for the same products.
+            trial = jnp.clip(state.y + state.scale * state.step, variables.lower, variables.upper)
+            return eqx.tree_at(lambda s: s.trial, state, trial)
         problem = step_problem(variables, state.y, state.scale, state.equations)
         step, fixed, target = bounded_step(self.descent, problem, state.step_size)
         trial = move(variables, state.y, state.scale * step, fixed, target)
@@ -178,36 +197,39 @@ class TrustRegion(eqx.Module):
         self,
         variables: AbstractVariables,
         state: TrustRegionState,
-        equations: NormalEquations,
+        equations: NormalEquations | GradientEquations,
         memo: PyTree,
+        product: Callable[..., Float[Array, "p"]] | None = None,
     ) -> TrustRegionState:
-        """Take the equations found at the trial point: accept or reject, and test for the end."""
+        """Take the equations found at the trial point: accept or reject, and test for the end.
+
+        `product` makes JᵀJ v of (y, v), for a descent that works by products.
+        """
+        if isinstance(self.descent, ConjugateGradient) and product is None:
+            raise ModelError(
+                "ConjugateGradient passes over the data for every product, from Python: use "
+                "least_squares or iterate_host, or another descent where all is compiled"
+            )
         first = state.evaluations == 0
         finite = jnp.isfinite(equations.cost)
         finite &= jnp.all(jnp.isfinite(equations.gradient))
-        finite &= jnp.all(jnp.isfinite(equations.hessian))
+        matrix = isinstance(equations, NormalEquations)
+        finite &= jnp.all(jnp.isfinite(equations.hessian if matrix else equations.diagonal))
         cost = jnp.where(finite, equations.cost, jnp.inf)
-        here = eqx.tree_at(
-            lambda p: (p.cost, p.gradient, p.hessian),
-            _zero_problem(state.y),
-            (
-                state.equations.cost,
-                state.scale * state.equations.gradient,
-                state.equations.hessian * jnp.outer(state.scale, state.scale),
-            ),
-        )
+        here = _local_model(state)
         origin = jnp.zeros_like(state.step)
         step_size, accept, _, search = self.search.step(
             first,
             origin,
             state.step,
-            here.function_info,
+            here,
             optx.FunctionInfo.Eval(cost),
             state.search,
         )
         # A step that rounding swallows is none, whatever the search makes of it.
         accept = ((accept & jnp.any(state.trial != state.y)) | first) & finite
-        predicted = -(here.gradient @ state.step + 0.5 * state.step @ here.hessian @ state.step)
+        curved = here.hessian.mv(state.step)
+        predicted = -(here.grad @ state.step + 0.5 * state.step @ curved)
         actual = state.equations.cost - cost
 
         def chosen(new, old):
@@ -216,16 +238,22 @@ class TrustRegion(eqx.Module):
         moved = state.trial - state.y
         y = chosen(state.trial, state.y)
         kept = chosen(equations, state.equations)
-        largest = jnp.maximum(state.largest, jnp.where(finite, jnp.diagonal(kept.hessian), 0.0))
+        largest = jnp.maximum(state.largest, jnp.where(finite, kept.diagonal, 0.0))
         scale = self.metric.scale(jnp.asarray(variables.coordinate_scale), largest) / jnp.sqrt(
             self.damping
         )
         used = state.evaluations + 1
-        problem = step_problem(variables, y, scale, kept)
         natural = jnp.asarray(variables.coordinate_scale)
-        curvature = jnp.maximum(jnp.diagonal(problem.hessian), 0.0)
-        negligible = self.metric.negligible(natural / scale, curvature)
-        near = closeness(problem, y / scale, natural / scale, largest, negligible)
+        following = curved = jnp.zeros_like(state.step)
+        if isinstance(self.descent, ConjugateGradient):
+            assert product is not None
+            made = self.descent.step(variables, y, scale, kept, largest, step_size, product)
+            following, curved, near = made.z, made.curved, made.closeness
+        else:
+            problem = step_problem(variables, y, scale, kept)
+            curvature = jnp.maximum(jnp.diagonal(problem.hessian), 0.0)
+            negligible = self.metric.negligible(natural / scale, curvature)
+            near = closeness(problem, y / scale, natural / scale, largest, negligible)
         tried = Tried(
             first=first,
             finite=finite,
@@ -250,7 +278,8 @@ class TrustRegion(eqx.Module):
             equations=kept,
             memo=chosen(memo, state.memo),
             trial=y,
-            step=jnp.zeros_like(y),
+            step=following,
+            curved=curved,
             scale=scale,
             largest=largest,
             search=search,
@@ -270,9 +299,19 @@ class TrustRegion(eqx.Module):
         return jax.tree.map(lambda leaf, old: jnp.asarray(leaf, old.dtype), new, state)
 
 
-def _zero_problem(y):
+def _local_model(state: TrustRegionState) -> Any:
+    """Cost, gradient and JᵀJ of the accepted point in scaled coordinates, for Optimistix."""
+    gradient = state.scale * state.equations.gradient
+    if isinstance(state.equations, NormalEquations):
+        hessian = state.equations.hessian * jnp.outer(state.scale, state.scale)
+        return function_info(state.equations.cost, gradient, hessian)
+    # Of JᵀJ only its product with the step is known; a diagonal matrix that has the same.
+    still = state.step == 0
+    along = jnp.where(still, 0.0, state.curved / jnp.where(still, 1.0, state.step))
+    operator = lx.DiagonalLinearOperator(along)
+    return optx.FunctionInfo.EvalGradHessian(state.equations.cost, gradient, operator)
+
+
+def _dense_model(y):
     p = y.shape[0]
-    square, line = jnp.zeros((p, p), y.dtype), jnp.zeros((p,), y.dtype)
-    return StepProblem(
-        jnp.zeros((), y.dtype), line, square, square, line, line, jnp.zeros((p,), bool)
-    )
+    return function_info(jnp.zeros((), y.dtype), y, jnp.zeros((p, p), y.dtype))

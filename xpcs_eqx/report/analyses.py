@@ -7,67 +7,54 @@ import numpy as np
 
 from ..defences import DefenceReport
 from ..fitting import DegeneracyReport, Diagnostics, Fit, SequentialFit
-from ..hybrid import HybridResult
-from ..optimize import Status
-from ..search import GlobalFit
+from ..search import GlobalFit, TournamentState
 from .sections import Drawing, Section, entry, items, number, table
 
 # What each layer of the defences does when it fires, in words.
 _LAYERS = {
-    "retry": "a pass over the data was repeated",
     "cost guard": "the warm-up was stopped since the loss grew",
     "step clip": "a step of the warm-up was shortened",
-    "finite gradient": "the gradient was not finite",
-    "finite parameters": "a direction was not finite",
+    "memory reset": "the warm-up forgot the curvature it had gathered",
     "finite loss": "the loss was not finite",
+    "finite gradient": "the gradient was not finite",
     "finite equations": "the normal equations were not finite",
-    "radius reset": "the region of trust was opened again",
 }
 
 
-def hybrid_section(result: HybridResult) -> Section:
-    """Each phase of the hybrid optimiser, how it ended, and which defences fired."""
-    iterations, passes = dict(result.iterations), dict(result.evaluations)
+def prepared_section(fit: Fit) -> Section:
+    """What came before the trust region, how it ended, and which defences fired."""
+    tournament, warm_up = fit.prepared.get("tournament"), fit.warm_up
+    passes = {phase: int(state.evaluations) for phase, state in fit.prepared.items()}
+    document: dict[str, Any] = {"passes": passes, "telemetry": fit.telemetry.export()}
     out = []
-    if result.tournament is not None:
-        state = result.tournament
+    if isinstance(tournament, TournamentState):
+        said = (
+            f"{len(tournament.candidates)} starts in {int(tournament.round)} rounds; number "
+            f"{tournament.winner + 1} was taken"
+        )
+        out.append(("tournament", said))
+    if warm_up is not None:
+        losses, iterations = warm_up.losses, int(warm_up.iteration)
         out.append(
             (
-                "tournament",
-                f"{len(state.candidates)} starts in {int(state.round)} rounds; number "
-                f"{state.winner + 1} was taken",
+                "warm-up",
+                f"{warm_up.end.message}; {iterations} iterations, {passes['warm-up']} passes; "
+                f"loss / variance of the data {losses[0]:.4g} → {np.min(losses):.4g}",
             )
         )
-    text = f"{result.warm_up}; {iterations['warm-up']} iterations, {passes['warm-up']} passes"
-    losses = result.history.warm_up
-    if losses.size:
-        text += f"; loss / variance of the data {losses[0]:.4g} → {np.min(losses):.4g}"
-    out.append(("warm-up", text))
-    out.append(
-        (
-            "Gauss–Newton",
-            f"{Status(result.status).message}; {iterations['gauss-newton']} steps, "
-            f"{passes['gauss-newton']} passes",
-        )
-    )
+        document["warm_up"] = warm_up.end.message
+        document["iterations"] = {"warm-up": iterations}
+        document["warm_up_losses"] = losses
     fired = [
         f"{_LAYERS[layer]} ({count} of {asked} times)"
-        for layer, asked, count in result.telemetry.counts
+        for layer, asked, count in fit.telemetry.counts
         if count and layer in _LAYERS
     ]
     out.append(("defences", "; ".join(fired) or "none had to fire"))
     return Section(
-        "Phases of the hybrid optimiser",
+        "Before the trust region",
         [entry(name, said) for name, said in out],
-        {
-            "hybrid": {
-                "warm_up": result.warm_up,
-                "iterations": iterations,
-                "passes": passes,
-                "warm_up_losses": result.history.warm_up,
-                "telemetry": result.telemetry.export(),
-            }
-        },
+        {"hybrid": document},
     )
 
 

@@ -27,7 +27,7 @@ from ..objective import (
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..scaling import AbstractScaling
 from ..uncertainty import loss_of
-from .analyses import hybrid_section
+from .analyses import prepared_section
 from .maps import has_maps, is_stored, write_fitted_data
 from .sections import Drawing, Section, document, entry, items, number, table, text
 
@@ -450,8 +450,8 @@ def fit_sections(
         model_section(fit, known, decisions),
         solver_section(fit),
     ]
-    if fit.hybrid is not None:
-        out.append(hybrid_section(fit.hybrid))
+    if fit.prepared:
+        out.append(prepared_section(fit))
     out.append(parameter_section(fit, profiles))
     if not fit.data_sets:
         return [*out, scaling_section(fit), *doubt_sections(fit)]

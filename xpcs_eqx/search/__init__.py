@@ -29,6 +29,10 @@ from .multi_start import multi_start as multi_start
 from .noise import noise_variance as noise_variance
 from .population import in_physical_variables as in_physical_variables
 from .population import population_costs as population_costs
+from .samplers import AbstractSampler as AbstractSampler
+from .samplers import Halton as Halton
+from .samplers import LatinHypercube as LatinHypercube
+from .samplers import Sobol as Sobol
 from .search import GlobalFit as GlobalFit
 from .search import Search as Search
 from .search import Spending as Spending
@@ -47,3 +51,5 @@ from .space import NormalisedSpace as NormalisedSpace
 from .space import axis_for as axis_for
 from .space import normalised_space as normalised_space
 from .starts import Screening as Screening
+from .tournament import Tournament as Tournament
+from .tournament import TournamentState as TournamentState

@@ -10,12 +10,12 @@ from jaxtyping import Array, Float
 
 from ..errors import ModelError
 from ..fitting import check_fittable, checked_start
-from ..hybrid import AbstractSampler, LatinHypercube
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
 from .cmaes.settings import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
 from .multi_start import SAMPLED_EVALUATIONS
+from .samplers import AbstractSampler, LatinHypercube
 from .search import GlobalFit
 from .selection import Selection, fall_back, is_lower, select_method
 from .space import normalised_space

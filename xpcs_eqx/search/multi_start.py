@@ -9,13 +9,13 @@ from jaxtyping import Float
 
 from ..errors import FitError
 from ..fitting import check_fittable, curve_solver, least_squares, require_finite, solve
-from ..hybrid import AbstractSampler, LatinHypercube
 from ..objective import AbstractObjective, CurveObjective
 from ..optimize import Recovery, TrustRegion
 from .basins import alone, basins_of, clustered, near_groups, threshold_of, variance_of
 from .local_fits import AbstractLocalFits, LocalFits, local_fits_for
 from .noise import count_pairs, is_absolute
 from .population import population_costs
+from .samplers import AbstractSampler, LatinHypercube
 from .search import Search, Spending
 from .space import NormalisedSpace, normalised_space
 from .starts import Screening, check_starts, remark_on, starts_of

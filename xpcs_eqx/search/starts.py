@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 
 from ..compiling import quick_jit
 from ..errors import ModelError
-from ..hybrid import AbstractSampler
 from ..objective import AbstractObjective
+from .samplers import AbstractSampler
 from .space import NormalisedSpace
 
 # More starts than this for each variable rarely find what fewer have not.

@@ -26,6 +26,7 @@ class CurveErrors(NamedTuple):
     - `remark`: why errors are infinite, empty where none is.
     - `factor`: what the inverse curvature was multiplied with.
     - `condition_number`, `weak_directions`: of that curvature, as in `Uncertainty`.
+    - `sums`: over the influences of a robust loss.
     """
 
     covariance: Float[np.ndarray, "p p"]
@@ -35,10 +36,11 @@ class CurveErrors(NamedTuple):
     factor: float = 1.0
     condition_number: float = 1.0
     weak_directions: tuple[str, ...] = ()
+    sums: InfluenceSums | None = None
 
     def as_uncertainty(self) -> Uncertainty:
         """As the error bars of a fit; points of a curve are independent, and have no sandwich."""
-        unknown = np.full(self.covariance.shape, np.nan)
+        unknown = np.broadcast_to(np.nan, self.covariance.shape)
         return Uncertainty(
             classical=self.covariance,
             speckle=unknown,
@@ -70,7 +72,7 @@ def variance_of_fit(
 
 
 def curve_errors(
-    hessian: Float[np.ndarray, "p p"],
+    hessian: Float[np.ndarray, "p p"] | None,
     free: Bool[np.ndarray, "p"],
     names: tuple[str, ...],
     *,
@@ -86,7 +88,8 @@ def curve_errors(
     **Arguments:**
 
     - `hessian`: JᵀJ of least squares, penalties included. With a robust loss, whose `sums` are
-        given, JᵀJ of the data alone, without any factor of the loss.
+        given, JᵀJ of the data alone, without any factor of the loss. `None` where it is not formed:
+        the covariance is NaN then.
     - `cost`: ½ Σ ρ; `count`: points; `eliminated`: parameters fitted along that are no variables.
     - `absolute_sigma`: sigma is known, and s² = 1. A robust loss takes the noise from the residuals
         all the same, whose outliers sigma does not know.
@@ -100,6 +103,10 @@ def curve_errors(
     degrees = count - parameters
     variance = variance_of_fit(cost, count, parameters, sums)
     factor = variance
+    if hessian is None:
+        nothing = np.broadcast_to(np.nan, (free.size, free.size))
+        remark = "" if absolute_sigma or degrees > 0 else NO_DEGREES_OF_FREEDOM
+        return CurveErrors(nothing, variance, degrees, remark, variance, sums=sums)
     if degrees <= 0 or sums is None:
         # Without more points than parameters the curve goes through them, whatever the loss.
         factor = 1.0 if absolute_sigma else variance
@@ -115,7 +122,7 @@ def curve_errors(
     covariance = scaled_inverse(inverse, factor, free, unknown)
     remark = _remark(names, degrees, factor, unknown) if np.isfinite(cost) else _NOT_FINITE
     words = describe(weak, names)
-    return CurveErrors(covariance, variance, degrees, remark, factor, condition, words)
+    return CurveErrors(covariance, variance, degrees, remark, factor, condition, words, sums)
 
 
 def _remark(names, degrees, factor, unknown) -> str:

@@ -40,6 +40,11 @@ class Uncertainty(eqx.Module):
     weak_directions: tuple[str, ...] = eqx.field(static=True)
 
     @property
+    def formed(self) -> bool:
+        """Whether there is a covariance: none is formed for thousands of parameters of a curve."""
+        return not np.isnan(self.covariance[:1, :1]).any()
+
+    @property
     def covariance(self) -> Float[np.ndarray, "entry entry"]:
         """The quoted covariance."""
         return getattr(self, self.chosen)

@@ -36,11 +36,11 @@ DEFENCES = choice(
     relaxed="hybrid.relaxed_defences",
     disabled="hybrid.no_defences",
 )
-NORMALISATIONS = choice(
-    auto="hybrid.Automatic",
-    bounds="hybrid.ByBounds",
-    start="hybrid.ByStart",
-    none="hybrid.NoNormalisation",
+UNITS = choice(
+    auto="optimize.automatic",
+    bounds="optimize.by_bounds",
+    start="optimize.by_start",
+    none="optimize.as_given",
 )
 _FROM_FILE = (When("strategy", ("auto", "out_of_core", "hybrid")),)
 
@@ -68,7 +68,7 @@ class Streaming(Section):
 
 
 class Hybrid(Section):
-    """The hybrid optimiser: L-BFGS from afar, then Gauss–Newton (solver.method = "hybrid")."""
+    """The hybrid optimiser: L-BFGS from afar, then the trust region (solver.method = "hybrid")."""
 
     acts: ClassVar[tuple[When, ...]] = (
         When(
@@ -83,17 +83,17 @@ class Hybrid(Section):
     preset: Annotated[str, PRESETS] = key(
         "default", "where the numbers below come from when they are not given"
     )
-    warm_up_minimum: int | None = key(None, "iterations before L-BFGS may end", example=200, ge=0)
+    warm_up_minimum: int | None = key(None, "iterations before L-BFGS may end", example=3, ge=0)
     warm_up_iterations: int | None = key(
         None, "iterations at which L-BFGS ends at the latest", example=500, ge=1
     )
-    max_iterations: int | None = key(None, "iterations of Gauss–Newton", example=100, ge=1)
+    max_iterations: int | None = key(None, "evaluations of the trust region", example=200, ge=1)
     tolerance: Positive | None = key(
-        None, "of Gauss–Newton: gradient as a cosine, and relative step", example=1e-8
+        None, "of the trust region: gradient as a cosine, and relative step", example=1e-8
     )
-    normalisation: Annotated[str, NORMALISATIONS] = key(
+    normalisation: Annotated[str, UNITS] = key(
         "auto",
-        "unit of the variables; auto: their bounds where these are finite, else their starts",
+        "unit of the variables of L-BFGS; auto: the smaller of start and width of the bounds",
     )
     candidates: int = key(1, "starts to choose from, each costing one pass over the data", ge=1)
     defences: Annotated[str, DEFENCES] = key(
@@ -145,33 +145,20 @@ def _parameter_count(settings: "Settings", n_angles: int) -> int:
 
 def optimiser_of(given: Hybrid) -> "HybridOptimiser":
     """The hybrid optimiser that a table `[hybrid]` describes."""
-    import equinox as eqx
-
-    from ...hybrid import MaxIterations, Tournament, with_defences
+    from ...optimize import WarmUp
+    from ...search import Tournament
 
     out = PRESETS[given.preset]()
+    warm_up = WarmUp() if out.warm_up is None else out.warm_up
     if defences := DEFENCES[given.defences]:
-        out = with_defences(out, defences())
-    warm = out.warm_up
-    if given.warm_up_iterations is not None:
-        others = tuple(c for c in warm.criteria if not isinstance(c, MaxIterations))
-        last = MaxIterations(given.warm_up_iterations)
-        minimum = min(warm.minimum, given.warm_up_iterations)
-        warm = dataclasses.replace(warm, criteria=(*others, last), minimum=minimum)
-    if given.warm_up_minimum is not None:
-        warm = dataclasses.replace(warm, minimum=given.warm_up_minimum)
-    newton = out.gauss_newton
-    if given.max_iterations is not None:
-        newton = dataclasses.replace(newton, max_iterations=given.max_iterations)
-    if given.tolerance is not None:
-        newton = eqx.tree_at(lambda n: n.tolerance, newton, given.tolerance)
-    return dataclasses.replace(
-        out,
-        warm_up=warm,
-        gauss_newton=newton,
-        normalisation=NORMALISATIONS[given.normalisation](),
-        tournament=Tournament(candidates=given.candidates) if given.candidates > 1 else None,
-    )
+        warm_up = defences(warm_up)
+    numbers = {"max_iterations": given.warm_up_iterations, "minimum": given.warm_up_minimum}
+    changes = {name: value for name, value in numbers.items() if value is not None}
+    warm_up = dataclasses.replace(warm_up, units=UNITS[given.normalisation], **changes)
+    numbers = {"max_evaluations": given.max_iterations, "tolerance": given.tolerance}
+    changes = {name: value for name, value in numbers.items() if value is not None}
+    tournament = Tournament(candidates=given.candidates) if given.candidates > 1 else None
+    return dataclasses.replace(out, warm_up=warm_up, tournament=tournament, **changes)
 
 
 def plan_of(configuration: "Configuration", sizes: "Sequence[MapSize]") -> Plan:

@@ -15,6 +15,7 @@ from ...objective import (
     CombinedObjective,
     CurveObjective,
     Linear,
+    NormalEquations,
 )
 from ...optimize import TrustRegion, iterate_compiled
 from ...scaling import IndexMap, index_map
@@ -67,6 +68,7 @@ def _minimum(objective, *, start, solver, curvature):
     minimum = minimum_of(objective)
     # Solvers stop where the cost no longer tells two points apart; the gradient still does. The
     # equations at the last point are there, so a last step costs no pass over the data.
+    assert isinstance(state.equations, NormalEquations)  # no descent by products is compiled
     u, equations = minimum.last(state.y, state.memo, state.equations)
     step = solve_free(equations.hessian, equations.gradient[:, None], ~_on_bound(minimum, u))
     better = u - step[:, 0]
@@ -172,7 +174,13 @@ def fitted(
     """
     minimum_of(objective)
     for part in _parts(objective):
-        if not (isinstance(part, CurveObjective) or part.traceable):
+        if isinstance(part, CurveObjective):
+            if not part.traceable:
+                raise ModelError(
+                    "a differentiable fit is compiled as a whole, which the points of a source do "
+                    "not allow; give them as arrays to curve_objective"
+                )
+        elif not part.traceable:
             stored = isinstance(part.term.tiles, AbstractPieces)
             raise ModelError(
                 f"a differentiable fit is compiled as a whole, which the driver "

@@ -1,7 +1,6 @@
 """How often each layer of the optimiser's defence was asked and fired: a value, not a global."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -11,12 +10,11 @@ EVENTS = 100
 
 
 class Event(eqx.Module):
-    """One firing: layer, iteration, numbers that explain it, and when [s since 1970]."""
+    """One firing: layer, iteration, and numbers that explain it."""
 
     layer: str = eqx.field(static=True)
     iteration: int = eqx.field(static=True)
     numbers: tuple[tuple[str, float], ...] = eqx.field(static=True)
-    time: float = eqx.field(static=True)
 
 
 class Telemetry(eqx.Module):
@@ -28,6 +26,12 @@ class Telemetry(eqx.Module):
 
     counts: tuple[tuple[str, int, int], ...] = eqx.field(static=True, default=())
     events: tuple[Event, ...] = eqx.field(static=True, default=())
+
+    @classmethod
+    def of(cls, layer: str, asked: int, events: Iterable[Event]) -> "Telemetry":
+        """A layer that was asked so often and fired with these events."""
+        found = tuple(events)
+        return cls(((layer, int(asked), len(found)),), found[-EVENTS:])
 
     def record(
         self,
@@ -42,7 +46,7 @@ class Telemetry(eqx.Module):
         events = self.events
         if fired:
             plain = tuple((name, float(value)) for name, value in numbers.items())
-            events = (*events, Event(layer, int(iteration), plain, time.time()))
+            events = (*events, Event(layer, int(iteration), plain))
         one = Telemetry(((layer, int(asked), int(fired)),), ())
         return Telemetry((self + one).counts, events[-EVENTS:])
 
@@ -75,8 +79,7 @@ class Telemetry(eqx.Module):
                 for layer, asked, fired in self.counts
             },
             "events": [
-                {"layer": e.layer, "iteration": e.iteration, "time": e.time, **dict(e.numbers)}
-                for e in self.events
+                {"layer": e.layer, "iteration": e.iteration, **dict(e.numbers)} for e in self.events
             ],
         }
 
@@ -87,13 +90,12 @@ class Telemetry(eqx.Module):
             (layer, int(row["asked"]), int(row["fired"]))
             for layer, row in sorted(exported["layers"].items())
         )
-        own = ("layer", "iteration", "time")
+        own = ("layer", "iteration")
         events = tuple(
             Event(
                 row["layer"],
                 int(row["iteration"]),
                 tuple((name, float(value)) for name, value in row.items() if name not in own),
-                float(row["time"]),
             )
             for row in exported["events"]
         )
