@@ -46,8 +46,9 @@ def derivatives(n_frames: int, repeats: int) -> dict[str, float]:
     import jax.numpy as jnp
     from xpcs_eqx.fitting.derivative.stationarity import physical_problem, stationarity
 
-    from xpcs_eqx import FullCurvature, GaussNewtonCurvature, parameter_map, projected_objective
+    from xpcs_eqx import parameter_map, projected_objective
     from xpcs_eqx.compiling import quick_jit
+    from xpcs_eqx.fitting import FullCurvature, GaussNewtonCurvature
 
     data = simulated(3, n_frames)
     parameters = parameter_map(laminar(TRUTH), data.t)

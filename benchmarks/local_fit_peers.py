@@ -32,7 +32,8 @@ COPIES = 4
 
 def homodyne_model(values):
     """Laminar flow as homodyne 2.x has it."""
-    from xpcs_eqx import Homodyne, LaminarFlow, PowerLawRate, Trapezoid, with_parameters
+    from xpcs_eqx import LaminarFlow, PowerLawRate, Trapezoid, with_parameters
+    from xpcs_eqx.physics import Homodyne
 
     rate = Trapezoid(PowerLawRate(1.0, 0.0, 0.0))
     return with_parameters(LaminarFlow(rate, rate, 0.0, Homodyne()), values)

@@ -113,8 +113,7 @@ def agreement(made) -> dict[str, float]:
     import jax.numpy as jnp
     import numpy as np
 
-    from xpcs_eqx import Linear
-    from xpcs_eqx.objective import joint_equations
+    from xpcs_eqx.objective import Linear, joint_equations
 
     plain, (y, scaling, c2) = made["plain"]
     objective = made["evaluation"][1][0]

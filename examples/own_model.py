@@ -37,7 +37,7 @@ def main() -> xe.Fit:
 
     start = StretchedExponential(1.5, 1.0)
     parameters = xe.parameter_map(start, data.t, bounds={"stretch": (0.3, 2.0)})
-    assert_type(parameters, xe.ParameterMap)
+    assert_type(parameters, xe.parameters.ParameterMap)
 
     fit = xe.least_squares(xe.projected_objective(parameters, data))
     assert_type(fit, xe.Fit)

@@ -199,3 +199,19 @@ def test_import_time():
     print(f"import xpcs_eqx {ours:.2f} s, of which jax {jax:.2f} s")
     # On an idle machine 1.2 s is the goal; what other processes do to both is taken out here.
     assert ours < max(1.2, 4 * jax)
+
+
+def test_the_public_surface_is_small():
+    most = {"xpcs_eqx": 70, "xpcs_eqx.bayes": 50, "xpcs_eqx.hybrid": 25}
+    for name, limit in most.items():
+        package = importlib.import_module(name)
+        public = {
+            key
+            for key, value in vars(package).items()
+            if not (key.startswith("_") or inspect.ismodule(value))
+        }
+        assert len(public) <= limit, f"{name} has {len(public)} public names"
+    # The front door lists all of what it has.
+    assert len(xpcs_eqx.__all__) == len(set(xpcs_eqx.__all__))
+    front = {k for k, v in vars(xpcs_eqx).items() if not (k.startswith("_") or inspect.ismodule(v))}
+    assert front == set(xpcs_eqx.__all__)

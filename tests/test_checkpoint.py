@@ -561,7 +561,7 @@ def test_one_entry_of_the_data_and_the_driver():
     here = problem()
     other = eqx.tree_at(lambda o: o.term.tiles.c2, here, here.term.tiles.c2.at[0, 1, 2].add(1e-15))
     assert fingerprint(other) != fingerprint(here)
-    by_tile = eqx.tree_at(lambda o: o.term.driver, here, xe.HostLoop())
+    by_tile = eqx.tree_at(lambda o: o.term.driver, here, xe.objective.HostLoop())
     assert fingerprint(by_tile) == fingerprint(here)
 
 

@@ -450,8 +450,7 @@ def test_a_key_is_blamed_where_it_was_set(tmp_path):
 def path_keys(model, before=()):
     """Keys of the schema that say that they are paths."""
     for name, info in model.model_fields.items():
-        extra = info.json_schema_extra or {}
-        if extra.get("expected") == "a path":
+        if expected_of(info) == "a path":
             yield (*before, name)
         for inner in tables_of(info.annotation):
             yield from path_keys(inner, (*before, name))

@@ -62,7 +62,7 @@ def test_a_known_sigma_needs_no_degrees_of_freedom(scarce):
     data = three_frames()
     weights = np.full(data.c2.shape, 500.0)
     known = dataclasses.replace(data, root_weights=weights, absolute_sigma=True)
-    for loss in (xe.Linear(), xe.SoftL1(10.0)):
+    for loss in (xe.objective.Linear(), xe.SoftL1(10.0)):
         fit = fitting.least_squares(
             two_time_objective(mapped(TRUTH, data, fixed=HELD), known, loss=loss)
         )

@@ -76,7 +76,8 @@ points = pooled(maps)
 answers["points"] = off(
     at_start(objective(points, xe.DeviceMesh(), tile=100)), at_start(objective(points, tile=100))
 )
-loop = objective(lazy, xe.DeviceLoop(), piece=1, reference=np.asarray(plain.term.reference))
+reference = np.asarray(plain.term.reference)
+loop = objective(lazy, xe.objective.DeviceLoop(), piece=1, reference=reference)
 answers["file"] = off(at_start(loop), wanted)
 begin = plain.variables.to_coordinates(plain.start)
 answers["hybrid"] = off(cost_and_gradient(shared, begin), cost_and_gradient(plain, begin))
@@ -199,7 +200,7 @@ def test_data_in_a_file_are_for_a_loop(data, tmp_path):
     lazy = open_stored(path)
     with pytest.raises(xe.ModelError, match="take DeviceLoop"):
         objective_of(lazy, driver=xe.DeviceMesh())
-    objective = objective_of(lazy, driver=xe.DeviceLoop())
+    objective = objective_of(lazy, driver=xe.objective.DeviceLoop())
     with pytest.raises(xe.ModelError, match="DeviceLoop does not allow; load the data"):
         fitted(objective)
     with pytest.raises(xe.ModelError, match="compiled or differentiated"):

@@ -73,7 +73,7 @@ def test_threads_sum_data_in_memory_and_in_a_file(data, path, threads, kind):
     loss = LOSSES["huber" if kind == "maps" else "linear"]
     serial, shared = (
         objective_of(given, driver=driver, loss=loss, piece=1)
-        for driver in (xe.HostLoop(), xe.ExecutorSum(threads, workers=2))
+        for driver in (xe.objective.HostLoop(), xe.ExecutorSum(threads, workers=2))
     )
     found = evaluated(shared)
     assert_same(found, evaluated(serial))

@@ -43,11 +43,11 @@ def test_surface_residuals_and_rescaling(fit, truth):
     upper = np.triu_indices(41, 1)
     used = residuals[:, upper[0], upper[1]]
     np.testing.assert_allclose(np.sum(used**2), float(fit.chi2), rtol=1e-10)
-    rescaled = xe.rescaled_surface(fit.model, data)
+    rescaled = xe.fitting.rescaled_surface(fit.model, data)
     np.testing.assert_allclose(rescaled.contrast, fit.contrast, rtol=1e-9)
     np.testing.assert_allclose(rescaled.offset, fit.offset, rtol=1e-9)
     np.testing.assert_allclose(rescaled.residuals, residuals, atol=1e-10)
-    values, believed = xe.consistent_scaling(truth, data)
+    values, believed = xe.fitting.consistent_scaling(truth, data)
     assert all(believed)
     np.testing.assert_allclose(values, [[0.25, 1.0], [0.2, 1.01]], atol=2e-3)
 

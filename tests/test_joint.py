@@ -148,7 +148,7 @@ def test_sigma_for_all_or_none():
     assert np.all(relative_weights([other, other]) == 1)
 
 
-@pytest.mark.parametrize("use", [xe.with_values, xe.hierarchical_least_squares])
+@pytest.mark.parametrize("use", [xe.with_values, xe.defences.hierarchical_least_squares])
 def test_what_is_for_one_data_set_says_so(use):
     objective = two_time_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
     with pytest.raises(ModelError, match="combines 2: fit them together with least_squares"):
@@ -407,7 +407,7 @@ def test_fitted_differentiates_several_data_sets():
     for one, part in zip(found.contrast, fit.parts.values(), strict=True):
         np.testing.assert_allclose(one, part.contrast, rtol=1e-5)
     np.testing.assert_allclose(
-        xe.classical_covariance(objective, fit.values),
+        xe.fitting.classical_covariance(objective, fit.values),
         fit.uncertainty.classical,
         rtol=1e-6,
         atol=1e-12 * np.max(errors) ** 2,
@@ -436,7 +436,9 @@ def test_fitted_differentiates_a_curve():
         fit, found = xe.least_squares(objective), at(0.0)
         assert found.model is None
         np.testing.assert_allclose(found.values, fit.x, rtol=1e-8)
-        np.testing.assert_allclose(xe.classical_covariance(objective, fit.x), fit.pcov, rtol=1e-6)
+        np.testing.assert_allclose(
+            xe.fitting.classical_covariance(objective, fit.x), fit.pcov, rtol=1e-6
+        )
         slope = jax.jacfwd(lambda s: at(s).values)(0.0)
         by_difference = (at(1e-4).values - at(-1e-4).values) / 2e-4
         np.testing.assert_allclose(slope, by_difference, rtol=1e-5)

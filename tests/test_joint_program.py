@@ -14,6 +14,7 @@ import xpcs_eqx as xe
 from xpcs_eqx import fit as program
 from xpcs_eqx.config import Source, check_settings, read_configuration
 from xpcs_eqx.config.build import build
+from xpcs_eqx.config.resolved import resolved_settings
 from xpcs_eqx.data import write_aps_u, write_own
 from xpcs_eqx.errors import ConfigError, DataError
 from xpcs_eqx.objective import JointObjective
@@ -80,8 +81,13 @@ def found(results):
     return out
 
 
+def configured(folder, text, *overrides):
+    made = read_configuration(configuration(folder, text), overrides)
+    return made, build(made)
+
+
 def problem(folder, text, *overrides):
-    return build(read_configuration(configuration(folder, text), overrides))
+    return configured(folder, text, *overrides)[1]
 
 
 def test_one_file_and_three_files_give_the_same_fit(files, tmp_path):
@@ -295,6 +301,19 @@ def test_settings_reach_the_objective(files, tmp_path):
     assert [p.provenance.path[-6:] for p in swapped.data] == ["/q0.h5", "hot.h5"]
 
 
+def test_angles_of_each_data_set_have_weights(files, tmp_path):
+    text = tables(
+        files, "q0", "q1", q0="weight = 2.0", q1="weight = 1.0\nangle_weights = [1, 4, 1]"
+    )
+    parts = problem(tmp_path, text + STATIC).objective.parts
+    for part, wanted in zip(parts, ([2, 2, 2], [1, 4, 1]), strict=True):
+        roots = np.asarray(part.term.tiles.root_angle_weights)
+        np.testing.assert_allclose(roots**2, wanted)
+    resolved = resolved_settings(*configured(tmp_path, text + STATIC), str(tmp_path))
+    assert resolved["data"][1]["angle_weights"] == [1, 4, 1]
+    assert "angle_weights" not in resolved["data"][0]
+
+
 SPLINE = (
     "[model]\nmode = 'static'\n[rates.transport]\nkind = 'spline'\nknots = 4\nsmoothness = 0.5\n"
 )
@@ -418,6 +437,10 @@ WRONG = {
     "angle weights": (
         TWO + "[solver]\nangle_weights = [1, 1, 1]\n",
         ("line 7", "solver.angle_weights is for one data set"),
+    ),
+    "angle weights of a data set": (
+        TWO + "angle_weights = [1, 1]\n",
+        ("line 6, [[data]] 2", "data.2.angle_weights has 2 entries", "3 angles"),
     ),
     "profile": (TWO + "[solver]\nprofile = ['D1']\n", ("line 7", "'D1'", "did you mean 'D0'")),
     "degeneracy": (TWO + "[output]\ndegeneracy = true\n", ("line 7", "output.degeneracy is for")),

@@ -9,7 +9,7 @@ from helpers_posterior import prepared, run
 
 from xpcs_eqx.config import Settings, Source, check_settings, read_configuration, template
 from xpcs_eqx.config.build import build
-from xpcs_eqx.config.inference import inference_of, refuse_stored
+from xpcs_eqx.config.inference import inference_of
 from xpcs_eqx.config.tables.bayes import Bayes, Job, Shards
 from xpcs_eqx.config.tables.priors import Prior
 from xpcs_eqx.errors import ConfigError
@@ -195,20 +195,42 @@ def test_priors_are_told_in_the_words_of_their_tables(problem):
 
 
 @pytest.mark.parametrize(
-    ("options", "stored", "fragment"),
+    ("options", "fragments"),
     [
-        (("solver.loss=huber",), False, "the likelihood of [bayes] is Gaussian"),
-        ((), True, "needs the maps in memory"),
-        ((), True, "in Python with xpcs_eqx.bayes.consensus(fit)"),
+        (("solver.loss=huber",), ("the likelihood of [bayes] is Gaussian",)),
+        (
+            ("streaming.strategy=out_of_core",),
+            ("needs the maps in memory for one run (828 pairs", 'bayes.method = "consensus"'),
+        ),
+        (
+            ("streaming.strategy=out_of_core", "bayes.method=consensus", "bayes.shards.count=3",
+             "bayes.shards.correction=importance"),
+            ("--set bayes.shards.correction=importance", "thousands of times"),
+        ),
     ],
-)
-def test_what_cannot_be_sampled_is_refused_before_any_work(problem, options, stored, fragment):
+)  # fmt: skip
+def test_what_cannot_be_sampled_is_refused_before_any_work(problem, options, fragments):
+    def planned(*options):
+        asked = read_configuration(str(problem[0] / "fit.toml"), options)
+        return inference_of(asked, build(asked))
+
+    assert planned(*(one for one in options if not one.startswith("bayes"))) is None
+    with pytest.raises(ConfigError) as caught:
+        planned(*options, "bayes.chains=2")
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_shards_are_planned_for_maps_in_their_file(problem):
     path = str(problem[0] / "fit.toml")
-    without = read_configuration(path, options)
-    if stored:
-        refuse_stored(without)
-    with pytest.raises(ConfigError, match=re.escape(fragment)):
-        refuse_stored(read_configuration(path, (*options, "bayes.chains=2")))
+    options = ("bayes.method=consensus", "bayes.shards.count=3")
+    lines = []
+    for more in ((), ("streaming.strategy=out_of_core",)):
+        asked = read_configuration(path, (*options, *more))
+        made = inference_of(asked, build(asked))
+        assert (made.n_pairs, made.n_shards) == (828, 3)
+        lines.append([line for line in made.lines if "prior of sigma" not in line])
+    assert lines[0] == lines[1]
 
 
 @pytest.mark.parametrize(

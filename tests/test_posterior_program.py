@@ -103,9 +103,9 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
             if len(seen) == 2:
                 raise KeyboardInterrupt
 
-        return sampling.sampled(inference, fit, checkpoints, once)
+        return sampling.sample_posterior(inference, fit, checkpoints, once)
 
-    monkeypatch.setattr(task, "sampled", stopping)
+    monkeypatch.setattr(task, "sample_posterior", stopping)
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     assert run(folder, *QUICKLY, *IN_SHARDS) == 3
     message = capsys.readouterr().err
@@ -142,11 +142,11 @@ def test_a_run_is_interrupted_and_gone_on_with(folder, monkeypatch, capsys, tmp_
             if len(seen) == 3:
                 raise KeyboardInterrupt
 
-        return sampling.sampled(inference, fit, checkpoints, once)
+        return sampling.sample_posterior(inference, fit, checkpoints, once)
 
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     with monkeypatch.context() as patch:
-        patch.setattr(task, "sampled", stopping)
+        patch.setattr(task, "sample_posterior", stopping)
         assert run(folder, *QUICKLY) == 3
     message = capsys.readouterr().err
     assert "the draws so far are kept, continue with --resume" in message
@@ -179,6 +179,21 @@ def test_without_the_table_nothing_is_sampled(tmp_path):
     configuration = read_configuration(str(folder / "fit.toml"))
     assert configuration.settings.bayes is None
     assert inference_of(configuration, build(configuration)) is None
+
+
+@pytest.mark.slow
+def test_shards_of_maps_in_their_file(folder):
+    options = ("bayes.draws=200", "bayes.warm_up=100", "streaming.strategy=out_of_core")
+    more = [part for one in options for part in ("--set", one)]
+    assert run(folder, *QUICKLY, *IN_SHARDS[:2], "--set", "bayes.shards.count=2", *more) == 0
+    report = report_of(folder / "fit_results")
+    assert "out of core: asked for" in report
+    assert "2 of 2 in the result" in report
+    rows = json.loads((folder / "fit_results" / "bayes" / "parameters.json").read_text())
+    fitted = json.loads((folder / "fit_results" / "fit" / "parameters.json").read_text())
+    for name in ("D0", "alpha", "contrast", "offset"):
+        one = rows["parameters"][name]
+        assert abs(one["mean"] - fitted["parameters"][name]["value"]) < 0.3 * one["sd"]
 
 
 def test_check_tells_the_plan(folder, capsys):

@@ -59,19 +59,19 @@ def test_what_is_refused_says_why():
 
 def test_scaling_of_points_and_of_files_is_that_of_maps(tmp_path):
     data = make_data(TRUTH, n=15)
-    wanted, believed = xe.consistent_scaling(TRUTH, data)
-    found = xe.rescaled_surface(TRUTH, data)
+    wanted, believed = xe.fitting.consistent_scaling(TRUTH, data)
+    found = xe.fitting.rescaled_surface(TRUTH, data)
     np.testing.assert_allclose(wanted, np.stack([found.contrast, found.offset], axis=1), rtol=1e-12)
     points, path = pooled(data), tmp_path / "maps.h5"
     write_own(path, data)
     stored = xe.open_stored(path)
     for other in (points, stored):
-        values, said = xe.consistent_scaling(TRUTH, other)
+        values, said = xe.fitting.consistent_scaling(TRUTH, other)
         np.testing.assert_allclose(values, wanted, rtol=1e-9)
         assert said == believed
     with pytest.raises(DataError, match=r"PooledData holds no maps .* consistent_scaling"):
-        xe.rescaled_surface(TRUTH, points)  # pyright: ignore[reportArgumentType]
+        xe.fitting.rescaled_surface(TRUTH, points)  # pyright: ignore[reportArgumentType]
     with pytest.raises(DataError, match=r"in their file .* data.angle\(k\)"):
-        xe.rescaled_surface(TRUTH, stored)  # pyright: ignore[reportArgumentType]
-    one = xe.rescaled_surface(TRUTH, stored.angle(1))
+        xe.fitting.rescaled_surface(TRUTH, stored)  # pyright: ignore[reportArgumentType]
+    one = xe.fitting.rescaled_surface(TRUTH, stored.angle(1))
     np.testing.assert_allclose(one.contrast[0], wanted[1, 0], rtol=1e-9)

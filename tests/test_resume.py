@@ -84,7 +84,9 @@ def test_stopped_at_every_evaluation(data, reference, tmp_path):
         assert_identical(fit, reference)
 
 
-@pytest.mark.parametrize("keywords", [{"driver": xe.HostLoop(), "tile": 16}, {"loss": xe.SoftL1()}])
+@pytest.mark.parametrize(
+    "keywords", [{"driver": xe.objective.HostLoop(), "tile": 16}, {"loss": xe.SoftL1()}]
+)
 def test_stopped_again_and_again(data, tmp_path, keywords):
     problem = objective(data, **keywords)
     wanted = xe.least_squares(problem)
@@ -116,7 +118,7 @@ def test_maps_that_stay_in_their_file(data, tmp_path):
 def test_one_driver_goes_on_where_another_stopped(data, reference, tmp_path):
     checkpoints = xe.Checkpoints(str(tmp_path / "folder"))
     stopped(objective(data, tile=16), checkpoints, 4)
-    by_tile = objective(data, tile=16, driver=xe.HostLoop())
+    by_tile = objective(data, tile=16, driver=xe.objective.HostLoop())
     fit = xe.least_squares(by_tile, checkpoints=checkpoints, resume=True)
     np.testing.assert_allclose(fit.values, reference.values, rtol=1e-8)
 
@@ -147,7 +149,7 @@ def test_short_memory_is_remembered(data, reference, tmp_path, monkeypatch):
 
     def short(solver, problem, x, **keywords):
         seen.append(type(problem.term.driver))
-        if seen == [xe.Scan]:
+        if seen == [xe.objective.Scan]:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return whole(solver, problem, x, **keywords)
 
@@ -156,7 +158,7 @@ def test_short_memory_is_remembered(data, reference, tmp_path, monkeypatch):
     stopped(objective(data), checkpoints, 3)
     fit = xe.least_squares(objective(data), checkpoints=checkpoints, resume=True)
     assert [action.cause for action in fit.recovery] == ["out of memory", "at bounds"]
-    assert set(seen[1:]) == {xe.HostLoop}
+    assert set(seen[1:]) == {xe.objective.HostLoop}
     assert fit.evaluations == reference.evaluations
     np.testing.assert_allclose(fit.values, reference.values, rtol=1e-8)
 
@@ -273,7 +275,7 @@ class Slowly(AbstractDriver):
 
     def sum(self, function, args, tiles, zero):
         time.sleep(0.1)
-        return xe.HostLoop().sum(function, args, tiles, zero)
+        return xe.objective.HostLoop().sum(function, args, tiles, zero)
 
 
 def fit(path, folder, out):

@@ -42,13 +42,15 @@ def test_sums_of_influences_are_those_of_the_definition():
     both = influence_sums(loss, r[:15], np.ones(15)) + influence_sums(loss, r[15:40], np.ones(25))
     assert_close(both.variance(3), sums.variance(3), 1e-13)
     # Least squares: the residual variance that everyone knows.
-    assert_close(influence_sums(xe.Linear(), r, np.ones(50)).variance(4), r @ r / 46, 1e-13)
+    assert_close(
+        influence_sums(xe.objective.Linear(), r, np.ones(50)).variance(4), r @ r / 46, 1e-13
+    )
 
 
 def test_what_cannot_be_told_from_residuals_is_infinite():
     r = jnp.array([0.1, -0.2, 0.3])
     for parameters in (3, 4):
-        assert influence_sums(xe.Linear(), r, jnp.ones(3)).variance(parameters) == np.inf
+        assert influence_sums(xe.objective.Linear(), r, jnp.ones(3)).variance(parameters) == np.inf
     # Nothing but outliers: no curvature.
     assert influence_sums(xe.Huber(0.01), r, jnp.ones(3)).variance(1) == np.inf
     assert influence_sums(xe.Cauchy(0.01), r, jnp.ones(3)).variance(1) == np.inf
@@ -110,7 +112,9 @@ def test_last_steps_stay_those_of_newton():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [xe.Linear(), *(kind() for kind in ROBUST.values())], ids=repr)
+@pytest.mark.parametrize(
+    "loss", [xe.objective.Linear(), *(kind() for kind in ROBUST.values())], ids=repr
+)
 def test_quoted_errors_of_robust_curves(loss):
     truth, clean = np.array([20.0, 0.5, 3.0]), np.asarray(decay(X, 20.0, 0.5, 3.0))
     noise = np.random.default_rng(7).normal(size=(400, X.size))
@@ -123,7 +127,7 @@ def test_quoted_errors_of_robust_curves(loss):
         one = eqx.tree_at(lambda o: o.points.y, objective, y.reshape(objective.points.y.shape))
         state = iterate_compiled(solver, one, objective.start)
         hessian, sums = one.influence(state.y)
-        variance = 1.0 if isinstance(loss, xe.Linear) else sums.variance(3.0)
+        variance = 1.0 if isinstance(loss, xe.objective.Linear) else sums.variance(3.0)
         return state.y, variance * jnp.linalg.inv(hessian), state.status
 
     values, covariances, status = fitted(jnp.asarray(clean + noise))
@@ -142,12 +146,12 @@ def test_quoted_errors_of_robust_curves(loss):
 @pytest.mark.parametrize("absolute", [True, False])
 def test_both_ways_to_a_curve_quote_the_same_errors(absolute):
     y, sigma = noisy_line(1), np.full(X.size, 2.0)
-    for loss in (xe.Linear(), xe.Huber(0.8)):
+    for loss in (xe.objective.Linear(), xe.Huber(0.8)):
         given = {"sigma": sigma, "absolute_sigma": absolute, "loss": loss}
         fit = xe.curve_fit(line, X, y, np.array([29.0, 52.0]), **given)
         found = HybridOptimiser().fit((X, y), line, np.array([29.0, 52.0]), **given)
         assert_close(found.pcov, fit.pcov, 1e-6)
-        if isinstance(loss, xe.Linear):
+        if isinstance(loss, xe.objective.Linear):
             pcov = scipy_curve_fit(line, X, y, sigma=sigma, absolute_sigma=absolute)[1]
             assert_close(fit.pcov, pcov, 1e-6)
         else:
@@ -177,7 +181,7 @@ def test_a_penalty_beside_a_robust_loss():
         )
 
     # One that holds a parameter fast gives it its own width, whatever the loss.
-    for loss in (xe.Linear(), xe.Huber()):
+    for loss in (xe.objective.Linear(), xe.Huber()):
         assert abs(fitted(loss, 1e-4).perr[0] / 1e-4 - 1) < 1e-3
     # One that pulls at nothing changes nothing.
     alone = HybridOptimiser().fit(

@@ -12,7 +12,7 @@ GB = 10**9
 
 
 def choose(entries, **keywords):
-    return xe.choose_strategy(entries, 4, 57, total_memory_bytes=16 * GB, **keywords)
+    return xe.objective.choose_strategy(entries, 4, 57, total_memory_bytes=16 * GB, **keywords)
 
 
 def test_data_that_fit_are_fitted_in_memory():
@@ -67,7 +67,7 @@ def test_memory_of_this_machine():
     assert total_memory() <= min(limits)
     if not Path("/proc/self/cgroup").exists():
         assert total_memory() == machine
-    assert xe.choose_strategy(10, 8, 3).total == total_memory()
+    assert xe.objective.choose_strategy(10, 8, 3).total == total_memory()
 
 
 def test_without_control_groups_it_is_that_of_the_machine(monkeypatch):

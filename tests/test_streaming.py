@@ -322,13 +322,13 @@ def test_not_inside_a_compiled_function(tmp_path, data):
     with pytest.raises(xe.ModelError, match="read piece by piece"):
         eqx.filter_jit(lambda y: objective.evaluate(y, objective.memo))(jnp.zeros(7))
     with pytest.raises(xe.ModelError, match="Scan sums data in memory"):
-        evaluated(open_stored(written(tmp_path, data)), driver=xe.Scan())
+        evaluated(open_stored(written(tmp_path, data)), driver=xe.objective.Scan())
 
 
 def test_data_in_memory_are_one_piece(data):
     tiles = source_of(data)
     assert pieces_of(tiles).n_pieces == 1
-    found = evaluated(data, driver=xe.HostLoop())[1]
+    found = evaluated(data, driver=xe.objective.HostLoop())[1]
     assert_same_equations([found], [evaluated(data)[1]])
 
 

@@ -46,14 +46,14 @@ def assert_same(fit, reference, rtol=1e-7):
 @pytest.mark.parametrize("loss", [None, xe.SoftL1(0.003)])
 def test_host_loop_gives_the_same_fit(data, loss):
     plain = fitted(data, loss=loss, tile=16)
-    assert_same(fitted(data, loss=loss, tile=16, driver=xe.HostLoop()), plain)
+    assert_same(fitted(data, loss=loss, tile=16, driver=xe.objective.HostLoop()), plain)
 
 
 def test_short_memory_falls_back_to_the_host_loop(data, reference, monkeypatch):
     whole = attempts.iterate_host
 
     def short(solver, objective, x, **keywords):
-        if isinstance(objective.term.driver, xe.Scan):
+        if isinstance(objective.term.driver, xe.objective.Scan):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return whole(solver, objective, x, **keywords)
 

@@ -152,7 +152,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
 
     jax.config.update("jax_enable_x64", True)
 
-    from .program.interrupted import checkpoints_of, cleared, kept, was_sampling
+    from .program.interrupted import checkpoints_of, clear_checkpoints, explain_resume, was_sampling
     from .program.task import task_of
     from .report import check_target, new_results
 
@@ -171,18 +171,18 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
         return OK
     loaded = time.perf_counter()
     if checkpoints is not None and not arguments.resume:
-        cleared(checkpoints)
-    with kept(checkpoints), _progress(arguments) as callback:
+        clear_checkpoints(checkpoints)
+    with explain_resume(checkpoints), _progress(arguments) as callback:
         outcome = task.run(
             callback=callback,
             checkpoints=checkpoints,
             every=solver.checkpoint_every,
             resume=arguments.resume,
         )
-    with kept(checkpoints):
+    with explain_resume(checkpoints):
         outcome = outcome.with_posterior(checkpoints, _on_terminal(arguments))
     timings = {"loading": loaded - started}
-    with kept(checkpoints), new_results(target, overwrite) as folder:
+    with explain_resume(checkpoints), new_results(target, overwrite) as folder:
         report = outcome.write(folder, target, timings, started)
     if not arguments.quiet:
         _say(f"{report}\nResults: {target}")
@@ -190,7 +190,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     if sampled is not None and sampled.interrupted:
         raise KeyboardInterrupt(sampled.how_to_go_on(target, checkpoints))
     if checkpoints is not None and not (sampled is not None and sampled.unfinished):
-        cleared(checkpoints)
+        clear_checkpoints(checkpoints)
     good = fit.success and fit.quality.flag != "poor" and (sampled is None or sampled.good)
     return OK if good else DOUBTFUL
 

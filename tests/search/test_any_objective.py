@@ -105,7 +105,7 @@ class Bowl(AbstractObjective):
 
     def evaluate(self, y, memo):
         one = jnp.ones((1, 1))
-        return xe.NormalEquations(0.5 * y @ y, y, one, jnp.ones(())), memo
+        return xe.objective.NormalEquations(0.5 * y @ y, y, one, jnp.ones(())), memo
 
     def cost(self, y, memo):
         return 0.5 * y @ y

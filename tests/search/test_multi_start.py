@@ -209,7 +209,7 @@ def test_costs_of_a_population_are_those_of_single_points():
     one = jax.jit(lambda q: physical.cost(q, physical.memo))
     np.testing.assert_allclose(costs, [float(one(jnp.asarray(q))) for q in x], rtol=1e-10)
     data = make_data(LAMINAR, t=frame_times(21, span=2.0))
-    host = xe.projected_objective(objective.variables, data, driver=xe.HostLoop())
+    host = xe.projected_objective(objective.variables, data, driver=xe.objective.HostLoop())
     np.testing.assert_allclose(population_costs(host, x[:2]), costs[:2], rtol=1e-10)
     with pytest.raises(ModelError, match="3 variables"):
         population_costs(objective, x[:, :2])

@@ -127,5 +127,5 @@ def test_a_flat_valley_is_looked_at(monkeypatch, flat):
     problem: Any = SimpleNamespace(settings=SimpleNamespace(output=output))
     fit: Any = SimpleNamespace(n_pairs=10)
     searched: Any = SimpleNamespace(flat=flat)
-    found = examining.examined(fit, problem, searched).degeneracy
+    found = examining.examine(fit, problem, searched).degeneracy
     assert found == ("looked at" if flat else None)

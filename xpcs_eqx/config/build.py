@@ -12,12 +12,7 @@ import numpy as np
 from ..data import MapSize, StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError, ModelError
-from ..objective import (
-    CombinedObjective,
-    TwoTimeObjective,
-    relative_weights,
-    two_time_objective,
-)
+from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
 from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
 from ..optimize import Recovery, TrustRegion
@@ -230,12 +225,19 @@ def _check_profile(configuration: Configuration, free: Sequence[str]) -> None:
             )
 
 
-def _angle_weights(configuration: Configuration, n_angles: int) -> np.ndarray | None:
-    weights = configuration.settings.solver.angle_weights
+def _angle_weights(part: Configuration, k: int, n_angles: int) -> np.ndarray | None:
+    """Weights of the angles of data set k.
+
+    **Raises:** `ConfigError` for another number of them than there are angles.
+    """
+    if isinstance(part.data, DataSet):
+        key, weights = ("data", str(k + 1), "angle_weights"), part.data.angle_weights
+    else:
+        key, weights = ("solver", "angle_weights"), part.settings.solver.angle_weights
     if weights is not None and len(weights) != n_angles:
         raise ConfigError(
-            f"{configuration.source.where('solver.angle_weights')}: solver.angle_weights has "
-            f"{len(weights)} entries, the selected data have {n_angles} angles; give one for each"
+            f"{part.source.where(key)}: {'.'.join(key)} has {len(weights)} entries, the selected "
+            f"data have {n_angles} angles; give one for each"
         )
     return None if weights is None else np.asarray(weights)
 
@@ -282,6 +284,10 @@ def build(configuration: Configuration) -> Problem:
         return float(np.sqrt(np.mean(weights * own**2)))
 
     loss, bends = loss_of(settings.solver, all(map(weighted, data)), sd)
+    angle_weights = [
+        _angle_weights(part, k, one.n_angles)
+        for k, (part, one) in enumerate(zip(parts, data, strict=True))
+    ]
     how: dict[str, Any] = {
         "loss": loss,
         "penalties": _penalties(names, configuration),
@@ -289,12 +295,12 @@ def build(configuration: Configuration) -> Problem:
         "piece": loaded.plan.piece,
     }
     if isinstance(parameters, SharedParameters):
-        how["weights"] = weights.tolist()
+        how |= {"weights": weights.tolist(), "angle_weights": angle_weights}
         chosen = [one.scaling for one in scalings]
         objective = two_time_objective(parameters, data, chosen, **how)
         terms = [part.term for part in objective.parts]
     else:
-        how["angle_weights"] = _angle_weights(configuration, data[0].n_angles)
+        how["angle_weights"] = angle_weights[0]
         objective = two_time_objective(parameters, data[0], scalings[0].scaling, **how)
         terms = [objective.term]
     _check_profile(configuration, objective.physical.free_names)

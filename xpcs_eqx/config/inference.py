@@ -1,14 +1,15 @@
 """What `[bayes]` asks for, made and checked before the fit; and messages in words of the file."""
 
-import dataclasses
 import logging
 import os
 import re
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from ..bayes import (
 )
 from ..bayes.consensus.pairs import pairs_of
 from ..bayes.consensus.shards import split_pairs
+from ..bayes.consensus.work import layout_of_points, stand_in, tiles_of_points
 from ..bayes.density.likelihood import AbstractNoise, AbstractScalingTreatment
 from ..bayes.infer import rescaled
 from ..bayes.nuts.starts import AbstractStart
@@ -117,19 +119,35 @@ class Inference:
                 f"{width:g} times its errors wide: the data are used twice, and the posterior of "
                 "these is too narrow",
             )
-        return dataclasses.replace(merged, notes=notes)
+        return replaced(merged, notes=notes)
 
 
-def refuse_stored(configuration: Configuration) -> None:
-    """Refuse to sample data that stay in their file. **Raises:** `ConfigError`."""
-    if configuration.settings.bayes is not None:
+def _refuse_stored(configuration: Configuration, reason: str) -> None:
+    """Refuse what maps in a file do not allow. **Raises:** `ConfigError`."""
+    given, source = configuration.settings.bayes, configuration.source
+    assert given is not None
+    if configuration.settings.several or given.scaling == "marginalised" or reason:
         raise ConfigError(
-            f"{configuration.source.where('bayes')}: [bayes] needs the maps in memory, where these "
-            "do not fit or are not wanted (streaming.strategy); choose fewer frames or angles in "
-            '[data], set streaming.strategy = "in_memory", or leave [bayes] out and sample them in '
-            "shards in Python with xpcs_eqx.bayes.consensus(fit), which reads each shard from the "
-            "file"
+            f"{source.where('bayes')}: [bayes] needs the maps in memory for one run"
+            f"{f' ({reason})' if reason else ''}, where these do not fit or are not wanted "
+            "(streaming.strategy); choose fewer frames or angles in [data], set streaming.strategy "
+            '= "in_memory", or, for one data set, bayes.method = "consensus", which reads each '
+            "shard from the file"
         )
+    if given.shards.correction != "none":
+        raise ConfigError(
+            f"{source.where('bayes.shards.correction')}: bayes.shards.correction = "
+            f'"{given.shards.correction}" would read the maps in their file thousands of times; '
+            'set it to "none", or streaming.strategy = "in_memory"'
+        )
+
+
+def _standing_in(objective: Any) -> tuple[Any, int]:
+    """The objective with some pairs instead of maps in a file, and the number of all pairs."""
+    pairs = pairs_of(objective.term.tiles)
+    points = stand_in(pairs)
+    tiles = tiles_of_points(points, pairs.n_angles, layout_of_points(points, pairs.n_angles))
+    return replaced(objective, term=replaced(objective.term, tiles=tiles)), pairs.n_pairs
 
 
 @contextmanager
@@ -219,14 +237,18 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
     earlier = _earlier_priors(configuration, priors.names)
     notes = (*priors.notes, *earlier.notes)
     earlier = dict(zip(earlier.names, earlier.priors, strict=True))
-    priors = dataclasses.replace(priors.replaced({**earlier, **own}), notes=notes)
+    priors = replaced(priors.replaced({**earlier, **own}), notes=notes)
     chosen = frozenset((*earlier, *own, *from_fit))
     treatment = SCALINGS[given.scaling]()
     noise = _noise(configuration, problem, given)
+    stored, n_pairs, read = problem.plan.stored, None, objective
+    if stored:
+        _refuse_stored(configuration, "")
+        read, n_pairs = _standing_in(objective)
     with _placed(where, "[bayes]"):
-        density, _ = log_posterior(objective, priors, scaling=treatment, noise=noise)
+        density, _ = log_posterior(read, priors, scaling=treatment, noise=noise)
     method = method_of(source, given)
-    n_pairs = int(density.n_pairs)
+    n_pairs = int(density.n_pairs) if n_pairs is None else n_pairs
     in_shards, reason = method.in_shards(n_pairs), method.reason(n_pairs)
     if configuration.settings.several:
         in_shards, reason = False, f"{n_pairs} pairs of several data sets: one run"
@@ -243,10 +265,12 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
             f"{source.where('bayes.scaling')}: {reason}; in shards contrast and offset "
             'cannot be marginalised: set bayes.scaling = "sampled", or bayes.method = "single"'
         )
+    if stored and not in_shards:
+        _refuse_stored(configuration, reason)
     lines = [reason, *_run_lines(given, sampler, density)]
     n_shards = 0
     if in_shards:
-        n_shards, about = _shard_plan(configuration, density, method, sampler)
+        n_shards, about = _shard_plan(configuration, problem, density, method, sampler)
         lines += about
     elif changed := changed_shards(given.shards):
         unused = (
@@ -286,11 +310,15 @@ def _run_lines(given: Bayes, sampler: Nuts, density: LogPosterior) -> list[str]:
 
 
 def _shard_plan(
-    configuration: Configuration, density: LogPosterior, given: Consensus, sampler: Nuts
+    configuration: Configuration,
+    problem: Problem,
+    density: LogPosterior,
+    given: Consensus,
+    sampler: Nuts,
 ) -> tuple[int, list[str]]:
     """Number of shards, and what is decided about them."""
     source, p = configuration.source, len(density.names)
-    pairs = pairs_of(density.term.tiles)
+    pairs = pairs_of(problem.of_one.term.tiles)
     laminar = isinstance(density.parameters.model, LaminarFlow)
     settings = configuration.settings.bayes
     assert settings is not None

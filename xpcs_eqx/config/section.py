@@ -10,18 +10,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
+
+class Said(NamedTuple):
+    """What a value must be, in words that stand with its type."""
+
+    text: str
+
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Pair = Annotated[list[Finite], Field(min_length=2, max_length=2)]
 Bounds = Annotated[
-    list[Annotated[float, Field(allow_inf_nan=True)]], Field(min_length=2, max_length=2)
+    list[Annotated[float, Field(allow_inf_nan=True)]],
+    Field(min_length=2, max_length=2),
+    Said("[lower, upper]"),
 ]
+FiniteBounds = Annotated[Pair, Said("[lower, upper]")]
+Path = Annotated[str, Field(min_length=1), Said("a path")]
+Names = Annotated[list[str], Said("a list of names")]
+Word = Annotated[str, Field(pattern=r"^\S+$"), Said("a text without spaces")]
+Line = Annotated[str, Field(pattern=r"^\S[^\r\n]*$"), Said("a text of one line")]
 PerAngle = Finite | Annotated[list[Finite], Field(min_length=1)]
 
 
@@ -178,6 +192,8 @@ def listed(words: list[str], last: str = "or") -> str:
 def _branches(annotation: Any, limits: tuple[Any, ...]) -> list[str]:
     """What a value may be, one text for each branch of its type; `limits` as of pydantic."""
     for limit in limits:
+        if isinstance(limit, Said):
+            return [limit.text]
         if isinstance(limit, Choice):
             return [f'"{word}"' for word in limit.paths]
     origin, inner = get_origin(annotation), get_args(annotation)

@@ -110,7 +110,7 @@ def with_shear_weights(
     term = objective.term
     weights, phi0 = (np.asarray(a) for a in _weights(rule, term.parameters, x, term.geometry.phi))
     root = base * np.sqrt(weights)
-    # As it was, so that one compilation serves all weights.
+    # An array of NumPy or of JAX as before: with the other kind everything would compile anew.
     kind = type(_map_tiles(objective).root_angle_weights)
     new = root if kind is np.ndarray else jnp.asarray(root)
     out = eqx.tree_at(lambda o: o.term.tiles.root_angle_weights, objective, new)

@@ -13,7 +13,7 @@ from ..objective import AbstractLinearScalingPenalty, AbstractScalingPenalty
 from ..physics import as_inexact
 
 GROUPS = ("contrast", "offset")
-# From how many angles on the relative form is the better one.
+# Above this number of angles the relative form is the better one: its own unit is well known then.
 MANY_ANGLES = 5
 # Around zero a relative spread has no meaning, and no value.
 _SMALL = np.finfo(np.float32).tiny ** 0.25

@@ -23,6 +23,7 @@ from ..objective import (
 from ..objective.penalties import penalty_equations
 from ..optimize import Status, at_bound
 from ..parameters import ParameterMap, parameter_values, snap
+from ..physics import AbstractCorrelation
 from ..scaling import index_map
 from ..uncertainty import (
     CurveErrors,
@@ -33,10 +34,11 @@ from ..uncertainty import (
     uncertainty_at,
     uncertainty_from,
 )
+from ..uncertainty.covariance import Optimum
 from .fit import Fit, FittedModel, ParameterRow
-from .parts import Part, parts_of, together
+from .parts import parts_of, together
 from .quality import Remarks, conditions_of, judge, remarks_on
-from .scaling_check import scaling_check
+from .scaling_check import ScalingCheck, scaling_check
 from .sharing import sharing_test
 from .solution import Run, Solution
 
@@ -184,35 +186,68 @@ def _fit(
     )
 
 
-def _of_one(objective: TwoTimeObjective, solution: Solution) -> Fit:
-    """The fit of one two-time data set."""
-    term, run = objective.term, solution.run
+def _of_data_set(
+    objective: TwoTimeObjective,
+    at: Optimum,
+    run: Run,
+    model: AbstractCorrelation,
+    bound: Bool[np.ndarray, "entry"],
+    uncertainty: Uncertainty,
+    *,
+    begin: Float[np.ndarray, "free"],
+    roles: Mapping[str, str],
+    check: ScalingCheck | None = None,
+    **figures: Any,
+) -> Fit:
+    """The fit of a data set, by itself or as a part of a joint one.
+
+    - `bound`, `uncertainty`: of its entries; `begin`: start of its free parameters.
+    """
+    term = objective.term
     parameters = term.parameters
     index = index_map(term.scaling, parameters.free_names)
-    at = optimum(objective, solution.y, solution.memo)
     values, lower, upper = (np.asarray(a) for a in (at.values, at.lower, at.upper))
-    bound = (values <= lower) | (values >= upper)
-    uncertainty = uncertainty_at(objective, at, ~bound, index.names)
-    check = scaling_check(objective, at, solution.memo, uncertainty, ~bound)
-    model = parameters.build(values[index.physical])
-    start = np.concatenate([np.asarray(at.start), run.start[: parameters.n_free]])
+    start = np.concatenate([np.asarray(at.start), begin])
     entries = _Entries(index.names, values, lower, upper, start, bound, uncertainty)
-    bounds = zip(np.asarray(parameters.lower), np.asarray(parameters.upper), strict=True)
-    box = dict(zip(parameters.free_names, bounds, strict=True))
     contrast, offset = np.asarray(at.per_angle).T
     return _fit(
         objective,
         run,
         entries,
-        _rows(parameters, model, entries, _roles(parameters, dict.fromkeys(box, "free"))),
-        cost=solution.cost,
+        _rows(parameters, model, entries, roles),
         chi2=float(at.residual_sum),
         n_pairs=int(at.joint.count),
-        unknowns=int(np.count_nonzero(~bound)),
         absolute=term.absolute_sigma,
+        fitted=FittedModel(model, contrast, offset, np.asarray(at.joint.hessian), index, check),
+        **figures,
+    )
+
+
+def _of_one(objective: TwoTimeObjective, solution: Solution) -> Fit:
+    """The fit of one two-time data set."""
+    term, run = objective.term, solution.run
+    parameters = term.parameters
+    at = optimum(objective, solution.y, solution.memo)
+    values = np.asarray(at.values)
+    bound = (values <= np.asarray(at.lower)) | (values >= np.asarray(at.upper))
+    index = index_map(term.scaling, parameters.free_names)
+    uncertainty = uncertainty_at(objective, at, ~bound, index.names)
+    model = parameters.build(values[index.physical])
+    box = _box(parameters)
+    return _of_data_set(
+        objective,
+        at,
+        run,
+        model,
+        bound,
+        uncertainty,
+        begin=run.start[: parameters.n_free],
+        roles=_roles(parameters, dict.fromkeys(box, "free")),
+        check=scaling_check(objective, at, solution.memo, uncertainty, ~bound),
+        cost=solution.cost,
+        unknowns=int(np.count_nonzero(~bound)),
         remarks=remarks_on(model, term.t, term.geometry, box),
         conditions=conditions_of(objective.penalties, objective.scaling_penalties),
-        fitted=FittedModel(model, contrast, offset, np.asarray(at.joint.hessian), index, check),
     )
 
 
@@ -272,9 +307,30 @@ def _of_several(objective: CombinedObjective, solution: Solution) -> Fit:
     roles = _roles(whole, free)
     # Every parameter once: those that only repeat a shared one are left out.
     roles = {name: role for name, role in roles.items() if name not in repeated}
-    data_sets, remarks = zip(*_data_sets(objective, run, entries, parts), strict=True)
-    negative, degenerate = (
-        tuple(dict.fromkeys(one for found in remarks for one in found[kind])) for kind in (0, 1)
+    models = objective.parameters.models(values[count:])
+    remarks = [
+        remarks_on(model, one.term.t, one.term.geometry, _own_box(objective, k))
+        for k, (model, one) in enumerate(zip(models, objective.parts, strict=True))
+    ]
+    negative = tuple(dict.fromkeys(one for found, _ in remarks for one in found))
+    degenerate = tuple(dict.fromkeys(one for _, found in remarks for one in found))
+    data_sets = tuple(
+        _of_data_set(
+            one,
+            part.at,
+            run,
+            models[k],
+            part.on_bound(bound),
+            part.carried(uncertainty),
+            begin=np.asarray(objective.parameters.local(k, whole.start)),
+            roles=objective.parameters.roles(k),
+            cost=part.at.data_cost,
+            unknowns=part.size,
+            remarks=remarks[k],
+            label=part.label,
+            together=True,
+        )
+        for k, (part, one) in enumerate(zip(parts, objective.parts, strict=True))
     )
     estimates = tuple(part.estimate(bound) for part in parts if part.judged(bound))
     return _fit(
@@ -294,51 +350,17 @@ def _of_several(objective: CombinedObjective, solution: Solution) -> Fit:
     )
 
 
-def _data_sets(objective: CombinedObjective, run: Run, entries: _Entries, parts: list[Part]):
-    """The fit as each data set sees it, and what `remarks_on` it."""
-    shared = objective.parameters
-    models = shared.models(entries.values[sum(part.size for part in parts) :])
-    for k, (part, one) in enumerate(zip(parts, objective.parts, strict=True)):
-        local, at, term = shared.maps[k], part.at, one.term
-        index = index_map(term.scaling, local.free_names)
-        values, lower, upper = (np.asarray(a) for a in (at.values, at.lower, at.upper))
-        begin = np.asarray(shared.local(k, shared.whole.start))
-        start = np.concatenate([np.asarray(at.start), begin])
-        bound = part.on_bound(entries.bound)
-        carried = part.carried(entries.uncertainty)
-        own = _Entries(index.names, values, lower, upper, start, bound, carried)
-        remarks = remarks_on(models[k], term.t, term.geometry, _box(objective, k))
-        contrast, offset = np.asarray(at.per_angle).T
-        hessian = np.asarray(at.joint.hessian)
-        fit = _fit(
-            one,
-            run,
-            own,
-            _rows(local, models[k], own, shared.roles(k)),
-            cost=at.data_cost,
-            chi2=float(at.residual_sum),
-            n_pairs=int(at.joint.count),
-            unknowns=part.size,
-            absolute=term.absolute_sigma,
-            remarks=remarks,
-            fitted=FittedModel(models[k], contrast, offset, hessian, index),
-            label=part.label,
-            together=True,
-        )
-        yield fit, remarks
+def _box(parameters: ParameterMap) -> dict[str, tuple[float, float]]:
+    """Bounds of the free parameters by name."""
+    bounds = zip(np.asarray(parameters.lower), np.asarray(parameters.upper), strict=True)
+    return dict(zip(parameters.free_names, bounds, strict=True))
 
 
-def _box(objective: CombinedObjective, k: int) -> dict[str, tuple[float, float]]:
+def _own_box(objective: CombinedObjective, k: int) -> dict[str, tuple[float, float]]:
     """Bounds of the varying parameters of data set `k` by its own names."""
-    whole = objective.parameters.whole
-    bounds = zip(np.asarray(whole.lower), np.asarray(whole.upper), strict=True)
-    known = dict(zip(whole.free_names, bounds, strict=True))
-    carriers = dict(objective.parameters.repeated)
-    return {
-        name: known[carriers.get(public, public)]
-        for name, public in objective.parameters.public[k]
-        if carriers.get(public, public) in known
-    }
+    known, carriers = _box(objective.parameters.whole), dict(objective.parameters.repeated)
+    carried = {own: carriers.get(public, public) for own, public in objective.parameters.public[k]}
+    return {own: known[public] for own, public in carried.items() if public in known}
 
 
 @quick_jit

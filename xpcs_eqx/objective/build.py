@@ -152,7 +152,7 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     noise: float | None = None,
     reference: Float[np.ndarray, "angle 2"] | None = None,
     tile: int | None = None,
-    angle_weights: Float[np.ndarray, "angle"] | None = None,
+    angle_weights: Any = None,
     driver: AbstractDriver | None = None,
     piece: int | None = None,
 ) -> TwoTimeObjective | CombinedObjective:
@@ -179,7 +179,8 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     - `reference`: (contrast, offset) by angle about which sums are formed; by default from the
         quantiles of the data. It affects rounding only.
     - `tile`: frames along the side of a tile.
-    - `angle_weights`: weight of the squared residuals of each angle, of one data set.
+    - `angle_weights`: weight of the squared residuals of each angle; of several data sets a
+        sequence with an array, or None, for each.
     - `driver`: how the sum over tiles is carried out; by default one compiled loop for data in
         memory, and one for each piece of data in a file.
     - `piece`: size of the pieces of data in a file [bytes].
@@ -192,12 +193,9 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     loss = Linear() if loss is None else loss
     eliminate = _eliminated(eliminate, loss, scaling_penalties)
     if isinstance(parameters, SharedParameters):
-        alone = {"reference": reference, "angle_weights": angle_weights}
-        given = [name for name, value in alone.items() if value is not None]
-        if given:
+        if reference is not None:
             raise ModelError(
-                f"{given[0]} is for one data set, and shared_parameters are for several; weigh "
-                "data sets by `weights`, and leave it out"
+                "reference is for one data set, and shared_parameters are for several; leave it out"
             )
         how = {
             "eliminate": eliminate,
@@ -207,7 +205,7 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
             "driver": driver,
             "piece": piece,
         }
-        return _of_several(parameters, data, scaling, weights, penalties, noise, how)
+        return _of_several(parameters, data, scaling, weights, angle_weights, penalties, noise, how)
     if weights is not None or isinstance(data, list | tuple):
         raise ModelError(
             "several data sets, and their weights, need the parameters of several: make them with "
@@ -238,6 +236,7 @@ def _of_several(
     data: Sequence[AnyData],
     scaling: Sequence[AbstractScaling | None] | None,
     weights: Sequence[float] | None,
+    angle_weights: Sequence[Float[np.ndarray, "angle"] | None] | None,
     penalties: tuple[AbstractPenalty, ...],
     noise: float | None,
     how: dict[str, Any],
@@ -252,9 +251,19 @@ def _of_several(
         )
     if not np.all(np.isfinite(given) & (given > 0)):
         raise ModelError(f"the weights {given.tolist()} of data sets must be above zero")
+    angles = (None,) * count if angle_weights is None else tuple(angle_weights)
+    if len(angles) != count:
+        raise ModelError(
+            f"there are {count} data sets and angle weights of {len(angles)}; give an array, or "
+            "None, for each data set"
+        )
+    by_angle = [
+        w * (np.ones(one.n_angles) if own is None else np.asarray(own, dtype=float))
+        for one, w, own in zip(data, given, angles, strict=True)
+    ]
     parts = tuple(
-        two_time_objective(local, one, mapper, angle_weights=np.full(one.n_angles, w), **how)
-        for local, one, mapper, w in zip(parameters.maps, data, chosen, given, strict=True)
+        two_time_objective(local, one, mapper, angle_weights=w, **how)
+        for local, one, mapper, w in zip(parameters.maps, data, chosen, by_angle, strict=True)
     )
     variables, scalings = parameters.whole, [part.term.scaling for part in parts]
     if not how["eliminate"]:

@@ -27,7 +27,11 @@ def move_scaling(
     reference: Float[Array, "angle 2"],
     scaling: Float[Array, "angle 2"],
 ) -> NormalEquations:
-    """Equations at another (contrast, offset) for a linear loss, columns still for contrast 1."""
+    """Equations at another (contrast, offset) for a linear loss, columns still for contrast 1.
+
+    With the step s, the gradient g and JᵀJ = H, of which S are the two columns of the scaling:
+    g(s) = g + S s and cost(s) = cost + sᵀg + ½ sᵀH s, exactly, for residuals are linear in s.
+    """
     step = scaling - reference
     curvature = jnp.einsum("ast,at->as", equations.hessian[:, -2:, -2:], step)
     slope = equations.gradient[:, -2:]
@@ -65,6 +69,9 @@ def solve_scaling(
     penalty: Callable[[Float[Array, "coefficient"]], NormalEquations] | None = None,
 ) -> tuple[Float[Array, "coefficient"], Bool[Array, "coefficient"]]:
     """Best coefficients inside their bounds at fixed physics, and which are on a bound.
+
+    The minimum over k of Σ_a (½ v_aᵀH_a v_a + g_aᵀv_a), v_a = constant_a + basis_a k − reference_a
+    being the change of (contrast, offset) at angle a.
 
     `penalty` gives the equations of a further quadratic term at given coefficients.
     """
@@ -133,7 +140,11 @@ def index_layout(
 def eliminate(
     equations: NormalEquations, columns: int, held: Bool[Array, "coefficient"]
 ) -> NormalEquations:
-    """Schur complement on the first `columns` columns; entries `held` on a bound do not move."""
+    """Schur complement on the first `columns` columns; entries `held` on a bound do not move.
+
+    With y the columns kept and c the others: H = H_yy − H_yc H_cc⁻¹ H_cy and
+    g = g_y − H_yc H_cc⁻¹ g_c, the equations of the cost minimised over c.
+    """
     gradient, hessian = equations.gradient, equations.hessian
     if gradient.shape[0] == columns:
         return equations

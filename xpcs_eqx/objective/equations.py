@@ -20,7 +20,7 @@ class NormalEquations(eqx.Module):
     Leading axes (an angle axis, say) are carried along.
 
     >>> import xpcs_eqx as xe
-    >>> nothing = xe.NormalEquations.zero(columns=2)
+    >>> nothing = xe.objective.NormalEquations.zero(columns=2)
     >>> (nothing + nothing).hessian.shape
     (2, 2)
     """

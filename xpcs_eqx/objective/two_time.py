@@ -97,7 +97,10 @@ def _spread_of(term: TwoTimeTerm) -> float:
 
 
 class Memo(eqx.Module):
-    """What is known of a point beside the equations of the solver's variables.
+    """The equations of each angle at a point, from which those of the variables were made.
+
+    The next evaluation forms its sums about this scaling, where they are small and keep their
+    digits; error bars and tables are made of it without another pass over the data.
 
     - `scaling`: (contrast, offset) by angle; `coefficients`: the scaling coefficients.
     - `equations`: of each angle for (coordinates at contrast 1, contrast, offset), at `scaling`.

@@ -60,7 +60,7 @@ def suspicious(fit: Fit) -> bool:
     )
 
 
-def examined(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> Examined:
+def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> Examined:
     """Look at a fit as `[output]` asks for. What fails is said in the report and ends nothing.
 
     A search that ended in a flat valley makes its fit suspicious as well.

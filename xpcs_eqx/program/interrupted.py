@@ -36,7 +36,7 @@ def was_sampling(checkpoints: Checkpoints | None) -> bool:
     return checkpoints is not None and os.path.exists(os.path.join(checkpoints.folder, SAMPLING))
 
 
-def cleared(checkpoints: Checkpoints) -> None:
+def clear_checkpoints(checkpoints: Checkpoints) -> None:
     """Remove what an interrupted run left."""
     shutil.rmtree(os.path.join(checkpoints.folder, SHARDS), ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
@@ -69,7 +69,7 @@ def checkpoints_of(
 
 
 @contextlib.contextmanager
-def kept(checkpoints: Checkpoints | None) -> Iterator[None]:
+def explain_resume(checkpoints: Checkpoints | None) -> Iterator[None]:
     """Whoever ends a fit before its results are written is told how to go on."""
     try:
         yield

@@ -73,7 +73,7 @@ class Sampled:
         )
 
 
-def sampled(
+def sample_posterior(
     inference: Inference,
     fit: Fit,
     checkpoints: Checkpoints | None,
@@ -87,7 +87,7 @@ def sampled(
     """
     made = Sampled(inference, fit, None, "", False)
     try:
-        return _sampled(made, checkpoints, callback)
+        return _draw(made, checkpoints, callback)
     except KeyboardInterrupt:
         made = dataclasses.replace(made, failure="sampling was interrupted", interrupted=True)
     except CheckpointError:
@@ -101,7 +101,7 @@ def sampled(
     return made
 
 
-def _sampled(made: Sampled, checkpoints: Checkpoints | None, callback: Any) -> Sampled:
+def _draw(made: Sampled, checkpoints: Checkpoints | None, callback: Any) -> Sampled:
     inference = made.inference
     fit = inference.fit_for(made.fit)
     folder = None if checkpoints is None else os.path.join(checkpoints.folder, SHARDS)

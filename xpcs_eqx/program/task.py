@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checkpoint import Checkpoints
 from ..config.build import Problem, build
-from ..config.inference import Inference, inference_of, refuse_stored
+from ..config.inference import Inference, inference_of
 from ..config.read import Configuration
 from ..config.resolved import resolved_settings
 from ..data import StoredTwoTime, TwoTimeData
@@ -29,9 +29,9 @@ from ..report import (
 )
 from ..report.analyses import defence_section, search_section
 from ..search import GlobalFit
-from .examining import Examined, examined
+from .examining import Examined, examine
 from .progress import sampling_progress
-from .sampling import Sampled, sampled
+from .sampling import Sampled, sample_posterior
 
 log = logging.getLogger("xpcs_eqx.fit")
 
@@ -42,8 +42,6 @@ def task_of(configuration: Configuration) -> "Task":
     **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
     """
     problem = build(configuration)
-    if problem.plan.stored:
-        refuse_stored(configuration)
     return Task(configuration, problem, inference_of(configuration, problem))
 
 
@@ -117,7 +115,7 @@ class Task:
             fit = least_squares(objective, **solving, **how)
         fit = quote_errors(fit, problem.settings.solver.errors)
         profiles, failures = _profiles(fit, problem)
-        out["examined"] = examined(fit, problem, out.get("searched"))
+        out["examined"] = examine(fit, problem, out.get("searched"))
         return Outcome(self, fit, profiles, failures, **out)
 
 
@@ -174,7 +172,7 @@ class Outcome:
         if inference is None:
             return self
         with sampling_progress(on_terminal, inference.n_shards) as callback:
-            found = sampled(inference, self.fit, checkpoints, callback)
+            found = sample_posterior(inference, self.fit, checkpoints, callback)
         return dataclasses.replace(self, sampled=found)
 
     @property

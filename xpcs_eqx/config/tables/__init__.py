@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ..section import Section, choice, key
+from ..section import Path, Section, choice, key
 from . import bayes as bayes_table
 from . import defences as defence_tables
 from . import search, solver, streaming
@@ -33,12 +33,10 @@ COMBINATIONS = choice(
 class Output(Section):
     """What is written, and where."""
 
-    directory: str | None = key(
+    directory: Path | None = key(
         None,
         "results folder, relative to this file; by default beside it, NAME_results",
-        expected="a path",
         example="results",
-        min_length=1,
     )
     plots: bool = key(True, "whether to write plots")
     fitted_data: bool | None = key(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..section import SET, Positive, Section, When, choice, key
+from ..section import SET, Line, Path, Positive, Section, When, Word, choice, key
 from ..source import Source
 from .priors import Prior
 
@@ -47,8 +47,6 @@ CORRECTIONS = choice(
 BATCH = ("pbs", "slurm")
 
 # What ends up in one line of a job script.
-_Word = Annotated[str, Field(pattern=r"^\S+$")]
-_Line = Annotated[str, Field(pattern=r"^\S[^\r\n]*$")]
 # Below a megabyte a batch system would be asked for nothing.
 _Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?[MGTmgt]([Ii]?[Bb])?$")]
 _Walltime = Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]+:[0-5][0-9]:[0-5][0-9]$")]
@@ -65,34 +63,22 @@ class Job(Section):
         "memory of a job",
         expected='a number from 1 with MB, GB, TB, MiB, GiB or TiB, like "16GB"',
     )
-    queue: _Word | None = key(
-        None, "queue, or partition of Slurm", expected="a text without spaces", example="short"
-    )
-    account: _Word | None = key(
-        None, "account that is charged", expected="a text without spaces", example="beamline"
-    )
+    queue: Word | None = key(None, "queue, or partition of Slurm", example="short")
+    account: Word | None = key(None, "account that is charged", example="beamline")
     walltime: _Walltime = key(
         "04:00:00", "longest time of a job", expected='hours:minutes:seconds like "04:00:00"'
     )
-    interface: _Word | None = key(
-        None,
-        "network that scheduler and workers have in common",
-        expected="a text without spaces",
-        example="ib0",
+    interface: Word | None = key(
+        None, "network that scheduler and workers have in common", example="ib0"
     )
-    directives: list[_Line] = key(
-        [], "further lines for the batch system", expected="a list of texts of one line"
-    )
-    prologue: list[_Line] = key(
-        [], "shell lines before a worker starts", expected="a list of texts of one line"
-    )
-    scratch: _Line | None = key(
+    directives: list[Line] = key([], "further lines for the batch system")
+    prologue: list[Line] = key([], "shell lines before a worker starts")
+    scratch: Line | None = key(
         None, "folder on each node for what Dask spills", expected="a path", example="/scratch"
     )
-    resources: _Line | None = key(
+    resources: Line | None = key(
         None,
         "resources asked of PBS with -l; by default from cores and memory",
-        expected="a text of one line",
         example="select=1:ncpus=8:mem=16GB",
     )
 
@@ -136,12 +122,8 @@ class Shards(Section):
     workers: int | None = key(
         None, "number of processes (by default one a core) or of dask (2)", example=4, ge=1
     )
-    folder: str | None = key(
-        None,
-        "for what workers share, relative to this file; seen by all",
-        expected="a path",
-        example="scratch",
-        min_length=1,
+    folder: Path | None = key(
+        None, "for what workers share, relative to this file; seen by all", example="scratch"
     )
     retries: int = key(3, "further attempts of a shard that failed", ge=0)
     timeout: Positive = key(3600.0, "longest time of an attempt [s]")
@@ -207,13 +189,11 @@ class Bayes(Section):
     sigma: Annotated[str, NOISES] = key("auto", "auto: given where data.sigma is absolute")
     plots: bool = key(True, "whether to write plots of the draws")
     predictive: int = key(200, "draws that make fitted_data.npz; 0 writes none", ge=0)
-    priors_from: str | None = key(
+    priors_from: Path | None = key(
         None,
         "parameters.json of an earlier fit or posterior, on which the priors of its parameters are "
         "centred",
-        expected="a path",
         example="earlier/fit/parameters.json",
-        min_length=1,
     )
     priors_width: Positive = key(
         2.0, "width of these priors, in the errors there", when=(When("priors_from", SET),)

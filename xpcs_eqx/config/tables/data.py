@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ...errors import ConfigError
-from ..section import Finite, Pair, PerAngle, Positive, Section, key
+from ..section import Finite, Names, Pair, Path, PerAngle, Positive, Section, key
 from .model import Model
 
 if TYPE_CHECKING:
@@ -22,13 +22,8 @@ Layout = Annotated[
 class Data(Section):
     """What is fitted."""
 
-    path: str = key(
-        ...,
-        "file with two-time maps, relative to this file",
-        expected="a path",
-        example="data.h5",
-        shown=True,
-        min_length=1,
+    path: Path = key(
+        ..., "file with two-time maps, relative to this file", example="data.h5", shown=True
     )
     layout: Layout | None = key(None, "layout; recognised by itself", example="aps-u")
     q: Positive | Annotated[list[Positive], Field(min_length=1)] | None = key(
@@ -87,6 +82,9 @@ class DataSet(Data):
         "variance of their noise",
         example=1.0,
     )
+    angle_weights: Annotated[list[Positive], Field(min_length=1)] | None = key(
+        None, "weight of the squared residuals of each of its angles", example=[1.0, 1.0, 0.5]
+    )
     factors: dict[str, Finite] = key(
         {},
         "its own value is factor times the shared one",
@@ -106,17 +104,13 @@ class DataSet(Data):
 class Joint(Section):
     """What several data sets share."""
 
-    shared: list[str] | None = key(
+    shared: Names | None = key(
         None,
         "parameters with one value for all; by default those that all models have",
-        expected="a list of names",
         example=["D0", "alpha", "D_offset"],
     )
-    separate: list[str] | None = key(
-        None,
-        "parameters with a value for each, all others being shared",
-        expected="a list of names",
-        example=["D_offset"],
+    separate: Names | None = key(
+        None, "parameters with a value for each, all others being shared", example=["D_offset"]
     )
 
     @model_validator(mode="after")

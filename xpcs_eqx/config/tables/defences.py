@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ...errors import ConfigError, ModelError
-from ..section import SET, Positive, Section, When, choice, key
+from ..section import SET, Names, Positive, Section, When, choice, key
 from .search import search_settings
 from .solver import STOPPING, Solver, is_hybrid, solver_of
 
@@ -75,9 +75,7 @@ class MonitorLayer(Section):
         0.01, "ratio of the gradients, physics to scaling, that is too small"
     )
     consecutive: int = key(5, "checks in a row that make a collapse", ge=1)
-    watched: list[str] = key(
-        [], "free parameters watched one by one", expected="a list of names", example=["alpha"]
-    )
+    watched: Names = key([], "free parameters watched one by one", example=["alpha"])
     flat: Positive = key(
         1e-8, "relative change of the cost for a natural step that is none", when=_WATCHED
     )

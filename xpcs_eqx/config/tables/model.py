@@ -102,9 +102,7 @@ class Parameter(Section):
     """One parameter of the model; every key has a default by name."""
 
     start: Finite | None = key(None, "start value")
-    bounds: Bounds | None = key(
-        None, "bounds; equal ones fix it", expected="[lower, upper]", when=(When("tie", UNSET),)
-    )
+    bounds: Bounds | None = key(None, "bounds; equal ones fix it", when=(When("tie", UNSET),))
     free: bool = key(True, "false keeps it at its start")
     scale: Positive | None = key(None, "natural step", when=(When("tie", UNSET),))
     tie: str | None = key(None, "keeps it at factor times that parameter", expected="a parameter")

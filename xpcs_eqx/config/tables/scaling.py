@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import model_validator
 
 from ...errors import ModelError
-from ..section import UNSET, Pair, PerAngle, Section, When, key, ordered
+from ..section import UNSET, FiniteBounds, PerAngle, Section, When, key, ordered
 
 if TYPE_CHECKING:
     from ...data import StoredTwoTime, TwoTimeData
@@ -32,17 +32,15 @@ class Scaling(Section):
         example="auto",
     )
     order: int = key(2, "order of the Fourier series", when=(When("mode", ("fourier",)),), ge=0)
-    contrast_bounds: Pair | None = key(
+    contrast_bounds: FiniteBounds | None = key(
         None,
         "bounds of every contrast",
-        expected="[lower, upper]",
         example=[0.0, 1.0],
         when=(When("contrast", UNSET, unless=("bayes.scaling", "averaged")),),
     )
-    offset_bounds: Pair | None = key(
+    offset_bounds: FiniteBounds | None = key(
         None,
         "bounds of every offset",
-        expected="[lower, upper]",
         example=[0.5, 1.5],
         when=(When("offset", UNSET, unless=("bayes.scaling", "averaged")),),
     )

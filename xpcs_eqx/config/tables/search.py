@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, create_model
 
 from ...errors import ConfigError, ModelError
-from ..section import Finite, Section, When, choice, key
+from ..section import Finite, Path, Section, When, choice, key
 from ..source import nearest
 from .solver import is_hybrid
 
@@ -54,13 +54,11 @@ class Global(Section):
         example=[{"D0": 1e4, "alpha": 0.5}],
         when=_STARTS,
     )
-    starts_from: str | None = key(
+    starts_from: Path | None = key(
         None,
         "parameters.json of an earlier search, whose minima are starts like those of custom",
-        expected="a path",
         example="earlier/fit/parameters.json",
         when=_STARTS,
-        min_length=1,
     )
     sampler: Annotated[str, SAMPLERS] = key(
         "latin_hypercube", "how starts fill the bounds", when=_STARTS

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from ...errors import ConfigError, ModelError
-from ..section import SET, Positive, Section, When, choice, class_default, key
+from ..section import SET, Names, Path, Positive, Section, When, choice, class_default, key
 
 if TYPE_CHECKING:
     from ...data import StoredTwoTime, TwoTimeData
@@ -84,12 +84,10 @@ class Solver(Section):
         when=_TRUST_REGION,
     )
     coordinates: Annotated[str, COORDINATES] = key("slope", "variables that the steps are taken in")
-    start_from: str | None = key(
+    start_from: Path | None = key(
         None,
         "parameters.json of an earlier fit, whose values are the starts of parameters without one",
-        expected="a path",
         example="earlier/fit/parameters.json",
-        min_length=1,
     )
     recovery: int = key(3, "attempts to rescue a failed fit", when=_TRUST_REGION, ge=0)
     checkpoint: bool | Literal["auto"] = key(
@@ -105,9 +103,7 @@ class Solver(Section):
     errors: Literal["speckle", "classical", "dyadic"] = key(
         "speckle", "the error bar that is quoted"
     )
-    profile: list[str] = key(
-        [], "parameters that get a profile-likelihood interval", expected="a list of names"
-    )
+    profile: Names = key([], "parameters that get a profile-likelihood interval")
     profile_level: Annotated[float, Field(gt=0, lt=1)] = key(
         0.6827, "probability inside those intervals", when=(When("profile", SET),)
     )
@@ -131,8 +127,8 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
     if settings.several and solver.angle_weights is not None:
         yield (
             "solver.angle_weights",
-            "solver.angle_weights is for one data set; several have weight in their tables "
-            "[[data]]",
+            "solver.angle_weights is for one data set; several have weight and angle_weights in "
+            "their tables [[data]]",
         )
     if settings.several and solver.method == "hybrid":
         yield (

@@ -68,7 +68,9 @@ def _solve(solver, objective, x):
 def pulled_minimum(
     objective, function, name: str, target, width, x, solver: TrustRegion
 ) -> tuple[Float[np.ndarray, "variable"], float]:
-    """Where a pull of a function to `target` leads, from `x`; its cost, that of the pull included.
+    """The minimum over x of cost(x) + ½ ((h(x) − target)/width)², looked for from `x`.
+
+    Returns its x and the value there, pull included; h is `function`, `name` is what it is called.
 
     **Raises:** `FitError` when it is not finite there, or the minimisation did not converge.
     """
