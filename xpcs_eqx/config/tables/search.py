@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from . import Settings
 
 SAMPLERS = choice(
-    latin_hypercube="hybrid.LatinHypercube", sobol="hybrid.Sobol", halton="hybrid.Halton"
+    latin_hypercube="search.LatinHypercube", sobol="search.Sobol", halton="search.Halton"
 )
 
 
