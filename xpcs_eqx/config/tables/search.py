@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from . import Settings
 
 SAMPLERS = choice(
-    latin_hypercube="search.samplers.LatinHypercube",
-    sobol="search.samplers.Sobol",
-    halton="search.samplers.Halton",
+    latin_hypercube="search.LatinHypercube", sobol="search.Sobol", halton="search.Halton"
 )
 
 
