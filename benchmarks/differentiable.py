@@ -44,11 +44,11 @@ def derivatives(n_frames: int, repeats: int) -> dict[str, float]:
     import equinox as eqx
     import jax
     import jax.numpy as jnp
-    from xpcs_eqx.fitting.derivative.stationarity import physical_problem, stationarity
 
     from xpcs_eqx import parameter_map, projected_objective
     from xpcs_eqx.compiling import quick_jit
     from xpcs_eqx.fitting import FullCurvature, GaussNewtonCurvature
+    from xpcs_eqx.fitting.derivative.minimum import minimum_of
 
     data = simulated(3, n_frames)
     parameters = parameter_map(laminar(TRUTH), data.t)
@@ -59,11 +59,11 @@ def derivatives(n_frames: int, repeats: int) -> dict[str, float]:
     tangent = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), arrays)
 
     def condition(objective, u):
-        return stationarity(physical_problem(objective), u)
+        return minimum_of(objective).gradient(u)
 
     evaluate = quick_jit(lambda o, y: o.evaluate(y, o.memo)[0])
-    full = quick_jit(lambda o, u: FullCurvature().matrix(physical_problem(o), u))
-    gauss_newton = quick_jit(lambda o, u: GaussNewtonCurvature().matrix(physical_problem(o), u))
+    full = quick_jit(lambda o, u: FullCurvature().matrix(minimum_of(o), u))
+    gauss_newton = quick_jit(lambda o, u: GaussNewtonCurvature().matrix(minimum_of(o), u))
     push = quick_jit(lambda o, d, u: eqx.filter_jvp(lambda o: condition(o, u), (o,), (d,))[1])
     pull = quick_jit(lambda o, u, v: eqx.filter_vjp(lambda o: condition(o, u), o)[1](v))
     calls = {

@@ -88,7 +88,7 @@ def dense(name: str, path: str) -> dict:
     import jax.numpy as jnp
     import numpy as np
 
-    from xpcs_eqx import load, parameter_map, residual
+    from xpcs_eqx import load, parameter_map, residual, two_time_objective
 
     data = load(path)
     parameters = parameter_map(laminar(start_values()), data.t)

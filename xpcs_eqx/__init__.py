@@ -10,9 +10,7 @@ from .bayes import sample as sample
 from .bayes import write_posterior as write_posterior
 from .checkpoint import Checkpoints as Checkpoints
 from .data import Geometry as Geometry
-from .data import PooledData as PooledData
 from .data import Selection as Selection
-from .data import StoredTwoTime as StoredTwoTime
 from .data import Tile as Tile
 from .data import TwoTimeData as TwoTimeData
 from .data import from_chunks as from_chunks
@@ -27,7 +25,9 @@ from .errors import CovarianceWarning as CovarianceWarning
 from .errors import DataError as DataError
 from .errors import FitError as FitError
 from .errors import ModelError as ModelError
+from .errors import PrecisionError as PrecisionError
 from .errors import XPCSError as XPCSError
+from .errors import XPCSWarning as XPCSWarning
 from .fitting import Fit as Fit
 from .fitting import curve_fit as curve_fit
 from .fitting import diagnose as diagnose
@@ -78,9 +78,7 @@ from .simulation import simulate_speckle as simulate_speckle
 __all__ = [  # noqa: RUF022
     # Data: from files, from memory.
     "Geometry",
-    "PooledData",
     "Selection",
-    "StoredTwoTime",
     "Tile",
     "TwoTimeData",
     "from_chunks",
@@ -155,5 +153,7 @@ __all__ = [  # noqa: RUF022
     "DataError",
     "FitError",
     "ModelError",
+    "PrecisionError",
     "XPCSError",
+    "XPCSWarning",
 ]

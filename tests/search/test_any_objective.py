@@ -213,7 +213,7 @@ def weighted(kind):
     if kind == "sigma":
         return xe.TwoTimeData(data.c2, data.t, data.geometry, 100 * weights, data.diagonal, True)
     i, j = np.triu_indices(20, 1)
-    points = xe.PooledData(
+    points = xe.data.PooledData(
         data.c2[0, i, j],
         i,
         j,
