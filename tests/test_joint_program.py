@@ -18,6 +18,7 @@ from xpcs_eqx.config.resolved import resolved_settings
 from xpcs_eqx.data import write_aps_u, write_own
 from xpcs_eqx.errors import ConfigError, DataError
 from xpcs_eqx.objective import JointObjective
+from xpcs_eqx.program import examining
 from xpcs_eqx.report import folder_names
 from xpcs_eqx.simulation import __main__ as simulation
 
@@ -192,6 +193,14 @@ def test_one_table_alone_is_a_joint_fit_of_one(files, tmp_path):
     assert one["parameters"]["D0"]["role"] == "separate"
     assert one["sharing"]["finding"].startswith("no parameter is shared")
     assert list(one["data_sets"]) == ["q0"]
+
+
+def test_a_doubtful_joint_fit_is_written_all_the_same(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(examining, "suspicious", lambda fit: True)
+    code, one = run(tmp_path, tables(files, "q0", "q1") + STATIC)
+    assert code == 0
+    assert not (tmp_path / "fit_results" / "fit" / "degeneracy.json").exists()
+    assert set(one["data_sets"]) == {"q0", "q1"}
 
 
 def test_plots_for_each_data_set(files, tmp_path):

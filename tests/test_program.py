@@ -167,7 +167,12 @@ def test_check_fits_and_writes_nothing(folder, capsys):
     before = snapshot(folder)
     assert run(folder, "--check") == 0
     printed = capsys.readouterr().out
-    for text in ("usable", "3 angles, 24 frames", "2 free parameters (D0, alpha)", "individual"):
+    for text in (
+        "usable",
+        "3 angles, 24 frames",
+        "2 free parameters (D0, alpha), 6 scaling",
+        "individual",
+    ):
         assert text in printed
     assert snapshot(folder) == before
     assert run(folder, "--check", "--set", "data.frames=[1, 99]") == 2

@@ -181,31 +181,24 @@ def test_mistakes_in_the_configuration(folder, capsys, changes, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change", ["streaming.strategy=hybrid", "solver.method=hybrid"])
-def test_the_hybrid_optimiser_takes_one_data_set(folder, capsys, change):
-    (folder / "fit.toml").write_text(
-        '[[data]]\npath = "data.h5"\nlabel = "a"\n[[data]]\npath = "data.h5"\nlabel = "b"\n'
-    )
-    assert run(folder, "--check", "--set", change) == 2
-    message = capsys.readouterr().err
-    assert change.partition("=")[0] in message
-    assert "is for one data set" in message
-
-
 def test_several_data_sets_in_their_files(folder):
     write_own(str(folder / "other.h5"), two_time(n=18))
     several = SETTINGS.replace("[data]\n", "[[data]]\n")
     (folder / "fit.toml").write_text(several + '[[data]]\npath = "other.h5"\n')
-    for name, options in (("memory", ()), ("stored", STORED)):
+    kinds = {"memory": (), "stored": STORED, "hybrid": (*STORED, *HYBRID)}
+    for name, options in kinds.items():
         assert run(folder, "--quiet", *QUICKLY, *options, "--output", str(folder / name)) == 0
-    wanted, found = results(folder, "memory"), results(folder, "stored")
-    assert found["strategy"]["choice"] == "out_of_core"
-    assert found["strategy"]["data"] == 3 * (24**2 + 18**2) * 8
-    assert found["chi2"] == pytest.approx(wanted["chi2"], rel=1e-9)
-    for name in ("D0", "alpha"):
-        mine, other = wanted["parameters"][name], found["parameters"][name]
-        assert abs(other["value"] - mine["value"]) < 1e-5 * mine["error_classical"]
-        assert other["error"] == pytest.approx(mine["error"], rel=1e-5)
+    wanted = results(folder, "memory")
+    for kind in ("stored", "hybrid"):
+        found = results(folder, kind)
+        assert found["strategy"]["choice"] == "out_of_core"
+        assert found["strategy"]["data"] == 3 * (24**2 + 18**2) * 8
+        assert found["chi2"] == pytest.approx(wanted["chi2"], rel=1e-9)
+        for name in ("D0", "alpha"):
+            mine, other = wanted["parameters"][name], found["parameters"][name]
+            assert abs(other["value"] - mine["value"]) < 1e-5 * mine["error_classical"]
+            assert other["error"] == pytest.approx(mine["error"], rel=1e-5)
+    assert "passes" in found["hybrid"]
 
 
 def test_keys_of_the_hybrid_optimiser(folder):

@@ -6,19 +6,23 @@ from helpers import MODELS, frame_times, make_data
 
 from xpcs_eqx.bayes import (
     LogNormal,
+    MarginalisedScaling,
     Normal,
     Nuts,
+    SampledScaling,
     TruncatedNormal,
     default_priors,
     log_posterior,
     sample,
 )
+from xpcs_eqx.bayes.marginalised import marginalised_scaling
 from xpcs_eqx.bayes.nuts.chains import LockStepChains
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import two_time_objective
 from xpcs_eqx.parameters import shared_parameters
 from xpcs_eqx.physics import PowerLawRate, Static
 
+CONTRASTS = [f"{kind}[0][{label}]" for kind in ("contrast", "offset") for label in "ab"]
 TRUTH = Static(PowerLawRate(7.5e4, -0.2, 0.0))
 START = Static(PowerLawRate(8e4, -0.2, 0.0))
 
@@ -64,10 +68,12 @@ def test_offsets_are_as_wide_as_the_first_of_their_rates():
 
 
 @pytest.mark.slow
-def test_a_joint_posterior_is_that_of_the_joint_fit():
+@pytest.mark.parametrize("scaling", [SampledScaling(), MarginalisedScaling()])
+def test_a_joint_posterior_is_that_of_the_joint_fit(scaling):
     objective = two_static(bounds={"D0": (1.0, 1e6)})
     fit = least_squares(objective)
-    found = sample(fit, sampler=Nuts(warmup=200, draws=400, parallel=LockStepChains()), key=1)
+    sampler = Nuts(warmup=200, draws=400, parallel=LockStepChains())
+    found = sample(fit, sampler=sampler, scaling=scaling, key=1)
     assert found.status == "converged"
     for name in ("D0", "alpha"):
         row = next(one for one in fit.rows if one.name == name)
@@ -75,3 +81,10 @@ def test_a_joint_posterior_is_that_of_the_joint_fit():
         assert abs(draws.mean() - row.value) < 0.2 * row.error_classical
         assert draws.std() == pytest.approx(row.error_classical, rel=0.1)
     assert repr(found).splitlines()[0] == "Posterior of 2 data sets, 4 × 400 draws: converged"
+    for label, part in found.parts.items():
+        row = fit.parts[label]["contrast[0]"]
+        draws = part["contrast"]
+        assert abs(draws.mean() - row.value) < 0.3 * row.error_classical
+        assert draws.std() == pytest.approx(row.error_classical, rel=0.15)
+    integrated = {one.name for one in marginalised_scaling(found)}
+    assert integrated == (set() if isinstance(scaling, SampledScaling) else {*CONTRASTS})

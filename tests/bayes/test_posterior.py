@@ -15,7 +15,7 @@ from xpcs_eqx.bayes import Nuts, precision, predictive, sample, write_posterior
 from xpcs_eqx.bayes.arviz_io import PLOTS, bfmi, write_plots
 from xpcs_eqx.bayes.diagnostics import diagnose_chains
 from xpcs_eqx.bayes.modes import bimodality
-from xpcs_eqx.bayes.precision import coverage
+from xpcs_eqx.bayes.posterior import coverage
 from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective

@@ -1,6 +1,5 @@
 """Densities of single parameters: normalised, sampled, tempered, refused."""
 
-import itertools
 import math
 
 import equinox as eqx
@@ -42,23 +41,6 @@ def test_draws_have_the_density(name):
     assert stats.kstest(draws, wanted.cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("name", PRIORS)
-def test_a_powered_prior_is_the_power_normalised(name):
-    prior, _ = PRIORS[name]
-    small = prior.powered(0.3)
-    x = np.array([0.2, 0.5, 0.9]) if name != "one-sided" else np.array([2.1, 2.5, 3.5])
-    difference = np.asarray(0.3 * prior.log_density(x) - small.log_density(x))
-    np.testing.assert_allclose(difference, difference[0], atol=1e-12)
-    low, high = (float(np.clip(end, -60, 1e5)) for end in prior.support)
-
-    def density(v):
-        return math.exp(float(small.log_density(np.asarray(v))))
-
-    ends = [low, *(end for end in (1, 10, 100) if low < end < high), high]
-    mass = sum(integrate.quad(density, a, b)[0] for a, b in itertools.pairwise(ends))
-    assert mass == pytest.approx(1, abs=1e-5)
-
-
 def test_a_cut_log_normal_is_normalised():
     prior = LogNormal(0.0, 1.0, 0.5, 4.0)
     mass, _ = integrate.quad(lambda v: math.exp(float(prior.log_density(np.asarray(v)))), 0.5, 4)
@@ -68,19 +50,6 @@ def test_a_cut_log_normal_is_normalised():
     assert mass == pytest.approx(1, abs=1e-9)
     assert float(prior.moments[0]) == pytest.approx(mean, rel=1e-8)
     assert float(prior.log_density(jnp.asarray(4.1))) == -math.inf
-
-
-@pytest.mark.parametrize("name", PRIORS)
-def test_tempered_priors_count_once_in_total(name):
-    prior, _ = PRIORS[name]
-    x = jnp.asarray([0.2, 0.5, 0.9, 2.2])
-    share = prior.powered(1 / 10)
-    # Of the same family, so that it is normalised: ten of them are the prior but for a factor.
-    ten = 10 * share.log_density(x) - prior.log_density(x)
-    inside = np.isfinite(np.asarray(prior.log_density(x)))
-    np.testing.assert_allclose(np.asarray(ten)[inside], np.asarray(ten)[inside][0], atol=1e-10)
-    assert share.support == prior.support
-    assert float(share.moments[1]) >= float(prior.moments[1]) * 0.999
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,6 @@ class Triangle(AbstractPrior):
     def sample(self, key, shape=()):
         return Normal(0.0, 1.0).sample(key, shape)
 
-    def powered(self, power):
-        return self
-
 
 def test_what_cannot_be_read_back_is_refused(static, tmp_path):
     path = str(tmp_path / "posterior.nc")

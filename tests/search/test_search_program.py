@@ -124,7 +124,7 @@ def test_a_flat_valley_is_looked_at(monkeypatch, flat):
     monkeypatch.setattr(examining, "suspicious", lambda fit: False)
     monkeypatch.setattr(examining, "degeneracy_report", lambda fit, names=None: "looked at")
     output = SimpleNamespace(degeneracy="auto", diagnostics=False, sequential=None)
-    problem: Any = SimpleNamespace(settings=SimpleNamespace(output=output))
+    problem: Any = SimpleNamespace(settings=SimpleNamespace(output=output, several=False))
     fit: Any = SimpleNamespace(n_pairs=10)
     searched: Any = SimpleNamespace(flat=flat)
     found = examining.examine(fit, problem, searched).degeneracy

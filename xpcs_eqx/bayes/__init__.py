@@ -37,7 +37,7 @@ from .nuts.starts import LaplaceStart as LaplaceStart
 from .nuts.starts import PathfinderStart as PathfinderStart
 from .nuts.starts import PlainStart as PlainStart
 from .posterior import Posterior as Posterior
-from .precision import precision as precision
+from .posterior import precision as precision
 from .predictive import predictive as predictive
 from .priors.families import Beta as Beta
 from .priors.families import HalfNormal as HalfNormal

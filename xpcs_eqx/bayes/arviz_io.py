@@ -138,11 +138,6 @@ def psis(
     return np.asarray(smoothed), float(k)
 
 
-def summary(tree: Any) -> Any:
-    """ArviZ's table of means, intervals and diagnostics as a data frame."""
-    return _parts()[1].summary(tree, ci_prob=0.94, ci_kind="eti", round_to="none")
-
-
 def _without_single(dataset: Any) -> Any:
     """Without dimensions of one entry, such as a single angle: a pair plot cannot show them."""
     single = [d for d, n in dataset.sizes.items() if n == 1 and d not in ("chain", "draw")]

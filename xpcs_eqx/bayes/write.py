@@ -27,8 +27,7 @@ from .marginalised import MARGINALISED, marginalised_scaling
 from .modes import bimodality
 from .nuts.chains import Draws
 from .nuts.starts import recentred
-from .posterior import Posterior, posterior_of
-from .precision import coverage, precision
+from .posterior import Posterior, coverage, posterior_of, precision
 from .predictive import predictive
 from .priors.families import AbstractPrior, TruncatedNormal, prior_from, prior_numbers
 from .priors.prior_set import PriorSet, Samplable

@@ -66,6 +66,9 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> Ex
     A search that ended in a flat valley makes its fit suspicious as well.
     """
     output, found, failures = problem.settings.output, Examined(), []
+    if problem.settings.several:
+        # What there is to look at is of one model; asking for it is refused.
+        return found
     doubtful = suspicious(fit) or (searched is not None and searched.flat)
 
     def attempt(what: str, make: Any) -> Any:

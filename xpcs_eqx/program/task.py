@@ -69,7 +69,10 @@ class Task:
             lines.append(f"{label}: {_data_line(data)}" if label else _data_line(data))
             lines.append(f"{data.n_pairs} pairs, {data.masked_pairs} masked; scaling {scaling}")
         free = problem.parameters.free_names
-        lines.append(f"{len(free)} free parameters ({', '.join(free)})")
+        coefficients = sum(one.scaling.size for one in problem.scalings)
+        lines.append(
+            f"{len(free)} free parameters ({', '.join(free)}), {coefficients} scaling coefficients"
+        )
         if not problem.names.alone:
             lines.append(f"shared: {', '.join(problem.names.shared) or 'nothing'}")
         lines.append(problem.plan.strategy.report())

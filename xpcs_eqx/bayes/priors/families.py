@@ -85,10 +85,6 @@ class AbstractPrior(eqx.Module):
     def sample(self, key: Key[Array, ""], shape: tuple[int, ...] = ()) -> Float[Array, "..."]:
         """Independent draws."""
 
-    @abstractmethod
-    def powered(self, power: Number) -> "AbstractPrior":
-        """The density proportional to p(x)^power, normalised: of the same family."""
-
 
 def inside(prior: AbstractPrior, x, value):
     low, high = prior.support
@@ -142,9 +138,6 @@ class Uniform(AbstractPrior):
     def sample(self, key, shape=()):
         return jax.random.uniform(key, shape, float, self.lower, self.upper)
 
-    def powered(self, power):
-        return self
-
 
 class Normal(AbstractPrior):
     """Gaussian with `mean` and standard deviation `sd`."""
@@ -168,9 +161,6 @@ class Normal(AbstractPrior):
 
     def sample(self, key, shape=()):
         return self.mean + self.sd * jax.random.normal(key, shape, float)
-
-    def powered(self, power):
-        return Normal(self.mean, self.sd / power**0.5)
 
 
 class HalfNormal(AbstractPrior):
@@ -196,9 +186,6 @@ class HalfNormal(AbstractPrior):
 
     def sample(self, key, shape=()):
         return self.scale * jnp.abs(jax.random.normal(key, shape, float))
-
-    def powered(self, power):
-        return HalfNormal(self.scale / power**0.5)
 
 
 class Beta(AbstractPrior):
@@ -240,9 +227,6 @@ class Beta(AbstractPrior):
     def sample(self, key, shape=()):
         draw = jax.random.beta(key, self.a, self.b, shape, float)
         return self.lower + (self.upper - self.lower) * draw
-
-    def powered(self, power):
-        return Beta(1 + power * (self.a - 1), 1 + power * (self.b - 1), self.lower, self.upper)
 
 
 def _log_mass(low: Any, high: Any) -> Any:
@@ -331,9 +315,6 @@ class TruncatedNormal(AbstractPrior):
         low, high = self._ends()
         return self.mean + self.sd * jax.random.truncated_normal(key, low, high, shape, float)
 
-    def powered(self, power):
-        return TruncatedNormal(self.mean, self.sd / power**0.5, self.lower, self.upper)
-
 
 class LogNormal(AbstractPrior):
     """ln x is Gaussian with mean `location` and standard deviation `scale`, cut at two bounds.
@@ -388,12 +369,6 @@ class LogNormal(AbstractPrior):
         low, high = self._ends()
         draw = jax.random.truncated_normal(key, low, high, shape, float)
         return jnp.exp(self.location + self.scale * draw)
-
-    def powered(self, power):
-        # x^(−power) from the density and 1/x from the measure: what is left moves the centre.
-        variance = self.scale**2 / power
-        centre = self.location + variance * (1 - power)
-        return LogNormal(centre, variance**0.5, self.lower, self.upper)
 
 
 FAMILIES: dict[str, type[AbstractPrior]] = {

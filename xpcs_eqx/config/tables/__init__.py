@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag
 from ..section import Path, Section, choice, key
 from . import bayes as bayes_table
 from . import defences as defence_tables
-from . import search, solver, streaming
+from . import search, solver
 from .bayes import Bayes
 from .data import Data, DataSet, Joint
 from .defences import Defences
@@ -95,7 +95,6 @@ def _excluded_output(settings: "Settings") -> Iterator[tuple[str, str]]:
 def excluded(settings: Settings) -> Iterator[tuple[str, str]]:
     """Keys that do not go together, and what to say."""
     yield from solver.excluded(settings)
-    yield from streaming.excluded(settings)
     yield from search.excluded(settings)
     yield from defence_tables.excluded(settings)
     yield from bayes_table.excluded(settings)

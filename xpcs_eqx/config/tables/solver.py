@@ -130,11 +130,6 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
             "solver.angle_weights is for one data set; several have weight and angle_weights in "
             "their tables [[data]]",
         )
-    if settings.several and solver.method == "hybrid":
-        yield (
-            "solver.method",
-            'solver.method = "hybrid" is for one data set; choose another method for several',
-        )
 
 
 def residual_sd(data: "TwoTimeData | StoredTwoTime") -> float:

@@ -5,7 +5,7 @@ Both are decided before any map is read.
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -99,16 +99,6 @@ class Hybrid(Section):
     defences: Annotated[str, DEFENCES] = key(
         "default", "what keeps L-BFGS from doing harm; default: those of the preset"
     )
-
-
-def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
-    """Keys of `[streaming]` that other tables leave no room for, and what to say."""
-    given = settings.streaming
-    if settings.several and given.strategy == "hybrid":
-        yield (
-            "streaming.strategy",
-            'streaming.strategy = "hybrid" is for one data set; choose another for several',
-        )
 
 
 @dataclass(frozen=True)
