@@ -8,9 +8,6 @@ from nist import digits, problems
 from xpcs_eqx.hybrid import default
 
 ENOUGH = 4.0
-# The valley of Bennett5 is curved and so flat that a hundred Gauss–Newton steps do not get to its
-# end; the optimiser says that they are used up.
-UNSOLVED = {"Bennett5"}
 
 
 class Outcome(NamedTuple):
@@ -37,7 +34,7 @@ def table():
 
 @pytest.mark.long
 def test_from_the_second_start(table):
-    assert {name for name, row in table.items() if row.parameters < ENOUGH} == UNSOLVED
+    assert not {name for name, row in table.items() if row.parameters < ENOUGH}
 
 
 @pytest.mark.long
@@ -50,7 +47,7 @@ def test_success_is_true_exactly_where_it_is(table):
 def test_standard_errors(table):
     # Where the residuals of Lanczos1 are rounding, its errors are as well.
     for name, row in table.items():
-        assert name in UNSOLVED | {"Lanczos1"} or row.errors >= ENOUGH, name
+        assert name == "Lanczos1" or row.errors >= ENOUGH, name
 
 
 @pytest.mark.parametrize("name", ["Misra1a", "MGH09"])
