@@ -431,7 +431,8 @@ def test_fitted_differentiates_a_curve():
         objective = curve_objective(decay, x, y, start, loss=loss, names=("rate", "amplitude"))
 
         def at(s, objective=objective):
-            return xe.fitted(eqx.tree_at(lambda o: o.y, objective, objective.y + s * x[None]))
+            moved = objective.points.y + s * x[None]
+            return xe.fitted(eqx.tree_at(lambda o: o.points.y, objective, moved))
 
         fit, found = xe.least_squares(objective), at(0.0)
         assert found.model is None
