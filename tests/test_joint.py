@@ -233,6 +233,12 @@ def test_each_data_set_has_its_own_fit(five):
         assert fit["D0"].error == pytest.approx(together["D0"].error, rel=1e-9)
         assert fit["D0"].role == "shared"
         assert fit["alpha"].role == "fixed"
+        # Bounds of what varies are those of the whole; what does not has none of its own.
+        for name in ("D0", "phi0"):
+            row, whole = fit[name], together[name]
+            assert np.isfinite(row.lower)
+            assert (row.lower, row.upper) == (whole.lower, whole.upper)
+        assert not any(np.isinf([row.lower, row.upper]).any() for row in fit.rows)
         assert np.isfinite(fit["contrast[0]"].error)
         assert np.nanstd(fit.residuals()) == pytest.approx(0.0001, rel=0.1)
         assert fit.surface().shape == one.c2.shape
@@ -251,6 +257,11 @@ def test_each_data_set_has_its_own_fit(five):
 
 def test_what_one_data_set_has_is_asked_of_it(five):
     together = five[2]
+    for ask in (together.surface, together.residuals):
+        with pytest.raises(ModelError, match="several data sets"):
+            ask()
+    with pytest.raises(ModelError, match="one TwoTimeData; give a list"):
+        two_time_objective(shared([start_off(LAMINAR, 1.1)] * 2), two_sets()[0])
     for what in ("model", "contrast", "index", "joint_hessian", "scaling_check"):
         with pytest.raises(ModelError, match=r"several data sets \(1, 2, .* fit.parts\['1'\]"):
             getattr(together, what)

@@ -9,8 +9,8 @@ import pytest
 from helpers_data import two_time
 
 from xpcs_eqx.data import Geometry, from_dict
-from xpcs_eqx.errors import ConfigError, FitError
-from xpcs_eqx.fitting import ProfileInterval, least_squares
+from xpcs_eqx.errors import ConfigError, FitError, ModelError
+from xpcs_eqx.fitting import ProfileInterval, curve_fit, least_squares
 from xpcs_eqx.objective import two_time_objective
 from xpcs_eqx.parameters import parameter_map
 from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
@@ -378,3 +378,10 @@ def test_folders_that_are_no_results_are_never_replaced(tmp_path):
     fill(str(results))
     with pytest.raises(ConfigError, match=r"would replace .*report\.txt"):
         check_target(str(results), True, (str(results / "fit" / "report.txt"),))
+
+
+def test_the_fit_of_a_curve_has_no_report_of_maps():
+    x = np.linspace(0.0, 2.0, 9)
+    fit = curve_fit(lambda x, slope: slope * x, x, 3.0 * x, np.ones(1))
+    with pytest.raises(ModelError, match=r"fit of a curve; its table is fit\.rows"):
+        text_report(fit)

@@ -272,7 +272,8 @@ class Fit(eqx.Module):
         if self.fitted is not None:
             what = f"{type(self.fitted.model).__name__} to {self.n_pairs} pairs"
         elif self.data_sets:
-            what = f"{len(self.data_sets)} data sets to {self.n_pairs} pairs"
+            number = len(self.data_sets)
+            what = f"{number} data set{'s' if number > 1 else ''} to {self.n_pairs} pairs"
         else:
             what = f"a curve to {self.n_pairs} points"
         shown = [row for row in self.rows if row.role != "scaling" or self.fitted is not None]
@@ -305,9 +306,12 @@ class Fit(eqx.Module):
         return dataclasses.replace(self, quality=self.quality.doubted(reasons))
 
     def surface(self, angle: int | None = None) -> Float[np.ndarray, "*angle frame frame"]:
-        """The fitted c2 over all frames and angles, or of one angle, as the solver saw it."""
-        term = self.objective.term
+        """The fitted c2 over all frames and angles, or of one angle, as the solver saw it.
+
+        **Raises:** `ModelError` for several data sets, each of which has its own, and for curves.
+        """
         scaling = np.stack([self.contrast, self.offset], axis=1)
+        term = self.objective.term
         if angle is None:
             return np.array(_surface(self.model, term.t, term.geometry, scaling))
         one = slice(angle, None) if angle == -1 else slice(angle, angle + 1)
@@ -320,8 +324,9 @@ class Fit(eqx.Module):
         Of all angles, or of one, which is all that data in a file allow.
 
         **Raises:** `FitError` for pooled points and chunks, which form no maps, and for data in a
-        file without an angle.
+        file without an angle; `ModelError` as `surface`.
         """
+        self._one()
         tiles = on_one_device(self.objective.term.tiles)
         if isinstance(tiles, StoredTiles):
             if angle is None:

@@ -196,17 +196,26 @@ def _of_data_set(
     *,
     begin: Float[np.ndarray, "free"],
     roles: Mapping[str, str],
+    box: Mapping[str, tuple[float, float]],
     check: ScalingCheck | None = None,
     **figures: Any,
 ) -> Fit:
     """The fit of a data set, by itself or as a part of a joint one.
 
-    - `bound`, `uncertainty`: of its entries; `begin`: start of its free parameters.
+    - `bound`, `uncertainty`: of its entries; `begin`: start of its free parameters; `box`: bounds
+        of those that vary, which a part of a joint fit has from the whole.
     """
     term = objective.term
     parameters = term.parameters
     index = index_map(term.scaling, parameters.free_names)
-    values, lower, upper = (np.asarray(a) for a in (at.values, at.lower, at.upper))
+    values = np.asarray(at.values)
+    free = [box.get(name, (_NAN, _NAN)) for name in parameters.free_names]
+    lower, upper = (
+        np.concatenate(
+            [np.asarray(of_scaling)[: at.coefficients.shape[0]], [one[side] for one in free]]
+        )
+        for side, of_scaling in enumerate((at.lower, at.upper))
+    )
     start = np.concatenate([np.asarray(at.start), begin])
     entries = _Entries(index.names, values, lower, upper, start, bound, uncertainty)
     contrast, offset = np.asarray(at.per_angle).T
@@ -243,6 +252,7 @@ def _of_one(objective: TwoTimeObjective, solution: Solution) -> Fit:
         uncertainty,
         begin=run.start[: parameters.n_free],
         roles=_roles(parameters, dict.fromkeys(box, "free")),
+        box=box,
         check=scaling_check(objective, at, solution.memo, uncertainty, ~bound),
         cost=solution.cost,
         unknowns=int(np.count_nonzero(~bound)),
@@ -308,9 +318,10 @@ def _of_several(objective: CombinedObjective, solution: Solution) -> Fit:
     # Every parameter once: those that only repeat a shared one are left out.
     roles = {name: role for name, role in roles.items() if name not in repeated}
     models = objective.parameters.models(values[count:])
+    boxes = [_own_box(objective, k) for k in range(len(parts))]
     remarks = [
-        remarks_on(model, one.term.t, one.term.geometry, _own_box(objective, k))
-        for k, (model, one) in enumerate(zip(models, objective.parts, strict=True))
+        remarks_on(model, one.term.t, one.term.geometry, box)
+        for model, one, box in zip(models, objective.parts, boxes, strict=True)
     ]
     negative = tuple(dict.fromkeys(one for found, _ in remarks for one in found))
     degenerate = tuple(dict.fromkeys(one for _, found in remarks for one in found))
@@ -324,6 +335,7 @@ def _of_several(objective: CombinedObjective, solution: Solution) -> Fit:
             part.carried(uncertainty),
             begin=np.asarray(objective.parameters.local(k, whole.start)),
             roles=objective.parameters.roles(k),
+            box=boxes[k],
             cost=part.at.data_cost,
             unknowns=part.size,
             remarks=remarks[k],

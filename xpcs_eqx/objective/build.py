@@ -241,6 +241,12 @@ def _of_several(
     noise: float | None,
     how: dict[str, Any],
 ) -> CombinedObjective:
+    if not isinstance(data, Sequence):
+        raise ModelError(
+            f"the parameters are for several data sets, but the data are one "
+            f"{type(data).__name__}; give a list of data sets, or the parameters of one model from "
+            "parameter_map"
+        )
     data, count = tuple(data), len(parameters.maps)
     chosen = (None,) * count if scaling is None else tuple(scaling)
     given = relative_weights(data) if weights is None else np.asarray(weights, dtype=float)

@@ -207,7 +207,7 @@ def covariance_columns(
         rest on JᵀJ without the factors of the loss.
     - `x`: the optimum; parameters on a bound have no variance.
     - `which`: places of the parameters whose columns are wanted.
-    - `variance`: `CurveFit.residual_variance`, or 1 where sigma is absolute.
+    - `variance`: `fit.residual_sd**2`, or 1 where sigma is absolute.
     - `reduction`: of the residual of each linear system; `iterations`: at most, for each.
 
     Unlike the covariance from a matrix it cannot tell a direction that the data leave open: there

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..compiling import quick_jit
 from ..data import Provenance, is_mask
+from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
 from ..objective import (
     Arctan,
@@ -442,7 +443,14 @@ def fit_sections(
     - `origins`: what is known of each data set beside its fit.
     - `decisions`: what was decided without the user, in sentences.
     - `profiles`: profile-likelihood intervals to quote.
+
+    **Raises:** `ModelError` for the fit of a curve, which has neither maps nor models to speak of.
     """
+    if not fit.parts:
+        raise ModelError(
+            "the report is of two-time data sets, and this is the fit of a curve; its table is "
+            "fit.rows, its verdict fit.quality, and print(fit) shows both"
+        )
     known = origins or [Origin()] * len(fit.parts)
     out = [
         quality_section(fit),
