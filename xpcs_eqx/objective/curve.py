@@ -349,8 +349,8 @@ def objective_of_points(
     if wrong.size:
         i = wrong[0]
         raise ModelError(
-            f"{names[i]}: the start {start[i]:g} must be finite and lie inside the bounds "
-            f"[{lower[i]:g}, {upper[i]:g}], lower < upper"
+            f"{names[i]}: the start {start[i]:g} must lie inside bounds "
+            f"[{lower[i]:g}, {upper[i]:g}], lower < upper, and be finite"
         )
     scale = np.where(start == 0, 1.0, np.abs(start))
     return CurveObjective(
