@@ -349,8 +349,8 @@ def objective_of_points(
     if wrong.size:
         i = wrong[0]
         raise ModelError(
-            f"{names[i]}: the start {start[i]:g} must lie inside bounds "
-            f"[{lower[i]:g}, {upper[i]:g}], lower < upper, and be finite"
+            f"{names[i]}: the start {start[i]:g} is not inside the bounds [{lower[i]:g}, "
+            f"{upper[i]:g}]; it must lie inside bounds with lower < upper, and be finite"
         )
     scale = np.where(start == 0, 1.0, np.abs(start))
     return CurveObjective(
