@@ -13,7 +13,8 @@ from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solv
 from ..objective import JointObjective, ProjectedObjective, TwoTimeObjective
 from ..objective.penalties import penalty_equations
 from ..optimize import History, Recovery, Status, TrustRegion, TrustRegionState
-from .frozen import per_angle_of, physical_of
+from ..parameters.variables import physical_of
+from .frozen import per_angle_of
 from .hierarchical import OuterIteration, hierarchical_found, relative_change, start_coefficients
 from .layers import DefenceLayers, Monitoring, Prepared, Refreshed, prepared, refreshed
 from .monitor import Alarm, MonitorState

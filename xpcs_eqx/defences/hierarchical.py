@@ -22,7 +22,8 @@ from ..optimize import (
     iterate_host,
     relative_offset,
 )
-from .frozen import coordinates_of, per_angle_of
+from ..parameters.variables import coordinates_of
+from .frozen import per_angle_of
 from .stages import (
     AbstractPhysicalStage,
     AbstractScalingStage,

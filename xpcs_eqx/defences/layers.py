@@ -20,7 +20,8 @@ from ..objective import (
     with_penalties,
 )
 from ..parameters.leaves import check_names
-from .frozen import angle_cost, coordinates_of
+from ..parameters.variables import coordinates_of
+from .frozen import angle_cost
 from .hierarchical import Hierarchical
 from .monitor import GradientMonitor
 from .responses import AbstractResponse, ResetScaling, Warn

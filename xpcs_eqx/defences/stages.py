@@ -19,8 +19,9 @@ from ..objective import (
     solve_scaling,
 )
 from ..optimize import TrustRegion, WarmUp, WarmUpState, evaluated, iterate_host, no_defences
+from ..parameters.variables import coordinates_of, physical_of
 from ..uncertainty import loss_of
-from .frozen import angle_cost, coordinates_of, physical_of, scaling_objective, with_frozen_scaling
+from .frozen import angle_cost, scaling_objective, with_frozen_scaling
 
 
 class Reached(NamedTuple):

@@ -14,6 +14,7 @@ from ..objective import AbstractLoss, AbstractObjective, CurveObjective, curve_o
 from ..optimize import Recovery, TrustRegion, WarmUp
 from .fit import Fit
 from .result import check_fittable, fit_of
+from .solution import Solution
 from .solve import require_finite, solve
 
 
@@ -90,8 +91,18 @@ def least_squares(
         resume=resume,
         preparations=() if warm_up is None else (warm_up,),
     )
-    # The fit of a curve says in its message where the model is not finite, as SciPy's does.
-    return fit_of(solution if isinstance(objective, CurveObjective) else require_finite(solution))
+    return conclude(solution)
+
+
+def conclude(solution: Solution) -> Fit:
+    """The fit at a solution, where the model was finite somewhere.
+
+    The fit of a curve says in its message where the model is not finite, as SciPy's does.
+
+    **Raises:** `FitError` as `require_finite` for anything but a curve; `ModelError` as `fit_of`.
+    """
+    curve = isinstance(solution.objective, CurveObjective)
+    return fit_of(solution if curve else require_finite(solution))
 
 
 def curve_fit(

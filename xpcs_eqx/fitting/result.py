@@ -432,7 +432,7 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
     variables, names, run = objective.variables, objective.names, solution.run
     values = np.asarray(variables.to_physical(jnp.asarray(solution.y)))
     bound = at_bound(variables, values)
-    n_points = objective.survey().count
+    n_points = objective.points.count(objective.model)
     errors = _curve_errors(objective, solution, ~bound, n_points)
     sums = errors.sums
     lets_go = sums is not None and not objective.loss.convex and not sums.holds(values.size)
@@ -445,7 +445,7 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
     run = dataclasses.replace(run, message="; ".join(filter(None, (message, errors.remark))))
     # A fit that could not begin has not succeeded, and needs no warning beside.
     if errors.remark and run.status is not Status.non_finite:
-        warnings.warn(errors.remark, CovarianceWarning, stacklevel=5)
+        warnings.warn(errors.remark, CovarianceWarning, stacklevel=6)
     lower, upper = np.asarray(variables.lower), np.asarray(variables.upper)
     start = np.asarray(run.start)
     entries = _Entries(names, values, lower, upper, start, bound, errors.as_uncertainty())

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
-from ..fitting import Fit, default_solver, fit_of, require_finite, solve
+from ..fitting import Fit, default_solver, solve
+from ..fitting.least_squares import conclude
 from ..objective import AbstractLoss, AbstractObjective, AbstractPenalty, CurveObjective
 from ..objective.curve import CHUNK
 from ..optimize import ConjugateGradient, Event, Recovery, Telemetry, TrustRegion, WarmUp
@@ -156,9 +157,7 @@ class HybridOptimiser(eqx.Module):
             resume=resume,
             preparations=tuple(one for one in (self.tournament, self.warm_up) if one is not None),
         )
-        # The fit of a curve says in its message where the model is not finite.
-        curve = isinstance(objective, CurveObjective)
-        fit = fit_of(solution if curve else require_finite(solution))
+        fit = conclude(solution)
         return fit if telemetry is None else _with_telemetry(fit, telemetry + fit.telemetry)
 
     def solver_for(self, objective: AbstractObjective) -> TrustRegion:

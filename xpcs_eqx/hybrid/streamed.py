@@ -95,6 +95,9 @@ class StreamedPoints(AbstractPoints):
             )
         return total
 
+    def count(self, model):
+        return self.survey(model).count
+
     def survey(self, model):
         return survey_of(self.chunks(), model) if self.known is None else self.known
 

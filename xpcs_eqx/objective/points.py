@@ -151,6 +151,10 @@ class AbstractPoints(eqx.Module):
         """
 
     @abstractmethod
+    def count(self, model: CurveModel) -> int:
+        """Number of points that have a weight, without a pass over them where it is known."""
+
+    @abstractmethod
     def survey(self, model: CurveModel) -> Survey:
         """Count and spread of the points.
 
@@ -170,8 +174,10 @@ class ArrayPoints(AbstractPoints):
         return True
 
     def chunks(self):
-        for k in range(self.y.shape[0]):
-            yield self._chunk(self.x[k], self.y[k], self.root_weights[k])
+        # Arrays of NumPy: each piece cut from those of JAX would be a compiled operation.
+        columns = map(np.asarray, (self.x, self.y, self.root_weights))
+        for one in zip(*columns, strict=True):
+            yield self._chunk(*one)
 
     def _chunk(self, x, y, root):
         return Chunk(x, y, root, np.zeros(np.shape(y), np.int32))
@@ -183,6 +189,10 @@ class ArrayPoints(AbstractPoints):
 
         zero = jax.tree.map(jnp.asarray, zero)
         return jax.lax.scan(body, zero, (self.x, self.y, self.root_weights))[0]
+
+    def count(self, model):
+        weighed = (np.count_nonzero(model.root_weights(chunk)) for chunk in self.chunks())
+        return int(sum(weighed))
 
     def survey(self, model):
         return survey_of(self.chunks(), model)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
@@ -29,6 +30,16 @@ class StepProblem(eqx.Module):
     held: Bool[Array, "p"]
 
 
+def held_on_bound(
+    x: Float[Array | np.ndarray, "p"],
+    gradient: Float[Array | np.ndarray, "p"],
+    lower: Float[Array | np.ndarray, "p"],
+    upper: Float[Array | np.ndarray, "p"],
+) -> Bool[Array | np.ndarray, "p"]:
+    """Which variables are on a bound that the gradient by them keeps there."""
+    return ((x <= lower) & (gradient > 0)) | ((x >= upper) & (gradient < 0))
+
+
 def function_info(
     cost: Float[Array, ""], gradient: Float[Array, "p"], hessian: Float[Array, "p p"]
 ) -> Any:
@@ -46,7 +57,6 @@ def step_problem(
     below = jnp.minimum(variables.lower - x, 0.0)
     above = jnp.maximum(variables.upper - x, 0.0)
     slope = jnp.linalg.solve(jacobian.T, equations.gradient)
-    held = ((below == 0) & (slope > 0)) | ((above == 0) & (slope < 0))
     return StepProblem(
         equations.cost,
         scale * equations.gradient,
@@ -54,7 +64,7 @@ def step_problem(
         jacobian * scale,
         below,
         above,
-        held,
+        jnp.asarray(held_on_bound(x, slope, variables.lower, variables.upper)),
     )
 
 

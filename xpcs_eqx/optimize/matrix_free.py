@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import AbstractObjective
 from ..parameters import AbstractVariables, PlainVariables
+from .bounded_step import held_on_bound
 from .convergence import Closeness
 
 # v → JᵀJ v at a point.
@@ -81,8 +81,9 @@ class ConjugateGradient(eqx.Module):
         product: Callable[[Float[Array, "p"], Float[Array, "p"]], Float[Array, "p"]],
     ) -> Step:
         """The step from `y` for y + scale·z inside the box; `radius` is 1/λ."""
-        free = _free(variables, y, equations.gradient)
-        gradient = np.asarray(_masked(free, scale * equations.gradient))
+        place = (y, equations.gradient, variables.lower, variables.upper)
+        free = ~np.asarray(held_on_bound(*map(np.asarray, place)))
+        gradient = np.where(free, np.asarray(scale * equations.gradient), 0.0)
         diagonal = np.asarray(scale**2 * equations.diagonal)
 
         def scaled(v):
@@ -95,7 +96,7 @@ class ConjugateGradient(eqx.Module):
             scaled,
             -gradient,
             diagonal,
-            np.asarray(free),
+            free,
             reduction=min(self.forcing, cosine),
             iterations=self.iterations,
             limit=float(radius) * float(np.linalg.norm(gradient)),
@@ -113,23 +114,11 @@ class ConjugateGradient(eqx.Module):
             size=size,
             whole=size + float(np.sum(column * natural)),
             step=np.max(np.abs(z) / (natural + np.abs(here)), initial=0.0),
-            lost=bool(np.any((diagonal == 0) & (np.asarray(largest) > 0) & np.asarray(free))),
+            lost=bool(np.any((diagonal == 0) & (np.asarray(largest) > 0) & free)),
         )
         trial = np.clip(y + scale * z, variables.lower, variables.upper)
         z = np.asarray((trial - y) / scale)
         return Step(jnp.asarray(z), jnp.asarray(scaled(z)), near)
-
-
-@quick_jit
-def _free(variables, y, gradient):
-    """Variables that are not kept on a bound by the gradient."""
-    held = ((y <= variables.lower) & (gradient > 0)) | ((y >= variables.upper) & (gradient < 0))
-    return ~held
-
-
-@quick_jit
-def _masked(free, vector):
-    return jnp.where(free, vector, 0.0)
 
 
 def check_plain(variables: AbstractVariables) -> None:

@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from ..compiling import quick_jit
 from ..objective import AbstractObjective
 from ..parameters import AbstractVariables
+from ..parameters.variables import coordinates_of
+from .bounded_step import held_on_bound
 from .line_search import full_step, search_line, zoom
 from .loops import cost_and_gradient
 from .preparation import AbstractPreparation, AbstractPreparationState
@@ -193,11 +195,6 @@ def _on_host(tree):
 
 
 @quick_jit
-def _coordinates(variables, x):
-    return variables.to_coordinates(x)
-
-
-@quick_jit
 def _pulled_back(variables, x, gradient):
     """The gradient by physical variables from that by coordinates."""
     return jax.vjp(variables.to_coordinates, x)[1](gradient)[0]
@@ -319,7 +316,7 @@ class WarmUp(AbstractPreparation):
         return state if self.max_iterations else _replace(state, status=WarmUpEnd.iterations)
 
     def _accepted(self, state, look, x, loss, gradient):
-        held = ((x <= look.lower) & (gradient > 0)) | ((x >= look.upper) & (gradient < 0))
+        held = np.asarray(held_on_bound(x, gradient, look.lower, look.upper))
         if np.any(held != state.held):
             # Differences of gradients along other directions say nothing about these.
             state = _replace(state, memory=self._forgotten(state))
@@ -430,7 +427,7 @@ class _Looks:
     def __call__(self, x):
         variables = self.objective.variables
         self.passes += 1
-        y = _coordinates(variables, x)
+        y = coordinates_of(variables, x)
         cost, gradient = cost_and_gradient(self.objective, y)
         gradient = _pulled_back(variables, x, jnp.asarray(gradient))
         return float(cost), np.asarray(gradient)

@@ -9,6 +9,7 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
+from ..compiling import quick_jit
 from ..errors import ModelError
 
 
@@ -112,3 +113,15 @@ def snap(
         return jnp.isfinite(bound) & (jnp.abs(x - bound) <= 1e-12 * jnp.abs(bound) + floor)
 
     return jnp.where(near(low), low, jnp.where(near(high), high, jnp.clip(x, low, high)))
+
+
+@quick_jit
+def coordinates_of(variables, x):
+    """Coordinates of physical variables, compiled once for whoever asks from Python."""
+    return variables.to_coordinates(x)
+
+
+@quick_jit
+def physical_of(variables, y):
+    """Physical variables of coordinates, inside their bounds."""
+    return jnp.clip(variables.to_physical(y), variables.lower, variables.upper)

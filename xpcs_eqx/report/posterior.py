@@ -13,6 +13,7 @@ from ..bayes import Posterior, precision, write_posterior
 from ..bayes.consensus.compare import ShardResults
 from ..bayes.diagnostics import about_independence
 from ..bayes.marginalised import MARGINALISED, Marginalised, marginalised_scaling
+from ..bayes.posterior import Precision
 from ..bayes.write import plot_posterior
 from ..fitting import Fit
 from .html import page
@@ -25,24 +26,23 @@ _PRIOR_DECIDES = 0.1
 _MOST = 15
 
 
+def _row(
+    one: Precision | Marginalised, draws: np.ndarray, chains: tuple[str, str], fit: tuple[str, str]
+) -> tuple:
+    """A line of the table: mean, sd and limits of an entry; what its `chains` and the `fit` say."""
+    low, high = np.quantile(draws, [0.05, 0.95])
+    limits = (number(float(low)), number(float(high)))
+    return (one.name, number(one.mean), number(one.sd, 3), *limits, *chains, *fit)
+
+
 def _parameter_table(posterior: Posterior) -> list[str]:
     diagnostics = posterior.diagnostics
     rows = []
     for i, one in enumerate(precision(posterior)):
-        low, high = np.quantile(posterior.theta[..., i], [0.05, 0.95])
-        rows.append(
-            (
-                one.name,
-                number(one.mean),
-                number(one.sd, 3),
-                number(float(low)),
-                number(float(high)),
-                f"{diagnostics.ess_bulk[i]:.0f}",
-                f"{diagnostics.rhat[i]:.3f}",
-                "-" if math.isnan(one.z) else f"{one.z:+.2f}",
-                "-" if math.isnan(one.ratio) else f"{one.ratio:.2f}",
-            )
-        )
+        chains = f"{diagnostics.ess_bulk[i]:.0f}", f"{diagnostics.rhat[i]:.3f}"
+        z = "-" if math.isnan(one.z) else f"{one.z:+.2f}"
+        ratio = "-" if math.isnan(one.ratio) else f"{one.ratio:.2f}"
+        rows.append(_row(one, posterior.theta[..., i], chains, (z, ratio)))
     integrated = marginalised_scaling(posterior)
     rows += _integrated_rows(posterior, integrated)
     header = ("parameter", "mean", "sd", "5 %", "95 %", "ESS", "R-hat", "z", "ratio")
@@ -58,20 +58,9 @@ def _integrated_rows(posterior: Posterior, integrated: Sequence[Marginalised]) -
     for one in integrated:
         value, error = fitted.get(one.name, (math.nan, math.nan))
         known = math.isfinite(error) and error > 0
-        low, high = np.quantile(one.draws, [0.05, 0.95])
-        rows.append(
-            (
-                one.name,
-                number(one.mean),
-                number(one.sd, 3),
-                number(float(low)),
-                number(float(high)),
-                "-",
-                "-",
-                f"{(one.mean - value) / one.sd:+.2f}" if known else "-",
-                f"{one.sd / error:.2f}" if known else "-",
-            )
-        )
+        z = f"{(one.mean - value) / one.sd:+.2f}" if known else "-"
+        ratio = f"{one.sd / error:.2f}" if known else "-"
+        rows.append(_row(one, one.draws, ("-", "-"), (z, ratio)))
     return rows
 
 
