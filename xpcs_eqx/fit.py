@@ -191,7 +191,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
         raise KeyboardInterrupt(sampled.how_to_go_on(target, checkpoints))
     if checkpoints is not None and not (sampled is not None and sampled.unfinished):
         clear_checkpoints(checkpoints)
-    good = fit.success and fit.quality.flag != "poor" and (sampled is None or sampled.good)
+    good = not fit.quality.doubtful and (sampled is None or sampled.good)
     return OK if good else DOUBTFUL
 
 

@@ -16,7 +16,7 @@ from ..objective import MapTiles, StoredTiles, on_one_device
 from ..optimize import AbstractPreparationState, History, Status, Telemetry, WarmUpState
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
-from ..uncertainty import Uncertainty
+from ..uncertainty import Misfit, Signal, Uncertainty
 from .scaling_check import ScalingCheck
 from .sharing import Sharing
 from .solution import OuterHistory, RecoveryAction, Run
@@ -40,10 +40,15 @@ class ParameterRow(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """`flag` is good, marginal or poor; `findings` say why, in sentences."""
+    """`flag` is good, marginal or poor; `findings` say why, in sentences.
+
+    `doubtful` tells that a number may be wrong: always of a poor fit, and of a marginal one but for
+    reasons that make errors large and leave them right.
+    """
 
     flag: str
     findings: tuple[str, ...]
+    doubtful: bool = False
 
     def doubted(self, reasons: tuple[str, ...]) -> "Quality":
         """With further findings, for which a fit is marginal at best; the same without any.
@@ -55,7 +60,7 @@ class Quality(NamedTuple):
         if not reasons:
             return self
         flag = "marginal" if self.flag == "good" else self.flag
-        return Quality(flag, (*self.findings, *reasons))
+        return Quality(flag, (*self.findings, *reasons), True)
 
 
 class FittedModel(eqx.Module):
@@ -65,6 +70,8 @@ class FittedModel(eqx.Module):
     - `index`: layout (scaling coefficients, free parameters) of the flat vector of the data set.
     - `joint_hessian`: JᵀWJ of that vector, penalties included.
     - `scaling_check`: whether the angles bear out a scaling that is not one pair for each.
+    - `misfit`: tests of what the fit has left; None where the maps cannot tell their noise.
+    - `signal`: whether the maps have a contrast and a decay; None for points that are no maps.
     """
 
     model: AbstractCorrelation
@@ -73,6 +80,8 @@ class FittedModel(eqx.Module):
     joint_hessian: Float[np.ndarray, "entry entry"]
     index: IndexMap
     scaling_check: ScalingCheck | None = None
+    misfit: Misfit | None = None
+    signal: Signal | None = eqx.field(static=True, default=None)
 
 
 class Parts(dict[str, "Fit"]):
@@ -99,6 +108,8 @@ class Fit(eqx.Module):
         unordered pair once; `n_pairs`, `degrees_of_freedom` belong to it.
     - `reduced_chi2`: chi2 per degree of freedom when sigma is known, else NaN;
         `residual_sd`: standard deviation of the weighted residuals.
+    - `remarks`: rates that are negative and must not be, and exact degeneracies; `conditions`: on
+        what the error bars depend.
     - `label`: of the data set; `together`: whether it was fitted together with others.
     - `run`: how the solver went; its fields can be asked of the fit itself: `status`, `message`,
         `evaluations`, `history`, ….
@@ -121,6 +132,8 @@ class Fit(eqx.Module):
     fitted: FittedModel | None = None
     data_sets: tuple["Fit", ...] = ()
     sharing: Sharing | None = eqx.field(static=True, default=None)
+    remarks: Any = eqx.field(static=True, default=((), ()))
+    conditions: tuple[str, ...] = eqx.field(static=True, default=())
     label: str = eqx.field(static=True, default="1")
     together: bool = eqx.field(static=True, default=False)
 

@@ -1,6 +1,7 @@
 """A verdict on a fit, with reasons."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,100 +10,214 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..data import Geometry
 from ..objective import AbstractPenalty, AbstractScalingPenalty
-from ..optimize import Status
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
-from ..uncertainty import Uncertainty
+from ..uncertainty import LEVEL, Misfit, Signal
 from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM
-from .fit import ParameterRow, Quality
-from .scaling_check import ScalingCheck
-from .sharing import Sharing
-
-REDUCED_CHI2 = (2.0, 5.0, 10.0)
-CONDITION = 1e6
-CORRELATION = 0.999
+from .fit import Fit, Quality
 
 # Names of rates that are negative where they must not be, and exact degeneracies.
 Remarks = tuple[tuple[str, ...], tuple[Degeneracy, ...]]
 
 
-def judge(
-    status: Status,
-    rows: tuple[ParameterRow, ...],
-    uncertainty: Uncertainty,
-    names: tuple[str, ...],
-    reduced_chi2: float,
-    negative_rate: tuple[str, ...] = (),
-    degenerate: tuple[Degeneracy, ...] = (),
-    conditions: tuple[str, ...] = (),
-    scaling: ScalingCheck | None = None,
-    sharing: Sharing | None = None,
-) -> Quality:
-    """Good, marginal or poor.
+class Thresholds(NamedTuple):
+    """Where a verdict changes.
 
-    Poor: not converged, reduced chi² above 10, or an infinite error, also for lack of degrees of
-    freedom. Marginal: reduced chi² above
-    2, data sets that disagree on what they share, a parameter on a bound, a nearly or exactly
-    degenerate direction, a negative transport coefficient, or parameters biased by a scaling that
-    the angles do not bear out. Insignificant parameters and mirrored solutions are mentioned and
-    change nothing.
+    - `reduced_chi2`: above the first a fit with known sigma is marginal, above the second poor.
+    - `level`: probability, over all tests of a data set together, that a right model is doubted.
+    - `excess`: variance of residuals over that of the noise, above which a fit that fails a test is
+        poor.
+    - `contrast`: errors by which a contrast has to be above zero.
+    - `rate`: relative error of a decay above which it is not determined.
+    - `sigma`: factor by which a given sigma and the noise of the maps may differ, either way.
+    - `condition`, `correlation`: condition number and correlation of nearly degenerate parameters.
     """
-    poor, marginal, remarks = [], [], []
-    if not status.converged:
-        poor.append(status.message)
-    if sharing is not None and not sharing.agree:
-        marginal.append(sharing.finding())
+
+    reduced_chi2: tuple[float, float] = (2.0, 10.0)
+    level: float = LEVEL
+    excess: float = 10.0
+    contrast: float = 5.0
+    rate: float = 0.35
+    sigma: float = 2.0
+    condition: float = 1e6
+    correlation: float = 0.999
+
+
+class _Reasons:
+    """Reasons for a flag as they are found: poor, doubts, cautions, and mere remarks.
+
+    A doubt is a reason for which a number may be wrong; a caution is one for which its error is
+    large, and right.
+    """
+
+    def __init__(self):
+        self.poor: list[str] = []
+        self.doubts: list[str] = []
+        self.cautions: list[str] = []
+        self.remarks: list[str] = []
+
+    def quality(self, conditions: tuple[str, ...]) -> Quality:
+        marginal = self.doubts or self.cautions
+        flag = "poor" if self.poor else "marginal" if marginal else "good"
+        findings = (*self.poor, *self.doubts, *self.cautions, *self.remarks, *conditions)
+        return Quality(flag, findings, bool(self.poor or self.doubts))
+
+
+def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: B008
+    """Good, marginal or poor, with the reasons.
+
+    - Poor: not converged; reduced chi² or residuals far above the noise; no contrast or no decay to
+        be seen; maps without their baseline; an infinite error, also for lack of degrees of
+        freedom.
+    - Marginal, with a doubt: residuals that a right model would hardly leave; a moderately high
+        reduced chi²; a sigma far from the noise of the maps; data sets that disagree on what they
+        share; a parameter on a bound; a negative transport coefficient; parameters biased by a
+        scaling that the angles do not bear out.
+    - Marginal, with a caution: nearly or exactly degenerate directions.
+
+    Insignificant parameters and mirrored solutions are mentioned and change nothing.
+    """
+    found = _Reasons()
+    if not fit.status.converged:
+        found.poor.append(fit.status.message)
+    if fit.sharing is not None and not fit.sharing.agree:
+        found.doubts.append(fit.sharing.finding())
+    negative, degenerate = fit.remarks
     # First of all: they are the cause of much of what follows.
     for one in degenerate:
         if one.continuous:
-            marginal.append(f"exactly degenerate, {one.name}: {one.text}")
+            found.cautions.append(f"exactly degenerate, {one.name}: {one.text}")
         else:
-            remarks.append(f"mirrored solution, {one.name}: {one.text}")
+            found.remarks.append(f"mirrored solution, {one.name}: {one.text}")
+    scaling = None if fit.fitted is None else fit.fitted.scaling_check
     if scaling is not None and scaling.significant:
-        (marginal if scaling.biased else remarks).append(scaling.finding())
-    if np.isfinite(reduced_chi2):
-        good, fair, bad = REDUCED_CHI2
-        if reduced_chi2 > bad:
-            poor.append(f"reduced chi² {reduced_chi2:.3g} is above {bad:g}: the model does not fit")
-        elif reduced_chi2 > fair:
-            marginal.append(f"reduced chi² {reduced_chi2:.3g} is above {fair:g}: a doubtful fit")
-        elif reduced_chi2 > good:
-            marginal.append(f"reduced chi² {reduced_chi2:.3g} is above {good:g}")
-    known = bool(np.isfinite(uncertainty.residual_variance))
+        (found.doubts if scaling.biased else found.remarks).append(scaling.finding())
+    offsets = [row for row in fit.rows if row.role == "scaling" and row.name.startswith("offset")]
+    if any(row.value <= _NO_BASELINE for row in offsets):
+        found.poor.append(
+            f"the offset is {min(row.value for row in offsets):.3g}, and would be 1 in maps with "
+            "their baseline: they look like c2 − 1, so add 1 to them"
+        )
+    _judge_chi2(found, fit, thresholds)
+    for label, part in fit.parts.items():
+        where = f"{label}: " if len(fit.parts) > 1 else ""
+        if part.fitted is not None:
+            _judge_signal(found, part.fitted.signal, where, thresholds)
+            _judge_misfit(found, part.fitted.misfit, where, thresholds)
+    _judge_parameters(found, fit)
+    _judge_degeneracy(found, fit, thresholds)
+    for name in negative:
+        found.doubts.append(
+            f"the {name} rate is negative inside the time window, which is unphysical"
+        )
+    return found.quality(fit.conditions)
+
+
+def _judge_chi2(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
+    value, (fair, bad) = fit.reduced_chi2, thresholds.reduced_chi2
+    if not np.isfinite(value):
+        return
+    if value > bad:
+        found.poor.append(f"reduced chi² {value:.3g} is above {bad:g}: the model does not fit")
+    elif value > fair:
+        found.doubts.append(f"reduced chi² {value:.3g} is above {fair:g}: a doubtful fit")
+
+
+def _judge_signal(
+    found: _Reasons, signal: Signal | None, where: str, thresholds: Thresholds
+) -> None:
+    """Whether there is a contrast and a decay to be seen."""
+    if signal is None:
+        return
+    if signal.nearest < _GONE_AT_ONCE:
+        why = (
+            f"faster than a frame: |c1|² between neighbouring frames is {signal.nearest:.2g} at "
+            "most; take frames closer in time"
+        )
+    elif signal.farthest > _STILL_THERE:
+        why = (
+            f"slower than the window: |c1|² of the first and the last frame is still "
+            f"{signal.farthest:.3g}; measure longer"
+        )
+    else:
+        why = "the maps are compatible with a constant"
+    if not signal.contrast > thresholds.contrast:
+        found.poor.append(
+            f"{where}no decay seen: the contrast is {signal.contrast:.2g} of its errors above "
+            f"zero, {thresholds.contrast:g} are asked for ({why})"
+        )
+    elif not signal.rate < thresholds.rate:
+        error = "infinite" if np.isinf(signal.rate) else f"{signal.rate:.2g}"
+        found.poor.append(
+            f"{where}the decay is not determined: the relative error of its exponent is {error}, "
+            f"at most {thresholds.rate:g} is asked for ({why})"
+        )
+
+
+def _judge_misfit(
+    found: _Reasons, misfit: Misfit | None, where: str, thresholds: Thresholds
+) -> None:
+    """What a right model would hardly leave."""
+    if misfit is None:
+        return
+    failed = misfit.failed(thresholds.level)
+    far = bool(failed) and misfit.excess > thresholds.excess
+    for test in failed:
+        (found.poor if far else found.doubts).append(f"{where}{misfit.sentence(test)}")
+    ratio = misfit.sigma_ratio
+    if np.isfinite(ratio) and not 1 / thresholds.sigma < ratio < thresholds.sigma:
+        found.doubts.append(
+            f"{where}the given sigma is {ratio:.3g} times the noise that the maps show "
+            f"({', '.join(f'{one:.2g}' for one in misfit.noise[:4])}): errors and chi² follow the "
+            'given one; check it, or leave the noise to the maps (sigma = "mad", or none)'
+        )
+    if failed and not np.isfinite(ratio):
+        found.remarks.append(
+            f"{where}errors are scaled by the residuals of a fit that does not describe the data"
+        )
+
+
+def _judge_parameters(found: _Reasons, fit: Fit) -> None:
+    known = bool(np.isfinite(fit.uncertainty.residual_variance))
     if not known:
-        poor.append(NO_DEGREES_OF_FREEDOM)
-    for row in rows:
+        found.poor.append(NO_DEGREES_OF_FREEDOM)
+    for row in fit.rows:
         if row.at_bound:
             bound = row.lower if row.value <= row.lower else row.upper
-            marginal.append(
+            found.doubts.append(
                 f"{row.name} ended on its bound {bound:g}; its error is not defined and the other "
                 "errors hold for it fixed there: widen the bound, or fix the parameter on purpose"
             )
         elif np.isinf(row.error) and known:
-            poor.append(f"the data do not determine {row.name}: fix it or change the model")
+            found.poor.append(f"the data do not determine {row.name}: fix it or change the model")
         elif row.role == "free" and known and row.error > abs(row.value) > 0:
-            remarks.append(
+            found.remarks.append(
                 f"{row.name} = {row.value:.3g} is smaller than its error {row.error:.2g}"
             )
-    strong = []
+
+
+def _judge_degeneracy(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
+    uncertainty, names, strong = fit.uncertainty, fit.names, []
     if uncertainty.formed:
         correlation = np.abs(np.asarray(uncertainty.correlation("classical")))
-        pairs = zip(*np.nonzero(np.tril(correlation, -1) > CORRELATION), strict=True)
+        pairs = zip(*np.nonzero(np.tril(correlation, -1) > thresholds.correlation), strict=True)
         strong = [(correlation[i, j], names[i], names[j]) for i, j in pairs]
     condition = float(uncertainty.condition_number)
-    if condition > CONDITION or strong:
+    if condition > thresholds.condition or strong:
         pairs = ", ".join(f"{b} with {a} ({c:.4f})" for c, a, b in sorted(strong, reverse=True)[:4])
         text = f"degenerate: the normal matrix has condition number {condition:.2g}"
         if pairs:
             text += f", and parameters are all but interchangeable: {pairs}"
-        marginal.append(
+        found.cautions.append(
             text + "; quote profile-likelihood intervals, fix one of them, or use a simpler model"
         )
     for direction in uncertainty.weak_directions:
-        marginal.append(f"weakly determined direction: {direction}")
-    for name in negative_rate:
-        marginal.append(f"the {name} rate is negative inside the time window, which is unphysical")
-    flag = "poor" if poor else "marginal" if marginal else "good"
-    return Quality(flag, tuple(poor + marginal + remarks) + conditions)
+        found.cautions.append(f"weakly determined direction: {direction}")
+
+
+# |c1|² between neighbouring frames below which, and over the window above which, no decay is seen.
+_GONE_AT_ONCE, _STILL_THERE = 0.1, 0.9
+# An offset below this is that of a map without its baseline.
+_NO_BASELINE = 0.5
 
 
 def conditions_of(

@@ -27,15 +27,20 @@ from ..physics import AbstractCorrelation
 from ..scaling import index_map
 from ..uncertainty import (
     CurveErrors,
+    Misfit,
+    Signal,
     Uncertainty,
     curve_errors,
+    inverse_of,
+    misfit_of,
     optimum,
     reduced_chi2,
-    uncertainty_at,
+    score_covariances,
+    signal_of,
     uncertainty_from,
 )
 from ..uncertainty.covariance import Optimum
-from .fit import Fit, FittedModel, ParameterRow
+from .fit import Fit, FittedModel, ParameterRow, Quality
 from .parts import parts_of, together
 from .quality import Remarks, conditions_of, judge, remarks_on
 from .scaling_check import ScalingCheck, scaling_check
@@ -156,19 +161,7 @@ def _fit(
     degrees = n_pairs - unknowns
     reduced = reduced_chi2(chi2, degrees)
     shown = reduced if absolute else _NAN
-    fitted = parts.get("fitted")
-    quality = judge(
-        run.status,
-        rows,
-        entries.uncertainty,
-        entries.names,
-        shown,
-        *remarks,
-        conditions=conditions,
-        scaling=None if fitted is None else fitted.scaling_check,
-        sharing=parts.get("sharing"),
-    )
-    return Fit(
+    fit = Fit(
         objective=objective,
         values=entries.values,
         uncertainty=entries.uncertainty,
@@ -181,9 +174,12 @@ def _fit(
         degrees_of_freedom=degrees,
         reduced_chi2=shown,
         residual_sd=float(np.sqrt(reduced)),
-        quality=quality,
+        quality=Quality("good", ()),
+        remarks=remarks,
+        conditions=conditions,
         **parts,
     )
+    return dataclasses.replace(fit, quality=judge(fit))
 
 
 def _of_data_set(
@@ -198,6 +194,8 @@ def _of_data_set(
     roles: Mapping[str, str],
     box: Mapping[str, tuple[float, float]],
     check: ScalingCheck | None = None,
+    misfit: Misfit | None = None,
+    signal: Signal | None = None,
     **figures: Any,
 ) -> Fit:
     """The fit of a data set, by itself or as a part of a joint one.
@@ -227,9 +225,22 @@ def _of_data_set(
         chi2=float(at.residual_sum),
         n_pairs=int(at.joint.count),
         absolute=term.absolute_sigma,
-        fitted=FittedModel(model, contrast, offset, np.asarray(at.joint.hessian), index, check),
+        fitted=FittedModel(
+            model, contrast, offset, np.asarray(at.joint.hessian), index, check, misfit, signal
+        ),
         **figures,
     )
+
+
+def _misfit(scores, inverse, term, others=0.0, matrix=None) -> Misfit | None:
+    """Tests of what a fit has left of a data set, whose entries are `matrix` times the fit's."""
+    remains = scores.remains
+    if remains is None:
+        return None
+    if matrix is not None:
+        remains = remains.with_columns(matrix)
+    t, phi = np.asarray(term.t), np.asarray(term.geometry.phi)
+    return misfit_of(remains, inverse, t, phi, term.absolute_sigma, others)
 
 
 def _of_one(objective: TwoTimeObjective, solution: Solution) -> Fit:
@@ -240,7 +251,10 @@ def _of_one(objective: TwoTimeObjective, solution: Solution) -> Fit:
     values = np.asarray(at.values)
     bound = (values <= np.asarray(at.lower)) | (values >= np.asarray(at.upper))
     index = index_map(term.scaling, parameters.free_names)
-    uncertainty = uncertainty_at(objective, at, ~bound, index.names)
+    scores = score_covariances(objective, at)
+    uncertainty = uncertainty_from(
+        scores, term.absolute_sigma, float(at.data_cost), float(at.joint.count), ~bound, index.names
+    )
     model = parameters.build(values[index.physical])
     box = _box(parameters)
     return _of_data_set(
@@ -254,6 +268,8 @@ def _of_one(objective: TwoTimeObjective, solution: Solution) -> Fit:
         roles=_roles(parameters, dict.fromkeys(box, "free")),
         box=box,
         check=scaling_check(objective, at, solution.memo, uncertainty, ~bound),
+        misfit=_misfit(scores, inverse_of(scores.hessian, ~bound)[0], term),
+        signal=signal_of(scores, np.asarray(at.per_angle)[:, 0], uncertainty.covariance),
         cost=solution.cost,
         unknowns=int(np.count_nonzero(~bound)),
         remarks=remarks_on(model, term.t, term.geometry, box),
@@ -325,6 +341,12 @@ def _of_several(objective: CombinedObjective, solution: Solution) -> Fit:
     ]
     negative = tuple(dict.fromkeys(one for found, _ in remarks for one in found))
     degenerate = tuple(dict.fromkeys(one for _, found in remarks for one in found))
+    inverse = inverse_of(scores.hessian, ~bound)[0]
+    noise = [part.gathered(part.scores.speckle) for part in parts]
+    misfits = [
+        _misfit(part.scores, inverse, one.term, sum(noise) - noise[k], part.matrix)
+        for k, (part, one) in enumerate(zip(parts, objective.parts, strict=True))
+    ]
     data_sets = tuple(
         _of_data_set(
             one,
@@ -339,6 +361,12 @@ def _of_several(objective: CombinedObjective, solution: Solution) -> Fit:
             cost=part.at.data_cost,
             unknowns=part.size,
             remarks=remarks[k],
+            misfit=misfits[k],
+            signal=signal_of(
+                part.scores,
+                np.asarray(part.at.per_angle)[:, 0],
+                part.carried(uncertainty).covariance,
+            ),
             label=part.label,
             together=True,
         )

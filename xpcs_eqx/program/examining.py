@@ -17,7 +17,7 @@ from ..fitting import (
     diagnose,
     sequential_least_squares,
 )
-from ..fitting.quality import CONDITION
+from ..fitting.quality import Thresholds
 from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
 from ..report.sections import Section, items
 from ..search import GlobalFit
@@ -55,7 +55,7 @@ def suspicious(fit: Fit) -> bool:
     uncertainty = fit.uncertainty
     return (
         bool(uncertainty.weak_directions)
-        or float(uncertainty.condition_number) > CONDITION
+        or float(uncertainty.condition_number) > Thresholds().condition
         or any(row.error == float("inf") for row in fit.rows)
     )
 

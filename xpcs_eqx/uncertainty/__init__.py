@@ -15,8 +15,15 @@ from .curves import CurveErrors as CurveErrors
 from .curves import curve_errors as curve_errors
 from .curves import variance_of_fit as variance_of_fit
 from .dyadic import dyadic_scores as dyadic_scores
+from .misfit import LEVEL as LEVEL
+from .misfit import Deviation as Deviation
+from .misfit import Misfit as Misfit
+from .misfit import MisfitTest as MisfitTest
+from .misfit import misfit_of as misfit_of
 from .scores import speckle_scores as speckle_scores
 from .scores import stored_speckle_scores as stored_speckle_scores
+from .signal import Signal as Signal
+from .signal import signal_of as signal_of
 from .uncertainty import Uncertainty as Uncertainty
 from .uncertainty import reduced_chi2 as reduced_chi2
 from .uncertainty import residual_variance as residual_variance

@@ -23,7 +23,8 @@ from ..objective import (
 )
 from ..objective.elimination import assemble, index_layout
 from ..parameters import snap
-from .dyadic import DyadicScores, ResidualSums, dyadic_scores
+from .dyadic import DyadicScores, ResidualSums, dyadic_scores, mean_slopes
+from .misfit import Remains
 from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
 from .uncertainty import (
     NOTHING_HOLDS,
@@ -278,6 +279,8 @@ class ScoreCovariances(eqx.Module):
     - `influence`: of a robust loss on the residuals, else `None`.
     - `chosen`: the one to quote, `reason` why.
     - `by_angle`: that one for (coordinates, contrast, offset) of each angle, of one data set.
+    - `gram`: curvature by angle for the same columns.
+    - `remains`: what tests of the model need, of one data set of maps.
     """
 
     speckle: Float[np.ndarray, "entry entry"]
@@ -290,19 +293,14 @@ class ScoreCovariances(eqx.Module):
     chosen: str = eqx.field(static=True)
     reason: str = eqx.field(static=True)
     by_angle: Float[np.ndarray, "angle column column"] | None = None
-
-
-def _mean_slopes(residuals: ResidualSums) -> np.ndarray:
-    """E[ψ′] of each angle; above zero, for a minimum has a curvature there."""
-    influence = residuals.influence
-    count = np.maximum(np.asarray(influence.count), 1.0)
-    return np.maximum(np.asarray(influence.slope) / count, 1e-8)
+    gram: Float[np.ndarray, "angle column column"] | None = None
+    remains: Remains | None = None
 
 
 def _curvature(at: Optimum, loss: AbstractLoss, residuals: ResidualSums) -> np.ndarray:
     if isinstance(loss, Linear):
         return np.asarray(at.joint.hessian)
-    by_angle = _mean_slopes(residuals)[:, None, None] * np.asarray(residuals.gram)
+    by_angle = mean_slopes(residuals)[:, None, None] * np.asarray(residuals.gram)
     return _middle(np.asarray(at.columns), by_angle) + np.asarray(at.penalty)
 
 
@@ -315,7 +313,7 @@ def _robust(loss: AbstractLoss, residuals: ResidualSums, covariance) -> np.ndarr
     """
     if isinstance(loss, Linear):
         return np.asarray(covariance)
-    influence, slope = residuals.influence, _mean_slopes(residuals)
+    influence, slope = residuals.influence, mean_slopes(residuals)
     count = np.maximum(np.asarray(influence.count), 1.0)
     own = (np.asarray(influence.square) - slope**2 * np.asarray(residuals.square)) / count
     slope, own = slope[:, None, None], own[:, None, None]
@@ -368,7 +366,7 @@ def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) 
     columns, residuals = np.asarray(at.columns), dyadic.residuals
     low, high, values = (np.asarray(one) for one in (at.lower, at.upper, at.values))
     inverse, *_ = inverse_of(_curvature(at, loss, residuals), (values > low) & (values < high))
-    slopes = 1.0 if isinstance(loss, Linear) else _mean_slopes(residuals)[:, None, None]
+    slopes = 1.0 if isinstance(loss, Linear) else mean_slopes(residuals)[:, None, None]
     gram, found = slopes * np.asarray(residuals.gram), np.asarray(dyadic.covariance)
     # Where the model is not finite nothing is found either.
     with np.errstate(invalid="ignore", over="ignore"):
@@ -396,6 +394,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         speckle = _middle(columns, by_angle)
         n_pixels, shot_noise = np.asarray(scores.n_pixels) / factor, np.asarray(scores.shot)
         chosen, reason = "speckle", _speckle_reason(scores, why)
+        remains = Remains(scores.evidence, scores.residuals, loss, columns, factor)
         if np.any(factor >= _MOST_LOST):
             reason += (
                 "; the fit has followed nearly all of the noise, so that its size is a guess: "
@@ -407,13 +406,14 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         by_angle = shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
         speckle = np.full((columns.shape[2],) * 2, np.nan)
         n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
-        chosen = "dyadic"
+        chosen, remains = "dyadic", None
         reason = (
             "pooled points do not form maps, which the speckle sandwich needs; "
             "the frame-dyadic sandwich is quoted"
         )
-    influence = None
+    influence, slopes = None, 1.0
     if not isinstance(loss, Linear):
+        slopes = mean_slopes(dyadic.residuals)[:, None, None]
         influence = jax.tree.map(lambda leaf: np.sum(leaf), dyadic.residuals.influence)
     return ScoreCovariances(
         speckle=speckle,
@@ -426,6 +426,8 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         chosen=chosen,
         reason=reason,
         by_angle=by_angle,
+        gram=slopes * np.asarray(dyadic.residuals.gram),
+        remains=remains,
     )
 
 

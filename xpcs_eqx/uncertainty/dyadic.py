@@ -7,6 +7,7 @@ derivative of the loss (ψ(r) = r for the linear one).
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..objective import (
@@ -84,6 +85,13 @@ class ResidualSums(eqx.Module):
         nothing = jnp.zeros(batch, dtype)
         square = jnp.zeros((*batch, columns, columns), dtype)
         return cls(InfluenceSums(*(nothing,) * 5), nothing, nothing, square)
+
+
+def mean_slopes(residuals: ResidualSums) -> np.ndarray:
+    """E[ψ′] of each angle; above zero, for a minimum has a curvature there."""
+    influence = residuals.influence
+    count = np.maximum(np.asarray(influence.count), 1.0)
+    return np.maximum(np.asarray(influence.slope) / count, 1e-8)
 
 
 class DyadicScores(eqx.Module):

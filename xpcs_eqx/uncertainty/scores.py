@@ -19,6 +19,8 @@ from ..objective import (
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
 from .dyadic import ResidualSums, block_scores, products_of
+from .evidence import Evidence, MapInBlocks, evidence_of
+from .local_noise import LocalSums, local_sums, near_frames
 from .speckle_noise import beyond_gaussian, shared_frame_coefficients, variance_coefficients
 
 
@@ -36,6 +38,7 @@ class SpeckleScores(eqx.Module):
     - `observed`, `expected`: that correlation, measured and as the raw diagonal implies.
     - `gaussian_only`: no field has the correlation of the model, so that only the covariance of
         Gaussian intensities is counted.
+    - `evidence`: what a test of the model needs.
     """
 
     covariance: Float[Array, "angle column column"]
@@ -49,6 +52,7 @@ class SpeckleScores(eqx.Module):
     observed: Float[Array, "angle"]
     expected: Float[Array, "angle"]
     gaussian_only: Bool[Array, "angle"]
+    evidence: Evidence
 
 
 # The raw diagonal is not believed when it implies residuals this many times more correlated than
@@ -70,7 +74,8 @@ _LEAST = 0.02
 class _MapSums(eqx.Module):
     """What one pass over the tiles of one map adds up.
 
-    - `pooled`: upper triangle of the columns (w ∂c2) and of |c1|², summed over blocks of frames.
+    - `pooled`: upper triangle of the columns (w ∂c2), of |c1|² and of √w ψ(√w r), summed over
+        blocks of frames.
     - `by_frame`: scores, residual, pairs that count and |c1|² summed by frame.
     - `gram`: Σ of products of the columns over pairs, exact where blocks are longer than a frame;
         `own`: the same for scores.
@@ -78,12 +83,13 @@ class _MapSums(eqx.Module):
         of |c1|⁴ over all.
     """
 
-    pooled: Float[Array, "column_and_one block block"]
+    pooled: Float[Array, "column_and_two block block"]
     by_frame: Float[Array, "column_and_three frame"]
     gram: Float[Array, "column column"]
     own: Float[Array, "column column"]
     sums: Float[Array, "5"]
     residuals: ResidualSums
+    local: LocalSums
 
 
 class _Pass(eqx.Module):
@@ -101,12 +107,13 @@ def _no_sums(look: _Pass, n: int, size: int) -> _MapSums:
     side = -(-n // look.pool) + _window(size, look.pool)
     square = jnp.zeros((columns, columns), dtype)
     return _MapSums(
-        jnp.zeros((columns + 1, side, side), dtype),
+        jnp.zeros((columns + 2, side, side), dtype),
         jnp.zeros((columns + 3, n), dtype),
         square,
         square,
         jnp.zeros((5,), dtype),
         ResidualSums.zero(columns, (), dtype),
+        LocalSums.zero(dtype),
     )
 
 
@@ -145,7 +152,8 @@ def _add_tile(look: _Pass, sums: _MapSums, tiles: MapTiles | BandTiles, row) -> 
     scores = found.columns * found.influence
     used = (block.root_weights > 0).astype(dtype)
     first, second = jnp.ravel(block.first), jnp.ravel(block.second)
-    planes = jnp.concatenate([stack, signal[None]])
+    # The last column is that of the offset, √w.
+    planes = jnp.concatenate([stack, signal[None], scores[-1:]])
     part = _pool(planes, first[0], second[0], pool)
     start = (jnp.zeros_like(first[0]), first[0] // pool, second[0] // pool)
     here = jax.lax.dynamic_slice(sums.pooled, start, part.shape)
@@ -157,6 +165,10 @@ def _add_tile(look: _Pass, sums: _MapSums, tiles: MapTiles | BandTiles, row) -> 
     else:
         # Pairs of an angle weigh the same; or it only tells which columns are independent.
         gram = tiles.root_angle_weights[block.angle] ** 2 * residuals.gram
+    # Pairs of an angle weigh the same where there are no weights of their own.
+    weight = block.root_weights if tiles.root_weights is not None else None
+    even = tiles.root_angle_weights[block.angle]
+    local = local_sums(found.raw, block.root_weights > 0, even if weight is None else weight)
     counted = used * signal
     powers = (found.raw**2, counted, counted * signal, counted * signal**2, signal**2)
     return _MapSums(
@@ -166,6 +178,7 @@ def _add_tile(look: _Pass, sums: _MapSums, tiles: MapTiles | BandTiles, row) -> 
         sums.own + products_of(scores),
         sums.sums + jnp.stack([jnp.sum(one) for one in powers]),
         jax.tree.map(jnp.add, sums.residuals, residuals),
+        jax.tree.map(jnp.add, sums.local, local),
     )
 
 
@@ -181,15 +194,18 @@ def _map_sums(look: _Pass, tiles: MapTiles, angle, n: int) -> _MapSums:
 class _Field(eqx.Module):
     """Field correlation of frames amid blocks, and whether any field has it.
 
-    - `c1`: of the blocks of a pass; `sample`: of at most `_POOLED_SIDE` frames.
+    - `c1`: of the blocks of a pass; `sample`: of at most `_POOLED_SIDE` frames; `near`: of frames
+        with their neighbours; `exists`: whether any field has the correlation.
     """
 
     c1: Inexact[Array, "*angle block block"]
     sample: Inexact[Array, "*angle sample sample"]
+    near: Inexact[Array, "*angle near near"]
     exists: Bool[Array, "*angle"]
 
 
-def _field(term: TwoTimeTerm, y, pool: int) -> _Field:
+def _field(look: _Pass, term: TwoTimeTerm, y) -> _Field:
+    pool = look.pool
     n = term.t.shape[0]
     model = term.parameters.build_from_coordinates(y)
 
@@ -201,7 +217,14 @@ def _field(term: TwoTimeTerm, y, pool: int) -> _Field:
     sample = amid(usual)
     some = slice(None, None, -(-sample.shape[1] // _TESTED_FRAMES))
     error = jax.lax.map(lambda one: field_factor(one)[1], sample[:, some, some])
-    return _Field(sample if pool == usual else amid(pool), sample, error < FIELD_TOLERANCE)
+    near = field_correlation(model, term.t[near_frames(n)], term.geometry)
+
+    return _Field(
+        sample if pool == usual else amid(pool),
+        sample,
+        near,
+        error < FIELD_TOLERANCE,
+    )
 
 
 class _Blocks(eqx.Module):
@@ -225,12 +248,12 @@ def _blocks(sums: _MapSums, field: _Field, pool: int) -> _Blocks:
     pooled = pooled + jnp.swapaxes(pooled, 1, 2)
     # The last block may be shorter.
     length = jnp.asarray(np.minimum(pool, n - pool * np.arange(blocks)), pooled.dtype)
-    correlation = pooled[-1]
+    correlation = pooled[-2]
     mean = (correlation + jnp.diag(length)) / (length[:, None] * length)
     size = jnp.abs(field.c1)
     # The model gives sign and phase, the sums over blocks the size.
     phase = jnp.where(size > 0, field.c1 / jnp.where(size > 0, size, 1.0), 1.0)
-    return _Blocks(pooled[:-1], correlation, phase * jnp.sqrt(mean), length)
+    return _Blocks(pooled[:-2], correlation, phase * jnp.sqrt(mean), length)
 
 
 def _independent(gram):
@@ -331,7 +354,7 @@ def speckle_scores(
     assert isinstance(tiles, MapTiles)
     n = term.t.shape[0]
     look = _Pass(term.table(y), scaling, loss, -(-n // pooled_side))
-    field = _field(term, y, look.pool)
+    field = _field(look, term, y)
 
     def at(angle):
         sums = _map_sums(look, tiles, angle, n)
@@ -380,7 +403,7 @@ def _at_point(term: TwoTimeTerm):
 
 @quick_jit
 def _begin(look, term, y, n, size):
-    return _no_sums(look, n, size), _field(term, y, look.pool)
+    return _no_sums(look, n, size), _field(look, term, y)
 
 
 @quick_jit
@@ -432,6 +455,26 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     mean = v0 + v1 * s + v2 * s * s
     n_pixels = mean / jnp.maximum(variance, 1e-300)
     covariance = _covariance(sums, blocks, contrast, s, field.exists, pool) / n_pixels
+    size = blocks.length.shape[0]
+    evidence = evidence_of(
+        MapInBlocks(
+            columns=sums.pooled[:-2, :size, :size],
+            residual=sums.pooled[-1, :size, :size],
+            field=blocks.field,
+            length=blocks.length,
+            pool=pool,
+        ),
+        sums.local,
+        sums.residuals,
+        field.near,
+        field.exists,
+        contrast,
+        (jnp.where(known, from_diagonal, jnp.nan), from_residuals),
+        (v0, v1, v2),
+        contrast**2 * sums.sums[2] / count,
+        sums.by_frame[-3:-1],
+        sums.sums[0],
+    )
     return SpeckleScores(
         covariance,
         scores @ scores.T - sums.own,
@@ -444,6 +487,7 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
         observed,
         expected,
         ~field.exists,
+        evidence,
     )
 
 

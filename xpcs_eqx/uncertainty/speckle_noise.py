@@ -68,10 +68,10 @@ def cycle_sum(
     return flat @ jnp.swapaxes(rows, 0, 1).reshape(flat.shape).T
 
 
-def _coarser(columns, field, signal_length):
-    """The same in fewer blocks, where they are more than the cycle of four can do."""
+def _coarser(columns, field, signal_length, side: int):
+    """The same in at most `side` blocks, which is what the cycle of four can do."""
     n = field.shape[0]
-    step = -(-n // _CYCLE_SIDE)
+    step = -(-n // side)
     if step == 1:
         return columns, field
     blocks = -(-n // step)
@@ -87,6 +87,7 @@ def beyond_gaussian(
     length: Float[Array, "block"],
     contrast: Float[Array, ""],
     shot: Float[Array, ""],
+    cycle_side: int = _CYCLE_SIDE,
 ) -> Float[Array, "column column"]:
     """N Cov of sums ½ Σ_ij J_ij c2_ij, without the part ½ tr(K' J K' L) of Gaussian intensities.
 
@@ -98,7 +99,7 @@ def beyond_gaussian(
         + 2β² s tr(A G B) + ½ s² Σ_ij J_ij L_ij K_ij  photons
 
     `columns` are symmetric and summed over blocks of `length` frames, `field` is the correlation of
-    blocks; blocks of one frame are exact.
+    blocks; blocks of one frame are exact, but that Q is summed over at most `cycle_side` blocks.
     """
     size = jnp.abs(field) ** 2
     signal = contrast * size
@@ -113,7 +114,7 @@ def beyond_gaussian(
         other = jnp.swapaxes(right, 1, 2).reshape(right.shape[0], -1)
         return (flat @ other.T).real
 
-    fourth = traces(chain, chain) + 0.5 * cycle_sum(*_coarser(columns, field, length))
+    fourth = traces(chain, chain) + 0.5 * cycle_sum(*_coarser(columns, field, length, cycle_side))
     third = through @ steady.T
     twice = steady @ signal @ steady.T - shot * (steady / length) @ steady.T
     photons = 2 * contrast**2 * traces(chain, turned / length[:, None])

@@ -1,0 +1,138 @@
+"""What residuals say of a model, beside what the noise alone would: collected in one pass."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Inexact
+
+from .dyadic import ResidualSums
+from .local_noise import INDEPENDENT, LocalSums, expected_noise, neighbours
+from .structure import Structure, structure_of
+
+# A shot noise is believed while the noise of neighbours that follows from it is that of the map to
+# within this many of its errors, and this part of itself.
+_ERRORS, _SLACK = 4.0, 0.1
+
+
+class Evidence(eqx.Module):
+    """What the residuals of one angle say of the model, and the noise it is to be measured by.
+
+    - `structure`: sums over cells of lag and age, with the shot noise `shot` in their covariance.
+    - `local_pixels`: number of pixels N from differences of neighbours; `local_count`: how many
+        independent values that is worth; `residual_count`: the same of the residual variance.
+    - `common`: part of the scatter of the two that is the same noise.
+    - `by_frame`: sum of the residuals of each frame, and the pairs in it; `steps`: variance of a
+        second difference of the sums of frames, up to a factor.
+    - `nearest`: largest |c1|² of neighbouring frames; `farthest`: of the first and the last.
+    - `decay`: |c1|² of the block of frames with most pairs and all others; `decay_columns`,
+        `decay_weight`: Σ w ∂c2 by the coordinates, and Σ w, over their pairs.
+    - `variance`: mean of N Var(c2) over the pairs; `square`: Σ of squared residuals of c2.
+    """
+
+    structure: Structure
+    shot: Float[Array, "*angle"]
+    local_pixels: Float[Array, "*angle"]
+    local_count: Float[Array, "*angle"]
+    residual_count: Float[Array, "*angle"]
+    common: Float[Array, "*angle"]
+    by_frame: Float[Array, "*angle 2 frame"]
+    steps: Float[Array, "*angle step"]
+    nearest: Float[Array, "*angle"]
+    farthest: Float[Array, "*angle"]
+    decay: Float[Array, "*angle block"]
+    decay_columns: Float[Array, "*angle column block"]
+    decay_weight: Float[Array, "*angle block"]
+    variance: Float[Array, "*angle"]
+    square: Float[Array, "*angle"]
+
+
+class MapInBlocks(eqx.Module):
+    """Sums of one map over the pairs of two blocks of frames, upper triangle.
+
+    - `columns`: Σ w ∂c2, the last being Σ w; `residual`: Σ √w ψ(√w r).
+    - `field`: correlation of the field of blocks; `length`: frames in a block, `pool` in most.
+    """
+
+    columns: Float[Array, "column block block"]
+    residual: Float[Array, "block block"]
+    field: Inexact[Array, "block block"]
+    length: Float[Array, "block"]
+    pool: int = eqx.field(static=True)
+
+
+def evidence_of(
+    blocks: MapInBlocks,
+    local: LocalSums,
+    residuals: ResidualSums,
+    near: Inexact[Array, "near near"],
+    exists: Bool[Array, ""],
+    contrast: Float[Array, ""],
+    shots: tuple[Float[Array, ""], Float[Array, ""]],
+    variance: tuple[Float[Array, ""], ...],
+    signal: Float[Array, ""],
+    by_frame: Float[Array, "2 frame"],
+    square: Float[Array, ""],
+) -> Evidence:
+    """What a test of the model needs, with a noise that no misfit has made larger.
+
+    The shot noise is that of the raw diagonal, else that of residuals which share a frame, unless
+    differences of neighbours say that the noise is of another kind: then it is theirs.
+
+    **Arguments:**
+
+    - `near`: field correlation of `near_frames`; `exists`: whether there is such a field.
+    - `shots`: shot noise from the raw diagonal (NaN without) and from residuals.
+    - `variance`: coefficients of 1, s and s² in the mean of N Var(c2); `signal`: mean of K².
+    - `by_frame`, `square`: as in `Evidence`.
+    """
+    n, count = by_frame.shape[1], residuals.influence.count
+    (one, m), (two, m_two), (weighted, _) = local.one, local.two, local.weighted
+    ratio = (two / m_two) / (one / m)
+    tolerance = _ERRORS * jnp.sqrt(2 / (INDEPENDENT * m_two)) + _SLACK
+    expected = expected_noise(near, n, contrast, exists)
+
+    def fits(shot):
+        first, second = expected.at(shot)
+        return jnp.abs(jnp.log(second / first / ratio)) < tolerance
+
+    from_diagonal, from_residuals = shots
+    shot = jnp.where(fits(from_residuals), from_residuals, expected.shot_of(ratio, contrast))
+    shot = jnp.where(fits(from_diagonal), from_diagonal, shot)
+    # White noise without signal has any size.
+    shot = jnp.where(contrast + shot > 0, shot, 1.0 - contrast)
+    k = contrast + shot
+    # Residuals that share a frame are worth fewer independent ones.
+    alike = 1 + n * signal / k**2
+    one_on, two_on = neighbours(near, n)
+    structure = structure_of(
+        blocks.columns,
+        blocks.residual,
+        residuals.gram,
+        blocks.field,
+        blocks.length,
+        contrast,
+        shot,
+        weighted / one,
+        exists,
+        blocks.pool,
+    )
+    weights = blocks.columns[-1] + blocks.columns[-1].T
+    row = jnp.argmax(jnp.sum(weights, axis=1))
+    columns = blocks.columns[:-2, row] + blocks.columns[:-2, :, row]
+    correlation = jnp.abs(blocks.field) ** 2
+    return Evidence(
+        structure=structure,
+        shot=shot,
+        local_pixels=expected.at(shot)[0] / (one / m),
+        local_count=INDEPENDENT * m / alike,
+        residual_count=count / alike**2,
+        common=shot / k / alike,
+        by_frame=by_frame,
+        steps=6 * k - contrast * (4 * (one_on[:-1] + one_on[1:]) - 2 * two_on),
+        nearest=jnp.max(one_on),
+        farthest=correlation[0, -1],
+        decay=correlation[row],
+        decay_columns=columns,
+        decay_weight=weights[row],
+        variance=sum(c * shot**power for power, c in enumerate(variance)),
+        square=square,
+    )

@@ -1,0 +1,75 @@
+"""Is there anything to fit? Whether maps have a contrast and a decay that the fit could see."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from .covariance import ScoreCovariances
+
+
+class Signal(NamedTuple):
+    """What the maps of a data set have to say about a decay.
+
+    - `contrast`: of all angles together, in its errors with the parameters of the model held;
+        it is what tells |c1|² from a constant.
+    - `rate`: relative error of the best determined exponent −log |c1|² of an angle.
+    - `nearest`: largest |c1|² between neighbouring frames; `farthest`: least |c1|² of the first
+        and the last frame.
+    """
+
+    contrast: float
+    rate: float
+    nearest: float
+    farthest: float
+
+
+def signal_of(
+    scores: ScoreCovariances,
+    contrast: Float[np.ndarray, "angle"],
+    covariance: Float[np.ndarray, "entry entry"],
+) -> Signal | None:
+    """The signal of a data set of maps; `covariance` is that quoted of the entries of the fit."""
+    remains = scores.remains
+    if remains is None or scores.by_angle is None:
+        return None
+    evidence = remains.evidence
+    gram = np.asarray(scores.gram)[:, -2:, -2:]
+    middle = np.asarray(scores.by_angle)[:, -2:, -2:]
+    size = np.sqrt(np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0.0))
+    weight = np.zeros(contrast.size)
+    for a in range(contrast.size):
+        if not np.all(size[a] > 0):
+            continue
+        scaled = gram[a] / np.outer(size[a], size[a])
+        if np.linalg.det(scaled) < _FLAT:
+            # |c1|² is as constant as numbers can be.
+            continue
+        inverse = np.linalg.inv(scaled) / np.outer(size[a], size[a])
+        variance = (inverse @ middle[a] @ inverse)[0, 0]
+        weight[a] = 1 / variance if variance > 0 else 0.0
+    total = weight.sum()
+    seen = float(np.sum(contrast * weight) / np.sqrt(total)) if total > 0 else 0.0
+    decay = np.asarray(evidence.decay)
+    columns = np.asarray(evidence.decay_columns)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = contrast[:, None] * np.asarray(evidence.decay_weight)
+        columns = np.where(unit[:, None] != 0, columns / unit[:, None], 0.0)
+    slopes = np.einsum("acl,ace->ale", columns, remains.columns[:, : columns.shape[1]])
+    finite = np.where(np.isfinite(covariance), covariance, 0.0)
+    lost = ~np.isfinite(np.diagonal(covariance))
+    variance = np.einsum("ale,ef,alf->al", slopes, finite, slopes, optimize=True)
+    variance = np.where(np.any(slopes[..., lost] != 0, axis=2), np.inf, variance)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponent = -np.log(np.maximum(decay, 1e-300))
+        relative = np.sqrt(np.maximum(variance, 0.0)) / decay / exponent
+    usable = (decay > _GONE) & (exponent > 0) & np.any(columns != 0, axis=1)
+    usable &= np.isfinite(relative)
+    rate = float(np.min(relative[usable])) if usable.any() else np.inf
+    return Signal(seen, rate, float(np.max(evidence.nearest)), float(np.min(evidence.farthest)))
+
+
+# Below this determinant of (|c1|², 1) with unit diagonal the first is constant.
+_FLAT = 1e-12
+# A correlation below this says nothing of its exponent.
+_GONE = 0.02
