@@ -40,6 +40,8 @@ from .per_angle.result import FailedAngle as FailedAngle
 from .per_angle.result import SequentialFit as SequentialFit
 from .per_angle.result import SequentialRow as SequentialRow
 from .per_angle.sequential import sequential_least_squares as sequential_least_squares
+from .quality import Thresholds as Thresholds
+from .quality import judge as judge
 from .result import check_fittable as check_fittable
 from .result import fit_of as fit_of
 from .scaling_check import Departure as Departure

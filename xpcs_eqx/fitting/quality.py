@@ -139,7 +139,10 @@ def _judge_signal(
             f"{signal.farthest:.3g}; measure longer"
         )
     else:
-        why = "the maps are compatible with a constant"
+        why = (
+            "the maps are compatible with a constant: nothing decays within the window, all of it "
+            "does within a frame, or there is no contrast"
+        )
     if not signal.contrast > thresholds.contrast:
         found.poor.append(
             f"{where}no decay seen: the contrast is {signal.contrast:.2g} of its errors above "

@@ -226,22 +226,29 @@ def _group_test(
         statistic,
         degrees,
         _probability(statistic, degrees, float(np.sum(known))),
-        _largest(mean, error, limits, kind),
+        _deviation(mean, error, limits, kind, _largest(mean, error)),
     ), np.stack([mean, error], axis=1)
 
 
-def _largest(mean, error, limits, kind: str, before: str = "") -> Deviation | None:
-    """The group that departs most, in words."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        size = np.where(error > 0, np.abs(mean) / error, 0.0)
-    if not np.any(size > 0):
+def _largest(mean, error) -> int | None:
+    """The group that departs most in units of its error."""
+    there = (error > 0) & np.isfinite(mean)
+    if not there.any():
         return None
-    k = int(np.nanargmax(size))
+    size = np.zeros(there.size)
+    size[there] = np.abs(mean[there]) / error[there]
+    return int(np.argmax(size))
+
+
+def _deviation(mean, error, limits, kind: str, k: int | None) -> Deviation | None:
+    """What group `k` does, in words."""
+    if k is None:
+        return None
     low, high = limits[k]
     side = "above" if mean[k] > 0 else "below"
     text = (
-        f"{before}at {kind} {low:.3g}–{high:.3g} s the fit lies {abs(mean[k]):.2g} ± "
-        f"{error[k]:.1g} {side} the data"
+        f"at {kind} {low:.3g}–{high:.3g} s the fit lies {abs(mean[k]):.2g} ± {error[k]:.1g} "
+        f"{side} the data"
     )
     return Deviation(text, float(low), float(high), float(mean[k]), float(error[k]))
 
@@ -257,12 +264,12 @@ def _angle_test(left: _Left, cells: Cells, limits, slope, known, phi) -> MisfitT
     probability = float(-np.expm1(len(found) * np.log1p(-min(least, 1 - 1e-16))))
     unit = np.where(left.weight[a] > 0, left.weight[a], np.nan) * slope[a]
     error = np.sqrt(np.maximum(np.diagonal(left.covariance[a, a]), 0.0)) / unit
-    of_cells = limits[0][cells.lag]
-    ages = limits[1][cells.age]
-    where = _largest(left.sums[a] / unit, error, of_cells, "lags", f"at φ = {phi[a]:.4g}°, ")
+    mean = left.sums[a] / unit
+    k = _largest(mean, error)
+    where = _deviation(mean, error, limits[0][cells.lag], "lags", k)
     if where is not None:
-        k = int(np.nanargmax(np.where(error > 0, np.abs(left.sums[a] / unit) / error, 0.0)))
-        text = f"{where.text}, at ages {ages[k][0]:.3g}–{ages[k][1]:.3g} s"
+        low, high = limits[1][cells.age[k]]
+        text = f"at φ = {phi[a]:.4g}°, {where.text}, at ages {low:.3g}–{high:.3g} s"
         where = where._replace(text=text)
     return MisfitTest("angle", statistic, degrees, probability, where)
 

@@ -1,0 +1,245 @@
+"""A verdict to be trusted: right models are good, wrong ones are not, and the place is named."""
+
+import jax
+import numpy as np
+import pytest
+from helpers import LAMINAR, make_data, mapped
+from scipy import stats
+
+from xpcs_eqx.data import Geometry, from_dict
+from xpcs_eqx.fitting import Thresholds, judge, least_squares
+from xpcs_eqx.objective import Huber, projected_objective, two_time_objective
+from xpcs_eqx.physics import LaminarFlow, PowerLawRate, Static, correlation_map
+from xpcs_eqx.simulation import simulate, simulate_speckle
+from xpcs_eqx.uncertainty import LEVEL
+
+STATIC = Static(PowerLawRate(1e3, 0.0, 0.0))  # 1/e of c2 after five frames
+FLOWING = LaminarFlow(PowerLawRate(1.2e4, -0.3, 0.0), PowerLawRate(3e-4, 0.2, 0.0), 5.0)
+# Model, parameters that are fixed, frame times, geometry.
+KINDS = {
+    "static": (
+        STATIC,
+        ("alpha", "D_offset"),
+        np.arange(60.0),
+        Geometry(q=0.01, phi=np.array([0.0])),
+    ),
+    "laminar": (
+        FLOWING,
+        ("D_offset", "gamma_dot_t_offset"),
+        0.1 * np.arange(1, 62),
+        Geometry(q=0.0054, phi=np.array([0.0, 45.0, 90.0])),
+    ),
+}
+CONTRAST, NOISE = 0.2, 0.005
+
+
+def data_of(c2, kind="static", **more):
+    """Data of maps `(angle, frame, frame)`, or of one map."""
+    _, _, t, geometry = KINDS[kind]
+    c2 = np.asarray(c2)
+    c2 = c2 if c2.ndim == 3 else c2[None]
+    return from_dict({"g2": c2, "t1": t, "t2": t, "q": geometry.q, "phi": geometry.phi, **more})
+
+
+def fitted_map(c2, kind="static", **more):
+    """The fit of maps, as of `data_of`."""
+    truth, fixed, *_ = KINDS[kind]
+    data = data_of(c2, kind, **more)
+    return least_squares(projected_objective(mapped(truth, data, fixed=fixed), data))
+
+
+def with_noise(c2, seed, noise=NOISE):
+    """A symmetric map with independent noise of each pair."""
+    scatter = np.triu(np.random.default_rng(seed).normal(size=c2.shape), 1) * noise
+    return c2 + scatter + np.swapaxes(scatter, -1, -2)
+
+
+def surface(kind="static"):
+    """|c1|² of the kind, and the lag and the mean of its pairs [frames]."""
+    truth, _, t, geometry = KINDS[kind]
+    frames = np.arange(t.size)
+    lag, middle = np.abs(frames[:, None] - frames), 0.5 * (frames[:, None] + frames)
+    return np.asarray(correlation_map(truth, t, geometry)), lag, middle
+
+
+def simulated(kind, counts, contrast=0.25):
+    """What makes the data of a seed: independent noise, or speckle at some counts."""
+    truth, _, t, geometry = KINDS[kind]
+
+    @jax.jit
+    def data(key):
+        if counts == "independent":
+            return simulate(truth, t, geometry, contrast, 1.0, noise=NOISE, key=key)
+        return simulate_speckle(
+            truth, t, geometry, contrast, n_pixels=2000, mean_counts=counts, key=key
+        )
+
+    return lambda seed: data(jax.random.key(seed))
+
+
+def right_fits(kind, counts, sets):
+    truth, fixed, *_ = KINDS[kind]
+    make = simulated(kind, counts)
+    for seed in range(sets):
+        data = make(seed)
+        yield least_squares(projected_objective(mapped(truth, data, fixed=fixed), data))
+
+
+def check_right(kind, counts, sets):
+    """No more right models doubted than chance has it, and probabilities that are uniform."""
+    doubted, probabilities = 0, {}
+    for fit in right_fits(kind, counts, sets):
+        doubted += fit.quality.flag != "good"
+        for test in fit.fitted.misfit.tests:
+            probabilities.setdefault(test.name, []).append(test.probability)
+    assert doubted <= max(1, sets // 50), (kind, counts, doubted)
+    assert set(probabilities) == {"frame", "lag", "age", "angle", "scale"}
+    for name, found in probabilities.items():
+        assert stats.kstest(found, "uniform").pvalue > 1e-4, (kind, counts, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "counts"), [("static", "independent"), ("static", 0.5), ("static", 50.0)]
+)
+def test_right_models_are_good(kind, counts):
+    check_right(kind, counts, 40)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("counts", ["independent", 0.5, 5.0, 50.0, None])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_hundred_right_models_are_good(kind, counts):
+    check_right(kind, counts, 200)
+
+
+def wrong_maps():
+    """Maps that no static model describes, by name: a function of the seed, and what is named."""
+    (c1,), lag, middle = surface()
+    exponent = -np.log(c1)
+    jump = (lag > 0) & ((middle - lag / 2 < 35) & (middle + lag / 2 >= 35))
+
+    def outliers(seed):
+        random = np.random.default_rng(seed + 1000)
+        hit = np.triu(random.random(c1.shape) < 0.05, 1) * random.exponential(0.05, c1.shape)
+        return 1 + CONTRAST * c1 + hit + hit.T
+
+    def dark(seed):
+        out = 1 + CONTRAST * c1
+        out[20], out[:, 20] = 0.0, 0.0
+        return out
+
+    return {
+        "compressed decay": (lambda seed: 1 + CONTRAST * np.exp(-(exponent**1.5)), "lags"),
+        "oscillation": (
+            lambda seed: 1 + CONTRAST * c1 * (0.7 + 0.3 * np.cos(0.25 * lag)),
+            "lags",
+        ),
+        "ageing": (
+            lambda seed: 1 + CONTRAST * np.exp(-exponent * (0.5 + middle / 59)),
+            "ages",
+        ),
+        "jump": (lambda seed: 1 + CONTRAST * c1 * (1 - 0.4 * jump), "ages"),
+        "drift": (lambda seed: 1 + CONTRAST * c1 + 0.02 * (middle / 59 - 0.5), "ages"),
+        "outliers": (outliers, "scatter more"),
+        "dark frame": (dark, "frame 20"),
+    }
+
+
+@pytest.mark.parametrize("name", wrong_maps())
+def test_wrong_models_are_not_good_and_the_place_is_named(name):
+    make, place = wrong_maps()[name]
+    for seed in range(3):
+        fit = fitted_map(with_noise(make(seed), seed))
+        assert fit.quality.flag != "good"
+        assert fit.quality.doubtful
+        assert any(place in one for one in fit.quality.findings), fit.quality.findings
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("counts", [None, 5.0])
+@pytest.mark.parametrize("name", wrong_maps())
+def test_forty_wrong_models_are_not_good(name, counts):
+    make, _ = wrong_maps()[name]
+    (c1,), *_ = surface()
+    missed = 0
+    for seed in range(40):
+        if counts is None:
+            c2 = with_noise(make(seed), seed)
+        else:
+            speckle = np.asarray(simulated("static", counts, CONTRAST)(seed).c2)[0]
+            c2 = make(seed) + np.where(make(seed) == 0, 0.0, speckle - 1 - CONTRAST * c1)
+        missed += fitted_map(c2).quality.flag == "good"
+    assert missed <= 2
+
+
+def test_one_azimuth_for_three_maps():
+    c1, *_ = surface("laminar")
+    c2 = with_noise(1 + CONTRAST * np.stack([c1[0]] * 3), 0)
+    fit = fitted_map(c2, "laminar")
+    assert fit.quality.doubtful
+    assert any("the model does not fit" in one for one in fit.quality.findings)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("name", "c1", "says"),
+    [
+        ("noise", lambda lag: 0.0 * lag, "no decay seen"),
+        ("frozen", lambda lag: np.exp(-1e-6 * lag), "no decay seen"),
+        ("fast", lambda lag: np.exp(-50.0 * lag), "no decay seen"),
+    ],
+)
+def test_maps_without_a_decay_are_poor(name, c1, says, seed):
+    _, lag, _ = surface()
+    fit = fitted_map(with_noise(1 + CONTRAST * c1(lag), seed))
+    assert fit.quality.flag == "poor"
+    assert any(says in one for one in fit.quality.findings), fit.quality.findings
+
+
+def test_maps_without_their_baseline_are_named():
+    (c1,), *_ = surface()
+    fit = fitted_map(with_noise(CONTRAST * c1, 0))
+    assert fit.quality.flag == "poor"
+    assert any("baseline" in one for one in fit.quality.findings)
+
+
+@pytest.mark.parametrize("factor", [0.1, 10.0])
+def test_a_sigma_far_from_the_noise_is_said(factor):
+    (c1,), *_ = surface()
+    c2 = with_noise(1 + CONTRAST * c1, 0)
+    fit = fitted_map(c2, sigma=np.full(c2.shape, factor * NOISE)[None])
+    assert fit.quality.doubtful
+    assert any("sigma is" in one and "noise" in one for one in fit.quality.findings)
+    right = fitted_map(c2, sigma=np.full(c2.shape, NOISE)[None])
+    assert right.quality.flag == "good"
+    assert right.fitted.misfit.sigma_ratio == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_robust_loss_and_weights_change_no_verdict_of_a_right_model():
+    data = make_data(n=41, noise=NOISE)
+    start = mapped(LAMINAR, data)
+    for loss in (Huber(2 * NOISE), Huber(0.5 * NOISE)):
+        fit = least_squares(two_time_objective(start, data, loss=loss))
+        assert not fit.fitted.misfit.failed()
+    # Pairs whose noise grows with the lag, with a sigma known up to a factor.
+    (c1,), lag, _ = surface()
+    sigma = 0.002 * (1 + lag / 20)
+    c2 = with_noise(1 + CONTRAST * c1, 0, sigma)
+    fit = fitted_map(c2, sigma=3 * sigma[None], absolute_sigma=False)
+    assert not fit.fitted.misfit.failed()
+
+
+def test_thresholds_decide():
+    make, _ = wrong_maps()["drift"]
+    fit = fitted_map(with_noise(make(0), 0))
+    failed = fit.fitted.misfit.failed()
+    assert failed
+    assert fit.fitted.misfit.failed(LEVEL) == failed
+    lenient = judge(fit, Thresholds(level=1e-300))
+    assert not any("the model does not fit" in one for one in lenient.findings)
+    strict = judge(fit, Thresholds(excess=1.0))
+    assert strict.flag == "poor"
+    right = next(iter(right_fits("static", "independent", 1)))
+    assert judge(right, Thresholds(contrast=1e6)).flag == "poor"
+    assert judge(right, Thresholds(rate=1e-6)).flag == "poor"
