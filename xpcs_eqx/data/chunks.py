@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -56,7 +57,7 @@ class ChunkedTwoTime(AbstractTwoTime):
     """
 
     factory: Factory = eqx.field(static=True)
-    t: Float[np.ndarray, " frame"]
+    t: Float[np.ndarray | jax.Array, " frame"]
     geometry: Geometry
     n_chunks: int = eqx.field(static=True)
     run: int = eqx.field(static=True)

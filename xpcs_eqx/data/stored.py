@@ -3,6 +3,7 @@
 import os
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -38,7 +39,7 @@ class StoredTwoTime(AbstractTwoTime):
     """
 
     source: MapSource
-    t: Float[np.ndarray, " frame"]
+    t: Float[np.ndarray | jax.Array, " frame"]
     geometry: Geometry
     rule: PairRule | None
     root_weights: Float[np.ndarray, " angle"] | None
