@@ -1,0 +1,92 @@
+"""What the tests of a fit found: whether the residuals could be those of a right model."""
+
+from ..fitting import Fit
+from ..uncertainty import Misfit
+from .sections import Drawing, Section, entry, number, table
+
+_WHAT = {
+    "frame": "a frame unlike its neighbours",
+    "lag": "mean residual by lag",
+    "age": "mean residual by age",
+    "angle": "lag and age, angle by angle",
+    "scale": "scatter against neighbours",
+}
+
+
+def misfit_section(fit: Fit) -> Section:
+    """The tests of each data set, with a figure of the mean residuals."""
+    found = {
+        label: part.fitted.misfit
+        for label, part in fit.parts.items()
+        if part.fitted is not None and part.fitted.misfit is not None
+    }
+    if not found:
+        return Section(document={"misfit": None})
+    lines = []
+    for label, misfit in found.items():
+        if len(fit.parts) > 1:
+            lines.append(f"  {label}")
+        lines += [*_table(misfit), "", *_noise(misfit)]
+    return Section(
+        "Does the model fit?",
+        lines,
+        document={"misfit": {label: _document(misfit) for label, misfit in found.items()}},
+        figures=lambda: _drawings(found),
+    )
+
+
+def _table(misfit: Misfit) -> list[str]:
+    rows = [
+        (
+            _WHAT.get(test.name, test.name),
+            number(test.statistic, 4),
+            str(test.degrees),
+            number(test.probability, 2),
+            "" if test.where is None else test.where.text,
+        )
+        for test in misfit.tests
+    ]
+    header = ("test", "statistic", "degrees", "probability")
+    lines = table(header, [row[:4] for row in rows])
+    return [*lines, *(entry("largest", row[4]) for row in rows if row[4])]
+
+
+def _noise(misfit: Misfit) -> list[str]:
+    noise = ", ".join(f"{one:.3g}" for one in misfit.noise[:6])
+    more = "" if misfit.noise.size <= 6 else ", …"
+    ratio = f"{misfit.excess:.4g}"
+    return [
+        entry("noise of c2", f"{noise}{more} by angle, from differences of neighbouring entries"),
+        entry("variance", f"the residuals have {ratio} times that of the noise"),
+    ]
+
+
+def _document(misfit: Misfit) -> dict:
+    return {
+        "tests": {
+            test.name: {
+                "statistic": test.statistic,
+                "degrees": test.degrees,
+                "probability": test.probability,
+                "where": None if test.where is None else test.where._asdict(),
+            }
+            for test in misfit.tests
+        },
+        "noise": misfit.noise,
+        "variance_ratio": misfit.excess,
+        "sigma_ratio": misfit.sigma_ratio,
+    }
+
+
+def _drawings(found: dict[str, Misfit]) -> list[Drawing]:
+    from .folder import folder_names
+    from .plots.misfit import misfit_figure
+
+    names = folder_names(tuple(found))
+    return [
+        Drawing(
+            "mean_residuals" if len(found) == 1 else f"mean_residuals_{name}",
+            lambda misfit=misfit: misfit_figure(misfit),
+        )
+        for name, misfit in zip(names, found.values(), strict=True)
+    ]
