@@ -86,7 +86,6 @@ CONSTANTS = {
     "data.LAYOUTS": "names of file layouts",
     "data.Sigma": "a type, for annotations",
     "physics.MODELS": "words for models",
-    "physics.RATES": "words for rates",
     "config.TEMPLATES": "names of templates",
     "scaling.CONTRAST_BOUNDS": "numbers",
     "search.CHAIN": "names of methods",
