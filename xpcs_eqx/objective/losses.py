@@ -102,7 +102,7 @@ class AbstractRobustLoss(AbstractLoss):
 
 
 class SoftL1(AbstractRobustLoss):
-    """ρ(z) = 2(√(1+z) − 1).
+    """ρ(z) = 2(√(1+z) − 1); `scale` in units of the (weighted) residual.
 
     >>> import jax.numpy as jnp
     >>> import xpcs_eqx as xe

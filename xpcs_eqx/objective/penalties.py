@@ -127,7 +127,7 @@ def penalty_equations(
     y: Float[Array, "free"],
     noise: Float[Array, ""],
 ) -> NormalEquations:
-    """`equations_of` the penalties in the coordinates of `parameters`."""
+    """Normal equations of the penalties in the coordinates of `parameters`, as `equations_of`."""
 
     def values_of(y):
         return parameter_values(parameters.build_from_coordinates(y))
@@ -219,5 +219,5 @@ def scaling_penalty_equations(
     scaling: AbstractScaling,
     coefficients: Float[Array, "coefficient"],
 ) -> NormalEquations:
-    """`equations_of` the penalties in the scaling coefficients."""
+    """Normal equations of the penalties in the scaling coefficients."""
     return equations_of(penalties, scaling.per_angle, coefficients)
