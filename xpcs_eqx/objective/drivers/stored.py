@@ -190,7 +190,7 @@ class StoredTiles(AbstractPieces):
         first, slots = k % self.bands * self.band, len(self.angles_of(k))
         table, whole = tile_table(slots, self.blocks), tile_table(self.group, self.blocks)
         table = table[(table[:, 1] >= first) & (table[:, 1] < first + self.band)]
-        longest = np.count_nonzero(whole[:, 1] < self.band)
+        longest = int(np.count_nonzero(whole[:, 1] < self.band))
         return np.pad(table, ((0, longest - len(table)), (0, 0)), constant_values=-1)
 
 

@@ -99,7 +99,8 @@ def frame_table(
         derivatives = stacked(tangents[kind], len(scalars), length)
         mask = tuple(tuple(next(masks)) for _ in values[kind])
         parts.append(Part(stacked(values[kind], length), derivatives, mask))
-    return FrameTable(*parts, parameters.model, structures[-1])
+    increments, endpoints, fixed = parts
+    return FrameTable(increments, endpoints, fixed, parameters.model, structures[-1])
 
 
 def call_kernel(table: FrameTable, increments, first, second, scalars) -> Array:
