@@ -97,7 +97,7 @@ def best_coefficients(
     objective: AnyObjective, x: Float[np.ndarray, "free"], stage: ScalingStage
 ) -> Float[np.ndarray, "coefficient"]:
     """Scaling coefficients of all data sets that suit physical parameters best."""
-    references = [part.term.reference for part in parts_of(objective)]
+    references = [np.asarray(part.term.reference) for part in parts_of(objective)]
     return stage.run(objective, x, coefficients_of(objective, references)).x
 
 

@@ -146,9 +146,10 @@ class Selected(AbstractStrategy):
                 found = trial.cma_es(trial.known, **vars(self.cma))
             else:
                 found = trial.multi_start(**self.multi.settings(self.multi.starts))
-            if trial.ended or (found is not None and found.fit.success):
+            best = None if found is None else found.fit
+            if trial.ended or (best is not None and best.success):
                 return
-            why = "it found no fit" if found is None else found.fit.message
+            why = "it found no fit" if best is None else best.message
             trial.say(f"{next_method}: {method} failed: {why}")
 
 
