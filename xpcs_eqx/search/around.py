@@ -1,0 +1,119 @@
+"""A cheap look around: whether fits from elsewhere, to a sample of the pairs, end lower."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from ..fitting import default_solver
+from ..objective import AbstractObjective, CombinedObjective, TwoTimeObjective
+from ..optimize import TrustRegion
+from .basins import threshold_of, variance_of
+from .local_fits import LocalFits, local_fits_for
+from .pairs import count_pairs, is_absolute, thinned
+from .space import normalised_space
+from .starts import AbstractSampler, LatinHypercube, starts_of
+
+# Pairs of which a fit is so quick that a sample would save nothing.
+FEW = 20_000
+# Evaluations after which a fit to the sample is left; most arrive within half of it.
+EVALUATIONS = 60
+TOLERANCE = 1e-8
+# Lower minima of the sample that are worth a fit to all pairs.
+WORTH = 2
+
+
+class Around(NamedTuple):
+    """What a look around found.
+
+    - `lower`: physical variables of minima of the sample below that of the known one, the lowest
+        first; `same`: starts that came to the known one, or to the lowest, on their own.
+    - `starts`: fits from elsewhere; `evaluations`: of the sample; `sampled`: whether it was one.
+    """
+
+    lower: Float[np.ndarray, "minimum variable"]
+    same: int
+    starts: int
+    evaluations: int
+    sampled: bool
+
+
+def sample_of(objective: AbstractObjective, seed: int) -> AbstractObjective | None:
+    """An objective of few pairs in place of one of many; itself where it has few.
+
+    None for pairs that cannot be drawn without reading all of them: data in a file, points.
+    """
+    if isinstance(objective, CombinedObjective):
+        parts = [sample_of(part, seed) for part in objective.parts]
+        if any(part is None for part in parts):
+            return None
+        return dataclasses.replace(objective, parts=tuple(parts))
+    sample = thinned(objective, seed)
+    if sample is not None:
+        return sample
+    small = objective.traceable and count_pairs(objective) <= FEW
+    return objective if small or not isinstance(objective, TwoTimeObjective) else None
+
+
+def look_around(
+    objective: AbstractObjective,
+    known: Float[np.ndarray, "variable"],
+    *,
+    starts: int,
+    seed: int = 0,
+    sampler: AbstractSampler | None = None,
+    custom: Float[np.ndarray, "start variable"] | tuple = (),
+    solver: TrustRegion | None = None,
+) -> Around | None:
+    """Fit a sample of the pairs from a known minimum and from `starts` others over the bounds.
+
+    All fits are one compiled call. A minimum of the sample counts as lower when its cost lies below
+    that of the known one by more than noise can make. None where no sample can be drawn.
+
+    **Arguments:**
+
+    - `known`: physical variables of the minimum found so far.
+    - `custom`: starts of your own, beside those over the bounds.
+    """
+    sample = sample_of(objective, seed)
+    if sample is None:
+        return None
+    given = np.asarray([known, *custom])
+    sampler = LatinHypercube() if sampler is None else sampler
+    begun = starts_of(
+        objective, normalised_space(objective), starts + len(given), given, sampler, seed
+    )
+    solver = default_solver(objective) if solver is None else solver
+    quick = dataclasses.replace(
+        solver, cost_tol=TOLERANCE, max_evaluations=min(solver.max_evaluations, EVALUATIONS)
+    )
+    fits = local_fits_for(sample, count_pairs(sample)).run(sample, begun.x, quick)
+    return _compared(objective, sample, fits)
+
+
+def _compared(
+    objective: AbstractObjective, sample: AbstractObjective, fits: LocalFits
+) -> Around:
+    known, lowest = float(fits.cost[0]), float(np.min(fits.cost))
+    pairs = count_pairs(objective)
+    variance = variance_of(lowest, pairs, is_absolute(objective))
+    # Sums over a sample are weighted to be those of all pairs, and so is their noise.
+    coarse = pairs / max(count_pairs(sample), 1)
+    threshold = coarse * threshold_of(variance, known)
+    below = np.flatnonzero(fits.cost < known - threshold)
+    order = below[np.argsort(fits.cost[below], kind="stable")]
+    distinct: list[int] = []
+    for k in order.tolist():
+        apart = [fits.cost[k] - fits.cost[one] > threshold for one in distinct]
+        if all(apart) and len(distinct) < WORTH:
+            distinct.append(k)
+    same = int(np.count_nonzero(fits.cost[1:] <= lowest + threshold))
+    lower = np.clip(fits.x[distinct], objective.variables.lower, objective.variables.upper)
+    return Around(
+        np.asarray(lower),
+        same,
+        len(fits.cost) - 1,
+        int(fits.evaluations.sum()),
+        sample is not objective,
+    )
