@@ -92,9 +92,7 @@ def look_around(
     return _compared(objective, sample, fits)
 
 
-def _compared(
-    objective: AbstractObjective, sample: AbstractObjective, fits: LocalFits
-) -> Around:
+def _compared(objective: AbstractObjective, sample: AbstractObjective, fits: LocalFits) -> Around:
     known, lowest = float(fits.cost[0]), float(np.min(fits.cost))
     pairs = count_pairs(objective)
     variance = variance_of(lowest, pairs, is_absolute(objective))

@@ -27,6 +27,8 @@ from .trial import Trial, cma_es_available
 LEAST_BUDGET = 100
 # What refinement, ways and the final fit of a multi-start take.
 REST = 80
+# Starts on their own that confirm a minimum whose residuals do not.
+CONFIRMED = 2
 NOTHING_FREE = "no parameter is free: a local fit, which has nothing to search for"
 
 
@@ -160,11 +162,12 @@ def _selected(objective: AbstractObjective) -> Selection:
 class Auto(AbstractStrategy):
     """As much search as the data ask for.
 
-    The local fit; where it did not converge, ended on a bound, is poor or leaves more than the
-    noise, multi-start; where the minimum that this found is not confirmed by a second start or
-    leaves more than the noise as well, CMA-ES. Where the local fit looks right, a few starts
-    (`probes`) still look for a lower minimum, since one that is wrong can leave little more than
-    the noise.
+    The local fit, and a look around it: fits from elsewhere to a sample of the pairs, which cost
+    less than a fit to all (`look_around`); what they find lower is fitted to all pairs. A few
+    (`probes`) are enough beside a fit whose residuals are those of a right model, since one that is
+    wrong can leave little more than the noise; else there are as many as `multi` has starts. Where
+    no two of them came to the lowest minimum, or where no sample can be drawn, multi-start; where
+    that does not confirm it either, CMA-ES.
 
     - `budget`: evaluations of costs and of normal equations after which nothing more begins; a
         local fit under way and the error bars of the result are not cut short for it.
@@ -176,7 +179,7 @@ class Auto(AbstractStrategy):
     budget: int = eqx.field(static=True, default=5000)
     multi: MultiStart = MultiStart(starts=40)
     preset: CmaPreset = CMA_PRESETS["default"]
-    probes: int = eqx.field(static=True, default=8)
+    probes: int = eqx.field(static=True, default=12)
     seed: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
@@ -203,14 +206,12 @@ class Auto(AbstractStrategy):
             return
         if local is not None:
             skip = trial.verdict(local)
-            poor = local.quality.findings[0] if local.quality.flag == "poor" else ""
-            if skip.skip and not poor:
-                trial.say(f"the local fit looks right: {skip.reason}")
-                if self._probe(trial):
-                    return
-            else:
-                why = poor if skip.skip else skip.reason
-                trial.say(f"the local fit is not trusted: {why}")
+            text = "looks right" if skip.skip else "is not trusted"
+            trial.say(f"the local fit {text}: {skip.reason}")
+            if skip.skip and self.probes == 0:
+                return
+            if self._around(trial, self.probes if skip.skip else self.multi.starts, skip.skip):
+                return
             if trial.ended:
                 return
         confirmed = self._multi_start(trial, self.multi.starts, 1)
@@ -218,17 +219,17 @@ class Auto(AbstractStrategy):
             return
         self._cma_es(trial)
 
-    def _probe(self, trial: Trial) -> bool:
-        """Whether a few more starts find nothing lower."""
-        if self.probes == 0:
-            return True
-        before = float(trial.fit.cost)
-        n = self._affordable(trial, self.probes + 1)
-        if n < 2:
-            trial.say("no evaluations left to look elsewhere")
-            return True
-        trial.multi_start(**self.multi.settings(n, self.seed))
-        return not is_lower(float(trial.fit.cost), before)
+    def _around(self, trial: Trial, starts: int, trusted: bool) -> bool:
+        """Whether a look around leaves nothing more to search for."""
+        found = trial.around(
+            starts=starts, seed=self.seed, sampler=self.multi.sampler, custom=self.multi.custom
+        )
+        if found is None or trial.ended:
+            return False
+        if len(found.lower):
+            skip = trial.verdict(trial.fit)
+            trusted = trusted or skip.skip
+        return trusted or found.same >= CONFIRMED
 
     def _affordable(self, trial: Trial, starts: int) -> int:
         """Number of starts that the rest of the budget allows."""

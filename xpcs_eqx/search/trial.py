@@ -10,6 +10,7 @@ from ..errors import FitError
 from ..fitting import Fit, least_squares
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
+from .around import Around, look_around
 from .log import Log
 from .multi_start import multi_start
 from .pairs import noise_variance
@@ -66,7 +67,12 @@ class Trial(Log):
         return np.clip(self.best.x, np.asarray(variables.lower), np.asarray(variables.upper))
 
     def verdict(self, fit: Fit) -> Skip:
-        """Whether a fit leaves nothing to search for."""
+        """Whether a fit leaves nothing to search for: its verdict, where maps tell their noise."""
+        parts = fit.parts.values()
+        if parts and all(one.fitted is not None and one.fitted.misfit for one in parts):
+            if fit.quality.doubtful:
+                return Skip(False, fit.quality.findings[0])
+            return Skip(True, "its residuals are those of a right model")
         held = ("fixed", "tied", "scaling")
         at_bound = any(row.at_bound and row.role not in held for row in fit.rows)
         variance = fit.residual_sd**2
@@ -82,6 +88,29 @@ class Trial(Log):
         if fit is not None:
             self._take("local fit", fit, fit.evaluations)
         return fit
+
+    def around(self, **settings: Any) -> Around | None:
+        """A look around the best so far; what the sample has lower is fitted to all pairs.
+
+        None where no sample of the pairs can be drawn.
+        """
+        known = self.known
+        assert known is not None
+        found = look_around(self.objective, known, solver=self.solver, **settings)
+        if found is None:
+            self.say("no look around: of these data no sample can be drawn")
+            return None
+        self.spend("a look around, to a sample of the pairs", found.evaluations)
+        for x in found.lower:
+            fit = self._attempt("fit from a lower minimum of the sample", least_squares, x)
+            if fit is not None and not self.ended:
+                lower = self._take("a look around", fit, fit.evaluations)
+                self.say(f"a fit from a lower minimum of the sample found {_what(lower)}")
+        self.say(
+            f"{found.same} of {found.starts} starts over the bounds came to the lowest minimum of "
+            "a sample of the pairs"
+        )
+        return found
 
     def multi_start(self, **settings: Any) -> Search | None:
         """Multi-start with the best so far among its starts; None where it found nothing."""
