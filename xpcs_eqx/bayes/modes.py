@@ -157,8 +157,8 @@ def bimodality(
     between = density(np.linspace(mean[0], mean[1], 101))
     valley = float(between.min() / min(between[0], between[-1]))
     found = weight.min() >= WEIGHT and separation >= SEPARATION and valley < 0.8
-    each = (tuple(column.tolist()) for column in (weight, mean, sd))
-    return Bimodality(name, bool(found), *each, separation, valley)
+    weights, means, sds = (tuple(column.tolist()) for column in (weight, mean, sd))
+    return Bimodality(name, bool(found), weights, means, sds, separation, valley)
 
 
 def may_be_bimodal(draws: Float[np.ndarray, "shard draw entry"]) -> Bool[np.ndarray, "shard entry"]:

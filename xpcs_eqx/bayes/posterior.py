@@ -142,11 +142,9 @@ class Posterior(eqx.Module):
     def summary(self) -> dict[str, dict[str, float]]:
         """Mean, standard deviation, central 94 %, R-hat and effective samples by parameter."""
         found = self.diagnostics
+        columns = zip(self.names, found.rhat, found.ess_bulk, found.ess_tail, strict=True)
         return {
-            name: summary_of(
-                self.theta[..., i], found.rhat[i], found.ess_bulk[i], found.ess_tail[i]
-            )
-            for i, name in enumerate(self.names)
+            name: summary_of(self.theta[..., i], *row) for i, (name, *row) in enumerate(columns)
         }
 
     def to_datatree(self) -> Any:

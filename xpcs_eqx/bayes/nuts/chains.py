@@ -134,13 +134,8 @@ class Nuts(eqx.Module):
     retries: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
-        for name, least in (
-            ("chains", 2),
-            ("warmup", 0),
-            ("draws", 4),
-            ("max_depth", 1),
-            ("retries", 0),
-        ):
+        least_of = {"chains": 2, "warmup": 0, "draws": 4, "max_depth": 1, "retries": 0}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if value < least:
                 why = ": R-hat compares chains" if name == "chains" else ""

@@ -29,9 +29,8 @@ def as_number(value: Any) -> Any:
 
 def number(default: float | None = None) -> Any:
     """A field that holds one number."""
-    if default is None:
-        return eqx.field(converter=as_number)
-    return eqx.field(default=default, converter=as_number)
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    return eqx.field(converter=as_number, **given)
 
 
 def known(*values: Any) -> bool:

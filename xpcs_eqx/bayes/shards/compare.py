@@ -135,12 +135,12 @@ def _summary(
     name: str, found: dict[int, Bimodality], means: Float[np.ndarray, "shard"], numbers
 ) -> BimodalSummary:
     modes = np.array([one.means for one in found.values()])
-    places = [*modes.mean(axis=0).tolist(), *modes.std(axis=0).tolist()]
-    low, high = places[:2]
+    (low, high), (low_sd, high_sd) = modes.mean(axis=0).tolist(), modes.std(axis=0).tolist()
     others = np.array([m for k, m in enumerate(means) if k not in found])
     near_low = int(np.sum(np.abs(others - low) < np.abs(others - high)))
     having = tuple(numbers[k] for k in found)
-    return BimodalSummary(name, having, *places, near_low, others.size - near_low)
+    near_high = others.size - near_low
+    return BimodalSummary(name, having, low, high, low_sd, high_sd, near_low, near_high)
 
 
 def compare_shards(

@@ -4,7 +4,7 @@ import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -143,28 +143,27 @@ def pairs_of(tiles: AbstractTiles | AbstractPieces) -> Pairs:
 
     **Raises:** `ModelError` for tiles that are neither in memory nor of maps in a file.
     """
+    # Maps of JAX in memory are seen as NumPy arrays, not copied.
+    here: Any = tiles if isinstance(tiles, StoredTiles) else jax.tree.map(np.asarray, tiles)
     if isinstance(tiles, PointTiles):
-        tiles = jax.tree.map(np.asarray, tiles)
-        places = np.flatnonzero(tiles.root_weights)
-        first, second = (np.reshape(one, -1)[places] for one in (tiles.first, tiles.second))
-        order = np.lexsort((second, first, tiles.angle[places // tiles.values.shape[1]]))
-        n_angles = int(np.max(np.asarray(tiles.angle), initial=-1)) + 1
-        return Pairs(tiles, _smallest(places[order], tiles.values.size), n_angles)
+        places = np.flatnonzero(here.root_weights)
+        first, second = (one.reshape(-1)[places] for one in (here.first, here.second))
+        order = np.lexsort((second, first, here.angle[places // here.values.shape[1]]))
+        n_angles = int(np.max(here.angle, initial=-1)) + 1
+        return Pairs(here, _smallest(places[order], here.values.size), n_angles)
     if not isinstance(tiles, MapTiles | StoredTiles):
         raise ModelError(
             f"shards are made of data in memory or of maps in a file, which {type(tiles).__name__} "
             "is not; load the data, or a selection of them"
         )
-    if isinstance(tiles, MapTiles):
-        tiles = jax.tree.map(np.asarray, tiles)
-    roots, n = np.asarray(tiles.root_angle_weights), _n_frames(tiles)
+    roots, n = np.asarray(here.root_angle_weights), _n_frames(here)
     size = roots.size * n * n
     found = [
         _smallest(part + angle * n * n, size)
         for angle in np.flatnonzero(roots).tolist()
-        for part in _counting(tiles, angle)
+        for part in _counting(here, angle)
     ]
-    return Pairs(tiles, np.concatenate(found) if found else np.zeros(0, int), roots.size)
+    return Pairs(here, np.concatenate(found) if found else np.zeros(0, int), roots.size)
 
 
 COVERAGE = 0.8
