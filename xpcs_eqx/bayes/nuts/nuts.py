@@ -103,9 +103,14 @@ def _advance(mesh, max_depth, density, chains, step_size, *rest):
     arrays, static = eqx.partition(density, eqx.is_array)
 
     def batch(arrays, rest, chains, step_size):
-        density, given = eqx.combine(arrays, static), (*rest, max_depth)
-        move = jax.vmap(lambda chain, size: advance(density, chain, size, *given))
-        return move(chains, step_size)
+        density = eqx.combine(arrays, static)
+        metric, first, count, target, adapting = rest
+
+        def one(chain, size):
+            limits = (first, count, target, adapting, max_depth)
+            return advance(density, chain, size, metric, *limits)
+
+        return jax.vmap(one)(chains, step_size)
 
     if mesh is not None:
         each = P(AXIS)
