@@ -44,6 +44,7 @@ def objective(noise=0.01):
 # of 0.01, and is most of what is left with QUIET.
 WRONG = np.array([1e6, 0.5, -30.0])
 QUIET = 0.001
+AROUND = "a look around, to a sample of the pairs"
 
 
 @pytest.mark.slow
@@ -54,7 +55,7 @@ def test_auto_finds_the_minimum_that_a_local_fit_misses(noise, said):
     assert float(local.fit.cost) > (1 + 1e-3) * float(best.cost)
     found = global_least_squares(objective(noise), WRONG)
     assert float(found.fit.cost) <= float(best.cost) * (1 + 1e-6)
-    assert found.method == "multi-start"
+    assert found.method == "a look around"
     assert said in found.decisions[0]
     assert found.evaluations == sum(one.evaluations for one in found.spent) <= 5000
     assert "evaluations" in found.report()
@@ -64,9 +65,9 @@ def test_auto_finds_the_minimum_that_a_local_fit_misses(noise, said):
 def test_cma_es_follows_where_starts_do_not_agree():
     pytest.importorskip("cma")
     best = xe.least_squares(objective(QUIET))
-    unlucky = Auto(multi=MultiStart(starts=5, seed=6))
+    unlucky = Auto(multi=MultiStart(starts=3, seed=6), seed=3)
     found = global_least_squares(objective(QUIET), WRONG, strategy=unlucky)
-    assert [one.what for one in found.spent] == ["local fit", "multi-start", "CMA-ES"]
+    assert [one.what for one in found.spent] == ["local fit", AROUND, "multi-start", "CMA-ES"]
     assert any("disagrees" in text or "not confirmed" in text for text in found.decisions)
     assert found.method == "CMA-ES"
     assert float(found.fit.cost) <= float(best.cost) * (1 + 1e-6)
@@ -76,7 +77,7 @@ def test_auto_leaves_a_right_fit_alone_after_a_look_around():
     found = global_least_squares(objective(), strategy=Auto(probes=4))
     assert found.method == "local fit"
     assert any("looks right" in text for text in found.decisions)
-    assert [one.what for one in found.spent] == ["local fit", "multi-start"]
+    assert [one.what for one in found.spent] == ["local fit", AROUND]
     alone = global_least_squares(objective(), strategy=Auto(probes=0))
     assert [one.what for one in alone.spent] == ["local fit"]
 
@@ -220,7 +221,7 @@ def test_a_callback_sees_multi_start_and_cma_es_and_ends_them():
         return not hasattr(state, "equations")
 
     ended = global_least_squares(objective(QUIET), WRONG, callback=stop)
-    assert [one.what for one in ended.spent] == ["local fit", "multi-start"]
+    assert [one.what for one in ended.spent] == ["local fit", AROUND]
     assert seen[0] == "TrustRegionState"
     assert seen[-1] == "SearchProgress"
     pytest.importorskip("cma")

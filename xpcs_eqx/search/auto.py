@@ -13,6 +13,7 @@ from ..errors import ModelError
 from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
+from .around import EVALUATIONS as AROUND_EVALUATIONS
 from .evolution import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
 from .multi_start import SAMPLED_EVALUATIONS
@@ -29,6 +30,8 @@ LEAST_BUDGET = 100
 REST = 80
 # Starts on their own that confirm a minimum whose residuals do not.
 CONFIRMED = 2
+# Looks around while each finds something lower.
+ROUNDS = 3
 NOTHING_FREE = "no parameter is free: a local fit, which has nothing to search for"
 
 
@@ -210,7 +213,7 @@ class Auto(AbstractStrategy):
             trial.say(f"the local fit {text}: {skip.reason}")
             if skip.skip and self.probes == 0:
                 return
-            if self._around(trial, self.probes if skip.skip else self.multi.starts, skip.skip):
+            if self._around(trial, self.probes if skip.skip else self.multi.starts):
                 return
             if trial.ended:
                 return
@@ -219,17 +222,26 @@ class Auto(AbstractStrategy):
             return
         self._cma_es(trial)
 
-    def _around(self, trial: Trial, starts: int, trusted: bool) -> bool:
-        """Whether a look around leaves nothing more to search for."""
-        found = trial.around(
-            starts=starts, seed=self.seed, sampler=self.multi.sampler, custom=self.multi.custom
-        )
-        if found is None or trial.ended:
-            return False
-        if len(found.lower):
-            skip = trial.verdict(trial.fit)
-            trusted = trusted or skip.skip
-        return trusted or found.same >= CONFIRMED
+    def _around(self, trial: Trial, starts: int) -> bool:
+        """Whether looks around leave nothing more to search for; the last finds nothing lower."""
+        for turn in range(ROUNDS):
+            n = min(starts, (self.budget - trial.used - REST) // AROUND_EVALUATIONS)
+            if n < 1:
+                trial.say(f"no look around: {trial.used} of {self.budget} evaluations are used")
+                return trial.verdict(trial.fit).skip
+            if n < starts:
+                trial.say(f"{n} instead of {starts} starts around, for the budget of {self.budget}")
+            seed, settings = self.seed + turn, self.multi
+            before = float(trial.fit.cost)
+            found = trial.around(
+                starts=n, seed=seed, sampler=settings.sampler, custom=settings.custom
+            )
+            if found is None or trial.ended:
+                return False
+            trusted = trial.verdict(trial.fit).skip
+            if not is_lower(float(trial.fit.cost), before):
+                return trusted or found.same >= CONFIRMED
+        return False
 
     def _affordable(self, trial: Trial, starts: int) -> int:
         """Number of starts that the rest of the budget allows."""

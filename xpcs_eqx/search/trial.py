@@ -12,7 +12,7 @@ from ..objective import AbstractObjective
 from ..optimize import TrustRegion
 from .around import Around, look_around
 from .log import Log
-from .multi_start import multi_start
+from .multi_start import SearchProgress, multi_start
 from .pairs import noise_variance
 from .restarts import CmaResult, cma_es
 from .search import GlobalFit, Search
@@ -101,6 +101,9 @@ class Trial(Log):
             self.say("no look around: of these data no sample can be drawn")
             return None
         self.spend("a look around, to a sample of the pairs", found.evaluations)
+        self._watched(SearchProgress("look around", self.used, self.lowest))
+        if self.ended:
+            return found
         for x in found.lower:
             fit = self._attempt("fit from a lower minimum of the sample", least_squares, x)
             if fit is not None and not self.ended:
