@@ -23,7 +23,6 @@ from xpcs_eqx.report import (
     new_results,
     parameters_document,
     provenance_document,
-    rate_curves,
     scaling_errors,
     text_report,
     to_json,
@@ -169,14 +168,6 @@ def test_scaling_errors_for_own_common_and_fixed_pairs(data, fit):
     assert offset == pytest.approx([common["offset"].error] * 3)
     fixed = fit_of(data, Fixed(np.full(3, 0.3), np.ones(3)))
     assert scaling_errors(fixed)[0].tolist() == [0, 0, 0]
-
-
-def test_rate_curves_are_those_of_the_fit(fit):
-    (curve,) = rate_curves(fit)
-    value, error = fit.rate("transport")
-    assert curve.label == "J(t) [Å²/s]"
-    np.testing.assert_allclose(curve.value, value, rtol=1e-12)
-    np.testing.assert_allclose(curve.error, error, rtol=1e-9)
 
 
 def test_text_report_names_what_matters(data, fit):
