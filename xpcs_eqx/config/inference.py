@@ -14,18 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..bayes import (
-    Consensus,
-    DaskWorkers,
-    LogPosterior,
-    Nuts,
-    PriorSet,
-    default_priors,
-    fit_priors,
-    log_posterior,
-    saved_priors,
-    with_scaling,
-)
+from .. import bayes
 from ..bayes.consensus.pairs import pairs_of
 from ..bayes.consensus.shards import split_pairs
 from ..bayes.consensus.work import layout_of_points, stand_in, tiles_of_points
@@ -83,7 +72,7 @@ class Inference:
     how: Mapping[str, Any]
     n_pairs: int
     n_shards: int
-    priors: PriorSet
+    priors: bayes.PriorSet
     from_fit: Mapping[str, float]
     chosen: frozenset[str]
     scaling: AbstractScaling | None
@@ -95,17 +84,17 @@ class Inference:
         """Whether the data are sampled in shards."""
         return self.n_shards > 0
 
-    def lines_after(self, density: LogPosterior) -> tuple[str, ...]:
+    def lines_after(self, density: bayes.LogPosterior) -> tuple[str, ...]:
         """What was done: the decisions and the priors that were sampled with."""
         return (*self.decisions, *prior_lines(density, self.chosen, self.from_fit, True))
 
     def fit_for(self, fit: Fit) -> Fit:
         """The fit with the scaling that is sampled, begun where the other ended."""
         if isinstance(self.scaling, Fixed):
-            return with_scaling(fit, Fixed(fit.contrast, fit.offset))
-        return fit if self.scaling is None else with_scaling(fit, self.scaling)
+            return bayes.with_scaling(fit, Fixed(fit.contrast, fit.offset))
+        return fit if self.scaling is None else bayes.with_scaling(fit, self.scaling)
 
-    def priors_for(self, fit: Fit) -> PriorSet:
+    def priors_for(self, fit: Fit) -> bayes.PriorSet:
         """All priors, those from the fit among them.
 
         **Raises:** `ModelError` for a parameter without a finite error.
@@ -113,7 +102,7 @@ class Inference:
         merged, notes = self.priors, self.priors.notes
         for width in sorted(set(self.from_fit.values())):
             names = [name for name, own in self.from_fit.items() if own == width]
-            found = fit_priors(fit, width, names)
+            found = bayes.fit_priors(fit, width, names)
             merged = merged.replaced(dict(zip(found.names, found.priors, strict=True)))
             # They are of a fit of these very data.
             notes += (
@@ -187,16 +176,16 @@ def _scaling(problem: Problem, given: Bayes) -> AbstractScaling | None:
     return None
 
 
-def _earlier_priors(source: Source, given: Bayes, known: Collection[str]) -> PriorSet:
+def _earlier_priors(source: Source, given: Bayes, known: Collection[str]) -> bayes.PriorSet:
     """Priors centred on an earlier result, as far as it is of parameters `known` here."""
     if given.priors_from is None:
-        return PriorSet((), ())
+        return bayes.PriorSet((), ())
     path = source.absolute(given.priors_from)
     with source.placed("bayes.priors_from", "bayes.priors_from"):
         names = [n for n, one in saved_values(path).items() if n in known and one.error > 0]
         if not names:
             raise ModelError(f"{path} has no value with an error of a parameter sampled here")
-        return saved_priors(path, given.priors_width, names)
+        return bayes.saved_priors(path, given.priors_width, names)
 
 
 def _given_priors(
@@ -244,7 +233,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
     scaling = _scaling(problem, given)
     with source.placed("bayes", "[bayes]", in_toml):
         objective = problem.objective if scaling is None else rescaled(problem.objective, scaling)
-        priors = default_priors(objective)
+        priors = bayes.default_priors(objective)
     own, from_fit = _given_priors(source, given, objective)
     earlier = _earlier_priors(source, given, priors.names)
     notes = (*priors.notes, *earlier.notes)
@@ -266,7 +255,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         objective = _standing_in(objective)
     treatment, noise = SCALINGS[given.scaling](), _noise(source, problem, given)
     with source.placed("bayes", "[bayes]", in_toml):
-        density, _ = log_posterior(objective, priors, scaling=treatment, noise=noise)
+        density, _ = bayes.log_posterior(objective, priors, scaling=treatment, noise=noise)
     lines = [
         reason,
         f"{given.chains} chains of {given.warm_up} transitions of warm-up and {given.draws} draws; "
@@ -308,10 +297,10 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
 def _shard_plan(
     source: Source,
     problem: Problem,
-    density: LogPosterior,
+    density: bayes.LogPosterior,
     given: Bayes,
-    method: Consensus,
-    sampler: Nuts,
+    method: bayes.Consensus,
+    sampler: bayes.Nuts,
 ) -> tuple[int, list[str]]:
     """Number of shards, and what is decided about them."""
     p, shards = len(density.names), given.shards
@@ -330,7 +319,7 @@ def _shard_plan(
             f"combiner {shards.combiner}, correction {shards.correction}, executor "
             f"{shards.executor}",
         ]
-        if isinstance(method.workers, DaskWorkers) and method.workers.job is not None:
+        if isinstance(method.workers, bayes.DaskWorkers) and method.workers.job is not None:
             script = method.workers.job.job_script().rstrip()
             lines.append(f"each of {shards.executor}'s jobs would be\n{script}")
     folder = None if shards.folder is None else source.absolute(shards.folder)

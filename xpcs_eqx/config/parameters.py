@@ -1,7 +1,7 @@
 """Parameters of the data sets: what the tables say of each, what is shared, what is tied."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -83,22 +83,18 @@ class Names:
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
         """All parameters of all data sets."""
-        return tuple(self._entries())
-
-    def _entries(self) -> Iterator[Entry]:
+        out = []
         for k, (model, label) in enumerate(zip(self.models, self.labels, strict=True)):
             for leaf in parameter_leaves(model):
                 base = base_name(leaf)
                 # The first data set that has a shared parameter carries it, by its plain name.
-                carrier = k if base not in self.shared else self.carrier(base)
+                those = [j for j, names in enumerate(self.bases) if base in names]
+                carrier = those[0] if base in self.shared else k
                 whole = f"{base}[{label}]" if label else base
                 own = entry_name(whole, leaf)
                 public = leaf.name if base in self.shared and carrier == k else own
-                yield Entry(k, carrier, leaf, base, whole, own, public)
-
-    def carrier(self, base: str) -> int:
-        """The first data set that has a parameter."""
-        return next(k for k, names in enumerate(self.bases) if base in names)
+                out.append(Entry(k, carrier, leaf, base, whole, own, public))
+        return tuple(out)
 
     @cached_property
     def in_vectors(self) -> frozenset[str]:
@@ -129,11 +125,8 @@ def shared_names(
         return names
     every = list(dict.fromkeys(name for some in names.bases for name in some))
     common = [name for name in every if all(name in some for some in names.bases)]
-    given = joint.separate if joint.shared is None else joint.shared
-    if given is None:
-        return Names(names.models, labels, tuple(common))
     key = "separate" if joint.shared is None else "shared"
-    where = source.where(f"joint.{key}")
+    given, where = getattr(joint, key) or [], source.where(f"joint.{key}")
     for name in given:
         if name not in every:
             raise ConfigError(
@@ -145,9 +138,8 @@ def shared_names(
                 f"{where}: joint.shared: {name!r} has nothing to be shared with, since the model "
                 f"of {', '.join(lacking)} lacks it; leave it out"
             )
-    if key == "shared":
-        return Names(names.models, labels, tuple(dict.fromkeys(given)))
-    return Names(names.models, labels, tuple(name for name in common if name not in given))
+    rest = [name for name in common if name not in given]
+    return replace(names, shared=tuple(dict.fromkeys(given if key == "shared" else rest)))
 
 
 def _over(low: Parameter, high: Parameter) -> Parameter:

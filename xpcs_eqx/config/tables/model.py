@@ -10,15 +10,6 @@ from pydantic import Field, model_validator
 
 from ... import physics
 from ...errors import ConfigError, ModelError
-from ...physics import (
-    AbstractCorrelation,
-    AbstractRate,
-    AbstractShearKernel,
-    FunctionRate,
-    PowerLawRate,
-    Trapezoid,
-    parameter_info,
-)
 from ..section import (
     SET,
     UNSET,
@@ -44,11 +35,13 @@ MODES = Choice(
     laminar_flow=physics.LaminarFlow,
     two_component=physics.TwoComponent,
 )
-KERNELS = choice_of(physics, AbstractShearKernel)
+KERNELS = choice_of(physics, physics.AbstractShearKernel)
 # Any function cannot be written in a file; the trapezoid is a way to integrate another rate.
-RATES = choice_of(physics, AbstractRate, "Rate", without=(FunctionRate, Trapezoid))
+RATES = choice_of(
+    physics, physics.AbstractRate, "Rate", without=(physics.FunctionRate, physics.Trapezoid)
+)
 SPACINGS = Choice(uniform=physics.uniform_knots, log=physics.log_knots)
-INTEGRALS = Choice(exact=None, trapezoid=Trapezoid)
+INTEGRALS = Choice(exact=None, trapezoid=physics.Trapezoid)
 # The first field of each rate: knots, or breaks of one in steps, where it has values at times.
 _TIMES = {word: dataclasses.fields(one)[0].name for word, one in RATES.meant.items()}
 AT_KNOTS = tuple(word for word, first in _TIMES.items() if first in ("knots", "breaks"))
@@ -147,14 +140,18 @@ def kept_by_bounds(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
     )
 
 
-def rates_of(mode: str) -> dict[str, PowerLawRate]:
+def rates_of(mode: str) -> dict[str, physics.PowerLawRate]:
     """The rates of a mode by name, at their default start values."""
     model = MODES[mode]()
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    return {name: value for name, value in fields.items() if isinstance(value, AbstractRate)}  # pyright: ignore[reportReturnType]
+    return {
+        name: value for name, value in fields.items() if isinstance(value, physics.AbstractRate)
+    }  # pyright: ignore[reportReturnType]
 
 
-def _rate(default: PowerLawRate, given: Rate, t: Float[np.ndarray, "frame"] | None) -> AbstractRate:
+def _rate(
+    default: physics.PowerLawRate, given: Rate, t: Float[np.ndarray, "frame"] | None
+) -> physics.AbstractRate:
     """A rate of the kind asked for, constant at the start of the default."""
     if given.kind == "power_law":
         return default
@@ -164,7 +161,7 @@ def _rate(default: PowerLawRate, given: Rate, t: Float[np.ndarray, "frame"] | No
     start = float(np.asarray(default.amplitude))
     if given.kind not in AT_KNOTS:
         # A fall over the window: with initial = 0 or an endless tau nothing could be learnt.
-        infos = filter(None, map(parameter_info, dataclasses.fields(kind)[1:]))
+        infos = filter(None, map(physics.parameter_info, dataclasses.fields(kind)[1:]))
         half = 0.5 * float(t[-1] - t[0])
         return kind(start, *(half if info.unit == "s" else info.start for info in infos))
     if given.times is not None:
@@ -178,7 +175,7 @@ def model_of(
     given: Model,
     rates: Mapping[str, Rate] = {},
     t: Float[np.ndarray, "frame"] | None = None,
-) -> AbstractCorrelation:
+) -> physics.AbstractCorrelation:
     """The model at its default start values.
 
     `rates` by name, power laws where nothing is said; others than those and exponential ageing
@@ -199,7 +196,7 @@ def model_of(
 
 def model_for(
     configuration: "Configuration", t: Float[np.ndarray, "frame"], known: Collection[str]
-) -> AbstractCorrelation:
+) -> physics.AbstractCorrelation:
     """The model at its default start values, with knots inside the times `t` [s].
 
     `known` are the rates that the configuration may speak of.

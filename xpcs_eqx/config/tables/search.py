@@ -10,17 +10,6 @@ from pydantic import Field, create_model
 from ... import search
 from ...errors import ConfigError, DataError, ModelError
 from ...objective import CombinedObjective, TwoTimeObjective
-from ...search import (
-    CMA_PRESETS,
-    AbstractSampler,
-    AbstractStrategy,
-    Auto,
-    CmaEs,
-    MultiStart,
-    Screening,
-    Selected,
-    normalised_space,
-)
 from ...search.starts import checked_custom
 from ...search.trial import cma_es_available
 from ..section import Finite, Path, Section, When, choice_of, key, made
@@ -30,7 +19,7 @@ from .solver import is_hybrid
 if TYPE_CHECKING:
     from . import Settings
 
-SAMPLERS = choice_of(search, AbstractSampler)
+SAMPLERS = choice_of(search, search.AbstractSampler)
 
 
 def _with(*methods: str) -> tuple[When, ...]:
@@ -74,9 +63,9 @@ class Global(Section):
         "latin_hypercube", "how starts fill the bounds", when=_STARTS
     )
     keep: Annotated[float, Field(gt=0, le=1)] = key(
-        Screening.keep, "share of the starts that is fitted, by cost", when=_STARTS
+        search.Screening.keep, "share of the starts that is fitted, by cost", when=_STARTS
     )
-    least: int = key(Screening.least, "starts that are fitted at least", when=_STARTS, ge=1)
+    least: int = key(search.Screening.least, "starts that are fitted at least", when=_STARTS, ge=1)
     refine: int | None = key(
         None,
         "fits carried to full tolerance; by default 3, or all starts",
@@ -86,7 +75,7 @@ class Global(Section):
     )
     preset: Literal["fast", "default", "global"] = key("default", "length of CMA-ES", when=_CMA_ES)
     probes: int = key(
-        Auto.probes,
+        search.Auto.probes,
         "starts with which auto looks beyond a fit that looks right",
         when=_with("auto"),
         ge=0,
@@ -152,7 +141,7 @@ def _check_bounds(
 
 def strategy_of(
     settings: "Settings", objective: TwoTimeObjective | CombinedObjective, source: Source
-) -> AbstractStrategy | None:
+) -> search.AbstractStrategy | None:
     """The strategy that `[global]` asks for; None for the local fit alone.
 
     **Raises:** `ConfigError` for numbers that do not go together, bounds that cannot be searched,
@@ -165,7 +154,7 @@ def strategy_of(
         if given.method == "cma_es" and not cma_es_available():
             raise ModelError('needs the library pycma: pip install "xpcs_eqx[global]"')
         _check_bounds(settings, objective, source)
-        normalised_space(objective)
+        search.normalised_space(objective)
     return _strategy(given, _custom(given, objective, source), source)
 
 
@@ -209,29 +198,31 @@ def _earlier_minima(
 
 def _strategy(
     given: Global, custom: tuple[tuple[float, ...], ...], source: Source
-) -> AbstractStrategy:
-    preset = CMA_PRESETS[given.preset]
+) -> search.AbstractStrategy:
+    preset = search.CMA_PRESETS[given.preset]
     if given.method == "cma_es":
-        return CmaEs(preset, given.seed, given.budget)
-    default = Auto.multi if given.method == "auto" else MultiStart()
+        return search.CmaEs(preset, given.seed, given.budget)
+    default = search.Auto.multi if given.method == "auto" else search.MultiStart()
     starts = default.starts if given.starts is None else given.starts
     if given.refine is not None and given.refine > starts:
         raise ConfigError(
             f"{source.where('global.refine')}: global.refine = {given.refine} is more than the "
             f"{starts} starts there are; lower it"
         )
-    # Auto adds its seed to that of its multi-starts, and gives it to CMA-ES.
-    multi = MultiStart(
+    # search.Auto adds its seed to that of its multi-starts, and gives it to CMA-ES.
+    multi = search.MultiStart(
         starts=starts,
         sampler=SAMPLERS[given.sampler](),
         custom=custom,
-        screening=made(Screening, given),
+        screening=made(search.Screening, given),
         refine=given.refine,
         seed=0 if given.method == "auto" else given.seed,
     )
     if given.method == "multi_start":
         return multi
     if given.method == "selected":
-        return Selected(multi, CmaEs(preset, given.seed, given.budget))
-    budget = Auto.budget if given.budget is None else given.budget
-    return Auto(budget=budget, multi=multi, preset=preset, probes=given.probes, seed=given.seed)
+        return search.Selected(multi, search.CmaEs(preset, given.seed, given.budget))
+    budget = search.Auto.budget if given.budget is None else given.budget
+    return search.Auto(
+        budget=budget, multi=multi, preset=preset, probes=given.probes, seed=given.seed
+    )

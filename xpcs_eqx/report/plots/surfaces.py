@@ -22,9 +22,13 @@ def _small(stack: np.ndarray) -> np.ndarray:
         return stack
     side = n // step
     cut = stack[: side * step, : side * step].reshape(side, step, side, step)
-    known = np.isfinite(cut)
-    count = known.sum(axis=(1, 3))
-    total = np.where(known, cut, 0).sum(axis=(1, 3))
+    return _mean(cut, (1, 3))
+
+
+def _mean(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    """The mean of what is not NaN along some axes; NaN where nothing is."""
+    known = np.isfinite(values)
+    count, total = known.sum(axis), np.where(known, values, 0).sum(axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
@@ -108,9 +112,7 @@ def _cut(values: np.ndarray, start: int, width: int) -> np.ndarray:
     n = values.shape[0]
     lags = n - start - width
     rows = np.stack([values[i, i + 1 : i + 1 + lags] for i in range(start, start + width)])
-    known = np.isfinite(rows)
-    count = known.sum(axis=0)
-    return np.where(count > 0, np.where(known, rows, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    return _mean(rows, 0)
 
 
 def lag_figure(maps: FittedMaps) -> Figure:
