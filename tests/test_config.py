@@ -171,11 +171,11 @@ def test_line_numbers_of_tables_and_dotted_keys():
         "a = 1\n[data]\npath = 'x'\n\n[ parameters . D0 ]\nstart = 1\n[parameters]\nb.free = true\n"
     )
     source = Source("f", text)
-    assert source.line("data.path") == 3
-    assert source.line("parameters.D0.start") == 6
-    assert source.line("parameters.D0.scale") == 5
-    assert source.line("parameters.b.free") == 8
-    assert source.line("nothing") is None
+    assert source.where("data.path") == "f, line 3"
+    assert source.where("parameters.D0.start") == "f, line 6"
+    assert source.where("parameters.D0.scale") == "f, line 5"
+    assert source.where("parameters.b.free") == "f, line 8"
+    assert source.where("nothing") == "f"
 
 
 @pytest.mark.parametrize("mode", MODES)

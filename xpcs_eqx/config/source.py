@@ -65,11 +65,6 @@ class Source:
         """An absolute path from one in the file, which is relative to the file's folder."""
         return os.path.normpath(os.path.join(self.folder, os.path.expanduser(path)))
 
-    def line(self, key: str | Key) -> int | None:
-        """Line of a key, of the closest table that holds it, or of the first table inside it."""
-        holding, _, inside = self._lines(parts(key) if isinstance(key, str) else key)
-        return inside if holding is None else holding
-
     def _lines(self, wanted: Key) -> tuple[int | None, bool, int | None]:
         """Line of a key or the closest table that holds it, whether it is the key, and of the
         first key inside it.
@@ -96,7 +91,10 @@ class Source:
         return best, depth == len(wanted), inside
 
     def where(self, key: str | Key) -> str:
-        """Place of a key as the beginning of a message."""
+        """Place of a key as the beginning of a message.
+
+        It is the line of the key, of the closest table that holds it, or of the first one inside.
+        """
         wanted = parts(key) if isinstance(key, str) else key
         # The last one wins, as it did when they were put in.
         options = [(given, f"--set {text}") for given, text in self.overrides.items()][::-1]
