@@ -37,8 +37,6 @@ VALUES = {
     "global.keep": "0.25",
     "global.preset": '"fast"',
     "global.budget": "200",
-    "joint.shared": '["D0"]',
-    "joint.separate": '["D0"]',
     "bayes.shards.pairs": "2",
     "bayes.shards.folder": '"x"',
 }

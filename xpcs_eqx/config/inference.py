@@ -216,8 +216,8 @@ def _given_priors(
             members = groups.get(name) or [name]
             own = prior_of(table, bounds[members[0]]) if table.kind else table.width or _WIDTH
         found |= dict.fromkeys(members, own)
+    priors = {name: one for name, one in found.items() if isinstance(one, AbstractPrior)}
     widths = {name: one for name, one in found.items() if isinstance(one, float)}
-    priors = {name: one for name, one in found.items() if not isinstance(one, float)}
     return priors, widths
 
 

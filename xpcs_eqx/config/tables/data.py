@@ -7,7 +7,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from ...data import LAYOUTS, Selection, StoredTwoTime, TwoTimeData, load, open_stored
 from ...errors import ConfigError
 from ..section import (
-    UNSET,
     Choice,
     Finite,
     Names,
@@ -16,7 +15,6 @@ from ..section import (
     PerAngle,
     Positive,
     Section,
-    When,
     key,
     made,
 )
@@ -124,11 +122,14 @@ class Joint(Section):
         example=["D0", "alpha", "D_offset"],
     )
     separate: Names | None = key(
-        None,
-        "parameters with a value for each, all others being shared",
-        example=["D_offset"],
-        when=(When("shared", UNSET),),
+        None, "parameters with a value for each, all others being shared", example=["D_offset"]
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> "Joint":
+        if self.shared is not None and self.separate is not None:
+            raise ValueError("shared and separate say the same twice; leave one of them out")
+        return self
 
 
 def selection_of(given: Data, q: float | tuple[float, ...] | None) -> Selection:

@@ -92,7 +92,7 @@ class ChosenScaling:
         return f"{self.mode}: {self.reason}"
 
 
-def bounds_of(given: Scaling) -> dict[str, tuple[float, float]]:
+def bounds_of(given: Scaling) -> dict[str, Any]:
     """Bounds of contrast and offset as far as they are given, as keywords of a scaling."""
     names = ("contrast_bounds", "offset_bounds")
     pairs = {name: getattr(given, name) for name in names}

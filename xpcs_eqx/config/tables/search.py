@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, create_model
@@ -125,6 +125,7 @@ def _check_bounds(
 ) -> None:
     """Refuse bounds that cannot be searched, each by its own key."""
     room = "leaves no room", "widen them, or keep it there with free = false"
+    wrong: dict[str, tuple[Any, str, str]]
     wrong = {n: (one.bounds, *room) for n, one in settings.parameters.items() if one.flat}
     variables, own = objective.variables, objective.physical.free_names
     for name, *bounds in zip(objective.names, variables.lower, variables.upper, strict=True):

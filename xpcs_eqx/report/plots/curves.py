@@ -99,8 +99,9 @@ def degeneracy_figure(report: DegeneracyReport) -> Figure:
     """Profiles with the line of one standard error, and who takes part in the weak directions."""
     shown = [*report.profiles[:_MOST], *([None] if report.directions else [])]
     columns, title = max(len(shown), 1), "What the data determine"
-    size = {"left": 0.62, "bottom": 0.58, "wspace": 0.36}
-    fig, (axes,) = panels(0.6 + 2.9 * columns, 2.9, title, columns=columns, **size)
+    fig, (axes,) = panels(
+        0.6 + 2.9 * columns, 2.9, title, columns=columns, left=0.62, bottom=0.58, wspace=0.36
+    )
     for axis, curve in zip(axes, shown, strict=False):
         if curve is None:
             _directions(axis, report)
