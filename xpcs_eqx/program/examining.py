@@ -7,13 +7,7 @@ from ..config.build import Problem
 from ..config.tables import COMBINATIONS
 from ..config.tables.scaling import bounds_of
 from ..errors import XPCSError
-from ..fitting import (
-    Fit,
-    SequentialFit,
-    degeneracy_report,
-    diagnose,
-    sequential_least_squares,
-)
+from ..fitting import Fit, SequentialFit, degeneracy_report, diagnose, sequential_least_squares
 from ..fitting.quality import CONDITION
 from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
 from ..report.sections import Section, items

@@ -6,18 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ...data import LAYOUTS, Selection, StoredTwoTime, TwoTimeData, load, open_stored
 from ...errors import ConfigError
-from ..section import (
-    Choice,
-    Finite,
-    Names,
-    Pair,
-    Path,
-    PerAngle,
-    Positive,
-    Section,
-    key,
-    made,
-)
+from ..section import Choice, Finite, Names, Pair, Path, PerAngle, Positive, Section, key, made
 from .model import Model
 
 if TYPE_CHECKING:

@@ -12,18 +12,7 @@ from ...errors import ConfigError
 from ...objective import AbstractLoss, LogSmoothness, Smoothness, smoothness
 from ...optimize import AbstractMetric, Recovery, TrustRegion
 from ...physics import AbstractCorrelation
-from ..section import (
-    SET,
-    Choice,
-    Names,
-    Path,
-    Positive,
-    Section,
-    When,
-    choice_of,
-    key,
-    made,
-)
+from ..section import SET, Choice, Names, Path, Positive, Section, When, choice_of, key, made
 from ..source import Source
 from .model import Rate
 
@@ -76,9 +65,7 @@ class Solver(Section):
     cost_tol: Positive = key(TrustRegion.cost_tol, "relative fall of the cost", when=_STOPPING_RULE)
     step_tol: Positive = key(TrustRegion.step_tol, "relative step", when=_STOPPING_RULE)
     gradient_tol: Positive = key(
-        TrustRegion.gradient_tol,
-        "largest cosine of residuals and derivatives",
-        when=_STOPPING_RULE,
+        TrustRegion.gradient_tol, "largest cosine of residuals and derivatives", when=_STOPPING_RULE
     )
     max_evaluations: int = key(
         TrustRegion.max_evaluations,
