@@ -115,7 +115,7 @@ class Plan:
     - `strategy`: the decision with its numbers; `stored`: whether the maps stay in their file.
     - `optimiser`: the hybrid one, or None for the trust region.
     - `driver`, `piece`: how maps in a file are summed; None for the defaults.
-    - `notes`: what follows from it, in sentences.
+    - `decisions`: the decision and what follows from it, in sentences.
     """
 
     strategy: Strategy
@@ -123,12 +123,7 @@ class Plan:
     optimiser: HybridOptimiser | None
     driver: HostLoop | None
     piece: int | None
-    notes: tuple[str, ...]
-
-    @property
-    def decisions(self) -> tuple[str, ...]:
-        """The decision and its consequences in words."""
-        return (self.strategy.report(), *self.notes)
+    decisions: tuple[str, ...]
 
 
 def _parameter_count(settings: "Settings", n_angles: int) -> int:
@@ -225,5 +220,5 @@ def plan_of(configuration: "Configuration", sizes: Sequence[MapSize]) -> Plan:
         optimiser=optimiser,
         driver=HostLoop(given.read_ahead) if stored else None,
         piece=None if given.piece is None else int(1e6 * given.piece),
-        notes=tuple(notes),
+        decisions=(strategy.report(), *notes),
     )
