@@ -129,8 +129,10 @@ class _Source(NamedTuple):
 
     def bands(self, angle: int, frames: slice) -> Iterator[FittedBand]:
         height = min(rows_of_a_band(self.n_frames), frames.stop - frames.start)
+        starts = range(frames.start, frames.stop, height)
+        bands = [slice(low, min(low + height, frames.stop)) for low in starts]
         make = self._stored if isinstance(self.tiles, StoredTiles) else self._held
-        yield from make(angle, frames, height)
+        yield from make(angle, bands, height)
 
     def _fitted(self, angle: int, rows: slice, height: int) -> Float[np.ndarray, "row frame"]:
         """Some rows, at most `height`, of the fitted surface of one angle."""
@@ -143,14 +145,14 @@ class _Source(NamedTuple):
         found = _fitted_rows(fit.model, term.t, geometry, *scaling, index)
         return np.asarray(found)[: rows.stop - rows.start]
 
-    def _held(self, angle: int, frames: slice, height: int) -> Iterator[FittedBand]:
+    def _held(self, angle: int, bands: list[slice], height: int) -> Iterator[FittedBand]:
         tiles, columns = self.tiles, np.arange(self.n_frames)[None, :]
         assert isinstance(tiles, MapTiles)
         counts = float(tiles.root_angle_weights[angle]) > 0
         weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)[angle]
         weighted = has_weights(tiles)
         c2 = np.asarray(tiles.c2)[angle]
-        for rows in _slices(frames, height):
+        for rows in bands:
             index = np.arange(rows.start, rows.stop)[:, None]
             used = np.broadcast_to(counts & (index != columns), c2[rows].shape)
             if weights is not None:
@@ -160,7 +162,7 @@ class _Source(NamedTuple):
             root = weights[rows] if weights is not None and weighted else None
             yield FittedBand(rows, c2[rows], self._fitted(angle, rows, height), used, root, True)
 
-    def _stored(self, angle: int, frames: slice, height: int) -> Iterator[FittedBand]:
+    def _stored(self, angle: int, bands: list[slice], height: int) -> Iterator[FittedBand]:
         tiles, n = self.tiles, self.n_frames
         assert isinstance(tiles, StoredTiles)
         source, columns = tiles.source, np.arange(n)[None, :]
@@ -168,7 +170,7 @@ class _Source(NamedTuple):
         weighted = has_weights(tiles)
         constant = float(tiles.root_angle_weights[angle])
         with source.reader() as reader:
-            for rows in _slices(frames, height):
+            for rows in bands:
                 low, index = rows.start, np.arange(rows.start, rows.stop)[:, None]
                 c2 = np.zeros((index.size, n), source.dtype)
                 c2[:, low:] = reader.band(angle, rows)
@@ -186,11 +188,6 @@ class _Source(NamedTuple):
                 c2 = np.where(used | (index == columns), c2, 0)
                 fitted = np.where(index <= columns, self._fitted(angle, rows, height), 0)
                 yield FittedBand(rows, c2, fitted, used & (constant > 0), root, False)
-
-
-def _slices(frames: slice, height: int) -> Iterator[slice]:
-    for low in range(frames.start, frames.stop, height):
-        yield slice(low, min(low + height, frames.stop))
 
 
 def _source_of(fit: Fit) -> _Source:

@@ -138,11 +138,10 @@ def _draw(folder: str, posterior: Posterior) -> list[str]:
     Draws may have taken hours: plots that cannot be made are a message in the log, not an error.
     """
     # Not at the top: importing matplotlib takes a third of a second.
-    from .plots.corner import write_posterior_plots
+    from .plots import posterior_drawings, save_figures
 
-    os.mkdir(folder)
+    save_figures(folder, posterior_drawings(posterior))
     try:
-        write_posterior_plots(folder, posterior)
         plot_posterior(folder, posterior)
     except Exception as error:
         log.exception("plots of the posterior are missing in %s: %s", folder, error)

@@ -10,6 +10,7 @@ from ..maps import has_maps, shown_maps
 from ..sections import Drawing
 from .canvas import style
 from .corner import covariance_figure as covariance_figure
+from .corner import posterior_drawings as posterior_drawings
 from .curves import convergence_figure as convergence_figure
 from .curves import degeneracy_figure as degeneracy_figure
 from .curves import rate_figure as rate_figure

@@ -1,7 +1,6 @@
 """Corner plots of the covariance of a fit and of the draws of a posterior; its shards."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ...bayes import Posterior
 from ...fitting import Fit
-from .canvas import DATA, FIT, figure, panels, style
+from ..sections import Drawing
+from .canvas import DATA, FIT, figure, panels
 
 MOST = 8
 # Half the side of a panel and the distance of two of them, in standard deviations.
@@ -212,11 +212,8 @@ def shards_figure(posterior: Posterior) -> Figure:
     return fig
 
 
-def write_posterior_plots(folder: str, posterior: Posterior) -> tuple[str, ...]:
-    """Write `corner.png`, and `shards.png` of shards, into an existing folder."""
-    with style():
-        corner_figure(posterior).savefig(os.path.join(folder, "corner.png"))
-        if posterior.shards is None:
-            return ("corner.png",)
-        shards_figure(posterior).savefig(os.path.join(folder, "shards.png"))
-        return ("corner.png", "shards.png")
+def posterior_drawings(posterior: Posterior) -> tuple[Drawing, ...]:
+    """Plots of a posterior that ArviZ does not have."""
+    shards = Drawing("shards", lambda: shards_figure(posterior))
+    corner = Drawing("corner", lambda: corner_figure(posterior))
+    return (corner,) if posterior.shards is None else (corner, shards)
