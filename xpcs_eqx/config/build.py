@@ -21,7 +21,7 @@ from .parameters import Names, merged_tables, parameters_of, shared_names, with_
 from .read import Configuration
 from .source import nearest
 from .tables import Settings
-from .tables.data import DataSet, Joint, read_data, reading_of, selection_of
+from .tables.data import DataSet, Joint, read_data, reading_of
 from .tables.defences import layers_of
 from .tables.model import Parameter, kept_by_bounds, model_for, rates_of
 from .tables.scaling import ChosenScaling, choose_scaling
@@ -106,7 +106,7 @@ def _every_q(configuration: Configuration) -> tuple[TwoTimeData, ...]:
     # A list is found exactly, and a single one so as well unless a tolerance searches around it.
     single = how.pop("q")
     if single is not None:
-        how["selection"] = selection_of(given, (single,))
+        how["selection"] = dataclasses.replace(how["selection"], q=(single,))
     return load_joint(configuration.data_path, **how)
 
 

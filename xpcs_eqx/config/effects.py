@@ -15,7 +15,6 @@ from ..errors import ConfigError
 from .section import ANY, SET, UNSET, Section, When, keys_of, said_of, toml_value
 from .source import Key, Source
 from .tables import ONE_DATA_SET, Settings
-from .tables.data import DataSet
 
 
 @cache
@@ -61,7 +60,8 @@ def _acts(value: Any, values: tuple[Any, ...]) -> bool:
 def _unused(settings: Settings) -> Iterator[tuple[Key, str]]:
     """Keys of no effect that were given, and why there is none and what to do."""
     several = settings.data if isinstance(settings.data, list) else []
-    modes = [_mode(settings, one) for one in several]
+    own = [{} if one.model is None else one.model.model_dump(exclude_unset=True) for one in several]
+    modes = [model.get("mode", settings.model.mode) for model in own]
     for dotted, when in rules():
         if dotted == "model.kernel" and "laminar_flow" in modes:
             continue
@@ -74,15 +74,9 @@ def _unused(settings: Settings) -> Iterator[tuple[Key, str]]:
             value = _value(settings, table, when.choice)
             if not _acts(value, when.values):
                 yield key, _remedy(key, when, value)
-    for k, (own, mode) in enumerate(zip(several, modes, strict=True), 1):
-        given = own.model is not None and "kernel" in own.model.model_fields_set
-        if given and mode != "laminar_flow":
+    for k, (model, mode) in enumerate(zip(own, modes, strict=True), 1):
+        if "kernel" in model and mode != "laminar_flow":
             yield ("data", str(k), "model", "kernel"), f'with mode = "{mode}"; leave it out'
-
-
-def _mode(settings: Settings, own: DataSet) -> str:
-    said = own.model is not None and "mode" in own.model.model_fields_set
-    return own.model.mode if said and own.model is not None else settings.model.mode
 
 
 def _remedy(key: Key, when: When, value: Any) -> str:

@@ -79,11 +79,6 @@ class Inference:
     decisions: tuple[str, ...]
     lines: tuple[str, ...]
 
-    @property
-    def consensus(self) -> bool:
-        """Whether the data are sampled in shards."""
-        return self.n_shards > 0
-
     def lines_after(self, density: bayes.LogPosterior) -> tuple[str, ...]:
         """What was done: the decisions and the priors that were sampled with."""
         return (*self.decisions, *prior_lines(density, self.chosen, self.from_fit, True))

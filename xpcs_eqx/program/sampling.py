@@ -42,14 +42,14 @@ class Sampled:
     @property
     def unfinished(self) -> bool:
         """Whether going on makes sense: after an interrupt, and with shards that are done."""
-        return self.interrupted or (self.found is None and self.inference.consensus)
+        return self.interrupted or (self.found is None and self.inference.n_shards > 0)
 
     def how_to_go_on(self, target: str, checkpoints: Checkpoints | None) -> str:
         """What is said to whoever interrupted it."""
         here = f"interrupted while sampling; the fit is written to {target}"
         if checkpoints is None:
             return f"{here}; solver.checkpoint is false, so start again with --overwrite"
-        kept = "finished shards" if self.inference.consensus else "the draws so far"
+        kept = "finished shards" if self.inference.n_shards else "the draws so far"
         return f"{here}; {kept} are kept, continue with --resume"
 
     @property

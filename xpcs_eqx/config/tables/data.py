@@ -121,21 +121,22 @@ class Joint(Section):
         return self
 
 
-def selection_of(given: Data, q: float | tuple[float, ...] | None) -> Selection:
-    """Which frames, azimuths and pairs a table of data asks for, at `q` [1/Å]."""
-    first, last = given.frames or (1, -1)
-    ranges = tuple(map(tuple, given.phi_ranges))
-    return made(Selection, given, start_frame=first, end_frame=last, q=q, phi_ranges=ranges)
-
-
 def reading_of(given: Data) -> dict[str, Any]:
     """What a table of data asks of every way to read it, as keywords."""
     q = tuple(given.q) if isinstance(given.q, list) else given.q
     # A single q must be in the file (to 1 %), or belongs to a bare map; a tolerance searches.
     single = q if isinstance(q, float) and given.q_tolerance is None else None
+    first, last = given.frames or (1, -1)
     return {
         "layout": given.layout,
-        "selection": selection_of(given, q if single is None else None),
+        "selection": made(
+            Selection,
+            given,
+            start_frame=first,
+            end_frame=last,
+            q=q if single is None else None,
+            phi_ranges=tuple(map(tuple, given.phi_ranges)),
+        ),
         "dt": given.dt,
         "gap": given.gap,
         "sigma": given.sigma,
