@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -12,25 +12,10 @@ from jaxtyping import Bool
 from ..errors import DataError
 from .layouts import READERS
 from .layouts.hdf5 import open_hdf5
-from .layouts.maps import Layer, RawMaps, SlicedMap, Window
+from .layouts.maps import Half, Layer, RawMaps, Window
 
-Half = Literal["upper", "lower", "both"]
 RETRIES = 3
 PAUSE = 0.2  # s before the first repetition, twice as long before the next
-
-
-def band_of(window: Window, half: Half, rows: slice) -> np.ndarray:
-    """Pairs i ≤ j with i in `rows` of a map of n frames, `(row, n − rows.start)`.
-
-    `half` says which triangle holds the pairs; with both, a pair is NaN when either says so.
-    """
-    right = slice(rows.start, window.n_frames)
-    if half == "lower":
-        return window[right, rows].T
-    upper = window[rows, right]
-    if half == "upper":
-        return upper
-    return np.where(np.isfinite(window[right, rows].T), upper, np.nan)
 
 
 class MapSource(eqx.Module):
@@ -102,10 +87,11 @@ class BandReader:
         source = self.source
 
         def read(raw: RawMaps) -> np.ndarray:
-            return band_of(self._window(raw.maps[source.maps[angle]]), source.halves[angle], rows)
+            whole, dtype = raw.maps[source.maps[angle]], np.dtype(source.dtype)
+            window = Window(whole, *self._place(angle), dtype, source.baseline)
+            return window.band(source.halves[angle], rows)
 
-        kept = np.asarray(self._patiently(angle, rows, read), source.dtype)
-        return kept + kept.dtype.type(source.baseline) if source.baseline else kept
+        return self._patiently(angle, rows, read)
 
     def sigma_band(self, angle: int, rows: slice) -> np.ndarray:
         """The stored standard deviation of the same pairs.
@@ -117,12 +103,13 @@ class BandReader:
         half = source.sigma_halves[angle]
 
         def read(raw: RawMaps) -> np.ndarray:
-            return band_of(self._window(Layer(raw.sigma, source.maps[angle])), half, rows)
+            window = Window(Layer(raw.sigma, source.maps[angle]), *self._place(angle))
+            return window.band(half, rows)
 
         return self._patiently(angle, rows, read)
 
-    def _window(self, whole: SlicedMap) -> Window:
-        return Window(whole, self.source.frames[0], self.source.n_frames)
+    def _place(self, angle: int) -> tuple[int, int, str]:
+        return self.source.frames[0], self.source.n_frames, self.source.names[angle]
 
     def _patiently(
         self, angle: int, rows: slice, read: Callable[[RawMaps], np.ndarray]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import DataError
 from .checks import agreeing, finite_angles, increasing_times, positive
-from .layouts.maps import Layer, RawMaps, SlicedMap, Window
+from .layouts.maps import Layer, RawMaps, Window
 from .selection import PairRule, Selection, choose_phi, choose_q, chosen_mask, pair_rule
 from .two_time import DEFAULT_GAP, Geometry, Provenance
 
@@ -178,16 +178,16 @@ class Chosen:
 
     def map(self, position: int) -> Window:
         """The chosen frames of a map."""
-        return self._window(self.raw.maps[self.maps[position]], self.name(position))
+        place = (self.frames.start, self.n_frames, self.name(position))
+        whole = self.raw.maps[self.maps[position]]
+        return Window(whole, *place, self.dtype, self.raw.baseline)
 
     def sigma_map(self, position: int) -> Window | None:
         """The same of its stored sigma, `None` where that is not used."""
         if not self.stored_sigma:
             return None
+        name = f"sigma of {self.name(position)}"
         whole = Layer(self.raw.sigma, int(self.maps[position]))
-        return self._window(whole, f"sigma of {self.name(position)}")
-
-    def _window(self, whole: SlicedMap, name: str) -> Window:
         return Window(whole, self.frames.start, self.n_frames, name)
 
     def stack(self) -> np.ndarray | None:
