@@ -282,11 +282,10 @@ def test_pooled_points_have_no_maps(data):
 
 
 def test_provenance_document(data):
-    document = provenance_document(data.provenance, {"data": {"path": "x"}}, 1.5, note="more")
+    document = provenance_document(data.provenance, {"data": {"path": "x"}}, 1.5)
     assert document["wall_time_s"] == 1.5
     assert document["configuration"] == {"data": {"path": "x"}}
     assert document["versions"]["jax"]
-    assert document["note"] == "more"
     json.loads(to_json(document))
 
 

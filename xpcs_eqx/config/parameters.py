@@ -37,7 +37,8 @@ _OWN = ("start", "bounds", "free", "scale")
 class Entry(NamedTuple):
     """A parameter of the model of a data set.
 
-    - `k`: the data set; `carrier`: the one that has the value, another one for what is shared.
+    - `k`: number of the data set; `carrier`: of the one whose value it has, which for a shared
+        parameter is the first that has it.
     - `leaf`: the parameter; `base`: its name, of vectors without index.
     - `own`: its name with the label of the data set if it has one, as in `D0[hot]`; `whole`: the
         same of vectors without index; `public`: its name in the fit.
@@ -97,9 +98,10 @@ class Names:
         return tuple(out)
 
     @cached_property
-    def in_vectors(self) -> frozenset[str]:
+    def in_vectors(self) -> tuple[str, ...]:
         """Names of entries of vectors."""
-        return frozenset(one.leaf.name for one in self.entries if one.leaf.index is not None)
+        named = (one.leaf.name for one in self.entries if one.leaf.index is not None)
+        return tuple(dict.fromkeys(named))
 
     def tables_of(self, entry: Entry) -> list[str]:
         """Names of the tables that speak of a parameter, the more special the later.

@@ -190,7 +190,6 @@ def provenance_document(
     data: Provenance | Mapping[str, Provenance],
     configuration: Mapping[str, Any],
     wall_time: float,
-    **extra: Any,
 ) -> dict[str, Any]:
     """What is needed to repeat a fit.
 
@@ -204,10 +203,7 @@ def provenance_document(
     origins = {
         label: {
             "file": os.path.basename(one.path),
-            "sha256": one.sha256,
-            "layout": one.layout,
-            "keys": one.keys,
-            "frames": one.frames,
+            **{name: getattr(one, name) for name in ("sha256", "layout", "keys", "frames")},
             "dt_s": one.dt,
             "notes": one.notes,
         }
@@ -228,5 +224,4 @@ def provenance_document(
         },
         "data": origins[""] if isinstance(data, Provenance) else origins,
         "configuration": configuration,
-        **extra,
     }

@@ -32,7 +32,7 @@ MIDDLE = 400
 class FittedBand(NamedTuple):
     """Some rows of the map of one angle.
 
-    Of maps in a file only pairs i ≤ j are there, the rest is 0 and not `used` (`whole` is false).
+    Of maps in a file only pairs i ≤ j are there, the rest is 0 and not `used`.
 
     - `fitted`: surface as the solver saw it, offset + contrast on the diagonal.
     - `used`: whether a pair counted; never true on the diagonal.
@@ -44,7 +44,6 @@ class FittedBand(NamedTuple):
     fitted: Float[np.ndarray, "row frame"]
     used: Bool[np.ndarray, "row frame"]
     root_weights: Float[np.ndarray, "row frame"] | None
-    whole: bool
 
     @property
     def residual(self) -> Float[np.ndarray, "row frame"]:
@@ -160,7 +159,7 @@ class _Source(NamedTuple):
                 pair = np.where(index < columns, weights[rows], weights[:, rows].T)
                 used = used & (pair > 0)
             root = weights[rows] if weights is not None and weighted else None
-            yield FittedBand(rows, c2[rows], self._fitted(angle, rows, height), used, root, True)
+            yield FittedBand(rows, c2[rows], self._fitted(angle, rows, height), used, root)
 
     def _stored(self, angle: int, bands: list[slice], height: int) -> Iterator[FittedBand]:
         tiles, n = self.tiles, self.n_frames
@@ -187,7 +186,7 @@ class _Source(NamedTuple):
                     root = np.divide(root, sigma, out=np.zeros_like(root), where=where)
                 c2 = np.where(used | (index == columns), c2, 0)
                 fitted = np.where(index <= columns, self._fitted(angle, rows, height), 0)
-                yield FittedBand(rows, c2, fitted, used & (constant > 0), root, False)
+                yield FittedBand(rows, c2, fitted, used & (constant > 0), root)
 
 
 def _source_of(fit: Fit) -> _Source:
