@@ -138,19 +138,14 @@ def test_what_is_wrong_what_it_needs_and_what_to_do(tmp_path):
     assert second.startswith("--set solver.loss_scale=2: solver.loss_scale is of no effect")
 
 
-# What each of them needs beside itself, where it can only stand with others.
-BESIDE = {"defences": ("defences.monitor.ratio", "0.1")}
-
-
 @pytest.mark.parametrize("dotted", ONE_DATA_SET)
 def test_what_is_for_one_data_set_is_refused_for_several(tmp_path, dotted):
     values, remedy = ONE_DATA_SET[dotted]
     given = {"solver.angle_weights": "[1.0]", "output.sequential": '"uniform"'}
     asked = given.get(dotted, "" if values == SET else toml_value(values[0]))
-    key, value = BESIDE.get(dotted, (dotted, asked))
-    read(tmp_path, {key: value})
+    read(tmp_path, {dotted: asked})
     with pytest.raises(ConfigError) as caught:
-        read(tmp_path, {key: value}, TWO)
+        read(tmp_path, {dotted: asked}, TWO)
     (line,) = str(caught.value).splitlines()
     assert f"{dotted}" in line
     assert line.endswith(f"is for one data set, but several are fitted together here; {remedy}")

@@ -270,11 +270,11 @@ def build(configuration: Configuration) -> Problem:
         how |= {"weights": weights.tolist(), "angle_weights": angle_weights}
         chosen = [one.scaling for one in scalings]
         objective = two_time_objective(parameters, data, chosen, **how)
-        terms, layers = [part.term for part in objective.parts], None
+        terms = [part.term for part in objective.parts]
     else:
         how["angle_weights"] = angle_weights[0]
         objective = two_time_objective(parameters, data[0], scalings[0].scaling, **how)
-        terms, layers = [objective.term], layers_of(configuration, objective)
+        terms = [objective.term]
     free = objective.physical.free_names
     for name in settings.solver.profile:
         if name not in free:
@@ -302,5 +302,5 @@ def build(configuration: Configuration) -> Problem:
         ),
         settings=settings,
         search=strategy_of(settings, objective, source),
-        layers=layers,
+        layers=layers_of(configuration, objective),
     )

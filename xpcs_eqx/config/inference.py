@@ -15,13 +15,12 @@ import jax
 import numpy as np
 
 from .. import bayes
-from ..bayes.consensus.pairs import pairs_of
-from ..bayes.consensus.shards import split_pairs
-from ..bayes.consensus.work import layout_of_points, stand_in, tiles_of_points
 from ..bayes.density.likelihood import AbstractNoise
-from ..bayes.infer import rescaled
+from ..bayes.nuts.sample import rescaled
 from ..bayes.priors.families import AbstractPrior
 from ..bayes.priors.prior_set import Samplable, entries_of
+from ..bayes.shards.division import pairs_of, split_pairs
+from ..bayes.shards.work import stand_in
 from ..data import weighted
 from ..errors import ConfigError, ModelError
 from ..fitting import Fit
@@ -138,9 +137,7 @@ def _check_stored(source: Source, given: Bayes, in_shards: bool, reason: str) ->
 
 def _standing_in(objective: Any) -> Any:
     """The objective with some pairs instead of maps in a file."""
-    pairs = pairs_of(objective.term.tiles)
-    points = stand_in(pairs)
-    tiles = tiles_of_points(points, pairs.n_angles, layout_of_points(points, pairs.n_angles))
+    tiles = stand_in(pairs_of(objective.term.tiles))
     return replaced(objective, term=replaced(objective.term, tiles=tiles))
 
 

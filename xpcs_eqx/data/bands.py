@@ -1,6 +1,5 @@
 """Bands of rows of maps in an HDF5 file, read one at a time and again when reading fails."""
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -10,12 +9,15 @@ import numpy as np
 from jaxtyping import Bool
 
 from ..errors import DataError
+from ..files import Retry
 from .layouts import READERS
 from .layouts.hdf5 import open_hdf5
 from .layouts.maps import Half, Layer, RawMaps, Window
 
 RETRIES = 3
 PAUSE = 0.2  # s before the first repetition, twice as long before the next
+# h5py raises any of these for a file that is truncated, gone or replaced.
+_UNREADABLE = (DataError, OSError, RuntimeError, KeyError, ValueError)
 
 
 class MapSource(eqx.Module):
@@ -114,23 +116,16 @@ class BandReader:
     def _patiently(
         self, angle: int, rows: slice, read: Callable[[RawMaps], np.ndarray]
     ) -> np.ndarray:
-        source = self.source
-        failure: Exception | None = None
-        for attempt in range(RETRIES + 1):
-            if attempt:
-                time.sleep(PAUSE * 2 ** (attempt - 1))
-            try:
-                return read(self._maps())
-            # h5py raises any of these for a file that is truncated, gone or replaced.
-            except (DataError, OSError, RuntimeError, KeyError, ValueError) as error:
-                failure = error
-                self.close()
-        first = source.frames[0]
-        raise DataError(
-            f"{source.path}: rows {rows.start + first + 1} … {rows.stop + first} of "
-            f"{source.names[angle]} could not be read, also not in {RETRIES} more attempts "
-            f"({failure}). Make the file readable again, then resume or start again."
-        ) from failure
+        source, retry = self.source, Retry(RETRIES, PAUSE)
+        try:
+            return retry.run(lambda: read(self._maps()), lambda _: self.close(), _UNREADABLE)
+        except _UNREADABLE as failure:
+            first = source.frames[0]
+            raise DataError(
+                f"{source.path}: rows {rows.start + first + 1} … {rows.stop + first} of "
+                f"{source.names[angle]} could not be read, also not in {RETRIES} more attempts "
+                f"({failure}). Make the file readable again, then resume or start again."
+            ) from failure
 
     def _maps(self) -> RawMaps:
         if self._raw is not None:

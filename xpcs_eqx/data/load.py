@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from ..errors import DataError
 from .checks import agreeing
-from .chosen import Chosen, Sigma, check_lists, choose, choose_maps
+from .chosen import Chosen, Sigma, choose, choose_maps
 from .layouts import LAYOUTS, READERS, recognise
 from .layouts.arrays import read_npy, read_npz
 from .layouts.hdf5 import open_hdf5
@@ -218,7 +218,6 @@ def load_joint(
     with open_maps(
         path, selection, layout=layout, dt=dt, time_origin=time_origin, checksum=checksum
     ) as (raw, selection):
-        check_lists(raw)
         maps = choose_maps(raw, selection)
         q = raw.q[maps]
         order = np.sort(q)

@@ -65,7 +65,7 @@ def earlier(
     blank = eqx.filter_eval_shape(initial_state, solver, objective, jnp.asarray(x))
     like = {name: blank if found.extra.get(name) else None for name in ("state", "best")}
     like["prepared"] = blanks(objective, x, preparations, found.extra.get("prepared", 0))
-    states = found.restore(like).state
+    states = found.restore(like)
     ledger = Ledger(**found.extra["ledger"])
     actions = tuple(RecoveryAction(*action) for action in ledger.actions)
     return Underway(ledger=ledger._replace(actions=actions), **states)

@@ -411,10 +411,9 @@ def _curve_errors(
             sums = objective.influence_sums(solution.y)
         else:
             hessian, sums = _of(objective, _influence)(objective, solution.y)
-        penalty = objective.penalty_equations(jnp.asarray(solution.y))
-    hessian, sums, penalty = jax.tree.map(
-        np.asarray, (hessian, sums, None if penalty is None else penalty.hessian)
-    )
+        if objective.penalties:
+            penalty = objective.penalty_equations(jnp.asarray(solution.y)).hessian
+    hessian, sums, penalty = jax.tree.map(np.asarray, (hessian, sums, penalty))
     return curve_errors(
         hessian,
         free,
@@ -432,7 +431,7 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
     variables, names, run = objective.variables, objective.names, solution.run
     values = np.asarray(variables.to_physical(jnp.asarray(solution.y)))
     bound = at_bound(variables, values)
-    n_points = objective.points.count(objective.model)
+    n_points = objective.points.survey(objective.model).count
     errors = _curve_errors(objective, solution, ~bound, n_points)
     sums = errors.sums
     lets_go = sums is not None and not objective.loss.convex and not sums.holds(values.size)

@@ -95,24 +95,30 @@ class Task:
         from ..search import global_least_squares
 
         problem, objective = self.problem, self.problem.objective
-        solving = {"solver": problem.solver, "recovery": problem.recovery}
-        analyses, searched = [], None
-        if problem.plan.optimiser is not None:
-            fit = problem.plan.optimiser.minimise(objective, **how)
-        elif problem.search is not None:
-            searched = global_least_squares(objective, strategy=problem.search, **solving, **how)
-            fit = searched.fit
-            analyses.append(search_section(searched))
-        elif problem.layers is not None:
+        solving: dict[str, Any] = {"solver": problem.solver, "recovery": problem.recovery}
+        analyses, searched, optimiser = [], None, problem.plan.optimiser
+        if problem.layers is not None:
             if how.get("resume"):
                 raise ConfigError(
                     "a fit with [defences] runs in several rounds and leaves no checkpoint; run it "
                     "again without --resume"
                 )
+            if optimiser is not None:
+                solving = {
+                    "solver": optimiser.solver_for(objective),
+                    "recovery": optimiser.recovery,
+                    "preparations": optimiser.preparations,
+                }
             fit, report = defended_least_squares(
-                problem.of_one, problem.layers, **solving, callback=how.get("callback")
+                objective, problem.layers, **solving, callback=how.get("callback")
             )
             analyses.append(defence_section(report, fit))
+        elif optimiser is not None:
+            fit = optimiser.minimise(objective, **how)
+        elif problem.search is not None:
+            searched = global_least_squares(objective, strategy=problem.search, **solving, **how)
+            fit = searched.fit
+            analyses.append(search_section(searched))
         else:
             fit = least_squares(objective, **solving, **how)
         fit = quote_errors(fit, problem.settings.solver.errors)

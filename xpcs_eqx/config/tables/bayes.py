@@ -7,10 +7,9 @@ from pydantic import Field, model_validator
 
 from ... import bayes
 from ...bayes import Consensus, DaskWorkers, JobSettings, Limits, Nuts
-from ...bayes.consensus.combiners import SimpleAverage, WeightedAverage
-from ...bayes.consensus.correction import NoCorrection
-from ...bayes.consensus.shards import AbstractShardSize, AutomaticSize
 from ...bayes.nuts.starts import AbstractStart
+from ...bayes.shards.combiners import SimpleAverage, WeightedAverage
+from ...bayes.shards.division import AbstractShardSize, AutomaticSize
 from ...bayes.workers.base import AbstractWorkers, Serial
 from ..section import (
     SET,
@@ -55,7 +54,7 @@ COMBINERS = Choice(
     weighted=WeightedAverage,
     simple=SimpleAverage,
 )
-CORRECTIONS = Choice(none=NoCorrection, importance=bayes.ImportanceCorrection)
+CORRECTIONS = Choice(none=None, importance=bayes.ImportanceCorrection)
 # Executors that ask a batch system for processes.
 BATCH = ("pbs", "slurm")
 
@@ -270,7 +269,7 @@ def method_of(source: Source, given: Bayes) -> Consensus:
     """When and how data are sampled in shards."""
     shards = given.shards
     folder = None if shards.folder is None else source.absolute(shards.folder)
-    anchor = ANCHORS[shards.anchor]
+    anchor, correction = ANCHORS[shards.anchor], CORRECTIONS[shards.correction]
     # Chains in different modes are what the multimodal combiner is there for.
     rhat = float("inf") if shards.combiner == "multimodal" else Limits.rhat
     thresholds = {"auto": Consensus.threshold, "single": None, "consensus": 0}
@@ -281,7 +280,7 @@ def method_of(source: Source, given: Bayes) -> Consensus:
         by_size=shards.transitions == "by_size",
         anchor=None if anchor is None else anchor(),
         combiner=COMBINERS[shards.combiner](),
-        correction=CORRECTIONS[shards.correction](),
+        correction=None if correction is None else correction(),
         workers=_workers(shards, folder),
         limits=made(Limits, shards, rhat=rhat),
     )

@@ -18,11 +18,12 @@ from ...defences import (
     TrustRegionStage,
 )
 from ...defences.layers import check_layers
-from ...objective import GroupVariance, TwoTimeObjective
+from ...defences.several import parts_of
+from ...objective import CombinedObjective, GroupVariance, TwoTimeObjective
 from ...optimize import TrustRegion
 from ..section import SET, Choice, Names, Positive, Section, When, key, made
 from .search import search_settings
-from .solver import STOPPING, Solver, is_hybrid, solver_of
+from .solver import STOPPING, Solver, solver_of
 
 if TYPE_CHECKING:
     from ..read import Configuration
@@ -171,12 +172,6 @@ class Defences(Section):
     def excluded(self, settings: "Settings") -> Iterator[tuple[str, str]]:
         """What defences do not go together with."""
         solver = settings.solver
-        if is_hybrid(settings):
-            yield (
-                "defences",
-                "[defences] surrounds the trust region, but the hybrid optimiser is asked for, "
-                "which has defences of its own (hybrid.defences); leave one of them out",
-            )
         if search_settings(settings).method != "local":
             yield (
                 "defences",
@@ -250,7 +245,9 @@ def _monitoring(given: MonitorLayer, solver: TrustRegion) -> Monitoring:
     return Monitoring(monitor, response, tuple(given.watched), given.limit)
 
 
-def layers_of(configuration: "Configuration", objective: TwoTimeObjective) -> DefenceLayers | None:
+def layers_of(
+    configuration: "Configuration", objective: TwoTimeObjective | CombinedObjective
+) -> DefenceLayers | None:
     """The layers that `[defences]` asks for, fit for an objective; None without the table.
 
     **Raises:** `ConfigError` for layers that the objective gives nothing to work on.
@@ -259,9 +256,10 @@ def layers_of(configuration: "Configuration", objective: TwoTimeObjective) -> De
     if given is None:
         return None
     solver, source = solver_of(configuration.settings.solver), configuration.source
+    n_angles = min(part.term.reference.shape[0] for part in parts_of(objective))
     make = {
         "hierarchical": lambda one: _hierarchical(one, solver),
-        "regularisation": lambda one: _regularisation(one, objective.term.reference.shape[0]),
+        "regularisation": lambda one: _regularisation(one, n_angles),
         "monitor": lambda one: _monitoring(one, solver),
         "shear_weights": lambda one: made(ShearWeights, one),
         "group_variance": lambda one: GroupVariance(tuple(map(tuple, one.groups)), one.weight),
