@@ -9,6 +9,7 @@ import re
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from inspect import isabstract
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -59,6 +60,13 @@ class Choice:
         return core_schema.literal_schema(list(self.meant))
 
 
+def _below(kind: type) -> Iterator[type]:
+    """All classes of a kind in the order in which they are defined."""
+    for one in kind.__subclasses__():
+        yield one
+        yield from _below(one)
+
+
 def choice_of(
     package: types.ModuleType, kind: type, ending: str = "", without: Iterable[type] = ()
 ) -> Choice:
@@ -70,8 +78,9 @@ def choice_of(
     >>> list(choice_of(objective, objective.AbstractLoss).meant)
     ['linear', 'soft_l1', 'huber', 'cauchy', 'arctan']
     """
-    offered = [one for one in kind.__subclasses__() if vars(package).get(one.__name__) is one]
-    names = {one.__name__.removesuffix(ending): one for one in offered if one not in without}
+    known = [one for one in _below(kind) if one not in without and not isabstract(one)]
+    offered = [one for one in known if vars(package).get(one.__name__) is one]
+    names = {one.__name__.removesuffix(ending): one for one in offered}
     words = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", n).lower(): one for n, one in names.items()}
     return Choice(**words)
 
