@@ -352,7 +352,6 @@ RECORDS: dict[type, Callable[[], Any]] = {
     report.Origin: lambda: report.Origin(scaling="individual: auto", weight=2.0),
     report.Section: lambda: report.Section("Time", ["  1 s"], {"seconds": 1.0}),
     report.Drawing: lambda: report.Drawing("map", report.to_json),
-    report.RateCurve: lambda: report.rate_curves(small_fit())[0],
 }
 
 

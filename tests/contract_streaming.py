@@ -157,7 +157,7 @@ RECORDS |= {
     fitting.Sharing: lambda: fitting.Sharing(1.0, 1, 0.3, ()),
     fitting.Band: lambda: fitting.Band(T, T, T - 1, T + 1, 0.68),
     optimize.WarmUpEnd: lambda: next(iter(optimize.WarmUpEnd)),
-    report.FittedBand: lambda: report.FittedBand(slice(0, 3), *(np.ones((3, 9)),) * 3, None, True),
+    report.FittedBand: lambda: report.FittedBand(slice(0, 3), *(np.ones((3, 9)),) * 3, None),
     physics.Circumstances: lambda: physics.Circumstances(T, GEOMETRY, {"D0": (0.0, 1.0)}),
     physics.Degeneracy: lambda: physics.Degeneracy("f0 with f2", "fix one", never, True),
 }

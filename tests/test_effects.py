@@ -7,6 +7,7 @@ import pytest
 from xpcs_eqx.config import Settings, read_configuration
 from xpcs_eqx.config.effects import rules, without_unused
 from xpcs_eqx.config.section import SET, UNSET, toml_value
+from xpcs_eqx.config.tables import ONE_DATA_SET
 from xpcs_eqx.errors import ConfigError
 
 ONE = '[data]\npath = "data.h5"\n'
@@ -36,6 +37,8 @@ VALUES = {
     "global.keep": "0.25",
     "global.preset": '"fast"',
     "global.budget": "200",
+    "bayes.shards.pairs": "2",
+    "bayes.shards.folder": '"x"',
 }
 # What makes a choice without effect of its own, where leaving it out does not.
 OTHERWISE = {
@@ -133,6 +136,19 @@ def test_what_is_wrong_what_it_needs_and_what_to_do(tmp_path):
     assert first.endswith("scaling.order is of no effect without scaling.mode; set scaling.mode = "
                           '"fourier", or leave it out')  # fmt: skip
     assert second.startswith("--set solver.loss_scale=2: solver.loss_scale is of no effect")
+
+
+@pytest.mark.parametrize("dotted", ONE_DATA_SET)
+def test_what_is_for_one_data_set_is_refused_for_several(tmp_path, dotted):
+    values, remedy = ONE_DATA_SET[dotted]
+    given = {"solver.angle_weights": "[1.0]", "output.sequential": '"uniform"'}
+    asked = given.get(dotted, "" if values == SET else toml_value(values[0]))
+    read(tmp_path, {dotted: asked})
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, {dotted: asked}, TWO)
+    (line,) = str(caught.value).splitlines()
+    assert f"{dotted}" in line
+    assert line.endswith(f"is for one data set, but several are fitted together here; {remedy}")
 
 
 def test_several_data_sets(tmp_path):

@@ -51,7 +51,10 @@ WRONG = {
     ),
     "two sizes": ("[bayes.shards]\npairs = 9\ncount = 9\n", ("leave one of them out",)),
     "no folder": ("[bayes.shards]\nexecutor = 'pbs'\n", ("needs folder",)),
-    "workers of nobody": ("[bayes.shards]\nworkers = 3\n", ("not to \"serial\"",)),
+    "workers of nobody": (
+        "[bayes.shards]\nworkers = 3\n",
+        ("bayes.shards.workers is of no effect", 'executor = "serial"', '"processes" or "dask"'),
+    ),
     "a job of nobody": ("[bayes.shards.job]\njobs = 2\n", ("not to \"serial\"",)),
     "too many processes": (
         "[bayes.shards]\nexecutor = 'pbs'\nfolder = 'x'\n[bayes.shards.job]\ncores = 2\n",

@@ -18,7 +18,7 @@ from xpcs_eqx.bayes.nuts.chains import Draws
 from xpcs_eqx.bayes.write import plot_posterior
 from xpcs_eqx.data import write_own
 from xpcs_eqx.program import sampling
-from xpcs_eqx.report.plots.posterior import shards_figure
+from xpcs_eqx.report.plots.corner import shards_figure
 
 # Its name in the package is that of the function.
 sample_module = importlib.import_module("xpcs_eqx.bayes.nuts.sample")

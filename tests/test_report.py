@@ -23,7 +23,6 @@ from xpcs_eqx.report import (
     new_results,
     parameters_document,
     provenance_document,
-    rate_curves,
     scaling_errors,
     text_report,
     to_json,
@@ -171,14 +170,6 @@ def test_scaling_errors_for_own_common_and_fixed_pairs(data, fit):
     assert scaling_errors(fixed)[0].tolist() == [0, 0, 0]
 
 
-def test_rate_curves_are_those_of_the_fit(fit):
-    (curve,) = rate_curves(fit)
-    value, error = fit.rate("transport")
-    assert curve.label == "J(t) [Å²/s]"
-    np.testing.assert_allclose(curve.value, value, rtol=1e-12)
-    np.testing.assert_allclose(curve.error, error, rtol=1e-9)
-
-
 def test_text_report_names_what_matters(data, fit):
     report = text_report(
         fit,
@@ -291,11 +282,10 @@ def test_pooled_points_have_no_maps(data):
 
 
 def test_provenance_document(data):
-    document = provenance_document(data.provenance, {"data": {"path": "x"}}, 1.5, note="more")
+    document = provenance_document(data.provenance, {"data": {"path": "x"}}, 1.5)
     assert document["wall_time_s"] == 1.5
     assert document["configuration"] == {"data": {"path": "x"}}
     assert document["versions"]["jax"]
-    assert document["note"] == "more"
     json.loads(to_json(document))
 
 

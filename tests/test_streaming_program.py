@@ -217,6 +217,15 @@ def test_keys_of_the_hybrid_optimiser(folder):
     assert made.warm_up.window == 5
 
 
+def test_a_check_says_what_the_hybrid_optimiser_will_do(folder, capsys):
+    options = (*HYBRID, "--set", "hybrid.warm_up_iterations=40", "--set", "hybrid.candidates=9")
+    assert run(folder, "--check", *options) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the hybrid optimiser runs as asked for, on maps in memory, preset default: " in said
+    assert "the best of 9 candidates in 3 rounds, L-BFGS of 3 to 40 iterations" in said
+    assert "then the trust region, to a tolerance of 1e-08" in said
+
+
 def test_the_template_explains_the_tables():
     text = template("static")
     for line in ("[streaming]", '#strategy = "auto"', "[hybrid]", "#warm_up_minimum = 3"):

@@ -2,33 +2,34 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..data import MapSize, StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
-from ..errors import ConfigError, DataError, ModelError
+from ..errors import ConfigError, DataError
 from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
 from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
 from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, SharedParameters
 from ..search import AbstractStrategy
-from .parameters import Names, parameters_of, shared_names, tables, with_earlier_starts
+from .parameters import Names, merged_tables, parameters_of, shared_names, with_earlier_starts
 from .read import Configuration
 from .source import nearest
 from .tables import Settings
-from .tables.data import DataSet, Joint, load_data, open_data, reading_of, selection_of
+from .tables.data import DataSet, Joint, read_data, reading_of
 from .tables.defences import layers_of
 from .tables.model import Parameter, kept_by_bounds, model_for, rates_of
 from .tables.scaling import ChosenScaling, choose_scaling
 from .tables.search import strategy_of
 from .tables.solver import loss_of, penalties_of, residual_sd, solver_of
 from .tables.streaming import Plan, plan_of
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Problem:
 
     One data set is a list of length one, without a label unless the file has `[[data]]`.
 
-    - `names`: of the parameters of all data sets; `given`: what the tables say of those of each.
+    - `names`: of the parameters of all data sets; `given`: what is said of each, by own name.
     - `weights`: of the squared residuals of each data set.
     """
 
@@ -45,7 +46,7 @@ class Problem:
     objective: TwoTimeObjective | CombinedObjective
     scalings: tuple[ChosenScaling, ...]
     names: Names
-    given: tuple[dict[str, Parameter], ...]
+    given: Mapping[str, Parameter]
     weights: tuple[float, ...]
     plan: Plan
     solver: TrustRegion
@@ -101,73 +102,62 @@ def _every_q(configuration: Configuration) -> tuple[TwoTimeData, ...]:
             f"{configuration.source.where('data.phi')}: data.phi belongs to bare maps, which are "
             "at one q each; give a table [[data]] for each file"
         )
+    how = reading_of(given)
     # A list is found exactly, and a single one so as well unless a tolerance searches around it.
-    q = tuple(given.q) if isinstance(given.q, list) else given.q
-    exact = (q,) if isinstance(q, float) and given.q_tolerance is None else q
-    return load_joint(
-        configuration.data_path,
-        layout=given.layout,
-        selection=selection_of(given, exact),
-        dt=given.dt,
-        gap=given.gap,
-        sigma=given.sigma,
-    )
+    single = how.pop("q")
+    if single is not None:
+        how["selection"] = dataclasses.replace(how["selection"], q=(single,))
+    return load_joint(configuration.data_path, **how)
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """What is asked of each data set, its label, the data, and how they are kept."""
-
-    parts: tuple[Configuration, ...]
-    labels: tuple[str, ...]
-    data: tuple[TwoTimeData | StoredTwoTime, ...]
-    plan: Plan
-
-
-@contextmanager
-def _numbered(configuration: Configuration, k: int) -> Iterator[None]:
-    """What is wrong with the data of a table `[[data]]` is said with its number."""
-    try:
-        yield
-    except DataError as error:
-        if not isinstance(configuration.settings.data, list):
-            raise
-        raise DataError(f"{configuration.source.where(('data', str(k + 1)))}: {error}") from error
+def _each(configuration: Configuration, read: Callable[[Configuration], _T]) -> list[_T]:
+    """What is read of each table of data; what is wrong is said with the number of the table."""
+    out = []
+    for k, part in enumerate(configuration.parts):
+        try:
+            out.append(read(part))
+        except DataError as error:
+            if not isinstance(configuration.settings.data, list):
+                raise
+            where = configuration.source.where(("data", str(k + 1)))
+            raise DataError(f"{where}: {error}") from error
+    return out
 
 
-def _loaded(configuration: Configuration) -> _Loaded:
-    """The data of all tables.
+def _loaded(
+    configuration: Configuration,
+) -> tuple[Sequence[TwoTimeData | StoredTwoTime], tuple[str, ...], Plan]:
+    """The data of all tables, their labels, and how they are kept.
 
     **Raises:** `DataError`, `ConfigError`, with the number of the table where there are several.
     """
-    parts, settings, sizes, data = configuration.parts, configuration.settings, [], []
+    settings = configuration.settings
     if settings.several and not isinstance(settings.data, list):
         every = _every_q(configuration)
-        labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
         sizes = [
             MapSize(one.c2.size, one.c2.itemsize, one.n_angles, np.asarray(one.t), False)
             for one in every
         ]
-        return _Loaded(parts * len(every), labels, every, plan_of(configuration, sizes))
-    for k, part in enumerate(parts):
-        with _numbered(configuration, k):
-            sizes.append(map_size(part.data_path, **reading_of(part.data)))
+        labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
+        return every, labels, plan_of(configuration, sizes)
+    sizes = _each(configuration, lambda part: map_size(part.data_path, **reading_of(part.data)))
     plan = plan_of(configuration, sizes)
-    for k, part in enumerate(parts):
-        with _numbered(configuration, k):
-            data.append(open_data(part) if plan.stored else load_data(part))
-    labels = data_labels(configuration) if settings.several else ("",)
-    return _Loaded(parts, labels, tuple(data), plan)
+    data = _each(configuration, lambda part: read_data(part, plan.stored))
+    return data, data_labels(configuration) if settings.several else ("",), plan
 
 
-def _weights(configuration: Configuration, loaded: _Loaded) -> np.ndarray:
+def _weights(
+    configuration: Configuration,
+    data: Sequence[TwoTimeData | StoredTwoTime],
+    labels: tuple[str, ...],
+) -> np.ndarray:
     """Weight of the squared residuals of each data set.
 
     **Raises:** `ConfigError` when weights or sigma are given for some only.
     """
-    if loaded.labels == ("",):
+    if labels == ("",):
         return np.ones(1)
-    source, data, labels = configuration.source, loaded.data, loaded.labels
+    source = configuration.source
     sets = [part.data for part in configuration.parts]
     given = [one.weight if isinstance(one, DataSet) else None for one in sets]
     if all(weight is not None for weight in given):
@@ -199,30 +189,18 @@ def _penalties(names: Names, configuration: Configuration) -> tuple[AbstractPena
     """Smoothness of every rate once, by its names in the fit."""
     out = {}
     for k, model in enumerate(names.models):
-        publics = {leaf.name: names.public(k, leaf) for leaf in names.leaves[k]}
-        follows = {leaf.name for leaf in names.leaves[k] if names.follows(k, leaf)}
-        for penalty in penalties_of(configuration, model):
-            if not follows.issuperset(penalty.names):
-                public = tuple(publics[name] for name in penalty.names)
+        entries = {one.leaf.name: one for one in names.entries if one.k == k}
+        for penalty in penalties_of(configuration.settings.rates, model, configuration.source):
+            mine = [entries[name] for name in penalty.names]
+            if not all(one.follows for one in mine):
+                public = tuple(one.public for one in mine)
                 out[public] = dataclasses.replace(penalty, names=public)
     return tuple(out.values())
 
 
 def _scaling(part: Configuration, label: str, data: TwoTimeData | StoredTwoTime) -> ChosenScaling:
-    try:
+    with part.source.placed("scaling", "[scaling]" + (f" of data set {label}" if label else "")):
         return choose_scaling(part.settings, data)
-    except ModelError as error:
-        whose = f" of data set {label}" if label else ""
-        raise ConfigError(f"{part.source.where('scaling')}: [scaling]{whose}: {error}") from error
-
-
-def _check_profile(configuration: Configuration, free: Sequence[str]) -> None:
-    for name in configuration.settings.solver.profile:
-        if name not in free:
-            raise ConfigError(
-                f"{configuration.source.where('solver.profile')}: no free parameter {name!r} to "
-                f"profile{nearest(name, free)}"
-            )
 
 
 def _angle_weights(part: Configuration, k: int, n_angles: int) -> np.ndarray | None:
@@ -248,15 +226,16 @@ def build(configuration: Configuration) -> Problem:
     **Raises:** `DataError`, `ConfigError`, `ModelError` with the place of the mistake.
     """
     settings, source = configuration.settings, configuration.source
-    loaded = _loaded(configuration)
-    data, parts = loaded.data, loaded.parts
-    weights = _weights(configuration, loaded)
+    data, labels, plan = _loaded(configuration)
+    # Several q of one file have one table.
+    parts = configuration.parts * (len(data) // len(configuration.parts))
+    weights = _weights(configuration, data, labels)
     times = [np.asarray(one.t, dtype=float) for one in data]
     # Knots of a rate that data sets share must be the same, so they span the times of all.
     every = np.unique(np.concatenate(times))
     rates = list(dict.fromkeys(r for part in parts for r in rates_of(part.settings.model.mode)))
     models = [model_for(part, every, rates) for part in parts]
-    names = shared_names(settings.joint or Joint(), models, loaded.labels, source)
+    names = shared_names(settings.joint or Joint(), models, labels, source)
     said, decisions = dict(settings.parameters), ()
     modes = [part.settings.model.mode for part in parts]
     if "two_component" in modes and "f2" not in {name.partition("[")[0] for name in said}:
@@ -266,10 +245,10 @@ def build(configuration: Configuration) -> Problem:
             "f2 is kept at the middle of the time window, since only f0·exp(−f1·f2) enters",
         )
     factors = tuple(p.data.factors if isinstance(p.data, DataSet) else {} for p in parts)
-    said, taken = with_earlier_starts(configuration, said, names)
-    given = tables(said, names, settings.model.mode, source)
-    parameters = parameters_of(settings, names, given, factors, times, source)
-    scalings = tuple(map(_scaling, parts, loaded.labels, data))
+    given = merged_tables(said, names, settings.model.mode, source)
+    given, taken = with_earlier_starts(configuration, given, names)
+    parameters = parameters_of(settings, names, said, given, factors, times, source)
+    scalings = tuple(map(_scaling, parts, labels, data))
 
     def sd() -> float:
         """Standard deviation of the weighted residuals of all data sets."""
@@ -284,8 +263,8 @@ def build(configuration: Configuration) -> Problem:
     how: dict[str, Any] = {
         "loss": loss,
         "penalties": _penalties(names, configuration),
-        "driver": loaded.plan.driver,
-        "piece": loaded.plan.piece,
+        "driver": plan.driver,
+        "piece": plan.piece,
     }
     if isinstance(parameters, SharedParameters):
         how |= {"weights": weights.tolist(), "angle_weights": angle_weights}
@@ -296,7 +275,13 @@ def build(configuration: Configuration) -> Problem:
         how["angle_weights"] = angle_weights[0]
         objective = two_time_objective(parameters, data[0], scalings[0].scaling, **how)
         terms = [objective.term]
-    _check_profile(configuration, objective.physical.free_names)
+    free = objective.physical.free_names
+    for name in settings.solver.profile:
+        if name not in free:
+            raise ConfigError(
+                f"{source.where('solver.profile')}: no free parameter {name!r} to profile"
+                f"{nearest(name, free)}"
+            )
     return Problem(
         # The objective has a copy of maps in memory, which serves both.
         data=tuple(held_once(one, term.tiles) for one, term in zip(data, terms, strict=True)),
@@ -305,7 +290,7 @@ def build(configuration: Configuration) -> Problem:
         names=names,
         given=given,
         weights=tuple(weights.tolist()),
-        plan=loaded.plan,
+        plan=plan,
         solver=solver_of(settings.solver),
         recovery=Recovery(attempts=settings.solver.recovery),
         decisions=(
@@ -313,9 +298,9 @@ def build(configuration: Configuration) -> Problem:
             *taken,
             *bends,
             *kept_by_bounds(settings.parameters),
-            *loaded.plan.decisions,
+            *plan.decisions,
         ),
         settings=settings,
-        search=strategy_of(configuration, objective),
+        search=strategy_of(settings, objective, source),
         layers=layers_of(configuration, objective),
     )

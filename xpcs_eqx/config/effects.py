@@ -1,36 +1,31 @@
 """Keys that nothing would be made of, and keys that do not go together: all of them are refused.
 
-What each key needs stands with the key (`When`), what whole tables exclude stands with them
-(`excluded`); here both are asked of a configuration, before anything is read.
+What each key needs stands with the key (`When`), what a table excludes with the table
+(`Section.excluded`), what is for one data set in `ONE_DATA_SET`; here all are asked of a
+configuration, before anything is read.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 
 from ..errors import ConfigError
-from .section import SET, UNSET, Section, When, said_of, tables_of, toml_value
+from .section import ANY, SET, UNSET, Section, When, keys_of, said_of, toml_value
 from .source import Key, Source
-from .tables import Settings, excluded
-from .tables.data import DataSet
-
-# Stands for any name in a key.
-ANY = "*"
+from .tables import ONE_DATA_SET, Settings
 
 
 @cache
-def rules(table: type[Section] = Settings, before: str = "") -> tuple[tuple[str, When], ...]:
-    """What each key of a table needs to act; the tables of data sets have rules of their own."""
-    out: list[tuple[str, When]] = []
-    for name, info in table.model_fields.items():
-        dotted = f"{before}{name}"
-        out += [(dotted, when) for when in (*table.acts, *said_of(info).get("when", ()))]
-        more = f"{dotted}.{ANY}." if get_origin(info.annotation) is dict else f"{dotted}."
-        for inner in () if dotted == "data" else tables_of(info.annotation):
-            out += rules(inner, more)
-    return tuple(out)
+def rules() -> tuple[tuple[str, When], ...]:
+    """What each key needs to act; the tables of data sets have rules of their own."""
+    return tuple(
+        (".".join(key), when)
+        for key, info, table in keys_of(Settings)
+        if key[0] != "data"
+        for when in (*table.acts, *said_of(info).get("when", ()))
+    )
 
 
 def _matching(node: Any, pattern: Sequence[str], before: Key = ()) -> Iterator[tuple[Key, Any]]:
@@ -65,7 +60,8 @@ def _acts(value: Any, values: tuple[Any, ...]) -> bool:
 def _unused(settings: Settings) -> Iterator[tuple[Key, str]]:
     """Keys of no effect that were given, and why there is none and what to do."""
     several = settings.data if isinstance(settings.data, list) else []
-    modes = [_mode(settings, one) for one in several]
+    own = [{} if one.model is None else one.model.model_dump(exclude_unset=True) for one in several]
+    modes = [model.get("mode", settings.model.mode) for model in own]
     for dotted, when in rules():
         if dotted == "model.kernel" and "laminar_flow" in modes:
             continue
@@ -78,15 +74,9 @@ def _unused(settings: Settings) -> Iterator[tuple[Key, str]]:
             value = _value(settings, table, when.choice)
             if not _acts(value, when.values):
                 yield key, _remedy(key, when, value)
-    for k, (own, mode) in enumerate(zip(several, modes, strict=True), 1):
-        given = own.model is not None and "kernel" in own.model.model_fields_set
-        if given and mode != "laminar_flow":
+    for k, (model, mode) in enumerate(zip(own, modes, strict=True), 1):
+        if "kernel" in model and mode != "laminar_flow":
             yield ("data", str(k), "model", "kernel"), f'with mode = "{mode}"; leave it out'
-
-
-def _mode(settings: Settings, own: DataSet) -> str:
-    said = own.model is not None and "mode" in own.model.model_fields_set
-    return own.model.mode if said and own.model is not None else settings.model.mode
 
 
 def _remedy(key: Key, when: When, value: Any) -> str:
@@ -102,6 +92,23 @@ def _remedy(key: Key, when: When, value: Any) -> str:
     return f"{found}; set {wanted} = {words}, or leave it out"
 
 
+def _excluded(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Keys that do not go with other tables or with several data sets, and what to say."""
+    for name in Settings.model_fields:
+        table = getattr(settings, name)
+        if isinstance(table, Section):
+            yield from table.excluded(settings)
+    for dotted, (values, remedy) in ONE_DATA_SET.items() if settings.several else ():
+        value = _value(settings, settings, dotted)
+        if _acts(value, values):
+            # What is merely asked for has no value to speak of.
+            asked = dotted if values in (SET, (True,)) else f"{dotted} = {toml_value(value)}"
+            yield (
+                dotted,
+                f"{asked} is for one data set, but several are fitted together here; {remedy}",
+            )
+
+
 def refuse_without_effect(settings: Settings, source: Source) -> None:
     """Refuse keys that nothing would be made of, and those that do not go together.
 
@@ -111,9 +118,9 @@ def refuse_without_effect(settings: Settings, source: Source) -> None:
     for key, why in _unused(settings):
         line = f"{source.where(key)}: {'.'.join(key)} is of no effect {why}"
         lines.setdefault(key, line)
-    said = [*lines.values(), *(f"{source.where(key)}: {text}" for key, text in excluded(settings))]
-    if said:
-        raise ConfigError("\n".join(dict.fromkeys(said)))
+    said = [f"{source.where(key)}: {text}" for key, text in _excluded(settings)]
+    if said or lines:
+        raise ConfigError("\n".join(dict.fromkeys([*lines.values(), *said])))
 
 
 def without_unused(settings: Settings, dumped: dict[str, Any]) -> dict[str, Any]:

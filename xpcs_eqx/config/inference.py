@@ -1,10 +1,10 @@
 """What `[bayes]` asks for, made and checked before the fit; and messages in words of the file."""
 
 import logging
+import math
 import os
 import re
 from collections.abc import Collection, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from functools import cache
@@ -14,31 +14,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..bayes import (
-    Consensus,
-    LogPosterior,
-    Nuts,
-    PriorSet,
-    default_priors,
-    fit_priors,
-    log_posterior,
-    saved_priors,
-    with_scaling,
-)
-from ..bayes.density.likelihood import AbstractNoise, AbstractScalingTreatment
+from .. import bayes
+from ..bayes.density.likelihood import AbstractNoise
 from ..bayes.nuts.sample import rescaled
-from ..bayes.nuts.starts import AbstractStart
+from ..bayes.priors.families import AbstractPrior
+from ..bayes.priors.prior_set import Samplable, entries_of
 from ..bayes.shards.division import pairs_of, split_pairs
 from ..bayes.shards.work import stand_in
 from ..data import weighted
-from ..errors import ConfigError, DataError, ModelError
+from ..errors import ConfigError, ModelError
 from ..fitting import Fit
 from ..parameters import saved_values
 from ..physics import LaminarFlow
-from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, AbstractScaling, Averaged, Fixed
+from ..scaling import AbstractScaling, Averaged, Fixed
 from .build import Problem
 from .read import Configuration
-from .section import Choice, Section, tables_of
+from .section import Choice, keys_of
+from .source import Source, nearest
 from .tables.bayes import (
     BATCH,
     NOISES,
@@ -46,63 +38,57 @@ from .tables.bayes import (
     STARTS,
     Bayes,
     changed_shards,
-    job_script,
     method_of,
+    sampler_of,
 )
-from .tables.priors import KINDS, given_priors, prior_lines
+from .tables.priors import KINDS, prior_lines, prior_of
+from .tables.scaling import bounds_of
 
 log = logging.getLogger(__name__)
 
 NEEDED = ("blackjax", "arviz_base", "arviz_stats", "arviz_plots", "h5netcdf")
 DASK = ("distributed",)
 JOBQUEUE = (*DASK, "dask_jobqueue")
+# Width of a prior from the fit of the same data, in its quoted errors.
+_WIDTH = 2.0
 
 
 @dataclass(frozen=True)
 class Inference:
     """Everything sampling needs beside the fit.
 
-    - `n_pairs`: of the data, by which `method` decides.
+    - `how`: method, sampler, start, treatment of the scaling and noise, as `infer` takes them.
+    - `n_pairs`: of the data, by which `method` decides; `n_shards`: 0 for one run.
     - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width;
         `chosen`: names whose prior is no default.
-    - `scaling`: the one to sample with instead of that of the fit, None for the same; `fixed` tells
-        that it is that of the fit, held.
-    - `n_shards`: 0 for one run; `decisions`: what will be done, in sentences; `lines`: these and
-        the priors as far as they are known before the fit.
+    - `scaling`: the one to sample with instead of that of the fit, None for the same; a `Fixed` one
+        stands for that of the fit, held.
+    - `decisions`: what will be done, in sentences; `lines`: these and the priors as far as they are
+        known before the fit.
     """
 
     settings: Bayes
+    how: Mapping[str, Any]
     n_pairs: int
-    method: Consensus
-    sampler: Nuts
-    start: AbstractStart
-    treatment: AbstractScalingTreatment
-    noise: AbstractNoise | None
-    priors: PriorSet
+    n_shards: int
+    priors: bayes.PriorSet
     from_fit: Mapping[str, float]
     chosen: frozenset[str]
     scaling: AbstractScaling | None
-    fixed: bool
-    n_shards: int
     decisions: tuple[str, ...]
     lines: tuple[str, ...]
 
-    @property
-    def consensus(self) -> bool:
-        """Whether the data are sampled in shards."""
-        return self.n_shards > 0
-
-    def lines_after(self, density: LogPosterior) -> tuple[str, ...]:
+    def lines_after(self, density: bayes.LogPosterior) -> tuple[str, ...]:
         """What was done: the decisions and the priors that were sampled with."""
         return (*self.decisions, *prior_lines(density, self.chosen, self.from_fit, True))
 
     def fit_for(self, fit: Fit) -> Fit:
         """The fit with the scaling that is sampled, begun where the other ended."""
-        if self.fixed:
-            return with_scaling(fit, Fixed(fit.contrast, fit.offset))
-        return fit if self.scaling is None else with_scaling(fit, self.scaling)
+        if isinstance(self.scaling, Fixed):
+            return bayes.with_scaling(fit, Fixed(fit.contrast, fit.offset))
+        return fit if self.scaling is None else bayes.with_scaling(fit, self.scaling)
 
-    def priors_for(self, fit: Fit) -> PriorSet:
+    def priors_for(self, fit: Fit) -> bayes.PriorSet:
         """All priors, those from the fit among them.
 
         **Raises:** `ModelError` for a parameter without a finite error.
@@ -110,7 +96,7 @@ class Inference:
         merged, notes = self.priors, self.priors.notes
         for width in sorted(set(self.from_fit.values())):
             names = [name for name, own in self.from_fit.items() if own == width]
-            found = fit_priors(fit, width, names)
+            found = bayes.fit_priors(fit, width, names)
             merged = merged.replaced(dict(zip(found.names, found.priors, strict=True)))
             # They are of a fit of these very data.
             notes += (
@@ -121,17 +107,25 @@ class Inference:
         return replaced(merged, notes=notes)
 
 
-def _refuse_stored(configuration: Configuration, reason: str) -> None:
+def _check_installed(source: Source, executor: str) -> None:
+    cluster = {"dask": DASK, **dict.fromkeys(BATCH, JOBQUEUE)}.get(executor, ())
+    wanted = (("bayes", NEEDED, "bayes"), ("bayes.shards.executor", cluster, "cluster"))
+    for key, needed, extra in wanted:
+        if missing := [name for name in needed if not find_spec(name)]:
+            raise ConfigError(
+                f"{source.where(key)}: [bayes] needs {', '.join(missing)}; install it with "
+                f"pip install 'xpcs-eqx[{extra}]'"
+            )
+
+
+def _check_stored(source: Source, given: Bayes, in_shards: bool, reason: str) -> None:
     """Refuse what maps in a file do not allow. **Raises:** `ConfigError`."""
-    given, source = configuration.settings.bayes, configuration.source
-    assert given is not None
-    if configuration.settings.several or given.scaling == "marginalised" or reason:
+    if not in_shards:
         raise ConfigError(
-            f"{source.where('bayes')}: [bayes] needs the maps in memory for one run"
-            f"{f' ({reason})' if reason else ''}, where these do not fit or are not wanted "
-            "(streaming.strategy); choose fewer frames or angles in [data], set streaming.strategy "
-            '= "in_memory", or, for one data set, bayes.method = "consensus", which reads each '
-            "shard from the file"
+            f"{source.where('bayes')}: [bayes] needs the maps in memory for one run ({reason}), "
+            "where these do not fit or are not wanted (streaming.strategy); choose fewer frames or "
+            'angles in [data], set streaming.strategy = "in_memory", or, for one data set, '
+            'bayes.method = "consensus", which reads each shard from the file'
         )
     if given.shards.correction != "none":
         raise ConfigError(
@@ -141,75 +135,82 @@ def _refuse_stored(configuration: Configuration, reason: str) -> None:
         )
 
 
-def _standing_in(objective: Any) -> tuple[Any, int]:
-    """The objective with some pairs instead of maps in a file, and the number of all pairs."""
-    pairs = pairs_of(objective.term.tiles)
-    term = replaced(objective.term, tiles=stand_in(pairs))
-    return replaced(objective, term=term), pairs.n_pairs
+def _standing_in(objective: Any) -> Any:
+    """The objective with some pairs instead of maps in a file."""
+    tiles = stand_in(pairs_of(objective.term.tiles))
+    return replaced(objective, term=replaced(objective.term, tiles=tiles))
 
 
-@contextmanager
-def _placed(where: str, what: str):
-    try:
-        yield
-    except ModelError as error:
-        raise ConfigError(f"{where}: {what}: {in_toml(str(error))}") from error
-
-
-def _installed(where: str, needed: tuple[str, ...], extra: str) -> None:
-    if missing := [name for name in needed if not find_spec(name)]:
-        raise ConfigError(
-            f"{where}: [bayes] needs {', '.join(missing)}; install it with "
-            f"pip install 'xpcs-eqx[{extra}]'"
-        )
-
-
-def _noise(configuration: Configuration, problem: Problem, given: Bayes) -> AbstractNoise | None:
+def _noise(source: Source, problem: Problem, given: Bayes) -> AbstractNoise | None:
     if given.sigma == "given" and not all(map(weighted, problem.data)):
         raise ConfigError(
-            f'{configuration.source.where("bayes.sigma")}: bayes.sigma = "given", but the data '
-            'have no sigma; give data.sigma, or set bayes.sigma = "sampled"'
+            f'{source.where("bayes.sigma")}: bayes.sigma = "given", but the data have no sigma; '
+            'give data.sigma, or set bayes.sigma = "sampled"'
         )
-    if given.sigma != "sampled" and "sigma" in given.priors:
-        absolute = all(one.absolute_sigma for one in problem.data)
-        if given.sigma == "given" or absolute:
-            raise ConfigError(
-                f"{configuration.source.where(('bayes', 'priors', 'sigma'))}: sigma is known and "
-                'has no prior; leave it out, or set bayes.sigma = "sampled"'
-            )
+    absolute = all(one.absolute_sigma for one in problem.data)
+    known = given.sigma == "given" or (given.sigma == "auto" and absolute)
+    if known and "sigma" in given.priors:
+        raise ConfigError(
+            f"{source.where(('bayes', 'priors', 'sigma'))}: sigma is known and has no prior; leave "
+            'it out, or set bayes.sigma = "sampled"'
+        )
     noise = NOISES[given.sigma]
     return None if noise is None else noise()
 
 
-def _scaling(configuration: Configuration, problem: Problem) -> AbstractScaling | None:
+def _scaling(problem: Problem, given: Bayes) -> AbstractScaling | None:
     """The scaling to sample with where it is not that of the fit."""
-    settings = configuration.settings
-    assert settings.bayes is not None
-    if settings.bayes.scaling == "fixed":
+    if given.scaling == "fixed":
         # A stand-in for what the fit will find.
-        reference = problem.of_one.term.reference
-        return Fixed(reference[:, 0], reference[:, 1])
-    if settings.bayes.scaling == "averaged" and problem.scalings[0].mode != "averaged":
-        own = settings.scaling
-        contrast = tuple(own.contrast_bounds or CONTRAST_BOUNDS)
-        offset = tuple(own.offset_bounds or OFFSET_BOUNDS)
-        return Averaged(problem.data[0].n_angles, contrast, offset)  # pyright: ignore[reportArgumentType]
+        return Fixed(*problem.of_one.term.reference.T)
+    if given.scaling == "averaged" and problem.scalings[0].mode != "averaged":
+        return Averaged(problem.data[0].n_angles, **bounds_of(problem.settings.scaling))
     return None
 
 
-def _earlier_priors(configuration: Configuration, known: Collection[str]) -> PriorSet:
+def _earlier_priors(source: Source, given: Bayes, known: Collection[str]) -> bayes.PriorSet:
     """Priors centred on an earlier result, as far as it is of parameters `known` here."""
-    given, source = configuration.settings.bayes, configuration.source
-    if given is None or given.priors_from is None:
-        return PriorSet((), ())
-    path, where = source.absolute(given.priors_from), source.where("bayes.priors_from")
-    try:
+    if given.priors_from is None:
+        return bayes.PriorSet((), ())
+    path = source.absolute(given.priors_from)
+    with source.placed("bayes.priors_from", "bayes.priors_from"):
         names = [n for n, one in saved_values(path).items() if n in known and one.error > 0]
         if not names:
             raise ModelError(f"{path} has no value with an error of a parameter sampled here")
-        return saved_priors(path, given.priors_width, names)
-    except (DataError, ModelError) as error:
-        raise ConfigError(f"{where}: bayes.priors_from: {error}") from error
+        return bayes.saved_priors(path, given.priors_width, names)
+
+
+def _given_priors(
+    source: Source, given: Bayes, objective: Samplable
+) -> tuple[dict[str, AbstractPrior], dict[str, float]]:
+    """Priors of the tables by name, and the names whose prior is made of the fit with its width.
+
+    **Raises:** `ConfigError` with the place for an unknown name and for a prior that cannot be.
+    """
+    bounds = {one.name: (one.lower, one.upper) for one in entries_of(objective)}
+    bounds["sigma"] = (0.0, math.inf)
+    groups = {
+        kind: members
+        for kind in ("contrast", "offset")
+        if (members := [name for name in bounds if name.startswith(f"{kind}[")])
+        and kind not in bounds
+    }
+    known = [*bounds, *groups]
+    found: dict[str, AbstractPrior | float] = {}
+    # Tables of single angles come after those of all, and win.
+    for name, table in sorted(given.priors.items(), key=lambda item: "[" in item[0]):
+        with source.placed(("bayes", "priors", name), f"bayes.priors.{name}", in_toml):
+            if name not in known:
+                near = nearest(name, known, "bayes.priors.")
+                raise ModelError(f"no parameter {name!r} is sampled{near}")
+            if table.from_fit and name == "sigma":
+                raise ModelError("the fit has no error of sigma; give a kind")
+            members = groups.get(name) or [name]
+            own = prior_of(table, bounds[members[0]]) if table.kind else table.width or _WIDTH
+        found |= dict.fromkeys(members, own)
+    priors = {name: one for name, one in found.items() if isinstance(one, AbstractPrior)}
+    widths = {name: one for name, one in found.items() if isinstance(one, float)}
+    return priors, widths
 
 
 def inference_of(configuration: Configuration, problem: Problem) -> Inference | None:
@@ -217,58 +218,46 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
 
     **Raises:** `ConfigError` with file, line and key.
     """
-    given = configuration.settings.bayes
+    given, source = configuration.settings.bayes, configuration.source
     if given is None:
         return None
-    source = configuration.source
-    where = source.where("bayes")
-    _installed(where, NEEDED, "bayes")
-    executor = given.shards.executor
-    if executor in (*BATCH, "dask"):
-        place = source.where("bayes.shards.executor")
-        _installed(place, JOBQUEUE if executor in BATCH else DASK, "cluster")
-    scaling, fixed = _scaling(configuration, problem), given.scaling == "fixed"
-    with _placed(where, "[bayes]"):
+    _check_installed(source, given.shards.executor)
+    scaling = _scaling(problem, given)
+    with source.placed("bayes", "[bayes]", in_toml):
         objective = problem.objective if scaling is None else rescaled(problem.objective, scaling)
-        priors = default_priors(objective)
-    own, from_fit = given_priors(source, given, objective)
-    earlier = _earlier_priors(configuration, priors.names)
+        priors = bayes.default_priors(objective)
+    own, from_fit = _given_priors(source, given, objective)
+    earlier = _earlier_priors(source, given, priors.names)
     notes = (*priors.notes, *earlier.notes)
-    earlier = dict(zip(earlier.names, earlier.priors, strict=True))
-    priors = replaced(priors.replaced({**earlier, **own}), notes=notes)
-    chosen = frozenset((*earlier, *own, *from_fit))
-    treatment = SCALINGS[given.scaling]()
-    noise = _noise(configuration, problem, given)
-    stored, n_pairs, read = problem.plan.stored, None, objective
-    if stored:
-        _refuse_stored(configuration, "")
-        read, n_pairs = _standing_in(objective)
-    with _placed(where, "[bayes]"):
-        density, _ = log_posterior(read, priors, scaling=treatment, noise=noise)
-    method = method_of(source, given)
-    n_pairs = int(density.n_pairs) if n_pairs is None else n_pairs
+    own = {**dict(zip(earlier.names, earlier.priors, strict=True)), **own}
+    priors = replaced(priors.replaced(own), notes=notes)
+    chosen = frozenset((*own, *from_fit))
+    method, sampler = method_of(source, given), sampler_of(given)
+    n_pairs = sum(one.n_pairs for one in problem.data)
     in_shards, reason = method.in_shards(n_pairs), method.reason(n_pairs)
     if configuration.settings.several:
         in_shards, reason = False, f"{n_pairs} pairs of several data sets: one run"
-    sampler = Nuts(
-        chains=given.chains,
-        warmup=given.warm_up,
-        draws=given.draws,
-        target_acceptance=given.target_acceptance,
-        max_depth=given.depth,
-        retries=given.retries,
-    )
     if in_shards and given.scaling == "marginalised":
         raise ConfigError(
             f"{source.where('bayes.scaling')}: {reason}; in shards contrast and offset "
             'cannot be marginalised: set bayes.scaling = "sampled", or bayes.method = "single"'
         )
-    if stored and not in_shards:
-        _refuse_stored(configuration, reason)
-    lines = [reason, *_run_lines(given, sampler, density)]
+    if problem.plan.stored:
+        _check_stored(source, given, in_shards, reason)
+        objective = _standing_in(objective)
+    treatment, noise = SCALINGS[given.scaling](), _noise(source, problem, given)
+    with source.placed("bayes", "[bayes]", in_toml):
+        density, _ = bayes.log_posterior(objective, priors, scaling=treatment, noise=noise)
+    lines = [
+        reason,
+        f"{given.chains} chains of {given.warm_up} transitions of warm-up and {given.draws} draws; "
+        f"target acceptance {sampler.target(density.parameters.model):g}, depth {given.depth}, "
+        f"seed {given.seed}, start {given.start}, scaling {given.scaling}",
+        f"{len(density.names)} sampled entries: {', '.join(density.names)}",
+    ]
     n_shards = 0
     if in_shards:
-        n_shards, about = _shard_plan(configuration, problem, density, method, sampler)
+        n_shards, about = _shard_plan(source, problem, density, given, method, sampler)
         lines += about
     elif changed := changed_shards(given.shards):
         unused = (
@@ -277,72 +266,61 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         )
         log.warning("%s: %s", source.where("bayes.shards"), unused)
         lines.append(unused)
-    before = prior_lines(density, chosen, from_fit, False)
     return Inference(
         settings=given,
+        how={
+            "method": method,
+            "sampler": sampler,
+            "start": STARTS[given.start](),
+            "scaling": treatment,
+            "noise": noise,
+        },
         n_pairs=n_pairs,
-        method=method,
-        sampler=sampler,
-        start=STARTS[given.start](),
-        treatment=treatment,
-        noise=noise,
+        n_shards=n_shards,
         priors=priors,
         from_fit=from_fit,
         chosen=chosen,
         scaling=scaling,
-        fixed=fixed,
-        n_shards=n_shards,
         decisions=tuple(lines),
-        lines=(*lines, *before),
+        lines=(*lines, *prior_lines(density, chosen, from_fit, False)),
     )
 
 
-def _run_lines(given: Bayes, sampler: Nuts, density: LogPosterior) -> list[str]:
-    target = sampler.target(density.parameters.model)
-    return [
-        f"{given.chains} chains of {given.warm_up} transitions of warm-up and {given.draws} draws; "
-        f"target acceptance {target:g}, depth {given.depth}, seed {given.seed}, start "
-        f"{given.start}, scaling {given.scaling}",
-        f"{len(density.names)} sampled entries: {', '.join(density.names)}",
-    ]
-
-
 def _shard_plan(
-    configuration: Configuration,
+    source: Source,
     problem: Problem,
-    density: LogPosterior,
-    given: Consensus,
-    sampler: Nuts,
+    density: bayes.LogPosterior,
+    given: Bayes,
+    method: bayes.Consensus,
+    sampler: bayes.Nuts,
 ) -> tuple[int, list[str]]:
     """Number of shards, and what is decided about them."""
-    source, p = configuration.source, len(density.names)
+    p, shards = len(density.names), given.shards
     pairs = pairs_of(problem.of_one.term.tiles)
     laminar = isinstance(density.parameters.model, LaminarFlow)
-    settings = configuration.settings.bayes
-    assert settings is not None
-    with _placed(source.where("bayes.shards"), "[bayes.shards]"):
+    with source.placed("bayes.shards", "[bayes.shards]", in_toml):
         # The key decides which pairs are together, not how many.
-        shards, notes = split_pairs(
-            pairs, p, laminar, jax.random.key(0), given.sharding, given.size
+        split, notes = split_pairs(
+            pairs, p, laminar, jax.random.key(0), method.sharding, method.size
         )
-        plan = given.plan(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
+        plan = method.plan(int(np.median(split.sizes)), p, sampler.warmup, sampler.draws)
         lines = [
             *notes,
             f"{plan.warmup} transitions of warm-up and {plan.draws} draws for each of "
-            f"{sampler.chains} chains of a shard ({settings.shards.transitions})",
-            f"combiner {settings.shards.combiner}, correction {settings.shards.correction}, "
-            f"executor {settings.shards.executor}",
+            f"{sampler.chains} chains of a shard ({shards.transitions})",
+            f"combiner {shards.combiner}, correction {shards.correction}, executor "
+            f"{shards.executor}",
         ]
-        script = job_script(given)
-    if script:
-        lines.append(f"each of {settings.shards.executor}'s jobs would be\n{script.rstrip()}")
-    folder = None if settings.shards.folder is None else source.absolute(settings.shards.folder)
+        if isinstance(method.workers, bayes.DaskWorkers) and method.workers.job is not None:
+            script = method.workers.job.job_script().rstrip()
+            lines.append(f"each of {shards.executor}'s jobs would be\n{script}")
+    folder = None if shards.folder is None else source.absolute(shards.folder)
     if folder is not None and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise ConfigError(
             f"{source.where('bayes.shards.folder')}: {folder} is no folder that can be written to; "
             "make it, on a disk that all workers see"
         )
-    return shards.n_shards, lines
+    return split.n_shards, lines
 
 
 # Of these only a call is meant: the bare words are English.
@@ -355,32 +333,36 @@ _ARGUMENTS = {
 }
 # Settings that are arguments of a class, as in `Limits(success=0.5)`.
 _SETTINGS = {"Limits": "bayes.shards", "Nuts": "bayes"}
-_GIVEN = re.compile(rf"\b(?:\w+=)?({'|'.join(_SETTINGS)})\((\w+)=[^()]*\)")
 _PHRASES = {
     "give it equal bounds in the map": "set free = false in its table",
     "(warmup, draws)": "(bayes.warm_up, bayes.draws)",
 }
 
 
-def _chosen(table: type[Section], before: str) -> dict[str, str]:
-    """Name of each class that a word of a table stands for → key and word."""
-    out = {}
-    for name, info in table.model_fields.items():
-        for one in info.metadata:
-            if isinstance(one, Choice):
-                for word, path in one.paths.items():
-                    if path is not None:
-                        out.setdefault(path.rpartition(".")[2], f'{before}.{name} = "{word}"')
-        for inner in tables_of(info.annotation):
-            out |= _chosen(inner, f"{before}.{name}")
-    return out
-
-
 @cache
 def _words() -> dict[str, str]:
     """What names of the library mean in the file."""
-    priors = {path.rpartition(".")[2]: word for word, path in KINDS.paths.items() if path}
-    return {**_chosen(Bayes, "bayes"), **priors, **_CALLS, **_ARGUMENTS}
+    chosen: dict[str, str] = {}
+    for key, info, _ in keys_of(Bayes, ("bayes",)):
+        for one in info.metadata:
+            for word, cls in one.meant.items() if isinstance(one, Choice) else ():
+                if cls is not None:
+                    chosen.setdefault(cls.__name__, f'{".".join(key)} = "{word}"')
+    priors = {cls.__name__: word for word, cls in KINDS.meant.items()}
+    return {**chosen, **priors, **_ARGUMENTS}
+
+
+@cache
+def _library_words() -> re.Pattern[str]:
+    """What has its key already; a class with an argument; a call; the name of anything else.
+
+    A class may stand as an argument itself, as in `anchor=NoAnchor()`: the key says the same.
+    """
+    return re.compile(
+        r'(?P<key>\bbayes\.[\w.]+(?: = "\w+")?)|\b(?:\w+=)?(?:'
+        rf"(?P<cls>{'|'.join(_SETTINGS)})\((?P<argument>\w+)=[^()]*\)"
+        rf"|(?P<call>{'|'.join(_CALLS)})\(\)|(?P<name>{'|'.join(_words())})\b(?:\(\))?)"
+    )
 
 
 def in_toml(text: str) -> str:
@@ -391,15 +373,13 @@ def in_toml(text: str) -> str:
     >>> in_toml("sample with anchor=NoAnchor(), or allow it with Limits(success=0.5)")
     'sample with bayes.shards.anchor = "none", or allow it with bayes.shards.success'
     """
-    words = _words()
-    names = "|".join(name for name in words if name not in _CALLS)
-    # A class may stand as an argument, as in `anchor=NoAnchor()`: the key says the same.
-    pattern = re.compile(rf"\b(?:\w+=)?(?:({names})\b(?:\(\))?|({'|'.join(_CALLS)})\(\))")
+
+    def in_file(found: re.Match[str]) -> str:
+        key, cls, argument, call, name = found.groups()
+        if cls:
+            return _words().get(argument, f"{_SETTINGS[cls]}.{argument}")
+        return key or _CALLS.get(call) or _words()[name]
+
     for phrase, instead in _PHRASES.items():
         text = text.replace(phrase, instead)
-    text = _GIVEN.sub(lambda found: words.get(found[2], f"{_SETTINGS[found[1]]}.{found[2]}"), text)
-    # What has its key already stays as it is.
-    named = re.compile(r'\bbayes\.[\w.]+(?: = "\w+")?')
-    kept = named.findall(text)
-    parts = [pattern.sub(lambda found: words[found[1] or found[2]], p) for p in named.split(text)]
-    return "".join(part + key for part, key in zip(parts, [*kept, ""], strict=True))
+    return _library_words().sub(in_file, text)

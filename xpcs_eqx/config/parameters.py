@@ -1,7 +1,7 @@
 """Parameters of the data sets: what the tables say of each, what is shared, what is tied."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import ConfigError, DataError, ModelError
+from ..errors import ConfigError, ModelError
 from ..parameters import (
     ParameterMap,
     Proportional,
@@ -24,7 +24,7 @@ from ..parameters.leaves import Leaf, parameter_leaves
 from ..parameters.shared import base_name, entry_name
 from ..physics import AbstractCorrelation
 from .read import Configuration
-from .source import Key, Source, nearest
+from .source import Source, nearest
 from .tables import Settings
 from .tables.data import Joint
 from .tables.model import Parameter
@@ -32,6 +32,30 @@ from .tables.solver import COORDINATES
 
 # What one data set has to say itself of a parameter that it does not share.
 _OWN = ("start", "bounds", "free", "scale")
+
+
+class Entry(NamedTuple):
+    """A parameter of the model of a data set.
+
+    - `k`: number of the data set; `carrier`: of the one whose value it has, which for a shared
+        parameter is the first that has it.
+    - `leaf`: the parameter; `base`: its name, of vectors without index.
+    - `own`: its name with the label of the data set if it has one, as in `D0[hot]`; `whole`: the
+        same of vectors without index; `public`: its name in the fit.
+    """
+
+    k: int
+    carrier: int
+    leaf: Leaf
+    base: str
+    whole: str
+    own: str
+    public: str
+
+    @property
+    def follows(self) -> bool:
+        """Whether its data set has it from another one."""
+        return self.carrier != self.k
 
 
 @dataclass(frozen=True)
@@ -44,7 +68,7 @@ class Names:
 
     models: tuple[AbstractCorrelation, ...]
     labels: tuple[str, ...]
-    shared: tuple[str, ...]
+    shared: tuple[str, ...] = ()
 
     @property
     def alone(self) -> bool:
@@ -52,41 +76,43 @@ class Names:
         return self.labels == ("",)
 
     @cached_property
-    def leaves(self) -> tuple[tuple[Leaf, ...], ...]:
-        """The parameters of each model."""
-        return tuple(parameter_leaves(model) for model in self.models)
-
-    @cached_property
     def bases(self) -> tuple[tuple[str, ...], ...]:
-        """Their names without index, of each model."""
-        return tuple(tuple(dict.fromkeys(map(base_name, leaves))) for leaves in self.leaves)
+        """Names of the parameters of each model, of vectors without index."""
+        leaves = map(parameter_leaves, self.models)
+        return tuple(tuple(dict.fromkeys(map(base_name, some))) for some in leaves)
 
     @cached_property
-    def full(self) -> dict[str, tuple[int, Leaf]]:
-        """Data set and parameter by full name, as in `D0[hot]`."""
-        return {self.own(k, leaf): (k, leaf) for k, some in enumerate(self.leaves) for leaf in some}
+    def entries(self) -> tuple[Entry, ...]:
+        """All parameters of all data sets."""
+        out = []
+        for k, (model, label) in enumerate(zip(self.models, self.labels, strict=True)):
+            for leaf in parameter_leaves(model):
+                base = base_name(leaf)
+                # The first data set that has a shared parameter carries it, by its plain name.
+                those = [j for j, names in enumerate(self.bases) if base in names]
+                carrier = those[0] if base in self.shared else k
+                whole = f"{base}[{label}]" if label else base
+                own = entry_name(whole, leaf)
+                public = leaf.name if base in self.shared and carrier == k else own
+                out.append(Entry(k, carrier, leaf, base, whole, own, public))
+        return tuple(out)
 
-    def own(self, k: int, leaf: Leaf) -> str:
-        """Full name of a parameter of data set `k`, with its label if it has one."""
-        return entry_name(self.labelled(k, base_name(leaf)), leaf)
+    @cached_property
+    def in_vectors(self) -> tuple[str, ...]:
+        """Names of entries of vectors."""
+        named = (one.leaf.name for one in self.entries if one.leaf.index is not None)
+        return tuple(dict.fromkeys(named))
 
-    def labelled(self, k: int, base: str) -> str:
-        """A name with the label of data set `k`."""
-        return f"{base}[{self.labels[k]}]" if self.labels[k] else base
+    def tables_of(self, entry: Entry) -> list[str]:
+        """Names of the tables that speak of a parameter, the more special the later.
 
-    def carrier(self, base: str) -> int:
-        """The first data set that has a parameter: a shared one stands there by plain name."""
-        return next(k for k, names in enumerate(self.bases) if base in names)
-
-    def follows(self, k: int, leaf: Leaf) -> bool:
-        """Whether data set `k` has the parameter from another one."""
-        base = base_name(leaf)
-        return base in self.shared and self.carrier(base) != k
-
-    def public(self, k: int, leaf: Leaf) -> str:
-        """The name of a parameter in the joint fit."""
-        carries = base_name(leaf) in self.shared and not self.follows(k, leaf)
-        return leaf.name if carries else self.own(k, leaf)
+        A plain name holds for all data sets, `D0[hot]` for one and before it; `J` for all entries
+        of a vector, `J[3]` for one and before it.
+        """
+        plain = entry.leaf.name
+        # An entry of a vector may be called as a data set is: then it is the entry.
+        special = [n for n in (entry.whole, entry.own) if n == plain or n not in self.in_vectors]
+        return list(dict.fromkeys([entry.base, plain, *special]))
 
 
 def shared_names(
@@ -96,16 +122,13 @@ def shared_names(
 
     **Raises:** `ConfigError` for names that no model has, or only one where it is to be shared.
     """
-    names = Names(tuple(models), labels, ())
+    names = Names(tuple(models), labels)
     if names.alone:
         return names
     every = list(dict.fromkeys(name for some in names.bases for name in some))
     common = [name for name in every if all(name in some for some in names.bases)]
-    given = joint.separate if joint.shared is None else joint.shared
-    if given is None:
-        return Names(names.models, labels, tuple(common))
     key = "separate" if joint.shared is None else "shared"
-    where = source.where(f"joint.{key}")
+    given, where = getattr(joint, key) or [], source.where(f"joint.{key}")
     for name in given:
         if name not in every:
             raise ConfigError(
@@ -117,9 +140,8 @@ def shared_names(
                 f"{where}: joint.shared: {name!r} has nothing to be shared with, since the model "
                 f"of {', '.join(lacking)} lacks it; leave it out"
             )
-    if key == "shared":
-        return Names(names.models, labels, tuple(dict.fromkeys(given)))
-    return Names(names.models, labels, tuple(name for name in common if name not in given))
+    rest = [name for name in common if name not in given]
+    return replace(names, shared=tuple(dict.fromkeys(given if key == "shared" else rest)))
 
 
 def _over(low: Parameter, high: Parameter) -> Parameter:
@@ -132,44 +154,32 @@ def _over(low: Parameter, high: Parameter) -> Parameter:
     return low.model_copy(update=own)
 
 
-def tables(
+def merged_tables(
     given: Mapping[str, Parameter], names: Names, mode: str, source: Source
-) -> tuple[dict[str, Parameter], ...]:
-    """What is said of each parameter of each data set, by own name.
+) -> dict[str, Parameter]:
+    """What is said of each parameter of each data set, by own name (`Names.tables_of`).
 
     Of a model of `mode`, where there is one data set alone.
 
-    A plain name holds for all data sets, `D0[hot]` for one and before it; `J` for all entries of a
-    vector, `J[3]` for one and before it.
-
     **Raises:** `ConfigError` for unknown names, and for a value of its own of what is shared.
     """
-    entries = {leaf.name for some in names.leaves for leaf in some if leaf.index is not None}
-    out, used = [], set()
-    for k, leaves in enumerate(names.leaves):
-        mine: dict[str, Parameter] = {}
-        for leaf in leaves:
-            base = base_name(leaf)
-            whole = names.labelled(k, base)
-            # An entry of a vector may be called as a data set is: then it is the entry.
-            special = [n for n in (whole, names.own(k, leaf)) if n == leaf.name or n not in entries]
-            layers = dict.fromkeys([base, leaf.name, *special])
-            for name in layers:
-                if name not in given:
-                    continue
-                used.add(name)
-                table = given[name]
-                before = mine.get(leaf.name)
-                mine[leaf.name] = table if before is None else _over(before, table)
-                said = [key for key in _OWN if key in table.model_fields_set]
-                if name in special and name != leaf.name and names.follows(k, leaf) and said:
-                    raise ConfigError(
-                        f"{source.where(('parameters', name, said[0]))}: {base} is shared by the "
-                        f"data sets, so {name} has no {said[0]} of its own; set parameters.{base},"
-                        f" or name {base} in joint.separate"
-                    )
-        out.append(mine)
-    known = list(dict.fromkeys([*(b for some in names.bases for b in some), *entries, *names.full]))
+    out, used = {}, set()
+    for entry in names.entries:
+        for name in names.tables_of(entry):
+            if name not in given:
+                continue
+            used.add(name)
+            table = given[name]
+            said = [key for key in _OWN if key in table.model_fields_set]
+            if entry.follows and said and name not in (entry.base, entry.leaf.name):
+                raise ConfigError(
+                    f"{source.where(('parameters', name, said[0]))}: {entry.base} is shared by "
+                    f"the data sets, so {name} has no {said[0]} of its own; set "
+                    f"parameters.{entry.base}, or name {entry.base} in joint.separate"
+                )
+            out[entry.own] = _over(out[entry.own], table) if entry.own in out else table
+    known = dict.fromkeys([*(base for some in names.bases for base in some), *names.in_vectors])
+    known |= dict.fromkeys(entry.own for entry in names.entries)
     for name in given:
         if name not in used:
             raise ConfigError(
@@ -177,155 +187,123 @@ def tables(
                 f"{f'mode {mode!r}' if names.alone else 'the joint fit'}"
                 f"{nearest(name, known, 'parameters.')}"
             )
-    return tuple(out)
+    return out
 
 
 def with_earlier_starts(
     configuration: Configuration, given: Mapping[str, Parameter], names: Names
 ) -> tuple[dict[str, Parameter], tuple[str, ...]]:
-    """Tables with starts from an earlier fit where they have none, and what there is to say of it.
+    """Tables by own name with starts of an earlier fit where they have none, and what to say of it.
 
     **Raises:** `ConfigError` for a file that is none of a fit, or that has nothing to begin with.
     """
     path, source = configuration.settings.solver.start_from, configuration.source
     if path is None:
         return dict(given), ()
-    where = f"{source.where('solver.start_from')}: solver.start_from"
-    try:
-        found = saved_values(source.absolute(path))
-    except DataError as error:
-        raise ConfigError(f"{where}: {error}") from error
     out, taken = dict(given), []
-    for k, leaves in enumerate(names.leaves):
-        for leaf in leaves:
-            name, base = names.public(k, leaf), base_name(leaf)
-            said = [
-                given[n] for n in (base, leaf.name, names.labelled(k, base), name) if n in given
-            ]
-            own = any(one.start is not None or one.tie is not None for one in said)
-            if name in found and name not in taken and not own:
-                start = {"start": found[name].value}
-                out[name] = out.get(name, Parameter()).model_copy(update=start)
-                taken.append(name)
-    if not taken:
-        raise ConfigError(
-            f"{where}: {path} has no parameter of this fit that lacks a start; it has "
-            f"{', '.join(found) or 'none'}"
-        )
+    with source.placed("solver.start_from", "solver.start_from"):
+        found = saved_values(source.absolute(path))
+        for entry in names.entries:
+            table = given.get(entry.own, Parameter())
+            if entry.public in found and table.start is None and table.tie is None:
+                start = {"start": found[entry.public].value}
+                out[entry.own] = table.model_copy(update=start)
+                taken.append(entry.public)
+        if not taken:
+            raise ModelError(
+                f"{path} has no parameter of this fit that lacks a start; it has "
+                f"{', '.join(found) or 'none'}"
+            )
     return out, (f"{', '.join(taken)} start where the fit of {path} ended",)
 
 
-class _Ties(NamedTuple):
-    """What is needed to follow a tie to the parameter that it ends at.
-
-    - `given`: tables by own name, of each data set; `factors` of each data set by shared name.
-    """
-
-    names: Names
-    given: tuple[dict[str, Parameter], ...]
-    factors: tuple[Mapping[str, float], ...]
-    source: Source
-
-    def ratio(self, k: int, leaf: Leaf) -> float:
-        """Value of a shared parameter in data set `k` over that in the one that carries it."""
-        base = base_name(leaf)
-        return self.factors[k].get(base, 1.0) / self.factors[self.names.carrier(base)].get(
-            base, 1.0
-        )
-
-    def target(self, k: int, leaf: Leaf, name: str) -> tuple[int, Leaf] | None:
-        """Data set and parameter that a tie of data set `k` names."""
-        plain = {one.name: one for one in self.names.leaves[k]}
-        if name == leaf.name:
-            # D0[hot] tied to D0 means the shared one.
-            return (self.names.carrier(base_name(leaf)), leaf) if self.follows(k, leaf) else None
-        return (k, plain[name]) if name in plain else self.names.full.get(name)
-
-    def follows(self, k: int, leaf: Leaf) -> bool:
-        return self.names.follows(k, leaf)
-
-    def proportional(self, k: int, leaf: Leaf, table: Parameter) -> Proportional:
-        """The tie of a parameter of data set `k`.
-
-        **Raises:** `ConfigError` for a tie to nothing, to itself, or to something tied.
-        """
-        assert table.tie is not None
-        names, own = self.names, self.names.own(k, leaf)
-        found = self.target(k, leaf, table.tie)
-        where = self.source.where(_key(own, leaf.name, "tie", self.source))
-        if found is None or found == (k, leaf):
-            known = [one.name for one in names.leaves[k] if one != leaf]
-            if "[" in table.tie:
-                known += [name for name in names.full if name != own]
+def _check_factors(names: Names, factors: Sequence[Mapping[str, float]], source: Source) -> None:
+    """Refuse factors of what no model has or nothing shares. **Raises:** `ConfigError`."""
+    for k, base in ((k, base) for k, some in enumerate(factors) for base in some):
+        where = source.where(("data", str(k + 1), "factors", base))
+        if base not in names.bases[k]:
             raise ConfigError(
-                f"{where}: {own} cannot be tied to {table.tie!r}{nearest(table.tie, known)}"
+                f"{where}: factors: the model of {names.labels[k]} has no parameter {base!r}"
+                f"{nearest(base, names.bases[k])}"
             )
-        j, other = found
-        there = self.given[j].get(other.name)
-        if there is not None and there.tie is not None:
-            raise ConfigError(f"{where}: {table.tie} is tied itself; tie both to one parameter")
-        factor = 1.0 if table.factor is None else table.factor
-        if base_name(other) in names.shared:
-            if other.name == leaf.name and not self.follows(k, leaf):
-                raise ConfigError(
-                    f"{where}: {own} is what the others share, so it cannot be tied to one of "
-                    f"them; tie that to {own}, or name {base_name(leaf)} in joint.separate"
-                )
-            return Proportional(other.name, factor * self.ratio(j, other))
-        return Proportional(names.own(j, other), factor)
+        if base not in names.shared:
+            raise ConfigError(
+                f"{where}: factors: {base} is separate, so there is no shared value to multiply; "
+                "name it in joint.shared, or leave the factor out"
+            )
 
 
-def _key(own: str, plain: str, last: str, source: Source) -> Key:
-    """Key of a table that may stand there by full or by plain name."""
-    full = ("parameters", own, last)
-    line = source.line(full)
-    return full if line is not None and line != source.line("parameters") else (
-        "parameters", plain, last,
-    )  # fmt: skip
+def _target(
+    names: Names, given: Mapping[str, Parameter], entry: Entry, tie: str, where: str
+) -> Entry:
+    """The parameter that another one, `entry`, is tied to.
+
+    **Raises:** `ConfigError` for a tie to nothing, to itself, or to something tied.
+    """
+    every, own, plain = names.entries, entry.own, entry.leaf.name
+    beside = {one.leaf.name: one for one in every if one.k == entry.k}
+    called = {one.own: one for one in every} | beside
+    if entry.follows:
+        # D0[hot] tied to D0 means the shared one.
+        called[plain] = next(one for one in every if one.public == plain)
+    other = called.get(tie)
+    if other is None or other.own == own:
+        known = [*beside, *(one.own for one in every if "[" in tie)]
+        known = [name for name in known if name not in (plain, own)]
+        raise ConfigError(f"{where}: {own} cannot be tied to {tie!r}{nearest(tie, known)}")
+    if other.own in given and given[other.own].tie is not None:
+        raise ConfigError(f"{where}: {tie} is tied itself; tie both to one parameter")
+    if other.base in names.shared and other.leaf.name == plain and not entry.follows:
+        raise ConfigError(
+            f"{where}: {own} is what the others share, so it cannot be tied to one of them; tie "
+            f"that to {own}, or name {entry.base} in joint.separate"
+        )
+    return other
 
 
-def _check_factors(ties: _Ties) -> None:
-    names = ties.names
-    for k, factors in enumerate(ties.factors):
-        for base in factors:
-            where = ties.source.where(("data", str(k + 1), "factors", base))
-            if base not in names.bases[k]:
-                raise ConfigError(
-                    f"{where}: factors: the model of {names.labels[k]} has no parameter {base!r}"
-                    f"{nearest(base, names.bases[k])}"
-                )
-            if base not in names.shared:
-                raise ConfigError(
-                    f"{where}: factors: {base} is separate, so there is no shared value to "
-                    f"multiply; name it in joint.shared, or leave the factor out"
-                )
+def _ties(
+    names: Names,
+    said: Mapping[str, Parameter],
+    given: Mapping[str, Parameter],
+    factors: Sequence[Mapping[str, float]],
+    source: Source,
+) -> dict[str, Proportional]:
+    """Ties by name in the fit, those of the tables and those of factors."""
 
+    def ratio(entry: Entry) -> float:
+        """Value of a shared parameter in its data set over that in the one that carries it."""
+        own, carrier = (factors[k].get(entry.base, 1.0) for k in (entry.k, entry.carrier))
+        return own / carrier
 
-def _all_ties(ties: _Ties) -> dict[str, Proportional]:
-    """Ties by name in the joint fit, those of the tables and those of factors."""
-    _check_factors(ties)
+    _check_factors(names, factors, source)
     out = {}
-    for k, leaves in enumerate(ties.names.leaves):
-        for leaf in leaves:
-            table = ties.given[k].get(leaf.name)
-            public = ties.names.public(k, leaf)
-            if table is not None and table.tie is not None:
-                out[public] = ties.proportional(k, leaf, table)
-                if base_name(leaf) in ties.factors[k]:
-                    where = ties.source.where(("data", str(k + 1), "factors", base_name(leaf)))
-                    raise ConfigError(
-                        f"{where}: {ties.names.own(k, leaf)} is tied in [parameters] and has a "
-                        "factor; leave one of them out"
-                    )
-            elif ties.follows(k, leaf) and ties.ratio(k, leaf) != 1:
-                out[public] = Proportional(leaf.name, ties.ratio(k, leaf))
+    for entry in names.entries:
+        table = given.get(entry.own)
+        if table is None or table.tie is None:
+            if entry.follows and ratio(entry) != 1:
+                out[entry.public] = Proportional(entry.leaf.name, ratio(entry))
+            continue
+        if entry.base in factors[entry.k]:
+            where = source.where(("data", str(entry.k + 1), "factors", entry.base))
+            raise ConfigError(
+                f"{where}: {entry.own} is tied in [parameters] and has a factor; leave one of "
+                "them out"
+            )
+        tied = [name for name in names.tables_of(entry) if name in said and said[name].tie]
+        where = source.where(("parameters", tied[-1], "tie"))
+        other = _target(names, given, entry, table.tie, where)
+        factor = 1.0 if table.factor is None else table.factor
+        shared = other.base in names.shared
+        name = other.leaf.name if shared else other.own
+        out[entry.public] = Proportional(name, factor * ratio(other) if shared else factor)
     return out
 
 
 def parameters_of(
     settings: Settings,
     names: Names,
-    given: tuple[dict[str, Parameter], ...],
+    said: Mapping[str, Parameter],
+    given: Mapping[str, Parameter],
     factors: tuple[Mapping[str, float], ...],
     times: Sequence[Float[np.ndarray, "frame"]],
     source: Source,
@@ -334,30 +312,33 @@ def parameters_of(
 
     **Arguments:**
 
-    - `given`: tables by own name, of each data set.
+    - `said`: the tables of the file; `given`: what they say, by own name of each parameter.
     - `factors`: of each data set by shared name; only their ratios count.
     - `times`: frame times of each data set [s].
 
     **Raises:** `ConfigError` with the place of the mistake.
     """
-    ties = _all_ties(_Ties(names, given, factors, source))
-    fixed, bounds, scale, models = [], {}, {}, []
-    for k, (model, leaves) in enumerate(zip(names.models, names.leaves, strict=True)):
-        starts = {name: table.start for name, table in given[k].items() if table.start is not None}
-        models.append(with_parameters(model, {n: jnp.asarray(v) for n, v in starts.items()}))
-        for leaf in leaves:
-            public, table = names.public(k, leaf), given[k].get(leaf.name)
-            if table is None or public in ties or names.follows(k, leaf):
-                continue
-            if not table.free:
-                fixed.append(public)
-            if table.bounds is not None:
-                bounds[public] = (table.bounds[0], table.bounds[1])
-            if table.scale is not None:
-                scale[public] = table.scale
+    ties = _ties(names, said, given, factors, source)
+    starts = [{} for _ in names.models]
+    fixed, bounds, scale = [], {}, {}
+    for entry in names.entries:
+        table, public = given.get(entry.own), entry.public
+        if table is None:
+            continue
+        if table.start is not None:
+            starts[entry.k][entry.leaf.name] = jnp.asarray(table.start)
+        if public in ties or entry.follows:
+            continue
+        if not table.free:
+            fixed.append(public)
+        if table.bounds is not None:
+            bounds[public] = (table.bounds[0], table.bounds[1])
+        if table.scale is not None:
+            scale[public] = table.scale
+    models = [with_parameters(*pair) for pair in zip(names.models, starts, strict=True)]
     rates = COORDINATES[settings.solver.coordinates]
     known = [None] * len(models) if rates is None else times
-    said: dict[str, Any] = {
+    how: dict[str, Any] = {
         "ties": ties,
         "fixed": tuple(fixed),
         "bounds": bounds,
@@ -366,7 +347,7 @@ def parameters_of(
     }
     try:
         if names.alone:
-            return parameter_map(models[0], known[0], **said)
-        return shared_parameters(models, known, shared=names.shared, labels=names.labels, **said)
+            return parameter_map(models[0], known[0], **how)
+        return shared_parameters(models, known, shared=names.shared, labels=names.labels, **how)
     except ModelError as error:
         raise ConfigError(f"{source.path}, [parameters]: {error}") from error

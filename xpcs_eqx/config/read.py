@@ -3,24 +3,98 @@
 import difflib
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
 from .effects import refuse_without_effect
-from .section import Section, expected_of, tables_of
-from .source import Key, Source, nearest, read_source, table_number
-from .tables import Settings
+from .section import Section, expected_of, keys_of, tables_of
+from .source import Key, Source, nearest, parts, table_number
+from .tables import PATHS, Settings
 from .tables.data import Data, DataSet
 
-# Sections with one table for each name.
-NAMED = ("parameters", "rates")
-# All tables that have one table for each name, as the keys that lead to them.
-TABLES_BY_NAME = (*((name,) for name in NAMED), ("bayes", "priors"))
+
+def parse_override(text: str) -> tuple[Key, Any]:
+    """Key and value of a `section.key=value` option; what is not TOML is a string.
+
+    **Raises:** `ConfigError` for text of another form.
+    """
+    dotted, equals, value = text.partition("=")
+    names = parts(dotted)
+    if not equals or len(names) < 2 or not all(names):
+        raise ConfigError(f"--set {text}: write section.key=value, for example data.dt=0.1")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    return names, _from_here(names, parsed)
+
+
+def _from_here(key: Key, value: Any) -> Any:
+    """A value of the command line, its paths starting from the current folder."""
+    if isinstance(value, dict):
+        return {name: _from_here((*key, name), one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_from_here(key, one) for one in value]
+    # The number of a table of an array is no part of what its keys mean.
+    plain = key if table_number(key) is None else (key[0], *key[2:])
+    if plain in PATHS and isinstance(value, str) and value:
+        return os.path.abspath(os.path.expanduser(value))
+    return value
+
+
+def apply_override(raw: dict[str, Any], key: Key, value: Any, text: str) -> None:
+    """Put a value into nested tables, or into the table of an array that a number names.
+
+    **Raises:** `ConfigError` when the way leads through something that is no table.
+    """
+    tables, last = key[:-1], key[-1]
+    node: Any = raw
+    for i, name in enumerate(tables):
+        node = node[int(name) - 1] if isinstance(node, list) else node.setdefault(name, {})
+        if isinstance(node, list) and all(isinstance(one, dict) for one in node):
+            number = tables[i + 1] if i + 1 < len(tables) else ""
+            if not (number.isdigit() and 1 <= int(number) <= len(node)):
+                raise ConfigError(
+                    f"--set {text}: there are {len(node)} tables [[{name}]]; name one of them by "
+                    f"its number, as in {name}.1.{last}=..."
+                )
+        elif not isinstance(node, dict):
+            raise ConfigError(f"--set {text}: {'.'.join(tables[: i + 1])} is a value, not a table")
+    assert isinstance(node, dict)
+    node[last] = value
+
+
+def read_source(path: str, overrides: tuple[str, ...] = ()) -> tuple[Source, dict[str, Any]]:
+    """The file and the command line as one raw table.
+
+    **Raises:** `ConfigError` for a file that is missing, unreadable or not TOML.
+    """
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read().decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: there is no such configuration file; write one with --template laminar_flow"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a text file ({error})") from error
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    given = {}
+    for option in overrides:
+        key, value = parse_override(option)
+        apply_override(raw, key, value, option)
+        given.pop(key, None)
+        given[key] = option
+    return Source(path, text, given), raw
 
 
 @dataclass(frozen=True)
@@ -74,32 +148,24 @@ def find_field(path: Key) -> tuple[FieldInfo | None, type[Section] | None]:
     The name in `parameters.NAME`, `rates.NAME` and `bayes.priors.NAME` is free: the table is the
     same whatever it is.
     """
-    info, table = None, Settings
+    info, table, named = None, Settings, False
     for i, part in enumerate(path):
-        if path[:i] in TABLES_BY_NAME or (i == 1 and table_number(path) is not None):
+        if named or (i == 1 and table_number(path) is not None):
+            named = False
             continue
         info = None if table is None else table.model_fields.get(part)
         table = None if info is None else next(tables_of(info.annotation), None)
+        named = info is not None and table is not None and get_origin(info.annotation) is dict
         if table is Data and table_number(path) is not None:
             table = DataSet
     return info, table
-
-
-def all_keys() -> list[str]:
-    """Every dotted key, parameters and rates left out."""
-    return [
-        f"{section}.{name}"
-        for section, info in Settings.model_fields.items()
-        if section not in NAMED
-        for name in next(tables_of(info.annotation)).model_fields
-    ]
 
 
 def _hint(path: Key) -> str:
     """The nearest known key: among its neighbours, then the same name in another section."""
     _, table = find_field(path[:-1])
     known = list((table or Settings).model_fields)
-    elsewhere = [dotted for dotted in all_keys() if dotted.split(".")[1] == path[-1]]
+    elsewhere = [".".join(key) for key, *_ in keys_of(Settings) if key[1:] == path[-1:]]
     if elsewhere and not difflib.get_close_matches(path[-1], known, n=1):
         return f"; did you mean {elsewhere[0]!r}?"
     return nearest(path[-1], known, "".join(f"{part}." for part in path[:-1]))
@@ -151,13 +217,10 @@ def _describe(error: Any, raw: Mapping[str, Any], source: Source) -> str:
         return f"{where}: {dotted}: {text}"
     text = f"{where}: {dotted} = {value!r} is not allowed; expected {expected}"
     if isinstance(value, str):
-        near = difflib.get_close_matches(value, _quoted(expected), n=1)
+        # The words that it says are allowed.
+        near = difflib.get_close_matches(value, expected.split('"')[1::2], n=1)
         text += f"; did you mean {near[0]!r}?" if near else ""
     return text
-
-
-def _quoted(text: str) -> list[str]:
-    return text.split('"')[1::2]
 
 
 def check_settings(raw: Mapping[str, Any], source: Source) -> Settings:

@@ -3,21 +3,12 @@
 import os
 from typing import Any
 
-from ..parameters import ParameterMap, parameter_values
+from ..parameters import parameter_values
 from .build import Problem
 from .effects import without_unused
 from .read import Configuration
-from .source import PATHS
-from .tables.solver import stopping_rule
-
-
-def _without_none(value: Any) -> Any:
-    # TOML has no null: what is not set is left out.
-    if isinstance(value, dict):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list):
-        return [_without_none(v) for v in value]
-    return value
+from .tables import PATHS
+from .tables.model import Parameter
 
 
 def _relative(path: str, folder: str) -> str:
@@ -36,11 +27,11 @@ def resolved_settings(
     Paths are relative to `folder`, where the file will stand; each parameter has its own table.
     """
     given = configuration.settings
-    dumped = _without_none(given.model_dump())
+    # TOML has no null: what is not set is left out.
+    dumped = given.model_dump(exclude_none=True)
     # In the order in which a configuration is written by hand.
     settings = {key: dumped[key] for key in ("data", "joint") if key in dumped} | dumped
     settings["output"]["directory"] = "."
-    settings["solver"] |= stopping_rule(given.solver)
     several = isinstance(settings["data"], list)
     tables = settings["data"] if several else [settings["data"]]
     for k, (table, part) in enumerate(zip(tables, configuration.parts, strict=True)):
@@ -70,28 +61,20 @@ def resolved_settings(
 
 def _parameters(problem: Problem) -> dict[str, Any]:
     """A table for each parameter of the fit."""
-    whole, names = problem.parameters, problem.names
-    values = parameter_values(whole.model)
+    whole, out = problem.parameters, {}
+    values, free = parameter_values(whole.model), whole.free_names
     tied = {name for name, _ in whole.ties}
-    out = {}
-    for k, leaves in enumerate(names.leaves):
-        for leaf in leaves:
-            table, name = problem.given[k].get(leaf.name), names.public(k, leaf)
-            if table is not None and table.tie is not None:
-                # A tied parameter has nothing of its own but the tie.
-                factor = 1.0 if table.factor is None else table.factor
-                out[names.own(k, leaf)] = {"tie": table.tie, "factor": factor}
-            elif name not in tied:
-                out[name] = _held(whole, name, float(values[name]))
-                if table is not None and table.scale is not None:
-                    out[name]["scale"] = table.scale
+    for entry in problem.names.entries:
+        table, name = problem.given.get(entry.own, Parameter()), entry.public
+        if table.tie is not None:
+            # A tied parameter has nothing of its own but the tie.
+            factor = 1.0 if table.factor is None else table.factor
+            out[entry.own] = {"tie": table.tie, "factor": factor}
+        elif name not in tied:
+            out[name] = {"start": float(values[name]), "free": name in free}
+            if name in free:
+                bounds = whole.lower[free.index(name)], whole.upper[free.index(name)]
+                out[name]["bounds"] = [float(end) for end in bounds]
+            if table.scale is not None:
+                out[name]["scale"] = table.scale
     return out
-
-
-def _held(parameters: ParameterMap, name: str, value: float) -> dict[str, Any]:
-    """Start, freedom and bounds of a parameter that is not tied."""
-    if name not in parameters.free_names:
-        return {"start": value, "free": False}
-    i = parameters.free_names.index(name)
-    bounds = [float(parameters.lower[i]), float(parameters.upper[i])]
-    return {"start": value, "free": True, "bounds": bounds}

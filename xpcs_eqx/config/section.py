@@ -1,15 +1,15 @@
 """What tables and keys of a configuration are made of; everything about a key is said where it is.
 
 A key has a type, a default and a meaning; what a value must be follows from the type. Where it says
-more, a key has words of its own for that (`expected`), an example for the template, the class that
-its default comes from, and the choices without which it is of no effect (`When`).
+more, a key has words of its own for that (`expected`), an example for the template, and the choices
+without which it is of no effect (`When`).
 """
 
+import re
 import types
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from inspect import isabstract
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,40 +40,49 @@ PerAngle = Finite | Annotated[list[Finite], Field(min_length=1)]
 
 
 class Choice:
-    """Words of the file and what of the library each stands for: `choice`.
+    """Words of the file and what of the library each stands for; None for one that stands for none.
 
     It annotates a key, `Annotated[str, CHOICE]`, which then takes these words and no other.
     """
 
-    def __init__(self, paths: dict[str, str | None]):
-        self.paths = paths
+    def __init__(self, **meant: Any):
+        self.meant = meant
 
     def __getitem__(self, word: str) -> Any:
-        """The class or function of a word, imported now; None for a word that stands for none."""
-        path = self.paths[word]
-        return None if path is None else of_library(path)
+        """What a word stands for."""
+        return self.meant[word]
 
     def word(self, cls: type) -> str:
         """The word of a class; its name where there is none."""
-        names = {path.rpartition(".")[2]: word for word, path in self.paths.items() if path}
-        return names.get(cls.__name__, cls.__name__)
+        return next((word for word, one in self.meant.items() if one is cls), cls.__name__)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.literal_schema(list(self.paths))
+        return core_schema.literal_schema(list(self.meant))
 
 
-def choice(**paths: str | None) -> Choice:
-    """One declaration of the words of a key: word → `"module.Name"` below `xpcs_eqx`, or None.
+def _below(kind: type) -> Iterator[type]:
+    """All classes of a kind in the order in which they are defined."""
+    for one in kind.__subclasses__():
+        yield one
+        yield from _below(one)
 
-    Nothing is imported before it is asked for, so that a wrong word is reported at once.
+
+def choice_of(
+    package: types.ModuleType, kind: type, ending: str = "", without: Iterable[type] = ()
+) -> Choice:
+    """All classes of a kind that a package offers, by words that follow from their names.
+
+    `ending` is one that all of the names have and the words have not.
+
+    >>> from xpcs_eqx import objective
+    >>> list(choice_of(objective, objective.AbstractLoss).meant)
+    ['linear', 'soft_l1', 'huber', 'cauchy', 'arctan']
     """
-    return Choice(paths)
-
-
-def of_library(path: str) -> Any:
-    """What `"module.Name"` is below `xpcs_eqx`."""
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(f"xpcs_eqx.{module}"), name)
+    known = [one for one in _below(kind) if one not in without and not isabstract(one)]
+    offered = [one for one in known if vars(package).get(one.__name__) is one]
+    names = {one.__name__.removesuffix(ending): one for one in offered}
+    words = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", n).lower(): one for n, one in names.items()}
+    return Choice(**words)
 
 
 # Instead of values of a choice: that it has one, or that it has none.
@@ -105,7 +114,6 @@ def key(
     *,
     expected: str = "",
     example: Any = None,
-    of: str = "",
     shown: bool = False,
     when: tuple[When, ...] = (),
     **constraints: Any,
@@ -114,22 +122,15 @@ def key(
 
     **Arguments:**
 
-    - `default`: None where the class that is configured has it.
+    - `default`: that of the class that is configured, where there is one.
     - `meaning`: what it is, with the unit.
     - `expected`: what a value must be, where that does not follow from the type.
     - `example`: for the template, where there is no default.
-    - `of`: path below `xpcs_eqx` of the class whose field of this name is the default.
     - `shown`: a template sets it; others stand there in comments.
     - `when`: without what it is of no effect.
     - `constraints`: as of `pydantic.Field`.
     """
-    said = {"expected": expected, "example": example, "of": of, "shown": shown, "when": when}
-    nothing = (None, False)
-    extra: Any = {
-        name: value
-        for name, value in said.items()
-        if not any(value is one for one in nothing) and value not in ("", ())
-    }
+    extra: Any = {"expected": expected, "example": example, "shown": shown, "when": when}
     return Field(default, description=meaning, json_schema_extra=extra, **constraints)
 
 
@@ -137,25 +138,6 @@ def said_of(info: FieldInfo) -> dict[str, Any]:
     """What was said of a key beside its type, default and meaning."""
     extra: Any = info.json_schema_extra
     return extra if isinstance(extra, dict) else {}
-
-
-def shown_value(name: str, info: FieldInfo) -> Any:
-    """What a template shows as the value of a key: its example, or its default."""
-    said = said_of(info)
-    if "of" in said:
-        return class_default(said["of"], name)
-    return said.get("example", info.default)
-
-
-@cache
-def _made(path: str) -> Any:
-    return of_library(path)()
-
-
-def class_default(path: str, name: str) -> Any:
-    """The default of a field of a class of the library, as a plain number."""
-    value = getattr(_made(path), name)
-    return value.item() if hasattr(value, "item") else value
 
 
 class Section(BaseModel):
@@ -167,6 +149,17 @@ class Section(BaseModel):
     acts: ClassVar[tuple[When, ...]] = ()
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    def excluded(self, settings: Any) -> Iterator[tuple[str, str]]:
+        """Keys of all `settings` that do not go together with this table, and what to say."""
+        yield from ()
+
+
+def made(cls: Any, table: Section, **more: Any) -> Any:
+    """What a class makes of the keys of a table that are fields of it, lists as tuples."""
+    names = {one.name for one in fields(cls)} & type(table).model_fields.keys() - more.keys()
+    own = {name: getattr(table, name) for name in names}
+    return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in own.items()}, **more)
+
 
 def expected_of(info: FieldInfo) -> str:
     """What a value of a key must be, in words.
@@ -177,16 +170,11 @@ def expected_of(info: FieldInfo) -> str:
     'a number above zero'
     """
     own = said_of(info).get("expected")
-    return str(own) if own else listed(_branches(info.annotation, tuple(info.metadata)))
+    return str(own) if own else _listed(_branches(info.annotation, tuple(info.metadata)))
 
 
-def listed(words: list[str], last: str = "or") -> str:
-    """Words with commas, and another word before the last.
-
-    >>> listed(["a", "b", "c"])
-    'a, b or c'
-    """
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def _branches(annotation: Any, limits: tuple[Any, ...]) -> list[str]:
@@ -195,7 +183,7 @@ def _branches(annotation: Any, limits: tuple[Any, ...]) -> list[str]:
         if isinstance(limit, Said):
             return [limit.text]
         if isinstance(limit, Choice):
-            return [f'"{word}"' for word in limit.paths]
+            return [f'"{word}"' for word in limit.meant]
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         more = [getattr(one, "metadata", [one]) for one in inner[1:]]
@@ -212,7 +200,7 @@ def _branches(annotation: Any, limits: tuple[Any, ...]) -> list[str]:
     if annotation is str:
         return ["a text"]
     if origin is list:
-        return [f"a list of {_plural(listed(_branches(inner[0], ())))}"]
+        return [f"a list of {_plural(_listed(_branches(inner[0], ())))}"]
     return ["a table of keys"]
 
 
@@ -242,13 +230,8 @@ def _plural(text: str) -> str:
     >>> _plural("a whole number from 1")
     'whole numbers from 1'
     """
-    first, *rest = text.removeprefix("a ").removeprefix("finite ").split(" ")
-    words = [first, *rest]
-    for i, word in enumerate(words):
-        if word in ("number", "name", "text"):
-            words[i] = f"{word}s"
-            break
-    return " ".join(words)
+    text = text.removeprefix("a ").removeprefix("finite ")
+    return re.sub(r"\b(number|name|text)\b", r"\1s", text, count=1)
 
 
 def ordered(name: str, bounds: list[float] | None, equal: bool = False) -> None:
@@ -266,6 +249,21 @@ def tables_of(annotation: Any) -> Iterator[type[Section]]:
         yield annotation
     for inner in get_args(annotation):
         yield from tables_of(inner)
+
+
+# Stands for any name in a key.
+ANY = "*"
+
+
+def keys_of(
+    table: type[Section], before: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], FieldInfo, type[Section]]]:
+    """Every key of a table and of those inside it, its declaration, and the table it is in."""
+    for name, info in table.model_fields.items():
+        here = (*before, name)
+        yield here, info, table
+        for inner in tables_of(info.annotation):
+            yield from keys_of(inner, (*here, ANY) if get_origin(info.annotation) is dict else here)
 
 
 def toml_value(value: Any) -> str:

@@ -3,23 +3,12 @@
 import difflib
 import os
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from ..errors import ConfigError
-
-# Values of these keys are paths: in the file relative to the file, on the command line relative
-# to the current folder. (bayes.shards.job.scratch is one on other machines.)
-PATHS = (
-    ("data", "path"),
-    ("output", "directory"),
-    ("solver", "start_from"),
-    ("global", "starts_from"),
-    ("bayes", "priors_from"),
-    ("bayes", "shards", "folder"),
-)
+from ..errors import ConfigError, DataError, ModelError
 
 _KEY = r"""(?:"[^"]*"|'[^']*'|[\w\-]+)"""
 _KEYS = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
@@ -76,11 +65,6 @@ class Source:
         """An absolute path from one in the file, which is relative to the file's folder."""
         return os.path.normpath(os.path.join(self.folder, os.path.expanduser(path)))
 
-    def line(self, key: str | Key) -> int | None:
-        """Line of a key, of the closest table that holds it, or of the first table inside it."""
-        holding, _, inside = self._lines(parts(key) if isinstance(key, str) else key)
-        return inside if holding is None else holding
-
     def _lines(self, wanted: Key) -> tuple[int | None, bool, int | None]:
         """Line of a key or the closest table that holds it, whether it is the key, and of the
         first key inside it.
@@ -107,98 +91,33 @@ class Source:
         return best, depth == len(wanted), inside
 
     def where(self, key: str | Key) -> str:
-        """Place of a key as the beginning of a message."""
+        """Place of a key as the beginning of a message.
+
+        It is the line of the key, of the closest table that holds it, or of the first one inside.
+        """
         wanted = parts(key) if isinstance(key, str) else key
         # The last one wins, as it did when they were put in.
         options = [(given, f"--set {text}") for given, text in self.overrides.items()][::-1]
         for given, option in options:
             if given == wanted[: len(given)]:
                 return option
-        line = self.line(wanted)
-        _, itself, inside = self._lines(wanted)
+        holding, itself, inside = self._lines(wanted)
         if not itself and inside is None:
             # What is there of it comes from the command line alone.
             for given, option in options:
                 if given[: len(wanted)] == wanted:
                     return option
+        line = inside if holding is None else holding
         place = self.path if line is None else f"{self.path}, line {line}"
         number = table_number(wanted)
         return place if number is None else f"{place}, [[data]] {number}"
 
-
-def parse_override(text: str) -> tuple[Key, Any]:
-    """Key and value of a `section.key=value` option; what is not TOML is a string.
-
-    **Raises:** `ConfigError` for text of another form.
-    """
-    dotted, equals, value = text.partition("=")
-    names = parts(dotted)
-    if not equals or len(names) < 2 or not all(names):
-        raise ConfigError(f"--set {text}: write section.key=value, for example data.dt=0.1")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
-    return names, _from_here(names, parsed)
-
-
-def _from_here(key: Key, value: Any) -> Any:
-    """A value of the command line, its paths starting from the current folder."""
-    if isinstance(value, dict):
-        return {name: _from_here((*key, name), one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_from_here(key, one) for one in value]
-    # The number of a table of an array is no part of what its keys mean.
-    plain = key if table_number(key) is None else (key[0], *key[2:])
-    if plain in PATHS and isinstance(value, str) and value:
-        return os.path.abspath(os.path.expanduser(value))
-    return value
-
-
-def apply_override(raw: dict[str, Any], key: Key, value: Any, text: str) -> None:
-    """Put a value into nested tables, or into the table of an array that a number names.
-
-    **Raises:** `ConfigError` when the way leads through something that is no table.
-    """
-    tables, last = key[:-1], key[-1]
-    node: Any = raw
-    for i, name in enumerate(tables):
-        node = node[int(name) - 1] if isinstance(node, list) else node.setdefault(name, {})
-        if isinstance(node, list) and all(isinstance(one, dict) for one in node):
-            number = tables[i + 1] if i + 1 < len(tables) else ""
-            if not (number.isdigit() and 1 <= int(number) <= len(node)):
-                raise ConfigError(
-                    f"--set {text}: there are {len(node)} tables [[{name}]]; name one of them by "
-                    f"its number, as in {name}.1.{last}=..."
-                )
-        elif not isinstance(node, dict):
-            raise ConfigError(f"--set {text}: {'.'.join(tables[: i + 1])} is a value, not a table")
-    assert isinstance(node, dict)
-    node[last] = value
-
-
-def read_source(path: str, overrides: tuple[str, ...] = ()) -> tuple[Source, dict[str, Any]]:
-    """The file and the command line as one raw table.
-
-    **Raises:** `ConfigError` for a file that is missing, unreadable or not TOML.
-    """
-    try:
-        with open(path, "rb") as stream:
-            text = stream.read().decode("utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: there is no such configuration file; write one with --template laminar_flow"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a text file ({error})") from error
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    given = {}
-    for option in overrides:
-        key, value = parse_override(option)
-        apply_override(raw, key, value, option)
-        given.pop(key, None)
-        given[key] = option
-    return Source(path, text, given), raw
+    @contextmanager
+    def placed(
+        self, key: str | Key, what: str, wording: Callable[[str], str] = str
+    ) -> Iterator[None]:
+        """What the library objects to is an error of a key; `wording` puts it in its words."""
+        try:
+            yield
+        except (DataError, ModelError) as error:
+            raise ConfigError(f"{self.where(key)}: {what}: {wording(str(error))}") from error

@@ -10,13 +10,14 @@ from typing import Any, get_origin
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
-from .section import Section, expected_of, said_of, shown_value, tables_of, toml_value
+from ..parameters.leaves import parameter_leaves
+from .section import Section, expected_of, said_of, tables_of, toml_value
 from .tables import Settings
 from .tables.data import DataSet, Joint
 from .tables.model import MODES as _MODES
-from .tables.model import Rate, model_of, rates_of
+from .tables.model import Model, Rate, model_of, rates_of
 
-MODES = ("static", *(mode for mode in _MODES.paths if mode != "static"))
+MODES = ("static", *(mode for mode in _MODES.meant if mode != "static"))
 # Several data sets have a template of their own.
 JOINT = "joint"
 TEMPLATES = (*MODES, JOINT)
@@ -54,21 +55,20 @@ def _table(
             named = f"{name}.{key}" + (".alpha" if get_origin(info.annotation) is dict else "")
             inside += _table(named, inner, shown=shown)
             continue
-        value = values.get(key, shown_value(key, info))
-        lines.append(_line(key, info, value, shown and said_of(info).get("shown", False)))
+        said = said_of(info)
+        example = info.default if said["example"] is None else said["example"]
+        lines.append(_line(key, info, values.get(key, example), shown and said["shown"]))
     return lines + inside
 
 
 def _parameters(mode: str) -> list[str]:
     """One table a parameter, at the defaults of the model."""
-    from ..parameters.leaves import parameter_leaves
-
     lines = [
         "",
         "# Parameters of the model, at their defaults. free = false keeps one at its start;",
         "# scale is a natural step for the solver and seldom needed.",
     ]
-    for leaf in parameter_leaves(model_of(mode)):
+    for leaf in parameter_leaves(model_of(Model(mode=mode))):
         info = leaf.info
         if leaf.name == "f2":
             # As long as nothing is said of it, it is kept where it does least harm.

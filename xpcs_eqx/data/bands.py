@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..files import Retry
 from .layouts import READERS
 from .layouts.hdf5 import open_hdf5
-from .layouts.maps import Half, Layer, RawMaps, Window
+from .layouts.maps import Half, Layer, RawMaps, SlicedMap, Window
 
 RETRIES = 3
 PAUSE = 0.2  # s before the first repetition, twice as long before the next
@@ -86,39 +86,35 @@ class BandReader:
 
         **Raises:** `DataError` with file, HDF5 path and rows when it cannot be read.
         """
-        source = self.source
-
-        def read(raw: RawMaps) -> np.ndarray:
-            whole, dtype = raw.maps[source.maps[angle]], np.dtype(source.dtype)
-            window = Window(whole, *self._place(angle), dtype, source.baseline)
-            return window.band(source.halves[angle], rows)
-
-        return self._patiently(angle, rows, read)
+        source, number = self.source, self.source.maps[angle]
+        kept = (np.dtype(source.dtype), source.baseline)
+        return self._band(angle, rows, source.halves, lambda raw: raw.maps[number], *kept)
 
     def sigma_band(self, angle: int, rows: slice) -> np.ndarray:
         """The stored standard deviation of the same pairs.
 
         **Raises:** `DataError` as `band`.
         """
-        source = self.source
-        assert source.sigma_halves is not None
-        half = source.sigma_halves[angle]
+        halves, number = self.source.sigma_halves, self.source.maps[angle]
+        assert halves is not None
+        return self._band(angle, rows, halves, lambda raw: Layer(raw.sigma, number))
 
-        def read(raw: RawMaps) -> np.ndarray:
-            window = Window(Layer(raw.sigma, source.maps[angle]), *self._place(angle))
-            return window.band(half, rows)
-
-        return self._patiently(angle, rows, read)
-
-    def _place(self, angle: int) -> tuple[int, int, str]:
-        return self.source.frames[0], self.source.n_frames, self.source.names[angle]
-
-    def _patiently(
-        self, angle: int, rows: slice, read: Callable[[RawMaps], np.ndarray]
+    def _band(
+        self,
+        angle: int,
+        rows: slice,
+        halves: tuple[Half, ...],
+        whole_of: Callable[[RawMaps], SlicedMap],
+        *kept: Any,
     ) -> np.ndarray:
         source, retry = self.source, Retry(RETRIES, PAUSE)
+        place = (source.frames[0], source.n_frames, source.names[angle])
+
+        def read() -> np.ndarray:
+            return Window(whole_of(self._maps()), *place, *kept).band(halves[angle], rows)
+
         try:
-            return retry.run(lambda: read(self._maps()), lambda _: self.close(), _UNREADABLE)
+            return retry.run(read, lambda _: self.close(), _UNREADABLE)
         except _UNREADABLE as failure:
             first = source.frames[0]
             raise DataError(

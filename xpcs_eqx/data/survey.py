@@ -4,14 +4,14 @@ Of a large map in a file only a strip of rows is in memory at a time.
 """
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
 from .checks import positive_sigma
 from .chosen import Chosen
-from .layouts.maps import Half, Storage, Window
+from .layouts.maps import Half, Triangle, Window
 from .noise import noise_lags, sigma_of_lines
 from .selection import PairRule
 from .two_time import row_step
@@ -26,23 +26,21 @@ _BLOCK = 128
 # some hundred float32 roundings; anything beyond is not rounding.
 TOLERANCE = 2e-5
 
-Triangle = Literal["full", "upper", "lower"]
-
 
 def _strips(n: int, height: int) -> Iterator[slice]:
     for low in range(0, n, height):
         yield slice(low, min(low + height, n))
 
 
-def stored_triangle(where: str, window: Window, storage: Storage) -> Triangle:
-    """Say which triangle of a square map holds the numbers.
+def stored_triangle(where: str, window: Window, declared: Triangle | None) -> Triangle | None:
+    """Which triangle of a square map holds the numbers; `None` when both do.
 
     A triangle counts as empty when all its entries are zero or NaN. A full map may differ between
     its triangles by rounding (2e-5 of 1 + |c2|); an entry that is NaN in one triangle only is no
     asymmetry.
 
     **Raises:** `DataError` when both triangles hold numbers and they disagree, with the largest
-    difference and the frames where it sits; or when `storage` names a triangle that is empty.
+    difference and the frames where it sits; or when the `declared` triangle is the empty one.
     """
     name, n = window.name, window.n_frames
     filled = {"upper": False, "lower": False}
@@ -63,14 +61,14 @@ def stored_triangle(where: str, window: Window, storage: Storage) -> Triangle:
             row, column = (int(k) for k in np.unravel_index(np.argmax(excess), excess.shape))
             place = (rows.start + row + 1, rows.start + column + 1)
             pair = (float(upper[row, column]), float(lower[row, column]))
-    if storage in ("upper_half", "lower_half"):
-        half, other = ("upper", "lower") if storage == "upper_half" else ("lower", "upper")
-        if filled[other] and not filled[half]:
+    if declared is not None:
+        other = "lower" if declared == "upper" else "upper"
+        if filled[other] and not filled[declared]:
             raise DataError(
-                f"{where}: {name} is declared to populate the {half} half but numbers are only in "
-                f"the {other} half; correct the attribute populated_elements."
+                f"{where}: {name} is declared to populate the {declared} half but numbers are only "
+                f"in the {other} half; correct the attribute populated_elements."
             )
-        return half
+        return declared
     if filled["upper"] != filled["lower"]:
         return "upper" if filled["upper"] else "lower"
     if worst > TOLERANCE:
@@ -80,7 +78,7 @@ def stored_triangle(where: str, window: Window, storage: Storage) -> Triangle:
             f"{pair[0]:.6g} and {pair[1]:.6g}. Symmetrise the map, or store only its upper "
             "triangle with zeros below."
         )
-    return "full"
+    return None
 
 
 class MapSurvey(NamedTuple):
@@ -123,13 +121,11 @@ def survey_map(
     is not positive.
     """
     where, raw, rule, n = chosen.where, chosen.raw, chosen.rule, chosen.n_frames
-    triangle = stored_triangle(where, window, raw.storage)
-    full = triangle == "full"
-    half: Half = "both" if triangle == "full" else triangle
+    triangle = stored_triangle(where, window, raw.triangle)
+    full, half = triangle is None, triangle or "both"
     sigma_half: Half | None = None
     if sigma is not None:
-        lower = stored_triangle(where, sigma, raw.storage) == "lower"
-        sigma_half = "lower" if lower else "upper"
+        sigma_half = stored_triangle(where, sigma, raw.triangle) or "upper"
     user = chosen.mask_of(position)
     step = row_step(n, enough)
     diagonal, side = np.empty(n), np.zeros(n - 1)
@@ -141,11 +137,11 @@ def survey_map(
         i, j = np.arange(rows.start, rows.stop)[:, None], np.arange(rows.start, n)[None, :]
         values = window.band(half, rows)
         diagonal[rows] = np.diagonal(window[rows, rows])
-        finite = np.isfinite(values)
-        usable = finite & (i < j)
+        finite, above = np.isfinite(values), i < j
+        usable = finite & above
         if full:
-            here = np.isfinite(window[rows, slice(rows.start, n)])
-            differs = differs or bool(np.any((here != finite) & (i < j)))
+            upper = np.isfinite(window[rows, slice(rows.start, n)])
+            differs = differs or bool(np.any((upper != finite) & above))
         if rule is not None:
             usable &= rule(i, j)
         if user is not None:

@@ -176,16 +176,6 @@ class Arctan(AbstractRobustLoss):
         return (1 - 3 * z * z) / (1 + z * z) ** 2
 
 
-# By the words of a configuration.
-LOSSES: dict[str, type[AbstractLoss]] = {
-    "linear": Linear,
-    "soft_l1": SoftL1,
-    "huber": Huber,
-    "cauchy": Cauchy,
-    "arctan": Arctan,
-}
-
-
 class InfluenceSums(eqx.Module):
     """n, Σ ψ², Σ ψ', Σ ψ'² over residuals, ψ being the influence of a loss; a monoid.
 

@@ -1,22 +1,13 @@
 """What a configuration asks to be looked at after a fit: degeneracy, diagnostics, single angles."""
 
-import dataclasses
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 from ..config.build import Problem
 from ..config.tables import COMBINATIONS
+from ..config.tables.scaling import bounds_of
 from ..errors import XPCSError
-from ..fitting import (
-    DegeneracyReport,
-    Diagnostics,
-    Fit,
-    SequentialFit,
-    degeneracy_report,
-    diagnose,
-    sequential_least_squares,
-)
+from ..fitting import Fit, SequentialFit, degeneracy_report, diagnose, sequential_least_squares
 from ..fitting.quality import Thresholds
 from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
 from ..report.sections import Section, items
@@ -29,27 +20,6 @@ log = logging.getLogger("xpcs_eqx.fit")
 _PROFILED_PAIRS = 2_000_000
 
 
-@dataclass(frozen=True)
-class Examined:
-    """What was found; None where it was not asked for. `failures` say what could not be done."""
-
-    degeneracy: DegeneracyReport | None = None
-    diagnostics: Diagnostics | None = None
-    sequential: SequentialFit | None = None
-    failures: tuple[str, ...] = ()
-
-    def sections(self) -> list[Section]:
-        """What there is to say about it."""
-        out = [] if self.degeneracy is None else degeneracy_sections(self.degeneracy)
-        if self.diagnostics is not None:
-            out.append(diagnostics_section(self.diagnostics))
-        if self.sequential is not None:
-            out.append(sequential_section(self.sequential))
-        if self.failures:
-            out.append(Section("Not done", items(self.failures)))
-        return out
-
-
 def suspicious(fit: Fit) -> bool:
     """Whether the verdict on a fit is that it is degenerate."""
     uncertainty = fit.uncertainty
@@ -60,15 +30,15 @@ def suspicious(fit: Fit) -> bool:
     )
 
 
-def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> Examined:
+def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> list[Section]:
     """Look at a fit as `[output]` asks for. What fails is said in the report and ends nothing.
 
     A search that ended in a flat valley makes its fit suspicious as well.
     """
-    output, found, failures = problem.settings.output, Examined(), []
+    output, out, failures = problem.settings.output, [], []
     if problem.settings.several:
         # What there is to look at is of one model; asking for it is refused.
-        return found
+        return out
     doubtful = suspicious(fit) or (searched is not None and searched.flat)
 
     def attempt(what: str, make: Any) -> Any:
@@ -82,25 +52,18 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> Ex
     if output.degeneracy is True or (output.degeneracy == "auto" and doubtful):
         few = fit.n_pairs <= _PROFILED_PAIRS or output.degeneracy is True
         report = attempt("profiles", lambda: degeneracy_report(fit, None if few else ()))
-        if report is None:
-            report = degeneracy_report(fit, ())
-        found = dataclasses.replace(found, degeneracy=report)
+        out += degeneracy_sections(degeneracy_report(fit, ()) if report is None else report)
     if output.diagnostics:
-        found = dataclasses.replace(found, diagnostics=diagnose(fit))
+        out.append(diagnostics_section(diagnose(fit)))
     if output.sequential is not None:
         (data,) = problem.data
         sequential = attempt("fits to single angles", lambda: _sequential(fit, problem, data))
-        found = dataclasses.replace(found, sequential=sequential)
-    return dataclasses.replace(found, failures=tuple(failures))
+        if sequential is not None:
+            out.append(sequential_section(sequential))
+    return [*out, Section("Not done", items(failures))] if failures else out
 
 
 def _sequential(fit: Fit, problem: Problem, data: Any) -> SequentialFit:
-    given = problem.settings.scaling
-    bounds: dict[str, Any] = {}
-    for kind in ("contrast", "offset"):
-        pair = getattr(given, f"{kind}_bounds")
-        if pair is not None:
-            bounds[f"{kind}_bounds"] = (pair[0], pair[1])
     assert problem.settings.output.sequential is not None
     return sequential_least_squares(
         problem.of_one.term.parameters,
@@ -111,5 +74,5 @@ def _sequential(fit: Fit, problem: Problem, data: Any) -> SequentialFit:
         recovery=problem.recovery,
         # Where all angles together ended: what differs at one angle is then its own.
         start=fit.values[fit.index.physical],
-        **bounds,
+        **bounds_of(problem.settings.scaling),
     )

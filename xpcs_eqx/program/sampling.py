@@ -1,6 +1,5 @@
 """A posterior after the fit: made, and what is said of it."""
 
-import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -43,14 +42,14 @@ class Sampled:
     @property
     def unfinished(self) -> bool:
         """Whether going on makes sense: after an interrupt, and with shards that are done."""
-        return self.interrupted or (self.found is None and self.inference.consensus)
+        return self.interrupted or (self.found is None and self.inference.n_shards > 0)
 
     def how_to_go_on(self, target: str, checkpoints: Checkpoints | None) -> str:
         """What is said to whoever interrupted it."""
         here = f"interrupted while sampling; the fit is written to {target}"
         if checkpoints is None:
             return f"{here}; solver.checkpoint is false, so start again with --overwrite"
-        kept = "finished shards" if self.inference.consensus else "the draws so far"
+        kept = "finished shards" if self.inference.n_shards else "the draws so far"
         return f"{here}; {kept} are kept, continue with --resume"
 
     @property
@@ -85,36 +84,28 @@ def sample_posterior(
 
     **Raises:** `CheckpointError` for finished shards of another problem.
     """
-    made = Sampled(inference, fit, None, "", False)
+    folder = None if checkpoints is None else os.path.join(checkpoints.folder, SHARDS)
+    failure, interrupted = "sampling was interrupted", False
     try:
-        return _draw(made, checkpoints, callback)
+        whole = inference.fit_for(fit)
+        found = infer(
+            whole,
+            inference.priors_for(whole),
+            **inference.how,
+            folder=folder,
+            key=inference.settings.seed,
+            callback=callback,
+        )
+        return Sampled(inference, whole, found, "", False)
     except KeyboardInterrupt:
-        made = dataclasses.replace(made, failure="sampling was interrupted", interrupted=True)
+        interrupted = True
     except CheckpointError:
         # Shards of another problem: what was asked for is wrong, and nothing new is lost.
         raise
     except XPCSError as error:
-        made = dataclasses.replace(made, failure=in_toml(str(error)))
-        log.error("no posterior: %s", made.failure)
+        failure = in_toml(str(error))
+        log.error("no posterior: %s", failure)
+    made = Sampled(inference, fit, None, failure, interrupted)
     if checkpoints is not None and made.unfinished:
         mark_sampling(checkpoints)
     return made
-
-
-def _draw(made: Sampled, checkpoints: Checkpoints | None, callback: Any) -> Sampled:
-    inference = made.inference
-    fit = inference.fit_for(made.fit)
-    folder = None if checkpoints is None else os.path.join(checkpoints.folder, SHARDS)
-    found = infer(
-        fit,
-        inference.priors_for(fit),
-        inference.method,
-        sampler=inference.sampler,
-        start=inference.start,
-        scaling=inference.treatment,
-        noise=inference.noise,
-        folder=folder,
-        key=inference.settings.seed,
-        callback=callback,
-    )
-    return dataclasses.replace(made, fit=fit, found=found)

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from ..config.inference import Inference, inference_of
 from ..config.read import Configuration
 from ..config.resolved import resolved_settings
 from ..data import StoredTwoTime, TwoTimeData
-from ..defences import DefenceReport, defended_least_squares
+from ..defences import defended_least_squares
 from ..errors import ConfigError, FitError
-from ..fitting import Fit, ProfileInterval
+from ..fitting import Fit, ProfileInterval, profile_interval
 from ..report import (
     Origin,
     Section,
@@ -28,8 +28,7 @@ from ..report import (
     write_results,
 )
 from ..report.analyses import defence_section, search_section
-from ..search import GlobalFit
-from .examining import Examined, examine
+from .examining import examine
 from .progress import sampling_progress
 from .sampling import Sampled, sample_posterior
 
@@ -75,7 +74,7 @@ class Task:
         )
         if not problem.names.alone:
             lines.append(f"shared: {', '.join(problem.names.shared) or 'nothing'}")
-        lines.append(problem.plan.strategy.report())
+        lines += problem.plan.decisions
         if problem.search is not None:
             lines.append(f"search: {problem.search.plan(problem.objective)}")
         if problem.layers is not None:
@@ -97,8 +96,7 @@ class Task:
 
         problem, objective = self.problem, self.problem.objective
         solving: dict[str, Any] = {"solver": problem.solver, "recovery": problem.recovery}
-        out: dict[str, Any] = {}
-        optimiser = problem.plan.optimiser
+        analyses, searched, optimiser = [], None, problem.plan.optimiser
         if problem.layers is not None:
             if how.get("resume"):
                 raise ConfigError(
@@ -111,22 +109,22 @@ class Task:
                     "recovery": optimiser.recovery,
                     "preparations": optimiser.preparations,
                 }
-            fit, out["defences"] = defended_least_squares(
+            fit, report = defended_least_squares(
                 objective, problem.layers, **solving, callback=how.get("callback")
             )
+            analyses.append(defence_section(report, fit))
         elif optimiser is not None:
             fit = optimiser.minimise(objective, **how)
         elif problem.search is not None:
-            out["searched"] = global_least_squares(
-                objective, strategy=problem.search, **solving, **how
-            )
-            fit = out["searched"].fit
+            searched = global_least_squares(objective, strategy=problem.search, **solving, **how)
+            fit = searched.fit
+            analyses.append(search_section(searched))
         else:
             fit = least_squares(objective, **solving, **how)
         fit = quote_errors(fit, problem.settings.solver.errors)
         profiles, failures = _profiles(fit, problem)
-        out["examined"] = examine(fit, problem, out.get("searched"))
-        return Outcome(self, fit, profiles, failures, **out)
+        analyses += examine(fit, problem, searched)
+        return Outcome(self, fit, profiles, failures, analyses)
 
 
 def quote_errors(fit: Fit, kind: str) -> Fit:
@@ -146,8 +144,6 @@ def quote_errors(fit: Fit, kind: str) -> Fit:
 
 
 def _profiles(fit: Fit, problem: Problem) -> tuple[list[ProfileInterval], list[str]]:
-    from ..fitting import profile_interval
-
     intervals, failures = [], []
     for name in problem.settings.solver.profile:
         try:
@@ -163,7 +159,7 @@ def _profiles(fit: Fit, problem: Problem) -> tuple[list[ProfileInterval], list[s
 class Outcome:
     """A finished fit.
 
-    - `examined`: what was looked at after it.
+    - `analyses`: of the search or the defences behind it, and of what was looked at after it.
     - `sampled`: what became of the posterior; None when none was asked for.
     """
 
@@ -171,9 +167,7 @@ class Outcome:
     fit: Fit
     profiles: Sequence[ProfileInterval]
     failures: Sequence[str]
-    examined: Examined = field(default_factory=Examined)
-    searched: GlobalFit | None = None
-    defences: DefenceReport | None = None
+    analyses: Sequence[Section]
     sampled: Sampled | None = None
 
     def with_posterior(self, checkpoints: Checkpoints | None, on_terminal: bool) -> "Outcome":
@@ -204,11 +198,7 @@ class Outcome:
         decisions = (*problem.decisions, *self.failures)
         out = fit_sections(self.fit, origins, decisions=decisions, profiles=self.profiles)
         out.append(Section(document={"strategy": dataclasses.asdict(problem.plan.strategy)}))
-        if self.searched is not None:
-            out.append(search_section(self.searched))
-        if self.defences is not None:
-            out.append(defence_section(self.defences, self.fit))
-        out += self.examined.sections()
+        out += self.analyses
         if self.sampled is not None:
             out.append(self.sampled.section(output.plots))
             timings = {**timings, **self.sampled.timings}

@@ -13,6 +13,7 @@ from .fit import text_report as text_report
 from .fit import time_section as time_section
 from .folder import check_target as check_target
 from .folder import new_results as new_results
+from .folder import provenance_document as provenance_document
 from .folder import write_results as write_results
 from .maps import FittedBand as FittedBand
 from .maps import FittedMaps as FittedMaps
@@ -22,8 +23,5 @@ from .maps import has_maps as has_maps
 from .maps import is_stored as is_stored
 from .maps import shown_maps as shown_maps
 from .maps import write_fitted_data as write_fitted_data
-from .provenance import provenance_document as provenance_document
-from .rates import RateCurve as RateCurve
-from .rates import rate_curves as rate_curves
 from .sections import Drawing as Drawing
 from .sections import Section as Section

@@ -26,22 +26,20 @@ def prepared_section(fit: Fit) -> Section:
     tournament, warm_up = fit.prepared.get("tournament"), fit.warm_up
     passes = {phase: int(state.evaluations) for phase, state in fit.prepared.items()}
     document: dict[str, Any] = {"passes": passes, "telemetry": fit.telemetry.export()}
-    out = []
+    lines = []
     if isinstance(tournament, TournamentState):
         said = (
             f"{len(tournament.candidates)} starts in {int(tournament.round)} rounds; number "
             f"{tournament.winner + 1} was taken"
         )
-        out.append(("tournament", said))
+        lines.append(entry("tournament", said))
     if warm_up is not None:
         losses, iterations = warm_up.losses, int(warm_up.iteration)
-        out.append(
-            (
-                "warm-up",
-                f"{warm_up.end.message}; {iterations} iterations, {passes['warm-up']} passes; "
-                f"loss / variance of the data {losses[0]:.4g} → {np.min(losses):.4g}",
-            )
+        said = (
+            f"{warm_up.end.message}; {iterations} iterations, {passes['warm-up']} passes; "
+            f"loss / variance of the data {losses[0]:.4g} → {np.min(losses):.4g}"
         )
+        lines.append(entry("warm-up", said))
         document["warm_up"] = warm_up.end.message
         document["iterations"] = {"warm-up": iterations}
         document["warm_up_losses"] = losses
@@ -50,43 +48,42 @@ def prepared_section(fit: Fit) -> Section:
         for layer, asked, count in fit.telemetry.counts
         if count and layer in _LAYERS
     ]
-    out.append(("defences", "; ".join(fired) or "none had to fire"))
-    return Section(
-        "Before the trust region",
-        [entry(name, said) for name, said in out],
-        {"hybrid": document},
-    )
+    lines.append(entry("defences", "; ".join(fired) or "none had to fire"))
+    return Section("Before the trust region", lines, {"hybrid": document})
 
 
 def search_section(found: GlobalFit) -> Section:
     """Decisions of a search for other minima, its evaluations, the tables of minima and of runs."""
-    search, lines = found.search, items(found.sentences())
+    lines = items(found.sentences())
     for one in found.tables():
         lines += ["", *(f"  {line}" for line in one.splitlines())]
-    document = {
+    document: dict[str, Any] = {
         "method": found.method,
         "decisions": found.decisions,
         "evaluations": found.evaluations,
         "spent": [one._asdict() for one in found.spent],
-        "minima": []
-        if search is None
-        else [
-            {**basin._asdict(), "values": dict(zip(search.names, basin.values, strict=True))}
-            for basin in search.basins
-        ],
-        "multi_start": None
-        if search is None
-        else {
+        "minima": [],
+        "multi_start": None,
+        "reason": None,
+        "degenerate": None,
+        "cma_es": None if found.cma is None else [run._asdict() for run in found.cma.runs],
+    }
+    if (search := found.search) is not None:
+
+        def by_name(values: Sequence[float]) -> dict[str, float]:
+            return dict(zip(search.names, values, strict=True))
+
+        document["minima"] = [
+            {**basin._asdict(), "values": by_name(basin.values)} for basin in search.basins
+        ]
+        document["multi_start"] = {
             "spent": [one._asdict() for one in search.spent],
             "noise": search.noise,
             "unfinished": search.unfinished,
-            "starts": [dict(zip(search.names, row, strict=True)) for row in search.starts.tolist()],
+            "starts": [by_name(row) for row in search.starts.tolist()],
             "costs": search.costs.tolist(),
-        },
-        "reason": None if search is None else search.reason,
-        "degenerate": None if search is None else search.degenerate,
-        "cma_es": None if found.cma is None else [run._asdict() for run in found.cma.runs],
-    }
+        }
+        document |= {"reason": search.reason, "degenerate": search.degenerate}
     return Section("Search for the global minimum", lines, {"global": document})
 
 

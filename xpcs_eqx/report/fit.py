@@ -12,24 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..compiling import quick_jit
-from ..data import Provenance, is_mask
+from ..data import Provenance
 from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
-from ..objective import (
-    Arctan,
-    Cauchy,
-    Huber,
-    MapTiles,
-    PackedMaps,
-    SoftL1,
-    StoredTiles,
-    TwoTimeTerm,
-)
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..scaling import AbstractScaling
 from ..uncertainty import loss_of
 from .analyses import prepared_section
-from .maps import has_maps, is_stored, write_fitted_data
+from .maps import has_maps, has_weights, is_stored, write_fitted_data
 from .sections import Drawing, Section, document, entry, items, number, table, text
 
 STRONG_CORRELATION = 0.9
@@ -80,30 +70,14 @@ def model_name(model: AbstractCorrelation) -> str:
     return name
 
 
-def masked_pairs(term: TwoTimeTerm, n_pairs: int) -> int | None:
-    """Pairs of the maps that counted for nothing; None for pooled points."""
-    if not isinstance(term.tiles, MapTiles | PackedMaps | StoredTiles):
-        return None
-    n_angles, n = term.reference.shape[0], term.t.shape[0]
-    return n_angles * (n * (n - 1) // 2) - n_pairs
-
-
 def sigma_text(fit: Fit) -> str:
     """Whether sigma is known, and what becomes of errors and chi²."""
     term = fit.objective.term
-    weights = getattr(term.tiles, "root_weights", None)
-    relative = weights is not None and not is_mask(weights)
-    if isinstance(term.tiles, StoredTiles):
-        # Estimated noise weighs whole maps, where no sigma is stored for each pair.
-        tiles = term.tiles
-        relative = tiles.source.sigma_halves is not None or tiles.largest_root_weight != 1
-    return (
-        "given: chi² and errors are absolute"
-        if term.absolute_sigma
-        else "relative or estimated: it weighs the pairs, errors are scaled by the residuals"
-        if relative
-        else "not given: errors are scaled by the residuals"
-    )
+    if term.absolute_sigma:
+        return "given: chi² and errors are absolute"
+    if has_weights(term.tiles):
+        return "relative or estimated: it weighs the pairs, errors are scaled by the residuals"
+    return "not given: errors are scaled by the residuals"
 
 
 def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:
@@ -139,15 +113,13 @@ def scaling_errors(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
 def covariance_arrays(fit: Fit) -> dict[str, np.ndarray]:
     """Arrays of covariance.npz: the three covariances in the order of `names`."""
     uncertainty = fit.uncertainty
+    matrices = ("covariance", "classical", "speckle", "dyadic")
     return {
         "names": np.asarray(fit.names, dtype=np.str_),
         "values": np.asarray(fit.values),
         "quoted": np.asarray(uncertainty.chosen, dtype=np.str_),
-        "covariance": np.asarray(uncertainty.covariance),
         "correlation": np.asarray(uncertainty.correlation()),
-        "classical": np.asarray(uncertainty.classical),
-        "speckle": np.asarray(uncertainty.speckle),
-        "dyadic": np.asarray(uncertainty.dyadic),
+        **{name: np.asarray(getattr(uncertainty, name)) for name in matrices},
     }
 
 
@@ -176,15 +148,17 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         name = f"{os.path.basename(origin.path)} ({origin.layout})"
         sha = f", sha256 {origin.sha256[:16]}…" if origin.sha256 else ""
         lines.append(entry("file", name + sha))
-    masked = masked_pairs(term, fit.n_pairs)
     pairs = f"{fit.n_pairs}, each unordered pair once, without the diagonal"
+    if has_maps(fit):
+        masked = phi.shape[0] * math.comb(t.shape[0], 2) - fit.n_pairs
+        pairs += f"; {masked} masked"
     lines += [
         entry(
             "maps",
             f"{phi.shape[0]} angles, {t.shape[0]} frames, {float(t[0]):.6g} … {float(t[-1]):.6g} s",
         ),
         entry("q, gap", f"{float(term.geometry.q):.6g} 1/Å, {float(term.geometry.gap):.6g} Å"),
-        entry("pairs", pairs + ("" if masked is None else f"; {masked} masked")),
+        entry("pairs", pairs),
         entry("sigma", sigma_text(fit)),
         *(entry("note", note) for note in origin.notes),
     ]
@@ -192,8 +166,7 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
 
 
 def _several_data(fit: Fit, origins: Sequence[Origin]) -> list[str]:
-    header = ("data set", "file", "q [1/Å]", "angles", "frames", "pairs")
-    header = (*header, "weight", "residual sd", "chi²")
+    header = ("data set", "file", "q [1/Å]", "angles", "frames", "pairs", "weight", "residual sd")
     rows, notes = [], {}
     for (label, one), origin in zip(fit.parts.items(), origins, strict=True):
         term = one.objective.term
@@ -211,35 +184,37 @@ def _several_data(fit: Fit, origins: Sequence[Origin]) -> list[str]:
                 number(float(one.chi2), 6),
             )
         )
-        for note in origin.provenance.notes:
-            notes.setdefault(note, []).append(label)
-    lines = [*table(header, rows), entry("sigma", sigma_text(fit.data_sets[0]))]
-    for note, labels in notes.items():
-        whose = "" if len(labels) == len(fit.parts) else f" ({', '.join(labels)})"
-        lines.append(entry("note", f"{note}{whose}"))
-    return lines
+        notes[label] = origin.provenance.notes
+    lines = [*table((*header, "chi²"), rows), entry("sigma", sigma_text(fit.data_sets[0]))]
+    return lines + _by_value("note", notes)
 
 
 def model_section(fit: Fit, origins: Sequence[Origin], decisions: Sequence[str]) -> Section:
     """Models and scalings, and what else was decided without the user."""
-    lines = _by_value("model", {k: model_name(one.model) for k, one in fit.parts.items()})
+    lines = _by_value("model", {k: [model_name(one.model)] for k, one in fit.parts.items()})
     scalings = {
-        label: origin.scaling or type(one.objective.term.scaling).__name__
+        label: [origin.scaling or type(one.objective.term.scaling).__name__]
         for (label, one), origin in zip(fit.parts.items(), origins, strict=True)
     }
     lines += _by_value("scaling", scalings)
     return Section("Model", [*lines, *(entry("decided", one) for one in decisions)])
 
 
-def _by_value(what: str, values: Mapping[str, str]) -> list[str]:
-    """One line when all data sets say the same, else one for each that is different."""
-    different = dict.fromkeys(values.values())
-    if len(different) == 1:
-        return [entry(what, said) for said in different]
+def _by_value(what: str, said: Mapping[str, Sequence[str]]) -> list[str]:
+    """A line for each text, with the labels of the data sets that say it where not all do."""
+    labels: dict[str, list[str]] = {}
+    for label, one in ((label, one) for label, texts in said.items() for one in texts):
+        labels.setdefault(one, []).append(label)
     return [
-        entry(what, f"{said} ({', '.join(k for k, v in values.items() if v == said)})")
-        for said in different
+        entry(what, one if len(those) == len(said) else f"{one} ({', '.join(those)})")
+        for one, those in labels.items()
     ]
+
+
+# Of a fit and of its uncertainty, what stands in the document by the same name.
+_NUMBERS = ("cost", "chi2", "degrees_of_freedom", "reduced_chi2", "residual_sd")
+_NUMBERS += ("evaluations", "iterations")
+_DOUBTS = ("condition_number", "weak_directions", "shot_noise")
 
 
 def solver_section(fit: Fit) -> Section:
@@ -247,8 +222,8 @@ def solver_section(fit: Fit) -> Section:
     # One loss serves for all data sets.
     loss, uncertainty = loss_of(next(iter(fit.parts.values())).objective), fit.uncertainty
     name = type(loss).__name__
-    if isinstance(loss, SoftL1 | Huber | Cauchy | Arctan):
-        name += f", bending at {float(loss.scale):.4g}"
+    if "scale" in vars(loss):
+        name += f", bending at {float(vars(loss)['scale']):.4g}"
     lines = [
         entry("status", fit.message),
         entry("solver", f"{fit.solver_name}; loss {name}"),
@@ -268,20 +243,12 @@ def solver_section(fit: Fit) -> Section:
         {
             "quoted_error": uncertainty.chosen,
             "quoted_error_reason": uncertainty.reason,
-            "cost": fit.cost,
-            "chi2": fit.chi2,
             "pairs": fit.n_pairs,
-            "degrees_of_freedom": fit.degrees_of_freedom,
-            "reduced_chi2": fit.reduced_chi2,
-            "residual_sd": fit.residual_sd,
-            "condition_number": uncertainty.condition_number,
-            "weak_directions": uncertainty.weak_directions,
+            **{name: getattr(fit, name) for name in _NUMBERS},
+            **{name: getattr(uncertainty, name) for name in _DOUBTS},
             "strong_correlations": strong_correlations(fit),
             "pixels": uncertainty.n_pixels,
-            "shot_noise": uncertainty.shot_noise,
             "solver": fit.solver_name,
-            "evaluations": fit.evaluations,
-            "iterations": fit.iterations,
             "recovery": [action._asdict() for action in fit.recovery],
             "timings_s": dict(fit.timings),
             "history": fit.history.__dict__,
@@ -321,6 +288,7 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
     sharing = fit.sharing
     assert sharing is not None
     distances = {d.label: d._asdict() for d in sharing.distances}
+    said = {name: getattr(sharing, name) for name in ("agree", "statistic", "probability")}
     rows = [
         (d.label, number(d.statistic, 4), str(d.degrees), d.name, f"{d.deviation:+.2f}")
         for d in sharing.distances
@@ -353,11 +321,9 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         items([sharing.finding()]) + (table(header, rows) if rows else []),
         {
             "sharing": {
-                "agree": sharing.agree,
+                **said,
                 "finding": sharing.finding(),
-                "statistic": sharing.statistic,
                 "degrees_of_freedom": sharing.degrees,
-                "probability": sharing.probability,
             },
             "data_sets": blocks,
         },
@@ -366,26 +332,20 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
 
 def scaling_section(fit: Fit, title: str = "") -> Section:
     """The table of contrast and offset of one data set."""
-    errors = scaling_errors(fit)
-    phi = fit.objective.term.geometry.phi
-    columns = zip(phi, fit.contrast, errors[0], fit.offset, errors[1], strict=True)
-    digits = (4, 5, 2, 6, 2)
+    contrast_error, offset_error = scaling_errors(fit)
+    columns = {
+        "phi_deg": fit.objective.term.geometry.phi,
+        "contrast": fit.contrast,
+        "contrast_error": contrast_error,
+        "offset": fit.offset,
+        "offset_error": offset_error,
+    }
     rows = [
-        [number(float(value), n) for value, n in zip(row, digits, strict=True)] for row in columns
+        [number(float(value), n) for value, n in zip(row, (4, 5, 2, 6, 2), strict=True)]
+        for row in zip(*columns.values(), strict=True)
     ]
-    return Section(
-        title,
-        table(("phi [deg]", "contrast", "error", "offset", "error"), rows),
-        {
-            "scaling": {
-                "phi_deg": phi,
-                "contrast": fit.contrast,
-                "contrast_error": errors[0],
-                "offset": fit.offset,
-                "offset_error": errors[1],
-            }
-        },
-    )
+    header = ("phi [deg]", "contrast", "error", "offset", "error")
+    return Section(title, table(header, rows), {"scaling": columns})
 
 
 def doubt_sections(fit: Fit) -> list[Section]:

@@ -1,22 +1,35 @@
 """The results folder: complete or not there, and never a loss of an earlier one."""
 
+import importlib.metadata
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..data import Provenance
 from ..errors import ConfigError
 from ..files import to_json
-from .html import page
-from .provenance import provenance_document
-from .sections import Section, document, text
+from .sections import Section, document, page, text
 
+PACKAGES = (
+    "xpcs-eqx",
+    "jax",
+    "jaxlib",
+    "equinox",
+    "optimistix",
+    "lineax",
+    "optax",
+    "numpy",
+    "h5py",
+)
 # What stands at the top of a results folder; anything else was not written by a fit.
 ENTRIES = ("fit", "plots", "bayes", "config.toml", "provenance.json")
 
@@ -164,3 +177,51 @@ def write_results(
         },
     )
     return report
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def provenance_document(
+    data: Provenance | Mapping[str, Provenance],
+    configuration: Mapping[str, Any],
+    wall_time: float,
+) -> dict[str, Any]:
+    """What is needed to repeat a fit.
+
+    **Arguments:**
+
+    - `data`: origin of the data, by label when there are several data sets; its path is reduced to
+        the file name, the checksum says the rest.
+    - `configuration`: the resolved configuration.
+    - `wall_time`: seconds from the start of the program to the writing of this.
+    """
+    origins = {
+        label: {
+            "file": os.path.basename(one.path),
+            **{name: getattr(one, name) for name in ("sha256", "layout", "keys", "frames")},
+            "dt_s": one.dt,
+            "notes": one.notes,
+        }
+        for label, one in ({"": data} if isinstance(data, Provenance) else data).items()
+    }
+    return {
+        "format": "xpcs-eqx results",
+        "format_version": 1,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "wall_time_s": wall_time,
+        "versions": {"python": platform.python_version()}
+        | {package: _version(package) for package in PACKAGES},
+        "platform": {
+            "system": platform.platform(),
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "devices": [str(device) for device in jax.devices()],
+        },
+        "data": origins[""] if isinstance(data, Provenance) else origins,
+        "configuration": configuration,
+    }

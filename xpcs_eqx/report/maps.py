@@ -5,7 +5,7 @@ memory whatever the size of the data.
 """
 
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ MIDDLE = 400
 class FittedBand(NamedTuple):
     """Some rows of the map of one angle.
 
-    Of maps in a file only pairs i ≤ j are there, the rest is 0 and not `used` (`whole` is false).
+    Of maps in a file only pairs i ≤ j are there, the rest is 0 and not `used`.
 
     - `fitted`: surface as the solver saw it, offset + contrast on the diagonal.
     - `used`: whether a pair counted; never true on the diagonal.
@@ -44,7 +44,6 @@ class FittedBand(NamedTuple):
     fitted: Float[np.ndarray, "row frame"]
     used: Bool[np.ndarray, "row frame"]
     root_weights: Float[np.ndarray, "row frame"] | None
-    whole: bool
 
     @property
     def residual(self) -> Float[np.ndarray, "row frame"]:
@@ -88,6 +87,14 @@ def is_stored(fit: Fit) -> bool:
     return isinstance(fit.objective.term.tiles, StoredTiles)
 
 
+def has_weights(tiles: Any) -> bool:
+    """Whether pairs weigh differently: by their own sigma, or by estimated noise of whole maps."""
+    if isinstance(tiles, StoredTiles):
+        return tiles.source.sigma_halves is not None or tiles.largest_root_weight != 1
+    weights = getattr(tiles, "root_weights", None)
+    return weights is not None and not is_mask(weights)
+
+
 def rows_of_a_band(n_frames: int) -> int:
     """Rows of a map that are worked on at a time."""
     return min(max(1, _BAND // n_frames), n_frames)
@@ -121,8 +128,10 @@ class _Source(NamedTuple):
 
     def bands(self, angle: int, frames: slice) -> Iterator[FittedBand]:
         height = min(rows_of_a_band(self.n_frames), frames.stop - frames.start)
+        starts = range(frames.start, frames.stop, height)
+        bands = [slice(low, min(low + height, frames.stop)) for low in starts]
         make = self._stored if isinstance(self.tiles, StoredTiles) else self._held
-        yield from make(angle, frames, height)
+        yield from make(angle, bands, height)
 
     def _fitted(self, angle: int, rows: slice, height: int) -> Float[np.ndarray, "row frame"]:
         """Some rows, at most `height`, of the fitted surface of one angle."""
@@ -135,38 +144,32 @@ class _Source(NamedTuple):
         found = _fitted_rows(fit.model, term.t, geometry, *scaling, index)
         return np.asarray(found)[: rows.stop - rows.start]
 
-    def _held(self, angle: int, frames: slice, height: int) -> Iterator[FittedBand]:
+    def _held(self, angle: int, bands: list[slice], height: int) -> Iterator[FittedBand]:
         tiles, columns = self.tiles, np.arange(self.n_frames)[None, :]
         assert isinstance(tiles, MapTiles)
         counts = float(tiles.root_angle_weights[angle]) > 0
         weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)[angle]
-        plain = weights is None or is_mask(weights)
+        weighted = has_weights(tiles)
         c2 = np.asarray(tiles.c2)[angle]
-        for rows in _slices(frames, height):
+        for rows in bands:
             index = np.arange(rows.start, rows.stop)[:, None]
             used = np.broadcast_to(counts & (index != columns), c2[rows].shape)
             if weights is not None:
                 # What counts is the pair i < j.
                 pair = np.where(index < columns, weights[rows], weights[:, rows].T)
                 used = used & (pair > 0)
-            yield FittedBand(
-                rows,
-                c2[rows],
-                self._fitted(angle, rows, height),
-                used,
-                None if plain or weights is None else weights[rows],
-                True,
-            )
+            root = weights[rows] if weights is not None and weighted else None
+            yield FittedBand(rows, c2[rows], self._fitted(angle, rows, height), used, root)
 
-    def _stored(self, angle: int, frames: slice, height: int) -> Iterator[FittedBand]:
+    def _stored(self, angle: int, bands: list[slice], height: int) -> Iterator[FittedBand]:
         tiles, n = self.tiles, self.n_frames
         assert isinstance(tiles, StoredTiles)
         source, columns = tiles.source, np.arange(n)[None, :]
         mask = source.mask_of(angle)
-        plain = source.sigma_halves is None and tiles.largest_root_weight == 1
+        weighted = has_weights(tiles)
         constant = float(tiles.root_angle_weights[angle])
         with source.reader() as reader:
-            for rows in _slices(frames, height):
+            for rows in bands:
                 low, index = rows.start, np.arange(rows.start, rows.stop)[:, None]
                 c2 = np.zeros((index.size, n), source.dtype)
                 c2[:, low:] = reader.band(angle, rows)
@@ -175,7 +178,7 @@ class _Source(NamedTuple):
                     used &= tiles.rule(index, columns)
                 if mask is not None:
                     used &= mask[rows]
-                root = None if plain else np.where(used, constant, 0.0)
+                root = np.where(used, constant, 0.0) if weighted else None
                 if root is not None and source.sigma_halves is not None:
                     sigma = np.zeros(used.shape)
                     sigma[:, low:] = reader.sigma_band(angle, rows)
@@ -183,12 +186,7 @@ class _Source(NamedTuple):
                     root = np.divide(root, sigma, out=np.zeros_like(root), where=where)
                 c2 = np.where(used | (index == columns), c2, 0)
                 fitted = np.where(index <= columns, self._fitted(angle, rows, height), 0)
-                yield FittedBand(rows, c2, fitted, used & (constant > 0), root, False)
-
-
-def _slices(frames: slice, height: int) -> Iterator[slice]:
-    for low in range(frames.start, frames.stop, height):
-        yield slice(low, min(low + height, frames.stop))
+                yield FittedBand(rows, c2, fitted, used & (constant > 0), root)
 
 
 def _source_of(fit: Fit) -> _Source:
@@ -288,30 +286,19 @@ def write_fitted_data(path: str, fit: Fit) -> None:
     dtype = kept_precision(source.dtype, int(np.prod(shape)))
     values = {"t": term.t, **{name: getattr(term.geometry, name) for name in ("phi", "q", "gap")}}
     small = {name: np.asarray(value) for name, value in values.items()}
+    kinds = {"c2": dtype, "fitted": dtype, "residual": dtype, "used": np.dtype(bool)}
+    if has_weights(source.tiles):
+        kinds["root_weights"] = dtype
     write = _write_npz if path.endswith(".npz") else _write_hdf5
-    write(path, source, small, shape, dtype)
+    write(path, source, small, shape, kinds)
 
 
-_MAPS: dict[str, Callable[[FittedBand], Any]] = {
-    "c2": lambda band: band.c2,
-    "fitted": lambda band: band.fitted,
-    "residual": lambda band: band.residual,
-    "used": lambda band: band.used,
-    "root_weights": lambda band: band.root_weights,
-}
-
-
-def _write_npz(path: str, source: _Source, small, shape, dtype) -> None:
-    whole = slice(0, source.n_frames)
-    weighted = next(iter(source.bands(0, whole))).root_weights is not None
+def _write_npz(path: str, source: _Source, small, shape, kinds: dict[str, np.dtype]) -> None:
     with zipfile.ZipFile(path, "w") as file:
         for name, value in small.items():
             with file.open(f"{name}.npy", "w") as stream:
                 np.lib.format.write_array(stream, value, allow_pickle=False)
-        for name, of in _MAPS.items():
-            if name == "root_weights" and not weighted:
-                continue
-            kind = np.dtype(bool) if name == "used" else dtype
+        for name, kind in kinds.items():
             header = {
                 "descr": np.lib.format.dtype_to_descr(kind),
                 "fortran_order": False,
@@ -321,27 +308,23 @@ def _write_npz(path: str, source: _Source, small, shape, dtype) -> None:
             with file.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array_header_1_0(stream, header)
                 for angle in range(source.n_angles):
-                    for band in source.bands(angle, whole):
-                        stream.write(np.ascontiguousarray(of(band), kind).tobytes())
+                    for band in source.bands(angle, slice(0, source.n_frames)):
+                        stream.write(np.ascontiguousarray(getattr(band, name), kind).tobytes())
 
 
-def _write_hdf5(path: str, source: _Source, small, shape, dtype) -> None:
+def _write_hdf5(path: str, source: _Source, small, shape, kinds: dict[str, np.dtype]) -> None:
     import h5py
 
     side = min(source.n_frames, 256)
     with h5py.File(path, "w") as file:
         for name, value in small.items():
             file[name] = value
+        for name, kind in kinds.items():
+            file.create_dataset(name, shape, kind, chunks=(1, side, side))
         for angle in range(source.n_angles):
             for band in source.bands(angle, slice(0, source.n_frames)):
-                for name, of in _MAPS.items():
-                    value = of(band)
-                    if value is None:
-                        continue
-                    if name not in file:
-                        kind = np.dtype(bool) if name == "used" else dtype
-                        file.create_dataset(name, shape, kind, chunks=(1, side, side))
-                    _write_band(file[name], angle, band.rows, value)
+                for name in kinds:
+                    _write_band(file[name], angle, band.rows, getattr(band, name))
 
 
 def _write_band(target: Any, angle: int, rows: slice, values: np.ndarray) -> None:

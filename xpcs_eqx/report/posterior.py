@@ -4,7 +4,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from ..bayes.posterior import Precision
 from ..bayes.shards.compare import ShardResults
 from ..bayes.write import plot_posterior
 from ..fitting import Fit
-from .html import page
-from .sections import Section, entry, items, number, table
+from .folder import write_files
+from .sections import Section, entry, items, number, page, table
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +26,16 @@ _MOST = 15
 
 
 def _row(
-    one: Precision | Marginalised, draws: np.ndarray, chains: tuple[str, str], fit: tuple[str, str]
+    one: Precision | Marginalised,
+    draws: np.ndarray,
+    chains: tuple[str, str],
+    z: float,
+    ratio: float,
 ) -> tuple:
-    """A line of the table: mean, sd and limits of an entry; what its `chains` and the `fit` say."""
+    """A line of the table: mean, sd and limits of an entry; what its `chains` and the fit say."""
     low, high = np.quantile(draws, [0.05, 0.95])
     limits = (number(float(low)), number(float(high)))
+    fit = ("-" if math.isnan(z) else f"{z:+.2f}", "-" if math.isnan(ratio) else f"{ratio:.2f}")
     return (one.name, number(one.mean), number(one.sd, 3), *limits, *chains, *fit)
 
 
@@ -40,28 +44,19 @@ def _parameter_table(posterior: Posterior) -> list[str]:
     rows = []
     for i, one in enumerate(precision(posterior)):
         chains = f"{diagnostics.ess_bulk[i]:.0f}", f"{diagnostics.rhat[i]:.3f}"
-        z = "-" if math.isnan(one.z) else f"{one.z:+.2f}"
-        ratio = "-" if math.isnan(one.ratio) else f"{one.ratio:.2f}"
-        rows.append(_row(one, posterior.theta[..., i], chains, (z, ratio)))
+        rows.append(_row(one, posterior.theta[..., i], chains, one.z, one.ratio))
+    # Contrast and offset that were marginalised; their draws are no chains of their own.
     integrated = marginalised_scaling(posterior)
-    rows += _integrated_rows(posterior, integrated)
+    fitted = {name: (value, error) for name, value, error in posterior.fitted}
+    for one in integrated:
+        value, error = fitted.get(one.name, (math.nan, math.nan))
+        known = math.isfinite(error) and error > 0
+        z, ratio = ((one.mean - value) / one.sd, one.sd / error) if known else (math.nan, math.nan)
+        rows.append(_row(one, one.draws, ("-", "-"), z, ratio))
     header = ("parameter", "mean", "sd", "5 %", "95 %", "ESS", "R-hat", "z", "ratio")
     lines = table(header, rows)
     lines.append("  z: (mean − fit)/sd; ratio: sd over the classical error of the fit")
     return lines + (items([MARGINALISED]) if integrated else [])
-
-
-def _integrated_rows(posterior: Posterior, integrated: Sequence[Marginalised]) -> list[tuple]:
-    """Contrast and offset that were marginalised; their draws are no chains of their own."""
-    fitted = {name: (value, error) for name, value, error in posterior.fitted}
-    rows = []
-    for one in integrated:
-        value, error = fitted.get(one.name, (math.nan, math.nan))
-        known = math.isfinite(error) and error > 0
-        z = f"{(one.mean - value) / one.sd:+.2f}" if known else "-"
-        ratio = f"{one.sd / error:.2f}" if known else "-"
-        rows.append(_row(one, one.draws, ("-", "-"), (z, ratio)))
-    return rows
 
 
 def _shard_lines(found: ShardResults) -> list[str]:
@@ -122,60 +117,34 @@ def posterior_section(
         lines += items([f"the prior decides, not the data: contraction of {named}"])
 
     def write(folder: str) -> None:
-        write_bayes(folder, posterior, lines, plots, predictive)
+        """The new folder of the posterior: files of `write_posterior`, report, plots."""
+        os.mkdir(folder)
+        chosen: dict[str, Any] = {"fitted_data": predictive > 0, "predictive_draws": predictive}
+        write_posterior(folder, posterior, plots=(), **chosen)
+        figures = _draw(os.path.join(folder, "plots"), posterior) if plots else []
+        title, shown = "Posterior", [(Section("", lines), figures)]
+        report = "\n".join([title, *lines]) + "\n"
+        write_files(folder, {"report.txt": report, "report.html": page(title, shown)})
 
     return Section("Posterior", lines, {}, {"bayes": write})
-
-
-def write_bayes(
-    folder: str,
-    posterior: Posterior,
-    lines: Sequence[str],
-    plots: bool = True,
-    predictive: int = 200,
-) -> None:
-    """Write a posterior into a new folder: files of `write_posterior`, report, plots.
-
-    Draws may have taken hours: plots that cannot be made are a message in the log, not an error.
-
-    **Arguments:**
-
-    - `lines`: of its section in the report.
-    - `predictive`: draws that make the band of the surface; 0 writes none.
-    """
-    os.mkdir(folder)
-    chosen: dict[str, Any] = {"fitted_data": predictive > 0, "predictive_draws": predictive}
-    write_posterior(folder, posterior, plots=(), **chosen)
-    inside = os.path.join(folder, "plots")
-    if plots:
-        os.mkdir(inside)
-        try:
-            _draw(inside, posterior)
-        except Exception as error:
-            log.exception("plots of the posterior are missing in %s: %s", inside, error)
-    figures = [os.path.join(inside, name) for name in _in_order(inside)] if plots else []
-    section = Section("Posterior", lines)
-    told = {
-        "report.txt": "\n".join([section.title, *lines]) + "\n",
-        "report.html": page(section.title, [(replace(section, title=""), figures)]),
-    }
-    for name, content in told.items():
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
-            stream.write(content)
-
-
-def _draw(folder: str, posterior: Posterior) -> None:
-    # Not at the top: importing matplotlib takes a third of a second.
-    from .plots.posterior import write_posterior_plots
-
-    write_posterior_plots(folder, posterior)
-    plot_posterior(folder, posterior)
 
 
 _FIRST = ("corner.png", "shards.png", "forest.png", "trace.png", "rank.png")
 
 
-def _in_order(folder: str) -> list[str]:
-    """The plots there are; what a reader wants first comes first."""
-    names = set(os.listdir(folder))
-    return [*(name for name in _FIRST if name in names), *sorted(names - set(_FIRST))]
+def _draw(folder: str, posterior: Posterior) -> list[str]:
+    """Draw a posterior into a new folder; paths of the plots, what a reader wants first first.
+
+    Draws may have taken hours: plots that cannot be made are a message in the log, not an error.
+    """
+    # Not at the top: importing matplotlib takes a third of a second.
+    from .plots import posterior_drawings, save_figures
+
+    save_figures(folder, posterior_drawings(posterior))
+    try:
+        plot_posterior(folder, posterior)
+    except Exception as error:
+        log.exception("plots of the posterior are missing in %s: %s", folder, error)
+    names = sorted(os.listdir(folder))
+    names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    return [os.path.join(folder, name) for name in names]

@@ -1,19 +1,16 @@
 """The tables of a configuration, one file for a table or for those that belong together.
 
 A file holds everything about its tables: keys, what they mean, examples, what they do not go with
-(`excluded`), and what makes objects of them. Nothing here imports JAX before it is needed: a wrong
-key is reported at once.
+(`Section.excluded`), and what makes objects of them.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ..section import Path, Section, choice, key
-from . import bayes as bayes_table
-from . import defences as defence_tables
-from . import search, solver
+from ... import fitting
+from ...fitting.per_angle.combine import AbstractCombination
+from ..section import SET, Path, Section, choice_of, expected_of, key, keys_of
 from .bayes import Bayes
 from .data import Data, DataSet, Joint
 from .defences import Defences
@@ -23,11 +20,7 @@ from .search import WithGlobal
 from .solver import Solver
 from .streaming import Hybrid, Streaming
 
-COMBINATIONS = choice(
-    inverse_variance="fitting.InverseVariance",
-    uniform="fitting.Uniform",
-    by_points="fitting.ByPoints",
-)
+COMBINATIONS = choice_of(fitting, AbstractCombination)
 
 
 class Output(Section):
@@ -80,22 +73,26 @@ class Settings(WithGlobal):
         return isinstance(self.data, list) or self.joint is not None
 
 
-def _excluded_output(settings: "Settings") -> Iterator[tuple[str, str]]:
-    """Keys of `[output]` that other tables leave no room for, and what to say."""
-    for name in ("degeneracy", "diagnostics", "sequential"):
-        asked = getattr(settings.output, name)
-        if settings.several and asked not in (False, Output.model_fields[name].default):
-            yield (
-                f"output.{name}",
-                f"output.{name} is for the fit of one data set, but several are fitted together "
-                "here; leave it out, or run each data set by itself",
-            )
+# Values of these keys are paths: in the file relative to the file, on the command line relative to
+# the current folder.
+PATHS = tuple(
+    dict.fromkeys(key for key, info, _ in keys_of(Settings) if expected_of(info) == "a path")
+)
 
-
-def excluded(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Keys that do not go together, and what to say."""
-    yield from solver.excluded(settings)
-    yield from search.excluded(settings)
-    yield from defence_tables.excluded(settings)
-    yield from bayes_table.excluded(settings)
-    yield from _excluded_output(settings)
+_APART = "leave it out, or run each data set by itself"
+# What is for the fit of one data set: values with which it is asked for, and what to do instead.
+ONE_DATA_SET: dict[str, tuple[tuple[Any, ...], str]] = {
+    "solver.angle_weights": (SET, "several have angle_weights in their tables [[data]]"),
+    "bayes.scaling": (
+        ("averaged", "fixed"),
+        "contrast and offset are sampled as fitted or integrated out: set bayes.scaling = "
+        '"sampled" or "marginalised"',
+    ),
+    "bayes.method": (
+        ("consensus",),
+        'several are sampled in one run: set bayes.method = "single", or leave it out',
+    ),
+    "output.degeneracy": ((True,), _APART),
+    "output.diagnostics": ((True,), _APART),
+    "output.sequential": (SET, _APART),
+}

@@ -5,42 +5,56 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ..section import SET, Line, Path, Positive, Section, When, Word, choice, key
+from ... import bayes
+from ...bayes import Consensus, DaskWorkers, JobSettings, Limits, Nuts
+from ...bayes.nuts.starts import AbstractStart
+from ...bayes.shards.combiners import SimpleAverage, WeightedAverage
+from ...bayes.shards.division import AbstractShardSize, AutomaticSize
+from ...bayes.workers.base import AbstractWorkers, Serial
+from ..section import (
+    SET,
+    UNSET,
+    Choice,
+    Line,
+    Path,
+    Positive,
+    Section,
+    When,
+    Word,
+    choice_of,
+    key,
+    made,
+)
 from ..source import Source
 from .priors import Prior
 
 if TYPE_CHECKING:
-    from ...bayes import Consensus
-    from ...bayes.shards.division import AbstractShardSize
-    from ...bayes.workers.base import AbstractWorkers
     from . import Settings
 
-STARTS = choice(
-    laplace="bayes.LaplaceStart", plain="bayes.PlainStart", pathfinder="bayes.PathfinderStart"
+STARTS = choice_of(bayes, AbstractStart, "Start")
+SCALINGS = Choice(
+    sampled=bayes.SampledScaling,
+    averaged=bayes.SampledScaling,
+    fixed=bayes.SampledScaling,
+    marginalised=bayes.MarginalisedScaling,
 )
-SCALINGS = choice(
-    sampled="bayes.SampledScaling",
-    averaged="bayes.SampledScaling",
-    fixed="bayes.SampledScaling",
-    marginalised="bayes.MarginalisedScaling",
+NOISES = Choice(auto=None, sampled=bayes.SampledSigma, given=bayes.GivenSigma)
+SHARDINGS = Choice(
+    angle_balanced=bayes.AngleBalanced,
+    random=bayes.RandomShards,
+    contiguous=bayes.ContiguousShards,
+    stratified=bayes.StratifiedByAngle,
 )
-NOISES = choice(auto=None, sampled="bayes.SampledSigma", given="bayes.GivenSigma")
-SHARDINGS = choice(
-    angle_balanced="bayes.AngleBalanced",
-    random="bayes.RandomShards",
-    contiguous="bayes.ContiguousShards",
-    stratified="bayes.StratifiedByAngle",
+ANCHORS = Choice(auto=None, laplace=bayes.LaplaceAnchor, none=bayes.NoAnchor)
+COMBINERS = Choice(
+    robust=bayes.RobustConsensus,
+    consensus=bayes.ConsensusAverage,
+    gaussian_product=bayes.GaussianProduct,
+    multimodal=bayes.MultimodalConsensus,
+    weighted=WeightedAverage,
+    simple=SimpleAverage,
 )
-ANCHORS = choice(auto=None, laplace="bayes.LaplaceAnchor", none="bayes.NoAnchor")
-COMBINERS = choice(
-    robust="bayes.RobustConsensus",
-    consensus="bayes.ConsensusAverage",
-    gaussian_product="bayes.GaussianProduct",
-    multimodal="bayes.MultimodalConsensus",
-    weighted="bayes.shards.combiners.WeightedAverage",
-    simple="bayes.shards.combiners.SimpleAverage",
-)
-CORRECTIONS = choice(none=None, importance="bayes.ImportanceCorrection")
+CORRECTIONS = Choice(none=None, importance=bayes.ImportanceCorrection)
 # Executors that ask a batch system for processes.
 BATCH = ("pbs", "slurm")
 
@@ -53,18 +67,22 @@ _Walltime = Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]+:[0-5][0-9]:[0-5][0-
 class Job(Section):
     """What a job of PBS or Slurm asks for."""
 
-    jobs: int = key(1, "number of jobs", ge=1)
-    cores: int = key(8, "cores of a job", ge=1)
-    processes: int = key(4, "processes of a job, each with a shard at a time", ge=1)
+    jobs: int = key(JobSettings.jobs, "number of jobs", ge=1)
+    cores: int = key(JobSettings.cores, "cores of a job", ge=1)
+    processes: int = key(
+        JobSettings.processes, "processes of a job, each with a shard at a time", ge=1
+    )
     memory: _Memory = key(
-        "16GB",
+        JobSettings.memory,
         "memory of a job",
         expected='a number from 1 with MB, GB, TB, MiB, GiB or TiB, like "16GB"',
     )
     queue: Word | None = key(None, "queue, or partition of Slurm", example="short")
     account: Word | None = key(None, "account that is charged", example="beamline")
     walltime: _Walltime = key(
-        "04:00:00", "longest time of a job", expected='hours:minutes:seconds like "04:00:00"'
+        JobSettings.walltime,
+        "longest time of a job",
+        expected='hours:minutes:seconds like "04:00:00"',
     )
     interface: Word | None = key(
         None, "network that scheduler and workers have in common", example="ib0"
@@ -72,7 +90,10 @@ class Job(Section):
     directives: list[Line] = key([], "further lines for the batch system")
     prologue: list[Line] = key([], "shell lines before a worker starts")
     scratch: Line | None = key(
-        None, "folder on each node for what Dask spills", expected="a path", example="/scratch"
+        None,
+        "folder on each node for what Dask spills",
+        expected="a path on the nodes",
+        example="/scratch",
     )
     resources: Line | None = key(
         None,
@@ -99,7 +120,9 @@ class Shards(Section):
         "which pairs go where; angle_balanced: the same mix of angles in every shard",
     )
     pairs: int | None = key(None, "pairs in a shard, by default from the data", example=10000, ge=1)
-    count: int | None = key(None, "number of shards, instead", example=50, ge=1)
+    count: int | None = key(
+        None, "number of shards, instead", example=50, when=(When("pairs", UNSET),), ge=1
+    )
     transitions: Literal["by_size", "as_given"] = key(
         "by_size", "fewer for small shards, or those of a full run"
     )
@@ -118,23 +141,28 @@ class Shards(Section):
         "serial", "who samples shards; dask: workers of this machine"
     )
     workers: int | None = key(
-        None, "number of processes (by default one a core) or of dask (2)", example=4, ge=1
+        None,
+        "number of processes (by default one a core) or of dask (2)",
+        example=4,
+        when=(When("executor", ("processes", "dask")),),
+        ge=1,
     )
     folder: Path | None = key(
-        None, "for what workers share, relative to this file; seen by all", example="scratch"
+        None,
+        "for what workers share, relative to this file; seen by all",
+        example="scratch",
+        when=(When("executor", ("processes", "dask", *BATCH)),),
     )
-    retries: int = key(3, "further attempts of a shard that failed", ge=0)
-    timeout: Positive = key(3600.0, "longest time of an attempt [s]")
-    heartbeat: Positive = key(600.0, "longest time without a sign of progress [s]")
+    retries: int = key(Limits.retries, "further attempts of a shard that failed", ge=0)
+    timeout: Positive = key(Limits.timeout, "longest time of an attempt [s]")
+    heartbeat: Positive = key(Limits.heartbeat, "longest time without a sign of progress [s]")
     success: Annotated[float, Field(ge=0, le=1)] = key(
-        0.9, "least share of shards that must succeed"
+        Limits.success, "least share of shards that must succeed"
     )
     job: Job | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Shards":
-        if self.pairs is not None and self.count is not None:
-            raise ValueError("pairs and count say the same twice; leave one of them out")
         if self.job is not None and self.executor not in BATCH:
             raise ValueError(
                 f'job belongs to the executors "pbs" and "slurm", not to "{self.executor}"'
@@ -146,12 +174,6 @@ class Shards(Section):
                 f'job.walltime = "{self.job.walltime}" has days, which PBS does not know; give '
                 'hours:minutes:seconds like "100:00:00"'
             )
-        if self.workers is not None and self.executor not in ("processes", "dask"):
-            raise ValueError(
-                f'workers belong to the executors "processes" and "dask", not to "{self.executor}"'
-            )
-        if self.folder is not None and self.executor == "serial":
-            raise ValueError('folder is where workers find the data; "serial" has none')
         if self.folder is None and self.executor in BATCH:
             raise ValueError(
                 f'the executor "{self.executor}" needs folder, which all nodes see, for the data'
@@ -165,16 +187,16 @@ class Bayes(Section):
     method: Literal["auto", "single", "consensus"] = key(
         "auto", "auto: one run up to 500 000 pairs, else consensus of shards"
     )
-    chains: int = key(4, "independent chains", ge=2)
-    warm_up: int = key(500, "transitions to adapt, of a chain", ge=20)
-    draws: int = key(1500, "draws that are kept, of a chain", ge=4)
+    chains: int = key(Nuts.chains, "independent chains", ge=2)
+    warm_up: int = key(Nuts.warmup, "transitions to adapt, of a chain", ge=20)
+    draws: int = key(Nuts.draws, "draws that are kept, of a chain", ge=4)
     target_acceptance: Annotated[float, Field(gt=0, lt=1)] | None = key(
-        None,
+        Nuts.target_acceptance,
         "acceptance that the step size aims at; by default 0.85, of laminar_flow 0.9",
         example=0.9,
     )
-    depth: int = key(10, "doublings of a trajectory", ge=1, le=20)
-    retries: int = key(0, "further attempts of one run that cannot be used", ge=0)
+    depth: int = key(Nuts.max_depth, "doublings of a trajectory", ge=1, le=20)
+    retries: int = key(Nuts.retries, "further attempts of one run that cannot be used", ge=0)
     seed: int = key(0, "the same seed gives the same draws", ge=0)
     start: Annotated[str, STARTS] = key(
         "laplace", "laplace: from the fit and its covariance; the others know nothing of it"
@@ -208,75 +230,49 @@ class Bayes(Section):
             )
         return self
 
-
-def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
-    """What a posterior does not go together with, and what to say."""
-    given = settings.bayes
-    if given is None:
-        return
-    if settings.several and given.scaling in ("averaged", "fixed"):
-        yield (
-            "bayes.scaling",
-            f'bayes.scaling = "{given.scaling}" is for one data set; of several contrast and '
-            'offset are sampled as fitted or integrated out: set bayes.scaling = "sampled" or '
-            '"marginalised"',
-        )
-    if settings.several and given.method == "consensus":
-        yield (
-            "bayes.method",
-            'bayes.method = "consensus" is for one data set; several are sampled in one run: set '
-            'bayes.method = "single", or leave it out',
-        )
-    if settings.solver.loss != "linear":
-        yield (
-            "solver.loss",
-            f'solver.loss = "{settings.solver.loss}", but the likelihood of [bayes] is Gaussian; '
-            'set solver.loss = "linear", or leave [bayes] out',
-        )
-    changed = changed_shards(given.shards)
-    if given.method == "single" and changed:
-        first = f"bayes.shards.{changed[0]}"
-        yield (
-            first,
-            f'{first} is not used: bayes.method = "single" is one run, which has no shards; leave '
-            f'out [bayes.shards] ({", ".join(changed)}), or set bayes.method = "consensus"',
-        )
+    def excluded(self, settings: "Settings") -> Iterator[tuple[str, str]]:
+        """What a posterior does not go together with."""
+        if settings.solver.loss != "linear":
+            yield (
+                "solver.loss",
+                f'solver.loss = "{settings.solver.loss}", but the likelihood of [bayes] is '
+                'Gaussian; set solver.loss = "linear", or leave [bayes] out',
+            )
+        changed = changed_shards(self.shards)
+        if self.method == "single" and changed:
+            first = f"bayes.shards.{changed[0]}"
+            yield (
+                first,
+                f'{first} is not used: bayes.method = "single" is one run, which has no shards; '
+                f"leave out [bayes.shards] ({', '.join(changed)}), or set "
+                'bayes.method = "consensus"',
+            )
 
 
-def _size(given: Shards) -> "AbstractShardSize":
-    from ...bayes import NumberOfShards, PairsPerShard
-    from ...bayes.shards.division import AutomaticSize
-
+def _size(given: Shards) -> AbstractShardSize:
     if given.pairs is not None:
-        return PairsPerShard(given.pairs)
-    return AutomaticSize() if given.count is None else NumberOfShards(given.count)
+        return bayes.PairsPerShard(given.pairs)
+    return AutomaticSize() if given.count is None else bayes.NumberOfShards(given.count)
 
 
-def _workers(given: Shards, folder: str | None) -> "AbstractWorkers":
-    from ...bayes import DaskWorkers, JobSettings, SpawnedProcesses
-    from ...bayes.workers.base import Serial
-
+def _workers(given: Shards, folder: str | None) -> AbstractWorkers:
     if given.executor == "serial":
         return Serial()
     if given.executor == "processes":
-        return SpawnedProcesses(given.workers or 0, folder)
+        return bayes.SpawnedProcesses(given.workers or 0, folder)
     if given.executor not in BATCH:
-        return DaskWorkers(processes=given.workers or DaskWorkers().processes, folder=folder)
-    named = (Job() if given.job is None else given.job).model_dump()
-    lists = {name: tuple(named[name]) for name in ("directives", "prologue")}
-    return DaskWorkers(JobSettings(given.executor, **{**named, **lists}), folder=folder)
+        return DaskWorkers(processes=given.workers or DaskWorkers.processes, folder=folder)
+    return DaskWorkers(made(JobSettings, given.job or Job(), system=given.executor), folder=folder)
 
 
-def method_of(source: Source, given: Bayes) -> "Consensus":
+def method_of(source: Source, given: Bayes) -> Consensus:
     """When and how data are sampled in shards."""
-    from ...bayes import Consensus, Limits
-
     shards = given.shards
     folder = None if shards.folder is None else source.absolute(shards.folder)
-    # Chains in different modes are what the multimodal combiner is there for.
-    rhat = float("inf") if shards.combiner == "multimodal" else Limits().rhat
     anchor, correction = ANCHORS[shards.anchor], CORRECTIONS[shards.correction]
-    thresholds = {"auto": Consensus().threshold, "single": None, "consensus": 0}
+    # Chains in different modes are what the multimodal combiner is there for.
+    rhat = float("inf") if shards.combiner == "multimodal" else Limits.rhat
+    thresholds = {"auto": Consensus.threshold, "single": None, "consensus": 0}
     return Consensus(
         threshold=thresholds[given.method],
         sharding=SHARDINGS[shards.sharding](),
@@ -286,27 +282,13 @@ def method_of(source: Source, given: Bayes) -> "Consensus":
         combiner=COMBINERS[shards.combiner](),
         correction=None if correction is None else correction(),
         workers=_workers(shards, folder),
-        limits=Limits(
-            timeout=shards.timeout,
-            heartbeat=shards.heartbeat,
-            retries=shards.retries,
-            success=shards.success,
-            rhat=rhat,
-        ),
+        limits=made(Limits, shards, rhat=rhat),
     )
 
 
-def job_script(given: "Consensus") -> str:
-    """The script of one job of a batch system, of which nothing is submitted; empty without one.
-
-    **Raises:** `ModelError` when dask-jobqueue is missing.
-    """
-    from ...bayes import DaskWorkers
-
-    workers = given.workers
-    if isinstance(workers, DaskWorkers) and workers.job is not None:
-        return workers.job.job_script()
-    return ""
+def sampler_of(given: Bayes) -> Nuts:
+    """The sampler of one run, or of each shard."""
+    return made(Nuts, given, warmup=given.warm_up, max_depth=given.depth)
 
 
 def changed_shards(given: Shards) -> list[str]:

@@ -4,16 +4,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ...data import LAYOUTS, Selection, StoredTwoTime, TwoTimeData, load, open_stored
 from ...errors import ConfigError
-from ..section import Finite, Names, Pair, Path, PerAngle, Positive, Section, key
+from ..section import Choice, Finite, Names, Pair, Path, PerAngle, Positive, Section, key, made
 from .model import Model
 
 if TYPE_CHECKING:
-    from ...data import Selection, StoredTwoTime, TwoTimeData
     from ..read import Configuration
 
 Layout = Annotated[
-    Literal["own", "aps-u", "aps-old", "nxxpcs", "npz", "npy"],
+    str,
+    Choice(**dict.fromkeys(LAYOUTS)),
     # In Python a name would have an underscore; both are meant.
     BeforeValidator(lambda value: value.replace("_", "-") if isinstance(value, str) else value),
 ]
@@ -54,7 +55,7 @@ class Data(Section):
         [], "ranges of azimuth to take [deg]; all when empty", expected="a list of [low, high]"
     )
     bad_frames: list[Annotated[int, Field(ge=1)]] = key([], "frames that count for nothing")
-    min_lag: int = key(1, "smallest lag that counts [frames]", ge=1)
+    min_lag: int = key(Selection.min_lag, "smallest lag that counts [frames]", ge=1)
     max_lag: int | None = key(None, "largest lag that counts [frames]", example=500, ge=1)
     age_range: Pair | None = key(
         None, "ages (t1 + t2)/2 that count [s]", expected="[low, high]", example=[0.0, 50.0]
@@ -120,33 +121,22 @@ class Joint(Section):
         return self
 
 
-def selection_of(given: Data, q: float | tuple[float, ...] | None) -> "Selection":
-    """Which frames, azimuths and pairs a table of data asks for, at `q` [1/Å]."""
-    from ...data import Selection
-
-    first, last = given.frames or (1, -1)
-    return Selection(
-        start_frame=first,
-        end_frame=last,
-        time_origin=given.time_origin,
-        q=q,
-        q_tolerance=given.q_tolerance,
-        phi_ranges=tuple((low, high) for low, high in given.phi_ranges),
-        bad_frames=tuple(given.bad_frames),
-        min_lag=given.min_lag,
-        max_lag=given.max_lag,
-        age_range=None if given.age_range is None else (given.age_range[0], given.age_range[1]),
-    )
-
-
 def reading_of(given: Data) -> dict[str, Any]:
     """What a table of data asks of every way to read it, as keywords."""
     q = tuple(given.q) if isinstance(given.q, list) else given.q
     # A single q must be in the file (to 1 %), or belongs to a bare map; a tolerance searches.
     single = q if isinstance(q, float) and given.q_tolerance is None else None
+    first, last = given.frames or (1, -1)
     return {
         "layout": given.layout,
-        "selection": selection_of(given, q if single is None else None),
+        "selection": made(
+            Selection,
+            given,
+            start_frame=first,
+            end_frame=last,
+            q=q if single is None else None,
+            phi_ranges=tuple(map(tuple, given.phi_ranges)),
+        ),
         "dt": given.dt,
         "gap": given.gap,
         "sigma": given.sigma,
@@ -154,22 +144,14 @@ def reading_of(given: Data) -> dict[str, Any]:
     }
 
 
-def load_data(configuration: "Configuration") -> "TwoTimeData":
-    """The data of a configuration in memory. **Raises:** `DataError`."""
-    from ...data import load
+def read_data(configuration: "Configuration", stored: bool) -> TwoTimeData | StoredTwoTime:
+    """The data of a configuration in memory, or left in their file (`stored`).
 
-    given = configuration.data
-    return load(configuration.data_path, phi=given.phi, **reading_of(given))
-
-
-def open_data(configuration: "Configuration") -> "StoredTwoTime":
-    """The data of a configuration, left in their file.
-
-    **Raises:** `DataError`; `ConfigError` for azimuths, which are stored with such maps.
+    **Raises:** `DataError`; `ConfigError` for azimuths, which are stored with maps that stay there.
     """
-    from ...data import open_stored
-
     given = configuration.data
+    if not stored:
+        return load(configuration.data_path, phi=given.phi, **reading_of(given))
     if given.phi is not None:
         raise ConfigError(
             f"{configuration.source.where('data.phi')}: data.phi belongs to bare maps (npy); the "

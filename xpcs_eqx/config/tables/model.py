@@ -1,43 +1,50 @@
 """The tables `[model]`, `[rates.NAME]` and `[parameters.NAME]`: what describes the data."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
+from ... import physics
 from ...errors import ConfigError, ModelError
-from ..section import SET, UNSET, Bounds, Finite, Positive, Section, When, choice, key, ordered
+from ..section import (
+    SET,
+    UNSET,
+    Bounds,
+    Choice,
+    Finite,
+    Positive,
+    Section,
+    When,
+    choice_of,
+    key,
+    ordered,
+)
 from ..source import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from ...physics import AbstractCorrelation, AbstractRate, PowerLawRate
     from ..read import Configuration
 
-MODES = choice(
-    static_isotropic="physics.Static",
-    static="physics.Static",
-    static_anisotropic="physics.Static",
-    laminar_flow="physics.LaminarFlow",
-    two_component="physics.TwoComponent",
+MODES = Choice(
+    static_isotropic=physics.Static,
+    static=physics.Static,
+    static_anisotropic=physics.Static,
+    laminar_flow=physics.LaminarFlow,
+    two_component=physics.TwoComponent,
 )
-KERNELS = choice(gap_averaged="physics.GapAveraged", homodyne="physics.Homodyne")
-RATES = choice(
-    power_law="physics.PowerLawRate",
-    spline="physics.SplineRate",
-    signed_spline="physics.SignedSplineRate",
-    piecewise_constant="physics.PiecewiseConstantRate",
-    piecewise_linear="physics.PiecewiseLinearRate",
-    exponential="physics.ExponentialRate",
+KERNELS = choice_of(physics, physics.AbstractShearKernel)
+# Any function cannot be written in a file; the trapezoid is a way to integrate another rate.
+RATES = choice_of(
+    physics, physics.AbstractRate, "Rate", without=(physics.FunctionRate, physics.Trapezoid)
 )
-SPACINGS = choice(uniform="physics.uniform_knots", log="physics.log_knots")
-INTEGRALS = choice(exact=None, trapezoid="physics.Trapezoid")
-# Kinds whose parameters are values at knots.
-AT_KNOTS = ("spline", "signed_spline", "piecewise_constant", "piecewise_linear")
+SPACINGS = Choice(uniform=physics.uniform_knots, log=physics.log_knots)
+INTEGRALS = Choice(exact=None, trapezoid=physics.Trapezoid)
+# The first field of each rate: knots, or breaks of one in steps, where it has values at times.
+_TIMES = {word: dataclasses.fields(one)[0].name for word, one in RATES.meant.items()}
+AT_KNOTS = tuple(word for word, first in _TIMES.items() if first in ("knots", "breaks"))
 
 
 class Model(Section):
@@ -79,20 +86,18 @@ class Rate(Section):
         "the knots themselves, or where a rate in steps jumps [s]",
         expected="a list of times",
         example=[0.0, 10.0, 100.0],
+        when=(When("kind", AT_KNOTS),),
     )
     smoothness: Positive | None = key(
         None,
         "penalty on second differences between knots, as the size expected of them: in ln J of "
         "positive rates, else in the unit of the rate",
         example=0.5,
+        when=(When("kind", AT_KNOTS),),
     )
 
     @model_validator(mode="after")
     def _check(self) -> "Rate":
-        if self.kind not in AT_KNOTS and (self.times is not None or self.smoothness is not None):
-            raise ValueError(
-                f'times and smoothness belong to splines and piecewise rates, not to "{self.kind}"'
-            )
         if self.times is not None and sorted(set(self.times)) != self.times:
             raise ValueError(f"times = {self.times} must increase")
         return self
@@ -135,18 +140,18 @@ def kept_by_bounds(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
     )
 
 
-def rates_of(mode: str) -> "dict[str, PowerLawRate]":
+def rates_of(mode: str) -> dict[str, physics.PowerLawRate]:
     """The rates of a mode by name, at their default start values."""
-    from ...physics import AbstractRate
-
     model = MODES[mode]()
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    return {name: value for name, value in fields.items() if isinstance(value, AbstractRate)}  # pyright: ignore[reportReturnType]
+    return {
+        name: value for name, value in fields.items() if isinstance(value, physics.AbstractRate)
+    }  # pyright: ignore[reportReturnType]
 
 
 def _rate(
-    default: "PowerLawRate", given: Rate, t: Float[np.ndarray, "frame"] | None
-) -> "AbstractRate":
+    default: physics.PowerLawRate, given: Rate, t: Float[np.ndarray, "frame"] | None
+) -> physics.AbstractRate:
     """A rate of the kind asked for, constant at the start of the default."""
     if given.kind == "power_law":
         return default
@@ -154,24 +159,24 @@ def _rate(
         raise ModelError(f"a rate of kind {given.kind!r} needs the frame times")
     kind, knots = RATES[given.kind], SPACINGS[given.spacing]
     start = float(np.asarray(default.amplitude))
-    if given.kind == "exponential":
+    if given.kind not in AT_KNOTS:
         # A fall over the window: with initial = 0 or an endless tau nothing could be learnt.
-        return kind(start, 0.5 * float(t[-1] - t[0]), 0.0)
+        infos = filter(None, map(physics.parameter_info, dataclasses.fields(kind)[1:]))
+        half = 0.5 * float(t[-1] - t[0])
+        return kind(start, *(half if info.unit == "s" else info.start for info in infos))
     if given.times is not None:
         return kind(given.times, start)
     # A rate in steps jumps between the ends of the window.
-    inside = given.kind == "piecewise_constant"
+    inside = _TIMES[given.kind] == "breaks"
     return kind(knots(t, given.knots + 1)[1:-1] if inside else knots(t, given.knots), start)
 
 
 def model_of(
-    mode: str,
-    kernel: str = "gap_averaged",
-    integral: str = "exact",
-    rates: Mapping[str, Rate] | None = None,
+    given: Model,
+    rates: Mapping[str, Rate] = {},
     t: Float[np.ndarray, "frame"] | None = None,
-) -> "AbstractCorrelation":
-    """The model of a mode at its default start values.
+) -> physics.AbstractCorrelation:
+    """The model at its default start values.
 
     `rates` by name, power laws where nothing is said; others than those and exponential ageing
     have their knots inside the frame times `t` [s].
@@ -179,19 +184,19 @@ def model_of(
     **Raises:** `ModelError` for knots that do not make a rate.
     """
     made: dict[str, Any] = {
-        name: _rate(default, (rates or {}).get(name, Rate()), t)
-        for name, default in rates_of(mode).items()
+        name: _rate(default, rates.get(name, Rate()), t)
+        for name, default in rates_of(given.mode).items()
     }
-    if around := INTEGRALS[integral]:
+    if around := INTEGRALS[given.integral]:
         made = {name: around(rate) for name, rate in made.items()}
-    if mode == "laminar_flow":
-        made["shear_kernel"] = KERNELS[kernel]()
-    return MODES[mode](**made)
+    if given.mode == "laminar_flow":
+        made["shear_kernel"] = KERNELS[given.kernel]()
+    return MODES[given.mode](**made)
 
 
 def model_for(
-    configuration: "Configuration", t: Float[np.ndarray, "frame"], known: "Collection[str]"
-) -> "AbstractCorrelation":
+    configuration: "Configuration", t: Float[np.ndarray, "frame"], known: Collection[str]
+) -> physics.AbstractCorrelation:
     """The model at its default start values, with knots inside the times `t` [s].
 
     `known` are the rates that the configuration may speak of.
@@ -205,8 +210,5 @@ def model_for(
                 f"{configuration.source.where(('rates', name))}: unknown rate {name!r} of mode "
                 f"{settings.model.mode!r}{nearest(name, known, 'rates.')}"
             )
-    given = settings.model
-    try:
-        return model_of(given.mode, given.kernel, given.integral, settings.rates, t)
-    except ModelError as error:
-        raise ConfigError(f"{configuration.source.where('rates')}: [rates]: {error}") from error
+    with configuration.source.placed("rates", "[rates]"):
+        return model_of(settings.model, settings.rates, t)

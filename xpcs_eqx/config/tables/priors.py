@@ -3,40 +3,24 @@
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import model_validator
 
-from ...errors import ConfigError, ModelError
-from ..section import Finite, Positive, Section, choice, key
-from ..source import Source, nearest
+from ... import bayes
+from ...bayes import LogNormal, LogPosterior
+from ...bayes.priors.families import AbstractPrior, no_volume
+from ...errors import ModelError
+from ..section import Finite, Positive, Section, choice_of, key
 
-if TYPE_CHECKING:
-    from ...bayes import LogPosterior
-    from ...bayes.priors.families import AbstractPrior
-    from ...objective import CombinedObjective, TwoTimeObjective
-    from .bayes import Bayes
-
-KINDS = choice(
-    uniform="bayes.Uniform",
-    normal="bayes.Normal",
-    truncated_normal="bayes.TruncatedNormal",
-    log_normal="bayes.LogNormal",
-    half_normal="bayes.HalfNormal",
-    beta="bayes.Beta",
-)
-# Numbers that a kind of prior must have; ends that are not given are the bounds of the parameter.
-NUMBERS: dict[str, tuple[str, ...]] = {
-    "uniform": (),
-    "normal": ("mean", "sd"),
-    "truncated_normal": ("mean", "sd"),
-    "log_normal": ("median", "scale"),
-    "half_normal": ("scale",),
-    "beta": ("a", "b"),
+KINDS = choice_of(bayes, AbstractPrior)
+ENDS = ("lower", "upper")
+# What each kind of prior takes, in this order; ends that are not given are the bounds of the
+# parameter. Of a log-normal the file has the median of x, not the mean of its logarithm.
+FIELDS = {
+    word: tuple("median" if f.name == "location" else f.name for f in dataclasses.fields(kind))
+    for word, kind in KINDS.meant.items()
 }
-WITHOUT_ENDS = ("normal", "half_normal")
-_GROUPS = ("contrast", "offset")
-_DEFAULT_WIDTH = 2.0
 
 
 class Prior(Section):
@@ -70,26 +54,23 @@ class Prior(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Prior":
-        given = {
-            name
-            for name in type(self).model_fields
-            if name not in ("kind", "from_fit") and getattr(self, name) is not None
-        }
+        told = self.model_dump(exclude_none=True, exclude={"kind", "from_fit"})
+        given = set(told)
         if self.from_fit:
             if self.kind is not None or given - {"width"}:
                 raise ValueError("a prior from_fit has width alone; leave out kind and its numbers")
             return self
         if self.kind is None:
             raise ValueError(
-                f"kind is missing; give one of {', '.join(NUMBERS)}, or from_fit = true"
+                f"kind is missing; give one of {', '.join(FIELDS)}, or from_fit = true"
             )
-        wanted = set(NUMBERS[self.kind])
-        ends = set() if self.kind in WITHOUT_ENDS else {"lower", "upper"}
-        if missing := sorted(wanted - given):
+        takes = FIELDS[self.kind]
+        if missing := sorted(set(takes) - given - set(ENDS)):
             raise ValueError(f"a {self.kind} prior needs {' and '.join(missing)}")
-        if strange := sorted(given - wanted - ends):
-            allowed = ", ".join((*NUMBERS[self.kind], *sorted(ends)))
-            raise ValueError(f"a {self.kind} prior has no {strange[0]}; it takes {allowed}")
+        if strange := sorted(given - set(takes)):
+            raise ValueError(
+                f"a {self.kind} prior has no {strange[0]}; it takes {', '.join(takes)}"
+            )
         low, high = self.lower, self.upper
         if low is not None and high is not None and not low < high:
             raise ValueError(
@@ -99,93 +80,42 @@ class Prior(Section):
         return self
 
 
-def _prior(given: Prior, bounds: tuple[float, float]) -> "AbstractPrior":
-    """The prior of a table; ends that it lacks are the bounds of the parameter."""
-    low = bounds[0] if given.lower is None else given.lower
-    high = bounds[1] if given.upper is None else given.upper
-    if given.kind == "log_normal":
-        return _log_normal(given, low, high)
+def prior_of(given: Prior, bounds: tuple[float, float]) -> AbstractPrior:
+    """The prior of a table; ends that it lacks are the bounds of the parameter.
+
+    **Raises:** `ModelError` for one that cannot be.
+    """
     assert given.kind is not None
-    numbers = (getattr(given, name) for name in NUMBERS[given.kind])
-    return KINDS[given.kind](*numbers, *(() if given.kind in WITHOUT_ENDS else (low, high)))
+    family, (low, high) = KINDS[given.kind], bounds
+    # A log-normal is a density of positive numbers, whatever the bounds allow.
+    ends = {"lower": max(low, 0.0) if family is LogNormal else low, "upper": high}
+    values = {name: getattr(given, name) for name in FIELDS[given.kind]}
+    values |= {name: end for name, end in ends.items() if name in values and values[name] is None}
+    return _log_normal(**values) if family is LogNormal else family(*values.values())
 
 
-def _log_normal(given: Prior, low: float, high: float) -> "AbstractPrior":
+def _log_normal(median: float, scale: float, lower: float, upper: float) -> AbstractPrior:
     """A log-normal prior; what cannot be is said of x, not of its logarithm."""
-    from ...bayes import LogNormal
-    from ...bayes.priors.families import no_volume
-
-    assert given.median is not None
-    assert given.scale is not None
-    # A density of positive numbers, whatever the bounds allow.
-    low = max(low, 0.0) if given.lower is None else low
-    if low < 0:
-        raise ModelError(f"lower = {low:g} of a log_normal prior; it must not be below 0")
-    if not low < high:
-        raise ModelError(no_volume("log_normal", low, high))
+    if lower < 0:
+        raise ModelError(f"lower = {lower:g} of a log_normal prior; it must not be below 0")
+    if not lower < upper:
+        raise ModelError(no_volume("log_normal", lower, upper))
     try:
-        return LogNormal(math.log(given.median), given.scale, low, high)
+        return LogNormal(math.log(median), scale, lower, upper)
     except ModelError as error:
         raise ModelError(
-            f"a log_normal prior with median {given.median:g} and scale {given.scale:g} has no "
-            f"weight left between {low:g} and {high:g}; move or widen one of them"
+            f"a log_normal prior with median {median:g} and scale {scale:g} has no weight left "
+            f"between {lower:g} and {upper:g}; move or widen one of them"
         ) from error
 
 
-def given_priors(
-    source: Source, given: "Bayes", objective: "TwoTimeObjective | CombinedObjective"
-) -> "tuple[dict[str, AbstractPrior], dict[str, float]]":
-    """Priors of the tables by name, and the names whose prior is made of the fit with its width.
-
-    **Raises:** `ConfigError` with the place for an unknown name and for a prior that cannot be.
-    """
-    from ...bayes.priors.prior_set import entries_of
-    from ..inference import in_toml
-
-    bounds = {one.name: (one.lower, one.upper) for one in entries_of(objective)}
-    bounds["sigma"] = (0.0, math.inf)
-    groups = {
-        kind: [name for name in bounds if name.startswith(f"{kind}[")]
-        for kind in _GROUPS
-        if kind not in bounds
-    }
-    known = [*bounds, *(kind for kind, members in groups.items() if members)]
-    priors, from_fit = {}, {}
-    # Tables of single angles go before those of all.
-    for name, table in sorted(given.priors.items(), key=lambda item: "[" in item[0]):
-        where = source.where(("bayes", "priors", name))
-        dotted = f"bayes.priors.{name}"
-        if name not in known:
-            raise ConfigError(
-                f"{where}: {dotted}: no parameter {name!r} is sampled"
-                f"{nearest(name, known, 'bayes.priors.')}"
-            )
-        members = groups.get(name) or [name]
-        if table.from_fit:
-            if name == "sigma":
-                raise ConfigError(f"{where}: {dotted}: the fit has no error of sigma; give a kind")
-            width = _DEFAULT_WIDTH if table.width is None else table.width
-            from_fit |= dict.fromkeys(members, width)
-            priors = {k: v for k, v in priors.items() if k not in members}
-            continue
-        try:
-            made = _prior(table, bounds[members[0]])
-        except ModelError as error:
-            raise ConfigError(f"{where}: {dotted}: {in_toml(str(error))}") from error
-        priors |= dict.fromkeys(members, made)
-        from_fit = {k: v for k, v in from_fit.items() if k not in members}
-    return priors, from_fit
-
-
-def prior_text(prior: "AbstractPrior") -> str:
+def prior_text(prior: AbstractPrior) -> str:
     """A prior in one line, with the words and numbers of its table.
 
     >>> from xpcs_eqx.bayes import LogNormal
     >>> prior_text(LogNormal(0.0, 0.5, 0.1))
     'log_normal, median 1, scale 0.5, lower 0.1, upper inf'
     """
-    from ...bayes import LogNormal
-
     numbers = {field.name: float(getattr(prior, field.name)) for field in dataclasses.fields(prior)}
     if isinstance(prior, LogNormal):
         numbers = {"median": math.exp(numbers.pop("location")), **numbers}
@@ -194,7 +124,7 @@ def prior_text(prior: "AbstractPrior") -> str:
 
 
 def prior_lines(
-    density: "LogPosterior", chosen: Collection[str], from_fit: Mapping[str, float], fitted: bool
+    density: LogPosterior, chosen: Collection[str], from_fit: Mapping[str, float], fitted: bool
 ) -> list[str]:
     """The prior of every sampled entry; those of angles that are alike stand in one line.
 

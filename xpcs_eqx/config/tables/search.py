@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, create_model
 
-from ...errors import ConfigError, ModelError
-from ..section import Finite, Path, Section, When, choice, key
-from ..source import nearest
+from ... import search
+from ...errors import ConfigError, DataError, ModelError
+from ...objective import CombinedObjective, TwoTimeObjective
+from ...search.starts import checked_custom
+from ...search.trial import cma_es_available
+from ..section import Finite, Path, Section, When, choice_of, key, made
+from ..source import Source, nearest
 from .solver import is_hybrid
 
 if TYPE_CHECKING:
-    from ...objective import CombinedObjective, TwoTimeObjective
-    from ...search import AbstractStrategy
-    from ..read import Configuration
     from . import Settings
 
-SAMPLERS = choice(
-    latin_hypercube="search.LatinHypercube", sobol="search.Sobol", halton="search.Halton"
-)
+SAMPLERS = choice_of(search, search.AbstractSampler)
 
 
 def _with(*methods: str) -> tuple[When, ...]:
@@ -64,9 +63,9 @@ class Global(Section):
         "latin_hypercube", "how starts fill the bounds", when=_STARTS
     )
     keep: Annotated[float, Field(gt=0, le=1)] = key(
-        0.5, "share of the starts that is fitted, by cost", when=_STARTS
+        search.Screening.keep, "share of the starts that is fitted, by cost", when=_STARTS
     )
-    least: int = key(3, "starts that are fitted at least", when=_STARTS, ge=1)
+    least: int = key(search.Screening.least, "starts that are fitted at least", when=_STARTS, ge=1)
     refine: int | None = key(
         None,
         "fits carried to full tolerance; by default 3, or all starts",
@@ -76,7 +75,10 @@ class Global(Section):
     )
     preset: Literal["fast", "default", "global"] = key("default", "length of CMA-ES", when=_CMA_ES)
     probes: int = key(
-        8, "starts with which auto looks beyond a fit that looks right", when=_with("auto"), ge=0
+        search.Auto.probes,
+        "starts with which auto looks beyond a fit that looks right",
+        when=_with("auto"),
+        ge=0,
     )
     budget: int | None = key(
         None,
@@ -90,6 +92,24 @@ class Global(Section):
         0, "of starts and of CMA-ES", when=_with("multi_start", "cma_es", "selected", "auto"), ge=0
     )
 
+    def excluded(self, settings: "Settings") -> Iterator[tuple[str, str]]:
+        """What a search does not go together with."""
+        if self.method == "local":
+            return
+        if is_hybrid(settings):
+            yield (
+                "global.method",
+                f'global.method = "{self.method}" works with the trust region, not with the '
+                "hybrid optimiser, which has hybrid.candidates of its own; leave one of them out",
+            )
+        if settings.solver.checkpoint is True:
+            yield (
+                "solver.checkpoint",
+                "solver.checkpoint = true, but of a search with global.method = "
+                f'"{self.method}" only the first local fit could be gone on with; leave one of '
+                "them out",
+            )
+
 
 # `global` is a keyword, which no class statement can declare as a field.
 WithGlobal = create_model("WithGlobal", __base__=Section, **{"global": (Global, Global())})  # pyright: ignore
@@ -100,152 +120,110 @@ def search_settings(settings: Section) -> Global:
     return getattr(settings, "global")
 
 
-def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
-    """What a search does not go together with, and what to say."""
-    method = search_settings(settings).method
-    if method == "local":
-        return
-    if is_hybrid(settings):
-        yield (
-            "global.method",
-            f'global.method = "{method}" works with the trust region, not with the hybrid '
-            "optimiser, which has hybrid.candidates of its own; leave one of them out",
-        )
-    if settings.solver.checkpoint is True:
-        yield (
-            "solver.checkpoint",
-            f'solver.checkpoint = true, but of a search with global.method = "{method}" only the '
-            "first local fit could be gone on with; leave one of them out",
-        )
-
-
-def _refuse(configuration: "Configuration", name: str, text: str) -> ConfigError:
-    return ConfigError(f"{configuration.source.where(('global', name))}: global.{name} {text}")
-
-
-def _refuse_bounds(
-    configuration: "Configuration", given: Global, objective: "TwoTimeObjective | CombinedObjective"
+def _check_bounds(
+    settings: "Settings", objective: TwoTimeObjective | CombinedObjective, source: Source
 ) -> None:
     """Refuse bounds that cannot be searched, each by its own key."""
-
-    def refuse(name: str, bounds: Any, why: str, remedy: str) -> ConfigError:
-        low, high = (f"{float(one):.12g}" for one in bounds)
-        place = configuration.source.where(("parameters", name, "bounds"))
-        return ConfigError(
-            f"{place}: parameters.{name}.bounds = [{low}, {high}] {why}, and global.method = "
-            f'"{given.method}" searches all of the bounds; {remedy}'
-        )
-
-    for name, one in configuration.settings.parameters.items():
-        if one.flat:
-            raise refuse(
-                name, one.bounds, "leaves no room", "widen them, or keep it there with free = false"
-            )
+    room = "leaves no room", "widen them, or keep it there with free = false"
+    wrong: dict[str, tuple[Any, str, str]]
+    wrong = {n: (one.bounds, *room) for n, one in settings.parameters.items() if one.flat}
     variables, own = objective.variables, objective.physical.free_names
-    limits = zip(objective.names, variables.lower, variables.upper, strict=True)
-    for name, *bounds in limits:
+    for name, *bounds in zip(objective.names, variables.lower, variables.upper, strict=True):
         if name in own and not np.isfinite(bounds).all():
-            raise refuse(name, bounds, "is not finite", "give two finite numbers")
+            wrong.setdefault(name, (bounds, "is not finite", "give two finite numbers"))
+    for name, (bounds, why, remedy) in wrong.items():
+        low, high = (f"{float(one):.12g}" for one in bounds or ())
+        raise ConfigError(
+            f"{source.where(('parameters', name, 'bounds'))}: parameters.{name}.bounds = "
+            f'[{low}, {high}] {why}, and global.method = "{search_settings(settings).method}" '
+            f"searches all of the bounds; {remedy}"
+        )
 
 
 def strategy_of(
-    configuration: "Configuration", objective: "TwoTimeObjective | CombinedObjective"
-) -> "AbstractStrategy | None":
+    settings: "Settings", objective: TwoTimeObjective | CombinedObjective, source: Source
+) -> search.AbstractStrategy | None:
     """The strategy that `[global]` asks for; None for the local fit alone.
 
     **Raises:** `ConfigError` for numbers that do not go together, bounds that cannot be searched,
     and CMA-ES without its library.
     """
-    from ...search import normalised_space
-    from ...search.trial import cma_es_available
-
-    given = search_settings(configuration.settings)
+    given = search_settings(settings)
     if given.method == "local":
         return None
-    if given.method == "cma_es" and not cma_es_available():
-        raise _refuse(
-            configuration,
-            "method",
-            '= "cma_es" needs the library pycma: pip install "xpcs_eqx[global]"',
-        )
-    _refuse_bounds(configuration, given, objective)
-    try:
-        normalised_space(objective)
-    except ModelError as error:
-        raise _refuse(configuration, "method", f'= "{given.method}": {error}') from error
-    return _strategy(configuration, given, _custom(configuration, given, objective))
+    with source.placed("global.method", f'global.method = "{given.method}"'):
+        if given.method == "cma_es" and not cma_es_available():
+            raise ModelError('needs the library pycma: pip install "xpcs_eqx[global]"')
+        _check_bounds(settings, objective, source)
+        search.normalised_space(objective)
+    return _strategy(given, _custom(given, objective, source), source)
 
 
 def _custom(
-    configuration: "Configuration", given: Global, objective: "TwoTimeObjective | CombinedObjective"
+    given: Global, objective: TwoTimeObjective | CombinedObjective, source: Source
 ) -> tuple[tuple[float, ...], ...]:
     """Starts of the user, with the objective's own values where they say nothing."""
-    from ...search.starts import checked_custom
-
     start = dict(zip(objective.names, np.asarray(objective.start).tolist(), strict=True))
-    for number, one in enumerate(given.custom or (), 1):
-        for name in one:
-            if name not in start:
-                known = nearest(name, start)
-                raise _refuse(configuration, "custom", f"{number} gives {name!r}{known}")
-    given_starts = [*(given.custom or ()), *_earlier_minima(configuration, given, start)]
-    rows = [list({**start, **one}.values()) for one in given_starts]
-    try:
+    with source.placed("global.custom", "global.custom"):
+        for number, one in enumerate(given.custom or (), 1):
+            for name in one:
+                if name not in start:
+                    raise ModelError(f"{number} gives {name!r}{nearest(name, start)}")
+        starts = [*(given.custom or ()), *_earlier_minima(given, start, source)]
+        rows = [list({**start, **one}.values()) for one in starts]
         checked_custom(objective, np.asarray(rows))
-    except ModelError as error:
-        raise _refuse(configuration, "custom", f"has a start that cannot be: {error}") from error
     return tuple(map(tuple, rows))
 
 
 def _earlier_minima(
-    configuration: "Configuration", given: Global, known: Collection[str]
+    given: Global, known: Collection[str], source: Source
 ) -> list[dict[str, float]]:
     """Minima that an earlier search found, as far as they are of parameters `known` here."""
     if given.starts_from is None:
         return []
-    path = configuration.source.absolute(given.starts_from)
-    try:
-        with open(path, encoding="utf-8") as stream:
-            minima = json.load(stream)["global"]["minima"]
-        found = [{n: float(v) for n, v in one["values"].items() if n in known} for one in minima]
-    except OSError as error:
-        raise _refuse(configuration, "starts_from", f"cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        text = f"is no parameters.json of a search, which has its minima under global ({error!r})"
-        raise _refuse(configuration, "starts_from", text) from error
-    if not any(found):
-        raise _refuse(configuration, "starts_from", "has no minimum of parameters of this fit")
-    return found
+    with source.placed("global.starts_from", "global.starts_from"):
+        try:
+            with open(source.absolute(given.starts_from), encoding="utf-8") as stream:
+                minima = json.load(stream)["global"]["minima"]
+            own = [{n: float(v) for n, v in one["values"].items() if n in known} for one in minima]
+        except OSError as error:
+            raise DataError(f"cannot be read: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"no parameters.json of a search, which has its minima under global ({error!r})"
+            ) from error
+        if not any(own):
+            raise DataError("has no minimum of parameters of this fit")
+    return own
 
 
 def _strategy(
-    configuration: "Configuration", given: Global, custom: tuple[tuple[float, ...], ...]
-) -> "AbstractStrategy":
-    from ...search import CMA_PRESETS, Auto, CmaEs, MultiStart, Screening, Selected
-
-    preset = CMA_PRESETS[given.preset]
+    given: Global, custom: tuple[tuple[float, ...], ...], source: Source
+) -> search.AbstractStrategy:
+    preset = search.CMA_PRESETS[given.preset]
     if given.method == "cma_es":
-        return CmaEs(preset, given.seed, given.budget)
-    default = Auto().multi if given.method == "auto" else MultiStart()
+        return search.CmaEs(preset, given.seed, given.budget)
+    default = search.Auto.multi if given.method == "auto" else search.MultiStart()
     starts = default.starts if given.starts is None else given.starts
     if given.refine is not None and given.refine > starts:
-        raise _refuse(
-            configuration,
-            "refine",
-            f"= {given.refine} is more than the {starts} starts there are; lower it",
+        raise ConfigError(
+            f"{source.where('global.refine')}: global.refine = {given.refine} is more than the "
+            f"{starts} starts there are; lower it"
         )
-    # Auto adds its seed to that of its multi-starts, and gives it to CMA-ES.
-    multi = MultiStart(
+    # search.Auto adds its seed to that of its multi-starts, and gives it to CMA-ES.
+    multi = search.MultiStart(
         starts=starts,
         sampler=SAMPLERS[given.sampler](),
         custom=custom,
-        screening=Screening(given.keep, given.least),
+        screening=made(search.Screening, given),
         refine=given.refine,
         seed=0 if given.method == "auto" else given.seed,
     )
     if given.method == "multi_start":
         return multi
     if given.method == "selected":
-        return Selected(multi, CmaEs(preset, given.seed, given.budget))
-    budget = Auto().budget if given.budget is None else given.budget
-    return Auto(budget=budget, multi=multi, preset=preset, probes=given.probes, seed=given.seed)
+        return search.Selected(multi, search.CmaEs(preset, given.seed, given.budget))
+    budget = search.Auto.budget if given.budget is None else given.budget
+    return search.Auto(
+        budget=budget, multi=multi, preset=preset, probes=given.probes, seed=given.seed
+    )

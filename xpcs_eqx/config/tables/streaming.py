@@ -7,40 +7,45 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from ... import hybrid, optimize
+from ...data import MapSize
 from ...errors import ConfigError
-from ..section import Positive, Section, When, choice, key
+from ...hybrid import HybridOptimiser
+from ...objective import HostLoop, Strategy, choose_strategy
+from ...objective.drivers.strategy import VARIABLE
+from ...optimize import WarmUp
+from ...parameters.leaves import parameter_leaves
+from ...search import Tournament
+from ..section import Choice, Positive, Section, When, key
 from .model import AT_KNOTS, model_of
 from .solver import is_hybrid
 
 if TYPE_CHECKING:
-    from ...data import MapSize
-    from ...hybrid import HybridOptimiser
-    from ...objective import HostLoop, Strategy
     from ..read import Configuration
     from . import Settings
 
-PRESETS = choice(
-    default="hybrid.default",
-    aggressive="hybrid.aggressive",
-    conservative="hybrid.conservative",
-    memory_optimised="hybrid.memory_optimised",
-    scientific="hybrid.scientific",
+PRESETS = Choice(
+    default=hybrid.default,
+    aggressive=hybrid.aggressive,
+    conservative=hybrid.conservative,
+    memory_optimised=hybrid.memory_optimised,
+    scientific=hybrid.scientific,
 )
-DEFENCES = choice(
+DEFENCES = Choice(
     default=None,
-    strict="hybrid.strict_defences",
-    relaxed="hybrid.relaxed_defences",
-    disabled="hybrid.no_defences",
+    strict=hybrid.strict_defences,
+    relaxed=hybrid.relaxed_defences,
+    disabled=hybrid.no_defences,
 )
-UNITS = choice(
-    auto="optimize.automatic",
-    bounds="optimize.by_bounds",
-    start="optimize.by_start",
-    none="optimize.as_given",
+UNITS = Choice(
+    auto=optimize.automatic,
+    bounds=optimize.by_bounds,
+    start=optimize.by_start,
+    none=optimize.as_given,
 )
 _FROM_FILE = (When("strategy", ("auto", "out_of_core", "hybrid")),)
 
@@ -64,7 +69,9 @@ class Streaming(Section):
         example=8.0,
         when=_FROM_FILE,
     )
-    read_ahead: int = key(1, "pieces read while one is worked on", when=_FROM_FILE, ge=0)
+    read_ahead: int = key(
+        HostLoop.ahead, "pieces read while one is worked on", when=_FROM_FILE, ge=0
+    )
 
 
 class Hybrid(Section):
@@ -108,57 +115,63 @@ class Plan:
     - `strategy`: the decision with its numbers; `stored`: whether the maps stay in their file.
     - `optimiser`: the hybrid one, or None for the trust region.
     - `driver`, `piece`: how maps in a file are summed; None for the defaults.
-    - `notes`: what follows from it, in sentences.
+    - `decisions`: the decision and what follows from it, in sentences.
     """
 
-    strategy: "Strategy"
+    strategy: Strategy
     stored: bool
-    optimiser: "HybridOptimiser | None"
-    driver: "HostLoop | None"
+    optimiser: HybridOptimiser | None
+    driver: HostLoop | None
     piece: int | None
-    notes: tuple[str, ...]
-
-    @property
-    def decisions(self) -> tuple[str, ...]:
-        """The decision and its consequences in words."""
-        return (self.strategy.report(), *self.notes)
+    decisions: tuple[str, ...]
 
 
 def _parameter_count(settings: "Settings", n_angles: int) -> int:
     """Parameters of the fit, for the estimate of a stored Jacobian."""
-    from ...parameters.leaves import parameter_leaves
-
-    model = model_of(settings.model.mode)
+    model = model_of(settings.model)
     knots = sum(rate.knots for rate in settings.rates.values() if rate.kind in AT_KNOTS)
     return len(parameter_leaves(model)) + knots + 2 * n_angles
 
 
-def optimiser_of(given: Hybrid) -> "HybridOptimiser":
-    """The hybrid optimiser that a table `[hybrid]` describes."""
-    from ...optimize import WarmUp
-    from ...search import Tournament
+def _known(**numbers: float | None) -> dict[str, Any]:
+    return {name: value for name, value in numbers.items() if value is not None}
 
+
+def optimiser_of(given: Hybrid) -> HybridOptimiser:
+    """The hybrid optimiser that a table `[hybrid]` describes."""
     out = PRESETS[given.preset]()
     warm_up = WarmUp() if out.warm_up is None else out.warm_up
     if defences := DEFENCES[given.defences]:
         warm_up = defences(warm_up)
-    numbers = {"max_iterations": given.warm_up_iterations, "minimum": given.warm_up_minimum}
-    changes = {name: value for name, value in numbers.items() if value is not None}
-    warm_up = dataclasses.replace(warm_up, units=UNITS[given.normalisation], **changes)
-    numbers = {"max_evaluations": given.max_iterations, "tolerance": given.tolerance}
-    changes = {name: value for name, value in numbers.items() if value is not None}
+    numbers = _known(max_iterations=given.warm_up_iterations, minimum=given.warm_up_minimum)
+    warm_up = dataclasses.replace(warm_up, units=UNITS[given.normalisation], **numbers)
+    numbers = _known(max_evaluations=given.max_iterations, tolerance=given.tolerance)
     tournament = Tournament(candidates=given.candidates) if given.candidates > 1 else None
-    return dataclasses.replace(out, warm_up=warm_up, tournament=tournament, **changes)
+    return dataclasses.replace(out, warm_up=warm_up, tournament=tournament, **numbers)
 
 
-def plan_of(configuration: "Configuration", sizes: "Sequence[MapSize]") -> Plan:
+def _phases(given: Hybrid, optimiser: HybridOptimiser) -> str:
+    """What the hybrid optimiser will do, in words."""
+    warm_up, tournament, most = optimiser.warm_up, optimiser.tournament, optimiser.max_evaluations
+    assert warm_up is not None
+    chosen = (
+        f"the best of {tournament.candidates} candidates in {tournament.rounds} rounds, "
+        if tournament
+        else ""
+    )
+    limit = "" if most is None else f", at most {most} evaluations"
+    return (
+        f"preset {given.preset}: {chosen}L-BFGS of {warm_up.minimum} to {warm_up.max_iterations} "
+        f"iterations ({given.defences} defences), then the trust region{limit}, to a tolerance of "
+        f"{optimiser.tolerance:g}"
+    )
+
+
+def plan_of(configuration: "Configuration", sizes: Sequence[MapSize]) -> Plan:
     """Decide from the sizes of all data sets, the memory and the configuration.
 
     **Raises:** `ConfigError` for a strategy that the file does not allow.
     """
-    from ...objective import HostLoop, choose_strategy
-    from ...objective.drivers.strategy import VARIABLE
-
     settings, source = configuration.settings, configuration.source
     given = settings.streaming
     forced = None if given.strategy == "auto" else given.strategy
@@ -198,8 +211,8 @@ def plan_of(configuration: "Configuration", sizes: "Sequence[MapSize]") -> Plan:
     if optimiser is not None:
         place = "from the file" if stored else "in memory"
         notes.append(
-            f"the hybrid optimiser runs as asked for, preset {settings.hybrid.preset}, on maps "
-            f"{place}"
+            f"the hybrid optimiser runs as asked for, on maps {place}, "
+            f"{_phases(settings.hybrid, optimiser)}"
         )
     return Plan(
         strategy=strategy,
@@ -207,5 +220,5 @@ def plan_of(configuration: "Configuration", sizes: "Sequence[MapSize]") -> Plan:
         optimiser=optimiser,
         driver=HostLoop(given.read_ahead) if stored else None,
         piece=None if given.piece is None else int(1e6 * given.piece),
-        notes=tuple(notes),
+        decisions=(strategy.report(), *notes),
     )

@@ -9,8 +9,8 @@ import numpy as np
 from ...errors import DataError
 from ..two_time import TwoTimeData, is_mask
 
-Storage = Literal["unknown", "all", "upper_half", "lower_half"]
-Half = Literal["upper", "lower", "both"]
+Triangle = Literal["upper", "lower"]
+Half = Triangle | Literal["both"]
 
 
 class SlicedMap(Protocol):
@@ -100,7 +100,7 @@ class RawMaps:
     - `sigma`: the standard deviations `(map, frame, frame)`; `absolute_sigma` says whether they
       are known absolutely.
     - `diagonal`: raw diagonals `(map, frame)` when they are stored apart from the maps.
-    - `storage`: which triangle holds numbers, when the layout says so.
+    - `triangle`: which one holds numbers, when the layout says that only one does.
     - `baseline`: number to add so that full decorrelation means one.
     - `stack`: the maps as one array when they already lie in memory; `owned` allows to change it.
     - `keys`: everything that was read, for the provenance; `notes`: remarks in sentences.
@@ -124,7 +124,7 @@ class RawMaps:
     sigma: Any = None
     absolute_sigma: bool = True
     diagonal: Any = None
-    storage: Storage = "unknown"
+    triangle: Triangle | None = None
     baseline: float = 0.0
     stack: np.ndarray | None = None
     owned: bool = False

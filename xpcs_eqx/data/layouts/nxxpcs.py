@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from .maps import (
     Layer,
     RawMaps,
     SlicedMap,
-    Storage,
     StoredMap,
+    Triangle,
     frame_time_of,
     maps_of,
 )
@@ -69,11 +69,12 @@ def read(file: "h5py.File") -> RawMaps:
     found = file[key]
     asked = "the maps themselves were asked"
     mode = _attribute(found, key, "storage_mode", get_args(StorageMode), asked, notes)
-    storage = _attribute(found, key, "populated_elements", get_args(Populated), asked, notes)
+    populated = _attribute(found, key, "populated_elements", get_args(Populated), asked, notes)
     origin = _attribute(found, key, "time_origin_location", get_args(Origin), asked, notes)
-    if origin == "lower_left" and storage != "all":
-        # which half is meant once the rows are turned round is left open by the definition
-        storage = None
+    triangle: Triangle | None = None
+    # Which half is meant once the rows are turned round is left open by the definition.
+    if populated in ("upper_half", "lower_half") and origin != "lower_left":
+        triangle = "upper" if populated == "upper_half" else "lower"
     # Full decorrelation, which is one here.
     references = ("1", "0", "1.0", "0.0")
     reference = _attribute(found, key, "baseline_reference", references, "1 was assumed", notes)
@@ -99,7 +100,7 @@ def read(file: "h5py.File") -> RawMaps:
         phi_name=f"{entry}/{PHI_LIST}",
         time_name=time_name,
         frame_time=frame_time,
-        storage=cast(Storage, storage or "unknown"),
+        triangle=triangle,
         baseline=1.0 - float(reference or 1),
         keys=(key, f"{entry}/{Q_LIST}", f"{entry}/{PHI_LIST}", time_name),
         notes=tuple(notes),

@@ -7,18 +7,19 @@ from functools import cache
 
 from ...fitting import Fit
 from ..maps import has_maps, shown_maps
-from ..rates import rate_curves
 from ..sections import Drawing
 from .canvas import style
 from .corner import covariance_figure as covariance_figure
+from .corner import posterior_drawings as posterior_drawings
 from .curves import convergence_figure as convergence_figure
+from .curves import degeneracy_figure as degeneracy_figure
 from .curves import rate_figure as rate_figure
+from .curves import rates_of
 from .curves import scaling_figure as scaling_figure
-from .degeneracy import degeneracy_figure as degeneracy_figure
-from .residuals import autocorrelation as autocorrelation
-from .residuals import residual_figure as residual_figure
+from .surfaces import autocorrelation as autocorrelation
 from .surfaces import lag_figure as lag_figure
 from .surfaces import map_figure as map_figure
+from .surfaces import residual_figure as residual_figure
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
         Drawing("scaling", lambda: scaling_figure(fit)),
         Drawing("convergence", lambda: convergence_figure(fit)),
     ]
-    if rates := rate_curves(fit):
-        out.append(Drawing("rates", lambda: rate_figure(rates)))
+    if rates_of(fit):
+        out.append(Drawing("rates", lambda: rate_figure(fit)))
     if fit.index.size:
         out.append(Drawing("covariance", lambda: covariance_figure(fit)))
     return tuple(out)

@@ -34,9 +34,26 @@ def figure(width: float, height: float, title: str = "") -> Figure:
     return fig
 
 
-def grid(fig: Figure, rows: int, columns: int, **layout: Any) -> Sequence[Sequence[Axes]]:
-    """Axes in rows and columns with fixed margins: a layout engine would draw everything twice."""
-    return fig.subplots(rows, columns, squeeze=False, gridspec_kw=layout)  # pyright: ignore[reportReturnType]
+def panels(
+    width: float,
+    height: float,
+    title: str,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    left: float = 0.75,
+    bottom: float = 0.46,
+    top: float = 0.42,
+    **gaps: float,
+) -> tuple[Figure, Sequence[Sequence[Axes]]]:
+    """A figure with axes in rows and columns; its size and its margins are in inches.
+
+    The margins are fixed: a layout engine would draw everything twice.
+    """
+    fig = figure(width, height, title)
+    places = {"left": left / width, "right": 1 - 0.12 / width}
+    places |= {"bottom": bottom / height, "top": 1 - top / height, "wspace": 0.3, **gaps}
+    return fig, fig.subplots(rows, columns, squeeze=False, gridspec_kw=places)  # pyright: ignore[reportReturnType]
 
 
 def log_scale(axes: Axes, *, x: bool = False, y: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Corner plots: the covariance of a fit as ellipses, the draws of a posterior as densities."""
+"""Corner plots of the covariance of a fit and of the draws of a posterior; its shards."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ...bayes import Posterior
 from ...fitting import Fit
-from .canvas import DATA, FIT, figure
+from ..sections import Drawing
+from .canvas import DATA, FIT, figure, panels
 
 MOST = 8
 # Half the side of a panel and the distance of two of them, in standard deviations.
@@ -172,3 +174,46 @@ def corner_figure(posterior: Posterior) -> Figure:
     ]
     correlation = np.atleast_2d(np.corrcoef(scaled, rowvar=False))
     return _corner(title, entries, correlation, diagonal, pair)
+
+
+def shards_figure(posterior: Posterior) -> Figure:
+    """Mean and standard deviation of each shard, and of the combined draws as a band.
+
+    Shards that were set aside are grey.
+    """
+    found = posterior.shards
+    assert found is not None
+    chosen = shown_entries(posterior.names, posterior.density.parameters.n_free)
+    theta = posterior.shard_draws()
+    mean, sd = theta.mean(axis=1), theta.std(axis=1)
+    numbers = np.array(found.draws.numbers)
+    used = np.isin(numbers, found.combined.used)
+    n_shards = found.division.n_shards
+    title = f"{n_shards} shards, {used.sum()} of them used: mean ± sd"
+    fig, axes = panels(7.0, 0.8 + 1.25 * len(chosen), title, len(chosen), left=1.05)
+    for row, i in enumerate(chosen):
+        axis = axes[row][0]
+        whole = posterior.theta[..., i]
+        middle, width = float(whole.mean()), float(whole.std())
+        axis.axhspan(middle - width, middle + width, color=FIT, alpha=0.25, lw=0)
+        axis.axhline(middle, color=FIT, lw=0.9, label="combined ± sd")
+        for which, colour, label in ((used, DATA, "shard"), (~used, "0.6", "set aside")):
+            if which.any():
+                look = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": colour, "label": label}
+                axis.errorbar(numbers[which], mean[which, i], sd[which, i], **look)
+        axis.set_ylabel(posterior.names[i])
+        axis.set_xlim(-0.5, n_shards - 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if row < len(chosen) - 1:
+            axis.tick_params(labelbottom=False)
+        else:
+            axis.set_xlabel("shard")
+    axes[0][0].legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)
+    return fig
+
+
+def posterior_drawings(posterior: Posterior) -> tuple[Drawing, ...]:
+    """Plots of a posterior that ArviZ does not have."""
+    shards = Drawing("shards", lambda: shards_figure(posterior))
+    corner = Drawing("corner", lambda: corner_figure(posterior))
+    return (corner,) if posterior.shards is None else (corner, shards)

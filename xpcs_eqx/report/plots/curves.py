@@ -1,18 +1,31 @@
-"""Curves of a fit: scaling by angle, convergence, rates with their error bands."""
+"""Curves of a fit: scaling by angle, convergence, rates with bands, profiles of what is open."""
+
+import dataclasses
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...fitting import Fit
+from ...fitting import DegeneracyReport, Fit, band
+from ...physics import AbstractRate
 from ..fit import scaling_errors
-from ..rates import RateCurve
-from .canvas import DATA, FIT, figure, grid, log_scale
+from .canvas import DATA, FIT, log_scale, panels
+
+# What is on the axis; a rate of another name stands there by that name.
+LABELS = {
+    "transport": "J(t) [Å²/s]",
+    "shear": "γ̇(t) [1/s]",
+    "reference": "J_ref(t) [Å²/s]",
+    "sample": "J_sample(t) [Å²/s]",
+    "velocity": "v(t) [Å/s]",
+}
+# Rise at which a profile is cut off, so that its bottom can be seen.
+_TOP = 9.0
+_MOST = 4
 
 
 def scaling_figure(fit: Fit) -> Figure:
     """Contrast and offset against angle with the quoted errors."""
-    fig = figure(7.6, 2.8, "Contrast and offset")
-    axes = grid(fig, 1, 2, left=0.095, right=0.985, bottom=0.165, top=0.86, wspace=0.3)[0]
+    fig, (axes,) = panels(7.6, 2.8, "Contrast and offset", columns=2)
     phi = np.asarray(fit.objective.term.geometry.phi)
     errors = scaling_errors(fit)
     series = (("contrast", fit.contrast, errors[0]), ("offset", fit.offset, errors[1]))
@@ -27,8 +40,7 @@ def scaling_figure(fit: Fit) -> Figure:
 
 def convergence_figure(fit: Fit) -> Figure:
     """Cost and projected gradient against evaluation; rejected points are crosses."""
-    fig = figure(7.6, 2.8, fit.message.capitalize())
-    left, right = grid(fig, 1, 2, left=0.095, right=0.985, bottom=0.165, top=0.86, wspace=0.3)[0]
+    fig, ((left, right),) = panels(7.6, 2.8, fit.message.capitalize(), columns=2)
     cost, gradient = np.asarray(fit.history.cost), np.asarray(fit.history.gradient)
     accepted = np.asarray(fit.history.accepted)
     number = np.arange(1, len(cost) + 1)
@@ -52,39 +64,75 @@ def convergence_figure(fit: Fit) -> Figure:
     return fig
 
 
-def rate_figure(rates: tuple[RateCurve, ...]) -> Figure:
+def rates_of(fit: Fit) -> list[str]:
+    """Names of the rates that the model of a fit has."""
+    names = [one.name for one in dataclasses.fields(fit.model)]
+    return [name for name in names if isinstance(getattr(fit.model, name), AbstractRate)]
+
+
+def rate_figure(fit: Fit) -> Figure:
     """The rates, J(t), γ̇(t) and others, with bands of one and two quoted errors."""
-    columns = len(rates)
-    width = 1.0 + 3.3 * columns
-    fig = figure(width, 2.8, "Rates with one and two standard errors")
-    axes = grid(
-        fig,
-        1,
-        columns,
-        left=0.75 / width,
-        right=1 - 0.1 / width,
-        bottom=0.165,
-        top=0.86,
-        wspace=0.3,
-    )[0]
-    for axis, rate in zip(axes, rates, strict=True):
-        known = np.isfinite(rate.error)
+    names = rates_of(fit)
+    title = "Rates with one and two standard errors"
+    fig, (axes,) = panels(1.0 + 3.3 * len(names), 2.8, title, columns=len(names))
+    for axis, name in zip(axes, names, strict=True):
         for level, alpha in ((0.9545, 0.15), (0.6827, 0.3)):
-            low, high = rate.band(level)
-            axis.fill_between(
-                rate.t, low, high, where=known.tolist(), color=DATA, alpha=alpha, lw=0
-            )
-        axis.plot(rate.t, rate.value, color=DATA)
-        if rate.t[0] > 0 and rate.t[-1] > 20 * rate.t[0]:
+            one = band(fit, name, level)
+            known = np.isfinite(one.low).tolist()
+            axis.fill_between(one.t, one.low, one.high, where=known, color=DATA, alpha=alpha, lw=0)
+        axis.plot(one.t, one.value, color=DATA)
+        if one.t[0] > 0 and one.t[-1] > 20 * one.t[0]:
             log_scale(axis, x=True)
-        low, high = float(np.min(rate.value)), float(np.max(rate.value))
+        low, high = float(np.min(one.value)), float(np.max(one.value))
         if low > 0 and high > 3 * low:
             axis.set_ylim(low / 1.5, high * 1.5)
             log_scale(axis, y=True)
         elif high > low:
-            axis.set_ylim(
-                min(low - 0.5 * (high - low), 0 if low > 0 else np.inf), high + 0.5 * (high - low)
-            )
+            margin = 0.5 * (high - low)
+            axis.set_ylim(min(low - margin, 0 if low > 0 else np.inf), high + margin)
         axis.set_xlabel("t [s]")
-        axis.set_ylabel(rate.label)
+        axis.set_ylabel(LABELS.get(name, f"{name}(t)"))
     return fig
+
+
+def degeneracy_figure(report: DegeneracyReport) -> Figure:
+    """Profiles with the line of one standard error, and who takes part in the weak directions."""
+    shown = [*report.profiles[:_MOST], *([None] if report.directions else [])]
+    columns, title = max(len(shown), 1), "What the data determine"
+    fig, (axes,) = panels(
+        0.6 + 2.9 * columns, 2.9, title, columns=columns, left=0.62, bottom=0.58, wspace=0.36
+    )
+    for axis, curve in zip(axes, shown, strict=False):
+        if curve is None:
+            _directions(axis, report)
+            continue
+        axis.plot(curve.values, curve.rise, "o-", ms=3.5, color=DATA)
+        axis.axhline(1.0, color="0.5", lw=0.8, ls="--")
+        axis.axvline(curve.best, color=FIT, lw=0.8)
+        axis.set_ylim(-0.15, min(max(float(np.max(curve.rise, initial=0.0)) * 1.1, 1.6), _TOP))
+        axis.set_xlabel(f"{curve.name} [{curve.unit}]" if curve.unit else curve.name)
+        axis.set_ylabel("rise of χ² [σ²]")
+        axis.set_title("flat" if curve.flat else "", loc="right")
+        axis.locator_params(axis="x", nbins=4)
+    return fig
+
+
+def _directions(axis, report: DegeneracyReport) -> None:
+    shown = report.directions[:3]
+    names = list(dict.fromkeys(name for one in shown for name in one.names))
+    height = 0.8 / len(shown)
+    for k, one in enumerate(shown):
+        places = (
+            np.array([names.index(name) for name in one.names])
+            + (k - (len(shown) - 1) / 2) * height
+        )
+        color = (DATA, FIT, "#ddaa33")[k]
+        axis.barh(places, one.shares, height=0.9 * height, color=color, label=f"{one.ratio:.0e}")
+    axis.set_yticks(range(len(names)), names)
+    axis.invert_yaxis()
+    axis.axvline(0.0, color="0.3", lw=0.6)
+    axis.set_xlim(-1.05, 1.05)
+    axis.set_xlabel("share in the direction")
+    axis.legend(
+        title="curvature", loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderpad=0
+    )

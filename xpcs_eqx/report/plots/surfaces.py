@@ -1,11 +1,15 @@
-"""Maps and cuts: data, fit and residual side by side, and c2 against lag."""
+"""Maps and cuts: data, fit and residual side by side, c2 against lag, and what is left over."""
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from ..maps import FittedMaps, chosen_angles
-from .canvas import figure, grid, log_scale
+from .canvas import DATA, FIT, figure, log_scale, panels
 
+# Frames and shifts of an autocorrelation.
+_FRAMES = 400
+_SHIFTS = 25
 # A panel has about this many pixels along a side; a larger map is averaged in squares.
 _PIXELS = 256
 
@@ -18,9 +22,13 @@ def _small(stack: np.ndarray) -> np.ndarray:
         return stack
     side = n // step
     cut = stack[: side * step, : side * step].reshape(side, step, side, step)
-    known = np.isfinite(cut)
-    count = known.sum(axis=(1, 3))
-    total = np.where(known, cut, 0).sum(axis=(1, 3))
+    return _mean(cut, (1, 3))
+
+
+def _mean(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    """The mean of what is not NaN along some axes; NaN where nothing is."""
+    known = np.isfinite(values)
+    count, total = known.sum(axis), np.where(known, values, 0).sum(axis)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
@@ -76,12 +84,12 @@ def map_figure(maps: FittedMaps) -> Figure:
     _, spread = limits(np.abs(np.stack(list(residual.values()))))
     extent = (maps.t[0], maps.t[-1], maps.t[0], maps.t[-1])
     for row, a in enumerate(angles):
-        panels = (
+        cases = (
             (0, "experiment", measured[a], "viridis", low, high),
             (1, "fit", fitted[a], "viridis", low, high),
             (4, "experiment − fit", residual[a], "RdBu_r", -spread, spread),
         )
-        for column, name, values, colours, bottom, top in panels:
+        for column, name, values, colours, bottom, top in cases:
             axis = fig.add_subplot(cells[row, column])
             image = axis.imshow(
                 values, origin="lower", extent=extent, cmap=colours, vmin=bottom, vmax=top
@@ -104,9 +112,7 @@ def _cut(values: np.ndarray, start: int, width: int) -> np.ndarray:
     n = values.shape[0]
     lags = n - start - width
     rows = np.stack([values[i, i + 1 : i + 1 + lags] for i in range(start, start + width)])
-    known = np.isfinite(rows)
-    count = known.sum(axis=0)
-    return np.where(count > 0, np.where(known, rows, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+    return _mean(rows, 0)
 
 
 def lag_figure(maps: FittedMaps) -> Figure:
@@ -118,21 +124,14 @@ def lag_figure(maps: FittedMaps) -> Figure:
     ages = [age for age in ages if age >= 0]
     columns = min(3, len(angles))
     rows = -(-len(angles) // columns)
-    height = 0.7 + 2.3 * rows
-    fig = figure(
+    fig, axes = panels(
         1.2 + 2.6 * columns,
-        height,
+        0.7 + 2.3 * rows,
         f"c2 against lag: {_shown(maps, angles)}points measured, lines fitted",
-    )
-    axes = grid(
-        fig,
         rows,
         columns,
-        left=0.62 / (1.2 + 2.6 * columns),
-        right=0.985,
-        bottom=0.45 / height,
-        top=1 - 0.6 / height,
-        wspace=0.25,
+        left=0.62,
+        top=0.6,
         hspace=0.45,
     )
     flat = [axis for row in axes for axis in row]
@@ -153,4 +152,86 @@ def lag_figure(maps: FittedMaps) -> Figure:
         axis.set_xlabel("lag [s]")
     flat[0].set_ylabel("c2")
     flat[0].legend(title=f"mean of {width} frames" if width > 1 else None)
+    return fig
+
+
+def autocorrelation(
+    residual: Float[np.ndarray, "angle frame frame"], shifts: int = _SHIFTS
+) -> tuple[Float[np.ndarray, "shift"], Float[np.ndarray, "shift"]]:
+    """Correlation of residuals whose pairs share a frame, and of pairs shifted along their lag.
+
+    The first moves t2 alone by 0, 1, … frames, the second moves t1 and t2 together. NaN entries
+    are left out.
+    """
+    n = residual.shape[1]
+    shifts = min(shifts, n - 2)
+    upper = np.triu(np.ones((n, n), bool), 1)
+    r = np.where(upper & np.isfinite(residual), residual, 0).astype(float)
+    known = (upper & np.isfinite(residual)).astype(float)
+    variance = (r * r).sum() / max(known.sum(), 1.0)
+
+    def correlation(k: int, rows: slice, moved: slice) -> float:
+        """Of pairs, and of those whose t2 is `k` frames later and whose t1 is `moved`."""
+        here, there = np.s_[:, rows, : n - k], np.s_[:, moved, k:]
+        pairs, total = (known[here] * known[there]).sum(), (r[here] * r[there]).sum()
+        return total / max(pairs, 1.0) / variance if variance > 0 else 0.0
+
+    every = slice(None)
+    sharing = [correlation(k, every, every) for k in range(shifts)]
+    along = [correlation(k, slice(n - k), slice(k, None)) for k in range(shifts)]
+    return np.asarray(sharing), np.asarray(along)
+
+
+def _weighted(maps: FittedMaps, angle: int, frames: slice = slice(None)) -> np.ndarray:
+    """Residuals times root weights of some frames of one angle, NaN where no pair counted."""
+    residual = maps.residual[angle, frames, frames]
+    weights = maps.root_weights
+    return residual if weights is None else residual * weights[angle, frames, frames]
+
+
+def _sampled(maps: FittedMaps) -> Float[np.ndarray, "pair"]:
+    """At most some 400 000 weighted residuals, evenly drawn; no more than a map is made of them."""
+    step = max(1, int(np.count_nonzero(maps.used)) // 2 // 400_000)
+    upper = np.triu(np.ones(maps.used.shape[1:], bool), 1)
+    parts = []
+    for angle in range(len(maps.residual)):
+        flat = _weighted(maps, angle)[upper]
+        parts.append(flat[np.isfinite(flat)][::step])
+    return np.concatenate(parts)
+
+
+def residual_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
+    """Histogram in units of the standard deviation with the normal curve, and autocorrelation.
+
+    Of the autocorrelation at most six angles and the middle 400 frames are used, or those of
+    `middle` where frames are left out of `maps`.
+    """
+    fig, ((left, right),) = panels(7.6, 3.0, "Residuals", columns=2)
+    flat = _sampled(maps)
+    spread = float(flat.std()) or 1.0
+    edges = np.linspace(-5, 5, 81)
+    counts, _ = np.histogram(np.clip(flat / spread, -5, 5), edges)
+    density = counts / max(counts.sum(), 1) / np.diff(edges)
+    left.stairs(np.maximum(density, 1e-12), edges, fill=True, color=DATA, alpha=0.5)
+    x = np.linspace(-5, 5, 200)
+    left.plot(x, np.exp(-0.5 * x * x) / np.sqrt(2 * np.pi), color=FIT, label="normal")
+    left.set_ylim(1e-5, 1)
+    log_scale(left, y=True)
+    unit = "" if maps.root_weights is None else ", weighted"
+    left.set_xlabel(f"residual{unit} / {spread:.3g}")
+    left.set_ylabel("density")
+    left.legend()
+    near = maps if middle is None else middle
+    n = near.residual.shape[1]
+    margin = max(0, (n - _FRAMES) // 2)
+    frames = slice(margin, n - margin)
+    chosen = [_weighted(near, angle, frames) for angle in chosen_angles(len(near.residual))]
+    sharing, along = autocorrelation(np.stack(chosen))
+    shift = np.arange(len(sharing))
+    right.axhline(0, color="0.7", lw=0.8)
+    right.plot(shift, sharing, ".-", color=DATA, label="pairs that share a frame")
+    right.plot(shift, along, ".-", color=FIT, label="pairs of one lag")
+    right.set_xlabel("shift [frames]")
+    right.set_ylabel("autocorrelation")
+    right.legend()
     return fig
