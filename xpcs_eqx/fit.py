@@ -154,7 +154,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
 
     from .program.interrupted import checkpoints_of, clear_checkpoints, explain_resume, was_sampling
     from .program.task import task_of
-    from .report import check_target, new_results
+    from .report import add_plots, check_target, new_results
 
     checkpoints, overwrite, solver = None, arguments.overwrite, configuration.settings.solver
     if not arguments.check:
@@ -184,8 +184,10 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     timings = {"loading": loaded - started}
     with explain_resume(checkpoints), new_results(target, overwrite) as folder:
         report = outcome.write(folder, target, timings, started)
+    # Nothing that is drawn can cost what is written.
+    missing = add_plots(target, report) if configuration.settings.output.plots else ()
     if not arguments.quiet:
-        _say(f"{report}\nResults: {target}")
+        _say("\n".join([str(report), *missing, f"Results: {target}"]))
     fit, sampled = outcome.fit, outcome.sampled
     if sampled is not None and sampled.interrupted:
         raise KeyboardInterrupt(sampled.how_to_go_on(target, checkpoints))

@@ -20,6 +20,7 @@ from ..errors import ConfigError, FitError
 from ..fitting import Fit, ProfileInterval, profile_interval
 from ..report import (
     Origin,
+    Report,
     Section,
     fit_sections,
     folder_names,
@@ -208,7 +209,9 @@ class Outcome:
             out.append(surface_section(one, label, name, output.fitted_data))
         return [*out, time_section(self.fit, timings)]
 
-    def write(self, folder: str, target: str, timings: Mapping[str, float], started: float) -> str:
+    def write(
+        self, folder: str, target: str, timings: Mapping[str, float], started: float
+    ) -> Report:
         """Write the results into an empty folder that will become `target`; returns the report."""
         problem = self.task.problem
         origins = [one.provenance for one in problem.data]
@@ -220,6 +223,5 @@ class Outcome:
             if problem.names.alone
             else dict(zip(problem.labels, origins, strict=True)),
             configuration=resolved_settings(self.task.configuration, problem, target),
-            plots=problem.settings.output.plots,
             started=started,
         )

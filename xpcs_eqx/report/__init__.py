@@ -11,6 +11,8 @@ from .fit import strong_correlations as strong_correlations
 from .fit import surface_section as surface_section
 from .fit import text_report as text_report
 from .fit import time_section as time_section
+from .folder import Report as Report
+from .folder import add_plots as add_plots
 from .folder import check_target as check_target
 from .folder import new_results as new_results
 from .folder import provenance_document as provenance_document

@@ -20,6 +20,7 @@ from ..scaling import AbstractScaling
 from ..uncertainty import loss_of
 from .analyses import prepared_section
 from .maps import has_maps, has_weights, is_stored, write_fitted_data
+from .misfit import misfit_section
 from .sections import Drawing, Section, document, entry, items, number, table, text
 
 STRONG_CORRELATION = 0.9
@@ -420,7 +421,7 @@ def fit_sections(
     ]
     if fit.prepared:
         out.append(prepared_section(fit))
-    out.append(parameter_section(fit, profiles))
+    out += [parameter_section(fit, profiles), misfit_section(fit)]
     if not fit.data_sets:
         return [*out, scaling_section(fit), *doubt_sections(fit)]
     out.append(sharing_section(fit, known))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from ..data import Provenance
 from ..errors import ConfigError
 from ..files import to_json
-from .sections import Section, document, page, text
+from .sections import Section, document, items, page, text
 
 PACKAGES = (
     "xpcs-eqx",
@@ -116,6 +116,16 @@ def write_files(folder: str, files: Mapping[str, Any]) -> None:
                 stream.write(content if isinstance(content, str) else to_json(content))
 
 
+class Report(NamedTuple):
+    """A report as it was written: its headline and its sections."""
+
+    title: str
+    sections: tuple[Section, ...]
+
+    def __str__(self) -> str:
+        return text(self.title, self.sections)
+
+
 def write_results(
     folder: str,
     title: str,
@@ -123,13 +133,13 @@ def write_results(
     *,
     provenance: Provenance | Mapping[str, Provenance],
     configuration: Mapping[str, Any],
-    plots: bool = True,
     started: float | None = None,
-) -> str:
-    """Write a report into an empty folder, as `new_results` gives it; returns its text.
+) -> Report:
+    """Write a report into an empty folder, as `new_results` gives it; returns what was written.
 
     It becomes `config.toml`, `provenance.json`, `fit/parameters.json`, `fit/report.txt`,
-    `fit/report.html`, the files of the sections, and `plots/*.png`.
+    `fit/report.html` and the files of the sections. Figures come afterwards, by `add_plots`: none
+    can cost a result.
 
     **Arguments:**
 
@@ -149,34 +159,48 @@ def write_results(
         write_files(folder, one.files)
     write_files(folder, {"config.toml": tomli_w.dumps(configuration)})
     spent = {"results": time.perf_counter() - clock}
-    figures: dict[int, list[str]] = {}
-    if plots:
-        # Not at the top: importing matplotlib takes a third of a second.
-        from .plots import save_figures
-
-        clock = time.perf_counter()
-        for i, one in enumerate(sections):
-            if one.figures is not None:
-                inside = os.path.join(folder, "plots", one.folder)
-                names = save_figures(inside, one.figures())
-                figures[i] = [os.path.join(inside, name) for name in names]
-        spent["plots"] = time.perf_counter() - clock
     wall = time.perf_counter() - started
     times = ", ".join(f"{k} {v:.2f} s" for k, v in {**spent, "all": wall}.items())
     last = sections[-1]
     told = [*sections[:-1], replace(last, lines=[*last.lines, f"  {times}"])]
-    shown = [(one, figures.get(i, ())) for i, one in enumerate(told)]
-    report = text(title, told)
     origin = provenance_document(provenance, configuration, wall)
-    write_files(
-        folder,
-        {
-            "fit/report.txt": report,
-            "fit/report.html": page(title, shown),
-            "provenance.json": origin,
-        },
-    )
-    return report
+    written = Report(title, tuple(told))
+    _write_report(folder, written, [()] * len(told))
+    write_files(folder, {"provenance.json": origin})
+    return written
+
+
+def _write_report(folder: str, report: Report, figures: Sequence[Sequence[str]]) -> None:
+    shown = zip(report.sections, figures, strict=True)
+    files = {
+        "fit/report.txt": text(report.title, report.sections),
+        "fit/report.html": page(report.title, shown),
+    }
+    write_files(folder, files)
+
+
+def add_plots(folder: str, report: Report) -> tuple[str, ...]:
+    """Draw the figures of a report into its folder and its page; says of each that is missing why.
+
+    What could not be drawn is said in the report as well, which is complete without it.
+    """
+    # Not at the top: importing matplotlib takes a third of a second.
+    from .plots import save_figures
+
+    figures, missing = [], []
+    for one in report.sections:
+        drawn = []
+        if one.figures is not None:
+            inside = os.path.join(folder, "plots", one.folder)
+            names, failed = save_figures(inside, one.figures)
+            drawn = [os.path.join(inside, name) for name in names]
+            missing += failed
+        figures.append(drawn)
+    if missing:
+        note = Section("Plots", items(missing))
+        report, figures = report._replace(sections=(*report.sections, note)), [*figures, []]
+    _write_report(folder, report, figures)
+    return tuple(missing)
 
 
 def _version(package: str) -> str | None:

@@ -140,7 +140,7 @@ def _draw(folder: str, posterior: Posterior) -> list[str]:
     # Not at the top: importing matplotlib takes a third of a second.
     from .plots import posterior_drawings, save_figures
 
-    save_figures(folder, posterior_drawings(posterior))
+    save_figures(folder, lambda: posterior_drawings(posterior))
     try:
         plot_posterior(folder, posterior)
     except Exception as error:

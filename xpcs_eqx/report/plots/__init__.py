@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 from ...fitting import Fit
 from ..maps import has_maps, shown_maps
@@ -50,27 +51,42 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
     return tuple(out)
 
 
-def save_figures(folder: str, figures: Sequence[Drawing]) -> tuple[str, ...]:
-    """Draw figures as PNG into a folder, which is made if needed; returns the file names.
+def save_figures(
+    folder: str, figures: Callable[[], Sequence[Drawing]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Draw figures as PNG into a folder, which is made if needed.
 
-    No plot may cost a result: one that cannot be drawn is a message in the log.
+    Returns the names of the files, and a sentence for each plot that could not be drawn: no plot
+    may cost a result.
     """
-    names = []
-    if figures:
-        os.makedirs(folder, exist_ok=True)
+    names, missing = [], []
+
+    def drawn(name: str, draw: Callable[[], Any]) -> Any:
+        try:
+            return draw()
+        except Exception as error:
+            log.exception("the plot %s is missing", name)
+            missing.append(f"the plot {name} is missing: {type(error).__name__}: {error}")
+            return None
+
     with style():
-        for name, draw in figures:
-            path = os.path.join(folder, f"{name}.png")
-            try:
-                # The maps are noise: stronger compression takes longer and saves nothing.
-                draw().savefig(path, pil_kwargs={"compress_level": 1})
-            except Exception:
-                log.exception("the plot %s is missing", path)
+        for name, draw in drawn("list", figures) or ():
+            figure = drawn(name, draw)
+            if figure is None:
                 continue
-            names.append(f"{name}.png")
-    return tuple(names)
+            os.makedirs(folder, exist_ok=True)
+            path = os.path.join(folder, f"{name}.png")
+
+            def save(figure=figure, path=path) -> str:
+                # The maps are noise: stronger compression takes longer and saves nothing.
+                figure.savefig(path, pil_kwargs={"compress_level": 1})
+                return path
+
+            if drawn(name, save) is not None:
+                names.append(f"{name}.png")
+    return tuple(names), tuple(missing)
 
 
 def write_plots(folder: str, fit: Fit) -> tuple[str, ...]:
     """Draw every plot of a fit into a folder; returns the file names."""
-    return save_figures(folder, drawings(fit))
+    return save_figures(folder, lambda: drawings(fit))[0]
