@@ -12,6 +12,7 @@ from ..checkpoint import Checkpoints
 from ..files import Retry
 from ..fitting import Fit, default_solver, solve
 from ..fitting.least_squares import conclude
+from ..fitting.prepare import Preparations
 from ..objective import AbstractLoss, AbstractObjective, AbstractPenalty, CurveObjective
 from ..objective.curve import CHUNK
 from ..optimize import ConjugateGradient, Event, Recovery, Telemetry, TrustRegion, WarmUp
@@ -152,9 +153,14 @@ class HybridOptimiser(eqx.Module):
             checkpoints=checkpoints,
             every=every,
             resume=resume,
-            preparations=tuple(one for one in (self.tournament, self.warm_up) if one is not None),
+            preparations=self.preparations,
         )
         return conclude(solution)
+
+    @property
+    def preparations(self) -> Preparations:
+        """What improves the start before the trust region."""
+        return tuple(one for one in (self.tournament, self.warm_up) if one is not None)
 
     def solver_for(self, objective: AbstractObjective) -> TrustRegion:
         """The trust region of an objective."""

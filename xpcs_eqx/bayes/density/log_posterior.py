@@ -24,7 +24,7 @@ from ...objective.kernel.frame_table import frame_table
 from ...objective.penalties import penalty_squares
 from ...parameters import ParameterMap, SharedParameters, parameter_values
 from ...parameters.parameter_map import plain_parameters
-from ...search.noise import count_pairs
+from ...search.pairs import count_pairs
 from ...uncertainty import loss_of
 from ..priors.families import AbstractPrior, Number, stacked
 from ..priors.prior_set import OneDataSet, PriorSet, Samplable, default_priors

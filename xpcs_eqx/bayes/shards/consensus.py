@@ -16,7 +16,7 @@ from ...errors import ModelError
 from ...fitting import Fit
 from ...objective import CombinedObjective, StoredTiles
 from ...physics import LaminarFlow
-from ...search.noise import count_pairs
+from ...search.pairs import count_pairs
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment, MarginalisedScaling
 from ..density.log_posterior import LogPosterior, check_kind, physical_draws, scaling_draws
 from ..diagnostics import diagnose_shards
