@@ -115,7 +115,7 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
     assert "none: sampling was interrupted" in report_of(results)
     assert not (results / "bayes").exists()
     shards = sorted(path.name for path in (kept / "shards").iterdir())
-    assert shards == ["shard-00000.npz", "shard-00001.npz"]
+    assert shards == ["shard-00000.h5", "shard-00001.h5"]
     assert run(folder, *QUICKLY, *IN_SHARDS) == 2
     assert "--resume" in capsys.readouterr().err
     # Two shards are read, one is sampled; the results that wait for it need no --overwrite.
