@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
-from ..fitting import Fit, default_solver, solve
-from ..fitting.least_squares import conclude
+from ..fitting import Fit, default_solver, fit_of, solve
 from ..objective import AbstractLoss, AbstractObjective, AbstractPenalty, CurveObjective
 from ..objective.curve import CHUNK
 from ..optimize import ConjugateGradient, Event, Recovery, Telemetry, TrustRegion, WarmUp
@@ -157,7 +156,7 @@ class HybridOptimiser(eqx.Module):
             resume=resume,
             preparations=tuple(one for one in (self.tournament, self.warm_up) if one is not None),
         )
-        fit = conclude(solution)
+        fit = fit_of(solution)
         return fit if telemetry is None else _with_telemetry(fit, telemetry + fit.telemetry)
 
     def solver_for(self, objective: AbstractObjective) -> TrustRegion:

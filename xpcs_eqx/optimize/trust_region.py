@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -44,6 +45,7 @@ class TrustRegionState(eqx.Module):
     - `refused`: the last trial point at which the model was not finite, NaN before there is one.
     - `gradient_measure`: largest cosine between the residuals and a column of the Jacobian;
         `offset`: the cosine between the residuals and the space of all columns.
+    - `best`, `names`: for a callback of a fit: y as physical variables, and what they are called.
     """
 
     y: Float[Array, "p"]
@@ -66,6 +68,14 @@ class TrustRegionState(eqx.Module):
     offset: Float[Array, ""]
     status: Int[Array, ""]
     history: History
+    best: Float[Array, "p"] | None = None
+    names: tuple[str, ...] = eqx.field(static=True, default=())
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The physical variables by name, as a callback sees them."""
+        best = () if self.best is None else np.asarray(self.best).tolist()
+        return dict(zip(self.names, best, strict=True))
 
     @property
     def summary(self) -> str:

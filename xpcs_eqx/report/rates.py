@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..fitting import Fit, limits
-from ..fitting.after.bands import is_positive
+from ..fitting.after.surfaces import is_positive
 from ..physics import AbstractRate
 
 # What is on the axis; a rate of another name stands there by that name.
