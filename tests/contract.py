@@ -85,6 +85,8 @@ CONSTANTS = {
     "data.DEFAULT_GAP": "a number",
     "data.LAYOUTS": "names of file layouts",
     "data.Sigma": "a type, for annotations",
+    "physics.MODELS": "words for models",
+    "physics.RATES": "words for rates",
     "config.TEMPLATES": "names of templates",
     "scaling.CONTRAST_BOUNDS": "numbers",
     "search.CHAIN": "names of methods",

@@ -1,7 +1,7 @@
 """Work for other threads and processes under the settings of JAX of whoever hands it over."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
@@ -18,13 +18,15 @@ class _Settings(NamedTuple):
     matmul_precision: str | None
     device: Any
 
-    def entered(self) -> ExitStack:
+    @contextmanager
+    def hold(self) -> Iterator[None]:
         """A context in which these settings hold."""
-        with ExitStack() as stack:
-            stack.enter_context(jax.enable_x64(self.double))
-            stack.enter_context(jax.default_matmul_precision(self.matmul_precision))
-            stack.enter_context(jax.default_device(self.device))
-            return stack.pop_all()
+        with (
+            jax.enable_x64(self.double),
+            jax.default_matmul_precision(self.matmul_precision),
+            jax.default_device(self.device),
+        ):
+            yield
 
 
 def _settings() -> _Settings:
@@ -59,7 +61,7 @@ class Inherited(Generic[T]):
         self.settings = _settings()
 
     def __call__(self, *more: Any) -> T:
-        with self.settings.entered():
+        with self.settings.hold():
             arguments, keywords = _unpacked((self.arguments, self.keywords))
             result = self.function(*arguments, *more, **keywords)
             return jax.tree.map(_packed, result) if self.sent else result

@@ -1,8 +1,8 @@
 """Two-time maps: what they look like in memory, how files become maps."""
 
-from .assemble import Sigma as Sigma
 from .bands import BandReader as BandReader
 from .bands import MapSource as MapSource
+from .chosen import Sigma as Sigma
 from .chunks import ChunkedTwoTime as ChunkedTwoTime
 from .chunks import Tile as Tile
 from .chunks import chunks_of as chunks_of

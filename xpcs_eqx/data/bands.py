@@ -12,28 +12,25 @@ from jaxtyping import Bool
 from ..errors import DataError
 from .layouts import READERS
 from .layouts.hdf5 import open_hdf5
-from .layouts.raw import RawMaps
+from .layouts.maps import Layer, RawMaps, SlicedMap, Window
 
 Half = Literal["upper", "lower", "both"]
 RETRIES = 3
 PAUSE = 0.2  # s before the first repetition, twice as long before the next
 
 
-def band_of(
-    block: Callable[[slice, slice], np.ndarray], half: Half, rows: slice, n: int
-) -> np.ndarray:
+def band_of(window: Window, half: Half, rows: slice) -> np.ndarray:
     """Pairs i ≤ j with i in `rows` of a map of n frames, `(row, n − rows.start)`.
 
-    `block` gives any block of the stored map, `half` says which triangle holds the pairs; with
-    both, a pair is NaN when either triangle says so.
+    `half` says which triangle holds the pairs; with both, a pair is NaN when either says so.
     """
-    right = slice(rows.start, n)
+    right = slice(rows.start, window.n_frames)
     if half == "lower":
-        return block(right, rows).T
-    upper = block(rows, right)
+        return window[right, rows].T
+    upper = window[rows, right]
     if half == "upper":
         return upper
-    return np.where(np.isfinite(block(right, rows).T), upper, np.nan)
+    return np.where(np.isfinite(window[right, rows].T), upper, np.nan)
 
 
 class MapSource(eqx.Module):
@@ -103,9 +100,11 @@ class BandReader:
         **Raises:** `DataError` with file, HDF5 path and rows when it cannot be read.
         """
         source = self.source
-        half = source.halves[angle]
-        found = self._patiently(angle, rows, lambda raw: self._band(raw.read, angle, half, rows))
-        kept = np.asarray(found, source.dtype)
+
+        def read(raw: RawMaps) -> np.ndarray:
+            return band_of(self._window(raw.maps[source.maps[angle]]), source.halves[angle], rows)
+
+        kept = np.asarray(self._patiently(angle, rows, read), source.dtype)
         return kept + kept.dtype.type(source.baseline) if source.baseline else kept
 
     def sigma_band(self, angle: int, rows: slice) -> np.ndarray:
@@ -113,24 +112,17 @@ class BandReader:
 
         **Raises:** `DataError` as `band`.
         """
-        halves = self.source.sigma_halves
-        assert halves is not None
-        return self._patiently(
-            angle, rows, lambda raw: self._band(raw.read_sigma, angle, halves[angle], rows)
-        )
+        source = self.source
+        assert source.sigma_halves is not None
+        half = source.sigma_halves[angle]
 
-    def _band(self, read: Any, angle: int, half: Half, rows: slice) -> np.ndarray:
-        low = self.source.frames[0]
-        number = self.source.maps[angle]
+        def read(raw: RawMaps) -> np.ndarray:
+            return band_of(self._window(Layer(raw.sigma, source.maps[angle])), half, rows)
 
-        def block(rows: slice, columns: slice) -> np.ndarray:
-            return read(
-                number,
-                slice(rows.start + low, rows.stop + low),
-                slice(columns.start + low, columns.stop + low),
-            )
+        return self._patiently(angle, rows, read)
 
-        return band_of(block, half, rows, self.source.n_frames)
+    def _window(self, whole: SlicedMap) -> Window:
+        return Window(whole, self.source.frames[0], self.source.n_frames)
 
     def _patiently(
         self, angle: int, rows: slice, read: Callable[[RawMaps], np.ndarray]
@@ -160,7 +152,7 @@ class BandReader:
         file = self._open.enter_context(open_hdf5(source.path))
         raw = READERS[source.layout](file)
         for name, number in zip(source.names, source.maps, strict=True):
-            found = raw.shapes[number] if number < len(raw.shapes) else None
+            found = raw.maps[number].shape if number < len(raw.maps) else None
             if found != source.shape or raw.names[number] != name:
                 raise DataError(
                     f"{source.path}: {name} had shape {source.shape} and is now "

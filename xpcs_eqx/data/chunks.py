@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from ..errors import DataError
 from .checks import finite_angles, increasing_times, positive, positive_sigma
-from .two_time import ENOUGH, Geometry, Provenance, Sample
+from .two_time import ENOUGH, AbstractTwoTime, Geometry, Provenance, Sample
 
 WHERE = "chunks"
 
@@ -43,7 +44,7 @@ class Points(NamedTuple):
 Factory = Callable[[], Iterable[Tile]]
 
 
-class ChunkedTwoTime(eqx.Module):
+class ChunkedTwoTime(AbstractTwoTime):
     """Two-time data that a factory makes anew for every pass, chunk by chunk.
 
     - `factory`: called without arguments, gives an iterable of `Tile`. It pickles when it is to be
@@ -56,7 +57,7 @@ class ChunkedTwoTime(eqx.Module):
     """
 
     factory: Factory = eqx.field(static=True)
-    t: Float[np.ndarray, " frame"]
+    t: Float[np.ndarray | jax.Array, " frame"]
     geometry: Geometry
     n_chunks: int = eqx.field(static=True)
     run: int = eqx.field(static=True)
@@ -65,16 +66,6 @@ class ChunkedTwoTime(eqx.Module):
     sample: Sample
     absolute_sigma: bool = eqx.field(static=True, default=False)
     provenance: Provenance = eqx.field(static=True, default=Provenance())
-
-    @property
-    def n_angles(self) -> int:
-        """Number of angles."""
-        return np.shape(self.geometry.phi)[0]
-
-    @property
-    def n_frames(self) -> int:
-        """Number of frames."""
-        return self.t.size
 
 
 def chunks_of(factory: Factory) -> Iterator[Tile]:

@@ -11,15 +11,68 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import DataError
-from .assemble import Sigma, assemble
+from .bands import band_of
 from .checks import agreeing
+from .chosen import Chosen, Sigma, check_lists, choose, choose_maps
 from .layouts import LAYOUTS, READERS, recognise
 from .layouts.arrays import read_npy, read_npz
 from .layouts.hdf5 import open_hdf5
-from .layouts.raw import RawMaps
-from .place import check_lists, choose_maps, kept_dtype, placed
-from .selection import Selection, pair_rule
+from .layouts.maps import RawMaps
+from .selection import Selection
+from .survey import root_weights_of, survey_map, whole_map
 from .two_time import TwoTimeData
+
+
+def assemble(chosen: Chosen) -> TwoTimeData:
+    """The chosen maps in memory, both triangles filled; a caller's array is copied before a change.
+
+    **Raises:** `DataError` for everything that makes the maps unusable.
+    """
+    n, n_maps, rows = chosen.n_frames, chosen.n_maps, slice(0, chosen.n_frames)
+    all_pairs, pairs = ~np.eye(n, dtype=bool), n * (n - 1) // 2
+    held = chosen.stack()
+    c2 = np.empty((n_maps, n, n), chosen.dtype) if held is None else held
+    found, keep = [], None
+    weights = np.zeros((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
+    for position in range(n_maps):
+        # A map is read once, to be checked and to be kept.
+        window, sigma = chosen.map(position).held(), chosen.sigma_map(position)
+        sigma = None if sigma is None else sigma.held()
+        one = survey_map(chosen, position, window, sigma, enough=1)
+        found.append(one)
+        used, masked = all_pairs, one.pairs < pairs
+        if masked or one.halved or chosen.raw.baseline or not np.all(np.isfinite(one.diagonal)):
+            band = band_of(window, one.half, rows).astype(chosen.dtype, copy=False)
+            band = band + chosen.dtype.type(chosen.raw.baseline)
+            if c2 is held and not chosen.raw.owned:
+                c2 = c2.copy()
+            c2[position], used = whole_map(band, chosen.rule, chosen.mask_of(position))
+        elif held is None:
+            c2[position] = window.whole
+        if masked:
+            keep = np.broadcast_to(all_pairs, c2.shape).copy() if keep is None else keep
+            keep[position] = used
+        if weights is not None and sigma is not None and one.sigma_half is not None:
+            sigma_band = band_of(sigma, one.sigma_half, rows)
+            weights[position] = root_weights_of(used, sigma_band, chosen.dtype)
+    constant = chosen.constant_root_weights(lambda: np.array([one.noise for one in found]))
+    if constant is not None:
+        by_map = constant[:, None, None]
+        # a view without memory of its own where every pair counts
+        weights = np.broadcast_to(by_map, c2.shape) if keep is None else keep * by_map
+    elif weights is None and keep is not None:
+        weights = keep.astype(c2.dtype)
+    return TwoTimeData(
+        c2=c2,
+        t=chosen.t,
+        geometry=chosen.geometry,
+        root_weights=weights,
+        diagonal=chosen.diagonals(np.stack([one.diagonal for one in found])),
+        absolute_sigma=chosen.absolute_sigma,
+        provenance=chosen.provenance(
+            sum(one.halved for one in found), sum(one.pairs for one in found)
+        ),
+    )
 
 
 def checksum_of(path: str) -> str:
@@ -28,65 +81,78 @@ def checksum_of(path: str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-@contextmanager
-def open_maps(
-    path: str | os.PathLike[str],
-    *,
-    layout: str | None = None,
-    q: float | None = None,
-    phi: Any = None,
-    counted: bool = False,
-    checksum: bool = True,
-) -> Iterator[RawMaps]:
-    """The lists of a file, with maps that are read while the context is open.
+def format_of(path: str, layout: str | None) -> str:
+    """The layout asked for, `"npy"`, `"npz"`, or `"hdf5"` for one that the file itself tells.
 
-    Arguments as in `load`; `counted` says that a bare map without a frame time counts in frames.
-
-    **Raises:** `DataError` for a file that is missing, damaged, foreign or incomplete.
+    **Raises:** `DataError` for an unknown layout and a file that is missing or cannot be read.
     """
-    path = os.fspath(path)
     if not os.path.exists(path):
         raise DataError(f"{path}: there is no such file; check the path.")
     if not os.path.isfile(path):
         raise DataError(f"{path}: not a file; give the path of a data file.")
-    # As an identifier or as the files of the configuration have it: one name.
-    layout = None if layout is None else layout.replace("_", "-")
-    if layout is not None and layout not in LAYOUTS:
-        raise DataError(f"{path}: layout {layout!r} is unknown; known are {', '.join(LAYOUTS)}.")
     try:
         with open(path, "rb") as stream:
             start = stream.read(8)
-        sha256 = checksum_of(path) if checksum else ""
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); check the permissions.") from error
-    if layout == "npy" or (layout is None and start.startswith(b"\x93NUMPY")):
-        yield read_npy(path, sha256, q, phi, counted)
+    if layout is not None:
+        # As an identifier or as the files of the configuration have it: one name.
+        layout = layout.replace("_", "-")
+        if layout not in LAYOUTS:
+            known = ", ".join(LAYOUTS)
+            raise DataError(f"{path}: layout {layout!r} is unknown; known are {known}.")
+        return layout
+    formats = {b"\x93NUMPY": "npy", b"PK": "npz"}
+    return next((name for mark, name in formats.items() if start.startswith(mark)), "hdf5")
+
+
+@contextmanager
+def open_maps(
+    path: str | os.PathLike[str],
+    selection: Selection,
+    *,
+    layout: str | None = None,
+    dt: float | None = None,
+    q: float | None = None,
+    phi: Any = None,
+    time_origin: float | None = None,
+    checksum: bool = True,
+) -> Iterator[tuple[RawMaps, Selection]]:
+    """The lists of a file, with maps that are read while the context is open, and what to take.
+
+    Arguments as in `load`; q and time origin go into the selection.
+
+    **Raises:** `DataError` for a file that is missing, damaged, foreign or incomplete.
+    """
+    path = os.fspath(path)
+    form = format_of(path, layout)
+    sha256 = checksum_of(path) if checksum else ""
+    if time_origin is not None:
+        selection = replace(selection, time_origin=time_origin)
+    if form == "npy":
+        if dt is None and selection.time_origin is None:
+            # without a frame time, time is the number of the frame
+            selection = replace(selection, time_origin=1.0)
+        yield read_npy(path, sha256, q, phi, counted=dt is None), selection
         return
-    if layout == "npz" or (layout is None and start.startswith(b"PK")):
-        raw = read_npz(path, sha256)
-        yield _checked_q(raw, q, phi)
+    if q is not None and selection.q is None:
+        selection = replace(selection, q=q)
+    if form == "npz":
+        yield _agreeing(read_npz(path, sha256), q, phi), selection
         return
     with open_hdf5(path) as file:
-        reader = READERS[recognise(file) if layout is None else layout]
-        yield _checked_q(replace(reader(file), sha256=sha256), q, phi)
+        reader = READERS[recognise(file) if form == "hdf5" else form]
+        yield _agreeing(replace(reader(file), sha256=sha256), q, phi), selection
 
 
-def _checked_q(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
+def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
+    """The same, after making sure that what was given does not contradict it."""
     if phi is not None:
         raise DataError(f"{raw.where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
     if q is not None:
         nearest = raw.q[np.argmin(np.abs(raw.q - q))] if raw.q.size else np.nan
         agreeing(raw.where, raw.q_name, float(nearest), q, "1/Å")
     return raw
-
-
-def prepared(selection: Selection, time_origin: float | None, q: float | None) -> Selection:
-    """The selection with a time origin and a q given beside it."""
-    if time_origin is not None:
-        selection = replace(selection, time_origin=time_origin)
-    if q is not None and selection.q is None:
-        selection = replace(selection, q=q)
-    return selection
 
 
 def load(
@@ -121,16 +187,17 @@ def load(
 
     **Raises:** `DataError` with the file, the HDF5 path or key, what was found and what to do.
     """
-    selection = prepared(selection, time_origin, q)
-    with open_maps(path, layout=layout, q=q, phi=phi, counted=dt is None, checksum=checksum) as raw:
-        return assemble(raw, counted(raw, selection), dt=dt, gap=gap, sigma=sigma)
-
-
-def counted(raw: RawMaps, selection: Selection) -> Selection:
-    """Bare maps without a frame time start at t = 1, so that time is the number of the frame."""
-    if raw.layout == "npy" and raw.frame_time is not None and selection.time_origin is None:
-        return replace(selection, time_origin=1.0)
-    return selection
+    with open_maps(
+        path,
+        selection,
+        layout=layout,
+        dt=dt,
+        q=q,
+        phi=phi,
+        time_origin=time_origin,
+        checksum=checksum,
+    ) as (raw, selection):
+        return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma))
 
 
 def load_joint(
@@ -148,25 +215,19 @@ def load_joint(
 
     Arguments and errors as in `load`.
     """
-    selection = prepared(selection, time_origin, None)
-    with open_maps(path, layout=layout, counted=dt is None, checksum=checksum) as raw:
-        selection = counted(raw, selection)
+    with open_maps(
+        path, selection, layout=layout, dt=dt, time_origin=time_origin, checksum=checksum
+    ) as (raw, selection):
         check_lists(raw)
-        chosen = choose_maps(raw, selection)
-        q = raw.q[chosen]
+        maps = choose_maps(raw, selection)
+        q = raw.q[maps]
         order = np.sort(q)
         # bins equal to rounding are one q
         starts = order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
+        at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in starts]
         return tuple(
-            assemble(
-                raw,
-                selection,
-                dt=dt,
-                gap=gap,
-                sigma=sigma,
-                chosen=chosen[np.isclose(q, value, rtol=1e-6, atol=0)],
-            )
-            for value in starts
+            assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, maps=one))
+            for one in at_one_q
         )
 
 
@@ -203,26 +264,13 @@ def map_size(
 
     **Raises:** `DataError` for everything that is wrong beside the maps.
     """
-    selection = prepared(selection, time_origin, q)
-    if _numpy(path, layout):
+    if format_of(os.fspath(path), layout) in ("npz", "npy"):
         return MapSize(os.path.getsize(path) // 8, 8, 0, None, False)
-    with open_maps(path, layout=layout, q=q, counted=dt is None, checksum=False) as raw:
-        selection = counted(raw, selection)
-        place = placed(raw, selection, dt, gap)
-        rule = pair_rule(raw.where, selection, place.t, place.frames)
-        weighed = (sigma, rule, selection.pair_mask, raw.read_sigma)
+    with open_maps(
+        path, selection, layout=layout, dt=dt, q=q, time_origin=time_origin, checksum=False
+    ) as (raw, selection):
+        chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma)
+        weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)
         copies = 1 if all(one is None for one in weighed) else 2
-        n, n_angles = place.t.size, place.chosen.size
-        item = kept_dtype(raw).itemsize * copies
-        return MapSize(n_angles * n * n, item, n_angles, place.t, raw.layout in READERS)
-
-
-def _numpy(path: str | os.PathLike[str], layout: str | None) -> bool:
-    """Whether a file is one of NumPy's, all of which would have to be read."""
-    if not os.path.isfile(path):
-        # Said by whoever opens it.
-        return False
-    if layout is not None:
-        return layout in ("npz", "npy")
-    with open(path, "rb") as stream:
-        return stream.read(6).startswith((b"\x93NUMPY", b"PK"))
+        n, n_angles = chosen.n_frames, chosen.n_maps
+        return MapSize(n_angles * n * n, chosen.dtype.itemsize * copies, n_angles, chosen.t, True)

@@ -1,12 +1,11 @@
 """Data already in memory: dictionaries of maps in loader or direct form, and of pooled points."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
-from .assemble import Sigma, assemble
 from .checks import (
     agreeing,
     finite_angles,
@@ -15,11 +14,12 @@ from .checks import (
     optional_scalar,
     positive,
     positive_sigma,
-    scalar,
 )
-from .half import TOLERANCE
-from .layouts.arrays import DIRECT, LOADER, raw_from_mapping
-from .selection import Selection, in_ranges, usable_pairs
+from .chosen import Sigma, choose
+from .layouts.arrays import DIRECT, LOADER, check_keys, raw_from_mapping
+from .load import assemble
+from .selection import PairRule, Selection, in_ranges, pair_rule
+from .survey import TOLERANCE
 from .two_time import DEFAULT_GAP, Geometry, PooledData, Provenance, TwoTimeData
 
 POOLED = ("data", "phi", "t1", "t2")
@@ -61,16 +61,12 @@ def from_dict(
     xpcs_eqx.errors.DataError: dictionary (direct form): 'q' is missing. ...
     """
     form, keys = _form(mapping)
-    missing = [key for key in keys if key not in mapping]
-    if missing:
-        hints = " ".join(
-            f"{key!r} is missing.{near_misses(key, set(mapping) - set(keys))}" for key in missing
-        )
-        raise DataError(f"dictionary ({form} form): {hints} This form needs {', '.join(keys)}.")
+    check_keys(f"dictionary ({form} form)", mapping, keys)
     if form == "pooled":
         return pool(mapping, selection, sigma)
     raw = raw_from_mapping(mapping, form)
-    return assemble(raw, selection, dt=optional_scalar(raw.where, mapping, "dt"), sigma=sigma)
+    dt = optional_scalar(raw.where, mapping, "dt")
+    return assemble(choose(raw, selection, dt=dt, sigma=sigma))
 
 
 def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -94,6 +90,24 @@ def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
 WHERE = "dictionary (pooled points)"
 
 
+class _Points(NamedTuple):
+    """Columns of points: what was given, both frames with the earlier first, the azimuth.
+
+    `number` is the place of a point in what was given.
+    """
+
+    values: np.ndarray
+    sigma: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    phi: np.ndarray
+    number: np.ndarray
+
+    def at(self, index: np.ndarray) -> "_Points":
+        """Some of the points."""
+        return _Points(*(column[index] for column in self))
+
+
 def pool(mapping: Mapping[str, Any], selection: Selection, sigma: Any = None) -> PooledData:
     """`PooledData` from flat `data`, `t1`, `t2`, `phi`, optional `sigma`, `q`, `L`, `dt`.
 
@@ -106,64 +120,52 @@ def pool(mapping: Mapping[str, Any], selection: Selection, sigma: Any = None) ->
     given twice with two values, and an empty selection.
     """
     values = _flat("data", np.asarray(mapping["data"]))
-    columns = {key: _flat(key, numbers(WHERE, key, mapping[key])) for key in ("t1", "t2", "phi")}
-    for key, column in columns.items():
-        if column.size != values.size:
-            raise DataError(
-                f"{WHERE}: {key} has {column.size} values but data {values.size}; all are flat "
-                "lists of one length."
-            )
-    spread = _sigma(mapping.get("sigma") if sigma is None else sigma, values.size)
-    finite_angles(WHERE, "phi", columns["phi"])
-    t, first, second = _frames(columns["t1"], columns["t2"])
+    t1, t2, phi = (_flat(key, mapping[key], values.size) for key in ("t1", "t2", "phi"))
+    given = mapping.get("sigma") if sigma is None else sigma
+    spread = _sigma(given, values.size)
+    finite_angles(WHERE, "phi", phi)
+    t, one, other = _frames(t1, t2)
     if selection.time_origin not in (None, 0.0):
         raise DataError(f"{WHERE}: times are used as they are; leave time_origin out.")
     frames = selection.frame_slice(WHERE, t.size)
-    inside = in_ranges(columns["phi"], selection.phi_ranges)
-    inside &= (np.minimum(first, second) >= frames.start) & (
-        np.maximum(first, second) < frames.stop
-    )
-    diagonal = first == second
-    chosen = np.flatnonzero(inside & ~diagonal)
-    if chosen.size == 0:
+    t = t[frames]
+    first, second = np.minimum(one, other) - frames.start, np.maximum(one, other) - frames.start
+    inside = in_ranges(phi, selection.phi_ranges) & (first >= 0) & (second < t.size)
+    points = _Points(values, spread, first, second, phi, np.arange(values.size))
+    points = points.at(inside & (first != second))
+    if points.values.size == 0:
         raise DataError(
             f"{WHERE}: no point is left in the phi ranges and frames asked for; the selection is "
             "empty. Widen it."
         )
-    low = np.minimum(first, second)[chosen] - frames.start
-    high = np.maximum(first, second)[chosen] - frames.start
-    phi, angle = np.unique(columns["phi"][chosen], return_inverse=True)
-    t = t[frames]
-    order, repeated = _distinct(values[chosen], spread[chosen], low, high, angle, t)
-    kept = chosen[order]
-    weights = _weights(
-        values[kept], spread[kept], low[order], high[order], kept, t, frames, selection
-    )
+    found = points.values.size
+    points = _distinct(points, t)
+    weights = _weights(points, selection, pair_rule(WHERE, selection, t, frames))
     notes = [
-        f"{int(diagonal.sum())} points with t1 = t2 were dropped.",
-        f"{repeated} points repeated a pair given before and were counted once.",
+        f"{np.count_nonzero(first == second)} points with t1 = t2 were dropped.",
+        f"{found - points.values.size} points repeated a pair given before and were counted once.",
     ]
-    q = scalar(WHERE, "q", mapping["q"]) if mapping.get("q") is not None else 1.0
-    if mapping.get("q") is None:
+    q, gap, dt = (optional_scalar(WHERE, mapping, key) for key in ("q", "L", "dt"))
+    if q is None:
         notes.append("No q was given; it is 1, so fitted coefficients carry its powers.")
-    gap = scalar(WHERE, "L", mapping["L"]) if mapping.get("L") is not None else DEFAULT_GAP
     absolute = sigma is not None or (
-        mapping.get("sigma") is not None and bool(mapping.get("absolute_sigma", True))
+        given is not None and bool(mapping.get("absolute_sigma", True))
     )
-    if mapping.get("dt") is not None:
+    if dt is not None:
         spacing = float(np.median(np.diff(t)))
-        agreeing(
-            WHERE, "the spacing of t1 and t2", spacing, scalar(WHERE, "dt", mapping["dt"]), "s"
-        )
+        agreeing(WHERE, "the spacing of t1 and t2", spacing, dt, "s")
     exact = values.dtype if values.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+    angles, angle = np.unique(points.phi, return_inverse=True)
     return PooledData(
-        values=np.where(weights > 0, values[kept], 0).astype(exact),
-        first=low[order],
-        second=high[order],
-        angle=angle[order],
+        values=np.where(weights > 0, points.values, 0).astype(exact),
+        first=points.first,
+        second=points.second,
+        angle=angle,
         t=t,
         geometry=Geometry(
-            q=positive(WHERE, "q", q, "1/Å"), phi=phi, gap=positive(WHERE, "L", gap, "Å")
+            q=positive(WHERE, "q", 1.0 if q is None else q, "1/Å"),
+            phi=angles,
+            gap=positive(WHERE, "L", DEFAULT_GAP if gap is None else gap, "Å"),
         ),
         root_weights=None if np.all(weights == 1) and not absolute else weights.astype(exact),
         absolute_sigma=absolute,
@@ -176,12 +178,20 @@ def pool(mapping: Mapping[str, Any], selection: Selection, sigma: Any = None) ->
     )
 
 
-def _flat(key: str, array: np.ndarray) -> np.ndarray:
+def _flat(key: str, value: Any, size: int | None = None) -> np.ndarray:
+    """A flat column of real numbers, as long as the first one, whose precision is kept."""
+    array = np.asarray(value)
     if array.ndim != 1 or array.size == 0:
         raise DataError(f"{WHERE}: {key} has shape {array.shape}; give a flat list of points.")
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"{WHERE}: {key} holds {array.dtype} values; give real numbers.")
-    return array
+    exact = numbers(WHERE, key, array)
+    if size is None:
+        return array
+    if array.size != size:
+        raise DataError(
+            f"{WHERE}: {key} has {array.size} values but data {size}; all are flat lists of one "
+            "length."
+        )
+    return exact
 
 
 def _sigma(sigma: Any, size: int) -> np.ndarray:
@@ -211,61 +221,45 @@ def _frames(t1: np.ndarray, t2: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     return distinct[apart], index[: t1.size], index[t1.size :]
 
 
-def _distinct(
-    values: np.ndarray,
-    sigma: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    angle: np.ndarray,
-    t: np.ndarray,
-) -> tuple[np.ndarray, int]:
-    """Indices of one point of each unordered pair, sorted, and how many were repeats."""
-    key = (angle.astype(np.int64) * t.size + low) * t.size + high
+def _distinct(points: _Points, t: np.ndarray) -> _Points:
+    """One point of each unordered pair, sorted by angle and frames."""
+    _, angle = np.unique(points.phi, return_inverse=True)
+    key = (angle.astype(np.int64) * t.size + points.first) * t.size + points.second
     _, order, inverse = np.unique(key, return_index=True, return_inverse=True)
-    original = order[inverse]
-    for name, column in (("values", values), ("sigma", sigma)):
-        reference = column[original]
+    original = points.at(order[inverse])
+    for name in ("values", "sigma"):
+        column, reference = getattr(points, name), getattr(original, name)
         with np.errstate(invalid="ignore"):
             differs = np.abs(column - reference) > TOLERANCE * (1 + np.abs(reference))
         differs |= np.isnan(column) != np.isnan(reference)
         if np.any(differs):
-            point = int(np.flatnonzero(differs)[0])
+            k = int(np.flatnonzero(differs)[0])
             raise DataError(
-                f"{WHERE}: the pair t = ({t[low[point]]:.9g}, {t[high[point]]:.9g}) s is given "
-                f"more than once with the {name} {float(reference[point]):.6g} and "
-                f"{float(column[point]):.6g}. Each unordered pair of an angle counts once: average "
+                f"{WHERE}: the pair t = ({t[points.first[k]]:.9g}, {t[points.second[k]]:.9g}) s is "
+                f"given more than once with the {name} {float(reference[k]):.6g} and "
+                f"{float(column[k]):.6g}. Each unordered pair of an angle counts once: average "
                 "repeats, or make one data set for each scan."
             )
-    return order, int(values.size - order.size)
+    return points.at(order)
 
 
-def _weights(
-    values: np.ndarray,
-    sigma: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-    kept: np.ndarray,
-    t: np.ndarray,
-    frames: slice,
-    selection: Selection,
-) -> np.ndarray:
+def _weights(points: _Points, selection: Selection, rule: PairRule | None) -> np.ndarray:
     """1/sigma of each point, zero where it is masked."""
-    usable = np.isfinite(values)
-    pairs = usable_pairs(WHERE, selection, t, frames)
-    if pairs is not None:
-        usable &= pairs[low, high]
+    usable = np.isfinite(points.values)
+    if rule is not None:
+        usable &= rule(points.first, points.second)
     if selection.pair_mask is not None:
         mask = np.asarray(selection.pair_mask)
-        if mask.ndim != 1 or mask.size <= kept.max():
+        if mask.ndim != 1 or mask.size <= points.number.max():
             raise DataError(
                 f"{WHERE}: pair_mask has shape {mask.shape}; give one truth value for each point."
             )
-        usable &= mask[kept].astype(bool)
+        usable &= mask[points.number].astype(bool)
     if not usable.any():
         raise DataError(
             f"{WHERE}: no finite pair is left after masks and NaN; widen the selection."
         )
-    positive_sigma(WHERE, "sigma", sigma[usable])
-    weights = np.zeros(values.shape)
-    weights[usable] = 1.0 / sigma[usable]
+    positive_sigma(WHERE, "sigma", points.sigma[usable])
+    weights = np.zeros(usable.shape)
+    weights[usable] = 1.0 / points.sigma[usable]
     return weights

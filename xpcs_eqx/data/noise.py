@@ -38,13 +38,6 @@ def mad_sigma(c2: np.ndarray, usable: np.ndarray | None = None) -> float:
     return sigma_of_lines(lines, n)
 
 
-def maps_sigma(c2: np.ndarray, usable: np.ndarray | None = None) -> np.ndarray:
-    """`mad_sigma` of each map of a stack `(angle, frame, frame)`; `usable` likewise."""
-    return np.array(
-        [mad_sigma(one, None if usable is None else usable[k]) for k, one in enumerate(c2)]
-    )
-
-
 def noise_lags(n: int) -> np.ndarray:
     """The lags whose entries `mad_sigma` looks at in a map of `n` frames."""
     return np.arange(1, max(n - 2, 1))[:: max(1, (n * n // 2) // _ENOUGH)]

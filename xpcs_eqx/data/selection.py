@@ -118,25 +118,21 @@ def choose_q(where: str, key: str, q: np.ndarray, selection: Selection) -> np.nd
     if wanted is None:
         return np.arange(q.size)
     if isinstance(wanted, tuple | list):
-        inside = np.zeros(q.shape, bool)
-        for value in wanted:
-            here = np.isclose(q, value, rtol=1e-3, atol=0)
-            if not here.any():
-                raise DataError(
-                    f"{where}: no q bin at {value:.6g} [1/Å] in {key}; there are {_bins(q)}."
-                )
-            inside |= here
+        found = {f"at {value:.6g}": np.isclose(q, value, rtol=1e-3, atol=0) for value in wanted}
     elif selection.q_tolerance is not None:
-        inside = np.abs(q - wanted) <= selection.q_tolerance * (1 + 1e-9)
-        if not inside.any():
-            raise DataError(
-                f"{where}: no q bin within {selection.q_tolerance:.3g} of {wanted:.6g} [1/Å] in "
-                f"{key}; there are {_bins(q)}. The selection is empty: widen it or take another q."
-            )
+        width = selection.q_tolerance
+        near = np.abs(q - wanted) <= width * (1 + 1e-9)
+        found = {f"within {width:.3g} of {wanted:.6g}": near}
     else:
         nearest = q[np.argmin(np.abs(q - wanted))]
-        inside = np.isclose(q, nearest, rtol=1e-6, atol=0)
-    return np.flatnonzero(inside)
+        found = {f"near {wanted:.6g}": np.isclose(q, nearest, rtol=1e-6, atol=0)}
+    for asked, here in found.items():
+        if not here.any():
+            raise DataError(
+                f"{where}: no q bin {asked} [1/Å] in {key}; there are {_bins(q)}. The selection is "
+                "empty: widen it or take another q."
+            )
+    return np.flatnonzero(np.any(list(found.values()), axis=0))
 
 
 def choose_phi(
@@ -182,12 +178,15 @@ class PairRule(eqx.Module):
 def pair_rule(where: str, selection: Selection, t: np.ndarray, frames: slice) -> PairRule | None:
     """The rule of a selection; `None` when all pairs off the diagonal count.
 
-    **Raises:** `DataError` when a bad frame does not exist.
+    `t` are the times of the selected `frames`.
+
+    **Raises:** `DataError` when a bad frame does not exist or no pair is left.
     """
     limited = selection.min_lag > 1 or selection.max_lag is not None
     if not (limited or selection.age_range is not None or selection.bad_frames):
         return None
-    good = np.ones(t.size, bool)
+    n = t.size
+    good = np.ones(n, bool)
     for frame in selection.bad_frames:
         if frame < 1:
             raise DataError(f"{where}: bad frame {frame} does not exist; frames count from 1.")
@@ -196,71 +195,46 @@ def pair_rule(where: str, selection: Selection, t: np.ndarray, frames: slice) ->
     low, high = selection.age_range or (-np.inf, np.inf)
     # inclusive to rounding of the mean of two times
     slack = 0.0 if selection.age_range is None else 1e-9 * max(abs(low), abs(high))
-    longest = t.size if selection.max_lag is None else selection.max_lag
-    return PairRule(
+    rule = PairRule(
         np.asarray(t),
         good,
-        np.array([selection.min_lag, longest]),
+        np.array([selection.min_lag, n if selection.max_lag is None else selection.max_lag]),
         np.array([low - slack, high + slack]),
     )
+    if not any(np.any(rule(i, np.arange(i + 1, n))) for i in range(n)):
+        raise DataError(
+            f"{where}: bad frames, lag limits ({selection.min_lag} … {selection.max_lag} frames) "
+            f"and age range {selection.age_range} [s] leave no pair of the {n} frames; the "
+            "selection is empty. Widen it."
+        )
+    return rule
 
 
-def no_pair_left(where: str, selection: Selection, n_frames: int) -> DataError:
-    """The error for masks that leave nothing."""
-    return DataError(
-        f"{where}: bad frames, lag limits ({selection.min_lag} … {selection.max_lag} frames) "
-        f"and age range {selection.age_range} [s] leave no pair of the {n_frames} frames; the "
-        "selection is empty. Widen it."
-    )
-
-
-def usable_pairs(
-    where: str, selection: Selection, t: np.ndarray, frames: slice
-) -> np.ndarray | None:
-    """Symmetric mask `(frame, frame)` of the pairs that bad frames, lags and ages leave.
-
-    `None` when all pairs off the diagonal remain. `t` are the times of the selected frames.
-
-    **Raises:** `DataError` when a bad frame does not exist or nothing is left.
-    """
-    rule = pair_rule(where, selection, t, frames)
-    if rule is None:
-        return None
-    index = np.arange(t.size)
-    keep = rule(index[:, None], index[None, :])
-    if not keep.any():
-        raise no_pair_left(where, selection, t.size)
-    return keep
-
-
-def mask_of_map(
+def chosen_mask(
     where: str,
     selection: Selection,
-    position: int,
-    index: int,
-    n_maps: tuple[int, int],
+    maps: np.ndarray,
+    n_maps: int,
     n_frames: int,
     frames: slice,
 ) -> np.ndarray | None:
-    """The user's `pair_mask` for one map, symmetric `(frame, frame)`; only i < j is looked at.
+    """The user's `pair_mask` for the chosen `maps` and `frames` of a file.
 
-    `position` counts among the selected maps, `index` among all of them, `n_maps` gives both
-    totals (selected, all); `n_frames` is the number of frames of the file.
+    `(frame, frame)` or `(angle, frame, frame)`; the file has `n_maps` maps of `n_frames` frames.
 
-    **Raises:** `DataError` when the mask has the shape of neither.
+    **Raises:** `DataError` when the mask has the shape neither of these nor of all.
     """
     if selection.pair_mask is None:
         return None
     mask = np.asarray(selection.pair_mask)
     n = frames.stop - frames.start
-    if mask.ndim == 3 and mask.shape[0] in n_maps:
-        mask = mask[position if mask.shape[0] == n_maps[0] else index]
-    if mask.shape == (n_frames, n_frames):
-        mask = mask[frames, frames]
-    if mask.shape != (n, n):
+    if mask.ndim == 3 and mask.shape[0] == n_maps != maps.size:
+        mask = mask[maps]
+    if mask.shape[-2:] == (n_frames, n_frames):
+        mask = mask[..., frames, frames]
+    if mask.shape not in ((n, n), (maps.size, n, n)):
         raise DataError(
             f"{where}: pair_mask has shape {np.shape(selection.pair_mask)}; give ({n}, {n}) or "
-            f"({n_maps[0]}, {n}, {n}), true where the pair i < j counts."
+            f"({maps.size}, {n}, {n}), true where the pair i < j counts."
         )
-    upper = np.triu(mask.astype(bool), 1)
-    return upper | upper.T
+    return mask.astype(bool)

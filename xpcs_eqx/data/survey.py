@@ -1,47 +1,104 @@
-"""One pass over the maps of a file: the checks that a reading into memory makes, and what is kept.
+"""One pass over a map, in a file or in memory: what it holds, and whether it can be used.
 
-Only one map, or a strip of rows of a large one, is in memory at a time.
+Of a large map in a file only a strip of rows is in memory at a time.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .assemble import nothing_left
+from ..errors import DataError
 from .bands import Half, band_of
 from .checks import positive_sigma
-from .half import Triangle, stored_triangle
-from .layouts.raw import RawMaps
+from .chosen import Chosen
+from .layouts.maps import Storage, Window
 from .noise import noise_lags, sigma_of_lines
-from .place import Place, kept_dtype
-from .selection import PairRule, Selection, mask_of_map
+from .selection import PairRule
 from .two_time import row_step
 
-# A map below this is read in one go [bytes].
+# A map in a file below this is read in one go [bytes].
 _WHOLE = 64 * 2**20
 # Entries of a strip of rows.
 _STRIP = 2**20
+# Rows of a block in which the triangles of a map are compared.
+_BLOCK = 128
+# c2 is of order one. Correlators work in float32, so the two triangles of a full map may differ by
+# some hundred float32 roundings; anything beyond is not rounding.
+TOLERANCE = 2e-5
+
+Triangle = Literal["full", "upper", "lower"]
 
 
-@dataclass(frozen=True)
-class MapSurvey:
+def _strips(n: int, height: int) -> Iterator[slice]:
+    for low in range(0, n, height):
+        yield slice(low, min(low + height, n))
+
+
+def stored_triangle(where: str, window: Window, storage: Storage) -> Triangle:
+    """Say which triangle of a square map holds the numbers.
+
+    A triangle counts as empty when all its entries are zero or NaN. A full map may differ between
+    its triangles by rounding (2e-5 of 1 + |c2|); an entry that is NaN in one triangle only is no
+    asymmetry.
+
+    **Raises:** `DataError` when both triangles hold numbers and they disagree, with the largest
+    difference and the frames where it sits; or when `storage` names a triangle that is empty.
+    """
+    name, n = window.name, window.n_frames
+    filled = {"upper": False, "lower": False}
+    worst, place, pair = 0.0, (0, 0), (0.0, 0.0)
+    for rows in _strips(n, _BLOCK):
+        columns = slice(rows.start, n)
+        above = ~np.tri(rows.stop - rows.start, n - rows.start, dtype=bool)
+        upper, lower = window[rows, columns], window[columns, rows].T
+        filled["upper"] |= bool(np.any((upper != 0) & ~np.isnan(upper) & above))
+        filled["lower"] |= bool(np.any((lower != 0) & ~np.isnan(lower) & above))
+        # inf - inf and comparisons with NaN: such pairs get masked, they show no asymmetry
+        usable = above & np.isfinite(upper) & np.isfinite(lower)
+        with np.errstate(invalid="ignore", over="ignore"):
+            excess = np.abs(upper - lower) / (1 + np.maximum(np.abs(upper), np.abs(lower)))
+        excess = np.where(usable, excess, 0)
+        if excess.size and excess.max() > worst:
+            worst = float(excess.max())
+            row, column = (int(k) for k in np.unravel_index(np.argmax(excess), excess.shape))
+            place = (rows.start + row + 1, rows.start + column + 1)
+            pair = (float(upper[row, column]), float(lower[row, column]))
+    if storage in ("upper_half", "lower_half"):
+        half, other = ("upper", "lower") if storage == "upper_half" else ("lower", "upper")
+        if filled[other] and not filled[half]:
+            raise DataError(
+                f"{where}: {name} is declared to populate the {half} half but numbers are only in "
+                f"the {other} half; correct the attribute populated_elements."
+            )
+        return half
+    if filled["upper"] != filled["lower"]:
+        return "upper" if filled["upper"] else "lower"
+    if worst > TOLERANCE:
+        raise DataError(
+            f"{where}: {name} is neither symmetric nor stored as one half: the asymmetry is "
+            f"{abs(pair[0] - pair[1]):.3g} at frames {place}, where the two triangles hold "
+            f"{pair[0]:.6g} and {pair[1]:.6g}. Symmetrise the map, or store only its upper "
+            "triangle with zeros below."
+        )
+    return "full"
+
+
+class MapSurvey(NamedTuple):
     """What one pass found in one map.
 
     - `half`: where the pairs are; `sigma_half`: the same for a stored sigma.
     - `halved`: whether only one triangle is stored.
-    - `pairs`: number of pairs that count; `ruled`: number that the rule alone leaves.
-    - `diagonal`, `side`: main and first side diagonal, the latter 0 where masked.
+    - `pairs`: number of pairs that count.
+    - `diagonal`: main diagonal as it is stored; `side`: first side diagonal, 0 where masked.
     - `values`, `lags`: a sample of pairs that count.
     - `noise`: robust standard deviation when it was asked for; `smallest_sigma`: of the stored one.
     """
 
     half: Half
-    halved: bool
     sigma_half: Half | None
+    halved: bool
     pairs: int
-    ruled: int
     diagonal: np.ndarray
     side: np.ndarray
     values: np.ndarray
@@ -50,115 +107,107 @@ class MapSurvey:
     smallest_sigma: float
 
 
-class _View:
-    """A map in a file as far as slices go: only what is indexed is read."""
-
-    def __init__(self, read: Any, index: int, frames: slice):
-        self.read, self.index, self.low = read, index, frames.start
-        n = frames.stop - frames.start
-        self.shape = (n, n)
-
-    def __getitem__(self, key: tuple[Any, Any]) -> Any:
-        if not isinstance(key[0], slice):
-            i, j = (int(k) for k in key)
-            return self[i : i + 1, j : j + 1][0, 0]
-        rows, columns = (slice(k.start + self.low, k.stop + self.low) for k in key)
-        return np.asarray(self.read(self.index, rows, columns))
-
-
-def _view(read: Any, index: int, frames: slice, itemsize: int) -> Any:
-    view = _View(read, index, frames)
-    n = view.shape[0]
-    return view[slice(0, n), slice(0, n)] if n * n * itemsize <= _WHOLE else view
-
-
-def _strips(n: int) -> Iterator[slice]:
-    height = max(1, _STRIP // n)
-    for low in range(0, n, height):
-        yield slice(low, min(low + height, n))
+def at_hand(window: Window) -> Window:
+    """A map in memory when it is small, else as it is in its file."""
+    size = window.n_frames**2 * window.whole.dtype.itemsize
+    return window.held() if size <= _WHOLE else window
 
 
 def survey_map(
-    raw: RawMaps,
-    place: Place,
-    position: int,
-    selection: Selection,
-    rule: PairRule | None,
-    *,
-    enough: float,
-    estimate_noise: bool,
-    use_sigma: bool,
+    chosen: Chosen, position: int, window: Window, sigma: Window | None, enough: float
 ) -> MapSurvey:
-    """Check one of the chosen maps and keep what is small.
+    """Check one of the chosen maps and keep what is small, with about `enough` pairs of it.
 
-    - `enough`: number of pairs of the sample.
-    - `estimate_noise`, `use_sigma`: whether to estimate the noise, to check the stored sigma.
+    `window` and `sigma` are its c2 and its stored sigma where that is used.
 
-    **Raises:** `DataError` as for maps in memory: asymmetric, without a usable pair, with a sigma
-    that is not positive.
+    **Raises:** `DataError` for a map that is asymmetric, without a usable pair or with a sigma that
+    is not positive.
     """
-    index, frames, n = int(place.chosen[position]), place.frames, place.t.size
-    kept, where, name = kept_dtype(raw), raw.where, raw.names[index]
-    view = _view(raw.read, index, frames, raw.dtype.itemsize)
-    triangle: Triangle = stored_triangle(where, name, view, raw.storage)
+    where, raw, rule, n = chosen.where, chosen.raw, chosen.rule, chosen.n_frames
+    triangle = stored_triangle(where, window, raw.storage)
     full = triangle == "full"
     half: Half = "both" if triangle == "full" else triangle
-    sigma, sigma_half, sigma_name = None, None, f"{raw.sigma_name} of {name}"
-    if use_sigma:
-        sigma = _view(raw.read_sigma, index, frames, 8)
-        found = stored_triangle(where, sigma_name, sigma, raw.storage)
-        sigma_half: Half | None = "lower" if found == "lower" else "upper"
-    counts = (place.chosen.size, raw.q.size)
-    user = mask_of_map(where, selection, position, index, counts, raw.shapes[0][0], frames)
+    sigma_half: Half | None = None
+    if sigma is not None:
+        lower = stored_triangle(where, sigma, raw.storage) == "lower"
+        sigma_half = "lower" if lower else "upper"
+    user = chosen.mask_of(position)
     step = row_step(n, enough)
     diagonal, side = np.empty(n), np.zeros(n - 1)
-    chosen_lags = noise_lags(n) if estimate_noise else np.empty(0, int)
+    chosen_lags = noise_lags(n) if chosen.sigma == "mad" else np.empty(0, int)
     lines = [np.full(n - lag, np.nan) for lag in chosen_lags]
     sampled, lags = [], []
-    pairs = ruled = 0
-    differs, smallest = False, np.inf
-    for rows in _strips(n):
+    pairs, differs, smallest = 0, False, np.inf
+    for rows in _strips(n, max(1, _STRIP // n)):
         i, j = np.arange(rows.start, rows.stop)[:, None], np.arange(rows.start, n)[None, :]
-        values = np.asarray(band_of(lambda r, c: view[r, c], half, rows, n), kept)
-        values = values + kept.type(raw.baseline)
-        finite = np.isfinite(values)
-        allowed = i < j
-        if full:
-            here = np.isfinite(view[rows, slice(rows.start, n)])
-            differs = differs or bool(np.any((here != finite) & allowed))
-        if rule is not None:
-            allowed &= rule(i, j)
-        ruled += int(np.count_nonzero(allowed))
-        if user is not None:
-            allowed &= user[rows, rows.start :]
-        usable = finite & allowed
-        pairs += int(np.count_nonzero(usable))
+        values = np.asarray(band_of(window, half, rows), chosen.dtype)
         diagonal[rows] = np.diagonal(values)
+        values = values + chosen.dtype.type(raw.baseline)
+        finite = np.isfinite(values)
+        usable = finite & (i < j)
+        if full:
+            here = np.isfinite(window[rows, slice(rows.start, n)])
+            differs = differs or bool(np.any((here != finite) & (i < j)))
+        if rule is not None:
+            usable &= rule(i, j)
+        if user is not None:
+            usable &= user[rows, rows.start :]
+        pairs += int(np.count_nonzero(usable))
         near = np.where(np.diagonal(usable, 1), np.diagonal(values, 1), 0.0)
         side[rows.start : rows.start + near.size] = near
-        first = -rows.start % step
-        for k in range(first, rows.stop - rows.start, step):
+        for k in range(-rows.start % step, rows.stop - rows.start, step):
             sampled.append(values[k][usable[k]])
             lags.append((j[0] - i[k, 0])[usable[k]])
         for line, lag in zip(lines, chosen_lags, strict=True):
             along = np.where(np.diagonal(usable, lag), np.diagonal(values, lag), np.nan)
             line[rows.start : rows.start + along.size] = along
         if sigma is not None and sigma_half is not None:
-            spread = band_of(lambda r, c: sigma[r, c], sigma_half, rows, n)[usable]
-            positive_sigma(where, sigma_name, spread)
+            spread = band_of(sigma, sigma_half, rows)[usable]
+            positive_sigma(where, sigma.name, spread)
             smallest = min(smallest, float(np.min(spread, initial=np.inf)))
-    if pairs == 0 and (ruled or rule is None):
-        raise nothing_left(raw, index)
+    if pairs == 0:
+        raise DataError(
+            f"{where}: {window.name} (phi = {chosen.geometry.phi[position]:g}) has no finite pair "
+            "left after masks and NaN; leave this map out or widen the selection."
+        )
     return MapSurvey(
         half="upper" if full and not differs else half,
-        halved=not full,
         sigma_half=sigma_half,
+        halved=not full,
         pairs=pairs,
-        ruled=ruled,
         diagonal=diagonal,
         side=side,
         values=np.concatenate(sampled),
         lags=np.concatenate(lags),
-        noise=sigma_of_lines(lines, n) if estimate_noise and pairs else None,
+        noise=sigma_of_lines(lines, n) if chosen.sigma == "mad" else None,
         smallest_sigma=smallest,
     )
+
+
+def whole_map(
+    band: np.ndarray, rule: PairRule | None, mask: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A map from its pairs i ≤ j with masked entries at 0, and which pairs count; symmetric both.
+
+    - `band`: all rows of the map, of which nothing below the diagonal is looked at.
+    - `rule`, `mask`: pairs that count, as in `Chosen`.
+    """
+    first, second = np.ogrid[: len(band), : len(band)]
+    finite = np.isfinite(band)
+    keep = finite & (first < second)
+    if rule is not None:
+        keep &= rule(first, second)
+    if mask is not None:
+        keep &= mask
+    upper = np.where(keep, band, 0)
+    whole = upper + upper.T
+    # The diagonal is no pair; for display it stays unless it is no number.
+    np.fill_diagonal(whole, np.where(finite, band, 0).diagonal())
+    return whole, keep | keep.T
+
+
+def root_weights_of(keep: np.ndarray, sigma: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """1/sigma of the pairs that count, 0 elsewhere, from the rows of `sigma` above the diagonal."""
+    pairs, weights = np.triu(keep), np.zeros(keep.shape, dtype)
+    weights[pairs] = 1.0 / sigma[pairs].astype(float)
+    return weights + weights.T

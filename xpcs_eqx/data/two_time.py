@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
+from equinox import AbstractVar
 from jaxtyping import Float, Int
 
 from ..errors import DataError
@@ -88,7 +89,29 @@ class Provenance(eqx.Module):
         return self.path if self.layout in self.path else f"{self.path} ({self.layout})"
 
 
-class TwoTimeData(eqx.Module):
+class AbstractTwoTime(eqx.Module):
+    """What two-time data of any kind have: in memory or in a file, as maps, points or chunks."""
+
+    t: AbstractVar[Float[np.ndarray | jax.Array, " frame"]]
+    geometry: AbstractVar[Geometry]
+
+    @property
+    def n_angles(self) -> int:
+        """Number of azimuths, one for each map."""
+        return self.geometry.phi.shape[0]
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frame times, which is that of frames along one axis of a map."""
+        return self.t.shape[0]
+
+    @property
+    def dt(self) -> Float[np.ndarray | jax.Array, ""] | np.floating:
+        """Mean time between two frames [s]."""
+        return (self.t[-1] - self.t[0]) / (self.n_frames - 1)
+
+
+class TwoTimeData(AbstractTwoTime):
     """A stack of two-time correlation maps, one for each angle.
 
     - `c2`: `(angle, frame, frame)`; the pair i < j is `c2[a, i, j]`. The maps are symmetric. Masked
@@ -141,16 +164,6 @@ class TwoTimeData(eqx.Module):
                 )
 
     @property
-    def n_angles(self) -> int:
-        """Number of maps."""
-        return self.c2.shape[0]
-
-    @property
-    def n_frames(self) -> int:
-        """Number of frames along one axis of a map."""
-        return self.c2.shape[1]
-
-    @property
     def n_pairs(self) -> int:
         """Number of unordered pairs i < j with a weight other than zero, over all angles."""
         n = self.n_frames
@@ -165,13 +178,8 @@ class TwoTimeData(eqx.Module):
         n = self.n_frames
         return self.n_angles * (n * (n - 1) // 2) - self.n_pairs
 
-    @property
-    def dt(self) -> Float[np.ndarray | jax.Array, ""] | np.floating:
-        """Mean time between two frames [s]."""
-        return (self.t[-1] - self.t[0]) / (self.n_frames - 1)
 
-
-class PooledData(eqx.Module):
+class PooledData(AbstractTwoTime):
     """Points of two-time maps in any order and any number for each angle.
 
     - `values`: c2 of each point `(point,)`.
@@ -211,16 +219,6 @@ class PooledData(eqx.Module):
             raise DataError(f"t has shape {np.shape(self.t)}; give a flat list of frame times.")
 
     @property
-    def n_angles(self) -> int:
-        """Number of distinct azimuths."""
-        return self.geometry.phi.shape[0]
-
-    @property
-    def n_frames(self) -> int:
-        """Number of distinct frame times."""
-        return self.t.shape[0]
-
-    @property
     def n_pairs(self) -> int:
         """Number of points with a weight other than zero."""
         if self.root_weights is None:
@@ -231,11 +229,6 @@ class PooledData(eqx.Module):
     def masked_pairs(self) -> int:
         """Number of points that count for nothing."""
         return self.values.shape[0] - self.n_pairs
-
-    @property
-    def dt(self) -> Float[np.ndarray | jax.Array, ""] | np.floating:
-        """Mean time between two frames [s]."""
-        return (self.t[-1] - self.t[0]) / (self.n_frames - 1)
 
 
 # Quantiles of more pairs than this are no better, only slower.

@@ -1,39 +1,54 @@
 """Models of |c1|²: rates, their integrals, shear kernels, and the interface for new models."""
 
 from .correlation import AbstractCorrelation as AbstractCorrelation
+from .correlation import Circumstances as Circumstances
+from .correlation import Degeneracy as Degeneracy
 from .correlation import Features as Features
 from .correlation import Pair as Pair
 from .correlation import correlation_map as correlation_map
 from .correlation import correlation_rows as correlation_rows
-from .degeneracy import Circumstances as Circumstances
-from .degeneracy import Degeneracy as Degeneracy
-from .degeneracy import degeneracies as degeneracies
+from .correlation import degeneracies as degeneracies
+from .diffusion import AbstractShearKernel as AbstractShearKernel
+from .diffusion import GapAveraged as GapAveraged
+from .diffusion import Homodyne as Homodyne
+from .diffusion import LaminarFlow as LaminarFlow
+from .diffusion import Static as Static
 from .field import field_correlation as field_correlation
 from .field import field_factor as field_factor
-from .models.diffusion import LaminarFlow as LaminarFlow
-from .models.diffusion import Static as Static
-from .models.two_component import TwoComponent as TwoComponent
-from .models.two_component import soft_clip as soft_clip
+from .knots import PiecewiseConstantRate as PiecewiseConstantRate
+from .knots import PiecewiseLinearRate as PiecewiseLinearRate
+from .knots import SignedSplineRate as SignedSplineRate
+from .knots import SplineRate as SplineRate
+from .knots import log_knots as log_knots
+from .knots import uniform_knots as uniform_knots
 from .parameter import ParameterInfo as ParameterInfo
 from .parameter import as_inexact as as_inexact
 from .parameter import constant as constant
 from .parameter import is_constant as is_constant
 from .parameter import parameter as parameter
 from .parameter import parameter_info as parameter_info
-from .rates.other import ExponentialRate as ExponentialRate
-from .rates.other import FunctionRate as FunctionRate
-from .rates.other import PiecewiseConstantRate as PiecewiseConstantRate
-from .rates.other import PiecewiseLinearRate as PiecewiseLinearRate
-from .rates.power_law import AbstractRate as AbstractRate
-from .rates.power_law import PowerLawRate as PowerLawRate
-from .rates.power_law import Trapezoid as Trapezoid
-from .rates.power_law import time_floor as time_floor
-from .rates.spline import SignedSplineRate as SignedSplineRate
-from .rates.spline import SplineRate as SplineRate
-from .rates.spline import log_knots as log_knots
-from .rates.spline import uniform_knots as uniform_knots
-from .shear import AbstractShearKernel as AbstractShearKernel
-from .shear import GapAveraged as GapAveraged
-from .shear import Homodyne as Homodyne
+from .rates import AbstractRate as AbstractRate
+from .rates import ExponentialRate as ExponentialRate
+from .rates import FunctionRate as FunctionRate
+from .rates import PowerLawRate as PowerLawRate
+from .rates import Trapezoid as Trapezoid
+from .rates import time_floor as time_floor
 from .trigonometry import sinc as sinc
 from .trigonometry import sincos as sincos
+from .two_component import TwoComponent as TwoComponent
+from .two_component import soft_clip as soft_clip
+
+# By the words that configurations and the program of simulations have for them.
+MODELS: dict[str, type[AbstractCorrelation]] = {
+    "static": Static,
+    "laminar_flow": LaminarFlow,
+    "two_component": TwoComponent,
+}
+RATES: dict[str, type[AbstractRate]] = {
+    "power_law": PowerLawRate,
+    "spline": SplineRate,
+    "signed_spline": SignedSplineRate,
+    "piecewise_constant": PiecewiseConstantRate,
+    "piecewise_linear": PiecewiseLinearRate,
+    "exponential": ExponentialRate,
+}

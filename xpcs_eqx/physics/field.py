@@ -8,10 +8,9 @@ from jaxtyping import Array, Float, Inexact
 
 from ..data import Geometry
 from .correlation import AbstractCorrelation, correlation_map
-from .models.diffusion import LaminarFlow
-from .models.two_component import TwoComponent
-from .shear import AbstractShearKernel, GapAveraged
+from .diffusion import AbstractShearKernel, GapAveraged, LaminarFlow
 from .trigonometry import sinc
+from .two_component import TwoComponent
 
 # An error of |c1|² beyond this, where no field has the correlation, would be seen in a fit.
 FIELD_TOLERANCE = 0.01

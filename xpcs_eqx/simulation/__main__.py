@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +20,27 @@ from ..data import (
     write_nxxpcs,
     write_own,
 )
+from ..data.checks import positive
 from ..errors import ConfigError, XPCSError
 from ..parameters import with_parameters
 from ..parameters.leaves import parameter_leaves, parameter_values
-from ..physics import AbstractCorrelation, LaminarFlow, Static, TwoComponent
-from .speckle import simulate_speckle
-from .surface import simulate
+from ..physics import MODELS, AbstractCorrelation
+from .maps import simulate, simulate_speckle
 
-MODELS = {"static": Static, "laminar_flow": LaminarFlow, "two_component": TwoComponent}
-LAYOUTS = ("own", "aps-u", "aps-old", "nxxpcs", "npz")
+WRITERS = {
+    "own": partial(write_own, compression="gzip"),
+    "aps-u": write_aps_u,
+    "aps-old": write_aps_old,
+    "nxxpcs": write_nxxpcs,
+    "npz": write_npz,
+}
+LAYOUTS = tuple(WRITERS)
+# How a layout is told to store the upper triangle only, where it can.
+HALF = {
+    "aps-u": {"half": True},
+    "aps-old": {"half": True},
+    "nxxpcs": {"populated_elements": "upper_half"},
+}
 # With 101 frames of 0.1 s at q = 0.0054 1/Å all of them decide something about the maps.
 TRUTH = {
     "D0": 4000.0,
@@ -94,10 +107,8 @@ def _number(option: str, text: str) -> float:
 
 
 def _check(given: argparse.Namespace) -> None:
-    for name, unit in (("dt", " [s]"), ("q", " [1/Å]"), ("gap", " [Å]")):
-        value = getattr(given, name)
-        if not (np.isfinite(value) and value > 0):
-            raise ConfigError(f"--{name} is {value:g}{unit}; it must be finite and above zero.")
+    for name, unit in (("dt", "s"), ("q", "1/Å"), ("gap", "Å")):
+        positive("arguments", f"--{name}", getattr(given, name), unit)
     for name in ("offset", "contrast"):
         value = getattr(given, name)
         if value is not None and not np.isfinite(value):
@@ -106,14 +117,13 @@ def _check(given: argparse.Namespace) -> None:
         raise ConfigError(f"--frames is {given.frames}; a two-time map needs at least two.")
     if given.noise is not None and not (np.isfinite(given.noise) and given.noise >= 0):
         raise ConfigError(f"--noise is {given.noise:g}; it must be finite and not negative.")
-    if given.half and given.layout in ("own", "npz"):
+    if given.half and given.layout not in HALF:
         raise ConfigError(f"--half: layout {given.layout} stores full maps; leave --half out.")
-    excluded = ("noise", "offset") if given.speckle else ("pixels", "counts")
-    for name in excluded:
+    with_or_without = "with" if given.speckle else "without"
+    for name in ("noise", "offset") if given.speckle else ("pixels", "counts"):
         if getattr(given, name) is not None:
             raise ConfigError(
-                f"--{name} has no meaning {'with' if given.speckle else 'without'} --speckle; "
-                "leave one of the two out."
+                f"--{name} has no meaning {with_or_without} --speckle; leave one of the two out."
             )
 
 
@@ -145,14 +155,9 @@ def simulated(given: argparse.Namespace, model: AbstractCorrelation) -> TwoTimeD
     key = jax.random.key(given.seed)
     if given.speckle:
         pixels = 4000 if given.pixels is None else given.pixels
+        counts = given.counts
         data = simulate_speckle(
-            model,
-            t,
-            geometry,
-            given.contrast,
-            n_pixels=pixels,
-            mean_counts=given.counts,
-            key=key,
+            model, t, geometry, given.contrast, n_pixels=pixels, mean_counts=counts, key=key
         )
     else:
         offset = 1.0 if given.offset is None else given.offset
@@ -170,35 +175,16 @@ def simulated(given: argparse.Namespace, model: AbstractCorrelation) -> TwoTimeD
     return dataclasses.replace(maps, c2=maps.c2.astype(dtype), provenance=origin)
 
 
-def write(path: str, layout: str, data: TwoTimeData, *, half: bool = False) -> None:
-    """Write maps in the named layout, whole or not at all.
-
-    **Raises:** `DataError` when the folder does not exist.
-    """
-    if layout == "own":
-        write_own(path, data, compression="gzip")
-    elif layout == "npz":
-        write_npz(path, data)
-    elif layout == "nxxpcs":
-        write_nxxpcs(path, data, populated_elements="upper_half" if half else "all")
-    else:
-        {"aps-u": write_aps_u, "aps-old": write_aps_old}[layout](path, data, half=half)
-
-
 def describe(given: argparse.Namespace, model: AbstractCorrelation) -> str:
     """What was simulated, one line for each parameter."""
-    lines = [f"{given.path}: {given.layout}, {given.frames} frames of {given.dt:g} s"]
-    values = parameter_values(model)
-    for leaf in parameter_leaves(model):
-        lines.append(f"  {leaf.name:20s} {float(values[leaf.name]):12g} {leaf.info.unit}".rstrip())
-    lines.append(f"  {'contrast':20s} {given.contrast:12g}")
-    offset = 1.0 if given.offset is None else given.offset
-    lines.append(f"  {'offset':20s} {offset:12g}")
-    lines.append(f"  {'q':20s} {given.q:12g} 1/Å")
+    values, offset = parameter_values(model), 1.0 if given.offset is None else given.offset
+    rows = [(one.name, float(values[one.name]), one.info.unit) for one in parameter_leaves(model)]
+    rows += [("contrast", given.contrast, ""), ("offset", offset, ""), ("q", given.q, "1/Å")]
     if given.model == "laminar_flow":
-        lines.append(f"  {'gap':20s} {given.gap:12g} Å")
-    lines.append(f"  {'angles':20s} {given.angles} deg")
-    return "\n".join(lines)
+        rows.append(("gap", given.gap, "Å"))
+    lines = [f"{given.path}: {given.layout}, {given.frames} frames of {given.dt:g} s"]
+    lines += [f"  {name:20s} {value:12g} {unit}".rstrip() for name, value, unit in rows]
+    return "\n".join([*lines, f"  {'angles':20s} {given.angles} deg"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -209,7 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check(given)
         model = truth(given.model, given.values)
-        write(given.path, given.layout, simulated(given, model), half=given.half)
+        options = HALF[given.layout] if given.half else {}
+        WRITERS[given.layout](given.path, simulated(given, model), **options)
     except (XPCSError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...files import replacing
-from .aps_u import sorted_keys
-from .hdf5 import dataset, group, read_list, read_scalar, read_steps
-from .raw import RawMaps
-from .writing import DataSets, frame_time_of, maps_of
+from .hdf5 import maps_in, read_frame_time, read_list, read_steps
+from .maps import DataSets, RawMaps, frame_time_of, maps_of
 
 if TYPE_CHECKING:
     import h5py
@@ -31,24 +29,22 @@ def read(file: "h5py.File") -> RawMaps:
     notes: list[str] = []
     q = read_list(file, Q_LIST, "1/Å", notes)
     phi = read_list(file, PHI_LIST, "deg", notes)
-    names = tuple(f"{MAPS}/{key}" for key in sorted_keys(list(group(file, MAPS).keys())))
-    found = [dataset(file, name) for name in names]
+    names, maps = maps_in(file, MAPS)
     step, steps = read_steps(file, STEPS)
+    time_name, frame_time = read_frame_time(file, (FRAME_TIME,), notes)
     return RawMaps(
         path=file.filename,
         layout=NAME,
         names=names,
-        shapes=tuple(one.shape for one in found),
-        read=lambda index, rows, columns: found[index][rows, columns],
-        dtype=found[0].dtype if found else np.dtype(np.float64),
+        maps=maps,
         q=q,
         phi=phi,
         q_name=Q_LIST,
         phi_name=PHI_LIST,
-        time_name=FRAME_TIME,
-        frame_time=read_scalar(file, FRAME_TIME, "s", notes) if FRAME_TIME in file else None,
+        time_name=time_name,
+        frame_time=frame_time,
         step=step,
-        keys=(Q_LIST, PHI_LIST, *steps, FRAME_TIME),
+        keys=(Q_LIST, PHI_LIST, *steps, time_name),
         notes=tuple(notes),
     )
 

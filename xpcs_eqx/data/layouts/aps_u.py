@@ -1,7 +1,6 @@
 """APS-U layout (NeXus, beamline 8-ID): one dataset for each bin of a q-φ map."""
 
 import os
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,9 +8,8 @@ import numpy as np
 from ...errors import DataError
 from ...files import replacing
 from ..two_time import TwoTimeData
-from .hdf5 import dataset, group, read_list, read_scalar, read_steps
-from .raw import RawMaps
-from .writing import DataSets, frame_time_of, maps_of
+from .hdf5 import maps_in, read_frame_time, read_list, read_steps, trailing_number
+from .maps import DataSets, RawMaps, frame_time_of, maps_of
 
 if TYPE_CHECKING:
     import h5py
@@ -28,17 +26,6 @@ COUNT_TIME = "entry/instrument/detector_1/count_time"
 MARKS = (Q_LIST, MAPS)
 
 
-def trailing_number(key: str) -> int:
-    """The number at the end of a key such as `c2_00012`, −1 without one."""
-    match = re.search(r"(\d+)$", key)
-    return int(match.group(1)) if match else -1
-
-
-def sorted_keys(keys: list[str]) -> list[str]:
-    """Keys by their trailing number, so that `c2_10` follows `c2_9`."""
-    return sorted(keys, key=lambda key: (trailing_number(key), key))
-
-
 def read(file: "h5py.File") -> RawMaps:
     """Lists and maps of an APS-U file.
 
@@ -51,10 +38,8 @@ def read(file: "h5py.File") -> RawMaps:
     notes: list[str] = []
     q_list = read_list(file, Q_LIST, "1/Å", notes)
     phi_list = read_list(file, PHI_LIST, "deg", notes)
-    maps = group(file, MAPS)
-    keys = sorted_keys(list(maps.keys()))
-    bins = _bins(file, keys)
-    element = bins - 1
+    names, maps = maps_in(file, MAPS)
+    element = _bins(file, names) - 1
     mapped = INDEX_MAPPING in file
     if mapped:
         mapping = read_list(file, INDEX_MAPPING, "", notes).astype(int)
@@ -68,19 +53,12 @@ def read(file: "h5py.File") -> RawMaps:
         f" ({q_list.size} q × {phi_list.size} phi)",
     )
     step, steps = read_steps(file, STEPS)
-    time_name = FRAME_TIME if FRAME_TIME in file or COUNT_TIME not in file else COUNT_TIME
-    frame_time = read_scalar(file, time_name, "s", notes) if time_name in file else None
-    if time_name == COUNT_TIME:
-        notes.append(f"{FRAME_TIME} is absent; {COUNT_TIME} was taken as the time of a frame.")
-    names = tuple(f"{MAPS}/{key}" for key in keys)
-    found = [dataset(file, name) for name in names]
+    time_name, frame_time = read_frame_time(file, (FRAME_TIME, COUNT_TIME), notes)
     return RawMaps(
         path=where,
         layout=NAME,
         names=names,
-        shapes=tuple(one.shape for one in found),
-        read=lambda index, rows, columns: found[index][rows, columns],
-        dtype=found[0].dtype if found else np.dtype(np.float64),
+        maps=maps,
         q=q_list[element // phi_list.size],
         phi=phi_list[element % phi_list.size],
         q_name=Q_LIST,
@@ -93,15 +71,15 @@ def read(file: "h5py.File") -> RawMaps:
     )
 
 
-def _bins(file: "h5py.File", keys: list[str]) -> np.ndarray:
-    """processed_bins, after checking that they belong to the sorted keys of the maps."""
+def _bins(file: "h5py.File", names: tuple[str, ...]) -> np.ndarray:
+    """processed_bins, after checking that they belong to the sorted names of the maps."""
     bins = read_list(file, BINS, "", []).astype(int)
-    if bins.size != len(keys):
+    if bins.size != len(names):
         raise DataError(
-            f"{file.filename}: {BINS} lists {bins.size} values but {MAPS} holds {len(keys)} maps; "
+            f"{file.filename}: {BINS} lists {bins.size} values but {MAPS} holds {len(names)} maps; "
             "each map needs its bin."
         )
-    suffixes = [trailing_number(key) for key in keys]
+    suffixes = [trailing_number(name) for name in names]
     if sorted(bins.tolist()) == suffixes and bins.tolist() != suffixes:
         raise DataError(
             f"{file.filename}: the maps in {MAPS} are named after their bins but {BINS} lists "

@@ -4,7 +4,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,13 +12,10 @@ from ...errors import DataError
 from ...files import replacing
 from ..checks import near_misses, numbers, optional_scalar
 from ..two_time import TwoTimeData
-from .raw import RawMaps
-from .writing import maps_of, needs_sigma, sigma_of
+from .maps import RawMaps, maps_of, needs_sigma
 
-# maps, angles, q of each form; the maps tell the forms apart
+# Maps, angles, times and q of each form; the maps tell the forms apart.
 LOADER = ("c2_exp", "phi_angles_list", "t1", "t2", "wavevector_q_list")
-
-
 DIRECT = ("g2", "phi", "t1", "t2", "q")
 
 
@@ -37,13 +34,7 @@ def raw_from_mapping(
     """
     maps_key, phi_key, _, _, q_key = LOADER if form == "loader" else DIRECT
     where = path if path != "memory" else f"dictionary ({form} form)"
-    stack = np.asarray(mapping[maps_key])
-    if stack.ndim == 2:
-        stack = stack[None]
-    if stack.ndim != 3:
-        raise DataError(
-            f"{where}: {maps_key} has shape {stack.shape}; (angle, frame, frame) needed."
-        )
+    stack = _stack(where, maps_key, np.asarray(mapping[maps_key]))
     phi = numbers(where, phi_key, mapping[phi_key]).reshape(-1)
     q = numbers(where, q_key, mapping[q_key]).reshape(-1)
     if q.size == 0 or not np.allclose(q, q[0], rtol=1e-6, atol=0, equal_nan=True):
@@ -52,23 +43,13 @@ def raw_from_mapping(
             f"{q.max() if q.size else None} [1/Å]; one data set has one q. Make one data set for "
             "each q and fit each by itself."
         )
-    sigma = mapping.get("sigma")
-    sigma = None if sigma is None else _sigma_stack(where, sigma, stack.shape)
-    diagonal = mapping.get("diagonal")
-    diagonal = None if diagonal is None else numbers(where, "diagonal", diagonal)
-    if diagonal is not None and diagonal.shape != stack.shape[:2]:
-        raise DataError(
-            f"{where}: diagonal has shape {diagonal.shape} but {maps_key} {stack.shape} needs "
-            f"{stack.shape[:2]}."
-        )
+    sigma, diagonal = mapping.get("sigma"), mapping.get("diagonal")
     return RawMaps(
         path=path,
         layout=layout or form,
         sha256=sha256,
         names=tuple(f"{maps_key}[{i}]" for i in range(stack.shape[0])),
-        shapes=(stack.shape[1:],) * stack.shape[0],
-        read=lambda index, rows, columns: stack[index, rows, columns],
-        dtype=stack.dtype,
+        maps=tuple(stack),
         stack=stack,
         owned=owned,
         q=np.full(stack.shape[0], q[0]),
@@ -79,27 +60,28 @@ def raw_from_mapping(
         t=frame_axis(where, mapping["t1"], mapping["t2"], stack.shape[1:]),
         gap=optional_scalar(where, mapping, "L"),
         gap_name="L",
-        read_sigma=(
-            None if sigma is None else lambda index, rows, columns: sigma[index, rows, columns]
-        ),
+        sigma=None if sigma is None else _sigma(np.asarray(sigma), stack.shape),
         absolute_sigma=bool(mapping.get("absolute_sigma", True)),
-        read_diagonal=None if diagonal is None else lambda index, frames: diagonal[index, frames],
+        diagonal=None if diagonal is None else numbers(where, "diagonal", diagonal),
         keys=tuple(key for key in mapping if key != maps_key),
     )
 
 
-def _sigma_stack(where: str, sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(sigma)
+def _stack(where: str, key: str, array: np.ndarray) -> np.ndarray:
+    """Maps `(angle, frame, frame)` from these or from a single one."""
+    if array.ndim not in (2, 3):
+        raise DataError(
+            f"{where}: {key} has shape {array.shape}; (frame, frame) or (angle, frame, frame) is "
+            "needed."
+        )
+    return array if array.ndim == 3 else array[None]
+
+
+def _sigma(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The standard deviation of each entry from that, from that of a single map or of all."""
     if array.ndim == 0:
         return np.broadcast_to(array, shape)
-    if array.ndim == 2 and shape[0] == 1:
-        array = array[None]
-    if array.shape != shape:
-        raise DataError(
-            f"{where}: sigma has shape {array.shape} but the maps have {shape}; give one standard "
-            "deviation for each entry, or a single number."
-        )
-    return array
+    return array[None] if array.ndim == 2 and shape[0] == 1 else array
 
 
 def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -141,25 +123,45 @@ def _flat_axis(where: str, key: str, values: np.ndarray) -> np.ndarray:
     )
 
 
+def check_keys(where: str, mapping: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+    """Make sure that all of these keys are there.
+
+    **Raises:** `DataError` naming those that are missing, with near misses.
+    """
+    missing = [key for key in keys if key not in mapping]
+    if missing:
+        others = set(mapping) - set(keys)
+        hints = " ".join(f"{key!r} is missing.{near_misses(key, others)}" for key in missing)
+        raise DataError(f"{where}: {hints} This form needs {', '.join(keys)}.")
+
+
+def _saved(path: str, kind: Literal["NPZ", "NPY"]) -> Any:
+    """The array of an NPY file, the dictionary of arrays of an NPZ file."""
+    try:
+        # a stream of our own, as np.load leaves its own open when the archive is damaged
+        with open(path, "rb") as stream:
+            found = np.load(stream, allow_pickle=False)
+            if isinstance(found, np.ndarray) != (kind == "NPY"):
+                raise ValueError(f"it holds {type(found).__name__}")
+            return found if kind == "NPY" else {key: found[key] for key in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        remedy = (
+            "a plain array with numpy.save" if kind == "NPY" else "plain arrays with numpy.savez"
+        )
+        raise DataError(
+            f"{path}: the {kind} file cannot be read, it is truncated or holds Python objects "
+            f"({error}). Save {remedy}."
+        ) from error
+
+
 def read_npz(path: str, sha256: str) -> RawMaps:
     """Maps of an NPZ file with the keys of the loader or direct form.
 
     **Raises:** `DataError` for a damaged file or missing keys, with near misses.
     """
-    try:
-        # a stream of our own, as np.load leaves its own open when the archive is damaged
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            mapping = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: the NPZ file cannot be read, it is truncated or holds Python objects "
-            f"({error}). Save plain arrays with numpy.savez."
-        ) from error
+    mapping = _saved(path, "NPZ")
     form, keys = ("direct", DIRECT) if "g2" in mapping else ("loader", LOADER)
-    missing = [key for key in keys if key not in mapping]
-    if missing:
-        hints = " ".join(f"{key!r} is missing.{near_misses(key, mapping)}" for key in missing)
-        raise DataError(f"{path}: {hints} An NPZ file needs {', '.join(keys)}.")
+    check_keys(path, mapping, keys)
     return raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
 
 
@@ -172,20 +174,7 @@ def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -
 
     **Raises:** `DataError` for a damaged file, another number of dimensions or missing angles.
     """
-    try:
-        with open(path, "rb") as stream:
-            stack = np.load(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: the NPY file cannot be read, it is truncated or holds Python objects "
-            f"({error}). Save a plain array with numpy.save."
-        ) from error
-    stack = stack[None] if stack.ndim == 2 else stack
-    if stack.ndim != 3:
-        raise DataError(
-            f"{path}: the array has shape {stack.shape}; (frame, frame) or (angle, frame, frame) "
-            "is needed."
-        )
+    stack = _stack(path, "the array", _saved(path, "NPY"))
     if phi is None and stack.shape[0] != 1:
         raise DataError(
             f"{path}: {stack.shape[0]} maps and no angles; give phi= with one azimuth [degrees] "
@@ -201,9 +190,7 @@ def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -
         layout="npy",
         sha256=sha256,
         names=tuple(f"map {i + 1}" for i in range(stack.shape[0])),
-        shapes=(stack.shape[1:],) * stack.shape[0],
-        read=lambda index, rows, columns: stack[index, rows, columns],
-        dtype=stack.dtype,
+        maps=tuple(stack),
         stack=stack,
         owned=True,
         q=np.full(stack.shape[0], 1.0 if q is None else float(q)),
@@ -222,8 +209,9 @@ def write_npz(path: str | os.PathLike[str], data: TwoTimeData) -> None:
 
     **Raises:** `DataError` when the folder does not exist.
     """
+    maps = maps_of(data)
     arrays = {
-        "c2_exp": np.stack([one.values(half=False) for one in maps_of(data)]),
+        "c2_exp": np.stack([one.values() for one in maps]),
         "phi_angles_list": np.asarray(data.geometry.phi),
         "t1": np.asarray(data.t),
         "t2": np.asarray(data.t),
@@ -232,7 +220,7 @@ def write_npz(path: str | os.PathLike[str], data: TwoTimeData) -> None:
         "diagonal": np.asarray(data.diagonal),
     }
     if needs_sigma(data):
-        arrays["sigma"] = np.stack([sigma_of(one) for one in np.asarray(data.root_weights)])
+        arrays["sigma"] = np.stack([one.sigma() for one in maps])
         arrays["absolute_sigma"] = np.asarray(data.absolute_sigma)
     with replacing(path) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)

@@ -1,9 +1,10 @@
 """HDF5 files opened, read and named in messages; what h5py raises becomes a `DataError`."""
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -72,56 +73,44 @@ def dataset(file: "h5py.File", key: str, remedy: str = _REMEDY) -> "h5py.Dataset
 
     **Raises:** `DataError` naming the path, what is there instead and near misses.
     """
-    import h5py
-
-    found = file.get(key)
-    if isinstance(found, h5py.Dataset):
-        return found
-    if found is not None:
-        raise DataError(f"{file.filename}: {key} is a group; a dataset is needed there.")
-    raise _missing(file, key, "dataset", remedy)
+    return _member(file, key, "dataset", remedy)
 
 
-def group(file: "h5py.File", key: str) -> "h5py.Group":
-    """The group at an HDF5 path.
+def maps_in(file: "h5py.File", folder: str) -> tuple[tuple[str, ...], tuple["h5py.Dataset", ...]]:
+    """Paths of the maps in a group and the maps, by the number at the end of their names.
 
-    **Raises:** `DataError` naming the path, what is there instead and near misses.
+    **Raises:** `DataError` as `dataset`.
     """
+    keys = sorted(_member(file, folder, "group", _REMEDY), key=lambda k: (trailing_number(k), k))
+    names = tuple(f"{folder}/{key}" for key in keys)
+    return names, tuple(dataset(file, name) for name in names)
+
+
+def trailing_number(key: str) -> int:
+    """The number at the end of a key such as `c2_00012`, −1 without one."""
+    match = re.search(r"(\d+)$", key)
+    return int(match.group(1)) if match else -1
+
+
+def _member(file: "h5py.File", key: str, kind: Literal["dataset", "group"], remedy: str) -> Any:
     import h5py
 
     found = file.get(key)
-    if isinstance(found, h5py.Group):
+    if isinstance(found, h5py.Dataset if kind == "dataset" else h5py.Group):
         return found
     if found is not None:
-        raise DataError(f"{file.filename}: {key} is a dataset; a group of maps is needed there.")
-    raise _missing(file, key, "group", _REMEDY)
-
-
-def _missing(file: "h5py.File", key: str, kind: str, remedy: str) -> DataError:
+        raise DataError(
+            f"{file.filename}: {key} is a {type(found).__name__.lower()}; a {kind} is needed there."
+        )
     parent, name = posixpath.split(key.strip("/"))
     while parent and parent not in file:
         parent, name = posixpath.split(parent)
     there = file[parent] if parent else file
     listing = near_misses(name, there) if isinstance(there, Mapping) else ""
-    return DataError(
+    raise DataError(
         f"{file.filename}: the {kind} {key} is missing; {name!r} is not in /{parent}.{listing} "
         f"{remedy}"
     )
-
-
-def unit_factor(found: "h5py.Dataset", unit: str) -> tuple[float, str]:
-    """Factor from the unit in the attribute `units` to `unit`, and a remark when it is unknown.
-
-    An empty `unit` is that of a number without one: the factor is 1.
-    """
-    # Counts and numbers of bins have no unit, whatever a file calls them.
-    stored = text_attribute(found, "units") if unit else None
-    if stored is None:
-        return 1.0, ""
-    factor = UNITS[unit].get(stored.strip().lower())
-    if factor is None:
-        return 1.0, f"The unit {stored!r} of {found.name} is unknown; it was read as {unit}."
-    return factor, ""
 
 
 def text_attribute(found: Any, name: str) -> str | None:
@@ -137,26 +126,55 @@ def text_attribute(found: Any, name: str) -> str | None:
 def read_list(file: "h5py.File", key: str, unit: str, notes: list[str]) -> np.ndarray:
     """A flat float64 list in `unit`, whatever its shape on disk: (N,), (1, N), (N, 1).
 
+    A unit that is unknown is remarked in `notes`; an empty `unit` is that of counts and numbers of
+    bins, which have none, whatever a file calls it.
+
     **Raises:** `DataError` when it is missing, not numeric or two-dimensional.
     """
-    found = dataset(file, key)
-    values = numbers(file.filename, key, found[()])
+    values = _in_unit(file, key, unit, notes)
     if sum(length != 1 for length in values.shape) > 1:
         raise DataError(f"{file.filename}: {key} has shape {values.shape}; a list is needed.")
-    factor, note = unit_factor(found, unit)
-    notes.extend([note] if note else [])
-    return values.reshape(-1) * factor
+    return values.reshape(-1)
 
 
 def read_scalar(file: "h5py.File", key: str, unit: str, notes: list[str]) -> float:
     """One number in `unit`, whatever its shape on disk: (), (1,), (1, 1).
 
+    Units as in `read_list`.
+
     **Raises:** `DataError` when it is missing or not a single number.
     """
+    return scalar(file.filename, key, _in_unit(file, key, unit, notes))
+
+
+def _in_unit(file: "h5py.File", key: str, unit: str, notes: list[str]) -> np.ndarray:
     found = dataset(file, key)
-    factor, note = unit_factor(found, unit)
-    notes.extend([note] if note else [])
-    return scalar(file.filename, key, found[()]) * factor
+    values = numbers(file.filename, key, found[()])
+    stored = text_attribute(found, "units") if unit else None
+    if stored is None:
+        return values
+    factor = UNITS[unit].get(stored.strip().lower())
+    if factor is None:
+        notes.append(f"The unit {stored!r} of {found.name} is unknown; it was read as {unit}.")
+        return values
+    return values * factor
+
+
+def read_frame_time(
+    file: "h5py.File", keys: tuple[str, ...], notes: list[str]
+) -> tuple[str, float | None]:
+    """The first of some HDF5 paths that is there, and the time of a frame [s] it holds.
+
+    The first of all and `None` when none is there; one that stands in for it is remarked.
+
+    **Raises:** `DataError` as `read_scalar`.
+    """
+    for key in keys:
+        if key in file:
+            if key != keys[0]:
+                notes.append(f"{keys[0]} is absent; {key} was taken as the time of a frame.")
+            return key, read_scalar(file, key, "s", notes)
+    return keys[0], None
 
 
 def read_steps(file: "h5py.File", keys: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """NXxpcs, the NeXus application definition: attributes say how the maps are stored."""
 
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -9,10 +9,24 @@ import numpy as np
 from ...errors import DataError
 from ...files import replacing
 from ..checks import numbers
-from .aps_u import sorted_keys, trailing_number
-from .hdf5 import dataset, read_list, read_scalar, text_attribute
-from .raw import RawMaps, Storage
-from .writing import DataSets, StoredMap, frame_time_of, maps_of
+from .hdf5 import (
+    dataset,
+    maps_in,
+    read_frame_time,
+    read_list,
+    text_attribute,
+    trailing_number,
+)
+from .maps import (
+    DataSets,
+    Layer,
+    RawMaps,
+    SlicedMap,
+    Storage,
+    StoredMap,
+    frame_time_of,
+    maps_of,
+)
 
 if TYPE_CHECKING:
     import h5py
@@ -25,6 +39,8 @@ PHI_LIST = "instrument/masks/dynamic_phi_list"
 FRAME_TIME = "instrument/detector/frame_time"
 COUNT_TIME = "instrument/detector/count_time"
 STORAGE_MODES = ("one_array_q_first", "one_array_q_last", "data_exchange_keys")
+POPULATED = ("all", "upper_half", "lower_half")
+ORIGINS = ("upper_left", "lower_left")
 
 
 def entry_of(file: "h5py.File") -> str | None:
@@ -51,61 +67,53 @@ def read(file: "h5py.File") -> RawMaps:
     notes: list[str] = []
     key = f"{entry}/{MAPS}"
     found = file[key]
-    mode = _choice(found, key, "storage_mode", STORAGE_MODES, notes)
-    storage = _choice(found, key, "populated_elements", ("all", "upper_half", "lower_half"), notes)
-    origin = _choice(found, key, "time_origin_location", ("upper_left", "lower_left"), notes)
+    asked = "the maps themselves were asked"
+    mode = _attribute(found, key, "storage_mode", STORAGE_MODES, asked, notes)
+    storage = _attribute(found, key, "populated_elements", POPULATED, asked, notes)
+    origin = _attribute(found, key, "time_origin_location", ORIGINS, asked, notes)
     if origin == "lower_left" and storage != "all":
         # which half is meant once the rows are turned round is left open by the definition
         storage = None
-    baseline = _baseline(found, key, notes)
+    # Full decorrelation, which is one here.
+    references = ("1", "0", "1.0", "0.0")
+    reference = _attribute(found, key, "baseline_reference", references, "1 was assumed", notes)
     labels: np.ndarray | None = None
     if isinstance(found, h5py.Group):
-        keys = sorted_keys(list(found.keys()))
-        names = tuple(f"{key}/{one}" for one in keys)
-        maps = [dataset(file, name) for name in names]
-        shapes = tuple(one.shape for one in maps)
-        dtype = maps[0].dtype if maps else np.dtype(np.float64)
-        labels = np.array([trailing_number(one) for one in keys])
-        fetch = _keyed(maps)
+        names, maps = maps_in(file, key)
+        labels = np.array([trailing_number(name) for name in names])
     else:
-        stack = dataset(file, key)
-        names, shapes, fetch = _one_array(where, key, stack, mode)
-        dtype = stack.dtype
+        names, maps = _one_array(where, key, found, mode)
+    if origin == "lower_left":
+        maps = tuple(_Flipped(one) for one in maps)
     q, phi = _lists(file, entry, len(names), labels, notes)
-    time_name = next(
-        (name for name in (f"{entry}/{FRAME_TIME}", f"{entry}/{COUNT_TIME}") if name in file),
-        f"{entry}/{FRAME_TIME}",
-    )
-    if time_name.endswith(COUNT_TIME):
-        notes.append(f"{entry}/{FRAME_TIME} is absent; {time_name} was taken for it.")
+    times = (f"{entry}/{FRAME_TIME}", f"{entry}/{COUNT_TIME}")
+    time_name, frame_time = read_frame_time(file, times, notes)
     return RawMaps(
         path=where,
         layout=NAME,
         names=names,
-        shapes=shapes,
-        read=_reader(fetch, shapes, origin == "lower_left"),
-        dtype=dtype,
+        maps=maps,
         q=q,
         phi=phi,
         q_name=f"{entry}/{Q_LIST}",
         phi_name=f"{entry}/{PHI_LIST}",
         time_name=time_name,
-        frame_time=read_scalar(file, time_name, "s", notes) if time_name in file else None,
+        frame_time=frame_time,
         storage=cast(Storage, storage or "unknown"),
-        baseline=1.0 - baseline,
+        baseline=1.0 - float(reference or 1),
         keys=(key, f"{entry}/{Q_LIST}", f"{entry}/{PHI_LIST}", time_name),
         notes=tuple(notes),
     )
 
 
-def _choice(
-    found: Any, key: str, name: str, allowed: tuple[str, ...], notes: list[str]
+def _attribute(
+    found: Any, key: str, name: str, allowed: tuple[str, ...], absent: str, notes: list[str]
 ) -> str | None:
+    """An attribute with one of the `allowed` values; where it is absent, `absent` is remarked."""
     value = text_attribute(found, name)
     if value is None:
-        notes.append(f"The attribute {name} of {key} is absent; the maps themselves were asked.")
-        return None
-    if value not in allowed:
+        notes.append(f"The attribute {name} of {key} is absent; {absent}.")
+    elif value not in allowed:
         raise DataError(
             f"{found.file.filename}: the attribute {name} of {key} is {value!r}; this reader knows "
             f"{', '.join(allowed)}. Store the maps in one of these ways."
@@ -113,51 +121,38 @@ def _choice(
     return value
 
 
-def _baseline(found: Any, key: str, notes: list[str]) -> int:
-    value = text_attribute(found, "baseline_reference")
-    if value is None:
-        notes.append(f"The attribute baseline_reference of {key} is absent; 1 was assumed.")
-        return 1
-    if value not in ("0", "1", "0.0", "1.0"):
-        raise DataError(
-            f"{found.file.filename}: the attribute baseline_reference of {key} is {value!r}; full "
-            "decorrelation means 0 or 1."
-        )
-    return int(float(value))
-
-
-def _keyed(maps: list["h5py.Dataset"]) -> Callable[..., Any]:
-    return lambda index, rows, columns: maps[index][rows, columns]
-
-
 def _one_array(
-    where: str, key: str, stack: "h5py.Dataset", mode: str | None
-) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...], Callable[..., Any]]:
+    where: str, key: str, stack: Any, mode: str | None
+) -> tuple[tuple[str, ...], tuple[SlicedMap, ...]]:
+    """Names of the maps in a single dataset, and the maps."""
     shape = stack.shape
     if len(shape) == 2:
-        return (key,), (shape,), lambda index, rows, columns: stack[rows, columns]
+        return (key,), (stack,)
     if len(shape) != 3:
         raise DataError(f"{where}: {key} has shape {shape}; maps are two- or three-dimensional.")
     first = mode == "one_array_q_first" or (mode is None and shape[1] == shape[2])
-    count, one = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
-    names = tuple(f"{key}[{i}]" if first else f"{key}[:, :, {i}]" for i in range(count))
-    if first:
-        return names, (one,) * count, lambda index, rows, columns: stack[index, rows, columns]
-    return names, (one,) * count, lambda index, rows, columns: stack[rows, columns, index]
+    places = range(shape[0] if first else shape[2])
+    names = tuple(f"{key}[{i}]" if first else f"{key}[:, :, {i}]" for i in places)
+    return names, tuple(Layer(stack, i, last=not first) for i in places)
 
 
-def _reader(
-    fetch: Callable[..., Any], shapes: tuple[tuple[int, ...], ...], flipped: bool
-) -> Callable[[int, slice, slice], np.ndarray]:
-    """With the origin at the lower left, rows run from the last frame to the first."""
+@dataclass(frozen=True)
+class _Flipped:
+    """A map with the origin at the lower left: its rows run from the last frame to the first."""
 
-    def read(index: int, rows: slice, columns: slice) -> np.ndarray:
-        if not flipped:
-            return fetch(index, rows, columns)
-        n = shapes[index][0]
-        return fetch(index, slice(n - rows.stop, n - rows.start), columns)[::-1]
+    stored: SlicedMap
 
-    return read
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.stored.dtype
+
+    def __getitem__(self, block: tuple[slice, slice], /) -> Any:
+        (rows, columns), n = block, self.shape[0]
+        return self.stored[slice(n - rows.stop, n - rows.start), columns][::-1]
 
 
 def _lists(
@@ -208,7 +203,7 @@ def write_nxxpcs(
     frame_time = frame_time_of(maps, 1)
 
     def stored(one: StoredMap) -> np.ndarray:
-        c2 = one.values(half=False) - (1 - baseline_reference)
+        c2 = one.values() - (1 - baseline_reference)
         if populated_elements != "all":
             c2 = np.triu(c2) if populated_elements == "upper_half" else np.tril(c2)
         return c2[::-1] if time_origin_location == "lower_left" else c2
@@ -230,9 +225,10 @@ def write_nxxpcs(
         found.attrs["time_origin_location"] = time_origin_location
         found.attrs["populated_elements"] = populated_elements
         entry[ROI_MAP] = np.arange(len(maps) + 1)[None]
-        entry[Q_LIST] = np.array([one.q for one in maps])
-        entry[Q_LIST].attrs["units"] = "1/angstrom"
-        entry[PHI_LIST] = np.array([one.phi for one in maps])
-        entry[PHI_LIST].attrs["units"] = "deg"
-        entry[FRAME_TIME] = frame_time
-        entry[FRAME_TIME].attrs["units"] = "s"
+        for key, values, unit in (
+            (Q_LIST, np.array([one.q for one in maps]), "1/angstrom"),
+            (PHI_LIST, np.array([one.phi for one in maps]), "deg"),
+            (FRAME_TIME, frame_time, "s"),
+        ):
+            entry[key] = values
+            entry[key].attrs["units"] = unit

@@ -2,16 +2,16 @@
 
 import json
 import os
+from dataclasses import fields
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..two_time import TwoTimeData
+from ..two_time import Provenance, TwoTimeData
 from .hdf5 import dataset, read_list, read_scalar, text_attribute
-from .raw import RawMaps
-from .writing import maps_of, needs_sigma, sigma_of
+from .maps import Layer, RawMaps, maps_of, needs_sigma
 
 if TYPE_CHECKING:
     import h5py
@@ -42,37 +42,22 @@ def read(file: "h5py.File") -> RawMaps:
     c2 = dataset(file, "c2")
     if c2.ndim != 3:
         raise DataError(f"{where}: c2 has shape {c2.shape}; (angle, frame, frame) is needed.")
-    sigma = dataset(file, "sigma") if "sigma" in file else None
-    if sigma is not None and sigma.shape != c2.shape:
-        raise DataError(
-            f"{where}: sigma has shape {sigma.shape} but c2 {c2.shape}; they must be the same."
-        )
-    diagonal = dataset(file, "diagonal") if "diagonal" in file else None
-    if diagonal is not None and diagonal.shape != c2.shape[:2]:
-        raise DataError(
-            f"{where}: diagonal has shape {diagonal.shape} but c2 {c2.shape} needs {c2.shape[:2]}."
-        )
-    phi = read_list(file, "phi", "deg", notes)
-    keys = ("c2", "t", "phi", "q", "gap", *(["sigma"] if sigma is not None else []))
+    keys = ("c2", "t", "phi", "q", "gap", *(["sigma"] if "sigma" in file else []))
     return RawMaps(
         path=where,
         layout=NAME,
         names=tuple(f"c2[{i}]" for i in range(c2.shape[0])),
-        shapes=(c2.shape[1:],) * c2.shape[0],
-        read=lambda index, rows, columns: c2[index, rows, columns],
-        dtype=c2.dtype,
+        maps=tuple(Layer(c2, i) for i in range(c2.shape[0])),
         q=np.full(c2.shape[0], read_scalar(file, "q", "1/Å", notes)),
-        phi=phi,
+        phi=read_list(file, "phi", "deg", notes),
         q_name="q",
         phi_name="phi",
         time_name="t",
         t=read_list(file, "t", "s", notes),
         gap=read_scalar(file, "gap", "", notes),
-        read_sigma=(
-            None if sigma is None else lambda index, rows, columns: sigma[index, rows, columns]
-        ),
+        sigma=dataset(file, "sigma") if "sigma" in file else None,
         absolute_sigma=text_attribute(file, "absolute_sigma") == "True",
-        read_diagonal=None if diagonal is None else lambda index, frames: diagonal[index, frames],
+        diagonal=dataset(file, "diagonal") if "diagonal" in file else None,
         keys=keys,
         notes=(*_origin(file), *notes),
     )
@@ -123,34 +108,24 @@ def write_own(
     """
     import h5py
 
-    n_angles, n, _ = np.shape(data.c2)
-    chunks = (1, min(chunk, n), min(chunk, n))
+    side = min(chunk, data.n_frames)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["version"] = VERSION
         file.attrs["absolute_sigma"] = str(data.absolute_sigma)
-        origin = data.provenance
-        file.attrs["provenance"] = json.dumps(
-            {
-                "path": origin.path,
-                "layout": origin.layout,
-                "sha256": origin.sha256,
-                "keys": origin.keys,
-                "frames": origin.frames,
-                "dt": origin.dt,
-                "notes": origin.notes,
-            }
-        )
-        shape = (n_angles, n, n)
-        options = {"chunks": chunks, "compression": compression}
+        origin = {field.name: getattr(data.provenance, field.name) for field in fields(Provenance)}
+        file.attrs["provenance"] = json.dumps(origin)
+        shape, options = np.shape(data.c2), {"chunks": (1, side, side), "compression": compression}
         c2 = file.create_dataset("c2", shape, np.asarray(data.c2).dtype, **options)
-        for angle, one in enumerate(maps_of(data)):
-            c2[angle] = one.values(half=False)
+        sigma = None
         if needs_sigma(data):
-            weights = np.asarray(data.root_weights)
-            sigma = file.create_dataset("sigma", shape, weights.dtype, **options)
-            for angle in range(n_angles):
-                sigma[angle] = sigma_of(weights[angle])
+            sigma = file.create_dataset(
+                "sigma", shape, np.asarray(data.root_weights).dtype, **options
+            )
+        for angle, one in enumerate(maps_of(data)):
+            c2[angle] = one.values()
+            if sigma is not None:
+                sigma[angle] = one.sigma()
         file["diagonal"] = np.asarray(data.diagonal)
         for key, values, unit in (
             ("t", data.t, "s"),

@@ -8,45 +8,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from ..correlation import AbstractCorrelation, Features
-from ..degeneracy import Circumstances, Degeneracy
-from ..parameter import ParameterInfo, parameter
-from ..rates.power_law import AbstractRate, PowerLawRate
-from ..trigonometry import cos_degrees, sincos
-from .diffusion import PARAMETERS, rate_names
+from .correlation import AbstractCorrelation, Circumstances, Degeneracy, Features
+from .diffusion import TRANSPORT, power_law_of, rate_names
+from .parameter import ParameterInfo, parameter
+from .rates import AbstractRate
+from .trigonometry import cos_degrees, sincos
 
 # Width of the soft clip, in units of the fraction.
 CLIP_WIDTH = 0.01
 
-REFERENCE = ("D0_ref", "alpha_ref", "D_offset_ref")
-SAMPLE = ("D0_sample", "alpha_sample", "D_offset_sample")
-VELOCITY = ("v0", "v_beta", "v_offset")
+
+def _transport_of(component: str, start: float) -> dict[str, ParameterInfo]:
+    """The transport of the other models, its parameters named after a component."""
+    power_law = [f"{name}_{component}" for name in ("D0", "alpha", "D_offset")]
+    others = [f"J_{component}{suffix}" for suffix in ("", "_initial", "_tau")]
+    infos = dict(zip((*power_law, *others), TRANSPORT.values(), strict=True))
+    amplitude, rate = power_law[0], others[0]
+    unit = f"Å²/s^(1+alpha_{component})"
+    infos[amplitude] = infos[amplitude]._replace(unit=unit, start=start)
+    infos[rate] = infos[rate]._replace(start=start)
+    return infos
 
 
-def _infos() -> dict[str, ParameterInfo]:
-    """Defaults by public name: both transport rates as that of the other models."""
-    infos = {}
-    for names, rate in ((REFERENCE, "ref"), (SAMPLE, "sample")):
-        for name, like in zip(names, ("D0", "alpha", "D_offset"), strict=True):
-            infos[name] = PARAMETERS[like]
-        for like in ("J", "J_initial", "J_tau"):
-            infos[like.replace("J", f"J_{rate}")] = PARAMETERS[like]
-    # Equal starts would make the two components one until rounding tells them apart.
-    infos["D0_ref"] = infos["D0_ref"]._replace(start=1e3)
-    infos["J_ref"] = infos["J_ref"]._replace(start=1e3)
-    return infos | {
-        "D0_ref": infos["D0_ref"]._replace(unit="Å²/s^(1+alpha_ref)"),
-        "D0_sample": infos["D0_sample"]._replace(unit="Å²/s^(1+alpha_sample)"),
-        "v0": ParameterInfo("Å/s^(1+v_beta)", 1e3, -1e6, 1e6),
-        "v_beta": ParameterInfo("", 0.0, -2.0, 2.0),
-        "v_offset": ParameterInfo("Å/s", 0.0, -1e5, 1e5, 100.0),
-        "v": ParameterInfo("Å/s", 1e3, -1e7, 1e7),
-        "v_initial": ParameterInfo("Å/s", 1e3, -1e7, 1e7),
-        "v_tau": ParameterInfo("s", 10.0, 1e-6, 1e9),
-    }
-
-
-INFOS = _infos()
+# Equal starts would make the two components one until rounding tells them apart.
+REFERENCE = _transport_of("ref", 1e3)
+SAMPLE = _transport_of("sample", 1e4)
+VELOCITY = {
+    "v0": ParameterInfo("Å/s^(1+v_beta)", 1e3, -1e6, 1e6),
+    "v_beta": ParameterInfo("", 0.0, -2.0, 2.0),
+    "v_offset": ParameterInfo("Å/s", 0.0, -1e5, 1e5, 100.0),
+    "v": ParameterInfo("Å/s", 1e3, -1e7, 1e7),
+    "v_initial": ParameterInfo("Å/s", 1e3, -1e7, 1e7),
+    "v_tau": ParameterInfo("s", 10.0, 1e-6, 1e9),
+}
 
 
 def soft_clip(x: Float[Array, "..."], width: float = CLIP_WIDTH) -> Float[Array, "..."]:
@@ -145,18 +139,6 @@ DEGENERACIES = (
 )
 
 
-def _reference() -> AbstractRate:
-    return PowerLawRate(*(INFOS[name].start for name in REFERENCE))
-
-
-def _sample() -> AbstractRate:
-    return PowerLawRate(*(INFOS[name].start for name in SAMPLE))
-
-
-def _velocity() -> AbstractRate:
-    return PowerLawRate(*(INFOS[name].start for name in VELOCITY))
-
-
 class TwoComponent(AbstractCorrelation):
     """A reference and a sample component, the sample moving at v(t) relative to the reference.
 
@@ -174,9 +156,9 @@ class TwoComponent(AbstractCorrelation):
     other exact degeneracies are in `degeneracies`, and a fit names those that bite.
     """
 
-    reference: AbstractRate = eqx.field(default_factory=_reference)
-    sample: AbstractRate = eqx.field(default_factory=_sample)
-    velocity: AbstractRate = eqx.field(default_factory=_velocity)
+    reference: AbstractRate = eqx.field(default_factory=power_law_of(REFERENCE))
+    sample: AbstractRate = eqx.field(default_factory=power_law_of(SAMPLE))
+    velocity: AbstractRate = eqx.field(default_factory=power_law_of(VELOCITY))
     f0: ScalarLike = parameter(start=0.5, bounds=(0.0, 1.0), scale=0.1)
     f1: ScalarLike = parameter(unit="1/s", start=0.0, bounds=(-10.0, 10.0), scale=0.1)
     f2: ScalarLike = parameter(unit="s", start=0.0, bounds=(-1e6, 1e6))
@@ -184,11 +166,11 @@ class TwoComponent(AbstractCorrelation):
     phi0: ScalarLike = parameter(unit="deg", start=0.0, bounds=(-30.0, 30.0), scale=10.0)
 
     names: ClassVar[dict[str, str]] = {
-        **rate_names("reference", REFERENCE, "J_ref"),
-        **rate_names("sample", SAMPLE, "J_sample"),
-        **rate_names("velocity", VELOCITY, "v"),
+        **rate_names("reference", REFERENCE),
+        **rate_names("sample", SAMPLE),
+        **rate_names("velocity", VELOCITY),
     }
-    infos: ClassVar[dict[str, ParameterInfo]] = INFOS
+    infos: ClassVar[dict[str, ParameterInfo]] = REFERENCE | SAMPLE | VELOCITY
     positive_rates: ClassVar[tuple[str, ...]] = ("reference", "sample")
     degeneracies: ClassVar[tuple[Degeneracy, ...]] = DEGENERACIES
 

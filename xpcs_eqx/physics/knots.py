@@ -1,4 +1,4 @@
-"""Rates of any smooth shape: natural cubic splines through values at knots."""
+"""Rates given by values at knots: natural cubic splines, straight lines, steps."""
 
 from typing import Any, ClassVar
 
@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ...errors import ModelError
-from ..parameter import constant, parameter
-from .power_law import AbstractRate, cumulative_gauss
+from ..errors import ModelError
+from .parameter import constant, parameter
+from .rates import AbstractRate, cumulative_gauss
 
 
 def uniform_knots(t: Float[np.ndarray, "frame"], n: int) -> Float[np.ndarray, "knot"]:
@@ -158,4 +158,54 @@ class SignedSplineRate(AbstractRate):
             whole
             + before * (self.values[0] + before * c1[0] / 2)
             + after * (self.values[-1] + after * last / 2)
+        )
+
+
+class PiecewiseConstantRate(AbstractRate):
+    """A rate in steps: `values[i]` between `breaks[i−1]` and `breaks[i]` [s].
+
+    One value more than breaks; the first and the last hold without end. Integrated exactly.
+    """
+
+    breaks: Float[Array, "break"] = constant()
+    values: Float[Array, "part"] = parameter()
+
+    def __init__(self, breaks: Any, values: Any):
+        """`values`: one more than there are breaks, or one number for all."""
+        self.breaks, self.values = at_knots("PiecewiseConstantRate", breaks, values, extra=1)
+
+    def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
+        return jnp.asarray(self.values)[jnp.searchsorted(self.breaks, t, side="right")]
+
+    def integral(self, t: Float[Array, "frame"]) -> Float[Array, "frame"]:
+        edge = jnp.full((1,), jnp.inf)
+        low = jnp.concatenate([-edge, self.breaks])
+        high = jnp.concatenate([self.breaks, edge])
+        time_in_part = jnp.clip(t[:, None], low, high) - jnp.clip(t[0], low, high)
+        return time_in_part @ self.values
+
+
+class PiecewiseLinearRate(AbstractRate):
+    """A rate of straight lines between `values` at `knots` [s], constant beyond them.
+
+    Integrated exactly.
+    """
+
+    knots: Float[Array, "knot"] = constant()
+    values: Float[Array, "knot"] = parameter()
+
+    def __init__(self, knots: Any, values: Any):
+        """`values`: one for each knot, or one number for all."""
+        self.knots, self.values = at_knots("PiecewiseLinearRate", knots, values)
+
+    def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
+        return jnp.interp(t, self.knots, self.values)
+
+    def integral(self, t: Float[Array, "frame"]) -> Float[Array, "frame"]:
+        knots, values = self.knots, jnp.asarray(self.values)
+        s = jnp.clip(t[:, None], knots[:-1], knots[1:]) - knots[:-1]
+        half = 0.5 * s * s / jnp.diff(knots)
+        before, after = jnp.minimum(t - knots[0], 0.0), jnp.maximum(t - knots[-1], 0.0)
+        return (
+            (s - half) @ values[:-1] + half @ values[1:] + before * values[0] + after * values[-1]
         )

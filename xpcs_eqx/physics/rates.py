@@ -1,15 +1,16 @@
-"""Rates of growth J(t), γ̇(t) and their time integrals; the power law."""
+"""Rates of growth J(t), γ̇(t) and their time integrals: power law, ageing, any function."""
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from ..parameter import parameter
+from ..errors import ModelError
+from .parameter import as_inexact, parameter
 
 
 class AbstractRate(eqx.Module):
@@ -142,3 +143,57 @@ def cumulative_gauss(
     values = function(inside.ravel()).reshape(inside.shape)
     steps = gaps * (values @ jnp.asarray(shares, dtype=values.dtype))
     return jnp.concatenate([jnp.zeros_like(t, shape=(1,)), jnp.cumsum(steps)])
+
+
+class ExponentialRate(AbstractRate):
+    """Ageing: initial · exp(−t/tau) + offset, `tau` in s, integrated in closed form."""
+
+    initial: ScalarLike = parameter()
+    tau: ScalarLike = parameter(unit="s", bounds=(1e-6, 1e9), logarithmic=True)
+    offset: ScalarLike = parameter(start=0.0)
+
+    def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
+        return jnp.asarray(self.initial * jnp.exp(-t / self.tau) + self.offset)
+
+    def integral(self, t: Float[Array, "frame"]) -> Float[Array, "frame"]:
+        age = t - t[0]
+        now = self.initial * jnp.exp(-t[0] / self.tau)
+        return jnp.asarray(-now * self.tau * jnp.expm1(-age / self.tau) + self.offset * age)
+
+
+def _numbers(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: as_inexact(value) for name, value in parameters.items()}
+
+
+class FunctionRate(AbstractRate):
+    """A rate given by a function of time and named parameters.
+
+    `function(t, parameters)` takes times [s] and the dictionary of `parameters`, whose entries are
+    fitted; as the field `transport` of a model the entry ``"a"`` is called ``"transport.a"``. It is
+    written with `jax.numpy` and is not called at a frame time itself, so that it may diverge at
+    t = 0 as far as its integral exists.
+
+    The integral is by four Gauss points in each of `panels` equal parts between frames: exact for
+    polynomials of degree 7. Raise `panels` for a function that changes much between two frames;
+    an integrable t^b with b < 0 at the very first frame converges only slowly.
+    """
+
+    function: Callable[[Array, Mapping[str, Any]], Array] = eqx.field(static=True)
+    parameters: dict[str, ScalarLike] = eqx.field(converter=_numbers)
+    panels: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        if self.panels < 1:
+            raise ModelError(f"panels = {self.panels} is not allowed; give a whole number from 1")
+        for name, value in self.parameters.items():
+            if np.ndim(value) != 0:
+                raise ModelError(
+                    f"the parameter {name!r} of FunctionRate has shape {np.shape(value)}; give "
+                    "numbers, one entry each"
+                )
+
+    def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
+        return self.function(t, self.parameters)
+
+    def integral(self, t: Float[Array, "frame"]) -> Float[Array, "frame"]:
+        return cumulative_gauss(self, t, points=4, panels=self.panels)

@@ -1,4 +1,4 @@
-"""Speckle patterns pixel by pixel, correlated as an instrument does: the true noise of a map."""
+"""Simulated maps: a surface with independent noise, or speckle patterns with the true one."""
 
 from math import ceil
 
@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Inexact, Key
+from jaxtyping import Array, Float, Key
 
-from ..data import Geometry, TwoTimeData
+from ..data import Geometry, Provenance, TwoTimeData
 from ..errors import ModelError
-from ..physics import AbstractCorrelation, field_correlation, field_factor
+from ..physics import AbstractCorrelation, correlation_map, field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
-from .surface import by_angle, check_times, simulated
 
 _NO_FIELD = (
     "no Gaussian field has the field correlation of this model: |c1|² would be off by more than "
@@ -22,6 +21,99 @@ _NO_FIELD = (
 )
 # With a mean of 50 counts in a frame, one frame in 1e21 stays dark and has no mean to divide by.
 _COUNTS_PER_FRAME = 50
+
+
+def _by_angle(name: str, value, n_angles: int) -> Float[Array, "angle"]:
+    """A number or one value for each angle, as an array `(angle,)`.
+
+    **Raises:** `ModelError` when the length is another one.
+    """
+    value = jnp.asarray(value, dtype=float)
+    if value.shape not in ((), (1,), (n_angles,)):
+        raise ModelError(
+            f"{name} has shape {value.shape} but there are {n_angles} angles; give one number or "
+            "one for each angle."
+        )
+    return jnp.broadcast_to(value, (n_angles,))
+
+
+def _check_times(t) -> Float[Array, "frame"]:
+    """Frame times as an array.
+
+    **Raises:** `ModelError` when there are fewer than two.
+    """
+    if np.ndim(t) != 1 or np.shape(t)[0] < 2:
+        raise ModelError(
+            f"t has shape {np.shape(t)}; a two-time map needs the times [s] of at least two frames."
+        )
+    return jnp.asarray(t, dtype=float)
+
+
+def _simulated(
+    c2: Float[Array, "angle frame frame"], t: Float[Array, "frame"], geometry: Geometry, note: str
+) -> TwoTimeData:
+    """Maps with their raw diagonal as data without weights, `note` being their provenance."""
+    return TwoTimeData(
+        c2=c2,
+        t=t,
+        geometry=jax.tree.map(jnp.asarray, geometry),
+        root_weights=None,
+        diagonal=jnp.diagonal(c2, axis1=1, axis2=2),
+        provenance=Provenance(layout="simulation", frames=(1, t.shape[0]), notes=(note,)),
+    )
+
+
+def simulate(
+    model: AbstractCorrelation,
+    t: Float[Array | np.ndarray, "frame"],
+    geometry: Geometry,
+    contrast: Float[Array, "*angle"] | float,
+    offset: Float[Array, "*angle"] | float = 1.0,
+    *,
+    noise: Float[Array, "*angle"] | float,
+    key: Key[Array, ""],
+) -> TwoTimeData:
+    """offset + contrast · |c1|² with independent Gaussian noise, one draw for each unordered pair.
+
+    The maps are symmetric. Their diagonal is offset + contrast with noise: what a detector without
+    shot noise records. No weights are attached, so that a fit has to estimate the noise as it does
+    for a measurement. Can be transformed by `jax.jit`, `jax.vmap` (over keys, parameters, noise)
+    and differentiated.
+
+    **Arguments:**
+
+    - `model`: |c1|².
+    - `t`: frame times [s].
+    - `geometry`: q [1/Å], azimuths [degrees], gap [Å].
+    - `contrast`, `offset`: one number or one for each angle.
+    - `noise`: standard deviation of c2, one number or one for each angle; 0 gives the bare surface.
+    - `key`: key of `jax.random`.
+
+    **Raises:** `ModelError` when contrast, offset or noise do not fit the number of angles.
+
+    >>> import jax
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> model = xe.Static(xe.PowerLawRate(1e4, -0.2, 0.0))
+    >>> geometry = xe.Geometry(0.0054, np.array([0.0]))
+    >>> key = jax.random.key(0)
+    >>> data = xe.simulate(model, 0.1 * np.arange(5), geometry, 0.2, noise=0.01, key=key)
+    >>> data.c2.shape, data.n_pairs
+    ((1, 5, 5), 10)
+    """
+    t = _check_times(t)
+    n = geometry.n_angles
+    contrast, offset, noise = (
+        _by_angle(name, value, n)[:, None, None]
+        for name, value in (("contrast", contrast), ("offset", offset), ("noise", noise))
+    )
+    surface = offset + contrast * correlation_map(model, t, geometry)
+    draw = jax.random.normal(key, surface.shape, surface.dtype)
+    draw = jnp.triu(draw) + jnp.swapaxes(jnp.triu(draw, 1), 1, 2)
+    c2 = surface + noise * draw
+    return _simulated(
+        c2, t, geometry, f"Simulated from {type(model).__name__}, independent Gaussian noise."
+    )
 
 
 def mode_weights(contrast: float) -> Float[np.ndarray, "mode"]:
@@ -80,43 +172,6 @@ def _intensity(factor, weights, n_pixels, key) -> Float[Array, "frame pixel"]:
     return jax.lax.scan(add, start, (weights.astype(start.dtype), keys))[0]
 
 
-def correlate_speckle(
-    c1: Inexact[Array, "angle frame frame"],
-    contrast: Float[np.ndarray, "angle"],
-    *,
-    n_pixels: int,
-    mean_counts: Float[np.ndarray, "angle"] | None,
-    key: Key[Array, ""],
-) -> Float[Array, "angle frame frame"]:
-    """c2 with its raw diagonal, from fields with the correlation `c1`.
-
-    Arguments and errors as in `simulate_speckle`.
-    """
-    factor, error = field_factor(c1)
-    if isinstance(error, Tracer):
-        factor = eqx.error_if(factor, ~(error < FIELD_TOLERANCE), _NO_FIELD)
-    elif not error < FIELD_TOLERANCE:
-        raise ModelError(_NO_FIELD)
-    weights = [mode_weights(float(one)) for one in contrast]
-    n_modes = max(len(one) for one in weights)
-    weights = jnp.asarray([np.pad(one, (0, n_modes - len(one))) for one in weights])
-    # Single precision is far below the speckle noise, and twice as fast.
-    single = jnp.complex64 if jnp.iscomplexobj(factor) else jnp.float32
-
-    def one_angle(inputs):
-        factor, weights, counts, key = inputs
-        field_key, count_key = jax.random.split(key)
-        intensity = _intensity(factor, weights, n_pixels, field_key)
-        if mean_counts is not None:
-            counted = jax.random.poisson(count_key, intensity * counts.astype(intensity.dtype))
-            intensity = counted.astype(intensity.dtype)
-        return _correlate(intensity)
-
-    counts = jnp.ones(c1.shape[0]) if mean_counts is None else jnp.asarray(mean_counts)
-    keys = jax.random.split(key, c1.shape[0])
-    return jax.lax.map(one_angle, (factor.astype(single), weights, counts, keys))
-
-
 def simulate_speckle(
     model: AbstractCorrelation,
     t: Float[Array | np.ndarray, "frame"],
@@ -157,12 +212,12 @@ def simulate_speckle(
     that frames stay dark, or when no Gaussian field has the model's correlation (under `jax.jit`
     the last is the runtime error of Equinox).
     """
-    t = check_times(t)
+    t = _check_times(t)
     n = geometry.n_angles
     with jax.ensure_compile_time_eval():
-        contrast = np.asarray(by_angle("contrast", contrast, n))
+        contrast = np.asarray(_by_angle("contrast", contrast, n))
         if mean_counts is not None:
-            mean_counts = np.asarray(by_angle("mean_counts", mean_counts, n))
+            mean_counts = np.asarray(_by_angle("mean_counts", mean_counts, n))
     if n_pixels < 2:
         raise ModelError(f"n_pixels is {n_pixels}; an average over pixels needs at least two.")
     if mean_counts is not None and not np.all(mean_counts * n_pixels >= _COUNTS_PER_FRAME):
@@ -170,8 +225,29 @@ def simulate_speckle(
             f"{n_pixels} pixels with {np.min(mean_counts):g} counts each leave frames without a "
             f"single photon; make n_pixels × mean_counts at least {_COUNTS_PER_FRAME}."
         )
-    c1 = field_correlation(model, t, geometry)
-    c2 = correlate_speckle(c1, contrast, n_pixels=n_pixels, mean_counts=mean_counts, key=key)
+    factor, error = field_factor(field_correlation(model, t, geometry))
+    if isinstance(error, Tracer):
+        factor = eqx.error_if(factor, ~(error < FIELD_TOLERANCE), _NO_FIELD)
+    elif not error < FIELD_TOLERANCE:
+        raise ModelError(_NO_FIELD)
+    weights = [mode_weights(float(one)) for one in contrast]
+    n_modes = max(len(one) for one in weights)
+    weights = jnp.asarray([np.pad(one, (0, n_modes - len(one))) for one in weights])
+    # Single precision is far below the speckle noise, and twice as fast.
+    single = jnp.complex64 if jnp.iscomplexobj(factor) else jnp.float32
+
+    def one_angle(inputs):
+        factor, weights, counts, key = inputs
+        field_key, count_key = jax.random.split(key)
+        intensity = _intensity(factor, weights, n_pixels, field_key)
+        if mean_counts is not None:
+            counted = jax.random.poisson(count_key, intensity * counts.astype(intensity.dtype))
+            intensity = counted.astype(intensity.dtype)
+        return _correlate(intensity)
+
+    counts = jnp.ones(n) if mean_counts is None else jnp.asarray(mean_counts)
+    angles = (factor.astype(single), weights, counts, jax.random.split(key, n))
+    c2 = jax.lax.map(one_angle, angles)
     shot = "no shot noise" if mean_counts is None else "Poisson counts"
     note = f"Simulated speckle of {type(model).__name__}, {n_pixels} pixels an angle, {shot}."
-    return simulated(c2, t, geometry, note)
+    return _simulated(c2, t, geometry, note)

@@ -1,45 +1,32 @@
 """The models that come along: diffusion at rest and under shear."""
 
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from math import pi
 from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import ScalarLike
+from jaxtyping import Array, Float, ScalarLike
 
-from ..correlation import AbstractCorrelation, Features
-from ..parameter import ParameterInfo, parameter
-from ..rates.power_law import AbstractRate, PowerLawRate
-from ..shear import AbstractShearKernel, GapAveraged
-from ..trigonometry import cos_degrees
+from .correlation import AbstractCorrelation, Features
+from .parameter import ParameterInfo, parameter
+from .rates import AbstractRate, PowerLawRate
+from .trigonometry import cos_degrees, sinc
 
+# Fields of rates, which take the public names of a table such as `TRANSPORT` in this order: those
+# of a power law, values at knots, and those of exponential ageing.
 _FIELDS = ("amplitude", "exponent", "offset", "values", "initial", "tau")
 
-
-def rate_names(field: str, names: tuple[str, str, str], rate: str) -> dict[str, str]:
-    """Public names of the parameters of a rate held in `field`, alone or inside `Trapezoid`.
-
-    `names` are those of a power law, `rate` is the symbol of the rate itself, after which its
-    values at knots and the parameters of exponential ageing are called.
-    """
-    others = (rate, f"{rate}_initial", f"{rate}_tau")
-    return {
-        f"{field}.{inner}{path}": name
-        for inner in ("", "rate.")
-        for path, name in zip(_FIELDS, (*names, *others), strict=True)
-    }
-
-
-TRANSPORT = ("D0", "alpha", "D_offset")
-SHEAR = ("gamma_dot_t0", "beta", "gamma_dot_t_offset")
-
-# Defaults of physics parameters, by public name.
-PARAMETERS = {
+TRANSPORT = {
     "D0": ParameterInfo("Å²/s^(1+alpha)", 1e4, 1.0, 1e6),
     "alpha": ParameterInfo("", 0.0, -2.0, 2.0),
     "D_offset": ParameterInfo("Å²/s", 0.0, -1e5, 1e5, 1e3),
     "J": ParameterInfo("Å²/s", 1e4, 1e-3, 1e9, logarithmic=True),
     "J_initial": ParameterInfo("Å²/s", 1e4, -1e9, 1e9),
     "J_tau": ParameterInfo("s", 10.0, 1e-6, 1e9),
+}
+SHEAR = {
     "gamma_dot_t0": ParameterInfo("1/s^(1+beta)", 1e-3, 1e-6, 0.5),
     "beta": ParameterInfo("", 0.0, -2.0, 2.0),
     "gamma_dot_t_offset": ParameterInfo("1/s", 0.0, -0.1, 0.1, 1e-3),
@@ -49,13 +36,53 @@ PARAMETERS = {
 }
 
 
-# Factories, since an array made at import time would fix the precision before the user sets it.
-def _default_transport() -> AbstractRate:
-    return PowerLawRate(*(PARAMETERS[name].start for name in TRANSPORT))
+def rate_names(field: str, infos: Mapping[str, ParameterInfo]) -> dict[str, str]:
+    """Public names of the parameters of a rate held in `field`, alone or inside `Trapezoid`."""
+    return {
+        f"{field}.{inner}{path}": name
+        for inner in ("", "rate.")
+        for path, name in zip(_FIELDS, infos, strict=True)
+    }
 
 
-def _default_shear() -> AbstractRate:
-    return PowerLawRate(*(PARAMETERS[name].start for name in SHEAR))
+def power_law_of(infos: Mapping[str, ParameterInfo]) -> Callable[[], AbstractRate]:
+    """A factory of the power law at the start values of its first three parameters.
+
+    An array made at import time would fix the precision before the user sets it.
+    """
+    amplitude, exponent, offset = (info.start for info in list(infos.values())[:3])
+    return lambda: PowerLawRate(amplitude, exponent, offset)
+
+
+class AbstractShearKernel(eqx.Module):
+    """The shear factor of |c1|² as a function of the phase x = ½ q L cos(φ0−φ) ΔG [rad]."""
+
+    @abstractmethod
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The factor by which shear lowers |c1|²; 1 at x = 0."""
+
+
+class GapAveraged(AbstractShearKernel):
+    """(sin x / x)²: the exact average over a linear velocity profile.
+
+    It is |⟨exp(i q v t)⟩|² over the gap; He et al., PNAS 121, e2401162121 (2024).
+    """
+
+    def __call__(self, x):
+        value = sinc(x)
+        return value * value
+
+
+class Homodyne(AbstractShearKernel):
+    """(sin y / y)⁴ with y = x/π: the kernel of homodyne 2.x, for reproducing its results.
+
+    Shear rates from it come out larger by about π/√2 than with `GapAveraged`.
+    """
+
+    def __call__(self, x):
+        value = sinc(x / pi)
+        square = value * value
+        return square * square
 
 
 class Static(AbstractCorrelation):
@@ -64,10 +91,10 @@ class Static(AbstractCorrelation):
     J(t) [Å²/s] is the growth rate of the displacement variance along q; 2D for Brownian motion.
     """
 
-    transport: AbstractRate = eqx.field(default_factory=_default_transport)
+    transport: AbstractRate = eqx.field(default_factory=power_law_of(TRANSPORT))
 
-    names: ClassVar[dict[str, str]] = rate_names("transport", TRANSPORT, "J")
-    infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
+    names: ClassVar[dict[str, str]] = rate_names("transport", TRANSPORT)
+    infos: ClassVar[dict[str, ParameterInfo]] = TRANSPORT
     positive_rates: ClassVar[tuple[str, ...]] = ("transport",)
 
     def features(self, t, geometry):
@@ -90,16 +117,16 @@ class LaminarFlow(AbstractCorrelation):
 'gamma_dot_t_offset': 0.0, 'phi0': 5.0}
     """
 
-    transport: AbstractRate = eqx.field(default_factory=_default_transport)
-    shear: AbstractRate = eqx.field(default_factory=_default_shear)
+    transport: AbstractRate = eqx.field(default_factory=power_law_of(TRANSPORT))
+    shear: AbstractRate = eqx.field(default_factory=power_law_of(SHEAR))
     phi0: ScalarLike = parameter(unit="deg", start=0.0, bounds=(-30.0, 30.0), scale=10.0)
     shear_kernel: AbstractShearKernel = GapAveraged()
 
     names: ClassVar[dict[str, str]] = {
-        **rate_names("transport", TRANSPORT, "J"),
-        **rate_names("shear", SHEAR, "gamma_dot"),
+        **rate_names("transport", TRANSPORT),
+        **rate_names("shear", SHEAR),
     }
-    infos: ClassVar[dict[str, ParameterInfo]] = PARAMETERS
+    infos: ClassVar[dict[str, ParameterInfo]] = TRANSPORT | SHEAR
     positive_rates: ClassVar[tuple[str, ...]] = ("transport",)
 
     def features(self, t, geometry):

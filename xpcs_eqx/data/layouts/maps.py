@@ -1,0 +1,186 @@
+"""What every layout shares: maps as a reader hands them over and as a writer stores them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ...errors import DataError
+from ..two_time import TwoTimeData, is_mask
+
+Storage = Literal["unknown", "all", "upper_half", "lower_half"]
+
+
+class SlicedMap(Protocol):
+    """A map `(frame, frame)` of which blocks are read: an HDF5 dataset, an array, or like them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __getitem__(self, block: tuple[slice, slice], /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One map of a three-dimensional dataset, along its first axis or along its last."""
+
+    stack: Any
+    index: int
+    last: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the map."""
+        return self.stack.shape[:2] if self.last else self.stack.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the stored numbers."""
+        return self.stack.dtype
+
+    def __getitem__(self, block: tuple[slice, slice], /) -> Any:
+        return self.stack[*block, self.index] if self.last else self.stack[self.index, *block]
+
+
+@dataclass(frozen=True)
+class Window:
+    """`n_frames` frames of a map from `low` on, along both axes; `name` is that of the map."""
+
+    whole: SlicedMap
+    low: int
+    n_frames: int
+    name: str = ""
+
+    def held(self) -> "Window":
+        """The same with these frames in memory."""
+        frames = slice(0, self.n_frames)
+        return Window(self[frames, frames], 0, self.n_frames, self.name)
+
+    def __getitem__(self, block: tuple[slice, slice], /) -> np.ndarray:
+        rows, columns = (slice(one.start + self.low, one.stop + self.low) for one in block)
+        return np.asarray(self.whole[rows, columns])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawMaps:
+    """Maps as a file or a dictionary holds them, before anything is chosen, checked or read.
+
+    - `path`, `layout`, `sha256`: where this is from.
+    - `names`: HDF5 path or dictionary key of each map; `maps`: the maps, read by blocks.
+    - `q` [1/Å], `phi` [degrees]: one for each map; `q_name`, `phi_name`: where they were found.
+    - `frame_time`: time between two frames [s] before stride and averaging; `None` if not stored.
+    - `step`: stride times average, so that maps have one row every `step` frames.
+    - `t`: explicit frame times [s]; they win over `frame_time`.
+    - `gap`: gap [Å] when stored.
+    - `sigma`: the standard deviations `(map, frame, frame)`; `absolute_sigma` says whether they
+      are known absolutely.
+    - `diagonal`: raw diagonals `(map, frame)` when they are stored apart from the maps.
+    - `storage`: which triangle holds numbers, when the layout says so.
+    - `baseline`: number to add so that full decorrelation means one.
+    - `stack`: the maps as one array when they already lie in memory; `owned` allows to change it.
+    - `keys`: everything that was read, for the provenance; `notes`: remarks in sentences.
+    """
+
+    path: str
+    layout: str
+    names: tuple[str, ...]
+    maps: Sequence[SlicedMap]
+    q: np.ndarray
+    phi: np.ndarray
+    q_name: str
+    phi_name: str
+    time_name: str
+    sha256: str = ""
+    frame_time: float | None = None
+    step: int = 1
+    t: np.ndarray | None = None
+    gap: float | None = None
+    gap_name: str = "gap"
+    sigma: Any = None
+    absolute_sigma: bool = True
+    diagonal: Any = None
+    storage: Storage = "unknown"
+    baseline: float = 0.0
+    stack: np.ndarray | None = None
+    owned: bool = False
+    keys: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """Start of an error message: the file, or the kind of dictionary."""
+        return self.path if self.path != "memory" else f"dictionary ({self.layout} form)"
+
+
+DataSets = TwoTimeData | Sequence[TwoTimeData]
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """One map with its place: what every layout stores."""
+
+    data: TwoTimeData
+    angle: int
+
+    @property
+    def q(self) -> float:
+        return float(self.data.geometry.q)
+
+    @property
+    def phi(self) -> float:
+        return float(self.data.geometry.phi[self.angle])
+
+    def values(self, half: bool = False) -> np.ndarray:
+        """c2 with NaN where masked, the raw diagonal, and zeros below it for half storage."""
+        c2 = np.array(self.data.c2[self.angle])
+        if self.data.root_weights is not None:
+            c2[np.asarray(self.data.root_weights[self.angle]) == 0] = np.nan
+        np.fill_diagonal(c2, np.asarray(self.data.diagonal[self.angle]))
+        return np.triu(c2) if half else c2
+
+    def sigma(self) -> np.ndarray:
+        """1/weights, NaN where the weight is zero."""
+        weights = np.asarray(self.data.root_weights)[self.angle]
+        return np.divide(1.0, weights, out=np.full_like(weights, np.nan), where=weights != 0)
+
+
+def maps_of(data: DataSets) -> list[StoredMap]:
+    """Every map of all data sets, in their order.
+
+    **Raises:** `DataError` without any, or when their frame times differ.
+    """
+    sets = [data] if isinstance(data, TwoTimeData) else list(data)
+    maps = [StoredMap(one, angle) for one in sets for angle in range(one.n_angles)]
+    if not maps:
+        raise DataError("There is no data set to write.")
+    times = np.asarray(maps[0].data.t)
+    for one in sets:
+        if np.shape(one.t) != times.shape or not np.allclose(one.t, times, rtol=1e-9, atol=0):
+            raise DataError("Data sets of one file must have the same frame times.")
+    return maps
+
+
+def frame_time_of(maps: list[StoredMap], step: int) -> float:
+    """Time of one detector frame [s].
+
+    **Raises:** `DataError` for frames that are not equidistant, which only own and NPZ can hold.
+    """
+    t = np.asarray(maps[0].data.t, np.float64)
+    steps = np.diff(t)
+    if not np.allclose(steps, steps.mean(), rtol=1e-6, atol=0):
+        raise DataError(
+            f"Frames are {steps.min():.6g} to {steps.max():.6g} s apart; this layout stores one "
+            "frame time only. Use write_own or write_npz."
+        )
+    return float((t[-1] - t[0]) / (t.size - 1)) / step
+
+
+def needs_sigma(data: TwoTimeData) -> bool:
+    """Weights that are only zero or one are a mask, which NaN in c2 expresses."""
+    if data.root_weights is None:
+        return False
+    return data.absolute_sigma or not is_mask(data.root_weights)

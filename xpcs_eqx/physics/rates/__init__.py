@@ -1,1 +1,0 @@
-"""Rates J(t) and γ̇(t) as functions of time, with their integrals."""
