@@ -177,11 +177,11 @@ def test_values_of_several_data_sets_are_replaced():
     for name, value in parameter_values(found.parameters.models(found.start)[1]).items():
         again = parameter_values(wanted.parameters.models(wanted.start)[1])[name]
         assert float(value) == float(again)
-    with pytest.raises(ModelError, match="data_set = None does not say .* give '1' or '2'"):
+    with pytest.raises(ModelError, match=r"data_set = None does not say .* give '1' or '2'"):
         xe.with_values(objective, q=0.006)
     with pytest.raises(ModelError, match="D0 is fitted"):
         xe.with_values(objective, fixed={"D0": 1.0})
-    with pytest.raises(ModelError, match="data_set = '2' .* give None"):
+    with pytest.raises(ModelError, match=r"data_set = '2' .* give None"):
         xe.with_values(xe.projected_objective(mapped(LAMINAR, sets[0]), sets[0]), data_set="2", q=1)
 
 

@@ -123,8 +123,9 @@ class Watch:
         """The state, that of a trust region with its parameters in their own units."""
         if not isinstance(state, TrustRegionState):
             return state
-        best = physical_of(self.objective.variables, state.y)
-        return dataclasses.replace(state, best=best, names=self.objective.names)
+        best = np.asarray(physical_of(self.objective.variables, state.y)).tolist()
+        named = zip(self.objective.names, best, strict=True)
+        return dataclasses.replace(state, physical=tuple(named))
 
     def write(self) -> None:
         """Write what was seen last, unless it is written already, or nothing is to be written.

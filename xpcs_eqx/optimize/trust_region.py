@@ -45,7 +45,7 @@ class TrustRegionState(eqx.Module):
     - `refused`: the last trial point at which the model was not finite, NaN before there is one.
     - `gradient_measure`: largest cosine between the residuals and a column of the Jacobian;
         `offset`: the cosine between the residuals and the space of all columns.
-    - `best`, `names`: for a callback of a fit: y as physical variables, and what they are called.
+    - `physical`: for a callback of a fit: y as physical variables, each with its name.
     """
 
     y: Float[Array, "p"]
@@ -68,14 +68,17 @@ class TrustRegionState(eqx.Module):
     offset: Float[Array, ""]
     status: Int[Array, ""]
     history: History
-    best: Float[Array, "p"] | None = None
-    names: tuple[str, ...] = eqx.field(static=True, default=())
+    physical: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
 
     @property
     def values(self) -> dict[str, float]:
         """The physical variables by name, as a callback sees them."""
-        best = () if self.best is None else np.asarray(self.best).tolist()
-        return dict(zip(self.names, best, strict=True))
+        return dict(self.physical)
+
+    @property
+    def best(self) -> Float[np.ndarray, "p"]:
+        """The physical variables, as a callback sees them."""
+        return np.array([value for _, value in self.physical])
 
     @property
     def summary(self) -> str:
