@@ -322,5 +322,5 @@ def sharing_test(whole: Whole) -> Sharing:
         np.concatenate([getattr(one, field) for one in estimates])
         for field in ("distance", "derivative")
     )
-    covariance = block_diag(*(one.covariance for one in estimates))
+    covariance = np.asarray(block_diag(*(one.covariance for one in estimates)))
     return Sharing(*wald(distance, covariance, derivative), tuple(distances))

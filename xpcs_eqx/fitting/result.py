@@ -114,9 +114,9 @@ def _rows(
             slopes = np.zeros((1, len(entries.names)))
             slopes[0, count:] = ties[k] if roles[name] == "tied" else 0.0
             known = roles[name] == "tied" and not np.any(slopes[0, entries.bound] != 0)
-            numbers = np.array([[fitted[name]], [_NAN], [_NAN], [template[name]]], dtype=float)
-            carried = entries.uncertainty.carried(slopes)
-            one = Entries((name,), *numbers, np.array([not known]), carried)
+            value, start = (np.array([float(of[name])]) for of in (fitted, template))
+            carried, none = entries.uncertainty.carried(slopes), np.array([_NAN])
+            one = Entries((name,), value, none, none, start, np.array([not known]), carried)
             rows.append(_row(one, 0, unit, roles[name])._replace(at_bound=False))
     return (*rows, *(_row(entries, i, "", "scaling") for i in range(count)))
 
@@ -242,10 +242,10 @@ def _of_several(
         at, term, carriers = part.at, part.objective.term, sharing.carriers(k)
         box = {own: known[public] for own, public in carriers.items() if public in known}
         free = [box.get(name, (_NAN, _NAN)) for name in part.names]
-        sides = [
+        lower, upper = (
             np.concatenate([np.asarray(of_scaling)[: part.size], [one[side] for one in free]])
             for side, of_scaling in enumerate((at.lower, at.upper))
-        ]
+        )
         begin = np.concatenate([at.start, sharing.local(k, parameters.start)])
         uncertainty = dataclasses.replace(
             entries.uncertainty.carried(part.matrix),
@@ -254,7 +254,8 @@ def _of_several(
         )
         names = index_map(term.scaling, part.names).names
         on_bound = part.on_bound(entries.bound)
-        own = Entries(names, np.asarray(at.values), *sides, begin, on_bound, uncertainty)
+        values = np.asarray(at.values)
+        own = Entries(names, values, lower, upper, begin, on_bound, uncertainty)
         remarks.append(remarks_on(model, term.t, term.geometry, box))
         data_sets.append(
             _of_data_set(

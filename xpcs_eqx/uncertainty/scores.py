@@ -322,15 +322,15 @@ def speckle_scores(
     Maps of more than `pooled_side` frames are pooled to that many blocks of frames for the
     products of matrices, which bounds their memory and makes their time that of an evaluation.
     """
-    n = term.t.shape[0]
+    tiles, n = term.tiles, term.t.shape[0]
     look = _Pass(term.table(y), scaling, loss, -(-n // pooled_side))
-    if isinstance(term.tiles, StoredTiles):
+    if isinstance(tiles, StoredTiles):
         return _of_stored(look, term, y, shot_from_diagonal)
-    assert isinstance(term.tiles, MapTiles)
+    assert isinstance(tiles, MapTiles)
     field = _field(term, y, look.pool)
 
     def at(angle):
-        sums = _map_sums(look, term.tiles, angle, n)
+        sums = _map_sums(look, tiles, angle, n)
         here = jax.tree.map(lambda leaf: leaf[angle], field)
         return _angle_scores(sums, here, scaling[angle, 0], shot_from_diagonal[angle], look.pool)
 

@@ -319,8 +319,8 @@ def _with_fixed(objective, fixed: Mapping[str, ScalarLike]):
     models = [model, model]
     if several:
         # What only repeats a shared parameter, or is tied to one, goes with it.
-        built = dataclasses.replace(whole, model=model).build(whole.start)
-        each = built.models
+        changed = dataclasses.replace(whole, model=model)
+        each = dataclasses.replace(objective.parameters, whole=changed).models(whole.start)
         models = [model, model, *each, *(one for one in each for _ in range(2))]
     return eqx.tree_at(lambda o: [m.model for m in _every_map(o)], objective, models)
 

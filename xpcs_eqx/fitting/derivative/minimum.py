@@ -347,8 +347,10 @@ class JointMinimum(AbstractMinimum):
             pairs = zip(slopes, self._local(u), strict=True)
             return sum((jnp.vdot(slope, here) for slope, here in pairs), self._penalty(u))
 
-        straight = (turn.T @ part.hessian(own) @ turn for part, own, turn in each)
-        return sum(straight, jax.hessian(bent)(u))
+        total: Array = jax.hessian(bent)(u)
+        for part, own, turn in each:
+            total = total + turn.T @ part.hessian(own) @ turn
+        return total
 
     def equations(self, u):
         found = [part.equations(own) for part, own in zip(self.parts, self._local(u), strict=True)]
