@@ -86,7 +86,6 @@ CONSTANTS = {
     "data.LAYOUTS": "names of file layouts",
     "data.Sigma": "a type, for annotations",
     "physics.MODELS": "words for models",
-    "physics.RATES": "words for rates",
     "config.TEMPLATES": "names of templates",
     "scaling.CONTRAST_BOUNDS": "numbers",
     "search.CHAIN": "names of methods",
@@ -330,7 +329,6 @@ for _cls in public_names().values():
 
 # Public classes that are no Modules: records of results, and what the program needs.
 RECORDS: dict[type, Callable[[], Any]] = {
-    checkpoint.Checkpoint: lambda: checkpoint.Checkpoint(1, np.ones(3), {}, "states/1.h5"),
     checkpoint.StoredCheckpoint: lambda: checkpoint.StoredCheckpoint("states/1.h5", 1, {}, ()),
     config.Configuration: lambda: config.Configuration(settings(), config.Source("my.toml")),
     config.Settings: lambda: settings(),

@@ -119,7 +119,6 @@ MODULES |= {
         lambda: objective.GroupVariance((("a", "b"),), 2.0),
         lambda penalty: penalty.residuals({"a": jnp.asarray(1.0), "b": jnp.asarray(3.0)}),
     ),
-    objective.InMemory: Case(lambda: objective.InMemory(objective.tiles_of(small_data()))),
     objective.LogSmoothness: Case(
         lambda: objective.LogSmoothness(("a", "b", "c"), 0.5), lambda p: p.residuals(rates())
     ),

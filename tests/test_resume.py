@@ -247,7 +247,7 @@ def test_every_leaf_of_the_state_is_restored(data, tmp_path):
         "trust region", problem, np.asarray(problem.start), xe.TrustRegion(), xe.Recovery()
     )
     found = own.newest()
-    restored = found.restore({"state": states[-1], "best": states[-1]}).state["state"]
+    restored = found.restore({"state": states[-1], "best": states[-1]})["state"]
     for here, there in zip(jax.tree.leaves(restored), jax.tree.leaves(states[-1]), strict=True):
         assert here.dtype == there.dtype
         assert np.asarray(here).tobytes() == np.asarray(there).tobytes()

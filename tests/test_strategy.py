@@ -32,11 +32,9 @@ def test_beyond_the_threshold_they_stay_in_their_file(entries, choice):
     assert choose(entries).choice == choice
 
 
-def test_on_request_and_for_streams():
-    assert choose(10, stream=True).choice == "hybrid"
-    assert "stream" in choose(10, stream=True).reason
+def test_on_request():
     for choice in ("in_memory", "out_of_core", "hybrid"):
-        found = choose(10**12, forced=choice, stream=True)
+        found = choose(10**12, forced=choice)
         assert (found.choice, found.reason) == (choice, "asked for")
     with pytest.raises(xe.ConfigError, match="'disk' is unknown; known are in_memory, out_of_core"):
         choose(10, forced="disk")

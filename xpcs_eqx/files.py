@@ -1,19 +1,22 @@
-"""Files written whole or not at all, and what is written into them as JSON."""
+"""Files written whole or not at all, read again when that failed, and JSON in them."""
 
 import json
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
+import equinox as eqx
 import jax
 import numpy as np
 
 from .errors import DataError
 
 PARTIAL = ".part-"
+T = TypeVar("T")
 
 
 @contextmanager
@@ -89,3 +92,39 @@ def strict(value: Any) -> Any:
 def to_json(value: Any) -> str:
     """Strict JSON text."""
     return json.dumps(strict(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class Retry(eqx.Module):
+    """How often a read that failed is tried again.
+
+    - `attempts`: further attempts after the first.
+    - `pause`: wait before the first of them [s], twice as long before each later one.
+    """
+
+    attempts: int = eqx.field(static=True, default=3)
+    pause: float = eqx.field(static=True, default=0.0)
+
+    def run(
+        self,
+        read: Callable[[], T],
+        failed: Callable[[Exception], None] | None = None,
+        errors: tuple[type[Exception], ...] = (OSError,),
+    ) -> T:
+        """The value of `read()`, called again where it raises one of `errors`.
+
+        `failed` hears of each of them, before the next attempt.
+
+        **Raises:** the last of them when no attempt succeeded, and at once whatever else `read`
+        raises.
+        """
+        failures = 0
+        while True:
+            try:
+                return read()
+            except errors as error:
+                if failed is not None:
+                    failed(error)
+                if failures == self.attempts:
+                    raise
+                time.sleep(self.pause * 2**failures)
+                failures += 1

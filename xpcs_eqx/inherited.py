@@ -6,7 +6,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 T = TypeVar("T")
 
@@ -62,7 +61,7 @@ class Inherited(Generic[T]):
 
     def __call__(self, *more: Any) -> T:
         with self.settings.hold():
-            arguments, keywords = _unpacked((self.arguments, self.keywords))
+            arguments, keywords = received((self.arguments, self.keywords))
             result = self.function(*arguments, *more, **keywords)
             return jax.tree.map(_packed, result) if self.sent else result
 
@@ -76,17 +75,14 @@ class Inherited(Generic[T]):
         }
 
 
-def received(result: T) -> T:
-    """What an `Inherited` call returned, from wherever it was carried out."""
-    return _unpacked(result)
-
-
 def _packed(leaf: Any) -> Any:
     return _Packed(np.asarray(leaf)) if isinstance(leaf, jax.Array) else leaf
 
 
-def _unpacked(tree: PyTree) -> PyTree:
+def received(result: T) -> T:
+    """What an `Inherited` call returned, from wherever it was carried out."""
+
     def back(leaf):
         return jax.numpy.asarray(leaf.array) if isinstance(leaf, _Packed) else leaf
 
-    return jax.tree.map(back, tree, is_leaf=lambda leaf: isinstance(leaf, _Packed))
+    return jax.tree.map(back, result, is_leaf=lambda leaf: isinstance(leaf, _Packed))

@@ -234,7 +234,8 @@ def test_evaluations_used_up_are_no_success():
 def test_survey():
     sigma = 0.1 + 0.2 * X
     source = as_source((X, 1e6 + Y, sigma), chunk=77)
-    survey = streamed_objective(source, decay, [1.0, 1, 1]).survey()
+    curve = streamed_objective(source, decay, [1.0, 1, 1])
+    survey = curve.points.survey(curve.model)
     weight = sigma**-2
     mean = np.average(Y, weights=weight)
     assert survey.count == 400

@@ -5,7 +5,5 @@ from .checkpoints import to_resume as to_resume
 from .fingerprint import file_identity as file_identity
 from .fingerprint import fingerprint as fingerprint
 from .fingerprint import identity as identity
-from .stored import Checkpoint as Checkpoint
 from .stored import StoredCheckpoint as StoredCheckpoint
-from .stored import read_checkpoint as read_checkpoint
 from .stored import read_stored as read_stored

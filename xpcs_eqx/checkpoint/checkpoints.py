@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from ..errors import CheckpointError
 from ..files import PARTIAL
 from .fingerprint import fingerprint
-from .stored import Checkpoint, DamagedCheckpoint, StoredCheckpoint, read_stored, write_stored
+from .stored import DamagedCheckpoint, StoredCheckpoint, read_stored, write_stored
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,9 @@ class Checkpoints(eqx.Module):
         return path
 
     def newest(self) -> StoredCheckpoint | None:
-        """The newest good checkpoint before its state is restored; None when there is none.
+        """The newest good checkpoint, whose state is still to be restored; None without any.
 
-        For states whose structure depends on what `extra` says.
+        A damaged one is passed over with a warning when an older one is good.
 
         **Raises:** `CheckpointError` when none is good, or the newest good one is of another kind
         or problem or of a newer version.
@@ -96,16 +96,6 @@ class Checkpoints(eqx.Module):
         if damaged:
             raise damaged[0]
         return None
-
-    def latest(self, like: PyTree) -> Checkpoint | None:
-        """The newest good checkpoint, in the structure of `like`; None when there is none.
-
-        A damaged one is passed over with a warning when an older one is good.
-
-        **Raises:** `CheckpointError` as `newest`, and for another structure.
-        """
-        found = self.newest()
-        return None if found is None else found.restore(like)
 
     def clear(self) -> None:
         """Remove all checkpoints, and the folder when nothing else is in it."""

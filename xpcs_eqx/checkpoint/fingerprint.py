@@ -125,16 +125,12 @@ class _Digest:
             self.add(jax.random.key_data(value))
         elif isinstance(value, jax.Array | np.ndarray | np.generic):
             self.array(np.asarray(value))
-        elif value is None or isinstance(value, bool | int | str | bytes | complex):
+        elif value is None or value is Ellipsis or isinstance(value, _PLAIN):
             self.token(type(value).__name__, value)
         elif isinstance(value, float):
             self.token("float", value.hex())
-        elif value is Ellipsis or isinstance(value, range | slice):
-            self.token(type(value).__name__, value)
         elif isinstance(value, jax.ShapeDtypeStruct):
             self.token("shape", value.shape, value.dtype)
-        elif isinstance(value, np.dtype):
-            self.token("dtype", value)
         elif isinstance(value, os.PathLike):
             self.token("path", os.fspath(value))
         elif isinstance(value, type):
@@ -252,6 +248,7 @@ class _Digest:
             )
 
 
+_PLAIN = (bool, int, str, bytes, complex, range, slice, np.dtype)
 # Functions without code of Python.
 _BUILTIN = (
     types.BuiltinFunctionType,

@@ -30,17 +30,6 @@ class Stored(NamedTuple):
     array: np.ndarray | None
 
     @property
-    def described(self) -> list[Any]:
-        """Everything but the array, as JSON."""
-        return [self.path, self.what, self.dtype, list(self.shape), self.value]
-
-    @classmethod
-    def of(cls, described: list[Any], array: np.ndarray | None) -> "Stored":
-        """The inverse of `described`."""
-        path, what, dtype, shape, value = described
-        return cls(path, what, dtype, tuple(shape), value, array)
-
-    @property
     def structure(self) -> str:
         """What must agree with the leaf that it is to replace, in words."""
         size = f"{self.dtype} {self.shape}" if self.dtype or self.shape else ""
@@ -87,26 +76,6 @@ def stored(state: PyTree) -> list[Stored]:
     return [_stored(jax.tree_util.keystr(path), leaf) for path, leaf in flat]
 
 
-def restored(file: str, leaves: tuple[Stored, ...], like: PyTree) -> PyTree:
-    """The state structured as `like` from its leaves.
-
-    **Raises:** `CheckpointError` naming the first leaf that does not fit.
-    """
-    flat, structure = jax.tree_util.tree_flatten(like)
-    wanted = stored(like)
-    for i in range(max(len(leaves), len(wanted))):
-        there = leaves[i].structure if i < len(leaves) else "nothing"
-        here = wanted[i].structure if i < len(wanted) else "nothing"
-        if there != here:
-            raise CheckpointError(
-                f"{file}: a checkpoint of another structure: it holds {there} where {here} is "
-                "needed; continue with the settings it was written with, or remove it to start "
-                "from the beginning"
-            )
-    values = [_value(leaf, old) for leaf, old in zip(leaves, flat, strict=True)]
-    return jax.tree_util.tree_unflatten(structure, values)
-
-
 def _value(leaf: Stored, like: Any) -> Any:
     if leaf.array is not None:
         if leaf.what.startswith("key "):
@@ -138,31 +107,38 @@ class DamagedCheckpoint(CheckpointError):
     """The file is not a checkpoint, or not a whole one: an older one may be."""
 
 
-class Checkpoint(NamedTuple):
-    """A state to go on from; `extra` is what was written beside it."""
-
-    step: int
-    state: PyTree
-    extra: dict[str, Any]
-    path: str
-
-
 class StoredCheckpoint(NamedTuple):
-    """A checkpoint as read, before its arrays take the structure of a state."""
+    """A checkpoint as read, before its arrays take the structure of a state.
+
+    `extra` is what was written beside it; the structure may depend on what that says.
+    """
 
     path: str
     step: int
     extra: dict[str, Any]
     leaves: tuple[Stored, ...]
 
-    def restore(self, like: PyTree) -> Checkpoint:
-        """The checkpoint with its state in the structure of `like`.
+    def restore(self, like: PyTree) -> PyTree:
+        """The state, structured as `like`.
 
         Functions come from `like`; where it has `jax.ShapeDtypeStruct` there will be arrays.
 
-        **Raises:** `CheckpointError` when structure, shapes or types are not those of `like`.
+        **Raises:** `CheckpointError` naming the first leaf whose structure, shape or type is not
+        that of `like`.
         """
-        return Checkpoint(self.step, restored(self.path, self.leaves, like), self.extra, self.path)
+        flat, structure = jax.tree_util.tree_flatten(like)
+        wanted = stored(like)
+        for i in range(max(len(self.leaves), len(wanted))):
+            there = self.leaves[i].structure if i < len(self.leaves) else "nothing"
+            here = wanted[i].structure if i < len(wanted) else "nothing"
+            if there != here:
+                raise CheckpointError(
+                    f"{self.path}: a checkpoint of another structure: it holds {there} where "
+                    f"{here} is needed; continue with the settings it was written with, or remove "
+                    "it to start from the beginning"
+                )
+        values = [_value(leaf, old) for leaf, old in zip(self.leaves, flat, strict=True)]
+        return jax.tree_util.tree_unflatten(structure, values)
 
 
 def _header(body: bytes, version: int = VERSION) -> bytes:
@@ -202,7 +178,7 @@ def write_stored(
                 # Key paths may hold anything, the separator of HDF5 included.
                 name = f"{i:04d} {leaf.path.replace('/', '|')}"
                 group.create_dataset(name, data=leaf.array, track_times=False, **packed)
-        document = {"leaves": [leaf.described for leaf in leaves], "extra": dict(extra)}
+        document = {"leaves": [leaf[:-1] for leaf in leaves], "extra": dict(extra)}
         file["document"] = json.dumps(document, ensure_ascii=True)
         file.flush()
         body: bytes = file.id.get_file_image()
@@ -236,18 +212,10 @@ def read_stored(path: str, kind: str, fingerprint: str) -> StoredCheckpoint:
         group = file["state"]
         arrays = {int(name[:4]): np.asarray(group[name]) for name in group}  # pyright: ignore
         leaves = tuple(
-            Stored.of(described, arrays.get(i)) for i, described in enumerate(document["leaves"])
+            Stored(path_of_leaf, what, dtype, tuple(shape), value, arrays.get(i))
+            for i, (path_of_leaf, what, dtype, shape, value) in enumerate(document["leaves"])
         )
         return StoredCheckpoint(path, int(file.attrs["step"]), document["extra"], leaves)  # pyright: ignore
-
-
-def read_checkpoint(path: str, like: PyTree, kind: str, fingerprint: str) -> Checkpoint:
-    """Read a checkpoint of a state structured as `like`.
-
-    **Raises:** `CheckpointError` for a file that is damaged, foreign, newer, of another kind, of
-    another problem or of another structure.
-    """
-    return read_stored(path, kind, fingerprint).restore(like)
 
 
 def _body(path: str) -> bytes:

@@ -1,36 +1,23 @@
 """Bands of rows of maps in an HDF5 file, read one at a time and again when reading fails."""
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool
 
 from ..errors import DataError
+from ..files import Retry
 from .layouts import READERS
 from .layouts.hdf5 import open_hdf5
-from .layouts.maps import Layer, RawMaps, SlicedMap, Window
+from .layouts.maps import Half, Layer, RawMaps, Window
 
-Half = Literal["upper", "lower", "both"]
 RETRIES = 3
 PAUSE = 0.2  # s before the first repetition, twice as long before the next
-
-
-def band_of(window: Window, half: Half, rows: slice) -> np.ndarray:
-    """Pairs i ≤ j with i in `rows` of a map of n frames, `(row, n − rows.start)`.
-
-    `half` says which triangle holds the pairs; with both, a pair is NaN when either says so.
-    """
-    right = slice(rows.start, window.n_frames)
-    if half == "lower":
-        return window[right, rows].T
-    upper = window[rows, right]
-    if half == "upper":
-        return upper
-    return np.where(np.isfinite(window[right, rows].T), upper, np.nan)
+# h5py raises any of these for a file that is truncated, gone or replaced.
+_UNREADABLE = (DataError, OSError, RuntimeError, KeyError, ValueError)
 
 
 class MapSource(eqx.Module):
@@ -102,10 +89,11 @@ class BandReader:
         source = self.source
 
         def read(raw: RawMaps) -> np.ndarray:
-            return band_of(self._window(raw.maps[source.maps[angle]]), source.halves[angle], rows)
+            whole, dtype = raw.maps[source.maps[angle]], np.dtype(source.dtype)
+            window = Window(whole, *self._place(angle), dtype, source.baseline)
+            return window.band(source.halves[angle], rows)
 
-        kept = np.asarray(self._patiently(angle, rows, read), source.dtype)
-        return kept + kept.dtype.type(source.baseline) if source.baseline else kept
+        return self._patiently(angle, rows, read)
 
     def sigma_band(self, angle: int, rows: slice) -> np.ndarray:
         """The stored standard deviation of the same pairs.
@@ -117,33 +105,27 @@ class BandReader:
         half = source.sigma_halves[angle]
 
         def read(raw: RawMaps) -> np.ndarray:
-            return band_of(self._window(Layer(raw.sigma, source.maps[angle])), half, rows)
+            window = Window(Layer(raw.sigma, source.maps[angle]), *self._place(angle))
+            return window.band(half, rows)
 
         return self._patiently(angle, rows, read)
 
-    def _window(self, whole: SlicedMap) -> Window:
-        return Window(whole, self.source.frames[0], self.source.n_frames)
+    def _place(self, angle: int) -> tuple[int, int, str]:
+        return self.source.frames[0], self.source.n_frames, self.source.names[angle]
 
     def _patiently(
         self, angle: int, rows: slice, read: Callable[[RawMaps], np.ndarray]
     ) -> np.ndarray:
-        source = self.source
-        failure: Exception | None = None
-        for attempt in range(RETRIES + 1):
-            if attempt:
-                time.sleep(PAUSE * 2 ** (attempt - 1))
-            try:
-                return read(self._maps())
-            # h5py raises any of these for a file that is truncated, gone or replaced.
-            except (DataError, OSError, RuntimeError, KeyError, ValueError) as error:
-                failure = error
-                self.close()
-        first = source.frames[0]
-        raise DataError(
-            f"{source.path}: rows {rows.start + first + 1} … {rows.stop + first} of "
-            f"{source.names[angle]} could not be read, also not in {RETRIES} more attempts "
-            f"({failure}). Make the file readable again, then resume or start again."
-        ) from failure
+        source, retry = self.source, Retry(RETRIES, PAUSE)
+        try:
+            return retry.run(lambda: read(self._maps()), lambda _: self.close(), _UNREADABLE)
+        except _UNREADABLE as failure:
+            first = source.frames[0]
+            raise DataError(
+                f"{source.path}: rows {rows.start + first + 1} … {rows.stop + first} of "
+                f"{source.names[angle]} could not be read, also not in {RETRIES} more attempts "
+                f"({failure}). Make the file readable again, then resume or start again."
+            ) from failure
 
     def _maps(self) -> RawMaps:
         if self._raw is not None:

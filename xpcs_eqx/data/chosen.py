@@ -8,15 +8,23 @@ import numpy as np
 
 from ..errors import DataError
 from .checks import agreeing, finite_angles, increasing_times, positive
-from .layouts.maps import Layer, RawMaps, SlicedMap, Window
-from .selection import PairRule, Selection, choose_phi, choose_q, chosen_mask, pair_rule
+from .layouts.maps import Layer, RawMaps, Window
+from .selection import (
+    PairRule,
+    Selection,
+    choose_q,
+    chosen_mask,
+    in_ranges,
+    listed,
+    pair_rule,
+)
 from .two_time import DEFAULT_GAP, Geometry, Provenance
 
 Sigma = float | Literal["mad"] | None
 
 
-def check_lists(raw: RawMaps) -> int:
-    """Make sure that lists and maps belong together; returns the number of frames.
+def check_lists(raw: RawMaps) -> None:
+    """Make sure that lists and maps belong together.
 
     **Raises:** `DataError` for lengths that differ, maps that are not square or not of one size,
     and times that do not match.
@@ -57,7 +65,6 @@ def check_lists(raw: RawMaps) -> int:
         )
     if n_frames < 2:
         raise DataError(f"{where}: {raw.names[0]} has {n_frames} frame(s); a pair needs two.")
-    return n_frames
 
 
 def frame_times(
@@ -98,14 +105,26 @@ def frame_times(
 def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
     """Indices of the selected maps in file order; they may still be at several q.
 
-    **Raises:** `DataError` when q or phi are impossible or the selection is empty.
+    **Raises:** `DataError` when lists and maps do not belong together, q or phi are impossible or
+    the selection is empty.
     """
-    if not np.all(np.isfinite(raw.q) & (raw.q > 0)):
-        bad = raw.q[~(np.isfinite(raw.q) & (raw.q > 0))][0]
-        raise DataError(f"{raw.where}: {raw.q_name} holds q = {bad:g} [1/Å]; q must be above zero.")
-    chosen = choose_q(raw.where, raw.q_name, raw.q, selection)
-    finite_angles(raw.where, raw.phi_name, raw.phi[chosen])
-    return choose_phi(raw.where, raw.phi_name, raw.phi, chosen, selection)
+    check_lists(raw)
+    impossible = raw.q[~(np.isfinite(raw.q) & (raw.q > 0))]
+    if impossible.size:
+        raise DataError(
+            f"{raw.where}: {raw.q_name} holds q = {impossible[0]:g} [1/Å]; q must be above zero."
+        )
+    at_q = choose_q(raw.where, raw.q_name, raw.q, selection)
+    phi = raw.phi[at_q]
+    finite_angles(raw.where, raw.phi_name, phi)
+    kept = at_q[in_ranges(phi, selection.phi_ranges)]
+    if kept.size == 0:
+        ranges = ", ".join(f"{low:g} … {high:g}" for low, high in selection.phi_ranges)
+        raise DataError(
+            f"{raw.where}: no map lies in the phi ranges {ranges} [degrees]; the selection is "
+            f"empty. Angles in {raw.phi_name}: {listed(phi)}."
+        )
+    return kept
 
 
 def single_q(raw: RawMaps, chosen: np.ndarray) -> float:
@@ -116,10 +135,9 @@ def single_q(raw: RawMaps, chosen: np.ndarray) -> float:
     q = raw.q[chosen]
     if not np.allclose(q, q[0], rtol=1e-6, atol=0):
         raise DataError(
-            f"{raw.where}: the selected maps are at several q in {raw.q_name}: "
-            + ", ".join(f"{value:.6g}" for value in np.unique(q))
-            + " [1/Å]. One data set has one q: select one with q (data.q in a configuration), "
-            + "or fit them together: the data sets of load_joint, or a table [joint] there."
+            f"{raw.where}: the selected maps are at several q in {raw.q_name}: {listed(q)} [1/Å]. "
+            "One data set has one q: select one with q (data.q in a configuration), or fit them "
+            "together: the data sets of load_joint, or a table [joint] there."
         )
     return float(q[0])
 
@@ -178,16 +196,16 @@ class Chosen:
 
     def map(self, position: int) -> Window:
         """The chosen frames of a map."""
-        return self._window(self.raw.maps[self.maps[position]], self.name(position))
+        place = (self.frames.start, self.n_frames, self.name(position))
+        whole = self.raw.maps[self.maps[position]]
+        return Window(whole, *place, self.dtype, self.raw.baseline)
 
     def sigma_map(self, position: int) -> Window | None:
         """The same of its stored sigma, `None` where that is not used."""
         if not self.stored_sigma:
             return None
+        name = f"sigma of {self.name(position)}"
         whole = Layer(self.raw.sigma, int(self.maps[position]))
-        return self._window(whole, f"sigma of {self.name(position)}")
-
-    def _window(self, whole: SlicedMap, name: str) -> Window:
         return Window(whole, self.frames.start, self.n_frames, name)
 
     def stack(self) -> np.ndarray | None:
@@ -266,15 +284,15 @@ def choose(
 ) -> Chosen:
     """Choose maps and frames and check everything that stands beside the maps.
 
-    Arguments as in `load`; `maps` are numbers of maps instead of those that `selection` takes.
+    Arguments as in `load`; `maps` are numbers of maps, from `choose_maps` when they are not given.
 
     **Raises:** `DataError` for everything that makes the data unusable.
     """
-    n_frames = check_lists(raw)
     where = raw.where
     if maps is None:
         maps = choose_maps(raw, selection)
     q = single_q(raw, maps)
+    n_frames = raw.maps[0].shape[0]
     frames = selection.frame_slice(where, n_frames)
     t, spacing = frame_times(raw, selection, frames, dt)
     gap_used = DEFAULT_GAP if raw.gap is None else positive(where, raw.gap_name, raw.gap, "Å")

@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import DataError
-from .bands import band_of
 from .checks import agreeing
-from .chosen import Chosen, Sigma, check_lists, choose, choose_maps
+from .chosen import Chosen, Sigma, choose, choose_maps
 from .layouts import LAYOUTS, READERS, recognise
 from .layouts.arrays import read_npy, read_npz
 from .layouts.hdf5 import open_hdf5
@@ -42,19 +41,20 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         found.append(one)
         used, masked = all_pairs, one.pairs < pairs
         if masked or one.halved or chosen.raw.baseline or not np.all(np.isfinite(one.diagonal)):
-            band = band_of(window, one.half, rows).astype(chosen.dtype, copy=False)
-            band = band + chosen.dtype.type(chosen.raw.baseline)
             if c2 is held and not chosen.raw.owned:
                 c2 = c2.copy()
-            c2[position], used = whole_map(band, chosen.rule, chosen.mask_of(position))
+            c2[position], used = whole_map(
+                window.band(one.half, rows), chosen.rule, chosen.mask_of(position)
+            )
         elif held is None:
             c2[position] = window.whole
         if masked:
             keep = np.broadcast_to(all_pairs, c2.shape).copy() if keep is None else keep
             keep[position] = used
         if weights is not None and sigma is not None and one.sigma_half is not None:
-            sigma_band = band_of(sigma, one.sigma_half, rows)
-            weights[position] = root_weights_of(used, sigma_band, chosen.dtype)
+            weights[position] = root_weights_of(
+                used, sigma.band(one.sigma_half, rows), chosen.dtype
+            )
     constant = chosen.constant_root_weights(lambda: np.array([one.noise for one in found]))
     if constant is not None:
         by_map = constant[:, None, None]
@@ -218,7 +218,6 @@ def load_joint(
     with open_maps(
         path, selection, layout=layout, dt=dt, time_origin=time_origin, checksum=checksum
     ) as (raw, selection):
-        check_lists(raw)
         maps = choose_maps(raw, selection)
         q = raw.q[maps]
         order = np.sort(q)

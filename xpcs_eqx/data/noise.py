@@ -13,7 +13,9 @@ _SECOND_DIFFERENCE = np.sqrt(6.0)
 _ENOUGH = 400_000
 
 
-def mad_sigma(c2: np.ndarray, usable: np.ndarray | None = None) -> float:
+def mad_sigma(
+    c2: np.ndarray, usable: np.ndarray | None = None, root_weights: np.ndarray | None = None
+) -> float:
     """Robust noise of one map `(frame, frame)`, as one standard deviation.
 
     Second differences are taken between neighbours of one lag, c2(i−1, j−1) − 2 c2(i, j) +
@@ -25,17 +27,23 @@ def mad_sigma(c2: np.ndarray, usable: np.ndarray | None = None) -> float:
 
     - `c2`: the map; only i < j is looked at.
     - `usable`: `(frame, frame)`, false for entries to leave out. NaN is left out anyway.
+    - `root_weights`: `(frame, frame)`, one over the relative sigma of each entry, 0 for those to
+        leave out; the result is the factor by which these sigma are too small.
 
     **Raises:** `DataError` when no three usable neighbours exist.
     """
     n = c2.shape[0]
-    lines = []
+    lines, spreads = [], []
     for lag in noise_lags(n):
         line = np.asarray(np.diagonal(c2, lag), np.float64)
         if usable is not None:
             line = np.where(np.diagonal(usable, lag), line, np.nan)
         lines.append(line)
-    return sigma_of_lines(lines, n)
+        if root_weights is not None:
+            root = np.asarray(np.diagonal(root_weights, lag), np.float64)
+            blank = np.full(root.shape, np.nan)
+            spreads.append(np.divide(1.0, root, out=blank, where=root > 0))
+    return sigma_of_lines(lines, n, spreads or None)
 
 
 def noise_lags(n: int) -> np.ndarray:

@@ -105,7 +105,8 @@ def in_ranges(phi: np.ndarray, ranges: tuple[tuple[float, float], ...]) -> np.nd
     return inside
 
 
-def _bins(values: np.ndarray) -> str:
+def listed(values: np.ndarray) -> str:
+    """The distinct values in a message."""
     return ", ".join(f"{value:.6g}" for value in np.unique(values))
 
 
@@ -129,27 +130,10 @@ def choose_q(where: str, key: str, q: np.ndarray, selection: Selection) -> np.nd
     for asked, here in found.items():
         if not here.any():
             raise DataError(
-                f"{where}: no q bin {asked} [1/Å] in {key}; there are {_bins(q)}. The selection is "
-                "empty: widen it or take another q."
+                f"{where}: no q bin {asked} [1/Å] in {key}; there are {listed(q)}. The selection "
+                "is empty: widen it or take another q."
             )
     return np.flatnonzero(np.any(list(found.values()), axis=0))
-
-
-def choose_phi(
-    where: str, key: str, phi: np.ndarray, chosen: np.ndarray, selection: Selection
-) -> np.ndarray:
-    """Those of the `chosen` map indices whose azimuth is inside the ranges.
-
-    **Raises:** `DataError` when none is.
-    """
-    kept = chosen[in_ranges(phi[chosen], selection.phi_ranges)]
-    if kept.size == 0:
-        ranges = ", ".join(f"{low:g} … {high:g}" for low, high in selection.phi_ranges)
-        raise DataError(
-            f"{where}: no map lies in the phi ranges {ranges} [degrees]; the selection is empty. "
-            f"Angles in {key}: {_bins(phi[chosen])}."
-        )
-    return kept
 
 
 class PairRule(eqx.Module):

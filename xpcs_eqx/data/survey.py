@@ -9,10 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from .bands import Half, band_of
 from .checks import positive_sigma
 from .chosen import Chosen
-from .layouts.maps import Storage, Window
+from .layouts.maps import Half, Storage, Window
 from .noise import noise_lags, sigma_of_lines
 from .selection import PairRule
 from .two_time import row_step
@@ -140,9 +139,8 @@ def survey_map(
     pairs, differs, smallest = 0, False, np.inf
     for rows in _strips(n, max(1, _STRIP // n)):
         i, j = np.arange(rows.start, rows.stop)[:, None], np.arange(rows.start, n)[None, :]
-        values = np.asarray(band_of(window, half, rows), chosen.dtype)
-        diagonal[rows] = np.diagonal(values)
-        values = values + chosen.dtype.type(raw.baseline)
+        values = window.band(half, rows)
+        diagonal[rows] = np.diagonal(window[rows, rows])
         finite = np.isfinite(values)
         usable = finite & (i < j)
         if full:
@@ -162,7 +160,7 @@ def survey_map(
             along = np.where(np.diagonal(usable, lag), np.diagonal(values, lag), np.nan)
             line[rows.start : rows.start + along.size] = along
         if sigma is not None and sigma_half is not None:
-            spread = band_of(sigma, sigma_half, rows)[usable]
+            spread = sigma.band(sigma_half, rows)[usable]
             positive_sigma(where, sigma.name, spread)
             smallest = min(smallest, float(np.min(spread, initial=np.inf)))
     if pairs == 0:

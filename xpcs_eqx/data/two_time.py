@@ -144,23 +144,17 @@ class TwoTimeData(AbstractTwoTime):
         if len(shape) != 3 or shape[1] != shape[2]:
             raise DataError(f"c2 has shape {shape}; give square maps as (angle, frame, frame).")
         n_angles, n_frames, _ = shape
-        expected = {
-            "t": (n_frames,),
-            "geometry.phi": (n_angles,),
-            "diagonal": (n_angles, n_frames),
-            "root_weights": shape,
-        }
-        found = {
-            "t": np.shape(self.t),
-            "geometry.phi": np.shape(self.geometry.phi),
-            "diagonal": np.shape(self.diagonal),
-            "root_weights": shape if self.root_weights is None else np.shape(self.root_weights),
-        }
-        for name, wanted in expected.items():
-            if found[name] != wanted:
+        for name, value, wanted in (
+            ("t", self.t, (n_frames,)),
+            ("geometry.phi", self.geometry.phi, (n_angles,)),
+            ("diagonal", self.diagonal, (n_angles, n_frames)),
+            ("root_weights", self.root_weights, shape),
+        ):
+            # Only weights may be None.
+            if value is not None and np.shape(value) != wanted:
                 raise DataError(
-                    f"{name} has shape {found[name]} but c2 {shape} needs {wanted}; cut or extend "
-                    f"{name} to match the maps."
+                    f"{name} has shape {np.shape(value)} but c2 {shape} needs {wanted}; cut or "
+                    f"extend {name} to match the maps."
                 )
 
     @property

@@ -66,7 +66,7 @@ def earlier(
     like = {name: blank if found.extra.get(name) else None for name in ("state", "best")}
     begun = preparations[: found.extra.get("prepared", 0)]
     like["prepared"] = tuple(one.begin(objective, x) for one in begun)
-    states = found.restore(like).state
+    states = found.restore(like)
     ledger = Ledger(**found.extra["ledger"])
     actions = tuple(RecoveryAction(*action) for action in ledger.actions)
     return Underway(ledger=ledger._replace(actions=actions), **states)

@@ -340,7 +340,7 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
     variables, names, run = objective.variables, objective.names, solution.run
     values = np.asarray(variables.to_physical(jnp.asarray(solution.y)))
     bound = at_bound(variables, values)
-    n_points = objective.points.count(objective.model)
+    n_points = objective.points.survey(objective.model).count
     cost, hessian, sums, penalty = float(solution.cost), solution.equations.hessian, None, None
     if not isinstance(objective.loss, Linear) and np.isfinite(cost):
         # The factors of a robust loss are made for good steps; errors need JᵀJ itself, unless
@@ -349,7 +349,8 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
             sums = objective.influence_sums(solution.y)
         else:
             hessian, sums = _of(objective, _influence)(objective, solution.y)
-        penalty = objective.penalty_equations(jnp.asarray(solution.y))
+        if objective.penalties:
+            penalty = objective.penalty_equations(jnp.asarray(solution.y)).hessian
     uncertainty, remark = curve_errors(
         None if hessian is None else np.asarray(hessian),
         ~bound,
@@ -358,7 +359,7 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
         count=n_points,
         absolute_sigma=objective.absolute_sigma,
         sums=jax.tree.map(np.asarray, sums),
-        penalty=None if penalty is None else np.asarray(penalty.hessian),
+        penalty=None if penalty is None else np.asarray(penalty),
     )
     lets_go = sums is not None and not objective.loss.convex and not sums.holds(values.size)
     if lets_go and run.status.converged:

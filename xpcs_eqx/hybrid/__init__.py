@@ -1,5 +1,6 @@
 """The hybrid streaming optimiser: tournament, warm-up and trust region, from any source."""
 
+from ..files import Retry as Retry
 from ..objective import Chunk as Chunk
 from ..objective import VectorModel as VectorModel
 from ..optimize import Telemetry as Telemetry
@@ -9,12 +10,11 @@ from ..optimize import relaxed_defences as relaxed_defences
 from ..optimize import strict_defences as strict_defences
 from ..search import Tournament as Tournament
 from .optimiser import HybridOptimiser as HybridOptimiser
-from .presets import aggressive as aggressive
-from .presets import conservative as conservative
-from .presets import default as default
-from .presets import memory_optimised as memory_optimised
-from .presets import scientific as scientific
-from .retry import Retry as Retry
+from .optimiser import aggressive as aggressive
+from .optimiser import conservative as conservative
+from .optimiser import default as default
+from .optimiser import memory_optimised as memory_optimised
+from .optimiser import scientific as scientific
 from .sources import AbstractSource as AbstractSource
 from .sources import ArraySource as ArraySource
 from .sources import FactorySource as FactorySource

@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
+from ..files import Retry
 from ..fitting import Fit, default_solver, fit_of, solve
 from ..objective import AbstractLoss, AbstractObjective, AbstractPenalty, CurveObjective
 from ..objective.curve import CHUNK
 from ..optimize import ConjugateGradient, Event, Recovery, Telemetry, TrustRegion, WarmUp
 from ..search import Tournament
-from .retry import Retry
 from .sources import as_source, source_stored_as
-from .streamed import streamed_objective
+from .streamed import StreamedPoints, streamed_objective
 
 # Sees the state of a phase after every step of it; a true value stops the fit.
 Callback = Callable[[Any], Any]
@@ -66,7 +66,6 @@ class HybridOptimiser(eqx.Module):
         names: tuple[str, ...] | None = None,
         penalties: tuple[AbstractPenalty, ...] = (),
         noise: float | None = None,
-        telemetry: Telemetry | None = None,
         checkpoints: Checkpoints | None = None,
         every: int = 10,
         resume: bool = False,
@@ -79,7 +78,7 @@ class HybridOptimiser(eqx.Module):
             a callable or re-iterable of chunks, or a source.
         - `p0`, `bounds`, `absolute_sigma`, `loss`, `group_weights`, `names`, `penalties`, `noise`:
             as for `streamed_objective`.
-        - `callback`, `telemetry`, `checkpoints`, `every`, `resume`: as for `minimise`.
+        - `callback`, `checkpoints`, `every`, `resume`: as for `minimise`.
 
         **Returns:** the `Fit` of a curve. One that does not converge is returned with its status
         and its best parameters.
@@ -90,9 +89,11 @@ class HybridOptimiser(eqx.Module):
         `resume` for any. A `CovarianceWarning` says why errors are infinite.
         """
         points = as_source(source, sigma, groups, self.chunk)
-        failures: list[OSError] = []
+        if self.stored_as is not None:
+            points = source_stored_as(points, self.stored_as)
+        failures: list[Exception] = []
         objective = streamed_objective(
-            points if self.stored_as is None else source_stored_as(points, self.stored_as),
+            StreamedPoints(points, retry=self.retry, report=failures.append),
             model,
             p0,
             bounds=bounds,
@@ -102,19 +103,17 @@ class HybridOptimiser(eqx.Module):
             absolute_sigma=absolute_sigma,
             penalties=penalties,
             noise=noise,
-            retry=self.retry,
-            report=failures.append,
         )
         fit = self.minimise(
             objective,
             callback=callback,
-            telemetry=telemetry,
             checkpoints=checkpoints,
             every=every,
             resume=resume,
         )
         events = [Event("retry", number, ()) for number in range(1, len(failures) + 1)]
-        return _with_telemetry(fit, fit.telemetry + Telemetry.of("retry", fit.evaluations, events))
+        telemetry = fit.telemetry + Telemetry.of("retry", fit.evaluations, events)
+        return dataclasses.replace(fit, run=dataclasses.replace(fit.run, telemetry=telemetry))
 
     def minimise(
         self,
@@ -122,7 +121,6 @@ class HybridOptimiser(eqx.Module):
         start: Float[Array | np.ndarray, "variable"] | None = None,
         *,
         callback: Callback | None = None,
-        telemetry: Telemetry | None = None,
         checkpoints: Checkpoints | None = None,
         every: int = 10,
         resume: bool = False,
@@ -135,7 +133,6 @@ class HybridOptimiser(eqx.Module):
         - `callback`: sees the state of a phase after every step of it, be that a round of the
             tournament, an iteration of the warm-up or an evaluation of the trust region; a true
             value stops the fit.
-        - `telemetry`: counts of earlier fits to go on from.
         - `checkpoints`, `every`, `resume`: as for `least_squares`, every so many passes over the
             data.
 
@@ -156,19 +153,17 @@ class HybridOptimiser(eqx.Module):
             resume=resume,
             preparations=tuple(one for one in (self.tournament, self.warm_up) if one is not None),
         )
-        fit = fit_of(solution)
-        return fit if telemetry is None else _with_telemetry(fit, telemetry + fit.telemetry)
+        return fit_of(solution)
 
     def solver_for(self, objective: AbstractObjective) -> TrustRegion:
         """The trust region of an objective."""
         out = self.solver
         if out is None:
-            out = default_solver(objective)
-            tolerances = (self.tolerance**2, self.tolerance, self.tolerance)
-            out = eqx.tree_at(
-                lambda s: (s.cost_tol, s.step_tol, s.gradient_tol),
-                out,
-                tuple(np.asarray(one) for one in tolerances),
+            out = dataclasses.replace(
+                default_solver(objective),
+                cost_tol=self.tolerance**2,
+                step_tol=self.tolerance,
+                gradient_tol=self.tolerance,
             )
             if self.max_evaluations is not None:
                 out = dataclasses.replace(out, max_evaluations=self.max_evaluations)
@@ -177,5 +172,43 @@ class HybridOptimiser(eqx.Module):
         return out
 
 
-def _with_telemetry(fit: Fit, telemetry: Telemetry) -> Fit:
-    return dataclasses.replace(fit, run=dataclasses.replace(fit.run, telemetry=telemetry))
+def default() -> HybridOptimiser:
+    """The optimiser with the defaults of its fields."""
+    return HybridOptimiser()
+
+
+def aggressive() -> HybridOptimiser:
+    """Few passes over the data: a short warm-up in longer steps, looser tolerances."""
+    return HybridOptimiser(
+        warm_up=WarmUp(plateau_close=0.5, gradient=1e-2, max_iterations=100, clip=0.5),
+        tolerance=1e-6,
+        max_evaluations=100,
+    )
+
+
+def conservative() -> HybridOptimiser:
+    """A longer warm-up in shorter steps, tighter tolerances."""
+    return HybridOptimiser(
+        warm_up=WarmUp(
+            plateau=1e-3,
+            plateau_close=1e-3,
+            window=5,
+            gradient=1e-5,
+            max_iterations=1000,
+            clip=0.05,
+        ),
+        tolerance=1e-10,
+    )
+
+
+def memory_optimised() -> HybridOptimiser:
+    """Small chunks, arrays kept in float32, a short memory of L-BFGS; the sums stay in float64.
+
+    float32 rounds data and abscissae to seven digits: not for abscissae that need more.
+    """
+    return HybridOptimiser(warm_up=WarmUp(memory=5), chunk=1000, stored_as="float32")
+
+
+def scientific() -> HybridOptimiser:
+    """As exact as rounding allows, whatever the number of passes."""
+    return HybridOptimiser(warm_up=WarmUp(plateau=1e-4, window=5, gradient=1e-6), tolerance=1e-12)

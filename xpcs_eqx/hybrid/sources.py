@@ -1,5 +1,6 @@
 """Where points of a curve come from: arrays, HDF5 files, anything that can be iterated again."""
 
+import dataclasses
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,13 +15,15 @@ from jaxtyping import Float, Int
 from ..checkpoint import identity
 from ..data.layouts.hdf5 import dataset
 from ..errors import DataError
+from ..files import Retry
 from ..objective import Chunk, read_ahead
 from ..objective.curve import CHUNK
-from .points import Points, check_points, chunked, points_of_chunk
-from .retry import Retry
+from ..objective.points import check_points, chunked, points_with_weight
 
 # Points read from a file at once: enough that opening it does not count, little memory.
 BLOCK = 2**18
+# h5py says by any of these what it could not read.
+_UNREADABLE = (OSError, RuntimeError, KeyError)
 
 
 class AbstractSource(eqx.Module):
@@ -29,11 +32,6 @@ class AbstractSource(eqx.Module):
     @abstractmethod
     def chunks(self) -> Iterator[Chunk]:
         """All points from the first, in chunks of the same shape."""
-
-    @property
-    @abstractmethod
-    def length(self) -> int | None:
-        """Number of points [1], `None` where only an iteration would tell."""
 
 
 def source_fingerprint(source: AbstractSource) -> str:
@@ -53,15 +51,16 @@ def _(source: AbstractSource) -> str:
     return source_fingerprint(source)
 
 
-def _check_size(chunk: int) -> None:
+def _checked_size(chunk: int) -> int:
     if chunk < 1:
         raise DataError(f"chunks of {chunk} points; give a chunk of at least 1.")
+    return chunk
 
 
 class ArraySource(AbstractSource):
     """Points in memory, in the precision they are given in."""
 
-    points: Points
+    points: Chunk
     chunk: int = eqx.field(static=True)
 
     def __init__(
@@ -72,19 +71,15 @@ class ArraySource(AbstractSource):
         groups: Int[np.ndarray, "point"] | None = None,
         chunk: int = CHUNK,
     ):
-        _check_size(chunk)
+        size = _checked_size(chunk)
         self.points = check_points(x, y, sigma, groups, where="arrays")
         if not self.points.y.size:
             raise DataError("arrays: there is no point; give at least one.")
         # Fewer points than a chunk holds need no filling up.
-        self.chunk = min(chunk, self.points.y.size)
+        self.chunk = min(size, self.points.y.size)
 
     def chunks(self):
         return chunked([self.points], self.chunk, "arrays")
-
-    @property
-    def length(self):
-        return self.points.y.size
 
 
 class HDF5Source(AbstractSource):
@@ -101,18 +96,15 @@ class HDF5Source(AbstractSource):
     y: str = eqx.field(static=True, default="y")
     sigma: str | float | None = eqx.field(static=True, default=None)
     group: str | None = eqx.field(static=True, default=None)
-    chunk: int = eqx.field(static=True, default=CHUNK)
+    chunk: int = eqx.field(static=True, default=CHUNK, converter=_checked_size)
     block: int = eqx.field(static=True, default=BLOCK)
     depth: int = eqx.field(static=True, default=2)
     retry: Retry = Retry(pause=0.05)
 
-    def __check_init__(self):
-        _check_size(self.chunk)
-
     def chunks(self):
         # Whole chunks, so that nothing is copied where two blocks meet.
         block = max(self.block - self.block % self.chunk, self.chunk)
-        length = self.length
+        length = self._length()
 
         def pieces():
             for start in range(0, length, block):
@@ -120,32 +112,27 @@ class HDF5Source(AbstractSource):
 
         return chunked(read_ahead(pieces(), self.depth), self.chunk, self.path)
 
-    @property
-    def length(self) -> int:
-        """Number of points.
+    def _length(self) -> int:
+        remedy = "Name the datasets of the points: (path, x, y[, sigma[, group]])."
 
-        **Raises:** `DataError` when the file cannot be read or the datasets differ in length.
-        """
-        lengths = self._retried(self._lengths, "the lengths of its datasets")
-        if len(set(lengths.values())) != 1:
-            found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        def look(file):
+            return {name: dataset(file, name, remedy).shape for name in self._names()}
+
+        shapes = self._retried(look, "the lengths of its datasets")
+        for name, shape in shapes.items():
+            if len(shape) not in (1, 2):
+                raise DataError(f"{self.path}: {name} has shape {shape}; (n,) or (n, k) is needed.")
+        if len({shape[0] for shape in shapes.values()}) != 1:
+            found = ", ".join(f"{name} {shape[0]}" for name, shape in shapes.items())
             raise DataError(f"{self.path}: datasets differ in length: {found}.")
-        return next(iter(lengths.values()))
+        return shapes[self.y][0]
 
     def _names(self) -> tuple[str, ...]:
         x = (self.x,) if isinstance(self.x, str) else self.x
         others = (self.y, self.sigma, self.group)
         return (*x, *(name for name in others if isinstance(name, str)))
 
-    def _lengths(self, file) -> dict[str, int]:
-        remedy = "Name the datasets of the points: (path, x, y[, sigma[, group]])."
-        shapes = {name: dataset(file, name, remedy).shape for name in self._names()}
-        for name, shape in shapes.items():
-            if len(shape) not in (1, 2):
-                raise DataError(f"{self.path}: {name} has shape {shape}; (n,) or (n, k) is needed.")
-        return {name: shape[0] for name, shape in shapes.items()}
-
-    def _block(self, start: int, stop: int) -> Points:
+    def _block(self, start: int, stop: int) -> Chunk:
         def read(file):
             # That they exist was seen at the start of the pass.
             return {name: file[name][start:stop] for name in self._names()}
@@ -161,17 +148,13 @@ class HDF5Source(AbstractSource):
         import h5py
 
         def attempt():
-            try:
-                # Opened for each block: what happens to the file is seen, and a retry is fresh.
-                with h5py.File(self.path, "r") as file:
-                    return read(file)
-            except (RuntimeError, KeyError) as error:
-                # h5py says by any of these what it could not read.
-                raise OSError(str(error)) from error
+            # Opened for each block: what happens to the file is seen, and a retry is fresh.
+            with h5py.File(self.path, "r") as file:
+                return read(file)
 
         try:
-            return self.retry.run(attempt)
-        except OSError as error:
+            return self.retry.run(attempt, errors=_UNREADABLE)
+        except _UNREADABLE as error:
             raise DataError(
                 f"{self.path}: {what} could not be read in {self.retry.attempts + 1} attempts "
                 f"({error}). The file is missing, truncated or damaged: restore it and start "
@@ -188,23 +171,16 @@ class FactorySource(AbstractSource):
 
     factory: Callable[[], Iterable[Any]] = eqx.field(static=True)
     sigma: float | None = eqx.field(static=True, default=None)
-    chunk: int = eqx.field(static=True, default=CHUNK)
-
-    def __check_init__(self):
-        _check_size(self.chunk)
+    chunk: int = eqx.field(static=True, default=CHUNK, converter=_checked_size)
 
     def chunks(self):
         return chunked(self._pieces(), self.chunk, "iterable source")
-
-    @property
-    def length(self):
-        return None
 
     def _pieces(self):
         for number, piece in enumerate(self.factory()):
             where = f"iterable source, chunk {number}"
             if isinstance(piece, Chunk):
-                yield points_of_chunk(piece, where)
+                yield points_with_weight(piece, where)
             elif isinstance(piece, tuple) and 2 <= len(piece) <= 4:
                 x, y, sigma, group = (*piece, None, None)[:4]
                 yield check_points(x, y, self.sigma if sigma is None else sigma, group, where=where)
@@ -223,20 +199,15 @@ class _Rounded(AbstractSource):
 
     def chunks(self):
         for number, chunk in enumerate(self.source.chunks()):
-            x, y = (_rounded(a, self.dtype, f"chunk {number}") for a in (chunk.x, chunk.y))
-            yield Chunk(x, y, chunk.root_weights, chunk.group)
-
-    @property
-    def length(self):
-        return self.source.length
+            yield _rounded(chunk, self.dtype, f"chunk {number}")
 
 
-def _rounded(values: Any, dtype: str, where: str) -> np.ndarray:
+def _rounded(points: Chunk, dtype: str, where: str) -> Chunk:
     with np.errstate(over="ignore"):
-        found = np.asarray(values).astype(dtype, copy=False)
-    if not np.all(np.isfinite(found)):
+        x, y = (np.asarray(values).astype(dtype, copy=False) for values in (points.x, points.y))
+    if not (np.all(np.isfinite(x)) and np.all(np.isfinite(y))):
         raise DataError(f"{where}: values too large for {dtype}; keep the points in float64.")
-    return found
+    return dataclasses.replace(points, x=x, y=y)
 
 
 def source_stored_as(source: AbstractSource, dtype: str) -> AbstractSource:
@@ -248,8 +219,7 @@ def source_stored_as(source: AbstractSource, dtype: str) -> AbstractSource:
     """
     if not isinstance(source, ArraySource):
         return _Rounded(source, dtype)
-    x, y = (_rounded(a, dtype, "arrays") for a in (source.points.x, source.points.y))
-    return eqx.tree_at(lambda s: s.points, source, source.points._replace(x=x, y=y))
+    return eqx.tree_at(lambda s: s.points, source, _rounded(source.points, dtype, "arrays"))
 
 
 def as_source(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from ..checkpoint import identity
 from ..compiling import quick_jit
 from ..errors import DataError, ModelError
+from ..files import Retry
 from ..objective import (
     AbstractLoss,
     AbstractPenalty,
@@ -27,7 +28,6 @@ from ..objective import (
 )
 from ..objective.curve import check_enough
 from ..objective.points import check_groups, survey_of
-from .retry import Retry
 from .sources import AbstractSource, as_source, source_fingerprint
 
 log = logging.getLogger(__name__)
@@ -54,31 +54,37 @@ class StreamedPoints(AbstractPoints):
     source: AbstractSource
     known: Survey | None = eqx.field(static=True, default=None)
     retry: Retry = Retry()
-    report: Callable[[OSError], None] | None = eqx.field(static=True, default=None)
+    report: Callable[[Exception], None] | None = eqx.field(static=True, default=None)
 
     @property
     def traceable(self):
         return False
 
     def chunks(self):
-        given = failures = 0
-        while True:
-            try:
-                for chunk in itertools.islice(self.source.chunks(), given, None):
-                    yield chunk
-                    given += 1
-                return
-            except OSError as error:
-                failures += 1
-                log.warning("chunk %d could not be read: %s", given, error)
-                if self.report is not None:
-                    self.report(error)
-                if failures > self.retry.attempts:
-                    raise DataError(
-                        f"the source could not be read in {failures} attempts ({error}). Restore "
-                        "it and start again, from the last checkpoint if there is one."
-                    ) from error
-                self.retry.wait(failures)
+        given, reading = 0, None
+
+        def following():
+            nonlocal reading
+            if reading is None:
+                reading = itertools.islice(self.source.chunks(), given, None)
+            return next(reading, None)
+
+        def failed(error):
+            nonlocal reading
+            reading = None
+            log.warning("chunk %d could not be read: %s", given, error)
+            if self.report is not None:
+                self.report(error)
+
+        try:
+            while (chunk := self.retry.run(following, failed)) is not None:
+                given += 1
+                yield chunk
+        except OSError as error:
+            raise DataError(
+                f"the source could not be read in {self.retry.attempts + 1} attempts ({error}). "
+                "Restore it and start again, from the last checkpoint if there is one."
+            ) from error
 
     def total(self, function, model, parameters, zero, *rest):
         total, count = jax.tree.map(jnp.asarray, zero), 0
@@ -94,9 +100,6 @@ class StreamedPoints(AbstractPoints):
                 "Fit data that are still being written when they are complete, or a copy of them"
             )
         return total
-
-    def count(self, model):
-        return self.survey(model).count
 
     def survey(self, model):
         return survey_of(self.chunks(), model) if self.known is None else self.known
@@ -120,30 +123,24 @@ def streamed_objective(
     absolute_sigma: bool = False,
     penalties: tuple[AbstractPenalty, ...] = (),
     noise: float | None = None,
-    retry: Retry | None = None,
-    report: Callable[[OSError], None] | None = None,
 ) -> CurveObjective:
     """Objective of a curve over the points of a source; one pass counts them.
 
     **Arguments:**
 
-    - `source`: an `AbstractSource` or what `as_source` makes one of.
-    - `model`: `model(x, *parameters) -> y`, in `jax.numpy`; x is (point,) or (point, k).
-    - `start`: start values; `bounds`: lower and upper, numbers or one for each parameter, or
-        `scipy.optimize.Bounds`.
-    - `loss`: robust loss; `group_weights`: weight of the squared residuals of each group.
-    - `absolute_sigma`: sigma is known, not only relative: the covariance is not scaled.
+    - `source`: an `AbstractSource` or what `as_source` makes one of; or `StreamedPoints`, which
+        say how a read that failed is tried again.
+    - `model`: the `function` of a `curve_objective`; `start`, `bounds`, `loss`, `names` and
+        `absolute_sigma` as there.
+    - `group_weights`: weight of the squared residuals of each group.
     - `penalties`: terms beside the data, as functions of the parameters by name; `noise`:
         standard deviation of the weighted residuals, by which they are weighed, one by default.
-    - `retry`: how often a read that failed is tried again; `report`: hears of each failure.
 
     **Raises:** `DataError` for data that cannot be used; `PrecisionError` in single precision;
     `ModelError` for a start that is not finite or lies outside its bounds, for weights of groups
     below zero and for fewer points than parameters.
     """
-    points = StreamedPoints(
-        as_source(source), retry=Retry() if retry is None else retry, report=report
-    )
+    points = source if isinstance(source, StreamedPoints) else StreamedPoints(as_source(source))
     weights = None if group_weights is None else checked_group_weights(group_weights)
     objective = objective_of_points(
         points,

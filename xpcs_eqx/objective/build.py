@@ -1,4 +1,4 @@
-"""From parameters and data to an objective: one builder for one data set and for several."""
+"""From parameters and data to an objective, one builder for one data set and for several."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -6,7 +6,7 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from ..data import StoredTwoTime, TwoTimeData
 from ..errors import DataError, ModelError
@@ -14,14 +14,20 @@ from ..parameters import ParameterMap, SharedParameters
 from ..physics import PowerLawRate
 from ..scaling import AbstractScaling, Individual, quantile_scaling
 from .combined import CombinedObjective, noise_of_all, relative_weights
-from .drivers.loops import AbstractDriver, HostLoop, Scan
-from .drivers.pieces import AbstractPieces
+from .curve import CurveObjective
+from .drivers.loops import AbstractDriver, AbstractPieces, HostLoop, Scan
 from .drivers.stored import AnyData, source_of
-from .equations import require_double_precision
+from .equations import AbstractObjective, require_double_precision
+from .kernel.blocks import block_correlation
 from .kernel.frame_table import check_model
 from .losses import AbstractLoss, Linear
 from .noise import known_noise
-from .penalties import AbstractLinearScalingPenalty, AbstractPenalty, AbstractScalingPenalty
+from .penalties import (
+    AbstractLinearScalingPenalty,
+    AbstractPenalty,
+    AbstractScalingPenalty,
+)
+from .points import ArrayPoints
 from .two_time import (
     JointObjective,
     ProjectedObjective,
@@ -31,73 +37,30 @@ from .two_time import (
 )
 
 
-def _check_ages(model: object, t: np.ndarray) -> None:
-    """Refuse frames before t = 0 for a model with power laws, which begin there."""
+def _check_together(parameters: ParameterMap, data: AnyData, scaling: AbstractScaling) -> None:
+    """Refuse a model, data and a scaling that do not belong together."""
 
     def is_power_law(node):
         return isinstance(node, PowerLawRate)
 
-    power_laws = any(map(is_power_law, jax.tree.leaves(model, is_leaf=is_power_law)))
-    early = np.flatnonzero(np.asarray(t) < 0)
-    if power_laws and early.size:
+    check_model(parameters.model, data.t, data.geometry)
+    leaves = jax.tree.leaves(parameters.model, is_leaf=is_power_law)
+    early = np.flatnonzero(np.asarray(data.t) < 0)
+    if any(map(is_power_law, leaves)) and early.size:
         raise DataError(
-            f"{early.size} frames are before t = 0, the first at {np.min(t):g} s, where a power "
-            "law of the age has no value; count time from the beginning of the process "
+            f"{early.size} frames are before t = 0, the first at {np.min(data.t):g} s, where a "
+            "power law of the age has no value; count time from the beginning of the process "
             "(time_origin), leave these frames out, or take another rate"
         )
-
-
-def _term_of(
-    parameters: ParameterMap,
-    data: AnyData,
-    scaling: AbstractScaling | None,
-    reference: Float[np.ndarray, "angle 2"] | None,
-    tile: int | None,
-    angle_weights: Float[np.ndarray, "angle"] | None,
-    driver: AbstractDriver | None,
-    piece: int | None,
-    noise: float | None = None,
-    penalised: bool = False,
-) -> TwoTimeTerm:
-    """Model and data put together. Arguments and errors as in `projected_objective`."""
-    require_double_precision()
-    check_model(parameters.model, data.t, data.geometry)
-    _check_ages(parameters.model, np.asarray(data.t))
-    scaling = Individual(data.n_angles) if scaling is None else scaling
-    shape = scaling.constant.shape
-    if shape[0] != data.n_angles:
-        raise ModelError(f"the scaling is for {shape[0]} angles, the data have {data.n_angles}")
+    angles = scaling.constant.shape[0]
+    if angles != data.n_angles:
+        raise ModelError(f"the scaling is for {angles} angles, the data have {data.n_angles}")
     unknowns = parameters.n_free + scaling.size
     if data.n_pairs < unknowns:
         raise ModelError(
             f"{unknowns} parameters ({parameters.n_free} physical, {scaling.size} of the scaling) "
             f"cannot be fitted to {data.n_pairs} pairs; fix some or select more data"
         )
-    if reference is None:
-        reference = quantile_scaling(data)
-
-    def as_float(leaf):
-        return jnp.asarray(leaf, dtype=float)
-
-    tiles = source_of(data, tile=tile, angle_weights=angle_weights, piece=piece)
-    if driver is None:
-        driver = HostLoop() if isinstance(tiles, AbstractPieces) else Scan()
-    sd = known_noise(tiles, data.absolute_sigma, noise) if penalised else np.nan
-    tiles, reference = driver.place(tiles, as_float(reference))
-    return TwoTimeTerm(
-        parameters=parameters,
-        scaling=scaling,
-        tiles=tiles,
-        t=as_float(data.t),
-        geometry=jax.tree.map(as_float, data.geometry),
-        reference=reference,  # pyright: ignore[reportArgumentType]
-        diagonal=(
-            as_float(data.diagonal) if isinstance(data, TwoTimeData | StoredTwoTime) else None
-        ),
-        driver=driver,
-        noise=np.asarray(sd),  # pyright: ignore[reportArgumentType]
-        absolute_sigma=data.absolute_sigma,
-    )
 
 
 def _eliminated(
@@ -211,9 +174,31 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
             "several data sets, and their weights, need the parameters of several: make them with "
             "shared_parameters; for one data set give the data themselves, and angle_weights"
         )
-    weighed = (noise, bool(penalties))
-    term = _term_of(
-        parameters, data, scaling, reference, tile, angle_weights, driver, piece, *weighed
+    require_double_precision()
+    scaling = Individual(data.n_angles) if scaling is None else scaling
+    _check_together(parameters, data, scaling)
+
+    def as_float(leaf):
+        return jnp.asarray(leaf, dtype=float)
+
+    reference = quantile_scaling(data) if reference is None else reference
+    tiles = source_of(data, tile=tile, angle_weights=angle_weights, piece=piece)
+    if driver is None:
+        driver = HostLoop() if isinstance(tiles, AbstractPieces) else Scan()
+    sd = known_noise(tiles, data.absolute_sigma, noise) if penalties else np.nan
+    tiles, reference = driver.place(tiles, as_float(reference))
+    whole_maps = isinstance(data, TwoTimeData | StoredTwoTime)
+    term = TwoTimeTerm(
+        parameters=parameters,
+        scaling=scaling,
+        tiles=tiles,
+        t=as_float(data.t),
+        geometry=jax.tree.map(as_float, data.geometry),
+        reference=reference,  # pyright: ignore[reportArgumentType]
+        diagonal=as_float(data.diagonal) if whole_maps else None,
+        driver=driver,
+        noise=np.asarray(sd),  # pyright: ignore[reportArgumentType]
+        absolute_sigma=data.absolute_sigma,
     )
     if eliminate:
         return ProjectedObjective(parameters, term, penalties, scaling_penalties)  # pyright: ignore[reportArgumentType]
@@ -276,3 +261,75 @@ def _of_several(
         variables = joint_variables(parameters.whole, *scalings)
     sd = np.asarray(noise_of_all(parts, noise) if penalties else np.nan)
     return CombinedObjective(variables, parameters, parts, penalties, sd)  # pyright: ignore[reportArgumentType]
+
+
+def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float[Array, "point"]:
+    """All weighted residuals as one vector, for small data and other solvers.
+
+    Half the sum of their squares is the cost of a linear loss without penalties. Pairs of weight
+    zero contribute zeros. Differentiable; memory grows with the data.
+
+    **Arguments:**
+
+    - `objective`: from `two_time_objective`, whose contrast and offset are those that suit `y` best
+        where they are eliminated, or from `curve_objective`. A robust loss and penalties are left
+        out.
+    - `y`: solver coordinates, in the order of `objective.names` (the scaling comes last, while
+        `Fit.values` begins with it). They are not physical variables x, as coordinates of a rate
+        are logarithms and slopes: `objective.variables.to_coordinates(x)` gives them,
+        `to_physical(y)` leads back, and `objective.start` is an x.
+
+    **Raises:** `ModelError` for data that are not in memory, a `y` of another length, and an
+    objective of another kind.
+    """
+    y, size = jnp.asarray(y), len(objective.names)
+    if y.shape != (size,):
+        raise ModelError(
+            f"y has shape {y.shape}; give the {size} coordinates of "
+            f"{', '.join(objective.names)}, as objective.variables.to_coordinates(x) makes them"
+        )
+    if isinstance(objective, CombinedObjective):
+        own, _ = objective.local(y)
+        parts = zip(objective.parts, own, strict=True)
+        return jnp.concatenate([residual(part, local) for part, local in parts])
+    if isinstance(objective, CurveObjective):
+        points, model = objective.points, objective.model
+        if not isinstance(points, ArrayPoints):
+            raise ModelError(
+                "all residuals at once need points in memory, but these come from a source; use "
+                "curve_objective"
+            )
+
+        def of_chunk(*columns):
+            return model.residuals(points.chunk(*columns), y)(y)
+
+        return jax.vmap(of_chunk)(points.x, points.y, points.root_weights).reshape(-1)
+    if isinstance(objective, ProjectedObjective | JointObjective):
+        return _of_pairs(objective, y)
+    raise ModelError(
+        f"the residuals of a {type(objective).__name__} are not known; give one of "
+        "two_time_objective or curve_objective"
+    )
+
+
+def _of_pairs(objective: TwoTimeObjective, y):
+    term, tiles = objective.term, objective.term.tiles
+    if isinstance(tiles, AbstractPieces):
+        raise ModelError(
+            "all residuals at once need data in memory, but these are read piece by piece; use "
+            "`Fit.residuals` of one angle, or read a part of the data with load"
+        )
+    p = term.parameters.n_free
+    if isinstance(objective, JointObjective):
+        coefficients = y[p:]
+    else:
+        coefficients, _ = objective.best_scaling(y, term.reference)
+    table, per_angle = term.table(y[:p], False), term.scaling.per_angle(coefficients)
+
+    def one(row):
+        block = tiles.block(row)
+        contrast, offset = per_angle[block.angle]
+        difference = offset + contrast * block_correlation(table, block) - block.values
+        return block.root_weights * difference
+
+    return jax.vmap(one)(jnp.asarray(tiles.table)).reshape(-1)

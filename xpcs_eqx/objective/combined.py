@@ -1,7 +1,9 @@
 """One sum of squares over several data sets with parameters in common."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -21,22 +23,18 @@ from .penalties import AbstractPenalty, penalty_equations
 from .two_time import JointObjective, JointVariables, ProjectedObjective, TwoTimeObjective
 
 
-def _local_variables(parameters: SharedParameters, sizes: tuple[int, ...], y):
-    """The variables of the objective of each data set, from those of the whole."""
-    n = parameters.whole.n_free
-    places = np.cumsum([n, *sizes])
-    return tuple(
-        jnp.concatenate([parameters.local_coordinates(k, y[:n]), y[places[k] : places[k + 1]]])
-        for k in range(len(sizes))
-    )
-
-
 # Compiled apart from the data sets: what is expensive is the evaluation of one of them, and those
 # of one shape and model share it.
 @quick_jit
 def _link(parameters, sizes, y):
+    """The variables of the objective of each data set, from those of the whole, and derivatives."""
+    n = parameters.whole.n_free
+    places = np.cumsum([n, *sizes])
+
     def local(y):
-        return _local_variables(parameters, sizes, y)
+        own = [y[low:high] for low, high in itertools.pairwise(places)]
+        shared = [parameters.local_coordinates(k, y[:n]) for k in range(len(sizes))]
+        return tuple(jnp.concatenate(both) for both in zip(shared, own, strict=True))
 
     return local(y), jax.jacfwd(local)(y)
 
@@ -154,16 +152,6 @@ class CombinedObjective(AbstractObjective):
         return sum(part.spread() for part in self.parts)
 
 
-def _noise(data: AnyData) -> float:
-    """Standard deviation of the weighted residuals where sigma is not absolute; NaN if unknown."""
-    if isinstance(data, TwoTimeData | StoredTwoTime) and weighted(data):
-        return 1.0
-    try:
-        return noise_of(source_of(data))
-    except DataError:
-        return float("nan")
-
-
 def relative_weights(data: Sequence[AnyData]) -> Float[np.ndarray, "set"]:
     """Weight of the squared residuals of each data set, so that all count by their precision.
 
@@ -176,14 +164,23 @@ def relative_weights(data: Sequence[AnyData]) -> Float[np.ndarray, "set"]:
     if all(absolute):
         return np.ones(len(data))
     if any(absolute):
-        known = [k + 1 for k, yes in enumerate(absolute) if yes]
+        given = [k + 1 for k, yes in enumerate(absolute) if yes]
         raise DataError(
-            f"sigma is known for data sets {known} of {len(data)} only, so that they cannot be "
+            f"sigma is known for data sets {given} of {len(data)} only, so that they cannot be "
             "weighed against the others; give it for all or for none, or give `weights`"
         )
-    noise = np.array([_noise(one) for one in data])
-    if not np.all(np.isfinite(noise) & (noise > 0)):
-        bad = int(np.flatnonzero(~(np.isfinite(noise) & (noise > 0)))[0])
+
+    def noise_in(one):
+        if isinstance(one, TwoTimeData | StoredTwoTime) and weighted(one):
+            return 1.0
+        with suppress(DataError):
+            return noise_of(source_of(one))
+        return np.nan
+
+    noise = np.array([noise_in(one) for one in data])
+    known = np.isfinite(noise) & (noise > 0)
+    if not np.all(known):
+        bad = int(np.argmin(known))
         raise DataError(
             f"the noise of data set {bad + 1} cannot be estimated ({noise[bad]:g}), so that it "
             "cannot be weighed against the others; give sigma for all data sets, or `weights`"

@@ -11,18 +11,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
-from ..errors import DataError, ModelError
+from ..errors import ModelError
 from ..parameters import PlainVariables, box_of
 from .equations import AbstractObjective, NormalEquations, require_double_precision
 from .losses import AbstractLoss, InfluenceSums, Linear, influence_sums
-from .penalties import AbstractPenalty, residual_equations
-from .points import (
-    AbstractPoints,
-    ArrayPoints,
-    CurveModel,
-    Survey,
-    weighted_residuals,
-)
+from .penalties import AbstractPenalty, equations_of
+from .points import AbstractPoints, ArrayPoints, CurveModel, check_points, filled_up
 
 CHUNK = 10_000
 # Columns of J formed together where only its column norms are wanted.
@@ -40,14 +34,28 @@ def _cost_and_gradient(model, parameters, chunk):
     return jax.value_and_grad(lambda b: jnp.sum(model.loss.density(residuals(b))))(parameters)
 
 
+def _linearised(model, parameters, chunk):
+    """Weighted residuals of a chunk, their Jacobian, and the root weights."""
+    residuals = model.residuals(chunk, parameters)
+    root = model.points(chunk, parameters.dtype)[2]
+    return residuals(parameters), jax.jacfwd(residuals)(parameters), root
+
+
 def _equations(model, parameters, chunk):
-    x, y, root = model.points(chunk, parameters.dtype)
-    return curve_equations(model.function, model.loss, x, y, root, parameters)
+    r, jacobian, root = _linearised(model, parameters, chunk)
+    rescaled, row_factor = model.loss.rescale(r)
+    if row_factor is not None:
+        jacobian = row_factor[:, None] * jacobian
+    return NormalEquations(
+        jnp.sum(model.loss.density(r)),
+        jacobian.T @ rescaled,
+        jacobian.T @ jacobian,
+        jnp.sum((root > 0).astype(r.dtype)),
+    )
 
 
 def _influence(model, parameters, chunk):
-    x, y, root = model.points(chunk, parameters.dtype)
-    r, jacobian = _linearised(model.function, x, y, root, parameters)
+    r, jacobian, root = _linearised(model, parameters, chunk)
     # JᵀJ without any factor of the loss.
     return jacobian.T @ jacobian, influence_sums(model.loss, r, root)
 
@@ -83,13 +91,8 @@ def _diagonal(model, parameters, chunk):
 @eqx.filter_jit
 def _penalty(penalties, noise, names, y):
     """Normal equations of penalties in the parameters by name."""
-
-    def residuals(b):
-        # Names belong to the parameters, whatever these are to a model.
-        values = {name: b[i] for i, name in enumerate(names)}
-        return noise * jnp.concatenate([penalty.residuals(values) for penalty in penalties])
-
-    return residual_equations(residuals, y)
+    # Names belong to the parameters, whatever these are to a model.
+    return equations_of(penalties, lambda b: dict(zip(names, b, strict=True)), y, noise)
 
 
 class CurveObjective(AbstractObjective):
@@ -133,39 +136,35 @@ class CurveObjective(AbstractObjective):
     def _sum(self, function, y, zero, *rest):
         return self.points.total(function, self.model, jnp.asarray(y, float), zero, *rest)
 
-    def penalty_equations(self, y: Float[Array, "variable"]) -> NormalEquations | None:
-        """Normal equations of the penalties, which count as no point; `None` without any."""
-        if not self.penalties:
-            return None
+    def penalty_equations(self, y: Float[Array, "variable"]) -> NormalEquations:
+        """Normal equations of the penalties, which count as no point."""
         return _penalty(self.penalties, self.noise, self.names, jnp.asarray(y, float))
+
+    def _penalised(self, found, y, part):
+        """What was found of the data, and the same part of the equations of the penalties."""
+        if not self.penalties:
+            return found
+        return jax.tree.map(jnp.add, found, part(self.penalty_equations(y)))
 
     def evaluate(self, y, memo):
         zero = NormalEquations.zero(y.shape[0], dtype=float)
-        found, penalty = self._sum(_equations, y, zero), self.penalty_equations(y)
-        return (found if penalty is None else found + penalty), memo
+        return self._penalised(self._sum(_equations, y, zero), y, lambda e: e), memo
 
     def cost(self, y, memo):
-        found, penalty = self._sum(_cost, y, jnp.zeros(())), self.penalty_equations(y)
-        return found if penalty is None else found + penalty.cost
+        return self._penalised(self._sum(_cost, y, jnp.zeros(())), y, lambda e: e.cost)
 
     def cost_and_gradient(self, y, memo):
         zero = (jnp.zeros(()), jnp.zeros(y.shape))
-        (cost, gradient), penalty = (
-            self._sum(_cost_and_gradient, y, zero),
-            self.penalty_equations(y),
-        )
-        if penalty is None:
-            return cost, gradient
-        return cost + penalty.cost, gradient + penalty.gradient
+        found = self._sum(_cost_and_gradient, y, zero)
+        return self._penalised(found, y, lambda e: (e.cost, e.gradient))
 
     def product(self, y, v):
         found = self._sum(_product, y, jnp.zeros(y.shape), jnp.asarray(v, float))
-        penalty = self.penalty_equations(y)
-        return found if penalty is None else found + penalty.hessian @ v
+        return self._penalised(found, y, lambda e: e.hessian @ v)
 
     def diagonal(self, y):
-        found, penalty = self._sum(_diagonal, y, jnp.zeros(y.shape)), self.penalty_equations(y)
-        return found if penalty is None else found + jnp.diagonal(penalty.hessian)
+        found = self._sum(_diagonal, y, jnp.zeros(y.shape))
+        return self._penalised(found, y, lambda e: e.diagonal)
 
     def influence(
         self, y: Float[Array, "variable"]
@@ -183,43 +182,8 @@ class CurveObjective(AbstractObjective):
         model = dataclasses.replace(self.model, loss=Linear())
         return dataclasses.replace(self, model=model, penalties=())
 
-    def survey(self) -> Survey:
-        """Count and spread of the points; one pass over them where they are not known."""
-        return self.points.survey(self.model)
-
     def spread(self):
-        return self.survey().spread
-
-
-def _linearised(function, x, data, root, parameters):
-    """Weighted residuals of points and their Jacobian."""
-
-    def residuals(b):
-        return weighted_residuals(function, x, data, root, b)
-
-    return residuals(parameters), jax.jacfwd(residuals)(parameters)
-
-
-def curve_equations(
-    function: Callable[..., Array],
-    loss: AbstractLoss,
-    x: Float[Array, "point *coordinate"],
-    data: Float[Array, "point"],
-    root: Float[Array, "point"],
-    parameters: Float[Array, "parameter"],
-) -> NormalEquations:
-    """Normal equations of points in the parameters; J of these points exists meanwhile."""
-
-    r, jacobian = _linearised(function, x, data, root, parameters)
-    rescaled, row_factor = loss.rescale(r)
-    if row_factor is not None:
-        jacobian = row_factor[:, None] * jacobian
-    return NormalEquations(
-        jnp.sum(loss.density(r)),
-        jacobian.T @ rescaled,
-        jacobian.T @ jacobian,
-        jnp.sum((root > 0).astype(r.dtype)),
-    )
+        return self.points.survey(self.model).spread
 
 
 @quick_jit
@@ -280,29 +244,17 @@ def curve_objective(
     `ModelError` for a start that is not finite or outside its bounds, or fewer points than
     parameters; `PrecisionError` in single precision.
     """
-    x, y = (np.asarray(a, dtype=float) for a in (x, y))
-    if y.ndim != 1 or x.shape[:1] != y.shape:
-        raise DataError(f"x {x.shape} and y {y.shape} must have one entry a point")
-    root = np.ones(y.shape)
-    if sigma is not None:
-        spread = np.broadcast_to(np.asarray(sigma, dtype=float), y.shape)
-        if not np.all(np.isfinite(spread) & (spread > 0)):
-            raise DataError("sigma must be finite and positive at every point")
-        root = 1.0 / spread
-    if not (np.all(np.isfinite(x)) and np.all(np.isfinite(y))):
-        raise DataError("x and y must be finite; leave out the points that are not")
-    check_enough(np.size(start), y.size)
-    chunk = min(chunk, y.size)
-    rest = -y.size % chunk
+    points = check_points(x, y, sigma, where="arrays")
+    count = points.y.size
+    check_enough(np.size(start), count)
+    chunk = min(chunk, count)
+    filled = filled_up(points, count + -count % chunk)
 
     def cut(array):
-        # Padding repeats the last point, where the model is defined if it is anywhere.
-        padded = np.concatenate([array, np.repeat(array[-1:], rest, axis=0)])
-        return jnp.asarray(padded.reshape(-1, chunk, *array.shape[1:]))
+        return jnp.asarray(np.asarray(array, float).reshape(-1, chunk, *array.shape[1:]))
 
-    weights = np.concatenate([root, np.zeros(rest)]).reshape(-1, chunk)
     return objective_of_points(
-        ArrayPoints(cut(x), cut(y), jnp.asarray(weights)),
+        ArrayPoints(cut(filled.x), cut(filled.y), cut(filled.root_weights)),
         CurveModel(function, Linear() if loss is None else loss),
         start,
         bounds=bounds,

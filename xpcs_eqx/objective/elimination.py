@@ -154,18 +154,20 @@ def eliminate(
     block = regularised(block + jnp.diag(jnp.where(free, 0.0, 1.0)))
     cross = jnp.where(free[None, :], hessian[:columns, columns:], 0.0)
     rest = jnp.where(free, gradient[columns:], 0.0)
-    scale = jnp.sqrt(jnp.diagonal(block))
-    factor = jax.scipy.linalg.cho_factor(block / jnp.outer(scale, scale))
-    solved = jax.scipy.linalg.cho_solve(
-        factor, jnp.concatenate([cross.T, rest[:, None]], axis=1) / scale[:, None]
-    )
-    left = cross / scale
+    solved = _solve_definite(block, jnp.concatenate([cross.T, rest[:, None]], axis=1))
     return NormalEquations(
-        equations.cost - 0.5 * rest / scale @ solved[:, -1],
-        gradient[:columns] - left @ solved[:, -1],
-        hessian[:columns, :columns] - left @ solved[:, :-1],
+        equations.cost - 0.5 * rest @ solved[:, -1],
+        gradient[:columns] - cross @ solved[:, -1],
+        hessian[:columns, :columns] - cross @ solved[:, :-1],
         equations.count,
     )
+
+
+def _solve_definite(matrix, right):
+    """By Cholesky's method, in units in which the diagonal is one."""
+    scale = jnp.sqrt(jnp.diagonal(matrix))
+    factor = jax.scipy.linalg.cho_factor(matrix / jnp.outer(scale, scale))
+    return (jax.scipy.linalg.cho_solve(factor, (right.T / scale).T).T / scale).T
 
 
 def regularised(hessian: Float[Array, "k k"]) -> Float[Array, "k k"]:
@@ -202,9 +204,7 @@ def minimise_in_box(
         matrix = jnp.where(free[:, None] & free[None, :], hessian, jnp.diag(scale**2))
         matrix = jnp.where(jnp.eye(k, dtype=bool) | (free[:, None] & free[None, :]), matrix, 0.0)
         right = jnp.where(free, -gradient - hessian @ held, held * scale**2)
-        factor = jax.scipy.linalg.cho_factor(matrix / jnp.outer(scale, scale))
-        x = jax.scipy.linalg.cho_solve(factor, right / scale) / scale
-        return jnp.where(free, x, held)
+        return jnp.where(free, _solve_definite(matrix, right), held)
 
     # Which bounds are active is found on constants; the solution for them is differentiable.
     fixed = jax.lax.stop_gradient((hessian, gradient, lower, upper))

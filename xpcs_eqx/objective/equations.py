@@ -1,5 +1,6 @@
 """The one sum behind every fit, and the objective that makes it of a point."""
 
+import operator
 from abc import abstractmethod
 from typing import Any
 
@@ -41,12 +42,7 @@ class NormalEquations(eqx.Module):
         )
 
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
-        return NormalEquations(
-            self.cost + other.cost,
-            self.gradient + other.gradient,
-            self.hessian + other.hessian,
-            self.count + other.count,
-        )
+        return jax.tree.map(operator.add, self, other)
 
     @property
     def diagonal(self) -> Float[Array, "*batch column"]:
@@ -55,7 +51,7 @@ class NormalEquations(eqx.Module):
 
     def total(self) -> "NormalEquations":
         """The sum over the leading axis."""
-        return NormalEquations(*(jnp.sum(a, axis=0) for a in self._parts()))
+        return jax.tree.map(lambda part: jnp.sum(part, axis=0), self)
 
     def transform(self, matrix: Float[Array, "column new"]) -> "NormalEquations":
         """The same for columns J·matrix, that is for variables v with u = matrix·v."""
@@ -65,9 +61,6 @@ class NormalEquations(eqx.Module):
             jnp.einsum("...cn,...cd,...dm->...nm", matrix, self.hessian, matrix),
             self.count,
         )
-
-    def _parts(self):
-        return self.cost, self.gradient, self.hessian, self.count
 
 
 class AbstractObjective(eqx.Module):

@@ -3,11 +3,14 @@
 And their influence ψ on residuals, which the errors of a fit with any loss are made of.
 """
 
+import operator
 from abc import abstractmethod
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+from equinox import AbstractVar
 from jaxtyping import Array, Bool, Float
 
 from ..physics import as_inexact
@@ -75,24 +78,30 @@ class Linear(AbstractLoss):
         return r, None
 
 
-def _rescale(loss: AbstractLoss, r):
-    """Rows of J and residuals for a robust loss.
+class AbstractRobustLoss(AbstractLoss):
+    """A loss with a soft margin `scale`, in units of the (weighted) residual."""
 
-    Triggs' correction takes ψ' for the curvature (B. Triggs et al., "Bundle Adjustment - A Modern
-    Synthesis", LNCS 1883 (1999), section 4), which makes the last steps those of Newton. ψ' is zero
-    or negative for outliers: where all residuals are, nothing of the matrix would be left and no
-    step be possible. Reweighted least squares takes the weight ψ/r, which is always positive but
-    too large near the minimum, so that its last steps are slow. A share of it is enough to go on
-    from anywhere, and where only some residuals are outliers their weight is small.
-    """
-    weight = loss.weight(r)
-    root = jnp.sqrt(jnp.maximum(loss.influence_slope(r), _LEAST_CURVATURE * weight))
-    # The factor of a residual so large that its weight underflows.
-    safe = jnp.where(root > 0, root, 1.0)
-    return weight * r / safe, root
+    scale: AbstractVar[Float[Array, ""]]
+
+    def rescale(self, r):
+        """As `AbstractLoss.rescale`.
+
+        Triggs' correction takes ψ' for the curvature (B. Triggs et al., "Bundle Adjustment - A
+        Modern Synthesis", LNCS 1883 (1999), section 4), which makes the last steps those of Newton.
+        ψ' is zero or negative for outliers: where all residuals are, nothing of the matrix would be
+        left and no step be possible. Reweighted least squares takes the weight ψ/r, which is always
+        positive but too large near the minimum, so that its last steps are slow. A share of it is
+        enough to go on from anywhere, and where only some residuals are outliers their weight is
+        small.
+        """
+        weight = self.weight(r)
+        root = jnp.sqrt(jnp.maximum(self.influence_slope(r), _LEAST_CURVATURE * weight))
+        # The factor of a residual so large that its weight underflows.
+        safe = jnp.where(root > 0, root, 1.0)
+        return weight * r / safe, root
 
 
-class SoftL1(AbstractLoss):
+class SoftL1(AbstractRobustLoss):
     """ρ(z) = 2(√(1+z) − 1); `scale` in units of the (weighted) residual.
 
     >>> import jax.numpy as jnp
@@ -116,11 +125,8 @@ class SoftL1(AbstractLoss):
     def influence_slope(self, r):
         return (1 + (r / self.scale) ** 2) ** -1.5
 
-    def rescale(self, r):
-        return _rescale(self, r)
 
-
-class Huber(AbstractLoss):
+class Huber(AbstractRobustLoss):
     """ρ(z) = z for z ≤ 1, else 2√z − 1."""
 
     convex: ClassVar[bool] = True
@@ -137,11 +143,8 @@ class Huber(AbstractLoss):
     def influence_slope(self, r):
         return jnp.where(jnp.abs(r) <= self.scale, 1.0, 0.0)
 
-    def rescale(self, r):
-        return _rescale(self, r)
 
-
-class Cauchy(AbstractLoss):
+class Cauchy(AbstractRobustLoss):
     """ρ(z) = ln(1 + z)."""
 
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
@@ -156,11 +159,8 @@ class Cauchy(AbstractLoss):
         z = (r / self.scale) ** 2
         return (1 - z) / (1 + z) ** 2
 
-    def rescale(self, r):
-        return _rescale(self, r)
 
-
-class Arctan(AbstractLoss):
+class Arctan(AbstractRobustLoss):
     """ρ(z) = arctan z."""
 
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
@@ -175,8 +175,15 @@ class Arctan(AbstractLoss):
         z = (r / self.scale) ** 2
         return (1 - 3 * z * z) / (1 + z * z) ** 2
 
-    def rescale(self, r):
-        return _rescale(self, r)
+
+# By the words of a configuration.
+LOSSES: dict[str, type[AbstractLoss]] = {
+    "linear": Linear,
+    "soft_l1": SoftL1,
+    "huber": Huber,
+    "cauchy": Cauchy,
+    "arctan": Arctan,
+}
 
 
 class InfluenceSums(eqx.Module):
@@ -202,13 +209,7 @@ class InfluenceSums(eqx.Module):
         return cls(nothing, nothing, nothing, nothing, nothing)
 
     def __add__(self, other: "InfluenceSums") -> "InfluenceSums":
-        return InfluenceSums(
-            self.count + other.count,
-            self.square + other.square,
-            self.slope + other.slope,
-            self.square_slope + other.square_slope,
-            self.inliers + other.inliers,
-        )
+        return jax.tree.map(operator.add, self, other)
 
     @property
     def mean_slope(self) -> Float[Array, ""]:

@@ -1,15 +1,16 @@
 """The noise of data, from the data alone: by it penalties and sums of squares are compared."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import jax
 import jax.core
 import numpy as np
 
 from ..data import map_of
-from ..data.noise import noise_lags, sigma_of_lines
+from ..data.noise import mad_sigma, sigma_of_lines
 from ..errors import DataError, ModelError
-from .drivers.pieces import AbstractPieces
+from .drivers.loops import AbstractPieces
 from .drivers.stored import StoredTiles
 from .kernel.tiles import AbstractTiles, MapTiles, PointTiles
 
@@ -84,20 +85,11 @@ def _by_angle(tiles: AnyTiles) -> Iterator[float | None]:
 
 def _of_map(c2: np.ndarray, weights: np.ndarray | None, root: float) -> float | None:
     """Of one map; None where it does not count."""
-    if weights is None:
-        weights = np.ones_like(c2)
     if root == 0:
         return None
-    n, lines, spreads = c2.shape[0], [], []
-    for lag in noise_lags(n):
-        weight = np.asarray(np.diagonal(weights, lag), float)
-        spread = np.divide(1.0, weight, out=np.full(weight.shape, np.nan), where=weight > 0)
-        lines.append(np.asarray(np.diagonal(c2, lag), float))
-        spreads.append(spread)
-    try:
-        return root * sigma_of_lines(lines, n, spreads)
-    except DataError:
-        return None
+    with suppress(DataError):
+        return root * mad_sigma(c2, root_weights=weights)
+    return None
 
 
 def _of_points(tiles: PointTiles) -> Iterator[float | None]:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -83,12 +84,24 @@ class GroupVariance(AbstractPenalty):
         return jnp.concatenate(parts)
 
 
-def residual_equations(
-    residuals: Callable[[Float[Array, "free"]], Float[Array, "residual"]], y: Float[Array, "free"]
+def equations_of(
+    penalties: tuple["AbstractPenalty | AbstractScalingPenalty", ...],
+    values_of: Callable[[Float[Array, "free"]], Any],
+    y: Float[Array, "free"],
+    noise: Float[Array, ""] | float = 1.0,
 ) -> NormalEquations:
-    """Normal equations of a short vector of residuals, which counts as no pair."""
-    r = residuals(y)
-    jacobian = jax.jacfwd(residuals)(y)
+    """Normal equations of penalties on what `values_of` makes of `y`; they count as no pair.
+
+    `noise` is the standard deviation of the residuals of the data beside them.
+    """
+    if not penalties:
+        return NormalEquations.zero(y.shape[0], dtype=y.dtype)
+
+    def residuals(y):
+        values = values_of(y)
+        return noise * jnp.concatenate([penalty.residuals(values) for penalty in penalties])
+
+    r, jacobian = residuals(y), jax.jacfwd(residuals)(y)
     return NormalEquations(
         0.5 * r @ r, jacobian.T @ r, jacobian.T @ jacobian, jnp.zeros_like(r @ r)
     )
@@ -114,19 +127,12 @@ def penalty_equations(
     y: Float[Array, "free"],
     noise: Float[Array, ""],
 ) -> NormalEquations:
-    """Normal equations of the penalties in the coordinates of `parameters`.
+    """Normal equations of the penalties in the coordinates of `parameters`, as `equations_of`."""
 
-    `noise` is the standard deviation of the residuals of the data beside them.
-    """
-    total = NormalEquations.zero(y.shape[0], dtype=y.dtype)
-    for penalty in penalties:
+    def values_of(y):
+        return parameter_values(parameters.build_from_coordinates(y))
 
-        def residuals(y, penalty=penalty):
-            values = parameter_values(parameters.build_from_coordinates(y))
-            return noise * penalty.residuals(values)
-
-        total = total + residual_equations(residuals, y)
-    return total
+    return equations_of(penalties, values_of, y, noise)
 
 
 def _at_knots(values: Mapping[str, Array], names: tuple[str, ...]) -> Float[Array, "knot"]:
@@ -214,11 +220,4 @@ def scaling_penalty_equations(
     coefficients: Float[Array, "coefficient"],
 ) -> NormalEquations:
     """Normal equations of the penalties in the scaling coefficients."""
-    total = NormalEquations.zero(coefficients.shape[0], dtype=coefficients.dtype)
-    for penalty in penalties:
-
-        def residuals(coefficients, penalty=penalty):
-            return penalty.residuals(scaling.per_angle(coefficients))
-
-        total = total + residual_equations(residuals, coefficients)
-    return total
+    return equations_of(penalties, scaling.per_angle, coefficients)

@@ -1,5 +1,6 @@
-"""Points of a curve in chunks, and what a curve makes of a chunk."""
+"""Points of a curve: their checks, chunks of one shape, and what a curve makes of a chunk."""
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -33,6 +34,162 @@ class Chunk(eqx.Module):
     group: Int[Array | np.ndarray, "point"]
 
 
+def _real(values: Any, name: str, where: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{where}: {name} holds {array.dtype} values; give real numbers.")
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
+def _check_each(good: np.ndarray, values: np.ndarray, name: str, where: str, first: int, rule: str):
+    """Name the first value that is not good, with its index."""
+    if not good.all():
+        index = int(np.argmin(good))
+        raise DataError(f"{where}, index {first + index}: {name} is {values[index]}; {rule}.")
+
+
+def check_points(
+    x: Any, y: Any, sigma: Any = None, group: Any = None, *, where: str, first: int = 0
+) -> Chunk:
+    """Points from arrays, any number of them, with 1/σ as root weights.
+
+    `where` names their origin in messages, `first` the index of the first of them there.
+
+    **Raises:** `DataError` for arrays that do not belong together, values that are not finite,
+    σ ≤ 0 or groups that are not whole numbers ≥ 0.
+    """
+    x, y = _real(x, "x", where), _real(y, "y", where)
+    if y.ndim != 1 or x.ndim not in (1, 2) or x.shape[0] != y.shape[0]:
+        raise DataError(
+            f"{where}: x has shape {x.shape} and y {y.shape}; give one entry a point, y as (n,) "
+            "and x as (n,) or (n, k)."
+        )
+    for name, values in (("x", x), ("y", y)):
+        good = np.isfinite(values)
+        good = good if good.ndim == 1 else good.all(axis=1)
+        rule = "it must be finite: leave out the points that are not"
+        _check_each(good, values, name, where, first, rule)
+    root = np.broadcast_to(1.0, y.shape)
+    if sigma is not None:
+        spread = _real(sigma, "sigma", where).astype(np.float64)
+        if spread.shape not in ((), y.shape):
+            raise DataError(
+                f"{where}: sigma has shape {spread.shape} for {y.shape[0]} points; give one for "
+                "each point or one for all."
+            )
+        spread = np.broadcast_to(spread, y.shape)
+        rule = "sigma must be finite and positive at every point"
+        _check_each(np.isfinite(spread) & (spread > 0), spread, "sigma", where, first, rule)
+        root = 1.0 / spread
+    return Chunk(x, y, root, _groups(group, y.shape, where, first))
+
+
+def _groups(group: Any, shape: tuple[int, ...], where: str, first: int) -> np.ndarray:
+    if group is None:
+        return np.broadcast_to(np.int32(0), shape)
+    found = _real(group, "group", where)
+    if found.shape != shape:
+        raise DataError(
+            f"{where}: group has shape {found.shape} for {shape[0]} points; give one for each."
+        )
+    good = (found >= 0) & (found == np.floor(found)) & (found < 2**31)
+    _check_each(good, found, "group", where, first, "groups are whole numbers from 0")
+    return found.astype(np.int32)
+
+
+def points_with_weight(chunk: Chunk, where: str) -> Chunk:
+    """The points of a chunk that have a weight.
+
+    **Raises:** `DataError` as `check_points`, and for weights that are negative or not finite.
+    """
+    root = _real(chunk.root_weights, "root_weights", where).astype(np.float64)
+    x, y, group = (np.asarray(a) for a in (chunk.x, chunk.y, chunk.group))
+    if not root.shape == y.shape == x.shape[:1]:
+        raise DataError(
+            f"{where}: x {x.shape}, y {y.shape} and root_weights {root.shape} must have one entry "
+            "a point."
+        )
+    rule = "it must be finite and not below zero"
+    _check_each(np.isfinite(root) & (root >= 0), root, "root_weights", where, 0, rule)
+    keep = root > 0
+    found = check_points(x[keep], y[keep], None, group[keep], where=where)
+    return dataclasses.replace(found, root_weights=root[keep])
+
+
+def _part(points: Chunk, low: int, high: int | None = None) -> Chunk:
+    return jax.tree.map(lambda part: part[low:high], points)
+
+
+def chunked(pieces: Iterable[Chunk], size: int, where: str) -> Iterator[Chunk]:
+    """Chunks of `size` points from pieces of any length, the last one filled up.
+
+    **Raises:** `DataError` when the pieces differ in the shape of x or there is no point at all.
+    """
+    waiting: list[Chunk] = []
+    have, coordinates, some = 0, None, False
+    for piece in pieces:
+        if coordinates is None:
+            coordinates = piece.x.shape[1:]
+        elif coordinates != piece.x.shape[1:]:
+            raise DataError(
+                f"{where}: x has shape {piece.x.shape} after pieces of shape (n, "
+                f"{', '.join(map(str, coordinates))}); all must have the same coordinates."
+            )
+        waiting.append(piece)
+        have += piece.y.shape[0]
+        if have < size:
+            continue
+        joined = _join(waiting)
+        whole = have - have % size
+        for start in range(0, whole, size):
+            some = True
+            yield _part(joined, start, start + size)
+        have -= whole
+        waiting = [_part(joined, whole)]
+    if have:
+        yield filled_up(_join(waiting), size)
+    elif not some:
+        raise DataError(
+            f"{where}: there is no point with a weight. A callable must return a fresh iterator "
+            "at every call."
+        )
+
+
+def _join(pieces: list[Chunk]) -> Chunk:
+    one = len(pieces) == 1
+    return pieces[0] if one else jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+
+
+def filled_up(points: Chunk, size: int) -> Chunk:
+    """One chunk of `size` points; the last point is repeated at weight zero.
+
+    There a model is defined if it is anywhere.
+    """
+    missing = size - points.y.shape[0]
+    if not missing:
+        return points
+
+    def repeated(part):
+        return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
+
+    whole = jax.tree.map(repeated, points)
+    whole.root_weights[-missing:] = 0.0
+    return whole
+
+
+class VectorModel(eqx.Module):
+    """A curve `function(x, parameters)` of one vector of parameters.
+
+    For hundreds of them and more: compiling a function of as many scalars takes minutes.
+    """
+
+    function: Callable[[Array, Array], Array]
+
+    def __call__(self, x: Float[Array, "point *coordinate"], parameters: Float[Array, "parameter"]):
+        """Values at x."""
+        return self.function(x, parameters)
+
+
 class CurveModel(eqx.Module):
     """A curve, its loss and the weights of groups: what a chunk is summed with."""
 
@@ -61,9 +218,36 @@ class CurveModel(eqx.Module):
     def residuals(
         self, chunk: Chunk, parameters: Float[Array, "parameter"]
     ) -> Callable[[Float[Array, "parameter"]], Float[Array, "point"]]:
-        """Weighted residuals of a chunk as a function of parameters like these."""
+        """√w (function(x, *parameters) − y) as a function of parameters like these.
+
+        Exactly zero where the weight is. A `VectorModel` is given the parameters as one vector.
+
+        **Raises:** `ModelError` for a model that is not written in `jax.numpy`, or whose values are
+        not one for each point or one for all.
+        """
         x, y, root = self.points(chunk, parameters.dtype)
-        return lambda b: weighted_residuals(self.function, x, y, root, b)
+
+        def residuals(b):
+            try:
+                vector = isinstance(self.function, VectorModel)
+                value = self.function(x, b) if vector else self.function(x, *b)
+            except _NOT_TRACEABLE as error:
+                raise ModelError(
+                    "the model asks for the numbers in its arguments, and cannot be "
+                    "differentiated; write it with jax.numpy instead of numpy or math, and with "
+                    "jnp.where instead of if"
+                ) from error
+            if jnp.shape(value) not in ((), y.shape):
+                raise ModelError(
+                    f"the model gives values of shape {jnp.shape(value)} for x of shape {x.shape}; "
+                    f"it must give one for each point, {y.shape}. Of several coordinates x[:, k] "
+                    "is column k"
+                )
+            # Padding has weight zero; a model may be undefined there, so its value is not even
+            # multiplied.
+            return jnp.where(root > 0, root * (value - y), 0.0)
+
+        return residuals
 
 
 class Survey(eqx.Module):
@@ -151,12 +335,8 @@ class AbstractPoints(eqx.Module):
         """
 
     @abstractmethod
-    def count(self, model: CurveModel) -> int:
-        """Number of points that have a weight, without a pass over them where it is known."""
-
-    @abstractmethod
     def survey(self, model: CurveModel) -> Survey:
-        """Count and spread of the points.
+        """Count and spread of the points, without a pass over them where they are known.
 
         **Raises:** `DataError` as `survey_of`.
         """
@@ -177,66 +357,20 @@ class ArrayPoints(AbstractPoints):
         # Arrays of NumPy: each piece cut from those of JAX would be a compiled operation.
         columns = map(np.asarray, (self.x, self.y, self.root_weights))
         for one in zip(*columns, strict=True):
-            yield self._chunk(*one)
+            yield self.chunk(*one)
 
-    def _chunk(self, x, y, root):
-        return Chunk(x, y, root, np.zeros(np.shape(y), np.int32))
+    @staticmethod
+    def chunk(x: Array, y: Array, root_weights: Array) -> Chunk:
+        """One of the chunks, from its row of each array."""
+        return Chunk(x, y, root_weights, np.zeros(np.shape(y), np.int32))
 
     def total(self, function, model, parameters, zero, *rest):
         def body(total, columns):
-            found = function(model, parameters, self._chunk(*columns), *rest)
+            found = function(model, parameters, self.chunk(*columns), *rest)
             return jax.tree.map(jnp.add, total, found), None
 
         zero = jax.tree.map(jnp.asarray, zero)
         return jax.lax.scan(body, zero, (self.x, self.y, self.root_weights))[0]
 
-    def count(self, model):
-        weighed = (np.count_nonzero(model.root_weights(chunk)) for chunk in self.chunks())
-        return int(sum(weighed))
-
     def survey(self, model):
         return survey_of(self.chunks(), model)
-
-
-class VectorModel(eqx.Module):
-    """A curve `function(x, parameters)` of one vector of parameters.
-
-    For hundreds of them and more: compiling a function of as many scalars takes minutes.
-    """
-
-    function: Callable[[Array, Array], Array]
-
-    def __call__(self, x: Float[Array, "point *coordinate"], parameters: Float[Array, "parameter"]):
-        """Values at x."""
-        return self.function(x, parameters)
-
-
-def weighted_residuals(
-    function: Callable[..., Array],
-    x: Float[Array, "point *coordinate"],
-    data: Float[Array, "point"],
-    root: Float[Array, "point"],
-    parameters: Float[Array, "parameter"],
-) -> Float[Array, "point"]:
-    """√w (function(x, *parameters) − data), exactly zero where the weight is.
-
-    A `VectorModel` is given the parameters as one vector.
-
-    **Raises:** `ModelError` for a model that is not written in `jax.numpy`, or whose values are not
-    one for each point or one for all.
-    """
-    vector = isinstance(function, VectorModel)
-    try:
-        value = function(x, parameters) if vector else function(x, *parameters)
-    except _NOT_TRACEABLE as error:
-        raise ModelError(
-            "the model asks for the numbers in its arguments, and cannot be differentiated; write "
-            "it with jax.numpy instead of numpy or math, and with jnp.where instead of if"
-        ) from error
-    if jnp.shape(value) not in ((), data.shape):
-        raise ModelError(
-            f"the model gives values of shape {jnp.shape(value)} for x of shape {x.shape}; it must "
-            f"give one for each point, {data.shape}. Of several coordinates x[:, k] is column k"
-        )
-    # Padding has weight zero; a model may be undefined there, so its value is not even multiplied.
-    return jnp.where(root > 0, root * (value - data), 0.0)

@@ -1,5 +1,7 @@
 """Objectives of one two-time data set: contrast and offset eliminated, or as variables."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.core
@@ -11,8 +13,7 @@ from ..compiling import quick_jit
 from ..data import Geometry
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
-from .drivers.loops import AbstractDriver
-from .drivers.pieces import AbstractPieces
+from .drivers.loops import AbstractDriver, AbstractPieces
 from .elimination import assemble, eliminate, move_scaling, solve_scaling
 from .equations import AbstractObjective, NormalEquations
 from .kernel.blocks import block_cost, block_equations
@@ -80,18 +81,16 @@ class TwoTimeTerm(eqx.Module):
         return self.driver.sum(_cost, (self.table(y, False), scaling, loss), self.tiles, zero)
 
 
+@quick_jit
 def _constant_sums(term: TwoTimeTerm, y: Float[Array, "free"]) -> NormalEquations:
     # The model has no weight where contrast and offset are zero: any coordinates do.
     return term.angle_cost(y, jnp.zeros_like(term.reference), Linear()).total()
 
 
-_constant_sums_compiled = quick_jit(_constant_sums)
-
-
 def _spread_of(term: TwoTimeTerm) -> float:
     """½ Σ w (y − ȳ)² of all maps, from the sums of the cost at contrast and offset zero."""
     y = jnp.asarray(term.parameters.to_coordinates(jnp.asarray(term.parameters.start)))
-    sums = (_constant_sums_compiled if term.driver.traceable else _constant_sums)(term, y)
+    sums = (_constant_sums if term.driver.traceable else _constant_sums.function)(term, y)
     slope, weight = float(sums.gradient[1]), float(sums.hessian[1, 1])
     return max(float(sums.cost) - 0.5 * slope**2 / weight, 0.0)
 
@@ -120,15 +119,10 @@ def _first_memo(term: TwoTimeTerm) -> Memo:
     return Memo(term.reference, np.zeros(term.scaling.size, zero.cost.dtype), zero)  # pyright: ignore[reportArgumentType]
 
 
-def _on_scaling(penalties, scaling):
-    """Equations of penalties on contrast and offset, as a function of the coefficients."""
-    return lambda coefficients: scaling_penalty_equations(penalties, scaling, coefficients)
-
-
 @eqx.filter_jit
 def _project(equations, y, reference, parameters, scaling, penalties, on_scaling, noise):
     """Equations of the coordinates alone, with the scaling that suits them best."""
-    penalty = _on_scaling(on_scaling, scaling)
+    penalty = partial(scaling_penalty_equations, on_scaling, scaling)
     coefficients, held = solve_scaling(equations, reference, scaling, penalty)
     per_angle = scaling.per_angle(coefficients)
     moved = move_scaling(equations, reference, per_angle)
@@ -187,15 +181,22 @@ class ProjectedObjective(AbstractObjective):
         penalties = (self.penalties, self.scaling_penalties, term.noise)
         return _project(equations, y, reference, self.variables, term.scaling, *penalties)
 
-    def cost(self, y, memo):
+    def best_scaling(
+        self, y: Float[Array, "free"], reference: Float[Array, "angle 2"]
+    ) -> tuple[Float[Array, "coefficient"], NormalEquations]:
+        """The scaling coefficients that suit `y` best, and the `angle_cost` at `reference`."""
         scaling = self.term.scaling
-        equations = self.term.angle_cost(y, memo.scaling, Linear())
-        penalty = _on_scaling(self.scaling_penalties, scaling)
-        coefficients, _ = solve_scaling(equations, memo.scaling, scaling, penalty)
-        per_angle = scaling.per_angle(coefficients)
+        equations = self.term.angle_cost(y, reference, Linear())
+        penalty = partial(scaling_penalty_equations, self.scaling_penalties, scaling)
+        return solve_scaling(equations, reference, scaling, penalty)[0], equations
+
+    def cost(self, y, memo):
+        coefficients, equations = self.best_scaling(y, memo.scaling)
+        per_angle = self.term.scaling.per_angle(coefficients)
         moved = move_scaling(equations, memo.scaling, per_angle)
         added = penalty_equations(self.penalties, self.variables, y, self.term.noise)
-        return jnp.sum(moved.cost) + added.cost + penalty(coefficients).cost
+        on_scaling = self.scaling_penalties, self.term.scaling, coefficients
+        return jnp.sum(moved.cost) + added.cost + scaling_penalty_equations(*on_scaling).cost
 
     def spread(self):
         return _spread_of(self.term)

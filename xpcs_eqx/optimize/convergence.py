@@ -1,19 +1,6 @@
-"""The one rule of convergence: when a fit is at a minimum, and how it has ended.
+"""How a solver ended."""
 
-Whatever made a step short (damping that was raised, a wall behind which the model is not a number,
-rounding that hides the gain), it says nothing about the point where it began. What does is the
-undamped Gauss–Newton step δ = −H⁻¹g from there, along the directions that the bounds leave free:
-
-- the relative offset ‖Jδ‖ / ‖r‖ is the cosine of the angle between the residuals r and all that the
-  columns of the Jacobian J can make (Bates & Watts, Technometrics 23 (1981) 179). At a minimum it
-  is zero; its square is the part of the cost that the step promises to take away. No column alone
-  has a larger cosine with r;
-- where the residuals themselves are rounding, as for data without noise, no angle means anything;
-  there the change of the model, ‖Jδ‖ / Σⱼ ‖Jⱼ‖ |yⱼ|, is at the level of rounding;
-- where columns become parallel at a minimum with large residuals, the offset stays finite although
-  the gradient vanishes (Jennrich & Sampson's problem). There the cosine with each column
-  decides, once every step down to rounding was refused.
-"""
+from enum import IntEnum
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -23,7 +10,42 @@ from ..compiling import quick_jit
 from ..objective import NormalEquations
 from ..parameters import AbstractVariables
 from .bounded_step import StepProblem, free_directions, step_problem
-from .status import Status
+
+
+class Ending(IntEnum):
+    """Ways an iteration ends, each with one sentence for a report as its `message`."""
+
+    message: str
+
+    def __new__(cls, number: int, message: str):
+        member = int.__new__(cls, number)
+        member._value_, member.message = number, message
+        return member
+
+
+class Status(Ending):
+    """State of an iteration; positive values mean that it converged.
+
+    >>> import xpcs_eqx as xe
+    >>> xe.Status.cost.converged, xe.Status.stalled.converged
+    (True, False)
+    """
+
+    running = 0, "still running"
+    gradient = 1, "converged: the projected gradient vanishes"
+    cost = 2, "converged: the cost no longer falls"
+    step = 3, "converged: the steps are below their tolerance"
+    max_evaluations = -1, "stopped: the number of evaluations is used up"
+    stalled = -2, "stopped: no step lowers the cost although the gradient does not vanish"
+    non_finite = -3, "stopped: the model is not finite at the start"
+    interrupted = -4, "stopped: interrupted"
+    failed = -5, "failed: every attempt at recovery was used up"
+
+    @property
+    def converged(self) -> bool:
+        """Whether the point is a minimum to the tolerances."""
+        return self > 0
+
 
 # Ridge on the normal matrix of unit columns. A direction in which these are more alike than its
 # root is left open by the data; along it the gradient is rounding.
@@ -33,7 +55,7 @@ _RIDGE = 1e-14
 _NOTHING, _NEXT_TO_NOTHING = 16.0, 1e4
 # Share of the size of the model above which a Gauss–Newton step is no small one, whatever share of
 # the cost it promises: far from the data a redescending loss is flat.
-_LARGE = 1e-3
+LARGE = 1e-3
 
 
 class Closeness(eqx.Module):
@@ -53,22 +75,6 @@ class Closeness(eqx.Module):
     large: Bool[Array, ""]
     step: Float[Array, ""]
     lost: Bool[Array, ""]
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        cosine: Float[Array, ""] | float,
-        offset: Float[Array, ""] | float,
-        moved: Float[Array, ""] | float,
-        size: Float[Array, ""] | float,
-        whole: Float[Array, ""] | float,
-        step: Float[Array, ""] | float,
-        lost: Bool[Array, ""] | bool,
-    ) -> "Closeness":
-        """From the change ‖Jδ‖ of the model and its `size`, `whole` with natural steps."""
-        values = (cosine, offset, moved / size, moved > _LARGE * whole, step, lost)
-        return cls(*map(jnp.asarray, values))
 
     def is_minimum(self, tolerance: Float[Array, ""]) -> Bool[Array, ""]:
         """Whether the point is a minimum, for a tolerance of the relative offset."""
@@ -109,13 +115,11 @@ def closeness(
     step = vectors @ (along / curvature) / column
     moved = jnp.sqrt(jnp.sum(along**2 / curvature))
     size = jnp.maximum(jnp.sum(column * jnp.abs(y)), tiny)
-    whole = size + jnp.sum(column * natural)
-    return Closeness.of(
+    return Closeness(
         cosine=jnp.max(jnp.abs(slope), initial=0.0) / length,
         offset=moved / length,
-        moved=moved,
-        size=size,
-        whole=whole,
+        change=moved / size,
+        large=moved > LARGE * (size + jnp.sum(column * natural)),
         step=jnp.max(jnp.abs(step) / (natural + jnp.abs(y)), initial=0.0),
         lost=jnp.any((diagonal == 0) & (largest > 0) & ~problem.held),
     )

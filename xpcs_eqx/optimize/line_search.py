@@ -36,11 +36,7 @@ def zoom(tries: int, first: Array, longest: Array) -> Any:
 
 def backtracking(tries: int, first: Array, longest: Array) -> Any:
     """Shorter and shorter steps until the loss falls enough (Armijo)."""
-    import optax
-
-    return optax.scale_by_backtracking_linesearch(
-        tries, max_learning_rate=first, decrease_factor=0.5, increase_factor=np.inf
-    )
+    return _halving(tries, first, atol=0.0)
 
 
 def full_step(tries: int, first: Array, longest: Array) -> Any:
@@ -48,14 +44,14 @@ def full_step(tries: int, first: Array, longest: Array) -> Any:
 
     Only the guard on the loss stands between it and divergence.
     """
+    return _halving(tries, first, atol=float(np.finfo(float).max))
+
+
+def _halving(tries, first, atol):
     import optax
 
     return optax.scale_by_backtracking_linesearch(
-        tries,
-        max_learning_rate=first,
-        decrease_factor=0.5,
-        increase_factor=np.inf,
-        atol=float(np.finfo(float).max),
+        tries, max_learning_rate=first, decrease_factor=0.5, increase_factor=np.inf, atol=atol
     )
 
 

@@ -1,4 +1,4 @@
-"""The trust region run to its end: inside one compiled loop, or from Python."""
+"""The trust region run to its end: in one compiled loop, from Python, or by Optimistix."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,23 +7,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+import optimistix as optx
+from jaxtyping import Array, Bool, Float, PyTree, Scalar
 
 from ..compiling import quick_jit
 from ..objective import AbstractObjective, NormalEquations
+from ..parameters import unbounded
+from .convergence import Status
 from .matrix_free import ConjugateGradient, GradientEquations, check_plain, gradient_equations
-from .status import Status
 from .trust_region import TrustRegion, TrustRegionState
 
 
-def initial_state(
-    solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
-) -> TrustRegionState:
-    """The state before the first evaluation of an objective, at physical start values `x`."""
-    return _initial(solver, objective.variables, objective.memo, x)
-
-
-def _initial(solver, variables, memo, x):
+# Without the data: those in another file compile nothing anew.
+@quick_jit
+def _begin(solver, variables, memo, x):
     y = variables.to_coordinates(x)
     # Shapes alone: one column for each variable, whatever the driver.
     columns = NormalEquations.zero(y.shape[0], dtype=y.dtype)
@@ -32,12 +29,11 @@ def _initial(solver, variables, memo, x):
     return solver.start(variables, x, columns, memo)
 
 
-_initial_compiled = quick_jit(_initial)
-
-
-def _begin(solver, objective, x):
-    # Without the data: those in another file compile nothing anew.
-    return _initial_compiled(solver, objective.variables, objective.memo, jnp.asarray(x))
+def initial_state(
+    solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"]
+) -> TrustRegionState:
+    """The state before the first evaluation of an objective, at physical start values `x`."""
+    return _begin.function(solver, objective.variables, objective.memo, x)
 
 
 def iterate_compiled(
@@ -66,9 +62,8 @@ def evaluated(
     objective: AbstractObjective, y: Float[Array, "variable"], memo: PyTree
 ) -> tuple[NormalEquations, PyTree]:
     """`objective.evaluate`, compiled where it may be; every caller shares what was compiled."""
-    if objective.traceable:
-        return _evaluate_compiled(objective, y, memo)
-    return objective.evaluate(y, memo)
+    compiled = _evaluate_compiled
+    return (compiled if objective.traceable else compiled.function)(objective, y, memo)
 
 
 @quick_jit
@@ -80,9 +75,8 @@ def cost_and_gradient(
     objective: AbstractObjective, y: Float[Array, "variable"]
 ) -> tuple[Float[Array, ""], Float[Array, "variable"]]:
     """`objective.cost_and_gradient`, compiled where it may be."""
-    if objective.traceable:
-        return _cost_and_gradient_compiled(objective, y)
-    return objective.cost_and_gradient(y, objective.memo)
+    compiled = _cost_and_gradient_compiled
+    return (compiled if objective.traceable else compiled.function)(objective, y)
 
 
 @quick_jit
@@ -97,7 +91,6 @@ def iterate_host(
     x: Float[Array, "p"],
     *,
     callback: Callable[[TrustRegionState], Any] | None = None,
-    evaluate: Callable[..., Any] = evaluated,
     state: TrustRegionState | None = None,
     allowed: int | None = None,
 ) -> TrustRegionState:
@@ -108,7 +101,11 @@ def iterate_host(
     of beginning at `x`. `allowed` is the number of evaluations at most for one that begins, by
     default that of the solver.
     """
-    now: TrustRegionState = _begin(solver, objective, x) if state is None else state
+    now: TrustRegionState = (
+        _begin(solver, objective.variables, objective.memo, jnp.asarray(x))
+        if state is None
+        else state
+    )
     if state is None and allowed is not None:
         # Whole numbers of Python, which know no end, until the smaller one is found.
         most = np.asarray(min(int(allowed), int(now.allowed)), now.allowed.dtype)
@@ -122,7 +119,7 @@ def iterate_host(
             now = solver.update(objective.variables, now, found, now.memo, objective.product)
             now = solver.propose(objective.variables, now)
         else:
-            equations, memo = evaluate(objective, now.trial, now.memo)
+            equations, memo = evaluated(objective, now.trial, now.memo)
             now = _advance(solver, objective.variables, now, equations, memo)
         if callback is not None and callback(now) and int(now.status) == Status.running:
             now = eqx.tree_at(lambda s: s.status, now, jnp.asarray(int(Status.interrupted)))
@@ -135,6 +132,59 @@ def lower_iteration(
     """Compile the step of `iterate_host` without running it."""
     if isinstance(solver.descent, ConjugateGradient):
         return
-    state = _begin(solver, objective, x)
+    state = _begin(solver, objective.variables, objective.memo, jnp.asarray(x))
     # Equations and memo of a state have the shapes of those an evaluation returns.
     _advance.lower(solver, objective.variables, state, state.equations, state.memo).compile()
+
+
+class TrustRegionMinimiser(optx.AbstractMinimiser[Array, Any, TrustRegionState]):
+    """`TrustRegion` behind `optimistix.minimise`.
+
+    The function returns the cost and, as its auxiliary output, the `NormalEquations` at the same
+    point: `fn = lambda y, objective: value_and_equations(objective, y)` with `has_aux=True`. The
+    variables' box and coordinates come in as `options={"variables": ...}`; without, there are no
+    bounds. It is successful at a minimum only: evaluations that are used up end in
+    `nonlinear_max_steps_reached`, everything else in `nonlinear_divergence`. Being an ordinary
+    minimiser it is differentiable by Optimistix' implicit adjoint, through `args` and everything
+    the function closes over.
+    """
+
+    rtol: float = 1e-9
+    atol: float = 1e-9
+    norm: Callable[[PyTree], Scalar] = optx.max_norm
+    solver: TrustRegion = eqx.field(default_factory=TrustRegion)
+
+    def _variables(self, y, options):
+        return options.get("variables", None) or unbounded(jax.lax.stop_gradient(y))
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags):
+        variables = self._variables(y, options)
+        state = self.solver.start(variables, variables.to_physical(y), aux_struct, ())
+        return eqx.tree_at(lambda s: (s.y, s.trial), state, (y, y))
+
+    def step(self, fn, y, args, options, state, tags):
+        variables = self._variables(y, options)
+        _, equations = fn(state.trial, args)
+        state = self.solver.update(variables, state, equations, ())
+        state = self.solver.propose(variables, state)
+        return state.y, state, state.equations
+
+    def terminate(self, fn, y, args, options, state, tags) -> tuple[Bool[Array, ""], optx.RESULTS]:
+        results = optx.RESULTS
+        result = results.where(
+            state.status == int(Status.max_evaluations),
+            results.nonlinear_max_steps_reached,
+            results.where(state.status < 0, results.nonlinear_divergence, results.successful),
+        )
+        return state.status != int(Status.running), result
+
+    def postprocess(self, fn, y, aux, args, options, state, tags, result):
+        return y, aux, {}
+
+
+def value_and_equations(
+    objective: Any, y: Float[Array, "variable"]
+) -> tuple[Float[Array, ""], Any]:
+    """Cost and normal equations of an objective, in the form `optimistix.minimise` takes."""
+    equations, _ = objective.evaluate(y, objective.memo)
+    return equations.cost, jax.lax.stop_gradient(equations)

@@ -11,10 +11,7 @@ from ..errors import ModelError
 from ..objective import AbstractObjective
 from ..parameters import AbstractVariables, PlainVariables
 from .bounded_step import held_on_bound
-from .convergence import Closeness
-
-# v → JᵀJ v at a point.
-Product = Callable[[Float[Array, "p"]], Float[Array, "p"]]
+from .convergence import LARGE, Closeness
 
 
 class GradientEquations(eqx.Module):
@@ -107,17 +104,17 @@ class ConjugateGradient(eqx.Module):
         size = max(float(np.sum(column * np.abs(here))), np.finfo(float).tiny)
         # A step that ended at the boundary says only that the minimum is further away.
         offset = np.inf if reached else max(moved / length, cosine)
-        near = Closeness.of(
-            cosine=cosine,
-            offset=offset,
-            moved=moved,
-            size=size,
-            whole=size + float(np.sum(column * natural)),
-            step=np.max(np.abs(z) / (natural + np.abs(here)), initial=0.0),
-            lost=bool(np.any((diagonal == 0) & (np.asarray(largest) > 0) & free)),
+        near = (
+            cosine,
+            offset,
+            moved / size,
+            moved > LARGE * (size + float(np.sum(column * natural))),
+            np.max(np.abs(z) / (natural + np.abs(here)), initial=0.0),
+            np.any((diagonal == 0) & (np.asarray(largest) > 0) & free),
         )
         trial = np.clip(y + scale * z, variables.lower, variables.upper)
         z = np.asarray((trial - y) / scale)
+        near = Closeness(*map(jnp.asarray, near))
         return Step(jnp.asarray(z), jnp.asarray(scaled(z)), near)
 
 

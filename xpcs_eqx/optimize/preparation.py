@@ -1,8 +1,8 @@
-"""What improves a start before the trust region, as a machine of states."""
+"""What improves a start before the trust region, in steps, and what its defences did."""
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import equinox as eqx
 import numpy as np
@@ -10,7 +10,67 @@ from equinox import AbstractVar
 from jaxtyping import Float, Int
 
 from ..objective import AbstractObjective
-from .telemetry import Telemetry
+
+# Events kept; with one number for all, merging is associative.
+EVENTS = 100
+
+
+class Event(eqx.Module):
+    """One firing: layer, iteration, and numbers that explain it."""
+
+    layer: str = eqx.field(static=True)
+    iteration: int = eqx.field(static=True)
+    numbers: tuple[tuple[str, float], ...] = eqx.field(static=True)
+
+
+class Telemetry(eqx.Module):
+    """Counts by layer and the last events, added by `+`.
+
+    - `counts`: (layer, times asked, times fired), sorted by layer.
+    - `events`: the last `EVENTS` of them, oldest first.
+    """
+
+    counts: tuple[tuple[str, int, int], ...] = eqx.field(static=True, default=())
+    events: tuple[Event, ...] = eqx.field(static=True, default=())
+
+    @classmethod
+    def of(cls, layer: str, asked: int, events: Iterable[Event]) -> "Telemetry":
+        """A layer that was asked so often and fired with these events."""
+        found = tuple(events)
+        return cls(((layer, int(asked), len(found)),), found[-EVENTS:])
+
+    def __add__(self, other: "Telemetry") -> "Telemetry":
+        """Both together, the events of `other` after those of `self`."""
+        total = {layer: (asked, fired) for layer, asked, fired in self.counts}
+        for layer, asked, fired in other.counts:
+            before = total.get(layer, (0, 0))
+            total[layer] = (before[0] + asked, before[1] + fired)
+        counts = tuple((layer, *total[layer]) for layer in sorted(total))
+        return Telemetry(counts, (self.events + other.events)[-EVENTS:])
+
+    def fired(self, layer: str) -> int:
+        """How often a layer fired."""
+        return sum(fired for name, _, fired in self.counts if name == layer)
+
+    def asked(self, layer: str) -> int:
+        """How often a layer was asked."""
+        return sum(asked for name, asked, _ in self.counts if name == layer)
+
+    def rate(self, layer: str) -> float:
+        """Share of the times a layer was asked that it fired; 0 when it never was asked."""
+        return self.fired(layer) / max(self.asked(layer), 1)
+
+    def export(self) -> dict[str, Any]:
+        """Plain numbers, lists and strings, fit for JSON."""
+        return {
+            "layers": {
+                layer: {"asked": asked, "fired": fired, "rate": self.rate(layer)}
+                for layer, asked, fired in self.counts
+            },
+            "events": [
+                {"layer": e.layer, "iteration": e.iteration, **dict(e.numbers)} for e in self.events
+            ],
+        }
 
 
 class AbstractPreparationState(eqx.Module):

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..parameters import AbstractVariables, snap
-from .status import Status
+from .convergence import Status
 from .trust_region import TrustRegion, TrustRegionState
 
 

@@ -15,13 +15,9 @@ from ..errors import ModelError
 from ..objective import NormalEquations
 from ..parameters import AbstractVariables
 from .bounded_step import bounded_step, function_info, move, step_problem
-from .convergence import Convergence, Tried, closeness
-from .descent import ShortenedNewtonDescent
+from .convergence import Convergence, Status, Tried, closeness
+from .descents import AbstractMetric, NaturalMetric, NielsenSearch, as_value, damped_newton
 from .matrix_free import ConjugateGradient, GradientEquations
-from .metric import AbstractMetric, NaturalMetric
-from .search import default_search
-from .status import Status
-from .values import as_value
 
 # Evaluations that a history keeps at most: its length is that of arrays which every step carries.
 LONGEST = 10_000
@@ -89,21 +85,6 @@ class TrustRegionState(eqx.Module):
         )
 
 
-def damped_newton() -> optx.AbstractDescent:
-    """Levenberg–Marquardt steps: (H + λI) z = −g with λ the inverse step size."""
-    return optx.DampedNewtonDescent(lx.Cholesky())
-
-
-def dogleg() -> optx.AbstractDescent:
-    """Powell's dogleg between the steepest-descent and the Gauss–Newton step."""
-    return optx.DoglegDescent(linear_solver=lx.SVD())
-
-
-def gauss_newton() -> optx.AbstractDescent:
-    """Gauss–Newton steps shortened along their direction."""
-    return ShortenedNewtonDescent()
-
-
 class TrustRegion(eqx.Module):
     """Least squares by normal equations in a box, from Optimistix' descents and searches.
 
@@ -134,7 +115,7 @@ class TrustRegion(eqx.Module):
     max_evaluations: int = eqx.field(static=True, default=200)
     recorded: int | None = eqx.field(static=True, default=None)
     descent: optx.AbstractDescent | ConjugateGradient = eqx.field(default_factory=damped_newton)
-    search: optx.AbstractSearch = eqx.field(default_factory=default_search)
+    search: optx.AbstractSearch = eqx.field(default_factory=NielsenSearch)
 
     def __check_init__(self):
         for name in ("max_evaluations", "recorded"):
@@ -179,7 +160,9 @@ class TrustRegion(eqx.Module):
             curved=jnp.zeros_like(y),
             scale=ones,
             largest=jnp.zeros_like(y),
-            search=self.search.init(y, jax.eval_shape(lambda: _dense_model(y))),
+            search=self.search.init(
+                y, jax.eval_shape(lambda: function_info(y @ y, y, jnp.outer(y, y)))
+            ),
             step_size=jnp.ones((), y.dtype),
             evaluations=integer,
             allowed=jnp.asarray(allowed),
@@ -279,13 +262,10 @@ class TrustRegion(eqx.Module):
         status = self.convergence.status(near, tried)
         running = status == int(Status.running)
         status = jnp.where(running & (used >= state.allowed), int(Status.max_evaluations), status)
-        slot, old = state.evaluations, state.history
-        history = History(
-            old.cost.at[slot].set(cost, mode="drop"),
-            old.gradient.at[slot].set(near.cosine, mode="drop"),
-            old.step_size.at[slot].set(step_size.astype(y.dtype), mode="drop"),
-            old.accepted.at[slot].set(accept, mode="drop"),
-        )
+        row = (cost, near.cosine, step_size.astype(y.dtype), accept)
+        columns = zip(jax.tree.leaves(state.history), row, strict=True)
+        place = state.evaluations
+        history = History(*(old.at[place].set(new, mode="drop") for old, new in columns))
         new = TrustRegionState(
             y=y,
             equations=kept,
@@ -323,8 +303,3 @@ def _local_model(state: TrustRegionState) -> Any:
     along = jnp.where(still, 0.0, state.curved / jnp.where(still, 1.0, state.step))
     operator = lx.DiagonalLinearOperator(along)
     return optx.FunctionInfo.EvalGradHessian(state.equations.cost, gradient, operator)
-
-
-def _dense_model(y):
-    p = y.shape[0]
-    return function_info(jnp.zeros((), y.dtype), y, jnp.zeros((p, p), y.dtype))

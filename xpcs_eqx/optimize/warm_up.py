@@ -1,7 +1,7 @@
-"""L-BFGS before the trust region: from far away to where Gauss–Newton steps are at home."""
+"""Units in which the warm-up measures variables, from their bounds and start values."""
 
+import dataclasses
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -11,48 +11,74 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..compiling import quick_jit
+from ..errors import ModelError
 from ..objective import AbstractObjective
 from ..parameters import AbstractVariables
 from ..parameters.variables import coordinates_of
 from .bounded_step import held_on_bound
+from .convergence import Ending
 from .line_search import full_step, search_line, zoom
 from .loops import cost_and_gradient
-from .preparation import AbstractPreparation, AbstractPreparationState
-from .telemetry import Event, Telemetry
-from .units import automatic
+from .preparation import AbstractPreparation, AbstractPreparationState, Event, Telemetry
+
+Vector = Float[np.ndarray, "variable"]
+
+
+def by_bounds(lower: Vector, upper: Vector, start: Vector, names: tuple[str, ...]) -> Vector:
+    """The width of the bounds.
+
+    **Raises:** `ModelError` for a variable without two finite bounds.
+    """
+    width = _width(lower, upper)
+    missing = np.flatnonzero(~np.isfinite(width))
+    if missing.size:
+        raise ModelError(
+            f"{names[missing[0]]} has no finite bounds to be measured by; give both or use "
+            "by_start or automatic"
+        )
+    return width
+
+
+def by_start(lower: Vector, upper: Vector, start: Vector, names: tuple[str, ...]) -> Vector:
+    """|start|; one for a variable that starts at zero, which says nothing about its size."""
+    return np.where(start == 0, 1.0, np.abs(start))
+
+
+def as_given(lower: Vector, upper: Vector, start: Vector, names: tuple[str, ...]) -> Vector:
+    """One: variables are measured in the unit that they have."""
+    return np.ones_like(start)
+
+
+def automatic(lower: Vector, upper: Vector, start: Vector, names: tuple[str, ...]) -> Vector:
+    """The smaller of |start| and the width of the bounds: a box may be there for its own sake.
+
+    One for a variable that starts at zero and has no finite bounds.
+    """
+    size = np.where(start == 0, np.inf, np.abs(start))
+    found = np.minimum(size, _width(lower, upper))
+    return np.where(np.isfinite(found), found, 1.0)
+
+
+def _width(lower, upper):
+    with np.errstate(invalid="ignore"):
+        return upper - lower
+
 
 # Iterations whose numbers are kept.
 RECORDED = 500
 
 
-class WarmUpEnd(IntEnum):
+class WarmUpEnd(Ending):
     """How a warm-up ended; none of these says that the fit converged."""
 
-    running = 0
-    skipped = 1
-    plateau = 2
-    gradient = 3
-    iterations = 4
-    no_step = 5
-    guard = -1
-    non_finite = -2
-
-    @property
-    def message(self) -> str:
-        """One sentence for a report."""
-        return _MESSAGES[self]
-
-
-_MESSAGES = {
-    WarmUpEnd.running: "stopped: interrupted",
-    WarmUpEnd.skipped: "skipped: the start explains the data already",
-    WarmUpEnd.plateau: "done: the loss falls slowly",
-    WarmUpEnd.gradient: "done: the gradient is small",
-    WarmUpEnd.iterations: "done: the iterations are used up",
-    WarmUpEnd.no_step: "done: no step along the direction of descent lowers the loss",
-    WarmUpEnd.guard: "stopped: the loss grew; the best point is kept",
-    WarmUpEnd.non_finite: "stopped: the model is not finite at the start",
-}
+    running = 0, "stopped: interrupted"
+    skipped = 1, "skipped: the start explains the data already"
+    plateau = 2, "done: the loss falls slowly"
+    gradient = 3, "done: the gradient is small"
+    iterations = 4, "done: the iterations are used up"
+    no_step = 5, "done: no step along the direction of descent lowers the loss"
+    guard = -1, "stopped: the loss grew; the best point is kept"
+    non_finite = -2, "stopped: the model is not finite at the start"
 
 
 class WarmUpHistory(eqx.Module):
@@ -78,15 +104,9 @@ class WarmUpHistory(eqx.Module):
 
     def with_row(self, place: int, *row: float | bool) -> "WarmUpHistory":
         """With the numbers of an iteration, in the order of the fields."""
-
-        def put(column, value):
-            column = column.copy()
-            if place < RECORDED:
-                column[place] = value
-            return column
-
-        columns = (self.loss, self.gradient, self.direction, self.step, self.clipped, self.reset)
-        return WarmUpHistory(*map(put, columns, row))
+        here = np.arange(RECORDED) == place
+        columns = zip(jax.tree.leaves(self), row, strict=True)
+        return WarmUpHistory(*(np.where(here, new, old) for old, new in columns))
 
 
 class WarmUpState(AbstractPreparationState):
@@ -160,13 +180,10 @@ class WarmUpState(AbstractPreparationState):
             return out
         grown = (("loss", loss), ("first_loss", first))
         guard = [Event("cost guard", number, grown)] * (end is WarmUpEnd.guard)
-        clipped, history = np.flatnonzero(self.history.clipped), self.history
-        norms = [
-            (("norm", float(history.direction[k])), ("step", float(history.step[k])))
-            for k in clipped
-        ]
+        norms, steps = self.history.direction.tolist(), self.history.step.tolist()
         events = [
-            Event("step clip", int(k) + 1, row) for k, row in zip(clipped, norms, strict=True)
+            Event("step clip", k + 1, (("norm", norms[k]), ("step", steps[k])))
+            for k in np.flatnonzero(self.history.clipped).tolist()
         ]
         out += Telemetry.of("first step", 1, [Event("first step", 1, start)] * (number > 0))
         out += Telemetry.of("cost guard", number, guard)
@@ -177,21 +194,15 @@ class WarmUpState(AbstractPreparationState):
 
 
 @quick_jit
-def _precondition(memory_size, gradient, memory, z):
+def _lbfgs(method, memory_size, *arguments):
     import optax
 
-    return optax.scale_by_lbfgs(memory_size).update(gradient, memory, z)
+    return getattr(optax.scale_by_lbfgs(memory_size), method)(*arguments)
 
 
-@quick_jit
-def _fresh(memory_size, z):
-    import optax
-
-    return optax.scale_by_lbfgs(memory_size).init(z)
-
-
-def _on_host(tree):
-    return jax.tree.map(np.asarray, tree)
+def _fresh(memory_size, x):
+    """The memory of L-BFGS that knows nothing yet, for variables like `x`."""
+    return jax.tree.map(np.asarray, _lbfgs("init", memory_size, np.zeros_like(x)))
 
 
 @quick_jit
@@ -264,7 +275,7 @@ class WarmUp(AbstractPreparation):
             first_loss=infinite,
             unit=np.asarray(self.units(lower, upper, x, objective.names), float),
             scale=np.asarray(1.0),
-            memory=_on_host(_fresh(self.memory, zero)),
+            memory=_fresh(self.memory, x),
             held=np.zeros(x.shape, dtype=bool),
             measure=infinite,
             iteration=integer,
@@ -319,7 +330,7 @@ class WarmUp(AbstractPreparation):
         held = np.asarray(held_on_bound(x, gradient, look.lower, look.upper))
         if np.any(held != state.held):
             # Differences of gradients along other directions say nothing about these.
-            state = _replace(state, memory=self._forgotten(state))
+            state = _replace(state, memory=_fresh(self.memory, state.x))
         better = loss < state.best_loss
         return _replace(
             state,
@@ -332,16 +343,13 @@ class WarmUp(AbstractPreparation):
             measure=np.linalg.norm(np.where(held, 0.0, gradient)),
         )
 
-    def _forgotten(self, state):
-        return _on_host(_fresh(self.memory, np.zeros_like(state.x)))
-
     def _iterate(self, state, look):
         """One direction and how far along it; straight down where L-BFGS leads nowhere."""
         if float(state.measure) == 0:
             return _replace(state, status=WarmUpEnd.gradient)
         new = self._along(state, look, False)
         if new is None:
-            state = _replace(state, memory=self._forgotten(state), resets=state.resets + 1)
+            state = _replace(state, memory=_fresh(self.memory, state.x), resets=state.resets + 1)
             new = self._along(state, look, True)
         return _replace(state, status=WarmUpEnd.no_step) if new is None else new
 
@@ -351,9 +359,8 @@ class WarmUp(AbstractPreparation):
         `reset`: whether the memory was forgotten for it.
         """
         free = np.where(state.held, 0.0, state.gradient)
-        update, memory = _on_host(
-            _precondition(self.memory, free, state.memory, state.x / state.unit)
-        )
+        found = _lbfgs("update", self.memory, free, state.memory, state.x / state.unit)
+        update, memory = jax.tree.map(np.asarray, found)
         direction = np.where(state.held, 0.0, -update)
         if not (np.all(np.isfinite(direction)) and float(free @ direction) < 0):
             return None
@@ -441,14 +448,10 @@ class _Looks:
 
 def _replace(state, **values):
     """The state with some entries replaced, each an array of the type it had."""
-    names = tuple(values)
-    new = tuple(
-        np.asarray(values[n], getattr(state, n).dtype)
-        if isinstance(getattr(state, n), np.ndarray)
-        else values[n]
-        for n in names
-    )
-    return eqx.tree_at(lambda s: tuple(getattr(s, n) for n in names), state, new)
+    for name, value in values.items():
+        old = getattr(state, name)
+        values[name] = np.asarray(value, old.dtype) if isinstance(old, np.ndarray) else value
+    return dataclasses.replace(state, **values)
 
 
 def strict_defences(warm_up: WarmUp | None = None) -> WarmUp:
@@ -467,8 +470,7 @@ def no_defences(warm_up: WarmUp | None = None) -> WarmUp:
 
 
 def _with(warm_up, warm_start, first_steps, guard, clip):
-    return eqx.tree_at(
-        lambda w: (w.warm_start, w.refinement, w.careful, w.exploration, w.guard, w.clip),
-        WarmUp() if warm_up is None else warm_up,
-        (warm_start, *first_steps, guard, clip),
-    )
+    names = ("refinement", "careful", "exploration")
+    steps = dict(zip(names, first_steps, strict=True))
+    warm_up = WarmUp() if warm_up is None else warm_up
+    return dataclasses.replace(warm_up, warm_start=warm_start, guard=guard, clip=clip, **steps)

@@ -44,11 +44,3 @@ MODELS: dict[str, type[AbstractCorrelation]] = {
     "laminar_flow": LaminarFlow,
     "two_component": TwoComponent,
 }
-RATES: dict[str, type[AbstractRate]] = {
-    "power_law": PowerLawRate,
-    "spline": SplineRate,
-    "signed_spline": SignedSplineRate,
-    "piecewise_constant": PiecewiseConstantRate,
-    "piecewise_linear": PiecewiseLinearRate,
-    "exponential": ExponentialRate,
-}

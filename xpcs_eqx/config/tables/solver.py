@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from ...errors import ConfigError, ModelError
+from ...objective import losses
 from ..section import SET, Names, Path, Positive, Section, When, choice, class_default, key
 
 if TYPE_CHECKING:
@@ -24,13 +25,7 @@ DESCENTS = choice(
     gauss_newton="optimize.gauss_newton",
     hybrid=None,
 )
-LOSSES = choice(
-    linear="objective.Linear",
-    soft_l1="objective.SoftL1",
-    huber="objective.Huber",
-    cauchy="objective.Cauchy",
-    arctan="objective.Arctan",
-)
+LOSSES = choice(**{word: f"objective.{loss.__name__}" for word, loss in losses.LOSSES.items()})
 METRICS = choice(natural="optimize.NaturalMetric", jacobian="optimize.JacobianMetric")
 COORDINATES = choice(
     slope="parameters.Slope",
@@ -66,7 +61,7 @@ class Solver(Section):
         None,
         "residual where a robust loss bends, in sigma (in c2 without sigma); 1 sigma by default",
         example=1.0,
-        when=(When("loss", ("soft_l1", "huber", "cauchy", "arctan")),),
+        when=(When("loss", tuple(word for word in LOSSES.paths if word != "linear")),),
     )
     cost_tol: Positive | None = key(
         None, "relative fall of the cost", of=_CLASS, when=_STOPPING_RULE

@@ -39,19 +39,13 @@ def read(file: "h5py.File") -> RawMaps:
     q_list = read_list(file, Q_LIST, "1/Å", notes)
     phi_list = read_list(file, PHI_LIST, "deg", notes)
     names, maps = maps_in(file, MAPS)
-    element = _bins(file, names) - 1
-    mapped = INDEX_MAPPING in file
-    if mapped:
+    element, key, lists = _bins(file, names) - 1, BINS, (Q_LIST, PHI_LIST, BINS)
+    if INDEX_MAPPING in file:
         mapping = read_list(file, INDEX_MAPPING, "", notes).astype(int)
-        _inside(where, f"{BINS} into {INDEX_MAPPING}", element, mapping.size)
-        element = mapping[element]
-    _inside(
-        where,
-        INDEX_MAPPING if mapped else BINS,
-        element,
-        q_list.size * phi_list.size,
-        f" ({q_list.size} q × {phi_list.size} phi)",
-    )
+        _check_inside(where, f"{BINS} into {INDEX_MAPPING}", element, mapping.size)
+        element, key, lists = mapping[element], INDEX_MAPPING, (*lists, INDEX_MAPPING)
+    grid = f" ({q_list.size} q × {phi_list.size} phi)"
+    _check_inside(where, key, element, q_list.size * phi_list.size, grid)
     step, steps = read_steps(file, STEPS)
     time_name, frame_time = read_frame_time(file, (FRAME_TIME, COUNT_TIME), notes)
     return RawMaps(
@@ -66,7 +60,7 @@ def read(file: "h5py.File") -> RawMaps:
         time_name=time_name,
         frame_time=frame_time,
         step=step,
-        keys=(Q_LIST, PHI_LIST, BINS, *steps, *((INDEX_MAPPING,) if mapped else ()), time_name),
+        keys=(*lists, *steps, time_name),
         notes=tuple(notes),
     )
 
@@ -89,7 +83,7 @@ def _bins(file: "h5py.File", names: tuple[str, ...]) -> np.ndarray:
     return bins
 
 
-def _inside(where: str, key: str, index: np.ndarray, size: int, what: str = "") -> None:
+def _check_inside(where: str, key: str, index: np.ndarray, size: int, what: str = "") -> None:
     bad = index[(index < 0) | (index >= size)]
     if bad.size:
         raise DataError(

@@ -89,8 +89,6 @@ def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarr
 
     **Raises:** `DataError` when they are no axis, do not fit the maps or differ.
     """
-    if len(shape) == 2 and shape[0] != shape[1]:
-        raise DataError(f"{where}: the maps have shape {shape}; a map must be square.")
     first = _flat_axis(where, "t1", numbers(where, "t1", t1))
     second = _flat_axis(where, "t2", numbers(where, "t2", t2))
     for key, axis in (("t1", first), ("t2", second)):

@@ -1,7 +1,7 @@
 """What every layout shares: maps as a reader hands them over and as a writer stores them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ from ...errors import DataError
 from ..two_time import TwoTimeData, is_mask
 
 Storage = Literal["unknown", "all", "upper_half", "lower_half"]
+Half = Literal["upper", "lower", "both"]
 
 
 class SlicedMap(Protocol):
@@ -48,21 +49,41 @@ class Layer:
 
 @dataclass(frozen=True)
 class Window:
-    """`n_frames` frames of a map from `low` on, along both axes; `name` is that of the map."""
+    """`n_frames` frames of a map from `low` on, along both axes, in which pairs are looked for.
+
+    - `name`: that of the map in messages.
+    - `dtype`, `baseline`: precision in which pairs are given, and what is added to them; `None` and
+      0 for pairs as they are stored.
+    """
 
     whole: SlicedMap
     low: int
     n_frames: int
-    name: str = ""
+    name: str
+    dtype: np.dtype | None = None
+    baseline: float = 0.0
 
     def held(self) -> "Window":
         """The same with these frames in memory."""
         frames = slice(0, self.n_frames)
-        return Window(self[frames, frames], 0, self.n_frames, self.name)
+        return replace(self, whole=self[frames, frames], low=0)
 
     def __getitem__(self, block: tuple[slice, slice], /) -> np.ndarray:
         rows, columns = (slice(one.start + self.low, one.stop + self.low) for one in block)
         return np.asarray(self.whole[rows, columns])
+
+    def band(self, half: Half, rows: slice) -> np.ndarray:
+        """Pairs i ≤ j with i in `rows`, `(row, n_frames − rows.start)`.
+
+        `half` says which triangle holds the pairs; with both, a pair is NaN when either says so.
+        What stands below the diagonal means nothing.
+        """
+        right = slice(rows.start, self.n_frames)
+        found = self[right, rows].T if half == "lower" else self[rows, right]
+        if half == "both":
+            found = np.where(np.isfinite(self[right, rows].T), found, np.nan)
+        found = np.asarray(found, self.dtype)
+        return found + found.dtype.type(self.baseline) if self.baseline else found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -38,9 +38,9 @@ Q_LIST = "instrument/masks/dynamic_q_list"
 PHI_LIST = "instrument/masks/dynamic_phi_list"
 FRAME_TIME = "instrument/detector/frame_time"
 COUNT_TIME = "instrument/detector/count_time"
-STORAGE_MODES = ("one_array_q_first", "one_array_q_last", "data_exchange_keys")
-POPULATED = ("all", "upper_half", "lower_half")
-ORIGINS = ("upper_left", "lower_left")
+StorageMode = Literal["one_array_q_first", "one_array_q_last", "data_exchange_keys"]
+Populated = Literal["all", "upper_half", "lower_half"]
+Origin = Literal["upper_left", "lower_left"]
 
 
 def entry_of(file: "h5py.File") -> str | None:
@@ -68,9 +68,9 @@ def read(file: "h5py.File") -> RawMaps:
     key = f"{entry}/{MAPS}"
     found = file[key]
     asked = "the maps themselves were asked"
-    mode = _attribute(found, key, "storage_mode", STORAGE_MODES, asked, notes)
-    storage = _attribute(found, key, "populated_elements", POPULATED, asked, notes)
-    origin = _attribute(found, key, "time_origin_location", ORIGINS, asked, notes)
+    mode = _attribute(found, key, "storage_mode", get_args(StorageMode), asked, notes)
+    storage = _attribute(found, key, "populated_elements", get_args(Populated), asked, notes)
+    origin = _attribute(found, key, "time_origin_location", get_args(Origin), asked, notes)
     if origin == "lower_left" and storage != "all":
         # which half is meant once the rows are turned round is left open by the definition
         storage = None
@@ -184,12 +184,10 @@ def write_nxxpcs(
     path: str | os.PathLike[str],
     data: DataSets,
     *,
-    storage_mode: Literal[
-        "one_array_q_first", "one_array_q_last", "data_exchange_keys"
-    ] = "one_array_q_first",
-    populated_elements: Literal["all", "upper_half", "lower_half"] = "all",
+    storage_mode: StorageMode = "one_array_q_first",
+    populated_elements: Populated = "all",
     baseline_reference: Literal[0, 1] = 1,
-    time_origin_location: Literal["upper_left", "lower_left"] = "upper_left",
+    time_origin_location: Origin = "upper_left",
 ) -> None:
     """Write an NXxpcs file with one region for each map; sigma and gap have no place in it.
 

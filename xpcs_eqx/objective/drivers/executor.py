@@ -6,11 +6,11 @@ A worker is sent a share of the tiles with everything it needs, and sends back o
 import math
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -20,11 +20,10 @@ from jaxtyping import PyTree
 
 from ...errors import ConfigError, FitError, ModelError, XPCSError
 from ..kernel.tiles import AbstractTiles
-from .loops import AbstractDriver, refuse_tracers
-from .pieces import AbstractPieces, TablePieces, sum_pieces
+from .loops import AbstractDriver, AbstractPieces, TablePieces, refuse_tracers, sum_pieces
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class HeldExecutor:
     """An executor as a part of a value: equal to itself, left behind by a pickle.
 
@@ -32,12 +31,6 @@ class HeldExecutor:
     """
 
     executor: Executor | None = None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, HeldExecutor) and other.executor is self.executor
-
-    def __hash__(self) -> int:
-        return hash((HeldExecutor, id(self.executor)))
 
     def __reduce__(self):
         return HeldExecutor, ()
@@ -153,10 +146,9 @@ class ExecutorSum(AbstractDriver):
 
     def _asking(self, function, args, source, zero) -> Callable[[range], Future]:
         """How one share is asked for."""
-        held = self.executor.executor
+        # One that stayed behind is replaced by a thread: the same shares give the same digits.
+        held: Any = self.executor.executor or ThreadPoolExecutor(1)
         nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zero)
-        if held is None:
-            return lambda share: _done(sum_share, function, args, source, nothing, share)
         if self.shares_memory:
             return lambda share: held.submit(sum_share, function, args, source, nothing, share)
         try:
@@ -187,66 +179,27 @@ class ExecutorSum(AbstractDriver):
             "is short, build the objective with it and go on from the checkpoints with resume"
         )
 
-    def _result(self, ask, future: Future, share: range, source) -> PyTree:
+    def _result(self, ask, future: Future, share: range, source, again: bool = True) -> PyTree:
         try:
             return future.result()
         except BrokenExecutor as error:
             raise self._broken(share, source) from error
         except XPCSError as error:
             raise type(error)(f"{_where(source, share)}: {error}") from error
-        except Exception:
-            # Another worker may have more luck, but for a mistake that is in the program.
-            try:
-                return self._submit(ask, share, source).result()
-            except BrokenExecutor as error:
-                raise self._broken(share, source) from error
-            except Exception as error:
-                raise FitError(
-                    f"{_where(source, share)}: workers of {self.executor!r} failed twice "
-                    f"({type(error).__name__}: {error})"
-                ) from error
+        except Exception as error:
+            if again:
+                # Another worker may have more luck, but for a mistake that is in the program.
+                future = self._submit(ask, share, source)
+                return self._result(ask, future, share, source, again=False)
+            raise FitError(
+                f"{_where(source, share)}: workers of {self.executor!r} failed twice "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
 
 def _where(source: AbstractPieces, share: range) -> str:
     path = getattr(getattr(source, "source", None), "path", type(source).__name__)
     return f"{path}, pieces {share.start + 1} … {share.stop} of {source.n_pieces}"
-
-
-def _done(function: Callable, *arguments: Any) -> Future:
-    """A future of what is computed here and now."""
-    future: Future = Future()
-    try:
-        future.set_result(function(*arguments))
-    except Exception as error:
-        future.set_exception(error)
-    return future
-
-
-class _Slot(NamedTuple):
-    """Stands for an array that is sent beside the parcel."""
-
-    number: int
-
-
-class _InDouble(AbstractPieces):
-    """A source whose pieces are made in double precision, on whichever thread that happens."""
-
-    waits = True
-    source: AbstractPieces
-
-    @property
-    def n_pieces(self):
-        return self.source.n_pieces
-
-    def stream(self, pieces: Sequence[int] | None = None):
-        stream = self.source.stream(pieces)
-        while True:
-            # Never across a `yield`: the setting belongs to a thread, and others run on it.
-            with jax.enable_x64(True):
-                piece = next(stream, None)
-            if piece is None:
-                return
-            yield piece
 
 
 def sum_share(
@@ -257,29 +210,20 @@ def sum_share(
     In double precision, whatever the worker does otherwise: its settings are left alone.
     """
     with jax.enable_x64(True):
-        inside = _InDouble(source) if source.waits else source
-        args, zero = (jax.tree.map(_on_device, tree) for tree in (args, zero))
-        return jax.device_get(sum_pieces(function, args, inside, zero, pieces))
-
-
-def _on_device(leaf: Any) -> Any:
-    return jnp.asarray(leaf) if eqx.is_array(leaf) else leaf
+        arrays, rest = eqx.partition((args, zero), eqx.is_array)
+        args, zero = eqx.combine(jax.tree.map(jnp.asarray, arrays), rest)
+        return jax.device_get(sum_pieces(function, args, source, zero, pieces))
 
 
 def packed_share(
     function: Callable, args: PyTree, source: AbstractPieces, zero: PyTree
 ) -> tuple[bytes, list[np.ndarray]]:
     """What stays the same from one evaluation to the next, pickled, and the arrays of `args`."""
-    values: list[np.ndarray] = []
-
-    def slot(leaf):
-        if not eqx.is_array(leaf):
-            return leaf
-        values.append(np.asarray(leaf))
-        return _Slot(len(values) - 1)
-
-    skeleton = jax.tree.map(slot, args)
-    return pickle.dumps((function, skeleton, source, zero)), values
+    arrays, rest = eqx.partition(args, eqx.is_array)
+    # A number holds the place of each array that is sent beside the parcel.
+    places = jax.tree.map(lambda _: 0, arrays)
+    values = [np.asarray(array) for array in jax.tree.leaves(arrays)]
+    return pickle.dumps((function, places, rest, source, zero)), values
 
 
 @lru_cache(maxsize=16)
@@ -291,10 +235,6 @@ def _opened(parcel: bytes) -> Any:
 
 def share_of_parcel(parcel: bytes, values: list[np.ndarray], pieces: range) -> PyTree:
     """As `sum_share` for what `packed_share` packed."""
-    function, skeleton, source, zero = _opened(parcel)
-
-    def filled(leaf):
-        return values[leaf.number] if isinstance(leaf, _Slot) else leaf
-
-    args = jax.tree.map(filled, skeleton, is_leaf=lambda leaf: isinstance(leaf, _Slot))
-    return sum_share(function, args, source, zero, pieces)
+    function, places, rest, source, zero = _opened(parcel)
+    arrays = jax.tree.unflatten(jax.tree.structure(places), values)
+    return sum_share(function, eqx.combine(arrays, rest), source, zero, pieces)

@@ -1,20 +1,178 @@
-"""Adding up what a function makes of each block, angle by angle."""
+"""Data as a sequence of pieces, and the sum of what a function makes of each block in them."""
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import ClassVar
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar, TypeVar
 
 import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
-from jaxtyping import PyTree
+import numpy as np
+from jaxtyping import Array, Int, PyTree
 
+from ...compiling import quick_jit
 from ...errors import ModelError
+from ...inherited import Inherited
 from ..equations import NormalEquations
 from ..kernel.blocks import Block
 from ..kernel.tiles import AbstractTiles
-from .pieces import AbstractPieces, add_block, pieces_of, sum_pieces
+
+T = TypeVar("T")
+
+
+class Piece(eqx.Module):
+    """Tiles in memory, and which of them to sum: the first `count` of `rows`.
+
+    All pieces of a source have arrays of the same shapes, so that one compilation serves them.
+    """
+
+    tiles: AbstractTiles
+    rows: Int[Array, "tile index"]
+    count: Int[Array, ""]
+
+
+class AbstractPieces(eqx.Module):
+    """A source of pieces that are read when they are summed; nothing keeps them.
+
+    A source pickles, so that other processes can read their share of its pieces themselves.
+    `waits` says whether reading takes time that a second thread can use.
+    """
+
+    waits: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def n_pieces(self) -> int:
+        """Number of pieces."""
+
+    @abstractmethod
+    def stream(self, pieces: Sequence[int] | None = None) -> Iterator[Piece]:
+        """The pieces of these numbers in increasing order, or all of them."""
+
+
+def read_ahead(items: Iterable[T], ahead: int = 1) -> Iterator[T]:
+    """The same items, the next `ahead` of them made on a thread while one is worked on.
+
+    What is raised while making an item is raised where it would have been handed over. The thread
+    works under the settings of JAX of the thread that asks for the first item, double precision
+    among them, and ends with the iterator, however that ends.
+    """
+    made, over = iter(items), object()
+    following = Inherited(lambda: next(made, over))
+    thread = ThreadPoolExecutor(1, "read-ahead")
+    try:
+        waiting = deque(thread.submit(following) for _ in range(ahead))
+        while (item := waiting.popleft().result()) is not over:
+            waiting.append(thread.submit(following))
+            yield item  # pyright: ignore[reportReturnType]
+    finally:
+        thread.shutdown(cancel_futures=True)
+        if isinstance(made, Generator):
+            made.close()
+
+
+def each_piece(
+    source: AbstractPieces, pieces: Sequence[int] | None = None, ahead: int = 1
+) -> Iterator[Piece]:
+    """Pieces in order, the next one read while the present one is worked on."""
+    stream = source.stream(pieces)
+    several = (source.n_pieces if pieces is None else len(pieces)) > 1
+    return read_ahead(stream, ahead) if source.waits and several and ahead > 0 else stream
+
+
+@quick_jit
+def fold_piece(function: Callable, args: PyTree, carry: PyTree, piece: Piece) -> PyTree:
+    """`function(args, carry, block)` over the tiles of a piece in turn."""
+
+    def body(k, carry):
+        return function(args, carry, piece.tiles.block(piece.rows[k]))
+
+    return jax.lax.fori_loop(0, piece.count, body, carry)
+
+
+def fold_pieces(
+    function: Callable,
+    args: PyTree,
+    source: AbstractPieces,
+    carry: PyTree,
+    pieces: Sequence[int] | None = None,
+    ahead: int = 1,
+) -> PyTree:
+    """`function(args, carry, block)` over the tiles of some pieces of a source, or all, in turn."""
+    for piece in each_piece(source, pieces, ahead):
+        # A queue of unfinished sums would keep their pieces in memory.
+        carry = jax.block_until_ready(fold_piece(function, args, carry, piece))
+    return carry
+
+
+def add_block(asked: tuple[Callable, PyTree], total: PyTree, block: Block) -> PyTree:
+    """`total`, whose leading axis is that of angles, plus function(args, block) at its angle."""
+    function, args = asked
+    part = function(args, block)
+    return jax.tree.map(lambda whole, piece: whole.at[block.angle].add(piece), total, part)
+
+
+def add_piece(function: Callable, args: PyTree, total: PyTree, piece: Piece) -> PyTree:
+    """`total` plus Σ function(args, block) over a piece, apart by angle."""
+    return fold_piece(add_block, (function, args), total, piece)
+
+
+def sum_pieces(
+    function: Callable,
+    args: PyTree,
+    source: AbstractPieces,
+    zero: PyTree,
+    pieces: Sequence[int] | None = None,
+    ahead: int = 1,
+) -> PyTree:
+    """`zero` plus Σ function(args, block) over some pieces of a source, or all.
+
+    Everything that goes in pickles when the model does, and only sums come out, so that another
+    process can be asked for its share. Sums of shares add up to the sum of the whole.
+    """
+    return fold_pieces(add_block, (function, args), source, zero, pieces, ahead)
+
+
+def scan_tiles(function: Callable, args: PyTree, tiles: AbstractTiles, zero: PyTree) -> PyTree:
+    """`zero` plus Σ function(args, block) over tiles in memory; part of a compiled function."""
+
+    def body(total, row):
+        return add_block((function, args), total, tiles.block(row)), None
+
+    return jax.lax.scan(body, zero, jnp.asarray(tiles.table))[0]
+
+
+class TablePieces(AbstractPieces):
+    """Tiles in memory as at most `parts` pieces: equal runs of their table."""
+
+    waits: ClassVar[bool] = False
+    tiles: AbstractTiles
+    parts: int = eqx.field(static=True, default=1)
+
+    @property
+    def length(self) -> int:
+        """Tiles in a piece."""
+        return -(-len(self.tiles.table) // self.parts)
+
+    @property
+    def n_pieces(self):
+        return -(-len(self.tiles.table) // self.length)
+
+    def stream(self, pieces=None):
+        table, length = self.tiles.table, self.length
+        for k in range(self.n_pieces) if pieces is None else pieces:
+            rows = table[k * length : (k + 1) * length]
+            filled = np.pad(rows, ((0, length - len(rows)), (0, 0)))
+            yield Piece(self.tiles, jnp.asarray(filled), jnp.asarray(len(rows)))
+
+
+def pieces_of(tiles: AbstractTiles | AbstractPieces) -> AbstractPieces:
+    """Any data as a source of pieces."""
+    return tiles if isinstance(tiles, AbstractPieces) else TablePieces(tiles)
+
 
 BlockFunction = Callable[[PyTree, Block], NormalEquations]
 
@@ -71,11 +229,7 @@ class Scan(AbstractDriver):
                 "Scan sums data in memory, but these are read piece by piece; leave driver out, or "
                 "take HostLoop"
             )
-
-        def body(total, row):
-            return add_block(function, args, total, tiles.block(row)), None
-
-        return jax.lax.scan(body, zero, jnp.asarray(tiles.table))[0]
+        return scan_tiles(function, args, tiles, zero)
 
 
 class HostLoop(AbstractDriver):

@@ -17,8 +17,15 @@ from jaxtyping import Array, Float, Int
 from ...errors import ConfigError, ModelError
 from ..kernel.blocks import Block
 from ..kernel.tiles import AbstractTiles, MapTiles, tile_frames
-from .loops import AbstractDriver, refuse_tracers
-from .pieces import AbstractPieces, add_block, add_piece, each_piece, pieces_of
+from .loops import (
+    AbstractDriver,
+    AbstractPieces,
+    add_piece,
+    each_piece,
+    pieces_of,
+    refuse_tracers,
+    scan_tiles,
+)
 
 AXIS = "device"
 T = TypeVar("T")
@@ -67,12 +74,7 @@ def _sum_on(mesh, function, args, tiles, zero):
 
     def share(stack, whole):
         tiles, (args, zero) = eqx.combine(stack, stack_rest), eqx.combine(whole, whole_rest)
-
-        def body(total, row):
-            return add_block(function, args, total, tiles.block(row)), None
-
-        start = jax.tree.map(jnp.zeros_like, zero)
-        total = jax.lax.scan(body, start, jnp.asarray(tiles.table))[0]
+        total = scan_tiles(function, args, tiles, jax.tree.map(jnp.zeros_like, zero))
         return jax.tree.map(jnp.add, zero, jax.lax.psum(total, AXIS))
 
     # Without the check, which a loop inside a user's model would not pass.

@@ -20,10 +20,22 @@ from ...data import (
     PooledData,
     StoredTwoTime,
     TwoTimeData,
+    chunks_of,
+    points_of,
 )
+from ...errors import DataError
 from ..kernel.blocks import Block
-from ..kernel.tiles import AbstractTiles, root_of_angles, tile_frames, tile_side, tiles_of
-from .pieces import AbstractPieces, ChunkPieces, Piece
+from ..kernel.tiles import (
+    AbstractTiles,
+    PointTiles,
+    point_runs,
+    root_of_angles,
+    tile_frames,
+    tile_side,
+    tile_table,
+    tiles_of,
+)
+from .loops import AbstractPieces, Piece
 
 # Large enough that starting a loop costs nothing, small enough to have several of them.
 PIECE = 8 * 2**20  # bytes
@@ -51,12 +63,7 @@ class BandTiles(AbstractTiles):
 
     @property
     def table(self):
-        blocks = -(-self.values.shape[2] // self.size)
-        rows, columns = np.triu_indices(blocks)
-        slots = range(self.values.shape[0])
-        return np.array(
-            [(s, i, j) for i, j in zip(rows, columns, strict=True) for s in slots], np.int32
-        ).reshape(-1, 3)
+        return tile_table(self.values.shape[0], -(-self.values.shape[2] // self.size))
 
     def block(self, row):
         n, size = self.values.shape[2], self.size
@@ -180,12 +187,10 @@ class StoredTiles(AbstractPieces):
 
     def _table(self, k: int) -> np.ndarray:
         """Tiles of piece k as (slot, row, column), filled up with −1 to the longest table."""
-        blocks, first = self.blocks, k % self.bands * self.band
-        tiles = [(i, j) for i in range(first, min(first + self.band, blocks))
-                 for j in range(i, blocks)]  # fmt: skip
-        slots = len(self.angles_of(k))
-        table = np.array([(s, i, j) for i, j in tiles for s in range(slots)], np.int32)
-        longest = self.group * sum(blocks - i for i in range(min(self.band, blocks)))
+        first, slots = k % self.bands * self.band, len(self.angles_of(k))
+        table, whole = tile_table(slots, self.blocks), tile_table(self.group, self.blocks)
+        table = table[(table[:, 1] >= first) & (table[:, 1] < first + self.band)]
+        longest = int(np.count_nonzero(whole[:, 1] < self.band))
         return np.pad(table, ((0, longest - len(table)), (0, 0)), constant_values=-1)
 
 
@@ -198,24 +203,55 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return raw[low : low + size].view(dtype).reshape(shape)
 
 
-def stored_tiles(
-    source: MapSource,
-    rule: PairRule | None,
-    root_angle_weights: Float[np.ndarray, "angle"],
-    side_diagonal: Float[np.ndarray, "angle neighbours"],
-    largest_root_weight: float,
-    side: int,
-    piece: int = PIECE,
-) -> StoredTiles:
-    """Cut stored maps into pieces of about `piece` bytes, of tiles with `side` frames a side."""
-    n, item = source.n_frames, np.dtype(source.dtype).itemsize
-    blocks = -(-n // side)
-    band = int(np.clip(piece // (side * n * item), 1, blocks))
-    whole = band == blocks
-    group = int(np.clip(piece // (n * n * item), 1, len(source.maps))) if whole else 1
-    return StoredTiles(
-        source, rule, root_angle_weights, side_diagonal, largest_root_weight, side, band, group
-    )
+class ChunkPieces(AbstractPieces):
+    """One piece for each chunk. Chunks before the first one asked for are made and left out."""
+
+    waits: ClassVar[bool] = True
+
+    data: ChunkedTwoTime
+    root_angle_weights: Float[np.ndarray, "angle"]
+    longest: int = eqx.field(static=True)
+
+    @property
+    def n_pieces(self):
+        return self.data.n_chunks
+
+    def stream(self, pieces: Sequence[int] | None = None):
+        data = self.data
+        wanted = set(range(data.n_chunks) if pieces is None else pieces)
+        last, found = max(wanted, default=-1), 0
+        for number, tile in enumerate(chunks_of(data.factory)):
+            found = number + 1
+            if number in wanted:
+                yield self._piece(number, tile)
+            if number >= last and pieces is not None:
+                return
+        if found != data.n_chunks:
+            raise DataError(
+                f"chunks: the factory gave {data.n_chunks} chunks at first and {found} now; it "
+                "must give the same ones in every call."
+            )
+
+    def _piece(self, number, tile) -> Piece:
+        data = self.data
+        points = points_of(number, tile, data.n_angles, data.n_frames)
+        runs, count = point_runs(
+            points.values,
+            points.first,
+            points.second,
+            points.angle,
+            points.root_weights * self.root_angle_weights[points.angle],
+            data.n_angles,
+            data.run,
+            self.longest,
+        )
+        if count > self.longest:
+            raise DataError(
+                f"chunks: chunk {number + 1} has more pairs than at first; the factory must give "
+                "the same chunks in every call."
+            )
+        tiles = PointTiles(*(jnp.asarray(one) for one in runs))
+        return Piece(tiles, jnp.asarray(tiles.table), jnp.asarray(count))
 
 
 AnyData = TwoTimeData | PooledData | StoredTwoTime | ChunkedTwoTime
@@ -244,12 +280,17 @@ def source_of(
     if isinstance(data, ChunkedTwoTime):
         return ChunkPieces(data, root, data.longest)
     constant = 1.0 if data.root_weights is None else data.root_weights
-    return stored_tiles(
+    side, row = tile_side(data.n_frames, tile), data.n_frames * np.dtype(data.source.dtype).itemsize
+    blocks, piece = -(-data.n_frames // side), PIECE if piece is None else piece
+    band = int(np.clip(piece // (side * row), 1, blocks))
+    maps = piece // (data.n_frames * row) if band == blocks else 1
+    return StoredTiles(
         data.source,
         data.rule,
         root * constant,
         data.side_diagonal,
         data.largest_root_weight,
-        tile_side(data.n_frames, tile),
-        PIECE if piece is None else piece,
+        side,
+        band,
+        group=int(np.clip(maps, 1, data.n_angles)),
     )

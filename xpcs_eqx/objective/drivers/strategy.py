@@ -72,15 +72,13 @@ def memory_fraction() -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(
-            f"the environment variable {VARIABLE} is {text!r}; give a fraction of the memory "
-            f"between {LIMITS[0]:g} and {LIMITS[1]:g}, or unset it for {FRACTION:g}"
-        )
-    return _within_limits(value)
+    found = f"the environment variable {VARIABLE} is {text!r}; give a fraction of the memory"
+    return _within_limits(value, found, f", or unset it for {FRACTION:g}")
 
 
-def _within_limits(fraction: float) -> float:
+def _within_limits(fraction: float, found: str, otherwise: str = "") -> float:
+    if not (math.isfinite(fraction) and fraction > 0):
+        raise ConfigError(f"{found} between {LIMITS[0]:g} and {LIMITS[1]:g}{otherwise}")
     return min(max(fraction, LIMITS[0]), LIMITS[1])
 
 
@@ -125,7 +123,6 @@ def choose_strategy(
     n_parameters: int,
     *,
     forced: Choice | None = None,
-    stream: bool = False,
     total_memory_bytes: int | None = None,
     fraction: float | None = None,
 ) -> Strategy:
@@ -140,7 +137,6 @@ def choose_strategy(
         are stored beside it included.
     - `n_parameters`: parameters of the fit, for the estimate of a stored Jacobian.
     - `forced`: what a user insists on.
-    - `stream`: the data come as a stream of points that is no map.
     - `total_memory_bytes`, `fraction`: instead of what the system and the environment say. A
         fraction outside 0.1 … 0.9 is taken as the nearer limit, which the reason says.
 
@@ -151,20 +147,13 @@ def choose_strategy(
             f"the strategy {forced!r} is unknown; known are {', '.join(get_args(Choice))}"
         )
     asked = memory_fraction() if fraction is None else fraction
-    if not (math.isfinite(asked) and asked > 0):
-        raise ConfigError(
-            f"the fraction of memory is {asked}; give a number between {LIMITS[0]:g} and "
-            f"{LIMITS[1]:g}"
-        )
-    fraction = _within_limits(asked)
+    fraction = _within_limits(asked, f"the fraction of memory is {asked}; give a number")
     total = total_memory() if total_memory_bytes is None else total_memory_bytes
     data = n_entries * itemsize
     needed, threshold = COPIES * data, int(fraction * total)
     comparison = f"the data need {_size(needed)} in memory, %s the threshold {_size(threshold)}"
     if forced is not None:
         choice, reason = forced, "asked for"
-    elif stream:
-        choice, reason = "hybrid", "the source is a stream"
     elif needed <= threshold:
         choice, reason = "in_memory", comparison % "below"
     else:

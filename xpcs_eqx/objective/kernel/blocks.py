@@ -106,7 +106,11 @@ def block_equations(
     if row_factor is not None:
         rows = [row_factor * row for row in rows]
     stacked = jnp.stack([*rows, rescaled]).reshape(len(rows) + 1, -1)
-    gram = stacked @ stacked.T
+    return _of_gram(stacked @ stacked.T, residual, root, loss)
+
+
+def _of_gram(gram, residual, root, loss) -> NormalEquations:
+    """The equations from the products of all columns and, as the last one, the residuals."""
     return NormalEquations(
         cost=jnp.sum(loss.density(residual)),
         gradient=gram[:-1, -1],
@@ -162,12 +166,7 @@ def _increment_equations(table, lone, block, contrast, offset, loss) -> NormalEq
     outer = jnp.stack([across(row) for row in rest])
     stacked = jnp.stack(rest).reshape(3, -1)
     gram = jnp.block([[inner, outer.T], [outer, stacked @ stacked.T]])
-    return NormalEquations(
-        cost=jnp.sum(loss.density(residual)),
-        gradient=gram[:-1, -1],
-        hessian=gram[:-1, :-1],
-        count=jnp.sum((root > 0).astype(gram.dtype)),
-    )
+    return _of_gram(gram, residual, root, loss)
 
 
 def block_cost(

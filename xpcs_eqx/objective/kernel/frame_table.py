@@ -87,21 +87,18 @@ def frame_table(
         basis = jnp.eye(len(scalars), dtype=y.dtype)
         tangents = jax.vmap(lambda row: push(*row), out_axes=0)(basis)
     else:
-        values, used, tangents = rows(*scalars), None, None
-    parts, row = [], 0
+        values, scalars = rows(*scalars), ()
+        tangents = [[jnp.zeros((0, row.shape[0])) for row in kind] for kind in values]
+        used = np.zeros((sum(map(len, values)), 0), bool)
+
+    def stacked(arrays, *shape):
+        return jnp.stack(arrays) if arrays else jnp.zeros((0, *shape))
+
+    parts, masks = [], iter(used.tolist())
     for kind, length in enumerate((n_frames, n_frames, n_angles)):
-        count = len(values[kind])
-        if count == 0:
-            shape = (0, len(scalars) if tangents is not None else 0, length)
-            parts.append(Part(jnp.zeros((0, length)), jnp.zeros(shape), ()))
-            continue
-        if tangents is None or used is None:
-            derivatives, mask = jnp.zeros((count, 0, length)), ((),) * count
-        else:
-            derivatives = jnp.stack(tangents[kind])
-            mask = tuple(tuple(bool(u) for u in used[row + k]) for k in range(count))
-        parts.append(Part(jnp.stack(values[kind]), derivatives, mask))
-        row += count
+        derivatives = stacked(tangents[kind], len(scalars), length)
+        mask = tuple(tuple(next(masks)) for _ in values[kind])
+        parts.append(Part(stacked(values[kind], length), derivatives, mask))
     increments, endpoints, fixed = parts
     return FrameTable(increments, endpoints, fixed, parameters.model, structures[-1])
 

@@ -51,6 +51,13 @@ def tile_frames(
     return start_i, start_j, first, second, valid
 
 
+def tile_table(maps: int, blocks: int) -> Int[np.ndarray, "tile 3"]:
+    """Map, tile row and tile column of all tiles of upper triangles of `blocks` tiles a side."""
+    rows, columns = np.triu_indices(blocks)
+    numbers = np.tile(np.arange(maps), rows.size)
+    return np.stack([numbers, np.repeat(rows, maps), np.repeat(columns, maps)], 1).astype(np.int32)
+
+
 class MapTiles(AbstractTiles):
     """Square maps in memory, read as tiles of the upper triangle without being copied.
 
@@ -65,13 +72,7 @@ class MapTiles(AbstractTiles):
 
     @property
     def table(self):
-        n_angles, n, _ = self.c2.shape
-        blocks = -(-n // self.size)
-        rows, columns = np.triu_indices(blocks)
-        return np.array(
-            [(a, i, j) for i, j in zip(rows, columns, strict=True) for a in range(n_angles)],
-            dtype=np.int32,
-        ).reshape(-1, 3)
+        return tile_table(self.c2.shape[0], -(-self.c2.shape[1] // self.size))
 
     def block(self, row):
         n, size, angle = self.c2.shape[1], self.size, row[0]
