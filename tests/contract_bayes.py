@@ -16,8 +16,7 @@ from xpcs_eqx.bayes.density.coordinates import Coordinates
 from xpcs_eqx.bayes.diagnostics import Diagnostics
 from xpcs_eqx.bayes.modes import Bimodality, bimodality
 from xpcs_eqx.bayes.nuts.chains import Draws, SamplingProgress
-from xpcs_eqx.bayes.posterior import Precision, posterior_of
-from xpcs_eqx.bayes.predictive import Predictive
+from xpcs_eqx.bayes.posterior import Precision, Predictive, posterior_of
 
 
 def density_at(prior):

@@ -2,7 +2,6 @@
 
 from functools import cache
 
-import numpy as np
 from contract import Case, small_objective
 from contract_bayes import MODULES, RECORDS
 
@@ -24,9 +23,5 @@ MODULES |= {
 RECORDS |= {
     search.CmaProgress: lambda: search.CmaProgress("search", 1, 3, 9, 0.2, 0.7, 27),
     search.CmaRun: lambda: searched().runs[0],
-    search.CmaSearch: lambda: search.CmaSearch(
-        np.ones(2), 0.5, 0.6, 30, searched().runs, searched().reasons, False
-    ),
     search.RunPlan: lambda: search.RunPlan("large", 18, 0.3, 1800),
-    search.Spent: lambda: search.Spent("small", 300),
 }

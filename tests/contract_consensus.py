@@ -8,14 +8,12 @@ from contract import Case, small_data, small_objective
 from contract_streaming import MODULES, RECORDS
 
 from xpcs_eqx import bayes
-from xpcs_eqx.bayes.consensus import combiners, compare, correction, settings
-from xpcs_eqx.bayes.consensus.pairs import pairs_of
-from xpcs_eqx.bayes.consensus.shards import Shards, split_pairs
 from xpcs_eqx.bayes.nuts.chains import Draws
 from xpcs_eqx.bayes.posterior import posterior_of
-from xpcs_eqx.bayes.workers.base import Attempt, Outcome, Task
-from xpcs_eqx.bayes.workers.store import ResultStore
-from xpcs_eqx.objective import HeldExecutor
+from xpcs_eqx.bayes.shards import combiners, compare, correction, division
+from xpcs_eqx.bayes.shards.division import Shards, pairs_of, split_pairs
+from xpcs_eqx.bayes.workers.base import Attempt, Outcome, ResultStore, Task
+from xpcs_eqx.objective import HeldExecutor, tiles_of
 
 KEY = jax.random.key(0)
 NAMES = ("a", "b")
@@ -25,7 +23,7 @@ ATTEMPT = Attempt("timeout", "not done after 3600 s", 3600.0)
 
 @cache
 def shards():
-    pairs = pairs_of(small_data())
+    pairs = pairs_of(tiles_of(small_data()))
     return split_pairs(pairs, 2, True, KEY, size=bayes.NumberOfShards(3))[0]
 
 
@@ -63,7 +61,7 @@ def result():
         draws=draws(),
         combined=combined(),
         comparison=compare.compare_shards(draws().draws, NAMES),
-        plan=settings.Plan(100, 200, 0.1),
+        plan=division.Plan(100, 200, 0.1),
         dropped=((2, "timeout"),),
         table=(row(),),
         pareto_k=0.2,
@@ -90,13 +88,11 @@ RECORDS |= {
     compare.BimodalSummary: lambda: compare.BimodalSummary("D0", (1,), 1.0, 2.0, 0.0, 0.0, 2, 0),
     compare.CoOccurrence: lambda: compare.CoOccurrence("D0", "alpha", 1, 2),
     combiners.Combined: combined,
-    correction.Corrected: lambda: correction.NoCorrection()(
-        np.ones((3, 2)), posterior().density, KEY
-    ),
+    correction.Corrected: lambda: correction.Corrected(np.ones((3, 2)), 0.2, 2.5, ("as told",)),
     compare.CrossShard: lambda: NOTHING,
     compare.Heterogeneity: lambda: compare.Heterogeneity("D0", 0.1, 1.0),
     Outcome: lambda: Outcome(2, {"draws": np.ones(3)}, (ATTEMPT,), 1.0, False),
-    settings.Plan: lambda: settings.Plan(100, 200, 0.1),
+    division.Plan: lambda: division.Plan(100, 200, 0.1),
     combiners.ShardDraws: draws,
     compare.ShardRow: row,
     Task: lambda: Task(1, 0, 5000),

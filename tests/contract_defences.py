@@ -30,7 +30,11 @@ def variation():
 
 
 def report():
-    return defences.DefenceReport(2, 1e-7, True, 3, variation())
+    return defences.DefenceReport(2, 1e-7, True, 3, data_sets=(of_data_set(),))
+
+
+def of_data_set():
+    return defences.DataSetReport("hot", variation(), defences.WeightsReport(5.0, SHORT))
 
 
 MODULES |= {
@@ -42,7 +46,7 @@ MODULES |= {
 
 RECORDS |= {
     defences.Alarm: lambda: defences.Alarm.collapse,
-    defences.Continuation: lambda: defences.Continuation(SHORT, None, None),
+    defences.DataSetReport: of_data_set,
     defences.DefendedFit: lambda: defences.DefendedFit(small_fit(), report()),
     defences.DefenceReport: report,
     defences.MonitorReport: lambda: defences.MonitorReport(7, 0.5, (), SHORT, False),
@@ -50,9 +54,6 @@ RECORDS |= {
         1, SHORT, SHORT[:1], 2.0, 1.0, 0.1, (3, 1)
     ),
     defences.Reached: lambda: defences.Reached(SHORT, 1.0, 3),
-    defences.Situation: lambda: defences.Situation(
-        small_fit().objective, small_fit().values[:1], None, None
-    ),
     defences.VariationReport: variation,
     defences.WeightsReport: lambda: defences.WeightsReport(5.0, SHORT),
 }

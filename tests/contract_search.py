@@ -21,16 +21,14 @@ def multi():
 
 
 MODULES |= {
-    search.AsinhAxis: Case(lambda: search.AsinhAxis(-1e5, 1e5, 1e3)),
+    search.Axis: Case(lambda: search.Axis(-1e5, 1e5, 1e3)),
     search.Auto: Case(lambda: search.Auto(budget=1000), text=6000),
     search.CmaEs: Case(lambda: search.CmaEs(seed=3), text=3000),
     search.GlobalFit: Case(found, text=12000),
-    search.LinearAxis: Case(lambda: search.LinearAxis(-2.0, 2.0)),
     search.Local: Case(lambda: search.Local()),
-    search.LogAxis: Case(lambda: search.LogAxis(1.0, 1e6)),
     search.MultiStart: Case(lambda: search.MultiStart(starts=4), text=3000),
     search.NormalisedSpace: Case(
-        lambda: search.NormalisedSpace((search.LogAxis(1.0, 1e6),), ("D0",))
+        lambda: search.NormalisedSpace((search.Axis(1.0, 1e6, 0),), ("D0",))
     ),
     search.OneCall: Case(lambda: search.OneCall(batch=2)),
     search.OverExecutor: Case(lambda: search.OverExecutor()),
@@ -50,7 +48,7 @@ RECORDS |= {
         np.ones(1),
     ),
     search.SearchProgress: lambda: search.SearchProgress("screening", 20, 0.7),
-    search.Selection: lambda: search.Selection("local", "asked for", ("local",)),
+    search.Selection: lambda: search.Selection("local", "asked for"),
     search.Skip: lambda: search.Skip(True, "it converged"),
     search.Spending: lambda: search.Spending("screening", 20),
 }

@@ -36,9 +36,16 @@ class Scripted(NamedTuple):
             "draws": np.full(3, float(task.number)),
             "attempt": np.asarray(task.attempt),
             "sum": np.asarray(self.data.sum()),
-            "mapped": np.asarray(isinstance(self.data, np.memmap)),
+            "mapped": np.asarray(is_mapped(self.data)),
             "double": np.asarray(_double()),
         }
+
+
+def is_mapped(array) -> bool:
+    """Whether an array is a part of a file, and no copy of it."""
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        array = array.base
+    return isinstance(array, np.memmap)
 
 
 def _double() -> bool:

@@ -149,12 +149,6 @@ def test_sigma_for_all_or_none():
     assert np.all(relative_weights([other, other]) == 1)
 
 
-def test_what_is_for_one_data_set_says_so():
-    objective = two_time_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
-    with pytest.raises(ModelError, match="combines 2: fit them together with least_squares"):
-        xe.defences.hierarchical_least_squares(objective)
-
-
 def test_values_of_several_data_sets_are_replaced():
     sets, ties = two_sets(), {"D0[2]": Proportional("D_offset", 30.0)}
     fixed = ("D_offset", "alpha[2]")

@@ -64,11 +64,12 @@ def tiny(folder, extra=TINY):
     return folder
 
 
-def about_the_start(density, positions, step_size, metric, target, sampler, *_, **__):
+def about_the_start(density, settings, *_):
     """Draws from the Gaussian that chains begin with, in place of NUTS, slow to compile.
 
     What is sampled, and what becomes of the draws, is the same.
     """
+    positions, step_size, metric, _, sampler, _ = settings
     shape = (sampler.chains, sampler.draws)
     noise = np.random.default_rng(0).normal(size=(*shape, positions.shape[1]))
     zero = np.zeros(shape)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import LAMINAR, SCALINGS, Stretched, make_data, pooled
+from helpers import SCALINGS, Stretched, make_data, pooled
 from scipy.optimize import lsq_linear
 
 from xpcs_eqx.errors import DataError, ModelError
@@ -17,7 +17,6 @@ from xpcs_eqx.scaling import (
     Fixed,
     Fourier,
     Individual,
-    auto_scaling,
     auto_threshold,
     fixed_averaged,
     index_map,
@@ -99,8 +98,6 @@ def test_impossible_scalings(make, message):
 
 
 def test_which_scaling_runs():
-    data = make_data(LAMINAR, n=8)
-    assert isinstance(auto_scaling(data), Individual)
     assert isinstance(auto_threshold(2), Individual)
     assert isinstance(auto_threshold(3), Averaged)
     same = fixed_averaged(np.array([0.1, 0.3]), np.array([1.0, 1.2]))
@@ -115,16 +112,11 @@ def test_index_map():
     assert index.names[index.physical] == ("D0", "alpha")
     matrix = np.arange(64.0).reshape(8, 8)
     np.testing.assert_array_equal(index.physical_block(matrix), matrix[6:, 6:])
-    np.testing.assert_array_equal(index.scaling_block(matrix), matrix[:6, :6])
-    index.validate(jnp.zeros(8))
+    np.testing.assert_array_equal(matrix[index.scaling, index.scaling], matrix[:6, :6])
     with pytest.raises(ModelError, match="no entry 'gamma'"):
         index.index("gamma")
     with pytest.raises(ModelError, match="no group 'phi'"):
         index.group("phi")
-    with pytest.raises(ModelError, match=r"shape \(7,\), expected \(8,\)"):
-        index.validate(jnp.zeros(7))
-    with pytest.raises(ModelError, match=r"entry 4 \(offset\[1\]\) .* is nan"):
-        index.validate(jnp.zeros(8).at[4].set(jnp.nan))
     assert index_map(SCALINGS["fixed"], ("D0",)).group("contrast") == slice(0, 0)
 
 

@@ -241,14 +241,10 @@ class Fourier(AbstractScaling):
 
     @property
     def bounds(self):
-        def column(mean, harmonic):
-            return [mean] + [harmonic] * (2 * self.order)
-
-        lower = column(self.contrast_bounds[0], -self.contrast_harmonic)
-        lower += column(self.offset_bounds[0], -self.offset_harmonic)
-        upper = column(self.contrast_bounds[1], self.contrast_harmonic)
-        upper += column(self.offset_bounds[1], self.offset_harmonic)
-        return jnp.asarray(lower), jnp.asarray(upper)
+        c, o, number = self.contrast_harmonic, self.offset_harmonic, 2 * self.order
+        contrast = [self.contrast_bounds, *[(-c, c)] * number]
+        stacked = jnp.asarray([*contrast, self.offset_bounds, *[(-o, o)] * number])
+        return stacked[:, 0], stacked[:, 1]
 
     @property
     def names(self):
@@ -336,11 +332,6 @@ def quantile_scaling(
     return out
 
 
-def auto_scaling(data: Data) -> AbstractScaling:
-    """Individual scaling: it is eliminated exactly, so it costs no more than the other modes."""
-    return Individual(data.n_angles)
-
-
 def auto_threshold(n_angles: int) -> AbstractScaling:
     """The rule of homodyne 2.x: individual below three angles, one common pair from there on.
 
@@ -399,29 +390,11 @@ class IndexMap(eqx.Module):
             )
         return self.names.index(name)
 
-    def validate(self, vector: Float[Array, "entry"]) -> None:
-        """Check length and finiteness.
-
-        **Raises:** `ModelError` naming the offending entry.
-        """
-        if vector.shape != (self.size,):
-            raise ModelError(f"the flat vector has shape {vector.shape}, expected ({self.size},)")
-        finite = jnp.isfinite(vector)
-        if not bool(jnp.all(finite)):
-            i = int(jnp.argmin(finite))
-            raise ModelError(f"entry {i} ({self.names[i]}) of the flat vector is {vector[i]}")
-
     def physical_block(
         self, matrix: Float[Array | np.ndarray, "entry entry"]
     ) -> Float[Array | np.ndarray, "free free"]:
         """The part of a covariance that belongs to the physical parameters."""
         return matrix[self.physical, self.physical]
-
-    def scaling_block(
-        self, matrix: Float[Array | np.ndarray, "entry entry"]
-    ) -> Float[Array | np.ndarray, "k k"]:
-        """The part of a covariance that belongs to the scaling coefficients."""
-        return matrix[self.scaling, self.scaling]
 
 
 def index_map(scaling: AbstractScaling, physical_names: tuple[str, ...]) -> IndexMap:

@@ -23,8 +23,8 @@ from xpcs_eqx.bayes import (
     RobustConsensus,
     consensus,
 )
-from xpcs_eqx.bayes.consensus.anchors import Site, positive, site_of
-from xpcs_eqx.bayes.consensus.combiners import shard_draws
+from xpcs_eqx.bayes.shards.anchors import Site, positive, site_of
+from xpcs_eqx.bayes.shards.combiners import shard_draws
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.parameters import parameter_map

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from xpcs_eqx.bayes.consensus.combiners import (
+from xpcs_eqx.bayes.shards.combiners import (
     ConsensusAverage,
     GaussianProduct,
     MultimodalConsensus,

@@ -11,22 +11,22 @@ from helpers import MODELS, make_data, mapped
 from helpers_shards import Signed, bent_problem
 
 from xpcs_eqx.bayes import Consensus, GivenSigma, MarginalisedScaling, Normal, Nuts, log_posterior
-from xpcs_eqx.bayes.consensus.anchors import NoAnchor
-from xpcs_eqx.bayes.consensus.combiners import GaussianProduct, RobustConsensus
-from xpcs_eqx.bayes.consensus.compare import compare_shards
-from xpcs_eqx.bayes.consensus.correction import ImportanceCorrection
-from xpcs_eqx.bayes.consensus.pairs import pairs_of
-from xpcs_eqx.bayes.consensus.run import consensus
-from xpcs_eqx.bayes.consensus.shards import (
+from xpcs_eqx.bayes.nuts import nuts as nuts_module
+from xpcs_eqx.bayes.nuts.chains import LockStepChains
+from xpcs_eqx.bayes.shards.anchors import NoAnchor
+from xpcs_eqx.bayes.shards.combiners import GaussianProduct, RobustConsensus
+from xpcs_eqx.bayes.shards.compare import compare_shards
+from xpcs_eqx.bayes.shards.consensus import consensus
+from xpcs_eqx.bayes.shards.correction import ImportanceCorrection
+from xpcs_eqx.bayes.shards.division import (
     AngleBalanced,
     ContiguousShards,
     NumberOfShards,
     RandomShards,
     StratifiedByAngle,
+    pairs_of,
 )
-from xpcs_eqx.bayes.consensus.work import layout_of, shard_density, without_data
-from xpcs_eqx.bayes.nuts import nuts as nuts_module
-from xpcs_eqx.bayes.nuts.chains import LockStepChains
+from xpcs_eqx.bayes.shards.work import layout_of, shard_density, without_data
 from xpcs_eqx.bayes.workers.base import AbstractWorkers, Limits, Serial
 from xpcs_eqx.bayes.workers.processes import SpawnedProcesses
 from xpcs_eqx.compiling import quick_jit
@@ -59,7 +59,7 @@ def test_shards_add_up_to_the_posterior_of_all_data(sharding):
     density, theta = log_posterior(objective)
     pairs = pairs_of(density.term.tiles)
     shards = sharding.split(pairs, 5, KEY)
-    layout, template = layout_of(shards), without_data(density)
+    layout, template = layout_of(shards.by_angle), without_data(density)
     begin = np.asarray(density.coordinates.from_physical(theta))
     rng = np.random.default_rng(0)
     for z in begin + 0.1 * rng.normal(size=(2, begin.size)):
@@ -241,9 +241,9 @@ def test_a_shard_of_nan_is_dropped_with_its_reason(bent):
     class Poisoned(AbstractWorkers):
         def open(self, work, limits, tasks):
             pairs = work.pairs
-            c2 = np.array(pairs.c2)
+            c2 = np.array(pairs.tiles.c2)
             c2.reshape(-1)[pairs.places[work.shards.members(2)[:1]]] = np.nan
-            pairs = dataclasses.replace(pairs, c2=c2)
+            pairs = eqx.tree_at(lambda p: p.tiles.c2, pairs, c2)
             return Serial().open(dataclasses.replace(work, pairs=pairs), limits, tasks)
 
     found = consensus(

@@ -28,8 +28,6 @@ from xpcs_eqx.bayes import (
     precision,
     sample,
 )
-from xpcs_eqx.bayes.consensus.anchors import LaplaceAnchor, NoAnchor, NoCommonMaximum
-from xpcs_eqx.bayes.consensus.compare import chance_limit, compare_shards
 from xpcs_eqx.bayes.diagnostics import (
     about_independence,
     against_fit,
@@ -37,8 +35,10 @@ from xpcs_eqx.bayes.diagnostics import (
     diagnose_chains,
     widening,
 )
-from xpcs_eqx.bayes.nuts.chains import LockStepChains
+from xpcs_eqx.bayes.nuts.chains import Draws, LockStepChains
 from xpcs_eqx.bayes.nuts.sample import physical_draws
+from xpcs_eqx.bayes.shards.anchors import LaplaceAnchor, NoAnchor, NoCommonMaximum
+from xpcs_eqx.bayes.shards.compare import chance_limit, compare_shards
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
@@ -145,7 +145,9 @@ def _chains(mean, draws=500):
     theta = mean + rng.normal(size=(4, draws, 1))
     nothing = np.zeros((4, draws))
     energy = rng.normal(size=(4, draws))
-    found = diagnose_chains(("a",), theta, nothing > 0, energy, nothing.astype(int), nothing, 10)
+    whole = nothing.astype(int)
+    draws = Draws(theta, nothing, nothing > 0, energy, whole, whole, nothing, theta)
+    found = diagnose_chains(("a",), theta, draws, 10)
     return theta, found
 
 

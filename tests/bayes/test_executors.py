@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from helpers_shards import Scripted, Unreadable
 
+from xpcs_eqx.bayes.workers import processes
 from xpcs_eqx.bayes.workers.base import Limits, run_shards
 from xpcs_eqx.bayes.workers.executor import DaskWorkers, ExecutorWorkers, JobSettings
-from xpcs_eqx.bayes.workers.processes import SpawnedProcesses, _ProcessSession
+from xpcs_eqx.bayes.workers.processes import SpawnedProcesses
 from xpcs_eqx.errors import FitError, ModelError
 
 DATA = np.arange(20000.0)
@@ -146,23 +147,22 @@ def test_bad_settings_are_refused():
         SpawnedProcesses(-1)
 
 
-def test_a_process_that_cannot_be_started_leaves_none_behind():
-    ended = []
+def test_a_process_that_cannot_be_started_leaves_none_behind(tmp_path, monkeypatch):
+    made, ended = [], []
 
     class Started:
+        def __init__(self, *_):
+            if len(made) == 2:
+                raise OSError("no more processes")
+            made.append(self)
+
         def end(self):
             ended.append(self)
 
-    def start():
-        if len(made) == 2:
-            raise OSError("no more processes")
-        made.append(Started())
-        return made[-1]
-
-    made = []
+    monkeypatch.setattr(processes, "_Process", Started)
     with pytest.raises(OSError, match="no more processes"):
-        _ProcessSession(start, 3, Limits())
-    assert ended == made
+        run_shards(_work(tmp_path, {}), [1] * 3, SpawnedProcesses(3, str(tmp_path)))
+    assert sorted(map(id, ended)) == sorted(map(id, made))
     assert len(made) == 2
 
 

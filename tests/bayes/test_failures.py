@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers_shards import Scripted, bent_problem
+from helpers_shards import Scripted, bent_problem, is_mapped
 
 from xpcs_eqx.bayes import (
     Consensus,
@@ -20,11 +20,20 @@ from xpcs_eqx.bayes import (
     PlainStart,
     consensus,
 )
-from xpcs_eqx.bayes.consensus import work as consensus_work
-from xpcs_eqx.bayes.consensus.work import ChainSettings, for_attempt
-from xpcs_eqx.bayes.workers.base import Limits, Serial, ShardFailure, Task, accepted, run_shards
+from xpcs_eqx.bayes.shards import work as consensus_work
+from xpcs_eqx.bayes.shards.work import ChainSettings, for_attempt
+from xpcs_eqx.bayes.workers.base import (
+    Limits,
+    ResultStore,
+    Serial,
+    ShardFailure,
+    Task,
+    accepted,
+    dump_shared,
+    load_shared,
+    run_shards,
+)
 from xpcs_eqx.bayes.workers.executor import ExecutorWorkers
-from xpcs_eqx.bayes.workers.store import ResultStore, dump_shared, load_shared
 from xpcs_eqx.errors import CheckpointError, FitError, ModelError
 
 PRIOR = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}
@@ -76,7 +85,8 @@ def test_a_failure_is_retried_and_named(tmp_path):
 
 
 def test_a_further_attempt_has_another_key_smaller_steps_and_a_longer_warm_up():
-    first = ChainSettings(np.ones((2, 3)), 0.4, 0.8, Nuts(chains=2, warmup=100), jax.random.key(1))
+    sampler, key = Nuts(chains=2, warmup=100), jax.random.key(1)
+    first = ChainSettings(np.ones((2, 3)), 0.4, np.eye(3), 0.8, sampler, key)
     tries = [for_attempt(first, Task(5, attempt, 10)) for attempt in range(4)]
     assert [one.sampler.warmup for one in tries] == [100, 200, 300, 400]
     np.testing.assert_allclose([one.target for one in tries], [0.8, 0.9, 0.95, 0.975])
@@ -91,7 +101,8 @@ def test_a_further_attempt_has_another_key_smaller_steps_and_a_longer_warm_up():
 def test_chains_of_a_shard_are_run_as_its_attempt_asks(monkeypatch):
     given = []
 
-    def refusing(density, positions, step_size, metric, target, sampler, key, callback):
+    def refusing(density, settings, callback):
+        positions, step_size, _, target, sampler, key = settings
         given.append((positions, step_size, target, sampler.warmup, jax.random.key_data(key)))
         raise FitError("the log density is not finite")
 
@@ -171,7 +182,7 @@ def test_a_damaged_result_is_named(tmp_path):
     content = Path(store.path(1)).read_bytes()
     for broken in (content[:600], b"", b"nothing"):
         Path(store.path(1)).write_bytes(broken)
-        with pytest.raises(CheckpointError, match=r"shard-00001\.npz: not a whole result"):
+        with pytest.raises(CheckpointError, match=r"shard-00001\.h5: .*remove it"):
             store.load(1)
     assert store.load(0) is None
 
@@ -179,9 +190,10 @@ def test_a_damaged_result_is_named(tmp_path):
 def test_large_arrays_are_shared_once(tmp_path):
     large, small = np.arange(20000.0), np.arange(3)
     dump_shared(str(tmp_path), {"a": large, "b": [large, small], "f": np.zeros((200, 200), "f4")})
-    assert sorted(os.listdir(tmp_path)) == ["array-000.npy", "array-001.npy", "work.pickle"]
+    assert sorted(os.listdir(tmp_path)) == ["array-000", "array-001", "work.pickle"]
     found = load_shared(str(tmp_path))
-    assert isinstance(found["a"], np.memmap)
+    assert is_mapped(found["a"])
+    assert not is_mapped(small)
     assert not found["a"].flags.writeable
     np.testing.assert_array_equal(found["b"][0], large)
     assert found["f"].dtype == np.float32

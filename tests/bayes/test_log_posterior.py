@@ -31,7 +31,6 @@ from xpcs_eqx.bayes import (
     default_priors,
     log_posterior,
 )
-from xpcs_eqx.bayes.priors.prior_set import bound_priors
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.objective import Huber, Pull, projected_objective
 
@@ -50,7 +49,7 @@ def _objective(name="static", n=11, scaling=None, make=projected_objective, **ke
 def test_log_likelihood_is_that_of_independent_gaussians(scaling):
     objective, data = _objective(scaling=SCALINGS[scaling])
     density, theta = log_posterior(objective)
-    x, coefficients, sigma = density.split(jnp.asarray(theta))
+    x, coefficients, sigma = density.data.split(jnp.asarray(theta))
     term = density.term
     residual = np.asarray(dense_residual(term, data, x, coefficients))
     wanted = stats.norm(0, float(sigma)).logpdf(residual).sum()
@@ -67,7 +66,7 @@ def test_marginalised_scaling_is_the_gaussian_integral(scaling):
         {name: Normal(centre[name[0]], 0.1 + 0.01 * i) for i, name in enumerate(names)}
     )
     density, theta = log_posterior(objective, priors, scaling=MarginalisedScaling())
-    x, _, sigma = density.split(jnp.asarray(theta))
+    x, _, sigma = density.data.split(jnp.asarray(theta))
     term = density.term
     zero = jnp.zeros(term.scaling.size)
     offset = np.asarray(dense_residual(term, data, x, zero))
@@ -88,7 +87,7 @@ def test_marginalised_scaling_is_the_gaussian_integral(scaling):
     draw = _jit(
         lambda density, x, sigma, keys: jax.vmap(
             lambda key: density.treatment.per_angle(
-                density.term, density.table(x), jnp.zeros(0), sigma, key
+                density.term, density.data.table(x), jnp.zeros(0), sigma, key
             )
         )(keys)
     )
@@ -179,12 +178,6 @@ def test_a_gradient_costs_about_a_cost():
     assert ratio < 2
 
 
-def test_priors_from_bounds():
-    objective, _ = _objective()
-    uniform = bound_priors(objective)
-    assert all(isinstance(prior, Uniform) for prior in uniform.priors)
-
-
 def test_defaults_are_those_of_the_table():
     objective, _ = _objective("laminar")
     priors = default_priors(objective)
@@ -226,12 +219,3 @@ def test_bad_input_is_refused(make, message):
     objective, _ = _objective()
     with pytest.raises(ModelError, match=message):
         make(objective)
-
-
-def test_a_parameter_without_bounds_has_no_uniform_prior():
-    objective, _ = _objective()
-    endless = eqx.tree_at(
-        lambda o: o.term.parameters.upper, objective, np.array([1e6, 2.0, np.inf])
-    )
-    with pytest.raises(ModelError, match="D_offset has bounds"):
-        bound_priors(endless)

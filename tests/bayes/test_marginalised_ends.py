@@ -99,8 +99,8 @@ def test_draws_beyond_an_end_are_remarked_on(fit):
 def test_the_remark_is_in_the_posterior(fit, monkeypatch):
     rng = np.random.default_rng(0)
 
-    def still(density, positions, *rest):
-        shape = (2, 20)
+    def still(density, settings, *rest):
+        positions, shape = settings.positions, (2, 20)
         z = 1e-3 * rng.normal(size=(*shape, positions.shape[1]))
         ones = np.ones(shape)
         draws = Draws(z, ones, ones < 0, rng.normal(size=shape), ones, ones, ones, z)

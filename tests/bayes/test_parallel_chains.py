@@ -23,7 +23,7 @@ import numpy as np
 import equinox as eqx
 from xpcs_eqx.bayes import ChainsOnDevices, LockStepChains, Nuts
 from xpcs_eqx.bayes.nuts import nuts
-from xpcs_eqx.bayes.nuts.chains import ThreadedChains
+from xpcs_eqx.bayes.nuts.chains import ChainSettings, ThreadedChains
 from xpcs_eqx.bayes.nuts.sample import run_chains
 
 assert jax.device_count() == 2
@@ -39,15 +39,15 @@ class Valley(eqx.Module):
 
 def draws(parallel, chains=4):
     rng = np.random.default_rng(0)
-    return run_chains(
-        Valley(jnp.linspace(0.0, 0.1, 5)),
+    settings = ChainSettings(
         rng.normal(size=(chains, 2)),
         0.3,
         np.eye(2),
         0.8,
         Nuts(chains=chains, warmup=30, draws=120, parallel=parallel),
         jax.random.key(3),
-    ).draws
+    )
+    return run_chains(Valley(jnp.linspace(0.0, 0.1, 5)), settings).draws
 
 
 compiled = []

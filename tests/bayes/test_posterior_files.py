@@ -10,6 +10,7 @@ from helpers import MODELS, SCALINGS, dense_residual, make_data, mapped
 from xpcs_eqx.bayes import MarginalisedScaling, arviz_io, default_priors, log_posterior
 from xpcs_eqx.bayes.diagnostics import diagnose_chains
 from xpcs_eqx.bayes.marginalised import conditional_scaling, marginalised_scaling
+from xpcs_eqx.bayes.nuts.chains import Draws
 from xpcs_eqx.bayes.priors.families import Normal
 from xpcs_eqx.objective import projected_objective
 
@@ -36,7 +37,7 @@ def _drawn(scaling):
 
 def _dense(density, data, priors, row):
     """Mean and variance of contrast and offset of each angle by the normal equations."""
-    x, _, sigma = density.split(jnp.asarray(row))
+    x, _, sigma = density.data.split(jnp.asarray(row))
     term = density.term
     zero = jnp.zeros(term.scaling.size)
     offset = np.asarray(dense_residual(term, data, x, zero))
@@ -91,7 +92,9 @@ def test_chains_that_mix_badly_with_contrast_and_offset_are_told_of_other_ways()
         draws[0] += apart
         zero = np.zeros((4, 200))
         energy = np.random.default_rng(1).normal(size=zero.shape)
-        found = diagnose_chains(names, draws, zero.astype(bool), energy, zero.astype(int), zero, 10)
+        whole = zero.astype(int)
+        kept = Draws(draws, zero, zero > 0, energy, whole, whole, zero, draws)
+        found = diagnose_chains(names, draws, kept, 10)
         return found.status, " ".join(found.recommendations)
 
     status, said = advice(("D0", "contrast"), 3.0)

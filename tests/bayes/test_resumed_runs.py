@@ -80,7 +80,8 @@ def _of(positions, apart, key):
 def test_a_run_that_cannot_be_used_is_tried_again(bent, ends, monkeypatch):
     module, given = sys.modules[sample.__module__], []
 
-    def scripted(density, positions, step_size, metric, target, sampler, key, *rest):
+    def scripted(density, settings, *rest):
+        positions, step_size, metric, target, sampler, key = settings
         given.append(
             (positions, step_size, target, sampler.warmup, module.jax.random.key_data(key))
         )

@@ -24,6 +24,7 @@ from xpcs_eqx.bayes import (
     sample,
 )
 from xpcs_eqx.bayes.nuts import nuts as nuts_module
+from xpcs_eqx.bayes.nuts.chains import ChainSettings
 from xpcs_eqx.bayes.nuts.sample import physical_draws, prepare
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import least_squares
@@ -254,10 +255,10 @@ def test_chains_begin_on_the_side_of_zero_that_has_a_density(static):
     begun = PlainStart(jitter=0.5).begin(
         prepared.density, prepared.theta, None, 4, jax.random.key(0)
     )
-    runner = nuts_module.Runner(
-        begun.density, jax.random.key(1), 4, 0.8, 5, 1000.0, LockStepChains(), None
-    )
-    (chains,) = runner.begin(begun.positions)
+    sampler = Nuts(chains=4, max_depth=5, parallel=LockStepChains())
+    places = (begun.positions, begun.step_size, begun.metric)
+    settings = ChainSettings(*places, 0.8, sampler, jax.random.key(1))
+    chains = nuts_module.Runner(begun.density, settings).begin(begun.positions)
     assert np.all(np.isfinite(chains.state.logdensity))
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from xpcs_eqx.bayes import Consensus
-from xpcs_eqx.bayes.consensus.pairs import pairs_of
-from xpcs_eqx.bayes.consensus.shards import (
+from xpcs_eqx.bayes.shards.division import (
     AngleBalanced,
     AutomaticSize,
     ContiguousShards,
@@ -16,7 +15,7 @@ from xpcs_eqx.bayes.consensus.shards import (
     PairsPerShard,
     RandomShards,
     StratifiedByAngle,
-    shard_data,
+    pairs_of,
     split_pairs,
 )
 from xpcs_eqx.data import Geometry, PooledData, TwoTimeData
@@ -67,11 +66,10 @@ def _set(points) -> set:
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("form", ["map", "pooled", "tiles"])
+@pytest.mark.parametrize("form", ["map", "pooled"])
 def test_every_pair_is_in_exactly_one_shard(sharding, form):
     data = _map()
-    given = {"map": data, "pooled": _pooled(data), "tiles": tiles_of(data)}[form]
-    pairs = pairs_of(given)
+    pairs = pairs_of(tiles_of(data if form == "map" else _pooled(data)))
     assert pairs.n_pairs == data.n_pairs
     shards = sharding.split(pairs, 7, KEY)
     np.testing.assert_array_equal(np.sort(shards.order), np.arange(data.n_pairs))
@@ -92,7 +90,7 @@ def test_every_pair_is_in_exactly_one_shard(sharding, form):
 
 def test_shards_are_what_their_names_say():
     data = _map()
-    pairs = pairs_of(data)
+    pairs = pairs_of(tiles_of(data))
     counts = np.bincount(pairs.angle())
     balanced = AngleBalanced().split(pairs, 5, KEY)
     assert np.ptp(balanced.sizes) <= 1
@@ -114,27 +112,14 @@ def test_few_pairs_of_an_angle_are_found_before_sampling():
     roots = np.array(data.root_weights)
     roots[2] = 0.0
     roots[2, 0, 1:3] = 1.0
-    pairs = pairs_of(TwoTimeData(data.c2, data.t, data.geometry, roots, data.diagonal))
+    data = TwoTimeData(data.c2, data.t, data.geometry, roots, data.diagonal)
+    pairs = pairs_of(tiles_of(data))
     with pytest.raises(ModelError, match=r"67 % of the angles.*fewest: 2, shards: 6"):
         AngleBalanced().split(pairs, 6, KEY)
     _, notes = split_pairs(pairs, 3, False, KEY, AngleBalanced(coverage=0.5), NumberOfShards(6))
     assert any("only 67 % of the angles" in note for note in notes)
     with pytest.raises(ModelError, match="cannot hold 3 angles"):
         StratifiedByAngle().split(pairs, 2, KEY)
-
-
-def test_a_shard_as_pooled_data():
-    data = _map()
-    shards = AngleBalanced().split(pairs_of(data), 4, KEY)
-    parts = [shard_data(data, shards, k) for k in range(4)]
-    assert sum(part.n_pairs for part in parts) == data.n_pairs
-    assert parts[0].root_weights is not None
-    plain = _map(masked=False)
-    part = shard_data(
-        _pooled(plain, weighted=False), AngleBalanced().split(pairs_of(plain), 4, KEY), 0
-    )
-    assert part.root_weights is None
-    assert part.n_angles == 3
 
 
 def test_sizes_follow_pairs_parameters_and_angles():
@@ -153,7 +138,7 @@ def test_sizes_follow_pairs_parameters_and_angles():
 
 
 def test_too_small_shards_are_refused_or_noted():
-    pairs = pairs_of(_map())
+    pairs = pairs_of(tiles_of(_map()))
     with pytest.raises(ModelError, match="the 9 sampled parameters; sample all data in one run"):
         split_pairs(pairs, 9, True, KEY, size=NumberOfShards(40))
     _, notes = split_pairs(pairs, 2, False, KEY, size=NumberOfShards(3))

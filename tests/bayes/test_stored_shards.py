@@ -23,15 +23,14 @@ from xpcs_eqx.bayes import (
     infer,
     sample,
 )
-from xpcs_eqx.bayes.consensus import work as consensus_work
-from xpcs_eqx.bayes.consensus.correction import NoCorrection
-from xpcs_eqx.bayes.consensus.pairs import pairs_of
-from xpcs_eqx.bayes.consensus.run import _prepared
-from xpcs_eqx.bayes.consensus.work import layout_of, shard_density, without_data
+from xpcs_eqx.bayes.shards import work as consensus_work
+from xpcs_eqx.bayes.shards.consensus import _prepared
+from xpcs_eqx.bayes.shards.division import pairs_of
+from xpcs_eqx.bayes.shards.work import layout_of, shard_density, without_data
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.data import Selection, load, open_stored, write_own
 from xpcs_eqx.errors import ModelError
-from xpcs_eqx.objective import projected_objective, source_of
+from xpcs_eqx.objective import projected_objective, source_of, tiles_of
 from xpcs_eqx.parameters import parameter_map
 from xpcs_eqx.scaling import Fixed
 
@@ -46,7 +45,8 @@ def path(tmp_path_factory):
 
 
 def _same(path, pick=None, **keywords):
-    stored, memory = (pairs_of(one(path, **keywords)) for one in (open_stored, load))
+    stored = pairs_of(source_of(open_stored(path, **keywords)))
+    memory = pairs_of(tiles_of(load(path, **keywords)))
     assert stored.n_pairs == memory.n_pairs
     numbers = np.random.default_rng(0).permutation(stored.n_pairs) if pick is None else pick
     for mine, wanted in zip(stored.points(numbers), memory.points(numbers), strict=True):
@@ -66,13 +66,13 @@ def test_pairs_in_a_file_are_those_in_memory(path, tmp_path):
     points = pairs_of(weighted).points(np.arange(5))
     np.testing.assert_array_equal(points.root_weights, 2.0)
     assert pairs_of(weighted).n_pairs == whole.n_pairs // 2
-    assert pairs_of(open_stored(path)).points(np.arange(0)).values.size == 0
+    assert pairs_of(source_of(open_stored(path))).points(np.arange(0)).values.size == 0
 
 
 def test_rows_of_a_map_of_several_bands(tmp_path, monkeypatch):
-    from xpcs_eqx.bayes.consensus import pairs as shards_pairs
+    from xpcs_eqx.bayes.shards import division
 
-    monkeypatch.setattr(shards_pairs, "_BAND", 7)
+    monkeypatch.setattr(division, "_BAND", 7)
     path = str(tmp_path / "scan.h5")
     data = make_data(Bent(slope=0.5, bend=-0.05), n=31, phi=[0.0, 40.0], noise=0.5)
     write_own(path, data)
@@ -89,7 +89,7 @@ def test_densities_of_shards_in_a_file(path):
     start, noise = PlainStart(), GivenSigma(0.5)
     prior = default_priors(_objective(load(path))).replaced(PRIOR)
     stored, memory = (
-        _prepared(_objective(one(path)), prior, start, None, noise, NoCorrection())
+        _prepared(_objective(one(path)), prior, start, None, noise, None)
         for one in (open_stored, load)
     )
     shards = ContiguousShards().split(stored[0], 3, jax.random.key(0))
@@ -104,7 +104,10 @@ def test_densities_of_shards_in_a_file(path):
         mine, wanted = (
             value(
                 shard_density(
-                    without_data(density), pairs.points(shards.members(k)), layout_of(shards), 1 / 3
+                    without_data(density),
+                    pairs.points(shards.members(k)),
+                    layout_of(shards.by_angle),
+                    1 / 3,
                 )
             )
             for pairs, density, *_ in (stored, memory)
@@ -120,7 +123,7 @@ def test_pairs_that_stand_in_have_the_weight_of_all(path, monkeypatch):
         PlainStart(),
         None,
         GivenSigma(0.5),
-        NoCorrection(),
+        None,
     )
     weights = np.asarray(density.term.tiles.root_weights)
     assert np.count_nonzero(weights) == 200
@@ -149,7 +152,7 @@ def test_consensus_of_maps_in_a_file(path):
 
 def test_what_would_read_a_file_thousands_of_times_is_refused(path):
     stored = _objective(open_stored(path))
-    with pytest.raises(ModelError, match="NoCorrection"):
+    with pytest.raises(ModelError, match="leave correction out"):
         consensus(stored, PRIOR, method=Consensus(correction=ImportanceCorrection()), **SETTINGS)
     with pytest.raises(ModelError, match="shards read their own part"):
         sample(stored, PRIOR, noise=GivenSigma(0.5))

@@ -185,7 +185,6 @@ SCALED = '[scaling]\nmode = "fixed"\n[defences.regularisation]\n'
         ('[defences.monitor]\nwatched = ["D_offset"]\n', ("no parameter 'D_offset'",)),
         (SCALED, ("line 23", "[defences.regularisation]", "contrast and offset are fixed")),
         ('[model]\nmode = "static"\n[defences.shear_weights]\n', ("flow angle phi0",)),
-        ('[solver]\nmethod = "hybrid"\n[defences.monitor]\n', ("hybrid.defences",)),
         ('[global]\nmethod = "multi_start"\n[defences.monitor]\n', ("[global] asks for many",)),
         ("[solver]\ncheckpoint = true\n[defences.monitor]\n", ("solver.checkpoint = true",)),
         (
@@ -215,9 +214,24 @@ def test_what_does_not_go_together_is_refused_with_its_place(folder, text, wante
         assert part in str(caught.value), str(caught.value)
 
 
-def test_several_data_sets_are_refused(folder):
+@pytest.mark.slow
+def test_several_data_sets_are_defended(folder, capsys):
     path = folder / "joint.toml"
-    sets = '[[data]]\npath = "data.h5"\n[[data]]\npath = "data.h5"\n'
-    path.write_text(sets + "[defences.monitor]\n")
-    with pytest.raises(ConfigError, match="several are fitted together"):
-        task_of(read_configuration(str(path)))
+    sets = "".join(f'[[data]]\npath = "data.h5"\nlabel = "{one}"\n' for one in ("hot", "cold"))
+    text = SETTINGS.replace('[data]\npath = "data.h5"\n', sets)
+    path.write_text(text.replace("plots = false", 'plots = false\ndirectory = "both"') + ALL)
+    assert program.main([str(path), "--overwrite"]) == 0
+    printed = capsys.readouterr().out
+    assert "regularisation [hot]" in printed
+    assert "shear weights [cold]" in printed
+
+
+@pytest.mark.slow
+def test_the_hybrid_optimiser_is_defended(folder, capsys):
+    text = '[solver]\nmethod = "hybrid"\n[hybrid]\ncandidates = 4\n' + ALL
+    assert program.main([written(folder, text), "--overwrite"]) == 0
+    printed = capsys.readouterr().out
+    assert "tournament" in printed
+    assert "warm-up" in printed
+    section = printed[printed.index("\nDefences\n") :]
+    assert "shear weights" in section

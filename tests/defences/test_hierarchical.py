@@ -56,9 +56,8 @@ def test_hierarchical_joint_and_eliminated_fits_end_at_the_same_optimum(kind):
 
 
 def test_alternation_alone_ends_there_too():
-    fit = hierarchical_least_squares(
-        projected(), outer=200, physical=TrustRegionStage(), finish=None
-    )
+    method = Hierarchical(outer=200, physical=TrustRegionStage(), finish=None)
+    fit = hierarchical_least_squares(projected(), method=method)
     assert fit.success, fit.message
     # It stops when it no longer moves: near, not at, the minimum.
     same_optimum(fit, least_squares(projected()), 1e-2)
@@ -67,7 +66,7 @@ def test_alternation_alone_ends_there_too():
 
 
 def test_an_alternation_that_is_cut_short_says_so():
-    fit = hierarchical_least_squares(projected(), outer=2, finish=None)
+    fit = hierarchical_least_squares(projected(), method=Hierarchical(outer=2, finish=None))
     assert fit.status is Status.max_evaluations
     assert not fit.success
     assert fit.quality.flag == "poor"
@@ -76,7 +75,8 @@ def test_an_alternation_that_is_cut_short_says_so():
 
 def test_an_alternation_that_creeps_is_no_convergence():
     # So loose a tolerance that the first small step meets it, far from the minimum.
-    fit = hierarchical_least_squares(projected(), outer=50, tolerance=0.05, finish=None)
+    method = Hierarchical(outer=50, tolerance=0.05, finish=None)
+    fit = hierarchical_least_squares(projected(), method=method)
     assert fit.outer.size < 50
     assert fit.status is Status.stalled
     assert not fit.success

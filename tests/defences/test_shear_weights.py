@@ -45,9 +45,8 @@ def test_derivatives_by_the_flow_angle(exponent):
 def test_weights_replace_those_of_the_angles_without_compiling():
     own = np.array([1.0, 2.0, 0.5])
     objective = projected("slow", angle_weights=own)
-    base = np.sqrt(own)
     x = np.asarray(objective.start)
-    first, weights, phi0 = with_shear_weights(objective, ShearWeights(), x, base)
+    first, weights, phi0 = with_shear_weights(objective, ShearWeights(), x)
     assert phi0 == pytest.approx(6.0)
     np.testing.assert_allclose(weights, ShearWeights()(PHI, 6.0), rtol=1e-12)
     root = np.asarray(first.term.tiles.root_angle_weights)
@@ -60,7 +59,7 @@ def test_weights_replace_those_of_the_angles_without_compiling():
     cache = _compiled(_evaluate_compiled.function)._cached
     before = cache._cache_size()
     x[slow_map().free_names.index("phi0")] = -20.0
-    other, changed, _ = with_shear_weights(first, ShearWeights(0.1, 3.0), x, base)
+    other, changed, _ = with_shear_weights(objective, ShearWeights(0.1, 3.0), x)
     evaluated(other, y, other.memo)
     assert not np.allclose(changed, weights)
     assert cache._cache_size() == before
@@ -141,10 +140,10 @@ def test_wrong_numbers_are_refused(fields, message):
 
 
 def test_models_and_data_without_a_flow_angle_are_refused():
-    x, base = np.ones(2), np.ones(3)
+    x = np.ones(2)
     static = projected_objective(static_map(), static_data())
     with pytest.raises(ModelError, match=r"flow angle phi0 .* Static"):
-        with_shear_weights(static, ShearWeights(), x, base)
+        with_shear_weights(static, ShearWeights(), x)
     points = two_time_objective(slow_map(), pooled(slow_data()), eliminate=False)
     with pytest.raises(ModelError, match="whole maps; the data are PointTiles"):
-        with_shear_weights(points, ShearWeights(), x, base)
+        with_shear_weights(points, ShearWeights(), x)

@@ -24,8 +24,7 @@ from xpcs_eqx.search import (
     global_least_squares,
     multi_start,
 )
-from xpcs_eqx.search.noise import count_pairs
-from xpcs_eqx.search.thinned import thinned
+from xpcs_eqx.search.pairs import count_pairs, thinned
 
 TRUTH = xe.Static(xe.PowerLawRate(1.5e4, -0.3, 0.0))
 X = np.linspace(0.0, 4.0, 60)

@@ -29,8 +29,8 @@ from xpcs_eqx.search import (
     normalised_space,
     population_costs,
 )
+from xpcs_eqx.search.pairs import thinned
 from xpcs_eqx.search.starts import MOST
-from xpcs_eqx.search.thinned import thinned
 
 
 class Sum(xe.AbstractCorrelation):

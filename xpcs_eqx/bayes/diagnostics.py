@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from ..fitting import Fit
 from .arviz_io import bfmi, ess, rhat
 from .modes import bimodality
+from .nuts.chains import Draws
 
 RHAT, RHAT_WARN = 1.05, 1.01
 ESS = 400.0
@@ -48,14 +49,9 @@ class Diagnostics(NamedTuple):
     divergence_rate: float
     deepest: float
     acceptance: float
-    status: str
-    findings: tuple[str, ...]
-    recommendations: tuple[str, ...]
-
-    @property
-    def converged(self) -> bool:
-        """Whether R-hat, effective samples and divergences are all acceptable."""
-        return self.status == "converged"
+    status: str = ""
+    findings: tuple[str, ...] = ()
+    recommendations: tuple[str, ...] = ()
 
 
 class Scope(NamedTuple):
@@ -156,34 +152,28 @@ def _judged(found: Diagnostics, rate: float, typical: float, scope: Scope) -> Di
 
 def diagnose_chains(
     names: tuple[str, ...],
-    draws: Float[np.ndarray, "chain draw entry"],
-    divergent: Bool[np.ndarray, "chain draw"],
-    energy: Float[np.ndarray, "chain draw"],
-    depth: Int[np.ndarray, "chain draw"],
-    acceptance: Float[np.ndarray, "chain draw"],
+    theta: Float[np.ndarray, "chain draw entry"],
+    draws: Draws,
     max_depth: int,
 ) -> Diagnostics:
-    """Diagnostics of the chains of a run.
+    """Diagnostics of the chains of a run, whose entries are `theta`.
 
     Not converged: R-hat above 1.05, or NaN, or fewer than 400 effective samples (bulk or tail) of a
     parameter. Divergences: more than 5 % of the transitions; 10 % and 30 % are named as worse. A
     BFMI below 0.3, R-hat above 1.01 and trajectories of full depth are findings that leave the
     status alone.
     """
-    each = [draws[..., i] for i in range(len(names))]
-    rate = float(np.mean(divergent))
+    each = [theta[..., i] for i in range(len(names))]
+    rate = float(np.mean(draws.divergent))
     found = Diagnostics(
         names,
         np.array([rhat(d) for d in each]),
         np.array([ess(d, "bulk") for d in each]),
         np.array([ess(d, "tail") for d in each]),
-        bfmi(energy),
+        bfmi(np.asarray(draws.energy)),
         rate,
-        float(np.mean(depth >= max_depth)),
-        float(np.mean(acceptance)),
-        "",
-        (),
-        (),
+        float(np.mean(np.asarray(draws.depth) >= max_depth)),
+        float(np.mean(draws.acceptance)),
     )
     return _judged(found, rate, rate, _RUN)
 
@@ -211,9 +201,6 @@ def diagnose_shards(
         float(rates.mean()),
         float(np.mean(every("depth") >= max_depth)),
         float(every("acceptance").mean()),
-        "",
-        (),
-        (),
     )
     return _judged(found, float(rates.max()), float(np.median(rates)), _SHARDS)
 
@@ -304,8 +291,3 @@ def about_independence(fit: Fit | None) -> tuple[str, ...]:
         f"({fit.uncertainty.chosen}) errors of the fit are up to {ratio:.2g} times the "
         "classical ones, and the spread of the draws is too small by as much",
     )
-
-
-def quoted_errors(fit: Fit | None) -> tuple[tuple[str, float], ...]:
-    """The quoted error of every entry of a fit by name."""
-    return () if fit is None else tuple((row.name, float(row.error)) for row in fit.rows)

@@ -29,19 +29,11 @@ MARGINALISED = (
 )
 
 
-def _ends(density: LogPosterior) -> MarginalisedScaling | None:
-    """The treatment, where contrast and offset are unknown and no entries of the sampled vector."""
-    found = density.treatment
-    if isinstance(found, MarginalisedScaling) and density.term.scaling.size > 0:
-        return found
-    return None
-
-
 def _conditional(density: LogPosterior, theta: Float[Array, "entry"]) -> Conditional:
     treatment = density.treatment
     assert isinstance(treatment, MarginalisedScaling)
-    x, _, sigma = density.split(theta)
-    return treatment.conditional(density.term, density.table(x), sigma)[1]
+    x, _, sigma = density.data.split(theta)
+    return treatment.conditional(density.term, density.data.table(x), sigma)[1]
 
 
 @quick_jit
@@ -70,13 +62,13 @@ def check_ends(density: LogPosterior, theta: Float[np.ndarray, "entry"], fit: Fi
 
     **Raises:** `ModelError` with the prior, its ends, and what to do.
     """
-    treatment, scaling = _ends(density), density.term.scaling
-    if treatment is None:
+    treatment, scaling = density.treatment, density.term.scaling
+    if not isinstance(treatment, MarginalisedScaling):
         return
     lower, upper = np.asarray(treatment.lower), np.asarray(treatment.upper)
     if not np.any(np.isfinite(lower) | np.isfinite(upper)):
         return
-    sd = _marginal_sd(density, treatment, fit, float(density.split(jnp.asarray(theta))[2]))
+    sd = _marginal_sd(density, treatment, fit, float(density.data.split(jnp.asarray(theta))[2]))
     mean = np.asarray(_conditional_mean(density, theta))
     away = np.minimum(mean - lower, upper - mean) / sd
     if np.all(away >= FAR):
@@ -97,8 +89,8 @@ def beyond_ends(
     density: LogPosterior, per_angle: Float[np.ndarray, "chain draw angle 2"]
 ) -> tuple[str, ...]:
     """Remarks on draws of marginalised coefficients that lie beyond the ends of their priors."""
-    treatment, scaling = _ends(density), density.term.scaling
-    if treatment is None:
+    treatment, scaling = density.treatment, density.term.scaling
+    if not isinstance(treatment, MarginalisedScaling):
         return ()
     inverse = np.linalg.pinv(np.asarray(scaling.basis).reshape(-1, scaling.size))
     rest = np.asarray(per_angle) - np.asarray(scaling.constant)
@@ -173,7 +165,7 @@ def marginalised_scaling(posterior: Posterior) -> tuple[Marginalised, ...]:
             for label, part in posterior.parts.items()
             for one in marginalised_scaling(part)
         )
-    if _ends(posterior.density) is None:
+    if not isinstance(posterior.density.treatment, MarginalisedScaling):
         return ()
     found = conditional_scaling(posterior)
     mean = found.mean.mean(axis=0)

@@ -1,5 +1,6 @@
 """Several modes in draws: of one parameter, of all of them together, and in shards."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,7 @@ class Mixture(NamedTuple):
 
 
 def _log_gaussian(draws, mean, covariance):
-    sign, log_det = np.linalg.slogdet(covariance)
-    del sign
+    log_det = np.linalg.slogdet(covariance)[1]
     away = draws - mean
     squares = np.sum(away * np.linalg.solve(covariance, away.T).T, axis=1)
     return -0.5 * (squares + log_det + draws.shape[1] * np.log(2 * np.pi))
@@ -69,15 +69,13 @@ def separated(mixture: Mixture) -> bool:
     """Whether all modes weigh at least 0.2 and each two are apart by 2.5 standard deviations."""
     if mixture.weights.min() < WEIGHT:
         return False
-    for a in range(mixture.weights.size):
-        for b in range(a):
-            line = mixture.means[a] - mixture.means[b]
-            length = line @ line
-            if length == 0:
-                return False
-            along = [line @ mixture.covariances[m] @ line for m in (a, b)]
-            if np.sqrt(2) * length < _APART * np.sqrt(sum(along)):
-                return False
+    modes = zip(mixture.means, mixture.covariances, strict=True)
+    for (mean, covariance), (other, around) in itertools.combinations(modes, 2):
+        line = mean - other
+        length = line @ line
+        along = line @ (covariance + around) @ line
+        if length == 0 or np.sqrt(2) * length < _APART * np.sqrt(along):
+            return False
     return True
 
 
@@ -119,9 +117,9 @@ class Bimodality(NamedTuple):
 
     name: str
     bimodal: bool
-    weights: tuple[float, float]
-    means: tuple[float, float]
-    sds: tuple[float, float]
+    weights: tuple[float, ...]
+    means: tuple[float, ...]
+    sds: tuple[float, ...]
     separation: float
     valley: float
 
@@ -159,11 +157,8 @@ def bimodality(
     between = density(np.linspace(mean[0], mean[1], 101))
     valley = float(between.min() / min(between[0], between[-1]))
     found = weight.min() >= WEIGHT and separation >= SEPARATION and valley < 0.8
-
-    def pair(values):
-        return float(values[0]), float(values[1])
-
-    return Bimodality(name, bool(found), pair(weight), pair(mean), pair(sd), separation, valley)
+    weights, means, sds = (tuple(column.tolist()) for column in (weight, mean, sd))
+    return Bimodality(name, bool(found), weights, means, sds, separation, valley)
 
 
 def may_be_bimodal(draws: Float[np.ndarray, "shard draw entry"]) -> Bool[np.ndarray, "shard entry"]:

@@ -1,4 +1,4 @@
-"""Posterior draws with names and diagnostics: of one data set or several, of a run or of shards."""
+"""Posterior draws with names and diagnostics, and what they say: precision, and surfaces."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -8,10 +8,11 @@ import jax.core
 import numpy as np
 from jaxtyping import Float
 
+from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit
+from ..physics import correlation_map
 from .arviz_io import datatree, unique_labels
-from .consensus.compare import ShardResults
 from .density.log_posterior import LogPosterior, local_draws, physical_draws
 from .diagnostics import (
     Diagnostics,
@@ -19,9 +20,9 @@ from .diagnostics import (
     against_fit,
     contradicted,
     diagnose_chains,
-    quoted_errors,
 )
 from .nuts.chains import Draws
+from .shards.compare import ShardResults
 
 
 class Parts(dict[str, "Posterior"]):
@@ -141,11 +142,9 @@ class Posterior(eqx.Module):
     def summary(self) -> dict[str, dict[str, float]]:
         """Mean, standard deviation, central 94 %, R-hat and effective samples by parameter."""
         found = self.diagnostics
+        columns = zip(self.names, found.rhat, found.ess_bulk, found.ess_tail, strict=True)
         return {
-            name: summary_of(
-                self.theta[..., i], found.rhat[i], found.ess_bulk[i], found.ess_tail[i]
-            )
-            for i, name in enumerate(self.names)
+            name: summary_of(self.theta[..., i], *row) for i, (name, *row) in enumerate(columns)
         }
 
     def to_datatree(self) -> Any:
@@ -338,39 +337,36 @@ def posterior_of(
     rows = () if fit is None else fit.rows
     fitted = tuple((row.name, row.value, row.error_classical) for row in rows)
     if diagnostics is None:
-        diagnostics = diagnose_chains(
-            density.names,
-            theta,
-            np.asarray(draws.divergent),
-            np.asarray(draws.energy),
-            np.asarray(draws.depth),
-            np.asarray(draws.acceptance),
-            max_depth,
-        )
+        diagnostics = diagnose_chains(density.names, theta, draws, max_depth)
     found = against_fit(diagnostics, theta, fitted)
     found = contradicted(found, contradictions, _SHARDS_DIFFER)
-    data_sets, low = [], 0
+    data_sets = ()
     if density.labels:
-        fits = [None] * len(density.parts) if fit is None else fit.data_sets
-        every = zip(density.parts, density.labels, local_draws(density, theta), fits, strict=True)
-        for part, name, own, own_fit in every:
-            high = low + part.term.geometry.phi.shape[0]
-            data_sets.append(
-                posterior_of(
-                    part,
-                    np.asarray(own),
-                    per_angle[:, :, low:high],
-                    draws,
-                    step_size=step_size,
-                    metric=metric,
-                    fit=own_fit,
-                    max_depth=max_depth,
-                    notes=(f"data set {name} of a joint posterior",),
-                    timings=timings,
-                    label=name,
-                )
+        angles = [part.term.geometry.phi.shape[0] for part in density.parts]
+        each = zip(
+            density.parts,
+            density.labels,
+            local_draws(density, theta),
+            np.split(per_angle, np.cumsum(angles)[:-1], axis=2),
+            [None] * len(density.parts) if fit is None else fit.data_sets,
+            strict=True,
+        )
+        data_sets = tuple(
+            posterior_of(
+                part,
+                np.asarray(own),
+                own_angles,
+                draws,
+                step_size=step_size,
+                metric=metric,
+                fit=own_fit,
+                max_depth=max_depth,
+                notes=(f"data set {name} of a joint posterior",),
+                timings=timings,
+                label=name,
             )
-            low = high
+            for part, name, own, own_angles, own_fit in each
+        )
     return Posterior(
         theta=theta,
         per_angle=per_angle,
@@ -382,8 +378,83 @@ def posterior_of(
         fitted=fitted,
         notes=(*notes, *about_independence(fit)),
         timings=timings,
-        quoted=quoted_errors(fit),
-        data_sets=tuple(data_sets),
+        quoted=tuple((row.name, float(row.error)) for row in rows),
+        data_sets=data_sets,
         label=label,
         shards=shards,
+    )
+
+
+_SHARE = (0.05, 0.95)
+
+
+class Predictive(NamedTuple):
+    """Posterior of the noise-free c2 at every pair (angle, frame, frame); `draws` went into it.
+
+    `low`, `high`: 5th and 95th percentile.
+    """
+
+    mean: Float[np.ndarray, "angle frame frame"]
+    sd: Float[np.ndarray, "angle frame frame"]
+    low: Float[np.ndarray, "angle frame frame"]
+    high: Float[np.ndarray, "angle frame frame"]
+    draws: int
+
+    def __repr__(self) -> str:
+        shapes = (f"{name}={np.shape(value)}" for name, value in self._asdict().items())
+        return f"{type(self).__name__}({', '.join(shapes)})"
+
+
+@quick_jit
+def _surface(density, row, per_angle):
+    parameters, term = density.parameters, density.term
+    model = parameters.build(density.data.split(row)[0])
+    correlation = correlation_map(model, term.t, term.geometry)
+    return per_angle[:, 1, None, None] + per_angle[:, 0, None, None] * correlation
+
+
+def predictive(posterior: Posterior, draws: int = 200) -> Predictive | dict[str, Predictive]:
+    """Mean, standard deviation and 5–95 % band of the surface over evenly chosen draws.
+
+    Of several data sets those of each by its label. Draws are streamed. The tails of each pair are
+    kept instead of all draws: memory is that of some 0.1·`draws` surfaces, and the percentiles are
+    those of all the draws used.
+    """
+    if posterior.data_sets:
+        return {label: surfaces(part, draws) for label, part in posterior.parts.items()}
+    return surfaces(posterior, draws)
+
+
+def surfaces(posterior: Posterior, draws: int) -> Predictive:
+    """`predictive` of one data set."""
+    rows = posterior.theta.reshape(-1, posterior.theta.shape[-1])
+    scaling = posterior.per_angle.reshape(rows.shape[0], -1, 2)
+    count = min(draws, rows.shape[0])
+    chosen = np.linspace(0, rows.shape[0] - 1, count).astype(int)
+    keep = int(np.floor(_SHARE[0] * (count - 1))) + 2
+
+    def surface_of(i):
+        return np.asarray(_surface(posterior.density, rows[i], scaling[i]))
+
+    mean = np.array(surface_of(chosen[0]))
+    squares = np.zeros_like(mean)
+    low = high = mean[None].copy()
+    for k, i in enumerate(chosen[1:], start=2):
+        surface = surface_of(i)
+        # Welford: no cancellation where the spread is small.
+        step = surface - mean
+        mean += step / k
+        squares += step * (surface - mean)
+        low = np.sort(np.concatenate([low, surface[None]]), axis=0)[:keep]
+        high = np.sort(np.concatenate([high, surface[None]]), axis=0)[-keep:]
+    place = _SHARE[0] * (count - 1)
+    whole = int(place)
+    share = place - whole
+
+    def between(ordered):
+        following = min(whole + 1, ordered.shape[0] - 1)
+        return (1 - share) * ordered[whole] + share * ordered[following]
+
+    return Predictive(
+        mean, np.sqrt(squares / max(count - 1, 1)), between(low), between(high[::-1]), count
     )

@@ -27,8 +27,7 @@ from .marginalised import MARGINALISED, marginalised_scaling
 from .modes import bimodality
 from .nuts.chains import Draws
 from .nuts.starts import recentred
-from .posterior import Posterior, coverage, posterior_of, precision
-from .predictive import predictive
+from .posterior import Posterior, coverage, posterior_of, precision, surfaces
 from .priors.families import AbstractPrior, TruncatedNormal, prior_from, prior_numbers
 from .priors.prior_set import PriorSet, Samplable
 
@@ -166,8 +165,7 @@ def write_posterior(
     if fitted_data:
         for k, part in enumerate(posterior.parts.values(), start=1):
             term, after = part.density.term, f"-{k}" if posterior.data_sets else ""
-            surface = predictive(part, predictive_draws)
-            assert not isinstance(surface, dict)
+            surface = surfaces(part, predictive_draws)
             place = {"t": np.asarray(term.t), "phi": np.asarray(term.geometry.phi)}
             arrays(f"fitted_data{after}.npz", {**surface._asdict(), **place})
     if plots:
@@ -290,15 +288,13 @@ def read_posterior(
     )
 
 
+# What a file says of a posterior in words and numbers of its own.
+_SAID = ("fitted", "quoted", "notes", "timings", "label")
+
+
 def _said_of(posterior: Posterior) -> dict[str, Any]:
-    return {
-        "diagnostics": posterior.diagnostics._asdict(),
-        "fitted": posterior.fitted,
-        "quoted": posterior.quoted,
-        "notes": posterior.notes,
-        "timings": posterior.timings,
-        "label": posterior.label,
-    }
+    said = {name: getattr(posterior, name) for name in _SAID}
+    return {**said, "diagnostics": posterior.diagnostics._asdict()}
 
 
 def _diagnostics(said: dict[str, Any]) -> Diagnostics:
@@ -309,11 +305,7 @@ def _diagnostics(said: dict[str, Any]) -> Diagnostics:
 
 def _restored(posterior: Posterior, said: dict[str, Any]) -> Posterior:
     """With what a file says of it."""
-    pairs = {name: tuple(map(tuple, said[name])) for name in ("fitted", "quoted", "timings")}
-    return dataclasses.replace(
-        posterior,
-        diagnostics=_diagnostics(said["diagnostics"]),
-        notes=tuple(said["notes"]),
-        label=said["label"],
-        **pairs,
-    )
+    columns = {name: tuple(map(tuple, said[name])) for name in ("fitted", "quoted", "timings")}
+    words = {"label": said["label"], "notes": tuple(said["notes"])}
+    diagnostics = _diagnostics(said["diagnostics"])
+    return dataclasses.replace(posterior, diagnostics=diagnostics, **columns, **words)

@@ -242,13 +242,6 @@ def _angle_weights(part: Configuration, k: int, n_angles: int) -> np.ndarray | N
     return None if weights is None else np.asarray(weights)
 
 
-def _layers(
-    configuration: Configuration, objective: TwoTimeObjective | CombinedObjective
-) -> DefenceLayers | None:
-    # Several data sets have none: `excluded` refuses them.
-    return None if isinstance(objective, CombinedObjective) else layers_of(configuration, objective)
-
-
 def build(configuration: Configuration) -> Problem:
     """Load the data and make every object of the fit.
 
@@ -324,5 +317,5 @@ def build(configuration: Configuration) -> Problem:
         ),
         settings=settings,
         search=strategy_of(configuration, objective),
-        layers=_layers(configuration, objective),
+        layers=layers_of(configuration, objective),
     )

@@ -25,12 +25,11 @@ from ..bayes import (
     saved_priors,
     with_scaling,
 )
-from ..bayes.consensus.pairs import pairs_of
-from ..bayes.consensus.shards import split_pairs
-from ..bayes.consensus.work import layout_of_points, stand_in, tiles_of_points
 from ..bayes.density.likelihood import AbstractNoise, AbstractScalingTreatment
-from ..bayes.infer import rescaled
+from ..bayes.nuts.sample import rescaled
 from ..bayes.nuts.starts import AbstractStart
+from ..bayes.shards.division import pairs_of, split_pairs
+from ..bayes.shards.work import stand_in
 from ..data import weighted
 from ..errors import ConfigError, DataError, ModelError
 from ..fitting import Fit
@@ -145,9 +144,8 @@ def _refuse_stored(configuration: Configuration, reason: str) -> None:
 def _standing_in(objective: Any) -> tuple[Any, int]:
     """The objective with some pairs instead of maps in a file, and the number of all pairs."""
     pairs = pairs_of(objective.term.tiles)
-    points = stand_in(pairs)
-    tiles = tiles_of_points(points, pairs.n_angles, layout_of_points(points, pairs.n_angles))
-    return replaced(objective, term=replaced(objective.term, tiles=tiles)), pairs.n_pairs
+    term = replaced(objective.term, tiles=stand_in(pairs))
+    return replaced(objective, term=term), pairs.n_pairs
 
 
 @contextmanager

@@ -4,22 +4,22 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from ..compiling import quick_jit
 from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solve
-from ..objective import JointObjective, ProjectedObjective, TwoTimeObjective
+from ..fitting.attempts import Preparations, Prepared, prepare
 from ..objective.penalties import penalty_equations
-from ..optimize import History, Recovery, Status, TrustRegion, TrustRegionState
+from ..optimize import Recovery, Status, Telemetry, TrustRegion, TrustRegionState
 from ..parameters.variables import physical_of
-from .frozen import per_angle_of
-from .hierarchical import OuterIteration, hierarchical_found, relative_change, start_coefficients
-from .layers import DefenceLayers, Monitoring, Prepared, Refreshed, prepared, refreshed
+from .hierarchical import best_coefficients, hierarchical_found, relative_change
+from .layers import DefenceLayers, Monitoring, prepared, refreshed
 from .monitor import Alarm, MonitorState
-from .report import DefenceReport, MonitorReport, VariationReport, WeightsReport
-from .responses import Situation
+from .report import DataSetReport, DefenceReport, MonitorReport, VariationReport, WeightsReport
+from .several import AnyObjective, is_joint, memos_of, parts_of, per_angle_of
 from .stages import ScalingStage
 from .variation import coefficient_of_variation
 
@@ -31,20 +31,20 @@ class Watch:
 
     - `alarms`: the number of the check and what was found and done.
     - `left`: whether the fit was left for the response of the monitor.
+    - `ended`: whether the user has asked for the end.
     """
 
     def __init__(
         self,
         monitoring: Monitoring | None,
-        objective: TwoTimeObjective,
+        objective: AnyObjective,
         callback: Callable[[Any], Any] | None,
     ):
         self.monitoring, self.callback = monitoring, callback
-        parameters = objective.term.parameters
-        self.names, self.free = parameters.free_names, parameters.n_free
+        self.names, self.free = objective.physical.free_names, objective.physical.n_free
         self.scale = np.asarray(objective.variables.coordinate_scale, float)
         self.alarms: list[tuple[int, str]] = []
-        self.left, self.answered, self.accepted = False, 0, -1
+        self.ended, self.left, self.answered, self.accepted = False, False, 0, -1
         if monitoring is not None:
             places = tuple(self.names.index(name) for name in monitoring.watched)
             self.monitor = dataclasses.replace(monitoring.monitor, watched=places)
@@ -52,7 +52,7 @@ class Watch:
 
     def __call__(self, state: TrustRegionState) -> bool:
         """See the state of a solver after an evaluation; true to leave the fit."""
-        ends = self.callback is not None and bool(self.callback(state))
+        ends = self.asked(state)
         first = int(state.evaluations) == 1
         moved = first or int(state.accepted) != self.accepted
         self.accepted = int(state.accepted)
@@ -69,12 +69,16 @@ class Watch:
         )
         return self._answered(self.monitoring, alarm)
 
-    def outer(self, iteration: OuterIteration) -> bool:
-        """See an outer iteration; the gradient of what it just fitted vanishes and says nothing."""
-        return self.callback is not None and bool(self.callback(iteration))
+    def asked(self, seen: Any) -> bool:
+        """Ask the user alone, about what has no gradient that a monitor could watch.
+
+        In an outer iteration that of what was just fitted vanishes and says nothing.
+        """
+        self.ended = self.ended or (self.callback is not None and bool(self.callback(seen)))
+        return self.ended
 
     def _answered(self, monitoring: Monitoring, alarm: Alarm) -> bool:
-        check = int(self.state.checks)
+        check = self.state.checks
         if alarm is Alarm.flat:
             found = ", ".join(
                 name
@@ -105,56 +109,41 @@ class _Round(NamedTuple):
     """What one round ended with."""
 
     layers: DefenceLayers
-    made: Refreshed
+    weights: tuple[WeightsReport, ...]
     found: Solution
 
 
-def _at(objective: TwoTimeObjective, found: Solution) -> Float[np.ndarray, "variable"]:
-    """Physical variables where a solver ended, inside the bounds."""
-    return np.asarray(physical_of(objective.variables, found.y))
-
-
-def _first_scaling(objective: TwoTimeObjective, x) -> Float[np.ndarray, "angle 2"]:
-    """(contrast, offset) that suit the start best."""
-    p = objective.term.parameters.n_free
-    begin = np.asarray(start_coefficients(objective))
-    best = ScalingStage().run(objective, x[:p], begin).x
-    return np.asarray(per_angle_of(objective.term.scaling, jnp.asarray(best)))
-
-
-def _run(whole: Prepared, layers: DefenceLayers, made, x, watch, how) -> Solution:
+def _run(whole: AnyObjective, layers: DefenceLayers, objective, x, watch, how) -> Solution:
     """One round by the method in force."""
     if layers.hierarchical is None:
         solver, recovery = how
-        found = solve(made.objective, x, solver=solver, recovery=recovery, callback=watch)
+        found = solve(objective, x, solver=solver, recovery=recovery, callback=watch)
         return require_finite(found)
 
     def refresh(objective, x, coefficients):
-        if not layers.refreshing:
-            return objective
-        per_angle = np.asarray(per_angle_of(objective.term.scaling, jnp.asarray(coefficients)))
-        return refreshed(whole, layers, x, per_angle).objective
+        return refreshed(whole, layers, x, per_angle_of(objective, coefficients))[0]
 
-    return hierarchical_found(made.objective, x, layers.hierarchical, watch.outer, refresh, watch)
+    return hierarchical_found(objective, x, layers.hierarchical, watch.asked, refresh, watch)
 
 
-def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
+def _rounds(whole: AnyObjective, layers: DefenceLayers, x, watch: Watch, how):
     """Rounds until nothing moves, they are used up, or the fit is ended."""
-    p, monitoring = whole.objective.term.parameters.n_free, layers.monitoring
-    natural = np.asarray(whole.objective.term.parameters.coordinate_scale, float)
-    per_angle = _first_scaling(whole.objective, x) if layers.refreshing else None
+    p, monitoring = whole.physical.n_free, layers.monitoring
+    natural = np.asarray(whole.physical.coordinate_scale, float)
+    per_angle = ()
+    if layers.refreshing:
+        per_angle = per_angle_of(whole, best_coefficients(whole, x[:p], ScalingStage()))
     rounds: list[_Round] = []
     change, counted, ended = 0.0, 0, False
     while not ended:
-        made = refreshed(whole, layers, x[:p], per_angle)
-        found = _run(whole, layers, made, x, watch, how)
-        rounds.append(_Round(layers, made, found))
-        reached = _at(found.objective, found)
+        objective, weights = refreshed(whole, layers, x[:p], per_angle)
+        found = _run(whole, layers, objective, x, watch, how)
+        rounds.append(_Round(layers, weights, found))
+        reached = np.asarray(physical_of(found.objective.variables, found.y))
         change, x = relative_change(reached[:p], x[:p], natural), reached
-        per_angle = np.asarray(found.memo.scaling)
+        per_angle = [np.asarray(one.scaling) for one in memos_of(whole, found.memo)]
         if watch.left and monitoring is not None:
-            situation = Situation(found.objective, x, layers.regularisation, layers.hierarchical)
-            following = monitoring.response.after(situation)
+            following = monitoring.response.after(layers, found.objective, x)
             watch.left = False
             if following is None:
                 # Whatever the solver thought of it: the point was left for a reason.
@@ -162,15 +151,9 @@ def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
                 left = dataclasses.replace(found.run, status=ended, message=ended.message)
                 rounds[-1] = rounds[-1]._replace(found=dataclasses.replace(found, run=left))
                 break
-            x = following.x
-            layers = dataclasses.replace(
-                layers,
-                regularisation=following.regularisation,
-                hierarchical=following.hierarchical,
-            )
-            if isinstance(whole.objective, JointObjective):
-                scaling = whole.objective.term.scaling
-                per_angle = np.asarray(per_angle_of(scaling, jnp.asarray(x[p:])))
+            layers, x = following
+            if is_joint(whole):
+                per_angle = per_angle_of(whole, x[p:])
             # What is done about a collapse has a limit of its own, and takes no round.
             continue
         counted += 1
@@ -179,33 +162,38 @@ def _rounds(whole: Prepared, layers: DefenceLayers, x, watch: Watch, how):
     return rounds, change
 
 
-def _together(rounds: list[_Round]) -> Solution:
-    """The last round with the history and the cost of all of them."""
+def _together(
+    rounds: list[_Round], start: Float[np.ndarray, "variable"], before: Prepared, seconds: dict
+) -> Solution:
+    """The last round with the history and the cost of all of them, and of what came before."""
     last, runs = rounds[-1].found, [one.found.run for one in rounds]
     histories = [run.history for run in runs]
-    columns: list[Any] = [
-        np.concatenate([np.asarray(getattr(h, name)) for h in histories])
-        for name in ("cost", "gradient", "step_size", "accepted")
-    ]
-    seconds = sum(time for run in runs for name, time in run.timings if name == "solver")
+    solving = sum(time for run in runs for name, time in run.timings if name == "solver")
     together = dataclasses.replace(
         last.run,
-        start=runs[0].start,
-        history=History(*columns),
-        evaluations=sum(run.evaluations for run in runs),
+        start=start,
+        history=jax.tree.map(lambda *parts: np.concatenate(parts), *histories),
+        evaluations=sum(int(one.evaluations) for one in (*before, *runs)),
         iterations=sum(run.iterations for run in runs),
         recovery=tuple(action for run in runs for action in run.recovery),
-        timings=(("solver", seconds),),
+        timings=(*seconds.items(), ("solver", solving)),
+        solver_name=", ".join([*(one.phase for one in before), last.run.solver_name]),
+        prepared=before,
+        telemetry=sum((one.telemetry for one in (*before, *runs)), Telemetry()),
     )
     return dataclasses.replace(last, run=together)
 
 
 @quick_jit
-def _diagnostics(scaling_penalties, group, parameters, noise, y, per_angle):
-    rows = [one.residuals(per_angle) for one in scaling_penalties]
-    on_scaling = sum((0.5 * jnp.sum(row**2) for row in rows), jnp.zeros(()))
-    on_groups = penalty_equations(group, parameters, y, noise).cost
-    return coefficient_of_variation(per_angle), on_scaling, on_groups
+def _on_scaling(penalties, per_angle):
+    rows = [one.residuals(per_angle) for one in penalties]
+    cost = sum((0.5 * jnp.sum(row**2) for row in rows), jnp.zeros(()))
+    return coefficient_of_variation(per_angle), cost
+
+
+@quick_jit
+def _on_groups(penalties, parameters, y, noise):
+    return penalty_equations(penalties, parameters, y, noise).cost
 
 
 def _unpenalised(fit: Fit, variation: tuple[float, float]) -> tuple[float, float]:
@@ -220,58 +208,62 @@ def _unpenalised(fit: Fit, variation: tuple[float, float]) -> tuple[float, float
 
 
 def _report(
-    whole: Prepared, rounds: list[_Round], fit: Fit, change: float, watch: Watch
+    whole: AnyObjective, rounds: list[_Round], fit: Fit, change: float, watch: Watch
 ) -> DefenceReport:
-    layers, made, found = rounds[-1]
-    objective, regularisation = found.objective, layers.regularisation
-    term, cost = objective.term, max(float(found.cost), np.finfo(float).tiny)
-    group = () if layers.group_variance is None else (layers.group_variance,)
-    added = objective.scaling_penalties[len(whole.objective.scaling_penalties) :]
-    y = found.y[: term.parameters.n_free]
-    measured = _diagnostics(added, group, term.parameters, term.noise, y, found.memo.scaling)
-    variation, on_scaling, on_groups = (np.asarray(a) for a in measured)
-    spread = (float(variation[0]), float(variation[1]))
-    settled = not layers.refreshing or change <= layers.tolerance
+    layers, weights, found = rounds[-1]
+    objective, cost = found.objective, max(float(found.cost), np.finfo(float).tiny)
+    regularisation, group = layers.regularisation, layers.group_variance
+    memos, data_sets = memos_of(whole, found.memo), []
+    for k, one in enumerate(fit.parts.values()):
+        variation = None
+        if regularisation is not None:
+            own = len(parts_of(whole)[k].scaling_penalties)
+            added = parts_of(objective)[k].scaling_penalties[own:]
+            measured = _on_scaling(added, memos[k].scaling)
+            spread, share = tuple(np.asarray(measured[0]).tolist()), float(measured[1]) / cost
+            variation = VariationReport(
+                type(added[-1]).__name__,
+                regularisation.weight,
+                spread,
+                share,
+                regularisation.largest_variation,
+                _unpenalised(one, spread),
+            )
+        label = one.label if fit.data_sets else ""
+        data_sets.append(DataSetReport(label, variation, weights[k] if weights else None))
+    group_share = None
+    if group is not None:
+        y = found.y[: whole.physical.n_free]
+        group_share = float(_on_groups((group,), whole.physical, y, objective.noise)) / cost
     monitor = None
     if watch.monitoring is not None:
         state = watch.state
         monitor = MonitorReport(
-            int(state.checks),
-            float(state.smallest),
+            state.checks,
+            state.smallest,
             tuple(watch.alarms),
-            np.asarray(state.history),
-            isinstance(objective, ProjectedObjective),
+            state.history,
+            not is_joint(objective),
         )
     return DefenceReport(
         rounds=len(rounds),
         change=change,
-        settled=settled,
+        settled=not layers.refreshing or change <= layers.tolerance,
         hierarchical=None if found.run.outer is None else found.run.outer.size,
-        regularisation=None
-        if regularisation is None
-        else VariationReport(
-            type(added[-1]).__name__,
-            regularisation.weight,
-            spread,
-            float(on_scaling) / cost,
-            regularisation.largest_variation,
-            _unpenalised(fit, spread),
-        ),
         monitor=monitor,
-        shear_weights=None
-        if made.weights is None
-        else WeightsReport(float(made.phi0 or 0.0), made.weights),
-        group_share=None if layers.group_variance is None else float(on_groups) / cost,
+        group_share=group_share,
+        data_sets=tuple(data_sets),
     )
 
 
 def defended_least_squares(
-    objective: TwoTimeObjective,
+    objective: AnyObjective,
     layers: DefenceLayers,
     start: Float[np.ndarray, "variable"] | None = None,
     *,
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
+    preparations: Preparations = (),
     callback: Callable[[Any], Any] | None = None,
 ) -> DefendedFit:
     """Fit an objective with layers of defence against degeneracy.
@@ -282,25 +274,31 @@ def defended_least_squares(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective` or `two_time_objective`. A penalty
-        that is not linear in contrast and offset turns an eliminated scaling into variables.
-    - `layers`: what defends the fit.
+    - `objective`: from `projected_objective` or `two_time_objective`, of one data set or several.
+        A penalty that is not linear in contrast and offset turns an eliminated scaling into
+        variables.
+    - `layers`: what defends the fit; of several data sets each with its own weights and penalty.
     - `start`: physical start values of the variables; by default the objective's own.
     - `solver`, `recovery`: as in `least_squares`, where the fit is not hierarchical.
-    - `callback`: sees each evaluation of the solver, or each outer iteration of a hierarchical fit;
-        a true value stops the fit.
+    - `preparations`: what improves the start, `(WarmUp(),)` for example, before the first weights
+        and penalties are made.
+    - `callback`: sees each evaluation of the solver, or each outer iteration of a hierarchical fit,
+        and each step of a preparation; a true value stops the fit.
 
     **Returns:** the fit and a report on each layer; its warnings are findings of the fit as well.
 
     **Raises:** `ModelError` for layers that the objective gives nothing to work on, and as
     `least_squares`; `FitError` when the model is not finite at the start.
     """
-    first = checked_start(objective, start)  # pyright: ignore[reportArgumentType]
+    first = checked_start(objective, start)
     whole = prepared(objective, layers)
-    if first.shape != whole.objective.start.shape:
-        first = np.concatenate([first, np.asarray(start_coefficients(objective))])
-    watch = Watch(layers.monitoring, whole.objective, callback)
-    rounds, change = _rounds(whole, layers, first, watch, (solver, recovery))
-    fit = fit_of(_together(rounds))
+    if first.shape != whole.start.shape:
+        first = np.concatenate([first, np.asarray(whole.start)[first.size :]])
+    watch = Watch(layers.monitoring, whole, callback)
+    x, before, seconds, _ = prepare(
+        whole, first, preparations, lambda states: watch.asked(states[-1])
+    )
+    rounds, change = _rounds(whole, layers, np.asarray(x), watch, (solver, recovery))
+    fit = fit_of(_together(rounds, first, before, seconds))
     report = _report(whole, rounds, fit, change, watch)
     return DefendedFit(fit.doubted(tuple(report.warnings)), report)

@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..compiling import quick_jit
 from ..errors import FitError, ModelError
 from ..fitting import Fit, OuterHistory, Run, Solution, checked_start, fit_of
-from ..objective import JointObjective, ProjectedObjective, TwoTimeObjective, check_one_data_set
+from ..fitting.attempts import Ledger
 from ..optimize import (
-    History,
     Status,
     TrustRegion,
     TrustRegionState,
@@ -23,18 +21,20 @@ from ..optimize import (
     relative_offset,
 )
 from ..parameters.variables import coordinates_of
-from .frozen import per_angle_of
-from .stages import (
-    AbstractPhysicalStage,
-    AbstractScalingStage,
-    LBFGSStage,
-    ScalingStage,
+from .several import (
+    AnyObjective,
+    check_two_time,
+    coefficients_of,
+    is_joint,
+    parts_of,
+    per_angle_of,
+    variables_at,
 )
+from .stages import AbstractPhysicalStage, LBFGSStage, ScalingStage
 
 # Distance to the minimum, in units of an error bar of independent pairs, below which a fit that no
 # longer moves is there.
 NEAR = 1e-2
-FINISH = TrustRegion()
 
 
 class OuterIteration(NamedTuple):
@@ -69,8 +69,8 @@ class Hierarchical(eqx.Module):
     outer: int = 5
     tolerance: float = 1e-6
     physical: AbstractPhysicalStage = LBFGSStage()
-    scaling: AbstractScalingStage = ScalingStage()
-    finish: TrustRegion | None = FINISH
+    scaling: ScalingStage = ScalingStage()
+    finish: TrustRegion | None = TrustRegion()
 
     def __check_init__(self):
         if self.outer < 1:
@@ -93,180 +93,121 @@ def relative_change(
     return float(np.max(np.abs(new - old) / size, initial=0.0))
 
 
-def alternate(
-    objective: TwoTimeObjective,
-    x: Float[np.ndarray, "free"],
-    coefficients: Float[np.ndarray, "coefficient"],
-    method: Hierarchical,
-    callback: Callable[[OuterIteration], Any] | None = None,
-    refresh: Callable[..., TwoTimeObjective] | None = None,
-) -> tuple[TwoTimeObjective, list[OuterIteration], bool]:
-    """Outer iterations from physical parameters and scaling coefficients.
-
-    `refresh` makes the objective of the next outer iteration from (objective, x, coefficients).
-
-    **Returns:** the last objective, the iterations, and whether the callback ended them.
-    """
-    scaling, parameters = objective.term.scaling, objective.term.parameters
-    natural = np.asarray(parameters.coordinate_scale, float)
-    done: list[OuterIteration] = []
-    while len(done) < method.outer:
-        if refresh is not None:
-            objective = refresh(objective, x, coefficients)
-        first = method.physical.run(objective, x, np.asarray(per_angle_of(scaling, coefficients)))
-        second = method.scaling.run(objective, first.x, coefficients)
-        change = relative_change(first.x, x, natural)
-        x, coefficients = first.x, second.x
-        passes = (first.passes, second.passes)
-        one = OuterIteration(
-            len(done) + 1, x, coefficients, first.cost, second.cost, change, passes
-        )
-        done.append(one)
-        if callback is not None and callback(one):
-            return objective, done, True
-        if change <= method.tolerance:
-            break
-    return objective, done, False
-
-
-@quick_jit
-def start_coefficients(objective):
-    """Scaling coefficients closest to the reference of an objective."""
-    return objective.term.scaling.from_per_angle(objective.term.reference)
-
-
-def variables_at(
-    objective: TwoTimeObjective,
-    x: Float[np.ndarray, "free"],
-    coefficients: Float[np.ndarray, "coefficient"],
-) -> Float[np.ndarray, "variable"]:
-    """The physical variables of an objective from both groups."""
-    if isinstance(objective, ProjectedObjective):
-        return np.asarray(x, float)
-    return np.concatenate([x, coefficients])
-
-
-def _history(done: list[OuterIteration], last: TrustRegionState | None) -> History:
-    """The cost after every stage, then every evaluation of the last solver."""
-    cost = [cost for one in done for cost in (one.cost_physical, one.cost_scaling)]
-    blank = np.full(len(cost), np.nan)
-    columns: list[Any] = [np.asarray(cost), blank, blank, np.ones(len(cost), bool)]
-    if last is not None:
-        n, own = int(last.evaluations), last.history
-        more = (own.cost, own.gradient, own.step_size, own.accepted)
-        columns = [
-            np.concatenate([a, np.asarray(b)[:n]]) for a, b in zip(columns, more, strict=True)
-        ]
-    return History(*columns)
-
-
-def outer_history(done: list[OuterIteration]) -> OuterHistory:
-    """Outer iterations as arrays."""
-    return OuterHistory(
-        physical=np.stack([one.physical for one in done]),
-        scaling=np.stack([one.scaling for one in done]),
-        cost_physical=np.asarray([one.cost_physical for one in done]),
-        cost_scaling=np.asarray([one.cost_scaling for one in done]),
-        change=np.asarray([one.change for one in done]),
-        passes=np.asarray([one.passes for one in done]),
-    )
+def best_coefficients(
+    objective: AnyObjective, x: Float[np.ndarray, "free"], stage: ScalingStage
+) -> Float[np.ndarray, "coefficient"]:
+    """Scaling coefficients of all data sets that suit physical parameters best."""
+    references = [np.asarray(part.term.reference) for part in parts_of(objective)]
+    return stage.run(objective, x, coefficients_of(objective, references)).x
 
 
 def hierarchical_found(
-    objective: TwoTimeObjective,
+    objective: AnyObjective,
     start: Float[np.ndarray, "variable"],
     method: Hierarchical,
     callback: Callable[[OuterIteration], Any] | None = None,
-    refresh: Callable[..., TwoTimeObjective] | None = None,
+    refresh: Callable[..., AnyObjective] | None = None,
     watch: Callable[[TrustRegionState], Any] | None = None,
 ) -> Solution:
     """The optimum of `hierarchical_least_squares` without error bars.
 
-    `refresh` as in `alternate`; `watch` sees each evaluation of the last solver, and may end it.
+    `refresh` makes the objective of the next outer iteration from (objective, x, coefficients);
+    `watch` sees each evaluation of the last solver, and may end it.
     """
     clock = time.perf_counter()
-    p = objective.term.parameters.n_free
+    p = objective.physical.n_free
+    natural = np.asarray(objective.physical.coordinate_scale, float)
     x = start[:p]
-    if isinstance(objective, JointObjective):
+    if is_joint(objective):
         coefficients = start[p:]
     else:
-        coefficients = np.asarray(start_coefficients(objective))
+        # An eliminated scaling has no start of its own: the best one at the start of the physics.
+        coefficients = best_coefficients(objective, x, method.scaling)
+    done: list[OuterIteration] = []
+    change, stopped = np.inf, False
+    while len(done) < method.outer and change > method.tolerance and not stopped:
         if refresh is not None:
             objective = refresh(objective, x, coefficients)
-        # An eliminated scaling has no start of its own: the best one at the start of the physics.
-        coefficients = method.scaling.run(objective, x, coefficients).x
-    objective, done, stopped = alternate(objective, x, coefficients, method, callback, refresh)
+        first = method.physical.run(objective, x, per_angle_of(objective, coefficients))
+        second = method.scaling.run(objective, first.x, coefficients)
+        change = relative_change(first.x, x, natural)
+        x, coefficients = first.x, second.x
+        costs, passes = (first.cost, second.cost), (first.passes, second.passes)
+        done.append(OuterIteration(len(done) + 1, x, coefficients, *costs, change, passes))
+        stopped = callback is not None and bool(callback(done[-1]))
     if not np.isfinite(done[-1].cost_scaling):
         raise FitError(
             "the model gives no finite cost at the start "
             f"{dict(zip(objective.names, start.tolist(), strict=True))}; check the start values "
             "and the data"
         )
-    at = variables_at(objective, done[-1].physical, done[-1].scaling)
-    settled = done[-1].change <= method.tolerance
+    at = jnp.asarray(variables_at(objective, x, coefficients))
     name = f"hierarchical, {type(method.physical).__name__} and {type(method.scaling).__name__}"
-    state, passes = None, sum(sum(one.passes) for one in done)
+    # The cost after every stage, then every evaluation of the last solver.
+    costs = [cost for one in done for cost in (one.cost_physical, one.cost_scaling)]
+    blank = [np.nan] * len(costs)
+    ledger = Ledger(
+        evaluations=sum(sum(one.passes) for one in done),
+        iterations=len(done),
+        history=(costs, blank, blank, [True] * len(costs)),
+    )
     if stopped or method.finish is None:
-        y = coordinates_of(objective.variables, jnp.asarray(at))
+        y = coordinates_of(objective.variables, at)
         # Once more from the scaling found, about which sums keep their digits.
         _, memo = evaluated(objective, y, objective.memo)
         equations, memo = evaluated(objective, y, memo)
-        passes += 2
+        ledger = ledger._replace(evaluations=ledger.evaluations + 2)
         status = Status.interrupted if stopped else Status.max_evaluations
-        if settled and not stopped:
+        if change <= method.tolerance and not stopped:
             offset = float(relative_offset(objective.variables, y, equations))
             near = offset * float(equations.count) ** 0.5 <= NEAR
             status = Status.step if near else Status.stalled
     else:
-        state = iterate_host(method.finish, objective, jnp.asarray(at), callback=watch)
+        state = iterate_host(method.finish, objective, at, callback=watch)
         y, memo, equations = state.y, state.memo, state.equations
-        passes += int(state.evaluations)
-        status = Status(int(state.status))
+        ledger, status = ledger.finished(state), Status(int(state.status))
         name += f", finished by the trust region, {type(method.finish.descent).__name__}"
     run = Run(
         start=start,
-        history=_history(done, state),
+        history=ledger.as_history(),
         status=status,
         message=status.message,
-        evaluations=passes,
-        iterations=len(done) + (0 if state is None else int(state.accepted)),
+        evaluations=ledger.evaluations,
+        iterations=ledger.iterations,
         recovery=(),
         timings=(("solver", time.perf_counter() - clock),),
         solver_name=name,
-        outer=outer_history(done),
+        # Its columns are those of the iterations behind their number.
+        outer=OuterHistory(*map(np.asarray, list(zip(*done, strict=True))[1:])),
     )
     return Solution(objective, y, memo, equations, run)
 
 
 def hierarchical_least_squares(
-    objective: TwoTimeObjective,
+    objective: AnyObjective,
     start: Float[np.ndarray, "variable"] | None = None,
     *,
-    outer: int = 5,
-    tolerance: float = 1e-6,
-    physical: AbstractPhysicalStage | None = None,
-    scaling: AbstractScalingStage | None = None,
-    finish: TrustRegion | None = FINISH,
+    method: Hierarchical | None = None,
     callback: Callable[[OuterIteration], Any] | None = None,
 ) -> Fit:
     """Fit physical parameters and scaling in turn.
 
     The alternation cannot trade one group for the other within a step, which is what it is for; by
-    itself it creeps along valleys that couple them, so `finish` takes the last steps in both. Where
-    that is None, a fit counts as converged only when it no longer moves *and* a Gauss–Newton step
-    from there would be shorter than a hundredth of an error bar.
+    itself it creeps along valleys that couple them, so the solver `finish` of the method takes the
+    last steps in both. Where that is None, a fit counts as converged only when it no longer moves
+    *and* a Gauss–Newton step from there would be shorter than a hundredth of an error bar.
 
     **Arguments:**
 
-    - `objective`: from `projected_objective` or `two_time_objective`.
+    - `objective`: from `projected_objective` or `two_time_objective`, of one data set or several.
     - `start`: physical start values of the variables; by default the objective's own.
-    - the others as in `Hierarchical`, whose defaults they have.
+    - `method`: by default `Hierarchical()`.
     - `callback`: sees each `OuterIteration`; a true value stops the fit.
 
     **Returns:** a `Fit` whose `outer` has the outer iterations.
 
     **Raises:** `ModelError` for a start of the wrong shape or outside the bounds, or an objective
-    of several data sets; `FitError` when the model is not finite at the start.
+    of something else than maps; `FitError` when the model is not finite at the start.
 
     >>> import jax
     >>> import numpy as np
@@ -280,13 +221,7 @@ def hierarchical_least_squares(
     >>> fit.success, fit.outer.size <= 5
     (True, True)
     """
-    check_one_data_set(objective, "hierarchical_least_squares")
-    method = Hierarchical(
-        outer,
-        tolerance,
-        LBFGSStage() if physical is None else physical,
-        ScalingStage() if scaling is None else scaling,
-        finish,
-    )
+    check_two_time(objective, "hierarchical_least_squares")
+    method = Hierarchical() if method is None else method
     first = checked_start(objective, start)  # pyright: ignore[reportArgumentType]
     return fit_of(hierarchical_found(objective, first, method, callback))

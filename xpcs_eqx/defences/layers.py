@@ -1,8 +1,9 @@
-"""The layers of defence as one value, and the one objective they make of another."""
+"""The layers of defence as one value, what answers a collapse, and the objective they make."""
 
 import dataclasses
 import re
-from typing import NamedTuple
+from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,19 +15,124 @@ from ..objective import (
     AbstractLinearScalingPenalty,
     GroupVariance,
     Linear,
-    TwoTimeObjective,
-    check_one_data_set,
     joint_of,
     with_penalties,
 )
 from ..parameters.leaves import check_names
-from ..parameters.variables import coordinates_of
-from .frozen import angle_cost
+from ..parameters.variables import physical_of
 from .hierarchical import Hierarchical
 from .monitor import GradientMonitor
-from .responses import AbstractResponse, ResetScaling, Warn
-from .shear_weights import ShearWeights, check_shear_weights, root_angle_weights, with_shear_weights
+from .report import WeightsReport
+from .several import (
+    AnyObjective,
+    Scalings,
+    check_two_time,
+    coefficients_of,
+    is_joint,
+    local_coordinates,
+    parts_of,
+    per_angle_of,
+    variables_at,
+    with_parts,
+)
+from .shear_weights import ShearWeights, check_shear_weights, with_shear_weights
+from .stages import angle_cost
 from .variation import AbstractRegularisation
+
+
+class AbstractResponse(eqx.Module):
+    """What is done about a collapse. `interrupts`: whether the fit under way is left for it."""
+
+    interrupts: ClassVar[bool]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What it does, as a phrase."""
+
+    @abstractmethod
+    def after(
+        self, layers: "DefenceLayers", objective: AnyObjective, x: Float[np.ndarray, "variable"]
+    ) -> tuple["DefenceLayers", Float[np.ndarray, "variable"]] | None:
+        """The layers and the variables with which to go on; None ends the fit.
+
+        `objective` is the one whose gradients have collapsed, `x` its variables at the best so far.
+        """
+
+
+class Warn(AbstractResponse):
+    """The fit goes on, and the report says so."""
+
+    interrupts: ClassVar[bool] = False
+
+    @property
+    def name(self):
+        return "warned, the fit went on"
+
+    def after(self, layers, objective, x):
+        return layers, x
+
+
+class GoHierarchical(AbstractResponse):
+    """The fit goes on with physical parameters and scaling in turn.
+
+    - `method`: the alternation; one that is in force already is kept.
+    """
+
+    interrupts: ClassVar[bool] = True
+    method: Hierarchical = Hierarchical()
+
+    @property
+    def name(self):
+        return "went on with physical parameters and scaling in turn"
+
+    def after(self, layers, objective, x):
+        return dataclasses.replace(layers, hierarchical=layers.hierarchical or self.method), x
+
+
+class ResetScaling(AbstractResponse):
+    """Contrast and offset go to their means over the angles, and λ of the regularisation grows.
+
+    - `factor`: of λ. Without it the fit would only collapse again: `DefenceLayers` refuse a reset
+        without regularisation.
+
+    **Raises:** `ModelError` for a factor below one.
+    """
+
+    interrupts: ClassVar[bool] = True
+    factor: float = 10.0
+
+    def __check_init__(self):
+        if not (np.isfinite(self.factor) and self.factor >= 1):
+            raise ModelError(f"factor = {self.factor} of a reset; give a number from 1")
+
+    @property
+    def name(self):
+        return f"reset the scaling to its mean, λ times {self.factor:g}"
+
+    def after(self, layers, objective, x):
+        chosen = layers.regularisation
+        if chosen is not None:
+            chosen = dataclasses.replace(chosen, factor=chosen.factor * self.factor)
+        if is_joint(objective):
+            p = objective.physical.n_free
+            per_angle = per_angle_of(objective, x[p:])
+            means = [np.broadcast_to(np.mean(one, axis=0), one.shape) for one in per_angle]
+            x = variables_at(objective, x[:p], coefficients_of(objective, means))
+        return dataclasses.replace(layers, regularisation=chosen), x
+
+
+class Abort(AbstractResponse):
+    """The fit ends with the best point so far, as not converged."""
+
+    interrupts: ClassVar[bool] = True
+
+    @property
+    def name(self):
+        return "ended the fit at the best point so far"
+
+    def after(self, layers, objective, x):
+        return None
 
 
 class Monitoring(eqx.Module):
@@ -113,29 +219,6 @@ class DefenceLayers(eqx.Module):
         return self.regularisation is not None or self.shear_weights is not None
 
 
-class Prepared(NamedTuple):
-    """An objective with its layers, and what refreshing them starts from.
-
-    - `base`: square roots of the angle weights without shear weights, of maps.
-    """
-
-    objective: TwoTimeObjective
-    base: Float[np.ndarray, "angle"] | None
-
-
-class Refreshed(NamedTuple):
-    """The objective of one round, and the numbers that went into it.
-
-    - `squares`: sum of squared weighted residuals of the data; `weights`, `phi0` [degrees]: shear
-        weights and the flow angle they belong to.
-    """
-
-    objective: TwoTimeObjective
-    squares: float | None
-    weights: Float[np.ndarray, "angle"] | None
-    phi0: float | None
-
-
 def _check_units(group: tuple[str, ...], units: dict[str, str]) -> None:
     # The unit of an amplitude has the name of its exponent in it, which a group would share.
     found = {name: re.sub(r"\(1\+\w+\)", "(1+exponent)", units[name]) for name in group}
@@ -147,79 +230,77 @@ def _check_units(group: tuple[str, ...], units: dict[str, str]) -> None:
         )
 
 
-def check_layers(objective: TwoTimeObjective, layers: DefenceLayers) -> None:
+def check_layers(objective: AnyObjective, layers: DefenceLayers) -> None:
     """Refuse layers that the objective gives nothing to work on.
 
     **Raises:** `ModelError`.
     """
-    check_one_data_set(objective, "a defended fit")
-    parameters, scaling = objective.term.parameters, objective.term.scaling
+    check_two_time(objective, "a defended fit")
+    parameters, parts = objective.physical, parts_of(objective)
     if layers.shear_weights is not None:
-        check_shear_weights(objective)
+        for part in parts:
+            check_shear_weights(part)
     if layers.monitoring is not None:
         check_names(layers.monitoring.watched, parameters.free_names, "the fit")
     if layers.group_variance is not None:
         for group in layers.group_variance.groups:
             check_names(group, parameters.names, "the fit")
             _check_units(group, dict(zip(parameters.names, parameters.units, strict=True)))
-    if scaling.size == 0 and (layers.regularisation or layers.hierarchical) is not None:
+    fixed = any(part.term.scaling.size == 0 for part in parts)
+    if fixed and (layers.regularisation or layers.hierarchical) is not None:
         raise ModelError(
             "contrast and offset are fixed, so there is nothing to draw together or to fit in "
             "turn; leave regularisation and hierarchical out, or let the scaling be fitted"
         )
-    n_angles = objective.term.reference.shape[0]
-    if n_angles < 2 and layers.regularisation is not None:
+    fewest = min(part.term.reference.shape[0] for part in parts)
+    if fewest < 2 and layers.regularisation is not None:
         raise ModelError("contrast and offset of one angle do not vary; leave regularisation out")
-    if not objective.variables.lower.size or not parameters.n_free:
+    if not parameters.n_free:
         raise ModelError("every physical parameter is fixed: there is nothing to defend")
 
 
-def prepared(objective: TwoTimeObjective, layers: DefenceLayers) -> Prepared:
+def prepared(objective: AnyObjective, layers: DefenceLayers) -> AnyObjective:
     """The objective with the layers that stay as they are during a fit.
 
     **Raises:** `ModelError` as `check_layers`.
     """
     check_layers(objective, layers)
-    base = None if layers.shear_weights is None else root_angle_weights(objective)
     if layers.group_variance is not None:
         penalties = (*objective.penalties, layers.group_variance)
         objective = with_penalties(objective, penalties)
-    if layers.regularisation is not None:
-        linear = isinstance(
-            layers.regularisation.penalty(1.0, 1, np.ones(2)), AbstractLinearScalingPenalty
-        )
-        objective = objective if linear else joint_of(objective)
-    return Prepared(objective, base)
-
-
-def squares_and_pairs(
-    objective: TwoTimeObjective,
-    x: Float[np.ndarray, "free"],
-    per_angle: Float[np.ndarray, "angle 2"],
-) -> tuple[float, int]:
-    """Σ w r² of the data, whatever the loss, and the number of pairs."""
-    y = coordinates_of(objective.term.parameters, jnp.asarray(x))
-    equations = angle_cost(objective.term, y, jnp.asarray(per_angle), Linear())
-    return 2 * float(np.sum(equations.cost)), int(np.sum(equations.count))
+    if layers.regularisation is None:
+        return objective
+    penalty = layers.regularisation.penalty(1.0, 1, np.ones(2))
+    if isinstance(penalty, AbstractLinearScalingPenalty):
+        return objective
+    return with_parts(objective, [joint_of(part) for part in parts_of(objective)])
 
 
 def refreshed(
-    whole: Prepared,
-    layers: DefenceLayers,
-    x: Float[np.ndarray, "free"],
-    per_angle: Float[np.ndarray, "angle 2"] | None,
-) -> Refreshed:
+    whole: AnyObjective, layers: DefenceLayers, x: Float[np.ndarray, "free"], per_angle: Scalings
+) -> tuple[AnyObjective, tuple[WeightsReport, ...]]:
     """The objective with weights and penalties for the point reached; nothing compiles anew.
 
-    (contrast, offset) `per_angle` only serve the size of a penalty.
+    (contrast, offset) `per_angle` only serve the size of a penalty: by Σ w r² of the data, whatever
+    the loss, and the number of pairs.
+
+    **Returns:** the objective, and the shear weights in it of each data set.
     """
-    objective, base = whole
-    weights = phi0 = squares = None
-    if layers.shear_weights is not None and base is not None:
-        objective, weights, phi0 = with_shear_weights(objective, layers.shear_weights, x, base)
-    if layers.regularisation is not None and per_angle is not None:
-        squares, pairs = squares_and_pairs(objective, x, per_angle)
-        penalty = layers.regularisation.penalty(squares, pairs, np.mean(per_angle, axis=0))
-        own = (*whole.objective.scaling_penalties, penalty)
-        objective = dataclasses.replace(objective, scaling_penalties=own)
-    return Refreshed(objective, squares, weights, phi0)
+    if not layers.refreshing:
+        return whole, ()
+    parts, weighted = [], []
+    own = zip(parts_of(whole), local_coordinates(whole, x), per_angle, strict=True)
+    for part, y, held in own:
+        made = part
+        if layers.shear_weights is not None:
+            local = np.asarray(physical_of(part.physical, y))
+            made, weights, phi0 = with_shear_weights(part, layers.shear_weights, local)
+            weighted.append(WeightsReport(phi0, weights))
+        if layers.regularisation is not None:
+            equations = angle_cost(made.term, y, jnp.asarray(held), Linear())
+            squares, pairs = 2 * float(np.sum(equations.cost)), int(np.sum(equations.count))
+            penalty = layers.regularisation.penalty(squares, pairs, np.mean(held, axis=0))
+            penalties = (*part.scaling_penalties, penalty)
+            made = dataclasses.replace(made, scaling_penalties=penalties)
+        parts.append(made)
+    return with_parts(whole, parts), tuple(weighted)

@@ -43,13 +43,13 @@ class MonitorState(eqx.Module):
     - `named`: watched parameters that were flat for long enough at the last check.
     """
 
-    checks: Int[np.ndarray, ""]
-    low: Int[np.ndarray, ""]
     flat: Int[np.ndarray, "watched"]
-    collapses: Int[np.ndarray, ""]
-    history: Float[np.ndarray, "recorded"]
-    smallest: Float[np.ndarray, ""]
     named: Bool[np.ndarray, "watched"]
+    history: Float[np.ndarray, "recorded"]
+    checks: int = 0
+    low: int = 0
+    collapses: int = 0
+    smallest: float = np.inf
 
 
 class GradientMonitor(eqx.Module):
@@ -90,16 +90,8 @@ class GradientMonitor(eqx.Module):
 
     def start(self) -> MonitorState:
         """The state before the first check."""
-        zero, none = np.asarray(0), len(self.watched)
-        return MonitorState(
-            checks=zero,
-            low=zero,
-            flat=np.zeros(none, int),
-            collapses=zero,
-            history=np.zeros(0),
-            smallest=np.asarray(np.inf),
-            named=np.zeros(none, bool),
-        )
+        none = len(self.watched)
+        return MonitorState(np.zeros(none, int), np.zeros(none, bool), np.zeros(0))
 
     def update(
         self,
@@ -117,8 +109,7 @@ class GradientMonitor(eqx.Module):
             return state, Alarm.healthy
         size = float(np.linalg.norm(scaling))
         ratio = float(np.linalg.norm(physical)) / size if size > 0 else np.inf
-        checks = int(state.checks) + 1
-        low = int(state.low) + 1 if ratio < self.ratio else 0
+        checks, low = state.checks + 1, state.low + 1 if ratio < self.ratio else 0
         largest = float(np.max(np.abs([*physical, *scaling]), initial=0.0))
         tiny = np.abs(physical[list(self.watched)]) < self.flat
         tiny &= largest >= _MOVING * self.flat
@@ -127,13 +118,13 @@ class GradientMonitor(eqx.Module):
         named = flat >= self.flat_checks
         collapse = low >= self.consecutive
         new = MonitorState(
-            checks=np.asarray(checks),
-            low=np.asarray(0 if collapse else low),
             flat=np.where(named, 0, flat),
-            collapses=state.collapses + int(collapse),
-            history=np.append(state.history, ratio)[-self.recorded :],
-            smallest=np.minimum(state.smallest, ratio),
             named=named,
+            history=np.append(state.history, ratio)[-self.recorded :],
+            checks=checks,
+            low=0 if collapse else low,
+            collapses=state.collapses + int(collapse),
+            smallest=min(state.smallest, ratio),
         )
         if collapse:
             return new, Alarm.collapse

@@ -85,22 +85,14 @@ def check_shear_weights(objective: TwoTimeObjective) -> None:
     _map_tiles(objective)
 
 
-def root_angle_weights(
-    objective: TwoTimeObjective,
-) -> Float[np.ndarray, "angle"]:
-    """Square roots of the angle weights an objective has; only of maps (`check_shear_weights`)."""
-    return np.asarray(_map_tiles(objective).root_angle_weights)
-
-
 def with_shear_weights(
     objective: AnyObjective,
     rule: ShearWeights,
     x: Float[np.ndarray, "free"],
-    base: Float[np.ndarray, "angle"],
 ) -> tuple[AnyObjective, Float[np.ndarray, "angle"], float]:
-    """The objective with weights for the flow angle at physical parameters `x`.
+    """The objective with its angle weights times those for the flow angle at parameters `x`.
 
-    `base` are the square roots of the weights it has without. Nothing is compiled anew.
+    Nothing is compiled anew.
 
     **Returns:** the objective, the shear weights and φ0 [degrees].
 
@@ -109,9 +101,9 @@ def with_shear_weights(
     check_shear_weights(objective)
     term = objective.term
     weights, phi0 = (np.asarray(a) for a in _weights(rule, term.parameters, x, term.geometry.phi))
-    root = base * np.sqrt(weights)
+    base = _map_tiles(objective).root_angle_weights
+    root = np.asarray(base) * np.sqrt(weights)
     # An array of NumPy or of JAX as before: with the other kind everything would compile anew.
-    kind = type(_map_tiles(objective).root_angle_weights)
-    new = root if kind is np.ndarray else jnp.asarray(root)
+    new = root if isinstance(base, np.ndarray) else jnp.asarray(root)
     out = eqx.tree_at(lambda o: o.term.tiles.root_angle_weights, objective, new)
     return out, weights, float(phi0)

@@ -1,5 +1,6 @@
-"""The two stages of an outer iteration: physical parameters, then contrast and offset."""
+"""An objective in two halves, physical parameters and scaling, and the stage that fits each."""
 
+import dataclasses
 from abc import abstractmethod
 from typing import NamedTuple
 
@@ -7,21 +8,64 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import (
     AbstractLinearScalingPenalty,
+    AbstractLoss,
+    AbstractObjective,
+    AbstractScalingPenalty,
     Linear,
+    NormalEquations,
+    ProjectedObjective,
     TwoTimeObjective,
+    TwoTimeTerm,
+    joint_of,
     scaling_penalty_equations,
     solve_scaling,
 )
 from ..optimize import TrustRegion, WarmUp, WarmUpState, evaluated, iterate_host, no_defences
+from ..parameters import PlainVariables
 from ..parameters.variables import coordinates_of, physical_of
+from ..scaling import Fixed
 from ..uncertainty import loss_of
-from .frozen import angle_cost, scaling_objective, with_frozen_scaling
+from .several import AnyObjective, Scalings, local_coordinates, parts_of, split, with_parts
+
+
+def _angle_cost(term, y, per_angle, loss):
+    return term.angle_cost(y, per_angle, loss)
+
+
+_angle_cost_compiled = quick_jit(_angle_cost)
+
+
+def angle_cost(
+    term: TwoTimeTerm,
+    y: Float[Array, "free"],
+    per_angle: Float[Array, "angle 2"],
+    loss: AbstractLoss,
+) -> NormalEquations:
+    """Equations of each angle for (contrast, offset), compiled where they may be."""
+    function = _angle_cost_compiled if term.driver.traceable else _angle_cost
+    return function(term, y, per_angle, loss)
+
+
+def with_frozen_scaling(objective: AnyObjective, per_angle: Scalings) -> AnyObjective:
+    """The objective with (contrast, offset) held at `per_angle`: its physical parameters alone.
+
+    Other values compile nothing anew.
+    """
+    parts = []
+    for part, held in zip(parts_of(objective), per_angle, strict=True):
+        fixed = Fixed(jnp.asarray(held[:, 0]), jnp.asarray(held[:, 1]))
+        term = dataclasses.replace(part.term, scaling=fixed, reference=jnp.asarray(held))
+        frozen, loss = ProjectedObjective(term.parameters, term, part.penalties), loss_of(part)
+        if not isinstance(loss, Linear):
+            frozen = dataclasses.replace(joint_of(frozen), loss=loss)
+        parts.append(frozen)
+    return with_parts(objective, parts)
 
 
 class Reached(NamedTuple):
@@ -38,24 +82,11 @@ class AbstractPhysicalStage(eqx.Module):
     @abstractmethod
     def run(
         self,
-        objective: TwoTimeObjective,
+        objective: AnyObjective,
         x: Float[np.ndarray, "free"],
-        per_angle: Float[np.ndarray, "angle 2"],
+        per_angle: Scalings,
     ) -> Reached:
-        """From physical parameters `x`, at (contrast, offset) `per_angle`."""
-
-
-class AbstractScalingStage(eqx.Module):
-    """How contrast and offset are fitted while the physical parameters are held."""
-
-    @abstractmethod
-    def run(
-        self,
-        objective: TwoTimeObjective,
-        x: Float[np.ndarray, "free"],
-        coefficients: Float[np.ndarray, "coefficient"],
-    ) -> Reached:
-        """From scaling coefficients, at physical parameters `x`."""
+        """From physical parameters `x`, at (contrast, offset) `per_angle` of each data set."""
 
 
 def _positive(owner: str, **numbers: float) -> None:
@@ -90,7 +121,7 @@ class LBFGSStage(AbstractPhysicalStage):
     def run(self, objective, x, per_angle):
         frozen = with_frozen_scaling(objective, per_angle)
         x = np.asarray(x, float)
-        y = coordinates_of(objective.term.parameters, jnp.asarray(x))
+        y = coordinates_of(objective.physical, jnp.asarray(x))
         here, _ = evaluated(frozen, y, frozen.memo)
         cost = float(here.cost)
         if not (cost > 0 and np.isfinite(cost)):
@@ -127,8 +158,60 @@ class TrustRegionStage(AbstractPhysicalStage):
 
     def run(self, objective, x, per_angle):
         state = iterate_host(self.solver, with_frozen_scaling(objective, per_angle), jnp.asarray(x))
-        found = np.asarray(physical_of(objective.term.parameters, state.y))
+        found = np.asarray(physical_of(objective.physical, state.y))
         return Reached(found, float(state.equations.cost), int(state.evaluations))
+
+
+# Compiled apart, so that a driver that loops in Python need not trace its loop.
+@eqx.filter_jit
+def _scaling_equations(scaling, penalties, equations, coefficients):
+    basis = scaling.basis
+    on_scaling = scaling_penalty_equations(penalties, scaling, coefficients)
+    data = NormalEquations(
+        jnp.sum(equations.cost),
+        jnp.einsum("ask,as->k", basis, equations.gradient),
+        jnp.einsum("ask,ast,atl->kl", basis, equations.hessian, basis),
+        jnp.sum(equations.count),
+    )
+    return data + on_scaling
+
+
+class ScalingObjective(AbstractObjective):
+    """Contrast and offset by any loss, with the physical parameters held at coordinates `physics`.
+
+    The variables are the scaling coefficients.
+    """
+
+    variables: PlainVariables  # pyright: ignore[reportIncompatibleVariableOverride]
+    term: TwoTimeTerm
+    loss: AbstractLoss
+    penalties: tuple[AbstractScalingPenalty, ...]
+    physics: Float[Array, "free"]
+    begin: Float[Array, "coefficient"]
+
+    @property
+    def traceable(self):
+        return self.term.driver.traceable
+
+    @property
+    def start(self):
+        return self.begin
+
+    @property
+    def names(self):
+        return self.term.scaling.names
+
+    @property
+    def memo(self):
+        return ()
+
+    def evaluate(self, y, memo):
+        scaling = self.term.scaling
+        equations = self.term.angle_cost(self.physics, scaling.per_angle(y), self.loss)
+        return _scaling_equations(scaling, self.penalties, equations, y), memo
+
+    def cost(self, y, memo):
+        return self.evaluate(y, memo)[0].cost
 
 
 @quick_jit
@@ -142,7 +225,7 @@ def _solved(equations, reference, scaling, penalties):
     return best, jnp.sum(equations.cost) + jnp.sum(step * slope) + penalty(best).cost
 
 
-class ScalingStage(AbstractScalingStage):
+class ScalingStage(eqx.Module):
     """Contrast and offset: solved exactly where they are linear, by the trust region elsewhere.
 
     They are linear for the linear loss with penalties that are linear as well; one pass over the
@@ -159,9 +242,30 @@ class ScalingStage(AbstractScalingStage):
     def __check_init__(self):
         _positive("ScalingStage", evaluations=self.evaluations, tolerance=self.tolerance)
 
-    def run(self, objective, x, coefficients):
+    def run(
+        self,
+        objective: AnyObjective,
+        x: Float[np.ndarray, "free"],
+        coefficients: Float[np.ndarray, "coefficient"],
+    ) -> Reached:
+        """From the scaling coefficients of all data sets, at physical parameters `x`."""
+        parts, own = parts_of(objective), local_coordinates(objective, x)
+        found = [
+            self._of_one(*one)
+            for one in zip(parts, own, split(objective, coefficients), strict=True)
+        ]
+        best = np.concatenate([one.x for one in found])
+        # In a pass over all data each data set is passed over once.
+        return Reached(best, sum(one.cost for one in found), max(one.passes for one in found))
+
+    def _of_one(
+        self,
+        objective: TwoTimeObjective,
+        y: Float[Array, "free"],
+        coefficients: Float[np.ndarray, "coefficient"],
+    ) -> Reached:
+        """Of one data set, at the coordinates `y` of its physical parameters."""
         term, penalties = objective.term, objective.scaling_penalties
-        y = coordinates_of(term.parameters, jnp.asarray(x))
         loss = loss_of(objective)
         exact = all(isinstance(one, AbstractLinearScalingPenalty) for one in penalties)
         if isinstance(loss, Linear) and exact:
@@ -174,8 +278,15 @@ class ScalingStage(AbstractScalingStage):
             step_tol=self.tolerance,
             cost_tol=float(self.tolerance) ** 2,
         )
-        alone = scaling_objective(objective, y, coefficients)
-        state = iterate_host(solver, alone, alone.begin)
         lower, upper = (np.asarray(bound) for bound in term.scaling.bounds)
-        best = np.clip(np.asarray(state.y), lower, upper)
+        alone = ScalingObjective(
+            variables=PlainVariables(lower, upper, np.full(lower.shape, 0.1)),
+            term=term,
+            loss=loss,
+            penalties=penalties,
+            physics=y,
+            begin=jnp.asarray(coefficients),
+        )
+        state = iterate_host(solver, alone, alone.begin)
+        best = np.asarray(physical_of(alone.variables, state.y))
         return Reached(best, float(state.equations.cost), int(state.evaluations))

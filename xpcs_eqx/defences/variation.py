@@ -108,13 +108,8 @@ class AbstractRegularisation(eqx.Module):
 
     def __check_init__(self):
         _columns(self.groups)
-        numbers = {
-            "target_variation": self.target_variation,
-            "target_share": self.target_share,
-            "largest_variation": self.largest_variation,
-            "factor": self.factor,
-        }
-        for name, value in numbers.items():
+        for name in ("target_variation", "target_share", "largest_variation", "factor"):
+            value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
                 raise ModelError(f"{name} = {value} of a regularisation; give a number above zero")
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from ..checkpoint import Checkpoints
 from ..files import Retry
 from ..fitting import Fit, default_solver, fit_of, solve
+from ..fitting.attempts import Preparations
 from ..objective import AbstractLoss, AbstractObjective, AbstractPenalty, CurveObjective
 from ..objective.curve import CHUNK
 from ..optimize import ConjugateGradient, Event, Recovery, Telemetry, TrustRegion, WarmUp
@@ -151,9 +152,14 @@ class HybridOptimiser(eqx.Module):
             checkpoints=checkpoints,
             every=every,
             resume=resume,
-            preparations=tuple(one for one in (self.tournament, self.warm_up) if one is not None),
+            preparations=self.preparations,
         )
         return fit_of(solution)
+
+    @property
+    def preparations(self) -> Preparations:
+        """What improves the start before the trust region."""
+        return tuple(one for one in (self.tournament, self.warm_up) if one is not None)
 
     def solver_for(self, objective: AbstractObjective) -> TrustRegion:
         """The trust region of an objective."""

@@ -96,24 +96,31 @@ class Task:
         from ..search import global_least_squares
 
         problem, objective = self.problem, self.problem.objective
-        solving = {"solver": problem.solver, "recovery": problem.recovery}
+        solving: dict[str, Any] = {"solver": problem.solver, "recovery": problem.recovery}
         out: dict[str, Any] = {}
-        if problem.plan.optimiser is not None:
-            fit = problem.plan.optimiser.minimise(objective, **how)
-        elif problem.search is not None:
-            out["searched"] = global_least_squares(
-                objective, strategy=problem.search, **solving, **how
-            )
-            fit = out["searched"].fit
-        elif problem.layers is not None:
+        optimiser = problem.plan.optimiser
+        if problem.layers is not None:
             if how.get("resume"):
                 raise ConfigError(
                     "a fit with [defences] runs in several rounds and leaves no checkpoint; run it "
                     "again without --resume"
                 )
+            if optimiser is not None:
+                solving = {
+                    "solver": optimiser.solver_for(objective),
+                    "recovery": optimiser.recovery,
+                    "preparations": optimiser.preparations,
+                }
             fit, out["defences"] = defended_least_squares(
-                problem.of_one, problem.layers, **solving, callback=how.get("callback")
+                objective, problem.layers, **solving, callback=how.get("callback")
             )
+        elif optimiser is not None:
+            fit = optimiser.minimise(objective, **how)
+        elif problem.search is not None:
+            out["searched"] = global_least_squares(
+                objective, strategy=problem.search, **solving, **how
+            )
+            fit = out["searched"].fit
         else:
             fit = least_squares(objective, **solving, **how)
         fit = quote_errors(fit, problem.settings.solver.errors)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..bayes import Posterior, precision, write_posterior
-from ..bayes.consensus.compare import ShardResults
 from ..bayes.diagnostics import about_independence
 from ..bayes.marginalised import MARGINALISED, Marginalised, marginalised_scaling
 from ..bayes.posterior import Precision
+from ..bayes.shards.compare import ShardResults
 from ..bayes.write import plot_posterior
 from ..fitting import Fit
 from .html import page

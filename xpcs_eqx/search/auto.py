@@ -1,5 +1,6 @@
 """Strategies: from one local fit to as much search as a problem needs."""
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -12,15 +13,14 @@ from ..errors import ModelError
 from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
-from .cmaes.settings import CMA_PRESETS, CmaPreset
+from .evolution import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
 from .multi_start import SAMPLED_EVALUATIONS
-from .samplers import AbstractSampler, LatinHypercube
+from .pairs import PAIRS
 from .search import GlobalFit
-from .selection import Selection, fall_back, is_lower, select_method
+from .selection import CHAIN, Selection, is_lower, select_method
 from .space import normalised_space
-from .starts import Screening, check_starts, remark_on
-from .thinned import PAIRS
+from .starts import AbstractSampler, LatinHypercube, Screening, check_starts, remark_on
 from .trial import Trial, cma_es_available
 
 # Evaluations below which not even a local fit and a handful of starts have room.
@@ -64,7 +64,7 @@ class MultiStart(AbstractStrategy):
     refine: int | None = eqx.field(static=True, default=None)
     thin: int | None = eqx.field(static=True, default=PAIRS)
     seed: int = eqx.field(static=True, default=0)
-    fits: AbstractLocalFits | None = None
+    local: AbstractLocalFits | None = None
     custom: tuple[tuple[float, ...], ...] = eqx.field(
         static=True, default=(), converter=lambda rows: tuple(tuple(map(float, r)) for r in rows)
     )
@@ -88,17 +88,9 @@ class MultiStart(AbstractStrategy):
             trial.multi_start(**self.settings(self.starts))
 
     def settings(self, starts: int, seed: int = 0) -> dict[str, Any]:
-        """Arguments of `multi_start` for a number of starts."""
-        return {
-            "starts": starts,
-            "sampler": self.sampler,
-            "screening": self.screening,
-            "refine": None if self.refine is None else min(self.refine, starts),
-            "thin": self.thin,
-            "seed": self.seed + seed,
-            "local": self.fits,
-            "custom": self.custom,
-        }
+        """Arguments of `multi_start` for a number of starts; `seed` is added to the own one."""
+        refine = None if self.refine is None else min(self.refine, starts)
+        return vars(self) | {"starts": starts, "refine": refine, "seed": self.seed + seed}
 
 
 class CmaEs(AbstractStrategy):
@@ -121,7 +113,7 @@ class CmaEs(AbstractStrategy):
     def run(self, trial, start, **fit):
         trial.local(start, **fit)
         if not trial.ended:
-            trial.cma_es(self.preset, self.seed, self.budget)
+            trial.cma_es(trial.known, **vars(self))
 
 
 class Selected(AbstractStrategy):
@@ -146,16 +138,19 @@ class Selected(AbstractStrategy):
             trial.say(f"no search, the local fit suffices: {skip.reason}")
             return
         # The last of the chain, the local fit, was made before.
-        while selection.method != "local" and not trial.ended:
-            if selection.method == "cma_es":
-                found = trial.cma_es(self.cma.preset, self.cma.seed, self.cma.budget)
+        chain = CHAIN[CHAIN.index(selection.method) :]
+        for method, next_method in itertools.pairwise(chain):
+            if trial.ended:
+                return
+            if method == "cma_es":
+                found = trial.cma_es(trial.known, **vars(self.cma))
             else:
                 found = trial.multi_start(**self.multi.settings(self.multi.starts))
-            if trial.ended or (found is not None and found.fit.success):
+            best = None if found is None else found.fit
+            if trial.ended or (best is not None and best.success):
                 return
-            why = "it found no fit" if found is None else found.fit.message
-            selection = fall_back(selection, selection.method, why)
-            trial.say(f"{selection.method}: {selection.reason}")
+            why = "it found no fit" if best is None else best.message
+            trial.say(f"{next_method}: {method} failed: {why}")
 
 
 def _selected(objective: AbstractObjective) -> Selection:
@@ -279,7 +274,7 @@ class Auto(AbstractStrategy):
         if rest < max(LEAST_BUDGET, generation):
             trial.say(f"no CMA-ES: {trial.used} of {self.budget} evaluations are used")
             return
-        trial.cma_es_over_bounds(self.preset, self.seed, rest)
+        trial.cma_es(None, preset=self.preset, seed=self.seed, budget=rest)
 
 
 def global_least_squares(

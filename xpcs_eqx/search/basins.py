@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..compiling import quick_jit
 from ..objective import AbstractObjective, NormalEquations
@@ -111,18 +111,10 @@ def relaxed_costs(
     found = []
     for share in PLACES:
         place = first + share * step
-        held = OnPlane(
-            objective.variables,
-            objective,
-            jnp.asarray(direction),
-            jnp.asarray(place),
-            jnp.asarray(stiffness),
-        )
+        plane = (jnp.asarray(part) for part in (direction, place, stiffness))
         start = np.asarray(_physical(objective.variables, place[None]))
-        found.append(local.run(held, start, solver))
-    fits = found[0]
-    for more in found[1:]:
-        fits = fits.joined(more)
+        found.append(local.run(OnPlane(objective.variables, objective, *plane), start, solver))
+    fits = LocalFits(*(np.concatenate(part) for part in zip(*found, strict=True)))
     if not np.isfinite(fits.cost).all():
         return np.full(1, np.inf), fits
     # Not between the planes: the straight way from one to the next leaves a valley that is bent.
@@ -143,7 +135,7 @@ APART = 1e-3
 
 
 class Basin(NamedTuple):
-    """A minimum, and the starts that led to it.
+    """A minimum, and the starts that led to it. Defaults are those of a fit with nothing free.
 
     - `cost`; `chi2`: twice the cost, relative to the best basin in `excess`.
     - `values`: physical variables of its lowest point.
@@ -158,29 +150,33 @@ class Basin(NamedTuple):
 
     cost: float
     chi2: float
-    excess: float
-    values: tuple[float, ...]
-    members: tuple[int, ...]
-    refined: bool
-    distance: float
-    in_cube: float
-    curvature: tuple[float, float]
-    barrier: float
-    degenerate: bool
-    extent: tuple[tuple[float, float], ...]
+    excess: float = 0.0
+    values: tuple[float, ...] = ()
+    members: tuple[int, ...] = (0,)
+    refined: bool = True
+    distance: float = 0.0
+    in_cube: float = 0.0
+    curvature: tuple[float, float] = (np.nan, np.nan)
+    barrier: float = 0.0
+    degenerate: bool = False
+    extent: tuple[tuple[float, float], ...] = ()
 
 
-class Clusters(NamedTuple):
-    """Groups of fits by number, the lowest cost first, and what it took to tell them apart.
+class Ends(NamedTuple):
+    """Where local fits have arrived, and what it takes to tell their minima apart.
 
-    - `groups`: numbers of the fits of each, its lowest first; `barriers`: towards the first group.
-    - `valley`: which groups are flat; `evaluations`: of costs and equations on the ways.
+    - `fits`: those that have arrived; `starts`: the numbers of their starts.
+    - `refined`: which of them were carried to their tolerance.
+    - `space`: of the variables; `variance`: of one residual.
+    - `threshold`: rise of the cost that counts as none.
     """
 
-    groups: tuple[tuple[int, ...], ...]
-    barriers: tuple[float, ...]
-    valley: tuple[bool, ...]
-    evaluations: int
+    fits: LocalFits
+    starts: Int[np.ndarray, "fit"]
+    refined: list[int]
+    space: NormalisedSpace
+    variance: float
+    threshold: float
 
 
 def variance_of(cost: float, n_pairs: int, absolute: bool) -> float:
@@ -189,7 +185,10 @@ def variance_of(cost: float, n_pairs: int, absolute: bool) -> float:
 
 
 def threshold_of(variance: float, typical: float) -> float:
-    """Rise of the cost that counts as none: noise, or rounding for data without noise."""
+    """Rise of the cost that counts as none: noise, or rounding for data without noise.
+
+    `typical` is a cost far from any minimum.
+    """
     return max(0.5 * NOISE * variance, 1e-9 * typical)
 
 
@@ -203,6 +202,7 @@ def distance_between(a: int, b: int, fits: LocalFits, variance: float) -> float:
 def near_groups(space: NormalisedSpace, fits: LocalFits, variance: float) -> list[list[int]]:
     """Fits grouped by curvature-aware distance alone, the lowest cost first; costs nothing."""
     cube = space.to_unit(fits.x)
+    variance = max(variance, 1e-300)
     groups: list[list[int]] = []
     for k in np.argsort(fits.cost, kind="stable").tolist():
         if not np.isfinite(fits.cost[k]):
@@ -222,36 +222,25 @@ def near_groups(space: NormalisedSpace, fits: LocalFits, variance: float) -> lis
     return groups
 
 
-def clustered(
-    objective: AbstractObjective,
-    space: NormalisedSpace,
-    fits: LocalFits,
-    refined: list[int],
-    variance: float,
-    typical: float,
-    local: AbstractLocalFits,
-    solver: TrustRegion,
-) -> Clusters:
+def told_apart(
+    objective: AbstractObjective, ends: Ends, local: AbstractLocalFits, solver: TrustRegion
+) -> tuple[list[list[int]], list[float], int]:
     """Fits grouped by whether the cost rises between them.
 
     Fits near each other by the curvature are one; of the rest, two are one basin when the cost on
     the straight way between them does not rise above the higher of them by more than noise, or,
     for minima of equal cost, on a way that follows a bent valley.
 
-    **Arguments:**
-
-    - `refined`: which fits were carried to their tolerance.
-    - `variance`: of one residual; `typical`: a cost far from any minimum.
+    **Returns:** numbers of the fits of each group, lowest first; the rise from each group on the
+    way to the first; evaluations of costs and equations on the ways.
     """
-    threshold = threshold_of(variance, typical)
-    near = near_groups(space, fits, max(variance, 1e-300))
-    used = 0
+    fits, threshold, used = ends.fits, ends.threshold, 0
     groups: list[list[int]] = []
     barriers: list[float] = []
-    for group in near:
+    for group in near_groups(ends.space, fits, ends.variance):
         lead = group[0]
         heads = [one[0] for one in groups]
-        if lead not in refined:
+        if lead not in ends.refined:
             # What was left where it was only asks whether it is the best one after all.
             heads = heads[:1]
         rises: list[float] = []
@@ -273,80 +262,39 @@ def clustered(
         else:
             barriers.append(rises[0] if rises else 0.0)
             groups.append(list(group))
-    valley = tuple(_is_valley(space, fits, group, refined, threshold) for group in groups)
-    return Clusters(tuple(map(tuple, groups)), tuple(barriers), valley, used)
-
-
-def equal_members(
-    fits: LocalFits, group: tuple[int, ...] | list[int], refined: list[int], threshold: float
-) -> list[int]:
-    """Converged, refined members of a group that are as low as its lowest."""
-    low = fits.cost[group[0]]
-    return [
-        k for k in group if k in refined and fits.converged[k] and fits.cost[k] - low <= threshold
-    ]
-
-
-def _is_valley(space, fits, group, refined, threshold) -> bool:
-    ends = equal_members(fits, group, refined, threshold)
-    if len(ends) < 2:
-        return False
-    cube = space.to_unit(fits.x[ends])
-    return float(np.max(np.ptp(cube, axis=0))) > APART
+    return groups, barriers, used
 
 
 def basins_of(
-    space: NormalisedSpace,
-    fits: LocalFits,
-    clusters: Clusters,
-    refined: list[int],
-    starts: Float[np.ndarray, "fit"],
-    scale: Float[np.ndarray, "variable"],
-    variance: float,
-    threshold: float,
-) -> tuple[Basin, ...]:
-    """The table of basins; `starts` numbers the starts of the fits, `scale` is natural steps."""
-    table = []
-    best = clusters.groups[0][0]
-    for group, barrier, valley in zip(*clusters[:3], strict=True):
+    objective: AbstractObjective, ends: Ends, local: AbstractLocalFits, solver: TrustRegion
+) -> tuple[tuple[Basin, ...], int]:
+    """The table of basins, and evaluations on the ways between them; arguments of `told_apart`."""
+    fits, scale = ends.fits, np.asarray(objective.variables.coordinate_scale)
+    groups, barriers, used = told_apart(objective, ends, local, solver)
+    table, best = [], groups[0][0]
+    for group, barrier in zip(groups, barriers, strict=True):
         lead = group[0]
+        cost = float(fits.cost[lead])
         scaled = fits.hessian[lead] * np.outer(scale, scale)
         eigenvalues = np.linalg.eigvalsh(0.5 * (scaled + scaled.T))
-        ends = equal_members(fits, group, refined, threshold) or [lead]
-        extent = np.stack([fits.x[ends].min(axis=0), fits.x[ends].max(axis=0)], axis=1)
-        cube = space.to_unit(fits.x[[best, lead]])
+        # Converged, refined members that are as low as the lowest.
+        low = fits.converged & (fits.cost - cost <= ends.threshold)
+        x = fits.x[[k for k in group if k in ends.refined and low[k]] or [lead]]
+        cube = ends.space.to_unit(fits.x[[best, lead]])
         table.append(
             Basin(
-                cost=float(fits.cost[lead]),
-                chi2=2 * float(fits.cost[lead]),
-                excess=2 * float(fits.cost[lead] - fits.cost[best]),
+                cost=cost,
+                chi2=2 * cost,
+                excess=2 * (cost - float(fits.cost[best])),
                 values=tuple(fits.x[lead].tolist()),
-                members=tuple(sorted({int(starts[k]) for k in group})),
-                refined=any(k in refined for k in group),
-                distance=distance_between(best, lead, fits, variance),
+                members=tuple(sorted({int(ends.starts[k]) for k in group})),
+                refined=any(k in ends.refined for k in group),
+                distance=distance_between(best, lead, fits, ends.variance),
                 in_cube=float(np.linalg.norm(cube[1] - cube[0])),
                 curvature=(float(eigenvalues[0]), float(eigenvalues[-1])),
                 barrier=barrier,
-                degenerate=valley,
-                extent=tuple(map(tuple, extent.tolist())),
+                degenerate=float(np.max(np.ptp(ends.space.to_unit(x), axis=0))) > APART,
+                extent=tuple(zip(x.min(axis=0).tolist(), x.max(axis=0).tolist(), strict=True)),
             )
         )
-    return tuple(table)
-
-
-def alone(cost: float) -> Basin:
-    """The one point there is where nothing is free."""
-    return Basin(
-        cost=cost,
-        chi2=2 * cost,
-        excess=0.0,
-        values=(),
-        members=(0,),
-        refined=True,
-        distance=0.0,
-        in_cube=0.0,
-        curvature=(np.nan, np.nan),
-        barrier=0.0,
-        degenerate=False,
-        extent=(),
-    )
+    return tuple(table), used

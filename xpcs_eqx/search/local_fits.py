@@ -16,6 +16,7 @@ from ..errors import ConfigError, ModelError
 from ..inherited import Inherited
 from ..objective import AbstractObjective, HeldExecutor
 from ..optimize import TrustRegion, iterate_compiled, iterate_host
+from .population import padded
 
 # Pairs up to which one start takes milliseconds, so that what surrounds a fit counts.
 SMALL = 300_000
@@ -42,19 +43,18 @@ class LocalFits(NamedTuple):
         """Some of them, in the order asked for."""
         return LocalFits(*(part[which] for part in self))
 
-    def joined(self, other: "LocalFits") -> "LocalFits":
-        """These, followed by others."""
-        return LocalFits(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+    def put(self, which: Any, others: "LocalFits") -> "LocalFits":
+        """These, with others in the rows `which`."""
+        parts = [np.array(part) for part in self]
+        for part, other in zip(parts, others, strict=True):
+            part[which] = other
+        return LocalFits(*parts)
 
     def spread(self, n: int, numbers: Int[np.ndarray, "start"]) -> "LocalFits":
         """As the rows `numbers` of `n`; in the others NaN, infinite costs and no evaluation."""
-        blank = (np.nan, np.nan, np.inf, np.nan, 0, 0)
-        parts = []
-        for part, nothing in zip(self, blank, strict=True):
-            whole = np.full((n, *part.shape[1:]), nothing, part.dtype)
-            whole[numbers] = part
-            parts.append(whole)
-        return LocalFits(*parts)
+        blank = zip(self, (np.nan, np.nan, np.inf, np.nan, 0, 0), strict=True)
+        rows = (np.full((n, *part.shape[1:]), nothing, part.dtype) for part, nothing in blank)
+        return LocalFits(*rows).put(numbers, self)
 
     @property
     def converged(self) -> Bool[np.ndarray, "start"]:
@@ -98,11 +98,21 @@ class OneCall(AbstractLocalFits):
             )
         n = len(starts)
         # Filled up with starts that end at once, so that the number of starts compiles nothing.
-        rows = max(8, 1 << max(n - 1, 0).bit_length())
-        points = np.concatenate([starts, np.repeat(starts[-1:], rows - n, axis=0)])
+        points = padded(starts, least=8)
         solver = _with_history_of_one(solver)
-        found = _run_all(objective, solver, points, np.arange(rows) < n, self.batch)
+        found = _run_all(objective, solver, points, np.arange(len(points)) < n, self.batch)
         return _finite(LocalFits(*(np.asarray(part)[:n] for part in found)))
+
+
+def _held_or_none(executor: Any) -> HeldExecutor:
+    if isinstance(executor, HeldExecutor):
+        return executor
+    if executor is not None and not callable(getattr(executor, "map", None)):
+        raise ConfigError(
+            f"executor is {type(executor).__name__}, which has no `map`; give a "
+            "ThreadPoolExecutor, a ProcessPoolExecutor or client.get_executor() of Dask"
+        )
+    return HeldExecutor(executor)
 
 
 class OverExecutor(AbstractLocalFits):
@@ -112,26 +122,15 @@ class OverExecutor(AbstractLocalFits):
         and closes it.
     """
 
-    executor: HeldExecutor = eqx.field(
-        static=True, default=HeldExecutor(), converter=lambda e: _held_or_none(e)
-    )
+    executor: HeldExecutor = eqx.field(static=True, default=HeldExecutor(), converter=_held_or_none)
 
     def run(self, objective, starts, solver):
         solver = _with_history_of_one(solver)
         work = [Inherited(_run_one, objective, solver, one) for one in starts]
         held: Executor | None = self.executor.executor
-        rows = list(map(_carry_out, work) if held is None else held.map(_carry_out, work))
+        each = map if held is None else held.map
+        rows = list(each(Inherited.__call__, work))
         return _finite(LocalFits(*(np.stack(part) for part in zip(*rows, strict=True))))
-
-
-def batch_for(platform: str) -> int:
-    """Fits that advance together on a platform of JAX, as `"cpu"` or `"gpu"`.
-
-    >>> from xpcs_eqx.search.local_fits import batch_for
-    >>> batch_for("cpu"), batch_for("gpu")
-    (1, 32)
-    """
-    return 1 if platform == "cpu" else ACCELERATED
 
 
 def _platform(objective: AbstractObjective) -> str:
@@ -144,19 +143,8 @@ def _platform(objective: AbstractObjective) -> str:
 def local_fits_for(objective: AbstractObjective, n_pairs: int) -> AbstractLocalFits:
     """One compiled call for small data in memory, one fit after the other for everything else."""
     if objective.traceable and n_pairs <= SMALL:
-        return OneCall(batch=batch_for(_platform(objective)))
+        return OneCall(batch=1 if _platform(objective) == "cpu" else ACCELERATED)
     return OverExecutor()
-
-
-def _held_or_none(executor: Any) -> HeldExecutor:
-    if isinstance(executor, HeldExecutor):
-        return executor
-    if executor is not None and not callable(getattr(executor, "map", None)):
-        raise ConfigError(
-            f"executor is {type(executor).__name__}, which has no `map`; give a "
-            "ThreadPoolExecutor, a ProcessPoolExecutor or client.get_executor() of Dask"
-        )
-    return HeldExecutor(executor)
 
 
 def _with_history_of_one(solver: TrustRegion) -> TrustRegion:
@@ -183,10 +171,6 @@ def _run_all(objective, solver, starts, wanted, batch):
 
 
 _outcome_compiled = quick_jit(_outcome)
-
-
-def _carry_out(work: Inherited) -> Any:
-    return work()
 
 
 def _run_one(objective, solver, start):

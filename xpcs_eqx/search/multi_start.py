@@ -8,18 +8,24 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import FitError
-from ..fitting import check_fittable, curve_solver, least_squares, require_finite, solve
+from ..fitting import check_fittable, curve_solver, least_squares
 from ..objective import AbstractObjective, CurveObjective
 from ..optimize import Recovery, TrustRegion
-from .basins import alone, basins_of, clustered, near_groups, threshold_of, variance_of
-from .local_fits import AbstractLocalFits, LocalFits, local_fits_for
-from .noise import count_pairs, is_absolute
+from .basins import Basin, Ends, basins_of, near_groups, threshold_of, variance_of
+from .local_fits import AbstractLocalFits, LocalFits, OverExecutor, local_fits_for
+from .log import Log
+from .pairs import PAIRS, count_pairs, is_absolute, thinned
 from .population import population_costs
-from .samplers import AbstractSampler, LatinHypercube
-from .search import Search, Spending
+from .search import Search
 from .space import NormalisedSpace, normalised_space
-from .starts import Screening, check_starts, remark_on, starts_of
-from .thinned import PAIRS, thinned
+from .starts import (
+    AbstractSampler,
+    LatinHypercube,
+    Screening,
+    check_starts,
+    remark_on,
+    starts_of,
+)
 
 # Fits of the first round stop where they can be told apart; most of a fit's work comes after.
 ROUGH_TOLERANCE = 1e-5
@@ -105,14 +111,13 @@ def multi_start(
         curve = isinstance(objective, CurveObjective)
         solver = curve_solver() if curve else TrustRegion(cost_tol=REFINED_TOLERANCE)
     check_starts(starts, refine)
+    log = Log(callback)
     if not objective.names:
-        return _nothing_free(objective, solver, callback)
-    refine = min(REFINED, starts) if refine is None else refine
+        return _nothing_free(objective, solver, log)
     space = normalised_space(objective)
     begun = starts_of(objective, space, starts, custom, sampler, seed)
-    n_pairs = count_pairs(objective)
+    n_pairs, absolute = count_pairs(objective), is_absolute(objective)
     local = local_fits_for(objective, n_pairs) if local is None else local
-    log = _Log(callback)
     log.say(
         f"{len(begun.x)} starts, {begun.given} given and the others by {type(sampler).__name__} "
         f"over the bounds (seed {seed})"
@@ -123,20 +128,23 @@ def multi_start(
     )
     if remark := remark_on(starts, space.dimension):
         log.say(remark)
+
     sample = None if thin is None else thinned(objective, seed, thin)
     coarse = objective if sample is None else sample
     costs = population_costs(coarse, begun.x)
-    log.add("screening", len(begun.x), costs)
+    _note(log, "screening", len(begun.x), costs)
     kept = screening.chosen(costs, begun.given)
     if not np.isfinite(costs[kept]).any():
         raise FitError(
             f"none of {len(begun.x)} starts has a finite cost; check the bounds and the data"
         )
     log.say(f"{len(kept)} of {len(begun.x)} starts fitted, by their cost")
+
     if log.ended:
         kept = kept[[int(np.argmin(costs[kept]))]]
-        fits = _left_at(objective, begun.x[kept[0]], solver)
-        log.add("the best start", int(fits.evaluations.sum()), fits.cost)
+        once = dataclasses.replace(solver, max_evaluations=1)
+        fits = OverExecutor().run(objective, begun.x[kept], once)
+        what = "the best start"
     else:
         most = ROUGH_EVALUATIONS if sample is None else SAMPLED_EVALUATIONS
         rough = dataclasses.replace(
@@ -146,62 +154,54 @@ def multi_start(
         )
         fits = local.run(coarse, begun.x[kept], rough)
         what = "rough fits" if sample is None else "rough fits to a sample of the pairs"
-        log.add(what, int(fits.evaluations.sum()), fits.cost)
+    _note(log, what, int(fits.evaluations.sum()), fits.cost)
     if not np.isfinite(fits.cost).any():
         raise FitError(f"none of {len(kept)} local fits found a finite cost")
-    first_evaluations = fits.evaluations
-    absolute = is_absolute(objective)
+
     # Sums over a sample are weighted to be those of all pairs.
     typical = float(np.max(costs[np.isfinite(costs)]))
-    variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
-    order = _to_refine(space, fits, variance, typical, refine)
     refined: list[int] = []
     if not log.ended:
-        most = min(solver.max_evaluations, REFINED_EVALUATIONS)
-        careful = dataclasses.replace(solver, max_evaluations=most)
-        better = local.run(objective, fits.x[order], careful)
-        log.add(f"{len(order)} fits to tolerance", int(better.evaluations.sum()), better.cost)
-        fits, refined = _replaced(fits, better, order), list(order)
-        fits.evaluations[order] += first_evaluations[order]
+        variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
+        most = min(REFINED, starts) if refine is None else refine
+        refined = _to_refine(space, fits, variance, typical, most)
+        careful = min(solver.max_evaluations, REFINED_EVALUATIONS)
+        careful = dataclasses.replace(solver, max_evaluations=careful)
+        better = local.run(objective, fits.x[refined], careful)
+        _note(log, f"{len(refined)} fits to tolerance", int(better.evaluations.sum()), better.cost)
+        together = better.evaluations + fits.evaluations[refined]
+        fits = fits.put(refined, better._replace(evaluations=together))
+
     # What has not arrived is no minimum: a way from it would only say that it is under way.
     # Nor is there a way to look at in a search that was ended.
     arrived = fits.converged & (not log.ended)
-    arrived[refined] = True
-    arrived[int(np.argmin(fits.cost))] = True
-    unfinished = int(np.count_nonzero(~arrived))
+    arrived[[*refined, int(np.argmin(fits.cost))]] = True
     ends = fits.spread(len(begun.x), kept)
     place = np.cumsum(arrived) - 1
-    refined = [int(place[k]) for k in refined]
+    refined = place[refined].tolist()
     fits, numbers = fits.take(arrived), kept[arrived]
     if sample is not None:
-        fits, spent = _with_whole_costs(objective, fits, refined)
-        ends.cost[numbers] = fits.cost
-        log.add("costs of all pairs", spent, fits.cost)
+        rest = np.setdiff1d(np.arange(len(numbers)), refined)
+        inside = np.clip(fits.x[rest], objective.variables.lower, objective.variables.upper)
+        fits.cost[rest] = ends.cost[numbers[rest]] = population_costs(objective, inside)
+        _note(log, "costs of all pairs", rest.size, fits.cost)
+
     variance = variance_of(float(np.min(fits.cost)), n_pairs, absolute)
-    clusters = clustered(objective, space, fits, refined, variance, typical, local, solver)
-    log.add("ways between minima", clusters.evaluations, fits.cost)
-    best = clusters.groups[0][0]
-    # Many starts are the recovery; only what is no minimum is worth more attempts.
-    enough = log.ended or fits.converged[best]
-    x = np.clip(fits.x[best], objective.variables.lower, objective.variables.upper)
+    threshold = threshold_of(variance, typical)
+    told = Ends(fits, numbers, refined, space, variance, threshold)
+    basins, used = basins_of(objective, told, local, solver)
+    _note(log, "ways between minima", used, fits.cost)
+    # The lead of the best basin is the lowest of all.
+    lead = int(np.argmin(fits.cost))
     fit = least_squares(
         objective,
-        x,
+        np.clip(fits.x[lead], objective.variables.lower, objective.variables.upper),
         solver=solver,
-        recovery=Recovery(attempts=0) if enough else None,
-        callback=_at_once if log.ended else None,
+        # Many starts are the recovery; only what is no minimum is worth more attempts.
+        recovery=Recovery(attempts=0) if log.ended or fits.converged[lead] else None,
+        callback=(lambda state: True) if log.ended else None,
     )
-    log.add("final fit", fit.evaluations, np.asarray([float(fit.cost)]))
-    basins = basins_of(
-        space,
-        fits,
-        clusters,
-        refined,
-        numbers,
-        np.asarray(objective.variables.coordinate_scale),
-        variance,
-        threshold_of(variance, typical),
-    )
+    _note(log, "final fit", fit.evaluations, np.asarray([float(fit.cost)]))
     search = Search(
         fit=fit,
         basins=basins,
@@ -210,29 +210,32 @@ def multi_start(
         costs=costs,
         ends=ends,
         spent=tuple(log.spent),
-        unfinished=unfinished,
+        unfinished=int(np.count_nonzero(~arrived)),
         decisions=tuple(log.decisions),
-        noise=2 * threshold_of(variance, typical),
+        noise=2 * threshold,
     )
     return dataclasses.replace(search, fit=fit.doubted(search.warnings))
 
 
-def _nothing_free(
-    objective: AbstractObjective,
-    solver: TrustRegion,
-    callback: Callable[[SearchProgress], Any] | None,
-) -> Search:
+def _note(log: Log, what: str, evaluations: int, costs: Float[np.ndarray, "point"]) -> None:
+    """Enter a phase into the log, and show it to the callback unless that has had enough."""
+    log.spend(what, evaluations, float(np.min(costs, initial=np.inf)))
+    if not log.ended:
+        seen = SearchProgress(what, log.used, log.lowest)
+        log.show(seen, f"ended by the callback after: {what}")
+
+
+def _nothing_free(objective: AbstractObjective, solver: TrustRegion, log: Log) -> Search:
     """The one fit there is where every parameter is fixed."""
-    log = _Log(callback)
     log.say("no parameter is free: there is nothing to search for, and one fit was made")
     fit = least_squares(objective, None, solver=solver)
     cost, none = np.asarray([float(fit.cost)]), np.zeros((1, 0))
-    log.add("the one fit", fit.evaluations, cost)
+    _note(log, "the one fit", fit.evaluations, cost)
     status, used = np.asarray([int(fit.status)]), np.asarray([fit.evaluations])
     variance = variance_of(float(fit.cost), count_pairs(objective), is_absolute(objective))
     return Search(
         fit=fit,
-        basins=(alone(float(fit.cost)),),
+        basins=(Basin(float(fit.cost), 2 * float(fit.cost)),),
         names=(),
         starts=none,
         costs=cost,
@@ -244,22 +247,6 @@ def _nothing_free(
     )
 
 
-def _at_once(state: Any) -> bool:
-    return True
-
-
-def _left_at(
-    objective: AbstractObjective,
-    x: Float[np.ndarray, "variable"],
-    solver: TrustRegion,
-) -> LocalFits:
-    """A local fit that was left after its first evaluation."""
-    done = solve(objective, x, solver=solver, recovery=Recovery(attempts=0), callback=_at_once)
-    y, equations, run = np.asarray(done.y), require_finite(done).equations, done.run
-    parts = (y, x, equations.cost, equations.hessian, int(run.status), run.evaluations)
-    return LocalFits(*(np.asarray(part)[None] for part in parts))
-
-
 def _to_refine(
     space: NormalisedSpace, fits: LocalFits, variance: float, typical: float, refine: int
 ) -> list[int]:
@@ -267,7 +254,7 @@ def _to_refine(
 
     Groups whose cost is hopelessly above the lowest are left as they are.
     """
-    groups = near_groups(space, fits, max(variance, 1e-300))
+    groups = near_groups(space, fits, variance)
     lowest = float(fits.cost[groups[0][0]])
     worth = (1 + HOPELESS) * lowest + 1e-3 * typical
     groups = [group for group in groups if fits.cost[group[0]] <= worth]
@@ -279,47 +266,3 @@ def _to_refine(
     if len(rest) and len(leads) >= refine:
         leads = leads[: max(refine - 1, 1)]
     return (leads + rest)[:refine]
-
-
-def _with_whole_costs(
-    objective: AbstractObjective, fits: LocalFits, refined: list[int]
-) -> tuple[LocalFits, int]:
-    """Fits to a sample with the costs of all pairs, and how many had to be found."""
-    rest = np.setdiff1d(np.arange(len(fits.cost)), refined)
-    cost = fits.cost.copy()
-    x = np.clip(fits.x[rest], objective.variables.lower, objective.variables.upper)
-    cost[rest] = population_costs(objective, x)
-    return fits._replace(cost=cost), rest.size
-
-
-def _replaced(fits: LocalFits, better: LocalFits, which: list[int]) -> LocalFits:
-    parts = []
-    for old, new in zip(fits, better, strict=True):
-        part = np.array(old)
-        part[which] = new
-        parts.append(part)
-    return LocalFits(*parts)
-
-
-class _Log:
-    """What a search under way has used and decided; it lives as long as the search."""
-
-    def __init__(self, callback: Callable[[SearchProgress], Any] | None):
-        self.callback = callback
-        self.spent: list[Spending] = []
-        self.decisions: list[str] = []
-        self.lowest = np.inf
-        self.ended = False
-
-    def say(self, text: str) -> None:
-        self.decisions.append(text)
-
-    def add(self, what: str, evaluations: int, costs: np.ndarray) -> None:
-        self.spent.append(Spending(what, evaluations))
-        self.lowest = min(self.lowest, float(np.min(costs, initial=np.inf)))
-        if self.callback is not None and not self.ended:
-            total = sum(one.evaluations for one in self.spent)
-            seen = SearchProgress(what, total, self.lowest)
-            if bool(self.callback(seen)):
-                self.ended = True
-                self.say(f"ended by the callback after: {what}")

@@ -16,9 +16,21 @@ from ..parameters.parameter_map import Group
 
 Objective = TypeVar("Objective", bound=AbstractObjective)
 
-# Rows of the smallest array of points. Arrays double from here, so that any number of points needs
-# one of a few compilations.
+# Rows of the smallest array of points.
 ROWS = 64
+
+
+def padded(
+    points: Float[np.ndarray, "n variable"], least: int = ROWS
+) -> Float[np.ndarray, "rows variable"]:
+    """The points, followed by repetitions of the last one up to `least` or a power of two.
+
+    So that any number of points needs one of a few compilations.
+    """
+    n = len(points)
+    rows = max(least, 1 << max(n - 1, 0).bit_length())
+    filler = points[-1:] if n else np.full((1, points.shape[1]), 0.5)
+    return np.concatenate([points, np.repeat(filler, rows - n, axis=0)])
 
 
 def in_physical_variables(objective: Objective) -> Objective:
@@ -78,12 +90,10 @@ def population_costs(
         )
     physical = in_physical_variables(objective)
     memo = physical.memo
-    n = len(points)
-    if not physical.traceable:
+    if physical.traceable:
+        n = len(points)
+        costs = np.asarray(_costs(physical, padded(points), np.asarray(n), memo))[:n]
+    else:
         found = [float(physical.cost(jnp.asarray(one), memo)) for one in points]
         costs = np.asarray(found, dtype=float)
-    else:
-        rows = np.zeros((max(ROWS, 1 << max(n - 1, 0).bit_length()), variables))
-        rows[:n] = points
-        costs = np.asarray(_costs(physical, rows, np.asarray(n), memo))[:n]
     return np.where(np.isfinite(costs), costs, np.inf)

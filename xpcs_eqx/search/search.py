@@ -1,7 +1,5 @@
 """What a search found, the best fit of a strategy and what was tried for it, as plain values."""
 
-from typing import NamedTuple
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -9,15 +7,9 @@ from jaxtyping import Float
 from ..fitting import Fit
 from ..optimize import Status
 from .basins import Basin
-from .cmaes.fit import CmaResult
 from .local_fits import LocalFits
-
-
-class Spending(NamedTuple):
-    """Evaluations of costs or normal equations, and what for."""
-
-    what: str
-    evaluations: int
+from .log import Spending
+from .restarts import CmaResult
 
 
 class Search(eqx.Module):

@@ -5,7 +5,6 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import ModelError
 from .space import NormalisedSpace
 
 Method = Literal["cma_es", "multi_start", "local"]
@@ -21,11 +20,10 @@ WARM_FACTOR = 1.1
 
 
 class Selection(NamedTuple):
-    """A method, why, and what to fall back on in this order."""
+    """A method, and why; what fails falls back on those behind it in `CHAIN`."""
 
     method: Method
     reason: str
-    chain: tuple[Method, ...]
 
 
 class Skip(NamedTuple):
@@ -53,53 +51,27 @@ def scale_ratio(
     return max(between, within)
 
 
-def bounds_of(space: NormalisedSpace) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bounds of a space."""
-    corners = [np.zeros(space.dimension), np.ones(space.dimension)]
-    low, high = (space.from_unit(corner) for corner in corners)
-    return low, high
-
-
 def select_method(space: NormalisedSpace, *, cma_es_available: bool = True) -> Selection:
     """The method for bounds: CMA-ES where their scales are more than 1000 apart, else multi-start.
 
     What fails falls back along CMA-ES → multi-start → local.
 
-    >>> from xpcs_eqx.search import LinearAxis, LogAxis, NormalisedSpace, select_method
-    >>> wide = NormalisedSpace((LogAxis(1.0, 1e6), LinearAxis(-2.0, 2.0)), ("D0", "alpha"))
+    >>> from xpcs_eqx.search import Axis, NormalisedSpace, select_method
+    >>> wide = NormalisedSpace((Axis(1.0, 1e6, scale=0), Axis(-2.0, 2.0)), ("D0", "alpha"))
     >>> select_method(wide).method, select_method(wide, cma_es_available=False).method
     ('cma_es', 'multi_start')
     """
-    ratio = scale_ratio(*bounds_of(space))
+    ratio = scale_ratio(*(space.from_unit(np.full(space.dimension, end)) for end in (0.0, 1.0)))
     text = f"the scales of the bounds are a factor {ratio:.3g} apart"
     if ratio <= SCALE_RATIO:
-        chosen: Method = "multi_start"
-        reason = f"{text}, not more than {SCALE_RATIO:g}"
-    elif cma_es_available:
-        chosen, reason = "cma_es", f"{text}, more than {SCALE_RATIO:g}"
-    else:
-        chosen = "multi_start"
-        reason = (
-            f"{text}, more than {SCALE_RATIO:g}, which prefers CMA-ES, but its library is not "
-            "installed: pip install xpcs_eqx[global]"
-        )
-    return Selection(chosen, reason, CHAIN[CHAIN.index(chosen) :])
-
-
-def fall_back(selection: Selection, failed: Method, why: str) -> Selection:
-    """The next method of the chain after one that failed.
-
-    **Raises:** `ModelError` when nothing is left.
-
-    >>> from xpcs_eqx.search import Selection, fall_back
-    >>> chosen = Selection("cma_es", "", ("cma_es", "multi_start", "local"))
-    >>> fall_back(chosen, "cma_es", "no").method
-    'multi_start'
-    """
-    rest = selection.chain[selection.chain.index(failed) + 1 :]
-    if not rest:
-        raise ModelError(f"{failed} failed ({why}), and there is no method to fall back on")
-    return Selection(rest[0], f"{failed} failed: {why}", rest)
+        return Selection("multi_start", f"{text}, not more than {SCALE_RATIO:g}")
+    if cma_es_available:
+        return Selection("cma_es", f"{text}, more than {SCALE_RATIO:g}")
+    return Selection(
+        "multi_start",
+        f"{text}, more than {SCALE_RATIO:g}, which prefers CMA-ES, but its library is not "
+        "installed: pip install xpcs_eqx[global]",
+    )
 
 
 def is_lower(cost: float, than: float) -> bool:
@@ -114,13 +86,11 @@ def is_lower(cost: float, than: float) -> bool:
     return bool(cost < than - SAME_COST * abs(than))
 
 
-def skip_search(
-    variance: float, noise: float, *, converged: bool, at_bound: bool, factor: float = WARM_FACTOR
-) -> Skip:
+def skip_search(variance: float, noise: float, *, converged: bool, at_bound: bool) -> Skip:
     """Whether a fit from a warm start makes a search superfluous.
 
     It does when the fit converged inside the bounds and leaves no more than the noise: a residual
-    variance of at most `factor` times that of the data.
+    variance of at most 1.1 times that of the data.
 
     **Arguments:**
 
@@ -143,6 +113,6 @@ def skip_search(
         return Skip(False, "it leaves no degree of freedom, so that its residuals prove nothing")
     # Without noise only residuals that vanish are those of the right model.
     ratio = variance / noise if noise > 0 else (np.inf if variance > 0 else 1.0)
-    if ratio > factor:
-        return Skip(False, f"it leaves {ratio:.3g} times the noise variance, above {factor:g}")
+    if ratio > WARM_FACTOR:
+        return Skip(False, f"it leaves {ratio:.3g} times the noise variance, above {WARM_FACTOR:g}")
     return Skip(True, f"it converged inside the bounds and leaves {ratio:.3g} times the noise")

@@ -1,6 +1,7 @@
-"""The starts of a search: those given, those drawn, and which are worth a fit."""
+"""The starts of a search: those given, those that fill the box, and which are worth a fit."""
 
 import math
+from abc import abstractmethod
 from typing import NamedTuple
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import AbstractObjective
-from .samplers import AbstractSampler
+from .population import padded
 from .space import NormalisedSpace
 
 # More starts than this for each variable rarely find what fewer have not.
@@ -19,6 +20,43 @@ SENSIBLE = 100
 # With more than this the evaluations of screening alone, at milliseconds each, take minutes, and
 # no number of variables that a correlation model has asks for it.
 MOST = 100_000
+
+
+class AbstractSampler(eqx.Module):
+    """Points that fill the unit cube evenly."""
+
+    @abstractmethod
+    def unit(self, n: int, dimension: int, seed: int) -> Float[np.ndarray, "n dimension"]:
+        """`n` points in [0, 1)ᵈ; equal for an equal seed."""
+
+
+class LatinHypercube(AbstractSampler):
+    """One point in each of n slices of every axis (McKay, Beckman & Conover 1979), scrambled."""
+
+    def unit(self, n, dimension, seed):
+        from scipy.stats import qmc
+
+        return qmc.LatinHypercube(dimension, rng=np.random.default_rng(seed)).random(n)
+
+
+class Sobol(AbstractSampler):
+    """Sobol' sequence with Owen's scrambling; the first n points of a power of two."""
+
+    def unit(self, n, dimension, seed):
+        from scipy.stats import qmc
+
+        sequence = qmc.Sobol(dimension, rng=np.random.default_rng(seed))
+        # Drawn by a power of two, without which the sequence has no balance to keep.
+        return sequence.random_base2(max(n - 1, 0).bit_length())[:n]
+
+
+class Halton(AbstractSampler):
+    """Halton sequence, scrambled."""
+
+    def unit(self, n, dimension, seed):
+        from scipy.stats import qmc
+
+        return qmc.Halton(dimension, rng=np.random.default_rng(seed)).random(n)
 
 
 class Screening(eqx.Module):
@@ -104,11 +142,8 @@ def has_coordinates(
     objective: AbstractObjective, x: Float[np.ndarray, "point variable"]
 ) -> Bool[np.ndarray, "point"]:
     """Which points a local fit can start from."""
-    n = len(x)
-    rows = np.empty((max(64, 1 << max(n - 1, 0).bit_length()), x.shape[1]))
-    rows[:n], rows[n:] = x, x[-1:] if n else 0.5
-    finite = np.isfinite(np.asarray(_coordinates(objective.variables, rows))[:n])
-    return np.all(finite, axis=1)
+    y = np.asarray(_coordinates(objective.variables, padded(x)))[: len(x)]
+    return np.all(np.isfinite(y), axis=1)
 
 
 def checked_custom(

@@ -14,7 +14,7 @@ from ..errors import ModelError
 from ..objective import AbstractObjective, ArrayPoints, Chunk, CurveObjective
 from ..optimize import AbstractPreparation, AbstractPreparationState, Telemetry
 from .population import population_costs
-from .samplers import AbstractSampler, LatinHypercube
+from .starts import AbstractSampler, LatinHypercube
 
 
 class TournamentState(AbstractPreparationState):
@@ -53,11 +53,6 @@ class TournamentState(AbstractPreparationState):
     def best(self) -> Float[np.ndarray, "variable"]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Parameters of the winner."""
         return self.candidates[self.winner]
-
-    @property
-    def found(self) -> bool:
-        """Whether any candidate has a finite cost."""
-        return bool(np.isfinite(self.scores).any())
 
     @property
     def summary(self):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -10,13 +10,15 @@ from ..errors import FitError
 from ..fitting import Fit, least_squares
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
-from .cmaes.fit import CmaResult, cma_es
-from .cmaes.settings import CmaPreset
+from .log import Log
 from .multi_start import multi_start
-from .noise import noise_variance
-from .search import GlobalFit, Search, Spending
+from .pairs import noise_variance
+from .restarts import CmaResult, cma_es
+from .search import GlobalFit, Search
 from .selection import Skip, is_lower, skip_search
 from .starts import has_coordinates
+
+Found = TypeVar("Found")
 
 
 def cma_es_available() -> bool:
@@ -24,8 +26,12 @@ def cma_es_available() -> bool:
     return find_spec("cma") is not None
 
 
-class Trial:
-    """What has been tried so far; it lives as long as a strategy runs."""
+class Trial(Log):
+    """The log of a strategy with the best fit so far; it lives as long as the strategy runs.
+
+    - `best`, `method`: the best fit and what found it; `search`, `cma`: the last of each kind.
+    - `noise`: variance of a weighted residual of the right model, NaN where it is not known.
+    """
 
     def __init__(
         self,
@@ -33,20 +39,13 @@ class Trial:
         solver: TrustRegion | None,
         callback: Callable[[Any], Any] | None = None,
     ):
-        self.objective, self.solver, self.callback = objective, solver, callback
-        self.ended = False
+        super().__init__(callback)
+        self.objective, self.solver = objective, solver
         self.noise = noise_variance(objective)
         self.best: Fit | None = None
         self.method = ""
         self.search: Search | None = None
         self.cma: CmaResult | None = None
-        self.spent: list[Spending] = []
-        self.decisions: list[str] = []
-
-    @property
-    def used(self) -> int:
-        """Evaluations so far."""
-        return sum(one.evaluations for one in self.spent)
 
     @property
     def fit(self) -> Fit:
@@ -59,31 +58,12 @@ class Trial:
         return self.best
 
     @property
-    def watch(self) -> Callable[[Any], bool] | None:
-        """What the methods show their progress to; None where nobody looks."""
-        # With nobody looking a local fit is one compiled call.
-        return None if self.callback is None else self._watched
-
-    def _watched(self, seen: Any) -> bool:
-        assert self.callback is not None
-        if bool(self.callback(seen)) and not self.ended:
-            self.ended = True
-            self.say("ended by the callback: nothing more is tried")
-        return self.ended
-
-    def say(self, text: str) -> None:
-        """Note a decision."""
-        self.decisions.append(text)
-
-    def take(self, method: str, fit: Fit, evaluations: int) -> bool:
-        """Keep a fit when it is the best so far; whether it is lower by more than tolerance."""
-        self.spent.append(Spending(method, evaluations))
-        old = np.inf if self.best is None else float(self.best.cost)
-        new = float(fit.cost)
-        lower = is_lower(new, old)
-        if self.best is None or lower or (new <= old and fit.success > self.best.success):
-            self.best, self.method = fit, method
-        return lower
+    def known(self) -> np.ndarray | None:
+        """Physical variables of the best so far, which rounding may have put outside the bounds."""
+        if self.best is None:
+            return None
+        variables = self.objective.variables
+        return np.clip(self.best.x, np.asarray(variables.lower), np.asarray(variables.upper))
 
     def verdict(self, fit: Fit) -> Skip:
         """Whether a fit leaves nothing to search for."""
@@ -98,79 +78,63 @@ class Trial:
         if not has_coordinates(self.objective, begin[None])[0]:
             self.say("the start has no solver coordinates (a negative rate): no local fit from it")
             return None
-        try:
-            fit = least_squares(
-                self.objective, start, solver=self.solver, callback=self.watch, **keywords
-            )
-        except FitError as error:
-            self.say(f"local fit: {error}")
-            return None
-        self.take("local fit", fit, fit.evaluations)
+        fit = self._attempt("local fit", least_squares, start, **keywords)
+        if fit is not None:
+            self._take("local fit", fit, fit.evaluations)
         return fit
 
-    def multi_start(self, **keywords: Any) -> Search | None:
+    def multi_start(self, **settings: Any) -> Search | None:
         """Multi-start with the best so far among its starts; None where it found nothing."""
-        known = () if self.best is None else (self._inside(self.best),)
-        custom = np.asarray([*known, *keywords.pop("custom")])
-        try:
-            search = multi_start(
-                self.objective,
-                custom=custom,
-                solver=self.solver,
-                callback=self.watch,
-                **keywords,
-            )
-        except FitError as error:
-            self.say(f"multi-start: {error}")
-            return None
-        self.search = search
-        for text in search.decisions:
-            self.say(f"multi-start: {text}")
-        lower = self.take("multi-start", search.fit, search.evaluations)
-        self.say(
-            f"multi-start {'found a lower minimum' if lower else 'found nothing lower'}: "
-            f"{search.reason}"
-        )
-        return search
-
-    def cma_es(self, preset: CmaPreset, seed: int, budget: int | None) -> CmaResult | None:
-        """CMA-ES from the best so far; None where it found nothing."""
-        start = None if self.best is None else self._inside(self.best)
-        return self._cma_es(start, preset, seed, budget)
-
-    def cma_es_over_bounds(
-        self, preset: CmaPreset, seed: int, budget: int | None
-    ) -> CmaResult | None:
-        """CMA-ES over all of the bounds; None where it found nothing.
-
-        A second opinion: it knows nothing of what was tried before, and its own local fit begins
-        where the objective does, not at the start that the caller gave.
-        """
-        return self._cma_es(None, preset, seed, budget)
-
-    def _inside(self, fit: Fit) -> np.ndarray:
-        """Physical variables of a fit, which rounding may have put outside the bounds."""
-        variables = self.objective.variables
-        return np.clip(fit.x, np.asarray(variables.lower), np.asarray(variables.upper))
-
-    def _cma_es(self, start: Any, preset, seed, budget) -> CmaResult | None:
-        try:
-            found = cma_es(
-                self.objective,
-                start,
-                preset=preset,
-                seed=seed,
-                budget=budget,
-                callback=self.watch,
-                solver=self.solver,
-            )
-        except FitError as error:
-            self.say(f"CMA-ES: {error}")
-            return None
-        self.cma = found
-        lower = self.take("CMA-ES", found.fit, found.evaluations)
-        self.say(f"CMA-ES {'found a lower minimum' if lower else 'found nothing lower'}")
+        known = self.known
+        custom = settings.pop("custom")
+        settings["custom"] = np.asarray(custom if known is None else [known, *custom])
+        found = self._attempt("multi-start", multi_start, **settings)
+        if found is not None:
+            self.search = found
+            for text in found.decisions:
+                self.say(f"multi-start: {text}")
+            lower = self._take("multi-start", found.fit, found.evaluations)
+            self.say(f"multi-start found {_what(lower)}: {found.reason}")
         return found
+
+    def cma_es(self, start: Any, **settings: Any) -> CmaResult | None:
+        """CMA-ES from the best so far, or without a start over all of the bounds.
+
+        The latter is a second opinion: it knows nothing of what was tried before, and its own local
+        fit begins where the objective does, not at the start that the caller gave. None where it
+        found nothing.
+        """
+        found = self._attempt("CMA-ES", cma_es, start, **settings)
+        if found is not None and found.fit is not None:
+            self.cma = found
+            lower = self._take("CMA-ES", found.fit, found.evaluations)
+            self.say(f"CMA-ES found {_what(lower)}")
+        return found
+
+    def _attempt(
+        self, method: str, run: Callable[..., Found], *start: Any, **settings: Any
+    ) -> Found | None:
+        """What a method finds for the objective; None where it says that there is nothing."""
+        # With nobody looking a local fit is one compiled call.
+        watch = None if self.callback is None else self._watched
+        try:
+            return run(self.objective, *start, solver=self.solver, callback=watch, **settings)
+        except FitError as error:
+            self.say(f"{method}: {error}")
+            return None
+
+    def _watched(self, seen: Any) -> bool:
+        return self.show(seen, "ended by the callback: nothing more is tried")
+
+    def _take(self, method: str, fit: Fit, evaluations: int) -> bool:
+        """Keep a fit when it is the best so far; whether it is lower by more than tolerance."""
+        self.spend(method, evaluations)
+        old = np.inf if self.best is None else float(self.best.cost)
+        new = float(fit.cost)
+        lower = is_lower(new, old)
+        if self.best is None or lower or (new <= old and fit.success > self.best.success):
+            self.best, self.method = fit, method
+        return lower
 
     def outcome(self) -> GlobalFit:
         """The best with what was tried for it.
@@ -184,9 +148,13 @@ class Trial:
             fit = fit.doubted(search.warnings)
         return GlobalFit(
             fit=fit,
-            search=self.search,
+            search=search,
             cma=self.cma,
             method=self.method,
             spent=tuple(self.spent),
             decisions=tuple(self.decisions),
         )
+
+
+def _what(lower: bool) -> str:
+    return "a lower minimum" if lower else "nothing lower"

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from ...parameters import (
     AbstractBijection,
     Affine,
+    Identity,
     ParameterMap,
     ReferenceAmplitude,
     ReferenceTime,
@@ -69,28 +70,17 @@ class LogInterval(AbstractBijection):
         return self._of_log().inverse((jnp.log(x[0]),))
 
 
-class Above(AbstractBijection):
-    """lower + exp(y)."""
+class HalfLine(AbstractBijection):
+    """end + sign·exp(y): above the end for `sign` 1, below it for −1."""
 
-    lower: Number
-
-    def forward(self, y):
-        return (self.lower + jnp.exp(y[0]),)
-
-    def inverse(self, x):
-        return (jnp.log(x[0] - self.lower),)
-
-
-class Below(AbstractBijection):
-    """upper − exp(y)."""
-
-    upper: Number
+    end: Number
+    sign: int = eqx.field(static=True)
 
     def forward(self, y):
-        return (self.upper - jnp.exp(y[0]),)
+        return (self.end + self.sign * jnp.exp(y[0]),)
 
     def inverse(self, x):
-        return (jnp.log(self.upper - x[0]),)
+        return (jnp.log(self.sign * (x[0] - self.end)),)
 
 
 def _softplus_inverse(value):
@@ -100,70 +90,46 @@ def _softplus_inverse(value):
 class FreeSlope(AbstractBijection):
     """`Slope` without limits of its own: (ln ρ, s, v) → (a, b, c) with v = −ln(1 − c/ρ).
 
-    The exponent stays between `lower` and `upper`, where they are finite: b = mid + half·tanh(…),
-    which is s·exp(v) far from them. `sign` 1 or −1 keeps the offset above or below zero, 0 leaves
-    it free. Every (ln ρ, s, v) is a rate that is positive at the reference time with a > 0.
+    `exponent` keeps b = forward(s·exp(v)) between its ends, where they are finite. `sign` 1 or −1
+    keeps the offset above or below zero, 0 leaves it free. Every (ln ρ, s, v) is a rate that is
+    positive at the reference time with a > 0.
     """
 
     slope: Slope
-    lower: Number
-    upper: Number
-    bounded: bool = eqx.field(static=True)
+    exponent: AbstractBijection
     sign: int = eqx.field(static=True)
 
     def forward(self, y):
         v = y[2] if self.sign == 0 else self.sign * jax.nn.softplus(self.sign * y[2])
-        b = y[1] * jnp.exp(v)
-        if self.bounded:
-            (b,) = TanhInterval(self.lower, self.upper).forward((b,))
+        (b,) = self.exponent.forward((y[1] * jnp.exp(v),))
         return self.slope.forward((y[0], b * jnp.exp(-v), -jnp.expm1(-v)))
 
     def inverse(self, x):
         log_rho, s, w = self.slope.inverse(x)
         v = -jnp.log1p(-w)
-        b = s * jnp.exp(v)
-        if self.bounded:
-            (b,) = TanhInterval(self.lower, self.upper).inverse((b,))
+        (b,) = self.exponent.inverse((s * jnp.exp(v),))
         coordinate = v if self.sign == 0 else self.sign * _softplus_inverse(self.sign * v)
         return log_rho, b * jnp.exp(-v), coordinate
 
 
-class FreeReferenceTime(AbstractBijection):
-    """`ReferenceTime` without limits of its own: the ratio of the offset is exp(v) − 1 > −1."""
+class FreeReference(AbstractBijection):
+    """`ReferenceTime` or `ReferenceAmplitude` without limits of its own.
 
-    reference: ReferenceTime
-    lower: Number
-    upper: Number
-    bounded: bool = eqx.field(static=True)
+    `exponent` keeps the exponent between its ends, where they are finite; the ratio of an offset is
+    exp(v) − 1 > −1.
+    """
 
-    def forward(self, y):
-        b = y[1]
-        if self.bounded:
-            (b,) = TanhInterval(self.lower, self.upper).forward((b,))
-        return self.reference.forward((y[0], b, jnp.expm1(y[2])))
-
-    def inverse(self, x):
-        amplitude, b, ratio = self.reference.inverse(x)
-        if self.bounded:
-            (b,) = TanhInterval(self.lower, self.upper).inverse((b,))
-        return amplitude, b, jnp.log1p(ratio)
-
-
-class FreeReferenceAmplitude(AbstractBijection):
-    """`ReferenceAmplitude` with the exponent between its ends."""
-
-    reference: ReferenceAmplitude
-    lower: Number
-    upper: Number
+    reference: ReferenceTime | ReferenceAmplitude
+    exponent: AbstractBijection
 
     def forward(self, y):
-        (b,) = TanhInterval(self.lower, self.upper).forward((y[1],))
-        return self.reference.forward((y[0], b))
+        (b,) = self.exponent.forward((y[1],))
+        return self.reference.forward((y[0], b, *map(jnp.expm1, y[2:])))
 
     def inverse(self, x):
-        amplitude, b = self.reference.inverse(x)
-        (b,) = TanhInterval(self.lower, self.upper).inverse((b,))
-        return amplitude, b
+        amplitude, b, *ratio = self.reference.inverse(x)
+        (b,) = self.exponent.inverse((b,))
+        return amplitude, b, *map(jnp.log1p, ratio)
 
 
 class Coordinates(eqx.Module):
@@ -218,16 +184,21 @@ class Coordinates(eqx.Module):
         return jnp.stack(out)
 
 
+def _spread(low: float, high: float) -> bool:
+    """Whether the ends of a positive parameter are decades apart."""
+    return low > 0 and high > _DECADES * low
+
+
 def _alone(prior: AbstractPrior) -> AbstractBijection:
     """The bijection from the line to the support of a prior."""
     low, high = (float(end) for end in prior.support)
-    if math.isfinite(low) and math.isfinite(high):
-        spread = low > 0 and high > _DECADES * low
-        return (LogInterval if spread else Interval)(np.asarray(low), np.asarray(high))
+    if math.isfinite(high - low):
+        kind = LogInterval if _spread(low, high) else Interval
+        return kind(np.asarray(low), np.asarray(high))
     if math.isfinite(low):
-        return Above(np.asarray(low))
+        return HalfLine(np.asarray(low), 1)
     if math.isfinite(high):
-        return Below(np.asarray(high))
+        return HalfLine(np.asarray(high), -1)
     mean, sd = prior.moments
     return Affine(np.asarray(mean), np.asarray(sd))
 
@@ -238,15 +209,26 @@ def _together(group: Group, priors: tuple[AbstractPrior, ...]) -> AbstractBiject
     supports = [tuple(float(end) for end in priors[i].support) for i in group.members]
     if not isinstance(inner, Slope | ReferenceTime | ReferenceAmplitude) or supports[0][0] < 0:
         return None
-    lower, upper = (np.asarray(end) for end in supports[1])
-    bounded = bool(np.isfinite(upper - lower))
+    lower, upper = supports[1]
+    exponent: AbstractBijection = Identity()
+    if math.isfinite(upper - lower):
+        exponent = TanhInterval(np.asarray(lower), np.asarray(upper))
     if isinstance(inner, Slope):
         low, high = supports[2]
-        sign = 1 if low == 0 else -1 if high == 0 else 0
-        return FreeSlope(inner, lower, upper, bounded, sign)
-    if isinstance(inner, ReferenceTime):
-        return FreeReferenceTime(inner, lower, upper, bounded)
-    return FreeReferenceAmplitude(inner, lower, upper) if bounded else inner
+        return FreeSlope(inner, exponent, 1 if low == 0 else -1 if high == 0 else 0)
+    return FreeReference(inner, exponent)
+
+
+def _inside(start: float, prior: AbstractPrior) -> float:
+    """A start moved off the ends of its interval."""
+    low, high = (float(end) for end in prior.support)
+    if not (math.isfinite(low) or math.isfinite(high)):
+        return start
+    bounded = math.isfinite(high - low)
+    if bounded and _spread(low, high):
+        return np.clip(start, low * (1 + _MARGIN), high * (1 - _MARGIN))
+    margin = _MARGIN * (high - low if bounded else float(prior.moments[1]))
+    return np.clip(start, low + margin, high - margin)
 
 
 def coordinates_for(
@@ -263,19 +245,7 @@ def coordinates_for(
 
     The start is moved off the ends of its intervals.
     """
-    start = np.array(start, dtype=float)
-    for i, prior in enumerate(priors):
-        low, high = (float(end) for end in prior.support)
-        if math.isfinite(low) and math.isfinite(high):
-            margin = _MARGIN * (high - low)
-            if low > 0 and high > _DECADES * low:
-                start[i] = np.clip(start[i], low * (1 + _MARGIN), high * (1 - _MARGIN))
-            else:
-                start[i] = np.clip(start[i], low + margin, high - margin)
-        elif math.isfinite(low):
-            start[i] = max(start[i], low + _MARGIN * float(prior.moments[1]))
-        elif math.isfinite(high):
-            start[i] = min(start[i], high - _MARGIN * float(prior.moments[1]))
+    start = np.array([_inside(*one) for one in zip(start, priors, strict=True)], float)
     groups: list[Group] = []
     for group in parameters.groups:
         if len(group.members) == 1:

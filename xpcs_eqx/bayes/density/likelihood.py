@@ -122,6 +122,8 @@ class MarginalisedScaling(AbstractScalingTreatment):
         return ()
 
     def prepare(self, scaling, priors):
+        if scaling.size == 0:
+            return SampledScaling()
         found = [_gaussian(name, p) for name, p in zip(scaling.names, priors, strict=True)]
         rows = [(p.mean, p.sd, *p.support) for p in found]
         return MarginalisedScaling(*np.asarray(rows, float).reshape(-1, 4).T)
@@ -146,13 +148,9 @@ class MarginalisedScaling(AbstractScalingTreatment):
         return chi2, Conditional(origin, unit, factor, half)
 
     def chi2(self, term, table, coefficients, sigma):
-        if term.scaling.size == 0:
-            return SampledScaling().chi2(term, table, coefficients, sigma)
         return self.conditional(term, table, sigma)[0]
 
     def per_angle(self, term, table, coefficients, sigma, key):
-        if term.scaling.size == 0:
-            return term.scaling.constant
         _, found = self.conditional(term, table, sigma)
         noise = jax.random.normal(key, found.half.shape, found.half.dtype)
         return term.scaling.per_angle(found.mean(noise))
@@ -225,11 +223,6 @@ class GivenSigma(AbstractNoise):
         return jnp.asarray(self.value)
 
 
-def gaussian_norm(n_pairs: Number, sigma: Float[Array, ""]) -> Float[Array, ""]:
-    """−n ln σ − n/2 ln 2π."""
-    return -n_pairs * (jnp.log(sigma) + 0.5 * _LOG_2PI)
-
-
 class DataLikelihood(eqx.Module):
     """ln p(data | θ) of one data set with θ = (free parameters, sampled coefficients, sigma).
 
@@ -265,7 +258,8 @@ class DataLikelihood(eqx.Module):
         """The log likelihood, marginalised coefficients integrated out."""
         x, coefficients, sigma = self.split(theta)
         chi2 = self.treatment.chi2(self.term, self.table(x), coefficients, sigma)
-        return gaussian_norm(self.n_pairs, sigma) - 0.5 * chi2
+        # −n ln σ − n/2 ln 2π comes before the exponent.
+        return -self.n_pairs * (jnp.log(sigma) + 0.5 * _LOG_2PI) - 0.5 * chi2
 
 
 @eqx.filter_jit

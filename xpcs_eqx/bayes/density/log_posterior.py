@@ -20,10 +20,11 @@ from ...objective import (
     ProjectedObjective,
     TwoTimeTerm,
 )
-from ...objective.kernel.frame_table import FrameTable, frame_table
+from ...objective.kernel.frame_table import frame_table
 from ...objective.penalties import penalty_squares
 from ...parameters import ParameterMap, SharedParameters, parameter_values
 from ...parameters.parameter_map import plain_parameters
+from ...search.pairs import count_pairs
 from ...uncertainty import loss_of
 from ..priors.families import AbstractPrior, Number, stacked
 from ..priors.prior_set import OneDataSet, PriorSet, Samplable, default_priors
@@ -67,15 +68,11 @@ class JointLikelihood(eqx.Module):
 
     def local(self, theta: Float[Array, "entry"]) -> tuple[Float[Array, "local"], ...]:
         """The entries of each data set."""
-        low = self.parameters.n_free
-        x, found = theta[:low], []
         sizes = [len(part.data.coefficients) for part in self.parts]
-        last = low + sum(sizes)
-        for k, size in enumerate(sizes):
-            own = (self.shared.local(k, x), theta[low : low + size], theta[last:])
-            found.append(jnp.concatenate(own))
-            low += size
-        return tuple(found)
+        x, *own, sigma = jnp.split(theta, np.cumsum([self.parameters.n_free, *sizes]))
+        return tuple(
+            jnp.concatenate([self.shared.local(k, x), mine, sigma]) for k, mine in enumerate(own)
+        )
 
     def __call__(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
         """The log likelihood of all data."""
@@ -150,14 +147,6 @@ class LogPosterior(eqx.Module):
         """What becomes of contrast and offset."""
         return self.data.treatment
 
-    def split(self, theta: Float[Array, "entry"]):
-        """Physical parameters, scaling coefficients, sigma."""
-        return self.data.split(theta)
-
-    def table(self, x: Float[Array, "free"]) -> FrameTable:
-        """Features of the model at physical parameters."""
-        return self.data.table(x)
-
     def local(self, theta: Float[Array, "entry"]) -> tuple[Float[Array, "local"], ...]:
         """The entries of each data set."""
         if isinstance(self.likelihood, JointLikelihood):
@@ -224,19 +213,6 @@ def _checked(objective: OneDataSet) -> TwoTimeTerm:
     return objective.term
 
 
-def count_pairs(tiles: AbstractTiles) -> float:
-    """Number of pairs with a weight."""
-    return float(_count(tiles))
-
-
-@eqx.filter_jit
-def _count(tiles):
-    def body(total, row):
-        return total + jnp.sum(tiles.block(row).root_weights > 0), None
-
-    return jax.lax.scan(body, jnp.zeros(()), jnp.asarray(tiles.table))[0]
-
-
 def log_posterior(
     objective: Samplable,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
@@ -272,34 +248,21 @@ def log_posterior(
     if not isinstance(objective, CombinedObjective):
         return _of_one(objective, priors, start, references[0], scaling, noise)
     shared = objective.parameters
-    whole = shared.whole
-    x = np.asarray(whole.start if start is None else start, float)
+    x = np.asarray(shared.whole.start if start is None else start, float)
     made = []
     for k, part in enumerate(parts):
         local = np.asarray(shared.local(k, jnp.asarray(x)))
         own = _own_priors(objective, k, priors)
         made.append(_of_one(part, own, local, references[k], scaling, noise))
-    names, theta = list(whole.free_names), [x]
+    names, theta = list(shared.whole.free_names), [x]
     for (part, own), label in zip(made, shared.labels, strict=True):
         coefficients = part.data.coefficients
         names += [f"{name}[{label}]" for name in coefficients]
         theta.append(own[part.parameters.n_free :][: len(coefficients)])
-    chosen = [priors[name] for name in names]
     scale = float(np.sqrt(np.mean([own[-1] ** 2 for _, own in made])))
-    sigma_prior = noise.prior(scale)
-    if sigma_prior is not None:
-        names.append("sigma")
-        theta.append(np.array([scale]))
-        chosen.append(priors.get("sigma", sigma_prior))
-    coordinates, begin = coordinates_for(whole, tuple(chosen), np.concatenate(theta))
-    density = LogPosterior(
-        likelihood=JointLikelihood(shared, tuple(part for part, _ in made)),
-        penalties=objective.penalties,
-        priors=tuple(chosen),
-        coordinates=coordinates,
-        names=tuple(names),
-    )
-    return density, begin
+    likelihood = JointLikelihood(shared, tuple(part for part, _ in made))
+    entries = (names, np.concatenate(theta), scale)
+    return _assembled(shared.whole, likelihood, objective.penalties, priors, *entries)
 
 
 def _of_one(
@@ -312,40 +275,42 @@ def _of_one(
 ) -> tuple[LogPosterior, Float[np.ndarray, "entry"]]:
     """`log_posterior` of one data set."""
     term, parameters = objective.term, objective.term.parameters
-    reference = np.asarray(reference, float)
-    term = dataclasses.replace(
-        term, parameters=plain_parameters(parameters), reference=jnp.asarray(reference)
-    )
+    reference = jnp.asarray(np.asarray(reference, float))
+    term = dataclasses.replace(term, parameters=plain_parameters(parameters), reference=reference)
     x = np.asarray(parameters.start if start is None else start, float)
-    coefficients = np.asarray(term.scaling.from_per_angle(jnp.asarray(reference)))
+    coefficients = np.asarray(term.scaling.from_per_angle(reference))
     table = frame_table(term.parameters, jnp.asarray(x), term.t, term.geometry, False)
     found = residual_scale(term, table, term.scaling.per_angle(jnp.asarray(coefficients)))
     if not np.isfinite(found):
         raise FitError("the model is not finite at the start; give other start values")
-    sigma_prior = noise.prior(max(found, 1e-12))
-    sampled = scaling.sampled_names(term.scaling)
-    entries = [(name, priors[name]) for name in (*parameters.free_names, *sampled)]
-    theta = np.concatenate([x, coefficients[: len(sampled)]])
+    prepared = scaling.prepare(term.scaling, tuple(priors[name] for name in term.scaling.names))
+    n_pairs = np.asarray(float(count_pairs(objective)))
+    likelihood = DataLikelihood(term, prepared, noise, n_pairs)
+    sampled = likelihood.coefficients
+    names, theta = [*parameters.free_names, *sampled], [*x, *coefficients[: len(sampled)]]
+    return _assembled(parameters, likelihood, objective.penalties, priors, names, theta, found)
+
+
+def _assembled(
+    parameters: ParameterMap,
+    likelihood: DataLikelihood | JointLikelihood,
+    penalties: tuple[AbstractPenalty, ...],
+    priors: PriorSet,
+    names: list[str],
+    theta: Sequence[float] | np.ndarray,
+    scale: float,
+) -> tuple[LogPosterior, Float[np.ndarray, "entry"]]:
+    """A likelihood with priors and coordinates of its entries, to which sigma comes, if sampled.
+
+    `scale`: of the residuals, robust; `parameters` say which coordinates power laws have.
+    """
+    chosen = [priors[name] for name in names]
+    sigma_prior = likelihood.noise.prior(max(scale, 1e-12))
     if sigma_prior is not None:
-        entries.append(("sigma", priors.get("sigma", sigma_prior)))
-        theta = np.append(theta, found)
-    chosen = tuple(prior for _, prior in entries)
-    coordinates, theta = coordinates_for(parameters, chosen, theta)
-    density = LogPosterior(
-        likelihood=DataLikelihood(
-            term=term,
-            treatment=scaling.prepare(
-                term.scaling, tuple(priors[name] for name in term.scaling.names)
-            ),
-            noise=noise,
-            n_pairs=np.asarray(count_pairs(term.tiles)),  # pyright: ignore[reportArgumentType]
-        ),
-        penalties=objective.penalties,
-        priors=chosen,
-        coordinates=coordinates,
-        names=tuple(name for name, _ in entries),
-    )
-    return density, theta
+        names, theta = [*names, "sigma"], [*theta, scale]
+        chosen.append(priors.get("sigma", sigma_prior))
+    coordinates, start = coordinates_for(parameters, tuple(chosen), np.asarray(theta, float))
+    return LogPosterior(likelihood, penalties, tuple(chosen), coordinates, tuple(names)), start
 
 
 def _own_priors(objective: CombinedObjective, k: int, given: PriorSet) -> PriorSet:
@@ -383,8 +348,8 @@ def scaling_draws(density: LogPosterior, theta, key):
 
     def one(entry):
         row, number = entry
-        x, coefficients, sigma = density.split(row)
-        table = density.table(x)
+        x, coefficients, sigma = density.data.split(row)
+        table = density.data.table(x)
         return density.treatment.per_angle(
             density.term, table, coefficients, sigma, jax.random.fold_in(key, number)
         )

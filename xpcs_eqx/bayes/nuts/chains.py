@@ -1,5 +1,6 @@
-"""How the chains of a run go side by side: but for rounding their draws do not depend on it."""
+"""Settings of the No-U-Turn sampler, how its chains go side by side, and what they leave."""
 
+import dataclasses
 from abc import abstractmethod
 from typing import Any, NamedTuple, TypeVar
 
@@ -8,10 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int, Key
 
 from ...errors import ModelError
 from ...objective.drivers.mesh import chosen_devices
+from ...physics import LaminarFlow
 
 AXIS = "chain"
 
@@ -19,18 +21,19 @@ T = TypeVar("T")
 
 
 class AbstractParallelChains(eqx.Module):
-    """Which chains move together, and on which devices."""
+    """Which chains move together, and on which devices.
+
+    But for rounding the draws do not depend on it.
+    """
 
     @abstractmethod
     def batches(self, chains: int) -> list[Int[np.ndarray, "batch"]]:
         """Numbers of the chains of each batch.
 
         Every batch has a thread of its own; the chains of a batch on a device move in lock-step.
-        """
 
-    @abstractmethod
-    def check(self, chains: int) -> None:
-        """Refuse a number of chains. **Raises:** `ModelError` saying which can be."""
+        **Raises:** `ModelError` for a number of chains that cannot be, saying which can.
+        """
 
     @abstractmethod
     def mesh(self, chains: int) -> Mesh | None:
@@ -48,9 +51,6 @@ class LockStepChains(AbstractParallelChains):
 
     def batches(self, chains):
         return [np.arange(chains)]
-
-    def check(self, chains):
-        pass
 
     def mesh(self, chains):
         return None
@@ -75,9 +75,6 @@ class ThreadedChains(AbstractParallelChains):
         count = chains if self.count is None else min(self.count, chains)
         return np.array_split(np.arange(chains), count)
 
-    def check(self, chains):
-        pass
-
     def mesh(self, chains):
         return None
 
@@ -99,21 +96,87 @@ class ChainsOnDevices(AbstractParallelChains):
     platform: str | None = eqx.field(static=True, default=None)
 
     def batches(self, chains):
-        return [np.arange(chains)]
-
-    def check(self, chains):
         if self.count is not None and (self.count < 1 or chains % self.count):
             shared = [str(n) for n in range(1, chains + 1) if chains % n == 0]
             raise ModelError(
                 f"{chains} chains cannot be shared equally by {self.count} devices; take "
                 f"{' or '.join(shared)} devices, or another number of chains"
             )
+        return [np.arange(chains)]
 
     def mesh(self, chains):
-        self.check(chains)
         devices = chosen_devices(self.count, self.platform)
         count = max(n for n in range(1, len(devices) + 1) if chains % n == 0)
         return Mesh(np.array(devices[:count]), (AXIS,))
+
+
+class Nuts(eqx.Module):
+    """Settings of the No-U-Turn sampler.
+
+    - `chains`, `warmup`, `draws`: number of chains, two or more, and of transitions of each.
+    - `target_acceptance`: of the step size adaptation; by default 0.9 for laminar flow, else 0.85.
+    - `max_depth`: doublings of a trajectory at most.
+    - `retries`: further attempts of a run whose chains disagree, diverge or find no finite density:
+        each with another key, half the step size and distance from the start, and a longer warm-up.
+        What a shard is given in its place are `Limits.retries`.
+    - `parallel`: how chains go side by side: `ThreadedChains()` (default), `LockStepChains()` or
+        `ChainsOnDevices()`. The draws are the same but for rounding, which long runs amplify.
+
+    **Raises:** `ModelError` for settings that cannot be.
+    """
+
+    chains: int = eqx.field(static=True, default=4)
+    warmup: int = eqx.field(static=True, default=500)
+    draws: int = eqx.field(static=True, default=1500)
+    target_acceptance: float | None = eqx.field(static=True, default=None)
+    max_depth: int = eqx.field(static=True, default=10)
+    parallel: AbstractParallelChains = ThreadedChains()
+    retries: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        least_of = {"chains": 2, "warmup": 0, "draws": 4, "max_depth": 1, "retries": 0}
+        for name, least in least_of.items():
+            value = getattr(self, name)
+            if value < least:
+                why = ": R-hat compares chains" if name == "chains" else ""
+                raise ModelError(f"{name} = {value}; it must be at least {least}{why}")
+        if self.target_acceptance is not None and not 0 < self.target_acceptance < 1:
+            raise ModelError(
+                f"target_acceptance = {self.target_acceptance}; it must be between 0 and 1"
+            )
+        self.parallel.batches(self.chains)
+
+    def target(self, model: Any) -> float:
+        """The acceptance to aim at for a model."""
+        if self.target_acceptance is not None:
+            return self.target_acceptance
+        return 0.9 if isinstance(model, LaminarFlow) else 0.85
+
+
+class ChainSettings(NamedTuple):
+    """What the chains of an attempt are given: where they begin, and how they move."""
+
+    positions: Float[np.ndarray, "chain entry"]
+    step_size: float
+    metric: Float[np.ndarray, "entry entry"]
+    target: float
+    sampler: Nuts
+    key: Key[Array, ""]
+
+    def eased(self, attempt: int) -> "ChainSettings":
+        """The settings of a further attempt (1, 2, …), from those of the first; the key stays.
+
+        Each time the step size, the distance of the chains from the start and that of the target
+        acceptance from one are halved, and the warm-up is longer by as much as the first had.
+        """
+        easier = 2.0**-attempt
+        warmup = self.sampler.warmup * (1 + attempt)
+        return self._replace(
+            positions=self.positions * easier,
+            step_size=self.step_size * easier,
+            target=1 - (1 - self.target) * easier,
+            sampler=dataclasses.replace(self.sampler, warmup=warmup),
+        )
 
 
 def placed(tree: T, mesh: Mesh | None, spec: P) -> T:

@@ -5,6 +5,7 @@ is handed to it as values. Keys are derived from the number of a draw, so that r
 on how a run is cut into pieces.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,8 +27,8 @@ from ...compiling import quick_jit
 from ...errors import FitError
 from ...inherited import Inherited
 from ..density.log_posterior import LogPosterior
-from ..workers.store import ResultStore
-from .chains import AXIS, AbstractParallelChains, Draws, SamplingProgress, placed
+from ..workers.base import ResultStore
+from .chains import AXIS, ChainSettings, Draws, SamplingProgress, placed
 
 # Draws a call: often enough for a progress bar, rarely enough to cost nothing.
 CHUNK = 100
@@ -51,7 +52,6 @@ def advance(
     target: Float[Array, ""],
     adapting: Bool[Array, ""],
     max_depth: int = 10,
-    threshold: float = 1000.0,
 ) -> tuple[Chains, Draws]:
     """`count` transitions of one chain, at most `CHUNK`; the draws fill the first `count` places.
 
@@ -63,7 +63,7 @@ def advance(
         acceptance `target`.
     - `first`: number of the first draw, from which its key follows.
     """
-    kernel = blackjax.nuts.build_kernel(divergence_threshold=int(threshold))
+    kernel = blackjax.nuts.build_kernel()
     # A float by its annotation, which an array is as well to it.
     _, update, _ = dual_averaging_adaptation(target)  # pyright: ignore[reportArgumentType]
     mass = default_metric(metric)
@@ -91,30 +91,26 @@ def advance(
         kept = jax.tree.map(lambda all, one: all.at[i].set(one), kept, new)
         return Chains(state, averaging, key), kept
 
-    size = chain.state.position.shape[0]
-    empty = Draws(
-        jnp.zeros((CHUNK, size)),
-        jnp.zeros(CHUNK),
-        jnp.zeros(CHUNK, bool),
-        jnp.zeros(CHUNK),
-        jnp.zeros(CHUNK, int),
-        jnp.zeros(CHUNK, int),
-        jnp.zeros(CHUNK),
-        jnp.zeros((CHUNK, size)),
-    )
+    vector = jnp.zeros((CHUNK, chain.state.position.shape[0]))
+    scalar, whole = jnp.zeros(CHUNK), jnp.zeros(CHUNK, int)
+    empty = Draws(vector, scalar, jnp.zeros(CHUNK, bool), scalar, whole, whole, scalar, vector)
     return jax.lax.fori_loop(0, count, step, (chain, empty))
 
 
 @quick_jit
-def _advance(mesh, settings, density, chains, step_size, *rest):
+def _advance(mesh, max_depth, density, chains, step_size, *rest):
     """All chains of a batch, whose devices do not wait for each other."""
     arrays, static = eqx.partition(density, eqx.is_array)
 
     def batch(arrays, rest, chains, step_size):
         density = eqx.combine(arrays, static)
-        return jax.vmap(lambda chain, size: advance(density, chain, size, *rest, *settings))(
-            chains, step_size
-        )
+        metric, first, count, target, adapting = rest
+
+        def one(chain, size):
+            limits = (first, count, target, adapting, max_depth)
+            return advance(density, chain, size, metric, *limits)
+
+        return jax.vmap(one)(chains, step_size)
 
     if mesh is not None:
         each = P(AXIS)
@@ -125,7 +121,8 @@ def _advance(mesh, settings, density, chains, step_size, *rest):
     return batch(arrays, rest, chains, step_size)
 
 
-def chains_at(density: LogPosterior, positions, keys) -> Chains:
+@quick_jit
+def _chains_at(density: LogPosterior, positions, keys) -> Chains:
     """Chains at unconstrained positions (chain, entry), each with its key."""
     state = jax.vmap(lambda z: blackjax.nuts.init(z, lambda u: density(u)))(positions)
     return Chains(state, averaging_from(jnp.ones(len(keys))), keys)
@@ -139,7 +136,6 @@ def averaging_from(step_sizes: Float[Array, "chain"]) -> Any:
 
 
 _averaging = quick_jit(averaging_from)
-_chains_at = quick_jit(chains_at)
 
 
 def values_at(density: LogPosterior, positions: Float[np.ndarray, "chain entry"]):
@@ -152,34 +148,30 @@ def values_at(density: LogPosterior, positions: Float[np.ndarray, "chain entry"]
 class Runner:
     """Advances chains in pieces; holds what stays the same between the pieces.
 
-    `parallel` says which chains move together, on which devices. Pieces that `store` has are read
-    from it; as each follows from the one before, and nothing else is random, a run is then the same
-    as if it had not been interrupted.
+    The settings of the sampler say which chains move together, on which devices. Pieces that
+    `store` has are read from it; as each follows from the one before, and nothing else is random, a
+    run is then the same as if it had not been interrupted.
     """
 
     def __init__(
         self,
         density: Any,
-        key: Key[Array, ""],
-        chains: int,
-        target: float,
-        max_depth: int,
-        threshold: float,
-        parallel: AbstractParallelChains,
-        callback: Callable[[SamplingProgress], Any] | None,
+        settings: ChainSettings,
+        callback: Callable[[SamplingProgress], Any] | None = None,
         store: ResultStore | None = None,
     ):
-        self.mesh = parallel.mesh(chains)
+        sampler = settings.sampler
+        self.mesh = sampler.parallel.mesh(sampler.chains)
         self.density = placed(density, self.mesh, P())
-        self.keys = jax.random.split(key, chains)
-        self.target = np.asarray(target)
-        self.settings = (max_depth, float(threshold))
-        self.slices = parallel.batches(chains)
+        self.keys = jax.random.split(settings.key, sampler.chains)
+        self.target = np.asarray(settings.target)
+        self.max_depth = sampler.max_depth
+        self.batches = sampler.parallel.batches(sampler.chains)
         self.callback = callback
         self.store = store
         self.count = self.pieces = 0
 
-    def begin(self, positions) -> list[Chains]:
+    def begin(self, positions: Float[np.ndarray, "chain entry"]) -> Chains:
         """Chains at the given positions, drawn in towards zero where the density has no value.
 
         Each time to half the distance on the other side of zero: where zero lies close to an edge
@@ -194,142 +186,124 @@ class Runner:
             gradient = np.asarray(whole.state.logdensity_grad)
             bad = ~(np.isfinite(whole.state.logdensity) & np.isfinite(gradient).all(axis=1))
             if not np.any(bad):
-                groups = [jax.tree.map(lambda leaf, s=s: leaf[s], whole) for s in self.slices]
-                return [placed(group, self.mesh, P(AXIS)) for group in groups]
+                return jax.tree.map(np.asarray, whole._replace(key=None))
             positions[bad] /= -2
         raise FitError(
             f"the log density is not finite at the start of chains {np.flatnonzero(bad)}; "
             "check priors and start values"
         )
 
-    def with_step_size(self, groups: list[Chains], step_size: float) -> list[Chains]:
+    def with_step_size(self, chains: Chains, step_size: float) -> Chains:
         """Dual averaging begun anew at a step size."""
-        return [
-            group._replace(
-                averaging=placed(_averaging(np.full(len(s), step_size)), self.mesh, P(AXIS))
-            )
-            for group, s in zip(groups, self.slices, strict=True)
-        ]
+        averaging = _averaging(np.full(len(self.keys), step_size))
+        return chains._replace(averaging=jax.tree.map(np.asarray, averaging))
 
-    def run(self, groups, count, step_size, metric, adapting, phase, done, total):
-        """`count` transitions of every chain; returns the chains and their draws.
+    def run(
+        self,
+        chains: Chains,
+        begin: int,
+        end: int,
+        total: int,
+        step_size: float,
+        metric: Float[np.ndarray, "entry entry"],
+        adapting: bool,
+    ) -> tuple[Chains, Draws]:
+        """Transitions `begin` to `end` of `total`, of a warm-up where `adapting`; and their draws.
 
         **Raises:** `CheckpointError` for a stored piece that is damaged or of another run.
         """
         pieces = []
-        while count > 0:
-            now = min(count, CHUNK)
-            arguments = (
-                np.asarray(metric),
-                np.asarray(self.count),
-                np.asarray(now),
-                self.target,
-                np.asarray(adapting),
-            )
-
-            def one(group, arguments=arguments):
-                sizes = np.full(group.key.shape[0], step_size)
-                return jax.block_until_ready(
-                    _advance(self.mesh, self.settings, self.density, group, sizes, *arguments)
-                )
-
+        for done in range(begin, end, CHUNK):
+            now = min(end - done, CHUNK)
             kept = None if self.store is None else self.store.load(self.pieces)
             if kept is None:
-                groups, draws = self._moved(one, groups, now)
+                chains, draws = self._moved(chains, now, step_size, metric, adapting)
                 if self.store is not None:
-                    self.store.save(self.pieces, _packed(groups, draws))
+                    self.store.save(self.pieces, _packed(chains, draws))
             else:
-                groups, draws = self._unpacked(groups, kept)
+                chains, draws = _unpacked(chains, kept)
             self.pieces += 1
+            self.count += now
             pieces.append(draws)
-            count, self.count, done = count - now, self.count + now, done + now
             if self.callback is not None:
                 self.callback(
                     SamplingProgress(
-                        phase,
-                        done,
+                        "warm-up" if adapting else "sampling",
+                        done + now,
                         total,
                         int(np.sum(draws.divergent)),
-                        float(step_size) if not adapting else self.step_size(groups, last=True),
+                        _mean(chains.averaging.log_step_size) if adapting else float(step_size),
                         float(np.mean(draws.steps)),
                     )
                 )
-        return groups, jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *pieces)
+        return chains, jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *pieces)
 
-    def _moved(self, one: Callable[[Chains], Any], groups: list[Chains], now: int):
+    def _moved(self, chains: Chains, now: int, step_size, metric, adapting):
         """The chains after `now` transitions, each batch on a thread, and their draws."""
-        if len(groups) == 1:
-            results = [one(groups[0])]
+        numbers = (np.asarray(self.count), np.asarray(now), self.target, np.asarray(adapting))
+
+        def one(batch):
+            group = jax.tree.map(lambda leaf: leaf[batch], chains._replace(key=self.keys))
+            group = placed(group, self.mesh, P(AXIS))
+            sizes = np.full(len(batch), step_size)
+            moved, draws = _advance(
+                self.mesh, self.max_depth, self.density, group, sizes, np.asarray(metric), *numbers
+            )
+            return jax.tree.map(np.asarray, (moved._replace(key=None), draws))
+
+        if len(self.batches) == 1:
+            results = [one(self.batches[0])]
         else:
-            with ThreadPoolExecutor(len(groups)) as pool:
-                results = list(pool.map(Inherited(one), groups))
-        draws = jax.tree.map(
-            lambda *parts: np.concatenate([np.asarray(p) for p in parts])[:, :now],
-            *(result[1] for result in results),
-        )
-        return [result[0] for result in results], draws
-
-    def _unpacked(self, groups: list[Chains], kept: Mapping[str, np.ndarray]):
-        """Chains and draws of a stored piece, the chains where those before it are."""
-        found = []
-        for g, group in enumerate(groups):
-            leaves, structure = jax.tree.flatten(group._replace(key=None))
-            stored = [jnp.asarray(kept[f"chains_{g}_{i}"]) for i in range(len(leaves))]
-            chains = jax.tree.unflatten(structure, placed(stored, self.mesh, P(AXIS)))
-            found.append(chains._replace(key=group.key))
-        return found, Draws(*(kept[name] for name in Draws._fields))
-
-    @staticmethod
-    def step_size(groups: list[Chains], last: bool = False) -> float:
-        """Geometric mean over the chains of the averaged (or the last) step size."""
-        field = "log_step_size" if last else "log_step_size_avg"
-        logs = [np.asarray(getattr(group.averaging, field)) for group in groups]
-        return float(np.exp(np.mean(np.concatenate(logs))))
+            with ThreadPoolExecutor(len(self.batches)) as pool:
+                results = list(pool.map(Inherited(one), self.batches))
+        moved, draws = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+        return moved, jax.tree.map(lambda leaf: leaf[:, :now], draws)
 
 
-def _packed(groups: list[Chains], draws: Draws) -> dict[str, np.ndarray]:
+def _mean(log_step_sizes: Float[np.ndarray, "chain"]) -> float:
+    """Geometric mean of the step sizes of all chains."""
+    return float(np.exp(np.mean(log_step_sizes)))
+
+
+def _packed(chains: Chains, draws: Draws) -> dict[str, np.ndarray]:
     """Chains and their draws as named arrays; their keys are those of the run."""
-    return {
-        **{name: np.asarray(value) for name, value in draws._asdict().items()},
-        **{
-            f"chains_{g}_{i}": np.asarray(leaf)
-            for g, group in enumerate(groups)
-            for i, leaf in enumerate(jax.tree.leaves(group._replace(key=None)))
-        },
-    }
+    leaves = {f"chains_{i}": leaf for i, leaf in enumerate(jax.tree.leaves(chains))}
+    return {**draws._asdict(), **leaves}
+
+
+def _unpacked(chains: Chains, kept: Mapping[str, np.ndarray]) -> tuple[Chains, Draws]:
+    """Chains and draws of a stored piece; `chains` are those where it began."""
+    structure = jax.tree.structure(chains)
+    leaves = [kept[f"chains_{i}"] for i in range(structure.num_leaves)]
+    return jax.tree.unflatten(structure, leaves), Draws(*(kept[name] for name in Draws._fields))
 
 
 def warm_up(
     runner: Runner,
-    groups: list[Chains],
+    chains: Chains,
     count: int,
     step_size: float,
     metric: Float[np.ndarray, "entry entry"],
-):
-    """Adapt step size and metric over `count` transitions in the windows of Stan.
+) -> tuple[Chains, float, Float[np.ndarray, "entry entry"]]:
+    """Chains, step size and metric after `count` transitions in the windows of Stan.
 
     The metric is learnt from all chains together, at the end of each window, and shrunk to the one
     before it: the Laplace metric is good from the start and is only improved upon.
-    Returns the chains, the step size and the metric.
     """
     if count == 0:
-        return groups, step_size, metric
+        return chains, step_size, metric
     schedule = np.asarray(build_schedule(count))
     slow, ends = schedule[:, 0].astype(bool), np.flatnonzero(schedule[:, 1])
     edges = sorted({*(int(e) + 1 for e in ends), count})
-    groups = runner.with_step_size(groups, step_size)
-    begin = 0
-    for edge in edges:
-        groups, draws = runner.run(
-            groups, edge - begin, step_size, metric, True, "warm-up", begin, count
-        )
-        step_size = runner.step_size(groups)
+    chains = runner.with_step_size(chains, step_size)
+    for begin, edge in itertools.pairwise([0, *edges]):
+        chains, draws = runner.run(chains, begin, edge, count, step_size, metric, True)
+        step_size = _mean(chains.averaging.log_step_size_avg)
         window = slow[begin:edge]
         if window.any() and (edge - 1) in ends:
             metric = _learnt(draws.position[:, window], metric)
-            groups = runner.with_step_size(groups, step_size)
-        begin = edge
-    return groups, step_size, metric
+            chains = runner.with_step_size(chains, step_size)
+    return chains, step_size, metric
 
 
 def _learnt(positions: Float[np.ndarray, "chain draw entry"], before: np.ndarray) -> np.ndarray:
@@ -345,15 +319,11 @@ def _learnt(positions: Float[np.ndarray, "chain draw entry"], before: np.ndarray
     return weight * found + (1 - weight) * kept
 
 
+@eqx.filter_jit
 def pathfinder_draws(
     density: LogPosterior, position: Float[Array, "entry"], count: int, key: Key[Array, ""]
 ):
     """Draws from the best Gaussian along an L-BFGS path (Zhang et al., JMLR 23, 306 (2022))."""
-    return _pathfinder(density, position, key, count)
-
-
-@eqx.filter_jit
-def _pathfinder(density, position, key, count: int):
     first, second = jax.random.split(key)
     state, _ = pathfinder.approximate(first, lambda z: density(z), position, num_samples=200)
     samples, _ = pathfinder.sample(second, state, count)

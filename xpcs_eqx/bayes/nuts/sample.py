@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, SupportsIndex
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +15,8 @@ from jaxtyping import Array, Float, Key
 from ...checkpoint import fingerprint
 from ...errors import FitError, ModelError
 from ...fitting import Fit, least_squares
-from ...objective import AbstractTiles, CombinedObjective
-from ...physics import LaminarFlow
+from ...objective import AbstractTiles, CombinedObjective, ProjectedObjective
+from ...scaling import AbstractScaling
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment
 from ..density.log_posterior import (
     LogPosterior,
@@ -32,58 +31,9 @@ from ..marginalised import beyond_ends, check_ends
 from ..posterior import Posterior, posterior_of
 from ..priors.families import AbstractPrior
 from ..priors.prior_set import PriorSet, Samplable, default_priors
-from ..workers.store import ResultStore
-from .chains import AbstractParallelChains, Draws, SamplingProgress, ThreadedChains
+from ..workers.base import ResultStore
+from .chains import ChainSettings, Draws, Nuts, SamplingProgress
 from .starts import AbstractStart, Beginning, LaplaceStart, recentred
-
-
-class Nuts(eqx.Module):
-    """Settings of the No-U-Turn sampler.
-
-    - `chains`, `warmup`, `draws`: number of chains, two or more, and of transitions of each.
-    - `target_acceptance`: of the step size adaptation; by default 0.9 for laminar flow, else 0.85.
-    - `max_depth`: doublings of a trajectory at most.
-    - `retries`: further attempts of a run whose chains disagree, diverge or find no finite density:
-        each with another key, half the step size and distance from the start, and a longer warm-up.
-        What a shard is given in its place are `Limits.retries`.
-    - `parallel`: how chains go side by side: `ThreadedChains()` (default), `LockStepChains()` or
-        `ChainsOnDevices()`. The draws are the same but for rounding, which long runs amplify.
-
-    **Raises:** `ModelError` for settings that cannot be.
-    """
-
-    chains: int = eqx.field(static=True, default=4)
-    warmup: int = eqx.field(static=True, default=500)
-    draws: int = eqx.field(static=True, default=1500)
-    target_acceptance: float | None = eqx.field(static=True, default=None)
-    max_depth: int = eqx.field(static=True, default=10)
-    divergence_threshold: float = eqx.field(static=True, default=1000.0)
-    parallel: AbstractParallelChains = ThreadedChains()
-    retries: int = eqx.field(static=True, default=0)
-
-    def __check_init__(self):
-        for name, least in (
-            ("chains", 2),
-            ("warmup", 0),
-            ("draws", 4),
-            ("max_depth", 1),
-            ("retries", 0),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                why = ": R-hat compares chains" if name == "chains" else ""
-                raise ModelError(f"{name} = {value}; it must be at least {least}{why}")
-        if self.target_acceptance is not None and not 0 < self.target_acceptance < 1:
-            raise ModelError(
-                f"target_acceptance = {self.target_acceptance}; it must be between 0 and 1"
-            )
-        self.parallel.check(self.chains)
-
-    def target(self, model: Any) -> float:
-        """The acceptance to aim at for a model."""
-        if self.target_acceptance is not None:
-            return self.target_acceptance
-        return 0.9 if isinstance(model, LaminarFlow) else 0.85
 
 
 def key_of(key: Key[Array, ""] | SupportsIndex) -> Key[Array, ""]:
@@ -155,6 +105,30 @@ def prepare(
     return Prepared(density, theta, fit, priors)
 
 
+def with_scaling(fit: Fit, scaling: AbstractScaling) -> Fit:
+    """The same data fitted again with another scaling, from where the fit ended.
+
+    A posterior of one contrast and offset for all angles begins at
+    `with_scaling(fit, Averaged(n_angles))`, one with both held at the fit at
+    `with_scaling(fit, Fixed(fit.contrast, fit.offset))`. The start of the objective, on which
+    default priors are centred, stays.
+
+    **Raises:** `ModelError` for a fit with a robust loss, and what `least_squares` raises.
+    """
+    objective = rescaled(fit.objective, scaling)
+    return least_squares(objective, jnp.asarray(np.asarray(fit.values)[fit.index.physical]))
+
+
+def rescaled(objective: Any, scaling: AbstractScaling) -> ProjectedObjective:
+    """The objective with another scaling. **Raises:** `ModelError` for one with a robust loss."""
+    if not isinstance(objective, ProjectedObjective):
+        raise ModelError(
+            f"the scaling of a {type(objective).__name__} cannot be replaced; make an objective "
+            "with the linear loss and the scaling that is wanted"
+        )
+    return dataclasses.replace(objective, term=dataclasses.replace(objective.term, scaling=scaling))
+
+
 def problem_mark(density: LogPosterior, priors: PriorSet, noise: AbstractNoise | None) -> str:
     """What makes a problem the same again: not the start, which a fit finds anew to rounding."""
     parts = [
@@ -162,32 +136,6 @@ def problem_mark(density: LogPosterior, priors: PriorSet, noise: AbstractNoise |
         for one in density.parts
     ]
     return fingerprint("a posterior", (density.penalties, density.names), parts, (priors, noise))
-
-
-class ChainSettings(NamedTuple):
-    """What the chains of an attempt are given."""
-
-    positions: Float[np.ndarray, "chain entry"]
-    step_size: float
-    target: float
-    sampler: Nuts
-    key: Key[Array, ""]
-
-    def eased(self, attempt: int) -> "ChainSettings":
-        """The settings of a further attempt (1, 2, …), from those of the first; the key stays.
-
-        Each time the step size, the distance of the chains from the start and that of the target
-        acceptance from one are halved, and the warm-up is longer by as much as the first had.
-        """
-        easier = 2.0**-attempt
-        warmup = self.sampler.warmup * (1 + attempt)
-        return ChainSettings(
-            self.positions * easier,
-            self.step_size * easier,
-            1 - (1 - self.target) * easier,
-            dataclasses.replace(self.sampler, warmup=warmup),
-            self.key,
-        )
 
 
 class ChainRun(NamedTuple):
@@ -202,12 +150,7 @@ class ChainRun(NamedTuple):
 
 def run_chains(
     density: Callable[..., Any],
-    positions: Float[np.ndarray, "chain entry"],
-    step_size: float,
-    metric: Float[np.ndarray, "entry entry"],
-    target: float,
-    sampler: Nuts,
-    key: Key[Array, ""],
+    settings: ChainSettings,
     callback: Callable[[SamplingProgress], Any] | None = None,
     store: ResultStore | None = None,
 ) -> ChainRun:
@@ -218,23 +161,14 @@ def run_chains(
     **Raises:** `FitError` when the log density is not finite at a start.
     """
     nuts = require_blackjax()
-    begun = time.perf_counter()
-    runner = nuts.Runner(
-        density,
-        key,
-        sampler.chains,
-        target,
-        sampler.max_depth,
-        sampler.divergence_threshold,
-        sampler.parallel,
-        callback,
-        store,
+    begun, sampler = time.perf_counter(), settings.sampler
+    runner = nuts.Runner(density, settings, callback, store)
+    chains = runner.begin(settings.positions)
+    chains, step_size, metric = nuts.warm_up(
+        runner, chains, sampler.warmup, settings.step_size, settings.metric
     )
-    groups = runner.begin(positions)
-    groups, step_size, metric = nuts.warm_up(runner, groups, sampler.warmup, step_size, metric)
     warmed = time.perf_counter()
-    total = sampler.draws
-    _, draws = runner.run(groups, total, step_size, metric, False, "sampling", 0, total)
+    _, draws = runner.run(chains, 0, sampler.draws, sampler.draws, step_size, metric, False)
     return ChainRun(draws, step_size, metric, warmed - begun, time.perf_counter() - warmed)
 
 
@@ -253,6 +187,10 @@ def require_blackjax() -> Any:
     return nuts
 
 
+# What is kept of a beginning besides the coordinates.
+_BEGINNING = ("positions", "metric", "step_size")
+
+
 def _kept(begun: Beginning, folder: str, mark: str) -> Beginning:
     """The beginning that an earlier run wrote into a folder, else this one, which is written there.
 
@@ -261,45 +199,26 @@ def _kept(begun: Beginning, folder: str, mark: str) -> Beginning:
     """
     store = ResultStore(folder, mark, "start")
     found = store.load(0)
-    coordinates = begun.density.coordinates
     if found is None:
-        store.save(
-            0,
-            {
-                "centre": np.asarray(coordinates.centre),
-                "scale": np.asarray(coordinates.scale),
-                "positions": np.asarray(begun.positions),
-                "metric": np.asarray(begun.metric),
-                "step_size": np.asarray(begun.step_size),
-            },
-        )
-        return begun
-    return begun._replace(
-        density=recentred(begun.density, found["centre"], found["scale"]),
-        positions=found["positions"],
-        metric=found["metric"],
-        step_size=float(found["step_size"]),
-    )
-
-
-class _Attempts(NamedTuple):
-    """The last attempt at a run: its chains, their physical draws, and what was said before."""
-
-    run: ChainRun
-    theta: Float[np.ndarray, "chain draw entry"]
-    diagnostics: Diagnostics
-    notes: tuple[str, ...]
+        found = {name: np.asarray(getattr(begun, name)) for name in _BEGINNING}
+        coordinates = begun.density.coordinates
+        found |= {name: np.asarray(getattr(coordinates, name)) for name in ("centre", "scale")}
+        store.save(0, found)
+    density = recentred(begun.density, found["centre"], found["scale"])
+    return begun._replace(density=density, **{name: found[name] for name in _BEGINNING})
 
 
 def _attempted(
     density: LogPosterior,
-    metric: Float[np.ndarray, "entry entry"],
     first: ChainSettings,
     callback: Callable[[SamplingProgress], Any] | None,
     folder: str | None,
     mark: str,
-) -> _Attempts:
-    """Run chains until they can be used, or there are no further attempts."""
+) -> tuple[ChainRun, Float[np.ndarray, "chain draw entry"], Diagnostics, tuple[str, ...]]:
+    """Run chains until they can be used, or there are no further attempts.
+
+    The last run, its physical draws, their diagnostics, and what was said of those before.
+    """
     notes: tuple[str, ...] = ()
     for attempt in range(first.sampler.retries + 1):
         now, last = first.eased(attempt), attempt == first.sampler.retries
@@ -308,27 +227,18 @@ def _attempted(
         store = None
         if folder is not None:
             store = ResultStore(os.path.join(folder, f"attempt-{attempt}"), mark, "piece")
-        settings = (now.positions, now.step_size, metric, now.target, now.sampler, now.key)
         try:
-            run = run_chains(density, *settings, callback, store)
+            run = run_chains(density, now, callback, store)
         except FitError as error:
             if last:
                 raise
             notes += (f"attempt {attempt + 1} failed: {error}",)
             continue
         theta = np.asarray(physical_draws(density, run.draws.position))
-        found = diagnose_chains(
-            density.names,
-            theta,
-            np.asarray(run.draws.divergent),
-            np.asarray(run.draws.energy),
-            np.asarray(run.draws.depth),
-            np.asarray(run.draws.acceptance),
-            now.sampler.max_depth,
-        )
+        found = diagnose_chains(density.names, theta, run.draws, now.sampler.max_depth)
         reason = "" if last else why_unusable(found, theta)
         if not reason:
-            return _Attempts(run, theta, found, notes)
+            return run, theta, found, notes
         notes += (f"attempt {attempt + 1} was set aside: {reason}",)
     raise AssertionError("the last attempt returns or raises")
 
@@ -381,12 +291,13 @@ def sample(
     if folder is not None:
         tiles = [part.term.tiles for part in density.parts]
         numbers = (tiles, sampler, target, start, np.asarray(jax.random.key_data(key)))
-        mark = fingerprint("a run of chains", numbers, problem_mark(density, priors, noise))
+        mark = fingerprint("a run of all chains", numbers, problem_mark(density, priors, noise))
         begun = _kept(begun, folder, mark)
     density = begun.density
     prepared = time.perf_counter()
-    first = ChainSettings(begun.positions, begun.step_size, target, sampler, for_chains)
-    run, theta, found, attempts = _attempted(density, begun.metric, first, callback, folder, mark)
+    places = (begun.positions, begun.step_size, begun.metric)
+    first = ChainSettings(*places, target, sampler, for_chains)
+    run, theta, found, attempts = _attempted(density, first, callback, folder, mark)
     per_angle, remarks = [], []
     for k, (part, own) in enumerate(zip(density.parts, local_draws(density, theta), strict=True)):
         of_part = jax.random.fold_in(for_scaling, k) if density.labels else for_scaling

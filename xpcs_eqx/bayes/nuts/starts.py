@@ -132,18 +132,23 @@ def _of_data_set(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
     return out
 
 
-def _gaussian(density: LogPosterior, theta: np.ndarray, fit: Fit, curvature: np.ndarray):
-    """Centre, scale and correlations of the posterior about a place, in coordinates u."""
+def _gaussian(density: LogPosterior, theta: np.ndarray, fit: Fit):
+    """The Gaussian about a place in coordinates u: centre, scale and correlations.
+
+    And the gradient of the prior there in these units. Directions in which the prior is not
+    log-concave are left to the data.
+    """
     u, jacobian = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
-    if "sigma" in density.names:
-        sigma = float(theta[-1])
-    else:
-        sigma = float(density.noise.sigma(jnp.zeros(0)))
-    information = _information(density, theta, fit, sigma) + curvature
+    gradient, curvature = (np.asarray(a) for a in _prior(density, theta))
+    values, vectors = np.linalg.eigh(-0.5 * (curvature + curvature.T))
+    convex = vectors * np.maximum(values, 0.0) @ vectors.T
+    # Of a sigma that is given it does not matter which entry is last.
+    sigma = float(density.noise.sigma(jnp.asarray(theta[-1:])))
+    information = _information(density, theta, fit, sigma) + convex
     precision = jacobian.T @ information @ jacobian + np.eye(len(u)) / PRIOR_WIDTH**2
     covariance = np.linalg.inv(precision)
     scale = np.sqrt(np.diagonal(covariance))
-    return u, scale, covariance / np.outer(scale, scale)
+    return u, scale, covariance / np.outer(scale, scale), scale * (jacobian.T @ gradient)
 
 
 def _climbed(density: LogPosterior, metric: np.ndarray, count: int) -> np.ndarray:
@@ -176,12 +181,6 @@ def _climbed(density: LogPosterior, metric: np.ndarray, count: int) -> np.ndarra
     return z
 
 
-def _convex(curvature: np.ndarray) -> np.ndarray:
-    """−curvature without the directions in which a prior is not log-concave."""
-    values, vectors = np.linalg.eigh(-0.5 * (curvature + curvature.T))
-    return vectors * np.maximum(values, 0.0) @ vectors.T
-
-
 class LaplaceStart(AbstractStart):
     """From the least-squares fit: its optimum, and its covariance as dense metric.
 
@@ -196,16 +195,11 @@ class LaplaceStart(AbstractStart):
     def begin(self, density, theta, fit, chains, key):
         if fit is None:
             raise ModelError("LaplaceStart needs the fit whose covariance it uses")
-        theta = np.asarray(theta)
-        gradient, curvature = (np.asarray(a) for a in _prior(density, theta))
-        u, scale, metric = _gaussian(density, theta, fit, _convex(curvature))
-        _, jacobian = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
-        pull = scale * (jacobian.T @ gradient)
+        u, scale, metric, pull = _gaussian(density, np.asarray(theta), fit)
         if not pull @ metric @ pull < 1.0:
             here = recentred(density, u, scale)
             theta = np.asarray(_physical(here.coordinates, _climbed(here, metric, chains)))
-            _, curvature = _prior(density, theta)
-            u, scale, metric = _gaussian(density, theta, fit, _convex(np.asarray(curvature)))
+            u, scale, metric, _ = _gaussian(density, theta, fit)
         normal = np.asarray(jax.random.normal(key, (chains, len(u))))
         positions = self.spread * normal @ np.linalg.cholesky(metric).T
         return Beginning(

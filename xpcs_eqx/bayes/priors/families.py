@@ -29,9 +29,8 @@ def as_number(value: Any) -> Any:
 
 def number(default: float | None = None) -> Any:
     """A field that holds one number."""
-    if default is None:
-        return eqx.field(converter=as_number)
-    return eqx.field(default=default, converter=as_number)
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    return eqx.field(converter=as_number, **given)
 
 
 def known(*values: Any) -> bool:
@@ -45,10 +44,18 @@ def no_volume(name: str, low: Any, high: Any) -> str:
     )
 
 
-def check_order(prior: Any) -> None:
+def check_ends(prior: Any) -> None:
     low, high = prior.lower, prior.upper
-    if known(low, high) and not float(low) < float(high):
-        raise ModelError(no_volume(type(prior).__name__, low, high))
+    if not known(low, high):
+        return
+    name = type(prior).__name__
+    if not float(low) < float(high):
+        raise ModelError(no_volume(name, low, high))
+    if not math.isfinite(float(high) - float(low)):
+        raise ModelError(
+            f"a {name} prior between {float(low):g} and {float(high):g} cannot be normalised; give "
+            "finite bounds or another prior"
+        )
 
 
 def check_positive(name: str, what: str, value: Any) -> None:
@@ -116,12 +123,7 @@ class Uniform(AbstractPrior):
     upper: Number = number()
 
     def __check_init__(self):
-        check_order(self)
-        if known(self.lower, self.upper) and not np.isfinite(self.upper - self.lower):
-            raise ModelError(
-                f"a Uniform prior between {float(self.lower):g} and {float(self.upper):g} cannot "
-                "be normalised; give finite bounds or another prior"
-            )
+        check_ends(self)
 
     @property
     def support(self):
@@ -198,9 +200,7 @@ class Beta(AbstractPrior):
 
     def __check_init__(self):
         check_widths(self, "a", "b")
-        check_order(self)
-        if known(self.lower, self.upper) and not np.isfinite(self.upper - self.lower):
-            raise ModelError("a Beta prior needs finite ends")
+        check_ends(self)
 
     @property
     def support(self):

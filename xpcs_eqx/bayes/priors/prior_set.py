@@ -129,15 +129,18 @@ def _unknown(entry: Entry) -> bool:
     return _kind(entry.name) not in _TABLE and not math.isfinite(entry.upper - entry.lower)
 
 
-def parameter_entries(parameters: ParameterMap) -> list[Entry]:
-    """The entries of the free parameters; the scale is a coordinate step, in their own unit."""
+def parameter_entries(parameters: ParameterMap, sizes: Mapping[str, float]) -> list[Entry]:
+    """The entries of the free parameters.
+
+    Their scale is a coordinate step in their own unit, or what `sizes` knows of it above 0.
+    """
     columns = (parameters.start, parameters.lower, parameters.upper)
     rows = zip(*(np.asarray(column, float).tolist() for column in columns), strict=True)
     found = [Entry(name, *row) for name, row in zip(parameters.free_names, rows, strict=True)]
-    if not any(map(_unknown, found)):
-        return found
-    steps = np.asarray(_step(parameters, jnp.asarray(parameters.start))).tolist()
-    return [entry._replace(scale=step) for entry, step in zip(found, steps, strict=True)]
+    if any(map(_unknown, found)):
+        steps = np.asarray(_step(parameters, jnp.asarray(parameters.start))).tolist()
+        found = [entry._replace(scale=step) for entry, step in zip(found, steps, strict=True)]
+    return [entry._replace(scale=sizes.get(entry.name, 0.0) or entry.scale) for entry in found]
 
 
 # Times at which a rate is looked at: enough for its size, and always as many.
@@ -166,14 +169,6 @@ def offset_sizes(
         for name, rate in rates.items()
         if isinstance(rate, AbstractRate)
     }
-
-
-def with_sizes(entries: list[Entry], sizes: Mapping[str, float]) -> list[Entry]:
-    """The entries with the sizes that are known of some, where these are above 0."""
-    return [
-        entry._replace(scale=sizes[entry.name]) if sizes.get(entry.name, 0.0) > 0 else entry
-        for entry in entries
-    ]
 
 
 def default_prior(entry: Entry) -> AbstractPrior:
@@ -208,7 +203,7 @@ def entries_of(objective: Samplable) -> list[Entry]:
     if not isinstance(objective, CombinedObjective):
         term = objective.term
         model = term.parameters.build(jnp.asarray(term.parameters.start))
-        entries = with_sizes(parameter_entries(term.parameters), offset_sizes(model, term.t))
+        entries = parameter_entries(term.parameters, offset_sizes(model, term.t))
         return entries + scaling_entries(objective)
     shared = objective.parameters
     models = shared.models(shared.whole.start)
@@ -217,7 +212,7 @@ def entries_of(objective: Samplable) -> list[Entry]:
         own = offset_sizes(models[k], part.term.t)
         found = {public: own[name] for name, public in shared.public[k] if name in own}
         sizes = found | sizes
-    entries = with_sizes(parameter_entries(shared.whole), sizes)
+    entries = parameter_entries(shared.whole, sizes)
     for part, label in zip(objective.parts, shared.labels, strict=True):
         entries += [one._replace(name=f"{one.name}[{label}]") for one in scaling_entries(part)]
     return entries
@@ -241,29 +236,18 @@ def default_priors(objective: Samplable) -> PriorSet:
     return PriorSet(tuple(map(default_prior, entries)), tuple(one.name for one in entries))
 
 
-def bound_priors(objective: Samplable) -> PriorSet:
-    """Uniform priors between the bounds of every parameter.
-
-    **Raises:** `ModelError` naming a parameter without finite bounds.
-    """
-    entries = entries_of(objective)
-    for name, _, low, high, _ in entries:
-        if not math.isfinite(high - low):
-            raise ModelError(
-                f"{name} has bounds [{low:g}, {high:g}]; a uniform prior needs finite ones"
-            )
-    priors = tuple(Uniform(entry.lower, entry.upper) for entry in entries)
-    return PriorSet(priors, tuple(entry.name for entry in entries))
-
-
-def _about(value: float, sd: float, lower: float, upper: float) -> AbstractPrior:
-    bounded = math.isfinite(upper) or math.isfinite(lower)
-    return TruncatedNormal(value, sd, lower, upper) if bounded else Normal(value, sd)
-
-
-def _check_width(width: float) -> None:
+def _centred(
+    found: Mapping[str, tuple[float, float, float, float]], width: float, note: str
+) -> PriorSet:
+    """Priors from (value, error, lower, upper) by name, `width` times the errors wide."""
     if not width > 0:
         raise ModelError(f"width {width} of priors from a fit; it must be above 0")
+    priors = []
+    for value, error, *ends in found.values():
+        bounded = any(map(math.isfinite, ends))
+        sd = width * error
+        priors.append(TruncatedNormal(value, sd, *ends) if bounded else Normal(value, sd))
+    return PriorSet(tuple(priors), tuple(found), (note,))
 
 
 def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = None) -> PriorSet:
@@ -276,8 +260,7 @@ def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = Non
 
     **Raises:** `ModelError` for a parameter without a finite error and for a width not above 0.
     """
-    _check_width(width)
-    priors = {}
+    found = {}
     for row in fit.rows:
         if row.role not in _FITTED or not (names is None or row.name in names):
             continue
@@ -287,12 +270,12 @@ def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = Non
                 + (", which ended on its bound" if row.at_bound else "")
                 + "; give that parameter a prior of its own and use default_priors for the rest"
             )
-        priors[row.name] = _about(row.value, width * row.error, row.lower, row.upper)
+        found[row.name] = (row.value, row.error, row.lower, row.upper)
     note = (
         f"priors are centred on a fit, {width:g} times its errors wide; if it is a fit of the same "
         "data, these are used twice and the posterior is too narrow"
     )
-    return PriorSet(tuple(priors.values()), tuple(priors), (note,))
+    return _centred(found, width, note)
 
 
 def saved_priors(path: str, width: float = 2.0, names: Collection[str] | None = None) -> PriorSet:
@@ -305,7 +288,6 @@ def saved_priors(path: str, width: float = 2.0, names: Collection[str] | None = 
     **Raises:** `DataError` for what is no such file; `ModelError` for a name that has no value and
     error there, and for a width not above 0.
     """
-    _check_width(width)
     known = {n: one for n, one in saved_values(path).items() if one.error > 0}
     chosen = [name for name in known if name != "sigma"] if names is None else list(names)
     if missing := [name for name in chosen if name not in known]:
@@ -313,10 +295,10 @@ def saved_priors(path: str, width: float = 2.0, names: Collection[str] | None = 
             f"{path} has no value with an error of {', '.join(missing)}; there are "
             f"{', '.join(known)}"
         )
-    found = {n: known[n] for n in chosen}
-    priors = tuple(_about(v.value, width * v.error, v.lower, v.upper) for v in found.values())
     note = (
-        f"the priors of {', '.join(found)} are centred on {path}, {width:g} times the errors there "
-        "wide; if it is of the same data, these are used twice and the posterior is too narrow"
+        f"the priors of {', '.join(chosen)} are centred on {path}, {width:g} times the errors "
+        "there wide; if it is of the same data, these are used twice and the posterior is too "
+        "narrow"
     )
-    return PriorSet(priors, tuple(found), (note,))
+    rows = {n: (known[n].value, known[n].error, known[n].lower, known[n].upper) for n in chosen}
+    return _centred(rows, width, note)

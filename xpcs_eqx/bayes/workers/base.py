@@ -1,19 +1,23 @@
-"""Who samples shards, all shards of a run, and what can happen to them."""
+"""Who samples shards, all shards of a run, what can happen to them, and what is kept of them."""
 
+import itertools
 import logging
+import os
+import pickle
 import time
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
 import numpy as np
 
+from ...checkpoint import read_stored
+from ...checkpoint.stored import write_stored
 from ...errors import FitError, ModelError
 from ..diagnostics import RHAT
-from .store import ResultStore
 
 log = logging.getLogger(__name__)
 
@@ -93,19 +97,26 @@ class Task(NamedTuple):
 Work = Callable[[Task, Callable[[], None]], Result]
 
 
+class Attempt(NamedTuple):
+    """A failed attempt."""
+
+    category: str
+    reason: str
+    seconds: float
+
+
 class Event(NamedTuple):
-    """The end of an attempt: a result, or a category and a reason."""
+    """The end of an attempt: a result, or how it failed."""
 
     task: Task
     result: Result | None
-    category: str = ""
-    reason: str = ""
-    seconds: float = 0.0
+    failure: Attempt | None
+    seconds: float
 
 
 def failed(task: Task, failure: ShardFailure, seconds: float) -> Event:
     """The event of a failure."""
-    return Event(task, None, failure.category, failure.reason, seconds)
+    return Event(task, None, Attempt(failure.category, failure.reason, seconds), seconds)
 
 
 def attempt(work: Work, task: Task, beat: Callable[[], None]) -> Event:
@@ -121,20 +132,12 @@ def attempt(work: Work, task: Task, beat: Callable[[], None]) -> Event:
         for name in ("draws", "log_density"):
             if name in result and not np.all(np.isfinite(result[name])):
                 raise ShardFailure("non_finite", f"{name} is not finite")
-    except ShardFailure as failure:
-        return failed(task, failure, time.monotonic() - begun)
+        return Event(task, result, None, time.monotonic() - begun)
+    except ShardFailure as error:
+        failure = error
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        return failed(task, ShardFailure("crashed", reason), time.monotonic() - begun)
-    return Event(task, result, seconds=time.monotonic() - begun)
-
-
-class Attempt(NamedTuple):
-    """A failed attempt."""
-
-    category: str
-    reason: str
-    seconds: float
+        failure = ShardFailure("crashed", f"{type(error).__name__}: {error}")
+    return failed(task, failure, time.monotonic() - begun)
 
 
 class Outcome(NamedTuple):
@@ -238,19 +241,57 @@ def early_stop(ended: Sequence[Outcome], limits: Limits) -> str:
     return f"stopped early: {lost} of the first {len(first)} shards to end were dropped"
 
 
-class Session(Protocol):
-    """Shards being sampled; it sees to the limits of time by itself."""
+class ResultStore(eqx.Module):
+    """Numbered results in a folder, a checkpoint each.
+
+    - `folder`: made at the first writing.
+    - `fingerprint`: of the problem; results of another one are refused.
+    - `kind`: what they are of, such as a shard or a piece of a run.
+    """
+
+    folder: str = eqx.field(static=True)
+    fingerprint: str = eqx.field(static=True, default="")
+    kind: str = eqx.field(static=True, default="shard")
+
+    def path(self, number: int) -> str:
+        """The file of a result."""
+        return os.path.join(self.folder, f"{self.kind}-{number:05d}.h5")
+
+    def save(self, number: int, result: Mapping[str, np.ndarray]) -> None:
+        """Write a result, whole or not at all.
+
+        **Raises:** `OSError` when the folder cannot be written to.
+        """
+        os.makedirs(self.folder, exist_ok=True)
+        extra = {"names": list(result)}
+        arrays = list(map(np.asarray, result.values()))
+        write_stored(self.path(number), self.kind, self.fingerprint, number, arrays, extra)
+
+    def load(self, number: int) -> Result | None:
+        """A result, None when there is none.
+
+        **Raises:** `CheckpointError` for a damaged file and for the result of another problem.
+        """
+        if not os.path.exists(self.path(number)):
+            return None
+        found = read_stored(self.path(number), self.kind, self.fingerprint)
+        arrays = [np.asarray(leaf.array) for leaf in found.leaves]
+        return dict(zip(found.extra["names"], arrays, strict=True))
+
+
+class Place(Protocol):
+    """Where one shard after the other is sampled; it sees to the limits of time by itself."""
 
     def free(self) -> bool:
-        """Whether another task can begin."""
+        """Whether a task can begin."""
         ...
 
-    def submit(self, task: Task) -> None:
+    def begin(self, task: Task) -> None:
         """Begin a task."""
         ...
 
-    def wait(self) -> list[Event]:
-        """Ends of attempts; returns after a while without any as well."""
+    def ended(self) -> Event | None:
+        """The end of an attempt, once; None while there is none."""
         ...
 
 
@@ -258,25 +299,30 @@ class AbstractWorkers(eqx.Module):
     """Something that samples shards."""
 
     @abstractmethod
-    def open(self, work: Work, limits: Limits, tasks: int) -> AbstractContextManager[Session]:
-        """A session for one function of (task, beat); leaving it ends what still runs.
+    def open(
+        self, work: Work, limits: Limits, tasks: int
+    ) -> AbstractContextManager[Sequence[Place]]:
+        """Places for one function of (task, beat); leaving them ends what still runs.
 
         There will be `tasks` of them, so that more places would stay empty.
         """
 
 
-class _SerialSession:
+class _Here:
+    """This process."""
+
     def __init__(self, work: Work, limits: Limits):
         self.work, self.limits = work, limits
-        self.tasks: list[Task] = []
+        self.task: Task | None = None
 
     def free(self) -> bool:
-        return not self.tasks
+        return self.task is None
 
-    def submit(self, task: Task) -> None:
-        self.tasks.append(task)
+    def begin(self, task: Task) -> None:
+        self.task = task
 
-    def wait(self) -> list[Event]:
+    def ended(self) -> Event | None:
+        task, self.task = self.task, None
         begun = time.monotonic()
 
         def beat() -> None:
@@ -286,7 +332,7 @@ class _SerialSession:
             if failure is not None:
                 raise failure
 
-        return [attempt(self.work, self.tasks.pop(), beat)]
+        return None if task is None else attempt(self.work, task, beat)
 
 
 class Serial(AbstractWorkers):
@@ -296,12 +342,13 @@ class Serial(AbstractWorkers):
     ended: `Limits.heartbeat` takes `SpawnedProcesses`.
     """
 
+    @contextmanager
     def open(self, work, limits, tasks):
-        @contextmanager
-        def session() -> Iterator[Session]:
-            yield _SerialSession(work, limits)
+        yield [_Here(work, limits)]
 
-        return session()
+
+# How often places are looked at [s].
+_POLL = 0.05
 
 
 def run_shards(
@@ -327,7 +374,6 @@ def run_shards(
     **Raises:** `CheckpointError` for stored results that belong to another problem.
     """
     limits = Limits() if limits is None else limits
-    tasks = [Task(k, 0, int(size)) for k, size in enumerate(sizes)]
     ended: list[Outcome] = []
 
     def end(outcome: Outcome) -> None:
@@ -335,6 +381,7 @@ def run_shards(
         if callback is not None:
             callback(outcome)
 
+    tasks = [Task(k, 0, int(size)) for k, size in enumerate(sizes)]
     left = []
     for task in sorted(tasks, key=lambda task: -task.size):
         found = None if store is None else store.load(task.number)
@@ -342,30 +389,69 @@ def run_shards(
             left.append(task)
         else:
             end(Outcome(task.number, found, (), 0.0, True))
-    failures: dict[int, list[Attempt]] = {task.number: [] for task in tasks}
+    failures: dict[int, tuple[Attempt, ...]] = {task.number: () for task in tasks}
     seconds = dict.fromkeys(failures, 0.0)
     resumed, running, stopped = len(ended), 0, ""
     if left:
-        with workers.open(work, limits, len(left)) as session:
+        with workers.open(work, limits, len(left)) as places:
             while (left or running) and not stopped:
-                while left and session.free():
-                    session.submit(left.pop(0))
-                    running += 1
-                for event in session.wait():
-                    running -= 1
+                for place in places:
+                    if left and place.free():
+                        place.begin(left.pop(0))
+                        running += 1
+                events = [event for place in places if (event := place.ended()) is not None]
+                running -= len(events)
+                for event in events:
                     number = event.task.number
                     seconds[number] += event.seconds
-                    if event.result is not None:
-                        if store is not None:
-                            store.save(number, event.result)
-                    else:
-                        failures[number].append(
-                            Attempt(event.category, event.reason, event.seconds)
-                        )
+                    if event.failure is not None:
+                        failures[number] += (event.failure,)
                         if event.task.attempt < limits.retries:
                             left.append(event.task._replace(attempt=event.task.attempt + 1))
                             continue
-                    tries = tuple(failures[number])
-                    end(Outcome(number, event.result, tries, seconds[number], False))
+                    elif store is not None and event.result is not None:
+                        store.save(number, event.result)
+                    end(Outcome(number, event.result, failures[number], seconds[number], False))
                 stopped = early_stop(ended[resumed:], limits) if left or running else ""
+                if not events:
+                    time.sleep(_POLL)
     return ShardRun(tuple(sorted(ended, key=lambda one: one.number)), len(tasks), stopped)
+
+
+# Smaller arrays travel with the rest; larger ones are mapped into memory by every process.
+_LARGE = 2**16  # bytes
+_WORK = "work.pickle"
+
+
+def dump_shared(folder: str, value: Any) -> None:
+    """Write a picklable value into an existing folder, large NumPy arrays as files of their own.
+
+    **Raises:** whatever pickling it raises.
+    """
+    large: list[pickle.PickleBuffer] = []
+
+    def in_line(buffer: pickle.PickleBuffer) -> bool:
+        small = buffer.raw().nbytes < _LARGE
+        if not small:
+            large.append(buffer)
+        return small
+
+    with open(os.path.join(folder, _WORK), "wb") as stream:
+        pickle.dump(value, stream, protocol=5, buffer_callback=in_line)
+    for number, buffer in enumerate(large):
+        with open(_array_path(folder, number), "wb") as stream:
+            stream.write(buffer.raw())
+
+
+def load_shared(folder: str) -> Any:
+    """The value again; its large arrays are read-only maps of the files.
+
+    All processes of a machine then share one copy in memory.
+    """
+    maps = (np.memmap(_array_path(folder, number), mode="r") for number in itertools.count())
+    with open(os.path.join(folder, _WORK), "rb") as stream:
+        return pickle.load(stream, buffers=maps)
+
+
+def _array_path(folder: str, number: int) -> str:
+    return os.path.join(folder, f"array-{number:03d}")

@@ -4,9 +4,9 @@ import importlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import equinox as eqx
@@ -18,23 +18,18 @@ from .base import (
     AbstractWorkers,
     Event,
     Limits,
-    Session,
+    Place,
     ShardFailure,
     Task,
     Work,
     attempt,
+    dump_shared,
     failed,
+    load_shared,
 )
-from .store import dump_shared, load_shared
 
-# How often futures are looked at, and how often a sign of progress is given at most [s].
-_POLL = 0.05
+# How often a sign of progress is given at most [s].
 BEAT = 1.0
-
-
-def enable_double_precision() -> None:
-    """Double precision in a process that samples shards and has a configuration of its own."""
-    jax.config.update("jax_enable_x64", True)
 
 
 def _beat_path(folder: str, task: Task) -> str:
@@ -59,86 +54,70 @@ def call(folder: str, task: Task) -> Event:
         return attempt(lambda task, beat: load_shared(folder)(task, beat), task, beat)
 
 
-class _Running:
-    """A future, and when it was first and last seen to move."""
+class _Slot:
+    """One of the futures of an executor, and when its task was first and last seen to move."""
 
-    def __init__(self, task: Task, future: Future):
-        self.task, self.future = task, future
+    def __init__(self, executor: Executor, folder: str, limits: Limits):
+        self.executor, self.folder, self.limits = executor, folder, limits
+        self.task: Task | None = None
+        self.future: Future = Future()
         self.begun = self.moved = float("inf")
         self.beats = 0
 
-    def look(self, folder: str, now: float) -> None:
-        try:
-            beats = os.path.getsize(_beat_path(folder, self.task))
-        except FileNotFoundError:
-            return
-        if beats != self.beats:
-            self.begun, self.moved, self.beats = min(self.begun, now), now, beats
-
-
-class _ExecutorSession:
-    def __init__(self, executor: Executor, slots: int, folder: str, limits: Limits):
-        self.executor, self.slots = executor, slots
-        self.folder, self.limits = folder, limits
-        self.running: list[_Running] = []
-        self.events: list[Event] = []
-
     def free(self) -> bool:
-        return len(self.running) < self.slots
+        return self.task is None
 
-    def submit(self, task: Task) -> None:
+    def begin(self, task: Task) -> None:
+        self.task, self.beats = task, 0
+        self.begun = self.moved = float("inf")
         try:
-            self.running.append(_Running(task, self.executor.submit(call, self.folder, task)))
+            self.future = self.executor.submit(call, self.folder, task)
         except RuntimeError as error:
             # A broken pool, or one that was shut down, takes nothing more.
-            reason = f"the executor takes no more work: {error}"
-            self.events.append(failed(task, ShardFailure("crashed", reason), 0.0))
+            self.future = Future()
+            self.future.set_exception(error)
 
-    def wait(self) -> list[Event]:
-        end = time.monotonic() + 1.0
-        while True:
-            now = time.monotonic()
-            for one in list(self.running):
-                event = self._seen(one, now)
-                if event is not None:
-                    self.running.remove(one)
-                    self.events.append(event)
-            if self.events or now > end:
-                events, self.events = self.events, []
-                return events
-            time.sleep(_POLL)
-
-    def _seen(self, one: _Running, now: float) -> Event | None:
-        if one.future.done():
-            error = one.future.exception()
+    def ended(self) -> Event | None:
+        task, now = self.task, time.monotonic()
+        if task is None:
+            return None
+        if self.future.done():
+            self.task, error = None, self.future.exception()
             if error is None:
-                return one.future.result()
+                return self.future.result()
             reason = f"the executor lost it: {type(error).__name__}: {error}"
-            return failed(one.task, ShardFailure("crashed", reason), 0.0)
-        one.look(self.folder, now)
-        failure = self.limits.overdue(now, one.begun, one.moved)
+            return failed(task, ShardFailure("crashed", reason), 0.0)
+        with suppress(FileNotFoundError):
+            beats = os.path.getsize(_beat_path(self.folder, task))
+            if beats != self.beats:
+                self.begun, self.moved, self.beats = min(self.begun, now), now, beats
+        failure = self.limits.overdue(now, self.begun, self.moved)
         if failure is None:
             return None
-        one.future.cancel()
-        return failed(one.task, failure, now - one.begun)
-
-    def close(self) -> None:
-        for one in self.running:
-            one.future.cancel()
+        self.task = None
+        self.future.cancel()
+        return failed(task, failure, now - self.begun)
 
 
 @contextmanager
-def executor_session(
+def executor_places(
     executor: Executor, slots: int, folder: str | None, work: Work, limits: Limits
-) -> Iterator[Session]:
-    """A session on an executor, with the data in a temporary folder inside `folder`."""
+) -> Iterator[Sequence[Place]]:
+    """Places on an executor, with the data in a temporary folder inside `folder`."""
     with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as shared:
         dump_shared(shared, work)
-        session = _ExecutorSession(executor, slots, shared, limits)
+        places = [_Slot(executor, shared, limits) for _ in range(slots)]
         try:
-            yield session
+            yield places
         finally:
-            session.close()
+            for place in places:
+                place.future.cancel()
+
+
+def _at_least_one(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise ModelError(f"{name} = {getattr(settings, name)}; it must be at least 1")
 
 
 def _held(executor: Any) -> HeldExecutor:
@@ -169,21 +148,17 @@ class ExecutorWorkers(AbstractWorkers):
     folder: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        if self.slots < 1:
-            raise ModelError(f"slots = {self.slots}; there must be at least 1")
+        _at_least_one(self, "slots")
 
     def open(self, work, limits, tasks):
         if self.executor.executor is None:
             raise ModelError(
                 "ExecutorWorkers come without their executor out of a pickle; make them anew"
             )
-        return executor_session(self.executor.executor, self.slots, self.folder, work, limits)
+        slots = min(self.slots, tasks)
+        return executor_places(self.executor.executor, slots, self.folder, work, limits)
 
 
-_MISSING = (
-    "sampling on a cluster needs Dask and dask-jobqueue; install them with: "
-    "pip install 'xpcs-eqx[cluster]'"
-)
 # Class of dask-jobqueue by batch system.
 _SYSTEMS = {"pbs": "PBSCluster", "slurm": "SLURMCluster"}
 
@@ -193,13 +168,10 @@ def _dask(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ModelError(_MISSING) from error
-
-
-def _at_least_one(settings: Any, *names: str) -> None:
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise ModelError(f"{name} = {getattr(settings, name)}; it must be at least 1")
+        raise ModelError(
+            "sampling on a cluster needs Dask and dask-jobqueue; install them with: "
+            "pip install 'xpcs-eqx[cluster]'"
+        ) from error
 
 
 class JobSettings(eqx.Module):
@@ -307,19 +279,16 @@ class DaskWorkers(AbstractWorkers):
         """Number of shards that run at once."""
         return self.processes if self.job is None else self.job.jobs * self.job.processes
 
-    def open(self, work, limits, tasks):
-        return self._session(work, limits)
-
     @contextmanager
-    def _session(self, work: Work, limits: Limits) -> Iterator[Session]:
+    def open(self, work, limits, tasks):
         distributed = _dask("distributed")
         with (
             self._cluster(distributed) as cluster,
             distributed.Client(cluster) as client,
             client.get_executor(pure=False) as executor,
-            executor_session(executor, self.slots, self.folder, work, limits) as session,
+            executor_places(executor, self.slots, self.folder, work, limits) as places,
         ):
-            yield session
+            yield places
 
     def _cluster(self, distributed: Any) -> AbstractContextManager[Any]:
         if self.job is not None:

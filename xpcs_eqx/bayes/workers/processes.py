@@ -5,17 +5,27 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
+from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 import equinox as eqx
+import jax
 
 from ...errors import FitError, ModelError
-from .base import AbstractWorkers, Event, Limits, Session, ShardFailure, Task, Work, attempt, failed
-from .executor import BEAT, enable_double_precision
-from .store import dump_shared, load_shared
+from .base import (
+    AbstractWorkers,
+    Event,
+    Limits,
+    ShardFailure,
+    Task,
+    Work,
+    attempt,
+    dump_shared,
+    failed,
+    load_shared,
+)
+from .executor import BEAT
 
 # Longest time for a process to start and import [s], and how many may die in doing so.
 _START = 600.0
@@ -27,7 +37,8 @@ def serve(connection: Connection, folder: str) -> None:
     """The life of a process: read the work, then one task after the other until told to end."""
     # An interrupt goes to the whole group; the process that began all ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    enable_double_precision()
+    # A process of our own has a configuration of its own.
+    jax.config.update("jax_enable_x64", True)
     try:
         work: Work = load_shared(folder)
     except Exception as error:
@@ -49,124 +60,85 @@ def serve(connection: Connection, folder: str) -> None:
 
 
 class _Process:
-    """A process and what it does."""
+    """A process, and another one in its place when it is lost."""
 
-    def __init__(self, context: Any, folder: str):
-        self.connection, other = context.Pipe()
-        self.process = context.Process(target=serve, args=(other, folder), daemon=True)
-        self.process.start()
+    def __init__(self, context: Any, folder: str, limits: Limits):
+        self.context, self.folder, self.limits = context, folder, limits
+        self.stillborn = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.connection, other = self.context.Pipe()
+        process = self.context.Process(target=serve, args=(other, self.folder), daemon=True)
+        process.start()
+        self.process = process
         other.close()
         self.ready = False
         self.task: Task | None = None
         self.begun = self.moved = time.monotonic()
 
-    def give(self, task: Task) -> None:
+    def free(self) -> bool:
+        return self.ready and self.task is None
+
+    def begin(self, task: Task) -> None:
         self.task = task
         self.begun = self.moved = time.monotonic()
         # A process that died meanwhile is found by the end of its connection.
         with suppress(OSError):
             self.connection.send(task)
 
-    def end(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-
-
-class _ProcessSession:
-    def __init__(self, start: Callable[[], _Process], count: int, limits: Limits):
-        self.start, self.limits = start, limits
-        self.stillborn = 0
-        self.processes: list[_Process] = []
-        try:
-            for _ in range(count):
-                self.processes.append(start())
-        except BaseException:
-            # One that cannot be started leaves none behind.
-            self.close()
-            raise
-
-    def free(self) -> bool:
-        return any(one.ready and one.task is None for one in self.processes)
-
-    def submit(self, task: Task) -> None:
-        next(one for one in self.processes if one.ready and one.task is None).give(task)
-
-    def wait(self) -> list[Event]:
-        ready = wait([one.connection for one in self.processes], self._patience())
-        events = []
-        for k, one in enumerate(list(self.processes)):
-            event = self._heard(k) if one.connection in ready else self._silent(k)
-            if event is not None:
-                events.append(event)
-        return events
-
-    def _patience(self) -> float:
-        """Time until the first limit can be passed, a second at most."""
+    def ended(self) -> Event | None:
+        while self.connection.poll():
+            try:
+                message = self.connection.recv()
+            except (EOFError, OSError):
+                return self._lost()
+            if isinstance(message, Event):
+                self.task = None
+                return message
+            if message == _BEAT:
+                self.moved = time.monotonic()
+            elif message == _READY:
+                self.ready, self.stillborn = True, 0
+            else:
+                raise FitError(
+                    f"a process cannot read what it is to sample: {message}. Models and priors "
+                    "must be classes of a module that can be imported, not of an interactive "
+                    "session"
+                )
         now = time.monotonic()
-        left = [1.0]
-        for one in self.processes:
-            if one.task is not None:
-                left.append(one.begun + self.limits.timeout - now)
-                left.append(one.moved + self.limits.heartbeat - now)
-        return max(min(left), 0.01)
-
-    def _heard(self, k: int) -> Event | None:
-        one = self.processes[k]
-        try:
-            message = one.connection.recv()
-        except (EOFError, OSError):
-            return self._lost(k)
-        if isinstance(message, Event):
-            one.task = None
-            return message
-        if message == _BEAT:
-            one.moved = time.monotonic()
-        elif message == _READY:
-            one.ready, self.stillborn = True, 0
-        else:
-            raise FitError(
-                f"a process cannot read what it is to sample: {message}. Models and priors must "
-                "be classes of a module that can be imported, not of an interactive session"
-            )
-        return None
-
-    def _silent(self, k: int) -> Event | None:
-        one, now = self.processes[k], time.monotonic()
-        if one.task is None:
-            if not one.ready and now - one.begun > _START:
+        if self.task is None:
+            if not self.ready and now - self.begun > _START:
                 raise FitError(f"a process has not started within {_START:g} s")
             return None
-        failure = self.limits.overdue(now, one.begun, one.moved)
-        return None if failure is None else self._replaced(k, failure)
+        failure = self.limits.overdue(now, self.begun, self.moved)
+        return None if failure is None else self._replaced(failure)
 
-    def _lost(self, k: int) -> Event | None:
-        one = self.processes[k]
-        one.process.join()
-        code = one.process.exitcode or 0
+    def _lost(self) -> Event | None:
+        self.process.join()
+        code = self.process.exitcode or 0
         how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        if one.task is None:
+        if self.task is None:
             self.stillborn += 1
             if self.stillborn > _STILLBORN:
                 raise FitError(
                     f"processes end {how} as soon as they start; a script that samples in "
                     'processes needs its body under `if __name__ == "__main__":`'
                 )
-        return self._replaced(k, ShardFailure("crashed", f"its process ended {how}{hint}"))
+        return self._replaced(ShardFailure("crashed", f"its process ended {how}{hint}"))
 
-    def _replaced(self, k: int, failure: ShardFailure) -> Event | None:
-        """The failure of what a process did, and another process in its place."""
-        one = self.processes[k]
-        one.end()
-        self.processes[k] = self.start()
-        if one.task is None:
-            return None
-        return failed(one.task, failure, time.monotonic() - one.begun)
+    def _replaced(self, failure: ShardFailure) -> Event | None:
+        """The failure of what the process did, and another process in its place."""
+        task, seconds = self.task, time.monotonic() - self.begun
+        self.end()
+        self._start()
+        return None if task is None else failed(task, failure, seconds)
 
-    def close(self) -> None:
-        for one in self.processes:
-            one.end()
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
 
 
 class SpawnedProcesses(AbstractWorkers):
@@ -187,16 +159,18 @@ class SpawnedProcesses(AbstractWorkers):
         if self.count < 0:
             raise ModelError(f"{self.count} processes; give 1 or more, or 0 for one a core")
 
-    def open(self, work, limits, tasks):
-        return self._session(work, limits, min(self.count or os.cpu_count() or 1, tasks))
-
     @contextmanager
-    def _session(self, work: Work, limits: Limits, count: int) -> Iterator[Session]:
+    def open(self, work, limits, tasks):
+        count = min(self.count or os.cpu_count() or 1, tasks)
         context = multiprocessing.get_context("spawn")
-        with tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as shared:
+        with (
+            tempfile.TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as shared,
+            ExitStack() as started,
+        ):
             dump_shared(shared, work)
-            session = _ProcessSession(lambda: _Process(context, shared), count, limits)
-            try:
-                yield session
-            finally:
-                session.close()
+            places = []
+            for _ in range(count):
+                # One that cannot be started leaves none behind.
+                places.append(_Process(context, shared, limits))
+                started.callback(places[-1].end)
+            yield places

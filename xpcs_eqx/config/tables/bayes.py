@@ -11,7 +11,7 @@ from .priors import Prior
 
 if TYPE_CHECKING:
     from ...bayes import Consensus
-    from ...bayes.consensus.shards import AbstractShardSize
+    from ...bayes.shards.division import AbstractShardSize
     from ...bayes.workers.base import AbstractWorkers
     from . import Settings
 
@@ -37,12 +37,10 @@ COMBINERS = choice(
     consensus="bayes.ConsensusAverage",
     gaussian_product="bayes.GaussianProduct",
     multimodal="bayes.MultimodalConsensus",
-    weighted="bayes.consensus.combiners.WeightedAverage",
-    simple="bayes.consensus.combiners.SimpleAverage",
+    weighted="bayes.shards.combiners.WeightedAverage",
+    simple="bayes.shards.combiners.SimpleAverage",
 )
-CORRECTIONS = choice(
-    none="bayes.consensus.correction.NoCorrection", importance="bayes.ImportanceCorrection"
-)
+CORRECTIONS = choice(none=None, importance="bayes.ImportanceCorrection")
 # Executors that ask a batch system for processes.
 BATCH = ("pbs", "slurm")
 
@@ -247,7 +245,7 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
 
 def _size(given: Shards) -> "AbstractShardSize":
     from ...bayes import NumberOfShards, PairsPerShard
-    from ...bayes.consensus.shards import AutomaticSize
+    from ...bayes.shards.division import AutomaticSize
 
     if given.pairs is not None:
         return PairsPerShard(given.pairs)
@@ -277,7 +275,7 @@ def method_of(source: Source, given: Bayes) -> "Consensus":
     folder = None if shards.folder is None else source.absolute(shards.folder)
     # Chains in different modes are what the multimodal combiner is there for.
     rhat = float("inf") if shards.combiner == "multimodal" else Limits().rhat
-    anchor = ANCHORS[shards.anchor]
+    anchor, correction = ANCHORS[shards.anchor], CORRECTIONS[shards.correction]
     thresholds = {"auto": Consensus().threshold, "single": None, "consensus": 0}
     return Consensus(
         threshold=thresholds[given.method],
@@ -286,7 +284,7 @@ def method_of(source: Source, given: Bayes) -> "Consensus":
         by_size=shards.transitions == "by_size",
         anchor=None if anchor is None else anchor(),
         combiner=COMBINERS[shards.combiner](),
-        correction=CORRECTIONS[shards.correction](),
+        correction=None if correction is None else correction(),
         workers=_workers(shards, folder),
         limits=Limits(
             timeout=shards.timeout,

@@ -9,11 +9,11 @@ from pydantic import Field, model_validator
 from ...errors import ConfigError, ModelError
 from ..section import SET, Names, Positive, Section, When, choice, key
 from .search import search_settings
-from .solver import STOPPING, Solver, is_hybrid, solver_of
+from .solver import STOPPING, Solver, solver_of
 
 if TYPE_CHECKING:
     from ...defences import AbstractRegularisation, DefenceLayers, Hierarchical, Monitoring
-    from ...objective import TwoTimeObjective
+    from ...objective import CombinedObjective, TwoTimeObjective
     from ...optimize import TrustRegion
     from ..read import Configuration
     from . import Settings
@@ -143,18 +143,6 @@ def excluded(settings: "Settings") -> Iterator[tuple[str, str]]:
     given = settings.defences
     if given is None:
         return
-    if settings.several:
-        yield (
-            "defences",
-            "[defences] defends the fit of one data set, but several are fitted together here; "
-            "leave [defences] out, or run each data set by itself",
-        )
-    if is_hybrid(settings):
-        yield (
-            "defences",
-            "[defences] surrounds the trust region, but the hybrid optimiser is asked for, which "
-            "has defences of its own (hybrid.defences); leave one of them out",
-        )
     if search_settings(settings).method != "local":
         yield (
             "defences",
@@ -243,7 +231,7 @@ def _monitoring(given: MonitorLayer, solver: "TrustRegion") -> "Monitoring":
 
 
 def layers_of(
-    configuration: "Configuration", objective: "TwoTimeObjective"
+    configuration: "Configuration", objective: "TwoTimeObjective | CombinedObjective"
 ) -> "DefenceLayers | None":
     """The layers that `[defences]` asks for, fit for an objective; None without the table.
 
@@ -251,13 +239,14 @@ def layers_of(
     """
     from ...defences import DefenceLayers, ShearWeights
     from ...defences.layers import check_layers
+    from ...defences.several import parts_of
     from ...objective import GroupVariance
 
     given = configuration.settings.defences
     if given is None:
         return None
     weights, group = given.shear_weights, given.group_variance
-    n_angles = objective.term.reference.shape[0]
+    n_angles = min(part.term.reference.shape[0] for part in parts_of(objective))
     solver, layer = solver_of(configuration.settings.solver), None
     try:
         layers = {

@@ -1,26 +1,24 @@
 """The sampling of one shard, as it happens in whichever process."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, ScalarLike, UInt
+from jaxtyping import Array, Float, Int, ScalarLike
 
 from ...errors import FitError
 from ...objective import PointTiles
 from ...objective.kernel.tiles import CHUNK, point_runs
-from ..density.coordinates import Coordinates
 from ..density.log_posterior import LogPosterior
 from ..diagnostics import diagnose_chains, why_unusable
-from ..nuts.chains import Draws
-from ..nuts.sample import ChainSettings, Nuts, run_chains
+from ..nuts.chains import ChainSettings, Draws
+from ..nuts.sample import ChainRun, run_chains
 from ..workers.base import ShardFailure, Task
 from .anchors import site_of
-from .pairs import AbstractPairs, Points
-from .shards import Shards
+from .division import Pairs, Points, Shards
 
 
 class ShardDensity(eqx.Module):
@@ -36,11 +34,6 @@ class ShardDensity(eqx.Module):
     power: ScalarLike
     anchor: Float[Array | np.ndarray, "entry entry"]
 
-    @property
-    def coordinates(self) -> Coordinates:
-        """Those of the whole posterior."""
-        return self.density.coordinates
-
     def __call__(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
         """The log density of z; −∞ where the model has no value."""
         density = self.density
@@ -50,38 +43,30 @@ class ShardDensity(eqx.Module):
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-class Layout(eqx.Module):
+class Layout(NamedTuple):
     """The one shape all shards are padded to, so that nothing is compiled twice."""
 
-    rows: int = eqx.field(static=True)
-    points: int = eqx.field(static=True)
+    rows: int
+    points: int
 
 
-def layout_of(shards: Shards) -> Layout:
-    """Runs of points of one angle that hold any of the shards with little padding."""
-    return _layout(shards.by_angle)
+def layout_of(by_angle: Int[np.ndarray, "part angle"]) -> Layout:
+    """Runs of points of one angle that hold any of the parts with little padding.
 
-
-def _layout(by_angle: Int[np.ndarray, "part angle"]) -> Layout:
+    `by_angle`: points of each angle in each part.
+    """
     points = min(CHUNK, max(int(by_angle.max()), 1))
     return Layout(int(np.max(np.sum(-(-by_angle // points), axis=1))), points)
 
 
 def without_data(density: LogPosterior) -> LogPosterior:
     """The density of no data at all, small enough to be sent to any process."""
-    nothing = Points(
-        *(np.zeros(0), np.zeros(0, int), np.zeros(0, int), np.zeros(0, int)), np.zeros(0)
-    )
+    whole = np.zeros(0, int)
+    nothing = Points(np.zeros(0), whole, whole, whole, np.zeros(0))
     return shard_density(density, nothing, Layout(1, 1), 1.0).density
 
 
-def layout_of_points(points: Points, n_angles: int) -> Layout:
-    """Runs that hold these points."""
-    return _layout(np.bincount(points.angle, minlength=n_angles)[None])
-
-
-def tiles_of_points(points: Points, n_angles: int, layout: Layout) -> PointTiles:
-    """Points as tiles of a given shape."""
+def _tiles(points: Points, n_angles: int, layout: Layout) -> PointTiles:
     runs, _ = point_runs(*points, n_angles, layout.points, layout.rows)
     return PointTiles(*(np.asarray(one) for one in runs))  # pyright: ignore[reportArgumentType]
 
@@ -94,7 +79,7 @@ def shard_density(
     anchor: Float[np.ndarray, "entry entry"] | None = None,
 ) -> ShardDensity:
     """The density of a shard, from that of any other data of the same angles and frames."""
-    tiles = tiles_of_points(points, density.term.reference.shape[0], layout)
+    tiles = _tiles(points, density.term.reference.shape[0], layout)
     density = density.with_data(tiles, int(np.count_nonzero(points.root_weights)))
     if anchor is None:
         anchor = np.zeros((len(density.names), len(density.names)))
@@ -105,10 +90,12 @@ def shard_density(
 _STAND_IN = 20_000
 
 
-def stand_in(pairs: AbstractPairs) -> Points:
+def stand_in(pairs: Pairs) -> PointTiles:
     """Some pairs spread evenly over all of them, read once."""
     count = min(pairs.n_pairs, _STAND_IN)
-    return pairs.points(np.linspace(0, pairs.n_pairs - 1, count).round().astype(int))
+    points = pairs.points(np.linspace(0, pairs.n_pairs - 1, count).round().astype(int))
+    by_angle = np.bincount(points.angle, minlength=pairs.n_angles)
+    return _tiles(points, pairs.n_angles, layout_of(by_angle[None]))
 
 
 def standing_for(density: LogPosterior, n_pairs: int) -> LogPosterior:
@@ -130,88 +117,61 @@ class ShardWork(eqx.Module):
     """Samples a shard; what differs between shards and attempts is in the task.
 
     - `density`: of the whole posterior, without data; `pairs`, `shards`: the data and their parts.
-    - `positions`, `metric`, `step_size`: where chains begin; `anchor`: precision about that place.
-    - `key`: raw bits of the key; `rhat`: largest that counts as converged.
-
-    What a further attempt is given instead says `for_attempt`.
+    - `anchor`: precision about the place where chains begin.
+    - `chains`: settings of a first attempt, with the raw bits of a key, which can be sent; what a
+        further attempt is given instead says `for_attempt`.
+    - `rhat`: largest that counts as converged.
     """
 
     density: LogPosterior
-    pairs: AbstractPairs
+    pairs: Pairs
     shards: Shards
-    layout: Layout
+    layout: Layout = eqx.field(static=True)
     power: float = eqx.field(static=True)
-    positions: Float[np.ndarray, "chain entry"]
-    metric: Float[np.ndarray, "entry entry"]
     anchor: Float[np.ndarray, "entry entry"]
-    step_size: float = eqx.field(static=True)
-    sampler: Nuts
-    target: float = eqx.field(static=True)
-    key: UInt[np.ndarray, "..."]
+    chains: ChainSettings
     rhat: float = eqx.field(static=True)
 
     def __call__(self, task: Any, beat: Any) -> dict[str, np.ndarray]:
         """Draws u = centre + scale·z, which mean the same whatever the start, and statistics."""
         points = self.pairs.points(self.shards.members(task.number))
         density = shard_density(self.density, points, self.layout, self.power, self.anchor)
-        key = jax.random.wrap_key_data(jnp.asarray(self.key))
-        first = ChainSettings(self.positions, self.step_size, self.target, self.sampler, key)
-        now = for_attempt(first, task)
+        key = jax.random.wrap_key_data(jnp.asarray(self.chains.key))
+        settings = for_attempt(self.chains._replace(key=key), task)
         try:
-            run = run_chains(
-                density,
-                now.positions,
-                now.step_size,
-                self.metric,
-                now.target,
-                now.sampler,
-                now.key,
-                lambda progress: beat(),
-            )
+            run = run_chains(density, settings, lambda progress: beat())
         except ShardFailure:
             # Raised by `beat`, with a category of its own.
             raise
         except FitError as error:
             raise ShardFailure("non_finite", str(error)) from error
-        return self._result(run.draws, run.step_size, run.warm_up + run.sampling)
+        return self._result(run)
 
-    def _result(self, draws: Draws, step_size: float, seconds: float) -> dict[str, np.ndarray]:
-        position = np.asarray(draws.position)
+    def _result(self, run: ChainRun) -> dict[str, np.ndarray]:
+        draws = Draws(*map(np.asarray, run.draws))
+        position, gradient = draws.position, draws.gradient
         if not np.all(np.isfinite(position)):
             raise ShardFailure("non_finite", "a chain has left for a place that is not finite")
+        if not np.all(np.isfinite(gradient)):
+            raise ShardFailure("non_finite", "the gradient of the log density is not finite")
         names = self.density.names
-        statistics = {name: np.asarray(getattr(draws, name)) for name in Draws._fields[1:]}
-        found = diagnose_chains(
-            names,
-            position,
-            statistics["divergent"],
-            statistics["energy"],
-            statistics["depth"],
-            statistics["acceptance"],
-            self.sampler.max_depth,
-        )
+        found = diagnose_chains(names, position, draws, self.chains.sampler.max_depth)
         if reason := why_unusable(found, position, self.rhat):
             raise ShardFailure("not_converged", reason)
         coordinates = self.density.coordinates
         scale = np.asarray(coordinates.scale)
-        gradient = statistics["gradient"]
-        if not np.all(np.isfinite(gradient)):
-            raise ShardFailure("non_finite", "the gradient of the log density is not finite")
         flat = position.reshape(-1, len(names))
         site = site_of(
             flat,
             gradient.reshape(flat.shape) + flat @ self.anchor,
             min(1.0, float(np.min(found.ess_bulk)) / len(flat)),
         )
+        kept = draws._replace(gradient=gradient / scale)._asdict()
+        del kept["position"]
         return {
             "draws": np.asarray(coordinates.centre) + scale * position,
-            **statistics,
-            "gradient": gradient / scale,
+            **kept,
             **{f"site_{name}": value for name, value in site._asdict().items()},
-            "rhat": found.rhat,
-            "ess_bulk": found.ess_bulk,
-            "ess_tail": found.ess_tail,
-            "bfmi": found.bfmi,
-            "step_size": np.asarray(step_size),
-            "seconds": np.asarray(seconds),
+            **{name: getattr(found, name) for name in ("rhat", "ess_bulk", "ess_tail", "bfmi")},
+            "step_size": np.asarray(run.step_size),
         }

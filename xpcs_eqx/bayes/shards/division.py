@@ -1,16 +1,170 @@
-"""Which pairs go into which shard, and how large shards are."""
+"""The pairs of a data set as a numbered list, and its division into shards."""
 
+import itertools
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ...data import PooledData, TwoTimeData
+from ...data import MapSource
 from ...errors import ModelError
+from ...objective import AbstractPieces, AbstractTiles, MapTiles, PointTiles, StoredTiles
 from .combiners import generator_of
-from .pairs import AbstractPairs, pairs_of
+
+
+class Points(NamedTuple):
+    """Some pairs with all that a likelihood needs of them."""
+
+    values: Float[np.ndarray, "point"]
+    first: Int[np.ndarray, "point"]
+    second: Int[np.ndarray, "point"]
+    angle: Int[np.ndarray, "point"]
+    root_weights: Float[np.ndarray, "point"]
+
+
+def _n_frames(tiles: MapTiles | StoredTiles) -> int:
+    return tiles.c2.shape[1] if isinstance(tiles, MapTiles) else tiles.source.n_frames
+
+
+class Pairs(eqx.Module):
+    """All pairs with a weight, numbered by angle, then first frame, then second.
+
+    A pair is known by its place in the stored arrays, which are shared and never copied: some
+    bytes a pair, whatever the number of shards. Of maps in a file a shard reads its own part, in
+    whichever process samples it: the rows of consecutive ages (`ContiguousShards`) alone, for
+    random pairs all maps once, a band of rows at a time.
+    """
+
+    tiles: MapTiles | PointTiles | StoredTiles
+    places: Int[np.ndarray, "pair"]
+    n_angles: int = eqx.field(static=True)
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of pairs with a weight other than zero."""
+        return self.places.size
+
+    def angle(self) -> Int[np.ndarray, "pair"]:
+        """Index of the angle of each pair, ascending."""
+        if isinstance(self.tiles, PointTiles):
+            return np.asarray(self.tiles.angle)[self.places // self.tiles.values.shape[1]]
+        return self.places // _n_frames(self.tiles) ** 2
+
+    def first(self) -> Int[np.ndarray, "pair"]:
+        """Earlier frame of each pair."""
+        if isinstance(self.tiles, PointTiles):
+            return np.asarray(self.tiles.first).reshape(-1)[self.places]
+        n = _n_frames(self.tiles)
+        return self.places // n % n
+
+    def points(self, numbers: Int[np.ndarray, "point"]) -> Points:
+        """The pairs with these numbers."""
+        tiles, places = self.tiles, np.asarray(self.places[numbers], np.int64)
+
+        def of(stack) -> np.ndarray:
+            return np.asarray(stack).reshape(-1)[places]
+
+        if isinstance(tiles, PointTiles):
+            angle = np.asarray(tiles.angle)[places // tiles.values.shape[1]]
+            values, weights = of(tiles.values).astype(float), of(tiles.root_weights).astype(float)
+            return Points(values, of(tiles.first), of(tiles.second), angle, weights)
+        n = _n_frames(tiles)
+        angle, first, second = np.unravel_index(places, (self.n_angles, n, n))
+        weights = np.asarray(tiles.root_angle_weights)[angle].astype(float)
+        if isinstance(tiles, StoredTiles):
+            values, sigma = _read(tiles.source, angle, first, second)
+            return Points(values, first, second, angle, weights / sigma)
+        if tiles.root_weights is not None:
+            weights = weights * of(tiles.root_weights)
+        return Points(of(tiles.c2).astype(float), first, second, angle, weights)
+
+
+# Rows of a map in a file that are read at once.
+_BAND = 256
+
+
+def _read(source: MapSource, angle: np.ndarray, first: np.ndarray, second: np.ndarray):
+    """Values of pairs of maps in a file, and their sigma, one where there is none."""
+    values, sigma = np.empty(first.size), np.ones(first.size)
+    band = angle * source.n_frames + first // _BAND
+    order = np.argsort(band, kind="stable")
+    edges = np.flatnonzero(np.diff(band[order], prepend=-1, append=-1))
+    with source.reader() as reader:
+        for low, high in itertools.pairwise(edges):
+            here = order[low:high]
+            a, rows = int(angle[here[0]]), first[here]
+            taken = slice(int(rows.min()), int(rows.max()) + 1)
+            at = rows - taken.start, second[here] - taken.start
+            values[here] = reader.band(a, taken)[at]
+            if source.sigma_halves is not None:
+                sigma[here] = reader.sigma_band(a, taken)[at]
+    return values, sigma
+
+
+def _counting(tiles: MapTiles | StoredTiles, angle: int) -> Iterator[np.ndarray]:
+    """Places within a map of the pairs that count, ascending."""
+    n = _n_frames(tiles)
+    if isinstance(tiles, MapTiles):
+        used = np.triu(np.ones((n, n), bool), 1)
+        if tiles.root_weights is not None:
+            used &= np.asarray(tiles.root_weights[angle]) != 0
+        yield np.flatnonzero(used)
+        return
+    source, rule, columns = tiles.source, tiles.rule, np.arange(n)
+    mask = source.mask_of(angle)
+    with source.reader() as reader:
+        for start in range(0, n, _BAND):
+            rows = slice(start, min(start + _BAND, n))
+            first, second = np.arange(rows.start, rows.stop)[:, None], columns[None, start:]
+            keep = np.isfinite(reader.band(angle, rows)) & (first < second)
+            if rule is not None:
+                keep &= np.asarray(rule(first, second))
+            if mask is not None:
+                keep &= mask[rows, start:]
+            if source.sigma_halves is not None:
+                keep &= reader.sigma_band(angle, rows) > 0
+            yield (first * n + second)[keep]
+
+
+def _smallest(places: np.ndarray, size: int) -> np.ndarray:
+    """Places in four bytes where they fit."""
+    return places.astype(np.int32 if size < 2**31 else np.int64)
+
+
+def pairs_of(tiles: AbstractTiles | AbstractPieces) -> Pairs:
+    """The pairs that the tiles of an objective give a weight other than zero.
+
+    Maps in a file are read once, to know which of their pairs count.
+
+    **Raises:** `ModelError` for tiles that are neither in memory nor of maps in a file.
+    """
+    # Maps of JAX in memory are seen as NumPy arrays, not copied.
+    here: Any = tiles if isinstance(tiles, StoredTiles) else jax.tree.map(np.asarray, tiles)
+    if isinstance(tiles, PointTiles):
+        places = np.flatnonzero(here.root_weights)
+        first, second = (one.reshape(-1)[places] for one in (here.first, here.second))
+        order = np.lexsort((second, first, here.angle[places // here.values.shape[1]]))
+        n_angles = int(np.max(here.angle, initial=-1)) + 1
+        return Pairs(here, _smallest(places[order], here.values.size), n_angles)
+    if not isinstance(tiles, MapTiles | StoredTiles):
+        raise ModelError(
+            f"shards are made of data in memory or of maps in a file, which {type(tiles).__name__} "
+            "is not; load the data, or a selection of them"
+        )
+    roots, n = np.asarray(here.root_angle_weights), _n_frames(here)
+    size = roots.size * n * n
+    found = [
+        _smallest(part + angle * n * n, size)
+        for angle in np.flatnonzero(roots).tolist()
+        for part in _counting(here, angle)
+    ]
+    return Pairs(here, np.concatenate(found) if found else np.zeros(0, int), roots.size)
+
 
 COVERAGE = 0.8
 # Pairs each sampled parameter needs for a shard's posterior to be nearly Gaussian.
@@ -68,14 +222,14 @@ class AbstractSharding(eqx.Module):
     """A rule by which every pair gets into exactly one shard."""
 
     @abstractmethod
-    def split(self, pairs: AbstractPairs, n_shards: int, key: Key[Array, ""]) -> Shards:
+    def split(self, pairs: Pairs, n_shards: int, key: Key[Array, ""]) -> Shards:
         """A partition into `n_shards`.
 
         **Raises:** `ModelError` when it cannot be.
         """
 
 
-def _shards(pairs: AbstractPairs, order: np.ndarray, sizes: np.ndarray, kind: str) -> Shards:
+def _shards(pairs: Pairs, order: np.ndarray, sizes: np.ndarray, kind: str) -> Shards:
     edges = np.concatenate([[0], np.cumsum(sizes)])
     label = np.repeat(np.arange(sizes.size), sizes)
     flat = label * pairs.n_angles + pairs.angle()[order]
@@ -107,6 +261,15 @@ class ContiguousShards(AbstractSharding):
         return _shards(pairs, order, _even(pairs.n_pairs, n_shards), "contiguous")
 
 
+def _shuffled(pairs: Pairs, key: Key[Array, ""]) -> tuple[np.ndarray, np.ndarray]:
+    """How many pairs each angle has, and all their numbers, shuffled angle after angle."""
+    generator = generator_of(key)
+    counts = np.bincount(pairs.angle(), minlength=pairs.n_angles)
+    starts = np.cumsum(counts) - counts
+    parts = zip(starts, counts, strict=True)
+    return counts, np.concatenate([s + generator.permutation(int(c)) for s, c in parts])
+
+
 class StratifiedByAngle(AbstractSharding):
     """Every shard has random pairs of one angle alone; angles get shards by their pairs.
 
@@ -114,8 +277,7 @@ class StratifiedByAngle(AbstractSharding):
     """
 
     def split(self, pairs, n_shards, key):
-        generator, angle = generator_of(key), pairs.angle()
-        counts = np.bincount(angle, minlength=pairs.n_angles)
+        counts, order = _shuffled(pairs, key)
         there = np.flatnonzero(counts)
         if n_shards < there.size:
             raise ModelError(
@@ -126,10 +288,6 @@ class StratifiedByAngle(AbstractSharding):
         number = np.ones(there.size, int)
         for _ in range(n_shards - there.size):
             number[np.argmax(counts[there] / number)] += 1
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        order = np.concatenate(
-            [starts[a] + generator.permutation(int(counts[a])) for a in range(pairs.n_angles)]
-        )
         sizes = np.concatenate([_even(counts[a], k) for a, k in zip(there, number, strict=True)])
         return _shards(pairs, order, sizes, "stratified by angle")
 
@@ -143,12 +301,7 @@ class AngleBalanced(AbstractSharding):
     coverage: float = eqx.field(static=True, default=COVERAGE)
 
     def split(self, pairs, n_shards, key):
-        generator, angle = generator_of(key), pairs.angle()
-        counts = np.bincount(angle, minlength=pairs.n_angles)
-        starts = np.cumsum(counts) - counts
-        shuffled = np.concatenate(
-            [s + generator.permutation(int(c)) for s, c in zip(starts, counts, strict=True)]
-        )
+        counts, shuffled = _shuffled(pairs, key)
         # Dealt like cards, angle after angle.
         order = np.concatenate([shuffled[k::n_shards] for k in range(n_shards)])
         shards = _shards(pairs, order, _even(pairs.n_pairs, n_shards), "angle-balanced")
@@ -161,6 +314,14 @@ class AngleBalanced(AbstractSharding):
                 "leave those angles out, or use RandomShards()"
             )
         return shards
+
+
+class Plan(NamedTuple):
+    """Transitions of each chain of a shard; `fraction` is the share of those of a full run."""
+
+    warmup: int
+    draws: int
+    fraction: float
 
 
 class AbstractShardSize(eqx.Module):
@@ -223,7 +384,7 @@ class NumberOfShards(AbstractShardSize):
 
 
 def split_pairs(
-    pairs: AbstractPairs,
+    pairs: Pairs,
     n_parameters: int,
     laminar: bool,
     key: Key[Array, ""],
@@ -245,17 +406,17 @@ def split_pairs(
     smallest = pairs.n_pairs // count
     most = pairs.n_pairs // (PER_PARAMETER * n_parameters)
     remedy = f"take at most {most} shards" if most > 1 else "sample all data in one run"
-    if smallest < n_parameters:
-        raise ModelError(
-            f"{pairs.n_pairs} pairs in {count} shards make {smallest} in the smallest, fewer than "
-            f"the {n_parameters} sampled parameters; {remedy}"
-        )
+
+    def check(size: int) -> None:
+        if size < n_parameters:
+            raise ModelError(
+                f"{pairs.n_pairs} pairs in {count} shards make {size} in the smallest, fewer than "
+                f"the {n_parameters} sampled parameters; {remedy}"
+            )
+
+    check(smallest)
     shards = sharding.split(pairs, count, key)
-    if int(shards.sizes.min()) < n_parameters:
-        raise ModelError(
-            f"the smallest of {count} shards ({shards.kind}) has {shards.sizes.min()} pairs, fewer "
-            f"than the {n_parameters} sampled parameters; {remedy}"
-        )
+    check(int(shards.sizes.min()))
     notes = [shards.report()]
     if smallest < PER_PARAMETER * n_parameters:
         notes.append(
@@ -269,20 +430,3 @@ def split_pairs(
             "offset of the others come from the prior there"
         )
     return shards, tuple(notes)
-
-
-def shard_data(data: TwoTimeData | PooledData, shards: Shards, shard: int) -> PooledData:
-    """One shard as pooled data."""
-    found = pairs_of(data).points(shards.members(shard))
-    weighted = data.root_weights is not None
-    return PooledData(
-        values=found.values,
-        first=found.first,
-        second=found.second,
-        angle=found.angle,
-        t=data.t,
-        geometry=data.geometry,
-        root_weights=found.root_weights if weighted else None,
-        absolute_sigma=data.absolute_sigma,
-        provenance=data.provenance,
-    )

@@ -1,5 +1,6 @@
 """What became of shards, and what they say about each other."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,8 +12,7 @@ from jaxtyping import Float
 from ..modes import Bimodality, modes_of_shards
 from ..workers.base import Attempt, Outcome
 from .combiners import Combined, ShardDraws
-from .settings import Plan
-from .shards import Shards
+from .division import Plan, Shards
 
 
 class Heterogeneity(NamedTuple):
@@ -97,15 +97,18 @@ def chance_limit(n_shards: int, n_entries: int) -> float:
 
 
 def _heterogeneity(
-    name: str, draws: Float[np.ndarray, "shard draw"], limit: float
-) -> Heterogeneity:
-    means, sd = draws.mean(axis=1), draws.std(axis=1)
-    if means.size < 2:
-        return Heterogeneity(name, 0.0, 0.0)
-    scatter = float(means.std(ddof=1))
-    excess = float(np.sqrt(np.sum(((means - means.mean()) / sd) ** 2) / (means.size - 1)))
-    cv = scatter / max(abs(float(means.mean())), 1e-300)
-    return Heterogeneity(name, cv, excess, limit)
+    names: tuple[str, ...],
+    means: Float[np.ndarray, "shard entry"],
+    sds: Float[np.ndarray, "shard entry"],
+    limit: float,
+) -> tuple[Heterogeneity, ...]:
+    if len(means) < 2:
+        return tuple(Heterogeneity(name, 0.0, 0.0) for name in names)
+    middle = means.mean(axis=0)
+    cv = means.std(axis=0, ddof=1) / np.maximum(np.abs(middle), 1e-300)
+    excess = np.sqrt(np.sum(((means - middle) / sds) ** 2, axis=0) / (len(means) - 1))
+    each = zip(names, cv.tolist(), excess.tolist(), strict=True)
+    return tuple(Heterogeneity(*one, limit) for one in each)
 
 
 def _contradiction(one: Heterogeneity, means: Float[np.ndarray, "shard"], numbers) -> str:
@@ -132,19 +135,12 @@ def _summary(
     name: str, found: dict[int, Bimodality], means: Float[np.ndarray, "shard"], numbers
 ) -> BimodalSummary:
     modes = np.array([one.means for one in found.values()])
-    (low, high), (low_sd, high_sd) = modes.mean(axis=0), modes.std(axis=0)
+    (low, high), (low_sd, high_sd) = modes.mean(axis=0).tolist(), modes.std(axis=0).tolist()
     others = np.array([m for k, m in enumerate(means) if k not in found])
     near_low = int(np.sum(np.abs(others - low) < np.abs(others - high)))
-    return BimodalSummary(
-        name,
-        tuple(numbers[k] for k in found),
-        float(low),
-        float(high),
-        float(low_sd),
-        float(high_sd),
-        near_low,
-        others.size - near_low,
-    )
+    having = tuple(numbers[k] for k in found)
+    near_high = others.size - near_low
+    return BimodalSummary(name, having, low, high, low_sd, high_sd, near_low, near_high)
 
 
 def compare_shards(
@@ -155,24 +151,22 @@ def compare_shards(
     """Heterogeneity, two modes and their co-occurrence over shards, in any coordinates."""
     numbers = tuple(range(len(draws))) if numbers is None else tuple(numbers)
     limit = chance_limit(len(draws), len(names))
-    varied = tuple(_heterogeneity(n, draws[..., i], limit) for i, n in enumerate(names))
+    means = draws.mean(axis=1)
+    varied = _heterogeneity(names, means, draws.std(axis=1), limit)
     modes: dict[str, dict[int, Bimodality]] = {}
     for k, found in modes_of_shards(draws, names).items():
         for name, one in found.items():
             modes.setdefault(name, {})[k] = one
     modes = {name: modes[name] for name in names if name in modes}
     summaries = tuple(
-        _summary(name, found, draws[..., names.index(name)].mean(axis=1), numbers)
-        for name, found in modes.items()
+        _summary(name, found, means[:, names.index(name)], numbers) for name, found in modes.items()
     )
-    there = list(modes)
     together = tuple(
         CoOccurrence(a, b, len(modes[a].keys() & modes[b].keys()), len({**modes[a], **modes[b]}))
-        for i, a in enumerate(there)
-        for b in there[i + 1 :]
+        for a, b in itertools.combinations(modes, 2)
     )
     contradictions = tuple(
-        _contradiction(one, draws[..., i].mean(axis=1), numbers)
+        _contradiction(one, means[:, i], numbers)
         for i, one in enumerate(varied)
         if one.contradictory
     )
@@ -211,25 +205,12 @@ def shard_table(outcomes: Sequence[Outcome], sizes: Sequence[int]) -> tuple[Shar
     """One row for each shard; `status` is done or dropped."""
     rows = []
     for one in outcomes:
-        found = (float("nan"),) * 3
+        status, found = "dropped", [math.nan] * 3
         if one.result is not None:
-            found = (
-                float(np.max(one.result["rhat"])),
-                float(np.min(one.result["ess_bulk"])),
-                float(np.mean(one.result["divergent"])),
-            )
-        status = "dropped" if one.result is None else "done"
-        rows.append(
-            ShardRow(
-                one.number,
-                int(sizes[one.number]),
-                status,
-                one.failures,
-                one.seconds,
-                one.resumed,
-                *found,
-            )
-        )
+            rhat, ess, divergent = (one.result[n] for n in ("rhat", "ess_bulk", "divergent"))
+            status, found = "done", [rhat.max(), ess.min(), divergent.mean()]
+        size, seen = int(sizes[one.number]), (one.failures, one.seconds, one.resumed)
+        rows.append(ShardRow(one.number, size, status, *seen, *map(float, found)))
     return tuple(rows)
 
 

@@ -5,7 +5,7 @@ is done in unconstrained coordinates, where posteriors are closest to Gaussian.
 """
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from ...errors import FitError, ModelError
 from ..modes import Mixture, mixture_of, modes_of_shards
 
-# Shards whose inverse covariances are made at once.
-CHUNK = 500
+PerShard: TypeAlias = Float[np.ndarray, "shard"]
+Matrices: TypeAlias = Float[np.ndarray, "shard entry entry"]
 
 
 class ShardDraws(NamedTuple):
@@ -30,7 +30,7 @@ class ShardDraws(NamedTuple):
     draws: Float[np.ndarray, "shard draw entry"]
     numbers: tuple[int, ...]
     names: tuple[str, ...]
-    effective: Float[np.ndarray, "shard"]
+    effective: PerShard
 
     def only(self, kept: Int[np.ndarray, "kept"]) -> "ShardDraws":
         """Those at these positions."""
@@ -55,13 +55,13 @@ class Moments(NamedTuple):
     """Means and covariances of shards."""
 
     means: Float[np.ndarray, "shard entry"]
-    covariances: Float[np.ndarray, "shard entry entry"]
+    covariances: Matrices
 
 
 def shard_draws(
     draws: Float[np.ndarray, "shard draw entry"],
     names: tuple[str, ...] | None = None,
-    effective: Float[np.ndarray, "shard"] | None = None,
+    effective: PerShard | None = None,
     numbers: tuple[int, ...] | None = None,
 ) -> ShardDraws:
     """Checked draws; by default every draw counts as effective.
@@ -89,37 +89,25 @@ def shard_draws(
 
 
 def moments_of(draws: Float[np.ndarray, "shard draw entry"]) -> Moments:
-    """Mean and covariance of each shard, a chunk of shards at a time."""
-    means, covariances = [], []
-    for low in range(0, draws.shape[0], CHUNK):
-        part = np.asarray(draws[low : low + CHUNK])
-        mean = part.mean(axis=1)
-        centred = part - mean[:, None]
-        means.append(mean)
-        covariances.append(np.swapaxes(centred, 1, 2) @ centred / (part.shape[1] - 1))
-    return Moments(np.concatenate(means), np.concatenate(covariances))
+    """Mean and covariance of each shard."""
+    covariances = np.stack([np.atleast_2d(np.cov(one.T)) for one in draws])
+    return Moments(draws.mean(axis=1), covariances)
 
 
-def precisions_of(
-    covariances: Float[np.ndarray, "shard entry entry"],
-) -> Float[np.ndarray, "shard entry entry"]:
+def precisions_of(covariances: Matrices) -> Matrices:
     """Inverse covariances, of entries with unit variance so that units do not matter.
 
     **Raises:** `FitError` for a covariance without inverse.
     """
-    out = np.empty_like(covariances)
-    for low in range(0, covariances.shape[0], CHUNK):
-        part = covariances[low : low + CHUNK]
-        sd = np.sqrt(np.diagonal(part, axis1=1, axis2=2))
-        outer = sd[:, :, None] * sd[:, None, :]
-        try:
-            out[low : low + CHUNK] = np.linalg.inv(part / outer) / outer
-        except np.linalg.LinAlgError as error:
-            raise FitError(
-                "draws of a shard lie in a plane, so that their covariance has no inverse; two "
-                "parameters are exactly degenerate: fix one, or narrow a prior"
-            ) from error
-    return out
+    sd = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+    outer = sd[:, :, None] * sd[:, None, :]
+    try:
+        return np.linalg.inv(covariances / outer) / outer
+    except np.linalg.LinAlgError as error:
+        raise FitError(
+            "draws of a shard lie in a plane, so that their covariance has no inverse; two "
+            "parameters are exactly degenerate: fix one, or narrow a prior"
+        ) from error
 
 
 def generator_of(key: Key[Array, ""]) -> np.random.Generator:
@@ -128,13 +116,10 @@ def generator_of(key: Key[Array, ""]) -> np.random.Generator:
 
 
 def weighted_draws(
-    draws: Float[np.ndarray, "shard draw entry"],
-    precisions: Float[np.ndarray, "shard entry entry"],
+    draws: Float[np.ndarray, "shard draw entry"], precisions: Matrices
 ) -> Float[np.ndarray, "draw entry"]:
     """(Σ W)⁻¹ Σ W zᵢ over the shards, draw by draw."""
-    total = np.zeros(draws.shape[1:])
-    for low in range(0, draws.shape[0], CHUNK):
-        total += np.einsum("kde,kef->df", draws[low : low + CHUNK], precisions[low : low + CHUNK])
+    total = np.einsum("kde,kef->df", draws, precisions)
     return np.linalg.solve(precisions.sum(axis=0), total.T).T
 
 
@@ -188,8 +173,8 @@ class SimpleAverage(AbstractCombiner):
 class GaussianProduct(AbstractCombiner):
     """Draws from the product of Gaussians that have the moments of the shards.
 
-    For very many shards: sums of inverse covariances and of means are all that is kept, 500 shards
-    at a time, with full matrices. `draws` are made of it.
+    For very many shards: their means and covariances are all that is kept of them. `draws` are made
+    of it, with full matrices.
     """
 
     draws: int = eqx.field(static=True, default=4000)
@@ -199,16 +184,13 @@ class GaussianProduct(AbstractCombiner):
             raise ModelError(f"{self.draws} draws of a product; there must be at least 1")
 
     def __call__(self, shards, key):
-        size = shards.draws.shape[2]
-        information, vector = np.zeros((size, size)), np.zeros(size)
-        for low in range(0, shards.draws.shape[0], CHUNK):
-            means, covariances = moments_of(shards.draws[low : low + CHUNK])
-            # The mean of an inverse of sample covariances is larger than the inverse itself.
-            n = shards.effective[low : low + CHUNK]
-            unbiased = np.maximum((n - size - 2) / (n - 1), 0.1)
-            precisions = precisions_of(covariances) * unbiased[:, None, None]
-            information += precisions.sum(axis=0)
-            vector += np.einsum("kef,kf->e", precisions, means)
+        size, n = shards.draws.shape[2], shards.effective
+        means, covariances = moments_of(shards.draws)
+        # The mean of an inverse of sample covariances is larger than the inverse itself.
+        unbiased = np.maximum((n - size - 2) / (n - 1), 0.1)
+        precisions = precisions_of(covariances) * unbiased[:, None, None]
+        information = precisions.sum(axis=0)
+        vector = np.einsum("kef,kf->e", precisions, means)
         draws = gaussian(information, vector, self.draws, generator_of(key))
         return _all_used(shards, draws, "product of Gaussians with the moments")
 
@@ -239,21 +221,12 @@ _DIP = 0.5
 _LOOKED_AT = 500
 
 
-def typical_covariance(moments: Moments) -> Float[np.ndarray, "entry entry"]:
-    """Mean covariance of the middle half of the shards by volume."""
-    volume = np.linalg.slogdet(moments.covariances)[1]
-    low, high = np.quantile(volume, [0.25, 0.75])
-    return moments.covariances[(volume >= low) & (volume <= high)].mean(axis=0)
-
-
-def outlier_scores(moments: Moments) -> Float[np.ndarray, "shard"]:
+def outlier_scores(moments: Moments) -> PerShard:
     """Modified z-scores of the distance of the mean of each shard from the others."""
     return modified_z_scores(distances(moments), _CHANCE)
 
 
-def modified_z_scores(
-    values: Float[np.ndarray, "shard"], least: float
-) -> Float[np.ndarray, "shard"]:
+def modified_z_scores(values: PerShard, least: float) -> PerShard:
     """Deviations from the median in units of their own median, which is taken as `least` at least.
 
     The score is that of Iglewicz and Hoaglin, How to Detect and Handle Outliers (1993).
@@ -262,9 +235,7 @@ def modified_z_scores(
     return _MEDIAN_SD * deviation / max(float(np.median(np.abs(deviation))), least)
 
 
-def improbable(
-    moments: Moments, effective: Float[np.ndarray, "shard"]
-) -> Bool[np.ndarray, "shard"]:
+def improbable(moments: Moments, effective: PerShard) -> Bool[np.ndarray, "shard"]:
     """Whether a mean as far from the others is no chance among so many shards.
 
     By Hotelling's distribution of the squared distance in a covariance known from draws, wider
@@ -281,22 +252,24 @@ def improbable(
     return fdtrc(size, n - size, ratio / max(1.0, float(wider))) * len(n) < _WRONGLY
 
 
-def distances(moments: Moments) -> Float[np.ndarray, "shard"]:
+def distances(moments: Moments) -> PerShard:
     """Mahalanobis distance of the mean of each shard from the median of all of them.
 
     In the covariance of the shard itself and of that median: one number for all parameters, so that
     a shard that is off along a correlation counts, and one that knows little does not.
     """
-    away = moments.means - np.median(moments.means, axis=0)
-    # A median is π/2 times as uncertain as a mean.
-    of_median = 0.5 * np.pi / len(away) * typical_covariance(moments)
-    inverse = precisions_of(moments.covariances + of_median)
+    means, covariances = moments
+    away = means - np.median(means, axis=0)
+    # Typical is the covariance of the middle half of the shards by volume; a median is π/2 times as
+    # uncertain as a mean.
+    volume = np.linalg.slogdet(covariances)[1]
+    low, high = np.quantile(volume, [0.25, 0.75])
+    typical = covariances[(volume >= low) & (volume <= high)].mean(axis=0)
+    inverse = precisions_of(covariances + 0.5 * np.pi / len(away) * typical)
     return np.sqrt(np.einsum("ke,kef,kf->k", away, inverse, away))
 
 
-def shrunk(
-    covariances: Float[np.ndarray, "shard entry entry"], effective: Float[np.ndarray, "shard"]
-) -> tuple[Float[np.ndarray, "shard entry entry"], Float[np.ndarray, "shard"]]:
+def shrunk(covariances: Matrices, effective: PerShard) -> tuple[Matrices, PerShard]:
     """Covariances drawn towards their mean by as much as they differ by chance, and how much.
 
     The share is that of Ledoit and Wolf, J. Multivariate Analysis 88, 365 (2004), with the mean of

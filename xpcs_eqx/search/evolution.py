@@ -1,4 +1,4 @@
-"""One run of CMA-ES on an objective, a generation after the other.
+"""CMA-ES: its settings, which of its runs comes next, and one run, generation by generation.
 
 This is the one place that knows pycma, and not evosax, which runs CMA-ES inside JAX: pycma is by
 the author of the method, needs NumPy alone, and brings what restarts in a box depend on, a
@@ -6,18 +6,144 @@ transform for bounds and the rules by which a run has ended. What JAX is good fo
 generation in one batched call, is done here with either.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ...errors import ModelError
-from ...objective import AbstractObjective
-from ..population import ROWS, population_costs
-from ..space import NormalisedSpace
-from ..starts import has_coordinates
-from .settings import CmaPreset, RunPlan
+from ..errors import ModelError
+from ..objective import AbstractObjective
+from .population import ROWS, population_costs
+from .space import NormalisedSpace
+from .starts import has_coordinates
+
+# The adaptation ranks parents among the points of a generation: of fewer there is no half to take.
+FEWEST = 4
+
+
+class CmaPreset(eqx.Module):
+    """Settings of CMA-ES with restarts; another value is `CmaPreset(generations=30)`.
+
+    Lengths are in the unit cube of `NormalisedSpace`.
+
+    - `generations`: of the first and of each large run, at most.
+    - `restarts`: large runs, each with twice the points of the one before, that the default budget
+        allows for, with as many evaluations for small runs.
+    - `agreeing`: the search ends when so many independent runs have come to the lowest minimum.
+    - `population`: points a generation of the first run; by default 4 + ⌊3 ln n⌋.
+    - `sigma`: standard deviation at the start of a run; `warm_sigma`: of one from a warm start.
+    - `refined`: points of a run from which a local fit is made, at most: the best of its stages,
+        as far as they are further than `apart` from each other.
+    - `narrow`: a run ends when its distribution is narrower: the trust region goes on from there.
+    - `alike`: a run ends when the costs of a generation differ by less, as a share of the lowest.
+
+    **Raises:** `ModelError` for a population below 4 and for settings that are not positive.
+    """
+
+    generations: int = eqx.field(static=True, default=100)
+    restarts: int = eqx.field(static=True, default=2)
+    agreeing: int = eqx.field(static=True, default=4)
+    population: int | None = eqx.field(static=True, default=None)
+    sigma: float = eqx.field(static=True, default=0.3)
+    warm_sigma: float = eqx.field(static=True, default=0.05)
+    refined: int = eqx.field(static=True, default=4)
+    apart: float = eqx.field(static=True, default=0.01)
+    narrow: float = eqx.field(static=True, default=1e-4)
+    alike: float = eqx.field(static=True, default=1e-5)
+
+    def __check_init__(self):
+        for name in ("generations", "agreeing", "refined"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} = {getattr(self, name)} must be 1 or more")
+        if self.restarts < 0:
+            raise ModelError(f"restarts = {self.restarts} must be 0 or more")
+        for name in ("sigma", "warm_sigma"):
+            sigma = getattr(self, name)
+            if not (np.isfinite(sigma) and 0 < sigma <= 1):
+                raise ModelError(
+                    f"{name} = {sigma:g} must lie above 0 and at most at 1: it is a standard "
+                    "deviation in units of the width of the bounds; 0.3 searches all of them, 0.05 "
+                    "the neighbourhood"
+                )
+        for name in ("apart", "narrow", "alike"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ModelError(f"{name} = {getattr(self, name):g} must be from 0 to below 1")
+        if self.population is not None and self.population < FEWEST:
+            raise ModelError(
+                f"a population of {self.population} points cannot be ranked into better and worse; "
+                f"give {FEWEST} or more, or leave it out for 4 + 3 ln(variables)"
+            )
+
+    def first_population(self, dimension: int) -> int:
+        """Points a generation of the first run; Hansen, arXiv:1604.00772, table 1, by default."""
+        return 4 + int(3 * np.log(dimension)) if self.population is None else self.population
+
+    def evaluations(self, dimension: int) -> int:
+        """The default budget.
+
+        Large runs use at most 2 + 4 + … times what one run of the first population may, and small
+        runs, the first among them, as much; local fits are given two more.
+        """
+        one = self.generations * self.first_population(dimension)
+        return one * (2 ** (self.restarts + 2) - 2)
+
+
+CMA_PRESETS: Mapping[str, CmaPreset] = MappingProxyType(
+    {
+        "fast": CmaPreset(generations=50, restarts=1, agreeing=3),
+        "default": CmaPreset(),
+        "global": CmaPreset(generations=200, restarts=3, agreeing=6),
+    }
+)
+
+
+class RunPlan(NamedTuple):
+    """One run: its points a generation, first standard deviation, and most evaluations."""
+
+    regime: str
+    population: int
+    sigma: float
+    evaluations: int
+
+
+def next_plan(
+    done: Sequence[tuple[str, int]],
+    population: int,
+    sigma: float,
+    generations: int,
+    draws: tuple[float, float],
+) -> RunPlan:
+    """The next restart of BIPOP-CMA-ES; Hansen, GECCO Companion 2009, 2389.
+
+    The regime that has used less comes next, the first run counting as a small one. A large run
+    has twice the points of the large one before. A small one has λ (λ_large/2λ)^(u²) points, a
+    standard deviation lower by up to a hundred, and half of what the large ones have used.
+
+    **Arguments:**
+
+    - `done`: regime and evaluations of the runs before; `population`, `sigma`, `generations`: of
+        the first.
+    - `draws`: two numbers from 0 to 1, for the size of a small run and its standard deviation.
+
+    >>> from xpcs_eqx.search import next_plan
+    >>> next_plan([("first", 900)], 9, 0.3, 100, (0.5, 0.5))
+    RunPlan(regime='large', population=18, sigma=0.3, evaluations=1800)
+    >>> next_plan([("first", 900), ("large", 1800)], 9, 0.3, 100, (0.5, 0.5))
+    RunPlan(regime='small', population=9, sigma=0.03, evaluations=900)
+    """
+    large = [evaluations for regime, evaluations in done if regime == "large"]
+    small = sum(evaluations for regime, evaluations in done if regime != "large")
+    if not large or small >= sum(large):
+        points = population * 2 ** (len(large) + 1)
+        return RunPlan("large", points, sigma, points * generations)
+    ratio = max(0.5 * 2 ** len(large), 1.0)
+    points = int(population * ratio ** (draws[0] ** 2))
+    most = min(generations * points, max(sum(large) // 2, points))
+    return RunPlan("small", points, sigma * 10 ** (-2 * draws[1]), most)
+
 
 _STOPS = {
     "tolx": "the distribution is narrower than its tolerance",
@@ -107,36 +233,26 @@ class Evolution:
         )
 
 
-class CmaProgress(NamedTuple):
-    """What a callback of `cma_es` sees, after each generation and each step of a local fit.
+class CmaRun(NamedTuple):
+    """One run, and the local fits from its promising points.
 
-    - `phase`: `"start"` for the local fit from the start, `"search"`, `"refinement"`.
-    - `run`: counted from 1; `generation`, `population`, `sigma`: of the run.
-    - `cost`: lowest so far; `evaluations`: so far.
+    - `regime`: `"warm"` from a given start, `"first"`, `"large"` or `"small"`.
+    - `population`, `sigma`, `generations`, `evaluations`: of the run; `stop`: why it ended.
+    - `cost`: its lowest; `refined`: after local fits from its promising points, which took
+        `refinement` evaluations; infinite when nothing finite was found.
+    - `x`: physical variables after the best local fit.
     """
 
-    phase: str
-    run: int
-    generation: int
+    regime: str
     population: int
     sigma: float
-    cost: float
-    evaluations: int
-
-
-class RunEnd(NamedTuple):
-    """How a run ended.
-
-    - `best`: points of the unit cube for local fits, see `promising`; none when no cost was finite.
-    - `cost`: the lowest.
-    """
-
-    best: Float[np.ndarray, "point variable"]
-    cost: float
     generations: int
     evaluations: int
+    cost: float
     stop: str
-    interrupted: bool
+    refined: float = np.inf
+    refinement: int = 0
+    x: tuple[float, ...] = ()
 
 
 def random_mean(
@@ -199,8 +315,10 @@ def run_once(
     preset: CmaPreset,
     random: np.random.Generator,
     watch: Callable[[int, float, float, int], Any],
-) -> RunEnd:
+) -> tuple[CmaRun, Float[np.ndarray, "point variable"]]:
     """A run of at most `plan.evaluations`; its first generation is always evaluated.
+
+    It is returned with its `promising` points of the unit cube.
 
     `watch` sees generation, standard deviation, lowest cost and evaluations of the run after each
     generation; a true value ends it.
@@ -208,7 +326,7 @@ def run_once(
     strategy = Evolution(mean, plan.sigma, plan.population, preset.narrow, random)
     seen, stop = [], ""
     generation = evaluations = 0
-    lowest, interrupted = np.inf, False
+    lowest = np.inf
     while not stop:
         points = strategy.ask()
         x = space.from_unit(points)
@@ -217,8 +335,7 @@ def run_once(
         seen.append((points, costs))
         lowest = min(lowest, float(costs.min()))
         stop = strategy.tell(_ranked(costs))
-        interrupted = bool(watch(generation, strategy.sigma, lowest, evaluations))
-        if interrupted:
+        if watch(generation, strategy.sigma, lowest, evaluations):
             stop = "interrupted"
         elif np.isfinite(costs).all() and np.ptp(costs) <= preset.alike * abs(lowest):
             stop = "the costs of a generation are alike"
@@ -228,4 +345,5 @@ def run_once(
             stop = "its evaluations are used up"
     points, costs = (np.stack(part) for part in zip(*seen, strict=True))
     best = promising(points, costs, preset.refined, preset.apart)
-    return RunEnd(best, lowest, generation, evaluations, stop, interrupted)
+    run = CmaRun(*plan[:3], generation, evaluations, lowest, stop)
+    return run, best

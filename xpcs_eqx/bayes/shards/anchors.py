@@ -5,7 +5,7 @@ which that one is Gaussian: its mean is shifted by skewness K times as far, and 
 """
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import numpy as np
@@ -13,12 +13,15 @@ from jaxtyping import Float
 
 from ...errors import FitError, ModelError
 from ..density.coordinates import Coordinates
-from .combiners import ShardDraws, modified_z_scores
+from .combiners import Matrices, ShardDraws, modified_z_scores
 
 # Least precision of a shard along any direction, in units of the mean of all shards.
 _LEAST = 0.01
 # Modified z-score above which a shard is no measure for the others.
 _LIMIT = 3.5
+
+
+Matrix: TypeAlias = Float[np.ndarray, "entry entry"]
 
 
 class Site(NamedTuple):
@@ -67,9 +70,7 @@ class AbstractAnchor(eqx.Module):
     """A Gaussian about z = 0 that the density of every shard is multiplied with."""
 
     @abstractmethod
-    def precision(
-        self, metric: Float[np.ndarray, "entry entry"], n_shards: int
-    ) -> Float[np.ndarray, "entry entry"]:
+    def precision(self, metric: Matrix, n_shards: int) -> Matrix:
         """Its precision, from the covariance of the whole posterior at its start."""
 
     @abstractmethod
@@ -138,31 +139,19 @@ class LaplaceAnchor(AbstractAnchor):
 
 
 def moved(
-    draws: Float[np.ndarray, "draw entry"],
-    mean: Float[np.ndarray, "entry"],
-    covariance: Float[np.ndarray, "entry entry"],
+    draws: Float[np.ndarray, "draw entry"], mean: Float[np.ndarray, "entry"], covariance: Matrix
 ) -> Float[np.ndarray, "draw entry"]:
     """Draws mapped linearly so that they have this mean and covariance."""
     factor = between(np.atleast_2d(np.cov(draws.T)), covariance)
     return mean + (draws - draws.mean(axis=0)) @ factor.T
 
 
-def between(
-    covariance: Float[np.ndarray, "entry entry"], wanted: Float[np.ndarray, "entry entry"]
-) -> Float[np.ndarray, "entry entry"]:
+def between(covariance: Matrix, wanted: Matrix) -> Matrix:
     """The linear map from a Gaussian of one covariance to that of the other."""
     return np.linalg.cholesky(wanted) @ np.linalg.inv(np.linalg.cholesky(covariance))
 
 
-def _eigenvalues(matrices: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Those of matrices where `target` is the unit matrix."""
-    inverse = np.linalg.inv(np.linalg.cholesky(target))
-    return np.linalg.eigvalsh(inverse @ matrices @ inverse.T)
-
-
-def positive(
-    precisions: Float[np.ndarray, "shard entry entry"],
-) -> tuple[Float[np.ndarray, "shard entry entry"], str]:
+def positive(precisions: Matrices) -> tuple[Matrices, str]:
     """Precisions drawn towards their mean until each is positive, and words for it.
 
     By one share for all, which leaves their sum as it is: that some shards alone would have no
@@ -180,7 +169,9 @@ def positive(
             "the shards together have no maximum near the fit, so that the anchor cannot be "
             "divided out; narrow the priors, or sample with anchor=NoAnchor()"
         )
-    least = _eigenvalues(precisions, target)[:, 0]
+    # Eigenvalues where the target is the unit matrix.
+    inverse = np.linalg.inv(np.linalg.cholesky(target))
+    least = np.linalg.eigvalsh(inverse @ precisions @ inverse.T)[:, 0]
     needed = np.where(least < _LEAST, (_LEAST - least) / (1 - least), 0.0)
     # What chance has made negative stays uncertain by as much, and is to be no more than half.
     below = 2 * np.maximum(-least, 0.0)

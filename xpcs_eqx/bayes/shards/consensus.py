@@ -1,10 +1,11 @@
-"""Consensus Monte Carlo: from shards of the data to a posterior of all of them."""
+"""Consensus Monte Carlo: from shards of the data to a posterior of all of them; and when."""
 
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,33 +16,112 @@ from ...errors import ModelError
 from ...fitting import Fit
 from ...objective import CombinedObjective, StoredTiles
 from ...physics import LaminarFlow
+from ...search.pairs import count_pairs
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment, MarginalisedScaling
-from ..density.log_posterior import LogPosterior, physical_draws, scaling_draws
+from ..density.log_posterior import LogPosterior, check_kind, physical_draws, scaling_draws
 from ..diagnostics import diagnose_shards
-from ..nuts.chains import Draws
-from ..nuts.sample import Nuts, key_of, prepare, problem_mark
+from ..nuts.chains import ChainSettings, Draws, Nuts
+from ..nuts.sample import key_of, prepare, problem_mark, sample
 from ..nuts.starts import AbstractStart, Beginning, LaplaceStart
 from ..posterior import Posterior, posterior_of
 from ..priors.families import AbstractPrior
-from ..priors.prior_set import OneDataSet, PriorSet
-from ..workers.base import Outcome, accepted, run_shards
-from ..workers.store import ResultStore
-from .anchors import AbstractAnchor, LaplaceAnchor, NoAnchor, NoCommonMaximum, Site, between
-from .combiners import AbstractCombiner, Combined, ShardDraws, shard_draws
-from .compare import ShardResults, compare_shards, shard_table, widest
-from .correction import NoCorrection
-from .pairs import pairs_of
-from .settings import Consensus
-from .shards import split_pairs
-from .work import (
-    ShardWork,
-    layout_of,
-    layout_of_points,
-    stand_in,
-    standing_for,
-    tiles_of_points,
-    without_data,
+from ..priors.prior_set import OneDataSet, PriorSet, Samplable
+from ..workers.base import (
+    AbstractWorkers,
+    Limits,
+    Outcome,
+    ResultStore,
+    Serial,
+    accepted,
+    run_shards,
 )
+from .anchors import AbstractAnchor, LaplaceAnchor, NoAnchor, NoCommonMaximum, Site, between
+from .combiners import AbstractCombiner, Combined, RobustConsensus, ShardDraws, shard_draws
+from .compare import ShardResults, compare_shards, shard_table, widest
+from .correction import ImportanceCorrection
+from .division import (
+    AbstractSharding,
+    AbstractShardSize,
+    AngleBalanced,
+    AutomaticSize,
+    Plan,
+    pairs_of,
+    split_pairs,
+)
+from .work import ShardWork, layout_of, stand_in, standing_for, without_data
+
+THRESHOLD = 500_000
+# Pairs of a shard that gets the transitions of a full run.
+_FULL_SIZE = 10_000
+
+
+class Consensus(eqx.Module):
+    """Settings of consensus Monte Carlo.
+
+    - `threshold`: `infer` samples in shards above so many pairs; 0: always, None: never.
+    - `sharding`: which pairs go where; `size`: how many shards there are.
+    - `by_size`: fewer transitions for shards under 10 000 pairs, in proportion, but at least
+        max(100, 20 p) of warm-up and max(200, 50 p) draws for p parameters; else those of a full
+        run for every shard.
+    - `power`: that of the prior in each of K shards; by default 1/K, so that all shards together
+        have it once.
+    - `anchor`: keeps the chains of shards near the fit; by default `LaplaceAnchor()` where the
+        start has a fit and the combiner looks for no modes, else `NoAnchor()`.
+    - `combiner`: from draws of shards to those of all data; `correction`: what is done to these.
+    - `workers`: who samples the shards: `Serial()`, `SpawnedProcesses()`, `DaskWorkers(…)` or
+        `ExecutorWorkers(executor)`; `limits`: times, retries, and how many shards may fail.
+
+    **Raises:** `ModelError` for settings that cannot be.
+    """
+
+    threshold: int | None = eqx.field(static=True, default=THRESHOLD)
+    sharding: AbstractSharding = AngleBalanced()
+    size: AbstractShardSize = AutomaticSize()
+    by_size: bool = eqx.field(static=True, default=True)
+    power: float | None = eqx.field(static=True, default=None)
+    anchor: AbstractAnchor | None = None
+    combiner: AbstractCombiner = RobustConsensus()
+    correction: ImportanceCorrection | None = None
+    workers: AbstractWorkers = Serial()
+    limits: Limits = Limits()
+
+    def __check_init__(self):
+        if self.threshold is not None and self.threshold < 0:
+            raise ModelError(
+                f"threshold = {self.threshold} pairs; it must be at least 0 (always shards), or "
+                "None (never)"
+            )
+        if self.power is not None and not 0 < self.power <= 1:
+            raise ModelError(f"power {self.power} of the prior; it must be above 0 and at most 1")
+
+    def in_shards(self, n_pairs: int) -> bool:
+        """Whether `infer` samples so many pairs in shards."""
+        return self.threshold is not None and n_pairs > self.threshold
+
+    def reason(self, n_pairs: int) -> str:
+        """Why `infer` samples so many pairs as it does."""
+        if self.threshold is None:
+            return f"one run on all {n_pairs} pairs was asked for"
+        if self.threshold == 0:
+            return f"consensus of {n_pairs} pairs was asked for"
+        if n_pairs > self.threshold:
+            return f"{n_pairs} pairs are more than {self.threshold}: consensus"
+        return f"{n_pairs} pairs are no more than {self.threshold}: one run"
+
+    def plan(self, n_pairs: int, n_parameters: int, warmup: int, draws: int) -> Plan:
+        """Transitions for a shard of so many pairs, from those of a full run."""
+        if not self.by_size:
+            return Plan(warmup, draws, 1.0)
+        fraction = min(1.0, n_pairs / _FULL_SIZE)
+        return Plan(
+            max(100, 20 * n_parameters, round(fraction * warmup)),
+            max(200, 50 * n_parameters, round(fraction * draws)),
+            fraction,
+        )
+
+    def prior_power(self, n_shards: int) -> float:
+        """The power to which each of so many shards has the prior."""
+        return 1.0 / n_shards if self.power is None else self.power
 
 
 def _shard_beginning(begun: Beginning, n_shards: int, anchor: np.ndarray) -> Beginning:
@@ -107,14 +187,13 @@ def _prepared(problem, priors, start, scaling, noise, correction):
     if not isinstance(tiles, StoredTiles):
         density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
         return pairs_of(density.term.tiles), density, theta, fit, priors
-    if not isinstance(correction, NoCorrection):
+    if correction is not None:
         raise ModelError(
             f"{type(correction).__name__} evaluates the posterior of all data thousands of times, "
-            "which would read their file as often; use NoCorrection(), or load the data"
+            "which would read their file as often; leave correction out, or load the data"
         )
     pairs = pairs_of(tiles)
-    points = stand_in(pairs)
-    here = tiles_of_points(points, pairs.n_angles, layout_of_points(points, pairs.n_angles))
+    here = stand_in(pairs)
     density, theta, fit, priors = prepare(problem, priors, start, scaling, noise, here)
     return pairs, standing_for(density, pairs.n_pairs), theta, fit, priors
 
@@ -166,11 +245,11 @@ def consensus(
     method = Consensus() if method is None else method
     sampler = Nuts() if sampler is None else sampler
     start = LaplaceStart() if start is None else start
-    correction, limits = method.correction, method.limits
+    limits = method.limits
     anchor = _anchor(method.anchor, start, method.combiner)
     key = key_of(key)
     pairs, density, theta, fit, priors = _prepared(
-        problem, priors, start, scaling, noise, correction
+        problem, priors, start, scaling, noise, method.correction
     )
     laminar = isinstance(density.parameters.model, LaminarFlow)
     for_start, for_shards, for_chains, for_end = jax.random.split(key, 4)
@@ -184,27 +263,22 @@ def consensus(
     pull = anchor.precision(np.asarray(begun.metric), k)
     begun = _shard_beginning(begun, k, pull)
     whole = begun.density
-    work = ShardWork(
-        density=without_data(whole),
-        pairs=pairs,
-        shards=shards,
-        layout=layout_of(shards),
-        power=power,
+    chains = ChainSettings(
         positions=begun.positions,
-        metric=begun.metric,
-        anchor=pull,
         step_size=float(begun.step_size),
-        sampler=dataclasses.replace(sampler, warmup=plan.warmup, draws=plan.draws),
+        metric=begun.metric,
         target=sampler.target(density.parameters.model),
-        key=np.asarray(jax.random.key_data(for_chains)),
-        rhat=limits.rhat,
+        sampler=dataclasses.replace(sampler, warmup=plan.warmup, draws=plan.draws),
+        key=np.asarray(jax.random.key_data(for_chains)),  # pyright: ignore[reportArgumentType]
     )
+    layout, template = layout_of(shards.by_angle), without_data(whole)
+    work = ShardWork(template, pairs, shards, layout, power, pull, chains, limits.rhat)
     store = None
     if folder is not None:
         mark = fingerprint(
             "shards of a posterior",
-            (work.pairs, work.shards, work.power, work.sampler, work.target, work.key, anchor),
-            problem_mark(work.density, priors, noise),
+            (pairs, shards, power, chains.sampler, chains.target, chains.key, anchor),
+            problem_mark(template, priors, noise),
         )
         store = ResultStore(folder, mark)
     prepared = time.perf_counter()
@@ -226,13 +300,14 @@ def consensus(
     except NoCommonMaximum as error:
         # The draws may have taken hours, and show where the shards are.
         no_maximum, anchored = str(error), ()
-        combined, correction = side_by_side(draws), NoCorrection()
+        combined = side_by_side(draws)
     else:
         combined = method.combiner(draws, for_combiner)
-    corrected = correction(
-        whole.coordinates.from_unconstrained(combined.draws), whole, for_correction
-    )
-    theta = np.asarray(physical_draws(whole, jnp.asarray(corrected.draws)[None]))
+    z = whole.coordinates.from_unconstrained(combined.draws)
+    pareto_k, corrections = float("nan"), ()
+    if method.correction is not None and not no_maximum:
+        z, pareto_k, _, corrections = method.correction(z, whole, for_correction)
+    theta = np.asarray(physical_draws(whole, jnp.asarray(z)[None]))
     physical = np.asarray(physical_draws(whole, whole.coordinates.from_unconstrained(draws.draws)))
     comparison = compare_shards(physical, density.names, draws.numbers)
     contradictions = comparison.contradictions
@@ -252,10 +327,10 @@ def consensus(
         np.asarray(scaling_draws(whole, jnp.asarray(theta), for_scaling)),
         _chains_of(whole, each),
         step_size=float(np.median([result["step_size"] for result in each])),
-        metric=np.atleast_2d(np.cov(corrected.draws.T)),
+        metric=np.atleast_2d(np.cov(z.T)),
         fit=fit,
         diagnostics=diagnose_shards(each, density.names, sampler.max_depth),
-        notes=(*notes, *corrected.notes, *others),
+        notes=(*notes, *corrections, *others),
         timings=(
             ("preparation", prepared - clock),
             ("sampling", sampled - prepared),
@@ -269,7 +344,36 @@ def consensus(
             plan=plan,
             dropped=tuple(sorted(dropped)),
             table=shard_table(run.outcomes, shards.sizes.tolist()),
-            pareto_k=corrected.pareto_k,
+            pareto_k=pareto_k,
         ),
         contradictions=contradictions,
     )
+
+
+def infer(
+    problem: Samplable | Fit,
+    priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
+    method: Consensus | None = None,
+    **settings: Any,
+) -> Posterior:
+    """Draws from the posterior of an objective, by `sample` or by `consensus`.
+
+    **Arguments:**
+
+    - `problem`, `priors`: as in `sample`.
+    - `method`: above how many pairs shards are sampled, by default 500 000, and how. Several data
+        sets are sampled in one run, unless `threshold` is 0.
+    - `settings`: the keywords of both, `sampler`, `start`, `scaling`, `noise`, `folder`, `key` and
+        `callback`, which sees the `SamplingProgress` of one run, or the `Outcome` of each shard.
+
+    **Raises:** what `sample` and `consensus` raise.
+    """
+    objective = problem.objective if isinstance(problem, Fit) else problem
+    check_kind(objective)
+    method = Consensus() if method is None else method
+    if isinstance(objective, CombinedObjective) and method.threshold != 0:
+        return sample(problem, priors, **settings)
+    n_pairs = problem.n_pairs if isinstance(problem, Fit) else count_pairs(objective)
+    if not method.in_shards(n_pairs):
+        return sample(problem, priors, **settings)
+    return consensus(problem, priors, method, **settings)  # pyright: ignore[reportArgumentType]

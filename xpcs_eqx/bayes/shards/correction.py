@@ -1,6 +1,5 @@
 """Correction of combined draws by the log posterior of all data."""
 
-from abc import abstractmethod
 from typing import NamedTuple
 
 import equinox as eqx
@@ -19,29 +18,12 @@ PARETO = 0.7
 
 
 class Corrected(NamedTuple):
-    """Draws with what is known of their weights; `pareto_k` is NaN where there were none."""
+    """Draws with what is known of their weights."""
 
     draws: Float[np.ndarray, "draw entry"]
     pareto_k: float
     effective: float
     notes: tuple[str, ...]
-
-
-class AbstractCorrection(eqx.Module):
-    """What is done to combined draws."""
-
-    @abstractmethod
-    def __call__(
-        self, z: Float[np.ndarray, "draw entry"], density: LogPosterior, key: Key[Array, ""]
-    ) -> Corrected:
-        """Draws closer to `density`, which is a function of the same coordinates z."""
-
-
-class NoCorrection(AbstractCorrection):
-    """Combined draws as they are."""
-
-    def __call__(self, z, density, key):
-        return Corrected(z, float("nan"), float(len(z)), ())
 
 
 @quick_jit
@@ -61,7 +43,7 @@ class _Weighted(NamedTuple):
         return float(1 / np.sum(self.weights**2))
 
 
-class ImportanceCorrection(AbstractCorrection):
+class ImportanceCorrection(eqx.Module):
     """Importance resampling with the log posterior of all data.
 
     `proposals` come from a Student distribution with `degrees` degrees of freedom, mean and
@@ -83,7 +65,10 @@ class ImportanceCorrection(AbstractCorrection):
                 "they must be at least 100, above 2 and at least 1"
             )
 
-    def __call__(self, z, density, key):
+    def __call__(
+        self, z: Float[np.ndarray, "draw entry"], density: LogPosterior, key: Key[Array, ""]
+    ) -> Corrected:
+        """Draws closer to `density`, which is a function of the same coordinates z."""
         generator = generator_of(key)
         mean, covariance = z.mean(axis=0), np.atleast_2d(np.cov(z.T))
         done: list[_Weighted] = []

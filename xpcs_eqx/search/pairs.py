@@ -1,21 +1,75 @@
-"""A sample of the pairs in place of all of them, for fits that need only find their basin."""
+"""The pairs of an objective: how many count, what noise they have, and a sample of them."""
+
+import math
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from ..errors import DataError
 from ..objective import (
     AbstractObjective,
+    AbstractPieces,
+    CombinedObjective,
+    CurveObjective,
+    Linear,
     MapTiles,
     Scan,
     TwoTimeObjective,
+    noise_of,
+    on_one_device,
 )
 from ..objective.kernel.tiles import PointTiles, point_runs
+from ..optimize import evaluated
+from ..parameters.variables import coordinates_of
+from ..uncertainty import loss_of
 
 # Pairs of the sample for each angle. The costs of two minima that differ by one percent are then
 # several standard deviations apart for a handful of angles, and the sums are a few times cheaper
 # than those of a map of a hundred frames.
 PAIRS = 1200
+
+
+def count_pairs(objective: AbstractObjective) -> int:
+    """Number of pairs or points that count, each once, by an evaluation at the start."""
+    y = coordinates_of(objective.variables, jnp.asarray(objective.start))
+    return int(evaluated(objective, y, objective.memo)[0].count)
+
+
+def is_absolute(objective: AbstractObjective) -> bool:
+    """Whether residuals are in units of a standard deviation that was given."""
+    if isinstance(objective, CurveObjective):
+        return objective.absolute_sigma
+    if isinstance(objective, CombinedObjective):
+        return all(is_absolute(part) for part in objective.parts)
+    return isinstance(objective, TwoTimeObjective) and objective.term.absolute_sigma
+
+
+def noise_variance(objective: AbstractObjective) -> float:
+    """Variance of a weighted residual of the right model; NaN where it cannot be known.
+
+    One where sigma is given, else from the data themselves (`noise_of`). Not known for curves,
+    for data in a file, and for robust losses, whose cost is no sum of squares.
+    """
+    if isinstance(objective, CurveObjective):
+        return 1.0 if objective.absolute_sigma else math.nan
+    if isinstance(objective, CombinedObjective):
+        parts = objective.parts
+    elif isinstance(objective, TwoTimeObjective):
+        parts = (objective,)
+    else:
+        return math.nan
+    if any(not isinstance(loss_of(part), Linear) for part in parts):
+        return math.nan
+    if is_absolute(objective):
+        return 1.0
+    tiles = on_one_device([part.term.tiles for part in parts])
+    if any(isinstance(one, AbstractPieces) for one in tiles):
+        return math.nan
+    try:
+        return float(np.mean(np.square([noise_of(one) for one in tiles])))
+    except DataError:
+        return math.nan
 
 
 def thinned(

@@ -1,1 +1,0 @@
-"""Consensus Monte Carlo: shards of the data, sampled apart and combined."""

@@ -1,1 +1,0 @@
-"""CMA-ES with restarts, on any objective."""
