@@ -17,8 +17,8 @@ from ..optimize import AbstractPreparationState, History, Status, Telemetry, War
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
 from ..uncertainty import Uncertainty
+from .joint import Sharing
 from .scaling_check import ScalingCheck
-from .sharing import Sharing
 from .solution import OuterHistory, RecoveryAction, Run
 
 

@@ -14,8 +14,8 @@ from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
 from ..uncertainty import Uncertainty
 from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM
 from .fit import ParameterRow, Quality
+from .joint import Sharing
 from .scaling_check import ScalingCheck
-from .sharing import Sharing
 
 REDUCED_CHI2 = (2.0, 5.0, 10.0)
 CONDITION = 1e6

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from ... import fitting
-from ...fitting.per_angle.combine import AbstractCombination
+from ...fitting import AbstractCombination
 from ..section import SET, Path, Section, choice_of, expected_of, key, keys_of
 from .bayes import Bayes
 from .data import Data, DataSet, Joint
