@@ -345,7 +345,6 @@ RECORDS: dict[type, Callable[[], Any]] = {
         np.ones((3, 9, 9)), PHI, PHI, np.ones((3, 9, 9))
     ),
     optimize.Status: lambda: optimize.Status.cost,
-    uncertainty.CurveErrors: lambda: uncertainty.CurveErrors(np.eye(2), 1.0, 3, ""),
     physics.ParameterInfo: lambda: physics.ParameterInfo("s", 1.0),
     report.FittedMaps: lambda: report.fitted_maps(small_fit()),
     parameters.SavedValue: lambda: parameters.SavedValue(1.0, 0.1, 0.0, 2.0, "free"),

@@ -15,8 +15,7 @@ import xpcs_eqx as xe
 from xpcs_eqx.bayes.nuts import nuts
 from xpcs_eqx.bayes.workers import executor as executors
 from xpcs_eqx.data import open_stored, write_own
-from xpcs_eqx.fitting import sequential_least_squares
-from xpcs_eqx.fitting.per_angle import sequential
+from xpcs_eqx.fitting import sequential, sequential_least_squares
 from xpcs_eqx.inherited import Inherited, received
 from xpcs_eqx.objective import read_ahead
 from xpcs_eqx.search import OverExecutor, local_fits

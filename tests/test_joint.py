@@ -15,6 +15,7 @@ from xpcs_eqx import LaminarFlow, PowerLawRate, Static, fitting
 from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.objective import Pull, curve_objective, relative_weights, two_time_objective
 from xpcs_eqx.parameters import Proportional, parameter_values, shared_parameters
+from xpcs_eqx.program.task import quote_errors
 
 T = np.linspace(0.0, 10.0, 21)
 SHARED_NAMES = ("D0", "alpha", "D_offset", "gamma_dot_t0", "beta", "gamma_dot_t_offset", "phi0")
@@ -148,10 +149,34 @@ def test_sigma_for_all_or_none():
     assert np.all(relative_weights([other, other]) == 1)
 
 
-def test_what_is_for_one_data_set_says_so():
-    objective = two_time_objective(shared(fixed=SHARED_NAMES[1:]), two_sets())
-    with pytest.raises(ModelError, match="combines 2: fit them together with least_squares"):
-        xe.with_values(objective)
+def test_values_of_several_data_sets_are_replaced():
+    sets, ties = two_sets(), {"D0[2]": Proportional("D_offset", 30.0)}
+    fixed = ("D_offset", "alpha[2]")
+
+    def built(one, other, offset):
+        # Where the first model has the value that is shared.
+        model = LaminarFlow(PowerLawRate(1.5e4, -0.3, offset), SHEAR, 5.0)
+        names = tuple(name for name in SHARED_NAMES if name != "alpha")
+        parameters = shared([model] * 2, shared=names, fixed=fixed, ties=ties)
+        return two_time_objective(parameters, [one, other], noise=0.005, weights=(1.0, 1.0))
+
+    objective = built(*sets, 500.0)
+    place = eqx.tree_at(lambda g: g.q, sets[1].geometry, np.asarray(0.006))
+    other = dataclasses.replace(sets[1], c2=sets[1].c2 + 0.01, geometry=place)
+    wanted = built(sets[0], other, 400.0)
+    found = xe.with_values(objective, data_set="2", c2=other.c2, q=0.006)
+    found = xe.with_values(found, fixed={"D_offset": 400.0})
+    y = jnp.asarray(objective.variables.to_coordinates(jnp.asarray(objective.start)))
+    assert float(found.cost(y, found.memo)) == pytest.approx(float(wanted.cost(y, wanted.memo)))
+    for name, value in parameter_values(found.parameters.models(found.start)[1]).items():
+        again = parameter_values(wanted.parameters.models(wanted.start)[1])[name]
+        assert float(value) == float(again)
+    with pytest.raises(ModelError, match=r"data_set = None does not say .* give '1' or '2'"):
+        xe.with_values(objective, q=0.006)
+    with pytest.raises(ModelError, match="D0 is fitted"):
+        xe.with_values(objective, fixed={"D0": 1.0})
+    with pytest.raises(ModelError, match=r"data_set = '2' .* give None"):
+        xe.with_values(xe.projected_objective(mapped(LAMINAR, sets[0]), sets[0]), data_set="2", q=1)
 
 
 def test_as_many_data_sets_as_models():
@@ -271,6 +296,25 @@ def test_what_one_data_set_has_is_asked_of_it(five):
     assert together.perr[0] == pytest.approx(together["D0"].error)
 
 
+def test_one_kind_of_errors_is_quoted_for_all(five):
+    together = five[2]
+    quoted = quote_errors(together, "dyadic")
+    for one in (quoted, *quoted.parts.values()):
+        assert one.uncertainty.chosen == "dyadic"
+        assert one["D0"].error == one["D0"].error_dyadic
+    # Where it is not finite for all together, it is quoted for none of them.
+    dyadic = np.array(together.uncertainty.dyadic)
+    dyadic[0, 0] = np.inf
+    open_ = dataclasses.replace(
+        together, uncertainty=dataclasses.replace(together.uncertainty, dyadic=dyadic)
+    )
+    kept = quote_errors(open_, "dyadic")
+    for one in (kept, *kept.parts.values()):
+        assert one.uncertainty.chosen == "speckle"
+        assert one["D0"].error == one["D0"].error_speckle
+        assert "'dyadic' is not finite here" in one.uncertainty.reason
+
+
 def test_profiles_of_several_data_sets(five):
     together = five[2]
     interval = fitting.profile_interval(together, "D0")
@@ -326,6 +370,38 @@ def test_wrong_sharing_is_named():
     assert right["D0[hot]"].role == "tied"
     assert right["D0[hot]"].value == pytest.approx(1.15 * right["D0"].value)
     assert right.parts["hot"]["D0"].error == pytest.approx(1.15 * right["D0"].error, rel=1e-6)
+    # What is tied has the error that follows from the others, in the table of the whole as well.
+    for field in ("error", "error_classical", "error_speckle", "error_dyadic"):
+        wanted = pytest.approx(1.15 * getattr(right["D0"], field), rel=1e-6)
+        assert getattr(right["D0[hot]"], field) == wanted
+    assert not right["D0[hot]"].at_bound
+
+
+def test_the_scaling_of_each_data_set_is_checked():
+    phi = np.linspace(-90.0, 90.0, 8)
+    contrast = 0.2 * (1 + 0.2 * np.cos(np.deg2rad(2 * phi + 40)))
+    data = [
+        make_data(n=31, phi=phi, contrast=value, noise=0.005, seed=seed)
+        for seed, value in enumerate((0.2, contrast))
+    ]
+    parameters = shared_parameters([LAMINAR] * 2, [one.t for one in data], labels=["flat", "wavy"])
+    fit = xe.least_squares(two_time_objective(parameters, data, [xe.Averaged(8)] * 2))
+    flat, wavy = (part.scaling_check for part in fit.parts.values())
+    assert not flat.significant
+    assert wavy.contrast.significant
+    assert wavy.contrast.varies
+    assert wavy.names == fit.objective.names
+    # What the angles would have is what they get where each may have its own.
+    free = xe.least_squares(two_time_objective(parameters, data, [xe.Averaged(8), None]))
+    assert free.parts["wavy"].scaling_check is None
+    estimate, error = wavy.contrast.estimate, wavy.contrast.error
+    assert np.max(np.abs(estimate - free.parts["wavy"].contrast) / error) < 2
+    said = [text for text in fit.quality.findings if text.startswith("wavy: contrast varies")]
+    assert said == [f"wavy: {wavy.finding()}"]
+    assert (fit.quality.flag == "marginal") == wavy.biased
+    alone = xe.projected_objective(mapped(LAMINAR, data[1]), data[1], xe.Averaged(8))
+    single = xe.least_squares(alone).scaling_check
+    assert np.max(np.abs(single.contrast.estimate - estimate) / error) < 2
 
 
 def test_mixed_models_share_what_they_have_in_common():
@@ -416,6 +492,10 @@ def test_fitted_differentiates_several_data_sets():
     assert float(found.cost) == pytest.approx(float(fit.cost), rel=1e-9)
     for one, part in zip(found.contrast, fit.parts.values(), strict=True):
         np.testing.assert_allclose(one, part.contrast, rtol=1e-5)
+    # A shared parameter by any of its names, as in the fit.
+    assert found["alpha[2]"] == found["alpha[1]"] == found["alpha"]
+    with pytest.raises(ModelError, match=r"no entry 'alpha\[3\]'"):
+        found["alpha[3]"]
     np.testing.assert_allclose(
         xe.fitting.classical_covariance(objective, fit.values),
         fit.uncertainty.classical,

@@ -196,7 +196,7 @@ def test_one_table_alone_is_a_joint_fit_of_one(files, tmp_path):
 
 
 def test_a_doubtful_joint_fit_is_written_all_the_same(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(examining, "suspicious", lambda fit: True)
+    monkeypatch.setattr(examining, "suspicious", lambda *_: True)
     code, one = run(tmp_path, tables(files, "q0", "q1") + STATIC)
     assert code == 0
     assert not (tmp_path / "fit_results" / "fit" / "degeneracy.json").exists()

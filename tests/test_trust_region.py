@@ -25,7 +25,7 @@ from xpcs_eqx.optimize import (
     iterate_host,
     value_and_equations,
 )
-from xpcs_eqx.parameters import unbounded, with_parameters
+from xpcs_eqx.parameters import Log, unbounded, with_parameters
 from xpcs_eqx.physics import AbstractCorrelation, Features, parameter
 
 TRUTH = Stretched(tau=2.0, stretch=0.8)
@@ -254,6 +254,7 @@ def test_fixed_and_tied_parameters(data):
     assert tied.success
     assert tied["stretch"].role == "tied"
     np.testing.assert_allclose(tied["stretch"].value, 0.4 * tied["tau"].value, rtol=1e-12)
+    np.testing.assert_allclose(tied["stretch"].error, 0.4 * tied["tau"].error, rtol=1e-12)
     # The truth obeys the tie.
     assert abs(tied["tau"].value - 2.0) < 5 * tied["tau"].error_classical
 
@@ -316,8 +317,14 @@ def test_a_callback_stops_the_fit(data, parameters):
     assert fit.evaluations == len(notebook.states) == 3
     assert fit.recovery == ()
     assert fit.history.cost.shape == (3,)
-    watched = least_squares(projected_objective(parameters, data), callback=Notebook())
+    watching, logarithmic = Notebook(), mapped(START, data, coordinates={("tau",): Log()})
+    watched = least_squares(projected_objective(logarithmic, data), callback=watching)
     assert watched.success
+    # Parameters by name and in their units, whatever coordinates the solver has.
+    last = watching.states[-1]
+    np.testing.assert_allclose(last.best, watched.x, rtol=1e-12)
+    assert last.values == dict(zip(watched.objective.names, last.best.tolist(), strict=True))
+    np.testing.assert_allclose(last.y[0], np.log(last.best[0]), rtol=1e-12)
 
 
 def test_too_few_evaluations_are_named(data, parameters):

@@ -121,7 +121,7 @@ def test_an_earlier_result_stays_when_a_search_is_refused(folder, capsys):
 
 @pytest.mark.parametrize("flat", [True, False])
 def test_a_flat_valley_is_looked_at(monkeypatch, flat):
-    monkeypatch.setattr(examining, "suspicious", lambda fit: False)
+    monkeypatch.setattr(examining, "suspicious", lambda *_: False)
     monkeypatch.setattr(examining, "degeneracy_report", lambda fit, names=None: "looked at")
     monkeypatch.setattr(examining, "degeneracy_sections", lambda report: [report])
     output = SimpleNamespace(degeneracy="auto", diagnostics=False, sequential=None)

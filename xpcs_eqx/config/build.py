@@ -282,6 +282,7 @@ def build(configuration: Configuration) -> Problem:
                 f"{source.where('solver.profile')}: no free parameter {name!r} to profile"
                 f"{nearest(name, free)}"
             )
+    strategy, looked = strategy_of(settings, objective, source)
     return Problem(
         # The objective has a copy of maps in memory, which serves both.
         data=tuple(held_once(one, term.tiles) for one, term in zip(data, terms, strict=True)),
@@ -299,8 +300,9 @@ def build(configuration: Configuration) -> Problem:
             *bends,
             *kept_by_bounds(settings.parameters),
             *plan.decisions,
+            *looked,
         ),
         settings=settings,
-        search=strategy_of(settings, objective, source),
+        search=strategy,
         layers=layers_of(configuration, objective),
     )

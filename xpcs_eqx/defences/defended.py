@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ..compiling import quick_jit
 from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solve
-from ..fitting.prepare import Preparations, Prepared, prepare
+from ..fitting.attempts import Preparations, Prepared, prepare
 from ..objective.penalties import penalty_equations
 from ..optimize import Recovery, Status, Telemetry, TrustRegion, TrustRegionState
 from ..parameters.variables import physical_of

@@ -1,5 +1,6 @@
-"""The trust region with recovery: one loop over attempts, which can be left and gone on with."""
+"""The trust region with preparations and recovery: one run, which can be left and gone on with."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from jaxtyping import Float
 
 from ..objective import AbstractDriver, AbstractObjective, HostLoop
 from ..optimize import (
+    AbstractPreparation,
+    AbstractPreparationState,
     History,
     Recovery,
     Status,
@@ -18,8 +21,40 @@ from ..optimize import (
     TrustRegionState,
     iterate_host,
 )
-from .prepare import Preparations, Prepared, prepare
 from .solution import RecoveryAction
+
+Preparations = tuple[AbstractPreparation, ...]
+Prepared = tuple[AbstractPreparationState, ...]
+
+
+def prepare(
+    objective: AbstractObjective,
+    start: Float[np.ndarray, "variable"],
+    preparations: Preparations,
+    watch: Callable[[Prepared], Any],
+    prepared: Prepared = (),
+) -> tuple[Float[np.ndarray, "variable"], Prepared, dict[str, float], bool]:
+    """Run the preparations to their end, each from where the one before it has got to.
+
+    - `watch`: sees the states of all so far after every step; a true value stops.
+    - `prepared`: states of an earlier run to go on from.
+
+    **Returns:** the start that they found, their last states, seconds by phase, and whether they
+    were stopped.
+    """
+    states, seconds = list(prepared), {}
+    for place, preparation in enumerate(preparations):
+        clock = time.perf_counter()
+        if place == len(states):
+            states.append(preparation.begin(objective, start))
+        advance = preparation.machine(objective) if states[place].running else None
+        while advance is not None and states[place].running:
+            states[place] = advance(states[place])
+            seconds[states[place].phase] = time.perf_counter() - clock
+            if watch(tuple(states)):
+                return states[place].best, tuple(states), seconds, True
+        start = states[place].best
+    return start, tuple(states), seconds, False
 
 
 class Ledger(NamedTuple):
@@ -118,7 +153,7 @@ def _better(new: TrustRegionState, old: TrustRegionState) -> bool:
 
 def _attempt(objective, solver, x, underway, watch):
     """Run the solver to its end; when memory is short, go on with tiles summed one by one."""
-    allowed = _left(solver, underway.ledger)
+    allowed = solver.max_evaluations - underway.ledger.evaluations
 
     def seen(state):
         nonlocal underway
@@ -144,62 +179,54 @@ def _attempt(objective, solver, x, underway, watch):
     return smaller, run(smaller), ledger
 
 
-def _left(solver: TrustRegion, ledger: Ledger) -> int:
-    """Evaluations that the attempts before have left."""
-    return solver.max_evaluations - ledger.evaluations
-
-
-def _cause(recovery, variables, start, state):
-    if int(state.status) == Status.interrupted:
-        return None
-    return recovery.diagnose(variables, start, state)
-
-
 def attempt_all(
     objective: AbstractObjective,
     start: Float[np.ndarray, "variable"],
     solver: TrustRegion,
     recovery: Recovery,
     watch: Callable[[Underway], Any],
-    underway: Underway | None = None,
+    underway: Underway,
     preparations: Preparations = (),
-) -> tuple[AbstractObjective, TrustRegionState, Ledger, Prepared]:
+) -> tuple[AbstractObjective, TrustRegionState, Underway]:
     """Prepare, run the solver, and again from elsewhere as long as `recovery` finds fault.
 
-    All attempts share the evaluations that the solver allows. Returns the best state of all, the
-    objective that it belongs to, and what the attempts and preparations came to.
+    All attempts share the evaluations that the solver allows. Returns the objective, the best state
+    of all, and what the attempts and preparations came to.
 
     **Arguments:**
 
     - `start`: physical start values.
     - `watch`: sees the fit after every evaluation; a true value ends it.
-    - `underway`: where to go on; by default at the beginning. The attempts ahead are those of an
-        uninterrupted fit, since each follows from the best state before it.
+    - `underway`: where to go on. The attempts ahead are those of an uninterrupted fit, since each
+        follows from the best state before it.
     """
     variables = objective.variables
-    state, best, ledger, prepared = Underway() if underway is None else underway
+    state, best, ledger, prepared = underway
     if ledger.tile_by_tile:
         objective = _tile_by_tile(objective) or objective
 
     def seen(states):
         return watch(Underway(None, None, ledger, states))
 
+    def cause_of(state):
+        # Whoever interrupts it wants no more of it.
+        interrupted = int(state.status) == Status.interrupted
+        return None if interrupted else recovery.diagnose(variables, start, state)
+
     start, prepared, seconds, stopped = prepare(objective, start, preparations, seen, prepared)
     ledger = ledger._replace(seconds=(*ledger.seconds, *seconds.items()))
     if stopped:
         # One evaluation gives the equations that belong to the point.
-        here = Underway(None, None, ledger, prepared)
-        objective, best, ledger = _attempt(objective, solver, jnp.asarray(start), here, _enough)
-        return objective, _with_status(best, Status.interrupted), ledger.finished(best), prepared
+        watch = _enough
     if best is None:
         first = Underway(state, None, ledger, prepared)
         objective, best, ledger = _attempt(objective, solver, jnp.asarray(start), first, watch)
         ledger, state = ledger.finished(best), None
-    cause = _cause(recovery, variables, start, best)
-    spent = False
+    if stopped:
+        best = _with_status(best, Status.interrupted)
+    cause = cause_of(best)
     while cause is not None and ledger.tried < recovery.attempts:
-        spent = _left(solver, ledger) <= 0
-        if spent:
+        if ledger.evaluations >= solver.max_evaluations:
             break
         plan = recovery.plan(cause, ledger.tried, variables, start, best, solver)
         again = Underway(state, best, ledger, prepared)
@@ -212,21 +239,18 @@ def attempt_all(
         ledger = ledger.finished(found).recovered(action)
         best = found if won else best
         if int(found.status) == Status.interrupted:
-            # Whoever watches wants no more of it, whichever attempt was the best.
             best = _with_status(best, Status.interrupted)
-            cause = None
-            break
-        if cause == "at bounds" and not won:
+        elif cause == "at bounds" and not won:
             # The bound is where the minimum is; asking again would only cost time.
             break
-        cause = _cause(recovery, variables, start, best)
+        cause = cause_of(best)
     unsolved = cause is not None and int(best.status) < 0
     if unsolved and int(best.status) != Status.non_finite:
-        if spent or _left(solver, ledger) <= 0:
+        if ledger.evaluations >= solver.max_evaluations:
             best = _with_status(best, Status.max_evaluations)
         elif ledger.tried >= recovery.attempts > 0:
             best = _with_status(best, Status.failed)
-    return objective, best, ledger, prepared
+    return objective, best, Underway(None, best, ledger, prepared)
 
 
 def _enough(underway):

@@ -17,8 +17,8 @@ from ..optimize import AbstractPreparationState, History, Status, Telemetry, War
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
 from ..uncertainty import Misfit, Signal, Uncertainty
+from .joint import Sharing
 from .scaling_check import ScalingCheck
-from .sharing import Sharing
 from .solution import OuterHistory, RecoveryAction, Run
 
 
@@ -109,7 +109,7 @@ class Fit(eqx.Module):
     - `reduced_chi2`: chi2 per degree of freedom when sigma is known, else NaN;
         `residual_sd`: standard deviation of the weighted residuals.
     - `remarks`: rates that are negative and must not be, and exact degeneracies; `conditions`: on
-        what the error bars depend.
+        what the error bars depend; `doubts`: what was found by looking elsewhere.
     - `label`: of the data set; `together`: whether it was fitted together with others.
     - `run`: how the solver went; its fields can be asked of the fit itself: `status`, `message`,
         `evaluations`, `history`, ….
@@ -134,6 +134,7 @@ class Fit(eqx.Module):
     sharing: Sharing | None = eqx.field(static=True, default=None)
     remarks: Any = eqx.field(static=True, default=((), ()))
     conditions: tuple[str, ...] = eqx.field(static=True, default=())
+    doubts: tuple[str, ...] = eqx.field(static=True, default=())
     label: str = eqx.field(static=True, default="1")
     together: bool = eqx.field(static=True, default=False)
 
@@ -316,7 +317,8 @@ class Fit(eqx.Module):
 
     def doubted(self, reasons: tuple[str, ...]) -> "Fit":
         """The fit with its verdict lowered for `reasons`; the same without any."""
-        return dataclasses.replace(self, quality=self.quality.doubted(reasons))
+        doubts = (*self.doubts, *reasons)
+        return dataclasses.replace(self, doubts=doubts, quality=self.quality.doubted(reasons))
 
     def surface(self, angle: int | None = None) -> Float[np.ndarray, "*angle frame frame"]:
         """The fitted c2 over all frames and angles, or of one angle, as the solver saw it.

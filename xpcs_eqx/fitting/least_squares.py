@@ -10,12 +10,11 @@ from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
 from ..errors import ModelError
-from ..objective import AbstractLoss, AbstractObjective, CurveObjective, curve_objective
+from ..objective import AbstractLoss, AbstractObjective, curve_objective
 from ..optimize import Recovery, TrustRegion, WarmUp
 from .fit import Fit
 from .result import check_fittable, fit_of
-from .solution import Solution
-from .solve import require_finite, solve
+from .solve import solve
 
 
 def least_squares(
@@ -40,7 +39,8 @@ def least_squares(
     - `recovery`: what to do about a fit that fails or is stuck; every action is in the result.
     - `warm_up`: `WarmUp()` goes by L-BFGS from far away to where the solver begins.
     - `callback`: sees the solver state after each evaluation, or that of the warm-up after each of
-        its iterations; a true value stops the fit.
+        its iterations; a true value stops the fit. `best` of either are physical variables, and
+        `values` of the former gives them by name.
     - `checkpoints`: `Checkpoints(folder)`: the fit is written there at most every `interval`
         seconds, after each `every`-th evaluation, and when it is stopped by an interrupt, an error
         or the callback. The folder is left to the caller, who may `clear` it at the end.
@@ -91,18 +91,7 @@ def least_squares(
         resume=resume,
         preparations=() if warm_up is None else (warm_up,),
     )
-    return conclude(solution)
-
-
-def conclude(solution: Solution) -> Fit:
-    """The fit at a solution, where the model was finite somewhere.
-
-    The fit of a curve says in its message where the model is not finite, as SciPy's does.
-
-    **Raises:** `FitError` as `require_finite` for anything but a curve; `ModelError` as `fit_of`.
-    """
-    curve = isinstance(solution.objective, CurveObjective)
-    return fit_of(solution if curve else require_finite(solution))
+    return fit_of(solution)
 
 
 def curve_fit(

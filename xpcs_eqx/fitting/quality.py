@@ -1,8 +1,9 @@
 """A verdict on a fit, with reasons."""
 
+import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -19,7 +20,7 @@ from .fit import Fit, Quality
 Remarks = tuple[tuple[str, ...], tuple[Degeneracy, ...]]
 
 
-class Thresholds(NamedTuple):
+class Thresholds(eqx.Module):
     """Where a verdict changes.
 
     - `reduced_chi2`: above the first a fit with known sigma is marginal, above the second poor.
@@ -88,9 +89,6 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
             found.cautions.append(f"exactly degenerate, {one.name}: {one.text}")
         else:
             found.remarks.append(f"mirrored solution, {one.name}: {one.text}")
-    scaling = None if fit.fitted is None else fit.fitted.scaling_check
-    if scaling is not None and scaling.significant:
-        (found.doubts if scaling.biased else found.remarks).append(scaling.finding())
     offsets = [row for row in fit.rows if row.role == "scaling" and row.name.startswith("offset")]
     if any(row.value <= _NO_BASELINE for row in offsets):
         found.poor.append(
@@ -101,6 +99,10 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
     for label, part in fit.parts.items():
         where = f"{label}: " if len(fit.parts) > 1 else ""
         if part.fitted is not None:
+            scaling = part.fitted.scaling_check
+            if scaling is not None and scaling.significant:
+                reasons = found.doubts if scaling.biased else found.remarks
+                reasons.append(f"{where}{scaling.finding()}")
             _judge_signal(found, part.fitted.signal, where, thresholds)
             _judge_misfit(found, part.fitted.misfit, where, thresholds)
     _judge_parameters(found, fit)
@@ -109,7 +111,15 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
         found.doubts.append(
             f"the {name} rate is negative inside the time window, which is unphysical"
         )
+    found.doubts += fit.doubts
     return found.quality(fit.conditions)
+
+
+def judged(fit: Fit, thresholds: Thresholds) -> Fit:
+    """A fit, and each data set in it, with the verdict by other thresholds."""
+    parts = tuple(judged(one, thresholds) for one in fit.data_sets)
+    fit = dataclasses.replace(fit, data_sets=parts)
+    return dataclasses.replace(fit, quality=judge(fit, thresholds))
 
 
 def _judge_chi2(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:

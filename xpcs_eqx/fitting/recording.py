@@ -1,4 +1,4 @@
-"""A fit under way as checkpoints, and back."""
+"""A fit under way as checkpoints and back, and as those see it who watch it."""
 
 import dataclasses
 import logging
@@ -14,11 +14,11 @@ from jaxtyping import Float
 
 from ..checkpoint import Checkpoints, file_identity, identity, to_resume
 from ..data import MapSource
-from ..errors import CheckpointError
+from ..errors import CheckpointError, DataError
 from ..objective import AbstractDriver, AbstractObjective, MapTiles, PackedMaps, unpack_maps
-from ..optimize import TrustRegion, initial_state
-from .attempts import Ledger, Underway
-from .prepare import Preparations, blanks
+from ..optimize import TrustRegion, TrustRegionState, initial_state
+from ..parameters.variables import physical_of
+from .attempts import Ledger, Preparations, Underway
 from .solution import RecoveryAction
 
 log = logging.getLogger(__name__)
@@ -54,30 +54,45 @@ def earlier(
     objective: AbstractObjective,
     x: Float[np.ndarray, "variable"],
     preparations: Preparations = (),
-) -> Underway | None:
-    """Where to go on; None for the beginning.
+) -> Underway:
+    """Where to go on, which is at the beginning without an earlier run.
 
     **Raises:** `CheckpointError` as `to_resume`.
     """
     found = to_resume(checkpoints, resume)
     if found is None:
-        return None
+        return Underway()
     blank = eqx.filter_eval_shape(initial_state, solver, objective, jnp.asarray(x))
     like = {name: blank if found.extra.get(name) else None for name in ("state", "best")}
-    like["prepared"] = blanks(objective, x, preparations, found.extra.get("prepared", 0))
+    begun = preparations[: found.extra.get("prepared", 0)]
+    like["prepared"] = tuple(one.begin(objective, x) for one in begun)
     states = found.restore(like)
     ledger = Ledger(**found.extra["ledger"])
     actions = tuple(RecoveryAction(*action) for action in ledger.actions)
     return Underway(ledger=ledger._replace(actions=actions), **states)
 
 
-class Recorder:
-    """Writes a fit under way into checkpoints: now and then, and when it is asked to.
+class Watch:
+    """Sees a fit after every evaluation: logs it, asks a callback, writes checkpoints at times.
 
     It keeps what it saw last and when it wrote last, for one run of a fit.
+
+    - `callback`: sees the state of the solver or of a preparation; a true value ends the fit.
+    - `every`: how many evaluations lie between two checkpoints at least.
     """
 
-    def __init__(self, checkpoints: Checkpoints, every: int):
+    def __init__(
+        self,
+        objective: AbstractObjective,
+        callback: Callable[[Any], Any] | None,
+        checkpoints: Checkpoints | None,
+        every: int,
+    ):
+        if every < 1:
+            raise CheckpointError(
+                f"every = {every}: a checkpoint can be written every 1, 2, … times"
+            )
+        self.objective, self.callback = objective, callback
         self.checkpoints, self.every = checkpoints, every
         self.last: Underway | None = None
         self.written, self.clock = -1, time.monotonic()
@@ -88,21 +103,36 @@ class Recorder:
             return -1
         return self.last.evaluations + len(self.last.prepared)
 
-    def __call__(self, underway: Underway) -> None:
-        """See the fit after an evaluation; write it when it is time to, or a phase begins."""
+    def __call__(self, underway: Underway) -> bool:
+        """See the fit after an evaluation; true to end it."""
         before, self.last = self.last, underway
+        # Written first of all, for the callback may raise.
         if before is not None and type(before.latest) is not type(underway.latest):
             self.write()
-        waited = time.monotonic() - self.clock >= self.checkpoints.interval
-        if waited and self.step() % self.every == 0:
+        interval = np.inf if self.checkpoints is None else self.checkpoints.interval
+        if time.monotonic() - self.clock >= interval and self.step() % self.every == 0:
             self.write()
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s", underway.latest.summary)
+        ends = self.callback is not None and bool(self.callback(self._shown(underway.latest)))
+        if ends:
+            self.write()
+        return ends
+
+    def _shown(self, state: Any) -> Any:
+        """The state, that of a trust region with its parameters in their own units."""
+        if not isinstance(state, TrustRegionState):
+            return state
+        best = np.asarray(physical_of(self.objective.variables, state.y)).tolist()
+        named = zip(self.objective.names, best, strict=True)
+        return dataclasses.replace(state, physical=tuple(named))
 
     def write(self) -> None:
-        """Write what was seen last, unless it is written already.
+        """Write what was seen last, unless it is written already, or nothing is to be written.
 
         A full disk is no reason to lose the fit: what cannot be written is logged.
         """
-        if self.last is None or self.step() <= self.written:
+        if self.checkpoints is None or self.last is None or self.step() <= self.written:
             return
         last = self.last
         states = {"state": last.state, "best": last.best, "prepared": last.prepared}
@@ -117,43 +147,40 @@ class Recorder:
             self.written = self.step()
         self.clock = time.monotonic()
 
+    def best_values(self) -> dict[str, float]:
+        """Physical variables, by name, of the lowest cost that was seen."""
+        assert self.last is not None
+        states = [one for one in (self.last.state, self.last.best) if one is not None]
+        if states:
+            lowest = min(states, key=lambda state: float(state.equations.cost))
+            x = np.asarray(self.objective.variables.to_physical(lowest.y))
+        else:
+            x = self.last.prepared[-1].best
+        return dict(zip(self.objective.names, x.tolist(), strict=True))
+
 
 @contextmanager
-def recorded(
+def watched(
+    objective: AbstractObjective,
+    callback: Callable[[Any], Any] | None,
     checkpoints: Checkpoints | None,
     every: int,
-    callback: Callable[[Any], Any] | None,
-) -> Iterator[Callable[[Underway], bool]]:
-    """A `watch` for `attempt_all` that asks `callback` whether to stop and writes checkpoints.
+) -> Iterator[Watch]:
+    """A `Watch` whose last state is written, whatever ends the fit early.
 
-    Each state is logged in a line, at the level INFO.
+    So is the end of a fit with preparations.
 
-    Whatever ends the fit early, an interrupt, an error or the callback, the last state is written
-    first, and so is the end of a fit with preparations.
-
-    **Raises:** `CheckpointError` when `every` is not positive.
+    **Raises:** `CheckpointError` when `every` is not positive; `DataError` for data that cannot be
+    read any more, with how far the fit had got.
     """
-    if every < 1:
-        raise CheckpointError(f"every = {every}: a checkpoint can be written every 1, 2, … times")
-    recorder = None if checkpoints is None else Recorder(checkpoints, every)
-
-    def watch(underway: Underway) -> bool:
-        # First of all: the callback may raise.
-        if recorder is not None:
-            recorder(underway)
-        if log.isEnabledFor(logging.INFO):
-            log.info("%s", underway.latest.summary)
-        ends = callback is not None and bool(callback(underway.latest))
-        if ends and recorder is not None:
-            recorder.write()
-        return ends
-
+    watch = Watch(objective, callback, checkpoints, every)
     try:
         yield watch
-    except BaseException:
-        if recorder is not None:
-            recorder.write()
+    except BaseException as error:
+        watch.write()
+        if isinstance(error, DataError) and watch.last is not None:
+            raise DataError(f"{error} The best parameters so far: {watch.best_values()}") from error
         raise
-    if recorder is not None and recorder.last is not None and recorder.last.prepared:
+    if watch.last is not None and watch.last.prepared:
         # What took several phases is not repeated when it is resumed at its end.
-        recorder.write()
+        watch.write()

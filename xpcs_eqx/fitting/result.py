@@ -4,12 +4,12 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
 from ..errors import CovarianceWarning, ModelError
@@ -20,32 +20,24 @@ from ..objective import (
     TwoTimeObjective,
     not_finite,
 )
-from ..objective.penalties import penalty_equations
 from ..optimize import Status, at_bound
-from ..parameters import ParameterMap, parameter_values, snap
+from ..parameters import ParameterMap, parameter_values
 from ..physics import AbstractCorrelation
 from ..scaling import index_map
 from ..uncertainty import (
-    CurveErrors,
     Misfit,
-    Signal,
-    Uncertainty,
     curve_errors,
     inverse_of,
     misfit_of,
-    optimum,
     reduced_chi2,
-    score_covariances,
     signal_of,
-    uncertainty_from,
 )
-from ..uncertainty.covariance import Optimum
 from .fit import Fit, FittedModel, ParameterRow, Quality
-from .parts import parts_of, together
+from .joint import Entries, Whole, sharing_test, whole_at
 from .quality import Remarks, conditions_of, judge, remarks_on
-from .scaling_check import ScalingCheck, scaling_check
-from .sharing import sharing_test
+from .scaling_check import scaling_check
 from .solution import Run, Solution
+from .solve import require_finite
 
 _NAN = float("nan")
 
@@ -68,72 +60,72 @@ def check_fittable(objective: Any, what: str) -> None:
 def fit_of(solution: Solution) -> Fit:
     """Parameters, error bars and verdict at a solution.
 
-    **Raises:** `ModelError` for an objective of which no error bars are known.
+    The fit of a curve says in its message where the model is not finite, as SciPy's does.
+
+    **Raises:** `ModelError` for an objective of which no error bars are known; `FitError` as
+    `require_finite` for anything but a curve.
     """
     clock = time.perf_counter()
     objective = solution.objective
     check_fittable(objective, "a fit")
-    if isinstance(objective, CombinedObjective):
-        fit = _of_several(objective, solution)
-    elif isinstance(objective, CurveObjective):
+    if isinstance(objective, CurveObjective):
         fit = _of_curve(objective, solution)
     else:
-        fit = _of_one(objective, solution)  # pyright: ignore[reportArgumentType]
+        fit = _of_maps(objective, require_finite(solution))
     timings = (*fit.run.timings, ("uncertainty", time.perf_counter() - clock))
     return dataclasses.replace(fit, run=dataclasses.replace(fit.run, timings=timings))
 
 
-class _Entries(NamedTuple):
-    """The fitted entries of a flat vector with all that a table says of them."""
+def _row(entries: Entries, i: int, unit: str, role: str) -> ParameterRow:
+    """The line of entry `i`; an entry on its bound has no error."""
+    uncertainty, at_bound = entries.uncertainty, bool(entries.bound[i])
 
-    names: tuple[str, ...]
-    values: Float[np.ndarray, "entry"]
-    lower: Float[np.ndarray, "entry"]
-    upper: Float[np.ndarray, "entry"]
-    start: Float[np.ndarray, "entry"]
-    bound: Bool[np.ndarray, "entry"]
-    uncertainty: Uncertainty
+    def error(kind: str) -> float:
+        return _NAN if at_bound else float(uncertainty.errors(kind)[i])
 
-    def row(self, i: int, unit: str, role: str) -> ParameterRow:
-        """The line of entry `i`; an entry on its bound has no error."""
-
-        def error(kind: str) -> float:
-            return _NAN if self.bound[i] else float(self.uncertainty.errors(kind)[i])
-
-        return ParameterRow(
-            name=self.names[i],
-            value=float(self.values[i]),
-            error=error(self.uncertainty.chosen),
-            error_classical=error("classical"),
-            error_speckle=error("speckle"),
-            error_dyadic=error("dyadic"),
-            unit=unit,
-            lower=float(self.lower[i]),
-            upper=float(self.upper[i]),
-            start=float(self.start[i]),
-            role=role,
-            at_bound=bool(self.bound[i]),
-        )
+    return ParameterRow(
+        name=entries.names[i],
+        value=float(entries.values[i]),
+        error=error(uncertainty.chosen),
+        error_classical=error("classical"),
+        error_speckle=error("speckle"),
+        error_dyadic=error("dyadic"),
+        unit=unit,
+        lower=float(entries.lower[i]),
+        upper=float(entries.upper[i]),
+        start=float(entries.start[i]),
+        role=role,
+        at_bound=at_bound,
+    )
 
 
 def _rows(
-    parameters: ParameterMap, model: Any, entries: _Entries, roles: Mapping[str, str]
+    parameters: ParameterMap,
+    model: Any,
+    entries: Entries,
+    roles: Mapping[str, str],
+    ties: Float[np.ndarray, "parameter free"],
 ) -> tuple[ParameterRow, ...]:
-    """The parameters of a model that have a role, then the scaling coefficients."""
+    """The parameters of a model that have a role, then the scaling coefficients.
+
+    `ties`: derivative of all parameters by the free ones, for the errors of tied ones.
+    """
     fitted, template = parameter_values(model), parameter_values(parameters.model)
+    count = len(entries.names) - parameters.n_free
     rows = []
-    for name, unit in zip(parameters.names, parameters.units, strict=True):
+    for k, (name, unit) in enumerate(zip(parameters.names, parameters.units, strict=True)):
         if name in parameters.free_names:
-            rows.append(entries.row(entries.names.index(name), unit, roles[name]))
+            rows.append(_row(entries, entries.names.index(name), unit, roles[name]))
         elif name in roles:
-            # Not fitted by itself: without error, and without bounds of its own.
-            held, begun = float(fitted[name]), float(template[name])
-            four = (_NAN, _NAN, _NAN, _NAN)
-            rows.append(
-                ParameterRow(name, held, *four, unit, _NAN, _NAN, begun, roles[name], False)
-            )
-    scaling = range(len(entries.names) - parameters.n_free)
-    return (*rows, *(entries.row(i, "", "scaling") for i in scaling))
+            # Not fitted by itself, and without bounds of its own.
+            slopes = np.zeros((1, len(entries.names)))
+            slopes[0, count:] = ties[k] if roles[name] == "tied" else 0.0
+            known = roles[name] == "tied" and not np.any(slopes[0, entries.bound] != 0)
+            value, start = (np.array([float(of[name])]) for of in (fitted, template))
+            carried, none = entries.uncertainty.carried(slopes), np.array([_NAN])
+            one = Entries((name,), value, none, none, start, np.array([not known]), carried)
+            rows.append(_row(one, 0, unit, roles[name])._replace(at_bound=False))
+    return (*rows, *(_row(entries, i, "", "scaling") for i in range(count)))
 
 
 def _roles(parameters: ParameterMap, free: Mapping[str, str]) -> dict[str, str]:
@@ -145,7 +137,7 @@ def _roles(parameters: ParameterMap, free: Mapping[str, str]) -> dict[str, str]:
 def _fit(
     objective: Any,
     run: Run,
-    entries: _Entries,
+    entries: Entries,
     rows: tuple[ParameterRow, ...],
     *,
     cost: Float[Array, ""],
@@ -183,210 +175,149 @@ def _fit(
 
 
 def _of_data_set(
-    objective: TwoTimeObjective,
-    at: Optimum,
+    whole: Whole,
+    k: int,
     run: Run,
     model: AbstractCorrelation,
-    bound: Bool[np.ndarray, "entry"],
-    uncertainty: Uncertainty,
-    *,
-    begin: Float[np.ndarray, "free"],
-    roles: Mapping[str, str],
-    box: Mapping[str, tuple[float, float]],
-    check: ScalingCheck | None = None,
-    misfit: Misfit | None = None,
-    signal: Signal | None = None,
+    entries: Entries,
+    rows: tuple[ParameterRow, ...],
     **figures: Any,
 ) -> Fit:
-    """The fit of a data set, by itself or as a part of a joint one.
-
-    - `bound`, `uncertainty`: of its entries; `begin`: start of its free parameters; `box`: bounds
-        of those that vary, which a part of a joint fit has from the whole.
-    """
-    term = objective.term
-    parameters = term.parameters
-    index = index_map(term.scaling, parameters.free_names)
-    values = np.asarray(at.values)
-    free = [box.get(name, (_NAN, _NAN)) for name in parameters.free_names]
-    lower, upper = (
-        np.concatenate(
-            [np.asarray(of_scaling)[: at.coefficients.shape[0]], [one[side] for one in free]]
-        )
-        for side, of_scaling in enumerate((at.lower, at.upper))
-    )
-    start = np.concatenate([np.asarray(at.start), begin])
-    entries = _Entries(index.names, values, lower, upper, start, bound, uncertainty)
+    """The fit of data set `k`, by itself or as a part of a joint one."""
+    part = whole.parts[k]
+    at, term = part.at, part.objective.term
+    covariance = entries.uncertainty.covariance
     contrast, offset = np.asarray(at.per_angle).T
+    index = index_map(term.scaling, part.names)
     return _fit(
-        objective,
+        part.objective,
         run,
         entries,
-        _rows(parameters, model, entries, roles),
+        rows,
         chi2=float(at.residual_sum),
         n_pairs=int(at.joint.count),
         absolute=term.absolute_sigma,
         fitted=FittedModel(
-            model, contrast, offset, np.asarray(at.joint.hessian), index, check, misfit, signal
+            model,
+            contrast,
+            offset,
+            np.asarray(at.joint.hessian),
+            index,
+            scaling_check(whole, k),
+            _misfit(whole, k),
+            signal_of(part.scores, contrast, covariance),
         ),
         **figures,
     )
 
 
-def _misfit(scores, inverse, term, others=0.0, matrix=None) -> Misfit | None:
-    """Tests of what a fit has left of a data set, whose entries are `matrix` times the fit's."""
-    remains = scores.remains
-    if remains is None:
-        return None
-    if matrix is not None:
-        remains = remains.with_columns(matrix)
-    t, phi = np.asarray(term.t), np.asarray(term.geometry.phi)
-    return misfit_of(remains, inverse, t, phi, term.absolute_sigma, others)
-
-
-def _of_one(objective: TwoTimeObjective, solution: Solution) -> Fit:
-    """The fit of one two-time data set."""
-    term, run = objective.term, solution.run
-    parameters = term.parameters
-    at = optimum(objective, solution.y, solution.memo)
-    values = np.asarray(at.values)
-    bound = (values <= np.asarray(at.lower)) | (values >= np.asarray(at.upper))
-    index = index_map(term.scaling, parameters.free_names)
-    scores = score_covariances(objective, at)
-    uncertainty = uncertainty_from(
-        scores, term.absolute_sigma, float(at.data_cost), float(at.joint.count), ~bound, index.names
-    )
-    model = parameters.build(values[index.physical])
-    box = _box(parameters)
+def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution) -> Fit:
+    """The fit of one two-time data set, or of several together."""
+    run, whole = solution.run, whole_at(solution)
+    parameters, entries = whole.parameters, whole.entries
+    unknowns = int(np.count_nonzero(~entries.bound))
+    figures: dict[str, Any] = {"cost": solution.cost, "unknowns": unknowns}
+    if isinstance(objective, CombinedObjective):
+        return _of_several(objective, run, whole, **figures)
+    term, box = objective.term, _box(parameters)
+    model, roles = parameters.build(whole.x), _roles(parameters, dict.fromkeys(box, "free"))
     return _of_data_set(
-        objective,
-        at,
+        whole,
+        0,
         run,
         model,
-        bound,
-        uncertainty,
-        begin=run.start[: parameters.n_free],
-        roles=_roles(parameters, dict.fromkeys(box, "free")),
-        box=box,
-        check=scaling_check(objective, at, solution.memo, uncertainty, ~bound),
-        misfit=_misfit(scores, inverse_of(scores.hessian, ~bound)[0], term),
-        signal=signal_of(scores, np.asarray(at.per_angle)[:, 0], uncertainty.covariance),
-        cost=solution.cost,
-        unknowns=int(np.count_nonzero(~bound)),
+        entries,
+        _rows(parameters, model, entries, roles, whole.ties),
         remarks=remarks_on(model, term.t, term.geometry, box),
         conditions=conditions_of(objective.penalties, objective.scaling_penalties),
+        **figures,
     )
 
 
-@quick_jit
-def _derivatives(objective, y):
-    """Physical parameters x, dx/dy, the parameters of each data set by x, and penalties in y."""
-    parameters, whole = objective.parameters, objective.parameters.whole
-    y = y[: whole.n_free]
-    x = snap(whole, whole.to_physical(y))
+def _misfit(whole: Whole, k: int) -> Misfit | None:
+    """Tests of what a fit has left of data set `k`."""
+    part = whole.parts[k]
+    if part.scores.remains is None:
+        return None
+    term, bound = part.objective.term, whole.entries.bound
+    inverse, *_ = inverse_of(whole.hessian, ~bound)
+    others = [one.gathered(one.noise) for one in whole.parts if one is not part]
+    remains = part.scores.remains.with_columns(part.matrix)
+    t, phi = np.asarray(term.t), np.asarray(term.geometry.phi)
+    return misfit_of(remains, inverse, t, phi, term.absolute_sigma, sum(others))
 
-    def local(x):
-        return tuple(parameters.local(k, x) for k in range(len(parameters.maps)))
 
-    penalty = penalty_equations(objective.penalties, whole, y, objective.noise)
-    return x, jax.jacfwd(whole.to_physical)(y), jax.jacfwd(local)(x), penalty.hessian
-
-
-def _of_several(objective: CombinedObjective, solution: Solution) -> Fit:
-    """The fit of several two-time data sets together."""
-    run, whole = solution.run, objective.parameters.whole
-    x, forward, derivatives, penalty = _derivatives(objective, solution.y)
-    parts = parts_of(objective, solution, derivatives)
-    count = sum(part.size for part in parts)
-    on_whole = np.zeros((count + whole.n_free,) * 2)
-    if whole.n_free:
-        back = np.linalg.inv(np.asarray(forward))
-        on_whole[count:, count:] = back.T @ np.asarray(penalty) @ back
-
-    def joined(name, physical):
-        own = [np.asarray(getattr(part.at, name))[: part.size] for part in parts]
-        return np.concatenate([*own, np.asarray(physical)])
-
-    values, lower, upper, start = (
-        joined(name, physical)
-        for name, physical in (
-            ("values", x),
-            ("lower", whole.lower),
-            ("upper", whole.upper),
-            ("start", run.start[: whole.n_free]),
+def _of_several(
+    objective: CombinedObjective,
+    run: Run,
+    whole: Whole,
+    **figures: Any,
+) -> Fit:
+    """The fit of several two-time data sets, with one of each as a part."""
+    sharing, parameters, entries = objective.parameters, whole.parameters, whole.entries
+    known = _box(parameters)
+    data_sets, remarks = [], []
+    models = sharing.models(whole.x)
+    for k, (part, model) in enumerate(zip(whole.parts, models, strict=True)):
+        at, term, carriers = part.at, part.objective.term, sharing.carriers(k)
+        box = {own: known[public] for own, public in carriers.items() if public in known}
+        free = [box.get(name, (_NAN, _NAN)) for name in part.names]
+        lower, upper = (
+            np.concatenate([np.asarray(of_scaling)[: part.size], [one[side] for one in free]])
+            for side, of_scaling in enumerate((at.lower, at.upper))
         )
+        begin = np.concatenate([at.start, sharing.local(k, parameters.start)])
+        uncertainty = dataclasses.replace(
+            entries.uncertainty.carried(part.matrix),
+            n_pixels=part.scores.n_pixels,
+            shot_noise=part.scores.shot_noise,
+        )
+        names = index_map(term.scaling, part.names).names
+        on_bound = part.on_bound(entries.bound)
+        values = np.asarray(at.values)
+        own = Entries(names, values, lower, upper, begin, on_bound, uncertainty)
+        remarks.append(remarks_on(model, term.t, term.geometry, box))
+        data_sets.append(
+            _of_data_set(
+                whole,
+                k,
+                run,
+                model,
+                own,
+                _rows(term.parameters, model, own, sharing.roles(k), whole.ties),
+                cost=at.data_cost,
+                unknowns=part.size,
+                remarks=remarks[-1],
+                label=part.label,
+                together=True,
+            )
+        )
+    roles = _roles(
+        parameters,
+        {
+            name: "shared" if name in sharing.shared else "separate"
+            for name in parameters.free_names
+        },
     )
-    bound = (values <= lower) | (values >= upper)
-    absolute = all(part.term.absolute_sigma for part in objective.parts)
-    n_pairs = sum(int(part.at.joint.count) for part in parts)
-    scaling = (
-        f"{name}[{part.label}]"
-        for part, one in zip(parts, objective.parts, strict=True)
-        for name in one.term.scaling.names
-    )
-    names = (*scaling, *whole.free_names)
-    data_cost = sum(float(part.at.data_cost) for part in parts)
-    scores = together(parts, on_whole)
-    uncertainty = uncertainty_from(scores, absolute, data_cost, n_pairs, ~bound, names)
-    entries = _Entries(names, values, lower, upper, start, bound, uncertainty)
-    shared, repeated = objective.parameters.shared, dict(objective.parameters.repeated)
-    free = {name: "shared" if name in shared else "separate" for name in whole.free_names}
-    roles = _roles(whole, free)
     # Every parameter once: those that only repeat a shared one are left out.
-    roles = {name: role for name, role in roles.items() if name not in repeated}
-    models = objective.parameters.models(values[count:])
-    boxes = [_own_box(objective, k) for k in range(len(parts))]
-    remarks = [
-        remarks_on(model, one.term.t, one.term.geometry, box)
-        for model, one, box in zip(models, objective.parts, boxes, strict=True)
-    ]
-    negative = tuple(dict.fromkeys(one for found, _ in remarks for one in found))
-    degenerate = tuple(dict.fromkeys(one for _, found in remarks for one in found))
-    inverse = inverse_of(scores.hessian, ~bound)[0]
-    noise = [part.gathered(part.scores.speckle) for part in parts]
-    misfits = [
-        _misfit(part.scores, inverse, one.term, sum(noise) - noise[k], part.matrix)
-        for k, (part, one) in enumerate(zip(parts, objective.parts, strict=True))
-    ]
-    data_sets = tuple(
-        _of_data_set(
-            one,
-            part.at,
-            run,
-            models[k],
-            part.on_bound(bound),
-            part.carried(uncertainty),
-            begin=np.asarray(objective.parameters.local(k, whole.start)),
-            roles=objective.parameters.roles(k),
-            box=boxes[k],
-            cost=part.at.data_cost,
-            unknowns=part.size,
-            remarks=remarks[k],
-            misfit=misfits[k],
-            signal=signal_of(
-                part.scores,
-                np.asarray(part.at.per_angle)[:, 0],
-                part.carried(uncertainty).covariance,
-            ),
-            label=part.label,
-            together=True,
-        )
-        for k, (part, one) in enumerate(zip(parts, objective.parts, strict=True))
+    roles = {name: role for name, role in roles.items() if name not in dict(sharing.repeated)}
+    negative, degenerate = (
+        tuple(dict.fromkeys(one for found in remarks for one in found[side])) for side in (0, 1)
     )
-    estimates = tuple(part.estimate(bound) for part in parts if part.judged(bound))
+    on_scaling = tuple(one for part in objective.parts for one in part.scaling_penalties)
     return _fit(
         objective,
         run,
         entries,
-        _rows(whole, whole.build(values[count:]), entries, roles),
-        cost=solution.cost,
-        chi2=sum(float(part.at.residual_sum) for part in parts),
-        n_pairs=n_pairs,
-        unknowns=int(np.count_nonzero(~bound)),
-        absolute=absolute,
+        _rows(parameters, parameters.build(whole.x), entries, roles, whole.ties),
+        chi2=sum(float(part.at.residual_sum) for part in whole.parts),
+        n_pairs=whole.n_pairs,
+        absolute=whole.absolute,
         remarks=(negative, degenerate),
-        conditions=conditions_of(objective.penalties),
-        data_sets=data_sets,
-        sharing=sharing_test(estimates),
+        conditions=conditions_of(objective.penalties, on_scaling),
+        data_sets=tuple(data_sets),
+        sharing=sharing_test(whole),
+        **figures,
     )
 
 
@@ -394,13 +325,6 @@ def _box(parameters: ParameterMap) -> dict[str, tuple[float, float]]:
     """Bounds of the free parameters by name."""
     bounds = zip(np.asarray(parameters.lower), np.asarray(parameters.upper), strict=True)
     return dict(zip(parameters.free_names, bounds, strict=True))
-
-
-def _own_box(objective: CombinedObjective, k: int) -> dict[str, tuple[float, float]]:
-    """Bounds of the varying parameters of data set `k` by its own names."""
-    known, carriers = _box(objective.parameters.whole), dict(objective.parameters.repeated)
-    carried = {own: carriers.get(public, public) for own, public in objective.parameters.public[k]}
-    return {own: known[public] for own, public in carried.items() if public in known}
 
 
 @quick_jit
@@ -428,40 +352,32 @@ def _residual_sum(objective: CurveObjective, solution: Solution) -> float:
     return 2 * float(_of(objective, _cost)(objective.of_data(), solution.y))
 
 
-def _curve_errors(
-    objective: CurveObjective, solution: Solution, free: Bool[np.ndarray, "variable"], count: int
-) -> CurveErrors:
-    """Errors of a curve; without a matrix where JᵀJ is not formed."""
-    hessian, sums, penalty = solution.equations.hessian, None, None
-    if not isinstance(objective.loss, Linear) and np.isfinite(float(solution.cost)):
-        # The factors of a robust loss are made for good steps; errors need JᵀJ itself.
-        if hessian is None:
-            sums = objective.influence_sums(solution.y)
-        else:
-            hessian, sums = _of(objective, _influence)(objective, solution.y)
-        if objective.penalties:
-            penalty = objective.penalty_equations(jnp.asarray(solution.y)).hessian
-    hessian, sums, penalty = jax.tree.map(np.asarray, (hessian, sums, penalty))
-    return curve_errors(
-        hessian,
-        free,
-        objective.names,
-        cost=float(solution.cost),
-        count=count,
-        absolute_sigma=objective.absolute_sigma,
-        sums=sums,
-        penalty=penalty,
-    )
-
-
 def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
     """The fit of a curve. Warns of infinite errors by a `CovarianceWarning`."""
     variables, names, run = objective.variables, objective.names, solution.run
     values = np.asarray(variables.to_physical(jnp.asarray(solution.y)))
     bound = at_bound(variables, values)
     n_points = objective.points.survey(objective.model).count
-    errors = _curve_errors(objective, solution, ~bound, n_points)
-    sums = errors.sums
+    cost, hessian, sums, penalty = float(solution.cost), solution.equations.hessian, None, None
+    if not isinstance(objective.loss, Linear) and np.isfinite(cost):
+        # The factors of a robust loss are made for good steps; errors need JᵀJ itself, unless
+        # that is not formed.
+        if hessian is None:
+            sums = objective.influence_sums(solution.y)
+        else:
+            hessian, sums = _of(objective, _influence)(objective, solution.y)
+        if objective.penalties:
+            penalty = objective.penalty_equations(jnp.asarray(solution.y)).hessian
+    uncertainty, remark = curve_errors(
+        None if hessian is None else np.asarray(hessian),
+        ~bound,
+        names,
+        cost=cost,
+        count=n_points,
+        absolute_sigma=objective.absolute_sigma,
+        sums=jax.tree.map(np.asarray, sums),
+        penalty=None if penalty is None else np.asarray(penalty),
+    )
     lets_go = sums is not None and not objective.loss.convex and not sums.holds(values.size)
     if lets_go and run.status.converged:
         # It has run away from the data, to where the loss is flat.
@@ -469,18 +385,18 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
     message = run.message
     if not run.status.converged and solution.refused is not None:
         message += not_finite(objective, jnp.asarray(solution.refused))
-    run = dataclasses.replace(run, message="; ".join(filter(None, (message, errors.remark))))
+    run = dataclasses.replace(run, message="; ".join(filter(None, (message, remark))))
     # A fit that could not begin has not succeeded, and needs no warning beside.
-    if errors.remark and run.status is not Status.non_finite:
-        warnings.warn(errors.remark, CovarianceWarning, stacklevel=6)
+    if remark and run.status is not Status.non_finite:
+        warnings.warn(remark, CovarianceWarning, stacklevel=5)
     lower, upper = np.asarray(variables.lower), np.asarray(variables.upper)
     start = np.asarray(run.start)
-    entries = _Entries(names, values, lower, upper, start, bound, errors.as_uncertainty())
+    entries = Entries(names, values, lower, upper, start, bound, uncertainty)
     return _fit(
         objective,
         run,
         entries,
-        tuple(entries.row(i, "", "free") for i in range(len(names))),
+        tuple(_row(entries, i, "", "free") for i in range(len(names))),
         cost=solution.cost,
         chi2=_residual_sum(objective, solution),
         n_pairs=n_points,

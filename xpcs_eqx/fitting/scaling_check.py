@@ -5,27 +5,24 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 
 from ..compiling import quick_jit
-from ..objective import (
-    Memo,
-    TwoTimeObjective,
-    scaling_penalty_equations,
-)
+from ..objective import scaling_penalty_equations
 from ..uncertainty import (
     Optimum,
-    Uncertainty,
     inverse_of,
     residual_variance,
     score_covariances,
+    wald,
 )
+from .joint import Whole
 
 # Below this probability of no difference there is one: a scan of thousands of fits stays silent.
 SIGNIFICANT = 1e-4
 # A parameter that freeing the scaling would move by less than this part of its error is not biased.
 BIASED = 0.5
-# Relative eigenvalue of a correlation matrix below which only rounding is left.
+# Relative eigenvalue of the curvature of penalties below which only rounding is left.
 _RANK = 1e-10
 
 
@@ -137,39 +134,38 @@ class ScalingCheck(NamedTuple):
         )
 
 
-def scaling_check(
-    objective: TwoTimeObjective,
-    at: Optimum,
-    memo: Memo,
-    uncertainty: Uncertainty,
-    free: Bool[np.ndarray, "entry"],
-) -> ScalingCheck | None:
-    """Test the scaling of a fit; None where each angle has a free pair of its own already, or where
-    no degree of freedom would be left with one.
+def scaling_check(whole: Whole, k: int) -> ScalingCheck | None:
+    """Test the scaling of a data set; None where each angle has a free pair of its own already, or
+    where no degree of freedom would be left with one.
 
     **Arguments:**
 
-    - `at`, `memo`, `uncertainty`: what is known at the optimum.
-    - `free`: entries of the flat vector that are not on a bound.
+    - `whole`, `k`: the data sets at their optimum, and which of them is meant. What the others say
+        of the parameters counts, and so does that their scaling follows.
     """
+    objective, at = whole.parts[k].objective, whole.parts[k].at
     scaling, penalties = objective.term.scaling, objective.scaling_penalties
     basis = np.asarray(scaling.basis)
-    n, k = basis.shape[0], basis.shape[2]
-    if k >= 2 * n and not penalties:
+    n, size = basis.shape[0], basis.shape[2]
+    if size >= 2 * n and not penalties:
         return None
-    gradient, hessian = _wide(at, memo)
-    inverse, _, _, unknown = inverse_of(hessian, np.concatenate([np.ones(2 * n, bool), free[k:]]))
+    free, own, uncertainty = ~whole.entries.bound, whole.places(k), whole.entries.uncertainty
+    wide = _Wide.of(whole, k)
+    gradient, hessian = wide.equations(whole, k)
+    all_free = np.concatenate([np.ones(2 * n, bool), free[wide.rest]])
+    inverse, _, _, unknown = inverse_of(hessian, all_free)
     step = -inverse @ gradient
     variance = 1.0
-    if not objective.term.absolute_sigma:
-        left = 2 * float(at.data_cost) + float(gradient @ step)
-        degrees = float(at.joint.count) - unknown.size
+    if not whole.absolute:
+        left = 2 * whole.data_cost + float(gradient @ step)
+        degrees = whole.n_pairs - unknown.size
         if degrees <= 0:
             # With a pair of its own for each angle no residual would be left to judge by.
             return None
         variance = residual_variance(max(left, 0.0), degrees)
-
-    basis_free = basis[:, :, free[:k]] @ _unpenalised(objective, at, free[:k])
+    basis_free = basis[:, :, free[own]] @ _unpenalised(objective, at, free[own])
+    physical = slice(step.size - whole.parameters.n_free, None)
+    errors = uncertainty.errors()[free.size - whole.parameters.n_free :]
 
     def checked(covariance) -> ScalingCheck:
         used = np.asarray(at.per_angle)
@@ -177,17 +173,16 @@ def scaling_check(
             _departure(kind, used[:, s], basis_free[:, s], step, covariance, unknown)
             for s, kind in enumerate(("contrast", "offset"))
         )
-        errors = uncertainty.errors()[k:]
         usable = np.isfinite(errors) & (errors > 0)
-        shifts = np.abs(np.where(usable, step[2 * n :], 0.0)) / np.where(usable, errors, 1.0)
-        names = objective.term.parameters.free_names
+        shifts = np.abs(np.where(usable, step[physical], 0.0)) / np.where(usable, errors, 1.0)
+        names = whole.parameters.free_names
         held = tuple(dict.fromkeys(type(one).__name__ for one in penalties))
         return ScalingCheck(type(scaling).__name__, contrast, offset, names, shifts, held)
 
     found = checked(variance * inverse)
     if not found.significant or uncertainty.chosen == "classical":
         return found
-    noise = _noise(objective, at, step)
+    noise = wide.noise(whole, k, step)
     return checked(inverse @ noise @ inverse) if np.all(np.isfinite(noise)) else found
 
 
@@ -217,73 +212,64 @@ def _departure(kind: str, used, basis, step, covariance, unknown) -> Departure:
         used,
         np.where(known, used + step[here], np.nan),
         error,
-        *_wald(step[inside], block, basis[known]),
-        varies=_wald(step[inside], block, common)[2] < SIGNIFICANT,
+        *wald(step[inside], block, basis[known]),
+        varies=wald(step[inside], block, common)[2] < SIGNIFICANT,
     )
 
 
-def _wide(at: Optimum, memo: Memo):
-    """Gradient and Hessian of (contrasts, offsets, free parameters)."""
-    slope, curvature = np.asarray(memo.equations.gradient), np.asarray(memo.equations.hessian)
-    n, p, k = slope.shape[0], slope.shape[1] - 2, at.coefficients.shape[0]
-    gradient = np.concatenate([slope[:, -2:].T.reshape(-1), np.asarray(at.joint.gradient)[k:]])
-    hessian = np.zeros((gradient.size, gradient.size))
-    hessian[2 * n :, 2 * n :] = np.asarray(at.joint.hessian)[k:, k:]
-    contrast, turn = np.asarray(at.per_angle)[:, 0], _turn(at)
-    cross = np.einsum("a,acs,cx->axs", contrast, curvature[:, :p, -2:], turn)
-    _place(hessian, curvature[:, -2:, -2:], cross)
-    return gradient, hessian
+class _Wide(NamedTuple):
+    """The entries of a fit in which each angle of one data set has a pair of its own.
 
+    Contrasts, offsets, then the other entries of the whole, whose numbers are `rest`.
 
-def _turn(at: Optimum):
-    """Derivative of coordinates by parameters, the same at each angle."""
-    return np.asarray(at.columns)[0, :-2, at.coefficients.shape[0] :]
+    - `turn`: derivative of the coordinates of the data set by these, the same at each angle.
+    """
 
+    rest: Int[np.ndarray, "rest"]
+    turn: Float[np.ndarray, "coordinate rest"]
 
-def _noise(objective, at: Optimum, step):
-    """Covariance of that gradient where `step` leads."""
-    used = np.asarray(at.per_angle)
-    n, k, turn = used.shape[0], at.coefficients.shape[0], _turn(at)
-    y, per_angle = np.asarray(at.y) + turn @ step[2 * n :], used + step[: 2 * n].reshape(2, n).T
-    there = eqx.tree_at(lambda o: (o.y, o.per_angle), at, (jnp.asarray(y), jnp.asarray(per_angle)))
-    scores = score_covariances(objective, there)
-    assert scores.by_angle is not None
-    score = np.asarray(scores.by_angle)
-    noise = np.zeros((step.size, step.size))
-    noise[2 * n :, 2 * n :] = getattr(scores, scores.chosen)[k:, k:]
-    _place(noise, score[:, -2:, -2:], np.einsum("acs,cx->axs", score[:, :-2, -2:], turn))
-    return noise
+    @classmethod
+    def of(cls, whole: Whole, k: int) -> "_Wide":
+        """Those for data set `k`."""
+        part = whole.parts[k]
+        rest = np.delete(np.arange(whole.entries.values.size), whole.places(k))
+        columns = np.asarray(part.at.columns)[0, :-2, part.size :]
+        return cls(rest, columns @ part.matrix[part.size :, rest])
 
+    def placed(self, matrix, blocks, cross):
+        """The matrix of the whole with those of each angle, and between angles and parameters."""
+        n, rest = blocks.shape[0], matrix[np.ix_(self.rest, self.rest)]
+        out = np.zeros((2 * n + self.rest.size,) * 2)
+        out[2 * n :, 2 * n :] = rest
+        angle, cross = np.arange(n), np.einsum("acs,cx->axs", cross, self.turn)
+        for s in range(2):
+            for t in range(2):
+                out[s * n + angle, t * n + angle] = blocks[:, s, t]
+            out[s * n : (s + 1) * n, 2 * n :] = cross[:, :, s]
+            out[2 * n :, s * n : (s + 1) * n] = cross[:, :, s].T
+        return out
 
-def _place(matrix, blocks, cross) -> None:
-    """The blocks of each angle, and those between angles and parameters, in their places."""
-    n = blocks.shape[0]
-    angle = np.arange(n)
-    for s in range(2):
-        for t in range(2):
-            matrix[s * n + angle, t * n + angle] = blocks[:, s, t]
-        matrix[s * n : (s + 1) * n, 2 * n :] = cross[:, :, s]
-        matrix[2 * n :, s * n : (s + 1) * n] = cross[:, :, s].T
+    def equations(self, whole: Whole, k: int):
+        """Gradient and Hessian, by the equations of each angle that the fit has made anyway."""
+        part = whole.parts[k]
+        slope = np.asarray(part.memo.equations.gradient)
+        curvature = np.asarray(part.memo.equations.hessian)
+        contrast = np.asarray(part.at.per_angle)[:, 0, None, None]
+        gradient = np.concatenate([slope[:, -2:].T.reshape(-1), whole.slope[self.rest]])
+        cross = contrast * curvature[:, :-2, -2:]
+        return gradient, self.placed(whole.curvature, curvature[:, -2:, -2:], cross)
 
-
-def _wald(difference, covariance, allowed) -> tuple[float, int, float]:
-    """Statistic, degrees of freedom and probability of `difference` lying in `allowed`'s span."""
-    from scipy.stats import chi2
-
-    if difference.size == 0:
-        return 0.0, 0, 1.0
-    unit = np.sqrt(np.diagonal(covariance))
-    values, vectors = np.linalg.eigh(covariance / np.outer(unit, unit))
-    kept = values > _RANK * values[-1]
-    root = (vectors[:, kept] / np.sqrt(values[kept])).T / unit
-    white, columns = root @ difference, root @ allowed
-    rank = 0
-    if columns.shape[1]:
-        left, singular, _ = np.linalg.svd(columns, full_matrices=False)
-        left = left[:, singular > _RANK * max(singular[0], 1e-300)]
-        white, rank = white - left @ (left.T @ white), left.shape[1]
-    degrees = white.size - rank
-    if degrees == 0:
-        return 0.0, 0, 1.0
-    statistic = float(white @ white)
-    return statistic, degrees, float(chi2.sf(statistic, degrees))
+    def noise(self, whole: Whole, k: int, step):
+        """Covariance of that gradient where `step` leads."""
+        part = whole.parts[k]
+        used = np.asarray(part.at.per_angle)
+        n = used.shape[0]
+        y = np.asarray(part.at.y) + self.turn @ step[2 * n :]
+        point = (jnp.asarray(y), jnp.asarray(used + step[: 2 * n].reshape(2, n).T))
+        there = eqx.tree_at(lambda o: (o.y, o.per_angle), part.at, point)
+        moved = part._replace(scores=score_covariances(part.objective, there))
+        assert moved.scores.by_angle is not None
+        score = np.asarray(moved.scores.by_angle)
+        parts = (*whole.parts[:k], moved, *whole.parts[k + 1 :])
+        total = np.sum([one.gathered(one.noise) for one in parts], axis=0)
+        return self.placed(total, score[:, -2:, -2:], score[:, :-2, -2:])

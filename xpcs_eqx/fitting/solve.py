@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
-from ..errors import DataError, FitError, ModelError
+from ..errors import FitError, ModelError
 from ..inherited import Inherited
 from ..objective import (
     AbstractObjective,
@@ -30,9 +30,8 @@ from ..optimize import (
     lower_iteration,
 )
 from ..uncertainty import lower_uncertainty
-from .attempts import Ledger, Underway, attempt_all
-from .prepare import Preparations, Prepared
-from .recording import earlier, recorded
+from .attempts import Preparations, attempt_all
+from .recording import earlier, watched
 from .solution import Run, Solution
 
 
@@ -74,46 +73,6 @@ def checked_start(
     return first
 
 
-def solution_at(
-    objective: AbstractObjective,
-    state: TrustRegionState,
-    start: Float[np.ndarray, "variable"],
-    ledger: Ledger,
-    solver: TrustRegion,
-    seconds: float,
-    prepared: Prepared = (),
-) -> Solution:
-    """The solution in the best state of a trust region; `ledger` counts all its attempts.
-
-    `prepared` are the last states of what came before it.
-    """
-    status = Status(int(state.status))
-    before = tuple((str(phase), float(spent)) for phase, spent in ledger.seconds)
-    history = ledger.as_history()
-    bad = np.flatnonzero(~np.isfinite(np.asarray(history.cost)))
-    telemetry = Telemetry.of(
-        "finite equations",
-        ledger.evaluations,
-        [Event("finite equations", int(k) + 1, ()) for k in bad],
-    )
-    descent = type(solver.descent).__name__
-    run = Run(
-        start=start,
-        history=history,
-        status=status,
-        message=status.message,
-        evaluations=ledger.evaluations + sum(int(one.evaluations) for one in prepared),
-        iterations=ledger.iterations,
-        recovery=tuple(ledger.actions),
-        timings=(*before, ("solver", seconds - sum(spent for _, spent in before))),
-        solver_name=", ".join([*(one.phase for one in prepared), "trust region", descent]),
-        prepared=prepared,
-        telemetry=sum((one.telemetry for one in prepared), telemetry),
-    )
-    refused = state.refused if int(state.non_finite) else None
-    return Solution(objective, state.y, state.memo, state.equations, run, refused)
-
-
 def solve(
     objective: AbstractObjective,
     start: Float[Array | np.ndarray, "variable"] | None = None,
@@ -124,14 +83,12 @@ def solve(
     checkpoints: Checkpoints | None = None,
     every: int = 1,
     resume: bool = False,
-    first: TrustRegionState | None = None,
     preparations: Preparations = (),
 ) -> Solution:
     """Run the trust region with recovery and checkpoints, on any objective.
 
-    Arguments as in `least_squares`; `first` is the end of the first attempt, where that has been
-    made already; `preparations` improve the start, one after another. A model that is finite
-    nowhere is a status of the solution, which `require_finite` makes an error.
+    Arguments as in `least_squares`; `preparations` improve the start, one after another. A model
+    that is finite nowhere is a status of the solution, which `require_finite` makes an error.
 
     **Raises:** `ModelError` and `CheckpointError` as `least_squares`; `DataError` for data that
     cannot be read any more, which says how far the fit had got.
@@ -145,48 +102,36 @@ def solve(
         problem = (objective, begin, solver, recovery, *preparations)
         checkpoints = checkpoints.belonging_to(kind, *problem)
     underway = earlier(checkpoints, resume, solver, objective, begin, preparations)
-    if first is not None:
-        underway = Underway(None, first, Ledger().finished(first))
     with (
-        recorded(checkpoints, every, callback) as watch,
+        watched(objective, callback, checkpoints, every) as watch,
         _compiled_ahead(solver, objective, begin),
-        _best_in_errors(objective, watch) as seen,
     ):
-        objective, best, ledger, prepared = attempt_all(
-            objective, begin, solver, recovery, seen, underway, preparations
+        objective, best, underway = attempt_all(
+            objective, begin, solver, recovery, watch, underway, preparations
         )
     seconds = time.perf_counter() - clock
-    return solution_at(objective, best, begin, ledger, solver, seconds, prepared)
-
-
-@contextmanager
-def _best_in_errors(
-    objective: AbstractObjective, watch: Callable[[Underway], Any]
-) -> Iterator[Callable[[Underway], Any]]:
-    """A `watch` that keeps what it saw, so that an error of the data does not take it along."""
-    last: list[Underway] = []
-
-    def seen(underway):
-        last[:] = [underway]
-        return watch(underway)
-
-    try:
-        yield seen
-    except DataError as error:
-        if not last:
-            raise
-        x = best_of(objective, last[0])
-        values = dict(zip(objective.names, x.tolist(), strict=True))
-        raise DataError(f"{error} The best parameters so far: {values}") from error
-
-
-def best_of(objective: AbstractObjective, underway: Underway) -> Float[np.ndarray, "variable"]:
-    """Physical variables of the lowest cost that a fit under way has seen."""
-    states = [one for one in (underway.state, underway.best) if one is not None]
-    if not states:
-        return underway.prepared[-1].best
-    lowest = min(states, key=lambda state: float(state.equations.cost))
-    return np.asarray(objective.variables.to_physical(lowest.y))
+    status, ledger, prepared = Status(int(best.status)), underway.ledger, underway.prepared
+    history = ledger.as_history()
+    bad = np.flatnonzero(~np.isfinite(np.asarray(history.cost)))
+    events = [Event("finite equations", int(k) + 1, ()) for k in bad]
+    telemetry = Telemetry.of("finite equations", ledger.evaluations, events)
+    before = tuple((str(phase), float(spent)) for phase, spent in ledger.seconds)
+    descent = type(solver.descent).__name__
+    run = Run(
+        start=begin,
+        history=history,
+        status=status,
+        message=status.message,
+        evaluations=underway.evaluations,
+        iterations=ledger.iterations,
+        recovery=tuple(ledger.actions),
+        timings=(*before, ("solver", seconds - sum(spent for _, spent in before))),
+        solver_name=", ".join([*(one.phase for one in prepared), "trust region", descent]),
+        prepared=prepared,
+        telemetry=sum((one.telemetry for one in prepared), telemetry),
+    )
+    refused = best.refused if int(best.non_finite) else None
+    return Solution(objective, best.y, best.memo, best.equations, run, refused)
 
 
 def require_finite(solution: Solution) -> Solution:

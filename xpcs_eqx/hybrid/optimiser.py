@@ -10,9 +10,8 @@ from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
 from ..files import Retry
-from ..fitting import Fit, default_solver, solve
-from ..fitting.least_squares import conclude
-from ..fitting.prepare import Preparations
+from ..fitting import Fit, default_solver, fit_of, solve
+from ..fitting.attempts import Preparations
 from ..objective import AbstractLoss, AbstractObjective, AbstractPenalty, CurveObjective
 from ..objective.curve import CHUNK
 from ..optimize import ConjugateGradient, Event, Recovery, Telemetry, TrustRegion, WarmUp
@@ -155,7 +154,7 @@ class HybridOptimiser(eqx.Module):
             resume=resume,
             preparations=self.preparations,
         )
-        return conclude(solution)
+        return fit_of(solution)
 
     @property
     def preparations(self) -> Preparations:

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -40,6 +41,7 @@ class TrustRegionState(eqx.Module):
     - `refused`: the last trial point at which the model was not finite, NaN before there is one.
     - `gradient_measure`: largest cosine between the residuals and a column of the Jacobian;
         `offset`: the cosine between the residuals and the space of all columns.
+    - `physical`: for a callback of a fit: y as physical variables, each with its name.
     """
 
     y: Float[Array, "p"]
@@ -62,6 +64,17 @@ class TrustRegionState(eqx.Module):
     offset: Float[Array, ""]
     status: Int[Array, ""]
     history: History
+    physical: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The physical variables by name, as a callback sees them."""
+        return dict(self.physical)
+
+    @property
+    def best(self) -> Float[np.ndarray, "p"]:
+        """The physical variables, as a callback sees them."""
+        return np.array([value for _, value in self.physical])
 
     @property
     def summary(self) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import equinox as eqx
@@ -128,8 +129,7 @@ def parameter_leaves(model: AbstractCorrelation) -> tuple[Leaf, ...]:
 
 
 def _get(model: Any, leaf: Leaf) -> Any:
-    for step in leaf.path:
-        model = _below(model, step)
+    model = reduce(_below, leaf.path, model)
     if leaf.index is None:
         return model
     # Concrete entries are taken by NumPy: an eager JAX operation is a compilation.
@@ -170,16 +170,8 @@ def with_parameters(model: AbstractCorrelation, values: Mapping[str, Any]) -> Ab
     for path, given in entries.items():
         by_path[path] = _replaced(by_path[path], given)
 
-    def where(m):
-        found = []
-        for path in by_path:
-            node = m
-            for step in path:
-                node = _below(node, step)
-            found.append(node)
-        return found
-
-    return eqx.tree_at(where, model, [jnp.asarray(as_inexact(v)) for v in by_path.values()])
+    new = [jnp.asarray(as_inexact(value)) for value in by_path.values()]
+    return eqx.tree_at(lambda m: [reduce(_below, path, m) for path in by_path], model, new)
 
 
 def check_names(given, known, owner: str) -> None:

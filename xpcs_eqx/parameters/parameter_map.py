@@ -64,19 +64,19 @@ class ParameterMap(AbstractVariables):
 
     def to_physical(self, y: Float[Array, "free"]) -> Float[Array, "free"]:
         """Physical parameters x from coordinates y."""
-        return self._apply(y, lambda bijection, part: bijection.forward(part))
+        return _as_array(self._apply(y, lambda bijection, part: bijection.forward(part)))
 
     def to_coordinates(self, x: Float[Array, "free"]) -> Float[Array, "free"]:
         """Coordinates y from physical parameters x; NaN where x has no coordinates."""
-        return self._apply(x, lambda bijection, part: bijection.inverse(part))
+        return _as_array(self._apply(x, lambda bijection, part: bijection.inverse(part)))
 
-    def _apply(self, vector, function):
+    def _apply(self, scalars, function) -> list:
         out: list = [None] * self.n_free
         for group in self.groups:
-            part = function(group.bijection, tuple(vector[i] for i in group.members))
+            part = function(group.bijection, tuple(scalars[i] for i in group.members))
             for i, value in zip(group.members, part, strict=True):
                 out[i] = value
-        return jnp.stack(out) if out else jnp.zeros((0,))
+        return out
 
     def build(self, x) -> AbstractCorrelation:
         """The model with free physical parameters `x` (array or sequence), ties applied."""
@@ -89,12 +89,7 @@ class ParameterMap(AbstractVariables):
 
     def build_from_coordinates(self, y) -> AbstractCorrelation:
         """The model at coordinates `y`, a sequence of scalars kept apart."""
-        out: list = [None] * self.n_free
-        for group in self.groups:
-            part = group.bijection.forward(tuple(y[i] for i in group.members))
-            for i, value in zip(group.members, part, strict=True):
-                out[i] = value
-        return self.build(out)
+        return self.build(self._apply(y, lambda bijection, part: bijection.forward(part)))
 
     def all_values(self, x: Float[Array, "free"]) -> Float[Array, "parameter"]:
         """Every parameter of the model, free, fixed and tied, in the model's order."""
@@ -102,34 +97,35 @@ class ParameterMap(AbstractVariables):
         return stack([values[name] for name in self.names])
 
 
-def _natural_groups(model, free, lower, t_ref, rates, scaled):
+def _as_array(scalars: list) -> Array:
+    return jnp.stack(scalars) if scalars else jnp.zeros((0,))
+
+
+def _natural_groups(model, free, lower, t_ref, rates, scaled) -> list[Group]:
     """Coordinates for each power law, as far as its parameters are free, and logarithms."""
     by_path = {leaf.path: leaf.name for leaf in parameter_leaves(model)}
     groups, used = [], set()
 
     def visit(node, path):
-        if isinstance(node, PowerLawRate):
-            names = [by_path[(*path, f)] for f in ("amplitude", "exponent", "offset")]
-            if any(name in scaled for name in names):
-                return
-            inside = [free.index(n) if n in free else None for n in names]
-            amplitude, exponent, offset = inside
-            a, b, c = (float(np.asarray(v)) for v in (node.amplitude, node.exponent, node.offset))
-            positive = a > 0
-            # The slope coordinates are singular where the whole rate vanishes at t_ref.
-            whole = a * t_ref**b + c
-            if None not in inside and positive and whole > 0:
-                groups.append(
-                    Group(tuple(i for i in inside if i is not None), rates(np.asarray(t_ref)))
-                )
-                used.update(inside)
-            elif amplitude is not None and exponent is not None and offset is None and positive:
-                groups.append(Group((amplitude, exponent), ReferenceAmplitude(np.asarray(t_ref))))
-                used.update((amplitude, exponent))
+        if not isinstance(node, PowerLawRate):
+            for name, value, _ in parts(node):
+                if is_inner(value):
+                    visit(value, (*path, name))
             return
-        for name, value, _ in parts(node):
-            if is_inner(value):
-                visit(value, (*path, name))
+        names = [by_path[(*path, f)] for f in ("amplitude", "exponent", "offset")]
+        if any(name in scaled for name in names):
+            return
+        inside = tuple(free.index(n) for n in names if n in free)
+        a, b, c = (float(np.asarray(v)) for v in (node.amplitude, node.exponent, node.offset))
+        bijection = None
+        # The slope coordinates are singular where the whole rate vanishes at t_ref.
+        if len(inside) == 3 and a > 0 and a * t_ref**b + c > 0:
+            bijection = rates(np.asarray(t_ref))
+        elif len(inside) == 2 and names[2] not in free and a > 0:
+            bijection = ReferenceAmplitude(np.asarray(t_ref))
+        if bijection is not None:
+            groups.append(Group(inside, bijection))
+            used.update(inside)
 
     visit(model, ())
     values = parameter_values(model)
@@ -140,8 +136,7 @@ def _natural_groups(model, free, lower, t_ref, rates, scaled):
         if lower[i] > 0 and float(values[leaf.name]) > 0:
             groups.append(Group((i,), Log()))
             used.add(i)
-    rest = [Group((i,), Identity()) for i in range(len(free)) if i not in used]
-    return tuple(groups + rest)
+    return groups
 
 
 def parameter_map(
@@ -212,22 +207,17 @@ def parameter_map(
         typical = start if math.isnan(leaf.info.start) else leaf.info.start
         natural = leaf.info.scale or abs(typical) or 1.0
         scales.append(scale.get(leaf.name, natural))
+    groups: list[Group] = []
     if coordinates is not None:
-        groups, used = [], set()
         for names, bijection in coordinates.items():
             check_names(names, by_name, owner)
-            members = tuple(free.index(name) for name in names)
-            groups.append(Group(members, bijection))
-            used.update(members)
-        groups = tuple(
-            groups + [Group((i,), Identity()) for i in range(len(free)) if i not in used]
-        )
+            groups.append(Group(tuple(free.index(name) for name in names), bijection))
     elif t is not None:
         floor = 0.5 * float(t[1] - t[0])
         t_ref = math.sqrt(max(float(t[0]), floor) * float(t[-1]))
         groups = _natural_groups(model, free, lower, t_ref, rates, scale)
-    else:
-        groups = tuple(Group((i,), Identity()) for i in range(len(free)))
+    used = {i for group in groups for i in group.members}
+    groups += [Group((i,), Identity()) for i in range(len(free)) if i not in used]
     for group in groups:
         if not isinstance(group.bijection, Identity):
             # The other bijections are logarithms, slopes and ratios: of order one.
@@ -238,7 +228,7 @@ def parameter_map(
         lower=np.asarray(lower, dtype=float),
         upper=np.asarray(upper, dtype=float),
         coordinate_scale=np.asarray(scales, dtype=float),
-        groups=groups,
+        groups=tuple(groups),
         names=tuple(by_name),
         units=tuple(leaf.info.unit for leaf in leaves),
         free_names=tuple(free),

@@ -74,19 +74,19 @@ class SharedParameters(eqx.Module):
     repeated: tuple[tuple[str, str], ...] = eqx.field(static=True)
     public: tuple[tuple[tuple[str, str], ...], ...] = eqx.field(static=True)
 
+    def carriers(self, k: int) -> dict[str, str]:
+        """Own name of each parameter of data set `k`, and public name of what it is or repeats."""
+        repeated = dict(self.repeated)
+        return {own: repeated.get(public, public) for own, public in self.public[k]}
+
     def roles(self, k: int) -> dict[str, str]:
         """Whether each parameter of data set `k` is shared, separate, tied or fixed."""
         ties = {name for name, _ in self.whole.ties}
         roles = {}
-        for name, public in self.public[k]:
-            if public in dict(self.repeated) or public in self.shared:
-                roles[name] = "shared"
-            elif public in ties:
-                roles[name] = "tied"
-            else:
-                roles[name] = "separate"
-            if name not in self.maps[k].free_names:
-                roles[name] = "fixed"
+        for own, public in self.carriers(k).items():
+            tied = "tied" if public in ties else "separate"
+            varying = "shared" if public in self.shared else tied
+            roles[own] = varying if own in self.maps[k].free_names else "fixed"
         return roles
 
     def models(self, x: Float[Array | np.ndarray, "free"]) -> tuple[AbstractCorrelation, ...]:
@@ -102,15 +102,6 @@ class SharedParameters(eqx.Module):
     def local_coordinates(self, k: int, y: Float[Array, "free"]) -> Float[Array, "local"]:
         """The coordinates of data set `k` at the coordinates `y` of the whole."""
         return self.maps[k].to_coordinates(self.local(k, self.whole.to_physical(y)))
-
-
-def _labels(labels: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    chosen = tuple(str(k + 1) for k in range(count)) if labels is None else tuple(labels)
-    if len(chosen) != count or len(set(chosen)) != count:
-        raise ModelError(
-            f"the labels {chosen} must be {count} different names, one for each data set"
-        )
-    return chosen
 
 
 class _Naming(NamedTuple):
@@ -208,7 +199,12 @@ def shared_parameters(
             f"there are {len(models)} models and {len(times)} arrays of frame times; "
             "give one of each for every data set, and at least one"
         )
-    labels = _labels(labels, len(models))
+    count = len(models)
+    labels = tuple(str(k + 1) for k in range(count)) if labels is None else tuple(labels)
+    if len(labels) != count or len(set(labels)) != count:
+        raise ModelError(
+            f"the labels {labels} must be {count} different names, one for each data set"
+        )
     owned = [list(dict.fromkeys(base_name(leaf) for leaf in parameter_leaves(m))) for m in models]
     if shared is None:
         shared = [name for name in owned[0] if all(name in names for names in owned)]

@@ -13,18 +13,6 @@ from ..compiling import quick_jit
 from ..errors import ModelError
 
 
-def lower_and_upper(bounds: Any) -> tuple[Any, Any]:
-    """Both sides of a pair, or of an object with `lb` and `ub` such as `scipy.optimize.Bounds`.
-
-    **Raises:** `TypeError` or `ValueError` for anything else.
-    """
-    # Known by its attributes: SciPy need not be imported for it.
-    if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
-        return bounds.lb, bounds.ub
-    lower, upper = bounds
-    return lower, upper
-
-
 def box_of(
     bounds: Any, shape: tuple[int, ...]
 ) -> tuple[Float[np.ndarray, "variable"], Float[np.ndarray, "variable"]]:
@@ -35,7 +23,17 @@ def box_of(
 
     **Raises:** `ModelError` for bounds that are neither, or of another length than the variables.
     """
-    lower, upper = (-np.inf, np.inf) if bounds is None else _sides(bounds)
+    lower, upper = -np.inf, np.inf
+    try:
+        # Known by its attributes: SciPy need not be imported for it.
+        if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+            lower, upper = bounds.lb, bounds.ub
+        elif bounds is not None:
+            lower, upper = bounds
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"bounds are a pair (lower, upper) or scipy.optimize.Bounds; found {bounds!r}"
+        ) from error
     try:
         sides = [np.broadcast_to(np.asarray(side, dtype=float), shape) for side in (lower, upper)]
     except (TypeError, ValueError) as error:
@@ -45,15 +43,6 @@ def box_of(
         ) from error
     # Copies: bounds that are changed later are not those of this fit.
     return sides[0].copy(), sides[1].copy()
-
-
-def _sides(bounds):
-    try:
-        return lower_and_upper(bounds)
-    except (TypeError, ValueError) as error:
-        raise ModelError(
-            f"bounds are a pair (lower, upper) or scipy.optimize.Bounds; found {bounds!r}"
-        ) from error
 
 
 class AbstractVariables(eqx.Module):

@@ -7,8 +7,14 @@ from ..config.build import Problem
 from ..config.tables import COMBINATIONS
 from ..config.tables.scaling import bounds_of
 from ..errors import XPCSError
-from ..fitting import Fit, SequentialFit, degeneracy_report, diagnose, sequential_least_squares
-from ..fitting.quality import Thresholds
+from ..fitting import (
+    Fit,
+    SequentialFit,
+    Thresholds,
+    degeneracy_report,
+    diagnose,
+    sequential_least_squares,
+)
 from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
 from ..report.sections import Section, items
 from ..search import GlobalFit
@@ -20,12 +26,12 @@ log = logging.getLogger("xpcs_eqx.fit")
 _PROFILED_PAIRS = 2_000_000
 
 
-def suspicious(fit: Fit) -> bool:
-    """Whether the verdict on a fit is that it is degenerate."""
+def suspicious(fit: Fit, condition: float = Thresholds.condition) -> bool:
+    """Whether the verdict on a fit is that it is degenerate, above a condition number."""
     uncertainty = fit.uncertainty
     return (
         bool(uncertainty.weak_directions)
-        or float(uncertainty.condition_number) > Thresholds().condition
+        or float(uncertainty.condition_number) > condition
         or any(row.error == float("inf") for row in fit.rows)
     )
 
@@ -39,7 +45,9 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> li
     if problem.settings.several:
         # What there is to look at is of one model; asking for it is refused.
         return out
-    doubtful = suspicious(fit) or (searched is not None and searched.flat)
+    doubtful = suspicious(fit, problem.settings.verdict.condition) or (
+        searched is not None and searched.flat
+    )
 
     def attempt(what: str, make: Any) -> Any:
         try:

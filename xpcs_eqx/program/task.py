@@ -14,10 +14,11 @@ from ..config.build import Problem, build
 from ..config.inference import Inference, inference_of
 from ..config.read import Configuration
 from ..config.resolved import resolved_settings
+from ..config.tables.verdict import thresholds_of
 from ..data import StoredTwoTime, TwoTimeData
 from ..defences import defended_least_squares
 from ..errors import ConfigError, FitError
-from ..fitting import Fit, ProfileInterval, profile_interval
+from ..fitting import Fit, ProfileInterval, judged, profile_interval
 from ..report import (
     Origin,
     Report,
@@ -123,25 +124,34 @@ class Task:
         else:
             fit = least_squares(objective, **solving, **how)
         fit = quote_errors(fit, problem.settings.solver.errors)
+        fit = judged(fit, thresholds_of(problem.settings.verdict))
         profiles, failures = _profiles(fit, problem)
         analyses += examine(fit, problem, searched)
         return Outcome(self, fit, profiles, failures, analyses)
 
 
 def quote_errors(fit: Fit, kind: str) -> Fit:
-    """The fit, and each data set in it, with another of its covariances as the quoted one."""
-    parts = tuple(quote_errors(one, kind) for one in fit.data_sets)
-    fit = dataclasses.replace(fit, data_sets=parts)
+    """The fit, and each data set in it, with another of its covariances as the quoted one.
+
+    Where that is not finite for the whole, all of them stay as they are, and say so.
+    """
     uncertainty = fit.uncertainty
     if kind == uncertainty.chosen:
         return fit
-    if not np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
-        reason = f"solver.errors = {kind!r} is not finite here; {uncertainty.reason}"
-        return dataclasses.replace(fit, uncertainty=dataclasses.replace(uncertainty, reason=reason))
-    reason = f"solver.errors = {kind!r} was asked for"
+    if np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
+        return _quoted(fit, kind, f"solver.errors = {kind!r} was asked for")
+    reason = f"solver.errors = {kind!r} is not finite here; {uncertainty.reason}"
+    return _quoted(fit, uncertainty.chosen, reason)
+
+
+def _quoted(fit: Fit, kind: str, reason: str) -> Fit:
     rows = tuple(row._replace(error=getattr(row, f"error_{kind}")) for row in fit.rows)
-    chosen = dataclasses.replace(uncertainty, chosen=kind, reason=reason)
-    return dataclasses.replace(fit, rows=rows, uncertainty=chosen)
+    return dataclasses.replace(
+        fit,
+        rows=rows,
+        uncertainty=dataclasses.replace(fit.uncertainty, chosen=kind, reason=reason),
+        data_sets=tuple(_quoted(one, kind, reason) for one in fit.data_sets),
+    )
 
 
 def _profiles(fit: Fit, problem: Problem) -> tuple[list[ProfileInterval], list[str]]:

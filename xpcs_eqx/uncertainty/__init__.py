@@ -2,18 +2,13 @@
 
 from .covariance import Optimum as Optimum
 from .covariance import ScoreCovariances as ScoreCovariances
-from .covariance import inverse_of as inverse_of
 from .covariance import loss_of as loss_of
 from .covariance import lower_uncertainty as lower_uncertainty
 from .covariance import optimum as optimum
 from .covariance import sandwiches as sandwiches
 from .covariance import score_covariances as score_covariances
-from .covariance import uncertainty_at as uncertainty_at
 from .covariance import uncertainty_from as uncertainty_from
-from .covariance import variance_of_residual as variance_of_residual
-from .curves import CurveErrors as CurveErrors
 from .curves import curve_errors as curve_errors
-from .curves import variance_of_fit as variance_of_fit
 from .dyadic import dyadic_scores as dyadic_scores
 from .misfit import LEVEL as LEVEL
 from .misfit import Deviation as Deviation
@@ -21,11 +16,12 @@ from .misfit import Misfit as Misfit
 from .misfit import MisfitTest as MisfitTest
 from .misfit import misfit_of as misfit_of
 from .scores import speckle_scores as speckle_scores
-from .scores import stored_speckle_scores as stored_speckle_scores
 from .signal import Signal as Signal
 from .signal import signal_of as signal_of
 from .uncertainty import Uncertainty as Uncertainty
+from .uncertainty import carried as carried
+from .uncertainty import chance as chance
+from .uncertainty import inverse_of as inverse_of
 from .uncertainty import reduced_chi2 as reduced_chi2
 from .uncertainty import residual_variance as residual_variance
-from .uncertainty import scaled_inverse as scaled_inverse
-from .uncertainty import without_degrees as without_degrees
+from .uncertainty import wald as wald

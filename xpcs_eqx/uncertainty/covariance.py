@@ -1,5 +1,7 @@
 """The three covariances of a fit, from the equations at its optimum."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,20 +27,19 @@ from ..objective.elimination import assemble, index_layout
 from ..parameters import snap
 from .dyadic import DyadicScores, ResidualSums, dyadic_scores, mean_slopes
 from .misfit import Remains
-from .scores import SpeckleScores, speckle_scores, stored_speckle_scores
+from .scores import SpeckleScores, speckle_scores
 from .uncertainty import (
+    NO_DEGREES_OF_FREEDOM,
     NOTHING_HOLDS,
+    ONLY_SIGMA,
+    UNDETERMINED,
     Uncertainty,
+    describe,
+    inverse_of,
     residual_variance,
     scaled_inverse,
-    without_degrees,
 )
 
-# Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
-# products of double-precision sums over a map carry about this relative error.
-_UNDETERMINED = 1e-13
-# Above this, the direction is reported as weak.
-_WEAK = 1e-7
 # A fit that has followed all but this part of the noise, in variance, cannot be judged by what it
 # left: the size of the noise is then no better known than that, which is said.
 _MOST_LOST = 100.0
@@ -67,6 +68,12 @@ class Optimum(eqx.Module):
     lower: Float[Array, "entry"]
     upper: Float[Array, "entry"]
     start: Float[Array, "coefficient"]
+
+    @property
+    def free(self) -> Bool[np.ndarray, "entry"]:
+        """Which entries are not on a bound."""
+        values = np.asarray(self.values)
+        return (values > np.asarray(self.lower)) & (values < np.asarray(self.upper))
 
 
 def loss_of(objective: TwoTimeObjective) -> AbstractLoss:
@@ -133,61 +140,6 @@ def _optimum(
         upper=jnp.concatenate([high, jnp.asarray(parameters.upper)]),
         start=scaling.from_per_angle(reference),
     )
-
-
-def inverse_of(
-    hessian: Float[np.ndarray, "entry entry"], free: Bool[np.ndarray, "entry"]
-) -> tuple[np.ndarray, float, list[tuple[float, dict[int, float]]], np.ndarray]:
-    """Inverse on the free entries; infinite variance along undetermined directions.
-
-    Returns the inverse, the condition number of the matrix scaled to unit diagonal, the weak
-    directions (eigenvalue, and entry → part of the eigenvector), and which entries are unknown.
-    """
-    size = hessian.shape[0]
-    full = np.zeros((size, size))
-    index = np.flatnonzero(free)
-    if index.size == 0:
-        return full, 1.0, [], np.zeros(size, bool)
-    block = hessian[np.ix_(index, index)]
-    if not np.all(np.isfinite(block)):
-        # Where the model is not finite nothing is known of any entry.
-        return full, np.inf, [], np.array(free)
-    diagonal = np.sqrt(np.maximum(np.diagonal(block), 0.0))
-    dead = diagonal == 0
-    unit = np.where(dead, 1.0, diagonal)
-    # One after the other: the product of two units may be too small for a number.
-    scaled = block / unit[:, None] / unit
-    scaled[dead, :], scaled[:, dead] = 0.0, 0.0
-    values, vectors = np.linalg.eigh(0.5 * (scaled + scaled.T))
-    lost = values <= _UNDETERMINED * values[-1]
-    inverse = (vectors[:, ~lost] / values[~lost]) @ vectors[:, ~lost].T
-    with np.errstate(over="ignore"):
-        inverse = inverse / unit[:, None] / unit
-    # The variance along a curvature that is all but zero may be too large for a number.
-    huge = ~np.isfinite(np.diagonal(inverse))
-    full[np.ix_(index, index)] = np.where(huge | huge[:, None], 0.0, inverse)
-    unknown = np.zeros(size, bool)
-    unknown[index[huge]] = True
-    if lost.any():
-        # A parameter with a sizeable share in a lost direction has no finite error.
-        share = np.max(np.abs(vectors[:, lost]), axis=1)
-        unknown[index[share > 1e-3]] = True
-    largest = values[-1] if values[-1] > 0 else 1.0
-    weak = [
-        (float(values[i] / largest), {int(index[j]): vectors[j, i] for j in range(index.size)})
-        for i in np.flatnonzero(values <= _WEAK * values[-1])
-    ]
-    condition = float(values[-1] / values[0]) if values[0] > 0 else np.inf
-    return full, condition, weak, unknown
-
-
-def describe(weak, names) -> tuple[str, ...]:
-    out = []
-    for ratio, parts in weak:
-        ranked = sorted(parts.items(), key=lambda item: -abs(item[1]))
-        main = [names[i] for i, share in ranked if abs(share) > 0.2][:4]
-        out.append(f"{' – '.join(main)} (relative curvature {ratio:.1e})")
-    return tuple(out)
 
 
 def shot_noise_of_diagonal(
@@ -328,14 +280,12 @@ def _with_lost_noise(at: Optimum, scores: SpeckleScores) -> np.ndarray:
     an angle in H. Where pairs share frames that is far more than one pair for each parameter. The
     equations of all angles together give the size of the noise at each.
     """
-    columns, residuals = np.asarray(at.columns), scores.residuals
-    low, high = np.asarray(at.lower), np.asarray(at.upper)
-    values = np.asarray(at.values)
+    columns, residuals = np.asarray(at.columns), scores.dyadic.residuals
     gram = [c.T @ g @ c for c, g in zip(columns, np.asarray(residuals.gram), strict=True)]
     covariance = np.asarray(scores.covariance)
     score = [c.T @ b @ c for c, b in zip(columns, covariance, strict=True)]
     hessian = np.sum(gram, axis=0) + np.asarray(at.penalty)
-    inverse, *_ = inverse_of(hessian, (values > low) & (values < high))
+    inverse, *_ = inverse_of(hessian, at.free)
     # In the unit of weighted residuals: the mean weight stands for that of each pair.
     count = np.maximum(np.asarray(residuals.influence.count), 1.0)
     weight = np.asarray(residuals.weight) / count
@@ -364,8 +314,7 @@ def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) 
     4/n of the covariance when there is one angle. To first order B is what was found.
     """
     columns, residuals = np.asarray(at.columns), dyadic.residuals
-    low, high, values = (np.asarray(one) for one in (at.lower, at.upper, at.values))
-    inverse, *_ = inverse_of(_curvature(at, loss, residuals), (values > low) & (values < high))
+    inverse, *_ = inverse_of(_curvature(at, loss, residuals), at.free)
     slopes = 1.0 if isinstance(loss, Linear) else mean_slopes(residuals)[:, None, None]
     gram, found = slopes * np.asarray(residuals.gram), np.asarray(dyadic.covariance)
     # Where the model is not finite nothing is found either.
@@ -384,9 +333,9 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
     if isinstance(term.tiles, MapTiles | StoredTiles):
         shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
         stored = isinstance(term.tiles, StoredTiles)
-        find = stored_speckle_scores if stored else _speckle
+        find = speckle_scores if stored else _speckle
         scores = find(term, at.y, at.per_angle, loss, jnp.asarray(shot))
-        dyadic = DyadicScores(scores.dyadic, scores.own, scores.residuals)
+        dyadic = scores.dyadic
         shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
         factor = _with_lost_noise(at, scores)
         covariance = factor[:, None, None] * np.asarray(scores.covariance)
@@ -394,7 +343,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         speckle = _middle(columns, by_angle)
         n_pixels, shot_noise = np.asarray(scores.n_pixels) / factor, np.asarray(scores.shot)
         chosen, reason = "speckle", _speckle_reason(scores, why)
-        remains = Remains(scores.evidence, scores.residuals, loss, columns, factor)
+        remains = Remains(scores.evidence, dyadic.residuals, loss, columns, factor)
         if np.any(factor >= _MOST_LOST):
             reason += (
                 "; the fit has followed nearly all of the noise, so that its size is a guess: "
@@ -449,22 +398,6 @@ def variance_of_residual(
     return 1.0 if absolute else residual_variance(2 * cost, count - parameters)
 
 
-def uncertainty_at(
-    objective: TwoTimeObjective,
-    at: Optimum,
-    free: Bool[np.ndarray, "entry"],
-    names: tuple[str, ...],
-) -> Uncertainty:
-    """Error bars at an optimum.
-
-    - `free`: entries of the flat vector that are not on a bound.
-    - `names`: names of the entries, for the weak directions.
-    """
-    scores, absolute = score_covariances(objective, at), objective.term.absolute_sigma
-    cost, count = float(at.data_cost), float(at.joint.count)
-    return uncertainty_from(scores, absolute, cost, count, free, names)
-
-
 def uncertainty_from(
     scores: ScoreCovariances,
     absolute: bool,
@@ -476,12 +409,20 @@ def uncertainty_from(
     """Error bars from the covariance of the gradient, of one data set or of several.
 
     - `absolute`: whether sigma is known; `cost`: of the data; `count`: of their pairs.
-    - `free`, `names`: as in `uncertainty_at`.
+    - `free`: entries of the flat vector that are not on a bound; `names`: of all entries, for the
+        weak directions.
     """
     parameters = int(free.sum())
     variance = variance_of_residual(scores, absolute, cost, count, parameters)
     found = sandwiches(scores, variance, free, names)
-    return found if count > parameters else without_degrees(found, free)
+    if count > parameters:
+        return found
+    # Sandwiches rest on residuals. What is left are classical errors from a sigma that is known.
+    nothing = np.where(free & free[:, None], np.inf, 0.0)
+    reason = ONLY_SIGMA if np.isfinite(variance) else NO_DEGREES_OF_FREEDOM
+    return dataclasses.replace(
+        found, speckle=nothing, dyadic=nothing.copy(), chosen="classical", reason=reason
+    )
 
 
 def _floored(covariance, own):
@@ -493,7 +434,7 @@ def _floored(covariance, own):
     size = np.sqrt(np.maximum(np.diagonal(own), 0.0))
     size = np.where(size > 0, size, 1.0)
     values, vectors = np.linalg.eigh(own / np.outer(size, size))
-    seen = values > _UNDETERMINED * values[-1]
+    seen = values > UNDETERMINED * values[-1]
     root, vectors = np.sqrt(values[seen]), vectors[:, seen]
     there, back = (vectors / root).T / size, size[:, None] * vectors * root
     least, turn = np.linalg.eigh(there @ covariance @ there.T)

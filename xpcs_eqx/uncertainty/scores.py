@@ -18,7 +18,7 @@ from ..objective import (
 )
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
-from .dyadic import ResidualSums, block_scores, products_of
+from .dyadic import DyadicScores, ResidualSums, block_scores, products_of
 from .evidence import Evidence, MapInBlocks, evidence_of
 from .local_noise import LocalSums, local_sums, near_frames
 from .speckle_noise import beyond_gaussian, shared_frame_coefficients, variance_coefficients
@@ -27,30 +27,25 @@ from .speckle_noise import beyond_gaussian, shared_frame_coefficients, variance_
 class SpeckleScores(eqx.Module):
     """Score covariance by angle from the noise of intensity correlations, and how it was found.
 
-    All is for the linear loss but for `dyadic` and `own`; what a robust loss makes of it follows
-    from `residuals`.
+    All is for the linear loss but for `dyadic`; what a robust loss makes of it follows from the
+    residual sums in that.
 
     - `covariance`: Σ_pq w_p w_q J_p J_q Cov(c2_p, c2_q) with J = ∂c2.
-    - `dyadic`, `own`, `residuals`: as in `dyadic_scores`, which costs nothing here.
+    - `dyadic`: as `dyadic_scores` has it, which costs nothing here.
     - `shot`: shot-noise term 1/(mean count); `from_residuals` tells where it had to be taken from
         the correlation of residuals that share a frame instead of the raw diagonal.
     - `n_pixels`: effective number of pixels N; `variance_sum`: N Σ Var(c2) over the pairs.
-    - `observed`, `expected`: that correlation, measured and as the raw diagonal implies.
     - `gaussian_only`: no field has the correlation of the model, so that only the covariance of
         Gaussian intensities is counted.
     - `evidence`: what a test of the model needs.
     """
 
     covariance: Float[Array, "angle column column"]
-    dyadic: Float[Array, "angle column column"]
-    own: Float[Array, "angle column column"]
-    residuals: ResidualSums
+    dyadic: DyadicScores
     shot: Float[Array, "angle"]
     n_pixels: Float[Array, "angle"]
     variance_sum: Float[Array, "angle"]
     from_residuals: Bool[Array, "angle"]
-    observed: Float[Array, "angle"]
-    expected: Float[Array, "angle"]
     gaussian_only: Bool[Array, "angle"]
     evidence: Evidence
 
@@ -345,15 +340,16 @@ def speckle_scores(
 
     `N` comes from the residual variance. `shot_from_diagonal` is NaN where the raw diagonal is
     unknown or was overwritten; s then follows from the correlation of residuals that share a
-    frame. Needs maps.
+    frame. Needs maps; those in a file are read in one pass over their pieces, from Python.
 
     Maps of more than `pooled_side` frames are pooled to that many blocks of frames for the
     products of matrices, which bounds their memory and makes their time that of an evaluation.
     """
-    tiles = term.tiles
-    assert isinstance(tiles, MapTiles)
-    n = term.t.shape[0]
+    tiles, n = term.tiles, term.t.shape[0]
     look = _Pass(term.table(y), scaling, loss, -(-n // pooled_side))
+    if isinstance(tiles, StoredTiles):
+        return _of_stored(look, term, y, shot_from_diagonal)
+    assert isinstance(tiles, MapTiles)
     field = _field(look, term, y)
 
     def at(angle):
@@ -364,20 +360,13 @@ def speckle_scores(
     return jax.lax.map(at, jnp.arange(scaling.shape[0]))
 
 
-def stored_speckle_scores(
-    term: TwoTimeTerm,
-    y: Float[Array, "free"],
-    scaling: Float[Array, "angle 2"],
-    loss: AbstractLoss,
-    shot_from_diagonal: Float[Array, "angle"],
-    pooled_side: int = _POOLED_SIDE,
-) -> SpeckleScores:
-    """As `speckle_scores` for maps in a file, in one pass over its pieces."""
-    tiles = term.tiles
+def _of_stored(look: _Pass, term: TwoTimeTerm, y, shot_from_diagonal) -> SpeckleScores:
+    """The scores of maps in a file, in one pass over its pieces."""
+    tiles, n, contrast = term.tiles, term.t.shape[0], look.scaling[:, 0]
     assert isinstance(tiles, StoredTiles)
-    n = term.t.shape[0]
-    look = _Pass(term.table(y), scaling, loss, -(-n // pooled_side))
-    zero, field = _begin(look, _at_point(term), y, n, tiles.size)
+    # Without its data, which a compiled function could not take from a file.
+    bare = eqx.tree_at(lambda one: (one.tiles, one.driver), term, (None, None))
+    zero, field = _begin(look, bare, y, n, tiles.size)
     sums: list[_MapSums] = []
     found: list[SpeckleScores] = []
     for k, piece in enumerate(each_piece(tiles)):
@@ -392,13 +381,8 @@ def stored_speckle_scores(
             for angle, complete in zip(angles, sums, strict=True):
                 shot = shot_from_diagonal[angle]
                 one = jnp.asarray(angle)
-                found.append(_finish(complete, field, scaling[:, 0], shot, one, look.pool))
+                found.append(_finish(complete, field, contrast, shot, one, look.pool))
     return jax.tree.map(lambda *one: np.stack(one), *found)
-
-
-def _at_point(term: TwoTimeTerm):
-    """The term without its data, which a compiled function could not take from a file."""
-    return eqx.tree_at(lambda one: (one.tiles, one.driver), term, (None, None))
 
 
 @quick_jit
@@ -429,7 +413,6 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     observed = shared / jnp.maximum(triples, 1.0) / jnp.maximum(variance, 1e-300)
     # The same for speckle: (p0 + p1 s)/(v0 + v1 s + v2 s²).
     powers = contrast ** jnp.arange(1, 4)
-    powers = contrast ** jnp.arange(1, 4)
     means = powers * sums.sums[1:4] / count
     v0, v1, v2 = variance_coefficients(contrast, means, field.exists)
     pairs = n * (n - 1)
@@ -447,8 +430,7 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     from_residuals = jnp.maximum((root - half) / (bounded * v2), 0.0)
     known = jnp.isfinite(shot)
     from_diagonal = jnp.where(known, jnp.maximum(shot, 0.0), 0.0)
-    expected = implied(from_diagonal)
-    believed = known & (observed > expected / _DISBELIEF)
+    believed = known & (observed > implied(from_diagonal) / _DISBELIEF)
     s = jnp.where(believed, from_diagonal, from_residuals)
     # A map that decays within a frame has no contrast, and only white noise: of any size.
     s = jnp.where((contrast + s > 0) | (sums.sums[2] * contrast > 0), s, 1.0 - contrast)
@@ -477,15 +459,11 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     )
     return SpeckleScores(
         covariance,
-        scores @ scores.T - sums.own,
-        sums.own,
-        sums.residuals,
+        DyadicScores(scores @ scores.T - sums.own, sums.own, sums.residuals),
         s,
         n_pixels,
         mean * sums.residuals.influence.count,
         ~believed,
-        observed,
-        expected,
         ~field.exists,
         evidence,
     )

@@ -1,4 +1,4 @@
-"""Error bars of a fit as one value, and when residuals tell nothing of them."""
+"""Error bars of a fit as one value, and what is done with covariance matrices everywhere."""
 
 import dataclasses
 
@@ -6,9 +6,21 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
+# Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
+# products of double-precision sums over a map carry about this relative error.
+UNDETERMINED = 1e-13
+# Above this, the direction is reported as weak.
+_WEAK = 1e-7
+# Relative eigenvalue of a correlation matrix below which only rounding is left.
+_ROUNDING = 1e-10
+
 NO_DEGREES_OF_FREEDOM = (
     "there are no more points than free parameters, so that nothing is left to tell the errors "
     "from, and they are infinite; give more points, fix a parameter, or give the absolute sigma"
+)
+ONLY_SIGMA = (
+    "there are no more pairs than free parameters, so that only the sigma that was given tells of "
+    "the errors"
 )
 NOTHING_HOLDS = (
     "so many residuals are outliers to the robust loss that it does not hold the parameters, and "
@@ -55,6 +67,11 @@ class Uncertainty(eqx.Module):
         # A sandwich of few data may leave a variance below zero: nothing is known then.
         return np.sqrt(np.where(variance < 0, np.inf, variance))
 
+    def carried(self, matrix: Float[np.ndarray, "new entry"]) -> "Uncertainty":
+        """The error bars of other quantities, whose derivative by the entries is `matrix`."""
+        kinds = ("classical", "speckle", "dyadic")
+        return dataclasses.replace(self, **{k: carried(matrix, getattr(self, k)) for k in kinds})
+
     def correlation(self, kind: str | None = None) -> Float[np.ndarray, "entry entry"]:
         """Correlation matrix; zero where an entry has no finite, positive variance."""
         matrix = getattr(self, kind or self.chosen)
@@ -80,6 +97,119 @@ def reduced_chi2(chi2: float, degrees: float) -> float:
     return chi2 / degrees if degrees > 0 else np.nan
 
 
+def inverse_of(
+    hessian: Float[np.ndarray, "entry entry"], free: Bool[np.ndarray, "entry"]
+) -> tuple[np.ndarray, float, list[tuple[float, dict[int, float]]], np.ndarray]:
+    """Inverse on the free entries; infinite variance along undetermined directions.
+
+    Returns the inverse, the condition number of the matrix scaled to unit diagonal, the weak
+    directions (eigenvalue, and entry → part of the eigenvector), and which entries are unknown.
+    """
+    size = hessian.shape[0]
+    full = np.zeros((size, size))
+    index = np.flatnonzero(free)
+    if index.size == 0:
+        return full, 1.0, [], np.zeros(size, bool)
+    block = hessian[np.ix_(index, index)]
+    if not np.all(np.isfinite(block)):
+        # Where the model is not finite nothing is known of any entry.
+        return full, np.inf, [], np.array(free)
+    diagonal = np.sqrt(np.maximum(np.diagonal(block), 0.0))
+    dead = diagonal == 0
+    unit = np.where(dead, 1.0, diagonal)
+    # One after the other: the product of two units may be too small for a number.
+    scaled = block / unit[:, None] / unit
+    scaled[dead, :], scaled[:, dead] = 0.0, 0.0
+    values, vectors = np.linalg.eigh(0.5 * (scaled + scaled.T))
+    lost = values <= UNDETERMINED * values[-1]
+    inverse = (vectors[:, ~lost] / values[~lost]) @ vectors[:, ~lost].T
+    with np.errstate(over="ignore"):
+        inverse = inverse / unit[:, None] / unit
+    # The variance along a curvature that is all but zero may be too large for a number.
+    huge = ~np.isfinite(np.diagonal(inverse))
+    full[np.ix_(index, index)] = np.where(huge | huge[:, None], 0.0, inverse)
+    unknown = np.zeros(size, bool)
+    unknown[index[huge]] = True
+    if lost.any():
+        # A parameter with a sizeable share in a lost direction has no finite error.
+        share = np.max(np.abs(vectors[:, lost]), axis=1)
+        unknown[index[share > 1e-3]] = True
+    largest = values[-1] if values[-1] > 0 else 1.0
+    weak = [
+        (float(values[i] / largest), {int(index[j]): vectors[j, i] for j in range(index.size)})
+        for i in np.flatnonzero(values <= _WEAK * values[-1])
+    ]
+    condition = float(values[-1] / values[0]) if values[0] > 0 else np.inf
+    return full, condition, weak, unknown
+
+
+def describe(weak: list[tuple[float, dict[int, float]]], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Weak directions of `inverse_of` in words, by the entries with the largest part in each."""
+    out = []
+    for ratio, parts in weak:
+        ranked = sorted(parts.items(), key=lambda item: -abs(item[1]))
+        main = [names[i] for i, share in ranked if abs(share) > 0.2][:4]
+        out.append(f"{' – '.join(main)} (relative curvature {ratio:.1e})")
+    return tuple(out)
+
+
+def carried(
+    matrix: Float[np.ndarray, "new entry"], covariance: Float[np.ndarray, "entry entry"]
+) -> Float[np.ndarray, "new new"]:
+    """The covariance M C Mᵀ of quantities whose derivative by the entries is M = `matrix`.
+
+    A variance that is infinite or NaN makes that of every quantity so that depends on its entry.
+    """
+    variance = np.diagonal(covariance)
+    lost = ~np.isfinite(variance)
+    out = matrix @ np.where(lost | lost[:, None], 0.0, covariance) @ matrix.T
+    for value, same in ((np.inf, np.isinf(variance)), (np.nan, np.isnan(variance))):
+        hit = np.any(matrix[:, same] != 0, axis=1)
+        out[hit, hit] = value
+    return out
+
+
+def chance(statistic: float, degrees: int) -> float:
+    """Probability that χ² of so many degrees of freedom is larger; 1 where there are none."""
+    # Not at the top: most fits need none of SciPy's functions.
+    from scipy.special import chdtrc
+
+    return float(chdtrc(degrees, statistic)) if degrees > 0 else 1.0
+
+
+def wald(
+    difference: Float[np.ndarray, "entry"],
+    covariance: Float[np.ndarray, "entry entry"],
+    allowed: Float[np.ndarray, "entry direction"] | None = None,
+) -> tuple[float, int, float]:
+    """Test of the hypothesis that `difference` d lies in the span of the columns of `allowed`, T.
+
+    **Returns:** the least (d − Tθ)ᵀ V⁺ (d − Tθ) over θ, V being the `covariance`, its degrees of
+    freedom, rank V less that of T, and the probability of a larger one by chance. Without `allowed`
+    the hypothesis is that d is zero. Entries without variance have no part in it.
+    """
+    known = np.diagonal(covariance) > 0
+    if not known.any():
+        return 0.0, 0, 1.0
+    unit = np.sqrt(np.diagonal(covariance)[known])
+    scaled = covariance[np.ix_(known, known)] / np.outer(unit, unit)
+    values, vectors = np.linalg.eigh(scaled)
+    kept = values > _ROUNDING * values[-1]
+    root = (vectors[:, kept] / np.sqrt(values[kept])).T / unit
+    white, rank = root @ difference[known], 0
+    if allowed is not None and allowed.shape[1]:
+        columns = root @ allowed[known]
+        length = np.linalg.norm(columns, axis=0)
+        left, singular, _ = np.linalg.svd(
+            columns / np.where(length > 0, length, 1.0), full_matrices=False
+        )
+        left = left[:, singular > _ROUNDING * max(singular[0], 1e-300)]
+        white, rank = white - left @ (left.T @ white), left.shape[1]
+    degrees = white.size - rank
+    statistic = float(white @ white) if degrees else 0.0
+    return statistic, degrees, chance(statistic, degrees)
+
+
 def scaled_inverse(
     inverse: Float[np.ndarray, "entry entry"],
     variance: float,
@@ -95,23 +225,3 @@ def scaled_inverse(
     covariance = variance * inverse
     covariance[unknown, unknown] = np.inf
     return covariance
-
-
-def without_degrees(found: Uncertainty, free: Bool[np.ndarray, "entry"]) -> Uncertainty:
-    """Error bars of a fit with no more pairs than free entries: sandwiches rest on residuals.
-
-    What is left are classical ones from a sigma that is known, infinite without it.
-    """
-    nothing = np.where(free & free[:, None], np.inf, 0.0)
-    known = (
-        "there are no more pairs than free parameters, so that only the sigma that was given tells "
-        "of the errors"
-    )
-    finite = bool(np.isfinite(found.residual_variance))
-    return dataclasses.replace(
-        found,
-        speckle=nothing,
-        dyadic=nothing.copy(),
-        chosen="classical",
-        reason=known if finite else NO_DEGREES_OF_FREEDOM,
-    )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from ... import fitting
-from ...fitting.per_angle.combine import AbstractCombination
+from ...fitting import AbstractCombination
 from ..section import SET, Path, Section, choice_of, expected_of, key, keys_of
 from .bayes import Bayes
 from .data import Data, DataSet, Joint
@@ -19,6 +19,7 @@ from .scaling import Scaling
 from .search import WithGlobal
 from .solver import Solver
 from .streaming import Hybrid, Streaming
+from .verdict import Verdict
 
 COMBINATIONS = choice_of(fitting, AbstractCombination)
 
@@ -65,6 +66,7 @@ class Settings(WithGlobal):
     hybrid: Hybrid = Hybrid()
     defences: Defences | None = None
     bayes: Bayes | None = None
+    verdict: Verdict = Verdict()
     output: Output = Output()
 
     @property

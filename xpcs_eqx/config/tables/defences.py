@@ -172,7 +172,8 @@ class Defences(Section):
     def excluded(self, settings: "Settings") -> Iterator[tuple[str, str]]:
         """What defences do not go together with."""
         solver = settings.solver
-        if search_settings(settings).method != "local":
+        search = search_settings(settings)
+        if search.asked and search.method != "local":
             yield (
                 "defences",
                 "[defences] defends one local fit, and [global] asks for many; leave one of them "

@@ -36,7 +36,9 @@ class Global(Section):
     """Whether a minimum is looked for beyond the one next to the start values."""
 
     method: Literal["local", "multi_start", "cma_es", "selected", "auto"] = key(
-        "local", "auto: as much search as the local fit leaves need of, within the budget"
+        "auto",
+        "auto: a cheap look around the local fit, and more search where it leaves need of it, "
+        "within the budget; left out where it cannot be, which is said",
     )
     starts: int | None = key(
         None,
@@ -92,9 +94,14 @@ class Global(Section):
         0, "of starts and of CMA-ES", when=_with("multi_start", "cma_es", "selected", "auto"), ge=0
     )
 
+    @property
+    def asked(self) -> bool:
+        """Whether a method was asked for; that by default goes where it can."""
+        return "method" in self.model_fields_set
+
     def excluded(self, settings: "Settings") -> Iterator[tuple[str, str]]:
-        """What a search does not go together with."""
-        if self.method == "local":
+        """What a search that was asked for does not go together with."""
+        if self.method == "local" or not self.asked:
             return
         if is_hybrid(settings):
             yield (
@@ -142,21 +149,43 @@ def _check_bounds(
 
 def strategy_of(
     settings: "Settings", objective: TwoTimeObjective | CombinedObjective, source: Source
-) -> search.AbstractStrategy | None:
-    """The strategy that `[global]` asks for; None for the local fit alone.
+) -> tuple[search.AbstractStrategy | None, tuple[str, ...]]:
+    """The strategy of `[global]`, None for the local fit alone, and what there is to say.
+
+    A search that was not asked for is left out where there is no room for it.
 
     **Raises:** `ConfigError` for numbers that do not go together, bounds that cannot be searched,
     and CMA-ES without its library.
     """
     given = search_settings(settings)
-    if given.method == "local":
-        return None
+    if given.method == "local" or is_hybrid(settings):
+        return None, ()
+    if not given.asked:
+        why = _no_room(settings, objective)
+        if why:
+            return None, (f"no other minimum was looked for: {why} ([global])",)
     with source.placed("global.method", f'global.method = "{given.method}"'):
         if given.method == "cma_es" and not cma_es_available():
             raise ModelError('needs the library pycma: pip install "xpcs_eqx[global]"')
-        _check_bounds(settings, objective, source)
+        if given.asked:
+            _check_bounds(settings, objective, source)
         search.normalised_space(objective)
-    return _strategy(given, _custom(given, objective, source), source)
+    return _strategy(given, _custom(given, objective, source), source), ()
+
+
+def _no_room(settings: "Settings", objective: TwoTimeObjective | CombinedObjective) -> str:
+    """Why a cheap look around cannot be; empty where it can."""
+    if settings.defences is not None:
+        return "[defences] defends one local fit"
+    if not objective.names:
+        return "no parameter is free"
+    if not objective.traceable:
+        return "of maps in a file no sample is drawn"
+    try:
+        search.normalised_space(objective)
+    except ModelError as error:
+        return str(error)
+    return ""
 
 
 def _custom(

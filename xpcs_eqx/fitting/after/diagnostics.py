@@ -1,6 +1,5 @@
 """What the data say about each parameter: sensitivities, gradients, their noise and scales."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ...compiling import quick_jit
+from ...optimize import evaluated
 from ..fit import Fit
 
 # Beyond this ratio of largest to smallest gradient the variables are badly scaled.
@@ -63,17 +62,6 @@ class Diagnostics(NamedTuple):
         return "\n".join(lines)
 
 
-@quick_jit
-def _gradient_compiled(objective, y, memo):
-    return objective.evaluate(y, memo)[0].gradient
-
-
-def _gradient(objective, y, memo):
-    if objective.traceable:
-        return _gradient_compiled(objective, y, memo)
-    return objective.evaluate(y, memo)[0].gradient
-
-
 def _scales(names: tuple[str, ...], columns: np.ndarray) -> np.ndarray:
     inverse = np.where(columns > 0, 1 / np.where(columns > 0, columns, 1.0), np.inf)
     known = np.isfinite(inverse)
@@ -97,11 +85,15 @@ def diagnose(
     x = np.asarray(objective.start if x is None else x, dtype=float)
     y = variables.to_coordinates(jnp.asarray(x))
     jacobian = np.asarray(jax.jacfwd(variables.to_physical)(y))
-    gradient = np.linalg.solve(jacobian.T, np.asarray(_gradient(objective, y, memo)))
+
+    def gradient_at(y):
+        equations, _ = evaluated(objective, y, memo)
+        return np.linalg.solve(jacobian.T, np.asarray(equations.gradient))
+
     # What is zero has a size as well: that of its natural step.
     natural = np.abs(jacobian) @ np.asarray(variables.coordinate_scale)
     scale = np.where(np.abs(x) > _ZERO * natural, np.abs(x), natural)
-    gradients = np.abs(gradient * scale)[:p]
+    gradients = np.abs(gradient_at(y) * scale)[:p]
     hessian = np.asarray(fit.joint_hessian)
     diagonal = np.diagonal(hessian)
     norms = np.sqrt(np.maximum(diagonal, 0.0))
@@ -111,17 +103,12 @@ def diagnose(
     physical = fit.index.physical
     sensitivities = np.where(norms > 0, 1 / np.sqrt(inflation), 0.0)[physical]
     columns = norms[physical]
-    recommended = _scales(names, columns)
     key = jax.random.key(0) if key is None else key
     kicks = _KICK * np.asarray(jax.random.normal(key, (_SAMPLES, x.size)))
-    size_of = np.maximum(np.abs(np.asarray(y)), np.asarray(variables.coordinate_scale))
-    at = partial(_gradient, objective)
-    noisy = [
-        np.linalg.solve(jacobian.T, np.asarray(at(y + jnp.asarray(kick * size_of), memo)))
-        for kick in kicks
-    ]
-    spread = np.std(np.stack(noisy), axis=0)[:p]
-    size = np.maximum(np.abs(np.mean(np.stack(noisy), axis=0))[:p], 1e-300)
+    kicks = kicks * np.maximum(np.abs(np.asarray(y)), np.asarray(variables.coordinate_scale))
+    noisy = np.stack([gradient_at(y + jnp.asarray(kick)) for kick in kicks])
+    spread = np.std(noisy, axis=0)[:p]
+    size = np.maximum(np.abs(np.mean(noisy, axis=0))[:p], 1e-300)
     smallest = np.min(gradients) if p else 1.0
     return Diagnostics(
         names,
@@ -129,7 +116,7 @@ def diagnose(
         sensitivities,
         gradients,
         float(np.max(gradients) / max(smallest, 1e-300)) if p else 1.0,
-        recommended,
+        _scales(names, columns),
         float(fit.uncertainty.condition_number),
         spread / size,
     )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,6 +16,7 @@ from ...errors import FitError, ModelError
 from ...objective import CurveObjective, Pull, with_penalties
 from ...optimize import Status, TrustRegion, iterate_compiled, iterate_host
 from ...parameters import ParameterMap, parameter_values
+from ...uncertainty import carried
 from ..fit import Fit
 
 # Width of the pull that holds the profiled quantity, in units of its error. Every minimum with a
@@ -59,36 +60,48 @@ def _solve_compiled(solver, objective, x):
     return iterate_compiled(solver, objective, x)
 
 
-def _solve(solver, objective, x):
-    iterate = _solve_compiled if objective.traceable else iterate_host
-    state = iterate(solver, objective, x)
-    return objective.variables.to_physical(state.y), state.equations.cost, state.status
+class _Pulled(NamedTuple):
+    """The fit of an objective while a pull holds h, a `function` of its parameters.
 
-
-def pulled_minimum(
-    objective, function, name: str, target, width, x, solver: TrustRegion
-) -> tuple[Float[np.ndarray, "variable"], float]:
-    """The minimum over x of cost(x) + ½ ((h(x) − target)/width)², looked for from `x`.
-
-    Returns its x and the value there, pull included; h is `function`, `name` is what it is called.
-
-    **Raises:** `FitError` when it is not finite there, or the minimisation did not converge.
+    - `name`: of h; `base`: Σ w r² and penalties at the best fit.
     """
-    # The width is in the unit of the cost here: ½ ((h − target)/width)² whatever the noise is.
-    known = float(objective.noise)
-    noise = known if known > 0 else 1.0
-    pull = Pull(function, jnp.asarray(target), jnp.asarray(noise * width))
-    held = with_penalties(objective, (*objective.penalties, pull), noise)
-    x, cost, status = _solve(solver, held, jnp.asarray(x))
-    if not np.isfinite(float(cost)) or int(status) == Status.non_finite:
-        raise FitError(f"the profile of {name} is not finite at {target:g}")
-    if not Status(int(status)).converged:
-        raise FitError(
-            f"the minimisation on the profile of {name} at {float(target):g} did not converge "
-            f"({Status(int(status)).message}); give a solver with more evaluations or wider "
-            "tolerances, or a narrower range"
-        )
-    return np.asarray(x), float(cost)
+
+    objective: Any
+    function: Callable[[Mapping[str, Array]], Array]
+    name: str
+    solver: TrustRegion
+    base: float
+
+    def minimum(
+        self, target: float, width: float, x: Float[np.ndarray, "variable"]
+    ) -> tuple[Float[np.ndarray, "variable"], float, float]:
+        """The minimum over x of cost(x) + ½ ((h(x) − target)/width)², looked for from `x`.
+
+        Returns its x, h there, and how far twice the cost, without the pull, has risen.
+
+        **Raises:** `FitError` when it is not finite there, or the minimisation did not converge.
+        """
+        # The width is in the unit of the cost here: ½ ((h − target)/width)² whatever the noise is.
+        known = float(self.objective.noise)
+        noise = known if known > 0 else 1.0
+        pull = Pull(self.function, jnp.asarray(target), jnp.asarray(noise * width))
+        held = with_penalties(self.objective, (*self.objective.penalties, pull), noise)
+        iterate = _solve_compiled if held.traceable else iterate_host
+        state = iterate(self.solver, held, jnp.asarray(x))
+        cost, status = float(state.equations.cost), Status(int(state.status))
+        if not np.isfinite(cost) or status == Status.non_finite:
+            raise FitError(f"the profile of {self.name} is not finite at {target:g}")
+        if not status.converged:
+            raise FitError(
+                f"the minimisation on the profile of {self.name} at {float(target):g} did not "
+                f"converge ({status.message}); give a solver with more evaluations or wider "
+                "tolerances, or a narrower range"
+            )
+        x = np.asarray(held.variables.to_physical(state.y))
+        parameters = self.objective.physical
+        reached = float(self.function(_values(parameters, x[: parameters.n_free])))
+        rise = 2 * cost - ((reached - target) / width) ** 2 - self.base
+        return x, reached, max(rise, 0.0)
 
 
 def physical_map(fit: Fit) -> ParameterMap:
@@ -148,51 +161,44 @@ def profile_interval(
     """
     if not 0 < level < 1:
         raise ModelError(f"the level {level} of an interval must lie between 0 and 1")
-    objective, parameters = fit.objective, physical_map(fit)
+    parameters = physical_map(fit)
     free = slice(len(fit.names) - parameters.n_free, None)
-    if isinstance(quantity, str):
-        name, function = quantity, profiled_parameter(fit, quantity)
-    else:
-        name, function = getattr(quantity, "__name__", "function"), quantity
-    solver = TrustRegion() if solver is None else solver
-
     x_best = np.asarray(fit.values)[free]
-
-    def value_of(x):
-        return float(function(_values(parameters, x[: x_best.size])))
-
-    centre = value_of(x_best)
     low_bound, high_bound = -math.inf, math.inf
     if isinstance(quantity, str):
+        name, function = quantity, profiled_parameter(fit, quantity)
         i = parameters.free_names.index(quantity)
         low_bound, high_bound = float(parameters.lower[i]), float(parameters.upper[i])
+    else:
+        name, function = getattr(quantity, "__name__", "function"), quantity
+    centre = float(function(_values(parameters, x_best)))
     noise = float(fit.uncertainty.residual_variance)
     if not 0 < noise < math.inf:
         # Without noise any other value is excluded, without degrees of freedom none is.
         low, high = (low_bound, high_bound) if noise > 0 else (centre, centre)
         return ProfileInterval(name, level, low, high, centre)
-    gradient = np.asarray(_gradient(parameters, function, jnp.asarray(x_best)))
-    block = np.asarray(fit.uncertainty.classical)[free, free]
-    variance = _quadratic(gradient, block)
+    gradient = np.asarray(_gradient(parameters, function, jnp.asarray(x_best)))[None]
+
+    def variance_of(kind: str) -> float:
+        block = np.asarray(getattr(fit.uncertainty, kind))[free, free]
+        return float(carried(gradient, block)[0, 0])
+
+    variance = variance_of("classical")
     if not (np.isfinite(variance) and variance > 0):
         variance = max(abs(centre), 1e-6) ** 2
     error = math.sqrt(variance)
-    inflate = 1.0
-    if kind != "classical":
-        other = _quadratic(gradient, np.asarray(getattr(fit.uncertainty, kind))[free, free])
-        inflate = other / variance if np.isfinite(other) else 1.0
+    other = variance if kind == "classical" else variance_of(kind)
+    inflate = other / variance if np.isfinite(other) else 1.0
     square = NormalDist().inv_cdf(0.5 + 0.5 * level) ** 2 * inflate
-    base, width = 2 * float(fit.cost), _WIDTH * error
+    solver = TrustRegion() if solver is None else solver
+    pulled = _Pulled(fit.objective, function, name, solver, 2 * float(fit.cost))
 
     def side(sign: int, bound: float) -> float:
         """Where the profile reaches the threshold above (sign 1) or below the best value."""
 
         def look(distance, x):
-            target = centre + sign * distance
-            x, cost = pulled_minimum(objective, function, name, target, width, x, solver)
-            reached = value_of(x)
-            rise = 2 * cost - ((reached - target) / width) ** 2 - base
-            return sign * (reached - centre), math.sqrt(max(rise, 0.0)), x
+            x, reached, rise = pulled.minimum(centre + sign * distance, _WIDTH * error, x)
+            return sign * (reached - centre), math.sqrt(rise), x
 
         step, goal = error * math.sqrt(square), math.sqrt(square * noise)
         distance = _crossing(look, fit.x, step, goal, sign * (bound - centre))
@@ -249,11 +255,6 @@ def _gradient(parameters, function, x):
     return jax.grad(lambda x: jnp.asarray(function(_values(parameters, x)), dtype=float))(x)
 
 
-def _quadratic(gradient, block):
-    used = gradient != 0
-    return float(gradient[used] @ block[np.ix_(used, used)] @ gradient[used])
-
-
 class ProfileCurve(NamedTuple):
     """Rise of chi² along a parameter, all other parameters and the scaling fitted anew.
 
@@ -276,23 +277,18 @@ class ProfileCurve(NamedTuple):
         """Whether no value looked at is a standard error away from the best."""
         return bool(np.max(self.rise, initial=0.0) < ONE_ERROR)
 
-    def allowed(self) -> tuple[float, float]:
-        """The range of the values looked at that lie within one standard error."""
-        inside = self.values[self.rise <= ONE_ERROR]
-        return float(np.min(inside, initial=self.best)), float(np.max(inside, initial=self.best))
-
     def sentence(self) -> str:
         """The curve in words."""
-        low, high = self.allowed()
         span = f"{float(self.values[0]):.4g} … {float(self.values[-1]):.4g} {self.unit}".rstrip()
         if self.flat:
             return (
                 f"the profile of {self.name} is flat over {span}: chi² rises by no more than "
                 f"{float(np.max(self.rise)):.2g} standard errors squared"
             )
+        inside = np.append(self.values[self.rise <= ONE_ERROR], self.best)
         return (
             f"the profile of {self.name} over {span} stays within one standard error from "
-            f"{low:.4g} to {high:.4g}"
+            f"{np.min(inside):.4g} to {np.max(inside):.4g}"
         )
 
 
@@ -312,39 +308,32 @@ def profile_curve(
     **Raises:** `ModelError` for a parameter that is not free; `FitError` when a minimisation is
     not finite or does not converge.
     """
-    function, objective = profiled_parameter(fit, name), fit.objective
+    function, parameters = profiled_parameter(fit, name), physical_map(fit)
     solver = TrustRegion() if solver is None else solver
-    parameters = physical_map(fit)
+    pulled = _Pulled(fit.objective, function, name, solver, 2 * float(fit.cost))
     i, p = parameters.free_names.index(name), parameters.n_free
     wanted = np.unique(np.asarray(values, dtype=float))
     low, high = float(parameters.lower[i]), float(parameters.upper[i])
     wanted = wanted[(wanted >= low) & (wanted <= high)]
-    best, base = float(fit.x[i]), 2 * float(fit.cost)
+    best = fit[name].value
     reach = np.ptp(np.append(wanted, best))
     width = _STIFF * max(reach / max(wanted.size, 1), 1e-9 * max(abs(best), 1.0))
     points = []
     for side in (wanted[wanted < best][::-1], wanted[wanted >= best]):
         x = fit.x
         for target in side:
-            x, cost = pulled_minimum(objective, function, name, float(target), width, x, solver)
-            risen = 2 * cost - ((x[i] - target) / width) ** 2 - base
-            points.append((float(x[i]), max(risen, 0.0), x[:p]))
+            x, reached, rise = pulled.minimum(float(target), width, x)
+            points.append((reached, rise, x[:p]))
     points.sort(key=lambda point: point[0])
-    variance = float(fit.uncertainty.residual_variance)
-    units = dict(zip(parameters.names, parameters.units, strict=True))
+    risen, variance = np.array([point[1] for point in points]), fit.uncertainty.residual_variance
+    # Any rise is beyond all measure where the residuals vanish.
+    risen = risen / float(variance) if variance > 0 else np.where(risen > 0, np.inf, 0.0)
     return ProfileCurve(
         name,
-        units[name],
+        fit[name].unit,
         best,
         np.array([point[0] for point in points]),
-        _in_variances(np.array([point[1] for point in points]), variance),
+        risen,
         parameters.free_names,
         np.array([point[2] for point in points]).reshape(-1, p),
     )
-
-
-def _in_variances(risen, variance):
-    """Rises in units of the residual variance; any is infinite where the residuals vanish."""
-    if variance > 0:
-        return risen / variance
-    return np.where(risen > 0, np.inf, 0.0)

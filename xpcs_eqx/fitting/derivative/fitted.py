@@ -1,29 +1,39 @@
 """Fits as differentiable functions: the implicit function theorem at the optimum."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
 from ...errors import ModelError
 from ...objective import (
     AbstractObjective,
+    AbstractPenalty,
     AbstractPieces,
     CombinedObjective,
     CurveObjective,
     Linear,
+    MapTiles,
     NormalEquations,
+    TwoTimeObjective,
+    check_one_data_set,
+    on_one_device,
+    with_penalties,
 )
+from ...objective.two_time import JointVariables
 from ...optimize import TrustRegion, iterate_compiled
+from ...parameters import ParameterMap, with_parameters
 from ...scaling import IndexMap, index_map
 from ...uncertainty import loss_of
 from ..solve import default_solver
-from .curvature import AbstractCurvature, FullCurvature, solve_free
-from .minimum import AbstractMinimum, minimum_of
+from .minimum import AbstractCurvature, AbstractMinimum, FullCurvature, minimum_of, solve_free
 from .tile_sum import filled
+
+TwoTimes = TypeVar("TwoTimes", bound=TwoTimeObjective | CombinedObjective)
 
 
 class FittedValues(eqx.Module):
@@ -36,6 +46,7 @@ class FittedValues(eqx.Module):
     - `cost`: the minimised cost, penalties and robust loss included.
     - `status`: a `Status` as an integer, positive when converged.
     - `at_bound`: which entries of `values` lie on a bound.
+    - `aliases`: further names of entries: those that a shared parameter has at each data set.
     """
 
     values: Float[Array, "entry"]
@@ -46,13 +57,17 @@ class FittedValues(eqx.Module):
     status: Int[Array, ""]
     at_bound: Bool[Array, "entry"]
     index: IndexMap
+    aliases: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
     def __getitem__(self, name: str) -> Float[Array, ""]:
         """A free parameter or a scaling coefficient by name.
 
+        Of several data sets a parameter is found by its public name, `D0` where it is shared, or
+        for any of them as `D0[label]`.
+
         **Raises:** `ModelError` listing the names there are.
         """
-        return self.values[..., self.index.index(name)]
+        return self.values[..., self.index.index(dict(self.aliases).get(name, name))]
 
 
 def _on_bound(minimum: AbstractMinimum, u):
@@ -103,30 +118,38 @@ def _minimum_jvp(primals, tangents, *, start, solver, curvature):
 
 
 def _described(objective, u):
-    """Model, scaling by angle, and layout at the fitted numbers."""
+    """Model, scaling by angle, layout, and further names of the fitted numbers."""
     if isinstance(objective, CurveObjective):
-        return None, None, None, IndexMap((), tuple(objective.names))
+        return None, None, None, IndexMap((), tuple(objective.names)), ()
     if isinstance(objective, CombinedObjective):
+        shared = objective.parameters
         names, per_angle, begin = [], [], 0
-        for part, label in zip(objective.parts, objective.parameters.labels, strict=True):
+        for part, label in zip(objective.parts, shared.labels, strict=True):
             scaling = part.term.scaling
             names += [f"{name}[{label}]" for name in scaling.names]
             per_angle.append(scaling.per_angle(u[begin : begin + scaling.size]))
             begin += scaling.size
         contrast, offset = (tuple(one[:, s] for one in per_angle) for s in (0, 1))
-        index = IndexMap(tuple(names), objective.parameters.whole.free_names)
-        return objective.parameters.models(u[begin:]), contrast, offset, index
+        index = IndexMap(tuple(names), shared.whole.free_names)
+        aliases = tuple(
+            (f"{own}[{label}]", public)
+            for k, label in enumerate(shared.labels)
+            for own, public in shared.carriers(k).items()
+            if public in index.physical_names
+        )
+        return shared.models(u[begin:]), contrast, offset, index, aliases
     term = objective.term
     per_angle = term.scaling.per_angle(u[: term.scaling.size])
     model = term.parameters.build(u[term.scaling.size :])
     index = index_map(term.scaling, term.parameters.free_names)
-    return model, per_angle[:, 0], per_angle[:, 1], index
+    return model, per_angle[:, 0], per_angle[:, 1], index, ()
 
 
+@eqx.filter_jit
 def _fitted(objective, start, solver, curvature):
     u, status = _minimum(objective, start=start, solver=solver, curvature=curvature)
     minimum = minimum_of(objective)
-    model, contrast, offset, index = _described(objective, u)
+    model, contrast, offset, index, aliases = _described(objective, u)
     return FittedValues(
         values=u,
         model=model,
@@ -136,10 +159,8 @@ def _fitted(objective, start, solver, curvature):
         status=status,
         at_bound=_on_bound(minimum, u),
         index=index,
+        aliases=aliases,
     )
-
-
-_fitted_compiled = eqx.filter_jit(_fitted)
 
 
 def fitted(
@@ -153,7 +174,7 @@ def fitted(
 
     Whatever `least_squares` fits in memory: one data set, several together, a curve. Every floating
     array of `objective` may be differentiated by: maps, weights, frame times, geometry, fixed
-    parameters, penalties, the scale of a loss, a fixed scaling. `with_values` replaces those of one
+    parameters, penalties, the scale of a loss, a fixed scaling. `with_values` replaces those of a
     data set by name. Works under `jax.jit` and `jax.vmap`, in forward and in reverse mode;
     derivatives come from the implicit function theorem at the optimum and cost a few passes over
     the data, however many iterations the fit took. No recovery from failures is attempted.
@@ -199,7 +220,7 @@ def fitted(
     solver = default_solver(objective) if solver is None else solver
     curvature = FullCurvature() if curvature is None else curvature
     begin, solver = _constant(begin), _constant(solver)
-    return _fitted_compiled(objective, begin, solver, curvature)
+    return _fitted(objective, begin, solver, curvature)
 
 
 def _parts(objective: AbstractObjective) -> tuple[Any, ...]:
@@ -212,6 +233,7 @@ def _constant(tree: Any) -> Any:
     return eqx.combine(jax.lax.stop_gradient(arrays), rest)
 
 
+@eqx.filter_jit
 def classical_covariance(
     objective: AbstractObjective, values: Float[Array, "entry"]
 ) -> Float[Array, "entry entry"]:
@@ -223,12 +245,7 @@ def classical_covariance(
     array of the objective. s² is one when the data carry an absolute sigma; without one it is
     infinite where there are no more pairs than free entries.
     """
-    return _covariance_compiled(objective, values)
-
-
-@eqx.filter_jit
-def _covariance_compiled(objective, u):
-    parts = _parts(objective)
+    u, parts = values, _parts(objective)
     known = [o if isinstance(o, CurveObjective) else o.term for o in parts]
     absolute = all(one.absolute_sigma for one in known)
     # One loss serves for all data sets.
@@ -247,3 +264,138 @@ def _covariance_compiled(objective, u):
     left = degrees > 0
     scaled = 2 * data_cost / jnp.where(left, degrees, 1.0) * inverse
     return jnp.where(left, scaled, jnp.where(jnp.outer(free, free), jnp.inf, 0.0))
+
+
+def _with_maps(objective, n_angles, n_frames, c2, root_weights, angle_weights):
+    """The objective of one data set with other maps or weights of them."""
+    tiles = on_one_device(objective.term.tiles)
+    if not isinstance(tiles, MapTiles):
+        raise ModelError(
+            f"c2, root_weights and angle_weights replace those of maps; the data are "
+            f"{type(tiles).__name__}, whose points are sorted and cut: replace the leaves of "
+            "`objective.term.tiles` with equinox.tree_at"
+        )
+    stack = (n_angles, n_frames, n_frames)
+    given = {"c2": (c2, stack), "root_weights": (root_weights, stack)}
+    maps = {
+        name: getattr(tiles, name) if value is None else _same_shape(name, value, shape)
+        for name, (value, shape) in given.items()
+    }
+    root_angle = tiles.root_angle_weights
+    if angle_weights is not None:
+        root_angle = jnp.sqrt(_same_shape("angle_weights", angle_weights, (n_angles,)))
+    tiles = MapTiles(maps["c2"], maps["root_weights"], root_angle, tiles.size)
+    return eqx.tree_at(lambda o: o.term.tiles, objective, tiles)
+
+
+def _same_shape(name: str, value: Any, wanted: tuple[int, ...]) -> Array:
+    array = jnp.asarray(value)
+    if array.shape != wanted:
+        raise ModelError(f"{name} has shape {array.shape}, the objective needs {wanted}")
+    return array
+
+
+def _every_map(objective) -> list[ParameterMap]:
+    """Each place where an objective keeps its parameters, one data set after the other."""
+    inside = objective.variables
+    inside = inside.parameters if isinstance(inside, JointVariables) else inside
+    if not isinstance(objective, CombinedObjective):
+        return [inside, objective.term.parameters]
+    own = [one for part in objective.parts for one in _every_map(part)]
+    return [inside, objective.parameters.whole, *objective.parameters.maps, *own]
+
+
+def _with_fixed(objective, fixed: Mapping[str, ScalarLike]):
+    """The objective with other values of parameters that are not free."""
+    several = isinstance(objective, CombinedObjective)
+    whole = objective.parameters.whole if several else objective.term.parameters
+    free = [name for name in fixed if name in whole.free_names]
+    if free:
+        raise ModelError(
+            f"{free[0]} is fitted: give its value as the start of the fit, or fix it in the "
+            "parameter map"
+        )
+    model = with_parameters(whole.model, fixed)
+    models = [model, model]
+    if several:
+        # What only repeats a shared parameter, or is tied to one, goes with it.
+        changed = dataclasses.replace(whole, model=model)
+        each = dataclasses.replace(objective.parameters, whole=changed).models(whole.start)
+        models = [model, model, *each, *(one for one in each for _ in range(2))]
+    return eqx.tree_at(lambda o: [m.model for m in _every_map(o)], objective, models)
+
+
+def with_values(
+    objective: TwoTimes,
+    *,
+    data_set: str | None = None,
+    c2: Float[Array, "angle frame frame"] | None = None,
+    root_weights: Float[Array, "angle frame frame"] | None = None,
+    angle_weights: Float[Array, "angle"] | None = None,
+    t: Float[Array, "frame"] | None = None,
+    q: ScalarLike | None = None,
+    phi: Float[Array, "angle"] | None = None,
+    gap: ScalarLike | None = None,
+    fixed: Mapping[str, ScalarLike] | None = None,
+    penalties: tuple[AbstractPenalty, ...] | None = None,
+    noise: ScalarLike | None = None,
+) -> TwoTimes:
+    """The objective with some of its numbers replaced, tracers included.
+
+    An objective is built once from concrete data, since building looks at the numbers; this puts
+    in those that a program differentiates by or maps over.
+
+    **Arguments:**
+
+    - `data_set`: label of the one whose maps, times and geometry are meant, of several that are
+        fitted together. Parameters, penalties and noise are those of all together.
+    - `c2`, `root_weights`: maps and 1/sigma of their entries; each unordered pair i < j is read at
+        `[angle, i, j]`.
+    - `angle_weights`: weight of the squared residuals of each angle.
+    - `t`: frame times [s]; `q` [1/Å]; `phi` [degrees]; `gap` [Å].
+    - `fixed`: values of parameters that are not free, by name.
+    - `penalties`: instead of those there are; `noise`: standard deviation of the weighted
+        residuals, by which they are weighed. By default one where `root_weights` of the only data
+        set are given, else that of the data the objective was built from, whatever takes their
+        place.
+
+    Scaling, loss and coordinates are fields: `equinox.tree_at` replaces them.
+
+    **Raises:** `ModelError` for an array of another shape, a free or unknown parameter, maps where
+    the data are points, an unknown data set, or none where there are several.
+    """
+    several = isinstance(objective, CombinedObjective)
+    if not several:
+        check_one_data_set(objective, "with_values")
+    changed: Any = objective
+    if noise is None and root_weights is not None and not several:
+        noise = 1.0
+    if penalties is not None or noise is not None:
+        # Before anything is replaced: tracers have no noise that could be looked at.
+        chosen = changed.penalties if penalties is None else tuple(penalties)
+        changed = with_penalties(changed, chosen, noise)  # pyright: ignore[reportArgumentType]
+    if fixed:
+        changed = _with_fixed(changed, fixed)
+    maps = {"c2": c2, "root_weights": root_weights, "angle_weights": angle_weights}
+    place = {"t": t, "q": q, "phi": phi, "gap": gap}
+    if all(value is None for value in (*maps.values(), *place.values())):
+        return changed
+    labels = changed.parameters.labels if several else (None,)
+    if data_set not in labels:
+        raise ModelError(
+            f"data_set = {data_set!r} does not say whose maps, times or geometry are replaced; "
+            f"give {' or '.join(map(repr, labels))}"
+        )
+    k = labels.index(data_set)
+    part = changed.parts[k] if several else changed
+    n_angles, n_frames = part.term.geometry.phi.shape[0], part.term.t.shape[0]
+    if any(value is not None for value in maps.values()):
+        part = _with_maps(part, n_angles, n_frames, **maps)
+    shapes = {"t": (n_frames,), "q": (), "phi": (n_angles,), "gap": ()}
+    for name, value in place.items():
+        if value is not None:
+            # Precision as the objective has it: the loops over tiles carry sums of that type.
+            array = _same_shape(name, value, shapes[name]).astype(part.term.t.dtype)
+            owner = (lambda term: term) if name == "t" else (lambda term: term.geometry)
+            part = eqx.tree_at(lambda o, at=owner, n=name: getattr(at(o.term), n), part, array)
+    return eqx.tree_at(lambda o: o.parts[k], changed, part) if several else part

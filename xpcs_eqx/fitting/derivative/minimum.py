@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ...errors import ModelError
 from ...objective import (
@@ -142,11 +142,15 @@ def _of_maps(objective: TwoTimeObjective) -> "MapMinimum":
     )
 
 
-def _density(args, block: Block):
-    table, scaling, loss = args
+def _residuals(table, scaling, block: Block):
     contrast, offset = scaling[block.angle, 0], scaling[block.angle, 1]
     model = offset + contrast * block_correlation(table, block)
-    return jnp.sum(loss.density(block.root_weights * (model - block.values)))
+    return block.root_weights * (model - block.values)
+
+
+def _density(args, block: Block):
+    table, scaling, loss = args
+    return jnp.sum(loss.density(_residuals(table, scaling, block)))
 
 
 def _slope(args, block: Block):
@@ -168,10 +172,7 @@ def _equations(args, block: Block):
 
 def _influences(args, block: Block):
     table, scaling, loss = args
-    contrast, offset = scaling[block.angle, 0], scaling[block.angle, 1]
-    root = block.root_weights
-    model = offset + contrast * block_correlation(table, block)
-    mine = influence_sums(loss, root * (model - block.values), root)
+    mine = influence_sums(loss, _residuals(table, scaling, block), block.root_weights)
     return jax.tree.map(lambda one: jnp.zeros(scaling.shape[0]).at[block.angle].set(one), mine)
 
 
@@ -329,45 +330,39 @@ class JointMinimum(AbstractMinimum):
             self._added(u),
         )
 
-    def _each(self):
-        return zip(self.parts, range(len(self.parts)), strict=True)
-
     def cost(self, u):
-        own = self._local(u)
-        return sum((part.cost(own[k]) for part, k in self._each()), self._penalty(u))
+        own = zip(self.parts, self._local(u), strict=True)
+        return sum((part.cost(here) for part, here in own), self._penalty(u))
 
     def gradient(self, u):
         own, pull = jax.vjp(self._local, u)
-        slopes = tuple(part.gradient(own[k]) for part, k in self._each())
+        slopes = tuple(part.gradient(u) for part, u in zip(self.parts, own, strict=True))
         return pull(slopes)[0] + jax.grad(self._penalty)(u)
 
     def hessian(self, u):
-        own, turns = self._local(u), jax.jacfwd(self._local)(u)
-        slopes = [part.gradient(own[k]) for part, k in self._each()]
+        each = list(zip(self.parts, self._local(u), jax.jacfwd(self._local)(u), strict=True))
+        slopes = [part.gradient(own) for part, own, _ in each]
 
         def bent(u):
             pairs = zip(slopes, self._local(u), strict=True)
             return sum((jnp.vdot(slope, here) for slope, here in pairs), self._penalty(u))
 
         total: Array = jax.hessian(bent)(u)
-        for part, k in self._each():
-            total = total + turns[k].T @ part.hessian(own[k]) @ turns[k]
+        for part, own, turn in each:
+            total = total + turn.T @ part.hessian(own) @ turn
         return total
 
     def equations(self, u):
-        own = self._local(u)
-        found = [part.equations(own[k]) for part, k in self._each()]
+        found = [part.equations(own) for part, own in zip(self.parts, self._local(u), strict=True)]
         return self._carried(u, [one for one, _ in found]), sum(
             (cost for _, cost in found), jnp.zeros(())
         )
 
     def mean_curvature(self, u):
-        own, turns = self._local(u), jax.jacfwd(self._local)(u)
-        found = [part.mean_curvature(own[k]) for part, k in self._each()]
-        hessian = sum(
-            (turn.T @ one @ turn for (one, _), turn in zip(found, turns, strict=True)),
-            self._added(u).hessian,
-        )
+        turns, each = jax.jacfwd(self._local)(u), zip(self.parts, self._local(u), strict=True)
+        found = [part.mean_curvature(own) for part, own in each]
+        own = (turn.T @ one @ turn for (one, _), turn in zip(found, turns, strict=True))
+        hessian = sum(own, self._added(u).hessian)
         return hessian, jax.tree.map(lambda *one: sum(one), *(sums for _, sums in found))
 
     def last(self, y, memo, equations):
@@ -375,7 +370,7 @@ class JointMinimum(AbstractMinimum):
         x = snap(coordinates, coordinates.to_physical(y[:n]))
         own = [
             part.last(self.parameters.local_coordinates(k, y[:n]), memo[k], equations)
-            for part, k in self._each()
+            for k, part in enumerate(self.parts)
         ]
         sizes = [part.term.scaling.size for part in self.parts]
         coefficients = [u[:size] for (u, _), size in zip(own, sizes, strict=True)]
@@ -412,3 +407,48 @@ class CurveMinimum(AbstractMinimum):
         turn = jnp.linalg.inv(jax.jacfwd(self.coordinates.to_physical)(y))
         u = snap(self.coordinates, self.coordinates.to_physical(y))
         return jnp.asarray(u), equations.transform(turn)
+
+
+class AbstractCurvature(eqx.Module):
+    """Which matrix stands for the second derivative of the cost at an optimum."""
+
+    @abstractmethod
+    def matrix(
+        self, minimum: AbstractMinimum, u: Float[Array, "entry"]
+    ) -> Float[Array, "entry entry"]:
+        """The matrix at u = (scaling coefficients, physical parameters)."""
+
+
+class FullCurvature(AbstractCurvature):
+    """The second derivative itself: derivatives of a fit are exact, however large its residuals."""
+
+    def matrix(self, minimum, u):
+        return minimum.hessian(u)
+
+
+class GaussNewtonCurvature(AbstractCurvature):
+    """JᵀJ: cheaper and never indefinite; off by what residuals times model curvature add up to."""
+
+    def matrix(self, minimum, u):
+        equations, _ = minimum.equations(u)
+        return equations.hessian
+
+
+def solve_free(
+    matrix: Float[Array, "entry entry"],
+    right: Float[Array, "entry column"],
+    free: Bool[Array, "entry"],
+) -> Float[Array, "entry column"]:
+    """matrix⁻¹ · right within the `free` entries and zero elsewhere.
+
+    NaN when the matrix is not positive definite there: the point is no isolated minimum.
+    """
+    diagonal = jnp.diagonal(matrix)
+    # An entry nothing depends on stays where it is.
+    free = free & (diagonal != 0)
+    unit = jnp.sqrt(jnp.where(free, diagonal, 1.0))
+    inside = free[:, None] & free[None, :]
+    scaled = jnp.where(inside, matrix / jnp.outer(unit, unit), jnp.eye(matrix.shape[0]))
+    scaled_right = jnp.where(free[:, None], right / unit[:, None], 0.0)
+    solution = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(scaled), scaled_right)
+    return jnp.where(free[:, None], solution / unit[:, None], 0.0)

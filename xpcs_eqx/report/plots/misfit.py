@@ -4,13 +4,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...uncertainty import Misfit
-from .canvas import DATA, FIT, figure, grid, log_scale
+from .canvas import DATA, FIT, log_scale, panels
 
 
 def misfit_figure(misfit: Misfit) -> Figure:
     """Mean of fitted minus measured c2 by lag and by age, with the errors of a right model."""
-    fig = figure(7.6, 2.8, "Mean residual, fitted minus measured c2")
-    axes = grid(fig, 1, 2, left=0.105, right=0.985, bottom=0.165, top=0.86, wspace=0.3)[0]
+    title = "Mean residual, fitted minus measured c2"
+    fig, (axes,) = panels(7.6, 2.8, title, columns=2, left=0.85)
     for axis, (low, high), means, name in (
         (axes[0], misfit.lags.T, misfit.by_lag, "lag τ [s]"),
         (axes[1], misfit.ages.T, misfit.by_age, "age (t₁ + t₂)/2 [s]"),

@@ -1,17 +1,155 @@
 """What the data of a fit leave open: directions, profiles, and what to do."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from ...parameters.leaves import parameter_leaves
-from ...physics import degeneracies
+from ...physics import AbstractCorrelation, PowerLawRate, degeneracies
 from ...scaling import Individual
 from ..fit import Fit
-from .degeneracy_advice import Advice, PowerLaw, advice_on, power_laws
 from .profile import ProfileCurve, profile_curve, profiled_parameter
+
+# An exponent within this many errors of zero makes a power law a constant.
+_NEAR_ZERO = 3.0
+_MATTERS = 0.1
+
+
+class Advice(NamedTuple):
+    """Something to do: why, and how in Python and in a configuration."""
+
+    action: str
+    reason: str
+    python: str
+    toml: str
+
+    @classmethod
+    def to_fix(cls, name: str, reason: str, action: str | None = None) -> "Advice":
+        """To hold a parameter where it is."""
+        python = f'parameter_map(..., fixed=("{name}",))'
+        return cls(action or f"fix {name}", reason, python, f"[parameters.{name}] free = false")
+
+    def sentence(self) -> str:
+        """All of it."""
+        ways = " or ".join(f"`{one}`" for one in (self.python, self.toml) if one)
+        return f"{self.action}, since {self.reason}" + (f": {ways}" if ways else "")
+
+
+class PowerLaw(NamedTuple):
+    """Names of a rate amplitude·t^exponent + offset of a model, and the field it is."""
+
+    field: str
+    amplitude: str
+    exponent: str
+    offset: str
+    unit: str
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Its three parameters."""
+        return self.amplitude, self.exponent, self.offset
+
+
+def power_laws(model: AbstractCorrelation) -> tuple[PowerLaw, ...]:
+    """The power laws with offset of a model."""
+    leaves = {leaf.path: leaf for leaf in parameter_leaves(model)}
+    found = []
+    for path in leaves:
+        owner = reduce(getattr, path[:-1], model)
+        if isinstance(owner, PowerLawRate) and path[-1] == "amplitude":
+            own = [leaves[(*path[:-1], part)] for part in ("amplitude", "exponent", "offset")]
+            names = (leaf.name for leaf in own)
+            found.append(PowerLaw(path[0], *names, unit=own[-1].info.unit))
+    return tuple(found)
+
+
+def advice_on(fit: Fit, concerned: set[str], laws: tuple[PowerLaw, ...]) -> tuple[Advice, ...]:
+    """Advice on the fitted numbers that take part in weak directions."""
+    individual = isinstance(fit.objective.term.scaling, Individual) and len(fit.contrast) > 1
+    out = []
+    for law in laws:
+        if len(concerned & set(law.names)) > 1:
+            out += _on_power_law(fit, law)
+    physical = [name for name in fit.index.physical_names if name in concerned]
+    scaling = [name for name in fit.index.scaling_names if name in concerned]
+    if "phi0" in physical:
+        reason = "the flow direction trades against the shear rate where only cos(φ0 − φ)·γ̇ counts"
+        out.append(Advice.to_fix("phi0", reason, "select more azimuths, or fix phi0"))
+    if scaling and physical:
+        where = "its" if not individual else "each angle's"
+        out.append(
+            Advice(
+                "take longer lags, or several q together",
+                f"{where} contrast or offset trades against {', '.join(physical)}: the maps "
+                "contain neither the plateau at short lags nor the baseline at long ones",
+                "least_squares(two_time_objective(...))",
+                "several tables [[data]], or q as a list",
+            )
+        )
+        if individual:
+            out.append(
+                Advice(
+                    "share contrast and offset between the angles, if the fit then says nothing "
+                    "against it",
+                    "one pair in place of one for each angle leaves more to the physics; where the "
+                    "contrast really varies, the fit warns",
+                    "Averaged(n_angles)",
+                    '[scaling] mode = "averaged"',
+                )
+            )
+    known = {name for law in laws for name in law.names} | {"phi0"}
+    others = [name for name in physical if name not in known]
+    if others:
+        what, reason = f"fix or tie one of {', '.join(others)}", "the data do not tell them apart"
+        out.append(Advice.to_fix(others[-1], reason, what))
+    return tuple(out)
+
+
+def _on_power_law(fit: Fit, law: PowerLaw) -> list[Advice]:
+    roles = {row.name: row for row in fit.rows}
+    amplitude, exponent, offset = (roles[name] for name in law.names)
+    out = []
+    if offset.role == "free":
+        flat = not np.isfinite(exponent.error) or (
+            abs(exponent.value) < max(_NEAR_ZERO * exponent.error, _MATTERS)
+        )
+        reason = (
+            f"{law.exponent} = {exponent.value:.2g} ± {exponent.error:.1g} is all but zero, where "
+            f"{law.amplitude}·t^{law.exponent} is a constant like {law.offset}, and only "
+            f"{law.amplitude} + {law.offset} counts"
+            if flat
+            else f"a power law and a constant look alike over the ages measured: {law.offset} = "
+            f"{offset.value:.3g} ± {offset.error:.2g}"
+        )
+        at_zero = f"[parameters.{law.offset}] start = 0.0, free = false"
+        advice = Advice.to_fix(law.offset, reason, f"fix {law.offset} at zero")
+        out.append(advice._replace(toml=at_zero))
+    elif exponent.role == "free" and amplitude.role == "free":
+        reason = "the ages measured span too little for an exponent"
+        out.append(Advice.to_fix(law.exponent, reason))
+    out.append(
+        Advice(
+            "quote the rate instead of its parameters, and its profile-likelihood interval",
+            f"{law.field}(t) is determined where its parameters are not; slope and reference-time "
+            "coordinates keep the solver and the sampler on it",
+            f'fit.rate("{law.field}"), parameter_map(model, t, rates=ReferenceTime)',
+            '[solver] coordinates = "reference_time"',
+        )
+    )
+    out.append(
+        Advice(
+            "fit several q or scans together",
+            f"{', '.join(law.names)} are shared by them while their noise is not, and other decay "
+            "times look at other ages",
+            "least_squares(two_time_objective(shared_parameters(models, times), data))",
+            "several tables [[data]], or q as a list",
+        )
+    )
+    return out
+
 
 # Eigenvalue of the normal matrix at unit diagonal, over the largest, below which a direction is
 # listed: errors along it are then a hundred times those of its parameters by themselves.
@@ -157,7 +295,7 @@ def degeneracy_report(
     """
     directions = weak_directions_of(fit)
     term = fit.objective.term
-    laws = power_laws(parameter_leaves(fit.model), fit.model)
+    laws = power_laws(fit.model)
     bounds = {row.name: (row.lower, row.upper) for row in fit.rows if row.role == "free"}
     exact = tuple(
         f"{one.name}: {one.text}"
@@ -167,13 +305,17 @@ def degeneracy_report(
         leading = directions[0].names if directions else ()
         profiles = [name for name in leading if name in fit.index.physical_names][:2]
     # An error that holds a partner on its bound says nothing of the valley.
-    lost = {name for one in directions for name in one.names if _spoilt(fit, one)}
+    spoilt = (
+        one
+        for one in directions
+        if one.open or not all(np.isfinite(fit[name].error) for name in one.names)
+    )
+    lost = {name for one in spoilt for name in one.names}
     for name in profiles:
         profiled_parameter(fit, name)
     curves = tuple(
         profile_curve(fit, name, _range(fit, name, points, name in lost)) for name in profiles
     )
-    individual = isinstance(term.scaling, Individual) and len(fit.contrast) > 1
     concerned = {name for one in directions for name in one.names}
     concerned |= {curve.name for curve in curves if curve.flat}
     return DegeneracyReport(
@@ -181,7 +323,7 @@ def degeneracy_report(
         exact,
         tuple(text for law in laws if concerned & set(law.names) for text in _best_known(fit, law)),
         curves,
-        advice_on(fit, concerned, laws, individual),
+        advice_on(fit, concerned, laws),
         float(fit.uncertainty.condition_number),
     )
 
@@ -202,24 +344,17 @@ def weak_directions_of(fit: Fit) -> tuple[Direction, ...]:
         vector = vector * np.sign(vector[order[0]])
         ratio = value / float(values[-1])
         length = np.sqrt(variance / value) if ratio > _NOTHING else np.inf
-        steps = [
-            float(length * vector[j] / diagonal[j]) if diagonal[j] > 0 else float("inf")
-            for j in order
-        ]
+        steps = np.where(diagonal[order] > 0, length * vector[order] / unit[order], np.inf)
         found.append(
             Direction(
                 ratio,
                 tuple(names[j] for j in order),
-                tuple(float(vector[j]) for j in order),
-                tuple(steps),
+                tuple(vector[order].tolist()),
+                tuple(steps.tolist()),
                 tuple(units[names[j]] for j in order),
             )
         )
     return tuple(found)
-
-
-def _spoilt(fit: Fit, one: Direction) -> bool:
-    return one.open or any(not np.isfinite(fit[name].error) for name in one.names)
 
 
 def _range(fit: Fit, name: str, points: int, wide: bool) -> Float[np.ndarray, "point"]:

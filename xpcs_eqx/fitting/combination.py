@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ...uncertainty import inverse_of
+from ..uncertainty import chance, inverse_of
 
 # Relative eigenvalue, at unit diagonal, of a direction that a single angle does not determine:
 # far above the rounding of the sums, far below what a fit could use.
@@ -95,30 +95,19 @@ def _weighted(estimates, weights) -> Combined:
     return Combined(np.where(unknown, middle, (share * values).sum(axis=0)), covariance)
 
 
-def angle_estimate(
-    value: Float[np.ndarray, "free"],
-    gradient: Float[np.ndarray, "entry"],
-    hessian: Float[np.ndarray, "entry entry"],
-    noise: Float[np.ndarray, "entry entry"],
-    held: Bool[np.ndarray, "coefficient"],
+def estimated_step(
+    gradient: Float[np.ndarray, "free"],
+    curvature: Float[np.ndarray, "free free"],
+    noise: Float[np.ndarray, "free free"],
     natural: Float[np.ndarray, "free"],
-    pairs: int,
-) -> AngleEstimate:
-    """The estimate of an angle from its equations, entries being (scaling, coordinates).
+) -> tuple[Float[np.ndarray, "free"], Float[np.ndarray, "free free"], Bool[np.ndarray, "free"]]:
+    """A Gauss–Newton step, its information H M⁻¹ H, and which parameters are determined.
 
-    **Arguments:**
+    M is the `noise`, the covariance of the `gradient`, and H the `curvature`; both count in the
+    determined directions alone, where M has an inverse.
 
-    - `value`: coordinates at its optimum.
-    - `noise`: covariance of `gradient`; a sandwich as information is H M⁻¹ H.
-    - `held`: coefficients of the scaling that are on a bound.
     - `natural`: natural step of each coordinate.
     """
-    p = value.size
-    k = gradient.size - p
-    inner, *_ = inverse_of(hessian[:k, :k], ~held)
-    back = np.concatenate([-hessian[k:, :k] @ inner, np.eye(p)], axis=1)
-    curvature, middle = back @ hessian @ back.T, back @ noise @ back.T
-    slope = back @ gradient
     strength = np.diagonal(curvature) * natural**2
     there = strength > _NOTHING * np.max(strength, initial=0.0)
     curvature = np.where(there & there[:, None], curvature, 0.0)
@@ -126,14 +115,11 @@ def angle_estimate(
     size, vectors = np.linalg.eigh(curvature / np.outer(unit, unit))
     kept = size > _UNDETERMINED * max(size[-1], 1e-300)
     lost = np.max(np.abs(vectors[:, ~kept]), axis=1, initial=0.0)
-    # In the kept directions alone, where the covariance of the gradient has an inverse.
     turn = vectors[:, kept] / unit[:, None]
-    root = vectors[:, kept] * unit[:, None]
-    white = turn.T @ middle @ turn
-    information = root @ np.diag(size[kept]) @ np.linalg.pinv(white, hermitian=True)
-    information = information @ np.diag(size[kept]) @ root.T
-    step = turn @ ((turn.T @ slope) / size[kept])
-    return AngleEstimate(value - step, 0.5 * (information + information.T), lost <= _SHARE, pairs)
+    root = vectors[:, kept] * unit[:, None] * size[kept]
+    information = root @ np.linalg.pinv(turn.T @ noise @ turn, hermitian=True) @ root.T
+    step = -turn @ ((turn.T @ gradient) / size[kept])
+    return step, 0.5 * (information + information.T), lost <= _SHARE
 
 
 class Heterogeneity(NamedTuple):
@@ -164,17 +150,14 @@ class Heterogeneity(NamedTuple):
 
 def heterogeneity(estimates: tuple[AngleEstimate, ...]) -> Heterogeneity:
     """Cochran's test with full covariance matrices, about the inverse-variance mean."""
-    from scipy.stats import chi2
-
     centre = InverseVariance()(estimates).value
     parts = np.array(
         [(e.value - centre) @ e.information @ (e.value - centre) for e in estimates], dtype=float
     )
     ranks = [_rank(one.information) for one in estimates]
-    degrees = sum(ranks) - _rank(np.sum([one.information for one in estimates], axis=0))
-    statistic = float(parts.sum())
-    probability = float(chi2.sf(statistic, degrees)) if degrees > 0 else 1.0
-    return Heterogeneity(statistic, max(degrees, 0), probability, parts)
+    total = np.sum([one.information for one in estimates], axis=0)
+    statistic, degrees = float(parts.sum()), max(sum(ranks) - _rank(total), 0)
+    return Heterogeneity(statistic, degrees, chance(statistic, degrees), parts)
 
 
 def _rank(information) -> int:

@@ -1,1 +1,0 @@
-"""One fit for each angle, and their combination."""
