@@ -230,6 +230,11 @@ MODULES: dict[type, Case] = {
     data.Selection: Case(lambda: data.Selection(end_frame=5, phi_ranges=((-10.0, 10.0),))),
     data.TwoTimeData: Case(small_data),
     fitting.Fit: Case(small_fit, lambda fit: fit.values**2),
+    fitting.Thresholds: Case(fitting.Thresholds, lambda one: jnp.asarray(one.level)),
+    uncertainty.Misfit: Case(
+        lambda: uncertainty.Misfit((), SHORT, 1.0, 1.0, *(np.ones((3, 2)),) * 4),
+        lambda misfit: jnp.asarray(misfit.by_lag),
+    ),
     fitting.FittedModel: Case(lambda: small_fit().fitted, lambda fitted: fitted.contrast**2),
     fitting.Run: Case(lambda: small_fit().run),
     fitting.Solution: Case(lambda: fitting.solve(small_objective()), lambda s: s.cost, 9000),
@@ -340,6 +345,10 @@ RECORDS: dict[type, Callable[[], Any]] = {
     fitting.ParameterRow: lambda: small_fit()["D0"],
     fitting.ProfileInterval: lambda: fitting.ProfileInterval("D0", 0.68, 1.0, 3.0, 2.0),
     fitting.Quality: lambda: small_fit().quality,
+    uncertainty.MisfitTest: lambda: uncertainty.MisfitTest("lag", 9.0, 7, 0.25, None),
+    uncertainty.Deviation: lambda: uncertainty.Deviation("lags", 0.1, 0.2, 0.01, 0.001),
+    uncertainty.Signal: lambda: uncertainty.Signal(9.0, 0.1, 0.9, 0.1),
+    report.Report: lambda: report.Report("Fit", ()),
     fitting.RecoveryAction: lambda: fitting.RecoveryAction("not moved", "perturbed", "kept"),
     fitting.RescaledSurface: lambda: fitting.RescaledSurface(
         np.ones((3, 9, 9)), PHI, PHI, np.ones((3, 9, 9))

@@ -11,7 +11,6 @@ from xpcs_eqx.fitting import Thresholds, judge, least_squares
 from xpcs_eqx.objective import Huber, projected_objective, two_time_objective
 from xpcs_eqx.physics import LaminarFlow, PowerLawRate, Static, correlation_map
 from xpcs_eqx.simulation import simulate, simulate_speckle
-from xpcs_eqx.uncertainty import LEVEL
 
 STATIC = Static(PowerLawRate(1e3, 0.0, 0.0))  # 1/e of c2 after five frames
 FLOWING = LaminarFlow(PowerLawRate(1.2e4, -0.3, 0.0), PowerLawRate(3e-4, 0.2, 0.0), 5.0)
@@ -235,7 +234,7 @@ def test_thresholds_decide():
     fit = fitted_map(with_noise(make(0), 0))
     failed = fit.fitted.misfit.failed()
     assert failed
-    assert fit.fitted.misfit.failed(LEVEL) == failed
+    assert fit.fitted.misfit.failed(Thresholds.level) == failed
     lenient = judge(fit, Thresholds(level=1e-300))
     assert not any("the model does not fit" in one for one in lenient.findings)
     strict = judge(fit, Thresholds(excess=1.0))

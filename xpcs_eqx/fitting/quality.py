@@ -12,7 +12,8 @@ from ..compiling import quick_jit
 from ..data import Geometry
 from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
-from ..uncertainty import LEVEL, Misfit, Signal
+from ..uncertainty import Misfit, Signal
+from ..uncertainty.misfit import LEVEL
 from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM
 from .fit import Fit, Quality
 

@@ -10,7 +10,6 @@ from .covariance import score_covariances as score_covariances
 from .covariance import uncertainty_from as uncertainty_from
 from .curves import curve_errors as curve_errors
 from .dyadic import dyadic_scores as dyadic_scores
-from .misfit import LEVEL as LEVEL
 from .misfit import Deviation as Deviation
 from .misfit import Misfit as Misfit
 from .misfit import MisfitTest as MisfitTest
