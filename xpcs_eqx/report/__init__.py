@@ -4,7 +4,6 @@ from ..files import to_json as to_json
 from .fit import Origin as Origin
 from .fit import covariance_arrays as covariance_arrays
 from .fit import fit_sections as fit_sections
-from .fit import folder_names as folder_names
 from .fit import parameters_document as parameters_document
 from .fit import scaling_errors as scaling_errors
 from .fit import strong_correlations as strong_correlations
@@ -27,3 +26,4 @@ from .maps import shown_maps as shown_maps
 from .maps import write_fitted_data as write_fitted_data
 from .sections import Drawing as Drawing
 from .sections import Section as Section
+from .sections import folder_names as folder_names

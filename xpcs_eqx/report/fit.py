@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +20,20 @@ from ..uncertainty import loss_of
 from .analyses import prepared_section
 from .maps import has_maps, has_weights, is_stored, write_fitted_data
 from .misfit import misfit_section
-from .sections import Drawing, Section, document, entry, items, number, table, text
+from .sections import (
+    Drawing,
+    Section,
+    document,
+    entry,
+    folder_names,
+    items,
+    number,
+    table,
+    text,
+)
 
 STRONG_CORRELATION = 0.9
 _MOST = 12
-# Names that some file systems keep for devices.
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,19 +49,6 @@ class Origin:
     provenance: Provenance = field(default_factory=Provenance)
     scaling: str = ""
     weight: float = 1.0
-
-
-def folder_names(labels: Sequence[str]) -> tuple[str, ...]:
-    """A folder name for each label: legal everywhere, and different even where case is not."""
-    out: list[str] = []
-    for label in labels:
-        name = re.sub(r"[^\w.\-+=, ]", "_", label).strip(" ").rstrip(".").lstrip(".") or "_"
-        name = f"{name}_" if _RESERVED.fullmatch(name) else name
-        known, chosen, i = {one.casefold() for one in out}, name, 2
-        while chosen.casefold() in known:
-            chosen, i = f"{name}-{i}", i + 1
-        out.append(chosen)
-    return tuple(out)
 
 
 def model_name(model: AbstractCorrelation) -> str:
@@ -421,9 +415,9 @@ def fit_sections(
     ]
     if fit.prepared:
         out.append(prepared_section(fit))
-    out += [parameter_section(fit, profiles), misfit_section(fit)]
+    out.append(parameter_section(fit, profiles))
     if not fit.data_sets:
-        return [*out, scaling_section(fit), *doubt_sections(fit)]
+        return [*out, scaling_section(fit), *doubt_sections(fit), misfit_section(fit)]
     out.append(sharing_section(fit, known))
     for (label, one), name in zip(fit.parts.items(), folder_names(tuple(fit.parts)), strict=True):
         section = scaling_section(one, f"Contrast and offset of {label}")
@@ -432,7 +426,7 @@ def fit_sections(
             f"fit/{name}/covariance.npz": covariance_arrays(one),
         }
         out.append(dataclasses.replace(section, document={}, files=files))
-    return [*out, *doubt_sections(fit)]
+    return [*out, *doubt_sections(fit), misfit_section(fit)]
 
 
 def parameters_document(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> dict[str, Any]:

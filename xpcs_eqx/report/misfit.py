@@ -2,8 +2,10 @@
 
 from ..fitting import Fit
 from ..uncertainty import Misfit
-from .sections import Drawing, Section, entry, number, table
+from .sections import Drawing, Section, entry, folder_names, number, table
 
+# Probabilities below which the report says where.
+_SMALL = 0.05
 _WHAT = {
     "frame": "a frame unlike its neighbours",
     "lag": "mean residual by lag",
@@ -42,13 +44,14 @@ def _table(misfit: Misfit) -> list[str]:
             number(test.statistic, 4),
             str(test.degrees),
             number(test.probability, 2),
-            "" if test.where is None else test.where.text,
         )
         for test in misfit.tests
     ]
     header = ("test", "statistic", "degrees", "probability")
-    lines = table(header, [row[:4] for row in rows])
-    return [*lines, *(entry("largest", row[4]) for row in rows if row[4])]
+    lines = table(header, rows)
+    # Where it is small, the largest is chance like the others.
+    told = [test.where.text for test in misfit.tests if test.where and test.probability < _SMALL]
+    return [*lines, *(entry("largest", one) for one in told)]
 
 
 def _noise(misfit: Misfit) -> list[str]:
@@ -79,7 +82,6 @@ def _document(misfit: Misfit) -> dict:
 
 
 def _drawings(found: dict[str, Misfit]) -> list[Drawing]:
-    from .folder import folder_names
     from .plots.misfit import misfit_figure
 
     names = folder_names(tuple(found))

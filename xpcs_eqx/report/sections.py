@@ -7,6 +7,7 @@ import base64
 import html
 import math
 import os
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 100
+# Names that some file systems keep for devices.
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _STYLE = """
 body { font-family: sans-serif; margin: 2em auto; max-width: 70em; color: #222; }
 pre { font-size: 0.85em; line-height: 1.35; overflow-x: auto; background: #f7f7f7; padding: 1em; }
@@ -138,3 +141,16 @@ def items(texts: Sequence[str]) -> list[str]:
     return [
         textwrap.fill(one, WIDTH, initial_indent="  - ", subsequent_indent="    ") for one in texts
     ]
+
+
+def folder_names(labels: Sequence[str]) -> tuple[str, ...]:
+    """A folder name for each label: legal everywhere, and different even where case is not."""
+    out: list[str] = []
+    for label in labels:
+        name = re.sub(r"[^\w.\-+=, ]", "_", label).strip(" ").rstrip(".").lstrip(".") or "_"
+        name = f"{name}_" if _RESERVED.fullmatch(name) else name
+        known, chosen, i = {one.casefold() for one in out}, name, 2
+        while chosen.casefold() in known:
+            chosen, i = f"{name}-{i}", i + 1
+        out.append(chosen)
+    return tuple(out)
