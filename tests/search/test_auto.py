@@ -41,14 +41,14 @@ def objective(noise=0.01):
 
 
 # From here a local fit ends in a mirrored minimum. What it leaves beside the best hides in a noise
-# of 0.01, and is most of what is left with QUIET.
+# of LOUD, and is most of what is left with QUIET.
 WRONG = np.array([1e6, 0.5, -30.0])
-QUIET = 0.001
+QUIET, LOUD = 0.001, 0.04
 AROUND = "a look around, to a sample of the pairs"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("noise", "said"), [(QUIET, "not trusted"), (0.01, "looks right")])
+@pytest.mark.parametrize(("noise", "said"), [(QUIET, "not trusted"), (LOUD, "looks right")])
 def test_auto_finds_the_minimum_that_a_local_fit_misses(noise, said):
     best = xe.least_squares(objective(noise))
     local = global_least_squares(objective(noise), WRONG, strategy=Local())
@@ -65,9 +65,11 @@ def test_auto_finds_the_minimum_that_a_local_fit_misses(noise, said):
 def test_cma_es_follows_where_starts_do_not_agree():
     pytest.importorskip("cma")
     best = xe.least_squares(objective(QUIET))
-    unlucky = Auto(multi=MultiStart(starts=3, seed=6), seed=3)
+    unlucky = Auto(multi=MultiStart(starts=3, seed=6))
     found = global_least_squares(objective(QUIET), WRONG, strategy=unlucky)
-    assert [one.what for one in found.spent] == ["local fit", AROUND, "multi-start", "CMA-ES"]
+    tried = [one.what for one in found.spent]
+    assert tried[:2] == ["local fit", AROUND]
+    assert tried[-2:] == ["multi-start", "CMA-ES"]
     assert any("disagrees" in text or "not confirmed" in text for text in found.decisions)
     assert found.method == "CMA-ES"
     assert float(found.fit.cost) <= float(best.cost) * (1 + 1e-6)

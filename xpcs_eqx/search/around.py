@@ -12,6 +12,7 @@ from ..optimize import TrustRegion
 from .basins import threshold_of, variance_of
 from .local_fits import LocalFits, local_fits_for
 from .pairs import count_pairs, is_absolute, thinned
+from .selection import SAME_COST
 from .space import normalised_space
 from .starts import AbstractSampler, LatinHypercube, starts_of
 
@@ -98,7 +99,9 @@ def _compared(objective: AbstractObjective, sample: AbstractObjective, fits: Loc
     variance = variance_of(lowest, pairs, is_absolute(objective))
     # Sums over a sample are weighted to be those of all pairs, and so is their noise.
     coarse = pairs / max(count_pairs(sample), 1)
-    threshold = coarse * threshold_of(variance, known)
+    threshold = SAME_COST * known
+    if sample is not objective:
+        threshold = max(threshold, coarse * threshold_of(variance, known))
     below = np.flatnonzero(fits.cost < known - threshold)
     order = below[np.argsort(fits.cost[below], kind="stable")]
     distinct: list[int] = []

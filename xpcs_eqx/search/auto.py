@@ -225,7 +225,8 @@ class Auto(AbstractStrategy):
     def _around(self, trial: Trial, starts: int) -> bool:
         """Whether looks around leave nothing more to search for; the last finds nothing lower."""
         for turn in range(ROUNDS):
-            n = min(starts, (self.budget - trial.used - REST) // AROUND_EVALUATIONS)
+            # One fit more begins at the best so far.
+            n = min(starts, (self.budget - trial.used - REST) // AROUND_EVALUATIONS - 1)
             if n < 1:
                 trial.say(f"no look around: {trial.used} of {self.budget} evaluations are used")
                 return trial.verdict(trial.fit).skip
@@ -234,7 +235,7 @@ class Auto(AbstractStrategy):
             seed, settings = self.seed + turn, self.multi
             before = float(trial.fit.cost)
             found = trial.around(
-                starts=n, seed=seed, sampler=settings.sampler, custom=settings.custom
+                self.budget, starts=n, seed=seed, sampler=settings.sampler, custom=settings.custom
             )
             if found is None or trial.ended:
                 return False

@@ -89,10 +89,10 @@ class Trial(Log):
             self._take("local fit", fit, fit.evaluations)
         return fit
 
-    def around(self, **settings: Any) -> Around | None:
+    def around(self, budget: int, **settings: Any) -> Around | None:
         """A look around the best so far; what the sample has lower is fitted to all pairs.
 
-        None where no sample of the pairs can be drawn.
+        None where no sample of the pairs can be drawn. No fit begins once `budget` is used.
         """
         known = self.known
         assert known is not None
@@ -105,6 +105,9 @@ class Trial(Log):
         if self.ended:
             return found
         for x in found.lower:
+            if self.used >= budget:
+                self.say(f"a lower minimum of the sample is left: {self.used} evaluations are used")
+                break
             fit = self._attempt("fit from a lower minimum of the sample", least_squares, x)
             if fit is not None and not self.ended:
                 lower = self._take("a look around", fit, fit.evaluations)
