@@ -44,6 +44,7 @@ VALUES = {
 OTHERWISE = {
     "model.mode": '"static"',
     "solver.method": '"hybrid"',
+    "global.method": '"local"',
     "solver.checkpoint": "false",
     "streaming.strategy": '"in_memory"',
     "defences.monitor.response": '"abort"',

@@ -11,6 +11,15 @@ from notebooks import MAP, ROOT, executed, outputs, paths, read, real_map, text
 
 NOTEBOOKS = paths()
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# Those that take a minute each; they run with the long tests.
+LONG = ("degenerate_angles", "posterior", "spline_rate")
+by_time = pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.long if path.stem in LONG else (), id=path.stem)
+        for path in NOTEBOOKS
+    ],
+)
 README = ROOT / "README.md"
 
 # Bytes of a notebook and of a figure in it.
@@ -37,7 +46,7 @@ def assert_clean(notebook):
 
 
 @pytest.mark.slow
-@by_name
+@by_time
 def test_runs_and_prints_what_is_stored(path, tmp_path):
     needs_map = any(MAP in cell.source for cell in code(read(path)))
     if needs_map and not real_map().is_file():

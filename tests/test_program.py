@@ -72,6 +72,7 @@ def test_a_fit_writes_everything_and_ends_with_zero(folder, capsys):
         "plots/convergence.png",
         "plots/rates.png",
         "plots/covariance.png",
+        "plots/mean_residuals.png",
     }
     parameters = json.loads((results / "fit" / "parameters.json").read_text())
     assert parameters["converged"]
@@ -83,7 +84,7 @@ def test_a_fit_writes_everything_and_ends_with_zero(folder, capsys):
     assert (results / "fit" / "report.txt").read_text().startswith("Fit of data.h5")
     page = (results / "fit" / "report.html").read_text(encoding="utf-8")
     assert "Fit of data.h5" in page
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 8
     provenance = json.loads((results / "provenance.json").read_text())
     assert len(provenance["data"]["sha256"]) == 64
     assert provenance["data"]["file"] == "data.h5"
@@ -269,7 +270,7 @@ def test_failing_while_writing_keeps_the_earlier_results(folder, capsys, monkeyp
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(xpcs_eqx.report.plots, "save_figures", fail)
+    monkeypatch.setattr(xpcs_eqx.report.folder, "write_files", fail)
     assert run(folder, "--overwrite") == code
     assert_untouched(folder, before)
     message = capsys.readouterr().err
@@ -280,6 +281,31 @@ def test_failing_while_writing_keeps_the_earlier_results(folder, capsys, monkeyp
         assert "Traceback" in capsys.readouterr().err
 
 
+def test_no_plot_costs_a_result(folder, capsys, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("cannot be drawn")
+
+    monkeypatch.setattr(xpcs_eqx.report.plots, "rate_figure", broken)
+    assert run(folder) == 0
+    results = folder / "fit_results"
+    said = "the plot rates is missing: ValueError: cannot be drawn"
+    for text in (capsys.readouterr().out, (results / "fit" / "report.txt").read_text()):
+        assert said in text
+    assert said in (results / "fit" / "report.html").read_text()
+    assert (results / "plots" / "maps.png").exists()
+    assert not (results / "plots" / "rates.png").exists()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(xpcs_eqx.report.plots, "save_figures", interrupted)
+    assert run(folder, "--output", str(folder / "second")) == 3
+    assert "complete but for plots" in capsys.readouterr().err
+    assert set(snapshot(folder / "second")) == {
+        name for name in snapshot(results) if not name.startswith("plots")
+    }
+
+
 def test_interrupted_while_fitting(folder, monkeypatch):
     before = earlier_results(folder)
 
@@ -287,6 +313,9 @@ def test_interrupted_while_fitting(folder, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(xpcs_eqx.fitting, "least_squares", interrupted)
+    assert run(folder, "--overwrite", "--set", "global.method='local'") == 3
+    assert_untouched(folder, before)
+    monkeypatch.setattr(xpcs_eqx.search, "global_least_squares", interrupted)
     assert run(folder, "--overwrite") == 3
     assert_untouched(folder, before)
 

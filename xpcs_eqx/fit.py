@@ -185,7 +185,10 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     with explain_resume(checkpoints), new_results(target, overwrite) as folder:
         report = outcome.write(folder, target, timings, started)
     # Nothing that is drawn can cost what is written.
-    missing = add_plots(target, report) if configuration.settings.output.plots else ()
+    try:
+        missing = add_plots(target, report) if configuration.settings.output.plots else ()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; {target} is complete but for plots") from None
     if not arguments.quiet:
         _say("\n".join([str(report), *missing, f"Results: {target}"]))
     fit, sampled = outcome.fit, outcome.sampled

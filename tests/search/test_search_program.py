@@ -42,12 +42,12 @@ def searched(folder, name, **options):
 
 @pytest.mark.slow
 def test_each_method_ends_where_the_local_fit_does(folder, capsys):
-    assert run(folder, *QUICKLY) == 0
+    assert run(folder, *QUICKLY, *settings(method="local")) == 0
     local = results(folder)
     assert "global" not in local
     wanted = {
         "multi_start": ({"starts": 6, "sampler": "sobol"}, {"local fit", "multi-start"}),
-        "auto": ({"starts": 6}, {"local fit", "multi-start"}),
+        "auto": ({"starts": 6}, {"local fit", "a look around, to a sample of the pairs"}),
         "cma_es": ({"preset": "fast", "budget": 400}, {"local fit", "CMA-ES"}),
     }
     for method, (options, spent) in wanted.items():
@@ -73,7 +73,7 @@ def test_each_method_ends_where_the_local_fit_does(folder, capsys):
 def test_a_second_minimum_is_in_the_verdict(folder, capsys):
     half_a_turn = "--set=parameters.phi0.bounds=[-80.0, 280.0]"
     options = settings(method="multi_start", starts=16, seed=1)
-    assert run(folder, *QUICKLY, half_a_turn, *options) == 0
+    assert run(folder, *QUICKLY, half_a_turn, *options) == 1
     found = results(folder)
     assert found["global"]["degenerate"]
     assert found["quality"]["flag"] == "marginal"
@@ -99,7 +99,7 @@ def test_a_second_minimum_is_in_the_verdict(folder, capsys):
         ({"method": "multi_start", "preset": "fast"}, ("global.preset", "no effect")),
         ({"method": "cma_es", "starts": 5}, ("global.starts", "no effect")),
         ({"method": "auto", "budget": 20}, ("global.budget", "from 100")),
-        ({"starts": 5}, ("global.starts", "no effect")),
+        ({"method": "local", "starts": 5}, ("global.starts", "no effect")),
     ],
 )
 def test_settings_that_make_no_sense(folder, capsys, options, fragments):
@@ -125,7 +125,9 @@ def test_a_flat_valley_is_looked_at(monkeypatch, flat):
     monkeypatch.setattr(examining, "degeneracy_report", lambda fit, names=None: "looked at")
     monkeypatch.setattr(examining, "degeneracy_sections", lambda report: [report])
     output = SimpleNamespace(degeneracy="auto", diagnostics=False, sequential=None)
-    problem: Any = SimpleNamespace(settings=SimpleNamespace(output=output, several=False))
+    verdict = SimpleNamespace(condition=1e6)
+    given = SimpleNamespace(output=output, several=False, verdict=verdict)
+    problem: Any = SimpleNamespace(settings=given)
     fit: Any = SimpleNamespace(n_pairs=10)
     searched: Any = SimpleNamespace(flat=flat)
     found = examining.examine(fit, problem, searched)

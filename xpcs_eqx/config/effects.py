@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from .section import ANY, SET, UNSET, Section, When, keys_of, said_of, toml_value
 from .source import Key, Source
 from .tables import ONE_DATA_SET, Settings
+from .tables.search import search_settings
 
 
 @cache
@@ -133,4 +134,7 @@ def without_unused(settings: Settings, dumped: dict[str, Any]) -> dict[str, Any]
         for name in key[:-1]:
             table = table[int(name) - 1] if isinstance(table, list) else table[name]
         table.pop(key[-1], None)
+    if not search_settings(settings).asked:
+        # By default it goes where it can; asked for, it would be refused where it cannot.
+        dumped["global"].pop("method", None)
     return dumped

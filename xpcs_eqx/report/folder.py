@@ -184,9 +184,11 @@ def add_plots(folder: str, report: Report) -> tuple[str, ...]:
 
     What could not be drawn is said in the report as well, which is complete without it.
     """
-    # Not at the top: importing matplotlib takes a third of a second.
-    from .plots import save_figures
-
+    try:
+        # Not at the top: importing matplotlib takes a third of a second.
+        from .plots import save_figures
+    except ImportError as error:
+        return (f"there are no plots: {error}",)
     figures, missing = [], []
     for one in report.sections:
         drawn = []
