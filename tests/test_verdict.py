@@ -10,6 +10,7 @@ from xpcs_eqx.data import Geometry, from_dict
 from xpcs_eqx.fitting import Thresholds, judge, least_squares
 from xpcs_eqx.objective import Huber, projected_objective, two_time_objective
 from xpcs_eqx.physics import LaminarFlow, PowerLawRate, Static, correlation_map
+from xpcs_eqx.search import Auto, global_least_squares
 from xpcs_eqx.simulation import simulate, simulate_speckle
 
 STATIC = Static(PowerLawRate(1e3, 0.0, 0.0))  # 1/e of c2 after five frames
@@ -242,3 +243,13 @@ def test_thresholds_decide():
     right = next(iter(right_fits("static", "independent", 1)))
     assert judge(right, Thresholds(contrast=1e6)).flag == "poor"
     assert judge(right, Thresholds(rate=1e-6)).flag == "poor"
+
+
+def test_a_local_fit_says_that_nothing_else_was_looked_at():
+    data = make_data(n=21, noise=NOISE)
+    objective = projected_objective(mapped(LAMINAR, data), data)
+    assert "not looked for" in repr(least_squares(objective))
+    found = global_least_squares(objective, strategy=Auto(probes=2)).fit
+    assert "a look around" in repr(found)
+    assert found.misfit is found.fitted.misfit
+    assert found.signal.contrast > Thresholds.contrast

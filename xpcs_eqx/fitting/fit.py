@@ -109,7 +109,8 @@ class Fit(eqx.Module):
     - `reduced_chi2`: chi2 per degree of freedom when sigma is known, else NaN;
         `residual_sd`: standard deviation of the weighted residuals.
     - `remarks`: rates that are negative and must not be, and exact degeneracies; `conditions`: on
-        what the error bars depend; `doubts`: what was found by looking elsewhere.
+        what the error bars depend; `doubts`: what was found by looking elsewhere;
+        `looked`: where other minima were looked for, empty for nowhere.
     - `label`: of the data set; `together`: whether it was fitted together with others.
     - `run`: how the solver went; its fields can be asked of the fit itself: `status`, `message`,
         `evaluations`, `history`, ….
@@ -135,6 +136,7 @@ class Fit(eqx.Module):
     remarks: Any = eqx.field(static=True, default=((), ()))
     conditions: tuple[str, ...] = eqx.field(static=True, default=())
     doubts: tuple[str, ...] = eqx.field(static=True, default=())
+    looked: str = eqx.field(static=True, default="")
     label: str = eqx.field(static=True, default="1")
     together: bool = eqx.field(static=True, default=False)
 
@@ -257,6 +259,16 @@ class Fit(eqx.Module):
         return self._one().model
 
     @property
+    def misfit(self) -> Misfit | None:
+        """Tests of what the fit has left; None where the maps cannot tell their noise."""
+        return self._one().misfit
+
+    @property
+    def signal(self) -> Signal | None:
+        """Whether there is a contrast and a decay; None for points that are no maps."""
+        return self._one().signal
+
+    @property
     def contrast(self) -> Float[np.ndarray, "angle"]:
         """Contrast by angle."""
         return self._one().contrast
@@ -296,6 +308,8 @@ class Fit(eqx.Module):
             held = row.role in ("fixed", "tied")
             error = f"({row.role})" if held else f"± {row.error:.2g}"
             lines.append(f"  {row.name} = {row.value:.6g} {error} {row.unit}".rstrip())
+        if self.parts:
+            lines.append(f"  other minima: {self.looked or 'not looked for, a fit from one start'}")
         return "\n".join(lines)
 
     def __getitem__(self, name: str) -> ParameterRow:

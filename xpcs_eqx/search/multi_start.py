@@ -214,6 +214,7 @@ def multi_start(
         decisions=tuple(log.decisions),
         noise=2 * threshold,
     )
+    fit = dataclasses.replace(fit, looked=f"looked for from {len(begun.x)} starts")
     return dataclasses.replace(search, fit=fit.doubted(search.warnings))
 
 

@@ -1,5 +1,6 @@
 """What a strategy under way has tried, spent and decided."""
 
+import dataclasses
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -181,8 +182,10 @@ class Trial(Log):
         known = search is not None and not is_lower(float(fit.cost), float(search.fit.cost))
         if known and search is not None and fit is not search.fit:
             fit = fit.doubted(search.warnings)
+        whats = dict.fromkeys(one.what for one in self.spent[1:])
+        looked = f"looked for by {', '.join(whats)}" if whats else ""
         return GlobalFit(
-            fit=fit,
+            fit=dataclasses.replace(fit, looked=looked),
             search=search,
             cma=self.cma,
             method=self.method,
