@@ -1,5 +1,6 @@
 """What is made of draws: labels, diagnostics, files, bands, modes."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from xpcs_eqx.bayes.arviz_io import PLOTS, bfmi, write_plots
 from xpcs_eqx.bayes.diagnostics import diagnose_chains
 from xpcs_eqx.bayes.modes import bimodality
 from xpcs_eqx.bayes.nuts.chains import Draws
-from xpcs_eqx.bayes.posterior import coverage
+from xpcs_eqx.bayes.posterior import coverage, model_tests
 from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective
@@ -32,6 +33,21 @@ def fitted():
 @pytest.fixture(scope="module")
 def posterior(fitted):
     return sample(fitted, sampler=Nuts(warmup=150, draws=300), key=1)
+
+
+def test_predictive_checks_are_the_tests_of_a_fit(fitted, posterior):
+    (misfit,) = model_tests(posterior).values()
+    assert not misfit.failed()
+    for ours, theirs in zip(misfit.tests, fitted.misfit.tests, strict=True):
+        assert ours.name == theirs.name
+        np.testing.assert_allclose(ours.statistic, theirs.statistic, rtol=0.2)
+    # A posterior of another rate: the residuals at its mean are no noise.
+    i = posterior.names.index("D0")
+    theta = posterior.theta.copy()
+    theta[..., i] += 20 * np.std(theta[..., i])
+    elsewhere = dataclasses.replace(posterior, theta=theta)
+    (misfit,) = model_tests(elsewhere).values()
+    assert {"lag", "scale"} <= {test.name for test in misfit.failed()}
 
 
 def test_draws_are_labelled(posterior):

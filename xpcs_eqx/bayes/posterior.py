@@ -5,13 +5,18 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit
+from ..objective import ProjectedObjective
+from ..optimize import evaluated
+from ..parameters.variables import coordinates_of
 from ..physics import correlation_map
+from ..uncertainty import Misfit, inverse_of, misfit_of, optimum, score_covariances
 from .arviz_io import datatree, unique_labels
 from .density.log_posterior import LogPosterior, local_draws, physical_draws
 from .diagnostics import (
@@ -411,6 +416,32 @@ def _surface(density, row, per_angle):
     model = parameters.build(density.data.split(row)[0])
     correlation = correlation_map(model, term.t, term.geometry)
     return per_angle[:, 1, None, None] + per_angle[:, 0, None, None] * correlation
+
+
+def model_tests(posterior: Posterior) -> dict[str, Misfit | None]:
+    """Posterior predictive checks: the tests of a fit, at the posterior mean of each data set.
+
+    Residuals there are compared with what the noise alone would leave, with what the parameters
+    have followed taken out; contrast and offset are those that suit the mean best. None where maps
+    cannot tell their noise.
+    """
+    found = {}
+    for label, part in posterior.parts.items():
+        term = part.density.term
+        objective = ProjectedObjective(term.parameters, term, ())
+        names = term.parameters.free_names
+        mean = np.array([np.mean(part[name]) for name in names])
+        y = coordinates_of(objective.variables, jnp.asarray(mean))
+        _, memo = evaluated(objective, y, objective.memo)
+        at = optimum(objective, y, memo)
+        scores = score_covariances(objective, at)
+        if scores.remains is None:
+            found[label] = None
+            continue
+        inverse, *_ = inverse_of(scores.hessian, at.free)
+        t, phi = np.asarray(term.t), np.asarray(term.geometry.phi)
+        found[label] = misfit_of(scores.remains, inverse, t, phi, term.absolute_sigma)
+    return found
 
 
 def predictive(posterior: Posterior, draws: int = 200) -> Predictive | dict[str, Predictive]:

@@ -11,7 +11,7 @@ import numpy as np
 from ..bayes import Posterior, precision, write_posterior
 from ..bayes.diagnostics import about_independence
 from ..bayes.marginalised import MARGINALISED, Marginalised, marginalised_scaling
-from ..bayes.posterior import Precision
+from ..bayes.posterior import Precision, model_tests
 from ..bayes.shards.compare import ShardResults
 from ..bayes.write import plot_posterior
 from ..fitting import Fit
@@ -115,6 +115,11 @@ def posterior_section(
     if weak:
         named = ", ".join(f"{one.name} ({one.contraction:.2f})" for one in weak)
         lines += items([f"the prior decides, not the data: contraction of {named}"])
+
+    for label, misfit in model_tests(posterior).items():
+        where = f"{label}: " if len(posterior.parts) > 1 else ""
+        if misfit is not None:
+            lines += items([f"{where}{misfit.sentence(test)}" for test in misfit.failed()])
 
     def write(folder: str) -> None:
         """The new folder of the posterior: files of `write_posterior`, report, plots."""
