@@ -138,7 +138,7 @@ def test_one_file_and_three_files_give_the_same_fit(files, tmp_path):
 def test_wrong_sharing_is_visible_and_a_factor_heals_it(files, tmp_path):
     names = ("q0", "q1", "hot")
     code, wrong = run(tmp_path, tables(files, *names) + STATIC)
-    assert code == 0
+    assert code == 1
     assert wrong["quality"]["flag"] == "marginal"
     report = (tmp_path / "fit_results" / "fit" / "report.txt").read_text()
     assert "disagree on what they share" in report
@@ -210,6 +210,7 @@ def test_plots_for_each_data_set(files, tmp_path):
     assert sorted(p.name for p in plots.iterdir()) == ["a_b", "q1"]
     assert (plots / "a_b" / "maps.png").stat().st_size > 1000
     assert (plots / "q1" / "covariance.png").exists()
+    assert (plots / "q1" / "mean_residuals.png").exists()
     assert found(tmp_path / "fit_results")["data_sets"]["a/b"]["folder"] == "a_b"
 
 

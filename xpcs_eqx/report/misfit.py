@@ -87,7 +87,7 @@ def _drawings(found: dict[str, Misfit]) -> list[Drawing]:
     names = folder_names(tuple(found))
     return [
         Drawing(
-            "mean_residuals" if len(found) == 1 else f"mean_residuals_{name}",
+            "mean_residuals" if len(found) == 1 else f"{name}/mean_residuals",
             lambda misfit=misfit: misfit_figure(misfit),
         )
         for name, misfit in zip(names, found.values(), strict=True)

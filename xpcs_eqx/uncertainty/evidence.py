@@ -133,6 +133,6 @@ def evidence_of(
         decay=correlation[row],
         decay_columns=columns,
         decay_weight=weights[row],
-        variance=sum(c * shot**power for power, c in enumerate(variance)),
+        variance=variance[0] + variance[1] * shot + variance[2] * shot**2,
         square=square,
     )

@@ -74,8 +74,8 @@ def save_figures(
             figure = drawn(name, draw)
             if figure is None:
                 continue
-            os.makedirs(folder, exist_ok=True)
             path = os.path.join(folder, f"{name}.png")
+            os.makedirs(os.path.dirname(path), exist_ok=True)
 
             def save(figure=figure, path=path) -> str:
                 # The maps are noise: stronger compression takes longer and saves nothing.
