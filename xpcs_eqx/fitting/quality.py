@@ -25,7 +25,7 @@ class Thresholds(eqx.Module):
     """Where a verdict changes.
 
     - `reduced_chi2`: above the first a fit with known sigma is marginal, above the second poor.
-    - `level`: probability, over all tests of a data set together, that a right model is doubted.
+    - `level`: probability, over all tests of all data sets, that a right model is doubted.
     - `excess`: variance of residuals over that of the noise, above which a fit that fails a test is
         poor.
     - `contrast`: errors by which a contrast has to be above zero.
@@ -105,7 +105,9 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
                 reasons = found.doubts if scaling.biased else found.remarks
                 reasons.append(f"{where}{scaling.finding()}")
             _judge_signal(found, part.fitted.signal, where, thresholds)
-            _judge_misfit(found, part.fitted.misfit, where, thresholds)
+            # All data sets together doubt a right model as rarely as one does.
+            level = thresholds.level / len(fit.parts)
+            _judge_misfit(found, part.fitted.misfit, where, level, thresholds)
     _judge_parameters(found, fit)
     _judge_degeneracy(found, fit, thresholds)
     for name in negative:
@@ -168,12 +170,12 @@ def _judge_signal(
 
 
 def _judge_misfit(
-    found: _Reasons, misfit: Misfit | None, where: str, thresholds: Thresholds
+    found: _Reasons, misfit: Misfit | None, where: str, level: float, thresholds: Thresholds
 ) -> None:
     """What a right model would hardly leave."""
     if misfit is None:
         return
-    failed = misfit.failed(thresholds.level)
+    failed = misfit.failed(level)
     far = bool(failed) and misfit.excess > thresholds.excess
     for test in failed:
         (found.poor if far else found.doubts).append(f"{where}{misfit.sentence(test)}")
