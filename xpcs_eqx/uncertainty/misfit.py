@@ -18,6 +18,7 @@ from .structure import Cells, cells_of_map
 
 # Probability, over all tests of a fit together, that a right model is said not to fit.
 LEVEL = 0.005
+_RARE = 1e-9
 # Directions that a fit has followed all but this part of, in variance, say nothing.
 _FOLLOWED = 1e-3
 # Independent values below which differences of neighbours do not tell the noise.
@@ -74,7 +75,9 @@ class Misfit(eqx.Module):
 
     def sentence(self, test: MisfitTest) -> str:
         """What a failed test has found."""
-        chance = f"a right model leaves as much with a probability of {test.probability:.1g}"
+        # Far out, no distribution is known to its digits.
+        chance = f"{test.probability:.1g}" if test.probability > _RARE else f"below {_RARE:g}"
+        chance = f"a right model leaves as much with a probability of {chance}"
         if test.name == "scale":
             more = "more" if self.excess > 1 else "less"
             return (
