@@ -18,6 +18,7 @@ from .structure import Cells, cells_of_map
 
 # Probability, over all tests of a fit together, that a right model is said not to fit.
 LEVEL = 0.005
+# A probability below this is said to be so.
 _RARE = 1e-9
 # Directions that a fit has followed all but this part of, in variance, say nothing.
 _FOLLOWED = 1e-3
