@@ -69,7 +69,8 @@ def written(folder, text):
 
 @pytest.mark.slow
 def test_every_layer_stands_in_report_and_results(folder, capsys):
-    assert program.main([written(folder, ALL), "--overwrite"]) == 0
+    # The contrast varies with the angle and is drawn together: what that leaves is doubted.
+    assert program.main([written(folder, ALL), "--overwrite"]) == 1
     printed = capsys.readouterr().out
     layers = ("hierarchical", "regularisation", "monitor", "shear weights", "group variance")
     section = printed[printed.index("\nDefences\n") :]
@@ -78,6 +79,7 @@ def test_every_layer_stands_in_report_and_results(folder, capsys):
     assert "the covariance is" in printed
     found = json.loads((folder / "fit_results" / "fit" / "parameters.json").read_text())
     assert found["converged"]
+    assert "the model does not fit: at φ = 90°" in found["quality"]["findings"][0]
     report = found["defences"]
     assert report["settled"]
     assert len(report["outer"]["change"]) == report["hierarchical"]["outer_iterations"] <= 2
@@ -220,7 +222,7 @@ def test_several_data_sets_are_defended(folder, capsys):
     sets = "".join(f'[[data]]\npath = "data.h5"\nlabel = "{one}"\n' for one in ("hot", "cold"))
     text = SETTINGS.replace('[data]\npath = "data.h5"\n', sets)
     path.write_text(text.replace("plots = false", 'plots = false\ndirectory = "both"') + ALL)
-    assert program.main([str(path), "--overwrite"]) == 0
+    assert program.main([str(path), "--overwrite"]) == 1
     printed = capsys.readouterr().out
     assert "regularisation [hot]" in printed
     assert "shear weights [cold]" in printed
@@ -229,7 +231,7 @@ def test_several_data_sets_are_defended(folder, capsys):
 @pytest.mark.slow
 def test_the_hybrid_optimiser_is_defended(folder, capsys):
     text = '[solver]\nmethod = "hybrid"\n[hybrid]\ncandidates = 4\n' + ALL
-    assert program.main([written(folder, text), "--overwrite"]) == 0
+    assert program.main([written(folder, text), "--overwrite"]) == 1
     printed = capsys.readouterr().out
     assert "tournament" in printed
     assert "warm-up" in printed
