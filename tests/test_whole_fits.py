@@ -152,8 +152,9 @@ def test_the_bundled_example_from_outside(tmp_path):
     command = [sys.executable, "-m", "xpcs_eqx.fit", str(example), "--output", "out", "--quiet"]
     subprocess.run(command, cwd=tmp_path, check=True, env=dict(os.environ))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Two cores for eight seconds; wall time is for the benchmarks, where nothing else runs.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 16
+    # Nearly all is compilation, a third of it for the look around other minima. Wall time is for
+    # the benchmarks, where nothing else runs.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 36
     found = json.loads((tmp_path / "out" / "fit" / "parameters.json").read_text())
     truth = {
         "D0": 4000.0,

@@ -11,6 +11,8 @@ from .structure import Structure, structure_of
 # A shot noise is believed while the noise of neighbours that follows from it is that of the map to
 # within this many of its errors, and this part of itself.
 _ERRORS, _SLACK = 4.0, 0.1
+# Variance of a second difference of white noise over its own: 1 + 4 + 1.
+_WHITE = 6.0
 
 
 class Evidence(eqx.Module):
@@ -19,7 +21,8 @@ class Evidence(eqx.Module):
     - `structure`: sums over cells of lag and age, with the shot noise `shot` in their covariance.
     - `local_pixels`: number of pixels N from differences of neighbours; `local_count`: how many
         independent values that is worth; `residual_count`: the same of the residual variance.
-    - `common`: part of the scatter of the two that is the same noise.
+    - `common`: part of the scatter of the two that is the same noise; `unknown`: what the first may
+        be off by, as a part of it, where no raw diagonal tells the shot noise.
     - `by_frame`: sum of the residuals of each frame, and the pairs in it; `steps`: variance of a
         second difference of the sums of frames, up to a factor.
     - `nearest`: largest |c1|² of neighbouring frames; `farthest`: of the first and the last.
@@ -34,6 +37,7 @@ class Evidence(eqx.Module):
     local_count: Float[Array, "*angle"]
     residual_count: Float[Array, "*angle"]
     common: Float[Array, "*angle"]
+    unknown: Float[Array, "*angle"]
     by_frame: Float[Array, "*angle 2 frame"]
     steps: Float[Array, "*angle step"]
     nearest: Float[Array, "*angle"]
@@ -96,13 +100,18 @@ def evidence_of(
 
     from_diagonal, from_residuals = shots
     shot = jnp.where(fits(from_residuals), from_residuals, expected.shot_of(ratio, contrast))
-    shot = jnp.where(fits(from_diagonal), from_diagonal, shot)
+    told = fits(from_diagonal)
+    shot = jnp.where(told, from_diagonal, shot)
     # White noise without signal has any size.
     shot = jnp.where(contrast + shot > 0, shot, 1.0 - contrast)
     k = contrast + shot
     # Residuals that share a frame are worth fewer independent ones.
     alike = 1 + n * signal / k**2
     one_on, two_on = neighbours(near, n)
+    mean = variance[0] + variance[1] * shot + variance[2] * shot**2
+    first, _ = expected.at(shot)
+    # White noise, which a shot noise from residuals never reaches, is the farthest it can be from.
+    white = jnp.abs(jnp.log(_WHITE * mean / first))
     structure = structure_of(
         blocks.columns,
         blocks.residual,
@@ -122,10 +131,11 @@ def evidence_of(
     return Evidence(
         structure=structure,
         shot=shot,
-        local_pixels=expected.at(shot)[0] / (one / m),
+        local_pixels=first / (one / m),
         local_count=INDEPENDENT * m / alike,
         residual_count=count / alike**2,
         common=shot / k / alike,
+        unknown=jnp.where(told, 0.0, white),
         by_frame=by_frame,
         steps=6 * k - contrast * (4 * (one_on[:-1] + one_on[1:]) - 2 * two_on),
         nearest=jnp.max(one_on),
@@ -133,6 +143,6 @@ def evidence_of(
         decay=correlation[row],
         decay_columns=columns,
         decay_weight=weights[row],
-        variance=variance[0] + variance[1] * shot + variance[2] * shot**2,
+        variance=mean,
         square=square,
     )

@@ -169,12 +169,16 @@ def _probability(statistic: float, degrees: int, known: float) -> float:
 
 
 class _Noise(NamedTuple):
-    """Number of pixels at each angle, the values it is worth, and log excess with its variance."""
+    """Number of pixels at each angle, the values it is worth, and log excess with its variance.
+
+    `unknown` is an error of it that all angles have alike.
+    """
 
     pixels: np.ndarray
     known: np.ndarray
     excess: np.ndarray
     variance: np.ndarray
+    unknown: np.ndarray
 
 
 # Beyond its scatter, the expected noise is not better known than this part of it.
@@ -194,11 +198,11 @@ def _noise(evidence: Evidence, factor: np.ndarray, square: np.ndarray, count: np
     excess = np.log(near / far)
     variance = 2 / local + 2 / left - 4 * np.asarray(evidence.common) / left
     variance = np.maximum(variance, 0.0) + _FORMULA**2
-    same = np.abs(excess) < _SAME * np.sqrt(variance) + _SLACK
+    unknown = np.asarray(evidence.unknown)
+    same = np.abs(excess) < _SAME * np.sqrt(variance + unknown**2) + _SLACK
     both = np.exp((local * np.log(near) + left * np.log(far)) / (local + left))
-    return _Noise(
-        np.where(same, both, near), np.where(same, np.maximum(local, left), local), excess, variance
-    )
+    known = np.where(same, np.maximum(local, left), local)
+    return _Noise(np.where(same, both, near), known, excess, variance, unknown)
 
 
 def _scale_test(noise: _Noise) -> MisfitTest:
@@ -206,7 +210,8 @@ def _scale_test(noise: _Noise) -> MisfitTest:
 
     weight = 1 / noise.variance
     excess = float(np.sum(weight * noise.excess) / np.sum(weight))
-    degrees = 2 * float(np.sum(weight))
+    unknown = float(np.sum(weight * noise.unknown) / np.sum(weight))
+    degrees = 2 / (float(1 / np.sum(weight)) + unknown**2)
     statistic = degrees * np.exp(min(excess, 100.0))
     tails = chi2.sf(statistic, degrees), chi2.cdf(statistic, degrees)
     probability = min(1.0, 2 * float(min(tails)))

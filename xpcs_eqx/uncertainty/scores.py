@@ -451,7 +451,7 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
         field.near,
         field.exists,
         contrast,
-        (jnp.where(known, from_diagonal, jnp.nan), from_residuals),
+        (jnp.where(believed, from_diagonal, jnp.nan), from_residuals),
         (v0, v1, v2),
         contrast**2 * sums.sums[2] / count,
         sums.by_frame[-3:-1],
