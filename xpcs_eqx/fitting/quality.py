@@ -104,6 +104,9 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
             if scaling is not None and scaling.significant:
                 reasons = found.doubts if scaling.biased else found.remarks
                 reasons.append(f"{where}{scaling.finding()}")
+            if not np.isfinite(fit.uncertainty.residual_variance):
+                # Without errors nothing can be measured by them, which is said once.
+                continue
             _judge_signal(found, part.fitted.signal, where, thresholds)
             # All data sets together doubt a right model as rarely as one does.
             level = thresholds.level / len(fit.parts)
