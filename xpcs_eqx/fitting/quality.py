@@ -104,8 +104,9 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
             if scaling is not None and scaling.significant:
                 reasons = found.doubts if scaling.biased else found.remarks
                 reasons.append(f"{where}{scaling.finding()}")
-            if not np.isfinite(fit.uncertainty.residual_variance):
-                # Without errors nothing can be measured by them, which is said once.
+            known = np.isfinite(fit.uncertainty.residual_variance)
+            if not known or part.degrees_of_freedom <= 0 or part.n_pairs < _FEW:
+                # Without residuals nothing can be measured by them.
                 continue
             _judge_signal(found, part.fitted.signal, where, thresholds)
             # All data sets together doubt a right model as rarely as one does.
@@ -235,6 +236,8 @@ def _judge_degeneracy(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None
 
 # |c1|² between neighbouring frames below which, and over the window above which, no decay is seen.
 _GONE_AT_ONCE, _STILL_THERE = 0.1, 0.9
+# Pairs below which a map says too little of its noise to be measured by it.
+_FEW = 20
 # An offset below this is that of a map without its baseline.
 _NO_BASELINE = 0.5
 
