@@ -102,6 +102,24 @@ MODELS = {
 }
 
 PHI = np.array([0.0, 45.0, 90.0])
+
+STATIC = Static(PowerLawRate(1e3, 0.0, 0.0))  # 1/e of c2 after five frames
+FLOWING = LaminarFlow(PowerLawRate(1.2e4, -0.3, 0.0), PowerLawRate(3e-4, 0.2, 0.0), 5.0)
+# Model, parameters that are fixed, frame times, geometry.
+SPECKLE = {
+    "static": (
+        STATIC,
+        ("alpha", "D_offset"),
+        np.arange(60.0),
+        Geometry(q=0.01, phi=np.array([0.0])),
+    ),
+    "laminar": (
+        FLOWING,
+        ("D_offset", "gamma_dot_t_offset"),
+        0.1 * np.arange(1, 62),
+        Geometry(q=0.0054, phi=PHI),
+    ),
+}
 SCALINGS = {
     "individual": Individual(3),
     "averaged": Averaged(3),

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import LAMINAR, frame_times, make_data, mapped, values_of
+from helpers import LAMINAR, SPECKLE, STATIC, frame_times, make_data, mapped, values_of
 
-from xpcs_eqx.data import Geometry
 from xpcs_eqx.fitting import classical_covariance, least_squares, profile_interval
 from xpcs_eqx.objective import (
     Arctan,
@@ -20,7 +19,7 @@ from xpcs_eqx.objective import (
     projected_objective,
     two_time_objective,
 )
-from xpcs_eqx.physics import LaminarFlow, PowerLawRate, Static, correlation_map
+from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
 from xpcs_eqx.simulation import simulate, simulate_speckle
 from xpcs_eqx.uncertainty.speckle_noise import variance_coefficients
 
@@ -68,25 +67,6 @@ def test_profile_intervals(laminar_fits, name):
     inside = np.mean([i.low <= TRUE[name] <= i.high for i in intervals])
     print(f"{name:20s} covered {inside:.2f}")
     assert CONTENT[0] <= inside <= CONTENT[1]
-
-
-STATIC = Static(PowerLawRate(1e3, 0.0, 0.0))  # 1/e of c2 after ten frames
-FLOWING = LaminarFlow(PowerLawRate(1.2e4, -0.3, 0.0), PowerLawRate(3e-4, 0.2, 0.0), 5.0)
-# Model, parameters that are fixed, frame times, geometry.
-SPECKLE = {
-    "static": (
-        STATIC,
-        ("alpha", "D_offset"),
-        np.arange(60.0),
-        Geometry(q=0.01, phi=np.array([0.0])),
-    ),
-    "laminar": (
-        FLOWING,
-        ("D_offset", "gamma_dot_t_offset"),
-        0.1 * np.arange(1, 62),
-        Geometry(q=0.0054, phi=np.array([0.0, 45.0, 90.0])),
-    ),
-}
 
 
 def covered(name, contrast, mean_counts, sets):

@@ -3,39 +3,22 @@
 import jax
 import numpy as np
 import pytest
-from helpers import LAMINAR, make_data, mapped
+from helpers import LAMINAR, SPECKLE, make_data, mapped
 from scipy import stats
 
-from xpcs_eqx.data import Geometry, from_dict
+from xpcs_eqx.data import from_dict
 from xpcs_eqx.fitting import Thresholds, judge, least_squares
 from xpcs_eqx.objective import Huber, projected_objective, two_time_objective
-from xpcs_eqx.physics import LaminarFlow, PowerLawRate, Static, correlation_map
+from xpcs_eqx.physics import correlation_map
 from xpcs_eqx.search import Auto, global_least_squares
 from xpcs_eqx.simulation import simulate, simulate_speckle
 
-STATIC = Static(PowerLawRate(1e3, 0.0, 0.0))  # 1/e of c2 after five frames
-FLOWING = LaminarFlow(PowerLawRate(1.2e4, -0.3, 0.0), PowerLawRate(3e-4, 0.2, 0.0), 5.0)
-# Model, parameters that are fixed, frame times, geometry.
-KINDS = {
-    "static": (
-        STATIC,
-        ("alpha", "D_offset"),
-        np.arange(60.0),
-        Geometry(q=0.01, phi=np.array([0.0])),
-    ),
-    "laminar": (
-        FLOWING,
-        ("D_offset", "gamma_dot_t_offset"),
-        0.1 * np.arange(1, 62),
-        Geometry(q=0.0054, phi=np.array([0.0, 45.0, 90.0])),
-    ),
-}
 CONTRAST, NOISE = 0.2, 0.005
 
 
 def data_of(c2, kind="static", **more):
     """Data of maps `(angle, frame, frame)`, or of one map."""
-    _, _, t, geometry = KINDS[kind]
+    _, _, t, geometry = SPECKLE[kind]
     c2 = np.asarray(c2)
     c2 = c2 if c2.ndim == 3 else c2[None]
     return from_dict({"g2": c2, "t1": t, "t2": t, "q": geometry.q, "phi": geometry.phi, **more})
@@ -43,7 +26,7 @@ def data_of(c2, kind="static", **more):
 
 def fitted_map(c2, kind="static", **more):
     """The fit of maps, as of `data_of`."""
-    truth, fixed, *_ = KINDS[kind]
+    truth, fixed, *_ = SPECKLE[kind]
     data = data_of(c2, kind, **more)
     return least_squares(projected_objective(mapped(truth, data, fixed=fixed), data))
 
@@ -56,7 +39,7 @@ def with_noise(c2, seed, noise=NOISE):
 
 def surface(kind="static"):
     """|c1|² of the kind, and the lag and the mean of its pairs [frames]."""
-    truth, _, t, geometry = KINDS[kind]
+    truth, _, t, geometry = SPECKLE[kind]
     frames = np.arange(t.size)
     lag, middle = np.abs(frames[:, None] - frames), 0.5 * (frames[:, None] + frames)
     return np.asarray(correlation_map(truth, t, geometry)), lag, middle
@@ -64,7 +47,7 @@ def surface(kind="static"):
 
 def simulated(kind, counts, contrast=0.25):
     """What makes the data of a seed: independent noise, or speckle at some counts."""
-    truth, _, t, geometry = KINDS[kind]
+    truth, _, t, geometry = SPECKLE[kind]
 
     @jax.jit
     def data(key):
@@ -78,7 +61,7 @@ def simulated(kind, counts, contrast=0.25):
 
 
 def right_fits(kind, counts, sets):
-    truth, fixed, *_ = KINDS[kind]
+    truth, fixed, *_ = SPECKLE[kind]
     make = simulated(kind, counts)
     for seed in range(sets):
         data = make(seed)
@@ -108,7 +91,7 @@ def test_right_models_are_good(kind, counts):
 
 @pytest.mark.long
 @pytest.mark.parametrize("counts", ["independent", 0.5, 5.0, 50.0, None])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SPECKLE)
 def test_two_hundred_right_models_are_good(kind, counts):
     check_right(kind, counts, 200)
 

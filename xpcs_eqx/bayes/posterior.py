@@ -439,8 +439,7 @@ def model_tests(posterior: Posterior) -> dict[str, Misfit | None]:
             found[label] = None
             continue
         inverse, *_ = inverse_of(scores.hessian, at.free)
-        t, phi = np.asarray(term.t), np.asarray(term.geometry.phi)
-        found[label] = misfit_of(scores.remains, inverse, t, phi, term.absolute_sigma)
+        found[label] = misfit_of(scores.remains, inverse, term)
     return found
 
 

@@ -97,21 +97,7 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
             "their baseline: they look like c2 − 1, so add 1 to them"
         )
     _judge_chi2(found, fit, thresholds)
-    for label, part in fit.parts.items():
-        where = f"{label}: " if len(fit.parts) > 1 else ""
-        if part.fitted is not None:
-            scaling = part.fitted.scaling_check
-            if scaling is not None and scaling.significant:
-                reasons = found.doubts if scaling.biased else found.remarks
-                reasons.append(f"{where}{scaling.finding()}")
-            known = np.isfinite(fit.uncertainty.residual_variance)
-            if not known or part.degrees_of_freedom <= 0 or part.n_pairs < _FEW:
-                # Without residuals nothing can be measured by them.
-                continue
-            _judge_signal(found, part.fitted.signal, where, thresholds)
-            # All data sets together doubt a right model as rarely as one does.
-            level = thresholds.level / len(fit.parts)
-            _judge_misfit(found, part.fitted.misfit, where, level, thresholds)
+    _judge_maps(found, fit, thresholds)
     _judge_parameters(found, fit)
     _judge_degeneracy(found, fit, thresholds)
     for name in negative:
@@ -137,6 +123,23 @@ def _judge_chi2(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
         found.poor.append(f"reduced chi² {value:.3g} is above {bad:g}: the model does not fit")
     elif value > fair:
         found.doubts.append(f"reduced chi² {value:.3g} is above {fair:g}: a doubtful fit")
+
+
+def _judge_maps(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
+    """What the residuals of each data set say."""
+    known = np.isfinite(fit.uncertainty.residual_variance)
+    # All data sets together doubt a right model as rarely as one does.
+    level = thresholds.level / max(len(fit.parts), 1)
+    for label, part in fit.parts.items():
+        where = f"{label}: " if len(fit.parts) > 1 else ""
+        scaling = part.scaling_check
+        if scaling is not None and scaling.significant:
+            reasons = found.doubts if scaling.biased else found.remarks
+            reasons.append(f"{where}{scaling.finding()}")
+        # Without residuals nothing can be measured by them.
+        if known and part.degrees_of_freedom > 0 and part.n_pairs >= _FEW:
+            _judge_signal(found, part.signal, where, thresholds)
+            _judge_misfit(found, part.misfit, where, level, thresholds)
 
 
 def _judge_signal(

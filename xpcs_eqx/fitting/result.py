@@ -181,6 +181,7 @@ def _of_data_set(
     model: AbstractCorrelation,
     entries: Entries,
     rows: tuple[ParameterRow, ...],
+    misfit: Misfit | None,
     **figures: Any,
 ) -> Fit:
     """The fit of data set `k`, by itself or as a part of a joint one."""
@@ -204,7 +205,7 @@ def _of_data_set(
             np.asarray(at.joint.hessian),
             index,
             scaling_check(whole, k),
-            _misfit(whole, k),
+            misfit,
             signal_of(part.scores, contrast, covariance),
         ),
         **figures,
@@ -214,11 +215,12 @@ def _of_data_set(
 def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution) -> Fit:
     """The fit of one two-time data set, or of several together."""
     run, whole = solution.run, whole_at(solution)
+    misfits = _misfits(whole)
     parameters, entries = whole.parameters, whole.entries
     unknowns = int(np.count_nonzero(~entries.bound))
     figures: dict[str, Any] = {"cost": solution.cost, "unknowns": unknowns}
     if isinstance(objective, CombinedObjective):
-        return _of_several(objective, run, whole, **figures)
+        return _of_several(objective, run, whole, misfits, **figures)
     term, box = objective.term, _box(parameters)
     model, roles = parameters.build(whole.x), _roles(parameters, dict.fromkeys(box, "free"))
     return _of_data_set(
@@ -228,29 +230,33 @@ def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution
         model,
         entries,
         _rows(parameters, model, entries, roles, whole.ties),
+        misfits[0],
         remarks=remarks_on(model, term.t, term.geometry, box),
         conditions=conditions_of(objective.penalties, objective.scaling_penalties),
         **figures,
     )
 
 
-def _misfit(whole: Whole, k: int) -> Misfit | None:
-    """Tests of what a fit has left of data set `k`."""
-    part = whole.parts[k]
-    if part.scores.remains is None:
-        return None
-    term, bound = part.objective.term, whole.entries.bound
-    inverse, *_ = inverse_of(whole.hessian, ~bound)
-    others = [one.gathered(one.noise) for one in whole.parts if one is not part]
-    remains = part.scores.remains.with_columns(part.matrix)
-    t, phi = np.asarray(term.t), np.asarray(term.geometry.phi)
-    return misfit_of(remains, inverse, t, phi, term.absolute_sigma, sum(others))
+def _misfits(whole: Whole) -> tuple[Misfit | None, ...]:
+    """Tests of what a fit has left of each data set."""
+    inverse, *_ = inverse_of(whole.hessian, ~whole.entries.bound)
+    noise = [part.gathered(part.noise) for part in whole.parts]
+    total, out = sum(noise), []
+    for part, own in zip(whole.parts, noise, strict=True):
+        remains, term = part.scores.remains, part.objective.term
+        if remains is None:
+            out.append(None)
+        else:
+            laid_out = remains.with_columns(part.matrix)
+            out.append(misfit_of(laid_out, inverse, term, total - own))
+    return tuple(out)
 
 
 def _of_several(
     objective: CombinedObjective,
     run: Run,
     whole: Whole,
+    misfits: tuple[Misfit | None, ...],
     **figures: Any,
 ) -> Fit:
     """The fit of several two-time data sets, with one of each as a part."""
@@ -285,6 +291,7 @@ def _of_several(
                 model,
                 own,
                 _rows(term.parameters, model, own, sharing.roles(k), whole.ties),
+                misfits[k],
                 cost=at.data_cost,
                 unknowns=part.size,
                 remarks=remarks[-1],

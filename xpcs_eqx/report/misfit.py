@@ -17,11 +17,8 @@ _WHAT = {
 
 def misfit_section(fit: Fit) -> Section:
     """The tests of each data set, with a figure of the mean residuals."""
-    found = {
-        label: part.fitted.misfit
-        for label, part in fit.parts.items()
-        if part.fitted is not None and part.fitted.misfit is not None
-    }
+    misfits = {label: part.misfit for label, part in fit.parts.items()}
+    found = {label: misfit for label, misfit in misfits.items() if misfit is not None}
     if not found:
         return Section(document={"misfit": None})
     lines = []
@@ -68,9 +65,7 @@ def _document(misfit: Misfit) -> dict:
     return {
         "tests": {
             test.name: {
-                "statistic": test.statistic,
-                "degrees": test.degrees,
-                "probability": test.probability,
+                **{name: value for name, value in test._asdict().items() if name != "name"},
                 "where": None if test.where is None else test.where._asdict(),
             }
             for test in misfit.tests

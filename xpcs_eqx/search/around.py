@@ -30,14 +30,13 @@ class Around(NamedTuple):
 
     - `lower`: physical variables of minima of the sample below that of the known one, the lowest
         first; `same`: starts that came to the known one, or to the lowest, on their own.
-    - `starts`: fits from elsewhere; `evaluations`: of the sample; `sampled`: whether it was one.
+    - `starts`: fits from elsewhere; `evaluations`: of the sample.
     """
 
     lower: Float[np.ndarray, "minimum variable"]
     same: int
     starts: int
     evaluations: int
-    sampled: bool
 
 
 def sample_of(objective: AbstractObjective, seed: int) -> AbstractObjective | None:
@@ -80,6 +79,8 @@ def look_around(
     sample = sample_of(objective, seed)
     if sample is None:
         return None
+    pairs = count_pairs(objective)
+    sampled = pairs if sample is objective else count_pairs(sample)
     given = np.asarray([known, *custom])
     sampler = LatinHypercube() if sampler is None else sampler
     begun = starts_of(
@@ -89,18 +90,17 @@ def look_around(
     quick = dataclasses.replace(
         solver, cost_tol=TOLERANCE, max_evaluations=min(solver.max_evaluations, EVALUATIONS)
     )
-    fits = local_fits_for(sample, count_pairs(sample)).run(sample, begun.x, quick)
-    return _compared(objective, sample, fits)
+    fits = local_fits_for(sample, sampled).run(sample, begun.x, quick)
+    return _compared(objective, pairs, sampled, fits)
 
 
-def _compared(objective: AbstractObjective, sample: AbstractObjective, fits: LocalFits) -> Around:
+def _compared(objective: AbstractObjective, pairs: int, sampled: int, fits: LocalFits) -> Around:
     known, lowest = float(fits.cost[0]), float(np.min(fits.cost))
-    pairs = count_pairs(objective)
-    variance = variance_of(lowest, pairs, is_absolute(objective))
-    # Sums over a sample are weighted to be those of all pairs, and so is their noise.
-    coarse = pairs / max(count_pairs(sample), 1)
     threshold = SAME_COST * known
-    if sample is not objective:
+    if sampled < pairs:
+        variance = variance_of(lowest, pairs, is_absolute(objective))
+        # Sums over a sample are weighted to be those of all pairs, and so is their noise.
+        coarse = pairs / max(sampled, 1)
         threshold = max(threshold, coarse * threshold_of(variance, known))
     below = np.flatnonzero(fits.cost < known - threshold)
     order = below[np.argsort(fits.cost[below], kind="stable")]
@@ -111,10 +111,4 @@ def _compared(objective: AbstractObjective, sample: AbstractObjective, fits: Loc
             distinct.append(k)
     same = int(np.count_nonzero(fits.cost[1:] <= lowest + threshold))
     lower = np.clip(fits.x[distinct], objective.variables.lower, objective.variables.upper)
-    return Around(
-        np.asarray(lower),
-        same,
-        len(fits.cost) - 1,
-        int(fits.evaluations.sum()),
-        sample is not objective,
-    )
+    return Around(np.asarray(lower), same, len(fits.cost) - 1, int(fits.evaluations.sum()))

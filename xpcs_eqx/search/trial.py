@@ -70,7 +70,7 @@ class Trial(Log):
     def verdict(self, fit: Fit) -> Skip:
         """Whether a fit leaves nothing to search for: its verdict, where maps tell their noise."""
         parts = fit.parts.values()
-        if parts and all(one.fitted is not None and one.fitted.misfit for one in parts):
+        if parts and all(one.misfit is not None for one in parts):
             if fit.quality.doubtful:
                 return Skip(False, fit.quality.findings[0])
             return Skip(True, "its residuals are those of a right model")

@@ -25,7 +25,14 @@ from ..objective import (
 )
 from ..objective.elimination import assemble, index_layout
 from ..parameters import snap
-from .dyadic import DyadicScores, ResidualSums, dyadic_scores, mean_slopes
+from .dyadic import (
+    DyadicScores,
+    ResidualSums,
+    dyadic_scores,
+    mean_slopes,
+    robust_noise,
+    summed,
+)
 from .misfit import Remains
 from .scores import SpeckleScores, speckle_scores
 from .uncertainty import (
@@ -215,10 +222,6 @@ def lower_uncertainty(objective: TwoTimeObjective) -> None:
     _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
 
 
-def _middle(columns, by_angle):
-    return np.einsum("ace,acd,adf->ef", columns, np.asarray(by_angle), columns, optimize=True)
-
-
 class ScoreCovariances(eqx.Module):
     """Covariance of the gradient of one data set at its optimum, in the layout of `Optimum`.
 
@@ -252,24 +255,8 @@ class ScoreCovariances(eqx.Module):
 def _curvature(at: Optimum, loss: AbstractLoss, residuals: ResidualSums) -> np.ndarray:
     if isinstance(loss, Linear):
         return np.asarray(at.joint.hessian)
-    by_angle = mean_slopes(residuals)[:, None, None] * np.asarray(residuals.gram)
-    return _middle(np.asarray(at.columns), by_angle) + np.asarray(at.penalty)
-
-
-def _robust(loss: AbstractLoss, residuals: ResidualSums, covariance) -> np.ndarray:
-    """Covariance of the score Σ ψ(r) ∂r, from that of Σ r ∂r, by angle.
-
-    Noise common to pairs moves ψ(r) by E[ψ′] times as much as r: of jointly Gaussian residuals the
-    covariance of ψ is E[ψ′]² times theirs, to first order in their correlation. What ψ has by
-    itself, E[ψ²] − E[ψ′]² E[r²], is independent from pair to pair.
-    """
-    if isinstance(loss, Linear):
-        return np.asarray(covariance)
-    influence, slope = residuals.influence, mean_slopes(residuals)
-    count = np.maximum(np.asarray(influence.count), 1.0)
-    own = (np.asarray(influence.square) - slope**2 * np.asarray(residuals.square)) / count
-    slope, own = slope[:, None, None], own[:, None, None]
-    return slope**2 * np.asarray(covariance) + own * np.asarray(residuals.gram)
+    by_angle = mean_slopes(loss, residuals)[:, None, None] * np.asarray(residuals.gram)
+    return summed(np.asarray(at.columns), by_angle) + np.asarray(at.penalty)
 
 
 def _with_lost_noise(at: Optimum, scores: SpeckleScores) -> np.ndarray:
@@ -315,13 +302,13 @@ def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) 
     """
     columns, residuals = np.asarray(at.columns), dyadic.residuals
     inverse, *_ = inverse_of(_curvature(at, loss, residuals), at.free)
-    slopes = 1.0 if isinstance(loss, Linear) else mean_slopes(residuals)[:, None, None]
+    slopes = mean_slopes(loss, residuals)[:, None, None]
     gram, found = slopes * np.asarray(residuals.gram), np.asarray(dyadic.covariance)
     # Where the model is not finite nothing is found either.
     with np.errstate(invalid="ignore", over="ignore"):
         followed = gram @ columns @ inverse  # G H⁻¹ of each angle
         across = followed @ np.swapaxes(columns, 1, 2) @ found
-        common = followed @ _middle(columns, found) @ np.swapaxes(followed, 1, 2)
+        common = followed @ summed(columns, found) @ np.swapaxes(followed, 1, 2)
     return found + 4 / n_frames * (across + np.swapaxes(across, 1, 2) - common)
 
 
@@ -339,8 +326,8 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
         factor = _with_lost_noise(at, scores)
         covariance = factor[:, None, None] * np.asarray(scores.covariance)
-        by_angle = _robust(loss, dyadic.residuals, covariance)
-        speckle = _middle(columns, by_angle)
+        by_angle = robust_noise(loss, dyadic.residuals, covariance, dyadic.residuals.gram)
+        speckle = summed(columns, by_angle)
         n_pixels, shot_noise = np.asarray(scores.n_pixels) / factor, np.asarray(scores.shot)
         chosen, reason = "speckle", _speckle_reason(scores, why)
         remains = Remains(scores.evidence, dyadic.residuals, loss, columns, factor)
@@ -360,14 +347,13 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
             "pooled points do not form maps, which the speckle sandwich needs; "
             "the frame-dyadic sandwich is quoted"
         )
-    influence, slopes = None, 1.0
+    influence, slopes = None, mean_slopes(loss, dyadic.residuals)[:, None, None]
     if not isinstance(loss, Linear):
-        slopes = mean_slopes(dyadic.residuals)[:, None, None]
         influence = jax.tree.map(lambda leaf: np.sum(leaf), dyadic.residuals.influence)
     return ScoreCovariances(
         speckle=speckle,
-        dyadic=_middle(columns, shared),
-        own=_middle(columns, dyadic.own),
+        dyadic=summed(columns, shared),
+        own=summed(columns, dyadic.own),
         hessian=_curvature(at, loss, dyadic.residuals),
         influence=influence,
         n_pixels=n_pixels,

@@ -16,6 +16,7 @@ from ..objective import (
     Block,
     FrameTable,
     InfluenceSums,
+    Linear,
     TwoTimeTerm,
     block_columns,
     fold_pieces,
@@ -87,11 +88,42 @@ class ResidualSums(eqx.Module):
         return cls(InfluenceSums(*(nothing,) * 5), nothing, nothing, square)
 
 
-def mean_slopes(residuals: ResidualSums) -> np.ndarray:
-    """E[ψ′] of each angle; above zero, for a minimum has a curvature there."""
+def mean_slopes(loss: AbstractLoss, residuals: ResidualSums) -> Float[np.ndarray, "angle"]:
+    """E[ψ′] of each angle, 1 for the linear loss; above zero, for a minimum is curved there."""
     influence = residuals.influence
     count = np.maximum(np.asarray(influence.count), 1.0)
+    if isinstance(loss, Linear):
+        return np.ones_like(count)
     return np.maximum(np.asarray(influence.slope) / count, 1e-8)
+
+
+def robust_noise(
+    loss: AbstractLoss,
+    residuals: ResidualSums,
+    covariance: Float[np.ndarray, "angle column column"],
+    gram: Float[Array | np.ndarray, "angle column column"],
+) -> Float[np.ndarray, "angle column column"]:
+    """Covariance of the score Σ ψ(r) ∂r, from that of Σ r ∂r, by angle; `gram` is Σ ∂r ∂rᵀ.
+
+    Noise common to pairs moves ψ(r) by E[ψ′] times as much as r: of jointly Gaussian residuals the
+    covariance of ψ is E[ψ′]² times theirs, to first order in their correlation. What ψ has by
+    itself, E[ψ²] − E[ψ′]² E[r²], is independent from pair to pair.
+    """
+    if isinstance(loss, Linear):
+        return np.asarray(covariance)
+    influence, slope = residuals.influence, mean_slopes(loss, residuals)
+    count = np.maximum(np.asarray(influence.count), 1.0)
+    own = (np.asarray(influence.square) - slope**2 * np.asarray(residuals.square)) / count
+    slope, own = slope[:, None, None], own[:, None, None]
+    return slope**2 * np.asarray(covariance) + own * np.asarray(gram)
+
+
+def summed(
+    columns: Float[np.ndarray, "angle column entry"],
+    by_angle: Float[Array | np.ndarray, "angle column column"],
+) -> Float[np.ndarray, "entry entry"]:
+    """Σ over angles of matrices of their columns, as entries of a fit."""
+    return np.einsum("ace,acd,adf->ef", columns, np.asarray(by_angle), columns, optimize=True)
 
 
 class DyadicScores(eqx.Module):

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from .dyadic import ResidualSums
 from .local_noise import INDEPENDENT, LocalSums, expected_noise, neighbours
-from .structure import Structure, structure_of
+from .structure import MapInBlocks, Structure, structure_of
 
 # A shot noise is believed while the noise of neighbours that follows from it is that of the map to
 # within this many of its errors, and this part of itself.
@@ -18,7 +18,7 @@ _WHITE = 6.0
 class Evidence(eqx.Module):
     """What the residuals of one angle say of the model, and the noise it is to be measured by.
 
-    - `structure`: sums over cells of lag and age, with the shot noise `shot` in their covariance.
+    - `structure`: sums over cells of lag and age.
     - `local_pixels`: number of pixels N from differences of neighbours; `local_count`: how many
         independent values that is worth; `residual_count`: the same of the residual variance.
     - `common`: part of the scatter of the two that is the same noise; `unknown`: what the first may
@@ -32,7 +32,6 @@ class Evidence(eqx.Module):
     """
 
     structure: Structure
-    shot: Float[Array, "*angle"]
     local_pixels: Float[Array, "*angle"]
     local_count: Float[Array, "*angle"]
     residual_count: Float[Array, "*angle"]
@@ -47,20 +46,6 @@ class Evidence(eqx.Module):
     decay_weight: Float[Array, "*angle block"]
     variance: Float[Array, "*angle"]
     square: Float[Array, "*angle"]
-
-
-class MapInBlocks(eqx.Module):
-    """Sums of one map over the pairs of two blocks of frames, upper triangle.
-
-    - `columns`: Σ w ∂c2, the last being Σ w; `residual`: Σ √w ψ(√w r).
-    - `field`: correlation of the field of blocks; `length`: frames in a block, `pool` in most.
-    """
-
-    columns: Float[Array, "column block block"]
-    residual: Float[Array, "block block"]
-    field: Inexact[Array, "block block"]
-    length: Float[Array, "block"]
-    pool: int = eqx.field(static=True)
 
 
 def evidence_of(
@@ -112,25 +97,12 @@ def evidence_of(
     first, _ = expected.at(shot)
     # White noise, which a shot noise from residuals never reaches, is the farthest it can be from.
     white = jnp.abs(jnp.log(_WHITE * mean / first))
-    structure = structure_of(
-        blocks.columns,
-        blocks.residual,
-        residuals.gram,
-        blocks.field,
-        blocks.length,
-        contrast,
-        shot,
-        weighted / one,
-        exists,
-        blocks.pool,
-    )
     weights = blocks.columns[-1] + blocks.columns[-1].T
     row = jnp.argmax(jnp.sum(weights, axis=1))
     columns = blocks.columns[:-2, row] + blocks.columns[:-2, :, row]
     correlation = jnp.abs(blocks.field) ** 2
     return Evidence(
-        structure=structure,
-        shot=shot,
+        structure=structure_of(blocks, residuals.gram, contrast, shot, weighted / one, exists),
         local_pixels=first / (one / m),
         local_count=INDEPENDENT * m / alike,
         residual_count=count / alike**2,

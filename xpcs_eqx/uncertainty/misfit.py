@@ -11,10 +11,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ..objective import AbstractLoss, Linear
-from .dyadic import ResidualSums, mean_slopes
+from ..objective import AbstractLoss, TwoTimeTerm
+from .dyadic import ResidualSums, mean_slopes, robust_noise, summed
 from .evidence import Evidence
-from .structure import Cells, cells_of_map
+from .structure import Cells, limits_of
+from .uncertainty import whitening
 
 # Probability, over all tests of a fit together, that a right model is said not to fit.
 LEVEL = 0.005
@@ -110,15 +111,19 @@ class Remains(NamedTuple):
 
 
 class _Left(NamedTuple):
-    """Sums over cells of all angles, and their covariance with the parameters fitted."""
+    """Sums over cells of all angles, and their covariance with the parameters fitted.
 
-    sums: np.ndarray  # angle, cell
-    weight: np.ndarray  # angle, cell
-    covariance: np.ndarray  # angle, angle, cell, cell
-    before: np.ndarray  # angle, cell, cell: without the fit
+    - `weight`: Σ w E[ψ′], by which a mean residual is multiplied in a sum; `before`: the covariance
+        without the fit.
+    """
+
+    sums: Float[np.ndarray, "angle cell"]
+    weight: Float[np.ndarray, "angle cell"]
+    covariance: Float[np.ndarray, "angle angle cell cell"]
+    before: Float[np.ndarray, "angle cell cell"]
 
 
-def _left(remains: Remains, pixels, inverse, others, slope, spread) -> _Left:
+def _left(remains: Remains, pixels, inverse, others) -> _Left:
     """Residual sums over cells.
 
     With z the sums over cells and u the scores of the fit a right model leaves z − G_z H⁻¹ u, G_z
@@ -128,44 +133,81 @@ def _left(remains: Remains, pixels, inverse, others, slope, spread) -> _Left:
     structures, columns = remains.evidence.structure, remains.columns
     gram = np.asarray(structures.gram)
     q = columns.shape[1]
-    shared = np.asarray(structures.shared) / pixels[:, None, None]
-    noise = shared + (np.asarray(structures.own) / pixels)[:, None, None] * gram
-    # As `_robust` of the score of the fit: noise common to pairs, and what ψ has by itself.
-    noise = slope[:, None, None] ** 2 * noise + spread[:, None, None] * gram
+    slope = mean_slopes(remains.loss, remains.residuals)
+    own = np.asarray(structures.own)[:, None, None] * gram
+    noise = (np.asarray(structures.shared) + own) / pixels[:, None, None]
+    noise = robust_noise(remains.loss, remains.residuals, noise, gram)
     cross = slope[:, None, None] * gram[:, q:, :q] @ columns @ inverse  # angle, cell, entry
     with_fit = np.swapaxes(columns, 1, 2) @ noise[:, :q, q:]  # angle, entry, cell
-    whole = np.sum(np.swapaxes(columns, 1, 2) @ noise[:, :q, :q] @ columns, axis=0) + others
+    whole = summed(columns, noise[:, :q, :q]) + others
     count = gram.shape[0]
     covariance = np.einsum("ace,ef,bdf->abcd", cross, whole, cross, optimize=True)
     both = np.einsum("ace,bed->abcd", cross, with_fit, optimize=True)
     covariance = covariance - both - np.transpose(both, (1, 0, 3, 2))
     before = noise[:, q:, q:]
     covariance[np.arange(count), np.arange(count)] += before
-    return _Left(np.asarray(structures.sums), np.asarray(structures.weight), covariance, before)
+    weight = slope[:, None] * np.asarray(structures.weight)
+    return _Left(np.asarray(structures.sums), weight, covariance, before)
 
 
-def _wald(sums, covariance, before) -> tuple[float, int]:
-    """χ² of sums in the directions that the fit has left, and how many these are."""
+class _Tested(NamedTuple):
+    """χ² of sums in the directions that the fit has left, and the mean residual of each group."""
+
+    statistic: float
+    degrees: int
+    probability: float
+    mean: Float[np.ndarray, "group"]
+    error: Float[np.ndarray, "group"]
+
+    @property
+    def largest(self) -> int | None:
+        """The group that departs most in units of its error."""
+        there = (self.error > 0) & np.isfinite(self.mean)
+        if not there.any():
+            return None
+        size = np.zeros(there.size)
+        size[there] = np.abs(self.mean[there]) / self.error[there]
+        return int(np.argmax(size))
+
+    def deviation(self, limits, kind: str) -> Deviation | None:
+        """What that group does, in words."""
+        k = self.largest
+        if k is None:
+            return None
+        (low, high), mean, error = limits[k], self.mean[k], self.error[k]
+        side = "above" if mean > 0 else "below"
+        text = (
+            f"at {kind} {low:.3g}–{high:.3g} s the fit lies {abs(mean):.2g} ± {error:.1g} {side} "
+            "the data"
+        )
+        return Deviation(text, float(low), float(high), float(mean), float(error))
+
+
+def _tested(sums, weight, covariance, before, known: float) -> _Tested:
+    """Test that sums are zero, where the size of the noise is worth `known` independent values."""
+    # Not `scipy.stats`, which takes a second to import.
+    from scipy.special import fdtrc
+
     size = np.sqrt(np.maximum(np.diagonal(before), 0.0))
     there = size > 0
-    if not there.any():
-        return 0.0, 0
-    size = size[there]
-    values, vectors = np.linalg.eigh(covariance[np.ix_(there, there)] / np.outer(size, size))
-    kept = values > _FOLLOWED
-    turned = vectors[:, kept].T @ (sums[there] / size)
-    return float(np.sum(turned**2 / values[kept])), int(kept.sum())
+    root = np.zeros((0, 0))
+    if there.any():
+        block = covariance[np.ix_(there, there)]
+        root = whitening(block, size[there], lambda values: values > _FOLLOWED)
+    degrees = root.shape[0]
+    statistic, probability = 0.0, 1.0
+    if degrees:
+        turned = root @ sums[there]
+        statistic = float(turned @ turned)
+        probability = float(fdtrc(degrees, known, statistic / degrees))
+    unit = np.where(weight > 0, weight, np.nan)
+    error = np.sqrt(np.maximum(np.diagonal(covariance), 0.0)) / unit
+    return _Tested(statistic, degrees, probability, sums / unit, error)
 
 
-def _probability(statistic: float, degrees: int, known: float) -> float:
-    """Of χ² above `statistic` when the size of the noise is worth `known` independent values."""
-    from scipy.stats import chi2, f
-
-    if degrees == 0:
-        return 1.0
-    if not np.isfinite(known):
-        return float(chi2.sf(statistic, degrees))
-    return float(f.sf(statistic / degrees, degrees, known))
+def _of_least(least: float, count: int) -> float:
+    """Probability that the least of `count` independent probabilities is as small as this."""
+    return float(-np.expm1(count * np.log1p(-min(least, 1 - 1e-16))))
 
 
 class _Noise(NamedTuple):
@@ -206,81 +248,51 @@ def _noise(evidence: Evidence, factor: np.ndarray, square: np.ndarray, count: np
 
 
 def _scale_test(noise: _Noise) -> MisfitTest:
-    from scipy.stats import chi2
+    from scipy.special import chdtr, chdtrc
 
     weight = 1 / noise.variance
     excess = float(np.sum(weight * noise.excess) / np.sum(weight))
     unknown = float(np.sum(weight * noise.unknown) / np.sum(weight))
     degrees = 2 / (float(1 / np.sum(weight)) + unknown**2)
     statistic = degrees * np.exp(min(excess, 100.0))
-    tails = chi2.sf(statistic, degrees), chi2.cdf(statistic, degrees)
-    probability = min(1.0, 2 * float(min(tails)))
+    probability = min(1.0, 2 * float(min(chdtrc(degrees, statistic), chdtr(degrees, statistic))))
     return MisfitTest("scale", float(np.exp(excess)), 1, probability, None)
 
 
 def _group_test(
-    name, left: _Left, groups, limits, slope, known, kind
-) -> tuple[MisfitTest, np.ndarray]:
-    """Residuals of all angles by groups of cells, one row of `groups` each: mean and error."""
-    sums = groups @ np.sum(left.sums, axis=0)
-    covariance = groups @ np.sum(left.covariance, axis=(0, 1)) @ groups.T
-    before = groups @ np.sum(left.before, axis=0) @ groups.T
-    statistic, degrees = _wald(sums, covariance, before)
-    weight = groups @ np.sum(slope[:, None] * left.weight, axis=0)
-    unit = np.where(weight > 0, weight, np.nan)
-    mean = sums / unit
-    error = np.sqrt(np.maximum(np.diagonal(covariance), 0.0)) / unit
-    return MisfitTest(
-        name,
-        statistic,
-        degrees,
-        _probability(statistic, degrees, float(np.sum(known))),
-        _deviation(mean, error, limits, kind, _largest(mean, error)),
-    ), np.stack([mean, error], axis=1)
-
-
-def _largest(mean, error) -> int | None:
-    """The group that departs most in units of its error."""
-    there = (error > 0) & np.isfinite(mean)
-    if not there.any():
-        return None
-    size = np.zeros(there.size)
-    size[there] = np.abs(mean[there]) / error[there]
-    return int(np.argmax(size))
-
-
-def _deviation(mean, error, limits, kind: str, k: int | None) -> Deviation | None:
-    """What group `k` does, in words."""
-    if k is None:
-        return None
-    low, high = limits[k]
-    side = "above" if mean[k] > 0 else "below"
-    text = (
-        f"at {kind} {low:.3g}–{high:.3g} s the fit lies {abs(mean[k]):.2g} ± {error[k]:.1g} "
-        f"{side} the data"
+    name: str, left: _Left, of_cell, limits, known
+) -> tuple[MisfitTest, Float[np.ndarray, "group 2"]]:
+    """Residuals of all angles by groups of cells, `of_cell` telling that of each: mean, error."""
+    groups = of_cell == np.arange(len(limits))[:, None]
+    found = _tested(
+        groups @ np.sum(left.sums, axis=0),
+        groups @ np.sum(left.weight, axis=0),
+        groups @ np.sum(left.covariance, axis=(0, 1)) @ groups.T,
+        groups @ np.sum(left.before, axis=0) @ groups.T,
+        float(np.sum(known)),
     )
-    return Deviation(text, float(low), float(high), float(mean[k]), float(error[k]))
+    where = found.deviation(limits, f"{name}s")
+    test = MisfitTest(name, found.statistic, found.degrees, found.probability, where)
+    return test, np.stack([found.mean, found.error], axis=1)
 
 
-def _angle_test(left: _Left, cells: Cells, limits, slope, known, phi) -> MisfitTest:
+def _angle_test(left: _Left, cells: Cells, lags, ages, known, phi) -> MisfitTest:
     """The angle whose cells depart most."""
-    found = []
-    for a in range(left.sums.shape[0]):
-        statistic, degrees = _wald(left.sums[a], left.covariance[a, a], left.before[a])
-        found.append((_probability(statistic, degrees, float(known[a])), statistic, degrees))
-    a = min(range(len(found)), key=lambda k: (found[k][0], -found[k][1]))
-    least, statistic, degrees = found[a]
-    probability = float(-np.expm1(len(found) * np.log1p(-min(least, 1 - 1e-16))))
-    unit = np.where(left.weight[a] > 0, left.weight[a], np.nan) * slope[a]
-    error = np.sqrt(np.maximum(np.diagonal(left.covariance[a, a]), 0.0)) / unit
-    mean = left.sums[a] / unit
-    k = _largest(mean, error)
-    where = _deviation(mean, error, limits[0][cells.lag], "lags", k)
+    angles = [
+        _tested(
+            left.sums[a], left.weight[a], left.covariance[a, a], left.before[a], float(known[a])
+        )
+        for a in range(phi.size)
+    ]
+    a = min(range(phi.size), key=lambda k: (angles[k].probability, -angles[k].statistic))
+    found = angles[a]
+    where = found.deviation(lags[cells.lag], "lags")
     if where is not None:
-        low, high = limits[1][cells.age[k]]
+        low, high = ages[cells.age[found.largest]]
         text = f"at φ = {phi[a]:.4g}°, {where.text}, at ages {low:.3g}–{high:.3g} s"
         where = where._replace(text=text)
-    return MisfitTest("angle", statistic, degrees, probability, where)
+    probability = _of_least(found.probability, phi.size)
+    return MisfitTest("angle", found.statistic, found.degrees, probability, where)
 
 
 # Effective number of independent values among m second differences, for their mean square.
@@ -289,7 +301,7 @@ _STEPS = 1.94
 
 def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
     """A frame whose pairs depart from those of its neighbours as no other frame's do."""
-    from scipy.stats import t as student
+    from scipy.special import stdtr
 
     by_frame, steps = np.asarray(evidence.by_frame), np.asarray(evidence.steps)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -307,8 +319,7 @@ def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
     rest = np.maximum(np.sum(value**2) - value**2, 1e-300) / (value.size - 1)
     score = np.abs(value) / np.sqrt(rest)
     k = int(np.argmax(score))
-    least = 2 * float(student.sf(score[k], value.size / _STEPS))
-    probability = float(-np.expm1(value.size * np.log1p(-min(least, 1 - 1e-16))))
+    probability = _of_least(2 * float(stdtr(value.size / _STEPS, -score[k])), value.size)
     frame = _frame_of(mean, int(there[k]) + 1)
     a = int(np.nanargmax(np.abs(mean[:, frame]))) if np.isfinite(mean[:, frame]).any() else 0
     level = float(mean[a, frame] - np.nanmedian(mean[a]))
@@ -327,6 +338,7 @@ def _frame_of(mean, centre: int) -> int:
     """The frame that stands out among a centre of differences and its two neighbours."""
     low = max(centre - 3, 0)
     window = mean[:, low : centre + 4]
+    window = window[np.isfinite(window).any(axis=1)]
     away = np.nansum(np.abs(window - np.nanmedian(window, axis=1, keepdims=True)), axis=0)
     return max(range(centre - 1, centre + 2), key=lambda k: away[k - low])
 
@@ -334,9 +346,7 @@ def _frame_of(mean, centre: int) -> int:
 def misfit_of(
     remains: Remains,
     inverse: Float[np.ndarray, "entry entry"],
-    t: Float[np.ndarray, "frame"],
-    phi: Float[np.ndarray, "angle"],
-    absolute_sigma: bool,
+    term: TwoTimeTerm,
     others: Float[np.ndarray, "entry entry"] | float = 0.0,
 ) -> Misfit | None:
     """Test what a fit has left; None where maps are too small or too sparse to tell their noise.
@@ -344,45 +354,28 @@ def misfit_of(
     **Arguments:**
 
     - `inverse`: of the curvature of the whole fit, zero for entries on a bound.
-    - `t`: frame times [s]; `phi`: azimuths [degrees].
+    - `term`: the data set.
     - `others`: covariance of the scores of other data sets fitted together with this one.
     """
     evidence, residuals = remains.evidence, remains.residuals
     count = np.asarray(residuals.influence.count)
     if not np.all(np.asarray(evidence.local_count) >= _LEAST):
         return None
-    weight = np.asarray(residuals.weight)
-    square = np.asarray(evidence.square)
-    noise = _noise(evidence, remains.factor, square, count)
+    noise = _noise(evidence, remains.factor, np.asarray(evidence.square), count)
     if not np.all(np.isfinite(noise.excess)):
         return None
-    slope, spread = np.ones(count.size), np.zeros(count.size)
-    if not isinstance(remains.loss, Linear):
-        slope = mean_slopes(residuals)
-        own = np.asarray(residuals.influence.square) - slope**2 * np.asarray(residuals.square)
-        spread = own / np.maximum(count, 1.0)
-    left = _left(remains, noise.pixels, inverse, others, slope, spread)
-    cells, lags, ages = cells_of_map(t)
-    by_lag, lag = _group_test(
-        "lag", left, cells.lag == np.arange(len(lags))[:, None], lags, slope, noise.known, "lags"
-    )
-    by_age, age = _group_test(
-        "age", left, cells.age == np.arange(len(ages))[:, None], ages, slope, noise.known, "ages"
-    )
-    by_angle = _angle_test(left, cells, (lags, ages), slope, noise.known, phi)
+    left = _left(remains, noise.pixels, inverse, others)
+    t, phi = np.asarray(term.t), np.asarray(term.geometry.phi)
+    cells, lags, ages = limits_of(t, evidence.structure.step)
+    by_lag, lag = _group_test("lag", left, cells.lag, lags, noise.known)
+    by_age, age = _group_test("age", left, cells.age, ages, noise.known)
+    by_angle = _angle_test(left, cells, lags, ages, noise.known, phi)
     # A bad frame is the cause of much of what the others find.
-    tests = [_frame_test(evidence, t), by_lag, by_age, by_angle, _scale_test(noise)]
+    tests = (_frame_test(evidence, t), by_lag, by_age, by_angle, _scale_test(noise))
     variance = np.asarray(evidence.variance) / noise.pixels
     ratio = np.nan
-    if absolute_sigma:
+    if term.absolute_sigma:
+        weight = np.asarray(residuals.weight)
         ratio = float(np.sqrt(1 / np.mean(variance * weight / count)))
-    return Misfit(
-        tuple(tests),
-        np.sqrt(variance),
-        float(np.exp(np.mean(noise.excess))),
-        ratio,
-        lags,
-        lag,
-        ages,
-        age,
-    )
+    excess = float(np.exp(np.mean(noise.excess)))
+    return Misfit(tests, np.sqrt(variance), excess, ratio, lags, lag, ages, age)

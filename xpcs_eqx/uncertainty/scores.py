@@ -19,9 +19,15 @@ from ..objective import (
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
 from .dyadic import DyadicScores, ResidualSums, block_scores, products_of
-from .evidence import Evidence, MapInBlocks, evidence_of
+from .evidence import Evidence, evidence_of
 from .local_noise import LocalSums, local_sums, near_frames
-from .speckle_noise import beyond_gaussian, shared_frame_coefficients, variance_coefficients
+from .speckle_noise import (
+    beyond_gaussian,
+    shared_frame_coefficients,
+    traces,
+    variance_coefficients,
+)
+from .structure import MapInBlocks
 
 
 class SpeckleScores(eqx.Module):
@@ -298,9 +304,8 @@ def _covariance(sums: _MapSums, blocks: _Blocks, contrast, shot, exists, pool: i
         return matrix @ mean, jnp.sqrt(length)[:, None] * mean * jnp.sqrt(length)
 
     products, means = jax.lax.map(product, columns)
-    flat, mean = (a.reshape(a.shape[0], -1) for a in (products, means))
-    turned = jnp.swapaxes(products, 1, 2).reshape(flat.shape)
-    gaussian = (flat @ turned.T).astype(k.dtype)
+    mean = means.reshape(means.shape[0], -1)
+    gaussian = traces(products, products).astype(k.dtype)
     gaussian = 0.5 * (gaussian + gaussian.T)
     if pool > 1:
         seen = there @ sums.gram @ there.T

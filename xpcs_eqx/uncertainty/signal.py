@@ -7,6 +7,11 @@ from jaxtyping import Float
 
 from .covariance import ScoreCovariances
 
+# Below this determinant of (|c1|², 1) with unit diagonal the first is constant.
+_FLAT = 1e-12
+# A correlation below this says nothing of its exponent.
+_GONE = 0.02
+
 
 class Signal(NamedTuple):
     """What the maps of a data set have to say about a decay.
@@ -67,9 +72,3 @@ def signal_of(
     usable &= np.isfinite(relative)
     rate = float(np.min(relative[usable])) if usable.any() else np.inf
     return Signal(seen, rate, float(np.max(evidence.nearest)), float(np.min(evidence.farthest)))
-
-
-# Below this determinant of (|c1|², 1) with unit diagonal the first is constant.
-_FLAT = 1e-12
-# A correlation below this says nothing of its exponent.
-_GONE = 0.02

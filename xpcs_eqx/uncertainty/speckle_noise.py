@@ -68,17 +68,32 @@ def cycle_sum(
     return flat @ jnp.swapaxes(rows, 0, 1).reshape(flat.shape).T
 
 
-def _coarser(columns, field, signal_length, side: int):
-    """The same in at most `side` blocks, which is what the cycle of four can do."""
+def coarser(
+    columns: Float[Array, "column block block"],
+    field: Inexact[Array, "block block"],
+    length: Float[Array, "block"],
+    side: int,
+) -> tuple[Array, Array, Array]:
+    """Sums over pairs of blocks, field and lengths of blocks in at most `side` blocks."""
     n = field.shape[0]
     step = -(-n // side)
     if step == 1:
-        return columns, field
+        return columns, field, length
     blocks = -(-n // step)
     place = jnp.asarray(np.arange(n)[:, None] // step == np.arange(blocks), columns.dtype)
-    weight = place * signal_length[:, None]
-    mean = (weight / jnp.sum(weight, axis=0)).astype(field.dtype)
-    return place.T @ columns @ place, mean.T @ field @ mean
+    weight = place * length[:, None]
+    whole = jnp.sum(weight, axis=0)
+    mean = (weight / whole).astype(field.dtype)
+    return place.T @ columns @ place, mean.T @ field @ mean, whole
+
+
+def traces(
+    left: Inexact[Array, "column block block"], right: Inexact[Array, "column block block"]
+) -> Float[Array, "column column"]:
+    """Re tr(X Y) of each of `left` with each of `right`."""
+    flat = left.reshape(left.shape[0], -1)
+    other = jnp.swapaxes(right, 1, 2).reshape(right.shape[0], -1)
+    return (flat @ other.T).real
 
 
 def beyond_gaussian(
@@ -108,13 +123,8 @@ def beyond_gaussian(
     steady = jnp.sum(columns * signal, axis=2)  # v, summed over the frames of a block
     through = jnp.sum(chain * field.T, axis=1).real  # q of each frame
 
-    def traces(left, right):
-        """Re tr(X Y) of each with each."""
-        flat = left.reshape(left.shape[0], -1)
-        other = jnp.swapaxes(right, 1, 2).reshape(right.shape[0], -1)
-        return (flat @ other.T).real
-
-    fourth = traces(chain, chain) + 0.5 * cycle_sum(*_coarser(columns, field, length, cycle_side))
+    fewer, amid, _ = coarser(columns, field, length, cycle_side)
+    fourth = traces(chain, chain) + 0.5 * cycle_sum(fewer, amid)
     third = through @ steady.T
     twice = steady @ signal @ steady.T - shot * (steady / length) @ steady.T
     photons = 2 * contrast**2 * traces(chain, turned / length[:, None])

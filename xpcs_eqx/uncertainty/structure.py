@@ -13,20 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from .speckle_noise import beyond_gaussian
+from .speckle_noise import beyond_gaussian, coarser, traces
 
 # Steps of lag and of age, and blocks of frames along a map for the products of matrices.
 _LAGS, _AGES = 8, 6
 _SIDE = 128
 # Blocks in the smoothest sum over four frames, which costs their number to the fourth.
 _CYCLE_SIDE = 24
-
-
-def side_of_blocks(n: int, pooled_side: int = 256) -> int:
-    """Frames in a block of a map of `n` frames whose columns come in at most `pooled_side`."""
-    pool = -(-n // pooled_side)
-    blocks = -(-n // pool)
-    return pool * -(-blocks // _SIDE)
 
 
 class Cells(NamedTuple):
@@ -58,14 +51,15 @@ def cells_of(blocks: int, length: int) -> Cells:
     return Cells(kinds // _AGES, kinds % _AGES, edges, of_pair)
 
 
-def cells_of_map(
-    t: Float[np.ndarray, "frame"],
+def limits_of(
+    t: Float[np.ndarray, "frame"], step: int
 ) -> tuple[Cells, Float[np.ndarray, "lag 2"], Float[np.ndarray, "age 2"]]:
-    """The cells of a map with the frame times `t` [s], and the limits [s] of its lags and ages."""
+    """The cells of a map in blocks of `step` frames, and the limits [s] of its lags and ages.
+
+    `t` are the frame times [s].
+    """
     n = t.size
-    step = side_of_blocks(n)
-    blocks = -(-n // step)
-    cells = cells_of(blocks, step)
+    cells = cells_of(-(-n // step), step)
     mean = (t[-1] - t[0]) / max(n - 1, 1)
     lag = np.stack([cells.edges[:-1] * step, cells.edges[1:] * step - 1], axis=1)
     lag[:, 0] = np.where(lag[:, 0] == 0, 1, lag[:, 0])
@@ -83,6 +77,7 @@ class Structure(eqx.Module):
     - `gram`: Σ w J Jᵀ of all columns.
     - `shared`: N times the covariance of Σ w r J but for what each pair has by itself, which is
         `own` times `gram`.
+    - `step`: frames in the blocks that cells are made of.
     """
 
     sums: Float[Array, "*angle cell"]
@@ -90,48 +85,43 @@ class Structure(eqx.Module):
     gram: Float[Array, "*angle column column"]
     shared: Float[Array, "*angle column column"]
     own: Float[Array, "*angle"]
+    step: int = eqx.field(static=True)
 
 
-def _joined(planes, field, length, step: int):
-    """Planes and field with `step` blocks taken together, and the length of those."""
-    if step == 1:
-        return planes, field, length
-    blocks = -(-length.shape[0] // step)
-    place = np.arange(length.shape[0])[:, None] // step == np.arange(blocks)
-    place = jnp.asarray(place, planes.dtype)
-    weight = place * length[:, None]
-    mean = (weight / jnp.sum(weight, axis=0)).astype(field.dtype)
-    return place.T @ planes @ place, mean.T @ field @ mean, jnp.sum(weight, axis=0)
+class MapInBlocks(eqx.Module):
+    """Sums of one map over the pairs of two blocks of frames, upper triangle.
+
+    - `columns`: Σ w ∂c2, the last being Σ w; `residual`: Σ √w ψ(√w r).
+    - `field`: correlation of the field of blocks; `length`: frames in a block, `pool` in most.
+    """
+
+    columns: Float[Array, "column block block"]
+    residual: Float[Array, "block block"]
+    field: Inexact[Array, "block block"]
+    length: Float[Array, "block"]
+    pool: int = eqx.field(static=True)
 
 
 def structure_of(
-    columns: Float[Array, "column block block"],
-    residual: Float[Array, "block block"],
+    blocks: MapInBlocks,
     gram: Float[Array, "column column"],
-    field: Inexact[Array, "block block"],
-    length: Float[Array, "block"],
     contrast: Float[Array, ""],
     shot: Float[Array, ""],
     ratio: Float[Array, ""],
     exists: Bool[Array, ""],
-    pool: int,
 ) -> Structure:
     """Sums over cells with their covariance.
 
     **Arguments:**
 
-    - `columns`: Σ w ∂c2 over the pairs of two blocks, upper triangle, the last being Σ w.
-    - `residual`: Σ of √w ψ(√w r), likewise; `gram`: Σ w J Jᵀ of the columns.
-    - `field`, `length`: correlation of the field of blocks, and the frames in them.
+    - `gram`: Σ w J Jᵀ of the columns.
     - `ratio`: variance of a weighted residual over that of a residual.
     - `exists`: whether there is a field, without which only Gaussian intensities are counted.
-    - `pool`: frames in a block.
     """
-    planes = jnp.concatenate([columns, residual[None]])
-    step = -(-length.shape[0] // _SIDE)
-    planes, field, length = _joined(planes, field, length, step)
-    n = length.shape[0]
-    cells = cells_of(n, pool * step)
+    planes = jnp.concatenate([blocks.columns, blocks.residual[None]])
+    planes, field, length = coarser(planes, blocks.field, blocks.length, _SIDE)
+    step = blocks.pool * -(-blocks.length.shape[0] // _SIDE)
+    cells = cells_of(length.shape[0], step)
     count = jnp.arange(cells.lag.size)[:, None, None]
     member = (jnp.asarray(cells.place) == count).astype(planes.dtype)
     flat = member.reshape(member.shape[0], -1)
@@ -146,7 +136,7 @@ def structure_of(
     size = jnp.where(size > 0, size, 1.0)
     shared = _shared(whole / size[:, None, None], field, length, contrast, shot, exists)
     shared = shared.astype(size.dtype) * jnp.outer(size, size)
-    return Structure(sums, weight, whole_gram, shared, (contrast + shot) ** 2 * ratio)
+    return Structure(sums, weight, whole_gram, shared, (contrast + shot) ** 2 * ratio, step)
 
 
 def _shared(columns, field, length, contrast, shot, exists):
@@ -160,14 +150,11 @@ def _shared(columns, field, length, contrast, shot, exists):
         one.astype(jnp.float32) for one in (columns, length, contrast, shot)
     )
     # The mean of |c1|² over a block has each frame with itself in it already.
-    alone = shot / length
-    signal = contrast * jnp.abs(field) ** 2 + jnp.diag(alone)
+    signal = contrast * jnp.abs(field) ** 2 + jnp.diag(shot / length)
     turned = signal @ columns
-    left = turned.reshape(turned.shape[0], -1)
-    right = jnp.swapaxes(turned, 1, 2).reshape(left.shape)
     inverse = 1 / jnp.sqrt(length)
-    own = (contrast + shot) * (inverse[:, None] * columns * inverse).reshape(left.shape)
-    gaussian = 0.5 * (left @ right.T - own @ own.T)
+    own = (contrast + shot) * (inverse[:, None] * columns * inverse)
+    gaussian = 0.5 * (traces(turned, turned) - traces(own, own))
     beyond = beyond_gaussian(columns, field, length, contrast, shot, _CYCLE_SIDE)
     whole = gaussian + jnp.where(exists, beyond, 0.0)
     return 0.5 * (whole + whole.T)

@@ -1,6 +1,7 @@
 """Error bars of a fit as one value, and what is done with covariance matrices everywhere."""
 
 import dataclasses
+from collections.abc import Callable
 
 import equinox as eqx
 import numpy as np
@@ -177,6 +178,17 @@ def chance(statistic: float, degrees: int) -> float:
     return float(chdtrc(degrees, statistic)) if degrees > 0 else 1.0
 
 
+def whitening(
+    covariance: Float[np.ndarray, "entry entry"],
+    unit: Float[np.ndarray, "entry"],
+    kept: Callable[[Float[np.ndarray, "entry"]], Bool[np.ndarray, "entry"]],
+) -> Float[np.ndarray, "direction entry"]:
+    """R with R V Rᵀ = 1, for the directions whose eigenvalues are `kept`; V is in these units."""
+    values, vectors = np.linalg.eigh(covariance / np.outer(unit, unit))
+    which = kept(values)
+    return (vectors[:, which] / np.sqrt(values[which])).T / unit
+
+
 def wald(
     difference: Float[np.ndarray, "entry"],
     covariance: Float[np.ndarray, "entry entry"],
@@ -192,10 +204,8 @@ def wald(
     if not known.any():
         return 0.0, 0, 1.0
     unit = np.sqrt(np.diagonal(covariance)[known])
-    scaled = covariance[np.ix_(known, known)] / np.outer(unit, unit)
-    values, vectors = np.linalg.eigh(scaled)
-    kept = values > _ROUNDING * values[-1]
-    root = (vectors[:, kept] / np.sqrt(values[kept])).T / unit
+    block = covariance[np.ix_(known, known)]
+    root = whitening(block, unit, lambda values: values > _ROUNDING * values[-1])
     white, rank = root @ difference[known], 0
     if allowed is not None and allowed.shape[1]:
         columns = root @ allowed[known]

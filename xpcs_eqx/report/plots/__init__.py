@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from ...fitting import Fit
 from ..maps import has_maps, shown_maps
 from ..sections import Drawing
@@ -61,30 +63,27 @@ def save_figures(
     """
     names, missing = [], []
 
-    def drawn(name: str, draw: Callable[[], Any]) -> Any:
+    def attempt(name: str, make: Callable[..., Any], *given: Any) -> Any:
         try:
-            return draw()
+            return make(*given)
         except Exception as error:
             log.exception("the plot %s is missing", name)
             missing.append(f"the plot {name} is missing: {type(error).__name__}: {error}")
             return None
 
     with style():
-        for name, draw in drawn("list", figures) or ():
-            figure = drawn(name, draw)
-            if figure is None:
-                continue
+        for name, draw in attempt("list", figures) or ():
             path = os.path.join(folder, f"{name}.png")
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-
-            def save(figure=figure, path=path) -> str:
-                # The maps are noise: stronger compression takes longer and saves nothing.
-                figure.savefig(path, pil_kwargs={"compress_level": 1})
-                return path
-
-            if drawn(name, save) is not None:
+            if attempt(name, _saved, draw, path):
                 names.append(f"{name}.png")
     return tuple(names), tuple(missing)
+
+
+def _saved(draw: Callable[[], Figure], path: str) -> str:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    # The maps are noise: stronger compression takes longer and saves nothing.
+    draw().savefig(path, pil_kwargs={"compress_level": 1})
+    return path
 
 
 def write_plots(folder: str, fit: Fit) -> tuple[str, ...]:
