@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import DataError
-from .checks import agreeing, finite_angles, increasing_times, positive
+from .checks import agreeing, finite_angles, given_scalar, increasing_times, positive
 from .layouts.maps import Layer, RawMaps, Window
 from .selection import (
     PairRule,
@@ -24,10 +24,9 @@ Sigma = float | Literal["mad"] | None
 
 
 def check_lists(raw: RawMaps) -> None:
-    """Make sure that lists and maps belong together.
+    """Make sure that there is a q and an azimuth for each map.
 
-    **Raises:** `DataError` for lengths that differ, maps that are not square or not of one size,
-    and times that do not match.
+    **Raises:** `DataError` for lengths that differ, and for lists that mean nothing.
     """
     where = raw.where
     if not raw.names:
@@ -38,16 +37,37 @@ def check_lists(raw: RawMaps) -> None:
                 f"{where}: {name} lists {values.size} values but there are {len(raw.names)} maps "
                 f"({raw.names[0]}, …); each map needs exactly one."
             )
-    shapes = [one.shape for one in raw.maps]
-    for name, shape in zip(raw.names, shapes, strict=True):
+    refuse(raw, raw.q_name, "q [1/Å], where all maps are at one (data.q in a configuration)")
+    refuse(raw, raw.phi_name, "phi [degrees] of each map (data.phi in a configuration)")
+
+
+def refuse(raw: RawMaps, name: str, instead: str) -> None:
+    """Make sure that what was found under a name means something.
+
+    **Raises:** `DataError` saying why it does not, and what to give instead.
+    """
+    if name in raw.refused:
+        raise DataError(f"{raw.refused[name]} Correct the file, or give {instead}.")
+
+
+def check_maps(raw: RawMaps, chosen: np.ndarray) -> None:
+    """Make sure that the chosen maps belong together, and what stands beside them to all maps.
+
+    **Raises:** `DataError` for maps that are not square or not of one size, and times that do not
+    match.
+    """
+    where, first = raw.where, raw.names[chosen[0]]
+    shapes = [raw.maps[index].shape for index in chosen]
+    for index, shape in zip(chosen, shapes, strict=True):
+        name = raw.names[index]
         if len(shape) != 2 or shape[0] != shape[1]:
             raise DataError(f"{where}: {name} has shape {shape}; a map must be square.")
         if shape != shapes[0]:
             raise DataError(
-                f"{where}: {name} has shape {shape} but {raw.names[0]} has {shapes[0]}; all maps "
+                f"{where}: {name} has shape {shape} but {first} has {shapes[0]}; all maps "
                 "must be of one size."
             )
-    whole = (len(shapes), *shapes[0])
+    whole = (len(raw.maps), *shapes[0])
     for name, beside, wanted in (
         ("sigma", raw.sigma, whole),
         ("diagonal", raw.diagonal, whole[:2]),
@@ -64,7 +84,7 @@ def check_lists(raw: RawMaps) -> None:
             " one time for each frame is needed."
         )
     if n_frames < 2:
-        raise DataError(f"{where}: {raw.names[0]} has {n_frames} frame(s); a pair needs two.")
+        raise DataError(f"{where}: {first} has {n_frames} frame(s); a pair needs two.")
 
 
 def frame_times(
@@ -78,6 +98,7 @@ def frame_times(
     if dt is not None:
         positive(where, "dt", dt, "s")
     if raw.t is not None:
+        refuse(raw, raw.time_name, "times in seconds")
         if selection.time_origin not in (None, 0.0):
             raise DataError(
                 f"{where}: time_origin is {selection.time_origin} s, but {raw.time_name} gives the "
@@ -90,15 +111,23 @@ def frame_times(
                 agreeing(where, f"the mean spacing of {raw.time_name}", spacing, given, "s")
         return raw.t[frames], None
     frame_time = raw.frame_time
-    if frame_time is None:
+    if dt is None:
+        refuse(raw, raw.time_name, "dt [s] (data.dt in a configuration)")
+    if frame_time is None or raw.time_name in raw.refused:
         if dt is None:
             raise DataError(f"{where}: no frame time in {raw.time_name}; give dt [s].")
         frame_time = dt
     positive(where, raw.time_name, frame_time, "s")
+    if dt is not None and raw.exposure is not None:
+        # The file contradicts itself; either of the two may be right.
+        frame_time = min(frame_time, raw.exposure, key=lambda stored: abs(stored - dt))
     if dt is not None:
         agreeing(where, f"the frame time {raw.time_name}", frame_time, dt, "s")
     spacing = frame_time * raw.step
-    origin = 0.0 if selection.time_origin is None else selection.time_origin
+    origin = selection.time_origin
+    if origin is None:
+        refuse(raw, raw.begin_name, "time_origin [s] (data.time_origin in a configuration)")
+        origin = raw.begin * frame_time
     return origin + np.arange(frames.start, frames.stop) * spacing, spacing
 
 
@@ -109,37 +138,66 @@ def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
     the selection is empty.
     """
     check_lists(raw)
-    impossible = raw.q[~(np.isfinite(raw.q) & (raw.q > 0))]
-    if impossible.size:
-        raise DataError(
-            f"{raw.where}: {raw.q_name} holds q = {impossible[0]:g} [1/Å]; q must be above zero."
-        )
     at_q = choose_q(raw.where, raw.q_name, raw.q, selection)
-    phi = raw.phi[at_q]
-    finite_angles(raw.where, raw.phi_name, phi)
-    kept = at_q[in_ranges(phi, selection.phi_ranges)]
+    kept = at_q[in_ranges(raw.phi[at_q], selection.phi_ranges)]
     if kept.size == 0:
         ranges = ", ".join(f"{low:g} … {high:g}" for low, high in selection.phi_ranges)
         raise DataError(
             f"{raw.where}: no map lies in the phi ranges {ranges} [degrees]; the selection is "
-            f"empty. Angles in {raw.phi_name}: {listed(phi)}."
+            f"empty. Angles in {raw.phi_name}: {listed(raw.phi[at_q])}."
         )
+    q = raw.q[kept]
+    impossible = q[~(np.isfinite(q) & (q > 0))]
+    if impossible.size:
+        others = " Select the maps at other q." if impossible.size < raw.q.size else ""
+        raise DataError(
+            f"{raw.where}: {raw.q_name} holds q = {impossible[0]:g} [1/Å]; q must be above zero."
+            f"{others}"
+        )
+    finite_angles(raw.where, raw.phi_name, raw.phi[kept])
+    check_maps(raw, kept)
     return kept
 
 
-def single_q(raw: RawMaps, chosen: np.ndarray) -> float:
-    """The one q [1/Å] of the chosen maps.
+def one_q(raw: RawMaps, chosen: np.ndarray, selection: Selection) -> tuple[float, tuple[str, ...]]:
+    """The one q [1/Å] of the chosen maps, their mean where they are merged, and a remark on that.
 
-    **Raises:** `DataError` when they are at several.
+    **Raises:** `DataError` when they are at several and are not merged.
     """
     q = raw.q[chosen]
-    if not np.allclose(q, q[0], rtol=1e-6, atol=0):
-        raise DataError(
-            f"{raw.where}: the selected maps are at several q in {raw.q_name}: {listed(q)} [1/Å]. "
-            "One data set has one q: select one with q (data.q in a configuration), or fit them "
-            "together: the data sets of load_joint, or a table [joint] there."
+    if np.allclose(q, q[0], rtol=1e-6, atol=0):
+        return float(q[0]), ()
+    if selection.merge_q:
+        bins = np.unique(q).size
+        return float(np.mean(q)), (
+            f"{bins} q bins from {q.min():.6g} to {q.max():.6g} [1/Å] were merged; q is the mean "
+            f"of the {q.size} maps, {np.mean(q):.6g}.",
         )
-    return float(q[0])
+    raise DataError(
+        f"{raw.where}: the selected maps are at several q in {raw.q_name}: {listed(q)} [1/Å]. "
+        "One data set has one q: select one with q (data.q in a configuration, Selection(q=…) in "
+        "Python), merge neighbouring bins with q_tolerance and merge_q, or fit them together: the "
+        "data sets of load_joint, or a table [joint] there."
+    )
+
+
+def _same_place(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
+    """A remark on maps that are at one q and one azimuth."""
+    if not raw.azimuths:
+        return ()
+    places: dict[tuple[float, float], list[str]] = {}
+    for index in chosen:
+        place = float(f"{raw.q[index]:.6g}"), float(f"{raw.phi[index] % 360:.6g}")
+        places.setdefault(place, []).append(raw.names[index])
+    several = [(place, names) for place, names in places.items() if len(names) > 1]
+    if not several:
+        return ()
+    (q, phi), names = several[0]
+    more = f" There are {len(several) - 1} more such places." if len(several) > 1 else ""
+    return (
+        f"{', '.join(names[:4])}{', …' if len(names) > 4 else ''} are all at q = {q:g} [1/Å] and "
+        f"phi = {phi:g} [degrees]; they count as separate measurements.{more}",
+    )
 
 
 @dataclass(frozen=True)
@@ -152,6 +210,7 @@ class Chosen:
     - `rule`: pairs that bad frames, lags and ages leave; `pair_mask`: those that the user leaves,
       for each map or for all, where i < j. `None` for all pairs.
     - `sigma`: what was given for it; `dtype`: precision in which c2 is kept.
+    - `remarks`: what is to be said of the choice.
     """
 
     raw: RawMaps
@@ -164,6 +223,7 @@ class Chosen:
     pair_mask: np.ndarray | None
     sigma: Sigma
     dtype: np.dtype
+    remarks: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -253,7 +313,8 @@ class Chosen:
     def provenance(self, halved: int, used: int) -> Provenance:
         """Where the maps came from; `halved` of them hold one half, `used` pairs count."""
         raw, n = self.raw, self.n_frames
-        notes = list(raw.notes)
+        notes = [*raw.notes, *(f"{why} It was not used." for why in raw.refused.values())]
+        notes += self.remarks
         if halved:
             notes.append(f"{halved} of {self.n_maps} maps were stored as one half.")
         if raw.baseline:
@@ -269,6 +330,7 @@ class Chosen:
             keys=(*raw.keys, *(name for name in names if name not in raw.keys)),
             frames=(self.frames.start + 1, self.frames.stop),
             dt=self.spacing,
+            azimuths=raw.azimuths,
             notes=tuple(notes),
         )
 
@@ -289,19 +351,23 @@ def choose(
     **Raises:** `DataError` for everything that makes the data unusable.
     """
     where = raw.where
+    dt, gap = given_scalar(where, "dt", dt), given_scalar(where, "gap", gap)
     if maps is None:
         maps = choose_maps(raw, selection)
-    q = single_q(raw, maps)
-    n_frames = raw.maps[0].shape[0]
+    q, merged = one_q(raw, maps, selection)
+    n_frames = raw.maps[maps[0]].shape[0]
     frames = selection.frame_slice(where, n_frames)
     t, spacing = frame_times(raw, selection, frames, dt)
-    gap_used = DEFAULT_GAP if raw.gap is None else positive(where, raw.gap_name, raw.gap, "Å")
+    if gap is None:
+        refuse(raw, raw.gap_name, "gap [Å] (data.gap in a configuration)")
+    stored = None if raw.gap_name in raw.refused else raw.gap
+    gap_used = DEFAULT_GAP if stored is None else positive(where, raw.gap_name, stored, "Å")
     if gap is not None:
         positive(where, "gap", gap, "Å")
-        gap_used = gap if raw.gap is None else agreeing(where, raw.gap_name, raw.gap, gap, "Å")
-    dtype = raw.maps[0].dtype
+        gap_used = gap if stored is None else agreeing(where, raw.gap_name, stored, gap, "Å")
+    dtype = raw.maps[maps[0]].dtype
     if dtype.kind not in "fiub":
-        raise DataError(f"{where}: {raw.names[0]} holds {dtype} values; give real numbers.")
+        raise DataError(f"{where}: {raw.names[maps[0]]} holds {dtype} values; give real numbers.")
     # half precision and integers have no place in arithmetic
     single = dtype.kind == "f" and dtype.itemsize <= 4
     return Chosen(
@@ -315,6 +381,7 @@ def choose(
         pair_mask=chosen_mask(where, selection, maps, raw.phi.size, n_frames, frames),
         sigma=checked_sigma(where, sigma),
         dtype=np.dtype(np.float32 if single else np.float64),
+        remarks=(*merged, *_same_place(raw, maps)),
     )
 
 
@@ -323,8 +390,9 @@ def checked_sigma(where: str, sigma: Any) -> Sigma:
 
     **Raises:** `DataError` when it is neither.
     """
-    if sigma is None or sigma == "mad":
-        return sigma
     if isinstance(sigma, str):
-        raise DataError(f"{where}: sigma is {sigma!r}; give a number, 'mad' or nothing.")
-    return positive(where, "sigma", float(sigma), "c2")
+        if sigma != "mad":
+            raise DataError(f"{where}: sigma is {sigma!r}; give a number, 'mad' or nothing.")
+        return sigma
+    number = given_scalar(where, "sigma", sigma)
+    return None if number is None else positive(where, "sigma", number, "c2")

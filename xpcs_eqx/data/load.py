@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import DataError
-from .checks import agreeing
+from .checks import agreeing, given_scalar, numbers, shown
 from .chosen import Chosen, Sigma, choose, choose_maps
 from .layouts import LAYOUTS, READERS, recognise
 from .layouts.arrays import read_npy, read_npz
@@ -96,6 +96,8 @@ def format_of(path: str, layout: str | None) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); check the permissions.") from error
     if layout is not None:
+        if not isinstance(layout, str):
+            raise DataError(f"{path}: layout is {shown(layout)}; give one of {', '.join(LAYOUTS)}.")
         # As an identifier or as the files of the configuration have it: one name.
         layout = layout.replace("_", "-")
         if layout not in LAYOUTS:
@@ -124,8 +126,12 @@ def open_maps(
 
     **Raises:** `DataError` for a file that is missing, damaged, foreign or incomplete.
     """
-    path = os.fspath(path)
+    path = path_of(path)
     form = format_of(path, layout)
+    dt, q = given_scalar(path, "dt", dt), given_scalar(path, "q", q)
+    time_origin = given_scalar(path, "time_origin", time_origin)
+    if not isinstance(selection, Selection):
+        raise DataError(f"{path}: selection is {shown(selection)}; give a Selection.")
     sha256 = checksum_of(path) if checksum else ""
     if time_origin is not None:
         selection = replace(selection, time_origin=time_origin)
@@ -145,14 +151,57 @@ def open_maps(
         yield _agreeing(replace(reader(file), sha256=sha256), q, phi), selection
 
 
+def path_of(path: Any) -> str:
+    """The path of a file as text.
+
+    **Raises:** `DataError` when it is none.
+    """
+    try:
+        return os.fsdecode(path)
+    except TypeError as error:
+        raise DataError(f"path is {shown(path)}; give the path of a file.") from error
+
+
 def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
-    """The same, after making sure that what was given does not contradict it."""
+    """The same with what was given, after making sure that it does not contradict what is stored.
+
+    It takes the place of what is not known: q where maps at one q have a unit that says nothing,
+    azimuths where there are none.
+    """
+    where, n_maps = raw.where, len(raw.names)
     if phi is not None:
-        raise DataError(f"{raw.where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
-    if q is not None:
-        nearest = raw.q[np.argmin(np.abs(raw.q - q))] if raw.q.size else np.nan
-        agreeing(raw.where, raw.q_name, float(nearest), q, "1/Å")
+        if raw.azimuths and raw.phi_name not in raw.refused:
+            raise DataError(f"{where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
+        azimuths = numbers(where, "phi", phi)
+        if azimuths.shape not in ((), (n_maps,)):
+            raise DataError(
+                f"{where}: phi has shape {azimuths.shape} but there are {n_maps} maps; give one "
+                "azimuth [degrees] for each, or one for all."
+            )
+        raw = _known(replace(raw, phi=np.broadcast_to(azimuths, n_maps)), raw.phi_name)
+        raw = replace(raw, azimuths=True)
+    elif not raw.azimuths:
+        absent = (
+            f"No azimuths are known ({raw.phi_name} is absent); 0 stands for all of them, so that "
+            "only models without a direction can be fitted. Give phi otherwise."
+        )
+        raw = replace(raw, notes=(*raw.notes, absent))
+    if q is None:
+        return raw
+    if raw.q_name in raw.refused and np.unique(raw.q).size == 1:
+        return _known(replace(raw, q=np.full(raw.q.shape, q)), raw.q_name)
+    known = raw.q[np.isfinite(raw.q)]
+    nearest = known[np.argmin(np.abs(known - q))] if known.size else np.nan
+    if raw.q_name not in raw.refused:
+        agreeing(where, raw.q_name, float(nearest), q, "1/Å")
     return raw
+
+
+def _known(raw: RawMaps, name: str) -> RawMaps:
+    """The same once what was found under a name, if it means nothing, has been replaced."""
+    notes = (f"{raw.refused[name]} It was not used.",) if name in raw.refused else ()
+    refused = {key: why for key, why in raw.refused.items() if key != name}
+    return replace(raw, refused=refused, notes=(*raw.notes, *notes))
 
 
 def load(
@@ -224,6 +273,8 @@ def load_joint(
         # bins equal to rounding are one q
         starts = order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
         at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in starts]
+        if selection.merge_q:
+            at_one_q = [maps]
         return tuple(
             assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, maps=one))
             for one in at_one_q

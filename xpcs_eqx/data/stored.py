@@ -176,7 +176,7 @@ def _describe(chosen: Chosen) -> StoredTwoTime:
 
 
 def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
-    raw, whole = chosen.raw, chosen.raw.maps[0].shape
+    raw, whole = chosen.raw, chosen.raw.maps[chosen.maps[0]].shape
     return MapSource(
         path=os.path.abspath(raw.path),
         layout=raw.layout,

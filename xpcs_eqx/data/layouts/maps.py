@@ -1,7 +1,7 @@
 """What every layout shares: maps as a reader hands them over and as a writer stores them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -93,7 +93,10 @@ class RawMaps:
     - `path`, `layout`, `sha256`: where this is from.
     - `names`: HDF5 path or dictionary key of each map; `maps`: the maps, read by blocks.
     - `q` [1/Å], `phi` [degrees]: one for each map; `q_name`, `phi_name`: where they were found.
+    - `azimuths`: whether phi is known; where it is not, zeros stand there.
     - `frame_time`: time between two frames [s] before stride and averaging; `None` if not stored.
+    - `exposure`: time that a frame was exposed [s] where it contradicts `frame_time`.
+    - `begin`: frames of the series before the first row of the maps; `begin_name`: where that is.
     - `step`: stride times average, so that maps have one row every `step` frames.
     - `t`: explicit frame times [s]; they win over `frame_time`.
     - `gap`: gap [Å] when stored.
@@ -104,6 +107,7 @@ class RawMaps:
     - `baseline`: number to add so that full decorrelation means one.
     - `stack`: the maps as one array when they already lie in memory; `owned` allows to change it.
     - `keys`: everything that was read, for the provenance; `notes`: remarks in sentences.
+    - `refused`: why what was found under a name means nothing, unless it is given.
     """
 
     path: str
@@ -116,8 +120,12 @@ class RawMaps:
     phi_name: str
     time_name: str
     sha256: str = ""
+    azimuths: bool = True
     frame_time: float | None = None
+    exposure: float | None = None
     step: int = 1
+    begin: int = 0
+    begin_name: str = ""
     t: np.ndarray | None = None
     gap: float | None = None
     gap_name: str = "gap"
@@ -130,11 +138,17 @@ class RawMaps:
     owned: bool = False
     keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
         """Start of an error message: the file, or the kind of dictionary."""
         return self.path if self.path != "memory" else f"dictionary ({self.layout} form)"
+
+
+def rows_of(maps: Sequence[SlicedMap]) -> int | None:
+    """Rows of the first map, `None` without any."""
+    return maps[0].shape[0] if maps and maps[0].shape else None
 
 
 DataSets = TwoTimeData | Sequence[TwoTimeData]
