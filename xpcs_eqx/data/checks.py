@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import DataError
 
-
 # Azimuths may have been counted on over some turns; what is beyond is no angle in degrees.
 LARGEST_ANGLE = 1e4
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..two_time import TwoTimeData
 from ..checks import distinct
+from ..two_time import TwoTimeData
 from .hdf5 import (
     Remarks,
     dataset,
