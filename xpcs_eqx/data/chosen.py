@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import DataError
 from .bad_frames import Damage, remarks
+from .baseline import Baseline, Found, checked_baseline, find_baseline
 from .checks import agreeing, finite_angles, given_scalar, increasing_times, positive
 from .layouts.maps import Layer, RawMaps, Window
 from .selection import (
@@ -19,6 +20,7 @@ from .selection import (
     listed,
     pair_rule,
 )
+from .symmetry import Symmetrise, checked_symmetrise
 from .two_time import DEFAULT_GAP, Geometry, Provenance
 
 Sigma = float | Literal["mad"] | None
@@ -211,6 +213,7 @@ class Chosen:
     - `rule`: pairs that bad frames, lags and ages leave; `pair_mask`: those that the user leaves,
       for each map or for all, where i < j. `None` for all pairs.
     - `sigma`: what was given for it; `dtype`: precision in which c2 is kept.
+    - `baseline`: what is added to c2; `symmetrise`: what counts of maps that are not symmetric.
     - `selection`: what was asked for; `remarks`: what was found on the maps, in sentences.
     """
 
@@ -225,6 +228,8 @@ class Chosen:
     sigma: Sigma
     dtype: np.dtype
     selection: Selection
+    baseline: Found
+    symmetrise: Symmetrise | None
     remarks: tuple[str, ...] = ()
 
     @property
@@ -260,7 +265,7 @@ class Chosen:
         """The chosen frames of a map."""
         place = (self.frames.start, self.n_frames, self.name(position))
         whole = self.raw.maps[self.maps[position]]
-        return Window(whole, *place, self.dtype, self.raw.baseline)
+        return Window(whole, *place, self.dtype, self.baseline.added)
 
     def sigma_map(self, position: int) -> Window | None:
         """The same of its stored sigma, `None` where that is not used."""
@@ -289,11 +294,11 @@ class Chosen:
         """Raw diagonals `(angle, frame)`, stored ones or those `found` on maps; NaN if unknown."""
         if self.raw.diagonal is not None:
             stored = [self.raw.diagonal[int(index), self.frames] for index in self.maps]
-            return np.asarray(stored, np.float64) + self.raw.baseline
+            return np.asarray(stored, np.float64) + self.baseline.added
         found = np.where(np.isfinite(found), found, np.nan)
         # correlators that leave the diagonal out write zeros
         found[np.all(np.nan_to_num(found) == 0, axis=1)] = np.nan
-        return found + self.raw.baseline
+        return found + self.baseline.added
 
     def constant_root_weights(self, noise: Callable[[], np.ndarray]) -> np.ndarray | None:
         """1/sigma of each map in the precision of c2, where one number stands for a whole map.
@@ -329,15 +334,24 @@ class Chosen:
         found = remarks(damages, names, self.frames.start, masked)
         return replace(self, remarks=(*self.remarks, *found))
 
-    def provenance(self, halved: int, used: int) -> Provenance:
-        """Where the maps came from; `halved` of them hold one half, `used` pairs count."""
+    def provenance(self, halved: int, used: int, asymmetries: Sequence[float]) -> Provenance:
+        """Where the maps came from; `halved` of them hold one half, `used` pairs count.
+
+        `asymmetries` are the largest differences of the triangles of each map.
+        """
         raw, n = self.raw, self.n_frames
         notes = [*raw.notes, *(f"{why} It was not used." for why in raw.refused.values())]
         notes += self.remarks
         if halved:
             notes.append(f"{halved} of {self.n_maps} maps were stored as one half.")
-        if raw.baseline:
-            notes.append(f"{raw.baseline:g} was added: the maps are stored without their baseline.")
+        if any(asymmetries):
+            taken = f"the {self.symmetrise}{' of both' if self.symmetrise == 'mean' else ''}"
+            notes.append(
+                f"{np.count_nonzero(asymmetries)} of {self.n_maps} maps are not symmetric: their "
+                f"triangles differ by up to {max(asymmetries):.3g}, and {taken} was taken."
+            )
+        if self.baseline.remark:
+            notes.append(self.baseline.remark)
         pairs = self.n_maps * (n * (n - 1) // 2)
         if used < pairs:
             notes.append(f"{pairs - used} of {pairs} pairs are masked and count for nothing.")
@@ -350,6 +364,7 @@ class Chosen:
             frames=(self.frames.start + 1, self.frames.stop),
             dt=self.spacing,
             azimuths=raw.azimuths,
+            baseline_guessed=self.baseline.guessed,
             notes=tuple(notes),
         )
 
@@ -361,16 +376,20 @@ def choose(
     dt: float | None = None,
     gap: float | None = None,
     sigma: Sigma = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     maps: np.ndarray | None = None,
 ) -> Chosen:
     """Choose maps and frames and check everything that stands beside the maps.
 
     Arguments as in `load`; `maps` are numbers of maps, from `choose_maps` when they are not given.
+    Of the maps themselves nothing is read unless the baseline is to be found.
 
     **Raises:** `DataError` for everything that makes the data unusable.
     """
     where = raw.where
     dt, gap = given_scalar(where, "dt", dt), given_scalar(where, "gap", gap)
+    baseline = checked_baseline(where, baseline)
     if maps is None:
         maps = choose_maps(raw, selection)
     q, merged = one_q(raw, maps, selection)
@@ -401,6 +420,8 @@ def choose(
         sigma=checked_sigma(where, sigma),
         dtype=np.dtype(np.float32 if single else np.float64),
         selection=selection,
+        baseline=find_baseline(raw, maps, frames, baseline),
+        symmetrise=checked_symmetrise(where, symmetrise),
         remarks=(*merged, *_same_place(raw, maps)),
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import DataError
+from .baseline import Baseline, checked_baseline
 from .checks import agreeing, given_scalar, numbers, shown
 from .chosen import Chosen, Sigma, choose, choose_maps
 from .layouts import LAYOUTS, READERS, recognise
@@ -19,6 +20,7 @@ from .layouts.hdf5 import open_hdf5
 from .layouts.maps import RawMaps, Window
 from .selection import Selection
 from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
+from .symmetry import Symmetrise, checked_symmetrise
 from .two_time import TwoTimeData
 
 
@@ -49,7 +51,8 @@ def assemble(chosen: Chosen) -> TwoTimeData:
     weights = np.zeros((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
     for position, one in enumerate(found):
         used, masked = all_pairs, one.pairs < pairs
-        if masked or one.halved or chosen.raw.baseline or not np.all(np.isfinite(one.diagonal)):
+        as_stored = not (one.halved or one.asymmetry or chosen.baseline.added)
+        if masked or not as_stored or not np.all(np.isfinite(one.diagonal)):
             if c2 is held and not chosen.raw.owned:
                 c2 = c2.copy()
             c2[position], used = whole_map(
@@ -78,7 +81,9 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         diagonal=chosen.diagonals(np.stack([one.diagonal for one in found])),
         absolute_sigma=chosen.absolute_sigma,
         provenance=chosen.provenance(
-            sum(one.halved for one in found), sum(one.pairs for one in found)
+            sum(one.halved for one in found),
+            sum(one.pairs for one in found),
+            [one.asymmetry for one in found],
         ),
     )
 
@@ -223,6 +228,8 @@ def load(
     q: float | None = None,
     phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     checksum: bool = True,
 ) -> TwoTimeData:
     """Two-time maps at one q from a file.
@@ -237,9 +244,14 @@ def load(
       each map (not absolute, as entries of a map are correlated). It replaces a stored sigma.
     - `q`: scattering vector [1/Å]: of bare maps, or the bin to take like `Selection(q=…)`, which
       then must exist to 1 %.
-    - `phi`: azimuths of bare maps [degrees].
+    - `phi`: azimuths [degrees] of bare maps and of files without: one, or one for each map.
     - `time_origin`: time of frame 1 [s], instead of the one in `selection`. A bare map without `dt`
       counts time in frames, 1 … n.
+    - `baseline`: what full decorrelation is in the maps, 1 in c2 and 0 in c2 − 1, to which 1 is
+      added. `"auto"` takes what the layout says, else what the largest lags look like, and adds
+      nothing where that is not certain.
+    - `symmetrise`: what counts of maps whose triangles differ beyond rounding: their `"mean"`, the
+      `"upper"` or the `"lower"` one. Without it such maps are refused.
     - `checksum`: whether to put the SHA-256 of the file into the provenance.
 
     **Raises:** `DataError` with the file, the HDF5 path or key, what was found and what to do.
@@ -254,7 +266,8 @@ def load(
         time_origin=time_origin,
         checksum=checksum,
     ) as (raw, selection):
-        return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma))
+        how: dict[str, Any] = {"baseline": baseline, "symmetrise": symmetrise}
+        return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
 
 
 def load_joint(
@@ -265,7 +278,10 @@ def load_joint(
     dt: float | None = None,
     gap: float | None = None,
     sigma: Sigma = None,
+    phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     checksum: bool = True,
 ) -> tuple[TwoTimeData, ...]:
     """One data set for each selected q of a file, in increasing q, for a joint fit.
@@ -273,7 +289,7 @@ def load_joint(
     Arguments and errors as in `load`.
     """
     with open_maps(
-        path, selection, layout=layout, dt=dt, time_origin=time_origin, checksum=checksum
+        path, selection, layout=layout, dt=dt, phi=phi, time_origin=time_origin, checksum=checksum
     ) as (raw, selection):
         maps = choose_maps(raw, selection)
         q = raw.q[maps]
@@ -283,10 +299,9 @@ def load_joint(
         at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in starts]
         if selection.merge_q:
             at_one_q = [maps]
-        return tuple(
-            assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, maps=one))
-            for one in at_one_q
-        )
+        how: dict[str, Any] = {"dt": dt, "gap": gap, "sigma": sigma}
+        how |= {"baseline": baseline, "symmetrise": symmetrise}
+        return tuple(assemble(choose(raw, selection, maps=one, **how)) for one in at_one_q)
 
 
 class MapSize(NamedTuple):
@@ -314,7 +329,10 @@ def map_size(
     gap: float | None = None,
     sigma: Any = None,
     q: float | None = None,
+    phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
 ) -> MapSize:
     """The size of what `load` would make of a file, from its lists alone.
 
@@ -322,12 +340,15 @@ def map_size(
 
     **Raises:** `DataError` for everything that is wrong beside the maps.
     """
-    if format_of(os.fspath(path), layout) in ("npz", "npy"):
+    if format_of(path_of(path), layout) in ("npz", "npy"):
         return MapSize(os.path.getsize(path) // 8, 8, 0, None, False)
+    checked_baseline(path_of(path), baseline)
+    checked_symmetrise(path_of(path), symmetrise)
     with open_maps(
-        path, selection, layout=layout, dt=dt, q=q, time_origin=time_origin, checksum=False
+        path, selection, layout=layout, dt=dt, q=q, phi=phi, time_origin=time_origin, checksum=False
     ) as (raw, selection):
-        chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma)
+        # The maps are not looked at: what they take does not depend on their baseline.
+        chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma, baseline=1)
         weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)
         copies = 1 if all(one is None for one in weighed) else 2
         n, n_angles = chosen.n_frames, chosen.n_maps

@@ -31,7 +31,7 @@ def _whole(name: str, default: int | None) -> Any:
 
 
 def _q(value: Any) -> float | tuple[float, ...] | None:
-    if isinstance(value, list | tuple | np.ndarray) and np.shape(value) != ():
+    if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
         return tuple(numbers("Selection", "q", value).reshape(-1).tolist())
     return given_scalar("Selection", "q", value)
 

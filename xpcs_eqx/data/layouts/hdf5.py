@@ -211,8 +211,8 @@ def read_frame_time(file: "h5py.File", keys: tuple[str, str], notes: Remarks) ->
         return FrameTime(period, value, None)
     notes.append(
         f"{period} is {value:.6g} s but frames were exposed for {exposed:.6g} s ({exposure}), "
-        "which cannot be. The first was used; if it is the wrong one, all rates are off by their ratio. "
-        "Give dt to say which is right."
+        "which cannot be. The first was used; if it is the wrong one, all rates are off by their "
+        "ratio. Give dt to say which is right."
     )
     return FrameTime(period, value, exposed)
 

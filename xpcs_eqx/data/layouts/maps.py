@@ -10,7 +10,7 @@ from ...errors import DataError
 from ..two_time import TwoTimeData, is_mask
 
 Triangle = Literal["upper", "lower"]
-Half = Triangle | Literal["both"]
+Half = Triangle | Literal["both", "mean"]
 
 
 class SlicedMap(Protocol):
@@ -75,13 +75,16 @@ class Window:
     def band(self, half: Half, rows: slice) -> np.ndarray:
         """Pairs i ≤ j with i in `rows`, `(row, n_frames − rows.start)`.
 
-        `half` says which triangle holds the pairs; with both, a pair is NaN when either says so.
+        `half` says which triangle holds the pairs, or their mean; with both, a pair is NaN when
+        either says so.
         What stands below the diagonal means nothing.
         """
         right = slice(rows.start, self.n_frames)
         found = self[right, rows].T if half == "lower" else self[rows, right]
         if half == "both":
             found = np.where(np.isfinite(self[right, rows].T), found, np.nan)
+        if half == "mean":
+            found = 0.5 * (found + self[right, rows].T)
         found = np.asarray(found, self.dtype)
         return found + found.dtype.type(self.baseline) if self.baseline else found
 
@@ -104,7 +107,7 @@ class RawMaps:
       are known absolutely.
     - `diagonal`: raw diagonals `(map, frame)` when they are stored apart from the maps.
     - `triangle`: which one holds numbers, when the layout says that only one does.
-    - `baseline`: number to add so that full decorrelation means one.
+    - `baseline`: number to add so that full decorrelation means one; `None` where it is not said.
     - `stack`: the maps as one array when they already lie in memory; `owned` allows to change it.
     - `keys`: everything that was read, for the provenance; `notes`: remarks in sentences.
     - `refused`: why what was found under a name means nothing, unless it is given.
@@ -133,7 +136,7 @@ class RawMaps:
     absolute_sigma: bool = True
     diagonal: Any = None
     triangle: Triangle | None = None
-    baseline: float = 0.0
+    baseline: float | None = None
     stack: np.ndarray | None = None
     owned: bool = False
     keys: tuple[str, ...] = ()

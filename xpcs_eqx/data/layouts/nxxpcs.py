@@ -78,7 +78,7 @@ def read(file: "h5py.File") -> RawMaps:
         triangle = "upper" if populated == "upper_half" else "lower"
     # Full decorrelation, which is one here.
     references = ("1", "0", "1.0", "0.0")
-    reference = _attribute(found, key, "baseline_reference", references, "1 was assumed", notes)
+    reference = _attribute(found, key, "baseline_reference", references, asked, notes)
     labels: np.ndarray | None = None
     if isinstance(found, h5py.Group):
         names, maps = maps_in(file, key)
@@ -104,7 +104,7 @@ def read(file: "h5py.File") -> RawMaps:
         frame_time=time.value,
         exposure=time.exposure,
         triangle=triangle,
-        baseline=1.0 - float(reference or 1),
+        baseline=None if reference is None else 1.0 - float(reference),
         keys=(
             key,
             f"{entry}/{Q_LIST}",
