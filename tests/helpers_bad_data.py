@@ -121,8 +121,8 @@ def missing_nx_list(folder):
     path = str(folder / "bad.hdf")
     write_nxxpcs(path, two_time())
     with h5py.File(path, "r+") as file:
-        del file["entry/instrument/masks/dynamic_phi_list"]
-    return path, (path, "entry/instrument/masks/dynamic_phi_list", "missing")
+        del file["entry/instrument/masks/dynamic_q_list"]
+    return path, (path, "entry/instrument/masks/dynamic_q_list", "missing")
 
 
 def unknown_nx_attribute(folder):

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import DataError
-from .checks import agreeing
+from .checks import agreeing, numbers
 from .chosen import Chosen, Sigma, choose, choose_maps
-from .layouts import LAYOUTS, READERS, recognise
-from .layouts.arrays import read_npy, read_npz
-from .layouts.hdf5 import open_hdf5
-from .layouts.maps import RawMaps
+from .layouts import LAYOUTS, GenericLayout, generic, read_maps
+from .layouts.arrays import DIRECT, LOADER, array_size, open_npz, read_npy, read_npz
+from .layouts.maps import Place, RawMaps
+from .layouts.opened import Access, open_hdf5
 from .selection import Selection
 from .survey import root_weights_of, survey_map, whole_map
 from .two_time import TwoTimeData
@@ -81,7 +81,18 @@ def checksum_of(path: str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def format_of(path: str, layout: str | None) -> str:
+def checksum_of_all(path: str, linked: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """SHA-256 of a file with those it links to, of which each is named in a remark."""
+    own = checksum_of(path)
+    if not linked:
+        return own, ()
+    sums = [(one, checksum_of(one)) for one in linked]
+    together = hashlib.sha256("".join((own, *(one for _, one in sums))).encode()).hexdigest()
+    remarks = [f"Read as well, as {path} links to it: {one}, sha256 {sha}." for one, sha in sums]
+    return together, (f"The checksum is that of all files; sha256 of this one: {own}.", *remarks)
+
+
+def format_of(path: str, layout: str | GenericLayout | None) -> str:
     """The layout asked for, `"npy"`, `"npz"`, or `"hdf5"` for one that the file itself tells.
 
     **Raises:** `DataError` for an unknown layout and a file that is missing or cannot be read.
@@ -95,15 +106,25 @@ def format_of(path: str, layout: str | None) -> str:
             start = stream.read(8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); check the permissions.") from error
+    formats = {b"\x93NUMPY": "npy", b"PK": "npz"}
+    told = next((name for mark, name in formats.items() if start.startswith(mark)), "hdf5")
+    if isinstance(layout, GenericLayout):
+        if told == "npy":
+            raise DataError(f"{path}: an NPY file holds one array and needs no GenericLayout.")
+        return told
     if layout is not None:
         # As an identifier or as the files of the configuration have it: one name.
         layout = layout.replace("_", "-")
         if layout not in LAYOUTS:
             known = ", ".join(LAYOUTS)
             raise DataError(f"{path}: layout {layout!r} is unknown; known are {known}.")
+        if layout == generic.NAME:
+            raise DataError(
+                f"{path}: the layout {layout!r} has to be described: give a GenericLayout, in a "
+                "configuration the table [data.generic]."
+            )
         return layout
-    formats = {b"\x93NUMPY": "npy", b"PK": "npz"}
-    return next((name for mark, name in formats.items() if start.startswith(mark)), "hdf5")
+    return told
 
 
 @contextmanager
@@ -111,12 +132,15 @@ def open_maps(
     path: str | os.PathLike[str],
     selection: Selection,
     *,
-    layout: str | None = None,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
     dt: float | None = None,
     q: float | None = None,
     phi: Any = None,
     time_origin: float | None = None,
     checksum: bool = True,
+    linked_files: bool = False,
+    locking: bool = True,
 ) -> Iterator[tuple[RawMaps, Selection]]:
     """The lists of a file, with maps that are read while the context is open, and what to take.
 
@@ -135,30 +159,57 @@ def open_maps(
             selection = replace(selection, time_origin=1.0)
         yield read_npy(path, sha256, q, phi, counted=dt is None), selection
         return
-    if q is not None and selection.q is None:
-        selection = replace(selection, q=q)
     if form == "npz":
-        yield _agreeing(read_npz(path, sha256), q, phi), selection
+        if isinstance(layout, GenericLayout):
+            with open_npz(path) as arrays:
+                raw = replace(generic.read_arrays(path, layout, arrays), sha256=sha256)
+        else:
+            raw = read_npz(path, sha256)
+        yield _completed(raw, selection, q, phi)
         return
-    with open_hdf5(path) as file:
-        reader = READERS[recognise(file) if form == "hdf5" else form]
-        yield _agreeing(replace(reader(file), sha256=sha256), q, phi), selection
+    told = form if form != "hdf5" else layout if isinstance(layout, GenericLayout) else None
+    place = Place(told, analysis, Access(linked_files, locking))
+    with open_hdf5(path, place.access) as file:
+        raw = read_maps(file, place)
+        if checksum and file.linked:
+            sha256, remarks = checksum_of_all(path, file.linked)
+            raw = replace(raw, notes=(*raw.notes, *remarks))
+        yield _completed(replace(raw, sha256=sha256), selection, q, phi)
 
 
-def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
-    """The same, after making sure that what was given does not contradict it."""
-    if phi is not None:
-        raise DataError(f"{raw.where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
-    if q is not None:
+def _completed(
+    raw: RawMaps, selection: Selection, q: float | None, phi: Any
+) -> tuple[RawMaps, Selection]:
+    """The same with what the file does not hold, after making sure that what was given does not
+    contradict what it holds."""
+    where, notes, n_maps = raw.where, list(raw.notes), len(raw.names)
+    if raw.q_given:
+        raw = replace(raw, q=np.full(n_maps, 1.0 if q is None else float(q)))
+        if q is None:
+            notes.append("No q was given; it is 1, so fitted coefficients carry its powers.")
+    elif q is not None:
+        if selection.q is None:
+            selection = replace(selection, q=q)
         nearest = raw.q[np.argmin(np.abs(raw.q - q))] if raw.q.size else np.nan
-        agreeing(raw.where, raw.q_name, float(nearest), q, "1/Å")
-    return raw
+        agreeing(where, raw.q_name, float(nearest), q, "1/Å")
+    if raw.phi_given:
+        if phi is None:
+            notes.append(
+                "No azimuths are stored or given; they are 0, so only static models make sense."
+            )
+        else:
+            given = numbers(where, "phi", phi).reshape(-1)
+            raw = replace(raw, phi=np.full(n_maps, given[0]) if given.size == 1 else given)
+    elif phi is not None:
+        raise DataError(f"{where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
+    return replace(raw, notes=tuple(notes)), selection
 
 
 def load(
     path: str | os.PathLike[str],
     *,
-    layout: str | None = None,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
     selection: Selection = Selection(),  # noqa: B008
     dt: float | None = None,
     gap: float | None = None,
@@ -167,11 +218,15 @@ def load(
     phi: Any = None,
     time_origin: float | None = None,
     checksum: bool = True,
+    linked_files: bool = False,
+    locking: bool = True,
 ) -> TwoTimeData:
     """Two-time maps at one q from a file.
 
     - `path`: HDF5 (APS-U, APS-old, NXxpcs, own), NPZ (loader or direct form) or NPY (bare maps).
-    - `layout`: name of the layout when it shall not be recognised, one of `LAYOUTS`.
+    - `layout`: name of the layout when it shall not be recognised, one of `LAYOUTS`; a
+      `GenericLayout` for a file that has none of them.
+    - `analysis`: name of the group or entry of one of several analyses in the file.
     - `selection`: frames, q, azimuths and pairs to take.
     - `dt`: time between two frames [s], before stride and averaging. A stored one wins, and a given
       one that differs by more than 1 % is an error.
@@ -180,10 +235,13 @@ def load(
       each map (not absolute, as entries of a map are correlated). It replaces a stored sigma.
     - `q`: scattering vector [1/Å]: of bare maps, or the bin to take like `Selection(q=…)`, which
       then must exist to 1 %.
-    - `phi`: azimuths of bare maps [degrees].
+    - `phi`: azimuths [degrees] of bare maps, and of others that are stored without.
     - `time_origin`: time of frame 1 [s], instead of the one in `selection`. A bare map without `dt`
       counts time in frames, 1 … n.
-    - `checksum`: whether to put the SHA-256 of the file into the provenance.
+    - `checksum`: whether to put the SHA-256 of the file into the provenance, together with that of
+      files it links to.
+    - `linked_files`: whether files outside its folder may be read where it links to them.
+    - `locking`: whether the file is locked meanwhile; without, it can be read beside its writer.
 
     **Raises:** `DataError` with the file, the HDF5 path or key, what was found and what to do.
     """
@@ -191,11 +249,14 @@ def load(
         path,
         selection,
         layout=layout,
+        analysis=analysis,
         dt=dt,
         q=q,
         phi=phi,
         time_origin=time_origin,
         checksum=checksum,
+        linked_files=linked_files,
+        locking=locking,
     ) as (raw, selection):
         return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma))
 
@@ -203,20 +264,33 @@ def load(
 def load_joint(
     path: str | os.PathLike[str],
     *,
-    layout: str | None = None,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
     selection: Selection = Selection(),  # noqa: B008
     dt: float | None = None,
     gap: float | None = None,
     sigma: Sigma = None,
+    phi: Any = None,
     time_origin: float | None = None,
     checksum: bool = True,
+    linked_files: bool = False,
+    locking: bool = True,
 ) -> tuple[TwoTimeData, ...]:
     """One data set for each selected q of a file, in increasing q, for a joint fit.
 
     Arguments and errors as in `load`.
     """
     with open_maps(
-        path, selection, layout=layout, dt=dt, time_origin=time_origin, checksum=checksum
+        path,
+        selection,
+        layout=layout,
+        analysis=analysis,
+        dt=dt,
+        phi=phi,
+        time_origin=time_origin,
+        checksum=checksum,
+        linked_files=linked_files,
+        locking=locking,
     ) as (raw, selection):
         maps = choose_maps(raw, selection)
         q = raw.q[maps]
@@ -249,24 +323,40 @@ class MapSize(NamedTuple):
 def map_size(
     path: str | os.PathLike[str],
     *,
-    layout: str | None = None,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
     selection: Selection = Selection(),  # noqa: B008
     dt: float | None = None,
     gap: float | None = None,
     sigma: Any = None,
     q: float | None = None,
+    phi: Any = None,
     time_origin: float | None = None,
+    linked_files: bool = False,
+    locking: bool = True,
 ) -> MapSize:
     """The size of what `load` would make of a file, from its lists alone.
 
-    Arguments as in `load`. Of NPZ and NPY files only the size on disk is known.
+    Arguments as in `load`. Of NPZ and NPY files only the header of the maps is read.
 
     **Raises:** `DataError` for everything that is wrong beside the maps.
     """
-    if format_of(os.fspath(path), layout) in ("npz", "npy"):
-        return MapSize(os.path.getsize(path) // 8, 8, 0, None, False)
+    form = format_of(os.fspath(path), layout)
+    if form in ("npz", "npy"):
+        named = (layout.maps,) if isinstance(layout, GenericLayout) else (LOADER[0], DIRECT[0])
+        return MapSize(*array_size(os.fspath(path), named), 0, None, False)
     with open_maps(
-        path, selection, layout=layout, dt=dt, q=q, time_origin=time_origin, checksum=False
+        path,
+        selection,
+        layout=layout,
+        analysis=analysis,
+        dt=dt,
+        q=q,
+        phi=phi,
+        time_origin=time_origin,
+        checksum=False,
+        linked_files=linked_files,
+        locking=locking,
     ) as (raw, selection):
         chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma)
         weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)

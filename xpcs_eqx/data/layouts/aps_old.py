@@ -1,36 +1,87 @@
 """Older APS layout: one column of q and φ for each map in `exchange/C2T_all`."""
 
 import os
-from typing import TYPE_CHECKING
+import re
 
 import numpy as np
 
+from ...errors import DataError
 from ...files import replacing
-from .hdf5 import maps_in, read_frame_time, read_list, read_steps
+from .described import Description
+from .hdf5 import maps_in, read_frame_time, read_list, read_steps, read_whole, trailing_number
 from .maps import DataSets, RawMaps, frame_time_of, maps_of
-
-if TYPE_CHECKING:
-    import h5py
+from .opened import Array, Group
 
 NAME = "aps-old"
-Q_LIST = "xpcs/dqlist"
-PHI_LIST = "xpcs/dphilist"
-MAPS = "exchange/C2T_all"
-STEPS = ("xpcs/stride_frames", "xpcs/avg_frames")
+# Where one analysis is; others of the same file are numbered or named by its `output_data`.
+ANALYSIS, RESULTS = "xpcs", "exchange"
+Q_LIST, PHI_LIST, BINS, OUTPUT = "dqlist", "dphilist", "qphi_bin_to_process", "output_data"
+MAPS = "C2T_all"
+STEPS = ("stride_frames", "avg_frames")
 FRAME_TIME = "measurement/instrument/detector/exposure_period"
-MARKS = (Q_LIST, PHI_LIST, MAPS)
+ABOUT = Description(
+    required=(
+        "`xpcs/dqlist` (1, bin): q [1/Å]",
+        "`xpcs/dphilist` (1, bin): azimuth [deg]",
+        "`exchange/C2T_all/g2_00001`, … (frame, frame): the maps",
+    ),
+    optional=(
+        "`measurement/instrument/detector/exposure_period`: frame time [s]; else give `dt`",
+        "`xpcs/qphi_bin_to_process` (map, 1): bins from 1, where only some were correlated",
+        "`xpcs/stride_frames`, `xpcs/avg_frames`: 1 when absent",
+        "`xpcs/output_data`: the group of the results, such as `/exchange`",
+        "`xpcs_1`, `exchange_1`, …: further analyses; say which with `analysis`",
+    ),
+    guessed=(
+        "a map is that of the bin in its name where the names are those of the processed bins, "
+        "else maps and bins go together in order",
+        "without `qphi_bin_to_process`, numbers above the number of maps are bins as well",
+    ),
+    refused=(
+        "lists and maps of different lengths, unless the bins are known",
+        "maps named after their bins while the bins are listed in another order",
+    ),
+)
 
 
-def read(file: "h5py.File") -> RawMaps:
-    """Lists and maps of an older APS file; the i-th key (sorted) belongs to the i-th column.
+def analyses(file: Group) -> dict[str, str]:
+    """Group of each analysis of an older APS file, with the group of its results."""
+    out = {}
+    for name in file:
+        lists = [f"{name}/{key}" for key in (Q_LIST, PHI_LIST)]
+        if isinstance(file.reach(lists[0]), Array) and isinstance(file.reach(lists[1]), Array):
+            results = _results_of(file, name)
+            if isinstance(file.reach(f"{results}/{MAPS}"), Group):
+                out[name] = results
+    return out
+
+
+def _results_of(file: Group, analysis: str) -> str:
+    """The group of the results: the one that an entry names, or the one of the same number."""
+    said = file.get(f"{analysis}/{OUTPUT}")
+    if isinstance(said, Array):
+        named = said.words().strip().strip("/")
+        if named and f"{named}/{MAPS}" in file:
+            return named
+    number = re.search(r"(_\d+)?$", analysis)
+    own = f"{RESULTS}{number.group() if number else ''}"
+    return own if f"{own}/{MAPS}" in file else RESULTS
+
+
+def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
+    """Lists and maps of one analysis in an older APS file.
 
     **Raises:** `DataError` naming what is missing or does not fit.
     """
     notes: list[str] = []
-    q = read_list(file, Q_LIST, "1/Å", notes)
-    phi = read_list(file, PHI_LIST, "deg", notes)
-    names, maps = maps_in(file, MAPS)
-    step, steps = read_steps(file, STEPS)
+    q_name, phi_name = f"{analysis}/{Q_LIST}", f"{analysis}/{PHI_LIST}"
+    q = read_list(file, q_name, "1/Å", notes)
+    phi = read_list(file, phi_name, "deg", notes)
+    names, maps = maps_in(file, f"{_results_of(file, analysis)}/{MAPS}")
+    column, bins = _columns(file, analysis, names, q.size, notes)
+    if column is not None and phi.size == q.size:
+        q, phi = q[column], phi[column]
+    step, steps = read_steps(file, tuple(f"{analysis}/{key}" for key in STEPS))
     time_name, frame_time = read_frame_time(file, (FRAME_TIME,), notes)
     return RawMaps(
         path=file.filename,
@@ -39,14 +90,51 @@ def read(file: "h5py.File") -> RawMaps:
         maps=maps,
         q=q,
         phi=phi,
-        q_name=Q_LIST,
-        phi_name=PHI_LIST,
+        q_name=q_name,
+        phi_name=phi_name,
         time_name=time_name,
         frame_time=frame_time,
         step=step,
-        keys=(Q_LIST, PHI_LIST, *steps, time_name),
+        keys=(q_name, phi_name, *bins, *steps, time_name),
         notes=tuple(notes),
     )
+
+
+def _columns(
+    file: Group, analysis: str, names: tuple[str, ...], n_bins: int, notes: list[str]
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The column of the lists that each map belongs to; `None` for one after the other.
+
+    **Raises:** `DataError` when that is not clear.
+    """
+    where, key = file.filename, f"{analysis}/{BINS}"
+    numbers = np.array([trailing_number(name) for name in names])
+    if key in file:
+        bins = read_whole(file, key)
+        inside = bins.size == numbers.size and np.all((bins >= 1) & (bins <= n_bins))
+        if inside:
+            if np.array_equal(np.sort(bins), numbers) and not np.array_equal(bins, numbers):
+                if np.array_equal(numbers, np.arange(1, numbers.size + 1)):
+                    raise DataError(
+                        f"{where}: {key} lists {bins.tolist()[:8]}, and the maps are numbered from "
+                        "1 on, so it is not clear whether by bin or by place. Sort the bins."
+                    )
+                bins = numbers
+            return bins - 1, (key,)
+        if numbers.size != n_bins:
+            raise DataError(
+                f"{where}: {key} lists {bins.size} bins ({bins.tolist()[:8]}, …) for "
+                f"{numbers.size} maps and {n_bins} columns of {analysis}/{Q_LIST}; each map needs "
+                "its bin, from 1."
+            )
+    elif (
+        numbers.size < numbers.max() <= n_bins
+        and numbers.min() >= 1
+        and np.all(np.diff(numbers) > 0)
+    ):
+        notes.append(f"The maps were taken as those of the bins in their names, {key} is absent.")
+        return numbers - 1, ()
+    return None, ()
 
 
 def write_aps_old(
@@ -63,10 +151,10 @@ def write_aps_old(
     maps = maps_of(data)
     frame_time = frame_time_of(maps, stride * average)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file[Q_LIST] = np.array([[one.q for one in maps]])
-        file[PHI_LIST] = np.array([[one.phi for one in maps]])
+        file[f"{ANALYSIS}/{Q_LIST}"] = np.array([[one.q for one in maps]])
+        file[f"{ANALYSIS}/{PHI_LIST}"] = np.array([[one.phi for one in maps]])
         for number, one in enumerate(maps):
-            file[f"{MAPS}/g2_{number + 1:05d}"] = one.values(half)
+            file[f"{RESULTS}/{MAPS}/g2_{number + 1:05d}"] = one.values(half)
         for key, value in zip(STEPS, (stride, average), strict=True):
-            file[key] = np.full((1, 1), value)
+            file[f"{ANALYSIS}/{key}"] = np.full((1, 1), value)
         file[FRAME_TIME] = np.full((1, 1), frame_time)

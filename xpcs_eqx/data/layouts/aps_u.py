@@ -1,33 +1,56 @@
 """APS-U layout (NeXus, beamline 8-ID): one dataset for each bin of a q-φ map."""
 
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
 from ..two_time import TwoTimeData
-from .hdf5 import maps_in, read_frame_time, read_list, read_steps, trailing_number
+from .described import Description
+from .hdf5 import maps_in, read_frame_time, read_list, read_steps, read_whole, trailing_number
 from .maps import DataSets, RawMaps, frame_time_of, maps_of
-
-if TYPE_CHECKING:
-    import h5py
+from .opened import Group
 
 NAME = "aps-u"
-Q_LIST = "xpcs/qmap/dynamic_v_list_dim0"
-PHI_LIST = "xpcs/qmap/dynamic_v_list_dim1"
-INDEX_MAPPING = "xpcs/qmap/dynamic_index_mapping"
-BINS = "xpcs/twotime/processed_bins"
-MAPS = "xpcs/twotime/correlation_map"
-STEPS = ("xpcs/twotime/config/stride_frame", "xpcs/twotime/config/avg_frame")
+ANALYSIS = "xpcs"
+Q_LIST, PHI_LIST = "qmap/dynamic_v_list_dim0", "qmap/dynamic_v_list_dim1"
+INDEX_MAPPING = "qmap/dynamic_index_mapping"
+BINS, MAPS = "twotime/processed_bins", "twotime/correlation_map"
+STEPS = ("twotime/config/stride_frame", "twotime/config/avg_frame")
 FRAME_TIME = "entry/instrument/detector_1/frame_time"
 COUNT_TIME = "entry/instrument/detector_1/count_time"
-MARKS = (Q_LIST, MAPS)
+ABOUT = Description(
+    required=(
+        "`xpcs/qmap/dynamic_v_list_dim0` (q,): q [1/Å]",
+        "`xpcs/qmap/dynamic_v_list_dim1` (phi,): azimuth [deg]",
+        "`xpcs/twotime/processed_bins` (map,): bins from 1, q slowest",
+        "`xpcs/twotime/correlation_map/c2_00001`, … (frame, frame): the maps",
+    ),
+    optional=(
+        "`entry/instrument/detector_1/frame_time`: frame time [s]; else `count_time` with a note, "
+        "or give `dt`",
+        "`xpcs/qmap/dynamic_index_mapping` (bin,): elements of the grid that bins stand for",
+        "`xpcs/twotime/config/stride_frame`, `…/avg_frame`: 1 when absent",
+        "`xpcs_1`, …: further analyses; say which with `analysis`",
+    ),
+    guessed=("sorted by the number in their names, maps belong to the bins one after the other",),
+    refused=("bins outside the grid", "maps named after bins that are listed in another order"),
+)
 
 
-def read(file: "h5py.File") -> RawMaps:
-    """Lists and maps of an APS-U file.
+def analyses(file: Group) -> dict[str, str]:
+    """Group of each analysis of an APS-U file, which holds its results as well."""
+    marks = (Q_LIST, MAPS)
+    return {
+        name: name
+        for name in file
+        if all(file.reach(f"{name}/{mark}") is not None for mark in marks)
+    }
+
+
+def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
+    """Lists and maps of one analysis in an APS-U file.
 
     Bin b (1-based) is element b − 1 of the q-φ map, through `dynamic_index_mapping` when the file
     has one; q varies slowest: iq = bin // n_phi, iphi = bin % n_phi.
@@ -36,17 +59,21 @@ def read(file: "h5py.File") -> RawMaps:
     """
     where = file.filename
     notes: list[str] = []
-    q_list = read_list(file, Q_LIST, "1/Å", notes)
-    phi_list = read_list(file, PHI_LIST, "deg", notes)
-    names, maps = maps_in(file, MAPS)
-    element, key, lists = _bins(file, names) - 1, BINS, (Q_LIST, PHI_LIST, BINS)
-    if INDEX_MAPPING in file:
-        mapping = read_list(file, INDEX_MAPPING, "", notes).astype(int)
-        _check_inside(where, f"{BINS} into {INDEX_MAPPING}", element, mapping.size)
-        element, key, lists = mapping[element], INDEX_MAPPING, (*lists, INDEX_MAPPING)
+    q_name, phi_name, bin_name, mapping_name, map_name = (
+        f"{analysis}/{key}" for key in (Q_LIST, PHI_LIST, BINS, INDEX_MAPPING, MAPS)
+    )
+    q_list = read_list(file, q_name, "1/Å", notes)
+    phi_list = read_list(file, phi_name, "deg", notes)
+    names, maps = maps_in(file, map_name)
+    element, lists = _bins(file, bin_name, map_name, names) - 1, (q_name, phi_name, bin_name)
+    key = bin_name
+    if mapping_name in file:
+        mapping = read_whole(file, mapping_name)
+        _check_inside(where, f"{bin_name} into {mapping_name}", element, mapping.size)
+        element, key, lists = mapping[element], mapping_name, (*lists, mapping_name)
     grid = f" ({q_list.size} q × {phi_list.size} phi)"
     _check_inside(where, key, element, q_list.size * phi_list.size, grid)
-    step, steps = read_steps(file, STEPS)
+    step, steps = read_steps(file, tuple(f"{analysis}/{key}" for key in STEPS))
     time_name, frame_time = read_frame_time(file, (FRAME_TIME, COUNT_TIME), notes)
     return RawMaps(
         path=where,
@@ -55,8 +82,8 @@ def read(file: "h5py.File") -> RawMaps:
         maps=maps,
         q=q_list[element // phi_list.size],
         phi=phi_list[element % phi_list.size],
-        q_name=Q_LIST,
-        phi_name=PHI_LIST,
+        q_name=q_name,
+        phi_name=phi_name,
         time_name=time_name,
         frame_time=frame_time,
         step=step,
@@ -65,18 +92,18 @@ def read(file: "h5py.File") -> RawMaps:
     )
 
 
-def _bins(file: "h5py.File", names: tuple[str, ...]) -> np.ndarray:
+def _bins(file: Group, key: str, folder: str, names: tuple[str, ...]) -> np.ndarray:
     """processed_bins, after checking that they belong to the sorted names of the maps."""
-    bins = read_list(file, BINS, "", []).astype(int)
+    bins = read_whole(file, key)
     if bins.size != len(names):
         raise DataError(
-            f"{file.filename}: {BINS} lists {bins.size} values but {MAPS} holds {len(names)} maps; "
-            "each map needs its bin."
+            f"{file.filename}: {key} lists {bins.size} values but {folder} holds {len(names)} maps;"
+            " each map needs its bin."
         )
     suffixes = [trailing_number(name) for name in names]
     if sorted(bins.tolist()) == suffixes and bins.tolist() != suffixes:
         raise DataError(
-            f"{file.filename}: the maps in {MAPS} are named after their bins but {BINS} lists "
+            f"{file.filename}: the maps in {folder} are named after their bins but {key} lists "
             f"{bins.tolist()[:8]} in another order than the sorted keys, so it is not clear which "
             "map is at which q and phi. Sort the bins."
         )
@@ -122,15 +149,15 @@ def write_aps_u(
     order = np.argsort(elements)
     bins = np.arange(len(elements)) if index_mapping else np.sort(elements)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file[Q_LIST] = np.array([float(one.geometry.q) for one in sets])
-        file[PHI_LIST] = np.array(phi_list)
+        file[f"{ANALYSIS}/{Q_LIST}"] = np.array([float(one.geometry.q) for one in sets])
+        file[f"{ANALYSIS}/{PHI_LIST}"] = np.array(phi_list)
         if index_mapping:
-            file[INDEX_MAPPING] = np.sort(elements)
-        file[BINS] = bins + 1
+            file[f"{ANALYSIS}/{INDEX_MAPPING}"] = np.sort(elements)
+        file[f"{ANALYSIS}/{BINS}"] = bins + 1
         for number, index in zip(bins + 1, order, strict=True):
-            file[f"{MAPS}/c2_{number:05d}"] = maps[index].values(half)
+            file[f"{ANALYSIS}/{MAPS}/c2_{number:05d}"] = maps[index].values(half)
         for key, value in zip(STEPS, (stride, average), strict=True):
-            file[key] = value
+            file[f"{ANALYSIS}/{key}"] = value
         file[FRAME_TIME] = np.full((1, 1), frame_time)
         file[COUNT_TIME] = np.full((1, 1), frame_time)
 

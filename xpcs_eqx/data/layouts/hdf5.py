@@ -1,18 +1,13 @@
-"""HDF5 files opened, read and named in messages; what h5py raises becomes a `DataError`."""
+"""Lists, numbers and maps read from HDF5 files, in the units of the library."""
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ...errors import DataError
 from ..checks import near_misses, numbers, scalar
-
-if TYPE_CHECKING:
-    import h5py
+from .opened import Array, Group
 
 _PER_ANGSTROM = {
     "1/angstrom": 1.0, "angstrom^-1": 1.0, "1/å": 1.0, "å^-1": 1.0, "1/a": 1.0, "a^-1": 1.0,
@@ -30,100 +25,78 @@ _SECONDS = {
     "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "microsecond": 1e-6, "microseconds": 1e-6,
     "ns": 1e-9, "nanosecond": 1e-9, "nanoseconds": 1e-9,
 }  # fmt: skip
+# Of a billion frames nobody keeps one row.
+_LARGEST_STEP = 1_000_000_000
 UNITS = {"1/Å": _PER_ANGSTROM, "deg": _DEGREES, "s": _SECONDS}
-
-
-@contextmanager
-def open_hdf5(path: str) -> Iterator["h5py.File"]:
-    """The file opened for reading.
-
-    **Raises:** `DataError` when it is no HDF5 file, truncated or damaged, also when that shows
-    only while reading.
-    """
-    import h5py
-
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        found = str(error)
-        if h5py.is_hdf5(path):
-            raise DataError(
-                f"{path}: starts as an HDF5 file but cannot be opened, it is truncated, damaged or "
-                f"still being written ({found}). Copy it again."
-            ) from error
-        raise DataError(
-            f"{path}: not an HDF5 file ({found}). Give an HDF5, NPZ or NPY file."
-        ) from error
-    with file:
-        try:
-            yield file
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{path}: reading stopped inside the HDF5 file, which is truncated or damaged "
-                f"({error}). Copy it again."
-            ) from error
 
 
 # What is done about a file of maps without what its layout has.
 _REMEDY = "Write the file again with it, or give layout= when it was taken for the wrong one."
 
 
-def dataset(file: "h5py.File", key: str, remedy: str = _REMEDY) -> "h5py.Dataset":
+def dataset(file: Group, key: str, remedy: str = _REMEDY) -> Array:
     """The dataset at an HDF5 path; `remedy` says what to do when it is missing.
 
     **Raises:** `DataError` naming the path, what is there instead and near misses.
     """
-    return _member(file, key, "dataset", remedy)
+    found = file.get(key)
+    if isinstance(found, Array):
+        return found
+    raise _absent(file, key, found, "dataset", remedy)
 
 
-def maps_in(file: "h5py.File", folder: str) -> tuple[tuple[str, ...], tuple["h5py.Dataset", ...]]:
-    """Paths of the maps in a group and the maps, by the number at the end of their names.
+def group(file: Group, key: str, remedy: str = _REMEDY) -> Group:
+    """The group at an HDF5 path.
 
     **Raises:** `DataError` as `dataset`.
     """
-    keys = sorted(_member(file, folder, "group", _REMEDY), key=lambda k: (trailing_number(k), k))
+    found = file.get(key)
+    if isinstance(found, Group):
+        return found
+    raise _absent(file, key, found, "group", remedy)
+
+
+def maps_in(file: Group, folder: str) -> tuple[tuple[str, ...], tuple[Array, ...]]:
+    """Paths of the maps in a group and the maps, by the number at the end of their names.
+
+    **Raises:** `DataError` as `dataset`, and when there is none.
+    """
+    keys = sorted(group(file, folder), key=lambda k: (trailing_number(k), k))
+    if not keys:
+        raise DataError(f"{file.filename}: there is no two-time map in {folder}; nothing to fit.")
     names = tuple(f"{folder}/{key}" for key in keys)
     return names, tuple(dataset(file, name) for name in names)
 
 
 def trailing_number(key: str) -> int:
     """The number at the end of a key such as `c2_00012`, −1 without one."""
-    match = re.search(r"(\d+)$", key)
+    # More digits are no number of a bin, and Python refuses thousands of them.
+    match = re.search(r"(?<!\d)([0-9]{1,18})$", key)
     return int(match.group(1)) if match else -1
 
 
-def _member(file: "h5py.File", key: str, kind: Literal["dataset", "group"], remedy: str) -> Any:
-    import h5py
-
-    found = file.get(key)
-    if isinstance(found, h5py.Dataset if kind == "dataset" else h5py.Group):
-        return found
+def _absent(file: Group, key: str, found: object, kind: str, remedy: str) -> DataError:
+    """What is said where something else is at a path, or nothing."""
     if found is not None:
-        raise DataError(
-            f"{file.filename}: {key} is a {type(found).__name__.lower()}; a {kind} is needed there."
-        )
+        there = "dataset" if kind == "group" else "group"
+        return DataError(f"{file.filename}: {key} is a {there}; a {kind} is needed there.")
     parent, name = posixpath.split(key.strip("/"))
     while parent and parent not in file:
         parent, name = posixpath.split(parent)
     there = file[parent] if parent else file
-    listing = near_misses(name, there) if isinstance(there, Mapping) else ""
-    raise DataError(
+    listing = near_misses(name, there) if isinstance(there, Group) else ""
+    return DataError(
         f"{file.filename}: the {kind} {key} is missing; {name!r} is not in /{parent}.{listing} "
         f"{remedy}"
     )
 
 
-def text_attribute(found: Any, name: str) -> str | None:
+def text_attribute(found: Group | Array, name: str) -> str | None:
     """An attribute as text, or `None` when it is absent."""
-    value = found.attrs.get(name)
-    if value is None:
-        return None
-    value = np.asarray(value).reshape(-1)
-    first = value[0] if value.size else ""
-    return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
+    return found.text(name)
 
 
-def read_list(file: "h5py.File", key: str, unit: str, notes: list[str]) -> np.ndarray:
+def read_list(file: Group, key: str, unit: str, notes: list[str]) -> np.ndarray:
     """A flat float64 list in `unit`, whatever its shape on disk: (N,), (1, N), (N, 1).
 
     A unit that is unknown is remarked in `notes`; an empty `unit` is that of counts and numbers of
@@ -137,7 +110,19 @@ def read_list(file: "h5py.File", key: str, unit: str, notes: list[str]) -> np.nd
     return values.reshape(-1)
 
 
-def read_scalar(file: "h5py.File", key: str, unit: str, notes: list[str]) -> float:
+def read_whole(file: Group, key: str) -> np.ndarray:
+    """A flat list of whole numbers, such as those of bins.
+
+    **Raises:** `DataError` as `read_list`, and when one of them is not whole.
+    """
+    values = read_list(file, key, "", [])
+    odd = values[~(np.isfinite(values) & (values == np.round(values)) & (np.abs(values) < 2**53))]
+    if odd.size:
+        raise DataError(f"{file.filename}: {key} holds {odd[0]:g}; whole numbers are needed.")
+    return values.astype(np.int64)
+
+
+def read_scalar(file: Group, key: str, unit: str, notes: list[str]) -> float:
     """One number in `unit`, whatever its shape on disk: (), (1,), (1, 1).
 
     Units as in `read_list`.
@@ -147,8 +132,10 @@ def read_scalar(file: "h5py.File", key: str, unit: str, notes: list[str]) -> flo
     return scalar(file.filename, key, _in_unit(file, key, unit, notes))
 
 
-def _in_unit(file: "h5py.File", key: str, unit: str, notes: list[str]) -> np.ndarray:
+def _in_unit(file: Group, key: str, unit: str, notes: list[str]) -> np.ndarray:
     found = dataset(file, key)
+    if found.dtype.kind not in "fiub":
+        raise DataError(f"{file.filename}: {key} holds {found.dtype} values; give real numbers.")
     values = numbers(file.filename, key, found[()])
     stored = text_attribute(found, "units") if unit else None
     if stored is None:
@@ -161,7 +148,7 @@ def _in_unit(file: "h5py.File", key: str, unit: str, notes: list[str]) -> np.nda
 
 
 def read_frame_time(
-    file: "h5py.File", keys: tuple[str, ...], notes: list[str]
+    file: Group, keys: tuple[str, ...], notes: list[str]
 ) -> tuple[str, float | None]:
     """The first of some HDF5 paths that is there, and the time of a frame [s] it holds.
 
@@ -177,7 +164,7 @@ def read_frame_time(
     return keys[0], None
 
 
-def read_steps(file: "h5py.File", keys: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+def read_steps(file: Group, keys: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     """Product of whole numbers such as stride and average; those absent count as one.
 
     **Raises:** `DataError` when one is not a whole number above zero.
@@ -185,9 +172,10 @@ def read_steps(file: "h5py.File", keys: tuple[str, ...]) -> tuple[int, tuple[str
     step, present = 1, tuple(key for key in keys if key in file)
     for key in present:
         value = read_scalar(file, key, "", [])
-        if not (value >= 1 and value == round(value)):
+        if not (1 <= value <= _LARGEST_STEP and value == round(value)):
             raise DataError(
-                f"{file.filename}: {key} is {value:g}; stride and average are whole numbers ≥ 1."
+                f"{file.filename}: {key} is {value:g}; stride and average are whole numbers from 1 "
+                f"to {_LARGEST_STEP:g}."
             )
         step *= int(value)
     return step, present
