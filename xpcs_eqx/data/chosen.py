@@ -48,6 +48,10 @@ def check_lists(raw: RawMaps) -> None:
                 "must be of one size."
             )
     whole = (len(shapes), *shapes[0])
+    named = zip(raw.names, raw.maps, strict=True)
+    for name, held in (*named, ("sigma", raw.sigma), ("diagonal", raw.diagonal)):
+        if held is not None and held.dtype.kind not in "fiub":
+            raise DataError(f"{where}: {name} holds {held.dtype} values; give real numbers.")
     for name, beside, wanted in (
         ("sigma", raw.sigma, whole),
         ("diagonal", raw.diagonal, whole[:2]),
@@ -99,7 +103,10 @@ def frame_times(
         agreeing(where, f"the frame time {raw.time_name}", frame_time, dt, "s")
     spacing = frame_time * raw.step
     origin = 0.0 if selection.time_origin is None else selection.time_origin
-    return origin + np.arange(frames.start, frames.stop) * spacing, spacing
+    t = origin + np.arange(frames.start, frames.stop) * spacing
+    # A frame time may be too small or too large to tell frames apart.
+    increasing_times(where, f"from {raw.time_name}", t)
+    return t, spacing
 
 
 def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
@@ -300,8 +307,6 @@ def choose(
         positive(where, "gap", gap, "Å")
         gap_used = gap if raw.gap is None else agreeing(where, raw.gap_name, raw.gap, gap, "Å")
     dtype = raw.maps[0].dtype
-    if dtype.kind not in "fiub":
-        raise DataError(f"{where}: {raw.names[0]} holds {dtype} values; give real numbers.")
     # half precision and integers have no place in arithmetic
     single = dtype.kind == "f" and dtype.itemsize <= 4
     return Chosen(

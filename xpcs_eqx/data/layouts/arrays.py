@@ -136,7 +136,7 @@ def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarr
 def _flat_axis(where: str, key: str, values: np.ndarray) -> np.ndarray:
     if values.ndim == 1:
         return values
-    if values.ndim == 2:
+    if values.ndim == 2 and values.size:
         if np.array_equal(values, np.broadcast_to(values[:, :1], values.shape), equal_nan=True):
             return values[:, 0]
         if np.array_equal(values, np.broadcast_to(values[:1], values.shape), equal_nan=True):

@@ -6,7 +6,7 @@ raises while anything is looked up or read becomes a `DataError` with the file a
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,7 +40,7 @@ DENSEST = 1100
 # Bytes that may be taken whatever the size of the file.
 UNASKED = 64 * 2**20
 # Part of a large file that is looked through for damaged texts, at its start and at its end.
-_LOOKED_THROUGH = 2 * 2**30
+_LOOKED_THROUGH = 64 * 2**20
 _FILTERS = {
     4: "SZIP", 307: "bzip2", 32000: "LZF", 32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle",
     32013: "zfp", 32015: "Zstandard", 32017: "SZ", 32026: "Blosc2",
@@ -218,7 +218,9 @@ class _Member:
             if kind.get_class() not in plain or too_long:
                 raise DataError(f"{self.filename}: {what} is no text; write it as one.")
             if isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str():
-                check_texts(self.filename, self._found.file.filename)
+                owner = self._found.file.filename
+                places = _attribute_places(owner, name)
+                _check_references(self.filename, owner, places, int(np.prod(shape)))
             return _text(self._found.attrs[name])
 
 
@@ -391,7 +393,10 @@ class Array(_Member):
         if self.dtype.kind not in "SO" or self.size * self.dtype.itemsize > 2**16:
             raise DataError(f"{self.filename}: {self.name} holds {self.dtype}; a text is needed.")
         if self.dtype.kind == "O":
-            check_texts(self.filename, self._found.file.filename)
+            with reading(self.filename, self.name):
+                place = self._found.id.get_offset()
+            places = [] if place is None else [place]
+            _check_references(self.filename, self._found.file.filename, places, self.size)
         return _text(self[()])
 
     def _missing_filter(self) -> str | None:
@@ -471,54 +476,83 @@ class Array(_Member):
             )
 
 
-def check_texts(where: str, path: str) -> None:
-    """Make sure that texts of any length can be read, which takes HDF5 for ever where the heaps
-    that hold them are damaged.
+# Texts of any length are references of 16 bytes, length, address and number, into heaps. HDF5 makes
+# room for the length before it looks there, and runs for ever where it is close to 2^32, or where
+# the objects of a heap do not fill it. So both are looked at here before it is asked for a text.
 
-    **Raises:** `DataError` naming the place.
+
+def _check_references(where: str, path: str, places: Iterable[int], count: int) -> None:
+    """Make sure that `count` references at each of these places can be followed.
+
+    **Raises:** `DataError` naming the place of a damaged one, or of a damaged heap.
     """
     with reading(where, "its texts"):
         state = os.stat(path)
-        place = _damaged_heap(os.path.realpath(path), state.st_size, state.st_mtime_ns)
-    if place is not None:
+        wrong = _damaged_heap(os.path.realpath(path), state.st_size, state.st_mtime_ns)
+        with open(path, "rb") as stream:
+            for place in places if wrong is None else ():
+                stream.seek(place)
+                found = stream.read(16 * count)
+                lengths = [found[at : at + 4] for at in range(0, len(found), 16)]
+                if any(int.from_bytes(one, "little") > state.st_size for one in lengths):
+                    wrong = place
+    if wrong is not None:
         raise DataError(
-            f"{where}: the heap of texts at byte {place} of the HDF5 file is damaged. Copy it "
-            "again."
+            f"{where}: a text at byte {wrong} of the HDF5 file is damaged. Copy it again."
         )
+
+
+def _parts(size: int) -> tuple[tuple[int, int], ...]:
+    """Parts of a file that are looked through."""
+    if size <= 2 * _LOOKED_THROUGH:
+        return ((0, size),)
+    return (0, _LOOKED_THROUGH), (size - _LOOKED_THROUGH, size)
+
+
+def _found(content: Any, mark: bytes, size: int) -> Iterator[int]:
+    for low, high in _parts(size):
+        place = content.find(mark, low, high)
+        while place >= 0:
+            yield place
+            place = content.find(mark, place + 1, high)
+
+
+def _attribute_places(path: str, name: str) -> list[int]:
+    """Where the values of all attributes of a name may begin in a file."""
+    out, mark = [], name.encode() + b"\0"
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as all_:
+        size = len(all_)
+        for place in _found(all_, mark, size):
+            # Version 3 of the message has the encoding of the name before the name.
+            for version, before, padded in ((1, 8, True), (2, 8, False), (3, 9, False)):
+                head = all_[max(place - before, 0) : place]
+                if len(head) < before or head[0] != version or _number(head, 2, 2) != len(mark):
+                    continue
+                sizes = [len(mark), _number(head, 4, 2), _number(head, 6, 2)]
+                out.append(place + sum(-(-one // 8) * 8 if padded else one for one in sizes))
+    return out
+
+
+def _number(content: Any, at: int, n: int) -> int:
+    return int.from_bytes(content[at : at + n], "little")
 
 
 @lru_cache(maxsize=16)
 def _damaged_heap(path: str, size: int, changed: int) -> int | None:
     """Where a global heap begins whose objects do not fill it; `None` when all are sound."""
     del changed
-    mark = b"GCOL\x01\x00\x00\x00"
-    if size == 0:
-        return None
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as all_:
-        parts = [(0, size)]
-        if size > 2 * _LOOKED_THROUGH:
-            parts = [(0, _LOOKED_THROUGH), (size - _LOOKED_THROUGH, size)]
-        for low, high in parts:
-            place = all_.find(mark, low, high)
-            while place >= 0:
-                if not _sound_heap(all_, place, size):
-                    return place
-                place = all_.find(mark, place + 1, high)
-    return None
+        heaps = _found(all_, b"GCOL\x01\x00\x00\x00", size)
+        return next((place for place in heaps if not _sound_heap(all_, place, size)), None)
 
 
 def _sound_heap(content: Any, place: int, size: int) -> bool:
     """Whether the objects of a global heap follow one another up to its end."""
-
-    def number(at: int, n: int) -> int:
-        return int.from_bytes(content[at : at + n], "little")
-
-    end = place + number(place + 8, 8)
-    at = place + 16
+    end, at = place + _number(content, place + 8, 8), place + 16
     if not at < end <= size:
         return False
     while at + 16 <= end:
-        index, length = number(at, 2), number(at + 8, 8)
+        index, length = _number(content, at, 2), _number(content, at + 8, 8)
         # Object 0 is what is free and counts its own head.
         step = length if index == 0 else 16 + -(-length // 8) * 8
         if step < 16 or at + step > end:
