@@ -119,18 +119,20 @@ def _bytes(draw, content):
 def _values(draw):
     """What nobody expects in a dataset."""
     huge = draw.choice((1e300, -1e300, 5e-324, 2.0**63, -1.0, 0.0, np.nan, np.inf, 1e10, 2.5))
-    shape = draw.choice(((), (1,), (3,), (1, 1), (0,), (0, 0), (3, 12, 12), (12, 12), (3, 0, 0), (2, 3, 4, 5)))
+    shape = draw.choice(
+        ((), (1,), (3,), (1, 1), (0,), (0, 0), (3, 12, 12), (12, 12), (3, 0, 0), (2, 3, 4, 5))
+    )
     return draw.choice(
         (
             np.full(shape, huge),
-            np.full(shape, huge, np.float32),
+            np.full(shape, 1e30, np.float32),
             np.full(shape, b"text"),
             np.ones(shape, complex),
             np.ones(shape, bool),
             np.full(shape, -7, np.int8),
             np.full(shape, 2**63, np.uint64),
             np.zeros(shape, [("a", float), ("b", int)]),
-            np.full(shape, huge, np.float16),
+            np.full(shape, np.nan, np.float16),
             "a text",
             h5py.Empty("f8"),
             np.array(["a", "b"], h5py.string_dtype()),
