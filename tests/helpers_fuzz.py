@@ -135,7 +135,7 @@ def _values(draw):
             np.full(shape, np.nan, np.float16),
             "a text",
             h5py.Empty("f8"),
-            np.array(["a", "b"], h5py.string_dtype()),
+            ["a", "b"],
         )
     )
 
