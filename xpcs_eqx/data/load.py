@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import DataError
-from .checks import agreeing, numbers
+from .baseline import Baseline, checked_baseline
+from .checks import agreeing, given_scalar, numbers, shown
 from .chosen import Chosen, Sigma, choose, choose_maps
 from .layouts import LAYOUTS, GenericLayout, generic, read_maps
 from .layouts.arrays import DIRECT, LOADER, array_size, open_npz, read_npy, read_npz
@@ -19,6 +20,7 @@ from .layouts.maps import Place, RawMaps, Window
 from .layouts.opened import Access, open_hdf5
 from .selection import Selection
 from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
+from .symmetry import Symmetrise, checked_symmetrise
 from .two_time import TwoTimeData
 
 
@@ -49,7 +51,8 @@ def assemble(chosen: Chosen) -> TwoTimeData:
     weights = np.zeros((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
     for position, one in enumerate(found):
         used, masked = all_pairs, one.pairs < pairs
-        if masked or one.halved or chosen.raw.baseline or not np.all(np.isfinite(one.diagonal)):
+        as_stored = not (one.halved or one.asymmetry or chosen.baseline.added)
+        if masked or not as_stored or not np.all(np.isfinite(one.diagonal)):
             if c2 is held and not chosen.raw.owned:
                 c2 = c2.copy()
             c2[position], used = whole_map(
@@ -78,7 +81,9 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         diagonal=chosen.diagonals(np.stack([one.diagonal for one in found])),
         absolute_sigma=chosen.absolute_sigma,
         provenance=chosen.provenance(
-            sum(one.halved for one in found), sum(one.pairs for one in found)
+            sum(one.halved for one in found),
+            sum(one.pairs for one in found),
+            [one.asymmetry for one in found],
         ),
     )
 
@@ -121,6 +126,8 @@ def format_of(path: str, layout: str | GenericLayout | None) -> str:
             raise DataError(f"{path}: an NPY file holds one array and needs no GenericLayout.")
         return told
     if layout is not None:
+        if not isinstance(layout, str):
+            raise DataError(f"{path}: layout is {shown(layout)}; give one of {', '.join(LAYOUTS)}.")
         # As an identifier or as the files of the configuration have it: one name.
         layout = layout.replace("_", "-")
         if layout not in LAYOUTS:
@@ -156,8 +163,12 @@ def open_maps(
 
     **Raises:** `DataError` for a file that is missing, damaged, foreign or incomplete.
     """
-    path = os.fspath(path)
+    path = path_of(path)
     form = format_of(path, layout)
+    dt, q = given_scalar(path, "dt", dt), given_scalar(path, "q", q)
+    time_origin = given_scalar(path, "time_origin", time_origin)
+    if not isinstance(selection, Selection):
+        raise DataError(f"{path}: selection is {shown(selection)}; give a Selection.")
     sha256 = checksum_of(path) if checksum else ""
     if time_origin is not None:
         selection = replace(selection, time_origin=time_origin)
@@ -167,13 +178,15 @@ def open_maps(
             selection = replace(selection, time_origin=1.0)
         yield read_npy(path, sha256, q, phi, counted=dt is None), selection
         return
+    if q is not None and selection.q is None:
+        selection = replace(selection, q=q)
     if form == "npz":
         if isinstance(layout, GenericLayout):
             with open_npz(path) as arrays:
                 raw = replace(generic.read_arrays(path, layout, arrays), sha256=sha256)
         else:
             raw = read_npz(path, sha256)
-        yield _completed(raw, selection, q, phi)
+        yield _agreeing(raw, q, phi), selection
         return
     told = form if form != "hdf5" else layout if isinstance(layout, GenericLayout) else None
     place = Place(told, analysis, Access(linked_files, locking))
@@ -182,35 +195,64 @@ def open_maps(
         if checksum and file.linked:
             sha256, remarks = checksum_of_all(path, file.linked)
             raw = replace(raw, notes=(*raw.notes, *remarks))
-        yield _completed(replace(raw, sha256=sha256), selection, q, phi)
+        yield _agreeing(replace(raw, sha256=sha256), q, phi), selection
 
 
-def _completed(
-    raw: RawMaps, selection: Selection, q: float | None, phi: Any
-) -> tuple[RawMaps, Selection]:
-    """The same with what the file does not hold, after making sure that what was given does not
-    contradict what it holds."""
-    where, notes, n_maps = raw.where, list(raw.notes), len(raw.names)
-    if raw.q_given:
-        raw = replace(raw, q=np.full(n_maps, 1.0 if q is None else float(q)))
-        if q is None:
-            notes.append("No q was given; it is 1, so fitted coefficients carry its powers.")
-    elif q is not None:
-        if selection.q is None:
-            selection = replace(selection, q=q)
-        nearest = raw.q[np.argmin(np.abs(raw.q - q))] if raw.q.size else np.nan
-        agreeing(where, raw.q_name, float(nearest), q, "1/Å")
-    if raw.phi_given:
-        if phi is None:
-            notes.append(
-                "No azimuths are stored or given; they are 0, so only static models make sense."
+def path_of(path: Any) -> str:
+    """The path of a file as text.
+
+    **Raises:** `DataError` when it is none.
+    """
+    try:
+        return os.fsdecode(path)
+    except TypeError as error:
+        raise DataError(f"path is {shown(path)}; give the path of a file.") from error
+
+
+def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
+    """The same with what was given, after making sure that it does not contradict what is stored.
+
+    It takes the place of what is not known: q where maps at one q have a unit that says nothing,
+    azimuths where there are none.
+    """
+    where, n_maps = raw.where, len(raw.names)
+    if phi is not None:
+        if raw.azimuths and raw.phi_name not in raw.refused:
+            raise DataError(f"{where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
+        azimuths = numbers(where, "phi", phi)
+        if azimuths.shape not in ((), (n_maps,)):
+            raise DataError(
+                f"{where}: phi has shape {azimuths.shape} but there are {n_maps} maps; give one "
+                "azimuth [degrees] for each, or one for all."
             )
-        else:
-            given = numbers(where, "phi", phi).reshape(-1)
-            raw = replace(raw, phi=np.full(n_maps, given[0]) if given.size == 1 else given)
-    elif phi is not None:
-        raise DataError(f"{where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
-    return replace(raw, notes=tuple(notes)), selection
+        raw = _known(replace(raw, phi=np.broadcast_to(azimuths, n_maps)), raw.phi_name)
+        raw = replace(raw, azimuths=True)
+    elif not raw.azimuths:
+        absent = (
+            f"No azimuths are known ({raw.phi_name} is absent); 0 stands for all of them, so that "
+            "only models without a direction can be fitted. Give phi otherwise."
+        )
+        raw = replace(raw, notes=(*raw.notes, absent))
+    if raw.q_given:
+        absent = "No q was given; it is 1, so fitted coefficients carry its powers."
+        notes = (*raw.notes, absent) if q is None else raw.notes
+        return replace(raw, q=np.full(n_maps, 1.0 if q is None else float(q)), notes=notes)
+    if q is None:
+        return raw
+    if raw.q_name in raw.refused and np.unique(raw.q).size == 1:
+        return _known(replace(raw, q=np.full(raw.q.shape, q)), raw.q_name)
+    known = raw.q[np.isfinite(raw.q)]
+    nearest = known[np.argmin(np.abs(known - q))] if known.size else np.nan
+    if raw.q_name not in raw.refused:
+        agreeing(where, raw.q_name, float(nearest), q, "1/Å")
+    return raw
+
+
+def _known(raw: RawMaps, name: str) -> RawMaps:
+    """The same once what was found under a name, if it means nothing, has been replaced."""
+    notes = (f"{raw.refused[name]} It was not used.",) if name in raw.refused else ()
+    refused = {key: why for key, why in raw.refused.items() if key != name}
+    return replace(raw, refused=refused, notes=(*raw.notes, *notes))
 
 
 def load(
@@ -225,6 +267,8 @@ def load(
     q: float | None = None,
     phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     checksum: bool = True,
     linked_files: bool = False,
     locking: bool = True,
@@ -243,9 +287,14 @@ def load(
       each map (not absolute, as entries of a map are correlated). It replaces a stored sigma.
     - `q`: scattering vector [1/Å]: of bare maps, or the bin to take like `Selection(q=…)`, which
       then must exist to 1 %.
-    - `phi`: azimuths [degrees] of bare maps, and of others that are stored without.
+    - `phi`: azimuths [degrees] of bare maps and of files without: one, or one for each map.
     - `time_origin`: time of frame 1 [s], instead of the one in `selection`. A bare map without `dt`
       counts time in frames, 1 … n.
+    - `baseline`: what full decorrelation is in the maps, 1 in c2 and 0 in c2 − 1, to which 1 is
+      added. `"auto"` takes what the layout says, else what the largest lags look like, and adds
+      nothing where that is not certain.
+    - `symmetrise`: what counts of maps whose triangles differ beyond rounding: their `"mean"`, the
+      `"upper"` or the `"lower"` one. Without it such maps are refused.
     - `checksum`: whether to put the SHA-256 of the file into the provenance, together with that of
       files it links to.
     - `linked_files`: whether files outside its folder may be read where it links to them.
@@ -266,7 +315,8 @@ def load(
         linked_files=linked_files,
         locking=locking,
     ) as (raw, selection):
-        return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma))
+        how: dict[str, Any] = {"baseline": baseline, "symmetrise": symmetrise}
+        return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
 
 
 def load_joint(
@@ -280,6 +330,8 @@ def load_joint(
     sigma: Sigma = None,
     phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     checksum: bool = True,
     linked_files: bool = False,
     locking: bool = True,
@@ -306,10 +358,11 @@ def load_joint(
         # bins equal to rounding are one q
         starts = order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
         at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in starts]
-        return tuple(
-            assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, maps=one))
-            for one in at_one_q
-        )
+        if selection.merge_q:
+            at_one_q = [maps]
+        how: dict[str, Any] = {"dt": dt, "gap": gap, "sigma": sigma}
+        how |= {"baseline": baseline, "symmetrise": symmetrise}
+        return tuple(assemble(choose(raw, selection, maps=one, **how)) for one in at_one_q)
 
 
 class MapSize(NamedTuple):
@@ -340,6 +393,8 @@ def map_size(
     q: float | None = None,
     phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     linked_files: bool = False,
     locking: bool = True,
 ) -> MapSize:
@@ -349,10 +404,13 @@ def map_size(
 
     **Raises:** `DataError` for everything that is wrong beside the maps.
     """
-    form = format_of(os.fspath(path), layout)
+    path = path_of(path)
+    form = format_of(path, layout)
     if form in ("npz", "npy"):
         named = (layout.maps,) if isinstance(layout, GenericLayout) else (LOADER[0], DIRECT[0])
-        return MapSize(*array_size(os.fspath(path), named), 0, None, False)
+        return MapSize(*array_size(path, named), 0, None, False)
+    checked_baseline(path, baseline)
+    checked_symmetrise(path, symmetrise)
     with open_maps(
         path,
         selection,
@@ -366,7 +424,8 @@ def map_size(
         linked_files=linked_files,
         locking=locking,
     ) as (raw, selection):
-        chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma)
+        # The maps are not looked at: what they take does not depend on their baseline.
+        chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma, baseline=1)
         weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)
         copies = 1 if all(one is None for one in weighed) else 2
         n, n_angles = chosen.n_frames, chosen.n_maps

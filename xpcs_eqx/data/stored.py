@@ -10,12 +10,14 @@ from jaxtyping import Bool, Float
 
 from ..errors import DataError
 from .bands import MapSource
+from .baseline import Baseline
 from .chosen import Chosen, Sigma, choose
 from .layouts import GenericLayout
 from .load import open_maps
 from .noise import mad_sigma
 from .selection import PairRule, Selection
 from .survey import MapSurvey, at_hand, root_weights_of, survey_map, surveyed, whole_map
+from .symmetry import Symmetrise
 from .two_time import ENOUGH, AbstractTwoTime, Geometry, Provenance, Sample, TwoTimeData, is_mask
 
 # Pairs of the sample over all angles: it travels with the data.
@@ -117,6 +119,8 @@ def open_stored(
     q: float | None = None,
     phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     checksum: bool = False,
     linked_files: bool = False,
     locking: bool = True,
@@ -147,7 +151,8 @@ def open_stored(
                 f"{raw.path}: {'NPY' if raw.layout == 'npy' else 'NPZ'} files cannot be read in "
                 "parts. Use load, or write the maps to HDF5 once with write_own."
             )
-        return _describe(choose(raw, selection, dt=dt, gap=gap, sigma=sigma))
+        how: dict[str, Any] = {"baseline": baseline, "symmetrise": symmetrise}
+        return _describe(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
 
 
 def _describe(chosen: Chosen) -> StoredTwoTime:
@@ -182,12 +187,14 @@ def _describe(chosen: Chosen) -> StoredTwoTime:
             np.repeat(np.arange(n_angles), [one.values.size for one in found]),
         ),
         absolute_sigma=chosen.absolute_sigma,
-        provenance=chosen.provenance(sum(one.halved for one in found), sum(pairs)),
+        provenance=chosen.provenance(
+            sum(one.halved for one in found), sum(pairs), [one.asymmetry for one in found]
+        ),
     )
 
 
 def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
-    raw, whole = chosen.raw, chosen.raw.maps[0].shape
+    raw, whole = chosen.raw, chosen.raw.maps[chosen.maps[0]].shape
     return MapSource(
         path=os.path.abspath(raw.path),
         place=raw.place,
@@ -198,7 +205,7 @@ def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
         halves=tuple(one.half for one in found),
         sigma_halves=tuple(one.sigma_half for one in found if one.sigma_half is not None) or None,
         dtype=chosen.dtype.name,
-        baseline=float(raw.baseline),
+        baseline=chosen.baseline.added,
         pair_mask=chosen.pair_mask,
         sha256=raw.sha256,
     )

@@ -73,9 +73,13 @@ class Data(Section):
     q_tolerance: Positive | None = key(
         None, "take all q bins within this distance [1/Å]", example=1e-4
     )
+    merge_q: bool = key(
+        Selection.merge_q,
+        "take the q bins within the tolerance, or of the list, as one q, their mean",
+    )
     phi: PerAngle | None = key(
         None,
-        "azimuths [deg] of maps that are stored without, such as bare maps (npy)",
+        "azimuths [deg] of bare maps (npy) and of files without",
         expected="a number, or one for each map",
         example=[0.0, 90.0],
     )
@@ -86,7 +90,9 @@ class Data(Section):
         example=[1, -1],
     )
     dt: Positive | None = key(None, "time between two frames [s]", example=0.1)
-    time_origin: Finite | None = key(None, "time of frame 1 [s]; 0 by default", example=0.0)
+    time_origin: Finite | None = key(
+        None, "time of frame 1 [s]; by default that of its place in the series, or 0", example=0.0
+    )
     gap: Positive | None = key(None, "gap of the shear cell [Å]; 2e6 by default", example=2e6)
     phi_ranges: list[Pair] = key(
         [], "ranges of azimuth to take [deg]; all when empty", expected="a list of [low, high]"
@@ -100,6 +106,14 @@ class Data(Section):
     max_lag: int | None = key(None, "largest lag that counts [frames]", example=500, ge=1)
     age_range: Pair | None = key(
         None, "ages (t1 + t2)/2 that count [s]", expected="[low, high]", example=[0.0, 50.0]
+    )
+    baseline: Literal["auto", 0, 1] = key(
+        "auto",
+        'what full decorrelation is in the maps: 1 for c2, 0 for c2 − 1; "auto" finds it',
+        expected='"auto", 0 or 1',
+    )
+    symmetrise: Literal["mean", "upper", "lower"] | None = key(
+        None, "what counts of maps whose triangles differ; refused otherwise", example="mean"
     )
     sigma: Positive | Literal["mad"] | None = key(
         None,
@@ -195,6 +209,8 @@ def reading_of(given: Data) -> dict[str, Any]:
         "gap": given.gap,
         "sigma": given.sigma,
         "q": single,
+        "baseline": given.baseline,
+        "symmetrise": given.symmetrise,
     }
 
 
@@ -203,6 +219,7 @@ def read_data(configuration: "Configuration", stored: bool) -> TwoTimeData | Sto
 
     **Raises:** `DataError`.
     """
+    how = reading_of(configuration.data)
     if not stored:
-        return load(configuration.data_path, **reading_of(configuration.data))
-    return open_stored(configuration.data_path, checksum=True, **reading_of(configuration.data))
+        return load(configuration.data_path, **how)
+    return open_stored(configuration.data_path, checksum=True, **how)

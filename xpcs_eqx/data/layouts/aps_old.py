@@ -7,10 +7,20 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
+from ..checks import distinct
 from .described import Description
-from .hdf5 import maps_in, read_frame_time, read_list, read_steps, read_whole, trailing_number
-from .maps import DataSets, RawMaps, frame_time_of, maps_of
+from .hdf5 import (
+    Remarks,
+    maps_in,
+    read_bins,
+    read_frame_time,
+    read_list,
+    read_steps,
+    trailing_number,
+)
+from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
 from .opened import Array, Group
+from .series import read_series
 
 NAME = "aps-old"
 # Where one analysis is; others of the same file are numbered or named by its `output_data`.
@@ -19,14 +29,20 @@ Q_LIST, PHI_LIST, BINS, OUTPUT = "dqlist", "dphilist", "qphi_bin_to_process", "o
 MAPS = "C2T_all"
 STEPS = ("stride_frames", "avg_frames")
 FRAME_TIME = "measurement/instrument/detector/exposure_period"
+EXPOSURE = "measurement/instrument/detector/exposure_time"
+# First and last frame that were correlated, counted from one, and the first of the series.
+BEGIN, END, FIRST = "data_begin_todo", "data_end_todo", "data_begin"
 ABOUT = Description(
     required=(
         "`xpcs/dqlist` (1, bin): q [1/Å]",
-        "`xpcs/dphilist` (1, bin): azimuth [deg]",
         "`exchange/C2T_all/g2_00001`, … (frame, frame): the maps",
     ),
     optional=(
-        "`measurement/instrument/detector/exposure_period`: frame time [s]; else give `dt`",
+        "`xpcs/dphilist` (1, bin): azimuth [deg]; else `phi` as given, or 0 with a note",
+        "`measurement/instrument/detector/exposure_period`: frame time [s]; else `exposure_time` "
+        "with a note, or give `dt`",
+        "`xpcs/data_begin_todo`, `xpcs/data_end_todo`, `xpcs/data_begin`: frames from 1 that were "
+        "correlated, from which the time of the first row follows",
         "`xpcs/qphi_bin_to_process` (map, 1): bins from 1, where only some were correlated",
         "`xpcs/stride_frames`, `xpcs/avg_frames`: 1 when absent",
         "`xpcs/output_data`: the group of the results, such as `/exchange`",
@@ -48,8 +64,7 @@ def analyses(file: Group) -> dict[str, str]:
     """Group of each analysis of an older APS file, with the group of its results."""
     out = {}
     for name in file:
-        lists = [f"{name}/{key}" for key in (Q_LIST, PHI_LIST)]
-        if isinstance(file.reach(lists[0]), Array) and isinstance(file.reach(lists[1]), Array):
+        if isinstance(file.reach(f"{name}/{Q_LIST}"), Array):
             results = _results_of(file, name)
             if isinstance(file.reach(f"{results}/{MAPS}"), Group):
                 out[name] = results
@@ -60,7 +75,7 @@ def _results_of(file: Group, analysis: str) -> str:
     """The group of the results: the one that an entry names, or the one of the same number."""
     said = file.get(f"{analysis}/{OUTPUT}")
     if isinstance(said, Array):
-        named = said.words().strip().strip("/")
+        named = "".join(said.words()[:1]).strip().strip("/")
         if named and f"{named}/{MAPS}" in file:
             return named
     number = re.search(r"(_\d+)?$", analysis)
@@ -71,18 +86,27 @@ def _results_of(file: Group, analysis: str) -> str:
 def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     """Lists and maps of one analysis in an older APS file.
 
+    Azimuths may be absent.
+
     **Raises:** `DataError` naming what is missing or does not fit.
     """
-    notes: list[str] = []
-    q_name, phi_name = f"{analysis}/{Q_LIST}", f"{analysis}/{PHI_LIST}"
+    notes = Remarks()
+    q_name, phi_name, begin, end, first = (
+        f"{analysis}/{key}" for key in (Q_LIST, PHI_LIST, BEGIN, END, FIRST)
+    )
     q = read_list(file, q_name, "1/Å", notes)
-    phi = read_list(file, phi_name, "deg", notes)
+    azimuths = phi_name in file
+    phi = read_list(file, phi_name, "deg", notes) if azimuths else np.zeros(q.size)
     names, maps = maps_in(file, f"{_results_of(file, analysis)}/{MAPS}")
     column, bins = _columns(file, analysis, names, q.size, notes)
     if column is not None and phi.size == q.size:
         q, phi = q[column], phi[column]
     step, steps = read_steps(file, tuple(f"{analysis}/{key}" for key in STEPS))
-    time_name, frame_time = read_frame_time(file, (FRAME_TIME,), notes)
+    time = read_frame_time(file, (FRAME_TIME, EXPOSURE), notes)
+    rows = rows_of(maps)
+    series = read_series(
+        file, begin, end, zero=first, inclusive=True, rows=rows, step=step, notes=notes
+    )
     return RawMaps(
         path=file.filename,
         layout=NAME,
@@ -92,16 +116,28 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         phi=phi,
         q_name=q_name,
         phi_name=phi_name,
-        time_name=time_name,
-        frame_time=frame_time,
+        azimuths=azimuths,
+        time_name=time.name,
+        frame_time=time.value,
+        exposure=time.exposure,
         step=step,
-        keys=(q_name, phi_name, *bins, *steps, time_name),
+        begin=series.begin,
+        begin_name=series.name,
+        keys=(
+            q_name,
+            *((phi_name,) if azimuths else ()),
+            *bins,
+            *steps,
+            time.name,
+            *series.keys,
+        ),
         notes=tuple(notes),
+        refused=notes.refused,
     )
 
 
 def _columns(
-    file: Group, analysis: str, names: tuple[str, ...], n_bins: int, notes: list[str]
+    file: Group, analysis: str, names: tuple[str, ...], n_bins: int, notes: Remarks
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The column of the lists that each map belongs to; `None` for one after the other.
 
@@ -110,7 +146,7 @@ def _columns(
     where, key = file.filename, f"{analysis}/{BINS}"
     numbers = np.array([trailing_number(name) for name in names])
     if key in file:
-        bins = read_whole(file, key)
+        bins = read_bins(file, key)
         inside = bins.size == numbers.size and np.all((bins >= 1) & (bins <= n_bins))
         if inside:
             if np.array_equal(np.sort(bins), numbers) and not np.array_equal(bins, numbers):
@@ -120,6 +156,7 @@ def _columns(
                         "1 on, so it is not clear whether by bin or by place. Sort the bins."
                     )
                 bins = numbers
+            distinct(where, key, bins)
             return bins - 1, (key,)
         if numbers.size != n_bins:
             raise DataError(

@@ -6,28 +6,52 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
+from ..checks import distinct
 from ..two_time import TwoTimeData
 from .described import Description
-from .hdf5 import maps_in, read_frame_time, read_list, read_steps, read_whole, trailing_number
-from .maps import DataSets, RawMaps, frame_time_of, maps_of
+from .hdf5 import (
+    Remarks,
+    dataset,
+    maps_in,
+    read_bins,
+    read_frame_time,
+    read_list,
+    read_steps,
+    trailing_number,
+)
+from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
 from .opened import Group
+from .series import read_series
 
 NAME = "aps-u"
 ANALYSIS = "xpcs"
+# Of one analysis:
 Q_LIST, PHI_LIST = "qmap/dynamic_v_list_dim0", "qmap/dynamic_v_list_dim1"
 INDEX_MAPPING = "qmap/dynamic_index_mapping"
 BINS, MAPS = "twotime/processed_bins", "twotime/correlation_map"
+# What the dimensions of the q-φ map are, and their units, where their attributes do not say so.
+NAMES, WORDS = "qmap/map_names", "qmap/map_units"
+_AXES = {"q": "q", "phi": "phi", "φ": "phi", "ϕ": "phi", "azimuth": "phi", "azimuthal angle": "phi"}
+INTENSITIES = "spatial_mean/intensity_vs_time"
+# First frame that was correlated, counted from zero, and one after the last.
+BEGIN, END = "twotime/config/begin_frame", "twotime/config/end_frame"
 STEPS = ("twotime/config/stride_frame", "twotime/config/avg_frame")
 FRAME_TIME = "entry/instrument/detector_1/frame_time"
 COUNT_TIME = "entry/instrument/detector_1/count_time"
 ABOUT = Description(
     required=(
         "`xpcs/qmap/dynamic_v_list_dim0` (q,): q [1/Å]",
-        "`xpcs/qmap/dynamic_v_list_dim1` (phi,): azimuth [deg]",
         "`xpcs/twotime/processed_bins` (map,): bins from 1, q slowest",
         "`xpcs/twotime/correlation_map/c2_00001`, … (frame, frame): the maps",
     ),
     optional=(
+        "`xpcs/qmap/dynamic_v_list_dim1` (phi,): azimuth [deg]; else `phi` as given, or 0 with a "
+        "note",
+        "`xpcs/qmap/map_names`, `map_units` and the attributes `name`, `units`: what the "
+        "dimensions are; phi may be the first",
+        "`xpcs/twotime/config/begin_frame`, `…/end_frame`: frames from 0 that were correlated, "
+        "from which the time of the first row follows",
+        "`xpcs/spatial_mean/intensity_vs_time`: compared with the number of rows",
         "`entry/instrument/detector_1/frame_time`: frame time [s]; else `count_time` with a note, "
         "or give `dt`",
         "`xpcs/qmap/dynamic_index_mapping` (bin,): elements of the grid that bins stand for",
@@ -35,7 +59,11 @@ ABOUT = Description(
         "`xpcs_1`, …: further analyses; say which with `analysis`",
     ),
     guessed=("sorted by the number in their names, maps belong to the bins one after the other",),
-    refused=("bins outside the grid", "maps named after bins that are listed in another order"),
+    refused=(
+        "bins outside the grid or listed twice",
+        "maps named after bins that are listed in another order",
+        "q-maps in pixels or other coordinates, unknown units",
+    ),
 )
 
 
@@ -53,48 +81,121 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     """Lists and maps of one analysis in an APS-U file.
 
     Bin b (1-based) is element b − 1 of the q-φ map, through `dynamic_index_mapping` when the file
-    has one; q varies slowest: iq = bin // n_phi, iphi = bin % n_phi.
+    has one; q varies slowest: iq = bin // n_phi, iphi = bin % n_phi, unless the names of the
+    dimensions say that φ is the first.
 
     **Raises:** `DataError` naming what is missing or does not fit.
     """
     where = file.filename
-    notes: list[str] = []
-    q_name, phi_name, bin_name, mapping_name, map_name = (
-        f"{analysis}/{key}" for key in (Q_LIST, PHI_LIST, BINS, INDEX_MAPPING, MAPS)
+    notes = Remarks()
+    map_name, bin_name, mapping_name, begin, end = (
+        f"{analysis}/{key}" for key in (MAPS, BINS, INDEX_MAPPING, BEGIN, END)
     )
-    q_list = read_list(file, q_name, "1/Å", notes)
-    phi_list = read_list(file, phi_name, "deg", notes)
+    dimensions = (f"{analysis}/{Q_LIST}", f"{analysis}/{PHI_LIST}")
     names, maps = maps_in(file, map_name)
-    element, lists = _bins(file, bin_name, map_name, names) - 1, (q_name, phi_name, bin_name)
-    key = bin_name
+    axes, is_q_first = _axes(file, analysis, dimensions, notes)
+    element, key, lists = _bins(file, bin_name, map_name, names) - 1, bin_name, (bin_name,)
+    distinct(where, bin_name, element + 1)
     if mapping_name in file:
-        mapping = read_whole(file, mapping_name)
+        mapping = read_bins(file, mapping_name)
         _check_inside(where, f"{bin_name} into {mapping_name}", element, mapping.size)
         element, key, lists = mapping[element], mapping_name, (*lists, mapping_name)
-    grid = f" ({q_list.size} q × {phi_list.size} phi)"
-    _check_inside(where, key, element, q_list.size * phi_list.size, grid)
-    step, steps = read_steps(file, tuple(f"{analysis}/{key}" for key in STEPS))
-    time_name, frame_time = read_frame_time(file, (FRAME_TIME, COUNT_TIME), notes)
+        distinct(where, mapping_name, element + 1)
+    sizes = axes[0].size, axes[1].size
+    first, second = ("q", "phi") if is_q_first else ("phi", "q")
+    grid = f" ({sizes[0]} {first} × {sizes[1]} {second})"
+    _check_inside(where, key, element, sizes[0] * sizes[1], grid)
+    along = axes[0][element // sizes[1]], axes[1][element % sizes[1]]
+    (q, phi), (q_name, phi_name) = (
+        (along, dimensions) if is_q_first else (along[::-1], dimensions[::-1])
+    )
+    step, steps = read_steps(file, tuple(f"{analysis}/{one}" for one in STEPS))
+    time = read_frame_time(file, (FRAME_TIME, COUNT_TIME), notes)
+    rows = rows_of(maps)
+    series = read_series(
+        file, begin, end, zero=0, inclusive=False, rows=rows, step=step, notes=notes
+    )
+    _check_intensities(file, f"{analysis}/{INTENSITIES}", rows, notes)
+    there = [name for name in (q_name, phi_name) if name in file]
     return RawMaps(
         path=where,
         layout=NAME,
         names=names,
         maps=maps,
-        q=q_list[element // phi_list.size],
-        phi=phi_list[element % phi_list.size],
+        q=q,
+        phi=phi,
         q_name=q_name,
         phi_name=phi_name,
-        time_name=time_name,
-        frame_time=frame_time,
+        azimuths=phi_name in file,
+        time_name=time.name,
+        frame_time=time.value,
+        exposure=time.exposure,
         step=step,
-        keys=(*lists, *steps, time_name),
+        begin=series.begin,
+        begin_name=series.name,
+        keys=(*there, *lists, *steps, time.name, *series.keys),
         notes=tuple(notes),
+        refused=notes.refused,
     )
+
+
+def _axes(
+    file: Group, analysis: str, dimensions: tuple[str, str], notes: Remarks
+) -> tuple[tuple[np.ndarray, np.ndarray], bool]:
+    """The lists along both dimensions of the q-φ map, and whether the first is that of q.
+
+    What a dimension is stands in `map_names` or its attribute `name`; nothing is q and φ. Without
+    the second list the map has no azimuths, and one bin along it.
+    """
+    both_names = (f"{analysis}/{NAMES}", f"{analysis}/{WORDS}")
+    listed = [dataset(file, key).words() if key in file else () for key in both_names]
+    said: list[str] = []
+    for k, key in enumerate(dimensions):
+        own = file[key].text("name") if key in file else None
+        both = {name for name in (own, *listed[0][k : k + 1]) if name and name.strip()}
+        known = {_AXES.get(name.strip().strip("|").casefold(), name.strip()) for name in both}
+        if len(known) > 1:
+            raise DataError(
+                f"{file.filename}: {key} is called {' and '.join(sorted(both))}, in its attribute "
+                f"name and in {both_names[0]}, which contradict each other. Correct the wrong one."
+            )
+        said.append(known.pop() if known else "")
+    is_q_first = said[0] != "phi" and said[1] != "q"
+    wanted = ("q", "phi") if is_q_first else ("phi", "q")
+    for name, found, key in zip(wanted, said, dimensions, strict=True):
+        if found not in ("", name):
+            called = " and ".join(repr(one) for one in said if one)
+            notes.refused[key] = (
+                f"{file.filename}: the dimensions of {dimensions[0].rpartition('/')[0]} are called "
+                f"{called}; maps of q and phi are needed, so {key} cannot be taken for {name}."
+            )
+    axes = []
+    for k, (key, name) in enumerate(zip(dimensions, wanted, strict=True)):
+        if name == "phi" and key not in file:
+            axes.append(np.zeros(1))
+        elif key in notes.refused:
+            axes.append(read_list(file, key, "", notes))
+        else:
+            unit = "1/Å" if name == "q" else "deg"
+            axes.append(read_list(file, key, unit, notes, listed[1][k : k + 1]))
+    return (axes[0], axes[1]), is_q_first
+
+
+def _check_intensities(file: Group, key: str, rows: int | None, notes: Remarks) -> None:
+    """Remark intensities of another number of frames than the maps have rows."""
+    if key not in file:
+        return
+    frames = dataset(file, key).shape[-1:]
+    if rows is not None and frames not in ((), (rows,)):
+        notes.append(
+            f"{key} has {frames[0]} frames but the maps have {rows} rows; one of them is "
+            "not of this series, or the time between rows is wrong."
+        )
 
 
 def _bins(file: Group, key: str, folder: str, names: tuple[str, ...]) -> np.ndarray:
     """processed_bins, after checking that they belong to the sorted names of the maps."""
-    bins = read_whole(file, key)
+    bins = read_bins(file, key)
     if bins.size != len(names):
         raise DataError(
             f"{file.filename}: {key} lists {bins.size} values but {folder} holds {len(names)} maps;"

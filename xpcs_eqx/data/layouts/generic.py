@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import DataError
 from ..checks import near_misses, numbers, scalar
 from .described import Description
-from .hdf5 import dataset, maps_in, read_list, read_scalar
+from .hdf5 import Remarks, dataset, maps_in, read_list, read_scalar
 from .maps import RawMaps, SlicedMap, layers
 from .opened import Group
 
@@ -86,7 +86,7 @@ def read(file: Group, layout: GenericLayout) -> RawMaps:
         names, maps = maps_in(file, layout.maps)
     else:
         names, maps = _stack(file.filename, layout, dataset(file, layout.maps))
-    notes: list[str] = []
+    notes = Remarks()
     time_name, frame_time = layout.frame_time or layout.t or "dt", None
     if layout.frame_time is not None:
         frame_time = read_scalar(file, layout.frame_time, "s", notes)
@@ -119,7 +119,7 @@ def read_arrays(path: str, layout: GenericLayout, arrays: Mapping[str, Any]) -> 
     }
     spacing = None if frame_time is None else scalar(path, str(time_name), frame_time)
     flat = None if t is None else t.reshape(-1)
-    return _raw(path, layout, names, maps, lists, time_name or "dt", spacing, flat, [])
+    return _raw(path, layout, names, maps, lists, time_name or "dt", spacing, flat, Remarks())
 
 
 def _stack(
@@ -139,7 +139,7 @@ def _raw(
     time_name: str,
     frame_time: float | None,
     t: np.ndarray | None,
-    notes: list[str],
+    notes: Remarks,
 ) -> RawMaps:
     def each(key: Any, absent: float) -> np.ndarray:
         values = (
@@ -162,5 +162,6 @@ def _raw(
         keys=(layout.maps, *lists, *(() if time_name == "dt" else (time_name,))),
         notes=tuple(notes),
         q_given=layout.q is None,
-        phi_given=layout.phi is None,
+        azimuths=layout.phi is not None,
+        refused=notes.refused,
     )

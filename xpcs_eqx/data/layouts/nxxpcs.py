@@ -8,14 +8,15 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..checks import numbers
+from ..checks import distinct, numbers
 from .described import Description
 from .hdf5 import (
+    Remarks,
     dataset,
     maps_in,
     read_frame_time,
     read_list,
-    text_attribute,
+    read_scalar,
     trailing_number,
 )
 from .maps import (
@@ -71,7 +72,7 @@ def analyses(file: Group) -> dict[str, str]:
     return {name: name for name in file if file.reach(f"{name}/{MAPS}") is not None}
 
 
-def _times_of(file: Group, entry: str) -> tuple[str, ...]:
+def _times_of(file: Group, entry: str) -> tuple[str, str]:
     """Paths of the frame time and of what stands in for it, of the detector that has them.
 
     **Raises:** `DataError` when detectors have different ones.
@@ -83,7 +84,7 @@ def _times_of(file: Group, entry: str) -> tuple[str, ...]:
         keys = [f"{entry}/{INSTRUMENT}/{name}/{time}" for name in names]
         keys = [key for key in keys if isinstance(file.reach(key), Array)]
         if keys:
-            found = {read_frame_time(file, (key,), [])[1]: key for key in keys}
+            found = {read_scalar(file, key, "s", Remarks()): key for key in keys}
             if len(found) > 1:
                 said = ", ".join(f"{key} {value:g}" for value, key in found.items())
                 raise DataError(
@@ -91,8 +92,9 @@ def _times_of(file: Group, entry: str) -> tuple[str, ...]:
                     "Remove those of the detectors that were not correlated."
                 )
             first = keys[0].rpartition("/")[0]
-            return tuple(f"{first}/{name}" for name in TIMES)
-    return tuple(f"{entry}/{INSTRUMENT}/{DETECTOR}/{name}" for name in TIMES)
+            return f"{first}/{TIMES[0]}", f"{first}/{TIMES[1]}"
+    first = f"{entry}/{INSTRUMENT}/{DETECTOR}"
+    return f"{first}/{TIMES[0]}", f"{first}/{TIMES[1]}"
 
 
 def read(file: Group, analysis: str = "entry") -> RawMaps:
@@ -103,7 +105,7 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
     where, entry = file.filename, analysis
     if file.get(f"{entry}/{MAPS}") is None:
         raise DataError(f"{where}: no entry holds {MAPS}; it is no NXxpcs file with two-time maps.")
-    notes: list[str] = []
+    notes = Remarks()
     key = f"{entry}/{MAPS}"
     found = file[key]
     asked = "the maps themselves were asked"
@@ -116,23 +118,24 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
         triangle = "upper" if populated == "upper_half" else "lower"
     # Full decorrelation, which is one here.
     references = ("1", "0", "1.0", "0.0")
-    reference = _attribute(found, key, "baseline_reference", references, "1 was assumed", notes)
+    reference = _attribute(found, key, "baseline_reference", references, asked, notes)
     labels: np.ndarray | None = None
     if isinstance(found, Group):
         names, maps = maps_in(file, key)
         labels = np.array([trailing_number(name) for name in names])
+        # Without a number at the end the labels say nothing.
+        distinct(where, key, labels[labels > 0])
     else:
         names, maps = _one_array(where, key, found, mode)
     if origin == "lower_left":
         maps = tuple(_Flipped(one) for one in maps)
     q = _list(file, f"{entry}/{Q_LIST}", "1/Å", len(names), labels, notes)
-    phi_name, phi_given = f"{entry}/{PHI_LIST}", f"{entry}/{PHI_LIST}" not in file
-    if phi_given:
-        phi = np.zeros(len(names))
-    else:
+    phi_name, azimuths = f"{entry}/{PHI_LIST}", f"{entry}/{PHI_LIST}" in file
+    phi = np.zeros(len(names))
+    if azimuths:
         phi = _list(file, phi_name, "deg", len(names), labels, notes)
     _compare_regions(file, f"{entry}/{ROI_MAP}", len(names), labels, notes)
-    time_name, frame_time = read_frame_time(file, _times_of(file, entry), notes)
+    time = read_frame_time(file, _times_of(file, entry), notes)
     return RawMaps(
         path=where,
         layout=NAME,
@@ -142,13 +145,15 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
         phi=phi,
         q_name=f"{entry}/{Q_LIST}",
         phi_name=phi_name,
-        phi_given=phi_given,
-        time_name=time_name,
-        frame_time=frame_time,
+        azimuths=azimuths,
+        time_name=time.name,
+        frame_time=time.value,
+        exposure=time.exposure,
         triangle=triangle,
-        baseline=1.0 - float(reference or 1),
-        keys=(key, f"{entry}/{Q_LIST}", *(() if phi_given else (phi_name,)), time_name),
+        baseline=None if reference is None else 1.0 - float(reference),
+        keys=(key, f"{entry}/{Q_LIST}", *((phi_name,) if azimuths else ()), time.name),
         notes=tuple(notes),
+        refused=notes.refused,
     )
 
 
@@ -158,10 +163,10 @@ def _attribute(
     name: str,
     allowed: tuple[str, ...],
     absent: str,
-    notes: list[str],
+    notes: Remarks,
 ) -> str | None:
     """An attribute with one of the `allowed` values; where it is absent, `absent` is remarked."""
-    value = text_attribute(found, name)
+    value = found.text(name)
     if value is None:
         notes.append(f"The attribute {name} of {key} is absent; {absent}.")
     elif value not in allowed:
@@ -210,7 +215,7 @@ def _list(
     unit: str,
     n_maps: int,
     labels: np.ndarray | None,
-    notes: list[str],
+    notes: Remarks,
 ) -> np.ndarray:
     """One value for each map; keys that cover only some regions are matched by their label."""
     values = read_list(file, key, unit, notes)
@@ -225,7 +230,7 @@ def _list(
 
 
 def _compare_regions(
-    file: Group, key: str, n_maps: int, labels: np.ndarray | None, notes: list[str]
+    file: Group, key: str, n_maps: int, labels: np.ndarray | None, notes: Remarks
 ) -> None:
     """Remarks where the map of regions has another number of them."""
     if key in file and labels is None:

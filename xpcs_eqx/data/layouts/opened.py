@@ -221,13 +221,30 @@ class _Member:
                 owner = self._found.file.filename
                 places = _attribute_places(owner, name)
                 _check_references(self.filename, owner, places, int(np.prod(shape)))
-            return _text(self._found.attrs[name])
+            texts = _texts(self._found.attrs[name])
+            return texts[0] if texts else ""
+
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes.
+
+        **Raises:** `DataError` when they cannot be read.
+        """
+        with reading(self.filename, f"the attributes of /{self.key}"):
+            return tuple(self._found.attrs)
 
 
-def _text(value: Any) -> str:
-    value = np.asarray(value).reshape(-1)
-    first = value[0] if value.size else ""
-    return first.decode("utf-8", "replace") if isinstance(first, bytes) else _shown(str(first))
+def _texts(value: Any) -> tuple[str, ...]:
+    """The texts in what is stored: one or an array of them, as text or bytes."""
+    flat = np.asarray(value).reshape(-1)
+    return tuple(_decoded(one) if isinstance(one, bytes) else _shown(str(one)) for one in flat)
+
+
+def _decoded(text: bytes) -> str:
+    """UTF-8, or Latin-1 where it is none, in which older programs wrote Å and µ."""
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 class Group(_Member, Mapping[str, "Group | Array"]):
@@ -342,10 +359,15 @@ def _dataset(group: Any, name: bytes) -> "h5py.Dataset":
     """A dataset whose further files are looked for where it lies, not where the program runs."""
     import h5py
 
-    how = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-    how.set_efile_prefix(b"${ORIGIN}")
-    how.set_virtual_prefix(b"${ORIGIN}")
-    return h5py.Dataset(h5py.h5d.open(group, name, how))
+    found = h5py.h5d.open(group, name)
+    create = found.get_create_plist()
+    if create.get_external_count() or create.get_layout() == h5py.h5d.VIRTUAL:
+        found.close()
+        how = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+        how.set_efile_prefix(b"${ORIGIN}")
+        how.set_virtual_prefix(b"${ORIGIN}")
+        found = h5py.h5d.open(group, name, how)
+    return h5py.Dataset(found)
 
 
 class Array(_Member):
@@ -388,8 +410,11 @@ class Array(_Member):
                 "for it is not installed. Install it with pip install hdf5plugin and start again."
             ) from error
 
-    def words(self) -> str:
-        """The text that the dataset holds, the first one of several."""
+    def words(self) -> tuple[str, ...]:
+        """The texts that the dataset holds.
+
+        **Raises:** `DataError` when it holds something else.
+        """
         if self.dtype.kind not in "SO" or self.size * self.dtype.itemsize > 2**16:
             raise DataError(f"{self.filename}: {self.name} holds {self.dtype}; a text is needed.")
         if self.dtype.kind == "O":
@@ -397,7 +422,7 @@ class Array(_Member):
                 place = self._found.id.get_offset()
             places = [] if place is None else [place]
             _check_references(self.filename, self._found.file.filename, places, self.size)
-        return _text(self[()])
+        return _texts(self[()])
 
     def _missing_filter(self) -> str | None:
         """Number and name of a compression of this array that is not installed."""
@@ -529,7 +554,11 @@ def _attribute_places(path: str, name: str) -> list[int]:
                 if len(head) < before or head[0] != version or _number(head, 2, 2) != len(mark):
                     continue
                 sizes = [len(mark), _number(head, 4, 2), _number(head, 6, 2)]
-                out.append(place + sum(-(-one // 8) * 8 if padded else one for one in sizes))
+                sizes = [-(-one // 8) * 8 if padded else one for one in sizes]
+                # Others of the name may be of fixed length; class 9 is that of any length.
+                kind = all_[place + sizes[0] : place + sizes[0] + 1]
+                if kind and kind[0] & 15 == 9:
+                    out.append(place + sum(sizes))
     return out
 
 

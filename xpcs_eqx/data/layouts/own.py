@@ -11,7 +11,7 @@ from ...errors import DataError
 from ...files import replacing
 from ..two_time import Provenance, TwoTimeData
 from .described import Description
-from .hdf5 import dataset, read_list, read_scalar, text_attribute
+from .hdf5 import Remarks, dataset, read_list, read_scalar
 from .maps import RawMaps, layers, maps_of, needs_sigma
 from .opened import Group
 
@@ -41,7 +41,7 @@ ABOUT = Description(
 
 def analyses(file: Group) -> dict[str, str]:
     """The whole file where the root attribute names this layout."""
-    return {"": ""} if text_attribute(file, "format") == FORMAT else {}
+    return {"": ""} if file.text("format") == FORMAT else {}
 
 
 def read(file: Group, analysis: str = "") -> RawMaps:
@@ -51,13 +51,14 @@ def read(file: Group, analysis: str = "") -> RawMaps:
     """
     del analysis
     where = file.filename
-    version = text_attribute(file, "version")
+    version = file.text("version")
     if version != str(VERSION):
         raise DataError(
             f"{where}: the attribute version is {version}; this library reads version {VERSION} of "
             "its layout. Update the library or write the file again."
         )
-    notes: list[str] = []
+    notes = Remarks()
+    origin, azimuths = _origin(file)
     c2 = dataset(file, "c2")
     names, maps = layers(where, "c2", c2)
     keys = ("c2", "t", "phi", "q", "gap", *(["sigma"] if "sigma" in file else []))
@@ -72,26 +73,28 @@ def read(file: Group, analysis: str = "") -> RawMaps:
         phi_name="phi",
         time_name="t",
         t=read_list(file, "t", "s", notes),
-        gap=read_scalar(file, "gap", "", notes),
+        gap=read_scalar(file, "gap", "Å", notes),
         sigma=dataset(file, "sigma") if "sigma" in file else None,
-        absolute_sigma=text_attribute(file, "absolute_sigma") == "True",
+        absolute_sigma=file.text("absolute_sigma") == "True",
         diagonal=dataset(file, "diagonal") if "diagonal" in file else None,
+        azimuths=azimuths,
         keys=keys,
-        notes=(*_origin(file), *notes),
+        notes=(*origin, *notes),
+        refused=notes.refused,
     )
 
 
-def _origin(file: Group) -> tuple[str, ...]:
-    """Where the data of this file came from when it was written, as remarks."""
-    stored = text_attribute(file, "provenance")
+def _origin(file: Group) -> tuple[tuple[str, ...], bool]:
+    """Where the data of this file came from when it was written, as remarks; whether with φ."""
+    stored = file.text("provenance")
     if not stored:
-        return ()
+        return (), True
     try:
         origin = json.loads(stored)
         sha256 = f", sha256 {origin['sha256']}" if origin["sha256"] else ""
         first = f"Written from {origin['path']} ({origin['layout']}{sha256})."
-        return (first, *map(str, origin["notes"]))
-    except (ValueError, KeyError, TypeError) as error:
+        return (first, *map(str, origin["notes"])), bool(origin.get("azimuths", True))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{file.filename}: the attribute provenance cannot be read ({error!r}); delete it or "
             "write the file again."
