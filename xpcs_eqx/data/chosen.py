@@ -9,7 +9,14 @@ import numpy as np
 from ..errors import DataError
 from .bad_frames import Damage, remarks
 from .baseline import Baseline, Found, checked_baseline, find_baseline
-from .checks import agreeing, finite_angles, given_scalar, increasing_times, positive
+from .checks import (
+    agreeing,
+    finite_angles,
+    given_scalar,
+    increasing_times,
+    plausible_spacing,
+    positive,
+)
 from .layouts.maps import Layer, RawMaps, Window
 from .selection import (
     PairRule,
@@ -113,6 +120,7 @@ def frame_times(
             )
         increasing_times(where, raw.time_name, raw.t)
         spacing = float((raw.t[-1] - raw.t[0]) / (raw.t.size - 1))
+        plausible_spacing(where, raw.time_name, spacing)
         for given in (dt, raw.frame_time):
             if given is not None:
                 agreeing(where, f"the mean spacing of {raw.time_name}", spacing, given, "s")
@@ -131,12 +139,13 @@ def frame_times(
     if dt is not None:
         agreeing(where, f"the frame time {raw.time_name}", frame_time, dt, "s")
     spacing = frame_time * raw.step
+    plausible_spacing(where, raw.time_name, spacing)
     origin = selection.time_origin
     if origin is None:
         refuse(raw, raw.begin_name, "time_origin [s] (data.time_origin in a configuration)")
         origin = raw.begin * frame_time
     t = origin + np.arange(frames.start, frames.stop) * spacing
-    # A frame time may be too small or too large to tell frames apart.
+    # Beside a large origin frames may be too near to be told apart.
     increasing_times(where, f"from {raw.time_name}", t)
     return t, spacing
 

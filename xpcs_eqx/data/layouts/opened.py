@@ -482,12 +482,7 @@ class Array(_Member):
                 other = self._files.beside(owner, source.file_name, self.name)
             root = Group(self._files, self._files.open(other), "")
             found = root._follow(source.dset_name, 0, depth + 1)
-            asked = source.src_space.shape
-            if (
-                not isinstance(found, Array)
-                or found.ndim != len(asked)
-                or any(there < wanted for there, wanted in zip(found.shape, asked, strict=True))
-            ):
+            if not isinstance(found, Array) or not _covers(found, source):
                 raise DataError(
                     f"{self.filename}: {self.name} is made of {_shown(source.dset_name)} of "
                     f"{_shown(other)}, which is not there, or not wholly. Copy that file again."
@@ -499,6 +494,16 @@ class Array(_Member):
                 f"{self.filename}: {self.name} claims shape {self.shape}, but what it is made of "
                 f"has {room} bytes. Copy the file again."
             )
+
+
+def _covers(found: Array, source: Any) -> bool:
+    """Whether a source of a virtual dataset is as large as when it was mapped."""
+    asked = source.src_space.shape
+    # The space of a source that is taken whole has no shape.
+    if not asked:
+        return found.size >= source.vspace.get_select_npoints()
+    pairs = zip(found.shape, asked, strict=False)
+    return found.ndim == len(asked) and all(there >= wanted for there, wanted in pairs)
 
 
 # Texts of any length are references of 16 bytes, length, address and number, into heaps. HDF5 makes
