@@ -6,14 +6,12 @@ What most people need, by task; the packages below have the rest (`xpcs_eqx.phys
 from .bayes import Nuts, Posterior, consensus, sample, write_posterior
 from .checkpoint import Checkpoints
 from .data import (
-    GenericLayout,
     Geometry,
     Selection,
     Tile,
     TwoTimeData,
     from_chunks,
     from_dict,
-    layouts_page,
     load,
     load_joint,
     open_stored,
@@ -67,14 +65,12 @@ from .simulation import simulate, simulate_speckle
 # By task, not by letter.
 __all__ = [  # noqa: RUF022
     # Data: from files, from memory.
-    "GenericLayout",
     "Geometry",
     "Selection",
     "Tile",
     "TwoTimeData",
     "from_chunks",
     "from_dict",
-    "layouts_page",
     "load",
     "load_joint",
     "open_stored",

@@ -82,7 +82,8 @@ def recognise(file: Group) -> str:
         f"{file.filename}: no known layout of two-time maps.{_closest(file)} It holds\n"
         f"{_tree(file)}{refused}\nThe layouts need\n{needs}\n"
         "Write the file again in one of them, or say where the maps are with layout = "
-        '"generic" (data.generic; GenericLayout in Python). All paths: xpcs_eqx.layouts_page().'
+        '"generic" (data.generic; data.GenericLayout in Python). All paths: '
+        "xpcs_eqx.data.layouts_page()."
     )
 
 

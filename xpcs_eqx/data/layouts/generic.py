@@ -25,7 +25,7 @@ ABOUT = Description(
         "`frame_time`, `t`: path of the frame time or of all times [s]; else give `dt`",
     ),
     guessed=("a half that is empty is completed, as in every layout",),
-    refused=("maps that are not square", "several maps at one place without azimuths"),
+    refused=("maps that are not square", "lists of another length than the maps"),
 )
 
 
@@ -54,7 +54,7 @@ class GenericLayout(eqx.Module):
     >>> c2 = 1 + 0.2 * np.exp(-np.abs(np.arange(3)[:, None] - np.arange(3)))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     np.savez(f"{folder}/maps.npz", c2=np.stack([c2, c2], axis=-1))
-    ...     layout = xe.GenericLayout("c2", axis="last", q=0.005, phi=[0.0, 90.0])
+    ...     layout = xe.data.GenericLayout("c2", axis="last", q=0.005, phi=[0.0, 90.0])
     ...     data = xe.load(f"{folder}/maps.npz", layout=layout, dt=0.1)
     >>> data.n_angles, data.n_frames, float(data.geometry.q)
     (2, 3, 0.005)
