@@ -298,6 +298,7 @@ class Group(_Member, Mapping[str, "Group | Array"]):
         `depth`: of arrays that are made of arrays.
         """
         import h5py
+        from h5py import h5l, h5o
 
         here = self
         if key.startswith("/"):
@@ -311,13 +312,13 @@ class Group(_Member, Mapping[str, "Group | Array"]):
                 if not here._found.id.links.exists(name):
                     return None
                 link = here._found.id.links.get_info(name).type
-                if link == h5py.h5l.TYPE_HARD:
-                    kind = h5py.h5o.get_info(here._found.id, name).type
-                    if kind == h5py.h5o.TYPE_GROUP:
+                if link == h5l.TYPE_HARD:
+                    kind = h5o.get_info(here._found.id, name).type
+                    if kind == h5o.TYPE_GROUP:
                         opened = h5py.Group(h5py.h5g.open(here._found.id, name))
                         here = Group(self._files, opened, path)
                         continue
-                    if kind == h5py.h5o.TYPE_DATASET and not rest:
+                    if kind == h5o.TYPE_DATASET and not rest:
                         return Array(self._files, _dataset(here._found.id, name), path, depth)
                     return None
                 return here._linked(name, link, path, rest, hops, depth)
@@ -327,14 +328,14 @@ class Group(_Member, Mapping[str, "Group | Array"]):
         self, name: bytes, link: int, path: str, rest: str, hops: int, depth: int
     ) -> "Group | Array | None":
         """What a link that is no hard one leads to."""
-        import h5py
+        from h5py import h5l
 
         if hops == _HOPS:
             raise DataError(f"{self.filename}: the links at /{path} lead in a circle.")
         value = self._found.id.links.get_val(name)
-        if link == h5py.h5l.TYPE_SOFT:
+        if link == h5l.TYPE_SOFT:
             target, start, of = value.decode("utf-8"), self, ""
-        elif link == h5py.h5l.TYPE_EXTERNAL:
+        elif link == h5l.TYPE_EXTERNAL:
             other, target = (one.decode("utf-8") for one in value)
             owner = self._found.file.filename
             beside = self._files.beside(owner, other, f"/{path}")
