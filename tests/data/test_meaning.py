@@ -54,7 +54,8 @@ def raises(fragments, function, *args, **kwargs):
 
 INVERSE_LENGTHS = {
     1.0: "1/Å|Å^-1|Å⁻¹|\u212b⁻¹|A-1|1/A|A^{-1}|1/angstrom|ANGSTROM^-1|Angstroms^-1|ångström^-1|"
-    "inverse Angstroms|per Å|reciprocal angstrom|inv. A|\\AA^{-1}|$\\mathrm{\\AA}^{-1}$|A**-1|1./Å",
+    "inverse Angstroms|per Å|reciprocal angstrom|inv. A|\\AA^{-1}|\\AA$^{-1}$|A°^-1|A\u030a^-1|"
+    "inverse-angstrom|inv_angstrom|Å^(−1)|Å**(-1)|1/Ångström|(Å⁻¹)|$\\mathrm{\\AA}^{-1}$|A**-1|1./Å",
     0.1: "nm^-1|nm^{-1}|1/nm|1 / nm|nm-1|nm⁻¹|nm−1|nm^−1|inverse nm|nanometer^-1|nanometre-1|"
     "1/nanometers|NM^-1|(1/nm)|[nm^-1]|nm^(-1)| 1/nm ",
     1e-4: "1/um|um^-1|µm⁻¹|μm^-1|1/µm|micron^-1|inverse microns|1/micrometers|\\mu m^{-1}",
@@ -66,7 +67,7 @@ INVERSE_LENGTHS = {
 TIMES = {
     1.0: "s|S|sec|Seconds|s.",
     1e-3: "ms|msec|MS|millisecond|m s",
-    1e-6: "us|µs|μs|usec|microseconds|\\mu s",
+    1e-6: "us|µs|μs|usec|microseconds|micro-seconds|\\textmu s|\\mu s",
     1e-9: "ns|nanoseconds",
     1e-15: "fs",
     60.0: "min|minutes",

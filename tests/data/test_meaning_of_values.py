@@ -145,6 +145,12 @@ def test_maps_that_contradict_each_other_stay():
     assert "not certain" in said_of(found)[0]
 
 
+def test_maps_of_noise_are_like_those_beside_them():
+    gone = decaying(0.0, contrast=0.0, noise=0.01)
+    c2 = np.stack([decaying(0.0).c2[0], gone.c2[1]])
+    assert from_dict(loader_form(replace(decaying(), c2=c2))).provenance.baseline_guessed
+
+
 def test_frames_that_were_not_measured_say_nothing():
     for level in (0.0, 1.0):
         data = decaying(level)

@@ -59,17 +59,17 @@ def _median(values: np.ndarray) -> tuple[float, float]:
 
 
 def holds_baseline(
-    values: Float[np.ndarray, "pair"], lags: Int[np.ndarray, "pair"], n_frames: int
+    values: Float[np.ndarray, "pair"], lags: Int[np.ndarray, "pair"]
 ) -> tuple[bool | None, float]:
     """Whether pairs of a map are c2 (true) or c2 − 1 (false), `None` where that is open; the level.
 
-    The level is the median of the pairs in the upper half of the lags. Exact zeros are what was not
-    measured and count for nothing.
+    The level is the median of the pairs in the upper half of the lags that there are. Exact zeros
+    are what was not measured and count for nothing.
     """
     usable = np.isfinite(values) & (values != 0)
     values, lags = np.asarray(values, np.float64)[usable], np.asarray(lags)[usable]
-    far = values[lags >= n_frames // 2]
-    near = values[lags <= max(1, n_frames // 16)]
+    reach = int(np.max(lags, initial=0))
+    far, near = values[lags > reach // 2], values[lags <= max(1, reach // 16)]
     if min(far.size, near.size) < _FEW:
         return None, np.nan
     (level, error), (start, start_error) = _median(far), _median(near)
@@ -109,8 +109,7 @@ def find_baseline(raw: RawMaps, maps: np.ndarray, frames: slice, baseline: Basel
         remark = _said(added) if added or against else ""
         return Found(added, f"{remark} The file says otherwise." if against else remark, False)
     some = maps[np.unique(np.linspace(0, maps.size - 1, _MAPS).astype(int))]
-    n_frames = frames.stop - frames.start
-    seen = judged([holds_baseline(*_pairs(raw, int(k), frames), n_frames) for k in some])
+    seen = judged([holds_baseline(*_pairs(raw, int(k), frames)) for k in some])
     if raw.baseline is None:
         return seen
     remark = _said(raw.baseline) if raw.baseline else ""
@@ -124,9 +123,10 @@ def find_baseline(raw: RawMaps, maps: np.ndarray, frames: slice, baseline: Basel
 
 def judged(found: list[tuple[bool | None, float]]) -> Found:
     """What several maps say together: nothing unless all say the same."""
-    answers = {answer for answer, _ in found}
-    levels = [level for _, level in found if np.isfinite(level)]
-    if answers == {False}:
+    told = [(answer, level) for answer, level in found if np.isfinite(level)]
+    answers, levels = {answer for answer, _ in told}, [level for _, level in told]
+    # Maps of which nothing is left but noise about zero are like those beside them.
+    if False in answers and all(_WITHOUT[0] <= level <= _WITHOUT[1] for level in levels):
         return Found(
             1.0,
             f"{_said(1.0)} That is what their level at large lags says, {np.median(levels):.3g}; "

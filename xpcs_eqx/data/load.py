@@ -218,7 +218,10 @@ def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
     where, n_maps = raw.where, len(raw.names)
     if phi is not None:
         if raw.azimuths and raw.phi_name not in raw.refused:
-            raise DataError(f"{where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
+            raise DataError(
+                f"{where}: azimuths are stored in {raw.phi_name}, but phi was given as well; leave "
+                "it out (phi=, data.phi in a configuration)."
+            )
         azimuths = numbers(where, "phi", phi)
         if azimuths.shape not in ((), (n_maps,)):
             raise DataError(

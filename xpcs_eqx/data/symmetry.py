@@ -28,8 +28,11 @@ def checked_symmetrise(where: str, symmetrise: Any) -> Symmetrise | None:
 
     **Raises:** `DataError` when it is none.
     """
-    if symmetrise is None or (isinstance(symmetrise, str) and symmetrise in get_args(Symmetrise)):
-        return symmetrise
+    if symmetrise is None:
+        return None
+    for word in get_args(Symmetrise):
+        if isinstance(symmetrise, str) and symmetrise == word:
+            return word
     raise DataError(
         f'{where}: symmetrise is {shown(symmetrise)}; give "mean", "upper", "lower" or nothing.'
     )

@@ -298,7 +298,6 @@ class Group(_Member, Mapping[str, "Group | Array"]):
         `depth`: of arrays that are made of arrays.
         """
         import h5py
-        from h5py import h5l, h5o
 
         here = self
         if key.startswith("/"):
@@ -308,41 +307,33 @@ class Group(_Member, Mapping[str, "Group | Array"]):
             path = f"{here.key}/{part}".lstrip("/")
             rest = "/".join(parts[place + 1 :])
             with reading(self.filename, f"/{path}"):
-                name = part.encode("utf-8")
-                if not here._found.id.links.exists(name):
+                there, name = here._found, part.encode("utf-8")
+                if not there.id.links.exists(name):
                     return None
-                link = here._found.id.links.get_info(name).type
-                if link == h5l.TYPE_HARD:
-                    kind = h5o.get_info(here._found.id, name).type
-                    if kind == h5o.TYPE_GROUP:
-                        opened = h5py.Group(h5py.h5g.open(here._found.id, name))
-                        here = Group(self._files, opened, path)
-                        continue
-                    if kind == h5o.TYPE_DATASET and not rest:
-                        return Array(self._files, _dataset(here._found.id, name), path, depth)
+                link = there.get(part, getlink=True)
+                if not isinstance(link, h5py.HardLink):
+                    return here._linked(link, path, rest, hops, depth)
+                kind = there.get(part, getclass=True)
+                if kind is h5py.Dataset and not rest:
+                    return Array(self._files, _dataset(there.id, name), path, depth)
+                if kind is not h5py.Group:
                     return None
-                return here._linked(name, link, path, rest, hops, depth)
+                here = Group(self._files, h5py.Group(h5py.h5g.open(there.id, name)), path)
         return here
 
     def _linked(
-        self, name: bytes, link: int, path: str, rest: str, hops: int, depth: int
+        self, link: Any, path: str, rest: str, hops: int, depth: int
     ) -> "Group | Array | None":
         """What a link that is no hard one leads to."""
-        from h5py import h5l
+        import h5py
 
         if hops == _HOPS:
             raise DataError(f"{self.filename}: the links at /{path} lead in a circle.")
-        value = self._found.id.links.get_val(name)
-        if link == h5l.TYPE_SOFT:
-            target, start, of = value.decode("utf-8"), self, ""
-        elif link == h5l.TYPE_EXTERNAL:
-            other, target = (one.decode("utf-8") for one in value)
-            owner = self._found.file.filename
-            beside = self._files.beside(owner, other, f"/{path}")
+        target, start, of = link.path, self, ""
+        if isinstance(link, h5py.ExternalLink):
+            beside = self._files.beside(self._found.file.filename, link.filename, f"/{path}")
             start, target = Group(self._files, self._files.open(beside), ""), f"/{target}"
-            of = f" of {_shown(other)}"
-        else:
-            raise DataError(f"{self.filename}: /{path} is a link of an unknown kind.")
+            of = f" of {_shown(link.filename)}"
         found = start._follow(target, hops + 1, depth)
         if found is None:
             raise DataError(

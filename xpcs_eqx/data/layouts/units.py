@@ -11,7 +11,7 @@ import numpy as np
 _BASES = {
     **dict.fromkeys(("m", "meter", "metre"), ("length", 1.0, 0)),
     **dict.fromkeys(("micron", "micrometer"), ("length", 1.0, -6)),
-    **dict.fromkeys(("å", "a", "aa", "ang", "angstrom"), ("length", 1.0, -10)),
+    **dict.fromkeys(("å", "a", "aa", "a°", "ang", "angstrom"), ("length", 1.0, -10)),
     **dict.fromkeys(("s", "sec", "second"), ("time", 1.0, 0)),
     **dict.fromkeys(("min", "minute"), ("time", 60.0, 0)),
     **dict.fromkeys(("h", "hr", "hour"), ("time", 3600.0, 0)),
@@ -28,7 +28,7 @@ _PREFIXES = {
     "f": -15, "femto": -15,
 }  # fmt: skip
 # No one puts a prefix before these; with one they would be read out of other words.
-_BARE = ("å", "a", "aa", "ang", "angstrom", "min", "minute", "h", "hr", "hour", "micron", "°")
+_BARE = ("å", "a", "aa", "ang", "angstrom", "a°", "min", "minute", "h", "hr", "hour", "micron", "°")
 _INVERSE = re.compile(r"(?:(?:1(?:\.0*)?/)|inverse|inv\.?|reciprocal|per)(?P<rest>.+)")
 _POWER = re.compile(r"(?P<word>[^\d^+*-]+?)(?:\^|\*\*)?(?P<exponent>[+-]?1)?")
 # What a quantity in some unit is, and what to write for it.
@@ -84,7 +84,9 @@ def _plain(text: str) -> str:
     for dash in "−–—‐‑":
         word = word.replace(dash, "-")
     for wrapper in ("text", "mathrm", "rm"):
-        word = word.replace(f"{wrapper}{{", "{")
+        word = word.replace(f"{wrapper}{{", "{").replace(f"{wrapper}mu", "mu")
+    # Of words, not of exponents.
+    word = re.sub(r"(?<=[a-z])-(?=[a-z])", "", word)
     word = unicodedata.normalize("NFKC", re.sub(r"[\s{}()\[\]$·_,]", "", word)).rstrip(".")
     return word.replace("ö", "o").replace("ångstrom", "angstrom")
 
