@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 from helpers_data import assert_same_fit_input, loader_form, two_time
 
+from xpcs_eqx.config import read_configuration
+from xpcs_eqx.config.tables.data import read_data
 from xpcs_eqx.data import (
     LAYOUTS,
     GenericLayout,
     layouts_page,
     load,
     load_joint,
+    map_size,
     open_stored,
     write_aps_old,
     write_aps_u,
@@ -25,7 +28,9 @@ from xpcs_eqx.data import (
     write_nxxpcs,
     write_own,
 )
-from xpcs_eqx.errors import DataError
+from xpcs_eqx.data.layouts import opened
+from xpcs_eqx.data.layouts.opened import open_hdf5
+from xpcs_eqx.errors import ConfigError, DataError
 
 MAP = "xpcs/twotime/correlation_map/c2_00001"
 SQRT = GenericLayout("scan/c2", q=0.0054, phi="scan/angles", t="scan/times")
@@ -223,6 +228,66 @@ def test_an_unknown_file_says_what_it_holds_and_what_is_needed(path):
         assert f"  {layout}: " in text
     assert "xpcs/qmap/dynamic_v_list_dim0" in text
     assert "…" not in text.split("The layouts need")[0]
+
+
+def test_a_grid_of_age_and_lag_is_no_map(path):
+    for lag in ("lag", "timeshift"):
+        with h5py.File(path, "w") as file:
+            for name, shape in (("ttcf", (2, 5, 9)), ("age", (5,)), (lag, (9,))):
+                file[f"entry_0000/correlations/all/twotime/{name}"] = np.ones(shape)
+        refused(path, "entry_0000/correlations/all/twotime/ttcf", "age and lag", "(t1, t2)")
+
+
+def test_a_single_array_is_a_bare_map(tmp_path):
+    path, c2 = str(tmp_path / "event_trc.npz"), two_time().c2
+    np.savez_compressed(path, data=c2[0])
+    found = load(path, dt=0.1, q=0.0054)
+    np.testing.assert_array_equal(found.c2[0], c2[0])
+    np.testing.assert_allclose(found.t, 0.1 * np.arange(12))
+    assert map_size(path, dt=0.1).n_entries == 144
+    np.savez(path, c2_exp=c2)
+    refused(path, "'phi_angles_list' is missing")
+
+
+def test_an_installed_plugin_is_found(path, monkeypatch):
+    write_own(path, two_time(), compression="gzip")
+    seen, tried = [], []
+    monkeypatch.setattr(
+        h5py.h5z, "filter_avail", lambda number: bool(seen.append(number)) or bool(tried)
+    )
+    monkeypatch.setattr(opened, "import_module", tried.append)
+    with open_hdf5(path) as file:
+        found = file["c2"]
+        whole, first = found._found, [OSError("filter")]
+
+        class Failing:
+            id = whole.id
+
+            def __getitem__(self, block):
+                if first:
+                    raise first.pop()
+                return whole[block]
+
+        found._found = Failing()
+        np.testing.assert_array_equal(found[0], two_time().c2[0])
+    assert tried == ["hdf5plugin"]
+
+
+def test_the_configuration_says_all_of_this(tmp_path):
+    described(str(tmp_path / "maps.h5"))
+    text = "[data]\npath = 'maps.h5'\nq = 0.0054\nlayout = 'generic'\n"
+    table = "generic = {maps = 'scan/c2', phi = 'scan/angles', frame_time = 'scan/dt'}\n"
+    (tmp_path / "fit.toml").write_text(f"{text}{table}linked_files = true\nlocking = false\n")
+    configuration = read_configuration(str(tmp_path / "fit.toml"))
+    for stored in (False, True):
+        data = read_data(configuration, stored)
+        assert data.n_angles == 3
+        assert data.provenance.layout == "generic"
+    assert data.source.place.access == opened.Access(linked_files=True, locking=False)
+    for wrong in (text, f"[data]\npath = 'maps.h5'\n{table}", f"{text}{table}analysis = 3\n"):
+        (tmp_path / "fit.toml").write_text(wrong)
+        with pytest.raises(ConfigError, match=r"generic|analysis"):
+            read_configuration(str(tmp_path / "fit.toml"))
 
 
 def test_the_page_has_every_layout():

@@ -15,7 +15,15 @@ from .baseline import Baseline, checked_baseline
 from .checks import agreeing, given_scalar, numbers, shown
 from .chosen import Chosen, Sigma, choose, choose_maps
 from .layouts import LAYOUTS, GenericLayout, generic, read_maps
-from .layouts.arrays import DIRECT, LOADER, array_size, open_npz, read_npy, read_npz
+from .layouts.arrays import (
+    DIRECT,
+    LOADER,
+    array_size,
+    lone_array,
+    open_npz,
+    read_npy,
+    read_npz,
+)
 from .layouts.maps import Place, RawMaps, Window
 from .layouts.opened import Access, open_hdf5
 from .selection import Selection
@@ -172,11 +180,12 @@ def open_maps(
     sha256 = checksum_of(path) if checksum else ""
     if time_origin is not None:
         selection = replace(selection, time_origin=time_origin)
-    if form == "npy":
+    lone = lone_array(path) if form == "npz" and not isinstance(layout, GenericLayout) else None
+    if form == "npy" or lone is not None:
         if dt is None and selection.time_origin is None:
             # without a frame time, time is the number of the frame
             selection = replace(selection, time_origin=1.0)
-        yield read_npy(path, sha256, q, phi, counted=dt is None), selection
+        yield read_npy(path, sha256, q, phi, dt is None, lone), selection
         return
     if q is not None and selection.q is None:
         selection = replace(selection, q=q)
@@ -410,7 +419,11 @@ def map_size(
     path = path_of(path)
     form = format_of(path, layout)
     if form in ("npz", "npy"):
-        named = (layout.maps,) if isinstance(layout, GenericLayout) else (LOADER[0], DIRECT[0])
+        named = (LOADER[0], DIRECT[0])
+        if isinstance(layout, GenericLayout):
+            named = (layout.maps,)
+        elif form == "npz" and (lone := lone_array(path)) is not None:
+            named = (lone,)
         return MapSize(*array_size(path, named), 0, None, False)
     checked_baseline(path, baseline)
     checked_symmetrise(path, symmetrise)

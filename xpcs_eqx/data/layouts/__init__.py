@@ -3,7 +3,9 @@
 A new layout is a file here, with `NAME`, `ABOUT`, `analyses` and `read`, and a word in `_HDF5`.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from ...errors import DataError
 from . import aps_old, aps_u, arrays, generic, nxxpcs, own
@@ -22,6 +24,8 @@ DESCRIPTIONS: dict[str, Description] = {
 LAYOUTS = tuple(DESCRIPTIONS)
 # Lines of a file of no known layout that a message shows.
 _SHOWN = 24
+# Datasets of such a file that are looked at, and groups within groups.
+_LOOKED_AT, _DEEPEST = 2000, 8
 
 
 def read_maps(file: Group, place: Place) -> RawMaps:
@@ -76,6 +80,13 @@ def recognise(file: Group) -> str:
     for name, layout in _HDF5.items():
         if layout.analyses(file):
             return name
+    grids = _grids(file)
+    if grids:
+        raise DataError(
+            f"{file.filename}: {', '.join(grids)} lies on a grid of age and lag, each entry a mean "
+            "over its bin, as tools of the ESRF write it; maps of two times are needed, which the "
+            "models describe entry by entry. Let the correlator store (t1, t2)."
+        )
     needs = "\n".join(f"  {name}: {_HDF5[name].ABOUT.need()}" for name in _HDF5)
     refused = f"\nNot followed: {file.unreached}" if file.unreached else ""
     raise DataError(
@@ -105,29 +116,48 @@ def _closest(file: Group) -> str:
     return f" It comes closest to {' and '.join(partial)}." if partial else ""
 
 
+def _datasets(group: Group, folder: str = "", depth: int = 0) -> Iterator[tuple[str, Array]]:
+    """All datasets below a group and their paths."""
+    for name in group:
+        path, found = f"{folder}{name}", group.reach(name)
+        if isinstance(found, Array):
+            yield path, found
+        elif isinstance(found, Group) and depth < _DEEPEST:
+            yield from _datasets(found, f"{path}/", depth + 1)
+
+
 def _tree(file: Group) -> str:
     """The datasets of a file with their shapes, a line each."""
-    lines: list[str] = []
-
-    def look(group: Group, folder: str, depth: int) -> None:
-        for name in group:
-            if len(lines) > _SHOWN:
-                return
-            path, found = f"{folder}{name}", group.reach(name)
-            if isinstance(found, Array):
-                lines.append(f"  {path} {found.shape} {found.dtype}")
-            elif isinstance(found, Group) and depth < 8:
-                look(found, f"{path}/", depth + 1)
-
-    look(file, "", 0)
+    some = islice(_datasets(file), _SHOWN + 1)
+    lines = [f"  {path} {found.shape} {found.dtype}" for path, found in some]
     if len(lines) > _SHOWN:
         lines[_SHOWN:] = ["  …"]
     return "\n".join(lines) or "  no dataset"
 
 
+def _grids(file: Group) -> tuple[str, ...]:
+    """Paths of two-time results on a grid of age and lag."""
+    paths = {path for path, _ in islice(_datasets(file), _LOOKED_AT)}
+    folders = {path.rpartition("/")[0] for path in paths if path.endswith("/ttcf")}
+    lags = ("lag", "timeshift")
+    return tuple(
+        f"{folder}/ttcf"
+        for folder in sorted(folders)
+        if f"{folder}/age" in paths and any(f"{folder}/{lag}" in paths for lag in lags)
+    )
+
+
 def layouts_page() -> str:
     """All layouts in Markdown: paths, what is required, optional, guessed and refused."""
     lines = ["# Layouts of files with two-time maps", ""]
+    lines += [
+        "Files of HDF5 may link to others in their own folder; elsewhere with `linked_files` only. "
+        "Results of ESRF tools",
+        "on a grid of age and lag (`…/ttcf` beside `age` and `lag` or `timeshift`) are refused, as "
+        "each entry is a mean over",
+        "a bin; on (t1, t2) they are `generic`, where q without a unit is taken as 1/Å.",
+        "",
+    ]
     for name, about in DESCRIPTIONS.items():
         lines += [f"## {name}", ""]
         for word in ("required", "optional", "guessed", "refused"):

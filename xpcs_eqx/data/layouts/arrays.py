@@ -31,7 +31,10 @@ ABOUT_NPZ = Description(
         "`wavevector_q_list` [1/Å]; or `g2`, `phi`, `t1`, `t2`, `q`",
     ),
     optional=("`sigma` (phi, frame, frame), `absolute_sigma`, `L`: gap [Å], `diagonal`",),
-    guessed=("a single map stands for a stack of one",),
+    guessed=(
+        "a single map stands for a stack of one",
+        "a single array of another name, as dynamix saves it, is read like an NPY file",
+    ),
     refused=(
         "arrays of Python objects among these, encrypted or implausibly dense archives; further "
         "members are not read",
@@ -126,7 +129,7 @@ def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarr
             )
     scale = np.max(np.abs(first[np.isfinite(first)]), initial=0.0)
     if not np.allclose(first, second, rtol=0, atol=1e-9 * scale, equal_nan=True):
-        worst = int(np.nanargmax(np.abs(first - second)))
+        worst = int(np.argmax(np.nan_to_num(np.abs(first - second), nan=np.inf)))
         raise DataError(
             f"{where}: t1 and t2 differ, at frame {worst + 1} by {first[worst] - second[worst]:.3g}"
             " s; both axes of a two-time map are the same frames."
@@ -304,6 +307,16 @@ def array_size(path: str, names: tuple[str, ...]) -> tuple[int, int]:
     return int(np.prod(shape, dtype=object)), dtype.itemsize
 
 
+def lone_array(path: str) -> str | None:
+    """The name of the only array in an NPZ file, as some correlators save a bare map.
+
+    **Raises:** `DataError` for a damaged file.
+    """
+    with open_npz(path) as arrays:
+        names = tuple(arrays)
+    return names[0] if len(names) == 1 and names[0] not in LOADER + DIRECT else None
+
+
 def read_npz(path: str, sha256: str) -> RawMaps:
     """Maps of an NPZ file with the keys of the loader or direct form.
 
@@ -315,16 +328,23 @@ def read_npz(path: str, sha256: str) -> RawMaps:
         return raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
 
 
-def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -> RawMaps:
+def read_npy(
+    path: str, sha256: str, q: float | None, phi: Any, counted: bool, name: str | None = None
+) -> RawMaps:
     """Bare maps `(frame, frame)` or `(angle, frame, frame)`; everything else is given.
 
+    - `name`: that of the array in an NPZ file.
     - `q`: scattering vector [1/Å]; 1 when `None`.
     - `phi`: azimuths [degrees]; 0 when `None`, which only a single map allows.
     - `counted`: time is counted in frames, 1 … n, as no frame time is known.
 
     **Raises:** `DataError` for a damaged file, another number of dimensions or missing angles.
     """
-    stack = _stack(path, "the array", _npy(path))
+    if name is None:
+        stack = _stack(path, "the array", _npy(path))
+    else:
+        with open_npz(path) as arrays:
+            stack = _stack(path, name, arrays[name])
     if phi is None and stack.shape[0] != 1:
         raise DataError(
             f"{path}: {stack.shape[0]} maps and no angles; give phi= with one azimuth [degrees] "
@@ -337,7 +357,7 @@ def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -
     }
     return RawMaps(
         path=path,
-        layout="npy",
+        layout="npy" if name is None else "npz",
         sha256=sha256,
         names=tuple(f"map {i + 1}" for i in range(stack.shape[0])),
         maps=tuple(stack),
@@ -349,7 +369,7 @@ def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -
         phi_name="phi",
         time_name="dt",
         frame_time=1.0 if counted else None,
-        keys=("array",),
+        keys=(name or "array",),
         notes=tuple(text for text, applies in remarks.items() if applies),
     )
 

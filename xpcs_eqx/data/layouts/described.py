@@ -19,4 +19,5 @@ class Description:
 
     def need(self) -> str:
         """What is required, in half a line, without shapes and meanings."""
-        return ", ".join(one.split("`")[1] for one in self.required)
+        named = (one.partition(":")[0] for one in self.required)
+        return ", ".join(name for one in named for name in one.split("`")[1::2])

@@ -7,9 +7,10 @@ raises while anything is looked up or read becomes a `DataError` with the file a
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -397,6 +398,11 @@ class Array(_Member):
             missing = self._missing_filter()
             if missing is None:
                 raise
+            with suppress(ImportError):
+                # Installed it suffices that it is imported; its import takes a while.
+                import_module("hdf5plugin")
+            if self._missing_filter() is None:
+                return self[block]
             raise DataError(
                 f"{self.filename}: {self.name} is compressed with filter {missing}, and the plugin "
                 "for it is not installed. Install it with pip install hdf5plugin and start again."
