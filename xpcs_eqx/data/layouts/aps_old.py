@@ -20,7 +20,7 @@ from .hdf5 import (
 )
 from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
 from .opened import Array, Group
-from .series import read_series
+from .series import read_intensities, read_series
 
 NAME = "aps-old"
 # Where one analysis is; others of the same file are numbered or named by its `output_data`.
@@ -32,6 +32,8 @@ FRAME_TIME = "measurement/instrument/detector/exposure_period"
 EXPOSURE = "measurement/instrument/detector/exposure_time"
 # First and last frame that were correlated, counted from one, and the first of the series.
 BEGIN, END, FIRST = "data_begin_todo", "data_end_todo", "data_begin"
+# Frame numbers and mean intensities, of one set of results.
+INTENSITIES = "frameSum"
 ABOUT = Description(
     required=(
         "`xpcs/dqlist` (1, bin): q [1/Å]",
@@ -43,6 +45,7 @@ ABOUT = Description(
         "with a note, or give `dt`",
         "`xpcs/data_begin_todo`, `xpcs/data_end_todo`, `xpcs/data_begin`: frames from 1 that were "
         "correlated, from which the time of the first row follows",
+        "`exchange/frameSum`: intensities, which name dark frames",
         "`xpcs/qphi_bin_to_process` (map, 1): bins from 1, where only some were correlated",
         "`xpcs/stride_frames`, `xpcs/avg_frames`: 1 when absent",
         "`xpcs/output_data`: the group of the results, such as `/exchange`",
@@ -97,7 +100,8 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     q = read_list(file, q_name, "1/Å", notes)
     azimuths = phi_name in file
     phi = read_list(file, phi_name, "deg", notes) if azimuths else np.zeros(q.size)
-    names, maps = maps_in(file, f"{_results_of(file, analysis)}/{MAPS}")
+    results = _results_of(file, analysis)
+    names, maps = maps_in(file, f"{results}/{MAPS}")
     column, bins = _columns(file, analysis, names, q.size, notes)
     if column is not None and phi.size == q.size:
         q, phi = q[column], phi[column]
@@ -106,6 +110,10 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     rows = rows_of(maps)
     series = read_series(
         file, begin, end, zero=first, inclusive=True, rows=rows, step=step, notes=notes
+    )
+    intensity_name = f"{results}/{INTENSITIES}"
+    intensity = read_intensities(
+        file, intensity_name, begin=series.begin, step=step, rows=rows, notes=notes
     )
     return RawMaps(
         path=file.filename,
@@ -123,6 +131,8 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         step=step,
         begin=series.begin,
         begin_name=series.name,
+        intensity=intensity,
+        intensity_name=intensity_name,
         keys=(
             q_name,
             *((phi_name,) if azimuths else ()),

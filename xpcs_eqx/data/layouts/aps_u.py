@@ -21,7 +21,7 @@ from .hdf5 import (
 )
 from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
 from .opened import Group
-from .series import read_series
+from .series import read_intensities, read_series
 
 NAME = "aps-u"
 ANALYSIS = "xpcs"
@@ -51,7 +51,7 @@ ABOUT = Description(
         "dimensions are; phi may be the first",
         "`xpcs/twotime/config/begin_frame`, `…/end_frame`: frames from 0 that were correlated, "
         "from which the time of the first row follows",
-        "`xpcs/spatial_mean/intensity_vs_time`: compared with the number of rows",
+        "`xpcs/spatial_mean/intensity_vs_time`: intensities, which name dark frames",
         "`entry/instrument/detector_1/frame_time`: frame time [s]; else `count_time` with a note, "
         "or give `dt`",
         "`xpcs/qmap/dynamic_index_mapping` (bin,): elements of the grid that bins stand for",
@@ -115,7 +115,10 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     series = read_series(
         file, begin, end, zero=0, inclusive=False, rows=rows, step=step, notes=notes
     )
-    _check_intensities(file, f"{analysis}/{INTENSITIES}", rows, notes)
+    intensity_name = f"{analysis}/{INTENSITIES}"
+    intensity = read_intensities(
+        file, intensity_name, begin=series.begin, step=step, rows=rows, notes=notes
+    )
     there = [name for name in (q_name, phi_name) if name in file]
     return RawMaps(
         path=where,
@@ -133,6 +136,8 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         step=step,
         begin=series.begin,
         begin_name=series.name,
+        intensity=intensity,
+        intensity_name=intensity_name,
         keys=(*there, *lists, *steps, time.name, *series.keys),
         notes=tuple(notes),
         refused=notes.refused,
@@ -179,18 +184,6 @@ def _axes(
             unit = "1/Å" if name == "q" else "deg"
             axes.append(read_list(file, key, unit, notes, listed[1][k : k + 1]))
     return (axes[0], axes[1]), is_q_first
-
-
-def _check_intensities(file: Group, key: str, rows: int | None, notes: Remarks) -> None:
-    """Remark intensities of another number of frames than the maps have rows."""
-    if key not in file:
-        return
-    frames = dataset(file, key).shape[-1:]
-    if rows is not None and frames not in ((), (rows,)):
-        notes.append(
-            f"{key} has {frames[0]} frames but the maps have {rows} rows; one of them is "
-            "not of this series, or the time between rows is wrong."
-        )
 
 
 def _bins(file: Group, key: str, folder: str, names: tuple[str, ...]) -> np.ndarray:

@@ -391,6 +391,13 @@ class Array(_Member):
         return f"/{self.key}"
 
     def __getitem__(self, block: Any, /) -> Any:
+        if self.dtype.kind not in "fiub":
+            raise DataError(
+                f"{self.filename}: {self.name} holds {self.dtype} values; give real numbers."
+            )
+        return self._read(block)
+
+    def _read(self, block: Any) -> Any:
         try:
             with reading(self.filename, self.name):
                 return self._found[block]
@@ -402,7 +409,7 @@ class Array(_Member):
                 # Installed it suffices that it is imported; its import takes a while.
                 import_module("hdf5plugin")
             if self._missing_filter() is None:
-                return self[block]
+                return self._read(block)
             raise DataError(
                 f"{self.filename}: {self.name} is compressed with filter {missing}, and the plugin "
                 "for it is not installed. Install it with pip install hdf5plugin and start again."
@@ -420,7 +427,7 @@ class Array(_Member):
                 place = self._found.id.get_offset()
             places = [] if place is None else [place]
             _check_references(self.filename, self._found.file.filename, places, self.size)
-        return _texts(self[()])
+        return _texts(self._read(()))
 
     def _missing_filter(self) -> str | None:
         """Number and name of a compression of this array that is not installed."""
