@@ -6,7 +6,7 @@ import pytest
 from helpers import LAMINAR, SPECKLE, make_data, mapped
 from scipy import stats
 
-from xpcs_eqx.data import from_dict
+from xpcs_eqx.data import Selection, from_dict
 from xpcs_eqx.fitting import Thresholds, judge, least_squares
 from xpcs_eqx.objective import Huber, projected_objective, two_time_objective
 from xpcs_eqx.physics import correlation_map
@@ -16,13 +16,14 @@ from xpcs_eqx.simulation import simulate, simulate_speckle
 CONTRAST, NOISE = 0.2, 0.005
 
 
-def data_of(c2, kind="static", baseline="auto", **more):
+def data_of(c2, kind="static", baseline="auto", bad_frames="auto", **more):
     """Data of maps `(angle, frame, frame)`, or of one map."""
     _, _, t, geometry = SPECKLE[kind]
     c2 = np.asarray(c2)
     c2 = c2 if c2.ndim == 3 else c2[None]
     known = {"t1": t, "t2": t, "q": geometry.q, "phi": geometry.phi}
-    return from_dict({"g2": c2, **known, **more}, baseline=baseline)
+    selection = Selection(bad_frames=bad_frames)
+    return from_dict({"g2": c2, **known, **more}, baseline=baseline, selection=selection)
 
 
 def fitted_map(c2, kind="static", **more):
@@ -134,7 +135,8 @@ def wrong_maps():
 def test_wrong_models_are_not_good_and_the_place_is_named(name):
     make, place = wrong_maps()[name]
     for seed in range(3):
-        fit = fitted_map(with_noise(make(seed), seed))
+        # A dark frame would be masked.
+        fit = fitted_map(with_noise(make(seed), seed), bad_frames="off")
         assert fit.quality.flag != "good"
         assert fit.quality.doubtful
         assert any(place in one for one in fit.quality.findings), fit.quality.findings

@@ -204,8 +204,14 @@ def test_maps_that_the_user_describes(path):
     several = GenericLayout("scan/c2", "last", q=(0.004, 0.005, 0.005), t="scan/times")
     assert [one.n_angles for one in load_joint(path, layout=several)] == [1, 2]
     refused(path, "GenericLayout", "data.generic", layout="generic")
-    with pytest.raises(DataError, match="'first' or 'last'"):
-        GenericLayout("c2", axis=0)
+    for wrong, words in (
+        ({"axis": 0}, "'first' or 'last'"),
+        ({"maps": 3}, "maps is 3"),
+        ({"t": 0.1}, "t is 0.1"),
+        ({"q": [None]}, "real numbers"),
+    ):
+        with pytest.raises(DataError, match=words):
+            GenericLayout(**{"maps": "c2"} | wrong)
 
 
 @pytest.mark.parametrize("name", ["c2", "data"])

@@ -37,7 +37,7 @@ _COMMON = 0.2
 class FrameSums(NamedTuple):
     """What the pairs of each frame of a map hold: number, sum of clipped values, extremes."""
 
-    count: Int[np.ndarray, "frame"]
+    pairs: Int[np.ndarray, "frame"]
     total: Float[np.ndarray, "frame"]
     low: Float[np.ndarray, "frame"]
     high: Float[np.ndarray, "frame"]
@@ -58,7 +58,7 @@ class FrameSums(NamedTuple):
             clipped = np.where(used, np.clip(block, *_CLIP), 0)
             low, high = np.where(used, block, np.inf), np.where(used, block, -np.inf)
             for frames, axis in ((slice(first, first + len(block)), 1), (slice(first, None), 0)):
-                self.count[frames] += np.count_nonzero(used, axis=axis)
+                self.pairs[frames] += np.count_nonzero(used, axis=axis)
                 self.total[frames] += clipped.sum(axis=axis)
                 self.low[frames] = np.minimum(self.low[frames], low.min(axis=axis))
                 self.high[frames] = np.maximum(self.high[frames], high.max(axis=axis))
@@ -109,7 +109,7 @@ def damage_of(
     - `side`: c2 of neighbouring frames, 0 where masked.
     - `common`: part of the pairs of some frames that hold a value.
     """
-    judged = sums.count >= _FEW
+    judged = sums.pairs >= _FEW
     same = judged & (sums.low == sums.high)
     varied = judged & ~same
     if np.count_nonzero(varied) < 3:
@@ -124,7 +124,7 @@ def damage_of(
     if constant:
         return Damage(constant, {}, {})
     places = np.flatnonzero(varied)
-    level = sums.total[places] / sums.count[places]
+    level = sums.total[places] / sums.pairs[places]
     bend = level[1:-1] - 0.5 * (level[:-2] + level[2:])
     scatter = _scatter(bend)
     margin = max(_MARGIN, _SIGMAS * scatter)

@@ -155,7 +155,7 @@ def surveyed(
 
     **Raises:** `DataError` as `survey`, and when no pair is left.
     """
-    asked, damages = chosen.selection.bad_frames == "auto", None
+    asked, damages = chosen.selection.bad_frames == "auto", list[Damage]()
     damaged = set(chosen.intensities.dark) if asked else set[int]()
     if damaged:
         chosen = chosen.without(damaged)

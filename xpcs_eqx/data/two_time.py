@@ -67,7 +67,7 @@ class Provenance(eqx.Module):
 
     - `path`: file as it was given, or `"memory"`.
     - `layout`: name of the layout (`"aps-u"`, `"aps-old"`, `"nxxpcs"`, `"own"`, `"npz"`, `"npy"`,
-      `"dictionary"`, `"direct"`, `"pooled"`).
+      `"generic"`, `"dictionary"`, `"direct"`, `"pooled"`).
     - `sha256`: checksum of the file, empty for data from memory.
     - `keys`: HDF5 paths or dictionary keys that were read.
     - `frames`: first and last frame that were used, 1-based and inclusive; `(0, 0)` when unknown.

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from ..checkpoint import identity
 from ..data.layouts.hdf5 import dataset
-from ..data.layouts.opened import UnreadableError, open_hdf5
+from ..data.layouts.opened import Access, UnreadableError, open_hdf5
 from ..errors import DataError
 from ..files import Retry
 from ..objective import Chunk, read_ahead
@@ -88,6 +88,7 @@ class HDF5Source(AbstractSource):
     - `y`, `sigma`, `group`: paths of datasets (n,); `sigma` may be a number [unit of y].
     - `block`: points read at once; `depth`: blocks read in advance.
     - `retry`: how often a read that failed is tried again, with the file opened anew.
+    - `linked_files`: whether files outside its folder may be read where it links to them.
     """
 
     path: str = eqx.field(static=True, converter=fspath)
@@ -99,6 +100,7 @@ class HDF5Source(AbstractSource):
     block: int = eqx.field(static=True, default=BLOCK)
     depth: int = eqx.field(static=True, default=2)
     retry: Retry = Retry(pause=0.05)
+    linked_files: bool = eqx.field(static=True, default=False)
 
     def chunks(self):
         # Whole chunks, so that nothing is copied where two blocks meet.
@@ -146,7 +148,7 @@ class HDF5Source(AbstractSource):
     def _retried(self, read: Callable[[Any], Any], what: str) -> Any:
         def attempt():
             # Opened for each block: what happens to the file is seen, and a retry is fresh.
-            with open_hdf5(self.path) as file:
+            with open_hdf5(self.path, Access(self.linked_files)) as file:
                 return read(file)
 
         try:

@@ -72,6 +72,10 @@ class GenericLayout(eqx.Module):
     t: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
+        for name in ("maps", "frame_time", "t"):
+            path = getattr(self, name)
+            if not (isinstance(path, str) or (path is None and name != "maps")):
+                raise DataError(f"GenericLayout: {name} is {path!r}; give a path as text.")
         if self.axis not in ("first", "last"):
             raise DataError(f"axis is {self.axis!r}; maps are counted along 'first' or 'last'.")
 

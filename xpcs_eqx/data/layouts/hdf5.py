@@ -129,8 +129,6 @@ def _in_unit(
     file: Group, key: str, unit: str, notes: Remarks, said: tuple[str, ...] = ()
 ) -> np.ndarray:
     found = dataset(file, key)
-    if found.dtype.kind not in "fiub":
-        raise DataError(f"{file.filename}: {key} holds {found.dtype} values; give real numbers.")
     values = numbers(file.filename, key, found[()])
     if not unit:
         return values

@@ -154,7 +154,8 @@ def _opened(path: str, locking: bool) -> "h5py.File":
     import h5py
 
     try:
-        return h5py.File(path, "r", locking=locking)
+        # Unless it is turned off, HDF5 and its environment decide: not every disk can lock.
+        return h5py.File(path, "r", locking=None if locking else False)
     except UNREADABLE as error:
         found = _said(error)
         if "unable to lock file" in found or isinstance(error, BlockingIOError):
@@ -220,7 +221,7 @@ class _Member:
                 raise DataError(f"{self.filename}: {what} is no text; write it as one.")
             if isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str():
                 owner = self._found.file.filename
-                places = _attribute_places(owner, name)
+                places = _attribute_places(*_as_it_is(owner), name)
                 _check_references(self.filename, owner, places, int(np.prod(shape)))
             texts = _texts(self._found.attrs[name])
             return texts[0] if texts else ""
@@ -391,6 +392,13 @@ class Array(_Member):
         return f"/{self.key}"
 
     def __getitem__(self, block: Any, /) -> Any:
+        if self.dtype.kind not in "fiub":
+            raise DataError(
+                f"{self.filename}: {self.name} holds {self.dtype} values; give real numbers."
+            )
+        return self._read(block)
+
+    def _read(self, block: Any) -> Any:
         try:
             with reading(self.filename, self.name):
                 return self._found[block]
@@ -402,7 +410,7 @@ class Array(_Member):
                 # Installed it suffices that it is imported; its import takes a while.
                 import_module("hdf5plugin")
             if self._missing_filter() is None:
-                return self[block]
+                return self._read(block)
             raise DataError(
                 f"{self.filename}: {self.name} is compressed with filter {missing}, and the plugin "
                 "for it is not installed. Install it with pip install hdf5plugin and start again."
@@ -420,7 +428,7 @@ class Array(_Member):
                 place = self._found.id.get_offset()
             places = [] if place is None else [place]
             _check_references(self.filename, self._found.file.filename, places, self.size)
-        return _texts(self[()])
+        return _texts(self._read(()))
 
     def _missing_filter(self) -> str | None:
         """Number and name of a compression of this array that is not installed."""
@@ -516,7 +524,7 @@ def _check_references(where: str, path: str, places: Iterable[int], count: int) 
     """
     with reading(where, "its texts"):
         state = os.stat(path)
-        wrong = _damaged_heap(os.path.realpath(path), state.st_size, state.st_mtime_ns)
+        wrong = _damaged_heap(*_as_it_is(path))
         with open(path, "rb") as stream:
             for place in places if wrong is None else ():
                 stream.seek(place)
@@ -545,11 +553,18 @@ def _found(content: Any, mark: bytes, size: int) -> Iterator[int]:
             place = content.find(mark, place + 1, high)
 
 
-def _attribute_places(path: str, name: str) -> list[int]:
+def _as_it_is(path: str) -> tuple[str, int, int]:
+    """A file in the state in which it is: what was found in it holds as long as that stays."""
+    state = os.stat(path)
+    return os.path.realpath(path), state.st_size, state.st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def _attribute_places(path: str, size: int, changed: int, name: str) -> list[int]:
     """Where the values of all attributes of a name may begin in a file."""
+    del changed
     out, mark = [], name.encode() + b"\0"
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as all_:
-        size = len(all_)
         for place in _found(all_, mark, size):
             # Version 3 of the message has the encoding of the name before the name.
             for version, before, padded in ((1, 8, True), (2, 8, False), (3, 9, False)):
