@@ -27,13 +27,13 @@ NAME = "aps-old"
 ANALYSIS, RESULTS = "xpcs", "exchange"
 Q_LIST, PHI_LIST, BINS, OUTPUT = "dqlist", "dphilist", "qphi_bin_to_process", "output_data"
 MAPS = "C2T_all"
+# Numbers and mean intensities of frames, beside the maps.
+INTENSITIES = "frameSum"
 STEPS = ("stride_frames", "avg_frames")
 FRAME_TIME = "measurement/instrument/detector/exposure_period"
 EXPOSURE = "measurement/instrument/detector/exposure_time"
 # First and last frame that were correlated, counted from one, and the first of the series.
 BEGIN, END, FIRST = "data_begin_todo", "data_end_todo", "data_begin"
-# Frame numbers and mean intensities, of one set of results.
-INTENSITIES = "frameSum"
 ABOUT = Description(
     required=(
         "`xpcs/dqlist` (1, bin): q [1/Å]",
@@ -45,9 +45,9 @@ ABOUT = Description(
         "with a note, or give `dt`",
         "`xpcs/data_begin_todo`, `xpcs/data_end_todo`, `xpcs/data_begin`: frames from 1 that were "
         "correlated, from which the time of the first row follows",
-        "`exchange/frameSum`: intensities, which name dark frames",
         "`xpcs/qphi_bin_to_process` (map, 1): bins from 1, where only some were correlated",
         "`xpcs/stride_frames`, `xpcs/avg_frames`: 1 when absent",
+        "`exchange/frameSum`: frames without intensity are masked",
         "`xpcs/output_data`: the group of the results, such as `/exchange`",
         "`xpcs_1`, `exchange_1`, …: further analyses; say which with `analysis`",
     ),
@@ -111,9 +111,9 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     series = read_series(
         file, begin, end, zero=first, inclusive=True, rows=rows, step=step, notes=notes
     )
-    intensity_name = f"{results}/{INTENSITIES}"
+    intensities = f"{results}/{INTENSITIES}"
     intensity = read_intensities(
-        file, intensity_name, begin=series.begin, step=step, rows=rows, notes=notes
+        file, intensities, begin=series.begin, step=step, rows=rows, notes=notes
     )
     return RawMaps(
         path=file.filename,
@@ -132,7 +132,7 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         begin=series.begin,
         begin_name=series.name,
         intensity=intensity,
-        intensity_name=intensity_name,
+        intensity_name=intensities,
         keys=(
             q_name,
             *((phi_name,) if azimuths else ()),

@@ -51,7 +51,7 @@ ABOUT = Description(
         "dimensions are; phi may be the first",
         "`xpcs/twotime/config/begin_frame`, `…/end_frame`: frames from 0 that were correlated, "
         "from which the time of the first row follows",
-        "`xpcs/spatial_mean/intensity_vs_time`: intensities, which name dark frames",
+        "`xpcs/spatial_mean/intensity_vs_time`: frames without intensity are masked",
         "`entry/instrument/detector_1/frame_time`: frame time [s]; else `count_time` with a note, "
         "or give `dt`",
         "`xpcs/qmap/dynamic_index_mapping` (bin,): elements of the grid that bins stand for",
@@ -115,9 +115,9 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     series = read_series(
         file, begin, end, zero=0, inclusive=False, rows=rows, step=step, notes=notes
     )
-    intensity_name = f"{analysis}/{INTENSITIES}"
+    intensities = f"{analysis}/{INTENSITIES}"
     intensity = read_intensities(
-        file, intensity_name, begin=series.begin, step=step, rows=rows, notes=notes
+        file, intensities, begin=series.begin, step=step, rows=rows, notes=notes
     )
     there = [name for name in (q_name, phi_name) if name in file]
     return RawMaps(
@@ -137,7 +137,7 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         begin=series.begin,
         begin_name=series.name,
         intensity=intensity,
-        intensity_name=intensity_name,
+        intensity_name=intensities,
         keys=(*there, *lists, *steps, time.name, *series.keys),
         notes=tuple(notes),
         refused=notes.refused,

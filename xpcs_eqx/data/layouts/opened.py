@@ -4,18 +4,17 @@ A reader sees groups and arrays of its own file, and of others only with consent
 raises while anything is looked up or read becomes a `DataError` with the file and the HDF5 path.
 """
 
-import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import DataError
+from .texts import attribute_places, damaged_text
 
 if TYPE_CHECKING:
     import h5py
@@ -40,8 +39,6 @@ _HOPS = 16
 DENSEST = 1100
 # Bytes that may be taken whatever the size of the file.
 UNASKED = 64 * 2**20
-# Part of a large file that is looked through for damaged texts, at its start and at its end.
-_LOOKED_THROUGH = 64 * 2**20
 _FILTERS = {
     4: "SZIP", 307: "bzip2", 32000: "LZF", 32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle",
     32013: "zfp", 32015: "Zstandard", 32017: "SZ", 32026: "Blosc2",
@@ -221,10 +218,17 @@ class _Member:
                 raise DataError(f"{self.filename}: {what} is no text; write it as one.")
             if isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str():
                 owner = self._found.file.filename
-                places = _attribute_places(*_as_it_is(owner), name)
-                _check_references(self.filename, owner, places, int(np.prod(shape)))
+                places = attribute_places(owner, name)
+                self._check_texts(what, damaged_text(owner, places, int(np.prod(shape))))
             texts = _texts(self._found.attrs[name])
             return texts[0] if texts else ""
+
+    def _check_texts(self, what: str, wrong: int | None) -> None:
+        if wrong is not None:
+            raise DataError(
+                f"{self.filename}: {what} cannot be read: the text at byte {wrong} of the HDF5 "
+                "file is damaged. Copy it again."
+            )
 
     def attributes(self) -> tuple[str, ...]:
         """Names of the attributes.
@@ -426,8 +430,9 @@ class Array(_Member):
         if self.dtype.kind == "O":
             with reading(self.filename, self.name):
                 place = self._found.id.get_offset()
-            places = [] if place is None else [place]
-            _check_references(self.filename, self._found.file.filename, places, self.size)
+                places = [] if place is None else [place]
+                wrong = damaged_text(self._found.file.filename, places, self.size)
+            self._check_texts(self.name, wrong)
         return _texts(self._read(()))
 
     def _missing_filter(self) -> str | None:
@@ -510,99 +515,3 @@ def _covers(found: Array, source: Any) -> bool:
         return found.size >= source.vspace.get_select_npoints()
     pairs = zip(found.shape, asked, strict=False)
     return found.ndim == len(asked) and all(there >= wanted for there, wanted in pairs)
-
-
-# Texts of any length are references of 16 bytes, length, address and number, into heaps. HDF5 makes
-# room for the length before it looks there, and runs for ever where it is close to 2^32, or where
-# the objects of a heap do not fill it. So both are looked at here before it is asked for a text.
-
-
-def _check_references(where: str, path: str, places: Iterable[int], count: int) -> None:
-    """Make sure that `count` references at each of these places can be followed.
-
-    **Raises:** `DataError` naming the place of a damaged one, or of a damaged heap.
-    """
-    with reading(where, "its texts"):
-        state = os.stat(path)
-        wrong = _damaged_heap(*_as_it_is(path))
-        with open(path, "rb") as stream:
-            for place in places if wrong is None else ():
-                stream.seek(place)
-                found = stream.read(16 * count)
-                lengths = [found[at : at + 4] for at in range(0, len(found), 16)]
-                if any(int.from_bytes(one, "little") > state.st_size for one in lengths):
-                    wrong = place
-    if wrong is not None:
-        raise DataError(
-            f"{where}: a text at byte {wrong} of the HDF5 file is damaged. Copy it again."
-        )
-
-
-def _parts(size: int) -> tuple[tuple[int, int], ...]:
-    """Parts of a file that are looked through."""
-    if size <= 2 * _LOOKED_THROUGH:
-        return ((0, size),)
-    return (0, _LOOKED_THROUGH), (size - _LOOKED_THROUGH, size)
-
-
-def _found(content: Any, mark: bytes, size: int) -> Iterator[int]:
-    for low, high in _parts(size):
-        place = content.find(mark, low, high)
-        while place >= 0:
-            yield place
-            place = content.find(mark, place + 1, high)
-
-
-def _as_it_is(path: str) -> tuple[str, int, int]:
-    """A file in the state in which it is: what was found in it holds as long as that stays."""
-    state = os.stat(path)
-    return os.path.realpath(path), state.st_size, state.st_mtime_ns
-
-
-@lru_cache(maxsize=256)
-def _attribute_places(path: str, size: int, changed: int, name: str) -> list[int]:
-    """Where the values of all attributes of a name may begin in a file."""
-    del changed
-    out, mark = [], name.encode() + b"\0"
-    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as all_:
-        for place in _found(all_, mark, size):
-            # Version 3 of the message has the encoding of the name before the name.
-            for version, before, padded in ((1, 8, True), (2, 8, False), (3, 9, False)):
-                head = all_[max(place - before, 0) : place]
-                if len(head) < before or head[0] != version or _number(head, 2, 2) != len(mark):
-                    continue
-                sizes = [len(mark), _number(head, 4, 2), _number(head, 6, 2)]
-                sizes = [-(-one // 8) * 8 if padded else one for one in sizes]
-                # Others of the name may be of fixed length; class 9 is that of any length.
-                kind = all_[place + sizes[0] : place + sizes[0] + 1]
-                if kind and kind[0] & 15 == 9:
-                    out.append(place + sum(sizes))
-    return out
-
-
-def _number(content: Any, at: int, n: int) -> int:
-    return int.from_bytes(content[at : at + n], "little")
-
-
-@lru_cache(maxsize=16)
-def _damaged_heap(path: str, size: int, changed: int) -> int | None:
-    """Where a global heap begins whose objects do not fill it; `None` when all are sound."""
-    del changed
-    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as all_:
-        heaps = _found(all_, b"GCOL\x01\x00\x00\x00", size)
-        return next((place for place in heaps if not _sound_heap(all_, place, size)), None)
-
-
-def _sound_heap(content: Any, place: int, size: int) -> bool:
-    """Whether the objects of a global heap follow one another up to its end."""
-    end, at = place + _number(content, place + 8, 8), place + 16
-    if not at < end <= size:
-        return False
-    while at + 16 <= end:
-        index, length = _number(content, at, 2), _number(content, at + 8, 8)
-        # Object 0 is what is free and counts its own head.
-        step = length if index == 0 else 16 + -(-length // 8) * 8
-        if step < 16 or at + step > end:
-            return False
-        at += step
-    return True
