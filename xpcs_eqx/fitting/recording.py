@@ -95,7 +95,7 @@ class Watch:
         self.objective, self.callback = objective, callback
         self.checkpoints, self.every = checkpoints, every
         self.last: Underway | None = None
-        self.written, self.clock = -1, time.monotonic()
+        self.written, self.clock, self.failing = -1, time.monotonic(), False
 
     def step(self) -> int:
         """Grows with every evaluation and every phase, up to what was seen last."""
@@ -130,7 +130,8 @@ class Watch:
     def write(self) -> None:
         """Write what was seen last, unless it is written already, or nothing is to be written.
 
-        A full disk is no reason to lose the fit: what cannot be written is logged.
+        A full disk is no reason to lose the fit: what cannot be written is logged, once until
+        something is written again.
         """
         if self.checkpoints is None or self.last is None or self.step() <= self.written:
             return
@@ -141,10 +142,13 @@ class Watch:
         try:
             path = self.checkpoints.write(self.step(), states, extra)
         except OSError as error:
-            log.warning("%s: no checkpoint written: %s", self.checkpoints.folder, error)
+            level = logging.DEBUG if self.failing else logging.WARNING
+            told = "%s: no checkpoint written: %s; the fit goes on, and tries it again"
+            log.log(level, told, self.checkpoints.folder, error)
+            self.failing = True
         else:
             log.debug("checkpoint written to %s", path)
-            self.written = self.step()
+            self.written, self.failing = self.step(), False
         self.clock = time.monotonic()
 
     def best_values(self) -> dict[str, float]:

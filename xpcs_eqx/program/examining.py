@@ -52,8 +52,8 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> li
     def attempt(what: str, make: Any) -> Any:
         try:
             return make()
-        except XPCSError as error:
-            failures.append(f"no {what}: {error}")
+        except (XPCSError, MemoryError) as error:
+            failures.append(f"no {what}: {str(error) or 'the memory is used up'}")
             log.warning(failures[-1])
             return None
 

@@ -191,6 +191,11 @@ class Outcome:
         return dataclasses.replace(self, sampled=found)
 
     @property
+    def good(self) -> bool:
+        """Whether all of it can be used as it is: a fit without doubts, draws that converged."""
+        return not self.fit.quality.doubtful and (self.sampled is None or self.sampled.good)
+
+    @property
     def title(self) -> str:
         """The headline of the report."""
         if self.task.problem.names.alone:
@@ -208,7 +213,8 @@ class Outcome:
         ]
         decisions = (*problem.decisions, *self.failures)
         out = fit_sections(self.fit, origins, decisions=decisions, profiles=self.profiles)
-        out.append(Section(document={"strategy": dataclasses.asdict(problem.plan.strategy)}))
+        strategy = dataclasses.asdict(problem.plan.strategy)
+        out.append(Section(document={"strategy": strategy, "good": self.good}))
         out += self.analyses
         if self.sampled is not None:
             out.append(self.sampled.section(output.plots))
