@@ -16,6 +16,7 @@ import xpcs_eqx
 ROOT = Path(xpcs_eqx.__file__).parent
 # Each may import those before it.
 LAYERS = (
+    "starting",
     "errors",
     "compiling",
     "inherited",

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..checkpoint import Checkpoints, file_identity, identity, to_resume
+from ..checkpoint import Checkpoints, file_identity, identity, to_resume, understood
 from ..data import MapSource
 from ..errors import CheckpointError, DataError
 from ..objective import AbstractDriver, AbstractObjective, MapTiles, PackedMaps, unpack_maps
-from ..optimize import TrustRegion, TrustRegionState, initial_state
+from ..optimize import Status, TrustRegion, TrustRegionState, initial_state
 from ..parameters.variables import physical_of
 from .attempts import Ledger, Preparations, Underway
-from .solution import RecoveryAction
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +62,27 @@ def earlier(
     if found is None:
         return Underway()
     blank = eqx.filter_eval_shape(initial_state, solver, objective, jnp.asarray(x))
-    like = {name: blank if found.extra.get(name) else None for name in ("state", "best")}
-    begun = preparations[: found.extra.get("prepared", 0)]
+    with understood(found.path):
+        like = {name: blank if found.extra.get(name) else None for name in ("state", "best")}
+        begun = preparations[: int(found.extra.get("prepared", 0))]
+        ledger = Ledger.of(found.extra["ledger"])
     like["prepared"] = tuple(one.begin(objective, x) for one in begun)
     states = found.restore(like)
-    ledger = Ledger(**found.extra["ledger"])
-    actions = tuple(RecoveryAction(*action) for action in ledger.actions)
-    return Underway(ledger=ledger._replace(actions=actions), **states)
+    with understood(found.path):
+        for state in (states["state"], states["best"]):
+            if state is not None:
+                _make_sure(state)
+    return Underway(ledger=ledger, **states)
+
+
+def _make_sure(state: TrustRegionState) -> None:
+    """**Raises:** `ValueError` for a state that no solver can have been in."""
+    Status(int(state.status))
+    counts = (state.evaluations, state.allowed, state.accepted, state.rejected, state.non_finite)
+    if min(map(int, counts)) < 0:
+        raise ValueError("evaluations cannot be negative")
+    if not np.all(np.isfinite(np.asarray(state.y))):
+        raise ValueError("parameters must be finite")
 
 
 class Watch:

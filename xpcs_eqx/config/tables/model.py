@@ -111,7 +111,9 @@ class Parameter(Section):
     bounds: Bounds | None = key(None, "bounds; equal ones fix it", when=(When("tie", UNSET),))
     free: bool = key(True, "false keeps it at its start")
     scale: Positive | None = key(None, "natural step", when=(When("tie", UNSET),))
-    tie: Annotated[str, Field(min_length=1)] | None = key(None, "keeps it at factor times that parameter", expected="a parameter")
+    tie: Annotated[str, Field(min_length=1)] | None = key(
+        None, "keeps it at factor times that parameter", expected="a parameter"
+    )
     factor: Finite | None = key(None, "factor of the tie; 1 by default", when=(When("tie", SET),))
 
     @model_validator(mode="after")
