@@ -531,7 +531,7 @@ def test_what_is_expected_follows_from_the_type():
         ("streaming", "memory_fraction"): "a number from 0.1 to 0.9",
         ("data", "sigma"): 'a number above zero or "mad"',
         ("data", "time_origin"): "a finite number",
-        ("data", "bad_frames"): "a list of whole numbers from 1",
+        ("data", "bad_frames"): '"auto", "off" or a list of whole numbers from 1',
         ("bayes", "shards", "anchor"): '"auto", "laplace" or "none"',
         ("bayes", "shards"): "a table of keys",
     }.items():

@@ -77,8 +77,8 @@ def test_memory_is_what_the_strategy_counts(dtype):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     size = 24 * 1000**2 * np.dtype(dtype).itemsize
-    # Two copies while the maps are handed over to JAX, which works beside Python; some 80 MB whatever
-    # their size for what works on one map (measured at 12, 24 and 48 of them).
+    # Two copies while the maps are handed over to JAX, which works beside Python; some 80 MB,
+    # whatever their size, for what works on one map (measured at 12, 24 and 48 of them).
     assert 1.8 < max(found["objective"], found["fit"]) < 2.1 + 80e6 / size, found
     # Figures and bands take some 50 MB whatever the size of the maps.
     fixed = 50e6 / size

@@ -81,7 +81,7 @@ def test_the_program_fits_it_as_the_readme_says(tmp_path):
     configuration = tmp_path / "map.toml"
     configuration.write_text(block.replace('"map.npy"', f'"{FILE.as_posix()}"'), encoding="utf-8")
     target = tmp_path / "out"
-    # The power law leaves structure in this map, as the program says; the values are the right ones.
+    # The power law leaves structure in this map, as the program says; the values are right.
     assert main([str(configuration), "--output", str(target), "--quiet", "--no-plots"]) == 1
     found = json.loads((target / "fit" / "parameters.json").read_text(encoding="utf-8"))
     values = {name: row["value"] for name, row in found["parameters"].items()}

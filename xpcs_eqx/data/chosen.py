@@ -1,12 +1,13 @@
 """Which maps and frames of a file are taken, and everything that stands beside the maps."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import DataError
+from .bad_frames import Damage, remarks
 from .checks import agreeing, finite_angles, increasing_times, positive
 from .layouts.maps import Layer, RawMaps, Window
 from .selection import (
@@ -152,6 +153,7 @@ class Chosen:
     - `rule`: pairs that bad frames, lags and ages leave; `pair_mask`: those that the user leaves,
       for each map or for all, where i < j. `None` for all pairs.
     - `sigma`: what was given for it; `dtype`: precision in which c2 is kept.
+    - `selection`: what was asked for; `remarks`: what was found on the maps, in sentences.
     """
 
     raw: RawMaps
@@ -164,6 +166,8 @@ class Chosen:
     pair_mask: np.ndarray | None
     sigma: Sigma
     dtype: np.dtype
+    selection: Selection
+    remarks: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -250,10 +254,26 @@ class Chosen:
             )
         return (1.0 / values).astype(self.dtype)
 
+    def without(self, damaged: set[int]) -> "Chosen":
+        """The same with these frames, counted from the first that is taken, masked as well.
+
+        **Raises:** `DataError` when no pair is left.
+        """
+        first, n_frames = self.frames.start, self.raw.maps[0].shape[0]
+        numbers = [frame + first + 1 for frame in damaged]
+        rule = pair_rule(self.where, self.selection, self.t, self.frames, n_frames, numbers)
+        return replace(self, rule=rule)
+
+    def remarked(self, damages: Sequence[Damage]) -> "Chosen":
+        """The same with what was found on its maps."""
+        names = [self.name(position) for position in range(self.n_maps)]
+        masked = self.selection.bad_frames == "auto"
+        return replace(self, remarks=remarks(damages, names, self.frames.start, masked))
+
     def provenance(self, halved: int, used: int) -> Provenance:
         """Where the maps came from; `halved` of them hold one half, `used` pairs count."""
         raw, n = self.raw, self.n_frames
-        notes = list(raw.notes)
+        notes = [*raw.notes, *self.remarks]
         if halved:
             notes.append(f"{halved} of {self.n_maps} maps were stored as one half.")
         if raw.baseline:
@@ -311,10 +331,11 @@ def choose(
         t=t,
         spacing=spacing,
         geometry=Geometry(q=q, phi=raw.phi[maps], gap=gap_used),
-        rule=pair_rule(where, selection, t, frames),
+        rule=pair_rule(where, selection, t, frames, n_frames),
         pair_mask=chosen_mask(where, selection, maps, raw.phi.size, n_frames, frames),
         sigma=checked_sigma(where, sigma),
         dtype=np.dtype(np.float32 if single else np.float64),
+        selection=selection,
     )
 
 

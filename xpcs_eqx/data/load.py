@@ -16,9 +16,9 @@ from .chosen import Chosen, Sigma, choose, choose_maps
 from .layouts import LAYOUTS, READERS, recognise
 from .layouts.arrays import read_npy, read_npz
 from .layouts.hdf5 import open_hdf5
-from .layouts.maps import RawMaps
+from .layouts.maps import RawMaps, Window
 from .selection import Selection
-from .survey import root_weights_of, survey_map, whole_map
+from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
 from .two_time import TwoTimeData
 
 
@@ -31,29 +31,37 @@ def assemble(chosen: Chosen) -> TwoTimeData:
     all_pairs, pairs = ~np.eye(n, dtype=bool), n * (n - 1) // 2
     held = chosen.stack()
     c2 = np.empty((n_maps, n, n), chosen.dtype) if held is None else held
-    found, keep = [], None
-    weights = np.zeros((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
-    for position in range(n_maps):
-        # A map is read once, to be checked and to be kept.
-        window, sigma = chosen.map(position).held(), chosen.sigma_map(position)
+    if held is None:
+        # A map is read once, to where it is kept; there it is checked and completed.
+        for position in range(n_maps):
+            c2[position] = chosen.map(position).held().whole
+
+    def window(position: int) -> Window:
+        return replace(chosen.map(position), whole=c2[position], low=0)
+
+    def survey(chosen: Chosen, position: int) -> MapSurvey:
+        sigma = chosen.sigma_map(position)
         sigma = None if sigma is None else sigma.held()
-        one = survey_map(chosen, position, window, sigma, enough=1)
-        found.append(one)
+        return survey_map(chosen, position, window(position), sigma, enough=1)
+
+    chosen, found = surveyed(chosen, survey)
+    keep = None
+    weights = np.zeros((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
+    for position, one in enumerate(found):
         used, masked = all_pairs, one.pairs < pairs
         if masked or one.halved or chosen.raw.baseline or not np.all(np.isfinite(one.diagonal)):
             if c2 is held and not chosen.raw.owned:
                 c2 = c2.copy()
             c2[position], used = whole_map(
-                window.band(one.half, rows), chosen.rule, chosen.mask_of(position)
+                window(position).band(one.half, rows), chosen.rule, chosen.mask_of(position)
             )
-        elif held is None:
-            c2[position] = window.whole
         if masked:
             keep = np.broadcast_to(all_pairs, c2.shape).copy() if keep is None else keep
             keep[position] = used
+        sigma = chosen.sigma_map(position)
         if weights is not None and sigma is not None and one.sigma_half is not None:
             weights[position] = root_weights_of(
-                used, sigma.band(one.sigma_half, rows), chosen.dtype
+                used, sigma.held().band(one.sigma_half, rows), chosen.dtype
             )
     constant = chosen.constant_root_weights(lambda: np.array([one.noise for one in found]))
     if constant is not None:

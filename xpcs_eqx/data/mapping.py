@@ -127,7 +127,8 @@ def pool(mapping: Mapping[str, Any], selection: Selection, sigma: Any = None) ->
     t, one, other = _frames(t1, t2)
     if selection.time_origin not in (None, 0.0):
         raise DataError(f"{WHERE}: times are used as they are; leave time_origin out.")
-    frames = selection.frame_slice(WHERE, t.size)
+    n_frames = t.size
+    frames = selection.frame_slice(WHERE, n_frames)
     t = t[frames]
     first, second = np.minimum(one, other) - frames.start, np.maximum(one, other) - frames.start
     inside = in_ranges(phi, selection.phi_ranges) & (first >= 0) & (second < t.size)
@@ -140,7 +141,7 @@ def pool(mapping: Mapping[str, Any], selection: Selection, sigma: Any = None) ->
         )
     found = points.values.size
     points = _distinct(points, t)
-    weights = _weights(points, selection, pair_rule(WHERE, selection, t, frames))
+    weights = _weights(points, selection, pair_rule(WHERE, selection, t, frames, n_frames))
     notes = [
         f"{np.count_nonzero(first == second)} points with t1 = t2 were dropped.",
         f"{found - points.values.size} points repeated a pair given before and were counted once.",

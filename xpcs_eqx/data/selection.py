@@ -1,6 +1,7 @@
 """What to take from a file: frames, q, azimuths, and which pairs count."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -10,8 +11,23 @@ from jaxtyping import Bool, Float, Int
 from ..errors import DataError
 
 
+def _frame_numbers(value: Any) -> Any:
+    """`"auto"`, `"off"` or whole numbers as a tuple, from any sequence or array of them.
+
+    **Raises:** `DataError` for anything else.
+    """
+    if isinstance(value, str) and value in ("auto", "off"):
+        return value
+    found = np.asarray(value)
+    if isinstance(value, str) or found.ndim > 1 or (found.size and found.dtype.kind not in "iu"):
+        raise DataError(
+            f"bad_frames is {value!r}; give 'auto', 'off' or a list of whole numbers from 1."
+        )
+    return tuple(found.reshape(-1).tolist())
+
+
 class Selection(eqx.Module):
-    """Which part of the data enters; nothing is left out unless it is asked for.
+    """Which part of the data enters; nothing but damaged frames is left out without being asked.
 
     - `start_frame`, `end_frame`: 1-based, both inclusive; `end_frame = -1` is the last frame. A
       range keeps absolute time: frame i has t = time_origin + (i − 1)·dt·stride·average.
@@ -21,7 +37,9 @@ class Selection(eqx.Module):
     - `q_tolerance`: half width around a single `q` [1/Å].
     - `phi_ranges`: `(low, high)` in degrees, inclusive, around the circle: `(170, -170)` is 20
       degrees wide. Maps in any of the ranges are taken; no range takes all.
-    - `bad_frames`: 1-based frames whose rows and columns count for nothing.
+    - `bad_frames`: 1-based frames of the map whose rows and columns count for nothing; `"auto"`
+      masks those that were not measured, as `data.bad_frames` finds them, `"off"` masks none.
+      Whatever is found is in the notes of the data. Pooled points are not searched.
     - `min_lag`, `max_lag`: lags to keep [frames of the map], inclusive.
     - `age_range`: ages (t1 + t2)/2 to keep [s], inclusive.
     - `pair_mask`: `(frame, frame)` or `(angle, frame, frame)`, true where the pair i < j counts;
@@ -44,7 +62,9 @@ class Selection(eqx.Module):
     q: float | tuple[float, ...] | None = None
     q_tolerance: float | None = None
     phi_ranges: tuple[tuple[float, float], ...] = ()
-    bad_frames: tuple[int, ...] = ()
+    bad_frames: tuple[int, ...] | Literal["auto", "off"] = eqx.field(
+        converter=_frame_numbers, default="auto"
+    )
     min_lag: int = 1
     max_lag: int | None = None
     age_range: tuple[float, float] | None = None
@@ -76,6 +96,11 @@ class Selection(eqx.Module):
                 raise DataError(f"phi range ({low}, {high}) is not finite [degrees].")
         if self.age_range is not None and not self.age_range[0] <= self.age_range[1]:
             raise DataError(f"age_range {self.age_range} is empty; give (low, high) [s].")
+
+    @property
+    def listed_frames(self) -> tuple[int, ...]:
+        """Bad frames that are given as numbers."""
+        return () if isinstance(self.bad_frames, str) else self.bad_frames
 
     def frame_slice(self, where: str, n_frames: int) -> slice:
         """Zero-based half-open slice of the frames of a map with `n_frames`.
@@ -159,21 +184,33 @@ class PairRule(eqx.Module):
         return keep & self.good[first] & self.good[second]
 
 
-def pair_rule(where: str, selection: Selection, t: np.ndarray, frames: slice) -> PairRule | None:
+def pair_rule(
+    where: str,
+    selection: Selection,
+    t: np.ndarray,
+    frames: slice,
+    n_frames: int,
+    damaged: Iterable[int] = (),
+) -> PairRule | None:
     """The rule of a selection; `None` when all pairs off the diagonal count.
 
-    `t` are the times of the selected `frames`.
+    `t` are the times of the selected `frames` of maps that have `n_frames`; `damaged` are numbers
+    of frames, from 1, that are bad beside those of the selection.
 
     **Raises:** `DataError` when a bad frame does not exist or no pair is left.
     """
     limited = selection.min_lag > 1 or selection.max_lag is not None
-    if not (limited or selection.age_range is not None or selection.bad_frames):
+    bad = {*selection.listed_frames, *damaged}
+    if not (limited or selection.age_range is not None or bad):
         return None
     n = t.size
     good = np.ones(n, bool)
-    for frame in selection.bad_frames:
-        if frame < 1:
-            raise DataError(f"{where}: bad frame {frame} does not exist; frames count from 1.")
+    for frame in sorted(bad):
+        if not 1 <= frame <= n_frames:
+            raise DataError(
+                f"{where}: bad frame {frame} does not exist; rows of the map count from 1 to "
+                f"{n_frames}, whatever the numbers of the frames of the detector."
+            )
         if frames.start < frame <= frames.stop:
             good[frame - 1 - frames.start] = False
     low, high = selection.age_range or (-np.inf, np.inf)

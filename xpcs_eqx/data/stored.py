@@ -14,7 +14,7 @@ from .layouts import READERS
 from .load import open_maps
 from .noise import mad_sigma
 from .selection import PairRule, Selection
-from .survey import MapSurvey, at_hand, root_weights_of, survey_map, whole_map
+from .survey import MapSurvey, at_hand, root_weights_of, survey_map, surveyed, whole_map
 from .two_time import ENOUGH, AbstractTwoTime, Geometry, Provenance, Sample, TwoTimeData, is_mask
 
 # Pairs of the sample over all angles: it travels with the data.
@@ -144,11 +144,13 @@ def open_stored(
 def _describe(chosen: Chosen) -> StoredTwoTime:
     n_angles = chosen.n_maps
     enough = min(ENOUGH, _SAMPLE / n_angles)
-    found = []
-    for position in range(n_angles):
-        window, sigma = chosen.map(position), chosen.sigma_map(position)
+
+    def survey(chosen: Chosen, position: int) -> MapSurvey:
+        window, sigma = at_hand(chosen.map(position)), chosen.sigma_map(position)
         sigma = None if sigma is None else at_hand(sigma)
-        found.append(survey_map(chosen, position, at_hand(window), sigma, enough))
+        return survey_map(chosen, position, window, sigma, enough)
+
+    chosen, found = surveyed(chosen, survey)
     roots = chosen.constant_root_weights(lambda: np.array([one.noise for one in found]))
     if chosen.stored_sigma:
         largest = 1.0 / min(one.smallest_sigma for one in found)

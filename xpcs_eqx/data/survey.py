@@ -3,12 +3,13 @@
 Of a large map in a file only a strip of rows is in memory at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
+from .bad_frames import Damage, FrameSums, damage_of
 from .checks import positive_sigma
 from .chosen import Chosen
 from .layouts.maps import Half, Triangle, Window
@@ -22,6 +23,8 @@ _WHOLE = 64 * 2**20
 _STRIP = 2**20
 # Rows of a block in which the triangles of a map are compared.
 _BLOCK = 128
+# Frames that were not measured can hide behind others as often as this.
+_ROUNDS = 4
 # c2 is of order one. Correlators work in float32, so the two triangles of a full map may differ by
 # some hundred float32 roundings; anything beyond is not rounding.
 TOLERANCE = 2e-5
@@ -90,6 +93,7 @@ class MapSurvey(NamedTuple):
     - `diagonal`: main diagonal as it is stored; `side`: first side diagonal, 0 where masked.
     - `values`, `lags`: a sample of pairs that count.
     - `noise`: robust standard deviation when it was asked for; `smallest_sigma`: of the stored one.
+    - `damage`: frames that were not measured, of those whose pairs count.
     """
 
     half: Half
@@ -102,6 +106,7 @@ class MapSurvey(NamedTuple):
     lags: np.ndarray
     noise: float | None
     smallest_sigma: float
+    damage: Damage
 
 
 def at_hand(window: Window) -> Window:
@@ -132,26 +137,43 @@ def survey_map(
     chosen_lags = noise_lags(n) if chosen.sigma == "mad" else np.empty(0, int)
     lines = [np.full(n - lag, np.nan) for lag in chosen_lags]
     sampled, lags = [], []
-    pairs, differs, smallest = 0, False, np.inf
-    for rows in _strips(n, max(1, _STRIP // n)):
+    pairs, differs, smallest, sums = 0, False, np.inf, FrameSums.zero(n)
+
+    def band(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs of some rows with all later frames, and which of them count."""
         i, j = np.arange(rows.start, rows.stop)[:, None], np.arange(rows.start, n)[None, :]
         values = window.band(half, rows)
-        diagonal[rows] = np.diagonal(window[rows, rows])
-        finite, above = np.isfinite(values), i < j
-        usable = finite & above
-        if full:
-            upper = np.isfinite(window[rows, slice(rows.start, n)])
-            differs = differs or bool(np.any((upper != finite) & above))
+        usable = np.isfinite(values) & (i < j)
         if rule is not None:
             usable &= rule(i, j)
         if user is not None:
             usable &= user[rows, rows.start :]
+        return values, usable
+
+    def common(value: float, frames: np.ndarray) -> float:
+        """Part of the pairs of some frames that hold a value."""
+        held = of = 0
+        for rows in _strips(n, max(1, _STRIP // n)):
+            values, usable = band(rows)
+            usable &= frames[rows, None] & frames[rows.start :]
+            of += int(np.count_nonzero(usable))
+            held += int(np.count_nonzero(usable & (values == value)))
+        return held / max(of, 1)
+
+    for rows in _strips(n, max(1, _STRIP // n)):
+        values, usable = band(rows)
+        diagonal[rows] = np.diagonal(window[rows, rows])
+        if full:
+            above = ~np.tri(*values.shape, dtype=bool)
+            upper = np.isfinite(window[rows, slice(rows.start, n)])
+            differs = differs or bool(np.any((upper != np.isfinite(values)) & above))
+        sums.add(rows, values, usable)
         pairs += int(np.count_nonzero(usable))
         near = np.where(np.diagonal(usable, 1), np.diagonal(values, 1), 0.0)
         side[rows.start : rows.start + near.size] = near
         for k in range(-rows.start % step, rows.stop - rows.start, step):
             sampled.append(values[k][usable[k]])
-            lags.append((j[0] - i[k, 0])[usable[k]])
+            lags.append(np.flatnonzero(usable[k]) - k)
         for line, lag in zip(lines, chosen_lags, strict=True):
             along = np.where(np.diagonal(usable, lag), np.diagonal(values, lag), np.nan)
             line[rows.start : rows.start + along.size] = along
@@ -175,7 +197,32 @@ def survey_map(
         lags=np.concatenate(lags),
         noise=sigma_of_lines(lines, n) if chosen.sigma == "mad" else None,
         smallest_sigma=smallest,
+        damage=damage_of(sums, side, common),
     )
+
+
+def surveyed(
+    chosen: Chosen, survey: Callable[[Chosen, int], MapSurvey]
+) -> tuple[Chosen, list[MapSurvey]]:
+    """What `survey` finds of each map, again while frames are found that were not measured.
+
+    Where that is asked for they are masked, and what is found is remarked in any case.
+
+    **Raises:** `DataError` as `survey`, and when no pair is left.
+    """
+    asked, damaged, damages = chosen.selection.bad_frames == "auto", set[int](), None
+    for _ in range(_ROUNDS):
+        found = [survey(chosen, position) for position in range(chosen.n_maps)]
+        new = [one.damage for one in found]
+        damages = [a.after(b) for a, b in zip(new, damages or new, strict=True)]
+        more = set[int]().union(*(one.frames for one in damages)) - damaged
+        if not (asked and more):
+            break
+        damaged |= more
+        chosen = chosen.without(damaged)
+    else:
+        found = [survey(chosen, position) for position in range(chosen.n_maps)]
+    return chosen.remarked(damages), found
 
 
 def whole_map(

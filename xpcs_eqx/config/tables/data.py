@@ -54,7 +54,11 @@ class Data(Section):
     phi_ranges: list[Pair] = key(
         [], "ranges of azimuth to take [deg]; all when empty", expected="a list of [low, high]"
     )
-    bad_frames: list[Annotated[int, Field(ge=1)]] = key([], "frames that count for nothing")
+    bad_frames: list[Annotated[int, Field(ge=1)]] | Literal["auto", "off"] = key(
+        "auto",
+        'frames that count for nothing, from 1; "auto" finds those that were not measured',
+        expected='"auto", "off" or a list of whole numbers from 1',
+    )
     min_lag: int = key(Selection.min_lag, "smallest lag that counts [frames]", ge=1)
     max_lag: int | None = key(None, "largest lag that counts [frames]", example=500, ge=1)
     age_range: Pair | None = key(

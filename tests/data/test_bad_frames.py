@@ -1,0 +1,179 @@
+"""Frames that were not measured are masked and named; frames that were measured are not."""
+
+import jax
+import numpy as np
+import pytest
+
+import xpcs_eqx as xe
+
+FILLS = [0.0, -1.0, 1.0, 1.07, 5.0, 1e6, -1e30]
+PLACES = {
+    "first": [0],
+    "last": [39],
+    "middle": [17],
+    "end": list(range(28, 40)),
+    "some": [2, 9, 30],
+}
+
+
+def _map(n=40, rate=0.1, noise=0.01, seed=0, frames=(), fill=0.0, contrast=0.2):
+    random, lag = np.random.default_rng(seed), np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    drawn = np.triu(random.normal(0, noise, (n, n)), 1)
+    c2 = 1 + contrast * np.exp(-rate * lag) + drawn + drawn.T
+    c2[list(frames)] = fill
+    c2[:, list(frames)] = fill
+    return c2
+
+
+def _data(*maps, **selection):
+    t = 0.1 * np.arange(len(maps[0]))
+    given = {"phi": np.arange(len(maps)), "g2": np.stack(maps), "t1": t, "t2": t, "q": 0.005}
+    return xe.from_dict(given, selection=xe.Selection(**selection))
+
+
+def _pairs(n, bad):
+    return n * (n - 1) // 2 - (n - bad) * (n - bad - 1) // 2
+
+
+def _notes(data):
+    return " ".join(data.provenance.notes)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("fill", FILLS)
+def test_every_fill_at_every_place_is_masked_and_named(fill, place):
+    frames = PLACES[place]
+    data = _data(_map(), _map(seed=1, frames=frames, fill=fill))
+    assert data.masked_pairs == 2 * _pairs(40, len(frames))
+    assert not np.any(np.asarray(data.root_weights)[:, frames])
+    name = f"{frames[0] + 1}–{frames[-1] + 1}" if place == "end" else str(frames[-1] + 1)
+    assert f"{name}" in _notes(data)
+    assert "not measured" in _notes(data)
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_files_and_memory_find_the_same(tmp_path, half, dtype):
+    good = _data(_map(seed=2).astype(dtype))
+    path = tmp_path / "map.hdf"
+    xe.data.write_aps_u(path, good, half=half)
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        (name,) = file["xpcs/twotime/correlation_map"]
+        found = file["xpcs/twotime/correlation_map"][name]
+        for frame, fill in ((4, 0.0), (11, -1.0), (25, 7.5)):
+            values = found[:]
+            values[frame, frame + 1 :] = values[:frame, frame] = fill
+            if not half:
+                values[frame + 1 :, frame] = values[frame, :frame] = fill
+            found[...] = values
+    loaded, stored = xe.load(path), xe.open_stored(path)
+    assert loaded.masked_pairs == stored.masked_pairs == _pairs(40, 3)
+    assert loaded.provenance.notes == stored.provenance.notes
+    for number in (5, 12, 26):
+        assert f"frame {number} hold" in _notes(loaded)
+    part = xe.Selection(start_frame=10, end_frame=30)
+    cut = xe.load(path, selection=part)
+    assert cut.masked_pairs == _pairs(21, 2)
+    assert "frame 12 hold" in _notes(cut)
+    np.testing.assert_array_equal(
+        xe.open_stored(path, selection=part).angle(0).root_weights, cut.root_weights
+    )
+
+
+def test_a_frame_of_noise_around_zero_is_masked():
+    c2 = _map(noise=0.02)
+    c2[8] -= 1.05
+    c2[:, 8] -= 1.05
+    data = _data(c2)
+    assert data.masked_pairs == _pairs(40, 1)
+    assert "frame 9 lie where no correlation is" in _notes(data)
+
+
+def test_huge_values_of_one_frame_do_not_hide_others():
+    c2 = _map(frames=[3], fill=1e9)
+    c2[20] = c2[:, 20] = 0.0
+    c2[21] = c2[:, 21] = np.random.default_rng(0).normal(40.0, 3.0, 40)
+    data = _data(c2)
+    assert data.masked_pairs == _pairs(40, 3)
+
+
+def test_what_is_unusual_is_said_and_kept():
+    c2 = _map(noise=0.002)
+    c2[15] += 0.06
+    c2[:, 15] += 0.06
+    data = _data(c2)
+    assert data.masked_pairs == 0
+    assert "Frame 16 differs from its neighbours by up to 0.0" in _notes(data)
+    assert "was kept" in _notes(data)
+
+
+def test_off_and_a_list_mask_what_they_say_and_name_the_rest():
+    c2 = _map(frames=[5, 6])
+    off = _data(c2, bad_frames="off")
+    assert off.masked_pairs == 0
+    assert "frame 6–7 hold 0: not measured, kept" in _notes(off)
+    listed = _data(c2, bad_frames=np.array([6]))
+    assert listed.masked_pairs == _pairs(40, 1)
+    assert "frame 7 hold 0" in _notes(listed)
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ((200,), "bad frame 200 does not exist; rows of the map count from 1 to 40"),
+        ((0,), "bad frame 0"),
+        ((-3,), "bad frame -3"),
+        ("all", "give 'auto', 'off' or a list"),
+        ((1.5,), "give 'auto', 'off' or a list"),
+        (np.zeros((2, 2), int), "give 'auto', 'off' or a list"),
+        ((True, False), "give 'auto', 'off' or a list"),
+    ],
+)
+def test_frames_that_are_none_are_refused(frames, words):
+    with pytest.raises(xe.DataError, match=words):
+        _data(_map(), bad_frames=frames)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-4, 0.01, 0.3, 3.0])
+@pytest.mark.parametrize("ageing", [-0.9, 0.0, 2.0])
+@pytest.mark.parametrize("rate", [1e-3, 0.05, 5.0])
+def test_measured_frames_are_kept(rate, ageing, noise):
+    """Slow and fast, ageing either way, with and without noise, in three precisions."""
+    n = 60
+    area = np.cumsum(rate * ((np.arange(n) + 1) / n) ** ageing)
+    for contrast in (0.02, 0.9):
+        drawn = np.triu(np.random.default_rng(1).normal(0, noise, (n, n)), 1)
+        c2 = 1 + contrast * np.exp(-np.abs(area[:, None] - area)) + drawn + drawn.T
+        for dtype in (np.float64, np.float32, np.float16):
+            data = _data(c2.astype(dtype))
+            assert data.masked_pairs == 0, data.provenance.notes
+            assert "differs" not in _notes(data)
+
+
+def test_speckle_frames_are_kept():
+    """With photon counts so low that maps are mostly noise, and with many."""
+    t, geometry = 0.1 * np.arange(60), xe.Geometry(q=0.0054, phi=[0.0])
+    model = xe.Static(xe.PowerLawRate(1.5e4, 0.0, 0.0))
+    for counts in (0.05, 0.5, 50.0):
+        data = xe.simulate_speckle(
+            model, t, geometry, 0.3, n_pixels=2000, mean_counts=counts, key=jax.random.key(1)
+        )
+        again = _data(*np.asarray(data.c2))
+        assert again.masked_pairs == 0, again.provenance.notes
+
+
+def test_a_frame_that_no_other_remembers_is_kept_without_noise():
+    """The first frame of an ageing sample can be uncorrelated with all others exactly."""
+    c2 = _map(noise=0.0, rate=0.05)
+    c2[0] = c2[:, 0] = 1.0
+    far = _map(noise=0.0, rate=2.0)
+    far[0] = far[:, 0] = 1.0
+    assert _data(np.where(far > 1 + 1e-9, far, 1.0)).masked_pairs == 0
+
+
+def test_a_map_of_one_value_is_named_and_costs_the_others_nothing():
+    data = _data(_map(), np.full((40, 40), 1.1))
+    assert data.masked_pairs == 0
+    assert "g2[1] holds 1.1 throughout" in _notes(data)
