@@ -18,6 +18,7 @@ ROOT = Path(xpcs_eqx.__file__).parent
 LAYERS = (
     "starting",
     "errors",
+    "arguments",
     "compiling",
     "inherited",
     "files",

@@ -8,6 +8,7 @@ import jax.core
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import checked
 from ..checkpoint import Checkpoints
 from ..errors import ModelError
 from ..objective import AbstractLoss, AbstractObjective, curve_objective
@@ -17,6 +18,7 @@ from .result import check_fittable, fit_of
 from .solve import solve
 
 
+@checked()
 def least_squares(
     objective: AbstractObjective,
     start: Float[Array | np.ndarray, "variable"] | None = None,
@@ -94,6 +96,7 @@ def least_squares(
     return fit_of(solution)
 
 
+@checked()
 def curve_fit(
     function: Callable[..., Array],
     x: Float[np.ndarray, "point *coordinate"],

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import check_fields
 from ..compiling import quick_jit
 from ..parameters import AbstractVariables, snap
 from .convergence import Status
@@ -30,6 +31,9 @@ class Recovery(eqx.Module):
     attempts: int = eqx.field(static=True, default=3)
     perturbations: tuple[float, ...] = eqx.field(static=True, default=(0.05, 0.10, 0.20))
     seed: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self) -> None:
+        check_fields(self)
 
     def diagnose(
         self,

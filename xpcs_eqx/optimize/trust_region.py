@@ -11,6 +11,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from ..arguments import check_fields
 from ..errors import ModelError
 from ..objective import NormalEquations
 from ..parameters import AbstractVariables
@@ -118,6 +119,7 @@ class TrustRegion(eqx.Module):
     search: optx.AbstractSearch = eqx.field(default_factory=NielsenSearch)
 
     def __check_init__(self):
+        check_fields(self)
         for name in ("max_evaluations", "recorded"):
             number = getattr(self, name)
             if number is not None and number < 1:

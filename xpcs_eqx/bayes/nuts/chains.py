@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
+from ...arguments import check_fields
 from ...errors import ModelError
 from ...objective.drivers.mesh import chosen_devices
 from ...physics import LaminarFlow
@@ -134,6 +135,7 @@ class Nuts(eqx.Module):
     retries: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
+        check_fields(self)
         least_of = {"chains": 2, "warmup": 0, "draws": 4, "max_depth": 1, "retries": 0}
         for name, least in least_of.items():
             value = getattr(self, name)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ...arguments import checked
 from ...checkpoint import fingerprint, understood
 from ...errors import FitError, ModelError
 from ...fitting import Fit, least_squares
@@ -247,6 +248,7 @@ def _attempted(
     raise AssertionError("the last attempt returns or raises")
 
 
+@checked()
 def sample(
     problem: Samplable | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
