@@ -64,6 +64,11 @@ def check_fields(module: Any) -> None:
             _given(type(module).__name__, field.name, getattr(module, field.name), field.type)
 
 
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python: for what is no data of a compiled function."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def number_pair(value: Any) -> tuple[float, float]:
     """Two numbers, of a tuple, a list or an array: a converter for bounds.
 
@@ -107,8 +112,10 @@ def _taken(value: Any, kind: Any) -> Any:
         return value if isinstance(value, str) and value in inner else _REFUSED
     if kind is bool:
         return value if isinstance(value, bool | np.bool_) else _REFUSED
-    if kind in (int, float):
-        return value if _is_number(value, "iu" if kind is int else "iuf") else _REFUSED
+    if kind is int:
+        return plain(value) if _is_number(value, "iu") else _REFUSED
+    if kind is float:
+        return value if _is_number(value, "iuf") else _REFUSED
     if hasattr(kind, "dim_str"):
         return _array(value, kind.dim_str, _of_keys(kind))
     if origin is Callable or kind is Callable:

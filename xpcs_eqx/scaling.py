@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .arguments import check_fields, number_pair, numbers
+from .arguments import check_fields, number_pair, numbers, plain
 from .data import ChunkedTwoTime, PooledData, StoredTwoTime, TwoTimeData, row_step
 from .errors import DataError, ModelError
 
@@ -84,7 +84,7 @@ class Individual(AbstractScaling):
     ('contrast[0]', 'contrast[1]', 'offset[0]', 'offset[1]')
     """
 
-    n_angles: int = eqx.field(static=True)
+    n_angles: int = eqx.field(static=True, converter=plain)
     contrast_bounds: tuple[float, float] = eqx.field(
         static=True, default=CONTRAST_BOUNDS, converter=number_pair
     )
@@ -123,7 +123,7 @@ class Averaged(AbstractScaling):
     Where the contrast really varies with angle this biases J(t) and γ̇(t).
     """
 
-    n_angles: int = eqx.field(static=True)
+    n_angles: int = eqx.field(static=True, converter=plain)
     contrast_bounds: tuple[float, float] = eqx.field(
         static=True, default=CONTRAST_BOUNDS, converter=number_pair
     )
@@ -209,7 +209,7 @@ class Fourier(AbstractScaling):
     """
 
     phi: Float[Array, "angle"] = eqx.field(converter=numbers)
-    order: int = eqx.field(static=True, default=2)
+    order: int = eqx.field(static=True, default=2, converter=plain)
     contrast_bounds: tuple[float, float] = eqx.field(
         static=True, default=CONTRAST_BOUNDS, converter=number_pair
     )

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
-from ...arguments import check_fields
+from ...arguments import check_fields, plain
 from ...errors import ModelError
 from ...objective.drivers.mesh import chosen_devices
 from ...physics import LaminarFlow
@@ -126,13 +126,13 @@ class Nuts(eqx.Module):
     **Raises:** `ModelError` for settings that cannot be.
     """
 
-    chains: int = eqx.field(static=True, default=4)
-    warmup: int = eqx.field(static=True, default=500)
-    draws: int = eqx.field(static=True, default=1500)
-    target_acceptance: float | None = eqx.field(static=True, default=None)
-    max_depth: int = eqx.field(static=True, default=10)
+    chains: int = eqx.field(static=True, default=4, converter=plain)
+    warmup: int = eqx.field(static=True, default=500, converter=plain)
+    draws: int = eqx.field(static=True, default=1500, converter=plain)
+    target_acceptance: float | None = eqx.field(static=True, default=None, converter=plain)
+    max_depth: int = eqx.field(static=True, default=10, converter=plain)
     parallel: AbstractParallelChains = ThreadedChains()
-    retries: int = eqx.field(static=True, default=0)
+    retries: int = eqx.field(static=True, default=0, converter=plain)
 
     def __check_init__(self):
         check_fields(self)
