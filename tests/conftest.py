@@ -2,6 +2,7 @@ import gc
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -18,14 +19,15 @@ print(*(f"--{name}={value}".lower() for name, value in quick_options().items()))
 """
 
 # The tests compile far longer than they run: everything is compiled as the library compiles its
-# own loops, and optimised less than for users (a sixth of the time; set XLA_FLAGS to have it
-# otherwise). XLA reads its flags once, hence the process that asks which of them it knows; workers
-# and programs that a test starts inherit the answer.
+# own loops, and not optimised (a quarter of the time; set XLA_FLAGS to have it otherwise, and take
+# the fixture `optimised` for tests that run longer than they compile). XLA reads its flags once,
+# hence the process that asks which of them it knows; workers and programs that a test starts
+# inherit the answer.
 if "XLA_FLAGS" not in os.environ:
     asked = subprocess.run(
         [sys.executable, "-c", _FLAGS], capture_output=True, text=True, check=True
     )
-    os.environ["XLA_FLAGS"] = f"{asked.stdout.strip()} --xla_backend_optimization_level=1"
+    os.environ["XLA_FLAGS"] = f"{asked.stdout.strip()} --xla_backend_optimization_level=0"
 
 # Compiled functions outlive the run, in a folder that both workers and the programs that tests
 # start share: most of the time of a first run is compilation. What the environment says wins; an
@@ -45,9 +47,27 @@ os.environ.setdefault(
     "ignore:Error writing persistent compilation cache",
 )
 
+import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
+from helpers import SPEED  # noqa: E402
+
+from xpcs_eqx import compiling  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
+
+
+@cache
+def _for_speed(function):
+    options = {**compiling.quick_options(), **SPEED}
+    return eqx.filter_jit(function, compiler_options=options)
+
+
+@pytest.fixture(scope="module")
+def optimised():
+    """From here on the library's functions are optimised, for tests that run long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiling, "_compiled", _for_speed)
+        yield
 
 
 def _mappings():

@@ -23,6 +23,9 @@ from xpcs_eqx.physics import (
 )
 from xpcs_eqx.scaling import Averaged, Fixed, Fourier, Individual
 
+# Options of a compiler that is not asked for speed otherwise, for `jax.jit` of what runs long.
+SPEED = {"xla_backend_optimization_level": 1}
+
 # Contrast and offset as variables, whatever the loss.
 joint_objective = partial(two_time_objective, eliminate=False)
 

@@ -113,16 +113,16 @@ def missing_old_list(folder):
     path = str(folder / "bad.hdf")
     write_aps_old(path, two_time())
     with h5py.File(path, "r+") as file:
-        del file["xpcs/dphilist"]
-    return path, (path, "aps-old", "xpcs/dphilist", "missing")
+        del file["xpcs/dqlist"]
+    return path, (path, "aps-old", "xpcs/dqlist", "missing")
 
 
 def missing_nx_list(folder):
     path = str(folder / "bad.hdf")
     write_nxxpcs(path, two_time())
     with h5py.File(path, "r+") as file:
-        del file["entry/instrument/masks/dynamic_phi_list"]
-    return path, (path, "entry/instrument/masks/dynamic_phi_list", "missing")
+        del file["entry/instrument/masks/dynamic_q_list"]
+    return path, (path, "entry/instrument/masks/dynamic_q_list", "missing")
 
 
 def unknown_nx_attribute(folder):

@@ -181,13 +181,13 @@ def test_one_angle_cannot_tell_direction_from_rate():
 @pytest.mark.parametrize(
     ("n", "phi"),
     [
-        (301, [0.0, 45.0, 90.0]),
+        pytest.param(301, [0.0, 45.0, 90.0], marks=pytest.mark.long),
         pytest.param(1001, [10.0], marks=pytest.mark.long),
         (1001, [0.0, 45.0, 90.0]),
     ],
     ids=str,
 )
-def test_large_maps(n, phi):
+def test_large_maps(n, phi, optimised):
     data = make_data(t=frame_times(n), phi=phi, noise=0.05)
     one = len(phi) == 1
     start = start_off(LAMINAR, HIGH)

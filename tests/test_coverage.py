@@ -1,13 +1,14 @@
-"""Error bars mean what they say: z-scores and coverage over a hundred simulated data sets."""
+"""Error bars mean what they say: z-scores and coverage over dozens of simulated data sets."""
 
 import dataclasses
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import LAMINAR, SPECKLE, STATIC, frame_times, make_data, mapped, values_of
+from helpers import LAMINAR, SPECKLE, SPEED, STATIC, frame_times, make_data, mapped, values_of
 
 from xpcs_eqx.fitting import classical_covariance, least_squares, profile_interval
 from xpcs_eqx.objective import (
@@ -23,7 +24,7 @@ from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
 from xpcs_eqx.simulation import simulate, simulate_speckle
 from xpcs_eqx.uncertainty.speckle_noise import variance_coefficients
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 SETS = 100
 CONTENT = (0.58, 0.78)  # of 68 % intervals over 100 sets: ± 2 binomial standard deviations
@@ -35,10 +36,10 @@ def true_value(name, values):
 
 
 @pytest.fixture(scope="module")
-def laminar_fits():
-    t = frame_times(101)
+def laminar_fits(optimised):
+    t = frame_times(61)
     fits = []
-    for seed in range(SETS):
+    for seed in range(60):
         data = make_data(t=t, noise=0.005, seed=seed)
         fits.append(least_squares(projected_objective(mapped(LAMINAR, data), data)))
     return fits
@@ -55,13 +56,8 @@ def test_z_scores_of_independent_noise(laminar_fits):
         assert 0.7 <= np.std(z) <= 1.3, row.name
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == "D0" else pytest.mark.long)
-        for name in values_of(LAMINAR)
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", values_of(LAMINAR))
 def test_profile_intervals(laminar_fits, name):
     intervals = [profile_interval(fit, name) for fit in laminar_fits]
     inside = np.mean([i.low <= TRUE[name] <= i.high for i in intervals])
@@ -74,7 +70,7 @@ def covered(name, contrast, mean_counts, sets):
     truth, fixed, t, geometry = SPECKLE[name]
     true = {**values_of(truth), "contrast": contrast, "offset": 1.0}
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=SPEED)
     def simulated(key):
         return simulate_speckle(
             truth, t, geometry, contrast, n_pixels=2000, mean_counts=mean_counts, key=key
@@ -95,7 +91,10 @@ def covered(name, contrast, mean_counts, sets):
 
 @pytest.mark.parametrize(
     ("contrast", "mean_counts"),
-    [(0.25, 0.5), (0.25, 5.0), pytest.param(0.5, None, marks=pytest.mark.long)],
+    [
+        (0.25, 5.0),
+        *(pytest.param(*cell, marks=pytest.mark.long) for cell in ((0.25, 0.5), (0.5, None))),
+    ],
 )
 def test_speckle_sandwich(contrast, mean_counts):
     inside = covered("static", contrast, mean_counts, SETS)
@@ -141,8 +140,12 @@ def test_variance_of_simulated_correlations_by_lag(contrast, mean_counts, n_pixe
             STATIC, t, geometry, contrast, n_pixels=n_pixels, mean_counts=mean_counts, key=key
         ).c2[0]
 
+    @partial(jax.jit, compiler_options=SPEED)
+    def simulated(keys):
+        return jax.lax.map(jax.vmap(one), keys)
+
     keys = jax.random.split(jax.random.key(1), (40, 100))
-    maps = np.concatenate(jax.jit(lambda keys: jax.lax.map(jax.vmap(one), keys))(keys))
+    maps = np.concatenate(simulated(keys))
     signal = contrast * np.asarray(correlation_map(STATIC, t, geometry))[0]
     shot = 0.0 if mean_counts is None else 1 / mean_counts
     for lag in range(1, n):

@@ -471,9 +471,9 @@ WRONG = {
     ),
     "start": (TWO + "[parameters.D0]\nstart = -5.0\n", ("[parameters]", "outside its bounds")),
     "several q": ("[data]\npath = 'FILES/all.hdf'\n", ("0.004, 0.006, 0.008", "[joint]")),
-    "bare map": (
+    "azimuths": (
         "[data]\npath = 'FILES/all.hdf'\nphi = 3.0\n[joint]\n",
-        ("line 3", "data.phi", "[[data]]"),
+        ("azimuths are stored", "leave it out", "data.phi"),
     ),
 }
 

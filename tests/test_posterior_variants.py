@@ -87,7 +87,13 @@ def about_the_start(density, settings, *_):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(variant, marks=pytest.mark.long if "pathfinder" in variant else ())
+        for variant in VARIANTS
+    ],
+)
 def test_what_is_sampled_follows_the_file(tmp_path, variant, monkeypatch):
     monkeypatch.setattr(sample_module, "run_chains", about_the_start)
     options, sampled_names, beside, said = VARIANTS[variant]

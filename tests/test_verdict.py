@@ -16,12 +16,13 @@ from xpcs_eqx.simulation import simulate, simulate_speckle
 CONTRAST, NOISE = 0.2, 0.005
 
 
-def data_of(c2, kind="static", **more):
+def data_of(c2, kind="static", baseline="auto", **more):
     """Data of maps `(angle, frame, frame)`, or of one map."""
     _, _, t, geometry = SPECKLE[kind]
     c2 = np.asarray(c2)
     c2 = c2 if c2.ndim == 3 else c2[None]
-    return from_dict({"g2": c2, "t1": t, "t2": t, "q": geometry.q, "phi": geometry.phi, **more})
+    known = {"t1": t, "t2": t, "q": geometry.q, "phi": geometry.phi}
+    return from_dict({"g2": c2, **known, **more}, baseline=baseline)
 
 
 def fitted_map(c2, kind="static", **more):
@@ -182,9 +183,10 @@ def test_maps_without_a_decay_are_poor(name, c1, says, seed):
 
 def test_maps_without_their_baseline_are_named():
     (c1,), *_ = surface()
-    fit = fitted_map(with_noise(CONTRAST * c1, 0))
-    assert fit.quality.flag == "poor"
-    assert any("baseline" in one for one in fit.quality.findings)
+    for baseline, flag in (("auto", "good"), (1, "poor")):
+        fit = fitted_map(with_noise(CONTRAST * c1, 0), baseline=baseline)
+        assert fit.quality.flag == flag
+        assert any("baseline" in one for one in fit.quality.findings)
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])

@@ -70,7 +70,13 @@ def static():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["sampled", "marginalised", "given sigma", "plain"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("sampled", "marginalised"),
+        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("given sigma", "plain")),
+    ],
+)
 def test_what_is_read_back_is_what_was_written(static, tmp_path, kind):
     settings: dict[str, dict[str, Any]] = {
         "sampled": {"priors": {"alpha": Normal(-0.3, 0.4)}},

@@ -161,14 +161,6 @@ def test_units_in_attributes_are_converted(tmp_path):
     assert_same_fit_input(load(path), two_time())
 
 
-def test_unknown_unit_is_remarked(tmp_path):
-    path = tmp_path / "maps.h5"
-    write_aps_u(path, two_time())
-    with h5py.File(path, "r+") as file:
-        file["xpcs/qmap/dynamic_v_list_dim0"].attrs["units"] = "furlong"
-    assert any("furlong" in note for note in load(path).provenance.notes)
-
-
 def test_frame_time_wins_over_a_close_dt(tmp_path):
     write_aps_u(tmp_path / "maps.h5", two_time(), stride=4)
     found = load(tmp_path / "maps.h5", dt=0.0251, time_origin=2.0)

@@ -48,7 +48,10 @@ AROUND = "a look around, to a sample of the pairs"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("noise", "said"), [(QUIET, "not trusted"), (LOUD, "looks right")])
+@pytest.mark.parametrize(
+    ("noise", "said"),
+    [pytest.param(QUIET, "not trusted", marks=pytest.mark.long), (LOUD, "looks right")],
+)
 def test_auto_finds_the_minimum_that_a_local_fit_misses(noise, said):
     best = xe.least_squares(objective(noise))
     local = global_least_squares(objective(noise), WRONG, strategy=Local())

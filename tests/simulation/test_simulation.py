@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import SPEED
 
 from xpcs_eqx.data import Geometry
 from xpcs_eqx.errors import ModelError
@@ -145,7 +146,8 @@ def speckle(model, geometry, contrast, repeats, seed, t=T, **keywords):
     def one(key):
         return simulate_speckle(model, t, geometry, contrast, key=key, **keywords).c2
 
-    return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), repeats)))
+    many = jax.jit(jax.vmap(one), compiler_options=SPEED)
+    return np.asarray(many(jax.random.split(jax.random.key(seed), repeats)))
 
 
 @pytest.mark.parametrize("kernel", [None, Homodyne()], ids=["gap averaged", "homodyne"])

@@ -97,11 +97,6 @@ def data_labels(configuration: Configuration) -> tuple[str, ...]:
 def _every_q(configuration: Configuration) -> tuple[TwoTimeData, ...]:
     """One data set for each q of a file."""
     given = configuration.data
-    if given.phi is not None:
-        raise ConfigError(
-            f"{configuration.source.where('data.phi')}: data.phi belongs to bare maps, which are "
-            "at one q each; give a table [[data]] for each file"
-        )
     how = reading_of(given)
     # A list is found exactly, and a single one so as well unless a tolerance searches around it.
     single = how.pop("q")

@@ -2,11 +2,15 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
+
+# Azimuths may have been counted on over some turns; what is beyond is no angle in degrees.
+LARGEST_ANGLE = 1e4
 
 
 def near_misses(name: str, present: Iterable[str]) -> str:
@@ -18,12 +22,25 @@ def near_misses(name: str, present: Iterable[str]) -> str:
     return f" Present: {', '.join(repr(found) for found in names[:12])}." if names else ""
 
 
+def array_of(where: str, key: str, value: Any) -> np.ndarray:
+    """`value` as an array, itself where it is one.
+
+    **Raises:** `DataError` when it is none, such as lists of different lengths.
+    """
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: {key} is no array of numbers ({error}); give real numbers."
+        ) from error
+
+
 def numbers(where: str, key: str, value: Any) -> np.ndarray:
     """`value` as a real float64 array.
 
     **Raises:** `DataError` when it is not made of real numbers.
     """
-    array = np.asarray(value)
+    array = array_of(where, key, value)
     if array.dtype.kind not in "fiub":
         raise DataError(f"{where}: {key} holds {array.dtype} values; give real numbers.")
     return array.astype(np.float64)
@@ -38,6 +55,39 @@ def scalar(where: str, key: str, value: Any) -> float:
     if array.size != 1:
         raise DataError(f"{where}: {key} has shape {array.shape}; a single number is needed.")
     return float(array.reshape(()))
+
+
+def given_scalar(where: str, key: str, value: Any) -> float | None:
+    """The number that was given for an argument, `None` for none.
+
+    **Raises:** `DataError` naming the argument when it is no single number.
+    """
+    if value is None:
+        return None
+    single = isinstance(value, Real) or getattr(value, "shape", None) == ()
+    if isinstance(value, bool) or not single:
+        raise DataError(f"{where}: {key} is {shown(value)}; give a single number.")
+    return scalar(where, key, value)
+
+
+def shown(value: Any) -> str:
+    """A wrong value in a message, not longer than a line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:56]} …"
+
+
+def distinct(where: str, key: str, bins: np.ndarray) -> None:
+    """Make sure that no number of a bin is listed twice.
+
+    **Raises:** `DataError` naming the first that is.
+    """
+    found, counts = np.unique(bins, return_counts=True)
+    if np.any(counts > 1):
+        twice = int(found[counts > 1][0])
+        raise DataError(
+            f"{where}: {key} lists bin {twice} {int(counts[counts > 1][0])} times; two maps of one "
+            "bin would count its pairs twice. Keep one of them."
+        )
 
 
 def optional_scalar(where: str, mapping: Mapping[str, Any], key: str) -> float | None:
@@ -93,15 +143,16 @@ def increasing_times(where: str, key: str, t: np.ndarray) -> None:
 
 
 def finite_angles(where: str, key: str, phi: np.ndarray) -> None:
-    """Make sure that every azimuth is a number.
+    """Make sure that every azimuth is a number, and one that an angle can be.
 
     **Raises:** `DataError` naming the first one which is not.
     """
-    bad = np.flatnonzero(~np.isfinite(phi))
+    bad = np.flatnonzero(~(np.abs(phi) <= LARGEST_ANGLE))
     if bad.size:
         raise DataError(
-            f"{where}: angle {key} of map {int(bad[0]) + 1} is {phi[bad[0]]}; every map needs a "
-            "finite azimuth [degrees]. Leave this map out or give its angle."
+            f"{where}: angle {key} of map {int(bad[0]) + 1} is {phi[bad[0]]:g}; every map needs a "
+            f"finite azimuth between -{LARGEST_ANGLE:g} and {LARGEST_ANGLE:g} [degrees]. Leave "
+            "this map out or give its angle."
         )
 
 

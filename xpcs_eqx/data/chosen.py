@@ -8,7 +8,8 @@ import numpy as np
 
 from ..errors import DataError
 from .bad_frames import Damage, remarks
-from .checks import agreeing, finite_angles, increasing_times, positive
+from .baseline import Baseline, Found, checked_baseline, find_baseline
+from .checks import agreeing, finite_angles, given_scalar, increasing_times, positive
 from .layouts.maps import Layer, RawMaps, Window
 from .selection import (
     PairRule,
@@ -19,16 +20,16 @@ from .selection import (
     listed,
     pair_rule,
 )
+from .symmetry import Symmetrise, checked_symmetrise
 from .two_time import DEFAULT_GAP, Geometry, Provenance
 
 Sigma = float | Literal["mad"] | None
 
 
 def check_lists(raw: RawMaps) -> None:
-    """Make sure that lists and maps belong together.
+    """Make sure that there is a q and an azimuth for each map.
 
-    **Raises:** `DataError` for lengths that differ, maps that are not square or not of one size,
-    and times that do not match.
+    **Raises:** `DataError` for lengths that differ, and for lists that mean nothing.
     """
     where = raw.where
     if not raw.names:
@@ -39,16 +40,37 @@ def check_lists(raw: RawMaps) -> None:
                 f"{where}: {name} lists {values.size} values but there are {len(raw.names)} maps "
                 f"({raw.names[0]}, …); each map needs exactly one."
             )
-    shapes = [one.shape for one in raw.maps]
-    for name, shape in zip(raw.names, shapes, strict=True):
+    refuse(raw, raw.q_name, "q [1/Å], where all maps are at one (data.q in a configuration)")
+    refuse(raw, raw.phi_name, "phi [degrees] of each map (data.phi in a configuration)")
+
+
+def refuse(raw: RawMaps, name: str, instead: str) -> None:
+    """Make sure that what was found under a name means something.
+
+    **Raises:** `DataError` saying why it does not, and what to give instead.
+    """
+    if name in raw.refused:
+        raise DataError(f"{raw.refused[name]} Correct the file, or give {instead}.")
+
+
+def check_maps(raw: RawMaps, chosen: np.ndarray) -> None:
+    """Make sure that the chosen maps belong together, and what stands beside them to all maps.
+
+    **Raises:** `DataError` for maps that are not square or not of one size, and times that do not
+    match.
+    """
+    where, first = raw.where, raw.names[chosen[0]]
+    shapes = [raw.maps[index].shape for index in chosen]
+    for index, shape in zip(chosen, shapes, strict=True):
+        name = raw.names[index]
         if len(shape) != 2 or shape[0] != shape[1]:
             raise DataError(f"{where}: {name} has shape {shape}; a map must be square.")
         if shape != shapes[0]:
             raise DataError(
-                f"{where}: {name} has shape {shape} but {raw.names[0]} has {shapes[0]}; all maps "
+                f"{where}: {name} has shape {shape} but {first} has {shapes[0]}; all maps "
                 "must be of one size."
             )
-    whole = (len(shapes), *shapes[0])
+    whole = (len(raw.maps), *shapes[0])
     for name, beside, wanted in (
         ("sigma", raw.sigma, whole),
         ("diagonal", raw.diagonal, whole[:2]),
@@ -65,7 +87,7 @@ def check_lists(raw: RawMaps) -> None:
             " one time for each frame is needed."
         )
     if n_frames < 2:
-        raise DataError(f"{where}: {raw.names[0]} has {n_frames} frame(s); a pair needs two.")
+        raise DataError(f"{where}: {first} has {n_frames} frame(s); a pair needs two.")
 
 
 def frame_times(
@@ -79,6 +101,7 @@ def frame_times(
     if dt is not None:
         positive(where, "dt", dt, "s")
     if raw.t is not None:
+        refuse(raw, raw.time_name, "times in seconds")
         if selection.time_origin not in (None, 0.0):
             raise DataError(
                 f"{where}: time_origin is {selection.time_origin} s, but {raw.time_name} gives the "
@@ -91,15 +114,23 @@ def frame_times(
                 agreeing(where, f"the mean spacing of {raw.time_name}", spacing, given, "s")
         return raw.t[frames], None
     frame_time = raw.frame_time
-    if frame_time is None:
+    if dt is None:
+        refuse(raw, raw.time_name, "dt [s] (data.dt in a configuration)")
+    if frame_time is None or raw.time_name in raw.refused:
         if dt is None:
             raise DataError(f"{where}: no frame time in {raw.time_name}; give dt [s].")
         frame_time = dt
     positive(where, raw.time_name, frame_time, "s")
+    if dt is not None and raw.exposure is not None:
+        # The file contradicts itself; either of the two may be right.
+        frame_time = min(frame_time, raw.exposure, key=lambda stored: abs(stored - dt))
     if dt is not None:
         agreeing(where, f"the frame time {raw.time_name}", frame_time, dt, "s")
     spacing = frame_time * raw.step
-    origin = 0.0 if selection.time_origin is None else selection.time_origin
+    origin = selection.time_origin
+    if origin is None:
+        refuse(raw, raw.begin_name, "time_origin [s] (data.time_origin in a configuration)")
+        origin = raw.begin * frame_time
     return origin + np.arange(frames.start, frames.stop) * spacing, spacing
 
 
@@ -110,37 +141,66 @@ def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
     the selection is empty.
     """
     check_lists(raw)
-    impossible = raw.q[~(np.isfinite(raw.q) & (raw.q > 0))]
-    if impossible.size:
-        raise DataError(
-            f"{raw.where}: {raw.q_name} holds q = {impossible[0]:g} [1/Å]; q must be above zero."
-        )
     at_q = choose_q(raw.where, raw.q_name, raw.q, selection)
-    phi = raw.phi[at_q]
-    finite_angles(raw.where, raw.phi_name, phi)
-    kept = at_q[in_ranges(phi, selection.phi_ranges)]
+    kept = at_q[in_ranges(raw.phi[at_q], selection.phi_ranges)]
     if kept.size == 0:
         ranges = ", ".join(f"{low:g} … {high:g}" for low, high in selection.phi_ranges)
         raise DataError(
             f"{raw.where}: no map lies in the phi ranges {ranges} [degrees]; the selection is "
-            f"empty. Angles in {raw.phi_name}: {listed(phi)}."
+            f"empty. Angles in {raw.phi_name}: {listed(raw.phi[at_q])}."
         )
+    q = raw.q[kept]
+    impossible = q[~(np.isfinite(q) & (q > 0))]
+    if impossible.size:
+        others = " Select the maps at other q." if impossible.size < raw.q.size else ""
+        raise DataError(
+            f"{raw.where}: {raw.q_name} holds q = {impossible[0]:g} [1/Å]; q must be above zero."
+            f"{others}"
+        )
+    finite_angles(raw.where, raw.phi_name, raw.phi[kept])
+    check_maps(raw, kept)
     return kept
 
 
-def single_q(raw: RawMaps, chosen: np.ndarray) -> float:
-    """The one q [1/Å] of the chosen maps.
+def one_q(raw: RawMaps, chosen: np.ndarray, selection: Selection) -> tuple[float, tuple[str, ...]]:
+    """The one q [1/Å] of the chosen maps, their mean where they are merged, and a remark on that.
 
-    **Raises:** `DataError` when they are at several.
+    **Raises:** `DataError` when they are at several and are not merged.
     """
     q = raw.q[chosen]
-    if not np.allclose(q, q[0], rtol=1e-6, atol=0):
-        raise DataError(
-            f"{raw.where}: the selected maps are at several q in {raw.q_name}: {listed(q)} [1/Å]. "
-            "One data set has one q: select one with q (data.q in a configuration), or fit them "
-            "together: the data sets of load_joint, or a table [joint] there."
+    if np.allclose(q, q[0], rtol=1e-6, atol=0):
+        return float(q[0]), ()
+    if selection.merge_q:
+        bins = np.unique(q).size
+        return float(np.mean(q)), (
+            f"{bins} q bins from {q.min():.6g} to {q.max():.6g} [1/Å] were merged; q is the mean "
+            f"of the {q.size} maps, {np.mean(q):.6g}.",
         )
-    return float(q[0])
+    raise DataError(
+        f"{raw.where}: the selected maps are at several q in {raw.q_name}: {listed(q)} [1/Å]. "
+        "One data set has one q: select one with q (data.q in a configuration, Selection(q=…) in "
+        "Python), merge neighbouring bins with q_tolerance and merge_q, or fit them together: the "
+        "data sets of load_joint, or a table [joint] there."
+    )
+
+
+def _same_place(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
+    """A remark on maps that are at one q and one azimuth."""
+    if not raw.azimuths:
+        return ()
+    places: dict[tuple[float, float], list[str]] = {}
+    for index in chosen:
+        place = float(f"{raw.q[index]:.6g}"), float(f"{raw.phi[index] % 360:.6g}")
+        places.setdefault(place, []).append(raw.names[index])
+    several = [(place, names) for place, names in places.items() if len(names) > 1]
+    if not several:
+        return ()
+    (q, phi), names = several[0]
+    more = f" There are {len(several) - 1} more such places." if len(several) > 1 else ""
+    return (
+        f"{', '.join(names[:4])}{', …' if len(names) > 4 else ''} are all at q = {q:g} [1/Å] and "
+        f"phi = {phi:g} [degrees]; they count as separate measurements.{more}",
+    )
 
 
 @dataclass(frozen=True)
@@ -153,6 +213,7 @@ class Chosen:
     - `rule`: pairs that bad frames, lags and ages leave; `pair_mask`: those that the user leaves,
       for each map or for all, where i < j. `None` for all pairs.
     - `sigma`: what was given for it; `dtype`: precision in which c2 is kept.
+    - `baseline`: what is added to c2; `symmetrise`: what counts of maps that are not symmetric.
     - `selection`: what was asked for; `remarks`: what was found on the maps, in sentences.
     """
 
@@ -167,6 +228,8 @@ class Chosen:
     sigma: Sigma
     dtype: np.dtype
     selection: Selection
+    baseline: Found
+    symmetrise: Symmetrise | None
     remarks: tuple[str, ...] = ()
 
     @property
@@ -202,7 +265,7 @@ class Chosen:
         """The chosen frames of a map."""
         place = (self.frames.start, self.n_frames, self.name(position))
         whole = self.raw.maps[self.maps[position]]
-        return Window(whole, *place, self.dtype, self.raw.baseline)
+        return Window(whole, *place, self.dtype, self.baseline.added)
 
     def sigma_map(self, position: int) -> Window | None:
         """The same of its stored sigma, `None` where that is not used."""
@@ -231,11 +294,11 @@ class Chosen:
         """Raw diagonals `(angle, frame)`, stored ones or those `found` on maps; NaN if unknown."""
         if self.raw.diagonal is not None:
             stored = [self.raw.diagonal[int(index), self.frames] for index in self.maps]
-            return np.asarray(stored, np.float64) + self.raw.baseline
+            return np.asarray(stored, np.float64) + self.baseline.added
         found = np.where(np.isfinite(found), found, np.nan)
         # correlators that leave the diagonal out write zeros
         found[np.all(np.nan_to_num(found) == 0, axis=1)] = np.nan
-        return found + self.raw.baseline
+        return found + self.baseline.added
 
     def constant_root_weights(self, noise: Callable[[], np.ndarray]) -> np.ndarray | None:
         """1/sigma of each map in the precision of c2, where one number stands for a whole map.
@@ -259,7 +322,7 @@ class Chosen:
 
         **Raises:** `DataError` when no pair is left.
         """
-        first, n_frames = self.frames.start, self.raw.maps[0].shape[0]
+        first, n_frames = self.frames.start, self.raw.maps[self.maps[0]].shape[0]
         numbers = [frame + first + 1 for frame in damaged]
         rule = pair_rule(self.where, self.selection, self.t, self.frames, n_frames, numbers)
         return replace(self, rule=rule)
@@ -268,16 +331,27 @@ class Chosen:
         """The same with what was found on its maps."""
         names = [self.name(position) for position in range(self.n_maps)]
         masked = self.selection.bad_frames == "auto"
-        return replace(self, remarks=remarks(damages, names, self.frames.start, masked))
+        found = remarks(damages, names, self.frames.start, masked)
+        return replace(self, remarks=(*self.remarks, *found))
 
-    def provenance(self, halved: int, used: int) -> Provenance:
-        """Where the maps came from; `halved` of them hold one half, `used` pairs count."""
+    def provenance(self, halved: int, used: int, asymmetries: Sequence[float]) -> Provenance:
+        """Where the maps came from; `halved` of them hold one half, `used` pairs count.
+
+        `asymmetries` are the largest differences of the triangles of each map.
+        """
         raw, n = self.raw, self.n_frames
-        notes = [*raw.notes, *self.remarks]
+        notes = [*raw.notes, *(f"{why} It was not used." for why in raw.refused.values())]
+        notes += self.remarks
         if halved:
             notes.append(f"{halved} of {self.n_maps} maps were stored as one half.")
-        if raw.baseline:
-            notes.append(f"{raw.baseline:g} was added: the maps are stored without their baseline.")
+        if any(asymmetries):
+            taken = f"the {self.symmetrise}{' of both' if self.symmetrise == 'mean' else ''}"
+            notes.append(
+                f"{np.count_nonzero(asymmetries)} of {self.n_maps} maps are not symmetric: their "
+                f"triangles differ by up to {max(asymmetries):.3g}, and {taken} was taken."
+            )
+        if self.baseline.remark:
+            notes.append(self.baseline.remark)
         pairs = self.n_maps * (n * (n - 1) // 2)
         if used < pairs:
             notes.append(f"{pairs - used} of {pairs} pairs are masked and count for nothing.")
@@ -289,6 +363,8 @@ class Chosen:
             keys=(*raw.keys, *(name for name in names if name not in raw.keys)),
             frames=(self.frames.start + 1, self.frames.stop),
             dt=self.spacing,
+            azimuths=raw.azimuths,
+            baseline_guessed=self.baseline.guessed,
             notes=tuple(notes),
         )
 
@@ -300,28 +376,36 @@ def choose(
     dt: float | None = None,
     gap: float | None = None,
     sigma: Sigma = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     maps: np.ndarray | None = None,
 ) -> Chosen:
     """Choose maps and frames and check everything that stands beside the maps.
 
     Arguments as in `load`; `maps` are numbers of maps, from `choose_maps` when they are not given.
+    Of the maps themselves nothing is read unless the baseline is to be found.
 
     **Raises:** `DataError` for everything that makes the data unusable.
     """
     where = raw.where
+    dt, gap = given_scalar(where, "dt", dt), given_scalar(where, "gap", gap)
+    baseline = checked_baseline(where, baseline)
     if maps is None:
         maps = choose_maps(raw, selection)
-    q = single_q(raw, maps)
-    n_frames = raw.maps[0].shape[0]
+    q, merged = one_q(raw, maps, selection)
+    n_frames = raw.maps[maps[0]].shape[0]
     frames = selection.frame_slice(where, n_frames)
     t, spacing = frame_times(raw, selection, frames, dt)
-    gap_used = DEFAULT_GAP if raw.gap is None else positive(where, raw.gap_name, raw.gap, "Å")
+    if gap is None:
+        refuse(raw, raw.gap_name, "gap [Å] (data.gap in a configuration)")
+    stored = None if raw.gap_name in raw.refused else raw.gap
+    gap_used = DEFAULT_GAP if stored is None else positive(where, raw.gap_name, stored, "Å")
     if gap is not None:
         positive(where, "gap", gap, "Å")
-        gap_used = gap if raw.gap is None else agreeing(where, raw.gap_name, raw.gap, gap, "Å")
-    dtype = raw.maps[0].dtype
+        gap_used = gap if stored is None else agreeing(where, raw.gap_name, stored, gap, "Å")
+    dtype = raw.maps[maps[0]].dtype
     if dtype.kind not in "fiub":
-        raise DataError(f"{where}: {raw.names[0]} holds {dtype} values; give real numbers.")
+        raise DataError(f"{where}: {raw.names[maps[0]]} holds {dtype} values; give real numbers.")
     # half precision and integers have no place in arithmetic
     single = dtype.kind == "f" and dtype.itemsize <= 4
     return Chosen(
@@ -336,6 +420,9 @@ def choose(
         sigma=checked_sigma(where, sigma),
         dtype=np.dtype(np.float32 if single else np.float64),
         selection=selection,
+        baseline=find_baseline(raw, maps, frames, baseline),
+        symmetrise=checked_symmetrise(where, symmetrise),
+        remarks=(*merged, *_same_place(raw, maps)),
     )
 
 
@@ -344,8 +431,9 @@ def checked_sigma(where: str, sigma: Any) -> Sigma:
 
     **Raises:** `DataError` when it is neither.
     """
-    if sigma is None or sigma == "mad":
-        return sigma
     if isinstance(sigma, str):
-        raise DataError(f"{where}: sigma is {sigma!r}; give a number, 'mad' or nothing.")
-    return positive(where, "sigma", float(sigma), "c2")
+        if sigma != "mad":
+            raise DataError(f"{where}: sigma is {sigma!r}; give a number, 'mad' or nothing.")
+        return sigma
+    number = given_scalar(where, "sigma", sigma)
+    return None if number is None else positive(where, "sigma", number, "c2")

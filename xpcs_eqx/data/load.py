@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..errors import DataError
-from .checks import agreeing
+from .baseline import Baseline, checked_baseline
+from .checks import agreeing, given_scalar, numbers, shown
 from .chosen import Chosen, Sigma, choose, choose_maps
 from .layouts import LAYOUTS, READERS, recognise
 from .layouts.arrays import read_npy, read_npz
@@ -19,6 +20,7 @@ from .layouts.hdf5 import open_hdf5
 from .layouts.maps import RawMaps, Window
 from .selection import Selection
 from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
+from .symmetry import Symmetrise, checked_symmetrise
 from .two_time import TwoTimeData
 
 
@@ -49,7 +51,8 @@ def assemble(chosen: Chosen) -> TwoTimeData:
     weights = np.zeros((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
     for position, one in enumerate(found):
         used, masked = all_pairs, one.pairs < pairs
-        if masked or one.halved or chosen.raw.baseline or not np.all(np.isfinite(one.diagonal)):
+        as_stored = not (one.halved or one.asymmetry or chosen.baseline.added)
+        if masked or not as_stored or not np.all(np.isfinite(one.diagonal)):
             if c2 is held and not chosen.raw.owned:
                 c2 = c2.copy()
             c2[position], used = whole_map(
@@ -78,7 +81,9 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         diagonal=chosen.diagonals(np.stack([one.diagonal for one in found])),
         absolute_sigma=chosen.absolute_sigma,
         provenance=chosen.provenance(
-            sum(one.halved for one in found), sum(one.pairs for one in found)
+            sum(one.halved for one in found),
+            sum(one.pairs for one in found),
+            [one.asymmetry for one in found],
         ),
     )
 
@@ -104,6 +109,8 @@ def format_of(path: str, layout: str | None) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); check the permissions.") from error
     if layout is not None:
+        if not isinstance(layout, str):
+            raise DataError(f"{path}: layout is {shown(layout)}; give one of {', '.join(LAYOUTS)}.")
         # As an identifier or as the files of the configuration have it: one name.
         layout = layout.replace("_", "-")
         if layout not in LAYOUTS:
@@ -132,8 +139,12 @@ def open_maps(
 
     **Raises:** `DataError` for a file that is missing, damaged, foreign or incomplete.
     """
-    path = os.fspath(path)
+    path = path_of(path)
     form = format_of(path, layout)
+    dt, q = given_scalar(path, "dt", dt), given_scalar(path, "q", q)
+    time_origin = given_scalar(path, "time_origin", time_origin)
+    if not isinstance(selection, Selection):
+        raise DataError(f"{path}: selection is {shown(selection)}; give a Selection.")
     sha256 = checksum_of(path) if checksum else ""
     if time_origin is not None:
         selection = replace(selection, time_origin=time_origin)
@@ -153,14 +164,60 @@ def open_maps(
         yield _agreeing(replace(reader(file), sha256=sha256), q, phi), selection
 
 
+def path_of(path: Any) -> str:
+    """The path of a file as text.
+
+    **Raises:** `DataError` when it is none.
+    """
+    try:
+        return os.fsdecode(path)
+    except TypeError as error:
+        raise DataError(f"path is {shown(path)}; give the path of a file.") from error
+
+
 def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
-    """The same, after making sure that what was given does not contradict it."""
+    """The same with what was given, after making sure that it does not contradict what is stored.
+
+    It takes the place of what is not known: q where maps at one q have a unit that says nothing,
+    azimuths where there are none.
+    """
+    where, n_maps = raw.where, len(raw.names)
     if phi is not None:
-        raise DataError(f"{raw.where}: azimuths are stored in {raw.phi_name}; leave phi= out.")
-    if q is not None:
-        nearest = raw.q[np.argmin(np.abs(raw.q - q))] if raw.q.size else np.nan
-        agreeing(raw.where, raw.q_name, float(nearest), q, "1/Å")
+        if raw.azimuths and raw.phi_name not in raw.refused:
+            raise DataError(
+                f"{where}: azimuths are stored in {raw.phi_name}, but phi was given as well; leave "
+                "it out (phi=, data.phi in a configuration)."
+            )
+        azimuths = numbers(where, "phi", phi)
+        if azimuths.shape not in ((), (n_maps,)):
+            raise DataError(
+                f"{where}: phi has shape {azimuths.shape} but there are {n_maps} maps; give one "
+                "azimuth [degrees] for each, or one for all."
+            )
+        raw = _known(replace(raw, phi=np.broadcast_to(azimuths, n_maps)), raw.phi_name)
+        raw = replace(raw, azimuths=True)
+    elif not raw.azimuths:
+        absent = (
+            f"No azimuths are known ({raw.phi_name} is absent); 0 stands for all of them, so that "
+            "only models without a direction can be fitted. Give phi otherwise."
+        )
+        raw = replace(raw, notes=(*raw.notes, absent))
+    if q is None:
+        return raw
+    if raw.q_name in raw.refused and np.unique(raw.q).size == 1:
+        return _known(replace(raw, q=np.full(raw.q.shape, q)), raw.q_name)
+    known = raw.q[np.isfinite(raw.q)]
+    nearest = known[np.argmin(np.abs(known - q))] if known.size else np.nan
+    if raw.q_name not in raw.refused:
+        agreeing(where, raw.q_name, float(nearest), q, "1/Å")
     return raw
+
+
+def _known(raw: RawMaps, name: str) -> RawMaps:
+    """The same once what was found under a name, if it means nothing, has been replaced."""
+    notes = (f"{raw.refused[name]} It was not used.",) if name in raw.refused else ()
+    refused = {key: why for key, why in raw.refused.items() if key != name}
+    return replace(raw, refused=refused, notes=(*raw.notes, *notes))
 
 
 def load(
@@ -174,6 +231,8 @@ def load(
     q: float | None = None,
     phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     checksum: bool = True,
 ) -> TwoTimeData:
     """Two-time maps at one q from a file.
@@ -188,9 +247,14 @@ def load(
       each map (not absolute, as entries of a map are correlated). It replaces a stored sigma.
     - `q`: scattering vector [1/Å]: of bare maps, or the bin to take like `Selection(q=…)`, which
       then must exist to 1 %.
-    - `phi`: azimuths of bare maps [degrees].
+    - `phi`: azimuths [degrees] of bare maps and of files without: one, or one for each map.
     - `time_origin`: time of frame 1 [s], instead of the one in `selection`. A bare map without `dt`
       counts time in frames, 1 … n.
+    - `baseline`: what full decorrelation is in the maps, 1 in c2 and 0 in c2 − 1, to which 1 is
+      added. `"auto"` takes what the layout says, else what the largest lags look like, and adds
+      nothing where that is not certain.
+    - `symmetrise`: what counts of maps whose triangles differ beyond rounding: their `"mean"`, the
+      `"upper"` or the `"lower"` one. Without it such maps are refused.
     - `checksum`: whether to put the SHA-256 of the file into the provenance.
 
     **Raises:** `DataError` with the file, the HDF5 path or key, what was found and what to do.
@@ -205,7 +269,8 @@ def load(
         time_origin=time_origin,
         checksum=checksum,
     ) as (raw, selection):
-        return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma))
+        how: dict[str, Any] = {"baseline": baseline, "symmetrise": symmetrise}
+        return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
 
 
 def load_joint(
@@ -216,7 +281,10 @@ def load_joint(
     dt: float | None = None,
     gap: float | None = None,
     sigma: Sigma = None,
+    phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     checksum: bool = True,
 ) -> tuple[TwoTimeData, ...]:
     """One data set for each selected q of a file, in increasing q, for a joint fit.
@@ -224,7 +292,7 @@ def load_joint(
     Arguments and errors as in `load`.
     """
     with open_maps(
-        path, selection, layout=layout, dt=dt, time_origin=time_origin, checksum=checksum
+        path, selection, layout=layout, dt=dt, phi=phi, time_origin=time_origin, checksum=checksum
     ) as (raw, selection):
         maps = choose_maps(raw, selection)
         q = raw.q[maps]
@@ -232,10 +300,11 @@ def load_joint(
         # bins equal to rounding are one q
         starts = order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
         at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in starts]
-        return tuple(
-            assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, maps=one))
-            for one in at_one_q
-        )
+        if selection.merge_q:
+            at_one_q = [maps]
+        how: dict[str, Any] = {"dt": dt, "gap": gap, "sigma": sigma}
+        how |= {"baseline": baseline, "symmetrise": symmetrise}
+        return tuple(assemble(choose(raw, selection, maps=one, **how)) for one in at_one_q)
 
 
 class MapSize(NamedTuple):
@@ -263,7 +332,10 @@ def map_size(
     gap: float | None = None,
     sigma: Any = None,
     q: float | None = None,
+    phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
 ) -> MapSize:
     """The size of what `load` would make of a file, from its lists alone.
 
@@ -271,12 +343,15 @@ def map_size(
 
     **Raises:** `DataError` for everything that is wrong beside the maps.
     """
-    if format_of(os.fspath(path), layout) in ("npz", "npy"):
+    if format_of(path_of(path), layout) in ("npz", "npy"):
         return MapSize(os.path.getsize(path) // 8, 8, 0, None, False)
+    checked_baseline(path_of(path), baseline)
+    checked_symmetrise(path_of(path), symmetrise)
     with open_maps(
-        path, selection, layout=layout, dt=dt, q=q, time_origin=time_origin, checksum=False
+        path, selection, layout=layout, dt=dt, q=q, phi=phi, time_origin=time_origin, checksum=False
     ) as (raw, selection):
-        chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma)
+        # The maps are not looked at: what they take does not depend on their baseline.
+        chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma, baseline=1)
         weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)
         copies = 1 if all(one is None for one in weighed) else 2
         n, n_angles = chosen.n_frames, chosen.n_maps

@@ -6,20 +6,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
+from .baseline import Baseline, checked_baseline
 from .checks import (
     agreeing,
+    array_of,
     finite_angles,
     near_misses,
     numbers,
     optional_scalar,
     positive,
     positive_sigma,
+    shown,
 )
 from .chosen import Sigma, choose
 from .layouts.arrays import DIRECT, LOADER, check_keys, raw_from_mapping
 from .load import assemble
 from .selection import PairRule, Selection, in_ranges, pair_rule
-from .survey import TOLERANCE
+from .symmetry import TOLERANCE, Symmetrise
 from .two_time import DEFAULT_GAP, Geometry, PooledData, Provenance, TwoTimeData
 
 POOLED = ("data", "phi", "t1", "t2")
@@ -30,6 +33,8 @@ def from_dict(
     *,
     selection: Selection = Selection(),  # noqa: B008
     sigma: Sigma = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
 ) -> TwoTimeData | PooledData:
     """Data from a dictionary, recognised by its keys.
 
@@ -45,6 +50,7 @@ def from_dict(
 
     - `selection`: what to take.
     - `sigma`: a number, or `"mad"` for a robust estimate, instead of the stored one.
+    - `baseline`, `symmetrise`: as in `load`; pooled points are not looked at.
 
     **Raises:** `DataError` naming missing keys with near misses, and everything else that makes the
     data unusable.
@@ -60,13 +66,19 @@ def from_dict(
     Traceback (most recent call last):
     xpcs_eqx.errors.DataError: dictionary (direct form): 'q' is missing. ...
     """
+    if not isinstance(mapping, Mapping):
+        raise DataError(f"dictionary: {shown(mapping)} was given; give a dictionary of arrays.")
+    if not isinstance(selection, Selection):
+        raise DataError(f"dictionary: selection is {shown(selection)}; give a Selection.")
     form, keys = _form(mapping)
     check_keys(f"dictionary ({form} form)", mapping, keys)
     if form == "pooled":
-        return pool(mapping, selection, sigma)
+        return pool(mapping, selection, sigma, checked_baseline(WHERE, baseline))
     raw = raw_from_mapping(mapping, form)
     dt = optional_scalar(raw.where, mapping, "dt")
-    return assemble(choose(raw, selection, dt=dt, sigma=sigma))
+    return assemble(
+        choose(raw, selection, dt=dt, sigma=sigma, baseline=baseline, symmetrise=symmetrise)
+    )
 
 
 def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -108,7 +120,12 @@ class _Points(NamedTuple):
         return _Points(*(column[index] for column in self))
 
 
-def pool(mapping: Mapping[str, Any], selection: Selection, sigma: Any = None) -> PooledData:
+def pool(
+    mapping: Mapping[str, Any],
+    selection: Selection,
+    sigma: Any = None,
+    baseline: Baseline = "auto",
+) -> PooledData:
     """`PooledData` from flat `data`, `t1`, `t2`, `phi`, optional `sigma`, `q`, `L`, `dt`.
 
     Frames are the sorted distinct times. Points on the diagonal are dropped and counted, t1 > t2 is
@@ -119,7 +136,8 @@ def pool(mapping: Mapping[str, Any], selection: Selection, sigma: Any = None) ->
     **Raises:** `DataError` for lengths that differ, times or angles that are no numbers, a pair
     given twice with two values, and an empty selection.
     """
-    values = _flat("data", np.asarray(mapping["data"]))
+    values = _flat("data", array_of(WHERE, "data", mapping["data"]))
+    values = values + 1 if baseline == 0 else values
     t1, t2, phi = (_flat(key, mapping[key], values.size) for key in ("t1", "t2", "phi"))
     given = mapping.get("sigma") if sigma is None else sigma
     spread = _sigma(given, values.size)
@@ -181,7 +199,7 @@ def pool(mapping: Mapping[str, Any], selection: Selection, sigma: Any = None) ->
 
 def _flat(key: str, value: Any, size: int | None = None) -> np.ndarray:
     """A flat column of real numbers, as long as the first one, whose precision is kept."""
-    array = np.asarray(value)
+    array = array_of(WHERE, key, value)
     if array.ndim != 1 or array.size == 0:
         raise DataError(f"{WHERE}: {key} has shape {array.shape}; give a flat list of points.")
     exact = numbers(WHERE, key, array)

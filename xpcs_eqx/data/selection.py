@@ -1,6 +1,7 @@
 """What to take from a file: frames, q, azimuths, and which pairs count."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import equinox as eqx
@@ -9,6 +10,44 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..errors import DataError
+from .checks import given_scalar, numbers, shown
+
+
+def _real(name: str) -> Any:
+    """Makes a number, or nothing, of what is given for an argument."""
+    return eqx.field(converter=partial(given_scalar, "Selection", name), default=None)
+
+
+def _whole(name: str, default: int | None) -> Any:
+    """The same for a whole number."""
+
+    def convert(value: Any) -> int | None:
+        number = given_scalar("Selection", name, value)
+        if number is not None and not number.is_integer():
+            raise DataError(f"{name} is {number:g}; give a whole number.")
+        return None if number is None else int(number)
+
+    return eqx.field(converter=convert, default=default)
+
+
+def _q(value: Any) -> float | tuple[float, ...] | None:
+    if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
+        return tuple(numbers("Selection", "q", value).reshape(-1).tolist())
+    return given_scalar("Selection", "q", value)
+
+
+def _pairs(name: str) -> Callable[[Any], tuple[tuple[float, float], ...]]:
+    def convert(value: Any) -> tuple[tuple[float, float], ...]:
+        found = numbers("Selection", name, value)
+        if found.size and (found.ndim != 2 or found.shape[1] != 2):
+            raise DataError(f"{name} is {shown(value)}; give pairs (low, high).")
+        return tuple((low, high) for low, high in found.reshape(-1, 2).tolist())
+
+    return convert
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    return None if value is None else _pairs("age_range")([value])[0]
 
 
 def _frame_numbers(value: Any) -> Any:
@@ -35,6 +74,7 @@ class Selection(eqx.Module):
     - `q`: scattering vector(s) to take [1/Å]. One number takes the nearest bin, or every bin
       within `q_tolerance`. A list takes the bins of exactly these values (to 0.1 %).
     - `q_tolerance`: half width around a single `q` [1/Å].
+    - `merge_q`: take all maps within the tolerance, or of the list, as at one q, their mean.
     - `phi_ranges`: `(low, high)` in degrees, inclusive, around the circle: `(170, -170)` is 20
       degrees wide. Maps in any of the ranges are taken; no range takes all.
     - `bad_frames`: 1-based frames of the map whose rows and columns count for nothing; `"auto"`
@@ -56,18 +96,21 @@ class Selection(eqx.Module):
     xpcs_eqx.errors.DataError: start_frame is 0; frames are counted from 1.
     """
 
-    start_frame: int = 1
-    end_frame: int = -1
-    time_origin: float | None = None
-    q: float | tuple[float, ...] | None = None
-    q_tolerance: float | None = None
-    phi_ranges: tuple[tuple[float, float], ...] = ()
+    start_frame: int = _whole("start_frame", 1)
+    end_frame: int = _whole("end_frame", -1)
+    time_origin: float | None = _real("time_origin")
+    q: float | tuple[float, ...] | None = eqx.field(converter=_q, default=None)
+    q_tolerance: float | None = _real("q_tolerance")
+    merge_q: bool = False
+    phi_ranges: tuple[tuple[float, float], ...] = eqx.field(
+        converter=_pairs("phi_ranges"), default=()
+    )
     bad_frames: tuple[int, ...] | Literal["auto", "off"] = eqx.field(
         converter=_frame_numbers, default="auto"
     )
-    min_lag: int = 1
-    max_lag: int | None = None
-    age_range: tuple[float, float] | None = None
+    min_lag: int = _whole("min_lag", 1)
+    max_lag: int | None = _whole("max_lag", None)
+    age_range: tuple[float, float] | None = eqx.field(converter=_pair, default=None)
     pair_mask: np.ndarray | jax.Array | None = None
 
     def __check_init__(self) -> None:
@@ -84,16 +127,22 @@ class Selection(eqx.Module):
                 "diagonal never counts."
             )
         if self.q_tolerance is not None and (
-            self.q is None or isinstance(self.q, tuple | list) or not self.q_tolerance > 0
+            self.q is None or isinstance(self.q, tuple) or not self.q_tolerance > 0
         ):
             raise DataError(
                 f"q_tolerance {self.q_tolerance} needs a single q to go with and must be positive."
+            )
+        if self.merge_q and self.q_tolerance is None and not isinstance(self.q, tuple):
+            raise DataError(
+                "merge_q needs the q bins to merge: give q with q_tolerance, or a list of q."
             )
         if self.time_origin is not None and not np.isfinite(self.time_origin):
             raise DataError(f"time_origin is {self.time_origin}; give a finite time [s].")
         for low, high in self.phi_ranges:
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise DataError(f"phi range ({low}, {high}) is not finite [degrees].")
+        if isinstance(self.q, tuple) and not self.q:
+            raise DataError("q is an empty list; give at least one q [1/Å], or leave q out.")
         if self.age_range is not None and not self.age_range[0] <= self.age_range[1]:
             raise DataError(f"age_range {self.age_range} is empty; give (low, high) [s].")
 
@@ -143,14 +192,16 @@ def choose_q(where: str, key: str, q: np.ndarray, selection: Selection) -> np.nd
     wanted = selection.q
     if wanted is None:
         return np.arange(q.size)
-    if isinstance(wanted, tuple | list):
+    if not np.any(np.isfinite(q)):
+        raise DataError(f"{where}: {key} holds no q that is a number.")
+    if isinstance(wanted, tuple):
         found = {f"at {value:.6g}": np.isclose(q, value, rtol=1e-3, atol=0) for value in wanted}
     elif selection.q_tolerance is not None:
         width = selection.q_tolerance
         near = np.abs(q - wanted) <= width * (1 + 1e-9)
         found = {f"within {width:.3g} of {wanted:.6g}": near}
     else:
-        nearest = q[np.argmin(np.abs(q - wanted))]
+        nearest = q[np.nanargmin(np.abs(q - wanted))]
         found = {f"near {wanted:.6g}": np.isclose(q, nearest, rtol=1e-6, atol=0)}
     for asked, here in found.items():
         if not here.any():

@@ -1,6 +1,7 @@
 """Two-time maps that stay in their file: what is small is known, maps are read band by band."""
 
 import os
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,12 +10,14 @@ from jaxtyping import Bool, Float
 
 from ..errors import DataError
 from .bands import MapSource
+from .baseline import Baseline
 from .chosen import Chosen, Sigma, choose
 from .layouts import READERS
 from .load import open_maps
 from .noise import mad_sigma
 from .selection import PairRule, Selection
 from .survey import MapSurvey, at_hand, root_weights_of, survey_map, surveyed, whole_map
+from .symmetry import Symmetrise
 from .two_time import ENOUGH, AbstractTwoTime, Geometry, Provenance, Sample, TwoTimeData, is_mask
 
 # Pairs of the sample over all angles: it travels with the data.
@@ -113,7 +116,10 @@ def open_stored(
     gap: float | None = None,
     sigma: Sigma = None,
     q: float | None = None,
+    phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     checksum: bool = False,
 ) -> StoredTwoTime:
     """Two-time maps at one q that stay in an HDF5 file and are read band by band during a fit.
@@ -130,6 +136,7 @@ def open_stored(
         layout=layout,
         dt=dt,
         q=q,
+        phi=phi,
         time_origin=time_origin,
         checksum=checksum,
     ) as (raw, selection):
@@ -138,7 +145,8 @@ def open_stored(
                 f"{raw.path}: {raw.layout.upper()} files cannot be read in parts. Use load, or "
                 "write the maps to HDF5 once with write_own."
             )
-        return _describe(choose(raw, selection, dt=dt, gap=gap, sigma=sigma))
+        how: dict[str, Any] = {"baseline": baseline, "symmetrise": symmetrise}
+        return _describe(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
 
 
 def _describe(chosen: Chosen) -> StoredTwoTime:
@@ -173,12 +181,14 @@ def _describe(chosen: Chosen) -> StoredTwoTime:
             np.repeat(np.arange(n_angles), [one.values.size for one in found]),
         ),
         absolute_sigma=chosen.absolute_sigma,
-        provenance=chosen.provenance(sum(one.halved for one in found), sum(pairs)),
+        provenance=chosen.provenance(
+            sum(one.halved for one in found), sum(pairs), [one.asymmetry for one in found]
+        ),
     )
 
 
 def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
-    raw, whole = chosen.raw, chosen.raw.maps[0].shape
+    raw, whole = chosen.raw, chosen.raw.maps[chosen.maps[0]].shape
     return MapSource(
         path=os.path.abspath(raw.path),
         layout=raw.layout,
@@ -189,7 +199,7 @@ def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
         halves=tuple(one.half for one in found),
         sigma_halves=tuple(one.sigma_half for one in found if one.sigma_half is not None) or None,
         dtype=chosen.dtype.name,
-        baseline=float(raw.baseline),
+        baseline=chosen.baseline.added,
         pair_mask=chosen.pair_mask,
         sha256=raw.sha256,
     )

@@ -3,7 +3,7 @@
 Of a large map in a file only a strip of rows is in memory at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -12,83 +12,25 @@ from ..errors import DataError
 from .bad_frames import Damage, FrameSums, damage_of
 from .checks import positive_sigma
 from .chosen import Chosen
-from .layouts.maps import Half, Triangle, Window
+from .layouts.maps import Half, Window
 from .noise import noise_lags, sigma_of_lines
 from .selection import PairRule
+from .symmetry import halves_of, strips
 from .two_time import row_step
 
 # A map in a file below this is read in one go [bytes].
 _WHOLE = 64 * 2**20
 # Entries of a strip of rows.
 _STRIP = 2**20
-# Rows of a block in which the triangles of a map are compared.
-_BLOCK = 128
 # Frames that were not measured can hide behind others as often as this.
 _ROUNDS = 4
-# c2 is of order one. Correlators work in float32, so the two triangles of a full map may differ by
-# some hundred float32 roundings; anything beyond is not rounding.
-TOLERANCE = 2e-5
-
-
-def _strips(n: int, height: int) -> Iterator[slice]:
-    for low in range(0, n, height):
-        yield slice(low, min(low + height, n))
-
-
-def stored_triangle(where: str, window: Window, declared: Triangle | None) -> Triangle | None:
-    """Which triangle of a square map holds the numbers; `None` when both do.
-
-    A triangle counts as empty when all its entries are zero or NaN. A full map may differ between
-    its triangles by rounding (2e-5 of 1 + |c2|); an entry that is NaN in one triangle only is no
-    asymmetry.
-
-    **Raises:** `DataError` when both triangles hold numbers and they disagree, with the largest
-    difference and the frames where it sits; or when the `declared` triangle is the empty one.
-    """
-    name, n = window.name, window.n_frames
-    filled = {"upper": False, "lower": False}
-    worst, place, pair = 0.0, (0, 0), (0.0, 0.0)
-    for rows in _strips(n, _BLOCK):
-        columns = slice(rows.start, n)
-        above = ~np.tri(rows.stop - rows.start, n - rows.start, dtype=bool)
-        upper, lower = window[rows, columns], window[columns, rows].T
-        filled["upper"] |= bool(np.any((upper != 0) & ~np.isnan(upper) & above))
-        filled["lower"] |= bool(np.any((lower != 0) & ~np.isnan(lower) & above))
-        # inf - inf and comparisons with NaN: such pairs get masked, they show no asymmetry
-        usable = above & np.isfinite(upper) & np.isfinite(lower)
-        with np.errstate(invalid="ignore", over="ignore"):
-            excess = np.abs(upper - lower) / (1 + np.maximum(np.abs(upper), np.abs(lower)))
-        excess = np.where(usable, excess, 0)
-        if excess.size and excess.max() > worst:
-            worst = float(excess.max())
-            row, column = (int(k) for k in np.unravel_index(np.argmax(excess), excess.shape))
-            place = (rows.start + row + 1, rows.start + column + 1)
-            pair = (float(upper[row, column]), float(lower[row, column]))
-    if declared is not None:
-        other = "lower" if declared == "upper" else "upper"
-        if filled[other] and not filled[declared]:
-            raise DataError(
-                f"{where}: {name} is declared to populate the {declared} half but numbers are only "
-                f"in the {other} half; correct the attribute populated_elements."
-            )
-        return declared
-    if filled["upper"] != filled["lower"]:
-        return "upper" if filled["upper"] else "lower"
-    if worst > TOLERANCE:
-        raise DataError(
-            f"{where}: {name} is neither symmetric nor stored as one half: the asymmetry is "
-            f"{abs(pair[0] - pair[1]):.3g} at frames {place}, where the two triangles hold "
-            f"{pair[0]:.6g} and {pair[1]:.6g}. Symmetrise the map, or store only its upper "
-            "triangle with zeros below."
-        )
-    return None
 
 
 class MapSurvey(NamedTuple):
     """What one pass found in one map.
 
     - `half`: where the pairs are; `sigma_half`: the same for a stored sigma.
-    - `halved`: whether only one triangle is stored.
+    - `halved`: whether only one triangle is stored; `asymmetry`: by how much both differ.
     - `pairs`: number of pairs that count.
     - `diagonal`: main diagonal as it is stored; `side`: first side diagonal, 0 where masked.
     - `values`, `lags`: a sample of pairs that count.
@@ -99,6 +41,7 @@ class MapSurvey(NamedTuple):
     half: Half
     sigma_half: Half | None
     halved: bool
+    asymmetry: float
     pairs: int
     diagonal: np.ndarray
     side: np.ndarray
@@ -126,11 +69,12 @@ def survey_map(
     is not positive.
     """
     where, raw, rule, n = chosen.where, chosen.raw, chosen.rule, chosen.n_frames
-    triangle = stored_triangle(where, window, raw.triangle)
-    full, half = triangle is None, triangle or "both"
+    half, halved, asymmetry = halves_of(where, window, raw.triangle, chosen.symmetrise)
+    full = half == "both"
     sigma_half: Half | None = None
     if sigma is not None:
-        sigma_half = stored_triangle(where, sigma, raw.triangle) or "upper"
+        sigma_half = halves_of(where, sigma, raw.triangle, chosen.symmetrise).half
+        sigma_half = "upper" if sigma_half == "both" else sigma_half
     user = chosen.mask_of(position)
     step = row_step(n, enough)
     diagonal, side = np.empty(n), np.zeros(n - 1)
@@ -153,14 +97,14 @@ def survey_map(
     def common(value: float, frames: np.ndarray) -> float:
         """Part of the pairs of some frames that hold a value."""
         held = of = 0
-        for rows in _strips(n, max(1, _STRIP // n)):
+        for rows in strips(n, max(1, _STRIP // n)):
             values, usable = band(rows)
             usable &= frames[rows, None] & frames[rows.start :]
             of += int(np.count_nonzero(usable))
             held += int(np.count_nonzero(usable & (values == value)))
         return held / max(of, 1)
 
-    for rows in _strips(n, max(1, _STRIP // n)):
+    for rows in strips(n, max(1, _STRIP // n)):
         values, usable = band(rows)
         diagonal[rows] = np.diagonal(window[rows, rows])
         if full:
@@ -189,7 +133,8 @@ def survey_map(
     return MapSurvey(
         half="upper" if full and not differs else half,
         sigma_half=sigma_half,
-        halved=not full,
+        halved=halved,
+        asymmetry=asymmetry,
         pairs=pairs,
         diagonal=diagonal,
         side=side,

@@ -92,6 +92,8 @@ class Provenance(eqx.Module):
     - `frames`: first and last frame that were used, 1-based and inclusive; `(0, 0)` when unknown.
     - `dt`: time between two frames of the map [s], stride and averaging included; `None` when the
       times were handed over as they are.
+    - `azimuths`: whether they are known; where they are not, zeros stand for them.
+    - `baseline_guessed`: whether 1 was added because the maps look like c2 − 1.
     - `notes`: what a reader should know, in sentences (masked entries, completed triangles, …).
     """
 
@@ -101,6 +103,8 @@ class Provenance(eqx.Module):
     keys: tuple[str, ...] = eqx.field(static=True, default=())
     frames: tuple[int, int] = eqx.field(static=True, default=(0, 0))
     dt: float | None = eqx.field(static=True, default=None)
+    azimuths: bool = eqx.field(static=True, default=True)
+    baseline_guessed: bool = eqx.field(static=True, default=False)
     notes: tuple[str, ...] = eqx.field(static=True, default=())
 
     def where(self) -> str:

@@ -109,7 +109,7 @@ class Fit(eqx.Module):
     - `reduced_chi2`: chi2 per degree of freedom when sigma is known, else NaN;
         `residual_sd`: standard deviation of the weighted residuals.
     - `remarks`: rates that are negative and must not be, and exact degeneracies; `conditions`: on
-        what the error bars depend; `doubts`: what was found by looking elsewhere;
+        what the fit or its error bars depend; `doubts`: what was found by looking elsewhere;
         `looked`: where other minima were looked for, empty for nowhere.
     - `label`: of the data set; `together`: whether it was fitted together with others.
     - `run`: how the solver went; its fields can be asked of the fit itself: `status`, `message`,

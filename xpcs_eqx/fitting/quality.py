@@ -248,13 +248,18 @@ _NO_BASELINE = 0.5
 def conditions_of(
     penalties: tuple[AbstractPenalty, ...],
     on_scaling: tuple[AbstractScalingPenalty, ...] = (),
+    baseline_guessed: bool = False,
 ) -> tuple[str, ...]:
-    """On what the error bars of a fit with penalties depend."""
+    """On what a fit depends: penalties, and a baseline that was guessed."""
     drawn = {
         "contrast and offset are drawn together": on_scaling,
         "parameters of the model are drawn to what is expected of them": penalties,
     }
-    return tuple(
+    guessed = (
+        "1 was added to the maps, which look as if they were stored without their baseline, as "
+        "c2 − 1; baseline = 1 leaves them as they are",
+    )
+    return (guessed if baseline_guessed else ()) + tuple(
         f"{what} by a penalty ({', '.join(dict.fromkeys(type(one).__name__ for one in by))}): the "
         "covariance is conditional on it, and a bias that it brings is in no error bar"
         for what, by in drawn.items()

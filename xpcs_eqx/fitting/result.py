@@ -232,7 +232,9 @@ def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution
         _rows(parameters, model, entries, roles, whole.ties),
         misfits[0],
         remarks=remarks_on(model, term.t, term.geometry, box),
-        conditions=conditions_of(objective.penalties, objective.scaling_penalties),
+        conditions=conditions_of(
+            objective.penalties, objective.scaling_penalties, term.baseline_guessed
+        ),
         **figures,
     )
 
@@ -312,6 +314,7 @@ def _of_several(
         tuple(dict.fromkeys(one for found in remarks for one in found[side])) for side in (0, 1)
     )
     on_scaling = tuple(one for part in objective.parts for one in part.scaling_penalties)
+    guessed = any(part.objective.term.baseline_guessed for part in whole.parts)
     return _fit(
         objective,
         run,
@@ -321,7 +324,7 @@ def _of_several(
         n_pairs=whole.n_pairs,
         absolute=whole.absolute,
         remarks=(negative, degenerate),
-        conditions=conditions_of(objective.penalties, on_scaling),
+        conditions=conditions_of(objective.penalties, on_scaling, guessed),
         data_sets=tuple(data_sets),
         sharing=sharing_test(whole),
         **figures,

@@ -20,7 +20,7 @@ from .drivers.loops import AbstractDriver, AbstractPieces, HostLoop, Scan
 from .drivers.stored import AnyData, source_of
 from .equations import AbstractObjective, require_double_precision
 from .kernel.blocks import block_correlation
-from .kernel.frame_table import check_model
+from .kernel.frame_table import check_model, has_direction
 from .losses import AbstractLoss, Linear
 from .noise import known_noise
 from .penalties import (
@@ -52,6 +52,12 @@ def _check_together(parameters: ParameterMap, data: AnyData, scaling: AbstractSc
             f"{early.size} frames are before t = 0, the first at {np.min(data.t):g} s, where a "
             "power law of the age has no value; count time from the beginning of the process "
             "(time_origin), leave these frames out, or take another rate"
+        )
+    if not data.provenance.azimuths and has_direction(parameters.model, data.t, data.geometry):
+        raise DataError(
+            f"{data.provenance.where()}: no azimuths are known, but the model "
+            f"{type(parameters.model).__name__} depends on them; give phi [degrees] when reading, "
+            "or take a model without a direction"
         )
     angles = scaling.constant.shape[0]
     if angles != data.n_angles:
@@ -204,6 +210,7 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
         driver=driver,
         noise=np.asarray(sd),  # pyright: ignore[reportArgumentType]
         absolute_sigma=data.absolute_sigma,
+        baseline_guessed=data.provenance.baseline_guessed,
     )
     if eliminate:
         return ProjectedObjective(parameters, term, penalties, scaling_penalties)  # pyright: ignore[reportArgumentType]

@@ -49,6 +49,7 @@ class TwoTimeTerm(eqx.Module):
 
     - `noise`: standard deviation that noise gives to the weighted residuals, by which penalties are
         weighed; NaN as long as there are none.
+    - `baseline_guessed`: whether 1 was added to maps that look like c2 − 1.
     """
 
     parameters: ParameterMap
@@ -61,6 +62,7 @@ class TwoTimeTerm(eqx.Module):
     driver: AbstractDriver
     noise: Float[Array, ""]
     absolute_sigma: bool = eqx.field(static=True)
+    baseline_guessed: bool = eqx.field(static=True, default=False)
 
     def table(self, y: Float[Array, "free"], differentiate: bool = True) -> FrameTable:
         """Features of the model at the coordinates `y`."""

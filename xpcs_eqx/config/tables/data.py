@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ...data import LAYOUTS, Selection, StoredTwoTime, TwoTimeData, load, open_stored
-from ...errors import ConfigError
 from ..section import Choice, Finite, Names, Pair, Path, PerAngle, Positive, Section, key, made
 from .model import Model
 
@@ -36,9 +35,13 @@ class Data(Section):
     q_tolerance: Positive | None = key(
         None, "take all q bins within this distance [1/Å]", example=1e-4
     )
+    merge_q: bool = key(
+        Selection.merge_q,
+        "take the q bins within the tolerance, or of the list, as one q, their mean",
+    )
     phi: PerAngle | None = key(
         None,
-        "azimuths [deg] of bare maps (npy) only",
+        "azimuths [deg] of bare maps (npy) and of files without",
         expected="a number, or one for each map",
         example=[0.0, 90.0],
     )
@@ -49,7 +52,9 @@ class Data(Section):
         example=[1, -1],
     )
     dt: Positive | None = key(None, "time between two frames [s]", example=0.1)
-    time_origin: Finite | None = key(None, "time of frame 1 [s]; 0 by default", example=0.0)
+    time_origin: Finite | None = key(
+        None, "time of frame 1 [s]; by default that of its place in the series, or 0", example=0.0
+    )
     gap: Positive | None = key(None, "gap of the shear cell [Å]; 2e6 by default", example=2e6)
     phi_ranges: list[Pair] = key(
         [], "ranges of azimuth to take [deg]; all when empty", expected="a list of [low, high]"
@@ -63,6 +68,14 @@ class Data(Section):
     max_lag: int | None = key(None, "largest lag that counts [frames]", example=500, ge=1)
     age_range: Pair | None = key(
         None, "ages (t1 + t2)/2 that count [s]", expected="[low, high]", example=[0.0, 50.0]
+    )
+    baseline: Literal["auto", 0, 1] = key(
+        "auto",
+        'what full decorrelation is in the maps: 1 for c2, 0 for c2 − 1; "auto" finds it',
+        expected='"auto", 0 or 1',
+    )
+    symmetrise: Literal["mean", "upper", "lower"] | None = key(
+        None, "what counts of maps whose triangles differ; refused otherwise", example="mean"
     )
     sigma: Positive | Literal["mad"] | None = key(
         None,
@@ -151,20 +164,18 @@ def reading_of(given: Data) -> dict[str, Any]:
         "gap": given.gap,
         "sigma": given.sigma,
         "q": single,
+        "phi": given.phi,
+        "baseline": given.baseline,
+        "symmetrise": given.symmetrise,
     }
 
 
 def read_data(configuration: "Configuration", stored: bool) -> TwoTimeData | StoredTwoTime:
     """The data of a configuration in memory, or left in their file (`stored`).
 
-    **Raises:** `DataError`; `ConfigError` for azimuths, which are stored with maps that stay there.
+    **Raises:** `DataError`.
     """
-    given = configuration.data
+    how = reading_of(configuration.data)
     if not stored:
-        return load(configuration.data_path, phi=given.phi, **reading_of(given))
-    if given.phi is not None:
-        raise ConfigError(
-            f"{configuration.source.where('data.phi')}: data.phi belongs to bare maps (npy); the "
-            "azimuths of maps that stay in their file are stored there: leave it out"
-        )
-    return open_stored(configuration.data_path, checksum=True, **reading_of(given))
+        return load(configuration.data_path, **how)
+    return open_stored(configuration.data_path, checksum=True, **how)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...files import replacing
-from .hdf5 import maps_in, read_frame_time, read_list, read_steps
-from .maps import DataSets, RawMaps, frame_time_of, maps_of
+from .hdf5 import Remarks, maps_in, read_frame_time, read_list, read_steps
+from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
+from .series import read_series
 
 if TYPE_CHECKING:
     import h5py
@@ -18,20 +19,29 @@ PHI_LIST = "xpcs/dphilist"
 MAPS = "exchange/C2T_all"
 STEPS = ("xpcs/stride_frames", "xpcs/avg_frames")
 FRAME_TIME = "measurement/instrument/detector/exposure_period"
-MARKS = (Q_LIST, PHI_LIST, MAPS)
+EXPOSURE = "measurement/instrument/detector/exposure_time"
+# First and last frame that were correlated, counted from one, and the first of the series.
+BEGIN, END, FIRST = "xpcs/data_begin_todo", "xpcs/data_end_todo", "xpcs/data_begin"
+MARKS = (Q_LIST, MAPS)
 
 
 def read(file: "h5py.File") -> RawMaps:
     """Lists and maps of an older APS file; the i-th key (sorted) belongs to the i-th column.
 
+    Azimuths may be absent.
+
     **Raises:** `DataError` naming what is missing or does not fit.
     """
-    notes: list[str] = []
+    notes = Remarks()
     q = read_list(file, Q_LIST, "1/Å", notes)
-    phi = read_list(file, PHI_LIST, "deg", notes)
+    azimuths = PHI_LIST in file
+    phi = read_list(file, PHI_LIST, "deg", notes) if azimuths else np.zeros(q.size)
     names, maps = maps_in(file, MAPS)
     step, steps = read_steps(file, STEPS)
-    time_name, frame_time = read_frame_time(file, (FRAME_TIME,), notes)
+    time = read_frame_time(file, (FRAME_TIME, EXPOSURE), notes)
+    series = read_series(
+        file, BEGIN, END, zero=FIRST, inclusive=True, rows=rows_of(maps), step=step, notes=notes
+    )
     return RawMaps(
         path=file.filename,
         layout=NAME,
@@ -41,11 +51,16 @@ def read(file: "h5py.File") -> RawMaps:
         phi=phi,
         q_name=Q_LIST,
         phi_name=PHI_LIST,
-        time_name=time_name,
-        frame_time=frame_time,
+        azimuths=azimuths,
+        time_name=time.name,
+        frame_time=time.value,
+        exposure=time.exposure,
         step=step,
-        keys=(Q_LIST, PHI_LIST, *steps, time_name),
+        begin=series.begin,
+        begin_name=series.name,
+        keys=(Q_LIST, *([PHI_LIST] if azimuths else []), *steps, time.name, *series.keys),
         notes=tuple(notes),
+        refused=notes.refused,
     )
 
 

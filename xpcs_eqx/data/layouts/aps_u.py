@@ -7,9 +7,21 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
+from ..checks import distinct
 from ..two_time import TwoTimeData
-from .hdf5 import maps_in, read_frame_time, read_list, read_steps, trailing_number
-from .maps import DataSets, RawMaps, frame_time_of, maps_of
+from .hdf5 import (
+    Remarks,
+    dataset,
+    maps_in,
+    read_frame_time,
+    read_list,
+    read_steps,
+    text_attribute,
+    texts_in,
+    trailing_number,
+)
+from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
+from .series import read_series
 
 if TYPE_CHECKING:
     import h5py
@@ -20,6 +32,13 @@ PHI_LIST = "xpcs/qmap/dynamic_v_list_dim1"
 INDEX_MAPPING = "xpcs/qmap/dynamic_index_mapping"
 BINS = "xpcs/twotime/processed_bins"
 MAPS = "xpcs/twotime/correlation_map"
+DIMENSIONS = (Q_LIST, PHI_LIST)
+# What the dimensions of the q-φ map are, and their units, where their attributes do not say so.
+NAMES, WORDS = "xpcs/qmap/map_names", "xpcs/qmap/map_units"
+_AXES = {"q": "q", "phi": "phi", "φ": "phi", "ϕ": "phi", "azimuth": "phi", "azimuthal angle": "phi"}
+INTENSITIES = "xpcs/spatial_mean/intensity_vs_time"
+# First frame that was correlated, counted from zero, and one after the last.
+BEGIN, END = "xpcs/twotime/config/begin_frame", "xpcs/twotime/config/end_frame"
 STEPS = ("xpcs/twotime/config/stride_frame", "xpcs/twotime/config/avg_frame")
 FRAME_TIME = "entry/instrument/detector_1/frame_time"
 COUNT_TIME = "entry/instrument/detector_1/count_time"
@@ -30,44 +49,113 @@ def read(file: "h5py.File") -> RawMaps:
     """Lists and maps of an APS-U file.
 
     Bin b (1-based) is element b − 1 of the q-φ map, through `dynamic_index_mapping` when the file
-    has one; q varies slowest: iq = bin // n_phi, iphi = bin % n_phi.
+    has one; q varies slowest: iq = bin // n_phi, iphi = bin % n_phi, unless the names of the
+    dimensions say that φ is the first.
 
     **Raises:** `DataError` naming what is missing or does not fit.
     """
     where = file.filename
-    notes: list[str] = []
-    q_list = read_list(file, Q_LIST, "1/Å", notes)
-    phi_list = read_list(file, PHI_LIST, "deg", notes)
+    notes = Remarks()
     names, maps = maps_in(file, MAPS)
-    element, key, lists = _bins(file, names) - 1, BINS, (Q_LIST, PHI_LIST, BINS)
+    axes, is_q_first = _axes(file, notes)
+    element, key, lists = _bins(file, names) - 1, BINS, (BINS,)
+    distinct(where, BINS, element + 1)
     if INDEX_MAPPING in file:
         mapping = read_list(file, INDEX_MAPPING, "", notes).astype(int)
         _check_inside(where, f"{BINS} into {INDEX_MAPPING}", element, mapping.size)
         element, key, lists = mapping[element], INDEX_MAPPING, (*lists, INDEX_MAPPING)
-    grid = f" ({q_list.size} q × {phi_list.size} phi)"
-    _check_inside(where, key, element, q_list.size * phi_list.size, grid)
+        distinct(where, INDEX_MAPPING, element + 1)
+    sizes = axes[0].size, axes[1].size
+    first, second = ("q", "phi") if is_q_first else ("phi", "q")
+    grid = f" ({sizes[0]} {first} × {sizes[1]} {second})"
+    _check_inside(where, key, element, sizes[0] * sizes[1], grid)
+    along = axes[0][element // sizes[1]], axes[1][element % sizes[1]]
+    (q, phi), (q_name, phi_name) = (
+        (along, DIMENSIONS) if is_q_first else (along[::-1], DIMENSIONS[::-1])
+    )
     step, steps = read_steps(file, STEPS)
-    time_name, frame_time = read_frame_time(file, (FRAME_TIME, COUNT_TIME), notes)
+    time = read_frame_time(file, (FRAME_TIME, COUNT_TIME), notes)
+    series = read_series(
+        file, BEGIN, END, zero=0, inclusive=False, rows=rows_of(maps), step=step, notes=notes
+    )
+    _check_intensities(file, rows_of(maps), notes)
+    there = [name for name in (q_name, phi_name) if name in file]
     return RawMaps(
         path=where,
         layout=NAME,
         names=names,
         maps=maps,
-        q=q_list[element // phi_list.size],
-        phi=phi_list[element % phi_list.size],
-        q_name=Q_LIST,
-        phi_name=PHI_LIST,
-        time_name=time_name,
-        frame_time=frame_time,
+        q=q,
+        phi=phi,
+        q_name=q_name,
+        phi_name=phi_name,
+        azimuths=phi_name in file,
+        time_name=time.name,
+        frame_time=time.value,
+        exposure=time.exposure,
         step=step,
-        keys=(*lists, *steps, time_name),
+        begin=series.begin,
+        begin_name=series.name,
+        keys=(*there, *lists, *steps, time.name, *series.keys),
         notes=tuple(notes),
+        refused=notes.refused,
     )
+
+
+def _axes(file: "h5py.File", notes: Remarks) -> tuple[tuple[np.ndarray, np.ndarray], bool]:
+    """The lists along both dimensions of the q-φ map, and whether the first is that of q.
+
+    What a dimension is stands in `map_names` or its attribute `name`; nothing is q and φ. Without
+    the second list the map has no azimuths, and one bin along it.
+    """
+    listed = [texts_in(dataset(file, key)[()]) if key in file else () for key in (NAMES, WORDS)]
+    said: list[str] = []
+    for k, key in enumerate(DIMENSIONS):
+        own = text_attribute(file[key], "name") if key in file else None
+        both = {name for name in (own, *listed[0][k : k + 1]) if name and name.strip()}
+        known = {_AXES.get(name.strip().strip("|").casefold(), name.strip()) for name in both}
+        if len(known) > 1:
+            raise DataError(
+                f"{file.filename}: {key} is called {' and '.join(sorted(both))}, in its attribute "
+                f"name and in {NAMES}, which contradict each other. Correct the wrong one."
+            )
+        said.append(known.pop() if known else "")
+    is_q_first = said[0] != "phi" and said[1] != "q"
+    wanted = ("q", "phi") if is_q_first else ("phi", "q")
+    for name, found, key in zip(wanted, said, DIMENSIONS, strict=True):
+        if found not in ("", name):
+            called = " and ".join(repr(one) for one in said if one)
+            notes.refused[key] = (
+                f"{file.filename}: the dimensions of {DIMENSIONS[0].rpartition('/')[0]} are called "
+                f"{called}; maps of q and phi are needed, so {key} cannot be taken for {name}."
+            )
+    axes = []
+    for k, (key, name) in enumerate(zip(DIMENSIONS, wanted, strict=True)):
+        if name == "phi" and key not in file:
+            axes.append(np.zeros(1))
+        elif key in notes.refused:
+            axes.append(read_list(file, key, "", notes))
+        else:
+            unit = "1/Å" if name == "q" else "deg"
+            axes.append(read_list(file, key, unit, notes, listed[1][k : k + 1]))
+    return (axes[0], axes[1]), is_q_first
+
+
+def _check_intensities(file: "h5py.File", rows: int | None, notes: Remarks) -> None:
+    """Remark intensities of another number of frames than the maps have rows."""
+    if INTENSITIES not in file:
+        return
+    frames = dataset(file, INTENSITIES).shape[-1:]
+    if rows is not None and frames not in ((), (rows,)):
+        notes.append(
+            f"{INTENSITIES} has {frames[0]} frames but the maps have {rows} rows; one of them is "
+            "not of this series, or the time between rows is wrong."
+        )
 
 
 def _bins(file: "h5py.File", names: tuple[str, ...]) -> np.ndarray:
     """processed_bins, after checking that they belong to the sorted names of the maps."""
-    bins = read_list(file, BINS, "", []).astype(int)
+    bins = read_list(file, BINS, "", Remarks()).astype(int)
     if bins.size != len(names):
         raise DataError(
             f"{file.filename}: {BINS} lists {bins.size} values but {MAPS} holds {len(names)} maps; "

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..checks import near_misses, numbers, optional_scalar
+from ..checks import array_of, near_misses, numbers, optional_scalar
 from ..two_time import TwoTimeData
 from .maps import RawMaps, maps_of, needs_sigma
 
@@ -34,15 +34,16 @@ def raw_from_mapping(
     """
     maps_key, phi_key, _, _, q_key = LOADER if form == "loader" else DIRECT
     where = path if path != "memory" else f"dictionary ({form} form)"
-    stack = _stack(where, maps_key, np.asarray(mapping[maps_key]))
+    stack = _stack(where, maps_key, array_of(where, maps_key, mapping[maps_key]))
     phi = numbers(where, phi_key, mapping[phi_key]).reshape(-1)
     q = numbers(where, q_key, mapping[q_key]).reshape(-1)
-    if q.size == 0 or not np.allclose(q, q[0], rtol=1e-6, atol=0, equal_nan=True):
-        raise DataError(
-            f"{where}: {q_key} holds {q.size} values from {q.min() if q.size else None} to "
-            f"{q.max() if q.size else None} [1/Å]; one data set has one q. Make one data set for "
-            "each q and fit each by itself."
-        )
+    if q.size != stack.shape[0]:
+        if q.size == 0 or not np.allclose(q, q[0], rtol=1e-6, atol=0, equal_nan=True):
+            raise DataError(
+                f"{where}: {q_key} holds {q.size} values for {stack.shape[0]} maps; give one q "
+                "[1/Å] for each map, or one for all."
+            )
+        q = np.full(stack.shape[0], q[0])
     sigma, diagonal = mapping.get("sigma"), mapping.get("diagonal")
     return RawMaps(
         path=path,
@@ -52,7 +53,7 @@ def raw_from_mapping(
         maps=tuple(stack),
         stack=stack,
         owned=owned,
-        q=np.full(stack.shape[0], q[0]),
+        q=q,
         phi=phi,
         q_name=q_key,
         phi_name=phi_key,
@@ -60,7 +61,7 @@ def raw_from_mapping(
         t=frame_axis(where, mapping["t1"], mapping["t2"], stack.shape[1:]),
         gap=optional_scalar(where, mapping, "L"),
         gap_name="L",
-        sigma=None if sigma is None else _sigma(np.asarray(sigma), stack.shape),
+        sigma=None if sigma is None else _sigma(array_of(where, "sigma", sigma), stack.shape),
         absolute_sigma=bool(mapping.get("absolute_sigma", True)),
         diagonal=None if diagonal is None else numbers(where, "diagonal", diagonal),
         keys=tuple(key for key in mapping if key != maps_key),
@@ -192,7 +193,7 @@ def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -
         stack=stack,
         owned=True,
         q=np.full(stack.shape[0], 1.0 if q is None else float(q)),
-        phi=np.atleast_1d(np.asarray(0.0 if phi is None else phi, np.float64)),
+        phi=np.atleast_1d(numbers(path, "phi", 0.0 if phi is None else phi)),
         q_name="q",
         phi_name="phi",
         time_name="dt",

@@ -4,33 +4,27 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from ...errors import DataError
 from ..checks import near_misses, numbers, scalar
+from .units import factor_to
 
 if TYPE_CHECKING:
     import h5py
 
-_PER_ANGSTROM = {
-    "1/angstrom": 1.0, "angstrom^-1": 1.0, "1/å": 1.0, "å^-1": 1.0, "1/a": 1.0, "a^-1": 1.0,
-    "angstrom-1": 1.0, "a-1": 1.0, "å-1": 1.0, "å⁻¹": 1.0, "1/ang": 1.0, "inverse angstrom": 1.0,
-    "1/nm": 0.1, "nm^-1": 0.1, "nm-1": 0.1, "nm⁻¹": 0.1, "1/nanometer": 0.1,
-    "1/m": 1e-10, "m^-1": 1e-10,
-}  # fmt: skip
-_DEGREES = {
-    "deg": 1.0, "degree": 1.0, "degrees": 1.0, "°": 1.0,
-    "rad": 180 / np.pi, "radian": 180 / np.pi, "radians": 180 / np.pi,
-}  # fmt: skip
-_SECONDS = {
-    "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
-    "ms": 1e-3, "millisecond": 1e-3, "milliseconds": 1e-3,
-    "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "microsecond": 1e-6, "microseconds": 1e-6,
-    "ns": 1e-9, "nanosecond": 1e-9, "nanoseconds": 1e-9,
-}  # fmt: skip
-UNITS = {"1/Å": _PER_ANGSTROM, "deg": _DEGREES, "s": _SECONDS}
+
+class Remarks(list[str]):
+    """Remarks on a file in sentences, in the order in which they were found.
+
+    - `refused`: why what stands at an HDF5 path means nothing, unless it is given.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: dict[str, str] = {}
 
 
 @contextmanager
@@ -118,26 +112,44 @@ def text_attribute(found: Any, name: str) -> str | None:
     value = found.attrs.get(name)
     if value is None:
         return None
-    value = np.asarray(value).reshape(-1)
-    first = value[0] if value.size else ""
-    return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
+    texts = texts_in(value)
+    return texts[0] if texts else ""
 
 
-def read_list(file: "h5py.File", key: str, unit: str, notes: list[str]) -> np.ndarray:
+def texts_in(value: Any) -> tuple[str, ...]:
+    """The texts in what is stored: one or an array of them, as text or bytes."""
+    import h5py
+
+    flat = np.asarray(() if isinstance(value, h5py.Empty) else value).reshape(-1)
+    return tuple(_decoded(one) if isinstance(one, bytes) else str(one) for one in flat)
+
+
+def _decoded(text: bytes) -> str:
+    """UTF-8, or Latin-1 where it is none, in which older programs wrote Å and µ."""
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
+def read_list(
+    file: "h5py.File", key: str, unit: str, notes: Remarks, said: tuple[str, ...] = ()
+) -> np.ndarray:
     """A flat float64 list in `unit`, whatever its shape on disk: (N,), (1, N), (N, 1).
 
-    A unit that is unknown is remarked in `notes`; an empty `unit` is that of counts and numbers of
-    bins, which have none, whatever a file calls it.
+    The unit it is stored in is that of its attribute `units` or `unit`, or one of those `said`
+    elsewhere. A unit that is unknown or of another kind of quantity is refused in `notes`. An empty
+    `unit` is that of counts and numbers of bins, which have none, whatever a file calls it.
 
     **Raises:** `DataError` when it is missing, not numeric or two-dimensional.
     """
-    values = _in_unit(file, key, unit, notes)
+    values = _in_unit(file, key, unit, notes, said)
     if sum(length != 1 for length in values.shape) > 1:
         raise DataError(f"{file.filename}: {key} has shape {values.shape}; a list is needed.")
     return values.reshape(-1)
 
 
-def read_scalar(file: "h5py.File", key: str, unit: str, notes: list[str]) -> float:
+def read_scalar(file: "h5py.File", key: str, unit: str, notes: Remarks) -> float:
     """One number in `unit`, whatever its shape on disk: (), (1,), (1, 1).
 
     Units as in `read_list`.
@@ -147,34 +159,62 @@ def read_scalar(file: "h5py.File", key: str, unit: str, notes: list[str]) -> flo
     return scalar(file.filename, key, _in_unit(file, key, unit, notes))
 
 
-def _in_unit(file: "h5py.File", key: str, unit: str, notes: list[str]) -> np.ndarray:
+def _in_unit(
+    file: "h5py.File", key: str, unit: str, notes: Remarks, said: tuple[str, ...] = ()
+) -> np.ndarray:
     found = dataset(file, key)
     values = numbers(file.filename, key, found[()])
-    stored = text_attribute(found, "units") if unit else None
-    if stored is None:
+    if not unit:
         return values
-    factor = UNITS[unit].get(stored.strip().lower())
-    if factor is None:
-        notes.append(f"The unit {stored!r} of {found.name} is unknown; it was read as {unit}.")
+    names = [name for name in found.attrs if name.casefold() in ("units", "unit")]
+    words = [text for text in (*(text_attribute(found, name) for name in names), *said) if text]
+    factors = {word: factor_to(unit, word) for word in words if word.strip()}
+    wrong = [reason for reason in factors.values() if isinstance(reason, str)]
+    if not wrong and len(set(factors.values())) > 1:
+        wrong = [f"the units {', '.join(map(repr, factors))} are said of it, which differ"]
+    if wrong:
+        notes.refused[key] = f"{file.filename}: {key}: {wrong[0]}."
         return values
-    return values * factor
+    return values * float(next(iter(factors.values()), 1.0))
 
 
-def read_frame_time(
-    file: "h5py.File", keys: tuple[str, ...], notes: list[str]
-) -> tuple[str, float | None]:
-    """The first of some HDF5 paths that is there, and the time of a frame [s] it holds.
+class FrameTime(NamedTuple):
+    """The time from one frame to the next, as a file has it.
 
-    The first of all and `None` when none is there; one that stands in for it is remarked.
+    - `name`: HDF5 path; `value`: [s], `None` when it is not stored.
+    - `exposure`: time that a frame is exposed [s] where it is stored and longer than that.
+    """
+
+    name: str
+    value: float | None
+    exposure: float | None
+
+
+def read_frame_time(file: "h5py.File", keys: tuple[str, str], notes: Remarks) -> FrameTime:
+    """The time of a frame from the HDF5 paths of that and of its exposure.
+
+    The exposure stands in where the first is absent, which is remarked, and so is one that is
+    longer.
 
     **Raises:** `DataError` as `read_scalar`.
     """
-    for key in keys:
-        if key in file:
-            if key != keys[0]:
-                notes.append(f"{keys[0]} is absent; {key} was taken as the time of a frame.")
-            return key, read_scalar(file, key, "s", notes)
-    return keys[0], None
+    period, exposure = keys
+    exposed = read_scalar(file, exposure, "s", notes) if exposure in file else None
+    if period not in file:
+        if exposed is None:
+            return FrameTime(period, None, None)
+        notes.append(f"{period} is absent; {exposure} was taken as the time of a frame.")
+        return FrameTime(exposure, exposed, None)
+    value = read_scalar(file, period, "s", notes)
+    known = not notes.refused.keys() & {period, exposure}
+    if exposed is None or not (known and exposed > value * (1 + 1e-3)):
+        return FrameTime(period, value, None)
+    notes.append(
+        f"{period} is {value:.6g} s but frames were exposed for {exposed:.6g} s ({exposure}), "
+        "which cannot be. The first was used; if it is the wrong one, all rates are off by their "
+        "ratio. Give dt to say which is right."
+    )
+    return FrameTime(period, value, exposed)
 
 
 def read_steps(file: "h5py.File", keys: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
@@ -184,8 +224,8 @@ def read_steps(file: "h5py.File", keys: tuple[str, ...]) -> tuple[int, tuple[str
     """
     step, present = 1, tuple(key for key in keys if key in file)
     for key in present:
-        value = read_scalar(file, key, "", [])
-        if not (value >= 1 and value == round(value)):
+        value = read_scalar(file, key, "", Remarks())
+        if not (value >= 1 and value.is_integer()):
             raise DataError(
                 f"{file.filename}: {key} is {value:g}; stride and average are whole numbers ≥ 1."
             )

@@ -1,7 +1,7 @@
 """What every layout shares: maps as a reader hands them over and as a writer stores them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ from ...errors import DataError
 from ..two_time import TwoTimeData, is_mask
 
 Triangle = Literal["upper", "lower"]
-Half = Triangle | Literal["both"]
+Half = Triangle | Literal["both", "mean"]
 
 
 class SlicedMap(Protocol):
@@ -75,13 +75,16 @@ class Window:
     def band(self, half: Half, rows: slice) -> np.ndarray:
         """Pairs i ≤ j with i in `rows`, `(row, n_frames − rows.start)`.
 
-        `half` says which triangle holds the pairs; with both, a pair is NaN when either says so.
+        `half` says which triangle holds the pairs, or their mean; with both, a pair is NaN when
+        either says so.
         What stands below the diagonal means nothing.
         """
         right = slice(rows.start, self.n_frames)
         found = self[right, rows].T if half == "lower" else self[rows, right]
         if half == "both":
             found = np.where(np.isfinite(self[right, rows].T), found, np.nan)
+        if half == "mean":
+            found = 0.5 * (found + self[right, rows].T)
         found = np.asarray(found, self.dtype)
         return found + found.dtype.type(self.baseline) if self.baseline else found
 
@@ -93,7 +96,10 @@ class RawMaps:
     - `path`, `layout`, `sha256`: where this is from.
     - `names`: HDF5 path or dictionary key of each map; `maps`: the maps, read by blocks.
     - `q` [1/Å], `phi` [degrees]: one for each map; `q_name`, `phi_name`: where they were found.
+    - `azimuths`: whether phi is known; where it is not, zeros stand there.
     - `frame_time`: time between two frames [s] before stride and averaging; `None` if not stored.
+    - `exposure`: time that a frame was exposed [s] where it contradicts `frame_time`.
+    - `begin`: frames of the series before the first row of the maps; `begin_name`: where that is.
     - `step`: stride times average, so that maps have one row every `step` frames.
     - `t`: explicit frame times [s]; they win over `frame_time`.
     - `gap`: gap [Å] when stored.
@@ -101,9 +107,10 @@ class RawMaps:
       are known absolutely.
     - `diagonal`: raw diagonals `(map, frame)` when they are stored apart from the maps.
     - `triangle`: which one holds numbers, when the layout says that only one does.
-    - `baseline`: number to add so that full decorrelation means one.
+    - `baseline`: number to add so that full decorrelation means one; `None` where it is not said.
     - `stack`: the maps as one array when they already lie in memory; `owned` allows to change it.
     - `keys`: everything that was read, for the provenance; `notes`: remarks in sentences.
+    - `refused`: why what was found under a name means nothing, unless it is given.
     """
 
     path: str
@@ -116,8 +123,12 @@ class RawMaps:
     phi_name: str
     time_name: str
     sha256: str = ""
+    azimuths: bool = True
     frame_time: float | None = None
+    exposure: float | None = None
     step: int = 1
+    begin: int = 0
+    begin_name: str = ""
     t: np.ndarray | None = None
     gap: float | None = None
     gap_name: str = "gap"
@@ -125,16 +136,22 @@ class RawMaps:
     absolute_sigma: bool = True
     diagonal: Any = None
     triangle: Triangle | None = None
-    baseline: float = 0.0
+    baseline: float | None = None
     stack: np.ndarray | None = None
     owned: bool = False
     keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
         """Start of an error message: the file, or the kind of dictionary."""
         return self.path if self.path != "memory" else f"dictionary ({self.layout} form)"
+
+
+def rows_of(maps: Sequence[SlicedMap]) -> int | None:
+    """Rows of the first map, `None` without any."""
+    return maps[0].shape[0] if maps and maps[0].shape else None
 
 
 DataSets = TwoTimeData | Sequence[TwoTimeData]

@@ -8,8 +8,9 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..checks import numbers
+from ..checks import distinct, numbers
 from .hdf5 import (
+    Remarks,
     dataset,
     maps_in,
     read_frame_time,
@@ -64,7 +65,7 @@ def read(file: "h5py.File") -> RawMaps:
     entry = entry_of(file)
     if entry is None:
         raise DataError(f"{where}: no entry holds {MAPS}; it is no NXxpcs file with two-time maps.")
-    notes: list[str] = []
+    notes = Remarks()
     key = f"{entry}/{MAPS}"
     found = file[key]
     asked = "the maps themselves were asked"
@@ -77,7 +78,7 @@ def read(file: "h5py.File") -> RawMaps:
         triangle = "upper" if populated == "upper_half" else "lower"
     # Full decorrelation, which is one here.
     references = ("1", "0", "1.0", "0.0")
-    reference = _attribute(found, key, "baseline_reference", references, "1 was assumed", notes)
+    reference = _attribute(found, key, "baseline_reference", references, asked, notes)
     labels: np.ndarray | None = None
     if isinstance(found, h5py.Group):
         names, maps = maps_in(file, key)
@@ -87,8 +88,8 @@ def read(file: "h5py.File") -> RawMaps:
     if origin == "lower_left":
         maps = tuple(_Flipped(one) for one in maps)
     q, phi = _lists(file, entry, len(names), labels, notes)
-    times = (f"{entry}/{FRAME_TIME}", f"{entry}/{COUNT_TIME}")
-    time_name, frame_time = read_frame_time(file, times, notes)
+    azimuths = f"{entry}/{PHI_LIST}" in file
+    time = read_frame_time(file, (f"{entry}/{FRAME_TIME}", f"{entry}/{COUNT_TIME}"), notes)
     return RawMaps(
         path=where,
         layout=NAME,
@@ -98,17 +99,25 @@ def read(file: "h5py.File") -> RawMaps:
         phi=phi,
         q_name=f"{entry}/{Q_LIST}",
         phi_name=f"{entry}/{PHI_LIST}",
-        time_name=time_name,
-        frame_time=frame_time,
+        azimuths=azimuths,
+        time_name=time.name,
+        frame_time=time.value,
+        exposure=time.exposure,
         triangle=triangle,
-        baseline=1.0 - float(reference or 1),
-        keys=(key, f"{entry}/{Q_LIST}", f"{entry}/{PHI_LIST}", time_name),
+        baseline=None if reference is None else 1.0 - float(reference),
+        keys=(
+            key,
+            f"{entry}/{Q_LIST}",
+            *([f"{entry}/{PHI_LIST}"] if azimuths else []),
+            time.name,
+        ),
         notes=tuple(notes),
+        refused=notes.refused,
     )
 
 
 def _attribute(
-    found: Any, key: str, name: str, allowed: tuple[str, ...], absent: str, notes: list[str]
+    found: Any, key: str, name: str, allowed: tuple[str, ...], absent: str, notes: Remarks
 ) -> str | None:
     """An attribute with one of the `allowed` values; where it is absent, `absent` is remarked."""
     value = text_attribute(found, name)
@@ -157,11 +166,17 @@ class _Flipped:
 
 
 def _lists(
-    file: "h5py.File", entry: str, n_maps: int, labels: np.ndarray | None, notes: list[str]
+    file: "h5py.File", entry: str, n_maps: int, labels: np.ndarray | None, notes: Remarks
 ) -> tuple[np.ndarray, np.ndarray]:
-    """q and φ of each map; keys that cover only some regions are matched by their label."""
+    """q and φ of each map, zero where there is none.
+
+    Keys that cover only some regions are matched by their label.
+    """
     lists = []
     for key, unit in ((f"{entry}/{Q_LIST}", "1/Å"), (f"{entry}/{PHI_LIST}", "deg")):
+        if unit == "deg" and key not in file:
+            lists.append(np.zeros(n_maps))
+            continue
         values = read_list(file, key, unit, notes)
         if labels is not None and values.size > n_maps:
             if np.any((labels < 1) | (labels > values.size)):
@@ -169,6 +184,7 @@ def _lists(
                     f"{file.filename}: {key} lists {values.size} regions but the keys of the maps "
                     f"name {labels.tolist()[:8]}; keys must be region labels counted from 1."
                 )
+            distinct(file.filename, f"{entry}/{MAPS}", labels)
             values = values[labels - 1]
         lists.append(values)
     if f"{entry}/{ROI_MAP}" in file:

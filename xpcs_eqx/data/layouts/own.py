@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import DataError
 from ...files import replacing
 from ..two_time import Provenance, TwoTimeData
-from .hdf5 import dataset, read_list, read_scalar, text_attribute
+from .hdf5 import Remarks, dataset, read_list, read_scalar, text_attribute
 from .maps import Layer, RawMaps, maps_of, needs_sigma
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ def read(file: "h5py.File") -> RawMaps:
             f"{where}: the attribute version is {version}; this library reads version {VERSION} of "
             "its layout. Update the library or write the file again."
         )
-    notes: list[str] = []
+    notes = Remarks()
     c2 = dataset(file, "c2")
     if c2.ndim != 3:
         raise DataError(f"{where}: c2 has shape {c2.shape}; (angle, frame, frame) is needed.")
+    origin, azimuths = _origin(file)
     keys = ("c2", "t", "phi", "q", "gap", *(["sigma"] if "sigma" in file else []))
     return RawMaps(
         path=where,
@@ -54,25 +55,27 @@ def read(file: "h5py.File") -> RawMaps:
         phi_name="phi",
         time_name="t",
         t=read_list(file, "t", "s", notes),
-        gap=read_scalar(file, "gap", "", notes),
+        gap=read_scalar(file, "gap", "Å", notes),
         sigma=dataset(file, "sigma") if "sigma" in file else None,
         absolute_sigma=text_attribute(file, "absolute_sigma") == "True",
         diagonal=dataset(file, "diagonal") if "diagonal" in file else None,
         keys=keys,
-        notes=(*_origin(file), *notes),
+        azimuths=azimuths,
+        notes=(*origin, *notes),
+        refused=notes.refused,
     )
 
 
-def _origin(file: "h5py.File") -> tuple[str, ...]:
-    """Where the data of this file came from when it was written, as remarks."""
+def _origin(file: "h5py.File") -> tuple[tuple[str, ...], bool]:
+    """Where the data of this file came from when it was written, as remarks; whether with φ."""
     stored = text_attribute(file, "provenance")
     if not stored:
-        return ()
+        return (), True
     try:
         origin = json.loads(stored)
         sha256 = f", sha256 {origin['sha256']}" if origin["sha256"] else ""
         first = f"Written from {origin['path']} ({origin['layout']}{sha256})."
-        return (first, *map(str, origin["notes"]))
+        return (first, *map(str, origin["notes"])), bool(origin.get("azimuths", True))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{file.filename}: the attribute provenance cannot be read ({error!r}); delete it or "

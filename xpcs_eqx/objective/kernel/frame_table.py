@@ -1,6 +1,7 @@
 """Features of a model at every frame, and their derivatives: the first stage of the derivative."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -166,6 +167,15 @@ def check_model(model: AbstractCorrelation, t: Any, geometry: Geometry) -> None:
         raise ModelError(f"`kernel` of 5 pairs returned shape {shape}; it must be elementwise")
     if not jax.tree.leaves(features):
         raise ModelError(f"{type(model).__name__}.features returned no features at all")
+
+
+def has_direction(model: AbstractCorrelation, t: Any, geometry: Geometry) -> bool:
+    """Whether a model depends on the azimuths."""
+
+    def features(phi):
+        return jax.tree.leaves(model.features(jnp.asarray(t), replace(geometry, phi=phi)))
+
+    return bool(np.any(dependence(features, jnp.asarray(geometry.phi))))
 
 
 def dependence(function: Callable[..., list], *args: Any) -> np.ndarray:
