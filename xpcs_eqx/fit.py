@@ -179,10 +179,11 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     # All that is slow to import is there: from here on an interrupt has something to save.
     with _interruptible():
         if arguments.check:
-            report = task_of(configuration).check_report()
+            task = task_of(configuration)
+            undetermined = task.undetermined()
             if not arguments.quiet:
-                _say(report)
-            return OK
+                _say(task.check_report(undetermined))
+            return DOUBTFUL if undetermined else OK
         with claimed(target):
             return _fit(arguments, configuration, target, started)
 
