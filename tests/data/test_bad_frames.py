@@ -177,3 +177,29 @@ def test_a_map_of_one_value_is_named_and_costs_the_others_nothing():
     data = _data(_map(), np.full((40, 40), 1.1))
     assert data.masked_pairs == 0
     assert "g2[1] holds 1.1 throughout" in _notes(data)
+
+
+@pytest.mark.parametrize("layout", ["aps-u", "aps-old"])
+@pytest.mark.parametrize("stored", ["rows", "frames", "pair"])
+def test_stored_intensities_name_dark_frames(tmp_path, layout, stored):
+    """The maps alone could not tell: the correlator wrote noise for the frame without photons."""
+    write = {"aps-u": xe.data.write_aps_u, "aps-old": xe.data.write_aps_old}[layout]
+    key = {"aps-u": "xpcs/spatial_mean/intensity_vs_time", "aps-old": "exchange/frameSum"}[layout]
+    path, intensity = tmp_path / "map.hdf", np.full(40, 3.0)
+    intensity[12], intensity[30] = 0.0, 9.0
+    write(path, _data(_map()), stride=2 if stored == "frames" else 1)
+    if stored == "frames":
+        intensity = np.repeat(intensity, 2)
+    if stored == "pair":
+        intensity = np.stack([np.arange(40.0), intensity])
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        file[key] = intensity
+    data = xe.load(path)
+    assert data.masked_pairs == _pairs(40, 1)
+    assert f"Frame 13 has no intensity in {key}: not measured, masked." in data.provenance.notes
+    assert f"Frame 31 has an unusual intensity in {key} and was kept." in data.provenance.notes
+    kept = xe.load(path, selection=xe.Selection(bad_frames="off"))
+    assert kept.masked_pairs == 0
+    assert "Frame 13 has no intensity" in _notes(kept)

@@ -1,11 +1,15 @@
 """What the numbers of a file mean: units, names of dimensions, times of a series."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 from helpers_data import loader_form, two_time
 
 import xpcs_eqx as xe
+from xpcs_eqx.config import read_configuration
+from xpcs_eqx.config.tables.data import read_data
 from xpcs_eqx.data import (
     Selection,
     from_dict,
@@ -20,7 +24,7 @@ from xpcs_eqx.data import (
     write_own,
 )
 from xpcs_eqx.data.layouts.units import factor_to, unit_of
-from xpcs_eqx.errors import DataError
+from xpcs_eqx.errors import ConfigError, DataError
 
 Q, PHI = "xpcs/qmap/dynamic_v_list_dim0", "xpcs/qmap/dynamic_v_list_dim1"
 FRAME, COUNT = (f"entry/instrument/detector_1/{name}_time" for name in ("frame", "count"))
@@ -565,3 +569,27 @@ def test_numbers_of_numpy_are_numbers(path):
     assert found.absolute_sigma
     assert load(path, q=np.array(0.009), time_origin=np.int32(3)).t[0] == 3.0
     assert len(load_joint(path, selection=Selection(q=np.array([0.0054, 0.009])))) == 2
+
+
+def test_keys_of_the_configuration(path, tmp_path):
+    def read(text, stored=False):
+        (tmp_path / "fit.toml").write_text(f"[data]\npath = '{path}'\n{text}\n")
+        return read_data(read_configuration(str(tmp_path / "fit.toml")), stored)
+
+    data = two_time(phi=(0.0,), n=40)
+    c2 = np.array(data.c2) - 1
+    c2[0] += 0.1 * np.tril(np.ones((40, 40)), -1)
+    aps_u(path, lambda file: file.__delitem__(PHI), replace(data, c2=c2))
+    for stored in (False, True):
+        found = read('symmetrise = "mean"\nbaseline = 1\nphi = 7.0', stored)
+        assert found.geometry.phi.tolist() == [7.0]
+        assert found.provenance.azimuths
+        assert not found.provenance.baseline_guessed
+        assert read('symmetrise = "lower"', stored).provenance.baseline_guessed
+    aps_u(path, None, [two_time(), two_time(q=0.0056)])
+    near = "q = 0.0055\nq_tolerance = 2e-4\n"
+    assert float(read(near + "merge_q = true").geometry.q) == pytest.approx(0.0055)
+    raises(("several q", "merge_q"), read, near)
+    for wrong in ("baseline = true", "baseline = 2", "symmetrise = true", "merge_q = 1"):
+        with pytest.raises(ConfigError, match=wrong.split()[0]):
+            read(wrong)

@@ -28,6 +28,8 @@ _NOTICED = 0.005
 _FEW = 8
 # Rows that are looked at together.
 _BLOCK = 32
+# Intensity of a frame over the median of all, below which it is dark; difference that is remarked.
+_DARK, _ODD = 0.01, 0.5
 # Part of the pairs of other frames that hold a value which is common.
 _COMMON = 0.2
 
@@ -151,6 +153,24 @@ def _unusual(places: np.ndarray, level: np.ndarray) -> dict[int, float]:
     return {int(places[k + 1]): float(bend[k]) for k in found}
 
 
+class Intensities(NamedTuple):
+    """Frames, from 0, without intensity (`dark`), and those of an unusual one (`odd`)."""
+
+    dark: frozenset[int] = frozenset()
+    odd: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, "frame"]) -> "Intensities":
+        """Those that the intensity of each frame tells; none where most of them are dark."""
+        lit = values[np.isfinite(values) & (values > 0)]
+        if 2 * lit.size < values.size:
+            return cls()
+        part = values / np.median(lit)
+        dark = ~(part > _DARK)
+        odd = ~dark & (np.abs(part - 1) > _ODD)
+        return cls(*(frozenset(np.flatnonzero(found).tolist()) for found in (dark, odd)))
+
+
 def runs(frames: Iterable[int]) -> str:
     """Numbers of frames from 1 in a message: 4, 7–9."""
     ordered = np.array(sorted(frames)) + 1
@@ -160,7 +180,12 @@ def runs(frames: Iterable[int]) -> str:
 
 
 def remarks(
-    damages: Sequence[Damage], names: Sequence[str], first: int, masked: bool
+    damages: Sequence[Damage],
+    names: Sequence[str],
+    intensities: Intensities,
+    intensity_name: str,
+    first: int,
+    masked: bool,
 ) -> tuple[str, ...]:
     """What was found on some maps, in sentences; their first row is frame `first` (from 0)."""
     constant: dict[float, set[int]] = {}
@@ -187,6 +212,12 @@ def remarks(
             f"Pairs of frame {runs(astray)} lie where no correlation is (mean c2 up to "
             f"{worst:.3g}, values beyond {_CLIP[0]:g} … {_CLIP[1]:g} counted as these): {done}."
         )
+    for frames, what in (
+        (intensities.dark, f"has no intensity in {intensity_name}: not measured, {done}"),
+        (intensities.odd, f"has an unusual intensity in {intensity_name} and was kept"),
+    ):
+        if frames:
+            notes.append(f"Frame {runs({frame + first for frame in frames})} {what}.")
     damaged = set(astray).union(*constant.values()) if constant else set(astray)
     only = {frame: value for frame, value in unusual.items() if frame not in damaged}
     if only:

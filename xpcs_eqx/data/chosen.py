@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import DataError
-from .bad_frames import Damage, remarks
+from .bad_frames import Damage, Intensities, remarks
 from .baseline import Baseline, Found, checked_baseline, find_baseline
 from .checks import agreeing, finite_angles, given_scalar, increasing_times, positive
 from .layouts.maps import Layer, RawMaps, Window
@@ -327,11 +327,18 @@ class Chosen:
         rule = pair_rule(self.where, self.selection, self.t, self.frames, n_frames, numbers)
         return replace(self, rule=rule)
 
+    @property
+    def intensities(self) -> Intensities:
+        """What stored intensities tell of the frames that are taken."""
+        stored = self.raw.intensity
+        return Intensities() if stored is None else Intensities.of(stored[self.frames])
+
     def remarked(self, damages: Sequence[Damage]) -> "Chosen":
-        """The same with what was found on its maps."""
+        """The same with what was found on its maps and in stored intensities."""
         names = [self.name(position) for position in range(self.n_maps)]
         masked = self.selection.bad_frames == "auto"
-        found = remarks(damages, names, self.frames.start, masked)
+        told = self.intensities, self.raw.intensity_name
+        found = remarks(damages, names, *told, self.frames.start, masked)
         return replace(self, remarks=(*self.remarks, *found))
 
     def provenance(self, halved: int, used: int, asymmetries: Sequence[float]) -> Provenance:

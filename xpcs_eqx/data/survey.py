@@ -155,7 +155,10 @@ def surveyed(
 
     **Raises:** `DataError` as `survey`, and when no pair is left.
     """
-    asked, damaged, damages = chosen.selection.bad_frames == "auto", set[int](), None
+    asked, damages = chosen.selection.bad_frames == "auto", None
+    damaged = set(chosen.intensities.dark) if asked else set[int]()
+    if damaged:
+        chosen = chosen.without(damaged)
     for _ in range(_ROUNDS):
         found = [survey(chosen, position) for position in range(chosen.n_maps)]
         new = [one.damage for one in found]

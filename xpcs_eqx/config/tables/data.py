@@ -69,7 +69,7 @@ class Data(Section):
     age_range: Pair | None = key(
         None, "ages (t1 + t2)/2 that count [s]", expected="[low, high]", example=[0.0, 50.0]
     )
-    baseline: Literal["auto", 0, 1] = key(
+    baseline: Literal["auto"] | Annotated[int, Field(ge=0, le=1)] = key(
         "auto",
         'what full decorrelation is in the maps: 1 for c2, 0 for c2 − 1; "auto" finds it',
         expected='"auto", 0 or 1',

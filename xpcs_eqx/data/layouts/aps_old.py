@@ -8,7 +8,7 @@ import numpy as np
 from ...files import replacing
 from .hdf5 import Remarks, maps_in, read_frame_time, read_list, read_steps
 from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
-from .series import read_series
+from .series import read_intensities, read_series
 
 if TYPE_CHECKING:
     import h5py
@@ -22,6 +22,8 @@ FRAME_TIME = "measurement/instrument/detector/exposure_period"
 EXPOSURE = "measurement/instrument/detector/exposure_time"
 # First and last frame that were correlated, counted from one, and the first of the series.
 BEGIN, END, FIRST = "xpcs/data_begin_todo", "xpcs/data_end_todo", "xpcs/data_begin"
+# Frame numbers and mean intensities.
+INTENSITIES = "exchange/frameSum"
 MARKS = (Q_LIST, MAPS)
 
 
@@ -42,6 +44,9 @@ def read(file: "h5py.File") -> RawMaps:
     series = read_series(
         file, BEGIN, END, zero=FIRST, inclusive=True, rows=rows_of(maps), step=step, notes=notes
     )
+    intensity = read_intensities(
+        file, INTENSITIES, begin=series.begin, step=step, rows=rows_of(maps), notes=notes
+    )
     return RawMaps(
         path=file.filename,
         layout=NAME,
@@ -58,6 +63,8 @@ def read(file: "h5py.File") -> RawMaps:
         step=step,
         begin=series.begin,
         begin_name=series.name,
+        intensity=intensity,
+        intensity_name=INTENSITIES,
         keys=(Q_LIST, *([PHI_LIST] if azimuths else []), *steps, time.name, *series.keys),
         notes=tuple(notes),
         refused=notes.refused,

@@ -21,7 +21,7 @@ from .hdf5 import (
     trailing_number,
 )
 from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
-from .series import read_series
+from .series import read_intensities, read_series
 
 if TYPE_CHECKING:
     import h5py
@@ -78,7 +78,9 @@ def read(file: "h5py.File") -> RawMaps:
     series = read_series(
         file, BEGIN, END, zero=0, inclusive=False, rows=rows_of(maps), step=step, notes=notes
     )
-    _check_intensities(file, rows_of(maps), notes)
+    intensity = read_intensities(
+        file, INTENSITIES, begin=series.begin, step=step, rows=rows_of(maps), notes=notes
+    )
     there = [name for name in (q_name, phi_name) if name in file]
     return RawMaps(
         path=where,
@@ -96,6 +98,8 @@ def read(file: "h5py.File") -> RawMaps:
         step=step,
         begin=series.begin,
         begin_name=series.name,
+        intensity=intensity,
+        intensity_name=INTENSITIES,
         keys=(*there, *lists, *steps, time.name, *series.keys),
         notes=tuple(notes),
         refused=notes.refused,
@@ -139,18 +143,6 @@ def _axes(file: "h5py.File", notes: Remarks) -> tuple[tuple[np.ndarray, np.ndarr
             unit = "1/Å" if name == "q" else "deg"
             axes.append(read_list(file, key, unit, notes, listed[1][k : k + 1]))
     return (axes[0], axes[1]), is_q_first
-
-
-def _check_intensities(file: "h5py.File", rows: int | None, notes: Remarks) -> None:
-    """Remark intensities of another number of frames than the maps have rows."""
-    if INTENSITIES not in file:
-        return
-    frames = dataset(file, INTENSITIES).shape[-1:]
-    if rows is not None and frames not in ((), (rows,)):
-        notes.append(
-            f"{INTENSITIES} has {frames[0]} frames but the maps have {rows} rows; one of them is "
-            "not of this series, or the time between rows is wrong."
-        )
 
 
 def _bins(file: "h5py.File", names: tuple[str, ...]) -> np.ndarray:

@@ -101,6 +101,7 @@ class RawMaps:
     - `exposure`: time that a frame was exposed [s] where it contradicts `frame_time`.
     - `begin`: frames of the series before the first row of the maps; `begin_name`: where that is.
     - `step`: stride times average, so that maps have one row every `step` frames.
+    - `intensity`, `intensity_name`: mean intensity of the frames of each row, where it is stored.
     - `t`: explicit frame times [s]; they win over `frame_time`.
     - `gap`: gap [Å] when stored.
     - `sigma`: the standard deviations `(map, frame, frame)`; `absolute_sigma` says whether they
@@ -129,6 +130,8 @@ class RawMaps:
     step: int = 1
     begin: int = 0
     begin_name: str = ""
+    intensity: np.ndarray | None = None
+    intensity_name: str = ""
     t: np.ndarray | None = None
     gap: float | None = None
     gap_name: str = "gap"

@@ -2,8 +2,11 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from ...errors import DataError
-from .hdf5 import Remarks, read_scalar
+from ..checks import numbers
+from .hdf5 import Remarks, dataset, read_scalar
 
 if TYPE_CHECKING:
     import h5py
@@ -86,3 +89,27 @@ def read_series(
                 "be wrong."
             )
     return Series(first, begin, keys)
+
+
+def read_intensities(
+    file: "h5py.File", key: str, *, begin: int, step: int, rows: int | None, notes: Remarks
+) -> np.ndarray | None:
+    """Mean intensity of the frames of each row of the maps, `None` where that cannot be told.
+
+    They are stored as a list, or as times and a list, of the rows or of the frames of the series.
+
+    **Raises:** `DataError` when they are no numbers.
+    """
+    if key not in file or rows is None:
+        return None
+    found = numbers(file.filename, key, dataset(file, key)[()])
+    values = found[1] if found.ndim == 2 and len(found) == 2 else found.reshape(-1)
+    if values.size == rows:
+        return values
+    if (values.size - begin) // step == rows:
+        return values[begin : begin + rows * step].reshape(rows, step).mean(axis=1)
+    notes.append(
+        f"{key} has {values.size} frames but the maps have {rows} rows; one of them is not of this "
+        "series, or the time between rows is wrong."
+    )
+    return None
