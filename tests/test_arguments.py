@@ -158,3 +158,14 @@ def test_checked_entries_stay_what_they_are_under_transformations():
     assert jax.vmap(total)(jnp.array([0.1, 0.2])).shape == (2,)
     assert xe.least_squares.__name__ == "least_squares"
     assert "objective" in xe.least_squares.__annotations__
+
+
+@pytest.mark.parametrize("kind", ["constant", "huge", "steps"])
+def test_maps_without_sense_warn_of_nothing_in_passing(kind):
+    """What NumPy would warn of is said in words; warnings are errors here."""
+    lag = np.abs(np.subtract.outer(np.arange(8), np.arange(8)))
+    c2 = {"constant": np.ones((8, 8)), "huge": 1e150 * (1 + 0.2 * np.exp(-lag / 3)),
+          "steps": 1.0 * (lag < 3)}[kind]  # fmt: skip
+    data = of_data(c2=c2[None], t=T[:8], diagonal=np.diagonal(c2)[None])
+    problem = xe.projected_objective(xe.parameter_map(MODEL, data.t, fixed=("D_offset",)), data)
+    assert xe.least_squares(problem).quality.flag == "poor"

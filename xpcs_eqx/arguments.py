@@ -54,6 +54,20 @@ def checked(**kinds: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return around
 
 
+def quiet_arithmetic(function: Callable[P, R]) -> Callable[P, R]:
+    """A function in which overflows and divisions by zero of NumPy are not warned of.
+
+    For those that look at what becomes of their numbers, and say in words which are not finite.
+    """
+
+    @functools.wraps(function)
+    def entry(*args: P.args, **keywords: P.kwargs) -> R:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            return function(*args, **keywords)
+
+    return entry
+
+
 def check_fields(module: Any) -> None:
     """Refuse fields that are not what their annotations say, for `__check_init__` of settings.
 

@@ -170,14 +170,16 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     configuration = read_configuration(arguments.config, tuple(overrides))
     target = arguments.output or configuration.output_directory
     import jax
+    import numpy as np
 
     jax.config.update("jax_enable_x64", True)
 
     from .program.task import task_of
     from .report import claimed
 
-    # All that is slow to import is there: from here on an interrupt has something to save.
-    with _interruptible():
+    # All that is slow to import is there: from here on an interrupt has something to save. Numbers
+    # that overflow are looked at where they matter, and said of in the report.
+    with _interruptible(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if arguments.check:
             task = task_of(configuration)
             undetermined = task.undetermined()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..arguments import checked
+from ..arguments import checked, quiet_arithmetic
 from ..compiling import quick_jit
 from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solve
 from ..fitting.attempts import Preparations, Prepared, prepare
@@ -258,6 +258,7 @@ def _report(
 
 
 @checked()
+@quiet_arithmetic
 def defended_least_squares(
     objective: AnyObjective,
     layers: DefenceLayers,

@@ -8,7 +8,7 @@ import jax.core
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..arguments import checked
+from ..arguments import checked, quiet_arithmetic
 from ..checkpoint import Checkpoints
 from ..errors import ModelError
 from ..objective import AbstractLoss, AbstractObjective, curve_objective
@@ -19,6 +19,7 @@ from .solve import solve
 
 
 @checked()
+@quiet_arithmetic
 def least_squares(
     objective: AbstractObjective,
     start: Float[Array | np.ndarray, "variable"] | None = None,

@@ -9,7 +9,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..arguments import checked
+from ..arguments import checked, quiet_arithmetic
 from ..errors import ModelError
 from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
@@ -293,6 +293,7 @@ class Auto(AbstractStrategy):
 
 
 @checked()
+@quiet_arithmetic
 def global_least_squares(
     objective: AbstractObjective,
     start: Float[Array, "variable"] | None = None,

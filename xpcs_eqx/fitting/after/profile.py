@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ...arguments import checked
+from ...arguments import checked, quiet_arithmetic
 from ...compiling import quick_jit
 from ...errors import FitError, ModelError
 from ...objective import CurveObjective, Pull, with_penalties
@@ -143,6 +143,7 @@ def profiled_parameter(fit: Fit, name: str) -> "ParameterValue":
 
 
 @checked()
+@quiet_arithmetic
 def profile_interval(
     fit: Fit,
     quantity: str | Callable[[Mapping[str, Array]], Array],
