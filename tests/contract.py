@@ -226,6 +226,7 @@ def block():
 MODULES: dict[type, Case] = {
     checkpoint.Checkpoints: Case(lambda: checkpoint.Checkpoints("states", keep=2)),
     data.Geometry: Case(lambda: GEOMETRY),
+    data.GenericLayout: Case(lambda: data.GenericLayout("maps", q=(0.004, 0.005))),
     data.PooledData: Case(lambda: pooled(small_data())),
     data.Selection: Case(lambda: data.Selection(end_frame=5, phi_ranges=((-10.0, 10.0),))),
     data.TwoTimeData: Case(small_data),

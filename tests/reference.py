@@ -1,6 +1,6 @@
 """REFERENCE.md from the public names, signatures and first paragraphs of their docstrings.
 
-`python tests/reference.py` writes it anew; a test says when that is due.
+`python tests/reference.py` writes it and LAYOUTS.md anew; a test says when that is due.
 """
 
 import ast
@@ -15,7 +15,10 @@ from typing import Any
 
 from contract import CONSTANTS, is_abstract, offered, packages
 
+from xpcs_eqx.data import layouts_page
+
 PATH = Path(__file__).parent.parent / "REFERENCE.md"
+LAYOUTS = PATH.with_name("LAYOUTS.md")
 
 HEAD = """\
 # Reference
@@ -122,3 +125,4 @@ def reference() -> str:
 
 if __name__ == "__main__":
     PATH.write_text(reference(), encoding="utf-8")
+    LAYOUTS.write_text(layouts_page(), encoding="utf-8")

@@ -110,8 +110,13 @@ def test_maps_with_their_baseline_stay(data):
 
 @pytest.mark.parametrize(
     "data",
-    [decaying(0.0, rate=0.0), decaying(0.0, contrast=0.02, noise=0.003), decaying(0.05, 0.5)],
-    ids=["frozen", "weak", "half decayed"],
+    [
+        decaying(0.0, rate=0.0),
+        decaying(0.0, contrast=0.02, noise=0.003),
+        decaying(0.05, 0.5),
+        decaying(0.0, rate=50.0, noise=0.1),
+    ],
+    ids=["frozen", "weak", "half decayed", "gone"],
 )
 def test_what_lies_near_zero_is_without(data):
     assert from_dict(loader_form(data)).provenance.baseline_guessed
@@ -120,14 +125,16 @@ def test_what_lies_near_zero_is_without(data):
 @pytest.mark.parametrize(
     "data",
     [
-        decaying(0.0, contrast=0.0),
+        decaying(0.0, contrast=0.0, noise=2.0),
+        decaying(0.2, contrast=-0.2),
         decaying(0.5),
         decaying(-0.5),
         decaying(40.0, 8.0),
         decaying(1e-6, 1e-7, noise=1e-8),
         decaying(0.0, 1.4),
+        decaying(0.0, 0.8, rate=0.0),
     ],
-    ids=["noise", "between", "below", "counts", "tiny", "steep"],
+    ids=["noise", "rising", "between", "below", "counts", "tiny", "steep", "frozen"],
 )
 def test_what_is_not_certain_stays_and_is_remarked(data):
     found = from_dict(loader_form(data))

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from helpers_data import two_time
 
-from xpcs_eqx.data import LAYOUTS, Selection, load, map_size, open_stored, write_npz, write_own
+from xpcs_eqx.data import (
+    LAYOUTS,
+    GenericLayout,
+    Selection,
+    load,
+    map_size,
+    open_stored,
+    write_npz,
+    write_own,
+)
 from xpcs_eqx.errors import DataError
 
 N = 12
@@ -35,14 +44,18 @@ def test_it_is_what_load_takes(path, keywords, copies):
     assert size.in_parts
 
 
-def test_files_of_numpy_are_not_read(tmp_path):
-    path = str(tmp_path / "maps.npz")
-    write_npz(path, two_time(n=N))
-    size = map_size(path)
-    assert not size.in_parts
-    assert size.n_entries * size.itemsize == pytest.approx(
-        (tmp_path / "maps.npz").stat().st_size, abs=8
-    )
+def test_files_of_numpy_tell_it_in_their_header(tmp_path):
+    path, data = str(tmp_path / "maps.npz"), two_time(n=N)
+    write_npz(path, data)
+    np.save(tmp_path / "maps.npy", data.c2)
+    # Packed to a fraction, it is as large in memory.
+    np.savez_compressed(tmp_path / "packed.npz", **dict(np.load(path)))
+    np.savez(tmp_path / "other.npz", names=np.array([{}]), maps=data.c2)
+    named = {"other.npz": {"layout": GenericLayout("maps")}}
+    for name in ("maps.npz", "maps.npy", "packed.npz", "other.npz"):
+        size = map_size(str(tmp_path / name), **named.get(name, {}))
+        assert not size.in_parts
+        assert size.n_entries * size.itemsize == data.c2.nbytes
 
 
 def test_mistakes_beside_the_maps_are_those_of_load(path):

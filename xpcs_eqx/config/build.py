@@ -96,8 +96,7 @@ def data_labels(configuration: Configuration) -> tuple[str, ...]:
 
 def _every_q(configuration: Configuration) -> tuple[TwoTimeData, ...]:
     """One data set for each q of a file."""
-    given = configuration.data
-    how = reading_of(given)
+    how = reading_of(configuration.data)
     # A list is found exactly, and a single one so as well unless a tolerance searches around it.
     single = how.pop("q")
     if single is not None:

@@ -15,6 +15,8 @@ from .diagonal import Statistical as Statistical
 from .diagonal import TrimmedMean as TrimmedMean
 from .diagonal import correct_diagonal as correct_diagonal
 from .layouts import LAYOUTS as LAYOUTS
+from .layouts import GenericLayout as GenericLayout
+from .layouts import layouts_page as layouts_page
 from .layouts.aps_old import write_aps_old as write_aps_old
 from .layouts.aps_u import write_aps_u as write_aps_u
 from .layouts.arrays import write_npz as write_npz

@@ -10,20 +10,21 @@ from jaxtyping import Bool
 
 from ..errors import DataError
 from ..files import Retry
-from .layouts import READERS
-from .layouts.hdf5 import open_hdf5
-from .layouts.maps import Half, Layer, RawMaps, SlicedMap, Window
+from .layouts import read_maps
+from .layouts.maps import Half, Layer, Place, RawMaps, SlicedMap, Window
+from .layouts.opened import open_hdf5
 
 RETRIES = 3
 PAUSE = 0.2  # s before the first repetition, twice as long before the next
-# h5py raises any of these for a file that is truncated, gone or replaced.
-_UNREADABLE = (DataError, OSError, RuntimeError, KeyError, ValueError)
+# What a file that is truncated, gone or replaced leads to.
+_UNREADABLE = (DataError,)
 
 
 class MapSource(eqx.Module):
     """Where the chosen maps of a file are; a plain value that other processes can be sent.
 
-    - `path`, `layout`: the file; `names`, `maps`: HDF5 path and number of each chosen map in it.
+    - `path`: the file; `place`: what is meant of it, and how it is opened.
+    - `names`, `maps`: HDF5 path and number of each chosen map in it.
     - `shape`: shape of a map in the file; `frames`: first and one past the last frame taken.
     - `halves`, `sigma_halves`: which triangle holds the pairs; no stored sigma without the latter.
     - `dtype`: precision in which bands come; `baseline` is added to them.
@@ -32,7 +33,7 @@ class MapSource(eqx.Module):
     """
 
     path: str = eqx.field(static=True)
-    layout: str = eqx.field(static=True)
+    place: Place = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
     maps: tuple[int, ...] = eqx.field(static=True)
     shape: tuple[int, int] = eqx.field(static=True)
@@ -127,8 +128,8 @@ class BandReader:
         if self._raw is not None:
             return self._raw
         source = self.source
-        file = self._open.enter_context(open_hdf5(source.path))
-        raw = READERS[source.layout](file)
+        file = self._open.enter_context(open_hdf5(source.path, source.place.access))
+        raw = read_maps(file, source.place)
         for name, number in zip(source.names, source.maps, strict=True):
             found = raw.maps[number].shape if number < len(raw.maps) else None
             if found != source.shape or raw.names[number] != name:

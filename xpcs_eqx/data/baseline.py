@@ -1,8 +1,9 @@
 """Whether maps hold c2 or c2 − 1, told by the level of their largest lags.
 
-c2 decays to 1 and c2 − 1 to 0, or stays above that where something never decays. What lies near 0
-at the largest lags and above it at short ones is c2 − 1. Nothing is done to maps that lie elsewhere
-or of which one says this and one that: c2 that was never normalised may have any level.
+c2 decays to 1 and c2 − 1 to 0, or stays above that where something never decays. What lies at 0 at
+the largest lags, or near it and visibly above it somewhere, is c2 − 1. Nothing is done to maps that
+lie elsewhere, that rise with the lag, or of which one says this and one that: c2 that was never
+normalised may have any level.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -16,12 +17,14 @@ from .layouts.maps import RawMaps
 
 Baseline = Literal["auto", 0, 1]
 # Levels of the largest lags of c2 − 1, and of c2.
-_WITHOUT, _WITH = (-0.3, 0.3), (0.7, 2.3)
+_WITHOUT, _WITH = (-0.3, 0.3), (0.9, 2.3)
 # Above this no c2 − 1 lies at short lags.
 _HIGHEST = 1.1
+# Nearer to zero than this nothing else can be.
+_AT_ZERO = 0.1
 # What is as small is none of c2 − 1, whose contrast and noise are larger.
 _LEAST = 1e-4
-# A level above zero by as many standard errors of a median is no noise about zero.
+# What differs by as many standard errors of a median differs.
 _SIGMAS = 5.0
 # Maps, strips of a map and rows of a strip that are looked at, and pairs below which nothing is
 # concluded.
@@ -75,9 +78,13 @@ def holds_baseline(
     (level, error), (start, start_error) = _median(far), _median(near)
     if _WITH[0] <= level <= _WITH[1]:
         return True, level
-    above = level > _SIGMAS * error or start > _SIGMAS * start_error
-    plain = _WITHOUT[0] <= level <= _WITHOUT[1] and start <= _HIGHEST
-    if plain and above and max(abs(start), abs(level)) >= _LEAST:
+    # No c2 lies at zero, even if nothing but noise is left; further away a signal has to be seen.
+    at_zero = abs(level) <= _AT_ZERO and error <= _AT_ZERO / 2
+    seen = max(level - _SIGMAS * error, start - _SIGMAS * start_error) > 0
+    falls = start - level > -_SIGMAS * np.hypot(error, start_error)
+    near_zero = _WITHOUT[0] <= level <= _WITHOUT[1] and start <= _HIGHEST
+    large = np.quantile(np.abs(values), 0.99) >= _LEAST
+    if near_zero and falls and large and (at_zero or seen):
         return False, level
     return None, level
 

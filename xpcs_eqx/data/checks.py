@@ -142,6 +142,22 @@ def increasing_times(where: str, key: str, t: np.ndarray) -> None:
         )
 
 
+# Times between frames that no detector has [s]; powers of such times leave the range of numbers.
+_SHORTEST, _LONGEST = 1e-18, 1e15
+
+
+def plausible_spacing(where: str, key: str, spacing: float) -> None:
+    """Make sure that the time between two frames [s] is one that can be calculated with.
+
+    **Raises:** `DataError` otherwise.
+    """
+    if not _SHORTEST <= spacing <= _LONGEST:
+        raise DataError(
+            f"{where}: {key} says that frames are {spacing:g} s apart; times from {_SHORTEST:g} to "
+            f"{_LONGEST:g} s can be used. Give dt [s], or correct the unit."
+        )
+
+
 def finite_angles(where: str, key: str, phi: np.ndarray) -> None:
     """Make sure that every azimuth is a number, and one that an angle can be.
 

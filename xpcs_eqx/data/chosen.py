@@ -9,7 +9,14 @@ import numpy as np
 from ..errors import DataError
 from .bad_frames import Damage, Intensities, remarks
 from .baseline import Baseline, Found, checked_baseline, find_baseline
-from .checks import agreeing, finite_angles, given_scalar, increasing_times, positive
+from .checks import (
+    agreeing,
+    finite_angles,
+    given_scalar,
+    increasing_times,
+    plausible_spacing,
+    positive,
+)
 from .layouts.maps import Layer, RawMaps, Window
 from .selection import (
     PairRule,
@@ -71,6 +78,10 @@ def check_maps(raw: RawMaps, chosen: np.ndarray) -> None:
                 "must be of one size."
             )
     whole = (len(raw.maps), *shapes[0])
+    named = ((raw.names[index], raw.maps[index]) for index in chosen)
+    for name, held in (*named, ("sigma", raw.sigma), ("diagonal", raw.diagonal)):
+        if held is not None and held.dtype.kind not in "fiub":
+            raise DataError(f"{where}: {name} holds {held.dtype} values; give real numbers.")
     for name, beside, wanted in (
         ("sigma", raw.sigma, whole),
         ("diagonal", raw.diagonal, whole[:2]),
@@ -109,6 +120,7 @@ def frame_times(
             )
         increasing_times(where, raw.time_name, raw.t)
         spacing = float((raw.t[-1] - raw.t[0]) / (raw.t.size - 1))
+        plausible_spacing(where, raw.time_name, spacing)
         for given in (dt, raw.frame_time):
             if given is not None:
                 agreeing(where, f"the mean spacing of {raw.time_name}", spacing, given, "s")
@@ -127,11 +139,15 @@ def frame_times(
     if dt is not None:
         agreeing(where, f"the frame time {raw.time_name}", frame_time, dt, "s")
     spacing = frame_time * raw.step
+    plausible_spacing(where, raw.time_name, spacing)
     origin = selection.time_origin
     if origin is None:
         refuse(raw, raw.begin_name, "time_origin [s] (data.time_origin in a configuration)")
         origin = raw.begin * frame_time
-    return origin + np.arange(frames.start, frames.stop) * spacing, spacing
+    t = origin + np.arange(frames.start, frames.stop) * spacing
+    # Beside a large origin frames may be too near to be told apart.
+    increasing_times(where, f"from {raw.time_name}", t)
+    return t, spacing
 
 
 def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
@@ -411,8 +427,6 @@ def choose(
         positive(where, "gap", gap, "Å")
         gap_used = gap if stored is None else agreeing(where, raw.gap_name, stored, gap, "Å")
     dtype = raw.maps[maps[0]].dtype
-    if dtype.kind not in "fiub":
-        raise DataError(f"{where}: {raw.names[maps[0]]} holds {dtype} values; give real numbers.")
     # half precision and integers have no place in arithmetic
     single = dtype.kind == "f" and dtype.itemsize <= 4
     return Chosen(

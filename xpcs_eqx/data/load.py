@@ -14,10 +14,18 @@ from ..errors import DataError
 from .baseline import Baseline, checked_baseline
 from .checks import agreeing, given_scalar, numbers, shown
 from .chosen import Chosen, Sigma, choose, choose_maps
-from .layouts import LAYOUTS, READERS, recognise
-from .layouts.arrays import read_npy, read_npz
-from .layouts.hdf5 import open_hdf5
-from .layouts.maps import RawMaps, Window
+from .layouts import LAYOUTS, GenericLayout, generic, read_maps
+from .layouts.arrays import (
+    DIRECT,
+    LOADER,
+    array_size,
+    lone_array,
+    open_npz,
+    read_npy,
+    read_npz,
+)
+from .layouts.maps import Place, RawMaps, Window
+from .layouts.opened import Access, open_hdf5
 from .selection import Selection
 from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
 from .symmetry import Symmetrise, checked_symmetrise
@@ -94,7 +102,18 @@ def checksum_of(path: str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def format_of(path: str, layout: str | None) -> str:
+def checksum_of_all(path: str, linked: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """SHA-256 of a file with those it links to, of which each is named in a remark."""
+    own = checksum_of(path)
+    if not linked:
+        return own, ()
+    sums = [(one, checksum_of(one)) for one in linked]
+    together = hashlib.sha256("".join((own, *(one for _, one in sums))).encode()).hexdigest()
+    remarks = [f"Read as well, as {path} links to it: {one}, sha256 {sha}." for one, sha in sums]
+    return together, (f"The checksum is that of all files; sha256 of this one: {own}.", *remarks)
+
+
+def format_of(path: str, layout: str | GenericLayout | None) -> str:
     """The layout asked for, `"npy"`, `"npz"`, or `"hdf5"` for one that the file itself tells.
 
     **Raises:** `DataError` for an unknown layout and a file that is missing or cannot be read.
@@ -108,6 +127,12 @@ def format_of(path: str, layout: str | None) -> str:
             start = stream.read(8)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}); check the permissions.") from error
+    formats = {b"\x93NUMPY": "npy", b"PK": "npz"}
+    told = next((name for mark, name in formats.items() if start.startswith(mark)), "hdf5")
+    if isinstance(layout, GenericLayout):
+        if told == "npy":
+            raise DataError(f"{path}: an NPY file holds one array and needs no GenericLayout.")
+        return told
     if layout is not None:
         if not isinstance(layout, str):
             raise DataError(f"{path}: layout is {shown(layout)}; give one of {', '.join(LAYOUTS)}.")
@@ -116,9 +141,13 @@ def format_of(path: str, layout: str | None) -> str:
         if layout not in LAYOUTS:
             known = ", ".join(LAYOUTS)
             raise DataError(f"{path}: layout {layout!r} is unknown; known are {known}.")
+        if layout == generic.NAME:
+            raise DataError(
+                f"{path}: the layout {layout!r} has to be described: give a GenericLayout, in a "
+                "configuration the table [data.generic]."
+            )
         return layout
-    formats = {b"\x93NUMPY": "npy", b"PK": "npz"}
-    return next((name for mark, name in formats.items() if start.startswith(mark)), "hdf5")
+    return told
 
 
 @contextmanager
@@ -126,12 +155,15 @@ def open_maps(
     path: str | os.PathLike[str],
     selection: Selection,
     *,
-    layout: str | None = None,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
     dt: float | None = None,
     q: float | None = None,
     phi: Any = None,
     time_origin: float | None = None,
     checksum: bool = True,
+    linked_files: bool = False,
+    locking: bool = True,
 ) -> Iterator[tuple[RawMaps, Selection]]:
     """The lists of a file, with maps that are read while the context is open, and what to take.
 
@@ -148,20 +180,31 @@ def open_maps(
     sha256 = checksum_of(path) if checksum else ""
     if time_origin is not None:
         selection = replace(selection, time_origin=time_origin)
-    if form == "npy":
+    lone = lone_array(path) if form == "npz" and not isinstance(layout, GenericLayout) else None
+    if form == "npy" or lone is not None:
         if dt is None and selection.time_origin is None:
             # without a frame time, time is the number of the frame
             selection = replace(selection, time_origin=1.0)
-        yield read_npy(path, sha256, q, phi, counted=dt is None), selection
+        yield read_npy(path, sha256, q, phi, dt is None, lone), selection
         return
     if q is not None and selection.q is None:
         selection = replace(selection, q=q)
     if form == "npz":
-        yield _agreeing(read_npz(path, sha256), q, phi), selection
+        if isinstance(layout, GenericLayout):
+            with open_npz(path) as arrays:
+                raw = replace(generic.read_arrays(path, layout, arrays), sha256=sha256)
+        else:
+            raw = read_npz(path, sha256)
+        yield _agreeing(raw, q, phi), selection
         return
-    with open_hdf5(path) as file:
-        reader = READERS[recognise(file) if form == "hdf5" else form]
-        yield _agreeing(replace(reader(file), sha256=sha256), q, phi), selection
+    told = form if form != "hdf5" else layout if isinstance(layout, GenericLayout) else None
+    place = Place(told, analysis, Access(linked_files, locking))
+    with open_hdf5(path, place.access) as file:
+        raw = read_maps(file, place)
+        if checksum and file.linked:
+            sha256, remarks = checksum_of_all(path, file.linked)
+            raw = replace(raw, notes=(*raw.notes, *remarks))
+        yield _agreeing(replace(raw, sha256=sha256), q, phi), selection
 
 
 def path_of(path: Any) -> str:
@@ -202,6 +245,10 @@ def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
             "only models without a direction can be fitted. Give phi otherwise."
         )
         raw = replace(raw, notes=(*raw.notes, absent))
+    if raw.q_given:
+        absent = "No q was given; it is 1, so fitted coefficients carry its powers."
+        notes = (*raw.notes, absent) if q is None else raw.notes
+        return replace(raw, q=np.full(n_maps, 1.0 if q is None else float(q)), notes=notes)
     if q is None:
         return raw
     if raw.q_name in raw.refused and np.unique(raw.q).size == 1:
@@ -223,7 +270,8 @@ def _known(raw: RawMaps, name: str) -> RawMaps:
 def load(
     path: str | os.PathLike[str],
     *,
-    layout: str | None = None,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
     selection: Selection = Selection(),  # noqa: B008
     dt: float | None = None,
     gap: float | None = None,
@@ -234,11 +282,15 @@ def load(
     baseline: Baseline = "auto",
     symmetrise: Symmetrise | None = None,
     checksum: bool = True,
+    linked_files: bool = False,
+    locking: bool = True,
 ) -> TwoTimeData:
     """Two-time maps at one q from a file.
 
     - `path`: HDF5 (APS-U, APS-old, NXxpcs, own), NPZ (loader or direct form) or NPY (bare maps).
-    - `layout`: name of the layout when it shall not be recognised, one of `LAYOUTS`.
+    - `layout`: name of the layout when it shall not be recognised, one of `LAYOUTS`; a
+      `GenericLayout` for a file that has none of them.
+    - `analysis`: name of the group or entry of one of several analyses in the file.
     - `selection`: frames, q, azimuths and pairs to take.
     - `dt`: time between two frames [s], before stride and averaging. A stored one wins, and a given
       one that differs by more than 1 % is an error.
@@ -255,7 +307,10 @@ def load(
       nothing where that is not certain.
     - `symmetrise`: what counts of maps whose triangles differ beyond rounding: their `"mean"`, the
       `"upper"` or the `"lower"` one. Without it such maps are refused.
-    - `checksum`: whether to put the SHA-256 of the file into the provenance.
+    - `checksum`: whether to put the SHA-256 of the file into the provenance, together with that of
+      files it links to.
+    - `linked_files`: whether files outside its folder may be read where it links to them.
+    - `locking`: whether the file is locked meanwhile; without, it can be read beside its writer.
 
     **Raises:** `DataError` with the file, the HDF5 path or key, what was found and what to do.
     """
@@ -263,11 +318,14 @@ def load(
         path,
         selection,
         layout=layout,
+        analysis=analysis,
         dt=dt,
         q=q,
         phi=phi,
         time_origin=time_origin,
         checksum=checksum,
+        linked_files=linked_files,
+        locking=locking,
     ) as (raw, selection):
         how: dict[str, Any] = {"baseline": baseline, "symmetrise": symmetrise}
         return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
@@ -276,7 +334,8 @@ def load(
 def load_joint(
     path: str | os.PathLike[str],
     *,
-    layout: str | None = None,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
     selection: Selection = Selection(),  # noqa: B008
     dt: float | None = None,
     gap: float | None = None,
@@ -286,13 +345,24 @@ def load_joint(
     baseline: Baseline = "auto",
     symmetrise: Symmetrise | None = None,
     checksum: bool = True,
+    linked_files: bool = False,
+    locking: bool = True,
 ) -> tuple[TwoTimeData, ...]:
     """One data set for each selected q of a file, in increasing q, for a joint fit.
 
     Arguments and errors as in `load`.
     """
     with open_maps(
-        path, selection, layout=layout, dt=dt, phi=phi, time_origin=time_origin, checksum=checksum
+        path,
+        selection,
+        layout=layout,
+        analysis=analysis,
+        dt=dt,
+        phi=phi,
+        time_origin=time_origin,
+        checksum=checksum,
+        linked_files=linked_files,
+        locking=locking,
     ) as (raw, selection):
         maps = choose_maps(raw, selection)
         q = raw.q[maps]
@@ -326,7 +396,8 @@ class MapSize(NamedTuple):
 def map_size(
     path: str | os.PathLike[str],
     *,
-    layout: str | None = None,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
     selection: Selection = Selection(),  # noqa: B008
     dt: float | None = None,
     gap: float | None = None,
@@ -336,19 +407,38 @@ def map_size(
     time_origin: float | None = None,
     baseline: Baseline = "auto",
     symmetrise: Symmetrise | None = None,
+    linked_files: bool = False,
+    locking: bool = True,
 ) -> MapSize:
     """The size of what `load` would make of a file, from its lists alone.
 
-    Arguments as in `load`. Of NPZ and NPY files only the size on disk is known.
+    Arguments as in `load`. Of NPZ and NPY files only the header of the maps is read.
 
     **Raises:** `DataError` for everything that is wrong beside the maps.
     """
-    if format_of(path_of(path), layout) in ("npz", "npy"):
-        return MapSize(os.path.getsize(path) // 8, 8, 0, None, False)
-    checked_baseline(path_of(path), baseline)
-    checked_symmetrise(path_of(path), symmetrise)
+    path = path_of(path)
+    form = format_of(path, layout)
+    if form in ("npz", "npy"):
+        named = (LOADER[0], DIRECT[0])
+        if isinstance(layout, GenericLayout):
+            named = (layout.maps,)
+        elif form == "npz" and (lone := lone_array(path)) is not None:
+            named = (lone,)
+        return MapSize(*array_size(path, named), 0, None, False)
+    checked_baseline(path, baseline)
+    checked_symmetrise(path, symmetrise)
     with open_maps(
-        path, selection, layout=layout, dt=dt, q=q, phi=phi, time_origin=time_origin, checksum=False
+        path,
+        selection,
+        layout=layout,
+        analysis=analysis,
+        dt=dt,
+        q=q,
+        phi=phi,
+        time_origin=time_origin,
+        checksum=False,
+        linked_files=linked_files,
+        locking=locking,
     ) as (raw, selection):
         # The maps are not looked at: what they take does not depend on their baseline.
         chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma, baseline=1)

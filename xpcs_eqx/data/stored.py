@@ -12,7 +12,7 @@ from ..errors import DataError
 from .bands import MapSource
 from .baseline import Baseline
 from .chosen import Chosen, Sigma, choose
-from .layouts import READERS
+from .layouts import GenericLayout
 from .load import open_maps
 from .noise import mad_sigma
 from .selection import PairRule, Selection
@@ -110,7 +110,8 @@ def map_of(
 def open_stored(
     path: str | os.PathLike[str],
     *,
-    layout: str | None = None,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
     selection: Selection = Selection(),  # noqa: B008
     dt: float | None = None,
     gap: float | None = None,
@@ -121,6 +122,8 @@ def open_stored(
     baseline: Baseline = "auto",
     symmetrise: Symmetrise | None = None,
     checksum: bool = False,
+    linked_files: bool = False,
+    locking: bool = True,
 ) -> StoredTwoTime:
     """Two-time maps at one q that stay in an HDF5 file and are read band by band during a fit.
 
@@ -134,16 +137,19 @@ def open_stored(
         path,
         selection,
         layout=layout,
+        analysis=analysis,
         dt=dt,
         q=q,
         phi=phi,
         time_origin=time_origin,
         checksum=checksum,
+        linked_files=linked_files,
+        locking=locking,
     ) as (raw, selection):
-        if raw.layout not in READERS:
+        if raw.place.layout is None:
             raise DataError(
-                f"{raw.path}: {raw.layout.upper()} files cannot be read in parts. Use load, or "
-                "write the maps to HDF5 once with write_own."
+                f"{raw.path}: {'NPY' if raw.layout == 'npy' else 'NPZ'} files cannot be read in "
+                "parts. Use load, or write the maps to HDF5 once with write_own."
             )
         how: dict[str, Any] = {"baseline": baseline, "symmetrise": symmetrise}
         return _describe(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
@@ -191,7 +197,7 @@ def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
     raw, whole = chosen.raw, chosen.raw.maps[chosen.maps[0]].shape
     return MapSource(
         path=os.path.abspath(raw.path),
-        layout=raw.layout,
+        place=raw.place,
         names=tuple(chosen.name(position) for position in range(chosen.n_maps)),
         maps=tuple(chosen.maps.tolist()),
         shape=(whole[0], whole[1]),

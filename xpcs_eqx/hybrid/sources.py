@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from ..checkpoint import identity
 from ..data.layouts.hdf5 import dataset
+from ..data.layouts.opened import UnreadableError, open_hdf5
 from ..errors import DataError
 from ..files import Retry
 from ..objective import Chunk, read_ahead
@@ -22,8 +23,6 @@ from ..objective.points import check_points, chunked, points_with_weight
 
 # Points read from a file at once: enough that opening it does not count, little memory.
 BLOCK = 2**18
-# h5py says by any of these what it could not read.
-_UNREADABLE = (OSError, RuntimeError, KeyError)
 
 
 class AbstractSource(eqx.Module):
@@ -135,7 +134,7 @@ class HDF5Source(AbstractSource):
     def _block(self, start: int, stop: int) -> Chunk:
         def read(file):
             # That they exist was seen at the start of the pass.
-            return {name: file[name][start:stop] for name in self._names()}
+            return {name: dataset(file, name)[start:stop] for name in self._names()}
 
         found = self._retried(read, f"points {start} to {stop - 1}")
         x = found[self.x] if isinstance(self.x, str) else np.stack([found[n] for n in self.x], 1)
@@ -145,16 +144,14 @@ class HDF5Source(AbstractSource):
         return check_points(x, found[self.y], sigma, group, where=where, first=start)
 
     def _retried(self, read: Callable[[Any], Any], what: str) -> Any:
-        import h5py
-
         def attempt():
             # Opened for each block: what happens to the file is seen, and a retry is fresh.
-            with h5py.File(self.path, "r") as file:
+            with open_hdf5(self.path) as file:
                 return read(file)
 
         try:
-            return self.retry.run(attempt, errors=_UNREADABLE)
-        except _UNREADABLE as error:
+            return self.retry.run(attempt, errors=(UnreadableError,))
+        except UnreadableError as error:
             raise DataError(
                 f"{self.path}: {what} could not be read in {self.retry.attempts + 1} attempts "
                 f"({error}). The file is missing, truncated or damaged: restore it and start "

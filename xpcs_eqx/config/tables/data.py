@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ...data import LAYOUTS, Selection, StoredTwoTime, TwoTimeData, load, open_stored
+from ...data import (
+    LAYOUTS,
+    GenericLayout,
+    Selection,
+    StoredTwoTime,
+    TwoTimeData,
+    load,
+    open_stored,
+)
 from ..section import Choice, Finite, Names, Pair, Path, PerAngle, Positive, Section, key, made
 from .model import Model
 
@@ -19,13 +27,43 @@ Layout = Annotated[
 ]
 
 
+PerMap = PerAngle | str
+
+
+class Generic(Section):
+    """Where maps are in a file of no known layout."""
+
+    maps: Annotated[str, Field(min_length=1)] = key(
+        ..., "HDF5 path of the maps, or name of an array in an NPZ file", example="scan/c2"
+    )
+    axis: Literal["first", "last"] = key("first", "along which axis of a stack maps are counted")
+    q: PerMap | None = key(None, "q [1/Å]: one number, one for each map, or the path of a list")
+    phi: PerMap | None = key(None, "azimuth [deg], in the same way")
+    frame_time: str | None = key(None, "path of the time between two frames [s]")
+    t: str | None = key(None, "path of the times of all frames [s]")
+
+
 class Data(Section):
     """What is fitted."""
 
     path: Path = key(
         ..., "file with two-time maps, relative to this file", example="data.h5", shown=True
     )
-    layout: Layout | None = key(None, "layout; recognised by itself", example="aps-u")
+    layout: Layout | None = key(
+        None, 'layout; recognised by itself, "generic" is described by generic', example="generic"
+    )
+    generic: Generic | None = key(
+        None,
+        "where the maps are in a file of no known layout: maps, axis, q, phi, frame_time, t",
+        example={"maps": "scan/c2", "axis": "last", "phi": [0.0, 90.0]},
+    )
+    analysis: str | None = key(
+        None, "group or entry of one of several analyses in the file", example="xpcs_1"
+    )
+    linked_files: bool = key(
+        False, "whether files outside the folder of the file may be read where it links to them"
+    )
+    locking: bool = key(True, "whether the file is locked meanwhile; false reads beside a writer")
     q: Positive | Annotated[list[Positive], Field(min_length=1)] | None = key(
         None,
         "scattering vector [1/Å] to take, within 1 %; for bare maps (npy) the one they belong to",
@@ -82,6 +120,15 @@ class Data(Section):
         'standard deviation of c2; a stored one is used by itself, "mad" estimates it',
         example="mad",
     )
+
+    @model_validator(mode="after")
+    def _described(self) -> "Data":
+        if (self.layout == "generic") != (self.generic is not None):
+            raise ValueError(
+                'layout = "generic" and generic = {maps = "PATH", …} belong together; give both or '
+                "none"
+            )
+        return self
 
 
 class DataSet(Data):
@@ -151,7 +198,11 @@ def reading_of(given: Data) -> dict[str, Any]:
     single = q if isinstance(q, float) and given.q_tolerance is None else None
     first, last = given.frames or (1, -1)
     return {
-        "layout": given.layout,
+        "layout": given.layout if given.generic is None else made(GenericLayout, given.generic),
+        "analysis": given.analysis,
+        "linked_files": given.linked_files,
+        "locking": given.locking,
+        "phi": given.phi,
         "selection": made(
             Selection,
             given,
@@ -164,7 +215,6 @@ def reading_of(given: Data) -> dict[str, Any]:
         "gap": given.gap,
         "sigma": given.sigma,
         "q": single,
-        "phi": given.phi,
         "baseline": given.baseline,
         "symmetrise": given.symmetrise,
     }

@@ -1,43 +1,166 @@
 """The layouts of files with two-time maps, each read and written in one file of its own.
 
-A new layout is a file here, with `NAME` and `read`, and a line in `READERS` and in `recognise`.
+A new layout is a file here, with `NAME`, `ABOUT`, `analyses` and `read`, and a word in `_HDF5`.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 
 from ...errors import DataError
-from . import aps_old, aps_u, nxxpcs, own
+from . import aps_old, aps_u, arrays, generic, nxxpcs, own
+from .described import Description
+from .generic import GenericLayout
+from .maps import Place, RawMaps
+from .opened import Array, Group
 
-if TYPE_CHECKING:
-    import h5py
+_HDF5 = {layout.NAME: layout for layout in (own, aps_u, aps_old, nxxpcs)}
+DESCRIPTIONS: dict[str, Description] = {
+    **{name: layout.ABOUT for name, layout in _HDF5.items()},
+    "npz": arrays.ABOUT_NPZ,
+    "npy": arrays.ABOUT_NPY,
+    generic.NAME: generic.ABOUT,
+}
+LAYOUTS = tuple(DESCRIPTIONS)
+# Lines of a file of no known layout that a message shows.
+_SHOWN = 24
+# Datasets of such a file that are looked at, and groups within groups.
+_LOOKED_AT, _DEEPEST = 2000, 8
 
-READERS = {layout.NAME: layout.read for layout in (own, aps_u, aps_old, nxxpcs)}
-LAYOUTS = (*READERS, "npz", "npy")
+
+def read_maps(file: Group, place: Place) -> RawMaps:
+    """Lists and maps of an open HDF5 file, those of the `place` that is meant.
+
+    The result says where that was found to be.
+
+    **Raises:** `DataError` for an unknown layout, one of several analyses that was not named, and
+    as the reader of the layout.
+    """
+    if isinstance(place.layout, GenericLayout):
+        raw = generic.read(file, place.layout)
+        return replace(raw, place=place)
+    name = recognise(file) if place.layout is None else place.layout
+    found = _HDF5[name].analyses(file)
+    analysis = _analysis(file, name, found, place.analysis)
+    raw = _HDF5[name].read(file) if analysis is None else _HDF5[name].read(file, analysis)
+    return replace(raw, place=replace(place, layout=name, analysis=analysis))
 
 
-def recognise(file: "h5py.File") -> str:
+def _analysis(file: Group, layout: str, found: dict[str, str], asked: str | None) -> str | None:
+    """The one analysis that is meant; `None` where there is none to choose from.
+
+    **Raises:** `DataError` when several could be meant, or what was asked for is not there.
+    """
+    there = ", ".join(
+        one if one == results else f"{one} (results in {results})" for one, results in found.items()
+    )
+    if asked is not None:
+        # Either group of an analysis names it.
+        name = asked.strip("/")
+        meant = [one for one, results in found.items() if name in (one, results.strip("/"))]
+        if len(meant) == 1:
+            return meant[0]
+        raise DataError(
+            f"{file.filename}: the analysis {asked!r} is not in this {layout} file; there is "
+            f"{there or 'none'}."
+        )
+    if len(found) > 1:
+        raise DataError(
+            f"{file.filename}: this {layout} file holds {len(found)} analyses: {there}. Say which "
+            "one with analysis= (data.analysis)."
+        )
+    return next(iter(found), None)
+
+
+def recognise(file: Group) -> str:
     """Name of the layout of an open HDF5 file.
 
-    **Raises:** `DataError` naming the layout that comes closest and what it misses.
+    **Raises:** `DataError` with what is in the file and what each layout would need.
     """
-    if own.is_own(file):
-        return own.NAME
+    for name, layout in _HDF5.items():
+        if layout.analyses(file):
+            return name
+    grids = _grids(file)
+    if grids:
+        raise DataError(
+            f"{file.filename}: {', '.join(grids)} lies on a grid of age and lag, each entry a mean "
+            "over its bin, as tools of the ESRF write it; maps of two times are needed, which the "
+            "models describe entry by entry. Let the correlator store (t1, t2)."
+        )
+    needs = "\n".join(f"  {name}: {_HDF5[name].ABOUT.need()}" for name in _HDF5)
+    refused = f"\nNot followed: {file.unreached}" if file.unreached else ""
+    raise DataError(
+        f"{file.filename}: no known layout of two-time maps.{_closest(file)} It holds\n"
+        f"{_tree(file)}{refused}\nThe layouts need\n{needs}\n"
+        "Write the file again in one of them, or say where the maps are with layout = "
+        '"generic" (data.generic; data.GenericLayout in Python). All paths: '
+        "xpcs_eqx.data.layouts_page()."
+    )
+
+
+def _closest(file: Group) -> str:
+    """Layouts of which something is there, in a sentence."""
     marks = {
-        aps_u.NAME: aps_u.MARKS,
-        aps_old.NAME: aps_old.MARKS,
+        aps_u.NAME: [f"{aps_u.ANALYSIS}/{key}" for key in (aps_u.Q_LIST, aps_u.MAPS)],
+        aps_old.NAME: [
+            *(f"{aps_old.ANALYSIS}/{key}" for key in (aps_old.Q_LIST, aps_old.PHI_LIST)),
+            f"{aps_old.RESULTS}/{aps_old.MAPS}",
+        ],
     }
     partial = []
     for name, paths in marks.items():
-        present = [path for path in paths if path in file]
-        if len(present) == len(paths):
-            return name
+        present = [path for path in paths if file.reach(path) is not None]
         if present:
-            missing = ", ".join(path for path in paths if path not in file)
+            missing = ", ".join(path for path in paths if path not in present)
             partial.append(f"{name} ({', '.join(present)} is there, {missing} is missing)")
-    if nxxpcs.entry_of(file) is not None:
-        return nxxpcs.NAME
-    closest = f" It comes closest to {' and '.join(partial)}." if partial else ""
-    raise DataError(
-        f"{file.filename}: no known layout of two-time maps.{closest} Top level: "
-        f"{', '.join(sorted(file)[:8]) or 'empty'}. Known layouts: {', '.join(LAYOUTS)}."
+    return f" It comes closest to {' and '.join(partial)}." if partial else ""
+
+
+def _datasets(group: Group, folder: str = "", depth: int = 0) -> Iterator[tuple[str, Array]]:
+    """All datasets below a group and their paths."""
+    for name in group:
+        path, found = f"{folder}{name}", group.reach(name)
+        if isinstance(found, Array):
+            yield path, found
+        elif isinstance(found, Group) and depth < _DEEPEST:
+            yield from _datasets(found, f"{path}/", depth + 1)
+
+
+def _tree(file: Group) -> str:
+    """The datasets of a file with their shapes, a line each."""
+    some = islice(_datasets(file), _SHOWN + 1)
+    lines = [f"  {path} {found.shape} {found.dtype}" for path, found in some]
+    if len(lines) > _SHOWN:
+        lines[_SHOWN:] = ["  …"]
+    return "\n".join(lines) or "  no dataset"
+
+
+def _grids(file: Group) -> tuple[str, ...]:
+    """Paths of two-time results on a grid of age and lag."""
+    paths = {path for path, _ in islice(_datasets(file), _LOOKED_AT)}
+    folders = {path.rpartition("/")[0] for path in paths if path.endswith("/ttcf")}
+    lags = ("lag", "timeshift")
+    return tuple(
+        f"{folder}/ttcf"
+        for folder in sorted(folders)
+        if f"{folder}/age" in paths and any(f"{folder}/{lag}" in paths for lag in lags)
     )
+
+
+def layouts_page() -> str:
+    """All layouts in Markdown: paths, what is required, optional, guessed and refused."""
+    lines = ["# Layouts of files with two-time maps", ""]
+    lines += [
+        "Files of HDF5 may link to others in their own folder; elsewhere with `linked_files` only. "
+        "Results of ESRF tools",
+        "on a grid of age and lag (`…/ttcf` beside `age` and `lag` or `timeshift`) are refused, as "
+        "each entry is a mean over",
+        "a bin; on (t1, t2) they are `generic`, where q without a unit is taken as 1/Å.",
+        "",
+    ]
+    for name, about in DESCRIPTIONS.items():
+        lines += [f"## {name}", ""]
+        for word in ("required", "optional", "guessed", "refused"):
+            lines += [f"- {word}: {one}" for one in getattr(about, word)]
+        lines.append("")
+    return "\n".join(lines)

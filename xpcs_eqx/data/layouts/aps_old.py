@@ -1,51 +1,119 @@
 """Older APS layout: one column of q and φ for each map in `exchange/C2T_all`."""
 
 import os
-from typing import TYPE_CHECKING
+import re
 
 import numpy as np
 
+from ...errors import DataError
 from ...files import replacing
-from .hdf5 import Remarks, maps_in, read_frame_time, read_list, read_steps
+from ..checks import distinct
+from .described import Description
+from .hdf5 import (
+    Remarks,
+    maps_in,
+    read_bins,
+    read_frame_time,
+    read_list,
+    read_steps,
+    trailing_number,
+)
 from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
+from .opened import Array, Group
 from .series import read_intensities, read_series
 
-if TYPE_CHECKING:
-    import h5py
-
 NAME = "aps-old"
-Q_LIST = "xpcs/dqlist"
-PHI_LIST = "xpcs/dphilist"
-MAPS = "exchange/C2T_all"
-STEPS = ("xpcs/stride_frames", "xpcs/avg_frames")
+# Where one analysis is; others of the same file are numbered or named by its `output_data`.
+ANALYSIS, RESULTS = "xpcs", "exchange"
+Q_LIST, PHI_LIST, BINS, OUTPUT = "dqlist", "dphilist", "qphi_bin_to_process", "output_data"
+MAPS = "C2T_all"
+# Numbers and mean intensities of frames, beside the maps.
+INTENSITIES = "frameSum"
+STEPS = ("stride_frames", "avg_frames")
 FRAME_TIME = "measurement/instrument/detector/exposure_period"
 EXPOSURE = "measurement/instrument/detector/exposure_time"
 # First and last frame that were correlated, counted from one, and the first of the series.
-BEGIN, END, FIRST = "xpcs/data_begin_todo", "xpcs/data_end_todo", "xpcs/data_begin"
-# Frame numbers and mean intensities.
-INTENSITIES = "exchange/frameSum"
-MARKS = (Q_LIST, MAPS)
+BEGIN, END, FIRST = "data_begin_todo", "data_end_todo", "data_begin"
+ABOUT = Description(
+    required=(
+        "`xpcs/dqlist` (1, bin): q [1/Å]",
+        "`exchange/C2T_all/g2_00001`, … (frame, frame): the maps",
+    ),
+    optional=(
+        "`xpcs/dphilist` (1, bin): azimuth [deg]; else `phi` as given, or 0 with a note",
+        "`measurement/instrument/detector/exposure_period`: frame time [s]; else `exposure_time` "
+        "with a note, or give `dt`",
+        "`xpcs/data_begin_todo`, `xpcs/data_end_todo`, `xpcs/data_begin`: frames from 1 that were "
+        "correlated, from which the time of the first row follows",
+        "`xpcs/qphi_bin_to_process` (map, 1): bins from 1, where only some were correlated",
+        "`xpcs/stride_frames`, `xpcs/avg_frames`: 1 when absent",
+        "`exchange/frameSum`: frames without intensity are masked",
+        "`xpcs/output_data`: the group of the results, such as `/exchange`",
+        "`xpcs_1`, `exchange_1`, …: further analyses; say which with `analysis`",
+    ),
+    guessed=(
+        "a map is that of the bin in its name where the names are those of the processed bins, "
+        "else maps and bins go together in order",
+        "without `qphi_bin_to_process`, numbers above the number of maps are bins as well",
+    ),
+    refused=(
+        "lists and maps of different lengths, unless the bins are known",
+        "maps named after their bins while the bins are listed in another order",
+    ),
+)
 
 
-def read(file: "h5py.File") -> RawMaps:
-    """Lists and maps of an older APS file; the i-th key (sorted) belongs to the i-th column.
+def analyses(file: Group) -> dict[str, str]:
+    """Group of each analysis of an older APS file, with the group of its results."""
+    out = {}
+    for name in file:
+        if isinstance(file.reach(f"{name}/{Q_LIST}"), Array):
+            results = _results_of(file, name)
+            if isinstance(file.reach(f"{results}/{MAPS}"), Group):
+                out[name] = results
+    return out
+
+
+def _results_of(file: Group, analysis: str) -> str:
+    """The group of the results: the one that an entry names, or the one of the same number."""
+    said = file.get(f"{analysis}/{OUTPUT}")
+    if isinstance(said, Array):
+        named = "".join(said.words()[:1]).strip().strip("/")
+        if named and f"{named}/{MAPS}" in file:
+            return named
+    number = re.search(r"(_\d+)?$", analysis)
+    own = f"{RESULTS}{number.group() if number else ''}"
+    return own if f"{own}/{MAPS}" in file else RESULTS
+
+
+def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
+    """Lists and maps of one analysis in an older APS file.
 
     Azimuths may be absent.
 
     **Raises:** `DataError` naming what is missing or does not fit.
     """
     notes = Remarks()
-    q = read_list(file, Q_LIST, "1/Å", notes)
-    azimuths = PHI_LIST in file
-    phi = read_list(file, PHI_LIST, "deg", notes) if azimuths else np.zeros(q.size)
-    names, maps = maps_in(file, MAPS)
-    step, steps = read_steps(file, STEPS)
-    time = read_frame_time(file, (FRAME_TIME, EXPOSURE), notes)
-    series = read_series(
-        file, BEGIN, END, zero=FIRST, inclusive=True, rows=rows_of(maps), step=step, notes=notes
+    q_name, phi_name, begin, end, first = (
+        f"{analysis}/{key}" for key in (Q_LIST, PHI_LIST, BEGIN, END, FIRST)
     )
+    q = read_list(file, q_name, "1/Å", notes)
+    azimuths = phi_name in file
+    phi = read_list(file, phi_name, "deg", notes) if azimuths else np.zeros(q.size)
+    results = _results_of(file, analysis)
+    names, maps = maps_in(file, f"{results}/{MAPS}")
+    column, bins = _columns(file, analysis, names, q.size, notes)
+    if column is not None and phi.size == q.size:
+        q, phi = q[column], phi[column]
+    step, steps = read_steps(file, tuple(f"{analysis}/{key}" for key in STEPS))
+    time = read_frame_time(file, (FRAME_TIME, EXPOSURE), notes)
+    rows = rows_of(maps)
+    series = read_series(
+        file, begin, end, zero=first, inclusive=True, rows=rows, step=step, notes=notes
+    )
+    intensities = f"{results}/{INTENSITIES}"
     intensity = read_intensities(
-        file, INTENSITIES, begin=series.begin, step=step, rows=rows_of(maps), notes=notes
+        file, intensities, begin=series.begin, step=step, rows=rows, notes=notes
     )
     return RawMaps(
         path=file.filename,
@@ -54,8 +122,8 @@ def read(file: "h5py.File") -> RawMaps:
         maps=maps,
         q=q,
         phi=phi,
-        q_name=Q_LIST,
-        phi_name=PHI_LIST,
+        q_name=q_name,
+        phi_name=phi_name,
         azimuths=azimuths,
         time_name=time.name,
         frame_time=time.value,
@@ -64,11 +132,56 @@ def read(file: "h5py.File") -> RawMaps:
         begin=series.begin,
         begin_name=series.name,
         intensity=intensity,
-        intensity_name=INTENSITIES,
-        keys=(Q_LIST, *([PHI_LIST] if azimuths else []), *steps, time.name, *series.keys),
+        intensity_name=intensities,
+        keys=(
+            q_name,
+            *((phi_name,) if azimuths else ()),
+            *bins,
+            *steps,
+            time.name,
+            *series.keys,
+        ),
         notes=tuple(notes),
         refused=notes.refused,
     )
+
+
+def _columns(
+    file: Group, analysis: str, names: tuple[str, ...], n_bins: int, notes: Remarks
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The column of the lists that each map belongs to; `None` for one after the other.
+
+    **Raises:** `DataError` when that is not clear.
+    """
+    where, key = file.filename, f"{analysis}/{BINS}"
+    numbers = np.array([trailing_number(name) for name in names])
+    if key in file:
+        bins = read_bins(file, key)
+        inside = bins.size == numbers.size and np.all((bins >= 1) & (bins <= n_bins))
+        if inside:
+            if np.array_equal(np.sort(bins), numbers) and not np.array_equal(bins, numbers):
+                if np.array_equal(numbers, np.arange(1, numbers.size + 1)):
+                    raise DataError(
+                        f"{where}: {key} lists {bins.tolist()[:8]}, and the maps are numbered from "
+                        "1 on, so it is not clear whether by bin or by place. Sort the bins."
+                    )
+                bins = numbers
+            distinct(where, key, bins)
+            return bins - 1, (key,)
+        if numbers.size != n_bins:
+            raise DataError(
+                f"{where}: {key} lists {bins.size} bins ({bins.tolist()[:8]}, …) for "
+                f"{numbers.size} maps and {n_bins} columns of {analysis}/{Q_LIST}; each map needs "
+                "its bin, from 1."
+            )
+    elif (
+        numbers.size < numbers.max() <= n_bins
+        and numbers.min() >= 1
+        and np.all(np.diff(numbers) > 0)
+    ):
+        notes.append(f"The maps were taken as those of the bins in their names, {key} is absent.")
+        return numbers - 1, ()
+    return None, ()
 
 
 def write_aps_old(
@@ -85,10 +198,10 @@ def write_aps_old(
     maps = maps_of(data)
     frame_time = frame_time_of(maps, stride * average)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file[Q_LIST] = np.array([[one.q for one in maps]])
-        file[PHI_LIST] = np.array([[one.phi for one in maps]])
+        file[f"{ANALYSIS}/{Q_LIST}"] = np.array([[one.q for one in maps]])
+        file[f"{ANALYSIS}/{PHI_LIST}"] = np.array([[one.phi for one in maps]])
         for number, one in enumerate(maps):
-            file[f"{MAPS}/g2_{number + 1:05d}"] = one.values(half)
+            file[f"{RESULTS}/{MAPS}/g2_{number + 1:05d}"] = one.values(half)
         for key, value in zip(STEPS, (stride, average), strict=True):
-            file[key] = np.full((1, 1), value)
+            file[f"{ANALYSIS}/{key}"] = np.full((1, 1), value)
         file[FRAME_TIME] = np.full((1, 1), frame_time)

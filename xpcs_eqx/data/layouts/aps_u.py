@@ -1,7 +1,6 @@
 """APS-U layout (NeXus, beamline 8-ID): one dataset for each bin of a q-φ map."""
 
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,44 +8,77 @@ from ...errors import DataError
 from ...files import replacing
 from ..checks import distinct
 from ..two_time import TwoTimeData
+from .described import Description
 from .hdf5 import (
     Remarks,
     dataset,
     maps_in,
+    read_bins,
     read_frame_time,
     read_list,
     read_steps,
-    text_attribute,
-    texts_in,
     trailing_number,
 )
 from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
+from .opened import Group
 from .series import read_intensities, read_series
 
-if TYPE_CHECKING:
-    import h5py
-
 NAME = "aps-u"
-Q_LIST = "xpcs/qmap/dynamic_v_list_dim0"
-PHI_LIST = "xpcs/qmap/dynamic_v_list_dim1"
-INDEX_MAPPING = "xpcs/qmap/dynamic_index_mapping"
-BINS = "xpcs/twotime/processed_bins"
-MAPS = "xpcs/twotime/correlation_map"
-DIMENSIONS = (Q_LIST, PHI_LIST)
+ANALYSIS = "xpcs"
+# Of one analysis:
+Q_LIST, PHI_LIST = "qmap/dynamic_v_list_dim0", "qmap/dynamic_v_list_dim1"
+INDEX_MAPPING = "qmap/dynamic_index_mapping"
+BINS, MAPS = "twotime/processed_bins", "twotime/correlation_map"
 # What the dimensions of the q-φ map are, and their units, where their attributes do not say so.
-NAMES, WORDS = "xpcs/qmap/map_names", "xpcs/qmap/map_units"
+NAMES, WORDS = "qmap/map_names", "qmap/map_units"
 _AXES = {"q": "q", "phi": "phi", "φ": "phi", "ϕ": "phi", "azimuth": "phi", "azimuthal angle": "phi"}
-INTENSITIES = "xpcs/spatial_mean/intensity_vs_time"
+INTENSITIES = "spatial_mean/intensity_vs_time"
 # First frame that was correlated, counted from zero, and one after the last.
-BEGIN, END = "xpcs/twotime/config/begin_frame", "xpcs/twotime/config/end_frame"
-STEPS = ("xpcs/twotime/config/stride_frame", "xpcs/twotime/config/avg_frame")
+BEGIN, END = "twotime/config/begin_frame", "twotime/config/end_frame"
+STEPS = ("twotime/config/stride_frame", "twotime/config/avg_frame")
 FRAME_TIME = "entry/instrument/detector_1/frame_time"
 COUNT_TIME = "entry/instrument/detector_1/count_time"
-MARKS = (Q_LIST, MAPS)
+ABOUT = Description(
+    required=(
+        "`xpcs/qmap/dynamic_v_list_dim0` (q,): q [1/Å]",
+        "`xpcs/twotime/processed_bins` (map,): bins from 1, q slowest",
+        "`xpcs/twotime/correlation_map/c2_00001`, … (frame, frame): the maps",
+    ),
+    optional=(
+        "`xpcs/qmap/dynamic_v_list_dim1` (phi,): azimuth [deg]; else `phi` as given, or 0 with a "
+        "note",
+        "`xpcs/qmap/map_names`, `map_units` and the attributes `name`, `units`: what the "
+        "dimensions are; phi may be the first",
+        "`xpcs/twotime/config/begin_frame`, `…/end_frame`: frames from 0 that were correlated, "
+        "from which the time of the first row follows",
+        "`xpcs/spatial_mean/intensity_vs_time`: frames without intensity are masked",
+        "`entry/instrument/detector_1/frame_time`: frame time [s]; else `count_time` with a note, "
+        "or give `dt`",
+        "`xpcs/qmap/dynamic_index_mapping` (bin,): elements of the grid that bins stand for",
+        "`xpcs/twotime/config/stride_frame`, `…/avg_frame`: 1 when absent",
+        "`xpcs_1`, …: further analyses; say which with `analysis`",
+    ),
+    guessed=("sorted by the number in their names, maps belong to the bins one after the other",),
+    refused=(
+        "bins outside the grid or listed twice",
+        "maps named after bins that are listed in another order",
+        "q-maps in pixels or other coordinates, unknown units",
+    ),
+)
 
 
-def read(file: "h5py.File") -> RawMaps:
-    """Lists and maps of an APS-U file.
+def analyses(file: Group) -> dict[str, str]:
+    """Group of each analysis of an APS-U file, which holds its results as well."""
+    marks = (Q_LIST, MAPS)
+    return {
+        name: name
+        for name in file
+        if all(file.reach(f"{name}/{mark}") is not None for mark in marks)
+    }
+
+
+def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
+    """Lists and maps of one analysis in an APS-U file.
 
     Bin b (1-based) is element b − 1 of the q-φ map, through `dynamic_index_mapping` when the file
     has one; q varies slowest: iq = bin // n_phi, iphi = bin % n_phi, unless the names of the
@@ -56,30 +88,36 @@ def read(file: "h5py.File") -> RawMaps:
     """
     where = file.filename
     notes = Remarks()
-    names, maps = maps_in(file, MAPS)
-    axes, is_q_first = _axes(file, notes)
-    element, key, lists = _bins(file, names) - 1, BINS, (BINS,)
-    distinct(where, BINS, element + 1)
-    if INDEX_MAPPING in file:
-        mapping = read_list(file, INDEX_MAPPING, "", notes).astype(int)
-        _check_inside(where, f"{BINS} into {INDEX_MAPPING}", element, mapping.size)
-        element, key, lists = mapping[element], INDEX_MAPPING, (*lists, INDEX_MAPPING)
-        distinct(where, INDEX_MAPPING, element + 1)
+    map_name, bin_name, mapping_name, begin, end = (
+        f"{analysis}/{key}" for key in (MAPS, BINS, INDEX_MAPPING, BEGIN, END)
+    )
+    dimensions = (f"{analysis}/{Q_LIST}", f"{analysis}/{PHI_LIST}")
+    names, maps = maps_in(file, map_name)
+    axes, is_q_first = _axes(file, analysis, dimensions, notes)
+    element, key, lists = _bins(file, bin_name, map_name, names) - 1, bin_name, (bin_name,)
+    distinct(where, bin_name, element + 1)
+    if mapping_name in file:
+        mapping = read_bins(file, mapping_name)
+        _check_inside(where, f"{bin_name} into {mapping_name}", element, mapping.size)
+        element, key, lists = mapping[element], mapping_name, (*lists, mapping_name)
+        distinct(where, mapping_name, element + 1)
     sizes = axes[0].size, axes[1].size
     first, second = ("q", "phi") if is_q_first else ("phi", "q")
     grid = f" ({sizes[0]} {first} × {sizes[1]} {second})"
     _check_inside(where, key, element, sizes[0] * sizes[1], grid)
     along = axes[0][element // sizes[1]], axes[1][element % sizes[1]]
     (q, phi), (q_name, phi_name) = (
-        (along, DIMENSIONS) if is_q_first else (along[::-1], DIMENSIONS[::-1])
+        (along, dimensions) if is_q_first else (along[::-1], dimensions[::-1])
     )
-    step, steps = read_steps(file, STEPS)
+    step, steps = read_steps(file, tuple(f"{analysis}/{one}" for one in STEPS))
     time = read_frame_time(file, (FRAME_TIME, COUNT_TIME), notes)
+    rows = rows_of(maps)
     series = read_series(
-        file, BEGIN, END, zero=0, inclusive=False, rows=rows_of(maps), step=step, notes=notes
+        file, begin, end, zero=0, inclusive=False, rows=rows, step=step, notes=notes
     )
+    intensities = f"{analysis}/{INTENSITIES}"
     intensity = read_intensities(
-        file, INTENSITIES, begin=series.begin, step=step, rows=rows_of(maps), notes=notes
+        file, intensities, begin=series.begin, step=step, rows=rows, notes=notes
     )
     there = [name for name in (q_name, phi_name) if name in file]
     return RawMaps(
@@ -99,42 +137,45 @@ def read(file: "h5py.File") -> RawMaps:
         begin=series.begin,
         begin_name=series.name,
         intensity=intensity,
-        intensity_name=INTENSITIES,
+        intensity_name=intensities,
         keys=(*there, *lists, *steps, time.name, *series.keys),
         notes=tuple(notes),
         refused=notes.refused,
     )
 
 
-def _axes(file: "h5py.File", notes: Remarks) -> tuple[tuple[np.ndarray, np.ndarray], bool]:
+def _axes(
+    file: Group, analysis: str, dimensions: tuple[str, str], notes: Remarks
+) -> tuple[tuple[np.ndarray, np.ndarray], bool]:
     """The lists along both dimensions of the q-φ map, and whether the first is that of q.
 
     What a dimension is stands in `map_names` or its attribute `name`; nothing is q and φ. Without
     the second list the map has no azimuths, and one bin along it.
     """
-    listed = [texts_in(dataset(file, key)[()]) if key in file else () for key in (NAMES, WORDS)]
+    both_names = (f"{analysis}/{NAMES}", f"{analysis}/{WORDS}")
+    listed = [dataset(file, key).words() if key in file else () for key in both_names]
     said: list[str] = []
-    for k, key in enumerate(DIMENSIONS):
-        own = text_attribute(file[key], "name") if key in file else None
+    for k, key in enumerate(dimensions):
+        own = file[key].text("name") if key in file else None
         both = {name for name in (own, *listed[0][k : k + 1]) if name and name.strip()}
         known = {_AXES.get(name.strip().strip("|").casefold(), name.strip()) for name in both}
         if len(known) > 1:
             raise DataError(
                 f"{file.filename}: {key} is called {' and '.join(sorted(both))}, in its attribute "
-                f"name and in {NAMES}, which contradict each other. Correct the wrong one."
+                f"name and in {both_names[0]}, which contradict each other. Correct the wrong one."
             )
         said.append(known.pop() if known else "")
     is_q_first = said[0] != "phi" and said[1] != "q"
     wanted = ("q", "phi") if is_q_first else ("phi", "q")
-    for name, found, key in zip(wanted, said, DIMENSIONS, strict=True):
+    for name, found, key in zip(wanted, said, dimensions, strict=True):
         if found not in ("", name):
             called = " and ".join(repr(one) for one in said if one)
             notes.refused[key] = (
-                f"{file.filename}: the dimensions of {DIMENSIONS[0].rpartition('/')[0]} are called "
+                f"{file.filename}: the dimensions of {dimensions[0].rpartition('/')[0]} are called "
                 f"{called}; maps of q and phi are needed, so {key} cannot be taken for {name}."
             )
     axes = []
-    for k, (key, name) in enumerate(zip(DIMENSIONS, wanted, strict=True)):
+    for k, (key, name) in enumerate(zip(dimensions, wanted, strict=True)):
         if name == "phi" and key not in file:
             axes.append(np.zeros(1))
         elif key in notes.refused:
@@ -145,18 +186,18 @@ def _axes(file: "h5py.File", notes: Remarks) -> tuple[tuple[np.ndarray, np.ndarr
     return (axes[0], axes[1]), is_q_first
 
 
-def _bins(file: "h5py.File", names: tuple[str, ...]) -> np.ndarray:
+def _bins(file: Group, key: str, folder: str, names: tuple[str, ...]) -> np.ndarray:
     """processed_bins, after checking that they belong to the sorted names of the maps."""
-    bins = read_list(file, BINS, "", Remarks()).astype(int)
+    bins = read_bins(file, key)
     if bins.size != len(names):
         raise DataError(
-            f"{file.filename}: {BINS} lists {bins.size} values but {MAPS} holds {len(names)} maps; "
-            "each map needs its bin."
+            f"{file.filename}: {key} lists {bins.size} values but {folder} holds {len(names)} maps;"
+            " each map needs its bin."
         )
     suffixes = [trailing_number(name) for name in names]
     if sorted(bins.tolist()) == suffixes and bins.tolist() != suffixes:
         raise DataError(
-            f"{file.filename}: the maps in {MAPS} are named after their bins but {BINS} lists "
+            f"{file.filename}: the maps in {folder} are named after their bins but {key} lists "
             f"{bins.tolist()[:8]} in another order than the sorted keys, so it is not clear which "
             "map is at which q and phi. Sort the bins."
         )
@@ -202,15 +243,15 @@ def write_aps_u(
     order = np.argsort(elements)
     bins = np.arange(len(elements)) if index_mapping else np.sort(elements)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file[Q_LIST] = np.array([float(one.geometry.q) for one in sets])
-        file[PHI_LIST] = np.array(phi_list)
+        file[f"{ANALYSIS}/{Q_LIST}"] = np.array([float(one.geometry.q) for one in sets])
+        file[f"{ANALYSIS}/{PHI_LIST}"] = np.array(phi_list)
         if index_mapping:
-            file[INDEX_MAPPING] = np.sort(elements)
-        file[BINS] = bins + 1
+            file[f"{ANALYSIS}/{INDEX_MAPPING}"] = np.sort(elements)
+        file[f"{ANALYSIS}/{BINS}"] = bins + 1
         for number, index in zip(bins + 1, order, strict=True):
-            file[f"{MAPS}/c2_{number:05d}"] = maps[index].values(half)
+            file[f"{ANALYSIS}/{MAPS}/c2_{number:05d}"] = maps[index].values(half)
         for key, value in zip(STEPS, (stride, average), strict=True):
-            file[key] = value
+            file[f"{ANALYSIS}/{key}"] = value
         file[FRAME_TIME] = np.full((1, 1), frame_time)
         file[COUNT_TIME] = np.full((1, 1), frame_time)
 

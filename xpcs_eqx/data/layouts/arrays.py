@@ -1,9 +1,13 @@
 """Arrays by their names, in a dictionary or an NPZ file, and NPY files of bare maps."""
 
+import lzma
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +16,36 @@ from ...errors import DataError
 from ...files import replacing
 from ..checks import array_of, near_misses, numbers, optional_scalar
 from ..two_time import TwoTimeData
+from .described import Description
 from .maps import RawMaps, maps_of, needs_sigma
+from .opened import UNASKED, UNREADABLE
 
 # Maps, angles, times and q of each form; the maps tell the forms apart.
 LOADER = ("c2_exp", "phi_angles_list", "t1", "t2", "wavevector_q_list")
 DIRECT = ("g2", "phi", "t1", "t2", "q")
+# Bytes that a packed byte may become in memory; measured maps do not shrink to a tenth.
+_DENSEST = 200
+ABOUT_NPZ = Description(
+    required=(
+        "`c2_exp` (phi, frame, frame), `phi_angles_list` [deg], `t1`, `t2` [s], "
+        "`wavevector_q_list` [1/Å]; or `g2`, `phi`, `t1`, `t2`, `q`",
+    ),
+    optional=("`sigma` (phi, frame, frame), `absolute_sigma`, `L`: gap [Å], `diagonal`",),
+    guessed=(
+        "a single map stands for a stack of one",
+        "a single array of another name, as dynamix saves it, is read like an NPY file",
+    ),
+    refused=(
+        "arrays of Python objects among these, encrypted or implausibly dense archives; further "
+        "members are not read",
+    ),
+)
+ABOUT_NPY = Description(
+    required=("`the array` (frame, frame) or (map, frame, frame)",),
+    optional=("`q`, `phi`, `dt` as given beside the file",),
+    guessed=("without `q` it is 1, without `phi` 0, without `dt` time is counted in frames",),
+    refused=("several maps without `phi`",),
+)
 
 
 def raw_from_mapping(
@@ -100,7 +129,7 @@ def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarr
             )
     scale = np.max(np.abs(first[np.isfinite(first)]), initial=0.0)
     if not np.allclose(first, second, rtol=0, atol=1e-9 * scale, equal_nan=True):
-        worst = int(np.nanargmax(np.abs(first - second)))
+        worst = int(np.argmax(np.nan_to_num(np.abs(first - second), nan=np.inf)))
         raise DataError(
             f"{where}: t1 and t2 differ, at frame {worst + 1} by {first[worst] - second[worst]:.3g}"
             " s; both axes of a two-time map are the same frames."
@@ -111,7 +140,7 @@ def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarr
 def _flat_axis(where: str, key: str, values: np.ndarray) -> np.ndarray:
     if values.ndim == 1:
         return values
-    if values.ndim == 2:
+    if values.ndim == 2 and values.size:
         if np.array_equal(values, np.broadcast_to(values[:, :1], values.shape), equal_nan=True):
             return values[:, 0]
         if np.array_equal(values, np.broadcast_to(values[:1], values.shape), equal_nan=True):
@@ -134,23 +163,158 @@ def check_keys(where: str, mapping: Mapping[str, Any], keys: tuple[str, ...]) ->
         raise DataError(f"{where}: {hints} This form needs {', '.join(keys)}.")
 
 
-def _saved(path: str, kind: Literal["NPZ", "NPY"]) -> Any:
-    """The array of an NPY file, the dictionary of arrays of an NPZ file."""
+class _Members(Mapping[str, np.ndarray]):
+    """The arrays of an open NPZ file, each read when it is asked for and checked before that."""
+
+    def __init__(self, path: str, archive: zipfile.ZipFile):
+        self.path, self.archive = path, archive
+        self.names = {
+            one.filename.removesuffix(".npy"): one
+            for one in archive.infolist()
+            if one.filename.endswith(".npy")
+        }
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.names
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        with self._open(key) as stream:
+            self._header(key, stream)
+        with self._open(key) as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+
+    def header(self, key: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and type of an array."""
+        with self._open(key) as stream:
+            return self._header(key, stream)
+
+    @contextmanager
+    def _open(self, key: str) -> Iterator[Any]:
+        member = self.names[key]
+        if member.flag_bits & 1:
+            raise DataError(
+                f"{self.path}: the NPZ file is encrypted at {key!r}. Save it without a password."
+            )
+        with _reading(self.path, "NPZ", key), self.archive.open(member) as stream:
+            yield stream
+
+    def _header(self, key: str, stream: Any) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and type of an array, after checking that the archive may hold as much."""
+        member, size = self.names[key], os.path.getsize(self.path)
+        packed = size if member.compress_type == zipfile.ZIP_STORED else member.compress_size
+        most = max(UNASKED, _DENSEST * min(packed, size))
+        if member.compress_type == zipfile.ZIP_STORED:
+            most = size
+        if member.file_size > most:
+            raise DataError(
+                f"{self.path}: {key!r} claims to unpack to {member.file_size} bytes from "
+                f"{member.compress_size}; no map is packed so densely. The file is damaged or made "
+                "to fill the memory."
+            )
+        return _header(self.path, key, stream, member.file_size)
+
+
+@contextmanager
+def _reading(path: str, kind: Literal["NPZ", "NPY"], key: str = "") -> Iterator[None]:
+    """Turns what NumPy and zipfile raise while an array is read into a `DataError`."""
     try:
-        # a stream of our own, as np.load leaves its own open when the archive is damaged
-        with open(path, "rb") as stream:
-            found = np.load(stream, allow_pickle=False)
-            if isinstance(found, np.ndarray) != (kind == "NPY"):
-                raise ValueError(f"it holds {type(found).__name__}")
-            return found if kind == "NPY" else {key: found[key] for key in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        yield
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: {key or 'the array'} does not fit into memory ({error}). Write the maps to "
+            "HDF5 once with write_own where there is room, and leave them there."
+        ) from error
+    except (*UNREADABLE, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+            SyntaxError, tokenize.TokenError, RecursionError) as error:  # fmt: skip
         remedy = (
             "a plain array with numpy.save" if kind == "NPY" else "plain arrays with numpy.savez"
         )
+        at = f" at {key!r}" if key else ""
         raise DataError(
-            f"{path}: the {kind} file cannot be read, it is truncated or holds Python objects "
+            f"{path}: the {kind} file cannot be read{at}, it is truncated or holds Python objects "
             f"({error}). Save {remedy}."
         ) from error
+
+
+def _header(path: str, key: str, stream: Any, size: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of a saved array of which `size` bytes are there.
+
+    **Raises:** `DataError` when that is another number than the array needs.
+    """
+    version = np.lib.format.read_magic(stream)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f"version {version} of the format")
+    shape, _, dtype = read(stream)
+    if dtype.hasobject:
+        # its size is that of a pickle, which is never looked into
+        return shape, dtype
+    wanted = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if wanted != size - stream.tell():
+        raise DataError(
+            f"{path}: {key!r} claims shape {shape} of {dtype}, {wanted} bytes, but "
+            f"{size - stream.tell()} are there; the file is truncated or damaged. Copy it again."
+        )
+    return shape, dtype
+
+
+@contextmanager
+def open_npz(path: str) -> Iterator[_Members]:
+    """The arrays of an NPZ file by their names, read when they are asked for.
+
+    **Raises:** `DataError` for a damaged or encrypted file.
+    """
+    with ExitStack() as stack:
+        with _reading(path, "NPZ"):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        yield _Members(path, archive)
+
+
+def _npy(path: str) -> np.ndarray:
+    with _reading(path, "NPY"), open(path, "rb") as stream:
+        _header(path, "the array", stream, os.path.getsize(path))
+        stream.seek(0)
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def array_size(path: str, names: tuple[str, ...]) -> tuple[int, int]:
+    """Entries of the maps in an NPZ or NPY file and bytes of each, from the header alone.
+
+    `names`: those that the maps may have in an NPZ file.
+
+    **Raises:** `DataError` for a damaged file.
+    """
+    shape, dtype = (0,), np.dtype(float)
+    if not zipfile.is_zipfile(path):
+        with _reading(path, "NPY"), open(path, "rb") as stream:
+            shape, dtype = _header(path, "the array", stream, os.path.getsize(path))
+    else:
+        with open_npz(path) as arrays:
+            for name in names:
+                if name in arrays:
+                    shape, dtype = arrays.header(name)
+    return int(np.prod(shape, dtype=object)), dtype.itemsize
+
+
+def lone_array(path: str) -> str | None:
+    """The name of the only array in an NPZ file, as some correlators save a bare map.
+
+    **Raises:** `DataError` for a damaged file.
+    """
+    with open_npz(path) as arrays:
+        names = tuple(arrays)
+    return names[0] if len(names) == 1 and names[0] not in LOADER + DIRECT else None
 
 
 def read_npz(path: str, sha256: str) -> RawMaps:
@@ -158,22 +322,29 @@ def read_npz(path: str, sha256: str) -> RawMaps:
 
     **Raises:** `DataError` for a damaged file or missing keys, with near misses.
     """
-    mapping = _saved(path, "NPZ")
-    form, keys = ("direct", DIRECT) if "g2" in mapping else ("loader", LOADER)
-    check_keys(path, mapping, keys)
-    return raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
+    with open_npz(path) as mapping:
+        form, keys = ("direct", DIRECT) if "g2" in mapping else ("loader", LOADER)
+        check_keys(path, mapping, keys)
+        return raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
 
 
-def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -> RawMaps:
+def read_npy(
+    path: str, sha256: str, q: float | None, phi: Any, counted: bool, name: str | None = None
+) -> RawMaps:
     """Bare maps `(frame, frame)` or `(angle, frame, frame)`; everything else is given.
 
+    - `name`: that of the array in an NPZ file.
     - `q`: scattering vector [1/Å]; 1 when `None`.
     - `phi`: azimuths [degrees]; 0 when `None`, which only a single map allows.
     - `counted`: time is counted in frames, 1 … n, as no frame time is known.
 
     **Raises:** `DataError` for a damaged file, another number of dimensions or missing angles.
     """
-    stack = _stack(path, "the array", _saved(path, "NPY"))
+    if name is None:
+        stack = _stack(path, "the array", _npy(path))
+    else:
+        with open_npz(path) as arrays:
+            stack = _stack(path, name, arrays[name])
     if phi is None and stack.shape[0] != 1:
         raise DataError(
             f"{path}: {stack.shape[0]} maps and no angles; give phi= with one azimuth [degrees] "
@@ -186,7 +357,7 @@ def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -
     }
     return RawMaps(
         path=path,
-        layout="npy",
+        layout="npy" if name is None else "npz",
         sha256=sha256,
         names=tuple(f"map {i + 1}" for i in range(stack.shape[0])),
         maps=tuple(stack),
@@ -198,7 +369,7 @@ def read_npy(path: str, sha256: str, q: float | None, phi: Any, counted: bool) -
         phi_name="phi",
         time_name="dt",
         frame_time=1.0 if counted else None,
-        keys=("array",),
+        keys=(name or "array",),
         notes=tuple(text for text, applies in remarks.items() if applies),
     )
 

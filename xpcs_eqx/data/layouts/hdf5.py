@@ -1,19 +1,15 @@
-"""HDF5 files opened, read and named in messages; what h5py raises becomes a `DataError`."""
+"""Lists, numbers and maps read from HDF5 files, in the units of the library."""
 
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import DataError
 from ..checks import near_misses, numbers, scalar
+from .opened import Array, Group
 from .units import factor_to
-
-if TYPE_CHECKING:
-    import h5py
 
 
 class Remarks(list[str]):
@@ -27,113 +23,71 @@ class Remarks(list[str]):
         self.refused: dict[str, str] = {}
 
 
-@contextmanager
-def open_hdf5(path: str) -> Iterator["h5py.File"]:
-    """The file opened for reading.
-
-    **Raises:** `DataError` when it is no HDF5 file, truncated or damaged, also when that shows
-    only while reading.
-    """
-    import h5py
-
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        found = str(error)
-        if h5py.is_hdf5(path):
-            raise DataError(
-                f"{path}: starts as an HDF5 file but cannot be opened, it is truncated, damaged or "
-                f"still being written ({found}). Copy it again."
-            ) from error
-        raise DataError(
-            f"{path}: not an HDF5 file ({found}). Give an HDF5, NPZ or NPY file."
-        ) from error
-    with file:
-        try:
-            yield file
-        except (OSError, RuntimeError) as error:
-            raise DataError(
-                f"{path}: reading stopped inside the HDF5 file, which is truncated or damaged "
-                f"({error}). Copy it again."
-            ) from error
-
-
+# Of a billion frames nobody keeps one row.
+_LARGEST_STEP = 1_000_000_000
 # What is done about a file of maps without what its layout has.
 _REMEDY = "Write the file again with it, or give layout= when it was taken for the wrong one."
 
 
-def dataset(file: "h5py.File", key: str, remedy: str = _REMEDY) -> "h5py.Dataset":
+def dataset(file: Group, key: str, remedy: str = _REMEDY) -> Array:
     """The dataset at an HDF5 path; `remedy` says what to do when it is missing.
 
     **Raises:** `DataError` naming the path, what is there instead and near misses.
     """
-    return _member(file, key, "dataset", remedy)
+    found = file.get(key)
+    if isinstance(found, Array):
+        return found
+    raise _absent(file, key, found, "dataset", remedy)
 
 
-def maps_in(file: "h5py.File", folder: str) -> tuple[tuple[str, ...], tuple["h5py.Dataset", ...]]:
-    """Paths of the maps in a group and the maps, by the number at the end of their names.
+def group(file: Group, key: str, remedy: str = _REMEDY) -> Group:
+    """The group at an HDF5 path.
 
     **Raises:** `DataError` as `dataset`.
     """
-    keys = sorted(_member(file, folder, "group", _REMEDY), key=lambda k: (trailing_number(k), k))
+    found = file.get(key)
+    if isinstance(found, Group):
+        return found
+    raise _absent(file, key, found, "group", remedy)
+
+
+def maps_in(file: Group, folder: str) -> tuple[tuple[str, ...], tuple[Array, ...]]:
+    """Paths of the maps in a group and the maps, by the number at the end of their names.
+
+    **Raises:** `DataError` as `dataset`, and when there is none.
+    """
+    keys = sorted(group(file, folder), key=lambda k: (trailing_number(k), k))
+    if not keys:
+        raise DataError(f"{file.filename}: there is no two-time map in {folder}; nothing to fit.")
     names = tuple(f"{folder}/{key}" for key in keys)
     return names, tuple(dataset(file, name) for name in names)
 
 
 def trailing_number(key: str) -> int:
     """The number at the end of a key such as `c2_00012`, −1 without one."""
-    match = re.search(r"(\d+)$", key)
+    # More digits are no number of a bin, and Python refuses thousands of them.
+    match = re.search(r"(?<!\d)([0-9]{1,18})$", key)
     return int(match.group(1)) if match else -1
 
 
-def _member(file: "h5py.File", key: str, kind: Literal["dataset", "group"], remedy: str) -> Any:
-    import h5py
-
-    found = file.get(key)
-    if isinstance(found, h5py.Dataset if kind == "dataset" else h5py.Group):
-        return found
+def _absent(file: Group, key: str, found: object, kind: str, remedy: str) -> DataError:
+    """What is said where something else is at a path, or nothing."""
     if found is not None:
-        raise DataError(
-            f"{file.filename}: {key} is a {type(found).__name__.lower()}; a {kind} is needed there."
-        )
+        there = "dataset" if kind == "group" else "group"
+        return DataError(f"{file.filename}: {key} is a {there}; a {kind} is needed there.")
     parent, name = posixpath.split(key.strip("/"))
     while parent and parent not in file:
         parent, name = posixpath.split(parent)
     there = file[parent] if parent else file
-    listing = near_misses(name, there) if isinstance(there, Mapping) else ""
-    raise DataError(
+    listing = near_misses(name, there) if isinstance(there, Group) else ""
+    return DataError(
         f"{file.filename}: the {kind} {key} is missing; {name!r} is not in /{parent}.{listing} "
         f"{remedy}"
     )
 
 
-def text_attribute(found: Any, name: str) -> str | None:
-    """An attribute as text, or `None` when it is absent."""
-    value = found.attrs.get(name)
-    if value is None:
-        return None
-    texts = texts_in(value)
-    return texts[0] if texts else ""
-
-
-def texts_in(value: Any) -> tuple[str, ...]:
-    """The texts in what is stored: one or an array of them, as text or bytes."""
-    import h5py
-
-    flat = np.asarray(() if isinstance(value, h5py.Empty) else value).reshape(-1)
-    return tuple(_decoded(one) if isinstance(one, bytes) else str(one) for one in flat)
-
-
-def _decoded(text: bytes) -> str:
-    """UTF-8, or Latin-1 where it is none, in which older programs wrote Å and µ."""
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError:
-        return text.decode("latin-1")
-
-
 def read_list(
-    file: "h5py.File", key: str, unit: str, notes: Remarks, said: tuple[str, ...] = ()
+    file: Group, key: str, unit: str, notes: Remarks, said: tuple[str, ...] = ()
 ) -> np.ndarray:
     """A flat float64 list in `unit`, whatever its shape on disk: (N,), (1, N), (N, 1).
 
@@ -149,7 +103,19 @@ def read_list(
     return values.reshape(-1)
 
 
-def read_scalar(file: "h5py.File", key: str, unit: str, notes: Remarks) -> float:
+def read_bins(file: Group, key: str) -> np.ndarray:
+    """A flat list of whole numbers, such as those of bins.
+
+    **Raises:** `DataError` as `read_list`, and when one of them is not whole.
+    """
+    values = read_list(file, key, "", Remarks())
+    odd = values[~(np.isfinite(values) & (values == np.round(values)) & (np.abs(values) < 2**53))]
+    if odd.size:
+        raise DataError(f"{file.filename}: {key} holds {odd[0]:g}; whole numbers are needed.")
+    return values.astype(np.int64)
+
+
+def read_scalar(file: Group, key: str, unit: str, notes: Remarks) -> float:
     """One number in `unit`, whatever its shape on disk: (), (1,), (1, 1).
 
     Units as in `read_list`.
@@ -160,14 +126,16 @@ def read_scalar(file: "h5py.File", key: str, unit: str, notes: Remarks) -> float
 
 
 def _in_unit(
-    file: "h5py.File", key: str, unit: str, notes: Remarks, said: tuple[str, ...] = ()
+    file: Group, key: str, unit: str, notes: Remarks, said: tuple[str, ...] = ()
 ) -> np.ndarray:
     found = dataset(file, key)
+    if found.dtype.kind not in "fiub":
+        raise DataError(f"{file.filename}: {key} holds {found.dtype} values; give real numbers.")
     values = numbers(file.filename, key, found[()])
     if not unit:
         return values
-    names = [name for name in found.attrs if name.casefold() in ("units", "unit")]
-    words = [text for text in (*(text_attribute(found, name) for name in names), *said) if text]
+    names = [name for name in found.attributes() if name.casefold() in ("units", "unit")]
+    words = [text for text in (*(found.text(name) for name in names), *said) if text]
     factors = {word: factor_to(unit, word) for word in words if word.strip()}
     wrong = [reason for reason in factors.values() if isinstance(reason, str)]
     if not wrong and len(set(factors.values())) > 1:
@@ -190,7 +158,7 @@ class FrameTime(NamedTuple):
     exposure: float | None
 
 
-def read_frame_time(file: "h5py.File", keys: tuple[str, str], notes: Remarks) -> FrameTime:
+def read_frame_time(file: Group, keys: tuple[str, str], notes: Remarks) -> FrameTime:
     """The time of a frame from the HDF5 paths of that and of its exposure.
 
     The exposure stands in where the first is absent, which is remarked, and so is one that is
@@ -217,7 +185,7 @@ def read_frame_time(file: "h5py.File", keys: tuple[str, str], notes: Remarks) ->
     return FrameTime(period, value, exposed)
 
 
-def read_steps(file: "h5py.File", keys: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+def read_steps(file: Group, keys: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     """Product of whole numbers such as stride and average; those absent count as one.
 
     **Raises:** `DataError` when one is not a whole number above zero.
@@ -225,9 +193,10 @@ def read_steps(file: "h5py.File", keys: tuple[str, ...]) -> tuple[int, tuple[str
     step, present = 1, tuple(key for key in keys if key in file)
     for key in present:
         value = read_scalar(file, key, "", Remarks())
-        if not (value >= 1 and value.is_integer()):
+        if not (1 <= value <= _LARGEST_STEP and value.is_integer()):
             raise DataError(
-                f"{file.filename}: {key} is {value:g}; stride and average are whole numbers ≥ 1."
+                f"{file.filename}: {key} is {value:g}; stride and average are whole numbers from 1 "
+                f"to {_LARGEST_STEP:g}."
             )
         step *= int(value)
     return step, present

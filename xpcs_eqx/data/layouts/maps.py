@@ -2,15 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from ...errors import DataError
 from ..two_time import TwoTimeData, is_mask
+from .opened import Access
+
+if TYPE_CHECKING:
+    from .generic import GenericLayout
 
 Triangle = Literal["upper", "lower"]
 Half = Triangle | Literal["both", "mean"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which maps of a file are meant, and how it is opened; a plain value.
+
+    - `layout`: name of the layout, or the description of one; `None` for what the file itself says.
+    - `analysis`: name of one of several analyses in the file.
+    - `access`: what opening it may do.
+    """
+
+    layout: "str | GenericLayout | None" = None
+    analysis: str | None = None
+    access: Access = Access()  # noqa: RUF009
 
 
 class SlicedMap(Protocol):
@@ -45,6 +63,26 @@ class Layer:
 
     def __getitem__(self, block: tuple[slice, slice], /) -> Any:
         return self.stack[*block, self.index] if self.last else self.stack[self.index, *block]
+
+
+def layers(
+    where: str, key: str, stack: Any, last: bool = False
+) -> tuple[tuple[str, ...], tuple[Layer, ...]]:
+    """Names of the maps of a three-dimensional dataset or array, and the maps.
+
+    **Raises:** `DataError` when it has another shape.
+    """
+    shape = stack.shape
+    frames = shape[:-1] if last else shape[1:]
+    if len(shape) != 3 or frames[0] != frames[1] or frames[0] < 2:
+        wanted = "(frame, frame, map)" if last else "(map, frame, frame)"
+        raise DataError(
+            f"{where}: {key} has shape {shape}; {wanted} is needed: a map must be square, with two "
+            "frames or more."
+        )
+    places = range(shape[-1] if last else shape[0])
+    names = tuple(f"{key}[:, :, {i}]" if last else f"{key}[{i}]" for i in places)
+    return names, tuple(Layer(stack, i, last) for i in places)
 
 
 @dataclass(frozen=True)
@@ -112,6 +150,8 @@ class RawMaps:
     - `stack`: the maps as one array when they already lie in memory; `owned` allows to change it.
     - `keys`: everything that was read, for the provenance; `notes`: remarks in sentences.
     - `refused`: why what was found under a name means nothing, unless it is given.
+    - `q_given`: q is not stored, it is as given, or 1 stands for it.
+    - `place`: where in the file this is and how the file is opened, to read it again.
     """
 
     path: str
@@ -145,6 +185,8 @@ class RawMaps:
     keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    q_given: bool = False
+    place: Place = Place()
 
     @property
     def where(self) -> str:

@@ -2,68 +2,108 @@
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
 from ..checks import distinct, numbers
+from .described import Description
 from .hdf5 import (
     Remarks,
     dataset,
     maps_in,
     read_frame_time,
     read_list,
-    text_attribute,
+    read_scalar,
     trailing_number,
 )
 from .maps import (
     DataSets,
-    Layer,
     RawMaps,
     SlicedMap,
     StoredMap,
     Triangle,
     frame_time_of,
+    layers,
     maps_of,
 )
-
-if TYPE_CHECKING:
-    import h5py
+from .opened import Array, Group
 
 NAME = "nxxpcs"
 MAPS = "twotime/two_time_corr_func"
 ROI_MAP = "instrument/masks/dynamic_roi_map"
 Q_LIST = "instrument/masks/dynamic_q_list"
 PHI_LIST = "instrument/masks/dynamic_phi_list"
-FRAME_TIME = "instrument/detector/frame_time"
-COUNT_TIME = "instrument/detector/count_time"
+INSTRUMENT, DETECTOR = "instrument", "detector"
+TIMES = ("frame_time", "count_time")
 StorageMode = Literal["one_array_q_first", "one_array_q_last", "data_exchange_keys"]
 Populated = Literal["all", "upper_half", "lower_half"]
 Origin = Literal["upper_left", "lower_left"]
 
 
-def entry_of(file: "h5py.File") -> str | None:
-    """Name of the first entry that holds two-time maps, `None` without one."""
-    import h5py
+ABOUT = Description(
+    required=(
+        "`ENTRY/twotime/two_time_corr_func`: the maps, one dataset (map, frame, frame) or "
+        "(frame, frame, map), or a group with one for each region",
+        "`ENTRY/instrument/masks/dynamic_q_list` (region,): q [1/Å]",
+    ),
+    optional=(
+        "`ENTRY/instrument/masks/dynamic_phi_list` (region,): azimuth [deg]; else `phi` as given, "
+        "or 0 with a note, which static models do not need",
+        "`ENTRY/instrument/DETECTOR/frame_time`: frame time [s]; else `count_time` with a note, or "
+        "give `dt`",
+        "the attributes `storage_mode`, `populated_elements`, `time_origin_location` and "
+        "`baseline_reference` of the maps",
+        "`ENTRY/instrument/masks/dynamic_roi_map`: compared with the number of maps",
+    ),
+    guessed=(
+        "ENTRY is the group that holds the maps; say which with `analysis` where several do",
+        "DETECTOR is the group of the instrument that has a frame time, whatever its name",
+        "without attributes, what the maps themselves show; keys of regions are labels from 1",
+    ),
+    refused=("unknown values of the attributes", "detectors whose frame times differ"),
+)
 
-    for name in file:
-        if isinstance(file.get(name), h5py.Group) and f"{name}/{MAPS}" in file:
-            return name
-    return None
+
+def analyses(file: Group) -> dict[str, str]:
+    """Every entry that holds two-time maps."""
+    return {name: name for name in file if file.reach(f"{name}/{MAPS}") is not None}
 
 
-def read(file: "h5py.File") -> RawMaps:
-    """Lists and maps of an NXxpcs file.
+def _times_of(file: Group, entry: str) -> tuple[str, str]:
+    """Paths of the frame time and of what stands in for it, of the detector that has them.
+
+    **Raises:** `DataError` when detectors have different ones.
+    """
+    instrument = file.get(f"{entry}/{INSTRUMENT}")
+    names = sorted(instrument) if isinstance(instrument, Group) else []
+    names.sort(key=lambda name: name != DETECTOR)
+    for time in TIMES:
+        keys = [f"{entry}/{INSTRUMENT}/{name}/{time}" for name in names]
+        keys = [key for key in keys if isinstance(file.reach(key), Array)]
+        if keys:
+            found = {read_scalar(file, key, "s", Remarks()): key for key in keys}
+            if len(found) > 1:
+                said = ", ".join(f"{key} {value:g}" for value, key in found.items())
+                raise DataError(
+                    f"{file.filename}: the detectors have different frame times ({said} s). "
+                    "Remove those of the detectors that were not correlated."
+                )
+            first = keys[0].rpartition("/")[0]
+            return f"{first}/{TIMES[0]}", f"{first}/{TIMES[1]}"
+    first = f"{entry}/{INSTRUMENT}/{DETECTOR}"
+    return f"{first}/{TIMES[0]}", f"{first}/{TIMES[1]}"
+
+
+def read(file: Group, analysis: str = "entry") -> RawMaps:
+    """Lists and maps of one entry of an NXxpcs file.
 
     **Raises:** `DataError` naming what is missing or an attribute with an unknown value.
     """
-    import h5py
-
-    where = file.filename
-    entry = entry_of(file)
-    if entry is None:
+    where, entry = file.filename, analysis
+    if file.get(f"{entry}/{MAPS}") is None:
         raise DataError(f"{where}: no entry holds {MAPS}; it is no NXxpcs file with two-time maps.")
     notes = Remarks()
     key = f"{entry}/{MAPS}"
@@ -80,16 +120,22 @@ def read(file: "h5py.File") -> RawMaps:
     references = ("1", "0", "1.0", "0.0")
     reference = _attribute(found, key, "baseline_reference", references, asked, notes)
     labels: np.ndarray | None = None
-    if isinstance(found, h5py.Group):
+    if isinstance(found, Group):
         names, maps = maps_in(file, key)
         labels = np.array([trailing_number(name) for name in names])
+        # Without a number at the end the labels say nothing.
+        distinct(where, key, labels[labels > 0])
     else:
         names, maps = _one_array(where, key, found, mode)
     if origin == "lower_left":
         maps = tuple(_Flipped(one) for one in maps)
-    q, phi = _lists(file, entry, len(names), labels, notes)
-    azimuths = f"{entry}/{PHI_LIST}" in file
-    time = read_frame_time(file, (f"{entry}/{FRAME_TIME}", f"{entry}/{COUNT_TIME}"), notes)
+    q = _list(file, f"{entry}/{Q_LIST}", "1/Å", len(names), labels, notes)
+    phi_name, azimuths = f"{entry}/{PHI_LIST}", f"{entry}/{PHI_LIST}" in file
+    phi = np.zeros(len(names))
+    if azimuths:
+        phi = _list(file, phi_name, "deg", len(names), labels, notes)
+    _compare_regions(file, f"{entry}/{ROI_MAP}", len(names), labels, notes)
+    time = read_frame_time(file, _times_of(file, entry), notes)
     return RawMaps(
         path=where,
         layout=NAME,
@@ -98,34 +144,34 @@ def read(file: "h5py.File") -> RawMaps:
         q=q,
         phi=phi,
         q_name=f"{entry}/{Q_LIST}",
-        phi_name=f"{entry}/{PHI_LIST}",
+        phi_name=phi_name,
         azimuths=azimuths,
         time_name=time.name,
         frame_time=time.value,
         exposure=time.exposure,
         triangle=triangle,
         baseline=None if reference is None else 1.0 - float(reference),
-        keys=(
-            key,
-            f"{entry}/{Q_LIST}",
-            *([f"{entry}/{PHI_LIST}"] if azimuths else []),
-            time.name,
-        ),
+        keys=(key, f"{entry}/{Q_LIST}", *((phi_name,) if azimuths else ()), time.name),
         notes=tuple(notes),
         refused=notes.refused,
     )
 
 
 def _attribute(
-    found: Any, key: str, name: str, allowed: tuple[str, ...], absent: str, notes: Remarks
+    found: Array | Group,
+    key: str,
+    name: str,
+    allowed: tuple[str, ...],
+    absent: str,
+    notes: Remarks,
 ) -> str | None:
     """An attribute with one of the `allowed` values; where it is absent, `absent` is remarked."""
-    value = text_attribute(found, name)
+    value = found.text(name)
     if value is None:
         notes.append(f"The attribute {name} of {key} is absent; {absent}.")
     elif value not in allowed:
         raise DataError(
-            f"{found.file.filename}: the attribute {name} of {key} is {value!r}; this reader knows "
+            f"{found.filename}: the attribute {name} of {key} is {value!r}; this reader knows "
             f"{', '.join(allowed)}. Store the maps in one of these ways."
         )
     return value
@@ -141,9 +187,7 @@ def _one_array(
     if len(shape) != 3:
         raise DataError(f"{where}: {key} has shape {shape}; maps are two- or three-dimensional.")
     first = mode == "one_array_q_first" or (mode is None and shape[1] == shape[2])
-    places = range(shape[0] if first else shape[2])
-    names = tuple(f"{key}[{i}]" if first else f"{key}[:, :, {i}]" for i in places)
-    return names, tuple(Layer(stack, i, last=not first) for i in places)
+    return layers(where, key, stack, last=not first)
 
 
 @dataclass(frozen=True)
@@ -165,36 +209,36 @@ class _Flipped:
         return self.stored[slice(n - rows.stop, n - rows.start), columns][::-1]
 
 
-def _lists(
-    file: "h5py.File", entry: str, n_maps: int, labels: np.ndarray | None, notes: Remarks
-) -> tuple[np.ndarray, np.ndarray]:
-    """q and φ of each map, zero where there is none.
-
-    Keys that cover only some regions are matched by their label.
-    """
-    lists = []
-    for key, unit in ((f"{entry}/{Q_LIST}", "1/Å"), (f"{entry}/{PHI_LIST}", "deg")):
-        if unit == "deg" and key not in file:
-            lists.append(np.zeros(n_maps))
-            continue
-        values = read_list(file, key, unit, notes)
-        if labels is not None and values.size > n_maps:
-            if np.any((labels < 1) | (labels > values.size)):
-                raise DataError(
-                    f"{file.filename}: {key} lists {values.size} regions but the keys of the maps "
-                    f"name {labels.tolist()[:8]}; keys must be region labels counted from 1."
-                )
-            distinct(file.filename, f"{entry}/{MAPS}", labels)
-            values = values[labels - 1]
-        lists.append(values)
-    if f"{entry}/{ROI_MAP}" in file:
-        regions = np.unique(
-            numbers(file.filename, ROI_MAP, dataset(file, f"{entry}/{ROI_MAP}")[()])
+def _list(
+    file: Group,
+    key: str,
+    unit: str,
+    n_maps: int,
+    labels: np.ndarray | None,
+    notes: Remarks,
+) -> np.ndarray:
+    """One value for each map; keys that cover only some regions are matched by their label."""
+    values = read_list(file, key, unit, notes)
+    if labels is None or values.size <= n_maps:
+        return values
+    if np.any((labels < 1) | (labels > values.size)):
+        raise DataError(
+            f"{file.filename}: {key} lists {values.size} regions but the keys of the maps name "
+            f"{labels.tolist()[:8]}; keys must be region labels counted from 1."
         )
-        used = int(np.count_nonzero(regions > 0))
-        if used != n_maps and labels is None:
-            notes.append(f"{entry}/{ROI_MAP} has {used} regions for {n_maps} maps.")
-    return lists[0], lists[1]
+    return values[labels - 1]
+
+
+def _compare_regions(
+    file: Group, key: str, n_maps: int, labels: np.ndarray | None, notes: Remarks
+) -> None:
+    """Remarks where the map of regions has another number of them."""
+    if key in file and labels is None:
+        found = dataset(file, key)
+        if found.dtype.kind in "fiub":
+            used = int(np.count_nonzero(np.unique(numbers(file.filename, key, found[()])) > 0))
+            if used != n_maps:
+                notes.append(f"{key} has {used} regions for {n_maps} maps.")
 
 
 def write_nxxpcs(
@@ -243,7 +287,7 @@ def write_nxxpcs(
         for key, values, unit in (
             (Q_LIST, np.array([one.q for one in maps]), "1/angstrom"),
             (PHI_LIST, np.array([one.phi for one in maps]), "deg"),
-            (FRAME_TIME, frame_time, "s"),
+            (f"{INSTRUMENT}/{DETECTOR}/{TIMES[0]}", frame_time, "s"),
         ):
             entry[key] = values
             entry[key].attrs["units"] = unit

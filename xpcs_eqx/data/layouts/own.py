@@ -3,53 +3,71 @@
 import json
 import os
 from dataclasses import fields
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
 from ..two_time import Provenance, TwoTimeData
-from .hdf5 import Remarks, dataset, read_list, read_scalar, text_attribute
-from .maps import Layer, RawMaps, maps_of, needs_sigma
-
-if TYPE_CHECKING:
-    import h5py
+from .described import Description
+from .hdf5 import Remarks, dataset, read_list, read_scalar
+from .maps import RawMaps, layers, maps_of, needs_sigma
+from .opened import Group
 
 NAME = "own"
 FORMAT = "xpcs-eqx"
 VERSION = 1
+# Characters of a text in an attribute.
+_LONGEST = 60_000
 
 
-def is_own(file: "h5py.File") -> bool:
-    """Whether the root attribute names this layout."""
-    return text_attribute(file, "format") == FORMAT
+ABOUT = Description(
+    required=(
+        "`format` = `xpcs-eqx` and `version` = 1, attributes of the file",
+        "`c2` (phi, frame, frame): the maps",
+        "`t` (frame,): times [s]",
+        "`phi` (phi,): azimuth [deg]",
+        "`q`, `gap`: [1/Å], [Å]",
+    ),
+    optional=(
+        "`sigma` (phi, frame, frame), the attribute `absolute_sigma` says of which kind",
+        "`diagonal` (phi, frame): the raw diagonals",
+        "the attribute `provenance`: where the maps came from",
+    ),
+    refused=("other versions",),
+)
 
 
-def read(file: "h5py.File") -> RawMaps:
+def analyses(file: Group) -> dict[str, str]:
+    """The whole file where the root attribute names this layout."""
+    return {"": ""} if file.text("format") == FORMAT else {}
+
+
+def read(file: Group, analysis: str = "") -> RawMaps:
     """Maps, times and lists of a file in the library's own layout.
 
     **Raises:** `DataError` naming what is missing or a version this library does not know.
     """
+    del analysis
     where = file.filename
-    version = text_attribute(file, "version")
+    version = file.text("version")
     if version != str(VERSION):
         raise DataError(
             f"{where}: the attribute version is {version}; this library reads version {VERSION} of "
             "its layout. Update the library or write the file again."
         )
     notes = Remarks()
-    c2 = dataset(file, "c2")
-    if c2.ndim != 3:
-        raise DataError(f"{where}: c2 has shape {c2.shape}; (angle, frame, frame) is needed.")
     origin, azimuths = _origin(file)
+    c2 = dataset(file, "c2")
+    names, maps = layers(where, "c2", c2)
     keys = ("c2", "t", "phi", "q", "gap", *(["sigma"] if "sigma" in file else []))
     return RawMaps(
         path=where,
         layout=NAME,
-        names=tuple(f"c2[{i}]" for i in range(c2.shape[0])),
-        maps=tuple(Layer(c2, i) for i in range(c2.shape[0])),
-        q=np.full(c2.shape[0], read_scalar(file, "q", "1/Å", notes)),
+        names=names,
+        maps=maps,
+        q=np.full(len(maps), read_scalar(file, "q", "1/Å", notes)),
         phi=read_list(file, "phi", "deg", notes),
         q_name="q",
         phi_name="phi",
@@ -57,18 +75,18 @@ def read(file: "h5py.File") -> RawMaps:
         t=read_list(file, "t", "s", notes),
         gap=read_scalar(file, "gap", "Å", notes),
         sigma=dataset(file, "sigma") if "sigma" in file else None,
-        absolute_sigma=text_attribute(file, "absolute_sigma") == "True",
+        absolute_sigma=file.text("absolute_sigma") == "True",
         diagonal=dataset(file, "diagonal") if "diagonal" in file else None,
-        keys=keys,
         azimuths=azimuths,
+        keys=keys,
         notes=(*origin, *notes),
         refused=notes.refused,
     )
 
 
-def _origin(file: "h5py.File") -> tuple[tuple[str, ...], bool]:
+def _origin(file: Group) -> tuple[tuple[str, ...], bool]:
     """Where the data of this file came from when it was written, as remarks; whether with φ."""
-    stored = text_attribute(file, "provenance")
+    stored = file.text("provenance")
     if not stored:
         return (), True
     try:
@@ -76,11 +94,23 @@ def _origin(file: "h5py.File") -> tuple[tuple[str, ...], bool]:
         sha256 = f", sha256 {origin['sha256']}" if origin["sha256"] else ""
         first = f"Written from {origin['path']} ({origin['layout']}{sha256})."
         return (first, *map(str, origin["notes"])), bool(origin.get("azimuths", True))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{file.filename}: the attribute provenance cannot be read ({error!r}); delete it or "
             "write the file again."
         ) from error
+
+
+def _provenance_text(provenance: Provenance) -> str:
+    """The provenance in an attribute, which holds 64 kB; the names of thousands of maps do not
+    matter, and of thousands of remarks the first ones do."""
+    origin = {field.name: getattr(provenance, field.name) for field in fields(Provenance)}
+    notes = list(provenance.notes)
+    text = json.dumps(origin)
+    while len(text) > _LONGEST:
+        text = json.dumps(origin | {"keys": [], "notes": notes})
+        notes = notes[: len(notes) // 2]
+    return text
 
 
 def write_own(
@@ -113,11 +143,14 @@ def write_own(
 
     side = min(chunk, data.n_frames)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format"] = FORMAT
+        # Texts of fixed length: those of any length need a heap, whose damage can hang HDF5.
+        for name, text in (
+            ("format", FORMAT),
+            ("absolute_sigma", str(data.absolute_sigma)),
+            ("provenance", _provenance_text(data.provenance)),
+        ):
+            file.attrs[name] = np.bytes_(text.encode())
         file.attrs["version"] = VERSION
-        file.attrs["absolute_sigma"] = str(data.absolute_sigma)
-        origin = {field.name: getattr(data.provenance, field.name) for field in fields(Provenance)}
-        file.attrs["provenance"] = json.dumps(origin)
         shape, options = np.shape(data.c2), {"chunks": (1, side, side), "compression": compression}
         c2 = file.create_dataset("c2", shape, np.asarray(data.c2).dtype, **options)
         sigma = None
@@ -137,4 +170,4 @@ def write_own(
             ("gap", data.geometry.gap, "angstrom"),
         ):
             file[key] = np.asarray(values)
-            file[key].attrs["units"] = unit
+            file[key].attrs["units"] = np.bytes_(unit.encode())

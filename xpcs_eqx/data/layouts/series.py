@@ -1,15 +1,13 @@
 """Where in a series of frames a correlator began, and whether rows and frames belong together."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import DataError
 from ..checks import numbers
 from .hdf5 import Remarks, dataset, read_scalar
-
-if TYPE_CHECKING:
-    import h5py
+from .opened import Group
 
 # More frames than any detector has taken.
 _MOST = 10**12
@@ -27,7 +25,7 @@ class Series(NamedTuple):
     keys: tuple[str, ...]
 
 
-def read_whole(file: "h5py.File", key: str) -> int:
+def read_whole(file: Group, key: str) -> int:
     """A whole number.
 
     **Raises:** `DataError` when it is missing or no whole number.
@@ -39,7 +37,7 @@ def read_whole(file: "h5py.File", key: str) -> int:
 
 
 def read_series(
-    file: "h5py.File",
+    file: Group,
     first: str,
     end: str,
     *,
@@ -92,7 +90,7 @@ def read_series(
 
 
 def read_intensities(
-    file: "h5py.File", key: str, *, begin: int, step: int, rows: int | None, notes: Remarks
+    file: Group, key: str, *, begin: int, step: int, rows: int | None, notes: Remarks
 ) -> np.ndarray | None:
     """Mean intensity of the frames of each row of the maps, `None` where that cannot be told.
 
