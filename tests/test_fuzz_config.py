@@ -216,7 +216,7 @@ def test_hostile_files_end_in_a_short_message(folder, text, fragment):
         ("data.²=1", "unknown key 'data.²'"),
         ("data.99999999999999999999=1", "unknown key"),
         ("data.path=a\udcffb", "is no text in UTF-8"),
-        ("data.dt=5e-324", "0 or from 1e-100 to 1e+100"),
+        ("data.dt=5e-324", "0 or from 1e-50 to 1e+50"),
         ("streaming.piece=1e9", "at most 1000000"),
         ("rates.transport.knots=1000000000", "from 2 to 10000"),
         ("solver.max_evaluations=9223372036854775807", "beyond 2147483647"),

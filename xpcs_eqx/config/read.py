@@ -20,7 +20,7 @@ from .tables import PATHS, Settings
 from .tables.data import Data, DataSet
 
 # Beyond these nobody means what is written, and sums and products of it overflow.
-_SMALLEST, _LARGEST, _LONGEST = 1e-100, 1e100, 4096
+_SMALLEST, _LARGEST, _LONGEST = 1e-50, 1e50, 4096
 _MOST_BYTES = 16_000_000
 # Reading a key takes the square of the number of its names.
 _DEEP = re.compile(r"""(?<![\w\-"'])(?:[\w\-"']+[ \t]*\.[ \t]*){50}""")

@@ -169,7 +169,7 @@ def profile_interval(
     if kind not in KINDS:
         raise ModelError(f"kind is {kind!r}; give one of {', '.join(KINDS)}")
     # Halves of what is left beside it must not be lost by rounding.
-    if not 0 < level < 1 or 0.5 + 0.5 * level == 1:
+    if not 0 < level < 1 or 0.5 + 0.5 * level in (0.5, 1):
         raise ModelError(f"the level {level} of an interval must lie between 0 and 1")
     parameters = physical_map(fit)
     free = slice(len(fit.names) - parameters.n_free, None)
