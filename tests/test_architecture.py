@@ -16,7 +16,9 @@ import xpcs_eqx
 ROOT = Path(xpcs_eqx.__file__).parent
 # Each may import those before it.
 LAYERS = (
+    "starting",
     "errors",
+    "arguments",
     "compiling",
     "inherited",
     "files",

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
@@ -11,9 +12,18 @@ import xpcs_eqx
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
+class Finder(doctest.DocTestFinder):
+    """One that takes a function for one of the module in which it is written, whatever is around
+    it.
+    """
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object))
+
+
 def found() -> dict[str, doctest.DocTest]:
     """Every docstring with examples, by the name of what it documents."""
-    finder = doctest.DocTestFinder(exclude_empty=True)
+    finder = Finder(exclude_empty=True)
     names = [m.name for m in pkgutil.walk_packages(xpcs_eqx.__path__, "xpcs_eqx.")]
     modules = [importlib.import_module(n) for n in names if not n.endswith("__main__")]
     tests = [test for module in modules for test in finder.find(module) if test.examples]

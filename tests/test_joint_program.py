@@ -280,6 +280,10 @@ def test_labels_become_folder_names():
     assert names[:4] == ("a_b", "a_b-2", "_", "con_")
     assert names[4:6] == ("A", "a-2")
     assert names[6:] == ("x", "q = 0.0054", "café", "nul.txt_")
+    # Not the name of a file of results beside it, and short enough for every file system.
+    assert folder_names(("parameters.json", "report.TXT", "é" * 200, "é" * 199)) == (
+        "parameters.json_", "report.TXT_", "é" * 60, f"{'é' * 60}-2"
+    )  # fmt: skip
 
 
 def test_a_static_data_set_beside_a_flowing_one(files, tmp_path):

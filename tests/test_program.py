@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers_bad_data import BAD_CALLS, BAD_FILES
+from helpers_data import two_time
 from helpers_program import prepared, run
 
 import xpcs_eqx.fitting
+import xpcs_eqx.program.task
 import xpcs_eqx.report.plots
 from xpcs_eqx import fit as program
-from xpcs_eqx.data import LAYOUTS, Selection
+from xpcs_eqx.data import LAYOUTS, Selection, write_own
 
 # Refused by the schema, before the data are looked at.
 BY_SCHEMA = {
@@ -177,6 +179,55 @@ def test_check_fits_and_writes_nothing(folder, capsys):
         assert text in printed
     assert snapshot(folder) == before
     assert run(folder, "--check", "--set", "data.frames=[1, 99]") == 2
+
+
+def test_check_says_what_the_data_leave_open(folder, capsys):
+    write_own(str(folder / "data.h5"), two_time(phi=(10.0, 10.0), n=16))
+    assert run(folder, "--check", "--set", "model.mode=laminar_flow") == 1
+    printed = capsys.readouterr().out
+    assert "do not determine gamma_dot_t0, phi0" in printed.splitlines()[0]
+    assert "note: c2[0], c2[1] are all at q" in printed
+    # A rate without shear has nothing of it.
+    assert run(folder, "--check", "--set", "data.frames=[2, -1]") == 0
+    assert "usable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/full/disk"), "/full/disk: No space left on dev"),
+        (PermissionError(13, "Permission denied", "x"), "x: Permission denied; see who may"),
+        (OSError("something of a library"), "something of a library; see that it is there"),
+        (MemoryError(), "the memory is used up; take fewer frames"),
+        (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "the memory is used up"),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug(folder, capsys, monkeypatch, error, said):
+    before = earlier_results(folder)
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(xpcs_eqx.program.task, "build", fail)
+    assert run(folder, "--overwrite") == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert "Traceback" not in message
+    assert_untouched(folder, before)
+
+
+def test_a_full_disk_keeps_the_earlier_results(folder, capsys, monkeypatch):
+    before = earlier_results(folder)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for name in ("savez", "savez_compressed"):
+        monkeypatch.setattr(np, name, full)
+    assert run(folder, "--overwrite", "--no-plots") == 2
+    message = capsys.readouterr().err
+    assert "covariance.npz: No space left on device; make room there" in message
+    assert_untouched(folder, before)
 
 
 def test_template_is_printed(capsys):

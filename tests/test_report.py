@@ -2,25 +2,22 @@
 
 import json
 import math
-import os
 
 import numpy as np
 import pytest
 from helpers_data import two_time
 
 from xpcs_eqx.data import Geometry, from_dict
-from xpcs_eqx.errors import ConfigError, FitError, ModelError
+from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import ProfileInterval, curve_fit, least_squares
 from xpcs_eqx.objective import two_time_objective
 from xpcs_eqx.parameters import parameter_map
 from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
 from xpcs_eqx.report import (
     Origin,
-    check_target,
     covariance_arrays,
     fitted_maps,
     has_maps,
-    new_results,
     parameters_document,
     provenance_document,
     scaling_errors,
@@ -287,87 +284,6 @@ def test_provenance_document(data):
     assert document["configuration"] == {"data": {"path": "x"}}
     assert document["versions"]["jax"]
     json.loads(to_json(document))
-
-
-def fill(folder, text="1"):
-    os.mkdir(os.path.join(folder, "fit"))
-    for name in ("provenance.json", "fit/report.txt"):
-        with open(os.path.join(folder, name), "w") as stream:
-            stream.write(text)
-
-
-def test_results_appear_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "deep" / "results"
-    with new_results(str(target), False) as folder:
-        assert not target.exists()
-        fill(folder)
-    assert sorted(os.listdir(target)) == ["fit", "provenance.json"]
-    assert os.listdir(target.parent) == ["results"]
-    with pytest.raises(ConfigError, match="--overwrite"), new_results(str(target), False):
-        pytest.fail("must be refused before any work")
-    with new_results(str(target), True) as folder:
-        fill(folder, "2")
-    assert (target / "provenance.json").read_text() == "2"
-    assert os.listdir(target.parent) == ["results"]
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_a_failure_keeps_the_earlier_results(tmp_path, error):
-    target = tmp_path / "results"
-    with new_results(str(target), False) as folder:
-        fill(folder)
-
-    def fail():
-        with new_results(str(target), True) as folder:
-            fill(folder, "2")
-            raise error
-
-    with pytest.raises(error):
-        fail()
-    assert (target / "provenance.json").read_text() == "1"
-    assert os.listdir(tmp_path) == ["results"]
-
-
-def test_a_failure_between_the_two_renames_restores_the_earlier_results(tmp_path, monkeypatch):
-    target = tmp_path / "results"
-    with new_results(str(target), False) as folder:
-        fill(folder)
-    rename, calls = os.rename, []
-
-    def second_fails(source, destination):
-        calls.append(source)
-        if len(calls) == 2:
-            raise OSError("the disk is full")
-        rename(source, destination)
-
-    monkeypatch.setattr(os, "rename", second_fails)
-
-    def replace():
-        with new_results(str(target), True) as folder:
-            fill(folder, "2")
-
-    with pytest.raises(OSError, match="disk is full"):
-        replace()
-    assert (target / "provenance.json").read_text() == "1"
-    assert os.listdir(tmp_path) == ["results"]
-
-
-def test_folders_that_are_no_results_are_never_replaced(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ConfigError, match=r"thesis\.tex, which no fit wrote"):
-        check_target(str(tmp_path), True)
-    file = tmp_path / "file"
-    file.write_text("")
-    with pytest.raises(ConfigError, match="a file is in the place"):
-        check_target(str(file), True)
-    with pytest.raises(ConfigError, match="not a writable folder"):
-        check_target(str(file / "results"), True)
-    results = tmp_path / "results"
-    results.mkdir()
-    check_target(str(results), False)
-    fill(str(results))
-    with pytest.raises(ConfigError, match=r"would replace .*report\.txt"):
-        check_target(str(results), True, (str(results / "fit" / "report.txt"),))
 
 
 def test_the_fit_of_a_curve_has_no_report_of_maps():

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import helpers_program
 import pytest
@@ -12,6 +13,7 @@ from helpers_data import two_time
 from helpers_program import QUICKLY, SETTINGS, prepared
 
 from xpcs_eqx import fit as program
+from xpcs_eqx import starting
 from xpcs_eqx.data import write_own
 
 
@@ -193,3 +195,77 @@ def test_signals(tmp_path, number):
     found = results(tmp_path)
     assert run(tmp_path, "--overwrite", "--quiet") == 0
     assert results(tmp_path) == found
+
+
+def test_an_interrupt_while_libraries_are_imported(monkeypatch, capfd):
+    class Ended(BaseException):
+        pass
+
+    def end(code):
+        raise Ended(code)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    monkeypatch.setattr(os, "_exit", end)
+    try:
+        for module, handled in (("xpcs_eqx.fit", True), ("xpcs_eqx.simulation", False)):
+            monkeypatch.setattr(sys, "argv", ["-m"])
+            monkeypatch.setattr(sys, "orig_argv", ["python", "-m", module])
+            for number in numbers:
+                signal.signal(number, before[number])
+            exec(compile(Path(starting.__file__).read_text(), "starting", "exec"), {})
+            for number in numbers:
+                handler = signal.getsignal(number)
+                assert (handler != before[number]) == handled
+                if handled:
+                    with pytest.raises(Ended, match="3"):
+                        handler(number, None)
+                    assert capfd.readouterr().err == "interrupted; nothing was written\n"
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of(folder, monkeypatch, capsys):
+    @contextlib.contextmanager
+    def progress(arguments):
+        def callback(state):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise RuntimeError("lost below Python") from None
+
+        yield callback
+
+    monkeypatch.setattr(program, "_progress", progress)
+    assert run(folder) == 3
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_finished_fit_says_so(folder, interrupt, capsys):
+    assert run(folder, "--quiet") == 0
+    before = content(folder / "fit_results")
+    for options in (("--resume",), ("--resume", "--overwrite")):
+        assert run(folder, *options) == 0
+        assert "the fit is finished, nothing is left to do" in capsys.readouterr().out
+        assert content(folder / "fit_results") == before
+    # Another one is not: neither with another setting nor with other data.
+    assert run(folder, "--resume", "--set", "solver.loss=huber") == 2
+    assert "results are already there" in capsys.readouterr().err
+    interrupt(3)
+    assert run(folder, "--overwrite") == 3
+    interrupt(None)
+    # Killed when the results were there, and the states of the fit were still to be removed.
+    assert checkpoint(folder).exists()
+    later = os.stat(next(checkpoint(folder).iterdir())).st_mtime + 1
+    os.utime(folder / "fit_results" / "provenance.json", (later, later))
+    assert run(folder, "--resume") == 0
+    assert "finished" in capsys.readouterr().out
+    assert not checkpoint(folder).exists()
+    write_own(str(folder / "data.h5"), two_time(n=24, seed=1))
+    assert run(folder, "--resume") == 2
+    # It ends with what the fit had.
+    poor = ("--set", "solver.max_evaluations=1", "--set", "solver.recovery=0")
+    assert run(folder, "--overwrite", "--quiet", *poor) == 1
+    assert run(folder, "--resume", "--quiet", *poor) == 1

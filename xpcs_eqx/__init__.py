@@ -3,6 +3,9 @@
 What most people need, by task; the packages below have the rest (`xpcs_eqx.physics`, `bayes`, …).
 """
 
+# Before anything that takes long to import.
+from . import starting as _starting  # noqa: F401, I001
+
 from .bayes import Nuts, Posterior, consensus, sample, write_posterior
 from .checkpoint import Checkpoints
 from .data import (

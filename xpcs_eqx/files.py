@@ -37,7 +37,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     temporary = _partial(folder, os.path.basename(path))
     try:
         yield temporary
-        _to_disk(temporary, os.O_RDWR)
+        to_disk(temporary, os.O_RDWR)
         os.replace(temporary, path)
     except BaseException:
         # An interrupt may come after the move, when nothing temporary is left.
@@ -46,7 +46,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
         raise
     if os.name == "posix":
         # The new name is an entry of the folder, which has to reach the disk as well.
-        _to_disk(folder, os.O_RDONLY)
+        to_disk(folder, os.O_RDONLY)
 
 
 def _partial(folder: str, name: str) -> str:
@@ -62,7 +62,8 @@ def _partial(folder: str, name: str) -> str:
             return path
 
 
-def _to_disk(path: str, flags: int) -> None:
+def to_disk(path: str, flags: int) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; `flags` as of `os.open`."""
     handle = os.open(path, flags)
     try:
         os.fsync(handle)

@@ -7,6 +7,7 @@ configuration, nothing written; 3 interrupted, a checkpoint written when the fit
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -89,18 +90,36 @@ def _logging(arguments: argparse.Namespace) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the program in the same orderly way as Ctrl-C."""
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the program in the same orderly way as Ctrl-C, whatever becomes of either."""
+    seen = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    def replaced(number: int) -> Any:
+        # An interrupt that is ignored, as in the background, stays so.
+        if signal.getsignal(number) == signal.SIG_IGN:
+            return signal.SIG_IGN
+        return signal.signal(number, interrupt)
+
     try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = {number: replaced(number) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:
         # Not in the main thread: whoever started the thread decides.
         yield
         return
     try:
         yield
+    except Exception as error:
+        if seen and not isinstance(error, XPCSError):
+            # Libraries below Python make other errors of an interrupt.
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _on_terminal(arguments: argparse.Namespace) -> bool:
@@ -138,6 +157,8 @@ def _say(text: str) -> None:
     except BrokenPipeError:
         # As the documentation of `signal` says: nothing is left to fail when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def _run(arguments: argparse.Namespace, started: float) -> int:
@@ -149,27 +170,53 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
     configuration = read_configuration(arguments.config, tuple(overrides))
     target = arguments.output or configuration.output_directory
     import jax
+    import numpy as np
 
     jax.config.update("jax_enable_x64", True)
 
+    from .program.task import task_of
+    from .report import claimed
+
+    # All that is slow to import is there: from here on an interrupt has something to save. Numbers
+    # that overflow are looked at where they matter, and said of in the report.
+    with _interruptible(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if arguments.check:
+            task = task_of(configuration)
+            undetermined = task.undetermined()
+            if not arguments.quiet:
+                _say(task.check_report(undetermined))
+            return DOUBTFUL if undetermined else OK
+        with claimed(target):
+            return _fit(arguments, configuration, target, started)
+
+
+def _fit(arguments: argparse.Namespace, configuration: Any, target: str, started: float) -> int:
+    """Fit and write results into a folder that is free or may be replaced."""
+    from .program.finished import finished
     from .program.interrupted import checkpoints_of, clear_checkpoints, explain_resume, was_sampling
     from .program.task import task_of
     from .report import add_plots, check_target, new_results
 
-    checkpoints, overwrite, solver = None, arguments.overwrite, configuration.settings.solver
-    if not arguments.check:
-        checkpoints = checkpoints_of(
-            solver.checkpoint, target, resume=arguments.resume, overwrite=arguments.overwrite
-        )
-        # The results of a fit whose posterior was interrupted are there to be completed.
-        overwrite = arguments.overwrite or (arguments.resume and was_sampling(checkpoints))
-        check_target(target, overwrite, configuration.data_paths)
+    solver = configuration.settings.solver
+    checkpoints = checkpoints_of(
+        solver.checkpoint, target, resume=arguments.resume, overwrite=arguments.overwrite
+    )
+    # The results of a fit whose posterior was interrupted are there to be completed.
+    completing = arguments.resume and was_sampling(checkpoints)
+    overwrite = arguments.overwrite or completing
+    # With --resume it may turn out that they are what is asked for.
+    check_target(target, overwrite or arguments.resume, configuration.data_paths)
     task = task_of(configuration)
-    if arguments.check:
-        if not arguments.quiet:
-            _say(task.check_report())
-        return OK
     loaded = time.perf_counter()
+    if arguments.resume and not completing:
+        good = finished(task, target, checkpoints)
+        if good is not None:
+            if checkpoints is not None:
+                clear_checkpoints(checkpoints)
+            if not arguments.quiet:
+                _say(f"the fit is finished, nothing is left to do. Results: {target}")
+            return OK if good else DOUBTFUL
+        check_target(target, overwrite)
     if checkpoints is not None and not arguments.resume:
         clear_checkpoints(checkpoints)
     with explain_resume(checkpoints), _progress(arguments) as callback:
@@ -189,15 +236,51 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
         missing = add_plots(target, report) if configuration.settings.output.plots else ()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {target} is complete but for plots") from None
-    if not arguments.quiet:
-        _say("\n".join([str(report), *missing, f"Results: {target}"]))
-    fit, sampled = outcome.fit, outcome.sampled
-    if sampled is not None and sampled.interrupted:
-        raise KeyboardInterrupt(sampled.how_to_go_on(target, checkpoints))
+    sampled = outcome.sampled
     if checkpoints is not None and not (sampled is not None and sampled.unfinished):
         clear_checkpoints(checkpoints)
-    good = not fit.quality.doubtful and (sampled is None or sampled.good)
-    return OK if good else DOUBTFUL
+    if not arguments.quiet:
+        _say("\n".join([str(report), *missing, f"Results: {target}"]))
+    if sampled is not None and sampled.interrupted:
+        raise KeyboardInterrupt(sampled.how_to_go_on(target, checkpoints))
+    return OK if outcome.good else DOUBTFUL
+
+
+# What to do about an error of the system, by its number; of others, that the file is looked at.
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "make room there, or write to another disk with "
+    "--output",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "see who may read and write there, or give another "
+    "folder with --output",
+    (errno.ENAMETOOLONG,): "shorten the name",
+    (errno.EMFILE, errno.ENFILE): "raise the number of open files (ulimit -n)",
+}
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    """The exit code for whatever ended a run, and what is said: the only place that decides."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, str(error) or "interrupted; nothing was written"
+    if isinstance(error, XPCSError):
+        return BAD_INPUT, f"error: {error}"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return BAD_INPUT, (
+            "error: the memory is used up; take fewer frames or angles (data.frames, "
+            "data.phi_ranges), leave the maps in their file (streaming.strategy = "
+            f'"out_of_core"), or take a larger machine ({error})'
+        )
+    if isinstance(error, OSError):
+        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        remedy = next(
+            (text for numbers, text in _REMEDIES.items() if error.errno in numbers),
+            "see that it is there and that its disk can be read and written",
+        )
+        return BAD_INPUT, f"error: {place}{error.strerror or error}; {remedy}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return INTERNAL, (
+        f"internal error: {type(error).__name__}: {error} "
+        f"({os.path.basename(frame.filename)}, line {frame.lineno}); run with -v for more"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -220,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("give a configuration, or --template MODE to start from")
     except SystemExit as stop:
         return int(stop.code or 0)
-    with _logging(arguments), _terminable():
+    with _logging(arguments):
         try:
             if arguments.template is not None:
                 from .config import template
@@ -228,22 +311,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _say(template(arguments.template))
                 return OK
             return _run(arguments, started)
-        except KeyboardInterrupt as stop:
-            print(str(stop) or "interrupted; nothing was written", file=sys.stderr)
-            return INTERRUPTED
-        except XPCSError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return BAD_INPUT
-        except Exception as error:
-            if arguments.verbose:
+        except (Exception, KeyboardInterrupt) as error:
+            code, said = _told(error)
+            if code == INTERNAL and arguments.verbose:
                 traceback.print_exc()
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            print(
-                f"internal error: {type(error).__name__}: {error} "
-                f"({os.path.basename(frame.filename)}, line {frame.lineno}); run with -v for more",
-                file=sys.stderr,
-            )
-            return INTERNAL
+            print(said, file=sys.stderr)
+            return code
 
 
 if __name__ == "__main__":

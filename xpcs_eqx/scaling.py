@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .arguments import check_fields, number_pair, numbers, plain
 from .data import ChunkedTwoTime, PooledData, StoredTwoTime, TwoTimeData, row_step
 from .errors import DataError, ModelError
 
@@ -83,11 +84,16 @@ class Individual(AbstractScaling):
     ('contrast[0]', 'contrast[1]', 'offset[0]', 'offset[1]')
     """
 
-    n_angles: int = eqx.field(static=True)
-    contrast_bounds: tuple[float, float] = eqx.field(static=True, default=CONTRAST_BOUNDS)
-    offset_bounds: tuple[float, float] = eqx.field(static=True, default=OFFSET_BOUNDS)
+    n_angles: int = eqx.field(static=True, converter=plain)
+    contrast_bounds: tuple[float, float] = eqx.field(
+        static=True, default=CONTRAST_BOUNDS, converter=number_pair
+    )
+    offset_bounds: tuple[float, float] = eqx.field(
+        static=True, default=OFFSET_BOUNDS, converter=number_pair
+    )
 
     def __check_init__(self):
+        check_fields(self)
         _ordered(self.contrast_bounds, self.offset_bounds)
 
     @property
@@ -117,11 +123,16 @@ class Averaged(AbstractScaling):
     Where the contrast really varies with angle this biases J(t) and γ̇(t).
     """
 
-    n_angles: int = eqx.field(static=True)
-    contrast_bounds: tuple[float, float] = eqx.field(static=True, default=CONTRAST_BOUNDS)
-    offset_bounds: tuple[float, float] = eqx.field(static=True, default=OFFSET_BOUNDS)
+    n_angles: int = eqx.field(static=True, converter=plain)
+    contrast_bounds: tuple[float, float] = eqx.field(
+        static=True, default=CONTRAST_BOUNDS, converter=number_pair
+    )
+    offset_bounds: tuple[float, float] = eqx.field(
+        static=True, default=OFFSET_BOUNDS, converter=number_pair
+    )
 
     def __check_init__(self):
+        check_fields(self)
         _ordered(self.contrast_bounds, self.offset_bounds)
 
     @property
@@ -150,8 +161,8 @@ class Fixed(AbstractScaling):
     0
     """
 
-    contrast: Float[Array, "angle"] = eqx.field(converter=jnp.asarray)
-    offset: Float[Array, "angle"] = eqx.field(converter=jnp.asarray)
+    contrast: Float[Array, "angle"] = eqx.field(converter=numbers)
+    offset: Float[Array, "angle"] = eqx.field(converter=numbers)
 
     def __check_init__(self):
         if self.contrast.shape != self.offset.shape or self.contrast.ndim != 1:
@@ -197,14 +208,19 @@ class Fourier(AbstractScaling):
     ('contrast_c0', 'contrast_c1', 'contrast_s1', 'offset_c0', 'offset_c1', 'offset_s1')
     """
 
-    phi: Float[Array, "angle"] = eqx.field(converter=jnp.asarray)
-    order: int = eqx.field(static=True, default=2)
-    contrast_bounds: tuple[float, float] = eqx.field(static=True, default=CONTRAST_BOUNDS)
-    offset_bounds: tuple[float, float] = eqx.field(static=True, default=OFFSET_BOUNDS)
+    phi: Float[Array, "angle"] = eqx.field(converter=numbers)
+    order: int = eqx.field(static=True, default=2, converter=plain)
+    contrast_bounds: tuple[float, float] = eqx.field(
+        static=True, default=CONTRAST_BOUNDS, converter=number_pair
+    )
+    offset_bounds: tuple[float, float] = eqx.field(
+        static=True, default=OFFSET_BOUNDS, converter=number_pair
+    )
     contrast_harmonic: float = eqx.field(static=True, default=0.2)
     offset_harmonic: float = eqx.field(static=True, default=0.3)
 
     def __check_init__(self):
+        check_fields(self)
         _ordered(self.contrast_bounds, self.offset_bounds)
         if self.order < 0:
             raise ModelError(f"Fourier order {self.order} must not be negative")

@@ -7,3 +7,4 @@ from .fingerprint import fingerprint as fingerprint
 from .fingerprint import identity as identity
 from .stored import StoredCheckpoint as StoredCheckpoint
 from .stored import read_stored as read_stored
+from .stored import understood as understood

@@ -10,6 +10,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PyTree
 
+from ..arguments import check_fields
 from ..errors import CheckpointError
 from ..files import PARTIAL
 from .fingerprint import fingerprint
@@ -37,6 +38,7 @@ class Checkpoints(eqx.Module):
     interval: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self) -> None:
+        check_fields(self)
         if self.keep < 1:
             raise CheckpointError(f"keep = {self.keep}: at least one checkpoint must be kept")
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -77,13 +79,22 @@ def stored(state: PyTree) -> list[Stored]:
 
 
 def _value(leaf: Stored, like: Any) -> Any:
-    if leaf.array is not None:
-        if leaf.what.startswith("key "):
-            return jax.random.wrap_key_data(jnp.asarray(leaf.array), impl=leaf.value)
+    """A leaf as it was stored; `like` is of the same structure, as far as that is written.
+
+    **Raises:** `ValueError` and others when its content is of another.
+    """
+    if leaf.what.startswith("key "):
+        key = jax.random.wrap_key_data(jnp.asarray(leaf.array), impl=leaf.value)
+        if key.shape != leaf.shape or key.dtype != like.dtype:
+            raise ValueError(f"{leaf.path} holds other keys than it says")
+        return key
+    if leaf.what in ("array", "numpy", "numpy scalar"):
         dtype = np.dtype(like.dtype)
-        array = leaf.array
+        array = np.asarray(leaf.array)
         if dtype.kind == "V":
             array = array.view(dtype).reshape(leaf.shape)
+        if array.shape != leaf.shape or array.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+            raise ValueError(f"{leaf.path} holds {array.dtype} {array.shape}, not what it says")
         array = array.astype(dtype, copy=False)
         if leaf.what == "array":
             return jnp.asarray(array)
@@ -92,7 +103,11 @@ def _value(leaf: Stored, like: Any) -> Any:
         return complex(*leaf.value)
     if leaf.what == "bytes":
         return bytes.fromhex(leaf.value)
-    return like if leaf.what.startswith("function ") else leaf.value
+    if leaf.what.startswith("function "):
+        return like
+    if type(leaf.value).__name__ != leaf.what:
+        raise ValueError(f"{leaf.path} holds a {type(leaf.value).__name__}, not a {leaf.what}")
+    return leaf.value
 
 
 FORMAT = "xpcs-eqx-checkpoint"
@@ -105,6 +120,26 @@ _BLOCK = 512
 
 class DamagedCheckpoint(CheckpointError):
     """The file is not a checkpoint, or not a whole one: an older one may be."""
+
+
+@contextmanager
+def understood(path: str) -> Iterator[None]:
+    """What cannot be made of the content of a checkpoint is the fault of the checkpoint.
+
+    A checksum tells of accidents; whoever writes one anew can put anything behind it.
+
+    **Raises:** `DamagedCheckpoint` in place of whatever comes of wrong content.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError,
+            RuntimeError, RecursionError) as error:  # fmt: skip
+        raise DamagedCheckpoint(
+            f"{path}: what is in it was not written by this library: {error!s:.200}; remove it; an "
+            "older one, or the beginning, is where to continue from"
+        ) from error
 
 
 class StoredCheckpoint(NamedTuple):
@@ -124,7 +159,7 @@ class StoredCheckpoint(NamedTuple):
         Functions come from `like`; where it has `jax.ShapeDtypeStruct` there will be arrays.
 
         **Raises:** `CheckpointError` naming the first leaf whose structure, shape or type is not
-        that of `like`.
+        that of `like`, or not the one it is said to be.
         """
         flat, structure = jax.tree_util.tree_flatten(like)
         wanted = stored(like)
@@ -137,7 +172,8 @@ class StoredCheckpoint(NamedTuple):
                     f"{here} is needed; continue with the settings it was written with, or remove "
                     "it to start from the beginning"
                 )
-        values = [_value(leaf, old) for leaf, old in zip(self.leaves, flat, strict=True)]
+        with understood(self.path):
+            values = [_value(leaf, old) for leaf, old in zip(self.leaves, flat, strict=True)]
         return jax.tree_util.tree_unflatten(structure, values)
 
 
@@ -195,7 +231,7 @@ def read_stored(path: str, kind: str, fingerprint: str) -> StoredCheckpoint:
     import h5py
 
     body = _body(path)
-    with h5py.File(h5py.h5f.open_file_image(body)) as file:
+    with understood(path), h5py.File(h5py.h5f.open_file_image(body)) as file:
         found = {name: str(file.attrs[name]) for name in ("kind", "fingerprint")}
         if found["kind"] != kind:
             raise CheckpointError(
@@ -208,14 +244,36 @@ def read_stored(path: str, kind: str, fingerprint: str) -> StoredCheckpoint:
                 "are not those it was written with; restore them to continue, or remove the "
                 "checkpoint to start from the beginning"
             )
-        document = json.loads(file["document"][()])  # pyright: ignore
-        group = file["state"]
-        arrays = {int(name[:4]): np.asarray(group[name]) for name in group}  # pyright: ignore
+        document = json.loads(_content(file, "document").item())
+        group: Any = file["state"]
+        arrays = {int(name[:4]): _content(group, name) for name in group}
         leaves = tuple(
-            Stored(path_of_leaf, what, dtype, tuple(shape), value, arrays.get(i))
+            Stored(str(path_of_leaf), str(what), str(dtype), tuple(shape), value, arrays.get(i))
             for i, (path_of_leaf, what, dtype, shape, value) in enumerate(document["leaves"])
         )
-        return StoredCheckpoint(path, int(file.attrs["step"]), document["extra"], leaves)  # pyright: ignore
+        extra = dict(document["extra"])
+        return StoredCheckpoint(path, int(file.attrs["step"]), extra, leaves)  # pyright: ignore
+
+
+# Packing makes no array smaller than this.
+_PACKED = 1100
+
+
+def _content(group: Any, name: str) -> np.ndarray:
+    """A dataset that lies in the file itself, as large as it says. **Raises:** `ValueError`."""
+    import h5py
+
+    found = group[name]
+    link = group.get(name, getlink=True)
+    if not isinstance(link, h5py.HardLink) or found.external or found.is_virtual:
+        raise ValueError(f"{name} lies in another file")
+    text = h5py.check_string_dtype(found.dtype) is not None
+    size = math.prod(found.shape) * found.dtype.itemsize
+    if not text and size > _PACKED * found.id.get_storage_size():
+        raise ValueError(f"{name} is said to have {size} bytes, which it has not")
+    if found.dtype.kind not in "biufc" and not (text and found.shape == ()):
+        raise ValueError(f"{name} holds {found.dtype}")
+    return np.asarray(found[()])
 
 
 def _body(path: str) -> bytes:

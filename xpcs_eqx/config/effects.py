@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ..errors import ConfigError
 from .section import ANY, SET, UNSET, Section, When, keys_of, said_of, toml_value
-from .source import Key, Source
+from .source import Key, Source, listed
 from .tables import ONE_DATA_SET, Settings
 from .tables.search import search_settings
 
@@ -121,7 +121,7 @@ def refuse_without_effect(settings: Settings, source: Source) -> None:
         lines.setdefault(key, line)
     said = [f"{source.where(key)}: {text}" for key, text in _excluded(settings)]
     if said or lines:
-        raise ConfigError("\n".join(dict.fromkeys([*lines.values(), *said])))
+        raise ConfigError(listed([*lines.values(), *said]))
 
 
 def without_unused(settings: Settings, dumped: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, get_origin
 
 from pydantic import ValidationError
@@ -14,9 +15,25 @@ from pydantic.fields import FieldInfo
 from ..errors import ConfigError
 from .effects import refuse_without_effect
 from .section import Section, expected_of, keys_of, tables_of
-from .source import Key, Source, nearest, parts, table_number
+from .source import Key, Source, listed, nearest, number_in, parts, shown, table_number
 from .tables import PATHS, Settings
 from .tables.data import Data, DataSet
+
+# Beyond these nobody means what is written, and sums and products of it overflow.
+_SMALLEST, _LARGEST, _LONGEST = 1e-50, 1e50, 4096
+_MOST_BYTES = 16_000_000
+# Reading a key takes the square of the number of its names.
+_DEEP = re.compile(r"""(?<![\w\-"'])(?:[\w\-"']+[ \t]*\.[ \t]*){50}""")
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """**Raises:** `ValueError` for whatever is not TOML, or cannot be read as such."""
+    if _DEEP.search(text):
+        raise ValueError("a key has 50 names or more")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("arrays or tables are nested too deeply") from None
 
 
 def parse_override(text: str) -> tuple[Key, Any]:
@@ -29,8 +46,10 @@ def parse_override(text: str) -> tuple[Key, Any]:
     if not equals or len(names) < 2 or not all(names):
         raise ConfigError(f"--set {text}: write section.key=value, for example data.dt=0.1")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        # What is no TOML by itself is a text; so is what goes on with other keys in further lines.
+        table = _toml(f"value = {value}")
+        parsed = table["value"] if len(table) == 1 else value.strip()
+    except ValueError:
         parsed = value.strip()
     return names, _from_here(names, parsed)
 
@@ -58,8 +77,8 @@ def apply_override(raw: dict[str, Any], key: Key, value: Any, text: str) -> None
     for i, name in enumerate(tables):
         node = node[int(name) - 1] if isinstance(node, list) else node.setdefault(name, {})
         if isinstance(node, list) and all(isinstance(one, dict) for one in node):
-            number = tables[i + 1] if i + 1 < len(tables) else ""
-            if not (number.isdigit() and 1 <= int(number) <= len(node)):
+            number = number_in(tables[i + 1]) if i + 1 < len(tables) else None
+            if number is None or not 1 <= number <= len(node):
                 raise ConfigError(
                     f"--set {text}: there are {len(node)} tables [[{name}]]; name one of them by "
                     f"its number, as in {name}.1.{last}=..."
@@ -77,16 +96,24 @@ def read_source(path: str, overrides: tuple[str, ...] = ()) -> tuple[Source, dic
     """
     try:
         with open(path, "rb") as stream:
-            text = stream.read().decode("utf-8")
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ConfigError(
+                f"{path}: is larger than {_MOST_BYTES // 1_000_000} MB, so it is no configuration; "
+                "data are named in one, by data.path"
+            )
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: there is no such configuration file; write one with --template laminar_flow"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as a text file ({error})") from error
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        raw = _toml(text)
+    except ValueError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     given = {}
     for option in overrides:
@@ -215,12 +242,53 @@ def _describe(error: Any, raw: Mapping[str, Any], source: Source) -> str:
             if given[:-1] == path and re.search(rf"\b{re.escape(given[-1])}\b", text):
                 where = f"--set {option}"
         return f"{where}: {dotted}: {text}"
-    text = f"{where}: {dotted} = {value!r} is not allowed; expected {expected}"
+    text = f"{where}: {dotted} = {shown(value)} is not allowed; expected {expected}"
     if isinstance(value, str):
         # The words that it says are allowed.
         near = difflib.get_close_matches(value, expected.split('"')[1::2], n=1)
         text += f"; did you mean {near[0]!r}?" if near else ""
     return text
+
+
+def _impossible(raw: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
+    """Keys whose name or value nothing can be made of, whatever the key, and what to say."""
+    left: list[tuple[Key, Any]] = [((), raw)]
+    while left:
+        key, value = left.pop()
+        dotted = ".".join(key)
+        if isinstance(value, Mapping):
+            wrong = [name for name in value if _no_text(name)]
+            yield from (((*key,), f"the key {shown(name)} {_no_text(name)}") for name in wrong)
+            left += [((*key, name), value[name]) for name in reversed(value) if name not in wrong]
+        elif isinstance(value, list):
+            tables = key == ("data",)
+            items = [((*key, str(i)) if tables else key, one) for i, one in enumerate(value, 1)]
+            left += reversed(items)
+        elif isinstance(value, str) and _no_text(value):
+            yield key, f"{dotted} = {shown(value)} {_no_text(value)}"
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            size = abs(value)
+            # A whole number may be too large for a float.
+            endless = isinstance(value, float) and not isfinite(value)
+            if not endless and size and not _SMALLEST <= size <= _LARGEST:
+                yield (
+                    key,
+                    f"{dotted} = {shown(value)} is not allowed; expected a number that is 0 or "
+                    f"from {_SMALLEST:g} to {_LARGEST:g} in size",
+                )
+
+
+def _no_text(text: str) -> str:
+    """Why nothing can be named by a text; empty when it can."""
+    if len(text) > _LONGEST:
+        return f"has {len(text)} characters; at most {_LONGEST} are allowed"
+    if "\0" in text:
+        return "holds a character of value zero, which no text, name or path has"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is no text in UTF-8"
+    return ""
 
 
 def check_settings(raw: Mapping[str, Any], source: Source) -> Settings:
@@ -229,11 +297,13 @@ def check_settings(raw: Mapping[str, Any], source: Source) -> Settings:
     **Raises:** `ConfigError` with one line for each key that is wrong: file, line, key, what was
     found, what is expected, the nearest known key.
     """
+    if impossible := [f"{source.where(key)}: {text}" for key, text in _impossible(raw)]:
+        raise ConfigError(listed(impossible))
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        lines = dict.fromkeys(_describe(e, raw, source) for e in error.errors())
-        raise ConfigError("\n".join(lines)) from None
+        found = error.errors(include_url=False, include_context=True)
+        raise ConfigError(listed(_describe(e, raw, source) for e in found)) from None
 
 
 def read_configuration(path: str, overrides: tuple[str, ...] = ()) -> Configuration:

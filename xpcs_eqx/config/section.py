@@ -12,9 +12,12 @@ from dataclasses import dataclass, fields
 from inspect import isabstract
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
+
+# Of whole numbers, where a key does not say less; seeds and indices of arrays end there.
+MOST = 2**31 - 1
 
 
 class Said(NamedTuple):
@@ -148,6 +151,14 @@ class Section(BaseModel):
 
     acts: ClassVar[tuple[When, ...]] = ()
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _countable(cls, value: Any) -> Any:
+        for one in value if isinstance(value, list) else (value,):
+            if isinstance(one, int) and abs(one) > MOST:
+                raise ValueError(f"whole numbers beyond {MOST} are not allowed")
+        return value
 
     def excluded(self, settings: Any) -> Iterator[tuple[str, str]]:
         """Keys of all `settings` that do not go together with this table, and what to say."""

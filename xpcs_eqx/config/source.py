@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias
 
 from ..errors import ConfigError, DataError, ModelError
 
@@ -19,6 +20,10 @@ _PART = re.compile(r"""\s*("[^"]*"|'[^']*'|[^.\["']*(?:\[[^\]]*\][^.\["']*)*)\s*
 
 # A key as the names that lead to it; a table of an array has its number, from 1, among them.
 Key: TypeAlias = tuple[str, ...]
+# No key of a configuration has more names, so places are known to this depth only.
+_DEPTH = 8
+# Of a message: its lines, and the characters of a value in it.
+_LINES, _WIDTH = 20, 200
 
 
 def parts(dotted: str) -> Key:
@@ -31,9 +36,36 @@ def parts(dotted: str) -> Key:
 
 def table_number(key: Key) -> int | None:
     """The number of the table `[[data]]` that a key is in."""
-    if key[:1] == ("data",) and len(key) > 1 and key[1].isdigit():
-        return int(key[1])
+    if key[:1] == ("data",) and len(key) > 1:
+        return number_in(key[1])
     return None
+
+
+def number_in(name: str) -> int | None:
+    """The number that a name is; None for one that is a word."""
+    # Other digits than these, as in x², are letters here.
+    return int(name) if re.fullmatch("[0-9]{1,9}", name) else None
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it, the middle of a long one left out."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # Python writes no number of thousands of digits, and no table of thousands of levels.
+        return f"something of type {type(value).__name__} that is too long to be shown"
+    half = _WIDTH // 2
+    return text if len(text) <= _WIDTH else f"{text[:half]} … {text[-half:]}"
+
+
+def listed(lines: Iterable[str]) -> str:
+    """Lines of a message, each once, the rest of very many left out."""
+    different: dict[str, None] = {}
+    for line in lines:
+        if len(different) == _LINES:
+            return "\n".join([*different, "and more like these"])
+        different[line] = None
+    return "\n".join(different)
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
@@ -65,13 +97,13 @@ class Source:
         """An absolute path from one in the file, which is relative to the file's folder."""
         return os.path.normpath(os.path.join(self.folder, os.path.expanduser(path)))
 
-    def _lines(self, wanted: Key) -> tuple[int | None, bool, int | None]:
-        """Line of a key or the closest table that holds it, whether it is the key, and of the
-        first key inside it.
-        """
+    @cached_property
+    def _lines(self) -> tuple[dict[Key, int], dict[Key, int]]:
+        """The first line of each key and table, and of the first key inside each."""
         table: Key = ()
         counts: dict[Key, int] = {}
-        best, inside, depth = None, None, 0
+        lines: dict[Key, int] = {}
+        inside: dict[Key, int] = {}
         for number, text in enumerate(self.text.splitlines(), 1):
             header, assignment = _TABLE.match(text), _ASSIGNMENT.match(text)
             if header:
@@ -84,11 +116,18 @@ class Source:
                 here = table + parts(assignment[1])
             else:
                 continue
-            if here == wanted[: len(here)] and len(here) > depth:
-                best, depth = number, len(here)
-            elif inside is None and here[: len(wanted)] == wanted:
-                inside = number
-        return best, depth == len(wanted), inside
+            lines.setdefault(here, number)
+            for depth in range(min(len(here), _DEPTH)):
+                inside.setdefault(here[:depth], number)
+        return lines, inside
+
+    def _holding(self, wanted: Key) -> tuple[int | None, bool]:
+        """Line of a key or the closest table that holds it, and whether it is the key."""
+        lines = self._lines[0]
+        for depth in range(min(len(wanted), _DEPTH), 0, -1):
+            if wanted[:depth] in lines:
+                return lines[wanted[:depth]], depth == len(wanted)
+        return None, not wanted
 
     def where(self, key: str | Key) -> str:
         """Place of a key as the beginning of a message.
@@ -101,7 +140,7 @@ class Source:
         for given, option in options:
             if given == wanted[: len(given)]:
                 return option
-        holding, itself, inside = self._lines(wanted)
+        (holding, itself), inside = self._holding(wanted), self._lines[1].get(wanted)
         if not itself and inside is None:
             # What is there of it comes from the command line alone.
             for given, option in options:

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Float, Int
@@ -15,11 +16,28 @@ DEFAULT_GAP = 2_000_000.0
 
 
 def _as_array(value: Any) -> Any:
-    """Python numbers and lists become float64 arrays; arrays and tracers stay what they are."""
-    if isinstance(value, jax.Array):
+    """Python numbers and lists become float64 arrays; arrays and tracers stay what they are.
+
+    So does what is no numbers, which `_check_numbers` refuses by its name.
+    """
+    if value is None or isinstance(value, jax.Array | jax.ShapeDtypeStruct):
         return value
-    array = np.asarray(value)
-    return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
+    try:
+        # Arrays in a file stay what they are.
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    except ValueError:
+        # Rows of different lengths.
+        return value
+    return array.astype(np.float64) if array.dtype.kind in "iub" else array
+
+
+def _check_numbers(**values: Any) -> None:
+    """**Raises:** `DataError` for the first value that is no array of real numbers."""
+    for name, value in values.items():
+        dtype = getattr(value, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, np.floating):
+            what = f"of {dtype}" if dtype is not None else f"a {type(value).__name__}"
+            raise DataError(f"{name} is {what}; give an array of real numbers.")
 
 
 class Geometry(eqx.Module):
@@ -45,6 +63,7 @@ class Geometry(eqx.Module):
     gap: Float[np.ndarray | jax.Array, ""] = eqx.field(converter=_as_array, default=DEFAULT_GAP)
 
     def __check_init__(self) -> None:
+        _check_numbers(q=self.q, phi=self.phi, gap=self.gap)
         if np.ndim(self.phi) != 1:
             raise DataError(
                 f"phi has shape {np.shape(self.phi)}; give one azimuth [degrees] per map, "
@@ -135,15 +154,23 @@ class TwoTimeData(AbstractTwoTime):
     **Raises:** `DataError` when shapes do not belong together.
     """
 
-    c2: Float[np.ndarray | jax.Array, "angle frame frame"]
-    t: Float[np.ndarray | jax.Array, " frame"]
+    c2: Float[np.ndarray | jax.Array, "angle frame frame"] = eqx.field(converter=_as_array)
+    t: Float[np.ndarray | jax.Array, " frame"] = eqx.field(converter=_as_array)
     geometry: Geometry
-    root_weights: Float[np.ndarray | jax.Array, "angle frame frame"] | None
-    diagonal: Float[np.ndarray | jax.Array, "angle frame"]
+    root_weights: Float[np.ndarray | jax.Array, "angle frame frame"] | None = eqx.field(
+        converter=_as_array
+    )
+    diagonal: Float[np.ndarray | jax.Array, "angle frame"] = eqx.field(converter=_as_array)
     absolute_sigma: bool = eqx.field(static=True, default=False)
     provenance: Provenance = eqx.field(static=True, default=Provenance())
 
     def __check_init__(self) -> None:
+        if not isinstance(self.geometry, Geometry):
+            what = type(self.geometry).__name__
+            raise DataError(f"geometry is a {what}; give Geometry(q, phi, gap).")
+        _check_numbers(c2=self.c2, t=self.t, diagonal=self.diagonal)
+        if self.root_weights is not None:
+            _check_numbers(root_weights=self.root_weights)
         shape = np.shape(self.c2)
         if len(shape) != 3 or shape[1] != shape[2]:
             raise DataError(f"c2 has shape {shape}; give square maps as (angle, frame, frame).")

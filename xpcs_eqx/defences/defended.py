@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..arguments import checked, quiet_arithmetic
 from ..compiling import quick_jit
 from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solve
 from ..fitting.attempts import Preparations, Prepared, prepare
@@ -256,6 +257,8 @@ def _report(
     )
 
 
+@checked()
+@quiet_arithmetic
 def defended_least_squares(
     objective: AnyObjective,
     layers: DefenceLayers,

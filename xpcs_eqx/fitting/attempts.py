@@ -1,7 +1,7 @@
 """The trust region with preparations and recovery: one run, which can be left and gone on with."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -73,6 +73,25 @@ class Ledger(NamedTuple):
     actions: Sequence[RecoveryAction] = ()
     tile_by_tile: bool = False
     seconds: Sequence[Sequence[Any]] = ()
+
+    @staticmethod
+    def of(plain: Mapping[str, Any]) -> "Ledger":
+        """A ledger as it comes back from JSON.
+
+        **Raises:** `ValueError` and others when it is none.
+        """
+        found = Ledger(**plain)
+        counts = (found.tried, found.evaluations, found.iterations)
+        if not all(type(one) is int and one >= 0 for one in counts):
+            raise ValueError("evaluations are counted by whole numbers")
+        history = [[float(value) for value in column] for column in found.history]
+        if [len(column) for column in history] != [len(history[0])] * 4:
+            raise ValueError("a history has four columns of one length")
+        return found._replace(
+            actions=tuple(RecoveryAction(*map(str, action)) for action in found.actions),
+            seconds=tuple((str(phase), float(spent)) for phase, spent in found.seconds),
+            tile_by_tile=bool(found.tile_by_tile),
+        )
 
     def finished(self, state: TrustRegionState) -> "Ledger":
         """With one attempt more."""

@@ -8,6 +8,7 @@ import jax.core
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import checked, quiet_arithmetic
 from ..checkpoint import Checkpoints
 from ..errors import ModelError
 from ..objective import AbstractLoss, AbstractObjective, curve_objective
@@ -17,6 +18,8 @@ from .result import check_fittable, fit_of
 from .solve import solve
 
 
+@checked()
+@quiet_arithmetic
 def least_squares(
     objective: AbstractObjective,
     start: Float[Array | np.ndarray, "variable"] | None = None,
@@ -94,6 +97,7 @@ def least_squares(
     return fit_of(solution)
 
 
+@checked()
 def curve_fit(
     function: Callable[..., Array],
     x: Float[np.ndarray, "point *coordinate"],

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..checkpoint import Checkpoints, file_identity, identity, to_resume
+from ..checkpoint import Checkpoints, file_identity, identity, to_resume, understood
 from ..data import MapSource
 from ..errors import CheckpointError, DataError
 from ..objective import AbstractDriver, AbstractObjective, MapTiles, PackedMaps, unpack_maps
-from ..optimize import TrustRegion, TrustRegionState, initial_state
+from ..optimize import Status, TrustRegion, TrustRegionState, initial_state
 from ..parameters.variables import physical_of
 from .attempts import Ledger, Preparations, Underway
-from .solution import RecoveryAction
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +62,27 @@ def earlier(
     if found is None:
         return Underway()
     blank = eqx.filter_eval_shape(initial_state, solver, objective, jnp.asarray(x))
-    like = {name: blank if found.extra.get(name) else None for name in ("state", "best")}
-    begun = preparations[: found.extra.get("prepared", 0)]
+    with understood(found.path):
+        like = {name: blank if found.extra.get(name) else None for name in ("state", "best")}
+        begun = preparations[: int(found.extra.get("prepared", 0))]
+        ledger = Ledger.of(found.extra["ledger"])
     like["prepared"] = tuple(one.begin(objective, x) for one in begun)
     states = found.restore(like)
-    ledger = Ledger(**found.extra["ledger"])
-    actions = tuple(RecoveryAction(*action) for action in ledger.actions)
-    return Underway(ledger=ledger._replace(actions=actions), **states)
+    with understood(found.path):
+        for state in (states["state"], states["best"]):
+            if state is not None:
+                _make_sure(state)
+    return Underway(ledger=ledger, **states)
+
+
+def _make_sure(state: TrustRegionState) -> None:
+    """**Raises:** `ValueError` for a state that no solver can have been in."""
+    Status(int(state.status))
+    counts = (state.evaluations, state.allowed, state.accepted, state.rejected, state.non_finite)
+    if min(map(int, counts)) < 0:
+        raise ValueError("evaluations cannot be negative")
+    if not np.all(np.isfinite(np.asarray(state.y))):
+        raise ValueError("parameters must be finite")
 
 
 class Watch:
@@ -95,7 +108,7 @@ class Watch:
         self.objective, self.callback = objective, callback
         self.checkpoints, self.every = checkpoints, every
         self.last: Underway | None = None
-        self.written, self.clock = -1, time.monotonic()
+        self.written, self.clock, self.failing = -1, time.monotonic(), False
 
     def step(self) -> int:
         """Grows with every evaluation and every phase, up to what was seen last."""
@@ -130,7 +143,8 @@ class Watch:
     def write(self) -> None:
         """Write what was seen last, unless it is written already, or nothing is to be written.
 
-        A full disk is no reason to lose the fit: what cannot be written is logged.
+        A full disk is no reason to lose the fit: what cannot be written is logged, once until
+        something is written again.
         """
         if self.checkpoints is None or self.last is None or self.step() <= self.written:
             return
@@ -141,10 +155,13 @@ class Watch:
         try:
             path = self.checkpoints.write(self.step(), states, extra)
         except OSError as error:
-            log.warning("%s: no checkpoint written: %s", self.checkpoints.folder, error)
+            level = logging.DEBUG if self.failing else logging.WARNING
+            told = "%s: no checkpoint written: %s; the fit goes on, and tries it again"
+            log.log(level, told, self.checkpoints.folder, error)
+            self.failing = True
         else:
             log.debug("checkpoint written to %s", path)
-            self.written = self.step()
+            self.written, self.failing = self.step(), False
         self.clock = time.monotonic()
 
     def best_values(self) -> dict[str, float]:

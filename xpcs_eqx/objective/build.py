@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import checked
 from ..data import StoredTwoTime, TwoTimeData
 from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
@@ -108,6 +109,7 @@ def two_time_objective(
 ) -> CombinedObjective: ...
 
 
+@checked(parameters=ParameterMap | SharedParameters, data=AnyData | Sequence[AnyData])
 def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     parameters: Any,
     data: Any,
@@ -159,6 +161,9 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     not be exact, penalties have no noise to be weighed by, or an argument is for one data set and
     there are several, or the reverse; `DataError` as `relative_weights`.
     """
+    for name, size in (("tile", tile), ("piece", piece)):
+        if size is not None and size < 1:
+            raise ModelError(f"{name} is {size}; give 1 or more")
     loss = Linear() if loss is None else loss
     eliminate = _eliminated(eliminate, loss, scaling_penalties)
     if isinstance(parameters, SharedParameters):
@@ -213,6 +218,7 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     return JointObjective(variables, term, penalties, loss, scaling_penalties)
 
 
+@checked()
 def projected_objective(
     parameters: ParameterMap, data: AnyData, scaling: AbstractScaling | None = None, **options: Any
 ) -> ProjectedObjective:
@@ -270,6 +276,7 @@ def _of_several(
     return CombinedObjective(variables, parameters, parts, penalties, sd)  # pyright: ignore[reportArgumentType]
 
 
+@checked()
 def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float[Array, "point"]:
     """All weighted residuals as one vector, for small data and other solvers.
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import checked, quiet_arithmetic
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..parameters import PlainVariables, box_of
@@ -214,6 +215,8 @@ def not_finite(objective: CurveObjective, y: Float[Array, "variable"]) -> str:
     return ""
 
 
+@checked()
+@quiet_arithmetic
 def curve_objective(
     function: Callable[..., Array],
     x: Float[np.ndarray, "point *coordinate"],

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
+from ..arguments import checked
 from ..errors import ModelError
 from ..parameters import ParameterMap, parameter_values
 from ..parameters.leaves import check_names, parameter_leaves
@@ -170,6 +171,7 @@ class LogSmoothness(AbstractPenalty):
         return jnp.diff(jnp.log(_at_knots(values, self.names)), 2) / self.width
 
 
+@checked()
 def smoothness(
     model: AbstractCorrelation, field: str, width: ScalarLike
 ) -> Smoothness | LogSmoothness:

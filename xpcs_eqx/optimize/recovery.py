@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import check_fields, plain
 from ..compiling import quick_jit
 from ..parameters import AbstractVariables, snap
 from .convergence import Status
@@ -27,9 +28,12 @@ class Recovery(eqx.Module):
     - `seed`: of the perturbations, so that a fit can be repeated.
     """
 
-    attempts: int = eqx.field(static=True, default=3)
+    attempts: int = eqx.field(static=True, default=3, converter=plain)
     perturbations: tuple[float, ...] = eqx.field(static=True, default=(0.05, 0.10, 0.20))
-    seed: int = eqx.field(static=True, default=0)
+    seed: int = eqx.field(static=True, default=0, converter=plain)
+
+    def __check_init__(self) -> None:
+        check_fields(self)
 
     def diagnose(
         self,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..arguments import numbers
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, ParameterInfo, as_inexact, is_constant, parameter_info
 
@@ -170,7 +171,7 @@ def with_parameters(model: AbstractCorrelation, values: Mapping[str, Any]) -> Ab
     for path, given in entries.items():
         by_path[path] = _replaced(by_path[path], given)
 
-    new = [jnp.asarray(as_inexact(value)) for value in by_path.values()]
+    new = [numbers(as_inexact(value)) for value in by_path.values()]
     return eqx.tree_at(lambda m: [reduce(_below, path, m) for path in by_path], model, new)
 
 

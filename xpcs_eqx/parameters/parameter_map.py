@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
+from ..arguments import checked
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, PowerLawRate
 from .bijections import AbstractBijection, Identity, Log, ReferenceAmplitude, Slope
@@ -97,8 +98,32 @@ class ParameterMap(AbstractVariables):
         return stack([values[name] for name in self.names])
 
 
+def _reference_time(t: Float[np.ndarray, "frame"]) -> float:
+    """√(t_first·t_last), half a frame for times that are not above that.
+
+    **Raises:** `ModelError` for times that do not increase.
+    """
+    if t.size < 2 or not np.all(np.isfinite(t)) or np.min(np.diff(t)) <= 0:
+        raise ModelError(
+            f"t has {t.size} values that do not increase; give the times of two frames or more [s]"
+        )
+    floor = 0.5 * float(t[1] - t[0])
+    return math.sqrt(max(float(t[0]), floor)) * math.sqrt(max(float(t[-1]), floor))
+
+
 def _as_array(scalars: list) -> Array:
     return jnp.stack(scalars) if scalars else jnp.zeros((0,))
+
+
+def _scale(name: str, value: Any) -> float:
+    """A natural step. **Raises:** `ModelError` when it is none."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not (math.isfinite(found) and found > 0):
+        raise ModelError(f"scale of {name} is {value!r}; give a finite number above zero")
+    return found
 
 
 def _natural_groups(model, free, lower, t_ref, rates, scaled) -> list[Group]:
@@ -139,6 +164,7 @@ def _natural_groups(model, free, lower, t_ref, rates, scaled) -> list[Group]:
     return groups
 
 
+@checked()
 def parameter_map(
     model: AbstractCorrelation,
     t: Float[Array | np.ndarray, "frame"] | None = None,
@@ -175,6 +201,12 @@ def parameter_map(
     owner = type(model).__name__
     for given in (bounds, fixed, ties, scale):
         check_names(given, by_name, owner)
+    for name, tie in ties.items():
+        if not callable(tie):
+            raise ModelError(
+                f"the tie of {name} is {tie!r}; give a function of the values of all parameters, "
+                'as Proportional("D0", 2.0)'
+            )
     values = {name: float(value) for name, value in parameter_values(model).items()}
     free, lower, upper, scales = [], [], [], []
     for leaf in leaves:
@@ -206,15 +238,16 @@ def parameter_map(
         upper.append(high)
         typical = start if math.isnan(leaf.info.start) else leaf.info.start
         natural = leaf.info.scale or abs(typical) or 1.0
-        scales.append(scale.get(leaf.name, natural))
+        scales.append(_scale(leaf.name, scale[leaf.name]) if leaf.name in scale else natural)
     groups: list[Group] = []
     if coordinates is not None:
         for names, bijection in coordinates.items():
+            if not isinstance(names, tuple):
+                raise ModelError(f"coordinates of {names!r}; give names in a tuple, as ('D0',)")
             check_names(names, by_name, owner)
             groups.append(Group(tuple(free.index(name) for name in names), bijection))
     elif t is not None:
-        floor = 0.5 * float(t[1] - t[0])
-        t_ref = math.sqrt(max(float(t[0]), floor) * float(t[-1]))
+        t_ref = _reference_time(np.asarray(t, dtype=float))
         groups = _natural_groups(model, free, lower, t_ref, rates, scale)
     used = {i for group in groups for i in group.members}
     groups += [Group((i,), Identity()) for i in range(len(free)) if i not in used]

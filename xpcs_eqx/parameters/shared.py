@@ -1,5 +1,6 @@
 """Parameters of several models at once: which they share, which are tied, which are their own."""
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
+from ..arguments import checked
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, ParameterInfo
 from .bijections import AbstractBijection, Slope
@@ -150,6 +152,7 @@ def _spread(given: Mapping[str, Any], naming: _Naming, known: Collection[str]) -
     return out
 
 
+@checked()
 def shared_parameters(
     models: Sequence[AbstractCorrelation],
     times: Sequence[Float[Array | np.ndarray, "frame"] | None],
@@ -216,7 +219,8 @@ def shared_parameters(
     # Ties may also replace the link of a data set to a shared parameter.
     given = _spread(ties or {}, naming, tuple(naming.bases))
     links = {name: Proportional(base) for name, base in naming.links.items() if name not in given}
-    whole = parameter_map(
+    # Models side by side are none of those that it takes from users.
+    whole = inspect.unwrap(parameter_map)(
         several,  # pyright: ignore[reportArgumentType]
         times[0],
         bounds=_spread(bounds or {}, naming, own),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from ..arguments import checked
 from ..data import Geometry
 from .parameter import ParameterInfo
 
@@ -157,6 +158,7 @@ def correlation_rows(
     return jax.lax.map(at, by_angle)
 
 
+@checked()
 def correlation_map(
     model: AbstractCorrelation, t: Float[Array, "frame"], geometry: Geometry
 ) -> Float[Array, "angle frame frame"]:

@@ -3,6 +3,10 @@
 import logging
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
+from ..compiling import quick_jit
 from ..config.build import Problem
 from ..config.tables import COMBINATIONS
 from ..config.tables.scaling import bounds_of
@@ -15,10 +19,13 @@ from ..fitting import (
     diagnose,
     sequential_least_squares,
 )
+from ..objective import AbstractObjective
+from ..parameters.variables import coordinates_of, physical_of
 from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
 from ..report.sections import Section, items
 from ..search import GlobalFit
 from ..uncertainty import loss_of
+from ..uncertainty.uncertainty import inverse_of
 
 log = logging.getLogger("xpcs_eqx.fit")
 
@@ -34,6 +41,27 @@ def suspicious(fit: Fit, condition: float = Thresholds.condition) -> bool:
         or float(uncertainty.condition_number) > condition
         or any(row.error == float("inf") for row in fit.rows)
     )
+
+
+def undetermined(objective: AbstractObjective) -> tuple[str, ...]:
+    """Variables that data in memory do not determine where a fit begins.
+
+    They are looked at beside the start, since special values such as an exponent of zero make
+    alike what elsewhere is not; of data in a file nothing is said, as that takes a pass over it.
+    """
+    if not objective.traceable or not objective.names:
+        return ()
+    variables, start = objective.variables, jnp.asarray(objective.start)
+    aside = 0.1 * jnp.cos(jnp.arange(1.0, 1.0 + start.size)) * variables.coordinate_scale
+    x = physical_of(variables, coordinates_of(variables, start) + aside)
+    hessian = np.asarray(_normal_matrix(objective, coordinates_of(variables, x)))
+    unknown = inverse_of(hessian, np.ones(start.size, bool))[3]
+    return tuple(name for name, one in zip(objective.names, unknown, strict=True) if one)
+
+
+@quick_jit
+def _normal_matrix(objective: AbstractObjective, y):
+    return objective.evaluate(y, objective.memo)[0].hessian
 
 
 def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> list[Section]:
@@ -52,8 +80,8 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> li
     def attempt(what: str, make: Any) -> Any:
         try:
             return make()
-        except XPCSError as error:
-            failures.append(f"no {what}: {error}")
+        except (XPCSError, MemoryError) as error:
+            failures.append(f"no {what}: {str(error) or 'the memory is used up'}")
             log.warning(failures[-1])
             return None
 

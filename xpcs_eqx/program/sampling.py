@@ -102,10 +102,14 @@ def sample_posterior(
     except CheckpointError:
         # Shards of another problem: what was asked for is wrong, and nothing new is lost.
         raise
-    except XPCSError as error:
-        failure = in_toml(str(error))
+    except (XPCSError, OSError, MemoryError) as error:
+        # Of these the system is to blame for the last two: a full disk, no memory.
+        failure = in_toml(str(error)) or "the memory is used up"
         log.error("no posterior: %s", failure)
     made = Sampled(inference, fit, None, failure, interrupted)
     if checkpoints is not None and made.unfinished:
-        mark_sampling(checkpoints)
+        try:
+            mark_sampling(checkpoints)
+        except OSError as error:
+            log.warning("%s: cannot be written, so nothing is kept: %s", checkpoints.folder, error)
     return made

@@ -30,7 +30,7 @@ from ..report import (
     write_results,
 )
 from ..report.analyses import defence_section, search_section
-from .examining import examine
+from .examining import examine, undetermined
 from .progress import sampling_progress
 from .sampling import Sampled, sample_posterior
 
@@ -61,14 +61,22 @@ class Task:
     problem: Problem
     inference: Inference | None = None
 
-    def check_report(self) -> str:
-        """What --check prints: data and problem in a few lines."""
+    def undetermined(self) -> tuple[str, ...]:
+        """Parameters of which a fit would say that the data do not determine them."""
+        return undetermined(self.problem.objective)
+
+    def check_report(self, undetermined: tuple[str, ...] = ()) -> str:
+        """What --check prints: data and problem in a few lines, with all that a fit says of them.
+
+        `undetermined` are parameters for which the data are not enough.
+        """
         problem, lines = self.problem, []
         for label, data, scaling in zip(
             problem.labels, problem.data, problem.scalings, strict=True
         ):
             lines.append(f"{label}: {_data_line(data)}" if label else _data_line(data))
             lines.append(f"{data.n_pairs} pairs, {data.masked_pairs} masked; scaling {scaling}")
+            lines += [f"note: {one}" for one in data.provenance.notes]
         free = problem.parameters.free_names
         coefficients = sum(one.scaling.size for one in problem.scalings)
         lines.append(
@@ -76,7 +84,7 @@ class Task:
         )
         if not problem.names.alone:
             lines.append(f"shared: {', '.join(problem.names.shared) or 'nothing'}")
-        lines += problem.plan.decisions
+        lines += problem.decisions
         if problem.search is not None:
             lines.append(f"search: {problem.search.plan(problem.objective)}")
         if problem.layers is not None:
@@ -84,8 +92,14 @@ class Task:
         if self.inference is not None:
             lines += [f"posterior: {line}" for line in self.inference.lines]
         path = self.configuration.source.path
-        usable = f"{path}: the configuration and the data are usable"
-        return "\n".join([usable, *(f"  {line}" for line in lines)])
+        verdict = f"{path}: the configuration and the data are usable"
+        if undetermined:
+            verdict = (
+                f"{path}: not to be used like this: near the start values the data do not "
+                f"determine {', '.join(undetermined)}; fix some of them (free = false), give other "
+                "start values, or take another model or more angles"
+            )
+        return "\n".join([verdict, *(f"  {line}" for line in lines)])
 
     def run(self, **how: Any) -> "Outcome":
         """Fit, with profile-likelihood intervals; `how` are callback and checkpoints.
@@ -191,6 +205,11 @@ class Outcome:
         return dataclasses.replace(self, sampled=found)
 
     @property
+    def good(self) -> bool:
+        """Whether all of it can be used as it is: a fit without doubts, draws that converged."""
+        return not self.fit.quality.doubtful and (self.sampled is None or self.sampled.good)
+
+    @property
     def title(self) -> str:
         """The headline of the report."""
         if self.task.problem.names.alone:
@@ -208,7 +227,8 @@ class Outcome:
         ]
         decisions = (*problem.decisions, *self.failures)
         out = fit_sections(self.fit, origins, decisions=decisions, profiles=self.profiles)
-        out.append(Section(document={"strategy": dataclasses.asdict(problem.plan.strategy)}))
+        strategy = dataclasses.asdict(problem.plan.strategy)
+        out.append(Section(document={"strategy": strategy, "good": self.good}))
         out += self.analyses
         if self.sampled is not None:
             out.append(self.sampled.section(output.plots))

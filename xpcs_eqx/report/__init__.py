@@ -12,8 +12,7 @@ from .fit import text_report as text_report
 from .fit import time_section as time_section
 from .folder import Report as Report
 from .folder import add_plots as add_plots
-from .folder import check_target as check_target
-from .folder import new_results as new_results
+from .folder import origins as origins
 from .folder import provenance_document as provenance_document
 from .folder import write_results as write_results
 from .maps import FittedBand as FittedBand
@@ -27,3 +26,6 @@ from .maps import write_fitted_data as write_fitted_data
 from .sections import Drawing as Drawing
 from .sections import Section as Section
 from .sections import folder_names as folder_names
+from .target import check_target as check_target
+from .target import claimed as claimed
+from .target import new_results as new_results

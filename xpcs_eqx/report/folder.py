@@ -1,12 +1,10 @@
-"""The results folder: complete or not there, and never a loss of an earlier one."""
+"""What is in a results folder, and how it is written."""
 
 import importlib.metadata
 import os
 import platform
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -15,7 +13,6 @@ import jax
 import numpy as np
 
 from ..data import Provenance
-from ..errors import ConfigError
 from ..files import to_json
 from .sections import Section, document, items, page, text
 
@@ -30,90 +27,28 @@ PACKAGES = (
     "numpy",
     "h5py",
 )
-# What stands at the top of a results folder; anything else was not written by a fit.
-ENTRIES = ("fit", "plots", "bayes", "config.toml", "provenance.json")
-
-
-def check_target(target: str, overwrite: bool, keep: tuple[str, ...] = ()) -> None:
-    """Make sure before any work that results can be written to `target`.
-
-    `keep` are files that must survive: an earlier folder that holds one is not replaced.
-
-    **Raises:** `ConfigError` when something is there and `overwrite` is false, when it is no
-    results folder, or when the place cannot be written to.
-    """
-    target = os.path.realpath(target)
-    if os.path.lexists(target):
-        if not os.path.isdir(target):
-            raise ConfigError(f"{target}: a file is in the place of the results folder; rename it")
-        strange = sorted(set(os.listdir(target)) - set(ENTRIES))
-        if strange:
-            raise ConfigError(
-                f"{target}: holds {', '.join(strange[:4])}, which no fit wrote, so it is not "
-                "replaced; give another folder with --output"
-            )
-        if os.listdir(target) and not overwrite:
-            raise ConfigError(
-                f"{target}: results are already there; give --overwrite to replace them, or another"
-                " folder with --output"
-            )
-    for path in keep:
-        if os.path.realpath(path).startswith(target + os.sep):
-            raise ConfigError(
-                f"{target}: the results folder would replace {path}, which is still needed; give "
-                "another folder with --output"
-            )
-    parent = os.path.dirname(target)
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"{target}: cannot be written, {parent} is not a writable folder")
-
-
-@contextmanager
-def new_results(target: str, overwrite: bool) -> Iterator[str]:
-    """A folder beside `target` to write into; it takes the place of `target` at the end.
-
-    When anything is raised inside, interrupts included, it is removed and `target` stays as it
-    was. An earlier result is moved aside, replaced, and only then deleted.
-
-    **Raises:** `ConfigError` as `check_target`.
-    """
-    check_target(target, overwrite)
-    target = os.path.realpath(target)
-    parent, name = os.path.split(target)
-    os.makedirs(parent, exist_ok=True)
-    fresh = os.path.join(parent, f".{name}.new-{os.getpid()}")
-    old = os.path.join(parent, f".{name}.old-{os.getpid()}")
-    os.mkdir(fresh)
-    try:
-        yield fresh
-        check_target(target, overwrite)
-        if os.path.isdir(target):
-            os.rename(target, old)
-        os.rename(fresh, target)
-    except BaseException:
-        if os.path.isdir(old) and not os.path.lexists(target):
-            os.rename(old, target)
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
-    finally:
-        if os.path.isdir(target):
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_files(folder: str, files: Mapping[str, Any]) -> None:
-    """Write files by path below a folder: as of `Section.files`, or texts."""
+    """Write files by path below a folder: as of `Section.files`, or texts.
+
+    **Raises:** `OSError` with the path of the file that cannot be written.
+    """
     for name, content in files.items():
         path = os.path.join(folder, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if callable(content):
-            content(path)
-        elif name.endswith(".npz"):
-            np.savez(path, **content)
-        else:
-            with open(path, "w", encoding="utf-8") as stream:
-                stream.write(content if isinstance(content, str) else to_json(content))
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if callable(content):
+                content(path)
+            elif name.endswith(".npz"):
+                np.savez(path, **content)
+            else:
+                # Names of files may hold bytes that are no text.
+                with open(path, "w", encoding="utf-8", errors="replace") as stream:
+                    stream.write(content if isinstance(content, str) else to_json(content))
+        except OSError as error:
+            # Where the writing was done by a library, the error does not say of what.
+            raise OSError(error.errno, error.strerror or str(error), path) from error
 
 
 class Report(NamedTuple):
@@ -212,6 +147,18 @@ def _version(package: str) -> str | None:
         return None
 
 
+def origins(data: Provenance | Mapping[str, Provenance]) -> dict[str, Any]:
+    """Where data come from, in plain values, by label where there are several data sets."""
+    if not isinstance(data, Provenance):
+        return {label: origins(one) for label, one in data.items()}
+    return {
+        "file": os.path.basename(data.path),
+        **{name: getattr(data, name) for name in ("sha256", "layout", "keys", "frames")},
+        "dt_s": data.dt,
+        "notes": data.notes,
+    }
+
+
 def provenance_document(
     data: Provenance | Mapping[str, Provenance],
     configuration: Mapping[str, Any],
@@ -226,15 +173,6 @@ def provenance_document(
     - `configuration`: the resolved configuration.
     - `wall_time`: seconds from the start of the program to the writing of this.
     """
-    origins = {
-        label: {
-            "file": os.path.basename(one.path),
-            **{name: getattr(one, name) for name in ("sha256", "layout", "keys", "frames")},
-            "dt_s": one.dt,
-            "notes": one.notes,
-        }
-        for label, one in ({"": data} if isinstance(data, Provenance) else data).items()
-    }
     return {
         "format": "xpcs-eqx results",
         "format_version": 1,
@@ -248,6 +186,6 @@ def provenance_document(
             "cpus": os.cpu_count(),
             "devices": [str(device) for device in jax.devices()],
         },
-        "data": origins[""] if isinstance(data, Provenance) else origins,
+        "data": origins(data),
         "configuration": configuration,
     }

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 100
-# Names that some file systems keep for devices.
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+# Names that some file systems keep for devices, and those of files of results.
+_RESERVED = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.(json|txt|html|npz|nc|png)", re.IGNORECASE
+)
+# File systems take 255 bytes; a letter has up to four.
+_LONGEST = 60
 _STYLE = """
 body { font-family: sans-serif; margin: 2em auto; max-width: 70em; color: #222; }
 pre { font-size: 0.85em; line-height: 1.35; overflow-x: auto; background: #f7f7f7; padding: 1em; }
@@ -147,7 +151,8 @@ def folder_names(labels: Sequence[str]) -> tuple[str, ...]:
     """A folder name for each label: legal everywhere, and different even where case is not."""
     out: list[str] = []
     for label in labels:
-        name = re.sub(r"[^\w.\-+=, ]", "_", label).strip(" ").rstrip(".").lstrip(".") or "_"
+        name = re.sub(r"[^\w.\-+=, ]", "_", label).strip(" ").strip(".")
+        name = name[:_LONGEST].strip(" ").strip(".") or "_"
         name = f"{name}_" if _RESERVED.fullmatch(name) else name
         known, chosen, i = {one.casefold() for one in out}, name, 2
         while chosen.casefold() in known:

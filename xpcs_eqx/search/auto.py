@@ -9,6 +9,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import checked, quiet_arithmetic
 from ..errors import ModelError
 from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
@@ -291,6 +292,8 @@ class Auto(AbstractStrategy):
         trial.cma_es(None, preset=self.preset, seed=self.seed, budget=rest)
 
 
+@checked()
+@quiet_arithmetic
 def global_least_squares(
     objective: AbstractObjective,
     start: Float[Array, "variable"] | None = None,

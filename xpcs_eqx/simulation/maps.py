@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
+from ..arguments import checked
 from ..data import Geometry, Provenance, TwoTimeData
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, correlation_map, field_correlation, field_factor
@@ -63,6 +64,7 @@ def _simulated(
     )
 
 
+@checked()
 def simulate(
     model: AbstractCorrelation,
     t: Float[Array | np.ndarray, "frame"],
@@ -172,6 +174,7 @@ def _intensity(factor, weights, n_pixels, key) -> Float[Array, "frame pixel"]:
     return jax.lax.scan(add, start, (weights.astype(start.dtype), keys))[0]
 
 
+@checked()
 def simulate_speckle(
     model: AbstractCorrelation,
     t: Float[Array | np.ndarray, "frame"],

@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
+from ...arguments import check_fields, plain
 from ...errors import ModelError
 from ...objective.drivers.mesh import chosen_devices
 from ...physics import LaminarFlow
@@ -125,15 +126,16 @@ class Nuts(eqx.Module):
     **Raises:** `ModelError` for settings that cannot be.
     """
 
-    chains: int = eqx.field(static=True, default=4)
-    warmup: int = eqx.field(static=True, default=500)
-    draws: int = eqx.field(static=True, default=1500)
-    target_acceptance: float | None = eqx.field(static=True, default=None)
-    max_depth: int = eqx.field(static=True, default=10)
+    chains: int = eqx.field(static=True, default=4, converter=plain)
+    warmup: int = eqx.field(static=True, default=500, converter=plain)
+    draws: int = eqx.field(static=True, default=1500, converter=plain)
+    target_acceptance: float | None = eqx.field(static=True, default=None, converter=plain)
+    max_depth: int = eqx.field(static=True, default=10, converter=plain)
     parallel: AbstractParallelChains = ThreadedChains()
-    retries: int = eqx.field(static=True, default=0)
+    retries: int = eqx.field(static=True, default=0, converter=plain)
 
     def __check_init__(self):
+        check_fields(self)
         least_of = {"chains": 2, "warmup": 0, "draws": 4, "max_depth": 1, "retries": 0}
         for name, least in least_of.items():
             value = getattr(self, name)

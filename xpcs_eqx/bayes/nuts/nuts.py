@@ -23,6 +23,7 @@ from blackjax.vi import pathfinder
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ...checkpoint import understood
 from ...compiling import quick_jit
 from ...errors import FitError
 from ...inherited import Inherited
@@ -221,7 +222,9 @@ class Runner:
                 if self.store is not None:
                     self.store.save(self.pieces, _packed(chains, draws))
             else:
-                chains, draws = _unpacked(chains, kept)
+                assert self.store is not None
+                with understood(self.store.path(self.pieces)):
+                    chains, draws = _unpacked(chains, kept, now)
             self.pieces += 1
             self.count += now
             pieces.append(draws)
@@ -271,11 +274,19 @@ def _packed(chains: Chains, draws: Draws) -> dict[str, np.ndarray]:
     return {**draws._asdict(), **leaves}
 
 
-def _unpacked(chains: Chains, kept: Mapping[str, np.ndarray]) -> tuple[Chains, Draws]:
-    """Chains and draws of a stored piece; `chains` are those where it began."""
-    structure = jax.tree.structure(chains)
+def _unpacked(chains: Chains, kept: Mapping[str, np.ndarray], now: int) -> tuple[Chains, Draws]:
+    """Chains and `now` draws of a stored piece; `chains` are those where it began.
+
+    **Raises:** `ValueError` or `KeyError` for a piece that is none of these chains.
+    """
+    before, structure = jax.tree.flatten(chains)
     leaves = [kept[f"chains_{i}"] for i in range(structure.num_leaves)]
-    return jax.tree.unflatten(structure, leaves), Draws(*(kept[name] for name in Draws._fields))
+    draws = Draws(*(kept[name] for name in Draws._fields))
+    shapes = list(map(np.shape, before))
+    sizes = {np.shape(one)[:2] for one in draws}
+    if list(map(np.shape, leaves)) != shapes or sizes != {(shapes[0][0], now)}:
+        raise ValueError("the chains are not these, or their draws are not as many")
+    return jax.tree.unflatten(structure, leaves), draws
 
 
 def warm_up(

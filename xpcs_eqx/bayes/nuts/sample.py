@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ...checkpoint import fingerprint
+from ...arguments import checked
+from ...checkpoint import fingerprint, understood
 from ...errors import FitError, ModelError
 from ...fitting import Fit, least_squares
 from ...objective import AbstractTiles, CombinedObjective, ProjectedObjective
@@ -198,12 +199,16 @@ def _kept(begun: Beginning, folder: str, mark: str) -> Beginning:
     the fit that they came from.
     """
     store = ResultStore(folder, mark, "start")
+    here = {name: np.asarray(getattr(begun, name)) for name in _BEGINNING}
+    coordinates = begun.density.coordinates
+    here |= {name: np.asarray(getattr(coordinates, name)) for name in ("centre", "scale")}
     found = store.load(0)
     if found is None:
-        found = {name: np.asarray(getattr(begun, name)) for name in _BEGINNING}
-        coordinates = begun.density.coordinates
-        found |= {name: np.asarray(getattr(coordinates, name)) for name in ("centre", "scale")}
+        found = here
         store.save(0, found)
+    with understood(store.path(0)):
+        if any(found[name].shape != one.shape for name, one in here.items()):
+            raise ValueError("it is the beginning of other chains")
     density = recentred(begun.density, found["centre"], found["scale"])
     return begun._replace(density=density, **{name: found[name] for name in _BEGINNING})
 
@@ -243,6 +248,7 @@ def _attempted(
     raise AssertionError("the last attempt returns or raises")
 
 
+@checked()
 def sample(
     problem: Samplable | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from ...arguments import checked
 from ...checkpoint import fingerprint
 from ...errors import ModelError
 from ...fitting import Fit
@@ -198,6 +199,7 @@ def _prepared(problem, priors, start, scaling, noise, correction):
     return pairs, standing_for(density, pairs.n_pairs), theta, fit, priors
 
 
+@checked()
 def consensus(
     problem: OneDataSet | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
@@ -350,6 +352,7 @@ def consensus(
     )
 
 
+@checked()
 def infer(
     problem: Samplable | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import equinox as eqx
 import numpy as np
 
-from ...checkpoint import read_stored
+from ...checkpoint import read_stored, understood
 from ...checkpoint.stored import write_stored
 from ...errors import FitError, ModelError
 from ..diagnostics import RHAT
@@ -275,8 +275,9 @@ class ResultStore(eqx.Module):
         if not os.path.exists(self.path(number)):
             return None
         found = read_stored(self.path(number), self.kind, self.fingerprint)
-        arrays = [np.asarray(leaf.array) for leaf in found.leaves]
-        return dict(zip(found.extra["names"], arrays, strict=True))
+        with understood(found.path):
+            arrays = found.restore([np.asarray(leaf.array) for leaf in found.leaves])
+            return dict(zip(map(str, found.extra["names"]), arrays, strict=True))
 
 
 class Place(Protocol):

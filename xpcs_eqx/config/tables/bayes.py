@@ -58,6 +58,8 @@ CORRECTIONS = Choice(none=None, importance=bayes.ImportanceCorrection)
 # Executors that ask a batch system for processes.
 BATCH = ("pbs", "slurm")
 
+_MOST_DRAWS = 10_000_000
+
 # What ends up in one line of a job script.
 # Below a megabyte a batch system would be asked for nothing.
 _Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(\.[0-9]+)? ?[MGTmgt]([Ii]?[Bb])?$")]
@@ -67,10 +69,10 @@ _Walltime = Annotated[str, Field(pattern=r"^([0-9]+-)?[0-9]+:[0-5][0-9]:[0-5][0-
 class Job(Section):
     """What a job of PBS or Slurm asks for."""
 
-    jobs: int = key(JobSettings.jobs, "number of jobs", ge=1)
-    cores: int = key(JobSettings.cores, "cores of a job", ge=1)
+    jobs: int = key(JobSettings.jobs, "number of jobs", ge=1, le=10_000)
+    cores: int = key(JobSettings.cores, "cores of a job", ge=1, le=10_000)
     processes: int = key(
-        JobSettings.processes, "processes of a job, each with a shard at a time", ge=1
+        JobSettings.processes, "processes of a job, each with a shard at a time", ge=1, le=10_000
     )
     memory: _Memory = key(
         JobSettings.memory,
@@ -146,6 +148,7 @@ class Shards(Section):
         example=4,
         when=(When("executor", ("processes", "dask")),),
         ge=1,
+        le=1000,
     )
     folder: Path | None = key(
         None,
@@ -187,9 +190,9 @@ class Bayes(Section):
     method: Literal["auto", "single", "consensus"] = key(
         "auto", "auto: one run up to 500 000 pairs, else consensus of shards"
     )
-    chains: int = key(Nuts.chains, "independent chains", ge=2)
-    warm_up: int = key(Nuts.warmup, "transitions to adapt, of a chain", ge=20)
-    draws: int = key(Nuts.draws, "draws that are kept, of a chain", ge=4)
+    chains: int = key(Nuts.chains, "independent chains", ge=2, le=1000)
+    warm_up: int = key(Nuts.warmup, "transitions to adapt, of a chain", ge=20, le=1_000_000)
+    draws: int = key(Nuts.draws, "draws that are kept, of a chain", ge=4, le=1_000_000)
     target_acceptance: Annotated[float, Field(gt=0, lt=1)] | None = key(
         Nuts.target_acceptance,
         "acceptance that the step size aims at; by default 0.85, of laminar_flow 0.9",
@@ -208,7 +211,7 @@ class Bayes(Section):
     )
     sigma: Annotated[str, NOISES] = key("auto", "auto: given where data.sigma is absolute")
     plots: bool = key(True, "whether to write plots of the draws")
-    predictive: int = key(200, "draws that make fitted_data.npz; 0 writes none", ge=0)
+    predictive: int = key(200, "draws that make fitted_data.npz; 0 writes none", ge=0, le=100_000)
     priors_from: Path | None = key(
         None,
         "parameters.json of an earlier fit or posterior, on which the priors of its parameters are "
@@ -227,6 +230,11 @@ class Bayes(Section):
             raise ValueError(
                 'in shards contrast and offset cannot be marginalised; use scaling = "sampled", '
                 'or method = "single"'
+            )
+        if self.chains * self.draws > _MOST_DRAWS:
+            raise ValueError(
+                f"draws = {self.draws} of chains = {self.chains} are more than the {_MOST_DRAWS} "
+                "that are kept in memory; lower one of them"
             )
         return self
 

@@ -134,10 +134,16 @@ class Data(Section):
 class DataSet(Data):
     """One of several data sets that are fitted together."""
 
-    label: Annotated[str, Field(pattern=r"^[^\[\]\"'\s]([^\[\]\"']*[^\[\]\"'\s])?$")] | None = key(
+    label: (
+        Annotated[
+            str, Field(pattern=r"^[^\[\]\"'\s]([^\[\]\"'\r\n]*[^\[\]\"'\s])?$", max_length=60)
+        ]
+        | None
+    ) = key(
         None,
         "name in reports and of its parameters, as in D0[hot]; the name of the file, or 1, 2, …",
-        expected="a text without brackets, quotes and outer spaces",
+        expected="a text of up to 60 characters without brackets, quotes, line breaks and outer "
+        "spaces",
         example="hot",
         shown=True,
     )

@@ -23,7 +23,7 @@ from ..section import (
     key,
     ordered,
 )
-from ..source import nearest
+from ..source import nearest, shown
 
 if TYPE_CHECKING:
     from ..read import Configuration
@@ -75,13 +75,14 @@ class Rate(Section):
         "values in time that a spline or piecewise rate has",
         when=(When("kind", AT_KNOTS), When("times", UNSET)),
         ge=2,
+        le=10_000,
     )
     spacing: Annotated[str, SPACINGS] = key(
         "uniform",
         "knots at equal distances, or at equal ratios of time",
         when=(When("kind", AT_KNOTS), When("times", UNSET)),
     )
-    times: Annotated[list[Finite], Field(min_length=1)] | None = key(
+    times: Annotated[list[Finite], Field(min_length=1, max_length=10_000)] | None = key(
         None,
         "the knots themselves, or where a rate in steps jumps [s]",
         expected="a list of times",
@@ -99,7 +100,7 @@ class Rate(Section):
     @model_validator(mode="after")
     def _check(self) -> "Rate":
         if self.times is not None and sorted(set(self.times)) != self.times:
-            raise ValueError(f"times = {self.times} must increase")
+            raise ValueError(f"times = {shown(self.times)} must increase")
         return self
 
 
@@ -110,7 +111,9 @@ class Parameter(Section):
     bounds: Bounds | None = key(None, "bounds; equal ones fix it", when=(When("tie", UNSET),))
     free: bool = key(True, "false keeps it at its start")
     scale: Positive | None = key(None, "natural step", when=(When("tie", UNSET),))
-    tie: str | None = key(None, "keeps it at factor times that parameter", expected="a parameter")
+    tie: Annotated[str, Field(min_length=1)] | None = key(
+        None, "keeps it at factor times that parameter", expected="a parameter"
+    )
     factor: Finite | None = key(None, "factor of the tie; 1 by default", when=(When("tie", SET),))
 
     @model_validator(mode="after")

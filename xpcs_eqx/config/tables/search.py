@@ -81,6 +81,7 @@ class Global(Section):
         "starts with which auto looks beyond a fit that looks right",
         when=_with("auto"),
         ge=0,
+        le=100_000,
     )
     budget: int | None = key(
         None,

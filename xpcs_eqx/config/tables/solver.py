@@ -101,7 +101,8 @@ class Solver(Section):
         "speckle", "the error bar that is quoted"
     )
     profile: Names = key([], "parameters that get a profile-likelihood interval")
-    profile_level: Annotated[float, Field(gt=0, lt=1)] = key(
+    # Beyond these, what is left to 0 and 1 is lost by rounding.
+    profile_level: Annotated[float, Field(gt=0, ge=1e-6, lt=1, le=1 - 1e-9)] = key(
         0.6827, "probability inside those intervals", when=(When("profile", SET),)
     )
 

@@ -63,14 +63,14 @@ class Streaming(Section):
         "it",
         when=(When("strategy", ("auto", "hybrid")),),
     )
-    piece: Positive | None = key(
+    piece: Annotated[float, Field(gt=0, le=1e6)] | None = key(
         None,
         "size of what is read from the file at once [MB]; 8 by default",
         example=8.0,
         when=_FROM_FILE,
     )
     read_ahead: int = key(
-        HostLoop.ahead, "pieces read while one is worked on", when=_FROM_FILE, ge=0
+        HostLoop.ahead, "pieces read while one is worked on", when=_FROM_FILE, ge=0, le=1000
     )
 
 
@@ -102,7 +102,9 @@ class Hybrid(Section):
         "auto",
         "unit of the variables of L-BFGS; auto: the smaller of start and width of the bounds",
     )
-    candidates: int = key(1, "starts to choose from, each costing one pass over the data", ge=1)
+    candidates: int = key(
+        1, "starts to choose from, each costing one pass over the data", ge=1, le=10_000
+    )
     defences: Annotated[str, DEFENCES] = key(
         "default", "what keeps L-BFGS from doing harm; default: those of the preset"
     )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ...arguments import quiet_arithmetic
 from ...parameters.leaves import parameter_leaves
 from ...physics import AbstractCorrelation, PowerLawRate, degeneracies
 from ...scaling import Individual
@@ -266,6 +267,7 @@ class DegeneracyReport(NamedTuple):
         }
 
 
+@quiet_arithmetic
 def degeneracy_report(
     fit: Fit, profiles: Sequence[str] | None = None, *, points: int = _POINTS
 ) -> DegeneracyReport:
@@ -342,7 +344,8 @@ def weak_directions_of(fit: Fit) -> tuple[Direction, ...]:
         vector, value = vectors[:, i], max(float(values[i]), 0.0)
         order = [j for j in np.argsort(-np.abs(vector)) if abs(vector[j]) > _PART][:4]
         vector = vector * np.sign(vector[order[0]])
-        ratio = value / float(values[-1])
+        # All of them vanish where the data say nothing at all.
+        ratio = value / float(values[-1]) if values[-1] > 0 else 0.0
         length = np.sqrt(variance / value) if ratio > _NOTHING else np.inf
         steps = np.where(diagonal[order] > 0, length * vector[order] / unit[order], np.inf)
         found.append(

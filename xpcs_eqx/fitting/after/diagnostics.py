@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ...arguments import checked, quiet_arithmetic
 from ...optimize import evaluated
 from ..fit import Fit
 
@@ -71,6 +72,8 @@ def _scales(names: tuple[str, ...], columns: np.ndarray) -> np.ndarray:
     return np.clip(inverse / unit, 1e-8, 1e2)
 
 
+@checked()
+@quiet_arithmetic
 def diagnose(
     fit: Fit, x: Float[np.ndarray, "variable"] | None = None, *, key: Key[Array, ""] | None = None
 ) -> Diagnostics:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ...arguments import checked, quiet_arithmetic
 from ...compiling import quick_jit
 from ...errors import FitError, ModelError
 from ...objective import CurveObjective, Pull, with_penalties
@@ -29,6 +30,10 @@ ONE_ERROR = 1.0
 _STIFF = 0.05
 _EXPANSIONS = 24
 _ROOT_STEPS = 24
+
+
+# Covariances of which one may be quoted.
+KINDS = ("classical", "speckle", "dyadic")
 
 
 class ParameterValue(eqx.Module):
@@ -137,6 +142,8 @@ def profiled_parameter(fit: Fit, name: str) -> "ParameterValue":
     )
 
 
+@checked()
+@quiet_arithmetic
 def profile_interval(
     fit: Fit,
     quantity: str | Callable[[Mapping[str, Array]], Array],
@@ -159,7 +166,10 @@ def profile_interval(
     **Raises:** `ModelError` for an unknown or fixed parameter or an impossible level; `FitError`
     when a minimisation along the profile does not converge.
     """
-    if not 0 < level < 1:
+    if kind not in KINDS:
+        raise ModelError(f"kind is {kind!r}; give one of {', '.join(KINDS)}")
+    # Halves of what is left beside it must not be lost by rounding.
+    if not 0 < level < 1 or 0.5 + 0.5 * level in (0.5, 1):
         raise ModelError(f"the level {level} of an interval must lie between 0 and 1")
     parameters = physical_map(fit)
     free = slice(len(fit.names) - parameters.n_free, None)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree, ScalarLike
 
+from ...arguments import checked
 from ...errors import ModelError
 from ...objective import (
     AbstractObjective,
@@ -163,6 +164,7 @@ def _fitted(objective, start, solver, curvature):
     )
 
 
+@checked()
 def fitted(
     objective: AbstractObjective,
     start: Float[Array, "variable"] | None = None,

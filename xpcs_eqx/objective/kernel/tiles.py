@@ -155,7 +155,10 @@ def root_of_angles(
 
     **Raises:** `DataError` for weights that are negative or of the wrong length.
     """
-    weights = np.ones(n_angles) if angle_weights is None else np.asarray(angle_weights, float)
+    try:
+        weights = np.ones(n_angles) if angle_weights is None else np.asarray(angle_weights, float)
+    except (TypeError, ValueError):
+        raise DataError(f"angle weights {angle_weights!r:.60} are no numbers") from None
     if weights.shape != (n_angles,) or not np.all(np.isfinite(weights) & (weights >= 0)):
         raise DataError(
             f"angle weights {weights!r} must be {n_angles} finite numbers, none negative"

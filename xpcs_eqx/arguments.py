@@ -1,0 +1,250 @@
+"""Arguments of the entries of the library, checked where they come in by what is written of them.
+
+An annotation says what an argument must be; here it is asked of every call. What a value may be
+beside that (its size, its relation to others) is checked by whoever uses it.
+"""
+
+import dataclasses
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .errors import ModelError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(**kinds: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function that refuses arguments which are not what their annotations say.
+
+    Numbers and arrays of NumPy and JAX are taken wherever a number is, lists wherever an array is,
+    and lists of names for tuples of them. Shapes are checked as far as the number of dimensions.
+
+    **Arguments:**
+
+    - `kinds`: annotations in place of those that a function cannot have, as where it is overloaded.
+
+    **Raises:** `ModelError`, when the function is called, with the name of the argument, what it
+    is and what it must be.
+    """
+
+    def around(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        taken = {name: one.annotation for name, one in signature.parameters.items()} | kinds
+        various = {n for n, one in signature.parameters.items() if one.kind == one.VAR_KEYWORD}
+
+        @functools.wraps(function)
+        def entry(*args: P.args, **keywords: P.kwargs) -> R:
+            bound = signature.bind(*args, **keywords)
+            for name, value in bound.arguments.items():
+                if name not in various:
+                    bound.arguments[name] = _given(function.__name__, name, value, taken[name])
+            return function(*bound.args, **bound.kwargs)
+
+        return entry
+
+    return around
+
+
+def quiet_arithmetic(function: Callable[P, R]) -> Callable[P, R]:
+    """A function in which overflows and divisions by zero of NumPy are not warned of.
+
+    For those that look at what becomes of their numbers, and say in words which are not finite.
+    """
+
+    @functools.wraps(function)
+    def entry(*args: P.args, **keywords: P.kwargs) -> R:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+            return function(*args, **keywords)
+
+    return entry
+
+
+def check_fields(module: Any) -> None:
+    """Refuse fields that are not what their annotations say, for `__check_init__` of settings.
+
+    **Raises:** `ModelError` as a function that is `checked`.
+    """
+    for field in dataclasses.fields(module):
+        if not isinstance(field.type, str):
+            _given(type(module).__name__, field.name, getattr(module, field.name), field.type)
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python: for what is no data of a compiled function."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def number_pair(value: Any) -> tuple[float, float]:
+    """Two numbers, of a tuple, a list or an array: a converter for bounds.
+
+    **Raises:** `ModelError` for anything else.
+    """
+    try:
+        low, high = map(float, value)
+    except (TypeError, ValueError):
+        raise ModelError(f"bounds are {_found(value)}; give a pair (lower, upper)") from None
+    return low, high
+
+
+def numbers(value: Any) -> Array:
+    """An array of JAX: a converter for arrays. **Raises:** `ModelError` for what is no numbers."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ModelError(f"{_found(value)} was given where numbers are needed") from None
+
+
+# In place of a value that is not what it must be.
+_REFUSED: Any = object()
+
+
+def _given(owner: str, name: str, value: Any, kind: Any) -> Any:
+    found = _taken(value, kind)
+    if found is _REFUSED:
+        raise ModelError(f"{owner}: {name} is {_found(value)}; give {_listed(_words(kind))}")
+    return found
+
+
+def _taken(value: Any, kind: Any) -> Any:
+    """A value as a kind of annotation takes it, or `_REFUSED`."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        found = (_taken(value, one) for one in inner)
+        return next((one for one in found if one is not _REFUSED), _REFUSED)
+    if kind is None or kind is types.NoneType:
+        return None if value is None else _REFUSED
+    if origin is Literal:
+        return value if isinstance(value, str) and value in inner else _REFUSED
+    if kind is bool:
+        return value if isinstance(value, bool | np.bool_) else _REFUSED
+    if kind is int:
+        return plain(value) if _is_number(value, "iu") else _REFUSED
+    if kind is float:
+        return value if _is_number(value, "iuf") else _REFUSED
+    if hasattr(kind, "dim_str"):
+        return _array(value, kind.dim_str, _of_keys(kind))
+    if origin is Callable or kind is Callable:
+        return value if callable(value) else _REFUSED
+    if origin is tuple and inner[1:] == (...,):
+        return _several(value, inner[0], tuple)
+    if origin in (Sequence, list):
+        return _several(value, inner[0], lambda items: value)
+    if isinstance(origin, type):
+        return value if isinstance(value, origin) else _REFUSED
+    if isinstance(kind, type) and kind not in (inspect.Parameter.empty, Any):
+        return value if isinstance(value, kind) else _REFUSED
+    return value
+
+
+def _of_keys(kind: Any) -> bool:
+    return isinstance(kind.dtypes, list | tuple) and "prng_key" in kind.dtypes
+
+
+def _is_number(value: Any, letters: str) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return False
+    if isinstance(value, int | float):
+        return isinstance(value, int) or "f" in letters
+    return (
+        isinstance(value, np.generic | np.ndarray | jax.Array)
+        and value.ndim == 0
+        and value.dtype.kind in letters
+    )
+
+
+def _array(value: Any, dimensions: str, key: bool) -> Any:
+    """An array of numbers, made of a list where that can be; arrays stay as they are."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        array, shape = value, value.shape
+    elif isinstance(value, list | tuple | int | float):
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            # Rows of different lengths.
+            return _REFUSED
+        shape = array.shape
+    else:
+        # What stands in for arrays, as shapes do in a transformation, is not looked at.
+        return value if hasattr(value, "shape") and hasattr(value, "dtype") else _REFUSED
+    names = dimensions.split()
+    fixed = [name for name in names if not name.startswith(("*", "..."))]
+    fits = len(shape) == len(names) if fixed == names else len(shape) >= len(fixed)
+    numeric = jnp.issubdtype(array.dtype, np.number) or array.dtype == bool
+    if key:
+        # Those of the older kind are two numbers.
+        new = jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+        return array if new or array.dtype == np.uint32 else _REFUSED
+    return array if fits and numeric else _REFUSED
+
+
+def _several(value: Any, kind: Any, made: Callable[[Iterable[Any]], Any]) -> Any:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        return _REFUSED
+    items = list(value)
+    if isinstance(value, np.ndarray):
+        items = value.tolist()
+    found = [_taken(one, kind) for one in items]
+    return _REFUSED if any(one is _REFUSED for one in found) else made(found)
+
+
+def _found(value: Any) -> str:
+    """What was given, in words."""
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"an array of {value.dtype} with shape {value.shape}"
+    if value is None or isinstance(value, bool | int | float | str):
+        text = repr(value)
+        return text if len(text) < 60 else f"a long {type(value).__name__}"
+    if isinstance(value, type):
+        return f"the class {value.__name__} itself, not one made of it"
+    return f"of type {type(value).__name__}"
+
+
+def _words(kind: Any) -> list[str]:
+    """What a kind of annotation takes, one text for each branch."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return list(dict.fromkeys(text for one in inner for text in _words(one)))
+    if kind is None or kind is types.NoneType:
+        return ["None"]
+    if origin is Literal:
+        return [repr(one) for one in inner]
+    plain = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    if kind in plain:
+        return [plain[kind]]
+    if hasattr(kind, "dim_str"):
+        if _of_keys(kind):
+            return ["a key of jax.random"]
+        named = ", ".join(kind.dim_str.split())
+        return [f"an array of numbers with dimensions ({named})" if named else "a number"]
+    if origin is Callable or kind is Callable:
+        return ["a function"]
+    if origin in (tuple, Sequence, list) and inner:
+        return [f"several in a list, each {_listed(_words(inner[0]))}"]
+    if origin is Mapping:
+        return ["a dictionary"]
+    name = getattr(kind, "__name__", str(kind))
+    if inspect.isabstract(kind):
+        return [f"one of {', '.join(_concrete(kind))}" if _concrete(kind) else name]
+    return [f"a {name}"]
+
+
+def _concrete(kind: type) -> list[str]:
+    """Public classes of an abstract kind, by name."""
+    found = []
+    for one in kind.__subclasses__():
+        own = one.__module__.startswith(__package__ or "") and not one.__name__.startswith("_")
+        found += _concrete(one) if inspect.isabstract(one) else [one.__name__] if own else []
+    return sorted(found)
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,20 @@
+"""What an interrupt does to the program before it can do anything about it.
+
+Imports take a second or two, in which Python would end with a traceback, and some of the libraries
+make another error of an interrupt. Nothing is begun yet that could be saved.
+"""
+
+import os
+import signal
+import sys
+
+# While Python looks for the module of its option -m, it imports the package that the module is in.
+if sys.argv[:1] == ["-m"] and "xpcs_eqx.fit" in sys.orig_argv:
+
+    def _end(*_: object) -> None:
+        os.write(2, b"interrupted; nothing was written\n")
+        os._exit(3)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
