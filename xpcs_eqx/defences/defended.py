@@ -257,7 +257,7 @@ def _report(
     )
 
 
-@checked()
+@checked(objective=AbstractObjective)
 @quiet_arithmetic
 def defended_least_squares(
     objective: AnyObjective,
