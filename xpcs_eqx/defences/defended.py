@@ -13,6 +13,7 @@ from ..arguments import checked, quiet_arithmetic
 from ..compiling import quick_jit
 from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solve
 from ..fitting.attempts import Preparations, Prepared, prepare
+from ..objective import AbstractObjective
 from ..objective.penalties import penalty_equations
 from ..optimize import Recovery, Status, Telemetry, TrustRegion, TrustRegionState
 from ..parameters.variables import physical_of
@@ -257,7 +258,7 @@ def _report(
     )
 
 
-@checked()
+@checked(objective=AbstractObjective)
 @quiet_arithmetic
 def defended_least_squares(
     objective: AnyObjective,

@@ -276,7 +276,6 @@ def _of_several(
     return CombinedObjective(variables, parameters, parts, penalties, sd)  # pyright: ignore[reportArgumentType]
 
 
-@checked()
 def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float[Array, "point"]:
     """All weighted residuals as one vector, for small data and other solvers.
 
@@ -296,6 +295,12 @@ def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float
     **Raises:** `ModelError` for data that are not in memory, a `y` of another length, and an
     objective of another kind.
     """
+    kinds = CombinedObjective, CurveObjective, ProjectedObjective, JointObjective
+    if not isinstance(objective, kinds):
+        raise ModelError(
+            f"the residuals of a {type(objective).__name__} are not known; give one of "
+            "two_time_objective or curve_objective"
+        )
     y, size = jnp.asarray(y), len(objective.names)
     if y.shape != (size,):
         raise ModelError(
@@ -318,12 +323,7 @@ def residual(objective: AbstractObjective, y: Float[Array, "variable"]) -> Float
             return model.residuals(points.chunk(*columns), y)(y)
 
         return jax.vmap(of_chunk)(points.x, points.y, points.root_weights).reshape(-1)
-    if isinstance(objective, ProjectedObjective | JointObjective):
-        return _of_pairs(objective, y)
-    raise ModelError(
-        f"the residuals of a {type(objective).__name__} are not known; give one of "
-        "two_time_objective or curve_objective"
-    )
+    return _of_pairs(objective, y)
 
 
 def _of_pairs(objective: TwoTimeObjective, y):
