@@ -47,13 +47,15 @@ os.environ.setdefault(
     "ignore:Error writing persistent compilation cache",
 )
 
-import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
+
+# Before anything is imported that holds arrays.
+jax.config.update("jax_enable_x64", True)
+
+import equinox as eqx  # noqa: E402
 from helpers import SPEED  # noqa: E402
 
 from xpcs_eqx import compiling  # noqa: E402
-
-jax.config.update("jax_enable_x64", True)
 
 
 @cache

@@ -397,11 +397,11 @@ def test_a_failure_that_passes_is_overcome(tmp_path, data, impatient, monkeypatc
     objective, equations, _ = evaluated(lazy, piece=1)
     opened, calls = bands.open_hdf5, []
 
-    def flaky(path):
+    def flaky(path, *rest):
         calls.append(path)
         if len(calls) < 4:
             raise OSError("the network is down")
-        return opened(path)
+        return opened(path, *rest)
 
     monkeypatch.setattr(bands, "open_hdf5", flaky)
     y = objective.variables.to_coordinates(jnp.asarray(objective.start))
