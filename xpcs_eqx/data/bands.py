@@ -16,8 +16,8 @@ from .layouts.opened import open_hdf5
 
 RETRIES = 3
 PAUSE = 0.2  # s before the first repetition, twice as long before the next
-# What a file that is truncated, gone or replaced leads to.
-_UNREADABLE = (DataError,)
+# What a file that is truncated, gone or replaced leads to, or a disk that is.
+_UNREADABLE = (DataError, OSError)
 
 
 class MapSource(eqx.Module):
