@@ -165,7 +165,7 @@ def test_files_that_cannot_be_read_in_parts(folder, monkeypatch, capsys):
 WRONG = (
     (("streaming.strategy=disk",), '"in_memory", "out_of_core"'),
     (("streaming.memory_fraction=1.5",), "a number from 0.1 to 0.9"),
-    (("streaming.piece=0",), "a number above zero"),
+    (("streaming.piece=0",), "a number above 0, at most"),
     (("streaming.read_ahed=1",), "did you mean 'streaming.read_ahead'"),
     (("hybrid.preset=brave",), '"aggressive"'),
     (("hybrid.tolerance=1e-6",), 'hybrid.tolerance is of no effect with solver.method = "lev'),
