@@ -468,6 +468,7 @@ def test_stopped_and_gone_on_with(tmp_path, loss):
             xe.least_squares(other, checkpoints=checkpoints, resume=True)
 
 
+@pytest.mark.long
 def test_fitted_differentiates_several_data_sets():
     """Values and covariance of the fit, and the derivative by a map against fits of moved maps."""
     data = [make_data(Static(TRANSPORT), n=12, noise=0.02, seed=seed) for seed in (1, 2)]

@@ -12,7 +12,14 @@ from notebooks import MAP, ROOT, executed, outputs, paths, read, real_map, text
 NOTEBOOKS = paths()
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 # Those that take a minute each; they run with the long tests.
-LONG = ("degenerate_angles", "joint_q", "larger_than_memory", "posterior", "spline_rate")
+LONG = (
+    "degenerate_angles",
+    "downstream_gradient",
+    "joint_q",
+    "larger_than_memory",
+    "posterior",
+    "spline_rate",
+)
 by_time = pytest.mark.parametrize(
     "path",
     [

@@ -1,9 +1,11 @@
 """A verdict to be trusted: right models are good, wrong ones are not, and the place is named."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
-from helpers import LAMINAR, SPECKLE, make_data, mapped
+from helpers import LAMINAR, SPECKLE, SPEED, make_data, mapped
 from scipy import stats
 
 from xpcs_eqx.data import Selection, from_dict
@@ -51,7 +53,7 @@ def simulated(kind, counts, contrast=0.25):
     """What makes the data of a seed: independent noise, or speckle at some counts."""
     truth, _, t, geometry = SPECKLE[kind]
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=SPEED)
     def data(key):
         if counts == "independent":
             return simulate(truth, t, geometry, contrast, 1.0, noise=NOISE, key=key)
@@ -87,7 +89,7 @@ def check_right(kind, counts, sets):
 @pytest.mark.parametrize(
     ("kind", "counts"), [("static", "independent"), ("static", 0.5), ("static", 50.0)]
 )
-def test_right_models_are_good(kind, counts):
+def test_right_models_are_good(kind, counts, optimised):
     check_right(kind, counts, 40)
 
 

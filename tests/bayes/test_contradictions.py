@@ -224,7 +224,7 @@ def test_seeds_are_integers_of_any_kind(bent, kind):
 @pytest.mark.parametrize("run", [sample, consensus])
 def test_what_is_no_key_is_refused_before_a_fit(bent, run):
     for wrong in (3.0, "3", None):
-        with pytest.raises(ModelError, match="give a key of jax.random or a whole number"):
+        with pytest.raises(ModelError, match=r"give a key of jax\.random or a whole number"):
             run(bent[0], key=wrong)
 
 
