@@ -1,3 +1,4 @@
+import ctypes
 import gc
 import os
 import subprocess
@@ -84,3 +85,8 @@ def forget():
     if psutil.Process().memory_info().rss > _MEMORY or _mappings() > _MAPPINGS:
         jax.clear_caches()
         gc.collect()
+        # Else the C library keeps the memory, and every later file begins with nothing compiled.
+        if sys.platform == "linux":
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+            if trim is not None:
+                trim(0)

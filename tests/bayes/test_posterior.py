@@ -68,6 +68,7 @@ def test_draws_are_labelled(posterior):
     assert np.all(stats["energy"].values >= -stats["lp"].values - 1e-6)
 
 
+@pytest.mark.long
 def test_files_are_read_by_arviz_in_a_new_process(posterior, tmp_path):
     write_posterior(str(tmp_path), posterior, predictive_draws=20)
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {f"{p}.png" for p in PLOTS}

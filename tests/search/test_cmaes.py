@@ -102,6 +102,7 @@ def test_minimum_on_a_face():
     np.testing.assert_allclose(found.x, [0.2, 1.0], atol=1e-8)
 
 
+@pytest.mark.long
 def test_a_wrong_basin_is_left(laminar, wrong):
     best = least_squares(laminar)
     solver = TrustRegion(max_evaluations=50)
