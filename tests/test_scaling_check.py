@@ -11,6 +11,8 @@ from xpcs_eqx.objective import Huber, two_time_objective
 from xpcs_eqx.physics import Static
 from xpcs_eqx.scaling import Averaged, Fixed, Fourier, quantile_scaling
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 MANY = np.linspace(-90.0, 90.0, 23)
 # 20 % up and down, out of step with the shear.
 VARYING = 0.2 * (1 + 0.2 * np.cos(np.deg2rad(2 * MANY + 40)))
@@ -90,7 +92,13 @@ def test_a_shift_of_all_angles_is_not_called_variation():
     assert "offset is not where Fixed scaling has it" in fit.scaling_check.finding()
 
 
-@pytest.mark.parametrize("make", [lambda: Averaged(23), constant], ids=["averaged", "fixed"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: Averaged(23), marks=pytest.mark.long, id="averaged"),
+        pytest.param(constant, id="fixed"),
+    ],
+)
 def test_equal_contrast_raises_no_warning(make):
     scores = []
     for seed in range(10):
