@@ -123,5 +123,5 @@ def test_several_data_sets_are_sampled_in_one_run():
     for problem in (objective, least_squares(objective)):
         with pytest.raises(ModelError, match="shards are of one data set, and these are 2"):
             consensus(problem)
-    with pytest.raises(ModelError, match="cannot be sampled"):
+    with pytest.raises(ModelError, match="sample: problem is of type SharedParameters; give"):
         sample(objective.parameters)

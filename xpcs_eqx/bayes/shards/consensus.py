@@ -199,7 +199,8 @@ def _prepared(problem, priors, start, scaling, noise, correction):
     return pairs, standing_for(density, pairs.n_pairs), theta, fit, priors
 
 
-@checked()
+# Several data sets are told where to go.
+@checked(problem=Samplable | Fit)
 def consensus(
     problem: OneDataSet | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
