@@ -148,7 +148,7 @@ def in_processes(tmp_path_factory):
     return folder / "fit_results", kept[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_sample_shards(in_processes):
     results, found = in_processes
     shards = json.loads((results / "bayes" / "shards.json").read_text())
@@ -157,7 +157,7 @@ def test_processes_sample_shards(in_processes):
     assert "executor processes" in report_of(results)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_file_of_shards_is_of_one_piece(in_processes):
     results, found = in_processes
     text = """
@@ -189,7 +189,7 @@ arviz_plots.plot_energy(shard, backend="matplotlib")
     assert 0.9 < rhat < 1.2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_plots_of_shards(in_processes, tmp_path):
     results, found = in_processes
     plots = {path.name: path.stat().st_size for path in (results / "bayes" / "plots").iterdir()}

@@ -95,7 +95,7 @@ def test_what_is_read_back_is_what_was_written(static, tmp_path, kind):
     np.testing.assert_array_equal(again.draws.position, found.draws.position)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_data_sets_are_read_back(tmp_path):
     truth = Static(PowerLawRate(7.5e4, -0.2, 0.0))
     sets = [make_data(truth, n=9, phi=phi, seed=k) for k, phi in enumerate(([0.0], [0.0, 60.0]))]
