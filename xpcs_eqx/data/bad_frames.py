@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from .symmetry import strips
+
 # c2 lies between the baseline and twice that; what is beyond counts as this much, so that a few
 # huge values do not move the mean of frames that share a pair with them.
 _CLIP = (-1.0, 3.0)
@@ -51,10 +53,10 @@ class FrameSums(NamedTuple):
         self, rows: slice, values: Float[np.ndarray, "row column"], usable: Bool[np.ndarray, "..."]
     ) -> None:
         """Count pairs of the frames in `rows` with all later ones, for both of their frames."""
-        for k in range(0, len(values), _BLOCK):
+        for some in strips(len(values), _BLOCK):
             # Nothing counts left of the diagonal; blocks stay in the cache of the processor.
-            block, used = values[k : k + _BLOCK, k:], usable[k : k + _BLOCK, k:]
-            first = rows.start + k
+            block, used = values[some, some.start :], usable[some, some.start :]
+            first = rows.start + some.start
             clipped = np.where(used, np.clip(block, *_CLIP), 0)
             low, high = np.where(used, block, np.inf), np.where(used, block, -np.inf)
             for frames, axis in ((slice(first, first + len(block)), 1), (slice(first, None), 0)):
@@ -218,7 +220,7 @@ def remarks(
     ):
         if frames:
             notes.append(f"Frame {runs({frame + first for frame in frames})} {what}.")
-    damaged = set(astray).union(*constant.values()) if constant else set(astray)
+    damaged = set(astray).union(*constant.values())
     only = {frame: value for frame, value in unusual.items() if frame not in damaged}
     if only:
         worst = max(only.values(), key=abs)
