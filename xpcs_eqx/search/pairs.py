@@ -19,6 +19,7 @@ from ..objective import (
     noise_of,
     on_one_device,
 )
+from ..objective.combined import parts_of
 from ..objective.kernel.tiles import PointTiles, point_runs
 from ..optimize import evaluated
 from ..parameters.variables import coordinates_of
@@ -53,12 +54,9 @@ def noise_variance(objective: AbstractObjective) -> float:
     """
     if isinstance(objective, CurveObjective):
         return 1.0 if objective.absolute_sigma else math.nan
-    if isinstance(objective, CombinedObjective):
-        parts = objective.parts
-    elif isinstance(objective, TwoTimeObjective):
-        parts = (objective,)
-    else:
+    if not isinstance(objective, TwoTimeObjective | CombinedObjective):
         return math.nan
+    parts = parts_of(objective)
     if any(not isinstance(loss_of(part), Linear) for part in parts):
         return math.nan
     if is_absolute(objective):
