@@ -23,7 +23,11 @@ from .solution import OuterHistory, RecoveryAction, Run
 
 
 class ParameterRow(NamedTuple):
-    """One line of the parameter table; errors are NaN for what was not fitted."""
+    """One line of the parameter table.
+
+    Errors are NaN for what is fixed or on a bound; those of a tied parameter follow from what it is
+    tied to.
+    """
 
     name: str
     value: float

@@ -178,6 +178,9 @@ def sequential_least_squares(
         one after the other.
     - `start`: physical start values; by default those of the parameter map.
 
+    Several data sets are looked at one by one: `fit.parts[label].objective.term.parameters` are the
+    parameters of each in a joint fit.
+
     Where every angle leaves the same parameters open, as laminar flow does with a free `phi0`, the
     fits end far apart and the combination is not to be trusted: its `findings` say so. Fix one
     (`fixed=("phi0",)`) or fit all angles together.

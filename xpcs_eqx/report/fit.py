@@ -254,7 +254,8 @@ def solver_section(fit: Fit) -> Section:
 def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
     """The table of parameters.
 
-    Errors of fixed and tied parameters, and numbers that are not finite, are null in the file.
+    Errors of fixed parameters, and numbers that are not finite, are null in the file; those of tied
+    ones follow from what they are tied to.
     """
     header = ("parameter", "value", "error", "classical", "speckle", "dyadic", "unit", "")
     shown, rows = [], {}

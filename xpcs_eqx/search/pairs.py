@@ -17,7 +17,6 @@ from ..objective import (
     Scan,
     TwoTimeObjective,
     noise_of,
-    on_one_device,
 )
 from ..objective.combined import parts_of
 from ..objective.kernel.tiles import PointTiles, point_runs
@@ -61,7 +60,7 @@ def noise_variance(objective: AbstractObjective) -> float:
         return math.nan
     if is_absolute(objective):
         return 1.0
-    tiles = on_one_device([part.term.tiles for part in parts])
+    tiles = [part.term.tiles for part in parts]
     if any(isinstance(one, AbstractPieces) for one in tiles):
         return math.nan
     try:
