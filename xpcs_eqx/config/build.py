@@ -202,10 +202,10 @@ def _angle_weights(part: Configuration, k: int, n_angles: int) -> np.ndarray | N
     if weights is None:
         return None
     if len(weights) != n_angles:
+        which = f" of data set {k + 1}" if isinstance(part.data, DataSet) else ""
         raise ConfigError(
             f"{part.source.where(key)}: {'.'.join(key)} has {len(weights)} entries, the selected "
-            f"data{f' of data set {k + 1}' if isinstance(part.data, DataSet) else ''} have {n_angles} "
-            "angles; give one for each"
+            f"data{which} have {n_angles} angles; give one for each"
         )
     return np.asarray(weights)
 
