@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..data import MapSize, StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
+from ..data import MapSize, Provenance, StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError
 from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
@@ -60,6 +60,12 @@ class Problem:
     def labels(self) -> tuple[str, ...]:
         """Names of the data sets; one alone has an empty one."""
         return self.names.labels
+
+    @property
+    def provenance(self) -> Provenance | dict[str, Provenance]:
+        """Where the data come from, by label where they have labels."""
+        each = [one.provenance for one in self.data]
+        return each[0] if self.names.alone else dict(zip(self.labels, each, strict=True))
 
     @property
     def parameters(self) -> ParameterMap:

@@ -24,7 +24,8 @@ from ..fitting import (
 from ..objective import AbstractObjective
 from ..parameters.variables import coordinates_of, physical_of
 from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
-from ..report.sections import Section, folder_names, items
+from ..report.fit import folders_of
+from ..report.sections import Section, items
 from ..search import GlobalFit
 from ..uncertainty import loss_of
 from ..uncertainty.uncertainty import inverse_of
@@ -91,8 +92,7 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> li
     if output.diagnostics:
         out.append(diagnostics_section(diagnose(fit)))
     if output.sequential is not None:
-        names = folder_names(tuple(fit.parts)) if fit.data_sets else ("",)
-        for k, (label, name) in enumerate(zip(fit.parts, names, strict=True)):
+        for k, (label, name) in enumerate(folders_of(fit).items()):
             of = f" of {label}" if name else ""
             found = attempt(f"fits to single angles{of}", lambda k=k: _sequential(fit, problem, k))
             if found is not None:
