@@ -356,7 +356,9 @@ def local_draws(density: LogPosterior, theta):
 
 
 def scaling_draws(
-    density: LogPosterior, theta: Float[Array, "chain draw entry"], key: Key[Array, ""]
+    density: LogPosterior,
+    theta: Float[Array | np.ndarray, "chain draw entry"],
+    key: Key[Array, ""],
 ) -> list[Float[np.ndarray, "chain draw angle 2"]]:
     """(contrast, offset) of each angle of each data set for every draw."""
     found = []
