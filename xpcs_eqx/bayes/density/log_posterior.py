@@ -355,7 +355,7 @@ def local_draws(density: LogPosterior, theta):
     return jax.vmap(jax.vmap(density.local))(theta)
 
 
-def scaling_draws(
+def per_angle_draws(
     density: LogPosterior,
     theta: Float[Array | np.ndarray, "chain draw entry"],
     key: Key[Array, ""],
@@ -364,12 +364,12 @@ def scaling_draws(
     found = []
     for k, (part, own) in enumerate(zip(density.parts, local_draws(density, theta), strict=True)):
         of_part = jax.random.fold_in(key, k) if density.labels else key
-        found.append(np.asarray(_scaling_draws(part, own, of_part)))
+        found.append(np.asarray(scaling_draws(part, own, of_part)))
     return found
 
 
 @quick_jit
-def _scaling_draws(density: LogPosterior, theta, key):
+def scaling_draws(density: LogPosterior, theta, key):
     """Those of one data set, one after the other."""
     flat = theta.reshape(-1, theta.shape[-1])
 

@@ -24,8 +24,8 @@ from ..density.log_posterior import (
     LogPosterior,
     check_kind,
     log_posterior,
+    per_angle_draws,
     physical_draws,
-    scaling_draws,
 )
 from ..diagnostics import Diagnostics, diagnose_chains, why_unusable
 from ..marginalised import beyond_ends, check_ends
@@ -316,7 +316,7 @@ def sample(
     places = (begun.positions, begun.step_size, begun.metric)
     first = ChainSettings(*places, target, sampler, for_chains)
     run, theta, found, attempts = _attempted(density, first, callback, folder, mark)
-    per_angle = scaling_draws(density, theta, for_scaling)
+    per_angle = per_angle_draws(density, theta, for_scaling)
     each = zip(density.parts, per_angle, strict=True)
     remarks = [text for part, own in each for text in beyond_ends(part, own)]
     return posterior_of(

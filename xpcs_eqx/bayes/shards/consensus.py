@@ -23,8 +23,8 @@ from ..density.log_posterior import (
     LogPosterior,
     check_kind,
     local_draws,
+    per_angle_draws,
     physical_draws,
-    scaling_draws,
 )
 from ..diagnostics import Diagnostics, diagnose_chains, diagnose_shards
 from ..nuts.chains import ChainSettings, Draws, Nuts
@@ -343,7 +343,7 @@ def consensus(
     return posterior_of(
         whole,
         theta,
-        np.concatenate(scaling_draws(whole, jnp.asarray(theta), for_scaling), axis=2),
+        np.concatenate(per_angle_draws(whole, jnp.asarray(theta), for_scaling), axis=2),
         _chains_of(whole, each),
         step_size=float(np.median([result["step_size"] for result in each])),
         metric=np.atleast_2d(np.cov(z.T)),
