@@ -2,6 +2,8 @@
 
 from .bands import BandReader as BandReader
 from .bands import MapSource as MapSource
+from .bins import binned as binned
+from .bins import multi_tau as multi_tau
 from .chosen import Sigma as Sigma
 from .chunks import ChunkedTwoTime as ChunkedTwoTime
 from .chunks import Tile as Tile
@@ -36,6 +38,7 @@ from .stored import noise_by_angle as noise_by_angle
 from .stored import open_stored as open_stored
 from .stored import weighted as weighted
 from .two_time import DEFAULT_GAP as DEFAULT_GAP
+from .two_time import Bins as Bins
 from .two_time import Geometry as Geometry
 from .two_time import PooledData as PooledData
 from .two_time import Provenance as Provenance

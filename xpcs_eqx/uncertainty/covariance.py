@@ -21,6 +21,7 @@ from ..objective import (
     StoredTiles,
     TwoTimeObjective,
     TwoTimeTerm,
+    has_bins,
     on_one_device,
 )
 from ..objective.elimination import assemble, index_layout
@@ -38,6 +39,7 @@ from .scores import SpeckleScores, speckle_scores
 from .uncertainty import (
     NO_DEGREES_OF_FREEDOM,
     NOTHING_HOLDS,
+    OF_BINS,
     ONLY_SIGMA,
     UNDETERMINED,
     Uncertainty,
@@ -226,7 +228,7 @@ class ScoreCovariances(eqx.Module):
     """Covariance of the gradient of one data set at its optimum, in the layout of `Optimum`.
 
     - `speckle`, `dyadic`: from the noise of intensity correlations, and from scores summed by
-        shared frame; the first is NaN for pooled points.
+        shared frame; the first is NaN for pooled points, both are for bins.
     - `own`: Σ of the score of each pair with itself, what the second would be for independent
         pairs.
     - `hessian`: mean curvature of the cost, A = Σ E[ψ′] JᵀJ with penalties; JᵀWJ for the linear
@@ -336,6 +338,13 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
                 "; the fit has followed nearly all of the noise, so that its size is a guess: "
                 "errors may be far too small or too large"
             )
+    elif has_bins(term.tiles):
+        dyadic = _dyadic(term, at.y, at.per_angle, loss)
+        by_angle = np.asarray(dyadic.own)
+        shared = np.full_like(by_angle, np.nan)
+        speckle = np.full((columns.shape[2],) * 2, np.nan)
+        n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
+        chosen, remains, reason = "classical", None, OF_BINS
     else:
         find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
         dyadic = find(term, at.y, at.per_angle, loss)
@@ -441,7 +450,9 @@ def sandwiches(
         # A bound hides a degeneracy from the errors, but it is there all the same.
         _, condition, weak, _ = inverse_of(hessian, np.ones_like(free))
     classical = scaled_inverse(inverse, variance, free, unknown)
-    floored = _floored(scores.dyadic, scores.own)
+    # Of bins there is none.
+    there = np.all(np.isfinite(scores.dyadic))
+    floored = _floored(scores.dyadic, scores.own) if there else scores.dyadic
     speckle, dyadic = (inverse @ m @ inverse for m in (scores.speckle, floored))
     negative = np.diagonal(inverse @ scores.dyadic @ inverse) < 0
     for matrix in (speckle, dyadic):

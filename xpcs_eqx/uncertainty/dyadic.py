@@ -148,7 +148,8 @@ def dyadic_scores(
 
     With s_ij the score of a pair and S_i the sum over the pairs of frame i, it is
     Σ_i S_i S_iᵀ − Σ_ij s_ij s_ijᵀ: all products of pairs that share a frame, each pair with itself
-    once (dyadic clustering, as for network data; Aronow, Samii & Assenova 2015).
+    once (dyadic clustering, as for network data; Aronow, Samii & Assenova 2015). Of bins, which
+    have many frames each, the scores by frame are not known and count as zero.
     """
     table = term.table(y)
     n_angles, n_frames, columns = scaling.shape[0], term.t.shape[0], y.shape[0] + 2
@@ -179,8 +180,9 @@ def _add_scores(args, carry, block: Block):
         first, second = jnp.sum(scores, axis=2), jnp.sum(scores, axis=1)
     else:
         first = second = scores
-    by_frame = by_frame.at[block.angle, jnp.ravel(block.first)].add(first.T)
-    by_frame = by_frame.at[block.angle, jnp.ravel(block.second)].add(second.T)
+    if block.means is None:
+        by_frame = by_frame.at[block.angle, jnp.ravel(block.first)].add(first.T)
+        by_frame = by_frame.at[block.angle, jnp.ravel(block.second)].add(second.T)
     residuals = jax.tree.map(
         lambda total, part: total.at[block.angle].add(part),
         residuals,

@@ -23,6 +23,10 @@ ONLY_SIGMA = (
     "there are no more pairs than free parameters, so that only the sigma that was given tells of "
     "the errors"
 )
+OF_BINS = (
+    "bins of age and lag are taken as independent: what their noise has in common, by the frames "
+    "that they share, is not known of means, so that errors may be several times too small"
+)
 NOTHING_HOLDS = (
     "so many residuals are outliers to the robust loss that it does not hold the parameters, and "
     "their errors are infinite; give the loss a larger scale"

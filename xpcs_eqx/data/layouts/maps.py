@@ -141,6 +141,7 @@ class RawMaps:
     - `step`: stride times average, so that maps have one row every `step` frames.
     - `intensity`, `intensity_name`: mean intensity of the frames of each row, where it is stored.
     - `t`: explicit frame times [s]; they win over `frame_time`.
+    - `ages`, `lags`: edges or centres of bins [s] where maps are means over bins `(age, lag)`.
     - `gap`: gap [Å] when stored.
     - `sigma`: the standard deviations `(map, frame, frame)`; `absolute_sigma` says whether they
       are known absolutely.
@@ -173,6 +174,8 @@ class RawMaps:
     intensity: np.ndarray | None = None
     intensity_name: str = ""
     t: np.ndarray | None = None
+    ages: np.ndarray | None = None
+    lags: np.ndarray | None = None
     gap: float | None = None
     gap_name: str = "gap"
     sigma: Any = None
