@@ -1,12 +1,13 @@
 """The three covariances of a fit, from the equations at its optimum."""
 
 import dataclasses
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ..compiling import quick_jit
 from ..objective import (
@@ -29,11 +30,13 @@ from ..parameters import snap
 from .dyadic import (
     DyadicScores,
     ResidualSums,
+    block_scores,
     dyadic_scores,
     mean_slopes,
     robust_noise,
     summed,
 )
+from .evidence import Evidence
 from .misfit import Remains
 from .scores import SpeckleScores, speckle_scores
 from .uncertainty import (
@@ -224,6 +227,63 @@ def lower_uncertainty(objective: TwoTimeObjective) -> None:
     _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
 
 
+class Decays(NamedTuple):
+    """|c1|² of some groups of pairs, row by row, each of which is of one angle.
+
+    - `angle`: of each row; `sums`: Σ w ∂c2 by the coordinates, over `weight`, Σ w; `entries`: from
+        coordinates to entries of the fit.
+    - `nearest`: largest |c1|² of neighbouring frames, or of bins; `farthest`: the least.
+    """
+
+    angle: Int[np.ndarray, "row"]
+    correlation: Float[np.ndarray, "row group"]
+    sums: Float[np.ndarray, "row column group"]
+    weight: Float[np.ndarray, "row group"]
+    entries: Float[np.ndarray, "row column entry"]
+    nearest: float
+    farthest: float
+
+    def columns(self, contrast: Float[np.ndarray, "angle"]) -> Float[np.ndarray, "..."]:
+        """The derivative of |c1|² by the coordinates, zero where nothing is known of it."""
+        unit = contrast[self.angle, None] * self.weight
+        there = np.broadcast_to(unit[:, None] != 0, self.sums.shape)
+        return np.divide(self.sums, unit[:, None], out=np.zeros(self.sums.shape), where=there)
+
+
+def _decays_of_maps(evidence: Evidence, columns: np.ndarray) -> Decays:
+    return Decays(
+        np.arange(columns.shape[0]),
+        np.asarray(evidence.decay),
+        np.asarray(evidence.decay_columns),
+        np.asarray(evidence.decay_weight),
+        columns,
+        float(np.max(evidence.nearest)),
+        float(np.min(evidence.farthest)),
+    )
+
+
+@quick_jit
+def _bins(term, y, per_angle, loss):
+    table = term.table(y)
+
+    def one(row):
+        block = term.tiles.block(row)
+        found = block_scores(table, block, per_angle, loss)
+        root = block.root_weights
+        return block.angle, found.correlation, root * found.columns[:-2], root**2
+
+    return jax.lax.map(one, jnp.asarray(term.tiles.table))
+
+
+def _decays_of_bins(term: TwoTimeTerm, at: Optimum, loss: AbstractLoss) -> Decays:
+    angle, correlation, sums, weight = map(np.asarray, _bins(term, at.y, at.per_angle, loss))
+    # Of those that are there.
+    known = correlation[weight > 0]
+    ends = float(np.max(known)), float(np.min(known))
+    correlation = np.where(weight > 0, correlation, 0.0)
+    return Decays(angle, correlation, sums, weight, np.asarray(at.columns)[angle], *ends)
+
+
 class ScoreCovariances(eqx.Module):
     """Covariance of the gradient of one data set at its optimum, in the layout of `Optimum`.
 
@@ -238,6 +298,7 @@ class ScoreCovariances(eqx.Module):
     - `by_angle`: that one for (coordinates, contrast, offset) of each angle, of one data set.
     - `gram`: curvature by angle for the same columns.
     - `remains`: what tests of the model need, of one data set of maps.
+    - `decays`: what tells of a decay, of one data set of maps or of bins.
     """
 
     speckle: Float[np.ndarray, "entry entry"]
@@ -252,6 +313,7 @@ class ScoreCovariances(eqx.Module):
     by_angle: Float[np.ndarray, "angle column column"] | None = None
     gram: Float[np.ndarray, "angle column column"] | None = None
     remains: Remains | None = None
+    decays: Decays | None = None
 
 
 def _curvature(at: Optimum, loss: AbstractLoss, residuals: ResidualSums) -> np.ndarray:
@@ -318,7 +380,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
     """What the noise of the data does to the gradient at an optimum."""
     # Maps that are shared out over devices are put together again.
     (term, at), loss = on_one_device((objective.term, at)), loss_of(objective)
-    columns = np.asarray(at.columns)
+    columns, decays = np.asarray(at.columns), None
     if isinstance(term.tiles, MapTiles | StoredTiles):
         shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
         stored = isinstance(term.tiles, StoredTiles)
@@ -333,6 +395,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         n_pixels, shot_noise = np.asarray(scores.n_pixels) / factor, np.asarray(scores.shot)
         chosen, reason = "speckle", _speckle_reason(scores, why)
         remains = Remains(scores.evidence, dyadic.residuals, loss, columns, factor)
+        decays = _decays_of_maps(scores.evidence, columns)
         if np.any(factor >= _MOST_LOST):
             reason += (
                 "; the fit has followed nearly all of the noise, so that its size is a guess: "
@@ -345,6 +408,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         speckle = np.full((columns.shape[2],) * 2, np.nan)
         n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
         chosen, remains, reason = "classical", None, OF_BINS
+        decays = _decays_of_bins(term, at, loss)
     else:
         find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
         dyadic = find(term, at.y, at.per_angle, loss)
@@ -372,6 +436,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         by_angle=by_angle,
         gram=slopes * np.asarray(dyadic.residuals.gram),
         remains=remains,
+        decays=decays,
     )
 
 

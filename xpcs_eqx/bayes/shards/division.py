@@ -13,7 +13,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from ...data import MapSource
 from ...errors import ModelError
-from ...objective import AbstractPieces, AbstractTiles, MapTiles, PointTiles, StoredTiles
+from ...objective import (
+    AbstractPieces,
+    AbstractTiles,
+    MapTiles,
+    PointTiles,
+    StoredTiles,
+    refuse_bins,
+)
 from .combiners import generator_of
 
 
@@ -141,8 +148,9 @@ def pairs_of(tiles: AbstractTiles | AbstractPieces) -> Pairs:
 
     Maps in a file are read once, to know which of their pairs count.
 
-    **Raises:** `ModelError` for tiles that are neither in memory nor of maps in a file.
+    **Raises:** `ModelError` for tiles that are neither in memory nor of maps in a file, and bins.
     """
+    refuse_bins(tiles, "a posterior")
     # Maps of JAX in memory are seen as NumPy arrays, not copied.
     here: Any = tiles if isinstance(tiles, StoredTiles) else jax.tree.map(np.asarray, tiles)
     if isinstance(tiles, PointTiles):
