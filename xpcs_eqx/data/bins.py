@@ -20,6 +20,10 @@ from .two_time import DEFAULT_GAP, Bins, Geometry, PooledData, Provenance, TwoTi
 _CELLS = 32
 # What edges may be off the times of frames, as a part of a frame.
 _SLACK = 1e-6
+# The same of edges of lags that were found from centres.
+_GUESS = 0.05
+# Pairs of a series that are looked at one by one, and frames of a series.
+_ENOUGH, _MOST_FRAMES = 2e7, 200_000
 # Part of the bins with numbers that may lie where no pair of frames does.
 _STRAY = 0.1
 
@@ -28,21 +32,29 @@ class _Lattice(NamedTuple):
     """Bins of the pairs of equally spaced frames, as whole numbers.
 
     - `n_frames`; `sums`: edges of the sum of both frames; `lags`: edges of their difference.
+    - `every`: of each lag, of how many pairs one is looked at.
     """
 
     n_frames: int
     sums: Int[np.ndarray, "age_edge"]
     lags: Int[np.ndarray, "lag_edge"]
+    every: int = 1
 
     @classmethod
-    def of(cls, n_frames: int, ages: np.ndarray, lags: np.ndarray) -> "_Lattice":
-        """Of edges in frames; a bin holds its lower edge, the last one both."""
+    def of(
+        cls, n_frames: int, ages: np.ndarray, lags: np.ndarray, enough: float = np.inf
+    ) -> "_Lattice":
+        """Of edges in frames; a bin holds its lower edge, the last one both.
+
+        Not many more than `enough` pairs are looked at.
+        """
 
         sums, steps = (np.ceil(one - _SLACK).astype(int) for one in (2 * ages, lags))
         sums[-1] = int(np.floor(2 * ages[-1] + _SLACK)) + 1
         steps[-1] = int(np.floor(lags[-1] + _SLACK)) + 1
         # A frame with itself is no pair, and no lag is longer than the series.
-        return cls(n_frames, sums, np.clip(steps, 1, n_frames))
+        every = max(1, round(0.5 * n_frames**2 / enough))
+        return cls(n_frames, sums, np.clip(steps, 1, n_frames), every)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -61,11 +73,13 @@ class _Lattice(NamedTuple):
             edges = np.arange(low, high + 1)
             if edges.size - 1 > _CELLS:
                 edges = np.unique(np.round(np.geomspace(low, high, _CELLS + 1)).astype(int))
-            for begin, end in zip(edges[:-1], edges[1:], strict=True):
-                lags = np.arange(begin, end)
-                count = self.n_frames - lags
+            for one, end in zip(edges[:-1], edges[1:], strict=True):
+                lags = np.arange(one, end)
+                # Of each lag others, so that together they are all over an age.
+                begin = lags % self.every
+                count = np.maximum(-(-(self.n_frames - lags - begin) // self.every), 0)
                 start = np.repeat(np.cumsum(count) - count, count)
-                first = np.arange(start.size) - start
+                first = np.repeat(begin, count) + self.every * (np.arange(start.size) - start)
                 second = first + np.repeat(lags, count)
                 age = np.searchsorted(self.sums, first + second, side="right") - 1
                 inside = (age >= 0) & (age < widths.size)
@@ -134,7 +148,7 @@ def _nodes(
             first, second, age, cell, w = (one[there] for one in (first, second, age, cell, w))
         place = age * n_lags + k
         weight += np.bincount(place, w, size)
-        pairs += np.bincount(place, minlength=size)
+        pairs += lattice.every * np.bincount(place, minlength=size)
         if c2 is not None:
             total += np.bincount(place, w * np.asarray(c2[first, second], float), size)
         _, group = np.unique(age * (_CELLS + 1) + cell, return_inverse=True)
@@ -343,7 +357,11 @@ def bins_from(
     t, dt, how = _times(raw, selection, dt, ages, lags)
     if raw.t is None:
         ages = ages + t[0]
-    nodes = _nodes(_Lattice.of(t.size, (ages - t[0]) / dt, lags / dt))
+    if lag_guess:
+        # What is a whole lag but for the guess belongs to the bin that begins there.
+        whole = dt * np.round(lags / dt)
+        lags = np.where(np.abs(lags - whole) < _GUESS * dt, whole, lags)
+    nodes = _nodes(_Lattice.of(t.size, (ages - t[0]) / dt, lags / dt, _ENOUGH))
     flat = values.reshape(maps.size, -1)
     spread, absolute = np.ones(()), sigma is not None
     if raw.sigma is not None and sigma is None:
@@ -351,7 +369,9 @@ def bins_from(
         spread, absolute = spread.reshape(flat.shape), raw.absolute_sigma
     elif sigma is not None:
         spread = np.asarray(sigma, float)
-    known = np.isfinite(flat)
+    # Means over frames with themselves alone, in which shot noise is.
+    alone = np.tile(lags[1:] <= dt * (1 - _SLACK), ages.size - 1)
+    known = np.isfinite(flat) & ~alone
     stray = np.count_nonzero(known & (nodes.pairs == 0))
     if stray > _STRAY * np.count_nonzero(known):
         raise DataError(
@@ -440,10 +460,6 @@ def _times(
         )
     origin = 0.0 if selection.time_origin is None else selection.time_origin
     return origin + dt * np.arange(count), dt, f"{count} frames of {dt:g} s, as far as bins reach."
-
-
-# Of more frames nobody keeps all pairs.
-_MOST_FRAMES = 200_000
 
 
 def _asked(selection: Selection, ages: np.ndarray, lags: np.ndarray, dt: float) -> np.ndarray:

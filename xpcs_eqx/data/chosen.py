@@ -411,6 +411,11 @@ def choose(
     **Raises:** `DataError` for everything that makes the data unusable.
     """
     where = raw.where
+    if raw.ages is not None:
+        raise DataError(
+            f"{where}: {raw.names[0]} lies on a grid of age and lag, each entry a mean over its "
+            "bin: load it with load_bins, one q at a time (in a configuration with data.q)."
+        )
     dt, gap = given_scalar(where, "dt", dt), given_scalar(where, "gap", gap)
     baseline = checked_baseline(where, baseline)
     if maps is None:

@@ -66,15 +66,15 @@ class Layer:
 
 
 def layers(
-    where: str, key: str, stack: Any, last: bool = False
+    where: str, key: str, stack: Any, last: bool = False, square: bool = True
 ) -> tuple[tuple[str, ...], tuple[Layer, ...]]:
     """Names of the maps of a three-dimensional dataset or array, and the maps.
 
-    **Raises:** `DataError` when it has another shape.
+    **Raises:** `DataError` when it has another shape, or maps are not `square` and must be.
     """
     shape = stack.shape
     frames = shape[:-1] if last else shape[1:]
-    if len(shape) != 3 or frames[0] != frames[1] or frames[0] < 2:
+    if len(shape) != 3 or (square and (frames[0] != frames[1] or frames[0] < 2)):
         wanted = "(frame, frame, map)" if last else "(map, frame, frame)"
         raise DataError(
             f"{where}: {key} has shape {shape}; {wanted} is needed: a map must be square, with two "
