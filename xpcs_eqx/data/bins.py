@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +21,6 @@ from .two_time import DEFAULT_GAP, Bins, Geometry, PooledData, Provenance, TwoTi
 _CELLS = 32
 # What edges may be off the times of frames, as a part of a frame.
 _SLACK = 1e-6
-# The same of edges of lags that were found from centres.
-_GUESS = 0.05
 # Pairs of a series that are looked at one by one, and frames of a series.
 _ENOUGH, _MOST_FRAMES = 2e7, 200_000
 # Part of the bins with numbers that may lie where no pair of frames does.
@@ -66,14 +65,14 @@ class _Lattice(NamedTuple):
 
         Pairs of one age bin and one cell in it are near each other.
         """
-        for k, (low, high) in enumerate(zip(self.lags[:-1], self.lags[1:], strict=True)):
+        for k, (low, high) in enumerate(pairwise(self.lags.tolist())):
             # Where pairs of such lags are: none is younger than its lag says, or older.
             limits = np.clip(self.sums, low, 2 * self.n_frames - 1 - low)
             widths = np.diff(limits)
             edges = np.arange(low, high + 1)
             if edges.size - 1 > _CELLS:
                 edges = np.unique(np.round(np.geomspace(low, high, _CELLS + 1)).astype(int))
-            for one, end in zip(edges[:-1], edges[1:], strict=True):
+            for one, end in pairwise(edges.tolist()):
                 lags = np.arange(one, end)
                 # Of each lag others, so that together they are all over an age.
                 begin = lags % self.every
@@ -283,8 +282,13 @@ def binned(
 
 def _increasing(where: str, key: str, edges: Any) -> np.ndarray:
     edges = numbers(where, key, edges).reshape(-1)
-    if edges.size < 2 or not np.all(np.isfinite(edges)) or np.any(np.diff(edges) <= 0):
-        raise DataError(f"{where}: {key} are {edges}; give two or more edges that increase [s].")
+    wrong = np.flatnonzero(~(np.diff(edges) > 0) | ~np.isfinite(edges[1:]))
+    if edges.size < 2 or wrong.size or not np.isfinite(edges[0]):
+        k = int(wrong[0]) if wrong.size else 0
+        raise DataError(
+            f"{where}: {key} must be two or more numbers that increase [s]; there are "
+            f"{edges.size}, and {', '.join(f'{one:g}' for one in edges[k : k + 2])} among them."
+        )
     return edges
 
 
@@ -334,7 +338,8 @@ def bins_from(
     **Raises:** `DataError` for everything that makes them unusable, and for what bins cannot have.
     """
     where = raw.where
-    assert raw.ages is not None and raw.lags is not None
+    assert raw.ages is not None
+    assert raw.lags is not None
     sigma = checked_sigma(where, sigma)
     asked = [name for name, is_asked in _NOT_OF_BINS.items() if is_asked(selection)]
     asked += ["symmetrise"] * (symmetrise is not None)
@@ -357,10 +362,6 @@ def bins_from(
     t, dt, how = _times(raw, selection, dt, ages, lags)
     if raw.t is None:
         ages = ages + t[0]
-    if lag_guess:
-        # What is a whole lag but for the guess belongs to the bin that begins there.
-        whole = dt * np.round(lags / dt)
-        lags = np.where(np.abs(lags - whole) < _GUESS * dt, whole, lags)
     nodes = _nodes(_Lattice.of(t.size, (ages - t[0]) / dt, lags / dt, _ENOUGH))
     flat = values.reshape(maps.size, -1)
     spread, absolute = np.ones(()), sigma is not None
@@ -370,7 +371,7 @@ def bins_from(
     elif sigma is not None:
         spread = np.asarray(sigma, float)
     # Means over frames with themselves alone, in which shot noise is.
-    alone = np.tile(lags[1:] <= dt * (1 - _SLACK), ages.size - 1)
+    alone = np.tile((lags[1:] <= dt * (1 - _SLACK)) & (lags[:-1] <= 0), ages.size - 1)
     known = np.isfinite(flat) & ~alone
     stray = np.count_nonzero(known & (nodes.pairs == 0))
     if stray > _STRAY * np.count_nonzero(known):
@@ -436,7 +437,9 @@ def _times(
     if raw.t is not None:
         refuse(raw, raw.time_name, "times in seconds")
         if selection.time_origin not in (None, 0.0):
-            raise DataError(f"{where}: {raw.time_name} are used as they are; leave time_origin out.")
+            raise DataError(
+                f"{where}: {raw.time_name} are used as they are; leave time_origin out."
+            )
         spacing = equal_spacing(where, raw.t)
         if dt is not None:
             agreeing(where, raw.time_name, spacing, dt, "s")

@@ -392,7 +392,7 @@ def load_bins(
 
 
 def load_any(path: str | os.PathLike[str], **how: Any) -> TwoTimeData | PooledData:
-    """Maps at one q from a file, or bins of age and lag, whichever it holds; arguments as in `load`.
+    """Maps at one q, or bins of age and lag, whichever a file holds; arguments as in `load`.
 
     **Raises:** `DataError` as `load` and `load_bins`.
     """

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import DataError
 from .baseline import Baseline, checked_baseline
+from .bins import bins_from
 from .checks import (
     agreeing,
     array_of,
@@ -18,7 +19,6 @@ from .checks import (
     positive_sigma,
     shown,
 )
-from .bins import bins_from
 from .chosen import Sigma, choose
 from .layouts import age_lag
 from .layouts.arrays import DIRECT, LOADER, check_keys, raw_from_mapping
@@ -100,10 +100,11 @@ def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
         )
     if not present:
         scores = {n: sum(key in mapping for key in keys) for n, keys in forms.items()}
-        likely = max(scores, key=lambda name: scores[name])
+        likely = forms[max(scores, key=lambda name: scores[name])]
         raise DataError(
-            "dictionary: no maps found; expected one of 'c2_exp' (loader form), 'g2' (direct form), "
-            f"'data' (pooled points) or 'ttcf' (bins of age and lag).{near_misses(forms[likely][0], mapping)}"
+            "dictionary: no maps found; expected one of 'c2_exp' (loader form), 'g2' (direct "
+            "form), 'data' (pooled points) or 'ttcf' (bins of age and lag)."
+            f"{near_misses(likely[0], mapping)}"
         )
     return present[0], forms[present[0]]
 

@@ -68,7 +68,7 @@ class Part(NamedTuple):
 
     @property
     def noise(self) -> Float[np.ndarray, "local local"]:
-        """The quoted covariance of the gradient by its entries; of bins that of independent ones."""
+        """The quoted covariance of the gradient by its entries."""
         chosen = self.scores.chosen
         return self.scores.own if chosen == "classical" else getattr(self.scores, chosen)
 

@@ -14,7 +14,7 @@ from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
 from ..uncertainty import Misfit, Signal
 from ..uncertainty.misfit import LEVEL
-from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM, OF_BINS
+from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM
 from .fit import Fit, Quality
 
 # Names of rates that are negative where they must not be, and exact degeneracies.
@@ -263,7 +263,7 @@ def conditions_of(
     baseline_guessed: bool = False,
     binned: bool = False,
 ) -> tuple[str, ...]:
-    """On what a fit depends: penalties, a baseline that was guessed, and bins taken as independent.
+    """On what a fit depends: penalties, a baseline that was guessed, and what bins do not tell.
 
     `binned`: whether there are data that are means over bins of age and lag.
     """
@@ -276,15 +276,17 @@ def conditions_of(
         "c2 − 1; baseline = 1 leaves them as they are",
     )
     alike = (
-        f"{OF_BINS}; whether residuals depend on frame, age and lag is not tested, as that needs "
-        "maps of two times",
+        "the data are means over bins of age and lag: errors know of noise that neighbouring ages "
+        "have in common, not of noise common to all, and whether residuals depend on frame, age "
+        "and lag is not tested; both need maps of two times",
     )
-    return (guessed if baseline_guessed else ()) + (alike if binned else ()) + tuple(
+    penalised = tuple(
         f"{what} by a penalty ({', '.join(dict.fromkeys(type(one).__name__ for one in by))}): the "
         "covariance is conditional on it, and a bias that it brings is in no error bar"
         for what, by in drawn.items()
         if by
     )
+    return (guessed if baseline_guessed else ()) + (alike if binned else ()) + penalised
 
 
 @quick_jit

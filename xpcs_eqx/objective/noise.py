@@ -96,10 +96,9 @@ def _of_points(tiles: PointTiles) -> Iterator[float | None]:
     """Of points by angle: neighbours of one lag are those that follow each other in age."""
     shape = np.shape(tiles.values)
     angle = np.broadcast_to(np.asarray(tiles.angle)[:, None], shape)
-    if tiles.cell is None:
-        first, lag = np.asarray(tiles.first), np.asarray(tiles.second) - np.asarray(tiles.first)
-    else:
-        first, lag = np.moveaxis(np.asarray(tiles.cell), -1, 0)
+    first, lag = tiles.first, tiles.second - tiles.first
+    if tiles.means is not None:
+        first, lag = tiles.means.age, tiles.means.lag
     columns = (angle, lag, first, tiles.values, tiles.root_weights)
     angle, lag, first, values, weights = (np.asarray(c).reshape(-1) for c in columns)
     used = np.flatnonzero(weights > 0)

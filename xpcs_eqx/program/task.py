@@ -20,6 +20,7 @@ from ..data import PooledData
 from ..defences import defended_least_squares
 from ..errors import ConfigError, FitError
 from ..fitting import Fit, ProfileInterval, judged, profile_interval
+from ..objective import has_bins
 from ..report import (
     Origin,
     Report,
@@ -31,7 +32,6 @@ from ..report import (
     write_results,
 )
 from ..report.analyses import defence_section, search_section
-from ..uncertainty.uncertainty import OF_BINS
 from .examining import examine, undetermined
 from .progress import sampling_progress
 from .sampling import Sampled, sample_posterior
@@ -152,11 +152,12 @@ class Task:
 def quote_errors(fit: Fit, kind: str) -> Fit:
     """The fit, and each data set in it, with another of its covariances as the quoted one.
 
-    Where that is not finite for the whole, all of them stay as they are, and say so. Bins of age
-    and lag have one only.
+    Where that is not finite for the whole, all of them stay as they are, and say so. The speckle
+    one is the default, which bins of age and lag do not have.
     """
     uncertainty = fit.uncertainty
-    if kind == uncertainty.chosen or uncertainty.reason == OF_BINS:
+    binned = any(has_bins(one.objective.term.tiles) for one in fit.parts.values())
+    if kind == uncertainty.chosen or (binned and kind == "speckle"):
         return fit
     if np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
         return _quoted(fit, kind, f"solver.errors = {kind!r} was asked for")

@@ -18,7 +18,7 @@ class FittedBins(NamedTuple):
 
     - `angle`: number of its angle; `age_bin`, `lag_bin`: numbers of its bins.
     - `age`, `lag`: means over its pairs of frames [s].
-    - `c2`, `fitted`, `residual`: measured, fitted, and their difference; `root_weights`: in the fit.
+    - `c2`, `fitted`, `residual`: measured, fitted, the difference; `root_weights`: in the fit.
     """
 
     angle: Int[np.ndarray, "bin"]
@@ -66,8 +66,9 @@ def fitted_bins(fit: Fit) -> FittedBins:
     root, values = np.asarray(tiles.root_weights), np.asarray(tiles.values)
     angle = np.broadcast_to(np.asarray(tiles.angle)[:, None], root.shape)
     fitted = fit.offset[angle] + fit.contrast[angle] * correlation
-    used, cell = root > 0, np.asarray(tiles.cell)
-    columns = (angle, cell[..., 0], cell[..., 1], age, lag, values, fitted, values - fitted, root)
+    used = root > 0
+    numbers = (np.asarray(tiles.means.age), np.asarray(tiles.means.lag))
+    columns = (angle, *numbers, age, lag, values, fitted, values - fitted, root)
     return FittedBins(*(one[used] for one in columns))
 
 

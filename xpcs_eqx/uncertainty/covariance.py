@@ -40,6 +40,7 @@ from .evidence import Evidence
 from .misfit import Remains
 from .scores import SpeckleScores, speckle_scores
 from .uncertainty import (
+    BY_AGE,
     NO_DEGREES_OF_FREEDOM,
     NOTHING_HOLDS,
     OF_BINS,
@@ -55,6 +56,8 @@ from .uncertainty import (
 # A fit that has followed all but this part of the noise, in variance, cannot be judged by what it
 # left: the size of the noise is then no better known than that, which is said.
 _MOST_LOST = 100.0
+# Ages of bins below which their scatter tells nothing.
+_FEWEST_AGES = 4
 # Eigenvalues of the dyadic covariance below this part of that of independent pairs are scatter.
 _LEAST_DYADIC = 0.1
 
@@ -288,7 +291,7 @@ class ScoreCovariances(eqx.Module):
     """Covariance of the gradient of one data set at its optimum, in the layout of `Optimum`.
 
     - `speckle`, `dyadic`: from the noise of intensity correlations, and from scores summed by
-        shared frame; the first is NaN for pooled points, both are for bins.
+        shared frame, of bins by age; the first is NaN for pooled points.
     - `own`: Σ of the score of each pair with itself, what the second would be for independent
         pairs.
     - `hessian`: mean curvature of the cost, A = Σ E[ψ′] JᵀJ with penalties; JᵀWJ for the linear
@@ -403,11 +406,18 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
             )
     elif has_bins(term.tiles):
         dyadic = _dyadic(term, at.y, at.per_angle, loss)
-        by_angle = np.asarray(dyadic.own)
-        shared = np.full_like(by_angle, np.nan)
+        ages = np.unique(np.asarray(term.tiles.means.age)).size
+        # What a fit takes from sums over few ages is given back as the variance of a sample has it.
+        larger = ages / max(ages - 1, 1)
+        own = np.asarray(dyadic.own)
+        found = larger * (np.asarray(dyadic.covariance) + own)
+        # What bins have in common only adds to their own noise.
+        by_angle = shared = np.stack([_floored(*one, 1.0) for one in zip(found, own, strict=True)])
         speckle = np.full((columns.shape[2],) * 2, np.nan)
         n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
-        chosen, remains, reason = "classical", None, OF_BINS
+        chosen, remains, reason = "dyadic", None, BY_AGE.format(ages)
+        if ages < _FEWEST_AGES:
+            chosen, reason, by_angle = "classical", OF_BINS, own
         decays = _decays_of_bins(term, at, loss)
     else:
         find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
@@ -485,8 +495,8 @@ def uncertainty_from(
     )
 
 
-def _floored(covariance, own):
-    """The dyadic covariance with its least eigenvalues, in units of `own`, raised.
+def _floored(covariance, own, least=_LEAST_DYADIC):
+    """The dyadic covariance with its eigenvalues, in units of `own`, raised to `least`.
 
     Sums over few frames scatter, below zero as well. Independent pairs give the eigenvalue 1, and
     pairs that share a frame speckle make it larger.
@@ -497,9 +507,9 @@ def _floored(covariance, own):
     seen = values > UNDETERMINED * values[-1]
     root, vectors = np.sqrt(values[seen]), vectors[:, seen]
     there, back = (vectors / root).T / size, size[:, None] * vectors * root
-    least, turn = np.linalg.eigh(there @ covariance @ there.T)
+    size, turn = np.linalg.eigh(there @ covariance @ there.T)
     turn = back @ turn
-    return (turn * np.maximum(least, _LEAST_DYADIC)) @ turn.T
+    return (turn * np.maximum(size, least)) @ turn.T
 
 
 def sandwiches(
@@ -515,9 +525,7 @@ def sandwiches(
         # A bound hides a degeneracy from the errors, but it is there all the same.
         _, condition, weak, _ = inverse_of(hessian, np.ones_like(free))
     classical = scaled_inverse(inverse, variance, free, unknown)
-    # Of bins there is none.
-    there = np.all(np.isfinite(scores.dyadic))
-    floored = _floored(scores.dyadic, scores.own) if there else scores.dyadic
+    floored = _floored(scores.dyadic, scores.own)
     speckle, dyadic = (inverse @ m @ inverse for m in (scores.speckle, floored))
     negative = np.diagonal(inverse @ scores.dyadic @ inverse) < 0
     for matrix in (speckle, dyadic):

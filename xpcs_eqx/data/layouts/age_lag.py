@@ -21,8 +21,8 @@ MAPS = "ttcf"
 KEYS = (MAPS, "ages", "lags", "phi", "q")
 ABOUT = Description(
     required=(
-        "`ttcf` (phi, age, lag): means of c2 over bins, NaN where there is none; in a dictionary or "
-        "an NPZ file, for `load_bins`",
+        "`ttcf` (phi, age, lag): means of c2 over bins, NaN where there is none; in a dictionary "
+        "or an NPZ file, for `load_bins`",
         "`ages`, `lags`: edges or centres of the bins of (t1 + t2)/2 and t2 − t1 [s], ages from "
         "frame 1 on where there is no `t`",
         "`phi` (phi,): azimuth [deg], `q`: [1/Å]",

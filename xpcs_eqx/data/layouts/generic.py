@@ -108,8 +108,8 @@ class GenericLayout(eqx.Module):
         told = [name for name in ("ages", "lags") if getattr(self, name) is not None]
         if self.binned and len(told) < 2:
             raise DataError(
-                f"GenericLayout: axes = {self.axes!r} needs ages and lags, the edges or the centres "
-                "of the bins [s]; give both."
+                f"GenericLayout: axes = {self.axes!r} needs ages and lags, the edges or the "
+                "centres of the bins [s]; give both."
             )
         told += ["sigma"] * (self.sigma is not None)
         if told and not self.binned:

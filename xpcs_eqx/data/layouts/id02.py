@@ -33,7 +33,10 @@ ABOUT = Description(
         "the frame time is not stored: give `dt`",
     ),
     optional=("`phi` as given beside the file, which static models do not need",),
-    guessed=("KEY is the only analysis; say which with `analysis` where there are several",),
+    guessed=(
+        "KEY is the only analysis; say which with `analysis` where there are several",
+        "edges of lags are those of xpcs-correlator where its rule gives the centres, else midway",
+    ),
     refused=("everything that is refused of `age-lag`",),
 )
 
@@ -56,9 +59,7 @@ def read(file: Group, analysis: str) -> RawMaps:
     **Raises:** `DataError` naming what is missing or does not fit.
     """
     place = analyses(file)[analysis]
-    lags = next(
-        (name for name in ("lag", "timeshift") if f"{place}/{name}" in file), "lag"
-    )
+    lags = next((name for name in ("lag", "timeshift") if f"{place}/{name}" in file), "lag")
     notes = Remarks()
     q, keys = _q(file, place.rpartition("/")[0], notes)
     layout = GenericLayout(
@@ -67,9 +68,11 @@ def read(file: Group, analysis: str) -> RawMaps:
     raw = read_described(file, layout)
     assert raw.lags is not None
     first = f"this file, whose first lags are {', '.join(f'{one:.4g}' for one in raw.lags[:2])} s"
+    edges = edges_of(raw.lags)
     return replace(
         raw,
         layout=NAME,
+        lags=raw.lags if edges is None else edges,
         q_name=keys[-1],
         phi_name="phi",
         time_name=first,
@@ -77,6 +80,23 @@ def read(file: Group, analysis: str) -> RawMaps:
         notes=(*notes, *raw.notes),
         refused={**raw.refused, **notes.refused},
     )
+
+
+def edges_of(centres: np.ndarray) -> np.ndarray | None:
+    """Edges of lags as xpcs-correlator makes them: 10^N single frames, then a geometric series.
+
+    None for centres that are others.
+    """
+    if centres.size < 2 or not abs(centres[0]) < 1e-6 * centres[1]:
+        return None
+    for single in (10, 100, 1000, 10_000):
+        edges = [-0.5]
+        for k, centre in enumerate(centres / centres[1]):
+            edges.append(2 * centre - edges[-1] if k < single else centre**2 / edges[-1])
+        found = np.array(edges)
+        if centres.size > single and abs(found[single] - single) < 1e-3:
+            return centres[1] * found if np.all(np.diff(found) > 0) else None
+    return None
 
 
 def _q(file: Group, folder: str, notes: Remarks) -> tuple[np.ndarray, tuple[str, ...]]:

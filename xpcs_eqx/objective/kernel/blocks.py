@@ -16,10 +16,16 @@ from .frame_table import FrameTable, call_kernel
 
 
 class Means(eqx.Module):
-    """Points that are means over pairs: the point of each pair, and its part in the mean."""
+    """Points that are means over the pairs of bins of age and lag.
+
+    - `point`: the point of each pair, and `share`: its part in the mean.
+    - `age`, `lag`: numbers of the bins of each point.
+    """
 
     point: Int[Array, "*chunk pair"]
     share: Float[Array, "*chunk pair"]
+    age: Int[Array, "*chunk point"]
+    lag: Int[Array, "*chunk point"]
 
 
 class Block(eqx.Module):

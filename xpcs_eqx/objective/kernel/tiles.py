@@ -93,8 +93,7 @@ class MapTiles(AbstractTiles):
 class PointTiles(AbstractTiles):
     """Unstructured points, sorted by angle and cut into chunks of one length (padding weighs 0).
 
-    - `means`: of bins, which pairs a point is the mean of; `cell`: numbers of the bins of age and
-        lag of each point.
+    - `means`: of bins, which pairs a point is the mean of.
     """
 
     values: Float[Array, "chunk point"]
@@ -103,7 +102,6 @@ class PointTiles(AbstractTiles):
     angle: Int[Array, "chunk"]
     root_weights: Float[Array, "chunk point"]
     means: Means | None = None
-    cell: Int[Array, "chunk point 2"] | None = None
 
     @property
     def table(self):
@@ -117,7 +115,7 @@ class PointTiles(AbstractTiles):
             self.angle[k],
             self.values[k],
             self.root_weights[k],
-            None if self.means is None else Means(self.means.point[k], self.means.share[k]),
+            jax.tree.map(lambda of_chunks: of_chunks[k], self.means),
         )
 
 
@@ -231,7 +229,7 @@ def _bin_tiles(data: PooledData, weights: np.ndarray, size: int) -> PointTiles:
 
     def cut(values, parts, length, fill=0):
         values = np.asarray(values)
-        out = np.full((len(parts), length, *values.shape[1:]), fill, values.dtype)
+        out = np.full((len(parts), length), fill, values.dtype)
         for row, (low, high) in zip(out, parts, strict=True):
             row[: high - low] = values[low:high]
         return jnp.asarray(out)
@@ -244,8 +242,12 @@ def _bin_tiles(data: PooledData, weights: np.ndarray, size: int) -> PointTiles:
         jnp.asarray(angle[[low for low, _ in chunks]]),
         cut(weights, chunks, points),
         # Pairs that fill a chunk up belong to its last point, with no part in it.
-        Means(cut(local, spans, pairs, points - 1), cut(bins.share, spans, pairs)),
-        cut(np.stack([np.asarray(bins.age), np.asarray(bins.lag)], axis=1), chunks, points),
+        Means(
+            cut(local, spans, pairs, points - 1),
+            cut(bins.share, spans, pairs),
+            cut(bins.age, chunks, points),
+            cut(bins.lag, chunks, points),
+        ),
     )
 
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def drawings(fit: Fit) -> tuple[Drawing, ...]:
-    """Every plot of the fit of a data set; those of maps are left out for points, and bins have own."""
+    """Every plot of the fit of a data set; bins have plots of their own, points none of maps."""
 
     @cache
     def maps():
