@@ -71,6 +71,7 @@ def test_normal_equations_are_those_of_the_means(name):
     assert_close(equations.hessian, jacobian.T @ jacobian, DOUBLE.derivative)
 
 
+@pytest.mark.long
 def test_an_objective_of_bins_can_be_transformed():
     data = make_data(AGING, n=12)
     objective = projected_objective(mapped(AGING, data, fixed=("D_offset",)), binned(data, 2))

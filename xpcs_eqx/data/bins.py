@@ -144,7 +144,8 @@ def _nodes(
         w = np.ones(first.size) if root is None else np.asarray(root[first, second], float) ** 2
         there = w > 0
         if not there.all():
-            first, second, age, cell, w = (one[there] for one in (first, second, age, cell, w))
+            first, second, w = first[there], second[there], w[there]
+            age, cell = age[there], cell[there]
         place = age * n_lags + k
         weight += np.bincount(place, w, size)
         pairs += lattice.every * np.bincount(place, minlength=size)

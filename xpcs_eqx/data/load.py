@@ -521,7 +521,8 @@ def map_size(
     ) as (raw, selection):
         if raw.ages is not None:
             # What is computed of a bin takes more than its number, and little all the same.
-            return MapSize(sum(one.size for one in raw.maps), 8, len(raw.maps), None, False, True)
+            entries = sum(int(np.prod(one.shape)) for one in raw.maps)
+            return MapSize(entries, 8, len(raw.maps), None, False, True)
         # The maps are not looked at: what they take does not depend on their baseline.
         chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma, baseline=1)
         weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)

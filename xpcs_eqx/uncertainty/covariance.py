@@ -1,7 +1,7 @@
 """The three covariances of a fit, from the equations at its optimum."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -406,7 +406,8 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
             )
     elif has_bins(term.tiles):
         dyadic = _dyadic(term, at.y, at.per_angle, loss)
-        ages = np.unique(np.asarray(term.tiles.means.age)).size
+        tiles: Any = term.tiles
+        ages = np.unique(np.asarray(tiles.means.age)).size
         # What a fit takes from sums over few ages is given back as the variance of a sample has it.
         larger = ages / max(ages - 1, 1)
         own = np.asarray(dyadic.own)

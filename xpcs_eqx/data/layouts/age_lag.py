@@ -48,9 +48,9 @@ def raw_bins(mapping: Mapping[str, Any], path: str = "memory") -> RawMaps:
     """
     where = path if path != "memory" else "dictionary (bins)"
     check_keys(where, mapping, KEYS)
-    there = {key: key for key in ("t", "sigma") if key in mapping}
+    t, sigma = (key if key in mapping else None for key in ("t", "sigma"))
     layout = GenericLayout(
-        MAPS, axes="age_lag", ages="ages", lags="lags", q="q", phi="phi", **there
+        MAPS, axes="age_lag", ages="ages", lags="lags", q="q", phi="phi", t=t, sigma=sigma
     )
     raw = read_arrays(path, layout, mapping, NAME)
     absolute = bool(mapping.get("absolute_sigma", True))

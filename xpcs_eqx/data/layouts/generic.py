@@ -193,7 +193,8 @@ def _raw(
         if layout.sigma is not None:
             sigma = _turned(layout, maps(layout.sigma)[1])
         for key, given in (("ages", layout.ages), ("lags", layout.lags)):
-            edges[key] = flat(given, "s") if isinstance(given, str) else np.atleast_1d(given)
+            told = flat(given, "s") if isinstance(given, str) else given
+            edges[key] = np.array(told, float, ndmin=1)
 
     def each(key: Any, unit: str, absent: float) -> np.ndarray:
         values = flat(key, unit) if isinstance(key, str) else absent if key is None else key

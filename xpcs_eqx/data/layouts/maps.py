@@ -75,11 +75,10 @@ def layers(
     shape = stack.shape
     frames = shape[:-1] if last else shape[1:]
     if len(shape) != 3 or (square and (frames[0] != frames[1] or frames[0] < 2)):
-        wanted = "(frame, frame, map)" if last else "(map, frame, frame)"
-        raise DataError(
-            f"{where}: {key} has shape {shape}; {wanted} is needed: a map must be square, with two "
-            "frames or more."
-        )
+        axes = "frame, frame" if square else "age, lag"
+        wanted = f"({axes}, map)" if last else f"(map, {axes})"
+        why = ": a map must be square, with two frames or more" if square else ""
+        raise DataError(f"{where}: {key} has shape {shape}; {wanted} is needed{why}.")
     places = range(shape[-1] if last else shape[0])
     names = tuple(f"{key}[:, :, {i}]" if last else f"{key}[{i}]" for i in places)
     return names, tuple(Layer(stack, i, last) for i in places)

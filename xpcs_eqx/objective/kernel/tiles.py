@@ -101,7 +101,7 @@ class PointTiles(AbstractTiles):
     second: Int[Array, "chunk pair"]
     angle: Int[Array, "chunk"]
     root_weights: Float[Array, "chunk point"]
-    means: Means | None = None
+    means: Means | None = eqx.field(kw_only=True, default=None)
 
     @property
     def table(self):
@@ -242,7 +242,7 @@ def _bin_tiles(data: PooledData, weights: np.ndarray, size: int) -> PointTiles:
         jnp.asarray(angle[[low for low, _ in chunks]]),
         cut(weights, chunks, points),
         # Pairs that fill a chunk up belong to its last point, with no part in it.
-        Means(
+        means=Means(
             cut(local, spans, pairs, points - 1),
             cut(bins.share, spans, pairs),
             cut(bins.age, chunks, points),
