@@ -251,7 +251,7 @@ def binned(
     >>> maps = xe.simulate(model, 0.1 * np.arange(60), geometry, 0.2, noise=0.01, key=key)
     >>> bins = xe.data.binned(maps, ages=4)
     >>> maps.n_pairs, bins.n_pairs
-    (1770, 66)
+    (1770, 108)
     """
     where = "binned"
     if not isinstance(data, TwoTimeData):
