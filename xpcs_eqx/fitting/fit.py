@@ -80,6 +80,8 @@ class FittedModel(eqx.Module):
     - `scaling_check`: whether the angles bear out a scaling that is not one pair for each.
     - `misfit`: tests of what the fit has left; None where the maps cannot tell their noise.
     - `signal`: whether the maps have a contrast and a decay; None for points that are no maps.
+    - `scatter`: of bins of age and lag, standard deviation of the residuals over the noise that
+        bins of neighbouring ages show; NaN else, and where there are too few.
     """
 
     model: AbstractCorrelation
@@ -89,6 +91,7 @@ class FittedModel(eqx.Module):
     scaling_check: ScalingCheck | None = None
     misfit: Misfit | None = None
     signal: Signal | None = eqx.field(static=True, default=None)
+    scatter: float = eqx.field(static=True, default=float("nan"))
 
 
 class Parts(dict[str, "Fit"]):
