@@ -48,17 +48,23 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         for position in range(n_maps):
             c2[position] = chosen.map(position).held().whole
 
+    # And so is a stored sigma, to where 1/sigma takes its place.
+    weights = np.empty((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
+    spread: list[Window | None] = [None] * n_maps
+    for position in range(n_maps):
+        sigma = chosen.sigma_map(position)
+        if weights is not None and sigma is not None:
+            weights[position] = sigma.held().whole
+            spread[position] = replace(sigma, whole=weights[position], low=0)
+
     def window(position: int) -> Window:
         return replace(chosen.map(position), whole=c2[position], low=0)
 
     def survey(chosen: Chosen, position: int) -> MapSurvey:
-        sigma = chosen.sigma_map(position)
-        sigma = None if sigma is None else sigma.held()
-        return survey_map(chosen, position, window(position), sigma, enough=1)
+        return survey_map(chosen, position, window(position), spread[position], enough=1)
 
     chosen, found = surveyed(chosen, survey)
     keep = None
-    weights = np.zeros((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
     for position, one in enumerate(found):
         used, masked = all_pairs, one.pairs < pairs
         as_stored = not (one.halved or one.asymmetry or chosen.baseline.added)
@@ -71,11 +77,10 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         if masked:
             keep = np.broadcast_to(all_pairs, c2.shape).copy() if keep is None else keep
             keep[position] = used
-        sigma = chosen.sigma_map(position)
+        sigma = spread[position]
         if weights is not None and sigma is not None and one.sigma_half is not None:
-            weights[position] = root_weights_of(
-                used, sigma.held().band(one.sigma_half, rows), chosen.dtype
-            )
+            here = sigma.band(one.sigma_half, rows)
+            weights[position] = root_weights_of(used, here, chosen.dtype)
     constant = chosen.constant_root_weights(lambda: np.array([one.noise for one in found]))
     if constant is not None:
         by_map = constant[:, None, None]

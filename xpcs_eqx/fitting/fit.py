@@ -1,7 +1,7 @@
 """The result of a fit as a plain value."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -94,10 +94,13 @@ class FittedModel(eqx.Module):
     scatter: float = eqx.field(static=True, default=float("nan"))
 
 
-class Parts(dict[str, "Fit"]):
-    """The data sets of a fit by label, in their order."""
+_T = TypeVar("_T")
 
-    def __missing__(self, label: str) -> "Fit":
+
+class Parts(dict[str, _T]):
+    """What belongs to each data set, by label in their order."""
+
+    def __missing__(self, label: str) -> _T:
         raise KeyError(f"no data set {label!r}; there are {', '.join(self) or 'none'}")
 
 
@@ -153,7 +156,7 @@ class Fit(eqx.Module):
     together: bool = eqx.field(static=True, default=False)
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> "Parts[Fit]":
         """The data sets by label, in their order."""
         alone = () if self.fitted is None else (self,)
         return Parts({one.label: one for one in self.data_sets or alone})
