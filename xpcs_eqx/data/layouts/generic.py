@@ -168,4 +168,5 @@ def _raw(
         q_given=layout.q is None,
         azimuths=layout.phi is not None,
         refused=notes.refused,
+        doubts=notes.doubts,
     )
