@@ -283,8 +283,8 @@ def curved(draw, scan):
         scan.c2 = 1 + np.sqrt(np.maximum(c2 - 1, 0))
     else:
         scan.c2 = 2 - c2
-    # To lowest order in the contrast these are scaled and shifted c2.
-    return SCALING if how in (0, 1, 2) else frozenset()
+    # To lowest order in the contrast these are scaled and shifted c2, and decay almost like it.
+    return ALL if how in (0, 1, 2) else frozenset()
 
 
 def outliers(draw, scan):

@@ -458,12 +458,16 @@ def choose(
         positive(where, "gap", gap, "Å")
         gap_used = gap if stored is None else agreeing(where, raw.gap_name, stored, gap, "Å")
     outside, found = _outside(raw, maps), find_baseline(raw, maps, frames, baseline)
-    doubts = {*raw.doubts, *(["q"] if outside else []), *(["baseline"] if found.open else [])}
+    doubts = set(raw.doubts)
+    if outside:
+        doubts.add("q")
+    if found.open:
+        doubts.add("baseline")
     # Whoever says what is right has no doubt.
-    doubts -= {
-        *(["times"] if dt is not None else []),
-        *(["baseline"] if baseline != "auto" else []),
-    }
+    if dt is not None:
+        doubts.discard("times")
+    if baseline != "auto":
+        doubts.discard("baseline")
     dtype = raw.maps[maps[0]].dtype
     # half precision and integers have no place in arithmetic
     single = dtype.kind == "f" and dtype.itemsize <= 4

@@ -149,8 +149,10 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
         (f"{detector}/beam_center_x", f"{detector}/beam_center_y"),
         f"{entry}/{ROI_MAP}",
     )
-    named = labels is not None and bool(np.all(labels > 0))
-    ranges = q_ranges(file, optics, labels if named else np.arange(len(names)) + 1)
+    regions = np.arange(len(names)) + 1
+    if labels is not None and np.all(labels > 0):
+        regions = labels
+    ranges = q_ranges(file, optics, regions)
     return RawMaps(
         path=where,
         layout=NAME,

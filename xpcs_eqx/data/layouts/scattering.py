@@ -47,8 +47,9 @@ def q_ranges(
         return None
     energy = _in(file, optics.energy, "energy", "eV")
     distance = _in(file, optics.distance, "distance", "Å")
-    sides = [_in(file, path, "pixel", "Å") for path in optics.pixel]
-    if energy is None or distance is None or None in sides:
+    found_sides = (_in(file, path, "pixel", "Å") for path in optics.pixel)
+    sides = [side for side in found_sides if side is not None]
+    if energy is None or distance is None or len(sides) < 2:
         return None
     x, y = (_in_pixels(file, path, side) for path, side in zip(optics.centre, sides, strict=True))
     found = dataset(file, optics.regions)

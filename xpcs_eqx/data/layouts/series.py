@@ -142,8 +142,7 @@ def read_frames(
             "this series, or the time between rows is wrong.",
         )
         return Frames()
-    known = time.value is not None and time.name not in notes.refused
-    if not (paired and known):
+    if not paired or time.value is None or time.name in notes.refused:
         return Frames(intensity)
     return Frames(intensity, _origin(key, times, series, time.value * step, notes))
 
