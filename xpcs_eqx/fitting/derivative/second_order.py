@@ -10,7 +10,7 @@ from ...objective.kernel.blocks import pair_features
 from ...objective.kernel.frame_table import FrameTable, Part, call_kernel
 
 
-def feature_rows(table: FrameTable) -> tuple[Array, ...]:
+def feature_rows(table: FrameTable) -> tuple[Array, Array, Array]:
     """The values of the features of a model by frame, without their derivatives."""
     return table.increments.values, table.endpoints.values, table.scalars.values
 
