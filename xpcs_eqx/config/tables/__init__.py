@@ -85,6 +85,7 @@ _APART = "leave it out, or run each data set by itself"
 # What is for the fit of one data set: values with which it is asked for, and what to do instead.
 ONE_DATA_SET: dict[str, tuple[tuple[Any, ...], str]] = {
     "solver.angle_weights": (SET, "several have angle_weights in their tables [[data]]"),
+    "solver.likelihood": (("speckle", "auto"), _APART),
     "bayes.scaling": (
         ("averaged", "fixed"),
         "contrast and offset are sampled as fitted or integrated out: set bayes.scaling = "

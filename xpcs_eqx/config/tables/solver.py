@@ -62,6 +62,11 @@ class Solver(Section):
         example=1.0,
         when=(When("loss", tuple(word for word in LOSSES.meant if word != "linear")),),
     )
+    likelihood: Literal["least_squares", "speckle", "auto"] = key(
+        "least_squares",
+        "what is fitted at last; speckle: the likelihood of the pixels, more precise at some "
+        "counts a pixel; auto: where it can be used, pays, and is quick",
+    )
     cost_tol: Positive = key(TrustRegion.cost_tol, "relative fall of the cost", when=_STOPPING_RULE)
     step_tol: Positive = key(TrustRegion.step_tol, "relative step", when=_STOPPING_RULE)
     gradient_tol: Positive = key(
