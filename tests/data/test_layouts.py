@@ -240,8 +240,9 @@ def test_a_grid_of_age_and_lag_is_no_map(path):
     for lag in ("lag", "timeshift"):
         with h5py.File(path, "w") as file:
             for name, shape in (("ttcf", (2, 5, 9)), ("age", (5,)), (lag, (9,))):
-                file[f"entry_0000/correlations/all/twotime/{name}"] = np.ones(shape)
-        refused(path, "entry_0000/correlations/all/twotime/ttcf", "age and lag", "(t1, t2)")
+                file[f"results/all/{name}"] = np.ones(shape)
+        words = 'maps = "results/all/ttcf", axes = "age_lag"', f'lags = "results/all/{lag}"'
+        refused(path, "age and lag", "load_bins", *words)
 
 
 def test_a_single_array_is_a_bare_map(tmp_path):
@@ -252,7 +253,7 @@ def test_a_single_array_is_a_bare_map(tmp_path):
     np.testing.assert_allclose(found.t, 0.1 * np.arange(12))
     assert map_size(path, dt=0.1).n_entries == 144
     np.savez(path, c2_exp=c2)
-    refused(path, "'phi_angles_list' is missing")
+    refused(path, "'t1' is missing")
 
 
 def test_an_installed_plugin_is_found(path, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import DataError
 from .baseline import Baseline, checked_baseline
+from .bins import bins_from
 from .checks import (
     agreeing,
     array_of,
@@ -19,6 +20,7 @@ from .checks import (
     shown,
 )
 from .chosen import Sigma, choose
+from .layouts import age_lag
 from .layouts.arrays import DIRECT, LOADER, check_keys, raw_from_mapping
 from .load import assemble
 from .selection import PairRule, Selection, in_ranges, pair_rule
@@ -38,10 +40,14 @@ def from_dict(
 ) -> TwoTimeData | PooledData:
     """Data from a dictionary, recognised by its keys.
 
-    - loader form: `phi_angles_list` [degrees], `c2_exp` (angle, frame, frame), `t1`, `t2` [s],
-      `wavevector_q_list` [1/Å] (all equal), optional `sigma`, `L` [Å], `dt` [s];
-    - direct form: `phi`, `g2`, `t1`, `t2`, `q`, optional `sigma`, `L`, `dt`;
-    - pooled points: flat `data`, `t1`, `t2`, `phi`, optional `sigma`, `q`, `L`.
+    - loader form: `c2_exp` (angle, frame, frame), `t1`, `t2` [s], `wavevector_q_list` [1/Å] (all
+      equal), optional `phi_angles_list` [degrees], `sigma`, `L` [Å], `dt` [s];
+    - direct form: `g2`, `t1`, `t2`, `q`, optional `phi`, `sigma`, `L`, `dt`;
+    - pooled points: flat `data`, `t1`, `t2`, optional `phi`, `sigma`, `q`, `L`;
+    - bins: `ttcf` (angle, age, lag), `ages`, `lags` [s], `phi`, `q`, and `t` or `dt`, optional
+      `sigma`, `L`; as in `load_bins`.
+
+    Without azimuths only models that have no direction can be fitted.
 
     Times are used as they are; `dt` is only checked against them. `t1` and `t2` may be flat or
     meshgrids of either indexing. A stored `sigma` is absolute unless `absolute_sigma` is false in
@@ -74,6 +80,11 @@ def from_dict(
     check_keys(f"dictionary ({form} form)", mapping, keys)
     if form == "pooled":
         return pool(mapping, selection, sigma, checked_baseline(WHERE, baseline))
+    if form == "bins":
+        where = "dictionary (bins)"
+        dt, raw = optional_scalar(where, mapping, "dt"), age_lag.raw_bins(mapping)
+        given = {"sigma": sigma, "baseline": baseline, "symmetrise": symmetrise}
+        return bins_from(raw, selection, dt=dt, **given)
     raw = raw_from_mapping(mapping, form)
     dt = optional_scalar(raw.where, mapping, "dt")
     return assemble(
@@ -82,7 +93,7 @@ def from_dict(
 
 
 def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    forms = {"loader": LOADER, "direct": DIRECT, "pooled": POOLED}
+    forms = {"loader": LOADER, "direct": DIRECT, "pooled": POOLED, "bins": age_lag.KEYS}
     present = [name for name, keys in forms.items() if keys[0] in mapping]
     if len(present) > 1:
         raise DataError(
@@ -91,10 +102,11 @@ def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
         )
     if not present:
         scores = {n: sum(key in mapping for key in keys) for n, keys in forms.items()}
-        likely = max(scores, key=lambda name: scores[name])
+        likely = forms[max(scores, key=lambda name: scores[name])]
         raise DataError(
-            "dictionary: no maps found; expected one of 'c2_exp' (loader form), 'g2' (direct form) "
-            f"or 'data' (pooled points).{near_misses(forms[likely][0], mapping)}"
+            "dictionary: no maps found; expected one of 'c2_exp' (loader form), 'g2' (direct "
+            "form), 'data' (pooled points) or 'ttcf' (bins of age and lag)."
+            f"{near_misses(likely[0], mapping)}"
         )
     return present[0], forms[present[0]]
 
@@ -126,7 +138,7 @@ def pool(
     sigma: Any = None,
     baseline: Baseline = "auto",
 ) -> PooledData:
-    """`PooledData` from flat `data`, `t1`, `t2`, `phi`, optional `sigma`, `q`, `L`, `dt`.
+    """`PooledData` from flat `data`, `t1`, `t2`, optional `phi`, `sigma`, `q`, `L`, `dt`.
 
     Frames are the sorted distinct times. Points on the diagonal are dropped and counted, t1 > t2 is
     swapped, an unordered pair given twice counts once. Points come out sorted by angle, first and
@@ -138,7 +150,9 @@ def pool(
     """
     values = _flat("data", array_of(WHERE, "data", mapping["data"]))
     values = values + 1 if baseline == 0 else values
-    t1, t2, phi = (_flat(key, mapping[key], values.size) for key in ("t1", "t2", "phi"))
+    azimuths = "phi" in mapping
+    t1, t2 = (_flat(key, mapping[key], values.size) for key in ("t1", "t2"))
+    phi = _flat("phi", mapping["phi"], values.size) if azimuths else np.zeros(values.size)
     given = mapping.get("sigma") if sigma is None else sigma
     spread = _sigma(given, values.size)
     finite_angles(WHERE, "phi", phi)
@@ -165,6 +179,8 @@ def pool(
         f"{found - points.values.size} points repeated a pair given before and were counted once.",
     ]
     q, gap, dt = (optional_scalar(WHERE, mapping, key) for key in ("q", "L", "dt"))
+    if not azimuths:
+        notes.append("No azimuths are known; only models without a direction can be fitted.")
     if q is None:
         notes.append("No q was given; it is 1, so fitted coefficients carry its powers.")
     absolute = sigma is not None or (
@@ -191,6 +207,7 @@ def pool(
         provenance=Provenance(
             layout="pooled",
             keys=tuple(mapping),
+            azimuths=azimuths,
             frames=(frames.start + 1, frames.stop),
             notes=tuple(notes),
         ),

@@ -93,8 +93,7 @@ def likelihood_scores(likelihood: SpeckleLikelihood, at: Optimum) -> ScoreCovari
     The scatter of the gradient is that of simulated pixels with the correlation, contrast and
     counts of the fitted model: third and fourth cumulants, photon noise and the division of frames
     by their mean are all in it. Its size follows from the deviance, which the same pixels foretell.
-    Where no field has the correlation of the model it is that of
-    Gaussian intensities.
+    Where no field has the correlation of the model it is that of Gaussian intensities.
     """
     term, y = likelihood.term, _variables(likelihood, at)
     model = term.parameters.build_from_coordinates(at.y)
@@ -145,9 +144,11 @@ def likelihood_scores(likelihood: SpeckleLikelihood, at: Optimum) -> ScoreCovari
     inner, free = squares.term.scaling.size, term.parameters.n_free
     kept = np.concatenate([np.arange(inner), size + np.arange(free)])
     matrix = np.eye(size + free)[kept]
-    remains = None
-    if seen.remains is not None:
-        remains = seen.remains.with_columns(matrix)._replace(followed=False)
+    remains, decays = seen.remains, seen.decays
+    if remains is not None:
+        remains = remains.with_columns(matrix)._replace(followed=False)
+    if decays is not None:
+        decays = decays._replace(entries=decays.entries @ matrix)
     return ScoreCovariances(
         speckle=middle,
         dyadic=np.full_like(hessian, np.nan),
@@ -161,6 +162,7 @@ def likelihood_scores(likelihood: SpeckleLikelihood, at: Optimum) -> ScoreCovari
         by_angle=seen.by_angle,
         gram=seen.gram,
         remains=remains,
+        decays=decays,
         deviance=deviance,
     )
 

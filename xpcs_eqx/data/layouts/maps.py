@@ -1,13 +1,13 @@
 """What every layout shares: maps as a reader hands them over and as a writer stores them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from ...errors import DataError
-from ..two_time import TwoTimeData, is_mask
+from ..two_time import Doubt, TwoTimeData, is_mask
 from .opened import Access
 
 if TYPE_CHECKING:
@@ -66,20 +66,19 @@ class Layer:
 
 
 def layers(
-    where: str, key: str, stack: Any, last: bool = False
+    where: str, key: str, stack: Any, last: bool = False, square: bool = True
 ) -> tuple[tuple[str, ...], tuple[Layer, ...]]:
     """Names of the maps of a three-dimensional dataset or array, and the maps.
 
-    **Raises:** `DataError` when it has another shape.
+    **Raises:** `DataError` when it has another shape, or maps are not `square` and must be.
     """
     shape = stack.shape
     frames = shape[:-1] if last else shape[1:]
-    if len(shape) != 3 or frames[0] != frames[1] or frames[0] < 2:
-        wanted = "(frame, frame, map)" if last else "(map, frame, frame)"
-        raise DataError(
-            f"{where}: {key} has shape {shape}; {wanted} is needed: a map must be square, with two "
-            "frames or more."
-        )
+    if len(shape) != 3 or (square and (frames[0] != frames[1] or frames[0] < 2)):
+        axes = "frame, frame" if square else "age, lag"
+        wanted = f"({axes}, map)" if last else f"(map, {axes})"
+        why = ": a map must be square, with two frames or more" if square else ""
+        raise DataError(f"{where}: {key} has shape {shape}; {wanted} is needed{why}.")
     places = range(shape[-1] if last else shape[0])
     names = tuple(f"{key}[:, :, {i}]" if last else f"{key}[{i}]" for i in places)
     return names, tuple(Layer(stack, i, last) for i in places)
@@ -138,9 +137,11 @@ class RawMaps:
     - `frame_time`: time between two frames [s] before stride and averaging; `None` if not stored.
     - `exposure`: time that a frame was exposed [s] where it contradicts `frame_time`.
     - `begin`: frames of the series before the first row of the maps; `begin_name`: where that is.
+    - `origin`: time of the first row [s] by stored times, which counts in place of `begin`.
     - `step`: stride times average, so that maps have one row every `step` frames.
     - `intensity`, `intensity_name`: mean intensity of the frames of each row, where it is stored.
     - `t`: explicit frame times [s]; they win over `frame_time`.
+    - `ages`, `lags`: edges or centres of bins [s] where maps are means over bins `(age, lag)`.
     - `gap`: gap [Å] when stored.
     - `sigma`: the standard deviations `(map, frame, frame)`; `absolute_sigma` says whether they
       are known absolutely.
@@ -150,6 +151,8 @@ class RawMaps:
     - `stack`: the maps as one array when they already lie in memory; `owned` allows to change it.
     - `keys`: everything that was read, for the provenance; `notes`: remarks in sentences.
     - `refused`: why what was found under a name means nothing, unless it is given.
+    - `doubts`: about what the file contradicts itself; `q_ranges`: least and largest q [1/Å] that
+      energy, distance and pixels allow for each map, NaN or `None` where they do not tell.
     - `q_given`: q is not stored, it is as given, or 1 stands for it.
     - `place`: where in the file this is and how the file is opened, to read it again.
     """
@@ -170,9 +173,12 @@ class RawMaps:
     step: int = 1
     begin: int = 0
     begin_name: str = ""
+    origin: float | None = None
     intensity: np.ndarray | None = None
     intensity_name: str = ""
     t: np.ndarray | None = None
+    ages: np.ndarray | None = None
+    lags: np.ndarray | None = None
     gap: float | None = None
     gap_name: str = "gap"
     sigma: Any = None
@@ -185,6 +191,8 @@ class RawMaps:
     keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    doubts: Set[Doubt] = frozenset()
+    q_ranges: np.ndarray | None = None
     q_given: bool = False
     place: Place = Place()
 
