@@ -17,6 +17,7 @@ from ..objective import (
     CombinedObjective,
     CurveObjective,
     Linear,
+    SpeckleLikelihood,
     TwoTimeObjective,
     has_bins,
     noise_of,
@@ -43,6 +44,9 @@ from .solution import Run, Solution
 from .solve import require_finite
 
 _NAN = float("nan")
+# Between these times what is expected, the deviance of a likelihood says nothing against it: the
+# number of pixels that least squares has found is no better known in short maps.
+_DEVIANCE = (0.5, 2.0)
 
 
 def check_fittable(objective: Any, what: str) -> None:
@@ -50,7 +54,7 @@ def check_fittable(objective: Any, what: str) -> None:
 
     **Raises:** `ModelError` naming those that can be fitted.
     """
-    known = TwoTimeObjective | CombinedObjective | CurveObjective
+    known = TwoTimeObjective | CombinedObjective | CurveObjective | SpeckleLikelihood
     if not isinstance(objective, known):
         raise ModelError(
             f"{what} ends with a result that has error bars, and knows of none for an objective "
@@ -243,7 +247,7 @@ def _of_maps(
         return _of_several(objective, run, whole, misfits, **figures)
     term, box = objective.term, _box(parameters)
     model, roles = parameters.build(whole.x), _roles(parameters, dict.fromkeys(box, "free"))
-    return _of_data_set(
+    fit = _of_data_set(
         whole,
         0,
         run,
@@ -259,6 +263,19 @@ def _of_maps(
             has_bins(term.tiles),
         ),
         **figures,
+    )
+    return fit.doubted(_doubts_of_deviance(whole))
+
+
+def _doubts_of_deviance(whole: Whole) -> tuple[str, ...]:
+    """Whether a likelihood finds the noise that it takes for granted."""
+    ratio = 2 * whole.data_cost / whole.parts[0].scores.deviance
+    if not np.isfinite(ratio) or _DEVIANCE[0] < ratio < _DEVIANCE[1]:
+        return ()
+    return (
+        f"the deviance of the likelihood is {ratio:.3g} times that of speckle with this model, "
+        "contrast and shot noise: either the model does not fit, or the noise of the maps is "
+        "another one; least squares says more",
     )
 
 

@@ -21,7 +21,7 @@ from ..data import PooledData
 from ..defences import defended_least_squares
 from ..errors import ConfigError, FitError
 from ..files import to_json
-from ..fitting import Fit, ProfileInterval, judged, profile_interval
+from ..fitting import Fit, ProfileInterval, compare_likelihood, judged, profile_interval
 from ..objective import has_bins
 from ..report import (
     Origin,
@@ -33,7 +33,7 @@ from ..report import (
     time_section,
     write_results,
 )
-from ..report.analyses import defence_section, search_section
+from ..report.analyses import defence_section, likelihood_section, search_section
 from ..report.fit import folders_of
 from .examining import examine, undetermined
 from .progress import sampling_progress
@@ -146,10 +146,16 @@ class Task:
         else:
             fit = least_squares(objective, **solving, **how)
         fit = quote_errors(fit, problem.settings.solver.errors)
-        fit = judged(fit, thresholds_of(problem.settings.verdict))
+        thresholds = thresholds_of(problem.settings.verdict)
+        fit = judged(fit, thresholds)
         profiles, failures = _profiles(fit, problem)
         analyses += examine(fit, problem, searched)
-        return Outcome(self, fit, profiles, failures, analyses)
+        quoted, wanted = fit, problem.settings.solver.likelihood
+        if wanted != "least_squares":
+            compared = compare_likelihood(fit, asked=wanted == "speckle")
+            quoted = judged(compared.quoted, thresholds)
+            analyses.append(likelihood_section(compared))
+        return Outcome(self, quoted, profiles, failures, analyses, squares=fit)
 
 
 def quote_errors(fit: Fit, kind: str) -> Fit:
@@ -195,6 +201,8 @@ class Outcome:
     """A finished fit.
 
     - `analyses`: of the search or the defences behind it, and of what was looked at after it.
+    - `squares`: the fit by least squares, from which a posterior is sampled; `fit` where no
+        likelihood has taken its place.
     - `sampled`: what became of the posterior; None when none was asked for.
     """
 
@@ -203,6 +211,7 @@ class Outcome:
     profiles: Sequence[ProfileInterval]
     failures: Sequence[str]
     analyses: Sequence[Section]
+    squares: Fit
     sampled: Sampled | None = None
 
     def with_posterior(self, checkpoints: Checkpoints | None, on_terminal: bool) -> "Outcome":
@@ -211,7 +220,7 @@ class Outcome:
         if inference is None:
             return self
         with sampling_progress(on_terminal, inference.n_shards) as callback:
-            found = sample_posterior(inference, self.fit, checkpoints, callback)
+            found = sample_posterior(inference, self.squares, checkpoints, callback)
         return dataclasses.replace(self, sampled=found)
 
     @property

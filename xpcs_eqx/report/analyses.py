@@ -1,4 +1,4 @@
-"""Sections of what goes with a fit: hybrid phases, search, defences, degeneracy, single angles."""
+"""Sections of what goes with a fit: phases, search, defences, degeneracy, angles, likelihood."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from ..defences import DefenceReport
-from ..fitting import DegeneracyReport, Diagnostics, Fit, SequentialFit
+from ..fitting import Comparison, DegeneracyReport, Diagnostics, Fit, SequentialFit
 from ..search import GlobalFit, TournamentState
-from .sections import Drawing, Section, entry, items
+from .sections import Drawing, Section, entry, items, number, table
 
 # What each layer of the defences does when it fires, in words.
 _LAYERS = {
@@ -153,3 +153,41 @@ def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> S
     title = "Each angle by itself" + (f", {label}" if name else "")
     inside = f"fit/{name}" if name else "fit"
     return Section(title, lines, {}, {f"{inside}/sequential.json": document})
+
+
+def likelihood_section(compared: Comparison) -> Section:
+    """Least squares and the likelihood of speckle side by side."""
+    what = "least squares" if compared.likelihood is None else "likelihood of speckle"
+    lines = [entry("quoted", f"{what}: {compared.reason}")]
+    expected = compared.expected
+    document: dict[str, Any] = {
+        "quoted": what,
+        "reason": compared.reason,
+        "expected_gain": expected,
+    }
+    if compared.likelihood is not None:
+        rows, document["parameters"] = [], {}
+        values = zip(compared.names, compared.gain, compared.difference, strict=True)
+        for name, gain, difference in values:
+            one, other = compared.squares[name], compared.likelihood[name]
+            document["parameters"][name] = {
+                "least_squares": {"value": one.value, "error": one.error},
+                "likelihood": {"value": other.value, "error": other.error},
+                "gain": gain,
+                "difference_in_errors": difference,
+            }
+            cells = (number(one.value), number(one.error, 3), number(other.value))
+            rows.append(
+                (name, *cells, number(other.error, 3), number(gain, 3), f"{difference:+.2f}")
+            )
+        header = (
+            "parameter",
+            "least squares",
+            "error",
+            "likelihood",
+            "error",
+            "gain",
+            "difference [errors]",
+        )
+        lines += table(header, rows)
+    return Section("Likelihood of speckle", lines, {"likelihood": document})

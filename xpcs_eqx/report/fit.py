@@ -14,7 +14,7 @@ from ..compiling import quick_jit
 from ..data import Provenance
 from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
-from ..objective import has_bins
+from ..objective import SpeckleLikelihood, has_bins
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..scaling import AbstractScaling
 from ..uncertainty import loss_of
@@ -70,6 +70,8 @@ def model_name(model: AbstractCorrelation) -> str:
 def sigma_text(fit: Fit) -> str:
     """Whether sigma is known, and what becomes of errors and chi²."""
     term = fit.objective.term
+    if isinstance(fit.objective, SpeckleLikelihood):
+        return "not used: the likelihood knows the noise of speckle"
     if term.absolute_sigma:
         return "given: chi² and errors are absolute"
     if has_weights(term.tiles):
@@ -145,8 +147,14 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         name = f"{os.path.basename(origin.path)} ({origin.layout})"
         sha = f", sha256 {origin.sha256[:16]}…" if origin.sha256 else ""
         lines.append(entry("file", name + sha))
-    pairs = f"{fit.n_pairs}, each unordered pair once, without the diagonal"
-    if has_maps(fit):
+    likelihood = isinstance(fit.objective, SpeckleLikelihood)
+    diagonal = (
+        "with the diagonal where that of the data is known"
+        if likelihood
+        else "without the diagonal"
+    )
+    pairs = f"{fit.n_pairs}, each unordered pair once, {diagonal}"
+    if has_maps(fit) and not likelihood:
         masked = phi.shape[0] * math.comb(t.shape[0], 2) - fit.n_pairs
         pairs += f"; {masked} masked"
     if has_bins(term.tiles):
@@ -220,14 +228,20 @@ def solver_section(fit: Fit) -> Section:
     """How the minimum was found, and how good it is."""
     # One loss serves for all data sets.
     loss, uncertainty = loss_of(next(iter(fit.parts.values())).objective), fit.uncertainty
-    name = type(loss).__name__
+    name = f"loss {type(loss).__name__}"
+    likelihood = isinstance(fit.objective, SpeckleLikelihood)
+    if likelihood:
+        name = "likelihood of speckle"
     if "scale" in vars(loss):
         name += f", bending at {float(vars(loss)['scale']):.4g}"
     lines = [
         entry("status", fit.message),
-        entry("solver", f"{fit.solver_name}; loss {name}"),
+        entry("solver", f"{fit.solver_name}; {name}"),
         entry("evaluations", f"{fit.evaluations}, {fit.iterations} accepted"),
-        entry("chi²", f"{float(fit.chi2):.8g} with {fit.degrees_of_freedom} degrees of freedom"),
+        entry(
+            "deviance" if likelihood else "chi²",
+            f"{float(fit.chi2):.8g} with {fit.degrees_of_freedom} degrees of freedom",
+        ),
     ]
     if math.isfinite(fit.reduced_chi2):
         lines.append(entry("reduced chi²", f"{fit.reduced_chi2:.6g}"))
