@@ -1,7 +1,7 @@
 """`jit` for functions that are compiled more often than they are run long."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import equinox as eqx
@@ -50,3 +50,40 @@ class quick_jit:
     def lower(self, *args: Any, **keywords: Any) -> Any:
         """Lower without running; `.compile()` fills the cache that a call uses."""
         return _compiled(self.function).lower(*args, **keywords)
+
+    def bound(self, *args: Any) -> Callable[..., Any]:
+        """The function of what follows `args`, arrays alone: many calls of it cost little."""
+        leaves, structure = jax.tree.flatten(args)
+        arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+        rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
+        return partial(_flat(self.function), _same(_Rest(rest, structure)), arrays)
+
+
+class _Rest:
+    """What is no array of the arguments of a call, with their structure; compared but once."""
+
+    def __init__(self, leaves: tuple, structure: Any):
+        self.parts = leaves, structure
+        self.hash = hash(self.parts)
+
+    def __hash__(self):
+        return self.hash
+
+    def __eq__(self, other: Any):
+        return self is other or (isinstance(other, _Rest) and self.parts == other.parts)
+
+
+@lru_cache(maxsize=64)
+def _same(rest: _Rest) -> _Rest:
+    """The first of those that are equal."""
+    return rest
+
+
+@cache
+def _flat(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(rest, arrays, *more):
+        taken, (leaves, structure) = iter(arrays), rest.parts
+        leaves = [next(taken) if leaf is None else leaf for leaf in leaves]
+        return function(*jax.tree.unflatten(structure, leaves), *more)
+
+    return jax.jit(call, static_argnums=0, compiler_options=quick_options())
