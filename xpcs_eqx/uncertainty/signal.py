@@ -71,4 +71,5 @@ def signal_of(
     usable = (decay > _GONE) & (exponent > 0) & np.any(columns != 0, axis=1)
     usable &= np.isfinite(relative)
     rate = float(np.min(relative[usable])) if usable.any() else np.inf
-    return Signal(seen, rate, float(np.max(evidence.nearest)), float(np.min(evidence.farthest)))
+    nearest, farthest = np.asarray(evidence.nearest), np.asarray(evidence.farthest)
+    return Signal(seen, rate, float(nearest.max()), float(farthest.min()))
