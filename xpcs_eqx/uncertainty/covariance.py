@@ -34,7 +34,7 @@ from .dyadic import (
     summed,
 )
 from .misfit import Remains
-from .scores import SpeckleScores, speckle_scores
+from .scores import SpeckleScores, lower_speckle_scores, speckle_scores
 from .uncertainty import (
     NO_DEGREES_OF_FREEDOM,
     NOTHING_HOLDS,
@@ -218,6 +218,9 @@ def lower_uncertainty(objective: TwoTimeObjective) -> None:
         memo.equations.cost,
     ).compile()
     part = y[: term.parameters.n_free]
+    if term.in_parts:
+        lower_speckle_scores(term, part, loss_of(objective))
+        return
     shot = np.zeros((term.reference.shape[0],))
     _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
 
@@ -319,8 +322,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
     columns = np.asarray(at.columns)
     if isinstance(term.tiles, MapTiles | StoredTiles):
         shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
-        stored = isinstance(term.tiles, StoredTiles)
-        find = speckle_scores if stored else _speckle
+        find = speckle_scores if term.in_parts else _speckle
         scores = find(term, at.y, at.per_angle, loss, jnp.asarray(shot))
         dyadic = scores.dyadic
         shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
