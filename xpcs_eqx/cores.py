@@ -10,7 +10,8 @@ from typing import TypeVar
 from .errors import ConfigError
 from .inherited import Inherited, is_sent
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 VARIABLE = "XPCS_EQX_THREADS"
 

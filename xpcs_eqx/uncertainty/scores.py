@@ -374,10 +374,10 @@ def speckle_scores(
 
 
 def lower_speckle_scores(
-    term: TwoTimeTerm, y: Float[Array, "free"], loss: AbstractLoss, pooled_side: int = _POOLED_SIDE
+    term: TwoTimeTerm, y: Float[Array | np.ndarray, "free"], loss: AbstractLoss
 ) -> None:
     """Compile what `speckle_scores` runs from Python on maps in memory, without running it."""
-    given = _bare(term), y, term.reference, loss, -(-term.t.shape[0] // pooled_side)
+    given = _bare(term), y, term.reference, loss, -(-term.t.shape[0] // _POOLED_SIDE)
     look, field = jax.tree.map(
         lambda leaf: (
             np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
