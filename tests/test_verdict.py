@@ -85,14 +85,6 @@ def check_right(kind, counts, sets):
         assert stats.kstest(found, "uniform").pvalue > 1e-4, (kind, counts, name)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "counts"), [("static", "independent"), ("static", 0.5), ("static", 50.0)]
-)
-def test_right_models_are_good(kind, counts, optimised):
-    check_right(kind, counts, 40)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("counts", ["independent", 0.5, 5.0, 50.0, None])
 @pytest.mark.parametrize("kind", SPECKLE)
@@ -157,7 +149,8 @@ def test_forty_wrong_models_are_not_good(name, counts):
         else:
             speckle = np.asarray(simulated("static", counts, CONTRAST)(seed).c2)[0]
             c2 = make(seed) + np.where(make(seed) == 0, 0.0, speckle - 1 - CONTRAST * c1)
-        missed += fitted_map(c2).quality.flag == "good"
+        # A dark frame would be masked.
+        missed += fitted_map(c2, bad_frames="off").quality.flag == "good"
     assert missed <= 2
 
 
@@ -242,3 +235,12 @@ def test_a_local_fit_says_that_nothing_else_was_looked_at():
     assert "a look around" in repr(found)
     assert found.misfit is found.fitted.misfit
     assert found.signal.contrast > Thresholds.contrast
+
+
+# Last, for what follows is optimised too.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "counts"), [("static", "independent"), ("static", 0.5), ("static", 50.0)]
+)
+def test_right_models_are_good(kind, counts, optimised):
+    check_right(kind, counts, 40)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from ..errors import FitError, ModelError
 from ..fitting import Fit, OuterHistory, Run, Solution, checked_start, fit_of
 from ..fitting.attempts import Ledger
+from ..objective.combined import AnyObjective, parts_of
 from ..optimize import (
     Status,
     TrustRegion,
@@ -22,11 +23,9 @@ from ..optimize import (
 )
 from ..parameters.variables import coordinates_of
 from .several import (
-    AnyObjective,
     check_two_time,
     coefficients_of,
     is_joint,
-    parts_of,
     per_angle_of,
     variables_at,
 )

@@ -57,8 +57,8 @@ def check_fittable(objective: Any, what: str) -> None:
         )
 
 
-def fit_of(solution: Solution) -> Fit:
-    """Parameters, error bars and verdict at a solution.
+def fit_of(solution: Solution, whole: Whole | None = None) -> Fit:
+    """Parameters, error bars and verdict at a solution; `whole`: what is known of maps there.
 
     The fit of a curve says in its message where the model is not finite, as SciPy's does.
 
@@ -71,7 +71,8 @@ def fit_of(solution: Solution) -> Fit:
     if isinstance(objective, CurveObjective):
         fit = _of_curve(objective, solution)
     else:
-        fit = _of_maps(objective, require_finite(solution))
+        whole = whole_at(require_finite(solution)) if whole is None else whole
+        fit = _of_maps(objective, solution, whole)
     timings = (*fit.run.timings, ("uncertainty", time.perf_counter() - clock))
     return dataclasses.replace(fit, run=dataclasses.replace(fit.run, timings=timings))
 
@@ -198,11 +199,11 @@ def _of_data_set(
         chi2=float(at.residual_sum),
         n_pairs=int(at.joint.count),
         absolute=term.absolute_sigma,
+        joint_hessian=np.asarray(at.joint.hessian),
         fitted=FittedModel(
             model,
             contrast,
             offset,
-            np.asarray(at.joint.hessian),
             index,
             scaling_check(whole, k),
             misfit,
@@ -212,9 +213,11 @@ def _of_data_set(
     )
 
 
-def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution) -> Fit:
+def _of_maps(
+    objective: TwoTimeObjective | CombinedObjective, solution: Solution, whole: Whole
+) -> Fit:
     """The fit of one two-time data set, or of several together."""
-    run, whole = solution.run, whole_at(solution)
+    run = solution.run
     misfits = _misfits(whole)
     parameters, entries = whole.parameters, whole.entries
     unknowns = int(np.count_nonzero(~entries.bound))
@@ -325,6 +328,7 @@ def _of_several(
         absolute=whole.absolute,
         remarks=(negative, degenerate),
         conditions=conditions_of(objective.penalties, on_scaling, guessed),
+        joint_hessian=np.asarray(whole.curvature),
         data_sets=tuple(data_sets),
         sharing=sharing_test(whole),
         **figures,

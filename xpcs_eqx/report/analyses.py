@@ -120,8 +120,11 @@ def diagnostics_section(found: Diagnostics) -> Section:
     return Section("Diagnostics", lines, {}, {"fit/diagnostics.json": found._asdict()})
 
 
-def sequential_section(fit: SequentialFit) -> Section:
-    """Fits of single angles: their combination, then a line for each angle."""
+def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> Section:
+    """Fits of single angles: their combination, then a line for each angle.
+
+    `label`, `name`: of one of several data sets, and of its folder.
+    """
     rows = [
         (row.name, number(row.value), number(row.error, 3), row.unit, str(row.angles))
         for row in fit.rows
@@ -160,4 +163,6 @@ def sequential_section(fit: SequentialFit) -> Section:
         "failed": [one._asdict() for one in fit.failed],
         "findings": fit.findings,
     }
-    return Section("Each angle by itself", lines, {}, {"fit/sequential.json": document})
+    title = "Each angle by itself" + (f", {label}" if name else "")
+    inside = f"fit/{name}" if name else "fit"
+    return Section(title, lines, {}, {f"{inside}/sequential.json": document})

@@ -254,7 +254,8 @@ def solver_section(fit: Fit) -> Section:
 def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
     """The table of parameters.
 
-    Errors of fixed and tied parameters, and numbers that are not finite, are null in the file.
+    Errors of fixed parameters, and numbers that are not finite, are null in the file; those of tied
+    ones follow from what they are tied to.
     """
     header = ("parameter", "value", "error", "classical", "speckle", "dyadic", "unit", "")
     shown, rows = [], {}
@@ -290,8 +291,8 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
     ]
     header = ("data set", "distance chi²", "parameters", "furthest", "deviation [errors]")
     blocks = {}
-    names = folder_names(tuple(fit.parts))
-    for (label, one), name, origin in zip(fit.parts.items(), names, origins, strict=True):
+    for (label, name), origin in zip(folders_of(fit).items(), origins, strict=True):
+        one = fit.parts[label]
         geometry = one.objective.term.geometry
         blocks[label] = {
             "folder": name,
@@ -323,6 +324,12 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
             "data_sets": blocks,
         },
     )
+
+
+def folders_of(fit: Fit) -> dict[str, str]:
+    """The folder of each data set by its label; no name for one data set alone."""
+    labels = tuple(fit.parts)
+    return dict(zip(labels, folder_names(labels) if fit.data_sets else ("",), strict=True))
 
 
 def scaling_section(fit: Fit, title: str = "") -> Section:
@@ -419,7 +426,8 @@ def fit_sections(
     if not fit.data_sets:
         return [*out, scaling_section(fit), *doubt_sections(fit), misfit_section(fit)]
     out.append(sharing_section(fit, known))
-    for (label, one), name in zip(fit.parts.items(), folder_names(tuple(fit.parts)), strict=True):
+    for label, name in folders_of(fit).items():
+        one = fit.parts[label]
         section = scaling_section(one, f"Contrast and offset of {label}")
         files: dict[str, Any] = {
             f"fit/{name}/parameters.json": document(fit_sections(one)),
