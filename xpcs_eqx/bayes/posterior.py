@@ -13,6 +13,7 @@ from jaxtyping import Float
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit
+from ..fitting.fit import Parts
 from ..objective import ProjectedObjective
 from ..optimize import evaluated
 from ..parameters.variables import coordinates_of
@@ -29,13 +30,6 @@ from .diagnostics import (
 )
 from .nuts.chains import Draws
 from .shards.compare import ShardResults
-
-
-class Parts(dict[str, "Posterior"]):
-    """The data sets of a posterior by label, in their order."""
-
-    def __missing__(self, label: str) -> "Posterior":
-        raise KeyError(f"no data set {label!r}; there are {', '.join(self)}")
 
 
 class Posterior(eqx.Module):
@@ -107,7 +101,7 @@ class Posterior(eqx.Module):
         return self.diagnostics.status
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> "Parts[Posterior]":
         """The data sets by label, in their order."""
         return Parts({one.label: one for one in self.data_sets or (self,)})
 

@@ -12,13 +12,15 @@ from jaxtyping import Float
 
 from ..errors import DataError
 from .baseline import Baseline, checked_baseline
+from .bins import bins_from
 from .checks import agreeing, given_scalar, numbers, shown
 from .chosen import Chosen, Sigma, choose, choose_maps
-from .layouts import LAYOUTS, GenericLayout, generic, read_maps
+from .layouts import LAYOUTS, GenericLayout, age_lag, generic, read_maps
 from .layouts.arrays import (
     DIRECT,
     LOADER,
     array_size,
+    has_array,
     lone_array,
     open_npz,
     read_npy,
@@ -29,7 +31,7 @@ from .layouts.opened import Access, open_hdf5
 from .selection import Selection
 from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
 from .symmetry import Symmetrise, checked_symmetrise
-from .two_time import TwoTimeData
+from .two_time import PooledData, TwoTimeData
 
 
 def assemble(chosen: Chosen) -> TwoTimeData:
@@ -46,17 +48,23 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         for position in range(n_maps):
             c2[position] = chosen.map(position).held().whole
 
+    # And so is a stored sigma, to where 1/sigma takes its place.
+    weights = np.empty((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
+    spread: list[Window | None] = [None] * n_maps
+    for position in range(n_maps):
+        sigma = chosen.sigma_map(position)
+        if weights is not None and sigma is not None:
+            weights[position] = sigma.held().whole
+            spread[position] = replace(sigma, whole=weights[position], low=0)
+
     def window(position: int) -> Window:
         return replace(chosen.map(position), whole=c2[position], low=0)
 
     def survey(chosen: Chosen, position: int) -> MapSurvey:
-        sigma = chosen.sigma_map(position)
-        sigma = None if sigma is None else sigma.held()
-        return survey_map(chosen, position, window(position), sigma, enough=1)
+        return survey_map(chosen, position, window(position), spread[position], enough=1)
 
     chosen, found = surveyed(chosen, survey)
     keep = None
-    weights = np.zeros((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
     for position, one in enumerate(found):
         used, masked = all_pairs, one.pairs < pairs
         as_stored = not (one.halved or one.asymmetry or chosen.baseline.added)
@@ -69,11 +77,10 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         if masked:
             keep = np.broadcast_to(all_pairs, c2.shape).copy() if keep is None else keep
             keep[position] = used
-        sigma = chosen.sigma_map(position)
+        sigma = spread[position]
         if weights is not None and sigma is not None and one.sigma_half is not None:
-            weights[position] = root_weights_of(
-                used, sigma.held().band(one.sigma_half, rows), chosen.dtype
-            )
+            here = sigma.band(one.sigma_half, rows)
+            weights[position] = root_weights_of(used, here, chosen.dtype)
     constant = chosen.constant_root_weights(lambda: np.array([one.noise for one in found]))
     if constant is not None:
         by_map = constant[:, None, None]
@@ -193,6 +200,9 @@ def open_maps(
         if isinstance(layout, GenericLayout):
             with open_npz(path) as arrays:
                 raw = replace(generic.read_arrays(path, layout, arrays), sha256=sha256)
+        elif has_array(path, age_lag.MAPS):
+            with open_npz(path) as arrays:
+                raw = replace(age_lag.raw_bins(arrays, path), sha256=sha256)
         else:
             raw = read_npz(path, sha256)
         yield _agreeing(raw, q, phi), selection
@@ -331,6 +341,76 @@ def load(
         return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
 
 
+def load_bins(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | GenericLayout | None = None,
+    analysis: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008
+    dt: float | None = None,
+    gap: float | None = None,
+    sigma: float | None = None,
+    q: float | None = None,
+    phi: Any = None,
+    time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    checksum: bool = True,
+    linked_files: bool = False,
+    locking: bool = True,
+) -> PooledData:
+    """Means over bins of age (t1 + t2)/2 and lag t2 − t1 at one q from a file.
+
+    A model is averaged over the pairs of frames of each bin, so that bins may be wide. Frames must
+    be equally spaced.
+
+    - `path`: a file of `data.write_bins`, of the beamline ID02 of the ESRF, or any HDF5 or NPZ that
+      a `layout` describes: `GenericLayout(…, axes="age_lag", ages=…, lags=…)`.
+    - `selection`: q and azimuths as in `load`; age and lag limits take bins by their centres.
+    - `dt`: time between two frames [s].
+    - `sigma`: standard deviation of every bin, instead of a stored one. Without any, bins weigh by
+      the pairs of frames in them.
+    - `time_origin`: time of the first frame [s], from which ages count unless times are stored.
+    - `baseline`: 0 for c2 − 1, to which 1 is added.
+    - further arguments as in `load`.
+
+    **Raises:** `DataError` as `load`, and for maps of two times.
+    """
+    with open_maps(
+        path,
+        selection,
+        layout=layout,
+        analysis=analysis,
+        dt=dt,
+        q=q,
+        phi=phi,
+        time_origin=time_origin,
+        checksum=checksum,
+        linked_files=linked_files,
+        locking=locking,
+    ) as (raw, selection):
+        if raw.ages is None:
+            raise DataError(
+                f"{raw.where}: the file holds maps of two times, no bins of age and lag; load them "
+                "with load, and make bins of them with data.binned."
+            )
+        return bins_from(raw, selection, dt=dt, gap=gap, sigma=sigma, baseline=baseline)
+
+
+def load_any(path: str | os.PathLike[str], **how: Any) -> TwoTimeData | PooledData:
+    """Maps at one q, or bins of age and lag, whichever a file holds; arguments as in `load`.
+
+    **Raises:** `DataError` as `load` and `load_bins`.
+    """
+    reading = ("gap", "sigma", "baseline", "symmetrise")
+    asked = {name: how.pop(name, None) for name in reading}
+    asked["baseline"] = "auto" if asked["baseline"] is None else asked["baseline"]
+    selection = how.pop("selection", Selection())
+    with open_maps(path, selection, **how) as (raw, selection):
+        if raw.ages is not None:
+            return bins_from(raw, selection, dt=how.get("dt"), **asked)
+        return assemble(choose(raw, selection, dt=how.get("dt"), **asked))
+
+
 def load_joint(
     path: str | os.PathLike[str],
     *,
@@ -384,6 +464,7 @@ class MapSize(NamedTuple):
         stand beside it in memory.
     - `n_angles`; `t`: frame times [s], which a file that must be read to be known does not tell.
     - `in_parts`: whether the file can be read in parts.
+    - `binned`: whether the maps are means over bins of age and lag.
     """
 
     n_entries: int
@@ -391,6 +472,7 @@ class MapSize(NamedTuple):
     n_angles: int
     t: Float[np.ndarray, "frame"] | None
     in_parts: bool
+    binned: bool = False
 
 
 def map_size(
@@ -419,12 +501,14 @@ def map_size(
     path = path_of(path)
     form = format_of(path, layout)
     if form in ("npz", "npy"):
-        named = (LOADER[0], DIRECT[0])
+        named, binned = (LOADER[0], DIRECT[0]), False
         if isinstance(layout, GenericLayout):
-            named = (layout.maps,)
+            named, binned = (layout.maps,), layout.binned
+        elif form == "npz" and has_array(path, age_lag.MAPS):
+            named, binned = (age_lag.MAPS,), True
         elif form == "npz" and (lone := lone_array(path)) is not None:
             named = (lone,)
-        return MapSize(*array_size(path, named), 0, None, False)
+        return MapSize(*array_size(path, named), 0, None, False, binned)
     checked_baseline(path, baseline)
     checked_symmetrise(path, symmetrise)
     with open_maps(
@@ -440,6 +524,10 @@ def map_size(
         linked_files=linked_files,
         locking=locking,
     ) as (raw, selection):
+        if raw.ages is not None:
+            # What is computed of a bin takes more than its number, and little all the same.
+            entries = sum(int(np.prod(one.shape)) for one in raw.maps)
+            return MapSize(entries, 8, len(raw.maps), None, False, True)
         # The maps are not looked at: what they take does not depend on their baseline.
         chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma, baseline=1)
         weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)

@@ -18,7 +18,16 @@ from .noise import mad_sigma
 from .selection import PairRule, Selection
 from .survey import MapSurvey, at_hand, root_weights_of, survey_map, surveyed, whole_map
 from .symmetry import Symmetrise
-from .two_time import ENOUGH, AbstractTwoTime, Geometry, Provenance, Sample, TwoTimeData, is_mask
+from .two_time import (
+    ENOUGH,
+    AbstractTwoTime,
+    Geometry,
+    PooledData,
+    Provenance,
+    Sample,
+    TwoTimeData,
+    is_mask,
+)
 
 # Pairs of the sample over all angles: it travels with the data.
 _SAMPLE = 4 * ENOUGH
@@ -211,8 +220,13 @@ def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
     )
 
 
-def weighted(data: TwoTimeData | StoredTwoTime) -> bool:
-    """Whether residuals are in units of sigma: weights of zero and one only say what counts."""
+def weighted(data: TwoTimeData | StoredTwoTime | PooledData) -> bool:
+    """Whether residuals are in units of sigma: weights of zero and one only say what counts.
+
+    Weights of points are such units where sigma is known absolutely.
+    """
+    if isinstance(data, PooledData):
+        return data.absolute_sigma
     if isinstance(data, StoredTwoTime):
         return data.source.sigma_halves is not None or data.largest_root_weight != 1
     return data.root_weights is not None and not is_mask(data.root_weights)

@@ -1,7 +1,7 @@
 """The result of a fit as a plain value."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -80,6 +80,8 @@ class FittedModel(eqx.Module):
     - `scaling_check`: whether the angles bear out a scaling that is not one pair for each.
     - `misfit`: tests of what the fit has left; None where the maps cannot tell their noise.
     - `signal`: whether the maps have a contrast and a decay; None for points that are no maps.
+    - `scatter`: of bins of age and lag, standard deviation of the residuals over the noise that
+        bins of neighbouring ages show; NaN else, and where there are too few.
     """
 
     model: AbstractCorrelation
@@ -89,12 +91,16 @@ class FittedModel(eqx.Module):
     scaling_check: ScalingCheck | None = None
     misfit: Misfit | None = None
     signal: Signal | None = eqx.field(static=True, default=None)
+    scatter: float = eqx.field(static=True, default=float("nan"))
 
 
-class Parts(dict[str, "Fit"]):
-    """The data sets of a fit by label, in their order."""
+_T = TypeVar("_T")
 
-    def __missing__(self, label: str) -> "Fit":
+
+class Parts(dict[str, _T]):
+    """What belongs to each data set, by label in their order."""
+
+    def __missing__(self, label: str) -> _T:
         raise KeyError(f"no data set {label!r}; there are {', '.join(self) or 'none'}")
 
 
@@ -150,7 +156,7 @@ class Fit(eqx.Module):
     together: bool = eqx.field(static=True, default=False)
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> "Parts[Fit]":
         """The data sets by label, in their order."""
         alone = () if self.fitted is None else (self,)
         return Parts({one.label: one for one in self.data_sets or alone})

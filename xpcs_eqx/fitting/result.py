@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
-from ..errors import CovarianceWarning, ModelError
+from ..errors import CovarianceWarning, DataError, ModelError
 from ..objective import (
     CombinedObjective,
     CurveObjective,
     Linear,
     TwoTimeObjective,
+    has_bins,
+    noise_of,
     not_finite,
 )
 from ..optimize import Status, at_bound
@@ -26,6 +28,7 @@ from ..physics import AbstractCorrelation
 from ..scaling import index_map
 from ..uncertainty import (
     Misfit,
+    Optimum,
     curve_errors,
     inverse_of,
     misfit_of,
@@ -208,9 +211,23 @@ def _of_data_set(
             scaling_check(whole, k),
             misfit,
             signal_of(part.scores, contrast, covariance),
+            _scatter(part.objective, at),
         ),
         **figures,
     )
+
+
+def _scatter(objective: TwoTimeObjective, at: Optimum) -> float:
+    """As of `FittedModel`."""
+    tiles = objective.term.tiles
+    if not has_bins(tiles):
+        return _NAN
+    try:
+        noise = noise_of(tiles)
+    except DataError:
+        return _NAN
+    mean = float(at.residual_sum) / max(float(at.joint.count), 1.0)
+    return float(np.sqrt(mean) / noise) if noise > 0 else _NAN
 
 
 def _of_maps(
@@ -236,7 +253,10 @@ def _of_maps(
         misfits[0],
         remarks=remarks_on(model, term.t, term.geometry, box),
         conditions=conditions_of(
-            objective.penalties, objective.scaling_penalties, term.baseline_guessed
+            objective.penalties,
+            objective.scaling_penalties,
+            term.baseline_guessed,
+            has_bins(term.tiles),
         ),
         **figures,
     )
@@ -317,7 +337,10 @@ def _of_several(
         tuple(dict.fromkeys(one for found in remarks for one in found[side])) for side in (0, 1)
     )
     on_scaling = tuple(one for part in objective.parts for one in part.scaling_penalties)
-    guessed = any(part.objective.term.baseline_guessed for part in whole.parts)
+    guessed, binned = (
+        any(map(one, (part.objective.term for part in whole.parts)))
+        for one in (lambda term: term.baseline_guessed, lambda term: has_bins(term.tiles))
+    )
     return _fit(
         objective,
         run,
@@ -327,7 +350,7 @@ def _of_several(
         n_pairs=whole.n_pairs,
         absolute=whole.absolute,
         remarks=(negative, degenerate),
-        conditions=conditions_of(objective.penalties, on_scaling, guessed),
+        conditions=conditions_of(objective.penalties, on_scaling, guessed, binned),
         joint_hessian=np.asarray(whole.curvature),
         data_sets=tuple(data_sets),
         sharing=sharing_test(whole),

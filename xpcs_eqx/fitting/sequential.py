@@ -116,8 +116,8 @@ class SequentialFit(eqx.Module):
                 return row
         raise KeyError(f"no parameter {name!r}; there are {', '.join(r.name for r in self.rows)}")
 
-    def report(self) -> str:
-        """Combined parameters, then those of each angle, as tables."""
+    def table(self) -> list[str]:
+        """Combined parameters, then those of each angle, line by line."""
         names = self.parameters.free_names
         lines = [
             f"{len(self.fits)} of {len(self.phi)} angles fitted by themselves, combined by "
@@ -132,7 +132,11 @@ class SequentialFit(eqx.Module):
         for a, fit in zip(self.angles, self.fits, strict=True):
             cells = [f"{fit[n].value:.5g} ± {fit[n].error:.2g}" for n in names]
             lines.append(f"  {self.phi[a]:10.4g} " + " ".join(f"{cell:>24s}" for cell in cells))
-        return "\n".join([*lines, *(f"  {text}" for text in self.findings)])
+        return lines
+
+    def report(self) -> str:
+        """The table, and what to know about the combination."""
+        return "\n".join([*self.table(), *(f"  {text}" for text in self.findings)])
 
     def __repr__(self) -> str:
         """The combined parameters."""

@@ -15,12 +15,14 @@ from ..config.build import Problem, build
 from ..config.inference import Inference, inference_of
 from ..config.read import Configuration
 from ..config.resolved import resolved_settings
+from ..config.tables.data import Given
 from ..config.tables.verdict import thresholds_of
-from ..data import StoredTwoTime, TwoTimeData
+from ..data import PooledData
 from ..defences import defended_least_squares
 from ..errors import ConfigError, FitError
 from ..files import to_json
 from ..fitting import Fit, ProfileInterval, judged, profile_interval
+from ..objective import has_bins
 from ..report import (
     Origin,
     Report,
@@ -49,7 +51,7 @@ def task_of(configuration: Configuration) -> "Task":
     return Task(configuration, problem, inference_of(configuration, problem))
 
 
-def _data_line(data: TwoTimeData | StoredTwoTime) -> str:
+def _data_line(data: Given) -> str:
     return (
         f"{data.provenance.where()}: {data.n_angles} angles, {data.n_frames} frames, "
         f"{float(data.t[0]):.6g} … {float(data.t[-1]):.6g} s, q = {float(data.geometry.q):.6g} 1/Å"
@@ -78,7 +80,10 @@ class Task:
             problem.labels, problem.data, problem.scalings, strict=True
         ):
             lines.append(f"{label}: {_data_line(data)}" if label else _data_line(data))
-            lines.append(f"{data.n_pairs} pairs, {data.masked_pairs} masked; scaling {scaling}")
+            pairs = f"{data.n_pairs} pairs, {data.masked_pairs} masked"
+            if isinstance(data, PooledData):
+                pairs = f"{data.n_pairs} bins of age and lag"
+            lines.append(f"{pairs}; scaling {scaling}")
             lines += [f"note: {one}" for one in data.provenance.notes]
         free = problem.parameters.free_names
         coefficients = sum(one.scaling.size for one in problem.scalings)
@@ -150,10 +155,12 @@ class Task:
 def quote_errors(fit: Fit, kind: str) -> Fit:
     """The fit, and each data set in it, with another of its covariances as the quoted one.
 
-    Where that is not finite for the whole, all of them stay as they are, and say so.
+    Where that is not finite for the whole, all of them stay as they are, and say so. The speckle
+    one is the default, which bins of age and lag do not have.
     """
     uncertainty = fit.uncertainty
-    if kind == uncertainty.chosen:
+    binned = any(has_bins(one.objective.term.tiles) for one in fit.parts.values())
+    if kind == uncertainty.chosen or (binned and kind == "speckle"):
         return fit
     if np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
         return _quoted(fit, kind, f"solver.errors = {kind!r} was asked for")

@@ -14,10 +14,12 @@ from ..compiling import quick_jit
 from ..data import Provenance
 from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
+from ..objective import has_bins
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..scaling import AbstractScaling
 from ..uncertainty import loss_of
 from .analyses import prepared_section
+from .bins import write_fitted_bins
 from .maps import has_maps, has_weights, is_stored, write_fitted_data
 from .misfit import misfit_section
 from .sections import (
@@ -147,6 +149,8 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
     if has_maps(fit):
         masked = phi.shape[0] * math.comb(t.shape[0], 2) - fit.n_pairs
         pairs += f"; {masked} masked"
+    if has_bins(term.tiles):
+        pairs = f"{fit.n_pairs} bins of age and lag, each a mean over its pairs of frames"
     lines += [
         entry(
             "maps",
@@ -381,6 +385,8 @@ def surface_section(fit: Fit, label: str, name: str, fitted_data: bool | None) -
     if has_maps(fit) and (fitted_data or (fitted_data is None and not is_stored(fit))):
         path = f"{inside}/fitted_data.{'h5' if is_stored(fit) else 'npz'}"
         files[path] = lambda target: write_fitted_data(target, fit)
+    if has_bins(fit.objective.term.tiles) and fitted_data is not False:
+        files[f"{inside}/fitted_bins.npz"] = lambda target: write_fitted_bins(target, fit)
 
     def figures() -> Sequence[Drawing]:
         # Not at the top: importing matplotlib takes a third of a second.

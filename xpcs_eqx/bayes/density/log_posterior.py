@@ -19,6 +19,7 @@ from ...objective import (
     Linear,
     ProjectedObjective,
     TwoTimeTerm,
+    refuse_bins,
 )
 from ...objective.combined import parts_of
 from ...objective.kernel.frame_table import frame_table
@@ -214,6 +215,7 @@ def _checked(objective: OneDataSet) -> TwoTimeTerm:
             "thousands of times; load them into memory, sample a selection of them, or use "
             "consensus(), whose shards read their own part of maps in a file"
         )
+    refuse_bins(objective.term.tiles, "a posterior")
     if not isinstance(loss_of(objective), Linear):
         raise ModelError(
             f"the likelihood is Gaussian, which the loss {type(loss_of(objective)).__name__} of "

@@ -20,6 +20,7 @@ from ...objective import (
     MapTiles,
     PointTiles,
     StoredTiles,
+    refuse_bins,
 )
 from ...objective.combined import AnyObjective, parts_of
 from .combiners import generator_of
@@ -210,8 +211,9 @@ def pairs_of(tiles: AbstractTiles | AbstractPieces) -> Pairs:
 
     Maps in a file are read once, to know which of their pairs count.
 
-    **Raises:** `ModelError` for tiles that are neither in memory nor of maps in a file.
+    **Raises:** `ModelError` for tiles that are neither in memory nor of maps in a file, and bins.
     """
+    refuse_bins(tiles, "a posterior")
     # Maps of JAX in memory are seen as NumPy arrays, not copied.
     here: Any = tiles if isinstance(tiles, StoredTiles) else jax.tree.map(np.asarray, tiles)
     if isinstance(tiles, PointTiles):

@@ -23,6 +23,7 @@ from ...objective import (
     TwoTimeObjective,
     check_one_data_set,
     on_one_device,
+    refuse_bins,
     with_penalties,
 )
 from ...objective.combined import parts_of
@@ -215,6 +216,8 @@ def fitted(
                     else "build the objective with Scan"
                 )
             )
+        else:
+            refuse_bins(part.term.tiles, "a differentiable fit")
     begin = objective.start if start is None else start
     if jnp.shape(begin) != objective.variables.lower.shape:
         raise ModelError(
