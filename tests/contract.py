@@ -83,6 +83,8 @@ EXCEPTIONS = {"data.BandReader": "an open file"}
 # Public values that are neither classes nor functions.
 CONSTANTS = {
     "data.DEFAULT_GAP": "a number",
+    "data.DOUBTS": "reasons for a doubtful verdict, by word",
+    "data.Doubt": "a type, for annotations",
     "data.LAYOUTS": "names of file layouts",
     "data.Sigma": "a type, for annotations",
     "physics.MODELS": "words for models",

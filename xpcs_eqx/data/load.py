@@ -249,18 +249,13 @@ def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
             )
         raw = _known(replace(raw, phi=np.broadcast_to(azimuths, n_maps)), raw.phi_name)
         raw = replace(raw, azimuths=True)
-    elif not raw.azimuths:
-        absent = (
-            f"No azimuths are known ({raw.phi_name} is absent); 0 stands for all of them, so that "
-            "only models without a direction can be fitted. Give phi otherwise."
-        )
-        raw = replace(raw, notes=(*raw.notes, absent))
     if raw.q_given:
         absent = "No q was given; it is 1, so fitted coefficients carry its powers."
         notes = (*raw.notes, absent) if q is None else raw.notes
         return replace(raw, q=np.full(n_maps, 1.0 if q is None else float(q)), notes=notes)
     if q is None:
         return raw
+    raw = replace(raw, q_ranges=None)
     if raw.q_name in raw.refused and np.unique(raw.q).size == 1:
         return _known(replace(raw, q=np.full(raw.q.shape, q)), raw.q_name)
     known = raw.q[np.isfinite(raw.q)]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..arguments import check_fields
 from ..errors import FitError, ModelError
 from ..fitting import Fit, OuterHistory, Run, Solution, checked_start, fit_of
 from ..fitting.attempts import Ledger
@@ -72,6 +73,7 @@ class Hierarchical(eqx.Module):
     finish: TrustRegion | None = TrustRegion()
 
     def __check_init__(self):
+        check_fields(self)
         if self.outer < 1:
             raise ModelError(
                 f"outer = {self.outer} iterations of a hierarchical fit; give 1 or more"

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..arguments import check_fields
 from ..errors import ModelError
 from ..objective import (
     AbstractLinearScalingPenalty,
@@ -42,6 +43,9 @@ class AbstractResponse(eqx.Module):
     """What is done about a collapse. `interrupts`: whether the fit under way is left for it."""
 
     interrupts: ClassVar[bool]
+
+    def __check_init__(self):
+        check_fields(self)
 
     @property
     @abstractmethod
@@ -101,6 +105,7 @@ class ResetScaling(AbstractResponse):
     factor: float = 10.0
 
     def __check_init__(self):
+        check_fields(self)
         if not (np.isfinite(self.factor) and self.factor >= 1):
             raise ModelError(f"factor = {self.factor} of a reset; give a number from 1")
 
@@ -146,6 +151,7 @@ class Monitoring(eqx.Module):
     limit: int = eqx.field(static=True, default=3)
 
     def __check_init__(self):
+        check_fields(self)
         if self.limit < 1:
             raise ModelError(f"limit = {self.limit} responses of a monitor; give 1 or more")
 
@@ -200,6 +206,7 @@ class DefenceLayers(eqx.Module):
         return f"defended in {self.rounds} rounds at most by{listed}"
 
     def __check_init__(self):
+        check_fields(self)
         if self.rounds < 1:
             raise ModelError(f"rounds = {self.rounds} of a defended fit; give 1 or more")
         if not (np.isfinite(self.tolerance) and self.tolerance > 0):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import check_fields
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import (
@@ -80,6 +81,9 @@ class Reached(NamedTuple):
 class AbstractPhysicalStage(eqx.Module):
     """How physical parameters are fitted while contrast and offset are held."""
 
+    def __check_init__(self):
+        check_fields(self)
+
     @abstractmethod
     def run(
         self,
@@ -117,6 +121,7 @@ class LBFGSStage(AbstractPhysicalStage):
     tolerance: float = 1e-8
 
     def __check_init__(self):
+        check_fields(self)
         _positive("LBFGSStage", iterations=self.iterations, tolerance=self.tolerance)
 
     def run(self, objective, x, per_angle):
@@ -241,6 +246,7 @@ class ScalingStage(eqx.Module):
     tolerance: float = 1e-6
 
     def __check_init__(self):
+        check_fields(self)
         _positive("ScalingStage", evaluations=self.evaluations, tolerance=self.tolerance)
 
     def run(

@@ -26,6 +26,9 @@ class AbstractParallelChains(eqx.Module):
     But for rounding the draws do not depend on it.
     """
 
+    def __check_init__(self):
+        check_fields(self)
+
     @abstractmethod
     def batches(self, chains: int) -> list[Int[np.ndarray, "batch"]]:
         """Numbers of the chains of each batch.
@@ -68,6 +71,7 @@ class ThreadedChains(AbstractParallelChains):
     count: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        check_fields(self)
         if self.count is not None and self.count < 1:
             raise ModelError(f"{self.count} threads for the chains; there must be at least 1")
 

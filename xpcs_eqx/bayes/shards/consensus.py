@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from ...arguments import checked
+from ...arguments import check_fields, checked
 from ...checkpoint import fingerprint
 from ...errors import ModelError
 from ...fitting import Fit
@@ -93,6 +93,7 @@ class Consensus(eqx.Module):
     limits: Limits = Limits()
 
     def __check_init__(self):
+        check_fields(self)
         if self.threshold is not None and self.threshold < 0:
             raise ModelError(
                 f"threshold = {self.threshold} pairs; it must be at least 0 (always shards), or "

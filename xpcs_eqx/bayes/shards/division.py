@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from ...arguments import check_fields
 from ...data import MapSource
 from ...errors import ModelError
 from ...objective import (
@@ -283,6 +284,7 @@ class Shards(eqx.Module):
         )
 
     def __check_init__(self):
+        check_fields(self)
         if np.any(self.sizes < 1):
             raise ModelError(
                 f"{self.n_shards} shards of {self.order.size} pairs leave a shard empty; take fewer"
@@ -291,6 +293,9 @@ class Shards(eqx.Module):
 
 class AbstractSharding(eqx.Module):
     """A rule by which every pair gets into exactly one shard."""
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def split(self, pairs: AnyPairs, n_shards: int, key: Key[Array, ""]) -> Shards:
@@ -434,6 +439,7 @@ class PairsPerShard(AbstractShardSize):
     pairs: int = eqx.field(static=True)
 
     def __check_init__(self):
+        check_fields(self)
         if self.pairs < 1:
             raise ModelError(f"{self.pairs} pairs in a shard; there must be at least 1")
 
@@ -447,6 +453,7 @@ class NumberOfShards(AbstractShardSize):
     shards: int = eqx.field(static=True)
 
     def __check_init__(self):
+        check_fields(self)
         if self.shards < 1:
             raise ModelError(f"{self.shards} shards; there must be at least 1")
 
