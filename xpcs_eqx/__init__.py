@@ -44,7 +44,6 @@ from .fitting import (
 )
 from .hybrid import HybridOptimiser
 from .objective import (
-    Arctan,
     Cauchy,
     DeviceMesh,
     ExecutorSum,
@@ -112,7 +111,6 @@ __all__ = [  # noqa: RUF022
     "simulate",
     "simulate_speckle",
     # What is minimised.
-    "Arctan",
     "Cauchy",
     "Huber",
     "SoftL1",
