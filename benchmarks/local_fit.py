@@ -1,7 +1,7 @@
 """Local fits from a start 40 % off, each in a fresh process, optionally beside other programs.
 
     python benchmarks/local_fit.py [--sizes 3x101,3x301,3x1001,23x1001] [--repeats 3] [--quick]
-        [--peers] [--homodyne-python PATH]
+        [--cache FOLDER] [--peers] [--homodyne-python PATH]
 
 Laminar flow with seven free parameters and individual scaling; data with 5 % of the contrast as
 independent noise, in a file of the library's own layout. A child process imports, reads the file,
@@ -14,6 +14,9 @@ fits twice and leaves; reported are medians over the repeats of
   of the first fit, which other programs on the machine disturb less; memory: the peak until then;
 - worst: largest |value − truth| of a parameter in standard errors (classical: the noise here is
   independent).
+
+With `--cache FOLDER` compiled functions are kept there, as `xpcs_eqx.compilation_cache()` does: a
+first process fills it (`first_process`, `first_cpu` in the JSON), and those measured find it full.
 
 With `--peers` SciPy (`least_squares`, trf) and Optimistix (`LevenbergMarquardt`) work on the same
 residual vector, each pair once, with its dense Jacobian from `jax.jacfwd`, from the same start;
@@ -49,14 +52,22 @@ from common import (
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def fit_child(path: str) -> dict:
+def fit_child(path: str, cache: str | None = None) -> dict:
     """Load, fit, fit again; called in a process of its own."""
     began = time.perf_counter()
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from xpcs_eqx import least_squares, load, parameter_map, projected_objective
+    from xpcs_eqx import (
+        compilation_cache,
+        least_squares,
+        load,
+        parameter_map,
+        projected_objective,
+    )
 
+    if cache is not None:
+        compilation_cache(cache)
     imported = time.perf_counter()
     data = load(path)
     loaded = time.perf_counter()
@@ -103,9 +114,8 @@ def time_evaluation(objective, fit) -> float:
     import jax
     import jax.numpy as jnp
 
-    from xpcs_eqx.compiling import quick_jit
+    from xpcs_eqx.optimize.loops import evaluated as evaluate
 
-    evaluate = quick_jit(lambda o, y, m: o.evaluate(y, m))
     y = jnp.asarray(objective.variables.to_coordinates(fit.values[fit.index.physical]))
     jax.block_until_ready(evaluate(objective, y, objective.memo))
     times = []
@@ -116,14 +126,19 @@ def time_evaluation(objective, fit) -> float:
     return median(times)
 
 
-def fit_size(path: str, repeats: int) -> dict:
-    """Medians over fresh processes that fit one file."""
-    runs = [run_self(__file__, "--child", path) for _ in range(repeats)]
+def fit_size(path: str, repeats: int, cache: str | None) -> dict:
+    """Medians over fresh processes that fit one file, the first left out where it fills a cache."""
+    command = (__file__, *([] if cache is None else ["--cache", cache]), "--child", path)
+    first = None if cache is None else run_self(*command)
+    runs = [run_self(*command) for _ in range(repeats)]
     out = dict(runs[0])
     for key in runs[0]:
         if isinstance(runs[0][key], float):
             out[key] = median([one[key] for one in runs])
     out["process"] = median([one["process"] - one["after"] for one in runs])
+    if first is not None:
+        out["first_process"] = first["process"] - first["after"]
+        out["first_cpu"] = first["cpu"]
     return out
 
 
@@ -179,13 +194,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--quick", action="store_true", help="3x101, once")
     parser.add_argument("--quiet-below", type=float, help="wait until the load is below this")
+    parser.add_argument("--cache", help="folder of compiled functions; without, none are kept")
     parser.add_argument("--peers", action="store_true", help="SciPy and Optimistix as well")
     parser.add_argument("--homodyne-python", help="an interpreter that has homodyne 2.x")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--write", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        print(json.dumps(fit_child(given.child)))
+        print(json.dumps(fit_child(given.child, given.cache)))
         return
     if given.write:
         path, angles, frames, seed = given.write
@@ -201,7 +217,7 @@ def main() -> None:
             path = os.path.join(folder, f"{size}.h5")
             run_self(__file__, "--write", path, angles, frames, given.seed)
             load = wait_until_quiet(given.quiet_below) if given.quiet_below else os.getloadavg()[0]
-            one = {**fit_size(path, repeats), "machine_load": load}
+            one = {**fit_size(path, repeats, given.cache), "machine_load": load}
             report["fits"][size] = one
             keys = ("evaluations", "status", "cold", "warm", "evaluation", "evaluation_share")
             rows.append((size, *(one[k] for k in (*keys, "process", "cpu", "memory", "worst"))))

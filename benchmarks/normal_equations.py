@@ -7,8 +7,10 @@ where only half of it is visited. Rows:
 
 - plain: Σ (model − data)² over the full square at given contrast and offset, written directly in
   `jax.numpy`, with `jnp.sinc`: the reference of the ratios;
-- plain, own sine: the same with the vectorised sine of this library;
-- evaluation: cost, Jᵀr and JᵀJ with contrast and offset eliminated; cost: without derivatives;
+- plain, own sine: the same with the vectorised sine of this library, the second reference;
+- evaluation: cost, Jᵀr and JᵀJ with contrast and offset eliminated, as one compiled function on one
+  core; cost: without derivatives;
+- evaluation, N cores: the same as a fit asks for it, its tiles shared out over 1, 2, 4, … threads;
 - jacfwd: Jacobian of the plain residual by `jax.jacfwd`, then JᵀJ and Jᵀr: for the 7 physical
   parameters, and for the same 13 columns as in the evaluation.
 
@@ -20,6 +22,7 @@ thing minus the peak of one that only holds the data ("process", compilation inc
 
 import argparse
 import json
+import os
 import time
 
 from common import (
@@ -39,7 +42,10 @@ from common import (
 )
 
 N_ANGLES = 3
-KINDS = ("plain", "plain, own sine", "evaluation", "cost", "jacfwd, 7 columns", "jacfwd")
+CORES = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= (os.cpu_count() or 1)]
+ON_CORES = {f"evaluation, {n} core{'s' * (n > 1)}": n for n in CORES}
+COMPILED = ("plain", "plain, own sine", "evaluation", "cost", "jacfwd, 7 columns", "jacfwd")
+KINDS = (*COMPILED, *ON_CORES)
 
 
 def plain_model(theta, contrast, offset, t, phi, sinc):
@@ -63,6 +69,8 @@ def programs(n_frames: int):
 
     from xpcs_eqx import parameter_map, projected_objective
     from xpcs_eqx.compiling import quick_jit
+    from xpcs_eqx.cores import VARIABLE
+    from xpcs_eqx.optimize.loops import evaluated
     from xpcs_eqx.physics.trigonometry import sinc
 
     data = simulated(N_ANGLES, n_frames)
@@ -95,6 +103,13 @@ def programs(n_frames: int):
         jacobian = jnp.concatenate([part.reshape(r.size, -1) for part in parts], axis=1)
         return jacobian.T @ jacobian, jacobian.T @ r
 
+    def on_cores(count):
+        def evaluate(*point):
+            os.environ[VARIABLE] = str(count)
+            return evaluated(*point)
+
+        return evaluate
+
     maps = (y, scaling, c2)
     point = (objective, y, memo)
     return {
@@ -105,6 +120,7 @@ def programs(n_frames: int):
         "cost": (quick_jit(lambda o, y, m: o.cost(y, m)), point),
         "jacfwd, 7 columns": (jax.jit(physical), maps),
         "jacfwd": (jax.jit(everything), maps),
+        **{kind: (on_cores(count), point) for kind, count in ON_CORES.items()},
     }
 
 
@@ -155,6 +171,11 @@ def measure(n_frames: int, repeats: int, slow_repeats: int) -> dict[str, dict]:
     for kind in KINDS:
         function, arguments = made[kind]
         clock = time.perf_counter()
+        if kind in ON_CORES:
+            jax.block_until_ready(function(*arguments))
+            compiled[kind] = function
+            out[kind] = {"compile": time.perf_counter() - clock, "buffers": None}
+            continue
         compiled[kind] = function.lower(*arguments).compile()
         out[kind] = {"compile": time.perf_counter() - clock}
         analysed = getattr(compiled[kind], "compiled", compiled[kind]).memory_analysis()
@@ -177,6 +198,8 @@ def measure(n_frames: int, repeats: int, slow_repeats: int) -> dict[str, dict]:
     for kind in KINDS:
         out[kind]["ratio"] = out[kind]["seconds"] / out["plain"]["seconds"]
         out[kind]["cpu_ratio"] = out[kind]["cpu"] / out["plain"]["cpu"]
+        out[kind]["cpu_ratio_own_sine"] = out[kind]["cpu"] / out["plain, own sine"]["cpu"]
+        out[kind]["wall_over_cpu"] = out[kind]["seconds"] / out[kind]["cpu"]
     out["agreement"] = agreement(made)
     return out
 
@@ -211,7 +234,8 @@ def main() -> None:
         for kind in KINDS:
             one = measured[kind]
             one["process"] = peaks[kind] - peaks["data"]
-            keys = ("seconds", "million_pairs_per_second", "ratio", "cpu", "cpu_ratio", "compile")
+            keys = ("seconds", "million_pairs_per_second", "ratio", "cpu", "cpu_ratio")
+            keys = (*keys, "cpu_ratio_own_sine", "compile")
             rows.append(
                 (f"3 x {n}  {kind}", *(one[k] for k in keys), one["buffers"], one["process"])
             )
@@ -228,6 +252,7 @@ def main() -> None:
         "/ plain",
         "cpu s",
         "/ plain",
+        "/ own sine",
         "compile s",
         "buffers MB",
         "process MB",

@@ -21,6 +21,7 @@ LAYERS = (
     "arguments",
     "compiling",
     "inherited",
+    "cores",
     "files",
     "checkpoint",
     "data",

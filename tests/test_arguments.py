@@ -190,7 +190,7 @@ SETTINGS = (
     xe.Huber(),
     xe.SoftL1(),
     xe.Cauchy(),
-    xe.Arctan(),
+    xe.objective.Arctan(),
     xe.WarmUp(),
     xe.TrustRegion(),
     xe.HybridOptimiser(),

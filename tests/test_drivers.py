@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import helpers_drivers
@@ -16,7 +17,9 @@ from helpers import LAMINAR, LOSSES, TRANSPORT, assert_close, make_data, mapped,
 from helpers_drivers import Backwards
 
 import xpcs_eqx as xe
+from xpcs_eqx import cores
 from xpcs_eqx.data import from_chunks, open_stored, write_own
+from xpcs_eqx.inherited import Inherited
 from xpcs_eqx.objective import StoredTiles, source_of
 from xpcs_eqx.objective.drivers.executor import share_out
 
@@ -65,6 +68,60 @@ def assert_same(found, wanted, tolerance=SAME):
 
 def identical(one, other):
     return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+@pytest.mark.parametrize("kind", ["maps", "file"])
+def test_any_number_of_cores_gives_the_same_bits(data, path, monkeypatch, kind):
+    objective = objective_of(data if kind == "maps" else open_stored(path), piece=1)
+    assert objective.in_parts
+    found = []
+    for count in (1, 2, 4):
+        monkeypatch.setenv(cores.VARIABLE, str(count))
+        found.append(evaluated(objective))
+    assert identical(found[0], found[1])
+    assert identical(found[0], found[2])
+    if kind == "maps":
+        y = objective.variables.to_coordinates(jnp.asarray(objective.start))
+        whole = jax.jit(lambda y: objective.evaluate(y, objective.memo))(y)
+        assert_same(found[0], whole)
+
+
+def test_a_sum_keeps_all_cores_at_work(monkeypatch):
+    together = threading.Barrier(3, timeout=10)
+    monkeypatch.setenv(cores.VARIABLE, "3")
+    # Each waits for the two others.
+    assert list(cores.in_order(lambda k: (together.wait(), k)[1], range(6))) == [*range(6)]
+
+
+def test_parts_come_in_order_and_what_they_raise_where_they_would_have_come(monkeypatch):
+    monkeypatch.setenv(cores.VARIABLE, "2")
+    taken, found = [], []
+
+    def work(k):
+        if k == 3:
+            raise ValueError("the third")
+        return jnp.ones(()).dtype, k
+
+    with jax.enable_x64(False), pytest.raises(ValueError, match="the third"):  # noqa: PT012
+        for dtype, k in cores.in_order(work, (taken.append(k) or k for k in range(9))):
+            found.append(k)
+            assert dtype == jnp.float32
+            assert len(taken) - len(found) <= 2
+    assert found == [0, 1, 2]
+
+
+def test_how_many_threads(monkeypatch):
+    monkeypatch.delenv(cores.VARIABLE, raising=False)
+    assert cores.threads() >= 1
+    # Of a process that has a share of the work, all cores are those of all processes.
+    sent = pickle.loads(pickle.dumps(Inherited(cores.threads)))
+    assert (sent(), Inherited(cores.threads)()) == (1, cores.threads())
+    monkeypatch.setenv(cores.VARIABLE, "3")
+    assert cores.threads() == 3
+    for wrong in ("0", "many", "-1", "1.5"):
+        monkeypatch.setenv(cores.VARIABLE, wrong)
+        with pytest.raises(xe.ConfigError, match=f"{cores.VARIABLE} is '{wrong}'"):
+            cores.threads()
 
 
 @pytest.mark.parametrize("kind", ["maps", "points", "file"])

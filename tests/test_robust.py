@@ -16,7 +16,12 @@ from xpcs_eqx.hybrid import HybridOptimiser
 from xpcs_eqx.objective import Pull, curve_objective, influence_sums
 from xpcs_eqx.optimize import iterate_compiled
 
-ROBUST = {"soft_l1": xe.SoftL1, "huber": xe.Huber, "cauchy": xe.Cauchy, "arctan": xe.Arctan}
+ROBUST = {
+    "soft_l1": xe.SoftL1,
+    "huber": xe.Huber,
+    "cauchy": xe.Cauchy,
+    "arctan": xe.objective.Arctan,
+}
 X = np.linspace(0.0, 10.0, 60)
 
 
@@ -290,7 +295,7 @@ def test_a_fit_that_ran_away_from_the_data_is_no_success(start):
     x = np.linspace(0, 10, 200)
     y = 2 * x + 1000 + np.random.default_rng(0).normal(size=200)
     with pytest.warns(CovarianceWarning, match="does not hold"):
-        fit = xe.curve_fit(line, x, y, np.array(start), loss=xe.Arctan(0.01))
+        fit = xe.curve_fit(line, x, y, np.array(start), loss=xe.objective.Arctan(0.01))
     assert not fit.success
     assert np.all(np.isinf(fit.perr))
     # A convex loss comes back from anywhere, and a scale of the size of the noise holds it.

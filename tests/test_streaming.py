@@ -468,7 +468,9 @@ def test_a_streamed_fit_is_the_fit_in_memory(tmp_path):
     data = weighted(make_data(n=N, diagonal=True, noise=0.01))
     path = written(tmp_path, data)
     memory, lazy = load(path), open_stored(path)
-    parameters = mapped(start_off(LAMINAR, 1.2), memory)
+    # All that the data determine: along a valley two orders of one sum part ways.
+    fixed = ("D_offset", "gamma_dot_t_offset")
+    parameters = mapped(start_off(LAMINAR, 1.2), memory, fixed=fixed)
     wanted = xe.least_squares(xe.projected_objective(parameters, memory, tile=9))
     fit = xe.least_squares(xe.projected_objective(parameters, lazy, tile=9, piece=9 * N * 8))
     assert fit.success

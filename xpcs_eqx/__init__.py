@@ -8,6 +8,7 @@ from . import starting as _starting  # noqa: F401, I001
 
 from .bayes import Nuts, Posterior, consensus, sample, write_posterior
 from .checkpoint import Checkpoints
+from .compiling import compilation_cache
 from .data import (
     Geometry,
     Selection,
@@ -43,7 +44,6 @@ from .fitting import (
 )
 from .hybrid import HybridOptimiser
 from .objective import (
-    Arctan,
     Cauchy,
     DeviceMesh,
     ExecutorSum,
@@ -111,7 +111,6 @@ __all__ = [  # noqa: RUF022
     "simulate",
     "simulate_speckle",
     # What is minimised.
-    "Arctan",
     "Cauchy",
     "Huber",
     "SoftL1",
@@ -135,10 +134,11 @@ __all__ = [  # noqa: RUF022
     # After a fit.
     "diagnose",
     "profile_interval",
-    # Long fits, and many cores or devices.
+    # Long fits, many cores or devices, and many processes.
     "Checkpoints",
     "DeviceMesh",
     "ExecutorSum",
+    "compilation_cache",
     # Posteriors.
     "Nuts",
     "Posterior",

@@ -1,12 +1,21 @@
-"""`jit` for functions that are compiled more often than they are run long."""
+"""`jit` for what is compiled more often than it is run long; compiled functions kept on disk."""
 
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
+
+from .errors import ConfigError
 
 # Both only change how fast code is generated: on our loops, whose time goes into a few vectorised
 # kernels, they halve the time of compilation and leave that of a run alone.
@@ -15,7 +24,7 @@ _WANTED = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split
 
 def _accepted(options: dict[str, Any]) -> bool:
     try:
-        jax.jit(lambda x: x + 1, compiler_options=options).lower(jnp.float32(0)).compile()
+        jax.jit(lambda x: x + 1, compiler_options=options).lower(np.float32(0)).compile()
     except jax.errors.JaxRuntimeError:
         # A release of XLA without the option: it only saves time, so it is left out.
         return False
@@ -50,3 +59,130 @@ class quick_jit:
     def lower(self, *args: Any, **keywords: Any) -> Any:
         """Lower without running; `.compile()` fills the cache that a call uses."""
         return _compiled(self.function).lower(*args, **keywords)
+
+    def bound(self, *args: Any) -> Callable[..., Any]:
+        """The function of what follows `args`, arrays alone: many calls of it cost little."""
+        leaves, structure = jax.tree.flatten(args)
+        arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+        rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
+        return partial(_flat(self.function), _same(_Rest(rest, structure)), arrays)
+
+
+class _Rest:
+    """What is no array of the arguments of a call, with their structure; compared but once."""
+
+    def __init__(self, leaves: tuple, structure: Any):
+        self.parts = leaves, structure
+        self.hash = hash(self.parts)
+
+    def __hash__(self):
+        return self.hash
+
+    def __eq__(self, other: Any):
+        return self is other or (isinstance(other, _Rest) and self.parts == other.parts)
+
+
+@lru_cache(maxsize=64)
+def _same(rest: _Rest) -> _Rest:
+    """The first of those that are equal."""
+    return rest
+
+
+@cache
+def _flat(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(rest, arrays, *more):
+        taken, (leaves, structure) = iter(arrays), rest.parts
+        leaves = [next(taken) if leaf is None else leaf for leaf in leaves]
+        return function(*jax.tree.unflatten(structure, leaves), *more)
+
+    return jax.jit(call, static_argnums=0, compiler_options=quick_options())
+
+
+LIMIT = 500_000_000  # bytes
+_ENTRY, _LAST_USED = "-cache", "-atime"
+
+
+def cache_folder() -> Path:
+    """The folder of the user's caches, where the system wants it."""
+    if sys.platform == "win32":
+        home = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        home = Path.home() / "Library" / "Caches"
+    else:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "xpcs_eqx"
+
+
+def compilation_cache(folder: str | Path | None = None, limit: int = LIMIT) -> Path | None:
+    """Keep compiled functions on disk, for this process and those after it.
+
+    Most of the time of a first fit is compilation. With this at the top of a program, before
+    anything is fitted, only the first process on a machine compiles. The program
+    `python -m xpcs_eqx.fit` calls it unless its configuration says otherwise.
+
+    A folder within serves one version of JAX on processors of one kind, which may share a home.
+    What was used least recently goes when all of it is larger than `limit`. A folder that cannot be
+    made or read, and a disk that is full, cost time and are no error. A folder that JAX was given
+    already, as by JAX_COMPILATION_CACHE_DIR, is kept.
+
+    **Arguments:**
+
+    - `folder`: by default `xpcs_eqx` among the caches of the user.
+    - `limit`: size of all that is kept [bytes], looked at when this is called.
+
+    **Returns:** the folder that JAX uses, or None where there can be none.
+
+    **Raises:** `ConfigError` for a limit below 0.
+    """
+    if limit < 0:
+        raise ConfigError(f"limit is {limit} bytes; give 0 or more")
+    config = jax.config
+    given = getattr(config, "jax_compilation_cache_dir", None)
+    if given:
+        return Path(given)
+    try:
+        top = cache_folder() if folder is None else Path(folder)
+        own = top / _kind()
+        own.mkdir(parents=True, exist_ok=True)
+        _shrink(top, limit)
+    except (OSError, RuntimeError):
+        # RuntimeError: there is no home.
+        return None
+    if not os.access(own, os.R_OK | os.W_OK | os.X_OK):
+        return None
+    config.update("jax_compilation_cache_dir", str(own))
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    from jax.experimental.compilation_cache import compilation_cache as of_jax
+
+    # Whoever has compiled before has made JAX decide that there is no cache.
+    of_jax.reset_cache()
+    message = "Error (reading|writing) persistent compilation cache"
+    warnings.filterwarnings("ignore", message=message)
+    return own
+
+
+def _kind() -> str:
+    """Version of JAX, and kind of the processor: code for one may not run on another."""
+    told = platform.machine() + platform.processor()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        told += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"jax-{jax.__version__}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def _shrink(top: Path, limit: int) -> None:
+    """Remove the entries used least recently until those left are below `limit`."""
+    found = []
+    for path in top.glob(f"*/*{_ENTRY}"):
+        # Another process may have removed it meanwhile.
+        with contextlib.suppress(OSError):
+            about = path.stat()
+            found.append((max(about.st_atime, about.st_mtime), about.st_size, path))
+    size = sum(one for _, one, _ in found)
+    for _, one, path in sorted(found):
+        if size <= limit:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+            path.with_name(path.name.removesuffix(_ENTRY) + _LAST_USED).unlink(missing_ok=True)
+        size -= one

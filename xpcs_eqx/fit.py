@@ -174,6 +174,11 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
 
     jax.config.update("jax_enable_x64", True)
 
+    from .compiling import compilation_cache
+
+    if configuration.settings.output.compilation_cache:
+        compilation_cache()
+
     from .program.task import task_of
     from .report import claimed
 

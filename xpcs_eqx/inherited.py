@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
 T = TypeVar("T")
+
+_AWAY: ContextVar[bool] = ContextVar("away", default=False)
+
+
+def is_sent() -> bool:
+    """Whether this is done for another process, which sent it here."""
+    return _AWAY.get()
 
 
 class _Settings(NamedTuple):
@@ -61,9 +69,13 @@ class Inherited(Generic[T]):
 
     def __call__(self, *more: Any) -> T:
         with self.settings.hold():
-            arguments, keywords = received((self.arguments, self.keywords))
-            result = self.function(*arguments, *more, **keywords)
-            return jax.tree.map(_packed, result) if self.sent else result
+            token = _AWAY.set(self.sent or _AWAY.get())
+            try:
+                arguments, keywords = received((self.arguments, self.keywords))
+                result = self.function(*arguments, *more, **keywords)
+                return jax.tree.map(_packed, result) if self.sent else result
+            finally:
+                _AWAY.reset(token)
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -103,12 +103,13 @@ class Individual(AbstractScaling):
 
     @property
     def constant(self):
-        return jnp.zeros((self.n_angles, 2))
+        return jnp.asarray(np.zeros((self.n_angles, 2)))
 
     @property
     def bounds(self):
-        stacked = np.repeat([self.contrast_bounds, self.offset_bounds], self.n_angles, axis=0)
-        return jnp.asarray(stacked[:, 0]), jnp.asarray(stacked[:, 1])
+        limits = np.array([self.contrast_bounds, self.offset_bounds], dtype=float).T
+        lower, upper = (np.repeat(one, self.n_angles) for one in limits)
+        return jnp.asarray(lower), jnp.asarray(upper)
 
     @property
     def names(self):

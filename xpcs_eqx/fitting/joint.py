@@ -183,7 +183,7 @@ def whole_at(solution: Solution) -> Whole:
         x, on_whole = _physical(objective, solution.y)
         slope[count:], penalty[count:, count:] = on_whole.gradient, on_whole.hessian
     else:
-        x = optima[0].values[count:]
+        x = np.asarray(optima[0].values)[count:]
     tied = several or bool(parameters.ties)
     ties = np.asarray(_ties(parameters, x)) if tied else np.zeros((0, free))
     parts, names = [], []

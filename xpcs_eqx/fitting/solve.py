@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -164,7 +163,7 @@ def _compiled_ahead(
     """
     with ThreadPoolExecutor(1) as pool:
         # For another precision than that of the fit it would be compiled in vain.
-        step = Inherited(lower_iteration, solver, objective, jnp.asarray(x))
+        step = Inherited(lower_iteration, solver, objective, x)
         futures = [pool.submit(step)]
         maps = isinstance(objective, TwoTimeObjective)
         if maps and isinstance(objective.term.tiles, MapTiles):

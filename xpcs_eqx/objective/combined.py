@@ -68,7 +68,7 @@ def _cost(part, y, memo):
 
 def _compiled(function, y, part=None):
     """The function as it is inside a larger compiled function, and for data read piece by piece."""
-    alone = isinstance(y, jax.core.Tracer) or not (part is None or part.traceable)
+    alone = isinstance(y, jax.core.Tracer) or (part is not None and part.in_parts)
     return function.function if alone else function
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
@@ -34,12 +35,10 @@ class NormalEquations(eqx.Module):
     @classmethod
     def zero(cls, columns: int, batch: tuple[int, ...] = (), dtype=None) -> "NormalEquations":
         """The neutral element for `columns` columns and the given leading axes."""
-        return cls(
-            jnp.zeros(batch, dtype),
-            jnp.zeros((*batch, columns), dtype),
-            jnp.zeros((*batch, columns, columns), dtype),
-            jnp.zeros(batch, dtype),
-        )
+        # By NumPy: an eager operation of JAX is a compilation.
+        dtype = jnp.result_type(float if dtype is None else dtype)
+        shapes = (batch, (*batch, columns), (*batch, columns, columns), batch)
+        return cls(*(np.zeros(shape, dtype) for shape in shapes))  # pyright: ignore[reportArgumentType]
 
     def __add__(self, other: "NormalEquations") -> "NormalEquations":
         return jax.tree.map(operator.add, self, other)
@@ -76,6 +75,11 @@ class AbstractObjective(eqx.Module):
     @abstractmethod
     def traceable(self) -> bool:
         """Whether `evaluate` may be compiled as a whole; else it loops in Python."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether `evaluate` is best called from Python, where its sum is spread over all cores."""
+        return not self.traceable
 
     @property
     @abstractmethod

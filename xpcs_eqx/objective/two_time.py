@@ -3,8 +3,6 @@
 from functools import partial
 
 import equinox as eqx
-import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -66,6 +64,11 @@ class TwoTimeTerm(eqx.Module):
     baseline_guessed: bool = eqx.field(static=True, default=False)
     doubts: tuple[Doubt, ...] = eqx.field(static=True, default=())
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether the sum is best asked for from Python."""
+        return self.driver.in_parts(self.tiles)
+
     def table(self, y: Float[Array, "free"], differentiate: bool = True) -> FrameTable:
         """Features of the model at the coordinates `y`."""
         return _table(self.parameters, y, self.t, self.geometry, differentiate)
@@ -117,9 +120,7 @@ class Memo(eqx.Module):
 def _first_memo(term: TwoTimeTerm) -> Memo:
     n_angles = term.reference.shape[0]
     columns = term.parameters.n_free + 2
-    blank = jax.eval_shape(lambda: NormalEquations.zero(columns, (n_angles,)))
-    # By NumPy: an eager operation of JAX is a compilation.
-    zero = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), blank)
+    zero = NormalEquations.zero(columns, (n_angles,))
     return Memo(term.reference, np.zeros(term.scaling.size, zero.cost.dtype), zero)  # pyright: ignore[reportArgumentType]
 
 
@@ -156,6 +157,10 @@ class ProjectedObjective(AbstractObjective):
     @property
     def traceable(self):
         return self.term.driver.traceable
+
+    @property
+    def in_parts(self):
+        return self.term.in_parts
 
     @property
     def physical(self) -> ParameterMap:
@@ -235,6 +240,10 @@ class JointObjective(AbstractObjective):
     @property
     def traceable(self):
         return self.term.driver.traceable
+
+    @property
+    def in_parts(self):
+        return self.term.in_parts
 
     @property
     def physical(self) -> ParameterMap:

@@ -63,7 +63,7 @@ def evaluated(
 ) -> tuple[NormalEquations, PyTree]:
     """`objective.evaluate`, compiled where it may be; every caller shares what was compiled."""
     compiled = _evaluate_compiled
-    return (compiled if objective.traceable else compiled.function)(objective, y, memo)
+    return (compiled.function if objective.in_parts else compiled)(objective, y, memo)
 
 
 @quick_jit
@@ -76,7 +76,7 @@ def cost_and_gradient(
 ) -> tuple[Float[Array, ""], Float[Array, "variable"]]:
     """`objective.cost_and_gradient`, compiled where it may be."""
     compiled = _cost_and_gradient_compiled
-    return (compiled if objective.traceable else compiled.function)(objective, y)
+    return (compiled.function if objective.in_parts else compiled)(objective, y)
 
 
 @quick_jit

@@ -38,7 +38,7 @@ from .dyadic import (
 )
 from .evidence import Evidence
 from .misfit import Remains
-from .scores import SpeckleScores, speckle_scores
+from .scores import SpeckleScores, lower_speckle_scores, speckle_scores
 from .uncertainty import (
     BY_AGE,
     NO_DEGREES_OF_FREEDOM,
@@ -226,6 +226,9 @@ def lower_uncertainty(objective: TwoTimeObjective) -> None:
         memo.equations.cost,
     ).compile()
     part = y[: term.parameters.n_free]
+    if term.in_parts:
+        lower_speckle_scores(term, part, loss_of(objective))
+        return
     shot = np.zeros((term.reference.shape[0],))
     _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
 
@@ -260,8 +263,8 @@ def _decays_of_maps(evidence: Evidence, columns: np.ndarray) -> Decays:
         np.asarray(evidence.decay_columns),
         np.asarray(evidence.decay_weight),
         columns,
-        float(np.max(evidence.nearest)),
-        float(np.min(evidence.farthest)),
+        float(np.asarray(evidence.nearest).max()),
+        float(np.asarray(evidence.farthest).min()),
     )
 
 
@@ -388,8 +391,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
     columns, decays = np.asarray(at.columns), None
     if isinstance(term.tiles, MapTiles | StoredTiles):
         shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
-        stored = isinstance(term.tiles, StoredTiles)
-        find = speckle_scores if stored else _speckle
+        find = speckle_scores if term.in_parts else _speckle
         scores = find(term, at.y, at.per_angle, loss, jnp.asarray(shot))
         dyadic = scores.dyadic
         shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)

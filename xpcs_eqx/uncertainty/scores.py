@@ -2,11 +2,13 @@
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ..compiling import quick_jit
+from ..cores import in_order
 from ..objective import (
     AbstractLoss,
     BandTiles,
@@ -351,27 +353,65 @@ def speckle_scores(
     products of matrices, which bounds their memory and makes their time that of an evaluation.
     """
     tiles, n = term.tiles, term.t.shape[0]
-    look = _Pass(term.table(y), scaling, loss, -(-n // pooled_side))
+    pool, angles = -(-n // pooled_side), range(scaling.shape[0])
     if isinstance(tiles, StoredTiles):
+        look = _Pass(term.table(y), scaling, loss, pool)
         return _of_stored(look, term, y, shot_from_diagonal)
     assert isinstance(tiles, MapTiles)
-    field = _field(look, term, y)
+    arrays = jax.tree.leaves((term, y, scaling, loss, shot_from_diagonal))
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in arrays)
+    prepare, score = (one.function if traced else one for one in (_prepare, _score_angle))
+    look, field = prepare(_bare(term), y, scaling, loss, pool)
 
     def at(angle):
-        sums = _map_sums(look, tiles, angle, n)
-        here = jax.tree.map(lambda leaf: leaf[angle], field)
-        return _angle_scores(sums, here, scaling[angle, 0], shot_from_diagonal[angle], look.pool)
+        return score(look, field, tiles, shot_from_diagonal, angle)
 
-    return jax.lax.map(at, jnp.arange(scaling.shape[0]))
+    if traced:
+        return jax.lax.map(at, jnp.arange(len(angles)))
+    # On all cores, a map each.
+    found = in_order(lambda k: jax.device_get(at(np.asarray(k))), angles)
+    return jax.tree.map(lambda *one: np.stack(one), *found)
+
+
+def lower_speckle_scores(
+    term: TwoTimeTerm, y: Float[Array | np.ndarray, "free"], loss: AbstractLoss
+) -> None:
+    """Compile what `speckle_scores` runs from Python on maps in memory, without running it."""
+    given = _bare(term), y, term.reference, loss, -(-term.t.shape[0] // _POOLED_SIDE)
+    look, field = jax.tree.map(
+        lambda leaf: (
+            np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+        ),
+        eqx.filter_eval_shape(_prepare.function, *given),
+    )
+    _prepare.lower(*given).compile()
+    shot = np.zeros((term.reference.shape[0],))
+    _score_angle.lower(look, field, term.tiles, shot, np.asarray(0)).compile()
+
+
+def _bare(term: TwoTimeTerm) -> TwoTimeTerm:
+    """Without its data: those of another file compile nothing anew."""
+    return eqx.tree_at(lambda one: (one.tiles, one.driver), term, (None, None))
+
+
+@quick_jit
+def _prepare(term, y, scaling, loss, pool):
+    look = _Pass(term.table(y), scaling, loss, pool)
+    return look, _field(look, term, y)
+
+
+@quick_jit
+def _score_angle(look, field, tiles, shot, angle):
+    sums = _map_sums(look, tiles, angle, tiles.c2.shape[1])
+    here = jax.tree.map(lambda leaf: leaf[angle], field)
+    return _angle_scores(sums, here, look.scaling[angle, 0], shot[angle], look.pool)
 
 
 def _of_stored(look: _Pass, term: TwoTimeTerm, y, shot_from_diagonal) -> SpeckleScores:
     """The scores of maps in a file, in one pass over its pieces."""
     tiles, n, contrast = term.tiles, term.t.shape[0], look.scaling[:, 0]
     assert isinstance(tiles, StoredTiles)
-    # Without its data, which a compiled function could not take from a file.
-    bare = eqx.tree_at(lambda one: (one.tiles, one.driver), term, (None, None))
-    zero, field = _begin(look, bare, y, n, tiles.size)
+    zero, field = _begin(look, _bare(term), y, n, tiles.size)
     sums: list[_MapSums] = []
     found: list[SpeckleScores] = []
     for k, piece in enumerate(each_piece(tiles)):

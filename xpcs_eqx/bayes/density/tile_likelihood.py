@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ...errors import ModelError
 from ...fitting.derivative.second_order import feature_rows, with_feature_rows
 from ...objective import AbstractTiles, Block, Linear, NormalEquations
-from ...objective.drivers.loops import Scan
+from ...objective.drivers.loops import scan_tiles
 from ...objective.kernel.blocks import block_cost, pair_features
 from ...objective.kernel.frame_table import FrameTable, call_kernel
 
@@ -145,7 +145,7 @@ def _statistics(rows, table, reference, tiles):
         return block_cost(table, block, here[0], here[1], Linear())
 
     zero = NormalEquations.zero(2, (reference.shape[0],), reference.dtype)
-    return Scan().sum(one, None, tiles, zero)
+    return scan_tiles(one, None, tiles, zero)
 
 
 @_statistics.def_fwd

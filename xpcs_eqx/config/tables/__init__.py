@@ -40,6 +40,9 @@ class Output(Section):
         "auto", "what the data leave open, with profiles and advice; auto: of degenerate fits"
     )
     diagnostics: bool = key(False, "sensitivities, gradients and scales of the parameters")
+    compilation_cache: bool = key(
+        True, "whether to keep compiled functions in the user's cache folder, for the next run"
+    )
     sequential: Annotated[str, COMBINATIONS] | None = key(
         None, "fits each angle by itself as well, combined this way", example="inverse_variance"
     )

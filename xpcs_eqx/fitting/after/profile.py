@@ -91,7 +91,7 @@ class _Pulled(NamedTuple):
         noise = known if known > 0 else 1.0
         pull = Pull(self.function, jnp.asarray(target), jnp.asarray(noise * width))
         held = with_penalties(self.objective, (*self.objective.penalties, pull), noise)
-        iterate = _solve_compiled if held.traceable else iterate_host
+        iterate = iterate_host if held.in_parts else _solve_compiled
         state = iterate(self.solver, held, jnp.asarray(x))
         cost, status = float(state.equations.cost), Status(int(state.status))
         if not np.isfinite(cost) or status == Status.non_finite:

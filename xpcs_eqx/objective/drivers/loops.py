@@ -15,6 +15,7 @@ from jaxtyping import Array, Int, PyTree
 
 from ...arguments import check_fields
 from ...compiling import quick_jit
+from ...cores import in_order
 from ...errors import ModelError
 from ...inherited import Inherited
 from ..equations import NormalEquations
@@ -121,6 +122,18 @@ def add_piece(function: Callable, args: PyTree, total: PyTree, piece: Piece) -> 
     return fold_piece(add_block, (function, args), total, piece)
 
 
+def add_parts(total: PyTree, parts: Iterable[PyTree]) -> PyTree:
+    """`total` plus some parts one after the other, by NumPy: in whatever process, the same bits."""
+    total = jax.tree.map(np.asarray, total)
+    for part in parts:
+        total = jax.tree.map(np.add, total, part)
+    return jax.tree.map(jnp.asarray, total)
+
+
+def _nothing(zero: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zero)
+
+
 def sum_pieces(
     function: Callable,
     args: PyTree,
@@ -144,6 +157,28 @@ def scan_tiles(function: Callable, args: PyTree, tiles: AbstractTiles, zero: PyT
         return add_block((function, args), total, tiles.block(row)), None
 
     return jax.lax.scan(body, zero, jnp.asarray(tiles.table))[0]
+
+
+# Tiles in a share of a sum at least, for handing it over to cost nothing, and shares at most, for a
+# node of many cores. Neither depends on the cores there are: sums are the same everywhere.
+_SHARE, _SHARES = 8, 64
+
+
+def shares_of(tiles: AbstractTiles) -> list[tuple[int, int]]:
+    """The table of tiles in memory in runs of one length, as (first, end)."""
+    n = len(tiles.table)
+    length = max(_SHARE, -(-n // _SHARES))
+    return [(low, min(low + length, n)) for low in range(0, n, length)]
+
+
+@quick_jit
+def _sum_share(function, args, tiles, zero, low, high):
+    table = jnp.asarray(tiles.table)
+
+    def body(k, total):
+        return add_block((function, args), total, tiles.block(table[k]))
+
+    return jax.lax.fori_loop(low, high, body, zero)
 
 
 class TablePieces(AbstractPieces):
@@ -211,6 +246,10 @@ class AbstractDriver(eqx.Module):
         """
         return tiles, small
 
+    def in_parts(self, tiles: AbstractTiles | AbstractPieces) -> bool:
+        """Whether a sum is best asked for outside of a compiled function, from Python."""
+        return not self.traceable
+
     @abstractmethod
     def sum(
         self,
@@ -223,7 +262,11 @@ class AbstractDriver(eqx.Module):
 
 
 class Scan(AbstractDriver):
-    """One compiled loop over data in memory; works under `jit`, `vmap` and differentiation."""
+    """Compiled loops over data in memory, on all cores; one loop under `jit`, `vmap` and `grad`.
+
+    Asked from Python, every core sums shares of the tiles. Shares and the order in which they are
+    added depend on the data alone, so that any number of cores gives the same bits.
+    """
 
     traceable: ClassVar[bool] = True
 
@@ -233,13 +276,29 @@ class Scan(AbstractDriver):
                 "Scan sums data in memory, but these are read piece by piece; leave driver out, or "
                 "take HostLoop"
             )
-        return scan_tiles(function, args, tiles, zero)
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, tiles)))
+        if traced or not self.in_parts(tiles):
+            return scan_tiles(function, args, tiles, zero)
+        one = _sum_share.bound(function, args, tiles, _nothing(zero))
+
+        def share(bounds):
+            return jax.tree.map(np.asarray, one(*bounds))
+
+        return add_parts(zero, in_order(share, shares_of(tiles)))
+
+    def in_parts(self, tiles):
+        # One device has its own ways to use all of itself.
+        on_processor = jax.default_backend() == "cpu"
+        return isinstance(tiles, AbstractTiles) and on_processor and len(shares_of(tiles)) > 1
 
 
 class HostLoop(AbstractDriver):
     """A Python loop over pieces, for data that cannot be in memory at once.
 
-    - `ahead`: pieces read on a thread while one is summed.
+    Every core sums a piece; they are added in their order, so that any number of cores gives the
+    same bits. Memory is that of a piece for each core and of those read meanwhile.
+
+    - `ahead`: pieces read on a thread while others are summed.
     """
 
     traceable: ClassVar[bool] = False
@@ -247,6 +306,12 @@ class HostLoop(AbstractDriver):
 
     def sum(self, function, args, tiles, zero):
         source = pieces_of(tiles)
-        if source.waits:
-            refuse_tracers(args)
-        return sum_pieces(function, args, source, zero, ahead=self.ahead)
+        if not source.waits:
+            return sum_pieces(function, args, source, zero, ahead=self.ahead)
+        refuse_tracers(args)
+        nothing = _nothing(zero)
+
+        def part(piece):
+            return jax.device_get(add_piece(function, args, nothing, piece))
+
+        return add_parts(zero, in_order(part, each_piece(source, ahead=self.ahead)))

@@ -5,14 +5,24 @@ column of the Jacobian is then a short sum of (point weight) × (feature derivat
 Only the block's columns exist at any moment.
 """
 
+from collections.abc import Sequence
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from ..equations import NormalEquations
 from ..losses import AbstractLoss
-from .frame_table import FrameTable, call_kernel
+from .frame_table import FrameTable, Part, call_kernel
+
+# Products of matrices grow with the square of the number of increments, those of columns do not.
+_FEW = 2
+# Sums in one pass: more of them than a processor has registers for take longer than by themselves.
+_TOGETHER = 8
+_RUN = 16
 
 
 class Means(eqx.Module):
@@ -126,9 +136,9 @@ def block_equations(
 
     Columns: the coordinates (derivatives of |c1|², that is for contrast 1), contrast, offset.
     """
-    lone = _lone_increment(table)
-    if lone is not None and block.first.ndim == 2:  # a tile of a map, not points
-        return _increment_equations(table, lone, block, contrast, offset, loss)
+    acting = _acting_increments(table)
+    if acting and block.first.ndim == 2:  # a tile of a map, not points
+        return _increment_equations(table, acting, block, contrast, offset, loss)
     root = block.root_weights
     correlation, columns = block_columns(table, block, root)
     residual = root * (offset + contrast * correlation - block.values)
@@ -137,67 +147,136 @@ def block_equations(
     if row_factor is not None:
         rows = [row_factor * row for row in rows]
     stacked = jnp.stack([*rows, rescaled]).reshape(len(rows) + 1, -1)
-    return _of_gram(stacked @ stacked.T, residual, root, loss)
+    axes = tuple(range(residual.ndim))
+    gram = stacked @ stacked.T
+    cost, count = _sums([loss.density(residual), (root > 0).astype(root.dtype)], axes)
+    return NormalEquations(cost, gram[:-1, -1], gram[:-1, :-1], count)
 
 
-def _of_gram(gram, residual, root, loss) -> NormalEquations:
-    """The equations from the products of all columns and, as the last one, the residuals."""
-    return NormalEquations(
-        cost=jnp.sum(loss.density(residual)),
-        gradient=gram[:-1, -1],
-        hessian=gram[:-1, :-1],
-        count=jnp.sum((root > 0).astype(gram.dtype)),
-    )
+def _acting(part: Part) -> list[int]:
+    """The features of one kind through which coordinates act."""
+    return [k for k, used in enumerate(part.used) if any(used)]
 
 
-def _lone_increment(table: FrameTable) -> int | None:
-    """The one increment through which all coordinates act, where there is just one feature."""
-    others = (*table.endpoints.used, *table.scalars.used)
-    acting = [k for k, used in enumerate(table.increments.used) if any(used)]
-    return acting[0] if len(acting) == 1 and not any(map(any, others)) else None
+def _acting_increments(table: FrameTable) -> list[int]:
+    """The increments through which coordinates act, where they are few and act with no endpoint."""
+    found = _acting(table.increments)
+    return found if len(found) <= _FEW and not _acting(table.endpoints) else []
 
 
-def _increment_equations(table, lone, block, contrast, offset, loss) -> NormalEquations:
-    """Normal equations of a tile of a map whose model acts through one increment f alone.
+def _increment_equations(table, acting, block, contrast, offset, loss) -> NormalEquations:
+    """Normal equations of a tile of a map whose model acts through few increments f, and scalars.
 
-    Every column is w(t1,t2)·(f_a(t2) − f_a(t1)). With M = w², the sum over pairs of two columns is
-    f_aᵀ diag(Σ₁M) f_b + f_aᵀ diag(Σ₂M) f_b − f_aᵀ M f_b − f_bᵀ M f_a: one matrix product for all
-    columns instead of one pass over the pairs for each of them and their products.
+    The column of a coordinate a is Σₖ wₖ(t1,t2)·(fₖₐ(t2) − fₖₐ(t1)) and, of scalars s, numbers
+    times their weights. With M = wₖwₗ, the sum over pairs of two columns of increments is
+    fₖₐᵀ diag(Σ₁M) fₗᵦ + fₖₐᵀ diag(Σ₂M) fₗᵦ − fₖₐᵀ M fₗᵦ − fₗᵦᵀ M fₖₐ, the first of each frames t1
+    and the second t2: few products of matrices for all columns, instead of a pass over the pairs
+    for each of them and their products.
     """
-    root = block.root_weights
-    features = pair_features(table, block)
+    root, turning = block.root_weights, _acting(table.scalars)
 
-    def kernel(increment):
-        increments = [*features[0][:lone], increment, *features[0][lone + 1 :]]
-        return call_kernel(table, increments, *features[1:])
+    def by_pair():
+        """Weights of the increments, then the other columns and the residual."""
+        features = pair_features(table, block)
 
-    correlation, pull = jax.vjp(kernel, features[0][lone])
-    residual = root * (offset + contrast * correlation - block.values)
-    rescaled, row_factor = loss.rescale(residual)
-    factor = root if row_factor is None else row_factor * root
-    weight = factor * pull(jnp.ones_like(correlation))[0]
-    derivatives = table.increments.derivatives[lone]
-    # Relative to a frame of the tile: only differences count, and the digits are theirs.
-    origin = derivatives[:, block.first[-1, :1]]
-    at_first = derivatives[:, block.first[:, 0]] - origin
-    at_second = derivatives[:, block.second[0, :]] - origin
-    square = weight * weight
-    cross = at_first @ square @ at_second.T
-    inner = (
-        (at_first * jnp.sum(square, axis=1)) @ at_first.T
-        + (at_second * jnp.sum(square, axis=0)) @ at_second.T
-        - (cross + cross.T)
+        def kernel(increments, scalars):
+            every = [list(kind) for kind in features]
+            for k, one in zip(acting, increments, strict=True):
+                every[0][k] = one
+            for k, one in zip(turning, scalars, strict=True):
+                every[3][k] = one
+            return call_kernel(table, *every)
+
+        correlation, pull = jax.vjp(
+            kernel, [features[0][k] for k in acting], [features[3][k] for k in turning]
+        )
+        residual = root * (offset + contrast * correlation - block.values)
+        rescaled, row_factor = loss.rescale(residual)
+        factor = root if row_factor is None else row_factor * root
+        weights, scalars = pull(factor)
+        return weights, [*scalars, factor * correlation, factor, rescaled], loss.density(residual)
+
+    # Nothing is made where no pair counts, and else made once: what XLA can trace further back it
+    # makes again for each of the sums below.
+    weights, rest, density = jax.lax.cond(
+        jnp.any(root > 0),
+        by_pair,
+        lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(by_pair)),
     )
-    rest = [factor * correlation, factor, rescaled]
+    places = [np.flatnonzero(table.increments.used[k]) for k in acting]
+    at_first, at_second = [], []
+    for k, place in zip(acting, places, strict=True):
+        # Relative to a frame of the tile: only differences count, and the digits are theirs.
+        slopes = table.increments.derivatives[k, place]
+        slopes = slopes - slopes[:, block.first[-1, :1]]
+        at_first.append(slopes[:, block.first[:, 0]])
+        at_second.append(slopes[:, block.second[0]])
+    each, n = range(len(acting)), len(rest)
+    pairs = [(k, m) for k in each for m in range(k + 1)]
+    products = [weights[k] * weights[m] for k, m in pairs]
+    by_first, by_second = _line_sums(
+        [*products, *(weight * row for weight in weights for row in rest)]
+    )
+    inner, outer = {}, []
+    for (k, m), product, first, second in zip(pairs, products, by_first, by_second, strict=False):
+        cross = at_first[k] @ product @ at_second[m].T
+        back = cross if k == m else at_first[m] @ product @ at_second[k].T
+        both = (at_first[k] * first) @ at_first[m].T + (at_second[k] * second) @ at_second[m].T
+        inner[k, m] = both - cross - back.T
+        inner[m, k] = inner[k, m].T
+    for k in each:
+        own = slice(len(pairs) + k * n, len(pairs) + (k + 1) * n)
+        first, second = jnp.stack(by_first[own]), jnp.stack(by_second[own])
+        outer.append(second @ at_second[k].T - first @ at_first[k].T)
+    corner = [(i, j) for i in range(n) for j in range(i + 1)]
+    counted = [density, (root > 0).astype(root.dtype)]
+    *found, cost, count = _sums([*(rest[i] * rest[j] for i, j in corner), *counted], (0, 1))
+    found = dict(zip(corner, found, strict=True))
+    square = jnp.stack([found[max(i, j), min(i, j)] for i in range(n) for j in range(n)])
+    lines = [[inner[k, m] for m in each] + [outer[k].T] for k in each]
+    gram = jnp.block([*lines, [*outer, square.reshape(n, n)]])
+    # The column of a coordinate is the sum of those of its increments and of its scalars.
+    below = np.concatenate([*places, np.full(len(turning), -1), table.columns + np.arange(3)])
+    turn = jnp.asarray(below == np.arange(table.columns + 3)[:, None], root.dtype)
+    if turning:
+        low = gram.shape[0] - n
+        slopes = table.scalars.derivatives[jnp.asarray(turning), :, block.angle].T
+        turn = turn.at[: table.columns, low : low + len(turning)].set(slopes)
+    gram = turn @ gram @ turn.T
+    return NormalEquations(cost, gram[:-1, -1], gram[:-1, :-1], count)
 
-    def across(row):
-        product = weight * row
-        return at_second @ jnp.sum(product, axis=0) - at_first @ jnp.sum(product, axis=1)
 
-    outer = jnp.stack([across(row) for row in rest])
-    stacked = jnp.stack(rest).reshape(3, -1)
-    gram = jnp.block([[inner, outer.T], [outer, stacked @ stacked.T]])
-    return _of_gram(gram, residual, root, loss)
+def _sums(parts: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
+    """The sums of arrays of one shape, a few in one pass over what they are made of."""
+    out = []
+    for low in range(0, len(parts), _TOGETHER):
+        out.extend(_sums_of(tuple(parts[low : low + _TOGETHER]), axes))
+    return out
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _sums_of(parts, axes):
+    zero = jnp.zeros((), parts[0].dtype)
+
+    def add(a, b):
+        return tuple(map(jnp.add, a, b))
+
+    return jax.lax.reduce(parts, (zero,) * len(parts), add, axes)
+
+
+@_sums_of.defjvp
+def _(axes, primals, tangents):
+    # JAX knows no derivative of several sums in one.
+    return _sums_of(primals[0], axes), tuple(jnp.sum(one, axes) for one in tangents[0])
+
+
+def _line_sums(parts: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Sums over the second and over the first axis."""
+    size = parts[0].shape[0]
+    # Down the columns a loop would jump from row to row at each step: first over runs of rows.
+    run = max(k for k in range(1, _RUN + 1) if size % k == 0)
+    runs = _sums([one.reshape(-1, run, one.shape[1]) for one in parts], (1,))
+    return _sums(parts, (1,)), [jnp.sum(one, axis=0) for one in runs]
 
 
 def block_cost(
@@ -215,11 +294,14 @@ def block_cost(
     slope, level = root * correlation, root
     if row_factor is not None:
         slope, level = row_factor * slope, row_factor * level
-    cross = jnp.sum(slope * level)
-    hessian = jnp.stack([jnp.sum(slope * slope), cross, cross, jnp.sum(level * level)])
+    products = (slope * slope, slope * level, level * level, slope * rescaled, level * rescaled)
+    counted = (loss.density(residual), (root > 0).astype(slope.dtype))
+    square, cross, weight, *gradient, cost, count = _sums(
+        [*products, *counted], tuple(range(residual.ndim))
+    )
     return NormalEquations(
-        cost=jnp.sum(loss.density(residual)),
-        gradient=jnp.stack([jnp.sum(slope * rescaled), jnp.sum(level * rescaled)]),
-        hessian=hessian.reshape(2, 2),
-        count=jnp.sum((root > 0).astype(slope.dtype)),
+        cost,
+        jnp.stack(gradient),
+        jnp.stack([square, cross, cross, weight]).reshape(2, 2),
+        count,
     )

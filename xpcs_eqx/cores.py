@@ -1,0 +1,70 @@
+"""Work in equal parts on all cores: threads, of which XLA lets any number run at a time."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+from .errors import ConfigError
+from .inherited import Inherited, is_sent
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+VARIABLE = "XPCS_EQX_THREADS"
+
+
+def threads() -> int:
+    """How many parts of a sum are worked on at a time: as many as this process may use cores.
+
+    XPCS_EQX_THREADS in the environment says otherwise. Work that was sent to another process has
+    one thread: whoever sent it has as many processes as are wanted.
+
+    **Raises:** `ConfigError` when the variable is no whole number above 0.
+    """
+    text = os.environ.get(VARIABLE)
+    if text is not None:
+        if not (text.isdigit() and int(text) > 0):
+            raise ConfigError(
+                f"the environment variable {VARIABLE} is {text!r}; give a number of threads, or "
+                "unset it for all cores"
+            )
+        return int(text)
+    if is_sent():
+        return 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _pool(count: int, process: int) -> ThreadPoolExecutor:
+    """Threads that stay; a process that was forked off has none of them and needs its own."""
+    del process
+    return ThreadPoolExecutor(count, "xpcs-eqx")
+
+
+def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """`work` of each item, on `threads()` threads, in the order of the items.
+
+    No more items are taken than there are threads, and one. What is raised is raised where its
+    result would have been handed over.
+    """
+    count = threads()
+    if count == 1:
+        yield from map(work, items)
+        return
+    pool, call = _pool(count, os.getpid()), Inherited(work)
+    waiting: deque[Future[T]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(call, item))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
