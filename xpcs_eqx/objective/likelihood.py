@@ -162,7 +162,7 @@ class SpeckleLikelihood(AbstractObjective):
 
     @property
     def start(self):
-        return self.begin
+        return jnp.asarray(self.begin)
 
     @property
     def names(self):
@@ -208,14 +208,17 @@ class SpeckleLikelihood(AbstractObjective):
 
     def evaluate(self, y, memo):
         del memo
-        parts, columns = self.angle_equations(y), self.columns()
-        total = NormalEquations(
+        return self.together(self.angle_equations(y)) + self.penalty(y), ()
+
+    def together(self, parts: NormalEquations) -> NormalEquations:
+        """The equations of the variables from those of each angle."""
+        columns = self.columns()
+        return NormalEquations(
             jnp.sum(parts.cost),
             jnp.einsum("ac,acv->v", parts.gradient, columns),
             jnp.einsum("acv,acd,adw->vw", columns, parts.hessian, columns),
             jnp.sum(parts.count),
         )
-        return total + self.penalty(y), ()
 
     def cost(self, y, memo):
         del memo

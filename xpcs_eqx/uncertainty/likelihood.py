@@ -1,6 +1,7 @@
 """What is known at the optimum of a likelihood of speckle: equations, and the scatter of pixels."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +25,36 @@ _ENTRIES, _FEWEST, _MOST = 4e5, 2000, 20_000
 _SCALES = (0.25, 4.0)
 
 
+class _Point(NamedTuple):
+    """Equations in the layout of `IndexMap`, of all and of penalties; columns, parts by angle."""
+
+    joint: NormalEquations
+    penalty: NormalEquations
+    columns: Float[Array, "angle column entry"]
+    parts: NormalEquations
+
+
 @quick_jit
-def _at(likelihood: SpeckleLikelihood, y):
-    """Equations in the layout of `IndexMap`, their penalties, and columns by angle."""
+def _at(likelihood: SpeckleLikelihood, y) -> _Point:
     parameters, scaling = likelihood.physical, likelihood.shot_scaling
     p, k = parameters.n_free, scaling.size
-    total, _ = likelihood.evaluate(y, ())
-    penalty = likelihood.penalty(y)
+    parts, penalty = likelihood.angle_equations(y), likelihood.penalty(y)
     turn = index_layout(parameters, y[:p], k)
-    return total.transform(turn), penalty.transform(turn), likelihood.columns() @ turn
+    total = (likelihood.together(parts) + penalty).transform(turn)
+    return _Point(total, penalty.transform(turn), likelihood.columns() @ turn, parts)
+
+
+@quick_jit
+def _field(likelihood: SpeckleLikelihood, y):
+    """F with F F† the field correlation of the model at each angle, and the error of |c1|²."""
+    term = likelihood.term
+    model = term.parameters.build_from_coordinates(y[: likelihood.physical.n_free])
+    return jax.lax.map(field_factor, field_correlation(model, term.t, term.geometry))
 
 
 def likelihood_optimum(likelihood: SpeckleLikelihood, y: Float[Array, "variable"]) -> Optimum:
     """As `optimum`, for a likelihood of speckle."""
-    joint, penalty, columns = _at(likelihood, y)
+    joint, penalty, columns, _ = _at(likelihood, y)
     parameters, scaling = likelihood.physical, likelihood.shot_scaling
     p, inner = parameters.n_free, scaling.inner.size
     coefficients = jnp.clip(y[p:], *scaling.bounds)
@@ -96,21 +113,18 @@ def likelihood_scores(likelihood: SpeckleLikelihood, at: Optimum) -> ScoreCovari
     Where no field has the correlation of the model it is that of Gaussian intensities.
     """
     term, y = likelihood.term, _variables(likelihood, at)
-    model = term.parameters.build_from_coordinates(at.y)
-    field = field_correlation(model, term.t, term.geometry)
     levels = np.asarray(likelihood.levels(y))
-    turned = np.asarray(_at(likelihood, y)[2])
+    point, (factors, errors) = _at(likelihood, y), _field(likelihood, y)
+    turned, parts = np.asarray(point.columns), point.parts
     hessian, penalty = np.asarray(at.joint.hessian), np.asarray(at.penalty)
     middle, slope, gaussian = np.zeros_like(hessian), np.array(penalty), list[int]()
     deviance = 0.0
-    parts = likelihood.angle_equations(y)
     scale = np.ones(levels.shape[0])
     n = term.t.shape[0]
     n_pixels = int(np.clip(_ENTRIES / n, _FEWEST, _MOST))
     for a, (contrast, _, shot) in enumerate(levels):
-        factor, error = field_factor(field[a])
-        columns = turned[a]
-        if not float(error) < FIELD_TOLERANCE or not contrast > 0:
+        factor, columns = factors[a], turned[a]
+        if not float(errors[a]) < FIELD_TOLERANCE or not contrast > 0:
             own = np.asarray(parts.hessian[a])
             one, its_slope = own, own
             gaussian.append(a)
