@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..checks import optional_scalar
+from ..checks import is_absolute, optional_scalar
 from ..two_time import PooledData
 from .arrays import check_keys
 from .described import Description
@@ -53,7 +53,7 @@ def raw_bins(mapping: Mapping[str, Any], path: str = "memory") -> RawMaps:
         MAPS, axes="age_lag", ages="ages", lags="lags", q="q", phi="phi", t=t, sigma=sigma
     )
     raw = read_arrays(path, layout, mapping, NAME)
-    absolute = bool(mapping.get("absolute_sigma", True))
+    absolute = is_absolute(where, mapping)
     gap = optional_scalar(where, mapping, "L")
     return replace(raw, absolute_sigma=absolute, gap=gap, gap_name="L")
 
