@@ -83,6 +83,8 @@ EXCEPTIONS = {"data.BandReader": "an open file"}
 # Public values that are neither classes nor functions.
 CONSTANTS = {
     "data.DEFAULT_GAP": "a number",
+    "data.DOUBTS": "reasons for a doubtful verdict, by word",
+    "data.Doubt": "a type, for annotations",
     "data.LAYOUTS": "names of file layouts",
     "data.Sigma": "a type, for annotations",
     "physics.MODELS": "words for models",
@@ -166,6 +168,17 @@ GEOMETRY = data.Geometry(0.0054, PHI)
 @cache
 def small_data():
     return make_data(n=9)
+
+
+@cache
+def small_likelihood():
+    term, ones = small_objective().term, np.ones(3)
+    x = np.asarray(term.parameters.start)
+    coefficients = np.asarray(term.scaling.from_per_angle(term.reference))
+    known = np.array([True, False, True])
+    return objective.speckle_likelihood(
+        term, x, coefficients, 0.2 * ones, 100 * ones, np.full((3, 9), 1.4), known
+    )
 
 
 @cache
@@ -266,6 +279,13 @@ MODULES: dict[type, Case] = {
         lambda: objective.Pull(half_of_d0, 1.0, 0.5),
         lambda pull: pull.residuals({"D0": jnp.asarray(3.0)}),
     ),
+    objective.ShotScaling: Case(
+        lambda: objective.ShotScaling(
+            scaling.Individual(3), jnp.array([np.nan, 0.2, np.nan]), (0, 2)
+        ),
+        scaling_of,
+    ),
+    objective.SpeckleLikelihood: Case(small_likelihood, text=6000),
     objective.SoftL1: Case(lambda: objective.SoftL1(0.5), loss_at),
     objective.TablePieces: Case(lambda: objective.TablePieces(objective.tiles_of(small_data()), 2)),
     objective.TwoTimeTerm: Case(lambda: small_objective().term, text=5000),
@@ -341,6 +361,8 @@ RECORDS: dict[type, Callable[[], Any]] = {
     config.Settings: lambda: settings(),
     config.Source: lambda: config.Source("my.toml", "[data]"),
     objective.HeldExecutor: objective.HeldExecutor,
+    objective.PixelScores: lambda: objective.PixelScores(np.eye(2), np.eye(2), np.ones(())),
+    fitting.Comparison: lambda: fitting.Comparison(small_fit(), None, "why", False, None),
     fitting.Diagnostics: lambda: fitting.Diagnostics(
         ("D0",), *(np.ones(1),) * 3, 1.0, np.ones(1), 10.0, 0.1
     ),

@@ -1,5 +1,8 @@
 """Arguments of the entries of the library: what is taken, and what is refused by its name."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,3 +172,67 @@ def test_maps_without_sense_warn_of_nothing_in_passing(kind):
     data = of_data(c2=c2[None], t=T[:8], diagonal=np.diagonal(c2)[None])
     problem = xe.projected_objective(xe.parameter_map(MODEL, data.t, fixed=("D_offset",)), data)
     assert xe.least_squares(problem).quality.flag == "poor"
+
+
+# What each of these fields takes by its annotation is refused in any other form.
+WRONG_VALUES = ("x", object(), 1j, np.ones((2, 2)), dict, ["a", 1])
+SETTINGS = (
+    xe.PowerLawRate(),
+    xe.physics.ExponentialRate(),
+    xe.Trapezoid(xe.PowerLawRate()),
+    xe.SplineRate([0.0, 1.0], 2.0),
+    xe.physics.SignedSplineRate([0.0, 1.0], 2.0),
+    xe.physics.PiecewiseConstantRate([0.5], [1.0, 2.0]),
+    xe.physics.FunctionRate(lambda t, p: p["a"] * t, {"a": 1.0}),
+    xe.Static(),
+    xe.LaminarFlow(),
+    xe.TwoComponent(),
+    xe.Huber(),
+    xe.SoftL1(),
+    xe.Cauchy(),
+    xe.Arctan(),
+    xe.WarmUp(),
+    xe.TrustRegion(),
+    xe.HybridOptimiser(),
+    xe.Nuts(),
+    xe.search.MultiStart(),
+    xe.search.CmaEs(),
+    xe.search.Auto(),
+    xe.defences.DefenceLayers(),
+    xe.bayes.Consensus(),
+    xe.fitting.Thresholds(),
+    xe.objective.GroupVariance((("a", "b"),), 1.0),
+)
+
+
+@pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda one: type(one).__name__)
+def test_fields_of_another_type_are_refused(settings):
+    fields = {one.name: one for one in dataclasses.fields(settings)}
+    for name, field in fields.items():
+        taken = {
+            "x": "str" in str(field.type),
+            None: "None" in str(field.type),
+            dict: "Callable" in str(field.type),
+        }
+        for value in (*WRONG_VALUES, None):
+            rows = isinstance(value, np.ndarray) and name == "custom"
+            if rows or any(value is one and right for one, right in taken.items()):
+                continue
+            changed = {one: getattr(settings, one) for one in fields} | {name: value}
+            with pytest.raises(XPCSError):
+                type(settings)(**changed)
+
+
+def test_transformations_build_and_change_what_is_checked():
+    def decay(amplitude):
+        return xe.Static(xe.PowerLawRate(amplitude, 0.0, 0.0)).transport(jnp.ones(2))
+
+    jax.make_jaxpr(decay)(1.0)
+    assert jax.vmap(decay)(jnp.arange(3.0)).shape == (3, 2)
+    assert jax.grad(lambda a: decay(a)[0])(2.0) == 1
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), MODEL)
+    assert jax.vmap(lambda model: model.transport(jnp.ones(2)))(many).shape == (2, 2)
+    jax.tree.map(lambda leaf: "any", MODEL)
+    eqx.tree_at(lambda model: model.transport.amplitude, MODEL, "any")
+    eqx.filter_eval_shape(xe.Static, xe.PowerLawRate(1.0))

@@ -46,7 +46,7 @@ def test_three_ways_to_the_same_minimum(problem):
     joint = xe.two_time_objective(parameters, data, eliminate=False)
     first = jnp.concatenate([start, jnp.asarray(joint.start)[2:]])
     marquardt = optx.least_squares(
-        lambda y, o: xe.residual(o, y),
+        lambda y, o: xe.objective.residual(o, y),
         optx.LevenbergMarquardt(rtol=1e-12, atol=1e-12),
         joint.variables.to_coordinates(first),
         args=joint,

@@ -1,10 +1,15 @@
 """The program: what is left by an interruption, and --resume."""
 
 import contextlib
+import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import helpers_program
@@ -269,3 +274,78 @@ def test_a_finished_fit_says_so(folder, interrupt, capsys):
     poor = ("--set", "solver.max_evaluations=1", "--set", "solver.recovery=0")
     assert run(folder, "--overwrite", "--quiet", *poor) == 1
     assert run(folder, "--resume", "--quiet", *poor) == 1
+
+
+PROGRAM = """
+import json, os, sys
+import jax
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+from xpcs_eqx import fit as program
+for line in sys.stdin:
+    # Everything is imported, nothing of JAX runs yet: a child is a fresh process in no time.
+    child = os.fork()
+    if child == 0:
+        print(os.getpid(), flush=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os._exit(program.main(json.loads(line)))
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="fork is POSIX")
+def test_forty_kills_of_the_program(tmp_path):
+    """Results are the old or the new ones, whole, after each; bit for bit the same in the end."""
+    folder, first = tmp_path / "run", tmp_path / "first"
+    folder.mkdir()
+    prepared(folder, n=80)
+    settings = [str(folder / "fit.toml"), "--quiet", *QUICKLY, "--set", "solver.checkpoint=true"]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "compiled")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    place, moments, kills, stages = folder / "fit_results", random.Random(5), 0, Counter()
+    with subprocess.Popen(command, **pipes) as process:
+
+        def start(*more):
+            process.stdin.write(json.dumps([*settings, *more]) + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        def status():
+            return int(process.stdout.readline())
+
+        start("--set", "solver.loss=huber", "--set", "solver.loss_scale=0.01")
+        assert status() == 0
+        shutil.move(place, first)
+        for _ in range(2):
+            # The second finds everything compiled, as the killed ones will.
+            clock = time.monotonic()
+            start("--overwrite")
+            assert status() == 0
+            duration = time.monotonic() - clock
+        wanted, whole = results(folder), sorted(content(place))
+        old = json.loads((first / "fit" / "parameters.json").read_text())
+        del old["timings_s"]
+        assert old != wanted
+        while kills < 40:
+            shutil.rmtree(place)
+            shutil.copytree(first, place)
+            finished = False
+            while not finished:
+                child = start("--overwrite", "--resume")
+                if kills < 40:
+                    time.sleep(moments.uniform(0.0, 1.1 * duration))
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)
+                finished = status() == 0
+                kills += not finished
+                assert sorted(content(place)) == whole
+                assert results(folder) in (old, wanted)
+                stages["new" if results(folder) == wanted else "old"] += not finished
+                stages["states"] += not finished and checkpoint(folder).exists()
+            assert results(folder) == wanted
+            assert sorted(os.listdir(folder)) == ["data.h5", "fit.toml", "fit_results"]
+        process.stdin.close()
+        assert process.wait(timeout=60) == 0
+    print(dict(stages))
+    # The moments were spread over the run.
+    assert 5 < stages["states"] < 40

@@ -31,7 +31,16 @@ from .errors import (
     XPCSError,
     XPCSWarning,
 )
-from .fitting import Fit, curve_fit, diagnose, fitted, least_squares, profile_interval, with_values
+from .fitting import (
+    Fit,
+    curve_fit,
+    diagnose,
+    fitted,
+    least_squares,
+    maximum_likelihood,
+    profile_interval,
+    with_values,
+)
 from .hybrid import HybridOptimiser
 from .objective import (
     Arctan,
@@ -41,7 +50,6 @@ from .objective import (
     Huber,
     SoftL1,
     projected_objective,
-    residual,
     smoothness,
     two_time_objective,
 )
@@ -108,7 +116,6 @@ __all__ = [  # noqa: RUF022
     "Huber",
     "SoftL1",
     "projected_objective",
-    "residual",
     "smoothness",
     "two_time_objective",
     # Fits.
@@ -123,6 +130,7 @@ __all__ = [  # noqa: RUF022
     "fitted",
     "global_least_squares",
     "least_squares",
+    "maximum_likelihood",
     "with_values",
     # After a fit.
     "diagnose",

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import ScalarLike
 
 from .errors import ModelError
 
@@ -117,6 +118,8 @@ def _given(owner: str, name: str, value: Any, kind: Any) -> Any:
 def _taken(value: Any, kind: Any) -> Any:
     """A value as a kind of annotation takes it, or `_REFUSED`."""
     origin, inner = get_origin(kind), get_args(kind)
+    if kind == ScalarLike:
+        return value if _is_number(value, "iuf") else _array(value, "", False, sequences=False)
     if origin in (Union, types.UnionType):
         found = (_taken(value, one) for one in inner)
         return next((one for one in found if one is not _REFUSED), _REFUSED)
@@ -136,6 +139,10 @@ def _taken(value: Any, kind: Any) -> Any:
         return value if callable(value) else _REFUSED
     if origin is tuple and inner[1:] == (...,):
         return _several(value, inner[0], tuple)
+    if origin is tuple and isinstance(value, list | tuple):
+        each = [_taken(one, kind) for one, kind in zip(value, inner, strict=False)]
+        fits = len(value) == len(inner) and not any(one is _REFUSED for one in each)
+        return tuple(each) if fits else _REFUSED
     if origin in (Sequence, list):
         return _several(value, inner[0], lambda items: value)
     if isinstance(origin, type):
@@ -161,11 +168,11 @@ def _is_number(value: Any, letters: str) -> bool:
     )
 
 
-def _array(value: Any, dimensions: str, key: bool) -> Any:
+def _array(value: Any, dimensions: str, key: bool, sequences: bool = True) -> Any:
     """An array of numbers, made of a list where that can be; arrays stay as they are."""
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         array, shape = value, value.shape
-    elif isinstance(value, list | tuple | int | float):
+    elif isinstance(value, list | tuple | int | float) and sequences:
         try:
             array = np.asarray(value)
         except ValueError:
@@ -211,6 +218,8 @@ def _found(value: Any) -> str:
 def _words(kind: Any) -> list[str]:
     """What a kind of annotation takes, one text for each branch."""
     origin, inner = get_origin(kind), get_args(kind)
+    if kind == ScalarLike:
+        return ["a number"]
     if origin in (Union, types.UnionType):
         return list(dict.fromkeys(text for one in inner for text in _words(one)))
     if kind is None or kind is types.NoneType:

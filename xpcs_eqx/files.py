@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from .arguments import check_fields
 from .errors import DataError
 
 PARTIAL = ".part-"
@@ -104,6 +105,9 @@ class Retry(eqx.Module):
 
     attempts: int = eqx.field(static=True, default=3)
     pause: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self):
+        check_fields(self)
 
     def run(
         self,

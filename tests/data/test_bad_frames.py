@@ -91,6 +91,30 @@ def test_a_frame_of_noise_around_zero_is_masked():
     assert "frame 9 lie where no correlation is" in _notes(data)
 
 
+@pytest.mark.parametrize("frames", [[2], [3, 4, 11], list(range(26, 40)), list(range(13))])
+@pytest.mark.parametrize("contrast", [0.05, 0.3])
+def test_frames_of_noise_around_zero_are_masked_however_many(frames, contrast):
+    """Up to a third of a map, of which more than half then lies at zero."""
+    c2, random = _map(noise=0.02, contrast=contrast), np.random.default_rng(4)
+    noise = np.triu(random.normal(0, 0.1, (40, 40)), 1)
+    for place in (np.s_[frames], np.s_[:, frames]):
+        c2[place] = (noise + noise.T)[place]
+    data = _data(c2)
+    assert data.masked_pairs == _pairs(40, len(frames))
+    assert data.provenance.doubts == ()
+    assert not data.provenance.baseline_guessed
+
+
+def test_maps_without_their_baseline_that_end_at_zero_keep_all_frames():
+    """A sample that is liquid first and frozen then, stored as c2 − 1."""
+    lag = np.abs(np.subtract.outer(np.arange(40), np.arange(40)))
+    first = np.minimum.outer(np.arange(40), np.arange(40)) < 15
+    for contrast in (0.2, 0.9):
+        c2 = contrast * np.exp(-np.where(first, 3.0, 0.002) * lag)
+        noise = np.triu(np.random.default_rng(3).normal(0, 0.01, (40, 40)), 1)
+        assert _data(c2 + noise + noise.T).masked_pairs == 0
+
+
 def test_huge_values_of_one_frame_do_not_hide_others():
     c2 = _map(frames=[3], fill=1e9)
     c2[20] = c2[:, 20] = 0.0

@@ -255,6 +255,7 @@ def test_what_bins_cannot_be_is_refused(tmp_path, bins):
     ):
         with pytest.raises(DataError, match=words):
             from_dict(given | change)
+    assert not from_dict({k: v for k, v in given.items() if k != "phi"}).provenance.azimuths
     without = {key: value for key, value in given.items() if key != "t"}
     with pytest.raises(DataError, match=r"no frame time .* give dt"):
         from_dict(without)

@@ -253,7 +253,7 @@ def test_a_single_array_is_a_bare_map(tmp_path):
     np.testing.assert_allclose(found.t, 0.1 * np.arange(12))
     assert map_size(path, dt=0.1).n_entries == 144
     np.savez(path, c2_exp=c2)
-    refused(path, "'phi_angles_list' is missing")
+    refused(path, "'t1' is missing")
 
 
 def test_an_installed_plugin_is_found(path, monkeypatch):

@@ -593,3 +593,177 @@ def test_keys_of_the_configuration(path, tmp_path):
     for wrong in ("baseline = true", "baseline = 2", "symmetrise = true", "merge_q = 1"):
         with pytest.raises(ConfigError, match=wrong.split()[0]):
             read(wrong)
+
+
+def test_dictionaries_and_npz_without_azimuths(tmp_path):
+    mapping = loader_form(two_time(phi=(0.0,), n=20))
+    del mapping["phi_angles_list"]
+    path = str(tmp_path / "maps.npz")
+    np.savez(path, **mapping)
+    direct = {"g2": mapping["c2_exp"], "t1": mapping["t1"], "t2": mapping["t2"], "q": 0.0054}
+    i, j = np.triu_indices(20, 1)
+    points = {"data": mapping["c2_exp"][0, i, j], "q": 0.0054}
+    points |= {"t1": mapping["t1"][i], "t2": mapping["t1"][j]}
+    still = xe.parameter_map(xe.Static(), mapping["t1"], fixed=("alpha", "D_offset"))
+    laminar = xe.parameter_map(xe.LaminarFlow(), mapping["t1"], fixed=("phi0",))
+    for found in (load(path), xe.from_dict(mapping), xe.from_dict(direct), xe.from_dict(points)):
+        assert found.geometry.phi.tolist() == [0.0]
+        assert not found.provenance.azimuths
+        assert any("No azimuths are known" in note for note in found.provenance.notes)
+        xe.two_time_objective(still, found)
+        with pytest.raises(DataError, match="no azimuths"):
+            xe.two_time_objective(laminar, found)
+    assert load(path, phi=20.0).geometry.phi.tolist() == [20.0]
+    # What is almost right is a slip.
+    raises(("'phi_angles_list' is missing", "phi_angle_list"), xe.from_dict,
+           mapping | {"phi_angle_list": [0.0]})  # fmt: skip
+    raises(("'phi' is missing", "'Phi'"), xe.from_dict, direct | {"Phi": [0.0]})
+
+
+TIMES = {
+    "aps-u": (
+        write_aps_u,
+        "xpcs/spatial_mean/intensity_vs_time",
+        "xpcs/twotime/config/begin_frame",
+    ),
+    "aps-old": (write_aps_old, "exchange/frameSum", "xpcs/data_begin_todo"),
+}
+
+
+@pytest.mark.parametrize("layout", TIMES)
+def test_stored_times_of_frames(path, layout):
+    """Rows are 0.1 s apart by the frame time."""
+    write, key, begin = TIMES[layout]
+    rows, bright = np.arange(12), np.full(12, 3.0)
+
+    def read(times, first=None, **given):
+        write(path, two_time())
+        with h5py.File(path, "r+") as file:
+            file[key] = np.stack([times, bright])
+            if first is not None:
+                file[begin] = first
+        return load(path, **given)
+
+    for times in (rows, rows + 1, 0.1 * rows, 0.1 * (rows + 1), 1e9 + 0.1 * rows, rows[::-1]):
+        found = read(times)
+        assert found.t[0] == 0
+        assert found.provenance.doubts == ()
+    # Counted on from the start of the series, in frames that are not there any more.
+    found = read(0.1 * (rows + 100))
+    np.testing.assert_allclose(found.t, 0.1 * (rows + 100))
+    assert any(key in note and "10 s" in note for note in found.provenance.notes)
+    assert read(0.1 * (rows + 100), time_origin=2.0).t[0] == 2.0
+    # What the file says of its first frame wins.
+    assert read(0.1 * (rows + 100), first=51 if layout == "aps-old" else 50).t[0] == 5.0
+    for times in (0.2 * rows, 0.1 * rows + np.where(rows > 5, 3.0, 0.0)):
+        found = read(times)
+        assert found.provenance.doubts == ("times",)
+        assert any(key in note and "0.1 s" in note for note in found.provenance.notes)
+        assert read(times, dt=0.1).provenance.doubts == ()
+
+
+def rings(radius, count=3, side=128):
+    y, x = np.indices((side, side)) - side / 2
+    ring = np.abs(np.hypot(x, y) - radius) < 3
+    return np.where(ring, 1 + (np.degrees(np.arctan2(y, x)) % 180 * count / 181).astype(int), 0)
+
+
+# Where energy, distance, sides of a pixel, centre and regions are; what q follows from them.
+OPTICS = {
+    "aps-u": (
+        write_aps_u,
+        "xpcs/qmap/energy xpcs/qmap/detector_distance xpcs/qmap/pixel_size xpcs/qmap/pixel_size "
+        "xpcs/qmap/beam_center_x xpcs/qmap/beam_center_y xpcs/qmap/dynamic_roi_map",
+    ),
+    "aps-old": (
+        write_aps_old,
+        "measurement/instrument/source_begin/energy measurement/instrument/detector/distance "
+        "measurement/instrument/detector/x_pixel_size measurement/instrument/detector/y_pixel_size "
+        "measurement/instrument/acquisition/beam_center_x "
+        "measurement/instrument/acquisition/beam_center_y xpcs/dqmap",
+    ),
+    "nxxpcs": (
+        write_nxxpcs,
+        "entry/instrument/incident_beam/incident_energy entry/instrument/detector/distance "
+        "entry/instrument/detector/x_pixel_size entry/instrument/detector/y_pixel_size "
+        "entry/instrument/detector/beam_center_x entry/instrument/detector/beam_center_y "
+        "entry/instrument/masks/dynamic_roi_map",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", OPTICS)
+def test_q_is_compared_with_energy_distance_and_pixels(path, layout):
+    write, keys = OPTICS[layout]
+    names = keys.split()
+
+    def read(stored, values, units=(), **given):
+        write(path, two_time(q=stored))
+        with h5py.File(path, "r+") as file:
+            for name, value in zip(names, (*values, 64.0, 64.0, rings(40)), strict=True):
+                if name in file:
+                    del file[name]
+                file[name] = value
+            for name, unit in zip(names, units, strict=False):
+                file[name].attrs["units"] = unit
+        return load(path, **given)
+
+    # q = 4.054 · 40 · 75e-6 / 2.25 = 0.0054 [1/Å]
+    metres, said = (8.0, 2.25, 75e-6, 75e-6), ("eV", "cm", "um", "um")
+    for values, units in (
+        (metres, ()),
+        ((8000.0, 2250.0, 0.075, 0.075), ()),
+        ((8000.0, 225.0, 75.0, 75.0), said),
+    ):
+        assert read(0.0054, values, units).provenance.doubts == ()
+        found = read(0.054, values, units)
+        assert found.provenance.doubts == ("q",)
+        assert float(found.geometry.q) == 0.054
+        assert any("energy" in note and "give q" in note for note in found.provenance.notes)
+        assert read(0.054, values, units, q=0.054).provenance.doubts == ()
+    # What is in no unit of its kind, or is no number, says nothing.
+    assert read(0.054, metres, ("furlong",)).provenance.doubts == ()
+    assert read(0.054, (np.nan, *metres[1:])).provenance.doubts == ()
+    assert read(0.054, (b"8 keV", *metres[1:])).provenance.doubts == ()
+
+
+def test_a_detector_that_was_moved_says_nothing_of_q(path):
+    write, keys = OPTICS["aps-old"]
+    for moved in (False, True):
+        write(path, two_time(q=0.054))
+        with h5py.File(path, "r+") as file:
+            values = (8.0, 2.25, 75e-6, 75e-6, 64.0, 64.0, rings(40))
+            for name, value in zip(keys.split(), values, strict=True):
+                file[name] = value
+            for name, value in (("stage_x", 3.0), ("stage_zero_x", 3.0 + moved)):
+                file[f"measurement/instrument/acquisition/{name}"] = value
+        assert load(path).provenance.doubts == (() if moved else ("q",))
+
+
+def test_what_a_file_contradicts_itself_about_is_in_the_verdict(path, tmp_path):
+    write_aps_u(path, two_time(phi=(0.0,), n=40))
+    parameters = xe.parameter_map(xe.Static(), 0.1 * np.arange(40), fixed=("alpha", "D_offset"))
+
+    def verdict(**given):
+        fit = xe.least_squares(xe.projected_objective(parameters, load(path, **given)))
+        return fit.quality.flag, " ".join(fit.quality.findings)
+
+    assert verdict()[0] == "good"
+    with h5py.File(path, "r+") as file:
+        file["entry/instrument/detector_1/count_time"][()] = 1.0
+    flag, said = verdict()
+    assert flag == "marginal"
+    assert "give dt" in said
+    assert verdict(dt=0.1)[0] == "good"
+    write_own(tmp_path / "again.h5", load(path))
+    assert load(tmp_path / "again.h5").provenance.doubts == ("times",)
+    with h5py.File(path, "r+") as file:
+        file["entry/instrument/detector_1/count_time"][()] = 0.1
+        file["xpcs/twotime/config/begin_frame"] = 0
+        file["xpcs/twotime/config/end_frame"] = 80
+    assert load(path).provenance.doubts == ("times",)
+    with h5py.File(path, "r+") as file:
+        # Frames after those that were correlated.
+        file["xpcs/twotime/config/end_frame"][()] = 40
+        file["xpcs/spatial_mean/intensity_vs_time"] = np.full(100, 3.0)
+    assert load(path).provenance.doubts == ()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..data import MapSize, TwoTimeData, load_joint, map_size, weighted
+from ..data import MapSize, Provenance, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError
 from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
@@ -62,10 +62,10 @@ class Problem:
         return self.names.labels
 
     @property
-    def of_one(self) -> TwoTimeObjective:
-        """The objective where there is one data set, for what does not take several."""
-        assert not isinstance(self.objective, CombinedObjective)
-        return self.objective
+    def provenance(self) -> Provenance | dict[str, Provenance]:
+        """Where the data come from, by label where they have labels."""
+        each = [one.provenance for one in self.data]
+        return each[0] if self.names.alone else dict(zip(self.labels, each, strict=True))
 
     @property
     def parameters(self) -> ParameterMap:
@@ -221,20 +221,22 @@ def _scaling(part: Configuration, label: str, data: Given) -> ChosenScaling:
 
 
 def _angle_weights(part: Configuration, k: int, n_angles: int) -> np.ndarray | None:
-    """Weights of the angles of data set k.
+    """Weights of the angles of data set k: its own, else those that are given for all.
 
     **Raises:** `ConfigError` for another number of them than there are angles.
     """
-    if isinstance(part.data, DataSet):
-        key, weights = ("data", str(k + 1), "angle_weights"), part.data.angle_weights
-    else:
-        key, weights = ("solver", "angle_weights"), part.settings.solver.angle_weights
-    if weights is not None and len(weights) != n_angles:
+    own = part.data.angle_weights if isinstance(part.data, DataSet) else None
+    key = ("solver", "angle_weights") if own is None else ("data", str(k + 1), "angle_weights")
+    weights = part.settings.solver.angle_weights if own is None else own
+    if weights is None:
+        return None
+    if len(weights) != n_angles:
+        which = f" of data set {k + 1}" if isinstance(part.data, DataSet) else ""
         raise ConfigError(
             f"{part.source.where(key)}: {'.'.join(key)} has {len(weights)} entries, the selected "
-            f"data have {n_angles} angles; give one for each"
+            f"data{which} have {n_angles} angles; give one for each"
         )
-    return None if weights is None else np.asarray(weights)
+    return np.asarray(weights)
 
 
 def build(configuration: Configuration) -> Problem:

@@ -41,7 +41,9 @@ from .stored import noise_by_angle as noise_by_angle
 from .stored import open_stored as open_stored
 from .stored import weighted as weighted
 from .two_time import DEFAULT_GAP as DEFAULT_GAP
+from .two_time import DOUBTS as DOUBTS
 from .two_time import Bins as Bins
+from .two_time import Doubt as Doubt
 from .two_time import Geometry as Geometry
 from .two_time import PooledData as PooledData
 from .two_time import Provenance as Provenance

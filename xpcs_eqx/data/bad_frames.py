@@ -6,7 +6,8 @@ what it could not compute, and goes far astray at a glitch. Such a frame is *dam
 - all its pairs hold one value, which is not a value that other frames have as well (a frame that is
   uncorrelated with all others in maps without noise), or
 - the mean of its pairs lies outside what c2 can be there: more than a quarter of the baseline, and
-  ten standard deviations, below the baseline or above what neighbouring frames have.
+  ten standard deviations, below the baseline or above what neighbouring frames have, or
+- it lies at zero, as far below the other frames, which are more and lie where c2 does.
 
 A frame that only departs from its neighbours is *unusual*.
 """
@@ -24,6 +25,8 @@ from .symmetry import strips
 _CLIP = (-1.0, 3.0)
 _MARGIN = 0.25  # of the baseline
 _SIGMAS = 10.0
+# Below this lies no c2, and what is left of c2 − 1 of most contrasts, where others are at zero.
+_LIT = 0.93
 # Below this an unusual frame is not worth a remark [c2].
 _NOTICED = 0.005
 # Frames of fewer pairs than this are not judged.
@@ -94,11 +97,35 @@ class Damage(NamedTuple):
         )
 
 
+def _bend(level: np.ndarray) -> np.ndarray:
+    """By how much each level but the first and the last departs from its neighbours."""
+    return level[1:-1] - 0.5 * (level[:-2] + level[2:])
+
+
 def _scatter(differences: np.ndarray) -> float:
     """Standard deviation of second differences of levels as that of one, without its outliers."""
     if differences.size == 0:
         return 0.0
     return float(1.4826 * np.median(np.abs(differences)) / np.sqrt(1.5))
+
+
+def uncorrelated(level: Float[np.ndarray, "frame"]) -> Bool[np.ndarray, "frame"]:
+    """Frames at zero, where c2 never is, while most lie far above.
+
+    `level`: mean or median of the pairs of each frame, which the others lower in those above.
+    """
+    order = np.argsort(level)
+    gaps = np.diff(level[order])
+    count = int(np.argmax(gaps)) + 1 if gaps.size else 0
+    low, high = level[order[:count]], level[order[count:]]
+    out = np.zeros(level.size, bool)
+    above = level[np.sort(order[count:])]
+    apart = max(_MARGIN, _SIGMAS * _scatter(_bend(above)))
+    if 0 < count < high.size and gaps[count - 1] > apart:
+        left = 1 - count / level.size
+        at_zero = abs(np.median(low)) < _MARGIN * left
+        out[order[:count]] = at_zero and np.median(high) > _LIT * left
+    return out
 
 
 def damage_of(
@@ -127,15 +154,17 @@ def damage_of(
         return Damage(constant, {}, {})
     places = np.flatnonzero(varied)
     level = sums.total[places] / sums.pairs[places]
-    bend = level[1:-1] - 0.5 * (level[:-2] + level[2:])
-    scatter = _scatter(bend)
+    scatter = _scatter(_bend(level))
     margin = max(_MARGIN, _SIGMAS * scatter)
     near = side[varied[:-1] & varied[1:] & (side != 0)]
     tenth, median, most = np.quantile(level, [0.1, 0.5, 0.9])
     top = max(most, np.quantile(near, 0.9)) if near.size else most
     # Maps may be stored without their baseline.
     bottom = 1.0 if median > 1 - _MARGIN else min(1.0, tenth)
-    out = (level < bottom - margin) | (level > top + margin)
+    out = uncorrelated(level)
+    if not out.any():
+        # Those at zero would hide what the others are: they are judged without them.
+        out = (level < bottom - margin) | (level > top + margin)
     if 2 * np.count_nonzero(out) >= out.size:
         out[:] = False
     astray = {int(k): float(value) for k, value in zip(places[out], level[out], strict=True)}
@@ -143,7 +172,7 @@ def damage_of(
 
 
 def _unusual(places: np.ndarray, level: np.ndarray) -> dict[int, float]:
-    bend = level[1:-1] - 0.5 * (level[:-2] + level[2:])
+    bend = _bend(level)
     large = np.abs(bend) > max(_NOTICED, _SIGMAS * _scatter(bend))
     # One frame apart bends its neighbours the other way, half as much; a curve that is steep does
     # not.

@@ -1,34 +1,42 @@
-"""Whether maps hold c2 or c2 − 1, told by the level of their largest lags.
+"""Whether maps hold c2 or c2 − 1, told by their levels at short and at the largest lags.
 
-c2 decays to 1 and c2 − 1 to 0, or stays above that where something never decays. What lies at 0 at
-the largest lags, or near it and visibly above it somewhere, is c2 − 1. Nothing is done to maps that
-lie elsewhere, that rise with the lag, or of which one says this and one that: c2 that was never
-normalised may have any level.
+c2 decays to 1 and c2 − 1 to 0, or stays above that where something never decays, and the contrast
+is not above 1. What lies at 0 at the largest lags, near it and visibly above it somewhere, or still
+falls from below 1 towards it, is c2 − 1. Nothing is done to maps that lie elsewhere, that rise with
+the lag, or of which one says this and one that: c2 that was never normalised may have any level.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ..errors import DataError
+from .bad_frames import uncorrelated
 from .checks import given_scalar, shown
 from .layouts.maps import RawMaps
 
 Baseline = Literal["auto", 0, 1]
 # Levels of the largest lags of c2 − 1, and of c2.
 _WITHOUT, _WITH = (-0.3, 0.3), (0.9, 2.3)
-# Above this no c2 − 1 lies at short lags.
-_HIGHEST = 1.1
+# Level of c2 − 1 of a high contrast that has begun to decay; c2 that still falls is not as low.
+_SURE = 0.97
+# Above this no c2 − 1 lies at short lags; below this none does beside maps that look like c2.
+_HIGHEST, _ALIKE = 1.1, 0.5
 # Nearer to zero than this nothing else can be.
 _AT_ZERO = 0.1
 # What is as small is none of c2 − 1, whose contrast and noise are larger.
 _LEAST = 1e-4
 # What differs by as many standard errors of a median differs.
 _SIGMAS = 5.0
+# What is as near in them is no other.
+_NEAR = 3.0
 # Maps, strips of a map and rows of a strip that are looked at, and pairs below which nothing is
 # concluded.
-_MAPS, _STRIPS, _ROWS, _FEW = 4, 3, 4, 8
+_MAPS, _STRIPS, _ROWS, _FEW = 8, 5, 4, 8
+# Part of the pairs of a frame that is left aside as those with frames that were not measured.
+_OTHERS = 0.8
 
 
 def checked_baseline(where: str, baseline: Any) -> Baseline:
@@ -48,11 +56,52 @@ def checked_baseline(where: str, baseline: Any) -> Baseline:
 
 
 class Found(NamedTuple):
-    """What is to be added to maps, a remark on that, and whether it was guessed."""
+    """What is to be added to maps, a remark on that; whether it was guessed, and is left open."""
 
     added: float
-    remark: str
-    guessed: bool
+    remark: str = ""
+    guessed: bool = False
+    open: bool = False
+
+
+class Levels(NamedTuple):
+    """Medians of a map, and their standard errors: at the upper half of its lags and at the least.
+
+    - `thirds`: the same in each third of the lags, NaN where that has too few pairs.
+    - `size`: of its largest values.
+    """
+
+    far: float
+    far_error: float
+    near: float
+    near_error: float
+    thirds: Float[np.ndarray, "third 2"]
+    size: float
+
+    @property
+    def below(self) -> float:
+        """What it can be at most at large lags."""
+        return self.far + _SIGMAS * self.far_error
+
+    @property
+    def above(self) -> float:
+        """What it is at least at large lags."""
+        return self.far - _SIGMAS * self.far_error
+
+    @property
+    def rises(self) -> bool:
+        """Whether it is higher at large lags, which nothing that decays is."""
+        return self.far - self.near > _SIGMAS * np.hypot(self.far_error, self.near_error)
+
+    @property
+    def least(self) -> float:
+        """What it is at least at the shortest lags."""
+        return self.near - _SIGMAS * self.near_error
+
+    @property
+    def seen(self) -> bool:
+        """Whether anything of it is above zero."""
+        return max(self.above, self.least) > 0
 
 
 def _median(values: np.ndarray) -> tuple[float, float]:
@@ -61,48 +110,68 @@ def _median(values: np.ndarray) -> tuple[float, float]:
     return middle, float(1.9 * np.median(np.abs(values - middle)) / np.sqrt(values.size))
 
 
-def holds_baseline(
-    values: Float[np.ndarray, "pair"], lags: Int[np.ndarray, "pair"]
-) -> tuple[bool | None, float]:
-    """Whether pairs of a map are c2 (true) or c2 − 1 (false), `None` where that is open; the level.
-
-    The level is the median of the pairs in the upper half of the lags that there are. Exact zeros
-    are what was not measured and count for nothing.
-    """
-    usable = np.isfinite(values) & (values != 0)
-    values, lags = np.asarray(values, np.float64)[usable], np.asarray(lags)[usable]
+def levels_of(values: Float[np.ndarray, "pair"], lags: Int[np.ndarray, "pair"]) -> Levels | None:
+    """The levels of some pairs of a map, `None` where there are too few."""
     reach = int(np.max(lags, initial=0))
     far, near = values[lags > reach // 2], values[lags <= max(1, reach // 16)]
     if min(far.size, near.size) < _FEW:
-        return None, np.nan
-    (level, error), (start, start_error) = _median(far), _median(near)
-    if _WITH[0] <= level <= _WITH[1]:
-        return True, level
-    # No c2 lies at zero, even if nothing but noise is left; further away a signal has to be seen.
-    at_zero = abs(level) <= _AT_ZERO and error <= _AT_ZERO / 2
-    seen = max(level - _SIGMAS * error, start - _SIGMAS * start_error) > 0
-    falls = start - level > -_SIGMAS * np.hypot(error, start_error)
-    near_zero = _WITHOUT[0] <= level <= _WITHOUT[1] and start <= _HIGHEST
-    large = np.quantile(np.abs(values), 0.99) >= _LEAST
-    if near_zero and falls and large and (at_zero or seen):
-        return False, level
-    return None, level
+        return None
+    thirds = [values[(lags > k * reach // 3) & (lags <= (k + 1) * reach // 3)] for k in range(3)]
+    falls = [_median(one) if one.size >= _FEW else (np.nan, np.nan) for one in thirds]
+    size = float(np.quantile(np.abs(values), 0.99))
+    return Levels(*_median(far), *_median(near), np.array(falls), size)
+
+
+def _limit(levels: Sequence[Levels]) -> float:
+    """To what maps fall together over equal steps of the lag, NaN where they do not in the last.
+
+    Exact for an exponential, whose falls have one ratio; too high for what slows down.
+    """
+    medians, errors = np.stack([one.thirds for one in levels]).T.swapaxes(1, 2)
+    first, middle, last = medians.mean(axis=0)
+    error = np.sqrt(np.sum(errors[:, 1:] ** 2)) / len(levels)
+    early, late = first - middle, middle - last
+    if not late > _SIGMAS * error:
+        return np.nan
+    return float(last - late**2 / (early - late)) if early > late else -np.inf
 
 
 def _pairs(raw: RawMaps, index: int, frames: slice) -> tuple[np.ndarray, np.ndarray]:
-    """c2 and lags of all pairs of a few frames in the first half of a map with later ones."""
+    """c2 and lags of pairs of a few frames, spread over a map, with later ones.
+
+    Those that were not measured are left out: exact zeros, and all of frames that correlate with
+    none while the others do.
+    """
     stored, n = raw.maps[index], frames.stop - frames.start
-    values, lags = [], []
-    for low in np.unique(np.linspace(0, max(n // 2 - _ROWS, 0), _STRIPS).astype(int)).tolist():
+    strips, places = [], []
+    for low in np.unique(np.linspace(0, max(n - 2 * _ROWS, 0), _STRIPS).astype(int)).tolist():
         rows = slice(frames.start + low, frames.start + min(low + _ROWS, n))
         later = slice(rows.start, frames.stop)
-        strip = np.asarray(stored[rows, later])
-        lag = np.arange(strip.shape[1]) - np.arange(strip.shape[0])[:, None]
-        if raw.triangle == "lower" or not np.any(np.nan_to_num(strip[lag > 0])):
-            strip = np.asarray(stored[later, rows]).T
-        values.append(strip[lag > 0])
-        lags.append(lag[lag > 0])
-    return np.concatenate(values), np.concatenate(lags)
+        strip = np.asarray(stored[rows, later], np.float64)
+        above = ~np.tri(*strip.shape, dtype=bool)
+        if raw.triangle == "lower" or not np.any(np.nan_to_num(strip[above])):
+            strip = np.asarray(stored[later, rows], np.float64).T
+        strip = np.where(above & np.isfinite(strip) & (strip != 0), strip, np.nan)
+        strips.append(np.pad(strip, ((0, 0), (low, 0)), constant_values=np.nan))
+        places.append(np.arange(low, low + len(strip)))
+    c2, first = np.concatenate(strips), np.concatenate(places)
+    level = _top(c2)
+    level[first] = _top(c2.T)
+    known = np.flatnonzero(np.isfinite(level))
+    dark = np.zeros(n, bool)
+    dark[known] = uncorrelated(level[known])
+    c2[dark[first]] = np.nan
+    c2[:, dark] = np.nan
+    row, second = np.nonzero(np.isfinite(c2))
+    return c2[row, second], second - first[row]
+
+
+def _top(columns: np.ndarray) -> np.ndarray:
+    """What the upper part of each column begins with, NaN for one without numbers."""
+    some = np.isfinite(columns).any(axis=0)
+    out = np.full(some.size, np.nan)
+    out[some] = np.nanquantile(columns[:, some], _OTHERS, axis=0)
+    return out
 
 
 def find_baseline(raw: RawMaps, maps: np.ndarray, frames: slice, baseline: Baseline) -> Found:
@@ -114,40 +183,75 @@ def find_baseline(raw: RawMaps, maps: np.ndarray, frames: slice, baseline: Basel
         added = 1.0 - baseline
         against = raw.baseline is not None and raw.baseline != added
         remark = _said(added) if added or against else ""
-        return Found(added, f"{remark} The file says otherwise." if against else remark, False)
+        return Found(added, f"{remark} The file says otherwise." if against else remark)
     some = maps[np.unique(np.linspace(0, maps.size - 1, _MAPS).astype(int))]
-    seen = judged([holds_baseline(*_pairs(raw, int(k), frames)) for k in some])
+    levels = [levels_of(*_pairs(raw, int(k), frames)) for k in some]
+    seen = judged(levels)
     if raw.baseline is None:
         return seen
     remark = _said(raw.baseline) if raw.baseline else ""
+    wrong = ""
     if raw.baseline == 0 and seen.guessed:
-        remark = (
+        wrong = (
             "The file says that the maps have their baseline, but at large lags they lie near 0, "
             "as c2 − 1 does; nothing was added. If the file is wrong, give baseline = 0."
         )
-    return Found(raw.baseline, remark, False)
+    elif raw.baseline and any(one is not None and one.least > _HIGHEST for one in levels):
+        wrong = (
+            f"The file says that the maps lack their baseline, but they lie above {_HIGHEST:g}, "
+            "where c2 − 1 does not. If the file is wrong, give baseline = 1."
+        )
+    return Found(raw.baseline, " ".join(filter(None, (remark, wrong))), open=bool(wrong))
 
 
-def judged(found: list[tuple[bool | None, float]]) -> Found:
-    """What several maps say together: nothing unless all say the same."""
-    told = [(answer, level) for answer, level in found if np.isfinite(level)]
-    answers, levels = {answer for answer, _ in told}, [level for _, level in told]
-    # Maps of which nothing is left but noise about zero are like those beside them.
-    if False in answers and all(_WITHOUT[0] <= level <= _WITHOUT[1] for level in levels):
+def judged(found: Sequence[Levels | None]) -> Found:
+    """What the levels of several maps say together: whatever the baseline is, all have it."""
+    levels = [one for one in found if one is not None]
+    if not levels:
+        return Found(0.0)
+    weights = np.array([1 / max(one.far_error, 1e-12) ** 2 for one in levels])
+    mean = float(np.average([one.far for one in levels], weights=weights))
+    error, lowest = float(weights.sum() ** -0.5), min(levels, key=lambda one: one.below)
+    low, high = _WITH
+    falls_to = _limit(levels)
+    # What is below 1 and falls on is no c2, whose level at large lags it happens to have.
+    falls_on = mean + _SIGMAS * error < _SURE and falls_to < low
+    # In noise, what cannot be told from 1 and can from 0.
+    at_one = abs(mean - 1) < _NEAR * error and mean - _SIGMAS * error > _WITHOUT[1]
+    like_c2 = (low <= mean <= high or at_one) and all(
+        one.below >= low and one.above <= high for one in levels
+    )
+    if like_c2 and not falls_on:
+        return Found(0.0)
+    possible = (
+        any(one.size >= _LEAST for one in levels)
+        and all(one.below >= _WITHOUT[0] and one.near <= _HIGHEST for one in levels)
+        and not any(one.rises for one in levels)
+    )
+    # Contrasts of one file are alike: some maps at 1 and some at 0 contradict each other.
+    possible &= lowest.near > _ALIKE or all(one.above < low for one in levels)
+    at_zero = any(
+        abs(far) <= _AT_ZERO and of_it <= _AT_ZERO / 2
+        for far, of_it in ((mean, error), *((one.far, one.far_error) for one in levels))
+    )
+    if lowest.far > _WITHOUT[1]:
+        likely = lowest.below < low and falls_to <= _WITHOUT[1]
+    else:
+        likely = at_zero or any(one.seen for one in levels)
+    if possible and likely:
         return Found(
             1.0,
-            f"{_said(1.0)} That is what their level at large lags says, {np.median(levels):.3g}; "
-            "baseline = 1 leaves them as they are.",
-            True,
+            f"{_said(1.0)} That is what their level at large lags says, {mean:.3g}; baseline = 1 "
+            "leaves them as they are.",
+            guessed=True,
         )
-    if answers == {True} or not levels:
-        return Found(0.0, "", False)
     return Found(
         0.0,
-        f"The maps lie at {min(levels):.3g} … {max(levels):.3g} at large lags, where c2 is near 1 "
-        "and c2 − 1 near 0: it is not certain whether they have their baseline, and nothing was "
-        "added. Say it with baseline = 0 or 1.",
-        False,
+        f"The maps lie at {min(one.far for one in levels):.3g} … "
+        f"{max(one.far for one in levels):.3g} at large lags, where c2 is near 1 and c2 − 1 near "
+        "0: it is not certain whether they have their baseline, and nothing was added. Say it with "
+        "baseline = 0 or 1.",
+        open=True,
     )
 
 

@@ -16,10 +16,19 @@ LARGEST_ANGLE = 1e4
 def near_misses(name: str, present: Iterable[str]) -> str:
     """A half sentence naming what is there instead of `name`, or an empty string."""
     names = sorted(set(present))
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    close = _close(name, names)
     if close:
         return f" Did you mean {', '.join(repr(found) for found in close)}?"
     return f" Present: {', '.join(repr(found) for found in names[:12])}." if names else ""
+
+
+def is_misspelt(name: str, present: Iterable[str]) -> bool:
+    """Whether something is there that may be meant by `name`."""
+    return bool(_close(name, sorted(set(present))))
+
+
+def _close(name: str, names: list[str]) -> list[str]:
+    return difflib.get_close_matches(name, names, n=3, cutoff=0.6)
 
 
 def array_of(where: str, key: str, value: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ from .selection import (
     pair_rule,
 )
 from .symmetry import Symmetrise, checked_symmetrise
-from .two_time import DEFAULT_GAP, Geometry, Provenance
+from .two_time import DEFAULT_GAP, Doubt, Geometry, Provenance
 
 Sigma = float | Literal["mad"] | None
 
@@ -142,6 +142,8 @@ def frame_times(
     plausible_spacing(where, raw.time_name, spacing)
     origin = selection.time_origin
     if origin is None:
+        origin = raw.origin
+    if origin is None:
         refuse(raw, raw.begin_name, "time_origin [s] (data.time_origin in a configuration)")
         origin = raw.begin * frame_time
     t = origin + np.arange(frames.start, frames.stop) * spacing
@@ -205,6 +207,32 @@ def one_q(raw: RawMaps, chosen: np.ndarray, selection: Selection) -> tuple[float
     )
 
 
+def _without_azimuths(raw: RawMaps) -> tuple[str, ...]:
+    """A remark on azimuths that are not known."""
+    if raw.azimuths:
+        return ()
+    return (
+        f"No azimuths are known ({raw.phi_name} is absent); 0 stands for all of them, so that only "
+        "models without a direction can be fitted. Give phi otherwise.",
+    )
+
+
+def _outside(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
+    """A remark on q that cannot be that of the pixels of its map."""
+    if raw.q_ranges is None:
+        return ()
+    q, (low, high) = raw.q[chosen], raw.q_ranges[chosen].T
+    wrong = np.flatnonzero((q < low) | (q > high))
+    if not wrong.size:
+        return ()
+    k = int(wrong[0])
+    return (
+        f"{raw.q_name} says q = {q[k]:.6g} [1/Å] of {raw.names[chosen[k]]}, but by the energy, the "
+        f"distance and the pixels of its region it lies in {low[k]:.6g} … {high[k]:.6g}, which "
+        f"holds for {wrong.size} of {q.size} maps. The first was used; give q to confirm it.",
+    )
+
+
 def _same_place(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
     """A remark on maps that are at one q and one azimuth."""
     if not raw.azimuths:
@@ -236,6 +264,7 @@ class Chosen:
     - `sigma`: what was given for it; `dtype`: precision in which c2 is kept.
     - `baseline`: what is added to c2; `symmetrise`: what counts of maps that are not symmetric.
     - `selection`: what was asked for; `remarks`: what was found on the maps, in sentences.
+    - `doubts`: as in `Provenance`.
     """
 
     raw: RawMaps
@@ -252,6 +281,7 @@ class Chosen:
     baseline: Found
     symmetrise: Symmetrise | None
     remarks: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
     @property
     def where(self) -> str:
@@ -393,6 +423,7 @@ class Chosen:
             dt=self.spacing,
             azimuths=raw.azimuths,
             baseline_guessed=self.baseline.guessed,
+            doubts=self.doubts,
             notes=tuple(notes),
         )
 
@@ -431,6 +462,17 @@ def choose(
     if gap is not None:
         positive(where, "gap", gap, "Å")
         gap_used = gap if stored is None else agreeing(where, raw.gap_name, stored, gap, "Å")
+    outside, found = _outside(raw, maps), find_baseline(raw, maps, frames, baseline)
+    doubts = set(raw.doubts)
+    if outside:
+        doubts.add("q")
+    if found.open:
+        doubts.add("baseline")
+    # Whoever says what is right has no doubt.
+    if dt is not None:
+        doubts.discard("times")
+    if baseline != "auto":
+        doubts.discard("baseline")
     dtype = raw.maps[maps[0]].dtype
     # half precision and integers have no place in arithmetic
     single = dtype.kind == "f" and dtype.itemsize <= 4
@@ -446,9 +488,10 @@ def choose(
         sigma=checked_sigma(where, sigma),
         dtype=np.dtype(np.float32 if single else np.float64),
         selection=selection,
-        baseline=find_baseline(raw, maps, frames, baseline),
+        baseline=found,
         symmetrise=checked_symmetrise(where, symmetrise),
-        remarks=(*merged, *_same_place(raw, maps)),
+        remarks=(*_without_azimuths(raw), *outside, *merged, *_same_place(raw, maps)),
+        doubts=tuple(sorted(doubts)),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import equinox as eqx
 import numpy as np
 
+from ..arguments import check_fields
 from ..errors import DataError
 
 
@@ -25,6 +26,7 @@ class TrimmedMean(eqx.Module):
     fraction: float = 0.2
 
     def __check_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.fraction < 0.5:
             raise DataError(f"fraction is {self.fraction}; less than half can go at either end.")
 
@@ -39,6 +41,9 @@ class TrimmedMean(eqx.Module):
 
 class AbstractDiagonal(eqx.Module):
     """A rule for what to show on the diagonal."""
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abc.abstractmethod
     def __call__(self, c2: np.ndarray) -> np.ndarray:
@@ -65,6 +70,7 @@ class Statistical(AbstractDiagonal):
     estimator: Callable[[np.ndarray], np.ndarray] = median
 
     def __check_init__(self) -> None:
+        check_fields(self)
         if self.window < 1:
             raise DataError(f"window is {self.window}; at least one frame on each side is needed.")
 

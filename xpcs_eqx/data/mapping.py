@@ -41,12 +41,14 @@ def from_dict(
 ) -> TwoTimeData | PooledData:
     """Data from a dictionary, recognised by its keys.
 
-    - loader form: `phi_angles_list` [degrees], `c2_exp` (angle, frame, frame), `t1`, `t2` [s],
-      `wavevector_q_list` [1/Å] (all equal), optional `sigma`, `L` [Å], `dt` [s];
-    - direct form: `phi`, `g2`, `t1`, `t2`, `q`, optional `sigma`, `L`, `dt`;
-    - pooled points: flat `data`, `t1`, `t2`, `phi`, optional `sigma`, `q`, `L`;
+    - loader form: `c2_exp` (angle, frame, frame), `t1`, `t2` [s], `wavevector_q_list` [1/Å] (all
+      equal), optional `phi_angles_list` [degrees], `sigma`, `L` [Å], `dt` [s];
+    - direct form: `g2`, `t1`, `t2`, `q`, optional `phi`, `sigma`, `L`, `dt`;
+    - pooled points: flat `data`, `t1`, `t2`, optional `phi`, `sigma`, `q`, `L`;
     - bins: `ttcf` (angle, age, lag), `ages`, `lags` [s], `phi`, `q`, and `t` or `dt`, optional
       `sigma`, `L`; as in `load_bins`.
+
+    Without azimuths only models that have no direction can be fitted.
 
     Times are used as they are; `dt` is only checked against them. `t1` and `t2` may be flat or
     meshgrids of either indexing. A stored `sigma` is absolute unless `absolute_sigma` is false in
@@ -137,7 +139,7 @@ def pool(
     sigma: Any = None,
     baseline: Baseline = "auto",
 ) -> PooledData:
-    """`PooledData` from flat `data`, `t1`, `t2`, `phi`, optional `sigma`, `q`, `L`, `dt`.
+    """`PooledData` from flat `data`, `t1`, `t2`, optional `phi`, `sigma`, `q`, `L`, `dt`.
 
     Frames are the sorted distinct times. Points on the diagonal are dropped and counted, t1 > t2 is
     swapped, an unordered pair given twice counts once. Points come out sorted by angle, first and
@@ -149,7 +151,9 @@ def pool(
     """
     values = _flat("data", array_of(WHERE, "data", mapping["data"]))
     values = values + 1 if baseline == 0 else values
-    t1, t2, phi = (_flat(key, mapping[key], values.size) for key in ("t1", "t2", "phi"))
+    azimuths = "phi" in mapping
+    t1, t2 = (_flat(key, mapping[key], values.size) for key in ("t1", "t2"))
+    phi = _flat("phi", mapping["phi"], values.size) if azimuths else np.zeros(values.size)
     given = mapping.get("sigma") if sigma is None else sigma
     spread = _sigma(given, values.size)
     finite_angles(WHERE, "phi", phi)
@@ -176,6 +180,8 @@ def pool(
         f"{found - points.values.size} points repeated a pair given before and were counted once.",
     ]
     q, gap, dt = (optional_scalar(WHERE, mapping, key) for key in ("q", "L", "dt"))
+    if not azimuths:
+        notes.append("No azimuths are known; only models without a direction can be fitted.")
     if q is None:
         notes.append("No q was given; it is 1, so fitted coefficients carry its powers.")
     absolute = sigma is not None or (given is not None and is_absolute(WHERE, mapping))
@@ -200,6 +206,7 @@ def pool(
         provenance=Provenance(
             layout="pooled",
             keys=tuple(mapping),
+            azimuths=azimuths,
             frames=(frames.start + 1, frames.stop),
             notes=tuple(notes),
         ),

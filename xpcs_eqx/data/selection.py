@@ -23,8 +23,9 @@ def _whole(name: str, default: int | None) -> Any:
 
     def convert(value: Any) -> int | None:
         number = given_scalar("Selection", name, value)
-        if number is not None and not number.is_integer():
-            raise DataError(f"{name} is {number:g}; give a whole number.")
+        fits = default is None if number is None else number.is_integer()
+        if not fits:
+            raise DataError(f"{name} is {shown(value)}; give a whole number.")
         return None if number is None else int(number)
 
     return eqx.field(converter=convert, default=default)
@@ -114,6 +115,8 @@ class Selection(eqx.Module):
     pair_mask: np.ndarray | jax.Array | None = None
 
     def __check_init__(self) -> None:
+        if not isinstance(self.merge_q, bool | np.bool_):
+            raise DataError(f"merge_q is {shown(self.merge_q)}; give True or False.")
         if self.start_frame < 1:
             raise DataError(f"start_frame is {self.start_frame}; frames are counted from 1.")
         if self.end_frame != -1 and self.end_frame <= self.start_frame:

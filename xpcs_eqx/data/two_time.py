@@ -1,6 +1,6 @@
 """Two-time data in memory, as maps or as points, with their geometry and where they came from."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +13,17 @@ from ..errors import DataError
 
 DEFAULT_GAP = 2_000_000.0
 """Gap of the shear cell [Å] when nothing is given (200 µm)."""
+
+Doubt = Literal["times", "q", "baseline"]
+DOUBTS: dict[Doubt, str] = {
+    "times": "the file contradicts itself about the times of its frames, which all rates follow "
+    "(see the notes of the data): give dt [s], or correct the file",
+    "q": "the file contradicts itself about q, which all coefficients follow (see the notes of the "
+    "data): give q, or correct the file",
+    "baseline": "it is open whether the maps have their baseline (see the notes of the data): say "
+    "it with baseline = 0 or 1",
+}
+"""Why numbers that were read may be wrong, in the words of a verdict."""
 
 
 def _as_array(value: Any) -> Any:
@@ -94,6 +105,8 @@ class Provenance(eqx.Module):
       times were handed over as they are.
     - `azimuths`: whether they are known; where they are not, zeros stand for them.
     - `baseline_guessed`: whether 1 was added because the maps look like c2 − 1.
+    - `doubts`: about what the data contradict themselves, `"times"`, `"q"`, or leave open,
+      `"baseline"`; a fit of them is doubtful.
     - `notes`: what a reader should know, in sentences (masked entries, completed triangles, …).
     """
 
@@ -105,6 +118,7 @@ class Provenance(eqx.Module):
     dt: float | None = eqx.field(static=True, default=None)
     azimuths: bool = eqx.field(static=True, default=True)
     baseline_guessed: bool = eqx.field(static=True, default=False)
+    doubts: tuple[Doubt, ...] = eqx.field(static=True, default=())
     notes: tuple[str, ...] = eqx.field(static=True, default=())
 
     def where(self) -> str:

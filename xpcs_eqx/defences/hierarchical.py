@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..arguments import check_fields
 from ..errors import FitError, ModelError
 from ..fitting import Fit, OuterHistory, Run, Solution, checked_start, fit_of
 from ..fitting.attempts import Ledger
+from ..objective.combined import AnyObjective, parts_of
 from ..optimize import (
     Status,
     TrustRegion,
@@ -22,11 +24,9 @@ from ..optimize import (
 )
 from ..parameters.variables import coordinates_of
 from .several import (
-    AnyObjective,
     check_two_time,
     coefficients_of,
     is_joint,
-    parts_of,
     per_angle_of,
     variables_at,
 )
@@ -73,6 +73,7 @@ class Hierarchical(eqx.Module):
     finish: TrustRegion | None = TrustRegion()
 
     def __check_init__(self):
+        check_fields(self)
         if self.outer < 1:
             raise ModelError(
                 f"outer = {self.outer} iterations of a hierarchical fit; give 1 or more"

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..arguments import check_fields
 from ..errors import ModelError
 from ..objective import (
     AbstractLinearScalingPenalty,
@@ -18,22 +19,20 @@ from ..objective import (
     joint_of,
     with_penalties,
 )
+from ..objective.combined import AnyObjective, parts_of, with_parts
 from ..parameters.leaves import check_names
 from ..parameters.variables import physical_of
 from .hierarchical import Hierarchical
 from .monitor import GradientMonitor
 from .report import WeightsReport
 from .several import (
-    AnyObjective,
     Scalings,
     check_two_time,
     coefficients_of,
     is_joint,
     local_coordinates,
-    parts_of,
     per_angle_of,
     variables_at,
-    with_parts,
 )
 from .shear_weights import ShearWeights, check_shear_weights, with_shear_weights
 from .stages import angle_cost
@@ -44,6 +43,9 @@ class AbstractResponse(eqx.Module):
     """What is done about a collapse. `interrupts`: whether the fit under way is left for it."""
 
     interrupts: ClassVar[bool]
+
+    def __check_init__(self):
+        check_fields(self)
 
     @property
     @abstractmethod
@@ -103,6 +105,7 @@ class ResetScaling(AbstractResponse):
     factor: float = 10.0
 
     def __check_init__(self):
+        check_fields(self)
         if not (np.isfinite(self.factor) and self.factor >= 1):
             raise ModelError(f"factor = {self.factor} of a reset; give a number from 1")
 
@@ -148,6 +151,7 @@ class Monitoring(eqx.Module):
     limit: int = eqx.field(static=True, default=3)
 
     def __check_init__(self):
+        check_fields(self)
         if self.limit < 1:
             raise ModelError(f"limit = {self.limit} responses of a monitor; give 1 or more")
 
@@ -202,6 +206,7 @@ class DefenceLayers(eqx.Module):
         return f"defended in {self.rounds} rounds at most by{listed}"
 
     def __check_init__(self):
+        check_fields(self)
         if self.rounds < 1:
             raise ModelError(f"rounds = {self.rounds} of a defended fit; give 1 or more")
         if not (np.isfinite(self.tolerance) and self.tolerance > 0):

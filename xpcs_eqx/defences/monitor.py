@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ..arguments import check_fields
 from ..errors import ModelError
 
 # How much larger another gradient must be for one that vanishes to mean anything.
@@ -78,6 +79,7 @@ class GradientMonitor(eqx.Module):
     recorded: int = eqx.field(static=True, default=1000)
 
     def __check_init__(self):
+        check_fields(self)
         if not 0 < self.ratio < 1:
             raise ModelError(f"ratio = {self.ratio} of a monitor; give a number between 0 and 1")
         if not (np.isfinite(self.flat) and self.flat > 0):

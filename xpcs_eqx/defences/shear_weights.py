@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
+from ..arguments import check_fields
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import MapTiles, StoredTiles, TwoTimeObjective
@@ -35,6 +36,7 @@ class ShearWeights(eqx.Module):
     exponent: float = 1.0
 
     def __check_init__(self):
+        check_fields(self)
         if not 0 < self.minimum <= 1:
             raise ModelError(
                 f"minimum = {self.minimum} of shear weights; give a number above 0 and at most 1"

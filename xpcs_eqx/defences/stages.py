@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import check_fields
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import (
@@ -26,12 +27,13 @@ from ..objective import (
     scaling_penalty_equations,
     solve_scaling,
 )
+from ..objective.combined import AnyObjective, parts_of, with_parts
 from ..optimize import TrustRegion, WarmUp, WarmUpState, evaluated, iterate_host, no_defences
 from ..parameters import PlainVariables
 from ..parameters.variables import coordinates_of, physical_of
 from ..scaling import Fixed
 from ..uncertainty import loss_of
-from .several import AnyObjective, Scalings, local_coordinates, parts_of, split, with_parts
+from .several import Scalings, local_coordinates, split
 
 
 def _angle_cost(term, y, per_angle, loss):
@@ -79,6 +81,9 @@ class Reached(NamedTuple):
 class AbstractPhysicalStage(eqx.Module):
     """How physical parameters are fitted while contrast and offset are held."""
 
+    def __check_init__(self):
+        check_fields(self)
+
     @abstractmethod
     def run(
         self,
@@ -116,6 +121,7 @@ class LBFGSStage(AbstractPhysicalStage):
     tolerance: float = 1e-8
 
     def __check_init__(self):
+        check_fields(self)
         _positive("LBFGSStage", iterations=self.iterations, tolerance=self.tolerance)
 
     def run(self, objective, x, per_angle):
@@ -240,6 +246,7 @@ class ScalingStage(eqx.Module):
     tolerance: float = 1e-6
 
     def __check_init__(self):
+        check_fields(self)
         _positive("ScalingStage", evaluations=self.evaluations, tolerance=self.tolerance)
 
     def run(

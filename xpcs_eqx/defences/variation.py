@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
+from ..arguments import check_fields
 from ..errors import ModelError
 from ..objective import AbstractLinearScalingPenalty, AbstractScalingPenalty
 from ..physics import as_inexact
@@ -55,6 +56,7 @@ class RelativeVariation(AbstractScalingPenalty):
     groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
 
     def __check_init__(self):
+        check_fields(self)
         _columns(self.groups)
 
     def residuals(self, per_angle):
@@ -82,6 +84,7 @@ class AbsoluteVariation(AbstractLinearScalingPenalty):
     groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
 
     def __check_init__(self):
+        check_fields(self)
         _columns(self.groups)
 
     def residuals(self, per_angle):
@@ -107,6 +110,7 @@ class AbstractRegularisation(eqx.Module):
     groups: eqx.AbstractVar[tuple[str, ...]]
 
     def __check_init__(self):
+        check_fields(self)
         _columns(self.groups)
         for name in ("target_variation", "target_share", "largest_variation", "factor"):
             value = getattr(self, name)

@@ -37,6 +37,11 @@ from .fit import Quality as Quality
 from .joint import Sharing as Sharing
 from .least_squares import curve_fit as curve_fit
 from .least_squares import least_squares as least_squares
+from .likelihood import Comparison as Comparison
+from .likelihood import compare_likelihood as compare_likelihood
+from .likelihood import expected_gain as expected_gain
+from .likelihood import likelihood_of as likelihood_of
+from .likelihood import maximum_likelihood as maximum_likelihood
 from .quality import Thresholds as Thresholds
 from .quality import judge as judge
 from .quality import judged as judged

@@ -7,6 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ..arguments import check_fields
 from ..uncertainty import chance, inverse_of
 
 # Relative eigenvalue, at unit diagonal, of a direction that a single angle does not determine:
@@ -42,6 +43,9 @@ class Combined(NamedTuple):
 
 class AbstractCombination(eqx.Module):
     """How estimates of single angles become one."""
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def __call__(self, estimates: tuple[AngleEstimate, ...]) -> Combined:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..compiling import quick_jit
-from ..objective import CombinedObjective, Memo, TwoTimeObjective
+from ..objective import CombinedObjective, Memo, SpeckleLikelihood, TwoTimeObjective
 from ..objective.penalties import penalty_equations
 from ..parameters import ParameterMap, snap
 from ..uncertainty import (
@@ -18,6 +18,8 @@ from ..uncertainty import (
     ScoreCovariances,
     Uncertainty,
     inverse_of,
+    likelihood_optimum,
+    likelihood_scores,
     optimum,
     score_covariances,
     uncertainty_from,
@@ -150,6 +152,18 @@ def _together(parts: list[Part], penalty: Float[np.ndarray, "entry entry"]) -> S
     )
 
 
+def _optimum(objective, y, memo) -> Optimum:
+    if isinstance(objective, SpeckleLikelihood):
+        return likelihood_optimum(objective, y)
+    return optimum(objective, y, memo)
+
+
+def _scores(objective, at: Optimum) -> ScoreCovariances:
+    if isinstance(objective, SpeckleLikelihood):
+        return likelihood_scores(objective, at)
+    return score_covariances(objective, at)
+
+
 def whole_at(solution: Solution) -> Whole:
     """The data sets, one or several, at the optimum of their fit."""
     objective = solution.objective
@@ -161,7 +175,7 @@ def whole_at(solution: Solution) -> Whole:
     else:
         parameters, labels = objective.term.parameters, ("1",)
         objectives, memos, points = (objective,), (solution.memo,), (solution.y,)
-    optima = [optimum(*one) for one in zip(objectives, points, memos, strict=True)]
+    optima = [_optimum(*one) for one in zip(objectives, points, memos, strict=True)]
     sizes = [at.coefficients.shape[0] for at in optima]
     count, free = sum(sizes), parameters.n_free
     slope, penalty = np.zeros(count + free), np.zeros((count + free,) * 2)
@@ -182,7 +196,7 @@ def whole_at(solution: Solution) -> Whole:
             public = dict(objective.parameters.public[k])
             by_whole = ties[[parameters.names.index(public[name]) for name in own]]
         matrix[sizes[k] :, count:] = by_whole
-        scores = score_covariances(one, at)
+        scores = _scores(one, at)
         parts.append(Part(labels[k], own, one, memo, at, scores, matrix))
         names += [f"{n}[{labels[k]}]" if several else n for n in one.term.scaling.names]
 

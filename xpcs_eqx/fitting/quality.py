@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import check_fields
 from ..compiling import quick_jit
-from ..data import Geometry
+from ..data import DOUBTS, Geometry
 from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
 from ..uncertainty import Misfit, Signal
@@ -43,6 +44,9 @@ class Thresholds(eqx.Module):
     condition: float = 1e6
     correlation: float = 0.999
 
+    def __check_init__(self):
+        check_fields(self)
+
 
 class _Reasons:
     """Reasons for a flag as they are found: poor, doubts, cautions, and mere remarks.
@@ -70,7 +74,8 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
     - Poor: not converged; reduced chi² or residuals far above the noise; no contrast or no decay to
         be seen; maps without their baseline; an infinite error, also for lack of degrees of
         freedom.
-    - Marginal, with a doubt: residuals that a right model would hardly leave; a moderately high
+    - Marginal, with a doubt: data that contradict themselves or leave their baseline open;
+        residuals that a right model would hardly leave; a moderately high
         reduced chi²; a sigma far from the noise of the maps; data sets that disagree on what they
         share; a parameter on a bound; a negative transport coefficient; parameters biased by a
         scaling that the angles do not bear out.
@@ -132,6 +137,7 @@ def _judge_maps(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
     level = thresholds.level / max(len(fit.parts), 1)
     for label, part in fit.parts.items():
         where = f"{label}: " if len(fit.parts) > 1 else ""
+        found.doubts += [f"{where}{DOUBTS[about]}" for about in part.objective.term.doubts]
         scaling = part.scaling_check
         if scaling is not None and scaling.significant:
             reasons = found.doubts if scaling.biased else found.remarks

@@ -17,6 +17,7 @@ from ..objective import (
     CombinedObjective,
     CurveObjective,
     Linear,
+    SpeckleLikelihood,
     TwoTimeObjective,
     has_bins,
     noise_of,
@@ -43,6 +44,9 @@ from .solution import Run, Solution
 from .solve import require_finite
 
 _NAN = float("nan")
+# Between these times what is expected, the deviance of a likelihood says nothing against it: the
+# number of pixels that least squares has found is no better known in short maps.
+_DEVIANCE = (0.5, 2.0)
 
 
 def check_fittable(objective: Any, what: str) -> None:
@@ -50,7 +54,7 @@ def check_fittable(objective: Any, what: str) -> None:
 
     **Raises:** `ModelError` naming those that can be fitted.
     """
-    known = TwoTimeObjective | CombinedObjective | CurveObjective
+    known = TwoTimeObjective | CombinedObjective | CurveObjective | SpeckleLikelihood
     if not isinstance(objective, known):
         raise ModelError(
             f"{what} ends with a result that has error bars, and knows of none for an objective "
@@ -60,8 +64,8 @@ def check_fittable(objective: Any, what: str) -> None:
         )
 
 
-def fit_of(solution: Solution) -> Fit:
-    """Parameters, error bars and verdict at a solution.
+def fit_of(solution: Solution, whole: Whole | None = None) -> Fit:
+    """Parameters, error bars and verdict at a solution; `whole`: what is known of maps there.
 
     The fit of a curve says in its message where the model is not finite, as SciPy's does.
 
@@ -74,7 +78,8 @@ def fit_of(solution: Solution) -> Fit:
     if isinstance(objective, CurveObjective):
         fit = _of_curve(objective, solution)
     else:
-        fit = _of_maps(objective, require_finite(solution))
+        whole = whole_at(require_finite(solution)) if whole is None else whole
+        fit = _of_maps(objective, solution, whole)
     timings = (*fit.run.timings, ("uncertainty", time.perf_counter() - clock))
     return dataclasses.replace(fit, run=dataclasses.replace(fit.run, timings=timings))
 
@@ -201,11 +206,11 @@ def _of_data_set(
         chi2=float(at.residual_sum),
         n_pairs=int(at.joint.count),
         absolute=term.absolute_sigma,
+        joint_hessian=np.asarray(at.joint.hessian),
         fitted=FittedModel(
             model,
             contrast,
             offset,
-            np.asarray(at.joint.hessian),
             index,
             scaling_check(whole, k),
             misfit,
@@ -229,9 +234,11 @@ def _scatter(objective: TwoTimeObjective, at: Optimum) -> float:
     return float(np.sqrt(mean) / noise) if noise > 0 else _NAN
 
 
-def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution) -> Fit:
+def _of_maps(
+    objective: TwoTimeObjective | CombinedObjective, solution: Solution, whole: Whole
+) -> Fit:
     """The fit of one two-time data set, or of several together."""
-    run, whole = solution.run, whole_at(solution)
+    run = solution.run
     misfits = _misfits(whole)
     parameters, entries = whole.parameters, whole.entries
     unknowns = int(np.count_nonzero(~entries.bound))
@@ -240,7 +247,7 @@ def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution
         return _of_several(objective, run, whole, misfits, **figures)
     term, box = objective.term, _box(parameters)
     model, roles = parameters.build(whole.x), _roles(parameters, dict.fromkeys(box, "free"))
-    return _of_data_set(
+    fit = _of_data_set(
         whole,
         0,
         run,
@@ -256,6 +263,19 @@ def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution
             has_bins(term.tiles),
         ),
         **figures,
+    )
+    return fit.doubted(_doubts_of_deviance(whole))
+
+
+def _doubts_of_deviance(whole: Whole) -> tuple[str, ...]:
+    """Whether a likelihood finds the noise that it takes for granted."""
+    ratio = 2 * whole.data_cost / whole.parts[0].scores.deviance
+    if not np.isfinite(ratio) or _DEVIANCE[0] < ratio < _DEVIANCE[1]:
+        return ()
+    return (
+        f"the deviance of the likelihood is {ratio:.3g} times that of speckle with this model, "
+        "contrast and shot noise: either the model does not fit, or the noise of the maps is "
+        "another one; least squares says more",
     )
 
 
@@ -348,6 +368,7 @@ def _of_several(
         absolute=whole.absolute,
         remarks=(negative, degenerate),
         conditions=conditions_of(objective.penalties, on_scaling, guessed, binned),
+        joint_hessian=np.asarray(whole.curvature),
         data_sets=tuple(data_sets),
         sharing=sharing_test(whole),
         **figures,

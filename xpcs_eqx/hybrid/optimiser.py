@@ -8,6 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arguments import check_fields
 from ..checkpoint import Checkpoints
 from ..files import Retry
 from ..fitting import Fit, default_solver, fit_of, solve
@@ -50,6 +51,9 @@ class HybridOptimiser(eqx.Module):
     retry: Retry = Retry()
     chunk: int = eqx.field(static=True, default=CHUNK)
     stored_as: str | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        check_fields(self)
 
     def fit(
         self,

@@ -55,6 +55,11 @@ from .kernel.tiles import PointTiles as PointTiles
 from .kernel.tiles import has_bins as has_bins
 from .kernel.tiles import refuse_bins as refuse_bins
 from .kernel.tiles import tiles_of as tiles_of
+from .likelihood import PixelScores as PixelScores
+from .likelihood import ShotScaling as ShotScaling
+from .likelihood import SpeckleLikelihood as SpeckleLikelihood
+from .likelihood import pixel_scores as pixel_scores
+from .likelihood import speckle_likelihood as speckle_likelihood
 from .losses import AbstractLoss as AbstractLoss
 from .losses import Arctan as Arctan
 from .losses import Cauchy as Cauchy

@@ -211,6 +211,7 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
         noise=np.asarray(sd),  # pyright: ignore[reportArgumentType]
         absolute_sigma=data.absolute_sigma,
         baseline_guessed=data.provenance.baseline_guessed,
+        doubts=data.provenance.doubts,
     )
     if eliminate:
         return ProjectedObjective(parameters, term, penalties, scaling_penalties)  # pyright: ignore[reportArgumentType]

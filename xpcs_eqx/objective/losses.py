@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from equinox import AbstractVar
 from jaxtyping import Array, Bool, Float
 
+from ..arguments import check_fields
 from ..physics import as_inexact
 
 # Share of the weight ψ(r)/r that the curvature of an outlier keeps.
@@ -30,6 +31,9 @@ class AbstractLoss(eqx.Module):
     """
 
     convex: ClassVar[bool] = False
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def density(self, r: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -11,6 +11,7 @@ from ..data import map_of
 from ..data.noise import mad_sigma, sigma_of_lines
 from ..errors import DataError, ModelError
 from .drivers.loops import AbstractPieces
+from .drivers.mesh import on_one_device
 from .drivers.stored import StoredTiles
 from .kernel.tiles import AbstractTiles, MapTiles, PointTiles
 
@@ -26,7 +27,7 @@ def noise_of(tiles: AnyTiles) -> float:
 
     **Raises:** `DataError` where no three neighbours of one lag are usable.
     """
-    each = [sd for sd in _by_angle(tiles) if sd is not None]
+    each = [sd for sd in _by_angle(on_one_device(tiles)) if sd is not None]
     if not each:
         raise DataError("no three neighbouring entries of one lag are usable in any map")
     return float(np.sqrt(np.mean(np.square(each))))

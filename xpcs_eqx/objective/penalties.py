@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from ..arguments import checked
+from ..arguments import check_fields, checked
 from ..errors import ModelError
 from ..parameters import ParameterMap, parameter_values
 from ..parameters.leaves import check_names, parameter_leaves
@@ -28,6 +28,9 @@ class AbstractPenalty(eqx.Module):
     have the standard deviation σ, ½σ²‖residuals‖² is added: σ is one where sigma is absolute, else
     it is estimated from the data themselves (`noise_of`) or given (`noise`).
     """
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def residuals(self, values: Mapping[str, Array]) -> Float[Array, "residual"]:
@@ -66,6 +69,7 @@ class GroupVariance(AbstractPenalty):
     weight: ScalarLike = eqx.field(converter=as_inexact)
 
     def __check_init__(self):
+        check_fields(self)
         for group in self.groups:
             if isinstance(group, str) or len(group) < 2 or len(set(group)) < len(group):
                 raise ModelError(f"group {group!r}; give at least two different names a group")
@@ -206,6 +210,9 @@ class AbstractScalingPenalty(eqx.Module):
 
     Whatever the scaling mode, it sees the values at each angle.
     """
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def residuals(self, per_angle: Float[Array, "angle 2"]) -> Float[Array, "residual"]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
-from ..data import Geometry
+from ..data import Doubt, Geometry
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
 from .drivers.loops import AbstractDriver, AbstractPieces
@@ -50,6 +50,7 @@ class TwoTimeTerm(eqx.Module):
     - `noise`: standard deviation that noise gives to the weighted residuals, by which penalties are
         weighed; NaN as long as there are none.
     - `baseline_guessed`: whether 1 was added to maps that look like c2 − 1.
+    - `doubts`: about what the data contradict themselves or leave open.
     """
 
     parameters: ParameterMap
@@ -63,6 +64,7 @@ class TwoTimeTerm(eqx.Module):
     noise: Float[Array, ""]
     absolute_sigma: bool = eqx.field(static=True)
     baseline_guessed: bool = eqx.field(static=True, default=False)
+    doubts: tuple[Doubt, ...] = eqx.field(static=True, default=())
 
     def table(self, y: Float[Array, "free"], differentiate: bool = True) -> FrameTable:
         """Features of the model at the coordinates `y`."""

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from ..arguments import check_fields
 from ..errors import ModelError
 from ..objective import AbstractObjective
 from ..parameters import AbstractVariables, PlainVariables
@@ -66,6 +67,9 @@ class ConjugateGradient(eqx.Module):
 
     forcing: float = 0.1
     iterations: int = eqx.field(static=True, default=200)
+
+    def __check_init__(self):
+        check_fields(self)
 
     def step(
         self,

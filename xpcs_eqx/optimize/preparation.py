@@ -9,6 +9,7 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Float, Int
 
+from ..arguments import check_fields
 from ..objective import AbstractObjective
 
 # Events kept; with one number for all, merging is associative.
@@ -102,6 +103,9 @@ class AbstractPreparationState(eqx.Module):
 
 class AbstractPreparation(eqx.Module):
     """What improves the start of a fit before the trust region: a machine of states."""
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def begin(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from ..arguments import checked
+from ..arguments import check_fields, checked
 from ..data import Geometry
 from .parameter import ParameterInfo
 
@@ -93,6 +93,9 @@ class AbstractCorrelation(eqx.Module):
     infos: ClassVar[dict[str, ParameterInfo]] = {}
     positive_rates: ClassVar[tuple[str, ...]] = ()
     degeneracies: ClassVar[tuple[Degeneracy, ...]] = ()
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def features(self, t: Float[Array, "frame"], geometry: Geometry) -> Features:

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
+from ..arguments import check_fields
 from .correlation import AbstractCorrelation, Features
 from .parameter import ParameterInfo, parameter
 from .rates import AbstractRate, PowerLawRate
@@ -56,6 +57,9 @@ def power_law_of(infos: Mapping[str, ParameterInfo]) -> Callable[[], AbstractRat
 
 class AbstractShearKernel(eqx.Module):
     """The shear factor of |c1|² as a function of the phase x = ½ q L cos(φ0−φ) ΔG [rad]."""
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:

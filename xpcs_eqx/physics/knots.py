@@ -50,15 +50,27 @@ def _window(t, n):
     return float(times[0]), float(times[-1])
 
 
+def _given(owner: str, what: str, value: Any) -> Any:
+    if isinstance(value, jax.core.Tracer):
+        return value
+    try:
+        # Nothing would become NaN.
+        return np.asarray([] if value is None else value, dtype=float)
+    except (TypeError, ValueError):
+        raise ModelError(f"{owner}: {what} are {value!r:.60}; give numbers") from None
+
+
 def at_knots(owner: str, knots: Any, values: Any, extra: int = 0) -> tuple[Any, Any]:
     """Knots and one value for each (plus `extra`), from arrays or one number for all.
 
-    **Raises:** `ModelError` when the numbers do not match or the knots do not increase.
+    **Raises:** `ModelError` for what is no numbers, when they do not match or the knots do not
+    increase.
     """
-    if not isinstance(knots, jax.core.Tracer):
-        knots = np.asarray(knots, dtype=float)
-        if knots.ndim != 1 or knots.size < 2 - extra or np.any(np.diff(knots) <= 0):
-            raise ModelError(f"the knots of {owner} must be increasing times; found {knots}")
+    knots, values = _given(owner, "knots", knots), _given(owner, "values", values)
+    if not isinstance(knots, jax.core.Tracer) and (
+        knots.ndim != 1 or knots.size < 2 - extra or np.any(np.diff(knots) <= 0)
+    ):
+        raise ModelError(f"the knots of {owner} must be increasing times; found {knots}")
     shape = (knots.shape[0] + extra,)
     if np.ndim(values) and np.shape(values) != shape:
         raise ModelError(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
+from ..arguments import check_fields
 from ..errors import ModelError
 from .parameter import as_inexact, parameter
 
@@ -20,6 +21,9 @@ class AbstractRate(eqx.Module):
     """
 
     positive: ClassVar[bool] = False
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
@@ -161,7 +165,10 @@ class ExponentialRate(AbstractRate):
         return jnp.asarray(-now * self.tau * jnp.expm1(-age / self.tau) + self.offset * age)
 
 
-def _numbers(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(parameters: Any) -> Any:
+    if not isinstance(parameters, Mapping):
+        # For the check of the field.
+        return parameters
     return {name: as_inexact(value) for name, value in parameters.items()}
 
 
@@ -183,6 +190,7 @@ class FunctionRate(AbstractRate):
     panels: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
+        check_fields(self)
         if self.panels < 1:
             raise ModelError(f"panels = {self.panels} is not allowed; give a whole number from 1")
         for name, value in self.parameters.items():

@@ -1,6 +1,7 @@
 """A configuration as work to do: check, fit, report, write; one data set is a list of one."""
 
 import dataclasses
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -19,19 +20,21 @@ from ..config.tables.verdict import thresholds_of
 from ..data import PooledData
 from ..defences import defended_least_squares
 from ..errors import ConfigError, FitError
-from ..fitting import Fit, ProfileInterval, judged, profile_interval
+from ..files import to_json
+from ..fitting import Fit, ProfileInterval, compare_likelihood, judged, profile_interval
 from ..objective import has_bins
 from ..report import (
     Origin,
     Report,
     Section,
     fit_sections,
-    folder_names,
+    origins,
     surface_section,
     time_section,
     write_results,
 )
-from ..report.analyses import defence_section, search_section
+from ..report.analyses import defence_section, likelihood_section, search_section
+from ..report.fit import folders_of
 from .examining import examine, undetermined
 from .progress import sampling_progress
 from .sampling import Sampled, sample_posterior
@@ -143,10 +146,16 @@ class Task:
         else:
             fit = least_squares(objective, **solving, **how)
         fit = quote_errors(fit, problem.settings.solver.errors)
-        fit = judged(fit, thresholds_of(problem.settings.verdict))
+        thresholds = thresholds_of(problem.settings.verdict)
+        fit = judged(fit, thresholds)
         profiles, failures = _profiles(fit, problem)
         analyses += examine(fit, problem, searched)
-        return Outcome(self, fit, profiles, failures, analyses)
+        quoted, wanted = fit, problem.settings.solver.likelihood
+        if wanted != "least_squares":
+            compared = compare_likelihood(fit, asked=wanted == "speckle")
+            quoted = judged(compared.quoted, thresholds)
+            analyses.append(likelihood_section(compared))
+        return Outcome(self, quoted, profiles, failures, analyses, squares=fit)
 
 
 def quote_errors(fit: Fit, kind: str) -> Fit:
@@ -192,6 +201,8 @@ class Outcome:
     """A finished fit.
 
     - `analyses`: of the search or the defences behind it, and of what was looked at after it.
+    - `squares`: the fit by least squares, from which a posterior is sampled; `fit` where no
+        likelihood has taken its place.
     - `sampled`: what became of the posterior; None when none was asked for.
     """
 
@@ -200,6 +211,7 @@ class Outcome:
     profiles: Sequence[ProfileInterval]
     failures: Sequence[str]
     analyses: Sequence[Section]
+    squares: Fit
     sampled: Sampled | None = None
 
     def with_posterior(self, checkpoints: Checkpoints | None, on_terminal: bool) -> "Outcome":
@@ -208,7 +220,7 @@ class Outcome:
         if inference is None:
             return self
         with sampling_progress(on_terminal, inference.n_shards) as callback:
-            found = sample_posterior(inference, self.fit, checkpoints, callback)
+            found = sample_posterior(inference, self.squares, checkpoints, callback)
         return dataclasses.replace(self, sampled=found)
 
     @property
@@ -226,24 +238,23 @@ class Outcome:
     def sections(self, timings: Mapping[str, float]) -> list[Section]:
         """The whole report; `timings` are seconds by phase beside those of the fit."""
         problem, output = self.task.problem, self.task.problem.settings.output
-        origins = [
+        known = [
             Origin(data.provenance, str(scaling), weight)
             for data, scaling, weight in zip(
                 problem.data, problem.scalings, problem.weights, strict=True
             )
         ]
         decisions = (*problem.decisions, *self.failures)
-        out = fit_sections(self.fit, origins, decisions=decisions, profiles=self.profiles)
+        out = fit_sections(self.fit, known, decisions=decisions, profiles=self.profiles)
         strategy = dataclasses.asdict(problem.plan.strategy)
         out.append(Section(document={"strategy": strategy, "good": self.good}))
         out += self.analyses
         if self.sampled is not None:
             out.append(self.sampled.section(output.plots))
             timings = {**timings, **self.sampled.timings}
-        parts = self.fit.parts
-        names = ("",) if problem.names.alone else folder_names(tuple(parts))
-        for (label, one), name in zip(parts.items(), names, strict=True):
-            out.append(surface_section(one, label, name, output.fitted_data))
+        for label, name in folders_of(self.fit).items():
+            part = self.fit.parts[label]
+            out.append(surface_section(part, label, name, output.fitted_data))
         return [*out, time_section(self.fit, timings)]
 
     def write(
@@ -251,14 +262,39 @@ class Outcome:
     ) -> Report:
         """Write the results into an empty folder that will become `target`; returns the report."""
         problem = self.task.problem
-        origins = [one.provenance for one in problem.data]
         return write_results(
             folder,
             self.title,
             self.sections(timings),
-            provenance=origins[0]
-            if problem.names.alone
-            else dict(zip(problem.labels, origins, strict=True)),
+            provenance=problem.provenance,
             configuration=resolved_settings(self.task.configuration, problem, target),
             started=started,
         )
+
+
+def finished(task: Task, target: str, checkpoints: Checkpoints | None) -> bool | None:
+    """Whether the results in a folder are those of a task, and good; None when they are not.
+
+    A checkpoint that is younger than they are belongs to a fit that has begun after them.
+    """
+    try:
+        with open(os.path.join(target, "provenance.json"), encoding="utf-8") as stream:
+            found = json.load(stream)
+            written = os.fstat(stream.fileno()).st_mtime_ns
+        with open(os.path.join(target, "fit", "parameters.json"), encoding="utf-8") as stream:
+            good = json.load(stream)["good"]
+        same = _compared(found["configuration"], found["data"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # Nothing there, or not by this program as it is now.
+        return None
+    left = [] if checkpoints is None else checkpoints.paths()
+    if any(os.stat(path).st_mtime_ns > written for path in left):
+        return None
+    settings = resolved_settings(task.configuration, task.problem, target)
+    wanted = json.loads(to_json([settings, origins(task.problem.provenance)]))
+    return bool(good) if _compared(*wanted) == same else None
+
+
+def _compared(settings: Mapping[str, Any], data: Any) -> Any:
+    """What makes two fits the same, of settings and data: all but what is written of it."""
+    return {name: table for name, table in settings.items() if name != "output"}, data

@@ -1,4 +1,4 @@
-"""Sections of what goes with a fit: hybrid phases, search, defences, degeneracy, single angles."""
+"""Sections of what goes with a fit: phases, search, defences, degeneracy, angles, likelihood."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..defences import DefenceReport
-from ..fitting import DegeneracyReport, Diagnostics, Fit, SequentialFit
+from ..fitting import Comparison, DegeneracyReport, Diagnostics, Fit, SequentialFit
 from ..search import GlobalFit, TournamentState
 from .sections import Drawing, Section, entry, items, number, table
 
@@ -120,22 +120,12 @@ def diagnostics_section(found: Diagnostics) -> Section:
     return Section("Diagnostics", lines, {}, {"fit/diagnostics.json": found._asdict()})
 
 
-def sequential_section(fit: SequentialFit) -> Section:
-    """Fits of single angles: their combination, then a line for each angle."""
-    rows = [
-        (row.name, number(row.value), number(row.error, 3), row.unit, str(row.angles))
-        for row in fit.rows
-    ]
-    lines = table(("parameter", fit.combination, "error", "unit", "angles"), rows)
-    names = fit.parameters.free_names
-    cells = [
-        (
-            f"{float(fit.phi[a]):.4g}",
-            *(f"{number(one[n].value, 5)} ± {number(one[n].error, 2)}" for n in names),
-        )
-        for a, one in zip(fit.angles, fit.fits, strict=True)
-    ]
-    lines += ["", *table(("phi [deg]", *names), cells), *items(fit.findings)]
+def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> Section:
+    """Fits of single angles: their combination, then a line for each angle.
+
+    `label`, `name`: of one of several data sets, and of its folder.
+    """
+    lines = [*(f"  {line}" for line in fit.table()), *items(fit.findings)]
     document: dict[str, Any] = {
         "combination": fit.combination,
         "success_rate": fit.success_rate,
@@ -160,4 +150,44 @@ def sequential_section(fit: SequentialFit) -> Section:
         "failed": [one._asdict() for one in fit.failed],
         "findings": fit.findings,
     }
-    return Section("Each angle by itself", lines, {}, {"fit/sequential.json": document})
+    title = "Each angle by itself" + (f", {label}" if name else "")
+    inside = f"fit/{name}" if name else "fit"
+    return Section(title, lines, {}, {f"{inside}/sequential.json": document})
+
+
+def likelihood_section(compared: Comparison) -> Section:
+    """Least squares and the likelihood of speckle side by side."""
+    what = "least squares" if compared.likelihood is None else "likelihood of speckle"
+    lines = [entry("quoted", f"{what}: {compared.reason}")]
+    expected = compared.expected
+    document: dict[str, Any] = {
+        "quoted": what,
+        "reason": compared.reason,
+        "expected_gain": expected,
+    }
+    if compared.likelihood is not None:
+        rows, document["parameters"] = [], {}
+        values = zip(compared.names, compared.gain, compared.difference, strict=True)
+        for name, gain, difference in values:
+            one, other = compared.squares[name], compared.likelihood[name]
+            document["parameters"][name] = {
+                "least_squares": {"value": one.value, "error": one.error},
+                "likelihood": {"value": other.value, "error": other.error},
+                "gain": gain,
+                "difference_in_errors": difference,
+            }
+            cells = (number(one.value), number(one.error, 3), number(other.value))
+            rows.append(
+                (name, *cells, number(other.error, 3), number(gain, 3), f"{difference:+.2f}")
+            )
+        header = (
+            "parameter",
+            "least squares",
+            "error",
+            "likelihood",
+            "error",
+            "gain",
+            "difference [errors]",
+        )
+        lines += table(header, rows)
+    return Section("Likelihood of speckle", lines, {"likelihood": document})

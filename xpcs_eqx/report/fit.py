@@ -14,7 +14,7 @@ from ..compiling import quick_jit
 from ..data import Provenance
 from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
-from ..objective import has_bins
+from ..objective import SpeckleLikelihood, has_bins
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..scaling import AbstractScaling
 from ..uncertainty import loss_of
@@ -70,6 +70,8 @@ def model_name(model: AbstractCorrelation) -> str:
 def sigma_text(fit: Fit) -> str:
     """Whether sigma is known, and what becomes of errors and chi²."""
     term = fit.objective.term
+    if isinstance(fit.objective, SpeckleLikelihood):
+        return "not used: the likelihood knows the noise of speckle"
     if term.absolute_sigma:
         return "given: chi² and errors are absolute"
     if has_weights(term.tiles):
@@ -145,8 +147,14 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         name = f"{os.path.basename(origin.path)} ({origin.layout})"
         sha = f", sha256 {origin.sha256[:16]}…" if origin.sha256 else ""
         lines.append(entry("file", name + sha))
-    pairs = f"{fit.n_pairs}, each unordered pair once, without the diagonal"
-    if has_maps(fit):
+    likelihood = isinstance(fit.objective, SpeckleLikelihood)
+    diagonal = (
+        "with the diagonal where that of the data is known"
+        if likelihood
+        else "without the diagonal"
+    )
+    pairs = f"{fit.n_pairs}, each unordered pair once, {diagonal}"
+    if has_maps(fit) and not likelihood:
         masked = phi.shape[0] * math.comb(t.shape[0], 2) - fit.n_pairs
         pairs += f"; {masked} masked"
     if has_bins(term.tiles):
@@ -220,14 +228,20 @@ def solver_section(fit: Fit) -> Section:
     """How the minimum was found, and how good it is."""
     # One loss serves for all data sets.
     loss, uncertainty = loss_of(next(iter(fit.parts.values())).objective), fit.uncertainty
-    name = type(loss).__name__
+    name = f"loss {type(loss).__name__}"
+    likelihood = isinstance(fit.objective, SpeckleLikelihood)
+    if likelihood:
+        name = "likelihood of speckle"
     if "scale" in vars(loss):
         name += f", bending at {float(vars(loss)['scale']):.4g}"
     lines = [
         entry("status", fit.message),
-        entry("solver", f"{fit.solver_name}; loss {name}"),
+        entry("solver", f"{fit.solver_name}; {name}"),
         entry("evaluations", f"{fit.evaluations}, {fit.iterations} accepted"),
-        entry("chi²", f"{float(fit.chi2):.8g} with {fit.degrees_of_freedom} degrees of freedom"),
+        entry(
+            "deviance" if likelihood else "chi²",
+            f"{float(fit.chi2):.8g} with {fit.degrees_of_freedom} degrees of freedom",
+        ),
     ]
     if math.isfinite(fit.reduced_chi2):
         lines.append(entry("reduced chi²", f"{fit.reduced_chi2:.6g}"))
@@ -258,7 +272,8 @@ def solver_section(fit: Fit) -> Section:
 def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
     """The table of parameters.
 
-    Errors of fixed and tied parameters, and numbers that are not finite, are null in the file.
+    Errors of fixed parameters, and numbers that are not finite, are null in the file; those of tied
+    ones follow from what they are tied to.
     """
     header = ("parameter", "value", "error", "classical", "speckle", "dyadic", "unit", "")
     shown, rows = [], {}
@@ -294,8 +309,8 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
     ]
     header = ("data set", "distance chi²", "parameters", "furthest", "deviation [errors]")
     blocks = {}
-    names = folder_names(tuple(fit.parts))
-    for (label, one), name, origin in zip(fit.parts.items(), names, origins, strict=True):
+    for (label, name), origin in zip(folders_of(fit).items(), origins, strict=True):
+        one = fit.parts[label]
         geometry = one.objective.term.geometry
         blocks[label] = {
             "folder": name,
@@ -327,6 +342,12 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
             "data_sets": blocks,
         },
     )
+
+
+def folders_of(fit: Fit) -> dict[str, str]:
+    """The folder of each data set by its label; no name for one data set alone."""
+    labels = tuple(fit.parts)
+    return dict(zip(labels, folder_names(labels) if fit.data_sets else ("",), strict=True))
 
 
 def scaling_section(fit: Fit, title: str = "") -> Section:
@@ -425,7 +446,8 @@ def fit_sections(
     if not fit.data_sets:
         return [*out, scaling_section(fit), *doubt_sections(fit), misfit_section(fit)]
     out.append(sharing_section(fit, known))
-    for (label, one), name in zip(fit.parts.items(), folder_names(tuple(fit.parts)), strict=True):
+    for label, name in folders_of(fit).items():
+        one = fit.parts[label]
         section = scaling_section(one, f"Contrast and offset of {label}")
         files: dict[str, Any] = {
             f"fit/{name}/parameters.json": document(fit_sections(one)),

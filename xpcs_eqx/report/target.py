@@ -20,11 +20,42 @@ from contextlib import contextmanager, suppress
 from ..errors import ConfigError
 from ..files import to_disk
 
-try:
+if sys.platform == "win32":
+    import msvcrt
+
+    # Far behind what the file says of its holder, which others read: Windows locks what is read.
+    _LOCKED = 2**20
+
+    def _lock(handle: int) -> None:
+        """**Raises:** `BlockingIOError` when another process holds it."""
+        os.lseek(handle, _LOCKED, os.SEEK_SET)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+        finally:
+            os.lseek(handle, 0, os.SEEK_SET)
+
+    def _free(handle: int, path: str) -> None:
+        # What another one has opened meanwhile cannot be removed, and need not.
+        os.close(handle)
+        with suppress(OSError):
+            os.unlink(path)
+else:
     import fcntl
-except ImportError:  # pragma: no cover
-    # Windows has locks of another kind; there nothing keeps two programs apart.
-    fcntl = None
+
+    def _lock(handle: int) -> None:
+        """**Raises:** `BlockingIOError` when another process holds it."""
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _free(handle: int, path: str) -> None:
+        # In this order: nobody else may lock a file that is about to go.
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        finally:
+            os.close(handle)
+
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +144,7 @@ def claimed(target: str) -> Iterator[None]:
         yield
     finally:
         if handle is not None:
-            # In this order: nobody else may lock a file that is about to go.
-            try:
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
-            finally:
-                os.close(handle)
+            _free(handle, path)
         for folder in missing[:-1]:
             # Only what is empty goes: a folder that was made for nothing.
             with suppress(OSError):
@@ -130,14 +156,12 @@ def _beside(target: str, ending: str) -> str:
     return os.path.join(parent, f".{name}.{ending}")
 
 
-def _locked(path: str, target: str) -> int | None:
-    """An open file that is locked, None where there are no locks."""
-    if fcntl is None:
-        return None
+def _locked(path: str, target: str) -> int:
+    """An open file that is locked."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(handle)
         except BlockingIOError:
             holder = os.read(handle, 200).decode("utf-8", "replace").strip()
             os.close(handle)

@@ -9,7 +9,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..arguments import checked, quiet_arithmetic
+from ..arguments import check_fields, checked, quiet_arithmetic
 from ..errors import ModelError
 from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
@@ -36,8 +36,19 @@ ROUNDS = 3
 NOTHING_FREE = "no parameter is free: a local fit, which has nothing to search for"
 
 
+def _rows(rows: Any) -> Any:
+    """Rows of numbers as tuples; what is none is left for its check."""
+    try:
+        return tuple(tuple(map(float, row)) for row in rows)
+    except (TypeError, ValueError):
+        return rows
+
+
 class AbstractStrategy(eqx.Module):
     """How a minimum is looked for."""
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def run(self, trial: Trial, start: Any, **fit: Any) -> None:
@@ -71,11 +82,10 @@ class MultiStart(AbstractStrategy):
     thin: int | None = eqx.field(static=True, default=PAIRS)
     seed: int = eqx.field(static=True, default=0)
     local: AbstractLocalFits | None = None
-    custom: tuple[tuple[float, ...], ...] = eqx.field(
-        static=True, default=(), converter=lambda rows: tuple(tuple(map(float, r)) for r in rows)
-    )
+    custom: tuple[tuple[float, ...], ...] = eqx.field(static=True, default=(), converter=_rows)
 
     def __check_init__(self):
+        check_fields(self)
         check_starts(self.starts, self.refine)
 
     def plan(self, objective):
@@ -187,6 +197,7 @@ class Auto(AbstractStrategy):
     seed: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
+        check_fields(self)
         if self.budget < LEAST_BUDGET:
             raise ModelError(
                 f"a budget of {self.budget} evaluations has no room for a search; give at least "

@@ -14,6 +14,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from ..arguments import check_fields
 from ..errors import ModelError
 from ..objective import AbstractObjective
 from .population import ROWS, population_costs
@@ -55,6 +56,7 @@ class CmaPreset(eqx.Module):
     alike: float = eqx.field(static=True, default=1e-5)
 
     def __check_init__(self):
+        check_fields(self)
         for name in ("generations", "agreeing", "refined"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} = {getattr(self, name)} must be 1 or more")

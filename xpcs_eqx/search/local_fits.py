@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ..arguments import check_fields
 from ..compiling import quick_jit
 from ..errors import ConfigError, ModelError
 from ..inherited import Inherited
@@ -87,6 +88,7 @@ class OneCall(AbstractLocalFits):
     batch: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
+        check_fields(self)
         if self.batch < 1:
             raise ModelError(f"a batch of {self.batch} fits; give at least 1")
 

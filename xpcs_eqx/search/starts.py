@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ..arguments import check_fields
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import AbstractObjective
@@ -24,6 +25,9 @@ MOST = 100_000
 
 class AbstractSampler(eqx.Module):
     """Points that fill the unit cube evenly."""
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def unit(self, n: int, dimension: int, seed: int) -> Float[np.ndarray, "n dimension"]:
@@ -77,6 +81,7 @@ class Screening(eqx.Module):
     least: int = eqx.field(static=True, default=3)
 
     def __check_init__(self):
+        check_fields(self)
         if not 0 < self.keep <= 1:
             raise ModelError(
                 f"screening keeps {self.keep} of the starts; give a fraction above 0 and at most 1"

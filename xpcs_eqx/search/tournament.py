@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ..arguments import check_fields
 from ..errors import ModelError
 from ..objective import AbstractObjective, ArrayPoints, Chunk, CurveObjective
 from ..optimize import AbstractPreparation, AbstractPreparationState, Telemetry
@@ -89,6 +90,7 @@ class Tournament(AbstractPreparation):
     seed: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
+        check_fields(self)
         if self.candidates < 1 or self.rounds < 1 or self.batch < 1 or not 0 < self.keep < 1:
             raise ModelError(
                 f"a tournament of {self.candidates} candidates, {self.rounds} rounds of "

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Inexact, Key
 
 from ..arguments import checked
 from ..data import Geometry, Provenance, TwoTimeData
@@ -174,6 +174,28 @@ def _intensity(factor, weights, n_pixels, key) -> Float[Array, "frame pixel"]:
     return jax.lax.scan(add, start, (weights.astype(start.dtype), keys))[0]
 
 
+def speckle_pixels(
+    factor: Inexact[Array, "frame mode"],
+    weights: Float[Array, "coherent"],
+    mean_counts: Float[Array, ""] | None,
+    n_pixels: int,
+    key: Key[Array, ""],
+) -> Float[Array, "frame pixel"]:
+    """Intensities of independent pixels, of mean one, or their photon counts.
+
+    - `factor`: F with F F† the field correlation, from `physics.field_factor`; its precision is
+        that of the intensities.
+    - `weights`: of coherent modes, from `mode_weights`.
+    - `mean_counts`: mean number of photons; `None` for intensities without photon noise.
+    """
+    field_key, count_key = jax.random.split(key)
+    intensity = _intensity(factor, weights, n_pixels, field_key)
+    if mean_counts is None:
+        return intensity
+    counted = jax.random.poisson(count_key, intensity * mean_counts.astype(intensity.dtype))
+    return counted.astype(intensity.dtype)
+
+
 @checked()
 def simulate_speckle(
     model: AbstractCorrelation,
@@ -241,12 +263,8 @@ def simulate_speckle(
 
     def one_angle(inputs):
         factor, weights, counts, key = inputs
-        field_key, count_key = jax.random.split(key)
-        intensity = _intensity(factor, weights, n_pixels, field_key)
-        if mean_counts is not None:
-            counted = jax.random.poisson(count_key, intensity * counts.astype(intensity.dtype))
-            intensity = counted.astype(intensity.dtype)
-        return _correlate(intensity)
+        counts = None if mean_counts is None else counts
+        return _correlate(speckle_pixels(factor, weights, counts, n_pixels, key))
 
     counts = jnp.ones(n) if mean_counts is None else jnp.asarray(mean_counts)
     angles = (factor.astype(single), weights, counts, jax.random.split(key, n))

@@ -10,6 +10,9 @@ from .covariance import score_covariances as score_covariances
 from .covariance import uncertainty_from as uncertainty_from
 from .curves import curve_errors as curve_errors
 from .dyadic import dyadic_scores as dyadic_scores
+from .likelihood import least_squares_at as least_squares_at
+from .likelihood import likelihood_optimum as likelihood_optimum
+from .likelihood import likelihood_scores as likelihood_scores
 from .misfit import Deviation as Deviation
 from .misfit import Misfit as Misfit
 from .misfit import MisfitTest as MisfitTest

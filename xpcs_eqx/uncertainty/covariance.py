@@ -301,6 +301,7 @@ class ScoreCovariances(eqx.Module):
     - `by_angle`: that one for (coordinates, contrast, offset) of each angle, of one data set.
     - `gram`: curvature by angle for the same columns.
     - `remains`: what tests of the model need, of one data set of maps.
+    - `deviance`: that of a likelihood which a right model has on average, NaN where not known.
     - `decays`: what tells of a decay, of one data set of maps or of bins.
     """
 
@@ -316,6 +317,7 @@ class ScoreCovariances(eqx.Module):
     by_angle: Float[np.ndarray, "angle column column"] | None = None
     gram: Float[np.ndarray, "angle column column"] | None = None
     remains: Remains | None = None
+    deviance: float = eqx.field(static=True, default=float("nan"))
     decays: Decays | None = None
 
 
@@ -502,6 +504,8 @@ def _floored(covariance, own, least=_LEAST_DYADIC):
     Sums over few frames scatter, below zero as well. Independent pairs give the eigenvalue 1, and
     pairs that share a frame speckle make it larger.
     """
+    if np.isnan(covariance).any():
+        return covariance
     size = np.sqrt(np.maximum(np.diagonal(own), 0.0))
     size = np.where(size > 0, size, 1.0)
     values, vectors = np.linalg.eigh(own / np.outer(size, size))

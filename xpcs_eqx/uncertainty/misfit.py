@@ -97,6 +97,8 @@ class Remains(NamedTuple):
 
     - `columns`: from columns of an angle to entries of the fit; `factor`: how much larger the noise
         is than the residuals, which the fit has followed.
+    - `followed`: whether it is least squares that made them small. What is left by a more precise
+        fit is the noise all but whole; tests that take it for that err on the side of silence.
     """
 
     evidence: Evidence
@@ -104,6 +106,7 @@ class Remains(NamedTuple):
     loss: AbstractLoss
     columns: Float[np.ndarray, "angle column entry"]
     factor: Float[np.ndarray, "angle"]
+    followed: bool = True
 
     def with_columns(self, matrix: Float[np.ndarray, "local entry"]) -> "Remains":
         """The same laid out in the entries of a fit of several data sets."""
@@ -358,6 +361,7 @@ def misfit_of(
     - `others`: covariance of the scores of other data sets fitted together with this one.
     """
     evidence, residuals = remains.evidence, remains.residuals
+    inverse = inverse if remains.followed else np.zeros_like(inverse)
     count = np.asarray(residuals.influence.count)
     if not np.all(np.asarray(evidence.local_count) >= _LEAST):
         return None

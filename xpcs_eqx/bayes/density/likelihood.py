@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ...arguments import check_fields
 from ...errors import ModelError
 from ...objective import AbstractTiles, NormalEquations, TwoTimeTerm, block_correlation
 from ...objective.kernel.frame_table import FrameTable, frame_table
@@ -200,6 +201,9 @@ class SampledSigma(AbstractNoise):
 
     given: AbstractPrior | None = None
 
+    def __check_init__(self):
+        check_fields(self)
+
     def prior(self, scale):
         return HalfNormal(scale) if self.given is None else self.given
 
@@ -213,6 +217,7 @@ class GivenSigma(AbstractNoise):
     value: Number = number(1.0)
 
     def __check_init__(self):
+        check_fields(self)
         # The same rule as for the width of a prior.
         HalfNormal(self.value)
 

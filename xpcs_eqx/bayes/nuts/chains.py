@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Int, Key
 from ...arguments import check_fields, plain
 from ...errors import ModelError
 from ...objective.drivers.mesh import chosen_devices
-from ...physics import LaminarFlow
 
 AXIS = "chain"
 
@@ -26,6 +25,9 @@ class AbstractParallelChains(eqx.Module):
 
     But for rounding the draws do not depend on it.
     """
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def batches(self, chains: int) -> list[Int[np.ndarray, "batch"]]:
@@ -69,6 +71,7 @@ class ThreadedChains(AbstractParallelChains):
     count: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        check_fields(self)
         if self.count is not None and self.count < 1:
             raise ModelError(f"{self.count} threads for the chains; there must be at least 1")
 
@@ -148,11 +151,11 @@ class Nuts(eqx.Module):
             )
         self.parallel.batches(self.chains)
 
-    def target(self, model: Any) -> float:
-        """The acceptance to aim at for a model."""
+    def target(self, laminar: bool) -> float:
+        """The acceptance to aim at, where a model has flow or none has."""
         if self.target_acceptance is not None:
             return self.target_acceptance
-        return 0.9 if isinstance(model, LaminarFlow) else 0.85
+        return 0.9 if laminar else 0.85
 
 
 class ChainSettings(NamedTuple):

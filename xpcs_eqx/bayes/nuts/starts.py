@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ...arguments import check_fields
 from ...compiling import quick_jit
 from ...errors import ModelError
 from ...fitting import Fit
@@ -39,6 +40,9 @@ class AbstractStart(eqx.Module):
     """How a sampler begins; `wants_fit` asks for a least-squares fit beforehand."""
 
     wants_fit: ClassVar[bool]
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def begin(

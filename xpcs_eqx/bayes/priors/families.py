@@ -14,6 +14,7 @@ import numpy as np
 from jax.scipy.special import betaln, ndtr
 from jaxtyping import Array, Float, Key
 
+from ...arguments import check_fields
 from ...errors import ModelError
 
 _T = TypeVar("_T")
@@ -23,8 +24,15 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 def as_number(value: Any) -> Any:
-    """Numbers as NumPy arrays, so that another value is another argument of compiled code."""
-    return np.asarray(value, float) if isinstance(value, int | float | np.generic) else value
+    """Numbers as NumPy arrays, so that another value is another argument of compiled code.
+
+    **Raises:** `ModelError` for what is neither a number nor an array of them.
+    """
+    if isinstance(value, int | float | np.generic):
+        return np.asarray(value, float)
+    if not hasattr(value, "dtype"):
+        raise ModelError(f"{value!r:.60} was given where a number is needed")
+    return value
 
 
 def number(default: float | None = None) -> Any:
@@ -123,6 +131,7 @@ class Uniform(AbstractPrior):
     upper: Number = number()
 
     def __check_init__(self):
+        check_fields(self)
         check_ends(self)
 
     @property
@@ -148,6 +157,7 @@ class Normal(AbstractPrior):
     sd: Number = number()
 
     def __check_init__(self):
+        check_fields(self)
         check_widths(self, "sd")
 
     @property
@@ -171,6 +181,7 @@ class HalfNormal(AbstractPrior):
     scale: Number = number()
 
     def __check_init__(self):
+        check_fields(self)
         check_widths(self, "scale")
 
     @property
@@ -199,6 +210,7 @@ class Beta(AbstractPrior):
     upper: Number = number(1.0)
 
     def __check_init__(self):
+        check_fields(self)
         check_widths(self, "a", "b")
         check_ends(self)
 
@@ -282,6 +294,7 @@ class TruncatedNormal(AbstractPrior):
     upper: Number = number(math.inf)
 
     def __check_init__(self):
+        check_fields(self)
         _check_mass("TruncatedNormal", self.mean, self.sd, self.lower, self.upper)
 
     @property
@@ -328,6 +341,7 @@ class LogNormal(AbstractPrior):
     upper: Number = number(math.inf)
 
     def __check_init__(self):
+        check_fields(self)
         if known(self.lower) and float(self.lower) < 0:
             raise ModelError(f"lower end {float(self.lower):g} of a LogNormal prior is below 0")
         if known(self.lower, self.upper):

@@ -11,6 +11,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from ...arguments import check_fields
 from ...errors import FitError, ModelError
 from ..density.coordinates import Coordinates
 from .combiners import Matrices, ShardDraws, modified_z_scores
@@ -114,6 +115,7 @@ class LaplaceAnchor(AbstractAnchor):
     share: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
+        check_fields(self)
         if not 0 < self.share <= 1:
             raise ModelError(f"share {self.share} of the anchor; it must be above 0 and at most 1")
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ...arguments import check_fields
 from ...errors import FitError, ModelError
 from ..modes import Mixture, mixture_of, modes_of_shards
 
@@ -180,6 +181,7 @@ class GaussianProduct(AbstractCombiner):
     draws: int = eqx.field(static=True, default=4000)
 
     def __check_init__(self):
+        check_fields(self)
         if self.draws < 1:
             raise ModelError(f"{self.draws} draws of a product; there must be at least 1")
 
@@ -309,6 +311,7 @@ class RobustConsensus(AbstractCombiner):
     limit: float = eqx.field(static=True, default=3.5)
 
     def __check_init__(self):
+        check_fields(self)
         if not self.limit > 0:
             raise ModelError(f"limit {self.limit} of the modified z-score; it must be above 0")
 
@@ -403,6 +406,7 @@ class MultimodalConsensus(AbstractCombiner):
     draws: int = eqx.field(static=True, default=4000)
 
     def __check_init__(self):
+        check_fields(self)
         if self.modes < 1 or self.draws < 1:
             raise ModelError(f"modes = {self.modes}, draws = {self.draws}; at least 1 of each")
 

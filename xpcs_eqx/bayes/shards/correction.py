@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from ...arguments import check_fields
 from ...compiling import quick_jit
 from ...errors import FitError, ModelError
 from ..arviz_io import psis
@@ -59,6 +60,7 @@ class ImportanceCorrection(eqx.Module):
     rounds: int = eqx.field(static=True, default=4)
 
     def __check_init__(self):
+        check_fields(self)
         if self.proposals < 100 or not self.degrees > 2 or self.rounds < 1:
             raise ModelError(
                 f"proposals = {self.proposals}, degrees = {self.degrees}, rounds = {self.rounds}; "

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import equinox as eqx
 import numpy as np
 
+from ...arguments import check_fields
 from ...checkpoint import read_stored, understood
 from ...checkpoint.stored import write_stored
 from ...errors import FitError, ModelError
@@ -62,6 +63,7 @@ class Limits(eqx.Module):
     rhat: float = eqx.field(static=True, default=RHAT)
 
     def __check_init__(self):
+        check_fields(self)
         for name in ("timeout", "heartbeat"):
             if not getattr(self, name) > 0:
                 raise ModelError(

@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from ...arguments import check_fields
 from ...errors import ModelError
 from ...objective import HeldExecutor
 from .base import (
@@ -148,6 +149,7 @@ class ExecutorWorkers(AbstractWorkers):
     folder: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        check_fields(self)
         _at_least_one(self, "slots")
 
     def open(self, work, limits, tasks):
@@ -205,6 +207,7 @@ class JobSettings(eqx.Module):
     resources: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        check_fields(self)
         if self.system not in _SYSTEMS:
             raise ModelError(f"no batch system {self.system!r}; there are {', '.join(_SYSTEMS)}")
         _at_least_one(self, "jobs", "cores", "processes")
@@ -272,6 +275,7 @@ class DaskWorkers(AbstractWorkers):
     folder: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        check_fields(self)
         _at_least_one(self, "processes")
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from ...arguments import check_fields
 from ...errors import FitError, ModelError
 from .base import (
     AbstractWorkers,
@@ -156,6 +157,7 @@ class SpawnedProcesses(AbstractWorkers):
     folder: str | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
+        check_fields(self)
         if self.count < 0:
             raise ModelError(f"{self.count} processes; give 1 or more, or 0 for one a core")
 

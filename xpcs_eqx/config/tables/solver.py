@@ -70,6 +70,11 @@ class Solver(Section):
         example=1.0,
         when=(When("loss", tuple(word for word in LOSSES.meant if word != "linear")),),
     )
+    likelihood: Literal["least_squares", "speckle", "auto"] = key(
+        "least_squares",
+        "what is fitted at last; speckle: the likelihood of the pixels, more precise at some "
+        "counts a pixel; auto: where it can be used, pays, and is quick",
+    )
     cost_tol: Positive = key(TrustRegion.cost_tol, "relative fall of the cost", when=_STOPPING_RULE)
     step_tol: Positive = key(TrustRegion.step_tol, "relative step", when=_STOPPING_RULE)
     gradient_tol: Positive = key(
@@ -115,13 +120,19 @@ class Solver(Section):
     )
 
     def excluded(self, settings: "Settings") -> Iterator[tuple[str, str]]:
-        """What a step inside the trust region does not go together with."""
+        """What a step inside the trust region, and a likelihood, do not go together with."""
         plain = type(self).model_fields["method"].default
         if settings.streaming.strategy == "hybrid" and self.method not in ("hybrid", plain):
             yield (
                 "solver.method",
                 f'solver.method = "{self.method}" is not the hybrid optimiser that '
                 'streaming.strategy = "hybrid" asks for; leave one of them out',
+            )
+        if self.likelihood != "least_squares" and settings.several:
+            yield (
+                "solver.likelihood",
+                "the likelihood of speckle is fitted to one data set; leave it out, or run each "
+                "data set by itself",
             )
 
 

@@ -20,7 +20,8 @@ from .hdf5 import (
 )
 from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
 from .opened import Array, Group
-from .series import read_intensities, read_series
+from .scattering import Optics, q_ranges
+from .series import read_frames, read_series
 
 NAME = "aps-old"
 # Where one analysis is; others of the same file are numbered or named by its `output_data`.
@@ -34,6 +35,21 @@ FRAME_TIME = "measurement/instrument/detector/exposure_period"
 EXPOSURE = "measurement/instrument/detector/exposure_time"
 # First and last frame that were correlated, counted from one, and the first of the series.
 BEGIN, END, FIRST = "data_begin_todo", "data_end_todo", "data_begin"
+# Regions of pixels, and what q follows from where the detector stands where it did at the time that
+# its centre was found.
+REGIONS = "dqmap"
+_DETECTOR, _TAKEN = "measurement/instrument/detector", "measurement/instrument/acquisition"
+OPTICS = Optics(
+    "measurement/instrument/source_begin/energy",
+    f"{_DETECTOR}/distance",
+    (f"{_DETECTOR}/x_pixel_size", f"{_DETECTOR}/y_pixel_size"),
+    (f"{_TAKEN}/beam_center_x", f"{_TAKEN}/beam_center_y"),
+    REGIONS,
+)
+STAGES = (
+    (f"{_TAKEN}/stage_x", f"{_TAKEN}/stage_zero_x"),
+    (f"{_TAKEN}/stage_y", f"{_TAKEN}/stage_zero_y"),
+)
 ABOUT = Description(
     required=(
         "`xpcs/dqlist` (1, bin): q [1/Å]",
@@ -47,7 +63,11 @@ ABOUT = Description(
         "correlated, from which the time of the first row follows",
         "`xpcs/qphi_bin_to_process` (map, 1): bins from 1, where only some were correlated",
         "`xpcs/stride_frames`, `xpcs/avg_frames`: 1 when absent",
-        "`exchange/frameSum`: frames without intensity are masked",
+        "`exchange/frameSum`: frames without intensity are masked; times beside them are compared "
+        "with the frame time, and say when the maps begin where they count from the start of the "
+        "series and `data_begin_todo` is absent",
+        "energy, distance, pixels and beam centre below `measurement/instrument`, `xpcs/dqmap`: "
+        "compared with q",
         "`xpcs/output_data`: the group of the results, such as `/exchange`",
         "`xpcs_1`, `exchange_1`, …: further analyses; say which with `analysis`",
     ),
@@ -102,7 +122,7 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     phi = read_list(file, phi_name, "deg", notes) if azimuths else np.zeros(q.size)
     results = _results_of(file, analysis)
     names, maps = maps_in(file, f"{results}/{MAPS}")
-    column, bins = _columns(file, analysis, names, q.size, notes)
+    column, keys = _columns(file, analysis, names, q.size, notes)
     if column is not None and phi.size == q.size:
         q, phi = q[column], phi[column]
     step, steps = read_steps(file, tuple(f"{analysis}/{key}" for key in STEPS))
@@ -112,8 +132,12 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         file, begin, end, zero=first, inclusive=True, rows=rows, step=step, notes=notes
     )
     intensities = f"{results}/{INTENSITIES}"
-    intensity = read_intensities(
-        file, intensities, begin=series.begin, step=step, rows=rows, notes=notes
+    frames = read_frames(file, intensities, series, time, step, rows, notes)
+    bins = np.arange(len(names)) + 1 if column is None else column + 1
+    ranges = (
+        None
+        if _moved(file)
+        else q_ranges(file, OPTICS._replace(regions=f"{analysis}/{REGIONS}"), bins)
     )
     return RawMaps(
         path=file.filename,
@@ -131,18 +155,32 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         step=step,
         begin=series.begin,
         begin_name=series.name,
-        intensity=intensity,
+        origin=frames.origin,
+        intensity=frames.intensity,
         intensity_name=intensities,
         keys=(
             q_name,
             *((phi_name,) if azimuths else ()),
-            *bins,
+            *keys,
             *steps,
             time.name,
             *series.keys,
         ),
         notes=tuple(notes),
         refused=notes.refused,
+        doubts=notes.doubts,
+        q_ranges=ranges,
+    )
+
+
+def _moved(file: Group) -> bool:
+    """Whether the detector was moved after its centre was found."""
+    found = [[file.reach(path) for path in pair] for pair in STAGES]
+    return any(
+        not (isinstance(one, Array) and isinstance(two, Array))
+        or not np.array_equal(one[()], two[()])
+        for one, two in found
+        if one is not None or two is not None
     )
 
 

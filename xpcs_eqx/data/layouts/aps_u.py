@@ -21,7 +21,8 @@ from .hdf5 import (
 )
 from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
 from .opened import Group
-from .series import read_intensities, read_series
+from .scattering import Optics, q_ranges
+from .series import read_frames, read_series
 
 NAME = "aps-u"
 ANALYSIS = "xpcs"
@@ -51,7 +52,11 @@ ABOUT = Description(
         "dimensions are; phi may be the first",
         "`xpcs/twotime/config/begin_frame`, `…/end_frame`: frames from 0 that were correlated, "
         "from which the time of the first row follows",
-        "`xpcs/spatial_mean/intensity_vs_time`: frames without intensity are masked",
+        "`xpcs/spatial_mean/intensity_vs_time`: frames without intensity are masked; times beside "
+        "them are compared with the frame time, and say when the maps begin where they count from "
+        "the start of the series and `begin_frame` is absent",
+        "`xpcs/qmap/energy`, `detector_distance`, `pixel_size`, `beam_center_x`, `beam_center_y`, "
+        "`dynamic_roi_map`: compared with q",
         "`entry/instrument/detector_1/frame_time`: frame time [s]; else `count_time` with a note, "
         "or give `dt`",
         "`xpcs/qmap/dynamic_index_mapping` (bin,): elements of the grid that bins stand for",
@@ -94,8 +99,9 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     dimensions = (f"{analysis}/{Q_LIST}", f"{analysis}/{PHI_LIST}")
     names, maps = maps_in(file, map_name)
     axes, is_q_first = _axes(file, analysis, dimensions, notes)
-    element, key, lists = _bins(file, bin_name, map_name, names) - 1, bin_name, (bin_name,)
-    distinct(where, bin_name, element + 1)
+    bins = _bins(file, bin_name, map_name, names)
+    element, key, lists = bins - 1, bin_name, (bin_name,)
+    distinct(where, bin_name, bins)
     if mapping_name in file:
         mapping = read_bins(file, mapping_name)
         _check_inside(where, f"{bin_name} into {mapping_name}", element, mapping.size)
@@ -116,9 +122,14 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         file, begin, end, zero=0, inclusive=False, rows=rows, step=step, notes=notes
     )
     intensities = f"{analysis}/{INTENSITIES}"
-    intensity = read_intensities(
-        file, intensities, begin=series.begin, step=step, rows=rows, notes=notes
-    )
+    frames = read_frames(file, intensities, series, time, step, rows, notes)
+    qmap = f"{analysis}/qmap"
+    pixel, centre = f"{qmap}/pixel_size", (f"{qmap}/beam_center_x", f"{qmap}/beam_center_y")
+    optics = Optics(
+        f"{qmap}/energy", f"{qmap}/detector_distance", (pixel, pixel), centre,
+        f"{qmap}/dynamic_roi_map",
+    )  # fmt: skip
+    ranges = q_ranges(file, optics, bins)
     there = [name for name in (q_name, phi_name) if name in file]
     return RawMaps(
         path=where,
@@ -136,11 +147,14 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         step=step,
         begin=series.begin,
         begin_name=series.name,
-        intensity=intensity,
+        origin=frames.origin,
+        intensity=frames.intensity,
         intensity_name=intensities,
         keys=(*there, *lists, *steps, time.name, *series.keys),
         notes=tuple(notes),
         refused=notes.refused,
+        doubts=notes.doubts,
+        q_ranges=ranges,
     )
 
 

@@ -14,7 +14,14 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..checks import array_of, is_absolute, near_misses, numbers, optional_scalar
+from ..checks import (
+    array_of,
+    is_absolute,
+    is_misspelt,
+    near_misses,
+    numbers,
+    optional_scalar,
+)
 from ..two_time import TwoTimeData
 from .described import Description
 from .maps import RawMaps, maps_of, needs_sigma
@@ -23,14 +30,19 @@ from .opened import UNASKED, UNREADABLE
 # Maps, angles, times and q of each form; the maps tell the forms apart.
 LOADER = ("c2_exp", "phi_angles_list", "t1", "t2", "wavevector_q_list")
 DIRECT = ("g2", "phi", "t1", "t2", "q")
+# Of the forms and of pooled points; models without a direction need none.
+AZIMUTHS = (LOADER[1], DIRECT[1])
 # Bytes that a packed byte may become in memory; measured maps do not shrink to a tenth.
 _DENSEST = 200
 ABOUT_NPZ = Description(
     required=(
-        "`c2_exp` (phi, frame, frame), `phi_angles_list` [deg], `t1`, `t2` [s], "
-        "`wavevector_q_list` [1/Å]; or `g2`, `phi`, `t1`, `t2`, `q`",
+        "`c2_exp` (phi, frame, frame), `t1`, `t2` [s], `wavevector_q_list` [1/Å]; or `g2`, `t1`, "
+        "`t2`, `q`",
     ),
-    optional=("`sigma` (phi, frame, frame), `absolute_sigma`, `L`: gap [Å], `diagonal`",),
+    optional=(
+        "`phi_angles_list`, in the second form `phi` [deg]; else `phi` as given, or 0 with a note",
+        "`sigma` (phi, frame, frame), `absolute_sigma`, `L`: gap [Å], `diagonal`",
+    ),
     guessed=(
         "a single map stands for a stack of one",
         "a single array of another name, as dynamix saves it, is read like an NPY file",
@@ -64,7 +76,10 @@ def raw_from_mapping(
     maps_key, phi_key, _, _, q_key = LOADER if form == "loader" else DIRECT
     where = path if path != "memory" else f"dictionary ({form} form)"
     stack = _stack(where, maps_key, array_of(where, maps_key, mapping[maps_key]))
-    phi = numbers(where, phi_key, mapping[phi_key]).reshape(-1)
+    azimuths = phi_key in mapping
+    phi = np.zeros(stack.shape[0])
+    if azimuths:
+        phi = numbers(where, phi_key, mapping[phi_key]).reshape(-1)
     q = numbers(where, q_key, mapping[q_key]).reshape(-1)
     if q.size != stack.shape[0]:
         if q.size == 0 or not np.allclose(q, q[0], rtol=1e-6, atol=0, equal_nan=True):
@@ -86,6 +101,7 @@ def raw_from_mapping(
         phi=phi,
         q_name=q_key,
         phi_name=phi_key,
+        azimuths=azimuths,
         time_name="t1",
         t=frame_axis(where, mapping["t1"], mapping["t2"], stack.shape[1:]),
         gap=optional_scalar(where, mapping, "L"),
@@ -154,11 +170,14 @@ def _flat_axis(where: str, key: str, values: np.ndarray) -> np.ndarray:
 def check_keys(where: str, mapping: Mapping[str, Any], keys: tuple[str, ...]) -> None:
     """Make sure that all of these keys are there.
 
+    Azimuths may be absent, unless they are there under a name that is almost right.
+
     **Raises:** `DataError` naming those that are missing, with near misses.
     """
+    others = set(mapping) - set(keys)
     missing = [key for key in keys if key not in mapping]
+    missing = [key for key in missing if key not in AZIMUTHS or is_misspelt(key, others)]
     if missing:
-        others = set(mapping) - set(keys)
         hints = " ".join(f"{key!r} is missing.{near_misses(key, others)}" for key in missing)
         raise DataError(f"{where}: {hints} This form needs {', '.join(keys)}.")
 

@@ -228,6 +228,7 @@ def _raw(
         q_given=layout.q is None,
         azimuths=layout.phi is not None,
         refused=notes.refused,
+        doubts=notes.doubts,
     )
 
 

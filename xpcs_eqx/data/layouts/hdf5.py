@@ -8,6 +8,7 @@ import numpy as np
 
 from ...errors import DataError
 from ..checks import near_misses, numbers, scalar
+from ..two_time import Doubt
 from .opened import Array, Group
 from .units import factor_to
 
@@ -16,11 +17,18 @@ class Remarks(list[str]):
     """Remarks on a file in sentences, in the order in which they were found.
 
     - `refused`: why what stands at an HDF5 path means nothing, unless it is given.
+    - `doubts`: about what the file contradicts itself.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.refused: dict[str, str] = {}
+        self.doubts: set[Doubt] = set()
+
+    def doubt(self, about: Doubt, text: str) -> None:
+        """Remark on something that the file contradicts itself about."""
+        self.doubts.add(about)
+        self.append(text)
 
 
 # Of a billion frames nobody keeps one row.
@@ -175,10 +183,11 @@ def read_frame_time(file: Group, keys: tuple[str, str], notes: Remarks) -> Frame
     known = not notes.refused.keys() & {period, exposure}
     if exposed is None or not (known and exposed > value * (1 + 1e-3)):
         return FrameTime(period, value, None)
-    notes.append(
+    notes.doubt(
+        "times",
         f"{period} is {value:.6g} s but frames were exposed for {exposed:.6g} s ({exposure}), "
         "which cannot be. The first was used; if it is the wrong one, all rates are off by their "
-        "ratio. Give dt to say which is right."
+        "ratio. Give dt to say which is right.",
     )
     return FrameTime(period, value, exposed)
 

@@ -1,13 +1,13 @@
 """What every layout shares: maps as a reader hands them over and as a writer stores them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from ...errors import DataError
-from ..two_time import TwoTimeData, is_mask
+from ..two_time import Doubt, TwoTimeData, is_mask
 from .opened import Access
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ class RawMaps:
     - `frame_time`: time between two frames [s] before stride and averaging; `None` if not stored.
     - `exposure`: time that a frame was exposed [s] where it contradicts `frame_time`.
     - `begin`: frames of the series before the first row of the maps; `begin_name`: where that is.
+    - `origin`: time of the first row [s] by stored times, which counts in place of `begin`.
     - `step`: stride times average, so that maps have one row every `step` frames.
     - `intensity`, `intensity_name`: mean intensity of the frames of each row, where it is stored.
     - `t`: explicit frame times [s]; they win over `frame_time`.
@@ -150,6 +151,8 @@ class RawMaps:
     - `stack`: the maps as one array when they already lie in memory; `owned` allows to change it.
     - `keys`: everything that was read, for the provenance; `notes`: remarks in sentences.
     - `refused`: why what was found under a name means nothing, unless it is given.
+    - `doubts`: about what the file contradicts itself; `q_ranges`: least and largest q [1/Å] that
+      energy, distance and pixels allow for each map, NaN or `None` where they do not tell.
     - `q_given`: q is not stored, it is as given, or 1 stands for it.
     - `place`: where in the file this is and how the file is opened, to read it again.
     """
@@ -170,6 +173,7 @@ class RawMaps:
     step: int = 1
     begin: int = 0
     begin_name: str = ""
+    origin: float | None = None
     intensity: np.ndarray | None = None
     intensity_name: str = ""
     t: np.ndarray | None = None
@@ -187,6 +191,8 @@ class RawMaps:
     keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    doubts: Set[Doubt] = frozenset()
+    q_ranges: np.ndarray | None = None
     q_given: bool = False
     place: Place = Place()
 

@@ -30,6 +30,7 @@ from .maps import (
     maps_of,
 )
 from .opened import Array, Group
+from .scattering import Optics, q_ranges
 
 NAME = "nxxpcs"
 MAPS = "twotime/two_time_corr_func"
@@ -57,6 +58,9 @@ ABOUT = Description(
         "the attributes `storage_mode`, `populated_elements`, `time_origin_location` and "
         "`baseline_reference` of the maps",
         "`ENTRY/instrument/masks/dynamic_roi_map`: compared with the number of maps",
+        "`ENTRY/instrument/incident_beam/incident_energy`, `ENTRY/instrument/DETECTOR/distance`, "
+        "`x_pixel_size`, `y_pixel_size`, `beam_center_x`, `beam_center_y`: with the region map, "
+        "compared with q",
     ),
     guessed=(
         "ENTRY is the group that holds the maps; say which with `analysis` where several do",
@@ -135,7 +139,20 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
     if azimuths:
         phi = _list(file, phi_name, "deg", len(names), labels, notes)
     _compare_regions(file, f"{entry}/{ROI_MAP}", len(names), labels, notes)
-    time = read_frame_time(file, _times_of(file, entry), notes)
+    times = _times_of(file, entry)
+    time = read_frame_time(file, times, notes)
+    detector = times[0].rpartition("/")[0]
+    optics = Optics(
+        f"{entry}/{INSTRUMENT}/incident_beam/incident_energy",
+        f"{detector}/distance",
+        (f"{detector}/x_pixel_size", f"{detector}/y_pixel_size"),
+        (f"{detector}/beam_center_x", f"{detector}/beam_center_y"),
+        f"{entry}/{ROI_MAP}",
+    )
+    regions = np.arange(len(names)) + 1
+    if labels is not None and np.all(labels > 0):
+        regions = labels
+    ranges = q_ranges(file, optics, regions)
     return RawMaps(
         path=where,
         layout=NAME,
@@ -154,6 +171,8 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
         keys=(key, f"{entry}/{Q_LIST}", *((phi_name,) if azimuths else ()), time.name),
         notes=tuple(notes),
         refused=notes.refused,
+        doubts=notes.doubts,
+        q_ranges=ranges,
     )
 
 

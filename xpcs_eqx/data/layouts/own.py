@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Set
 from dataclasses import fields
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..two_time import Provenance, TwoTimeData
+from ..two_time import DOUBTS, Doubt, Provenance, TwoTimeData
 from .described import Description
 from .hdf5 import Remarks, dataset, read_list, read_scalar
 from .maps import RawMaps, layers, maps_of, needs_sigma
@@ -58,7 +59,7 @@ def read(file: Group, analysis: str = "") -> RawMaps:
             "its layout. Update the library or write the file again."
         )
     notes = Remarks()
-    origin, azimuths = _origin(file)
+    origin, azimuths, doubts = _origin(file)
     c2 = dataset(file, "c2")
     names, maps = layers(where, "c2", c2)
     keys = ("c2", "t", "phi", "q", "gap", *(["sigma"] if "sigma" in file else []))
@@ -81,19 +82,21 @@ def read(file: Group, analysis: str = "") -> RawMaps:
         keys=keys,
         notes=(*origin, *notes),
         refused=notes.refused,
+        doubts=doubts,
     )
 
 
-def _origin(file: Group) -> tuple[tuple[str, ...], bool]:
+def _origin(file: Group) -> tuple[tuple[str, ...], bool, Set[Doubt]]:
     """Where the data of this file came from when it was written, as remarks; whether with φ."""
     stored = file.text("provenance")
     if not stored:
-        return (), True
+        return (), True, frozenset()
     try:
         origin = json.loads(stored)
         sha256 = f", sha256 {origin['sha256']}" if origin["sha256"] else ""
         first = f"Written from {origin['path']} ({origin['layout']}{sha256})."
-        return (first, *map(str, origin["notes"])), bool(origin.get("azimuths", True))
+        doubts = DOUBTS.keys() & set(origin.get("doubts", ()))
+        return (first, *map(str, origin["notes"])), bool(origin.get("azimuths", True)), doubts
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{file.filename}: the attribute provenance cannot be read ({error!r}); delete it or "

@@ -6,22 +6,29 @@ import numpy as np
 
 from ...errors import DataError
 from ..checks import numbers
-from .hdf5 import Remarks, dataset, read_scalar
+from .hdf5 import FrameTime, Remarks, dataset, read_scalar
 from .opened import Group
 
 # More frames than any detector has taken.
 _MOST = 10**12
+# Part by which stored times and frame times may differ.
+_DRIFT = 0.01
+# Rows by which times that count from the start of the series are off a whole number of them; more
+# than the one that the first frame may be counted as; and more than no clock shows by chance.
+_WHOLE, _BEGUN, _AFTER = 0.1, 1.5, 100
 
 
 class Series(NamedTuple):
     """The frames that were correlated.
 
     - `name`: HDF5 path of the first of them; `begin`: frames of the series before it.
+    - `ended`: whether it is known that there may be frames after them.
     - `keys`: HDF5 paths that were read.
     """
 
     name: str
     begin: int
+    ended: bool
     keys: tuple[str, ...]
 
 
@@ -60,7 +67,7 @@ def read_series(
     **Raises:** `DataError` when something is no whole number.
     """
     if first not in file:
-        return Series(first, 0, ())
+        return Series(first, 0, False, ())
     keys = (first, *(key for key in (end, zero) if isinstance(key, str) and key in file))
     if isinstance(zero, str):
         zero = read_whole(file, zero) if zero in file else 1
@@ -71,7 +78,7 @@ def read_series(
             f"{file.filename}: {first} is {number}, which leaves open how many frames of the "
             "series are before the maps."
         )
-        return Series(first, 0, keys)
+        return Series(first, 0, False, keys)
     if begin:
         notes.append(
             f"{first} is {number}: the maps begin {begin} frames after the start of the series, "
@@ -81,33 +88,93 @@ def read_series(
     if last > 0 and rows is not None:
         frames = last - number + inclusive
         if frames // step != rows:
-            notes.append(
+            notes.doubt(
+                "times",
                 f"{first} and {end} say that {frames} frames were correlated, {frames // step} "
                 f"rows of {step} frames, but the maps have {rows} rows: the time between rows may "
-                "be wrong."
+                "be wrong.",
             )
-    return Series(first, begin, keys)
+    return Series(first, begin, last > 0, keys)
 
 
-def read_intensities(
-    file: Group, key: str, *, begin: int, step: int, rows: int | None, notes: Remarks
-) -> np.ndarray | None:
-    """Mean intensity of the frames of each row of the maps, `None` where that cannot be told.
+class Frames(NamedTuple):
+    """What a file tells of single frames.
 
-    They are stored as a list, or as times and a list, of the rows or of the frames of the series.
+    - `intensity`: mean of the frames of each row of the maps, `None` where that cannot be told.
+    - `origin`: time of the first row [s] by stored times, `None` where they do not tell.
+    """
+
+    intensity: np.ndarray | None = None
+    origin: float | None = None
+
+
+def read_frames(
+    file: Group,
+    key: str,
+    series: Series,
+    time: FrameTime,
+    step: int,
+    rows: int | None,
+    notes: Remarks,
+) -> Frames:
+    """Intensities of frames, and their times where these stand beside them.
+
+    They are stored as a list, or as times or numbers and a list, of the rows or of the frames of
+    the series.
 
     **Raises:** `DataError` when they are no numbers.
     """
     if key not in file or rows is None:
-        return None
+        return Frames()
     found = numbers(file.filename, key, dataset(file, key)[()])
-    values = found[1] if found.ndim == 2 and len(found) == 2 else found.reshape(-1)
+    paired = found.ndim == 2 and len(found) == 2
+    values, begin, used = found[1] if paired else found.reshape(-1), series.begin, rows * step
+    whole = values.size - begin
     if values.size == rows:
-        return values
-    if (values.size - begin) // step == rows:
-        return values[begin : begin + rows * step].reshape(rows, step).mean(axis=1)
+        intensity, times = values, found[0]
+    elif whole // step == rows or (series.ended and whole >= used):
+        intensity = values[begin : begin + used].reshape(rows, step).mean(axis=1)
+        times = found[0, begin : begin + used : step] if paired else found
+    else:
+        notes.doubt(
+            "times",
+            f"{key} has {values.size} frames but the maps have {rows} rows; one of them is not of "
+            "this series, or the time between rows is wrong.",
+        )
+        return Frames()
+    if not paired or time.value is None or time.name in notes.refused:
+        return Frames(intensity)
+    return Frames(intensity, _origin(key, times, series, time.value * step, notes))
+
+
+def _origin(
+    key: str, times: np.ndarray, series: Series, spacing: float, notes: Remarks
+) -> float | None:
+    """When the first row was measured, after comparing the times of rows with their spacing [s].
+
+    Numbers of frames are no times, and times that are not counted in frames from the start of the
+    series, such as those of a clock, tell nothing of it.
+    """
+    steps = np.diff(times)
+    if not (np.all(np.isfinite(times)) and np.all(steps > 0)):
+        return None
+    if np.all(times == np.round(times)) and np.ptp(steps) == 0 and spacing != steps[0]:
+        return None
+    away = times - times[0] - spacing * np.arange(times.size)
+    if np.ptp(away) > max(spacing, _DRIFT * spacing * times.size):
+        notes.doubt(
+            "times",
+            f"By {key} the rows of the maps are {np.median(steps):.6g} s apart ({steps.min():.4g} "
+            f"to {steps.max():.4g} s), by the frame time {spacing:.6g} s, which was used. Give dt "
+            "to say which is right; if frames are missing, give the times of all of them.",
+        )
+        return None
+    before = times[0] / spacing
+    whole = abs(before - np.round(before)) < _WHOLE
+    if series.keys or not (whole and _BEGUN < before < _AFTER * times.size):
+        return None
     notes.append(
-        f"{key} has {values.size} frames but the maps have {rows} rows; one of them is not of this "
-        "series, or the time between rows is wrong."
+        f"By {key} the maps begin at {times[0]:.6g} s, from which time is counted unless "
+        "time_origin is given."
     )
-    return None
+    return float(times[0])

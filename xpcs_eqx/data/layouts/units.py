@@ -37,6 +37,7 @@ _WANTED = {
     "deg": ("angle", "deg, rad, mrad"),
     "s": ("time", "s, ms, µs, ns, min"),
     "Å": ("length", "Å, nm, µm, mm, m"),
+    "eV": ("energy", "eV, keV"),
 }
 
 
@@ -105,7 +106,7 @@ def _named(word: str) -> Unit | None:
 def factor_to(unit: str, text: str) -> float | str:
     """By what to multiply numbers in the unit `text` for `unit`, or why that cannot be done.
 
-    - `unit`: `"1/Å"`, `"deg"`, `"s"` or `"Å"`.
+    - `unit`: `"1/Å"`, `"deg"`, `"s"`, `"Å"` or `"eV"`.
 
     >>> factor_to("1/Å", "nm^-1"), factor_to("s", "µs")
     (0.1, 1e-06)

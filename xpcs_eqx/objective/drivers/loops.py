@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
+from ...arguments import check_fields
 from ...compiling import quick_jit
 from ...errors import ModelError
 from ...inherited import Inherited
@@ -197,6 +198,9 @@ class AbstractDriver(eqx.Module):
     """
 
     traceable: ClassVar[bool]
+
+    def __check_init__(self):
+        check_fields(self)
 
     def place(
         self, tiles: AbstractTiles | AbstractPieces, small: PyTree

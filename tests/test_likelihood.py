@@ -1,0 +1,265 @@
+"""The likelihood of speckle: its numbers, its errors, what it gains, and what it refuses."""
+
+import dataclasses
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import SPECKLE, SPEED, make_data, mapped, pooled, values_of
+
+import xpcs_eqx as xe
+from xpcs_eqx.data import Selection, from_dict
+from xpcs_eqx.errors import ModelError
+from xpcs_eqx.fitting import compare_likelihood, likelihood_of
+from xpcs_eqx.fitting.solve import solve
+from xpcs_eqx.objective import Pull
+from xpcs_eqx.physics import correlation_map
+from xpcs_eqx.simulation import simulate_speckle
+
+PIXELS = 2000
+
+
+@cache
+def simulated(kind, counts, contrast, frames):
+    truth, _, t, geometry = SPECKLE[kind]
+    return jax.jit(
+        partial(
+            simulate_speckle,
+            truth,
+            t[:frames],
+            geometry,
+            contrast,
+            n_pixels=PIXELS,
+            mean_counts=counts,
+        ),
+        compiler_options=SPEED,
+    )
+
+
+def data_of(kind="static", counts=5.0, contrast=0.25, seed=0, frames=30):
+    key = jax.random.key(seed)
+    # Its keyword, which `partial` has left open.
+    return simulated(kind, counts, contrast, frames)(key=key)
+
+
+def squares_of(data, kind="static", **how):
+    truth, fixed, *_ = SPECKLE[kind]
+    return xe.least_squares(xe.projected_objective(mapped(truth, data, fixed=fixed, **how), data))
+
+
+@cache
+def laminar_fit():
+    return squares_of(data_of("laminar", frames=21), "laminar")
+
+
+def dense(likelihood, y):
+    """K of each angle by the coordinates, from nothing but the map of the model."""
+    term, p = likelihood.term, likelihood.physical.n_free
+    model = term.parameters.build_from_coordinates(y[:p])
+    contrast, offset, shot = likelihood.levels(y).T[:, :, None, None]
+    c1 = correlation_map(model, term.t, term.geometry)
+    return offset - 1 + contrast * c1 + shot * jnp.eye(term.t.size)
+
+
+def test_cost_gradient_and_information_are_those_of_the_formula():
+    likelihood = likelihood_of(laminar_fit())
+    y = likelihood.variables.to_coordinates(jnp.asarray(likelihood.start))
+    y = y + 0.03 * jnp.cos(jnp.arange(y.size)) * likelihood.variables.coordinate_scale
+    equations, _ = likelihood.evaluate(y, likelihood.memo)
+    c, n = likelihood.angles.covariance, likelihood.angles.n_pixels
+
+    def minus_log(y):
+        k = dense(likelihood, y)
+        trace = jnp.trace(jnp.linalg.solve(k, c), axis1=1, axis2=2)
+        return jnp.sum(0.5 * n * (jnp.linalg.slogdet(k)[1] + trace))
+
+    sizes = jnp.linalg.slogdet(c)[1] + c.shape[1]
+    np.testing.assert_allclose(equations.cost, minus_log(y) - jnp.sum(0.5 * n * sizes), rtol=1e-9)
+    np.testing.assert_allclose(likelihood.cost(y, ()), equations.cost, rtol=1e-12)
+    np.testing.assert_allclose(equations.gradient, jax.grad(minus_log)(y), rtol=1e-6, atol=1e-6)
+    k, slopes = dense(likelihood, y), jax.jacfwd(partial(dense, likelihood))(y)
+    turned = jnp.einsum("aij,ajkv->avik", jnp.linalg.inv(k), slopes)
+    information = 0.5 * jnp.einsum("a,avij,awji->vw", n, turned, turned)
+    np.testing.assert_allclose(
+        equations.hessian, information, rtol=1e-6, atol=1e-9 * float(jnp.max(information))
+    )
+    triangles = 3 * 21 * 22 // 2
+    assert float(equations.count) == triangles
+
+
+def test_a_fit_ends_where_the_gradient_vanishes():
+    fit = laminar_fit()
+    found = xe.maximum_likelihood(fit)
+    assert found.success
+    assert found.quality.flag == "good", found.quality
+    assert found.n_pairs == 3 * 21 * 22 // 2
+    assert found.names[:9] == (
+        *(f"contrast[{i}]" for i in range(3)),
+        *(f"offset[{i}]" for i in range(3)),
+        *(f"shot[{i}]" for i in range(3)),
+    )
+    np.testing.assert_allclose(found.values[6:9], 0.2, atol=0.02)
+    likelihood = found.objective
+    y = likelihood.variables.to_coordinates(jnp.asarray(found.x))
+    equations, _ = likelihood.evaluate(y, ())
+    step = np.linalg.solve(equations.hessian, equations.gradient)
+    assert step @ np.asarray(equations.gradient) < 1e-8
+    # Half the deviance has the size of half a χ²; more of speckle, which is not Gaussian.
+    assert 0.9 < float(found.chi2) / found.degrees_of_freedom < 1.6
+    assert found.surface().shape == found.residuals().shape == (3, 21, 21)
+
+
+def test_frames_left_out_are_as_if_they_had_not_been():
+    data = data_of()
+    # They are counted from one.
+    kept = np.setdiff1d(np.arange(30), [0, 7, 29])
+    known = {"q": data.geometry.q, "phi": data.geometry.phi}
+    c2, t = np.array(data.c2), np.asarray(data.t)
+    c2[0, np.arange(30), np.arange(30)] = data.diagonal[0]
+    masked = from_dict(
+        {"g2": c2, "t1": t, "t2": t, **known}, selection=Selection(bad_frames=[1, 8, 30])
+    )
+    fit = squares_of(masked)
+    likelihood = likelihood_of(fit)
+    y = likelihood.variables.to_coordinates(jnp.asarray(likelihood.start))
+    equations, _ = likelihood.evaluate(y, ())
+    k = np.asarray(dense(likelihood, y))[0][np.ix_(kept, kept)]
+    c = c2[0][np.ix_(kept, kept)] - 1
+    c = 0.5 * (c + c.T)
+    turned = np.linalg.solve(k, c)
+    best = np.linalg.slogdet(c)[1] + kept.size
+    n = float(likelihood.angles.n_pixels[0])
+    cost = 0.5 * n * (np.linalg.slogdet(k)[1] + np.trace(turned) - best)
+    np.testing.assert_allclose(equations.cost, cost, rtol=1e-8)
+    assert float(equations.count) == kept.size * (kept.size + 1) / 2
+    assert xe.maximum_likelihood(fit).success
+
+
+@pytest.mark.parametrize("level", [np.nan, 1.1], ids=["none", "overwritten"])
+def test_without_the_diagonal_nothing_is_taken_from_it(level):
+    data = data_of(counts=20.0)
+    whole = xe.maximum_likelihood(squares_of(data))
+    diagonal = jnp.full_like(data.diagonal, level)
+    fit = squares_of(dataclasses.replace(data, diagonal=diagonal))
+    found = xe.maximum_likelihood(fit)
+    assert found.success
+    assert "shot[0]" not in found.names
+    assert "without the raw diagonal" in found.uncertainty.reason
+    one, other = whole["D0"], found["D0"]
+    assert abs(one.value - other.value) < 3 * other.error
+    # It is the diagonal of the model that stands there.
+    level = found.contrast[0] + found.offset[0] - 1 + found.uncertainty.shot_noise[0]
+    inside = np.diagonal(found.objective.angles.covariance[0])
+    np.testing.assert_allclose(inside, level, rtol=1e-4)
+
+
+def test_bounds_and_penalties_hold():
+    data = data_of()
+    fit = squares_of(data, bounds={"D0": (1000.0, 2000.0)})
+    found = xe.maximum_likelihood(fit)
+    assert found["D0"].value == 1000.0
+    assert found["D0"].at_bound
+    truth, fixed, *_ = SPECKLE["static"]
+    drawn = xe.projected_objective(
+        mapped(truth, data, fixed=fixed), data, penalties=(Pull(lambda v: v["D0"], 1200.0, 10.0),)
+    )
+    pulled = xe.maximum_likelihood(xe.least_squares(drawn))
+    free = xe.maximum_likelihood(squares_of(data))
+    weight, pull = 1 / free["D0"].error_classical ** 2, 1 / 10.0**2
+    expected = (free["D0"].value * weight + 1200.0 * pull) / (weight + pull)
+    assert abs(pulled["D0"].value - expected) < 0.5 * free["D0"].error
+
+
+def test_both_fits_side_by_side():
+    compared = compare_likelihood(laminar_fit())
+    assert compared.quoted.objective is compared.likelihood.objective
+    assert np.all(compared.expected > 1.2)
+    # What is not Gaussian takes some of it back.
+    assert np.all(compared.gain > 1.05)
+    assert np.all(compared.gain < 1.1 * compared.expected)
+    assert np.all(np.abs(compared.difference) < 4)
+    # Half of what is counted is one photon in twenty: nothing is left to gain.
+    faint = compare_likelihood(squares_of(data_of(counts=0.05)))
+    assert faint.likelihood is None
+    assert "promises" in faint.reason
+    assert faint.quoted is faint.squares
+
+
+def test_noise_that_is_not_of_speckle_goes_back_to_least_squares():
+    fit = squares_of(data_of())
+    # As many pixels would leave a fifth of the noise that there is.
+    pixels = 5 * np.asarray(fit.uncertainty.n_pixels)
+    uncertainty = dataclasses.replace(fit.uncertainty, n_pixels=pixels)
+    compared = compare_likelihood(dataclasses.replace(fit, uncertainty=uncertainty), asked=True)
+    assert compared.likelihood is None
+    assert "the deviance of the likelihood is" in compared.reason
+    assert compared.quoted.quality.doubtful
+    assert "was asked for" in compared.quoted.quality.findings[-1]
+
+
+def test_what_it_cannot_use_is_refused():
+    data = data_of()
+    holes = np.ones(data.c2.shape)
+    holes[0, 3, 5:9] = holes[0, 5:9, 3] = 0.0
+    fit = squares_of(dataclasses.replace(data, root_weights=holes))
+    with pytest.raises(ModelError, match="angle 0: 4 pairs are masked one by one"):
+        xe.maximum_likelihood(fit)
+    points = pooled(make_data(n=15, phi=np.array([0.0])))
+    truth, fixed, *_ = SPECKLE["static"]
+    at_points = xe.least_squares(xe.two_time_objective(mapped(truth, points, fixed=fixed), points))
+    compared = compare_likelihood(at_points, asked=True)
+    assert compared.likelihood is None
+    assert "points" in compared.reason
+    line = xe.curve_fit(lambda x, a: a * x, np.arange(5.0), np.arange(5.0) * 1.01, np.ones(1))
+    with pytest.raises(ModelError, match="least-squares fit of one data set"):
+        xe.maximum_likelihood(line)
+
+
+def spread(kind, counts, contrast, sets, frames):
+    """Deviations of both fits from the truth and quoted errors, `(fit, set, parameter)`."""
+    true = values_of(SPECKLE[kind][0])
+    off, errors = [], []
+    for seed in range(sets):
+        fit = squares_of(data_of(kind, counts, contrast, seed, frames), kind)
+        pair = (fit, xe.maximum_likelihood(fit))
+        names = fit.objective.names
+        off.append([[one[n].value - true[n] for n in names] for one in pair])
+        errors.append([[one[n].error for n in names] for one in pair])
+    return np.moveaxis(off, 1, 0), np.moveaxis(errors, 1, 0)
+
+
+def test_the_solver_takes_it_as_any_objective():
+    fit = laminar_fit()
+    solution = solve(likelihood_of(fit))
+    assert solution.status.converged
+    assert solution.run.evaluations <= 15
+
+
+# Last, for what follows is optimised.
+@pytest.mark.slow
+def test_it_is_more_precise_and_says_how_much(optimised):
+    sets = 16
+    off, errors = spread("static", 20.0, 0.25, sets, 24)
+    squares, likelihood = np.sqrt(np.mean(off**2, axis=1))
+    assert likelihood[0] < 0.95 * squares[0]
+    z = off[1] / errors[1]
+    # Within three standard deviations.
+    assert 0.3 < np.mean(z**2) < 2.3
+    assert abs(np.mean(z)) < 3 / np.sqrt(sets)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", SPECKLE)
+@pytest.mark.parametrize("contrast", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("counts", [0.5, 5.0, 50.0])
+def test_intervals_cover(kind, contrast, counts, optimised):
+    frames = SPECKLE[kind][2].size
+    off, errors = spread(kind, counts, contrast, 200, frames)
+    inside = np.mean(np.abs(off[1]) <= errors[1])
+    print(kind, contrast, counts, "covered", inside)
+    assert 0.58 <= inside <= 0.78
+    squares, likelihood = np.median(np.std(off, axis=1), axis=1)
+    print("sd against least squares", likelihood / squares)
+    assert np.all(np.abs(np.mean(off[1], axis=0)) < 0.2 * np.std(off[1], axis=0) + 3 / np.sqrt(200))

@@ -1,0 +1,255 @@
+"""From a fit by least squares to one by the likelihood of speckle, which is more precise."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ..arguments import checked, quiet_arithmetic
+from ..errors import FitError, ModelError
+from ..objective import (
+    JointObjective,
+    ProjectedObjective,
+    SpeckleLikelihood,
+    speckle_likelihood,
+)
+from ..optimize import TrustRegion
+from ..uncertainty import inverse_of, likelihood_optimum
+from ..uncertainty.covariance import shot_noise_of_diagonal
+from .fit import Fit
+from .result import fit_of
+from .solve import solve
+
+# A diagonal that is not known is that of the model, found anew until nothing moves by more than
+# this part of an error.
+_SETTLED, _ROUNDS = 0.01, 10
+# Where nothing else is said, the likelihood is taken for maps of at most so many frames, as its
+# time grows with their third power, and where it promises errors smaller by this factor.
+LARGEST, WORTH = 300, 1.1
+# Errors of their difference by which both may differ.
+_DISAGREE = 5.0
+# Relative difference up to which the shot noise of a fit is that of the raw diagonal.
+_SAME = 1e-6
+
+
+def _diagonal(
+    fit: Fit, term, per_angle: Float[np.ndarray, "angle 2"], shot: Float[np.ndarray, "angle"]
+) -> tuple[Float[np.ndarray, "angle frame"], Bool[np.ndarray, "angle"]]:
+    """c2 of each frame with itself, and at which angles it is that of the data."""
+    n = term.t.shape[0]
+    level = np.sum(per_angle, axis=1) + shot
+    model = np.broadcast_to(level[:, None], (level.size, n))
+    found, _ = shot_noise_of_diagonal(term, per_angle)
+    used = np.asarray(fit.uncertainty.shot_noise)
+    with np.errstate(invalid="ignore"):
+        known = np.abs(found - used) <= _SAME * np.maximum(used, _SAME)
+    if term.diagonal is None:
+        return np.array(model), known
+    raw = np.asarray(term.diagonal)
+    usable = known[:, None] & np.isfinite(raw)
+    return np.where(usable, raw, model), known
+
+
+def likelihood_of(fit: Fit) -> SpeckleLikelihood:
+    """The likelihood of the pixels behind the maps of a fit by least squares, begun where it ended.
+
+    Number of pixels and shot noise are those that the fit has found; where the raw diagonal of the
+    maps can be used, the shot noise is a variable.
+
+    **Raises:** `ModelError` for a fit of several data sets or a curve, for points, maps in a file
+    and maps whose pairs are masked one by one; `FitError` for a fit that says nothing of the noise.
+    """
+    objective = fit.objective
+    if not isinstance(objective, ProjectedObjective | JointObjective):
+        raise ModelError(
+            "the likelihood of speckle begins at a least-squares fit of one data set of maps, and "
+            f"this fit minimised a {type(objective).__name__}; fit with projected_objective first"
+        )
+    term, shot = objective.term, np.asarray(fit.uncertainty.shot_noise)
+    n_pixels = np.asarray(fit.uncertainty.n_pixels)
+    if not np.all(np.isfinite(n_pixels) & (n_pixels > 0) & np.isfinite(shot)):
+        raise FitError(
+            f"the fit has found no number of independent pixels ({n_pixels.tolist()}), which the "
+            "likelihood of speckle needs: it is known for maps, not for points"
+        )
+    per_angle = np.stack([fit.contrast, fit.offset], axis=1)
+    diagonal, known = _diagonal(fit, term, per_angle, shot)
+    values = np.asarray(fit.values)
+    return speckle_likelihood(
+        term,
+        values[fit.index.physical],
+        values[fit.index.scaling],
+        shot,
+        n_pixels,
+        diagonal,
+        known,
+        objective.penalties,
+    )
+
+
+@checked()
+@quiet_arithmetic
+def maximum_likelihood(
+    fit: Fit,
+    *,
+    solver: TrustRegion | None = None,
+    callback: Callable[[Any], Any] | None = None,
+) -> Fit:
+    """Fit the likelihood of speckle to the maps of a least-squares fit, beginning where it ended.
+
+    Least squares takes a map as a picture. It is the sample covariance of the intensities of many
+    pixels, and its likelihood uses that whole: at several counts a pixel the parameters come out
+    two to five times as precise, at half a count hardly more so. Errors are those of the scatter of
+    simulated pixels of the fitted model; `uncertainty.classical` has what the likelihood itself
+    would claim, scaled by the deviance.
+
+    **Arguments:**
+
+    - `fit`: by least squares, of one data set of maps in memory.
+    - `solver`, `callback`: as in `least_squares`.
+
+    **Returns:** a `Fit` whose scaling coefficients are followed by levels of shot noise; `chi2` is
+    the deviance, twice the log of the likelihood ratio against the maps themselves.
+
+    **Raises:** as `likelihood_of`.
+
+    >>> import jax
+    >>> import numpy as np
+    >>> import xpcs_eqx as xe
+    >>> truth = xe.Static(xe.PowerLawRate(1e4, 0.0, 0.0))
+    >>> t, geometry = 0.1 * np.arange(24), xe.Geometry(0.0054, np.array([0.0]))
+    >>> data = xe.simulate_speckle(
+    ...     truth, t, geometry, 0.25, n_pixels=2000, mean_counts=5.0, key=jax.random.key(0)
+    ... )
+    >>> start = xe.parameter_map(truth, data.t, fixed=("alpha", "D_offset"))
+    >>> fit = xe.least_squares(xe.projected_objective(start, data))
+    >>> better = xe.maximum_likelihood(fit)
+    >>> better.success, better["D0"].error < 0.8 * fit["D0"].error
+    (True, True)
+    """
+    likelihood = likelihood_of(fit)
+    solution = solve(likelihood, solver=solver, callback=callback)
+    for _ in range(_ROUNDS if not likelihood.known_diagonal.all() else 0):
+        likelihood = likelihood.with_diagonal_of(solution.y)
+        before, solution = solution, solve(likelihood, solver=solver, callback=callback)
+        step = np.asarray(solution.y - before.y)
+        if step @ np.asarray(solution.equations.hessian) @ step <= _SETTLED**2:
+            break
+    found = fit_of(solution)
+    return dataclasses.replace(found, looked=fit.looked).doubted(fit.doubts)
+
+
+class Comparison(NamedTuple):
+    """Least squares and the likelihood of speckle on the same maps.
+
+    - `squares`, `likelihood`: either fit, the second None where it was not made.
+    - `reason`: why which of them is quoted; `asked`: whether the likelihood was asked for by name.
+    - `expected`: by the free parameters, how many times smaller the errors should become: those of
+        least squares over what Fisher's information at its end allows.
+    """
+
+    squares: Fit
+    likelihood: Fit | None
+    reason: str
+    asked: bool
+    expected: Float[np.ndarray, "free"] | None
+
+    @property
+    def quoted(self) -> Fit:
+        """The fit to quote."""
+        if self.likelihood is None:
+            unmet = (f"the likelihood of speckle was asked for, and {self.reason}",)
+            return self.squares.doubted(unmet) if self.asked else self.squares
+        far = [
+            f"{name} by {value:.1f}"
+            for name, value in zip(self.names, self.difference, strict=True)
+            if abs(value) > _DISAGREE
+        ]
+        doubts = (
+            "the likelihood and least squares disagree, in errors of their difference: "
+            + ", ".join(far),
+        )
+        return self.likelihood.doubted(doubts if far else ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The free parameters."""
+        return self.squares.objective.physical.free_names
+
+    def _of(self, field: str) -> tuple[Float[np.ndarray, "free"], Float[np.ndarray, "free"]]:
+        assert self.likelihood is not None
+        fits = (self.squares, self.likelihood)
+        one, other = (np.array([getattr(fit[n], field) for n in self.names]) for fit in fits)
+        return one, other
+
+    @property
+    def gain(self) -> Float[np.ndarray, "free"]:
+        """Errors of least squares over those of the likelihood."""
+        squares, likelihood = self._of("error")
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return squares / likelihood
+
+    @property
+    def difference(self) -> Float[np.ndarray, "free"]:
+        """Likelihood minus least squares, in errors of that difference (Hausman, 1978)."""
+        (before, after), (wide, narrow) = self._of("value"), self._of("error")
+        with np.errstate(invalid="ignore"):
+            # The more precise of two has nothing to do with their difference; half of an error is
+            # left to what is not quite so.
+            error = np.sqrt(np.maximum(wide**2 - narrow**2, 0.25 * narrow**2))
+            return np.nan_to_num((after - before) / error)
+
+
+def expected_gain(fit: Fit, likelihood: SpeckleLikelihood) -> Float[np.ndarray, "free"]:
+    """How many times smaller the likelihood should make the errors of the free parameters."""
+    at = likelihood_optimum(likelihood, likelihood.variables.to_coordinates(likelihood.start))
+    inverse, *_ = inverse_of(np.asarray(at.joint.hessian), at.free)
+    n = likelihood.physical.n_free
+    best = np.sqrt(np.maximum(np.diagonal(inverse), 0.0))[inverse.shape[0] - n :]
+    errors = np.array([fit[name].error for name in likelihood.physical.free_names])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return errors / best
+
+
+def compare_likelihood(fit: Fit, *, asked: bool = False, **how: Any) -> Comparison:
+    """Fit the likelihood of speckle after least squares where it can be used and is worth it.
+
+    **Arguments:**
+
+    - `fit`: by least squares.
+    - `asked`: whether to take it for any number of frames, and however little it promises.
+    - `how`: as of `maximum_likelihood`.
+    """
+
+    def squares(reason: str, expected=None) -> Comparison:
+        return Comparison(fit, None, reason, asked, expected)
+
+    if not fit.success:
+        return squares("least squares has not converged, from whose end it would begin")
+    try:
+        likelihood = likelihood_of(fit)
+    except (ModelError, FitError) as error:
+        return squares(f"it cannot be used: {error}")
+    frames = likelihood.term.t.shape[0]
+    if frames > LARGEST and not asked:
+        return squares(
+            f"it is not tried by itself for {frames} frames, as its time grows with their third "
+            f'power; likelihood = "speckle" asks for it'
+        )
+    expected = expected_gain(fit, likelihood)
+    known = expected[np.isfinite(expected)]
+    typical = float(np.median(known)) if known.size else 1.0
+    if typical < WORTH and not asked:
+        return squares(
+            f"it promises errors that are smaller by a factor of {typical:.2g} only", expected
+        )
+    found = maximum_likelihood(fit, **how)
+    if not found.success:
+        return squares(f"it has not converged ({found.message})", expected)
+    own = [one for one in found.doubts if one not in fit.doubts]
+    if own:
+        return squares(f"it does not hold: {own[0]}", expected)
+    reason = f"errors were expected to be smaller by a factor of {typical:.2g}"
+    return Comparison(fit, found, reason, asked, expected)

@@ -1,0 +1,485 @@
+"""The likelihood of the pixels behind two-time maps.
+
+A two-time map minus one is the sample covariance C of the intensities of N pixels, each divided by
+its mean over them, and its expectation is, with contrast β, offset o and shot noise s,
+
+    K = (o − 1) 11ᵀ + β |c1|² + s 1.
+
+Were the intensities Gaussian, −log L = N/2 [log det K + tr K⁻¹C] (Wishart). For speckle it is a
+quasi-likelihood: its minimum is consistent, and by a factor more precise than least squares, which
+takes no notice of how the entries of a map hang together; errors come from `uncertainty`.
+
+Anderson, An Introduction to Multivariate Statistical Analysis, ch. 7 (the distribution); White,
+Econometrica 50, 1 (1982) (estimates from a likelihood that is not the true one).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from ..errors import ModelError
+from ..parameters import ParameterMap
+from ..scaling import AbstractScaling
+from .drivers.mesh import on_one_device
+from .equations import AbstractObjective, NormalEquations
+from .kernel.blocks import Block, block_columns, block_correlation
+from .kernel.frame_table import FrameTable
+from .kernel.tiles import MapTiles
+from .penalties import AbstractPenalty, penalty_equations
+from .two_time import JointVariables, TwoTimeTerm
+
+# Shot noise of one photon in ten thousand frames, and of a million in each.
+SHOT_BOUNDS = (1e-6, 1e4)
+
+
+class ShotScaling(AbstractScaling):
+    """Contrast and offset as another scaling has them, and a level of shot noise for each angle.
+
+    - `inner`: the scaling; its coefficients come first.
+    - `given`: levels that are not fitted, NaN where they are.
+    """
+
+    inner: AbstractScaling
+    given: Float[Array, "angle"]
+    fitted: tuple[int, ...] = eqx.field(static=True)
+
+    @property
+    def basis(self):
+        inner = self.inner.basis
+        blank = jnp.zeros((*inner.shape[:2], len(self.fitted)), inner.dtype)
+        return jnp.concatenate([inner, blank], axis=2)
+
+    @property
+    def constant(self):
+        return self.inner.constant
+
+    @property
+    def bounds(self):
+        low, high = (
+            jnp.concatenate([jnp.asarray(side), jnp.full((len(self.fitted),), shot)])
+            for side, shot in zip(self.inner.bounds, SHOT_BOUNDS, strict=True)
+        )
+        return low, high
+
+    @property
+    def names(self):
+        return (*self.inner.names, *(f"shot[{i}]" for i in self.fitted))
+
+    @property
+    def shot_basis(self) -> Float[Array, "angle coefficient"]:
+        """Derivative of the level of each angle with respect to the coefficients."""
+        out = np.zeros((self.given.shape[0], self.size))
+        out[list(self.fitted), self.inner.size + np.arange(len(self.fitted))] = 1.0
+        return jnp.asarray(out)
+
+    def shot(self, coefficients: Float[Array, "coefficient"]) -> Float[Array, "angle"]:
+        """The level of shot noise, one over the mean count, at each angle."""
+        fitted = self.shot_basis @ coefficients
+        return jnp.where(jnp.isnan(self.given), fitted, self.given)
+
+
+class _Angle(eqx.Module):
+    """The sample covariance of one angle with rows and columns left out set to those of 1.
+
+    - `kept`: 1 for frames that count, 0 for others; `known`: 1 where the diagonal is of the data.
+    - `floor`: −log L of the best covariance there is.
+    """
+
+    covariance: Float[Array, "frame frame"]
+    kept: Float[Array, "frame"]
+    known: Float[Array, ""]
+    n_pixels: Float[Array, ""]
+    floor: Float[Array, ""]
+
+    @classmethod
+    def of(cls, covariance, kept, known, n_pixels) -> "_Angle":
+        """All angles together, from arrays of NumPy with the angle as first axis."""
+        floor = np.array([_floor(c, float(n)) for c, n in zip(covariance, n_pixels, strict=True)])
+        return cls(*(jnp.asarray(one, float) for one in (covariance, kept, known, n_pixels, floor)))
+
+
+def _symmetric(upper: Float[Array, "frame frame"], diagonal: float) -> Float[Array, "frame frame"]:
+    upper = jnp.triu(upper, 1)
+    return upper + upper.T + diagonal * jnp.eye(upper.shape[0], dtype=upper.dtype)
+
+
+def _all_pairs(angle: Float[Array, ""], n: int, dtype) -> Block:
+    frames, blank = jnp.arange(n), jnp.zeros((n, n), dtype)
+    return Block(frames[:, None], frames[None, :], angle, blank, blank)
+
+
+def _within(kept: Float[Array, "frame"], matrix, outside: float):
+    """The matrix between the frames that count, and `outside` · 1 among the others."""
+    both = kept[:, None] * kept
+    return jnp.where(both > 0, matrix, 0.0) + outside * jnp.diag(1 - kept)
+
+
+class SpeckleLikelihood(AbstractObjective):
+    """−log L of the pixels, in physical parameters, scaling coefficients and levels of shot noise.
+
+    The cost is half the deviance, −log L less its value at the sample covariance itself (or, where
+    that is no covariance, at what is next to it): of the size of half a χ². The normal equations
+    hold its gradient and Fisher's information, ½N tr(K⁻¹∂K K⁻¹∂K), in the place of JᵀJ.
+
+    - `term`: model, maps and times; its scaling is a `ShotScaling`.
+    - `angles`: sample covariances C = c2 − 1; `begin`: physical variables at the start.
+    """
+
+    variables: JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
+    term: TwoTimeTerm
+    penalties: tuple[AbstractPenalty, ...]
+    angles: _Angle
+    begin: Float[np.ndarray, "variable"]
+
+    @property
+    def known_diagonal(self) -> Bool[np.ndarray, "angle"]:
+        """Angles whose diagonal is that of the data; elsewhere a fit before has made it."""
+        return np.asarray(self.angles.known) > 0
+
+    @property
+    def scaling_penalties(self) -> tuple[()]:
+        """None: contrast and offset follow from the data."""
+        return ()
+
+    @property
+    def traceable(self):
+        return True
+
+    @property
+    def physical(self) -> ParameterMap:
+        """The map of the free physical parameters, which come first among the variables."""
+        return self.variables.parameters
+
+    @property
+    def noise(self) -> Float[Array, ""]:
+        """One: the cost is in units of probability already."""
+        return jnp.ones(())
+
+    @property
+    def start(self):
+        return self.begin
+
+    @property
+    def names(self):
+        return self.physical.free_names + self.term.scaling.names
+
+    @property
+    def memo(self):
+        return ()
+
+    @property
+    def shot_scaling(self) -> ShotScaling:
+        """The scaling with the levels of shot noise."""
+        scaling = self.term.scaling
+        assert isinstance(scaling, ShotScaling)
+        return scaling
+
+    def columns(self) -> Float[Array, "angle column variable"]:
+        """From the variables to (coordinates, contrast, offset, shot noise) of each angle."""
+        p, scaling = self.physical.n_free, self.shot_scaling
+        count = scaling.constant.shape[0]
+        own = jnp.broadcast_to(jnp.eye(p, p + scaling.size), (count, p, p + scaling.size))
+        levels = jnp.concatenate([scaling.basis, scaling.shot_basis[:, None]], axis=1)
+        blank = jnp.zeros((count, 3, p), levels.dtype)
+        return jnp.concatenate([own, jnp.concatenate([blank, levels], axis=2)], axis=1)
+
+    def levels(self, y: Float[Array, "variable"]) -> Float[Array, "angle 3"]:
+        """Contrast, offset and shot noise of each angle."""
+        coefficients, scaling = y[self.physical.n_free :], self.shot_scaling
+        return jnp.concatenate(
+            [scaling.per_angle(coefficients), scaling.shot(coefficients)[:, None]], axis=1
+        )
+
+    def angle_equations(self, y: Float[Array, "variable"]) -> NormalEquations:
+        """Equations of each angle for (coordinates, contrast, offset, shot noise)."""
+        table, levels = self.term.table(y[: self.physical.n_free]), self.levels(y)
+
+        def one(inputs):
+            return _equations(table, *inputs)
+
+        numbers = jnp.arange(levels.shape[0])
+        # One after another: matrices of LAPACK are not for batches.
+        return jax.lax.map(one, (numbers, levels, self.angles))
+
+    def evaluate(self, y, memo):
+        del memo
+        parts, columns = self.angle_equations(y), self.columns()
+        total = NormalEquations(
+            jnp.sum(parts.cost),
+            jnp.einsum("ac,acv->v", parts.gradient, columns),
+            jnp.einsum("acv,acd,adw->vw", columns, parts.hessian, columns),
+            jnp.sum(parts.count),
+        )
+        return total + self.penalty(y), ()
+
+    def cost(self, y, memo):
+        del memo
+        table, levels = self.term.table(y[: self.physical.n_free], False), self.levels(y)
+
+        def one(inputs):
+            number, level, angle = inputs
+            correlation = block_correlation(table, _all_pairs(number, angle.kept.size, y.dtype))
+            factor = _factor(_covariance(_symmetric(correlation, 1.0), level, angle))
+            return _half_deviance(factor, _solved(factor, angle.covariance), angle)
+
+        costs = jax.lax.map(one, (jnp.arange(levels.shape[0]), levels, self.angles))
+        return jnp.sum(costs) + self.penalty(y).cost
+
+    def with_diagonal_of(self, y: Float[Array, "variable"]) -> "SpeckleLikelihood":
+        """The same begun at `y`, with the diagonal expected there where that of the data is not."""
+        level = np.asarray(self.levels(y))
+        unknown = (np.asarray(self.angles.kept) > 0) & ~self.known_diagonal[:, None]
+        expected = np.sum(level, axis=1) - 1
+        covariance = np.array(self.angles.covariance)
+        for a, which in enumerate(unknown):
+            covariance[a, which, which] = expected[a]
+        angles = self.angles
+        angles = _Angle.of(covariance, angles.kept, angles.known, angles.n_pixels)
+        begin = np.asarray(self.variables.to_physical(y))
+        begin = np.clip(begin, self.variables.lower, self.variables.upper)
+        return dataclasses.replace(self, angles=angles, begin=begin)
+
+    def penalty(self, y: Float[Array, "variable"]) -> NormalEquations:
+        """Equations of the penalties on the physical parameters."""
+        p = self.physical.n_free
+        own = penalty_equations(self.penalties, self.physical, y[:p], self.noise)
+        return own.transform(jnp.eye(p, y.shape[0]))
+
+
+def _covariance(correlation, level, angle: _Angle):
+    """K of an angle from |c1|² and (contrast, offset, shot noise)."""
+    contrast, offset, shot = level
+    shots = shot * jnp.eye(correlation.shape[0], dtype=correlation.dtype)
+    return _within(angle.kept, offset - 1 + contrast * correlation + shots, 1.0)
+
+
+def _factor(matrix):
+    # Not finite where the matrix is no covariance: the step that led there is refused.
+    return jnp.linalg.cholesky(matrix)
+
+
+def _solved(factor, right):
+    return jax.scipy.linalg.cho_solve((factor, True), right)
+
+
+def _half_deviance(factor, solved, angle: _Angle):
+    log_determinant = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
+    return 0.5 * angle.n_pixels * (log_determinant + jnp.trace(solved)) - angle.floor
+
+
+class _AtPoint(NamedTuple):
+    """The expected covariance K of an angle, its inverse, and K's derivative by each column."""
+
+    matrix: Float[Array, "frame frame"]
+    factor: Float[Array, "frame frame"]
+    inverse: Float[Array, "frame frame"]
+    derivatives: Float[Array, "column frame frame"]
+
+
+def _at_point(table: FrameTable, number, level, angle: _Angle) -> _AtPoint:
+    n, dtype = angle.kept.size, level.dtype
+    ones = jnp.ones((n, n), dtype)
+    correlation, columns = block_columns(table, _all_pairs(number, n, dtype), ones)
+    correlation = _symmetric(correlation, 1.0)
+    matrix = _covariance(correlation, level, angle)
+    factor = _factor(matrix)
+    derivatives = jnp.stack(
+        [
+            *(_within(angle.kept, _symmetric(level[0] * one, 0.0), 0.0) for one in columns),
+            _within(angle.kept, correlation, 0.0),
+            _within(angle.kept, ones, 0.0),
+            jnp.diag(angle.kept),
+        ]
+    )
+    return _AtPoint(matrix, factor, _solved(factor, jnp.eye(n, dtype=dtype)), derivatives)
+
+
+def _equations(table: FrameTable, number, level, angle: _Angle) -> NormalEquations:
+    at, half = _at_point(table, number, level, angle), 0.5 * angle.n_pixels
+    solved = at.inverse @ angle.covariance
+    slope = at.inverse - solved @ at.inverse
+    turned = jax.lax.map(lambda one: at.inverse @ one, at.derivatives)
+    flat = turned.reshape(turned.shape[0], -1)
+    swapped = jnp.swapaxes(turned, 1, 2).reshape(flat.shape)
+    frames = jnp.sum(angle.kept)
+    return NormalEquations(
+        _half_deviance(at.factor, solved, angle),
+        half * jnp.einsum("ij,cij->c", slope, at.derivatives),
+        half * (flat @ swapped.T),
+        0.5 * frames * (frames - 1) + angle.known * frames,
+    )
+
+
+class PixelScores(NamedTuple):
+    """What the pixels of an angle add to the gradient, from a sample of them.
+
+    - `covariance`: of the gradient by (coordinates, contrast, offset, shot noise).
+    - `slope`: its expected derivative by the same; Fisher's information where all entries of the
+        map are known.
+    - `deviance`: its expectation, ½ E‖L⁻¹ψL⁻ᵀ‖² with LLᵀ = K and ψ the scatter that a pixel
+        gives to the map; half the number of entries of a map, and more, for Gaussian intensities.
+    """
+
+    covariance: Float[Array, "column column"]
+    slope: Float[Array, "column column"]
+    deviance: Float[Array, ""]
+
+
+def pixel_scores(
+    likelihood: SpeckleLikelihood,
+    y: Float[Array, "variable"],
+    number: Int[Array, ""],
+    fluctuations: Float[Array, "frame pixel"],
+) -> PixelScores:
+    """The scatter of the gradient of an angle, from pixels whose noise is that of the data.
+
+    With A = ½ K⁻¹∂K K⁻¹, without the diagonal where that is not known, a pixel whose intensities
+    are 1 + δ times their mean adds δᵀAδ − 2 Σ_ij A_ij K_ij δ_i and a constant: the second part is
+    what dividing every frame by its mean over the pixels takes out.
+
+    - `fluctuations`: δ of pixels with the correlation, contrast and counts of the model.
+    """
+    table = likelihood.term.table(y[: likelihood.physical.n_free])
+    angle = jax.tree.map(lambda leaf: leaf[number], likelihood.angles)
+    at = _at_point(table, number, likelihood.levels(y)[number], angle)
+    frames = jnp.arange(angle.kept.size)
+
+    def one(derivative):
+        weight = 0.5 * at.inverse @ derivative @ at.inverse
+        weight = weight.at[frames, frames].multiply(angle.known)
+        mean = jnp.sum(weight * at.matrix, axis=1)
+        turned = weight.astype(fluctuations.dtype) @ fluctuations
+        score = jnp.sum(fluctuations * turned, axis=0).astype(y.dtype)
+        score = score - 2 * mean @ fluctuations.astype(y.dtype)
+        return score, jnp.einsum("ij,cij->c", weight, at.derivatives)
+
+    scores, slope = jax.lax.map(one, at.derivatives)
+    return PixelScores(
+        angle.n_pixels * jnp.atleast_2d(jnp.cov(scores)),
+        angle.n_pixels * slope,
+        0.5 * jnp.mean(_scatter(at, angle.kept[:, None] * fluctuations)),
+    )
+
+
+def _scatter(at: _AtPoint, fluctuations: Float[Array, "frame pixel"]) -> Float[Array, "pixel"]:
+    """‖L⁻¹ψL⁻ᵀ‖² of each pixel, ψ = δδᵀ − K − DK − KD with D = diag δ and K = LLᵀ.
+
+    L⁻¹ψL⁻ᵀ = wwᵀ − 1 − B − Bᵀ with w = L⁻¹δ and B = L⁻¹DL, so that the square is
+    |w|⁴ − 2 (|w|² + 2 wᵀBw) + T + 4 tr B + 2 ‖B‖² + 2 tr B², in which wᵀBw = (L⁻ᵀw)ᵀD(Lw),
+    ‖B‖² = δᵀ(K⁻¹∘K)δ and tr B² = δᵀδ.
+    """
+    lower = at.factor.astype(fluctuations.dtype)
+    white = jax.scipy.linalg.solve_triangular(lower, fluctuations, lower=True)
+    back = jax.scipy.linalg.solve_triangular(lower, white, lower=True, trans=1)
+    product = (at.inverse * at.matrix).astype(fluctuations.dtype)
+
+    def over(columns):
+        return jnp.sum(columns, axis=0)
+
+    length = over(white**2)
+    turned = over(back * fluctuations * (lower @ white))
+    squares = over(fluctuations * (product @ fluctuations)) + over(fluctuations**2)
+    whole = at.matrix.shape[0] + 4 * over(fluctuations) + 2 * squares
+    return length**2 - 2 * (length + 2 * turned) + whole
+
+
+def _floor(covariance: np.ndarray, n_pixels: float) -> float:
+    """The least −log L that any K with eigenvalues of at least the least shot noise could have."""
+    values = np.linalg.eigvalsh(covariance)
+    best = np.maximum(values, SHOT_BOUNDS[0])
+    return 0.5 * n_pixels * float(np.sum(np.log(best) + values / best))
+
+
+def kept_frames(tiles: MapTiles) -> Bool[np.ndarray, "angle frame"]:
+    """Which frames of each map count.
+
+    **Raises:** `ModelError` where pairs are masked other than by whole frames.
+    """
+    count, n = tiles.c2.shape[:2]
+    if tiles.root_weights is None:
+        return np.ones((count, n), bool)
+    kept = np.zeros((count, n), bool)
+    for a in range(count):
+        used = np.triu(np.asarray(tiles.root_weights[a]), 1) > 0
+        used = used | used.T
+        kept[a] = used.any(axis=0)
+        whole = np.outer(kept[a], kept[a])
+        np.fill_diagonal(whole, False)
+        if not np.array_equal(used, whole):
+            raise ModelError(
+                f"angle {a}: {int(np.count_nonzero(whole & ~used)) // 2} pairs are masked one by "
+                "one (NaN, a limit of lag or age, or a part of the map), and the likelihood of "
+                "speckle takes frames in or leaves them out whole: leave out the frames, or use "
+                "least squares"
+            )
+    return kept
+
+
+def speckle_likelihood(
+    term: TwoTimeTerm,
+    x: Float[np.ndarray, "free"],
+    coefficients: Float[np.ndarray, "coefficient"],
+    shot: Float[np.ndarray, "angle"],
+    n_pixels: Float[np.ndarray, "angle"],
+    diagonal: Float[np.ndarray, "angle frame"],
+    known_diagonal: Bool[np.ndarray, "angle"],
+    penalties: tuple[AbstractPenalty, ...] = (),
+) -> SpeckleLikelihood:
+    """The likelihood of the maps of a term, from where it begins.
+
+    **Arguments:**
+
+    - `x`, `coefficients`: physical parameters and scaling coefficients at the start.
+    - `shot`, `n_pixels`: level of shot noise at the start, and number of pixels, at each angle.
+    - `diagonal`: c2 of each frame with itself; `known_diagonal`: where it is that of the data.
+        Elsewhere nothing tells the level of shot noise, which stays at that of the start.
+
+    **Raises:** `ModelError` for data that are no maps in memory, and as `kept_frames`.
+    """
+    tiles = on_one_device(term.tiles)
+    if not isinstance(tiles, MapTiles):
+        raise ModelError(
+            "the likelihood of speckle needs whole maps in memory, and these data are points, or "
+            "maps in a file: use least squares"
+        )
+    kept = kept_frames(tiles)
+    n = tiles.c2.shape[1]
+    covariance = np.empty(tiles.c2.shape)
+    for a in range(kept.shape[0]):
+        c = np.triu(np.asarray(tiles.c2[a], dtype=float), 1)
+        c = c + c.T - 1
+        c[np.arange(n), np.arange(n)] = diagonal[a] - 1
+        out = ~kept[a]
+        c[out], c[:, out] = 0.0, 0.0
+        c[out, out] = 1.0
+        if not np.isfinite(c).all():
+            raise ModelError(f"angle {a}: the map has entries that are not finite")
+        covariance[a] = c
+    shot, known = np.clip(shot, *SHOT_BOUNDS), np.asarray(known_diagonal)
+    fitted = tuple(np.flatnonzero(known).tolist())
+    scaling = ShotScaling(term.scaling, jnp.asarray(np.where(known, np.nan, shot)), fitted)
+    low, high = (np.asarray(side) for side in scaling.bounds)
+    parameters = term.parameters
+    scale = np.concatenate([np.full(scaling.inner.size, 0.1), shot[known]])
+    variables = JointVariables(
+        parameters=parameters,
+        lower=np.concatenate([parameters.lower, low]),
+        upper=np.concatenate([parameters.upper, high]),
+        coordinate_scale=np.concatenate([parameters.coordinate_scale, scale]),
+    )
+    own = np.clip(np.concatenate([coefficients, shot[known]]), low, high)
+    begin = np.concatenate([x, own])
+    # The noise is that of speckle, whatever sigma was given.
+    term = dataclasses.replace(term, scaling=scaling, tiles=tiles, absolute_sigma=False)
+    return SpeckleLikelihood(
+        variables=variables,
+        term=term,
+        penalties=penalties,
+        angles=_Angle.of(covariance, kept, known, n_pixels),
+        begin=begin,
+    )

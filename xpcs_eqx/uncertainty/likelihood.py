@@ -1,0 +1,186 @@
+"""What is known at the optimum of a likelihood of speckle: equations, and the scatter of pixels."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..compiling import quick_jit
+from ..objective import Linear, Memo, NormalEquations, ProjectedObjective
+from ..objective.elimination import index_layout
+from ..objective.likelihood import SHOT_BOUNDS, SpeckleLikelihood, pixel_scores
+from ..parameters import snap
+from ..physics import field_correlation, field_factor
+from ..physics.field import FIELD_TOLERANCE
+from ..simulation import mode_weights, speckle_pixels
+from .covariance import Optimum, ScoreCovariances, optimum, score_covariances
+
+# Entries of all simulated pixels together, and how few pixels are simulated at least: a variance
+# from P pixels has an error of some √(10/P), for their scores have long tails.
+_ENTRIES, _FEWEST, _MOST = 4e5, 2000, 20_000
+# Beyond these times the number of pixels that least squares has found, something else is wrong.
+_SCALES = (0.25, 4.0)
+
+
+@quick_jit
+def _at(likelihood: SpeckleLikelihood, y):
+    """Equations in the layout of `IndexMap`, their penalties, and columns by angle."""
+    parameters, scaling = likelihood.physical, likelihood.shot_scaling
+    p, k = parameters.n_free, scaling.size
+    total, _ = likelihood.evaluate(y, ())
+    penalty = likelihood.penalty(y)
+    turn = index_layout(parameters, y[:p], k)
+    return total.transform(turn), penalty.transform(turn), likelihood.columns() @ turn
+
+
+def likelihood_optimum(likelihood: SpeckleLikelihood, y: Float[Array, "variable"]) -> Optimum:
+    """As `optimum`, for a likelihood of speckle."""
+    joint, penalty, columns = _at(likelihood, y)
+    parameters, scaling = likelihood.physical, likelihood.shot_scaling
+    p, inner = parameters.n_free, scaling.inner.size
+    coefficients = jnp.clip(y[p:], *scaling.bounds)
+    low, high = scaling.bounds
+    cost = joint.cost - penalty.cost
+    return Optimum(
+        joint=joint,
+        penalty=penalty.hessian,
+        # Those of contrast 1, as least squares has them.
+        columns=columns[:, :-1],
+        data_cost=cost,
+        residual_sum=2 * cost,
+        y=y[:p],
+        coefficients=coefficients,
+        per_angle=scaling.per_angle(coefficients),
+        values=jnp.concatenate([coefficients, snap(parameters, parameters.to_physical(y[:p]))]),
+        lower=jnp.concatenate([low, jnp.asarray(parameters.lower)]),
+        upper=jnp.concatenate([high, jnp.asarray(parameters.upper)]),
+        start=jnp.asarray(likelihood.begin)[p:][: inner + len(scaling.fitted)],
+    )
+
+
+def least_squares_at(
+    likelihood: SpeckleLikelihood, at: Optimum
+) -> tuple[ProjectedObjective, Optimum]:
+    """The least squares of the same maps, at the same parameters, contrast and offset."""
+    term = dataclasses.replace(likelihood.term, scaling=likelihood.shot_scaling.inner)
+    objective = ProjectedObjective(term.parameters, term, ())
+    coefficients = at.coefficients[: term.scaling.size]
+    equations = _sums(term, at.y, at.per_angle)
+    return objective, optimum(objective, at.y, Memo(at.per_angle, coefficients, equations))
+
+
+@quick_jit
+def _sums(term, y, per_angle) -> NormalEquations:
+    return term.angle_equations(y, per_angle, Linear())
+
+
+@quick_jit
+def _pixel_scores(likelihood, y, number, factor, weights, counts, n_pixels, key):
+    pixels = speckle_pixels(factor, weights, counts, n_pixels, key)
+    mean = 1.0 if counts is None else counts.astype(pixels.dtype)
+    return pixel_scores(likelihood, y, number, pixels / mean - 1)
+
+
+def _variables(likelihood: SpeckleLikelihood, at: Optimum) -> Float[Array, "variable"]:
+    return jnp.concatenate([at.y, at.coefficients])
+
+
+def likelihood_scores(likelihood: SpeckleLikelihood, at: Optimum) -> ScoreCovariances:
+    """As `score_covariances`, for a likelihood of speckle.
+
+    The scatter of the gradient is that of simulated pixels with the correlation, contrast and
+    counts of the fitted model: third and fourth cumulants, photon noise and the division of frames
+    by their mean are all in it. Its size follows from the deviance, which the same pixels foretell.
+    Where no field has the correlation of the model it is that of Gaussian intensities.
+    """
+    term, y = likelihood.term, _variables(likelihood, at)
+    model = term.parameters.build_from_coordinates(at.y)
+    field = field_correlation(model, term.t, term.geometry)
+    levels = np.asarray(likelihood.levels(y))
+    turned = np.asarray(_at(likelihood, y)[2])
+    hessian, penalty = np.asarray(at.joint.hessian), np.asarray(at.penalty)
+    middle, slope, gaussian = np.zeros_like(hessian), np.array(penalty), list[int]()
+    deviance = 0.0
+    parts = likelihood.angle_equations(y)
+    scale = np.ones(levels.shape[0])
+    n = term.t.shape[0]
+    n_pixels = int(np.clip(_ENTRIES / n, _FEWEST, _MOST))
+    for a, (contrast, _, shot) in enumerate(levels):
+        factor, error = field_factor(field[a])
+        columns = turned[a]
+        if not float(error) < FIELD_TOLERANCE or not contrast > 0:
+            own = np.asarray(parts.hessian[a])
+            one, its_slope = own, own
+            gaussian.append(a)
+            deviance = np.nan
+        else:
+            single = jnp.complex64 if jnp.iscomplexobj(factor) else jnp.float32
+            counts = None if shot <= 10 * SHOT_BOUNDS[0] else jnp.asarray(1 / shot)
+            weights = jnp.asarray(mode_weights(min(float(contrast), 1.0)))
+            key = jax.random.fold_in(jax.random.key(0), a)
+            found = _pixel_scores(
+                likelihood, y, jnp.asarray(a), factor.astype(single), weights, counts, n_pixels, key
+            )
+            one, its_slope = np.asarray(found.covariance), np.asarray(found.slope)
+            deviance += float(found.deviance)
+            # All entries of a map say how large its noise is, once they are independent; least
+            # squares knew it from few.
+            scale[a] = np.clip(2 * float(parts.cost[a]) / float(found.deviance), *_SCALES)
+            one = scale[a] * one
+        middle += columns.T @ one @ columns
+        slope += columns.T @ its_slope @ columns
+    if not likelihood.known_diagonal.all():
+        # The estimate solves equations that are no gradient: A⁻¹ B A⁻ᵀ in the form H⁻¹ M H⁻¹.
+        free = at.free
+        back = np.zeros_like(hessian)
+        index = np.ix_(free, free)
+        back[index] = hessian[index] @ np.linalg.pinv(slope[index], rcond=1e-12)
+        middle = back @ middle @ back.T
+    squares, there = least_squares_at(likelihood, at)
+    seen = score_covariances(squares, there)
+    size = at.coefficients.shape[0]
+    inner, free = squares.term.scaling.size, term.parameters.n_free
+    kept = np.concatenate([np.arange(inner), size + np.arange(free)])
+    matrix = np.eye(size + free)[kept]
+    remains, decays = seen.remains, seen.decays
+    if remains is not None:
+        remains = remains.with_columns(matrix)._replace(followed=False)
+    if decays is not None:
+        decays = decays._replace(entries=decays.entries @ matrix)
+    return ScoreCovariances(
+        speckle=middle,
+        dyadic=np.full_like(hessian, np.nan),
+        own=np.zeros_like(hessian),
+        hessian=hessian,
+        influence=None,
+        n_pixels=np.asarray(likelihood.angles.n_pixels) / scale,
+        shot_noise=levels[:, 2],
+        chosen="speckle",
+        reason=_reason(likelihood, gaussian),
+        by_angle=seen.by_angle,
+        gram=seen.gram,
+        remains=remains,
+        decays=decays,
+        deviance=deviance,
+    )
+
+
+def _reason(likelihood: SpeckleLikelihood, gaussian: list[int]) -> str:
+    text = (
+        "the likelihood of speckle, with the scatter of its gradient from simulated pixels of the "
+        "fitted model"
+    )
+    if gaussian:
+        text += (
+            f"; at angles {gaussian} that of Gaussian intensities, which makes errors too small, "
+            "for no Gaussian field has the correlation of this model"
+        )
+    missing = np.flatnonzero(~likelihood.known_diagonal)
+    if missing.size:
+        text += (
+            f"; at angles {missing.tolist()} without the raw diagonal, which cannot be used, and "
+            "with the shot noise that the residuals of least squares show"
+        )
+    return text
