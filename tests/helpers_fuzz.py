@@ -18,12 +18,15 @@ from helpers_data import loader_form, two_time
 
 from xpcs_eqx.data import (
     GenericLayout,
+    binned,
     load,
+    load_any,
     load_joint,
     map_size,
     open_stored,
     write_aps_old,
     write_aps_u,
+    write_bins,
     write_npz,
     write_nxxpcs,
     write_own,
@@ -76,6 +79,7 @@ KINDS = (
     ("npz packed", _packed, None),
     ("npz generic", write_npz, GenericLayout("c2_exp", phi="phi_angles_list", q=0.005, t="t1")),
     ("npy", _bare, None),
+    ("npz bins", lambda p, d: write_bins(p, binned(d, 3)), None),
 )
 
 
@@ -201,7 +205,7 @@ def attempt(seed, folder, right, outside):
         stream.write(content if whole else _bytes(draw, content))
     if whole:
         _arrays(draw, path) if name.startswith("npz") else _members(draw, path, outside)
-    read = draw.choice((load, load, open_stored, load_joint, map_size))
+    read = draw.choice((load, load_any, open_stored, load_joint, map_size))
     given = {"layout": layout}
     if read is load and draw.random() < 0.3:
         given["q"] = 0.0054

@@ -248,11 +248,14 @@ def test_what_bins_cannot_be_is_refused(tmp_path, bins):
         ({"t": DT * 10 * np.arange(60)}, "hold no pair of 60 frames"),
         ({"phi": [0.0, 1.0, 2.0]}, "phi lists 3 values"),
         ({"ttcf": np.full_like(given["ttcf"], np.nan)}, "no bin is left"),
+        ({"absolute_sigma": [1, 0]}, r"absolute_sigma has shape \(2,\)"),
+        ({"sigma": np.ones((4, 31))}, r"sigma holds 1 maps of \(4, 31\), but ttcf 2"),
         ({"sigma": np.zeros_like(given["ttcf"])}, "not above zero"),
         ({"ttcf": given["ttcf"][0, 0]}, r"shape \(31,\); \(map, age, lag\) is needed"),
     ):
         with pytest.raises(DataError, match=words):
             from_dict(given | change)
+    assert not from_dict({k: v for k, v in given.items() if k != "phi"}).provenance.azimuths
     without = {key: value for key, value in given.items() if key != "t"}
     with pytest.raises(DataError, match=r"no frame time .* give dt"):
         from_dict(without)

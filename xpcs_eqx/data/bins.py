@@ -22,7 +22,7 @@ _CELLS = 32
 # What edges may be off the times of frames, as a part of a frame.
 _SLACK = 1e-6
 # Pairs of a series that are looked at one by one, and frames of a series.
-_ENOUGH, _MOST_FRAMES = 2e7, 200_000
+_ENOUGH, _MOST_FRAMES = 4e6, 200_000
 # Part of the bins with numbers that may lie where no pair of frames does.
 _STRAY = 0.1
 
@@ -48,9 +48,12 @@ class _Lattice(NamedTuple):
         Not many more than `enough` pairs are looked at.
         """
 
-        sums, steps = (np.ceil(one - _SLACK).astype(int) for one in (2 * ages, lags))
-        sums[-1] = int(np.floor(2 * ages[-1] + _SLACK)) + 1
-        steps[-1] = int(np.floor(lags[-1] + _SLACK)) + 1
+        def whole(edges):
+            found = np.append(np.ceil(edges[:-1] - _SLACK), np.floor(edges[-1] + _SLACK) + 1)
+            # Edges far beyond the series are as good as its ends.
+            return np.clip(found, 0, 2 * n_frames).astype(int)
+
+        sums, steps = whole(2 * ages), whole(lags)
         # A frame with itself is no pair, and no lag is longer than the series.
         every = max(1, round(0.5 * n_frames**2 / enough))
         return cls(n_frames, sums, np.clip(steps, 1, n_frames), every)
@@ -217,6 +220,8 @@ def equal_spacing(where: str, t: Float[np.ndarray, "frame"]) -> float:
 
     **Raises:** `DataError` for frames that are not equally spaced.
     """
+    if t.size < 2:
+        raise DataError(f"{where}: t has {t.size} frame(s); a pair needs two.")
     increasing_times(where, "t", t)
     steps = np.diff(t)
     if not np.allclose(steps, steps.mean(), rtol=1e-6, atol=0):

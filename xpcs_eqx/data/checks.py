@@ -108,6 +108,14 @@ def optional_scalar(where: str, mapping: Mapping[str, Any], key: str) -> float |
     return None if value is None else scalar(where, key, value)
 
 
+def is_absolute(where: str, mapping: Mapping[str, Any]) -> bool:
+    """Whether the sigma of a dictionary is known absolutely, which it is unless that is denied.
+
+    **Raises:** `DataError` as `scalar`.
+    """
+    return optional_scalar(where, mapping, "absolute_sigma") != 0
+
+
 def positive(where: str, key: str, value: float, unit: str) -> float:
     """`value` when it is finite and above zero.
 

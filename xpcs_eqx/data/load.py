@@ -235,11 +235,11 @@ def open_maps(
         return
     if q is not None and selection.q is None:
         selection = replace(selection, q=q)
-    if form == "npz":
+    if form in ("npz", age_lag.NAME):
         if isinstance(layout, GenericLayout):
             with open_npz(path) as arrays:
                 raw = replace(generic.read_arrays(path, layout, arrays), sha256=sha256)
-        elif has_array(path, age_lag.MAPS):
+        elif form == age_lag.NAME or has_array(path, age_lag.MAPS):
             with open_npz(path) as arrays:
                 raw = replace(age_lag.raw_bins(arrays, path), sha256=sha256)
         else:
@@ -460,11 +460,11 @@ def map_size(path: str | os.PathLike[str], **how: Unpack[Reading]) -> MapSize:
     """
     path, layout = path_of(path), how.get("layout")
     form = format_of(path, layout)
-    if form in ("npz", "npy"):
+    if form in ("npz", "npy", age_lag.NAME):
         named, binned = (LOADER[0], DIRECT[0]), False
         if isinstance(layout, GenericLayout):
             named, binned = (layout.maps,), layout.binned
-        elif form == "npz" and has_array(path, age_lag.MAPS):
+        elif form == age_lag.NAME or (form == "npz" and has_array(path, age_lag.MAPS)):
             named, binned = (age_lag.MAPS,), True
         elif form == "npz" and (lone := lone_array(path)) is not None:
             named = (lone,)

@@ -12,6 +12,7 @@ from .checks import (
     agreeing,
     array_of,
     finite_angles,
+    is_absolute,
     near_misses,
     numbers,
     optional_scalar,
@@ -183,9 +184,7 @@ def pool(
         notes.append("No azimuths are known; only models without a direction can be fitted.")
     if q is None:
         notes.append("No q was given; it is 1, so fitted coefficients carry its powers.")
-    absolute = sigma is not None or (
-        given is not None and bool(mapping.get("absolute_sigma", True))
-    )
+    absolute = sigma is not None or (given is not None and is_absolute(WHERE, mapping))
     if dt is not None:
         spacing = float(np.median(np.diff(t)))
         agreeing(WHERE, "the spacing of t1 and t2", spacing, dt, "s")

@@ -377,7 +377,10 @@ class Fit(eqx.Module):
             c2, keep = map_of(tiles.source, tiles.rule, angle)
             return np.where(keep, c2 - self.surface(angle), np.nan)
         if not isinstance(tiles, MapTiles):
-            raise FitError("pooled points form no maps; compare data and surface point by point")
+            raise FitError(
+                "pooled points form no maps; compare data and surface point by point, of bins of "
+                "age and lag with report.fitted_bins"
+            )
         which = slice(None) if angle is None else angle
         difference = np.asarray(tiles.c2[which], dtype=float) - self.surface(angle)
         n = difference.shape[-1]

@@ -28,7 +28,7 @@ class Thresholds(eqx.Module):
     - `reduced_chi2`: above the first a fit with known sigma is marginal, above the second poor.
     - `level`: probability, over all tests of all data sets, that a right model is doubted.
     - `excess`: variance of residuals over that of the noise, above which a fit that fails a test is
-        poor, and one of bins doubtful.
+        poor.
     - `contrast`: errors by which a contrast has to be above zero.
     - `rate`: relative error of a decay above which it is not determined.
     - `sigma`: factor by which a given sigma and the noise of the maps may differ, either way.
@@ -146,7 +146,7 @@ def _judge_maps(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
         if known and part.degrees_of_freedom > 0 and part.n_pairs >= _FEW:
             _judge_signal(found, part.signal, where, thresholds)
             _judge_misfit(found, part.misfit, where, level, thresholds)
-            _judge_scatter(found, part, where, thresholds)
+            _judge_scatter(found, part, where)
 
 
 def _judge_signal(
@@ -206,10 +206,10 @@ def _judge_misfit(
         )
 
 
-def _judge_scatter(found: _Reasons, part: Fit, where: str, thresholds: Thresholds) -> None:
+def _judge_scatter(found: _Reasons, part: Fit, where: str) -> None:
     """Bins whose residuals are far above what neighbouring ages differ by."""
     scatter = part.fitted.scatter if part.fitted is not None else float("nan")
-    if scatter**2 > thresholds.excess:
+    if scatter > _FAR:
         found.doubts.append(
             f"{where}the residuals of bins scatter {scatter:.3g} times more than bins of "
             "neighbouring ages do: the model does not fit, or noise is common to many ages, which "
@@ -257,6 +257,9 @@ def _judge_degeneracy(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None
 
 # |c1|² between neighbouring frames below which, and over the window above which, no decay is seen.
 _GONE_AT_ONCE, _STILL_THERE = 0.1, 0.9
+# Residuals of bins over what neighbouring ages differ by, above which they are doubted: slow
+# speckle, which all ages have in common, leaves up to 3.4 of a right model.
+_FAR = 4.0
 # Pairs below which a map says too little of its noise to be measured by it.
 _FEW = 20
 # An offset below this is that of a map without its baseline.
@@ -283,8 +286,8 @@ def conditions_of(
     )
     alike = (
         "the data are means over bins of age and lag: errors know of noise that neighbouring ages "
-        "have in common, not of noise common to all, and whether residuals depend on frame, age "
-        "and lag is not tested; both need maps of two times",
+        "have in common, not of noise common to all, and may be a few times too small; whether "
+        "residuals depend on frame, age and lag is not tested. Both need maps of two times",
     )
     penalised = tuple(
         f"{what} by a penalty ({', '.join(dict.fromkeys(type(one).__name__ for one in by))}): the "

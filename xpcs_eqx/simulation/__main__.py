@@ -14,8 +14,10 @@ from ..data import (
     DEFAULT_GAP,
     Geometry,
     TwoTimeData,
+    binned,
     write_aps_old,
     write_aps_u,
+    write_bins,
     write_npz,
     write_nxxpcs,
     write_own,
@@ -33,6 +35,7 @@ WRITERS = {
     "aps-old": write_aps_old,
     "nxxpcs": write_nxxpcs,
     "npz": write_npz,
+    "age-lag": lambda path, data: write_bins(path, binned(data)),
 }
 LAYOUTS = tuple(WRITERS)
 # How a layout is told to store the upper triangle only, where it can.

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..checks import optional_scalar
+from ..checks import is_absolute, optional_scalar
 from ..two_time import PooledData
 from .arrays import check_keys
 from .described import Description
@@ -18,17 +18,20 @@ from .maps import RawMaps
 
 NAME = "age-lag"
 MAPS = "ttcf"
-KEYS = (MAPS, "ages", "lags", "phi", "q")
+KEYS = (MAPS, "ages", "lags", "q")
 ABOUT = Description(
     required=(
         "`ttcf` (phi, age, lag): means of c2 over bins, NaN where there is none; in a dictionary "
         "or an NPZ file, for `load_bins`",
         "`ages`, `lags`: edges or centres of the bins of (t1 + t2)/2 and t2 − t1 [s], ages from "
         "frame 1 on where there is no `t`",
-        "`phi` (phi,): azimuth [deg], `q`: [1/Å]",
+        "`q`: [1/Å]",
         "`t` (frame,): times of the frames [s], equally spaced; else give `dt`",
     ),
-    optional=("`sigma` (phi, age, lag), `absolute_sigma`, `L`: gap [Å]",),
+    optional=(
+        "`phi` (phi,): azimuth [deg], which static models do not need",
+        "`sigma` (phi, age, lag), `absolute_sigma`, `L`: gap [Å]",
+    ),
     guessed=(
         "of as many ages or lags as bins: edges midway between these centres, of lags whose steps "
         "grow in the logarithm; a bin holds its lower edge",
@@ -48,12 +51,12 @@ def raw_bins(mapping: Mapping[str, Any], path: str = "memory") -> RawMaps:
     """
     where = path if path != "memory" else "dictionary (bins)"
     check_keys(where, mapping, KEYS)
-    t, sigma = (key if key in mapping else None for key in ("t", "sigma"))
+    t, sigma, phi = (key if key in mapping else None for key in ("t", "sigma", "phi"))
     layout = GenericLayout(
-        MAPS, axes="age_lag", ages="ages", lags="lags", q="q", phi="phi", t=t, sigma=sigma
+        MAPS, axes="age_lag", ages="ages", lags="lags", q="q", phi=phi, t=t, sigma=sigma
     )
     raw = read_arrays(path, layout, mapping, NAME)
-    absolute = bool(mapping.get("absolute_sigma", True))
+    absolute = is_absolute(where, mapping)
     gap = optional_scalar(where, mapping, "L")
     return replace(raw, absolute_sigma=absolute, gap=gap, gap_name="L")
 

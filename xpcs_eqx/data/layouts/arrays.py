@@ -14,7 +14,14 @@ import numpy as np
 
 from ...errors import DataError
 from ...files import replacing
-from ..checks import array_of, is_misspelt, near_misses, numbers, optional_scalar
+from ..checks import (
+    array_of,
+    is_absolute,
+    is_misspelt,
+    near_misses,
+    numbers,
+    optional_scalar,
+)
 from ..two_time import TwoTimeData
 from .described import Description
 from .maps import RawMaps, maps_of, needs_sigma
@@ -100,7 +107,7 @@ def raw_from_mapping(
         gap=optional_scalar(where, mapping, "L"),
         gap_name="L",
         sigma=None if sigma is None else _sigma(array_of(where, "sigma", sigma), stack.shape),
-        absolute_sigma=bool(mapping.get("absolute_sigma", True)),
+        absolute_sigma=is_absolute(where, mapping),
         diagonal=None if diagonal is None else numbers(where, "diagonal", diagonal),
         keys=tuple(key for key in mapping if key != maps_key),
     )

@@ -192,6 +192,12 @@ def _raw(
         found = _turned(layout, found)
         if layout.sigma is not None:
             sigma = _turned(layout, maps(layout.sigma)[1])
+            shapes = [[one.shape for one in held] for held in (found, sigma)]
+            if shapes[0] != shapes[1]:
+                raise DataError(
+                    f"{where}: {layout.sigma} holds {len(sigma)} maps of {sigma[0].shape}, but "
+                    f"{layout.maps} {len(found)} of {found[0].shape}; give one sigma for each bin."
+                )
         for key, given in (("ages", layout.ages), ("lags", layout.lags)):
             told = flat(given, "s") if isinstance(given, str) else given
             edges[key] = np.array(told, float, ndmin=1)
