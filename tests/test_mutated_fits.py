@@ -18,7 +18,7 @@ def slipped(seeds, folder, right):
 
 def test_changed_files_are_not_called_good(tmp_path):
     right = helpers_mutated.originals(tmp_path, ("independent",))
-    assert not slipped(range(2, KINDS, 5), tmp_path, right)
+    assert not slipped(range(2, KINDS, 8), tmp_path, right)
 
 
 @pytest.mark.long
