@@ -228,6 +228,7 @@ def block():
 MODULES: dict[type, Case] = {
     checkpoint.Checkpoints: Case(lambda: checkpoint.Checkpoints("states", keep=2)),
     data.Geometry: Case(lambda: GEOMETRY),
+    data.Bins: Case(lambda: data.binned(small_data(), 2).bins),
     data.GenericLayout: Case(lambda: data.GenericLayout("maps", q=(0.004, 0.005))),
     data.PooledData: Case(lambda: pooled(small_data())),
     data.Selection: Case(lambda: data.Selection(end_frame=5, phi_ranges=((-10.0, 10.0),))),
@@ -358,6 +359,7 @@ RECORDS: dict[type, Callable[[], Any]] = {
     ),
     optimize.Status: lambda: optimize.Status.cost,
     physics.ParameterInfo: lambda: physics.ParameterInfo("s", 1.0),
+    report.FittedBins: lambda: report.FittedBins(*(np.arange(2),) * 3, *(np.ones(2),) * 6),
     report.FittedMaps: lambda: report.fitted_maps(small_fit()),
     parameters.SavedValue: lambda: parameters.SavedValue(1.0, 0.1, 0.0, 2.0, "free"),
     report.Origin: lambda: report.Origin(scaling="individual: auto", weight=2.0),

@@ -1,15 +1,25 @@
 """What the data leave open is named, profiled and met with advice."""
 
+import dataclasses
 import json
 
+import equinox as eqx
 import numpy as np
 import pytest
 from helpers import make_data, mapped
 
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.files import to_json
-from xpcs_eqx.fitting import degeneracy_report, least_squares, profile_curve, profile_interval
-from xpcs_eqx.objective import projected_objective
+from xpcs_eqx.fitting import (
+    curve_fit,
+    degeneracy_report,
+    diagnose,
+    least_squares,
+    profile_curve,
+    profile_interval,
+)
+from xpcs_eqx.objective import projected_objective, two_time_objective
+from xpcs_eqx.parameters import shared_parameters
 from xpcs_eqx.physics import LaminarFlow, PowerLawRate, Static
 from xpcs_eqx.report.plots import degeneracy_figure
 
@@ -104,6 +114,59 @@ def test_flow_direction_of_one_angle():
     )
     assert any({"phi0", "gamma_dot_t0"} <= set(one.names) for one in found.directions)
     assert "[parameters.phi0] free = false" in found.report()
+
+
+def joined(data, count, **sharing):
+    """The objective of angles of the data, each as a data set of its own."""
+    sets = [
+        dataclasses.replace(
+            data,
+            c2=data.c2[k : k + 1],
+            diagonal=data.diagonal[k : k + 1],
+            geometry=eqx.tree_at(lambda g: g.phi, data.geometry, data.geometry.phi[k : k + 1]),
+        )
+        for k in range(count)
+    ]
+    models, times = [BROWNIAN] * count, [data.t] * count
+    parameters = shared_parameters(models, times, labels=list("abc")[:count], **sharing)
+    return two_time_objective(parameters, sets, weights=[1.0] * count)
+
+
+def test_several_data_sets_are_as_open_as_one_with_all_their_angles(data, open_fit):
+    joint_fit = least_squares(joined(data, 3))
+    whole, joint = (degeneracy_report(fit, profiles=()) for fit in (open_fit, joint_fit))
+    assert [one.names for one in joint.directions] == [one.names for one in whole.directions]
+    assert joint.determined[0].startswith("the transport rate of a as a whole is known best")
+    assert joint.determined[0].partition("known")[2] == whole.determined[0].partition("known")[2]
+    text = joint.report()
+    assert 'shared_parameters(..., fixed=("D_offset",))' in text
+    assert "fit.parts['a'].rate(\"transport\")" in text
+    assert "several tables" not in text
+    one, all_of_them = diagnose(open_fit), diagnose(joint_fit)
+    assert one.names == all_of_them.names
+    for name in ("column_norms", "sensitivities", "gradients", "recommended_scales"):
+        np.testing.assert_allclose(getattr(all_of_them, name), getattr(one, name), rtol=1e-5)
+    aside = [open_fit["alpha"].value - 5e-4]
+    curves = [profile_curve(fit, "alpha", aside) for fit in (open_fit, joint_fit)]
+    np.testing.assert_allclose(curves[1].rise, curves[0].rise, rtol=1e-2)
+
+
+def test_what_data_sets_have_for_themselves_is_named_with_their_label(data):
+    fit = least_squares(joined(data, 2, shared=("alpha",)))
+    found = degeneracy_report(fit, profiles=())
+    partners = {frozenset(one.names[:2]) for one in found.directions}
+    assert {frozenset((f"D0[{k}]", f"D_offset[{k}]")) for k in "ab"} <= partners
+    text = found.report()
+    assert '[parameters."D_offset[b]"] start = 0.0, free = false' in text
+    assert "the transport rate of b as a whole is known best" in text
+
+
+def test_the_fit_of_a_curve_has_no_report():
+    x = np.linspace(0.0, 1.0, 5)
+    fit = curve_fit(lambda x, a: a * x, x, x, [0.5])
+    for ask in (degeneracy_report, diagnose):
+        with pytest.raises(ModelError, match="fit of a curve, of which the normal matrix"):
+            ask(fit)
 
 
 def test_unknown_parameters(open_fit):

@@ -7,7 +7,6 @@ import pytest
 from xpcs_eqx.config import Settings, read_configuration
 from xpcs_eqx.config.effects import rules, without_unused
 from xpcs_eqx.config.section import SET, UNSET, toml_value
-from xpcs_eqx.config.tables import ONE_DATA_SET
 from xpcs_eqx.errors import ConfigError
 
 ONE = '[data]\npath = "data.h5"\n'
@@ -137,19 +136,6 @@ def test_what_is_wrong_what_it_needs_and_what_to_do(tmp_path):
     assert first.endswith("scaling.order is of no effect without scaling.mode; set scaling.mode = "
                           '"fourier", or leave it out')  # fmt: skip
     assert second.startswith("--set solver.loss_scale=2: solver.loss_scale is of no effect")
-
-
-@pytest.mark.parametrize("dotted", ONE_DATA_SET)
-def test_what_is_for_one_data_set_is_refused_for_several(tmp_path, dotted):
-    values, remedy = ONE_DATA_SET[dotted]
-    given = {"solver.angle_weights": "[1.0]", "output.sequential": '"uniform"'}
-    asked = given.get(dotted, "" if values == SET else toml_value(values[0]))
-    read(tmp_path, {dotted: asked})
-    with pytest.raises(ConfigError) as caught:
-        read(tmp_path, {dotted: asked}, TWO)
-    (line,) = str(caught.value).splitlines()
-    assert f"{dotted}" in line
-    assert line.endswith(f"is for one data set, but several are fitted together here; {remedy}")
 
 
 def test_several_data_sets(tmp_path):

@@ -286,7 +286,7 @@ def test_what_one_data_set_has_is_asked_of_it(five):
             ask()
     with pytest.raises(ModelError, match="one TwoTimeData; give a list"):
         two_time_objective(shared([start_off(LAMINAR, 1.1)] * 2), two_sets()[0])
-    for what in ("model", "contrast", "index", "joint_hessian", "scaling_check"):
+    for what in ("model", "contrast", "index", "scaling_check"):
         with pytest.raises(ModelError, match=r"several data sets \(1, 2, .* fit.parts\['1'\]"):
             getattr(together, what)
     assert together.x.shape == together.objective.start.shape

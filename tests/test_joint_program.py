@@ -195,12 +195,33 @@ def test_one_table_alone_is_a_joint_fit_of_one(files, tmp_path):
     assert list(one["data_sets"]) == ["q0"]
 
 
-def test_a_doubtful_joint_fit_is_written_all_the_same(files, tmp_path, monkeypatch):
+def test_a_joint_fit_is_examined_as_one_of_one_data_set_is(files, tmp_path, monkeypatch):
     monkeypatch.setattr(examining, "suspicious", lambda *_: True)
-    code, one = run(tmp_path, tables(files, "q0", "q1") + STATIC)
+    asked = "[output]\ndiagnostics = true\nsequential = 'inverse_variance'\n"
+    code, both = run(tmp_path, tables(files, "q0", "q1") + STATIC + asked)
     assert code == 0
-    assert not (tmp_path / "fit_results" / "fit" / "degeneracy.json").exists()
-    assert set(one["data_sets"]) == {"q0", "q1"}
+    folder = tmp_path / "fit_results" / "fit"
+    # Without being asked for, since the fit is doubtful.
+    left_open = json.loads((folder / "degeneracy.json").read_text())
+    diagnosed = json.loads((folder / "diagnostics.json").read_text())
+    assert left_open["condition_number"] == pytest.approx(both["condition_number"])
+    known = {n for one in left_open["directions"] for n in one["names"]}
+    assert known <= set(both["parameters"])
+    assert diagnosed["names"] == ["D0", "alpha"]
+    # Column norm and sensitivity make the error bar of independent pairs.
+    each = zip(*(diagnosed[key] for key in ("names", "column_norms", "sensitivities")), strict=True)
+    for name, column, share in each:
+        error = both["parameters"][name]["error_classical"]
+        assert both["residual_sd"] / (column * share) == pytest.approx(error, rel=1e-3)
+    for name in ("q0", "q1"):
+        angles = json.loads((folder / name / "sequential.json").read_text())
+        assert len(angles["angles"]) == len(PHI)
+        combined, together = angles["parameters"]["D0"], both["parameters"]["D0"]
+        assert abs(combined["value"] - together["value"]) < 4 * combined["error"]
+        assert combined["error"] > together["error"]
+    report = (folder / "report.txt").read_text()
+    for title in ("What the data leave open", "Diagnostics", "Each angle by itself, q1"):
+        assert f"\n{title}\n" in report
 
 
 def test_plots_for_each_data_set(files, tmp_path):
@@ -270,7 +291,7 @@ def test_a_posterior_of_several_data_sets(files, tmp_path):
     for name in ("D0", "alpha"):
         assert abs(rows[name]["mean"] - fitted[name]["value"]) < rows[name]["sd"]
     report = " ".join((tmp_path / "fit_results" / "fit" / "report.txt").read_text().split())
-    assert "pairs of several data sets: one run" in report
+    assert "1140 pairs are no more than 500000: one run" in report
     assert "prior of contrast[…]: normal, mean 0.2, sd 0.05" in report
 
 
@@ -320,7 +341,10 @@ def test_angles_of_each_data_set_have_weights(files, tmp_path):
         files, "q0", "q1", q0="weight = 2.0", q1="weight = 1.0\nangle_weights = [1, 4, 1]"
     )
     parts = problem(tmp_path, text + STATIC).objective.parts
-    for part, wanted in zip(parts, ([2, 2, 2], [1, 4, 1]), strict=True):
+    # What is given for all stands where a data set has none of its own.
+    every = problem(tmp_path, text + STATIC, "solver.angle_weights=[1, 1, 3]").objective.parts
+    several = zip((*parts, *every), ([2, 2, 2], [1, 4, 1], [2, 2, 6], [1, 4, 1]), strict=True)
+    for part, wanted in several:
         roots = np.asarray(part.term.tiles.root_angle_weights)
         np.testing.assert_allclose(roots**2, wanted)
     resolved = resolved_settings(*configured(tmp_path, text + STATIC), str(tmp_path))
@@ -449,20 +473,14 @@ WRONG = {
         ("line 1, [[data]] 1", "known for q1, but not for q0", "data.1.sigma", "weight"),
     ),
     "angle weights": (
-        TWO + "[solver]\nangle_weights = [1, 1, 1]\n",
-        ("line 7", "solver.angle_weights is for one data set"),
+        TWO + "angle_weights = [1, 1, 1]\n[solver]\nangle_weights = [1, 1]\n",
+        ("line 8", "solver.angle_weights has 2 entries", "data of data set 1 have 3 angles"),
     ),
     "angle weights of a data set": (
         TWO + "angle_weights = [1, 1]\n",
         ("line 6, [[data]] 2", "data.2.angle_weights has 2 entries", "3 angles"),
     ),
     "profile": (TWO + "[solver]\nprofile = ['D1']\n", ("line 7", "'D1'", "did you mean 'D0'")),
-    "degeneracy": (TWO + "[output]\ndegeneracy = true\n", ("line 7", "output.degeneracy is for")),
-    "diagnostics": (TWO + "[output]\ndiagnostics = true\n", ("line 7", "output.diagnostics is")),
-    "sequential": (
-        TWO + "[output]\nsequential = 'uniform'\n",
-        ("line 7", "output.sequential is for", "each data set by itself"),
-    ),
     "scaling": (
         TWO + "[scaling]\nmode = 'fixed'\ncontrast = [0.1, 0.2]\n",
         ("[scaling] of data set q0", "2 values", "3 angles"),

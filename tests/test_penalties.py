@@ -17,6 +17,7 @@ from xpcs_eqx.fitting import (
 )
 from xpcs_eqx.hybrid import HybridOptimiser
 from xpcs_eqx.objective import (
+    DeviceMesh,
     Huber,
     Pull,
     noise_of,
@@ -121,6 +122,8 @@ def test_noise_is_that_of_the_weighted_residuals():
     ):
         found = noise_of(projected_objective(PARAMETERS, data).term.tiles)
         assert found == pytest.approx(expected, rel=0.15)
+        on_mesh = projected_objective(PARAMETERS, data, driver=DeviceMesh(1))
+        assert noise_of(on_mesh.term.tiles) == pytest.approx(found, rel=1e-12)
     double = projected_objective(PARAMETERS, DATA, angle_weights=np.array([4.0]))
     assert noise_of(double.term.tiles) == pytest.approx(2 * NOISE, rel=0.15)
 

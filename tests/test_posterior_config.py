@@ -5,7 +5,7 @@ import re
 import tomllib
 
 import pytest
-from helpers_posterior import prepared, run
+from helpers_posterior import prepared
 
 from xpcs_eqx.config import Settings, Source, check_settings, read_configuration, template
 from xpcs_eqx.config.build import build
@@ -236,22 +236,29 @@ def test_shards_are_planned_for_maps_in_their_file(problem):
     assert lines[0] == lines[1]
 
 
-@pytest.mark.parametrize(
-    ("line", "fragment"),
-    [
-        ("method = 'consensus'", "several are sampled in one run"),
-        ("scaling = 'averaged'", "are sampled as fitted or integrated out"),
-    ],
-)
-def test_what_several_data_sets_do_not_take_is_said_before_they_are_read(
-    tmp_path, capsys, line, fragment
-):
-    text = f"[[data]]\npath = 'no.h5'\n[bayes]\n{line}\n"
+def test_several_data_sets_are_planned_as_one_is(problem, tmp_path):
+    folder, _ = problem
+    text = (folder / "fit.toml").read_text(encoding="utf-8").replace("averaged", "individual")
+    table = f"[[data]]\npath = '{folder / 'data.h5'}'\nlabel = "
+    text = text.replace('[data]\npath = "data.h5"\n', f"{table}'a'\n{table}'b'\n")
     (tmp_path / "fit.toml").write_text(text, encoding="utf-8")
-    assert run(tmp_path) == 2
-    said = capsys.readouterr().err
-    assert "line 4" in said
-    assert fragment in said
+
+    def planned(*options):
+        asked = read_configuration(str(tmp_path / "fit.toml"), options)
+        return inference_of(asked, build(asked))
+
+    shards = ("bayes.method=consensus", "bayes.shards.count=3")
+    here, stored = planned(*shards), planned(*shards, "streaming.strategy=out_of_core")
+    for made in (here, stored):
+        assert (made.n_pairs, made.n_shards) == (2 * 828, 3)
+        assert made.scaling is None
+        assert "consensus of 1656 pairs was asked for" in made.lines
+    several = {"averaged": ("contrast[a]", "contrast[b]"), "fixed": ()}
+    for word, names in several.items():
+        made = planned(f"bayes.scaling={word}")
+        assert made.n_shards == 0
+        assert len(made.scaling) == 2
+        assert {n for n in made.priors.names if n.startswith("contrast")} == set(names)
 
 
 def earlier(folder, **parameters):

@@ -192,9 +192,8 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
 
 def _fit(arguments: argparse.Namespace, configuration: Any, target: str, started: float) -> int:
     """Fit and write results into a folder that is free or may be replaced."""
-    from .program.finished import finished
     from .program.interrupted import checkpoints_of, clear_checkpoints, explain_resume, was_sampling
-    from .program.task import task_of
+    from .program.task import finished, task_of
     from .report import add_plots, check_target, new_results
 
     solver = configuration.settings.solver

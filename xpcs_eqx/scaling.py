@@ -295,8 +295,7 @@ def _points(data: Data, angle: int, pairs):
         mine = np.asarray(data.angle) == angle
         if data.root_weights is not None:
             mine &= np.asarray(data.root_weights) > 0
-        lag = np.asarray(data.second) - np.asarray(data.first)
-        return np.asarray(data.values)[mine], lag[mine]
+        return np.asarray(data.values)[mine], data.lag_frames[mine]
     first, second = pairs
     values = np.asarray(data.c2[angle])[first, second]
     if data.root_weights is not None:

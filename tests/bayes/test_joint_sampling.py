@@ -1,25 +1,35 @@
 """Several data sets sampled together: a closed form, and the parts of the density."""
 
+import jax
 import numpy as np
 import pytest
 from helpers import MODELS, make_data, mapped
 from helpers_shards import Bent
 
 from xpcs_eqx.bayes import (
+    AngleBalanced,
+    Consensus,
     GivenSigma,
+    LockStepChains,
     Normal,
+    NumberOfShards,
     Nuts,
-    consensus,
     default_priors,
+    infer,
     log_posterior,
+    read_posterior,
     sample,
+    with_scaling,
+    write_posterior,
 )
+from xpcs_eqx.bayes.shards.division import pairs_of_all
+from xpcs_eqx.bayes.shards.work import layout_of, shard_density, without_data
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective, two_time_objective
 from xpcs_eqx.parameters import shared_parameters
-from xpcs_eqx.scaling import Fixed
+from xpcs_eqx.scaling import Averaged, Fixed
 
 PRIOR = {
     "slope": Normal(0.6, 0.02),
@@ -118,10 +128,63 @@ def test_priors_have_public_names():
         log_posterior(objective, {"alph": Normal(0.0, 1.0)})
 
 
-def test_several_data_sets_are_sampled_in_one_run():
+def test_shards_of_several_data_sets_add_up_to_the_posterior():
     objective = _static()
-    for problem in (objective, least_squares(objective)):
-        with pytest.raises(ModelError, match="shards are of one data set, and these are 2"):
-            consensus(problem)
+    density, theta = log_posterior(objective)
+    pairs = pairs_of_all(objective)
+    shards = AngleBalanced().split(pairs, 3, jax.random.key(1))
+    # Two angles of each data set, 36 pairs a map.
+    np.testing.assert_array_equal(shards.by_angle, np.full((3, 4), 12))
+    layout, template = layout_of(shards.by_angle, (2, 2)), without_data(density)
+    z = density.coordinates.from_physical(theta)
+    value = quick_jit(lambda d, z: d(z))
+    each = [
+        value(shard_density(template, pairs.points(shards.members(k)), layout, 1 / 3), z)
+        for k in range(3)
+    ]
+    np.testing.assert_allclose(sum(each), value(density, z), rtol=1e-10)
     with pytest.raises(ModelError, match="sample: problem is of type SharedParameters; give"):
         sample(objective.parameters)
+
+
+def test_consensus_of_several_data_sets_has_the_closed_form(tmp_path):
+    objective, names, mean, covariance = _straight()
+    found = infer(
+        objective,
+        PRIOR,
+        Consensus(threshold=300, size=NumberOfShards(2), by_size=False),
+        noise=GivenSigma(NOISE),
+        sampler=Nuts(warmup=100, draws=400, parallel=LockStepChains()),
+        key=2,
+    )
+    assert found.status == "converged"
+    assert found.shards.division.n_shards == 2
+    draws = np.stack([found[name].ravel() for name in names], axis=1)
+    sd = np.sqrt(np.diagonal(covariance))
+    # Moved to the mean and covariance that remain when the anchor is divided out.
+    np.testing.assert_array_less(np.abs(draws.mean(axis=0) - mean) / sd, 0.1)
+    np.testing.assert_allclose(draws.std(axis=0), sd, rtol=0.12)
+    second = found.parts["b"]
+    np.testing.assert_array_equal(second["bend"], found["bend[b]"])
+    # Convergence is that of the chains of the worst shard, of the entries of the data set.
+    places = [found.names.index(name) for name in ("slope", "bend[b]")]
+    for name in ("rhat", "ess_bulk"):
+        whole, own = (np.asarray(getattr(one.diagnostics, name)) for one in (found, second))
+        np.testing.assert_allclose(own, whole[places], rtol=1e-9)
+    tree = found.to_datatree()
+    assert tree["shards"].posterior["bend[b]"].shape == (2, 4, 400)
+    assert "sample_stats" not in second.to_datatree()
+    write_posterior(str(tmp_path), found, plots=(), predictive_draws=4)
+    again = read_posterior(str(tmp_path / "posterior.nc"), objective)
+    np.testing.assert_array_equal(again.parts["b"].theta, second.theta)
+    assert again.parts["b"].diagnostics.status == second.diagnostics.status
+
+
+def test_several_data_sets_are_sampled_with_scalings_of_their_own():
+    objective = _static()
+    fit = with_scaling(least_squares(objective), [Averaged(2), Averaged(2)])
+    wanted = least_squares(_static(scaling=[Averaged(2), Averaged(2)]))
+    for name in ("D0", "alpha", "contrast[1]", "offset[2]"):
+        assert abs(fit[name].value - wanted[name].value) < 1e-3 * wanted[name].error
+    with pytest.raises(ModelError, match="2 data sets and 1 scalings; give one for each"):
+        with_scaling(fit, Averaged(2))

@@ -16,9 +16,10 @@ from xpcs_eqx.bayes import (
     TruncatedNormal,
     sample,
 )
+from xpcs_eqx.bayes.density.log_posterior import scaling_draws
 from xpcs_eqx.bayes.marginalised import _conditional_mean, _marginal_sd, beyond_ends
 from xpcs_eqx.bayes.nuts.chains import Draws
-from xpcs_eqx.bayes.nuts.sample import ChainRun, prepare, scaling_draws
+from xpcs_eqx.bayes.nuts.sample import ChainRun, prepare
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
 from xpcs_eqx.objective import projected_objective

@@ -21,6 +21,7 @@ from xpcs_eqx.data import (
     write_own,
 )
 from xpcs_eqx.data.layouts import aps_u as read_aps_u
+from xpcs_eqx.data.layouts.maps import Layer
 from xpcs_eqx.errors import DataError
 
 NX = [
@@ -96,6 +97,21 @@ def test_sigma_survives_where_it_has_a_place(tmp_path, write, absolute):
     found = load(tmp_path / "maps")
     assert_same_fit_input(found, data)
     assert found.absolute_sigma is absolute
+
+
+def test_a_stored_sigma_is_read_once(tmp_path, monkeypatch):
+    data = replace(two_time(sigma=0.03), absolute_sigma=True)
+    write_own(tmp_path / "own.h5", data)
+    entries, read = [], Layer.__getitem__
+
+    def counted(layer, block):
+        found = read(layer, block)
+        entries.append(np.size(found) if "sigma" in layer.stack.name else 0)
+        return found
+
+    monkeypatch.setattr(Layer, "__getitem__", counted)
+    assert_same_fit_input(load(tmp_path / "own.h5"), data)
+    assert sum(entries) == np.size(data.c2)
 
 
 def test_uneven_times_and_unknown_diagonal_survive_in_own(tmp_path):

@@ -240,8 +240,9 @@ def test_a_grid_of_age_and_lag_is_no_map(path):
     for lag in ("lag", "timeshift"):
         with h5py.File(path, "w") as file:
             for name, shape in (("ttcf", (2, 5, 9)), ("age", (5,)), (lag, (9,))):
-                file[f"entry_0000/correlations/all/twotime/{name}"] = np.ones(shape)
-        refused(path, "entry_0000/correlations/all/twotime/ttcf", "age and lag", "(t1, t2)")
+                file[f"results/all/{name}"] = np.ones(shape)
+        words = 'maps = "results/all/ttcf", axes = "age_lag"', f'lags = "results/all/{lag}"'
+        refused(path, "age and lag", "load_bins", *words)
 
 
 def test_a_single_array_is_a_bare_map(tmp_path):

@@ -20,7 +20,7 @@ DIVERGENCES = (0.05, 0.10, 0.30)
 # long bent valley where the covariance of the fit is no guide.
 _WITHOUT_SCALING = (
     "contrast and offset are among the sampled entries, and slow wherever the decay is weak: one "
-    'run of one data set can do without them with bayes.scaling = "marginalised" '
+    'run can do without them with bayes.scaling = "marginalised" '
     '(MarginalisedScaling()); or begin elsewhere than at the fit with bayes.start = "pathfinder" '
     "(PathfinderStart())"
 )
@@ -262,7 +262,6 @@ def against_fit(
 
 # Quoted errors larger than this, over the classical ones, are worth a word.
 LARGER = 1.2
-_VARYING = ("free", "shared", "separate")
 
 
 def widening(fit: Fit) -> float:
@@ -274,7 +273,7 @@ def widening(fit: Fit) -> float:
     ratios = [
         row.error / row.error_classical
         for row in fit.rows
-        if row.role in _VARYING and row.error_classical > 0 and math.isfinite(row.error)
+        if row.varies and row.error_classical > 0 and math.isfinite(row.error)
     ]
     return max(ratios, default=1.0)
 

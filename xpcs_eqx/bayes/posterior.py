@@ -1,6 +1,7 @@
 """Posterior draws with names and diagnostics, and what they say: precision, and surfaces."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit
+from ..fitting.fit import Parts
 from ..objective import ProjectedObjective
 from ..optimize import evaluated
 from ..parameters.variables import coordinates_of
@@ -28,13 +30,6 @@ from .diagnostics import (
 )
 from .nuts.chains import Draws
 from .shards.compare import ShardResults
-
-
-class Parts(dict[str, "Posterior"]):
-    """The data sets of a posterior by label, in their order."""
-
-    def __missing__(self, label: str) -> "Posterior":
-        raise KeyError(f"no data set {label!r}; there are {', '.join(self)}")
 
 
 class Posterior(eqx.Module):
@@ -106,7 +101,7 @@ class Posterior(eqx.Module):
         return self.diagnostics.status
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> "Parts[Posterior]":
         """The data sets by label, in their order."""
         return Parts({one.label: one for one in self.data_sets or (self,)})
 
@@ -166,7 +161,8 @@ class Posterior(eqx.Module):
         **Raises:** `ModelError` with what to install when ArviZ is missing.
         """
         statistics = {}
-        if self.shards is None:
+        # Combined draws have none: those of `draws` are of the chains of shards.
+        if np.shape(self.draws.energy) == np.shape(self.theta)[:-1]:
             step_size = np.full(np.shape(self.draws.energy), self.step_size)
             statistics = {**_transition_stats(self.draws), "step_size": step_size}
         attributes = {"status": self.status, "notes": "; ".join(self.notes)}
@@ -205,18 +201,27 @@ class Posterior(eqx.Module):
         """The chains of the shards in place of combined draws: (shard, chain, draw, …)."""
         theta = self.shard_draws()
         rows, n_draws = np.shape(self.draws.energy)
-        shape = (len(theta), rows // len(theta), n_draws)
-        p, scaling = self.density.parameters.n_free, self.density.term.scaling
+        return _in_chains(self, theta, (len(theta), rows // len(theta), n_draws))
+
+
+def _in_chains(posterior: Posterior, theta: np.ndarray, shape: tuple[int, ...]) -> Posterior:
+    """The chains of shards (shard, draw, entry) in place of combined draws, of its parts too."""
+    density, per_angle = posterior.density, []
+    each = [np.asarray(own) for own in local_draws(density, theta)]
+    for part, own in zip(density.parts, each, strict=True):
+        p, scaling = part.parameters.n_free, part.term.scaling
         # In shards contrast and offset are never marginalised.
-        coefficients = theta[..., p : p + scaling.size]
-        per_angle = np.einsum("ask,...k->...as", np.asarray(scaling.basis), coefficients)
-        per_angle = per_angle + np.asarray(scaling.constant)
-        return dataclasses.replace(
-            self,
-            theta=theta.reshape(*shape, -1),
-            per_angle=per_angle.reshape(*shape, -1, 2),
-            draws=Draws(*(np.reshape(one, (*shape, *np.shape(one)[2:])) for one in self.draws)),
-        )
+        coefficients = own[..., p : p + scaling.size]
+        found = np.einsum("ask,...k->...as", np.asarray(scaling.basis), coefficients)
+        per_angle.append(found + np.asarray(scaling.constant))
+    own = zip(posterior.data_sets, each, strict=False)
+    return dataclasses.replace(
+        posterior,
+        theta=theta.reshape(*shape, -1),
+        per_angle=np.concatenate(per_angle, axis=-2).reshape(*shape, -1, 2),
+        draws=Draws(*(np.reshape(v, (*shape, *np.shape(v)[2:])) for v in posterior.draws)),
+        data_sets=tuple(_in_chains(part, mine, shape) for part, mine in own),
+    )
 
 
 _ABOUT = (
@@ -329,6 +334,7 @@ def posterior_of(
     fit: Fit | None,
     max_depth: int = 10,
     diagnostics: Diagnostics | None = None,
+    of_parts: Sequence[Diagnostics] = (),
     notes: tuple[str, ...] = (),
     timings: tuple[tuple[str, float], ...] = (),
     label: str = "1",
@@ -337,7 +343,8 @@ def posterior_of(
 ) -> Posterior:
     """Draws with their diagnostics, compared with the fit; of several data sets with their parts.
 
-    `diagnostics`: of the chains, where they are not those of `theta`; `contradictions` of shards.
+    `diagnostics`: of the chains, where they are not those of `theta`, and `of_parts` of them for
+    each of several data sets; `contradictions` of shards.
     """
     rows = () if fit is None else fit.rows
     fitted = tuple((row.name, row.value, row.error_classical) for row in rows)
@@ -354,6 +361,7 @@ def posterior_of(
             local_draws(density, theta),
             np.split(per_angle, np.cumsum(angles)[:-1], axis=2),
             [None] * len(density.parts) if fit is None else fit.data_sets,
+            of_parts or [None] * len(density.parts),
             strict=True,
         )
         data_sets = tuple(
@@ -366,11 +374,12 @@ def posterior_of(
                 metric=metric,
                 fit=own_fit,
                 max_depth=max_depth,
+                diagnostics=of_chains,
                 notes=(f"data set {name} of a joint posterior",),
                 timings=timings,
                 label=name,
             )
-            for part, name, own, own_angles, own_fit in each
+            for part, name, own, own_angles, own_fit, of_chains in each
         )
     return Posterior(
         theta=theta,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..data import MapSize, StoredTwoTime, TwoTimeData, load_joint, map_size, weighted
+from ..data import MapSize, Provenance, TwoTimeData, load_joint, map_size, weighted
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError
 from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
@@ -21,7 +21,7 @@ from .parameters import Names, merged_tables, parameters_of, shared_names, with_
 from .read import Configuration
 from .source import nearest
 from .tables import Settings
-from .tables.data import DataSet, Joint, read_data, reading_of
+from .tables.data import DataSet, Given, Joint, read_data, reading_of
 from .tables.defences import layers_of
 from .tables.model import Parameter, kept_by_bounds, model_for, rates_of
 from .tables.scaling import ChosenScaling, choose_scaling
@@ -42,7 +42,7 @@ class Problem:
     - `weights`: of the squared residuals of each data set.
     """
 
-    data: tuple[TwoTimeData | StoredTwoTime, ...]
+    data: tuple[Given, ...]
     objective: TwoTimeObjective | CombinedObjective
     scalings: tuple[ChosenScaling, ...]
     names: Names
@@ -62,10 +62,10 @@ class Problem:
         return self.names.labels
 
     @property
-    def of_one(self) -> TwoTimeObjective:
-        """The objective where there is one data set, for what does not take several."""
-        assert not isinstance(self.objective, CombinedObjective)
-        return self.objective
+    def provenance(self) -> Provenance | dict[str, Provenance]:
+        """Where the data come from, by label where they have labels."""
+        each = [one.provenance for one in self.data]
+        return each[0] if self.names.alone else dict(zip(self.labels, each, strict=True))
 
     @property
     def parameters(self) -> ParameterMap:
@@ -120,7 +120,7 @@ def _each(configuration: Configuration, read: Callable[[Configuration], _T]) -> 
 
 def _loaded(
     configuration: Configuration,
-) -> tuple[Sequence[TwoTimeData | StoredTwoTime], tuple[str, ...], Plan]:
+) -> tuple[Sequence[Given], tuple[str, ...], Plan]:
     """The data of all tables, their labels, and how they are kept.
 
     **Raises:** `DataError`, `ConfigError`, with the number of the table where there are several.
@@ -135,14 +135,37 @@ def _loaded(
         labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
         return every, labels, plan_of(configuration, sizes)
     sizes = _each(configuration, lambda part: map_size(part.data_path, **reading_of(part.data)))
+    if any(size.binned for size in sizes):
+        _refuse_for_bins(configuration)
     plan = plan_of(configuration, sizes)
     data = _each(configuration, lambda part: read_data(part, plan.stored))
     return data, data_labels(configuration) if settings.several else ("",), plan
 
 
+def _refuse_for_bins(configuration: Configuration) -> None:
+    """Refuse what means over bins of age and lag cannot have.
+
+    **Raises:** `ConfigError` with the place of the first such setting.
+    """
+    settings = configuration.settings
+    asked = {
+        "bayes": settings.bayes is not None,
+        "streaming.strategy": settings.streaming.strategy == "out_of_core",
+        "output.sequential": settings.output.sequential is not None,
+        "defences.shear_weights": settings.defences is not None
+        and settings.defences.shear_weights is not None,
+    }
+    for key in (key for key, yes in asked.items() if yes):
+        raise ConfigError(
+            f"{configuration.source.where(key)}: {key} is for maps of two times, and the data are "
+            "means over bins of age and lag, which are fitted by least squares as a whole; leave "
+            "it out"
+        )
+
+
 def _weights(
     configuration: Configuration,
-    data: Sequence[TwoTimeData | StoredTwoTime],
+    data: Sequence[Given],
     labels: tuple[str, ...],
 ) -> np.ndarray:
     """Weight of the squared residuals of each data set.
@@ -192,26 +215,28 @@ def _penalties(names: Names, configuration: Configuration) -> tuple[AbstractPena
     return tuple(out.values())
 
 
-def _scaling(part: Configuration, label: str, data: TwoTimeData | StoredTwoTime) -> ChosenScaling:
+def _scaling(part: Configuration, label: str, data: Given) -> ChosenScaling:
     with part.source.placed("scaling", "[scaling]" + (f" of data set {label}" if label else "")):
         return choose_scaling(part.settings, data)
 
 
 def _angle_weights(part: Configuration, k: int, n_angles: int) -> np.ndarray | None:
-    """Weights of the angles of data set k.
+    """Weights of the angles of data set k: its own, else those that are given for all.
 
     **Raises:** `ConfigError` for another number of them than there are angles.
     """
-    if isinstance(part.data, DataSet):
-        key, weights = ("data", str(k + 1), "angle_weights"), part.data.angle_weights
-    else:
-        key, weights = ("solver", "angle_weights"), part.settings.solver.angle_weights
-    if weights is not None and len(weights) != n_angles:
+    own = part.data.angle_weights if isinstance(part.data, DataSet) else None
+    key = ("solver", "angle_weights") if own is None else ("data", str(k + 1), "angle_weights")
+    weights = part.settings.solver.angle_weights if own is None else own
+    if weights is None:
+        return None
+    if len(weights) != n_angles:
+        which = f" of data set {k + 1}" if isinstance(part.data, DataSet) else ""
         raise ConfigError(
             f"{part.source.where(key)}: {'.'.join(key)} has {len(weights)} entries, the selected "
-            f"data have {n_angles} angles; give one for each"
+            f"data{which} have {n_angles} angles; give one for each"
         )
-    return None if weights is None else np.asarray(weights)
+    return np.asarray(weights)
 
 
 def build(configuration: Configuration) -> Problem:

@@ -1,8 +1,7 @@
 """Keys that nothing would be made of, and keys that do not go together: all of them are refused.
 
 What each key needs stands with the key (`When`), what a table excludes with the table
-(`Section.excluded`), what is for one data set in `ONE_DATA_SET`; here all are asked of a
-configuration, before anything is read.
+(`Section.excluded`); here both are asked of a configuration, before anything is read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from pydantic import BaseModel
 from ..errors import ConfigError
 from .section import ANY, SET, UNSET, Section, When, keys_of, said_of, toml_value
 from .source import Key, Source, listed
-from .tables import ONE_DATA_SET, Settings
+from .tables import Settings
 from .tables.search import search_settings
 
 
@@ -94,20 +93,11 @@ def _remedy(key: Key, when: When, value: Any) -> str:
 
 
 def _excluded(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Keys that do not go with other tables or with several data sets, and what to say."""
+    """Keys that do not go with other tables, and what to say."""
     for name in Settings.model_fields:
         table = getattr(settings, name)
         if isinstance(table, Section):
             yield from table.excluded(settings)
-    for dotted, (values, remedy) in ONE_DATA_SET.items() if settings.several else ():
-        value = _value(settings, settings, dotted)
-        if _acts(value, values):
-            # What is merely asked for has no value to speak of.
-            asked = dotted if values in (SET, (True,)) else f"{dotted} = {toml_value(value)}"
-            yield (
-                dotted,
-                f"{asked} is for one data set, but several are fitted together here; {remedy}",
-            )
 
 
 def refuse_without_effect(settings: Settings, source: Source) -> None:

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from functools import cache
@@ -19,13 +19,13 @@ from ..bayes.density.likelihood import AbstractNoise
 from ..bayes.nuts.sample import rescaled
 from ..bayes.priors.families import AbstractPrior
 from ..bayes.priors.prior_set import Samplable, entries_of
-from ..bayes.shards.division import pairs_of, split_pairs
+from ..bayes.shards.division import pairs_of_all, split_pairs
 from ..bayes.shards.work import stand_in
 from ..data import weighted
 from ..errors import ConfigError, ModelError
 from ..fitting import Fit
+from ..objective.combined import parts_of, with_terms
 from ..parameters import saved_values
-from ..physics import LaminarFlow
 from ..scaling import AbstractScaling, Averaged, Fixed
 from .build import Problem
 from .read import Configuration
@@ -61,8 +61,8 @@ class Inference:
     - `n_pairs`: of the data, by which `method` decides; `n_shards`: 0 for one run.
     - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width;
         `chosen`: names whose prior is no default.
-    - `scaling`: the one to sample with instead of that of the fit, None for the same; a `Fixed` one
-        stands for that of the fit, held.
+    - `scaling`: those of each data set to sample with instead of those of the fit, None for the
+        same; `Fixed` ones stand for those of the fit, held.
     - `decisions`: what will be done, in sentences; `lines`: these and the priors as far as they are
         known before the fit.
     """
@@ -74,7 +74,7 @@ class Inference:
     priors: bayes.PriorSet
     from_fit: Mapping[str, float]
     chosen: frozenset[str]
-    scaling: AbstractScaling | None
+    scaling: Sequence[AbstractScaling] | None
     decisions: tuple[str, ...]
     lines: tuple[str, ...]
 
@@ -84,9 +84,12 @@ class Inference:
 
     def fit_for(self, fit: Fit) -> Fit:
         """The fit with the scaling that is sampled, begun where the other ended."""
-        if isinstance(self.scaling, Fixed):
-            return bayes.with_scaling(fit, Fixed(fit.contrast, fit.offset))
-        return fit if self.scaling is None else bayes.with_scaling(fit, self.scaling)
+        if self.scaling is None:
+            return fit
+        if isinstance(self.scaling[0], Fixed):
+            held = [Fixed(one.contrast, one.offset) for one in fit.parts.values()]
+            return bayes.with_scaling(fit, held)
+        return bayes.with_scaling(fit, self.scaling)
 
     def priors_for(self, fit: Fit) -> bayes.PriorSet:
         """All priors, those from the fit among them.
@@ -124,8 +127,8 @@ def _check_stored(source: Source, given: Bayes, in_shards: bool, reason: str) ->
         raise ConfigError(
             f"{source.where('bayes')}: [bayes] needs the maps in memory for one run ({reason}), "
             "where these do not fit or are not wanted (streaming.strategy); choose fewer frames or "
-            'angles in [data], set streaming.strategy = "in_memory", or, for one data set, '
-            'bayes.method = "consensus", which reads each shard from the file'
+            'angles in [data], set streaming.strategy = "in_memory", or bayes.method = '
+            '"consensus", which reads each shard from the file'
         )
     if given.shards.correction != "none":
         raise ConfigError(
@@ -133,12 +136,6 @@ def _check_stored(source: Source, given: Bayes, in_shards: bool, reason: str) ->
             f'"{given.shards.correction}" would read the maps in their file thousands of times; '
             'set it to "none", or streaming.strategy = "in_memory"'
         )
-
-
-def _standing_in(objective: Any) -> Any:
-    """The objective with some pairs instead of maps in a file."""
-    tiles = stand_in(pairs_of(objective.term.tiles))
-    return replaced(objective, term=replaced(objective.term, tiles=tiles))
 
 
 def _noise(source: Source, problem: Problem, given: Bayes) -> AbstractNoise | None:
@@ -158,13 +155,14 @@ def _noise(source: Source, problem: Problem, given: Bayes) -> AbstractNoise | No
     return None if noise is None else noise()
 
 
-def _scaling(problem: Problem, given: Bayes) -> AbstractScaling | None:
-    """The scaling to sample with where it is not that of the fit."""
+def _scaling(problem: Problem, given: Bayes) -> Sequence[AbstractScaling] | None:
+    """The scaling of each data set to sample with where it is not that of the fit."""
     if given.scaling == "fixed":
-        # A stand-in for what the fit will find.
-        return Fixed(*problem.of_one.term.reference.T)
-    if given.scaling == "averaged" and problem.scalings[0].mode != "averaged":
-        return Averaged(problem.data[0].n_angles, **bounds_of(problem.settings.scaling))
+        # Stand-ins for what the fit will find.
+        return [Fixed(*part.term.reference.T) for part in parts_of(problem.objective)]
+    if given.scaling == "averaged" and any(one.mode != "averaged" for one in problem.scalings):
+        bounds = bounds_of(problem.settings.scaling)
+        return [Averaged(one.n_angles, **bounds) for one in problem.data]
     return None
 
 
@@ -235,8 +233,6 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
     method, sampler = method_of(source, given), sampler_of(given)
     n_pairs = sum(one.n_pairs for one in problem.data)
     in_shards, reason = method.in_shards(n_pairs), method.reason(n_pairs)
-    if configuration.settings.several:
-        in_shards, reason = False, f"{n_pairs} pairs of several data sets: one run"
     if in_shards and given.scaling == "marginalised":
         raise ConfigError(
             f"{source.where('bayes.scaling')}: {reason}; in shards contrast and offset "
@@ -244,14 +240,14 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         )
     if problem.plan.stored:
         _check_stored(source, given, in_shards, reason)
-        objective = _standing_in(objective)
+        objective = with_terms(objective, tiles=stand_in(pairs_of_all(objective)))
     treatment, noise = SCALINGS[given.scaling](), _noise(source, problem, given)
     with source.placed("bayes", "[bayes]", in_toml):
         density, _ = bayes.log_posterior(objective, priors, scaling=treatment, noise=noise)
     lines = [
         reason,
         f"{given.chains} chains of {given.warm_up} transitions of warm-up and {given.draws} draws; "
-        f"target acceptance {sampler.target(density.parameters.model):g}, depth {given.depth}, "
+        f"target acceptance {sampler.target(density.laminar):g}, depth {given.depth}, "
         f"seed {given.seed}, start {given.start}, scaling {given.scaling}",
         f"{len(density.names)} sampled entries: {', '.join(density.names)}",
     ]
@@ -296,12 +292,11 @@ def _shard_plan(
 ) -> tuple[int, list[str]]:
     """Number of shards, and what is decided about them."""
     p, shards = len(density.names), given.shards
-    pairs = pairs_of(problem.of_one.term.tiles)
-    laminar = isinstance(density.parameters.model, LaminarFlow)
+    pairs = pairs_of_all(problem.objective)
     with source.placed("bayes.shards", "[bayes.shards]", in_toml):
         # The key decides which pairs are together, not how many.
         split, notes = split_pairs(
-            pairs, p, laminar, jax.random.key(0), method.sharding, method.size
+            pairs, p, density.laminar, jax.random.key(0), method.sharding, method.size
         )
         plan = method.plan(int(np.median(split.sizes)), p, sampler.warmup, sampler.draws)
         lines = [

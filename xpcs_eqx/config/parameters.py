@@ -1,9 +1,8 @@
 """Parameters of the data sets: what the tables say of each, what is shared, what is tied."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,8 +19,7 @@ from ..parameters import (
     shared_parameters,
     with_parameters,
 )
-from ..parameters.leaves import Leaf, parameter_leaves
-from ..parameters.shared import base_name, entry_name
+from ..parameters.shared import Entry, Names
 from ..physics import AbstractCorrelation
 from .read import Configuration
 from .source import Source, nearest
@@ -34,85 +32,16 @@ from .tables.solver import COORDINATES
 _OWN = ("start", "bounds", "free", "scale")
 
 
-class Entry(NamedTuple):
-    """A parameter of the model of a data set.
+def tables_of(names: Names, entry: Entry) -> list[str]:
+    """Names of the tables that speak of a parameter, the more special the later.
 
-    - `k`: number of the data set; `carrier`: of the one whose value it has, which for a shared
-        parameter is the first that has it.
-    - `leaf`: the parameter; `base`: its name, of vectors without index.
-    - `own`: its name with the label of the data set if it has one, as in `D0[hot]`; `whole`: the
-        same of vectors without index; `public`: its name in the fit.
+    A plain name holds for all data sets, `D0[hot]` for one and before it; `J` for all entries
+    of a vector, `J[3]` for one and before it.
     """
-
-    k: int
-    carrier: int
-    leaf: Leaf
-    base: str
-    whole: str
-    own: str
-    public: str
-
-    @property
-    def follows(self) -> bool:
-        """Whether its data set has it from another one."""
-        return self.carrier != self.k
-
-
-@dataclass(frozen=True)
-class Names:
-    """The parameters of the models of all data sets, and which of them are shared.
-
-    - `labels`: names of the data sets; one alone may have none, and its parameters plain names.
-    - `shared`: names, of vectors without index.
-    """
-
-    models: tuple[AbstractCorrelation, ...]
-    labels: tuple[str, ...]
-    shared: tuple[str, ...] = ()
-
-    @property
-    def alone(self) -> bool:
-        """Whether there is one data set without a label."""
-        return self.labels == ("",)
-
-    @cached_property
-    def bases(self) -> tuple[tuple[str, ...], ...]:
-        """Names of the parameters of each model, of vectors without index."""
-        leaves = map(parameter_leaves, self.models)
-        return tuple(tuple(dict.fromkeys(map(base_name, some))) for some in leaves)
-
-    @cached_property
-    def entries(self) -> tuple[Entry, ...]:
-        """All parameters of all data sets."""
-        out = []
-        for k, (model, label) in enumerate(zip(self.models, self.labels, strict=True)):
-            for leaf in parameter_leaves(model):
-                base = base_name(leaf)
-                # The first data set that has a shared parameter carries it, by its plain name.
-                those = [j for j, names in enumerate(self.bases) if base in names]
-                carrier = those[0] if base in self.shared else k
-                whole = f"{base}[{label}]" if label else base
-                own = entry_name(whole, leaf)
-                public = leaf.name if base in self.shared and carrier == k else own
-                out.append(Entry(k, carrier, leaf, base, whole, own, public))
-        return tuple(out)
-
-    @cached_property
-    def in_vectors(self) -> tuple[str, ...]:
-        """Names of entries of vectors."""
-        named = (one.leaf.name for one in self.entries if one.leaf.index is not None)
-        return tuple(dict.fromkeys(named))
-
-    def tables_of(self, entry: Entry) -> list[str]:
-        """Names of the tables that speak of a parameter, the more special the later.
-
-        A plain name holds for all data sets, `D0[hot]` for one and before it; `J` for all entries
-        of a vector, `J[3]` for one and before it.
-        """
-        plain = entry.leaf.name
-        # An entry of a vector may be called as a data set is: then it is the entry.
-        special = [n for n in (entry.whole, entry.own) if n == plain or n not in self.in_vectors]
-        return list(dict.fromkeys([entry.base, plain, *special]))
+    plain = entry.leaf.name
+    # An entry of a vector may be called as a data set is: then it is the entry.
+    special = [n for n in (entry.whole, entry.own) if n == plain or n not in names.in_vectors]
+    return list(dict.fromkeys([entry.base, plain, *special]))
 
 
 def shared_names(
@@ -157,7 +86,7 @@ def _over(low: Parameter, high: Parameter) -> Parameter:
 def merged_tables(
     given: Mapping[str, Parameter], names: Names, mode: str, source: Source
 ) -> dict[str, Parameter]:
-    """What is said of each parameter of each data set, by own name (`Names.tables_of`).
+    """What is said of each parameter of each data set, by own name (`tables_of`).
 
     Of a model of `mode`, where there is one data set alone.
 
@@ -165,7 +94,7 @@ def merged_tables(
     """
     out, used = {}, set()
     for entry in names.entries:
-        for name in names.tables_of(entry):
+        for name in tables_of(names, entry):
             if name not in given:
                 continue
             used.add(name)
@@ -289,7 +218,7 @@ def _ties(
                 f"{where}: {entry.own} is tied in [parameters] and has a factor; leave one of "
                 "them out"
             )
-        tied = [name for name in names.tables_of(entry) if name in said and said[name].tie]
+        tied = [name for name in tables_of(names, entry) if name in said and said[name].tie]
         where = source.where(("parameters", tied[-1], "tie"))
         other = _target(names, given, entry, table.tie, where)
         factor = 1.0 if table.factor is None else table.factor

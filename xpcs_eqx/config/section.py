@@ -216,9 +216,13 @@ def _branches(annotation: Any, limits: tuple[Any, ...]) -> list[str]:
 
 
 def _number(kind: str, limits: tuple[Any, ...]) -> str:
-    """A number and the range that it is in."""
+    """A number and the range that it is in.
+
+    >>> expected_of(FieldInfo.from_annotation(Annotated[float, Field(gt=0, le=1e6)]))
+    'a number above 0, at most 1000000'
+    """
     ends = {
-        end: value
+        end: int(value) if value == int(value) else value
         for limit in limits
         for end in ("gt", "ge", "lt", "le")
         if (value := getattr(limit, end, None)) is not None

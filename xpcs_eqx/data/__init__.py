@@ -2,6 +2,8 @@
 
 from .bands import BandReader as BandReader
 from .bands import MapSource as MapSource
+from .bins import binned as binned
+from .bins import multi_tau as multi_tau
 from .chosen import Sigma as Sigma
 from .chunks import ChunkedTwoTime as ChunkedTwoTime
 from .chunks import Tile as Tile
@@ -17,6 +19,7 @@ from .diagonal import correct_diagonal as correct_diagonal
 from .layouts import LAYOUTS as LAYOUTS
 from .layouts import GenericLayout as GenericLayout
 from .layouts import layouts_page as layouts_page
+from .layouts.age_lag import write_bins as write_bins
 from .layouts.aps_old import write_aps_old as write_aps_old
 from .layouts.aps_u import write_aps_u as write_aps_u
 from .layouts.arrays import write_npz as write_npz
@@ -24,6 +27,8 @@ from .layouts.nxxpcs import write_nxxpcs as write_nxxpcs
 from .layouts.own import write_own as write_own
 from .load import MapSize as MapSize
 from .load import load as load
+from .load import load_any as load_any
+from .load import load_bins as load_bins
 from .load import load_joint as load_joint
 from .load import map_size as map_size
 from .mapping import from_dict as from_dict
@@ -37,6 +42,7 @@ from .stored import open_stored as open_stored
 from .stored import weighted as weighted
 from .two_time import DEFAULT_GAP as DEFAULT_GAP
 from .two_time import DOUBTS as DOUBTS
+from .two_time import Bins as Bins
 from .two_time import Doubt as Doubt
 from .two_time import Geometry as Geometry
 from .two_time import PooledData as PooledData

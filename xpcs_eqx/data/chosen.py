@@ -155,9 +155,14 @@ def frame_times(
 def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
     """Indices of the selected maps in file order; they may still be at several q.
 
-    **Raises:** `DataError` when lists and maps do not belong together, q or phi are impossible or
-    the selection is empty.
+    **Raises:** `DataError` for means over bins of age and lag, when lists and maps do not belong
+    together, q or phi are impossible or the selection is empty.
     """
+    if raw.ages is not None:
+        raise DataError(
+            f"{raw.where}: {raw.names[0]} lies on a grid of age and lag, each entry a mean over "
+            "its bin: load it with load_bins, one q at a time (in a configuration with data.q)."
+        )
     check_lists(raw)
     at_q = choose_q(raw.where, raw.q_name, raw.q, selection)
     kept = at_q[in_ranges(raw.phi[at_q], selection.phi_ranges)]

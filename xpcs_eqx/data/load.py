@@ -5,20 +5,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 from jaxtyping import Float
 
 from ..errors import DataError
 from .baseline import Baseline, checked_baseline
+from .bins import bins_from
 from .checks import agreeing, given_scalar, numbers, shown
 from .chosen import Chosen, Sigma, choose, choose_maps
-from .layouts import LAYOUTS, GenericLayout, generic, read_maps
+from .layouts import LAYOUTS, GenericLayout, age_lag, generic, read_maps
 from .layouts.arrays import (
     DIRECT,
     LOADER,
     array_size,
+    has_array,
     lone_array,
     open_npz,
     read_npy,
@@ -29,7 +31,7 @@ from .layouts.opened import Access, open_hdf5
 from .selection import Selection
 from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
 from .symmetry import Symmetrise, checked_symmetrise
-from .two_time import TwoTimeData
+from .two_time import PooledData, TwoTimeData
 
 
 def assemble(chosen: Chosen) -> TwoTimeData:
@@ -46,17 +48,23 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         for position in range(n_maps):
             c2[position] = chosen.map(position).held().whole
 
+    # And so is a stored sigma, to where 1/sigma takes its place.
+    weights = np.empty((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
+    spread: list[Window | None] = [None] * n_maps
+    for position in range(n_maps):
+        sigma = chosen.sigma_map(position)
+        if weights is not None and sigma is not None:
+            weights[position] = sigma.held().whole
+            spread[position] = replace(sigma, whole=weights[position], low=0)
+
     def window(position: int) -> Window:
         return replace(chosen.map(position), whole=c2[position], low=0)
 
     def survey(chosen: Chosen, position: int) -> MapSurvey:
-        sigma = chosen.sigma_map(position)
-        sigma = None if sigma is None else sigma.held()
-        return survey_map(chosen, position, window(position), sigma, enough=1)
+        return survey_map(chosen, position, window(position), spread[position], enough=1)
 
     chosen, found = surveyed(chosen, survey)
     keep = None
-    weights = np.zeros((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
     for position, one in enumerate(found):
         used, masked = all_pairs, one.pairs < pairs
         as_stored = not (one.halved or one.asymmetry or chosen.baseline.added)
@@ -69,11 +77,10 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         if masked:
             keep = np.broadcast_to(all_pairs, c2.shape).copy() if keep is None else keep
             keep[position] = used
-        sigma = chosen.sigma_map(position)
+        sigma = spread[position]
         if weights is not None and sigma is not None and one.sigma_half is not None:
-            weights[position] = root_weights_of(
-                used, sigma.held().band(one.sigma_half, rows), chosen.dtype
-            )
+            here = sigma.band(one.sigma_half, rows)
+            weights[position] = root_weights_of(used, here, chosen.dtype)
     constant = chosen.constant_root_weights(lambda: np.array([one.noise for one in found]))
     if constant is not None:
         by_map = constant[:, None, None]
@@ -150,24 +157,62 @@ def format_of(path: str, layout: str | GenericLayout | None) -> str:
     return told
 
 
+class Reading(TypedDict, total=False):
+    """Keywords of `load`, by which every other way to read a file is told the same."""
+
+    layout: str | GenericLayout | None
+    analysis: str | None
+    selection: Selection
+    dt: float | None
+    gap: float | None
+    sigma: Sigma
+    q: float | None
+    phi: Any
+    time_origin: float | None
+    baseline: Baseline
+    symmetrise: Symmetrise | None
+    checksum: bool
+    linked_files: bool
+    locking: bool
+
+
+class Opened(NamedTuple):
+    """The lists of a file, with maps that are read while it is open, and what is to be taken.
+
+    - `asked`: what else was said of the maps, as keywords of `choose`.
+    """
+
+    raw: RawMaps
+    selection: Selection
+    asked: dict[str, Any]
+
+    def chosen(self, **more: Any) -> Chosen:
+        """The maps that are to be taken; `more` goes before what was asked for."""
+        return choose(self.raw, self.selection, **{**self.asked, **more})
+
+
 @contextmanager
 def open_maps(
     path: str | os.PathLike[str],
-    selection: Selection,
     *,
     layout: str | GenericLayout | None = None,
     analysis: str | None = None,
+    selection: Selection = Selection(),  # noqa: B008
     dt: float | None = None,
+    gap: float | None = None,
+    sigma: Sigma = None,
     q: float | None = None,
     phi: Any = None,
     time_origin: float | None = None,
+    baseline: Baseline = "auto",
+    symmetrise: Symmetrise | None = None,
     checksum: bool = True,
     linked_files: bool = False,
     locking: bool = True,
-) -> Iterator[tuple[RawMaps, Selection]]:
-    """The lists of a file, with maps that are read while the context is open, and what to take.
+) -> Iterator[Opened]:
+    """A file while it is read; arguments as in `load`.
 
-    Arguments as in `load`; q and time origin go into the selection.
+    Q and time origin go into the selection.
 
     **Raises:** `DataError` for a file that is missing, damaged, foreign or incomplete.
     """
@@ -175,6 +220,7 @@ def open_maps(
     form = format_of(path, layout)
     dt, q = given_scalar(path, "dt", dt), given_scalar(path, "q", q)
     time_origin = given_scalar(path, "time_origin", time_origin)
+    asked = {"dt": dt, "gap": gap, "sigma": sigma, "baseline": baseline, "symmetrise": symmetrise}
     if not isinstance(selection, Selection):
         raise DataError(f"{path}: selection is {shown(selection)}; give a Selection.")
     sha256 = checksum_of(path) if checksum else ""
@@ -185,7 +231,7 @@ def open_maps(
         if dt is None and selection.time_origin is None:
             # without a frame time, time is the number of the frame
             selection = replace(selection, time_origin=1.0)
-        yield read_npy(path, sha256, q, phi, dt is None, lone), selection
+        yield Opened(read_npy(path, sha256, q, phi, dt is None, lone), selection, asked)
         return
     if q is not None and selection.q is None:
         selection = replace(selection, q=q)
@@ -193,9 +239,12 @@ def open_maps(
         if isinstance(layout, GenericLayout):
             with open_npz(path) as arrays:
                 raw = replace(generic.read_arrays(path, layout, arrays), sha256=sha256)
+        elif has_array(path, age_lag.MAPS):
+            with open_npz(path) as arrays:
+                raw = replace(age_lag.raw_bins(arrays, path), sha256=sha256)
         else:
             raw = read_npz(path, sha256)
-        yield _agreeing(raw, q, phi), selection
+        yield Opened(_agreeing(raw, q, phi), selection, asked)
         return
     told = form if form != "hdf5" else layout if isinstance(layout, GenericLayout) else None
     place = Place(told, analysis, Access(linked_files, locking))
@@ -204,7 +253,7 @@ def open_maps(
         if checksum and file.linked:
             sha256, remarks = checksum_of_all(path, file.linked)
             raw = replace(raw, notes=(*raw.notes, *remarks))
-        yield _agreeing(replace(raw, sha256=sha256), q, phi), selection
+        yield Opened(_agreeing(replace(raw, sha256=sha256), q, phi), selection, asked)
 
 
 def path_of(path: Any) -> str:
@@ -311,65 +360,77 @@ def load(
     """
     with open_maps(
         path,
-        selection,
         layout=layout,
         analysis=analysis,
+        selection=selection,
         dt=dt,
+        gap=gap,
+        sigma=sigma,
         q=q,
         phi=phi,
         time_origin=time_origin,
+        baseline=baseline,
+        symmetrise=symmetrise,
         checksum=checksum,
         linked_files=linked_files,
         locking=locking,
-    ) as (raw, selection):
-        how: dict[str, Any] = {"baseline": baseline, "symmetrise": symmetrise}
-        return assemble(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
+    ) as file:
+        return assemble(file.chosen())
 
 
-def load_joint(
-    path: str | os.PathLike[str],
-    *,
-    layout: str | GenericLayout | None = None,
-    analysis: str | None = None,
-    selection: Selection = Selection(),  # noqa: B008
-    dt: float | None = None,
-    gap: float | None = None,
-    sigma: Sigma = None,
-    phi: Any = None,
-    time_origin: float | None = None,
-    baseline: Baseline = "auto",
-    symmetrise: Symmetrise | None = None,
-    checksum: bool = True,
-    linked_files: bool = False,
-    locking: bool = True,
-) -> tuple[TwoTimeData, ...]:
+def load_bins(path: str | os.PathLike[str], **how: Unpack[Reading]) -> PooledData:
+    """Means over bins of age (t1 + t2)/2 and lag t2 − t1 at one q from a file.
+
+    A model is averaged over the pairs of frames of each bin, so that bins may be wide. Frames must
+    be equally spaced.
+
+    - `path`: a file of `data.write_bins`, of the beamline ID02 of the ESRF, or any HDF5 or NPZ that
+      a `layout` describes: `GenericLayout(…, axes="age_lag", ages=…, lags=…)`.
+    - `selection`: q and azimuths as in `load`; age and lag limits take bins by their centres.
+    - `dt`: time between two frames [s].
+    - `sigma`: standard deviation of every bin, instead of a stored one. Without any, bins weigh by
+      the pairs of frames in them.
+    - `time_origin`: time of the first frame [s], from which ages count unless times are stored.
+    - `baseline`: 0 for c2 − 1, to which 1 is added.
+    - further arguments as in `load`.
+
+    **Raises:** `DataError` as `load`, and for maps of two times.
+    """
+    with open_maps(path, **how) as file:
+        if file.raw.ages is None:
+            raise DataError(
+                f"{file.raw.where}: the file holds maps of two times, no bins of age and lag; load "
+                "them with load, and make bins of them with data.binned."
+            )
+        return bins_from(file.raw, file.selection, **file.asked)
+
+
+def load_any(path: str | os.PathLike[str], **how: Unpack[Reading]) -> TwoTimeData | PooledData:
+    """Maps at one q, or bins of age and lag, whichever a file holds; arguments as in `load`.
+
+    **Raises:** `DataError` as `load` and `load_bins`.
+    """
+    with open_maps(path, **how) as file:
+        if file.raw.ages is not None:
+            return bins_from(file.raw, file.selection, **file.asked)
+        return assemble(file.chosen())
+
+
+def load_joint(path: str | os.PathLike[str], **how: Unpack[Reading]) -> tuple[TwoTimeData, ...]:
     """One data set for each selected q of a file, in increasing q, for a joint fit.
 
     Arguments and errors as in `load`.
     """
-    with open_maps(
-        path,
-        selection,
-        layout=layout,
-        analysis=analysis,
-        dt=dt,
-        phi=phi,
-        time_origin=time_origin,
-        checksum=checksum,
-        linked_files=linked_files,
-        locking=locking,
-    ) as (raw, selection):
-        maps = choose_maps(raw, selection)
-        q = raw.q[maps]
+    with open_maps(path, **how) as file:
+        maps = choose_maps(file.raw, file.selection)
+        q = file.raw.q[maps]
         order = np.sort(q)
         # bins equal to rounding are one q
         starts = order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
         at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in starts]
-        if selection.merge_q:
+        if file.selection.merge_q:
             at_one_q = [maps]
-        how: dict[str, Any] = {"dt": dt, "gap": gap, "sigma": sigma}
-        how |= {"baseline": baseline, "symmetrise": symmetrise}
-        return tuple(assemble(choose(raw, selection, maps=one, **how)) for one in at_one_q)
+        return tuple(assemble(file.chosen(maps=one)) for one in at_one_q)
 
 
 class MapSize(NamedTuple):
@@ -379,6 +440,7 @@ class MapSize(NamedTuple):
         stand beside it in memory.
     - `n_angles`; `t`: frame times [s], which a file that must be read to be known does not tell.
     - `in_parts`: whether the file can be read in parts.
+    - `binned`: whether the maps are means over bins of age and lag.
     """
 
     n_entries: int
@@ -386,57 +448,38 @@ class MapSize(NamedTuple):
     n_angles: int
     t: Float[np.ndarray, "frame"] | None
     in_parts: bool
+    binned: bool = False
 
 
-def map_size(
-    path: str | os.PathLike[str],
-    *,
-    layout: str | GenericLayout | None = None,
-    analysis: str | None = None,
-    selection: Selection = Selection(),  # noqa: B008
-    dt: float | None = None,
-    gap: float | None = None,
-    sigma: Any = None,
-    q: float | None = None,
-    phi: Any = None,
-    time_origin: float | None = None,
-    baseline: Baseline = "auto",
-    symmetrise: Symmetrise | None = None,
-    linked_files: bool = False,
-    locking: bool = True,
-) -> MapSize:
+def map_size(path: str | os.PathLike[str], **how: Unpack[Reading]) -> MapSize:
     """The size of what `load` would make of a file, from its lists alone.
 
     Arguments as in `load`. Of NPZ and NPY files only the header of the maps is read.
 
     **Raises:** `DataError` for everything that is wrong beside the maps.
     """
-    path = path_of(path)
+    path, layout = path_of(path), how.get("layout")
     form = format_of(path, layout)
     if form in ("npz", "npy"):
-        named = (LOADER[0], DIRECT[0])
+        named, binned = (LOADER[0], DIRECT[0]), False
         if isinstance(layout, GenericLayout):
-            named = (layout.maps,)
+            named, binned = (layout.maps,), layout.binned
+        elif form == "npz" and has_array(path, age_lag.MAPS):
+            named, binned = (age_lag.MAPS,), True
         elif form == "npz" and (lone := lone_array(path)) is not None:
             named = (lone,)
-        return MapSize(*array_size(path, named), 0, None, False)
-    checked_baseline(path, baseline)
-    checked_symmetrise(path, symmetrise)
-    with open_maps(
-        path,
-        selection,
-        layout=layout,
-        analysis=analysis,
-        dt=dt,
-        q=q,
-        phi=phi,
-        time_origin=time_origin,
-        checksum=False,
-        linked_files=linked_files,
-        locking=locking,
-    ) as (raw, selection):
+        return MapSize(*array_size(path, named), 0, None, False, binned)
+    checked_baseline(path, how.get("baseline", "auto"))
+    checked_symmetrise(path, how.get("symmetrise"))
+    how["checksum"] = False
+    with open_maps(path, **how) as file:
+        raw = file.raw
+        if raw.ages is not None:
+            # What is computed of a bin takes more than its number, and little all the same.
+            entries = sum(int(np.prod(one.shape)) for one in raw.maps)
+            return MapSize(entries, 8, len(raw.maps), None, False, True)
         # The maps are not looked at: what they take does not depend on their baseline.
-        chosen = choose(raw, selection, dt=dt, gap=gap, sigma=sigma, baseline=1)
+        chosen = file.chosen(baseline=1)
         weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)
         copies = 1 if all(one is None for one in weighed) else 2
         n, n_angles = chosen.n_frames, chosen.n_maps

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import DataError
 from .baseline import Baseline, checked_baseline
+from .bins import bins_from
 from .checks import (
     agreeing,
     array_of,
@@ -19,6 +20,7 @@ from .checks import (
     shown,
 )
 from .chosen import Sigma, choose
+from .layouts import age_lag
 from .layouts.arrays import DIRECT, LOADER, check_keys, raw_from_mapping
 from .load import assemble
 from .selection import PairRule, Selection, in_ranges, pair_rule
@@ -41,7 +43,9 @@ def from_dict(
     - loader form: `c2_exp` (angle, frame, frame), `t1`, `t2` [s], `wavevector_q_list` [1/Å] (all
       equal), optional `phi_angles_list` [degrees], `sigma`, `L` [Å], `dt` [s];
     - direct form: `g2`, `t1`, `t2`, `q`, optional `phi`, `sigma`, `L`, `dt`;
-    - pooled points: flat `data`, `t1`, `t2`, optional `phi`, `sigma`, `q`, `L`.
+    - pooled points: flat `data`, `t1`, `t2`, optional `phi`, `sigma`, `q`, `L`;
+    - bins: `ttcf` (angle, age, lag), `ages`, `lags` [s], `phi`, `q`, and `t` or `dt`, optional
+      `sigma`, `L`; as in `load_bins`.
 
     Without azimuths only models that have no direction can be fitted.
 
@@ -76,6 +80,11 @@ def from_dict(
     check_keys(f"dictionary ({form} form)", mapping, keys)
     if form == "pooled":
         return pool(mapping, selection, sigma, checked_baseline(WHERE, baseline))
+    if form == "bins":
+        where = "dictionary (bins)"
+        dt, raw = optional_scalar(where, mapping, "dt"), age_lag.raw_bins(mapping)
+        given = {"sigma": sigma, "baseline": baseline, "symmetrise": symmetrise}
+        return bins_from(raw, selection, dt=dt, **given)
     raw = raw_from_mapping(mapping, form)
     dt = optional_scalar(raw.where, mapping, "dt")
     return assemble(
@@ -84,7 +93,7 @@ def from_dict(
 
 
 def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
-    forms = {"loader": LOADER, "direct": DIRECT, "pooled": POOLED}
+    forms = {"loader": LOADER, "direct": DIRECT, "pooled": POOLED, "bins": age_lag.KEYS}
     present = [name for name, keys in forms.items() if keys[0] in mapping]
     if len(present) > 1:
         raise DataError(
@@ -93,10 +102,11 @@ def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
         )
     if not present:
         scores = {n: sum(key in mapping for key in keys) for n, keys in forms.items()}
-        likely = max(scores, key=lambda name: scores[name])
+        likely = forms[max(scores, key=lambda name: scores[name])]
         raise DataError(
-            "dictionary: no maps found; expected one of 'c2_exp' (loader form), 'g2' (direct form) "
-            f"or 'data' (pooled points).{near_misses(forms[likely][0], mapping)}"
+            "dictionary: no maps found; expected one of 'c2_exp' (loader form), 'g2' (direct "
+            "form), 'data' (pooled points) or 'ttcf' (bins of age and lag)."
+            f"{near_misses(likely[0], mapping)}"
         )
     return present[0], forms[present[0]]
 

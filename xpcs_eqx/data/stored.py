@@ -1,7 +1,7 @@
 """Two-time maps that stay in their file: what is small is known, maps are read band by band."""
 
 import os
-from typing import Any
+from typing import Unpack
 
 import equinox as eqx
 import jax
@@ -10,15 +10,21 @@ from jaxtyping import Bool, Float
 
 from ..errors import DataError
 from .bands import MapSource
-from .baseline import Baseline
-from .chosen import Chosen, Sigma, choose
-from .layouts import GenericLayout
-from .load import open_maps
+from .chosen import Chosen
+from .load import Reading, open_maps
 from .noise import mad_sigma
-from .selection import PairRule, Selection
+from .selection import PairRule
 from .survey import MapSurvey, at_hand, root_weights_of, survey_map, surveyed, whole_map
-from .symmetry import Symmetrise
-from .two_time import ENOUGH, AbstractTwoTime, Geometry, Provenance, Sample, TwoTimeData, is_mask
+from .two_time import (
+    ENOUGH,
+    AbstractTwoTime,
+    Geometry,
+    PooledData,
+    Provenance,
+    Sample,
+    TwoTimeData,
+    is_mask,
+)
 
 # Pairs of the sample over all angles: it travels with the data.
 _SAMPLE = 4 * ENOUGH
@@ -107,24 +113,7 @@ def map_of(
     return whole_map(band, rule, source.mask_of(number))
 
 
-def open_stored(
-    path: str | os.PathLike[str],
-    *,
-    layout: str | GenericLayout | None = None,
-    analysis: str | None = None,
-    selection: Selection = Selection(),  # noqa: B008
-    dt: float | None = None,
-    gap: float | None = None,
-    sigma: Sigma = None,
-    q: float | None = None,
-    phi: Any = None,
-    time_origin: float | None = None,
-    baseline: Baseline = "auto",
-    symmetrise: Symmetrise | None = None,
-    checksum: bool = False,
-    linked_files: bool = False,
-    locking: bool = True,
-) -> StoredTwoTime:
+def open_stored(path: str | os.PathLike[str], **how: Unpack[Reading]) -> StoredTwoTime:
     """Two-time maps at one q that stay in an HDF5 file and are read band by band during a fit.
 
     Arguments as in `load`, for every HDF5 layout. The file is read through once, map by map, for
@@ -133,26 +122,15 @@ def open_stored(
 
     **Raises:** `DataError` as `load`, and for NPZ and NPY files, which cannot be read in parts.
     """
-    with open_maps(
-        path,
-        selection,
-        layout=layout,
-        analysis=analysis,
-        dt=dt,
-        q=q,
-        phi=phi,
-        time_origin=time_origin,
-        checksum=checksum,
-        linked_files=linked_files,
-        locking=locking,
-    ) as (raw, selection):
+    how.setdefault("checksum", False)
+    with open_maps(path, **how) as file:
+        raw = file.raw
         if raw.place.layout is None:
             raise DataError(
                 f"{raw.path}: {'NPY' if raw.layout == 'npy' else 'NPZ'} files cannot be read in "
                 "parts. Use load, or write the maps to HDF5 once with write_own."
             )
-        how: dict[str, Any] = {"baseline": baseline, "symmetrise": symmetrise}
-        return _describe(choose(raw, selection, dt=dt, gap=gap, sigma=sigma, **how))
+        return _describe(file.chosen())
 
 
 def _describe(chosen: Chosen) -> StoredTwoTime:
@@ -211,8 +189,13 @@ def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
     )
 
 
-def weighted(data: TwoTimeData | StoredTwoTime) -> bool:
-    """Whether residuals are in units of sigma: weights of zero and one only say what counts."""
+def weighted(data: TwoTimeData | StoredTwoTime | PooledData) -> bool:
+    """Whether residuals are in units of sigma: weights of zero and one only say what counts.
+
+    Weights of points are such units where sigma is known absolutely.
+    """
+    if isinstance(data, PooledData):
+        return data.absolute_sigma
     if isinstance(data, StoredTwoTime):
         return data.source.sigma_halves is not None or data.largest_root_weight != 1
     return data.root_weights is not None and not is_mask(data.root_weights)

@@ -218,42 +218,67 @@ class TwoTimeData(AbstractTwoTime):
         return self.n_angles * (n * (n - 1) // 2) - self.n_pairs
 
 
+class Bins(eqx.Module):
+    """Bins of age (t1 + t2)/2 and lag t2 − t1: points that are means over pairs of frames.
+
+    Pairs of a point follow each other, and points their angle. Of a bin of very many pairs some
+    stand for their neighbours.
+
+    - `point`: the point that a pair belongs to `(pair,)`; `share`: its part in the mean, which sum
+      to one for each point.
+    - `age`, `lag`: numbers of the bins of each point `(point,)`.
+    - `ages`, `lags`: edges of the bins [s].
+    """
+
+    point: Int[np.ndarray | jax.Array, " pair"]
+    share: Float[np.ndarray | jax.Array, " pair"]
+    age: Int[np.ndarray | jax.Array, " point"]
+    lag: Int[np.ndarray | jax.Array, " point"]
+    ages: Float[np.ndarray | jax.Array, " age_edge"]
+    lags: Float[np.ndarray | jax.Array, " lag_edge"]
+
+
 class PooledData(AbstractTwoTime):
-    """Points of two-time maps in any order and any number for each angle.
+    """Points of two-time maps in any order and any number for each angle, or means over bins.
 
     - `values`: c2 of each point `(point,)`.
-    - `first`, `second`: frame indices into `t`, `(point,)`, with first < second.
+    - `first`, `second`: frame indices into `t`, `(point,)`, with first < second; of bins `(pair,)`.
     - `angle`: index into `geometry.phi`, `(point,)`.
     - `t`: frame times [s], `(frame,)`, strictly increasing.
     - `geometry`: q, azimuths and gap.
     - `root_weights`: 1/sigma `(point,)`, 0 where masked; `None` when all points weigh one.
     - `absolute_sigma`: whether sigma was given by the user.
     - `provenance`: where all of this came from.
+    - `bins`: which pairs are behind each point; `None` where each is one pair.
 
     **Raises:** `DataError` when shapes do not belong together.
     """
 
     values: Float[np.ndarray | jax.Array, " point"]
-    first: Int[np.ndarray | jax.Array, " point"]
-    second: Int[np.ndarray | jax.Array, " point"]
+    first: Int[np.ndarray | jax.Array, " pair"]
+    second: Int[np.ndarray | jax.Array, " pair"]
     angle: Int[np.ndarray | jax.Array, " point"]
     t: Float[np.ndarray | jax.Array, " frame"]
     geometry: Geometry
     root_weights: Float[np.ndarray | jax.Array, " point"] | None = None
     absolute_sigma: bool = eqx.field(static=True, default=False)
     provenance: Provenance = eqx.field(static=True, default=Provenance(layout="pooled"))
+    bins: Bins | None = None
 
     def __check_init__(self) -> None:
-        shapes = {
-            "values": np.shape(self.values),
-            "first": np.shape(self.first),
-            "second": np.shape(self.second),
-            "angle": np.shape(self.angle),
-        }
+        points = {"values": self.values, "angle": self.angle}
+        pairs = {"first": self.first, "second": self.second}
         if self.root_weights is not None:
-            shapes["root_weights"] = np.shape(self.root_weights)
-        if len(set(shapes.values())) != 1 or len(shapes["values"]) != 1:
-            raise DataError(f"Pooled points need flat arrays of one length, found {shapes}.")
+            points["root_weights"] = self.root_weights
+        if self.bins is None:
+            groups = ({**points, **pairs},)
+        else:
+            points |= {"age": self.bins.age, "lag": self.bins.lag}
+            groups = (points, {**pairs, "point": self.bins.point, "share": self.bins.share})
+        for group in groups:
+            shapes = {name: np.shape(value) for name, value in group.items()}
+            if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 1:
+                raise DataError(f"Pooled points need flat arrays of one length, found {shapes}.")
         if np.ndim(self.t) != 1:
             raise DataError(f"t has shape {np.shape(self.t)}; give a flat list of frame times.")
 
@@ -268,6 +293,18 @@ class PooledData(AbstractTwoTime):
     def masked_pairs(self) -> int:
         """Number of points that count for nothing."""
         return self.values.shape[0] - self.n_pairs
+
+    @property
+    def lag_frames(self) -> Float[np.ndarray, " point"]:
+        """Lag of each point, the mean one of a bin [frames]."""
+        return self.mean(np.asarray(self.second) - np.asarray(self.first))
+
+    def mean(self, of_pairs: Float[np.ndarray, " pair"]) -> Float[np.ndarray, " point"]:
+        """What pairs have, for each point: of a bin their mean."""
+        if self.bins is None:
+            return of_pairs
+        point, share = np.asarray(self.bins.point), np.asarray(self.bins.share)
+        return np.bincount(point, share * of_pairs, self.values.shape[0])
 
 
 # Quantiles of more pairs than this are no better, only slower.

@@ -14,6 +14,7 @@ from ..compiling import quick_jit
 from ..fitting import Fit, Solution, checked_start, fit_of, require_finite, solve
 from ..fitting.attempts import Preparations, Prepared, prepare
 from ..objective import AbstractObjective
+from ..objective.combined import AnyObjective, parts_of
 from ..objective.penalties import penalty_equations
 from ..optimize import Recovery, Status, Telemetry, TrustRegion, TrustRegionState
 from ..parameters.variables import physical_of
@@ -21,7 +22,7 @@ from .hierarchical import best_coefficients, hierarchical_found, relative_change
 from .layers import DefenceLayers, Monitoring, prepared, refreshed
 from .monitor import Alarm, MonitorState
 from .report import DataSetReport, DefenceReport, MonitorReport, VariationReport, WeightsReport
-from .several import AnyObjective, is_joint, memos_of, parts_of, per_angle_of
+from .several import is_joint, memos_of, per_angle_of
 from .stages import ScalingStage
 from .variation import coefficient_of_variation
 

@@ -13,6 +13,7 @@ from ..arguments import check_fields
 from ..errors import FitError, ModelError
 from ..fitting import Fit, OuterHistory, Run, Solution, checked_start, fit_of
 from ..fitting.attempts import Ledger
+from ..objective.combined import AnyObjective, parts_of
 from ..optimize import (
     Status,
     TrustRegion,
@@ -23,11 +24,9 @@ from ..optimize import (
 )
 from ..parameters.variables import coordinates_of
 from .several import (
-    AnyObjective,
     check_two_time,
     coefficients_of,
     is_joint,
-    parts_of,
     per_angle_of,
     variables_at,
 )

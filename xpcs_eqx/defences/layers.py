@@ -19,22 +19,20 @@ from ..objective import (
     joint_of,
     with_penalties,
 )
+from ..objective.combined import AnyObjective, parts_of, with_parts
 from ..parameters.leaves import check_names
 from ..parameters.variables import physical_of
 from .hierarchical import Hierarchical
 from .monitor import GradientMonitor
 from .report import WeightsReport
 from .several import (
-    AnyObjective,
     Scalings,
     check_two_time,
     coefficients_of,
     is_joint,
     local_coordinates,
-    parts_of,
     per_angle_of,
     variables_at,
-    with_parts,
 )
 from .shear_weights import ShearWeights, check_shear_weights, with_shear_weights
 from .stages import angle_cost

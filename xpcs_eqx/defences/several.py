@@ -1,6 +1,5 @@
 """One data set or several: an objective taken apart into those of data sets, and put together."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,22 +11,15 @@ from ..compiling import quick_jit
 from ..objective import (
     AbstractObjective,
     CombinedObjective,
-    JointObjective,
     Memo,
-    TwoTimeObjective,
     check_one_data_set,
 )
-from ..objective.two_time import JointVariables, joint_variables
+from ..objective.combined import AnyObjective, parts_of
+from ..objective.two_time import JointVariables
 from ..parameters.variables import coordinates_of
 
-AnyObjective = TwoTimeObjective | CombinedObjective
 # (contrast, offset) of the angles of each data set.
 Scalings = Sequence[Float[np.ndarray, "angle 2"]]
-
-
-def parts_of(objective: AnyObjective) -> tuple[TwoTimeObjective, ...]:
-    """The objective of each data set."""
-    return objective.parts if isinstance(objective, CombinedObjective) else (objective,)
 
 
 def check_two_time(objective: AbstractObjective, what: str) -> None:
@@ -37,16 +29,6 @@ def check_two_time(objective: AbstractObjective, what: str) -> None:
     """
     if not isinstance(objective, CombinedObjective):
         check_one_data_set(objective, what)
-
-
-def with_parts(objective: AnyObjective, parts: Sequence[TwoTimeObjective]) -> AnyObjective:
-    """The objective with others for its data sets, all of one kind."""
-    if not isinstance(objective, CombinedObjective):
-        return parts[0]
-    variables = objective.physical
-    if any(isinstance(part, JointObjective) for part in parts):
-        variables = joint_variables(variables, *(part.term.scaling for part in parts))
-    return dataclasses.replace(objective, variables=variables, parts=tuple(parts))
 
 
 def is_joint(objective: AnyObjective) -> bool:

@@ -27,12 +27,13 @@ from ..objective import (
     scaling_penalty_equations,
     solve_scaling,
 )
+from ..objective.combined import AnyObjective, parts_of, with_parts
 from ..optimize import TrustRegion, WarmUp, WarmUpState, evaluated, iterate_host, no_defences
 from ..parameters import PlainVariables
 from ..parameters.variables import coordinates_of, physical_of
 from ..scaling import Fixed
 from ..uncertainty import loss_of
-from .several import AnyObjective, Scalings, local_coordinates, parts_of, split, with_parts
+from .several import Scalings, local_coordinates, split
 
 
 def _angle_cost(term, y, per_angle, loss):

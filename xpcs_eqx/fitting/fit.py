@@ -1,7 +1,7 @@
 """The result of a fit as a plain value."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -23,7 +23,11 @@ from .solution import OuterHistory, RecoveryAction, Run
 
 
 class ParameterRow(NamedTuple):
-    """One line of the parameter table; errors are NaN for what was not fitted."""
+    """One line of the parameter table.
+
+    Errors are NaN for what is fixed or on a bound; those of a tied parameter follow from what it is
+    tied to.
+    """
 
     name: str
     value: float
@@ -37,6 +41,11 @@ class ParameterRow(NamedTuple):
     start: float
     role: str
     at_bound: bool
+
+    @property
+    def varies(self) -> bool:
+        """Whether it is a parameter of the model that was fitted."""
+        return self.role in ("free", "shared", "separate")
 
 
 class Quality(NamedTuple):
@@ -68,26 +77,30 @@ class FittedModel(eqx.Module):
 
     - `contrast`, `offset`: scaling by angle.
     - `index`: layout (scaling coefficients, free parameters) of the flat vector of the data set.
-    - `joint_hessian`: JᵀWJ of that vector, penalties included.
     - `scaling_check`: whether the angles bear out a scaling that is not one pair for each.
     - `misfit`: tests of what the fit has left; None where the maps cannot tell their noise.
     - `signal`: whether the maps have a contrast and a decay; None for points that are no maps.
+    - `scatter`: of bins of age and lag, standard deviation of the residuals over the noise that
+        bins of neighbouring ages show; NaN else, and where there are too few.
     """
 
     model: AbstractCorrelation
     contrast: Float[np.ndarray, "angle"]
     offset: Float[np.ndarray, "angle"]
-    joint_hessian: Float[np.ndarray, "entry entry"]
     index: IndexMap
     scaling_check: ScalingCheck | None = None
     misfit: Misfit | None = None
     signal: Signal | None = eqx.field(static=True, default=None)
+    scatter: float = eqx.field(static=True, default=float("nan"))
 
 
-class Parts(dict[str, "Fit"]):
-    """The data sets of a fit by label, in their order."""
+_T = TypeVar("_T")
 
-    def __missing__(self, label: str) -> "Fit":
+
+class Parts(dict[str, _T]):
+    """What belongs to each data set, by label in their order."""
+
+    def __missing__(self, label: str) -> _T:
         raise KeyError(f"no data set {label!r}; there are {', '.join(self) or 'none'}")
 
 
@@ -103,6 +116,7 @@ class Fit(eqx.Module):
         is its only part; a curve has none.
     - `fitted`: model and scaling of the data set, where there is one only; its fields can be asked
         of the fit itself: `model`, `contrast`, `offset`, `index`, ….
+    - `joint_hessian`: JᵀWJ of `values`, penalties included; of a curve it is not kept.
     - `sharing`: whether several data sets agree on what they share.
     - `cost`: the minimised cost, penalties and robust loss included; `chi2`: Σ w r², each
         unordered pair once; `n_pairs`, `degrees_of_freedom` belong to it.
@@ -132,6 +146,7 @@ class Fit(eqx.Module):
     quality: Quality = eqx.field(static=True)
     fitted: FittedModel | None = None
     data_sets: tuple["Fit", ...] = ()
+    joint_hessian: Float[np.ndarray, "entry entry"] | None = None
     sharing: Sharing | None = eqx.field(static=True, default=None)
     remarks: Any = eqx.field(static=True, default=((), ()))
     conditions: tuple[str, ...] = eqx.field(static=True, default=())
@@ -141,7 +156,7 @@ class Fit(eqx.Module):
     together: bool = eqx.field(static=True, default=False)
 
     @property
-    def parts(self) -> Parts:
+    def parts(self) -> "Parts[Fit]":
         """The data sets by label, in their order."""
         alone = () if self.fitted is None else (self,)
         return Parts({one.label: one for one in self.data_sets or alone})
@@ -284,11 +299,6 @@ class Fit(eqx.Module):
         return self._one().index
 
     @property
-    def joint_hessian(self) -> Float[np.ndarray, "entry entry"]:
-        """JᵀWJ of `values`, penalties included."""
-        return self._one().joint_hessian
-
-    @property
     def scaling_check(self) -> ScalingCheck | None:
         """Whether the angles bear out a scaling that is not one pair for each."""
         return self._one().scaling_check
@@ -388,6 +398,16 @@ class Fit(eqx.Module):
         term = self.objective.term
         values, error = _rate_and_error(term.parameters, field, term.t, x, covariance)
         return np.asarray(values), np.asarray(error)
+
+
+def hessian_of_maps(fit: Fit) -> Float[np.ndarray, "entry entry"]:
+    """`joint_hessian` of a fit of data sets. **Raises:** `ModelError` for the fit of a curve."""
+    if fit.joint_hessian is None:
+        raise ModelError(
+            "this is the fit of a curve, of which the normal matrix is not kept: its "
+            "`uncertainty` has the condition number, the correlations and the weak directions"
+        )
+    return fit.joint_hessian
 
 
 @quick_jit

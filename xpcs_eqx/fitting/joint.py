@@ -69,7 +69,8 @@ class Part(NamedTuple):
     @property
     def noise(self) -> Float[np.ndarray, "local local"]:
         """The quoted covariance of the gradient by its entries."""
-        return getattr(self.scores, self.scores.chosen)
+        chosen = self.scores.chosen
+        return self.scores.own if chosen == "classical" else getattr(self.scores, chosen)
 
     def gathered(self, matrix) -> Float[np.ndarray, "entry entry"]:
         """A curvature, or the covariance of a gradient, as entries of the whole."""
@@ -132,6 +133,9 @@ def _together(parts: list[Part], penalty: Float[np.ndarray, "entry entry"]) -> S
         return np.sum([part.gathered(getattr(part.scores, name)) for part in parts], axis=0)
 
     scores = [part.scores for part in parts]
+    # One kind must serve for all: the one that every data set has.
+    kinds = {one.chosen for one in scores}
+    chosen = next(kind for kind in ("classical", "dyadic", "speckle") if kind in kinds)
     robust = [one.influence for one in scores if one.influence is not None]
     return ScoreCovariances(
         speckle=whole("speckle"),
@@ -141,8 +145,7 @@ def _together(parts: list[Part], penalty: Float[np.ndarray, "entry entry"]) -> S
         influence=reduce(add, robust) if len(robust) == len(scores) else None,
         n_pixels=np.concatenate([one.n_pixels for one in scores]),
         shot_noise=np.concatenate([one.shot_noise for one in scores]),
-        # One kind must serve for all: the one that every data set has.
-        chosen="speckle" if all(one.chosen == "speckle" for one in scores) else "dyadic",
+        chosen=chosen,
         reason="; ".join(texts),
     )
 

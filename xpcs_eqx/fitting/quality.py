@@ -29,7 +29,7 @@ class Thresholds(eqx.Module):
     - `reduced_chi2`: above the first a fit with known sigma is marginal, above the second poor.
     - `level`: probability, over all tests of all data sets, that a right model is doubted.
     - `excess`: variance of residuals over that of the noise, above which a fit that fails a test is
-        poor.
+        poor, and one of bins doubtful.
     - `contrast`: errors by which a contrast has to be above zero.
     - `rate`: relative error of a decay above which it is not determined.
     - `sigma`: factor by which a given sigma and the noise of the maps may differ, either way.
@@ -180,6 +180,7 @@ def _judge_maps(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
         if known and part.degrees_of_freedom > 0 and part.n_pairs >= _FEW:
             _judge_signal(found, part.signal, where, thresholds)
             _judge_misfit(found, part.misfit, where, level, thresholds)
+            _judge_scatter(found, part, where, thresholds)
 
 
 def _judge_signal(
@@ -239,6 +240,17 @@ def _judge_misfit(
         )
 
 
+def _judge_scatter(found: _Reasons, part: Fit, where: str, thresholds: Thresholds) -> None:
+    """Bins whose residuals are far above what neighbouring ages differ by."""
+    scatter = part.fitted.scatter if part.fitted is not None else float("nan")
+    if scatter**2 > thresholds.excess:
+        found.doubts.append(
+            f"{where}the residuals of bins scatter {scatter:.3g} times more than bins of "
+            "neighbouring ages do: the model does not fit, or noise is common to many ages, which "
+            "means cannot tell apart; fit maps of two times"
+        )
+
+
 def _judge_parameters(found: _Reasons, fit: Fit) -> None:
     known = bool(np.isfinite(fit.uncertainty.residual_variance))
     if not known:
@@ -293,8 +305,12 @@ def conditions_of(
     penalties: tuple[AbstractPenalty, ...],
     on_scaling: tuple[AbstractScalingPenalty, ...] = (),
     baseline_guessed: bool = False,
+    binned: bool = False,
 ) -> tuple[str, ...]:
-    """On what a fit depends: penalties, and a baseline that was guessed."""
+    """On what a fit depends: penalties, a baseline that was guessed, and what bins do not tell.
+
+    `binned`: whether there are data that are means over bins of age and lag.
+    """
     drawn = {
         "contrast and offset are drawn together": on_scaling,
         "parameters of the model are drawn to what is expected of them": penalties,
@@ -303,12 +319,18 @@ def conditions_of(
         "1 was added to the maps, which look as if they were stored without their baseline, as "
         "c2 − 1; baseline = 1 leaves them as they are",
     )
-    return (guessed if baseline_guessed else ()) + tuple(
+    alike = (
+        "the data are means over bins of age and lag: errors know of noise that neighbouring ages "
+        "have in common, not of noise common to all, and whether residuals depend on frame, age "
+        "and lag is not tested; both need maps of two times",
+    )
+    penalised = tuple(
         f"{what} by a penalty ({', '.join(dict.fromkeys(type(one).__name__ for one in by))}): the "
         "covariance is conditional on it, and a bias that it brings is in no error bar"
         for what, by in drawn.items()
         if by
     )
+    return (guessed if baseline_guessed else ()) + (alike if binned else ()) + penalised
 
 
 @quick_jit

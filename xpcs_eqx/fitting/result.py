@@ -12,12 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
-from ..errors import CovarianceWarning, ModelError
+from ..errors import CovarianceWarning, DataError, ModelError
 from ..objective import (
     CombinedObjective,
     CurveObjective,
     Linear,
     TwoTimeObjective,
+    has_bins,
+    noise_of,
     not_finite,
 )
 from ..optimize import Status, at_bound
@@ -26,6 +28,7 @@ from ..physics import AbstractCorrelation
 from ..scaling import index_map
 from ..uncertainty import (
     Misfit,
+    Optimum,
     curve_errors,
     inverse_of,
     misfit_of,
@@ -57,8 +60,8 @@ def check_fittable(objective: Any, what: str) -> None:
         )
 
 
-def fit_of(solution: Solution) -> Fit:
-    """Parameters, error bars and verdict at a solution.
+def fit_of(solution: Solution, whole: Whole | None = None) -> Fit:
+    """Parameters, error bars and verdict at a solution; `whole`: what is known of maps there.
 
     The fit of a curve says in its message where the model is not finite, as SciPy's does.
 
@@ -71,7 +74,8 @@ def fit_of(solution: Solution) -> Fit:
     if isinstance(objective, CurveObjective):
         fit = _of_curve(objective, solution)
     else:
-        fit = _of_maps(objective, require_finite(solution))
+        whole = whole_at(require_finite(solution)) if whole is None else whole
+        fit = _of_maps(objective, solution, whole)
     timings = (*fit.run.timings, ("uncertainty", time.perf_counter() - clock))
     return dataclasses.replace(fit, run=dataclasses.replace(fit.run, timings=timings))
 
@@ -198,23 +202,39 @@ def _of_data_set(
         chi2=float(at.residual_sum),
         n_pairs=int(at.joint.count),
         absolute=term.absolute_sigma,
+        joint_hessian=np.asarray(at.joint.hessian),
         fitted=FittedModel(
             model,
             contrast,
             offset,
-            np.asarray(at.joint.hessian),
             index,
             scaling_check(whole, k),
             misfit,
             signal_of(part.scores, contrast, covariance),
+            _scatter(part.objective, at),
         ),
         **figures,
     )
 
 
-def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution) -> Fit:
+def _scatter(objective: TwoTimeObjective, at: Optimum) -> float:
+    """As of `FittedModel`."""
+    tiles = objective.term.tiles
+    if not has_bins(tiles):
+        return _NAN
+    try:
+        noise = noise_of(tiles)
+    except DataError:
+        return _NAN
+    mean = float(at.residual_sum) / max(float(at.joint.count), 1.0)
+    return float(np.sqrt(mean) / noise) if noise > 0 else _NAN
+
+
+def _of_maps(
+    objective: TwoTimeObjective | CombinedObjective, solution: Solution, whole: Whole
+) -> Fit:
     """The fit of one two-time data set, or of several together."""
-    run, whole = solution.run, whole_at(solution)
+    run = solution.run
     misfits = _misfits(whole)
     parameters, entries = whole.parameters, whole.entries
     unknowns = int(np.count_nonzero(~entries.bound))
@@ -233,7 +253,10 @@ def _of_maps(objective: TwoTimeObjective | CombinedObjective, solution: Solution
         misfits[0],
         remarks=remarks_on(model, term.t, term.geometry, box),
         conditions=conditions_of(
-            objective.penalties, objective.scaling_penalties, term.baseline_guessed
+            objective.penalties,
+            objective.scaling_penalties,
+            term.baseline_guessed,
+            has_bins(term.tiles),
         ),
         **figures,
     )
@@ -314,7 +337,10 @@ def _of_several(
         tuple(dict.fromkeys(one for found in remarks for one in found[side])) for side in (0, 1)
     )
     on_scaling = tuple(one for part in objective.parts for one in part.scaling_penalties)
-    guessed = any(part.objective.term.baseline_guessed for part in whole.parts)
+    guessed, binned = (
+        any(map(one, (part.objective.term for part in whole.parts)))
+        for one in (lambda term: term.baseline_guessed, lambda term: has_bins(term.tiles))
+    )
     return _fit(
         objective,
         run,
@@ -324,7 +350,8 @@ def _of_several(
         n_pairs=whole.n_pairs,
         absolute=whole.absolute,
         remarks=(negative, degenerate),
-        conditions=conditions_of(objective.penalties, on_scaling, guessed),
+        conditions=conditions_of(objective.penalties, on_scaling, guessed, binned),
+        joint_hessian=np.asarray(whole.curvature),
         data_sets=tuple(data_sets),
         sharing=sharing_test(whole),
         **figures,

@@ -19,7 +19,7 @@ from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, snap
 from ..physics import AbstractCorrelation
 from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, Individual
-from ..uncertainty import carried, inverse_of, optimum, score_covariances
+from ..uncertainty import carried, inverse_of
 from .combination import (
     AbstractCombination,
     AngleEstimate,
@@ -29,8 +29,8 @@ from .combination import (
     heterogeneity,
 )
 from .fit import Fit
+from .joint import Part, whole_at
 from .result import fit_of
-from .solution import Solution
 from .solve import checked_start, require_finite, solve
 
 
@@ -116,8 +116,8 @@ class SequentialFit(eqx.Module):
                 return row
         raise KeyError(f"no parameter {name!r}; there are {', '.join(r.name for r in self.rows)}")
 
-    def report(self) -> str:
-        """Combined parameters, then those of each angle, as tables."""
+    def table(self) -> list[str]:
+        """Combined parameters, then those of each angle, line by line."""
         names = self.parameters.free_names
         lines = [
             f"{len(self.fits)} of {len(self.phi)} angles fitted by themselves, combined by "
@@ -132,7 +132,11 @@ class SequentialFit(eqx.Module):
         for a, fit in zip(self.angles, self.fits, strict=True):
             cells = [f"{fit[n].value:.5g} ± {fit[n].error:.2g}" for n in names]
             lines.append(f"  {self.phi[a]:10.4g} " + " ".join(f"{cell:>24s}" for cell in cells))
-        return "\n".join([*lines, *(f"  {text}" for text in self.findings)])
+        return lines
+
+    def report(self) -> str:
+        """The table, and what to know about the combination."""
+        return "\n".join([*self.table(), *(f"  {text}" for text in self.findings)])
 
     def __repr__(self) -> str:
         """The combined parameters."""
@@ -177,6 +181,9 @@ def sequential_least_squares(
     - `executor`: any `concurrent.futures.Executor`, one angle a task; without one, they are fitted
         one after the other.
     - `start`: physical start values; by default those of the parameter map.
+
+    Several data sets are looked at one by one: `fit.parts[label].objective.term.parameters` are the
+    parameters of each in a joint fit.
 
     Where every angle leaves the same parameters open, as laminar flow does with a free `phi0`, the
     fits end far apart and the combination is not to be trusted: its `findings` say so. Fix one
@@ -293,21 +300,20 @@ def _alone(objective, start, solver, recovery) -> tuple[Fit, AngleEstimate] | st
         return str(error)
     if not found.status.converged:
         return found.run.message
-    fit = fit_of(found)
-    return fit, _estimate(found, fit)
+    whole = whole_at(found)
+    fit = fit_of(found, whole)
+    return fit, _estimate(whole.parts[0], fit)
 
 
-def _estimate(found: Solution, fit: Fit) -> AngleEstimate:
+def _estimate(part: Part, fit: Fit) -> AngleEstimate:
     """What an angle says, from its equations by (scaling coefficients, coordinates)."""
-    objective, kind = found.objective, fit.uncertainty.chosen
-    at = optimum(objective, found.y, found.memo)
+    at, scores, kind = part.at, part.scores, fit.uncertainty.chosen
     y, free = np.asarray(at.y), at.y.shape[0]
     variance = float(fit.uncertainty.residual_variance)
     if not np.isfinite(variance):
         # Its residuals tell nothing of its errors: it has a value, and no weight in a combination.
         return AngleEstimate(y, np.zeros((free, free)), np.zeros(free, bool), fit.n_pairs)
     k = at.coefficients.shape[0]
-    scores = score_covariances(objective, at)
     noise = variance * scores.hessian if kind == "classical" else getattr(scores, kind)
     # From parameters back to coordinates, and contrast and offset eliminated.
     turn = np.eye(fit.index.size)
@@ -319,7 +325,7 @@ def _estimate(found: Solution, fit: Fit) -> AngleEstimate:
         back @ turn.T @ np.asarray(at.joint.gradient),
         back @ hessian @ back.T,
         back @ turn.T @ noise @ turn @ back.T,
-        np.asarray(objective.term.parameters.coordinate_scale),
+        np.asarray(part.objective.term.parameters.coordinate_scale),
     )
     return AngleEstimate(y + step, information, determined, fit.n_pairs)
 

@@ -52,6 +52,8 @@ from .kernel.frame_table import FrameTable as FrameTable
 from .kernel.tiles import AbstractTiles as AbstractTiles
 from .kernel.tiles import MapTiles as MapTiles
 from .kernel.tiles import PointTiles as PointTiles
+from .kernel.tiles import has_bins as has_bins
+from .kernel.tiles import refuse_bins as refuse_bins
 from .kernel.tiles import tiles_of as tiles_of
 from .losses import AbstractLoss as AbstractLoss
 from .losses import Arctan as Arctan

@@ -20,7 +20,13 @@ from .drivers.stored import AnyData, source_of
 from .equations import AbstractObjective
 from .noise import known_noise, noise_of
 from .penalties import AbstractPenalty, penalty_equations
-from .two_time import JointObjective, JointVariables, ProjectedObjective, TwoTimeObjective
+from .two_time import (
+    JointObjective,
+    JointVariables,
+    ProjectedObjective,
+    TwoTimeObjective,
+    joint_variables,
+)
 
 
 # Compiled apart from the data sets: what is expensive is the evaluation of one of them, and those
@@ -188,6 +194,33 @@ def relative_weights(data: Sequence[AnyData]) -> Float[np.ndarray, "set"]:
     return np.mean(noise**2) / noise**2
 
 
+AnyObjective = TwoTimeObjective | CombinedObjective
+
+
+def parts_of(objective: Any) -> tuple[Any, ...]:
+    """The objective of each data set; any other objective is its only part."""
+    return objective.parts if isinstance(objective, CombinedObjective) else (objective,)
+
+
+def with_parts(objective: AnyObjective, parts: Sequence[TwoTimeObjective]) -> AnyObjective:
+    """The objective with others for its data sets, all of one kind."""
+    if not isinstance(objective, CombinedObjective):
+        return parts[0]
+    variables = objective.physical
+    if any(isinstance(part, JointObjective) for part in parts):
+        variables = joint_variables(variables, *(part.term.scaling for part in parts))
+    return dataclasses.replace(objective, variables=variables, parts=tuple(parts))
+
+
+def with_terms(objective: AnyObjective, **fields: Sequence[Any]) -> Any:
+    """The objective with other tiles, scaling or the like, one for each of its data sets."""
+    parts = []
+    for k, part in enumerate(parts_of(objective)):
+        own = {name: values[k] for name, values in fields.items()}
+        parts.append(dataclasses.replace(part, term=dataclasses.replace(part.term, **own)))
+    return with_parts(objective, parts)
+
+
 def noise_of_all(parts: Sequence[TwoTimeObjective], given: float | None) -> float:
     """Root mean square of the `known_noise` of data sets.
 
@@ -231,7 +264,7 @@ def with_penalties(
 
     **Raises:** `ModelError` for penalties without a noise to be weighed by.
     """
-    parts = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
+    parts = parts_of(objective)
     if noise is None:
         noise = objective.noise
         traced = isinstance(noise, jax.core.Tracer)

@@ -11,6 +11,7 @@ from ..data import map_of
 from ..data.noise import mad_sigma, sigma_of_lines
 from ..errors import DataError, ModelError
 from .drivers.loops import AbstractPieces
+from .drivers.mesh import on_one_device
 from .drivers.stored import StoredTiles
 from .kernel.tiles import AbstractTiles, MapTiles, PointTiles
 
@@ -26,7 +27,7 @@ def noise_of(tiles: AnyTiles) -> float:
 
     **Raises:** `DataError` where no three neighbours of one lag are usable.
     """
-    each = [sd for sd in _by_angle(tiles) if sd is not None]
+    each = [sd for sd in _by_angle(on_one_device(tiles)) if sd is not None]
     if not each:
         raise DataError("no three neighbouring entries of one lag are usable in any map")
     return float(np.sqrt(np.mean(np.square(each))))
@@ -96,14 +97,14 @@ def _of_points(tiles: PointTiles) -> Iterator[float | None]:
     """Of points by angle: neighbours of one lag are those that follow each other in age."""
     shape = np.shape(tiles.values)
     angle = np.broadcast_to(np.asarray(tiles.angle)[:, None], shape)
-    columns = (angle, tiles.second, tiles.first, tiles.values, tiles.root_weights)
-    angle, second, first, values, weights = (np.asarray(c).reshape(-1) for c in columns)
+    first, lag = tiles.first, tiles.second - tiles.first
+    if tiles.means is not None:
+        first, lag = tiles.means.age, tiles.means.lag
+    columns = (angle, lag, first, tiles.values, tiles.root_weights)
+    angle, lag, first, values, weights = (np.asarray(c).reshape(-1) for c in columns)
     used = np.flatnonzero(weights > 0)
-    order = used[np.lexsort((first[used], (second - first)[used], angle[used]))]
-    angle, second, first, values, weights = (
-        c[order] for c in (angle, second, first, values, weights)
-    )
-    lag = second - first
+    order = used[np.lexsort((first[used], lag[used], angle[used]))]
+    angle, lag, first, values, weights = (c[order] for c in (angle, lag, first, values, weights))
     for a in np.unique(angle):
         # NaN where a lag ends or a frame is missing: what follows is no neighbour.
         here = angle == a
@@ -111,6 +112,6 @@ def _of_points(tiles: PointTiles) -> Iterator[float | None]:
         columns = (values[here], 1 / weights[here])
         line, spread = (np.insert(c, np.flatnonzero(ends) + 1, np.nan) for c in columns)
         try:
-            yield sigma_of_lines([line], int(second.max()) + 1, [spread])
+            yield sigma_of_lines([line], int((first + lag).max()) + 1, [spread])
         except DataError:
             yield None

@@ -1,7 +1,10 @@
 """Parameters of several models at once: which they share, which are tied, which are their own."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -57,6 +60,81 @@ def entry_name(base: str, leaf: Leaf) -> str:
     return base if leaf.index is None else f"{base}[{leaf.index}]"
 
 
+class Entry(NamedTuple):
+    """A parameter of the model of a data set.
+
+    - `k`: number of the data set; `carrier`: of the one whose value it has, which for a shared
+        parameter is the first that has it.
+    - `leaf`: the parameter; `base`: its name, of vectors without index.
+    - `own`: its name with the label of the data set if it has one, as in `D0[hot]`; `whole`: the
+        same of vectors without index; `public`: its name in the fit.
+    """
+
+    k: int
+    carrier: int
+    leaf: Leaf
+    base: str
+    whole: str
+    own: str
+    public: str
+
+    @property
+    def follows(self) -> bool:
+        """Whether its data set has it from another one."""
+        return self.carrier != self.k
+
+    @property
+    def field(self) -> str:
+        """Its name in the fit, of vectors without index."""
+        return self.base if self.public == self.leaf.name else self.whole
+
+
+@dataclass(frozen=True)
+class Names:
+    """The parameters of the models of all data sets, and which of them are shared.
+
+    - `labels`: names of the data sets; one alone may have none, and its parameters plain names.
+    - `shared`: names, of vectors without index.
+    """
+
+    models: tuple[AbstractCorrelation, ...]
+    labels: tuple[str, ...]
+    shared: tuple[str, ...] = ()
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one data set without a label."""
+        return self.labels == ("",)
+
+    @cached_property
+    def bases(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the parameters of each model, of vectors without index."""
+        leaves = map(parameter_leaves, self.models)
+        return tuple(tuple(dict.fromkeys(map(base_name, some))) for some in leaves)
+
+    @cached_property
+    def in_vectors(self) -> tuple[str, ...]:
+        """Names of entries of vectors."""
+        named = (one.leaf.name for one in self.entries if one.leaf.index is not None)
+        return tuple(dict.fromkeys(named))
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """All parameters of all data sets."""
+        out = []
+        for k, (model, label) in enumerate(zip(self.models, self.labels, strict=True)):
+            for leaf in parameter_leaves(model):
+                base = base_name(leaf)
+                # The first data set that has a shared parameter carries it, by its plain name.
+                those = [j for j, names in enumerate(self.bases) if base in names]
+                carrier = those[0] if base in self.shared else k
+                whole = f"{base}[{label}]" if label else base
+                own = entry_name(whole, leaf)
+                public = leaf.name if base in self.shared and carrier == k else own
+                out.append(Entry(k, carrier, leaf, base, whole, own, public))
+        return tuple(out)
+
+
 class SharedParameters(eqx.Module):
     """How the parameters of a joint fit belong to its data sets.
 
@@ -106,49 +184,21 @@ class SharedParameters(eqx.Module):
         return self.maps[k].to_coordinates(self.local(k, self.whole.to_physical(y)))
 
 
-class _Naming(NamedTuple):
-    """Public names of all leaves, and where they come from.
-
-    - `fields`: public base name by path; `bases`: own name by public name.
-    - `links`: public name → the shared parameter that it repeats.
-    - `aliases`: `name[label]` of the data set that carries a shared parameter → its plain name.
-    """
-
-    fields: dict[str, str]
-    bases: dict[str, str]
-    links: dict[str, str]
-    aliases: dict[str, str]
-
-
-def _naming(models, labels: tuple[str, ...], shared: Sequence[str]) -> _Naming:
-    out = _Naming({}, {}, {}, {})
-    carried: dict[str, int] = {}
-    for k, model in enumerate(models):
-        for leaf in parameter_leaves(model):
-            base, own = base_name(leaf), f"{base_name(leaf)}[{labels[k]}]"
-            # The first data set that has a shared parameter carries its plain name.
-            plain = base in shared and carried.setdefault(base, k) == k
-            public = base if plain else own
-            out.fields[_path(k, leaf)] = public
-            out.bases[entry_name(public, leaf)] = leaf.name
-            if plain:
-                out.aliases[entry_name(own, leaf)] = leaf.name
-            elif base in shared:
-                out.links[entry_name(public, leaf)] = leaf.name
-    return out
-
-
-def _spread(given: Mapping[str, Any], naming: _Naming, known: Collection[str]) -> dict[str, Any]:
+def _spread(given: Mapping[str, Any], names: Names, known: Collection[str]) -> dict[str, Any]:
     """Settings by public name; a plain name stands for that parameter of every data set."""
-    plain = dict.fromkeys(naming.bases[name] for name in known)
-    check_names(given, {**dict.fromkeys(known), **plain, **naming.aliases}, "the joint fit")
+    own = {one.public: one.leaf.name for one in names.entries}
+    # `D0[hot]` of the data set that carries a shared D0 is another name of it.
+    carried = (one for one in names.entries if one.base in names.shared and not one.follows)
+    aliases = {one.own: one.public for one in carried}
+    plain = dict.fromkeys(own[name] for name in known)
+    check_names(given, {**dict.fromkeys(known), **plain, **aliases}, "the joint fit")
     out: dict[str, Any] = {}
     for name, value in given.items():
-        if naming.aliases.get(name, name) not in known:
-            out.update({public: value for public in known if naming.bases[public] == name})
+        if aliases.get(name, name) not in known:
+            out.update({public: value for public in known if own[public] == name})
     for name, value in given.items():
-        if naming.aliases.get(name, name) in known:
-            out[naming.aliases.get(name, name)] = value
+        if aliases.get(name, name) in known:
+            out[aliases.get(name, name)] = value
     return out
 
 
@@ -208,25 +258,30 @@ def shared_parameters(
         raise ModelError(
             f"the labels {labels} must be {count} different names, one for each data set"
         )
-    owned = [list(dict.fromkeys(base_name(leaf) for leaf in parameter_leaves(m))) for m in models]
+    names = Names(models, labels)
+    owned = names.bases
     if shared is None:
-        shared = [name for name in owned[0] if all(name in names for names in owned)]
-    everything = dict.fromkeys(name for names in owned for name in names)
-    check_names(shared, everything, "a model of the joint fit")
-    naming = _naming(models, labels, tuple(shared))
-    several = SeveralModels(models, tuple(naming.fields.items()))
-    own = [name for name in naming.bases if name not in naming.links]
+        shared = [name for name in owned[0] if all(name in some for some in owned)]
+    check_names(
+        shared, dict.fromkeys(n for some in owned for n in some), "a model of the joint fit"
+    )
+    names = dataclasses.replace(names, shared=tuple(shared))
+    entries = names.entries
+    fields = {_path(one.k, one.leaf): one.field for one in entries}
+    several = SeveralModels(models, tuple(fields.items()))
+    own = [one.public for one in entries if not one.follows]
     # Ties may also replace the link of a data set to a shared parameter.
-    given = _spread(ties or {}, naming, tuple(naming.bases))
-    links = {name: Proportional(base) for name, base in naming.links.items() if name not in given}
+    given = _spread(ties or {}, names, [one.public for one in entries])
+    repeating = {one.public: one.leaf.name for one in entries if one.follows}
+    links = {name: Proportional(base) for name, base in repeating.items() if name not in given}
     # Models side by side are none of those that it takes from users.
     whole = inspect.unwrap(parameter_map)(
         several,  # pyright: ignore[reportArgumentType]
         times[0],
-        bounds=_spread(bounds or {}, naming, own),
-        fixed=tuple(_spread(dict.fromkeys(fixed), naming, own)),
+        bounds=_spread(bounds or {}, names, own),
+        fixed=tuple(_spread(dict.fromkeys(fixed), names, own)),
         ties={**given, **links},
-        scale=_spread(scale or {}, naming, own),
+        scale=_spread(scale or {}, names, own),
         rates=rates,
     )
     varying = {*whole.free_names, *given}
@@ -234,13 +289,11 @@ def shared_parameters(
     start = whole.build(whole.start).models  # pyright: ignore[reportAttributeAccessIssue]
     maps, every = [], []
     for k, (model, t) in enumerate(zip(start, times, strict=True)):
-        fields = parameter_leaves(model)
-        public = [entry_name(naming.fields[_path(k, leaf)], leaf) for leaf in fields]
-        names = [leaf.name for leaf in fields]
-        constant = [own for own, name in zip(names, public, strict=True) if name not in varying]
-        free = dict.fromkeys(names, (-np.inf, np.inf))
-        maps.append(parameter_map(model, t, bounds=free, fixed=tuple(constant), rates=rates))
-        every.append(tuple(zip(names, public, strict=True)))
-    used = tuple(dict.fromkeys(naming.links.values()))
+        mine = [(one.leaf.name, one.public) for one in entries if one.k == k]
+        constant = tuple(name for name, public in mine if public not in varying)
+        free = dict.fromkeys((name for name, _ in mine), (-np.inf, np.inf))
+        maps.append(parameter_map(model, t, bounds=free, fixed=constant, rates=rates))
+        every.append(tuple(mine))
+    used = tuple(dict.fromkeys(repeating.values()))
     repeated = tuple((name, tie.name) for name, tie in links.items())
     return SharedParameters(whole, tuple(maps), labels, used, repeated, tuple(every))

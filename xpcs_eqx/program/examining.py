@@ -1,6 +1,8 @@
 """What a configuration asks to be looked at after a fit: degeneracy, diagnostics, single angles."""
 
+import dataclasses
 import logging
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,6 +24,7 @@ from ..fitting import (
 from ..objective import AbstractObjective
 from ..parameters.variables import coordinates_of, physical_of
 from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
+from ..report.fit import folders_of
 from ..report.sections import Section, items
 from ..search import GlobalFit
 from ..uncertainty import loss_of
@@ -70,9 +73,6 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> li
     A search that ended in a flat valley makes its fit suspicious as well.
     """
     output, out, failures = problem.settings.output, [], []
-    if problem.settings.several:
-        # What there is to look at is of one model; asking for it is refused.
-        return out
     doubtful = suspicious(fit, problem.settings.verdict.condition) or (
         searched is not None and searched.flat
     )
@@ -92,23 +92,30 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> li
     if output.diagnostics:
         out.append(diagnostics_section(diagnose(fit)))
     if output.sequential is not None:
-        (data,) = problem.data
-        sequential = attempt("fits to single angles", lambda: _sequential(fit, problem, data))
-        if sequential is not None:
-            out.append(sequential_section(sequential))
+        for k, (label, name) in enumerate(folders_of(fit).items()):
+            of = f" of {label}" if name else ""
+            found = attempt(f"fits to single angles{of}", lambda k=k: _sequential(fit, problem, k))
+            if found is not None:
+                out.append(sequential_section(found, label, name))
     return [*out, Section("Not done", items(failures))] if failures else out
 
 
-def _sequential(fit: Fit, problem: Problem, data: Any) -> SequentialFit:
+def _sequential(fit: Fit, problem: Problem, k: int) -> SequentialFit:
+    """Fits of the angles of data set `k` by themselves."""
     assert problem.settings.output.sequential is not None
+    part, data = tuple(fit.parts.values())[k], problem.data[k]
+    loss: Any = loss_of(part.objective)
+    if "scale" in vars(loss):
+        # Residuals of a joint fit are multiplied by the root of the weight of their data set.
+        loss = dataclasses.replace(loss, scale=loss.scale / math.sqrt(problem.weights[k]))
     return sequential_least_squares(
-        problem.of_one.term.parameters,
-        data,
+        part.objective.term.parameters,
+        data,  # pyright: ignore[reportArgumentType]
         combination=COMBINATIONS[problem.settings.output.sequential](),
-        loss=loss_of(problem.of_one),
+        loss=loss,
         solver=problem.solver,
         recovery=problem.recovery,
         # Where all angles together ended: what differs at one angle is then its own.
-        start=fit.values[fit.index.physical],
+        start=part.values[part.index.physical],
         **bounds_of(problem.settings.scaling),
     )

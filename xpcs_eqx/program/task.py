@@ -1,6 +1,7 @@
 """A configuration as work to do: check, fit, report, write; one data set is a list of one."""
 
 import dataclasses
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -14,22 +15,26 @@ from ..config.build import Problem, build
 from ..config.inference import Inference, inference_of
 from ..config.read import Configuration
 from ..config.resolved import resolved_settings
+from ..config.tables.data import Given
 from ..config.tables.verdict import thresholds_of
-from ..data import StoredTwoTime, TwoTimeData
+from ..data import PooledData
 from ..defences import defended_least_squares
 from ..errors import ConfigError, FitError
+from ..files import to_json
 from ..fitting import Fit, ProfileInterval, judged, profile_interval
+from ..objective import has_bins
 from ..report import (
     Origin,
     Report,
     Section,
     fit_sections,
-    folder_names,
+    origins,
     surface_section,
     time_section,
     write_results,
 )
 from ..report.analyses import defence_section, search_section
+from ..report.fit import folders_of
 from .examining import examine, undetermined
 from .progress import sampling_progress
 from .sampling import Sampled, sample_posterior
@@ -46,7 +51,7 @@ def task_of(configuration: Configuration) -> "Task":
     return Task(configuration, problem, inference_of(configuration, problem))
 
 
-def _data_line(data: TwoTimeData | StoredTwoTime) -> str:
+def _data_line(data: Given) -> str:
     return (
         f"{data.provenance.where()}: {data.n_angles} angles, {data.n_frames} frames, "
         f"{float(data.t[0]):.6g} … {float(data.t[-1]):.6g} s, q = {float(data.geometry.q):.6g} 1/Å"
@@ -75,7 +80,10 @@ class Task:
             problem.labels, problem.data, problem.scalings, strict=True
         ):
             lines.append(f"{label}: {_data_line(data)}" if label else _data_line(data))
-            lines.append(f"{data.n_pairs} pairs, {data.masked_pairs} masked; scaling {scaling}")
+            pairs = f"{data.n_pairs} pairs, {data.masked_pairs} masked"
+            if isinstance(data, PooledData):
+                pairs = f"{data.n_pairs} bins of age and lag"
+            lines.append(f"{pairs}; scaling {scaling}")
             lines += [f"note: {one}" for one in data.provenance.notes]
         free = problem.parameters.free_names
         coefficients = sum(one.scaling.size for one in problem.scalings)
@@ -147,10 +155,12 @@ class Task:
 def quote_errors(fit: Fit, kind: str) -> Fit:
     """The fit, and each data set in it, with another of its covariances as the quoted one.
 
-    Where that is not finite for the whole, all of them stay as they are, and say so.
+    Where that is not finite for the whole, all of them stay as they are, and say so. The speckle
+    one is the default, which bins of age and lag do not have.
     """
     uncertainty = fit.uncertainty
-    if kind == uncertainty.chosen:
+    binned = any(has_bins(one.objective.term.tiles) for one in fit.parts.values())
+    if kind == uncertainty.chosen or (binned and kind == "speckle"):
         return fit
     if np.all(np.isfinite(np.diagonal(getattr(uncertainty, kind)))):
         return _quoted(fit, kind, f"solver.errors = {kind!r} was asked for")
@@ -219,24 +229,23 @@ class Outcome:
     def sections(self, timings: Mapping[str, float]) -> list[Section]:
         """The whole report; `timings` are seconds by phase beside those of the fit."""
         problem, output = self.task.problem, self.task.problem.settings.output
-        origins = [
+        known = [
             Origin(data.provenance, str(scaling), weight)
             for data, scaling, weight in zip(
                 problem.data, problem.scalings, problem.weights, strict=True
             )
         ]
         decisions = (*problem.decisions, *self.failures)
-        out = fit_sections(self.fit, origins, decisions=decisions, profiles=self.profiles)
+        out = fit_sections(self.fit, known, decisions=decisions, profiles=self.profiles)
         strategy = dataclasses.asdict(problem.plan.strategy)
         out.append(Section(document={"strategy": strategy, "good": self.good}))
         out += self.analyses
         if self.sampled is not None:
             out.append(self.sampled.section(output.plots))
             timings = {**timings, **self.sampled.timings}
-        parts = self.fit.parts
-        names = ("",) if problem.names.alone else folder_names(tuple(parts))
-        for (label, one), name in zip(parts.items(), names, strict=True):
-            out.append(surface_section(one, label, name, output.fitted_data))
+        for label, name in folders_of(self.fit).items():
+            part = self.fit.parts[label]
+            out.append(surface_section(part, label, name, output.fitted_data))
         return [*out, time_section(self.fit, timings)]
 
     def write(
@@ -244,14 +253,39 @@ class Outcome:
     ) -> Report:
         """Write the results into an empty folder that will become `target`; returns the report."""
         problem = self.task.problem
-        origins = [one.provenance for one in problem.data]
         return write_results(
             folder,
             self.title,
             self.sections(timings),
-            provenance=origins[0]
-            if problem.names.alone
-            else dict(zip(problem.labels, origins, strict=True)),
+            provenance=problem.provenance,
             configuration=resolved_settings(self.task.configuration, problem, target),
             started=started,
         )
+
+
+def finished(task: Task, target: str, checkpoints: Checkpoints | None) -> bool | None:
+    """Whether the results in a folder are those of a task, and good; None when they are not.
+
+    A checkpoint that is younger than they are belongs to a fit that has begun after them.
+    """
+    try:
+        with open(os.path.join(target, "provenance.json"), encoding="utf-8") as stream:
+            found = json.load(stream)
+            written = os.fstat(stream.fileno()).st_mtime_ns
+        with open(os.path.join(target, "fit", "parameters.json"), encoding="utf-8") as stream:
+            good = json.load(stream)["good"]
+        same = _compared(found["configuration"], found["data"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # Nothing there, or not by this program as it is now.
+        return None
+    left = [] if checkpoints is None else checkpoints.paths()
+    if any(os.stat(path).st_mtime_ns > written for path in left):
+        return None
+    settings = resolved_settings(task.configuration, task.problem, target)
+    wanted = json.loads(to_json([settings, origins(task.problem.provenance)]))
+    return bool(good) if _compared(*wanted) == same else None
+
+
+def _compared(settings: Mapping[str, Any], data: Any) -> Any:
+    """What makes two fits the same, of settings and data: all but what is written of it."""
+    return {name: table for name, table in settings.items() if name != "output"}, data

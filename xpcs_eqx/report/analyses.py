@@ -8,7 +8,7 @@ import numpy as np
 from ..defences import DefenceReport
 from ..fitting import DegeneracyReport, Diagnostics, Fit, SequentialFit
 from ..search import GlobalFit, TournamentState
-from .sections import Drawing, Section, entry, items, number, table
+from .sections import Drawing, Section, entry, items
 
 # What each layer of the defences does when it fires, in words.
 _LAYERS = {
@@ -120,22 +120,12 @@ def diagnostics_section(found: Diagnostics) -> Section:
     return Section("Diagnostics", lines, {}, {"fit/diagnostics.json": found._asdict()})
 
 
-def sequential_section(fit: SequentialFit) -> Section:
-    """Fits of single angles: their combination, then a line for each angle."""
-    rows = [
-        (row.name, number(row.value), number(row.error, 3), row.unit, str(row.angles))
-        for row in fit.rows
-    ]
-    lines = table(("parameter", fit.combination, "error", "unit", "angles"), rows)
-    names = fit.parameters.free_names
-    cells = [
-        (
-            f"{float(fit.phi[a]):.4g}",
-            *(f"{number(one[n].value, 5)} ± {number(one[n].error, 2)}" for n in names),
-        )
-        for a, one in zip(fit.angles, fit.fits, strict=True)
-    ]
-    lines += ["", *table(("phi [deg]", *names), cells), *items(fit.findings)]
+def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> Section:
+    """Fits of single angles: their combination, then a line for each angle.
+
+    `label`, `name`: of one of several data sets, and of its folder.
+    """
+    lines = [*(f"  {line}" for line in fit.table()), *items(fit.findings)]
     document: dict[str, Any] = {
         "combination": fit.combination,
         "success_rate": fit.success_rate,
@@ -160,4 +150,6 @@ def sequential_section(fit: SequentialFit) -> Section:
         "failed": [one._asdict() for one in fit.failed],
         "findings": fit.findings,
     }
-    return Section("Each angle by itself", lines, {}, {"fit/sequential.json": document})
+    title = "Each angle by itself" + (f", {label}" if name else "")
+    inside = f"fit/{name}" if name else "fit"
+    return Section(title, lines, {}, {f"{inside}/sequential.json": document})

@@ -14,10 +14,12 @@ from ..compiling import quick_jit
 from ..data import Provenance
 from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
+from ..objective import has_bins
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..scaling import AbstractScaling
 from ..uncertainty import loss_of
 from .analyses import prepared_section
+from .bins import write_fitted_bins
 from .maps import has_maps, has_weights, is_stored, write_fitted_data
 from .misfit import misfit_section
 from .sections import (
@@ -147,6 +149,8 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
     if has_maps(fit):
         masked = phi.shape[0] * math.comb(t.shape[0], 2) - fit.n_pairs
         pairs += f"; {masked} masked"
+    if has_bins(term.tiles):
+        pairs = f"{fit.n_pairs} bins of age and lag, each a mean over its pairs of frames"
     lines += [
         entry(
             "maps",
@@ -254,7 +258,8 @@ def solver_section(fit: Fit) -> Section:
 def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
     """The table of parameters.
 
-    Errors of fixed and tied parameters, and numbers that are not finite, are null in the file.
+    Errors of fixed parameters, and numbers that are not finite, are null in the file; those of tied
+    ones follow from what they are tied to.
     """
     header = ("parameter", "value", "error", "classical", "speckle", "dyadic", "unit", "")
     shown, rows = [], {}
@@ -290,8 +295,8 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
     ]
     header = ("data set", "distance chi²", "parameters", "furthest", "deviation [errors]")
     blocks = {}
-    names = folder_names(tuple(fit.parts))
-    for (label, one), name, origin in zip(fit.parts.items(), names, origins, strict=True):
+    for (label, name), origin in zip(folders_of(fit).items(), origins, strict=True):
+        one = fit.parts[label]
         geometry = one.objective.term.geometry
         blocks[label] = {
             "folder": name,
@@ -323,6 +328,12 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
             "data_sets": blocks,
         },
     )
+
+
+def folders_of(fit: Fit) -> dict[str, str]:
+    """The folder of each data set by its label; no name for one data set alone."""
+    labels = tuple(fit.parts)
+    return dict(zip(labels, folder_names(labels) if fit.data_sets else ("",), strict=True))
 
 
 def scaling_section(fit: Fit, title: str = "") -> Section:
@@ -374,6 +385,8 @@ def surface_section(fit: Fit, label: str, name: str, fitted_data: bool | None) -
     if has_maps(fit) and (fitted_data or (fitted_data is None and not is_stored(fit))):
         path = f"{inside}/fitted_data.{'h5' if is_stored(fit) else 'npz'}"
         files[path] = lambda target: write_fitted_data(target, fit)
+    if has_bins(fit.objective.term.tiles) and fitted_data is not False:
+        files[f"{inside}/fitted_bins.npz"] = lambda target: write_fitted_bins(target, fit)
 
     def figures() -> Sequence[Drawing]:
         # Not at the top: importing matplotlib takes a third of a second.
@@ -419,7 +432,8 @@ def fit_sections(
     if not fit.data_sets:
         return [*out, scaling_section(fit), *doubt_sections(fit), misfit_section(fit)]
     out.append(sharing_section(fit, known))
-    for (label, one), name in zip(fit.parts.items(), folder_names(tuple(fit.parts)), strict=True):
+    for label, name in folders_of(fit).items():
+        one = fit.parts[label]
         section = scaling_section(one, f"Contrast and offset of {label}")
         files: dict[str, Any] = {
             f"fit/{name}/parameters.json": document(fit_sections(one)),

@@ -77,7 +77,7 @@ def _document(misfit: Misfit) -> dict:
 
 
 def _drawings(found: dict[str, Misfit]) -> list[Drawing]:
-    from .plots.misfit import misfit_figure
+    from .plots.curves import misfit_figure
 
     names = folder_names(tuple(found))
     return [

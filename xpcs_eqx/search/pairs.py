@@ -17,8 +17,8 @@ from ..objective import (
     Scan,
     TwoTimeObjective,
     noise_of,
-    on_one_device,
 )
+from ..objective.combined import parts_of
 from ..objective.kernel.tiles import PointTiles, point_runs
 from ..optimize import evaluated
 from ..parameters.variables import coordinates_of
@@ -53,17 +53,14 @@ def noise_variance(objective: AbstractObjective) -> float:
     """
     if isinstance(objective, CurveObjective):
         return 1.0 if objective.absolute_sigma else math.nan
-    if isinstance(objective, CombinedObjective):
-        parts = objective.parts
-    elif isinstance(objective, TwoTimeObjective):
-        parts = (objective,)
-    else:
+    if not isinstance(objective, TwoTimeObjective | CombinedObjective):
         return math.nan
+    parts = parts_of(objective)
     if any(not isinstance(loss_of(part), Linear) for part in parts):
         return math.nan
     if is_absolute(objective):
         return 1.0
-    tiles = on_one_device([part.term.tiles for part in parts])
+    tiles = [part.term.tiles for part in parts]
     if any(isinstance(one, AbstractPieces) for one in tiles):
         return math.nan
     try:

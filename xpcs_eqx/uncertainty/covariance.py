@@ -1,12 +1,13 @@
 """The three covariances of a fit, from the equations at its optimum."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ..compiling import quick_jit
 from ..objective import (
@@ -21,6 +22,7 @@ from ..objective import (
     StoredTiles,
     TwoTimeObjective,
     TwoTimeTerm,
+    has_bins,
     on_one_device,
 )
 from ..objective.elimination import assemble, index_layout
@@ -28,16 +30,20 @@ from ..parameters import snap
 from .dyadic import (
     DyadicScores,
     ResidualSums,
+    block_scores,
     dyadic_scores,
     mean_slopes,
     robust_noise,
     summed,
 )
+from .evidence import Evidence
 from .misfit import Remains
 from .scores import SpeckleScores, speckle_scores
 from .uncertainty import (
+    BY_AGE,
     NO_DEGREES_OF_FREEDOM,
     NOTHING_HOLDS,
+    OF_BINS,
     ONLY_SIGMA,
     UNDETERMINED,
     Uncertainty,
@@ -50,6 +56,8 @@ from .uncertainty import (
 # A fit that has followed all but this part of the noise, in variance, cannot be judged by what it
 # left: the size of the noise is then no better known than that, which is said.
 _MOST_LOST = 100.0
+# Ages of bins below which their scatter tells nothing.
+_FEWEST_AGES = 4
 # Eigenvalues of the dyadic covariance below this part of that of independent pairs are scatter.
 _LEAST_DYADIC = 0.1
 
@@ -222,11 +230,68 @@ def lower_uncertainty(objective: TwoTimeObjective) -> None:
     _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
 
 
+class Decays(NamedTuple):
+    """|c1|² of some groups of pairs, row by row, each of which is of one angle.
+
+    - `angle`: of each row; `sums`: Σ w ∂c2 by the coordinates, over `weight`, Σ w; `entries`: from
+        coordinates to entries of the fit.
+    - `nearest`: largest |c1|² of neighbouring frames, or of bins; `farthest`: the least.
+    """
+
+    angle: Int[np.ndarray, "row"]
+    correlation: Float[np.ndarray, "row group"]
+    sums: Float[np.ndarray, "row column group"]
+    weight: Float[np.ndarray, "row group"]
+    entries: Float[np.ndarray, "row column entry"]
+    nearest: float
+    farthest: float
+
+    def columns(self, contrast: Float[np.ndarray, "angle"]) -> Float[np.ndarray, "..."]:
+        """The derivative of |c1|² by the coordinates, zero where nothing is known of it."""
+        unit = contrast[self.angle, None] * self.weight
+        there = np.broadcast_to(unit[:, None] != 0, self.sums.shape)
+        return np.divide(self.sums, unit[:, None], out=np.zeros(self.sums.shape), where=there)
+
+
+def _decays_of_maps(evidence: Evidence, columns: np.ndarray) -> Decays:
+    return Decays(
+        np.arange(columns.shape[0]),
+        np.asarray(evidence.decay),
+        np.asarray(evidence.decay_columns),
+        np.asarray(evidence.decay_weight),
+        columns,
+        float(np.max(evidence.nearest)),
+        float(np.min(evidence.farthest)),
+    )
+
+
+@quick_jit
+def _bins(term, y, per_angle, loss):
+    table = term.table(y)
+
+    def one(row):
+        block = term.tiles.block(row)
+        found = block_scores(table, block, per_angle, loss)
+        root = block.root_weights
+        return block.angle, found.correlation, root * found.columns[:-2], root**2
+
+    return jax.lax.map(one, jnp.asarray(term.tiles.table))
+
+
+def _decays_of_bins(term: TwoTimeTerm, at: Optimum, loss: AbstractLoss) -> Decays:
+    angle, correlation, sums, weight = map(np.asarray, _bins(term, at.y, at.per_angle, loss))
+    # Of those that are there.
+    known = correlation[weight > 0]
+    ends = float(np.max(known)), float(np.min(known))
+    correlation = np.where(weight > 0, correlation, 0.0)
+    return Decays(angle, correlation, sums, weight, np.asarray(at.columns)[angle], *ends)
+
+
 class ScoreCovariances(eqx.Module):
     """Covariance of the gradient of one data set at its optimum, in the layout of `Optimum`.
 
     - `speckle`, `dyadic`: from the noise of intensity correlations, and from scores summed by
-        shared frame; the first is NaN for pooled points.
+        shared frame, of bins by age; the first is NaN for pooled points.
     - `own`: Σ of the score of each pair with itself, what the second would be for independent
         pairs.
     - `hessian`: mean curvature of the cost, A = Σ E[ψ′] JᵀJ with penalties; JᵀWJ for the linear
@@ -236,6 +301,7 @@ class ScoreCovariances(eqx.Module):
     - `by_angle`: that one for (coordinates, contrast, offset) of each angle, of one data set.
     - `gram`: curvature by angle for the same columns.
     - `remains`: what tests of the model need, of one data set of maps.
+    - `decays`: what tells of a decay, of one data set of maps or of bins.
     """
 
     speckle: Float[np.ndarray, "entry entry"]
@@ -250,6 +316,7 @@ class ScoreCovariances(eqx.Module):
     by_angle: Float[np.ndarray, "angle column column"] | None = None
     gram: Float[np.ndarray, "angle column column"] | None = None
     remains: Remains | None = None
+    decays: Decays | None = None
 
 
 def _curvature(at: Optimum, loss: AbstractLoss, residuals: ResidualSums) -> np.ndarray:
@@ -316,7 +383,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
     """What the noise of the data does to the gradient at an optimum."""
     # Maps that are shared out over devices are put together again.
     (term, at), loss = on_one_device((objective.term, at)), loss_of(objective)
-    columns = np.asarray(at.columns)
+    columns, decays = np.asarray(at.columns), None
     if isinstance(term.tiles, MapTiles | StoredTiles):
         shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
         stored = isinstance(term.tiles, StoredTiles)
@@ -331,11 +398,28 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         n_pixels, shot_noise = np.asarray(scores.n_pixels) / factor, np.asarray(scores.shot)
         chosen, reason = "speckle", _speckle_reason(scores, why)
         remains = Remains(scores.evidence, dyadic.residuals, loss, columns, factor)
+        decays = _decays_of_maps(scores.evidence, columns)
         if np.any(factor >= _MOST_LOST):
             reason += (
                 "; the fit has followed nearly all of the noise, so that its size is a guess: "
                 "errors may be far too small or too large"
             )
+    elif has_bins(term.tiles):
+        dyadic = _dyadic(term, at.y, at.per_angle, loss)
+        tiles: Any = term.tiles
+        ages = np.unique(np.asarray(tiles.means.age)).size
+        # What a fit takes from sums over few ages is given back as the variance of a sample has it.
+        larger = ages / max(ages - 1, 1)
+        own = np.asarray(dyadic.own)
+        found = larger * (np.asarray(dyadic.covariance) + own)
+        # What bins have in common only adds to their own noise.
+        by_angle = shared = np.stack([_floored(*one, 1.0) for one in zip(found, own, strict=True)])
+        speckle = np.full((columns.shape[2],) * 2, np.nan)
+        n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
+        chosen, remains, reason = "dyadic", None, BY_AGE.format(ages)
+        if ages < _FEWEST_AGES:
+            chosen, reason, by_angle = "classical", OF_BINS, own
+        decays = _decays_of_bins(term, at, loss)
     else:
         find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
         dyadic = find(term, at.y, at.per_angle, loss)
@@ -363,6 +447,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         by_angle=by_angle,
         gram=slopes * np.asarray(dyadic.residuals.gram),
         remains=remains,
+        decays=decays,
     )
 
 
@@ -411,8 +496,8 @@ def uncertainty_from(
     )
 
 
-def _floored(covariance, own):
-    """The dyadic covariance with its least eigenvalues, in units of `own`, raised.
+def _floored(covariance, own, least=_LEAST_DYADIC):
+    """The dyadic covariance with its eigenvalues, in units of `own`, raised to `least`.
 
     Sums over few frames scatter, below zero as well. Independent pairs give the eigenvalue 1, and
     pairs that share a frame speckle make it larger.
@@ -423,9 +508,9 @@ def _floored(covariance, own):
     seen = values > UNDETERMINED * values[-1]
     root, vectors = np.sqrt(values[seen]), vectors[:, seen]
     there, back = (vectors / root).T / size, size[:, None] * vectors * root
-    least, turn = np.linalg.eigh(there @ covariance @ there.T)
+    size, turn = np.linalg.eigh(there @ covariance @ there.T)
     turn = back @ turn
-    return (turn * np.maximum(least, _LEAST_DYADIC)) @ turn.T
+    return (turn * np.maximum(size, least)) @ turn.T
 
 
 def sandwiches(

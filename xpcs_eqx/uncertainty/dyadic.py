@@ -20,6 +20,7 @@ from ..objective import (
     TwoTimeTerm,
     block_columns,
     fold_pieces,
+    has_bins,
     influence_sums,
 )
 
@@ -149,6 +150,10 @@ def dyadic_scores(
     With s_ij the score of a pair and S_i the sum over the pairs of frame i, it is
     Σ_i S_i S_iᵀ − Σ_ij s_ij s_ijᵀ: all products of pairs that share a frame, each pair with itself
     once (dyadic clustering, as for network data; Aronow, Samii & Assenova 2015).
+
+    Bins have many frames each. With S_i the score of the bins of an age, those of all lags, it is
+    Σ_i S_i S_iᵀ and half of the products with the next age (Newey & West, Econometrica 55, 703
+    (1987), with one neighbour), less the same last term.
     """
     table = term.table(y)
     n_angles, n_frames, columns = scaling.shape[0], term.t.shape[0], y.shape[0] + 2
@@ -166,6 +171,10 @@ def dyadic_scores(
             return _add_scores(args, carry, tiles.block(row)), None
 
         (by_frame, own, residuals), _ = jax.lax.scan(body, start, jnp.asarray(tiles.table))
+    if has_bins(tiles):
+        edge = jnp.zeros_like(by_frame[:, :1])
+        before, after = (jnp.concatenate(one, 1) for one in ((edge, by_frame), (by_frame, edge)))
+        by_frame = (before + after) / np.sqrt(2)
     return DyadicScores(jnp.einsum("anc,and->acd", by_frame, by_frame) - own, own, residuals)
 
 
@@ -179,8 +188,13 @@ def _add_scores(args, carry, block: Block):
         first, second = jnp.sum(scores, axis=2), jnp.sum(scores, axis=1)
     else:
         first = second = scores
-    by_frame = by_frame.at[block.angle, jnp.ravel(block.first)].add(first.T)
-    by_frame = by_frame.at[block.angle, jnp.ravel(block.second)].add(second.T)
+    if block.means is None:
+        by_frame = by_frame.at[block.angle, jnp.ravel(block.first)].add(first.T)
+        by_frame = by_frame.at[block.angle, jnp.ravel(block.second)].add(second.T)
+    else:
+        # There are hardly more ages than frames; the last ones would be added up.
+        age = jnp.minimum(block.means.age, by_frame.shape[1] - 1)
+        by_frame = by_frame.at[block.angle, age].add(scores.T)
     residuals = jax.tree.map(
         lambda total, part: total.at[block.angle].add(part),
         residuals,

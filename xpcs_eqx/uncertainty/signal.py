@@ -34,11 +34,13 @@ def signal_of(
     contrast: Float[np.ndarray, "angle"],
     covariance: Float[np.ndarray, "entry entry"],
 ) -> Signal | None:
-    """The signal of a data set of maps; `covariance` is that quoted of the entries of the fit."""
-    remains = scores.remains
-    if remains is None or scores.by_angle is None:
+    """The signal of a data set; `covariance` is that quoted of the entries of the fit.
+
+    None of points that are single pairs.
+    """
+    found = scores.decays
+    if found is None or scores.by_angle is None:
         return None
-    evidence = remains.evidence
     gram = np.asarray(scores.gram)[:, -2:, -2:]
     middle = np.asarray(scores.by_angle)[:, -2:, -2:]
     size = np.sqrt(np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0.0))
@@ -55,12 +57,8 @@ def signal_of(
         weight[a] = 1 / variance if variance > 0 else 0.0
     total = weight.sum()
     seen = float(np.sum(contrast * weight) / np.sqrt(total)) if total > 0 else 0.0
-    decay = np.asarray(evidence.decay)
-    columns = np.asarray(evidence.decay_columns)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unit = contrast[:, None] * np.asarray(evidence.decay_weight)
-        columns = np.where(unit[:, None] != 0, columns / unit[:, None], 0.0)
-    slopes = np.einsum("acl,ace->ale", columns, remains.columns[:, : columns.shape[1]])
+    decay, columns = found.correlation, found.columns(contrast)
+    slopes = np.einsum("acl,ace->ale", columns, found.entries[:, : columns.shape[1]])
     finite = np.where(np.isfinite(covariance), covariance, 0.0)
     lost = ~np.isfinite(np.diagonal(covariance))
     variance = np.einsum("ale,ef,alf->al", slopes, finite, slopes, optimize=True)
@@ -71,4 +69,4 @@ def signal_of(
     usable = (decay > _GONE) & (exponent > 0) & np.any(columns != 0, axis=1)
     usable &= np.isfinite(relative)
     rate = float(np.min(relative[usable])) if usable.any() else np.inf
-    return Signal(seen, rate, float(np.max(evidence.nearest)), float(np.min(evidence.farthest)))
+    return Signal(seen, rate, found.nearest, found.farthest)

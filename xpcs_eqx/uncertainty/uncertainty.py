@@ -23,6 +23,14 @@ ONLY_SIGMA = (
     "there are no more pairs than free parameters, so that only the sigma that was given tells of "
     "the errors"
 )
+BY_AGE = (
+    "bins of age and lag share frames: errors come from the scatter between {} ages, so that noise "
+    "common to most of them is not in them"
+)
+OF_BINS = (
+    "bins of age and lag are taken as independent, for there are too few ages to tell what their "
+    "noise has in common by the frames that they share: errors may be many times too small"
+)
 NOTHING_HOLDS = (
     "so many residuals are outliers to the robust loss that it does not hold the parameters, and "
     "their errors are infinite; give the loss a larger scale"
@@ -34,7 +42,7 @@ class Uncertainty(eqx.Module):
 
     - `classical`: s²(JᵀJ)⁻¹ as if the pairs were independent; absolute when sigma was given.
     - `speckle`: sandwich with the covariance of intensity correlations (default).
-    - `dyadic`: sandwich with scores summed by shared frame, model-free.
+    - `dyadic`: sandwich with scores summed by shared frame, of bins by age; model-free.
     - `chosen`: name of the quoted one, `reason` says why.
 
     Entries held on a bound have zero variance; directions the data do not determine have infinite

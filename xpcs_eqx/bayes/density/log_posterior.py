@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from ...compiling import quick_jit
 from ...errors import FitError, ModelError
@@ -19,11 +19,14 @@ from ...objective import (
     Linear,
     ProjectedObjective,
     TwoTimeTerm,
+    refuse_bins,
 )
+from ...objective.combined import parts_of
 from ...objective.kernel.frame_table import frame_table
 from ...objective.penalties import penalty_squares
 from ...parameters import ParameterMap, SharedParameters, parameter_values
 from ...parameters.parameter_map import plain_parameters
+from ...physics import LaminarFlow
 from ...search.pairs import count_pairs
 from ...uncertainty import loss_of
 from ..priors.families import AbstractPrior, Number, stacked
@@ -118,6 +121,11 @@ class LogPosterior(eqx.Module):
         return (self,)
 
     @property
+    def laminar(self) -> bool:
+        """Whether the model of a data set has flow."""
+        return any(isinstance(part.parameters.model, LaminarFlow) for part in self.parts)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the data sets, where there are several."""
         if isinstance(self.likelihood, JointLikelihood):
@@ -153,10 +161,17 @@ class LogPosterior(eqx.Module):
             return self.likelihood.local(theta)
         return (theta,)
 
-    def with_data(self, tiles: AbstractTiles, n_pairs: float) -> "LogPosterior":
-        """The same density of other data of the same angles and frames."""
-        term = dataclasses.replace(self.term, tiles=tiles)
-        data = dataclasses.replace(self.data, term=term, n_pairs=np.asarray(float(n_pairs)))
+    def with_data(self, tiles: Sequence[AbstractTiles], n_pairs: Sequence[float]) -> "LogPosterior":
+        """The same density of other data of the same angles and frames, of each data set."""
+        likelihood = self.likelihood
+        if isinstance(likelihood, JointLikelihood):
+            each = zip(likelihood.parts, tiles, n_pairs, strict=True)
+            parts = tuple(part.with_data([own], [count]) for part, own, count in each)
+            return dataclasses.replace(
+                self, likelihood=dataclasses.replace(likelihood, parts=parts)
+            )
+        term = dataclasses.replace(self.term, tiles=tiles[0])
+        data = dataclasses.replace(likelihood, term=term, n_pairs=np.asarray(float(n_pairs[0])))
         return dataclasses.replace(self, likelihood=data)
 
     def log_likelihood(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
@@ -200,6 +215,7 @@ def _checked(objective: OneDataSet) -> TwoTimeTerm:
             "thousands of times; load them into memory, sample a selection of them, or use "
             "consensus(), whose shards read their own part of maps in a file"
         )
+    refuse_bins(objective.term.tiles, "a posterior")
     if not isinstance(loss_of(objective), Linear):
         raise ModelError(
             f"the likelihood is Gaussian, which the loss {type(loss_of(objective)).__name__} of "
@@ -240,7 +256,7 @@ def log_posterior(
     if not isinstance(priors, PriorSet):
         priors = default_priors(objective).replaced(priors or {})
     scaling = SampledScaling() if scaling is None else scaling
-    parts = objective.parts if isinstance(objective, CombinedObjective) else (objective,)
+    parts = parts_of(objective)
     terms = [_checked(part) for part in parts]
     if noise is None:
         noise = GivenSigma() if all(one.absolute_sigma for one in terms) else SampledSigma()
@@ -341,9 +357,22 @@ def local_draws(density: LogPosterior, theta):
     return jax.vmap(jax.vmap(density.local))(theta)
 
 
+def per_angle_draws(
+    density: LogPosterior,
+    theta: Float[Array | np.ndarray, "chain draw entry"],
+    key: Key[Array, ""],
+) -> list[Float[np.ndarray, "chain draw angle 2"]]:
+    """(contrast, offset) of each angle of each data set for every draw."""
+    found = []
+    for k, (part, own) in enumerate(zip(density.parts, local_draws(density, theta), strict=True)):
+        of_part = jax.random.fold_in(key, k) if density.labels else key
+        found.append(np.asarray(scaling_draws(part, own, of_part)))
+    return found
+
+
 @quick_jit
 def scaling_draws(density: LogPosterior, theta, key):
-    """(contrast, offset) of each angle of a data set for every draw, one after the other."""
+    """Those of one data set, one after the other."""
     flat = theta.reshape(-1, theta.shape[-1])
 
     def one(entry):

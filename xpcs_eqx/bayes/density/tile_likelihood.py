@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...errors import ModelError
+from ...fitting.derivative.second_order import feature_rows, with_feature_rows
 from ...objective import AbstractTiles, Block, Linear, NormalEquations
 from ...objective.drivers.loops import Scan
 from ...objective.kernel.blocks import block_cost, pair_features
@@ -40,19 +41,10 @@ Rows = tuple[
 ]
 
 
-def feature_rows(table: FrameTable) -> Rows:
-    """Values of the features, without derivatives."""
-    return table.increments.values, table.endpoints.values, table.scalars.values
-
-
-def _with_rows(table: FrameTable, rows: Rows) -> FrameTable:
-    return eqx.tree_at(feature_rows, table, rows)
-
-
 def _without_rows(table: FrameTable) -> FrameTable:
     # What is handed over besides the rows must not depend on what is differentiated.
     nothing = jnp.zeros((0, 0))
-    return _with_rows(table, (nothing, nothing, nothing))
+    return with_feature_rows(table, (nothing, nothing, nothing))
 
 
 def _pull_to_frames(block: Block, parts, rows: Rows) -> Rows:
@@ -107,7 +99,7 @@ def _scan(function, zero, tiles: AbstractTiles):
 @eqx.filter_custom_vjp
 def _cost(moving, table, tiles):
     rows, scaling = moving
-    table = _with_rows(table, rows)
+    table = with_feature_rows(table, rows)
 
     def one(block):
         here = scaling[block.angle]
@@ -120,7 +112,7 @@ def _cost(moving, table, tiles):
 def _cost_forward(perturbed, moving, table, tiles):
     del perturbed
     rows, scaling = moving
-    table = _with_rows(table, rows)
+    table = with_feature_rows(table, rows)
     zero = (jnp.zeros((), scaling.dtype), jax.tree.map(jnp.zeros_like, moving))
     return _scan(lambda block: _cost_and_gradient(table, scaling, block), zero, tiles)
 
@@ -146,7 +138,7 @@ def data_cost(
 
 @eqx.filter_custom_vjp
 def _statistics(rows, table, reference, tiles):
-    table = _with_rows(table, rows)
+    table = with_feature_rows(table, rows)
 
     def one(_, block):
         here = reference[block.angle]
@@ -165,7 +157,7 @@ def _statistics_forward(perturbed, rows, table, reference, tiles):
 @_statistics.def_bwd
 def _statistics_backward(kept, cotangent, perturbed, rows, table, reference, tiles):
     del kept, perturbed
-    table = _with_rows(table, rows)
+    table = with_feature_rows(table, rows)
 
     def one(block):
         """What the sums of a block make of a change of |c1|², pulled back to the features."""

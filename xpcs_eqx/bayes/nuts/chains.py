@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Int, Key
 from ...arguments import check_fields, plain
 from ...errors import ModelError
 from ...objective.drivers.mesh import chosen_devices
-from ...physics import LaminarFlow
 
 AXIS = "chain"
 
@@ -152,11 +151,11 @@ class Nuts(eqx.Module):
             )
         self.parallel.batches(self.chains)
 
-    def target(self, model: Any) -> float:
-        """The acceptance to aim at for a model."""
+    def target(self, laminar: bool) -> float:
+        """The acceptance to aim at, where a model has flow or none has."""
         if self.target_acceptance is not None:
             return self.target_acceptance
-        return 0.9 if isinstance(model, LaminarFlow) else 0.85
+        return 0.9 if laminar else 0.85
 
 
 class ChainSettings(NamedTuple):

@@ -1,12 +1,12 @@
 """From an objective or a fit to a posterior, in one run."""
 
-import dataclasses
 import operator
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,16 +16,16 @@ from ...arguments import checked
 from ...checkpoint import fingerprint, understood
 from ...errors import FitError, ModelError
 from ...fitting import Fit, least_squares
-from ...objective import AbstractTiles, CombinedObjective, ProjectedObjective
+from ...objective import AbstractTiles, ProjectedObjective
+from ...objective.combined import parts_of, with_terms
 from ...scaling import AbstractScaling
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment
 from ..density.log_posterior import (
     LogPosterior,
     check_kind,
-    local_draws,
     log_posterior,
+    per_angle_draws,
     physical_draws,
-    scaling_draws,
 )
 from ..diagnostics import Diagnostics, diagnose_chains, why_unusable
 from ..marginalised import beyond_ends, check_ends
@@ -67,11 +67,11 @@ def prepare(
     start: AbstractStart,
     scaling: AbstractScalingTreatment | None,
     noise: AbstractNoise | None,
-    tiles: AbstractTiles | None = None,
+    tiles: Sequence[AbstractTiles] | None = None,
 ) -> Prepared:
     """The log posterior of a problem, fitted first where the start asks for it.
 
-    `tiles` take the place of the data in the density, not in the fit.
+    `tiles`, of each data set, take the place of the data in the density, not in the fit.
 
     **Raises:** `ModelError` for priors or data that cannot be sampled, or without BlackJAX; for
     marginalised scaling also when the fit is near an end of a prior of contrast or offset.
@@ -83,10 +83,8 @@ def prepare(
     if not isinstance(priors, PriorSet):
         priors = default_priors(objective).replaced(priors or {})
     whole = objective
-    if tiles is not None and not isinstance(objective, CombinedObjective):
-        objective = dataclasses.replace(
-            objective, term=dataclasses.replace(objective.term, tiles=tiles)
-        )
+    if tiles is not None:
+        objective = with_terms(objective, tiles=tiles)
     # Before a fit, which takes longer: the same checks.
     here: dict[str, Any] = {"scaling": scaling, "noise": noise}
     if fit is None and start.wants_fit:
@@ -106,28 +104,42 @@ def prepare(
     return Prepared(density, theta, fit, priors)
 
 
-def with_scaling(fit: Fit, scaling: AbstractScaling) -> Fit:
+def with_scaling(fit: Fit, scaling: AbstractScaling | Sequence[AbstractScaling]) -> Fit:
     """The same data fitted again with another scaling, from where the fit ended.
 
     A posterior of one contrast and offset for all angles begins at
     `with_scaling(fit, Averaged(n_angles))`, one with both held at the fit at
-    `with_scaling(fit, Fixed(fit.contrast, fit.offset))`. The start of the objective, on which
-    default priors are centred, stays.
+    `with_scaling(fit, Fixed(fit.contrast, fit.offset))`; of several data sets a list has one for
+    each. The start of the objective, on which default priors are centred, stays.
 
     **Raises:** `ModelError` for a fit with a robust loss, and what `least_squares` raises.
     """
     objective = rescaled(fit.objective, scaling)
-    return least_squares(objective, jnp.asarray(np.asarray(fit.values)[fit.index.physical]))
+    # Scaling coefficients come first.
+    x = np.asarray(fit.values)[len(fit.names) - objective.physical.n_free :]
+    return least_squares(objective, jnp.asarray(x))
 
 
-def rescaled(objective: Any, scaling: AbstractScaling) -> ProjectedObjective:
-    """The objective with another scaling. **Raises:** `ModelError` for one with a robust loss."""
-    if not isinstance(objective, ProjectedObjective):
+def rescaled(
+    objective: Samplable, scaling: AbstractScaling | Sequence[AbstractScaling]
+) -> Samplable:
+    """The objective with another scaling of its data set, or of each of several.
+
+    **Raises:** `ModelError` for one with a robust loss, and for another number of scalings than
+    there are data sets.
+    """
+    parts, given = parts_of(objective), [scaling] if isinstance(scaling, eqx.Module) else scaling
+    for part in parts:
+        if not isinstance(part, ProjectedObjective):
+            raise ModelError(
+                f"the scaling of a {type(part).__name__} cannot be replaced; make an objective "
+                "with the linear loss and the scaling that is wanted"
+            )
+    if len(given) != len(parts):
         raise ModelError(
-            f"the scaling of a {type(objective).__name__} cannot be replaced; make an objective "
-            "with the linear loss and the scaling that is wanted"
+            f"there are {len(parts)} data sets and {len(given)} scalings; give one for each"
         )
-    return dataclasses.replace(objective, term=dataclasses.replace(objective.term, scaling=scaling))
+    return with_terms(objective, scaling=given)
 
 
 def problem_mark(density: LogPosterior, priors: PriorSet, noise: AbstractNoise | None) -> str:
@@ -292,7 +304,7 @@ def sample(
     density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
     for_start, for_chains, for_scaling = jax.random.split(key, 3)
     begun = start.begin(density, theta, fit, sampler.chains, for_start)
-    target = max(sampler.target(part.parameters.model) for part in density.parts)
+    target = sampler.target(density.laminar)
     mark = ""
     if folder is not None:
         tiles = [part.term.tiles for part in density.parts]
@@ -304,11 +316,9 @@ def sample(
     places = (begun.positions, begun.step_size, begun.metric)
     first = ChainSettings(*places, target, sampler, for_chains)
     run, theta, found, attempts = _attempted(density, first, callback, folder, mark)
-    per_angle, remarks = [], []
-    for k, (part, own) in enumerate(zip(density.parts, local_draws(density, theta), strict=True)):
-        of_part = jax.random.fold_in(for_scaling, k) if density.labels else for_scaling
-        per_angle.append(np.asarray(scaling_draws(part, own, of_part)))
-        remarks += beyond_ends(part, per_angle[-1])
+    per_angle = per_angle_draws(density, theta, for_scaling)
+    each = zip(density.parts, per_angle, strict=True)
+    remarks = [text for part, own in each for text in beyond_ends(part, own)]
     return posterior_of(
         density,
         theta,

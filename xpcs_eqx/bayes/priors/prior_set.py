@@ -34,7 +34,6 @@ _TABLE: dict[str, tuple[float, float] | None] = {
 _OFFSETS = ("D_offset", "gamma_dot_t_offset")
 _LOG_SCALE = 1.5
 _CONTRAST, _OFFSET = (0.3, 0.25), (1.0, 0.25)
-_FITTED = ("free", "shared", "separate", "scaling")
 # Positive parameters whose bounds are further apart than this get a prior in their logarithm.
 _DECADES = 100.0
 
@@ -262,7 +261,8 @@ def fit_priors(fit: Fit, width: float = 2.0, names: Collection[str] | None = Non
     """
     found = {}
     for row in fit.rows:
-        if row.role not in _FITTED or not (names is None or row.name in names):
+        fitted = row.varies or row.role == "scaling"
+        if not fitted or not (names is None or row.name in names):
             continue
         if not (np.isfinite(row.error) and row.error > 0):
             raise ModelError(

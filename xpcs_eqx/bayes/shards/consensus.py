@@ -15,18 +15,24 @@ from ...arguments import check_fields, checked
 from ...checkpoint import fingerprint
 from ...errors import ModelError
 from ...fitting import Fit
-from ...objective import CombinedObjective, StoredTiles
-from ...physics import LaminarFlow
+from ...objective import StoredTiles
+from ...objective.combined import parts_of
 from ...search.pairs import count_pairs
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment, MarginalisedScaling
-from ..density.log_posterior import LogPosterior, check_kind, physical_draws, scaling_draws
-from ..diagnostics import diagnose_shards
+from ..density.log_posterior import (
+    LogPosterior,
+    check_kind,
+    local_draws,
+    per_angle_draws,
+    physical_draws,
+)
+from ..diagnostics import Diagnostics, diagnose_chains, diagnose_shards
 from ..nuts.chains import ChainSettings, Draws, Nuts
 from ..nuts.sample import key_of, prepare, problem_mark, sample
 from ..nuts.starts import AbstractStart, Beginning, LaplaceStart
 from ..posterior import Posterior, posterior_of
 from ..priors.families import AbstractPrior
-from ..priors.prior_set import OneDataSet, PriorSet, Samplable
+from ..priors.prior_set import PriorSet, Samplable
 from ..workers.base import (
     AbstractWorkers,
     Limits,
@@ -46,7 +52,7 @@ from .division import (
     AngleBalanced,
     AutomaticSize,
     Plan,
-    pairs_of,
+    pairs_of_all,
     split_pairs,
 )
 from .work import ShardWork, layout_of, stand_in, standing_for, without_data
@@ -177,33 +183,42 @@ def _chains_of(density: LogPosterior, results: list[dict[str, np.ndarray]]) -> D
     return Draws(density.coordinates.from_unconstrained(u), **every)
 
 
+def _of_parts(
+    density: LogPosterior, results: list[dict[str, np.ndarray]], max_depth: int
+) -> list[Diagnostics]:
+    """Convergence of the chains of all shards by the entries of each of several data sets."""
+    found: list[list[dict[str, Any]]] = [[] for _ in density.labels]
+    for one in results if found else ():
+        draws = _chains_of(density, [one])
+        own = local_draws(density, physical_draws(density, draws.position))
+        for part, theta, every in zip(density.parts, own, found, strict=True):
+            of_part = diagnose_chains(part.names, np.asarray(theta), draws, max_depth)
+            every.append({**one, **of_part._asdict()})
+    each = zip(found, density.parts, strict=False)
+    return [diagnose_shards(every, part.names, max_depth) for every, part in each]
+
+
 def _prepared(problem, priors, start, scaling, noise, correction):
     """The pairs, and what `prepare` makes of them: of data in a file, of some that stand in."""
     objective = getattr(problem, "objective", problem)
-    if isinstance(objective, CombinedObjective):
-        raise ModelError(
-            f"shards are of one data set, and these are {len(objective.parts)}: sample() takes "
-            "them together in one run; or give one of the parts"
-        )
-    tiles = getattr(getattr(objective, "term", None), "tiles", None)
-    if not isinstance(tiles, StoredTiles):
+    check_kind(objective)
+    if not any(isinstance(one.term.tiles, StoredTiles) for one in parts_of(objective)):
         density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
-        return pairs_of(density.term.tiles), density, theta, fit, priors
+        return pairs_of_all(objective), density, theta, fit, priors
     if correction is not None:
         raise ModelError(
             f"{type(correction).__name__} evaluates the posterior of all data thousands of times, "
             "which would read their file as often; leave correction out, or load the data"
         )
-    pairs = pairs_of(tiles)
+    pairs = pairs_of_all(objective)
     here = stand_in(pairs)
     density, theta, fit, priors = prepare(problem, priors, start, scaling, noise, here)
-    return pairs, standing_for(density, pairs.n_pairs), theta, fit, priors
+    return pairs, standing_for(density, pairs), theta, fit, priors
 
 
-# Several data sets are told where to go.
-@checked(problem=Samplable | Fit)
+@checked()
 def consensus(
-    problem: OneDataSet | Fit,
+    problem: Samplable | Fit,
     priors: PriorSet | Mapping[str, AbstractPrior] | None = None,
     method: Consensus | None = None,
     *,
@@ -223,9 +238,10 @@ def consensus(
 
     **Arguments:**
 
-    - `problem`, `priors`, `start`, `noise`, `key`: as in `sample`, of one data set. Maps may stay
-        in their file (`open_stored`): each shard then reads its own pairs, and the density of the
-        result is an estimate from some of them.
+    - `problem`, `priors`, `start`, `noise`, `key`: as in `sample`. A shard has pairs of all angles
+        of all data sets, as `method` deals them out. Maps may stay in their file (`open_stored`):
+        each shard then reads its own pairs, and the density of the result is an estimate from some
+        of them.
     - `method`: all about the shards, `Consensus()` by default.
     - `sampler`: of a full run; `method` says what a shard makes of it.
     - `scaling`: `SampledScaling()` alone; shards would each marginalise a scaling of their own.
@@ -255,10 +271,9 @@ def consensus(
     pairs, density, theta, fit, priors = _prepared(
         problem, priors, start, scaling, noise, method.correction
     )
-    laminar = isinstance(density.parameters.model, LaminarFlow)
     for_start, for_shards, for_chains, for_end = jax.random.split(key, 4)
     p = len(density.names)
-    shards, notes = split_pairs(pairs, p, laminar, for_shards, method.sharding, method.size)
+    shards, notes = split_pairs(pairs, p, density.laminar, for_shards, method.sharding, method.size)
     k = shards.n_shards
     power = method.prior_power(k)
     # One plan for all: shards are of one size, or their draws could not be combined one by one.
@@ -271,11 +286,12 @@ def consensus(
         positions=begun.positions,
         step_size=float(begun.step_size),
         metric=begun.metric,
-        target=sampler.target(density.parameters.model),
+        target=sampler.target(density.laminar),
         sampler=dataclasses.replace(sampler, warmup=plan.warmup, draws=plan.draws),
         key=np.asarray(jax.random.key_data(for_chains)),  # pyright: ignore[reportArgumentType]
     )
-    layout, template = layout_of(shards.by_angle), without_data(whole)
+    layout = layout_of(shards.by_angle, [part.n_angles for part in pairs.parts])
+    template = without_data(whole)
     work = ShardWork(template, pairs, shards, layout, power, pull, chains, limits.rhat)
     store = None
     if folder is not None:
@@ -328,12 +344,13 @@ def consensus(
     return posterior_of(
         whole,
         theta,
-        np.asarray(scaling_draws(whole, jnp.asarray(theta), for_scaling)),
+        np.concatenate(per_angle_draws(whole, jnp.asarray(theta), for_scaling), axis=2),
         _chains_of(whole, each),
         step_size=float(np.median([result["step_size"] for result in each])),
         metric=np.atleast_2d(np.cov(z.T)),
         fit=fit,
         diagnostics=diagnose_shards(each, density.names, sampler.max_depth),
+        of_parts=_of_parts(whole, each, sampler.max_depth),
         notes=(*notes, *corrections, *others),
         timings=(
             ("preparation", prepared - clock),
@@ -366,8 +383,7 @@ def infer(
     **Arguments:**
 
     - `problem`, `priors`: as in `sample`.
-    - `method`: above how many pairs shards are sampled, by default 500 000, and how. Several data
-        sets are sampled in one run, unless `threshold` is 0.
+    - `method`: above how many pairs shards are sampled, by default 500 000, and how.
     - `settings`: the keywords of both, `sampler`, `start`, `scaling`, `noise`, `folder`, `key` and
         `callback`, which sees the `SamplingProgress` of one run, or the `Outcome` of each shard.
 
@@ -376,9 +392,7 @@ def infer(
     objective = problem.objective if isinstance(problem, Fit) else problem
     check_kind(objective)
     method = Consensus() if method is None else method
-    if isinstance(objective, CombinedObjective) and method.threshold != 0:
-        return sample(problem, priors, **settings)
     n_pairs = problem.n_pairs if isinstance(problem, Fit) else count_pairs(objective)
     if not method.in_shards(n_pairs):
         return sample(problem, priors, **settings)
-    return consensus(problem, priors, method, **settings)  # pyright: ignore[reportArgumentType]
+    return consensus(problem, priors, method, **settings)

@@ -1,4 +1,4 @@
-"""The pairs of a data set as a numbered list, and its division into shards."""
+"""The pairs of data sets as a numbered list, and its division into shards."""
 
 import itertools
 import math
@@ -14,7 +14,16 @@ from jaxtyping import Array, Float, Int, Key
 from ...arguments import check_fields
 from ...data import MapSource
 from ...errors import ModelError
-from ...objective import AbstractPieces, AbstractTiles, MapTiles, PointTiles, StoredTiles
+from ...objective import (
+    AbstractPieces,
+    AbstractTiles,
+    CombinedObjective,
+    MapTiles,
+    PointTiles,
+    StoredTiles,
+    refuse_bins,
+)
+from ...objective.combined import AnyObjective, parts_of
 from .combiners import generator_of
 
 
@@ -44,6 +53,11 @@ class Pairs(eqx.Module):
     tiles: MapTiles | PointTiles | StoredTiles
     places: Int[np.ndarray, "pair"]
     n_angles: int = eqx.field(static=True)
+
+    @property
+    def parts(self) -> tuple["Pairs"]:
+        """Those of each data set: of the only one."""
+        return (self,)
 
     @property
     def n_pairs(self) -> int:
@@ -83,6 +97,62 @@ class Pairs(eqx.Module):
         if tiles.root_weights is not None:
             weights = weights * of(tiles.root_weights)
         return Points(of(tiles.c2).astype(float), first, second, angle, weights)
+
+
+class JoinedPairs(eqx.Module):
+    """The pairs of several data sets, numbered one set after the other, as are their angles."""
+
+    parts: tuple[Pairs, ...]
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of all data sets."""
+        return sum(part.n_pairs for part in self.parts)
+
+    @property
+    def n_angles(self) -> int:
+        """Angles of all data sets."""
+        return sum(part.n_angles for part in self.parts)
+
+    def angle(self) -> Int[np.ndarray, "pair"]:
+        """Index of the angle of each pair, ascending."""
+        before = _before([part.n_angles for part in self.parts])
+        return np.concatenate([low + p.angle() for low, p in zip(before, self.parts, strict=True)])
+
+    def first(self) -> Int[np.ndarray, "pair"]:
+        """Earlier frame of each pair."""
+        return np.concatenate([part.first() for part in self.parts])
+
+    def points(self, numbers: Int[np.ndarray, "point"]) -> Points:
+        """The pairs with these numbers, those of one data set after those of another."""
+        angles = _before([part.n_angles for part in self.parts])
+        ends = _before([part.n_pairs for part in self.parts])
+        found = []
+        for part, angle, low in zip(self.parts, angles, ends, strict=True):
+            own = numbers[(numbers >= low) & (numbers < low + part.n_pairs)] - low
+            points = part.points(own)
+            found.append(points._replace(angle=points.angle + angle))
+        return Points(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _before(counts: list[int]) -> np.ndarray:
+    return np.cumsum([0, *counts[:-1]])
+
+
+AnyPairs = Pairs | JoinedPairs
+
+
+def pairs_of_all(objective: AnyObjective) -> AnyPairs:
+    """The pairs of an objective, of one data set or of several.
+
+    **Raises:** `ModelError` as `pairs_of`.
+    """
+    parts = parts_of(objective)
+    if not isinstance(objective, CombinedObjective):
+        return pairs_of(parts[0].term.tiles)
+    # Angles without a pair count where angles of others come after them.
+    each = [(pairs_of(part.term.tiles), part.term.reference.shape[0]) for part in parts]
+    return JoinedPairs(tuple(Pairs(one.tiles, one.places, n) for one, n in each))
 
 
 # Rows of a map in a file that are read at once.
@@ -142,8 +212,9 @@ def pairs_of(tiles: AbstractTiles | AbstractPieces) -> Pairs:
 
     Maps in a file are read once, to know which of their pairs count.
 
-    **Raises:** `ModelError` for tiles that are neither in memory nor of maps in a file.
+    **Raises:** `ModelError` for tiles that are neither in memory nor of maps in a file, and bins.
     """
+    refuse_bins(tiles, "a posterior")
     # Maps of JAX in memory are seen as NumPy arrays, not copied.
     here: Any = tiles if isinstance(tiles, StoredTiles) else jax.tree.map(np.asarray, tiles)
     if isinstance(tiles, PointTiles):
@@ -227,14 +298,14 @@ class AbstractSharding(eqx.Module):
         check_fields(self)
 
     @abstractmethod
-    def split(self, pairs: Pairs, n_shards: int, key: Key[Array, ""]) -> Shards:
+    def split(self, pairs: AnyPairs, n_shards: int, key: Key[Array, ""]) -> Shards:
         """A partition into `n_shards`.
 
         **Raises:** `ModelError` when it cannot be.
         """
 
 
-def _shards(pairs: Pairs, order: np.ndarray, sizes: np.ndarray, kind: str) -> Shards:
+def _shards(pairs: AnyPairs, order: np.ndarray, sizes: np.ndarray, kind: str) -> Shards:
     edges = np.concatenate([[0], np.cumsum(sizes)])
     label = np.repeat(np.arange(sizes.size), sizes)
     flat = label * pairs.n_angles + pairs.angle()[order]
@@ -266,7 +337,7 @@ class ContiguousShards(AbstractSharding):
         return _shards(pairs, order, _even(pairs.n_pairs, n_shards), "contiguous")
 
 
-def _shuffled(pairs: Pairs, key: Key[Array, ""]) -> tuple[np.ndarray, np.ndarray]:
+def _shuffled(pairs: AnyPairs, key: Key[Array, ""]) -> tuple[np.ndarray, np.ndarray]:
     """How many pairs each angle has, and all their numbers, shuffled angle after angle."""
     generator = generator_of(key)
     counts = np.bincount(pairs.angle(), minlength=pairs.n_angles)
@@ -391,7 +462,7 @@ class NumberOfShards(AbstractShardSize):
 
 
 def split_pairs(
-    pairs: Pairs,
+    pairs: AnyPairs,
     n_parameters: int,
     laminar: bool,
     key: Key[Array, ""],

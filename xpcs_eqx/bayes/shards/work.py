@@ -1,6 +1,7 @@
 """The sampling of one shard, as it happens in whichever process."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,7 +19,7 @@ from ..nuts.chains import ChainSettings, Draws
 from ..nuts.sample import ChainRun, run_chains
 from ..workers.base import ShardFailure, Task
 from .anchors import site_of
-from .division import Pairs, Points, Shards
+from .division import AnyPairs, Pairs, Points, Shards
 
 
 class ShardDensity(eqx.Module):
@@ -44,30 +45,36 @@ class ShardDensity(eqx.Module):
 
 
 class Layout(NamedTuple):
-    """The one shape all shards are padded to, so that nothing is compiled twice."""
+    """The one shape all shards are padded to, so that nothing is compiled twice.
 
-    rows: int
+    - `rows`: runs of points of one angle, of each data set; `points`: in a run.
+    """
+
+    rows: tuple[int, ...]
     points: int
 
 
-def layout_of(by_angle: Int[np.ndarray, "part angle"]) -> Layout:
+def layout_of(
+    by_angle: Int[np.ndarray, "part angle"], n_angles: Sequence[int] | None = None
+) -> Layout:
     """Runs of points of one angle that hold any of the parts with little padding.
 
-    `by_angle`: points of each angle in each part.
+    `by_angle`: points of each angle in each part; `n_angles`: angles of each of several data sets.
     """
     points = min(CHUNK, max(int(by_angle.max()), 1))
-    return Layout(int(np.max(np.sum(-(-by_angle // points), axis=1))), points)
+    runs = np.split(-(-by_angle // points), np.cumsum(n_angles or ())[:-1].astype(int), axis=1)
+    return Layout(tuple(max(int(np.max(np.sum(own, axis=1))), 1) for own in runs), points)
 
 
 def without_data(density: LogPosterior) -> LogPosterior:
     """The density of no data at all, small enough to be sent to any process."""
     whole = np.zeros(0, int)
     nothing = Points(np.zeros(0), whole, whole, whole, np.zeros(0))
-    return shard_density(density, nothing, Layout(1, 1), 1.0).density
+    return shard_density(density, nothing, Layout((1,) * len(density.parts), 1), 1.0).density
 
 
-def _tiles(points: Points, n_angles: int, layout: Layout) -> PointTiles:
-    runs, _ = point_runs(*points, n_angles, layout.points, layout.rows)
+def _tiles(points: Points, n_angles: int, length: int, rows: int) -> PointTiles:
+    runs, _ = point_runs(*points, n_angles, length, rows)
     return PointTiles(*(np.asarray(one) for one in runs))  # pyright: ignore[reportArgumentType]
 
 
@@ -78,9 +85,20 @@ def shard_density(
     power: ScalarLike,
     anchor: Float[np.ndarray, "entry entry"] | None = None,
 ) -> ShardDensity:
-    """The density of a shard, from that of any other data of the same angles and frames."""
-    tiles = _tiles(points, density.term.reference.shape[0], layout)
-    density = density.with_data(tiles, int(np.count_nonzero(points.root_weights)))
+    """The density of a shard, from that of any other data of the same angles and frames.
+
+    Angles of several data sets are numbered one set after the other.
+    """
+    tiles, counts, low = [], [], 0
+    for part, rows in zip(density.parts, layout.rows, strict=True):
+        n_angles = part.term.reference.shape[0]
+        here = (points.angle >= low) & (points.angle < low + n_angles)
+        own = Points(*(column[here] for column in points))
+        own = own._replace(angle=own.angle - low)
+        tiles.append(_tiles(own, n_angles, layout.points, rows))
+        counts.append(np.count_nonzero(own.root_weights))
+        low += n_angles
+    density = density.with_data(tiles, counts)
     if anchor is None:
         anchor = np.zeros((len(density.names), len(density.names)))
     return ShardDensity(density, np.asarray(float(power)), anchor)  # pyright: ignore[reportArgumentType]
@@ -90,21 +108,28 @@ def shard_density(
 _STAND_IN = 20_000
 
 
-def stand_in(pairs: Pairs) -> PointTiles:
-    """Some pairs spread evenly over all of them, read once."""
+def stand_in(pairs: AnyPairs) -> list[PointTiles]:
+    """Some pairs of each data set spread evenly over all of its own, read once."""
+    return [_some(one) for one in pairs.parts]
+
+
+def _some(pairs: Pairs) -> PointTiles:
     count = min(pairs.n_pairs, _STAND_IN)
     points = pairs.points(np.linspace(0, pairs.n_pairs - 1, count).round().astype(int))
     by_angle = np.bincount(points.angle, minlength=pairs.n_angles)
-    return _tiles(points, pairs.n_angles, layout_of(by_angle[None]))
+    layout = layout_of(by_angle[None])
+    return _tiles(points, pairs.n_angles, layout.points, *layout.rows)
 
 
-def standing_for(density: LogPosterior, n_pairs: int) -> LogPosterior:
+def standing_for(density: LogPosterior, pairs: AnyPairs) -> LogPosterior:
     """A density of some pairs with the weight of all: an unbiased estimate of theirs."""
-    tiles = density.term.tiles
-    assert isinstance(tiles, PointTiles)
-    factor = np.sqrt(n_pairs / np.asarray(density.n_pairs))
-    tiles = dataclasses.replace(tiles, root_weights=factor * np.asarray(tiles.root_weights))
-    return density.with_data(tiles, n_pairs)
+    counts, every = [own.n_pairs for own in pairs.parts], []
+    for part, count in zip(density.parts, counts, strict=True):
+        tiles = part.term.tiles
+        assert isinstance(tiles, PointTiles)
+        roots = np.sqrt(count / np.asarray(part.n_pairs)) * np.asarray(tiles.root_weights)
+        every.append(dataclasses.replace(tiles, root_weights=roots))
+    return density.with_data(every, counts)
 
 
 def for_attempt(first: ChainSettings, task: Task) -> ChainSettings:
@@ -124,7 +149,7 @@ class ShardWork(eqx.Module):
     """
 
     density: LogPosterior
-    pairs: Pairs
+    pairs: AnyPairs
     shards: Shards
     layout: Layout = eqx.field(static=True)
     power: float = eqx.field(static=True)

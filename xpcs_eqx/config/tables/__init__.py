@@ -4,13 +4,13 @@ A file holds everything about its tables: keys, what they mean, examples, what t
 (`Section.excluded`), and what makes objects of them.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from ... import fitting
 from ...fitting import AbstractCombination
-from ..section import SET, Path, Section, choice_of, expected_of, key, keys_of
+from ..section import Path, Section, choice_of, expected_of, key, keys_of
 from .bayes import Bayes
 from .data import Data, DataSet, Joint
 from .defences import Defences
@@ -80,21 +80,3 @@ class Settings(WithGlobal):
 PATHS = tuple(
     dict.fromkeys(key for key, info, _ in keys_of(Settings) if expected_of(info) == "a path")
 )
-
-_APART = "leave it out, or run each data set by itself"
-# What is for the fit of one data set: values with which it is asked for, and what to do instead.
-ONE_DATA_SET: dict[str, tuple[tuple[Any, ...], str]] = {
-    "solver.angle_weights": (SET, "several have angle_weights in their tables [[data]]"),
-    "bayes.scaling": (
-        ("averaged", "fixed"),
-        "contrast and offset are sampled as fitted or integrated out: set bayes.scaling = "
-        '"sampled" or "marginalised"',
-    ),
-    "bayes.method": (
-        ("consensus",),
-        'several are sampled in one run: set bayes.method = "single", or leave it out',
-    ),
-    "output.degeneracy": ((True,), _APART),
-    "output.diagnostics": ((True,), _APART),
-    "output.sequential": (SET, _APART),
-}

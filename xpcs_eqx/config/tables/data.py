@@ -7,10 +7,11 @@ from pydantic import BeforeValidator, Field, model_validator
 from ...data import (
     LAYOUTS,
     GenericLayout,
+    PooledData,
     Selection,
     StoredTwoTime,
     TwoTimeData,
-    load,
+    load_any,
     open_stored,
 )
 from ..section import Choice, Finite, Names, Pair, Path, PerAngle, Positive, Section, key, made
@@ -41,6 +42,14 @@ class Generic(Section):
     phi: PerMap | None = key(None, "azimuth [deg], in the same way")
     frame_time: str | None = key(None, "path of the time between two frames [s]")
     t: str | None = key(None, "path of the times of all frames [s]")
+    axes: Literal["t1_t2", "age_lag", "lag_age"] = key(
+        GenericLayout.axes, "axes of a map; with age and lag it holds means over bins"
+    )
+    ages: PerMap | None = key(
+        None, "edges or centres of the bins of age [s], numbers or the path of a list"
+    )
+    lags: PerMap | None = key(None, "those of the bins of lag [s], in the same way")
+    sigma: str | None = key(None, "path of the standard deviations of bins")
 
 
 class Data(Section):
@@ -54,7 +63,8 @@ class Data(Section):
     )
     generic: Generic | None = key(
         None,
-        "where the maps are in a file of no known layout: maps, axis, q, phi, frame_time, t",
+        "where the maps are in a file of no known layout: maps, axis, q, phi, frame_time, t; of "
+        "bins axes, ages, lags, sigma",
         example={"maps": "scan/c2", "axis": "last", "phi": [0.0, 90.0]},
     )
     analysis: str | None = key(
@@ -220,12 +230,15 @@ def reading_of(given: Data) -> dict[str, Any]:
     }
 
 
-def read_data(configuration: "Configuration", stored: bool) -> TwoTimeData | StoredTwoTime:
-    """The data of a configuration in memory, or left in their file (`stored`).
+Given = TwoTimeData | StoredTwoTime | PooledData
+
+
+def read_data(configuration: "Configuration", stored: bool) -> Given:
+    """The data of a configuration in memory, maps or bins, or left in their file (`stored`).
 
     **Raises:** `DataError`.
     """
     how = reading_of(configuration.data)
     if not stored:
-        return load(configuration.data_path, **how)
+        return load_any(configuration.data_path, **how)
     return open_stored(configuration.data_path, checksum=True, **how)

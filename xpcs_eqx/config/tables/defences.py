@@ -18,8 +18,8 @@ from ...defences import (
     TrustRegionStage,
 )
 from ...defences.layers import check_layers
-from ...defences.several import parts_of
 from ...objective import CombinedObjective, GroupVariance, TwoTimeObjective
+from ...objective.combined import parts_of
 from ...optimize import TrustRegion
 from ..section import SET, Choice, Names, Positive, Section, When, key, made
 from .search import search_settings

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import model_validator
 
-from ...data import StoredTwoTime, TwoTimeData
 from ...errors import ModelError
 from ...scaling import (
     AbstractScaling,
@@ -21,6 +20,7 @@ from ...scaling import (
     quantile_scaling,
 )
 from ..section import UNSET, FiniteBounds, PerAngle, Section, When, key, ordered
+from .data import Given
 
 if TYPE_CHECKING:
     from . import Settings
@@ -111,7 +111,7 @@ def _values(name: str, given: Any, estimate: np.ndarray) -> np.ndarray:
     return np.broadcast_to(values, estimate.shape)
 
 
-def _fixed(given: Scaling, data: TwoTimeData | StoredTwoTime) -> ChosenScaling:
+def _fixed(given: Scaling, data: Given) -> ChosenScaling:
     """Contrast and offset that are not fitted: as given, else from quantiles of the data."""
     estimate = quantile_scaling(data, **bounds_of(given))
     contrast = _values("contrast", given.contrast, estimate[:, 0])
@@ -128,7 +128,7 @@ def _fixed(given: Scaling, data: TwoTimeData | StoredTwoTime) -> ChosenScaling:
     return ChosenScaling(scaling, "fixed_averaged", f"asked for; {origin}; mean of the angles")
 
 
-def choose_scaling(settings: "Settings", data: TwoTimeData | StoredTwoTime) -> ChosenScaling:
+def choose_scaling(settings: "Settings", data: Given) -> ChosenScaling:
     """The scaling of the configuration for these data.
 
     **Raises:** `ModelError` for bounds or values that do not suit the data.

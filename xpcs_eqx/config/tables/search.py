@@ -10,6 +10,7 @@ from pydantic import Field, create_model
 from ... import search
 from ...errors import ConfigError, DataError, ModelError
 from ...objective import CombinedObjective, TwoTimeObjective
+from ...objective.combined import parts_of
 from ...search.starts import checked_custom
 from ...search.trial import cma_es_available
 from ..section import Finite, Path, Section, When, choice_of, key, made
@@ -180,8 +181,10 @@ def _no_room(settings: "Settings", objective: TwoTimeObjective | CombinedObjecti
         return "[defences] defends one local fit"
     if not objective.names:
         return "no parameter is free"
-    if not objective.traceable:
+    if not all(part.traceable for part in parts_of(objective)):
         return "of maps in a file no sample is drawn"
+    if isinstance(objective, CombinedObjective):
+        return "several data sets are fitted from one start unless a method is asked for"
     try:
         search.normalised_space(objective)
     except ModelError as error:

@@ -7,13 +7,21 @@ import numpy as np
 from pydantic import Field
 
 from ... import objective, optimize, parameters
-from ...data import StoredTwoTime, TwoTimeData, noise_by_angle, weighted
+from ...data import PooledData, noise_by_angle, weighted
 from ...errors import ConfigError
-from ...objective import AbstractLoss, LogSmoothness, Smoothness, smoothness
+from ...objective import (
+    AbstractLoss,
+    LogSmoothness,
+    Smoothness,
+    noise_of,
+    smoothness,
+    tiles_of,
+)
 from ...optimize import AbstractMetric, Recovery, TrustRegion
 from ...physics import AbstractCorrelation
 from ..section import SET, Choice, Names, Path, Positive, Section, When, choice_of, key, made
 from ..source import Source
+from .data import Given
 from .model import Rate
 
 if TYPE_CHECKING:
@@ -122,9 +130,13 @@ def is_hybrid(settings: "Settings") -> bool:
     return "hybrid" in (settings.solver.method, settings.streaming.strategy)
 
 
-def residual_sd(data: TwoTimeData | StoredTwoTime) -> float:
+def residual_sd(data: Given) -> float:
     """Standard deviation that residuals have in the unit of the fit: one where sigma is known."""
-    return 1.0 if weighted(data) else float(np.median(noise_by_angle(data)))
+    if weighted(data):
+        return 1.0
+    if isinstance(data, PooledData):
+        return noise_of(tiles_of(data))
+    return float(np.median(noise_by_angle(data)))
 
 
 def penalties_of(

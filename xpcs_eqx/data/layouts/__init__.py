@@ -8,17 +8,18 @@ from dataclasses import replace
 from itertools import islice
 
 from ...errors import DataError
-from . import aps_old, aps_u, arrays, generic, nxxpcs, own
+from . import age_lag, aps_old, aps_u, arrays, generic, id02, nxxpcs, own
 from .described import Description
 from .generic import GenericLayout
 from .maps import Place, RawMaps
 from .opened import Array, Group
 
-_HDF5 = {layout.NAME: layout for layout in (own, aps_u, aps_old, nxxpcs)}
+_HDF5 = {layout.NAME: layout for layout in (own, aps_u, aps_old, nxxpcs, id02)}
 DESCRIPTIONS: dict[str, Description] = {
     **{name: layout.ABOUT for name, layout in _HDF5.items()},
     "npz": arrays.ABOUT_NPZ,
     "npy": arrays.ABOUT_NPY,
+    age_lag.NAME: age_lag.ABOUT,
     generic.NAME: generic.ABOUT,
 }
 LAYOUTS = tuple(DESCRIPTIONS)
@@ -26,6 +27,8 @@ LAYOUTS = tuple(DESCRIPTIONS)
 _SHOWN = 24
 # Datasets of such a file that are looked at, and groups within groups.
 _LOOKED_AT, _DEEPEST = 2000, 8
+# What lags are called beside results on a grid of age and lag.
+_LAGS = ("lag", "timeshift", "lags")
 
 
 def read_maps(file: Group, place: Place) -> RawMaps:
@@ -82,10 +85,14 @@ def recognise(file: Group) -> str:
             return name
     grids = _grids(file)
     if grids:
+        place = grids[0].rpartition("/")[0]
+        lags = next(one for one in _LAGS if file.reach(f"{place}/{one}") is not None)
         raise DataError(
             f"{file.filename}: {', '.join(grids)} lies on a grid of age and lag, each entry a mean "
-            "over its bin, as tools of the ESRF write it; maps of two times are needed, which the "
-            "models describe entry by entry. Let the correlator store (t1, t2)."
+            "over its bin. Say what is where, with the q of each map and the frame time dt: "
+            f'layout = "generic", generic = {{maps = "{grids[0]}", axes = "age_lag", ages = '
+            f'"{place}/age", lags = "{place}/{lags}", q = …}} in a configuration; in Python '
+            "load_bins with a GenericLayout of the same. Axes in the other order are lag_age."
         )
     needs = "\n".join(f"  {name}: {_HDF5[name].ABOUT.need()}" for name in _HDF5)
     refused = f"\nNot followed: {file.unreached}" if file.unreached else ""
@@ -139,11 +146,10 @@ def _grids(file: Group) -> tuple[str, ...]:
     """Paths of two-time results on a grid of age and lag."""
     paths = {path for path, _ in islice(_datasets(file), _LOOKED_AT)}
     folders = {path.rpartition("/")[0] for path in paths if path.endswith("/ttcf")}
-    lags = ("lag", "timeshift")
     return tuple(
         f"{folder}/ttcf"
         for folder in sorted(folders)
-        if f"{folder}/age" in paths and any(f"{folder}/{lag}" in paths for lag in lags)
+        if f"{folder}/age" in paths and any(f"{folder}/{lag}" in paths for lag in _LAGS)
     )
 
 
@@ -152,10 +158,12 @@ def layouts_page() -> str:
     lines = ["# Layouts of files with two-time maps", ""]
     lines += [
         "Files of HDF5 may link to others in their own folder; elsewhere with `linked_files` only. "
-        "Results of ESRF tools",
-        "on a grid of age and lag (`…/ttcf` beside `age` and `lag` or `timeshift`) are refused, as "
-        "each entry is a mean over",
-        "a bin; on (t1, t2) they are `generic`, where q without a unit is taken as 1/Å.",
+        "Maps of two times are read",
+        "by `load`, `load_joint` and `open_stored`; means over bins of age and lag (`age-lag`, "
+        "`id02` and `generic` with `axes`)",
+        "by `load_bins`; a configuration reads either. Results of ESRF tools on (t1, t2) are "
+        "`generic`, where q without a unit",
+        "is taken as 1/Å.",
         "",
     ]
     for name, about in DESCRIPTIONS.items():

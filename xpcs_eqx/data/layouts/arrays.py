@@ -329,6 +329,15 @@ def lone_array(path: str) -> str | None:
     return names[0] if len(names) == 1 and names[0] not in LOADER + DIRECT else None
 
 
+def has_array(path: str, name: str) -> bool:
+    """Whether an NPZ file holds an array of this name.
+
+    **Raises:** `DataError` for a damaged file.
+    """
+    with open_npz(path) as arrays:
+        return name in arrays
+
+
 def read_npz(path: str, sha256: str) -> RawMaps:
     """Maps of an NPZ file with the keys of the loader or direct form.
 

@@ -1,6 +1,6 @@
 """Maps of any HDF5 or NPZ file, where the user says what is where."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import equinox as eqx
@@ -14,6 +14,7 @@ from .maps import RawMaps, SlicedMap, layers
 from .opened import Group
 
 NAME = "generic"
+AXES = ("t1_t2", "age_lag", "lag_age")
 ABOUT = Description(
     required=(
         "`maps`: path of one map, of a stack of maps or of a group of maps; a name in an NPZ",
@@ -23,9 +24,15 @@ ABOUT = Description(
         "`q`, `phi`: one number, one for each map, or the path of a list; else the `q` and `phi` "
         "given beside, or 1 and 0 with a note",
         "`frame_time`, `t`: path of the frame time or of all times [s]; else give `dt`",
+        "`axes`: `t1_t2`; `age_lag` or `lag_age` for means over bins, with `ages` and `lags`: "
+        "numbers or paths of their edges or centres [s]",
+        "`sigma`: of bins, path of their standard deviations",
     ),
     guessed=("a half that is empty is completed, as in every layout",),
-    refused=("maps that are not square", "lists of another length than the maps"),
+    refused=(
+        "maps that are not square, unless they are bins",
+        "lists of another length than the maps",
+    ),
 )
 
 
@@ -45,8 +52,13 @@ class GenericLayout(eqx.Module):
     - `axis`: along which axis of a stack maps are counted, `"first"` or `"last"`.
     - `q` [1/Å], `phi` [degrees]: one number, one for each map, or the path of a list in the file.
     - `frame_time`, `t`: paths of the time between two frames [s] and of the times of all of them.
+    - `axes`: of a map, `"t1_t2"`; or `"age_lag"` and `"lag_age"` for means over bins, which
+      `load_bins` reads.
+    - `ages`, `lags`: edges of the bins of (t1 + t2)/2 and t2 − t1 [s], or their centres: numbers,
+      or a path. Ages count from the first frame where there is no `t`.
+    - `sigma`: path of the standard deviations of bins.
 
-    **Raises:** `DataError` when `axis` is another word or numbers are none.
+    **Raises:** `DataError` when `axis` or `axes` is another word or numbers are none.
 
     >>> import tempfile
     >>> import numpy as np
@@ -70,14 +82,40 @@ class GenericLayout(eqx.Module):
     )
     frame_time: str | None = eqx.field(static=True, default=None)
     t: str | None = eqx.field(static=True, default=None)
+    axes: Literal["t1_t2", "age_lag", "lag_age"] = eqx.field(static=True, default="t1_t2")
+    ages: float | tuple[float, ...] | str | None = eqx.field(
+        static=True, default=None, converter=_listed
+    )
+    lags: float | tuple[float, ...] | str | None = eqx.field(
+        static=True, default=None, converter=_listed
+    )
+    sigma: str | None = eqx.field(static=True, default=None)
+
+    @property
+    def binned(self) -> bool:
+        """Whether maps are means over bins of age and lag."""
+        return self.axes != "t1_t2"
 
     def __check_init__(self) -> None:
-        for name in ("maps", "frame_time", "t"):
+        for name in ("maps", "frame_time", "t", "sigma"):
             path = getattr(self, name)
             if not (isinstance(path, str) or (path is None and name != "maps")):
                 raise DataError(f"GenericLayout: {name} is {path!r}; give a path as text.")
         if self.axis not in ("first", "last"):
             raise DataError(f"axis is {self.axis!r}; maps are counted along 'first' or 'last'.")
+        if self.axes not in AXES:
+            raise DataError(f"axes is {self.axes!r}; known are {', '.join(map(repr, AXES))}.")
+        told = [name for name in ("ages", "lags") if getattr(self, name) is not None]
+        if self.binned and len(told) < 2:
+            raise DataError(
+                f"GenericLayout: axes = {self.axes!r} needs ages and lags, the edges or the "
+                "centres of the bins [s]; give both."
+            )
+        told += ["sigma"] * (self.sigma is not None)
+        if told and not self.binned:
+            raise DataError(
+                f"GenericLayout: {', '.join(told)} is for bins; give axes = 'age_lag' or 'lag_age'."
+            )
 
 
 def read(file: Group, layout: GenericLayout) -> RawMaps:
@@ -85,88 +123,112 @@ def read(file: Group, layout: GenericLayout) -> RawMaps:
 
     **Raises:** `DataError` naming what is not there or does not fit.
     """
-    found = file.get(layout.maps)
-    if isinstance(found, Group):
-        names, maps = maps_in(file, layout.maps)
-    else:
-        names, maps = _stack(file.filename, layout, dataset(file, layout.maps))
     notes = Remarks()
-    time_name, frame_time = layout.frame_time or layout.t or "dt", None
-    if layout.frame_time is not None:
-        frame_time = read_scalar(file, layout.frame_time, "s", notes)
-    t = None if layout.t is None else read_list(file, layout.t, "s", notes)
-    lists = {
-        key: read_list(file, key, unit, notes)
-        for key, unit in ((layout.q, "1/Å"), (layout.phi, "deg"))
-        if isinstance(key, str)
-    }
-    return _raw(file.filename, layout, names, maps, lists, time_name, frame_time, t, notes)
+
+    def maps(path: str) -> tuple[tuple[str, ...], tuple[SlicedMap, ...]]:
+        if isinstance(file.get(path), Group):
+            return maps_in(file, path)
+        return _stack(file.filename, layout, path, dataset(file, path))
+
+    def flat(path: str, unit: str) -> np.ndarray:
+        return read_list(file, path, unit, notes)
+
+    def one(path: str, unit: str) -> float:
+        return read_scalar(file, path, unit, notes)
+
+    return _raw(file.filename, layout, maps, flat, one, notes, NAME)
 
 
-def read_arrays(path: str, layout: GenericLayout, arrays: Mapping[str, Any]) -> RawMaps:
-    """The same of the arrays of an NPZ file.
+def read_arrays(
+    path: str, layout: GenericLayout, arrays: Mapping[str, Any], name: str = NAME
+) -> RawMaps:
+    """The same of the arrays of an NPZ file or a dictionary; `name` is that of the layout.
 
     **Raises:** `DataError` as `read`.
     """
-    wanted = (layout.maps, layout.q, layout.phi, layout.frame_time, layout.t)
-    for name in wanted:
-        if isinstance(name, str) and name not in arrays:
-            raise DataError(f"{path}: there is no array {name!r}.{near_misses(name, arrays)}")
-    names, maps = _stack(path, layout, np.asarray(arrays[layout.maps]))
-    times = (layout.frame_time, layout.t)
-    time_name = layout.t if layout.frame_time is None else layout.frame_time
-    frame_time, t = (None if name is None else numbers(path, name, arrays[name]) for name in times)
-    lists = {
-        key: numbers(path, key, arrays[key]).reshape(-1)
-        for key in (layout.q, layout.phi)
-        if isinstance(key, str)
-    }
-    spacing = None if frame_time is None else scalar(path, str(time_name), frame_time)
-    flat = None if t is None else t.reshape(-1)
-    return _raw(path, layout, names, maps, lists, time_name or "dt", spacing, flat, Remarks())
+
+    def array(key: str) -> Any:
+        if key not in arrays:
+            raise DataError(f"{path}: there is no array {key!r}.{near_misses(key, arrays)}")
+        return arrays[key]
+
+    def maps(key: str) -> tuple[tuple[str, ...], tuple[SlicedMap, ...]]:
+        return _stack(path, layout, key, np.asarray(array(key)))
+
+    def flat(key: str, unit: str) -> np.ndarray:
+        del unit
+        return numbers(path, key, array(key)).reshape(-1)
+
+    def one(key: str, unit: str) -> float:
+        del unit
+        return scalar(path, key, array(key))
+
+    return _raw(path, layout, maps, flat, one, Remarks(), name)
 
 
 def _stack(
-    where: str, layout: GenericLayout, found: Any
+    where: str, layout: GenericLayout, key: str, found: Any
 ) -> tuple[tuple[str, ...], tuple[SlicedMap, ...]]:
     if len(found.shape) == 2:
-        return (layout.maps,), (found,)
-    return layers(where, layout.maps, found, last=layout.axis == "last")
+        return (key,), (found,)
+    return layers(where, key, found, last=layout.axis == "last", square=not layout.binned)
 
 
 def _raw(
     where: str,
     layout: GenericLayout,
-    names: tuple[str, ...],
-    maps: tuple[SlicedMap, ...],
-    lists: Mapping[Any, np.ndarray],
-    time_name: str,
-    frame_time: float | None,
-    t: np.ndarray | None,
+    maps: Callable[[str], tuple[tuple[str, ...], tuple[SlicedMap, ...]]],
+    flat: Callable[[str, str], np.ndarray],
+    one: Callable[[str, str], float],
     notes: Remarks,
+    name: str,
 ) -> RawMaps:
-    def each(key: Any, absent: float) -> np.ndarray:
-        values = (
-            lists[key] if isinstance(key, str) else np.atleast_1d(absent if key is None else key)
-        )
-        return np.full(len(maps), values[0]) if values.size == 1 else values
+    """What is described; `maps`, `flat` and `one` read maps, a list and a number of a unit."""
+    names, found = maps(layout.maps)
+    spacing = None if layout.frame_time is None else one(layout.frame_time, "s")
+    t = None if layout.t is None else flat(layout.t, "s")
+    sigma, edges = None, {}
+    if layout.binned:
+        found = _turned(layout, found)
+        if layout.sigma is not None:
+            sigma = _turned(layout, maps(layout.sigma)[1])
+        for key, given in (("ages", layout.ages), ("lags", layout.lags)):
+            told = flat(given, "s") if isinstance(given, str) else given
+            edges[key] = np.array(told, float, ndmin=1)
 
+    def each(key: Any, unit: str, absent: float) -> np.ndarray:
+        values = flat(key, unit) if isinstance(key, str) else absent if key is None else key
+        values = np.atleast_1d(values)
+        return np.full(len(found), values[0]) if values.size == 1 else values
+
+    paths = (layout.q, layout.phi, layout.frame_time, layout.t, layout.ages, layout.lags)
+    stored = (layout.maps, *paths, layout.sigma)
     return RawMaps(
         path=where,
-        layout=NAME,
+        layout=name,
         names=names,
-        maps=maps,
-        q=each(layout.q, 1.0),
-        phi=each(layout.phi, 0.0),
+        maps=found,
+        q=each(layout.q, "1/Å", 1.0),
+        phi=each(layout.phi, "deg", 0.0),
         q_name=layout.q if isinstance(layout.q, str) else "q",
         phi_name=layout.phi if isinstance(layout.phi, str) else "phi",
-        time_name=time_name,
-        frame_time=frame_time,
+        time_name=layout.frame_time or layout.t or "dt",
+        frame_time=spacing,
         t=t,
-        keys=(layout.maps, *lists, *(() if time_name == "dt" else (time_name,))),
+        **edges,
+        sigma=sigma,
+        keys=tuple(dict.fromkeys(key for key in stored if isinstance(key, str))),
         notes=tuple(notes),
         q_given=layout.q is None,
         azimuths=layout.phi is not None,
         refused=notes.refused,
         doubts=notes.doubts,
     )
+
+
+def _turned(layout: GenericLayout, maps: Iterable[SlicedMap]) -> tuple[np.ndarray, ...]:
+    """Bins in memory as `(age, lag)`."""
+    whole = slice(None)
+    turn = layout.axes == "lag_age"
+    held = (np.asarray(one[whole, whole]) for one in maps)
+    return tuple(one.T if turn else one for one in held)

@@ -66,20 +66,19 @@ class Layer:
 
 
 def layers(
-    where: str, key: str, stack: Any, last: bool = False
+    where: str, key: str, stack: Any, last: bool = False, square: bool = True
 ) -> tuple[tuple[str, ...], tuple[Layer, ...]]:
     """Names of the maps of a three-dimensional dataset or array, and the maps.
 
-    **Raises:** `DataError` when it has another shape.
+    **Raises:** `DataError` when it has another shape, or maps are not `square` and must be.
     """
     shape = stack.shape
     frames = shape[:-1] if last else shape[1:]
-    if len(shape) != 3 or frames[0] != frames[1] or frames[0] < 2:
-        wanted = "(frame, frame, map)" if last else "(map, frame, frame)"
-        raise DataError(
-            f"{where}: {key} has shape {shape}; {wanted} is needed: a map must be square, with two "
-            "frames or more."
-        )
+    if len(shape) != 3 or (square and (frames[0] != frames[1] or frames[0] < 2)):
+        axes = "frame, frame" if square else "age, lag"
+        wanted = f"({axes}, map)" if last else f"(map, {axes})"
+        why = ": a map must be square, with two frames or more" if square else ""
+        raise DataError(f"{where}: {key} has shape {shape}; {wanted} is needed{why}.")
     places = range(shape[-1] if last else shape[0])
     names = tuple(f"{key}[:, :, {i}]" if last else f"{key}[{i}]" for i in places)
     return names, tuple(Layer(stack, i, last) for i in places)
@@ -142,6 +141,7 @@ class RawMaps:
     - `step`: stride times average, so that maps have one row every `step` frames.
     - `intensity`, `intensity_name`: mean intensity of the frames of each row, where it is stored.
     - `t`: explicit frame times [s]; they win over `frame_time`.
+    - `ages`, `lags`: edges or centres of bins [s] where maps are means over bins `(age, lag)`.
     - `gap`: gap [Å] when stored.
     - `sigma`: the standard deviations `(map, frame, frame)`; `absolute_sigma` says whether they
       are known absolutely.
@@ -177,6 +177,8 @@ class RawMaps:
     intensity: np.ndarray | None = None
     intensity_name: str = ""
     t: np.ndarray | None = None
+    ages: np.ndarray | None = None
+    lags: np.ndarray | None = None
     gap: float | None = None
     gap_name: str = "gap"
     sigma: Any = None

@@ -9,9 +9,9 @@ from jaxtyping import Float
 
 from ...arguments import quiet_arithmetic
 from ...parameters.leaves import parameter_leaves
-from ...physics import AbstractCorrelation, PowerLawRate, degeneracies
+from ...physics import PowerLawRate
 from ...scaling import Individual
-from ..fit import Fit
+from ..fit import Fit, hessian_of_maps
 from .profile import ProfileCurve, profile_curve, profiled_parameter
 
 # An exponent within this many errors of zero makes a power law a constant.
@@ -28,10 +28,13 @@ class Advice(NamedTuple):
     toml: str
 
     @classmethod
-    def to_fix(cls, name: str, reason: str, action: str | None = None) -> "Advice":
-        """To hold a parameter where it is."""
+    def to_fix(cls, name: str, reason: str, action: str | None = None, to: str = "") -> "Advice":
+        """To hold a parameter where it is, or at the value `to`."""
         python = f'parameter_map(..., fixed=("{name}",))'
-        return cls(action or f"fix {name}", reason, python, f"[parameters.{name}] free = false")
+        # In a key of TOML brackets want quotes.
+        table = f'"{name}"' if "[" in name else name
+        toml = f"[parameters.{table}] {f'start = {to}, ' if to else ''}free = false"
+        return cls(action or f"fix {name}", reason, python, toml)
 
     def sentence(self) -> str:
         """All of it."""
@@ -40,13 +43,17 @@ class Advice(NamedTuple):
 
 
 class PowerLaw(NamedTuple):
-    """Names of a rate amplitude·t^exponent + offset of a model, and the field it is."""
+    """Names of a rate amplitude·t^exponent + offset in a fit, and the field it is in the model.
+
+    `label`: of the data set, the first of those that share it.
+    """
 
     field: str
     amplitude: str
     exponent: str
     offset: str
     unit: str
+    label: str
 
     @property
     def names(self) -> tuple[str, str, str]:
@@ -54,31 +61,39 @@ class PowerLaw(NamedTuple):
         return self.amplitude, self.exponent, self.offset
 
 
-def power_laws(model: AbstractCorrelation) -> tuple[PowerLaw, ...]:
-    """The power laws with offset of a model."""
-    leaves = {leaf.path: leaf for leaf in parameter_leaves(model)}
-    found = []
-    for path in leaves:
-        owner = reduce(getattr, path[:-1], model)
-        if isinstance(owner, PowerLawRate) and path[-1] == "amplitude":
-            own = [leaves[(*path[:-1], part)] for part in ("amplitude", "exponent", "offset")]
-            names = (leaf.name for leaf in own)
-            found.append(PowerLaw(path[0], *names, unit=own[-1].info.unit))
-    return tuple(found)
+def power_laws(fit: Fit) -> tuple[PowerLaw, ...]:
+    """The power laws with offset of the models of a fit, by public name, shared ones once."""
+    found: dict[tuple[str, ...], PowerLaw] = {}
+    for k, (label, part) in enumerate(fit.parts.items()):
+        public = fit.objective.parameters.carriers(k) if fit.data_sets else {}
+        leaves = {leaf.path: leaf for leaf in parameter_leaves(part.model)}
+        for path in leaves:
+            owner = reduce(getattr, path[:-1], part.model)
+            if isinstance(owner, PowerLawRate) and path[-1] == "amplitude":
+                own = [leaves[(*path[:-1], one)] for one in ("amplitude", "exponent", "offset")]
+                names = [public.get(leaf.name, leaf.name) for leaf in own]
+                law = PowerLaw(path[0], *names, unit=own[-1].info.unit, label=label)
+                found.setdefault(law.names, law)
+    return tuple(found.values())
 
 
 def advice_on(fit: Fit, concerned: set[str], laws: tuple[PowerLaw, ...]) -> tuple[Advice, ...]:
     """Advice on the fitted numbers that take part in weak directions."""
-    individual = isinstance(fit.objective.term.scaling, Individual) and len(fit.contrast) > 1
+    individual = any(
+        isinstance(one.objective.term.scaling, Individual) and len(one.contrast) > 1
+        for one in fit.parts.values()
+    )
     out = []
     for law in laws:
         if len(concerned & set(law.names)) > 1:
             out += _on_power_law(fit, law)
-    physical = [name for name in fit.index.physical_names if name in concerned]
-    scaling = [name for name in fit.index.scaling_names if name in concerned]
-    if "phi0" in physical:
+    free = fit.objective.physical.free_names
+    physical = [name for name in free if name in concerned]
+    scaling = [row.name for row in fit.rows if row.role == "scaling" and row.name in concerned]
+    directions = [name for name in physical if _base(name) == "phi0"]
+    for name in directions:
         reason = "the flow direction trades against the shear rate where only cos(φ0 − φ)·γ̇ counts"
-        out.append(Advice.to_fix("phi0", reason, "select more azimuths, or fix phi0"))
+        out.append(Advice.to_fix(name, reason, f"select more azimuths, or fix {name}"))
     if scaling and physical:
         where = "its" if not individual else "each angle's"
         out.append(
@@ -101,19 +116,28 @@ def advice_on(fit: Fit, concerned: set[str], laws: tuple[PowerLaw, ...]) -> tupl
                     '[scaling] mode = "averaged"',
                 )
             )
-    known = {name for law in laws for name in law.names} | {"phi0"}
+    known = {*directions, *(name for law in laws for name in law.names)}
     others = [name for name in physical if name not in known]
     if others:
         what, reason = f"fix or tie one of {', '.join(others)}", "the data do not tell them apart"
         out.append(Advice.to_fix(others[-1], reason, what))
+    if fit.data_sets:
+        python = [one.python.replace("parameter_map(", "shared_parameters(") for one in out]
+        out = [one._replace(python=how) for one, how in zip(out, python, strict=True)]
     return tuple(out)
+
+
+def _base(name: str) -> str:
+    """The name of a parameter without the label of a data set."""
+    return name.partition("[")[0]
 
 
 def _on_power_law(fit: Fit, law: PowerLaw) -> list[Advice]:
     roles = {row.name: row for row in fit.rows}
     amplitude, exponent, offset = (roles[name] for name in law.names)
+    part = f"fit.parts[{law.label!r}]" if fit.data_sets else "fit"
     out = []
-    if offset.role == "free":
+    if offset.varies:
         flat = not np.isfinite(exponent.error) or (
             abs(exponent.value) < max(_NEAR_ZERO * exponent.error, _MATTERS)
         )
@@ -125,10 +149,8 @@ def _on_power_law(fit: Fit, law: PowerLaw) -> list[Advice]:
             else f"a power law and a constant look alike over the ages measured: {law.offset} = "
             f"{offset.value:.3g} ± {offset.error:.2g}"
         )
-        at_zero = f"[parameters.{law.offset}] start = 0.0, free = false"
-        advice = Advice.to_fix(law.offset, reason, f"fix {law.offset} at zero")
-        out.append(advice._replace(toml=at_zero))
-    elif exponent.role == "free" and amplitude.role == "free":
+        out.append(Advice.to_fix(law.offset, reason, f"fix {law.offset} at zero", "0.0"))
+    elif exponent.varies and amplitude.varies:
         reason = "the ages measured span too little for an exponent"
         out.append(Advice.to_fix(law.exponent, reason))
     out.append(
@@ -136,19 +158,20 @@ def _on_power_law(fit: Fit, law: PowerLaw) -> list[Advice]:
             "quote the rate instead of its parameters, and its profile-likelihood interval",
             f"{law.field}(t) is determined where its parameters are not; slope and reference-time "
             "coordinates keep the solver and the sampler on it",
-            f'fit.rate("{law.field}"), parameter_map(model, t, rates=ReferenceTime)',
+            f'{part}.rate("{law.field}"), parameter_map(model, t, rates=ReferenceTime)',
             '[solver] coordinates = "reference_time"',
         )
     )
-    out.append(
-        Advice(
-            "fit several q or scans together",
-            f"{', '.join(law.names)} are shared by them while their noise is not, and other decay "
-            "times look at other ages",
-            "least_squares(two_time_objective(shared_parameters(models, times), data))",
-            "several tables [[data]], or q as a list",
+    if not fit.data_sets:
+        out.append(
+            Advice(
+                "fit several q or scans together",
+                f"{', '.join(law.names)} are shared by them while their noise is not, and other "
+                "decay times look at other ages",
+                "least_squares(two_time_objective(shared_parameters(models, times), data))",
+                "several tables [[data]], or q as a list",
+            )
         )
-    )
     return out
 
 
@@ -271,7 +294,7 @@ class DegeneracyReport(NamedTuple):
 def degeneracy_report(
     fit: Fit, profiles: Sequence[str] | None = None, *, points: int = _POINTS
 ) -> DegeneracyReport:
-    """What the data leave open, and what to do about it.
+    """What the data leave open, of one data set or of several, and what to do about it.
 
     The directions are those of the normal matrix of all fitted numbers, contrast and offset
     included, at unit diagonal; the identity D0·t^α + D_offset near α = 0, where only D0 + D_offset
@@ -282,7 +305,7 @@ def degeneracy_report(
     - `profiles`: free parameters whose profile is drawn, each of `points` fits; by default the
         leading ones of the weakest direction, and none where all is determined.
 
-    **Raises:** `ModelError` for a parameter that is not free.
+    **Raises:** `ModelError` for a parameter that is not free, and for the fit of a curve.
 
     >>> import jax
     >>> import numpy as np
@@ -295,17 +318,11 @@ def degeneracy_report(
     >>> found.degenerate, found.directions[0].names[:2]
     (True, ('D0', 'D_offset'))
     """
-    directions = weak_directions_of(fit)
-    term = fit.objective.term
-    laws = power_laws(fit.model)
-    bounds = {row.name: (row.lower, row.upper) for row in fit.rows if row.role == "free"}
-    exact = tuple(
-        f"{one.name}: {one.text}"
-        for one in degeneracies(fit.model, np.asarray(term.t), term.geometry, bounds)
-    )
+    directions, laws = weak_directions_of(fit), power_laws(fit)
+    exact = tuple(f"{one.name}: {one.text}" for one in fit.remarks[1])
     if profiles is None:
-        leading = directions[0].names if directions else ()
-        profiles = [name for name in leading if name in fit.index.physical_names][:2]
+        leading, free = directions[0].names if directions else (), fit.objective.physical.free_names
+        profiles = [name for name in leading if name in free][:2]
     # An error that holds a partner on its bound says nothing of the valley.
     spoilt = (
         one
@@ -332,8 +349,8 @@ def degeneracy_report(
 
 def weak_directions_of(fit: Fit) -> tuple[Direction, ...]:
     """Directions of the normal matrix at unit diagonal below `WEAK`, the weakest first."""
-    hessian = np.asarray(fit.joint_hessian)
-    names, units = fit.index.names, {row.name: row.unit for row in fit.rows}
+    hessian = np.asarray(hessian_of_maps(fit))
+    names, units = fit.names, {row.name: row.unit for row in fit.rows}
     diagonal = np.sqrt(np.maximum(np.diagonal(hessian), 0.0))
     unit = np.where(diagonal > 0, diagonal, 1.0)
     scaled = hessian / np.outer(unit, unit)
@@ -375,12 +392,15 @@ def _range(fit: Fit, name: str, points: int, wide: bool) -> Float[np.ndarray, "p
 
 def _best_known(fit: Fit, law: PowerLaw) -> tuple[str, ...]:
     """The time at which the rate itself is known best."""
-    value, error = fit.rate(law.field)
+    part = fit.parts[law.label]
+    value, error = part.rate(law.field)
     relative = np.where(value != 0, np.abs(error / np.where(value != 0, value, 1.0)), np.inf)
     if not np.any(np.isfinite(relative)):
         return ()
     k = int(np.nanargmin(relative))
+    where = f" of {law.label}" if len(fit.parts) > 1 else ""
     return (
-        f"the {law.field} rate as a whole is known best at t = {float(fit.objective.term.t[k]):.4g}"
-        f" s: {float(value[k]):.5g} ± {float(error[k]):.2g} {law.unit}".rstrip(),
+        f"the {law.field} rate{where} as a whole is known best at "
+        f"t = {float(part.objective.term.t[k]):.4g} s: {float(value[k]):.5g} ± "
+        f"{float(error[k]):.2g} {law.unit}".rstrip(),
     )

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from ...arguments import checked, quiet_arithmetic
 from ...optimize import evaluated
-from ..fit import Fit
+from ..fit import Fit, hessian_of_maps
 
 # Beyond this ratio of largest to smallest gradient the variables are badly scaled.
 IMBALANCE = 10.0
@@ -66,7 +66,7 @@ class Diagnostics(NamedTuple):
 def _scales(names: tuple[str, ...], columns: np.ndarray) -> np.ndarray:
     inverse = np.where(columns > 0, 1 / np.where(columns > 0, columns, 1.0), np.inf)
     known = np.isfinite(inverse)
-    chosen = np.array([name in _UNIT for name in names], dtype=bool) & known
+    chosen = np.array([name.partition("[")[0] in _UNIT for name in names], dtype=bool) & known
     chosen = chosen if chosen.any() else known
     unit = np.exp(np.mean(np.log(inverse[chosen]))) if chosen.any() else 1.0
     return np.clip(inverse / unit, 1e-8, 1e2)
@@ -77,12 +77,16 @@ def _scales(names: tuple[str, ...], columns: np.ndarray) -> np.ndarray:
 def diagnose(
     fit: Fit, x: Float[np.ndarray, "variable"] | None = None, *, key: Key[Array, ""] | None = None
 ) -> Diagnostics:
-    """Diagnostics of a fit; gradients are looked at in `x` (physical), by default the start.
+    """Diagnostics of a fit, of one data set or of several.
 
-    `key` draws the five perturbations for the gradient noise.
+    Gradients are looked at in `x` (physical), by default the start. `key` draws the five
+    perturbations for the gradient noise.
+
+    **Raises:** `ModelError` for the fit of a curve.
     """
     objective = fit.objective
-    names = fit.index.physical_names
+    hessian = np.asarray(hessian_of_maps(fit))
+    names = objective.physical.free_names
     p = len(names)
     variables, memo = objective.variables, objective.memo
     x = np.asarray(objective.start if x is None else x, dtype=float)
@@ -97,13 +101,13 @@ def diagnose(
     natural = np.abs(jacobian) @ np.asarray(variables.coordinate_scale)
     scale = np.where(np.abs(x) > _ZERO * natural, np.abs(x), natural)
     gradients = np.abs(gradient_at(y) * scale)[:p]
-    hessian = np.asarray(fit.joint_hessian)
     diagonal = np.diagonal(hessian)
     norms = np.sqrt(np.maximum(diagonal, 0.0))
     unit = np.where(norms > 0, norms, 1.0)
     inverse = np.linalg.pinv(hessian / np.outer(unit, unit), hermitian=True)
     inflation = np.maximum(np.diagonal(inverse), 1.0)
-    physical = fit.index.physical
+    # Scaling coefficients come first.
+    physical = slice(len(fit.names) - p, None)
     sensitivities = np.where(norms > 0, 1 / np.sqrt(inflation), 0.0)[physical]
     columns = norms[physical]
     key = jax.random.key(0) if key is None else key

@@ -119,7 +119,8 @@ def _one_by_one(
         correlation = np.asarray(correlation_map(model, jnp.asarray(data.t), place))[0]
         if isinstance(data, PooledData):
             mine = np.flatnonzero(np.asarray(data.angle) == a)
-            correlation = correlation[np.asarray(data.first)[mine], np.asarray(data.second)[mine]]
+            pairs = (np.asarray(data.first), np.asarray(data.second))
+            correlation = data.mean(correlation[pairs])[mine]
             values, weights = np.asarray(data.values)[mine], data.root_weights
             root = np.ones(mine.size) if weights is None else np.asarray(weights)[mine]
         else:

@@ -23,8 +23,10 @@ from ...objective import (
     TwoTimeObjective,
     check_one_data_set,
     on_one_device,
+    refuse_bins,
     with_penalties,
 )
+from ...objective.combined import parts_of
 from ...objective.two_time import JointVariables
 from ...optimize import TrustRegion, iterate_compiled
 from ...parameters import ParameterMap, with_parameters
@@ -196,7 +198,7 @@ def fitted(
     bars are known, or a start of the wrong shape.
     """
     minimum_of(objective)
-    for part in _parts(objective):
+    for part in parts_of(objective):
         if isinstance(part, CurveObjective):
             if not part.traceable:
                 raise ModelError(
@@ -214,6 +216,8 @@ def fitted(
                     else "build the objective with Scan"
                 )
             )
+        else:
+            refuse_bins(part.term.tiles, "a differentiable fit")
     begin = objective.start if start is None else start
     if jnp.shape(begin) != objective.variables.lower.shape:
         raise ModelError(
@@ -223,11 +227,6 @@ def fitted(
     curvature = FullCurvature() if curvature is None else curvature
     begin, solver = _constant(begin), _constant(solver)
     return _fitted(objective, begin, solver, curvature)
-
-
-def _parts(objective: AbstractObjective) -> tuple[Any, ...]:
-    """The data sets, or the one objective there is."""
-    return objective.parts if isinstance(objective, CombinedObjective) else (objective,)
 
 
 def _constant(tree: Any) -> Any:
@@ -247,7 +246,7 @@ def classical_covariance(
     array of the objective. s² is one when the data carry an absolute sigma; without one it is
     infinite where there are no more pairs than free entries.
     """
-    u, parts = values, _parts(objective)
+    u, parts = values, parts_of(objective)
     known = [o if isinstance(o, CurveObjective) else o.term for o in parts]
     absolute = all(one.absolute_sigma for one in known)
     # One loss serves for all data sets.

@@ -15,11 +15,25 @@ from ..losses import AbstractLoss
 from .frame_table import FrameTable, call_kernel
 
 
+class Means(eqx.Module):
+    """Points that are means over the pairs of bins of age and lag.
+
+    - `point`: the point of each pair, and `share`: its part in the mean.
+    - `age`, `lag`: numbers of the bins of each point.
+    """
+
+    point: Int[Array, "*chunk pair"]
+    share: Float[Array, "*chunk pair"]
+    age: Int[Array, "*chunk point"]
+    lag: Int[Array, "*chunk point"]
+
+
 class Block(eqx.Module):
     """Pairs of frames of one angle.
 
     `first` and `second` are frame indices of shapes that broadcast to that of `values`: (B, 1) and
     (1, B) for a tile of a map, (m,) and (m,) for points. `root_weights` is 0 where no pair is.
+    With `means` values are points, each the mean of some of the pairs.
     """
 
     first: Int[Array, "..."]
@@ -27,6 +41,21 @@ class Block(eqx.Module):
     angle: Int[Array, ""]
     values: Float[Array, "..."]
     root_weights: Float[Array, "..."]
+    means: Means | None = None
+
+    def mean(self, of_pairs: Float[Array, "..."]) -> Float[Array, "..."]:
+        """What the pairs have, for each value: their mean where there are several."""
+        if self.means is None:
+            return of_pairs
+        point, count = self.means.point, self.values.shape[0]
+        # The point of a pair never decreases along a block.
+        return jax.ops.segment_sum(
+            self.means.share * of_pairs, point, count, indices_are_sorted=True
+        )
+
+    def at_pairs(self, of_values: Float[Array, "..."]) -> Float[Array, "..."]:
+        """What the values have, for each pair."""
+        return of_values if self.means is None else of_values[self.means.point]
 
 
 def pair_features(table: FrameTable, block: Block) -> tuple[list[Array], ...]:
@@ -34,7 +63,7 @@ def pair_features(table: FrameTable, block: Block) -> tuple[list[Array], ...]:
 
     Increments between the two frames, endpoints at the first and at the second, scalars.
     """
-    shape = block.values.shape
+    shape = jnp.broadcast_shapes(block.first.shape, block.second.shape)
     # Where there is no pair (second <= first) the kernel sees the widest delay instead of a zero
     # or negative one, at which a user's kernel may have no finite derivative.
     valid = block.first < block.second
@@ -55,8 +84,8 @@ def pair_features(table: FrameTable, block: Block) -> tuple[list[Array], ...]:
 
 
 def block_correlation(table: FrameTable, block: Block) -> Float[Array, "..."]:
-    """|c1|² of every pair of the block."""
-    return call_kernel(table, *pair_features(table, block))
+    """|c1|² of every value of the block."""
+    return block.mean(call_kernel(table, *pair_features(table, block)))
 
 
 def block_columns(
@@ -67,6 +96,7 @@ def block_columns(
     correlation, pull = jax.vjp(lambda *parts: call_kernel(table, *parts), *features)
     increments, first, second, scalars = pull(jnp.ones_like(correlation))
     columns: list = [None] * table.columns
+    weight = block.at_pairs(weight)
 
     def collect(point_weights, part, take):
         for k, point_weight in enumerate(point_weights):
@@ -80,8 +110,9 @@ def block_columns(
     collect(first, table.endpoints, lambda d: d[block.first])
     collect(second, table.endpoints, lambda d: d[block.second])
     collect(scalars, table.scalars, lambda d: d[block.angle])
+    correlation = block.mean(correlation)
     nothing = jnp.zeros_like(correlation)
-    return correlation, [nothing if c is None else c for c in columns]
+    return correlation, [nothing if c is None else block.mean(c) for c in columns]
 
 
 def block_equations(

@@ -1,6 +1,7 @@
 """Where blocks of pairs come from: maps and points in memory."""
 
 import dataclasses
+import itertools
 from abc import abstractmethod
 from typing import Any, TypeVar
 
@@ -11,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ...data import PooledData, TwoTimeData
-from ...errors import DataError
-from .blocks import Block
+from ...errors import DataError, ModelError
+from .blocks import Block, Means
 
 # Large enough for vector instructions and matrix products, small enough for the second-level cache.
 BLOCK = 128
@@ -90,13 +91,17 @@ class MapTiles(AbstractTiles):
 
 
 class PointTiles(AbstractTiles):
-    """Unstructured points, sorted by angle and cut into chunks of one length (padding weighs 0)."""
+    """Unstructured points, sorted by angle and cut into chunks of one length (padding weighs 0).
+
+    - `means`: of bins, which pairs a point is the mean of.
+    """
 
     values: Float[Array, "chunk point"]
-    first: Int[Array, "chunk point"]
-    second: Int[Array, "chunk point"]
+    first: Int[Array, "chunk pair"]
+    second: Int[Array, "chunk pair"]
     angle: Int[Array, "chunk"]
     root_weights: Float[Array, "chunk point"]
+    means: Means | None = eqx.field(kw_only=True, default=None)
 
     @property
     def table(self):
@@ -105,7 +110,12 @@ class PointTiles(AbstractTiles):
     def block(self, row):
         k = row[0]
         return Block(
-            self.first[k], self.second[k], self.angle[k], self.values[k], self.root_weights[k]
+            self.first[k],
+            self.second[k],
+            self.angle[k],
+            self.values[k],
+            self.root_weights[k],
+            jax.tree.map(lambda of_chunks: of_chunks[k], self.means),
         )
 
 
@@ -130,6 +140,23 @@ def tiles_of(
         roots = None if data.root_weights is None else _put(data.root_weights)
         return MapTiles(_put(data.c2), roots, jnp.asarray(root), tile_side(n, size))
     return _point_tiles(data, root, size or CHUNK)
+
+
+def has_bins(tiles: Any) -> bool:
+    """Whether values are means over bins of age and lag."""
+    return isinstance(tiles, PointTiles) and tiles.means is not None
+
+
+def refuse_bins(tiles: Any, what: str) -> None:
+    """Refuse what cannot be had of bins of age and lag; `what` was asked for.
+
+    **Raises:** `ModelError`.
+    """
+    if has_bins(tiles):
+        raise ModelError(
+            f"the data are means over bins of age and lag, for which {what} is not available; fit "
+            "them by least squares, or give maps of two times"
+        )
 
 
 def _put(maps):
@@ -177,9 +204,51 @@ def _point_tiles(data: PooledData, root: np.ndarray, size: int) -> PointTiles:
         np.asarray(a) for a in (data.values, data.first, data.second, data.angle)
     )
     weights = np.ones(values.shape) if data.root_weights is None else np.asarray(data.root_weights)
+    if data.bins is not None:
+        return _bin_tiles(data, weights * root[angle], size)
     size = min(size, max(int(np.max(np.bincount(angle))), 1))
     runs, _ = point_runs(values, first, second, angle, weights * root[angle], data.n_angles, size)
     return PointTiles(*(jnp.asarray(one) for one in runs))
+
+
+def _bin_tiles(data: PooledData, weights: np.ndarray, size: int) -> PointTiles:
+    """Bins in chunks of about `size` pairs; a bin is never divided."""
+    bins = data.bins
+    assert bins is not None
+    angle, point = np.asarray(data.angle), np.asarray(bins.point)
+    end = np.searchsorted(point, np.arange(angle.size), side="right")
+    # Each chunk ends where the angle does, or before the bin that would make it too long.
+    starts = [0]
+    for k in range(1, angle.size):
+        begin = end[starts[-1] - 1] if starts[-1] else 0
+        if angle[k] != angle[k - 1] or end[k] - begin > size:
+            starts.append(k)
+    chunks = list(itertools.pairwise([*starts, angle.size]))
+    spans = [(end[low - 1] if low else 0, end[high - 1]) for low, high in chunks]
+    points, pairs = (max(high - low for low, high in one) for one in (chunks, spans))
+
+    def cut(values, parts, length, fill=0):
+        values = np.asarray(values)
+        out = np.full((len(parts), length), fill, values.dtype)
+        for row, (low, high) in zip(out, parts, strict=True):
+            row[: high - low] = values[low:high]
+        return jnp.asarray(out)
+
+    local = point - np.repeat([low for low, _ in chunks], [high - low for low, high in spans])
+    return PointTiles(
+        cut(np.asarray(data.values, float), chunks, points),
+        cut(data.first, spans, pairs),
+        cut(data.second, spans, pairs),
+        jnp.asarray(angle[[low for low, _ in chunks]]),
+        cut(weights, chunks, points),
+        # Pairs that fill a chunk up belong to its last point, with no part in it.
+        means=Means(
+            cut(local, spans, pairs, points - 1),
+            cut(bins.share, spans, pairs),
+            cut(bins.age, chunks, points),
+            cut(bins.lag, chunks, points),
+        ),
+    )
 
 
 def point_runs(

@@ -6,11 +6,16 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from ...fitting import Fit
+from ...objective import has_bins
+from ..bins import fitted_bins
 from ..maps import has_maps, shown_maps
 from ..sections import Drawing
+from .bins import bin_figure as bin_figure
+from .bins import bin_lag_figure as bin_lag_figure
 from .canvas import style
 from .corner import covariance_figure as covariance_figure
 from .corner import posterior_drawings as posterior_drawings
@@ -28,14 +33,23 @@ log = logging.getLogger(__name__)
 
 
 def drawings(fit: Fit) -> tuple[Drawing, ...]:
-    """Every plot of the fit of a data set; those of maps are left out for pooled points."""
+    """Every plot of the fit of a data set; bins have plots of their own, points none of maps."""
 
     @cache
     def maps():
         """A part of the maps, whatever their size, once for all plots."""
         return shown_maps(fit)
 
+    @cache
+    def bins():
+        return fitted_bins(fit), np.asarray(fit.objective.term.geometry.phi)
+
     out = []
+    if has_bins(fit.objective.term.tiles):
+        out += [
+            Drawing("bins", lambda: bin_figure(*bins())),
+            Drawing("c2_against_lag", lambda: bin_lag_figure(*bins())),
+        ]
     if has_maps(fit):
         out += [
             Drawing("maps", lambda: map_figure(maps()[0])),
