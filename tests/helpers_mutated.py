@@ -369,9 +369,13 @@ def dark(draw, scan):
     scan.intensity[_frames(draw)] = draw.choice((0.0, np.nan, 100.0))
 
 
+def bits(draw, scan):
+    """Bytes of the written file, changed afterwards: see `attempt`."""
+
+
 MUTATIONS = (
     scaled, shifted, filled, noisy, lowered, repeated, reordered, flipped, blocks, exchanged, cut,
-    typed, curved, outliers, drifting, smoothed, timed, begun, turned, moved, weighed, dark,
+    typed, curved, outliers, drifting, smoothed, timed, begun, turned, moved, weighed, dark, bits,
 )  # fmt: skip
 # What contradicts something else that APS-U files hold: there it is found out.
 TOLD = {"timed": "aps-u", "moved": "aps-u"}
@@ -401,6 +405,12 @@ def attempt(seed, folder, originals):
         free = frozenset()
     path = os.path.join(folder, "mutated")
     LAYOUTS[layout](path, scan)
+    if mutate is bits:
+        with open(path, "r+b") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            for _ in range(draw.randrange(1, 20)):
+                stream.seek(draw.randrange(size))
+                stream.write(bytes([draw.randrange(256)]))
     what = f"{mutate.__name__} {layout} {kind}"
     try:
         fit = fitted(path)
@@ -420,10 +430,10 @@ def attempt(seed, folder, originals):
     return what, "good", off
 
 
-def originals(folder):
+def originals(folder, kinds=("independent", "speckle")):
     """Intact scans and the parameters of their fits."""
     out = {}
-    for kind in ("independent", "speckle"):
+    for kind in kinds:
         scan = intact(kind, 3)
         path = os.path.join(folder, "intact")
         write_own(path, scan)

@@ -346,6 +346,5 @@ def test_forty_kills_of_the_program(tmp_path):
             assert sorted(os.listdir(folder)) == ["data.h5", "fit.toml", "fit_results"]
         process.stdin.close()
         assert process.wait(timeout=60) == 0
-    print(dict(stages))
-    # The moments were spread over the run.
-    assert 5 < stages["states"] < 40
+    # Not all of them came before there was anything to go on with.
+    assert stages["states"] > 5

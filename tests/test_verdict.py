@@ -92,6 +92,26 @@ def test_two_hundred_right_models_are_good(kind, counts):
     check_right(kind, counts, 200)
 
 
+@pytest.mark.parametrize("level", [0.6, 1.5])
+def test_an_offset_far_from_one_is_doubted(level):
+    c2 = level * with_noise(1 + CONTRAST * surface()[0], 1)
+    fit = fitted_map(c2, baseline=1)
+    assert fit.quality.flag == "marginal"
+    assert "would be 1 in normalised maps" in fit.quality.findings[0]
+
+
+def test_a_map_without_the_contrast_of_the_others_is_doubted():
+    c1, *_ = surface("laminar")
+    c2 = with_noise(1 + CONTRAST * c1, 1)
+    assert fitted_map(c2, "laminar").quality.flag == "good"
+    c2[1] = with_noise(1 + 0.1 * CONTRAST * c1[1:2], 2)[0]
+    quality = fitted_map(c2, "laminar").quality
+    assert quality.flag == "marginal"
+    said = " ".join(quality.findings)
+    assert "contrast[1] is 0.02" in said
+    assert "does not decay as they do" in said
+
+
 def wrong_maps():
     """Maps that no static model describes, by name: a function of the seed, and what is named."""
     (c1,), lag, middle = surface()

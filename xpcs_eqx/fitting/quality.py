@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -74,11 +75,11 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
     - Poor: not converged; reduced chi² or residuals far above the noise; no contrast or no decay to
         be seen; maps without their baseline; an infinite error, also for lack of degrees of
         freedom.
-    - Marginal, with a doubt: data that contradict themselves or leave their baseline open;
-        residuals that a right model would hardly leave; a moderately high
-        reduced chi²; a sigma far from the noise of the maps; data sets that disagree on what they
-        share; a parameter on a bound; a negative transport coefficient; parameters biased by a
-        scaling that the angles do not bear out.
+    - Marginal, with a doubt: data that contradict themselves or leave their baseline open; offsets
+        far from 1; a map without the contrast of the others; residuals that a right model would
+        hardly leave; a moderately high reduced chi²; a sigma far from the noise of the maps; data
+        sets that disagree on what they share; a parameter on a bound; a negative transport
+        coefficient; parameters biased by a scaling that the angles do not bear out.
     - Marginal, with a caution: nearly or exactly degenerate directions.
 
     Insignificant parameters and mirrored solutions are mentioned and change nothing.
@@ -95,12 +96,7 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
             found.cautions.append(f"exactly degenerate, {one.name}: {one.text}")
         else:
             found.remarks.append(f"mirrored solution, {one.name}: {one.text}")
-    offsets = [row for row in fit.rows if row.role == "scaling" and row.name.startswith("offset")]
-    if any(row.value <= _NO_BASELINE for row in offsets):
-        found.poor.append(
-            f"the offset is {min(row.value for row in offsets):.3g}, and would be 1 in maps with "
-            "their baseline: they look like c2 − 1, so add 1 to them"
-        )
+    _judge_scaling(found, fit, thresholds)
     _judge_chi2(found, fit, thresholds)
     _judge_maps(found, fit, thresholds)
     _judge_parameters(found, fit)
@@ -118,6 +114,44 @@ def judged(fit: Fit, thresholds: Thresholds) -> Fit:
     parts = tuple(judged(one, thresholds) for one in fit.data_sets)
     fit = dataclasses.replace(fit, data_sets=parts)
     return dataclasses.replace(fit, quality=judge(fit, thresholds))
+
+
+def _judge_scaling(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
+    """Whether offsets are those of normalised maps, and whether all of them have a contrast."""
+    scaling = [row for row in fit.rows if row.role == "scaling"]
+    offsets = [row for row in scaling if row.name.startswith("offset")]
+    contrasts = [row for row in scaling if row.name.startswith("contrast")]
+    if any(row.value <= _NO_BASELINE for row in offsets):
+        found.poor.append(
+            f"the offset is {min(row.value for row in offsets):.3g}, and would be 1 in maps with "
+            "their baseline: they look like c2 − 1, so add 1 to them"
+        )
+        return
+    far, (low, high) = thresholds.contrast, _NORMALISED
+    # Those on a bound have no error, and are doubted for that.
+    strange = [
+        row
+        for row in offsets
+        if row.value + far * row.error < low or row.value - far * row.error > high
+    ]
+    if strange:
+        found.doubts.append(
+            f"{strange[0].name} is {strange[0].value:.3g}{_and_more(strange)}, and would be 1 in "
+            "normalised maps: the contrast is off by as much, and what was done to the maps may "
+            "have changed more"
+        )
+    typical = float(np.median([row.value for row in contrasts])) if contrasts else 0.0
+    without = [row for row in contrasts if row.value + far * row.error < _UNLIKE * typical]
+    if without:
+        found.doubts.append(
+            f"{without[0].name} is {without[0].value:.2g} ± {without[0].error:.1g}"
+            f"{_and_more(without)}, far below that of the other maps, {typical:.2g}: such a map "
+            "does not decay as they do; look at it, or leave it out"
+        )
+
+
+def _and_more(rows: list[Any]) -> str:
+    return f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
 
 
 def _judge_chi2(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
@@ -264,6 +298,10 @@ _FAR = 4.0
 _FEW = 20
 # An offset below this is that of a map without its baseline.
 _NO_BASELINE = 0.5
+# Offsets that normalisation leaves in measured maps.
+_NORMALISED = (0.8, 1.25)
+# A contrast below this part of the others is none.
+_UNLIKE = 0.2
 
 
 def conditions_of(
