@@ -149,7 +149,9 @@ def test_flow_that_reverses(shear, factor):
     rate = np.asarray(truth.shear(T[1:]))
     assert rate.min() < 0 < rate.max()
     data, start = make_data(truth, t=T, phi=PHI, noise=NOISE), start_off(truth, factor)
-    assert_recovers(fitted(start, data), truth, start, data)
+    # Between the low start and the last of these lies a fork: rounding decides on one of two
+    # valleys, through which it takes 19 evaluations or 80 to 100.
+    assert_recovers(fitted(start, data), truth, start, data, evaluations=100)
 
 
 @pytest.mark.parametrize("factor", [HIGH, LOW])

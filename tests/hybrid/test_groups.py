@@ -228,7 +228,7 @@ def test_a_group_variance_of_contrasts_in_a_hybrid_fit_of_a_map():
     [
         ((("a",),), 1.0, "at least two"),
         ((("a", "a"),), 1.0, "different names"),
-        (("ab",), 1.0, "at least two different names"),
+        (("ab",), 1.0, "each several in a list, each a text"),
         ((("a", "b"),), -1.0, "not be below 0"),
     ],
 )

@@ -325,7 +325,7 @@ class PixelScores(NamedTuple):
     - `slope`: its expected derivative by the same; Fisher's information where all entries of the
         map are known.
     - `deviance`: its expectation, ½ E‖L⁻¹ψL⁻ᵀ‖² with LLᵀ = K and ψ the scatter that a pixel
-        gives to the map; half the number of entries of a map, and more, for Gaussian intensities.
+        gives to the map: T (T + 1)/2 for Gaussian intensities of T frames, and more for speckle.
     """
 
     covariance: Float[Array, "column column"]

@@ -167,7 +167,9 @@ def _equations(args, block: Block):
     mine = block_equations(table, block, contrast, offset, loss)
     # Kept apart by angle, whose contrasts differ.
     zero = NormalEquations.zero(mine.gradient.shape[0], (scaling.shape[0],), mine.cost.dtype)
-    return jax.tree.map(lambda whole, part: whole.at[block.angle].set(part), zero, mine)
+    return jax.tree.map(
+        lambda whole, part: jnp.asarray(whole).at[block.angle].set(part), zero, mine
+    )
 
 
 def _influences(args, block: Block):
