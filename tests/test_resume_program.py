@@ -173,9 +173,17 @@ def test_a_damaged_checkpoint(folder, interrupt, capsys):
     assert run(folder, "--overwrite", "--quiet") == 0
 
 
+@pytest.fixture
+def heeded():
+    """Interrupts are heeded, also where the tests run in the background, which ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals(tmp_path, number):
+def test_signals(tmp_path, number, heeded):
     write_own(str(tmp_path / "data.h5"), two_time(n=200))
     (tmp_path / "fit.toml").write_text(SETTINGS)
     (tmp_path / "fit_results" / "fit").mkdir(parents=True)
@@ -202,7 +210,7 @@ def test_signals(tmp_path, number):
     assert results(tmp_path) == found
 
 
-def test_an_interrupt_while_libraries_are_imported(monkeypatch, capfd):
+def test_an_interrupt_while_libraries_are_imported(monkeypatch, capfd, heeded):
     class Ended(BaseException):
         pass
 
