@@ -183,7 +183,7 @@ def test_one_angle_cannot_tell_direction_from_rate():
 @pytest.mark.parametrize(
     ("n", "phi"),
     [
-        (301, [0.0, 45.0, 90.0]),
+        pytest.param(301, [0.0, 45.0, 90.0], marks=pytest.mark.long),
         pytest.param(1001, [10.0], marks=pytest.mark.long),
         pytest.param(1001, [0.0, 45.0, 90.0], marks=pytest.mark.long),
     ],

@@ -377,6 +377,7 @@ def test_wrong_sharing_is_named():
     assert not right["D0[hot]"].at_bound
 
 
+@pytest.mark.long
 def test_the_scaling_of_each_data_set_is_checked():
     phi = np.linspace(-90.0, 90.0, 8)
     contrast = 0.2 * (1 + 0.2 * np.cos(np.deg2rad(2 * phi + 40)))
@@ -425,6 +426,7 @@ def test_a_shared_parameter_on_its_bound_has_no_error():
     assert any("phi0 ended on its bound" in text for text in fit.quality.findings)
 
 
+@pytest.mark.long
 def test_robust_loss_agrees_with_the_linear_one_on_clean_data():
     data = [at_q(LAMINAR, q, seed) for seed, q in enumerate(QS[:2])]
     parameters = shared_parameters([LAMINAR] * 2, [one.t for one in data])
@@ -436,7 +438,7 @@ def test_robust_loss_agrees_with_the_linear_one_on_clean_data():
 
 
 @pytest.mark.parametrize(
-    "loss", [None, pytest.param(xe.SoftL1(0.01), marks=pytest.mark.slow)], ids=["linear", "soft_l1"]
+    "loss", [None, pytest.param(xe.SoftL1(0.01), marks=pytest.mark.long)], ids=["linear", "soft_l1"]
 )
 def test_stopped_and_gone_on_with(tmp_path, loss):
     data = [two_sets()[0], make_data(n=21, phi=PHI + 20.0, seed=3)]

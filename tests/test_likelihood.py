@@ -137,7 +137,11 @@ def test_frames_left_out_are_as_if_they_had_not_been():
     assert xe.maximum_likelihood(fit).success
 
 
-@pytest.mark.parametrize("level", [np.nan, 1.1], ids=["none", "overwritten"])
+@pytest.mark.parametrize(
+    "level",
+    [pytest.param(np.nan, marks=pytest.mark.long), 1.1],
+    ids=["none", "overwritten"],
+)
 def test_without_the_diagonal_nothing_is_taken_from_it(level):
     data = data_of(counts=20.0)
     whole = xe.maximum_likelihood(squares_of(data))

@@ -138,6 +138,7 @@ def test_data_without_noise_leave_penalties_without_a_measure():
         least(few)
 
 
+@pytest.mark.long
 def test_smoothness_leaves_a_rate_that_the_data_know():
     """Of the README: 0.5 in ln J between knots does not bend what data without sigma say."""
     rate = SplineRate(np.array([0.3, 2.0, 5.0, 10.0]), np.array([3e4, 1e4, 2e4, 1e4]))

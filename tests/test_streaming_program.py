@@ -181,6 +181,7 @@ def test_mistakes_in_the_configuration(folder, capsys, changes, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_several_data_sets_in_their_files(folder):
     write_own(str(folder / "other.h5"), two_time(n=18))
     several = SETTINGS.replace("[data]\n", "[[data]]\n")

@@ -360,6 +360,7 @@ def test_error_of_a_rate():
     np.testing.assert_allclose(error, fit["D0"].error, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_pooling_frames_hardly_changes_the_speckle_covariance():
     model = Static()
     data = make_data(model, n=120, phi=[0.0])

@@ -144,7 +144,7 @@ def test_a_negative_rate_is_named(data):
     assert any("transport rate is negative" in finding for finding in fit.quality.findings)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_bundled_example_from_outside(tmp_path):
     """The program on the bundled file: the truth, little memory, and seconds of processor time."""
     example = Path(__file__).parents[1] / "examples" / "laminar.toml"

@@ -130,6 +130,7 @@ def _same(first, second, names):
 PHYSICAL = ("D0", "alpha", "D_offset", "sigma", "contrast", "offset")
 
 
+@pytest.mark.long
 def test_marginalised_scaling_gives_the_same_posterior(static):
     _, fit, sampled = static
     assert sampled.status == "converged"

@@ -398,7 +398,7 @@ print(result.x.tobytes().hex(), -1 - left[0], left[0])
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_process_that_is_killed(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))

@@ -268,7 +268,12 @@ def test_smoothness_draws_a_fit_to_an_exponential_and_bands_stay_positive():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["spline", pytest.param("signed spline", marks=pytest.mark.long), "function"]
+    "name",
+    [
+        pytest.param("spline", marks=pytest.mark.long),
+        pytest.param("signed spline", marks=pytest.mark.long),
+        "function",
+    ],
 )
 def test_rates_can_be_fitted_as_shear(name):
     rate = RATES[name][0]

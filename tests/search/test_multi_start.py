@@ -97,7 +97,7 @@ def test_two_equal_minima_are_two_basins():
 
 
 @pytest.mark.parametrize("model", [Sum(0.4, 0.5), Product(1.0, 0.9)], ids=["straight", "bent"])
-@pytest.mark.parametrize("noise", [0.0, 0.003])
+@pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.long), 0.003])
 def test_a_flat_valley_is_one_degenerate_basin(model, noise):
     data = make_data(model, n=15, phi=np.array([0.0]), noise=noise)
     search = multi_start(xe.projected_objective(mapped(model, data), data), starts=12, refine=4)
@@ -297,7 +297,7 @@ def test_reports_read_well():
     assert MultiStart(starts=4, refine=3).settings(2)["refine"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_starts_cost_few_fits():
     """In passes over all pairs, of which sampled ones are a share: a measure without a clock."""
     data = make_data(LAMINAR, n=101)
