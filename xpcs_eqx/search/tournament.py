@@ -85,7 +85,7 @@ class Tournament(AbstractPreparation):
     keep: float = eqx.field(static=True, default=0.5)
     around: float | None = eqx.field(static=True, default=0.5)
     sampler: AbstractSampler = LatinHypercube()
-    custom: Float[np.ndarray, "custom variable"] | None = None
+    custom: Float[np.ndarray, "*custom variable"] | None = None
     batch: int = eqx.field(static=True, default=10_000)
     seed: int = eqx.field(static=True, default=0)
 
