@@ -170,7 +170,8 @@ def test_consensus_of_several_data_sets_has_the_closed_form(tmp_path):
     places = [found.names.index(name) for name in ("slope", "bend[b]")]
     for name in ("rhat", "ess_bulk"):
         whole, own = (np.asarray(getattr(one.diagnostics, name)) for one in (found, second))
-        np.testing.assert_allclose(own, whole[places], rtol=1e-9)
+        # Of ranks, in which two draws that rounding cannot tell apart may change places.
+        np.testing.assert_allclose(own, whole[places], rtol=1e-4)
     tree = found.to_datatree()
     assert tree["shards"].posterior["bend[b]"].shape == (2, 4, 400)
     assert "sample_stats" not in second.to_datatree()
