@@ -179,7 +179,8 @@ class Comparison(NamedTuple):
         return self.squares.objective.physical.free_names
 
     def _of(self, field: str) -> tuple[Float[np.ndarray, "free"], Float[np.ndarray, "free"]]:
-        assert self.likelihood is not None
+        if self.likelihood is None:
+            raise ModelError(f"there is no fit of the likelihood to compare with: {self.reason}")
         fits = (self.squares, self.likelihood)
         one, other = (np.array([getattr(fit[n], field) for n in self.names]) for fit in fits)
         return one, other
