@@ -154,13 +154,13 @@ def _together(parts: list[Part], penalty: Float[np.ndarray, "entry entry"]) -> S
 
 def _optimum(objective, y, memo) -> Optimum:
     if isinstance(objective, SpeckleLikelihood):
-        return likelihood_optimum(objective, y)
+        return likelihood_optimum(objective, y, memo)
     return optimum(objective, y, memo)
 
 
-def _scores(objective, at: Optimum) -> ScoreCovariances:
+def _scores(objective, at: Optimum, memo) -> ScoreCovariances:
     if isinstance(objective, SpeckleLikelihood):
-        return likelihood_scores(objective, at)
+        return likelihood_scores(objective, at, memo)
     return score_covariances(objective, at)
 
 
@@ -196,7 +196,7 @@ def whole_at(solution: Solution) -> Whole:
             public = dict(objective.parameters.public[k])
             by_whole = ties[[parameters.names.index(public[name]) for name in own]]
         matrix[sizes[k] :, count:] = by_whole
-        scores = _scores(one, at)
+        scores = _scores(one, at, memo)
         parts.append(Part(labels[k], own, one, memo, at, scores, matrix))
         names += [f"{n}[{labels[k]}]" if several else n for n in one.term.scaling.names]
 

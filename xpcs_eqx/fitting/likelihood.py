@@ -15,7 +15,7 @@ from ..objective import (
     SpeckleLikelihood,
     speckle_likelihood,
 )
-from ..optimize import TrustRegion
+from ..optimize import TrustRegion, evaluated
 from ..uncertainty import inverse_of, likelihood_optimum
 from ..uncertainty.covariance import shot_noise_of_diagonal
 from .fit import Fit
@@ -205,7 +205,9 @@ class Comparison(NamedTuple):
 
 def expected_gain(fit: Fit, likelihood: SpeckleLikelihood) -> Float[np.ndarray, "free"]:
     """How many times smaller the likelihood should make the errors of the free parameters."""
-    at = likelihood_optimum(likelihood, likelihood.variables.to_coordinates(likelihood.start))
+    y = likelihood.variables.to_coordinates(likelihood.start)
+    _, memo = evaluated(likelihood, y, likelihood.memo)
+    at = likelihood_optimum(likelihood, y, memo)
     inverse, *_ = inverse_of(np.asarray(at.joint.hessian), at.free)
     n = likelihood.physical.n_free
     best = np.sqrt(np.maximum(np.diagonal(inverse), 0.0))[inverse.shape[0] - n :]

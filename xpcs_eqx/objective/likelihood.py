@@ -170,7 +170,8 @@ class SpeckleLikelihood(AbstractObjective):
 
     @property
     def memo(self):
-        return ()
+        # The equations of each angle, of which error bars are made without another evaluation.
+        return NormalEquations.zero(self.physical.n_free + 3, self.angles.known.shape)
 
     @property
     def shot_scaling(self) -> ShotScaling:
@@ -208,7 +209,8 @@ class SpeckleLikelihood(AbstractObjective):
 
     def evaluate(self, y, memo):
         del memo
-        return self.together(self.angle_equations(y)) + self.penalty(y), ()
+        parts = self.angle_equations(y)
+        return self.together(parts) + self.penalty(y), parts
 
     def together(self, parts: NormalEquations) -> NormalEquations:
         """The equations of the variables from those of each angle."""

@@ -25,23 +25,20 @@ _ENTRIES, _FEWEST, _MOST = 4e5, 2000, 20_000
 _SCALES = (0.25, 4.0)
 
 
-class _Point(NamedTuple):
-    """Equations in the layout of `IndexMap`, of all and of penalties; columns, parts by angle."""
+class _Laid(NamedTuple):
+    """Equations in the layout of `IndexMap`, of all and of penalties, and its columns by angle."""
 
     joint: NormalEquations
     penalty: NormalEquations
     columns: Float[Array, "angle column entry"]
-    parts: NormalEquations
 
 
 @quick_jit
-def _at(likelihood: SpeckleLikelihood, y) -> _Point:
-    parameters, scaling = likelihood.physical, likelihood.shot_scaling
-    p, k = parameters.n_free, scaling.size
-    parts, penalty = likelihood.angle_equations(y), likelihood.penalty(y)
-    turn = index_layout(parameters, y[:p], k)
+def _laid_out(likelihood: SpeckleLikelihood, y, parts: NormalEquations) -> _Laid:
+    parameters, penalty = likelihood.physical, likelihood.penalty(y)
+    turn = index_layout(parameters, y[: parameters.n_free], likelihood.shot_scaling.size)
     total = (likelihood.together(parts) + penalty).transform(turn)
-    return _Point(total, penalty.transform(turn), likelihood.columns() @ turn, parts)
+    return _Laid(total, penalty.transform(turn), likelihood.columns() @ turn)
 
 
 @quick_jit
@@ -52,11 +49,13 @@ def _field(likelihood: SpeckleLikelihood, y):
     return jax.lax.map(field_factor, field_correlation(model, term.t, term.geometry))
 
 
-def likelihood_optimum(likelihood: SpeckleLikelihood, y: Float[Array, "variable"]) -> Optimum:
+def likelihood_optimum(
+    likelihood: SpeckleLikelihood, y: Float[Array, "variable"], memo: NormalEquations
+) -> Optimum:
     """As `optimum`, for a likelihood of speckle."""
-    joint, penalty, columns, _ = _at(likelihood, y)
+    joint, penalty, columns = _laid_out(likelihood, y, memo)
     parameters, scaling = likelihood.physical, likelihood.shot_scaling
-    p, inner = parameters.n_free, scaling.inner.size
+    p = parameters.n_free
     coefficients = jnp.clip(y[p:], *scaling.bounds)
     low, high = scaling.bounds
     cost = joint.cost - penalty.cost
@@ -73,7 +72,7 @@ def likelihood_optimum(likelihood: SpeckleLikelihood, y: Float[Array, "variable"
         values=jnp.concatenate([coefficients, snap(parameters, parameters.to_physical(y[:p]))]),
         lower=jnp.concatenate([low, jnp.asarray(parameters.lower)]),
         upper=jnp.concatenate([high, jnp.asarray(parameters.upper)]),
-        start=jnp.asarray(likelihood.begin)[p:][: inner + len(scaling.fitted)],
+        start=likelihood.start[p:],
     )
 
 
@@ -100,22 +99,20 @@ def _pixel_scores(likelihood, y, number, factor, weights, counts, n_pixels, key)
     return pixel_scores(likelihood, y, number, pixels / mean - 1)
 
 
-def _variables(likelihood: SpeckleLikelihood, at: Optimum) -> Float[Array, "variable"]:
-    return jnp.concatenate([at.y, at.coefficients])
-
-
-def likelihood_scores(likelihood: SpeckleLikelihood, at: Optimum) -> ScoreCovariances:
-    """As `score_covariances`, for a likelihood of speckle.
+def likelihood_scores(
+    likelihood: SpeckleLikelihood, at: Optimum, memo: NormalEquations
+) -> ScoreCovariances:
+    """As `score_covariances`, for a likelihood of speckle; `memo` is that of the optimum.
 
     The scatter of the gradient is that of simulated pixels with the correlation, contrast and
     counts of the fitted model: third and fourth cumulants, photon noise and the division of frames
     by their mean are all in it. Its size follows from the deviance, which the same pixels foretell.
     Where no field has the correlation of the model it is that of Gaussian intensities.
     """
-    term, y = likelihood.term, _variables(likelihood, at)
+    term, y = likelihood.term, jnp.concatenate([at.y, at.coefficients])
     levels = np.asarray(likelihood.levels(y))
-    point, (factors, errors) = _at(likelihood, y), _field(likelihood, y)
-    turned, parts = np.asarray(point.columns), point.parts
+    factors, errors = _field(likelihood, y)
+    turned = np.asarray(_laid_out(likelihood, y, memo).columns)
     hessian, penalty = np.asarray(at.joint.hessian), np.asarray(at.penalty)
     middle, slope, gaussian = np.zeros_like(hessian), np.array(penalty), list[int]()
     deviance = 0.0
@@ -125,7 +122,7 @@ def likelihood_scores(likelihood: SpeckleLikelihood, at: Optimum) -> ScoreCovari
     for a, (contrast, _, shot) in enumerate(levels):
         factor, columns = factors[a], turned[a]
         if not float(errors[a]) < FIELD_TOLERANCE or not contrast > 0:
-            own = np.asarray(parts.hessian[a])
+            own = np.asarray(memo.hessian[a])
             one, its_slope = own, own
             gaussian.append(a)
             deviance = np.nan
@@ -141,7 +138,7 @@ def likelihood_scores(likelihood: SpeckleLikelihood, at: Optimum) -> ScoreCovari
             deviance += float(found.deviance)
             # All entries of a map say how large its noise is, once they are independent; least
             # squares knew it from few.
-            scale[a] = np.clip(2 * float(parts.cost[a]) / float(found.deviance), *_SCALES)
+            scale[a] = np.clip(2 * float(memo.cost[a]) / float(found.deviance), *_SCALES)
             one = scale[a] * one
         middle += columns.T @ one @ columns
         slope += columns.T @ its_slope @ columns
