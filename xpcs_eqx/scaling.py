@@ -348,6 +348,39 @@ def quantile_scaling(
     return out
 
 
+def half_decay(data: Data) -> float:
+    """The lag [s] at which c2, averaged over ages, has lost half of its contrast.
+
+    That of the slowest angle, where models start. A map that loses less is taken to decay
+    exponentially to one; one that has lost it before its shortest lag has half of that.
+
+    **Raises:** `DataError` for an angle without pairs.
+    """
+    pairs = _sampled_pairs(data.n_frames) if isinstance(data, TwoTimeData) else None
+    # A floor above one is a decay that the map does not show the end of.
+    floors = np.minimum(quantile_scaling(data)[:, 1], 1.0)
+    frames = []
+    for a, floor in enumerate(floors):
+        values, lag = _points(data, a, pairs)
+        edges = np.unique(np.round(np.geomspace(1, lag.max() + 1, 60)))
+        group = np.digitize(lag, edges)
+        count = np.bincount(group)
+        there = count > 0
+        mean = np.bincount(group, values)[there] / count[there] - floor
+        at = np.bincount(group, lag)[there] / count[there]
+        below = np.flatnonzero(mean < 0.5 * mean[0])
+        if mean[0] <= 0:
+            frames.append(at[-1])
+        elif below.size:
+            k = below[0]
+            part = (mean[k - 1] - 0.5 * mean[0]) / (mean[k - 1] - mean[k])
+            frames.append(at[k - 1] * (at[k] / at[k - 1]) ** part)
+        else:
+            lost = np.log(mean[0] / mean[-1])
+            frames.append(at[-1] * np.log(2.0) / max(lost, 0.01))
+    return float(np.max(frames)) * float(data.dt)
+
+
 def auto_threshold(n_angles: int) -> AbstractScaling:
     """The rule of homodyne 2.x: individual below three angles, one common pair from there on.
 

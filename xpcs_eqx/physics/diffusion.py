@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from math import pi
+from math import log, pi, sqrt
 from typing import ClassVar
 
 import equinox as eqx
@@ -107,6 +107,9 @@ class Static(AbstractCorrelation):
     def kernel(self, pair):
         return jnp.exp(-jnp.abs(pair.increments))
 
+    def starts(self, half, geometry):
+        return {"D0": log(2.0) / (float(geometry.q) ** 2 * half)}
+
 
 class LaminarFlow(AbstractCorrelation):
     """Diffusion in a linear velocity profile across the gap.
@@ -143,3 +146,10 @@ class LaminarFlow(AbstractCorrelation):
     def kernel(self, pair):
         spread, phase = pair.increments
         return jnp.exp(-jnp.abs(spread)) * self.shear_kernel(pair.scalars * phase)
+
+    def starts(self, half, geometry):
+        # Half of the loss by diffusion; shear takes the rest across the flow, (1 − x²/3) at first.
+        q = float(geometry.q)
+        phase = sqrt(1.5 * log(2.0))
+        shear = 2 * phase / (q * float(geometry.gap) * half)
+        return {"D0": 0.5 * log(2.0) / (q**2 * half), "gamma_dot_t0": shear}
