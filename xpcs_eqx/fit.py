@@ -14,11 +14,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from .errors import XPCSError
+from xpcs_eqx_command import EXIT_CODES, add_fit
+
+from .errors import ConfigError, XPCSError, how_to_install
 
 # Looked for before anything else, so that a missing part never costs a finished fit.
 NEEDED = ("pydantic", "rich", "tomli_w", "matplotlib")
@@ -37,31 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m xpcs_eqx.fit",
         description="Fit two-time correlation maps and write a results folder.",
-        epilog="Exit codes: 0 converged, 1 not converged or poor, 2 bad input, 3 interrupted, "
-        "4 internal error.",
+        epilog=EXIT_CODES,
     )
-    parser.add_argument("config", nargs="?", help="configuration in TOML")
-    parser.add_argument("--output", metavar="DIR", help="results folder")
-    parser.add_argument(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="change one key of the configuration; may be repeated",
-    )
-    parser.add_argument("--check", action="store_true", help="check configuration and data only")
-    parser.add_argument("--template", choices=TEMPLATES, help="print a commented configuration")
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with an interrupted fit; one that left no checkpoint starts anew",
-    )
-    parser.add_argument("--no-plots", action="store_true", help="write no plots")
-    volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    volume.add_argument("-v", "--verbose", action="store_true", help="print every evaluation")
+    add_fit(parser, TEMPLATES)
     return parser
 
 
@@ -74,9 +54,9 @@ def _logging(arguments: argparse.Namespace) -> Iterator[None]:
     level, propagate = logger.level, logger.propagate
     logger.setLevel(
         logging.ERROR
-        if arguments.quiet
+        if getattr(arguments, "quiet", False)
         else logging.DEBUG
-        if arguments.verbose
+        if getattr(arguments, "verbose", False)
         else logging.WARNING
     )
     logger.addHandler(handler)
@@ -149,7 +129,7 @@ def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
         yield shown
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print on stdout, whatever its encoding; a reader that went away is no error."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
@@ -189,7 +169,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
             task = task_of(configuration)
             undetermined = task.undetermined()
             if not arguments.quiet:
-                _say(task.check_report(undetermined))
+                say(task.check_report(undetermined))
             return DOUBTFUL if undetermined else OK
         with claimed(target):
             return _fit(arguments, configuration, target, started)
@@ -218,7 +198,7 @@ def _fit(arguments: argparse.Namespace, configuration: Any, target: str, started
             if checkpoints is not None:
                 clear_checkpoints(checkpoints)
             if not arguments.quiet:
-                _say(f"the fit is finished, nothing is left to do. Results: {target}")
+                say(f"the fit is finished, nothing is left to do. Results: {target}")
             return OK if good else DOUBTFUL
         check_target(target, overwrite)
     if checkpoints is not None and not arguments.resume:
@@ -244,7 +224,7 @@ def _fit(arguments: argparse.Namespace, configuration: Any, target: str, started
     if checkpoints is not None and not (sampled is not None and sampled.unfinished):
         clear_checkpoints(checkpoints)
     if not arguments.quiet:
-        _say("\n".join([str(report), *missing, f"Results: {target}"]))
+        say("\n".join([str(report), *missing, f"Results: {target}"]))
     if sampled is not None and sampled.interrupted:
         raise KeyboardInterrupt(sampled.how_to_go_on(target, checkpoints))
     return OK if outcome.good else DOUBTFUL
@@ -287,40 +267,62 @@ def _told(error: BaseException) -> tuple[int, str]:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program with the given arguments; returns the exit code.
+def carry_out(work: Callable[[], int], arguments: argparse.Namespace) -> int:
+    """Work of the program, with its messages; whatever ends it early is said, and an exit code."""
+    if missing := [name for name in NEEDED if not find_spec(name)]:
+        print(
+            f"error: the program needs {', '.join(missing)}; install it with "
+            + how_to_install("program"),
+            file=sys.stderr,
+        )
+        return BAD_INPUT
+    with _logging(arguments):
+        try:
+            return work()
+        except (Exception, KeyboardInterrupt) as error:
+            code, said = _told(error)
+            if code == INTERNAL and getattr(arguments, "verbose", False):
+                traceback.print_exc()
+            print(said, file=sys.stderr)
+            return code
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit, check or print a template, as the arguments of the command say; returns the exit code.
 
     It switches JAX to double precision for the whole process.
     """
     started = time.perf_counter()
-    if missing := [name for name in NEEDED if not find_spec(name)]:
-        print(
-            f"error: the program needs {', '.join(missing)}; install it with "
-            "pip install 'xpcs-eqx[program]'",
-            file=sys.stderr,
-        )
-        return BAD_INPUT
-    parser = _parser()
-    try:
+
+    def work() -> int:
+        if arguments.template is not None:
+            from .config import template
+
+            say(template(arguments.template))
+            return OK
+        if arguments.config is None:
+            raise ConfigError(
+                "give a configuration; write one with `xpcs-eqx init DATA_FILE > fit.toml`"
+            )
+        return _run(arguments, started)
+
+    return carry_out(work, arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with the given arguments; returns the exit code."""
+
+    def work() -> int:
+        parser = _parser()
         arguments = parser.parse_args(argv)
         if arguments.config is None and arguments.template is None:
             parser.error("give a configuration, or --template MODE to start from")
+        return run(arguments)
+
+    try:
+        return carry_out(work, argparse.Namespace())
     except SystemExit as stop:
         return int(stop.code or 0)
-    with _logging(arguments):
-        try:
-            if arguments.template is not None:
-                from .config import template
-
-                _say(template(arguments.template))
-                return OK
-            return _run(arguments, started)
-        except (Exception, KeyboardInterrupt) as error:
-            code, said = _told(error)
-            if code == INTERNAL and arguments.verbose:
-                traceback.print_exc()
-            print(said, file=sys.stderr)
-            return code
 
 
 if __name__ == "__main__":

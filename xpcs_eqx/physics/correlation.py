@@ -101,10 +101,11 @@ class AbstractCorrelation(eqx.Module):
     def features(self, t: Float[Array, "frame"], geometry: Geometry) -> Features:
         """The features at the frame times `t` [s]."""
 
-    def starts(self, half: float, geometry: Geometry) -> dict[str, float]:
+    def starts(self, half: Float[np.ndarray, "angle"], geometry: Geometry) -> dict[str, float]:
         """Start values by public name for data that lose half of their contrast in `half` [s].
 
-        Others than these stay as they are; none unless a model says so.
+        Others than these stay as they are; none unless a model says so. Most models start at the
+        slowest angle.
         """
         del half, geometry
         return {}

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
 from ..arguments import check_fields
@@ -108,7 +109,7 @@ class Static(AbstractCorrelation):
         return jnp.exp(-jnp.abs(pair.increments))
 
     def starts(self, half, geometry):
-        return {"D0": log(2.0) / (float(geometry.q) ** 2 * half)}
+        return {"D0": log(2.0) / (float(geometry.q) ** 2 * float(np.max(half)))}
 
 
 class LaminarFlow(AbstractCorrelation):
@@ -148,8 +149,8 @@ class LaminarFlow(AbstractCorrelation):
         return jnp.exp(-jnp.abs(spread)) * self.shear_kernel(pair.scalars * phase)
 
     def starts(self, half, geometry):
-        # Half of the loss by diffusion; shear takes the rest across the flow, (1 − x²/3) at first.
-        q = float(geometry.q)
-        phase = sqrt(1.5 * log(2.0))
-        shear = 2 * phase / (q * float(geometry.gap) * half)
-        return {"D0": 0.5 * log(2.0) / (q**2 * half), "gamma_dot_t0": shear}
+        # Diffusion alone across the flow; along it (sin x / x)² is one half at x = 1.39.
+        q, slowest, fastest = float(geometry.q), float(np.max(half)), float(np.min(half))
+        phase = 1.39 * sqrt(max(1 - fastest / slowest, 0.01))
+        shear = 2 * phase / (q * float(geometry.gap) * fastest)
+        return {"D0": log(2.0) / (q**2 * slowest), "gamma_dot_t0": shear}

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import ScalarLike
 
 from .correlation import AbstractCorrelation, Features
@@ -58,7 +59,7 @@ class StretchedExponential(AbstractCorrelation):
         return jnp.exp(-2 * jnp.exp(pair.scalars * jnp.log(size)))
 
     def starts(self, half, geometry):
-        return {"Gamma0": (0.5 * _LN2) ** (1 / float(self.stretch)) / half}
+        return {"Gamma0": (0.5 * _LN2) ** (1 / float(self.stretch)) / float(np.max(half))}
 
 
 class DoubleExponential(AbstractCorrelation):
@@ -87,7 +88,7 @@ class DoubleExponential(AbstractCorrelation):
 
     def starts(self, half, geometry):
         # Between the two rates, in ratio.
-        return {"Gamma0": 0.5 * _LN2 / (half * sqrt(float(self.ratio)))}
+        return {"Gamma0": 0.5 * _LN2 / (float(np.max(half)) * sqrt(float(self.ratio)))}
 
 
 class Ballistic(AbstractCorrelation):
@@ -109,7 +110,7 @@ class Ballistic(AbstractCorrelation):
         return jnp.exp(-(pair.increments**2))
 
     def starts(self, half, geometry):
-        return {"w0": sqrt(_LN2) / (float(geometry.q) * half)}
+        return {"w0": sqrt(_LN2) / (float(geometry.q) * float(np.max(half)))}
 
 
 class Caged(AbstractCorrelation):
@@ -140,6 +141,6 @@ class Caged(AbstractCorrelation):
 
     def starts(self, half, geometry):
         # Half of the loss in the cage, the rest by leaving it.
-        q = float(geometry.q)
-        transport = 0.5 * _LN2 / (q**2 * half)
-        return {"D0": transport, "cage": sqrt(0.5 * _LN2) / q, "cage_time": 0.1 * half}
+        q, slowest = float(geometry.q), float(np.max(half))
+        transport = 0.5 * _LN2 / (q**2 * slowest)
+        return {"D0": transport, "cage": sqrt(0.5 * _LN2) / q, "cage_time": 0.1 * slowest}

@@ -228,6 +228,10 @@ class Outcome:
         """Whether all of it can be used as it is: a fit without doubts, draws that converged."""
         return not self.fit.quality.doubtful and (self.sampled is None or self.sampled.good)
 
+    def folders(self) -> dict[str, Fit]:
+        """The fit of each data set by the name of its folder; none for one data set alone."""
+        return {name: self.fit.parts[label] for label, name in folders_of(self.fit).items()}
+
     @property
     def title(self) -> str:
         """The headline of the report."""
@@ -252,8 +256,7 @@ class Outcome:
         if self.sampled is not None:
             out.append(self.sampled.section(output.plots))
             timings = {**timings, **self.sampled.timings}
-        for label, name in folders_of(self.fit).items():
-            part = self.fit.parts[label]
+        for label, (name, part) in zip(self.fit.parts, self.folders().items(), strict=True):
             out.append(surface_section(part, label, name, output.fitted_data))
         return [*out, time_section(self.fit, timings)]
 

@@ -12,7 +12,7 @@ from ... import physics
 from ...data import Geometry
 from ...errors import ConfigError, ModelError
 from ...parameters import with_parameters
-from ...scaling import half_decay
+from ...scaling import half_decays
 from ..section import (
     SET,
     UNSET,
@@ -180,7 +180,7 @@ def begun_at_data(mode: str) -> tuple[str, ...]:
     model = MODES[mode]()
     if isinstance(model, _AT_DEFAULTS):
         return ()
-    return tuple(model.starts(1.0, Geometry(1.0, np.zeros(1))))
+    return tuple(model.starts(np.ones(1), Geometry(1.0, np.zeros(1))))
 
 
 def kept_by_default(
@@ -244,7 +244,7 @@ def model_of(
     """
     model = MODES[given.mode]()
     if data is not None and not isinstance(model, _AT_DEFAULTS):
-        model = with_parameters(model, model.starts(half_decay(data), data.geometry))
+        model = with_parameters(model, model.starts(half_decays(data), data.geometry))
     made: dict[str, Any] = {
         name: _rate(default, rates.get(name, Rate()), t)
         for name, default in _rates_in(model).items()
