@@ -70,6 +70,17 @@ def add_fit(parser: argparse.ArgumentParser, templates: Iterable[str] | None = N
 
 def _fit(parser: argparse.ArgumentParser) -> None:
     add_fit(parser)
+    many = parser.add_argument_group("a series", "one configuration for many files")
+    many.add_argument("files", nargs="*", help="files to fit in turn, in place of data.path")
+    many.add_argument("--jobs", type=int, default=1, help="files at a time, a process each")
+    many.add_argument("--follow", metavar="DIR", help="fit new files of a folder as they come")
+    many.add_argument(
+        "--about",
+        metavar="NAME=PATH",
+        action="append",
+        default=[],
+        help="put the number at an HDF5 path of each file into the table; the first one sorts it",
+    )
 
 
 def _check(parser: argparse.ArgumentParser) -> None:

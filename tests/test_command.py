@@ -1,17 +1,21 @@
 """The command `xpcs-eqx`: what it answers at once, and from a file to results without editing."""
 
+import csv
 import json
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import h5py
 import pytest
 from helpers_data import two_time
 
 import xpcs_eqx_command
 from xpcs_eqx.config import read_configuration
 from xpcs_eqx.data import write_own
+from xpcs_eqx.errors import ConfigError
+from xpcs_eqx.program.series import arrivals
 from xpcs_eqx.program.task import task_of
 from xpcs_eqx.simulation.__main__ import LAYOUTS, MODELS
 
@@ -155,3 +159,90 @@ def test_a_template_by_its_mode(capsys):
     assert "no template 'nothing'" in capsys.readouterr().err
     assert run(["fit"]) == 2
     assert "give a configuration" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_fitted_without_editing(layout, tmp_path):
+    path = simulate(tmp_path, layout)
+    target = str(tmp_path / "fit.toml")
+    assert run(["init", path, "-o", target]) == 0
+    assert run(["fit", target, "--no-plots", "--quiet"]) == 0
+
+
+def test_a_series_is_one_table(tmp_path, capsys, monkeypatch):
+    """A broken file stops nothing, what is finished is not done again, and metadata sort."""
+    monkeypatch.chdir(tmp_path)
+    for k, D0 in enumerate((3000, 5000)):
+        arguments = [*SMALL, "--seed", str(k), "--set", f"D0={D0}"]
+        assert run(["simulate", f"scan_{k}.hdf", *arguments]) == 0
+        with h5py.File(f"scan_{k}.hdf", "a") as file:
+            file["sample/temperature"] = 300.0 - k
+    Path("scan_2.hdf").write_text("no maps")
+    assert run(["init", "scan_0.hdf", "-o", "fit.toml"]) == 0
+    series = ["fit", "fit.toml", "scan_0.hdf", "scan_1.hdf", "scan_2.hdf", "--no-plots"]
+    series += ["--about", "T=sample/temperature"]
+    capsys.readouterr()
+    assert run(series) == 1
+    said = capsys.readouterr().out
+    assert "scan_1.hdf: good" in said
+    assert "scan_2.hdf: failed: " in said
+    assert "not an HDF5 file" in said
+    with open("fit_series/series.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["name"] for row in rows] == ["scan_1.hdf", "scan_0.hdf", "scan_2.hdf"]
+    assert [row["T"] for row in rows] == ["299.0", "300.0", ""]
+    found = json.loads(Path("fit_series/scan_1/fit/parameters.json").read_text())
+    assert float(rows[0]["D0 [Å²/s^(1+alpha)]"]) == found["parameters"]["D0"]["value"]
+    page = Path("fit_series/series.html").read_text()
+    assert "scan_2.hdf" in page
+    assert page.count("<img") == 1
+    written = Path("fit_series/scan_0/provenance.json").stat().st_mtime_ns
+    # Once more, with the third file mended: only that is fitted.
+    Path("scan_2.hdf").write_bytes(Path("scan_0.hdf").read_bytes())
+    assert run(series) == 0
+    assert Path("fit_series/scan_0/provenance.json").stat().st_mtime_ns == written
+    assert Path("fit_series/scan_2/fit/parameters.json").exists()
+
+
+def test_a_followed_folder(tmp_path):
+    """Files come once they no longer change, and again when they are written again."""
+    batches = arrivals(str(tmp_path), pause=0.0)
+    (tmp_path / "notes.txt").write_text("no data")
+    (tmp_path / "a.h5").write_text("one")
+    assert next(batches) == [str(tmp_path / "a.h5")]
+    (tmp_path / "b.h5").write_text("two")
+    (tmp_path / "a.h5").write_text("one, and more")
+    assert next(batches) == [str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        next(arrivals(str(tmp_path / "nowhere"), pause=0.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.hdf", "--jobs", "0"], "--jobs of 1 or more"),
+        (["a.hdf", "--resume"], "without --resume"),
+        (["a.hdf", "--about", "T"], "write NAME=PATH"),
+        (["--follow", "nowhere"], "there is no such folder"),
+    ],
+)
+def test_what_a_series_does_not_take(arguments, said, tmp_path, capsys):
+    (tmp_path / "fit.toml").write_text("[data]\npath = 'a.hdf'\n")
+    assert run(["fit", str(tmp_path / "fit.toml"), *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_series_in_processes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k in range(4):
+        assert run(["simulate", f"scan_{k}.hdf", *SMALL, "--seed", str(k)]) == 0
+    Path("scan_2.hdf").write_text("no maps")
+    assert run(["init", "scan_0.hdf", "-o", "fit.toml"]) == 0
+    files = [f"scan_{k}.hdf" for k in range(4)]
+    assert run(["fit", "fit.toml", *files, "--jobs", "2", "--no-plots", "--output", "two"]) == 1
+    assert run(["fit", "fit.toml", *files, "--no-plots", "--output", "one"]) == 1
+    one, two = (Path(name, "series.csv").read_text() for name in ("one", "two"))
+    for a, b in zip(one.splitlines()[1:], two.splitlines()[1:], strict=True):
+        assert a.split(",")[:2] == b.split(",")[:2]

@@ -131,7 +131,7 @@ def template(mode: str) -> str:
         raise ConfigError(f"no template {mode!r}; there are {', '.join(TEMPLATES)}")
     chosen = "laminar_flow" if mode == JOINT else mode
     lines = [
-        "# Fit of two-time correlation maps: python -m xpcs_eqx.fit THIS_FILE",
+        "# Fit of two-time correlation maps: xpcs-eqx fit THIS_FILE",
         "# Everything but data.path is optional. Keys behind a # stand there with their defaults,",
         "# or with an example where there is none; take the # away to set one. Paths are relative",
         "# to the folder of this file.",
