@@ -59,7 +59,8 @@ class StretchedExponential(AbstractCorrelation):
         return jnp.exp(-2 * jnp.exp(pair.scalars * jnp.log(size)))
 
     def starts(self, half, geometry):
-        return {"Gamma0": (0.5 * _LN2) ** (1 / float(self.stretch)) / float(np.max(half))}
+        exponent = 1 / float(np.asarray(self.stretch))
+        return {"Gamma0": (0.5 * _LN2) ** exponent / float(np.max(half))}
 
 
 class DoubleExponential(AbstractCorrelation):
@@ -88,7 +89,8 @@ class DoubleExponential(AbstractCorrelation):
 
     def starts(self, half, geometry):
         # Between the two rates, in ratio.
-        return {"Gamma0": 0.5 * _LN2 / (float(np.max(half)) * sqrt(float(self.ratio)))}
+        between = sqrt(float(np.asarray(self.ratio)))
+        return {"Gamma0": 0.5 * _LN2 / (float(np.max(half)) * between)}
 
 
 class Ballistic(AbstractCorrelation):

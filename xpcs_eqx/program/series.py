@@ -20,7 +20,7 @@ from ..data.layouts.opened import open_hdf5
 from ..errors import ConfigError, XPCSError
 from ..files import replacing
 from ..report import claimed
-from ..report.collection import Result, as_csv, as_page, read_result
+from ..report.collection import Result, as_csv, as_page, exponent_of, read_result
 from ..report.sections import Section, folder_names
 from .ending import told
 from .running import fit_into
@@ -161,7 +161,8 @@ class Table:
             from ..report.plots import save_figures, series_drawings
 
             against = next(iter(self.series.about), None)
-            names, _ = save_figures(folder, lambda: series_drawings(results, against))
+            found = exponent_of(results)
+            names, _ = save_figures(folder, lambda: series_drawings(results, against, found))
             figures = [os.path.join(folder, name) for name in names]
         title = f"Series of {len(results)} files"
         texts = {

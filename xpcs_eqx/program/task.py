@@ -27,6 +27,7 @@ from ..report import (
     Origin,
     Report,
     Section,
+    derived_sections,
     fit_sections,
     origins,
     surface_section,
@@ -250,6 +251,7 @@ class Outcome:
         ]
         decisions = (*problem.decisions, *self.failures)
         out = fit_sections(self.fit, known, decisions=decisions, profiles=self.profiles)
+        out += derived_sections(self.fit)
         strategy = dataclasses.asdict(problem.plan.strategy)
         out.append(Section(document={"strategy": strategy, "good": self.good}))
         out += self.analyses

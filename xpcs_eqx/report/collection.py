@@ -9,8 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..errors import ConfigError
+from ..fitting import Exponent, line_of_logarithms
+from .derived import exponent_section, relaxation_of
 from .sections import Section, number, page, table
+
+# The derived number that stands among the parameters: relaxation rate of c1.
+GAMMA = "Γ"
+Q = "q [1/Å]"
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,7 @@ class Result:
     - `name`: of the folder or the file; `verdict`: of the fit, or what went wrong.
     - `about`: what is known beside the parameters by name: q, metadata.
     - `parameters`: value and error by name, NaN where there is none; `units` of them.
+    - `exponent`: of q in Γ, as the model states it.
     """
 
     name: str
@@ -27,6 +36,7 @@ class Result:
     about: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
+    exponent: float | None = None
 
     @property
     def good(self) -> bool:
@@ -49,13 +59,33 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
             found = json.load(stream)
         rows = {n: row for n, row in found["parameters"].items() if row["role"] != "scaling"}
         data, flag = found.get("data", {}), found["quality"]["flag"]
-        known = {"q [1/Å]": data["q_per_angstrom"]} if "q_per_angstrom" in data else {}
+        known = {Q: data["q_per_angstrom"]} if "q_per_angstrom" in data else {}
         parameters = {n: (_plain(row["value"]), _plain(row["error"])) for n, row in rows.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{folder}: is no results folder ({path}: {error})") from error
     units = {n: row.get("unit", "") for n, row in rows.items()}
+    if gamma := relaxation_of(found):
+        parameters[GAMMA], units[GAMMA] = gamma, "1/s"
     name = name or os.path.basename(os.path.normpath(folder))
-    return Result(name, flag, {**known, **about}, parameters, units)
+    exponent = found.get("derived", {}).get("exponent")
+    return Result(name, flag, {**known, **about}, parameters, units, exponent)
+
+
+def exponent_of(results: Sequence[Result]) -> Exponent | None:
+    """How Γ of results at several q depends on q, each fitted by itself; None at fewer than two."""
+    known = [
+        (one.about[Q], *one.parameters[GAMMA])
+        for one in results
+        if Q in one.about and GAMMA in one.parameters
+    ]
+    if len(known) < 2:
+        return None
+    q, gamma, error = np.array(known, dtype=float).T
+    # What the models of all state, where that is one thing.
+    stated = {one.exponent for one in results}
+    expected = stated.pop() if len(stated) == 1 else None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return line_of_logarithms(q, gamma, np.diag((error / gamma) ** 2), expected)
 
 
 def _names(results: Iterable[Result], what: str) -> list[str]:
@@ -104,8 +134,10 @@ def result_lines(results: Sequence[Result]) -> list[str]:
 def as_page(
     title: str, results: Sequence[Result], more: Sequence[tuple[Section, Sequence[str]]] = ()
 ) -> str:
-    """A page with a row for each result, and further sections with their figures."""
-    return page(title, [(Section("Parameters", result_lines(results)), ()), *more])
+    """A page with a row for each result, what they say of q, and further sections and figures."""
+    found = exponent_of(results)
+    about_q = [] if found is None else [(exponent_section(found), ())]
+    return page(title, [(Section("Parameters", result_lines(results)), ()), *about_q, *more])
 
 
 def comparison(results: Sequence[Result]) -> str:
@@ -125,4 +157,8 @@ def comparison(results: Sequence[Result]) -> str:
         ]
         rows.append([name, *cells, number(max(apart), 3) if apart else ""])
     names = [one.name for one in results]
-    return "\n".join(table(["", *names, "apart [errors]"], rows))
+    lines, found = table(["", *names, "apart [errors]"], rows), exponent_of(results)
+    if found is not None:
+        section = exponent_section(found)
+        lines += ["", section.title, *section.lines]
+    return "\n".join(lines)

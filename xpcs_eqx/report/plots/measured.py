@@ -53,9 +53,12 @@ def data_figure(sets: Sequence[TwoTimeData | PooledData]) -> Figure:
     rows = rows[:: -(-len(rows) // _MOST)]
     qs = ", ".join(f"{float(one.geometry.q):.4g}" for one in sets)
     height = 0.7 + 2.3 * len(rows)
-    fig, axes = panels(8.5, height, f"q = {qs} 1/Å", len(rows), 3, hspace=0.5, wspace=0.4)
+    fig, axes = panels(8.5, height, f"q = {qs} 1/Å", len(rows), 3, top=0.6, hspace=0.5, wspace=0.4)
     for line, (data, angle) in zip(axes, rows, strict=True):
-        (_draw_bins if isinstance(data, PooledData) else _draw_map)(line, data, angle)
+        if isinstance(data, PooledData):
+            _draw_bins(line, data, angle)
+        else:
+            _draw_map(line, data, angle)
     return fig
 
 

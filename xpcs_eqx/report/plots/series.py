@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from ...fitting import Exponent
 from ..collection import Result
 from ..sections import Drawing
 from .canvas import DATA, panels
+from .exponent import exponent_figure
 
 _COLUMNS = 3
 
@@ -51,6 +53,9 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
     return fig
 
 
-def series_drawings(results: Sequence[Result], against: str | None) -> tuple[Drawing, ...]:
-    """The plots of a series."""
-    return (Drawing("series", lambda: series_figure(results, against)),)
+def series_drawings(
+    results: Sequence[Result], against: str | None, exponent: Exponent | None = None
+) -> tuple[Drawing, ...]:
+    """The plots of a series, with that of q where it has several."""
+    drawn = (Drawing("series", lambda: series_figure(results, against)),)
+    return drawn if exponent is None else (*drawn, Drawing("q", lambda: exponent_figure(exponent)))
