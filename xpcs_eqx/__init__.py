@@ -53,7 +53,7 @@ from .objective import (
     smoothness,
     two_time_objective,
 )
-from .optimize import Recovery, SinglePrecision, Status, TrustRegion, WarmUp
+from .optimize import Recovery, Status, TrustRegion, WarmUp
 from .parameters import parameter_map, parameter_values, shared_parameters, with_parameters
 from .physics import (
     AbstractCorrelation,
@@ -121,7 +121,6 @@ __all__ = [  # noqa: RUF022
     "Fit",
     "HybridOptimiser",
     "Recovery",
-    "SinglePrecision",
     "Status",
     "TrustRegion",
     "WarmUp",

@@ -80,10 +80,10 @@ class SinglePrecision(AbstractPreparation):
                 "leave it out"
             )
         return SinglePrecisionState(
-            initial_state(self.solver, objective, jnp.asarray(x)),
-            np.array(x, dtype=float),
-            np.asarray(0),
-            np.asarray(self.solver.damping),
+            inner=initial_state(self.solver, objective, jnp.asarray(x)),
+            best=np.array(x, dtype=float),
+            evaluations=np.asarray(0),
+            first=np.asarray(self.solver.damping),
         )
 
     def machine(self, objective):
@@ -95,6 +95,11 @@ class SinglePrecision(AbstractPreparation):
             equations, memo = evaluated(single, state.inner.trial, state.inner.memo)
             inner = advance(self.solver, variables, state.inner, equations, memo)
             best, passes = physical_of(variables, inner.y), state.evaluations + 1
-            return SinglePrecisionState(inner, np.asarray(best), np.asarray(passes), state.first)
+            return SinglePrecisionState(
+                inner=inner,
+                best=np.asarray(best),
+                evaluations=np.asarray(passes),
+                first=state.first,
+            )
 
         return step

@@ -6,7 +6,6 @@ Only the block's columns exist at any moment.
 """
 
 from collections.abc import Sequence
-
 from functools import partial
 
 import equinox as eqx
