@@ -41,7 +41,8 @@ def least_squares(
     - `solver`: a `TrustRegion`; its fields are tolerances, descent and search.
     - `recovery`: what to do about a fit that fails or is stuck; every action is in the result.
     - `warm_up`: what comes before the solver. `WarmUp()` goes by L-BFGS from far away to where it
-        begins; `optimize.SinglePrecision()` makes the first evaluations of large maps in single precision.
+        begins; `optimize.SinglePrecision()` makes the first evaluations of large maps in single
+        precision.
     - `callback`: sees the solver state after each evaluation, or that of the warm-up after each of
         its iterations; a true value stops the fit. `best` of either are physical variables, and
         `values` of the former gives them by name.
