@@ -41,7 +41,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.long if "20 knots" in name else ()) for name in CASES],
+    [pytest.param(name, marks=pytest.mark.long if "knots" in name else ()) for name in CASES],
 )
 def test_pointwise_coverage(name):
     rate, fitted, width = CASES[name]
