@@ -125,6 +125,8 @@ class ScalingCheck(NamedTuple):
             'give each angle its own pair (Individual, [scaling] mode = "individual"), which is '
             "eliminated exactly"
         )
+        if self.scaling == "Individual":
+            advice = "leave the equal bounds out that fix one of the two"
         if self.penalties:
             less = "leave the penalty out or lower its share ([defences.regularisation])"
             advice = less if self.scaling == "Individual" else f"{less}, or {advice}"
