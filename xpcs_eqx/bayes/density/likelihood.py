@@ -12,7 +12,15 @@ from jaxtyping import Array, Float, Key
 
 from ...arguments import check_fields
 from ...errors import ModelError
-from ...objective import AbstractTiles, NormalEquations, TwoTimeTerm, block_correlation
+from ...objective import (
+    AbstractTiles,
+    NormalEquations,
+    SampleCovariances,
+    ShotScaling,
+    TwoTimeTerm,
+    block_correlation,
+    half_deviance,
+)
 from ...objective.kernel.frame_table import FrameTable, frame_table
 from ...parameters import ParameterMap
 from ...scaling import AbstractScaling
@@ -75,6 +83,19 @@ class SampledScaling(AbstractScalingTreatment):
 
     def per_angle(self, term, table, coefficients, sigma, key):
         return term.scaling.per_angle(coefficients)
+
+
+class SpecklePixels(SampledScaling):
+    """As `SampledScaling` under the likelihood of speckle, which needs levels of shot noise too.
+
+    - `angles`: the maps as sample covariances of their pixels.
+    """
+
+    angles: SampleCovariances
+
+    def chi2(self, term, table, coefficients, sigma):
+        assert isinstance(term.scaling, ShotScaling)
+        return 2 * half_deviance(table, term.scaling.levels(coefficients), self.angles) / sigma**2
 
 
 class Conditional(NamedTuple):
