@@ -76,7 +76,7 @@ class AbstractScaling(eqx.Module):
         return jnp.clip(jnp.linalg.lstsq(matrix, rest)[0], *self.bounds)
 
 
-class _FreePairs(AbstractScaling):
+class _AbstractPairs(AbstractScaling):
     """Free contrasts, then free offsets; equal bounds of either fix it, at every angle."""
 
     contrast_bounds: eqx.AbstractVar[tuple[float, float]]
@@ -130,7 +130,7 @@ class _FreePairs(AbstractScaling):
         return tuple(f"{kinds[s]}{place}" for s in self._free for place in self._places)
 
 
-class Individual(_FreePairs):
+class Individual(_AbstractPairs):
     """Every angle its own contrast and offset; equal bounds of either fix it at all angles.
 
     >>> import xpcs_eqx as xe
@@ -157,7 +157,7 @@ class Individual(_FreePairs):
         return np.eye(self.n_angles)
 
 
-class Averaged(_FreePairs):
+class Averaged(_AbstractPairs):
     """One contrast and one offset for all angles, both fitted; equal bounds of either fix it.
 
     Where the contrast really varies with angle this biases J(t) and γ̇(t).

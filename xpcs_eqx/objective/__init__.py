@@ -56,10 +56,8 @@ from .kernel.tiles import has_bins as has_bins
 from .kernel.tiles import refuse_bins as refuse_bins
 from .kernel.tiles import tiles_of as tiles_of
 from .likelihood import PixelScores as PixelScores
-from .likelihood import SampleCovariances as SampleCovariances
 from .likelihood import ShotScaling as ShotScaling
 from .likelihood import SpeckleLikelihood as SpeckleLikelihood
-from .likelihood import half_deviance as half_deviance
 from .likelihood import pixel_scores as pixel_scores
 from .likelihood import speckle_likelihood as speckle_likelihood
 from .losses import AbstractLoss as AbstractLoss

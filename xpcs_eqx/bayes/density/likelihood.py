@@ -15,13 +15,12 @@ from ...errors import ModelError
 from ...objective import (
     AbstractTiles,
     NormalEquations,
-    SampleCovariances,
     ShotScaling,
     TwoTimeTerm,
     block_correlation,
-    half_deviance,
 )
 from ...objective.kernel.frame_table import FrameTable, frame_table
+from ...objective.likelihood import SampleCovariances, half_deviance
 from ...parameters import ParameterMap
 from ...scaling import AbstractScaling
 from ..priors.families import AbstractPrior, HalfNormal, Normal, Number, TruncatedNormal, number
@@ -85,13 +84,22 @@ class SampledScaling(AbstractScalingTreatment):
         return term.scaling.per_angle(coefficients)
 
 
-class SpecklePixels(SampledScaling):
+class SpecklePixels(AbstractScalingTreatment):
     """As `SampledScaling` under the likelihood of speckle, which needs levels of shot noise too.
 
     - `angles`: the maps as sample covariances of their pixels.
     """
 
     angles: SampleCovariances
+
+    def sampled_names(self, scaling):
+        return scaling.names
+
+    def prepare(self, scaling, priors):
+        return self
+
+    def per_angle(self, term, table, coefficients, sigma, key):
+        return term.scaling.per_angle(coefficients)
 
     def chi2(self, term, table, coefficients, sigma):
         assert isinstance(term.scaling, ShotScaling)
