@@ -344,7 +344,7 @@ def _of_one(
     term, parameters = objective.term, objective.term.parameters
     reference = jnp.asarray(np.asarray(reference, float))
     coefficients = np.asarray(term.scaling.from_per_angle(reference))
-    reference = reference[:, :2]
+    reference = reference[..., :2]
     term = dataclasses.replace(term, parameters=plain_parameters(parameters), reference=reference)
     x = np.asarray(parameters.start if start is None else start, float)
     table = frame_table(term.parameters, jnp.asarray(x), term.t, term.geometry, False)
