@@ -109,6 +109,9 @@ MODULES |= {
     objective.CurveModel: Case(lambda: objective.CurveModel(line, objective.Linear())),
     optimize.GradientEquations: Case(lambda: optimize.GradientEquations.zero(2)),
     optimize.WarmUpState: Case(lambda: optimize.WarmUp().begin(curve(), START)),
+    optimize.SinglePrecisionState: Case(
+        lambda: optimize.SinglePrecision().begin(small_objective(), small_map().start)
+    ),
     optimize.WarmUpHistory: Case(optimize.WarmUpHistory.empty),
     optimize.Event: Case(lambda: optimize.Event("step clip", 3, (("norm", 0.2),))),
     search.TournamentState: Case(lambda: search.Tournament(candidates=4).begin(curve(), START)),

@@ -192,6 +192,7 @@ SETTINGS = (
     xe.Cauchy(),
     xe.objective.Arctan(),
     xe.WarmUp(),
+    xe.optimize.SinglePrecision(),
     xe.TrustRegion(),
     xe.HybridOptimiser(),
     xe.Nuts(),

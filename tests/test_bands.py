@@ -39,7 +39,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.long if "knots" in name else ()) for name in CASES],
+)
 def test_pointwise_coverage(name):
     rate, fitted, width = CASES[name]
     truth, model = Static(rate), Static(fitted)

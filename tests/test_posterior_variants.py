@@ -90,7 +90,9 @@ def about_the_start(density, settings, *_):
 @pytest.mark.parametrize(
     "variant",
     [
-        pytest.param(variant, marks=pytest.mark.long if "pathfinder" in variant else ())
+        pytest.param(
+            variant, marks=pytest.mark.long if re.search("pathfinder|fixed", variant) else ()
+        )
         for variant in VARIANTS
     ],
 )

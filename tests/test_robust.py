@@ -118,7 +118,15 @@ def test_last_steps_stay_those_of_newton():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "loss", [xe.objective.Linear(), *(kind() for kind in ROBUST.values())], ids=repr
+    "loss",
+    [
+        pytest.param(xe.objective.Linear(), marks=pytest.mark.long),
+        *(
+            pytest.param(kind(), marks=() if name in ("huber", "cauchy") else pytest.mark.long)
+            for name, kind in ROBUST.items()
+        ),
+    ],
+    ids=repr,
 )
 def test_quoted_errors_of_robust_curves(loss):
     truth, clean = np.array([20.0, 0.5, 3.0]), np.asarray(decay(X, 20.0, 0.5, 3.0))

@@ -218,6 +218,7 @@ def test_a_sigma_far_from_the_noise_is_said(factor):
     assert right.fitted.misfit.sigma_ratio == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.long
 def test_a_robust_loss_and_weights_change_no_verdict_of_a_right_model():
     data = make_data(n=41, noise=NOISE)
     start = mapped(LAMINAR, data)

@@ -138,6 +138,7 @@ def test_shards_that_agree_are_all_used():
     assert np.mean(scores > 3.5) < 0.01
 
 
+@pytest.mark.long
 def test_shrinking_restores_variances_of_few_draws():
     rng = np.random.default_rng(2)
     size, n_draws = 20, 80

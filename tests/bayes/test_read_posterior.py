@@ -73,8 +73,11 @@ def static():
 @pytest.mark.parametrize(
     "kind",
     [
-        *("sampled", "marginalised"),
-        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("given sigma", "plain")),
+        "sampled",
+        *(
+            pytest.param(kind, marks=pytest.mark.long)
+            for kind in ("marginalised", "given sigma", "plain")
+        ),
     ],
 )
 def test_what_is_read_back_is_what_was_written(static, tmp_path, kind):

@@ -144,7 +144,7 @@ def test_marginalised_scaling_gives_the_same_posterior(static):
 
 @pytest.mark.parametrize(
     "start",
-    [PlainStart(), pytest.param(PathfinderStart(), marks=pytest.mark.long)],
+    [pytest.param(one, marks=pytest.mark.long) for one in (PlainStart(), PathfinderStart())],
     ids=["plain", "pathfinder"],
 )
 def test_other_starts_find_the_same_posterior(static, start):

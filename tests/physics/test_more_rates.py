@@ -225,6 +225,7 @@ def test_smoothness():
     np.testing.assert_allclose(signed.residuals(values), np.diff(SIGNED, 2) / 2)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_smoothness_draws_a_fit_to_an_exponential_and_bands_stay_positive():
     t = frame_times(41)

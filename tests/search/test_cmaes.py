@@ -78,6 +78,7 @@ def test_curved_valley():
     assert found.cost < 1e-12
 
 
+@pytest.mark.long
 def test_lowest_of_many_minima():
     objective = residuals_of(rastrigin, [3.1, -4.1, 2.1], -5.12, 5.12, 6)
     for seed in range(3):

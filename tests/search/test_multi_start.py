@@ -96,7 +96,11 @@ def test_two_equal_minima_are_two_basins():
     assert float(search.fit.cost) <= search.basins[0].cost * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("model", [Sum(0.4, 0.5), Product(1.0, 0.9)], ids=["straight", "bent"])
+@pytest.mark.parametrize(
+    "model",
+    [Sum(0.4, 0.5), pytest.param(Product(1.0, 0.9), marks=pytest.mark.long)],
+    ids=["straight", "bent"],
+)
 @pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.long), 0.003])
 def test_a_flat_valley_is_one_degenerate_basin(model, noise):
     data = make_data(model, n=15, phi=np.array([0.0]), noise=noise)
@@ -120,6 +124,7 @@ def test_a_determined_minimum_is_neither():
     assert abs(search.fit["alpha"].value + 0.3) < 5 * search.fit["alpha"].error
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_executors_end_where_one_call_does():
     objective = mirrored()

@@ -31,7 +31,7 @@ class Checkpoints(eqx.Module):
     - `interval`: shortest time between two writings [s], for whoever writes regularly.
     """
 
-    folder: str = eqx.field(static=True)
+    folder: str = eqx.field(static=True, converter=os.fspath)
     kind: str = eqx.field(static=True, default="")
     fingerprint: str = eqx.field(static=True, default="")
     keep: int = eqx.field(static=True, default=3)

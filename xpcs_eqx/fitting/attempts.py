@@ -1,5 +1,6 @@
 """The trust region with preparations and recovery: one run, which can be left and gone on with."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -238,8 +239,11 @@ def attempt_all(
         # One evaluation gives the equations that belong to the point.
         watch = _enough
     if best is None:
-        first = Underway(state, None, ledger, prepared)
-        objective, best, ledger = _attempt(objective, solver, jnp.asarray(start), first, watch)
+        first, begun = Underway(state, None, ledger, prepared), solver
+        damping = prepared[-1].damping if prepared else None
+        if damping is not None:
+            begun = dataclasses.replace(solver, damping=damping)
+        objective, best, ledger = _attempt(objective, begun, jnp.asarray(start), first, watch)
         ledger, state = ledger.finished(best), None
     if stopped:
         best = _with_status(best, Status.interrupted)

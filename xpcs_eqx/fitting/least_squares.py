@@ -12,7 +12,7 @@ from ..arguments import checked, quiet_arithmetic
 from ..checkpoint import Checkpoints
 from ..errors import ModelError
 from ..objective import AbstractLoss, AbstractObjective, curve_objective
-from ..optimize import Recovery, TrustRegion, WarmUp
+from ..optimize import AbstractPreparation, Recovery, TrustRegion
 from .fit import Fit
 from .result import check_fittable, fit_of
 from .solve import solve
@@ -26,7 +26,7 @@ def least_squares(
     *,
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
-    warm_up: WarmUp | None = None,
+    warm_up: AbstractPreparation | None = None,
     callback: Callable[[Any], Any] | None = None,
     checkpoints: Checkpoints | None = None,
     every: int = 1,
@@ -40,7 +40,9 @@ def least_squares(
     - `start`: physical start values of the variables; by default the objective's own.
     - `solver`: a `TrustRegion`; its fields are tolerances, descent and search.
     - `recovery`: what to do about a fit that fails or is stuck; every action is in the result.
-    - `warm_up`: `WarmUp()` goes by L-BFGS from far away to where the solver begins.
+    - `warm_up`: what comes before the solver. `WarmUp()` goes by L-BFGS from far away to where it
+        begins; `optimize.SinglePrecision()` makes the first evaluations of large maps in single
+        precision.
     - `callback`: sees the solver state after each evaluation, or that of the warm-up after each of
         its iterations; a true value stops the fit. `best` of either are physical variables, and
         `values` of the former gives them by name.
@@ -110,7 +112,7 @@ def curve_fit(
     loss: AbstractLoss | None = None,
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
-    warm_up: WarmUp | None = None,
+    warm_up: AbstractPreparation | None = None,
 ) -> Fit:
     """Least squares for `function(x, *parameters)` written in `jax.numpy`.
 

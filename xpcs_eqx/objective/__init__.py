@@ -85,6 +85,7 @@ from .points import Chunk as Chunk
 from .points import CurveModel as CurveModel
 from .points import Survey as Survey
 from .points import VectorModel as VectorModel
+from .single import in_single_precision as in_single_precision
 from .two_time import JointObjective as JointObjective
 from .two_time import Memo as Memo
 from .two_time import ProjectedObjective as ProjectedObjective

@@ -34,6 +34,8 @@ from .preparation import Event as Event
 from .preparation import Telemetry as Telemetry
 from .recovery import Recovery as Recovery
 from .recovery import at_bound as at_bound
+from .single_precision import SinglePrecision as SinglePrecision
+from .single_precision import SinglePrecisionState as SinglePrecisionState
 from .trust_region import History as History
 from .trust_region import TrustRegion as TrustRegion
 from .trust_region import TrustRegionState as TrustRegionState

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Scalar
 
 from ..compiling import quick_jit
 from ..objective import AbstractObjective, NormalEquations
-from ..parameters import unbounded
+from ..parameters import AbstractVariables, unbounded
 from .convergence import Status
 from .matrix_free import ConjugateGradient, GradientEquations, check_plain, gradient_equations
 from .trust_region import TrustRegion, TrustRegionState
@@ -80,7 +80,14 @@ def cost_and_gradient(
 
 
 @quick_jit
-def _advance(solver, variables, state, equations, memo):
+def advance(
+    solver: TrustRegion,
+    variables: AbstractVariables,
+    state: TrustRegionState,
+    equations: NormalEquations,
+    memo: PyTree,
+) -> TrustRegionState:
+    """The state after the equations at its trial point, with the next trial point."""
     state = solver.update(variables, state, equations, memo)
     return solver.propose(variables, state)
 
@@ -120,7 +127,7 @@ def iterate_host(
             now = solver.propose(objective.variables, now)
         else:
             equations, memo = evaluated(objective, now.trial, now.memo)
-            now = _advance(solver, objective.variables, now, equations, memo)
+            now = advance(solver, objective.variables, now, equations, memo)
         if callback is not None and callback(now) and int(now.status) == Status.running:
             now = eqx.tree_at(lambda s: s.status, now, jnp.asarray(int(Status.interrupted)))
     return now
@@ -134,7 +141,7 @@ def lower_iteration(
         return
     state = _begin(solver, objective.variables, objective.memo, jnp.asarray(x))
     # Equations and memo of a state have the shapes of those an evaluation returns.
-    _advance.lower(solver, objective.variables, state, state.equations, state.memo).compile()
+    advance.lower(solver, objective.variables, state, state.equations, state.memo).compile()
 
 
 class TrustRegionMinimiser(optx.AbstractMinimiser[Array, Any, TrustRegionState]):

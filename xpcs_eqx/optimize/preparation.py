@@ -100,6 +100,11 @@ class AbstractPreparationState(eqx.Module):
     def telemetry(self) -> Telemetry:
         """How often each of its defences was asked and fired."""
 
+    @property
+    def damping(self) -> float | None:
+        """The damping that the trust region should begin with, where this knows better."""
+        return None
+
 
 class AbstractPreparation(eqx.Module):
     """What improves the start of a fit before the trust region: a machine of states."""

@@ -251,7 +251,7 @@ class ResultStore(eqx.Module):
     - `kind`: what they are of, such as a shard or a piece of a run.
     """
 
-    folder: str = eqx.field(static=True)
+    folder: str = eqx.field(static=True, converter=os.fspath)
     fingerprint: str = eqx.field(static=True, default="")
     kind: str = eqx.field(static=True, default="shard")
 

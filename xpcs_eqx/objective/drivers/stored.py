@@ -139,7 +139,7 @@ class StoredTiles(AbstractPieces):
 
     def stream(self, pieces: Sequence[int] | None = None):
         rule = jax.tree.map(jnp.asarray, self.rule)
-        weights = jnp.asarray(self.root_angle_weights, dtype=float)
+        weights = jnp.asarray(self.root_angle_weights)
         with self.source.reader() as reader:
             for k in range(self.n_pieces) if pieces is None else pieces:
                 yield self._piece(k, reader, rule, weights)

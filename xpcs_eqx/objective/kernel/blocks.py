@@ -6,6 +6,7 @@ Only the block's columns exist at any moment.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from ..equations import NormalEquations
 from ..losses import AbstractLoss
 from .frame_table import FrameTable, Part, call_kernel
+from .sums import sums
 
 # Products of matrices grow with the square of the number of increments, those of columns do not.
 _FEW = 2
@@ -50,6 +52,24 @@ class Block(eqx.Module):
     root_weights: Float[Array, "..."]
     means: Means | None = None
 
+    def at_frames(
+        self, rows: Float[Array, "*row frame"], frames: Int[Array, "..."]
+    ) -> Float[Array, "..."]:
+        """Rows at frames of the block, relative to one of its frames, in the type of the values.
+
+        Where only differences count these are their digits, in single precision as well.
+        """
+        origin = self.first.reshape(-1)[-1]
+        return (rows[..., frames] - rows[..., origin][(..., *[None] * frames.ndim)]).astype(
+            self.values.dtype
+        )
+
+    def difference(self, row: Float[Array, "frame"]) -> Float[Array, "..."]:
+        """A row between the two frames of each pair."""
+        if row.dtype == self.values.dtype:
+            return row[self.second] - row[self.first]
+        return self.at_frames(row, self.second) - self.at_frames(row, self.first)
+
     def mean(self, of_pairs: Float[Array, "..."]) -> Float[Array, "..."]:
         """What the pairs have, for each value: their mean where there are several."""
         if self.means is None:
@@ -71,16 +91,16 @@ def pair_features(table: FrameTable, block: Block) -> tuple[list[Array], ...]:
     Increments between the two frames, endpoints at the first and at the second, scalars.
     """
     shape = jnp.broadcast_shapes(block.first.shape, block.second.shape)
+    dtype = block.values.dtype
     # Where there is no pair (second <= first) the kernel sees the widest delay instead of a zero
     # or negative one, at which a user's kernel may have no finite derivative.
     valid = block.first < block.second
 
     def increment(row):
-        difference = row[block.second] - row[block.first]
-        return jnp.where(valid, difference, row[-1] - row[0])
+        return jnp.where(valid, block.difference(row), (row[-1] - row[0]).astype(dtype))
 
     def spread(value):
-        return jnp.broadcast_to(value, shape)
+        return jnp.broadcast_to(value.astype(dtype), shape)
 
     return (
         [increment(row) for row in table.increments.values],
@@ -110,10 +130,10 @@ def block_columns(
             weighted = weight * point_weight
             for a, used in enumerate(part.used[k]):
                 if used:
-                    term = weighted * take(part.derivatives[k, a])
+                    term = weighted * take(part.derivatives[k, a]).astype(weighted.dtype)
                     columns[a] = term if columns[a] is None else columns[a] + term
 
-    collect(increments, table.increments, lambda d: d[block.second] - d[block.first])
+    collect(increments, table.increments, block.difference)
     collect(first, table.endpoints, lambda d: d[block.first])
     collect(second, table.endpoints, lambda d: d[block.second])
     collect(scalars, table.scalars, lambda d: d[block.angle])
@@ -133,6 +153,7 @@ def block_equations(
 
     Columns: the coordinates (derivatives of |c1|², that is for contrast 1), contrast, offset.
     """
+    contrast, offset, loss = _in_type_of(block.values, (contrast, offset, loss))
     acting = _acting_increments(table)
     if acting and block.first.ndim == 2:  # a tile of a map, not points
         return _increment_equations(table, acting, block, contrast, offset, loss)
@@ -143,10 +164,20 @@ def block_equations(
     rows = [*columns, root * correlation, root]
     if row_factor is not None:
         rows = [row_factor * row for row in rows]
-    stacked = jnp.stack([*rows, rescaled]).reshape(len(rows) + 1, -1)
+    # Added up in the type of the table, however pairs are worked on.
+    wide = table.increments.values.dtype
+    stacked = jnp.stack([*rows, rescaled]).reshape(len(rows) + 1, -1).astype(wide)
     gram = stacked @ stacked.T
-    cost, count = map(jnp.sum, (loss.density(residual), (root > 0).astype(root.dtype)))
+    cost = jnp.sum(loss.density(residual).astype(wide))
+    count = jnp.sum((root > 0).astype(wide))
     return NormalEquations(cost, gram[:-1, -1], gram[:-1, :-1], count)
+
+
+def _in_type_of(values, numbers):
+    """Numbers in the type that a block is worked on in."""
+    return jax.tree.map(
+        lambda one: one.astype(values.dtype) if eqx.is_inexact_array(one) else one, numbers
+    )
 
 
 def _acting(part: Part) -> list[int]:
@@ -202,40 +233,41 @@ def _increment_equations(table, acting, block, contrast, offset, loss) -> Normal
     places = [np.flatnonzero(table.increments.used[k]) for k in acting]
     at_first, at_second = [], []
     for k, place in zip(acting, places, strict=True):
-        # Relative to a frame of the tile: only differences count, and the digits are theirs.
         slopes = table.increments.derivatives[k, place]
-        slopes = slopes - slopes[:, block.first[-1, :1]]
-        at_first.append(slopes[:, block.first[:, 0]])
-        at_second.append(slopes[:, block.second[0]])
+        at_first.append(block.at_frames(slopes, block.first[:, 0]))
+        at_second.append(block.at_frames(slopes, block.second[0]))
     each, n = range(len(acting)), len(rest)
     pairs = [(k, m) for k in each for m in range(k + 1)]
     products = [weights[k] * weights[m] for k, m in pairs]
-    by_first, by_second = _line_sums(
-        [*products, *(weight * row for weight in weights for row in rest)]
+    # What is one for each frame is added up in the type of the table, however pairs are.
+    wide = partial(jax.tree.map, lambda one: one.astype(table.increments.values.dtype))
+    by_first, by_second = wide(
+        _line_sums([*products, *(weight * row for weight in weights for row in rest)])
     )
+    first_rows, second_rows = wide((at_first, at_second))
     inner, outer = {}, []
     for (k, m), product, first, second in zip(pairs, products, by_first, by_second, strict=False):
-        cross = at_first[k] @ product @ at_second[m].T
-        back = cross if k == m else at_first[m] @ product @ at_second[k].T
-        both = (at_first[k] * first) @ at_first[m].T + (at_second[k] * second) @ at_second[m].T
+        cross = first_rows[k] @ wide(product @ at_second[m].T)
+        back = cross if k == m else first_rows[m] @ wide(product @ at_second[k].T)
+        both = (first_rows[k] * first) @ first_rows[m].T
+        both += (second_rows[k] * second) @ second_rows[m].T
         inner[k, m] = both - cross - back.T
         inner[m, k] = inner[k, m].T
     for k in each:
         own = slice(len(pairs) + k * n, len(pairs) + (k + 1) * n)
         first, second = jnp.stack(by_first[own]), jnp.stack(by_second[own])
-        outer.append(second @ at_second[k].T - first @ at_first[k].T)
+        outer.append(second @ second_rows[k].T - first @ first_rows[k].T)
     corner = [(i, j) for i in range(n) for j in range(i + 1)]
     counted = [density, (root > 0).astype(root.dtype)]
-    # Not by one reduction of several operands, which is quicker by a quarter of the evaluation: JAX
-    # knows no derivative of it, and one that is given is lost inside an implicit derivative.
-    *found, cost, count = map(jnp.sum, [*(rest[i] * rest[j] for i, j in corner), *counted])
+    by_first = wide(sums([*(rest[i] * rest[j] for i, j in corner), *counted], (1,)))
+    *found, cost, count = map(jnp.sum, by_first)
     found = dict(zip(corner, found, strict=True))
     square = jnp.stack([found[max(i, j), min(i, j)] for i in range(n) for j in range(n)])
     lines = [[inner[k, m] for m in each] + [outer[k].T] for k in each]
     gram = jnp.block([*lines, [*outer, square.reshape(n, n)]])
     # The column of a coordinate is the sum of those of its increments and of its scalars.
     below = np.concatenate([*places, np.full(len(turning), -1), table.columns + np.arange(3)])
-    turn = jnp.asarray(below == np.arange(table.columns + 3)[:, None], root.dtype)
+    turn = jnp.asarray(below == np.arange(table.columns + 3)[:, None], gram.dtype)
     if turning:
         low = gram.shape[0] - n
         slopes = table.scalars.derivatives[jnp.asarray(turning), :, block.angle].T
@@ -249,8 +281,8 @@ def _line_sums(parts: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     size = parts[0].shape[0]
     # Down the columns a loop would jump from row to row at each step: first over runs of rows.
     run = max(k for k in range(1, _RUN + 1) if size % k == 0)
-    runs = [jnp.sum(one.reshape(-1, run, one.shape[1]), axis=1) for one in parts]
-    return [jnp.sum(one, axis=1) for one in parts], [jnp.sum(one, axis=0) for one in runs]
+    runs = sums([one.reshape(-1, run, one.shape[1]) for one in parts], (1,))
+    return sums(parts, (1,)), [jnp.sum(one, axis=0) for one in runs]
 
 
 def block_cost(
@@ -261,6 +293,7 @@ def block_cost(
     loss: AbstractLoss,
 ) -> NormalEquations:
     """As `block_equations` for contrast and offset only: no derivative of the model is made."""
+    contrast, offset, loss = _in_type_of(block.values, (contrast, offset, loss))
     root = block.root_weights
     correlation = block_correlation(table, block)
     residual = root * (offset + contrast * correlation - block.values)
@@ -270,7 +303,10 @@ def block_cost(
         slope, level = row_factor * slope, row_factor * level
     products = (slope * slope, slope * level, level * level, slope * rescaled, level * rescaled)
     counted = (loss.density(residual), (root > 0).astype(slope.dtype))
-    square, cross, weight, *gradient, cost, count = map(jnp.sum, (*products, *counted))
+    wide = table.increments.values.dtype
+    by_line = sums((*products, *counted), (root.ndim - 1,))
+    found = [jnp.sum(one.astype(wide)) for one in by_line]
+    square, cross, weight, *gradient, cost, count = found
     return NormalEquations(
         cost,
         jnp.stack(gradient),

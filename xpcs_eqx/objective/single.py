@@ -1,0 +1,43 @@
+"""The objective of maps with the arithmetic of its tiles in single precision."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .drivers.mesh import PackedMaps
+from .drivers.stored import BandTiles, StoredTiles
+from .equations import AbstractObjective
+from .kernel.tiles import MapTiles
+
+_OF_MAPS = (MapTiles, BandTiles, StoredTiles, PackedMaps)
+
+
+def _narrow(tiles):
+    """Tiles whose blocks are in single precision: they are in the type of these weights."""
+    name = "root_tile_weights" if isinstance(tiles, PackedMaps) else "root_angle_weights"
+    weights = getattr(tiles, name)
+    if isinstance(weights, np.ndarray):
+        narrow = weights.astype(np.float32)
+    else:
+        narrow = jnp.asarray(weights, jnp.float32)
+    return eqx.tree_at(lambda t: getattr(t, name), tiles, narrow)
+
+
+def in_single_precision(objective: AbstractObjective) -> AbstractObjective | None:
+    """The same sums over the same maps with each tile worked on in single precision.
+
+    Features of the model are made in double precision and narrowed relative to a frame of the
+    tile; sums over tiles, penalties and variables stay in double precision. Relative errors of
+    JᵀJ and of the cost are some 1e-6. None where the data are no maps: points of a curve, bins.
+    """
+
+    def of_maps(node):
+        return isinstance(node, _OF_MAPS)
+
+    nodes = jax.tree.leaves(objective, is_leaf=of_maps)
+    if not any(of_maps(node) for node in nodes):
+        return None
+    return jax.tree.map(
+        lambda node: _narrow(node) if of_maps(node) else node, objective, is_leaf=of_maps
+    )

@@ -1,0 +1,105 @@
+"""The first evaluations of a fit of maps in single precision, the last ones in double."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..errors import ModelError
+from ..objective import in_single_precision
+from ..parameters.variables import physical_of
+from .convergence import Status
+from .loops import advance, evaluated, initial_state
+from .preparation import AbstractPreparation, AbstractPreparationState, Telemetry
+from .trust_region import TrustRegion, TrustRegionState
+
+# With less damping than this the first step is that of Gauss and Newton to all digits that count.
+_LEAST = 1e-8
+
+
+class SinglePrecisionState(AbstractPreparationState):
+    """A fit in single precision between two evaluations.
+
+    - `inner`: the state of its trust region; `first`: the damping that it began with.
+    """
+
+    inner: TrustRegionState
+    best: Float[np.ndarray, "variable"]
+    evaluations: Int[np.ndarray, ""]
+    first: Float[np.ndarray, ""]
+
+    phase: ClassVar[str] = "single precision"
+
+    @property
+    def status(self) -> Status:
+        """How it ended."""
+        return Status(int(self.inner.status))
+
+    @property
+    def running(self):
+        return self.status is Status.running
+
+    @property
+    def summary(self):
+        return f"single precision, {self.inner.summary}"
+
+    @property
+    def telemetry(self):
+        return Telemetry()
+
+    @property
+    def damping(self):
+        if int(self.status) <= 0:
+            return None
+        return max(float(self.first / self.inner.step_size), _LEAST)
+
+
+class SinglePrecision(AbstractPreparation):
+    """The trust region on maps whose tiles are worked on in single precision.
+
+    Sums over tiles stay in double precision: a step is off by some 1e-4 of a standard error. The
+    fit that follows is in double precision throughout, begins with the damping reached here, and
+    ends where it would have ended alone, to its tolerances; it has two or three evaluations left
+    to make. It pays where an evaluation takes longer than what is compiled for it, a second once.
+
+    - `solver`: tolerances that double precision need not follow up from far away.
+
+    `begin` raises `ModelError` for data that are no maps.
+    """
+
+    solver: TrustRegion = eqx.field(
+        default_factory=lambda: TrustRegion(cost_tol=1e-8, max_evaluations=50)
+    )
+
+    def begin(self, objective, x):
+        if in_single_precision(objective) is None:
+            raise ModelError(
+                "SinglePrecision is for maps of two times, and the data of this fit are points; "
+                "leave it out"
+            )
+        return SinglePrecisionState(
+            inner=initial_state(self.solver, objective, jnp.asarray(x)),
+            best=np.array(x, dtype=float),
+            evaluations=np.asarray(0),
+            first=np.asarray(self.solver.damping),
+        )
+
+    def machine(self, objective):
+        single, variables = in_single_precision(objective), objective.variables
+        assert single is not None
+
+        def step(state):
+            assert isinstance(state, SinglePrecisionState)
+            equations, memo = evaluated(single, state.inner.trial, state.inner.memo)
+            inner = advance(self.solver, variables, state.inner, equations, memo)
+            best, passes = physical_of(variables, inner.y), state.evaluations + 1
+            return SinglePrecisionState(
+                inner=inner,
+                best=np.asarray(best),
+                evaluations=np.asarray(passes),
+                first=state.first,
+            )
+
+        return step
