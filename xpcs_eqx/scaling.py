@@ -79,8 +79,13 @@ class AbstractScaling(eqx.Module):
 class _AbstractPairs(AbstractScaling):
     """Free contrasts, then free offsets; equal bounds of either fix it, at every angle."""
 
-    contrast_bounds: eqx.AbstractVar[tuple[float, float]]
-    offset_bounds: eqx.AbstractVar[tuple[float, float]]
+    n_angles: int = eqx.field(static=True, converter=plain)
+    contrast_bounds: tuple[float, float] = eqx.field(
+        static=True, default=CONTRAST_BOUNDS, converter=number_pair
+    )
+    offset_bounds: tuple[float, float] = eqx.field(
+        static=True, default=OFFSET_BOUNDS, converter=number_pair
+    )
 
     def __check_init__(self):
         check_fields(self)
@@ -140,14 +145,6 @@ class Individual(_AbstractPairs):
     ('contrast[0]', 'contrast[1]')
     """
 
-    n_angles: int = eqx.field(static=True, converter=plain)
-    contrast_bounds: tuple[float, float] = eqx.field(
-        static=True, default=CONTRAST_BOUNDS, converter=number_pair
-    )
-    offset_bounds: tuple[float, float] = eqx.field(
-        static=True, default=OFFSET_BOUNDS, converter=number_pair
-    )
-
     @property
     def _places(self):
         return tuple(f"[{i}]" for i in range(self.n_angles))
@@ -162,14 +159,6 @@ class Averaged(_AbstractPairs):
 
     Where the contrast really varies with angle this biases J(t) and γ̇(t).
     """
-
-    n_angles: int = eqx.field(static=True, converter=plain)
-    contrast_bounds: tuple[float, float] = eqx.field(
-        static=True, default=CONTRAST_BOUNDS, converter=number_pair
-    )
-    offset_bounds: tuple[float, float] = eqx.field(
-        static=True, default=OFFSET_BOUNDS, converter=number_pair
-    )
 
     @property
     def _places(self):

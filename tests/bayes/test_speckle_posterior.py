@@ -91,7 +91,7 @@ def test_penalties_and_bounds_are_not_stretched():
     assert alone == pytest.approx(free["D0"].error, rel=0.2)
     held = squares_of(data, bounds={"D0": (1000.0, 2000.0)})
     assert held["D0"].at_bound
-    density, *_ = prepared(held)
+    density, *_ = prepared(held, stretched=True)
     index = density.names.index("D0")
     matrix = density.adjustment.matrix
     np.testing.assert_array_equal(matrix[index], np.eye(len(matrix))[index])

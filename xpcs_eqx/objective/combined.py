@@ -218,7 +218,8 @@ def combined_variables(
         each = [np.asarray(getattr(one, field))[one.parameters.n_free :] for one in own]
         return np.concatenate([np.asarray(getattr(whole, field)), *each])
 
-    return JointVariables(whole, joined("lower"), joined("upper"), joined("coordinate_scale"))
+    fields = ("lower", "upper", "coordinate_scale")
+    return JointVariables(parameters=whole, **{name: joined(name) for name in fields})
 
 
 def with_parts(objective: Any, parts: Sequence[OneObjective]) -> Any:
@@ -234,7 +235,7 @@ def is_likelihood(objective: Any) -> bool:
     return isinstance(parts_of(objective)[0], SpeckleLikelihood)
 
 
-def with_terms(objective: AnyObjective, **fields: Sequence[Any]) -> Any:
+def with_terms(objective: Any, **fields: Sequence[Any]) -> Any:
     """The objective with other tiles, scaling or the like, one for each of its data sets."""
     parts = []
     for k, part in enumerate(parts_of(objective)):

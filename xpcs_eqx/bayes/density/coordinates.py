@@ -150,19 +150,21 @@ class Coordinates(eqx.Module):
 
     def from_physical(self, theta: Float[Array, "entry"]) -> Float[Array, "entry"]:
         """z from θ; NaN where θ has no coordinates."""
-        return self.from_unconstrained(
-            self._apply(theta, lambda g, part: g.bijection.inverse(part))
-        )
+        return self.standardised(self._apply(theta, lambda g, part: g.bijection.inverse(part)))
 
     def unconstrained(self, z: Float[Array, "*draw entry"]) -> Float[Array, "*draw entry"]:
         """u from z."""
-        return self.centre + self.scale * z
+        return jnp.asarray(self.centre) + self.scale * z
+
+    def standardised(self, u: Float[Array, "entry"]) -> Float[Array, "entry"]:
+        """z from u."""
+        return (u - jnp.asarray(self.centre)) / self.scale
 
     def from_unconstrained(
         self, u: Float[Array | np.ndarray, "*draw entry"]
-    ) -> Float[Array | np.ndarray, "*draw entry"]:
-        """z from u, the coordinates that shards share whatever centre and scale are."""
-        return (u - self.centre) / self.scale
+    ) -> Float[np.ndarray, "*draw entry"]:
+        """z from u of draws, the coordinates that shards share whatever centre and scale are."""
+        return (np.asarray(u) - np.asarray(self.centre)) / np.asarray(self.scale)
 
     def log_det(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
         """ln |det dθ/dz|."""

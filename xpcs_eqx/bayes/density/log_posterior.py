@@ -61,7 +61,8 @@ class Adjustment(eqx.Module):
 
     def __call__(self, u: Float[Array, "entry"]) -> Float[Array, "entry"]:
         """û + C (u − û)."""
-        return self.centre + self.matrix @ (u - self.centre)
+        centre = jnp.asarray(self.centre)
+        return centre + self.matrix @ (u - centre)
 
 
 class JointLikelihood(eqx.Module):
@@ -208,7 +209,7 @@ class LogPosterior(eqx.Module):
         """`log_likelihood` of the θ that has the coordinates z."""
         coordinates = self.coordinates
         if self.adjustment is not None:
-            z = coordinates.from_unconstrained(self.adjustment(coordinates.unconstrained(z)))
+            z = coordinates.standardised(self.adjustment(coordinates.unconstrained(z)))
         return self.likelihood(coordinates.to_physical(z))
 
     def log_prior(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
