@@ -221,7 +221,7 @@ def _of_data_set(
     )
 
 
-def _scatter(objective: TwoTimeObjective, at: Optimum) -> float:
+def _scatter(objective: Any, at: Optimum) -> float:
     """As of `FittedModel`."""
     tiles = objective.term.tiles
     if not has_bins(tiles):
