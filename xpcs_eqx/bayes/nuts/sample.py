@@ -98,7 +98,7 @@ def prepare(
         fit = least_squares(whole)
     if fit is None or not start.wants_fit:
         density, theta = log_posterior(objective, priors, **here)
-        density, notes = widened(density, fit, stretched)
+        density, notes = widened(density, theta, fit, stretched)
         return Prepared(density, theta, fit, priors, notes)
     # Scaling coefficients of all data sets come first.
     parts = tuple(fit.parts.values())
@@ -114,7 +114,7 @@ def prepare(
         density.parts, density.local(jnp.asarray(theta)), parts, strict=True
     ):
         check_ends(one, np.asarray(own), found)
-    density, notes = widened(density, fit, stretched)
+    density, notes = widened(density, theta, fit, stretched)
     return Prepared(density, theta, fit, priors, notes)
 
 

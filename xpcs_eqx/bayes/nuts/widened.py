@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ...errors import ModelError
 from ...fitting import Fit
@@ -23,19 +24,25 @@ class Widened(NamedTuple):
     notes: tuple[str, ...]
 
 
-def widened(density: LogPosterior, fit: Fit | None, asked: bool | None) -> Widened:
+def widened(
+    density: LogPosterior,
+    theta: Float[np.ndarray, "entry"],
+    fit: Fit | None,
+    asked: bool | None,
+) -> Widened:
     """The density with its likelihood widened about the fit to the quoted errors.
 
     The prior stays as it is. By default that is done for the likelihood of speckle, which is that
     of Gaussian intensities, and for least squares without a sigma where the quoted errors are
-    larger than those of independent pairs.
+    larger than those of independent pairs. What is on a bound of the fit stays at `theta`, which
+    has coordinates.
 
     **Raises:** `ModelError` where it is `asked` for and there is no fit, or no finite errors.
     """
     if not (asked or (asked is None and fit is not None and _speckle(density, fit))):
         return Widened(density, ())
     try:
-        density = dataclasses.replace(density, adjustment=_adjustment(density, fit))
+        density = dataclasses.replace(density, adjustment=_adjustment(density, theta, fit))
     except ModelError as error:
         if asked:
             raise
@@ -64,7 +71,7 @@ def _speckle(density: LogPosterior, fit: Fit) -> bool:
     return sampled and chosen != "classical" and widening(fit) >= LARGER
 
 
-def _adjustment(density: LogPosterior, fit: Fit | None) -> Adjustment:
+def _adjustment(density: LogPosterior, theta, fit: Fit | None) -> Adjustment:
     """C = (H⁻¹ V⁻¹)^½ with H the curvature of −ln likelihood and V the quoted covariance.
 
     That root, unlike those by Cholesky factors, is the same in any linear coordinates.
@@ -84,9 +91,11 @@ def _adjustment(density: LogPosterior, fit: Fit | None) -> Adjustment:
     elif not isinstance(density.noise, SampledSigma):
         variance = float(density.noise.sigma(jnp.zeros(0))) ** 2
     places = np.array([fit.names.index(name) for name in names if name in fit.names])
-    theta = np.full(len(names), np.sqrt(variance))
+    inside, theta = np.asarray(theta), np.full(len(names), np.sqrt(variance))
     theta[: places.size] = np.asarray(fit.values)[places]
     quoted, inverse, own = _covariances(density, theta, fit, variance, places)
+    held = np.setdiff1d(np.arange(places.size), own)
+    theta[held] = inside[held]
     u, jacobian = (np.asarray(a) for a in local_coordinates(density.coordinates, theta))
     unit = np.sqrt(np.diagonal(quoted))
     factor = np.linalg.cholesky(quoted / np.outer(unit, unit))
