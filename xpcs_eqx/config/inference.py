@@ -22,9 +22,15 @@ from ..bayes.priors.prior_set import Samplable, entries_of
 from ..bayes.shards.division import pairs_of_all, split_pairs
 from ..bayes.shards.work import stand_in
 from ..data import weighted
+<<<<<<< HEAD
 from ..errors import ConfigError, ModelError
 from ..fitting import Fit, compare_likelihood
 from ..objective.combined import is_likelihood, parts_of, with_terms
+=======
+from ..errors import ConfigError, ModelError, how_to_install
+from ..fitting import Fit
+from ..objective.combined import parts_of, with_terms
+>>>>>>> main
 from ..parameters import saved_values
 from ..scaling import AbstractScaling, Averaged, Fixed
 from .build import Problem
@@ -129,7 +135,7 @@ def _check_installed(source: Source, executor: str) -> None:
         if missing := [name for name in needed if not find_spec(name)]:
             raise ConfigError(
                 f"{source.where(key)}: [bayes] needs {', '.join(missing)}; install it with "
-                f"pip install 'xpcs-eqx[{extra}]'"
+                + how_to_install(extra)
             )
 
 
