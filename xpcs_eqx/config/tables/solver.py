@@ -128,19 +128,13 @@ class Solver(Section):
     )
 
     def excluded(self, settings: "Settings") -> Iterator[tuple[str, str]]:
-        """What a step inside the trust region, and a likelihood, do not go together with."""
+        """What a step inside the trust region does not go together with."""
         plain = type(self).model_fields["method"].default
         if settings.streaming.strategy == "hybrid" and self.method not in ("hybrid", plain):
             yield (
                 "solver.method",
                 f'solver.method = "{self.method}" is not the hybrid optimiser that '
                 'streaming.strategy = "hybrid" asks for; leave one of them out',
-            )
-        if self.likelihood != "least_squares" and settings.several:
-            yield (
-                "solver.likelihood",
-                "the likelihood of speckle is fitted to one data set; leave it out, or run each "
-                "data set by itself",
             )
 
 
