@@ -22,15 +22,9 @@ from ..bayes.priors.prior_set import Samplable, entries_of
 from ..bayes.shards.division import pairs_of_all, split_pairs
 from ..bayes.shards.work import stand_in
 from ..data import weighted
-<<<<<<< HEAD
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, how_to_install
 from ..fitting import Fit, compare_likelihood
 from ..objective.combined import is_likelihood, parts_of, with_terms
-=======
-from ..errors import ConfigError, ModelError, how_to_install
-from ..fitting import Fit
-from ..objective.combined import parts_of, with_terms
->>>>>>> main
 from ..parameters import saved_values
 from ..scaling import AbstractScaling, Averaged, Fixed
 from .build import Problem
