@@ -319,6 +319,10 @@ MODULES: dict[type, Case] = {
     ),
     physics.GapAveraged: Case(physics.GapAveraged, kernel_of),
     physics.Homodyne: Case(physics.Homodyne, kernel_of),
+    physics.Ballistic: Case(physics.Ballistic, map_of),
+    physics.Caged: Case(physics.Caged, map_of),
+    physics.DoubleExponential: Case(physics.DoubleExponential, map_of),
+    physics.StretchedExponential: Case(physics.StretchedExponential, map_of),
     physics.LaminarFlow: Case(lambda: LAMINAR, map_of),
     physics.Pair: Case(lambda: physics.Pair(jnp.ones(2), (), (), jnp.zeros(2))),
     physics.PiecewiseConstantRate: Case(

@@ -155,10 +155,11 @@ def make_data(
     seed=0,
     dtype=np.float64,
     diagonal=False,
+    q=0.0054,
 ) -> TwoTimeData:
     """Surface of a model with Gaussian noise drawn by NumPy, once for each unordered pair."""
     t = frame_times(n) if t is None else np.asarray(t)
-    geometry = Geometry(q=0.0054, phi=np.asarray(phi, float))
+    geometry = Geometry(q=q, phi=np.asarray(phi, float))
     one = np.ones(len(geometry.phi))
     contrast, offset = (np.asarray(v * one)[:, None, None] for v in (contrast, offset))
     c2 = offset + contrast * np.asarray(_surface(model, t, geometry))

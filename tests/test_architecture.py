@@ -41,6 +41,7 @@ LAYERS = (
     "config",
     "program",
     "fit",
+    "__main__",
 )
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -23,7 +23,7 @@ from xpcs_eqx.config.resolved import resolved_settings
 from xpcs_eqx.config.section import Choice, expected_of, keys_of, said_of, tables_of
 from xpcs_eqx.config.tables import PATHS
 from xpcs_eqx.config.tables.data import Data
-from xpcs_eqx.config.tables.model import Model, Rate, model_of
+from xpcs_eqx.config.tables.model import Model, Rate, begun_at_data, model_of, offsets_of
 from xpcs_eqx.config.template import MODES
 from xpcs_eqx.data import write_npz, write_own
 from xpcs_eqx.errors import ConfigError
@@ -184,7 +184,13 @@ def test_templates_are_valid_and_explain_every_key(tmp_path, mode):
     settings = check_settings(tomllib.loads(text), Source("template", text))
     assert settings.model.mode == mode
     start = {name: p.start for name, p in settings.parameters.items()}
-    assert start["D0_sample" if mode == "two_component" else "D0"] == 1e4
+    begun = begun_at_data(mode)
+    if begun:
+        # Only those that start where the data decay have no number.
+        assert [name for name, value in start.items() if value is None] == list(begun)
+        assert settings.parameters[next(iter(offsets_of(mode)))].free is False
+    else:
+        assert start["D0_sample" if mode == "two_component" else "D0"] == 1e4
     assert ("phi0" in start) == (mode in ("laminar_flow", "two_component"))
     # Kept where the program puts it as long as nothing is said.
     assert "f2" not in start

@@ -5,6 +5,15 @@ class XPCSError(Exception):
     """Base class of everything this library raises on purpose."""
 
 
+def how_to_install(extra: str) -> str:
+    """What to type where something of an extra is missing, from an index and from a clone.
+
+    >>> how_to_install("bayes")
+    "pip install 'xpcs-eqx[bayes]', or in a clone pip install '.[bayes]'"
+    """
+    return f"pip install 'xpcs-eqx[{extra}]', or in a clone pip install '.[{extra}]'"
+
+
 class DataError(XPCSError, ValueError):
     """The data cannot be used as they are: wrong shape, missing key, impossible value."""
 

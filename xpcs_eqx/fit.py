@@ -7,18 +7,21 @@ configuration, nothing written; 3 interrupted, a checkpoint written when the fit
 
 import argparse
 import contextlib
-import errno
 import logging
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from .errors import XPCSError
+from xpcs_eqx_command import EXIT_CODES, add_fit
+
+from .errors import ConfigError, XPCSError, how_to_install
+from .program.ending import BAD_INPUT, DOUBTFUL, INTERNAL, OK, told
 
 # Looked for before anything else, so that a missing part never costs a finished fit.
 NEEDED = ("pydantic", "rich", "tomli_w", "matplotlib")
@@ -28,8 +31,6 @@ NEEDED = ("pydantic", "rich", "tomli_w", "matplotlib")
 
 log = logging.getLogger("xpcs_eqx.fit")
 
-OK, DOUBTFUL, BAD_INPUT, INTERRUPTED, INTERNAL = range(5)
-
 
 def _parser() -> argparse.ArgumentParser:
     from .config import TEMPLATES
@@ -37,31 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m xpcs_eqx.fit",
         description="Fit two-time correlation maps and write a results folder.",
-        epilog="Exit codes: 0 converged, 1 not converged or poor, 2 bad input, 3 interrupted, "
-        "4 internal error.",
+        epilog=EXIT_CODES,
     )
-    parser.add_argument("config", nargs="?", help="configuration in TOML")
-    parser.add_argument("--output", metavar="DIR", help="results folder")
-    parser.add_argument(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="change one key of the configuration; may be repeated",
-    )
-    parser.add_argument("--check", action="store_true", help="check configuration and data only")
-    parser.add_argument("--template", choices=TEMPLATES, help="print a commented configuration")
-    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with an interrupted fit; one that left no checkpoint starts anew",
-    )
-    parser.add_argument("--no-plots", action="store_true", help="write no plots")
-    volume = parser.add_mutually_exclusive_group()
-    volume.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    volume.add_argument("-v", "--verbose", action="store_true", help="print every evaluation")
+    add_fit(parser, TEMPLATES)
     return parser
 
 
@@ -74,9 +53,9 @@ def _logging(arguments: argparse.Namespace) -> Iterator[None]:
     level, propagate = logger.level, logger.propagate
     logger.setLevel(
         logging.ERROR
-        if arguments.quiet
+        if getattr(arguments, "quiet", False)
         else logging.DEBUG
-        if arguments.verbose
+        if getattr(arguments, "verbose", False)
         else logging.WARNING
     )
     logger.addHandler(handler)
@@ -149,7 +128,7 @@ def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
         yield shown
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print on stdout, whatever its encoding; a reader that went away is no error."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
@@ -161,13 +140,16 @@ def _say(text: str) -> None:
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
+def _overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """What the command line says beside the file."""
+    more = ("output.plots=false",) if arguments.no_plots else ()
+    return (*arguments.overrides, *more)
+
+
 def _run(arguments: argparse.Namespace, started: float) -> int:
     from .config import read_configuration
 
-    overrides = list(arguments.overrides)
-    if arguments.no_plots:
-        overrides.append("output.plots=false")
-    configuration = read_configuration(arguments.config, tuple(overrides))
+    configuration = read_configuration(arguments.config, _overrides(arguments))
     target = arguments.output or configuration.output_directory
     import jax
     import numpy as np
@@ -189,7 +171,7 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
             task = task_of(configuration)
             undetermined = task.undetermined()
             if not arguments.quiet:
-                _say(task.check_report(undetermined))
+                say(task.check_report(undetermined))
             return DOUBTFUL if undetermined else OK
         with claimed(target):
             return _fit(arguments, configuration, target, started)
@@ -197,130 +179,113 @@ def _run(arguments: argparse.Namespace, started: float) -> int:
 
 def _fit(arguments: argparse.Namespace, configuration: Any, target: str, started: float) -> int:
     """Fit and write results into a folder that is free or may be replaced."""
-    from .program.interrupted import checkpoints_of, clear_checkpoints, explain_resume, was_sampling
-    from .program.task import finished, task_of
-    from .report import add_plots, check_target, new_results
+    from .program.running import fit_into
 
-    solver = configuration.settings.solver
-    checkpoints = checkpoints_of(
-        solver.checkpoint, target, resume=arguments.resume, overwrite=arguments.overwrite
+    ended = fit_into(
+        target,
+        configuration,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        progress=partial(_progress, arguments),
+        on_terminal=_on_terminal(arguments),
+        started=started,
     )
-    # The results of a fit whose posterior was interrupted are there to be completed.
-    completing = arguments.resume and was_sampling(checkpoints)
-    overwrite = arguments.overwrite or completing
-    # With --resume it may turn out that they are what is asked for.
-    check_target(target, overwrite or arguments.resume, configuration.data_paths)
-    task = task_of(configuration)
-    loaded = time.perf_counter()
-    if arguments.resume and not completing:
-        good = finished(task, target, checkpoints)
-        if good is not None:
-            if checkpoints is not None:
-                clear_checkpoints(checkpoints)
-            if not arguments.quiet:
-                _say(f"the fit is finished, nothing is left to do. Results: {target}")
-            return OK if good else DOUBTFUL
-        check_target(target, overwrite)
-    if checkpoints is not None and not arguments.resume:
-        clear_checkpoints(checkpoints)
-    with explain_resume(checkpoints), _progress(arguments) as callback:
-        outcome = task.run(
-            callback=callback,
-            checkpoints=checkpoints,
-            every=solver.checkpoint_every,
-            resume=arguments.resume,
-        )
-    with explain_resume(checkpoints):
-        outcome = outcome.with_posterior(checkpoints, _on_terminal(arguments))
-    timings = {"loading": loaded - started}
-    with explain_resume(checkpoints), new_results(target, overwrite) as folder:
-        report = outcome.write(folder, target, timings, started)
-    # Nothing that is drawn can cost what is written.
-    try:
-        missing = add_plots(target, report) if configuration.settings.output.plots else ()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; {target} is complete but for plots") from None
-    sampled = outcome.sampled
-    if checkpoints is not None and not (sampled is not None and sampled.unfinished):
-        clear_checkpoints(checkpoints)
     if not arguments.quiet:
-        _say("\n".join([str(report), *missing, f"Results: {target}"]))
-    if sampled is not None and sampled.interrupted:
-        raise KeyboardInterrupt(sampled.how_to_go_on(target, checkpoints))
-    return OK if outcome.good else DOUBTFUL
+        say(ended.text)
+    if ended.interrupted:
+        raise KeyboardInterrupt(ended.interrupted)
+    return OK if ended.good else DOUBTFUL
 
 
-# What to do about an error of the system, by its number; of others, that the file is looked at.
-_REMEDIES = {
-    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "make room there, or write to another disk with "
-    "--output",
-    (errno.EACCES, errno.EPERM, errno.EROFS): "see who may read and write there, or give another "
-    "folder with --output",
-    (errno.ENAMETOOLONG,): "shorten the name",
-    (errno.EMFILE, errno.ENFILE): "raise the number of open files (ulimit -n)",
-}
+def _series(arguments: argparse.Namespace) -> int:
+    """Fit many files by one configuration."""
+    import jax
 
+    jax.config.update("jax_enable_x64", True)
+    from .program.series import Series, run_series
 
-def _told(error: BaseException) -> tuple[int, str]:
-    """The exit code for whatever ended a run, and what is said: the only place that decides."""
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, str(error) or "interrupted; nothing was written"
-    if isinstance(error, XPCSError):
-        return BAD_INPUT, f"error: {error}"
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        return BAD_INPUT, (
-            "error: the memory is used up; take fewer frames or angles (data.frames, "
-            "data.phi_ranges), leave the maps in their file (streaming.strategy = "
-            f'"out_of_core"), or take a larger machine ({error})'
+    about = dict(one.partition("=")[::2] for one in arguments.about)
+    if wrong := [name for name, key in about.items() if not (name and key)]:
+        raise ConfigError(f"--about {wrong[0]}: write NAME=PATH, as temperature=entry/sample/T")
+    if arguments.jobs < 1 or arguments.resume or arguments.check:
+        raise ConfigError(
+            "a series takes --jobs of 1 or more; it goes on by itself, without --resume, and each "
+            "file is checked when its turn comes, so leave out --check"
         )
-    if isinstance(error, OSError):
-        place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        remedy = next(
-            (text for numbers, text in _REMEDIES.items() if error.errno in numbers),
-            "see that it is there and that its disk can be read and written",
-        )
-        return BAD_INPUT, f"error: {place}{error.strerror or error}; {remedy}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return INTERNAL, (
-        f"internal error: {type(error).__name__}: {error} "
-        f"({os.path.basename(frame.filename)}, line {frame.lineno}); run with -v for more"
+    stem = os.path.splitext(arguments.config)[0]
+    series = Series(
+        arguments.config,
+        arguments.output or f"{stem}_series",
+        _overrides(arguments),
+        arguments.overwrite,
+        arguments.jobs,
+        about,
     )
+    told = (lambda line: None) if arguments.quiet else say
+    with _interruptible():
+        good = run_series(series, arguments.files, told, arguments.follow)
+    told(f"Results: {series.folder}, with series.csv and series.html")
+    return OK if good else DOUBTFUL
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program with the given arguments; returns the exit code.
+def carry_out(work: Callable[[], int], arguments: argparse.Namespace) -> int:
+    """Work of the program, with its messages; whatever ends it early is said, and an exit code."""
+    if missing := [name for name in NEEDED if not find_spec(name)]:
+        print(
+            f"error: the program needs {', '.join(missing)}; install it with "
+            + how_to_install("program"),
+            file=sys.stderr,
+        )
+        return BAD_INPUT
+    with _logging(arguments):
+        try:
+            return work()
+        except (Exception, KeyboardInterrupt) as error:
+            code, said = told(error)
+            if code == INTERNAL and getattr(arguments, "verbose", False):
+                traceback.print_exc()
+            print(said, file=sys.stderr)
+            return code
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fit, check or print a template, as the arguments of the command say; returns the exit code.
 
     It switches JAX to double precision for the whole process.
     """
     started = time.perf_counter()
-    if missing := [name for name in NEEDED if not find_spec(name)]:
-        print(
-            f"error: the program needs {', '.join(missing)}; install it with "
-            "pip install 'xpcs-eqx[program]'",
-            file=sys.stderr,
-        )
-        return BAD_INPUT
-    parser = _parser()
-    try:
+
+    def work() -> int:
+        if arguments.template is not None:
+            from .config import template
+
+            say(template(arguments.template))
+            return OK
+        if arguments.config is None:
+            raise ConfigError(
+                "give a configuration; write one with `xpcs-eqx init DATA_FILE > fit.toml`"
+            )
+        if getattr(arguments, "files", ()) or getattr(arguments, "follow", None):
+            return _series(arguments)
+        return _run(arguments, started)
+
+    return carry_out(work, arguments)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with the given arguments; returns the exit code."""
+
+    def work() -> int:
+        parser = _parser()
         arguments = parser.parse_args(argv)
         if arguments.config is None and arguments.template is None:
             parser.error("give a configuration, or --template MODE to start from")
+        return run(arguments)
+
+    try:
+        return carry_out(work, argparse.Namespace())
     except SystemExit as stop:
         return int(stop.code or 0)
-    with _logging(arguments):
-        try:
-            if arguments.template is not None:
-                from .config import template
-
-                _say(template(arguments.template))
-                return OK
-            return _run(arguments, started)
-        except (Exception, KeyboardInterrupt) as error:
-            code, said = _told(error)
-            if code == INTERNAL and arguments.verbose:
-                traceback.print_exc()
-            print(said, file=sys.stderr)
-            return code
 
 
 if __name__ == "__main__":

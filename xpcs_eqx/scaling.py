@@ -363,6 +363,38 @@ def quantile_scaling(
     return out
 
 
+def half_decays(data: Data) -> Float[np.ndarray, "angle"]:
+    """The lag [s] at which c2 of each angle, averaged over ages, has lost half of its contrast.
+
+    A map that loses less is taken to decay exponentially.
+
+    **Raises:** `DataError` for an angle without pairs.
+    """
+    pairs = _sampled_pairs(data.n_frames) if isinstance(data, TwoTimeData) else None
+    frames = np.empty(data.n_angles)
+    for a in range(data.n_angles):
+        values, lag = _points(data, a, pairs)
+        if values.size == 0:
+            raise DataError(f"angle {a} has no pair that counts; leave it out, or mask less")
+        # A floor above one is a decay that the map does not show the end of.
+        floor = min(float(np.mean(values[lag >= np.percentile(lag, 80)])), 1.0)
+        group = np.digitize(lag, np.unique(np.round(np.geomspace(1, lag.max() + 1, 60))))
+        count = np.bincount(group)
+        there = count > 0
+        mean = np.bincount(group, values)[there] / count[there] - floor
+        at = np.bincount(group, lag)[there] / count[there]
+        below = np.flatnonzero(mean < 0.5 * mean[0])
+        if mean[0] <= 0:
+            frames[a] = at[-1]
+        elif below.size:
+            k = below[0]
+            part = (mean[k - 1] - 0.5 * mean[0]) / (mean[k - 1] - mean[k])
+            frames[a] = at[k - 1] * (at[k] / at[k - 1]) ** part
+        else:
+            frames[a] = at[-1] * np.log(2.0) / max(np.log(mean[0] / mean[-1]), 0.01)
+    return frames * float(data.dt)
+
+
 def auto_threshold(n_angles: int) -> AbstractScaling:
     """The rule of homodyne 2.x: individual below three angles, one common pair from there on.
 

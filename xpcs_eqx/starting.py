@@ -9,7 +9,8 @@ import signal
 import sys
 
 # While Python looks for the module of its option -m, it imports the package that the module is in.
-if sys.argv[:1] == ["-m"] and "xpcs_eqx.fit" in sys.orig_argv:
+_AS_MODULE = sys.argv[:1] == ["-m"] and not {"xpcs_eqx", "xpcs_eqx.fit"}.isdisjoint(sys.orig_argv)
+if _AS_MODULE or os.path.splitext(os.path.basename(sys.argv[0]))[0] == "xpcs-eqx":
 
     def _end(*_: object) -> None:
         os.write(2, b"interrupted; nothing was written\n")

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..errors import DataError, ModelError
+from ..errors import DataError, ModelError, how_to_install
 from ..files import replacing
 
 _MISSING = (
     "labelled draws, diagnostics and plots of a posterior need ArviZ; "
-    "install it with: pip install 'xpcs-eqx[bayes]'"
+    f"install it with: {how_to_install('bayes')}"
 )
 # Plots of many entries take long and show little; an angle is an entry.
 MOST = 12

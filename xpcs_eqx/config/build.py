@@ -14,7 +14,7 @@ from ..errors import ConfigError, DataError
 from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
 from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
-from ..optimize import Recovery, TrustRegion
+from ..optimize import Recovery, SinglePrecision, TrustRegion
 from ..parameters import ParameterMap, SharedParameters
 from ..search import AbstractStrategy
 from .parameters import Names, merged_tables, parameters_of, shared_names, with_earlier_starts
@@ -23,10 +23,10 @@ from .source import nearest
 from .tables import Settings
 from .tables.data import DataSet, Given, Joint, read_data, reading_of
 from .tables.defences import layers_of
-from .tables.model import Parameter, kept_by_bounds, model_for, rates_of
+from .tables.model import Parameter, kept_by_bounds, kept_by_default, model_for, rates_of
 from .tables.scaling import ChosenScaling, choose_scaling
 from .tables.search import strategy_of
-from .tables.solver import loss_of, penalties_of, residual_sd, solver_of
+from .tables.solver import loss_of, penalties_of, preparations_of, residual_sd, solver_of
 from .tables.streaming import Plan, plan_of
 
 _T = TypeVar("_T")
@@ -51,6 +51,7 @@ class Problem:
     plan: Plan
     solver: TrustRegion
     recovery: Recovery
+    preparations: tuple[SinglePrecision, ...]
     decisions: tuple[str, ...]
     settings: Settings
     search: AbstractStrategy | None = None
@@ -253,16 +254,10 @@ def build(configuration: Configuration) -> Problem:
     # Knots of a rate that data sets share must be the same, so they span the times of all.
     every = np.unique(np.concatenate(times))
     rates = list(dict.fromkeys(r for part in parts for r in rates_of(part.settings.model.mode)))
-    models = [model_for(part, every, rates) for part in parts]
+    models = [model_for(part, every, rates, one) for part, one in zip(parts, data, strict=True)]
     names = shared_names(settings.joint or Joint(), models, labels, source)
-    said, decisions = dict(settings.parameters), ()
-    modes = [part.settings.model.mode for part in parts]
-    if "two_component" in modes and "f2" not in {name.partition("[")[0] for name in said}:
-        # Only f0·exp(−f1·f2) enters; in the middle of the window f0 depends on f1 the least.
-        said["f2"] = Parameter(start=0.5 * float(every[0] + every[-1]), free=False)
-        decisions += (
-            "f2 is kept at the middle of the time window, since only f0·exp(−f1·f2) enters",
-        )
+    kept, decisions = kept_by_default(parts, every)
+    said = {**settings.parameters, **kept}
     factors = tuple(p.data.factors if isinstance(p.data, DataSet) else {} for p in parts)
     given = merged_tables(said, names, settings.model.mode, source)
     given, taken = with_earlier_starts(configuration, given, names)
@@ -313,6 +308,7 @@ def build(configuration: Configuration) -> Problem:
         plan=plan,
         solver=solver_of(settings.solver),
         recovery=Recovery(attempts=settings.solver.recovery),
+        preparations=preparations_of(settings.solver, objective),
         decisions=(
             *decisions,
             *taken,

@@ -22,7 +22,7 @@ from ..bayes.priors.prior_set import Samplable, entries_of
 from ..bayes.shards.division import pairs_of_all, split_pairs
 from ..bayes.shards.work import stand_in
 from ..data import weighted
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, how_to_install
 from ..fitting import Fit, compare_likelihood
 from ..objective.combined import is_likelihood, parts_of, with_terms
 from ..parameters import saved_values
@@ -129,7 +129,7 @@ def _check_installed(source: Source, executor: str) -> None:
         if missing := [name for name in needed if not find_spec(name)]:
             raise ConfigError(
                 f"{source.where(key)}: [bayes] needs {', '.join(missing)}; install it with "
-                f"pip install 'xpcs-eqx[{extra}]'"
+                + how_to_install(extra)
             )
 
 

@@ -22,6 +22,8 @@ from .tables.data import Data, DataSet
 # Beyond these nobody means what is written, and sums and products of it overflow.
 _SMALLEST, _LARGEST, _LONGEST = 1e-50, 1e50, 4096
 _MOST_BYTES = 16_000_000
+# How files of maps begin: HDF5, NPY, NPZ.
+_OF_DATA = (b"\x89HDF", b"\x93NUMPY", b"PK\x03\x04")
 # Reading a key takes the square of the number of its names.
 _DEEP = re.compile(r"""(?<![\w\-"'])(?:[\w\-"']+[ \t]*\.[ \t]*){50}""")
 
@@ -97,6 +99,11 @@ def read_source(path: str, overrides: tuple[str, ...] = ()) -> tuple[Source, dic
     try:
         with open(path, "rb") as stream:
             content = stream.read(_MOST_BYTES + 1)
+        if content.startswith(_OF_DATA):
+            raise ConfigError(
+                f"{path}: is a file of data, not a configuration; write one for it with "
+                f"`xpcs-eqx init {path} > fit.toml`, and fit that"
+            )
         if len(content) > _MOST_BYTES:
             raise ConfigError(
                 f"{path}: is larger than {_MOST_BYTES // 1_000_000} MB, so it is no configuration; "
@@ -105,7 +112,8 @@ def read_source(path: str, overrides: tuple[str, ...] = ()) -> tuple[Source, dic
         text = content.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            f"{path}: there is no such configuration file; write one with --template laminar_flow"
+            f"{path}: there is no such configuration file; write one with "
+            "`xpcs-eqx init DATA_FILE > fit.toml`, or with --template laminar_flow"
         ) from None
     except ConfigError:
         raise

@@ -15,7 +15,7 @@ from .section import Section, expected_of, said_of, tables_of, toml_value
 from .tables import Settings
 from .tables.data import DataSet, Joint
 from .tables.model import MODES as _MODES
-from .tables.model import Model, Rate, model_of, rates_of
+from .tables.model import Model, Rate, begun_at_data, model_of, offsets_of, rates_of
 
 MODES = ("static", *(mode for mode in _MODES.meant if mode != "static"))
 # Several data sets have a template of their own.
@@ -68,6 +68,7 @@ def _parameters(mode: str) -> list[str]:
         "# Parameters of the model, at their defaults. free = false keeps one at its start;",
         "# scale is a natural step for the solver and seldom needed.",
     ]
+    kept, begun = offsets_of(mode), begun_at_data(mode)
     for leaf in parameter_leaves(model_of(Model(mode=mode))):
         info = leaf.info
         if leaf.name == "f2":
@@ -78,9 +79,9 @@ def _parameters(mode: str) -> list[str]:
             continue
         lines += [
             f"[parameters.{leaf.name}]" + (f"  # [{info.unit}]" if info.unit else ""),
-            f"start = {info.start!r}",
+            "# start: where the data decay" if leaf.name in begun else f"start = {info.start!r}",
             f"bounds = [{info.lower!r}, {info.upper!r}]",
-            "free = true",
+            f"free = {toml_value(leaf.name not in kept)}",
         ]
     return lines
 
@@ -130,7 +131,7 @@ def template(mode: str) -> str:
         raise ConfigError(f"no template {mode!r}; there are {', '.join(TEMPLATES)}")
     chosen = "laminar_flow" if mode == JOINT else mode
     lines = [
-        "# Fit of two-time correlation maps: python -m xpcs_eqx.fit THIS_FILE",
+        "# Fit of two-time correlation maps: xpcs-eqx fit THIS_FILE",
         "# Everything but data.path is optional. Keys behind a # stand there with their defaults,",
         "# or with an example where there is none; take the # away to set one. Paths are relative",
         "# to the folder of this file.",

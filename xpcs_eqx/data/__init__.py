@@ -29,6 +29,7 @@ from .load import MapSize as MapSize
 from .load import load as load
 from .load import load_any as load_any
 from .load import load_bins as load_bins
+from .load import load_each as load_each
 from .load import load_joint as load_joint
 from .load import map_size as map_size
 from .mapping import from_dict as from_dict

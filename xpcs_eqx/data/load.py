@@ -422,15 +422,32 @@ def load_joint(path: str | os.PathLike[str], **how: Unpack[Reading]) -> tuple[Tw
     Arguments and errors as in `load`.
     """
     with open_maps(path, **how) as file:
-        maps = choose_maps(file.raw, file.selection)
-        q = file.raw.q[maps]
-        order = np.sort(q)
-        # bins equal to rounding are one q
-        starts = order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
-        at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in starts]
-        if file.selection.merge_q:
-            at_one_q = [maps]
-        return tuple(assemble(file.chosen(maps=one)) for one in at_one_q)
+        return _every_q(file)
+
+
+def load_each(
+    path: str | os.PathLike[str], **how: Unpack[Reading]
+) -> tuple[TwoTimeData | PooledData, ...]:
+    """One data set for each q as of `load_joint`, or the bins of age and lag that a file holds.
+
+    Arguments and errors as in `load_any`.
+    """
+    with open_maps(path, **how) as file:
+        if file.raw.ages is not None:
+            return (bins_from(file.raw, file.selection, **file.asked),)
+        return _every_q(file)
+
+
+def _every_q(file: Opened) -> tuple[TwoTimeData, ...]:
+    maps = choose_maps(file.raw, file.selection)
+    q = file.raw.q[maps]
+    order = np.sort(q)
+    # bins equal to rounding are one q
+    starts = order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
+    at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in starts]
+    if file.selection.merge_q:
+        at_one_q = [maps]
+    return tuple(assemble(file.chosen(maps=one)) for one in at_one_q)
 
 
 class MapSize(NamedTuple):

@@ -4,6 +4,13 @@ from .after.degeneracy import Advice as Advice
 from .after.degeneracy import DegeneracyReport as DegeneracyReport
 from .after.degeneracy import Direction as Direction
 from .after.degeneracy import degeneracy_report as degeneracy_report
+from .after.derived import Derived as Derived
+from .after.derived import Exponent as Exponent
+from .after.derived import derived_values as derived_values
+from .after.derived import half_decay_lags as half_decay_lags
+from .after.derived import line_of_logarithms as line_of_logarithms
+from .after.derived import q_exponent as q_exponent
+from .after.derived import stated_exponent as stated_exponent
 from .after.diagnostics import Diagnostics as Diagnostics
 from .after.diagnostics import diagnose as diagnose
 from .after.profile import ProfileCurve as ProfileCurve

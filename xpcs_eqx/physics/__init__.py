@@ -33,6 +33,10 @@ from .rates import FunctionRate as FunctionRate
 from .rates import PowerLawRate as PowerLawRate
 from .rates import Trapezoid as Trapezoid
 from .rates import time_floor as time_floor
+from .relaxation import Ballistic as Ballistic
+from .relaxation import Caged as Caged
+from .relaxation import DoubleExponential as DoubleExponential
+from .relaxation import StretchedExponential as StretchedExponential
 from .trigonometry import sinc as sinc
 from .trigonometry import sincos as sincos
 from .two_component import TwoComponent as TwoComponent
@@ -43,4 +47,8 @@ MODELS: dict[str, type[AbstractCorrelation]] = {
     "static": Static,
     "laminar_flow": LaminarFlow,
     "two_component": TwoComponent,
+    "stretched_exponential": StretchedExponential,
+    "double_exponential": DoubleExponential,
+    "ballistic": Ballistic,
+    "caged": Caged,
 }

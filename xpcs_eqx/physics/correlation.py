@@ -101,6 +101,15 @@ class AbstractCorrelation(eqx.Module):
     def features(self, t: Float[Array, "frame"], geometry: Geometry) -> Features:
         """The features at the frame times `t` [s]."""
 
+    def starts(self, half: Float[np.ndarray, "angle"], geometry: Geometry) -> dict[str, float]:
+        """Start values by public name for data that lose half of their contrast in `half` [s].
+
+        Others than these stay as they are; none unless a model says so. Most models start at the
+        slowest angle.
+        """
+        del half, geometry
+        return {}
+
     @abstractmethod
     def kernel(self, pair: Pair) -> Float[Array, "..."]:
         """|c1|² of pairs from their features, elementwise; one at zero delay."""

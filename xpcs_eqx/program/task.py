@@ -27,6 +27,7 @@ from ..report import (
     Origin,
     Report,
     Section,
+    derived_sections,
     fit_sections,
     origins,
     surface_section,
@@ -120,6 +121,7 @@ class Task:
 
         problem, objective = self.problem, self.problem.objective
         solving: dict[str, Any] = {"solver": problem.solver, "recovery": problem.recovery}
+        first = {"warm_up": problem.preparations[0]} if problem.preparations else {}
         analyses, searched, optimiser = [], None, problem.plan.optimiser
         if problem.layers is not None:
             if how.get("resume"):
@@ -134,17 +136,21 @@ class Task:
                     "preparations": optimiser.preparations,
                 }
             fit, report = defended_least_squares(
-                objective, problem.layers, **solving, callback=how.get("callback")
+                objective,
+                problem.layers,
+                **({"preparations": problem.preparations} | solving),
+                callback=how.get("callback"),
             )
             analyses.append(defence_section(report, fit))
         elif optimiser is not None:
             fit = optimiser.minimise(objective, **how)
         elif problem.search is not None:
+            how |= first
             searched = global_least_squares(objective, strategy=problem.search, **solving, **how)
             fit = searched.fit
             analyses.append(search_section(searched))
         else:
-            fit = least_squares(objective, **solving, **how)
+            fit = least_squares(objective, **solving, **first, **how)
         fit = quote_errors(fit, problem.settings.solver.errors)
         thresholds = thresholds_of(problem.settings.verdict)
         fit = judged(fit, thresholds)
@@ -228,6 +234,10 @@ class Outcome:
         """Whether all of it can be used as it is: a fit without doubts, draws that converged."""
         return not self.fit.quality.doubtful and (self.sampled is None or self.sampled.good)
 
+    def folders(self) -> dict[str, Fit]:
+        """The fit of each data set by the name of its folder; none for one data set alone."""
+        return {name: self.fit.parts[label] for label, name in folders_of(self.fit).items()}
+
     @property
     def title(self) -> str:
         """The headline of the report."""
@@ -246,14 +256,14 @@ class Outcome:
         ]
         decisions = (*problem.decisions, *self.failures)
         out = fit_sections(self.fit, known, decisions=decisions, profiles=self.profiles)
+        out += derived_sections(self.fit)
         strategy = dataclasses.asdict(problem.plan.strategy)
         out.append(Section(document={"strategy": strategy, "good": self.good}))
         out += self.analyses
         if self.sampled is not None:
             out.append(self.sampled.section(output.plots))
             timings = {**timings, **self.sampled.timings}
-        for label, name in folders_of(self.fit).items():
-            part = self.fit.parts[label]
+        for label, (name, part) in zip(self.fit.parts, self.folders().items(), strict=True):
             out.append(surface_section(part, label, name, output.fitted_data))
         return [*out, time_section(self.fit, timings)]
 

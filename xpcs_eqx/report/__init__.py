@@ -4,6 +4,7 @@ from ..files import to_json as to_json
 from .bins import FittedBins as FittedBins
 from .bins import fitted_bins as fitted_bins
 from .bins import write_fitted_bins as write_fitted_bins
+from .derived import derived_sections as derived_sections
 from .fit import Origin as Origin
 from .fit import covariance_arrays as covariance_arrays
 from .fit import fit_sections as fit_sections

@@ -170,7 +170,9 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         entry("sigma", sigma_text(fit)),
         *(entry("note", note) for note in origin.notes),
     ]
-    return Section("Data", lines)
+    place = {"q_per_angstrom": term.geometry.q, "gap_angstrom": term.geometry.gap}
+    place |= {"phi_deg": phi, "frames": t.shape[0], "first_s": t[0], "last_s": t[-1]}
+    return Section("Data", lines, {"data": {"file": os.path.basename(origin.path), **place}})
 
 
 def _several_data(fit: Fit, origins: Sequence[Origin]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..arguments import check_fields, checked, quiet_arithmetic
-from ..errors import ModelError
+from ..errors import ModelError, how_to_install
 from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
@@ -291,8 +291,8 @@ class Auto(AbstractStrategy):
         rest = self.budget - trial.used
         if not cma_es_available():
             trial.say(
-                "CMA-ES would be next; its library is not installed (pip install "
-                "xpcs_eqx[global]), so more starts take its place"
+                f"CMA-ES would be next; its library is not installed ({how_to_install('global')}), "
+                "so more starts take its place"
             )
             self._multi_start(trial, 2 * self.multi.starts, 2)
             return

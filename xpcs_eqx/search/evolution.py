@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..arguments import check_fields
-from ..errors import ModelError
+from ..errors import ModelError, how_to_install
 from ..objective import AbstractObjective
 from .population import ROWS, population_costs
 from .space import NormalisedSpace
@@ -172,7 +172,7 @@ def require_pycma() -> Any:
         import cma
     except ImportError as error:
         raise ModelError(
-            "CMA-ES needs pycma; install it with: pip install 'xpcs-eqx[global]'"
+            f"CMA-ES needs pycma; install it with: {how_to_install('global')}"
         ) from error
     return cma
 

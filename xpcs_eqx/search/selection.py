@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float
 
+from ..errors import how_to_install
 from .space import NormalisedSpace
 
 Method = Literal["cma_es", "multi_start", "local"]
@@ -70,7 +71,7 @@ def select_method(space: NormalisedSpace, *, cma_es_available: bool = True) -> S
     return Selection(
         "multi_start",
         f"{text}, more than {SCALE_RATIO:g}, which prefers CMA-ES, but its library is not "
-        "installed: pip install xpcs_eqx[global]",
+        f"installed: {how_to_install('global')}",
     )
 
 

@@ -54,8 +54,8 @@ TRUTH = {
     "gamma_dot_t_offset": 2e-4,
     "phi0": 5.0,
 }
-# The same for two components.
-TRUTH_OF_TWO = {
+# The same for the other models, as far as their names differ.
+TRUTH_OF_OTHERS = {
     "D0_ref": 1000.0,
     "D0_sample": 8000.0,
     "alpha_sample": -0.3,
@@ -63,14 +63,22 @@ TRUTH_OF_TWO = {
     "f0": 0.5,
     "f1": 0.1,
     "f2": 5.0,
+    "Gamma0": 0.5,
+    "ageing": -0.1,
+    "stretch": 1.4,
+    "ratio": 15.0,
+    "slow": 0.6,
+    "w0": 80.0,
+    "cage": 100.0,
+    "cage_time": 0.3,
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments of the command."""
-    truth = ", ".join(f"{name}={value:g}" for name, value in (TRUTH | TRUTH_OF_TWO).items())
+def parser(program: str = "python -m xpcs_eqx.simulation") -> argparse.ArgumentParser:
+    """The arguments of the command, by the name under which it was called."""
+    truth = ", ".join(f"{name}={value:g}" for name, value in (TRUTH | TRUTH_OF_OTHERS).items())
     one = argparse.ArgumentParser(
-        prog="python -m xpcs_eqx.simulation",
+        prog=program,
         description="Write two-time maps simulated from a model.",
         epilog=f"Parameters not given with --set: {truth}. Times run from 0 in steps of --dt.",
     )
@@ -82,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--angles", default="0,45,90", help="azimuths [deg], separated by commas")
     one.add_argument("--frames", type=int, default=101, help="number of frames")
     one.add_argument("--dt", type=float, default=0.1, help="time between two frames [s]")
-    one.add_argument("--q", type=float, default=0.0054, help="scattering vector [1/Å]")
+    one.add_argument("--q", default="0.0054", help="scattering vectors [1/Å], as angles")
     one.add_argument("--gap", type=float, default=DEFAULT_GAP, help="gap of the shear cell [Å]")
     one.add_argument("--contrast", type=float, default=0.25)
     one.add_argument("--offset", type=float, help="baseline, 1 by default; not with --speckle")
@@ -109,9 +117,19 @@ def _number(option: str, text: str) -> float:
     return value
 
 
+def _numbers(option: str, text: str) -> list[float]:
+    return [_number(option, one) for one in text.split(",")]
+
+
 def _check(given: argparse.Namespace) -> None:
-    for name, unit in (("dt", "s"), ("q", "1/Å"), ("gap", "Å")):
+    for name, unit in (("dt", "s"), ("gap", "Å")):
         positive("arguments", f"--{name}", getattr(given, name), unit)
+    for q in (qs := _numbers("--q", given.q)):
+        positive("arguments", "--q", q, "1/Å")
+    if len(qs) > 1 and given.layout not in HALF:
+        raise ConfigError(
+            f"--q: layout {given.layout} holds one q; several go into {', '.join(HALF)}."
+        )
     for name in ("offset", "contrast"):
         value = getattr(given, name)
         if value is not None and not np.isfinite(value):
@@ -132,13 +150,13 @@ def _check(given: argparse.Namespace) -> None:
 
 def truth(name: str, settings: Sequence[str]) -> AbstractCorrelation:
     """The model called `name` with parameters from `NAME=VALUE` settings, else from `TRUTH` or
-    `TRUTH_OF_TWO`.
+    `TRUTH_OF_OTHERS`.
 
     **Raises:** `ConfigError` for a setting that cannot be read, `ModelError` for unknown names.
     """
     model = MODELS[name]()
     known = parameter_values(model)
-    values = {key: value for key, value in (TRUTH | TRUTH_OF_TWO).items() if key in known}
+    values = {key: value for key, value in (TRUTH | TRUTH_OF_OTHERS).items() if key in known}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -147,15 +165,18 @@ def truth(name: str, settings: Sequence[str]) -> AbstractCorrelation:
     return with_parameters(model, values)
 
 
-def simulated(given: argparse.Namespace, model: AbstractCorrelation) -> TwoTimeData:
-    """The maps that the arguments of the command ask for.
+def simulated(
+    given: argparse.Namespace, model: AbstractCorrelation, number: int = 0
+) -> TwoTimeData:
+    """The maps that the arguments of the command ask for, at the q of a number from 0.
 
     **Raises:** `ConfigError` or `ModelError` for values that make no map.
     """
-    angles = [_number("--angles", one) for one in given.angles.split(",")]
-    geometry = Geometry(q=given.q, phi=np.array(angles), gap=given.gap)
+    angles, q = _numbers("--angles", given.angles), _numbers("--q", given.q)[number]
+    geometry = Geometry(q=q, phi=np.array(angles), gap=given.gap)
     t = given.dt * np.arange(given.frames)
     key = jax.random.key(given.seed)
+    key = jax.random.fold_in(key, number) if number else key
     if given.speckle:
         pixels = 4000 if given.pixels is None else given.pixels
         counts = given.counts
@@ -182,24 +203,26 @@ def describe(given: argparse.Namespace, model: AbstractCorrelation) -> str:
     """What was simulated, one line for each parameter."""
     values, offset = parameter_values(model), 1.0 if given.offset is None else given.offset
     rows = [(one.name, float(values[one.name]), one.info.unit) for one in parameter_leaves(model)]
-    rows += [("contrast", given.contrast, ""), ("offset", offset, ""), ("q", given.q, "1/Å")]
+    rows += [("contrast", given.contrast, ""), ("offset", offset, "")]
     if given.model == "laminar_flow":
         rows.append(("gap", given.gap, "Å"))
     lines = [f"{given.path}: {given.layout}, {given.frames} frames of {given.dt:g} s"]
     lines += [f"  {name:20s} {value:12g} {unit}".rstrip() for name, value, unit in rows]
+    lines.append(f"  {'q':20s} {given.q} 1/Å")
     return "\n".join([*lines, f"  {'angles':20s} {given.angles} deg"])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, program: str | None = None) -> int:
     """Run the command; returns the exit code, 2 when the arguments or the file are at fault."""
-    given = parser().parse_args(arguments)
+    given = (parser(program) if program else parser()).parse_args(arguments)
     # a program, so the precision of the process is its own to choose
     jax.config.update("jax_enable_x64", True)
     try:
         _check(given)
         model = truth(given.model, given.values)
         options = HALF[given.layout] if given.half else {}
-        WRITERS[given.layout](given.path, simulated(given, model), **options)
+        sets = [simulated(given, model, k) for k in range(len(_numbers("--q", given.q)))]
+        WRITERS[given.layout](given.path, sets if len(sets) > 1 else sets[0], **options)
     except (XPCSError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from ...arguments import checked
 from ...checkpoint import fingerprint, understood
-from ...errors import FitError, ModelError
+from ...errors import FitError, ModelError, how_to_install
 from ...fitting import Fit, least_squares
 from ...objective import AbstractTiles, ProjectedObjective
 from ...objective.combined import is_likelihood, parts_of, with_terms
@@ -214,7 +214,7 @@ def require_blackjax() -> Any:
         from . import nuts
     except ImportError as error:
         raise ModelError(
-            "sampling needs BlackJAX; install it with: pip install 'xpcs-eqx[bayes]'"
+            f"sampling needs BlackJAX; install it with: {how_to_install('bayes')}"
         ) from error
     return nuts
 

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 
 from ...arguments import check_fields
-from ...errors import ModelError
+from ...errors import ModelError, how_to_install
 from ...objective import HeldExecutor
 from .base import (
     AbstractWorkers,
@@ -172,7 +172,7 @@ def _dask(name: str) -> Any:
     except ImportError as error:
         raise ModelError(
             "sampling on a cluster needs Dask and dask-jobqueue; install them with: "
-            "pip install 'xpcs-eqx[cluster]'"
+            + how_to_install("cluster")
         ) from error
 
 

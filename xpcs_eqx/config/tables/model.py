@@ -1,7 +1,7 @@
 """The tables `[model]`, `[rates.NAME]` and `[parameters.NAME]`: what describes the data."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -9,7 +9,10 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 
 from ... import physics
+from ...data import Geometry
 from ...errors import ConfigError, ModelError
+from ...parameters import with_parameters
+from ...scaling import half_decays
 from ..section import (
     SET,
     UNSET,
@@ -27,6 +30,7 @@ from ..source import nearest, shown
 
 if TYPE_CHECKING:
     from ..read import Configuration
+    from .data import Given
 
 MODES = Choice(
     static_isotropic=physics.Static,
@@ -34,7 +38,13 @@ MODES = Choice(
     static_anisotropic=physics.Static,
     laminar_flow=physics.LaminarFlow,
     two_component=physics.TwoComponent,
+    stretched_exponential=physics.StretchedExponential,
+    double_exponential=physics.DoubleExponential,
+    ballistic=physics.Ballistic,
+    caged=physics.Caged,
 )
+# Whose default starts are those of homodyne 2.x; all others begin where the data decay.
+_AT_DEFAULTS = (physics.Static, physics.LaminarFlow, physics.TwoComponent)
 KERNELS = choice_of(physics, physics.AbstractShearKernel)
 # Any function cannot be written in a file; the trapezoid is a way to integrate another rate.
 RATES = choice_of(
@@ -53,7 +63,8 @@ class Model(Section):
     mode: Annotated[str, MODES] = key(
         "laminar_flow",
         "static: contrast and offset for each angle; static_isotropic: one curve for all angles; "
-        "static_anisotropic: another name of static",
+        "static_anisotropic: another name of static; the last four: as one-time functions are "
+        "usually fitted",
         shown=True,
     )
     kernel: Annotated[str, KERNELS] = key(
@@ -143,13 +154,57 @@ def kept_by_bounds(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
     )
 
 
-def rates_of(mode: str) -> dict[str, physics.PowerLawRate]:
-    """The rates of a mode by name, at their default start values."""
-    model = MODES[mode]()
+def _rates_in(model: physics.AbstractCorrelation) -> dict[str, physics.PowerLawRate]:
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     return {
         name: value for name, value in fields.items() if isinstance(value, physics.AbstractRate)
     }  # pyright: ignore[reportReturnType]
+
+
+def rates_of(mode: str) -> dict[str, physics.PowerLawRate]:
+    """The rates of a mode by name, at their default start values."""
+    return _rates_in(MODES[mode]())
+
+
+def offsets_of(mode: str, rates: Mapping[str, Rate] = {}) -> tuple[str, ...]:
+    """The offsets of power laws that a mode keeps at zero unless something is said of them."""
+    model = MODES[mode]
+    if model in _AT_DEFAULTS:
+        return ()
+    ageing = [name for name in rates_of(mode) if rates.get(name, Rate()).kind == "power_law"]
+    return tuple(model.names[f"{name}.offset"] for name in ageing)
+
+
+def begun_at_data(mode: str) -> tuple[str, ...]:
+    """The parameters of a mode that start where the data decay."""
+    model = MODES[mode]()
+    if isinstance(model, _AT_DEFAULTS):
+        return ()
+    return tuple(model.starts(np.ones(1), Geometry(1.0, np.zeros(1))))
+
+
+def kept_by_default(
+    parts: Sequence["Configuration"], t: Float[np.ndarray, "frame"]
+) -> tuple[dict[str, Parameter], tuple[str, ...]]:
+    """Parameters that are kept where nothing is said of them, and what there is to say of that.
+
+    `t` are the frame times of all data [s].
+    """
+    settings = parts[0].settings
+    said = {name.partition("[")[0] for name in settings.parameters}
+    modes = dict.fromkeys(part.settings.model.mode for part in parts)
+    kept, decisions = {}, []
+    if "two_component" in modes and "f2" not in said:
+        # Only f0·exp(−f1·f2) enters; in the middle of the window f0 depends on f1 the least.
+        kept["f2"] = Parameter(start=0.5 * float(t[0] + t[-1]), free=False)
+        decisions.append(
+            "f2 is kept at the middle of the time window, since only f0·exp(−f1·f2) enters"
+        )
+    for name in dict.fromkeys(name for one in modes for name in offsets_of(one, settings.rates)):
+        if name not in said:
+            kept[name] = Parameter(free=False)
+            decisions.append(f"{name} is kept at 0; [parameters.{name}] free = true fits it")
+    return kept, tuple(decisions)
 
 
 def _rate(
@@ -178,29 +233,36 @@ def model_of(
     given: Model,
     rates: Mapping[str, Rate] = {},
     t: Float[np.ndarray, "frame"] | None = None,
+    data: "Given | None" = None,
 ) -> physics.AbstractCorrelation:
-    """The model at its default start values.
+    """The model at its start values, those of its declaration or where the `data` decay.
 
     `rates` by name, power laws where nothing is said; others than those and exponential ageing
     have their knots inside the frame times `t` [s].
 
     **Raises:** `ModelError` for knots that do not make a rate.
     """
+    model = MODES[given.mode]()
+    if data is not None and not isinstance(model, _AT_DEFAULTS):
+        model = with_parameters(model, model.starts(half_decays(data), data.geometry))
     made: dict[str, Any] = {
         name: _rate(default, rates.get(name, Rate()), t)
-        for name, default in rates_of(given.mode).items()
+        for name, default in _rates_in(model).items()
     }
     if around := INTEGRALS[given.integral]:
         made = {name: around(rate) for name, rate in made.items()}
     if given.mode == "laminar_flow":
         made["shear_kernel"] = KERNELS[given.kernel]()
-    return MODES[given.mode](**made)
+    return dataclasses.replace(model, **made)
 
 
 def model_for(
-    configuration: "Configuration", t: Float[np.ndarray, "frame"], known: Collection[str]
+    configuration: "Configuration",
+    t: Float[np.ndarray, "frame"],
+    known: Collection[str],
+    data: "Given",
 ) -> physics.AbstractCorrelation:
-    """The model at its default start values, with knots inside the times `t` [s].
+    """The model of the `data` at its start values, with knots inside the times `t` [s].
 
     `known` are the rates that the configuration may speak of.
 
@@ -214,4 +276,4 @@ def model_for(
                 f"{settings.model.mode!r}{nearest(name, known, 'rates.')}"
             )
     with configuration.source.placed("rates", "[rates]"):
-        return model_of(settings.model, settings.rates, t)
+        return model_of(settings.model, settings.rates, t, data)

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, create_model
 
 from ... import search
-from ...errors import ConfigError, DataError, ModelError
+from ...errors import ConfigError, DataError, ModelError, how_to_install
 from ...objective import CombinedObjective, TwoTimeObjective
 from ...objective.combined import parts_of
 from ...search.starts import checked_custom
@@ -168,7 +168,7 @@ def strategy_of(
             return None, (f"no other minimum was looked for: {why} ([global])",)
     with source.placed("global.method", f'global.method = "{given.method}"'):
         if given.method == "cma_es" and not cma_es_available():
-            raise ModelError('needs the library pycma: pip install "xpcs_eqx[global]"')
+            raise ModelError(f"needs the library pycma: {how_to_install('global')}")
         if given.asked:
             _check_bounds(settings, objective, source)
         search.normalised_space(objective)

@@ -11,13 +11,15 @@ from ...data import PooledData, noise_by_angle, weighted
 from ...errors import ConfigError
 from ...objective import (
     AbstractLoss,
+    AbstractObjective,
     LogSmoothness,
     Smoothness,
+    in_single_precision,
     noise_of,
     smoothness,
     tiles_of,
 )
-from ...optimize import AbstractMetric, Recovery, TrustRegion
+from ...optimize import AbstractMetric, Recovery, SinglePrecision, TrustRegion
 from ...physics import AbstractCorrelation
 from ..section import SET, Choice, Names, Path, Positive, Section, When, choice_of, key, made
 from ..source import Source
@@ -97,6 +99,12 @@ class Solver(Section):
         "parameters.json of an earlier fit, whose values are the starts of parameters without one",
         example="earlier/fit/parameters.json",
     )
+    precision: Literal["double", "single_first"] = key(
+        "double",
+        "arithmetic on maps; single_first: the first evaluations in single precision, the last "
+        "ones in double, for devices that are slow in double",
+        when=_TRUST_REGION,
+    )
     recovery: int = key(
         Recovery.attempts, "attempts to rescue a failed fit", when=_TRUST_REGION, ge=0
     )
@@ -142,6 +150,21 @@ def residual_sd(data: Given) -> float:
     if isinstance(data, PooledData):
         return noise_of(tiles_of(data))
     return float(np.median(noise_by_angle(data)))
+
+
+def preparations_of(given: Solver, objective: AbstractObjective) -> tuple[SinglePrecision, ...]:
+    """What comes before the trust region.
+
+    **Raises:** `ConfigError` where single precision is asked for and the data are no maps.
+    """
+    if given.precision == "double":
+        return ()
+    if in_single_precision(objective) is None:
+        raise ConfigError(
+            'solver.precision = "single_first" is for maps of two times, and these data are '
+            "points; leave it out"
+        )
+    return (SinglePrecision(),)
 
 
 def penalties_of(

@@ -24,6 +24,10 @@ from .curves import degeneracy_figure as degeneracy_figure
 from .curves import rate_figure as rate_figure
 from .curves import rates_of
 from .curves import scaling_figure as scaling_figure
+from .exponent import exponent_figure as exponent_figure
+from .measured import data_figure as data_figure
+from .measured import save_data_figure as save_data_figure
+from .series import series_drawings as series_drawings
 from .surfaces import autocorrelation as autocorrelation
 from .surfaces import lag_figure as lag_figure
 from .surfaces import map_figure as map_figure

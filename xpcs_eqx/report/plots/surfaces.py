@@ -14,7 +14,7 @@ _SHIFTS = 25
 _PIXELS = 256
 
 
-def _small(stack: np.ndarray) -> np.ndarray:
+def small(stack: np.ndarray) -> np.ndarray:
     """A map of at most `_PIXELS` a side, by averaging what is not NaN over squares."""
     n = stack.shape[0]
     step = -(-n // _PIXELS)
@@ -22,10 +22,10 @@ def _small(stack: np.ndarray) -> np.ndarray:
         return stack
     side = n // step
     cut = stack[: side * step, : side * step].reshape(side, step, side, step)
-    return _mean(cut, (1, 3))
+    return mean_of(cut, (1, 3))
 
 
-def _mean(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+def mean_of(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:
     """The mean of what is not NaN along some axes; NaN where nothing is."""
     known = np.isfinite(values)
     count, total = known.sum(axis), np.where(known, values, 0).sum(axis)
@@ -77,9 +77,9 @@ def map_figure(maps: FittedMaps) -> Figure:
     )
     # No pair is on the diagonal; left in the fit it would look like a difference.
     diagonal = np.eye(len(maps.t), dtype=bool)
-    measured = {a: _small(np.where(maps.used[a], maps.c2[a], np.nan)) for a in angles}
-    fitted = {a: _small(np.where(diagonal, np.nan, maps.fitted[a])) for a in angles}
-    residual = {a: _small(maps.residual[a]) for a in angles}
+    measured = {a: small(np.where(maps.used[a], maps.c2[a], np.nan)) for a in angles}
+    fitted = {a: small(np.where(diagonal, np.nan, maps.fitted[a])) for a in angles}
+    residual = {a: small(maps.residual[a]) for a in angles}
     low, high = limits(np.stack(list(measured.values())))
     _, spread = limits(np.abs(np.stack(list(residual.values()))))
     extent = (maps.t[0], maps.t[-1], maps.t[0], maps.t[-1])
@@ -112,7 +112,7 @@ def _cut(values: np.ndarray, start: int, width: int) -> np.ndarray:
     n = values.shape[0]
     lags = n - start - width
     rows = np.stack([values[i, i + 1 : i + 1 + lags] for i in range(start, start + width)])
-    return _mean(rows, 0)
+    return mean_of(rows, 0)
 
 
 def lag_figure(maps: FittedMaps) -> Figure:

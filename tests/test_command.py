@@ -1,0 +1,248 @@
+"""The command `xpcs-eqx`: what it answers at once, and from a file to results without editing."""
+
+import csv
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import h5py
+import pytest
+from helpers_data import two_time
+
+import xpcs_eqx_command
+from xpcs_eqx.config import read_configuration
+from xpcs_eqx.data import write_own
+from xpcs_eqx.errors import ConfigError
+from xpcs_eqx.program.series import arrivals
+from xpcs_eqx.program.task import task_of
+from xpcs_eqx.simulation.__main__ import LAYOUTS, MODELS
+
+ROOT = Path(__file__).parents[1]
+MAP = ROOT.parent / "shared" / "data" / "bnl_twotime_350.npy"
+run = xpcs_eqx_command.main
+# One angle, few frames: enough for a static fit.
+SMALL = ["--angles", "0", "--frames", "41", "--dt", "0.5", "--model", "static"]
+SMALL += ["--set", "D_offset=0", "--set", "alpha=-0.3"]
+
+
+def simulate(folder, layout="own", *arguments):
+    path = str(folder / ("scan.npz" if layout == "npz" else "scan.hdf"))
+    assert run(["simulate", path, "--layout", layout, *arguments]) == 0
+    return path
+
+
+def test_help_needs_no_jax():
+    """Nothing slow is imported before there is something to do."""
+    program = """
+import sys
+import xpcs_eqx_command as command
+codes = [command.main(["--help"]), command.main(["--version"]), command.main(["what"])]
+codes += [command.main([name, "--help"]) for name, (_, add) in command.COMMANDS.items() if add]
+assert codes == [0, 0, 2] + [0] * (len(codes) - 3), codes
+assert not {"jax", "numpy", "xpcs_eqx"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd=ROOT)
+
+
+def test_the_script_is_the_command():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["scripts"] == {"xpcs-eqx": "xpcs_eqx_command:main"}
+    assert project["project"]["version"] == xpcs_eqx_command.version()
+    for built in ("wheel", "sdist"):
+        included = project["tool"]["hatch"]["build"]["targets"][built]["include"]
+        assert {"xpcs_eqx", "xpcs_eqx_command.py"} <= set(included)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_init_makes_a_configuration_of_every_layout(layout, tmp_path, capsys):
+    path = simulate(tmp_path, layout, "--frames", "21")
+    assert run(["show", path]) == 0
+    shown = capsys.readouterr().out
+    # Bins of age and lag have no frame time of their own.
+    assert "0.0054 1/Å" in shown
+    assert run(["init", path, "-o", str(tmp_path / "fit.toml")]) == 0
+    text = (tmp_path / "fit.toml").read_text()
+    assert len(text.splitlines()) < 30
+    assert "unsure" in text
+    configuration = read_configuration(str(tmp_path / "fit.toml"))
+    assert configuration.settings.model.mode == "laminar_flow"
+    assert task_of(configuration).problem.data[0].n_angles == 3
+    assert run(["init", path, "-o", str(tmp_path / "fit.toml")]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_from_a_file_to_results_and_to_a_comparison(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    simulate(tmp_path, "own", *SMALL)
+    capsys.readouterr()
+    assert run(["init", "scan.hdf"]) == 0
+    Path("fit.toml").write_text(capsys.readouterr().out)
+    assert run(["check", "fit.toml"]) == 0
+    assert run(["fit", "fit.toml", "--quiet"]) == 0
+    assert run(["fit", "fit.toml", "--no-plots", "--quiet", "--output", "again"]) == 0
+    capsys.readouterr()
+    assert run(["compare", "fit_results", "again", "--csv", "a.csv", "--html", "a.html"]) == 0
+    shown = capsys.readouterr().out
+    assert "fit_results" in shown
+    assert "apart [errors]" in shown
+    header, first, second = Path("a.csv").read_text().splitlines()
+    found = json.loads(Path("again/fit/parameters.json").read_text())["parameters"]["D0"]
+    assert first.split(",")[1:] == second.split(",")[1:]
+    assert float(first.split(",")[header.split(",").index("error of D0")]) == found["error"]
+    assert "fit_results" in Path("a.html").read_text()
+    # The plots of a fit that has none.
+    text = Path("again/fit/report.txt").read_text()
+    assert run(["report", "again"]) == 0
+    assert Path("again/plots/maps.png").stat().st_size > 1000
+    assert Path("again/fit/report.txt").read_text() == text
+    assert Path("again/fit/report.html").read_text().count("<img") == 6
+
+
+@pytest.mark.parametrize("command", [["compare"], ["report"]])
+def test_what_is_no_results_folder(command, tmp_path, capsys):
+    assert run([*command, str(tmp_path)]) == 2
+    assert "is no results folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["scan.hdf", "scan.npz", "map.npy"])
+def test_a_data_file_is_no_configuration(name, tmp_path, capsys):
+    if name == "map.npy":
+        path = str(MAP)
+        if not MAP.exists():
+            pytest.skip(f"{MAP.name} is not on this machine")
+    else:
+        path = simulate(tmp_path, "npz" if "npz" in name else "own", "--frames", "5")
+    for command in ("fit", "check"):
+        assert run([command, path]) == 2
+        assert f"xpcs-eqx init {path} > fit.toml" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not MAP.exists(), reason=f"{MAP.name} is not on this machine")
+def test_init_of_a_bare_map(capsys, tmp_path):
+    assert run(["init", str(MAP), "--dt", "1"]) == 0
+    (tmp_path / "fit.toml").write_text(capsys.readouterr().out)
+    problem = task_of(read_configuration(str(tmp_path / "fit.toml"))).problem
+    assert problem.parameters.free_names == ("D0", "alpha")
+    # Without a time between frames there is nothing to go by but their number.
+    assert run(["init", str(MAP)]) == 0
+
+
+def test_show_draws_every_q_and_init_takes_one(tmp_path, capsys):
+    path = simulate(tmp_path, "aps-u", "--q", "0.004,0.006", "--frames", "15")
+    assert run(["show", path, "--plot", str(tmp_path / "shown.png")]) == 0
+    shown = capsys.readouterr().out
+    assert "2 q, 3 angles" in shown
+    assert "0.004 1/Å" in shown
+    assert (tmp_path / "shown.png").read_bytes().startswith(b"\x89PNG")
+    assert run(["init", path]) == 0
+    assert "q = 0.004  # unsure: [1/Å], of 0.004, 0.006" in capsys.readouterr().out
+    assert run(["simulate", path, "--q", "0.004,0.006"]) == 2
+    assert "layout own holds one q" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", MODELS)
+def test_init_knows_every_model(mode, tmp_path, capsys):
+    write_own(str(tmp_path / "data.h5"), two_time(n=15))
+    target = str(tmp_path / "fit.toml")
+    assert run(["init", str(tmp_path / "data.h5"), "--model", mode, "-o", target]) == 0
+    assert read_configuration(target).settings.model.mode == mode
+    assert run(["init", str(tmp_path / "data.h5"), "--model", "statc"]) == 2
+    assert "there is no such model" in capsys.readouterr().err
+
+
+def test_a_template_by_its_mode(capsys):
+    assert run(["template", "ballistic"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["model"]["mode"] == "ballistic"
+    assert run(["template", "nothing"]) == 2
+    assert "no template 'nothing'" in capsys.readouterr().err
+    assert run(["fit"]) == 2
+    assert "give a configuration" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_fitted_without_editing(layout, tmp_path):
+    path = simulate(tmp_path, layout)
+    target = str(tmp_path / "fit.toml")
+    assert run(["init", path, "-o", target]) == 0
+    assert run(["fit", target, "--no-plots", "--quiet"]) == 0
+
+
+def test_a_series_is_one_table(tmp_path, capsys, monkeypatch):
+    """A broken file stops nothing, what is finished is not done again, and metadata sort."""
+    monkeypatch.chdir(tmp_path)
+    for k, D0 in enumerate((3000, 5000)):
+        arguments = [*SMALL, "--seed", str(k), "--set", f"D0={D0}"]
+        assert run(["simulate", f"scan_{k}.hdf", *arguments]) == 0
+        with h5py.File(f"scan_{k}.hdf", "a") as file:
+            file["sample/temperature"] = 300.0 - k
+    Path("scan_2.hdf").write_text("no maps")
+    assert run(["init", "scan_0.hdf", "-o", "fit.toml"]) == 0
+    series = ["fit", "fit.toml", "scan_0.hdf", "scan_1.hdf", "scan_2.hdf", "--no-plots"]
+    series += ["--about", "T=sample/temperature"]
+    capsys.readouterr()
+    assert run(series) == 1
+    said = capsys.readouterr().out
+    assert "scan_1.hdf: good" in said
+    assert "scan_2.hdf: failed: " in said
+    assert "not an HDF5 file" in said
+    with open("fit_series/series.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["name"] for row in rows] == ["scan_1.hdf", "scan_0.hdf", "scan_2.hdf"]
+    assert [row["T"] for row in rows] == ["299.0", "300.0", ""]
+    found = json.loads(Path("fit_series/scan_1/fit/parameters.json").read_text())
+    assert float(rows[0]["D0 [Å²/s^(1+alpha)]"]) == found["parameters"]["D0"]["value"]
+    page = Path("fit_series/series.html").read_text()
+    assert "scan_2.hdf" in page
+    assert page.count("<img") == 1
+    written = Path("fit_series/scan_0/provenance.json").stat().st_mtime_ns
+    # Once more, with the third file mended: only that is fitted.
+    Path("scan_2.hdf").write_bytes(Path("scan_0.hdf").read_bytes())
+    assert run(series) == 0
+    assert Path("fit_series/scan_0/provenance.json").stat().st_mtime_ns == written
+    assert Path("fit_series/scan_2/fit/parameters.json").exists()
+
+
+def test_a_followed_folder(tmp_path):
+    """Files come once they no longer change, and again when they are written again."""
+    batches = arrivals(str(tmp_path), pause=0.0)
+    (tmp_path / "notes.txt").write_text("no data")
+    (tmp_path / "a.h5").write_text("one")
+    assert next(batches) == [str(tmp_path / "a.h5")]
+    (tmp_path / "b.h5").write_text("two")
+    (tmp_path / "a.h5").write_text("one, and more")
+    assert next(batches) == [str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        next(arrivals(str(tmp_path / "nowhere"), pause=0.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.hdf", "--jobs", "0"], "--jobs of 1 or more"),
+        (["a.hdf", "--resume"], "without --resume"),
+        (["a.hdf", "--about", "T"], "write NAME=PATH"),
+        (["--follow", "nowhere"], "there is no such folder"),
+    ],
+)
+def test_what_a_series_does_not_take(arguments, said, tmp_path, capsys):
+    (tmp_path / "fit.toml").write_text("[data]\npath = 'a.hdf'\n")
+    assert run(["fit", str(tmp_path / "fit.toml"), *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_a_series_in_processes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for k in range(4):
+        assert run(["simulate", f"scan_{k}.hdf", *SMALL, "--seed", str(k)]) == 0
+    Path("scan_2.hdf").write_text("no maps")
+    assert run(["init", "scan_0.hdf", "-o", "fit.toml"]) == 0
+    files = [f"scan_{k}.hdf" for k in range(4)]
+    assert run(["fit", "fit.toml", *files, "--jobs", "2", "--no-plots", "--output", "two"]) == 1
+    assert run(["fit", "fit.toml", *files, "--no-plots", "--output", "one"]) == 1
+    one, two = (Path(name, "series.csv").read_text() for name in ("one", "two"))
+    for a, b in zip(one.splitlines()[1:], two.splitlines()[1:], strict=True):
+        assert a.split(",")[:2] == b.split(",")[:2]

@@ -1,0 +1,141 @@
+"""Numbers that follow from the parameters: against closed forms, with errors that cover."""
+
+import numpy as np
+import pytest
+from helpers import LAMINAR, frame_times, make_data, mapped
+
+from xpcs_eqx.data import Geometry
+from xpcs_eqx.fitting import (
+    derived_values,
+    half_decay_lags,
+    least_squares,
+    line_of_logarithms,
+    q_exponent,
+    stated_exponent,
+)
+from xpcs_eqx.objective import projected_objective, two_time_objective
+from xpcs_eqx.parameters import shared_parameters
+from xpcs_eqx.physics import (
+    Ballistic,
+    Caged,
+    PowerLawRate,
+    Static,
+    StretchedExponential,
+    Trapezoid,
+    TwoComponent,
+    correlation_map,
+)
+from xpcs_eqx.report import derived_sections
+from xpcs_eqx.report.derived import exponent_section
+from xpcs_eqx.report.plots import save_figures
+
+ONE = Geometry(0.0054, np.array([0.0]))
+
+
+def rate(amplitude, exponent=0.0):
+    return PowerLawRate(amplitude, exponent, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Static(rate(4e3)), np.log(2) / (0.0054**2 * 4e3)),
+        (Static(Trapezoid(rate(4e3))), np.log(2) / (0.0054**2 * 4e3)),
+        (StretchedExponential(rate(0.2), 1.6), (0.5 * np.log(2)) ** (1 / 1.6) / 0.2),
+        (Ballistic(rate(50.0)), np.sqrt(np.log(2)) / (0.0054 * 50)),
+    ],
+    ids=["static", "trapezoid", "stretched", "ballistic"],
+)
+def test_lags_in_closed_form(model, expected):
+    found = half_decay_lags(model, frame_times(31), ONE, np.array([0.2, 5.0]))
+    np.testing.assert_allclose(found, np.full((2, 1), expected), rtol=1e-6)
+
+
+def test_lags_of_ages_and_angles():
+    geometry = Geometry(0.0054, np.array([0.0, 60.0, 90.0]))
+    ages = np.array([0.1, 3.0])
+    lags = half_decay_lags(LAMINAR, frame_times(31), geometry, ages)
+    for age, row in zip(ages, lags, strict=True):
+        for angle, lag in enumerate(row):
+            pair = correlation_map(LAMINAR, np.array([age, age + lag]), geometry)
+            assert float(pair[angle, 0, 1]) == pytest.approx(0.5, abs=1e-8)
+    # What hardly decays has no such lag.
+    assert np.isinf(half_decay_lags(Static(rate(1e-3)), frame_times(31), ONE, ages)).all()
+
+
+def test_numbers_of_a_fit():
+    """Rates are those of the fit; where one parameter is free, relative errors are all the same."""
+    data = make_data(Static(rate(8e3)), n=31, phi=[0.0, 90.0])
+    fit = least_squares(
+        projected_objective(mapped(Static(rate(6e3)), data, fixed=("alpha", "D_offset")), data)
+    )
+    found, row = derived_values(fit), fit["D0"]
+    relative = row.error / row.value
+    np.testing.assert_allclose(found.lag_errors / found.lags, relative, rtol=1e-4)
+    np.testing.assert_allclose(found.rates["transport"], row.value, rtol=1e-9)
+    np.testing.assert_allclose(found.rate_errors["transport"], row.error, rtol=1e-6)
+    assert found.means["transport"] == pytest.approx(row.value)
+    assert found.gamma == pytest.approx(0.5 * 0.0054**2 * row.value)
+    assert found.gamma_error == pytest.approx(relative * found.gamma, rel=1e-5)
+    (section,) = derived_sections(fit)
+    assert section.document["derived"]["gamma_per_s"] == found.gamma
+    # One row an age: no angle decays in another way.
+    assert len(section.lines) == 5
+    assert "all" in section.lines[2]
+    assert q_exponent(fit, [found]) is None
+
+
+@pytest.mark.parametrize("slope", [2.0, 1.0, 0.0])
+def test_slopes_cover_the_truth(slope):
+    rng = np.random.default_rng(3)
+    q = np.geomspace(2e-3, 8e-3, 5)
+    # What data sets share makes their errors correlated.
+    factor = 0.05 * (np.eye(5) + 0.6)
+    covariance = factor @ factor.T
+    inside, agree = 0, 0
+    for _ in range(400):
+        gamma = 3.0 * (q / 4e-3) ** slope * np.exp(factor @ rng.normal(size=5))
+        found = line_of_logarithms(q, gamma, covariance, slope)
+        inside += abs(found.slope - slope) < found.slope_error
+        agree += found.statistic < 7.815
+    assert 0.61 < inside / 400 < 0.75
+    assert agree / 400 > 0.9
+
+
+def test_what_has_no_line(tmp_path):
+    two = np.array([1e-3, 2e-3])
+    assert line_of_logarithms(two[:1], two[:1], np.eye(1)) is None
+    assert line_of_logarithms(two[[0, 0]], two, np.eye(2)) is None
+    assert line_of_logarithms(two, np.array([1.0, np.nan]), np.eye(2)) is None
+    found = line_of_logarithms(two, np.array([1.0, 2.0]), 1e-4 * np.eye(2), 2.0)
+    assert found.slope == pytest.approx(1.0)
+    assert "where the model has 2" in found.finding()
+    assert "errors away" in found.finding()
+    assert stated_exponent(TwoComponent()) is None
+    assert stated_exponent(StretchedExponential()) is None
+    assert (stated_exponent(Caged()), stated_exponent(Ballistic())) == (2.0, 1.0)
+    section = exponent_section(found)
+    assert section.document["q"]["deviation"] < -3
+    names, missing = save_figures(str(tmp_path), section.figures)
+    assert (names, missing) == (("q.png",), ())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("model", "slope"), [(Static(rate(4e3)), 2.0), (Ballistic(rate(40)), 1.0)])
+def test_exponents_of_simulated_sets(model, slope):
+    """Joint fits with a rate of each q; coverage of the exponent that made them."""
+    labels, inside, many = ["a", "b", "c"], 0, 60
+    names = mapped(model, make_data(model, n=9, phi=[0.0])).names
+    fixed = tuple(name for name in names if name.endswith("offset"))
+    for seed in range(many):
+        sets = []
+        for k, q in enumerate((0.004, 0.0054, 0.007)):
+            one = make_data(model, n=31, phi=[0.0], seed=10 * seed + k, q=q)
+            sets.append(one)
+        parameters = shared_parameters(
+            [model] * 3, [one.t for one in sets], shared=[], fixed=fixed, labels=labels
+        )
+        fit = least_squares(two_time_objective(parameters, sets))
+        found = q_exponent(fit, [derived_values(one) for one in fit.parts.values()])
+        inside += abs(found.slope - slope) < found.slope_error
+    assert 0.5 < inside / many < 0.84

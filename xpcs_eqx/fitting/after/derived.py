@@ -1,0 +1,321 @@
+"""Numbers that follow from the parameters, with errors from their covariance: lags, rates, q."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from ...compiling import quick_jit
+from ...data import Geometry
+from ...physics import (
+    AbstractCorrelation,
+    AbstractRate,
+    Ballistic,
+    Caged,
+    DoubleExponential,
+    LaminarFlow,
+    Static,
+    StretchedExponential,
+    correlation_rows,
+    time_floor,
+)
+from ..fit import Fit
+
+# Where maps begin, and after these parts of the window: beyond, lags soon leave the maps.
+_AGES = (0.0, 0.25, 0.5)
+# Lags that are looked at at a time, frames of a pair, and how often the first crossing is narrowed.
+_LAGS, _STEPS, _ZOOMS = 161, 33, 5
+# The relaxation rate Γ of c1 is the rate in a field times a factor and a power of q, which a model
+# that fits each q by itself does not state.
+_GAMMA = {
+    Static: ("transport", 0.5, 2.0),
+    LaminarFlow: ("transport", 0.5, 2.0),
+    Caged: ("transport", 0.5, 2.0),
+    Ballistic: ("spread", 1.0, 1.0),
+    StretchedExponential: ("relaxation", 1.0, 0.0),
+    DoubleExponential: ("relaxation", 1.0, 0.0),
+}
+# The age at which it is taken.
+_MIDDLE = 1
+
+
+class Derived(NamedTuple):
+    """Numbers of one data set.
+
+    - `ages` [s]: at which `lags` [s] `(age, angle)` are those after which |c1|² is one half;
+        infinite where it never is. `lag_errors` of them.
+    - `rates`, `rate_errors`: by field of the model, at the ages.
+    - `means`, `mean_errors`: averages of the rates over the time of the maps.
+    - `gamma`, `gamma_error`: relaxation rate Γ of c1 at the middle age [1/s], NaN where the model
+        has none; `slopes`: derivatives of ln Γ by the free parameters.
+    """
+
+    q: float
+    ages: Float[np.ndarray, "age"]
+    lags: Float[np.ndarray, "age angle"]
+    lag_errors: Float[np.ndarray, "age angle"]
+    rates: dict[str, Float[np.ndarray, "age"]]
+    rate_errors: dict[str, Float[np.ndarray, "age"]]
+    means: dict[str, float]
+    mean_errors: dict[str, float]
+    gamma: float
+    gamma_error: float
+    slopes: Float[np.ndarray, "free"]
+
+
+def _rates_of(model: AbstractCorrelation) -> dict[str, AbstractRate]:
+    # In the order in which JAX hands dictionaries back.
+    fields = {
+        name: getattr(model, name) for name in sorted(f.name for f in dataclasses.fields(model))
+    }
+    return {name: one for name, one in fields.items() if isinstance(one, AbstractRate)}
+
+
+@quick_jit
+def _numbers(model, t, geometry, ages, lags):
+    """|c1|² `(pair, angle)` of pairs whose first frame has an age and whose lag is given.
+
+    Beside it rates at the ages, and their averages over the times `t`.
+    """
+
+    def level(age, lag):
+        # Rates that are integrated on their grid need frames in between.
+        frames = age + lag * jnp.linspace(0.0, 1.0, _STEPS)
+        return correlation_rows(model, frames, geometry, jnp.zeros(1, int))[:, 0, -1]
+
+    rates = _rates_of(model)
+    whole = {name: rate.integral(t) for name, rate in rates.items()}
+    return {
+        "levels": jax.vmap(level)(ages, lags),
+        "rates": {name: rate(ages) for name, rate in rates.items()},
+        "means": {name: (one[-1] - one[0]) / (t[-1] - t[0]) for name, one in whole.items()},
+    }
+
+
+def half_decay_lags(
+    model: AbstractCorrelation,
+    t: Float[np.ndarray, "frame"],
+    geometry: Geometry,
+    ages: Float[np.ndarray, "age"],
+) -> Float[np.ndarray, "age angle"]:
+    """Lags [s] after which |c1|² of pairs whose first frame has an age [s] first falls to one half.
+
+    Infinite where it does not within a hundred times the length of `t` [s].
+    """
+    out = np.full((len(ages), geometry.phi.shape[0]), np.inf)
+    widest = np.geomspace(0.01 * (t[1] - t[0]), 100 * (t[-1] - t[0]), _LAGS)
+    for i, age in enumerate(ages):
+        for angle in range(out.shape[1]):
+            tried = widest
+            for _ in range(_ZOOMS):
+                found = _numbers(model, t, geometry, np.full(_LAGS, age), tried)
+                fallen = np.flatnonzero(np.asarray(found["levels"])[:, angle] < 0.5)
+                if not fallen.size:
+                    break
+                high = max(int(fallen[0]), 1)
+                tried = np.geomspace(tried[high - 1], tried[high], _LAGS)
+            else:
+                out[i, angle] = tried[_LAGS // 2]
+    return out
+
+
+def derived_values(fit: Fit) -> Derived:
+    """Half-decay lags, rates and their averages of the fit of one data set.
+
+    Errors come from the quoted covariance, to first order.
+    """
+    term = fit.objective.term
+    x = np.asarray(fit.values)[fit.index.physical]
+    covariance = np.asarray(fit.index.physical_block(fit.uncertainty.covariance))
+    # An infinite variance times a derivative of zero is nothing.
+    lost = ~np.isfinite(np.diagonal(covariance))
+    known = np.where(lost | lost[:, None], 0.0, covariance)
+    # Rates may have no value at zero.
+    t = np.maximum(np.asarray(term.t, dtype=float), float(time_floor(term.t)))
+    ages = t[0] + np.array(_AGES) * (t[-1] - t[0])
+    geometry, n_angles = jax.tree.map(jnp.asarray, term.geometry), term.geometry.phi.shape[0]
+    lags = half_decay_lags(fit.model, t, geometry, ages)
+    # Where it never falls, any lag will do. All pairs in an array as long as the one above.
+    asked = np.where(np.isfinite(lags), lags, 1.0)
+    first, last = np.repeat(ages, n_angles), asked.ravel()
+    own = np.tile(np.arange(n_angles), ages.size)
+
+    def numbers(model, first, last):
+        room = (0, _LAGS - first.size)
+        pairs = np.pad(first, room, "edge"), np.pad(last, room, "edge")
+        return jax.tree.map(np.asarray, _numbers(model, t, geometry, *pairs))
+
+    def at(x, stretched=1.0):
+        """All numbers at parameters x, in one array: levels, rates and averages, in that order."""
+        model, out = term.parameters.build(x), []
+        for here in (slice(k, k + _LAGS) for k in range(0, first.size, _LAGS)):
+            levels = numbers(model, first[here], last[here] * stretched)["levels"]
+            out.append(levels[np.arange(own[here].size), own[here]])
+        found = numbers(model, ages, ages)
+        rates = [one[: ages.size] for one in found["rates"].values()]
+        return np.concatenate([*out, *rates, list(found["means"].values())])
+
+    values = at(x)
+    step = np.where(lost, 1e-6 * np.maximum(np.abs(x), 1.0), 1e-3 * np.sqrt(np.diagonal(known)))
+    step = np.where(step > 0, step, 1e-9)
+    slopes = (
+        np.stack(
+            [
+                (at(x + h * unit) - at(x - h * unit)) / (2 * h)
+                for h, unit in zip(step, np.eye(x.size), strict=True)
+            ],
+            axis=1,
+        )
+        if x.size
+        else np.zeros((values.size, 0))
+    )
+    # d lag/dx = −(dS/dx)/(dS/d lag), the implicit function theorem.
+    count = first.size
+    steepness = (at(x, 1 + 1e-4) - at(x, 1 - 1e-4))[:count] / (2e-4 * last)
+    by_lag = (-slopes[:count] / steepness[:, None]).reshape(*lags.shape, x.size)
+
+    def error(slope):
+        variance = np.einsum("...a,ab,...b->...", slope, known, slope)
+        open_ = np.any((slope != 0) & lost, axis=-1)
+        return np.where(open_, np.inf, np.sqrt(np.maximum(variance, 0.0)))
+
+    fields, n = list(_rates_of(fit.model)), ages.size
+    cut = n * len(fields)
+    rates, means = np.split(values[count:], [cut])
+    by_rate, by_mean = np.split(slopes[count:], [cut])
+    gamma = error_of_gamma = np.nan
+    by_gamma = np.zeros(x.size)
+    if type(fit.model) in _GAMMA:
+        field, factor, power = _GAMMA[type(fit.model)]
+        place = fields.index(field) * n + _MIDDLE
+        gamma = factor * float(term.geometry.q) ** power * float(rates[place])
+        by_gamma = by_rate[place] / rates[place]
+        error_of_gamma = abs(gamma) * float(error(by_gamma))
+    by_field = rates.reshape(len(fields), n), error(by_rate).reshape(len(fields), n)
+    return Derived(
+        q=float(term.geometry.q),
+        ages=ages,
+        lags=lags,
+        lag_errors=np.where(np.isfinite(lags), error(by_lag), np.inf),
+        rates=dict(zip(fields, by_field[0], strict=True)),
+        rate_errors=dict(zip(fields, by_field[1], strict=True)),
+        means=dict(zip(fields, map(float, means), strict=True)),
+        mean_errors=dict(zip(fields, map(float, error(by_mean)), strict=True)),
+        gamma=gamma,
+        gamma_error=error_of_gamma,
+        slopes=by_gamma,
+    )
+
+
+class Exponent(NamedTuple):
+    """How relaxation depends on q: ln Γ = slope · ln q + constant.
+
+    - `q` [1/Å], `gamma` [1/s], `error` [1/s]: of each data set.
+    - `slope`, `slope_error`; `statistic`: squared distance from a straight line, χ² with `degrees`
+        degrees of freedom.
+    - `expected`: the slope that the model states, None where it states none.
+    """
+
+    q: Float[np.ndarray, "set"]
+    gamma: Float[np.ndarray, "set"]
+    error: Float[np.ndarray, "set"]
+    slope: float
+    slope_error: float
+    statistic: float
+    degrees: int
+    expected: float | None
+
+    @property
+    def deviation(self) -> float | None:
+        """Slope minus the one that the model states, in errors."""
+        return None if self.expected is None else (self.slope - self.expected) / self.slope_error
+
+    def finding(self) -> str:
+        """One sentence."""
+        text = f"Γ ∝ q^({self.slope:.3f} ± {self.slope_error:.2g})"
+        if self.expected is None:
+            return f"{text}; 2 is diffusion, 1 ballistic motion"
+        if abs(self.deviation or 0.0) > 3:
+            return (
+                f"{text}, where the model has {self.expected:g}, {abs(self.deviation or 0.0):.1f} "
+                "errors away: its dependence on q is another one"
+            )
+        return f"{text}, as the model has it ({self.expected:g})"
+
+
+def line_of_logarithms(
+    q: Float[np.ndarray, "set"],
+    gamma: Float[np.ndarray, "set"],
+    covariance: Float[np.ndarray, "set set"],
+    expected: float | None = None,
+) -> Exponent | None:
+    """The straight line through ln Γ against ln q; None for fewer than two q.
+
+    `covariance` is that of ln Γ.
+    """
+    known = (gamma > 0) & np.isfinite(np.diagonal(covariance))
+    q, gamma, covariance = q[known], gamma[known], covariance[np.ix_(known, known)]
+    error = np.sqrt(np.diagonal(covariance))
+    if np.unique(q).size < 2 or not np.all(error > 0):
+        return None
+    try:
+        inverse = np.linalg.inv(covariance)
+    except np.linalg.LinAlgError:
+        return None
+    # About the mean, so that slope and constant hardly know of each other.
+    design = np.stack([np.log(q) - np.mean(np.log(q)), np.ones(q.size)], axis=1)
+    own = np.linalg.inv(design.T @ inverse @ design)
+    found = own @ (design.T @ inverse @ np.log(gamma))
+    left = np.log(gamma) - design @ found
+    return Exponent(
+        q=q,
+        gamma=gamma,
+        error=gamma * error,
+        slope=float(found[0]),
+        slope_error=float(np.sqrt(own[0, 0])),
+        statistic=float(left @ inverse @ left),
+        degrees=q.size - 2,
+        expected=expected,
+    )
+
+
+def stated_exponent(model: AbstractCorrelation) -> float | None:
+    """The exponent of q in the relaxation rate that a model states."""
+    return _GAMMA.get(type(model), ("", 0.0, 0.0))[2] or None
+
+
+def q_exponent(fit: Fit, derived: Sequence[Derived]) -> Exponent | None:
+    """How the relaxation rate of several data sets depends on q.
+
+    `derived` are those of the data sets in their order; what they share makes their rates
+    correlated, which counts. None where there are fewer than two q, or where all of it is shared,
+    so that the model alone decides.
+    """
+    parts = tuple(fit.parts.values())
+    if len(parts) < 2:
+        return None
+    shared = fit.objective.parameters
+    # Behind the scaling coefficients of all data sets.
+    free = slice(fit.values.size - shared.whole.n_free, None)
+    x = np.asarray(fit.values)[free]
+    covariance = np.asarray(fit.uncertainty.covariance)[free, free]
+    by_whole = np.asarray(jax.jacfwd(shared.whole.all_values)(jnp.asarray(x)))
+    rows = []
+    for k, one in enumerate(derived):
+        public, names = dict(shared.public[k]), shared.whole.names
+        own = by_whole[[names.index(public[n]) for n in shared.maps[k].free_names]]
+        rows.append(one.slopes @ own)
+    slopes = np.stack(rows)
+    if np.linalg.matrix_rank(slopes) < len(rows):
+        return None
+    stated = {stated_exponent(part.model) for part in parts}
+    return line_of_logarithms(
+        np.array([one.q for one in derived]),
+        np.array([one.gamma for one in derived]),
+        slopes @ covariance @ slopes.T,
+        stated.pop() if len(stated) == 1 else None,
+    )

@@ -1,0 +1,75 @@
+"""What is in a file, before anything is fitted: `xpcs-eqx show`."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..data import (
+    PooledData,
+    TwoTimeData,
+    load_each,
+    noise_by_angle,
+)
+from ..report.sections import entry, number, table
+from ..scaling import half_decays, quantile_scaling
+
+DataSets = Sequence[TwoTimeData | PooledData]
+
+
+def given_reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was said of how to read a file, by the keywords of `load`."""
+    asked = {name: getattr(arguments, name) for name in ("layout", "analysis", "dt", "q", "phi")}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def data_of(path: str, how: dict[str, Any]) -> DataSets:
+    """The data of a file, one for each q.
+
+    **Raises:** `DataError` for everything that makes them unusable.
+    """
+    if isinstance(how.get("phi"), list) and len(how["phi"]) == 1:
+        how = {**how, "phi": how["phi"][0]}
+    return load_each(path, checksum=False, **how)
+
+
+def _lines(data: TwoTimeData | PooledData) -> list[str]:
+    origin, t = data.provenance, np.asarray(data.t)
+    binned = isinstance(data, PooledData)
+    pairs = f"{data.n_pairs} bins of age and lag" if binned else f"{data.n_pairs} pairs"
+    lines = [
+        entry("q, gap", f"{float(data.geometry.q):.6g} 1/Å, {float(data.geometry.gap):.6g} Å"),
+        entry("frames", f"{t.size}, {t[0]:.6g} … {t[-1]:.6g} s, {float(data.dt):.6g} s apart"),
+        entry("pairs", f"{pairs}, {data.masked_pairs} masked"),
+        entry("sigma", "given" if data.absolute_sigma else "not in the file"),
+        *(entry("doubt", one) for one in origin.doubts),
+        *(entry("note", one) for one in origin.notes),
+    ]
+    scaling, half = quantile_scaling(data), half_decays(data)
+    header = ["phi [deg]", "contrast", "baseline", "half-decay [s]"]
+    columns = [np.asarray(data.geometry.phi), *scaling.T, half]
+    if isinstance(data, TwoTimeData):
+        header += ["noise", "diagonal"]
+        columns += [noise_by_angle(data), np.mean(np.asarray(data.diagonal), axis=1)]
+    rows = [[number(float(value), 4) for value in row] for row in zip(*columns, strict=True)]
+    return [*lines, *table(header, rows)]
+
+
+def show(arguments: argparse.Namespace) -> str:
+    """What is in a file, in lines; contrast and baseline are first guesses.
+
+    **Raises:** `DataError` for a file that cannot be used, with what to do.
+    """
+    sets = data_of(arguments.file, given_reading(arguments))
+    first = sets[0].provenance
+    lines = [f"{arguments.file}: {first.layout}, {len(sets)} q, {sets[0].n_angles} angles"]
+    for data in sets:
+        lines += _lines(data)
+    if arguments.plot:
+        # Not at the top: importing matplotlib takes a third of a second.
+        from ..report.plots import save_data_figure
+
+        save_data_figure(arguments.plot, sets)
+        lines.append(f"plot: {arguments.plot}")
+    return "\n".join(lines)

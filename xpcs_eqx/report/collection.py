@@ -1,0 +1,164 @@
+"""Several results folders side by side: one row each, as text, CSV and page."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..fitting import Exponent, line_of_logarithms
+from .derived import exponent_section, relaxation_of
+from .sections import Section, number, page, table
+
+# The derived number that stands among the parameters: relaxation rate of c1.
+GAMMA = "Γ"
+Q = "q [1/Å]"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What stands in a results folder, or why there is none.
+
+    - `name`: of the folder or the file; `verdict`: of the fit, or what went wrong.
+    - `about`: what is known beside the parameters by name: q, metadata.
+    - `parameters`: value and error by name, NaN where there is none; `units` of them.
+    - `exponent`: of q in Γ, as the model states it.
+    """
+
+    name: str
+    verdict: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    exponent: float | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether there is a fit to rely on."""
+        return self.verdict == "good"
+
+
+def _plain(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> Result:
+    """The parameters of a results folder, all but contrasts and offsets.
+
+    **Raises:** `ConfigError` when it is no results folder.
+    """
+    path = os.path.join(folder, "fit", "parameters.json")
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream)
+        rows = {n: row for n, row in found["parameters"].items() if row["role"] != "scaling"}
+        data, flag = found.get("data", {}), found["quality"]["flag"]
+        known = {Q: data["q_per_angstrom"]} if "q_per_angstrom" in data else {}
+        parameters = {n: (_plain(row["value"]), _plain(row["error"])) for n, row in rows.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{folder}: is no results folder ({path}: {error})") from error
+    units = {n: row.get("unit", "") for n, row in rows.items()}
+    if gamma := relaxation_of(found):
+        parameters[GAMMA], units[GAMMA] = gamma, "1/s"
+    name = name or os.path.basename(os.path.normpath(folder))
+    exponent = found.get("derived", {}).get("exponent")
+    return Result(name, flag, {**known, **about}, parameters, units, exponent)
+
+
+def exponent_of(results: Sequence[Result]) -> Exponent | None:
+    """How Γ of results at several q depends on q, each fitted by itself; None at fewer than two."""
+    known = [
+        (one.about[Q], *one.parameters[GAMMA])
+        for one in results
+        if Q in one.about and GAMMA in one.parameters
+    ]
+    if len(known) < 2:
+        return None
+    q, gamma, error = np.array(known, dtype=float).T
+    # What the models of all state, where that is one thing.
+    stated = {one.exponent for one in results}
+    expected = stated.pop() if len(stated) == 1 else None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return line_of_logarithms(q, gamma, np.diag((error / gamma) ** 2), expected)
+
+
+def _names(results: Iterable[Result], what: str) -> list[str]:
+    return list(dict.fromkeys(name for one in results for name in getattr(one, what)))
+
+
+def rows_of(results: Sequence[Result]) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of a table with a row for each result; None where something is missing."""
+    about, parameters = _names(results, "about"), _names(results, "parameters")
+    units = {n: unit for one in results for n, unit in one.units.items()}
+    header = ["name", "verdict", *about]
+    for name in parameters:
+        unit = f" [{units[name]}]" if units.get(name) else ""
+        header += [name + unit, f"error of {name}"]
+    rows = []
+    for one in results:
+        row = [one.name, one.verdict, *(one.about.get(name) for name in about)]
+        for name in parameters:
+            row += one.parameters.get(name, (None, None))
+        rows.append([None if isinstance(v, float) and math.isnan(v) else v for v in row])
+    return header, rows
+
+
+def as_csv(results: Sequence[Result]) -> str:
+    """A row for each result, numbers in full."""
+    header, rows = rows_of(results)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    return out.getvalue()
+
+
+def _cell(value: Any, digits: int = 6) -> str:
+    if value is None:
+        return "-"
+    return number(value, digits) if isinstance(value, float) else str(value)
+
+
+def result_lines(results: Sequence[Result]) -> list[str]:
+    """A row for each result."""
+    header, rows = rows_of(results)
+    return table(header, [[_cell(cell) for cell in row] for row in rows])
+
+
+def as_page(
+    title: str, results: Sequence[Result], more: Sequence[tuple[Section, Sequence[str]]] = ()
+) -> str:
+    """A page with a row for each result, what they say of q, and further sections and figures."""
+    found = exponent_of(results)
+    about_q = [] if found is None else [(exponent_section(found), ())]
+    return page(title, [(Section("Parameters", result_lines(results)), ()), *about_q, *more])
+
+
+def comparison(results: Sequence[Result]) -> str:
+    """A row for each parameter, a column for each result, and how far apart they are."""
+    rows = [["verdict", *(one.verdict for one in results), ""]]
+    for name in _names(results, "about"):
+        rows.append([name, *(_cell(one.about.get(name)) for one in results), ""])
+    for name in _names(results, "parameters"):
+        pairs = [one.parameters.get(name) for one in results]
+        cells = ["-" if p is None else f"{number(p[0])} ± {number(p[1], 2)}" for p in pairs]
+        known = [p for p in pairs if p is not None and math.isfinite(p[0] + p[1])]
+        apart = [
+            abs(a[0] - b[0]) / math.hypot(a[1], b[1])
+            for i, a in enumerate(known)
+            for b in known[:i]
+            if math.hypot(a[1], b[1]) > 0
+        ]
+        rows.append([name, *cells, number(max(apart), 3) if apart else ""])
+    names = [one.name for one in results]
+    lines, found = table(["", *names, "apart [errors]"], rows), exponent_of(results)
+    if found is not None:
+        section = exponent_section(found)
+        lines += ["", section.title, *section.lines]
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""Sections of what follows from the parameters: relaxation times, rates at ages, q."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..fitting import Derived, Exponent, Fit, derived_values, q_exponent, stated_exponent
+from .fit import folders_of
+from .sections import Drawing, Section, items, number, table
+
+# What is said of a rate at an age, by its field: name, unit, factor.
+_RATES = {
+    "transport": ("D", "Å²/s", 0.5),
+    "relaxation": ("Γ", "1/s", 1.0),
+    "spread": ("w", "Å/s", 1.0),
+    "shear": ("shear rate", "1/s", 1.0),
+    "velocity": ("v", "Å/s", 1.0),
+}
+# Rows of a table; the file has all of them.
+_MOST = 12
+
+
+def _rows(fit: Fit, one: Derived) -> tuple[list[str], list[list[str]]]:
+    phi = np.asarray(fit.objective.term.geometry.phi)
+    rates = {name: _RATES[name] for name in one.rates if name in _RATES}
+    header = ["age [s]", "phi [deg]", "half-decay [s]", "error"]
+    for name, unit, _ in rates.values():
+        header += [f"{name} [{unit}]", "error"]
+    # All angles at once where none of them decays in another way.
+    alike = np.ptp(one.lags, axis=1).max() <= 1e-6 * one.lags.min() if phi.size > 1 else True
+    shown = [0] if alike else range(phi.size)
+    rows = []
+    for i, age in enumerate(one.ages):
+        for a in shown:
+            where = "all" if alike and phi.size > 1 else number(float(phi[a]), 4)
+            row = [number(float(age), 4), where]
+            row += [number(float(one.lags[i, a]), 4), number(float(one.lag_errors[i, a]), 2)]
+            for name, (_, _, factor) in rates.items():
+                found = one.rates[name][i], one.rate_errors[name][i]
+                row += [number(factor * float(v), n) for v, n in zip(found, (5, 2), strict=True)]
+            rows.append(row)
+    return header, rows
+
+
+def _document(fit: Fit, one: Derived) -> dict[str, object]:
+    return {
+        "exponent": stated_exponent(fit.model),
+        "ages_s": one.ages,
+        "half_decay_s": one.lags,
+        "half_decay_error_s": one.lag_errors,
+        "rates": one.rates,
+        "rate_errors": one.rate_errors,
+        "mean_rates": one.means,
+        "mean_rate_errors": one.mean_errors,
+        "q_per_angstrom": one.q,
+        "gamma_per_s": one.gamma,
+        "gamma_error_per_s": one.gamma_error,
+    }
+
+
+def derived_sections(fit: Fit) -> list[Section]:
+    """Half-decay lags and rates at ages of each data set, and how they depend on q."""
+    every = {label: derived_values(part) for label, part in fit.parts.items()}
+    labels, out = folders_of(fit), []
+    for label, one in every.items():
+        header, rows = _rows(fit.parts[label], one)
+        lines = table(header, rows[:_MOST])
+        if len(rows) > _MOST:
+            lines.append(f"  and {len(rows) - _MOST} more, in fit/parameters.json")
+        if "shear" in one.means:
+            mean, error = one.means["shear"], one.mean_errors["shear"]
+            lines.append(f"  mean shear rate {number(mean, 5)} ± {number(error, 2)} 1/s")
+        title = "Derived from the parameters" + (f", {label}" if labels[label] else "")
+        out.append(Section(title, lines))
+    documents = {label: _document(fit.parts[label], one) for label, one in every.items()}
+    alone = len(every) == 1 and not next(iter(labels.values()))
+    out[0] = Section(
+        out[0].title,
+        out[0].lines,
+        {"derived": next(iter(documents.values())) if alone else documents},
+    )
+    found = q_exponent(fit, tuple(every.values())) if fit.data_sets else None
+    return out if found is None else [*out, exponent_section(found)]
+
+
+def exponent_section(found: Exponent) -> Section:
+    """How relaxation depends on q: Γ, τ = 1/Γ and D = Γ/q² of each, and the exponent."""
+    header = ["q [1/Å]", "Γ [1/s]", "error", "τ [s]", "error", "D [Å²/s]", "error"]
+    rows = []
+    for q, gamma, error in zip(found.q, found.gamma, found.error, strict=True):
+        row = [number(float(q), 6)]
+        for value in (gamma, 1 / gamma, gamma / q**2):
+            row += [number(float(value), 5), number(float(value * error / gamma), 2)]
+        rows.append(row)
+    text = found.finding()
+    if found.degrees > 0:
+        text += f"; χ² = {found.statistic:.3g} about the line with {found.degrees} degrees"
+    return Section(
+        "How relaxation depends on q",
+        [*table(header, rows), *items([text])],
+        {"q": {**found._asdict(), "deviation": found.deviation, "finding": found.finding()}},
+        figures=lambda: _drawings(found),
+    )
+
+
+def _drawings(found: Exponent) -> Sequence[Drawing]:
+    # Not at the top: importing matplotlib takes a third of a second.
+    from .plots import exponent_figure
+
+    return (Drawing("q", lambda: exponent_figure(found)),)
+
+
+def relaxation_of(document: Mapping) -> tuple[float, float] | None:
+    """Γ and its error [1/s] in the document of one data set."""
+    found = document.get("derived", {})
+    pair = found.get("gamma_per_s"), found.get("gamma_error_per_s")
+    return None if None in pair else (float(pair[0]), float(pair[1]))

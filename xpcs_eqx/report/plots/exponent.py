@@ -1,0 +1,29 @@
+"""Relaxation rate and time, and diffusion coefficient against q."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ...fitting import Exponent
+from .canvas import DATA, FIT, log_scale, panels
+
+
+def exponent_figure(found: Exponent) -> Figure:
+    """Γ(q), τ(q) and D(q) with error bars on logarithmic axes, and the straight line."""
+    fig, axes = panels(8.0, 2.9, found.finding(), 1, 3, bottom=0.5, wspace=0.5)
+    q, gamma, part = found.q, found.gamma, found.error / found.gamma
+    weight = 1 / part**2
+    middle = np.exp(np.average(np.log(q), weights=weight))
+    level = np.exp(np.average(np.log(gamma) - found.slope * np.log(q / middle), weights=weight))
+    line = np.geomspace(q.min(), q.max(), 50)
+    fitted = level * (line / middle) ** found.slope
+    cases = (
+        ("Γ [1/s]", gamma, fitted),
+        ("τ = 1/Γ [s]", 1 / gamma, 1 / fitted),
+        ("D = Γ/q² [Å²/s]", gamma / q**2, fitted / line**2),
+    )
+    for axis, (name, values, curve) in zip(axes[0], cases, strict=True):
+        axis.errorbar(q, values, values * part, fmt="o", ms=3.5, lw=0.8, color=DATA)
+        axis.plot(line, curve, color=FIT)
+        axis.set(xlabel="q [1/Å]", ylabel=name)
+        log_scale(axis, x=True, y=True)
+    return fig

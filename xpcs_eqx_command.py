@@ -1,0 +1,165 @@
+"""The command `xpcs-eqx`: what may be said to it.
+
+It stands beside the package, since importing that imports JAX: help, versions and mistyped commands
+are answered at once. `xpcs_eqx.__main__` does what is asked for.
+"""
+
+import argparse
+import importlib.metadata
+import sys
+from collections.abc import Iterable, Sequence
+
+EXIT_CODES = (
+    "Exit codes: 0 converged, 1 not converged or poor, 2 bad input, 3 interrupted, "
+    "4 internal error."
+)
+
+
+def version() -> str:
+    """The version that is installed."""
+    try:
+        return importlib.metadata.version("xpcs-eqx")
+    except importlib.metadata.PackageNotFoundError:
+        return "of a clone that is not installed"
+
+
+def add_volume(parser: argparse.ArgumentParser) -> None:
+    """How much is said."""
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    volume.add_argument("-v", "--verbose", action="store_true", help="print every evaluation")
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="change one key of the configuration; may be repeated",
+    )
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """What a file may leave open, by the names that the table [data] has for it."""
+    parser.add_argument("file", help="file with two-time maps")
+    parser.add_argument("--layout", help="layout, where it is not recognised by itself")
+    parser.add_argument("--analysis", help="one of several analyses in the file")
+    parser.add_argument("--dt", type=float, help="time between two frames [s]")
+    parser.add_argument("--q", type=float, help="scattering vector [1/Å]")
+    parser.add_argument("--phi", type=float, nargs="+", help="azimuths [deg], one or one a map")
+
+
+def add_fit(parser: argparse.ArgumentParser, templates: Iterable[str] | None = None) -> None:
+    """The arguments of a fit; `templates` are the names of templates where they are known."""
+    parser.add_argument("config", nargs="?", help="configuration in TOML")
+    parser.add_argument("--output", metavar="DIR", help="results folder")
+    _add_set(parser)
+    parser.add_argument("--check", action="store_true", help="check configuration and data only")
+    parser.add_argument("--template", choices=templates, help="print a commented configuration")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier results")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with an interrupted fit; one that left no checkpoint starts anew",
+    )
+    parser.add_argument("--no-plots", action="store_true", help="write no plots")
+    add_volume(parser)
+
+
+def _fit(parser: argparse.ArgumentParser) -> None:
+    add_fit(parser)
+    many = parser.add_argument_group("a series", "one configuration for many files")
+    many.add_argument("files", nargs="*", help="files to fit in turn, in place of data.path")
+    many.add_argument("--jobs", type=int, default=1, help="files at a time, a process each")
+    many.add_argument("--follow", metavar="DIR", help="fit new files of a folder as they come")
+    many.add_argument(
+        "--about",
+        metavar="NAME=PATH",
+        action="append",
+        default=[],
+        help="put the number at an HDF5 path of each file into the table; the first one sorts it",
+    )
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="configuration in TOML")
+    _add_set(parser)
+    parser.set_defaults(check=True, template=None, output=None, overwrite=False, resume=False)
+    parser.set_defaults(no_plots=False)
+    add_volume(parser)
+
+
+def _template(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("template", metavar="MODE", help="model, or joint for several data sets")
+
+
+def _show(parser: argparse.ArgumentParser) -> None:
+    _add_reading(parser)
+    parser.add_argument("--plot", metavar="PNG", help="draw maps and g2 into this file")
+
+
+def _init(parser: argparse.ArgumentParser) -> None:
+    _add_reading(parser)
+    parser.add_argument("--model", metavar="MODE", help="what describes the data")
+    parser.add_argument("-o", "--output", metavar="TOML", help="file to write instead of printing")
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="results folder, whose plots and page are made anew")
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="results folders")
+    parser.add_argument("--csv", metavar="FILE", help="write the table as well")
+    parser.add_argument("--html", metavar="FILE", help="write the table as a page as well")
+
+
+# What each does and the arguments that it has; none for one that reads its own.
+COMMANDS = {
+    "show": ("what is in a file of maps", _show),
+    "init": ("a short configuration, filled from a file of maps", _init),
+    "check": ("check configuration and data, fit nothing", _check),
+    "fit": ("fit a configuration and write a results folder", _fit),
+    "compare": ("parameters of several results folders side by side", _compare),
+    "report": ("draw plots and page of a results folder again", _report),
+    "template": ("a commented configuration with every key", _template),
+    "simulate": ("write a simulated file", None),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command with all that it may be asked for."""
+    parser = argparse.ArgumentParser(
+        prog="xpcs-eqx",
+        description="Fits of two-time X-ray photon correlation maps.",
+        epilog="xpcs-eqx init scan.hdf > fit.toml && xpcs-eqx fit fit.toml; " + EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"xpcs-eqx {version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (meaning, add) in COMMANDS.items():
+        # One that reads its own arguments has its own help.
+        one = commands.add_parser(
+            name, help=meaning, description=meaning.capitalize() + ".", add_help=add is not None
+        )
+        if add is not None:
+            add(one)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what is asked for; returns the exit code."""
+    parser, given = build_parser(), list(sys.argv[1:] if argv is None else argv)
+    own = bool(given) and given[0] in COMMANDS and COMMANDS[given[0]][1] is None
+    try:
+        arguments = parser.parse_args(given[:1] if own else given)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    from xpcs_eqx.__main__ import run
+
+    return run(arguments, given[1:] if own else ())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
