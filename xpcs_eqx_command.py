@@ -75,6 +75,12 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     many.add_argument("--jobs", type=int, default=1, help="files at a time, a process each")
     many.add_argument("--follow", metavar="DIR", help="fit new files of a folder as they come")
     many.add_argument(
+        "--from-first",
+        action="store_true",
+        help="start where the first good fit ended, and look for no other minimum: faster",
+    )
+    many.add_argument("--each-q", action="store_true", help="fit each q of a file by itself")
+    many.add_argument(
         "--about",
         metavar="NAME=PATH",
         action="append",
