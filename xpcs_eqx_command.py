@@ -112,6 +112,10 @@ def _init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="TOML", help="file to write instead of printing")
 
 
+def _import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="configuration of homodyne 2.x or xpcsjax, in YAML")
+
+
 def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="results folder, whose plots and page are made anew")
 
@@ -130,6 +134,7 @@ COMMANDS = {
     "fit": ("fit a configuration and write a results folder", _fit),
     "compare": ("parameters of several results folders side by side", _compare),
     "report": ("draw plots and page of a results folder again", _report),
+    "import": ("print a configuration of homodyne 2.x or xpcsjax as one of this program", _import),
     "template": ("a commented configuration with every key", _template),
     "simulate": ("write a simulated file", None),
 }
