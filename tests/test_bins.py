@@ -98,6 +98,8 @@ def test_bins_of_a_map_give_what_the_map_gives(model, ages):
     assert bins.n_pairs < 0.2 * data.n_pairs
     fit = xe.least_squares(projected_objective(parameters, bins))
     whole = xe.least_squares(projected_objective(parameters, data))
+    assert f"to {bins.n_pairs} bins" in repr(fit)
+    assert f"to {data.n_pairs} pairs" in repr(whole)
     assert fit.success
     for name in fit.objective.names:
         row, other = fit[name], whole[name]

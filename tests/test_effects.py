@@ -21,6 +21,7 @@ VALUES = {
     "parameters.*.tie": '"alpha"',
     "scaling.contrast_bounds": "[0.1, 0.5]",
     "scaling.offset_bounds": "[0.5, 1.5]",
+    "solver.precision": '"single_first"',
     "solver.metric": '"jacobian"',
     "solver.profile": '["D0"]',
     "solver.profile_level": "0.9",

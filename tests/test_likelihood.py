@@ -13,6 +13,7 @@ import xpcs_eqx as xe
 from xpcs_eqx.data import Selection, from_dict
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import compare_likelihood, likelihood_of
+from xpcs_eqx.fitting.likelihood import start_of
 from xpcs_eqx.fitting.solve import solve
 from xpcs_eqx.objective import Pull
 from xpcs_eqx.physics import correlation_map
@@ -217,8 +218,68 @@ def test_what_it_cannot_use_is_refused():
     assert compared.likelihood is None
     assert "points" in compared.reason
     line = xe.curve_fit(lambda x, a: a * x, np.arange(5.0), np.arange(5.0) * 1.01, np.ones(1))
-    with pytest.raises(ModelError, match="least-squares fit of one data set"):
+    with pytest.raises(ModelError, match="least-squares fit of maps"):
         xe.maximum_likelihood(line)
+
+
+@cache
+def joint_fit(factors=(1.0, 1.0)):
+    """Two data sets of one D0, with another q and counts, `factors` times their weight."""
+    truth, fixed, t, geometry = SPECKLE["static"]
+    data = []
+    for seed, (q, counts) in enumerate(((0.01, 20.0), (0.014, 5.0))):
+        how = {"n_pixels": PIXELS, "mean_counts": counts, "key": jax.random.key(seed)}
+        data.append(simulate_speckle(truth, t[:24], xe.Geometry(q, geometry.phi), 0.25, **how))
+    parameters = xe.shared_parameters(
+        [truth, truth], [one.t for one in data], fixed=fixed, labels=["slow", "fast"]
+    )
+    weights = np.multiply(xe.objective.combined.relative_weights(data), factors)
+    return xe.least_squares(xe.two_time_objective(parameters, data, weights=weights))
+
+
+def test_several_data_sets_are_fitted_together():
+    fit = joint_fit()
+    # The weight of a data set among others says nothing of the number of its pixels.
+    other = joint_fit((1.0, 9.0))
+    pixels, same = (one.uncertainty.n_pixels for one in (fit, other))
+    np.testing.assert_allclose(same, pixels, rtol=0.1)
+    likelihood = likelihood_of(fit)
+    y = likelihood.variables.to_coordinates(jnp.asarray(start_of(likelihood, fit)))
+    equations, _ = likelihood.evaluate(y, likelihood.memo)
+    own = [
+        part.evaluate(z, ())[0]
+        for part, z in zip(likelihood.parts, likelihood.local(y)[0], strict=True)
+    ]
+    np.testing.assert_allclose(equations.cost, sum(one.cost for one in own), rtol=1e-12)
+    np.testing.assert_allclose(likelihood.cost(y, likelihood.memo), equations.cost, rtol=1e-12)
+    slope = jax.grad(lambda y: likelihood.cost(y, likelihood.memo))(y)
+    np.testing.assert_allclose(equations.gradient, slope, rtol=1e-6, atol=1e-6)
+    found = xe.maximum_likelihood(fit)
+    assert found.success
+    assert found.quality.flag == "good", found.quality
+    assert found.names == (
+        *(
+            f"{kind}[0][{label}]"
+            for label in ("slow", "fast")
+            for kind in ("contrast", "offset", "shot")
+        ),
+        "D0",
+    )
+    np.testing.assert_allclose(found.parts["slow"]["shot[0]"].value, 1 / 20, rtol=0.2)
+    np.testing.assert_allclose(found.parts["fast"]["shot[0]"].value, 1 / 5, rtol=0.2)
+    compared = compare_likelihood(fit, asked=True)
+    assert compared.quoted["D0"].error == found["D0"].error
+    assert np.all(compared.expected > 1)
+    # Data sets are independent: what they say by themselves adds up.
+    apart = []
+    for part in fit.data_sets:
+        term = part.objective.term
+        alone = xe.least_squares(dataclasses.replace(part.objective, term=term))
+        apart.append(xe.maximum_likelihood(alone)["D0"])
+    weights = np.array([one.error**-2 for one in apart])
+    mean = weights @ [one.value for one in apart] / weights.sum()
+    assert abs(found["D0"].value - mean) < 0.1 * found["D0"].error
+    np.testing.assert_allclose(found["D0"].error, weights.sum() ** -0.5, rtol=0.05)
 
 
 def spread(kind, counts, contrast, sets, frames):

@@ -3,10 +3,14 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers_posterior import prepared
+from test_likelihood import data_of, squares_of
 
+from xpcs_eqx.bayes import default_priors
 from xpcs_eqx.config import Settings, Source, check_settings, read_configuration, template
 from xpcs_eqx.config.build import build
 from xpcs_eqx.config.inference import inference_of
@@ -49,6 +53,15 @@ WRONG = {
         "[bayes.shards]\nheartbeat = 0.0\n",
         ("bayes.shards.heartbeat = 0.0", "above zero"),
     ),
+    **{
+        f"{given} with the likelihood of speckle": (
+            f"[bayes]\nlikelihood = 'auto'\n{key} = '{given}'\n",
+            (f'{key} = "{given}" does not go together with likelihood = "auto"',),
+        )
+        for key, given in (
+            ("method", "consensus"), ("scaling", "marginalised"), ("sigma", "given"),
+        )
+    },
     "two sizes": ("[bayes.shards]\npairs = 9\ncount = 9\n", ("leave one of them out",)),
     "no folder": ("[bayes.shards]\nexecutor = 'pbs'\n", ("needs folder",)),
     "workers of nobody": (
@@ -222,6 +235,29 @@ def test_what_cannot_be_sampled_is_refused_before_any_work(problem, options, fra
         planned(*options, "bayes.chains=2")
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_the_likelihood_of_speckle_is_sampled_where_it_can_be_used(problem):
+    folder, _ = problem
+    asked = read_configuration(str(folder / "fit.toml"), ("bayes.likelihood=speckle",))
+    made = inference_of(asked, build(asked))
+    assert made.how["method"].threshold is None
+    fit = squares_of(data_of())
+    found, why = made.fit_for(fit)
+    assert "shot[0]" in found.names
+    assert why[0].startswith("sampled under the likelihood of speckle: errors were expected")
+    made = replace(made, priors=default_priors(fit.objective), from_fit={"D0": 2.0})
+    priors = made.priors_for(found)
+    assert priors.names == ("D0", "contrast[0]", "offset[0]", "shot[0]")
+    assert float(priors["D0"].mean) == found["D0"].value
+    # Where it cannot be used, least squares is sampled, and why is said.
+    data = data_of()
+    holes = np.ones(data.c2.shape)
+    holes[0, 3, 5:9] = holes[0, 5:9, 3] = 0.0
+    squares = squares_of(replace(data, root_weights=holes))
+    found, why = made.fit_for(squares)
+    assert found is squares
+    assert why[0].startswith("sampled under least squares: it cannot be used")
 
 
 def test_shards_are_planned_for_maps_in_their_file(problem):

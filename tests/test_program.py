@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -139,6 +140,20 @@ def test_the_quoted_error_can_be_chosen(folder, kind):
     d0 = found["parameters"]["D0"]
     assert d0["error"] == d0[f"error_{kind}"]
     assert found["quoted_error"] == kind
+
+
+def test_the_first_evaluations_in_single_precision(folder, tmp_path):
+    found = {}
+    for word in ("double", "single_first"):
+        how = ("--set", f"solver.precision={word}", "--output", str(tmp_path / word))
+        assert run(folder, "--quiet", "--no-plots", *how) == 0
+        written = json.loads((tmp_path / word / "fit" / "parameters.json").read_text())
+        found[word] = written["parameters"]["D0"]
+    gap = abs(found["double"]["value"] - found["single_first"]["value"])
+    assert gap < 1e-3 * found["double"]["error"]
+    said = (tmp_path / "single_first" / "fit" / "report.txt").read_text()
+    assert re.search(r"single precision +\d+ evaluations: converged", said)
+    assert "single precision" not in (tmp_path / "double" / "fit" / "report.txt").read_text()
 
 
 @pytest.mark.parametrize("loss", ["soft_l1", "huber", "cauchy", "arctan"])

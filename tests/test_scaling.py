@@ -88,13 +88,33 @@ def test_the_default_bounds_of_a_series_are_those_of_contrast_and_offset_themsel
         (lambda: Fourier(np.zeros(4), order=2), "needs at least 5 angles, the data have 4"),
         (lambda: Fourier(np.zeros(4), order=-1), "must not be negative"),
         (lambda: Individual(3, contrast_bounds=(1.0, 0.0)), "contrast bounds .* inside out"),
-        (lambda: Averaged(3, offset_bounds=(1.0, 1.0)), "offset bounds .* inside out"),
+        (lambda: Averaged(3, offset_bounds=(1.0, 0.9)), "offset bounds .* inside out"),
+        (lambda: Fourier(np.arange(6), offset_bounds=(1.0, 1.0)), "offset bounds .* inside out"),
         (lambda: Fixed(np.ones(3), np.ones(2)), "two lists with one value an angle"),
     ],
 )
 def test_impossible_scalings(make, message):
     with pytest.raises(ModelError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [Individual, Averaged])
+def test_equal_bounds_fix_contrast_or_offset(kind):
+    free = kind(3)
+    for fixed, level in (("offset", 1.0), ("contrast", 0.3)):
+        scaling = kind(3, **{f"{fixed}_bounds": (level, level)})
+        kept = [k for k, name in enumerate(free.names) if not name.startswith(fixed)]
+        assert scaling.names == tuple(free.names[k] for k in kept)
+        np.testing.assert_array_equal(scaling.basis, np.asarray(free.basis)[:, :, kept])
+        for own, every in zip(scaling.bounds, free.bounds, strict=True):
+            np.testing.assert_array_equal(own, np.asarray(every)[kept])
+        own = 0.6 + 0.1 * np.arange(scaling.size)
+        found = np.asarray(scaling.per_angle(own))
+        np.testing.assert_array_equal(found[:, ("contrast", "offset").index(fixed)], level)
+        np.testing.assert_allclose(scaling.from_per_angle(found), own)
+    held = kind(3, contrast_bounds=(0.3, 0.3), offset_bounds=(1.0, 1.0))
+    assert held.names == ()
+    np.testing.assert_array_equal(held.per_angle(np.zeros(0)), Fixed([0.3] * 3, [1.0] * 3).constant)
 
 
 def test_which_scaling_runs():

@@ -15,9 +15,9 @@ CONTRAST_BOUNDS = (0.0, 1.0)
 OFFSET_BOUNDS = (0.5, 1.5)
 
 
-def _ordered(contrast_bounds, offset_bounds) -> None:
+def _ordered(contrast_bounds, offset_bounds, equal: bool = True) -> None:
     for what, (low, high) in (("contrast", contrast_bounds), ("offset", offset_bounds)):
-        if not low < high:
+        if not (low < high or (equal and low == high)):
             raise ModelError(
                 f"{what} bounds [{low}, {high}] are inside out; lower must be below upper"
             )
@@ -76,13 +76,8 @@ class AbstractScaling(eqx.Module):
         return jnp.clip(jnp.linalg.lstsq(matrix, rest)[0], *self.bounds)
 
 
-class Individual(AbstractScaling):
-    """Every angle its own contrast and offset.
-
-    >>> import xpcs_eqx as xe
-    >>> xe.Individual(2).names
-    ('contrast[0]', 'contrast[1]', 'offset[0]', 'offset[1]')
-    """
+class _AbstractPairs(AbstractScaling):
+    """Free contrasts, then free offsets; equal bounds of either fix it, at every angle."""
 
     n_angles: int = eqx.field(static=True, converter=plain)
     contrast_bounds: tuple[float, float] = eqx.field(
@@ -97,61 +92,81 @@ class Individual(AbstractScaling):
         _ordered(self.contrast_bounds, self.offset_bounds)
 
     @property
+    @abstractmethod
+    def _places(self) -> tuple[str, ...]:
+        """What follows `contrast` and `offset` in the names of their coefficients."""
+
+    @property
+    @abstractmethod
+    def _by_angle(self) -> Float[np.ndarray, "angle place"]:
+        """Derivative of the contrasts, and of the offsets, by their coefficients."""
+
+    @property
+    def _limits(self) -> Float[np.ndarray, "2 2"]:
+        return np.array([self.contrast_bounds, self.offset_bounds], dtype=float)
+
+    @property
+    def _free(self) -> list[int]:
+        """Which of contrast and offset are not fixed."""
+        return np.flatnonzero(self._limits[:, 0] < self._limits[:, 1]).tolist()
+
+    @property
     def basis(self):
-        n = self.n_angles
-        return jnp.asarray(np.stack([np.eye(n, 2 * n), np.eye(n, 2 * n, n)], axis=1))
+        own = self._by_angle
+        blank = np.zeros_like(own)
+        parts = [np.stack([own, blank], axis=1), np.stack([blank, own], axis=1)]
+        nothing = np.zeros((own.shape[0], 2, 0))
+        return jnp.asarray(np.concatenate([nothing, *(parts[s] for s in self._free)], axis=2))
 
     @property
     def constant(self):
-        return jnp.asarray(np.zeros((self.n_angles, 2)))
+        value = self._limits[:, 0].copy()
+        value[self._free] = 0.0
+        return jnp.asarray(np.broadcast_to(value, (self._by_angle.shape[0], 2)))
 
     @property
     def bounds(self):
-        limits = np.array([self.contrast_bounds, self.offset_bounds], dtype=float).T
-        lower, upper = (np.repeat(one, self.n_angles) for one in limits)
+        lower, upper = (np.repeat(one, len(self._places)) for one in self._limits[self._free].T)
         return jnp.asarray(lower), jnp.asarray(upper)
 
     @property
     def names(self):
-        return tuple(
-            f"{kind}[{i}]" for kind in ("contrast", "offset") for i in range(self.n_angles)
-        )
+        kinds = ("contrast", "offset")
+        return tuple(f"{kinds[s]}{place}" for s in self._free for place in self._places)
 
 
-class Averaged(AbstractScaling):
-    """One contrast and one offset for all angles, both fitted.
+class Individual(_AbstractPairs):
+    """Every angle its own contrast and offset; equal bounds of either fix it at all angles.
+
+    >>> import xpcs_eqx as xe
+    >>> xe.Individual(2).names
+    ('contrast[0]', 'contrast[1]', 'offset[0]', 'offset[1]')
+    >>> xe.Individual(2, offset_bounds=(1.0, 1.0)).names
+    ('contrast[0]', 'contrast[1]')
+    """
+
+    @property
+    def _places(self):
+        return tuple(f"[{i}]" for i in range(self.n_angles))
+
+    @property
+    def _by_angle(self):
+        return np.eye(self.n_angles)
+
+
+class Averaged(_AbstractPairs):
+    """One contrast and one offset for all angles, both fitted; equal bounds of either fix it.
 
     Where the contrast really varies with angle this biases J(t) and γ̇(t).
     """
 
-    n_angles: int = eqx.field(static=True, converter=plain)
-    contrast_bounds: tuple[float, float] = eqx.field(
-        static=True, default=CONTRAST_BOUNDS, converter=number_pair
-    )
-    offset_bounds: tuple[float, float] = eqx.field(
-        static=True, default=OFFSET_BOUNDS, converter=number_pair
-    )
-
-    def __check_init__(self):
-        check_fields(self)
-        _ordered(self.contrast_bounds, self.offset_bounds)
+    @property
+    def _places(self):
+        return ("",)
 
     @property
-    def basis(self):
-        return jnp.broadcast_to(jnp.eye(2), (self.n_angles, 2, 2))
-
-    @property
-    def constant(self):
-        return jnp.zeros((self.n_angles, 2))
-
-    @property
-    def bounds(self):
-        stacked = jnp.asarray([self.contrast_bounds, self.offset_bounds])
-        return stacked[:, 0], stacked[:, 1]
-
-    @property
-    def names(self):
-        return ("contrast", "offset")
+    def _by_angle(self):
+        return np.ones((self.n_angles, 1))
 
 
 class Fixed(AbstractScaling):
@@ -222,7 +237,7 @@ class Fourier(AbstractScaling):
 
     def __check_init__(self):
         check_fields(self)
-        _ordered(self.contrast_bounds, self.offset_bounds)
+        _ordered(self.contrast_bounds, self.offset_bounds, equal=False)
         if self.order < 0:
             raise ModelError(f"Fourier order {self.order} must not be negative")
         if self.phi.shape[0] < 1 + 2 * self.order:

@@ -14,7 +14,7 @@ from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit
 from ..fitting.fit import Parts
-from ..objective import ProjectedObjective
+from ..objective import ProjectedObjective, ShotScaling
 from ..optimize import evaluated
 from ..parameters.variables import coordinates_of
 from ..physics import correlation_map
@@ -135,7 +135,7 @@ class Posterior(eqx.Module):
             out["contrast"], out["offset"] = self.per_angle[..., 0], self.per_angle[..., 1]
         for i, name in enumerate(self.names[p:], start=p):
             # Those of single angles are in `contrast` and `offset`.
-            if name not in out and "[" not in name:
+            if name not in out and ("[" not in name or name.startswith("shot[")):
                 out[name] = self.theta[..., i]
         return out
 
@@ -390,7 +390,7 @@ def posterior_of(
         step_size=float(step_size),
         diagnostics=found,
         fitted=fitted,
-        notes=(*notes, *about_independence(fit)),
+        notes=(*notes, *(about_independence(fit) if density.adjustment is None else ())),
         timings=timings,
         quoted=tuple((row.name, float(row.error)) for row in rows),
         data_sets=data_sets,
@@ -437,6 +437,8 @@ def model_tests(posterior: Posterior) -> dict[str, Misfit | None]:
     found = {}
     for label, part in posterior.parts.items():
         term = part.density.term
+        if isinstance(term.scaling, ShotScaling):
+            term = dataclasses.replace(term, scaling=term.scaling.inner)
         objective = ProjectedObjective(term.parameters, term, ())
         names = term.parameters.free_names
         mean = np.array([np.mean(part[name]) for name in names])

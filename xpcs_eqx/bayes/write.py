@@ -21,7 +21,7 @@ from .density.likelihood import (
     SampledScaling,
     SampledSigma,
 )
-from .density.log_posterior import LogPosterior, check_kind, log_posterior
+from .density.log_posterior import Adjustment, LogPosterior, check_kind, log_posterior
 from .diagnostics import Diagnostics
 from .marginalised import MARGINALISED, marginalised_scaling
 from .modes import bimodality
@@ -198,6 +198,8 @@ def _arrays(posterior: Posterior) -> dict[str, np.ndarray]:
         "scale": np.asarray(coordinates.scale),
         "start": np.asarray(coordinates.to_physical(jnp.zeros(len(density.names)))),
     }
+    if density.adjustment is not None:
+        out |= {f"adjustment_{k}": np.asarray(v) for k, v in vars(density.adjustment).items()}
     out |= {f"reference_{k}": np.asarray(p.term.reference) for k, p in enumerate(density.parts)}
     return out | {f"draws_{name}": np.asarray(v) for name, v in posterior.draws._asdict().items()}
 
@@ -271,6 +273,9 @@ def read_posterior(
             f"{said['pairs']:.0f} pairs, not of {', '.join(density.names)} from "
             f"{float(density.n_pairs):.0f}"
         )
+    if "adjustment_matrix" in kept:
+        found = Adjustment(kept["adjustment_centre"], kept["adjustment_matrix"])
+        density = dataclasses.replace(density, adjustment=found)
     posterior = posterior_of(
         recentred(density, kept["centre"], kept["scale"]),
         kept["theta"],

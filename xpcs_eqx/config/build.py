@@ -14,7 +14,7 @@ from ..errors import ConfigError, DataError
 from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
 from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
-from ..optimize import Recovery, TrustRegion
+from ..optimize import Recovery, SinglePrecision, TrustRegion
 from ..parameters import ParameterMap, SharedParameters
 from ..search import AbstractStrategy
 from .parameters import Names, merged_tables, parameters_of, shared_names, with_earlier_starts
@@ -26,7 +26,7 @@ from .tables.defences import layers_of
 from .tables.model import Parameter, kept_by_bounds, kept_by_default, model_for, rates_of
 from .tables.scaling import ChosenScaling, choose_scaling
 from .tables.search import strategy_of
-from .tables.solver import loss_of, penalties_of, residual_sd, solver_of
+from .tables.solver import loss_of, penalties_of, preparations_of, residual_sd, solver_of
 from .tables.streaming import Plan, plan_of
 
 _T = TypeVar("_T")
@@ -51,6 +51,7 @@ class Problem:
     plan: Plan
     solver: TrustRegion
     recovery: Recovery
+    preparations: tuple[SinglePrecision, ...]
     decisions: tuple[str, ...]
     settings: Settings
     search: AbstractStrategy | None = None
@@ -307,6 +308,7 @@ def build(configuration: Configuration) -> Problem:
         plan=plan,
         solver=solver_of(settings.solver),
         recovery=Recovery(attempts=settings.solver.recovery),
+        preparations=preparations_of(settings.solver, objective),
         decisions=(
             *decisions,
             *taken,

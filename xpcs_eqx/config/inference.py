@@ -23,8 +23,8 @@ from ..bayes.shards.division import pairs_of_all, split_pairs
 from ..bayes.shards.work import stand_in
 from ..data import weighted
 from ..errors import ConfigError, ModelError, how_to_install
-from ..fitting import Fit
-from ..objective.combined import parts_of, with_terms
+from ..fitting import Fit, compare_likelihood
+from ..objective.combined import is_likelihood, parts_of, with_terms
 from ..parameters import saved_values
 from ..scaling import AbstractScaling, Averaged, Fixed
 from .build import Problem
@@ -82,14 +82,21 @@ class Inference:
         """What was done: the decisions and the priors that were sampled with."""
         return (*self.decisions, *prior_lines(density, self.chosen, self.from_fit, True))
 
-    def fit_for(self, fit: Fit) -> Fit:
-        """The fit with the scaling that is sampled, begun where the other ended."""
-        if self.scaling is None:
-            return fit
-        if isinstance(self.scaling[0], Fixed):
+    def fit_for(self, fit: Fit) -> tuple[Fit, tuple[str, ...]]:
+        """The fit with the scaling and the likelihood that are sampled, and why with that one.
+
+        It begins where the other ended.
+        """
+        if self.scaling is not None:
             held = [Fixed(one.contrast, one.offset) for one in fit.parts.values()]
-            return bayes.with_scaling(fit, held)
-        return bayes.with_scaling(fit, self.scaling)
+            given = held if isinstance(self.scaling[0], Fixed) else self.scaling
+            fit = bayes.with_scaling(fit, given)
+        wanted = self.settings.likelihood
+        if wanted == "least_squares":
+            return fit, ()
+        compared = compare_likelihood(fit, asked=wanted == "speckle")
+        what = "least squares" if compared.likelihood is None else "the likelihood of speckle"
+        return compared.likelihood or fit, (f"sampled under {what}: {compared.reason}",)
 
     def priors_for(self, fit: Fit) -> bayes.PriorSet:
         """All priors, those from the fit among them.
@@ -97,6 +104,11 @@ class Inference:
         **Raises:** `ModelError` for a parameter without a finite error.
         """
         merged, notes = self.priors, self.priors.notes
+        if is_likelihood(fit.objective):
+            # Levels of shot noise come to the others.
+            further = bayes.default_priors(fit.objective)
+            known = dict(zip(merged.names, merged.priors, strict=True))
+            merged = further.replaced({n: known[n] for n in further.names if n in known})
         for width in sorted(set(self.from_fit.values())):
             names = [name for name, own in self.from_fit.items() if own == width]
             found = bayes.fit_priors(fit, width, names)

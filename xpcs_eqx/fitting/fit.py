@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..data import map_of
 from ..errors import FitError, ModelError
-from ..objective import MapTiles, StoredTiles, on_one_device
+from ..objective import MapTiles, StoredTiles, has_bins, on_one_device
 from ..optimize import AbstractPreparationState, History, Status, Telemetry, WarmUpState
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
@@ -306,7 +306,8 @@ class Fit(eqx.Module):
     def __repr__(self) -> str:
         """The verdict and one line for each parameter."""
         if self.fitted is not None:
-            what = f"{type(self.fitted.model).__name__} to {self.n_pairs} pairs"
+            entries = "bins" if has_bins(self.objective.term.tiles) else "pairs"
+            what = f"{type(self.fitted.model).__name__} to {self.n_pairs} {entries}"
         elif self.data_sets:
             number = len(self.data_sets)
             what = f"{number} data set{'s' if number > 1 else ''} to {self.n_pairs} pairs"

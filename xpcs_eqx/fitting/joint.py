@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..compiling import quick_jit
-from ..objective import CombinedObjective, Memo, SpeckleLikelihood, TwoTimeObjective
+from ..objective import CombinedObjective, Memo, SpeckleLikelihood
+from ..objective.combined import OneObjective
 from ..objective.penalties import penalty_equations
 from ..parameters import ParameterMap, snap
 from ..uncertainty import (
@@ -57,7 +58,7 @@ class Part(NamedTuple):
 
     label: str
     names: tuple[str, ...]
-    objective: TwoTimeObjective
+    objective: OneObjective
     memo: Memo
     at: Optimum
     scores: ScoreCovariances

@@ -4,19 +4,25 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
 from ..arguments import checked, quiet_arithmetic
+from ..compiling import quick_jit
 from ..errors import FitError, ModelError
 from ..objective import (
+    CombinedObjective,
     JointObjective,
     ProjectedObjective,
     SpeckleLikelihood,
     speckle_likelihood,
 )
+from ..objective.combined import parts_of, with_parts
 from ..optimize import TrustRegion, evaluated
-from ..uncertainty import inverse_of, likelihood_optimum
+from ..parameters.variables import coordinates_of
+from ..uncertainty import inverse_of
 from ..uncertainty.covariance import shot_noise_of_diagonal
 from .fit import Fit
 from .result import fit_of
@@ -52,19 +58,46 @@ def _diagonal(
     return np.where(usable, raw, model), known
 
 
-def likelihood_of(fit: Fit) -> SpeckleLikelihood:
+def likelihood_of(fit: Fit) -> SpeckleLikelihood | CombinedObjective:
     """The likelihood of the pixels behind the maps of a fit by least squares, begun where it ended.
 
-    Number of pixels and shot noise are those that the fit has found; where the raw diagonal of the
-    maps can be used, the shot noise is a variable.
+    Of several data sets it is the sum of theirs. Number of pixels and shot noise are those that the
+    fit has found; where the raw diagonal of the maps can be used, the shot noise is a variable.
 
-    **Raises:** `ModelError` for a fit of several data sets or a curve, for points, maps in a file
-    and maps whose pairs are masked one by one; `FitError` for a fit that says nothing of the noise.
+    **Raises:** `ModelError` for the fit of a curve, for points, maps in a file and maps whose pairs
+    are masked one by one, with the name of the data set where there are several; `FitError` for a
+    fit that says nothing of the noise.
     """
+    objective, several = fit.objective, len(fit.parts) > 1
+    found = []
+    for label, part in fit.parts.items():
+        try:
+            found.append(_of_one(part))
+        except (ModelError, FitError) as error:
+            if several:
+                raise type(error)(f"data set {label}: {error}") from error
+            raise
+    if not isinstance(objective, CombinedObjective):
+        return found[0] if found else _of_one(fit)
+    # Penalties are on the parameters of all, and weighed as those of one data set.
+    together = with_parts(objective, found)
+    return dataclasses.replace(together, noise=np.ones(()))
+
+
+def start_of(likelihood: SpeckleLikelihood | CombinedObjective, fit: Fit) -> np.ndarray:
+    """Where it begins: at the parameters of the fit, with the scaling of each data set."""
+    physical = np.asarray(fit.values)[-likelihood.physical.n_free :]
+    own = [part.begin[part.physical.n_free :] for part in parts_of(likelihood)]
+    start = np.concatenate([physical, *own])
+    return np.clip(start, likelihood.variables.lower, likelihood.variables.upper)
+
+
+def _of_one(fit: Fit) -> SpeckleLikelihood:
+    """`likelihood_of` one data set."""
     objective = fit.objective
     if not isinstance(objective, ProjectedObjective | JointObjective):
         raise ModelError(
-            "the likelihood of speckle begins at a least-squares fit of one data set of maps, and "
+            "the likelihood of speckle begins at a least-squares fit of maps, and "
             f"this fit minimised a {type(objective).__name__}; fit with projected_objective first"
         )
     term, shot = objective.term, np.asarray(fit.uncertainty.shot_noise)
@@ -107,7 +140,7 @@ def maximum_likelihood(
 
     **Arguments:**
 
-    - `fit`: by least squares, of one data set of maps in memory.
+    - `fit`: by least squares, of one data set of maps in memory or of several together.
     - `solver`, `callback`: as in `least_squares`.
 
     **Returns:** a `Fit` whose scaling coefficients are followed by levels of shot noise; `chi2` is
@@ -130,15 +163,27 @@ def maximum_likelihood(
     (True, True)
     """
     likelihood = likelihood_of(fit)
-    solution = solve(likelihood, solver=solver, callback=callback)
-    for _ in range(_ROUNDS if not likelihood.known_diagonal.all() else 0):
-        likelihood = likelihood.with_diagonal_of(solution.y)
-        before, solution = solution, solve(likelihood, solver=solver, callback=callback)
+    start = start_of(likelihood, fit)
+    solution = solve(likelihood, start, solver=solver, callback=callback)
+    known = all(part.known_diagonal.all() for part in parts_of(likelihood))
+    for _ in range(0 if known else _ROUNDS):
+        likelihood, before = _with_diagonals(likelihood, solution.y), solution
+        begin = np.asarray(likelihood.variables.to_physical(solution.y))
+        begin = np.clip(begin, likelihood.variables.lower, likelihood.variables.upper)
+        solution = solve(likelihood, begin, solver=solver, callback=callback)
         step = np.asarray(solution.y - before.y)
         if step @ np.asarray(solution.equations.hessian) @ step <= _SETTLED**2:
             break
     found = fit_of(solution)
     return dataclasses.replace(found, looked=fit.looked).doubted(fit.doubts)
+
+
+def _with_diagonals(likelihood: Any, y: Float[Array, "variable"]) -> Any:
+    """As `SpeckleLikelihood.with_diagonal_of`, of all data sets."""
+    if isinstance(likelihood, SpeckleLikelihood):
+        return likelihood.with_diagonal_of(y)
+    each = zip(likelihood.parts, likelihood.local(y)[0], strict=True)
+    return with_parts(likelihood, [part.with_diagonal_of(own) for part, own in each])
 
 
 class Comparison(NamedTuple):
@@ -203,17 +248,26 @@ class Comparison(NamedTuple):
             return np.nan_to_num((after - before) / error)
 
 
-def expected_gain(fit: Fit, likelihood: SpeckleLikelihood) -> Float[np.ndarray, "free"]:
+def expected_gain(
+    fit: Fit, likelihood: SpeckleLikelihood | CombinedObjective
+) -> Float[np.ndarray, "free"]:
     """How many times smaller the likelihood should make the errors of the free parameters."""
-    y = likelihood.variables.to_coordinates(likelihood.start)
-    _, memo = evaluated(likelihood, y, likelihood.memo)
-    at = likelihood_optimum(likelihood, y, memo)
-    inverse, *_ = inverse_of(np.asarray(at.joint.hessian), at.free)
-    n = likelihood.physical.n_free
-    best = np.sqrt(np.maximum(np.diagonal(inverse), 0.0))[inverse.shape[0] - n :]
+    variables, n = likelihood.variables, likelihood.physical.n_free
+    start = start_of(likelihood, fit)
+    y = coordinates_of(variables, jnp.asarray(start))
+    equations, _ = evaluated(likelihood, y, likelihood.memo)
+    free = (start > np.asarray(variables.lower)) & (start < np.asarray(variables.upper))
+    inverse, *_ = inverse_of(np.asarray(equations.hessian), free)
+    slopes = np.asarray(_slopes(variables, y))[:n]
+    best = np.sqrt(np.maximum(np.einsum("xy,yz,xz->x", slopes, inverse, slopes), 0.0))
     errors = np.array([fit[name].error for name in likelihood.physical.free_names])
     with np.errstate(divide="ignore", invalid="ignore"):
         return errors / best
+
+
+@quick_jit
+def _slopes(variables, y):
+    return jax.jacfwd(variables.to_physical)(y)
 
 
 def compare_likelihood(fit: Fit, *, asked: bool = False, **how: Any) -> Comparison:
@@ -235,7 +289,7 @@ def compare_likelihood(fit: Fit, *, asked: bool = False, **how: Any) -> Comparis
         likelihood = likelihood_of(fit)
     except (ModelError, FitError) as error:
         return squares(f"it cannot be used: {error}")
-    frames = likelihood.term.t.shape[0]
+    frames = max(part.term.t.shape[0] for part in parts_of(likelihood))
     if frames > LARGEST and not asked:
         return squares(
             f"it is not tried by itself for {frames} frames, as its time grows with their third "

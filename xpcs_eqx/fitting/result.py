@@ -221,7 +221,7 @@ def _of_data_set(
     )
 
 
-def _scatter(objective: TwoTimeObjective, at: Optimum) -> float:
+def _scatter(objective: Any, at: Optimum) -> float:
     """As of `FittedModel`."""
     tiles = objective.term.tiles
     if not has_bins(tiles):
@@ -268,15 +268,18 @@ def _of_maps(
 
 
 def _doubts_of_deviance(whole: Whole) -> tuple[str, ...]:
-    """Whether a likelihood finds the noise that it takes for granted."""
-    ratio = 2 * whole.data_cost / whole.parts[0].scores.deviance
-    if not np.isfinite(ratio) or _DEVIANCE[0] < ratio < _DEVIANCE[1]:
-        return ()
-    return (
-        f"the deviance of the likelihood is {ratio:.3g} times that of speckle with this model, "
-        "contrast and shot noise: either the model does not fit, or the noise of the maps is "
-        "another one; least squares says more",
-    )
+    """Whether a likelihood finds the noise that it takes for granted in every data set."""
+    found = []
+    for part in whole.parts:
+        ratio = float(part.at.residual_sum) / part.scores.deviance
+        if np.isfinite(ratio) and not _DEVIANCE[0] < ratio < _DEVIANCE[1]:
+            where = f" of {part.label}" if len(whole.parts) > 1 else ""
+            found.append(
+                f"the deviance of the likelihood{where} is {ratio:.3g} times that of speckle with "
+                "this model, contrast and shot noise: either the model does not fit, or the noise "
+                "of the maps is another one; least squares says more"
+            )
+    return tuple(found)
 
 
 def _misfits(whole: Whole) -> tuple[Misfit | None, ...]:
@@ -372,7 +375,7 @@ def _of_several(
         data_sets=tuple(data_sets),
         sharing=sharing_test(whole),
         **figures,
-    )
+    ).doubted(_doubts_of_deviance(whole))
 
 
 def _box(parameters: ParameterMap) -> dict[str, tuple[float, float]]:

@@ -125,6 +125,8 @@ class ScalingCheck(NamedTuple):
             'give each angle its own pair (Individual, [scaling] mode = "individual"), which is '
             "eliminated exactly"
         )
+        if self.scaling == "Individual":
+            advice = "leave the equal bounds out that fix one of the two"
         if self.penalties:
             less = "leave the penalty out or lower its share ([defences.regularisation])"
             advice = less if self.scaling == "Individual" else f"{less}, or {advice}"
@@ -270,6 +272,7 @@ class _Wide(NamedTuple):
         y = np.asarray(part.at.y) + self.turn @ step[2 * n :]
         point = (jnp.asarray(y), jnp.asarray(used + step[: 2 * n].reshape(2, n).T))
         there = eqx.tree_at(lambda o: (o.y, o.per_angle), part.at, point)
+        assert not isinstance(part.objective, SpeckleLikelihood)
         moved = part._replace(scores=score_covariances(part.objective, there))
         assert moved.scores.by_angle is not None
         score = np.asarray(moved.scores.by_angle)

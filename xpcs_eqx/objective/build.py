@@ -14,7 +14,7 @@ from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
 from ..physics import PowerLawRate
 from ..scaling import AbstractScaling, Individual, quantile_scaling
-from .combined import CombinedObjective, noise_of_all, relative_weights
+from .combined import CombinedObjective, combined_variables, noise_of_all, relative_weights
 from .curve import CurveObjective
 from .drivers.loops import AbstractDriver, AbstractPieces, HostLoop, Scan
 from .drivers.stored import AnyData, source_of
@@ -270,9 +270,7 @@ def _of_several(
         two_time_objective(local, one, mapper, angle_weights=w, **how)
         for local, one, mapper, w in zip(parameters.maps, data, chosen, by_angle, strict=True)
     )
-    variables, scalings = parameters.whole, [part.term.scaling for part in parts]
-    if not how["eliminate"]:
-        variables = joint_variables(parameters.whole, *scalings)
+    variables = combined_variables(parameters.whole, parts)
     sd = np.asarray(noise_of_all(parts, noise) if penalties else np.nan)
     return CombinedObjective(variables, parameters, parts, penalties, sd)  # pyright: ignore[reportArgumentType]
 

@@ -18,6 +18,7 @@ from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
 from .drivers.stored import AnyData, source_of
 from .equations import AbstractObjective
+from .likelihood import SpeckleLikelihood
 from .noise import known_noise, noise_of
 from .penalties import AbstractPenalty, penalty_equations
 from .two_time import (
@@ -25,8 +26,11 @@ from .two_time import (
     JointVariables,
     ProjectedObjective,
     TwoTimeObjective,
-    joint_variables,
 )
+
+# Objectives of one data set; those whose contrast and offset are variables.
+OneObjective = TwoTimeObjective | SpeckleLikelihood
+_WithScaling = JointObjective | SpeckleLikelihood
 
 
 # Compiled apart from the data sets: what is expensive is the evaluation of one of them, and those
@@ -75,9 +79,9 @@ def _compiled(function, y, part=None):
 class CombinedObjective(AbstractObjective):
     """Data sets, each with a model, scaling and driver of its own, fitted together.
 
-    The variables are the free parameters of `parameters.whole`, followed, for a robust loss, by
-    the scaling coefficients of each data set. The equations of a data set are formed in its own
-    coordinates and carried over by the derivative of these.
+    The variables are the free parameters of `parameters.whole`, followed, for a robust loss and the
+    likelihood of speckle, by the scaling coefficients of each data set. The equations of a data set
+    are formed in its own coordinates and carried over by the derivative of these.
 
     - `variables`: what the solver sees; `parameters`: how they belong to the data sets.
     - `parts`: the objective of each data set.
@@ -87,7 +91,7 @@ class CombinedObjective(AbstractObjective):
 
     variables: ParameterMap | JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
     parameters: SharedParameters
-    parts: tuple[TwoTimeObjective, ...]
+    parts: tuple[OneObjective, ...]
     penalties: tuple[AbstractPenalty, ...]
     noise: Float[Array, ""]
 
@@ -95,7 +99,7 @@ class CombinedObjective(AbstractObjective):
     def sizes(self) -> tuple[int, ...]:
         """Number of scaling coefficients of each data set among the variables."""
         return tuple(
-            part.term.scaling.size if isinstance(part, JointObjective) else 0 for part in self.parts
+            part.term.scaling.size if isinstance(part, _WithScaling) else 0 for part in self.parts
         )
 
     @property
@@ -113,7 +117,7 @@ class CombinedObjective(AbstractObjective):
         own = [
             part.start[part.term.parameters.n_free :]
             for part in self.parts
-            if isinstance(part, JointObjective)
+            if isinstance(part, _WithScaling)
         ]
         return jnp.concatenate([jnp.asarray(self.parameters.whole.start), *own])
 
@@ -122,7 +126,7 @@ class CombinedObjective(AbstractObjective):
         own = [
             f"{name}[{label}]"
             for part, label in zip(self.parts, self.parameters.labels, strict=True)
-            if isinstance(part, JointObjective)
+            if isinstance(part, _WithScaling)
             for name in part.term.scaling.names
         ]
         return (*self.parameters.whole.free_names, *own)
@@ -202,17 +206,36 @@ def parts_of(objective: Any) -> tuple[Any, ...]:
     return objective.parts if isinstance(objective, CombinedObjective) else (objective,)
 
 
-def with_parts(objective: AnyObjective, parts: Sequence[TwoTimeObjective]) -> AnyObjective:
+def combined_variables(
+    whole: ParameterMap, parts: Sequence[OneObjective]
+) -> ParameterMap | JointVariables:
+    """The free parameters of all data sets, and the scaling coefficients that are variables."""
+    own = [part.variables for part in parts if isinstance(part, _WithScaling)]
+    if not own:
+        return whole
+
+    def joined(field: str):
+        each = [np.asarray(getattr(one, field))[one.parameters.n_free :] for one in own]
+        return np.concatenate([np.asarray(getattr(whole, field)), *each])
+
+    fields = ("lower", "upper", "coordinate_scale")
+    return JointVariables(parameters=whole, **{name: joined(name) for name in fields})
+
+
+def with_parts(objective: Any, parts: Sequence[OneObjective]) -> Any:
     """The objective with others for its data sets, all of one kind."""
     if not isinstance(objective, CombinedObjective):
         return parts[0]
-    variables = objective.physical
-    if any(isinstance(part, JointObjective) for part in parts):
-        variables = joint_variables(variables, *(part.term.scaling for part in parts))
+    variables = combined_variables(objective.physical, parts)
     return dataclasses.replace(objective, variables=variables, parts=tuple(parts))
 
 
-def with_terms(objective: AnyObjective, **fields: Sequence[Any]) -> Any:
+def is_likelihood(objective: Any) -> bool:
+    """Whether it is the likelihood of speckle, of one data set or of several."""
+    return isinstance(parts_of(objective)[0], SpeckleLikelihood)
+
+
+def with_terms(objective: Any, **fields: Sequence[Any]) -> Any:
     """The objective with other tiles, scaling or the like, one for each of its data sets."""
     parts = []
     for k, part in enumerate(parts_of(objective)):

@@ -82,9 +82,21 @@ class ShotScaling(AbstractScaling):
         fitted = self.shot_basis @ coefficients
         return jnp.where(jnp.isnan(self.given), fitted, self.given)
 
+    def levels(self, coefficients: Float[Array, "coefficient"]) -> Float[Array, "angle 3"]:
+        """Contrast, offset and shot noise of each angle."""
+        shot = self.shot(coefficients)[:, None]
+        return jnp.concatenate([self.per_angle(coefficients), shot], axis=1)
 
-class _Angle(eqx.Module):
-    """The sample covariance of one angle with rows and columns left out set to those of 1.
+    def from_per_angle(self, values):
+        """Also from (contrast, offset, shot noise); without the last that of one photon a frame."""
+        values = jnp.asarray(values)
+        shot = values[:, 2] if values.shape[1] > 2 else jnp.ones(values.shape[:1])
+        fitted = jnp.clip(shot[np.asarray(self.fitted, int)], *SHOT_BOUNDS)
+        return jnp.concatenate([self.inner.from_per_angle(values[:, :2]), fitted])
+
+
+class SampleCovariances(eqx.Module):
+    """The sample covariance of each angle, or of one, with frames left out set to those of 1.
 
     - `kept`: 1 for frames that count, 0 for others; `known`: 1 where the diagonal is of the data.
     - `floor`: −log L of the best covariance there is.
@@ -97,7 +109,7 @@ class _Angle(eqx.Module):
     floor: Float[Array, ""]
 
     @classmethod
-    def of(cls, covariance, kept, known, n_pixels) -> "_Angle":
+    def of(cls, covariance, kept, known, n_pixels) -> "SampleCovariances":
         """All angles together, from arrays of NumPy with the angle as first axis."""
         floor = np.array([_floor(c, float(n)) for c, n in zip(covariance, n_pixels, strict=True)])
         return cls(*(jnp.asarray(one, float) for one in (covariance, kept, known, n_pixels, floor)))
@@ -133,7 +145,7 @@ class SpeckleLikelihood(AbstractObjective):
     variables: JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
     term: TwoTimeTerm
     penalties: tuple[AbstractPenalty, ...]
-    angles: _Angle
+    angles: SampleCovariances
     begin: Float[np.ndarray, "variable"]
 
     @property
@@ -191,10 +203,7 @@ class SpeckleLikelihood(AbstractObjective):
 
     def levels(self, y: Float[Array, "variable"]) -> Float[Array, "angle 3"]:
         """Contrast, offset and shot noise of each angle."""
-        coefficients, scaling = y[self.physical.n_free :], self.shot_scaling
-        return jnp.concatenate(
-            [scaling.per_angle(coefficients), scaling.shot(coefficients)[:, None]], axis=1
-        )
+        return self.shot_scaling.levels(y[self.physical.n_free :])
 
     def angle_equations(self, y: Float[Array, "variable"]) -> NormalEquations:
         """Equations of each angle for (coordinates, contrast, offset, shot noise)."""
@@ -224,16 +233,8 @@ class SpeckleLikelihood(AbstractObjective):
 
     def cost(self, y, memo):
         del memo
-        table, levels = self.term.table(y[: self.physical.n_free], False), self.levels(y)
-
-        def one(inputs):
-            number, level, angle = inputs
-            correlation = block_correlation(table, _all_pairs(number, angle.kept.size, y.dtype))
-            factor = _factor(_covariance(_symmetric(correlation, 1.0), level, angle))
-            return _half_deviance(factor, _solved(factor, angle.covariance), angle)
-
-        costs = jax.lax.map(one, (jnp.arange(levels.shape[0]), levels, self.angles))
-        return jnp.sum(costs) + self.penalty(y).cost
+        table = self.term.table(y[: self.physical.n_free], False)
+        return half_deviance(table, self.levels(y), self.angles) + self.penalty(y).cost
 
     def with_diagonal_of(self, y: Float[Array, "variable"]) -> "SpeckleLikelihood":
         """The same begun at `y`, with the diagonal expected there where that of the data is not."""
@@ -244,7 +245,7 @@ class SpeckleLikelihood(AbstractObjective):
         for a, which in enumerate(unknown):
             covariance[a, which, which] = expected[a]
         angles = self.angles
-        angles = _Angle.of(covariance, angles.kept, angles.known, angles.n_pixels)
+        angles = SampleCovariances.of(covariance, angles.kept, angles.known, angles.n_pixels)
         begin = np.asarray(self.variables.to_physical(y))
         begin = np.clip(begin, self.variables.lower, self.variables.upper)
         return dataclasses.replace(self, angles=angles, begin=begin)
@@ -256,7 +257,7 @@ class SpeckleLikelihood(AbstractObjective):
         return own.transform(jnp.eye(p, y.shape[0]))
 
 
-def _covariance(correlation, level, angle: _Angle):
+def _covariance(correlation, level, angle: SampleCovariances):
     """K of an angle from |c1|² and (contrast, offset, shot noise)."""
     contrast, offset, shot = level
     shots = shot * jnp.eye(correlation.shape[0], dtype=correlation.dtype)
@@ -272,9 +273,58 @@ def _solved(factor, right):
     return jax.scipy.linalg.cho_solve((factor, True), right)
 
 
-def _half_deviance(factor, solved, angle: _Angle):
+def _half_deviance(factor, solved, angle: SampleCovariances):
     log_determinant = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
     return 0.5 * angle.n_pixels * (log_determinant + jnp.trace(solved)) - angle.floor
+
+
+def _slope(inverse, solved, angle: SampleCovariances):
+    """The derivative of −log L by the entries of K, with K⁻¹ and K⁻¹C."""
+    return 0.5 * angle.n_pixels * (inverse - solved @ inverse)
+
+
+# One after another in a batch: triangular solves of batches take a hundred times as long.
+@jax.custom_batching.sequential_vmap
+def _value(matrix, angle: SampleCovariances):
+    factor = _factor(matrix)
+    return _half_deviance(factor, _solved(factor, angle.covariance), angle)
+
+
+@jax.custom_batching.sequential_vmap
+def _value_and_slope(matrix, angle: SampleCovariances):
+    factor = _factor(matrix)
+    inverse = _solved(factor, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
+    solved = inverse @ angle.covariance
+    return _half_deviance(factor, solved, angle), _slope(inverse, solved, angle)
+
+
+# A gradient of the factorisation itself would cost several times as much.
+@jax.custom_jvp
+def _of_matrix(matrix, angle: SampleCovariances):
+    return _value(matrix, angle)
+
+
+@_of_matrix.defjvp
+def _of_matrix_derivative(primals, tangents):
+    # The data are constants.
+    value, slope = _value_and_slope(*primals)
+    return value, jnp.sum(slope * tangents[0])
+
+
+def half_deviance(
+    table: FrameTable, levels: Float[Array, "angle 3"], angles: SampleCovariances
+) -> Float[Array, ""]:
+    """−log L of all angles less its least value, from features and (contrast, offset, shot noise).
+
+    Its gradient takes one factorisation an angle, as the value does.
+    """
+
+    def one(inputs):
+        number, level, angle = inputs
+        correlation = block_correlation(table, _all_pairs(number, angle.kept.size, level.dtype))
+        return _of_matrix(_covariance(_symmetric(correlation, 1.0), level, angle), angle)
+
+    return jnp.sum(jax.lax.map(one, (jnp.arange(levels.shape[0]), levels, angles)))
 
 
 class _AtPoint(NamedTuple):
@@ -286,7 +336,7 @@ class _AtPoint(NamedTuple):
     derivatives: Float[Array, "column frame frame"]
 
 
-def _at_point(table: FrameTable, number, level, angle: _Angle) -> _AtPoint:
+def _at_point(table: FrameTable, number, level, angle: SampleCovariances) -> _AtPoint:
     n, dtype = angle.kept.size, level.dtype
     ones = jnp.ones((n, n), dtype)
     correlation, columns = block_columns(table, _all_pairs(number, n, dtype), ones)
@@ -304,18 +354,18 @@ def _at_point(table: FrameTable, number, level, angle: _Angle) -> _AtPoint:
     return _AtPoint(matrix, factor, _solved(factor, jnp.eye(n, dtype=dtype)), derivatives)
 
 
-def _equations(table: FrameTable, number, level, angle: _Angle) -> NormalEquations:
-    at, half = _at_point(table, number, level, angle), 0.5 * angle.n_pixels
+def _equations(table: FrameTable, number, level, angle: SampleCovariances) -> NormalEquations:
+    at = _at_point(table, number, level, angle)
     solved = at.inverse @ angle.covariance
-    slope = at.inverse - solved @ at.inverse
+    slope = _slope(at.inverse, solved, angle)
     turned = jax.lax.map(lambda one: at.inverse @ one, at.derivatives)
     flat = turned.reshape(turned.shape[0], -1)
     swapped = jnp.swapaxes(turned, 1, 2).reshape(flat.shape)
     frames = jnp.sum(angle.kept)
     return NormalEquations(
         _half_deviance(at.factor, solved, angle),
-        half * jnp.einsum("ij,cij->c", slope, at.derivatives),
-        half * (flat @ swapped.T),
+        jnp.einsum("ij,cij->c", slope, at.derivatives),
+        0.5 * angle.n_pixels * (flat @ swapped.T),
         0.5 * frames * (frames - 1) + angle.known * frames,
     )
 
@@ -485,6 +535,6 @@ def speckle_likelihood(
         variables=variables,
         term=term,
         penalties=penalties,
-        angles=_Angle.of(covariance, kept, known, n_pixels),
+        angles=SampleCovariances.of(covariance, kept, known, n_pixels),
         begin=begin,
     )

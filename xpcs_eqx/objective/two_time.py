@@ -290,9 +290,9 @@ class JointObjective(AbstractObjective):
         return _spread_of(self.term)
 
 
-def joint_variables(parameters: ParameterMap, *scalings: AbstractScaling) -> JointVariables:
-    """Free physical parameters followed by the coefficients of one scaling after the other."""
-    lower, upper = (np.concatenate([np.asarray(s.bounds[i]) for s in scalings]) for i in (0, 1))
+def joint_variables(parameters: ParameterMap, scaling: AbstractScaling) -> JointVariables:
+    """Free physical parameters followed by the coefficients of a scaling."""
+    lower, upper = (np.asarray(side) for side in scaling.bounds)
     return JointVariables(
         parameters=parameters,
         lower=np.concatenate([parameters.lower, lower]),

@@ -62,7 +62,7 @@ class SinglePrecision(AbstractPreparation):
     Sums over tiles stay in double precision: a step is off by some 1e-4 of a standard error. The
     fit that follows is in double precision throughout, begins with the damping reached here, and
     ends where it would have ended alone, to its tolerances; it has two or three evaluations left
-    to make. It pays where an evaluation takes longer than what is compiled for it, a second once.
+    to make. It pays where double precision takes more than twice as long, as on many devices.
 
     - `solver`: tolerances that double precision need not follow up from far away.
 

@@ -1,5 +1,6 @@
 """A posterior after the fit: made, and what is said of it."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -87,10 +88,11 @@ def sample_posterior(
     folder = None if checkpoints is None else os.path.join(checkpoints.folder, SHARDS)
     failure, interrupted = "sampling was interrupted", False
     try:
-        whole = inference.fit_for(fit)
+        whole, why = inference.fit_for(fit)
+        priors = inference.priors_for(whole)
         found = infer(
             whole,
-            inference.priors_for(whole),
+            dataclasses.replace(priors, notes=(*why, *priors.notes)),
             **inference.how,
             folder=folder,
             key=inference.settings.seed,

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..defences import DefenceReport
 from ..fitting import Comparison, DegeneracyReport, Diagnostics, Fit, SequentialFit
+from ..optimize import SinglePrecisionState
 from ..search import GlobalFit, TournamentState
 from .sections import Drawing, Section, entry, items, number, table
 
@@ -43,12 +44,17 @@ def prepared_section(fit: Fit) -> Section:
         document["warm_up"] = warm_up.end.message
         document["iterations"] = {"warm-up": iterations}
         document["warm_up_losses"] = losses
+    single = fit.prepared.get("single precision")
+    if isinstance(single, SinglePrecisionState):
+        said = f"{passes['single precision']} evaluations: {single.status.message}"
+        lines.append(entry("single precision", said))
     fired = [
         f"{_LAYERS[layer]} ({count} of {asked} times)"
         for layer, asked, count in fit.telemetry.counts
         if count and layer in _LAYERS
     ]
-    lines.append(entry("defences", "; ".join(fired) or "none had to fire"))
+    if fired or warm_up is not None:
+        lines.append(entry("defences", "; ".join(fired) or "none had to fire"))
     return Section("Before the trust region", lines, {"hybrid": document})
 
 

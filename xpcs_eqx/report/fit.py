@@ -14,7 +14,8 @@ from ..compiling import quick_jit
 from ..data import Provenance
 from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
-from ..objective import SpeckleLikelihood, has_bins
+from ..objective import has_bins
+from ..objective.combined import is_likelihood
 from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
 from ..scaling import AbstractScaling
 from ..uncertainty import loss_of
@@ -70,7 +71,7 @@ def model_name(model: AbstractCorrelation) -> str:
 def sigma_text(fit: Fit) -> str:
     """Whether sigma is known, and what becomes of errors and chi²."""
     term = fit.objective.term
-    if isinstance(fit.objective, SpeckleLikelihood):
+    if is_likelihood(fit.objective):
         return "not used: the likelihood knows the noise of speckle"
     if term.absolute_sigma:
         return "given: chi² and errors are absolute"
@@ -147,7 +148,7 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         name = f"{os.path.basename(origin.path)} ({origin.layout})"
         sha = f", sha256 {origin.sha256[:16]}…" if origin.sha256 else ""
         lines.append(entry("file", name + sha))
-    likelihood = isinstance(fit.objective, SpeckleLikelihood)
+    likelihood = is_likelihood(fit.objective)
     diagonal = (
         "with the diagonal where that of the data is known"
         if likelihood
@@ -231,7 +232,7 @@ def solver_section(fit: Fit) -> Section:
     # One loss serves for all data sets.
     loss, uncertainty = loss_of(next(iter(fit.parts.values())).objective), fit.uncertainty
     name = f"loss {type(loss).__name__}"
-    likelihood = isinstance(fit.objective, SpeckleLikelihood)
+    likelihood = is_likelihood(fit.objective)
     if likelihood:
         name = "likelihood of speckle"
     if "scale" in vars(loss):

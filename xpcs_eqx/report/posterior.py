@@ -108,7 +108,9 @@ def posterior_section(
     )
     if posterior.shards is not None:
         lines += _shard_lines(posterior.shards)
-    notes = dict.fromkeys((*posterior.notes, *about_independence(fit)))
+    notes = dict.fromkeys(posterior.notes)
+    if posterior.density.adjustment is None:
+        notes |= dict.fromkeys(about_independence(fit))
     lines += [entry("note", wording(text)) for text in notes if text not in plan]
     lines += ["", *_parameter_table(posterior)]
     weak = [one for one in precision(posterior) if one.contraction < _PRIOR_DECIDES]

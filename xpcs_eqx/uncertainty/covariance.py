@@ -25,6 +25,7 @@ from ..objective import (
     has_bins,
     on_one_device,
 )
+from ..objective.combined import OneObjective
 from ..objective.elimination import assemble, index_layout
 from ..parameters import snap
 from .dyadic import (
@@ -91,7 +92,7 @@ class Optimum(eqx.Module):
         return (values > np.asarray(self.lower)) & (values < np.asarray(self.upper))
 
 
-def loss_of(objective: TwoTimeObjective) -> AbstractLoss:
+def loss_of(objective: OneObjective) -> AbstractLoss:
     """The loss an objective minimises."""
     return objective.loss if isinstance(objective, JointObjective) else Linear()
 

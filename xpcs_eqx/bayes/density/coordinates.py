@@ -146,22 +146,29 @@ class Coordinates(eqx.Module):
 
     def to_physical(self, z: Float[Array, "entry"]) -> Float[Array, "entry"]:
         """θ from z."""
-        return self._apply(self.centre + self.scale * z, lambda g, part: g.bijection.forward(part))
+        return self._apply(self.unconstrained(z), lambda g, part: g.bijection.forward(part))
 
     def from_physical(self, theta: Float[Array, "entry"]) -> Float[Array, "entry"]:
         """z from θ; NaN where θ has no coordinates."""
-        u = self._apply(theta, lambda g, part: g.bijection.inverse(part))
-        return (u - self.centre) / self.scale
+        return self.standardised(self._apply(theta, lambda g, part: g.bijection.inverse(part)))
+
+    def unconstrained(self, z: Float[Array, "*draw entry"]) -> Float[Array, "*draw entry"]:
+        """u from z."""
+        return jnp.asarray(self.centre) + self.scale * z
+
+    def standardised(self, u: Float[Array, "entry"]) -> Float[Array, "entry"]:
+        """z from u."""
+        return (u - jnp.asarray(self.centre)) / self.scale
 
     def from_unconstrained(
         self, u: Float[Array | np.ndarray, "*draw entry"]
     ) -> Float[np.ndarray, "*draw entry"]:
-        """z from u, the coordinates that shards share whatever centre and scale are."""
+        """z from u of draws, the coordinates that shards share whatever centre and scale are."""
         return (np.asarray(u) - np.asarray(self.centre)) / np.asarray(self.scale)
 
     def log_det(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
         """ln |det dθ/dz|."""
-        u = self.centre + self.scale * z
+        u = self.unconstrained(z)
         total = jnp.sum(jnp.log(self.scale))
         for group in self.groups:
             total += group.bijection.log_det(tuple(u[i] for i in group.members))

@@ -12,8 +12,15 @@ from jaxtyping import Array, Float, Key
 
 from ...arguments import check_fields
 from ...errors import ModelError
-from ...objective import AbstractTiles, NormalEquations, TwoTimeTerm, block_correlation
+from ...objective import (
+    AbstractTiles,
+    NormalEquations,
+    ShotScaling,
+    TwoTimeTerm,
+    block_correlation,
+)
 from ...objective.kernel.frame_table import FrameTable, frame_table
+from ...objective.likelihood import SampleCovariances, half_deviance
 from ...parameters import ParameterMap
 from ...scaling import AbstractScaling
 from ..priors.families import AbstractPrior, HalfNormal, Normal, Number, TruncatedNormal, number
@@ -75,6 +82,28 @@ class SampledScaling(AbstractScalingTreatment):
 
     def per_angle(self, term, table, coefficients, sigma, key):
         return term.scaling.per_angle(coefficients)
+
+
+class SpecklePixels(AbstractScalingTreatment):
+    """As `SampledScaling` under the likelihood of speckle, which needs levels of shot noise too.
+
+    - `angles`: the maps as sample covariances of their pixels.
+    """
+
+    angles: SampleCovariances
+
+    def sampled_names(self, scaling):
+        return scaling.names
+
+    def prepare(self, scaling, priors):
+        return self
+
+    def per_angle(self, term, table, coefficients, sigma, key):
+        return term.scaling.per_angle(coefficients)
+
+    def chi2(self, term, table, coefficients, sigma):
+        assert isinstance(term.scaling, ShotScaling)
+        return 2 * half_deviance(table, term.scaling.levels(coefficients), self.angles) / sigma**2
 
 
 class Conditional(NamedTuple):

@@ -18,10 +18,11 @@ from ...objective import (
     JointObjective,
     Linear,
     ProjectedObjective,
+    SpeckleLikelihood,
     TwoTimeTerm,
     refuse_bins,
 )
-from ...objective.combined import parts_of
+from ...objective.combined import is_likelihood, parts_of
 from ...objective.kernel.frame_table import frame_table
 from ...objective.penalties import penalty_squares
 from ...parameters import ParameterMap, SharedParameters, parameter_values
@@ -37,10 +38,31 @@ from .likelihood import (
     AbstractScalingTreatment,
     DataLikelihood,
     GivenSigma,
+    MarginalisedScaling,
     SampledScaling,
     SampledSigma,
+    SpecklePixels,
     residual_scale,
 )
+
+
+class Adjustment(eqx.Module):
+    """Where a likelihood is asked for: at û + C (u − û) instead of the coordinates u.
+
+    With CᵀHC the inverse of the covariance of an estimate and H the curvature of −ln likelihood at
+    û, both in u, a likelihood that takes as independent what is not becomes as wide as it should
+    be, with the shape that it has (Chandler and Bate, Biometrika 94, 167 (2007)).
+
+    - `centre`: û; `matrix`: C.
+    """
+
+    centre: Float[Array | np.ndarray, "entry"]
+    matrix: Float[Array | np.ndarray, "entry entry"]
+
+    def __call__(self, u: Float[Array, "entry"]) -> Float[Array, "entry"]:
+        """û + C (u − û)."""
+        centre = jnp.asarray(self.centre)
+        return centre + self.matrix @ (u - centre)
 
 
 class JointLikelihood(eqx.Module):
@@ -90,6 +112,8 @@ class LogPosterior(eqx.Module):
     several data sets the free parameters of all of them, then the coefficients of each in turn.
     Works under `jit`, `vmap` and `grad`; a gradient costs about what the value does. Derivatives
     are by z and by the numbers of priors; by the data they raise `ModelError`.
+
+    - `adjustment`: how the likelihood is widened, in u = centre + scale·z; None where it is not.
     """
 
     likelihood: DataLikelihood | JointLikelihood
@@ -97,6 +121,7 @@ class LogPosterior(eqx.Module):
     priors: tuple[AbstractPrior, ...]
     coordinates: Coordinates
     names: tuple[str, ...] = eqx.field(static=True)
+    adjustment: Adjustment | None = None
 
     @property
     def parameters(self) -> ParameterMap:
@@ -175,8 +200,17 @@ class LogPosterior(eqx.Module):
         return dataclasses.replace(self, likelihood=data)
 
     def log_likelihood(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
-        """ln p(data | θ), the marginalised coefficients integrated out."""
-        return self.likelihood(theta)
+        """ln p(data | θ), adjusted where it is, the marginalised coefficients integrated out."""
+        if self.adjustment is None:
+            return self.likelihood(theta)
+        return self.likelihood_at(self.coordinates.from_physical(theta))
+
+    def likelihood_at(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
+        """`log_likelihood` of the θ that has the coordinates z."""
+        coordinates = self.coordinates
+        if self.adjustment is not None:
+            z = coordinates.standardised(self.adjustment(coordinates.unconstrained(z)))
+        return self.likelihood(coordinates.to_physical(z))
 
     def log_prior(self, theta: Float[Array, "entry"]) -> Float[Array, ""]:
         """ln p(θ), every entry once, the penalties of the objective included as −½‖residuals‖²."""
@@ -191,7 +225,7 @@ class LogPosterior(eqx.Module):
     def __call__(self, z: Float[Array, "entry"]) -> Float[Array, ""]:
         """The log density of z, whose gradient is exact; −∞ where the model has no value."""
         theta = self.coordinates.to_physical(z)
-        value = self.log_likelihood(theta) + self.log_prior(theta) + self.coordinates.log_det(z)
+        value = self.likelihood_at(z) + self.log_prior(theta) + self.coordinates.log_det(z)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
@@ -200,7 +234,8 @@ def check_kind(objective: object) -> None:
 
     **Raises:** `ModelError` with what can be sampled instead.
     """
-    if not isinstance(objective, ProjectedObjective | JointObjective | CombinedObjective):
+    known = ProjectedObjective | JointObjective | SpeckleLikelihood | CombinedObjective
+    if not isinstance(objective, known):
         raise ModelError(
             f"{type(objective).__name__} cannot be sampled; give an objective from "
             "two_time_objective or projected_objective, or its fit"
@@ -244,10 +279,11 @@ def log_posterior(
 
     - `priors`: all of them, or single ones by name instead of those of `default_priors(objective)`.
     - `start`: free parameters; by default those of the objective. `scaling_start`: (contrast,
-        offset) by angle of each data set; by default those the objective was made with.
+        offset), and shot noise for a likelihood of speckle, by angle of each data set; by default
+        those the objective was made with.
     - `scaling`: `SampledScaling()` (default) or `MarginalisedScaling()`.
     - `noise`: `GivenSigma(1)` for data with absolute sigma, else `SampledSigma()`; one sigma for
-        all data sets.
+        all data sets. The likelihood of speckle knows its noise.
 
     **Raises:** `ModelError` for an objective with robust loss, penalties on the scaling or data in
     a file, for a start without a finite log density, and for a parameter without prior.
@@ -258,6 +294,9 @@ def log_posterior(
     scaling = SampledScaling() if scaling is None else scaling
     parts = parts_of(objective)
     terms = [_checked(part) for part in parts]
+    if is_likelihood(objective):
+        _check_likelihood(scaling, noise)
+        noise = GivenSigma()
     if noise is None:
         noise = GivenSigma() if all(one.absolute_sigma for one in terms) else SampledSigma()
     references = [one.reference for one in terms] if scaling_start is None else scaling_start
@@ -281,6 +320,19 @@ def log_posterior(
     return _assembled(shared.whole, likelihood, objective.penalties, priors, *entries)
 
 
+def _check_likelihood(scaling: AbstractScalingTreatment, noise: AbstractNoise | None) -> None:
+    if isinstance(scaling, MarginalisedScaling):
+        raise ModelError(
+            "the likelihood of speckle is not Gaussian in contrast and offset, which cannot be "
+            "marginalised; use SampledScaling()"
+        )
+    if isinstance(noise, SampledSigma) or (noise is not None and noise != GivenSigma()):
+        raise ModelError(
+            f"the likelihood of speckle knows its noise, and {type(noise).__name__}() is one more; "
+            "leave noise out"
+        )
+
+
 def _of_one(
     objective: OneDataSet,
     priors: PriorSet,
@@ -292,14 +344,17 @@ def _of_one(
     """`log_posterior` of one data set."""
     term, parameters = objective.term, objective.term.parameters
     reference = jnp.asarray(np.asarray(reference, float))
+    coefficients = np.asarray(term.scaling.from_per_angle(reference))
+    reference = reference[..., :2]
     term = dataclasses.replace(term, parameters=plain_parameters(parameters), reference=reference)
     x = np.asarray(parameters.start if start is None else start, float)
-    coefficients = np.asarray(term.scaling.from_per_angle(reference))
     table = frame_table(term.parameters, jnp.asarray(x), term.t, term.geometry, False)
     found = residual_scale(term, table, term.scaling.per_angle(jnp.asarray(coefficients)))
     if not np.isfinite(found):
         raise FitError("the model is not finite at the start; give other start values")
     prepared = scaling.prepare(term.scaling, tuple(priors[name] for name in term.scaling.names))
+    if isinstance(objective, SpeckleLikelihood):
+        prepared = SpecklePixels(objective.angles)
     n_pairs = np.asarray(float(count_pairs(objective)))
     likelihood = DataLikelihood(term, prepared, noise, n_pairs)
     sampled = likelihood.coefficients

@@ -1,5 +1,6 @@
 """From an objective or a fit to a posterior, in one run."""
 
+import dataclasses
 import operator
 import os
 import time
@@ -17,10 +18,11 @@ from ...checkpoint import fingerprint, understood
 from ...errors import FitError, ModelError, how_to_install
 from ...fitting import Fit, least_squares
 from ...objective import AbstractTiles, ProjectedObjective
-from ...objective.combined import parts_of, with_terms
+from ...objective.combined import is_likelihood, parts_of, with_terms
 from ...scaling import AbstractScaling
-from ..density.likelihood import AbstractNoise, AbstractScalingTreatment
+from ..density.likelihood import AbstractNoise, AbstractScalingTreatment, SpecklePixels
 from ..density.log_posterior import (
+    Adjustment,
     LogPosterior,
     check_kind,
     log_posterior,
@@ -35,6 +37,7 @@ from ..priors.prior_set import PriorSet, Samplable, default_priors
 from ..workers.base import ResultStore
 from .chains import ChainSettings, Draws, Nuts, SamplingProgress
 from .starts import AbstractStart, Beginning, LaplaceStart, recentred
+from .widened import widened
 
 
 def key_of(key: Key[Array, ""] | SupportsIndex) -> Key[Array, ""]:
@@ -59,6 +62,7 @@ class Prepared(NamedTuple):
     theta: Float[np.ndarray, "entry"]
     fit: Fit | None
     priors: PriorSet
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -68,10 +72,12 @@ def prepare(
     scaling: AbstractScalingTreatment | None,
     noise: AbstractNoise | None,
     tiles: Sequence[AbstractTiles] | None = None,
+    stretched: bool | None = None,
 ) -> Prepared:
     """The log posterior of a problem, fitted first where the start asks for it.
 
-    `tiles`, of each data set, take the place of the data in the density, not in the fit.
+    `tiles`, of each data set, take the place of the data in the density, not in the fit;
+    `stretched`: as in `sample`.
 
     **Raises:** `ModelError` for priors or data that cannot be sampled, or without BlackJAX; for
     marginalised scaling also when the fit is near an end of a prior of contrast or offset.
@@ -91,17 +97,25 @@ def prepare(
         log_posterior(objective, priors, **here)
         fit = least_squares(whole)
     if fit is None or not start.wants_fit:
-        return Prepared(*log_posterior(objective, priors, **here), fit, priors)
+        density, theta = log_posterior(objective, priors, **here)
+        density, notes = widened(density, theta, fit, stretched)
+        return Prepared(density, theta, fit, priors, notes)
     # Scaling coefficients of all data sets come first.
     parts = tuple(fit.parts.values())
     here["start"] = np.asarray(fit.values)[sum(one.index.scaling.stop for one in parts) :]
-    here["scaling_start"] = [np.stack([one.contrast, one.offset], axis=1) for one in parts]
+    columns = [[one.contrast, one.offset] for one in parts]
+    if is_likelihood(whole):
+        columns = [
+            [*own, one.uncertainty.shot_noise] for own, one in zip(columns, parts, strict=True)
+        ]
+    here["scaling_start"] = [np.stack(own, axis=1) for own in columns]
     density, theta = log_posterior(objective, priors, **here)
     for one, own, found in zip(
         density.parts, density.local(jnp.asarray(theta)), parts, strict=True
     ):
         check_ends(one, np.asarray(own), found)
-    return Prepared(density, theta, fit, priors)
+    density, notes = widened(density, theta, fit, stretched)
+    return Prepared(density, theta, fit, priors, notes)
 
 
 def with_scaling(fit: Fit, scaling: AbstractScaling | Sequence[AbstractScaling]) -> Fit:
@@ -144,11 +158,16 @@ def rescaled(
 
 def problem_mark(density: LogPosterior, priors: PriorSet, noise: AbstractNoise | None) -> str:
     """What makes a problem the same again: not the start, which a fit finds anew to rounding."""
-    parts = [
-        (one.parameters, one.treatment, one.names, one.term.scaling, one.term.t, one.term.geometry)
-        for one in density.parts
-    ]
-    return fingerprint("a posterior", (density.penalties, density.names), parts, (priors, noise))
+    parts = []
+    for one in density.parts:
+        treatment, scaling = one.treatment, one.term.scaling
+        if isinstance(treatment, SpecklePixels):
+            # Number of pixels and shot noise are of the fit.
+            treatment, scaling = type(treatment).__name__, getattr(scaling, "inner")  # noqa: B009
+        place = (one.term.t, one.term.geometry)
+        parts.append((one.parameters, treatment, one.names, scaling, *place))
+    how = (priors, noise, density.adjustment is not None)
+    return fingerprint("a posterior", (density.penalties, density.names), parts, how)
 
 
 class ChainRun(NamedTuple):
@@ -212,8 +231,10 @@ def _kept(begun: Beginning, folder: str, mark: str) -> Beginning:
     """
     store = ResultStore(folder, mark, "start")
     here = {name: np.asarray(getattr(begun, name)) for name in _BEGINNING}
-    coordinates = begun.density.coordinates
+    coordinates, adjustment = begun.density.coordinates, begun.density.adjustment
     here |= {name: np.asarray(getattr(coordinates, name)) for name in ("centre", "scale")}
+    if adjustment is not None:
+        here |= {f"adjustment_{k}": np.asarray(v) for k, v in vars(adjustment).items()}
     found = store.load(0)
     if found is None:
         found = here
@@ -222,6 +243,9 @@ def _kept(begun: Beginning, folder: str, mark: str) -> Beginning:
         if any(found[name].shape != one.shape for name, one in here.items()):
             raise ValueError("it is the beginning of other chains")
     density = recentred(begun.density, found["centre"], found["scale"])
+    if adjustment is not None:
+        kept = Adjustment(found["adjustment_centre"], found["adjustment_matrix"])
+        density = dataclasses.replace(density, adjustment=kept)
     return begun._replace(density=density, **{name: found[name] for name in _BEGINNING})
 
 
@@ -269,6 +293,7 @@ def sample(
     start: AbstractStart | None = None,
     scaling: AbstractScalingTreatment | None = None,
     noise: AbstractNoise | None = None,
+    stretched: bool | None = None,
     folder: str | None = None,
     key: Key[Array, ""] | int = 0,
     callback: Callable[[SamplingProgress], Any] | None = None,
@@ -277,7 +302,8 @@ def sample(
 
     **Arguments:**
 
-    - `problem`: an objective, which is fitted first where the start asks for it, or a fit.
+    - `problem`: an objective, which is fitted first where the start asks for it, or a fit; that of
+        `maximum_likelihood` is sampled under the likelihood of speckle.
     - `priors`: a `PriorSet`, or single priors by name that replace the default ones; `contrast`
         and `offset` stand for those of every angle, `sigma` for that of the residuals. Of several
         data sets the names are those of the joint fit: `D0`, `alpha[hot]`, `contrast[0][hot]`.
@@ -286,6 +312,10 @@ def sample(
     - `scaling`: `SampledScaling()` (default; all modes of scaling) or `MarginalisedScaling()`.
     - `noise`: `SampledSigma()` (default), or `GivenSigma()` (default for absolute sigma); one
         sigma for all data sets.
+    - `stretched`: whether the likelihood is stretched about the fit until it is as wide as the
+        quoted errors of that are large, the prior being left alone. By default where the noise is
+        that of speckle: of a likelihood of speckle, and of least squares without a sigma whose
+        quoted errors are larger than those of independent pairs.
     - `folder`: the draws are kept there as they come, a hundred at a time; when the same run is
         made again, for instance after an interrupt, it goes on where it was, with the same result.
     - `key`: key of `jax.random`, or a seed; the same key gives the same draws.
@@ -301,7 +331,9 @@ def sample(
     sampler = Nuts() if sampler is None else sampler
     start = LaplaceStart() if start is None else start
     key = key_of(key)
-    density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
+    density, theta, fit, priors, stretching = prepare(
+        problem, priors, start, scaling, noise, stretched=stretched
+    )
     for_start, for_chains, for_scaling = jax.random.split(key, 3)
     begun = start.begin(density, theta, fit, sampler.chains, for_start)
     target = sampler.target(density.laminar)
@@ -329,7 +361,7 @@ def sample(
         fit=fit,
         max_depth=sampler.max_depth,
         diagnostics=found,
-        notes=(begun.note, *priors.notes, *attempts, *remarks),
+        notes=(begun.note, *stretching, *priors.notes, *attempts, *remarks),
         timings=(
             ("preparation", prepared - clock),
             ("warm-up", run.warm_up),

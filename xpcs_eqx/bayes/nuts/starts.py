@@ -102,8 +102,11 @@ def _links(density, theta):
     return jax.jacfwd(density.local)(theta)
 
 
-def _information(density: LogPosterior, theta: np.ndarray, fit: Fit, sigma: float) -> np.ndarray:
-    """Curvature of −ln likelihood in the entries at the fit, marginalised coefficients left out."""
+def information(density: LogPosterior, theta: np.ndarray, fit: Fit, sigma: float) -> np.ndarray:
+    """Curvature of −ln likelihood in the entries at the fit, marginalised coefficients left out.
+
+    `theta`: the entries there; `sigma`: of the residuals. Before any `Adjustment`.
+    """
     if not density.labels:
         return _of_data_set(density, fit, sigma)
     links = (np.asarray(link) for link in _links(density, theta))
@@ -113,7 +116,7 @@ def _information(density: LogPosterior, theta: np.ndarray, fit: Fit, sigma: floa
 
 
 def _of_data_set(density: LogPosterior, fit: Fit, sigma: float) -> np.ndarray:
-    """`_information` of one data set."""
+    """`information` of one data set."""
     p, k = density.parameters.n_free, fit.index.scaling.stop
     order = np.r_[k : k + p, 0:k]
     whole = np.array(fit.joint_hessian)[np.ix_(order, order)]
@@ -148,8 +151,11 @@ def _gaussian(density: LogPosterior, theta: np.ndarray, fit: Fit):
     convex = vectors * np.maximum(values, 0.0) @ vectors.T
     # Of a sigma that is given it does not matter which entry is last.
     sigma = float(density.noise.sigma(jnp.asarray(theta[-1:])))
-    information = _information(density, theta, fit, sigma) + convex
-    precision = jacobian.T @ information @ jacobian + np.eye(len(u)) / PRIOR_WIDTH**2
+    seen = jacobian.T @ information(density, theta, fit, sigma) @ jacobian
+    if density.adjustment is not None:
+        stretched = np.asarray(density.adjustment.matrix)
+        seen = stretched.T @ seen @ stretched
+    precision = seen + jacobian.T @ convex @ jacobian + np.eye(len(u)) / PRIOR_WIDTH**2
     covariance = np.linalg.inv(precision)
     scale = np.sqrt(np.diagonal(covariance))
     return u, scale, covariance / np.outer(scale, scale), scale * (jacobian.T @ gradient)

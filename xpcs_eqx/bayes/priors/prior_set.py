@@ -13,13 +13,18 @@ from jaxtyping import Array, Float
 from ...compiling import quick_jit
 from ...errors import ModelError
 from ...fitting import Fit
-from ...objective import CombinedObjective, JointObjective, ProjectedObjective
+from ...objective import (
+    CombinedObjective,
+    JointObjective,
+    ProjectedObjective,
+    SpeckleLikelihood,
+)
 from ...parameters import ParameterMap, saved_values
 from ...parameters.leaves import check_names, parameter_leaves
 from ...physics import AbstractCorrelation, AbstractRate, time_floor
 from .families import FAMILIES, AbstractPrior, LogNormal, Normal, TruncatedNormal, Uniform
 
-OneDataSet: TypeAlias = ProjectedObjective | JointObjective
+OneDataSet: TypeAlias = ProjectedObjective | JointObjective | SpeckleLikelihood
 Samplable: TypeAlias = OneDataSet | CombinedObjective
 
 # Mean and standard deviation by public name; None for a log-normal about the start.
@@ -33,6 +38,8 @@ _TABLE: dict[str, tuple[float, float] | None] = {
 # Offsets of rates: normal about zero, as wide as the rate itself is large at the start.
 _OFFSETS = ("D_offset", "gamma_dot_t_offset")
 _LOG_SCALE = 1.5
+# Of the shot noise about one: one photon in a thousand frames or a thousand in each.
+_SHOT_SCALE = 3.5
 _CONTRAST, _OFFSET = (0.3, 0.25), (1.0, 0.25)
 # Positive parameters whose bounds are further apart than this get a prior in their logarithm.
 _DECADES = 100.0
@@ -180,6 +187,8 @@ def default_prior(entry: Entry) -> AbstractPrior:
         return TruncatedNormal(*(_CONTRAST if kind.startswith("c") else _OFFSET), low, high)
     if kind.startswith(("contrast_", "offset_")):
         return TruncatedNormal(0.0, 0.5 * high, low, high)
+    if kind == "shot":
+        return LogNormal(0.0, _SHOT_SCALE, low, high)
     logarithmic = kind in _TABLE and _TABLE[kind] is None
     wide = low > 0 and high > _DECADES * low
     if (logarithmic or wide) and start > 0 and low >= 0:
@@ -222,7 +231,8 @@ def default_priors(objective: Samplable) -> PriorSet:
 
     Diffusion and shear amplitudes are log-normal about the start of the objective with 1.5 in ln;
     alpha, beta, phi0, contrast and offset are truncated normal about their usual values, offsets of
-    rates about zero, as wide as the rate is large at the start (`offset_sizes`). Other parameters
+    rates about zero, as wide as the rate is large at the start (`offset_sizes`); shot noise is
+    log-normal about one with 3.5 in ln. Other parameters
     are log-normal when their positive bounds are decades apart, uniform within finite bounds, else
     normal about their start with ten times their natural step.
 

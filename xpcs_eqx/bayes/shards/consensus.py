@@ -16,7 +16,7 @@ from ...checkpoint import fingerprint
 from ...errors import ModelError
 from ...fitting import Fit
 from ...objective import StoredTiles
-from ...objective.combined import parts_of
+from ...objective.combined import is_likelihood, parts_of
 from ...search.pairs import count_pairs
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment, MarginalisedScaling
 from ..density.log_posterior import (
@@ -198,13 +198,18 @@ def _of_parts(
     return [diagnose_shards(every, part.names, max_depth) for every, part in each]
 
 
-def _prepared(problem, priors, start, scaling, noise, correction):
+def _prepared(problem, priors, start, scaling, noise, stretched, correction):
     """The pairs, and what `prepare` makes of them: of data in a file, of some that stand in."""
     objective = getattr(problem, "objective", problem)
     check_kind(objective)
+    if is_likelihood(objective):
+        raise ModelError(
+            "in shards pairs are apart that the likelihood of speckle needs together; sample() it, "
+            "or the fit by least squares"
+        )
     if not any(isinstance(one.term.tiles, StoredTiles) for one in parts_of(objective)):
-        density, theta, fit, priors = prepare(problem, priors, start, scaling, noise)
-        return pairs_of_all(objective), density, theta, fit, priors
+        found = prepare(problem, priors, start, scaling, noise, stretched=stretched)
+        return pairs_of_all(objective), found
     if correction is not None:
         raise ModelError(
             f"{type(correction).__name__} evaluates the posterior of all data thousands of times, "
@@ -212,8 +217,8 @@ def _prepared(problem, priors, start, scaling, noise, correction):
         )
     pairs = pairs_of_all(objective)
     here = stand_in(pairs)
-    density, theta, fit, priors = prepare(problem, priors, start, scaling, noise, here)
-    return pairs, standing_for(density, pairs), theta, fit, priors
+    found = prepare(problem, priors, start, scaling, noise, here, stretched)
+    return pairs, found._replace(density=standing_for(found.density, pairs))
 
 
 @checked()
@@ -226,6 +231,7 @@ def consensus(
     start: AbstractStart | None = None,
     noise: AbstractNoise | None = None,
     scaling: AbstractScalingTreatment | None = None,
+    stretched: bool | None = None,
     folder: str | None = None,
     key: Key[Array, ""] | int = 0,
     callback: Callable[[Outcome], Any] | None = None,
@@ -238,10 +244,10 @@ def consensus(
 
     **Arguments:**
 
-    - `problem`, `priors`, `start`, `noise`, `key`: as in `sample`. A shard has pairs of all angles
-        of all data sets, as `method` deals them out. Maps may stay in their file (`open_stored`):
-        each shard then reads its own pairs, and the density of the result is an estimate from some
-        of them.
+    - `problem`, `priors`, `start`, `noise`, `stretched`, `key`: as in `sample`. A shard has pairs
+        of all angles of all data sets, as `method` deals them out. Maps may stay in their file
+        (`open_stored`): each shard then reads its own pairs, and the density of the result is an
+        estimate from some of them.
     - `method`: all about the shards, `Consensus()` by default.
     - `sampler`: of a full run; `method` says what a shard makes of it.
     - `scaling`: `SampledScaling()` alone; shards would each marginalise a scaling of their own.
@@ -268,8 +274,8 @@ def consensus(
     limits = method.limits
     anchor = _anchor(method.anchor, start, method.combiner)
     key = key_of(key)
-    pairs, density, theta, fit, priors = _prepared(
-        problem, priors, start, scaling, noise, method.correction
+    pairs, (density, theta, fit, priors, stretching) = _prepared(
+        problem, priors, start, scaling, noise, stretched, method.correction
     )
     for_start, for_shards, for_chains, for_end = jax.random.split(key, 4)
     p = len(density.names)
@@ -339,7 +345,16 @@ def consensus(
         f"{plan.warmup} transitions of warm-up and {plan.draws} draws for each of "
         f"{sampler.chains} chains of a shard; prior to the power {power:.3g} in each"
     )
-    notes = (begun.note, *priors.notes, *notes, how, *failures, *anchored, *combined.log)
+    notes = (
+        begun.note,
+        *stretching,
+        *priors.notes,
+        *notes,
+        how,
+        *failures,
+        *anchored,
+        *combined.log,
+    )
     others = [text for text in comparison.findings if text not in comparison.contradictions]
     return posterior_of(
         whole,
@@ -384,8 +399,9 @@ def infer(
 
     - `problem`, `priors`: as in `sample`.
     - `method`: above how many pairs shards are sampled, by default 500 000, and how.
-    - `settings`: the keywords of both, `sampler`, `start`, `scaling`, `noise`, `folder`, `key` and
-        `callback`, which sees the `SamplingProgress` of one run, or the `Outcome` of each shard.
+    - `settings`: the keywords of both, `sampler`, `start`, `scaling`, `noise`, `stretched`,
+        `folder`, `key` and `callback`, which sees the `SamplingProgress` of one run, or the
+        `Outcome` of each shard.
 
     **Raises:** what `sample` and `consensus` raise.
     """
@@ -393,6 +409,6 @@ def infer(
     check_kind(objective)
     method = Consensus() if method is None else method
     n_pairs = problem.n_pairs if isinstance(problem, Fit) else count_pairs(objective)
-    if not method.in_shards(n_pairs):
+    if is_likelihood(objective) or not method.in_shards(n_pairs):
         return sample(problem, priors, **settings)
     return consensus(problem, priors, method, **settings)

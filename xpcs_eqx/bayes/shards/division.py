@@ -23,7 +23,7 @@ from ...objective import (
     StoredTiles,
     refuse_bins,
 )
-from ...objective.combined import AnyObjective, parts_of
+from ...objective.combined import parts_of
 from .combiners import generator_of
 
 
@@ -142,7 +142,7 @@ def _before(counts: list[int]) -> np.ndarray:
 AnyPairs = Pairs | JoinedPairs
 
 
-def pairs_of_all(objective: AnyObjective) -> AnyPairs:
+def pairs_of_all(objective: Any) -> AnyPairs:
     """The pairs of an objective, of one data set or of several.
 
     **Raises:** `ModelError` as `pairs_of`.

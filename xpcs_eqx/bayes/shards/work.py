@@ -40,7 +40,7 @@ class ShardDensity(eqx.Module):
         density = self.density
         theta = density.coordinates.to_physical(z)
         prior = density.log_prior(theta) + density.coordinates.log_det(z)
-        value = density.log_likelihood(theta) + self.power * prior - 0.5 * z @ self.anchor @ z
+        value = density.likelihood_at(z) + self.power * prior - 0.5 * z @ self.anchor @ z
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 

@@ -209,6 +209,10 @@ class Bayes(Section):
         "contrast and offset: sampled as fitted, one pair for all angles, kept at the fit, or "
         "integrated out exactly (one run only)",
     )
+    likelihood: Literal["least_squares", "speckle", "auto"] = key(
+        "least_squares",
+        "what is sampled, as solver.likelihood; least_squares is widened to the quoted errors",
+    )
     sigma: Annotated[str, NOISES] = key("auto", "auto: given where data.sigma is absolute")
     plots: bool = key(True, "whether to write plots of the draws")
     predictive: int = key(200, "draws that make fitted_data.npz; 0 writes none", ge=0, le=100_000)
@@ -231,6 +235,18 @@ class Bayes(Section):
                 'in shards contrast and offset cannot be marginalised; use scaling = "sampled", '
                 'or method = "single"'
             )
+        for name, wrong in (
+            ("method", "consensus"),
+            ("scaling", "marginalised"),
+            ("sigma", "sampled"),
+            ("sigma", "given"),
+        ):
+            if self.likelihood != "least_squares" and getattr(self, name) == wrong:
+                raise ValueError(
+                    f'{name} = "{wrong}" does not go together with likelihood = '
+                    f'"{self.likelihood}": that of speckle knows its noise, is not Gaussian in '
+                    "contrast and offset, and takes maps whole"
+                )
         if self.chains * self.draws > _MOST_DRAWS:
             raise ValueError(
                 f"draws = {self.draws} of chains = {self.chains} are more than the {_MOST_DRAWS} "
@@ -281,8 +297,10 @@ def method_of(source: Source, given: Bayes) -> Consensus:
     # Chains in different modes are what the multimodal combiner is there for.
     rhat = float("inf") if shards.combiner == "multimodal" else Limits.rhat
     thresholds = {"auto": Consensus.threshold, "single": None, "consensus": 0}
+    # The likelihood of speckle has no shards.
+    method = given.method if given.likelihood == "least_squares" else "single"
     return Consensus(
-        threshold=thresholds[given.method],
+        threshold=thresholds[method],
         sharding=SHARDINGS[shards.sharding](),
         size=_size(shards),
         by_size=shards.transitions == "by_size",

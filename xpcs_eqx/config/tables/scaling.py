@@ -48,13 +48,13 @@ class Scaling(Section):
     )
     contrast_bounds: FiniteBounds | None = key(
         None,
-        "bounds of every contrast",
+        "bounds of every contrast; equal ones fix it",
         example=[0.0, 1.0],
         when=(When("contrast", UNSET, unless=("bayes.scaling", "averaged")),),
     )
     offset_bounds: FiniteBounds | None = key(
         None,
-        "bounds of every offset",
+        "bounds of every offset; equal ones fix it",
         example=[0.5, 1.5],
         when=(When("offset", UNSET, unless=("bayes.scaling", "averaged")),),
     )
@@ -75,8 +75,8 @@ class Scaling(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Scaling":
-        ordered("contrast_bounds", self.contrast_bounds)
-        ordered("offset_bounds", self.offset_bounds)
+        ordered("contrast_bounds", self.contrast_bounds, self.mode != "fourier")
+        ordered("offset_bounds", self.offset_bounds, self.mode != "fourier")
         return self
 
 

@@ -11,13 +11,15 @@ from ...data import PooledData, noise_by_angle, weighted
 from ...errors import ConfigError
 from ...objective import (
     AbstractLoss,
+    AbstractObjective,
     LogSmoothness,
     Smoothness,
+    in_single_precision,
     noise_of,
     smoothness,
     tiles_of,
 )
-from ...optimize import AbstractMetric, Recovery, TrustRegion
+from ...optimize import AbstractMetric, Recovery, SinglePrecision, TrustRegion
 from ...physics import AbstractCorrelation
 from ..section import SET, Choice, Names, Path, Positive, Section, When, choice_of, key, made
 from ..source import Source
@@ -97,6 +99,12 @@ class Solver(Section):
         "parameters.json of an earlier fit, whose values are the starts of parameters without one",
         example="earlier/fit/parameters.json",
     )
+    precision: Literal["double", "single_first"] = key(
+        "double",
+        "arithmetic on maps; single_first: the first evaluations in single precision, the last "
+        "ones in double, for devices that are slow in double",
+        when=_TRUST_REGION,
+    )
     recovery: int = key(
         Recovery.attempts, "attempts to rescue a failed fit", when=_TRUST_REGION, ge=0
     )
@@ -120,19 +128,13 @@ class Solver(Section):
     )
 
     def excluded(self, settings: "Settings") -> Iterator[tuple[str, str]]:
-        """What a step inside the trust region, and a likelihood, do not go together with."""
+        """What a step inside the trust region does not go together with."""
         plain = type(self).model_fields["method"].default
         if settings.streaming.strategy == "hybrid" and self.method not in ("hybrid", plain):
             yield (
                 "solver.method",
                 f'solver.method = "{self.method}" is not the hybrid optimiser that '
                 'streaming.strategy = "hybrid" asks for; leave one of them out',
-            )
-        if self.likelihood != "least_squares" and settings.several:
-            yield (
-                "solver.likelihood",
-                "the likelihood of speckle is fitted to one data set; leave it out, or run each "
-                "data set by itself",
             )
 
 
@@ -148,6 +150,21 @@ def residual_sd(data: Given) -> float:
     if isinstance(data, PooledData):
         return noise_of(tiles_of(data))
     return float(np.median(noise_by_angle(data)))
+
+
+def preparations_of(given: Solver, objective: AbstractObjective) -> tuple[SinglePrecision, ...]:
+    """What comes before the trust region.
+
+    **Raises:** `ConfigError` where single precision is asked for and the data are no maps.
+    """
+    if given.precision == "double":
+        return ()
+    if in_single_precision(objective) is None:
+        raise ConfigError(
+            'solver.precision = "single_first" is for maps of two times, and these data are '
+            "points; leave it out"
+        )
+    return (SinglePrecision(),)
 
 
 def penalties_of(

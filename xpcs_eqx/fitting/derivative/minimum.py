@@ -1,6 +1,7 @@
 """What a fit minimises, as a differentiable function of its own numbers and of all inputs."""
 
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,11 +24,11 @@ from ...objective import (
     Linear,
     NormalEquations,
     ProjectedObjective,
-    TwoTimeObjective,
     TwoTimeTerm,
     block_correlation,
     influence_sums,
 )
+from ...objective.combined import is_likelihood
 from ...objective.elimination import assemble, index_layout
 from ...objective.kernel.blocks import block_equations
 from ...objective.kernel.frame_table import frame_table
@@ -93,6 +94,11 @@ def minimum_of(objective: AbstractObjective) -> AbstractMinimum:
     """
     if isinstance(objective, ProjectedObjective | JointObjective):
         return _of_maps(objective)
+    if is_likelihood(objective):
+        raise ModelError(
+            "a differentiable fit is one of least squares, and this objective is the likelihood of "
+            "speckle; differentiate the fit by least squares from which it began"
+        )
     if isinstance(objective, CombinedObjective):
         parts = tuple(_of_maps(part) for part in objective.parts)
         whole = objective.parameters.whole
@@ -123,7 +129,7 @@ def minimum_of(objective: AbstractObjective) -> AbstractMinimum:
     )
 
 
-def _of_maps(objective: TwoTimeObjective) -> "MapMinimum":
+def _of_maps(objective: Any) -> "MapMinimum":
     term, variables = objective.term, objective.variables
     lower, upper = (jnp.asarray(bound) for bound in (variables.lower, variables.upper))
     if isinstance(objective, JointObjective):
