@@ -135,10 +135,11 @@ class Task:
                     "recovery": optimiser.recovery,
                     "preparations": optimiser.preparations,
                 }
+            solving.setdefault("preparations", problem.preparations)
             fit, report = defended_least_squares(
                 objective,
                 problem.layers,
-                **({"preparations": problem.preparations} | solving),
+                **solving,
                 callback=how.get("callback"),
             )
             analyses.append(defence_section(report, fit))
