@@ -11,6 +11,7 @@ import h5py
 import pytest
 from helpers_data import two_time
 
+import xpcs_eqx.program.series
 import xpcs_eqx_command
 from xpcs_eqx.config import read_configuration
 from xpcs_eqx.data import write_own
@@ -243,6 +244,29 @@ def test_a_followed_folder(tmp_path):
     assert next(batches) == [str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]
     with pytest.raises(ConfigError, match="there is no such folder"):
         next(arrivals(str(tmp_path / "nowhere"), pause=0.0))
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_an_interrupted_series(follow, tmp_path, capsys, monkeypatch):
+    """What is finished stays; a folder is followed until an interrupt, which is no failure."""
+    done = []
+
+    def fit_some(series, item, target):
+        if done:
+            raise KeyboardInterrupt
+        done.append(item)
+        return "cannot be fitted"
+
+    monkeypatch.setattr(xpcs_eqx.program.series, "fit_item", fit_some)
+    monkeypatch.setattr(xpcs_eqx.program.series, "arrivals", lambda _: iter([["a.h5"], ["b.h5"]]))
+    monkeypatch.chdir(tmp_path)
+    Path("fit.toml").write_text("[data]\npath = 'a.h5'\n")
+    files = ["--follow", "."] if follow else ["a.h5", "b.h5"]
+    assert run(["fit", "fit.toml", *files]) == (1 if follow else 3)
+    said = capsys.readouterr()
+    assert "a.h5: failed: cannot be fitted" in said.out
+    assert ("the same command goes on" in said.err) != follow
+    assert len(Path("fit_series/series.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,12 @@ def run_series(
         for batch in arrivals(follow) if follow is not None else ():
             _batch(series, batch, table, say)
             table.write(plots=True)
+    except KeyboardInterrupt:
+        # Of a followed folder this is the end.
+        if follow is None:
+            raise KeyboardInterrupt(
+                f"interrupted; what is finished is in {series.folder}, and the same command goes on"
+            ) from None
     finally:
         if table.found:
             table.write(plots=True)
