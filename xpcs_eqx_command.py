@@ -75,6 +75,12 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     many.add_argument("--jobs", type=int, default=1, help="files at a time, a process each")
     many.add_argument("--follow", metavar="DIR", help="fit new files of a folder as they come")
     many.add_argument(
+        "--from-first",
+        action="store_true",
+        help="start where the first good fit ended, and look for no other minimum: faster",
+    )
+    many.add_argument("--each-q", action="store_true", help="fit each q of a file by itself")
+    many.add_argument(
         "--about",
         metavar="NAME=PATH",
         action="append",
@@ -106,6 +112,10 @@ def _init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="TOML", help="file to write instead of printing")
 
 
+def _import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="configuration of homodyne 2.x or xpcsjax, in YAML")
+
+
 def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="results folder, whose plots and page are made anew")
 
@@ -124,6 +134,7 @@ COMMANDS = {
     "fit": ("fit a configuration and write a results folder", _fit),
     "compare": ("parameters of several results folders side by side", _compare),
     "report": ("draw plots and page of a results folder again", _report),
+    "import": ("print a configuration of homodyne 2.x or xpcsjax as one of this program", _import),
     "template": ("a commented configuration with every key", _template),
     "simulate": ("write a simulated file", None),
 }

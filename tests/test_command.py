@@ -11,6 +11,7 @@ import h5py
 import pytest
 from helpers_data import two_time
 
+import xpcs_eqx.program.series
 import xpcs_eqx_command
 from xpcs_eqx.config import read_configuration
 from xpcs_eqx.data import write_own
@@ -205,6 +206,33 @@ def test_a_series_is_one_table(tmp_path, capsys, monkeypatch):
     assert Path("fit_series/scan_2/fit/parameters.json").exists()
 
 
+def test_each_q_by_itself(tmp_path, capsys, monkeypatch):
+    """One results folder for each q, from where the first ended, and the exponent in the page."""
+    monkeypatch.chdir(tmp_path)
+    simulate(tmp_path, "aps-u", *SMALL, "--q", "0.0054,0.007,0.009")
+    assert run(["init", "scan.hdf", "-o", "fit.toml"]) == 0
+    series = ["fit", "fit.toml", "scan.hdf", "--each-q", "--from-first", "--no-plots"]
+    capsys.readouterr()
+    assert run(series) == 0
+    assert "scan.hdf, q = 0.009 1/Å: good" in capsys.readouterr().out
+    with open("fit_series/series.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [float(row["q [1/Å]"]) for row in rows] == [0.0054, 0.007, 0.009]
+    assert all(float(row["error of Γ"]) > 0 for row in rows)
+    assert "as the model has it (2)" in Path("fit_series/series.html").read_text()
+    later = tomllib.loads(Path("fit_series/scan_q0.009/config.toml").read_text())
+    first = json.loads(Path("fit_series/scan_q0.0054/fit/parameters.json").read_text())
+    assert later["global"]["method"] == "local"
+    assert later["parameters"]["D0"]["start"] == first["parameters"]["D0"]["value"]
+    folders = [f"fit_series/scan_q{q}" for q in ("0.0054", "0.007")]
+    assert run(["compare", *folders]) == 0
+    assert "How relaxation depends on q" in capsys.readouterr().out
+    assert run(["fit", "fit.toml", "--each-q"]) == 2
+    (tmp_path / "joint.toml").write_text(Path("fit.toml").read_text() + "[joint]\n")
+    assert run(["fit", "joint.toml", "scan.hdf"]) == 2
+    assert "--each-q fits each q" in capsys.readouterr().err
+
+
 def test_a_followed_folder(tmp_path):
     """Files come once they no longer change, and again when they are written again."""
     batches = arrivals(str(tmp_path), pause=0.0)
@@ -216,6 +244,29 @@ def test_a_followed_folder(tmp_path):
     assert next(batches) == [str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]
     with pytest.raises(ConfigError, match="there is no such folder"):
         next(arrivals(str(tmp_path / "nowhere"), pause=0.0))
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_an_interrupted_series(follow, tmp_path, capsys, monkeypatch):
+    """What is finished stays; a folder is followed until an interrupt, which is no failure."""
+    done = []
+
+    def fit_some(series, item, target):
+        if done:
+            raise KeyboardInterrupt
+        done.append(item)
+        return "cannot be fitted"
+
+    monkeypatch.setattr(xpcs_eqx.program.series, "fit_item", fit_some)
+    monkeypatch.setattr(xpcs_eqx.program.series, "arrivals", lambda _: iter([["a.h5"], ["b.h5"]]))
+    monkeypatch.chdir(tmp_path)
+    Path("fit.toml").write_text("[data]\npath = 'a.h5'\n")
+    files = ["--follow", "."] if follow else ["a.h5", "b.h5"]
+    assert run(["fit", "fit.toml", *files]) == (1 if follow else 3)
+    said = capsys.readouterr()
+    assert "a.h5: failed: cannot be fitted" in said.out
+    assert ("the same command goes on" in said.err) != follow
+    assert len(Path("fit_series/series.csv").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,13 @@ def _init(arguments: argparse.Namespace) -> int:
     return fit.OK
 
 
+def _import(arguments: argparse.Namespace) -> int:
+    from .program.importing import import_configuration
+
+    fit.say(import_configuration(arguments.config))
+    return fit.OK
+
+
 def _compare(arguments: argparse.Namespace) -> int:
     from .program.comparing import compare
 
@@ -48,6 +55,7 @@ def _report(arguments: argparse.Namespace) -> int:
 WORK = {
     "show": _show,
     "init": _init,
+    "import": _import,
     "compare": _compare,
     "report": _report,
     "template": _template,

@@ -220,6 +220,8 @@ def _series(arguments: argparse.Namespace) -> int:
         arguments.overwrite,
         arguments.jobs,
         about,
+        arguments.each_q,
+        arguments.from_first,
     )
     told = (lambda line: None) if arguments.quiet else say
     with _interruptible():
@@ -267,6 +269,8 @@ def run(arguments: argparse.Namespace) -> int:
             )
         if getattr(arguments, "files", ()) or getattr(arguments, "follow", None):
             return _series(arguments)
+        if getattr(arguments, "each_q", False):
+            raise ConfigError("--each-q is for a series: name the files behind the configuration")
         return _run(arguments, started)
 
     return carry_out(work, arguments)

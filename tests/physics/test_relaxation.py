@@ -114,6 +114,7 @@ def test_a_mode_begins_at_the_data():
     assert float(parameter_values(model_of(Model(mode="static"), {}, None, data))["D0"]) == 1e4
 
 
+@pytest.mark.long
 def test_exponents_are_recovered_from_the_data_alone():
     t = 0.1 * np.arange(40)
     for stretch, seed in ((0.5, 1), (1.0, 2), (1.9, 3)):

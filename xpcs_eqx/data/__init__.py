@@ -32,6 +32,7 @@ from .load import load_bins as load_bins
 from .load import load_each as load_each
 from .load import load_joint as load_joint
 from .load import map_size as map_size
+from .load import q_values as q_values
 from .mapping import from_dict as from_dict
 from .noise import mad_sigma as mad_sigma
 from .selection import PairRule as PairRule

@@ -438,13 +438,26 @@ def load_each(
         return _every_q(file)
 
 
+def q_values(path: str | os.PathLike[str], **how: Unpack[Reading]) -> tuple[float, ...]:
+    """The selected q of a file [1/Å], ascending, from its lists alone.
+
+    Arguments and errors as in `load`.
+    """
+    with open_maps(path, **{**how, "checksum": False}) as file:
+        maps = np.arange(1) if file.raw.ages is not None else choose_maps(file.raw, file.selection)
+        return tuple(map(float, _different(file.raw.q[maps])))
+
+
+def _different(q: np.ndarray) -> np.ndarray:
+    """The values of q, bins equal to rounding being one."""
+    order = np.sort(q)
+    return order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
+
+
 def _every_q(file: Opened) -> tuple[TwoTimeData, ...]:
     maps = choose_maps(file.raw, file.selection)
     q = file.raw.q[maps]
-    order = np.sort(q)
-    # bins equal to rounding are one q
-    starts = order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
-    at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in starts]
+    at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in _different(q)]
     if file.selection.merge_q:
         at_one_q = [maps]
     return tuple(assemble(file.chosen(maps=one)) for one in at_one_q)

@@ -4,9 +4,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,15 @@ from ..bayes.workers.base import Result as Arrays
 from ..bayes.workers.processes import SpawnedProcesses
 from ..compiling import compilation_cache
 from ..config.read import Configuration, read_configuration
+from ..config.tables.data import reading_of
+from ..config.tables.search import search_settings
+from ..config.tables.solver import is_hybrid
+from ..data import q_values
 from ..data.layouts.hdf5 import dataset
 from ..data.layouts.opened import open_hdf5
 from ..errors import ConfigError, XPCSError
 from ..files import replacing
+from ..parameters import saved_values
 from ..report import claimed
 from ..report.collection import Result, as_csv, as_page, exponent_of, read_result
 from ..report.sections import Section, folder_names
@@ -33,6 +38,19 @@ PAUSE = 1.0
 _LIMITS = Limits(float("inf"), float("inf"), retries=0, success=0.0, first=2**30)
 
 
+class Item(NamedTuple):
+    """A file, or one q [1/Å] of it."""
+
+    file: str
+    q: float | None = None
+
+    @property
+    def stem(self) -> str:
+        """What its results folder is called."""
+        stem = os.path.splitext(os.path.basename(self.file))[0]
+        return stem if self.q is None else f"{stem}_q{self.q:.6g}"
+
+
 @dataclass(frozen=True)
 class Series:
     """What is fitted, and where the results go.
@@ -40,6 +58,8 @@ class Series:
     - `config`: path of the configuration; `overrides`: as of `read_configuration`.
     - `folder`: for a results folder of each file, named after it, and for the table.
     - `about`: name → HDF5 path of a number in each file that is put into the table.
+    - `each_q`: each q of a file by itself.
+    - `from_first`: fits begin where the first good one ended, and look for no other minimum.
     """
 
     config: str
@@ -48,30 +68,58 @@ class Series:
     overwrite: bool = False
     jobs: int = 1
     about: Mapping[str, str] = field(default_factory=dict)
+    each_q: bool = False
+    from_first: bool = False
 
-    def configuration(self, file: str) -> Configuration:
+    def begun_at(self, folder: str) -> "Series":
+        """The series with the results of a folder as starts, and no search beside them."""
+        found = saved_values(os.path.join(folder, "fit", "parameters.json"))
+        starts = tuple(
+            f'parameters."{name}".start={one.value!r}'
+            for name, one in found.items()
+            if one.role == "free"
+        )
+        settings = read_configuration(self.config, self.overrides).settings
+        # A search that was asked for is carried out from there.
+        alone = search_settings(settings).asked or is_hybrid(settings)
+        more = () if alone else ("global.method=local",)
+        return replace(self, overrides=(*self.overrides, *starts, *more))
+
+    def items(self, file: str) -> list[Item]:
+        """What is fitted of a file: the whole, or each q by itself."""
+        if self.each_q:
+            try:
+                how = {**reading_of(self.configuration(Item(file)).data), "q": None}
+                return [Item(file, q) for q in q_values(file, **how)]
+            except (XPCSError, OSError):
+                # What is wrong with it is said where it is fitted.
+                pass
+        return [Item(file)]
+
+    def configuration(self, item: Item) -> Configuration:
         """The configuration for a file.
 
         **Raises:** `ConfigError` for one of several data sets.
         """
         here = read_configuration(self.config, self.overrides)
-        if isinstance(here.settings.data, list):
+        if here.settings.several:
             raise ConfigError(
                 f"{self.config}: a series takes a configuration with one table [data], whose path "
-                "is that of each file in turn; this one has several"
+                "is that of each file in turn, without [joint]; --each-q fits each q by itself"
             )
         # As TOML, whatever the name is made of.
-        path = json.dumps(os.path.abspath(file), ensure_ascii=False)
-        return read_configuration(self.config, (*self.overrides, f"data.path={path}"))
+        path = json.dumps(os.path.abspath(item.file), ensure_ascii=False)
+        more = () if item.q is None else (f"data.q={item.q!r}",)
+        return read_configuration(self.config, (*self.overrides, f"data.path={path}", *more))
 
 
-def fit_file(series: Series, file: str, target: str) -> str:
+def fit_item(series: Series, item: Item, target: str) -> str:
     """Fit a file into its results folder; returns what went wrong, or nothing.
 
     Results that are there already and are those asked for stay as they are.
     """
     try:
-        configuration = series.configuration(file)
+        configuration = series.configuration(item)
         if configuration.settings.output.compilation_cache:
             compilation_cache()
         left = os.path.lexists(target) or os.path.lexists(f"{target}.checkpoint")
@@ -92,11 +140,11 @@ class _Work:
     """The files of a batch, as work for processes; a failure is a text that comes back."""
 
     series: Series
-    files: tuple[str, ...]
+    items: tuple[Item, ...]
     targets: tuple[str, ...]
 
     def __call__(self, task: Task, beat: Callable[[], None]) -> Arrays:
-        wrong = fit_file(self.series, self.files[task.number], self.targets[task.number])
+        wrong = fit_item(self.series, self.items[task.number], self.targets[task.number])
         return {"wrong": np.frombuffer(wrong.encode(), np.uint8)}
 
 
@@ -118,39 +166,45 @@ def _metadata(file: str, about: Mapping[str, str]) -> dict[str, Any]:
 
 @dataclass
 class Table:
-    """The results so far, in the order of the files or of the first number asked for."""
+    """The results so far, in the order of the files or of the first number asked for.
+
+    - `first_good`: the folder of the first result to rely on.
+    """
 
     series: Series
-    found: dict[str, Result] = field(default_factory=dict)
+    found: dict[Item, Result] = field(default_factory=dict)
+    first_good: str | None = None
 
-    def targets(self, files: Sequence[str]) -> list[str]:
-        """Results folders of files, named after them, and different from those of earlier ones."""
-        every = list(dict.fromkeys([*self.found, *files]))
-        names = folder_names([os.path.splitext(os.path.basename(one))[0] for one in every])
-        known = dict(zip(every, names, strict=True))
-        return [os.path.join(self.series.folder, known[one]) for one in files]
+    def targets(self, items: Sequence[Item]) -> list[str]:
+        """Results folders, named after the files, and different from those of earlier ones."""
+        every = list(dict.fromkeys([*self.found, *items]))
+        known = dict(zip(every, folder_names([one.stem for one in every]), strict=True))
+        return [os.path.join(self.series.folder, known[one]) for one in items]
 
-    def add(self, file: str, target: str, wrong: str) -> Result:
+    def add(self, item: Item, target: str, wrong: str) -> Result:
         """Take up the results of a file, or why there are none."""
-        name, about = os.path.basename(file), _metadata(file, self.series.about)
+        name, about = os.path.basename(item.file), _metadata(item.file, self.series.about)
         if not wrong:
             try:
-                self.found[file] = read_result(target, name, about)
+                self.found[item] = read_result(target, name, about)
+                if self.found[item].good and self.first_good is None:
+                    self.first_good = target
             except ConfigError as error:
                 wrong = str(error)
         if wrong:
-            self.found[file] = Result(name, f"failed: {wrong}", about)
-        return self.found[file]
+            self.found[item] = Result(name, f"failed: {wrong}", about)
+        return self.found[item]
 
     def results(self) -> list[Result]:
         """In their order."""
         first = next(iter(self.series.about), None)
 
-        def place(file: str) -> tuple[float, str]:
-            value = self.found[file].about.get(first) if first else None
-            return (np.inf if first and value is None else value or 0.0), file
+        def place(item: Item) -> tuple[float, str, float]:
+            value = self.found[item].about.get(first) if first else None
+            number = np.inf if first and value is None else value or 0.0
+            return number, item.file, item.q or 0.0
 
-        return [self.found[file] for file in sorted(self.found, key=place)]
+        return [self.found[item] for item in sorted(self.found, key=place)]
 
     def write(self, plots: bool = False) -> None:
         """Write `series.csv` and `series.html`, with plots of the parameters if asked for."""
@@ -177,21 +231,35 @@ class Table:
 
 def _batch(series: Series, files: Sequence[str], table: Table, say: Callable[[str], Any]) -> None:
     """Fit some files, and take up what became of each as soon as it has ended."""
-    targets = tuple(table.targets(files))
+    items = [item for file in files for item in series.items(file)]
+    targets = dict(zip(items, table.targets(items), strict=True))
     begun = time.monotonic()
 
-    def ended(outcome: Outcome) -> None:
-        k, result = outcome.number, outcome.result
-        wrong = outcome.reason if result is None else bytes(result["wrong"]).decode()
-        found = table.add(files[k], targets[k], wrong)
-        say(f"{found.name}: {found.verdict} ({time.monotonic() - begun:.1f} s)")
-        table.write()
+    def run(series: Series, items: Sequence[Item]) -> None:
+        work = _Work(series, tuple(items), tuple(targets[one] for one in items))
 
-    workers = SpawnedProcesses(series.jobs) if series.jobs > 1 and len(files) > 1 else Serial()
-    # The largest go first, and of equal ones those that were named first.
-    sizes = [os.path.getsize(file) if os.path.isfile(file) else 0 for file in files]
-    sizes = [size if series.jobs > 1 else -k for k, size in enumerate(sizes)]
-    run_shards(_Work(series, tuple(files), targets), sizes, workers, _LIMITS, callback=ended)
+        def ended(outcome: Outcome) -> None:
+            item, result = items[outcome.number], outcome.result
+            wrong = outcome.reason if result is None else bytes(result["wrong"]).decode()
+            found = table.add(item, targets[item], wrong)
+            name = found.name if item.q is None else f"{found.name}, q = {item.q:.6g} 1/Å"
+            say(f"{name}: {found.verdict} ({time.monotonic() - begun:.1f} s)")
+            table.write()
+
+        alone = series.jobs == 1 or len(items) == 1
+        # The largest go first, and of equal ones those that were named first.
+        sizes = [os.path.getsize(one.file) if os.path.isfile(one.file) else 0 for one in items]
+        sizes = [-k for k in range(len(items))] if alone else sizes
+        workers = Serial() if alone else SpawnedProcesses(series.jobs)
+        run_shards(work, sizes, workers, _LIMITS, callback=ended)
+
+    if series.from_first:
+        while items and table.first_good is None:
+            run(series, [items.pop(0)])
+        if table.first_good is not None:
+            series = series.begun_at(table.first_good)
+    if items:
+        run(series, items)
 
 
 def run_series(
@@ -209,7 +277,7 @@ def run_series(
 
     **Raises:** `ConfigError` for a configuration or a folder that cannot be used.
     """
-    series.configuration(files[0] if files else os.path.join(follow or "", "any"))
+    series.configuration(Item(files[0] if files else os.path.join(follow or "", "any")))
     table = Table(series)
     try:
         if files:
@@ -217,6 +285,12 @@ def run_series(
         for batch in arrivals(follow) if follow is not None else ():
             _batch(series, batch, table, say)
             table.write(plots=True)
+    except KeyboardInterrupt:
+        # Of a followed folder this is the end.
+        if follow is None:
+            raise KeyboardInterrupt(
+                f"interrupted; what is finished is in {series.folder}, and the same command goes on"
+            ) from None
     finally:
         if table.found:
             table.write(plots=True)
