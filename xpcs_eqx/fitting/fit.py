@@ -306,7 +306,7 @@ class Fit(eqx.Module):
     def __repr__(self) -> str:
         """The verdict and one line for each parameter."""
         if self.fitted is not None:
-            entries = "bins" if has_bins(self.fitted.objective.term.tiles) else "pairs"
+            entries = "bins" if has_bins(self.objective.term.tiles) else "pairs"
             what = f"{type(self.fitted.model).__name__} to {self.n_pairs} {entries}"
         elif self.data_sets:
             number = len(self.data_sets)
