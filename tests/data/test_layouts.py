@@ -533,6 +533,23 @@ def test_names_that_are_no_text_are_printable(path):
     with h5py.File(path, "r+") as file:
         h5py.h5g.create(file.id, b"bad\xff")
     refused(path, "not UTF-8").encode()
+    # Nobody looks for an attribute of such a name.
+    write_own(path, two_time())
+    with h5py.File(path, "r+") as file:
+        attribute = h5py.h5a.create(
+            file["t"].id, b"\xb5nit", h5py.h5t.NATIVE_DOUBLE, h5py.h5s.create(h5py.h5s.SCALAR)
+        )
+        attribute.write(np.array(1.0))
+    assert_same_fit_input(load(path), two_time())
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_maps_of_any_size_are_judged(path, size):
+    maps = two_time()
+    write_npz(path, replace(maps, c2=size * np.asarray(maps.c2)))
+    with np.errstate(all="ignore"):
+        found = load(path, layout="npz")
+    assert found.n_angles == maps.n_angles
 
 
 def test_impossible_numbers_beside_the_maps(path):

@@ -6,7 +6,7 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
-from helpers import LAMINAR, make_data, mapped
+from helpers import LAMINAR, MODELS, make_data, mapped, start_off
 
 import xpcs_eqx as xe
 from xpcs_eqx.errors import FitError, ModelError
@@ -31,6 +31,7 @@ from xpcs_eqx.search import (
 )
 from xpcs_eqx.search import trial as trial_module
 
+STATIC = MODELS["static"]
 OTHERS = ("alpha", "D_offset", "beta", "gamma_dot_t_offset")
 
 
@@ -65,6 +66,18 @@ def test_auto_finds_the_minimum_that_a_local_fit_misses(noise, said):
 
 
 @pytest.mark.slow
+def test_what_ran_out_of_evaluations_is_brought_to_its_end():
+    data = make_data(STATIC, n=41, noise=0.01)
+    problem = xe.projected_objective(mapped(start_off(STATIC, 3.0), data), data)
+    best = xe.least_squares(problem)
+    how = {"solver": xe.TrustRegion(max_evaluations=5), "recovery": xe.Recovery(attempts=0)}
+    assert not xe.least_squares(problem, **how).success
+    found = global_least_squares(problem, strategy=Auto(probes=2), **how)
+    assert found.fit.success
+    assert float(found.fit.cost) == pytest.approx(float(best.cost), rel=1e-9)
+    assert "a fit from the end of its fit to the sample" in " ".join(found.decisions)
+
+
 def test_cma_es_follows_where_starts_do_not_agree():
     pytest.importorskip("cma")
     best = xe.least_squares(objective(QUIET))

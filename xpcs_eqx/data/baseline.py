@@ -209,9 +209,12 @@ def judged(found: Sequence[Levels | None]) -> Found:
     levels = [one for one in found if one is not None]
     if not levels:
         return Found(0.0)
-    weights = np.array([1 / max(one.far_error, 1e-12) ** 2 for one in levels])
+    # Relative to the least, whose square is a number however large or small they are.
+    errors = np.maximum([one.far_error for one in levels], 1e-12)
+    weights = (errors.min() / errors) ** 2
     mean = float(np.average([one.far for one in levels], weights=weights))
-    error, lowest = float(weights.sum() ** -0.5), min(levels, key=lambda one: one.below)
+    error = float(errors.min() * weights.sum() ** -0.5)
+    lowest = min(levels, key=lambda one: one.below)
     low, high = _WITH
     falls_to = _limit(levels)
     # What is below 1 and falls on is no c2, whose level at large lags it happens to have.

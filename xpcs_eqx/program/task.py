@@ -120,8 +120,9 @@ class Task:
         from ..search import global_least_squares
 
         problem, objective = self.problem, self.problem.objective
+        if problem.preparations and problem.layers is None:
+            how["warm_up"] = problem.preparations[0]
         solving: dict[str, Any] = {"solver": problem.solver, "recovery": problem.recovery}
-        first = {"warm_up": problem.preparations[0]} if problem.preparations else {}
         analyses, searched, optimiser = [], None, problem.plan.optimiser
         if problem.layers is not None:
             if how.get("resume"):
@@ -129,6 +130,7 @@ class Task:
                     "a fit with [defences] runs in several rounds and leaves no checkpoint; run it "
                     "again without --resume"
                 )
+            solving["preparations"] = problem.preparations
             if optimiser is not None:
                 solving = {
                     "solver": optimiser.solver_for(objective),
@@ -136,21 +138,17 @@ class Task:
                     "preparations": optimiser.preparations,
                 }
             fit, report = defended_least_squares(
-                objective,
-                problem.layers,
-                **({"preparations": problem.preparations} | solving),
-                callback=how.get("callback"),
+                objective, problem.layers, **solving, callback=how.get("callback")
             )
             analyses.append(defence_section(report, fit))
         elif optimiser is not None:
             fit = optimiser.minimise(objective, **how)
         elif problem.search is not None:
-            how |= first
             searched = global_least_squares(objective, strategy=problem.search, **solving, **how)
             fit = searched.fit
             analyses.append(search_section(searched))
         else:
-            fit = least_squares(objective, **solving, **first, **how)
+            fit = least_squares(objective, **solving, **how)
         fit = quote_errors(fit, problem.settings.solver.errors)
         thresholds = thresholds_of(problem.settings.verdict)
         fit = judged(fit, thresholds)

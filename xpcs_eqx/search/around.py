@@ -30,11 +30,13 @@ class Around(NamedTuple):
 
     - `lower`: physical variables of minima of the sample below that of the known one, the lowest
         first; `same`: starts that came to the known one, or to the lowest, on their own.
+    - `reached`: where the fit to the sample from the known one ended.
     - `starts`: fits from elsewhere; `evaluations`: of the sample.
     """
 
     lower: Float[np.ndarray, "minimum variable"]
     same: int
+    reached: Float[np.ndarray, "variable"]
     starts: int
     evaluations: int
 
@@ -110,5 +112,6 @@ def _compared(objective: AbstractObjective, pairs: int, sampled: int, fits: Loca
         if all(apart) and len(distinct) < WORTH:
             distinct.append(k)
     same = int(np.count_nonzero(fits.cost[1:] <= lowest + threshold))
-    lower = np.clip(fits.x[distinct], objective.variables.lower, objective.variables.upper)
-    return Around(np.asarray(lower), same, len(fits.cost) - 1, int(fits.evaluations.sum()))
+    inside = np.clip(fits.x[[0, *distinct]], objective.variables.lower, objective.variables.upper)
+    reached, lower = np.asarray(inside[0]), np.asarray(inside[1:])
+    return Around(lower, same, reached, len(fits.cost) - 1, int(fits.evaluations.sum()))

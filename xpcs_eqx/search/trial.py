@@ -105,14 +105,18 @@ class Trial(Log):
         self._watched(SearchProgress("look around", self.used, self.lowest))
         if self.ended:
             return found
-        for x in found.lower:
-            if self.used >= budget:
-                self.say(f"a lower minimum of the sample is left: {self.used} evaluations are used")
+        ends = [(x, "a lower minimum of the sample") for x in found.lower]
+        for x, what in [*ends, (found.reached, "the end of its fit to the sample")]:
+            if x is found.reached and self.best is not None and self.best.success:
+                # Only of a best that is no minimum yet is there more to be had from here.
                 break
-            fit = self._attempt("fit from a lower minimum of the sample", least_squares, x)
+            if self.used >= budget:
+                self.say(f"{what} is left: {self.used} evaluations are used")
+                break
+            fit = self._attempt(f"fit from {what}", least_squares, x)
             if fit is not None and not self.ended:
                 lower = self._take("a look around", fit, fit.evaluations)
-                self.say(f"a fit from a lower minimum of the sample found {_what(lower)}")
+                self.say(f"a fit from {what} found {_what(lower)}")
         self.say(
             f"{found.same} of {found.starts} starts over the bounds came to the lowest minimum of "
             "a sample of the pairs"

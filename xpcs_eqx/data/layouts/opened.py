@@ -236,7 +236,12 @@ class _Member:
         **Raises:** `DataError` when they cannot be read.
         """
         with reading(self.filename, f"the attributes of /{self.key}"):
-            return tuple(self._found.attrs)
+            return tuple(map(_name, self._found.attrs))
+
+
+def _name(stored: Any) -> str:
+    """A name as text; h5py leaves one that is no UTF-8 as bytes."""
+    return _decoded(stored) if isinstance(stored, bytes) else stored
 
 
 def _texts(value: Any) -> tuple[str, ...]:
