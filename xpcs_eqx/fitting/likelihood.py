@@ -62,7 +62,8 @@ def likelihood_of(fit: Fit) -> SpeckleLikelihood | CombinedObjective:
     """The likelihood of the pixels behind the maps of a fit by least squares, begun where it ended.
 
     Of several data sets it is the sum of theirs. Number of pixels and shot noise are those that the
-    fit has found; where the raw diagonal of the maps can be used, the shot noise is a variable.
+    fit has found; where the raw diagonal of the maps can be used, the shot noise is a variable, and
+    elsewhere the one that makes the scatter of the other entries most likely.
 
     **Raises:** `ModelError` for the fit of a curve, for points, maps in a file and maps whose pairs
     are masked one by one, with the name of the data set where there are several; `FitError` for a
@@ -110,7 +111,7 @@ def _of_one(fit: Fit) -> SpeckleLikelihood:
     per_angle = np.stack([fit.contrast, fit.offset], axis=1)
     diagonal, known = _diagonal(fit, term, per_angle, shot)
     values = np.asarray(fit.values)
-    return speckle_likelihood(
+    found = speckle_likelihood(
         term,
         values[fit.index.physical],
         values[fit.index.scaling],
@@ -120,6 +121,9 @@ def _of_one(fit: Fit) -> SpeckleLikelihood:
         known,
         objective.penalties,
     )
+    if known.all():
+        return found
+    return found.with_diagonal_of(coordinates_of(found.variables, jnp.asarray(found.begin)))
 
 
 @checked()

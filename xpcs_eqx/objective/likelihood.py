@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ..compiling import quick_jit
 from ..errors import ModelError
 from ..parameters import ParameterMap
 from ..scaling import AbstractScaling
@@ -35,6 +36,8 @@ from .two_time import JointVariables, TwoTimeTerm
 
 # Shot noise of one photon in ten thousand frames, and of a million in each.
 SHOT_BOUNDS = (1e-6, 1e4)
+# Frames whose scatter tells the shot noise well enough.
+_ENOUGH_FRAMES = 200
 
 
 class ShotScaling(AbstractScaling):
@@ -237,24 +240,99 @@ class SpeckleLikelihood(AbstractObjective):
         return half_deviance(table, self.levels(y), self.angles) + self.penalty(y).cost
 
     def with_diagonal_of(self, y: Float[Array, "variable"]) -> "SpeckleLikelihood":
-        """The same begun at `y`, with the diagonal expected there where that of the data is not."""
-        level = np.asarray(self.levels(y))
-        unknown = (np.asarray(self.angles.kept) > 0) & ~self.known_diagonal[:, None]
-        expected = np.sum(level, axis=1) - 1
-        covariance = np.array(self.angles.covariance)
-        for a, which in enumerate(unknown):
-            covariance[a, which, which] = expected[a]
-        angles = self.angles
-        angles = SampleCovariances.of(covariance, angles.kept, angles.known, angles.n_pixels)
+        """The same begun at `y`, with the diagonal expected there where that of the data is not.
+
+        It is the one that the other entries imply: the diagonal of K plus the regression of its
+        scatter on theirs, so that in the end all that they say is used, and nothing else. Shot
+        noise and number of pixels are those that make their scatter most likely.
+        """
+        kept, known = np.asarray(self.angles.kept) > 0, self.known_diagonal
+        signal, covariance = np.asarray(_signals(self, y)), np.array(self.angles.covariance)
+        shot, pixels = np.array(self.shot_scaling.given), np.array(self.angles.n_pixels)
+        for a in np.flatnonzero(~known):
+            frames = np.flatnonzero(kept[a])
+            some, every = (np.ix_(own, own) for own in (frames[:_ENOUGH_FRAMES], frames))
+            shot[a], pixels[a] = of_scatter(covariance[a][some], signal[a][some])
+            expected = signal[a][every] + shot[a] * np.eye(frames.size)
+            inverse = np.linalg.inv(expected)
+            added, _ = _completed(inverse, _off_diagonal(covariance[a][every] - expected))
+            covariance[a, frames, frames] = np.diagonal(expected) + added
+        angles = SampleCovariances.of(covariance, kept, known, pixels)
+        scaling = dataclasses.replace(self.shot_scaling, given=jnp.asarray(shot))
+        term = dataclasses.replace(self.term, scaling=scaling)
         begin = np.asarray(self.variables.to_physical(y))
         begin = np.clip(begin, self.variables.lower, self.variables.upper)
-        return dataclasses.replace(self, angles=angles, begin=begin)
+        return dataclasses.replace(self, term=term, angles=angles, begin=begin)
 
     def penalty(self, y: Float[Array, "variable"]) -> NormalEquations:
         """Equations of the penalties on the physical parameters."""
         p = self.physical.n_free
         own = penalty_equations(self.penalties, self.physical, y[:p], self.noise)
         return own.transform(jnp.eye(p, y.shape[0]))
+
+
+@quick_jit
+def _signals(likelihood: SpeckleLikelihood, y) -> Float[Array, "angle frame frame"]:
+    """K of each angle without shot noise, all frames as if they counted."""
+    table = likelihood.term.table(y[: likelihood.physical.n_free], False)
+    levels, n = likelihood.levels(y), likelihood.angles.kept.shape[1]
+
+    def one(inputs):
+        number, (contrast, offset, _) = inputs
+        correlation = block_correlation(table, _all_pairs(number, n, y.dtype))
+        return offset - 1 + contrast * _symmetric(correlation, 1.0)
+
+    return jax.lax.map(one, (jnp.arange(levels.shape[0]), levels))
+
+
+def _off_diagonal(matrix: np.ndarray) -> np.ndarray:
+    out = matrix.copy()
+    np.fill_diagonal(out, 0.0)
+    return out
+
+
+def _completed(inverse: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, float]:
+    """The diagonal d at which tr (P (R + d))² is least, and that; P = `inverse`, R without one."""
+    half = inverse @ residuals
+    slope = np.sum(half * inverse, axis=1)
+    diagonal = -np.linalg.solve(inverse**2, slope)
+    return diagonal, float(np.sum(half * half.T) + slope @ diagonal)
+
+
+def of_scatter(
+    covariance: Float[np.ndarray, "frame frame"], signal: Float[np.ndarray, "frame frame"]
+) -> tuple[float, float]:
+    """Shot noise and number of pixels that make the scatter of a map off its diagonal most likely.
+
+    Entries off the diagonal do not depend on shot noise on average; their scatter does. With
+    K = `signal` + s 1, P = K⁻¹, the residuals R = C − K and the covariance of Gaussian intensities,
+    N Cov(C_ij, C_kl) = K_ik K_jl + K_il K_jk, the best N and the diagonal d integrated out,
+
+        −2 ln L = (T + 1) ln det K + ln det P∘P + ½T (T − 1) ln min_d tr (P (R + d))².
+    """
+    # Not at the top: most likelihoods have their diagonal.
+    from scipy.optimize import minimize_scalar
+
+    n, residuals = len(signal), _off_diagonal(covariance - signal)
+
+    def scatter(log_shot: float) -> tuple[float, float]:
+        values, vectors = np.linalg.eigh(signal + np.exp(log_shot) * np.eye(n))
+        values = np.maximum(values, SHOT_BOUNDS[0])
+        inverse = (vectors / values) @ vectors.T
+        _, least = _completed(inverse, residuals)
+        sizes = (n + 1) * np.sum(np.log(values)) + np.linalg.slogdet(inverse**2)[1]
+        return sizes, max(least, np.finfo(float).tiny)
+
+    def deviance(log_shot: float) -> float:
+        sizes, least = scatter(log_shot)
+        found = float(sizes + 0.5 * n * (n - 1) * np.log(least))
+        return found if np.isfinite(found) else np.inf
+
+    grid = np.linspace(*np.log(SHOT_BOUNDS), 24)
+    best = int(np.argmin([deviance(one) for one in grid]))
+    ends = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
+    found = minimize_scalar(deviance, bounds=ends, method="bounded", options={"xatol": 0.01})
+    return float(np.exp(found.x)), n * (n - 1) / scatter(found.x)[1]
 
 
 def _covariance(correlation, level, angle: SampleCovariances):
@@ -393,20 +471,21 @@ def pixel_scores(
 ) -> PixelScores:
     """The scatter of the gradient of an angle, from pixels whose noise is that of the data.
 
-    With A = ½ K⁻¹∂K K⁻¹, without the diagonal where that is not known, a pixel whose intensities
-    are 1 + δ times their mean adds δᵀAδ − 2 Σ_ij A_ij K_ij δ_i and a constant: the second part is
-    what dividing every frame by its mean over the pixels takes out.
+    With A = ½ K⁻¹∂K K⁻¹, where the diagonal is not known less K⁻¹eK⁻¹ with the diagonal e that
+    makes that of A zero, a pixel whose intensities are 1 + δ times their mean adds
+    δᵀAδ − 2 Σ_ij A_ij K_ij δ_i and a constant: the second part is what dividing every frame by its
+    mean over the pixels takes out.
 
     - `fluctuations`: δ of pixels with the correlation, contrast and counts of the model.
     """
     table = likelihood.term.table(y[: likelihood.physical.n_free])
     angle = jax.tree.map(lambda leaf: leaf[number], likelihood.angles)
     at = _at_point(table, number, likelihood.levels(y)[number], angle)
-    frames = jnp.arange(angle.kept.size)
 
     def one(derivative):
         weight = 0.5 * at.inverse @ derivative @ at.inverse
-        weight = weight.at[frames, frames].multiply(angle.known)
+        own = (1 - angle.known) * jnp.linalg.solve(at.inverse**2, jnp.diagonal(weight))
+        weight = weight - at.inverse @ (own[:, None] * at.inverse)
         mean = jnp.sum(weight * at.matrix, axis=1)
         turned = weight.astype(fluctuations.dtype) @ fluctuations
         score = jnp.sum(fluctuations * turned, axis=0).astype(y.dtype)
@@ -417,16 +496,20 @@ def pixel_scores(
     return PixelScores(
         angle.n_pixels * jnp.atleast_2d(jnp.cov(scores)),
         angle.n_pixels * slope,
-        0.5 * jnp.mean(_scatter(at, angle.kept[:, None] * fluctuations)),
+        0.5 * jnp.mean(_scatter(at, angle, angle.kept[:, None] * fluctuations)),
     )
 
 
-def _scatter(at: _AtPoint, fluctuations: Float[Array, "frame pixel"]) -> Float[Array, "pixel"]:
+def _scatter(
+    at: _AtPoint, angle: SampleCovariances, fluctuations: Float[Array, "frame pixel"]
+) -> Float[Array, "pixel"]:
     """‖L⁻¹ψL⁻ᵀ‖² of each pixel, ψ = δδᵀ − K − DK − KD with D = diag δ and K = LLᵀ.
 
     L⁻¹ψL⁻ᵀ = wwᵀ − 1 − B − Bᵀ with w = L⁻¹δ and B = L⁻¹DL, so that the square is
     |w|⁴ − 2 (|w|² + 2 wᵀBw) + T + 4 tr B + 2 ‖B‖² + 2 tr B², in which wᵀBw = (L⁻ᵀw)ᵀD(Lw),
-    ‖B‖² = δᵀ(K⁻¹∘K)δ and tr B² = δᵀδ.
+    ‖B‖² = δᵀ(K⁻¹∘K)δ and tr B² = δᵀδ. Where the diagonal of the map is not of the data that of ψ is
+    the one that makes it least: hᵀ(K⁻¹∘K⁻¹)⁻¹h less, h_i = (K⁻¹ψK⁻¹)_ii = (K⁻¹δ)_i² −
+    (K⁻¹)_ii (1 + 2δ_i).
     """
     lower = at.factor.astype(fluctuations.dtype)
     white = jax.scipy.linalg.solve_triangular(lower, fluctuations, lower=True)
@@ -440,7 +523,11 @@ def _scatter(at: _AtPoint, fluctuations: Float[Array, "frame pixel"]) -> Float[A
     turned = over(back * fluctuations * (lower @ white))
     squares = over(fluctuations * (product @ fluctuations)) + over(fluctuations**2)
     whole = at.matrix.shape[0] + 4 * over(fluctuations) + 2 * squares
-    return length**2 - 2 * (length + 2 * turned) + whole
+    whole = length**2 - 2 * (length + 2 * turned) + whole
+    levels = jnp.diagonal(at.inverse).astype(fluctuations.dtype)[:, None]
+    own = back**2 - levels * (1 + 2 * fluctuations)
+    solved = jnp.linalg.solve(at.inverse**2, own.astype(at.matrix.dtype))
+    return whole - (1 - angle.known) * over(own * solved.astype(own.dtype))
 
 
 def _floor(covariance: np.ndarray, n_pixels: float) -> float:
@@ -492,7 +579,7 @@ def speckle_likelihood(
     - `x`, `coefficients`: physical parameters and scaling coefficients at the start.
     - `shot`, `n_pixels`: level of shot noise at the start, and number of pixels, at each angle.
     - `diagonal`: c2 of each frame with itself; `known_diagonal`: where it is that of the data.
-        Elsewhere nothing tells the level of shot noise, which stays at that of the start.
+        Elsewhere the level of shot noise is no variable (`SpeckleLikelihood.with_diagonal_of`).
 
     **Raises:** `ModelError` for data that are no maps in memory, and as `kept_frames`.
     """

@@ -192,6 +192,6 @@ def _reason(likelihood: SpeckleLikelihood, gaussian: list[int]) -> str:
     if missing.size:
         text += (
             f"; at angles {missing.tolist()} without the raw diagonal, which cannot be used, and "
-            "with the shot noise that the residuals of least squares show"
+            "with the shot noise that makes the scatter of the other entries most likely"
         )
     return text
