@@ -32,10 +32,9 @@ from .kernel.blocks import Block, block_columns, block_correlation
 from .kernel.frame_table import FrameTable
 from .kernel.tiles import MapTiles
 from .penalties import AbstractPenalty, penalty_equations
+from .scatter import SHOT_BOUNDS, completed, of_scatter, off_diagonal
 from .two_time import JointVariables, TwoTimeTerm
 
-# Shot noise of one photon in ten thousand frames, and of a million in each.
-SHOT_BOUNDS = (1e-6, 1e4)
 # Frames whose scatter tells the shot noise well enough.
 _ENOUGH_FRAMES = 200
 
@@ -255,7 +254,7 @@ class SpeckleLikelihood(AbstractObjective):
             shot[a], pixels[a] = of_scatter(covariance[a][some], signal[a][some])
             expected = signal[a][every] + shot[a] * np.eye(frames.size)
             inverse = np.linalg.inv(expected)
-            added, _ = _completed(inverse, _off_diagonal(covariance[a][every] - expected))
+            added, _ = completed(inverse, off_diagonal(covariance[a][every] - expected))
             covariance[a, frames, frames] = np.diagonal(expected) + added
         angles = SampleCovariances.of(covariance, kept, known, pixels)
         scaling = dataclasses.replace(self.shot_scaling, given=jnp.asarray(shot))
@@ -283,56 +282,6 @@ def _signals(likelihood: SpeckleLikelihood, y) -> Float[Array, "angle frame fram
         return offset - 1 + contrast * _symmetric(correlation, 1.0)
 
     return jax.lax.map(one, (jnp.arange(levels.shape[0]), levels))
-
-
-def _off_diagonal(matrix: np.ndarray) -> np.ndarray:
-    out = matrix.copy()
-    np.fill_diagonal(out, 0.0)
-    return out
-
-
-def _completed(inverse: np.ndarray, residuals: np.ndarray) -> tuple[np.ndarray, float]:
-    """The diagonal d at which tr (P (R + d))² is least, and that; P = `inverse`, R without one."""
-    half = inverse @ residuals
-    slope = np.sum(half * inverse, axis=1)
-    diagonal = -np.linalg.solve(inverse**2, slope)
-    return diagonal, float(np.sum(half * half.T) + slope @ diagonal)
-
-
-def of_scatter(
-    covariance: Float[np.ndarray, "frame frame"], signal: Float[np.ndarray, "frame frame"]
-) -> tuple[float, float]:
-    """Shot noise and number of pixels that make the scatter of a map off its diagonal most likely.
-
-    Entries off the diagonal do not depend on shot noise on average; their scatter does. With
-    K = `signal` + s 1, P = K⁻¹, the residuals R = C − K and the covariance of Gaussian intensities,
-    N Cov(C_ij, C_kl) = K_ik K_jl + K_il K_jk, the best N and the diagonal d integrated out,
-
-        −2 ln L = (T + 1) ln det K + ln det P∘P + ½T (T − 1) ln min_d tr (P (R + d))².
-    """
-    # Not at the top: most likelihoods have their diagonal.
-    from scipy.optimize import minimize_scalar
-
-    n, residuals = len(signal), _off_diagonal(covariance - signal)
-
-    def scatter(log_shot: float) -> tuple[float, float]:
-        values, vectors = np.linalg.eigh(signal + np.exp(log_shot) * np.eye(n))
-        values = np.maximum(values, SHOT_BOUNDS[0])
-        inverse = (vectors / values) @ vectors.T
-        _, least = _completed(inverse, residuals)
-        sizes = (n + 1) * np.sum(np.log(values)) + np.linalg.slogdet(inverse**2)[1]
-        return sizes, max(least, np.finfo(float).tiny)
-
-    def deviance(log_shot: float) -> float:
-        sizes, least = scatter(log_shot)
-        found = float(sizes + 0.5 * n * (n - 1) * np.log(least))
-        return found if np.isfinite(found) else np.inf
-
-    grid = np.linspace(*np.log(SHOT_BOUNDS), 24)
-    best = int(np.argmin([deviance(one) for one in grid]))
-    ends = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
-    found = minimize_scalar(deviance, bounds=ends, method="bounded", options={"xatol": 0.01})
-    return float(np.exp(found.x)), n * (n - 1) / scatter(found.x)[1]
 
 
 def _covariance(correlation, level, angle: SampleCovariances):

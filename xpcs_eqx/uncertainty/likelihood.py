@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..objective import Linear, Memo, NormalEquations, ProjectedObjective
 from ..objective.elimination import index_layout
-from ..objective.likelihood import SHOT_BOUNDS, SpeckleLikelihood, pixel_scores
+from ..objective.likelihood import SpeckleLikelihood, pixel_scores
+from ..objective.scatter import SHOT_BOUNDS
 from ..parameters import snap
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
