@@ -53,7 +53,8 @@ def of_scatter(
         found = float(sizes + 0.5 * n * (n - 1) * np.log(least))
         return found if np.isfinite(found) else np.inf
 
-    grid = np.linspace(*np.log(SHOT_BOUNDS), 24)
+    low, high = np.log(SHOT_BOUNDS)
+    grid = np.linspace(low, high, 24)
     best = int(np.argmin([deviance(one) for one in grid]))
     ends = grid[max(best - 1, 0)], grid[min(best + 1, grid.size - 1)]
     found = minimize_scalar(deviance, bounds=ends, method="bounded", options={"xatol": 0.01})
