@@ -431,17 +431,24 @@ def pixel_scores(
     angle = jax.tree.map(lambda leaf: leaf[number], likelihood.angles)
     at = _at_point(table, number, likelihood.levels(y)[number], angle)
 
-    def one(derivative):
-        weight = 0.5 * at.inverse @ derivative @ at.inverse
-        own = (1 - angle.known) * jnp.linalg.solve(at.inverse**2, jnp.diagonal(weight))
-        weight = weight - at.inverse @ (own[:, None] * at.inverse)
+    weights = jax.lax.map(lambda one: 0.5 * at.inverse @ one @ at.inverse, at.derivatives)
+
+    def without_diagonal(weights):
+        own = jnp.linalg.solve(at.inverse**2, jnp.diagonal(weights, axis1=1, axis2=2).T).T
+        return jax.lax.map(
+            lambda both: both[0] - at.inverse @ (both[1][:, None] * at.inverse), (weights, own)
+        )
+
+    weights = jax.lax.cond(angle.known > 0, lambda same: same, without_diagonal, weights)
+
+    def one(weight):
         mean = jnp.sum(weight * at.matrix, axis=1)
         turned = weight.astype(fluctuations.dtype) @ fluctuations
         score = jnp.sum(fluctuations * turned, axis=0).astype(y.dtype)
         score = score - 2 * mean @ fluctuations.astype(y.dtype)
         return score, jnp.einsum("ij,cij->c", weight, at.derivatives)
 
-    scores, slope = jax.lax.map(one, at.derivatives)
+    scores, slope = jax.lax.map(one, weights)
     return PixelScores(
         angle.n_pixels * jnp.atleast_2d(jnp.cov(scores)),
         angle.n_pixels * slope,
