@@ -239,6 +239,39 @@ def test_results_of_id02(tmp_path, bins, old):
             function(path, dt=DT)
 
 
+@pytest.mark.parametrize(("order", "unit"), [([7, 2], None), ([2, 7], "1/Å")])
+def test_regions_of_id02_are_those_that_are_named(tmp_path, bins, order, unit):
+    path, given = str(tmp_path / "result.h5"), mapping(bins)
+    place = "entry_0000/dynamix/correlations/directions/d0"
+    key = "entry_0000/dynamix/correlations/q_index_min_max"
+    with h5py.File(path, "w") as file:
+        file[f"{place}/q_index"] = order
+        file[key] = [[2, 0.01, 0.03], [7, 0.05, 0.07]]
+        if unit:
+            file[key].attrs["units"] = unit
+        results = f"{place}/2times_correlation"
+        file[f"{results}/ttcf"] = given["ttcf"]
+        for name, edges in (("age", given["ages"]), ("timeshift", given["lags"])):
+            file[f"{results}/{name}"] = 0.5 * (edges[1:] + edges[:-1])
+    wanted = {2: 0.02, 7: 0.06}[order[1]] * (1.0 if unit else 0.1)
+    found = load_bins(path, phi=[0.0, 45.0], dt=DT, selection=Selection(q=wanted))
+    assert float(found.geometry.q) == pytest.approx(wanted)
+    np.testing.assert_allclose(found.values, bins.values[np.asarray(bins.angle) == 1])
+
+
+def test_ages_of_an_unknown_unit_are_refused(tmp_path, bins):
+    path, given = str(tmp_path / "grid.h5"), mapping(bins)
+    with h5py.File(path, "w") as file:
+        for key in ("ttcf", "ages", "lags"):
+            file[key] = given[key]
+        file["lags"].attrs["units"] = "furlong"
+    how = {"axes": "age_lag", "q": 0.0054, "phi": [0.0, 45.0]}
+    with pytest.raises(DataError, match=r"'furlong' is unknown.*Give the lags as numbers"):
+        load_bins(path, layout=GenericLayout("ttcf", ages="ages", lags="lags", **how), dt=DT)
+    layout = GenericLayout("ttcf", ages="ages", lags=given["lags"], **how)
+    assert load_bins(path, layout=layout, dt=DT).n_pairs == bins.n_pairs
+
+
 def test_what_bins_cannot_be_is_refused(tmp_path, bins):
     given = mapping(bins)
     for change, words in (

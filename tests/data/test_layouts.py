@@ -528,6 +528,46 @@ def load_noted(n):
     return replace(two_time().provenance, notes=tuple(f"remark {k} " + "x" * 40 for k in range(n)))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("phi_0", "phi_22.5", "phi_45", "phi_67.5"),
+        ("phi_-45", "phi_-0.5", "phi_0", "phi_45"),
+        ("q0.005", "q0.01", "q0.02", "q0.1"),
+        ("c2.8", "c2.9", "c2.10", "c2.11"),
+        ("map-2", "map-3", "map-10", "map-20"),
+        ("c2_00009", "c2_00010", "c2_00100", "c2_01000"),
+    ],
+)
+def test_maps_in_a_group_stand_in_the_order_of_their_numbers(path, names):
+    (first, *_), t = np.asarray(two_time().c2), np.asarray(two_time().t)
+    with h5py.File(path, "w") as file:
+        for k in (2, 0, 3, 1):
+            file[f"scan/{names[k]}"] = 1 + (k + 1) * (first - 1)
+        file["t"] = t
+    phi = [0.0, 10.0, 20.0, 30.0]
+    found = load(path, layout=GenericLayout("scan", q=0.0054, phi=phi, t="t"), baseline=1)
+    size = np.asarray(found.c2 - 1)[:, 0, 1]
+    np.testing.assert_allclose(size / size[0], [1.0, 2.0, 3.0, 4.0])
+
+
+def test_a_frame_time_beside_times_agrees_with_them(tmp_path):
+    (first, *_), path = np.asarray(two_time().c2), tmp_path / "maps.npz"
+    given = {
+        "c2_exp": first[None],
+        "phi_angles_list": [0.0],
+        "wavevector_q_list": [0.0054],
+        "t1": np.asarray(two_time().t),
+        "t2": np.asarray(two_time().t),
+    }
+    spacing = float(given["t1"][1] - given["t1"][0])
+    np.savez(path, **given, dt=spacing)
+    np.testing.assert_allclose(load(str(path)).t, given["t1"])
+    np.savez(path, **given, dt=1e-3 * spacing)
+    with pytest.raises(DataError, match="mean spacing of t1"):
+        load(str(path))
+
+
 def test_names_that_are_no_text_are_printable(path):
     write_nxxpcs(path, two_time())
     with h5py.File(path, "r+") as file:

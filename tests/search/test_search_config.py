@@ -122,7 +122,7 @@ def test_minima_of_an_earlier_search_are_starts(problem, tmp_path):
 
 def test_cma_es_without_its_library(problem, monkeypatch):
     monkeypatch.setattr(trial, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"xpcs_eqx\[global\]"):
+    with pytest.raises(ConfigError, match=r"xpcs-eqx\[global\]"):
         problem('global.method="cma_es"')
 
 

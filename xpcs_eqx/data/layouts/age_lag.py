@@ -51,9 +51,17 @@ def raw_bins(mapping: Mapping[str, Any], path: str = "memory") -> RawMaps:
     """
     where = path if path != "memory" else "dictionary (bins)"
     check_keys(where, mapping, KEYS)
-    t, sigma, phi = (key if key in mapping else None for key in ("t", "sigma", "phi"))
+    t, sigma, phi, dt = (key if key in mapping else None for key in ("t", "sigma", "phi", "dt"))
     layout = GenericLayout(
-        MAPS, axes="age_lag", ages="ages", lags="lags", q="q", phi=phi, t=t, sigma=sigma
+        MAPS,
+        axes="age_lag",
+        ages="ages",
+        lags="lags",
+        q="q",
+        phi=phi,
+        t=t,
+        frame_time=dt,
+        sigma=sigma,
     )
     raw = read_arrays(path, layout, mapping, NAME)
     absolute = is_absolute(where, mapping)

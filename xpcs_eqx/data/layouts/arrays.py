@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -353,7 +354,9 @@ def read_npz(path: str, sha256: str) -> RawMaps:
     with open_npz(path) as mapping:
         form, keys = ("direct", DIRECT) if "g2" in mapping else ("loader", LOADER)
         check_keys(path, mapping, keys)
-        return raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
+        raw = raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
+        # Beside the times themselves it can only agree with them or not.
+        return replace(raw, frame_time=optional_scalar(path, mapping, "dt"))
 
 
 def read_npy(

@@ -17,7 +17,8 @@ NAME = "generic"
 AXES = ("t1_t2", "age_lag", "lag_age")
 ABOUT = Description(
     required=(
-        "`maps`: path of one map, of a stack of maps or of a group of maps; a name in an NPZ",
+        "`maps`: path of one map, of a stack of maps or of a group of maps, which stand in the order "
+        "of the numbers at the ends of their names; a name in an NPZ",
     ),
     optional=(
         "`axis`: `first` or `last`, where the maps of a stack are counted",
@@ -200,6 +201,8 @@ def _raw(
                 )
         for key, given in (("ages", layout.ages), ("lags", layout.lags)):
             told = flat(given, "s") if isinstance(given, str) else given
+            if given in notes.refused:
+                raise DataError(f"{notes.refused[given]} Give the {key} as numbers [s].")
             edges[key] = np.array(told, float, ndmin=1)
 
     def each(key: Any, unit: str, absent: float) -> np.ndarray:
@@ -218,7 +221,7 @@ def _raw(
         phi=each(layout.phi, "deg", 0.0),
         q_name=layout.q if isinstance(layout.q, str) else "q",
         phi_name=layout.phi if isinstance(layout.phi, str) else "phi",
-        time_name=layout.frame_time or layout.t or "dt",
+        time_name=layout.t or layout.frame_time or "dt",
         frame_time=spacing,
         t=t,
         **edges,

@@ -2,6 +2,7 @@
 
 import posixpath
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -64,11 +65,38 @@ def maps_in(file: Group, folder: str) -> tuple[tuple[str, ...], tuple[Array, ...
 
     **Raises:** `DataError` as `dataset`, and when there is none.
     """
-    keys = sorted(group(file, folder), key=lambda k: (trailing_number(k), k))
+    keys = in_order(group(file, folder))
     if not keys:
         raise DataError(f"{file.filename}: there is no two-time map in {folder}; nothing to fit.")
     names = tuple(f"{folder}/{key}" for key in keys)
     return names, tuple(dataset(file, name) for name in names)
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Names sorted by the numbers at their ends, decimals and signs among them.
+
+    >>> from xpcs_eqx.data.layouts.hdf5 import in_order
+    >>> in_order(["phi_45", "phi_22.5", "phi_-45"]), in_order(["c2.10", "c2.9"])
+    (['phi_-45', 'phi_22.5', 'phi_45'], ['c2.9', 'c2.10'])
+    """
+    names = list(keys)
+    found = [re.search(r"((?<![0-9A-Za-z])-)?(\d{1,18})\.(\d{1,18})$", one) for one in names]
+    wholes = {one.group(2) for one in found if one}
+    # One number before the point of all is that of a name, such as 2 of `c2.9` and `c2.10`.
+    decimal = bool(wholes) and not (all(found) and len(wholes) == 1 and int(min(wholes)) > 0)
+    pattern = (
+        r"((?<![0-9A-Za-z])-)?(?<!\d)(\d{1,18}(\.\d{1,18})?)$"
+        if decimal
+        else (r"((?<![0-9A-Za-z])-)?(?<!\d)(\d{1,18})$")
+    )
+
+    def number(name: str) -> float:
+        match = re.search(pattern, name)
+        if match is None:
+            return -np.inf
+        return float(match.group(2)) * (-1 if match.group(1) else 1)
+
+    return sorted(names, key=lambda name: (number(name), name))
 
 
 def trailing_number(key: str) -> int:
@@ -105,7 +133,7 @@ def read_list(
 
     **Raises:** `DataError` when it is missing, not numeric or two-dimensional.
     """
-    values = _in_unit(file, key, unit, notes, said)
+    values = in_unit(file, key, unit, notes, said)
     if sum(length != 1 for length in values.shape) > 1:
         raise DataError(f"{file.filename}: {key} has shape {values.shape}; a list is needed.")
     return values.reshape(-1)
@@ -130,12 +158,13 @@ def read_scalar(file: Group, key: str, unit: str, notes: Remarks) -> float:
 
     **Raises:** `DataError` when it is missing or not a single number.
     """
-    return scalar(file.filename, key, _in_unit(file, key, unit, notes))
+    return scalar(file.filename, key, in_unit(file, key, unit, notes))
 
 
-def _in_unit(
+def in_unit(
     file: Group, key: str, unit: str, notes: Remarks, said: tuple[str, ...] = ()
 ) -> np.ndarray:
+    """Numbers in `unit`, in the shape that they have; units as in `read_list`."""
     found = dataset(file, key)
     values = numbers(file.filename, key, found[()])
     if not unit:

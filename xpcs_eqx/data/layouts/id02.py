@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...errors import DataError
 from .described import Description
 from .generic import GenericLayout
 from .generic import read as read_described
-from .hdf5 import Remarks, dataset, group, read_list
+from .hdf5 import Remarks, dataset, group, in_unit, read_bins, read_list
 from .maps import RawMaps
 from .opened import Array, Group
 
@@ -102,11 +103,18 @@ def edges_of(centres: np.ndarray) -> np.ndarray | None:
 def _q(file: Group, folder: str, notes: Remarks) -> tuple[np.ndarray, tuple[str, ...]]:
     """q of each region [1/Å], and where it was found."""
     if "q_index" in group(file, folder):
-        ranges = np.asarray(dataset(file, Q_RANGES)[()], float).reshape(-1, 3)
-        chosen = np.isin(ranges[:, 0], read_list(file, f"{folder}/q_index", "", notes))
-        return 0.1 * ranges[chosen, 1:].mean(axis=1), (f"{folder}/q_index", Q_RANGES)
+        keys = (f"{folder}/q_index", Q_RANGES)
+        indices = in_unit(file, Q_RANGES, "", notes).reshape(-1, 3)[:, 0].tolist()
+        means = in_unit(file, Q_RANGES, "1/Å", notes, _said(file, Q_RANGES)).reshape(-1, 3)
+        chosen = read_bins(file, keys[0]).tolist()
+        for one in (one for one in chosen if one not in indices):
+            raise DataError(f"{file.filename}: {keys[0]} names region {one}, not in {Q_RANGES}.")
+        return means[[indices.index(one) for one in chosen], 1:].mean(axis=1), keys
     key = f"{folder}/parameters/q"
+    return read_list(file, key, "1/Å", notes, _said(file, key)), (key,)
+
+
+def _said(file: Group, key: str) -> tuple[str, ...]:
+    """The unit of q where none is stored: the viewer shows what stands there as 1/nm."""
     names = {name.casefold() for name in dataset(file, key).attributes()}
-    # The viewer shows what stands there as 1/nm.
-    said = () if names & {"unit", "units"} else ("1/nm",)
-    return read_list(file, key, "1/Å", notes, said), (key,)
+    return () if names & {"unit", "units"} else ("1/nm",)
