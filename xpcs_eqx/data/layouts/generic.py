@@ -17,8 +17,8 @@ NAME = "generic"
 AXES = ("t1_t2", "age_lag", "lag_age")
 ABOUT = Description(
     required=(
-        "`maps`: path of one map, of a stack of maps or of a group of maps, which stand in the order "
-        "of the numbers at the ends of their names; a name in an NPZ",
+        "`maps`: path of one map, of a stack of maps or of a group of maps, which stand in the "
+        "order of the numbers at the ends of their names; a name in an NPZ",
     ),
     optional=(
         "`axis`: `first` or `last`, where the maps of a stack are counted",
