@@ -89,8 +89,11 @@ def test_densities_of_shards_in_a_file(path):
     start, noise = PlainStart(), GivenSigma(0.5)
     prior = default_priors(_objective(load(path))).replaced(PRIOR)
     stored, memory = (
-        _prepared(_objective(one(path)), prior, start, None, noise, None)
-        for one in (open_stored, load)
+        (pairs, found.density)
+        for pairs, found in (
+            _prepared(_objective(one(path)), prior, start, None, noise, None, None)
+            for one in (open_stored, load)
+        )
     )
     shards = ContiguousShards().split(stored[0], 3, jax.random.key(0))
     z = np.array([0.1, -0.2])
@@ -110,21 +113,23 @@ def test_densities_of_shards_in_a_file(path):
                     1 / 3,
                 )
             )
-            for pairs, density, *_ in (stored, memory)
+            for pairs, density in (stored, memory)
         )
         np.testing.assert_allclose(mine, wanted, rtol=1e-10)
 
 
 def test_pairs_that_stand_in_have_the_weight_of_all(path, monkeypatch):
     monkeypatch.setattr(consensus_work, "_STAND_IN", 200)
-    _, density, *_ = _prepared(
+    _, found = _prepared(
         _objective(open_stored(path)),
         default_priors(_objective(load(path))).replaced(PRIOR),
         PlainStart(),
         None,
         GivenSigma(0.5),
         None,
+        None,
     )
+    density = found.density
     weights = np.asarray(density.term.tiles.root_weights)
     assert np.count_nonzero(weights) == 200
     assert np.sum(weights**2) == pytest.approx(2 * 31 * 30 / 2)
