@@ -11,12 +11,20 @@ from helpers_posterior import prepared
 from test_likelihood import data_of, squares_of
 
 from xpcs_eqx.bayes import default_priors
-from xpcs_eqx.config import Settings, Source, check_settings, read_configuration, template
+from xpcs_eqx.config import (
+    Settings,
+    Source,
+    check_settings,
+    inference,
+    read_configuration,
+    template,
+)
 from xpcs_eqx.config.build import build
 from xpcs_eqx.config.inference import inference_of
 from xpcs_eqx.config.tables.bayes import Bayes, Job, Shards
 from xpcs_eqx.config.tables.priors import Prior
 from xpcs_eqx.errors import ConfigError
+from xpcs_eqx.fitting import compare_likelihood
 
 PBS = "[bayes.shards]\nexecutor = 'pbs'\nfolder = 'x'\n[bayes.shards.job]\n"
 # What the tables themselves tell: (lines, fragments of the message).
@@ -237,7 +245,7 @@ def test_what_cannot_be_sampled_is_refused_before_any_work(problem, options, fra
         assert fragment in str(caught.value)
 
 
-def test_the_likelihood_of_speckle_is_sampled_where_it_can_be_used(problem):
+def test_the_likelihood_of_speckle_is_sampled_where_it_can_be_used(problem, monkeypatch):
     folder, _ = problem
     asked = read_configuration(str(folder / "fit.toml"), ("bayes.likelihood=speckle",))
     made = inference_of(asked, build(asked))
@@ -258,6 +266,12 @@ def test_the_likelihood_of_speckle_is_sampled_where_it_can_be_used(problem):
     found, why = made.fit_for(squares)
     assert found is squares
     assert why[0].startswith("sampled under least squares: it cannot be used")
+    # What the solver has compared already is not fitted again.
+    compared = compare_likelihood(squares, asked=True)
+    monkeypatch.setattr(inference, "compare_likelihood", None)
+    found, again = made.fit_for(squares, compared)
+    assert found is squares
+    assert again == why
 
 
 def test_shards_are_planned_for_maps_in_their_file(problem):

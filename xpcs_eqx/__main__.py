@@ -9,49 +9,43 @@ import xpcs_eqx_command
 from . import fit
 
 
-def _template(arguments: argparse.Namespace) -> int:
+def _template(arguments: argparse.Namespace) -> str:
     from .config import template
 
-    fit.say(template(arguments.template).rstrip("\n"))
-    return fit.OK
+    return template(arguments.template).rstrip("\n")
 
 
-def _show(arguments: argparse.Namespace) -> int:
+def _show(arguments: argparse.Namespace) -> str:
     from .program.looking import show
 
-    fit.say(show(arguments))
-    return fit.OK
+    return show(arguments)
 
 
-def _init(arguments: argparse.Namespace) -> int:
+def _init(arguments: argparse.Namespace) -> str:
     from .program.beginning import write_configuration
 
-    if said := write_configuration(arguments):
-        fit.say(said)
-    return fit.OK
+    return write_configuration(arguments)
 
 
-def _import(arguments: argparse.Namespace) -> int:
+def _import(arguments: argparse.Namespace) -> str:
     from .program.importing import import_configuration
 
-    fit.say(import_configuration(arguments.config))
-    return fit.OK
+    return import_configuration(arguments.config)
 
 
-def _compare(arguments: argparse.Namespace) -> int:
+def _compare(arguments: argparse.Namespace) -> str:
     from .program.comparing import compare
 
-    fit.say(compare(arguments.folders, csv=arguments.csv, html=arguments.html))
-    return fit.OK
+    return compare(arguments.folders, csv=arguments.csv, html=arguments.html)
 
 
-def _report(arguments: argparse.Namespace) -> int:
+def _report(arguments: argparse.Namespace) -> str:
     from .program.rendering import render
 
-    fit.say(render(arguments.folder))
-    return fit.OK
+    return render(arguments.folder)
 
 
+# Commands that end with a text.
 WORK = {
     "show": _show,
     "init": _init,
@@ -74,7 +68,12 @@ def run(arguments: argparse.Namespace, own: Sequence[str] = ()) -> int:
         return main(own, program="xpcs-eqx simulate")
     if name in ("fit", "check"):
         return fit.run(arguments)
-    return fit.carry_out(lambda: WORK[name](arguments), arguments)
+
+    def work() -> int:
+        fit.say(WORK[name](arguments))
+        return fit.OK
+
+    return fit.carry_out(work, arguments)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
         to_disk(folder, os.O_RDONLY)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """A text into a file, in UTF-8, as of `replacing`."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        stream.write(text)
+
+
 def _partial(folder: str, name: str) -> str:
     """A new empty file beside `name`, with the permissions that a plain open() gives it.
 

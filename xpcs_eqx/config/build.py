@@ -308,7 +308,7 @@ def build(configuration: Configuration) -> Problem:
         plan=plan,
         solver=solver_of(settings.solver),
         recovery=Recovery(attempts=settings.solver.recovery),
-        preparations=preparations_of(settings.solver, objective),
+        preparations=preparations_of(settings.solver, objective, source),
         decisions=(
             *decisions,
             *taken,

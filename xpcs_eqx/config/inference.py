@@ -23,7 +23,7 @@ from ..bayes.shards.division import pairs_of_all, split_pairs
 from ..bayes.shards.work import stand_in
 from ..data import weighted
 from ..errors import ConfigError, ModelError, how_to_install
-from ..fitting import Fit, compare_likelihood
+from ..fitting import Comparison, Fit, compare_likelihood
 from ..objective.combined import is_likelihood, parts_of, with_terms
 from ..parameters import saved_values
 from ..scaling import AbstractScaling, Averaged, Fixed
@@ -82,19 +82,21 @@ class Inference:
         """What was done: the decisions and the priors that were sampled with."""
         return (*self.decisions, *prior_lines(density, self.chosen, self.from_fit, True))
 
-    def fit_for(self, fit: Fit) -> tuple[Fit, tuple[str, ...]]:
+    def fit_for(self, fit: Fit, compared: Comparison | None = None) -> tuple[Fit, tuple[str, ...]]:
         """The fit with the scaling and the likelihood that are sampled, and why with that one.
 
-        It begins where the other ended.
+        It begins where the other ended. `compared` is what the likelihood made of that one, where
+        it was fitted in the way that is asked for here.
         """
         if self.scaling is not None:
             held = [Fixed(one.contrast, one.offset) for one in fit.parts.values()]
             given = held if isinstance(self.scaling[0], Fixed) else self.scaling
-            fit = bayes.with_scaling(fit, given)
+            fit, compared = bayes.with_scaling(fit, given), None
         wanted = self.settings.likelihood
         if wanted == "least_squares":
             return fit, ()
-        compared = compare_likelihood(fit, asked=wanted == "speckle")
+        if compared is None:
+            compared = compare_likelihood(fit, asked=wanted == "speckle")
         what = "least squares" if compared.likelihood is None else "the likelihood of speckle"
         return compared.likelihood or fit, (f"sampled under {what}: {compared.reason}",)
 

@@ -2,26 +2,22 @@
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .drivers.mesh import PackedMaps
-from .drivers.stored import BandTiles, StoredTiles
+from .drivers.stored import StoredTiles
 from .equations import AbstractObjective
 from .kernel.tiles import MapTiles
 
-_OF_MAPS = (MapTiles, BandTiles, StoredTiles, PackedMaps)
+_OF_MAPS = (MapTiles, StoredTiles, PackedMaps)
 
 
 def _narrow(tiles):
     """Tiles whose blocks are in single precision: they are in the type of these weights."""
     name = "root_tile_weights" if isinstance(tiles, PackedMaps) else "root_angle_weights"
-    weights = getattr(tiles, name)
-    if isinstance(weights, np.ndarray):
-        narrow = weights.astype(np.float32)
-    else:
-        narrow = jnp.asarray(weights, jnp.float32)
-    return eqx.tree_at(lambda t: getattr(t, name), tiles, narrow)
+    return eqx.tree_at(
+        lambda t: getattr(t, name), tiles, replace_fn=lambda weights: weights.astype(np.float32)
+    )
 
 
 def in_single_precision(objective: AbstractObjective) -> AbstractObjective | None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..errors import ModelError
-from ..objective import in_single_precision
+from ..objective import AbstractObjective, in_single_precision
 from ..parameters.variables import physical_of
 from .convergence import Status
 from .loops import advance, evaluated, initial_state
@@ -66,19 +66,26 @@ class SinglePrecision(AbstractPreparation):
 
     - `solver`: tolerances that double precision need not follow up from far away.
 
-    `begin` raises `ModelError` for data that are no maps.
+    `begin` raises `ModelError` as `check`.
     """
 
     solver: TrustRegion = eqx.field(
         default_factory=lambda: TrustRegion(cost_tol=1e-8, max_evaluations=50)
     )
 
-    def begin(self, objective, x):
+    def check(self, objective: AbstractObjective) -> None:
+        """Refuse data that are no maps.
+
+        **Raises:** `ModelError`.
+        """
         if in_single_precision(objective) is None:
             raise ModelError(
                 "SinglePrecision is for maps of two times, and the data of this fit are points; "
                 "leave it out"
             )
+
+    def begin(self, objective, x):
+        self.check(objective)
         return SinglePrecisionState(
             inner=initial_state(self.solver, objective, jnp.asarray(x)),
             best=np.array(x, dtype=float),

@@ -1,5 +1,6 @@
 """Rates of growth J(t), γ̇(t) and their time integrals: power law, ageing, any function."""
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -63,6 +64,12 @@ def _log_ratio(t, reference):
     relative = (t - reference) / reference
     near = jnp.abs(relative) < 0.5
     return jnp.where(near, jnp.log1p(jnp.where(near, relative, 0.0)), jnp.log(t / reference))
+
+
+def rates_in(model: eqx.Module) -> dict[str, AbstractRate]:
+    """The rates of a model by the names of their fields."""
+    fields = {one.name: getattr(model, one.name) for one in dataclasses.fields(model)}
+    return {name: value for name, value in fields.items() if isinstance(value, AbstractRate)}
 
 
 class PowerLawRate(AbstractRate):

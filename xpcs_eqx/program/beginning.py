@@ -12,7 +12,7 @@ from ..config.section import toml_value
 from ..config.tables.model import MODES, begun_at_data
 from ..data import DEFAULT_GAP, PooledData, TwoTimeData
 from ..errors import ConfigError
-from ..files import replacing
+from ..files import write_text
 from ..scaling import half_decays
 from .looking import data_of, given_reading
 
@@ -123,6 +123,5 @@ def write_configuration(arguments: argparse.Namespace) -> str:
     text = configuration_text(arguments.file, shown, given_reading(arguments), arguments.model)
     if target is None:
         return text.rstrip("\n")
-    with replacing(target) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-        stream.write(text)
+    write_text(target, text)
     return f"{target}: written; look at what is unsure, then xpcs-eqx fit {target}"

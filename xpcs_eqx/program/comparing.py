@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..files import replacing
+from ..files import write_text
 from ..report.collection import as_csv, as_page, comparison, read_result
 
 
@@ -20,6 +20,5 @@ def compare(folders: Sequence[str], *, csv: str | None = None, html: str | None 
     texts = {csv: lambda: as_csv(results), html: lambda: as_page("Comparison", results)}
     for path, text in texts.items():
         if path is not None:
-            with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-                stream.write(text())
+            write_text(path, text())
     return comparison(results)

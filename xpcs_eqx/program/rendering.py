@@ -8,7 +8,7 @@ import jax
 from ..config.read import Configuration, check_settings, read_source
 from ..config.source import Source
 from ..errors import ConfigError
-from ..files import replacing
+from ..files import write_text
 from ..parameters import saved_values
 from ..report.sections import Section, page
 from .task import task_of
@@ -66,9 +66,5 @@ def render(folder: str) -> str:
         if name.endswith(".png")
     )
     sections = [(Section("", lines), ()), (Section("Plots"), drawn)]
-    with (
-        replacing(os.path.join(folder, "fit", "report.html")) as temporary,
-        open(temporary, "w", encoding="utf-8") as stream,
-    ):
-        stream.write(page(title, sections))
+    write_text(os.path.join(folder, "fit", "report.html"), page(title, sections))
     return "\n".join([*missing, f"{folder}: {len(drawn)} plots"])

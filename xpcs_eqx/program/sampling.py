@@ -13,7 +13,7 @@ from ..bayes.workers.base import Outcome
 from ..checkpoint import Checkpoints
 from ..config.inference import Inference, in_toml
 from ..errors import CheckpointError, XPCSError
-from ..fitting import Fit
+from ..fitting import Comparison, Fit
 from ..report.posterior import posterior_section
 from ..report.sections import Section, entry
 from .interrupted import SHARDS, mark_sampling
@@ -78,17 +78,19 @@ def sample_posterior(
     fit: Fit,
     checkpoints: Checkpoints | None,
     callback: Callable[[SamplingProgress | Outcome], Any] | None = None,
+    compared: Comparison | None = None,
 ) -> Sampled:
     """Sample from a fit; whatever ends it early is kept as a reason, for the sake of the fit.
 
     Finished shards, or the draws so far of one run, are kept beside the checkpoints of the fit.
+    `compared`: as in `Inference.fit_for`.
 
     **Raises:** `CheckpointError` for finished shards of another problem.
     """
     folder = None if checkpoints is None else os.path.join(checkpoints.folder, SHARDS)
     failure, interrupted = "sampling was interrupted", False
     try:
-        whole, why = inference.fit_for(fit)
+        whole, why = inference.fit_for(fit, compared)
         priors = inference.priors_for(whole)
         found = infer(
             whole,

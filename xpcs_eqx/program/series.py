@@ -22,7 +22,7 @@ from ..data import q_values
 from ..data.layouts.hdf5 import dataset
 from ..data.layouts.opened import open_hdf5
 from ..errors import ConfigError, XPCSError
-from ..files import replacing
+from ..files import write_text
 from ..parameters import saved_values
 from ..report import claimed
 from ..report.collection import Result, as_csv, as_page, exponent_of, read_result
@@ -224,9 +224,7 @@ class Table:
             "series.html": as_page(title, results, [(Section("Plots"), figures)]),
         }
         for name, text in texts.items():
-            path = os.path.join(folder, name)
-            with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            write_text(os.path.join(folder, name), text)
 
 
 def _batch(series: Series, files: Sequence[str], table: Table, say: Callable[[str], Any]) -> None:

@@ -21,7 +21,7 @@ from ..data import PooledData
 from ..defences import defended_least_squares
 from ..errors import ConfigError, FitError
 from ..files import to_json
-from ..fitting import Fit, ProfileInterval, compare_likelihood, judged, profile_interval
+from ..fitting import Comparison, Fit, ProfileInterval, compare_likelihood, judged, profile_interval
 from ..objective import has_bins
 from ..report import (
     Origin,
@@ -154,12 +154,12 @@ class Task:
         fit = judged(fit, thresholds)
         profiles, failures = _profiles(fit, problem)
         analyses += examine(fit, problem, searched)
-        quoted, wanted = fit, problem.settings.solver.likelihood
+        quoted, compared, wanted = fit, None, problem.settings.solver.likelihood
         if wanted != "least_squares":
             compared = compare_likelihood(fit, asked=wanted == "speckle")
             quoted = judged(compared.quoted, thresholds)
             analyses.append(likelihood_section(compared))
-        return Outcome(self, quoted, profiles, failures, analyses, squares=fit)
+        return Outcome(self, quoted, profiles, failures, analyses, fit, compared)
 
 
 def quote_errors(fit: Fit, kind: str) -> Fit:
@@ -206,7 +206,7 @@ class Outcome:
 
     - `analyses`: of the search or the defences behind it, and of what was looked at after it.
     - `squares`: the fit by least squares, from which a posterior is sampled; `fit` where no
-        likelihood has taken its place.
+        likelihood has taken its place. `compared`: the two, where a likelihood was asked for.
     - `sampled`: what became of the posterior; None when none was asked for.
     """
 
@@ -216,6 +216,7 @@ class Outcome:
     failures: Sequence[str]
     analyses: Sequence[Section]
     squares: Fit
+    compared: Comparison | None = None
     sampled: Sampled | None = None
 
     def with_posterior(self, checkpoints: Checkpoints | None, on_terminal: bool) -> "Outcome":
@@ -224,7 +225,10 @@ class Outcome:
         if inference is None:
             return self
         with sampling_progress(on_terminal, inference.n_shards) as callback:
-            found = sample_posterior(inference, self.squares, checkpoints, callback)
+            # The same likelihood is not fitted twice.
+            solver = self.task.problem.settings.solver.likelihood
+            compared = self.compared if inference.settings.likelihood == solver else None
+            found = sample_posterior(inference, self.squares, checkpoints, callback, compared)
         return dataclasses.replace(self, sampled=found)
 
     @property

@@ -16,7 +16,8 @@ from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
 from ..objective import has_bins
 from ..objective.combined import is_likelihood
-from ..physics import AbstractCorrelation, AbstractRate, LaminarFlow, PowerLawRate, Trapezoid
+from ..physics import AbstractCorrelation, LaminarFlow, PowerLawRate, Trapezoid
+from ..physics.rates import rates_in
 from ..scaling import AbstractScaling
 from ..uncertainty import loss_of
 from .analyses import prepared_section
@@ -57,10 +58,9 @@ class Origin:
 def model_name(model: AbstractCorrelation) -> str:
     """The model, rates other than power laws, and, where it has one, its shear kernel."""
     name = type(model).__name__
-    for one in dataclasses.fields(model):
-        rate = getattr(model, one.name)
-        if isinstance(rate, AbstractRate) and not isinstance(rate, PowerLawRate):
-            name += f", {one.name} {type(rate).__name__}"
+    for field_name, rate in rates_in(model).items():
+        if not isinstance(rate, PowerLawRate):
+            name += f", {field_name} {type(rate).__name__}"
             if isinstance(rate, Trapezoid):
                 name += f" of {type(rate.rate).__name__}"
     if isinstance(model, LaminarFlow):

@@ -105,23 +105,26 @@ class Trial(Log):
         self._watched(SearchProgress("look around", self.used, self.lowest))
         if self.ended:
             return found
-        ends = [(x, "a lower minimum of the sample") for x in found.lower]
-        for x, what in [*ends, (found.reached, "the end of its fit to the sample")]:
-            if x is found.reached and self.best is not None and self.best.success:
-                # Only of a best that is no minimum yet is there more to be had from here.
-                break
-            if self.used >= budget:
-                self.say(f"{what} is left: {self.used} evaluations are used")
-                break
-            fit = self._attempt(f"fit from {what}", least_squares, x)
-            if fit is not None and not self.ended:
-                lower = self._take("a look around", fit, fit.evaluations)
-                self.say(f"a fit from {what} found {_what(lower)}")
+        lower = (self._from_sample(x, "a lower minimum of the sample", budget) for x in found.lower)
+        # Only of a best that is no minimum yet is there more to be had from where it led.
+        if all(lower) and not (self.best is not None and self.best.success):
+            self._from_sample(found.reached, "the end of its fit to the sample", budget)
         self.say(
             f"{found.same} of {found.starts} starts over the bounds came to the lowest minimum of "
             "a sample of the pairs"
         )
         return found
+
+    def _from_sample(self, x: np.ndarray, what: str, budget: int) -> bool:
+        """Fit all pairs from what a sample of them led to; False once `budget` is used."""
+        if self.used >= budget:
+            self.say(f"{what} is left: {self.used} evaluations are used")
+            return False
+        fit = self._attempt(f"fit from {what}", least_squares, x)
+        if fit is not None and not self.ended:
+            lower = self._take("a look around", fit, fit.evaluations)
+            self.say(f"a fit from {what} found {_what(lower)}")
+        return True
 
     def multi_start(self, **settings: Any) -> Search | None:
         """Multi-start with the best so far among its starts; None where it found nothing."""

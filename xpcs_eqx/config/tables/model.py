@@ -12,6 +12,7 @@ from ... import physics
 from ...data import Geometry
 from ...errors import ConfigError, ModelError
 from ...parameters import with_parameters
+from ...physics.rates import rates_in
 from ...scaling import half_decays
 from ..section import (
     SET,
@@ -154,16 +155,9 @@ def kept_by_bounds(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
     )
 
 
-def _rates_in(model: physics.AbstractCorrelation) -> dict[str, physics.PowerLawRate]:
-    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    return {
-        name: value for name, value in fields.items() if isinstance(value, physics.AbstractRate)
-    }  # pyright: ignore[reportReturnType]
-
-
-def rates_of(mode: str) -> dict[str, physics.PowerLawRate]:
+def rates_of(mode: str) -> dict[str, physics.AbstractRate]:
     """The rates of a mode by name, at their default start values."""
-    return _rates_in(MODES[mode]())
+    return rates_in(MODES[mode]())
 
 
 def offsets_of(mode: str, rates: Mapping[str, Rate] = {}) -> tuple[str, ...]:
@@ -208,7 +202,7 @@ def kept_by_default(
 
 
 def _rate(
-    default: physics.PowerLawRate, given: Rate, t: Float[np.ndarray, "frame"] | None
+    default: physics.AbstractRate, given: Rate, t: Float[np.ndarray, "frame"] | None
 ) -> physics.AbstractRate:
     """A rate of the kind asked for, constant at the start of the default."""
     if given.kind == "power_law":
@@ -216,6 +210,7 @@ def _rate(
     if t is None:
         raise ModelError(f"a rate of kind {given.kind!r} needs the frame times")
     kind, knots = RATES[given.kind], SPACINGS[given.spacing]
+    assert isinstance(default, physics.PowerLawRate)
     start = float(np.asarray(default.amplitude))
     if given.kind not in AT_KNOTS:
         # A fall over the window: with initial = 0 or an endless tau nothing could be learnt.
@@ -247,7 +242,7 @@ def model_of(
         model = with_parameters(model, model.starts(half_decays(data), data.geometry))
     made: dict[str, Any] = {
         name: _rate(default, rates.get(name, Rate()), t)
-        for name, default in _rates_in(model).items()
+        for name, default in rates_in(model).items()
     }
     if around := INTEGRALS[given.integral]:
         made = {name: around(rate) for name, rate in made.items()}

@@ -14,7 +14,6 @@ from ...objective import (
     AbstractObjective,
     LogSmoothness,
     Smoothness,
-    in_single_precision,
     noise_of,
     smoothness,
     tiles_of,
@@ -152,19 +151,19 @@ def residual_sd(data: Given) -> float:
     return float(np.median(noise_by_angle(data)))
 
 
-def preparations_of(given: Solver, objective: AbstractObjective) -> tuple[SinglePrecision, ...]:
+def preparations_of(
+    given: Solver, objective: AbstractObjective, source: Source
+) -> tuple[SinglePrecision, ...]:
     """What comes before the trust region.
 
     **Raises:** `ConfigError` where single precision is asked for and the data are no maps.
     """
     if given.precision == "double":
         return ()
-    if in_single_precision(objective) is None:
-        raise ConfigError(
-            'solver.precision = "single_first" is for maps of two times, and these data are '
-            "points; leave it out"
-        )
-    return (SinglePrecision(),)
+    first = SinglePrecision()
+    with source.placed("solver.precision", f'solver.precision = "{given.precision}"'):
+        first.check(objective)
+    return (first,)
 
 
 def penalties_of(

@@ -72,6 +72,12 @@ def maps_in(file: Group, folder: str) -> tuple[tuple[str, ...], tuple[Array, ...
     return names, tuple(dataset(file, name) for name in names)
 
 
+# More digits are no number of a map, and Python refuses thousands of them.
+_AT_END = re.compile(
+    r"(?P<sign>(?:(?<![0-9A-Za-z])-)?)(?<!\d)(?P<whole>\d{1,18})(?P<part>(?:\.\d{1,18})?)$"
+)
+
+
 def in_order(keys: Iterable[str]) -> list[str]:
     """Names sorted by the numbers at their ends, decimals and signs among them.
 
@@ -79,24 +85,21 @@ def in_order(keys: Iterable[str]) -> list[str]:
     >>> in_order(["phi_45", "phi_22.5", "phi_-45"]), in_order(["c2.10", "c2.9"])
     (['phi_-45', 'phi_22.5', 'phi_45'], ['c2.9', 'c2.10'])
     """
-    names = list(keys)
-    found = [re.search(r"((?<![0-9A-Za-z])-)?(\d{1,18})\.(\d{1,18})$", one) for one in names]
-    wholes = {one.group(2) for one in found if one}
+    found = {name: _AT_END.search(name) for name in keys}
+    pointed = [one for one in found.values() if one and one["part"]]
+    wholes = {one["whole"] for one in pointed}
     # One number before the point of all is that of a name, such as 2 of `c2.9` and `c2.10`.
-    decimal = bool(wholes) and not (all(found) and len(wholes) == 1 and int(min(wholes)) > 0)
-    pattern = (
-        r"((?<![0-9A-Za-z])-)?(?<!\d)(\d{1,18}(\.\d{1,18})?)$"
-        if decimal
-        else (r"((?<![0-9A-Za-z])-)?(?<!\d)(\d{1,18})$")
-    )
+    alike = len(pointed) == len(found) and len(wholes) == 1 and int(min(wholes)) > 0
 
     def number(name: str) -> float:
-        match = re.search(pattern, name)
+        match = found[name]
         if match is None:
             return -np.inf
-        return float(match.group(2)) * (-1 if match.group(1) else 1)
+        if match["part"] and alike:
+            return float(match["part"][1:])
+        return float(match["sign"] + match["whole"] + match["part"])
 
-    return sorted(names, key=lambda name: (number(name), name))
+    return sorted(found, key=lambda name: (number(name), name))
 
 
 def trailing_number(key: str) -> int:

@@ -1,6 +1,5 @@
 """Numbers that follow from the parameters, with errors from their covariance: lags, rates, q."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +12,6 @@ from ...compiling import quick_jit
 from ...data import Geometry
 from ...physics import (
     AbstractCorrelation,
-    AbstractRate,
     Ballistic,
     Caged,
     DoubleExponential,
@@ -23,6 +21,8 @@ from ...physics import (
     correlation_rows,
     time_floor,
 )
+from ...physics.rates import rates_in
+from ...uncertainty import carried
 from ..fit import Fit
 
 # Where maps begin, and after these parts of the window: beyond, lags soon leave the maps.
@@ -67,14 +67,6 @@ class Derived(NamedTuple):
     slopes: Float[np.ndarray, "free"]
 
 
-def _rates_of(model: AbstractCorrelation) -> dict[str, AbstractRate]:
-    # In the order in which JAX hands dictionaries back.
-    fields = {
-        name: getattr(model, name) for name in sorted(f.name for f in dataclasses.fields(model))
-    }
-    return {name: one for name, one in fields.items() if isinstance(one, AbstractRate)}
-
-
 @quick_jit
 def _numbers(model, t, geometry, ages, lags):
     """|c1|² `(pair, angle)` of pairs whose first frame has an age and whose lag is given.
@@ -87,7 +79,7 @@ def _numbers(model, t, geometry, ages, lags):
         frames = age + lag * jnp.linspace(0.0, 1.0, _STEPS)
         return correlation_rows(model, frames, geometry, jnp.zeros(1, int))[:, 0, -1]
 
-    rates = _rates_of(model)
+    rates = rates_in(model)
     whole = {name: rate.integral(t) for name, rate in rates.items()}
     return {
         "levels": jax.vmap(level)(ages, lags),
@@ -179,11 +171,12 @@ def derived_values(fit: Fit) -> Derived:
     by_lag = (-slopes[:count] / steepness[:, None]).reshape(*lags.shape, x.size)
 
     def error(slope):
-        variance = np.einsum("...a,ab,...b->...", slope, known, slope)
-        open_ = np.any((slope != 0) & lost, axis=-1)
-        return np.where(open_, np.inf, np.sqrt(np.maximum(variance, 0.0)))
+        each = slope.shape[:-1]
+        variance = np.diagonal(carried(slope.reshape(int(np.prod(each)), x.size), covariance))
+        return np.sqrt(np.maximum(variance, 0.0)).reshape(each)
 
-    fields, n = list(_rates_of(fit.model)), ages.size
+    # In the order in which JAX hands dictionaries back.
+    fields, n = sorted(rates_in(fit.model)), ages.size
     cut = n * len(fields)
     rates, means = np.split(values[count:], [cut])
     by_rate, by_mean = np.split(slopes[count:], [cut])

@@ -259,8 +259,8 @@ def _increment_equations(table, acting, block, contrast, offset, loss) -> Normal
         outer.append(second @ second_rows[k].T - first @ first_rows[k].T)
     corner = [(i, j) for i in range(n) for j in range(i + 1)]
     counted = [density, (root > 0).astype(root.dtype)]
-    by_first = wide(sums([*(rest[i] * rest[j] for i, j in corner), *counted], (1,)))
-    *found, cost, count = map(jnp.sum, by_first)
+    by_line = wide(sums([*(rest[i] * rest[j] for i, j in corner), *counted], (1,)))
+    *found, cost, count = map(jnp.sum, by_line)
     found = dict(zip(corner, found, strict=True))
     square = jnp.stack([found[max(i, j), min(i, j)] for i in range(n) for j in range(n)])
     lines = [[inner[k, m] for m in each] + [outer[k].T] for k in each]
@@ -305,8 +305,7 @@ def block_cost(
     counted = (loss.density(residual), (root > 0).astype(slope.dtype))
     wide = table.increments.values.dtype
     by_line = sums((*products, *counted), (root.ndim - 1,))
-    found = [jnp.sum(one.astype(wide)) for one in by_line]
-    square, cross, weight, *gradient, cost, count = found
+    square, cross, weight, *gradient, cost, count = (jnp.sum(one.astype(wide)) for one in by_line)
     return NormalEquations(
         cost,
         jnp.stack(gradient),
