@@ -27,7 +27,7 @@ from xpcs_eqx.optimize import (
     iterate_host,
     value_and_equations,
 )
-from xpcs_eqx.optimize.loops import _advance
+from xpcs_eqx.optimize.loops import advance
 from xpcs_eqx.parameters import PlainVariables, parameter_map, snap, with_parameters
 from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
 
@@ -231,14 +231,14 @@ def test_a_huge_number_of_evaluations_allocates_nothing(objective):
 def test_tolerances_and_searches_compile_nothing_anew(objective):
     solver = TrustRegion()
     iterate_host(solver, objective, jnp.asarray(objective.start))
-    compiled = _compiled(_advance.function)._cached._cache_size()
+    compiled = _compiled(advance.function)._cached._cache_size()
     for other in (
         dataclasses.replace(solver, cost_tol=1e-4, step_tol=1e-5, gradient_tol=1e-3),
         dataclasses.replace(solver, offset_tol=1e-3, damping=3),
         dataclasses.replace(solver, search=NielsenSearch(low=0.01, growth=3)),
     ):
         iterate_host(other, objective, jnp.asarray(objective.start), allowed=7)
-    assert _compiled(_advance.function)._cached._cache_size() == compiled
+    assert _compiled(advance.function)._cached._cache_size() == compiled
 
 
 @pytest.mark.parametrize(

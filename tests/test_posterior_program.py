@@ -97,13 +97,13 @@ arviz_plots.plot_energy(tree, backend="matplotlib")
 def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
     seen = []
 
-    def stopping(inference, fit, checkpoints, callback=None):
+    def stopping(inference, fit, checkpoints, _, compared):
         def once(outcome):
             seen.append(outcome.number)
             if len(seen) == 2:
                 raise KeyboardInterrupt
 
-        return sampling.sample_posterior(inference, fit, checkpoints, once)
+        return sampling.sample_posterior(inference, fit, checkpoints, once, compared)
 
     monkeypatch.setattr(task, "sample_posterior", stopping)
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
@@ -136,13 +136,13 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
 def test_a_run_is_interrupted_and_gone_on_with(folder, monkeypatch, capsys, tmp_path_factory):
     seen = []
 
-    def stopping(inference, fit, checkpoints, callback=None):
+    def stopping(inference, fit, checkpoints, _, compared):
         def once(progress):
             seen.append(progress.phase)
             if len(seen) == 3:
                 raise KeyboardInterrupt
 
-        return sampling.sample_posterior(inference, fit, checkpoints, once)
+        return sampling.sample_posterior(inference, fit, checkpoints, once, compared)
 
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     with monkeypatch.context() as patch:
