@@ -30,6 +30,11 @@ from .selection import (
 from .symmetry import Symmetrise, checked_symmetrise
 from .two_time import DEFAULT_GAP, Doubt, Geometry, Provenance
 
+# Seconds after zero at which times that begin as many times their length after it are remarked, and
+# between which a clock has them that counts since 1970.
+_HOURS, _LATE, _CLOCK = 1e4, 100, (1e8, 1e10)
+# Scattering vectors of X-rays [1/Å], from far below a beam stop to backscattering at 50 keV.
+_REACHED = (1e-7, 50.0)
 Sigma = float | Literal["mad"] | None
 
 
@@ -101,6 +106,58 @@ def check_maps(raw: RawMaps, chosen: np.ndarray) -> None:
         raise DataError(f"{where}: {first} has {n_frames} frame(s); a pair needs two.")
 
 
+def clock_before(where: str, name: str, t: np.ndarray, selection: Selection) -> tuple[float, str]:
+    """What is to be taken off times [s] that are those of a clock, such as seconds since 1970, so
+    that the first of them is at the time origin of the selection, and a remark.
+
+    Other times stay, and are remarked where they begin long after zero.
+
+    **Raises:** `DataError` for times that no clock shows in seconds.
+    """
+    if t.size < 2 or not np.all(np.isfinite(t)):
+        return 0.0, ""
+    first, span = float(np.min(t)), float(np.ptp(t))
+    if abs(first) < max(_LATE * span, _HOURS):
+        return 0.0, ""
+    if abs(first) < _CLOCK[0]:
+        return 0.0, f"By {name} the first frame was {first:.6g} s after the start."
+    if not _CLOCK[0] <= first < _CLOCK[1]:
+        raise DataError(
+            f"{where}: {name} begins at {first:.6g} s, over {span:.6g} s; that is no time of a "
+            "frame in seconds, nor that of a clock. Give times since the start [s]."
+        )
+    origin = selection.time_origin or 0.0
+    return first - origin, (
+        f"{name} begins at {first:.6g} s, the time of a clock: times were counted from its first "
+        f"frame, which is at {origin:g} s, as time_origin says, or 0 without."
+    )
+
+
+def counted_from_start(raw: RawMaps, selection: Selection) -> tuple[RawMaps, Selection]:
+    """Maps with times since the start where theirs are of a clock, as `clock_before` finds.
+
+    The selection is without the time origin that was used.
+
+    **Raises:** `DataError` as `clock_before`.
+    """
+    if raw.t is None:
+        return raw, selection
+    before, remark = clock_before(raw.where, raw.time_name, raw.t, selection)
+    if not remark:
+        return raw, selection
+    ages, t = raw.ages, raw.t - before
+    if before:
+        selection = replace(selection, time_origin=None)
+        # What is left of equal steps is rounded as times so large are.
+        if np.ptp(np.diff(t)) <= 4 * np.spacing(before):
+            t = t[0] + (t[-1] - t[0]) / (t.size - 1) * np.arange(t.size)
+        # Edges of ages that are counted by the same clock.
+        if ages is not None and np.min(ages, initial=np.inf) >= _CLOCK[0]:
+            ages = ages - before
+    raw = replace(raw, t=t, ages=ages, notes=(*raw.notes, remark))
+    return raw, selection
+
+
 def frame_times(
     raw: RawMaps, selection: Selection, frames: slice, dt: float | None
 ) -> tuple[np.ndarray, float | None]:
@@ -163,6 +220,16 @@ def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
             f"{raw.where}: {raw.names[0]} lies on a grid of age and lag, each entry a mean over "
             "its bin: load it with load_bins, one q at a time (in a configuration with data.q)."
         )
+    kept = choose_places(raw, selection)
+    check_maps(raw, kept)
+    return kept
+
+
+def choose_places(raw: RawMaps, selection: Selection) -> np.ndarray:
+    """Indices of the maps at the q and azimuths of a selection, in file order.
+
+    **Raises:** `DataError` as `choose_maps`, without a look at the maps.
+    """
     check_lists(raw)
     at_q = choose_q(raw.where, raw.q_name, raw.q, selection)
     kept = at_q[in_ranges(raw.phi[at_q], selection.phi_ranges)]
@@ -181,7 +248,6 @@ def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
             f"{others}"
         )
     finite_angles(raw.where, raw.phi_name, raw.phi[kept])
-    check_maps(raw, kept)
     return kept
 
 
@@ -207,6 +273,11 @@ def one_q(raw: RawMaps, chosen: np.ndarray, selection: Selection) -> tuple[float
     )
 
 
+def remarks_on_places(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
+    """What is to be said of the azimuths and the q of some maps."""
+    return (*_without_azimuths(raw), *_small_angles(raw, chosen), *_same_place(raw, chosen))
+
+
 def _without_azimuths(raw: RawMaps) -> tuple[str, ...]:
     """A remark on azimuths that are not known."""
     if raw.azimuths:
@@ -214,6 +285,28 @@ def _without_azimuths(raw: RawMaps) -> tuple[str, ...]:
     return (
         f"No azimuths are known ({raw.phi_name} is absent); 0 stands for all of them, so that only "
         "models without a direction can be fitted. Give phi otherwise.",
+    )
+
+
+def _small_angles(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
+    """A remark on azimuths that would go round as radians and hardly differ as degrees."""
+    phi = raw.phi[chosen]
+    low, high = float(np.min(phi)), float(np.max(phi))
+    if not (high - low > 3 and low > -3.15 and high < 6.29):
+        return ()
+    return (
+        f"{raw.phi_name} lists azimuths from {low:.4g} to {high:.4g}, which were taken as degrees. "
+        'If they are radians, say so with the attribute units = "rad", or give phi in degrees.',
+    )
+
+
+def improbable_q(raw: RawMaps, q: float, selection: Selection) -> tuple[str, ...]:
+    """A remark on q that X-rays do not reach, unless it was asked for."""
+    if selection.q is not None or raw.q_given or _REACHED[0] <= q <= _REACHED[1]:
+        return ()
+    return (
+        f"{raw.q_name} says q = {q:.6g} [1/Å], which no experiment reaches "
+        f"({_REACHED[0]:g} … {_REACHED[1]:g}): its unit may be another. Give q to confirm it.",
     )
 
 
@@ -262,6 +355,7 @@ class Chosen:
     - `rule`: pairs that bad frames, lags and ages leave; `pair_mask`: those that the user leaves,
       for each map or for all, where i < j. `None` for all pairs.
     - `sigma`: what was given for it; `dtype`: precision in which c2 is kept.
+    - `fills`: for each map the numbers that stand where nothing was measured; none where empty.
     - `baseline`: what is added to c2; `symmetrise`: what counts of maps that are not symmetric.
     - `selection`: what was asked for; `remarks`: what was found on the maps, in sentences.
     - `doubts`: as in `Provenance`.
@@ -282,6 +376,7 @@ class Chosen:
     symmetrise: Symmetrise | None
     remarks: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    fills: tuple[tuple[float, ...], ...] = ()
 
     @property
     def where(self) -> str:
@@ -316,7 +411,8 @@ class Chosen:
         """The chosen frames of a map."""
         place = (self.frames.start, self.n_frames, self.name(position))
         whole = self.raw.maps[self.maps[position]]
-        return Window(whole, *place, self.dtype, self.baseline.added)
+        fills = self.fills[position] if self.fills else ()
+        return Window(whole, *place, self.dtype, self.baseline.added, fills)
 
     def sigma_map(self, position: int) -> Window | None:
         """The same of its stored sigma, `None` where that is not used."""
@@ -368,15 +464,16 @@ class Chosen:
             )
         return (1.0 / values).astype(self.dtype)
 
-    def without(self, damaged: set[int]) -> "Chosen":
-        """The same with these frames, counted from the first that is taken, masked as well.
+    def without(self, damaged: set[int], fills: Sequence[tuple[float, ...]] = ()) -> "Chosen":
+        """The same with these frames, counted from the first that is taken, masked as well, and the
+        pairs of each map that hold one of its `fills`.
 
         **Raises:** `DataError` when no pair is left.
         """
         first, n_frames = self.frames.start, self.raw.maps[self.maps[0]].shape[0]
         numbers = [frame + first + 1 for frame in damaged]
         rule = pair_rule(self.where, self.selection, self.t, self.frames, n_frames, numbers)
-        return replace(self, rule=rule)
+        return replace(self, rule=rule, fills=tuple(fills) if any(fills) else ())
 
     @property
     def intensities(self) -> Intensities:
@@ -389,7 +486,7 @@ class Chosen:
         names = [self.name(position) for position in range(self.n_maps)]
         masked = self.selection.bad_frames == "auto"
         told = self.intensities, self.raw.intensity_name
-        found = remarks(damages, names, *told, self.frames.start, masked)
+        found = remarks(damages, names, *told, self.frames.start, masked, self.baseline.added)
         return replace(self, remarks=(*self.remarks, *found))
 
     def provenance(self, halved: int, used: int, asymmetries: Sequence[float]) -> Provenance:
@@ -449,6 +546,7 @@ def choose(
     where = raw.where
     dt, gap = given_scalar(where, "dt", dt), given_scalar(where, "gap", gap)
     baseline = checked_baseline(where, baseline)
+    raw, selection = counted_from_start(raw, selection)
     if maps is None:
         maps = choose_maps(raw, selection)
     q, merged = one_q(raw, maps, selection)
@@ -462,7 +560,8 @@ def choose(
     if gap is not None:
         positive(where, "gap", gap, "Å")
         gap_used = gap if stored is None else agreeing(where, raw.gap_name, stored, gap, "Å")
-    outside, found = _outside(raw, maps), find_baseline(raw, maps, frames, baseline)
+    outside = (*_outside(raw, maps), *improbable_q(raw, q, selection))
+    found = find_baseline(raw, maps, frames, baseline)
     doubts = set(raw.doubts)
     if outside:
         doubts.add("q")
@@ -490,7 +589,7 @@ def choose(
         selection=selection,
         baseline=found,
         symmetrise=checked_symmetrise(where, symmetrise),
-        remarks=(*_without_azimuths(raw), *outside, *merged, *_same_place(raw, maps)),
+        remarks=(*remarks_on_places(raw, maps), *outside, *merged),
         doubts=tuple(sorted(doubts)),
     )
 
