@@ -131,6 +131,13 @@ def test_zeros_of_few_photons_are_measured(photons):
     assert _data(c2).masked_pairs <= dark * N
 
 
+def test_values_that_were_cut_off_are_kept():
+    """Without them only those above would be left, which are too high."""
+    for low, high in ((0.99, 1.15), (1.0, 9.0), (0.0, 1.02)):
+        data = _data(np.clip(_map(N, 0.1, 0.01), low, high))
+        assert data.masked_pairs == 0, data.provenance.notes
+
+
 def test_one_triangle_of_any_number_is_empty():
     c2 = _map()
     for fill in (-1.0, 1.0, 7.0, np.nan):
