@@ -12,17 +12,11 @@ from ..errors import DataError
 from .bad_frames import left_out
 from .baseline import Baseline, Levels, baseline_of, checked_baseline, levels_of
 from .checks import agreeing, given_scalar, increasing_times, numbers, positive, positive_sigma
-from .chosen import (
-    checked_sigma,
-    choose_places,
-    counted_from_start,
-    improbable_q,
-    one_q,
-    refuse,
-    remarks_on_places,
-)
+from .chosen import checked_sigma, choose_places, one_q, refuse
+from .clock import counted_from_start
 from .fills import fills_of
 from .layouts.maps import RawMaps
+from .places import improbable_q, remarks_on_places
 from .selection import Selection
 from .two_time import DEFAULT_GAP, Bins, Geometry, PooledData, Provenance, TwoTimeData
 

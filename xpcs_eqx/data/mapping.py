@@ -22,7 +22,8 @@ from .checks import (
     positive_sigma,
     shown,
 )
-from .chosen import Sigma, choose, clock_before
+from .chosen import Sigma, choose
+from .clock import clock_before
 from .fills import fills_of
 from .layouts import age_lag
 from .layouts.arrays import DIRECT, LOADER, check_keys, not_read, raw_from_mapping
