@@ -307,7 +307,7 @@ def remarks(
         for value, frames in constant.items()
     ]
     notes += [
-        f"{name} holds {fill.value - added:.6g} in {fill.count} of its pairs, {_where(fill, first)}"
+        f"{name} holds {fill.value - added:.6g} in {fill.held} of its pairs, {_where(fill, first)}"
         f", and no noise: not measured, {done}."
         for name, one in zip(names, damages, strict=True)
         for fill in one.fills

@@ -18,7 +18,7 @@ from .fills import fills_of
 from .layouts.maps import RawMaps
 from .places import improbable_q, remarks_on_places
 from .selection import Selection
-from .two_time import DEFAULT_GAP, Bins, Geometry, PooledData, Provenance, TwoTimeData
+from .two_time import DEFAULT_GAP, Bins, Doubt, Geometry, PooledData, Provenance, TwoTimeData
 
 # Cells along the lags and along the ages of a bin. A bin of no more lags than this and twice as
 # many ages is summed pair by pair; of a wider one two pairs of each cell stand for the others.
@@ -348,8 +348,6 @@ def bins_from(
     **Raises:** `DataError` for everything that makes them unusable, and for what bins cannot have.
     """
     where = raw.where
-    assert raw.ages is not None
-    assert raw.lags is not None
     sigma = checked_sigma(where, sigma)
     asked = [name for name, is_asked in _NOT_OF_BINS.items() if is_asked(selection)]
     asked += ["symmetrise"] * (symmetrise is not None)
@@ -364,6 +362,7 @@ def bins_from(
     q, merged = one_q(raw, maps, selection)
     raw, selection = counted_from_start(raw, selection)
     assert raw.ages is not None
+    assert raw.lags is not None
     values = np.stack([numbers(where, raw.names[k], raw.maps[k][:, :]) for k in maps])
     ages, age_guess = _edges(where, "ages", raw.ages, values.shape[1])
     lags, lag_guess = _edges(where, "lags", raw.lags, values.shape[2])
@@ -407,6 +406,11 @@ def bins_from(
     roots = np.divide(1.0, spread, out=np.zeros(flat.shape), where=used)
     notes = [*raw.notes, *(f"{why} It was not used." for why in raw.refused.values()), *merged, how]
     wrong_q = improbable_q(raw, q, selection)
+    doubts: set[Doubt] = set(raw.doubts)
+    if wrong_q:
+        doubts.add("q")
+    if found.open:
+        doubts.add("baseline")
     notes += [*remarks_on_places(raw, maps), *wrong_q, *remarks, *filter(None, [found.remark])]
     if age_guess or lag_guess:
         what = " and ".join(["ages"] * age_guess + ["lags"] * lag_guess)
@@ -460,7 +464,7 @@ def _filled(
         for fill in fills_of(values[k], used[k], pairs=False):
             out[k] |= masked & used[k] & (values[k] == fill.value)
             remarks.append(
-                f"{name} holds {fill.value:.6g} in {fill.count} of its bins, and no noise: not "
+                f"{name} holds {fill.value:.6g} in {fill.held} of its bins, and no noise: not "
                 f"measured, {left_out(masked)}."
             )
     return out, remarks

@@ -58,8 +58,8 @@ class Fill(NamedTuple):
     """
 
     value: float
-    count: int
-    places: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    held: int
+    places: tuple[tuple[int, int], ...]
 
 
 def repeated(strip: Strip, zero: float = 0.0) -> Counter[float]:
@@ -159,13 +159,14 @@ def find_fills(
             three = two[1:, 1:] - two[:-1, :-1]
         for kept, found in ((second, two), (third, three)):
             kept.append(_some(found[np.isfinite(found)]))
-    rest, rough = _some(np.concatenate(sample)), [np.concatenate(one) for one in (second, third)]
+    rest = _some(np.concatenate(sample))
     if rest.size < _FEW:
         return ()
+    lines = np.concatenate(second), np.concatenate(third)
     return tuple(
         Fill(one.value, one.count, tuple((int(a), int(b)) for a, b in one.places))
         for one in seen
-        if one.count >= _LEAST and _written(one, rest, total, *rough, one.value - added)
+        if one.count >= _LEAST and _written(one, rest, total, lines, one.value - added)
     )
 
 
@@ -183,14 +184,14 @@ def _written(
     one: _Seen,
     rest: np.ndarray,
     total: int,
-    second: np.ndarray,
-    third: np.ndarray,
+    lines: tuple[np.ndarray, np.ndarray],
     stored: float,
 ) -> bool:
     """Whether a number, which was `stored` as another one, was not measured.
 
-    - `rest`: some of the `total` other numbers; `second`, `third`: differences along their lags.
+    - `rest`: some of the `total` other numbers; `lines`: second and third differences along lags.
     """
+    second, third = lines
     low, median, high = np.quantile(rest, [0.01, 0.5, 0.99])
     # From the wings: differences of a few counts are mostly none.
     noise = float(np.ptp(np.quantile(rest, [0.1, 0.9]))) / 2.56

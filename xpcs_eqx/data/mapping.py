@@ -252,7 +252,7 @@ def _filled(
         for fill in fills_of(grid, there, pairs=True):
             out |= masked & here & (points.values == fill.value)
             remarks.append(
-                f"{fill.count} points at phi = {points.phi[here][0]:g} hold {fill.value:.6g}, and "
+                f"{fill.held} points at phi = {points.phi[here][0]:g} hold {fill.value:.6g}, and "
                 f"no noise: not measured, {left_out(masked)}."
             )
     return out, remarks
