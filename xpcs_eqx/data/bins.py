@@ -446,7 +446,7 @@ def bins_from(
             dt=dt,
             azimuths=raw.azimuths,
             baseline_guessed=found.guessed,
-            doubts=tuple(sorted({*raw.doubts, *["baseline"] * found.open, *["q"] * bool(wrong_q)})),
+            doubts=tuple(sorted(doubts)),
             notes=tuple(notes),
         ),
     )
