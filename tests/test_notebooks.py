@@ -19,6 +19,7 @@ LONG = (
     "larger_than_memory",
     "posterior",
     "spline_rate",
+    "verdict",
 )
 by_time = pytest.mark.parametrize(
     "path",
@@ -113,4 +114,4 @@ def test_the_gallery_names_it(path):
 
 
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) == 7
+    assert len(NOTEBOOKS) == 8
