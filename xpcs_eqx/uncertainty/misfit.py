@@ -329,8 +329,8 @@ def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
     side = "above" if level > 0 else "below"
     text = (
         # From 1, as frames are counted wherever one can be left out.
-        f"frame {frame + 1} (t = {t[frame]:.4g} s) is unlike its neighbours: on average the fit lies "
-        f"{abs(level):.2g} {side} the data in its pairs"
+        f"frame {frame + 1} (t = {t[frame]:.4g} s) is unlike its neighbours: on average the fit "
+        f"lies {abs(level):.2g} {side} the data in its pairs"
     )
     at = float(t[frame])
     return MisfitTest(
