@@ -117,7 +117,7 @@ def test_what_has_no_line(tmp_path):
     section = exponent_section(found)
     assert section.document["q"]["deviation"] < -3
     names, missing = save_figures(str(tmp_path), section.figures)
-    assert (names, missing) == (("q.png",), ())
+    assert ([one.file for one in names], missing) == (["q.png"], ())
 
 
 @pytest.mark.long

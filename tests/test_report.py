@@ -32,11 +32,12 @@ from xpcs_eqx.scaling import Averaged, Fixed
 PLOTS = (
     "maps.png",
     "c2_against_lag.png",
+    "rates.png",
+    "residuals_by_lag_and_age.png",
     "residuals.png",
     "scaling.png",
-    "convergence.png",
-    "rates.png",
     "covariance.png",
+    "convergence.png",
 )
 N, DT = 24, 0.1
 
@@ -174,6 +175,7 @@ def test_text_report_names_what_matters(data, fit):
         decisions=("something was decided",),
         profiles=(ProfileInterval("D0", 0.68, 1.0, 3.0, 2.0),),
         timings={"loading": 1.0},
+        all_errors=True,
     )
     for text in (
         f"Quality: {fit.quality.flag.upper()}",
