@@ -80,8 +80,12 @@ def items(texts: Sequence[str]) -> list[Item]:
 
 
 def number(value: float, digits: int = 6) -> str:
-    """A number in a table; a dash for NaN."""
-    return "-" if math.isnan(value) else f"{value:.{digits}g}"
+    """A number in a table, rounded to some digits; a dash for NaN.
+
+    >>> number(203.4, 2), number(4022.416), number(math.nan)
+    ('200', '4022.42', '-')
+    """
+    return "-" if math.isnan(value) else f"{float(f'{value:.{digits}g}'):.{max(digits, 6)}g}"
 
 
 def with_error(value: float, error: float) -> str:

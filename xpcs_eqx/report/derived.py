@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..fitting import Derived, Exponent, Fit, derived_values, q_exponent, stated_exponent
-from .blocks import Block, Table, number
+from .blocks import Block, Table, counted, number
 from .fit import folders_of
+from .maps import chosen_angles
 from .method import Origin, without_q
 from .sections import HEAD, TABLES, Drawing, Section
 
@@ -19,8 +20,12 @@ _RATES = {
     "shear": ("shear rate", "1/s", 1.0),
     "velocity": ("v", "Å/s", 1.0),
 }
-# Rows of a table; the file has all of them.
-_MOST = 12
+_HALF_DECAY = (
+    "half-decay: the lag at which c2 has fallen half of the way from its contrast to its offset, "
+    "of pairs that begin at that age"
+)
+# Angles in a table; the file has all of them.
+_ANGLES = 4
 
 
 def _rows(fit: Fit, one: Derived, has_q: bool) -> tuple[list[str], list[list[str]]]:
@@ -31,7 +36,7 @@ def _rows(fit: Fit, one: Derived, has_q: bool) -> tuple[list[str], list[list[str
         header += [f"{name} [{unit if has_q else without_q(unit)}]", "error"]
     # All angles at once where none of them decays in another way.
     alike = np.ptp(one.lags, axis=1).max() <= 1e-6 * one.lags.min() if phi.size > 1 else True
-    shown = [0] if alike else range(phi.size)
+    shown = [0] if alike else chosen_angles(phi.size, _ANGLES)
     rows = []
     for i, age in enumerate(one.ages):
         for a in shown:
@@ -71,17 +76,15 @@ def derived_sections(fit: Fit, origins: Sequence[Origin] = ()) -> list[Section]:
     labels, out = folders_of(fit), []
     for label, one in every.items():
         header, rows = _rows(fit.parts[label], one, has_q)
-        content: list[Block] = [Table(header, rows[:_MOST])]
-        if len(rows) > _MOST:
-            content.append(f"and {len(rows) - _MOST} more, in fit/parameters.json")
+        content: list[Block] = [Table(header, rows)]
+        if len(rows) > one.ages.size and one.lags.shape[1] > _ANGLES:
+            content.append(f"all {one.lags.shape[1]} angles are in fit/parameters.json")
         if "shear" in one.means:
             mean, error = one.means["shear"], one.mean_errors["shear"]
             content.append(f"mean shear rate {number(mean, 5)} ± {number(error, 2)} 1/s")
         title = "Derived from the parameters" + (f", {label}" if labels[label] else "")
-        content.append(
-            "half-decay: the lag at which c2 has fallen half of the way from its contrast to its "
-            "offset, for pairs that begin at that age"
-        )
+        if not out:
+            content.append(_HALF_DECAY)
         out.append(Section(title, content, place=TABLES if fit.data_sets else HEAD))
     documents = {label: _document(fit.parts[label], one) for label, one in every.items()}
     alone = len(every) == 1 and not next(iter(labels.values()))
@@ -102,12 +105,14 @@ def exponent_section(found: Exponent) -> Section:
         rows.append(row)
     text = found.finding()
     if found.degrees > 0:
-        text += f"; χ² = {found.statistic:.3g} about the line with {found.degrees} degrees"
+        text += f"; χ² = {found.statistic:.3g} about the line with "
+        text += counted(found.degrees, "degree") + " of freedom"
     return Section(
         "How relaxation depends on q",
         [Table(header, rows), text],
         {"q": {**found._asdict(), "deviation": found.deviation, "finding": found.finding()}},
         figures=lambda: _drawings(found),
+        place=HEAD,
     )
 
 

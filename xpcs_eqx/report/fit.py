@@ -123,6 +123,9 @@ def sure_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
         most = f" at most {max(noise):.3g}" if len(noise) > 1 else f" {noise[0]:.3g}"
         spread += f";{most} times the variance of the noise that neighbouring entries of c2 show"
     content.append(Entry("residuals", spread))
+    if fit.looked:
+        none = "" if fit.doubts else "; none is as good"
+        content.append(Entry("other minima", fit.looked + none))
     content += [
         Entry(p.name, f"{p.low:.6g} … {p.high:.6g} at {p.level:.2%} by profile likelihood")
         for p in profiles
@@ -217,7 +220,7 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         }
     return Section(
         "Do the data sets agree on what they share?",
-        [sharing.finding(), *([Table(header, rows)] if rows else [])],
+        [sharing.finding(), *([Table(header, rows)] if sharing.degrees else [])],
         {
             "sharing": {
                 **said,

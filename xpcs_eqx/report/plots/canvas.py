@@ -37,6 +37,8 @@ STYLE: Any = {
 }
 # Of the palette of Paul Tol, which the colour-blind can tell apart.
 DATA, FIT, OTHER = "#4477aa", "#cc3311", "#ddaa33"
+# Steps between ticks, times a power of ten.
+ROUND = [1, 2, 5, 10]
 # Formats of files of plots.
 FORMATS = ("png", "svg", "pdf")
 # A picture in a page that is larger as PNG [bytes] is noise, which WebP makes smaller.
@@ -82,8 +84,8 @@ def degrees(phi: float) -> str:
 
 def few_ticks(axes: Axes, x: int = 4, y: int = 5) -> None:
     """No more ticks than there is room for their labels."""
-    axes.xaxis.set_major_locator(MaxNLocator(x))
-    axes.yaxis.set_major_locator(MaxNLocator(y))
+    axes.xaxis.set_major_locator(MaxNLocator(x, steps=ROUND))
+    axes.yaxis.set_major_locator(MaxNLocator(y, steps=ROUND))
 
 
 def log_scale(axes: Axes, *, x: bool = False, y: bool = False) -> None:
@@ -96,7 +98,7 @@ def log_scale(axes: Axes, *, x: bool = False, y: bool = False) -> None:
         # Within one decade or two, powers of ten alone would leave an axis almost bare.
         short = low > 0 and high < 100 * low
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=8))
-        axis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_locator(NullLocator())
 
 

@@ -14,7 +14,7 @@ from ...bayes import Posterior
 from ...fitting import Fit
 from ..blocks import with_error
 from ..sections import Drawing
-from .canvas import DATA, FIT, WIDE, figure, panels
+from .canvas import DATA, FIT, ROUND, WIDE, figure, panels
 
 MOST = 8
 # Half the side of a panel and the distance of two of them, in standard deviations.
@@ -36,7 +36,7 @@ class Scale(NamedTuple):
 def _ticks(one: Scale) -> tuple[list[tuple[float, str]], str]:
     """Places of ticks in standard deviations with their labels, and the label of the axis."""
     low, high = one.value - 2.6 * one.error, one.value + 2.6 * one.error
-    ticks = [v for v in MaxNLocator(4, min_n_ticks=3).tick_values(low, high) if low <= v <= high]
+    ticks = [v for v in MaxNLocator(4, steps=ROUND).tick_values(low, high) if low <= v <= high]
     largest = max(abs(low), abs(high))
     size = math.floor(math.log10(largest)) if largest > 0 else 0
     power = 0 if -3 < size < 5 else size

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..maps import FittedMaps, chosen_angles
-from .canvas import DATA, FIT, WIDE, degrees, few_ticks, figure, log_scale, panels
+from .canvas import DATA, FIT, ROUND, WIDE, degrees, few_ticks, figure, log_scale, panels
 from .means import grid_of
 
 # Frames and shifts of an autocorrelation.
@@ -106,7 +106,7 @@ def map_figure(maps: FittedMaps) -> Figure:
             axis.set_ylabel("t2 [s]")
             few_ticks(axis, 4, 4)
             # The last label would meet the first one of the next panel.
-            axis.xaxis.set_major_locator(MaxNLocator(3, prune="upper"))
+            axis.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND, prune="upper"))
             # Ticks are what takes time to draw: only where they are read.
             axis.xaxis.set_visible(row == rows - 1)
             axis.yaxis.set_visible(column == 0)
