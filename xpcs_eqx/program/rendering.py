@@ -53,13 +53,8 @@ def render(folder: str, form: str | None = None) -> str:
     jax.config.update("jax_enable_x64", True)
     configuration = _at_the_result(folder)
     form = configuration.settings.output.plot_format if form is None else form
-    outcome, places, missing, count = (
-        task_of(configuration).run(),
-        os.path.join(folder, "plots"),
-        [],
-        0,
-    )
-    parts = outcome.folders()
+    parts, places = task_of(configuration).run().folders(), os.path.join(folder, "plots")
+    missing: list[str] = []
     pictures: list[list[Picture]] = []
     for section, known in zip(report.sections, figures, strict=True):
         those: list[Picture] = []
@@ -67,10 +62,7 @@ def render(folder: str, form: str | None = None) -> str:
             made = [one for one in drawings(parts[section.folder]) if one.name not in _KEPT]
             inside = os.path.join(places, section.folder)
             drawn, failed = save_figures(inside, lambda made=made: made, form)
-            those += [
-                one._replace(file="/".join(filter(None, (section.folder, one.file))))
-                for one in drawn
-            ]
+            those += [one.inside(section.folder) for one in drawn]
             missing += failed
         names = {one.name for one in those}
         for one in known:
@@ -78,6 +70,6 @@ def render(folder: str, form: str | None = None) -> str:
             if one.name not in names and os.path.isfile(path):
                 those.append(picture_of(path, one.caption)._replace(file=one.file))
         pictures.append(those)
-        count += len(those)
     write_report(folder, report, pictures)
+    count = sum(map(len, pictures))
     return "\n".join([*missing, f"{folder}: {count} plots"])

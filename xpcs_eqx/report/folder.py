@@ -172,7 +172,7 @@ def add_plots(folder: str, report: Report, form: str = "png") -> tuple[str, ...]
         if one.figures is not None:
             inside = os.path.join(folder, "plots", one.folder)
             found, failed = save_figures(inside, one.figures, form)
-            drawn = [p._replace(file="/".join(filter(None, (one.folder, p.file)))) for p in found]
+            drawn = [picture.inside(one.folder) for picture in found]
             missing += failed
         pictures.append(drawn)
     if missing:

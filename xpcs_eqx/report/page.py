@@ -115,6 +115,10 @@ class Picture(NamedTuple):
     size: tuple[int, int] = (0, 0)
     file: str = ""
 
+    def inside(self, folder: str) -> "Picture":
+        """The same where its file lies in a folder; the empty one is here."""
+        return self._replace(file=f"{folder}/{self.file}" if folder else self.file)
+
 
 def _cell(tag: str, content: str, right: bool) -> str:
     kind = "n" if right else "long" if len(content) > _LONG else ""
