@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..compiling import quick_jit
+from ..data import Provenance
 from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
 from ..objective import has_bins
@@ -77,7 +78,8 @@ def verdict_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         what = f"{len(q)} data sets{known} together"
     else:
         ((origin,), term) = origins, fit.objective.term
-        file = os.path.basename(origin.provenance.path) if origin.provenance.path else "the data"
+        path = origin.provenance.path
+        file = "the data" if path in ("", Provenance().path) else os.path.basename(path)
         known = f", q = {float(term.geometry.q):.6g} 1/Å" if origin.has_q else ""
         frames = f"{term.t.shape[0]} frames in {float(term.t[-1] - term.t[0]):.6g} s"
         what = f"{file}, {counted(term.geometry.phi.shape[0], 'angle')}, {frames}{known}"

@@ -132,7 +132,7 @@ def lag_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
     width = WIDE if columns > 1 else 4.2
     fig, axes = panels(
         width, 0.75 + 2.05 * rows, "", rows, columns,
-        left=0.62, top=0.56, bottom=0.42, hspace=0.34, wspace=0.08,
+        left=0.62, top=0.56 if columns > 1 else 0.7, bottom=0.42, hspace=0.34, wspace=0.08,
     )  # fmt: skip
     ages = np.linspace(maps.t[0], maps.t[-1], AGES + 1)
     lags = lag_limits(maps.t, _shortest(maps, middle))
@@ -163,8 +163,6 @@ def lag_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
         loc="upper left", bbox_to_anchor=(0.0, 1.0), fontsize=6.5, title_fontsize=6.5,
         alignment="left", borderaxespad=0.2, columnspacing=1.2,
     )  # fmt: skip
-    if columns == 1:
-        fig.subplots_adjust(top=1 - 0.86 / fig.get_figheight())
     return fig
 
 
