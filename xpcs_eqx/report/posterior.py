@@ -123,9 +123,10 @@ def posterior_sections(
     if posterior.shards is not None:
         how += _shard_lines(posterior.shards)
     notes = dict.fromkeys(posterior.notes)
-    if posterior.density.adjustment is None:
-        notes |= dict.fromkeys(about_independence(fit))
     how += [Entry("note", wording(text)) for text in notes if text not in plan]
+    if posterior.density.adjustment is None:
+        # That draws are too narrow is no detail.
+        content += items([wording(text) for text in about_independence(fit)])
     told = [
         Section("Posterior", content),
         Section("How the posterior was sampled", how, place=APPENDIX),
