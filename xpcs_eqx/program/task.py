@@ -35,6 +35,7 @@ from ..report import (
     write_results,
 )
 from ..report.analyses import defence_section, likelihood_section, search_section
+from ..report.blocks import counted
 from ..report.fit import folders_of
 from .examining import examine, undetermined
 from .progress import sampling_progress
@@ -54,7 +55,7 @@ def task_of(configuration: Configuration) -> "Task":
 
 def _data_line(data: Given) -> str:
     return (
-        f"{data.provenance.where()}: {data.n_angles} angles, {data.n_frames} frames, "
+        f"{data.provenance.where()}: {counted(data.n_angles, 'angle')}, {data.n_frames} frames, "
         f"{float(data.t[0]):.6g} … {float(data.t[-1]):.6g} s, q = {float(data.geometry.q):.6g} 1/Å"
     )
 
@@ -256,14 +257,20 @@ class Outcome:
                 problem.data, problem.scalings, problem.weights, strict=True
             )
         ]
-        decisions = (*problem.decisions, *self.failures)
-        out = fit_sections(self.fit, known, decisions=decisions, profiles=self.profiles)
-        out += derived_sections(self.fit)
         strategy = dataclasses.asdict(problem.plan.strategy)
+        decisions = (*problem.decisions, *self.failures)
+        out = fit_sections(
+            self.fit,
+            known,
+            decisions=decisions,
+            profiles=self.profiles,
+            all_errors=output.all_errors,
+        )
+        out += derived_sections(self.fit, known)
         out.append(Section(document={"strategy": strategy, "good": self.good}))
         out += self.analyses
         if self.sampled is not None:
-            out.append(self.sampled.section(output.plots))
+            out += self.sampled.sections(output.plots, output.plot_format)
             timings = {**timings, **self.sampled.timings}
         for label, (name, part) in zip(self.fit.parts, self.folders().items(), strict=True):
             out.append(surface_section(part, label, name, output.fitted_data))
