@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 EXAMPLE = ROOT / "examples" / "laminar_aps_u.hdf"
 # No page is wider, and nothing in a drawing needs more colours.
-WIDTH, COLOURS = 900, 160
+WIDTH, COLOURS = 700, 96
 
 # The bundled example flows; at rest it must not be called good.
 WRONG = f"""
@@ -95,7 +95,14 @@ def main() -> None:
         keep(folder / "wrong_results" / "plots" / "mean_residuals.png", "misfit")
 
         simulated = ["--model", "static", "--angles", "0", "--set", "D_offset=0", "--half"]
-        simulated += ["--q", "0.003,0.004,0.005,0.006,0.007", "--set", "alpha=0"]
+        simulated += [
+            "--q",
+            "0.002,0.003,0.005,0.008,0.012",
+            "--set",
+            "alpha=0",
+            "--set",
+            "D0=40000",
+        ]
         run("simulate", folder / "several.hdf", "--layout", "aps-u", *simulated)
         (folder / "several.toml").write_text(SEVERAL, encoding="utf-8")
         run("fit", folder / "several.toml", "--quiet")

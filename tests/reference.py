@@ -118,11 +118,12 @@ def members(cls: type) -> Iterator[str]:
 
 def entry(name: str, value: Any) -> list[str]:
     """How a name is called, what it is, and what it offers."""
-    head, more = name, []
+    head, arrow, more = name, "", []
     if isinstance(value, types.FunctionType) or not inspect.isclass(value):
         plain = inspect.unwrap(getattr(value, "function", getattr(value, "fun", value)))
         returns = returned(plain)
-        head += call(plain) + (f" -> {returns}" if returns not in ("", "None") else "")
+        head += call(plain)
+        arrow = f" -> {returns}" if returns not in ("", "None") else ""
     else:
         if issubclass(value, Enum):
             head += f": {', '.join(value.__members__)}"
@@ -131,9 +132,9 @@ def entry(name: str, value: Any) -> list[str]:
         more = list(members(value))
         # Its fields are a list already.
         more = ["**Offers:**", "", *more] if more else []
-    if len(head) > 96:
-        head = head.replace(", ", ",\n    ")
-    return [f"```python\n{head}\n```", "", markdown(inspect.getdoc(value)), "", *more]
+    if len(head + arrow) > 96:
+        head = head.replace("(", "(\n    ", 1).replace(", ", ",\n    ")
+    return [f"```python\n{head}{arrow}\n```", "", markdown(inspect.getdoc(value)), "", *more]
 
 
 def reference() -> dict[str, str]:
