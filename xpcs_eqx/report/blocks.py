@@ -130,18 +130,20 @@ def _table_lines(table: Table) -> list[str]:
     return [line(table.header), rule, *map(line, table.rows)]
 
 
+def _filled(said: str, first: str, later: str) -> list[str]:
+    return textwrap.wrap(said, WIDTH, initial_indent=first, subsequent_indent=later)
+
+
 def _lines(block: Block) -> list[str]:
     if isinstance(block, Table):
         return _table_lines(block)
     if isinstance(block, Heading):
         return [f"  {block.title}"]
     if isinstance(block, Entry):
-        indent = {"initial_indent": f"  {block.name:<16} ", "subsequent_indent": " " * 19}
-        return textwrap.wrap(block.said, WIDTH, **indent)
+        return _filled(block.said, f"  {block.name:<16} ", " " * 19)
     if isinstance(block, Item):
-        indent = {"initial_indent": "  - ", "subsequent_indent": "    "}
-        return textwrap.wrap(block.said, WIDTH, **indent)
-    return textwrap.wrap(block, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        return _filled(block.said, "  - ", "    ")
+    return _filled(block, "  ", "  ")
 
 
 def text_lines(blocks: Sequence[Block]) -> list[str]:

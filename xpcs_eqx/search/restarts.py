@@ -79,7 +79,9 @@ class CmaResult(eqx.Module):
 
     def cells(self) -> list[list[str]]:
         """A header and a row for each run."""
-        head = "run,regime,points,sigma,generations,evaluations,lowest cost,after local fit,ended"
+        head: str = (
+            "run,regime,points,sigma,generations,evaluations,lowest cost,after local fit,ended"
+        )
         rows = [
             [
                 str(number),
@@ -94,7 +96,7 @@ class CmaResult(eqx.Module):
             ]
             for number, run in enumerate(self.runs, 1)
         ]
-        return [head.split(","), *rows]
+        return [head, *rows]
 
     def table(self) -> str:
         """One line for each run, ready to be printed."""

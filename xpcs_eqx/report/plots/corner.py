@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -76,7 +76,7 @@ def corner(
     far = (n - 1) * _PITCH + _HALF
     axis.set_xlim(-_HALF - beside, far + 1.0)
     axis.set_ylim(-far - beside, _HALF + over)
-    small = {"fontsize": 6.5 if n < 6 else 5.5}
+    small: Any = {"fontsize": 6.5 if n < 6 else 5.5}
     for row in range(n):
         y = -row * _PITCH
         ticks, label = _ticks(entries[row])
