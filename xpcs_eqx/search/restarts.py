@@ -79,9 +79,8 @@ class CmaResult(eqx.Module):
 
     def cells(self) -> list[list[str]]:
         """A header and a row for each run."""
-        head: str = (
-            "run,regime,points,sigma,generations,evaluations,lowest cost,after local fit,ended"
-        )
+        head = ["run", "regime", "points", "sigma", "generations", "evaluations"]
+        head += ["lowest cost", "after local fit", "ended"]
         rows = [
             [
                 str(number),
