@@ -104,6 +104,17 @@ def test_means_are_over_the_same_pairs():
     assert mean[0] == pytest.approx(np.diagonal(maps.c2[0], 1).mean())
 
 
+def test_panels_of_all_angles_have_one_scale_that_holds_all_of_them():
+    maps = maps_of(3)
+    # Of maps that a fit has missed by far.
+    maps.fitted[2] += 0.7
+    with style():
+        figure = lag_figure(maps)
+    (limits,) = {axes.get_ylim() for axes in figure.axes}
+    assert limits[0] < 1.0
+    assert limits[1] > 1.8
+
+
 def test_short_lags_of_a_thinned_map_come_from_its_middle():
     thin, middle = maps_of(1, n=40, step=5), maps_of(1, n=60, first=7.0)
     lags = lag_limits(thin.t, 0.1)

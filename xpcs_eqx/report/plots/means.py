@@ -140,6 +140,9 @@ def lag_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(angles) :]:
         axis.set_axis_off()
+    for axis in flat[1:]:
+        # Before anything is drawn, so that the common limits hold all of it.
+        axis.sharey(flat[0])
     for number, (axis, a) in enumerate(zip(flat, angles, strict=False)):
         one = means(maps, a, ages, lags, middle)
         for row, colour in enumerate(colours):
@@ -151,8 +154,6 @@ def lag_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
         axis.set_title(degrees(maps.phi[a]), loc="left")
         if number >= len(angles) - columns:
             axis.set_xlabel("lag t2 − t1 [s]")
-        if number:
-            axis.sharey(flat[0])
         axis.tick_params(labelleft=number % columns == 0)
         if number % columns == 0:
             axis.set_ylabel("mean c2")
