@@ -63,7 +63,7 @@ def data_figure(sets: Sequence[TwoTimeData | PooledData]) -> Figure:
     qs = ", ".join(f"{float(one.geometry.q):.4g}" for one in sets)
     height = 0.45 + 2.0 * len(rows)
     fig, axes = panels(
-        WIDE, height, f"q = {qs} 1/Å", len(rows), 3, left=0.5, top=0.45, hspace=0.55, wspace=0.5
+        WIDE, height, f"q = {qs} 1/Å", len(rows), 3, left=0.5, top=0.45, hspace=0.55, wspace=0.62
     )
     for line, (data, angle) in zip(axes, rows, strict=True):
         if isinstance(data, PooledData):
