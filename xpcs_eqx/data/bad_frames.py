@@ -268,6 +268,12 @@ def left_out(masked: bool) -> str:
     return "masked" if masked else "kept, as bad_frames says what to mask"
 
 
+def _all(names: Sequence[str]) -> str:
+    """The first of some maps and how many more hold what follows."""
+    more = len(names) - 1
+    return f"{names[0]} and {more} more hold each" if more else f"{names[0]} holds"
+
+
 def _where(fill: Fill, first: int) -> str:
     """Where a number stands, in frames from 1."""
     rows, columns, lags = fill.places
@@ -306,11 +312,14 @@ def remarks(
         f"All pairs of frame {runs(frames)} hold {value:.6g}: not measured, {done}."
         for value, frames in constant.items()
     ]
+    filled: dict[Fill, list[str]] = {}
+    for name, one in zip(names, damages, strict=True):
+        for fill in one.fills:
+            filled.setdefault(fill, []).append(name)
     notes += [
-        f"{name} holds {fill.value - added:.6g} in {fill.held} of its pairs, {_where(fill, first)}"
-        f", and no noise: not measured, {done}."
-        for name, one in zip(names, damages, strict=True)
-        for fill in one.fills
+        f"{_all(of)} {fill.value - added:.6g} in {fill.held} pairs, {_where(fill, first)}, and no "
+        f"noise: not measured, {done}."
+        for fill, of in filled.items()
     ]
     if astray:
         worst = max(astray.values(), key=lambda value: abs(value - 1))

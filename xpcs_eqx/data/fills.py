@@ -214,9 +214,10 @@ def _written(
     jump, above = np.abs(near - one.value), np.mean(near > one.value)
     between = _SIDE < above < 1 - _SIDE and np.median(jump) > _SMALL
     noisy = False
-    # What decays reaches its last value without a jump, and so does what was cut off at one.
-    cut = not rest.min() < one.value < rest.max()
-    if third.size >= _FEW and np.quantile(jump, _SIDE) > max(_JUMP, 0.5 * noise * cut):
+    # What decays reaches its last value without a jump, and so does what was cut off at one; and
+    # two frames of few photons have none in common now and then.
+    extreme = not rest.min() < one.value < rest.max()
+    if third.size >= _FEW and np.quantile(jump, _SIDE) > max(_JUMP, 3 * noise * extreme):
         two, three = (float(np.median(np.abs(found))) for found in (second, third))
         noisy = two > _SMALL * (1 + abs(one.value)) and three > _ROUGH * two
     return bool(between or noisy)
