@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import named
 from ..errors import DataError
 from .baseline import Baseline, checked_baseline
 from .bins import bins_from
@@ -31,6 +32,7 @@ from .two_time import DEFAULT_GAP, Geometry, PooledData, Provenance, TwoTimeData
 POOLED = ("data", "phi", "t1", "t2")
 
 
+@named
 def from_dict(
     mapping: Mapping[str, Any],
     *,
