@@ -48,6 +48,10 @@ os.environ.setdefault(
     "ignore:Error writing persistent compilation cache",
 )
 
+# Tracing makes and drops millions of small objects: looking for cycles among them as often as
+# Python does takes one second in fifteen.
+gc.set_threshold(100_000, 50, 100)
+
 import jax  # noqa: E402
 
 # Before anything is imported that holds arrays.

@@ -261,7 +261,7 @@ def dense_cost(problem, data, u):
     return 0.5 * jnp.sum(dense_residuals(problem, data, u) ** 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gauss_newton_is_right_where_residuals_are_small_and_else_not():
     def derivative(noise, curvature):
         data = make_data(STATIC, t=frame_times(16, 4.0), noise=noise)

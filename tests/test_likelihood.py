@@ -294,8 +294,12 @@ def test_several_data_sets_are_fitted_together():
     compared = compare_likelihood(fit, asked=True)
     assert compared.quoted["D0"].error == found["D0"].error
     assert np.all(compared.expected > 1)
-    # Data sets are independent: what they say by themselves adds up.
-    apart = []
+
+
+@pytest.mark.long
+def test_what_data_sets_say_by_themselves_adds_up():
+    fit = joint_fit()
+    found, apart = xe.maximum_likelihood(fit), []
     for part in fit.data_sets:
         term = part.objective.term
         alone = xe.least_squares(dataclasses.replace(part.objective, term=term))

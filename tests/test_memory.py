@@ -68,9 +68,9 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.long)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_memory_is_what_the_strategy_counts(dtype):
     script = SCRIPT.format(dtype=dtype, n=1000, angles=24)
     # The maps are large enough for the code to be optimised.

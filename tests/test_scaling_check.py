@@ -44,7 +44,7 @@ def varied():
     return data_of(VARYING)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_individual_scaling_recovers_the_rates(varied):
     fit = fit_of(varied)
     assert fit.scaling_check is None
@@ -138,7 +138,7 @@ def test_correlated_noise_raises_no_warning():
         assert not fit.scaling_check.significant, fit.scaling_check.finding()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_robust_losses_and_points():
     truth = Static(TRANSPORT)
     # Within the bend of the loss: beyond it a pair says nothing of the size of its residual.

@@ -377,6 +377,7 @@ def test_pooling_frames_hardly_changes_the_speckle_covariance():
     np.testing.assert_allclose(errors[1], errors[0], rtol=0.03)
 
 
+@pytest.mark.long
 def test_noise_that_a_fit_follows_is_counted():
     # Slow speckle at high counts: few independent numbers in a map, of which a fit follows most.
     # What it leaves is a fifth of the noise.

@@ -90,7 +90,7 @@ def _of_banana(problem, anchor, **more):
     return found, (theta.mean(axis=0) - mean) / sd, theta.std(axis=0) / sd
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_curvature_of_a_posterior_counts_once(banana):
     found, away, ratio = _of_banana(banana, None)
     assert np.abs(away).max() < 0.1

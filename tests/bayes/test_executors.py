@@ -34,7 +34,7 @@ def _check_rest(run, bad):
         assert bool(one.result["double"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_loss_of_a_process_costs_one_attempt(tmp_path):
     """Killed, hanging, crawling, and a process that ends by itself; the rest is intact."""
     script = {0: ("killed", 9), 1: ("hang", 9), 2: ("crawl", 9), 3: ("exit", 0), 4: ("crash", 9)}

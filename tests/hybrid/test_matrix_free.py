@@ -132,7 +132,7 @@ def knots(x, heights):
     return jnp.exp(0.3 * ((1 - share) * heights[left] + share * heights[left + 1]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_five_thousand_parameters():
     random = np.random.default_rng(0)
     x = random.uniform(0, 1, POINTS)
