@@ -40,7 +40,9 @@ def named(function: Callable[P, R]) -> Callable[P, R]:
     return entry
 
 
-def _bound(function: Any, signature: inspect.Signature, args: Any, keywords: Any) -> Any:
+def _bound(
+    function: Any, signature: inspect.Signature, args: Any, keywords: Any
+) -> inspect.BoundArguments:
     try:
         return signature.bind(*args, **keywords)
     except TypeError as error:

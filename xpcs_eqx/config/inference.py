@@ -58,7 +58,7 @@ class Inference:
     """Everything sampling needs beside the fit.
 
     - `how`: method, sampler, start, treatment of the scaling and noise, as `infer` takes them.
-    - `n_pairs`: of the data, by which `method` decides.
+    - `n_pairs`: of the data, by which `method` decides; `n_shards`: 0 for one run.
     - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width;
         `chosen`: names whose prior is no default.
     - `scaling`: those of each data set to sample with instead of those of the fit, None for the
@@ -70,6 +70,7 @@ class Inference:
     settings: Bayes
     how: Mapping[str, Any]
     n_pairs: int
+    n_shards: int
     priors: bayes.PriorSet
     from_fit: Mapping[str, float]
     chosen: frozenset[str]
@@ -264,8 +265,10 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         f"seed {given.seed}, start {given.start}, scaling {given.scaling}",
         f"{len(density.names)} sampled entries: {', '.join(density.names)}",
     ]
+    n_shards = 0
     if in_shards:
-        lines += _shard_plan(source, problem, density, given, method, sampler)
+        n_shards, about = _shard_plan(source, problem, density, given, method, sampler)
+        lines += about
     elif changed := changed_shards(given.shards):
         unused = (
             f"[bayes.shards] ({', '.join(changed)}) is not used: {reason}; for shards set "
@@ -283,6 +286,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
             "noise": noise,
         },
         n_pairs=n_pairs,
+        n_shards=n_shards,
         priors=priors,
         from_fit=from_fit,
         chosen=chosen,
@@ -299,8 +303,8 @@ def _shard_plan(
     given: Bayes,
     method: bayes.Consensus,
     sampler: bayes.Nuts,
-) -> list[str]:
-    """What is decided about shards."""
+) -> tuple[int, list[str]]:
+    """Number of shards, and what is decided about them."""
     p, shards = len(density.names), given.shards
     pairs = pairs_of_all(problem.objective)
     with source.placed("bayes.shards", "[bayes.shards]", in_toml):
@@ -325,7 +329,7 @@ def _shard_plan(
             f"{source.where('bayes.shards.folder')}: {folder} is no folder that can be written to; "
             "make it, on a disk that all workers see"
         )
-    return lines
+    return split.n_shards, lines
 
 
 # Of these only a call is meant: the bare words are English.

@@ -149,7 +149,6 @@ class AbstractTwoTime(eqx.Module):
 
     t: AbstractVar[Float[np.ndarray | jax.Array, " frame"]]
     geometry: AbstractVar[Geometry]
-    n_pairs: AbstractVar[int]
     absolute_sigma: AbstractVar[bool]
     provenance: AbstractVar[Provenance]
 
@@ -177,7 +176,8 @@ class AbstractTwoTime(eqx.Module):
         lines = [
             f"{type(self).__name__} from {self.provenance.where()}",
             place_text(self.t, self.geometry),
-            f"{self.n_pairs} entries that count, sigma {sigma}",
+            # A property of some kinds and a field of others.
+            f"{self.n_pairs} entries that count, sigma {sigma}",  # pyright: ignore[reportAttributeAccessIssue]
             *(f"note: {one}" for one in self.provenance.notes),
         ]
         return "\n  ".join(lines)

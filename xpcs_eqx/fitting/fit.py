@@ -392,7 +392,10 @@ class Fit(eqx.Module):
         }
         names = list(self.names)
         coordinates: dict[str, Any] = {"parameter": names, "other": names}
-        attributes = {"verdict": self.quality.flag, "findings": "; ".join(self.quality.findings)}
+        attributes: dict[str, Any] = {
+            "verdict": self.quality.flag,
+            "findings": "; ".join(self.quality.findings),
+        }
         if self.fitted is not None:
             place = self.objective.term.geometry
             arrays["contrast"] = ("angle", np.asarray(self.contrast))

@@ -118,5 +118,5 @@ def model_text(model: Any) -> str:
     shown = values if len(values) <= _MOST else [*values[: _MOST - 1], "…", values[-1]]
     text = ", ".join(one.strip() for one in shown)
     head = f"{type(model).__name__}({', '.join(made)})"
-    indent = {"initial_indent": "  ", "subsequent_indent": "  "}
-    return f"{head}\n{textwrap.fill(text, 100, **indent, break_long_words=False)}"
+    lines = textwrap.wrap(text, 98, break_long_words=False)
+    return "\n  ".join([head, *lines])

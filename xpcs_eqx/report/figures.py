@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..bayes import Posterior
 from ..errors import ModelError, how_to_install
@@ -93,7 +93,8 @@ class Figures(Mapping[str, "Figure"]):
 
         for name, figure in self.items():
             # pyplot makes windows only of figures that it has made itself.
-            pyplot.figure(num=name, FigureClass=lambda figure=figure, **_: figure)
+            made: Any = lambda figure=figure, **_: figure  # noqa: E731
+            pyplot.figure(num=name, FigureClass=made)
         pyplot.show()
 
 

@@ -5,15 +5,13 @@ Text, page and `parameters.json` are three renderings of the same list.
 
 import base64
 import html
+import math
 import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from ..showing import number as number
-from ..showing import table as table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,6 +114,25 @@ def page(title: str, sections: Iterable[tuple[Section, Sequence[str]]]) -> str:
             parts.append(f"<pre>{html.escape(lines)}</pre>")
         parts += map(_figure, figures)
     return "\n".join([*parts, "</body></html>"]) + "\n"
+
+
+def number(value: float, digits: int = 6) -> str:
+    """A number in a table; a dash for NaN."""
+    return "-" if math.isnan(value) else f"{value:.{digits}g}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns wide enough for their entries; the first to the left, the rest to the right."""
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+
+    def line(cells):
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  " + "  ".join([first, *rest]).rstrip()
+
+    return [line(header), "  " + "-" * (sum(widths) + 2 * len(widths) - 2), *map(line, rows)]
 
 
 def entry(name: str, said: str) -> str:
