@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xpcs_eqx.data import Geometry, Provenance, TwoTimeData
+from xpcs_eqx.data import Geometry, Provenance, Selection, TwoTimeData, from_dict
 
 PHI = (-12.5, 30.0, 30.0)  # a duplicate angle is legal
 
@@ -59,3 +59,25 @@ def assert_same_fit_input(found, wanted, rtol=1e-12):
         np.testing.assert_allclose(
             found.root_weights[:, i, j], wanted.root_weights[:, i, j], rtol=1e-6
         )
+
+
+def noisy_map(n=40, rate=0.1, noise=0.01, seed=0, frames=(), fill=0.0, contrast=0.2):
+    """One map that decays, with noise, and frames that hold one number."""
+    random, lag = np.random.default_rng(seed), np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    drawn = np.triu(random.normal(0, noise, (n, n)), 1)
+    c2 = 1 + contrast * np.exp(-rate * lag) + drawn + drawn.T
+    c2[list(frames)] = fill
+    c2[:, list(frames)] = fill
+    return c2
+
+
+def data_of(*maps, **selection):
+    """Data in memory of some maps."""
+    t = 0.1 * np.arange(len(maps[0]))
+    given = {"phi": np.arange(len(maps)), "g2": np.stack(maps), "t1": t, "t2": t, "q": 0.005}
+    return from_dict(given, selection=Selection(**selection))
+
+
+def notes_of(data):
+    """All that is remarked on some data."""
+    return " ".join(data.provenance.notes)

@@ -373,9 +373,32 @@ def bits(draw, scan):
     """Bytes of the written file, changed afterwards: see `attempt`."""
 
 
+def holes(draw, scan):
+    """Pairs that were not correlated: beyond a lag, in a block, within ages, here and there."""
+    i, j = np.indices((N, N))
+    low, high = sorted(draw.sample(range(2, N - 2), 2))
+    start = draw.randrange(N - 4)
+    block = (i >= start) & (i < start + high - low) & (j >= low) & (j < high)
+    where = draw.choice(
+        (
+            np.abs(i - j) >= low,
+            block | block.T,
+            (i + j >= low) & (i + j < high),
+            _symmetric(draw, (N, N), 1.0) > draw.uniform(0.5, 2.0),
+        )
+    )
+    fill = draw.choice((0.0, 1.0, -1.0, np.nan, 1.1, 3.0, 1e6, 0.5))
+    minus = draw.choice((0.0, 0.0, 1.0))
+    scan.c2 = scan.c2 - minus
+    for a in _angles(draw, scan):
+        scan.c2[a][where & (i != j)] = fill
+    return SCALING if minus else frozenset()
+
+
 MUTATIONS = (
     scaled, shifted, filled, noisy, lowered, repeated, reordered, flipped, blocks, exchanged, cut,
     typed, curved, outliers, drifting, smoothed, timed, begun, turned, moved, weighed, dark, bits,
+    holes,
 )  # fmt: skip
 # What contradicts something else that APS-U files hold: there it is found out.
 TOLD = {"timed": "aps-u", "moved": "aps-u"}

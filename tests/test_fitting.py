@@ -9,6 +9,7 @@ from scipy.optimize import curve_fit as scipy_curve_fit
 import xpcs_eqx as xe
 from xpcs_eqx.fitting import Fit
 from xpcs_eqx.parameters import scale_from_bounds, scale_from_start
+from xpcs_eqx.uncertainty import covariance
 
 GEOMETRY = xe.Geometry(q=0.0054, phi=np.array([0.0, 60.0]))
 TIMES = 0.2 * np.arange(1, 42)
@@ -25,6 +26,30 @@ def fit(truth):
     data = xe.simulate(truth, TIMES, GEOMETRY, contrast, offset, noise=0.004, key=jax.random.key(1))
     parameters = xe.parameter_map(truth, TIMES, fixed=("D_offset",))
     return xe.least_squares(xe.projected_objective(parameters, data)), data
+
+
+@pytest.mark.parametrize("loss", [None, xe.Huber(0.02)])
+def test_only_classical_errors(fit, truth, loss, monkeypatch):
+    parameters = xe.parameter_map(truth, TIMES, fixed=("D_offset",))
+    objective = xe.two_time_objective(parameters, fit[1], loss=loss)
+    whole = xe.least_squares(objective)
+    for name in ("speckle_scores", "_speckle", "lower_speckle_scores"):
+        monkeypatch.delattr(covariance, name)
+    found = xe.least_squares(objective, errors="classical")
+    np.testing.assert_allclose(found.x, whole.x, rtol=1e-12)
+    classical = whole.uncertainty.classical
+    np.testing.assert_allclose(found.uncertainty.classical, classical, rtol=1e-9)
+    assert found["D0"].error == found["D0"].error_classical
+    assert np.isnan([found["D0"].error_speckle, found["D0"].error_dyadic]).all()
+    assert found.misfit is None
+    assert found.signal is None
+    # What was not tested is not called good.
+    assert whole.quality.flag == "good"
+    assert found.quality.doubtful
+    assert "were tested" in found.quality.findings[-1]
+    assert "independent" in found.uncertainty.reason
+    with pytest.raises(xe.FitError, match="made all errors"):
+        xe.maximum_likelihood(found)
 
 
 def test_table_and_lookup(fit):

@@ -19,6 +19,7 @@ LONG = (
     "larger_than_memory",
     "posterior",
     "spline_rate",
+    "verdict",
 )
 by_time = pytest.mark.parametrize(
     "path",
@@ -27,7 +28,7 @@ by_time = pytest.mark.parametrize(
         for path in NOTEBOOKS
     ],
 )
-README = ROOT / "README.md"
+GALLERY = ROOT / "docs" / "notebooks.md"
 
 # Bytes of a notebook and of a figure in it.
 LARGEST, LARGEST_FIGURE = 200_000, 60_000
@@ -108,9 +109,9 @@ def test_checks_itself(path):
 
 
 @by_name
-def test_the_readme_names_it(path):
-    assert f"(notebooks/{path.name})" in README.read_text(encoding="utf-8")
+def test_the_gallery_names_it(path):
+    assert f"(../notebooks/{path.name})" in GALLERY.read_text(encoding="utf-8")
 
 
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) == 7
+    assert len(NOTEBOOKS) == 8

@@ -140,7 +140,7 @@ def test_data_without_noise_leave_penalties_without_a_measure():
 
 @pytest.mark.long
 def test_smoothness_leaves_a_rate_that_the_data_know():
-    """Of the README: 0.5 in ln J between knots does not bend what data without sigma say."""
+    """Of the pages: 0.5 in ln J between knots does not bend what data without sigma say."""
     rate = SplineRate(np.array([0.3, 2.0, 5.0, 10.0]), np.array([3e4, 1e4, 2e4, 1e4]))
     data = make_data(Static(rate), t=T, phi=[0.0], noise=NOISE)
     parameters = parameter_map(Static(rate), T)

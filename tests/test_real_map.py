@@ -74,9 +74,9 @@ def test_power_law_with_offset_is_called_degenerate(data):
     assert "D_offset" in findings
 
 
-def test_the_program_fits_it_as_the_readme_says(tmp_path):
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+def test_the_program_fits_it_as_the_page_says(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "my-file.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (block,) = (text for text in blocks if "map.npy" in text)
     configuration = tmp_path / "map.toml"
     configuration.write_text(block.replace('"map.npy"', f'"{FILE.as_posix()}"'), encoding="utf-8")

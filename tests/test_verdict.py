@@ -141,7 +141,7 @@ def wrong_maps():
         "jump": (lambda seed: 1 + CONTRAST * c1 * (1 - 0.4 * jump), "ages"),
         "drift": (lambda seed: 1 + CONTRAST * c1 + 0.02 * (middle / 59 - 0.5), "ages"),
         "outliers": (outliers, "scatter more"),
-        "dark frame": (dark, "frame 20"),
+        "dark frame": (dark, "frame 21"),
     }
 
 

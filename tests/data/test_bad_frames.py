@@ -3,6 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from helpers_data import data_of as _data
+from helpers_data import noisy_map as _map
+from helpers_data import notes_of as _notes
 
 import xpcs_eqx as xe
 
@@ -16,27 +19,8 @@ PLACES = {
 }
 
 
-def _map(n=40, rate=0.1, noise=0.01, seed=0, frames=(), fill=0.0, contrast=0.2):
-    random, lag = np.random.default_rng(seed), np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    drawn = np.triu(random.normal(0, noise, (n, n)), 1)
-    c2 = 1 + contrast * np.exp(-rate * lag) + drawn + drawn.T
-    c2[list(frames)] = fill
-    c2[:, list(frames)] = fill
-    return c2
-
-
-def _data(*maps, **selection):
-    t = 0.1 * np.arange(len(maps[0]))
-    given = {"phi": np.arange(len(maps)), "g2": np.stack(maps), "t1": t, "t2": t, "q": 0.005}
-    return xe.from_dict(given, selection=xe.Selection(**selection))
-
-
 def _pairs(n, bad):
     return n * (n - 1) // 2 - (n - bad) * (n - bad - 1) // 2
-
-
-def _notes(data):
-    return " ".join(data.provenance.notes)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -131,6 +115,33 @@ def test_what_is_unusual_is_said_and_kept():
     assert data.masked_pairs == 0
     assert "Frame 16 differs from its neighbours by up to 0.0" in _notes(data)
     assert "was kept" in _notes(data)
+
+
+UNUSUAL = {
+    "first": ([0], "1"),
+    "last": ([59], "60"),
+    "second": ([1], "2"),
+    "two": ([15, 16], "16–17"),
+    "four": ([15, 16, 17, 18], "16–19"),
+    "first two": ([0, 1], "1–2"),
+    "last two": ([58, 59], "59–60"),
+    "one between": ([15, 17], "16, 18"),
+    "two between": ([15, 18], "16, 19"),
+    "several": ([3, 15, 16, 40], "4, 16–17, 41"),
+}
+
+
+@pytest.mark.parametrize("rate", [0.01, 1.0])
+@pytest.mark.parametrize("place", UNUSUAL)
+def test_unusual_frames_are_named_and_no_others(place, rate):
+    frames, said = UNUSUAL[place]
+    for shift in (0.06, -0.05):
+        c2 = _map(60, rate, 0.002)
+        c2[frames] += shift
+        c2[:, frames] += shift
+        data = _data(c2)
+        assert data.masked_pairs == 0
+        assert f"Frame {said} differs from its neighbours" in _notes(data)
 
 
 def test_off_and_a_list_mask_what_they_say_and_name_the_rest():

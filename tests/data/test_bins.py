@@ -45,7 +45,7 @@ def maps_of(function, n=60, phi=(0.0, 45.0), weights=None):
 
 
 def slow(first, second):
-    return np.exp(-0.01 * (second - first) * (1 + 0.01 * first))
+    return 1 + 0.2 * np.exp(-0.01 * (second - first) * (1 + 0.01 * first))
 
 
 def mapping(bins):
@@ -321,3 +321,39 @@ def test_what_bins_cannot_be_is_refused(tmp_path, bins):
             binned(data)
     with pytest.raises(DataError, match="flat arrays of one length"):
         PooledData(*(np.ones(3),) * 4, bins.t, bins.geometry, bins=bins.bins)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("n_ages", [1, 4, 10])
+def test_bins_without_their_baseline_get_it(n_ages):
+    given = mapping(binned(maps_of(slow), ages=n_ages))
+    whole, lowered = from_dict(given), from_dict(given | {"ttcf": given["ttcf"] - 1})
+    assert not whole.provenance.baseline_guessed
+    assert lowered.provenance.baseline_guessed
+    np.testing.assert_allclose(lowered.values, whole.values)
+    assert any("1 was added" in note for note in lowered.provenance.notes)
+    kept = from_dict(given | {"ttcf": given["ttcf"] - 1}, baseline=1)
+    np.testing.assert_allclose(kept.values, whole.values - 1)
+    odd = from_dict(given | {"ttcf": given["ttcf"] - 3})
+    assert odd.provenance.doubts == ("baseline",)
+
+
+def test_q_and_azimuths_of_bins_can_be(bins):
+    given = mapping(bins)
+    for change, words in (
+        ({"q": -0.005}, "q must be above zero"),
+        ({"q": np.nan}, "no number|above zero"),
+        ({"phi": np.full(bins.n_angles, 9e164)}, "finite azimuth"),
+    ):
+        with pytest.raises(DataError, match=words):
+            from_dict(given | change)
+    twice = from_dict(given | {"phi": np.full(bins.n_angles, 30.0)})
+    assert any("count as separate measurements" in note for note in twice.provenance.notes)
+
+
+def test_bins_by_a_clock_count_from_its_first_frame(bins):
+    given, start = mapping(bins), 1.7e9
+    found = from_dict(given | {"t": given["t"] + start, "ages": given["ages"] + start})
+    np.testing.assert_allclose(found.t, given["t"] - given["t"][0], atol=1e-6)
+    np.testing.assert_allclose(found.bins.ages, given["ages"] - given["t"][0], atol=1e-6)
+    np.testing.assert_array_equal(found.bins.age, bins.bins.age)
+    assert any("the time of a clock" in note for note in found.provenance.notes)

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 from helpers_data import assert_same_fit_input, loader_form, symmetric_maps, two_time
 
-from xpcs_eqx.data import Geometry, PooledData, Provenance, Selection, TwoTimeData, from_dict, load
+from xpcs_eqx.data import (
+    GenericLayout,
+    Geometry,
+    PooledData,
+    Provenance,
+    Selection,
+    TwoTimeData,
+    from_dict,
+    load,
+)
 from xpcs_eqx.errors import DataError
 
 
@@ -43,6 +52,53 @@ def test_times_in_memory_are_used_as_they_are():
     data = replace(two_time(), t=np.cumsum(np.linspace(0.1, 0.3, 12)) + 5)
     found = from_dict(loader_form(data), selection=Selection(start_frame=4))
     np.testing.assert_array_equal(found.t, data.t[3:])
+
+
+def test_times_of_a_clock_count_from_the_first_frame(tmp_path):
+    data = two_time()
+    for start in (1.7e9, 9.1e8):
+        given = loader_form(data) | {"t1": data.t + start, "t2": data.t + start}
+        found = from_dict(given)
+        np.testing.assert_allclose(found.t, data.t, atol=1e-6)
+        assert any("the time of a clock" in note for note in found.provenance.notes)
+        found = from_dict(given, selection=Selection(time_origin=3.0, start_frame=5))
+        np.testing.assert_allclose(found.t, 3 + data.t[4:], atol=1e-6)
+        path = tmp_path / "clock.npz"
+        np.savez(path, **given)
+        layout = GenericLayout("c2_exp", q=0.0054, phi="phi_angles_list", t="t1")
+        for read in (load(path), load(path, layout=layout)):
+            np.testing.assert_allclose(read.t, data.t, atol=1e-6)
+    # Milliseconds, and what is no time at all.
+    for start in (1.7e12, -1.7e9):
+        with pytest.raises(DataError, match="nor that of a clock"):
+            from_dict(loader_form(data) | {"t1": data.t + start, "t2": data.t + start})
+    late = from_dict(loader_form(data) | {"t1": data.t + 2e5, "t2": data.t + 2e5})
+    np.testing.assert_array_equal(late.t, data.t + 2e5)
+    assert "By t1 the first frame was 200000 s after the start." in late.provenance.notes
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path):
+    data = two_time()
+    sigma = np.full(data.c2.shape, 0.01)
+    given = loader_form(data) | {"Sigma": sigma, "weights": sigma, "DT": 0.1}
+    np.savez(tmp_path / "maps.npz", **given)
+    said = "Not read: 'Sigma' (did you mean 'sigma'?), 'weights', 'DT' (did you mean 'dt'?)."
+    for found in (from_dict(given), load(tmp_path / "maps.npz")):
+        assert said in found.provenance.notes
+    assert not any("Not read" in note for note in from_dict(loader_form(data)).provenance.notes)
+    np.savez(tmp_path / "other.npz", corr=data.c2, times=data.t)
+    with pytest.raises(DataError, match=r"holds 'corr' \(3, 12, 12\), 'times'") as caught:
+        load(tmp_path / "other.npz")
+    for word in ("c2_exp", "g2", "ttcf", "generic", "age_lag"):
+        assert word in str(caught.value)
+
+
+def test_a_bare_map_without_its_azimuth_has_none(tmp_path):
+    np.save(tmp_path / "map.npy", two_time().c2[0])
+    bare = load(tmp_path / "map.npy", q=0.0054, dt=0.1)
+    assert not bare.provenance.azimuths
+    assert any("No azimuths are known" in note for note in bare.provenance.notes)
+    assert load(tmp_path / "map.npy", q=0.0054, dt=0.1, phi=0.0).provenance.azimuths
 
 
 def test_permuting_maps_and_angles_together_changes_nothing():

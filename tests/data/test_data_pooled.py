@@ -136,3 +136,26 @@ def test_bad_points_are_explained(change, words):
     } | change
     with pytest.raises(DataError, match=words):
         from_dict({key: value for key, value in mapping.items() if value is not None})
+
+
+def test_points_without_their_baseline_get_it():
+    data = two_time(phi=(-10.0, 20.0), n=40)
+    whole = from_dict(points(data))
+    lowered = points(data)
+    lowered["data"] = lowered["data"] - 1
+    found = from_dict(lowered)
+    assert found.provenance.baseline_guessed
+    assert not whole.provenance.baseline_guessed
+    np.testing.assert_allclose(found.values, whole.values)
+    np.testing.assert_allclose(from_dict(lowered, baseline=1).values, whole.values - 1)
+    np.testing.assert_allclose(from_dict(lowered, baseline=0).values, whole.values)
+
+
+def test_points_by_a_clock_count_from_its_first_frame(data):
+    given, wanted = points(data), from_dict(points(data))
+    moved = {key: given[key] + 1.7e9 for key in ("t1", "t2")}
+    found = from_dict(given | moved)
+    np.testing.assert_allclose(found.t, wanted.t - wanted.t[0], atol=1e-6)
+    np.testing.assert_array_equal(found.values, wanted.values)
+    late = from_dict(given | moved, selection=Selection(time_origin=5.0))
+    np.testing.assert_allclose(late.t, 5 + wanted.t - wanted.t[0], atol=1e-6)

@@ -1,6 +1,7 @@
 """Files as their writers leave them: several analyses, some bins, links, locks, or no layout."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from xpcs_eqx.config.tables.data import read_data
 from xpcs_eqx.data import (
     LAYOUTS,
     GenericLayout,
+    Selection,
     layouts_page,
     load,
     load_joint,
@@ -406,6 +408,24 @@ def test_links_that_lead_nowhere_say_so(path, elsewhere):
     with h5py.File(path, "r+") as file:
         file.create_virtual_dataset(MAP, led_away_again)
     refused(path, "/maps/gone", "not there")
+
+
+@pytest.mark.parametrize("write", [write_aps_u, write_aps_old, write_nxxpcs])
+def test_a_broken_link_of_a_map_that_is_not_taken_costs_nothing(path, elsewhere, write):
+    keys = {"storage_mode": "data_exchange_keys"} if write is write_nxxpcs else {}
+    write(path, two_time(), **keys)
+    folder = {write_aps_u: "xpcs/twotime/correlation_map", write_aps_old: "exchange/C2T_all"}
+    folder = folder.get(write, "entry/twotime/two_time_corr_func")
+    phi = np.asarray(two_time().geometry.phi)
+    with h5py.File(path, "r+") as file:
+        first = f"{folder}/{sorted(file[folder])[0]}"
+        del file[first]
+        file[first] = h5py.ExternalLink("elsewhere/gone.h5", "/maps")
+    rest = Selection(phi_ranges=tuple((one, one) for one in phi[1:]))
+    for read in (load, open_stored):
+        np.testing.assert_array_equal(read(path, selection=rest).geometry.phi, phi[1:])
+        with pytest.raises(DataError, match=re.escape(first)):
+            read(path)
 
 
 # What cannot be read, and why.

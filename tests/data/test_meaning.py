@@ -75,6 +75,9 @@ TIMES = {
     1e-9: "ns|nanoseconds",
     1e-15: "fs",
     60.0: "min|minutes",
+    # Case tells prefixes apart.
+    1e6: "Ms",
+    86400.0: "day|days",
 }
 ANGLES = {1.0: "deg|°|Degrees|DEG", 180 / np.pi: "rad|radian|Radians", 0.18 / np.pi: "mrad"}
 LENGTHS = {1.0: "Å|A|angstrom|ångström", 10.0: "nm", 1e4: "um|µm|μm|micron", 1e7: "mm", 1e-2: "pm"}
@@ -89,6 +92,17 @@ def test_what_people_write(unit, words):
     for factor, spellings in words.items():
         for word in spellings.split("|"):
             assert factor_to(unit, word) == pytest.approx(factor, rel=1e-12), word
+
+
+def test_case_tells_prefixes_apart():
+    for word, power in (("MeV", 6), ("meV", -3), ("keV", 3), ("KEV", 3), ("MHz", 6), ("mHz", -3)):
+        found = unit_of(word)
+        assert found is not None, word
+        assert found.power == power, word
+    assert factor_to("Å", "Mm") == pytest.approx(1e16)
+    # What may be either.
+    for word in ("mev", "MEV", "mhz", "MHZ", "Msec", "Mrad", "Pseconds"):
+        assert unit_of(word) is None, word
 
 
 def test_what_is_no_unit_or_another():
@@ -767,3 +781,20 @@ def test_what_a_file_contradicts_itself_about_is_in_the_verdict(path, tmp_path):
         file["xpcs/twotime/config/end_frame"][()] = 40
         file["xpcs/spatial_mean/intensity_vs_time"] = np.full(100, 3.0)
     assert load(path).provenance.doubts == ()
+
+
+def test_numbers_that_another_unit_would_explain_are_remarked(path):
+    def said(at_q, phi, **given):
+        write_aps_u(path, two_time(phi=phi, q=at_q))
+        return load(path, **given).provenance
+
+    radians = tuple(np.arange(8) * np.pi / 4)
+    assert any("If they are radians" in note for note in said(0.0054, radians).notes)
+    for phi in ((0.0, 45.0, 90.0), (0.0, 1.0, 2.0), (-4.0, 0.0, 4.0)):
+        assert not any("radians" in note for note in said(0.0054, phi).notes)
+    for q in (512.0, 5e7, 1e-12):
+        found = said(q, (0.0, 45.0))
+        assert found.doubts == ("q",)
+        assert any("no experiment reaches" in note for note in found.notes)
+        assert said(q, (0.0, 45.0), q=q).doubts == ()
+    assert said(0.0054, (0.0, 45.0)).doubts == ()

@@ -130,11 +130,12 @@ def test_what_lies_near_zero_is_without(data):
         decaying(0.5),
         decaying(-0.5),
         decaying(40.0, 8.0),
+        decaying(2.0),
         decaying(1e-6, 1e-7, noise=1e-8),
         decaying(0.0, 1.4),
         decaying(0.0, 0.8, rate=0.0),
     ],
-    ids=["noise", "rising", "between", "below", "counts", "tiny", "steep", "frozen"],
+    ids=["noise", "rising", "between", "below", "counts", "twice", "tiny", "steep", "frozen"],
 )
 def test_what_is_not_certain_stays_and_is_remarked(data):
     found = from_dict(loader_form(data))

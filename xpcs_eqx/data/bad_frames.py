@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from .fills import Fill
 from .symmetry import strips
 
 # c2 lies between the baseline and twice that; what is beyond counts as this much, so that a few
@@ -31,6 +32,10 @@ _LIT = 0.93
 _NOTICED = 0.005
 # Frames of fewer pairs than this are not judged.
 _FEW = 8
+# Frames on either side of one by which it is judged, at least and at most; frames below which none
+# is; how often the curve through them is fitted, and how often without those that were found; by
+# how much an unusual frame at an end stands out of the next.
+_REACH, _ENOUGH, _STEPS, _ROUNDS, _STEEP = (6, 12), 12, 15, 5, 10
 # Rows that are looked at together.
 _BLOCK = 32
 # Intensity of a frame over the median of all, below which it is dark; difference that is remarked.
@@ -74,6 +79,7 @@ class Damage(NamedTuple):
 
     - `constant`: the value that all pairs of a frame hold; `astray`: the mean of those that vary.
     - `unusual`: by how much the mean of a frame differs from that of its neighbours [c2].
+    - `fills`: numbers that stand where no whole frame but some pairs were not measured.
     - `throughout`: the one value that all pairs of the map hold; then no frame is damaged.
     """
 
@@ -81,6 +87,7 @@ class Damage(NamedTuple):
     astray: dict[int, float]
     unusual: dict[int, float]
     throughout: float | None = None
+    fills: tuple[Fill, ...] = ()
 
     @property
     def frames(self) -> set[int]:
@@ -94,6 +101,7 @@ class Damage(NamedTuple):
             earlier.astray | self.astray,
             self.unusual,
             earlier.throughout,
+            tuple(dict.fromkeys(earlier.fills + self.fills)),
         )
 
 
@@ -132,11 +140,14 @@ def damage_of(
     sums: FrameSums,
     side: Float[np.ndarray, "neighbours"],
     common: Callable[[float, Bool[np.ndarray, "frame"]], float],
+    fills: Callable[[], tuple[Fill, ...]],
 ) -> Damage:
-    """The damage of one map; frames of one value hide what else there is until they are left out.
+    """The damage of one map; frames of one value hide what else there is until they are left out,
+    and so do other pairs that hold one.
 
     - `side`: c2 of neighbouring frames, 0 where masked.
     - `common`: part of the pairs of some frames that hold a value.
+    - `fills`: finds numbers that were not measured.
     """
     judged = sums.pairs >= _FEW
     same = judged & (sums.low == sums.high)
@@ -152,6 +163,9 @@ def damage_of(
     constant = {int(k): float(sums.low[k]) for k in np.flatnonzero(same) if sums.low[k] in strange}
     if constant:
         return Damage(constant, {}, {})
+    filled = fills()
+    if filled:
+        return Damage({}, {}, {}, None, filled)
     places = np.flatnonzero(varied)
     level = sums.total[places] / sums.pairs[places]
     scatter = _scatter(_bend(level))
@@ -172,16 +186,55 @@ def damage_of(
 
 
 def _unusual(places: np.ndarray, level: np.ndarray) -> dict[int, float]:
-    bend = _bend(level)
-    large = np.abs(bend) > max(_NOTICED, _SIGMAS * _scatter(bend))
-    # One frame apart bends its neighbours the other way, half as much; a curve that is steep does
-    # not.
-    before, here, after = bend[:-2], bend[1:-1], bend[2:]
-    alone = np.zeros(bend.shape, bool)
-    alone[1:-1] = (here * before < 0) & (here * after < 0)
-    alone[1:-1] &= np.abs(here) > np.maximum(np.abs(before), np.abs(after))
-    found = np.flatnonzero(large & alone)
-    return {int(places[k + 1]): float(bend[k]) for k in found}
+    """Frames whose level lies off a curve through the levels around them, and by how much.
+
+    Among several neighbours, and at either end, the curve is that of the others.
+    """
+    bend = np.abs(_bend(level))
+    limit = max(_NOTICED, _SIGMAS * _scatter(bend))
+    if level.size < _ENOUGH or not np.any(bend > 0.5 * limit):
+        return {}
+    half = int(np.clip(level.size // 4, *_REACH))
+    near = np.arange(min(2 * half + 1, level.size))
+    window = near + np.clip(np.arange(level.size) - half, 0, level.size - near.size)[:, None]
+    odd, away = np.zeros(level.size, bool), level
+    # Those that are found are left out once more, as a good frame beside them may seem odd.
+    for _ in range(_ROUNDS):
+        others = (window != np.arange(level.size)[:, None]) & ~odd[window]
+        away = level - _curve((places[window] - places[:, None]) / half, level[window], others)
+        size = np.abs(away)
+        usual = 1.4826 * np.maximum(np.median(size[window], axis=1), np.median(size))
+        found = size > np.maximum(_NOTICED, _SIGMAS * usual)
+        if np.array_equal(found, odd):
+            break
+        odd = found
+    for ordered in (slice(None), slice(None, None, -1)):
+        # A curve that is steep at an end bends less further in, but bends.
+        run = int(np.argmin(odd[ordered]))
+        if run and _STEEP * np.abs(away[ordered][run]) > np.min(np.abs(away[ordered][:run])):
+            odd[ordered][:run] = False
+    return {int(places[k]): float(away[k]) for k in np.flatnonzero(odd)}
+
+
+def _curve(
+    x: Float[np.ndarray, "frame near"],
+    y: Float[np.ndarray, "frame near"],
+    others: Bool[np.ndarray, "frame near"],
+) -> Float[np.ndarray, "frame"]:
+    """What parabolas through others have at 0, with the least absolute distances from these.
+
+    Squares weighted again and again; a few frames do not move them.
+    """
+    powers, weights = np.stack([np.ones(x.shape), x, x**2], axis=-1), others.astype(float)
+    coefficients = np.zeros(0)
+    for _ in range(_STEPS):
+        weighted = powers * weights[..., None]
+        normal = np.swapaxes(weighted, 1, 2) @ powers + 1e-12 * np.eye(3)
+        coefficients = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2) @ y[..., None])
+        off = np.abs(y - (powers @ coefficients)[..., 0])
+        weights = others / np.maximum(off, 1e-3 * np.median(off, axis=1, keepdims=True) + 1e-12)
+        weights /= np.maximum(weights.max(axis=1, keepdims=True), 1e-300)
+    return coefficients[:, 0, 0]
 
 
 class Intensities(NamedTuple):
@@ -210,6 +263,18 @@ def runs(frames: Iterable[int]) -> str:
     return ", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else "")
 
 
+def left_out(masked: bool) -> str:
+    """What is done about what was not measured, in words."""
+    return "masked" if masked else "kept, as bad_frames says what to mask"
+
+
+def _where(fill: Fill, first: int) -> str:
+    """Where a number stands, in frames from 1."""
+    rows, columns, lags = fill.places
+    (a, b), (c, d) = ([one + first + 1 for one in ends] for ends in (rows, columns))
+    return f"of frames {a}–{b} with {c}–{d}, {lags[0]} to {lags[1]} apart"
+
+
 def remarks(
     damages: Sequence[Damage],
     names: Sequence[str],
@@ -217,8 +282,12 @@ def remarks(
     intensity_name: str,
     first: int,
     masked: bool,
+    added: float = 0.0,
 ) -> tuple[str, ...]:
-    """What was found on some maps, in sentences; their first row is frame `first` (from 0)."""
+    """What was found on some maps, in sentences; their first row is frame `first` (from 0).
+
+    `added` is what was added to c2, and not to what is said of it.
+    """
     constant: dict[float, set[int]] = {}
     astray: dict[int, float] = {}
     unusual: dict[int, float] = {}
@@ -227,7 +296,7 @@ def remarks(
             constant.setdefault(value, set()).add(frame + first)
         astray |= {frame + first: value for frame, value in one.astray.items()}
         unusual |= {frame + first: value for frame, value in one.unusual.items()}
-    done = "masked" if masked else "kept, as bad_frames says what to mask"
+    done = left_out(masked)
     notes = [
         f"{name} holds {one.throughout:.6g} throughout and tells nothing; leave it out."
         for name, one in zip(names, damages, strict=True)
@@ -236,6 +305,12 @@ def remarks(
     notes += [
         f"All pairs of frame {runs(frames)} hold {value:.6g}: not measured, {done}."
         for value, frames in constant.items()
+    ]
+    notes += [
+        f"{name} holds {fill.value - added:.6g} in {fill.held} of its pairs, {_where(fill, first)}"
+        f", and no noise: not measured, {done}."
+        for name, one in zip(names, damages, strict=True)
+        for fill in one.fills
     ]
     if astray:
         worst = max(astray.values(), key=lambda value: abs(value - 1))

@@ -29,6 +29,7 @@ class MapSource(eqx.Module):
     - `halves`, `sigma_halves`: which triangle holds the pairs; no stored sigma without the latter.
     - `dtype`: precision in which bands come; `baseline` is added to them.
     - `pair_mask`: true where the pair i < j counts.
+    - `fills`: of each map the numbers that stand for no number, in `dtype` and with `baseline`.
     - `sha256`: of the file, empty where it was not read for that.
     """
 
@@ -44,6 +45,7 @@ class MapSource(eqx.Module):
     baseline: float = eqx.field(static=True)
     pair_mask: Bool[np.ndarray, "*angle frame frame"] | None
     sha256: str = eqx.field(static=True, default="")
+    fills: tuple[tuple[float, ...], ...] = eqx.field(static=True, default=())
 
     @property
     def n_frames(self) -> int:
@@ -88,7 +90,8 @@ class BandReader:
         **Raises:** `DataError` with file, HDF5 path and rows when it cannot be read.
         """
         source, number = self.source, self.source.maps[angle]
-        kept = (np.dtype(source.dtype), source.baseline)
+        fills = source.fills[angle] if source.fills else ()
+        kept = (np.dtype(source.dtype), source.baseline, fills)
         return self._band(angle, rows, source.halves, lambda raw: raw.maps[number], *kept)
 
     def sigma_band(self, angle: int, rows: slice) -> np.ndarray:

@@ -6,7 +6,7 @@ falls from below 1 towards it, is c2 − 1. Nothing is done to maps that lie els
 the lag, or of which one says this and one that: c2 that was never normalised may have any level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ _WITHOUT, _WITH = (-0.3, 0.3), (0.9, 2.3)
 _SURE = 0.97
 # Above this no c2 − 1 lies at short lags; below this none does beside maps that look like c2.
 _HIGHEST, _ALIKE = 1.1, 0.5
+# Above this lies no c2 of a contrast up to one.
+_TOP = 2.1
 # Nearer to zero than this nothing else can be.
 _AT_ZERO = 0.1
 # What is as small is none of c2 − 1, whose contrast and noise are larger.
@@ -35,6 +37,9 @@ _NEAR = 3.0
 # Maps, strips of a map and rows of a strip that are looked at, and pairs below which nothing is
 # concluded.
 _MAPS, _STRIPS, _ROWS, _FEW = 8, 5, 4, 8
+# Part of the values that one stands for which was written, where this part of the others is found
+# once.
+_OFTEN, _UNIQUE = 0.02, 0.8
 # Part of the pairs of a frame that is left aside as those with frames that were not measured.
 _OTHERS = 0.8
 
@@ -111,15 +116,33 @@ def _median(values: np.ndarray) -> tuple[float, float]:
 
 
 def levels_of(values: Float[np.ndarray, "pair"], lags: Int[np.ndarray, "pair"]) -> Levels | None:
-    """The levels of some pairs of a map, `None` where there are too few."""
-    reach = int(np.max(lags, initial=0))
-    far, near = values[lags > reach // 2], values[lags <= max(1, reach // 16)]
-    if min(far.size, near.size) < _FEW:
+    """The levels of some pairs of a map, `None` where there are too few.
+
+    Where few are at the largest or at the least lags, those next to them count as well.
+    """
+    kept = _varied(values)
+    values, lags = values[kept], lags[kept]
+    if lags.size < 2 * _FEW:
         return None
+    reach, order = int(np.max(lags)), np.sort(lags)
+    far = values[lags >= min(reach // 2 + 1, order[-_FEW])]
+    near = values[lags <= max(1, reach // 16, order[_FEW - 1])]
     thirds = [values[(lags > k * reach // 3) & (lags <= (k + 1) * reach // 3)] for k in range(3)]
     falls = [_median(one) if one.size >= _FEW else (np.nan, np.nan) for one in thirds]
     size = float(np.quantile(np.abs(values), 0.99))
     return Levels(*_median(far), *_median(near), np.array(falls), size)
+
+
+def _varied(values: np.ndarray) -> np.ndarray:
+    """Which values are none that stands again and again among others that hardly repeat.
+
+    Such a one was not measured, and tells nothing of the baseline.
+    """
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    rare = counts <= max(_FEW, _OFTEN * values.size)
+    kept = rare[place]
+    alone = np.count_nonzero(rare) > _UNIQUE * np.count_nonzero(kept)
+    return kept if alone and np.count_nonzero(kept) >= 2 * _FEW else np.ones(values.shape, bool)
 
 
 def _limit(levels: Sequence[Levels]) -> float:
@@ -177,31 +200,46 @@ def _top(columns: np.ndarray) -> np.ndarray:
 def find_baseline(raw: RawMaps, maps: np.ndarray, frames: slice, baseline: Baseline) -> Found:
     """What is to be added to the chosen maps and frames so that full decorrelation is 1.
 
-    What is asked for wins over what the layout declares, and that over what the maps look like.
+    Of the maps nothing is read unless their look is asked for.
+    """
+    some = maps[np.unique(np.linspace(0, maps.size - 1, _MAPS).astype(int))]
+
+    def levels() -> list[Levels | None]:
+        return [levels_of(*_pairs(raw, int(k), frames)) for k in some]
+
+    return baseline_of(raw.baseline, baseline, levels)
+
+
+def baseline_of(
+    declared: float | None, baseline: Baseline, look: Callable[[], Sequence[Levels | None]]
+) -> Found:
+    """What is to be added so that full decorrelation is 1.
+
+    What is asked for wins over what is `declared` to be added, and that over the levels of the
+    maps, which `look` finds.
     """
     if baseline != "auto":
         added = 1.0 - baseline
-        against = raw.baseline is not None and raw.baseline != added
+        against = declared is not None and declared != added
         remark = _said(added) if added or against else ""
         return Found(added, f"{remark} The file says otherwise." if against else remark)
-    some = maps[np.unique(np.linspace(0, maps.size - 1, _MAPS).astype(int))]
-    levels = [levels_of(*_pairs(raw, int(k), frames)) for k in some]
+    levels = look()
     seen = judged(levels)
-    if raw.baseline is None:
+    if declared is None:
         return seen
-    remark = _said(raw.baseline) if raw.baseline else ""
+    remark = _said(declared) if declared else ""
     wrong = ""
-    if raw.baseline == 0 and seen.guessed:
+    if declared == 0 and seen.guessed:
         wrong = (
             "The file says that the maps have their baseline, but at large lags they lie near 0, "
             "as c2 − 1 does; nothing was added. If the file is wrong, give baseline = 0."
         )
-    elif raw.baseline and any(one is not None and one.least > _HIGHEST for one in levels):
+    elif declared and any(one is not None and one.least > _HIGHEST for one in levels):
         wrong = (
             f"The file says that the maps lack their baseline, but they lie above {_HIGHEST:g}, "
             "where c2 − 1 does not. If the file is wrong, give baseline = 1."
         )
-    return Found(raw.baseline, " ".join(filter(None, (remark, wrong))), open=bool(wrong))
+    return Found(declared, " ".join(filter(None, (remark, wrong))), open=bool(wrong))
 
 
 def judged(found: Sequence[Levels | None]) -> Found:
@@ -222,7 +260,7 @@ def judged(found: Sequence[Levels | None]) -> Found:
     # In noise, what cannot be told from 1 and can from 0.
     at_one = abs(mean - 1) < _NEAR * error and mean - _SIGMAS * error > _WITHOUT[1]
     like_c2 = (low <= mean <= high or at_one) and all(
-        one.below >= low and one.above <= high for one in levels
+        one.below >= low and one.above <= high and one.least <= _TOP for one in levels
     )
     if like_c2 and not falls_on:
         return Found(0.0)

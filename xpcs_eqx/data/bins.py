@@ -6,15 +6,19 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ..errors import DataError
-from .baseline import Baseline, checked_baseline
+from .bad_frames import left_out
+from .baseline import Baseline, Levels, baseline_of, checked_baseline, levels_of
 from .checks import agreeing, given_scalar, increasing_times, numbers, positive, positive_sigma
-from .chosen import check_lists, checked_sigma, one_q, refuse
+from .chosen import checked_sigma, choose_places, one_q, refuse
+from .clock import counted_from_start
+from .fills import fills_of
 from .layouts.maps import RawMaps
-from .selection import Selection, choose_q, in_ranges
-from .two_time import DEFAULT_GAP, Bins, Geometry, PooledData, Provenance, TwoTimeData
+from .places import improbable_q, remarks_on_places
+from .selection import Selection
+from .two_time import DEFAULT_GAP, Bins, Doubt, Geometry, PooledData, Provenance, TwoTimeData
 
 # Cells along the lags and along the ages of a bin. A bin of no more lags than this and twice as
 # many ages is summed pair by pair; of a wider one two pairs of each cell stand for the others.
@@ -344,8 +348,6 @@ def bins_from(
     **Raises:** `DataError` for everything that makes them unusable, and for what bins cannot have.
     """
     where = raw.where
-    assert raw.ages is not None
-    assert raw.lags is not None
     sigma = checked_sigma(where, sigma)
     asked = [name for name, is_asked in _NOT_OF_BINS.items() if is_asked(selection)]
     asked += ["symmetrise"] * (symmetrise is not None)
@@ -355,14 +357,13 @@ def bins_from(
             f"{where}: {' and '.join(asked)} is for maps of two times, and these are bins of age "
             "and lag, whose frames are added up already; leave it out."
         )
-    check_lists(raw)
-    at_q = choose_q(where, raw.q_name, raw.q, selection)
-    maps = at_q[in_ranges(raw.phi[at_q], selection.phi_ranges)]
-    if not maps.size:
-        raise DataError(f"{where}: no map lies in the phi ranges; the selection is empty.")
+    baseline = checked_baseline(where, baseline)
+    maps = choose_places(raw, selection)
     q, merged = one_q(raw, maps, selection)
+    raw, selection = counted_from_start(raw, selection)
+    assert raw.ages is not None
+    assert raw.lags is not None
     values = np.stack([numbers(where, raw.names[k], raw.maps[k][:, :]) for k in maps])
-    values = values + (1.0 if checked_baseline(where, baseline) == 0 else 0.0)
     ages, age_guess = _edges(where, "ages", raw.ages, values.shape[1])
     lags, lag_guess = _edges(where, "lags", raw.lags, values.shape[2])
     t, dt, how = _times(raw, selection, dt, ages, lags)
@@ -386,12 +387,31 @@ def bins_from(
             f"{t.size} frames that are {dt:g} s apart; check dt, the ages and the lags [s]."
         )
     used = known & (nodes.pairs > 0) & _asked(selection, ages, lags, dt)
+    names = [raw.names[k] for k in maps]
+    filled, remarks = _filled(values, used.reshape(values.shape), names, selection)
+    used &= ~filled.reshape(used.shape)
+    lag_frames = np.tile(np.rint(0.5 * (lags[:-1] + lags[1:]) / dt).astype(int), ages.size - 1)
+
+    def levels() -> list[Levels | None]:
+        return [
+            levels_of(one[kept], lag_frames[kept]) for one, kept in zip(flat, used, strict=True)
+        ]
+
+    found = baseline_of(raw.baseline, baseline, levels)
+    flat = flat + found.added
     if not used.any():
         raise DataError(f"{where}: no bin is left after masks and NaN; widen the selection.")
     spread = np.broadcast_to(spread, flat.shape)
     positive_sigma(where, "sigma", spread[used])
     roots = np.divide(1.0, spread, out=np.zeros(flat.shape), where=used)
     notes = [*raw.notes, *(f"{why} It was not used." for why in raw.refused.values()), *merged, how]
+    wrong_q = improbable_q(raw, q, selection)
+    doubts: set[Doubt] = set(raw.doubts)
+    if wrong_q:
+        doubts.add("q")
+    if found.open:
+        doubts.add("baseline")
+    notes += [*remarks_on_places(raw, maps), *wrong_q, *remarks, *filter(None, [found.remark])]
     if age_guess or lag_guess:
         what = " and ".join(["ages"] * age_guess + ["lags"] * lag_guess)
         notes.append(f"Only centres of the {what} are known; edges were taken midway between them.")
@@ -425,9 +445,29 @@ def bins_from(
             frames=(1, t.size),
             dt=dt,
             azimuths=raw.azimuths,
+            baseline_guessed=found.guessed,
+            doubts=tuple(sorted(doubts)),
             notes=tuple(notes),
         ),
     )
+
+
+def _filled(
+    values: Float[np.ndarray, "angle age lag"],
+    used: Bool[np.ndarray, "angle age lag"],
+    names: list[str],
+    selection: Selection,
+) -> tuple[Bool[np.ndarray, "angle age lag"], list[str]]:
+    """Bins with numbers that were not measured, of those that are to be left out, and remarks."""
+    out, remarks, masked = np.zeros(values.shape, bool), [], selection.bad_frames == "auto"
+    for k, name in enumerate(names):
+        for fill in fills_of(values[k], used[k], pairs=False):
+            out[k] |= masked & used[k] & (values[k] == fill.value)
+            remarks.append(
+                f"{name} holds {fill.value:.6g} in {fill.held} of its bins, and no noise: not "
+                f"measured, {left_out(masked)}."
+            )
+    return out, remarks
 
 
 def _times(

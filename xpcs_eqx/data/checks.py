@@ -27,6 +27,12 @@ def is_misspelt(name: str, present: Iterable[str]) -> bool:
     return bool(_close(name, sorted(set(present))))
 
 
+def closest(name: str, known: tuple[str, ...]) -> str:
+    """What of the known is most likely meant by a name, in any case; empty for nothing."""
+    folded = {one.casefold(): one for one in known}
+    return next((folded[one] for one in _close(name.casefold(), sorted(folded))), "")
+
+
 def _close(name: str, names: list[str]) -> list[str]:
     return difflib.get_close_matches(name, names, n=3, cutoff=0.6)
 

@@ -17,7 +17,9 @@ from .checks import (
     plausible_spacing,
     positive,
 )
+from .clock import counted_from_start
 from .layouts.maps import Layer, RawMaps, Window
+from .places import improbable_q, outside, remarks_on_places
 from .selection import (
     PairRule,
     Selection,
@@ -163,6 +165,16 @@ def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
             f"{raw.where}: {raw.names[0]} lies on a grid of age and lag, each entry a mean over "
             "its bin: load it with load_bins, one q at a time (in a configuration with data.q)."
         )
+    kept = choose_places(raw, selection)
+    check_maps(raw, kept)
+    return kept
+
+
+def choose_places(raw: RawMaps, selection: Selection) -> np.ndarray:
+    """Indices of the maps at the q and azimuths of a selection, in file order.
+
+    **Raises:** `DataError` as `choose_maps`, without a look at the maps.
+    """
     check_lists(raw)
     at_q = choose_q(raw.where, raw.q_name, raw.q, selection)
     kept = at_q[in_ranges(raw.phi[at_q], selection.phi_ranges)]
@@ -181,7 +193,6 @@ def choose_maps(raw: RawMaps, selection: Selection) -> np.ndarray:
             f"{others}"
         )
     finite_angles(raw.where, raw.phi_name, raw.phi[kept])
-    check_maps(raw, kept)
     return kept
 
 
@@ -207,51 +218,6 @@ def one_q(raw: RawMaps, chosen: np.ndarray, selection: Selection) -> tuple[float
     )
 
 
-def _without_azimuths(raw: RawMaps) -> tuple[str, ...]:
-    """A remark on azimuths that are not known."""
-    if raw.azimuths:
-        return ()
-    return (
-        f"No azimuths are known ({raw.phi_name} is absent); 0 stands for all of them, so that only "
-        "models without a direction can be fitted. Give phi otherwise.",
-    )
-
-
-def _outside(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
-    """A remark on q that cannot be that of the pixels of its map."""
-    if raw.q_ranges is None:
-        return ()
-    q, (low, high) = raw.q[chosen], raw.q_ranges[chosen].T
-    wrong = np.flatnonzero((q < low) | (q > high))
-    if not wrong.size:
-        return ()
-    k = int(wrong[0])
-    return (
-        f"{raw.q_name} says q = {q[k]:.6g} [1/Å] of {raw.names[chosen[k]]}, but by the energy, the "
-        f"distance and the pixels of its region it lies in {low[k]:.6g} … {high[k]:.6g}, which "
-        f"holds for {wrong.size} of {q.size} maps. The first was used; give q to confirm it.",
-    )
-
-
-def _same_place(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
-    """A remark on maps that are at one q and one azimuth."""
-    if not raw.azimuths:
-        return ()
-    places: dict[tuple[float, float], list[str]] = {}
-    for index in chosen:
-        place = float(f"{raw.q[index]:.6g}"), float(f"{raw.phi[index] % 360:.6g}")
-        places.setdefault(place, []).append(raw.names[index])
-    several = [(place, names) for place, names in places.items() if len(names) > 1]
-    if not several:
-        return ()
-    (q, phi), names = several[0]
-    more = f" There are {len(several) - 1} more such places." if len(several) > 1 else ""
-    return (
-        f"{', '.join(names[:4])}{', …' if len(names) > 4 else ''} are all at q = {q:g} [1/Å] and "
-        f"phi = {phi:g} [degrees]; they count as separate measurements.{more}",
-    )
-
-
 @dataclass(frozen=True)
 class Chosen:
     """The maps and frames that were chosen of a file, and everything that stands beside them.
@@ -262,6 +228,7 @@ class Chosen:
     - `rule`: pairs that bad frames, lags and ages leave; `pair_mask`: those that the user leaves,
       for each map or for all, where i < j. `None` for all pairs.
     - `sigma`: what was given for it; `dtype`: precision in which c2 is kept.
+    - `fills`: for each map the numbers that stand where nothing was measured; none where empty.
     - `baseline`: what is added to c2; `symmetrise`: what counts of maps that are not symmetric.
     - `selection`: what was asked for; `remarks`: what was found on the maps, in sentences.
     - `doubts`: as in `Provenance`.
@@ -282,6 +249,7 @@ class Chosen:
     symmetrise: Symmetrise | None
     remarks: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    fills: tuple[tuple[float, ...], ...] = ()
 
     @property
     def where(self) -> str:
@@ -316,7 +284,8 @@ class Chosen:
         """The chosen frames of a map."""
         place = (self.frames.start, self.n_frames, self.name(position))
         whole = self.raw.maps[self.maps[position]]
-        return Window(whole, *place, self.dtype, self.baseline.added)
+        fills = self.fills[position] if self.fills else ()
+        return Window(whole, *place, self.dtype, self.baseline.added, fills)
 
     def sigma_map(self, position: int) -> Window | None:
         """The same of its stored sigma, `None` where that is not used."""
@@ -368,15 +337,16 @@ class Chosen:
             )
         return (1.0 / values).astype(self.dtype)
 
-    def without(self, damaged: set[int]) -> "Chosen":
-        """The same with these frames, counted from the first that is taken, masked as well.
+    def without(self, damaged: set[int], fills: Sequence[tuple[float, ...]] = ()) -> "Chosen":
+        """The same with these frames, counted from the first that is taken, masked as well, and the
+        pairs of each map that hold one of its `fills`.
 
         **Raises:** `DataError` when no pair is left.
         """
         first, n_frames = self.frames.start, self.raw.maps[self.maps[0]].shape[0]
         numbers = [frame + first + 1 for frame in damaged]
         rule = pair_rule(self.where, self.selection, self.t, self.frames, n_frames, numbers)
-        return replace(self, rule=rule)
+        return replace(self, rule=rule, fills=tuple(fills) if any(fills) else ())
 
     @property
     def intensities(self) -> Intensities:
@@ -389,7 +359,7 @@ class Chosen:
         names = [self.name(position) for position in range(self.n_maps)]
         masked = self.selection.bad_frames == "auto"
         told = self.intensities, self.raw.intensity_name
-        found = remarks(damages, names, *told, self.frames.start, masked)
+        found = remarks(damages, names, *told, self.frames.start, masked, self.baseline.added)
         return replace(self, remarks=(*self.remarks, *found))
 
     def provenance(self, halved: int, used: int, asymmetries: Sequence[float]) -> Provenance:
@@ -449,6 +419,7 @@ def choose(
     where = raw.where
     dt, gap = given_scalar(where, "dt", dt), given_scalar(where, "gap", gap)
     baseline = checked_baseline(where, baseline)
+    raw, selection = counted_from_start(raw, selection)
     if maps is None:
         maps = choose_maps(raw, selection)
     q, merged = one_q(raw, maps, selection)
@@ -462,9 +433,10 @@ def choose(
     if gap is not None:
         positive(where, "gap", gap, "Å")
         gap_used = gap if stored is None else agreeing(where, raw.gap_name, stored, gap, "Å")
-    outside, found = _outside(raw, maps), find_baseline(raw, maps, frames, baseline)
+    doubtful = (*outside(raw, maps), *improbable_q(raw, q, selection))
+    found = find_baseline(raw, maps, frames, baseline)
     doubts = set(raw.doubts)
-    if outside:
+    if doubtful:
         doubts.add("q")
     if found.open:
         doubts.add("baseline")
@@ -490,7 +462,7 @@ def choose(
         selection=selection,
         baseline=found,
         symmetrise=checked_symmetrise(where, symmetrise),
-        remarks=(*_without_azimuths(raw), *outside, *merged, *_same_place(raw, maps)),
+        remarks=(*remarks_on_places(raw, maps), *doubtful, *merged),
         doubts=tuple(sorted(doubts)),
     )
 

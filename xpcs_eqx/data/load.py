@@ -58,11 +58,11 @@ def assemble(chosen: Chosen) -> TwoTimeData:
             weights[position] = sigma.held().whole
             spread[position] = replace(sigma, whole=weights[position], low=0)
 
-    def window(position: int) -> Window:
+    def window(chosen: Chosen, position: int) -> Window:
         return replace(chosen.map(position), whole=c2[position], low=0)
 
     def survey(chosen: Chosen, position: int) -> MapSurvey:
-        return survey_map(chosen, position, window(position), spread[position], enough=1)
+        return survey_map(chosen, position, window(chosen, position), spread[position], enough=1)
 
     chosen, found = surveyed(chosen, survey)
     keep = None
@@ -73,7 +73,7 @@ def assemble(chosen: Chosen) -> TwoTimeData:
             if c2 is held and not chosen.raw.owned:
                 c2 = c2.copy()
             c2[position], used = whole_map(
-                window(position).band(one.half, rows), chosen.rule, chosen.mask_of(position)
+                window(chosen, position).band(one.half, rows), chosen.rule, chosen.mask_of(position)
             )
         if masked:
             keep = np.broadcast_to(all_pairs, c2.shape).copy() if keep is None else keep
@@ -393,7 +393,7 @@ def load_bins(path: str | os.PathLike[str], **how: Unpack[Reading]) -> PooledDat
     - `sigma`: standard deviation of every bin, instead of a stored one. Without any, bins weigh by
       the pairs of frames in them.
     - `time_origin`: time of the first frame [s], from which ages count unless times are stored.
-    - `baseline`: 0 for c2 − 1, to which 1 is added.
+    - `baseline`: as in `load`.
     - further arguments as in `load`.
 
     **Raises:** `DataError` as `load`, and for maps of two times.

@@ -1,13 +1,15 @@
 """Data already in memory: dictionaries of maps in loader or direct form, and of pooled points."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arguments import named
 from ..errors import DataError
-from .baseline import Baseline, checked_baseline
+from .bad_frames import left_out
+from .baseline import Baseline, Levels, baseline_of, checked_baseline, levels_of
 from .bins import bins_from
 from .checks import (
     agreeing,
@@ -22,8 +24,10 @@ from .checks import (
     shown,
 )
 from .chosen import Sigma, choose
+from .clock import clock_before
+from .fills import fills_of
 from .layouts import age_lag
-from .layouts.arrays import DIRECT, LOADER, check_keys, raw_from_mapping
+from .layouts.arrays import DIRECT, LOADER, check_keys, not_read, raw_from_mapping
 from .load import assemble
 from .selection import PairRule, Selection, in_ranges, pair_rule
 from .symmetry import TOLERANCE, Symmetrise
@@ -52,14 +56,15 @@ def from_dict(
 
     Without azimuths only models that have no direction can be fitted.
 
-    Times are used as they are; `dt` is only checked against them. `t1` and `t2` may be flat or
+    Times are used as they are, unless they are those of a clock, of which the first then is 0;
+    `dt` is only checked against them. `t1` and `t2` may be flat or
     meshgrids of either indexing. A stored `sigma` is absolute unless `absolute_sigma` is false in
     the dictionary. Arrays are taken over without a copy when nothing has to be masked or completed,
     so do not change them afterwards.
 
     - `selection`: what to take.
     - `sigma`: a number, or `"mad"` for a robust estimate, instead of the stored one.
-    - `baseline`, `symmetrise`: as in `load`; pooled points are not looked at.
+    - `baseline`, `symmetrise`: as in `load`.
 
     **Raises:** `DataError` naming missing keys with near misses, and everything else that makes the
     data unusable.
@@ -115,6 +120,8 @@ def _form(mapping: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
 
 
 WHERE = "dictionary (pooled points)"
+# Frames of points that are looked at as maps.
+_MOST_FRAMES = 3000
 
 
 class _Points(NamedTuple):
@@ -152,13 +159,16 @@ def pool(
     given twice with two values, and an empty selection.
     """
     values = _flat("data", array_of(WHERE, "data", mapping["data"]))
-    values = values + 1 if baseline == 0 else values
     azimuths = "phi" in mapping
     t1, t2 = (_flat(key, mapping[key], values.size) for key in ("t1", "t2"))
     phi = _flat("phi", mapping["phi"], values.size) if azimuths else np.zeros(values.size)
     given = mapping.get("sigma") if sigma is None else sigma
     spread = _sigma(given, values.size)
     finite_angles(WHERE, "phi", phi)
+    before, clock = clock_before(WHERE, "t1", np.concatenate([t1, t2]), selection)
+    if before:
+        # Beside times as large, neighbouring frames are equal to rounding.
+        t1, t2, selection = t1 - before, t2 - before, replace(selection, time_origin=None)
     t, one, other = _frames(t1, t2)
     if selection.time_origin not in (None, 0.0):
         raise DataError(f"{WHERE}: times are used as they are; leave time_origin out.")
@@ -177,6 +187,9 @@ def pool(
     found = points.values.size
     points = _distinct(points, t)
     weights = _weights(points, selection, pair_rule(WHERE, selection, t, frames, n_frames))
+    angles, angle = np.unique(points.phi, return_inverse=True)
+    filled, remarks = _filled(points, angle, weights > 0, t.size, selection)
+    weights[filled] = 0
     notes = [
         f"{np.count_nonzero(first == second)} points with t1 = t2 were dropped.",
         f"{found - points.values.size} points repeated a pair given before and were counted once.",
@@ -186,14 +199,21 @@ def pool(
         notes.append("No azimuths are known; only models without a direction can be fitted.")
     if q is None:
         notes.append("No q was given; it is 1, so fitted coefficients carry its powers.")
+    lags, used = points.second - points.first, weights > 0
+
+    def levels() -> list[Levels | None]:
+        each = (used & (angle == k) for k in range(angles.size))
+        return [levels_of(points.values[one], lags[one]) for one in each]
+
+    level = baseline_of(None, baseline, levels)
+    notes += [*remarks, *not_read(mapping, (*POOLED, "q")), *filter(None, (clock, level.remark))]
     absolute = sigma is not None or (given is not None and is_absolute(WHERE, mapping))
     if dt is not None:
         spacing = float(np.median(np.diff(t)))
         agreeing(WHERE, "the spacing of t1 and t2", spacing, dt, "s")
     exact = values.dtype if values.dtype in (np.float32, np.float64) else np.dtype(np.float64)
-    angles, angle = np.unique(points.phi, return_inverse=True)
     return PooledData(
-        values=np.where(weights > 0, points.values, 0).astype(exact),
+        values=np.where(used, points.values + level.added, 0).astype(exact),
         first=points.first,
         second=points.second,
         angle=angle,
@@ -210,9 +230,34 @@ def pool(
             keys=tuple(mapping),
             azimuths=azimuths,
             frames=(frames.start + 1, frames.stop),
+            baseline_guessed=level.guessed,
+            doubts=("baseline",) if level.open else (),
             notes=tuple(notes),
         ),
     )
+
+
+def _filled(
+    points: _Points, angle: np.ndarray, used: np.ndarray, n: int, selection: Selection
+) -> tuple[np.ndarray, list[str]]:
+    """Points with numbers that were not measured and are to be left out, and remarks.
+
+    Looked for in maps of them, unless these would be large.
+    """
+    out, remarks = np.zeros(used.shape, bool), list[str]()
+    masked = selection.bad_frames == "auto"
+    for k in range(int(angle.max()) + 1) if n <= _MOST_FRAMES else ():
+        here = used & (angle == k)
+        at = points.first[here], points.second[here]
+        grid, there = np.zeros((n, n)), np.zeros((n, n), bool)
+        grid[at], there[at] = points.values[here], True
+        for fill in fills_of(grid, there, pairs=True):
+            out |= masked & here & (points.values == fill.value)
+            remarks.append(
+                f"{fill.held} points at phi = {points.phi[here][0]:g} hold {fill.value:.6g}, and "
+                f"no noise: not measured, {left_out(masked)}."
+            )
+    return out, remarks
 
 
 def _flat(key: str, value: Any, size: int | None = None) -> np.ndarray:

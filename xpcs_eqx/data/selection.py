@@ -81,8 +81,9 @@ class Selection(eqx.Module):
     - `phi_ranges`: `(low, high)` in degrees, inclusive, around the circle: `(170, -170)` is 20
       degrees wide. Maps in any of the ranges are taken; no range takes all.
     - `bad_frames`: 1-based frames of the map whose rows and columns count for nothing; `"auto"`
-      masks those that were not measured, as `data.bad_frames` finds them, `"off"` masks none.
-      Whatever is found is in the notes of the data. Pooled points are not searched.
+      masks those that were not measured, as `data.bad_frames` finds them, and pairs that hold a
+      number in place of one, as `data.fills` finds these; `"off"` masks none. Whatever is found is
+      in the notes of the data. In bins and pooled points only such numbers are looked for.
     - `min_lag`, `max_lag`: lags to keep [frames of the map], inclusive.
     - `age_range`: ages (t1 + t2)/2 to keep [s], inclusive.
     - `pair_mask`: `(frame, frame)` or `(angle, frame, frame)`, true where the pair i < j counts;

@@ -186,6 +186,7 @@ def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
         baseline=chosen.baseline.added,
         pair_mask=chosen.pair_mask,
         sha256=raw.sha256,
+        fills=chosen.fills,
     )
 
 

@@ -3,7 +3,8 @@
 Of a large map in a file only a strip of rows is in memory at a time.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from ..errors import DataError
 from .bad_frames import Damage, FrameSums, damage_of
 from .checks import positive_sigma
 from .chosen import Chosen
+from .fills import Fill, Strip, candidates, find_fills, repeated
 from .layouts.maps import Half, Window
 from .noise import noise_lags, sigma_of_lines
 from .selection import PairRule
@@ -23,7 +25,7 @@ _WHOLE = 64 * 2**20
 # Entries of a strip of rows.
 _STRIP = 2**20
 # Frames that were not measured can hide behind others as often as this.
-_ROUNDS = 4
+_ROUNDS = 6
 
 
 class MapSurvey(NamedTuple):
@@ -82,6 +84,7 @@ def survey_map(
     lines = [np.full(n - lag, np.nan) for lag in chosen_lags]
     sampled, lags = [], []
     pairs, differs, smallest, sums = 0, False, np.inf, FrameSums.zero(n)
+    beside: Counter[float] = Counter()
 
     def band(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Pairs of some rows with all later frames, and which of them count."""
@@ -104,6 +107,15 @@ def survey_map(
             held += int(np.count_nonzero(usable & (values == value)))
         return held / max(of, 1)
 
+    def fills() -> tuple[Fill, ...]:
+        """Numbers that were not measured, in some pairs of frames that were."""
+        found = candidates(beside, sums.low, sums.high)
+        return find_fills(all_strips, found, chosen.baseline.added)
+
+    def all_strips() -> Iterator[Strip]:
+        for rows in strips(n, max(1, _STRIP // n)):
+            yield Strip(rows.start, rows.start, *band(rows))
+
     for rows in strips(n, max(1, _STRIP // n)):
         values, usable = band(rows)
         diagonal[rows] = np.diagonal(window[rows, rows])
@@ -112,6 +124,7 @@ def survey_map(
             upper = np.isfinite(window[rows, slice(rows.start, n)])
             differs = differs or bool(np.any((upper != np.isfinite(values)) & above))
         sums.add(rows, values, usable)
+        beside += repeated(Strip(rows.start, rows.start, values, usable), chosen.baseline.added)
         pairs += int(np.count_nonzero(usable))
         near = np.where(np.diagonal(usable, 1), np.diagonal(values, 1), 0.0)
         side[rows.start : rows.start + near.size] = near
@@ -142,7 +155,7 @@ def survey_map(
         lags=np.concatenate(lags),
         noise=sigma_of_lines(lines, n) if chosen.sigma == "mad" else None,
         smallest_sigma=smallest,
-        damage=damage_of(sums, side, common),
+        damage=damage_of(sums, side, common, fills),
     )
 
 
@@ -164,10 +177,11 @@ def surveyed(
         new = [one.damage for one in found]
         damages = [a.after(b) for a, b in zip(new, damages or new, strict=True)]
         more = set[int]().union(*(one.frames for one in damages)) - damaged
-        if not (asked and more):
+        if not (asked and (more or any(one.fills for one in new))):
             break
         damaged |= more
-        chosen = chosen.without(damaged)
+        fills = [tuple(fill.value for fill in one.fills) for one in damages]
+        chosen = chosen.without(damaged, fills)
     else:
         found = [survey(chosen, position) for position in range(chosen.n_maps)]
     return chosen.remarked(damages), found

@@ -56,7 +56,8 @@ def halves_of(
 ) -> Halves:
     """Where a square map holds the numbers.
 
-    A triangle counts as empty when all its entries are zero or NaN. A full map may differ between
+    A triangle counts as empty when all its entries are zero or NaN, or another number where those
+    of the other differ from it and from each other. A full map may differ between
     its triangles by rounding (2e-5 of 1 + |c2|); an entry that is NaN in one triangle only is no
     asymmetry. Of a map that differs by more, `symmetrise` says which triangle counts, or their
     mean.
@@ -67,13 +68,17 @@ def halves_of(
     """
     name, n = window.name, window.n_frames
     filled = {"upper": False, "lower": False}
+    ends = {"upper": (np.inf, -np.inf), "lower": (np.inf, -np.inf)}
     worst, place, pair = 0.0, (0, 0), (0.0, 0.0)
     for rows in strips(n, _BLOCK):
         columns = slice(rows.start, n)
         above = ~np.tri(rows.stop - rows.start, n - rows.start, dtype=bool)
         upper, lower = window[rows, columns], window[columns, rows].T
-        filled["upper"] |= bool(np.any((upper != 0) & ~np.isnan(upper) & above))
-        filled["lower"] |= bool(np.any((lower != 0) & ~np.isnan(lower) & above))
+        for side, values in (("upper", upper), ("lower", lower)):
+            held = values[above & ~np.isnan(values)]
+            filled[side] |= bool(np.any(held != 0))
+            if held.size:
+                ends[side] = min(ends[side][0], held.min()), max(ends[side][1], held.max())
         # inf - inf and comparisons with NaN: such pairs get masked, they show no asymmetry
         usable = above & np.isfinite(upper) & np.isfinite(lower)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -96,6 +101,9 @@ def halves_of(
         return Halves("upper" if filled["upper"] else "lower", True)
     if worst <= TOLERANCE:
         return Halves("both", False)
+    varied = [side for side, (low, high) in ends.items() if low < high]
+    if len(varied) == 1 and n > 3:
+        return Halves("upper" if varied[0] == "upper" else "lower", True)
     if symmetrise is None:
         raise DataError(
             f"{where}: {name} is neither symmetric nor stored as one half: the asymmetry is "

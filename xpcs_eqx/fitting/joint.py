@@ -2,7 +2,7 @@
 
 from functools import reduce
 from operator import add
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from ..uncertainty import (
     Optimum,
     ScoreCovariances,
     Uncertainty,
+    classical_scores,
     inverse_of,
     likelihood_optimum,
     likelihood_scores,
@@ -28,6 +29,8 @@ from ..uncertainty import (
 )
 from .solution import Solution
 
+# Which error bars are made.
+Errors = Literal["all", "classical"]
 # A probability below which data sets are said to disagree.
 DISAGREEMENT = 1e-3
 
@@ -159,13 +162,15 @@ def _optimum(objective, y, memo) -> Optimum:
     return optimum(objective, y, memo)
 
 
-def _scores(objective, at: Optimum, memo) -> ScoreCovariances:
+def _scores(objective, at: Optimum, memo, errors: Errors) -> ScoreCovariances:
     if isinstance(objective, SpeckleLikelihood):
         return likelihood_scores(objective, at, memo)
+    if errors == "classical":
+        return classical_scores(objective, at)
     return score_covariances(objective, at)
 
 
-def whole_at(solution: Solution) -> Whole:
+def whole_at(solution: Solution, errors: Errors = "all") -> Whole:
     """The data sets, one or several, at the optimum of their fit."""
     objective = solution.objective
     several = isinstance(objective, CombinedObjective)
@@ -197,7 +202,7 @@ def whole_at(solution: Solution) -> Whole:
             public = dict(objective.parameters.public[k])
             by_whole = ties[[parameters.names.index(public[name]) for name in own]]
         matrix[sizes[k] :, count:] = by_whole
-        scores = _scores(one, at, memo)
+        scores = _scores(one, at, memo, errors)
         parts.append(Part(labels[k], own, one, memo, at, scores, matrix))
         names += [f"{n}[{labels[k]}]" if several else n for n in one.term.scaling.names]
 

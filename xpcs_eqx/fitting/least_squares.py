@@ -15,6 +15,7 @@ from ..objective import AbstractLoss, AbstractObjective, curve_objective
 from ..optimize import AbstractPreparation, Recovery, TrustRegion
 from ..progress import in_one_line
 from .fit import Fit
+from .joint import Errors
 from .result import check_fittable, fit_of
 from .solve import solve
 
@@ -28,6 +29,7 @@ def least_squares(
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
     warm_up: AbstractPreparation | None = None,
+    errors: Errors = "all",
     callback: Callable[[Any], Any] | None = None,
     checkpoints: Checkpoints | None = None,
     every: int = 1,
@@ -45,6 +47,9 @@ def least_squares(
     - `warm_up`: what comes before the solver. `WarmUp()` goes by L-BFGS from far away to where it
         begins; `optimize.SinglePrecision()` makes the first evaluations of large maps in single
         precision.
+    - `errors`: `"classical"` makes only those of independent pairs, from the curvature that the
+        solver ends with: for thousands of small fits, of which about half the time are the others.
+        Nothing is then tested either, and no such fit of maps is called good.
     - `callback`: sees the solver state after each evaluation, or that of the warm-up after each of
         its iterations; a true value stops the fit. `best` of either are physical variables, and
         `values` of the former gives them by name.
@@ -99,8 +104,9 @@ def least_squares(
             every=every,
             resume=resume,
             preparations=() if warm_up is None else (warm_up,),
+            errors=errors,
         )
-        return fit_of(solution)
+        return fit_of(solution, errors=errors)
 
 
 @checked()

@@ -24,7 +24,7 @@ from ..optimize import TrustRegion, evaluated
 from ..parameters.variables import coordinates_of
 from ..progress import in_one_line
 from ..uncertainty import inverse_of
-from ..uncertainty.covariance import shot_noise_of_diagonal
+from ..uncertainty.shot_noise import shot_noise_of_diagonal
 from .fit import Fit
 from .result import fit_of
 from .solve import solve
@@ -107,7 +107,8 @@ def _of_one(fit: Fit) -> SpeckleLikelihood:
     if not np.all(np.isfinite(n_pixels) & (n_pixels > 0) & np.isfinite(shot)):
         raise FitError(
             f"the fit has found no number of independent pixels ({n_pixels.tolist()}), which the "
-            "likelihood of speckle needs: it is known for maps, not for points"
+            "likelihood of speckle needs: it is known for maps, not for points, and where "
+            "least_squares made all errors"
         )
     per_angle = np.stack([fit.contrast, fit.offset], axis=1)
     diagonal, known = _diagonal(fit, term, per_angle, shot)

@@ -37,7 +37,7 @@ from ..uncertainty import (
     signal_of,
 )
 from .fit import Fit, FittedModel, ParameterRow, Quality
-from .joint import Entries, Whole, sharing_test, whole_at
+from .joint import Entries, Errors, Whole, sharing_test, whole_at
 from .quality import Remarks, conditions_of, judge, remarks_on
 from .scaling_check import scaling_check
 from .solution import Run, Solution
@@ -64,7 +64,13 @@ def check_fittable(objective: Any, what: str) -> None:
         )
 
 
-def fit_of(solution: Solution, whole: Whole | None = None) -> Fit:
+_UNTESTED = (
+    "neither the residuals nor the decay were tested, which errors of independent pairs leave out: "
+    'errors="all" does'
+)
+
+
+def fit_of(solution: Solution, whole: Whole | None = None, errors: Errors = "all") -> Fit:
     """Parameters, error bars and verdict at a solution; `whole`: what is known of maps there.
 
     The fit of a curve says in its message where the model is not finite, as SciPy's does.
@@ -78,8 +84,9 @@ def fit_of(solution: Solution, whole: Whole | None = None) -> Fit:
     if isinstance(objective, CurveObjective):
         fit = _of_curve(objective, solution)
     else:
-        whole = whole_at(require_finite(solution)) if whole is None else whole
+        whole = whole_at(require_finite(solution), errors) if whole is None else whole
         fit = _of_maps(objective, solution, whole)
+        fit = fit.doubted((_UNTESTED,)) if errors == "classical" else fit
     timings = (*fit.run.timings, ("uncertainty", time.perf_counter() - clock))
     return dataclasses.replace(fit, run=dataclasses.replace(fit.run, timings=timings))
 

@@ -30,6 +30,7 @@ from ..optimize import (
 )
 from ..uncertainty import lower_uncertainty
 from .attempts import Preparations, attempt_all
+from .joint import Errors
 from .recording import earlier, watched
 from .solution import Run, Solution
 
@@ -83,10 +84,12 @@ def solve(
     every: int = 1,
     resume: bool = False,
     preparations: Preparations = (),
+    errors: Errors = "all",
 ) -> Solution:
     """Run the trust region with recovery and checkpoints, on any objective.
 
-    Arguments as in `least_squares`; `preparations` improve the start, one after another. A model
+    Arguments as in `least_squares`; `preparations` improve the start, one after another, `errors`
+    are those that will be made of it. A model
     that is finite nowhere is a status of the solution, which `require_finite` makes an error.
 
     **Raises:** `ModelError` and `CheckpointError` as `least_squares`; `DataError` for data that
@@ -103,7 +106,7 @@ def solve(
     underway = earlier(checkpoints, resume, solver, objective, begin, preparations)
     with (
         watched(objective, callback, checkpoints, every) as watch,
-        _compiled_ahead(solver, objective, begin),
+        _compiled_ahead(solver, objective, begin, errors),
     ):
         objective, best, underway = attempt_all(
             objective, begin, solver, recovery, watch, underway, preparations
@@ -155,6 +158,7 @@ def _compiled_ahead(
     solver: TrustRegion,
     objective: AbstractObjective,
     x: Float[np.ndarray, "variable"],
+    errors: Errors,
 ) -> Iterator[None]:
     """Compile the solver's step and the error bars on a second thread during the `with` block.
 
@@ -166,7 +170,7 @@ def _compiled_ahead(
         step = Inherited(lower_iteration, solver, objective, x)
         futures = [pool.submit(step)]
         maps = isinstance(objective, TwoTimeObjective)
-        if maps and isinstance(objective.term.tiles, MapTiles):
+        if maps and errors == "all" and isinstance(objective.term.tiles, MapTiles):
             futures.append(pool.submit(Inherited(lower_uncertainty, objective)))
         yield
         for future in futures:

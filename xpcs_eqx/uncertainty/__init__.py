@@ -2,6 +2,7 @@
 
 from .covariance import Optimum as Optimum
 from .covariance import ScoreCovariances as ScoreCovariances
+from .covariance import classical_scores as classical_scores
 from .covariance import loss_of as loss_of
 from .covariance import lower_uncertainty as lower_uncertainty
 from .covariance import optimum as optimum

@@ -40,11 +40,13 @@ from .dyadic import (
 from .evidence import Evidence
 from .misfit import Remains
 from .scores import SpeckleScores, lower_speckle_scores, speckle_scores
+from .shot_noise import shot_noise_of_diagonal
 from .uncertainty import (
     BY_AGE,
     NO_DEGREES_OF_FREEDOM,
     NOTHING_HOLDS,
     OF_BINS,
+    ONLY_CLASSICAL,
     ONLY_SIGMA,
     UNDETERMINED,
     Uncertainty,
@@ -156,48 +158,6 @@ def _optimum(
         upper=jnp.concatenate([high, jnp.asarray(parameters.upper)]),
         start=scaling.from_per_angle(reference),
     )
-
-
-def shot_noise_of_diagonal(
-    term: TwoTimeTerm, per_angle: Float[np.ndarray, "angle 2"]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """1/(mean count) by angle from the raw diagonal; NaN where that was overwritten, with why."""
-    n_angles = per_angle.shape[0]
-    shot, why = np.full(n_angles, np.nan), []
-    side_diagonals = _side_diagonals(term.tiles)
-    if term.diagonal is None or side_diagonals is None:
-        return shot, ("the data carry no diagonal",)
-    diagonal = np.asarray(term.diagonal)
-    for a in range(n_angles):
-        line = diagonal[a]
-        good = np.isfinite(line)
-        if good.sum() < 2:
-            why.append(f"angle {a}: no diagonal")
-            continue
-        side = side_diagonals[a].astype(float)
-        both = 0.5 * (np.append(side, side[-1]) + np.insert(side, 0, side[0]))
-        before, after = np.insert(side, 0, side[0]), np.append(side, side[-1])
-        copied = [np.isclose(line, other, rtol=1e-6, atol=0) for other in (both, before, after)]
-        if max(np.mean(c[good]) for c in copied) > 0.5 or np.ptp(line[good]) == 0:
-            why.append(f"angle {a}: the diagonal was overwritten")
-            continue
-        contrast, offset = (float(v) for v in per_angle[a])
-        estimate = line[good].mean() - offset - contrast
-        spread = line[good].std(ddof=1) / np.sqrt(good.sum())
-        if estimate < -3 * spread - 0.05 * contrast:
-            why.append(f"angle {a}: the diagonal lies below offset + contrast")
-            continue
-        shot[a] = max(estimate, 0.0)
-    return shot, tuple(why)
-
-
-def _side_diagonals(tiles) -> np.ndarray | None:
-    """c2 of neighbouring frames by angle, when the data form maps."""
-    if isinstance(tiles, StoredTiles):
-        return tiles.side_diagonal
-    if isinstance(tiles, MapTiles):
-        return np.diagonal(np.asarray(tiles.c2), offset=1, axis1=1, axis2=2)
-    return None
 
 
 @quick_jit
@@ -383,6 +343,39 @@ def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) 
         across = followed @ np.swapaxes(columns, 1, 2) @ found
         common = followed @ summed(columns, found) @ np.swapaxes(followed, 1, 2)
     return found + 4 / n_frames * (across + np.swapaxes(across, 1, 2) - common)
+
+
+def classical_scores(objective: TwoTimeObjective, at: Optimum) -> ScoreCovariances:
+    """As `score_covariances` for independent pairs, whose noise is taken from their residuals.
+
+    The linear loss needs no further pass over the data for it.
+    """
+    (term, at), loss = on_one_device((objective.term, at)), loss_of(objective)
+    hessian, influence = np.asarray(at.joint.hessian), None
+    if isinstance(loss, Linear):
+        degrees = float(at.joint.count) - np.count_nonzero(at.free)
+        variance = (
+            1.0 if term.absolute_sigma else residual_variance(float(at.residual_sum), degrees)
+        )
+        own = variance * (hessian - np.asarray(at.penalty))
+    else:
+        find = dyadic_scores if term.in_parts else _dyadic
+        found = find(term, at.y, at.per_angle, loss)
+        hessian = _curvature(at, loss, found.residuals)
+        own = summed(np.asarray(at.columns), found.own)
+        influence = jax.tree.map(lambda leaf: np.sum(leaf), found.residuals.influence)
+    unknown = np.full(at.per_angle.shape[0], np.nan)
+    return ScoreCovariances(
+        speckle=np.full_like(hessian, np.nan),
+        dyadic=np.full_like(hessian, np.nan),
+        own=own,
+        hessian=hessian,
+        influence=influence,
+        n_pixels=unknown,
+        shot_noise=unknown,
+        chosen="classical",
+        reason=ONLY_CLASSICAL,
+    )
 
 
 def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovariances:

@@ -328,8 +328,9 @@ def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
     level = float(mean[a, frame] - np.nanmedian(mean[a]))
     side = "above" if level > 0 else "below"
     text = (
-        f"frame {frame} (t = {t[frame]:.4g} s) is unlike its neighbours: on average the fit lies "
-        f"{abs(level):.2g} {side} the data in its pairs"
+        # From 1, as frames are counted wherever one can be left out.
+        f"frame {frame + 1} (t = {t[frame]:.4g} s) is unlike its neighbours: on average the fit "
+        f"lies {abs(level):.2g} {side} the data in its pairs"
     )
     at = float(t[frame])
     return MisfitTest(

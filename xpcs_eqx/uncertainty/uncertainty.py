@@ -23,6 +23,10 @@ ONLY_SIGMA = (
     "there are no more pairs than free parameters, so that only the sigma that was given tells of "
     "the errors"
 )
+ONLY_CLASSICAL = (
+    "pairs were taken as independent, for no other errors were asked for: for speckle they are up "
+    "to several times too small"
+)
 BY_AGE = (
     "bins of age and lag share frames: errors come from the scatter between {} ages, so that noise "
     "common to most of them is not in them; of simulated speckle they are 1.5 to 3 times too small"

@@ -165,6 +165,14 @@ def layouts_page() -> str:
         "`generic`, where q without a unit",
         "is taken as 1/Å.",
         "",
+        "Units may be written in most ways; M and P are mega and peta where m and p are others. "
+        "Times that begin at",
+        "1e8 s or later are those of a clock and count from the first of them. A number that is "
+        "repeated exactly where",
+        "others are noisy, or lies where no c2 does, was not measured and is masked with a note; "
+        '`bad_frames = "off"`',
+        "only names it.",
+        "",
     ]
     for name, about in DESCRIPTIONS.items():
         lines += [f"## {name}", ""]

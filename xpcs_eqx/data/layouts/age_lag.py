@@ -11,7 +11,7 @@ from ...errors import DataError
 from ...files import replacing
 from ..checks import is_absolute, optional_scalar
 from ..two_time import PooledData
-from .arrays import check_keys
+from .arrays import check_keys, not_read
 from .described import Description
 from .generic import GenericLayout, read_arrays
 from .maps import RawMaps
@@ -66,7 +66,8 @@ def raw_bins(mapping: Mapping[str, Any], path: str = "memory") -> RawMaps:
     raw = read_arrays(path, layout, mapping, NAME)
     absolute = is_absolute(where, mapping)
     gap = optional_scalar(where, mapping, "L")
-    return replace(raw, absolute_sigma=absolute, gap=gap, gap_name="L")
+    notes = (*raw.notes, *not_read(mapping, (*KEYS, "phi", "t")))
+    return replace(raw, absolute_sigma=absolute, gap=gap, gap_name="L", notes=notes)
 
 
 def write_bins(path: str | os.PathLike[str], data: PooledData) -> None:

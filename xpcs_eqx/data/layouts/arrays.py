@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from ...errors import DataError
 from ...files import replacing
 from ..checks import (
     array_of,
+    closest,
     is_absolute,
     is_misspelt,
     near_misses,
@@ -56,7 +58,10 @@ ABOUT_NPZ = Description(
 ABOUT_NPY = Description(
     required=("`the array` (frame, frame) or (map, frame, frame)",),
     optional=("`q`, `phi`, `dt` as given beside the file",),
-    guessed=("without `q` it is 1, without `phi` 0, without `dt` time is counted in frames",),
+    guessed=(
+        "without `q` it is 1, without `dt` time is counted in frames; without `phi` only models "
+        "without a direction can be fitted",
+    ),
     refused=("several maps without `phi`",),
 )
 
@@ -111,6 +116,7 @@ def raw_from_mapping(
         absolute_sigma=is_absolute(where, mapping),
         diagonal=None if diagonal is None else numbers(where, "diagonal", diagonal),
         keys=tuple(key for key in mapping if key != maps_key),
+        notes=not_read(mapping, LOADER if form == "loader" else DIRECT),
     )
 
 
@@ -166,6 +172,21 @@ def _flat_axis(where: str, key: str, values: np.ndarray) -> np.ndarray:
         f"{where}: {key} has shape {values.shape} and is neither a flat time axis nor a meshgrid "
         "that varies along one axis only."
     )
+
+
+# What is read beside the arrays of a form.
+_BESIDE = ("sigma", "absolute_sigma", "L", "dt", "diagonal")
+
+
+def not_read(mapping: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str, ...]:
+    """A remark on arrays beside those of a form that are not read, with what they may stand for."""
+    said = []
+    for key in mapping:
+        if key not in (*keys, *_BESIDE):
+            meant = closest(key, (*keys, *_BESIDE))
+            said.append(f"{key!r} (did you mean {meant!r}?)" if meant else repr(key))
+    more = f" and {len(said) - 8} more" if len(said) > 8 else ""
+    return (f"Not read: {', '.join(said[:8])}{more}.",) if said else ()
 
 
 def check_keys(where: str, mapping: Mapping[str, Any], keys: tuple[str, ...]) -> None:
@@ -353,10 +374,26 @@ def read_npz(path: str, sha256: str) -> RawMaps:
     """
     with open_npz(path) as mapping:
         form, keys = ("direct", DIRECT) if "g2" in mapping else ("loader", LOADER)
+        if LOADER[0] not in mapping and DIRECT[0] not in mapping:
+            raise DataError(_unknown(mapping))
         check_keys(path, mapping, keys)
         raw = raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
         # Beside the times themselves it can only agree with them or not.
         return replace(raw, frame_time=optional_scalar(path, mapping, "dt"))
+
+
+def _unknown(arrays: _Members) -> str:
+    """What an NPZ file of no known form holds, and what would be read."""
+    held = ", ".join(f"{name!r} {arrays.header(name)[0]}" for name in islice(arrays, 12))
+    missing = (name for name in (LOADER[0], DIRECT[0]) if is_misspelt(name, arrays))
+    near = "".join(f" {name!r} is missing.{near_misses(name, arrays)}" for name in missing)
+    return (
+        f"{arrays.path}: no maps by a known name in the NPZ file, which holds {held or 'nothing'}."
+        f"{near} It needs "
+        f"{', '.join(LOADER)}; or {', '.join(DIRECT)}; for bins of age and lag ttcf, ages, lags, "
+        'q. Or say what is what with layout = "generic" (data.generic = {maps = NAME, …}; '
+        'data.GenericLayout in Python), with axes = "age_lag" where the maps are bins.'
+    )
 
 
 def read_npy(
@@ -366,7 +403,7 @@ def read_npy(
 
     - `name`: that of the array in an NPZ file.
     - `q`: scattering vector [1/Å]; 1 when `None`.
-    - `phi`: azimuths [degrees]; 0 when `None`, which only a single map allows.
+    - `phi`: azimuths [degrees]; when `None`, which only a single map allows, they are not known.
     - `counted`: time is counted in frames, 1 … n, as no frame time is known.
 
     **Raises:** `DataError` for a damaged file, another number of dimensions or missing angles.
@@ -383,7 +420,6 @@ def read_npy(
         )
     remarks = {
         "No q was given; it is 1, so fitted coefficients carry its powers.": q is None,
-        "No phi was given; it is 0.": phi is None,
         "No frame time was given; time is counted in frames.": counted,
     }
     return RawMaps(
@@ -398,6 +434,7 @@ def read_npy(
         phi=np.atleast_1d(numbers(path, "phi", 0.0 if phi is None else phi)),
         q_name="q",
         phi_name="phi",
+        azimuths=phi is not None,
         time_name="dt",
         frame_time=1.0 if counted else None,
         keys=(name or "array",),

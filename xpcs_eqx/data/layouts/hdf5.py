@@ -10,6 +10,7 @@ import numpy as np
 from ...errors import DataError
 from ..checks import near_misses, numbers, scalar
 from ..two_time import Doubt
+from .maps import Unreached
 from .opened import Array, Group
 from .units import factor_to
 
@@ -60,16 +61,25 @@ def group(file: Group, key: str, remedy: str = _REMEDY) -> Group:
     raise _absent(file, key, found, "group", remedy)
 
 
-def maps_in(file: Group, folder: str) -> tuple[tuple[str, ...], tuple[Array, ...]]:
+def maps_in(file: Group, folder: str) -> tuple[tuple[str, ...], tuple[Array | Unreached, ...]]:
     """Paths of the maps in a group and the maps, by the number at the end of their names.
 
-    **Raises:** `DataError` as `dataset`, and when there is none.
+    One that cannot be reached is an error when it is taken.
+
+    **Raises:** `DataError` when there is none, or no group.
     """
     keys = in_order(group(file, folder))
     if not keys:
         raise DataError(f"{file.filename}: there is no two-time map in {folder}; nothing to fit.")
     names = tuple(f"{folder}/{key}" for key in keys)
-    return names, tuple(dataset(file, name) for name in names)
+    return names, tuple(_map(file, name) for name in names)
+
+
+def _map(file: Group, key: str) -> Array | Unreached:
+    try:
+        return dataset(file, key)
+    except DataError as error:
+        return Unreached(error)
 
 
 # More digits are no number of a map, and Python refuses thousands of them.

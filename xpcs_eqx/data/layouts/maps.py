@@ -44,6 +44,26 @@ class SlicedMap(Protocol):
 
 
 @dataclass(frozen=True)
+class Unreached:
+    """A map that cannot be reached, such as one that a broken link leads to; taking it raises."""
+
+    error: DataError
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """**Raises:** `DataError` saying why there is none."""
+        raise self.error
+
+    @property
+    def dtype(self) -> np.dtype:
+        """**Raises:** `DataError` as `shape`."""
+        raise self.error
+
+    def __getitem__(self, block: tuple[slice, slice], /) -> Any:
+        raise self.error
+
+
+@dataclass(frozen=True)
 class Layer:
     """One map of a three-dimensional dataset, along its first axis or along its last."""
 
@@ -91,6 +111,7 @@ class Window:
     - `name`: that of the map in messages.
     - `dtype`, `baseline`: precision in which pairs are given, and what is added to them; `None` and
       0 for pairs as they are stored.
+    - `fills`: numbers, in that precision and with the baseline, that stand for no number.
     """
 
     whole: SlicedMap
@@ -99,6 +120,7 @@ class Window:
     name: str
     dtype: np.dtype | None = None
     baseline: float = 0.0
+    fills: tuple[float, ...] = ()
 
     def held(self) -> "Window":
         """The same with these frames in memory."""
@@ -121,9 +143,12 @@ class Window:
         if half == "both":
             found = np.where(np.isfinite(self[right, rows].T), found, np.nan)
         if half == "mean":
-            found = 0.5 * (found + self[right, rows].T)
+            other = self[right, rows].T
+            # What only one of them has is no mean of both.
+            found = np.where((found == 0) != (other == 0), np.nan, 0.5 * (found + other))
         found = np.asarray(found, self.dtype)
-        return found + found.dtype.type(self.baseline) if self.baseline else found
+        found = found + found.dtype.type(self.baseline) if self.baseline else found
+        return np.where(np.isin(found, self.fills), np.nan, found) if self.fills else found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +228,9 @@ class RawMaps:
 
 
 def rows_of(maps: Sequence[SlicedMap]) -> int | None:
-    """Rows of the first map, `None` without any."""
-    return maps[0].shape[0] if maps and maps[0].shape else None
+    """Rows of the first map that can be reached, `None` without any."""
+    shapes = (one.shape for one in maps if not isinstance(one, Unreached))
+    return next((shape[0] for shape in shapes if shape), None)
 
 
 DataSets = TwoTimeData | Sequence[TwoTimeData]

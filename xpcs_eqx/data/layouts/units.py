@@ -15,6 +15,7 @@ _BASES = {
     **dict.fromkeys(("s", "sec", "second"), ("time", 1.0, 0)),
     **dict.fromkeys(("min", "minute"), ("time", 60.0, 0)),
     **dict.fromkeys(("h", "hr", "hour"), ("time", 3600.0, 0)),
+    "day": ("time", 86400.0, 0),
     **dict.fromkeys(("°", "deg", "degree"), ("angle", 1.0, 0)),
     **dict.fromkeys(("rad", "radian"), ("angle", 180 / np.pi, 0)),
     **dict.fromkeys(("pixel", "px", "pix"), ("number of pixels", 1.0, 0)),
@@ -25,11 +26,19 @@ _BASES = {
 _PREFIXES = {
     "": 0, "k": 3, "kilo": 3, "c": -2, "centi": -2, "d": -1, "deci": -1, "m": -3, "milli": -3,
     "u": -6, "mu": -6, "μ": -6, "micro": -6, "n": -9, "nano": -9, "p": -12, "pico": -12,
-    "f": -15, "femto": -15,
+    "f": -15, "femto": -15, "mega": 6, "giga": 9,
 }  # fmt: skip
+# Prefixes that mean something else as a capital, and these capitals.
+_CAPITALS = {"m": 6, "p": 15}
+_SYMBOLS = {"m": "m", "s": "s", "hz": "Hz", "ev": "eV"}
 # No one puts a prefix before these; with one they would be read out of other words.
-_BARE = ("å", "a", "aa", "ang", "angstrom", "a°", "min", "minute", "h", "hr", "hour", "micron", "°")
-_INVERSE = re.compile(r"(?:(?:1(?:\.0*)?/)|inverse|inv\.?|reciprocal|per)(?P<rest>.+)")
+_BARE = (
+    "å", "a", "aa", "ang", "angstrom", "a°", "min", "minute", "h", "hr", "hour", "day", "micron",
+    "°",
+)  # fmt: skip
+_INVERSE = re.compile(
+    r"(?:(?:1(?:\.0*)?/)|inverse|inv\.?|reciprocal|per)(?P<rest>.+)", re.IGNORECASE
+)
 _POWER = re.compile(r"(?P<word>[^\d^+*-]+?)(?:\^|\*\*)?(?P<exponent>[+-]?1)?")
 # What a quantity in some unit is, and what to write for it.
 _WANTED = {
@@ -55,12 +64,16 @@ class Unit(NamedTuple):
 def unit_of(text: str) -> Unit | None:
     """The unit that a word stands for, `None` for a word that is none.
 
-    Any case, blanks, brackets, superscripts, TeX, both characters for micro and for Å.
+    Blanks, brackets, superscripts, TeX, both characters for micro and for Å; any case, unless that
+    tells prefixes apart: M is mega before m, s, eV and Hz, a word all in capitals is as good as a
+    small one, and what may be either is no unit.
 
     >>> unit_of("nm^{-1}") == unit_of("1 / nm") == unit_of("inverse nanometers")
     True
-    >>> unit_of("msec")
-    Unit(kind='time', value=1.0, power=-3)
+    >>> unit_of("msec"), unit_of("Ms")
+    (Unit(kind='time', value=1.0, power=-3), Unit(kind='time', value=1.0, power=6))
+    >>> unit_of("mev") is None
+    True
     >>> unit_of("furlong") is None
     True
     """
@@ -79,28 +92,47 @@ def unit_of(text: str) -> Unit | None:
 
 
 def _plain(text: str) -> str:
-    """The word in lower case without blanks, brackets, accents and TeX, minus as `-`."""
-    word = unicodedata.normalize("NFKC", text).casefold()
-    word = word.replace("ångström", "angstrom").replace("\\", "").replace("mathring{a}", "å")
+    """The word without blanks, brackets, accents and TeX, minus as `-`."""
+    word = unicodedata.normalize("NFKC", text).replace("\\", "").replace("Μ", "μ")
+    word = re.sub("ångström|angström|ångstrom", "angstrom", word, flags=re.IGNORECASE)
+    word = word.replace("mathring{A}", "å")
     for dash in "−–—‐‑":
         word = word.replace(dash, "-")
     for wrapper in ("text", "mathrm", "rm"):
         word = word.replace(f"{wrapper}{{", "{").replace(f"{wrapper}mu", "mu")
     # Of words, not of exponents.
-    word = re.sub(r"(?<=[a-z])-(?=[a-z])", "", word)
-    word = unicodedata.normalize("NFKC", re.sub(r"[\s{}()\[\]$·_,]", "", word)).rstrip(".")
-    return word.replace("ö", "o").replace("ångstrom", "angstrom")
+    word = re.sub(r"(?<=[a-zA-Z])-(?=[a-zA-Z])", "", word)
+    return unicodedata.normalize("NFKC", re.sub(r"[\s{}()\[\]$·_,]", "", word)).rstrip(".")
 
 
 def _named(word: str) -> Unit | None:
     """A base with its prefix; the longest base that leaves a prefix."""
-    for name in (word, word.removesuffix("s")) if len(word) > 2 else (word,):
+    single = word[:-1] if word[-1:] in ("s", "S") else word
+    for name in (word, single) if len(word) > 2 else (word,):
         for start in range(len(name)):
-            prefix, base = name[:start], name[start:]
+            prefix, base = name[:start].casefold(), name[start:].casefold()
             if prefix in _PREFIXES and base in _BASES and not (prefix and base in _BARE):
                 kind, value, power = _BASES[base]
-                return Unit(kind, value, power + _PREFIXES[prefix])
+                more = _power(name, start)
+                return None if more is None else Unit(kind, value, power + more)
     return None
+
+
+def _power(name: str, start: int) -> int | None:
+    """That of the prefix of a name, which ends at `start`; `None` where its case leaves it open."""
+    prefix, base = name[:start], name[start:]
+    small = prefix.casefold()
+    if small not in _CAPITALS:
+        return _PREFIXES[small]
+    symbol = _SYMBOLS.get(base.casefold())
+    told = symbol is None or symbol.islower()
+    if name.isupper() or name.islower():
+        # Typed without regard to case: it tells nothing of meV and MeV.
+        return _PREFIXES[small] if told else None
+    if prefix == small:
+        return _PREFIXES[small]
+    # Words, not symbols, may begin a line.
+    return None if symbol is None else _CAPITALS[small]
 
 
 def factor_to(unit: str, text: str) -> float | str:
