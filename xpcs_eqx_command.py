@@ -51,6 +51,12 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--phi", type=float, nargs="+", help="azimuths [deg], one or one a map")
 
 
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format", choices=("png", "svg", "pdf"), help="format of the files of plots"
+    )
+
+
 def add_fit(parser: argparse.ArgumentParser, templates: Iterable[str] | None = None) -> None:
     """The arguments of a fit; `templates` are the names of templates where they are known."""
     parser.add_argument("config", nargs="?", help="configuration in TOML")
@@ -65,6 +71,7 @@ def add_fit(parser: argparse.ArgumentParser, templates: Iterable[str] | None = N
         help="go on with an interrupted fit; one that left no checkpoint starts anew",
     )
     parser.add_argument("--no-plots", action="store_true", help="write no plots")
+    _add_format(parser)
     add_volume(parser)
 
 
@@ -93,7 +100,7 @@ def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="configuration in TOML")
     _add_set(parser)
     parser.set_defaults(check=True, template=None, output=None, overwrite=False, resume=False)
-    parser.set_defaults(no_plots=False)
+    parser.set_defaults(no_plots=False, format=None)
     add_volume(parser)
 
 
@@ -103,7 +110,9 @@ def _template(parser: argparse.ArgumentParser) -> None:
 
 def _show(parser: argparse.ArgumentParser) -> None:
     _add_reading(parser)
-    parser.add_argument("--plot", metavar="PNG", help="draw maps and g2 into this file")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw maps and g2 into this file, .png, .svg or .pdf"
+    )
 
 
 def _init(parser: argparse.ArgumentParser) -> None:
@@ -118,6 +127,7 @@ def _import(parser: argparse.ArgumentParser) -> None:
 
 def _report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="results folder, whose plots and page are made anew")
+    _add_format(parser)
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:

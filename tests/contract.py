@@ -387,7 +387,12 @@ RECORDS: dict[type, Callable[[], Any]] = {
     report.FittedMaps: lambda: report.fitted_maps(small_fit()),
     parameters.SavedValue: lambda: parameters.SavedValue(1.0, 0.1, 0.0, 2.0, "free"),
     report.Origin: lambda: report.Origin(scaling="individual: auto", weight=2.0),
-    report.Section: lambda: report.Section("Time", ["  1 s"], {"seconds": 1.0}),
+    report.Section: lambda: report.Section("Time", ["1 s"], {"seconds": 1.0}),
+    report.Table: lambda: report.Table(("name", "value"), (("a", "1"),)),
+    report.Entry: lambda: report.Entry("q", "0.0054 1/Å"),
+    report.Item: lambda: report.Item("a sentence"),
+    report.Heading: lambda: report.Heading("a data set"),
+    report.Picture: lambda: report.Picture("maps", "what to see", b"", file="maps.pdf"),
     report.Drawing: lambda: report.Drawing("map", report.to_json),
 }
 

@@ -198,7 +198,8 @@ def test_the_program_fits_bins(folder, capsys):
     assert "bins of age and lag" in capsys.readouterr().out
     assert main(["fit.toml", "--output", "out"]) == 0
     report = capsys.readouterr().out
-    assert "each a mean over its pairs of frames" in report
+    method = (folder / "out" / "fit" / "report.txt").read_text()
+    assert "each a mean over its pairs of frames" in method
     assert "errors come from the scatter between 5 ages" in " ".join(report.split())
     with np.load("out/fit/fitted_bins.npz") as found:
         bins = load_bins("bins.npz")

@@ -25,7 +25,7 @@ from xpcs_eqx.physics import (
     TwoComponent,
     correlation_map,
 )
-from xpcs_eqx.report import derived_sections
+from xpcs_eqx.report import Table, derived_sections
 from xpcs_eqx.report.derived import exponent_section
 from xpcs_eqx.report.plots import save_figures
 
@@ -80,8 +80,9 @@ def test_numbers_of_a_fit():
     (section,) = derived_sections(fit)
     assert section.document["derived"]["gamma_per_s"] == found.gamma
     # One row an age: no angle decays in another way.
-    assert len(section.lines) == 5
-    assert "all" in section.lines[2]
+    (table,) = (one for one in section.content if isinstance(one, Table))
+    assert len(table.rows) == 3
+    assert all("all" in row for row in table.rows)
     assert q_exponent(fit, [found]) is None
 
 
@@ -117,7 +118,7 @@ def test_what_has_no_line(tmp_path):
     section = exponent_section(found)
     assert section.document["q"]["deviation"] < -3
     names, missing = save_figures(str(tmp_path), section.figures)
-    assert (names, missing) == (("q.png",), ())
+    assert ([one.file for one in names], missing) == (["q.png"], ())
 
 
 @pytest.mark.long

@@ -121,6 +121,7 @@ def test_one_file_and_three_files_give_the_same_fit(files, tmp_path):
         "fit/parameters.json",
         "fit/covariance.npz",
         "fit/report.html",
+        "fit/report.json",
         "fit/report.txt",
         *(f"fit/q{k}/parameters.json" for k in range(3)),
         *(f"fit/q{k}/covariance.npz" for k in range(3)),
@@ -248,7 +249,7 @@ def test_profiles_and_searches_of_several_data_sets(files, tmp_path, capsys):
     assert "multi-start" in {one["what"] for one in both["global"]["spent"]}
     assert set(both["data_sets"]) == {"q0", "q1"}
     report = (tmp_path / "fit_results" / "fit" / "report.txt").read_text()
-    for said in ("by profile likelihood", "Search for the global minimum", "Do the data sets"):
+    for said in ("by profile likelihood", "Search for other minima", "Do the data sets"):
         assert said in report
 
 

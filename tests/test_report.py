@@ -1,13 +1,15 @@
 """Results on disk, text report and plots of a fit."""
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
 from helpers_data import two_time
+from helpers_figures import complaints
 
-from xpcs_eqx.data import Geometry, from_dict
+from xpcs_eqx.data import Geometry, Provenance, from_dict
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import ProfileInterval, curve_fit, least_squares
 from xpcs_eqx.objective import two_time_objective
@@ -16,6 +18,8 @@ from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
 from xpcs_eqx.report import (
     Origin,
     covariance_arrays,
+    derived_sections,
+    fit_sections,
     fitted_maps,
     has_maps,
     parameters_document,
@@ -26,17 +30,20 @@ from xpcs_eqx.report import (
     write_fitted_data,
 )
 from xpcs_eqx.report.maps import chosen_angles
-from xpcs_eqx.report.plots import autocorrelation, write_plots
+from xpcs_eqx.report.plots import autocorrelation, drawings, write_plots
+from xpcs_eqx.report.plots.canvas import style
+from xpcs_eqx.report.sections import text
 from xpcs_eqx.scaling import Averaged, Fixed
 
 PLOTS = (
     "maps.png",
     "c2_against_lag.png",
+    "rates.png",
+    "residuals_by_lag_and_age.png",
     "residuals.png",
     "scaling.png",
-    "convergence.png",
-    "rates.png",
     "covariance.png",
+    "convergence.png",
 )
 N, DT = 24, 0.1
 
@@ -174,8 +181,9 @@ def test_text_report_names_what_matters(data, fit):
         decisions=("something was decided",),
         profiles=(ProfileInterval("D0", 0.68, 1.0, 3.0, 2.0),),
         timings={"loading": 1.0},
+        all_errors=True,
     )
-    for text in (
+    for said in (
         f"Quality: {fit.quality.flag.upper()}",
         "Static",
         "individual: auto",
@@ -191,11 +199,58 @@ def test_text_report_names_what_matters(data, fit):
         "68.00% by profile likelihood",
         "loading 1.00 s",
     ):
-        assert text in report
+        assert said in report
     # Long texts are broken across lines.
     assert fit.uncertainty.reason[:30] in " ".join(report.split())
     assert max(map(len, report.splitlines())) <= 120
     assert "nan" not in report.lower().split()
+
+
+def test_a_report_begins_with_what_was_found_and_is_in_words_of_the_field(data, fit):
+    origin = Origin(data.provenance, "individual: auto")
+    report = text_report(fit, origins=(origin,))
+    order = ("Quality", "What was found", "How sure", "What to doubt", "Contrast and offset")
+    order += ("Does the model fit?", "Appendix: how it was done", "Data", "Model", "Fit", "Time")
+    places = [report.index(f"{one}") for one in order[:1]]
+    places += [report.index(f"\n{one}\n") for one in order[1:]]
+    assert places == sorted(places)
+    found = report[: report.index("Appendix")]
+    assert found == text_report(fit, origins=(origin,), appendix=False).rstrip() + "\n\n\n"
+    # One error, and how it was made.
+    assert found.count("one standard error") == 1
+    assert "by which entries of a map that share a frame are not independent" in " ".join(
+        found.split()
+    )
+    for word in ("dyadic", "sandwich", "decided", "Descent", "chi²", "χ²", "gap", "nan", "memory"):
+        assert word not in found, word
+    for word in ("sandwich", "decided", "Descent", "gap", "χ²"):
+        assert word not in report, word
+    assert "q = 0.0054 1/Å" in found
+    assert "Diffusion without flow" in found
+
+
+def test_no_length_is_there_where_q_is_not_known(fit):
+    note = "No q was given; it is 1, so fitted coefficients carry its powers."
+    unknown = Origin(Provenance(notes=(note,)))
+    sections = [*fit_sections(fit, (unknown,)), *derived_sections(fit, (unknown,))]
+    assert "Å" not in text("Fit", sections)
+    known = text("Fit", [*fit_sections(fit), *derived_sections(fit)])
+    assert "D [Å²/s]" in known
+    assert "Å²/s^(1+alpha)" in known
+
+
+def test_one_angle_and_a_given_sigma():
+    data = two_time(n=12, phi=(0.0,))
+    data = dataclasses.replace(data, root_weights=np.full((1, 12, 12), 100.0), absolute_sigma=True)
+    parameters = parameter_map(
+        Static(PowerLawRate(8e4, 0.0, 0.0)), data.t, fixed=("alpha", "D_offset")
+    )
+    fit = least_squares(two_time_objective(parameters, data))
+    report = text_report(fit)
+    assert "1 angle, 12 frames" in report
+    assert "1 angles" not in report
+    assert "reduced χ²" in report
+    assert "scaled by the residuals" not in report
 
 
 def test_text_report_lists_strong_correlations_bounds_and_recovery(data):
@@ -209,6 +264,24 @@ def test_text_report_lists_strong_correlations_bounds_and_recovery(data):
     assert "on its bound" in report
     assert "widen the bound" in " ".join(report.split())
     assert ("Recovery" in report) == bool(fit.recovery)
+
+
+def test_every_figure_of_a_fit_can_be_read(data, fit):
+    one = two_time(n=12, phi=(0.0,))
+    parameters = parameter_map(
+        Static(PowerLawRate(8e4, 0.0, 0.0)), one.t, fixed=("alpha", "D_offset")
+    )
+    alone = least_squares(two_time_objective(parameters, one))
+    with style():
+        for found in (fit, alone):
+            for drawing in drawings(found):
+                assert complaints(drawing.draw()) == [], drawing.name
+                assert drawing.caption.endswith(".")
+        # A single angle stands in the middle of its axis, by its own azimuth.
+        scaling = next(one for one in drawings(alone) if one.name == "scaling").draw()
+    for axes in scaling.axes:
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0"]
+        assert np.ptp(axes.get_xlim()) == 2
 
 
 def test_every_plot_is_written(fit, tmp_path):

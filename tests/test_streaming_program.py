@@ -87,7 +87,7 @@ def test_the_decision_is_in_the_report_and_in_the_numbers(runs):
     }
     for name, (text, choice) in said.items():
         report = " ".join((runs / name / "fit" / "report.txt").read_text().split())
-        assert f"decided {text}" in report
+        assert f"note {text}" in report
         assert "a stored Jacobian would take" in report
         strategy = results(runs, name)["strategy"]
         assert strategy["choice"] == choice

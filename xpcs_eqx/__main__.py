@@ -42,7 +42,7 @@ def _compare(arguments: argparse.Namespace) -> str:
 def _report(arguments: argparse.Namespace) -> str:
     from .program.rendering import render
 
-    return render(arguments.folder)
+    return render(arguments.folder, arguments.format)
 
 
 # Commands that end with a text.

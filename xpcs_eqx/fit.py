@@ -132,7 +132,9 @@ def say(text: str) -> None:
 
 def _overrides(arguments: argparse.Namespace) -> tuple[str, ...]:
     """What the command line says beside the file."""
-    more = ("output.plots=false",) if arguments.no_plots else ()
+    more = ["output.plots=false"] if arguments.no_plots else []
+    if arguments.format is not None:
+        more.append(f"output.plot_format={arguments.format!r}")
     return (*arguments.overrides, *more)
 
 

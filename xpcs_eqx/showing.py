@@ -27,31 +27,56 @@ _DIGITS = {"value": 6, "mean": 6, "error": 2, "sd": 2, "rhat": 4}
 
 
 def number(value: float, digits: int = 6) -> str:
-    """A number in a table; a dash for NaN."""
-    return "-" if math.isnan(value) else f"{value:.{digits}g}"
+    """A number in a table, rounded to some digits; a dash for NaN.
 
-
-def short(value: float, digits: int = 2) -> str:
-    """A number rounded to so many digits, without an exponent where that is longer.
-
-    >>> short(2681.6), short(0.00037213), short(-1e5, 4)
-    ('2700', '0.00037', '-100000')
+    >>> number(203.4, 2), number(4022.416), number(math.nan)
+    ('200', '4022.42', '-')
     """
-    return number(float(f"{value:.{digits}g}"))
+    return "-" if math.isnan(value) else f"{float(f'{value:.{digits}g}'):.{max(digits, 6)}g}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns wide enough for their entries; the first to the left, the rest to the right."""
-    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+def with_error(value: float, error: float) -> str:
+    """A value rounded as its error, which has two digits.
 
-    def line(cells):
-        first, *rest = (
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
-        )
-        return "  " + "  ".join([first, *rest]).rstrip()
+    >>> with_error(4022.42, 61.13), with_error(9.81164e-05, 2.12e-06), with_error(0.5, math.nan)
+    ('4022 ± 61', '(9.81 ± 0.21)e-05', '0.5')
+    """
+    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+        return number(value)
+    size = math.floor(math.log10(max(abs(value), error)))
+    # Powers of ten where plain digits would be many zeros.
+    power = 0 if -4 < size < 6 else size
+    scale = 10.0**-power
+    digits = max(0, 1 - math.floor(math.log10(error * scale)))
+    pair = f"{value * scale:.{digits}f} ± {error * scale:.{digits}f}"
+    return f"({pair})e{power:+03d}" if power else pair
 
-    return [line(header), "  " + "-" * (sum(widths) + 2 * len(widths) - 2), *map(line, rows)]
+
+def counted(many: int, name: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "angle"), counted(3, "angle")
+    ('1 angle', '3 angles')
+    """
+    return f"{many} {name}" if many == 1 else f"{many} {name}s"
+
+
+def columns(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]
+) -> list[str]:
+    """Lines of columns as wide as their entries, those that are `right` on that side."""
+    every = (header, *rows)
+    widths = [max(len(line[i]) for line in every) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        shown = [
+            cell.rjust(w) if to_right else cell.ljust(w)
+            for cell, w, to_right in zip(cells, widths, right, strict=True)
+        ]
+        return ("  " + "  ".join(shown)).rstrip()
+
+    rule = "  " + "-" * (sum(widths) + 2 * len(widths) - 2)
+    return [line(header), rule, *map(line, rows)]
 
 
 def known(tree: Any) -> bool:
@@ -120,7 +145,7 @@ class Table(dict[str, Mapping[str, Any]]):
     def _cells(self) -> list[list[str]]:
         def cell(column, value):
             is_number = isinstance(value, float | int) and not isinstance(value, bool)
-            return short(value, _DIGITS.get(column, 4)) if is_number else str(value)
+            return number(value, _DIGITS.get(column, 4)) if is_number else str(value)
 
         cells = [[name, *(cell(*one) for one in row.items())] for name, row in self.items()]
         if len(cells) <= _ROWS:
@@ -128,7 +153,8 @@ class Table(dict[str, Mapping[str, Any]]):
         return [*cells[: _ROWS - 2], ["…", *[""] * len(self.columns)], cells[-1]]
 
     def __repr__(self) -> str:
-        return "\n".join(table(("parameter", *self.columns), self._cells()))
+        right = [False, *(column not in _WORDS for column in self.columns)]
+        return "\n".join(columns(("parameter", *self.columns), self._cells(), right))
 
     def _repr_html_(self) -> str:
         """A table of HTML, as notebooks show it."""

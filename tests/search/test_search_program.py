@@ -61,7 +61,7 @@ def test_each_method_ends_where_the_local_fit_does(folder, capsys):
         assert {one["what"] for one in search["spent"]} == spent
         assert search["evaluations"] == sum(one["evaluations"] for one in search["spent"])
         assert not search["degenerate"]
-        assert "Search for the global minimum" in report
+        assert "Search for other minima" in report
         assert f"{search['evaluations']} evaluations" in report
         # What was asked for is what is stored, and gives the same again.
         again = (folder / method / "config.toml").read_text()

@@ -178,9 +178,13 @@ _LOOKS: dict[str, dict[str, Any]] = {
 
 
 def write_plots(
-    folder: str, tree: Any, names: tuple[str, ...], which: tuple[str, ...] = PLOTS
+    folder: str,
+    tree: Any,
+    names: tuple[str, ...],
+    which: tuple[str, ...] = PLOTS,
+    form: str = "png",
 ) -> list[str]:
-    """Diagnostic plots as PNG files; returns the paths.
+    """Diagnostic plots as files of a format, png, svg or pdf; returns the paths.
 
     **Arguments:**
 
@@ -196,6 +200,7 @@ def write_plots(
     import arviz_base
     import arviz_plots
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
     paths = []
     shown = shown_names(tree, names)
@@ -214,10 +219,15 @@ def write_plots(
             chart = collection.viz["figure"].item()
             # Without it labels run into the panels above and below.
             chart.set_layout_engine("constrained")
+            if plot == "pair":
+                for axes in chart.axes:
+                    axes.xaxis.set_major_locator(MaxNLocator(3))
+                    axes.yaxis.set_major_locator(MaxNLocator(3))
+                    axes.tick_params(axis="x", labelrotation=45)
             if plot == "forest":
                 axis = "(draw − mean) / standard deviation of all chains"
                 chart.supxlabel(axis, fontsize="medium")
-            path = os.path.join(folder, f"{plot}.png")
+            path = os.path.join(folder, f"{plot}.{form}")
             collection.savefig(path)
             paths.append(path)
         finally:

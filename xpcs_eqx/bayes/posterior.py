@@ -19,7 +19,7 @@ from ..objective import ProjectedObjective, ShotScaling
 from ..optimize import evaluated
 from ..parameters.variables import coordinates_of
 from ..physics import correlation_map
-from ..showing import Table, as_block, figures_of, short
+from ..showing import Table, as_block, figures_of, with_error
 from ..uncertainty import Misfit, inverse_of, misfit_of, optimum, score_covariances
 from .arviz_io import datatree, unique_labels
 from .density.log_posterior import LogPosterior, local_draws, physical_draws
@@ -86,7 +86,7 @@ class Posterior(eqx.Module):
         return "\n".join(
             [
                 f"Posterior of {', '.join(what)}: {self.status}",
-                *(f"  {name} = {mean:.6g} ± {short(sd)}" for name, mean, sd in rows),
+                *(f"  {name} = {with_error(mean, sd)}" for name, mean, sd in rows),
                 *(f"  finding: {text}" for text in self.diagnostics.findings),
                 *(f"  note: {text}" for text in self.notes),
             ]

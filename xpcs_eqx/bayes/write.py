@@ -101,8 +101,10 @@ def shards_document(posterior: Posterior) -> dict[str, Any]:
     }
 
 
-def plot_posterior(folder: str, posterior: Posterior, plots: tuple[str, ...] = PLOTS) -> None:
-    """Plots of ArviZ as PNG files in an existing folder.
+def plot_posterior(
+    folder: str, posterior: Posterior, plots: tuple[str, ...] = PLOTS, form: str = "png"
+) -> None:
+    """Plots of ArviZ as files of a format, png, svg or pdf, in an existing folder.
 
     Combined draws of shards are no chains: plots about chains show the shard whose chains agree the
     least.
@@ -114,9 +116,9 @@ def plot_posterior(folder: str, posterior: Posterior, plots: tuple[str, ...] = P
     if posterior.shards is not None:
         combined = tuple(plot for plot in plots if plot in COMBINED_PLOTS)
         of_chains = tuple(plot for plot in plots if plot not in COMBINED_PLOTS)
-        write_plots(folder, tree, names, combined)
+        write_plots(folder, tree, names, combined, form)
         tree = tree["shards"].sel(shard=posterior.shards.least_converged, drop=True)
-    write_plots(folder, tree, names, of_chains)
+    write_plots(folder, tree, names, of_chains, form)
 
 
 def write_posterior(

@@ -11,7 +11,7 @@ from equinox import AbstractVar
 from jaxtyping import Float, Int
 
 from ..errors import DataError
-from ..showing import few, known, with_numbers
+from ..showing import counted, few, known, with_numbers
 
 DEFAULT_GAP = 2_000_000.0
 """Gap of the shear cell [Å] when nothing is given (200 µm)."""
@@ -136,7 +136,7 @@ class Provenance(eqx.Module):
 def place_text(t: Any, geometry: Geometry) -> str:
     """Angles, frames, times and q of data in a line or two."""
     t, phi = np.asarray(t), np.asarray(geometry.phi)
-    angles = f"{phi.size} angle{'s' if phi.size != 1 else ''} (φ = {few(phi)}°)"
+    angles = f"{counted(phi.size, 'angle')} (φ = {few(phi)}°)"
     step = (t[-1] - t[0]) / max(t.size - 1, 1)
     return (
         f"{angles} × {t.size} frames, t = {t[0]:.6g} … {t[-1]:.6g} s, dt = {step:.4g} s, "

@@ -17,7 +17,7 @@ from ..objective import MapTiles, StoredTiles, has_bins, on_one_device
 from ..optimize import AbstractPreparationState, History, Status, Telemetry, WarmUpState
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
-from ..showing import Table, as_block, figures_of, labelled, short
+from ..showing import Table, as_block, figures_of, labelled, with_error
 from ..uncertainty import Misfit, Signal, Uncertainty
 from .joint import Sharing
 from .scaling_check import ScalingCheck
@@ -332,9 +332,11 @@ class Fit(eqx.Module):
         shown = [row for row in self.rows if row.role != "scaling" or self.fitted is not None]
         lines = [self._headline()]
         for row in shown:
-            held = row.role in ("fixed", "tied")
-            error = f"({row.role})" if held else f"± {short(row.error)}"
-            lines.append(f"  {row.name} = {row.value:.6g} {error} {row.unit}".rstrip())
+            said = with_error(row.value, row.error)
+            if row.role in ("fixed", "tied") or "±" not in said:
+                held = f"({row.role})" if row.role in ("fixed", "tied") else f"± {row.error}"
+                said = f"{row.value:.6g} {held}"
+            lines.append(f"  {row.name} = {said} {row.unit}".rstrip())
         if self.parts:
             lines.append(f"  other minima: {self.looked or 'not looked for, a fit from one start'}")
         return "\n".join(lines)

@@ -24,8 +24,9 @@ from ..fitting import (
 from ..objective import AbstractObjective
 from ..parameters.variables import coordinates_of, physical_of
 from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
+from ..report.blocks import items
 from ..report.fit import folders_of
-from ..report.sections import Section, items
+from ..report.sections import Section
 from ..search import GlobalFit
 from ..uncertainty import loss_of
 from ..uncertainty.uncertainty import inverse_of

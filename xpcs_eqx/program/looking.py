@@ -12,7 +12,8 @@ from ..data import (
     load_each,
     noise_by_angle,
 )
-from ..report.sections import entry, number, table
+from ..report.blocks import Block, Entry, Table, counted, number, text_lines
+from ..report.method import Origin
 from ..scaling import half_decays, quantile_scaling
 
 DataSets = Sequence[TwoTimeData | PooledData]
@@ -38,13 +39,14 @@ def _lines(data: TwoTimeData | PooledData) -> list[str]:
     origin, t = data.provenance, np.asarray(data.t)
     binned = isinstance(data, PooledData)
     pairs = f"{data.n_pairs} bins of age and lag" if binned else f"{data.n_pairs} pairs"
-    lines = [
-        entry("q, gap", f"{float(data.geometry.q):.6g} 1/Å, {float(data.geometry.gap):.6g} Å"),
-        entry("frames", f"{t.size}, {t[0]:.6g} … {t[-1]:.6g} s, {float(data.dt):.6g} s apart"),
-        entry("pairs", f"{pairs}, {data.masked_pairs} masked"),
-        entry("sigma", "given" if data.absolute_sigma else "not in the file"),
-        *(entry("doubt", one) for one in origin.doubts),
-        *(entry("note", one) for one in origin.notes),
+    content: list[Block] = [
+        *([Entry("q", f"{float(data.geometry.q):.6g} 1/Å")] if Origin(origin).has_q else []),
+        Entry("gap", f"{float(data.geometry.gap):.6g} Å, for models with shear"),
+        Entry("frames", f"{t.size}, {t[0]:.6g} … {t[-1]:.6g} s, {float(data.dt):.6g} s apart"),
+        Entry("pairs", f"{pairs}, {data.masked_pairs} masked"),
+        Entry("sigma", "given" if data.absolute_sigma else "not in the file"),
+        *(Entry("doubt", one) for one in origin.doubts),
+        *(Entry("note", one) for one in origin.notes),
     ]
     scaling, half = quantile_scaling(data), half_decays(data)
     header = ["phi [deg]", "contrast", "baseline", "half-decay [s]"]
@@ -53,7 +55,7 @@ def _lines(data: TwoTimeData | PooledData) -> list[str]:
         header += ["noise", "diagonal"]
         columns += [noise_by_angle(data), np.mean(np.asarray(data.diagonal), axis=1)]
     rows = [[number(float(value), 4) for value in row] for row in zip(*columns, strict=True)]
-    return [*lines, *table(header, rows)]
+    return text_lines([*content, Table(header, rows)])
 
 
 def show(arguments: argparse.Namespace) -> str:
@@ -63,7 +65,9 @@ def show(arguments: argparse.Namespace) -> str:
     """
     sets = data_of(arguments.file, given_reading(arguments))
     first = sets[0].provenance
-    lines = [f"{arguments.file}: {first.layout}, {len(sets)} q, {sets[0].n_angles} angles"]
+    lines = [
+        f"{arguments.file}: {first.layout}, {len(sets)} q, {counted(sets[0].n_angles, 'angle')}"
+    ]
     for data in sets:
         lines += _lines(data)
     if arguments.plot:

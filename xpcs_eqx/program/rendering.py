@@ -7,10 +7,10 @@ import jax
 
 from ..config.read import Configuration, check_settings, read_source
 from ..config.source import Source
-from ..errors import ConfigError
-from ..files import write_text
 from ..parameters import saved_values
-from ..report.sections import Section, page
+from ..report.folder import read_report, write_report
+from ..report.page import Picture
+from ..report.sections import FIGURES
 from .task import task_of
 
 # They are of the way to the result, which is not gone again.
@@ -39,32 +39,37 @@ def _at_the_result(folder: str) -> Configuration:
     return Configuration(check_settings(raw, Source(path, source.text)), source)
 
 
-def render(folder: str) -> str:
+def render(folder: str, form: str | None = None) -> str:
     """Draw the plots of a results folder, and write its page with all plots that it has.
 
-    The numbers and the text of the report stay as they are. Returns what was done.
+    The numbers and the words of the report stay as they are. `form` of the files is png, svg or
+    pdf, as in the configuration where none is given. Returns what was done.
 
     **Raises:** `ConfigError` when it is no results folder, `DataError` when its data are gone.
     """
-    from ..report.plots import drawings, save_figures
+    from ..report.plots import drawings, picture_of, save_figures
 
-    text = os.path.join(folder, "fit", "report.txt")
-    if not os.path.isfile(text):
-        raise ConfigError(f"{folder}: is no results folder, there is no {text}")
+    report, figures = read_report(folder)
     jax.config.update("jax_enable_x64", True)
-    outcome = task_of(_at_the_result(folder)).run()
-    places, missing = os.path.join(folder, "plots"), []
-    for name, part in outcome.folders().items():
-        figures = [one for one in drawings(part) if one.name not in _KEPT]
-        missing += save_figures(os.path.join(places, name), lambda those=figures: those)[1]
-    with open(text, encoding="utf-8") as stream:
-        title, _, *lines = stream.read().splitlines()
-    drawn = sorted(
-        os.path.join(place, name)
-        for place, _, names in os.walk(places)
-        for name in names
-        if name.endswith(".png")
-    )
-    sections = [(Section("", lines), ()), (Section("Plots"), drawn)]
-    write_text(os.path.join(folder, "fit", "report.html"), page(title, sections))
-    return "\n".join([*missing, f"{folder}: {len(drawn)} plots"])
+    configuration = _at_the_result(folder)
+    form = configuration.settings.output.plot_format if form is None else form
+    parts, places = task_of(configuration).run().folders(), os.path.join(folder, "plots")
+    missing: list[str] = []
+    pictures: list[list[Picture]] = []
+    for section, known in zip(report.sections, figures, strict=True):
+        those: list[Picture] = []
+        if section.place == FIGURES and section.folder in parts:
+            made = [one for one in drawings(parts[section.folder]) if one.name not in _KEPT]
+            inside = os.path.join(places, section.folder)
+            drawn, failed = save_figures(inside, lambda made=made: made, form)
+            those += [one.inside(section.folder) for one in drawn]
+            missing += failed
+        names = {one.name for one in those}
+        for one in known:
+            path = os.path.join(places, *one.file.split("/"))
+            if one.name not in names and os.path.isfile(path):
+                those.append(picture_of(path, one.caption)._replace(file=one.file))
+        pictures.append(those)
+    write_report(folder, report, pictures)
+    count = sum(map(len, pictures))
+    return "\n".join([*missing, f"{folder}: {count} plots"])

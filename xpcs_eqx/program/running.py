@@ -79,7 +79,7 @@ def fit_into(
         report = outcome.write(folder, target, timings, started)
     # Nothing that is drawn can cost what is written.
     try:
-        missing = add_plots(target, report) if output.plots else ()
+        missing = add_plots(target, report, output.plot_format) if output.plots else ()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {target} is complete but for plots") from None
     sampled = outcome.sampled

@@ -11,8 +11,9 @@ from ..checkpoint import Checkpoints
 from ..config.inference import Inference, in_toml
 from ..errors import CheckpointError, XPCSError
 from ..fitting import Comparison, Fit
-from ..report.posterior import posterior_section
-from ..report.sections import Section, entry
+from ..report.blocks import Entry
+from ..report.posterior import posterior_sections
+from ..report.sections import Section
 from .interrupted import SHARDS, mark_sampling
 
 log = logging.getLogger("xpcs_eqx.fit")
@@ -55,16 +56,17 @@ class Sampled:
         """Seconds by phase."""
         return {} if self.found is None else dict(self.found.timings)
 
-    def section(self, plots: bool) -> Section:
+    def sections(self, plots: bool, form: str = "png") -> list[Section]:
         """What there is to say about it; with the draws, which make the folder `bayes`."""
         if self.found is None:
-            return Section("Posterior", [entry("status", f"none: {self.failure}")])
+            return [Section("Posterior", [Entry("status", f"none: {self.failure}")])]
         given = self.inference.settings
-        return posterior_section(
+        return posterior_sections(
             self.found,
             self.fit,
             self.inference.lines_after(self.found.density),
             plots=plots and given.plots,
+            form=form,
             predictive=given.predictive,
             wording=in_toml,
         )

@@ -26,7 +26,7 @@ from ..files import write_text
 from ..parameters import saved_values
 from ..report import claimed
 from ..report.collection import Result, as_csv, as_page, exponent_of, read_result
-from ..report.sections import Section, folder_names
+from ..report.sections import folder_names
 from .ending import told
 from .running import fit_into
 
@@ -216,12 +216,11 @@ class Table:
 
             against = next(iter(self.series.about), None)
             found = exponent_of(results)
-            names, _ = save_figures(folder, lambda: series_drawings(results, against, found))
-            figures = [os.path.join(folder, name) for name in names]
+            figures, _ = save_figures(folder, lambda: series_drawings(results, against, found))
         title = f"Series of {len(results)} files"
         texts = {
             "series.csv": as_csv(results),
-            "series.html": as_page(title, results, [(Section("Plots"), figures)]),
+            "series.html": as_page(title, results, figures),
         }
         for name, text in texts.items():
             write_text(os.path.join(folder, name), text)

@@ -251,14 +251,20 @@ class Outcome:
                 problem.data, problem.scalings, problem.weights, strict=True
             )
         ]
-        decisions = (*problem.decisions, *self.failures)
-        out = fit_sections(self.fit, known, decisions=decisions, profiles=self.profiles)
-        out += derived_sections(self.fit)
         strategy = dataclasses.asdict(problem.plan.strategy)
+        decisions = (*problem.decisions, *self.failures)
+        out = fit_sections(
+            self.fit,
+            known,
+            decisions=decisions,
+            profiles=self.profiles,
+            all_errors=output.all_errors,
+        )
+        out += derived_sections(self.fit, known)
         out.append(Section(document={"strategy": strategy, "good": self.good}))
         out += self.analyses
         if self.sampled is not None:
-            out.append(self.sampled.section(output.plots))
+            out += self.sampled.sections(output.plots, output.plot_format)
             timings = {**timings, **self.sampled.timings}
         for label, (name, part) in zip(self.fit.parts, self.folders().items(), strict=True):
             out.append(surface_section(part, label, name, output.fitted_data))

@@ -4,13 +4,15 @@ from ..files import to_json as to_json
 from .bins import FittedBins as FittedBins
 from .bins import fitted_bins as fitted_bins
 from .bins import write_fitted_bins as write_fitted_bins
+from .blocks import Entry as Entry
+from .blocks import Heading as Heading
+from .blocks import Item as Item
+from .blocks import Table as Table
 from .derived import derived_sections as derived_sections
-from .fit import Origin as Origin
 from .fit import covariance_arrays as covariance_arrays
 from .fit import fit_sections as fit_sections
 from .fit import parameters_document as parameters_document
 from .fit import scaling_errors as scaling_errors
-from .fit import strong_correlations as strong_correlations
 from .fit import surface_section as surface_section
 from .fit import text_report as text_report
 from .fit import time_section as time_section
@@ -27,6 +29,9 @@ from .maps import has_maps as has_maps
 from .maps import is_stored as is_stored
 from .maps import shown_maps as shown_maps
 from .maps import write_fitted_data as write_fitted_data
+from .method import Origin as Origin
+from .method import strong_correlations as strong_correlations
+from .page import Picture as Picture
 from .sections import Drawing as Drawing
 from .sections import Section as Section
 from .sections import folder_names as folder_names

@@ -9,7 +9,8 @@ from ..defences import DefenceReport
 from ..fitting import Comparison, DegeneracyReport, Diagnostics, Fit, SequentialFit
 from ..optimize import SinglePrecisionState
 from ..search import GlobalFit, TournamentState
-from .sections import Drawing, Section, entry, items, number, table
+from .blocks import Block, Entry, Table, items, number, with_error
+from .sections import APPENDIX, HEAD, Drawing, Section
 
 # What each layer of the defences does when it fires, in words.
 _LAYERS = {
@@ -27,42 +28,41 @@ def prepared_section(fit: Fit) -> Section:
     tournament, warm_up = fit.prepared.get("tournament"), fit.warm_up
     passes = {phase: int(state.evaluations) for phase, state in fit.prepared.items()}
     document: dict[str, Any] = {"passes": passes, "telemetry": fit.telemetry.export()}
-    lines = []
+    lines: list[Block] = []
     if isinstance(tournament, TournamentState):
         said = (
             f"{len(tournament.candidates)} starts in {int(tournament.round)} rounds; number "
             f"{tournament.winner + 1} was taken"
         )
-        lines.append(entry("tournament", said))
+        lines.append(Entry("tournament", said))
     if warm_up is not None:
         losses, iterations = warm_up.losses, int(warm_up.iteration)
         said = (
             f"{warm_up.end.message}; {iterations} iterations, {passes['warm-up']} passes; "
             f"loss / variance of the data {losses[0]:.4g} → {np.min(losses):.4g}"
         )
-        lines.append(entry("warm-up", said))
+        lines.append(Entry("warm-up", said))
         document["warm_up"] = warm_up.end.message
         document["iterations"] = {"warm-up": iterations}
         document["warm_up_losses"] = losses
     single = fit.prepared.get("single precision")
     if isinstance(single, SinglePrecisionState):
         said = f"{passes['single precision']} evaluations: {single.status.message}"
-        lines.append(entry("single precision", said))
+        lines.append(Entry("single precision", said))
     fired = [
         f"{_LAYERS[layer]} ({count} of {asked} times)"
         for layer, asked, count in fit.telemetry.counts
         if count and layer in _LAYERS
     ]
     if fired or warm_up is not None:
-        lines.append(entry("defences", "; ".join(fired) or "none had to fire"))
-    return Section("Before the trust region", lines, {"hybrid": document})
+        lines.append(Entry("defences", "; ".join(fired) or "none had to fire"))
+    return Section("Before the trust region", lines, {"hybrid": document}, place=APPENDIX)
 
 
 def search_section(found: GlobalFit) -> Section:
     """Decisions of a search for other minima, its evaluations, the tables of minima and of runs."""
-    lines = items(found.sentences())
-    for one in found.tables():
-        lines += ["", *(f"  {line}" for line in one.splitlines())]
+    content: list[Block] = [*items(found.sentences())]
+    content += [Table(header, rows) for header, *rows in found.cells()]
     document: dict[str, Any] = {
         "method": found.method,
         "decisions": found.decisions,
@@ -90,16 +90,25 @@ def search_section(found: GlobalFit) -> Section:
             "costs": search.costs.tolist(),
         }
         document |= {"reason": search.reason, "degenerate": search.degenerate}
-    return Section("Search for the global minimum", lines, {"global": document})
+    return Section("Search for other minima", content, {"global": document}, place=APPENDIX)
 
 
 def defence_section(report: DefenceReport, fit: Fit) -> Section:
     """What each layer of defence did, and the outer iterations."""
-    lines, document = [entry(name, said) for name, said in report.entries()], report.document()
-    if fit.outer is not None:
-        lines += ["", *(f"  {line}" for line in fit.outer.report().splitlines())]
-        document["outer"] = dict(fit.outer.__dict__)
-    return Section("Defences", lines, {"defences": document})
+    content: list[Block] = [Entry(name, said) for name, said in report.entries()]
+    document, outer = report.document(), fit.outer
+    if outer is not None:
+        header = ("outer", "cost, physics", "cost, scaling", "change", "passes")
+        costs = zip(outer.cost_physical, outer.cost_scaling, outer.change, strict=True)
+        rows = [
+            (str(i), f"{one:.10g}", f"{other:.10g}", f"{change:.1e}", f"{a} + {b}")
+            for i, ((one, other, change), (a, b)) in enumerate(
+                zip(costs, outer.passes, strict=True), 1
+            )
+        ]
+        content.append(Table(header, rows))
+        document["outer"] = dict(outer.__dict__)
+    return Section("Defences", content, {"defences": document}, place=APPENDIX)
 
 
 def degeneracy_sections(report: DegeneracyReport) -> list[Section]:
@@ -108,22 +117,42 @@ def degeneracy_sections(report: DegeneracyReport) -> list[Section]:
     def figures() -> Sequence[Drawing]:
         from .plots import degeneracy_figure
 
-        drawn = [Drawing("degeneracy", lambda: degeneracy_figure(report))]
+        caption = (
+            "Rise of χ² when one parameter is moved and all others follow, with the fit in red: "
+            "where it stays below the dashed line, the data do not decide. The bars show which "
+            "parameters can be moved together."
+        )
+        drawn = [Drawing("degeneracy", lambda: degeneracy_figure(report), caption)]
         return drawn if report.degenerate else ()
 
     files = {"fit/degeneracy.json": report.document()}
     said = items(report.sentences())
-    out = [Section("What the data leave open", said, {}, files, figures)]
+    out = [Section("What the data leave open", said, {}, files, figures, place=HEAD)]
     if report.advice:
         said = items([one.sentence() for one in report.advice])
-        out.append(Section("What to do about it", said))
+        out.append(Section("What to do about it", said, place=HEAD))
     return out
 
 
 def diagnostics_section(found: Diagnostics) -> Section:
     """Sensitivities, gradients and scales of the parameters."""
-    lines = [f"  {line}" for line in found.report().splitlines()]
-    return Section("Diagnostics", lines, {}, {"fit/diagnostics.json": found._asdict()})
+    header = ("parameter", "column norm", "sensitivity", "gradient", "noise", "scale")
+    rows = [
+        (name, f"{a:.4g}", f"{b:.4f}", f"{c:.2e}", f"{d:.1e}", f"{e:.2e}")
+        for name, a, b, c, d, e in zip(
+            found.names,
+            found.column_norms,
+            found.sensitivities,
+            found.gradients,
+            found.gradient_noise,
+            found.recommended_scales,
+            strict=True,
+        )
+    ]
+    condition = f"{found.condition_number:.3g}; ratio of gradients {found.imbalance:.3g}"
+    content = [Table(header, rows), Entry("condition", condition)]
+    files = {"fit/diagnostics.json": found._asdict()}
+    return Section("Diagnostics", content, {}, files, place=APPENDIX)
 
 
 def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> Section:
@@ -131,7 +160,22 @@ def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> S
 
     `label`, `name`: of one of several data sets, and of its folder.
     """
-    lines = [*(f"  {line}" for line in fit.table()), *items(fit.findings)]
+    names = fit.parameters.free_names
+    combined = [
+        (one.name, number(one.value), number(one.error, 3), one.unit, str(one.angles))
+        for one in fit.rows
+    ]
+    each = [
+        (f"{fit.phi[a]:.4g}", *(with_error(one[n].value, one[n].error) for n in names))
+        for a, one in zip(fit.angles, fit.fits, strict=True)
+    ]
+    content: list[Block] = [
+        Table(("parameter", "value", "error", "unit", "angles that determine it"), combined),
+        f"{len(fit.fits)} of {len(fit.phi)} angles fitted by themselves, combined by "
+        f"{fit.combination}",
+        Table(("phi [deg]", *names), each),
+        *items(fit.findings),
+    ]
     document: dict[str, Any] = {
         "combination": fit.combination,
         "success_rate": fit.success_rate,
@@ -158,13 +202,13 @@ def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> S
     }
     title = "Each angle by itself" + (f", {label}" if name else "")
     inside = f"fit/{name}" if name else "fit"
-    return Section(title, lines, {}, {f"{inside}/sequential.json": document})
+    return Section(title, content, {}, {f"{inside}/sequential.json": document})
 
 
 def likelihood_section(compared: Comparison) -> Section:
     """Least squares and the likelihood of speckle side by side."""
     what = "least squares" if compared.likelihood is None else "likelihood of speckle"
-    lines = [entry("quoted", f"{what}: {compared.reason}")]
+    lines: list[Block] = [Entry("quoted", f"{what}: {compared.reason}")]
     expected = compared.expected
     document: dict[str, Any] = {
         "quoted": what,
@@ -195,5 +239,5 @@ def likelihood_section(compared: Comparison) -> Section:
             "gain",
             "difference [errors]",
         )
-        lines += table(header, rows)
+        lines.append(Table(header, rows))
     return Section("Likelihood of speckle", lines, {"likelihood": document})

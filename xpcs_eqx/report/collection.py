@@ -13,8 +13,10 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..fitting import Exponent, line_of_logarithms
+from .blocks import Table, number, text_lines, with_error
 from .derived import exponent_section, relaxation_of
-from .sections import Section, number, page, table
+from .page import Picture, page
+from .sections import FIGURES, Section
 
 # The derived number that stands among the parameters: relaxation rate of c1.
 GAMMA = "Γ"
@@ -125,19 +127,25 @@ def _cell(value: Any, digits: int = 6) -> str:
     return number(value, digits) if isinstance(value, float) else str(value)
 
 
-def result_lines(results: Sequence[Result]) -> list[str]:
-    """A row for each result."""
-    header, rows = rows_of(results)
-    return table(header, [[_cell(cell) for cell in row] for row in rows])
+def _pairs(results: Sequence[Result]) -> Table:
+    """A row for each result with value and error as one, for people."""
+    about, parameters = _names(results, "about"), _names(results, "parameters")
+    units = {n: unit for one in results for n, unit in one.units.items()}
+    named = [f"{name} [{units[name]}]" if units.get(name) else name for name in parameters]
+    rows = []
+    for one in results:
+        pairs = [one.parameters.get(name, (math.nan, math.nan)) for name in parameters]
+        known = [_cell(one.about.get(name)) for name in about]
+        rows.append([one.name, one.verdict, *known, *(with_error(*pair) for pair in pairs)])
+    return Table(["name", "verdict", *about, *named], rows)
 
 
-def as_page(
-    title: str, results: Sequence[Result], more: Sequence[tuple[Section, Sequence[str]]] = ()
-) -> str:
-    """A page with a row for each result, what they say of q, and further sections and figures."""
+def as_page(title: str, results: Sequence[Result], pictures: Sequence[Picture] = ()) -> str:
+    """A page with a row for each result, what they say of q, and figures."""
     found = exponent_of(results)
     about_q = [] if found is None else [(exponent_section(found), ())]
-    return page(title, [(Section("Parameters", result_lines(results)), ()), *about_q, *more])
+    table = Section("Parameters", [_pairs(results), "value ± one standard error"])
+    return page(title, [(Section("Figures", place=FIGURES), pictures), (table, ()), *about_q])
 
 
 def comparison(results: Sequence[Result]) -> str:
@@ -147,7 +155,7 @@ def comparison(results: Sequence[Result]) -> str:
         rows.append([name, *(_cell(one.about.get(name)) for one in results), ""])
     for name in _names(results, "parameters"):
         pairs = [one.parameters.get(name) for one in results]
-        cells = ["-" if p is None else f"{number(p[0])} ± {number(p[1], 2)}" for p in pairs]
+        cells = ["-" if p is None else with_error(*p) for p in pairs]
         known = [p for p in pairs if p is not None and math.isfinite(p[0] + p[1])]
         apart = [
             abs(a[0] - b[0]) / math.hypot(a[1], b[1])
@@ -157,8 +165,8 @@ def comparison(results: Sequence[Result]) -> str:
         ]
         rows.append([name, *cells, number(max(apart), 3) if apart else ""])
     names = [one.name for one in results]
-    lines, found = table(["", *names, "apart [errors]"], rows), exponent_of(results)
+    lines, found = text_lines([Table(["", *names, "apart [errors]"], rows)]), exponent_of(results)
     if found is not None:
         section = exponent_section(found)
-        lines += ["", section.title, *section.lines]
+        lines += ["", section.title, *text_lines(section.content)]
     return "\n".join(lines)

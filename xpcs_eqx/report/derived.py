@@ -1,12 +1,16 @@
 """Sections of what follows from the parameters: relaxation times, rates at ages, q."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..fitting import Derived, Exponent, Fit, derived_values, q_exponent, stated_exponent
+from .blocks import Block, Table, counted, number
 from .fit import folders_of
-from .sections import Drawing, Section, items, number, table
+from .maps import chosen_angles
+from .method import Origin, without_q
+from .sections import HEAD, TABLES, Drawing, Section
 
 # What is said of a rate at an age, by its field: name, unit, factor.
 _RATES = {
@@ -16,19 +20,23 @@ _RATES = {
     "shear": ("shear rate", "1/s", 1.0),
     "velocity": ("v", "Å/s", 1.0),
 }
-# Rows of a table; the file has all of them.
-_MOST = 12
+_HALF_DECAY = (
+    "half-decay: the lag at which c2 has fallen half of the way from its contrast to its offset, "
+    "of pairs that begin at that age"
+)
+# Angles in a table; the file has all of them.
+_ANGLES = 4
 
 
-def _rows(fit: Fit, one: Derived) -> tuple[list[str], list[list[str]]]:
+def _rows(fit: Fit, one: Derived, has_q: bool) -> tuple[list[str], list[list[str]]]:
     phi = np.asarray(fit.objective.term.geometry.phi)
     rates = {name: _RATES[name] for name in one.rates if name in _RATES}
     header = ["age [s]", "phi [deg]", "half-decay [s]", "error"]
     for name, unit, _ in rates.values():
-        header += [f"{name} [{unit}]", "error"]
+        header += [f"{name} [{unit if has_q else without_q(unit)}]", "error"]
     # All angles at once where none of them decays in another way.
     alike = np.ptp(one.lags, axis=1).max() <= 1e-6 * one.lags.min() if phi.size > 1 else True
-    shown = [0] if alike else range(phi.size)
+    shown = [0] if alike else chosen_angles(phi.size, _ANGLES)
     rows = []
     for i, age in enumerate(one.ages):
         for a in shown:
@@ -58,27 +66,30 @@ def _document(fit: Fit, one: Derived) -> dict[str, object]:
     }
 
 
-def derived_sections(fit: Fit) -> list[Section]:
-    """Half-decay lags and rates at ages of each data set, and how they depend on q."""
+def derived_sections(fit: Fit, origins: Sequence[Origin] = ()) -> list[Section]:
+    """Half-decay lags and rates at ages of each data set, and how they depend on q.
+
+    `origins`: what is known of each data set, as of `fit_sections`.
+    """
+    has_q = all(one.has_q for one in origins)
     every = {label: derived_values(part) for label, part in fit.parts.items()}
     labels, out = folders_of(fit), []
     for label, one in every.items():
-        header, rows = _rows(fit.parts[label], one)
-        lines = table(header, rows[:_MOST])
-        if len(rows) > _MOST:
-            lines.append(f"  and {len(rows) - _MOST} more, in fit/parameters.json")
+        header, rows = _rows(fit.parts[label], one, has_q)
+        content: list[Block] = [Table(header, rows)]
+        if len(rows) > one.ages.size and one.lags.shape[1] > _ANGLES:
+            content.append(f"all {one.lags.shape[1]} angles are in fit/parameters.json")
         if "shear" in one.means:
             mean, error = one.means["shear"], one.mean_errors["shear"]
-            lines.append(f"  mean shear rate {number(mean, 5)} ± {number(error, 2)} 1/s")
+            content.append(f"mean shear rate {number(mean, 5)} ± {number(error, 2)} 1/s")
         title = "Derived from the parameters" + (f", {label}" if labels[label] else "")
-        out.append(Section(title, lines))
+        if not out:
+            content.append(_HALF_DECAY)
+        out.append(Section(title, content, place=TABLES if fit.data_sets else HEAD))
     documents = {label: _document(fit.parts[label], one) for label, one in every.items()}
     alone = len(every) == 1 and not next(iter(labels.values()))
-    out[0] = Section(
-        out[0].title,
-        out[0].lines,
-        {"derived": next(iter(documents.values())) if alone else documents},
-    )
+    document = {"derived": next(iter(documents.values())) if alone else documents}
+    out[0] = dataclasses.replace(out[0], document=document)
     found = q_exponent(fit, tuple(every.values())) if fit.data_sets else None
     return out if found is None else [*out, exponent_section(found)]
 
@@ -94,12 +105,14 @@ def exponent_section(found: Exponent) -> Section:
         rows.append(row)
     text = found.finding()
     if found.degrees > 0:
-        text += f"; χ² = {found.statistic:.3g} about the line with {found.degrees} degrees"
+        text += f"; χ² = {found.statistic:.3g} about the line with "
+        text += counted(found.degrees, "degree") + " of freedom"
     return Section(
         "How relaxation depends on q",
-        [*table(header, rows), *items([text])],
+        [Table(header, rows), text],
         {"q": {**found._asdict(), "deviation": found.deviation, "finding": found.finding()}},
         figures=lambda: _drawings(found),
+        place=HEAD,
     )
 
 
@@ -107,7 +120,15 @@ def _drawings(found: Exponent) -> Sequence[Drawing]:
     # Not at the top: importing matplotlib takes a third of a second.
     from .plots import exponent_figure
 
-    return (Drawing("q", lambda: exponent_figure(found)),)
+    return (Drawing("q", lambda: exponent_figure(found), about_q(found)),)
+
+
+def about_q(found: Exponent) -> str:
+    """The caption of the figure of Γ(q)."""
+    return (
+        "Relaxation rate Γ, relaxation time τ and D = Γ/q² of each q, with the line "
+        f"{found.finding()}."
+    )
 
 
 def relaxation_of(document: Mapping) -> tuple[float, float] | None:

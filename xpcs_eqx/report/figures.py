@@ -23,7 +23,7 @@ _MISSING = f"plots need matplotlib; install it with: {how_to_install('program')}
 
 @dataclass(frozen=True)
 class Figures(Mapping[str, "Figure"]):
-    """Figures by name, each drawn when it is asked for; a notebook shows all of them.
+    """Figures by name, each drawn when it is asked for; a notebook shows them with captions.
 
     - `drawings`: what draws them; those of several data sets are called `label/name`.
     """
@@ -52,21 +52,22 @@ class Figures(Mapping[str, "Figure"]):
         )
 
     def _repr_html_(self) -> str:
-        """Every figure with its name, for a notebook."""
-        return "".join(map(self._shown, self))
+        """Every figure with its caption, for a notebook."""
+        return "".join(map(self._shown, self.drawings))
 
-    def _shown(self, name: str) -> str:
+    def _shown(self, one: Drawing) -> str:
         from .plots.canvas import style
 
         content = io.BytesIO()
-        figure = self[name]
+        figure = self[one.name]
         with style():
             figure.savefig(content, format="png")
         image = base64.b64encode(content.getvalue()).decode("ascii")
-        said = html.escape(name.replace("_", " "))
+        name, said = html.escape(one.name.replace("_", " ")), html.escape(one.caption)
         return (
-            f'<figure style="margin:0.5em 0"><img alt="{said}" style="max-width:100%" '
-            f'src="data:image/png;base64,{image}"><figcaption>{said}</figcaption></figure>'
+            f'<figure style="margin:0.5em 0"><img alt="{name}" style="max-width:100%" '
+            f'src="data:image/png;base64,{image}"><figcaption><b>{name}</b> {said}</figcaption>'
+            "</figure>"
         )
 
     def save(self, folder: str | os.PathLike[str], kind: str = "png") -> tuple[str, ...]:

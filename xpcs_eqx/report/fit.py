@@ -1,10 +1,10 @@
-"""The sections of a fit, of one data set or of several: what was fitted, what came out, doubts."""
+"""The sections of a fit, of one data set or of several: what was found, how sure, what to doubt."""
 
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,80 +16,25 @@ from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
 from ..objective import has_bins
 from ..objective.combined import is_likelihood
-from ..physics import AbstractCorrelation, LaminarFlow, PowerLawRate, Trapezoid
-from ..physics.rates import rates_in
 from ..scaling import AbstractScaling
-from ..uncertainty import loss_of
 from .analyses import prepared_section
 from .bins import write_fitted_bins
-from .maps import has_maps, has_weights, is_stored, write_fitted_data
-from .misfit import misfit_section
-from .sections import (
-    Drawing,
-    Section,
-    document,
-    entry,
-    folder_names,
-    items,
-    number,
-    table,
-    text,
+from .blocks import Block, Entry, Table, counted, items, number
+from .maps import has_maps, is_stored, write_fitted_data
+from .method import (
+    STRONG_CORRELATION,
+    Origin,
+    data_section,
+    model_section,
+    solver_section,
+    strong_correlations,
+    told,
+    without_q,
 )
+from .misfit import misfit_section
+from .sections import APPENDIX, FIGURES, HEAD, Drawing, Section, document, folder_names, text
 
-STRONG_CORRELATION = 0.9
 _MOST = 12
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What is known of a data set beside its fit.
-
-    - `provenance`: where it came from.
-    - `scaling`: which scaling ran, and why.
-    - `weight`: of its squared residuals, as it was given; chi² contains it, the standard deviation
-        of residuals does not.
-    """
-
-    provenance: Provenance = field(default_factory=Provenance)
-    scaling: str = ""
-    weight: float = 1.0
-
-
-def model_name(model: AbstractCorrelation) -> str:
-    """The model, rates other than power laws, and, where it has one, its shear kernel."""
-    name = type(model).__name__
-    for field_name, rate in rates_in(model).items():
-        if not isinstance(rate, PowerLawRate):
-            name += f", {field_name} {type(rate).__name__}"
-            if isinstance(rate, Trapezoid):
-                name += f" of {type(rate.rate).__name__}"
-    if isinstance(model, LaminarFlow):
-        name += f", shear kernel {type(model.shear_kernel).__name__}"
-    return name
-
-
-def sigma_text(fit: Fit) -> str:
-    """Whether sigma is known, and what becomes of errors and chi²."""
-    term = fit.objective.term
-    if is_likelihood(fit.objective):
-        return "not used: the likelihood knows the noise of speckle"
-    if term.absolute_sigma:
-        return "given: chi² and errors are absolute"
-    if has_weights(term.tiles):
-        return "relative or estimated: it weighs the pairs, errors are scaled by the residuals"
-    return "not given: errors are scaled by the residuals"
-
-
-def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:
-    """Pairs of entries whose quoted correlation exceeds 0.9, strongest first."""
-    matrix, names = fit.uncertainty.correlation(), fit.names
-    found = [
-        (names[j], names[i], float(matrix[i, j]))
-        for i in range(len(names))
-        for j in range(i)
-        if abs(matrix[i, j]) > STRONG_CORRELATION
-    ]
-    return sorted(found, key=lambda entry: -abs(entry[2]))
 
 
 # Compiled as a whole: an eager operation at a time is a compilation at a time.
@@ -123,163 +68,88 @@ def covariance_arrays(fit: Fit) -> dict[str, np.ndarray]:
     }
 
 
-def quality_section(fit: Fit) -> Section:
-    """The verdict."""
-    findings = items(fit.quality.findings) or ["  nothing to object to"]
+def verdict_section(fit: Fit, origins: Sequence[Origin]) -> Section:
+    """The verdict, and what was fitted by what in a sentence."""
+    names = list(dict.fromkeys(told(one.model) for one in fit.parts.values()))
+    if fit.data_sets:
+        q = [float(one.objective.term.geometry.q) for one in fit.parts.values()]
+        at = f"{min(q):.6g} … {max(q):.6g}" if max(q) > min(q) else f"{q[0]:.6g}"
+        known = f" at q = {at} 1/Å" if all(one.has_q for one in origins) else ""
+        what = f"{len(q)} data sets{known} together"
+    else:
+        ((origin,), term) = origins, fit.objective.term
+        path = origin.provenance.path
+        file = "the data" if path in ("", Provenance().path) else os.path.basename(path)
+        known = f", q = {float(term.geometry.q):.6g} 1/Å" if origin.has_q else ""
+        frames = f"{term.t.shape[0]} frames in {float(term.t[-1] - term.t[0]):.6g} s"
+        what = f"{file}, {counted(term.geometry.phi.shape[0], 'angle')}, {frames}{known}"
     return Section(
-        lines=[f"Quality: {fit.quality.flag.upper()}", *findings],
+        content=[f"Quality: {fit.quality.flag.upper()}", f"{what}. {'; '.join(names)}."],
         document={
             "status": fit.status.name,
             "converged": fit.success,
             "message": fit.message,
             "quality": {"flag": fit.quality.flag, "findings": fit.quality.findings},
         },
+        place=HEAD,
     )
 
 
-def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
-    """What was fitted: a line for each property of one data set, or for each of several."""
-    if fit.data_sets:
-        return Section("Data sets", _several_data(fit, origins))
-    (origin,) = (one.provenance for one in origins)
-    term = fit.objective.term
-    t, phi, lines = term.t, term.geometry.phi, []
-    if origin.path or origin.layout:
-        name = f"{os.path.basename(origin.path)} ({origin.layout})"
-        sha = f", sha256 {origin.sha256[:16]}…" if origin.sha256 else ""
-        lines.append(entry("file", name + sha))
-    likelihood = is_likelihood(fit.objective)
-    diagonal = (
-        "with the diagonal where that of the data is known"
-        if likelihood
-        else "without the diagonal"
-    )
-    pairs = f"{fit.n_pairs}, each unordered pair once, {diagonal}"
-    if has_maps(fit) and not likelihood:
-        masked = phi.shape[0] * math.comb(t.shape[0], 2) - fit.n_pairs
-        pairs += f"; {masked} masked"
-    if has_bins(term.tiles):
-        pairs = f"{fit.n_pairs} bins of age and lag, each a mean over its pairs of frames"
-    lines += [
-        entry(
-            "maps",
-            f"{phi.shape[0]} angles, {t.shape[0]} frames, {float(t[0]):.6g} … {float(t[-1]):.6g} s",
-        ),
-        entry("q, gap", f"{float(term.geometry.q):.6g} 1/Å, {float(term.geometry.gap):.6g} Å"),
-        entry("pairs", pairs),
-        entry("sigma", sigma_text(fit)),
-        *(entry("note", note) for note in origin.notes),
-    ]
-    place = {"q_per_angstrom": term.geometry.q, "gap_angstrom": term.geometry.gap}
-    place |= {"phi_deg": phi, "frames": t.shape[0], "first_s": t[0], "last_s": t[-1]}
-    return Section("Data", lines, {"data": {"file": os.path.basename(origin.path), **place}})
+# How each kind of error is made, in a line.
+_ERRORS = {
+    "speckle": "from the fluctuations of speckle and photon counts, by which entries of a map that "
+    "share a frame are not independent",
+    "dyadic": "from the scatter of the residuals, where entries that share a frame are not "
+    "independent",
+    "classical": "as of independent noise",
+}
+# A reason that warns of errors is said beside them.
+_WARNS = re.compile("too small|infinite|a guess|only the sigma")
 
 
-def _several_data(fit: Fit, origins: Sequence[Origin]) -> list[str]:
-    header = ("data set", "file", "q [1/Å]", "angles", "frames", "pairs", "weight", "residual sd")
-    rows, notes = [], {}
-    for (label, one), origin in zip(fit.parts.items(), origins, strict=True):
-        term = one.objective.term
-        rows.append(
-            (
-                label,
-                os.path.basename(origin.provenance.path) or origin.provenance.layout,
-                number(float(term.geometry.q)),
-                str(term.geometry.phi.shape[0]),
-                str(term.t.shape[0]),
-                str(one.n_pairs),
-                number(origin.weight, 4),
-                # Residuals of the fit are multiplied by the root of the weight.
-                number(one.residual_sd / np.sqrt(origin.weight), 4),
-                number(float(one.chi2), 6),
-            )
-        )
-        notes[label] = origin.provenance.notes
-    lines = [*table((*header, "chi²"), rows), entry("sigma", sigma_text(fit.data_sets[0]))]
-    return lines + _by_value("note", notes)
-
-
-def model_section(fit: Fit, origins: Sequence[Origin], decisions: Sequence[str]) -> Section:
-    """Models and scalings, and what else was decided without the user."""
-    lines = _by_value("model", {k: [model_name(one.model)] for k, one in fit.parts.items()})
-    scalings = {
-        label: [origin.scaling or type(one.objective.term.scaling).__name__]
-        for (label, one), origin in zip(fit.parts.items(), origins, strict=True)
-    }
-    lines += _by_value("scaling", scalings)
-    return Section("Model", [*lines, *(entry("decided", one) for one in decisions)])
-
-
-def _by_value(what: str, said: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for each text, with the labels of the data sets that say it where not all do."""
-    labels: dict[str, list[str]] = {}
-    for label, one in ((label, one) for label, texts in said.items() for one in texts):
-        labels.setdefault(one, []).append(label)
-    return [
-        entry(what, one if len(those) == len(said) else f"{one} ({', '.join(those)})")
-        for one, those in labels.items()
-    ]
-
-
-# Of a fit and of its uncertainty, what stands in the document by the same name.
-_NUMBERS = ("cost", "chi2", "degrees_of_freedom", "reduced_chi2", "residual_sd")
-_NUMBERS += ("evaluations", "iterations")
-_DOUBTS = ("condition_number", "weak_directions", "shot_noise")
-
-
-def solver_section(fit: Fit) -> Section:
-    """How the minimum was found, and how good it is."""
-    # One loss serves for all data sets.
-    loss, uncertainty = loss_of(next(iter(fit.parts.values())).objective), fit.uncertainty
-    name = f"loss {type(loss).__name__}"
-    likelihood = is_likelihood(fit.objective)
-    if likelihood:
-        name = "likelihood of speckle"
-    if "scale" in vars(loss):
-        name += f", bending at {float(vars(loss)['scale']):.4g}"
-    lines = [
-        entry("status", fit.message),
-        entry("solver", f"{fit.solver_name}; {name}"),
-        entry("evaluations", f"{fit.evaluations}, {fit.iterations} accepted"),
-        entry(
-            "deviance" if likelihood else "chi²",
-            f"{float(fit.chi2):.8g} with {fit.degrees_of_freedom} degrees of freedom",
-        ),
-    ]
+def sure_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
+    """How the error was made, and how the residuals compare with the noise."""
+    uncertainty, likelihood = fit.uncertainty, is_likelihood(fit.objective)
+    term = next(iter(fit.parts.values())).objective.term
+    made = "by the likelihood of speckle" if likelihood else _ERRORS[uncertainty.chosen]
+    scaled = "" if term.absolute_sigma or likelihood else ", scaled by the residuals"
+    told = uncertainty.chosen != "speckle" or _WARNS.search(uncertainty.reason)
+    reason = f" ({uncertainty.chosen}: {uncertainty.reason})" if told else ""
+    content: list[Block] = [Entry("error", f"one standard error, {made}{scaled}{reason}")]
     if math.isfinite(fit.reduced_chi2):
-        lines.append(entry("reduced chi²", f"{fit.reduced_chi2:.6g}"))
-    lines += [
-        entry("residual sd", f"{fit.residual_sd:.6g}"),
-        entry("condition", f"{float(uncertainty.condition_number):.3g} of the normal matrix"),
-        entry("error bar", f"{uncertainty.chosen}: {uncertainty.reason}"),
+        of = counted(fit.degrees_of_freedom, "degree") + " of freedom"
+        content.append(Entry("reduced χ²", f"{fit.reduced_chi2:.4g} with {of}"))
+    noise = [one.misfit.excess for one in fit.parts.values() if one.misfit is not None]
+    spread = f"standard deviation {fit.residual_sd:.3g}"
+    if noise:
+        most = f" at most {max(noise):.3g}" if len(noise) > 1 else f" {noise[0]:.3g}"
+        spread += f";{most} times the variance of the noise that neighbouring entries of c2 show"
+    content.append(Entry("residuals", spread))
+    if fit.looked:
+        none = "" if fit.doubts else "; none is as good"
+        content.append(Entry("other minima", fit.looked + none))
+    content += [
+        Entry(p.name, f"{p.low:.6g} … {p.high:.6g} at {p.level:.2%} by profile likelihood")
+        for p in profiles
     ]
-    return Section(
-        "Fit",
-        lines,
-        {
-            "quoted_error": uncertainty.chosen,
-            "quoted_error_reason": uncertainty.reason,
-            "pairs": fit.n_pairs,
-            **{name: getattr(fit, name) for name in _NUMBERS},
-            **{name: getattr(uncertainty, name) for name in _DOUBTS},
-            "strong_correlations": strong_correlations(fit),
-            "pixels": uncertainty.n_pixels,
-            "solver": fit.solver_name,
-            "recovery": [action._asdict() for action in fit.recovery],
-            "timings_s": dict(fit.timings),
-            "history": fit.history.__dict__,
-        },
-    )
+    return Section("How sure", content, place=HEAD)
 
 
-def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
+def doubt_section(fit: Fit) -> Section:
+    """What speaks against the fit."""
+    found = items(fit.quality.findings) or ["nothing to object to"]
+    return Section("What to doubt", found, place=HEAD)
+
+
+def parameter_section(
+    fit: Fit, origins: Sequence[Origin], profiles: Sequence[ProfileInterval] = ()
+) -> Section:
     """The table of parameters.
 
     Errors of fixed parameters, and numbers that are not finite, are null in the file; those of tied
     ones follow from what they are tied to.
     """
-    header = ("parameter", "value", "error", "classical", "speckle", "dyadic", "unit", "")
-    shown, rows = [], {}
+    shown, rows, known = [], {}, all(one.has_q for one in origins)
     for row in fit.rows:
         values = dict(row._asdict())
         values["bounds"] = [values.pop("lower"), values.pop("upper")]
@@ -288,16 +158,33 @@ def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Sec
             continue
         role = "" if row.role == "free" else row.role
         remark = ", ".join(filter(None, (role, "on its bound" if row.at_bound else "")))
-        errors = (row.error, row.error_classical, row.error_speckle, row.error_dyadic)
-        cells = (number(row.value), *(number(e, 3) for e in errors))
-        shown.append((row.name, *cells, row.unit, remark))
-    lines = table(header, shown)
+        unit = row.unit if known else without_q(row.unit)
+        shown.append((row.name, number(row.value), number(row.error, 3), unit, remark))
     for p in profiles:
         rows[p.name]["profile"] = {"level": p.level, "low": p.low, "high": p.high}
-        lines.append(
-            f"  {p.name}: {p.low:.6g} … {p.high:.6g} at {p.level:.2%} by profile likelihood"
+    header = ("parameter", "value", "error", "unit", "")
+    kept = [k for k in range(5) if k < 3 or any(row[k] for row in shown)]
+    table = Table([header[k] for k in kept], [[row[k] for k in kept] for row in shown])
+    files = {"fit/covariance.npz": covariance_arrays(fit)}
+    return Section("What was found", [table], {"parameters": rows}, files, place=HEAD)
+
+
+def errors_section(fit: Fit) -> Section:
+    """The quoted error beside those of other assumptions about the noise."""
+    rows = [
+        (
+            row.name,
+            *(
+                number(one, 3)
+                for one in (row.error, row.error_classical, row.error_dyadic, row.error_speckle)
+            ),
         )
-    return Section("", lines, {"parameters": rows}, {"fit/covariance.npz": covariance_arrays(fit)})
+        for row in fit.rows
+        if row.role not in ("scaling", "fixed")
+    ]
+    header = ("parameter", "error", "classical", "dyadic", "speckle")
+    kinds = [Entry(name, said) for name, said in _ERRORS.items()]
+    return Section("Errors by other assumptions", [Table(header, rows), *kinds], place=APPENDIX)
 
 
 def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
@@ -310,7 +197,7 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         (d.label, number(d.statistic, 4), str(d.degrees), d.name, f"{d.deviation:+.2f}")
         for d in sharing.distances
     ]
-    header = ("data set", "distance chi²", "parameters", "furthest", "deviation [errors]")
+    header = ("data set", "χ²", "parameters", "furthest", "deviation [errors]")
     blocks = {}
     for (label, name), origin in zip(folders_of(fit).items(), origins, strict=True):
         one = fit.parts[label]
@@ -335,7 +222,7 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         }
     return Section(
         "Do the data sets agree on what they share?",
-        items([sharing.finding()]) + (table(header, rows) if rows else []),
+        [sharing.finding(), *([Table(header, rows)] if sharing.degrees else [])],
         {
             "sharing": {
                 **said,
@@ -368,27 +255,28 @@ def scaling_section(fit: Fit, title: str = "") -> Section:
         for row in zip(*columns.values(), strict=True)
     ]
     header = ("phi [deg]", "contrast", "error", "offset", "error")
-    return Section(title, table(header, rows), {"scaling": columns})
+    return Section(title, [Table(header, rows)], {"scaling": columns})
 
 
-def doubt_sections(fit: Fit) -> list[Section]:
+def more_sections(fit: Fit) -> list[Section]:
     """Strong correlations, and what was done about failures."""
     strong, out = strong_correlations(fit), []
     if strong:
-        lines = [f"  {a} with {b}: {c:+.4f}" for a, b, c in strong[:_MOST]]
+        rows = [(a, b, f"{c:+.4f}") for a, b, c in strong[:_MOST]]
+        content: list[Block] = [Table(("one", "with another", "correlation"), rows)]
         if len(strong) > _MOST:
-            lines.append(f"  and {len(strong) - _MOST} more, in fit/covariance.npz")
-        out.append(Section(f"Correlations above {STRONG_CORRELATION}", lines))
+            content.append(f"and {len(strong) - _MOST} more, in fit/covariance.npz")
+        out.append(Section(f"Correlations above {STRONG_CORRELATION}", content))
     if fit.recovery:
         said = [f"{r.cause}: {r.action}; {r.outcome}" for r in fit.recovery]
-        out.append(Section("Recovery", items(said)))
+        out.append(Section("Recovery", items(said), place=APPENDIX))
     return out
 
 
 def time_section(fit: Fit, timings: Mapping[str, float]) -> Section:
     """Seconds by phase, those of the fit and others."""
     spent = {**dict(fit.timings), **timings}
-    return Section("Time", ["  " + ", ".join(f"{k} {v:.2f} s" for k, v in spent.items())])
+    return Section("Time", [", ".join(f"{k} {v:.2f} s" for k, v in spent.items())], place=APPENDIX)
 
 
 def surface_section(fit: Fit, label: str, name: str, fitted_data: bool | None) -> Section:
@@ -411,7 +299,8 @@ def surface_section(fit: Fit, label: str, name: str, fitted_data: bool | None) -
 
         return drawings(fit)
 
-    return Section(f"Plots of {label}" if name else "Plots", (), {}, files, figures, name)
+    title = f"Figures of {label}" if name else "Figures"
+    return Section(title, (), {}, files, figures, name, FIGURES)
 
 
 def fit_sections(
@@ -420,14 +309,16 @@ def fit_sections(
     *,
     decisions: Sequence[str] = (),
     profiles: Sequence[ProfileInterval] = (),
+    all_errors: bool = False,
 ) -> list[Section]:
     """What there is to say of a fit, of one data set or of several.
 
     **Arguments:**
 
     - `origins`: what is known of each data set beside its fit.
-    - `decisions`: what was decided without the user, in sentences.
+    - `decisions`: what was chosen without the user, in sentences.
     - `profiles`: profile-likelihood intervals to quote.
+    - `all_errors`: whether errors by other assumptions about the noise stand beside the quoted one.
 
     **Raises:** `ModelError` for the fit of a curve, which has neither maps nor models to speak of.
     """
@@ -438,16 +329,19 @@ def fit_sections(
         )
     known = origins or [Origin()] * len(fit.parts)
     out = [
-        quality_section(fit),
+        verdict_section(fit, known),
+        parameter_section(fit, known, profiles),
+        sure_section(fit, profiles),
+        doubt_section(fit),
         data_section(fit, known),
         model_section(fit, known, decisions),
         solver_section(fit),
+        *([prepared_section(fit)] if fit.prepared else []),
+        *([errors_section(fit)] if all_errors else []),
     ]
-    if fit.prepared:
-        out.append(prepared_section(fit))
-    out.append(parameter_section(fit, profiles))
     if not fit.data_sets:
-        return [*out, scaling_section(fit), *doubt_sections(fit), misfit_section(fit)]
+        scaling = scaling_section(fit, "Contrast and offset")
+        return [*out, scaling, *more_sections(fit), misfit_section(fit)]
     out.append(sharing_section(fit, known))
     for label, name in folders_of(fit).items():
         one = fit.parts[label]
@@ -457,7 +351,7 @@ def fit_sections(
             f"fit/{name}/covariance.npz": covariance_arrays(one),
         }
         out.append(dataclasses.replace(section, document={}, files=files))
-    return [*out, *doubt_sections(fit), misfit_section(fit)]
+    return [*out, *more_sections(fit), misfit_section(fit)]
 
 
 def parameters_document(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> dict[str, Any]:
@@ -474,14 +368,17 @@ def text_report(
     profiles: Sequence[ProfileInterval] = (),
     timings: Mapping[str, float] | None = None,
     sections: Sequence[Section] = (),
+    all_errors: bool = False,
+    appendix: bool = True,
 ) -> str:
     """The report of a fit in words and columns.
 
     **Arguments:**
 
-    - `origins`, `decisions`, `profiles`: as of `fit_sections`.
+    - `origins`, `decisions`, `profiles`, `all_errors`: as of `fit_sections`.
     - `timings`: seconds by phase, in addition to those of the fit.
     - `sections`: further ones, such as that of a posterior.
+    - `appendix`: whether it says how it was done.
     """
-    own = fit_sections(fit, origins, decisions=decisions, profiles=profiles)
-    return text(title, [*own, *sections, time_section(fit, timings or {})])
+    own = fit_sections(fit, origins, decisions=decisions, profiles=profiles, all_errors=all_errors)
+    return text(title, [*own, *sections, time_section(fit, timings or {})], appendix)

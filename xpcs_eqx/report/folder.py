@@ -1,6 +1,7 @@
 """What is in a results folder, and how it is written."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import time
@@ -13,8 +14,11 @@ import jax
 import numpy as np
 
 from ..data import Provenance
+from ..errors import ConfigError
 from ..files import to_json
-from .sections import Section, document, items, page, text
+from .blocks import from_plain, items, to_plain
+from .page import Picture, page
+from .sections import Section, document, text
 
 PACKAGES = (
     "xpcs-eqx",
@@ -58,7 +62,8 @@ class Report(NamedTuple):
     sections: tuple[Section, ...]
 
     def __str__(self) -> str:
-        return text(self.title, self.sections)
+        """What was found, for a terminal: without how it was done, which is in `fit/report.txt`."""
+        return text(self.title, self.sections, appendix=False)
 
 
 def write_results(
@@ -73,7 +78,8 @@ def write_results(
     """Write a report into an empty folder, as `new_results` gives it; returns what was written.
 
     It becomes `config.toml`, `provenance.json`, `fit/parameters.json`, `fit/report.txt`,
-    `fit/report.html` and the files of the sections. Figures come afterwards, by `add_plots`: none
+    `fit/report.html`, `fit/report.json`, from which `read_report` makes it again, and the files of
+    the sections. Figures come afterwards, by `add_plots`: none
     can cost a result.
 
     **Arguments:**
@@ -97,46 +103,82 @@ def write_results(
     wall = time.perf_counter() - started
     times = ", ".join(f"{k} {v:.2f} s" for k, v in {**spent, "all": wall}.items())
     last = sections[-1]
-    told = [*sections[:-1], replace(last, lines=[*last.lines, f"  {times}"])]
+    told = [*sections[:-1], replace(last, content=[*last.content, times])]
     origin = provenance_document(provenance, configuration, wall)
     written = Report(title, tuple(told))
-    _write_report(folder, written, [()] * len(told))
+    write_report(folder, written, [()] * len(told))
     write_files(folder, {"provenance.json": origin})
     return written
 
 
-def _write_report(folder: str, report: Report, figures: Sequence[Sequence[str]]) -> None:
-    shown = zip(report.sections, figures, strict=True)
+def write_report(folder: str, report: Report, pictures: Sequence[Sequence[Picture]]) -> None:
+    """The report as text, as page, and so that the page can be made again."""
+    shown = list(zip(report.sections, pictures, strict=True))
+    plain = [
+        {
+            "title": one.title,
+            "place": one.place,
+            "content": [to_plain(block) for block in one.content],
+            "folder": one.folder,
+            "figures": [
+                {name: getattr(picture, name) for name in ("name", "caption", "file")}
+                for picture in those
+            ],
+        }
+        for one, those in shown
+    ]
     files = {
         "fit/report.txt": text(report.title, report.sections),
         "fit/report.html": page(report.title, shown),
+        "fit/report.json": {"format_version": 1, "title": report.title, "sections": plain},
     }
     write_files(folder, files)
 
 
-def add_plots(folder: str, report: Report) -> tuple[str, ...]:
+def read_report(folder: str) -> tuple[Report, list[list[Picture]]]:
+    """The report of a results folder, and the figures of each section, of which only files are.
+
+    **Raises:** `ConfigError` when there is none.
+    """
+    path = os.path.join(folder, "fit", "report.json")
+    try:
+        with open(path, encoding="utf-8") as stream:
+            found = json.load(stream)
+        sections, figures = [], []
+        for one in found["sections"]:
+            content = [from_plain(block) for block in one["content"]]
+            places = {name: one[name] for name in ("title", "folder", "place")}
+            sections.append(Section(content=content, **places))
+            figures.append([Picture(**picture) for picture in one["figures"]])
+        return Report(found["title"], tuple(sections)), figures
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder}: is no results folder ({path}: {error})") from error
+
+
+def add_plots(folder: str, report: Report, form: str = "png") -> tuple[str, ...]:
     """Draw the figures of a report into its folder and its page; says of each that is missing why.
 
-    What could not be drawn is said in the report as well, which is complete without it.
+    What could not be drawn is said in the report as well, which is complete without it. `form` of
+    the files is png, svg or pdf.
     """
     try:
         # Not at the top: importing matplotlib takes a third of a second.
         from .plots import save_figures
     except ImportError as error:
         return (f"there are no plots: {error}",)
-    figures, missing = [], []
+    pictures, missing = [], []
     for one in report.sections:
-        drawn = []
+        drawn: Sequence[Picture] = ()
         if one.figures is not None:
             inside = os.path.join(folder, "plots", one.folder)
-            names, failed = save_figures(inside, one.figures)
-            drawn = [os.path.join(inside, name) for name in names]
+            found, failed = save_figures(inside, one.figures, form)
+            drawn = [picture.inside(one.folder) for picture in found]
             missing += failed
-        figures.append(drawn)
+        pictures.append(drawn)
     if missing:
         note = Section("Plots", items(missing))
-        report, figures = report._replace(sections=(*report.sections, note)), [*figures, []]
-    _write_report(folder, report, figures)
+        report, pictures = report._replace(sections=(*report.sections, note)), [*pictures, []]
+    write_report(folder, report, pictures)
     return tuple(missing)
 
 

@@ -271,6 +271,17 @@ def shown_maps(fit: Fit) -> tuple[FittedMaps, FittedMaps]:
     return thin, fitted_maps(fit, angles, slice(low, min(low + MIDDLE, n)))
 
 
+def sheet_maps(fit: Fit, most: int = 36) -> Iterator[FittedMaps]:
+    """One angle after the other for a contact sheet, at most some of them, of every so many frames.
+
+    **Raises:** as `fitted_bands`.
+    """
+    source = _source_of(fit)
+    step = -(-source.n_frames // MIDDLE)
+    for angle in chosen_angles(source.n_angles, most):
+        yield fitted_maps(fit, [angle], slice(0, source.n_frames, step))
+
+
 def write_fitted_data(path: str, fit: Fit) -> None:
     """Data, fit and residuals of all maps, one band in memory at a time.
 

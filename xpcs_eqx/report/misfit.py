@@ -2,7 +2,8 @@
 
 from ..fitting import Fit
 from ..uncertainty import Misfit
-from .sections import Drawing, Section, entry, folder_names, number, table
+from .blocks import Block, Entry, Heading, Table, number
+from .sections import Drawing, Section, folder_names
 
 # Probabilities below which the report says where.
 _SMALL = 0.05
@@ -21,20 +22,20 @@ def misfit_section(fit: Fit) -> Section:
     found = {label: misfit for label, misfit in misfits.items() if misfit is not None}
     if not found:
         return Section(document={"misfit": None})
-    lines = []
+    content: list[Block] = []
     for label, misfit in found.items():
         if len(fit.parts) > 1:
-            lines.append(f"  {label}")
-        lines += [*_table(misfit), "", *_noise(misfit)]
+            content.append(Heading(label))
+        content += _tests(misfit)
     return Section(
         "Does the model fit?",
-        lines,
+        content,
         document={"misfit": {label: _document(misfit) for label, misfit in found.items()}},
         figures=lambda: _drawings(found),
     )
 
 
-def _table(misfit: Misfit) -> list[str]:
+def _tests(misfit: Misfit) -> list[Block]:
     rows = [
         (
             _WHAT.get(test.name, test.name),
@@ -44,20 +45,15 @@ def _table(misfit: Misfit) -> list[str]:
         )
         for test in misfit.tests
     ]
-    header = ("test", "statistic", "degrees", "probability")
-    lines = table(header, rows)
     # Where it is small, the largest is chance like the others.
     told = [test.where.text for test in misfit.tests if test.where and test.probability < _SMALL]
-    return [*lines, *(entry("largest", one) for one in told)]
-
-
-def _noise(misfit: Misfit) -> list[str]:
     noise = ", ".join(f"{one:.3g}" for one in misfit.noise[:6])
     more = "" if misfit.noise.size <= 6 else ", …"
-    ratio = f"{misfit.excess:.4g}"
     return [
-        entry("noise of c2", f"{noise}{more} by angle, from differences of neighbouring entries"),
-        entry("variance", f"the residuals have {ratio} times that of the noise"),
+        Table(("test", "statistic", "degrees", "probability of a right model"), rows),
+        *(Entry("largest", one) for one in told),
+        Entry("noise of c2", f"{noise}{more} by angle, from differences of neighbouring entries"),
+        Entry("variance", f"the residuals have {misfit.excess:.4g} times that of the noise"),
     ]
 
 
@@ -84,6 +80,9 @@ def _drawings(found: dict[str, Misfit]) -> list[Drawing]:
         Drawing(
             "mean_residuals" if len(found) == 1 else f"{name}/mean_residuals",
             lambda misfit=misfit: misfit_figure(misfit),
+            (f"{label}: m" if len(found) > 1 else "M")
+            + "ean residual by lag and by age, with the errors that a right model would have. "
+            "Red points lie more than three of them from zero: there the model does not fit.",
         )
-        for name, misfit in zip(names, found.values(), strict=True)
+        for name, (label, misfit) in zip(names, found.items(), strict=True)
     ]

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from ..bayes.posterior import Precision, model_tests
 from ..bayes.shards.compare import ShardResults
 from ..bayes.write import plot_posterior
 from ..fitting import Fit
+from .blocks import Block, Entry, Table, items, number
 from .folder import write_files
-from .sections import Section, entry, items, number, page, table
+from .page import Picture, page
+from .sections import APPENDIX, FIGURES, Section, text
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,7 @@ def _row(
     return (one.name, number(one.mean), number(one.sd, 3), *limits, *chains, *fit)
 
 
-def _parameter_table(posterior: Posterior) -> list[str]:
+def _parameter_table(posterior: Posterior) -> list[Block]:
     diagnostics = posterior.diagnostics
     rows = []
     for i, one in enumerate(precision(posterior)):
@@ -54,51 +57,62 @@ def _parameter_table(posterior: Posterior) -> list[str]:
         z, ratio = ((one.mean - value) / one.sd, one.sd / error) if known else (math.nan, math.nan)
         rows.append(_row(one, one.draws, ("-", "-"), z, ratio))
     header = ("parameter", "mean", "sd", "5 %", "95 %", "ESS", "R-hat", "z", "ratio")
-    lines = table(header, rows)
-    lines.append("  z: (mean − fit)/sd; ratio: sd over the classical error of the fit")
-    return lines + (items([MARGINALISED]) if integrated else [])
+    told = "z: (mean − fit)/sd; ratio: sd over the error that the fit has of independent noise"
+    return [Table(header, rows), told, *(items([MARGINALISED]) if integrated else [])]
 
 
-def _shard_lines(found: ShardResults) -> list[str]:
+def _shard_lines(found: ShardResults) -> list[Entry]:
     dropped = found.dropped
     used = f"{len(found.combined.used)} of {found.division.n_shards} in the result"
-    lines = [entry("shards", used)]
-    lines += [entry("dropped", f"shard {n}: {reason}") for n, reason in dropped[:_MOST]]
+    lines = [Entry("shards", used)]
+    lines += [Entry("dropped", f"shard {n}: {reason}") for n, reason in dropped[:_MOST]]
     if len(dropped) > _MOST:
-        lines.append(entry("dropped", f"and {len(dropped) - _MOST} more, in bayes/shards.json"))
+        lines.append(Entry("dropped", f"and {len(dropped) - _MOST} more, in bayes/shards.json"))
     if not math.isnan(found.pareto_k):
-        lines.append(entry("Pareto k", f"{found.pareto_k:.2f} of the importance correction"))
+        lines.append(Entry("Pareto k", f"{found.pareto_k:.2f} of the importance correction"))
     return lines
 
 
-def posterior_section(
+def posterior_sections(
     posterior: Posterior,
     fit: Fit,
     plan: Sequence[str] = (),
     *,
     plots: bool = True,
+    form: str = "png",
     predictive: int = 200,
     wording: Callable[[str], str] = str,
-) -> Section:
-    """What there is to say about a posterior, and its folder `bayes`.
+) -> list[Section]:
+    """What there is to say about a posterior, with its folder `bayes`, and how it was sampled.
 
     **Arguments:**
 
     - `fit`: that was sampled from; its quoted errors are compared with the classical ones.
     - `plan`: what was decided beforehand, in sentences.
-    - `plots`: whether to draw it.
+    - `plots`: whether to draw it; `form`: png, svg or pdf.
     - `predictive`: draws that make the band of the surface; 0 for none.
     - `wording`: from what the library says to do, to the words of who reads it.
     """
     diagnostics = posterior.diagnostics
-    lines = [entry("status", diagnostics.status.upper().replace("_", " "))]
-    said = [*diagnostics.findings, *(f"do: {text}" for text in diagnostics.recommendations)]
-    lines += items([wording(text) for text in said])
+    content: list[Block] = [Entry("status", diagnostics.status.upper().replace("_", " "))]
+    # Draws that converged can be used: advice is for the sake of more digits.
+    do = "to improve it" if diagnostics.status == "converged" else "do"
+    said = [*diagnostics.findings, *(f"{do}: {text}" for text in diagnostics.recommendations)]
+    content += items([wording(text) for text in said])
+    content += _parameter_table(posterior)
+    weak = [one for one in precision(posterior) if one.contraction < _PRIOR_DECIDES]
+    if weak:
+        named = ", ".join(f"{one.name} ({one.contraction:.2f})" for one in weak)
+        content += items([f"the prior decides, not the data: contraction of {named}"])
+    for label, misfit in model_tests(posterior).items():
+        where = f"{label}: " if len(posterior.parts) > 1 else ""
+        if misfit is not None:
+            content += items([f"{where}{misfit.sentence(test)}" for test in misfit.failed()])
     chains, draws = np.shape(posterior.draws.energy)
     of = "of all data" if posterior.shards is None else "of all shards"
-    lines += [entry("decided", text) for text in plan]
-    lines.append(
-        entry(
+    how: list[Block] = [Entry("plan", text) for text in plan]
+    how.append(
+        Entry(
             "chains",
             f"{chains} {of}, {draws} draws each; {100 * diagnostics.divergence_rate:.2g} % "
             f"divergent, acceptance {diagnostics.acceptance:.2f}, smallest BFMI "
@@ -107,51 +121,62 @@ def posterior_section(
         )
     )
     if posterior.shards is not None:
-        lines += _shard_lines(posterior.shards)
+        how += _shard_lines(posterior.shards)
     notes = dict.fromkeys(posterior.notes)
+    how += [Entry("note", wording(text)) for text in notes if text not in plan]
     if posterior.density.adjustment is None:
-        notes |= dict.fromkeys(about_independence(fit))
-    lines += [entry("note", wording(text)) for text in notes if text not in plan]
-    lines += ["", *_parameter_table(posterior)]
-    weak = [one for one in precision(posterior) if one.contraction < _PRIOR_DECIDES]
-    if weak:
-        named = ", ".join(f"{one.name} ({one.contraction:.2f})" for one in weak)
-        lines += items([f"the prior decides, not the data: contraction of {named}"])
-
-    for label, misfit in model_tests(posterior).items():
-        where = f"{label}: " if len(posterior.parts) > 1 else ""
-        if misfit is not None:
-            lines += items([f"{where}{misfit.sentence(test)}" for test in misfit.failed()])
+        # That draws are too narrow is no detail.
+        content += items([wording(text) for text in about_independence(fit)])
+    told = [
+        Section("Posterior", content),
+        Section("How the posterior was sampled", how, place=APPENDIX),
+    ]
 
     def write(folder: str) -> None:
         """The new folder of the posterior: files of `write_posterior`, report, plots."""
         os.mkdir(folder)
         chosen: dict[str, Any] = {"fitted_data": predictive > 0, "predictive_draws": predictive}
         write_posterior(folder, posterior, plots=(), **chosen)
-        figures = _draw(os.path.join(folder, "plots"), posterior) if plots else []
-        title, shown = "Posterior", [(Section("", lines), figures)]
-        report = "\n".join([title, *lines]) + "\n"
-        write_files(folder, {"report.txt": report, "report.html": page(title, shown)})
+        drawn = _draw(os.path.join(folder, "plots"), posterior, form) if plots else []
+        title, shown = "Posterior", [*told, Section("Figures", place=FIGURES)]
+        report = text(title, told)
+        pictures = zip(shown, ([], [], drawn), strict=True)
+        write_files(folder, {"report.txt": report, "report.html": page(title, pictures)})
 
-    return Section("Posterior", lines, {}, {"bayes": write})
-
-
-_FIRST = ("corner.png", "shards.png", "forest.png", "trace.png", "rank.png")
+    return [replace(told[0], files={"bayes": write}), told[1]]
 
 
-def _draw(folder: str, posterior: Posterior) -> list[str]:
-    """Draw a posterior into a new folder; paths of the plots, what a reader wants first first.
+# In the order of reading, with what to see in them; those of ArviZ by its names.
+_CAPTIONS = {
+    "corner": "",
+    "shards": "",
+    "forest": "Interval of each parameter, chain by chain: chains that agree lie on one another.",
+    "trace": "Every draw of every chain: they should look alike, and wander nowhere.",
+    "rank": "Ranks of the draws of each chain among those of all: inside the band they agree.",
+    "ess": "Effective draws, by the part of the draws that is taken: the line should rise.",
+    "autocorr": "Correlation of draws some steps apart: it should fall to zero at once.",
+    "energy": "Energy of the draws, and its change from one to the next: both should be as wide.",
+    "pair": "Draws of all pairs of parameters.",
+}
+
+
+def _draw(folder: str, posterior: Posterior, form: str) -> list[Picture]:
+    """Draw a posterior into a new folder; the pictures, what a reader wants first first.
 
     Draws may have taken hours: plots that cannot be made are a message in the log, not an error.
     """
     # Not at the top: importing matplotlib takes a third of a second.
-    from .plots import posterior_drawings, save_figures
+    from .plots import picture_of, posterior_drawings, save_figures
 
-    save_figures(folder, lambda: posterior_drawings(posterior))
+    drawn, _ = save_figures(folder, lambda: posterior_drawings(posterior), form)
+    found = {one.name: one for one in drawn}
     try:
-        plot_posterior(folder, posterior)
+        plot_posterior(folder, posterior, form=form)
     except Exception as error:
         log.exception("plots of the posterior are missing in %s: %s", folder, error)
-    names = sorted(os.listdir(folder))
-    names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
-    return [os.path.join(folder, name) for name in names]
+    paths = {os.path.splitext(name)[0]: os.path.join(folder, name) for name in os.listdir(folder)}
+    return [
+        found[name] if name in found else picture_of(paths[name], caption)
+        for name, caption in _CAPTIONS.items()
+        if name in paths
+    ]

@@ -1,7 +1,7 @@
 """CMA-ES with restarts and local fits: the lowest minimum it finds, and the fit there."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -85,19 +85,37 @@ class CmaResult(eqx.Module):
         fit = "" if self.fit is None else repr(self.fit)
         return "\n".join([head, *(f"  {reason}" for reason in self.reasons), fit])
 
-    def table(self) -> str:
-        """One line for each run, ready to be printed."""
-        head = (
-            f"{'run':>3}  {'regime':<6} {'points':>6} {'sigma':>7} {'gen.':>5} {'eval.':>6} "
-            f"{'lowest cost':>14} {'after local fit':>15}  ended"
-        )
-        lines = [
-            f"{number:>3}  {run.regime:<6} {run.population:>6} {run.sigma:>7.3g} "
-            f"{run.generations:>5} {run.evaluations + run.refinement:>6} {run.cost:>14.8g} "
-            f"{run.refined:>15.8g}  {run.stop}"
+    def cells(self) -> list[list[str]]:
+        """A header and a row for each run."""
+        head = "run,regime,points,sigma,generations,evaluations,lowest cost,after local fit,ended"
+        rows = [
+            [
+                str(number),
+                run.regime,
+                str(run.population),
+                f"{run.sigma:.3g}",
+                str(run.generations),
+                str(run.evaluations + run.refinement),
+                f"{run.cost:.8g}",
+                f"{run.refined:.8g}",
+                run.stop,
+            ]
             for number, run in enumerate(self.runs, 1)
         ]
-        return "\n".join([head, *lines])
+        return [head.split(","), *rows]
+
+    def table(self) -> str:
+        """One line for each run, ready to be printed."""
+        return aligned(self.cells())
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines, each column on the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def cma_es(

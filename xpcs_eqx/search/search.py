@@ -9,7 +9,7 @@ from ..optimize import Status
 from .basins import Basin
 from .local_fits import LocalFits
 from .log import Spending
-from .restarts import CmaResult
+from .restarts import CmaResult, aligned
 
 
 class Search(eqx.Module):
@@ -102,8 +102,8 @@ class Search(eqx.Module):
         ]
         return f"{', '.join(wide)} fit alike; fix one of them or change the model"
 
-    def table(self) -> str:
-        """The basins, one line each; `barrier` is the rise of chi² on the way to the best."""
+    def cells(self) -> list[list[str]]:
+        """A header and a row for each basin; `barrier`: rise of chi² on the way to the best."""
         head = ["minimum", "chi2", "excess", "fits", "distance", "barrier", *self.names, ""]
         rows = [head]
         equal = self.equal
@@ -116,11 +116,11 @@ class Search(eqx.Module):
             values = [f"{value:.4g}" for value in basin.values]
             place = [f"{basin.distance:.3g}", barrier]
             rows.append([str(k + 1), *numbers, *place, *values, ", ".join(remarks)])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        return "\n".join(
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        return rows
+
+    def table(self) -> str:
+        """The basins, one line each."""
+        return aligned(self.cells())
 
     def sentences(self) -> tuple[str, ...]:
         """What was decided, what it took, and how to read the table."""
@@ -180,8 +180,16 @@ class GlobalFit(eqx.Module):
             text += [f"CMA-ES: {one}" for one in self.cma.reasons]
         return tuple(text)
 
+    def cells(self) -> tuple[list[list[str]], ...]:
+        """Minima of the last multi-start and runs of the last CMA-ES, where there were any.
+
+        Of each a header and rows.
+        """
+        methods = (self.search, self.cma)
+        return tuple(method.cells() for method in methods if method is not None)
+
     def tables(self) -> tuple[str, ...]:
-        """Minima of the last multi-start and runs of the last CMA-ES, where there were any."""
+        """The same as lines of text."""
         methods = (self.search, self.cma)
         return tuple(method.table() for method in methods if method is not None)
 

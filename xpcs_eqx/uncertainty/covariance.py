@@ -426,8 +426,8 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
         chosen, remains = "dyadic", None
         reason = (
-            "pooled points do not form maps, which the speckle sandwich needs; "
-            "the frame-dyadic sandwich is quoted"
+            "pooled points do not form maps, which would tell the noise of speckle; that of frames "
+            "is told from the residuals"
         )
     influence, slopes = None, mean_slopes(loss, dyadic.residuals)[:, None, None]
     if not isinstance(loss, Linear):
@@ -538,8 +538,8 @@ def sandwiches(
     if chosen == "dyadic" and negative.any():
         chosen = "classical"
         reason = (
-            "pooled points do not form maps, which the speckle sandwich needs, and there are too "
-            "few for the frame-dyadic one: pairs are taken as independent, which is optimistic"
+            "pooled points do not form maps, which would tell the noise of speckle, and there are "
+            "too few to tell that of frames: pairs are taken as independent, which is optimistic"
         )
     return Uncertainty(
         classical=classical,
@@ -556,9 +556,8 @@ def sandwiches(
 
 
 def _speckle_reason(scores: SpeckleScores, why: tuple[str, ...]) -> str:
-    text = (
-        "entries that share a frame are correlated, which the speckle sandwich counts: "
-        + _cumulants(np.flatnonzero(np.asarray(scores.gaussian_only)), scores.shot.shape[0])
+    text = "entries that share a frame are correlated, which is counted: " + _cumulants(
+        np.flatnonzero(np.asarray(scores.gaussian_only)), scores.shot.shape[0]
     )
     replaced = np.flatnonzero(np.asarray(scores.from_residuals))
     if replaced.size == 0:

@@ -33,6 +33,10 @@ class Output(Section):
         example="results",
     )
     plots: bool = key(True, "whether to write plots")
+    plot_format: Literal["png", "svg", "pdf"] = key("png", "format of the files of plots")
+    all_errors: bool = key(
+        False, "whether the report has the errors by other assumptions about the noise as well"
+    )
     fitted_data: bool | None = key(
         None, "whether to write fit/fitted_data; by default if maps are in memory", example=True
     )

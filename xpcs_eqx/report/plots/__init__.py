@@ -7,16 +7,18 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ...fitting import Fit
 from ...objective import has_bins
 from ..bins import fitted_bins
-from ..maps import has_maps, shown_maps
+from ..maps import FittedMaps, has_maps, sheet_maps, shown_maps
+from ..page import Picture
 from ..sections import Drawing
 from .bins import bin_figure as bin_figure
 from .bins import bin_lag_figure as bin_lag_figure
-from .canvas import style
+from .canvas import FORMATS as FORMATS
+from .canvas import picture_of as picture_of
+from .canvas import saved, style
 from .corner import covariance_figure as covariance_figure
 from .corner import posterior_drawings as posterior_drawings
 from .curves import convergence_figure as convergence_figure
@@ -25,13 +27,40 @@ from .curves import rate_figure as rate_figure
 from .curves import rates_of
 from .curves import scaling_figure as scaling_figure
 from .exponent import exponent_figure as exponent_figure
+from .means import lag_figure as lag_figure
+from .means import residual_map_figure as residual_map_figure
 from .measured import data_figure as data_figure
 from .measured import save_data_figure as save_data_figure
 from .series import series_drawings as series_drawings
+from .surfaces import ROWS, small
 from .surfaces import autocorrelation as autocorrelation
-from .surfaces import lag_figure as lag_figure
 from .surfaces import map_figure as map_figure
 from .surfaces import residual_figure as residual_figure
+from .surfaces import sheet_figure as sheet_figure
+
+# What to see in each plot of a fit.
+_CAPTIONS = {
+    "maps": "c2 as measured, as fitted, and the difference. Where the fit is good both show the "
+    "same colours, and the difference is noise, without stripes, spots or a ridge on the diagonal.",
+    "angles": "Every angle in small: measured below the diagonal, the fit above it. Both halves of "
+    "a panel mirror each other where the fit is good; a map unlike its neighbours stands out.",
+    "bins": "Means over bins of age and lag: measured, fitted, and the difference, which should "
+    "have no pattern.",
+    "c2_against_lag": "Mean c2 against lag: points measured, lines fitted, colours the age. Lines "
+    "run through their points, and lines that spread apart show ageing.",
+    "rates": "Rates over the age of the sample, with bands of one and two standard errors.",
+    "residuals_by_lag_and_age": "Mean of what the fit leaves, by lag and age: blue where it is too "
+    "high, red where it is too low. Patches of one colour are what the model does not describe.",
+    "residuals": "Left: residuals in units of their standard deviation, with the normal "
+    "distribution. Right: how residuals of pairs that share a frame, and of pairs of one lag, are "
+    "correlated, which is what makes errors larger than those of independent noise.",
+    "scaling": "Contrast and offset of each angle with one standard error: smooth over the angle, "
+    "the offset near 1.",
+    "covariance": "Which parameters go together: ellipses of one and two standard errors, with the "
+    "correlation in their corners. Narrow, tilted ones belong to parameters that the data hardly "
+    "tell apart.",
+    "convergence": "How the fit came to its end: cost above its lowest value, and gradient.",
+}
 
 log = logging.getLogger(__name__)
 
@@ -48,38 +77,59 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
     def bins():
         return fitted_bins(fit), np.asarray(fit.objective.term.geometry.phi)
 
-    out = []
+    @cache
+    def sheet():
+        step = [(float(one.phi[0]), *_small(one)) for one in sheet_maps(fit)]
+        return sheet_figure(step, n_angles)
+
+    out, n_angles = [], len(fit.contrast)
     if has_bins(fit.objective.term.tiles):
         out += [
-            Drawing("bins", lambda: bin_figure(*bins())),
-            Drawing("c2_against_lag", lambda: bin_lag_figure(*bins())),
+            Drawing("bins", lambda: bin_figure(*bins()), _CAPTIONS["bins"]),
+            Drawing("c2_against_lag", lambda: bin_lag_figure(*bins()), _CAPTIONS["c2_against_lag"]),
         ]
     if has_maps(fit):
-        out += [
-            Drawing("maps", lambda: map_figure(maps()[0])),
-            Drawing("c2_against_lag", lambda: lag_figure(maps()[0])),
-            Drawing("residuals", lambda: residual_figure(*maps())),
-        ]
-    out += [
-        Drawing("scaling", lambda: scaling_figure(fit)),
-        Drawing("convergence", lambda: convergence_figure(fit)),
-    ]
+        out.append(Drawing("maps", lambda: map_figure(maps()[0]), _CAPTIONS["maps"]))
+        if n_angles > ROWS:
+            out.append(Drawing("angles", sheet, _CAPTIONS["angles"]))
+        out.append(
+            Drawing("c2_against_lag", lambda: lag_figure(*maps()), _CAPTIONS["c2_against_lag"])
+        )
     if rates_of(fit):
-        out.append(Drawing("rates", lambda: rate_figure(fit)))
+        out.append(Drawing("rates", lambda: rate_figure(fit), _CAPTIONS["rates"]))
+    if has_maps(fit):
+        out += [
+            Drawing(
+                "residuals_by_lag_and_age",
+                lambda: residual_map_figure(*maps()),
+                _CAPTIONS["residuals_by_lag_and_age"],
+            ),
+            Drawing("residuals", lambda: residual_figure(*maps()), _CAPTIONS["residuals"]),
+        ]
+    out.append(Drawing("scaling", lambda: scaling_figure(fit), _CAPTIONS["scaling"]))
     if fit.index.size:
-        out.append(Drawing("covariance", lambda: covariance_figure(fit)))
+        out.append(Drawing("covariance", lambda: covariance_figure(fit), _CAPTIONS["covariance"]))
+    out.append(Drawing("convergence", lambda: convergence_figure(fit), _CAPTIONS["convergence"]))
     return tuple(out)
 
 
-def save_figures(
-    folder: str, figures: Callable[[], Sequence[Drawing]]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Draw figures as PNG into a folder, which is made if needed.
+def _small(maps: FittedMaps) -> tuple[np.ndarray, np.ndarray]:
+    """Measured and fitted c2 of one angle, as small as on a contact sheet."""
+    return tuple(
+        small(np.where(known, values[0], np.nan), 100)
+        for values, known in ((maps.c2, maps.used[0]), (maps.fitted, True))
+    )
 
-    Returns the names of the files, and a sentence for each plot that could not be drawn: no plot
-    may cost a result.
+
+def save_figures(
+    folder: str, figures: Callable[[], Sequence[Drawing]], form: str = "png"
+) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
+    """Draw figures into a folder, which is made if needed, as png, svg or pdf.
+
+    Returns them as pictures of a page, and a sentence for each plot that could not be drawn: no
+    plot may cost a result.
     """
-    names, missing = [], []
+    pictures, missing = [], []
 
     def attempt(name: str, make: Callable[..., Any], *given: Any) -> Any:
         try:
@@ -89,21 +139,19 @@ def save_figures(
             missing.append(f"the plot {name} is missing: {type(error).__name__}: {error}")
             return None
 
+    def drawn(one: Drawing) -> Picture:
+        picture = saved(one.draw(), os.path.join(folder, one.name), one.caption, form)
+        # The name may be that of a folder and a file in it.
+        return picture._replace(file=f"{one.name}.{form}")
+
     with style():
-        for name, draw in attempt("list", figures) or ():
-            path = os.path.join(folder, f"{name}.png")
-            if attempt(name, _saved, draw, path):
-                names.append(f"{name}.png")
-    return tuple(names), tuple(missing)
+        for one in attempt("list", figures) or ():
+            picture = attempt(one.name, drawn, one)
+            if picture is not None:
+                pictures.append(picture)
+    return tuple(pictures), tuple(missing)
 
 
-def _saved(draw: Callable[[], Figure], path: str) -> str:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    # The maps are noise: stronger compression takes longer and saves nothing.
-    draw().savefig(path, pil_kwargs={"compress_level": 1})
-    return path
-
-
-def write_plots(folder: str, fit: Fit) -> tuple[str, ...]:
-    """Draw every plot of a fit into a folder; returns the file names."""
-    return save_figures(folder, lambda: drawings(fit))[0]
+def write_plots(folder: str, fit: Fit, form: str = "png") -> tuple[str, ...]:
+    """Draw every plot of a fit into a folder, as png, svg or pdf; returns the file names."""
+    return tuple(one.file for one in save_figures(folder, lambda: drawings(fit), form)[0])

@@ -5,8 +5,9 @@ from matplotlib.figure import Figure
 
 from ..bins import FittedBins
 from ..maps import chosen_angles
-from .canvas import log_scale, panels
-from .surfaces import limits
+from .canvas import WIDE, degrees, log_scale, panels
+from .means import AGES, age_colours, grid_of, smooth
+from .surfaces import ROWS, limits
 
 
 def _axis(bins: FittedBins, name: str) -> np.ndarray:
@@ -19,29 +20,29 @@ def _axis(bins: FittedBins, name: str) -> np.ndarray:
 
 
 def bin_figure(bins: FittedBins, phi: np.ndarray) -> Figure:
-    """Experiment, fit and residual for at most six angles, a row an angle, over lag and age."""
-    angles = chosen_angles(len(phi))
+    """Measured, fit and difference, a row an angle, over lag and age; of at most four angles."""
+    angles = chosen_angles(len(phi), ROWS)
     fig, axes = panels(
-        8.0, 0.8 + 2.0 * len(angles), "c2 by age and lag: means over bins", len(angles), 3,
-        hspace=0.3, top=0.6, right=0.93,
+        WIDE, 0.5 + 1.8 * len(angles), "", len(angles), 3, left=0.6, right=0.2, top=0.25,
+        hspace=0.35, wspace=0.3,
     )  # fmt: skip
     age, lag = _axis(bins, "age"), _axis(bins, "lag")
     low, high = limits(bins.c2)
     _, spread = limits(np.abs(bins.residual))
     cases = (
-        ("experiment", "c2", "viridis", low, high),
-        ("fit", "fitted", "viridis", low, high),
-        ("experiment − fit", "residual", "RdBu_r", -spread, spread),
+        ("measured", "c2", "c2", "viridis", low, high),
+        ("fit", "fitted", "c2", "viridis", low, high),
+        ("measured − fit", "residual", "c2 − fit", "RdBu_r", -spread, spread),
     )
     for row, a in zip(axes, angles, strict=True):
-        for axis, (title, name, colours, bottom, top) in zip(row, cases, strict=True):
+        for axis, (title, name, scale, colours, bottom, top) in zip(row, cases, strict=True):
             image = axis.pcolormesh(
                 lag, age, bins.grid(name, a), cmap=colours, vmin=bottom, vmax=top,
                 shading="nearest", rasterized=True,
             )  # fmt: skip
-            axis.set_title(f"{title}, φ = {phi[a]:.4g}°")
+            axis.set_title(f"{title}, {degrees(phi[a])}", loc="left", fontsize=7.5)
             log_scale(axis, x=True)
-            fig.colorbar(image, ax=axis)
+            fig.colorbar(image, ax=axis, label=scale)
         row[0].set_ylabel("age [s]")
     for axis in axes[-1]:
         axis.set_xlabel("lag [s]")
@@ -51,28 +52,31 @@ def bin_figure(bins: FittedBins, phi: np.ndarray) -> Figure:
 def bin_lag_figure(bins: FittedBins, phi: np.ndarray) -> Figure:
     """c2 against lag at several ages, points with the fit as a line; at most six angles."""
     angles = chosen_angles(len(phi))
-    columns = min(3, len(angles))
-    rows = -(-len(angles) // columns)
+    rows, columns = grid_of(len(angles))
     fig, axes = panels(
-        1.2 + 2.6 * columns, 0.7 + 2.3 * rows, "c2 against lag: points measured, lines fitted",
-        rows, columns, left=0.62, top=0.6, hspace=0.45,
+        WIDE if columns > 1 else 4.2, 0.5 + 2.05 * rows, "", rows, columns,
+        left=0.55, top=0.25, bottom=0.42, hspace=0.34, wspace=0.24,
     )  # fmt: skip
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(angles) :]:
         axis.set_axis_off()
-    ages = chosen_angles(int(bins.age_bin.max()) + 1, 4)
-    for axis, a in zip(flat, angles, strict=False):
-        for number, age in enumerate(ages):
+    ages = chosen_angles(int(bins.age_bin.max()) + 1, AGES)
+    colours = age_colours(len(ages))
+    for number, (axis, a) in enumerate(zip(flat, angles, strict=False)):
+        for age, colour in zip(ages, colours, strict=True):
             mine = np.flatnonzero((bins.angle == a) & (bins.age_bin == age))
             if not mine.size:
                 continue
             mine = mine[np.argsort(bins.lag[mine])]
-            colour, label = f"C{number}", f"age {bins.age[mine].mean():.3g} s"
-            axis.plot(bins.lag[mine], bins.c2[mine], ".", ms=3, color=colour, alpha=0.6)
-            axis.plot(bins.lag[mine], bins.fitted[mine], color=colour, label=label)
+            label = f"age {bins.age[mine].mean():.3g} s"
+            axis.plot(bins.lag[mine], bins.c2[mine], "o", ms=2.6, mec="none", color=colour)
+            curve = smooth(bins.lag[mine], bins.fitted[mine])
+            axis.plot(*curve, color=colour, lw=1.0, label=label)
         log_scale(axis, x=True)
-        axis.set_title(f"φ = {phi[a]:.4g}°")
-        axis.set_xlabel("lag [s]")
-    flat[0].set_ylabel("c2")
+        axis.set_title(degrees(phi[a]), loc="left")
+        if number >= len(angles) - columns:
+            axis.set_xlabel("lag [s]")
+        if number % columns == 0:
+            axis.set_ylabel("mean c2")
     flat[0].legend()
     return fig

@@ -1,19 +1,29 @@
 """Figures without pyplot: nothing global, nothing interactive, quick to draw."""
 
+import os
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from PIL import Image
 
-DPI = 110
+from ..page import Picture
+
+# Width of a page of a journal [inches], and of one of its columns.
+WIDE, COLUMN = 7.0, 3.4
+DPI = 200
 STYLE: Any = {
     "font.size": 8.0,
-    "axes.titlesize": 8.5,
+    "axes.titlesize": 8.0,
     "axes.labelsize": 8.0,
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
     "legend.fontsize": 7.0,
     "legend.frameon": False,
     "axes.spines.top": False,
@@ -21,8 +31,18 @@ STYLE: Any = {
     "axes.formatter.useoffset": False,
     "lines.linewidth": 1.2,
     "image.interpolation": "nearest",
+    # Letters stay letters, so that text of vector graphics can be read and changed.
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
 }
-DATA, FIT = "#4477aa", "#cc3311"
+# Of the palette of Paul Tol, which the colour-blind can tell apart.
+DATA, FIT, OTHER = "#4477aa", "#cc3311", "#ddaa33"
+# Steps between ticks, times a power of ten.
+ROUND = [1, 2, 5, 10]
+# Formats of files of plots.
+FORMATS = ("png", "svg", "pdf")
+# A picture in a page that is larger as PNG [bytes] is noise, which WebP makes smaller.
+_LARGE = 250_000
 
 
 def figure(width: float, height: float, title: str = "") -> Figure:
@@ -30,7 +50,7 @@ def figure(width: float, height: float, title: str = "") -> Figure:
     fig = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(fig)
     if title:
-        fig.suptitle(title, x=0.01, ha="left", fontsize=9.5)
+        fig.suptitle(title, x=0.01, ha="left", y=1 - 0.06 / height, va="top", fontsize=9.0)
     return fig
 
 
@@ -44,6 +64,7 @@ def panels(
     left: float = 0.75,
     bottom: float = 0.46,
     top: float = 0.42,
+    right: float = 0.12,
     **gaps: float,
 ) -> tuple[Figure, Sequence[Sequence[Axes]]]:
     """A figure with axes in rows and columns; its size and its margins are in inches.
@@ -51,9 +72,20 @@ def panels(
     The margins are fixed: a layout engine would draw everything twice.
     """
     fig = figure(width, height, title)
-    places = {"left": left / width, "right": 1 - 0.12 / width}
+    places = {"left": left / width, "right": 1 - right / width}
     places |= {"bottom": bottom / height, "top": 1 - top / height, "wspace": 0.3, **gaps}
     return fig, fig.subplots(rows, columns, squeeze=False, gridspec_kw=places)  # pyright: ignore[reportReturnType]
+
+
+def degrees(phi: float) -> str:
+    """An azimuth as the title of a panel."""
+    return f"φ = {phi:.4g}°".replace("-", "−")
+
+
+def few_ticks(axes: Axes, x: int = 4, y: int = 5) -> None:
+    """No more ticks than there is room for their labels."""
+    axes.xaxis.set_major_locator(MaxNLocator(x, steps=ROUND))
+    axes.yaxis.set_major_locator(MaxNLocator(y, steps=ROUND))
 
 
 def log_scale(axes: Axes, *, x: bool = False, y: bool = False) -> None:
@@ -66,10 +98,48 @@ def log_scale(axes: Axes, *, x: bool = False, y: bool = False) -> None:
         # Within one decade or two, powers of ten alone would leave an axis almost bare.
         short = low > 0 and high < 100 * low
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=8))
-        axis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_locator(NullLocator())
 
 
 def style() -> Any:
     """A context in which figures are made and drawn."""
     return mpl.rc_context(STYLE)
+
+
+def saved(fig: Figure, path: str, caption: str = "", form: str = "png") -> Picture:
+    """Write a figure into a file, without its ending, and return it as a picture of a page."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    canvas = fig.canvas
+    assert isinstance(canvas, FigureCanvasAgg)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    if form == "png":
+        # The maps are noise: stronger compression takes longer and saves nothing.
+        image.save(f"{path}.png", compress_level=1, dpi=(DPI, DPI))
+    else:
+        fig.savefig(f"{path}.{form}", format=form)
+    return _picture(image, f"{path}.{form}", caption)
+
+
+def picture_of(path: str, caption: str = "") -> Picture:
+    """The file of a figure as a picture of a page; of a PDF, which pages do not show, its name."""
+    stem, ending = os.path.splitext(os.path.basename(path))
+    if ending == ".png":
+        with Image.open(path) as image:
+            return _picture(image.convert("RGB"), path, caption)
+    content = b""
+    if ending == ".svg":
+        with open(path, "rb") as stream:
+            content = stream.read()
+    return Picture(stem, caption, content, "image/svg+xml", file=os.path.basename(path))
+
+
+def _picture(image: Image.Image, path: str, caption: str) -> Picture:
+    stream, kind = BytesIO(), "image/png"
+    image.save(stream, "PNG", compress_level=6)
+    if stream.tell() > _LARGE:
+        stream, kind = BytesIO(), "image/webp"
+        image.save(stream, "WEBP", quality=85, method=2)
+    file = os.path.basename(path)
+    return Picture(os.path.splitext(file)[0], caption, stream.getvalue(), kind, image.size, file)

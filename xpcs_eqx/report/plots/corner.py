@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 
 from ...bayes import Posterior
 from ...fitting import Fit
+from ..blocks import with_error
 from ..sections import Drawing
-from .canvas import DATA, FIT, figure, panels
+from .canvas import DATA, FIT, ROUND, WIDE, figure, panels
 
 MOST = 8
 # Half the side of a panel and the distance of two of them, in standard deviations.
@@ -23,24 +24,35 @@ _BINS = 48
 _INSIDE = (0.393, 0.865)
 
 
-class _Entry(NamedTuple):
-    """What is written over a column."""
+class Scale(NamedTuple):
+    """What an axis is of: a name with its unit, and the centre and the width of its panels."""
 
     name: str
     value: float
     error: float
+    unit: str = ""
 
 
-def _value_label(value: float, error: float) -> str:
-    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
-    if digits > 6 or abs(value) >= 1e6:
-        return f"{value:.4g} ± {error:.2g}"
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
+def _ticks(one: Scale) -> tuple[list[tuple[float, str]], str]:
+    """Places of ticks in standard deviations with their labels, and the label of the axis."""
+    low, high = one.value - 2.6 * one.error, one.value + 2.6 * one.error
+    ticks = [v for v in MaxNLocator(4, steps=ROUND).tick_values(low, high) if low <= v <= high]
+    largest = max(abs(low), abs(high))
+    size = math.floor(math.log10(largest)) if largest > 0 else 0
+    power = 0 if -3 < size < 5 else size
+    step = min(np.diff(ticks)) * 10.0**-power if len(ticks) > 1 else 1.0
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    labels = [
+        ((v - one.value) / one.error, f"{v * 10.0**-power:.{digits}f}".replace("-", "−"))
+        for v in ticks
+    ]
+    unit = " ".join(filter(None, (f"$10^{{{power}}}$" if power else "", one.unit)))
+    return labels, f"{one.name}\n[{unit}]" if unit else one.name
 
 
-def _corner(
+def corner(
     title: str,
-    entries: Sequence[_Entry],
+    entries: Sequence[Scale],
     correlation: Float[np.ndarray, "entry entry"],
     diagonal: Callable[[Axes, float, float, int], None],
     pair: Callable[[Axes, float, float, int, int], None],
@@ -51,35 +63,53 @@ def _corner(
     many times longer.
     """
     n = len(entries)
-    size = 1.3 + 1.1 * max(n, 2)
-    fig = figure(max(size, 4.2), size, title)
-    axis = Axes(fig, (0.02, 0.02, 0.96, 0.90))
+    # A panel and what stands beside them, in units of the axes and in inches.
+    beside, over = 5.8, 2.2
+    across = beside + (n - 1) * _PITCH + 2 * _HALF
+    width = min(WIDE, 0.17 * across)
+    inch = width / (across + 1.0)
+    height = inch * (across + over) + 0.3
+    fig = figure(width, height, title)
+    axis = Axes(fig, (0.0, 0.0, 1.0, 1 - 0.3 / height))
     fig.add_axes(axis)
     axis.set_axis_off()
-    axis.set_aspect("equal")
+    far = (n - 1) * _PITCH + _HALF
+    axis.set_xlim(-_HALF - beside, far + 1.0)
+    axis.set_ylim(-far - beside, _HALF + over)
+    small = {"fontsize": 6.5 if n < 6 else 5.5}
     for row in range(n):
         y = -row * _PITCH
+        ticks, label = _ticks(entries[row])
         for column in range(row + 1):
             x = column * _PITCH
             axis.plot(
                 x + _HALF * np.array([-1, 1, 1, -1, -1]),
                 y + _HALF * np.array([-1, -1, 1, 1, -1]),
-                color="0.8",
-                lw=0.7,
+                color="0.6",
+                lw=0.6,
             )
             if row == column:
                 diagonal(axis, x, y, row)
-                label = f"{entries[row].name}\n{_value_label(*entries[row][1:])}"
-                above = {"ha": "center", "va": "bottom", "fontsize": 6.5}
-                axis.text(x, y + _HALF + 0.25, label, **above)
+                value = with_error(*entries[row][1:3])
+                axis.text(x, y + _HALF + 0.3, value, ha="center", va="bottom", **small)
                 continue
             pair(axis, x, y, row, column)
             corner = {"ha": "right", "va": "top", "fontsize": 6, "color": "0.3"}
             c = float(correlation[row, column])
             axis.text(x + _HALF - 0.2, y + _HALF - 0.2, f"{c:+.2f}", **corner)
-    far = max(n - 1, 1) * _PITCH + _HALF
-    axis.set_xlim(-_HALF - 0.5, far + 0.5)
-    axis.set_ylim(-far - 0.5, _HALF + 2.8)
+        # Below the lowest row each entry has its scale, and on the left all but the first.
+        x, bottom = row * _PITCH, -far
+        for at, shown in ticks:
+            axis.plot([x + at] * 2, [bottom, bottom - 0.4], color="0.3", lw=0.6)
+            turned = {"rotation": 45, "ha": "right", "va": "top", "rotation_mode": "anchor"}
+            axis.text(x + at, bottom - 0.7, shown, **turned, **small)
+            if row:
+                axis.plot([-_HALF, -_HALF - 0.4], [y + at] * 2, color="0.3", lw=0.6)
+                axis.text(-_HALF - 0.7, y + at, shown, ha="right", va="center", **small)
+        axis.text(x, bottom - beside + 0.2, label, ha="center", va="bottom", **small)
+        if row:
+            named = {"rotation": 90, "ha": "left", "va": "center"}
+            axis.text(-_HALF - beside + 0.2, y, label, **named, **small)
     return fig
 
 
@@ -114,9 +144,13 @@ def covariance_figure(fit: Fit) -> Figure:
         for factor, alpha in ((2, 0.2), (1, 0.4)):
             axis.fill(x + factor * across, y + factor * along, color=DATA, alpha=alpha, lw=0)
 
-    title = f"Covariance ({fit.uncertainty.chosen}): one and two standard errors"
-    entries = [_Entry(fit.names[i], float(values[i]), float(errors[i])) for i in chosen]
-    return _corner(title, entries, correlation, diagonal, pair)
+    title = "Ellipses of one and two standard errors"
+    units = {row.name: row.unit for row in fit.rows}
+    entries = [
+        Scale(name, float(values[i]), float(errors[i]), units.get(name, ""))
+        for i, name in ((i, fit.names[i]) for i in chosen)
+    ]
+    return corner(title, entries, correlation, diagonal, pair)
 
 
 def shown_entries(names: tuple[str, ...], n_free: int) -> list[int]:
@@ -168,12 +202,12 @@ def corner_figure(posterior: Posterior) -> Figure:
         if abs(place[column]) < _HALF and abs(place[row]) < _HALF:
             axis.plot(x + place[column], y + place[row], "+", color=FIT, ms=6, mew=1.0)
 
-    title = "Posterior: 39 and 86 % of the draws; red: fit ± error"
+    title = "39 and 86 % of the draws; red: fit ± error of independent noise"
     entries = [
-        _Entry(posterior.names[i], float(mean[k]), float(sd[k])) for k, i in enumerate(chosen)
+        Scale(posterior.names[i], float(mean[k]), float(sd[k])) for k, i in enumerate(chosen)
     ]
     correlation = np.atleast_2d(np.corrcoef(scaled, rowvar=False))
-    return _corner(title, entries, correlation, diagonal, pair)
+    return corner(title, entries, correlation, diagonal, pair)
 
 
 def shards_figure(posterior: Posterior) -> Figure:
@@ -190,7 +224,7 @@ def shards_figure(posterior: Posterior) -> Figure:
     used = np.isin(numbers, found.combined.used)
     n_shards = found.division.n_shards
     title = f"{n_shards} shards, {used.sum()} of them used: mean ± sd"
-    fig, axes = panels(7.0, 0.8 + 1.25 * len(chosen), title, len(chosen), left=1.05)
+    fig, axes = panels(WIDE, 0.8 + 1.25 * len(chosen), title, len(chosen), left=1.05)
     for row, i in enumerate(chosen):
         axis = axes[row][0]
         whole = posterior.theta[..., i]
@@ -214,6 +248,16 @@ def shards_figure(posterior: Posterior) -> Figure:
 
 def posterior_drawings(posterior: Posterior) -> tuple[Drawing, ...]:
     """Plots of a posterior that ArviZ does not have."""
-    shards = Drawing("shards", lambda: shards_figure(posterior))
-    corner = Drawing("corner", lambda: corner_figure(posterior))
+    shards = Drawing(
+        "shards",
+        lambda: shards_figure(posterior),
+        "Each parameter as the shards have it, with the result of all of them as a band: points "
+        "should scatter about the band by their own bars.",
+    )
+    corner = Drawing(
+        "corner",
+        lambda: corner_figure(posterior),
+        "Draws of the parameters and of all pairs of them, with the least-squares fit in red. Both "
+        "agree where the posterior is nearly Gaussian and no prior decides.",
+    )
     return (corner,) if posterior.shards is None else (corner, shards)

@@ -9,7 +9,8 @@ from ...fitting import DegeneracyReport, Fit, band
 from ...physics import AbstractRate
 from ...uncertainty import Misfit
 from ..fit import scaling_errors
-from .canvas import DATA, FIT, log_scale, panels
+from .canvas import DATA, FIT, OTHER, WIDE, few_ticks, log_scale, panels
+from .means import grid_of
 
 # What is on the axis; a rate of another name stands there by that name.
 LABELS = {
@@ -26,22 +27,29 @@ _MOST = 4
 
 def scaling_figure(fit: Fit) -> Figure:
     """Contrast and offset against angle with the quoted errors."""
-    fig, (axes,) = panels(7.6, 2.8, "Contrast and offset", columns=2)
+    fig, (axes,) = panels(WIDE, 2.4, "", columns=2, left=0.65, top=0.12, wspace=0.32)
     phi = np.asarray(fit.objective.term.geometry.phi)
     errors = scaling_errors(fit)
     series = (("contrast", fit.contrast, errors[0]), ("offset", fit.offset, errors[1]))
     for axis, (name, values, error) in zip(axes, series, strict=True):
         shown = np.where(np.isfinite(error), error, 0.0)
         axis.errorbar(phi, np.asarray(values), shown, fmt="o", ms=4, color=DATA, capsize=2)
-        axis.set_xlabel("φ [deg]")
+        axis.set_xlabel("azimuth φ [deg]")
         axis.set_ylabel(name)
         axis.margins(x=0.08, y=0.15)
+        few_ticks(axis, 6)
+        if np.ptp(phi) == 0:
+            # Of one angle a scale would show nothing but its roundness.
+            axis.set_xlim(phi[0] - 1, phi[0] + 1)
+            axis.set_xticks(phi[:1], [f"{phi[0]:.4g}"])
     return fig
 
 
 def convergence_figure(fit: Fit) -> Figure:
     """Cost and projected gradient against evaluation; rejected points are crosses."""
-    fig, ((left, right),) = panels(7.6, 2.8, fit.message.capitalize(), columns=2)
+    fig, ((left, right),) = panels(
+        WIDE, 2.6, fit.message.capitalize(), columns=2, left=0.65, top=0.36, wspace=0.32
+    )
     cost, gradient = np.asarray(fit.history.cost), np.asarray(fit.history.gradient)
     accepted = np.asarray(fit.history.accepted)
     number = np.arange(1, len(cost) + 1)
@@ -58,7 +66,7 @@ def convergence_figure(fit: Fit) -> Figure:
     ok = accepted & (gradient > 0)
     right.plot(number[ok], gradient[ok], "o-", ms=3.5, color=DATA)
     right.set_xlabel("evaluation")
-    right.set_ylabel("projected gradient (cosine)")
+    right.set_ylabel("gradient, relative to its parts")
     for axis in (left, right):
         axis.set_xlim(0.5, len(cost) + 0.5)
         log_scale(axis, y=True)
@@ -74,8 +82,8 @@ def rates_of(fit: Fit) -> list[str]:
 def rate_figure(fit: Fit) -> Figure:
     """The rates, J(t), γ̇(t) and others, with bands of one and two quoted errors."""
     names = rates_of(fit)
-    title = "Rates with one and two standard errors"
-    fig, (axes,) = panels(1.0 + 3.3 * len(names), 2.8, title, columns=len(names))
+    width = min(WIDE, 0.9 + 3.05 * len(names))
+    fig, (axes,) = panels(width, 2.4, "", columns=len(names), left=0.7, top=0.12, wspace=0.36)
     for axis, name in zip(axes, names, strict=True):
         for level, alpha in ((0.9545, 0.15), (0.6827, 0.3)):
             one = band(fit, name, level)
@@ -91,7 +99,7 @@ def rate_figure(fit: Fit) -> Figure:
         elif high > low:
             margin = 0.5 * (high - low)
             axis.set_ylim(min(low - margin, 0 if low > 0 else np.inf), high + margin)
-        axis.set_xlabel("t [s]")
+        axis.set_xlabel("age t [s]")
         axis.set_ylabel(LABELS.get(name, f"{name}(t)"))
     return fig
 
@@ -99,11 +107,15 @@ def rate_figure(fit: Fit) -> Figure:
 def degeneracy_figure(report: DegeneracyReport) -> Figure:
     """Profiles with the line of one standard error, and who takes part in the weak directions."""
     shown = [*report.profiles[:_MOST], *([None] if report.directions else [])]
-    columns, title = max(len(shown), 1), "What the data determine"
-    fig, (axes,) = panels(
-        0.6 + 2.9 * columns, 2.9, title, columns=columns, left=0.62, bottom=0.58, wspace=0.36
-    )
-    for axis, curve in zip(axes, shown, strict=False):
+    rows, columns = grid_of(len(shown))
+    fig, axes = panels(
+        WIDE if columns > 2 else 0.8 + 2.6 * columns, 0.1 + 2.5 * rows, "", rows, columns,
+        left=0.75, top=0.36, wspace=0.48, hspace=0.55,
+    )  # fmt: skip
+    flat = [axis for row in axes for axis in row]
+    for axis in flat[len(shown) :]:
+        axis.set_axis_off()
+    for axis, curve in zip(flat, shown, strict=False):
         if curve is None:
             _directions(axis, report)
             continue
@@ -127,7 +139,7 @@ def _directions(axis, report: DegeneracyReport) -> None:
             np.array([names.index(name) for name in one.names])
             + (k - (len(shown) - 1) / 2) * height
         )
-        color = (DATA, FIT, "#ddaa33")[k]
+        color = (DATA, FIT, OTHER)[k]
         axis.barh(places, one.shares, height=0.9 * height, color=color, label=f"{one.ratio:.0e}")
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
@@ -141,8 +153,7 @@ def _directions(axis, report: DegeneracyReport) -> None:
 
 def misfit_figure(misfit: Misfit) -> Figure:
     """Mean of fitted minus measured c2 by lag and by age, with the errors of a right model."""
-    title = "Mean residual, fitted minus measured c2"
-    fig, (axes,) = panels(7.6, 2.8, title, columns=2, left=0.85)
+    fig, (axes,) = panels(WIDE, 2.5, "", columns=2, left=0.8, top=0.12, wspace=0.36)
     for axis, (low, high), means, name in (
         (axes[0], misfit.lags.T, misfit.by_lag, "lag τ [s]"),
         (axes[1], misfit.ages.T, misfit.by_age, "age (t₁ + t₂)/2 [s]"),
@@ -165,7 +176,7 @@ def misfit_figure(misfit: Misfit) -> Figure:
                 )
         axis.axhline(0.0, color="0.5", lw=0.8)
         axis.set_xlabel(name)
-        axis.set_ylabel("mean residual")
+        axis.set_ylabel("mean of fitted − measured c2")
         axis.margins(x=0.05, y=0.15)
     log_scale(axes[0], x=True)
     return fig

@@ -4,12 +4,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...fitting import Exponent
-from .canvas import DATA, FIT, log_scale, panels
+from .canvas import DATA, FIT, WIDE, log_scale, panels
 
 
 def exponent_figure(found: Exponent) -> Figure:
     """Γ(q), τ(q) and D(q) with error bars on logarithmic axes, and the straight line."""
-    fig, axes = panels(8.0, 2.9, found.finding(), 1, 3, bottom=0.5, wspace=0.5)
+    fig, axes = panels(WIDE, 2.4, "", 1, 3, left=0.6, top=0.12, wspace=0.5)
     q, gamma, part = found.q, found.gamma, found.error / found.gamma
     weight = 1 / part**2
     middle = np.exp(np.average(np.log(q), weights=weight))

@@ -1,12 +1,15 @@
 """What was measured, before any fit: maps, c2 against lag, and the level of every frame."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ...data import PooledData, TwoTimeData
-from .canvas import log_scale, panels, style
+from ...errors import ConfigError
+from .canvas import FORMATS, WIDE, degrees, few_ticks, log_scale, panels, style
+from .means import age_colours, mean_by_lag
 from .surfaces import limits, mean_of, small
 
 # Rows of a figure.
@@ -22,15 +25,19 @@ def _draw_map(axes, data: TwoTimeData, angle: int) -> None:
     t = np.asarray(data.t)
     low, high = limits(c2)
     extent = (t[0], t[-1], t[0], t[-1])
-    axes[0].imshow(small(c2), origin="lower", extent=extent, vmin=low, vmax=high)
-    axes[0].set(title=f"c2, φ = {data.geometry.phi[angle]:.4g}°", xlabel="t1 [s]", ylabel="t2 [s]")
-    lags = np.unique(np.geomspace(1, len(t) - 1, 60).astype(int))
-    along = [mean_of(np.diagonal(c2, lag)) for lag in lags]
-    axes[1].plot(lags * float(data.dt), along, ".-", ms=3)
-    axes[1].set(title="mean over ages", xlabel="lag [s]", ylabel="c2")
+    image = axes[0].imshow(small(c2), origin="lower", extent=extent, vmin=low, vmax=high)
+    axes[0].figure.colorbar(image, ax=axes[0], label="c2")
+    axes[0].set_title(degrees(data.geometry.phi[angle]), loc="left")
+    axes[0].set(xlabel="t1 [s]", ylabel="t2 [s]")
+    axes[1].plot(*mean_by_lag(c2, t), "o", ms=2.6)
+    axes[1].set_title("mean over ages", loc="left")
+    axes[1].set(xlabel="lag t2 − t1 [s]", ylabel="c2")
     log_scale(axes[1], x=True)
     axes[2].plot(t, mean_of(c2, 1), lw=0.8)
-    axes[2].set(title="mean over all other frames", xlabel="t [s]", ylabel="c2")
+    axes[2].set_title("mean of each frame", loc="left")
+    axes[2].set(xlabel="t [s]", ylabel="c2 with all other frames")
+    few_ticks(axes[0], 4, 4)
+    few_ticks(axes[2], 4, 5)
 
 
 def _draw_bins(axes, data: PooledData, angle: int) -> None:
@@ -39,9 +46,11 @@ def _draw_bins(axes, data: PooledData, angle: int) -> None:
     mine = np.asarray(data.angle) == angle
     lag, values = data.lag_frames[mine] * float(data.dt), np.asarray(data.values)[mine]
     age = np.asarray(data.bins.age)[mine]
-    for one in np.unique(age):
-        axes[0].plot(lag[age == one], values[age == one], ".-", ms=3, lw=0.6)
-    axes[0].set(title=f"φ = {data.geometry.phi[angle]:.4g}°", xlabel="lag [s]", ylabel="c2")
+    every = np.unique(age)
+    for one, colour in zip(every, age_colours(every.size), strict=True):
+        axes[0].plot(lag[age == one], values[age == one], "o", ms=2.6, color=colour)
+    axes[0].set_title(f"{degrees(data.geometry.phi[angle])}, an age a colour", loc="left")
+    axes[0].set(xlabel="lag [s]", ylabel="c2")
     log_scale(axes[0], x=True)
     for rest in axes[1:]:
         rest.set_axis_off()
@@ -52,8 +61,10 @@ def data_figure(sets: Sequence[TwoTimeData | PooledData]) -> Figure:
     rows = [(one, a) for one in sets for a in range(one.n_angles)]
     rows = rows[:: -(-len(rows) // _MOST)]
     qs = ", ".join(f"{float(one.geometry.q):.4g}" for one in sets)
-    height = 0.7 + 2.3 * len(rows)
-    fig, axes = panels(8.5, height, f"q = {qs} 1/Å", len(rows), 3, top=0.6, hspace=0.5, wspace=0.4)
+    height = 0.45 + 2.0 * len(rows)
+    fig, axes = panels(
+        WIDE, height, f"q = {qs} 1/Å", len(rows), 3, left=0.5, top=0.45, hspace=0.55, wspace=0.5
+    )
     for line, (data, angle) in zip(axes, rows, strict=True):
         if isinstance(data, PooledData):
             _draw_bins(line, data, angle)
@@ -63,6 +74,12 @@ def data_figure(sets: Sequence[TwoTimeData | PooledData]) -> Figure:
 
 
 def save_data_figure(path: str, sets: Sequence[TwoTimeData | PooledData]) -> None:
-    """Draw what was measured into a PNG."""
+    """Draw what was measured into a file, whose ending says which format: PNG where it has none.
+
+    **Raises:** `ConfigError` for another format.
+    """
+    form = os.path.splitext(path)[1].removeprefix(".").lower() or "png"
+    if form not in FORMATS:
+        raise ConfigError(f"{path}: plots are written as {', '.join(FORMATS)}; give one of them")
     with style():
-        data_figure(sets).savefig(path, format="png")
+        data_figure(sets).savefig(path, format=form)

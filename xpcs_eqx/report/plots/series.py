@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ...fitting import Exponent
 from ..collection import Result
+from ..derived import about_q
 from ..sections import Drawing
-from .canvas import DATA, panels
+from .canvas import DATA, WIDE, few_ticks, panels
 from .exponent import exponent_figure
 
 _COLUMNS = 3
@@ -29,7 +31,15 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
     columns = min(_COLUMNS, max(1, len(shown)))
     rows = -(-len(shown) // columns) or 1
     fig, axes = panels(
-        1.2 + 2.7 * columns, 0.7 + 2.2 * rows, "Parameters", rows, columns, hspace=0.45, wspace=0.45
+        WIDE if columns > 1 else 4.2,
+        0.35 + 2.0 * rows,
+        "",
+        rows,
+        columns,
+        hspace=0.5,
+        wspace=0.5,
+        left=0.6,
+        top=0.3,
     )
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(shown) :]:
@@ -46,10 +56,19 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
                 x, y, error = np.array(points, dtype=float).T
                 error = np.where(np.isfinite(error), error, 0.0)
                 axis.errorbar(
-                    x, y, error, fmt="o", ms=3, lw=0.8, color=DATA, mfc=DATA if good else "none"
-                )
+                    x, y, error, fmt="o", ms=3, lw=0.8, color=DATA, mfc=DATA if good else "none",
+                    label="good" if good else "not good",
+                )  # fmt: skip
         unit = next((one.units.get(name, "") for one in whole), "")
-        axis.set(title=f"{name} [{unit}]" if unit else name, xlabel=against or "file")
+        axis.set(
+            ylabel=f"{name} [{unit}]" if unit else name, xlabel=against or "number of the file"
+        )
+        few_ticks(axis)
+        if against is None:
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if not all(one.good for one in whole):
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="upper right", ncols=2)
     return fig
 
 
@@ -57,5 +76,11 @@ def series_drawings(
     results: Sequence[Result], against: str | None, exponent: Exponent | None = None
 ) -> tuple[Drawing, ...]:
     """The plots of a series, with that of q where it has several."""
-    drawn = (Drawing("series", lambda: series_figure(results, against)),)
-    return drawn if exponent is None else (*drawn, Drawing("q", lambda: exponent_figure(exponent)))
+    caption = (
+        f"Every parameter with its error against {against or 'the number of the file'}; open "
+        "points are of fits that are not good."
+    )
+    drawn = (Drawing("series", lambda: series_figure(results, against), caption),)
+    if exponent is None:
+        return drawn
+    return (*drawn, Drawing("q", lambda: exponent_figure(exponent), about_q(exponent)))

@@ -1,23 +1,29 @@
-"""Maps and cuts: data, fit and residual side by side, c2 against lag, and what is left over."""
+"""Maps: data, fit and residual side by side, all angles on a sheet, and what is left over."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..maps import FittedMaps, chosen_angles
-from .canvas import DATA, FIT, figure, log_scale, panels
+from .canvas import DATA, FIT, ROUND, WIDE, degrees, few_ticks, figure, log_scale, panels
+from .means import grid_of
 
 # Frames and shifts of an autocorrelation.
 _FRAMES = 400
 _SHIFTS = 25
 # A panel has about this many pixels along a side; a larger map is averaged in squares.
-_PIXELS = 256
+_PIXELS = 400
+# Rows of maps that a page holds, and columns of a contact sheet.
+ROWS, _COLUMNS = 4, 6
 
 
-def small(stack: np.ndarray) -> np.ndarray:
-    """A map of at most `_PIXELS` a side, by averaging what is not NaN over squares."""
+def small(stack: np.ndarray, pixels: int = _PIXELS) -> np.ndarray:
+    """A map of at most some pixels a side, by averaging what is not NaN over squares."""
     n = stack.shape[0]
-    step = -(-n // _PIXELS)
+    step = -(-n // pixels)
     if step == 1:
         return stack
     side = n // step
@@ -55,25 +61,25 @@ def ordinal(number: int) -> str:
 
 
 def map_figure(maps: FittedMaps) -> Figure:
-    """Experiment, fit and residual for at most six angles, one row an angle.
+    """Experiment, fit and residual, one row an angle: of all where they are few, else of three.
 
     Experiment and fit share one colour scale over all angles, residuals another one around zero.
     """
-    angles = chosen_angles(len(maps.phi))
-    shown = _shown(maps, angles)
-    rows = len(angles)
-    height = 0.85 + 2.35 * rows
-    fig = figure(8.0, height, f"c2(t1, t2): {shown}q = {maps.q:.4g} 1/Å")
+    few = len(maps.phi) <= ROWS and maps.n_angles == len(maps.phi)
+    angles = chosen_angles(len(maps.phi), ROWS if few else 3)
+    rows, width = len(angles), WIDE
+    height = 0.85 + 1.95 * rows
+    fig = figure(width, height, f"c2(t1, t2): {_shown(maps, angles)}".rstrip(", :"))
     cells = fig.add_gridspec(
         rows,
         6,
-        left=0.08,
-        right=0.925,
+        left=0.62 / width,
+        right=1 - 0.65 / width,
         bottom=0.42 / height,
-        top=1 - 0.6 / height,
+        top=1 - 0.45 / height,
         wspace=0.1,
-        hspace=0.16,
-        width_ratios=(1, 1, 0.05, 0.22, 1, 0.05),
+        hspace=0.2,
+        width_ratios=(1, 1, 0.05, 0.36, 1, 0.05),
     )
     # No pair is on the diagonal; left in the fit it would look like a difference.
     diagonal = np.eye(len(maps.t), dtype=bool)
@@ -85,73 +91,58 @@ def map_figure(maps: FittedMaps) -> Figure:
     extent = (maps.t[0], maps.t[-1], maps.t[0], maps.t[-1])
     for row, a in enumerate(angles):
         cases = (
-            (0, "experiment", measured[a], "viridis", low, high),
-            (1, "fit", fitted[a], "viridis", low, high),
-            (4, "experiment − fit", residual[a], "RdBu_r", -spread, spread),
+            (0, "measured", "c2", measured[a], "viridis", low, high),
+            (1, "fit", "c2", fitted[a], "viridis", low, high),
+            (4, "measured − fit", "c2 − fit", residual[a], "RdBu_r", -spread, spread),
         )
-        for column, name, values, colours, bottom, top in cases:
+        for column, name, scale, values, colours, bottom, top in cases:
             axis = fig.add_subplot(cells[row, column])
             image = axis.imshow(
                 values, origin="lower", extent=extent, cmap=colours, vmin=bottom, vmax=top
             )
-            axis.set_title(f"{name}, φ = {maps.phi[a]:.4g}°")
+            axis.set_title(f"{name}, {degrees(maps.phi[a])}", loc="left", fontsize=7.5)
             axis.spines[:].set_visible(False)
             axis.set_xlabel("t1 [s]")
             axis.set_ylabel("t2 [s]")
+            few_ticks(axis, 4, 4)
+            # The last label would meet the first one of the next panel.
+            axis.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND, prune="upper"))
             # Ticks are what takes time to draw: only where they are read.
             axis.xaxis.set_visible(row == rows - 1)
             axis.yaxis.set_visible(column == 0)
             if row == 0 and column > 0:
                 # One scale for all rows: the bar stands beside the first of them.
-                fig.colorbar(image, cax=fig.add_subplot(cells[row, column + 1]))
+                fig.colorbar(image, cax=fig.add_subplot(cells[row, column + 1]), label=scale)
     return fig
 
 
-def _cut(values: np.ndarray, start: int, width: int) -> np.ndarray:
-    """c2 against lag at the frames from `start` on, averaged over `width` neighbouring ages."""
-    n = values.shape[0]
-    lags = n - start - width
-    rows = np.stack([values[i, i + 1 : i + 1 + lags] for i in range(start, start + width)])
-    return mean_of(rows, 0)
+def sheet_figure(maps: Sequence[tuple[float, np.ndarray, np.ndarray]], n_angles: int) -> Figure:
+    """A small panel for each angle: measured below the diagonal, the fit above it.
 
-
-def lag_figure(maps: FittedMaps) -> Figure:
-    """c2 against lag at several ages t1, points with the fit as a line; at most six angles."""
-    angles = chosen_angles(len(maps.phi))
-    n = len(maps.t)
-    width = max(1, n // 25)
-    ages = sorted({min(int(f * n), n - width - 2) for f in (0.0, 0.2, 0.45, 0.7)})
-    ages = [age for age in ages if age >= 0]
-    columns = min(3, len(angles))
-    rows = -(-len(angles) // columns)
-    fig, axes = panels(
-        1.2 + 2.6 * columns,
-        0.7 + 2.3 * rows,
-        f"c2 against lag: {_shown(maps, angles)}points measured, lines fitted",
-        rows,
-        columns,
-        left=0.62,
-        top=0.6,
-        hspace=0.45,
-    )
-    flat = [axis for row in axes for axis in row]
-    for axis in flat[len(angles) :]:
+    `maps`: azimuth [deg], measured and fitted c2 of each; `n_angles`: how many there are.
+    """
+    rows, columns = grid_of(len(maps), _COLUMNS)
+    width, side = WIDE, (WIDE - 0.75) / _COLUMNS
+    height = 0.45 + (side + 0.16) * rows
+    some = "" if len(maps) == n_angles else f"{len(maps)} of {n_angles} angles; "
+    title = f"{some}c2(t1, t2), measured below the diagonal, fit above it"
+    fig = figure(width, height, title)
+    low, high = limits(np.stack([one for _, one, _ in maps]))
+    image = None
+    for number, (phi, measured, fitted) in enumerate(maps):
+        row, column = divmod(number, columns)
+        at = 1 - (0.3 + (side + 0.16) * row + 0.16 + side) / height
+        place = ((0.05 + side * column) / width, at, 0.93 * side / width, 0.93 * side / height)
+        axis = fig.add_axes(place)
+        above = np.tri(len(measured), dtype=bool)
+        image = axis.imshow(
+            np.where(above, fitted, measured), origin="lower", cmap="viridis", vmin=low, vmax=high
+        )
+        axis.plot([-0.5, len(measured) - 0.5], [-0.5, len(measured) - 0.5], color="w", lw=0.5)
         axis.set_axis_off()
-    for axis, a in zip(flat, angles, strict=False):
-        measured = np.where(maps.used[a], maps.c2[a], np.nan)
-        for number, start in enumerate(ages):
-            colour = f"C{number}"
-            data, fit = _cut(measured, start, width), _cut(maps.fitted[a], start, width)
-            lag = maps.t[start + 1 : start + 1 + len(data)] - maps.t[start]
-            thin = np.unique(np.geomspace(1, len(data), 60).astype(int) - 1)
-            age = maps.t[start : start + width].mean()
-            axis.plot(lag[thin], data[thin], ".", ms=3, color=colour, alpha=0.6)
-            axis.plot(lag, fit, color=colour, label=f"t1 = {age:.3g} s")
-        log_scale(axis, x=True)
-        axis.set_title(f"φ = {maps.phi[a]:.4g}°")
-        axis.set_xlabel("lag [s]")
-    flat[0].set_ylabel("c2")
-    flat[0].legend(title=f"mean of {width} frames" if width > 1 else None)
+        axis.set_title(degrees(phi), fontsize=7.0, pad=2)
+    bar = fig.add_axes((1 - 0.6 / width, 1 - (0.5 + side) / height, 0.1 / width, side / height))
+    fig.colorbar(image, cax=bar, label="c2")
     return fig
 
 
@@ -206,7 +197,7 @@ def residual_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figur
     Of the autocorrelation at most six angles and the middle 400 frames are used, or those of
     `middle` where frames are left out of `maps`.
     """
-    fig, ((left, right),) = panels(7.6, 3.0, "Residuals", columns=2)
+    fig, ((left, right),) = panels(WIDE, 2.6, "", columns=2, left=0.7, top=0.15, wspace=0.27)
     flat = _sampled(maps)
     spread = float(flat.std()) or 1.0
     edges = np.linspace(-5, 5, 81)
@@ -218,8 +209,8 @@ def residual_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figur
     left.set_ylim(1e-5, 1)
     log_scale(left, y=True)
     unit = "" if maps.root_weights is None else ", weighted"
-    left.set_xlabel(f"residual{unit} / {spread:.3g}")
-    left.set_ylabel("density")
+    left.set_xlabel(f"residual of c2{unit}, in its standard deviation {spread:.3g}")
+    left.set_ylabel("probability density")
     left.legend()
     near = maps if middle is None else middle
     n = near.residual.shape[1]
@@ -232,6 +223,6 @@ def residual_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figur
     right.plot(shift, sharing, ".-", color=DATA, label="pairs that share a frame")
     right.plot(shift, along, ".-", color=FIT, label="pairs of one lag")
     right.set_xlabel("shift [frames]")
-    right.set_ylabel("autocorrelation")
+    right.set_ylabel("correlation of residuals")
     right.legend()
     return fig
