@@ -6,7 +6,7 @@ They are written to `docs/pictures`, small enough for a repository. `precision.p
 `precision.json` beside it, which is the last line of
 
     python benchmarks/precision.py --models laminar --counts 0.5,5,50 --contrasts 0.25 --frames 61
-        --maps 30
+        --maps 25
 """
 
 import json

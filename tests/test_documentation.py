@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 import shlex
 import tomllib
@@ -224,6 +225,14 @@ def test_pictures_are_small_and_shown():
     for path in (DOCS / "pictures").glob("*.png"):
         assert path in shown, path.name
         assert path.stat().st_size < LARGEST_PICTURE, path.name
+
+
+def test_precision_is_what_was_measured():
+    text = (DOCS / "precision.md").read_text(encoding="utf-8")
+    for cell in json.loads((DOCS / "pictures" / "precision.json").read_text())["cells"]:
+        offset = "free" if cell["offset"] == "free" else "fixed at one"
+        row = f"| {cell['counts']:g} | {offset} | {cell['ratio']:.2f} ± {cell['ratio_error']:.2f} |"
+        assert row in text
 
 
 def test_the_citation_is_of_this_version():

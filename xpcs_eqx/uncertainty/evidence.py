@@ -88,7 +88,7 @@ def evidence_of(
     told = fits(from_diagonal)
     shot = jnp.where(told, from_diagonal, shot)
     # White noise without signal has any size.
-    shot = jnp.where(contrast + shot > 0, shot, 1.0 - contrast)
+    shot = jnp.where(contrast + shot == 0, 1.0 - contrast, shot)
     k = contrast + shot
     # Residuals that share a frame are worth fewer independent ones.
     alike = 1 + n * signal / k**2

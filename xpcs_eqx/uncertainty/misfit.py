@@ -298,8 +298,9 @@ def _angle_test(left: _Left, cells: Cells, lags, ages, known, phi) -> MisfitTest
     return MisfitTest("angle", found.statistic, found.degrees, probability, where)
 
 
-# Effective number of independent values among m second differences, for their mean square.
-_STEPS = 1.94
+# m second differences of white noise are worth m/_STEPS independent values, for their mean square;
+# those at most two steps apart have a frame in common.
+_STEPS, _APART = 1.94, 2
 
 
 def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
@@ -315,15 +316,19 @@ def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
     seen = np.isfinite(scaled)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.nansum(scaled, axis=0) / np.sqrt(seen.sum(axis=0))
-    there = np.flatnonzero(np.isfinite(value))
-    if there.size < 10:
+    there = np.isfinite(value)
+    if there.sum() < 10:
         return MisfitTest("frame", 0.0, 0, 1.0, None)
-    value = value[there]
-    rest = np.maximum(np.sum(value**2) - value**2, 1e-300) / (value.size - 1)
-    score = np.abs(value) / np.sqrt(rest)
+    square = np.where(there, value**2, 0.0)
+    # Each against those that have no frame in common with it, which it would make larger.
+    near = np.ones(2 * _APART + 1)
+    others = there.sum() - np.convolve(there, near, "same")
+    rest = np.maximum(square.sum() - np.convolve(square, near, "same"), 1e-300) / others
+    score = np.sqrt(square / rest)
     k = int(np.argmax(score))
-    probability = _of_least(2 * float(stdtr(value.size / _STEPS, -score[k])), value.size)
-    frame = _frame_of(mean, int(there[k]) + 1)
+    chance = 2 * float(stdtr(others[k] / _STEPS, -score[k]))
+    probability = _of_least(chance, int(there.sum()))
+    frame = _frame_of(mean, k + 1)
     a = int(np.nanargmax(np.abs(mean[:, frame]))) if np.isfinite(mean[:, frame]).any() else 0
     level = float(mean[a, frame] - np.nanmedian(mean[a]))
     side = "above" if level > 0 else "below"

@@ -67,6 +67,8 @@ _DISBELIEF = 4.0
 _POOLED_SIDE = 256
 # Frames on which the field is tested: a correlation that no field has fails on a part of them.
 _TESTED_FRAMES = 64
+# A correlation of residuals below this is none.
+_NONE = 1e-6
 # Combinations of columns that a map does not see at all, in units of the diagonal.
 _UNSEEN = 1e-14
 # Pooling frames may leave a direction in which the parts of the covariance cancel to less than
@@ -469,10 +471,14 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     def implied(s):
         return (p0 + p1 * s) / (v0 + v1 * s + v2 * s * s)
 
-    bounded = jnp.clip(observed, 1e-6, None)
-    half = 0.5 * (bounded * v1 - p1)
-    root = jnp.sqrt(jnp.maximum(half * half - bounded * v2 * (bounded * v0 - p0), 0.0))
-    from_residuals = jnp.maximum((root - half) / (bounded * v2), 0.0)
+    def solved(correlation):
+        """The s that implies a correlation; below zero for one that scatter has made so."""
+        half = 0.5 * (correlation * v1 - p1)
+        rest = correlation * v2 * (correlation * v0 - p0)
+        return (jnp.sqrt(jnp.maximum(half * half - rest, 0.0)) - half) / (correlation * v2)
+
+    from_residuals = jnp.maximum(solved(jnp.maximum(observed, _NONE)), 0.0)
+    scattered = solved(jnp.where(observed < 0, jnp.minimum(observed, -_NONE), _NONE))
     known = jnp.isfinite(shot)
     from_diagonal = jnp.where(known, jnp.maximum(shot, 0.0), 0.0)
     believed = known & (observed > implied(from_diagonal) / _DISBELIEF)
@@ -496,7 +502,10 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
         field.near,
         field.exists,
         contrast,
-        (jnp.where(believed, from_diagonal, jnp.nan), from_residuals),
+        (
+            jnp.where(believed, from_diagonal, jnp.nan),
+            jnp.where(observed > _NONE, from_residuals, scattered),
+        ),
         (v0, v1, v2),
         contrast**2 * sums.sums[2] / count,
         sums.by_frame[-3:-1],
