@@ -23,7 +23,9 @@ _ROWS = 60
 # Columns of words.
 _WORDS = ("unit", "role")
 # Significant digits of columns; of others four.
-_DIGITS = {"value": 6, "mean": 6, "error": 2, "sd": 2, "rhat": 4}
+_DIGITS = {"error": 2, "sd": 2}
+# Columns of values, and of their errors.
+_ERRORS = {"value": "error", "mean": "sd"}
 
 
 def number(value: float, digits: int = 6) -> str:
@@ -50,6 +52,18 @@ def with_error(value: float, error: float) -> str:
     digits = max(0, 1 - math.floor(math.log10(error * scale)))
     pair = f"{value * scale:.{digits}f} ± {error * scale:.{digits}f}"
     return f"({pair})e{power:+03d}" if power else pair
+
+
+def digits_of(value: float, error: float) -> int:
+    """Significant digits of a value that its error leaves; six where there is none.
+
+    >>> digits_of(4022.42, 61.0), digits_of(5.01385, 0.024), digits_of(1.0, math.nan)
+    (4, 4, 6)
+    """
+    if not (math.isfinite(value) and math.isfinite(error) and value != 0 and error > 0):
+        return 6
+    found = math.floor(math.log10(abs(value))) - math.floor(math.log10(error)) + 2
+    return min(max(found, 1), 15)
 
 
 def counted(many: int, name: str) -> str:
@@ -143,11 +157,14 @@ class Table(dict[str, Mapping[str, Any]]):
         return tuple(next(iter(self.values()), {}))
 
     def _cells(self) -> list[list[str]]:
-        def cell(column, value):
-            is_number = isinstance(value, float | int) and not isinstance(value, bool)
-            return number(value, _DIGITS.get(column, 4)) if is_number else str(value)
+        def cell(row, column, value):
+            if isinstance(value, bool) or not isinstance(value, float | int):
+                return str(value)
+            if column in _ERRORS:
+                return number(value, digits_of(value, row.get(_ERRORS[column], math.nan)))
+            return number(value, _DIGITS.get(column, 4))
 
-        cells = [[name, *(cell(*one) for one in row.items())] for name, row in self.items()]
+        cells = [[n, *(cell(row, *one) for one in row.items())] for n, row in self.items()]
         if len(cells) <= _ROWS:
             return cells
         return [*cells[: _ROWS - 2], ["…", *[""] * len(self.columns)], cells[-1]]

@@ -12,8 +12,7 @@ from ..bayes import Posterior
 from ..errors import ModelError, how_to_install
 from ..fitting import Fit
 from ..showing import figures_of
-from .fit import folders_of
-from .sections import Drawing
+from .sections import Drawing, folder_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,9 +78,12 @@ class Figures(Mapping[str, "Figure"]):
         """
         from .plots.canvas import style
 
-        paths = []
+        paths, sets = [], [name.rpartition("/")[0] for name in self if "/" in name]
+        labels = list(dict.fromkeys(sets))
+        inside = dict(zip(labels, folder_names(labels), strict=True))
         for name, figure in self.items():
-            path = os.path.join(folder, f"{name}.{kind}")
+            label, _, plain = name.rpartition("/")
+            path = os.path.join(folder, inside.get(label, ""), f"{plain}.{kind}")
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with style():
                 figure.savefig(path)
@@ -117,9 +119,9 @@ def _(fit: Fit, names: tuple[str, ...] = ()) -> Figures:
     if not fit.data_sets:
         return _chosen(drawings(fit), names)
     each = [
-        one._replace(name=f"{folder}/{one.name}")
-        for label, folder in folders_of(fit).items()
-        for one in drawings(fit.parts[label])
+        one._replace(name=f"{label}/{one.name}")
+        for label, part in fit.parts.items()
+        for one in drawings(part)
     ]
     return _chosen(each, names)
 
