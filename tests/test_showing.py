@@ -14,6 +14,7 @@ import xpcs_eqx as xe
 from xpcs_eqx.bayes.nuts.chains import SamplingProgress
 from xpcs_eqx.bayes.progress import in_bars
 from xpcs_eqx.progress import in_one_line
+from xpcs_eqx.report.figures import Figures
 
 
 def test_numbers_are_shown_in_a_few_lines():
@@ -119,6 +120,10 @@ def test_figures_are_drawn_when_they_are_asked_for(tmp_path):
     assert html.count("data:image/png;base64,") == 1
     assert fit.plot("scaling").save(tmp_path, "svg") == (str(tmp_path / "scaling.svg"),)
     assert (tmp_path / "scaling.svg").read_text(encoding="utf-8").count("<svg") == 1
+    (one,) = fit.plot("scaling").drawings
+    several = Figures(tuple(one._replace(name=f"{label}/x") for label in ("20 °C", "a:b")))
+    assert list(several) == ["20 °C/x", "a:b/x"]
+    assert several.save(tmp_path)[1] == str(tmp_path / "a_b" / "x.png")
     assert list(posterior().plot()) == ["corner"]
     with pytest.raises(xe.ModelError, match=r"no figure 'map'; there are .*maps"):
         fit.plot("map")
