@@ -49,6 +49,14 @@ class CmaProgress(NamedTuple):
     cost: float
     evaluations: int
 
+    @property
+    def summary(self) -> str:
+        """Where it is, in one line."""
+        return (
+            f"CMA-ES, {self.phase}, run {self.run}, generation {self.generation}: "
+            f"{self.evaluations} evaluations, cost {self.cost:.8g}"
+        )
+
 
 class CmaResult(eqx.Module):
     """The lowest minimum of a search, and how it was found.
