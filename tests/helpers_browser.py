@@ -61,7 +61,8 @@ def screenshot(page: Path, target: Path, width: int, height: int) -> None:
     style = f"width:{width}px;height:{height}px;border:0"
     text = html.escape(page.read_text(encoding="utf-8"))
     frame.write_text(
-        f'<!DOCTYPE html><body style="margin:0"><iframe srcdoc="{text}" style="{style}"></iframe>',
+        '<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">'
+        f'<iframe srcdoc="{text}" style="{style}"></iframe>',
         encoding="utf-8",
     )
     size = f"--window-size={max(width, 500)},{height}"

@@ -49,7 +49,7 @@ Manners of all classes of this list (`tests/test_contract.py`):
   `fit.model` and `fit.values` into compiled functions, not the fit.
 * `==` compares structure, settings and all entries; the answer is an array where entries are JAX
   arrays, and NaN makes it false, as everywhere. Objects without arrays are hashable, no others.
-* They print as shapes, results as tables; never as a million numbers.
+* They print numbers and tables, inside a compiled function shapes; never a million numbers.
 """
 
 CONFIGURATION = """\

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers import LAMINAR, frame_times, make_data, mapped
+from helpers_figures import complaints
 
 from xpcs_eqx.data import Geometry
 from xpcs_eqx.fitting import (
@@ -28,6 +29,7 @@ from xpcs_eqx.physics import (
 from xpcs_eqx.report import Table, derived_sections
 from xpcs_eqx.report.derived import exponent_section
 from xpcs_eqx.report.plots import save_figures
+from xpcs_eqx.report.plots.canvas import style
 
 ONE = Geometry(0.0054, np.array([0.0]))
 
@@ -117,6 +119,12 @@ def test_what_has_no_line(tmp_path):
     assert (stated_exponent(Caged()), stated_exponent(Ballistic())) == (2.0, 1.0)
     section = exponent_section(found)
     assert section.document["q"]["deviation"] < -3
+    with style():
+        # Less than a decade of q: few ticks, and no two on one another.
+        for slope in (0.3, 2.0):
+            q, gamma = np.array([3e-3, 5.4e-3, 8e-3]), 3.0 * np.arange(1, 4) ** slope
+            wide = line_of_logarithms(q, gamma, 1e-4 * np.eye(3))
+            assert complaints(exponent_section(wide).figures()[0].draw()) == []
     names, missing = save_figures(str(tmp_path), section.figures)
     assert ([one.file for one in names], missing) == (["q.png"], ())
 

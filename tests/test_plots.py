@@ -84,24 +84,35 @@ def test_means_are_over_the_same_pairs():
     lags = lag_limits(maps.t, 0.1)
     assert np.all(np.diff(np.diff(np.log(lags))[3:]) < 0.5)
     found = means(maps, 0, ages, lags)
-    assert found.count.sum() == 41 * 40 // 2
+    assert found.pairs.sum() == 41 * 40 // 2
     first, second = np.triu_indices(41, 1)
     age, lag = 0.5 * (maps.t[first] + maps.t[second]), maps.t[second] - maps.t[first]
     for i in range(3):
         for k in range(len(lags) - 1):
             mine = (lag >= lags[k]) & (lag < lags[k + 1])
             mine &= (age >= ages[i]) & ((age < ages[i + 1]) | (i == 2))
-            assert found.count[i, k] == mine.sum()
+            assert found.pairs[i, k] == mine.sum()
             if mine.any():
                 wanted = maps.c2[0][first[mine], second[mine]].mean()
                 assert found.c2[i, k] == pytest.approx(wanted)
     # No step of the short lags is empty, and noise goes down with the number of pairs.
-    assert np.all(found.count.sum(axis=0)[:6] > 0)
-    many = found.count > 30
+    assert np.all(found.pairs.sum(axis=0)[:6] > 0)
+    many = found.pairs > 30
     assert np.abs((found.c2 - found.fitted)[many]).max() < 0.02
     lag, mean = mean_by_lag(np.where(maps.used[0], maps.c2[0], np.nan), maps.t)
     assert lag[0] == pytest.approx(0.1)
     assert mean[0] == pytest.approx(np.diagonal(maps.c2[0], 1).mean())
+
+
+def test_panels_of_all_angles_have_one_scale_that_holds_all_of_them():
+    maps = maps_of(3)
+    # Of maps that a fit has missed by far.
+    maps.fitted[2] += 0.7
+    with style():
+        figure = lag_figure(maps)
+    (limits,) = {axes.get_ylim() for axes in figure.axes}
+    assert limits[0] < 1.0
+    assert limits[1] > 1.8
 
 
 def test_short_lags_of_a_thinned_map_come_from_its_middle():
@@ -110,7 +121,7 @@ def test_short_lags_of_a_thinned_map_come_from_its_middle():
     ages = np.linspace(thin.t[0], thin.t[-1], 5)
     both = means(thin, 0, ages, lags, middle)
     assert both.middle[~np.isnan(both.middle)].min() == pytest.approx(0.1)
-    assert both.count.sum() == 40 * 39 // 2 + 60 * 59 // 2
+    assert both.pairs.sum() == 40 * 39 // 2 + 60 * 59 // 2
 
 
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])

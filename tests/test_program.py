@@ -190,7 +190,7 @@ def test_check_fits_and_writes_nothing(folder, capsys):
     printed = capsys.readouterr().out
     for text in (
         "usable",
-        "3 angles, 24 frames",
+        "× 24 frames",
         "2 free parameters (D0, alpha), 6 scaling",
         "individual",
     ):

@@ -1,6 +1,20 @@
 """Fits of two-time X-ray photon correlation maps, on JAX and Equinox.
 
-What most people need, by task; the packages below have the rest (`xpcs_eqx.physics`, `bayes`, …).
+Where to start:
+
+    import jax
+    import xpcs_eqx as xe
+
+    jax.config.update("jax_enable_x64", True)  # the library never changes this for you
+    data = xe.load("scan.hdf")                 # print(data) says what was read
+    fit = xe.fit_maps(data, xe.Static)         # or xe.LaminarFlow, xe.physics.StretchedExponential
+    print(fit)                                 # verdict, parameters with errors
+    fit.plot().save("figures")                 # in a notebook fit.plot() shows them
+
+Then, by task: `load`, `from_dict` (data); `Static`, `LaminarFlow`, `PowerLawRate` (models);
+`fit_maps`, `least_squares`, `global_least_squares` (fits); `profile_interval` (errors); `simulate`
+(data to try with); `sample` (posteriors). `dir(xe)` lists what most people need, and the packages
+below have the rest: `xe.physics`, `xe.objective`, `xe.bayes`, ….
 """
 
 # Before anything that takes long to import.
@@ -70,8 +84,11 @@ from .physics import (
     parameter,
 )
 from .scaling import Averaged, Fixed, Fourier, Individual
-from .search import global_least_squares
+from .report import figures as _figures  # noqa: F401
+from .search import fit_maps, global_least_squares
 from .simulation import simulate, simulate_speckle
+
+__version__ = "0.1.0"
 
 # By task, not by letter.
 __all__ = [  # noqa: RUF022
@@ -126,6 +143,7 @@ __all__ = [  # noqa: RUF022
     "WarmUp",
     "curve_fit",
     "defended_least_squares",
+    "fit_maps",
     "fitted",
     "global_least_squares",
     "least_squares",
@@ -156,3 +174,38 @@ __all__ = [  # noqa: RUF022
     "XPCSError",
     "XPCSWarning",
 ]
+
+# What few people need stays out of sight; it is there all the same, and in its package.
+_SELDOM = {
+    "CheckpointError",
+    "CovarianceWarning",
+    "DeviceMesh",
+    "ExecutorSum",
+    "HybridOptimiser",
+    "Pair",
+    "PrecisionError",
+    "Recovery",
+    "Status",
+    "Tile",
+    "Trapezoid",
+    "consensus",
+    "from_chunks",
+    "with_values",
+}
+_PACKAGES = {
+    "bayes",
+    "data",
+    "defences",
+    "fitting",
+    "objective",
+    "optimize",
+    "parameters",
+    "physics",
+    "report",
+    "search",
+    "simulation",
+}
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_PACKAGES, "__version__"} - _SELDOM)

@@ -5,8 +5,10 @@ beside that (its size, its relation to others) is checked by whoever uses it.
 """
 
 import dataclasses
+import difflib
 import functools
 import inspect
+import os
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
@@ -17,10 +19,50 @@ import numpy as np
 from jax import Array
 from jaxtyping import ScalarLike
 
-from .errors import ModelError
+from .errors import ArgumentError, ModelError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def named(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that says which arguments it has when it is given another, or one is missing.
+
+    **Raises:** `ArgumentError`, when the function is called.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def entry(*args: P.args, **keywords: P.kwargs) -> R:
+        _bound(function, signature, args, keywords)
+        return function(*args, **keywords)
+
+    return entry
+
+
+def _bound(
+    function: Any, signature: inspect.Signature, args: Any, keywords: Any
+) -> inspect.BoundArguments:
+    try:
+        return signature.bind(*args, **keywords)
+    except TypeError as error:
+        known = signature.parameters
+        hints = (_meant(name, known) for name in keywords if name not in known)
+        hint = next(filter(None, hints), "")
+        raise ArgumentError(
+            f"{function.__name__}: {error}{hint}; it takes {', '.join(known)}"
+        ) from None
+
+
+def _meant(name: str, known: Mapping[str, inspect.Parameter]) -> str:
+    """What an argument that is not there may have been: a setting of another one, or its name."""
+    for one in known.values():
+        for kind in get_args(one.annotation):
+            fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+            if any(field.name == name for field in fields):
+                return f", which belongs in {one.name}={kind.__name__}({name}=…)"  # pyright: ignore[reportAttributeAccessIssue]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean {near[0]!r}" if near else ""
 
 
 def checked(**kinds: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -34,7 +76,7 @@ def checked(**kinds: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
     - `kinds`: annotations in place of those that a function cannot have, as where it is overloaded.
 
     **Raises:** `ModelError`, when the function is called, with the name of the argument, what it
-    is and what it must be.
+    is and what it must be; `ArgumentError` as `named`.
     """
 
     def around(function: Callable[P, R]) -> Callable[P, R]:
@@ -44,10 +86,19 @@ def checked(**kinds: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @functools.wraps(function)
         def entry(*args: P.args, **keywords: P.kwargs) -> R:
-            bound = signature.bind(*args, **keywords)
-            for name, value in bound.arguments.items():
-                if name not in various:
-                    bound.arguments[name] = _given(function.__name__, name, value, taken[name])
+            bound = _bound(function, signature, args, keywords)
+            wanted = {n: taken[n] for n in bound.arguments if n not in various}
+            given = dict(bound.arguments)
+            for name, kind in wanted.items():
+                try:
+                    bound.arguments[name] = _given(function.__name__, name, given[name], kind)
+                except ModelError as error:
+                    if not (other := _swapped(name, given, wanted)):
+                        raise
+                    what = f"{name} is {_found(given[name])} and {other} {_found(given[other])}"
+                    raise ModelError(
+                        f"{function.__name__}: {what}: {name} and {other} are swapped"
+                    ) from error
             return function(*bound.args, **bound.kwargs)
 
         return entry
@@ -115,6 +166,16 @@ def _given(owner: str, name: str, value: Any, kind: Any) -> Any:
     return found
 
 
+def _swapped(name: str, given: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The argument that stands in the place of another that is refused; empty for none."""
+    for other, kind in wanted.items():
+        pairs = (name, kind), (other, wanted[name])
+        wrong = _taken(given[other], kind) is _REFUSED
+        if wrong and all(_taken(given[one], of) is not _REFUSED for one, of in pairs):
+            return other
+    return ""
+
+
 def _taken(value: Any, kind: Any) -> Any:
     """A value as a kind of annotation takes it, or `_REFUSED`."""
     origin, inner = get_origin(kind), get_args(kind)
@@ -145,6 +206,8 @@ def _taken(value: Any, kind: Any) -> Any:
         return tuple(each) if fits else _REFUSED
     if origin in (Sequence, list):
         return _several(value, inner[0], lambda items: value)
+    if origin is type:
+        return value if isinstance(value, type) and issubclass(value, inner) else _REFUSED
     if isinstance(origin, type):
         return value if isinstance(value, origin) else _REFUSED
     if isinstance(kind, type) and kind not in (inspect.Parameter.empty, Any):
@@ -227,6 +290,7 @@ def _words(kind: Any) -> list[str]:
     if origin is Literal:
         return [repr(one) for one in inner]
     plain = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+    plain |= {os.PathLike: "a path"}
     if kind in plain:
         return [plain[kind]]
     if hasattr(kind, "dim_str"):
@@ -240,6 +304,8 @@ def _words(kind: Any) -> list[str]:
         return [f"several in a list, each {_listed(_words(inner[0]))}"]
     if origin is Mapping:
         return ["a dictionary"]
+    if origin is type:
+        return ["the class of one"]
     name = getattr(kind, "__name__", str(kind))
     if inspect.isabstract(kind):
         return [f"one of {', '.join(_concrete(kind))}" if _concrete(kind) else name]

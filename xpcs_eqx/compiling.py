@@ -114,7 +114,7 @@ def cache_folder() -> Path:
 
 
 def compilation_cache(folder: str | Path | None = None, limit: int = LIMIT) -> Path | None:
-    """Keep compiled functions on disk, for this process and those after it.
+    """Keep compiled functions on disk, so that the next fits begin at once.
 
     Most of the time of a first fit is compilation. With this at the top of a program, before
     anything is fitted, only the first process on a machine compiles. The program

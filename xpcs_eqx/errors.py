@@ -23,7 +23,11 @@ class ConfigError(XPCSError, ValueError):
 
 
 class ModelError(XPCSError, ValueError):
-    """A model, a parameter map or a scaling does not fit the data or the interface."""
+    """A model, its parameters or a scaling do not go with the data, or an argument is wrong."""
+
+
+class ArgumentError(ModelError, TypeError):
+    """A function was called with an argument it does not have, or without one that it needs."""
 
 
 class FitError(XPCSError, RuntimeError):

@@ -109,23 +109,13 @@ def _on_terminal(arguments: argparse.Namespace) -> bool:
 @contextlib.contextmanager
 def _progress(arguments: argparse.Namespace) -> Iterator[Any]:
     """A callback for the solver: one line on a terminal, a log entry an evaluation otherwise."""
-
-    from .program.progress import progress_text
+    from .progress import in_one_line
 
     def logged(state: Any) -> None:
-        log.debug("%s", progress_text(state))
+        log.debug("%s", state.summary)
 
-    if not _on_terminal(arguments):
-        yield logged
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("compiling") as status:
-
-        def shown(state: Any) -> None:
-            status.update(progress_text(state))
-
-        yield shown
+    with in_one_line(_on_terminal(arguments), logged) as callback:
+        yield callback
 
 
 def say(text: str) -> None:

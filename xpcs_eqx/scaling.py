@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from .arguments import check_fields, number_pair, numbers, plain
 from .data import ChunkedTwoTime, PooledData, StoredTwoTime, TwoTimeData, row_step
 from .errors import DataError, ModelError
+from .showing import with_numbers
 
 CONTRAST_BOUNDS = (0.0, 1.0)
 OFFSET_BOUNDS = (0.5, 1.5)
@@ -29,6 +30,9 @@ class AbstractScaling(eqx.Module):
     `basis` has shape (angle, 2, coefficient), `constant` (angle, 2); index 0 of the middle axis is
     contrast, 1 offset. Being linear, coefficients can be eliminated exactly from a fit.
     """
+
+    def __repr__(self) -> str:
+        return with_numbers(self)
 
     @property
     @abstractmethod
@@ -213,7 +217,9 @@ def fixed_averaged(contrast: Float[Array, "angle"], offset: Float[Array, "angle"
 
 
 class Fourier(AbstractScaling):
-    """contrast(φ) = c0 + Σ_k [c_k cos kφ + s_k sin kφ], the same for the offset.
+    """Contrast and offset that change smoothly with azimuth.
+
+    contrast(φ) = c0 + Σ_k [c_k cos kφ + s_k sin kφ], the same for the offset.
 
     `phi` in degrees. Needs at least 1 + 2·order angles.
 

@@ -10,7 +10,6 @@ from helpers import LAMINAR, MODELS, make_data, mapped, start_off
 
 import xpcs_eqx as xe
 from xpcs_eqx.errors import FitError, ModelError
-from xpcs_eqx.program.progress import progress_text
 from xpcs_eqx.search import (
     CHAIN,
     Auto,
@@ -246,8 +245,8 @@ def test_a_callback_sees_multi_start_and_cma_es_and_ends_them():
     global_least_squares(objective(QUIET), WRONG, strategy=CmaEs(), callback=stop)
     assert seen[-1] == "CmaProgress"
     assert seen.count("CmaProgress") == 1
-    texts = [progress_text(SearchProgress("screening", 20, 0.7))]
-    texts.append(progress_text(CmaProgress("search", 1, 3, 9, 0.2, 0.7, 27)))
+    texts = [SearchProgress("screening", 20, 0.7).summary]
+    texts.append(CmaProgress("search", 1, 3, 9, 0.2, 0.7, 27).summary)
     assert all(" evaluations, cost 0.7" in text for text in texts)
 
 

@@ -1,4 +1,4 @@
-"""Bayesian inference: priors, log posterior, NUTS, consensus of shards, draws and what they say.
+"""Posteriors: priors, sampling, large data in shards, and what the draws say.
 
 To sample: `sample`, `consensus`, or `infer`, which chooses; the result is a `Posterior`. What is
 not listed here stays importable from the module it lives in, in the folders `priors`, `density`,

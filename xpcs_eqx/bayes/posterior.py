@@ -1,6 +1,7 @@
 """Posterior draws with names and diagnostics, and what they say: precision, and surfaces."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from ..objective import ProjectedObjective, ShotScaling
 from ..optimize import evaluated
 from ..parameters.variables import coordinates_of
 from ..physics import correlation_map
+from ..showing import Table, as_block, figures_of, with_error
 from ..uncertainty import Misfit, inverse_of, misfit_of, optimum, score_covariances
 from .arviz_io import datatree, unique_labels
 from .density.log_posterior import LogPosterior, local_draws, physical_draws
@@ -33,7 +35,7 @@ from .shards.compare import ShardResults
 
 
 class Posterior(eqx.Module):
-    """Draws of the physical parameters and what is known about them.
+    """Draws of the parameters from their posterior, with what is known about them.
 
     - `theta`: draws of the sampled entries (chain, draw, entry), named by `names`; draws that were
         combined from those of shards are one chain.
@@ -84,11 +86,30 @@ class Posterior(eqx.Module):
         return "\n".join(
             [
                 f"Posterior of {', '.join(what)}: {self.status}",
-                *(f"  {name} = {mean:.6g} ± {sd:.2g}" for name, mean, sd in rows),
+                *(f"  {name} = {with_error(mean, sd)}" for name, mean, sd in rows),
                 *(f"  finding: {text}" for text in self.diagnostics.findings),
                 *(f"  note: {text}" for text in self.notes),
             ]
         )
+
+    def _repr_html_(self) -> str:
+        """Status, findings and the table of parameters, as notebooks show it."""
+        chains, draws = self.theta.shape[-3:-1]
+        title = f"Posterior of {chains} × {draws} draws: {self.status.replace('_', ' ')}"
+        good = self.status == "converged"
+        return as_block(title, self.diagnostics.findings, self.summary(), good)
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "entry entry"]:
+        """Covariance of the draws, in the order of `names`."""
+        flat = np.reshape(self.theta, (-1, len(self.names)))
+        return np.atleast_2d(np.cov(flat, rowvar=False))
+
+    @property
+    def correlation(self) -> Float[np.ndarray, "entry entry"]:
+        """Correlations of the draws, in the order of `names`."""
+        sd = np.sqrt(np.diagonal(self.covariance))
+        return self.covariance / np.outer(sd, sd)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,13 +160,46 @@ class Posterior(eqx.Module):
                 out[name] = self.theta[..., i]
         return out
 
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Mean, standard deviation, central 94 %, R-hat and effective samples by parameter."""
+    def summary(self) -> Table:
+        """Mean, standard deviation, central 94 %, R-hat and effective samples by parameter.
+
+        It prints as a table.
+        """
         found = self.diagnostics
         columns = zip(self.names, found.rhat, found.ess_bulk, found.ess_tail, strict=True)
-        return {
-            name: summary_of(self.theta[..., i], *row) for i, (name, *row) in enumerate(columns)
-        }
+        rows = enumerate(columns)
+        return Table({name: summary_of(self.theta[..., i], *row) for i, (name, *row) in rows})
+
+    def to_dataframe(self) -> Any:
+        """`summary` as a pandas DataFrame; the draws are `to_xarray().to_dataframe()`.
+
+        **Raises:** `ModelError` with what to install when pandas is missing.
+        """
+        return self.summary().to_dataframe()
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write `summary` as CSV, a line for each parameter.
+
+        **Raises:** `DataError` when the folder does not exist.
+        """
+        self.summary().to_csv(path)
+
+    def to_xarray(self) -> Any:
+        """The draws as an xarray Dataset with the dimensions chain and draw, named as `variables`.
+
+        `to_datatree` has the statistics of the sampler beside them.
+
+        **Raises:** `ModelError` with what to install when ArviZ is missing.
+        """
+        return self.to_datatree()["posterior"].to_dataset()
+
+    def plot(self, *names: str) -> Any:
+        """The figures of the posterior, as `Fit.plot`: densities of all pairs of parameters.
+
+        **Raises:** `ModelError` for a name that is none, and with what to install when matplotlib
+        is missing.
+        """
+        return figures_of(self, names)
 
     def to_datatree(self) -> Any:
         """An ArviZ DataTree; `contrast` and `offset` have the dimension `angle` [degrees].

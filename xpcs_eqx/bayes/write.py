@@ -129,7 +129,7 @@ def write_posterior(
     fitted_data: bool = True,
     predictive_draws: int = 200,
 ) -> None:
-    """Write a posterior into an existing folder.
+    """Write the draws of a posterior, their summary and plots into an existing folder.
 
     It becomes `posterior.nc` (ArviZ; `read_posterior` reads it back), `samples.npz`,
     `parameters.json`, `diagnostics.json`, `fitted_data.npz` (mean, sd, 5 % and 95 % of the surface)

@@ -22,7 +22,9 @@ _NAME = re.compile(r"checkpoint-(\d{8,})\.h5")
 
 
 class Checkpoints(eqx.Module):
-    """A folder with the last states of one computation; only one at a time may use it.
+    """A folder that keeps a long fit, to go on with it after an interruption.
+
+    It has the last states of one computation; only one at a time may use it.
 
     - `folder`: made at the first writing.
     - `kind`: what was computing ("trust region"); `fingerprint`: which problem. Those of another

@@ -10,7 +10,7 @@ from typing import Any, get_origin
 from pydantic.fields import FieldInfo
 
 from ..errors import ConfigError
-from ..parameters.leaves import parameter_leaves
+from ..physics.leaves import parameter_leaves
 from .section import Section, expected_of, said_of, tables_of, toml_value
 from .tables import Settings
 from .tables.data import DataSet, Joint

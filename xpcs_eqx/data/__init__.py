@@ -1,4 +1,4 @@
-"""Two-time maps: what they look like in memory, how files become maps."""
+"""Two-time maps: reading files of beamlines, choosing frames and angles, noise."""
 
 from .bands import BandReader as BandReader
 from .bands import MapSource as MapSource
@@ -52,4 +52,6 @@ from .two_time import Provenance as Provenance
 from .two_time import Sample as Sample
 from .two_time import TwoTimeData as TwoTimeData
 from .two_time import is_mask as is_mask
+from .two_time import place_text as place_text
 from .two_time import row_step as row_step
+from .two_time import with_sigma as with_sigma

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import numpy as np
 from jaxtyping import Float
 
+from ..arguments import named
 from ..errors import DataError
 from .baseline import Baseline, checked_baseline
 from .bins import bins_from
@@ -311,6 +312,7 @@ def _known(raw: RawMaps, name: str) -> RawMaps:
     return replace(raw, refused=refused, notes=(*raw.notes, *notes))
 
 
+@named
 def load(
     path: str | os.PathLike[str],
     *,

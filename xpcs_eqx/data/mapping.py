@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import named
 from ..errors import DataError
 from .bad_frames import left_out
 from .baseline import Baseline, Levels, baseline_of, checked_baseline, levels_of
@@ -35,6 +36,7 @@ from .two_time import DEFAULT_GAP, Geometry, PooledData, Provenance, TwoTimeData
 POOLED = ("data", "phi", "t1", "t2")
 
 
+@named
 def from_dict(
     mapping: Mapping[str, Any],
     *,

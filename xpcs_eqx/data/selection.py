@@ -67,7 +67,9 @@ def _frame_numbers(value: Any) -> Any:
 
 
 class Selection(eqx.Module):
-    """Which part of the data enters; nothing but damaged frames is left out without being asked.
+    """Which frames, q, angles, lags and ages enter a fit.
+
+    Nothing but damaged frames is left out without being asked.
 
     - `start_frame`, `end_frame`: 1-based, both inclusive; `end_frame = -1` is the last frame. A
       range keeps absolute time: frame i has t = time_origin + (i − 1)·dt·stride·average.

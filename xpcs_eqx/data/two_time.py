@@ -1,5 +1,6 @@
 """Two-time data in memory, as maps or as points, with their geometry and where they came from."""
 
+import dataclasses
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -10,6 +11,7 @@ from equinox import AbstractVar
 from jaxtyping import Float, Int
 
 from ..errors import DataError
+from ..showing import counted, few, known, with_numbers
 
 DEFAULT_GAP = 2_000_000.0
 """Gap of the shear cell [Å] when nothing is given (200 µm)."""
@@ -52,7 +54,9 @@ def _check_numbers(**values: Any) -> None:
 
 
 class Geometry(eqx.Module):
-    """Scattering geometry of one map stack; every field is an array, so gradients reach them.
+    """Where the maps were measured: q, the azimuth of each map, the gap of the shear cell.
+
+    Every field is an array, so that gradients reach them.
 
     - `q`: magnitude of the scattering vector [1/Å], scalar.
     - `phi`: azimuth of q of each map [degrees], `(angle,)`; duplicates are legal.
@@ -64,7 +68,7 @@ class Geometry(eqx.Module):
     >>> import xpcs_eqx as xe
     >>> geometry = xe.Geometry(q=0.0054, phi=[0, 45, 90])
     >>> geometry
-    Geometry(q=f64[](numpy), phi=f64[3](numpy), gap=f64[](numpy))
+    Geometry(q=0.0054, phi=[0, 45, 90], gap=2e+06)
     >>> geometry.n_angles, float(geometry.gap)
     (3, 2000000.0)
     """
@@ -85,6 +89,9 @@ class Geometry(eqx.Module):
                 f"q has shape {np.shape(self.q)} and gap {np.shape(self.gap)}; both are single "
                 "numbers. Fit several q jointly with one data set for each."
             )
+
+    def __repr__(self) -> str:
+        return with_numbers(self)
 
     @property
     def n_angles(self) -> int:
@@ -126,11 +133,24 @@ class Provenance(eqx.Module):
         return self.path if self.layout in self.path else f"{self.path} ({self.layout})"
 
 
+def place_text(t: Any, geometry: Geometry) -> str:
+    """Angles, frames, times and q of data in a line or two."""
+    t, phi = np.asarray(t), np.asarray(geometry.phi)
+    angles = f"{counted(phi.size, 'angle')} (φ = {few(phi)}°)"
+    step = (t[-1] - t[0]) / max(t.size - 1, 1)
+    return (
+        f"{angles} × {t.size} frames, t = {t[0]:.6g} … {t[-1]:.6g} s, dt = {step:.4g} s, "
+        f"q = {float(geometry.q):.6g} 1/Å"
+    )
+
+
 class AbstractTwoTime(eqx.Module):
     """What two-time data of any kind have: in memory or in a file, as maps, points or chunks."""
 
     t: AbstractVar[Float[np.ndarray | jax.Array, " frame"]]
     geometry: AbstractVar[Geometry]
+    absolute_sigma: AbstractVar[bool]
+    provenance: AbstractVar[Provenance]
 
     @property
     def n_angles(self) -> int:
@@ -146,6 +166,21 @@ class AbstractTwoTime(eqx.Module):
     def dt(self) -> Float[np.ndarray | jax.Array, ""] | np.floating:
         """Mean time between two frames [s]."""
         return (self.t[-1] - self.t[0]) / (self.n_frames - 1)
+
+    def __repr__(self) -> str:
+        """Where they came from, angles, frames, times and q, and what a reader should know."""
+        # What is traced, or several stacked, has no numbers of its own.
+        if not known(self) or [np.ndim(self.geometry.q), np.ndim(self.t)] != [0, 1]:
+            return eqx.tree_pformat(self)
+        sigma = "known" if self.absolute_sigma else "not known, so that errors follow the residuals"
+        lines = [
+            f"{type(self).__name__} from {self.provenance.where()}",
+            place_text(self.t, self.geometry),
+            # A property of some kinds and a field of others.
+            f"{self.n_pairs} entries that count, sigma {sigma}",  # pyright: ignore[reportAttributeAccessIssue]
+            *(f"note: {one}" for one in self.provenance.notes),
+        ]
+        return "\n  ".join(lines)
 
 
 class TwoTimeData(AbstractTwoTime):
@@ -328,3 +363,32 @@ def is_mask(weights: Float[np.ndarray | jax.Array, "angle frame frame"]) -> bool
     """Whether root weights are all zero or one, so that they carry no sigma."""
     # Map by map, so that what is made on the way has the size of one.
     return all(bool(np.all((one == 0) | (one == 1))) for one in map(np.asarray, weights))
+
+
+def with_sigma(data: Any, sigma: Any) -> Any:
+    """Data in memory with a standard deviation of c2 in place of what was known of it.
+
+    - `data`: maps, points or bins; what is masked stays so.
+    - `sigma`: one number, or an array like the maps or points.
+
+    **Raises:** `DataError` for a sigma that is not above zero or of another shape, and for data
+    that stay in their file or come in chunks.
+    """
+    if not isinstance(data, TwoTimeData | PooledData):
+        raise DataError(
+            f"sigma of a {type(data).__name__} is given where it is made, as open_stored(path, "
+            "sigma=…)"
+        )
+    like = np.asarray(data.c2 if isinstance(data, TwoTimeData) else data.values)
+    try:
+        spread = np.broadcast_to(np.asarray(sigma, dtype=like.dtype), like.shape)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"sigma is {sigma!r}; give a number, or an array of shape {like.shape}"
+        ) from error
+    if not np.all(np.isfinite(spread) & (spread > 0)):
+        raise DataError("sigma holds values that are not above zero; give those of c2")
+    root = 1.0 / spread
+    if data.root_weights is not None:
+        root = np.where(np.asarray(data.root_weights) > 0, root, 0).astype(like.dtype)
+    return dataclasses.replace(data, root_weights=root, absolute_sigma=True)

@@ -1,4 +1,4 @@
-"""Defences against degeneracy: layers around a fit, each usable alone, and one that joins them."""
+"""Fits of parameters that the data hardly tell apart: layers of defence, alone or together."""
 
 from .defended import DefendedFit as DefendedFit
 from .defended import defended_least_squares as defended_least_squares

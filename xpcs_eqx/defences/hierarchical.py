@@ -53,6 +53,13 @@ class OuterIteration(NamedTuple):
     change: float
     passes: tuple[int, int]
 
+    @property
+    def summary(self) -> str:
+        """Where it is, in one line."""
+        return (
+            f"outer iteration {self.number}: cost {self.cost_scaling:.8g}, change {self.change:.2e}"
+        )
+
 
 class Hierarchical(eqx.Module):
     """Alternation of physical parameters and scaling, and what ends it.

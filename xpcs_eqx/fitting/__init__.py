@@ -1,4 +1,4 @@
-"""From an objective to a result: the local fit with recovery, error bars and a verdict."""
+"""Fits from one start: recovery, error bars, a verdict, and what can be asked afterwards."""
 
 from .after.degeneracy import Advice as Advice
 from .after.degeneracy import DegeneracyReport as DegeneracyReport

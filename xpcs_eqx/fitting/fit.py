@@ -1,6 +1,7 @@
 """The result of a fit as a plain value."""
 
 import dataclasses
+import os
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from ..objective import MapTiles, StoredTiles, has_bins, on_one_device
 from ..optimize import AbstractPreparationState, History, Status, Telemetry, WarmUpState
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
+from ..showing import Table, as_block, figures_of, labelled, with_error
 from ..uncertainty import Misfit, Signal, Uncertainty
 from .joint import Sharing
 from .scaling_check import ScalingCheck
@@ -185,6 +187,16 @@ class Fit(eqx.Module):
         """The cost, as SciPy calls it."""
         return float(self.cost)
 
+    @property
+    def covariance(self) -> Float[np.ndarray, "entry entry"]:
+        """Quoted covariance of `values`, in the order of `names`; `pcov` is that of `x`."""
+        return np.asarray(self.uncertainty.covariance)
+
+    @property
+    def correlation(self) -> Float[np.ndarray, "entry entry"]:
+        """Quoted correlations of `values`, in the order of `names`; zero for what has no error."""
+        return self.uncertainty.correlation()
+
     def _order(self) -> list[int]:
         wanted = self.objective.names
         if wanted == self.names:
@@ -303,8 +315,8 @@ class Fit(eqx.Module):
         """Whether the angles bear out a scaling that is not one pair for each."""
         return self._one().scaling_check
 
-    def __repr__(self) -> str:
-        """The verdict and one line for each parameter."""
+    def _headline(self) -> str:
+        """What was fitted, the verdict, and how the solver ended."""
         if self.fitted is not None:
             entries = "bins" if has_bins(self.objective.term.tiles) else "pairs"
             what = f"{type(self.fitted.model).__name__} to {self.n_pairs} {entries}"
@@ -313,15 +325,105 @@ class Fit(eqx.Module):
             what = f"{number} data set{'s' if number > 1 else ''} to {self.n_pairs} pairs"
         else:
             what = f"a curve to {self.n_pairs} points"
+        return f"Fit of {what}: {self.quality.flag}, {self.message}"
+
+    def __repr__(self) -> str:
+        """The verdict and one line for each parameter."""
         shown = [row for row in self.rows if row.role != "scaling" or self.fitted is not None]
-        lines = [f"Fit of {what}: {self.quality.flag}, {self.message}"]
+        lines = [self._headline()]
         for row in shown:
-            held = row.role in ("fixed", "tied")
-            error = f"({row.role})" if held else f"± {row.error:.2g}"
-            lines.append(f"  {row.name} = {row.value:.6g} {error} {row.unit}".rstrip())
+            said = with_error(row.value, row.error)
+            if row.role in ("fixed", "tied") or "±" not in said:
+                held = f"({row.role})" if row.role in ("fixed", "tied") else f"± {row.error}"
+                said = f"{row.value:.6g} {held}"
+            lines.append(f"  {row.name} = {said} {row.unit}".rstrip())
         if self.parts:
             lines.append(f"  other minima: {self.looked or 'not looked for, a fit from one start'}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Verdict, findings and the table of parameters, as notebooks show it."""
+        rows = self.summary()
+        said = list(self.quality.findings)
+        if self.parts:
+            said.append(f"other minima: {self.looked or 'not looked for, a fit from one start'}")
+        main = Table({name: row for name, row in rows.items() if row["role"] != "scaling"})
+        scaling = Table({name: row for name, row in rows.items() if row["role"] == "scaling"})
+        more = f"<details><summary>contrast and offset</summary>{scaling._repr_html_()}</details>"
+        good = not self.quality.doubtful
+        return as_block(self._headline(), said, main, good, more if len(scaling) else "")
+
+    def summary(self) -> Table:
+        """Value, error, unit, role, bounds and start of every parameter and scaling coefficient.
+
+        It prints as a table; errors are the quoted ones, NaN for what is fixed or on a bound.
+        """
+        columns = ("value", "error", "unit", "role", "lower", "upper", "start")
+        return Table({row.name: {c: getattr(row, c) for c in columns} for row in self.rows})
+
+    def to_dataframe(self) -> Any:
+        """`summary` as a pandas DataFrame, a row for each parameter.
+
+        **Raises:** `ModelError` with what to install when pandas is missing.
+        """
+        return self.summary().to_dataframe()
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write `summary` as CSV, a line for each parameter.
+
+        **Raises:** `DataError` when the folder does not exist.
+        """
+        self.summary().to_csv(path)
+
+    def to_xarray(self, maps: bool = False) -> Any:
+        """An xarray Dataset: values, errors and covariance; contrast and offset by angle.
+
+        **Arguments:**
+
+        - `maps`: whether fitted maps and residuals, over angle and the two times [s], are in it.
+
+        **Raises:** `ModelError` with what to install when xarray is missing, and as `surface` for
+        the maps of several data sets, each of which has its own: `fit.parts[label].to_xarray()`.
+        """
+        entry, other = ("parameter",), ("parameter", "other")
+        arrays: dict[str, Any] = {
+            "value": (entry, np.asarray(self.values)),
+            "error": (entry, self.uncertainty.errors()),
+            "covariance": (other, self.covariance),
+            "correlation": (other, self.correlation),
+        }
+        names = list(self.names)
+        coordinates: dict[str, Any] = {"parameter": names, "other": names}
+        attributes: dict[str, Any] = {
+            "verdict": self.quality.flag,
+            "findings": "; ".join(self.quality.findings),
+        }
+        if self.fitted is not None:
+            place = self.objective.term.geometry
+            arrays["contrast"] = ("angle", np.asarray(self.contrast))
+            arrays["offset"] = ("angle", np.asarray(self.offset))
+            coordinates["phi"] = ("angle", np.asarray(place.phi))
+            attributes["q"] = float(place.q)
+        if maps:
+            arrays["fitted"] = (("angle", "t1", "t2"), self.surface())
+            arrays["residual"] = (("angle", "t1", "t2"), self.residuals())
+            coordinates |= dict.fromkeys(("t1", "t2"), np.asarray(self.objective.term.t))
+        return labelled(arrays, coordinates, attributes)
+
+    def plot(self, *names: str) -> Any:
+        """The figures of the fit: maps with residuals, c2 against lag, rates, and so on.
+
+        They are drawn when they are looked at: a notebook shows them, `fit.plot().save(folder)`
+        writes files, `fit.plot()["maps"]` is a figure of matplotlib, `show()` opens windows.
+
+        **Arguments:**
+
+        - `names`: of the figures that are wanted; by default all.
+
+        **Raises:** `ModelError` for a name that is none, for the fit of a curve, and with what to
+        install when matplotlib is missing.
+        """
+        return figures_of(self, names)
 
     def __getitem__(self, name: str) -> ParameterRow:
         """The table row of a parameter or scaling coefficient.

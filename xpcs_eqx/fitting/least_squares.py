@@ -13,6 +13,7 @@ from ..checkpoint import Checkpoints
 from ..errors import ModelError
 from ..objective import AbstractLoss, AbstractObjective, curve_objective
 from ..optimize import AbstractPreparation, Recovery, TrustRegion
+from ..progress import in_one_line
 from .fit import Fit
 from .joint import Errors
 from .result import check_fittable, fit_of
@@ -33,8 +34,9 @@ def least_squares(
     checkpoints: Checkpoints | None = None,
     every: int = 1,
     resume: bool = False,
+    progress: bool = False,
 ) -> Fit:
-    """Fit an objective to its data, be they one data set, several, or a curve.
+    """Fit a model to data, put together as an objective, from one start.
 
     **Arguments:**
 
@@ -56,6 +58,7 @@ def least_squares(
         or the callback. The folder is left to the caller, who may `clear` it at the end.
     - `resume`: go on from the newest checkpoint, or begin when there is none. The fit ends where
         one that was never stopped does, with the same evaluations.
+    - `progress`: show where it is, in one line.
 
     **Returns:** a `Fit`. A fit that does not converge is returned with its status and its best
     parameters; nothing is raised for it.
@@ -90,19 +93,20 @@ def least_squares(
             "function of everything in the objective"
         )
     check_fittable(objective, "least_squares")
-    solution = solve(
-        objective,
-        start,
-        solver=solver,
-        recovery=recovery,
-        callback=callback,
-        checkpoints=checkpoints,
-        every=every,
-        resume=resume,
-        preparations=() if warm_up is None else (warm_up,),
-        errors=errors,
-    )
-    return fit_of(solution, errors=errors)
+    with in_one_line(progress, callback) as seen:
+        solution = solve(
+            objective,
+            start,
+            solver=solver,
+            recovery=recovery,
+            callback=seen,
+            checkpoints=checkpoints,
+            every=every,
+            resume=resume,
+            preparations=() if warm_up is None else (warm_up,),
+            errors=errors,
+        )
+        return fit_of(solution, errors=errors)
 
 
 @checked()
@@ -120,7 +124,7 @@ def curve_fit(
     recovery: Recovery | None = None,
     warm_up: AbstractPreparation | None = None,
 ) -> Fit:
-    """Least squares for `function(x, *parameters)` written in `jax.numpy`.
+    """Fit any curve y = function(x, *parameters), written in `jax.numpy`, to points.
 
     The fit that `least_squares` makes of a `curve_objective`, in whose words the arguments are:
     `fit.x`, `fit.pcov`, `fit.perr` are those of SciPy's `curve_fit`, covariance and standard errors

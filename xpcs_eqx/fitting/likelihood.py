@@ -22,6 +22,7 @@ from ..objective import (
 from ..objective.combined import parts_of, with_parts
 from ..optimize import TrustRegion, evaluated
 from ..parameters.variables import coordinates_of
+from ..progress import in_one_line
 from ..uncertainty import inverse_of
 from ..uncertainty.shot_noise import shot_noise_of_diagonal
 from .fit import Fit
@@ -134,8 +135,11 @@ def maximum_likelihood(
     *,
     solver: TrustRegion | None = None,
     callback: Callable[[Any], Any] | None = None,
+    progress: bool = False,
 ) -> Fit:
-    """Fit the likelihood of speckle to the maps of a least-squares fit, beginning where it ended.
+    """Get more precise parameters out of the same maps, by the likelihood of speckle.
+
+    It begins where a least-squares fit of the maps has ended.
 
     Least squares takes a map as a picture. It is the sample covariance of the intensities of many
     pixels, and its likelihood uses that whole: at several counts a pixel the parameters come out
@@ -146,7 +150,7 @@ def maximum_likelihood(
     **Arguments:**
 
     - `fit`: by least squares, of one data set of maps in memory or of several together.
-    - `solver`, `callback`: as in `least_squares`.
+    - `solver`, `callback`, `progress`: as in `least_squares`.
 
     **Returns:** a `Fit` whose scaling coefficients are followed by levels of shot noise; `chi2` is
     the deviance, twice the log of the likelihood ratio against the maps themselves.
@@ -169,17 +173,18 @@ def maximum_likelihood(
     """
     likelihood = likelihood_of(fit)
     start = start_of(likelihood, fit)
-    solution = solve(likelihood, start, solver=solver, callback=callback)
-    known = all(part.known_diagonal.all() for part in parts_of(likelihood))
-    for _ in range(0 if known else _ROUNDS):
-        likelihood, before = _with_diagonals(likelihood, solution.y), solution
-        begin = np.asarray(likelihood.variables.to_physical(solution.y))
-        begin = np.clip(begin, likelihood.variables.lower, likelihood.variables.upper)
-        solution = solve(likelihood, begin, solver=solver, callback=callback)
-        step = np.asarray(solution.y - before.y)
-        if step @ np.asarray(solution.equations.hessian) @ step <= _SETTLED**2:
-            break
-    found = fit_of(solution)
+    with in_one_line(progress, callback) as seen:
+        solution = solve(likelihood, start, solver=solver, callback=seen)
+        known = all(part.known_diagonal.all() for part in parts_of(likelihood))
+        for _ in range(0 if known else _ROUNDS):
+            likelihood, before = _with_diagonals(likelihood, solution.y), solution
+            begin = np.asarray(likelihood.variables.to_physical(solution.y))
+            begin = np.clip(begin, likelihood.variables.lower, likelihood.variables.upper)
+            solution = solve(likelihood, begin, solver=solver, callback=seen)
+            step = np.asarray(solution.y - before.y)
+            if step @ np.asarray(solution.equations.hessian) @ step <= _SETTLED**2:
+                break
+        found = fit_of(solution)
     return dataclasses.replace(found, looked=fit.looked).doubted(fit.doubts)
 
 

@@ -1,4 +1,4 @@
-"""Objectives: one sum over blocks of pairs, derivative in two stages, linear parts eliminated."""
+"""What is minimised: squares of maps and curves, robust losses, penalties, all summed in tiles."""
 
 from .build import projected_objective as projected_objective
 from .build import residual as residual

@@ -109,7 +109,11 @@ def two_time_objective(
 ) -> CombinedObjective: ...
 
 
-@checked(parameters=ParameterMap | SharedParameters, data=AnyData | Sequence[AnyData])
+@checked(
+    parameters=ParameterMap | SharedParameters,
+    data=AnyData | Sequence[AnyData],
+    scaling=AbstractScaling | Sequence[AbstractScaling | None] | None,
+)
 def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     parameters: Any,
     data: Any,
@@ -127,7 +131,7 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     driver: AbstractDriver | None = None,
     piece: int | None = None,
 ) -> TwoTimeObjective | CombinedObjective:
-    """The sum of squares of a two-time data set, or of several with parameters in common.
+    """Model and data for a fit: the sum of squares of one data set, or of several together.
 
     **Arguments:**
 
@@ -223,7 +227,9 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
 def projected_objective(
     parameters: ParameterMap, data: AnyData, scaling: AbstractScaling | None = None, **options: Any
 ) -> ProjectedObjective:
-    """`two_time_objective` of one data set with contrast and offset eliminated exactly.
+    """Model and data for a fit in which contrast and offset are solved for exactly.
+
+    It is `two_time_objective` of one data set with `eliminate=True`.
 
     **Raises:** as `two_time_objective`.
     """

@@ -16,6 +16,7 @@ from ..compiling import quick_jit
 from ..data import StoredTwoTime, TwoTimeData, weighted
 from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
+from ..showing import Table
 from .drivers.stored import AnyData, source_of
 from .equations import AbstractObjective
 from .likelihood import SpeckleLikelihood
@@ -130,6 +131,15 @@ class CombinedObjective(AbstractObjective):
             for name in part.term.scaling.names
         ]
         return (*self.parameters.whole.free_names, *own)
+
+    def about(self):
+        each = zip(self.parameters.labels, self.parts, strict=True)
+        return tuple(f"{label}: {line.strip()}" for label, one in each for line in one.about())
+
+    def table(self):
+        repeated = dict(self.parameters.repeated)
+        rows = self.physical.table().items()
+        return Table({name: row for name, row in rows if name not in repeated})
 
     @property
     def memo(self):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from ..errors import PrecisionError
 from ..parameters import AbstractVariables
+from ..showing import Table, known
 
 
 class NormalEquations(eqx.Module):
@@ -70,6 +71,25 @@ class AbstractObjective(eqx.Module):
     """
 
     variables: AbstractVar[AbstractVariables]
+
+    def __repr__(self) -> str:
+        """What is fitted to what, and a table of what is varied with start and bounds."""
+        # What is traced, or several stacked, has no numbers of its own.
+        if not known(self) or np.ndim(self.variables.lower) != 1:
+            return eqx.tree_pformat(self)
+        return "\n".join([type(self).__name__, *self.about(), str(self.table())])
+
+    def about(self) -> tuple[str, ...]:
+        """What is fitted to what, in lines for people."""
+        return ()
+
+    def table(self) -> Table:
+        """Start and bounds of the variables."""
+        sides = (np.asarray(self.start), self.variables.lower, self.variables.upper)
+        each = zip(self.names, *sides, strict=True)
+        return Table(
+            {n: {"start": float(x), "lower": float(a), "upper": float(b)} for n, x, a, b in each}
+        )
 
     @property
     @abstractmethod

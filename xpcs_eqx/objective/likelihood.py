@@ -182,6 +182,12 @@ class SpeckleLikelihood(AbstractObjective):
     def names(self):
         return self.physical.free_names + self.term.scaling.names
 
+    def about(self):
+        return self.term.about("likelihood of speckle")
+
+    def table(self):
+        return self.physical.table()
+
     @property
     def memo(self):
         # The equations of each angle, of which error bars are made without another evaluation.

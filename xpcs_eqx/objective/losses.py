@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..arguments import check_fields
 from ..physics import as_inexact
+from ..showing import with_numbers
 
 # Share of the weight ψ(r)/r that the curvature of an outlier keeps.
 _LEAST_CURVATURE = 0.1
@@ -34,6 +35,9 @@ class AbstractLoss(eqx.Module):
 
     def __check_init__(self):
         check_fields(self)
+
+    def __repr__(self) -> str:
+        return with_numbers(self)
 
     @abstractmethod
     def density(self, r: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -106,7 +110,9 @@ class AbstractRobustLoss(AbstractLoss):
 
 
 class SoftL1(AbstractRobustLoss):
-    """ρ(z) = 2(√(1+z) − 1); `scale` in units of the (weighted) residual.
+    """A robust loss, smooth between squares and moduli of the residuals.
+
+    ρ(z) = 2(√(1+z) − 1); `scale` in units of the (weighted) residual.
 
     >>> import jax.numpy as jnp
     >>> import xpcs_eqx as xe
@@ -131,7 +137,10 @@ class SoftL1(AbstractRobustLoss):
 
 
 class Huber(AbstractRobustLoss):
-    """ρ(z) = z for z ≤ 1, else 2√z − 1."""
+    """A robust loss, squares of small residuals and moduli of large ones.
+
+    ρ(z) = z for z ≤ 1, else 2√z − 1.
+    """
 
     convex: ClassVar[bool] = True
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
@@ -149,7 +158,7 @@ class Huber(AbstractRobustLoss):
 
 
 class Cauchy(AbstractRobustLoss):
-    """ρ(z) = ln(1 + z)."""
+    """A robust loss that lets go of strong outliers: ρ(z) = ln(1 + z)."""
 
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, ScalarLike
 from ..arguments import check_fields, checked
 from ..errors import ModelError
 from ..parameters import ParameterMap, parameter_values
-from ..parameters.leaves import check_names, parameter_leaves
+from ..parameters.leaves import check_names
 from ..physics import AbstractCorrelation, as_inexact
+from ..physics.leaves import parameter_leaves
 from ..scaling import AbstractScaling
 from .equations import NormalEquations
 
@@ -179,7 +180,7 @@ class LogSmoothness(AbstractPenalty):
 def smoothness(
     model: AbstractCorrelation, field: str, width: ScalarLike
 ) -> Smoothness | LogSmoothness:
-    """The penalty for the values at knots of a rate of a model.
+    """A penalty that keeps a rate given by its values at knots smooth.
 
     **Arguments:**
 

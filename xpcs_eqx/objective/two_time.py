@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..compiling import quick_jit
-from ..data import Doubt, Geometry
+from ..data import Doubt, Geometry, place_text
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
 from .drivers.loops import AbstractDriver, AbstractPieces
@@ -63,6 +63,15 @@ class TwoTimeTerm(eqx.Module):
     absolute_sigma: bool = eqx.field(static=True)
     baseline_guessed: bool = eqx.field(static=True, default=False)
     doubts: tuple[Doubt, ...] = eqx.field(static=True, default=())
+
+    def about(self, how: str) -> tuple[str, ...]:
+        """Model, data and scaling, and `how` they are fitted, in lines for people."""
+        sigma = "known" if self.absolute_sigma else "not known"
+        return (
+            f"  {type(self.parameters.model).__name__} on {place_text(self.t, self.geometry)}",
+            f"  {how}, sigma {sigma}",
+            f"  {self.scaling}",
+        )
 
     @property
     def in_parts(self) -> bool:
@@ -180,6 +189,12 @@ class ProjectedObjective(AbstractObjective):
     def names(self):
         return self.variables.free_names
 
+    def about(self):
+        return self.term.about("least squares, contrast and offset eliminated")
+
+    def table(self):
+        return self.physical.table()
+
     @property
     def memo(self):
         return _first_memo(self.term)
@@ -264,6 +279,12 @@ class JointObjective(AbstractObjective):
     @property
     def names(self):
         return self.variables.parameters.free_names + self.term.scaling.names
+
+    def about(self):
+        return self.term.about(f"loss {self.loss}, contrast and offset fitted as well")
+
+    def table(self):
+        return self.physical.table()
 
     @property
     def memo(self):

@@ -1,4 +1,4 @@
-"""Solvers: a bounded trust region on Optimistix pieces, as one machine for every loop."""
+"""Solvers inside bounds: the trust region, its steps and stopping rules, warm-up, recovery."""
 
 from .convergence import Closeness as Closeness
 from .convergence import Convergence as Convergence

@@ -15,6 +15,7 @@ from ..arguments import check_fields, plain
 from ..errors import ModelError
 from ..objective import NormalEquations
 from ..parameters import AbstractVariables
+from ..showing import with_numbers
 from .bounded_step import bounded_step, function_info, move, step_problem
 from .convergence import Convergence, Status, Tried, closeness
 from .descents import AbstractMetric, NaturalMetric, NielsenSearch, as_value, damped_newton
@@ -87,7 +88,9 @@ class TrustRegionState(eqx.Module):
 
 
 class TrustRegion(eqx.Module):
-    """Least squares by normal equations in a box, from Optimistix' descents and searches.
+    """The solver of fits with its tolerances: least squares by normal equations inside bounds.
+
+    Descents and searches are those of Optimistix.
 
     Steps are taken in coordinates scaled by `metric`, since damping acts alike on all of them;
     bounds are those of the physical variables. `propose` names a point and
@@ -124,6 +127,9 @@ class TrustRegion(eqx.Module):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise ModelError(f"{name} is {number} of a TrustRegion; give 1 or more")
+
+    def __repr__(self) -> str:
+        return with_numbers(self)
 
     @property
     def convergence(self) -> Convergence:

@@ -212,7 +212,9 @@ def _pulled_back(variables, x, gradient):
 
 
 class WarmUp(AbstractPreparation):
-    """L-BFGS on the mean squared weighted residual, in physical variables inside their bounds.
+    """Steps from a far start to where the solver begins.
+
+    L-BFGS on the mean squared weighted residual, in physical variables inside their bounds.
 
     The loss is the cost, penalties included, relative to what a constant would leave of it
     (`AbstractObjective.spread`), or to the cost at the start where nothing is known of that; so

@@ -1,4 +1,4 @@
-"""Parameters: which are free, their bounds and names, and the coordinates solvers work in."""
+"""Parameters: which are fitted, their names, bounds and ties, shared ones of several data sets."""
 
 from .bijections import AbstractBijection as AbstractBijection
 from .bijections import Affine as Affine

@@ -1,8 +1,7 @@
-"""The scalar parameters of a model: where they sit, their names and values, ties between them."""
+"""The values of the scalar parameters of a model, by name, and ties between them."""
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
@@ -16,7 +15,8 @@ from jaxtyping import Array
 
 from ..arguments import numbers
 from ..errors import ModelError
-from ..physics import AbstractCorrelation, ParameterInfo, as_inexact, is_constant, parameter_info
+from ..physics import AbstractCorrelation, as_inexact
+from ..physics.leaves import below, parameter_leaves, value_of
 
 Tie = Callable[[Mapping[str, Array]], Array]
 
@@ -56,88 +56,6 @@ def tied(name: str, tie: Tie, values: Mapping[str, Array]) -> Array:
         ) from error
 
 
-# Of an array that no field declares: it has no start but its value.
-_UNDECLARED = ParameterInfo(start=math.nan)
-
-
-class Leaf(eqx.Module):
-    """One scalar parameter of a model: where it sits and what is known of it."""
-
-    name: str
-    path: tuple[str, ...]
-    index: int | None
-    info: ParameterInfo
-
-
-def parts(node: Any):
-    """Name, value and field of all that is directly below a Module, a tuple of such, or a dict."""
-    if isinstance(node, tuple):
-        return [(str(i), value, None) for i, value in enumerate(node)]
-    if isinstance(node, dict):
-        return [(name, value, None) for name, value in node.items()]
-    fields = [f for f in dataclasses.fields(node) if not is_constant(f)]
-    return [(f.name, getattr(node, f.name), f) for f in fields]
-
-
-def _below(node: Any, step: str) -> Any:
-    if isinstance(node, dict):
-        return node[step]
-    return node[int(step)] if isinstance(node, tuple) else getattr(node, step)
-
-
-def is_inner(value: Any) -> bool:
-    """Whether parameters may lie below it."""
-    return isinstance(value, dict) or (
-        dataclasses.is_dataclass(value)
-        or (isinstance(value, tuple) and any(dataclasses.is_dataclass(part) for part in value))
-    )
-
-
-def _walk(node: Any, path: tuple[str, ...]):
-    """Yield (path, field value, declaration) of every inexact array field below `node`."""
-    for name, value, field in parts(node):
-        here = (*path, name)
-        if is_inner(value):
-            yield from _walk(value, here)
-        elif eqx.is_inexact_array(value) or isinstance(value, float):
-            yield here, value, None if field is None else parameter_info(field)
-
-
-def parameter_leaves(model: AbstractCorrelation) -> tuple[Leaf, ...]:
-    """The scalar parameters of a model in the order of its fields."""
-    leaves = []
-    # Once: a model that stands for several works them out each time.
-    names, infos = model.names, model.infos
-    for path, value, declared in _walk(model, ()):
-        joined = ".".join(path)
-        name = names.get(joined, joined)
-        named = infos.get(name)
-        info = (declared or _UNDECLARED) if named is None else named.within(declared)
-        if np.ndim(value) == 0:
-            leaves.append(Leaf(name, path, None, info))
-        else:
-            leaves += [
-                Leaf(f"{name}[{i}]", path, i, info) for i in range(int(np.prod(np.shape(value))))
-            ]
-    names = [leaf.name for leaf in leaves]
-    if len(set(names)) != len(names):
-        twice = sorted({n for n in names if names.count(n) > 1})
-        raise ModelError(
-            f"{type(model).__name__} has several parameters named {twice}; "
-            "give them different public names in its `names` mapping"
-        )
-    return tuple(leaves)
-
-
-def _get(model: Any, leaf: Leaf) -> Any:
-    model = reduce(_below, leaf.path, model)
-    if leaf.index is None:
-        return model
-    # Concrete entries are taken by NumPy: an eager JAX operation is a compilation.
-    traced = isinstance(model, jax.core.Tracer)
-    return jnp.ravel(model)[leaf.index] if traced else np.ravel(np.asarray(model))[leaf.index]
-
-
 def _replaced(old: Any, entries: Mapping[int, Any]) -> Any:
     """An array with some of its entries, counted along its rows, replaced."""
     shape, size = np.shape(old), int(np.prod(np.shape(old)))
@@ -149,7 +67,7 @@ def _replaced(old: Any, entries: Mapping[int, Any]) -> Any:
 
 def parameter_values(model: AbstractCorrelation) -> dict[str, Array]:
     """The values of all scalar parameters by public name."""
-    return {leaf.name: _get(model, leaf) for leaf in parameter_leaves(model)}
+    return {leaf.name: value_of(model, leaf) for leaf in parameter_leaves(model)}
 
 
 def with_parameters(model: AbstractCorrelation, values: Mapping[str, Any]) -> AbstractCorrelation:
@@ -167,12 +85,12 @@ def with_parameters(model: AbstractCorrelation, values: Mapping[str, Any]) -> Ab
             by_path[leaf.path] = value
         else:
             entries.setdefault(leaf.path, {})[leaf.index] = value
-            by_path[leaf.path] = _get(model, dataclasses.replace(leaf, index=None))
+            by_path[leaf.path] = value_of(model, dataclasses.replace(leaf, index=None))
     for path, given in entries.items():
         by_path[path] = _replaced(by_path[path], given)
 
     new = [numbers(as_inexact(value)) for value in by_path.values()]
-    return eqx.tree_at(lambda m: [reduce(_below, path, m) for path in by_path], model, new)
+    return eqx.tree_at(lambda m: [reduce(below, path, m) for path in by_path], model, new)
 
 
 def check_names(given, known, owner: str) -> None:

@@ -13,14 +13,13 @@ from jaxtyping import Array, Float, ScalarLike
 from ..arguments import checked
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, PowerLawRate
+from ..physics.leaves import is_inner, parameter_leaves, parts
+from ..showing import Table, known
 from .bijections import AbstractBijection, Identity, Log, ReferenceAmplitude, Slope
 from .leaves import (
     Tie,
     check_names,
-    is_inner,
-    parameter_leaves,
     parameter_values,
-    parts,
     stack,
     tied,
     with_parameters,
@@ -62,6 +61,30 @@ class ParameterMap(AbstractVariables):
         """The free parameters of the template model."""
         values = parameter_values(self.model)
         return stack([values[name] for name in self.free_names])
+
+    def __repr__(self) -> str:
+        """A table of all parameters with start and bounds."""
+        if not known(self) or np.ndim(self.lower) != 1:
+            return eqx.tree_pformat(self)
+        return f"{type(self).__name__} of {type(self.model).__name__}\n{self.table()}"
+
+    def table(self) -> Table:
+        """Start, bounds, unit and role of every parameter: free, fixed or tied."""
+        values = parameter_values(self.build(self.start))
+        sides = zip(np.asarray(self.lower), np.asarray(self.upper), strict=True)
+        box, ties = dict(zip(self.free_names, sides, strict=True)), dict(self.ties)
+        rows = {}
+        for name, unit in zip(self.names, self.units, strict=True):
+            lower, upper = box.get(name, (math.nan, math.nan))
+            role = "free" if name in box else "tied" if name in ties else "fixed"
+            rows[name] = {
+                "start": float(values[name]),
+                "lower": float(lower),
+                "upper": float(upper),
+                "unit": unit,
+                "role": role,
+            }
+        return Table(rows)
 
     def to_physical(self, y: Float[Array, "free"]) -> Float[Array, "free"]:
         """Physical parameters x from coordinates y."""
@@ -176,7 +199,7 @@ def parameter_map(
     rates: Callable[[ScalarLike], AbstractBijection] = Slope,
     coordinates: Mapping[tuple[str, ...], AbstractBijection] | None = None,
 ) -> ParameterMap:
-    """The map of a model whose fields hold the start values.
+    """Say which parameters of a model are fitted, from which start, within which bounds.
 
     **Arguments:**
 

@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, ScalarLike
 from ..arguments import checked
 from ..errors import ModelError
 from ..physics import AbstractCorrelation, ParameterInfo
+from ..physics.leaves import Leaf, parameter_leaves
 from .bijections import AbstractBijection, Slope
-from .leaves import Leaf, Proportional, Tie, check_names, parameter_leaves, parameter_values
+from .leaves import Proportional, Tie, check_names, parameter_values
 from .parameter_map import ParameterMap, parameter_map
 
 

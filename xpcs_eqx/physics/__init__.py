@@ -1,4 +1,4 @@
-"""Models of |c1|²: rates, their integrals, shear kernels, and the interface for new models."""
+"""Models of the decay |c1|²: rates of diffusion and shear, and how to write a new model."""
 
 from .correlation import AbstractCorrelation as AbstractCorrelation
 from .correlation import Circumstances as Circumstances

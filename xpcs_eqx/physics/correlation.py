@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..arguments import check_fields, checked
 from ..data import Geometry
+from .leaves import model_text
 from .parameter import ParameterInfo
 
 
@@ -51,7 +52,7 @@ class Degeneracy(NamedTuple):
 
 
 class Features(eqx.Module):
-    """What a correlation depends on, split by how it enters a pair of frames (t1, t2).
+    """What a model of your own says of each frame, split by how it enters a pair (t1, t2).
 
     - `increments`: functions of one time that enter only as f(t2) − f(t1); arrays (frame,).
     - `endpoints`: functions of one time that enter at both ends; arrays (frame,).
@@ -75,7 +76,9 @@ class Pair(eqx.Module):
 
 
 class AbstractCorrelation(eqx.Module):
-    """|c1|² of a pair of frames; the fields made with `parameter` are the parameters.
+    """How speckle decorrelates between two frames, |c1|²: the base of models of your own.
+
+    The fields made with `parameter` are the parameters.
 
     A subclass gives `features` and `kernel`. The solvers differentiate the kernel with respect to
     the few features of each pair and the features with respect to the parameters at each frame, so
@@ -96,6 +99,10 @@ class AbstractCorrelation(eqx.Module):
 
     def __check_init__(self):
         check_fields(self)
+
+    def __repr__(self) -> str:
+        """What it is made of, and its parameters with their units."""
+        return model_text(self)
 
     @abstractmethod
     def features(self, t: Float[Array, "frame"], geometry: Geometry) -> Features:
@@ -174,7 +181,7 @@ def correlation_rows(
 def correlation_map(
     model: AbstractCorrelation, t: Float[Array, "frame"], geometry: Geometry
 ) -> Float[Array, "angle frame frame"]:
-    """|c1|² of all pairs of frames and all angles as full symmetric maps, 1 on the diagonal.
+    """The maps of |c1|² that a model gives: all pairs of frames and angles, 1 on the diagonal.
 
     `t` in s. Memory is that of the maps; fits never form them.
     """

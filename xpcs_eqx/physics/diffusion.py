@@ -113,7 +113,7 @@ class Static(AbstractCorrelation):
 
 
 class LaminarFlow(AbstractCorrelation):
-    """Diffusion in a linear velocity profile across the gap.
+    """Diffusion under laminar shear, a linear velocity profile across the gap.
 
     |c1|² = exp(−q² ∫ J dt) · S(½ q L cos(φ0−φ) ∫ γ̇ dt), with S the shear kernel;
     He et al., PNAS 121, e2401162121 (2024). The shear term is even in the cosine.

@@ -23,7 +23,7 @@ def uniform_knots(t: Float[np.ndarray, "frame"], n: int) -> Float[np.ndarray, "k
     >>> knots.tolist()
     [0.0, 2.0, 4.0, 6.0]
     >>> SplineRate(knots, 1e4)
-    SplineRate(knots=f64[4], values=f64[4])
+    SplineRate(knots=[0, 2, 4, 6], values=[10000, 10000, 10000, 10000])
     """
     first, last = _window(t, n)
     return np.linspace(first, last, n)
@@ -115,7 +115,9 @@ def _spline(knots, values, t):
 
 
 class SplineRate(AbstractRate):
-    """A positive rate: the exponential of a natural cubic spline through ln of `values`.
+    """A positive rate of any smooth shape, given by its values at some ages.
+
+    It is the exponential of a natural cubic spline through ln of `values`.
 
     `values` are the rates at `knots` [s], and what is fitted, stepped in their logarithms. Beyond
     the knots the logarithm goes on as a straight line.

@@ -64,7 +64,7 @@ def parameter(
     scale: float | None = None,
     logarithmic: bool = False,
 ) -> Any:
-    """A Module field that is a parameter of a model.
+    """Declare a parameter of a model of your own: unit, start value and bounds.
 
     **Arguments:**
 

@@ -12,11 +12,12 @@ from jaxtyping import Array, Float, ScalarLike
 
 from ..arguments import check_fields
 from ..errors import ModelError
+from ..showing import with_numbers
 from .parameter import as_inexact, parameter
 
 
 class AbstractRate(eqx.Module):
-    """A rate as a function of absolute time and its integral on the frame grid.
+    """A rate that changes with age, as J(t) or γ̇(t), and its integral between frames.
 
     `positive` says of a class that its rates are positive whatever the parameters.
     """
@@ -25,6 +26,9 @@ class AbstractRate(eqx.Module):
 
     def __check_init__(self):
         check_fields(self)
+
+    def __repr__(self) -> str:
+        return with_numbers(self)
 
     @abstractmethod
     def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
@@ -73,7 +77,9 @@ def rates_in(model: eqx.Module) -> dict[str, AbstractRate]:
 
 
 class PowerLawRate(AbstractRate):
-    """amplitude · t^exponent + offset, integrated in closed form from t = 0 on, without a floor.
+    """A rate amplitude · t^exponent + offset of the age t, as J(t) and γ̇(t) are.
+
+    It is integrated in closed form from t = 0 on, without a floor.
 
     With t_r a reference time inside the window and s = exponent + 1, the integral from t_r to t is
     t_r^s · expm1(s ln(t/t_r)) / s, which passes smoothly through s = 0; at t = 0 it is −t_r^s / s.
@@ -86,7 +92,7 @@ class PowerLawRate(AbstractRate):
     >>> import xpcs_eqx as xe
     >>> rate = xe.PowerLawRate(amplitude=3.0, exponent=-1.0, offset=0.5)
     >>> rate
-    PowerLawRate(amplitude=f64[], exponent=f64[], offset=f64[])
+    PowerLawRate(amplitude=3, exponent=-1, offset=0.5)
     >>> rate(jnp.array([1.0, 2.0])).tolist()
     [3.5, 2.0]
     """

@@ -11,7 +11,7 @@ from ..config.read import check_settings
 from ..config.source import Source
 from ..config.tables.model import MODES
 from ..errors import ConfigError, how_to_install
-from ..parameters.leaves import parameter_leaves
+from ..physics.leaves import parameter_leaves
 
 # Of an unknown measurement their programs take this standard deviation of c2, and so bend losses.
 SIGMA = 0.01

@@ -3,13 +3,10 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..bayes import Posterior, infer
-from ..bayes.nuts.chains import SamplingProgress
-from ..bayes.workers.base import Outcome
 from ..checkpoint import Checkpoints
 from ..config.inference import Inference, in_toml
 from ..errors import CheckpointError, XPCSError
@@ -79,13 +76,13 @@ def sample_posterior(
     inference: Inference,
     fit: Fit,
     checkpoints: Checkpoints | None,
-    callback: Callable[[SamplingProgress | Outcome], Any] | None = None,
+    progress: bool = False,
     compared: Comparison | None = None,
 ) -> Sampled:
     """Sample from a fit; whatever ends it early is kept as a reason, for the sake of the fit.
 
     Finished shards, or the draws so far of one run, are kept beside the checkpoints of the fit.
-    `compared`: as in `Inference.fit_for`.
+    `progress`: whether it is shown; `compared`: as in `Inference.fit_for`.
 
     **Raises:** `CheckpointError` for finished shards of another problem.
     """
@@ -100,7 +97,8 @@ def sample_posterior(
             **inference.how,
             folder=folder,
             key=inference.settings.seed,
-            callback=callback,
+            callback=lambda seen: log.debug("%s", seen.summary),
+            progress=progress,
         )
         return Sampled(inference, whole, found, "", False)
     except KeyboardInterrupt:

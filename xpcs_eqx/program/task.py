@@ -17,7 +17,7 @@ from ..config.read import Configuration
 from ..config.resolved import resolved_settings
 from ..config.tables.data import Given
 from ..config.tables.verdict import thresholds_of
-from ..data import PooledData
+from ..data import PooledData, place_text
 from ..defences import defended_least_squares
 from ..errors import ConfigError, FitError
 from ..files import to_json
@@ -35,10 +35,8 @@ from ..report import (
     write_results,
 )
 from ..report.analyses import defence_section, likelihood_section, search_section
-from ..report.blocks import counted
 from ..report.fit import folders_of
 from .examining import examine, undetermined
-from .progress import sampling_progress
 from .sampling import Sampled, sample_posterior
 
 log = logging.getLogger("xpcs_eqx.fit")
@@ -54,10 +52,7 @@ def task_of(configuration: Configuration) -> "Task":
 
 
 def _data_line(data: Given) -> str:
-    return (
-        f"{data.provenance.where()}: {counted(data.n_angles, 'angle')}, {data.n_frames} frames, "
-        f"{float(data.t[0]):.6g} … {float(data.t[-1]):.6g} s, q = {float(data.geometry.q):.6g} 1/Å"
-    )
+    return f"{data.provenance.where()}: {place_text(data.t, data.geometry)}"
 
 
 @dataclass(frozen=True)
@@ -225,11 +220,10 @@ class Outcome:
         inference = self.task.inference
         if inference is None:
             return self
-        with sampling_progress(on_terminal, inference.n_shards) as callback:
-            # The same likelihood is not fitted twice.
-            solver = self.task.problem.settings.solver.likelihood
-            compared = self.compared if inference.settings.likelihood == solver else None
-            found = sample_posterior(inference, self.squares, checkpoints, callback, compared)
+        # The same likelihood is not fitted twice.
+        solver = self.task.problem.settings.solver.likelihood
+        compared = self.compared if inference.settings.likelihood == solver else None
+        found = sample_posterior(inference, self.squares, checkpoints, on_terminal, compared)
         return dataclasses.replace(self, sampled=found)
 
     @property

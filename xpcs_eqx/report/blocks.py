@@ -3,11 +3,15 @@
 Each is a value; the text and the page are two renderings of it.
 """
 
-import math
 import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from ..showing import columns
+from ..showing import counted as counted
+from ..showing import number as number
+from ..showing import with_error as with_error
 
 WIDTH = 100
 # What stands on the right of its column: numbers, with errors and ranges of them.
@@ -79,55 +83,12 @@ def items(texts: Sequence[str]) -> list[Item]:
     return [Item(one) for one in texts]
 
 
-def number(value: float, digits: int = 6) -> str:
-    """A number in a table, rounded to some digits; a dash for NaN.
-
-    >>> number(203.4, 2), number(4022.416), number(math.nan)
-    ('200', '4022.42', '-')
-    """
-    return "-" if math.isnan(value) else f"{float(f'{value:.{digits}g}'):.{max(digits, 6)}g}"
-
-
-def with_error(value: float, error: float) -> str:
-    """A value rounded as its error, which has two digits.
-
-    >>> with_error(4022.42, 61.13), with_error(9.81164e-05, 2.12e-06), with_error(0.5, math.nan)
-    ('4022 ± 61', '(9.81 ± 0.21)e-05', '0.5')
-    """
-    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
-        return number(value)
-    size = math.floor(math.log10(max(abs(value), error)))
-    # Powers of ten where plain digits would be many zeros.
-    power = 0 if -4 < size < 6 else size
-    scale = 10.0**-power
-    digits = max(0, 1 - math.floor(math.log10(error * scale)))
-    pair = f"{value * scale:.{digits}f} ± {error * scale:.{digits}f}"
-    return f"({pair})e{power:+03d}" if power else pair
-
-
-def counted(many: int, name: str) -> str:
-    """A number of things in words.
-
-    >>> counted(1, "angle"), counted(3, "angle")
-    ('1 angle', '3 angles')
-    """
-    return f"{many} {name}" if many == 1 else f"{many} {name}s"
-
-
 def _table_lines(table: Table) -> list[str]:
-    numeric = table.numeric()
-    every = (table.header, *table.rows)
-    widths = [max(len(line[i]) for line in every) for i in range(len(table.header))]
+    return columns(table.header, table.rows, table.numeric())
 
-    def line(cells: Sequence[str]) -> str:
-        shown = [
-            cell.rjust(w) if right else cell.ljust(w)
-            for cell, w, right in zip(cells, widths, numeric, strict=True)
-        ]
-        return ("  " + "  ".join(shown)).rstrip()
 
-    rule = "  " + "-" * (sum(widths) + 2 * len(widths) - 2)
-    return [line(table.header), rule, *map(line, table.rows)]
+def _filled(said: str, first: str, later: str) -> list[str]:
+    return textwrap.wrap(said, WIDTH, initial_indent=first, subsequent_indent=later)
 
 
 def _lines(block: Block) -> list[str]:
@@ -136,12 +97,10 @@ def _lines(block: Block) -> list[str]:
     if isinstance(block, Heading):
         return [f"  {block.title}"]
     if isinstance(block, Entry):
-        indent = {"initial_indent": f"  {block.name:<16} ", "subsequent_indent": " " * 19}
-        return textwrap.wrap(block.said, WIDTH, **indent)
+        return _filled(block.said, f"  {block.name:<16} ", " " * 19)
     if isinstance(block, Item):
-        indent = {"initial_indent": "  - ", "subsequent_indent": "    "}
-        return textwrap.wrap(block.said, WIDTH, **indent)
-    return textwrap.wrap(block, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        return _filled(block.said, "  - ", "    ")
+    return _filled(block, "  ", "  ")
 
 
 def text_lines(blocks: Sequence[Block]) -> list[str]:

@@ -16,7 +16,7 @@ from ..fitting import Exponent, line_of_logarithms
 from .blocks import Table, number, text_lines, with_error
 from .derived import exponent_section, relaxation_of
 from .page import Picture, page
-from .sections import FIGURES, Section
+from .sections import FIGURES, HEAD, Section
 
 # The derived number that stands among the parameters: relaxation rate of c1.
 GAMMA = "Γ"
@@ -144,8 +144,8 @@ def as_page(title: str, results: Sequence[Result], pictures: Sequence[Picture] =
     """A page with a row for each result, what they say of q, and figures."""
     found = exponent_of(results)
     about_q = [] if found is None else [(exponent_section(found), ())]
-    table = Section("Parameters", [_pairs(results), "value ± one standard error"])
-    return page(title, [(Section("Figures", place=FIGURES), pictures), (table, ()), *about_q])
+    table = Section("Parameters", [_pairs(results), "value ± one standard error"], place=HEAD)
+    return page(title, [(table, ()), *about_q, (Section("Figures", place=FIGURES), pictures)])
 
 
 def comparison(results: Sequence[Result]) -> str:

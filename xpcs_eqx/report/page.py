@@ -146,22 +146,22 @@ def _paragraph(said: str) -> str:
     return f'<p class="verdict {found[1].lower()}">{shown}</p>'
 
 
+def _block(block: Block) -> tuple[str, str]:
+    """What a block stands in together with its neighbours, empty for nothing, and the block."""
+    if isinstance(block, Entry):
+        name, said = html.escape(block.name), html.escape(block.said)
+        return "dl", f"<dt>{name}</dt><dd>{said}</dd>"
+    if isinstance(block, Item):
+        return "ul", f"<li>{html.escape(block.said)}</li>"
+    if isinstance(block, Heading):
+        return "", f"<h3>{html.escape(block.title)}</h3>"
+    return "", _table(block) if isinstance(block, Table) else _paragraph(block)
+
+
 def _blocks(blocks: Sequence[Block]) -> Iterator[str]:
-    for kind, group in itertools.groupby(blocks, type):
-        these = list(group)
-        if kind is Entry:
-            inside = "".join(
-                f"<dt>{html.escape(one.name)}</dt><dd>{html.escape(one.said)}</dd>" for one in these
-            )
-            yield f"<dl>{inside}</dl>"
-        elif kind is Item:
-            yield f"<ul>{''.join(f'<li>{html.escape(one.said)}</li>' for one in these)}</ul>"
-        elif kind is Heading:
-            yield from (f"<h3>{html.escape(one.title)}</h3>" for one in these)
-        elif kind is Table:
-            yield from map(_table, these)
-        else:
-            yield from map(_paragraph, these)
+    for tag, group in itertools.groupby(map(_block, blocks), lambda pair: pair[0]):
+        inside = "\n".join(shown for _, shown in group)
+        yield f"<{tag}>{inside}</{tag}>" if tag else inside
 
 
 def _figure(one: Picture) -> str:

@@ -19,7 +19,7 @@ from ..fitting import Fit
 from .blocks import Block, Entry, Table, items, number
 from .folder import write_files
 from .page import Picture, page
-from .sections import APPENDIX, FIGURES, Section, text
+from .sections import APPENDIX, FIGURES, HEAD, Section, text
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,8 @@ def posterior_sections(
         chosen: dict[str, Any] = {"fitted_data": predictive > 0, "predictive_draws": predictive}
         write_posterior(folder, posterior, plots=(), **chosen)
         drawn = _draw(os.path.join(folder, "plots"), posterior, form) if plots else []
-        title, shown = "Posterior", [*told, Section("Figures", place=FIGURES)]
+        first = replace(told[0], place=HEAD)
+        title, shown = "Posterior", [first, told[1], Section("Figures", place=FIGURES)]
         report = text(title, told)
         pictures = zip(shown, ([], [], drawn), strict=True)
         write_files(folder, {"report.txt": report, "report.html": page(title, pictures)})

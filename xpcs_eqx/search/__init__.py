@@ -19,6 +19,7 @@ from .local_fits import OneCall as OneCall
 from .local_fits import OverExecutor as OverExecutor
 from .local_fits import local_fits_for as local_fits_for
 from .log import Spending as Spending
+from .maps import fit_maps as fit_maps
 from .multi_start import SearchProgress as SearchProgress
 from .multi_start import multi_start as multi_start
 from .pairs import noise_variance as noise_variance

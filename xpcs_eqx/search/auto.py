@@ -14,6 +14,7 @@ from ..errors import ModelError, how_to_install
 from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
+from ..progress import in_one_line
 from .around import EVALUATIONS as AROUND_EVALUATIONS
 from .evolution import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
@@ -312,9 +313,10 @@ def global_least_squares(
     strategy: AbstractStrategy | None = None,
     solver: TrustRegion | None = None,
     callback: Callable[[Any], Any] | None = None,
+    progress: bool = False,
     **fit: Any,
 ) -> GlobalFit:
-    """Fit an objective with as much search as a strategy asks for.
+    """Fit with a search for other minima, as thorough as a strategy asks for.
 
     **Arguments:**
 
@@ -324,6 +326,7 @@ def global_least_squares(
     - `solver`: of all local fits.
     - `callback`: sees a `TrustRegionState` of the local fit, `SearchProgress` of multi-start and
         `CmaProgress` of CMA-ES; a true value ends the search with the best so far.
+    - `progress`: show where it is, in one line.
     - `fit`: further arguments of the first `least_squares`: `recovery`, `checkpoints`.
 
     **Raises:** `ModelError` as `least_squares`, `multi_start` and `cma_es`; `FitError` when nothing
@@ -344,9 +347,10 @@ def global_least_squares(
     check_fittable(objective, "global_least_squares")
     begin = None if start is None else np.asarray(checked_start(objective, start))
     strategy = Auto() if strategy is None else strategy
-    trial = Trial(objective, solver, callback)
-    if not objective.names:
-        trial.say(NOTHING_FREE)
-        strategy = Local()
-    strategy.run(trial, begin, **fit)
-    return trial.outcome()
+    with in_one_line(progress, callback) as seen:
+        trial = Trial(objective, solver, seen)
+        if not objective.names:
+            trial.say(NOTHING_FREE)
+            strategy = Local()
+        strategy.run(trial, begin, **fit)
+        return trial.outcome()

@@ -48,6 +48,11 @@ class SearchProgress(NamedTuple):
     evaluations: int
     cost: float
 
+    @property
+    def summary(self) -> str:
+        """Where it is, in one line."""
+        return f"multi-start, {self.phase}: {self.evaluations} evaluations, cost {self.cost:.8g}"
+
 
 def multi_start(
     objective: AbstractObjective,

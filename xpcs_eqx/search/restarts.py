@@ -49,6 +49,14 @@ class CmaProgress(NamedTuple):
     cost: float
     evaluations: int
 
+    @property
+    def summary(self) -> str:
+        """Where it is, in one line."""
+        return (
+            f"CMA-ES, {self.phase}, run {self.run}, generation {self.generation}: "
+            f"{self.evaluations} evaluations, cost {self.cost:.8g}"
+        )
+
 
 class CmaResult(eqx.Module):
     """The lowest minimum of a search, and how it was found.
@@ -79,7 +87,8 @@ class CmaResult(eqx.Module):
 
     def cells(self) -> list[list[str]]:
         """A header and a row for each run."""
-        head = "run,regime,points,sigma,generations,evaluations,lowest cost,after local fit,ended"
+        head = ["run", "regime", "points", "sigma", "generations", "evaluations"]
+        head += ["lowest cost", "after local fit", "ended"]
         rows = [
             [
                 str(number),
@@ -94,7 +103,7 @@ class CmaResult(eqx.Module):
             ]
             for number, run in enumerate(self.runs, 1)
         ]
-        return [head.split(","), *rows]
+        return [head, *rows]
 
     def table(self) -> str:
         """One line for each run, ready to be printed."""

@@ -6,7 +6,7 @@ from jaxtyping import Float
 
 from ..errors import ModelError
 from ..objective import AbstractObjective, CombinedObjective, TwoTimeObjective
-from ..parameters.leaves import parameter_leaves
+from ..physics.leaves import parameter_leaves
 
 
 class Axis(eqx.Module):

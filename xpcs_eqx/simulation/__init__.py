@@ -1,4 +1,4 @@
-"""Simulated maps: a surface with independent noise, or speckle patterns with the true one."""
+"""Simulated maps: a model with Gaussian noise, or speckle patterns with photon counts."""
 
 from ..physics import field_correlation as field_correlation
 from .maps import mode_weights as mode_weights

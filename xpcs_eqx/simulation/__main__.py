@@ -24,9 +24,9 @@ from ..data import (
 )
 from ..data.checks import positive
 from ..errors import ConfigError, XPCSError
-from ..parameters import with_parameters
-from ..parameters.leaves import parameter_leaves, parameter_values
+from ..parameters import parameter_values, with_parameters
 from ..physics import MODELS, AbstractCorrelation
+from ..physics.leaves import parameter_leaves
 from .maps import simulate, simulate_speckle
 
 WRITERS = {

@@ -75,7 +75,9 @@ def simulate(
     noise: Float[Array, "*angle"] | float,
     key: Key[Array, ""],
 ) -> TwoTimeData:
-    """offset + contrast · |c1|² with independent Gaussian noise, one draw for each unordered pair.
+    """Simulate the maps of a model, with independent Gaussian noise.
+
+    c2 is offset + contrast · |c1|², with one draw of noise for each unordered pair.
 
     The maps are symmetric. Their diagonal is offset + contrast with noise: what a detector without
     shot noise records. No weights are attached, so that a fit has to estimate the noise as it does

@@ -115,7 +115,7 @@ class ChainsOnDevices(AbstractParallelChains):
 
 
 class Nuts(eqx.Module):
-    """Settings of the No-U-Turn sampler.
+    """How a posterior is sampled (No-U-Turn sampler): chains, draws, warm-up.
 
     - `chains`, `warmup`, `draws`: number of chains, two or more, and of transitions of each.
     - `target_acceptance`: of the step size adaptation; by default 0.9 for laminar flow, else 0.85.
@@ -228,3 +228,12 @@ class SamplingProgress(NamedTuple):
     divergences: int
     step_size: float
     steps_per_draw: float
+
+    @property
+    def summary(self) -> str:
+        """Where it is, in one line."""
+        divergent = f", {self.divergences} divergent" if self.divergences else ""
+        return (
+            f"{self.phase} {self.done}/{self.total}: step size {self.step_size:.3g}, "
+            f"{self.steps_per_draw:.1f} gradients a draw{divergent}"
+        )

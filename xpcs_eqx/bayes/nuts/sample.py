@@ -34,6 +34,7 @@ from ..marginalised import beyond_ends, check_ends
 from ..posterior import Posterior, posterior_of
 from ..priors.families import AbstractPrior
 from ..priors.prior_set import PriorSet, Samplable, default_priors
+from ..progress import in_bars
 from ..workers.base import ResultStore
 from .chains import ChainSettings, Draws, Nuts, SamplingProgress
 from .starts import AbstractStart, Beginning, LaplaceStart, recentred
@@ -297,8 +298,9 @@ def sample(
     folder: str | None = None,
     key: Key[Array, ""] | int = 0,
     callback: Callable[[SamplingProgress], Any] | None = None,
+    progress: bool = False,
 ) -> Posterior:
-    """Draws from the posterior of an objective by NUTS, of one data set or of several together.
+    """Sample the posterior of a fit, of one data set or of several together, by NUTS.
 
     **Arguments:**
 
@@ -320,6 +322,7 @@ def sample(
         made again, for instance after an interrupt, it goes on where it was, with the same result.
     - `key`: key of `jax.random`, or a seed; the same key gives the same draws.
     - `callback`: sees the `SamplingProgress` every hundred draws.
+    - `progress`: show bars of warm-up and draws.
 
     **Returns:** a `Posterior` with its diagnostics. Chains that have not converged are returned
     with that status, after `Nuts.retries` further attempts; nothing is raised for it.
@@ -347,7 +350,8 @@ def sample(
     prepared = time.perf_counter()
     places = (begun.positions, begun.step_size, begun.metric)
     first = ChainSettings(*places, target, sampler, for_chains)
-    run, theta, found, attempts = _attempted(density, first, callback, folder, mark)
+    with in_bars(progress, callback) as seen:
+        run, theta, found, attempts = _attempted(density, first, seen, folder, mark)
     per_angle = per_angle_draws(density, theta, for_scaling)
     each = zip(density.parts, per_angle, strict=True)
     remarks = [text for part, own in each for text in beyond_ends(part, own)]

@@ -20,8 +20,9 @@ from ...objective import (
     SpeckleLikelihood,
 )
 from ...parameters import ParameterMap, saved_values
-from ...parameters.leaves import check_names, parameter_leaves
+from ...parameters.leaves import check_names
 from ...physics import AbstractCorrelation, AbstractRate, time_floor
+from ...physics.leaves import parameter_leaves
 from .families import FAMILIES, AbstractPrior, LogNormal, Normal, TruncatedNormal, Uniform
 
 OneDataSet: TypeAlias = ProjectedObjective | JointObjective | SpeckleLikelihood

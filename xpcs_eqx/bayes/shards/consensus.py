@@ -33,6 +33,7 @@ from ..nuts.starts import AbstractStart, Beginning, LaplaceStart
 from ..posterior import Posterior, posterior_of
 from ..priors.families import AbstractPrior
 from ..priors.prior_set import PriorSet, Samplable
+from ..progress import in_bars
 from ..workers.base import (
     AbstractWorkers,
     Limits,
@@ -235,6 +236,7 @@ def consensus(
     folder: str | None = None,
     key: Key[Array, ""] | int = 0,
     callback: Callable[[Outcome], Any] | None = None,
+    progress: bool = False,
 ) -> Posterior:
     """Draws from the posterior of an objective, sampled in shards and combined.
 
@@ -253,6 +255,7 @@ def consensus(
     - `scaling`: `SampledScaling()` alone; shards would each marginalise a scaling of their own.
     - `folder`: finished shards are kept there, and read when the same run is made again.
     - `callback`: called with the `Outcome` of each shard.
+    - `progress`: show a bar of the finished shards.
 
     **Returns:** a `Posterior` whose `shards` tell what became of each. Shards that differ by more
     than chance allows, and draws more than 5 standard deviations from the fit, have the status
@@ -308,7 +311,8 @@ def consensus(
         )
         store = ResultStore(folder, mark)
     prepared = time.perf_counter()
-    run = run_shards(work, shards.sizes.tolist(), method.workers, limits, store, callback)
+    with in_bars(progress, callback, k) as seen:
+        run = run_shards(work, shards.sizes.tolist(), method.workers, limits, store, seen)
     failures = accepted(run, limits)
     sampled = time.perf_counter()
     each = [one.result for one in run.done if one.result is not None]
@@ -400,8 +404,8 @@ def infer(
     - `problem`, `priors`: as in `sample`.
     - `method`: above how many pairs shards are sampled, by default 500 000, and how.
     - `settings`: the keywords of both, `sampler`, `start`, `scaling`, `noise`, `stretched`,
-        `folder`, `key` and `callback`, which sees the `SamplingProgress` of one run, or the
-        `Outcome` of each shard.
+        `folder`, `key`, `progress` and `callback`, which sees the `SamplingProgress` of one run,
+        or the `Outcome` of each shard.
 
     **Raises:** what `sample` and `consensus` raise.
     """

@@ -163,6 +163,16 @@ class Outcome(NamedTuple):
         last = self.failures[-1]
         return f"{last.category}: {last.reason}"
 
+    @property
+    def summary(self) -> str:
+        """What became of it, in one line."""
+        tries = len(self.failures)
+        if self.result is None:
+            return f"shard {self.number} dropped after {tries} attempts: {self.reason}"
+        how = "read from an earlier run" if self.resumed else f"done in {self.seconds:.1f} s"
+        again = f", at attempt {tries + 1} ({self.reason})" if tries else ""
+        return f"shard {self.number} {how}{again}"
+
 
 class ShardRun(NamedTuple):
     """All shards of a run, by number; `stopped` says why it ended early, or is empty."""

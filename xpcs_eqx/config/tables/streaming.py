@@ -18,7 +18,7 @@ from ...hybrid import HybridOptimiser
 from ...objective import HostLoop, Strategy, choose_strategy
 from ...objective.drivers.strategy import VARIABLE
 from ...optimize import WarmUp
-from ...parameters.leaves import parameter_leaves
+from ...physics.leaves import parameter_leaves
 from ...search import Tournament
 from ..section import Choice, Positive, Section, When, key
 from .model import AT_KNOTS, model_of

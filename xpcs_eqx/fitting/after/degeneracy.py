@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ...arguments import quiet_arithmetic
-from ...parameters.leaves import parameter_leaves
 from ...physics import PowerLawRate
+from ...physics.leaves import parameter_leaves
 from ...scaling import Individual
 from ..fit import Fit, hessian_of_maps
 from .profile import ProfileCurve, profile_curve, profiled_parameter

@@ -77,7 +77,7 @@ def _scales(names: tuple[str, ...], columns: np.ndarray) -> np.ndarray:
 def diagnose(
     fit: Fit, x: Float[np.ndarray, "variable"] | None = None, *, key: Key[Array, ""] | None = None
 ) -> Diagnostics:
-    """Diagnostics of a fit, of one data set or of several.
+    """How sensitive a fit is to each parameter, of one data set or of several.
 
     Gradients are looked at in `x` (physical), by default the start. `key` draws the five
     perturbations for the gradient noise.

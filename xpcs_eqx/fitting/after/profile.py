@@ -152,7 +152,7 @@ def profile_interval(
     kind: str = "classical",
     solver: TrustRegion | None = None,
 ) -> ProfileInterval:
-    """Profile-likelihood interval of a parameter, or of any scalar function of the parameters.
+    """Error interval of a parameter, or of a function of parameters, by profile likelihood.
 
     It follows bent valleys, where error bars from a covariance do not.
 

@@ -174,7 +174,7 @@ def fitted(
     solver: TrustRegion | None = None,
     curvature: AbstractCurvature | None = None,
 ) -> FittedValues:
-    """Fit an objective, as a differentiable function of everything in it.
+    """Fitted parameters inside `jax.jit`, `jax.grad` and `jax.vmap`: a differentiable fit.
 
     Whatever `least_squares` fits in memory: one data set, several together, a curve. Every floating
     array of `objective` may be differentiated by: maps, weights, frame times, geometry, fixed

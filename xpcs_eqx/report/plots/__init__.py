@@ -115,10 +115,8 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
 
 def _small(maps: FittedMaps) -> tuple[np.ndarray, np.ndarray]:
     """Measured and fitted c2 of one angle, as small as on a contact sheet."""
-    return tuple(
-        small(np.where(known, values[0], np.nan), 100)
-        for values, known in ((maps.c2, maps.used[0]), (maps.fitted, True))
-    )
+    measured = np.where(maps.used[0], maps.c2[0], np.nan)
+    return small(measured, 100), small(maps.fitted[0], 100)
 
 
 def save_figures(

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 
 from ..page import Picture
@@ -88,6 +88,17 @@ def few_ticks(axes: Axes, x: int = 4, y: int = 5) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(y, steps=ROUND))
 
 
+def _places(low: float, high: float) -> Locator:
+    """Ticks of a logarithmic axis: powers of ten alone would leave a short one almost bare."""
+    if not 0 < low < high < 100 * low:
+        return LogLocator(subs=(1.0,), numticks=8)
+    power = 10.0 ** np.arange(np.floor(np.log10(low)), np.log10(high))
+    found = np.outer((1, 2, 5), power)
+    if np.count_nonzero((found >= low) & (found <= high)) > 2:
+        return LogLocator(subs=(1.0, 2.0, 5.0), numticks=8)
+    return MaxNLocator(3, steps=ROUND)
+
+
 def log_scale(axes: Axes, *, x: bool = False, y: bool = False) -> None:
     """Logarithmic axes with plain labels: mathematical ones take most of the drawing time."""
     for wanted, axis, scale in ((x, axes.xaxis, axes.set_xscale), (y, axes.yaxis, axes.set_yscale)):
@@ -95,9 +106,7 @@ def log_scale(axes: Axes, *, x: bool = False, y: bool = False) -> None:
             continue
         scale("log")
         low, high = axis.get_view_interval()
-        # Within one decade or two, powers of ten alone would leave an axis almost bare.
-        short = low > 0 and high < 100 * low
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=8))
+        axis.set_major_locator(_places(low, high))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_locator(NullLocator())
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -76,7 +76,7 @@ def corner(
     far = (n - 1) * _PITCH + _HALF
     axis.set_xlim(-_HALF - beside, far + 1.0)
     axis.set_ylim(-far - beside, _HALF + over)
-    small = {"fontsize": 6.5 if n < 6 else 5.5}
+    small: Any = {"fontsize": 6.5 if n < 6 else 5.5}
     for row in range(n):
         y = -row * _PITCH
         ticks, label = _ticks(entries[row])
@@ -183,11 +183,16 @@ def corner_figure(posterior: Posterior) -> Figure:
     place, error = (fitted[:, 0] - mean) / sd, fitted[:, 1] / sd
     edges = np.linspace(-_HALF, _HALF, _BINS + 1)
     centres = 0.5 * (edges[1:] + edges[:-1])
+    # Few draws make a histogram of few steps, and smoother contours.
+    steps = int(np.clip(2.5 * len(scaled) ** (1 / 3), 10, _BINS))
+    coarse = np.linspace(-_HALF, _HALF, steps + 1)
+    blur = 1.3 * max(1.0, 4000 / len(scaled)) ** 0.25
 
     def diagonal(axis: Axes, x: float, y: float, row: int) -> None:
-        counts = np.histogram(scaled[:, row], edges)[0]
+        counts = np.histogram(scaled[:, row], coarse)[0]
         top = y - _HALF + 5.6 * counts / max(counts.max(), 1)
-        axis.fill_between(x + centres, y - _HALF, top, step="mid", color=DATA, alpha=0.35, lw=0)
+        middles = 0.5 * (coarse[1:] + coarse[:-1])
+        axis.fill_between(x + middles, y - _HALF, top, step="mid", color=DATA, alpha=0.35, lw=0)
         if abs(place[row]) < _HALF:
             axis.plot([x + place[row]] * 2, [y - _HALF, y + _HALF], color=FIT, lw=0.9)
             ends = np.clip([place[row] - error[row], place[row] + error[row]], -_HALF, _HALF)
@@ -195,14 +200,14 @@ def corner_figure(posterior: Posterior) -> Figure:
 
     def pair(axis: Axes, x: float, y: float, row: int, column: int) -> None:
         counts = np.histogram2d(scaled[:, column], scaled[:, row], (edges, edges))[0]
-        smooth = gaussian_filter(counts, 1.3).T
+        smooth = gaussian_filter(counts, blur).T
         levels = [*density_levels(smooth), float(smooth.max()) * 1.001]
         colours = [(0.267, 0.467, 0.667, alpha) for alpha in (0.25, 0.6)]
         axis.contourf(x + centres, y + centres, smooth, levels=levels, colors=colours)
         if abs(place[column]) < _HALF and abs(place[row]) < _HALF:
             axis.plot(x + place[column], y + place[row], "+", color=FIT, ms=6, mew=1.0)
 
-    title = "39 and 86 % of the draws; red: fit ± error of independent noise"
+    title = "39 and 86 % of the draws; red: fit"
     entries = [
         Scale(posterior.names[i], float(mean[k]), float(sd[k])) for k, i in enumerate(chosen)
     ]

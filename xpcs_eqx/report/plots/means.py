@@ -20,7 +20,7 @@ class Means(NamedTuple):
     """Means over the pairs of a step of age and a step of lag, NaN where there is none.
 
     - `age`, `lag`: limits of the steps [s]; `middle`: mean lag of the pairs [s].
-    - `c2`, `fitted`: measured and fitted; `count`: pairs.
+    - `c2`, `fitted`: measured and fitted; `pairs`: how many there are.
     """
 
     age: Float[np.ndarray, "limit"]
@@ -28,7 +28,7 @@ class Means(NamedTuple):
     middle: Float[np.ndarray, "age lag"]
     c2: Float[np.ndarray, "age lag"]
     fitted: Float[np.ndarray, "age lag"]
-    count: Int[np.ndarray, "age lag"]
+    pairs: Int[np.ndarray, "age lag"]
 
 
 def lag_limits(t: Float[np.ndarray, "frame"], shortest: float) -> Float[np.ndarray, "limit"]:
@@ -72,8 +72,8 @@ def means(
         ):
             total += np.bincount(cell, values[good], total.size)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = [(total / count).reshape(shape) for total in (lag, c2, fitted)]
-    return Means(ages, lags, *found, count.reshape(shape).astype(int))
+        lag, c2, fitted = ((total / count).reshape(shape) for total in (lag, c2, fitted))
+    return Means(ages, lags, lag, c2, fitted, count.reshape(shape).astype(int))
 
 
 def mean_by_lag(
@@ -140,10 +140,13 @@ def lag_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(angles) :]:
         axis.set_axis_off()
+    for axis in flat[1:]:
+        # Before anything is drawn, so that the common limits hold all of it.
+        axis.sharey(flat[0])
     for number, (axis, a) in enumerate(zip(flat, angles, strict=False)):
         one = means(maps, a, ages, lags, middle)
         for row, colour in enumerate(colours):
-            known = one.count[row] > 0
+            known = one.pairs[row] > 0
             axis.plot(one.middle[row][known], one.c2[row][known], "o", ms=2.6, mec="none", c=colour)
             curve = smooth(one.middle[row][known], one.fitted[row][known])
             axis.plot(*curve, color=colour, lw=1.0)
@@ -151,8 +154,6 @@ def lag_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
         axis.set_title(degrees(maps.phi[a]), loc="left")
         if number >= len(angles) - columns:
             axis.set_xlabel("lag t2 − t1 [s]")
-        if number:
-            axis.sharey(flat[0])
         axis.tick_params(labelleft=number % columns == 0)
         if number % columns == 0:
             axis.set_ylabel("mean c2")
@@ -175,7 +176,7 @@ def residual_map_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> F
     found = [means(maps, a, ages, lags, middle) for a in angles]
     left = [one.c2 - one.fitted for one in found]
     # Corners hold few pairs, which would set the scale.
-    sizes = [np.abs(r[n > 3]) for r, one in zip(left, found, strict=True) for n in [one.count]]
+    sizes = [np.abs(r[n > 3]) for r, one in zip(left, found, strict=True) for n in [one.pairs]]
     known = np.concatenate([one[np.isfinite(one)] for one in sizes])
     most = float(np.percentile(known, 98)) if known.size else 1.0
     width = WIDE if columns > 1 else 4.2
@@ -185,10 +186,9 @@ def residual_map_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> F
         rows, columns, left=0.68 / width, right=1 - 0.85 / width, bottom=0.42 / height,
         top=1 - 0.28 / height, hspace=0.34, wspace=0.12,
     )  # fmt: skip
-    image = None
     for number, (a, one, rest) in enumerate(zip(angles, found, left, strict=True)):
         axis = fig.add_subplot(cells[number // columns, number % columns])
-        image = axis.pcolormesh(
+        axis.pcolormesh(
             one.lag, one.age, rest, cmap="RdBu_r", vmin=-most or -1.0, vmax=most or 1.0,
             rasterized=True,
         )  # fmt: skip
@@ -201,5 +201,5 @@ def residual_map_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> F
         else:
             axis.tick_params(labelleft=False)
     bar = fig.add_axes((1 - 0.75 / width, 0.42 / height, 0.1 / width, 1 - 0.7 / height))
-    fig.colorbar(image, cax=bar, label="mean of c2 − fit")
+    fig.colorbar(fig.axes[0].collections[0], cax=bar, label="mean of c2 − fit")
     return fig

@@ -27,7 +27,7 @@ def _draw_map(axes, data: TwoTimeData, angle: int) -> None:
     extent = (t[0], t[-1], t[0], t[-1])
     image = axes[0].imshow(small(c2), origin="lower", extent=extent, vmin=low, vmax=high)
     axes[0].figure.colorbar(image, ax=axes[0], label="c2")
-    axes[0].set_title(degrees(data.geometry.phi[angle]), loc="left")
+    axes[0].set_title(degrees(float(data.geometry.phi[angle])), loc="left")
     axes[0].set(xlabel="t1 [s]", ylabel="t2 [s]")
     axes[1].plot(*mean_by_lag(c2, t), "o", ms=2.6)
     axes[1].set_title("mean over ages", loc="left")
@@ -49,7 +49,7 @@ def _draw_bins(axes, data: PooledData, angle: int) -> None:
     every = np.unique(age)
     for one, colour in zip(every, age_colours(every.size), strict=True):
         axes[0].plot(lag[age == one], values[age == one], "o", ms=2.6, color=colour)
-    axes[0].set_title(f"{degrees(data.geometry.phi[angle])}, an age a colour", loc="left")
+    axes[0].set_title(f"{degrees(float(data.geometry.phi[angle]))}, an age a colour", loc="left")
     axes[0].set(xlabel="lag [s]", ylabel="c2")
     log_scale(axes[0], x=True)
     for rest in axes[1:]:
@@ -63,7 +63,7 @@ def data_figure(sets: Sequence[TwoTimeData | PooledData]) -> Figure:
     qs = ", ".join(f"{float(one.geometry.q):.4g}" for one in sets)
     height = 0.45 + 2.0 * len(rows)
     fig, axes = panels(
-        WIDE, height, f"q = {qs} 1/Å", len(rows), 3, left=0.5, top=0.45, hspace=0.55, wspace=0.5
+        WIDE, height, f"q = {qs} 1/Å", len(rows), 3, left=0.5, top=0.45, hspace=0.55, wspace=0.62
     )
     for line, (data, angle) in zip(axes, rows, strict=True):
         if isinstance(data, PooledData):

@@ -128,21 +128,20 @@ def sheet_figure(maps: Sequence[tuple[float, np.ndarray, np.ndarray]], n_angles:
     title = f"{some}c2(t1, t2), measured below the diagonal, fit above it"
     fig = figure(width, height, title)
     low, high = limits(np.stack([one for _, one, _ in maps]))
-    image = None
     for number, (phi, measured, fitted) in enumerate(maps):
         row, column = divmod(number, columns)
         at = 1 - (0.3 + (side + 0.16) * row + 0.16 + side) / height
         place = ((0.05 + side * column) / width, at, 0.93 * side / width, 0.93 * side / height)
         axis = fig.add_axes(place)
         above = np.tri(len(measured), dtype=bool)
-        image = axis.imshow(
+        axis.imshow(
             np.where(above, fitted, measured), origin="lower", cmap="viridis", vmin=low, vmax=high
         )
         axis.plot([-0.5, len(measured) - 0.5], [-0.5, len(measured) - 0.5], color="w", lw=0.5)
         axis.set_axis_off()
         axis.set_title(degrees(phi), fontsize=7.0, pad=2)
     bar = fig.add_axes((1 - 0.6 / width, 1 - (0.5 + side) / height, 0.1 / width, side / height))
-    fig.colorbar(image, cax=bar, label="c2")
+    fig.colorbar(fig.axes[0].images[0], cax=bar, label="c2")
     return fig
 
 

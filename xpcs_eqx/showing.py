@@ -1,0 +1,261 @@
+"""What results and values show of themselves: numbers, tables, and figures drawn elsewhere."""
+
+import csv
+import html
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import numpy as np
+
+from .errors import ModelError
+from .files import replacing
+
+# Of an array so many numbers are shown, of a longer one its first and last.
+_SHOWN = 6
+# Of longer tables and lists so many rows are shown.
+_ROWS = 60
+# Columns of words.
+_WORDS = ("unit", "role")
+# Significant digits of columns; of others four.
+_DIGITS = {"error": 2, "sd": 2}
+# Columns of values, and of their errors.
+_ERRORS = {"value": "error", "mean": "sd"}
+
+
+def number(value: float, digits: int = 6) -> str:
+    """A number in a table, rounded to some digits; a dash for NaN.
+
+    >>> number(203.4, 2), number(4022.416), number(math.nan)
+    ('200', '4022.42', '-')
+    """
+    return "-" if math.isnan(value) else f"{float(f'{value:.{digits}g}'):.{max(digits, 6)}g}"
+
+
+def with_error(value: float, error: float) -> str:
+    """A value rounded as its error, which has two digits.
+
+    >>> with_error(4022.42, 61.13), with_error(9.81164e-05, 2.12e-06), with_error(0.5, math.nan)
+    ('4022 ± 61', '(9.81 ± 0.21)e-05', '0.5')
+    """
+    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+        return number(value)
+    size = math.floor(math.log10(max(abs(value), error)))
+    # Powers of ten where plain digits would be many zeros.
+    power = 0 if -4 < size < 6 else size
+    scale = 10.0**-power
+    digits = max(0, 1 - math.floor(math.log10(error * scale)))
+    pair = f"{value * scale:.{digits}f} ± {error * scale:.{digits}f}"
+    return f"({pair})e{power:+03d}" if power else pair
+
+
+def digits_of(value: float, error: float) -> int:
+    """Significant digits of a value that its error leaves; six where there is none.
+
+    >>> digits_of(4022.42, 61.0), digits_of(5.01385, 0.024), digits_of(1.0, math.nan)
+    (4, 4, 6)
+    """
+    if not (math.isfinite(value) and math.isfinite(error) and value != 0 and error > 0):
+        return 6
+    found = math.floor(math.log10(abs(value))) - math.floor(math.log10(error)) + 2
+    return min(max(found, 1), 15)
+
+
+def counted(many: int, name: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "angle"), counted(3, "angle")
+    ('1 angle', '3 angles')
+    """
+    return f"{many} {name}" if many == 1 else f"{many} {name}s"
+
+
+def columns(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]
+) -> list[str]:
+    """Lines of columns as wide as their entries, those that are `right` on that side."""
+    every = (header, *rows)
+    widths = [max(len(line[i]) for line in every) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        shown = [
+            cell.rjust(w) if to_right else cell.ljust(w)
+            for cell, w, to_right in zip(cells, widths, right, strict=True)
+        ]
+        return ("  " + "  ".join(shown)).rstrip()
+
+    rule = "  " + "-" * (sum(widths) + 2 * len(widths) - 2)
+    return [line(header), rule, *map(line, rows)]
+
+
+def known(tree: Any) -> bool:
+    """Whether all of its leaves are there to be looked at, none of them traced or a mere shape."""
+    leaves = jax.tree.leaves(tree)
+    return not any(isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct) for x in leaves)
+
+
+def few(values: Any) -> str:
+    """Numbers of a list, the first and the last of a long one.
+
+    >>> few([0, 45, 90]), few(range(100))
+    ('0, 45, 90', '0, 1, …, 99')
+    """
+    flat = [f"{float(value):.6g}" for value in np.ravel(np.asarray(values))]
+    return ", ".join(flat if len(flat) <= _SHOWN else [*flat[:2], "…", flat[-1]])
+
+
+class _Text(str):
+    """A text that prints as it stands."""
+
+    __repr__ = str.__str__
+
+
+def with_numbers(module: Any) -> str:
+    """A Module as it is called, with its numbers where they are few and known.
+
+    >>> import xpcs_eqx as xe
+    >>> print(with_numbers(xe.PowerLawRate(1e4, -0.3, 0.0)))
+    PowerLawRate(amplitude=10000, exponent=-0.3, offset=0)
+    """
+
+    def shown(leaf):
+        if isinstance(leaf, jax.core.Tracer) or not isinstance(
+            leaf, np.ndarray | np.generic | jax.Array
+        ):
+            return leaf
+        kind = getattr(leaf.dtype, "kind", "V")
+        if kind not in "fiub" or np.ndim(leaf) > 1:
+            return leaf
+        return _Text(few(leaf) if np.ndim(leaf) == 0 else f"[{few(leaf)}]")
+
+    return eqx.tree_pformat(jax.tree.map(shown, module), width=100)
+
+
+class Table(dict[str, Mapping[str, Any]]):
+    """A row of values for each parameter, by name; it prints as columns, in notebooks as a table.
+
+    >>> shown = Table({"D0": {"value": 1.5e4, "error": 120.0, "unit": "Å²/s"}})
+    >>> print(shown)
+      parameter  value  error  unit
+      -----------------------------
+      D0         15000    120  Å²/s
+    >>> shown["D0"]["error"]
+    120.0
+    """
+
+    def __missing__(self, name: str) -> Mapping[str, Any]:
+        raise KeyError(f"no parameter {name!r}; there are {', '.join(self)}")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(next(iter(self.values()), {}))
+
+    def _cells(self) -> list[list[str]]:
+        def cell(row, column, value):
+            if isinstance(value, bool) or not isinstance(value, float | int):
+                return str(value)
+            if column in _ERRORS:
+                return number(value, digits_of(value, row.get(_ERRORS[column], math.nan)))
+            return number(value, _DIGITS.get(column, 4))
+
+        cells = [[n, *(cell(row, *one) for one in row.items())] for n, row in self.items()]
+        if len(cells) <= _ROWS:
+            return cells
+        return [*cells[: _ROWS - 2], ["…", *[""] * len(self.columns)], cells[-1]]
+
+    def __repr__(self) -> str:
+        right = [False, *(column not in _WORDS for column in self.columns)]
+        return "\n".join(columns(("parameter", *self.columns), self._cells(), right))
+
+    def _repr_html_(self) -> str:
+        """A table of HTML, as notebooks show it."""
+
+        sides = ["left", *("left" if c in _WORDS else "right" for c in self.columns)]
+
+        def line(cells, kind):
+            # Notebooks keep the style of an element, and not all keep style sheets.
+            style = "padding:0.2em 0.7em;text-align"
+            parts = (
+                f'<{kind} style="{style}:{side}">{html.escape(cell)}</{kind}>'
+                for side, cell in zip(sides, cells, strict=True)
+            )
+            return f"<tr>{''.join(parts)}</tr>"
+
+        body = "".join(line(cells, "td") for cells in self._cells())
+        head = line(("parameter", *self.columns), "th")
+        style = "border-collapse:collapse;font-variant-numeric:tabular-nums"
+        return f'<table style="{style}"><thead>{head}</thead><tbody>{body}</tbody></table>'
+
+    def to_dataframe(self) -> Any:
+        """A pandas DataFrame with a row for each parameter.
+
+        **Raises:** `ModelError` with what to install when pandas is missing.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ModelError(
+                "a DataFrame needs pandas; install it with: pip install pandas, or take "
+                "`to_csv(path)`, which does without"
+            ) from error
+        frame = pandas.DataFrame.from_dict(dict(self), orient="index", columns=list(self.columns))
+        return frame.rename_axis("parameter")
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a line for each parameter, numbers in full, under a line of column names.
+
+        **Raises:** `DataError` when the folder does not exist; `OSError` when it cannot be written.
+        """
+        with (
+            replacing(path) as temporary,
+            open(temporary, "w", encoding="utf-8", newline="") as stream,
+        ):
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(("parameter", *self.columns))
+            writer.writerows([name, *row.values()] for name, row in self.items())
+
+
+@singledispatch
+def figures_of(result: Any, names: tuple[str, ...] = ()) -> Any:
+    """The figures of a result, all or those called `names`, in a notebook or for a folder.
+
+    Who draws a kind of result registers it here, so that results need not know of plots.
+
+    **Raises:** `ModelError` for what has no figures.
+    """
+    raise ModelError(f"there are no figures of a {type(result).__name__}")
+
+
+def labelled(
+    arrays: Mapping[str, tuple[tuple[str, ...], Any]],
+    coordinates: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+) -> Any:
+    """An xarray Dataset of arrays with the names of their dimensions.
+
+    **Raises:** `ModelError` with what to install when xarray is missing.
+    """
+    try:
+        import xarray
+    except ImportError as error:
+        raise ModelError(
+            "a labelled Dataset needs xarray; install it with: pip install xarray"
+        ) from error
+    return xarray.Dataset(dict(arrays), dict(coordinates), dict(attributes))
+
+
+def as_block(title: str, said: Sequence[str], rows: Table, good: bool, more: str = "") -> str:
+    """HTML of a result for a notebook: a title coloured by the verdict, sentences, its table."""
+    colour = "#228833" if good else "#aa5500"
+    items = "".join(f"<li>{html.escape(one)}</li>" for one in said)
+    return (
+        f'<div><p style="border-left:0.4em solid {colour};padding-left:0.6em;margin:0.3em 0">'
+        f"<b>{html.escape(title)}</b></p>{f'<ul>{items}</ul>' if items else ''}"
+        f"{rows._repr_html_()}{more}</div>"
+    )
