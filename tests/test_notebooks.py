@@ -18,6 +18,8 @@ LONG = (
     "joint_q",
     "larger_than_memory",
     "posterior",
+    "precision",
+    "series",
     "spline_rate",
     "verdict",
 )
@@ -114,4 +116,4 @@ def test_the_gallery_names_it(path):
 
 
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) == 8
+    assert len(NOTEBOOKS) == 10

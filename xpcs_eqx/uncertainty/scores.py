@@ -478,7 +478,8 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
         return (jnp.sqrt(jnp.maximum(half * half - rest, 0.0)) - half) / (correlation * v2)
 
     from_residuals = jnp.maximum(solved(jnp.maximum(observed, _NONE)), 0.0)
-    scattered = solved(jnp.where(observed < 0, jnp.minimum(observed, -_NONE), _NONE))
+    # A sum over n frames keeps half of its variance; what is further below zero is no scatter.
+    scattered = solved(jnp.clip(observed, -0.5 / n, -_NONE))
     known = jnp.isfinite(shot)
     from_diagonal = jnp.where(known, jnp.maximum(shot, 0.0), 0.0)
     believed = known & (observed > implied(from_diagonal) / _DISBELIEF)
