@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from helpers_posterior import IN_SHARDS, QUICKLY, prepared, report_of, run
 
+from xpcs_eqx.bayes import infer
 from xpcs_eqx.bayes.arviz_io import PLOTS
 from xpcs_eqx.config import read_configuration
 from xpcs_eqx.config.build import build
 from xpcs_eqx.config.inference import inference_of
 from xpcs_eqx.errors import ConfigError
-from xpcs_eqx.program import sampling, task
+from xpcs_eqx.program import sampling
 
 
 @pytest.fixture
@@ -97,15 +98,15 @@ arviz_plots.plot_energy(tree, backend="matplotlib")
 def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
     seen = []
 
-    def stopping(inference, fit, checkpoints, _, compared):
+    def stopping(*args, callback, **keywords):
         def once(outcome):
             seen.append(outcome.number)
             if len(seen) == 2:
                 raise KeyboardInterrupt
 
-        return sampling.sample_posterior(inference, fit, checkpoints, once, compared)
+        return infer(*args, callback=once, **keywords)
 
-    monkeypatch.setattr(task, "sample_posterior", stopping)
+    monkeypatch.setattr(sampling, "infer", stopping)
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     assert run(folder, *QUICKLY, *IN_SHARDS) == 3
     message = capsys.readouterr().err
@@ -136,17 +137,17 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
 def test_a_run_is_interrupted_and_gone_on_with(folder, monkeypatch, capsys, tmp_path_factory):
     seen = []
 
-    def stopping(inference, fit, checkpoints, _, compared):
+    def stopping(*args, callback, **keywords):
         def once(progress):
             seen.append(progress.phase)
             if len(seen) == 3:
                 raise KeyboardInterrupt
 
-        return sampling.sample_posterior(inference, fit, checkpoints, once, compared)
+        return infer(*args, callback=once, **keywords)
 
     results, kept = folder / "fit_results", folder / "fit_results.checkpoint"
     with monkeypatch.context() as patch:
-        patch.setattr(task, "sample_posterior", stopping)
+        patch.setattr(sampling, "infer", stopping)
         assert run(folder, *QUICKLY) == 3
     message = capsys.readouterr().err
     assert "the draws so far are kept, continue with --resume" in message
