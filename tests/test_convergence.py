@@ -54,7 +54,9 @@ def at_a_minimum(problem, cost) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factor", [1, 10, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "factor", [1, *(pytest.param(far, marks=pytest.mark.long) for far in (10, 100))]
+)
 def test_success_at_a_minimum_only_from_starts_near_and_far(factor):
     for problem in PROBLEMS:
         if factor > 1 and problem.name == FLAT_AT_THE_START:

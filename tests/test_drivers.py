@@ -324,7 +324,7 @@ def dask():
         yield client
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dask_finds_what_one_process_finds(path, dask):
     lazy = open_stored(path)
     driver = xe.ExecutorSum(dask.get_executor(), workers=2)

@@ -250,6 +250,7 @@ def test_pairs_of_angles_without_weight_do_not_count():
     assert count_pairs(objective) == 2 * 12 * 11 // 2
 
 
+@pytest.mark.long
 def test_screening_sees_all_pairs_on_request():
     data = make_data(TRUTH, t=frame_times(90, span=3.0), phi=np.array([0.0]))
     objective = xe.projected_objective(mapped(TRUTH, data, fixed=("D_offset",)), data)
