@@ -20,7 +20,7 @@ from xpcs_eqx.report import (
     shown_maps,
     write_fitted_data,
 )
-from xpcs_eqx.report.fit import sigma_text
+from xpcs_eqx.report.method import sigma_text
 from xpcs_eqx.report.plots import write_plots
 from xpcs_eqx.report.plots.surfaces import ordinal
 
