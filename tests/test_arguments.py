@@ -7,17 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers_data import two_time
+from helpers_entries import DATA, KEY, MAP, MODEL, PLACE, T, line
 
 import xpcs_eqx as xe
 from xpcs_eqx.errors import XPCSError
-
-MODEL = xe.Static(xe.PowerLawRate(1.5e4, -0.3, 0.0))
-T = 0.2 * np.arange(12)
-GEOMETRY = xe.Geometry(0.0054, [0.0])
-KEY = jax.random.key(0)
-DATA = two_time(phi=(0.0,), n=12)
-MAP = xe.parameter_map(MODEL, T, fixed=("D_offset",))
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +21,6 @@ def problem():
 @pytest.fixture(scope="module")
 def fit(problem):
     return xe.least_squares(problem)
-
-
-def line(x, slope):
-    return slope * x
 
 
 def of_data(**changed):
@@ -72,12 +61,12 @@ WRONG = {
     "value": (lambda p: xe.with_parameters(MODEL, {"D0": "x"}), "'x'", "numbers"),
     "points": (lambda p: xe.curve_fit(line, [1, 2], ["a", "b"], [1.0]), "y is", "point"),
     "no function": (lambda p: xe.curve_fit("f", [1, 2], [1, 2], [1.0]), "function is 'f'"),
-    "contrast": (lambda p: xe.simulate(MODEL, T, GEOMETRY, "x", noise=1, key=KEY), "contrast"),
+    "contrast": (lambda p: xe.simulate(MODEL, T, PLACE, "x", noise=1, key=KEY), "contrast"),
     "geometry": (lambda p: xe.simulate(MODEL, T, 0.1, 0.2, noise=1, key=KEY), "a Geometry"),
-    "key": (lambda p: xe.simulate(MODEL, T, GEOMETRY, 0.2, noise=1, key=0), "key of jax.random"),
-    "rows": (lambda p: xe.simulate(MODEL, [[1], [1, 2]], GEOMETRY, 0.2, noise=1, key=KEY), "t is"),
+    "key": (lambda p: xe.simulate(MODEL, T, PLACE, 0.2, noise=1, key=0), "key of jax.random"),
+    "rows": (lambda p: xe.simulate(MODEL, [[1], [1, 2]], PLACE, 0.2, noise=1, key=KEY), "t is"),
     "pixels": (
-        lambda p: xe.simulate_speckle(MODEL, T, GEOMETRY, 0.2, n_pixels=9.5, key=KEY),
+        lambda p: xe.simulate_speckle(MODEL, T, PLACE, 0.2, n_pixels=9.5, key=KEY),
         "n_pixels is 9.5",
     ),
     "map": (lambda p: xe.correlation_map(MODEL, T, 0.1), "geometry is 0.1"),
@@ -148,13 +137,13 @@ def test_numbers_and_arrays_of_numpy_and_jax_are_taken_where_numbers_and_lists_a
     assert whole.c2.dtype == np.float64
     curve = xe.curve_fit(line, [1, 2, 3], (2.0, 4.0, 6.1), [np.float32(1)], sigma=np.ones(3))
     assert curve.x[0] == pytest.approx(2.0, abs=0.1)
-    xe.simulate(MODEL, list(T), GEOMETRY, np.float32(0.2), noise=np.array([0.1]), key=KEY)
-    xe.simulate(MODEL, list(T), GEOMETRY, 0.2, noise=0.1, key=jax.random.PRNGKey(0))
+    xe.simulate(MODEL, list(T), PLACE, np.float32(0.2), noise=np.array([0.1]), key=KEY)
+    xe.simulate(MODEL, list(T), PLACE, 0.2, noise=0.1, key=jax.random.PRNGKey(0))
 
 
 def test_checked_entries_stay_what_they_are_under_transformations():
     def total(contrast):
-        made = xe.simulate(MODEL, jnp.asarray(T), GEOMETRY, contrast, noise=0.0, key=KEY)
+        made = xe.simulate(MODEL, jnp.asarray(T), PLACE, contrast, noise=0.0, key=KEY)
         return jnp.sum(made.c2)
 
     assert jax.jit(total)(0.2) == pytest.approx(float(total(0.2)))

@@ -1,25 +1,14 @@
 """Mistakes that are made when the most used functions are called, and what is said of each."""
 
-import jax
-import numpy as np
 import pytest
 from helpers_data import two_time
+from helpers_entries import DATA, KEY, MAP, MODEL, PLACE, T, line
 
 import xpcs_eqx as xe
 from xpcs_eqx.data import write_npz
 
-MODEL = xe.Static(xe.PowerLawRate(1.5e4, -0.3, 0.0))
-T = 0.2 * np.arange(12)
-PLACE = xe.Geometry(0.0054, [0.0])
-KEY = jax.random.key(0)
-DATA = two_time(phi=(0.0,), n=12)
-MAP = xe.parameter_map(MODEL, T, fixed=("D_offset",))
 PROBLEM = xe.projected_objective(MAP, DATA)
 GRID = {"g2": DATA.c2, "t1": T, "t2": T, "phi": [0.0]}
-
-
-def line(x, slope):
-    return slope * x
 
 
 # What is called, of a file, and what is said.

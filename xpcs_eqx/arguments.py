@@ -5,7 +5,6 @@ beside that (its size, its relation to others) is checked by whoever uses it.
 """
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import os
@@ -19,7 +18,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import ScalarLike
 
-from .errors import ArgumentError, ModelError
+from .errors import ArgumentError, ModelError, nearest_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,8 +60,8 @@ def _meant(name: str, known: Mapping[str, inspect.Parameter]) -> str:
             fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
             if any(field.name == name for field in fields):
                 return f", which belongs in {one.name}={kind.__name__}({name}=…)"  # pyright: ignore[reportAttributeAccessIssue]
-    near = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean {near[0]!r}" if near else ""
+    near = nearest_name(name, known)
+    return f", did you mean {near!r}" if near else ""
 
 
 def checked(**kinds: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:

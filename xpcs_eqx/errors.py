@@ -1,5 +1,8 @@
 """Exceptions and warnings of the library: what was found, where, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class XPCSError(Exception):
     """Base class of everything this library raises on purpose."""
@@ -12,6 +15,16 @@ def how_to_install(extra: str) -> str:
     "pip install 'xpcs-eqx[bayes]', or in a clone pip install '.[bayes]'"
     """
     return f"pip install 'xpcs-eqx[{extra}]', or in a clone pip install '.[{extra}]'"
+
+
+def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known name that is most like another, as a hint in a message; empty where none is.
+
+    >>> nearest_name("layuot", ["path", "layout"]), nearest_name("x", ["layout"])
+    ('layout', '')
+    """
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return found[0] if found else ""
 
 
 class DataError(XPCSError, ValueError):

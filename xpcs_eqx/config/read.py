@@ -1,6 +1,5 @@
 """From a TOML file and command-line options to checked settings."""
 
-import difflib
 import os
 import re
 import tomllib
@@ -12,7 +11,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest_name
 from .effects import refuse_without_effect
 from .section import Section, expected_of, keys_of, tables_of
 from .source import Key, Source, listed, nearest, number_in, parts, shown, table_number
@@ -201,7 +200,7 @@ def _hint(path: Key) -> str:
     _, table = find_field(path[:-1])
     known = list((table or Settings).model_fields)
     elsewhere = [".".join(key) for key, *_ in keys_of(Settings) if key[1:] == path[-1:]]
-    if elsewhere and not difflib.get_close_matches(path[-1], known, n=1):
+    if elsewhere and not nearest_name(path[-1], known):
         return f"; did you mean {elsewhere[0]!r}?"
     return nearest(path[-1], known, "".join(f"{part}." for part in path[:-1]))
 
@@ -253,8 +252,8 @@ def _describe(error: Any, raw: Mapping[str, Any], source: Source) -> str:
     text = f"{where}: {dotted} = {shown(value)} is not allowed; expected {expected}"
     if isinstance(value, str):
         # The words that it says are allowed.
-        near = difflib.get_close_matches(value, expected.split('"')[1::2], n=1)
-        text += f"; did you mean {near[0]!r}?" if near else ""
+        near = nearest_name(value, expected.split('"')[1::2])
+        text += f"; did you mean {near!r}?" if near else ""
     return text
 
 

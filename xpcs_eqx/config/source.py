@@ -1,6 +1,5 @@
 """Where a value of a configuration was written: file and line, or command line."""
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from ..errors import ConfigError, DataError, ModelError
+from ..errors import ConfigError, DataError, ModelError, nearest_name
 
 _KEY = r"""(?:"[^"]*"|'[^']*'|[\w\-]+)"""
 _KEYS = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
@@ -71,8 +70,8 @@ def listed(lines: Iterable[str]) -> str:
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """End of a message about an unknown name: the nearest known one, and all of them."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    hint = f"; did you mean {prefix + near[0]!r}?" if near else "."
+    near = nearest_name(name, known, 0.0)
+    hint = f"; did you mean {prefix + near!r}?" if near else "."
     return f"{hint} Known here: {', '.join(known) or 'none'}"
 
 

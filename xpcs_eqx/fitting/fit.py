@@ -17,7 +17,7 @@ from ..objective import MapTiles, StoredTiles, has_bins, on_one_device
 from ..optimize import AbstractPreparationState, History, Status, Telemetry, WarmUpState
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
-from ..showing import Table, as_block, figures_of, labelled, with_error
+from ..showing import Table, as_block, counted, figures_of, labelled, with_error
 from ..uncertainty import Misfit, Signal, Uncertainty
 from .joint import Sharing
 from .scaling_check import ScalingCheck
@@ -321,11 +321,14 @@ class Fit(eqx.Module):
             entries = "bins" if has_bins(self.objective.term.tiles) else "pairs"
             what = f"{type(self.fitted.model).__name__} to {self.n_pairs} {entries}"
         elif self.data_sets:
-            number = len(self.data_sets)
-            what = f"{number} data set{'s' if number > 1 else ''} to {self.n_pairs} pairs"
+            what = f"{counted(len(self.data_sets), 'data set')} to {self.n_pairs} pairs"
         else:
             what = f"a curve to {self.n_pairs} points"
         return f"Fit of {what}: {self.quality.flag}, {self.message}"
+
+    def _elsewhere(self) -> str:
+        """What is known of other minima, in words."""
+        return f"other minima: {self.looked or 'not looked for, a fit from one start'}"
 
     def __repr__(self) -> str:
         """The verdict and one line for each parameter."""
@@ -338,7 +341,7 @@ class Fit(eqx.Module):
                 said = f"{row.value:.6g} {held}"
             lines.append(f"  {row.name} = {said} {row.unit}".rstrip())
         if self.parts:
-            lines.append(f"  other minima: {self.looked or 'not looked for, a fit from one start'}")
+            lines.append(f"  {self._elsewhere()}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -346,7 +349,7 @@ class Fit(eqx.Module):
         rows = self.summary()
         said = list(self.quality.findings)
         if self.parts:
-            said.append(f"other minima: {self.looked or 'not looked for, a fit from one start'}")
+            said.append(self._elsewhere())
         main = Table({name: row for name, row in rows.items() if row["role"] != "scaling"})
         scaling = Table({name: row for name, row in rows.items() if row["role"] == "scaling"})
         more = f"<details><summary>contrast and offset</summary>{scaling._repr_html_()}</details>"

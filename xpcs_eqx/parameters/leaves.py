@@ -1,7 +1,6 @@
 """The values of the scalar parameters of a model, by name, and ties between them."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..arguments import numbers
-from ..errors import ModelError
+from ..errors import ModelError, nearest_name
 from ..physics import AbstractCorrelation, as_inexact
 from ..physics.leaves import below, parameter_leaves, value_of
 
@@ -98,8 +97,8 @@ def check_names(given, known, owner: str) -> None:
     for name in given:
         if name not in known:
             # Short names such as D0 need a lower cutoff than the default to be recognised.
-            near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
+            near = nearest_name(name, known, 0.5)
+            hint = f"; did you mean {near!r}?" if near else "."
             raise ModelError(f"{owner} has no parameter {name!r}{hint} It has: {', '.join(known)}.")
 
 

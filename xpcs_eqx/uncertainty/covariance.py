@@ -165,6 +165,12 @@ def _dyadic(term, y, per_angle, loss):
     return dyadic_scores(term, y, per_angle, loss)
 
 
+def _dyadic_of(term: TwoTimeTerm, at: Optimum, loss: AbstractLoss) -> DyadicScores:
+    """`dyadic_scores` at an optimum, compiled but where pieces are read from Python."""
+    find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
+    return find(term, at.y, at.per_angle, loss)
+
+
 @quick_jit
 def _speckle(term, y, per_angle, loss, shot):
     return speckle_scores(term, y, per_angle, loss, shot)
@@ -285,6 +291,13 @@ class ScoreCovariances(eqx.Module):
     decays: Decays | None = None
 
 
+def _influence(loss: AbstractLoss, residuals: ResidualSums) -> InfluenceSums | None:
+    """That of a robust loss on the residuals of all angles, None for the linear one."""
+    if isinstance(loss, Linear):
+        return None
+    return jax.tree.map(lambda leaf: np.sum(leaf), residuals.influence)
+
+
 def _curvature(at: Optimum, loss: AbstractLoss, residuals: ResidualSums) -> np.ndarray:
     if isinstance(loss, Linear):
         return np.asarray(at.joint.hessian)
@@ -353,17 +366,15 @@ def classical_scores(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarianc
     (term, at), loss = on_one_device((objective.term, at)), loss_of(objective)
     hessian, influence = np.asarray(at.joint.hessian), None
     if isinstance(loss, Linear):
-        degrees = float(at.joint.count) - np.count_nonzero(at.free)
-        variance = (
-            1.0 if term.absolute_sigma else residual_variance(float(at.residual_sum), degrees)
-        )
+        cost, count = 0.5 * float(at.residual_sum), float(at.joint.count)
+        free = int(np.count_nonzero(at.free))
+        variance = variance_of_residual(None, term.absolute_sigma, cost, count, free)
         own = variance * (hessian - np.asarray(at.penalty))
     else:
-        find = dyadic_scores if term.in_parts else _dyadic
-        found = find(term, at.y, at.per_angle, loss)
+        found = _dyadic_of(term, at, loss)
         hessian = _curvature(at, loss, found.residuals)
         own = summed(np.asarray(at.columns), found.own)
-        influence = jax.tree.map(lambda leaf: np.sum(leaf), found.residuals.influence)
+        influence = _influence(loss, found.residuals)
     unknown = np.full(at.per_angle.shape[0], np.nan)
     return ScoreCovariances(
         speckle=np.full_like(hessian, np.nan),
@@ -419,8 +430,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
             chosen, reason, by_angle = "classical", OF_BINS, own
         decays = _decays_of_bins(term, at, loss)
     else:
-        find = dyadic_scores if isinstance(term.tiles, AbstractPieces) else _dyadic
-        dyadic = find(term, at.y, at.per_angle, loss)
+        dyadic = _dyadic_of(term, at, loss)
         by_angle = shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
         speckle = np.full((columns.shape[2],) * 2, np.nan)
         n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
@@ -429,15 +439,13 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
             "pooled points do not form maps, which would tell the noise of speckle; that of frames "
             "is told from the residuals"
         )
-    influence, slopes = None, mean_slopes(loss, dyadic.residuals)[:, None, None]
-    if not isinstance(loss, Linear):
-        influence = jax.tree.map(lambda leaf: np.sum(leaf), dyadic.residuals.influence)
+    slopes = mean_slopes(loss, dyadic.residuals)[:, None, None]
     return ScoreCovariances(
         speckle=speckle,
         dyadic=summed(columns, shared),
         own=summed(columns, dyadic.own),
         hessian=_curvature(at, loss, dyadic.residuals),
-        influence=influence,
+        influence=_influence(loss, dyadic.residuals),
         n_pixels=n_pixels,
         shot_noise=shot_noise,
         chosen=chosen,
@@ -450,7 +458,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
 
 
 def variance_of_residual(
-    scores: ScoreCovariances, absolute: bool, cost: float, count: float, parameters: int
+    influence: InfluenceSums | None, absolute: bool, cost: float, count: float, parameters: int
 ) -> float:
     """What independent pairs multiply the inverse curvature with to make a covariance.
 
@@ -460,10 +468,10 @@ def variance_of_residual(
     """
     if count <= parameters:
         return 1.0 if absolute else np.inf
-    if scores.influence is not None:
-        if not scores.influence.holds(parameters):
+    if influence is not None:
+        if not influence.holds(parameters):
             return np.inf
-        return float(scores.influence.mean_square(parameters) / scores.influence.mean_slope)
+        return float(influence.mean_square(parameters) / influence.mean_slope)
     return 1.0 if absolute else residual_variance(2 * cost, count - parameters)
 
 
@@ -482,7 +490,7 @@ def uncertainty_from(
         weak directions.
     """
     parameters = int(free.sum())
-    variance = variance_of_residual(scores, absolute, cost, count, parameters)
+    variance = variance_of_residual(scores.influence, absolute, cost, count, parameters)
     found = sandwiches(scores, variance, free, names)
     if count > parameters:
         return found
