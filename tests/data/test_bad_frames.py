@@ -238,3 +238,11 @@ def test_stored_intensities_name_dark_frames(tmp_path, layout, stored):
     kept = xe.load(path, selection=xe.Selection(bad_frames="off"))
     assert kept.masked_pairs == 0
     assert "Frame 13 has no intensity" in _notes(kept)
+    # As they are, at the times of the rows that are taken.
+    found = xe.data.frame_intensities(path, selection=xe.Selection(start_frame=11))
+    taken = xe.load(path, selection=xe.Selection(start_frame=11))
+    np.testing.assert_allclose(found.t, taken.t)
+    assert found.name == key
+    wanted = np.full(40, 3.0)
+    wanted[12], wanted[30] = 0.0, 9.0
+    np.testing.assert_allclose(found.values, wanted[10:])

@@ -25,7 +25,9 @@ from .layouts.aps_u import write_aps_u as write_aps_u
 from .layouts.arrays import write_npz as write_npz
 from .layouts.nxxpcs import write_nxxpcs as write_nxxpcs
 from .layouts.own import write_own as write_own
+from .load import FrameIntensities as FrameIntensities
 from .load import MapSize as MapSize
+from .load import frame_intensities as frame_intensities
 from .load import load as load
 from .load import load_any as load_any
 from .load import load_bins as load_bins

@@ -450,6 +450,34 @@ def q_values(path: str | os.PathLike[str], **how: Unpack[Reading]) -> tuple[floa
         return tuple(map(float, _different(file.raw.q[maps])))
 
 
+class FrameIntensities(NamedTuple):
+    """Mean intensity of each frame that is taken, in the unit of the file, and its time.
+
+    - `t` [s], `values`; `name`: where in the file they are.
+    """
+
+    t: Float[np.ndarray, "frame"]
+    values: Float[np.ndarray, "frame"]
+    name: str
+
+
+def frame_intensities(
+    path: str | os.PathLike[str], **how: Unpack[Reading]
+) -> FrameIntensities | None:
+    """The intensity of the frames behind the maps of a file, None where it has none.
+
+    APS-U files have it in `xpcs/spatial_mean/intensity_vs_time`, older ones in `exchange/frameSum`.
+    Arguments and errors as in `load`; the maps are not read.
+    """
+    with open_maps(path, **{**how, "checksum": False}) as file:
+        raw = file.raw
+        if raw.intensity is None or raw.ages is not None:
+            return None
+        # Frames are those of all maps, and the maps are not looked at.
+        chosen = file.chosen(maps=choose_maps(raw, file.selection)[:1], baseline=1)
+        return FrameIntensities(chosen.t, raw.intensity[chosen.frames], raw.intensity_name)
+
+
 def _different(q: np.ndarray) -> np.ndarray:
     """The values of q, bins equal to rounding being one."""
     order = np.sort(q)

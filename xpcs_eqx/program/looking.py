@@ -9,6 +9,7 @@ import numpy as np
 from ..data import (
     PooledData,
     TwoTimeData,
+    frame_intensities,
     load_each,
     noise_by_angle,
 )
@@ -30,9 +31,13 @@ def data_of(path: str, how: dict[str, Any]) -> DataSets:
 
     **Raises:** `DataError` for everything that makes them unusable.
     """
-    if isinstance(how.get("phi"), list) and len(how["phi"]) == 1:
-        how = {**how, "phi": how["phi"][0]}
-    return load_each(path, checksum=False, **how)
+    return load_each(path, checksum=False, **_one_azimuth(how))
+
+
+def _one_azimuth(how: dict[str, Any]) -> dict[str, Any]:
+    """One azimuth that was given is that of all maps."""
+    phi = how.get("phi")
+    return {**how, "phi": phi[0]} if isinstance(phi, list) and len(phi) == 1 else how
 
 
 def _lines(data: TwoTimeData | PooledData) -> list[str]:
@@ -74,6 +79,7 @@ def show(arguments: argparse.Namespace) -> str:
         # Not at the top: importing matplotlib takes a third of a second.
         from ..report.plots import save_data_figure
 
-        save_data_figure(arguments.plot, sets)
+        how = _one_azimuth(given_reading(arguments))
+        save_data_figure(arguments.plot, sets, frame_intensities(arguments.file, **how))
         lines.append(f"plot: {arguments.plot}")
     return "\n".join(lines)

@@ -4,9 +4,10 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...data import PooledData, TwoTimeData
+from ...data import FrameIntensities, PooledData, TwoTimeData
 from ...errors import ConfigError
 from .canvas import FORMATS, WIDE, degrees, few_ticks, log_scale, panels, style
 from .means import age_colours, mean_by_lag
@@ -56,16 +57,43 @@ def _draw_bins(axes, data: PooledData, angle: int) -> None:
         rest.set_axis_off()
 
 
-def data_figure(sets: Sequence[TwoTimeData | PooledData]) -> Figure:
-    """The first maps of each q, a row each, of at most six."""
+def _draw_intensities(axes: Sequence[Axes], found: FrameIntensities) -> None:
+    """The intensity of every frame, over the whole width."""
+    first, *rest = axes
+    for one in rest:
+        one.remove()
+    spec = first.get_subplotspec()
+    assert spec is not None
+    row = spec.rowspan.start
+    first.set_subplotspec(spec.get_gridspec()[row, :])
+    first.plot(found.t, found.values, lw=0.8)
+    # From zero, so that a dark frame looks dark and a drift as large as it is.
+    known = found.values[np.isfinite(found.values)]
+    if known.size and known.min() >= 0:
+        first.set_ylim(bottom=0.0)
+    first.set_title(f"intensity of each frame ({found.name})", loc="left")
+    first.set(xlabel="t [s]", ylabel="mean intensity")
+    few_ticks(first, 8, 4)
+
+
+def data_figure(
+    sets: Sequence[TwoTimeData | PooledData], intensities: FrameIntensities | None = None
+) -> Figure:
+    """The first maps of each q, a row each, of at most six.
+
+    `intensities`: of the frames, which get a row of their own below.
+    """
     rows = [(one, a) for one in sets for a in range(one.n_angles)]
     rows = rows[:: -(-len(rows) // _MOST)]
     qs = ", ".join(f"{float(one.geometry.q):.4g}" for one in sets)
-    height = 0.45 + 2.0 * len(rows)
+    many = len(rows) + (intensities is not None)
+    height = 0.45 + 2.0 * many
     fig, axes = panels(
-        WIDE, height, f"q = {qs} 1/Å", len(rows), 3, left=0.5, top=0.45, hspace=0.55, wspace=0.62
+        WIDE, height, f"q = {qs} 1/Å", many, 3, left=0.5, top=0.45, hspace=0.55, wspace=0.62
     )
-    for line, (data, angle) in zip(axes, rows, strict=True):
+    if intensities is not None:
+        _draw_intensities(axes[-1], intensities)
+    for line, (data, angle) in zip(axes, rows, strict=False):
         if isinstance(data, PooledData):
             _draw_bins(line, data, angle)
         else:
@@ -73,7 +101,11 @@ def data_figure(sets: Sequence[TwoTimeData | PooledData]) -> Figure:
     return fig
 
 
-def save_data_figure(path: str, sets: Sequence[TwoTimeData | PooledData]) -> None:
+def save_data_figure(
+    path: str,
+    sets: Sequence[TwoTimeData | PooledData],
+    intensities: FrameIntensities | None = None,
+) -> None:
     """Draw what was measured into a file, whose ending says which format: PNG where it has none.
 
     **Raises:** `ConfigError` for another format.
@@ -82,4 +114,4 @@ def save_data_figure(path: str, sets: Sequence[TwoTimeData | PooledData]) -> Non
     if form not in FORMATS:
         raise ConfigError(f"{path}: plots are written as {', '.join(FORMATS)}; give one of them")
     with style():
-        data_figure(sets).savefig(path, format=form)
+        data_figure(sets, intensities).savefig(path, format=form)
