@@ -1,11 +1,14 @@
 """The command `xpcs-eqx`: what may be said to it.
 
-It stands beside the package, since importing that imports JAX: help, versions and mistyped commands
-are answered at once. `xpcs_eqx.__main__` does what is asked for.
+It stands beside the package, since importing that imports JAX: help, versions, mistyped commands
+and completions in a shell are answered at once. `xpcs_eqx.__main__` does what is asked for.
 """
+# PYTHON_ARGCOMPLETE_OK: argcomplete looks for these words where it is set up for all commands.
 
 import argparse
+import importlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -92,7 +95,8 @@ def _fit(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         action="append",
         default=[],
-        help="put the number at an HDF5 path of each file into the table; the first one sorts it",
+        help="put the number, time or text at an HDF5 path of each file into the table; "
+        "the first one sorts it",
     )
 
 
@@ -169,9 +173,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that asks how a line may go on, and end there; nothing where none asks."""
+    if "_ARGCOMPLETE" in os.environ:
+        # Of the extra `completion`; only a shell that was set up with it asks.
+        importlib.import_module("argcomplete").autocomplete(parser)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what is asked for; returns the exit code."""
     parser, given = build_parser(), list(sys.argv[1:] if argv is None else argv)
+    _complete(parser)
     own = bool(given) and given[0] in COMMANDS and COMMANDS[given[0]][1] is None
     try:
         arguments = parser.parse_args(given[:1] if own else given)

@@ -2,14 +2,18 @@
 
 import csv
 import json
+import os
+import signal
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from helpers_data import two_time
+from helpers_figures import complaints
 
 import xpcs_eqx.program.series
 import xpcs_eqx_command
@@ -18,6 +22,7 @@ from xpcs_eqx.data import write_own
 from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.program.series import arrivals
 from xpcs_eqx.program.task import task_of
+from xpcs_eqx.report.plots import measured
 from xpcs_eqx.simulation.__main__ import LAYOUTS, MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +50,26 @@ assert codes == [0, 0, 2] + [0] * (len(codes) - 3), codes
 assert not {"jax", "numpy", "xpcs_eqx"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("xpcs-eqx co", {"compare"}),
+        ("xpcs-eqx fit --fo", {"--follow", "--format"}),
+        ("xpcs-eqx show --layo", {"--layout"}),
+        ("xpcs-eqx report --format ", {"png", "svg", "pdf"}),
+    ],
+)
+def test_a_shell_completes(line, wanted, tmp_path):
+    """As argcomplete asks, without importing the package."""
+    pytest.importorskip("argcomplete")
+    program = "import sys, xpcs_eqx_command as c; sys.argv[0] = 'xpcs-eqx'; c.main([])"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "said"), "_ARGCOMPLETE_IFS": "\n"}
+    asked |= {"_ARGCOMPLETE_SUPPRESS_SPACE": "1", "_ARGCOMPLETE_SHELL": "bash"}
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=os.environ | asked)
+    assert wanted <= set((tmp_path / "said").read_text().splitlines())
 
 
 def test_the_script_is_the_command():
@@ -131,13 +156,30 @@ def test_init_of_a_bare_map(capsys, tmp_path):
     assert run(["init", str(MAP)]) == 0
 
 
-def test_show_draws_every_q_and_init_takes_one(tmp_path, capsys):
+def test_show_draws_every_q_and_init_takes_one(tmp_path, capsys, monkeypatch):
+    """With the intensity of the frames where the file has it."""
+    figures = []
+    draw = measured.data_figure
+
+    def kept(*given):
+        figures.append(draw(*given))
+        return figures[-1]
+
+    monkeypatch.setattr(measured, "data_figure", kept)
     path = simulate(tmp_path, "aps-u", "--q", "0.004,0.006", "--frames", "15")
     assert run(["show", path, "--plot", str(tmp_path / "shown.png")]) == 0
     shown = capsys.readouterr().out
     assert "2 q, 3 angles" in shown
     assert "0.004 1/Å" in shown
     assert (tmp_path / "shown.png").read_bytes().startswith(b"\x89PNG")
+    assert not any("intensity" in axes.get_title(loc="left") for axes in figures[-1].axes)
+    with h5py.File(path, "a") as file:
+        file["xpcs/spatial_mean/intensity_vs_time"] = np.linspace(3.0, 2.0, 15)
+    assert run(["show", path, "--plot", str(tmp_path / "shown.png")]) == 0
+    capsys.readouterr()
+    (one,) = [axes for axes in figures[-1].axes if "intensity" in axes.get_title(loc="left")]
+    np.testing.assert_allclose(one.lines[0].get_xydata()[:, 1], np.linspace(3.0, 2.0, 15))
+    assert complaints(figures[-1]) == []
     assert run(["init", path]) == 0
     assert "q = 0.004  # unsure: [1/Å], of 0.004, 0.006" in capsys.readouterr().out
     assert run(["simulate", path, "--q", "0.004,0.006"]) == 2
@@ -180,10 +222,11 @@ def test_a_series_is_one_table(tmp_path, capsys, monkeypatch):
         assert run(["simulate", f"scan_{k}.hdf", *arguments]) == 0
         with h5py.File(f"scan_{k}.hdf", "a") as file:
             file["sample/temperature"] = 300.0 - k
+            file["entry/start_time"] = f"2026-11-29T10:{30 + k}:00+01:00"
     Path("scan_2.hdf").write_text("no maps")
     assert run(["init", "scan_0.hdf", "-o", "fit.toml"]) == 0
     series = ["fit", "fit.toml", "scan_0.hdf", "scan_1.hdf", "scan_2.hdf", "--no-plots"]
-    series += ["--about", "T=sample/temperature"]
+    series += ["--about", "T=sample/temperature", "--about", "begun=entry/start_time"]
     capsys.readouterr()
     assert run(series) == 1
     said = capsys.readouterr().out
@@ -194,6 +237,7 @@ def test_a_series_is_one_table(tmp_path, capsys, monkeypatch):
         rows = list(csv.DictReader(stream))
     assert [row["name"] for row in rows] == ["scan_1.hdf", "scan_0.hdf", "scan_2.hdf"]
     assert [row["T"] for row in rows] == ["299.0", "300.0", ""]
+    assert [row["begun"][11:16] for row in rows] == ["10:31", "10:30", ""]
     found = json.loads(Path("fit_series/scan_1/fit/parameters.json").read_text())
     assert float(rows[0]["D0 [Å²/s^(1+alpha)]"]) == found["parameters"]["D0"]["value"]
     page = Path("fit_series/series.html").read_text()
@@ -287,14 +331,32 @@ def test_what_a_series_does_not_take(arguments, said, tmp_path, capsys):
 
 @pytest.mark.long
 def test_a_series_in_processes(tmp_path, monkeypatch):
+    """Several at a time as one after the other; one that was killed goes on with what is left."""
     monkeypatch.chdir(tmp_path)
-    for k in range(4):
+    for k in range(5):
         assert run(["simulate", f"scan_{k}.hdf", *SMALL, "--seed", str(k)]) == 0
     Path("scan_2.hdf").write_text("no maps")
     assert run(["init", "scan_0.hdf", "-o", "fit.toml"]) == 0
-    files = [f"scan_{k}.hdf" for k in range(4)]
+    files = [f"scan_{k}.hdf" for k in range(5)]
+    program = [sys.executable, "-m", "xpcs_eqx", "fit", "fit.toml", *files, "--no-plots"]
+    two = [*program, "--jobs", "2", "--output", "two"]
+    with subprocess.Popen(two, stdout=subprocess.PIPE, text=True, start_new_session=True) as first:
+        good = (line.split(":")[0] for line in first.stdout if ": good" in line)
+        done = [next(good), next(good)]
+        # All of its processes at once, without a chance to clear up.
+        os.killpg(first.pid, signal.SIGKILL)
+    written = {n: Path("two", n[:-4], "provenance.json").stat().st_mtime_ns for n in done}
     assert run(["fit", "fit.toml", *files, "--jobs", "2", "--no-plots", "--output", "two"]) == 1
+    for name, then in written.items():
+        assert Path("two", name[:-4], "provenance.json").stat().st_mtime_ns == then
     assert run(["fit", "fit.toml", *files, "--no-plots", "--output", "one"]) == 1
-    one, two = (Path(name, "series.csv").read_text() for name in ("one", "two"))
-    for a, b in zip(one.splitlines()[1:], two.splitlines()[1:], strict=True):
-        assert a.split(",")[:2] == b.split(",")[:2]
+    tables = []
+    for name in ("one", "two"):
+        with open(Path(name, "series.csv"), newline="") as stream:
+            tables.append(list(csv.DictReader(stream)))
+    for one, other in zip(*tables, strict=True):
+        assert (one["name"], one["verdict"]) == (other["name"], other["verdict"])
+        if one["verdict"] == "good":
+            key = "D0 [Å²/s^(1+alpha)]"
+            assert float(one[key]) == pytest.approx(float(other[key]), rel=1e-9)
+    assert [row["verdict"].split(":")[0] for row in tables[1]].count("failed") == 1

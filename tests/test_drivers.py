@@ -115,9 +115,16 @@ def test_how_many_threads(monkeypatch):
     assert cores.threads() >= 1
     # Of a process that has a share of the work, all cores are those of all processes.
     sent = pickle.loads(pickle.dumps(Inherited(cores.threads)))
-    assert (sent(), Inherited(cores.threads)()) == (1, cores.threads())
+    alone = cores.threads()
+    assert (sent(), Inherited(cores.threads)()) == (1, alone)
+    # Beside other processes it has its share, and one at least.
+    for processes in (1, 2, 100):
+        with cores.beside(processes):
+            assert cores.threads() == max(1, alone // processes)
+    assert cores.threads() == alone
     monkeypatch.setenv(cores.VARIABLE, "3")
-    assert cores.threads() == 3
+    with cores.beside(2):
+        assert cores.threads() == 3
     for wrong in ("0", "many", "-1", "1.5"):
         monkeypatch.setenv(cores.VARIABLE, wrong)
         with pytest.raises(xe.ConfigError, match=f"{cores.VARIABLE} is '{wrong}'"):

@@ -1,11 +1,14 @@
 """Plots as they are read: nothing collides, means are means, and every format is written."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from helpers_figures import complaints
 
 from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.report import Drawing, FittedMaps
+from xpcs_eqx.report.collection import Result
 from xpcs_eqx.report.plots import (
     lag_figure,
     map_figure,
@@ -18,6 +21,7 @@ from xpcs_eqx.report.plots.canvas import style
 from xpcs_eqx.report.plots.corner import Scale, corner
 from xpcs_eqx.report.plots.means import lag_limits, mean_by_lag, means
 from xpcs_eqx.report.plots.measured import save_data_figure
+from xpcs_eqx.report.plots.series import series_figure
 
 
 def maps_of(n_angles=3, n=60, step=1, noise=0.02, first=0.0, of=None, dt=0.1):
@@ -161,3 +165,35 @@ def test_corner_plots_have_scales(value, error, wanted):
 def test_what_was_measured_is_drawn_in_the_format_of_its_file(tmp_path):
     with pytest.raises(ConfigError, match=r"shown\.gif: plots are written as png, svg, pdf"):
         save_data_figure(str(tmp_path / "shown.gif"), [])
+
+
+def results_at(values, good=True):
+    return [
+        Result(
+            f"scan_{k}.hdf", "good" if good or k else "marginal", {"at": value},
+            {"D0": (3000.0 + 10 * k, 25.0), "alpha": (-0.3, 0.01)}, {"D0": "Å²/s", "alpha": ""},
+        )
+        for k, value in enumerate(values)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "along", "places"),
+    [
+        ([300.0, 310.0, None], "at", [300.0, 310.0]),
+        (
+            [datetime(2026, 11, 29, 10, 30, tzinfo=UTC), datetime(2026, 11, 29, 12, 0, tzinfo=UTC)],
+            "at [h after 2026-11-29 10:30]",
+            [0.0, 1.5],
+        ),
+        (["hot", "cold"], "number of the file", [1.0, 2.0]),
+    ],
+)
+def test_a_series_is_drawn_against_what_is_known(values, along, places):
+    with style():
+        figure = series_figure(results_at(values), "at")
+        assert complaints(figure) == []
+        first = figure.axes[0]
+        assert first.get_xlabel() == along
+        np.testing.assert_allclose(first.lines[0].get_xdata(), places)
+        assert complaints(series_figure(results_at(values, good=False), "at")) == []

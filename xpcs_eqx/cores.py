@@ -4,6 +4,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TypeVar
 
@@ -16,11 +18,33 @@ T = TypeVar("T")
 VARIABLE = "XPCS_EQX_THREADS"
 
 
+# Threads of work beside which other processes work as well; None where it is alone.
+_SHARED: ContextVar[int | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def beside(processes: int) -> Iterator[None]:
+    """A context in which the cores are shared with other processes, so many in all."""
+    token = _SHARED.set(max(1, _cores() // processes))
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def threads() -> int:
     """How many parts of a sum are worked on at a time: as many as this process may use cores.
 
     XPCS_EQX_THREADS in the environment says otherwise. Work that was sent to another process has
-    one thread: whoever sent it has as many processes as are wanted.
+    one thread: whoever sent it has as many processes as are wanted. Inside `beside` it is this
+    process' share of the cores.
 
     **Raises:** `ConfigError` when the variable is no whole number above 0.
     """
@@ -34,9 +58,7 @@ def threads() -> int:
         return int(text)
     if is_sent():
         return 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return _SHARED.get() or _cores()
 
 
 @cache

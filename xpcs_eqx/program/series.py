@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from ..config.read import Configuration, read_configuration
 from ..config.tables.data import reading_of
 from ..config.tables.search import search_settings
 from ..config.tables.solver import is_hybrid
+from ..cores import beside
 from ..data import q_values
 from ..data.layouts.hdf5 import dataset
 from ..data.layouts.opened import open_hdf5
@@ -25,14 +27,14 @@ from ..errors import ConfigError, XPCSError
 from ..files import write_text
 from ..parameters import saved_values
 from ..report import claimed
-from ..report.collection import Result, as_csv, as_page, exponent_of, read_result
+from ..report.collection import Result, as_csv, as_page, exponent_of, number_of, read_result
 from ..report.sections import folder_names
 from .ending import told
 from .running import fit_into
 
 # What a file of maps may be called, where a folder is followed.
 ENDINGS = (".h5", ".hdf", ".hdf5", ".nxs", ".npz", ".npy")
-# How often a followed folder is looked at [s].
+# How often a followed folder is looked at, and the table written while files are fitted [s].
 PAUSE = 1.0
 # Each file is tried once and takes as long as it takes; no number of failures ends a series.
 _LIMITS = Limits(float("inf"), float("inf"), retries=0, success=0.0, first=2**30)
@@ -57,7 +59,7 @@ class Series:
 
     - `config`: path of the configuration; `overrides`: as of `read_configuration`.
     - `folder`: for a results folder of each file, named after it, and for the table.
-    - `about`: name → HDF5 path of a number in each file that is put into the table.
+    - `about`: name → HDF5 path of a number, a time or a text in each file, put into the table.
     - `each_q`: each q of a file by itself.
     - `from_first`: fits begin where the first good one ended, and look for no other minimum.
     """
@@ -137,43 +139,69 @@ def fit_item(series: Series, item: Item, target: str) -> str:
 
 @dataclass(frozen=True)
 class _Work:
-    """The files of a batch, as work for processes; a failure is a text that comes back."""
+    """The files of a batch, as work for so many processes; a failure is a text that comes back."""
 
     series: Series
     items: tuple[Item, ...]
     targets: tuple[str, ...]
+    processes: int
 
     def __call__(self, task: Task, beat: Callable[[], None]) -> Arrays:
-        wrong = fit_item(self.series, self.items[task.number], self.targets[task.number])
+        with beside(self.processes):
+            wrong = fit_item(self.series, self.items[task.number], self.targets[task.number])
         return {"wrong": np.frombuffer(wrong.encode(), np.uint8)}
 
 
 def _metadata(file: str, about: Mapping[str, str]) -> dict[str, Any]:
-    """Numbers of a file by name; None where it has none."""
+    """What stands at HDF5 paths of a file, by name; None where there is nothing."""
     out: dict[str, Any] = dict.fromkeys(about)
     if about and not file.endswith((".npy", ".npz")):
         try:
             with open_hdf5(file) as opened:
                 for name, key in about.items():
                     if key in opened:
-                        values = np.ravel(np.asarray(dataset(opened, key)[()], dtype=float))
-                        out[name] = float(np.mean(values))
-        except (XPCSError, ValueError, TypeError):
+                        found = dataset(opened, key)
+                        is_number = found.dtype.kind in "fiub"
+                        out[name] = known_as(found[()] if is_number else found.words())
+        except (XPCSError, OSError):
             # What is wrong with the file is said where it is fitted.
             pass
     return out
+
+
+def known_as(value: Any) -> float | datetime | str:
+    """What a file holds, as the mean of its numbers, as a time (ISO 8601, by default UTC), or else
+    as a text.
+
+    >>> known_as(("2026-11-29T10:30:00Z",)).hour, known_as(["3.5 "]), known_as(("hot",))
+    (10, 3.5, 'hot')
+    """
+    array = np.ravel(np.asarray(value))
+    if array.size and array.dtype.kind in "biuf":
+        return float(np.mean(array))
+    text = str(array[0]).strip() if array.size else ""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @dataclass
 class Table:
     """The results so far, in the order of the files or of the first number asked for.
 
-    - `first_good`: the folder of the first result to rely on.
+    - `first_good`: the folder of the first result to rely on; `written`: when the table was [s].
     """
 
     series: Series
     found: dict[Item, Result] = field(default_factory=dict)
     first_good: str | None = None
+    written: float = -float("inf")
 
     def targets(self, items: Sequence[Item]) -> list[str]:
         """Results folders, named after the files, and different from those of earlier ones."""
@@ -199,12 +227,19 @@ class Table:
         """In their order."""
         first = next(iter(self.series.about), None)
 
-        def place(item: Item) -> tuple[float, str, float]:
-            value = self.found[item].about.get(first) if first else None
-            number = np.inf if first and value is None else value or 0.0
-            return number, item.file, item.q or 0.0
+        def place(item: Item) -> tuple[float, str, str, float]:
+            value = self.found[item].about.get(first) if first else 0.0
+            number = number_of(value)
+            text = value if isinstance(value, str) else ""
+            # What has no number stands behind what has.
+            return np.inf if number is None else number, text, item.file, item.q or 0.0
 
         return [self.found[item] for item in sorted(self.found, key=place)]
+
+    def keep_up(self) -> None:
+        """Write the table, unless that was done just before."""
+        if time.monotonic() - self.written > PAUSE:
+            self.write()
 
     def write(self, plots: bool = False) -> None:
         """Write `series.csv` and `series.html`, with plots of the parameters if asked for."""
@@ -224,6 +259,7 @@ class Table:
         }
         for name, text in texts.items():
             write_text(os.path.join(folder, name), text)
+        self.written = time.monotonic()
 
 
 def _batch(series: Series, files: Sequence[str], table: Table, say: Callable[[str], Any]) -> None:
@@ -233,7 +269,9 @@ def _batch(series: Series, files: Sequence[str], table: Table, say: Callable[[st
     begun = time.monotonic()
 
     def run(series: Series, items: Sequence[Item]) -> None:
-        work = _Work(series, tuple(items), tuple(targets[one] for one in items))
+        alone = series.jobs == 1 or len(items) == 1
+        processes = 1 if alone else min(series.jobs, len(items))
+        work = _Work(series, tuple(items), tuple(targets[one] for one in items), processes)
 
         def ended(outcome: Outcome) -> None:
             item, result = items[outcome.number], outcome.result
@@ -241,9 +279,8 @@ def _batch(series: Series, files: Sequence[str], table: Table, say: Callable[[st
             found = table.add(item, targets[item], wrong)
             name = found.name if item.q is None else f"{found.name}, q = {item.q:.6g} 1/Å"
             say(f"{name}: {found.verdict} ({time.monotonic() - begun:.1f} s)")
-            table.write()
+            table.keep_up()
 
-        alone = series.jobs == 1 or len(items) == 1
         # The largest go first, and of equal ones those that were named first.
         sizes = [os.path.getsize(one.file) if os.path.isfile(one.file) else 0 for one in items]
         sizes = [-k for k in range(len(items))] if alone else sizes

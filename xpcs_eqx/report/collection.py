@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Result:
     """What stands in a results folder, or why there is none.
 
     - `name`: of the folder or the file; `verdict`: of the fit, or what went wrong.
-    - `about`: what is known beside the parameters by name: q, metadata.
+    - `about`: what is known beside the parameters by name: q, metadata (numbers, times, texts).
     - `parameters`: value and error by name, NaN where there is none; `units` of them.
     - `exponent`: of q in Γ, as the model states it.
     """
@@ -44,6 +45,13 @@ class Result:
     def good(self) -> bool:
         """Whether there is a fit to rely on."""
         return self.verdict == "good"
+
+
+def number_of(value: Any) -> float | None:
+    """A number by which results are sorted and drawn: of a time, seconds; None for a text."""
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return float(value) if isinstance(value, float | int) else None
 
 
 def _plain(value: Any) -> float:
@@ -104,11 +112,16 @@ def rows_of(results: Sequence[Result]) -> tuple[list[str], list[list[Any]]]:
         header += [name + unit, f"error of {name}"]
     rows = []
     for one in results:
-        row = [one.name, one.verdict, *(one.about.get(name) for name in about)]
+        row = [one.name, one.verdict, *(_known(one.about.get(name)) for name in about)]
         for name in parameters:
             row += one.parameters.get(name, (None, None))
         rows.append([None if isinstance(v, float) and math.isnan(v) else v for v in row])
     return header, rows
+
+
+def _known(value: Any) -> Any:
+    """What is known of a result; a time as text, as in files."""
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def as_csv(results: Sequence[Result]) -> str:
@@ -124,7 +137,7 @@ def as_csv(results: Sequence[Result]) -> str:
 def _cell(value: Any, digits: int = 6) -> str:
     if value is None:
         return "-"
-    return number(value, digits) if isinstance(value, float) else str(value)
+    return number(value, digits) if isinstance(value, float) else str(_known(value))
 
 
 def _pairs(results: Sequence[Result]) -> Table:

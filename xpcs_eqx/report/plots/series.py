@@ -1,19 +1,40 @@
 """Parameters of several results against the file, a time or a temperature."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ...fitting import Exponent
-from ..collection import Result
+from ..collection import Result, number_of
 from ..derived import about_q
 from ..sections import Drawing
 from .canvas import DATA, WIDE, few_ticks, panels
 from .exponent import exponent_figure
 
 _COLUMNS = 3
+_NUMBER = "number of the file"
+
+
+def _places(results: Sequence[Result], against: str | None) -> tuple[list[float | None], str]:
+    """Where each result is drawn, None for nowhere, and what that is called.
+
+    Times are hours after the first; without a number there is that of the file.
+    """
+    values = [one.about.get(against) if against else None for one in results]
+    places, first = [number_of(value) for value in values], None
+    if not any(place is not None for place in places):
+        return [k + 1.0 for k in range(len(results))], _NUMBER
+    times = [value for value in values if isinstance(value, datetime)]
+    if times:
+        first = min(times)
+        places = [
+            (value - first).total_seconds() / 3600 if isinstance(value, datetime) else None
+            for value in values
+        ]
+    return places, f"{against} [h after {first:%Y-%m-%d %H:%M}]" if first else str(against)
 
 
 def series_figure(results: Sequence[Result], against: str | None) -> Figure:
@@ -41,17 +62,17 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
         left=0.6,
         top=0.3,
     )
+    places, along = _places(whole, against)
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(shown) :]:
         axis.set_axis_off()
     for axis, name in zip(flat, shown, strict=False):
         for good in (True, False):
             points = [
-                (k + 1.0 if against is None else one.about.get(against), *one.parameters[name])
-                for k, one in enumerate(whole)
-                if one.good is good and name in one.parameters
+                (place, *one.parameters[name])
+                for place, one in zip(places, whole, strict=True)
+                if one.good is good and name in one.parameters and place is not None
             ]
-            points = [p for p in points if p[0] is not None]
             if points:
                 x, y, error = np.array(points, dtype=float).T
                 error = np.where(np.isfinite(error), error, 0.0)
@@ -60,11 +81,9 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
                     label="good" if good else "not good",
                 )  # fmt: skip
         unit = next((one.units.get(name, "") for one in whole), "")
-        axis.set(
-            ylabel=f"{name} [{unit}]" if unit else name, xlabel=against or "number of the file"
-        )
+        axis.set(ylabel=f"{name} [{unit}]" if unit else name, xlabel=along)
         few_ticks(axis)
-        if against is None:
+        if along == _NUMBER:
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if not all(one.good for one in whole):
         handles, labels = axes[0][0].get_legend_handles_labels()
