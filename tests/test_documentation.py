@@ -31,7 +31,7 @@ LARGEST = 8000  # bytes of the README
 LARGEST_PICTURE = 150_000
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SPAN = re.compile(r"(?<!`)`((?:xe|xpcs_eqx)\.[A-Za-z_.]+)")
+SPAN = re.compile(r"(?<!`)`((?:xe|xpcs_eqx)\.[A-Za-z0-9_.]+)")
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 

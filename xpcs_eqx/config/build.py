@@ -153,6 +153,7 @@ def _refuse_for_bins(configuration: Configuration) -> None:
         "bayes": settings.bayes is not None,
         "streaming.strategy": settings.streaming.strategy == "out_of_core",
         "output.sequential": settings.output.sequential is not None,
+        "output.g2_ages": settings.output.g2_ages is not None,
         "defences.shear_weights": settings.defences is not None
         and settings.defences.shear_weights is not None,
     }

@@ -13,6 +13,8 @@ from .after.derived import q_exponent as q_exponent
 from .after.derived import stated_exponent as stated_exponent
 from .after.diagnostics import Diagnostics as Diagnostics
 from .after.diagnostics import diagnose as diagnose
+from .after.g2 import AgedG2 as AgedG2
+from .after.g2 import g2_at_ages as g2_at_ages
 from .after.profile import ProfileCurve as ProfileCurve
 from .after.profile import ProfileInterval as ProfileInterval
 from .after.profile import profile_curve as profile_curve

@@ -1,4 +1,4 @@
-"""What a configuration asks to be looked at after a fit: degeneracy, diagnostics, single angles."""
+"""What is looked at after a fit as a configuration asks: degeneracy, single angles, g2 at ages."""
 
 import dataclasses
 import logging
@@ -14,11 +14,13 @@ from ..config.tables import COMBINATIONS
 from ..config.tables.scaling import bounds_of
 from ..errors import XPCSError
 from ..fitting import (
+    AgedG2,
     Fit,
     SequentialFit,
     Thresholds,
     degeneracy_report,
     diagnose,
+    g2_at_ages,
     sequential_least_squares,
 )
 from ..objective import AbstractObjective
@@ -26,6 +28,8 @@ from ..parameters.variables import coordinates_of, physical_of
 from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
 from ..report.blocks import items
 from ..report.fit import folders_of
+from ..report.g2 import G2_ANGLES, g2_section
+from ..report.maps import chosen_angles
 from ..report.sections import Section
 from ..search import GlobalFit
 from ..uncertainty import loss_of
@@ -98,7 +102,26 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> li
             found = attempt(f"fits to single angles{of}", lambda k=k: _sequential(fit, problem, k))
             if found is not None:
                 out.append(sequential_section(found, label, name))
+    if output.g2_ages is not None:
+        for k, (label, name) in enumerate(folders_of(fit).items()):
+            of = f" of {label}" if name else ""
+            curves = attempt(f"g2 at ages{of}", lambda k=k: _curves(fit, problem, k))
+            if curves is not None:
+                out.append(g2_section(curves, label, name))
     return [*out, Section("Not done", items(failures))] if failures else out
+
+
+def _curves(fit: Fit, problem: Problem, k: int) -> tuple[AgedG2, ...]:
+    """g2(τ) at ages of data set `k`, of at most four angles."""
+    output, data = problem.settings.output, problem.data[k]
+    assert output.g2_ages is not None
+    return g2_at_ages(
+        data,  # pyright: ignore[reportArgumentType]
+        output.g2_ages,
+        width=output.g2_width,
+        angles=chosen_angles(data.n_angles, G2_ANGLES),
+        beside=tuple(fit.parts.values())[k],
+    )
 
 
 def _sequential(fit: Fit, problem: Problem, k: int) -> SequentialFit:

@@ -24,6 +24,8 @@ _HALF_DECAY = (
     "half-decay: the lag at which c2 has fallen half of the way from its contrast to its offset, "
     "of pairs that begin at that age"
 )
+_TAU = "; τ: relaxation time 1/Γ of c1 at that age"
+
 # Angles in a table; the file has all of them.
 _ANGLES = 4
 
@@ -32,6 +34,8 @@ def _rows(fit: Fit, one: Derived, has_q: bool) -> tuple[list[str], list[list[str
     phi = np.asarray(fit.objective.term.geometry.phi)
     rates = {name: _RATES[name] for name in one.rates if name in _RATES}
     header = ["age [s]", "phi [deg]", "half-decay [s]", "error"]
+    has_tau = bool(np.all(np.isfinite(one.taus)))
+    header += ["τ [s]", "error"] if has_tau else []
     for name, unit, _ in rates.values():
         header += [f"{name} [{unit if has_q else without_q(unit)}]", "error"]
     # All angles at once where none of them decays in another way.
@@ -43,6 +47,8 @@ def _rows(fit: Fit, one: Derived, has_q: bool) -> tuple[list[str], list[list[str
             where = "all" if alike and phi.size > 1 else number(float(phi[a]), 4)
             row = [number(float(age), 4), where]
             row += [number(float(one.lags[i, a]), 4), number(float(one.lag_errors[i, a]), 2)]
+            if has_tau:
+                row += [number(float(one.taus[i]), 4), number(float(one.tau_errors[i]), 2)]
             for name, (_, _, factor) in rates.items():
                 found = one.rates[name][i], one.rate_errors[name][i]
                 row += [number(factor * float(v), n) for v, n in zip(found, (5, 2), strict=True)]
@@ -56,6 +62,8 @@ def _document(fit: Fit, one: Derived) -> dict[str, object]:
         "ages_s": one.ages,
         "half_decay_s": one.lags,
         "half_decay_error_s": one.lag_errors,
+        "tau_s": one.taus,
+        "tau_error_s": one.tau_errors,
         "rates": one.rates,
         "rate_errors": one.rate_errors,
         "mean_rates": one.means,
@@ -66,13 +74,16 @@ def _document(fit: Fit, one: Derived) -> dict[str, object]:
     }
 
 
-def derived_sections(fit: Fit, origins: Sequence[Origin] = ()) -> list[Section]:
+def derived_sections(
+    fit: Fit, origins: Sequence[Origin] = (), ages: Sequence[float] | None = None
+) -> list[Section]:
     """Half-decay lags and rates at ages of each data set, and how they depend on q.
 
-    `origins`: what is known of each data set, as of `fit_sections`.
+    `origins`: what is known of each data set, as of `fit_sections`; `ages` [s]: as of
+    `derived_values`.
     """
     has_q = all(one.has_q for one in origins)
-    every = {label: derived_values(part) for label, part in fit.parts.items()}
+    every = {label: derived_values(part, ages) for label, part in fit.parts.items()}
     labels, out = folders_of(fit), []
     for label, one in every.items():
         header, rows = _rows(fit.parts[label], one, has_q)
@@ -84,7 +95,7 @@ def derived_sections(fit: Fit, origins: Sequence[Origin] = ()) -> list[Section]:
             content.append(f"mean shear rate {number(mean, 5)} ± {number(error, 2)} 1/s")
         title = "Derived from the parameters" + (f", {label}" if labels[label] else "")
         if not out:
-            content.append(_HALF_DECAY)
+            content.append(_HALF_DECAY + (_TAU if np.all(np.isfinite(one.taus)) else ""))
         out.append(Section(title, content, place=TABLES if fit.data_sets else HEAD))
     documents = {label: _document(fit.parts[label], one) for label, one in every.items()}
     alone = len(every) == 1 and not next(iter(labels.values()))

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 
 from ... import fitting
 from ...fitting import AbstractCombination
-from ..section import Path, Section, choice_of, expected_of, key, keys_of
+from ..section import SET, Path, Positive, Section, When, choice_of, expected_of, key, keys_of
 from .bayes import Bayes
 from .data import Data, DataSet, Joint
 from .defences import Defences
@@ -49,6 +49,26 @@ class Output(Section):
     )
     sequential: Annotated[str, COMBINATIONS] | None = key(
         None, "fits each angle by itself as well, combined this way", example="inverse_variance"
+    )
+    ages: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] | None = key(
+        None,
+        "ages [s] at which half-decay lags, relaxation times and rates are given; by default where "
+        "the maps begin, and after a quarter and half of their time",
+        example=[10.0, 100.0],
+    )
+    g2_ages: Annotated[int, Field(ge=1)] | Annotated[list[Positive], Field(min_length=1)] | None = (
+        key(
+            None,
+            "cuts g2(τ) out of the maps at ages [s], or in so many equal windows, and fits a "
+            "stretched exponential to each, for comparison",
+            example=4,
+        )
+    )
+    g2_width: Positive | None = key(
+        None,
+        "length of the window around an age that is given [s]; a tenth of the series by default",
+        example=10.0,
+        when=(When("g2_ages", SET),),
     )
 
 

@@ -1,7 +1,8 @@
 """Numbers that follow from the parameters, with errors from their covariance: lags, rates, q."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jaxtyping import Float
 
 from ...compiling import quick_jit
 from ...data import Geometry
+from ...errors import ModelError
 from ...physics import (
     AbstractCorrelation,
     Ballistic,
@@ -39,8 +41,8 @@ _GAMMA = {
     StretchedExponential: ("relaxation", 1.0, 0.0),
     DoubleExponential: ("relaxation", 1.0, 0.0),
 }
-# The age at which it is taken.
-_MIDDLE = 1
+# The age at which it is compared between data sets.
+_MIDDLE = _AGES[1]
 
 
 class Derived(NamedTuple):
@@ -49,9 +51,11 @@ class Derived(NamedTuple):
     - `ages` [s]: at which `lags` [s] `(age, angle)` are those after which |c1|² is one half;
         infinite where it never is. `lag_errors` of them.
     - `rates`, `rate_errors`: by field of the model, at the ages.
+    - `taus`, `tau_errors`: relaxation times 1/Γ of c1 at the ages [s], NaN where the model has
+        none.
     - `means`, `mean_errors`: averages of the rates over the time of the maps.
-    - `gamma`, `gamma_error`: relaxation rate Γ of c1 at the middle age [1/s], NaN where the model
-        has none; `slopes`: derivatives of ln Γ by the free parameters.
+    - `gamma`, `gamma_error`: relaxation rate Γ of c1 after a quarter of the time of the maps [1/s],
+        NaN where the model has none; `slopes`: derivatives of ln Γ by the free parameters.
     """
 
     q: float
@@ -60,6 +64,8 @@ class Derived(NamedTuple):
     lag_errors: Float[np.ndarray, "age angle"]
     rates: dict[str, Float[np.ndarray, "age"]]
     rate_errors: dict[str, Float[np.ndarray, "age"]]
+    taus: Float[np.ndarray, "age"]
+    tau_errors: Float[np.ndarray, "age"]
     means: dict[str, float]
     mean_errors: dict[str, float]
     gamma: float
@@ -67,7 +73,6 @@ class Derived(NamedTuple):
     slopes: Float[np.ndarray, "free"]
 
 
-@quick_jit
 def _numbers(model, t, geometry, ages, lags):
     """|c1|² `(pair, angle)` of pairs whose first frame has an age and whose lag is given.
 
@@ -88,6 +93,14 @@ def _numbers(model, t, geometry, ages, lags):
     }
 
 
+_of_model = quick_jit(_numbers)
+
+
+@quick_jit
+def _of_parameters(parameters, t, geometry, x, ages, lags):
+    return _numbers(parameters.build(x), t, geometry, ages, lags)
+
+
 def half_decay_lags(
     model: AbstractCorrelation,
     t: Float[np.ndarray, "frame"],
@@ -98,14 +111,27 @@ def half_decay_lags(
 
     Infinite where it does not within a hundred times the length of `t` [s].
     """
+    return _half_decays(_of_model.bound(model, t, geometry), t, geometry, ages)
+
+
+def _half_decays(
+    numbers: Callable[[np.ndarray, np.ndarray], Any],
+    t: Float[np.ndarray, "frame"],
+    geometry: Geometry,
+    ages: Float[np.ndarray, "age"],
+) -> Float[np.ndarray, "age angle"]:
+    """As `half_decay_lags`; `numbers` are `_numbers` of ages and lags, as many as `_LAGS`."""
     out = np.full((len(ages), geometry.phi.shape[0]), np.inf)
     widest = np.geomspace(0.01 * (t[1] - t[0]), 100 * (t[-1] - t[0]), _LAGS)
     for i, age in enumerate(ages):
+        here = np.full(_LAGS, age)
+        first = np.asarray(numbers(here, widest)["levels"])
         for angle in range(out.shape[1]):
-            tried = widest
-            for _ in range(_ZOOMS):
-                found = _numbers(model, t, geometry, np.full(_LAGS, age), tried)
-                fallen = np.flatnonzero(np.asarray(found["levels"])[:, angle] < 0.5)
+            tried, levels = widest, first
+            for step in range(_ZOOMS):
+                if step:
+                    levels = np.asarray(numbers(here, tried)["levels"])
+                fallen = np.flatnonzero(levels[:, angle] < 0.5)
                 if not fallen.size:
                     break
                 high = max(int(fallen[0]), 1)
@@ -115,10 +141,26 @@ def half_decay_lags(
     return out
 
 
-def derived_values(fit: Fit) -> Derived:
+def _ages(t: Float[np.ndarray, "frame"], ages: Sequence[float] | None) -> np.ndarray:
+    """Ages that are asked for [s]."""
+    if ages is None:
+        return t[0] + np.array(_AGES) * (t[-1] - t[0])
+    found = np.asarray(ages, dtype=float)
+    if found.ndim != 1 or not found.size or not np.all(np.isfinite(found) & (found >= 0)):
+        raise ModelError(f"ages = {ages}; give a list of times from 0 on [s]")
+    # As the times of the maps: rates may have no value at zero.
+    return np.maximum(found, float(time_floor(jnp.asarray(t))))
+
+
+def derived_values(fit: Fit, ages: Sequence[float] | None = None) -> Derived:
     """Half-decay lags, rates and their averages of the fit of one data set.
 
     Errors come from the quoted covariance, to first order.
+
+    - `ages`: those at which they are wanted [s]; by default where the maps begin, and after a
+        quarter and half of their time.
+
+    **Raises:** `ModelError` for ages that are no times from 0 on.
     """
     term = fit.objective.term
     x = np.asarray(fit.values)[fit.index.physical]
@@ -128,28 +170,36 @@ def derived_values(fit: Fit) -> Derived:
     known = np.where(lost | lost[:, None], 0.0, covariance)
     # Rates may have no value at zero.
     t = np.maximum(np.asarray(term.t, dtype=float), float(time_floor(term.t)))
-    ages = t[0] + np.array(_AGES) * (t[-1] - t[0])
+    middle, when = t[0] + _MIDDLE * (t[-1] - t[0]), _ages(t, ages)
+    # Rates at the age at which Γ is taken stand before those at the ages that are asked for.
+    rate_ages = np.append(middle, when)
     geometry, n_angles = jax.tree.map(jnp.asarray, term.geometry), term.geometry.phi.shape[0]
-    lags = half_decay_lags(fit.model, t, geometry, ages)
+    compiled = _of_parameters.bound(term.parameters, t, geometry)
+    lags = _half_decays(partial(compiled, x), t, geometry, when)
     # Where it never falls, any lag will do. All pairs in an array as long as the one above.
     asked = np.where(np.isfinite(lags), lags, 1.0)
-    first, last = np.repeat(ages, n_angles), asked.ravel()
-    own = np.tile(np.arange(n_angles), ages.size)
+    first, last = np.repeat(when, n_angles), asked.ravel()
+    own = np.tile(np.arange(n_angles), when.size)
 
-    def numbers(model, first, last):
+    def numbers(x, first, last):
         room = (0, _LAGS - first.size)
         pairs = np.pad(first, room, "edge"), np.pad(last, room, "edge")
-        return jax.tree.map(np.asarray, _numbers(model, t, geometry, *pairs))
+        return jax.tree.map(np.asarray, compiled(x, *pairs))
 
     def at(x, stretched=1.0):
         """All numbers at parameters x, in one array: levels, rates and averages, in that order."""
-        model, out = term.parameters.build(x), []
+        out = []
         for here in (slice(k, k + _LAGS) for k in range(0, first.size, _LAGS)):
-            levels = numbers(model, first[here], last[here] * stretched)["levels"]
+            levels = numbers(x, first[here], last[here] * stretched)["levels"]
             out.append(levels[np.arange(own[here].size), own[here]])
-        found = numbers(model, ages, ages)
-        rates = [one[: ages.size] for one in found["rates"].values()]
-        return np.concatenate([*out, *rates, list(found["means"].values())])
+        parts = [rate_ages[k : k + _LAGS] for k in range(0, rate_ages.size, _LAGS)]
+        found = [numbers(x, one, one) for one in parts]
+        rates = [
+            one["rates"][name][: part.size]
+            for name in found[0]["rates"]
+            for one, part in zip(found, parts, strict=True)
+        ]
+        return np.concatenate([*out, *rates, list(found[0]["means"].values())])
 
     values = at(x)
     step = np.where(lost, 1e-6 * np.maximum(np.abs(x), 1.0), 1e-3 * np.sqrt(np.diagonal(known)))
@@ -176,31 +226,36 @@ def derived_values(fit: Fit) -> Derived:
         return np.sqrt(np.maximum(variance, 0.0)).reshape(each)
 
     # In the order in which JAX hands dictionaries back.
-    fields, n = sorted(rates_in(fit.model)), ages.size
+    fields, n = sorted(rates_in(fit.model)), rate_ages.size
     cut = n * len(fields)
     rates, means = np.split(values[count:], [cut])
     by_rate, by_mean = np.split(slopes[count:], [cut])
-    gamma = error_of_gamma = np.nan
-    by_gamma = np.zeros(x.size)
+    gammas, by_gamma = np.full(n, np.nan), np.zeros((n, x.size))
     if type(fit.model) in _GAMMA:
         field, factor, power = _GAMMA[type(fit.model)]
-        place = fields.index(field) * n + _MIDDLE
-        gamma = factor * float(term.geometry.q) ** power * float(rates[place])
-        by_gamma = by_rate[place] / rates[place]
-        error_of_gamma = abs(gamma) * float(error(by_gamma))
-    by_field = rates.reshape(len(fields), n), error(by_rate).reshape(len(fields), n)
+        place = slice(fields.index(field) * n, (fields.index(field) + 1) * n)
+        gammas = factor * float(term.geometry.q) ** power * rates[place]
+        by_gamma = by_rate[place] / rates[place][:, None]
+    of_gamma = error(by_gamma)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Where nothing relaxes it takes for ever.
+        taus = 1 / gammas[1:]
+        tau_errors = np.abs(of_gamma[1:] * taus)
+    by_field = rates.reshape(len(fields), n)[:, 1:], error(by_rate).reshape(len(fields), n)[:, 1:]
     return Derived(
         q=float(term.geometry.q),
-        ages=ages,
+        ages=when,
         lags=lags,
         lag_errors=np.where(np.isfinite(lags), error(by_lag), np.inf),
         rates=dict(zip(fields, by_field[0], strict=True)),
         rate_errors=dict(zip(fields, by_field[1], strict=True)),
+        taus=taus,
+        tau_errors=tau_errors,
         means=dict(zip(fields, map(float, means), strict=True)),
         mean_errors=dict(zip(fields, map(float, error(by_mean)), strict=True)),
-        gamma=gamma,
-        gamma_error=error_of_gamma,
-        slopes=by_gamma,
+        gamma=float(gammas[0]),
+        gamma_error=float(abs(gammas[0]) * of_gamma[0]),
+        slopes=by_gamma[0],
     )
 
 

@@ -27,6 +27,7 @@ from .curves import rate_figure as rate_figure
 from .curves import rates_of
 from .curves import scaling_figure as scaling_figure
 from .exponent import exponent_figure as exponent_figure
+from .g2 import g2_figure as g2_figure
 from .means import lag_figure as lag_figure
 from .means import residual_map_figure as residual_map_figure
 from .measured import data_figure as data_figure
