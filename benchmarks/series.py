@@ -1,13 +1,14 @@
 """A series of files by the program: time of a file after the first, interruption, a broken file.
 
-    python benchmarks/series.py [--files 40] [--size 3x201] [--jobs 2] [--repeats 3]
+    python benchmarks/series.py [--files 40] [--size 3x201] [--jobs 2] [--repeats 3] [--from-first]
 
 Simulated files of laminar flow are fitted by `xpcs-eqx fit` with a configuration of `xpcs-eqx
-init`, everything as it is by default but for plots of each file. The first run finds no compiled
-functions on disk, the others find those that it has left. Time of a file is that from the first
-result to the end of the program over the number of other files; `first` is what comes before [s],
-and `cpu` the time of the processors that all of it took, over the number of files [s], which hardly
-depends on what else the machine does.
+init`, everything as it is by default but for plots of each file; with `--from-first`, as of the
+program, from where the first good fit ended, without looking for other minima. The first run finds
+no compiled functions on disk, the others find those that it has left. Time of a file is that from
+the first result to the end of the program over the number of other files; `first` is what comes
+before [s], and `cpu` the time of the processors that all of it took, over the number of files [s],
+which depends less on what else the machine does.
 
 One more run has a broken file among them, is killed when half of the files are done, and is called
 again: `again` is the time of the second call a file that was left [s].
@@ -41,13 +42,17 @@ PROGRAM = [sys.executable, "-m", "xpcs_eqx"]
 
 
 def fitted(
-    folder: Path, output: str, jobs: int, files: list[str], stop_after: int | None = None
+    folder: Path,
+    output: str,
+    options: list[str],
+    files: list[str],
+    stop_after: int | None = None,
 ) -> dict[str, Any]:
     """Fit files; when each of the results was there [s], and the wall time of the program.
 
     `stop_after`: the number of results after which the program and all its processes are killed.
     """
-    command = [*PROGRAM, "fit", "fit.toml", *files, "--jobs", str(jobs), "--no-plots"]
+    command = [*PROGRAM, "fit", "fit.toml", *files, *options, "--no-plots"]
     clock, before = time.perf_counter(), processor_time()
     process = subprocess.Popen(
         [*command, "--output", output], cwd=folder, stdout=subprocess.PIPE,
@@ -85,7 +90,9 @@ def main() -> None:
     parser.add_argument("--size", default="3x201", help="angles x frames")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--from-first", action="store_true")
     given = parser.parse_args()
+    options = ["--jobs", str(given.jobs), *(["--from-first"] if given.from_first else [])]
     ((angles, frames),) = sizes(given.size)
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -104,15 +111,18 @@ def main() -> None:
             ).stdout
         )
         files = [f"scan_{k:02d}.hdf" for k in range(given.files)]
-        load, rows, out = wait_until_quiet(0.7, 120.0), [], {}
-        runs = [fitted(folder, f"run{k}", given.jobs, files) for k in range(given.repeats)]
-        for k, one in enumerate(runs):
+        load, rows, runs, out = wait_until_quiet(0.7, 30.0), [], [], {}
+        for k in range(given.repeats):
+            one = fitted(folder, f"run{k}", options, files)
             good = one["verdicts"].count("good")
             numbers = one["times"][0], a_file(one), one["wall"], one["cpu"], good
             rows.append((f"run {k + 1}", *numbers))
+            runs.append(one)
+            # Each takes a while on a busy machine.
+            print(*map(str, rows[-1]), file=sys.stderr, flush=True)
         (folder / files[1]).write_text("no maps")
-        half = fitted(folder, "killed", given.jobs, files, given.files // 2)
-        rest = fitted(folder, "killed", given.jobs, files)
+        half = fitted(folder, "killed", options, files, given.files // 2)
+        rest = fitted(folder, "killed", options, files)
         done = len({*(folder / "killed").glob("scan_*/fit/parameters.json")})
         again = rest["wall"] / (given.files - len(half["times"]))
         rows.append(("killed", half["times"][0], a_file(half), half["wall"], None, None))
@@ -122,6 +132,7 @@ def main() -> None:
             "files": given.files,
             "size": given.size,
             "jobs": given.jobs,
+            "from_first": given.from_first,
             "load": load,
             "first": [one["times"][0] for one in runs],
             "a_file": [a_file(one) for one in runs],

@@ -23,7 +23,7 @@ from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.program.series import arrivals
 from xpcs_eqx.program.task import task_of
 from xpcs_eqx.report.plots import measured
-from xpcs_eqx.simulation.__main__ import LAYOUTS, MODELS
+from xpcs_eqx.simulation.__main__ import LAYOUTS, MODELS, TRUTH
 
 ROOT = Path(__file__).parents[1]
 MAP = ROOT.parent / "shared" / "data" / "bnl_twotime_350.npy"
@@ -212,6 +212,24 @@ def test_every_layout_is_fitted_without_editing(layout, tmp_path):
     target = str(tmp_path / "fit.toml")
     assert run(["init", path, "-o", target]) == 0
     assert run(["fit", target, "--no-plots", "--quiet"]) == 0
+    found = json.loads((tmp_path / "fit_results" / "fit" / "parameters.json").read_text())
+    for name, value in TRUTH.items():
+        row = found["parameters"][name]
+        assert abs(row["value"] - value) < 4 * row["error"], name
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not MAP.exists(), reason=f"{MAP.name} is not on this machine")
+def test_the_real_map_is_fitted_without_editing(tmp_path, monkeypatch, capsys):
+    """Its power law leaves structure, which is said; g2 at ages says why: it is stretched."""
+    monkeypatch.chdir(tmp_path)
+    assert run(["init", str(MAP), "--dt", "1", "-o", "fit.toml"]) == 0
+    assert run(["fit", "fit.toml", "--no-plots", "--set", "output.g2_ages=2"]) == 1
+    assert "the model does not fit" in capsys.readouterr().out
+    found = json.loads(Path("fit_results/fit/parameters.json").read_text())["parameters"]
+    assert found["alpha"]["value"] == pytest.approx(-0.5, abs=3 * found["alpha"]["error"])
+    curves = json.loads(Path("fit_results/fit/g2.json").read_text())["curves"]
+    assert any(one["stretch"] + 2 * one["stretch_error"] < 1 for one in curves)
 
 
 def test_a_series_is_one_table(tmp_path, capsys, monkeypatch):

@@ -5,7 +5,7 @@ memory whatever the size of the data.
 """
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -305,6 +305,13 @@ def write_fitted_data(path: str, fit: Fit) -> None:
 
 
 def _write_npz(path: str, source: _Source, small, shape, kinds: dict[str, np.dtype]) -> None:
+    def bands(angle: int) -> Iterable[FittedBand]:
+        return source.bands(angle, slice(0, source.n_frames))
+
+    # Of small maps the surface is formed once, of others for each array, as the format wants them
+    # one after the other.
+    few = np.prod(shape) <= _SINGLE
+    held = {a: list(bands(a)) for a in range(source.n_angles)} if few else None
     with zipfile.ZipFile(path, "w") as file:
         for name, value in small.items():
             with file.open(f"{name}.npy", "w") as stream:
@@ -315,11 +322,10 @@ def _write_npz(path: str, source: _Source, small, shape, kinds: dict[str, np.dty
                 "fortran_order": False,
                 "shape": shape,
             }
-            # Array by array as the format wants them: the surface is formed again for each.
             with file.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array_header_1_0(stream, header)
                 for angle in range(source.n_angles):
-                    for band in source.bands(angle, slice(0, source.n_frames)):
+                    for band in bands(angle) if held is None else held[angle]:
                         stream.write(np.ascontiguousarray(getattr(band, name), kind).tobytes())
 
 

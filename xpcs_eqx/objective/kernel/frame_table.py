@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import equinox as eqx
@@ -141,15 +142,33 @@ def check_model(model: AbstractCorrelation, t: Any, geometry: Geometry) -> None:
     **Raises:** `ModelError` with what to change.
     """
     times = jax.ShapeDtypeStruct(np.shape(t), jnp.result_type(float))
-    place = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), times.dtype), geometry)
     # Shapes are enough for every check, and cost no computation.
-    n_frames, n_angles = np.shape(t)[0], np.shape(geometry.phi)[0]
+    place = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), times.dtype), geometry)
+    shape = jax.tree.map(
+        lambda leaf: (
+            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_inexact_array(leaf) else leaf
+        ),
+        model,
+    )
+    leaves, structure = jax.tree.flatten((shape, times, place))
+    try:
+        _check_shapes(tuple(leaves), structure)
+    except TypeError:
+        # Something in the model cannot be compared.
+        _check_shapes.__wrapped__(tuple(leaves), structure)
+
+
+@lru_cache(maxsize=64)
+def _check_shapes(leaves: tuple, structure: Any) -> None:
+    """The check of a model, times and a geometry of which arrays are but shapes, done once."""
+    model, times, place = jax.tree.unflatten(structure, leaves)
+    n_frames, n_angles = times.shape[0], place.phi.shape[0]
     features = eqx.filter_eval_shape(lambda m, t, g: m.features(t, g), model, times, place)
     eqx.filter_eval_shape(lambda f: _flat(f, n_frames, n_angles)[0], features)
     poisoned = jax.tree_util.tree_map_with_path(
         lambda path, leaf: (
             _Forbidden(jax.tree_util.keystr(path).lstrip("."))
-            if eqx.is_inexact_array(leaf)
+            if isinstance(leaf, jax.ShapeDtypeStruct)
             else leaf
         ),
         model,
