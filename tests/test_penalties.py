@@ -133,8 +133,8 @@ def test_data_without_noise_leave_penalties_without_a_measure():
     with pytest.raises(ModelError, match="estimated as 0, which leaves penalties without a measur"):
         least(flat)
     assert least(flat, noise=0.01).penalties == (PULL,)
-    few = pooled(DATA, keep=np.arange(T.size)[:, None] % 2 == 0)
-    with pytest.raises(ModelError, match="no three neighbouring entries"):
+    few = pooled(DATA, keep=np.arange(T.size)[:, None] < 2)
+    with pytest.raises(ModelError, match="no three entries"):
         least(few)
 
 

@@ -92,6 +92,14 @@ def test_noise_estimate_ignores_signal_and_outliers(n, sigma):
     assert mad_sigma(c2) == pytest.approx(sigma, rel=0.2 if n < 100 else 0.05)
 
 
+def test_noise_estimate_of_every_other_frame():
+    noise = np.random.default_rng(2).normal(0, 0.03, (80, 80))
+    used = np.zeros((80, 80), bool)
+    used[::2, ::2] = True
+    smooth = 1 + 0.2 * np.exp(-0.02 * np.abs(np.subtract.outer(np.arange(80), np.arange(80))))
+    assert mad_sigma(smooth + noise, used) == pytest.approx(0.03, rel=0.1)
+
+
 def test_noise_estimate_needs_neighbours():
     with pytest.raises(DataError, match="cannot be estimated"):
         mad_sigma(np.ones((3, 3)))

@@ -30,7 +30,7 @@ def mad_sigma(
     - `root_weights`: `(frame, frame)`, one over the relative sigma of each entry, 0 for those to
         leave out; the result is the factor by which these sigma are too small.
 
-    **Raises:** `DataError` when no three usable neighbours exist.
+    **Raises:** `DataError` when no three usable entries of one lag exist.
     """
     n = c2.shape[0]
     lines, spreads = [], []
@@ -58,9 +58,28 @@ def sigma_of_lines(
 
     With `spreads`, the relative sigma of each entry, it is the factor by which these are too small.
 
-    **Raises:** `DataError` when no three usable neighbours exist.
+    **Raises:** `DataError` when no three usable entries of one lag exist.
     """
-    differences = []
+    values = _second_differences(lines, spreads)
+    if values.size == 0:
+        # Where no three are next to each other, as with every other frame, those that count are.
+        known = [np.isfinite(line) for line in lines]
+        kept = [line[used] for line, used in zip(lines, known, strict=True)]
+        beside = spreads and [one[used] for one, used in zip(spreads, known, strict=True)]
+        values = _second_differences(kept, beside)
+    if values.size == 0:
+        raise DataError(
+            f"The noise of a map of {n} frames cannot be estimated: no three entries of one lag "
+            "are usable. Give sigma."
+        )
+    return float(np.median(values) * _MAD_TO_SIGMA / _SECOND_DIFFERENCE)
+
+
+def _second_differences(
+    lines: Sequence[np.ndarray], spreads: Sequence[np.ndarray] | None
+) -> np.ndarray:
+    """Sizes of those of neighbouring entries that count, of variance 6 in units of the spreads."""
+    differences = [np.empty(0)]
     for k, line in enumerate(lines):
         second = line[:-2] - 2 * line[1:-1] + line[2:]
         if spreads is not None:
@@ -69,10 +88,4 @@ def sigma_of_lines(
             variance = (variance[:-2] + 4 * variance[1:-1] + variance[2:]) / 6
             second = second / np.sqrt(variance)
         differences.append(np.abs(second[np.isfinite(second)]))
-    values = np.concatenate(differences) if differences else np.empty(0)
-    if values.size == 0:
-        raise DataError(
-            f"The noise of a map of {n} frames cannot be estimated: no three neighbouring entries "
-            "of one lag are usable. Give sigma."
-        )
-    return float(np.median(values) * _MAD_TO_SIGMA / _SECOND_DIFFERENCE)
+    return np.concatenate(differences)

@@ -25,11 +25,11 @@ def noise_of(tiles: AnyTiles) -> float:
     `data.mad_sigma`, over the sigma that the weights say they have; of all angles that count it is
     the root mean square. No model enters.
 
-    **Raises:** `DataError` where no three neighbours of one lag are usable.
+    **Raises:** `DataError` where no three entries of one lag are usable.
     """
     each = [sd for sd in _by_angle(on_one_device(tiles)) if sd is not None]
     if not each:
-        raise DataError("no three neighbouring entries of one lag are usable in any map")
+        raise DataError("no three entries of one lag are usable in any map")
     return float(np.sqrt(np.mean(np.square(each))))
 
 
@@ -106,12 +106,18 @@ def _of_points(tiles: PointTiles) -> Iterator[float | None]:
     order = used[np.lexsort((first[used], lag[used], angle[used]))]
     angle, lag, first, values, weights = (c[order] for c in (angle, lag, first, values, weights))
     for a in np.unique(angle):
-        # NaN where a lag ends or a frame is missing: what follows is no neighbour.
         here = angle == a
-        ends = (np.diff(lag[here]) != 0) | (np.diff(first[here]) != 1)
-        columns = (values[here], 1 / weights[here])
-        line, spread = (np.insert(c, np.flatnonzero(ends) + 1, np.nan) for c in columns)
+        columns = (first[here], values[here], 1 / weights[here])
+        each = zip(
+            *(np.split(c, np.flatnonzero(np.diff(lag[here])) + 1) for c in columns), strict=True
+        )
+        lines, spreads = [], []
+        for frames, line, spread in each:
+            # NaN where a frame is missing: what follows is no neighbour.
+            gaps = np.flatnonzero(np.diff(frames) != 1) + 1
+            lines.append(np.insert(line, gaps, np.nan))
+            spreads.append(np.insert(spread, gaps, np.nan))
         try:
-            yield sigma_of_lines([line], int((first + lag).max()) + 1, [spread])
+            yield sigma_of_lines(lines, int((first + lag).max()) + 1, spreads)
         except DataError:
             yield None
