@@ -8,6 +8,7 @@ from helpers_data import noisy_map as _map
 from helpers_data import notes_of as _notes
 
 import xpcs_eqx as xe
+from xpcs_eqx.data import survey
 
 FILLS = [0.0, -1.0, 1.0, 1.07, 5.0, 1e6, -1e30]
 PLACES = {
@@ -105,6 +106,40 @@ def test_huge_values_of_one_frame_do_not_hide_others():
     c2[21] = c2[:, 21] = np.random.default_rng(0).normal(40.0, 3.0, 40)
     data = _data(c2)
     assert data.masked_pairs == _pairs(40, 3)
+
+
+REPEATS = {
+    "one": ([17], "18"),
+    "first": ([1], "2"),
+    "last": ([39], "40"),
+    "frozen": ([20, 21, 22, 23, 24], "21–25"),
+    "to the end": (list(range(30, 40)), "31–40"),
+    "every other": (list(range(1, 40, 2)), "2, 4, 6"),
+}
+
+
+@pytest.mark.parametrize("place", REPEATS)
+def test_a_frame_that_was_read_once_more_is_masked(place):
+    frames, said = REPEATS[place]
+    order = np.arange(40)
+    for frame in frames:
+        order[frame] = order[frame - 1]
+    for dtype in (np.float64, np.float32):
+        whole = _map()
+        np.fill_diagonal(whole, 1.7)
+        data = _data(_map(seed=1).astype(dtype), whole[np.ix_(order, order)].astype(dtype))
+        assert data.masked_pairs == 2 * _pairs(40, len(frames))
+        assert f"All pairs of frame {said}" in _notes(data)
+        assert "read once more: masked" in _notes(data)
+
+
+def test_a_frame_that_was_read_once_more_is_found_between_strips(monkeypatch):
+    monkeypatch.setattr(survey, "_STRIP", 400)
+    order = np.arange(40)
+    order[[10, 11, 20]] = [9, 9, 19]
+    data = _data(_map()[np.ix_(order, order)])
+    assert data.masked_pairs == _pairs(40, 3)
+    assert "All pairs of frame 11–12, 21 hold" in _notes(data)
 
 
 def test_what_is_unusual_is_said_and_kept():

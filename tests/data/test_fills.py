@@ -62,6 +62,18 @@ def test_what_no_noise_reaches_is_masked_wherever_it_stands(fill):
     assert f"holds {fill:g} in" in _notes(data)
 
 
+@pytest.mark.parametrize("share", [0.005, 0.02])
+@pytest.mark.parametrize("fill", [0.0, -1.0, 1.0, 1.02, 1.15, 1e30])
+def test_what_stands_here_and_there_is_masked_within_the_noise_too(fill, share):
+    n, random = 100, np.random.default_rng(1)
+    where = _both(np.triu(random.random((n, n)) < share, 1))
+    for dtype in (np.float64, np.float32):
+        c2 = np.where(where, fill, _map(n, 0.05, 0.02)).astype(dtype)
+        data = _data(c2)
+        assert data.masked_pairs == _count(where)
+        assert f"holds {fill:.6g} in {_count(where)} pairs" in _notes(data)
+
+
 def test_where_it_stands_is_said_in_frames():
     data = _data(_filled(REGIONS["block"], 0.0))
     assert (
@@ -86,6 +98,22 @@ def test_several_numbers_and_whole_frames_are_found_together():
     lost = REGIONS["lags"] | block | (ROW == 40) | (COLUMN == 40)
     assert data.masked_pairs == _count(lost)
     assert "frame 41 hold 7: not measured, masked" in _notes(data)
+
+
+def test_all_is_named_when_nothing_is_masked():
+    c2 = _filled(REGIONS["lags"], 0.0)
+    for frame, fill in ((20, -1.0), (40, 7.0)):
+        c2[frame] = c2[:, frame] = fill
+    masked, kept = (
+        [note for note in _data(c2, bad_frames=frames).provenance.notes if "measured" in note]
+        for frames in ("auto", "off")
+    )
+    assert len(masked) == 3
+    assert kept == [
+        note.replace("masked", "kept, as bad_frames says what to mask") for note in masked
+    ]
+    # What a list masks is one thing, and what it leaves is another.
+    assert _data(c2, bad_frames=(21,)).masked_pairs == N - 1
 
 
 def test_nothing_is_masked_when_that_is_not_asked_for():

@@ -7,7 +7,8 @@ what it could not compute, and goes far astray at a glitch. Such a frame is *dam
   uncorrelated with all others in maps without noise), or
 - the mean of its pairs lies outside what c2 can be there: more than a quarter of the baseline, and
   ten standard deviations, below the baseline or above what neighbouring frames have, or
-- it lies at zero, as far below the other frames, which are more and lie where c2 does.
+- it lies at zero, as far below the other frames, which are more and lie where c2 does, or
+- all its pairs hold what those of the frame before hold, in a map with noise: it was read twice.
 
 A frame that only departs from its neighbours is *unusual*.
 """
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .fills import Fill
+from .fills import ROUGH, SMALL, Fill
 from .symmetry import strips
 
 # c2 lies between the baseline and twice that; what is beyond counts as this much, so that a few
@@ -38,6 +39,8 @@ _FEW = 8
 _REACH, _ENOUGH, _STEPS, _ROUNDS, _STEEP = (6, 12), 12, 15, 5, 10
 # Rows that are looked at together.
 _BLOCK = 32
+# Part of the pairs of other frames that may hold what those of the frame before do.
+_ALIKE = 0.02
 # Intensity of a frame over the median of all, below which it is dark; difference that is remarked.
 _DARK, _ODD = 0.01, 0.5
 # Part of the pairs of other frames that hold a value which is common.
@@ -45,17 +48,23 @@ _COMMON = 0.2
 
 
 class FrameSums(NamedTuple):
-    """What the pairs of each frame of a map hold: number, sum of clipped values, extremes."""
+    """What the pairs of each frame of a map hold: number, sum of clipped values, extremes; with how
+    many other frames both it and the one before it make a pair, and how many of these are equal.
+    """
 
     pairs: Int[np.ndarray, "frame"]
     total: Float[np.ndarray, "frame"]
     low: Float[np.ndarray, "frame"]
     high: Float[np.ndarray, "frame"]
+    beside: Int[np.ndarray, "frame"]
+    equal: Int[np.ndarray, "frame"]
 
     @classmethod
     def zero(cls, n: int) -> "FrameSums":
         """Those of no pairs of `n` frames."""
-        return cls(np.zeros(n, int), np.zeros(n), np.full(n, np.inf), np.full(n, -np.inf))
+        none = (np.zeros(n, int) for _ in range(3))
+        pairs, beside, equal = none
+        return cls(pairs, np.zeros(n), np.full(n, np.inf), np.full(n, -np.inf), beside, equal)
 
     def add(
         self, rows: slice, values: Float[np.ndarray, "row column"], usable: Bool[np.ndarray, "..."]
@@ -72,12 +81,32 @@ class FrameSums(NamedTuple):
                 self.total[frames] += clipped.sum(axis=axis)
                 self.low[frames] = np.minimum(self.low[frames], low.min(axis=axis))
                 self.high[frames] = np.maximum(self.high[frames], high.max(axis=axis))
+            # A column and the one before it, and a row and the one before it.
+            for one, other, axis in ((np.s_[:, :-1], np.s_[:, 1:], 0), (np.s_[:-1], np.s_[1:], 1)):
+                both = used[one] & used[other]
+                same = both & (block[one] == block[other])
+                for counts, kept in ((self.beside, both), (self.equal, same)):
+                    found = np.count_nonzero(kept, axis=axis)
+                    counts[first + 1 : first + 1 + found.size] += found
+
+    def repeats(self, side: Float[np.ndarray, "neighbours"]) -> Bool[np.ndarray, "frame"]:
+        """Frames all of whose pairs hold what those of the frame before do, and what is not all of
+        one value; none in a map without noise, which `side`, c2 of neighbouring frames, tells, and
+        none where other frames have pairs in common with the one before, as few digits make it.
+        """
+        steps = (np.abs(np.diff(side, order)) for order in (2, 3))
+        bend, more = (float(np.median(one[one > 0])) if one.any() else 0.0 for one in steps)
+        found = (self.beside >= _FEW) & (self.equal == self.beside) & (self.low < self.high)
+        others = int(self.beside[~found].sum())
+        differ = self.equal[~found].sum() < _ALIKE * others
+        return found & (differ and bend > SMALL and more > ROUGH * bend)
 
 
 class Damage(NamedTuple):
     """Frames of a map, from 0, that are damaged, by what is wrong with them; those only unusual.
 
-    - `constant`: the value that all pairs of a frame hold; `astray`: the mean of those that vary.
+    - `constant`: the value that all pairs of a frame hold; `astray`: the mean of those that vary;
+      `repeated`: those that are the frame before them once more.
     - `unusual`: by how much the mean of a frame differs from that of its neighbours [c2].
     - `fills`: numbers that stand where no whole frame but some pairs were not measured.
     - `throughout`: the one value that all pairs of the map hold; then no frame is damaged.
@@ -88,11 +117,12 @@ class Damage(NamedTuple):
     unusual: dict[int, float]
     throughout: float | None = None
     fills: tuple[Fill, ...] = ()
+    repeated: frozenset[int] = frozenset()
 
     @property
     def frames(self) -> set[int]:
         """All damaged frames."""
-        return {*self.constant, *self.astray}
+        return {*self.constant, *self.astray, *self.repeated}
 
     def after(self, earlier: "Damage") -> "Damage":
         """What was found once more, without the frames found earlier, together with these."""
@@ -102,6 +132,7 @@ class Damage(NamedTuple):
             self.unusual,
             earlier.throughout,
             tuple(dict.fromkeys(earlier.fills + self.fills)),
+            earlier.repeated | self.repeated,
         )
 
 
@@ -163,9 +194,10 @@ def damage_of(
     constant = {int(k): float(sums.low[k]) for k in np.flatnonzero(same) if sums.low[k] in strange}
     if constant:
         return Damage(constant, {}, {})
+    repeated = frozenset(np.flatnonzero(sums.repeats(side)).tolist())
     filled = fills()
-    if filled:
-        return Damage({}, {}, {}, None, filled)
+    if filled or repeated:
+        return Damage({}, {}, {}, None, filled, repeated)
     places = np.flatnonzero(varied)
     level = sums.total[places] / sums.pairs[places]
     scatter = _scatter(_bend(level))
@@ -304,14 +336,20 @@ def remarks(
         unusual |= {frame + first: value for frame, value in one.unusual.items()}
     done = left_out(masked)
     notes = [
-        f"{name} holds {one.throughout:.6g} throughout and tells nothing; leave it out."
+        f"{name} holds {one.throughout - added:.6g} throughout and tells nothing; leave it out."
         for name, one in zip(names, damages, strict=True)
         if one.throughout is not None
     ]
     notes += [
-        f"All pairs of frame {runs(frames)} hold {value:.6g}: not measured, {done}."
+        f"All pairs of frame {runs(frames)} hold {value - added:.6g}: not measured, {done}."
         for value, frames in constant.items()
     ]
+    repeated = {frame + first for one in damages for frame in one.repeated}
+    if repeated:
+        notes.append(
+            f"All pairs of frame {runs(repeated)} hold what those of the frame before do, which "
+            f"was read once more: {done}."
+        )
     filled: dict[Fill, list[str]] = {}
     for name, one in zip(names, damages, strict=True):
         for fill in one.fills:
@@ -333,7 +371,7 @@ def remarks(
     ):
         if frames:
             notes.append(f"Frame {runs({frame + first for frame in frames})} {what}.")
-    damaged = set(astray).union(*constant.values())
+    damaged = set(astray).union(repeated, *constant.values())
     only = {frame: value for frame, value in unusual.items() if frame not in damaged}
     if only:
         worst = max(only.values(), key=abs)

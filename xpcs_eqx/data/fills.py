@@ -34,7 +34,7 @@ _LEVELS = (-0.5, 2.5)
 # Ratio of third to second differences, 1.8 for noise and small for curves; size of noise beyond
 # rounding; part of the neighbours of a fill that lies on either side of it; how far those on one
 # side are away.
-_ROUGH, _SMALL, _SIDE, _JUMP = 1.2, 1e-6, 0.05, 1e-4
+ROUGH, SMALL, _SIDE, _JUMP = 1.2, 1e-6, 0.05, 1e-4
 
 
 class Strip(NamedTuple):
@@ -63,11 +63,14 @@ class Fill(NamedTuple):
 
 
 def repeated(strip: Strip, zero: float = 0.0) -> Counter[float]:
-    """The numbers that most often stand beside or along the diagonal after themselves, and `zero`.
+    """The numbers that most often stand beside or along the diagonal after themselves, or again and
+    again among all, and `zero`.
 
     That is what zeros have become.
     """
     out: Counter[float] = Counter()
+    # Here and there a number is beside itself by chance only.
+    out += _often(_some(strip.values[strip.usable]))
     for low in range(0, len(strip.values), _BLOCK):
         # Blocks stay in the cache of the processor; nothing counts left of the diagonal.
         block = np.s_[low : low + _BLOCK, low if strip.pairs else 0 :]
@@ -76,13 +79,18 @@ def repeated(strip: Strip, zero: float = 0.0) -> Counter[float]:
             same = values[one] == values[other]
             if same.any():
                 same &= usable[one] & usable[other]
-                found, counts = np.unique(values[one][same], return_counts=True)
-                for k in np.argsort(-counts)[:_MOST]:
-                    out[float(found[k])] += int(counts[k])
+                out += _often(values[one][same])
         same = values == zero
         if same.any():
             out[zero] += int(np.count_nonzero(same & usable))
     return out
+
+
+def _often(values: np.ndarray) -> Counter[float]:
+    """Those that occur most often."""
+    found, counts = np.unique(values, return_counts=True)
+    most = np.argsort(-counts)[:_MOST]
+    return Counter({float(found[k]): int(counts[k]) for k in most})
 
 
 def candidates(
@@ -212,12 +220,12 @@ def _written(
     if near.size == 0:
         return False
     jump, above = np.abs(near - one.value), np.mean(near > one.value)
-    between = _SIDE < above < 1 - _SIDE and np.median(jump) > _SMALL
+    between = _SIDE < above < 1 - _SIDE and np.median(jump) > SMALL
     noisy = False
     # What decays reaches its last value without a jump, and so does what was cut off at one; and
     # two frames of few photons have none in common now and then.
     extreme = not rest.min() < one.value < rest.max()
     if third.size >= _FEW and np.quantile(jump, _SIDE) > max(_JUMP, 3 * noise * extreme):
         two, three = (float(np.median(np.abs(found))) for found in (second, third))
-        noisy = two > _SMALL * (1 + abs(one.value)) and three > _ROUGH * two
+        noisy = two > SMALL * (1 + abs(one.value)) and three > ROUGH * two
     return bool(between or noisy)

@@ -168,23 +168,35 @@ def surveyed(
 
     **Raises:** `DataError` as `survey`, and when no pair is left.
     """
-    asked, damages = chosen.selection.bad_frames == "auto", list[Damage]()
-    damaged = set(chosen.intensities.dark) if asked else set[int]()
-    if damaged:
-        chosen = chosen.without(damaged)
-    for _ in range(_ROUNDS):
-        found = [survey(chosen, position) for position in range(chosen.n_maps)]
-        new = [one.damage for one in found]
-        damages = [a.after(b) for a, b in zip(new, damages or new, strict=True)]
-        more = set[int]().union(*(one.frames for one in damages)) - damaged
-        if not (asked and (more or any(one.fills for one in new))):
-            break
-        damaged |= more
-        fills = [tuple(fill.value for fill in one.fills) for one in damages]
-        chosen = chosen.without(damaged, fills)
-    else:
-        found = [survey(chosen, position) for position in range(chosen.n_maps)]
-    return chosen.remarked(damages), found
+
+    def all_maps(looked: Chosen) -> list[MapSurvey]:
+        return [survey(looked, position) for position in range(looked.n_maps)]
+
+    masked, damages = chosen.selection.bad_frames == "auto", list[Damage]()
+    looked, damaged = chosen, set(chosen.intensities.dark)
+    # What counts where nothing is masked, whatever is found behind what is.
+    kept = None if masked else all_maps(chosen)
+    found = None if damaged else kept
+    try:
+        if damaged:
+            looked = looked.without(damaged)
+        for _ in range(_ROUNDS):
+            found = all_maps(looked) if found is None else found
+            new = [one.damage for one in found]
+            damages = [a.after(b) for a, b in zip(new, damages or new, strict=True)]
+            more = set[int]().union(*(one.frames for one in damages)) - damaged
+            if not (more or any(one.fills for one in new)):
+                break
+            damaged |= more
+            fills = [tuple(fill.value for fill in one.fills) for one in damages]
+            looked, found = looked.without(damaged, fills), None
+    except DataError:
+        # Of maps without what was found nothing may be left to look at, which is no matter here.
+        if masked:
+            raise
+    if kept is not None:
+        return chosen.remarked(damages), kept
+    return looked.remarked(damages), all_maps(looked) if found is None else found
 
 
 def whole_map(
