@@ -190,6 +190,26 @@ def test_files_of_no_known_layout(tmp_path, bins):
     assert few.n_angles == 1
 
 
+def test_bins_that_are_not_taken_cost_nothing(tmp_path, bins):
+    path, given = str(tmp_path / "bins.h5"), mapping(bins)
+    with h5py.File(path, "w") as file:
+        for name, one in zip(("phi0", "phi45"), given["ttcf"], strict=True):
+            file[f"scan/{name}"] = one
+        file["scan/phi90"] = h5py.ExternalLink("gone.h5", "/ttcf")
+        file["scan/phi135"] = np.ones((2, 2))
+    layout = GenericLayout(
+        "scan", q=0.0054, phi=(0.0, 45.0, 90.0, 135.0), axes="age_lag",
+        ages=given["ages"], lags=given["lags"],
+    )  # fmt: skip
+    first = Selection(phi_ranges=((0.0, 45.0),))
+    same(load_bins(path, layout=layout, dt=DT, selection=first), bins)
+    assert map_size(path, layout=layout, dt=DT, selection=first).n_angles == 2
+    for angle, words in ((90.0, "gone.h5"), (135.0, r"phi135 has shape \(2, 2\)")):
+        chosen = Selection(phi_ranges=((0.0, 0.0), (angle, angle)))
+        with pytest.raises(DataError, match=words):
+            load_bins(path, layout=layout, dt=DT, selection=chosen)
+
+
 def test_edges_follow_from_centres():
     """As xpcs-correlator makes them: ages evenly, single lags, then lags in the logarithm."""
     n, lags = 400, np.concatenate([np.arange(10) - 0.5, np.geomspace(10, 399, 20)])
@@ -282,7 +302,7 @@ def test_what_bins_cannot_be_is_refused(tmp_path, bins):
         ({"phi": [0.0, 1.0, 2.0]}, "phi lists 3 values"),
         ({"ttcf": np.full_like(given["ttcf"], np.nan)}, "no bin is left"),
         ({"absolute_sigma": [1, 0]}, r"absolute_sigma has shape \(2,\)"),
-        ({"sigma": np.ones((4, 31))}, r"sigma holds 1 maps of \(4, 31\), but ttcf 2"),
+        ({"sigma": np.ones((4, 31))}, "sigma holds 1 maps, but ttcf 2"),
         ({"sigma": np.zeros_like(given["ttcf"])}, "not above zero"),
         ({"ttcf": given["ttcf"][0, 0]}, r"shape \(31,\); \(map, age, lag\) is needed"),
     ):

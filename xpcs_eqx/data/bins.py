@@ -15,7 +15,7 @@ from .checks import agreeing, given_scalar, increasing_times, numbers, positive,
 from .chosen import checked_sigma, choose_places, one_q, refuse
 from .clock import counted_from_start
 from .fills import fills_of
-from .layouts.maps import RawMaps
+from .layouts.maps import RawMaps, SlicedMap
 from .places import improbable_q, remarks_on_places
 from .selection import Selection
 from .two_time import DEFAULT_GAP, Bins, Doubt, Geometry, PooledData, Provenance, TwoTimeData
@@ -326,6 +326,26 @@ def _edges(where: str, key: str, given: np.ndarray, count: int) -> tuple[np.ndar
     return np.array([2 * given[0] - inner[0], *inner, 2 * given[-1] - inner[-1]]), True
 
 
+def _grids(
+    where: str, names: list[str], stored: list[SlicedMap], shape: tuple[int, ...] | None = None
+) -> Float[np.ndarray, "angle age lag"]:
+    """Numbers of some maps, which must be of one shape.
+
+    **Raises:** `DataError` naming the map that is of another one.
+    """
+    shape = stored[0].shape if shape is None else shape
+    for name, one in zip(names, stored, strict=True):
+        if len(one.shape) != 2 or one.shape != shape:
+            wanted = "(age, lag)" if len(shape) != 2 else shape
+            raise DataError(
+                f"{where}: {name} has shape {one.shape}; {wanted} is needed, one number for each "
+                "bin."
+            )
+    whole = slice(None)
+    read = zip(names, stored, strict=True)
+    return np.stack([numbers(where, name, one[whole, whole]) for name, one in read])
+
+
 _NOT_OF_BINS = {
     "frames": lambda s: s.start_frame != 1 or s.end_frame != -1,
     "bad_frames": lambda s: bool(s.listed_frames),
@@ -363,7 +383,7 @@ def bins_from(
     raw, selection = counted_from_start(raw, selection)
     assert raw.ages is not None
     assert raw.lags is not None
-    values = np.stack([numbers(where, raw.names[k], raw.maps[k][:, :]) for k in maps])
+    values = _grids(where, [raw.names[k] for k in maps], [raw.maps[k] for k in maps])
     ages, age_guess = _edges(where, "ages", raw.ages, values.shape[1])
     lags, lag_guess = _edges(where, "lags", raw.lags, values.shape[2])
     t, dt, how = _times(raw, selection, dt, ages, lags)
@@ -373,7 +393,8 @@ def bins_from(
     flat = values.reshape(maps.size, -1)
     spread, absolute = np.ones(()), sigma is not None
     if raw.sigma is not None and sigma is None:
-        spread = np.stack([numbers(where, "sigma", raw.sigma[k][:, :]) for k in maps])
+        names = [f"sigma of {raw.names[k]}" for k in maps]
+        spread = _grids(where, names, [raw.sigma[k] for k in maps], values.shape[1:])
         spread, absolute = spread.reshape(flat.shape), raw.absolute_sigma
     elif sigma is not None:
         spread = np.asarray(sigma, float)
