@@ -54,6 +54,24 @@ def test_times_in_memory_are_used_as_they_are():
     np.testing.assert_array_equal(found.t, data.t[3:])
 
 
+def test_times_of_two_precisions_are_the_same_times():
+    data, single = two_time(), two_time().t.astype(np.float32)
+    for t1, t2 in ((single, data.t), (data.t, single)):
+        found = from_dict(loader_form(data) | {"t1": t1, "t2": t2})
+        np.testing.assert_array_equal(found.t, data.t)
+    with pytest.raises(DataError, match="t1 and t2 differ"):
+        from_dict(loader_form(data) | {"t1": single, "t2": data.t + 1e-5})
+
+
+def test_times_that_count_frames_are_remarked():
+    data = two_time()
+    for first in (0, 1):
+        frames = np.arange(12) + first
+        notes = from_dict(loader_form(data) | {"t1": frames, "t2": frames}).provenance.notes
+        assert any("as numbers of frames do" in note for note in notes)
+    assert not any("frames do" in note for note in from_dict(loader_form(data)).provenance.notes)
+
+
 def test_times_of_a_clock_count_from_the_first_frame(tmp_path):
     data = two_time()
     for start in (1.7e9, 9.1e8):
@@ -72,6 +90,14 @@ def test_times_of_a_clock_count_from_the_first_frame(tmp_path):
     for start in (1.7e12, -1.7e9):
         with pytest.raises(DataError, match="nor that of a clock"):
             from_dict(loader_form(data) | {"t1": data.t + start, "t2": data.t + start})
+    # Those of a clock that were saved in numbers too short for them.
+    for start, coarse in ((1.7e9, "128"), (9.1e8, "64")):
+        rounded = (data.t + start).astype(np.float32)
+        with pytest.raises(DataError, match=f"32 bits, as these are, tell times .* {coarse} s"):
+            from_dict(loader_form(data) | {"t1": rounded, "t2": rounded})
+    twice = np.where(np.arange(12) == 5, data.t[4], data.t)
+    with pytest.raises(DataError, match="Sort frames and maps"):
+        from_dict(loader_form(data) | {"t1": twice, "t2": twice})
     late = from_dict(loader_form(data) | {"t1": data.t + 2e5, "t2": data.t + 2e5})
     np.testing.assert_array_equal(late.t, data.t + 2e5)
     assert "By t1 the first frame was 200000 s after the start." in late.provenance.notes

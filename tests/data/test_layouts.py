@@ -113,6 +113,37 @@ def test_an_entry_names_the_results(path, kind, name):
     assert_same_fit_input(load(path), two_time())
 
 
+def test_results_that_no_analysis_names(path):
+    write_aps_old(path, two_time())
+    with h5py.File(path, "r+") as file:
+        file.copy("exchange", "exchange_0001")
+    found = load(path)
+    assert_same_fit_input(found, two_time())
+    assert any("maps in exchange_0001 as well" in note for note in found.provenance.notes)
+    with h5py.File(path, "r+") as file:
+        del file["exchange"]
+    found = load(path)
+    assert_same_fit_input(found, two_time())
+    assert "exchange_0001/C2T_all/g2_00001" in found.provenance.keys
+
+
+def test_texts_and_lists_among_the_maps_are_none(path):
+    for write, folder in (
+        (write_aps_u, "xpcs/twotime/correlation_map"),
+        (write_aps_old, "exchange/C2T_all"),
+    ):
+        write(path, two_time())
+        with h5py.File(path, "r+") as file:
+            file[f"{folder}/readme"] = "made today"
+            file[f"{folder}/delay_1"] = np.arange(5.0)
+        found = load(path)
+        assert_same_fit_input(found, two_time())
+        assert any("readme, delay_1" in note for note in found.provenance.notes)
+    with h5py.File(path, "r+") as file:
+        file["exchange/C2T_all/copy"] = np.ones((4, 4))
+    refused(path, "3 values", "4 maps")
+
+
 def test_several_analyses_are_asked_for(path):
     second = two_time(seed=7)
     write_aps_old(path, two_time())
@@ -201,8 +232,9 @@ def test_maps_that_the_user_describes(path):
     np.testing.assert_array_equal(stored.angle(2).c2[0], load(path, layout=SQRT).c2[2])
     described(path, last=True)
     assert_same_fit_input(load(path, layout=replace(SQRT, axis="last")), two_time())
-    refused(path, "(12, 12, 3)", "square", layout=SQRT)
-    refused(path, "'nowhere'", layout=GenericLayout("scan/nowhere"))
+    refused(path, "(12, 12, 3)", "square", 'say axis = "last"', layout=SQRT)
+    for wrong in (GenericLayout("scan/nowhere"), GenericLayout("scan/each", q="scan/nowhere")):
+        refused(path, "'nowhere'", "Correct the path that was given", layout=wrong)
     several = GenericLayout("scan/c2", "last", q=(0.004, 0.005, 0.005), t="scan/times")
     assert [one.n_angles for one in load_joint(path, layout=several)] == [1, 2]
     refused(path, "GenericLayout", "data.generic", layout="generic")
@@ -238,6 +270,32 @@ def test_an_unknown_file_says_what_it_holds_and_what_is_needed(path):
     assert "…" not in text.split("The layouts need")[0]
 
 
+def test_an_unknown_file_says_what_its_maps_may_be(path):
+    with h5py.File(path, "w") as file:
+        file["ttc"], file["more/g12b"], file["mask"] = (
+            np.ones(shape) for shape in ((2, 9, 9), (9, 9, 4), (5, 6))
+        )
+        file["xpcs/multitau/normalized_g2"] = np.ones((40, 3))
+    refused(path, 'maps are: more/g12b (with axis = "last"), ttc.', "multi-tau")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty"),
+        (b"\x1f\x8b\x08" + bytes(90), "gzip: unpack it first"),
+        (b"1.0 1.1\n1.1 1.0\n", "numpy.save"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"MATLAB 5.0 MAT-file" + bytes(90), "-v7.3"),
+        (bytes(90), "signature not found"),
+    ],
+)
+def test_what_is_no_hdf5_file_is_said_to_be(path, content, words):
+    Path(path).write_bytes(content)
+    refused(path, "not an HDF5 file", words)
+
+
 def test_a_grid_of_age_and_lag_is_no_map(path):
     for lag in ("lag", "timeshift"):
         with h5py.File(path, "w") as file:
@@ -256,6 +314,74 @@ def test_a_single_array_is_a_bare_map(tmp_path):
     assert map_size(path, dt=0.1).n_entries == 144
     np.savez(path, c2_exp=c2)
     refused(path, "'t1' is missing")
+
+
+def test_maps_along_the_last_axis_are_known_by_their_shape(tmp_path):
+    data, phi = two_time(), two_time().geometry.phi
+    last, remark = np.moveaxis(data.c2, 0, -1), "maps were taken along its last axis"
+    np.save(tmp_path / "g12b.npy", last)
+    np.savez(tmp_path / "lone.npz", g12b=last)
+    np.savez(
+        tmp_path / "whole.npz", **(loader_form(data) | {"c2_exp": last, "sigma": 0 * last + 1})
+    )
+    for name in ("g12b.npy", "lone.npz"):
+        found = load(str(tmp_path / name), dt=0.1, q=0.0054, phi=phi)
+        assert_same_fit_input(found, data)
+        assert any(remark in note for note in found.provenance.notes)
+    whole = load(str(tmp_path / "whole.npz"))
+    np.testing.assert_array_equal(np.triu(whole.c2[2], 1), np.triu(data.c2[2], 1))
+    assert any(remark in note for note in whole.provenance.notes)
+    assert whole.absolute_sigma
+
+
+def test_a_bare_array_of_several_q_is_described(tmp_path):
+    path, data = str(tmp_path / "g12b.npy"), two_time()
+    np.save(path, np.moveaxis(data.c2, 0, -1))
+    layout = GenericLayout("any name", "last", q=(0.004, 0.005, 0.006), phi=0.0)
+    assert [one.n_angles for one in load_joint(path, layout=layout, dt=0.1)] == [1, 1, 1]
+    found = load(path, layout=layout, dt=0.1, q=0.005)
+    np.testing.assert_array_equal(np.triu(found.c2[0], 1), np.triu(data.c2[1], 1))
+    assert map_size(path, layout=layout, dt=0.1).n_entries == data.c2.size
+    refused(path, "no array 't'", layout=replace(layout, t="t"))
+
+
+def test_numbers_of_an_unsaid_unit_are_remarked(path, tmp_path):
+    described(path)
+    with h5py.File(path, "r+") as file:
+        file["scan/q"] = np.full(3, 0.0054)
+    layout = GenericLayout("scan/c2", q="scan/q", phi="scan/angles", frame_time="scan/dt")
+    notes = load(path, layout=layout).provenance.notes
+    assert [note.split(";")[0] for note in notes if "no unit" in note] == [
+        "scan/dt has no unit and was taken as s",
+        "scan/q has no unit and was taken as 1/Å",
+    ]
+    np.savez(tmp_path / "a.npz", c2=two_time().c2, q=0.0054)
+    bare = load(str(tmp_path / "a.npz"), layout=GenericLayout("c2", q="q", phi=0.0), dt=0.1)
+    assert any("q has no unit" in note for note in bare.provenance.notes)
+    write_nxxpcs(path, two_time())
+    assert not any("no unit" in note for note in load(path).provenance.notes)
+    with h5py.File(path, "r+") as file:
+        del file["entry/instrument/masks/dynamic_q_list"].attrs["units"]
+    assert any("dynamic_q_list has no unit" in note for note in load(path).provenance.notes)
+
+
+def test_azimuths_in_the_unit_that_nxxpcs_demands_are_degrees(path):
+    """Its definition gives them the unit of q, and there are programs that write it."""
+    write_nxxpcs(path, two_time())
+    key = "entry/instrument/masks/dynamic_phi_list"
+    for unit in ("1/Å", "nm^-1"):
+        with h5py.File(path, "r+") as file:
+            file[key].attrs["units"] = unit
+        found = load(path)
+        np.testing.assert_array_equal(found.geometry.phi, two_time().geometry.phi)
+        assert any(repr(unit) in note and "degrees" in note for note in found.provenance.notes)
+    with h5py.File(path, "r+") as file:
+        file[key].attrs["units"] = "mm"
+    refused(path, key, "'mm' is a length")
+    with h5py.File(path, "r+") as file:
+        file[key].attrs["units"] = "deg"
+        file["entry/twotime/two_time_corr_func"].attrs["populated_elements"] = "All "
+    assert_same_fit_input(load(path), two_time())
 
 
 def test_an_installed_plugin_is_found(path, monkeypatch):

@@ -58,7 +58,7 @@ def raises(fragments, function, *args, **kwargs):
 
 INVERSE_LENGTHS = {
     1.0: "1/Å|Å^-1|Å⁻¹|\u212b⁻¹|A-1|1/A|A^{-1}|1/angstrom|ANGSTROM^-1|Angstroms^-1|ångström^-1|"
-    "inverse Angstroms|per Å|reciprocal angstrom|inv. A|\\AA^{-1}|\\AA$^{-1}$|A°^-1|A\u030a^-1|"
+    "inverse Angstroms|per Å|/Å|reciprocal angstrom|inv. A|\\AA^{-1}|\\AA$^{-1}$|A°^-1|A\u030a^-1|"
     "inverse-angstrom|inv_angstrom|Å^(−1)|Å**(-1)|1/Ångström|(Å⁻¹)|$\\mathrm{\\AA}^{-1}$|A**-1|1./Å",
     0.1: "nm^-1|nm^{-1}|1/nm|1 / nm|nm-1|nm⁻¹|nm−1|nm^−1|inverse nm|nanometer^-1|nanometre-1|"
     "1/nanometers|NM^-1|(1/nm)|[nm^-1]|nm^(-1)| 1/nm ",
@@ -79,7 +79,7 @@ TIMES = {
     1e6: "Ms",
     86400.0: "day|days",
 }
-ANGLES = {1.0: "deg|°|Degrees|DEG", 180 / np.pi: "rad|radian|Radians", 0.18 / np.pi: "mrad"}
+ANGLES = {1.0: "deg|°|º|Degrees|DEG", 180 / np.pi: "rad|radian|Radians", 0.18 / np.pi: "mrad"}
 LENGTHS = {1.0: "Å|A|angstrom|ångström", 10.0: "nm", 1e4: "um|µm|μm|micron", 1e7: "mm", 1e-2: "pm"}
 
 
@@ -325,6 +325,23 @@ def with_numbers(**numbers):
             replaced(file, f"xpcs/twotime/config/{name}", value)
 
     return change
+
+
+def test_a_frame_time_that_fits_the_exposure_in_another_unit_is_remarked(path):
+    def notes(period, exposure, unit=None):
+        def change(file):
+            replaced(file, FRAME, period)
+            replaced(file, COUNT, exposure)
+            if unit is not None:
+                file[FRAME].attrs["units"] = unit
+
+        return load(aps_u(path, change)).provenance.notes
+
+    for period, exposure, unit in ((100.0, 0.099, "ms"), (2e4, 0.015, "µs")):
+        assert any(f"If it is {unit}, give dt" in note for note in notes(period, exposure))
+        assert not any("give dt" in note for note in notes(period, exposure, "s"))
+    for period, exposure in ((0.1, 0.099), (100.0, 1.0), (1.0, 0.01), (100.0, 0.01)):
+        assert not any("give dt" in note for note in notes(period, exposure))
 
 
 def test_time_begins_with_the_series(path):
@@ -739,6 +756,12 @@ def test_q_is_compared_with_energy_distance_and_pixels(path, layout):
     assert read(0.054, metres, ("furlong",)).provenance.doubts == ()
     assert read(0.054, (np.nan, *metres[1:])).provenance.doubts == ()
     assert read(0.054, (b"8 keV", *metres[1:])).provenance.doubts == ()
+    # Nor does a centre in pixels with the unit of a length, which lies beyond all detectors.
+    with h5py.File(path, "r+") as file:
+        del file[names[0]]
+        file[names[0]] = 8.0
+        file[names[4]].attrs["units"] = "m"
+    assert load(path).provenance.doubts == ()
 
 
 def test_a_detector_that_was_moved_says_nothing_of_q(path):
@@ -788,9 +811,10 @@ def test_numbers_that_another_unit_would_explain_are_remarked(path):
         write_aps_u(path, two_time(phi=phi, q=at_q))
         return load(path, **given).provenance
 
-    radians = tuple(np.arange(8) * np.pi / 4)
-    assert any("If they are radians" in note for note in said(0.0054, radians).notes)
-    for phi in ((0.0, 45.0, 90.0), (0.0, 1.0, 2.0), (-4.0, 0.0, 4.0)):
+    for turns in (np.arange(8) / 8, (0, 1 / 8, 1 / 4), (-1 / 16, 0, 1 / 16), (0.0125, 0.0375)):
+        radians = tuple(2 * np.pi * np.asarray(turns))
+        assert any("If they are radians" in note for note in said(0.0054, radians).notes)
+    for phi in ((0.0, 45.0, 90.0), (0.0, 1.0, 2.0), (-4.0, 0.0, 4.0), (0.5, 1.5, 2.5), (-1.2, 1.3)):
         assert not any("radians" in note for note in said(0.0054, phi).notes)
     for q in (512.0, 5e7, 1e-12):
         found = said(q, (0.0, 45.0))

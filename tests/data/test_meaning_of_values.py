@@ -143,6 +143,7 @@ def test_what_is_not_certain_stays_and_is_remarked(data):
     (note,) = said_of(found)
     assert "not certain" in note
     assert "baseline = 0 or 1" in note
+    assert ("has to be undone" in note) == (not -0.3 < np.median(data.c2) < 2.3)
     assert not found.provenance.baseline_guessed
 
 

@@ -291,12 +291,13 @@ def judged(found: Sequence[Levels | None]) -> Found:
             "leaves them as they are.",
             guessed=True,
         )
+    scaled = " No c2 lies there: what multiplied or moved them has to be undone first."
     return Found(
         0.0,
         f"The maps lie at {min(one.far for one in levels):.3g} … "
         f"{max(one.far for one in levels):.3g} at large lags, where c2 is near 1 and c2 − 1 near "
         "0: it is not certain whether they have their baseline, and nothing was added. Say it with "
-        "baseline = 0 or 1.",
+        f"baseline = 0 or 1.{scaled if not _WITHOUT[0] < mean < _WITH[1] else ''}",
         open=True,
     )
 

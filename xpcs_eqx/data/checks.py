@@ -57,7 +57,8 @@ def numbers(where: str, key: str, value: Any) -> np.ndarray:
     """
     array = array_of(where, key, value)
     if array.dtype.kind not in "fiub":
-        raise DataError(f"{where}: {key} holds {array.dtype} values; give real numbers.")
+        wanted = "seconds, as real numbers" if array.dtype.kind in "mM" else "real numbers"
+        raise DataError(f"{where}: {key} holds {array.dtype} values; give {wanted}.")
     return array.astype(np.float64)
 
 
@@ -159,9 +160,18 @@ def increasing_times(where: str, key: str, t: np.ndarray) -> None:
     steps = np.diff(t)
     if steps.size and np.min(steps) <= 0:
         frame = int(np.flatnonzero(steps <= 0)[0])
+        remedy = "Sort frames and maps together."
+        with np.errstate(over="ignore"):
+            single = t.astype(np.float32)
+        coarse = float(np.spacing(np.max(np.abs(single))))
+        if np.array_equal(t, single) and np.min(steps) == 0 and np.max(steps) <= 2 * coarse:
+            remedy = (
+                f"Numbers of 32 bits, as these are, tell times there only {coarse:.3g} s apart: "
+                "write them in 64 bits, or count them from the first frame."
+            )
         raise DataError(
             f"{where}: times {key} do not increase: frame {frame + 1} has t = {t[frame]:.9g} s and "
-            f"frame {frame + 2} has t = {t[frame + 1]:.9g} s. Sort frames and maps together."
+            f"frame {frame + 2} has t = {t[frame + 1]:.9g} s. {remedy}"
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..errors import DataError
+from .checks import increasing_times
 from .layouts.maps import RawMaps
 from .selection import Selection
 
@@ -50,10 +51,17 @@ def counted_from_start(raw: RawMaps, selection: Selection) -> tuple[RawMaps, Sel
     if raw.t is None:
         return raw, selection
     before, remark = clock_before(raw.where, raw.time_name, raw.t, selection)
+    if not remark and raw.t.size > 2 and raw.t[0] in (0, 1) and np.all(np.diff(raw.t) == 1):
+        remark = (
+            f"{raw.time_name} counts {raw.t[0]:g}, {raw.t[1]:g}, {raw.t[2]:g}, …, as numbers of "
+            "frames do; these were taken as seconds, so that rates are per frame if they are none."
+        )
     if not remark:
         return raw, selection
     ages, t = raw.ages, raw.t - before
     if before:
+        # Before they are moved, after which it cannot be said why they do not.
+        increasing_times(raw.where, raw.time_name, raw.t)
         selection = replace(selection, time_origin=None)
         # What is left of equal steps is rounded as times so large are.
         if np.ptp(np.diff(t)) <= 4 * np.spacing(before):

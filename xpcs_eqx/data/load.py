@@ -15,12 +15,13 @@ from ..errors import DataError
 from .baseline import Baseline, checked_baseline
 from .bins import bins_from
 from .checks import agreeing, given_scalar, numbers, shown
-from .chosen import Chosen, Sigma, choose, choose_maps
+from .chosen import Chosen, Sigma, choose, choose_maps, choose_places
 from .layouts import LAYOUTS, GenericLayout, age_lag, generic, read_maps
 from .layouts.arrays import (
     DIRECT,
     LOADER,
     array_size,
+    bare_array,
     has_array,
     lone_array,
     open_npz,
@@ -138,8 +139,6 @@ def format_of(path: str, layout: str | GenericLayout | None) -> str:
     formats = {b"\x93NUMPY": "npy", b"PK": "npz"}
     told = next((name for mark, name in formats.items() if start.startswith(mark)), "hdf5")
     if isinstance(layout, GenericLayout):
-        if told == "npy":
-            raise DataError(f"{path}: an NPY file holds one array and needs no GenericLayout.")
         return told
     if layout is not None:
         if not isinstance(layout, str):
@@ -227,8 +226,9 @@ def open_maps(
     sha256 = checksum_of(path) if checksum else ""
     if time_origin is not None:
         selection = replace(selection, time_origin=time_origin)
-    lone = lone_array(path) if form == "npz" and not isinstance(layout, GenericLayout) else None
-    if form == "npy" or lone is not None:
+    described = isinstance(layout, GenericLayout)
+    lone = lone_array(path) if form == "npz" and not described else None
+    if lone is not None or (form == "npy" and not described):
         if dt is None and selection.time_origin is None:
             # without a frame time, time is the number of the frame
             selection = replace(selection, time_origin=1.0)
@@ -236,10 +236,9 @@ def open_maps(
         return
     if q is not None and selection.q is None:
         selection = replace(selection, q=q)
-    if form in ("npz", age_lag.NAME):
+    if form in ("npz", "npy", age_lag.NAME):
         if isinstance(layout, GenericLayout):
-            with open_npz(path) as arrays:
-                raw = replace(generic.read_arrays(path, layout, arrays), sha256=sha256)
+            raw = replace(_described(path, form, layout), sha256=sha256)
         elif form == age_lag.NAME or has_array(path, age_lag.MAPS):
             with open_npz(path) as arrays:
                 raw = replace(age_lag.raw_bins(arrays, path), sha256=sha256)
@@ -255,6 +254,15 @@ def open_maps(
             sha256, remarks = checksum_of_all(path, file.linked)
             raw = replace(raw, notes=(*raw.notes, *remarks))
         yield Opened(_agreeing(replace(raw, sha256=sha256), q, phi), selection, asked)
+
+
+def _described(path: str, form: str, layout: GenericLayout) -> RawMaps:
+    """Maps of an NPZ or NPY file as the user described them."""
+    if form == "npy":
+        # Its array has no name but the one that it is given here.
+        return generic.read_arrays(path, layout, {layout.maps: bare_array(path)})
+    with open_npz(path) as arrays:
+        return generic.read_arrays(path, layout, arrays)
 
 
 def path_of(path: Any) -> str:
@@ -536,8 +544,9 @@ def map_size(path: str | os.PathLike[str], **how: Unpack[Reading]) -> MapSize:
         raw = file.raw
         if raw.ages is not None:
             # What is computed of a bin takes more than its number, and little all the same.
-            entries = sum(int(np.prod(one.shape)) for one in raw.maps)
-            return MapSize(entries, 8, len(raw.maps), None, False, True)
+            maps = choose_places(raw, file.selection)
+            entries = sum(int(np.prod(raw.maps[k].shape)) for k in maps)
+            return MapSize(entries, 8, maps.size, None, False, True)
         # The maps are not looked at: what they take does not depend on their baseline.
         chosen = file.chosen(baseline=1)
         weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)

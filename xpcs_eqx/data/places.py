@@ -25,10 +25,16 @@ def _without_azimuths(raw: RawMaps) -> tuple[str, ...]:
 
 
 def _small_angles(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
-    """A remark on azimuths that would go round as radians and hardly differ as degrees."""
+    """A remark on azimuths that would go round as radians and hardly differ as degrees, or that
+    are whole halves of a degree as radians only.
+    """
     phi = raw.phi[chosen]
     low, high = float(np.min(phi)), float(np.max(phi))
-    if not (high - low > 3 and low > -3.15 and high < 6.29):
+    if not (low > -3.15 and high < 6.29):
+        return ()
+    odd = np.unique(phi[phi != np.round(phi)])
+    halves = 2 * np.degrees(odd)
+    if not (high - low > 3 or (odd.size > 1 and np.all(np.abs(halves - np.round(halves)) < 0.02))):
         return ()
     return (
         f"{raw.phi_name} lists azimuths from {low:.4g} to {high:.4g}, which were taken as degrees. "

@@ -27,6 +27,8 @@ LAYOUTS = tuple(DESCRIPTIONS)
 _SHOWN = 24
 # Datasets of such a file that are looked at, and groups within groups.
 _LOOKED_AT, _DEEPEST = 2000, 8
+# Results of APS that are no maps.
+_ONE_TIME = ("xpcs/multitau/normalized_g2", "exchange/norm-0-g2")
 # What lags are called beside results on a grid of age and lag.
 _LAGS = ("lag", "timeshift", "lags")
 
@@ -98,7 +100,7 @@ def recognise(file: Group) -> str:
     refused = f"\nNot followed: {file.unreached}" if file.unreached else ""
     raise DataError(
         f"{file.filename}: no known layout of two-time maps.{_closest(file)} It holds\n"
-        f"{_tree(file)}{refused}\nThe layouts need\n{needs}\n"
+        f"{_tree(file)}{_square(file)}{refused}\nThe layouts need\n{needs}\n"
         "Write the file again in one of them, or say where the maps are with layout = "
         '"generic" (data.generic; data.GenericLayout in Python). All paths: '
         "xpcs_eqx.data.layouts_page()."
@@ -120,7 +122,10 @@ def _closest(file: Group) -> str:
         if present:
             missing = ", ".join(path for path in paths if path not in present)
             partial.append(f"{name} ({', '.join(present)} is there, {missing} is missing)")
-    return f" It comes closest to {' and '.join(partial)}." if partial else ""
+    said = f" It comes closest to {' and '.join(partial)}." if partial else ""
+    if any(file.reach(path) is not None for path in _ONE_TIME):
+        said += " It holds g2 of one time (multi-tau): correlate the frames for two times."
+    return said
 
 
 def _datasets(group: Group, folder: str = "", depth: int = 0) -> Iterator[tuple[str, Array]]:
@@ -140,6 +145,18 @@ def _tree(file: Group) -> str:
     if len(lines) > _SHOWN:
         lines[_SHOWN:] = ["  …"]
     return "\n".join(lines) or "  no dataset"
+
+
+def _square(file: Group) -> str:
+    """A line on datasets that may be maps, with the axis along which these are counted."""
+    found = []
+    for path, one in islice(_datasets(file), _LOOKED_AT):
+        shape = one.shape
+        if len(shape) in (2, 3) and shape[-2] == shape[-1] > 2:
+            found.append(path)
+        elif len(shape) == 3 and shape[0] == shape[1] > 2:
+            found.append(f'{path} (with axis = "last")')
+    return f"\nSquare, as maps are: {', '.join(found[:8])}." if found else ""
 
 
 def _grids(file: Group) -> tuple[str, ...]:
@@ -162,16 +179,17 @@ def layouts_page() -> str:
         "by `load`, `load_joint` and `open_stored`; means over bins of age and lag (`age-lag`, "
         "`id02` and `generic` with `axes`)",
         "by `load_bins`; a configuration reads either. Results of ESRF tools on (t1, t2) are "
-        "`generic`, where q without a unit",
-        "is taken as 1/Å.",
+        "`generic`. In `generic` and `nxxpcs`",
+        "a number without a unit is taken as one of 1/Å, degrees or s, with a note.",
         "",
         "Units may be written in most ways; M and P are mega and peta where m and p are others. "
         "Times that begin at",
         "1e8 s or later are those of a clock and count from the first of them. A number that is "
         "repeated exactly where",
-        "others are noisy, or lies where no c2 does, was not measured and is masked with a note; "
-        '`bad_frames = "off"`',
-        "only names it.",
+        "others are noisy, or lies where no c2 does, was not measured and is masked with a note, "
+        "as is a frame that repeats",
+        'the one before it; `bad_frames = "off"` only names them. Texts and lists among the maps '
+        "of a group are left out.",
         "",
     ]
     for name, about in DESCRIPTIONS.items():

@@ -75,6 +75,7 @@ ABOUT = Description(
         "a map is that of the bin in its name where the names are those of the processed bins, "
         "else maps and bins go together in order",
         "without `qphi_bin_to_process`, numbers above the number of maps are bins as well",
+        "without `exchange`, the only group with `C2T_all` holds the results",
     ),
     refused=(
         "lists and maps of different lengths, unless the bins are known",
@@ -103,7 +104,15 @@ def _results_of(file: Group, analysis: str) -> str:
             return named
     number = re.search(r"(_\d+)?$", analysis)
     own = f"{RESULTS}{number.group() if number else ''}"
-    return own if f"{own}/{MAPS}" in file else RESULTS
+    there = _with_maps(file)
+    # Where neither is there the only results must be those of the only analysis.
+    found = [one for one in (own, RESULTS) if one in there] or (there if len(there) == 1 else [])
+    return found[0] if found else RESULTS
+
+
+def _with_maps(file: Group) -> list[str]:
+    """Groups of results."""
+    return [name for name in file if isinstance(file.reach(f"{name}/{MAPS}"), Group)]
 
 
 def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
@@ -121,7 +130,13 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     azimuths = phi_name in file
     phi = read_list(file, phi_name, "deg", notes) if azimuths else np.zeros(q.size)
     results = _results_of(file, analysis)
-    names, maps = maps_in(file, f"{results}/{MAPS}")
+    names, maps = maps_in(file, f"{results}/{MAPS}", notes)
+    others = [one for one in _with_maps(file) if one not in {results, *analyses(file).values()}]
+    if others:
+        notes.append(
+            f"There are maps in {', '.join(others)} as well, which no analysis names; those of "
+            f"{results} were taken."
+        )
     column, keys = _columns(file, analysis, names, q.size, notes)
     if column is not None and phi.size == q.size:
         q, phi = q[column], phi[column]

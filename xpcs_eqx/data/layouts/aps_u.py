@@ -97,7 +97,7 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         f"{analysis}/{key}" for key in (MAPS, BINS, INDEX_MAPPING, BEGIN, END)
     )
     dimensions = (f"{analysis}/{Q_LIST}", f"{analysis}/{PHI_LIST}")
-    names, maps = maps_in(file, map_name)
+    names, maps = maps_in(file, map_name, notes)
     axes, is_q_first = _axes(file, analysis, dimensions, notes)
     bins = _bins(file, bin_name, map_name, names)
     element, key, lists = bins - 1, bin_name, (bin_name,)

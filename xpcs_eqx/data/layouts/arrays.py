@@ -47,7 +47,8 @@ ABOUT_NPZ = Description(
         "`sigma` (phi, frame, frame), `absolute_sigma`, `L`: gap [Å], `diagonal`",
     ),
     guessed=(
-        "a single map stands for a stack of one",
+        "a single map stands for a stack of one, and maps along the last axis for those along the "
+        "first",
         "a single array of another name, as dynamix saves it, is read like an NPY file",
     ),
     refused=(
@@ -56,8 +57,11 @@ ABOUT_NPZ = Description(
     ),
 )
 ABOUT_NPY = Description(
-    required=("`the array` (frame, frame) or (map, frame, frame)",),
-    optional=("`q`, `phi`, `dt` as given beside the file",),
+    required=("`the array` (frame, frame), (map, frame, frame) or (frame, frame, map)",),
+    optional=(
+        "`q`, `phi`, `dt` as given beside the file; maps at several q with `generic`, where the "
+        "name of the array may be any",
+    ),
     guessed=(
         "without `q` it is 1, without `dt` time is counted in frames; without `phi` only models "
         "without a direction can be fitted",
@@ -81,7 +85,7 @@ def raw_from_mapping(
     """
     maps_key, phi_key, _, _, q_key = LOADER if form == "loader" else DIRECT
     where = path if path != "memory" else f"dictionary ({form} form)"
-    stack = _stack(where, maps_key, array_of(where, maps_key, mapping[maps_key]))
+    stack, turned = _stack(where, maps_key, array_of(where, maps_key, mapping[maps_key]))
     azimuths = phi_key in mapping
     phi = np.zeros(stack.shape[0])
     if azimuths:
@@ -112,29 +116,40 @@ def raw_from_mapping(
         t=frame_axis(where, mapping["t1"], mapping["t2"], stack.shape[1:]),
         gap=optional_scalar(where, mapping, "L"),
         gap_name="L",
-        sigma=None if sigma is None else _sigma(array_of(where, "sigma", sigma), stack.shape),
+        sigma=None if sigma is None else _sigma(where, sigma, stack.shape),
         absolute_sigma=is_absolute(where, mapping),
         diagonal=None if diagonal is None else numbers(where, "diagonal", diagonal),
         keys=tuple(key for key in mapping if key != maps_key),
-        notes=not_read(mapping, LOADER if form == "loader" else DIRECT),
+        notes=(*turned, *not_read(mapping, LOADER if form == "loader" else DIRECT)),
     )
 
 
-def _stack(where: str, key: str, array: np.ndarray) -> np.ndarray:
-    """Maps `(angle, frame, frame)` from these or from a single one."""
+def _stack(where: str, key: str, array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Maps `(angle, frame, frame)` from these, from a single one or from maps along the last axis,
+    as some correlators save them; and a remark on the latter.
+    """
     if array.ndim not in (2, 3):
         raise DataError(
             f"{where}: {key} has shape {array.shape}; (frame, frame) or (angle, frame, frame) is "
             "needed."
         )
-    return array if array.ndim == 3 else array[None]
+    if array.ndim == 2:
+        return array[None], ()
+    if array.shape[0] == array.shape[1] != array.shape[2]:
+        remark = f"{key} has shape {array.shape}: maps were taken along its last axis."
+        return np.moveaxis(array, -1, 0), (remark,)
+    return array, ()
 
 
-def _sigma(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _sigma(where: str, sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The standard deviation of each entry from that, from that of a single map or of all."""
+    array = array_of(where, "sigma", sigma)
     if array.ndim == 0:
         return np.broadcast_to(array, shape)
-    return array[None] if array.ndim == 2 and shape[0] == 1 else array
+    if array.ndim == 2 and shape[0] != 1:
+        # One map is no sigma of several; what is said of its shape names both.
+        return array
+    return _stack(where, "sigma", array)[0]
 
 
 def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -151,13 +166,20 @@ def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarr
                 "one time for each frame."
             )
     scale = np.max(np.abs(first[np.isfinite(first)]), initial=0.0)
-    if not np.allclose(first, second, rtol=0, atol=1e-9 * scale, equal_nan=True):
+    rounded = max(_rounding(t1), _rounding(t2))
+    if not np.allclose(first, second, rtol=0, atol=max(1e-9, rounded) * scale, equal_nan=True):
         worst = int(np.argmax(np.nan_to_num(np.abs(first - second), nan=np.inf)))
         raise DataError(
             f"{where}: t1 and t2 differ, at frame {worst + 1} by {first[worst] - second[worst]:.3g}"
             " s; both axes of a two-time map are the same frames."
         )
-    return first
+    return second if _rounding(t1) > _rounding(t2) else first
+
+
+def _rounding(t: Any) -> float:
+    """To what part numbers of the type of these times are rounded."""
+    dtype = np.asarray(t).dtype
+    return float(np.finfo(dtype).eps) if dtype.kind == "f" else 0.0
 
 
 def _flat_axis(where: str, key: str, values: np.ndarray) -> np.ndarray:
@@ -322,7 +344,11 @@ def open_npz(path: str) -> Iterator[_Members]:
         yield _Members(path, archive)
 
 
-def _npy(path: str) -> np.ndarray:
+def bare_array(path: str) -> np.ndarray:
+    """The array of an NPY file.
+
+    **Raises:** `DataError` for a damaged file.
+    """
     with _reading(path, "NPY"), open(path, "rb") as stream:
         _header(path, "the array", stream, os.path.getsize(path))
         stream.seek(0)
@@ -409,10 +435,10 @@ def read_npy(
     **Raises:** `DataError` for a damaged file, another number of dimensions or missing angles.
     """
     if name is None:
-        stack = _stack(path, "the array", _npy(path))
+        stack, turned = _stack(path, "the array", bare_array(path))
     else:
         with open_npz(path) as arrays:
-            stack = _stack(path, name, arrays[name])
+            stack, turned = _stack(path, name, arrays[name])
     if phi is None and stack.shape[0] != 1:
         raise DataError(
             f"{path}: {stack.shape[0]} maps and no angles; give phi= with one azimuth [degrees] "
@@ -438,7 +464,7 @@ def read_npy(
         time_name="dt",
         frame_time=1.0 if counted else None,
         keys=(name or "array",),
-        notes=tuple(text for text, applies in remarks.items() if applies),
+        notes=(*turned, *(text for text, applies in remarks.items() if applies)),
     )
 
 

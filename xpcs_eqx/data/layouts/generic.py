@@ -1,6 +1,7 @@
 """Maps of any HDF5 or NPZ file, where the user says what is where."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import equinox as eqx
@@ -9,12 +10,14 @@ import numpy as np
 from ...errors import DataError
 from ..checks import near_misses, numbers, scalar
 from .described import Description
-from .hdf5 import Remarks, dataset, maps_in, read_list, read_scalar
+from .hdf5 import Remarks, dataset, maps_in, read_list, read_scalar, unit_words
 from .maps import RawMaps, SlicedMap, layers
 from .opened import Group
 
 NAME = "generic"
 AXES = ("t1_t2", "age_lag", "lag_age")
+# What is done about a path where nothing is.
+_REMEDY = "Correct the path that was given (GenericLayout, data.generic in a configuration)."
 ABOUT = Description(
     required=(
         "`maps`: path of one map, of a stack of maps or of a group of maps, which stand in the "
@@ -119,31 +122,44 @@ class GenericLayout(eqx.Module):
             )
 
 
-def read(file: Group, layout: GenericLayout) -> RawMaps:
+def read(file: Group, layout: GenericLayout, units_known: bool = False) -> RawMaps:
     """The maps of an HDF5 file as the user described it.
+
+    - `units_known`: numbers without a unit are in those of the library; else that is remarked.
 
     **Raises:** `DataError` naming what is not there or does not fit.
     """
     notes = Remarks()
 
+    def remark(path: str, unit: str) -> None:
+        if not (unit_words(dataset(file, path, _REMEDY)) or units_known):
+            notes.append(_taken_as(path, unit))
+
     def maps(path: str) -> tuple[tuple[str, ...], tuple[SlicedMap, ...]]:
         if isinstance(file.get(path), Group):
-            return maps_in(file, path)
-        return _stack(file.filename, layout, path, dataset(file, path))
+            return maps_in(file, path, notes)
+        return _stack(file.filename, layout, path, dataset(file, path, _REMEDY))
 
     def flat(path: str, unit: str) -> np.ndarray:
+        remark(path, unit)
         return read_list(file, path, unit, notes)
 
     def one(path: str, unit: str) -> float:
+        remark(path, unit)
         return read_scalar(file, path, unit, notes)
 
     return _raw(file.filename, layout, maps, flat, one, notes, NAME)
 
 
+def _taken_as(path: str, unit: str) -> str:
+    return f"{path} has no unit and was taken as {unit}; give numbers where that is wrong."
+
+
 def read_arrays(
     path: str, layout: GenericLayout, arrays: Mapping[str, Any], name: str = NAME
 ) -> RawMaps:
-    """The same of the arrays of an NPZ file or a dictionary; `name` is that of the layout.
+    """The same of the arrays of an NPZ or NPY file or a dictionary; `name` is that of the layout,
+    and only the user's own leaves open in which units these are.
 
     **Raises:** `DataError` as `read`.
     """
@@ -156,15 +172,21 @@ def read_arrays(
     def maps(key: str) -> tuple[tuple[str, ...], tuple[SlicedMap, ...]]:
         return _stack(path, layout, key, np.asarray(array(key)))
 
+    notes = Remarks()
+
+    def remark(key: str, unit: str) -> None:
+        if name == NAME:
+            notes.append(_taken_as(key, unit))
+
     def flat(key: str, unit: str) -> np.ndarray:
-        del unit
+        remark(key, unit)
         return numbers(path, key, array(key)).reshape(-1)
 
     def one(key: str, unit: str) -> float:
-        del unit
+        remark(key, unit)
         return scalar(path, key, array(key))
 
-    return _raw(path, layout, maps, flat, one, Remarks(), name)
+    return _raw(path, layout, maps, flat, one, notes, name)
 
 
 def _stack(
@@ -190,15 +212,16 @@ def _raw(
     t = None if layout.t is None else flat(layout.t, "s")
     sigma, edges = None, {}
     if layout.binned:
-        found = _turned(layout, found)
         if layout.sigma is not None:
-            sigma = _turned(layout, maps(layout.sigma)[1])
-            shapes = [[one.shape for one in held] for held in (found, sigma)]
-            if shapes[0] != shapes[1]:
+            sigma = maps(layout.sigma)[1]
+            if len(sigma) != len(found):
                 raise DataError(
-                    f"{where}: {layout.sigma} holds {len(sigma)} maps of {sigma[0].shape}, but "
-                    f"{layout.maps} {len(found)} of {found[0].shape}; give one sigma for each bin."
+                    f"{where}: {layout.sigma} holds {len(sigma)} maps, but {layout.maps} "
+                    f"{len(found)}; give one sigma for each bin."
                 )
+        if layout.axes == "lag_age":
+            found = tuple(map(_Turned, found))
+            sigma = None if sigma is None else tuple(map(_Turned, sigma))
         for key, given in (("ages", layout.ages), ("lags", layout.lags)):
             told = flat(given, "s") if isinstance(given, str) else given
             if given in notes.refused:
@@ -235,9 +258,19 @@ def _raw(
     )
 
 
-def _turned(layout: GenericLayout, maps: Iterable[SlicedMap]) -> tuple[np.ndarray, ...]:
-    """Bins in memory as `(age, lag)`."""
-    whole = slice(None)
-    turn = layout.axes == "lag_age"
-    held = (np.asarray(one[whole, whole]) for one in maps)
-    return tuple(one.T if turn else one for one in held)
+@dataclass(frozen=True)
+class _Turned:
+    """Bins `(lag, age)` as `(age, lag)`, read when they are asked for."""
+
+    stored: SlicedMap
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.stored.shape[::-1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.stored.dtype
+
+    def __getitem__(self, block: tuple[slice, slice], /) -> Any:
+        return np.asarray(self.stored[block[1], block[0]]).T

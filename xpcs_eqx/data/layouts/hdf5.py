@@ -61,18 +61,28 @@ def group(file: Group, key: str, remedy: str = _REMEDY) -> Group:
     raise _absent(file, key, found, "group", remedy)
 
 
-def maps_in(file: Group, folder: str) -> tuple[tuple[str, ...], tuple[Array | Unreached, ...]]:
+def maps_in(
+    file: Group, folder: str, notes: Remarks
+) -> tuple[tuple[str, ...], tuple[Array | Unreached, ...]]:
     """Paths of the maps in a group and the maps, by the number at the end of their names.
 
-    One that cannot be reached is an error when it is taken.
+    One that cannot be reached is an error when it is taken. Texts and lists beside them are none,
+    and are remarked.
 
     **Raises:** `DataError` when there is none, or no group.
     """
-    keys = in_order(group(file, folder))
-    if not keys:
+    found = {key: _map(file, f"{folder}/{key}") for key in in_order(group(file, folder))}
+    beside = [key for key, one in found.items() if isinstance(one, Array) and _no_map(one)]
+    if beside and len(beside) < len(found):
+        notes.append(f"Not read in {folder}, as no maps: {', '.join(beside[:8])}.")
+        found = {key: one for key, one in found.items() if key not in beside}
+    if not found:
         raise DataError(f"{file.filename}: there is no two-time map in {folder}; nothing to fit.")
-    names = tuple(f"{folder}/{key}" for key in keys)
-    return names, tuple(_map(file, name) for name in names)
+    return tuple(f"{folder}/{key}" for key in found), tuple(found.values())
+
+
+def _no_map(found: Array) -> bool:
+    return found.ndim < 2 or found.dtype.kind in "SO"
 
 
 def _map(file: Group, key: str) -> Array | Unreached:
@@ -174,6 +184,12 @@ def read_scalar(file: Group, key: str, unit: str, notes: Remarks) -> float:
     return scalar(file.filename, key, in_unit(file, key, unit, notes))
 
 
+def unit_words(found: Array) -> tuple[str, ...]:
+    """What attributes of a dataset say of its unit; nothing where it has none."""
+    names = [name for name in found.attributes() if name.casefold() in ("units", "unit")]
+    return tuple(text for text in map(found.text, names) if text and text.strip())
+
+
 def in_unit(
     file: Group, key: str, unit: str, notes: Remarks, said: tuple[str, ...] = ()
 ) -> np.ndarray:
@@ -182,9 +198,8 @@ def in_unit(
     values = numbers(file.filename, key, found[()])
     if not unit:
         return values
-    names = [name for name in found.attributes() if name.casefold() in ("units", "unit")]
-    words = [text for text in (*(found.text(name) for name in names), *said) if text]
-    factors = {word: factor_to(unit, word) for word in words if word.strip()}
+    words = (*unit_words(found), *(text for text in said if text and text.strip()))
+    factors = {word: factor_to(unit, word) for word in words}
     wrong = [reason for reason in factors.values() if isinstance(reason, str)]
     if not wrong and len(set(factors.values())) > 1:
         wrong = [f"the units {', '.join(map(repr, factors))} are said of it, which differ"]
@@ -224,6 +239,8 @@ def read_frame_time(file: Group, keys: tuple[str, str], notes: Remarks) -> Frame
     value = read_scalar(file, period, "s", notes)
     known = not notes.refused.keys() & {period, exposure}
     if exposed is None or not (known and exposed > value * (1 + 1e-3)):
+        if exposed and not unit_words(dataset(file, period)):
+            notes += _in_smaller_unit(period, value, exposure, exposed)
         return FrameTime(period, value, None)
     notes.doubt(
         "times",
@@ -232,6 +249,19 @@ def read_frame_time(file: Group, keys: tuple[str, str], notes: Remarks) -> Frame
         "ratio. Give dt to say which is right.",
     )
     return FrameTime(period, value, exposed)
+
+
+def _in_smaller_unit(period: str, value: float, exposure: str, exposed: float) -> list[str]:
+    """A remark on a frame time without a unit that fits the exposure in ms or µs, and as s is long
+    beside it.
+    """
+    for factor, unit in ((1e-3, "ms"), (1e-6, "µs")):
+        if 0.5 <= exposed / (factor * value) < 1 + 1e-3:
+            return [
+                f"{period} is {value:.6g} without a unit, and frames were exposed for "
+                f"{exposed:.6g} s ({exposure}): it was taken as s. If it is {unit}, give dt."
+            ]
+    return []
 
 
 def read_steps(file: Group, keys: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:

@@ -66,7 +66,7 @@ def read(file: Group, analysis: str) -> RawMaps:
     layout = GenericLayout(
         f"{place}/ttcf", axes="age_lag", ages=f"{place}/age", lags=f"{place}/{lags}", q=tuple(q)
     )
-    raw = read_described(file, layout)
+    raw = read_described(file, layout, units_known=True)
     assert raw.lags is not None
     first = f"this file, whose first lags are {', '.join(f'{one:.4g}' for one in raw.lags[:2])} s"
     edges = edges_of(raw.lags)

@@ -98,6 +98,11 @@ def layers(
         axes = "frame, frame" if square else "age, lag"
         wanted = f"({axes}, map)" if last else f"(map, {axes})"
         why = ": a map must be square, with two frames or more" if square else ""
+        other = shape[1:] if last else shape[:-1]
+        if square and len(shape) == 3 and other[0] == other[1]:
+            turn = "first" if last else "last"
+            why += f'. If these are along the {turn} axis, say axis = "{turn}", in NXxpcs '
+            why += f"storage_mode = one_array_q_{turn}"
         raise DataError(f"{where}: {key} has shape {shape}; {wanted} is needed{why}.")
     places = range(shape[-1] if last else shape[0])
     names = tuple(f"{key}[:, :, {i}]" if last else f"{key}[{i}]" for i in places)

@@ -18,6 +18,7 @@ from .hdf5 import (
     read_list,
     read_scalar,
     trailing_number,
+    unit_words,
 )
 from .maps import (
     DataSets,
@@ -31,6 +32,7 @@ from .maps import (
 )
 from .opened import Array, Group
 from .scattering import Optics, q_ranges
+from .units import unit_of
 
 NAME = "nxxpcs"
 MAPS = "twotime/two_time_corr_func"
@@ -66,6 +68,7 @@ ABOUT = Description(
         "ENTRY is the group that holds the maps; say which with `analysis` where several do",
         "DETECTOR is the group of the instrument that has a frame time, whatever its name",
         "without attributes, what the maps themselves show; keys of regions are labels from 1",
+        "azimuths in 1/length, the unit that the definition gives them, are degrees",
     ),
     refused=("unknown values of the attributes", "detectors whose frame times differ"),
 )
@@ -125,7 +128,7 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
     reference = _attribute(found, key, "baseline_reference", references, asked, notes)
     labels: np.ndarray | None = None
     if isinstance(found, Group):
-        names, maps = maps_in(file, key)
+        names, maps = maps_in(file, key, notes)
         labels = np.array([trailing_number(name) for name in names])
         # Without a number at the end the labels say nothing.
         distinct(where, key, labels[labels > 0])
@@ -138,6 +141,7 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
     phi = np.zeros(len(names))
     if azimuths:
         phi = _list(file, phi_name, "deg", len(names), labels, notes)
+        _forgive_unit(file, phi_name, notes)
     _compare_regions(file, f"{entry}/{ROI_MAP}", len(names), labels, notes)
     times = _times_of(file, entry)
     time = read_frame_time(file, times, notes)
@@ -188,7 +192,9 @@ def _attribute(
     value = found.text(name)
     if value is None:
         notes.append(f"The attribute {name} of {key} is absent; {absent}.")
-    elif value not in allowed:
+        return None
+    value = value.strip().casefold()
+    if value not in allowed:
         raise DataError(
             f"{found.filename}: the attribute {name} of {key} is {value!r}; this reader knows "
             f"{', '.join(allowed)}. Store the maps in one of these ways."
@@ -236,8 +242,13 @@ def _list(
     labels: np.ndarray | None,
     notes: Remarks,
 ) -> np.ndarray:
-    """One value for each map; keys that cover only some regions are matched by their label."""
+    """One value for each map; keys that cover only some regions are matched by their label.
+
+    In which unit they are, the definition leaves to the file.
+    """
     values = read_list(file, key, unit, notes)
+    if not unit_words(dataset(file, key)):
+        notes.append(f"{key} has no unit and was taken as {unit}.")
     if labels is None or values.size <= n_maps:
         return values
     if np.any((labels < 1) | (labels > values.size)):
@@ -246,6 +257,18 @@ def _list(
             f"{labels.tolist()[:8]}; keys must be region labels counted from 1."
         )
     return values[labels - 1]
+
+
+def _forgive_unit(file: Group, key: str, notes: Remarks) -> None:
+    """Take azimuths in the unit that the definition demands of them, that of q, as degrees."""
+    words = unit_words(dataset(file, key))
+    kinds = {"" if unit is None else unit.kind for unit in map(unit_of, words)}
+    if key in notes.refused and kinds == {"inverse length"}:
+        del notes.refused[key]
+        notes.append(
+            f"The unit of {key}, {words[0]!r}, is the one that NXxpcs demands and none of an "
+            "angle; the azimuths were taken as degrees."
+        )
 
 
 def _compare_regions(

@@ -45,6 +45,23 @@ _FILTERS = {
 }  # fmt: skip
 
 
+# What files are that are taken for HDF5 files, by their first bytes.
+_KINDS = (
+    (b"\x1f\x8b", "it is packed by gzip: unpack it first"),
+    (b"BZh", "it is packed by bzip2: unpack it first"),
+    (b"\xfd7zXZ", "it is packed by xz: unpack it first"),
+    (
+        b"version https://git-lfs",
+        "it is a pointer of Git LFS: get the file itself with git lfs pull",
+    ),
+    (b"MATLAB 5", "it is a MATLAB file of an older version: save it with -v7.3"),
+    (b"\x80", "it is a pickle of Python: save its arrays with numpy.savez"),
+    (b"<", "it is a web page or another XML document, such as the answer of a server"),
+    (b"II*\0", "it is a TIFF image"),
+    (b"MM\0*", "it is a TIFF image"),
+)
+
+
 @dataclass(frozen=True)
 class Access:
     """What opening a file may do.
@@ -176,8 +193,20 @@ def _opened(path: str, locking: bool) -> "h5py.File":
                 f"still being written ({found}). Copy it again."
             ) from error
         raise UnreadableError(
-            f"{path}: not an HDF5 file ({found}). Give an HDF5, NPZ or NPY file."
+            f"{path}: not an HDF5 file, {_kind(path) or found}. Give an HDF5, NPZ or NPY file."
         ) from error
+
+
+def _kind(path: str) -> str:
+    """What a file is by its first bytes, in words; empty for what is not known."""
+    with open(path, "rb") as stream:
+        start = stream.read(512)
+    if not start:
+        return "it is empty"
+    known = [words for mark, words in _KINDS if start.startswith(mark)]
+    if not known and start.isascii() and b"\0" not in start:
+        known = ["it is text: save the numbers with numpy.save"]
+    return "".join(known[:1])
 
 
 class _Member:
@@ -402,9 +431,8 @@ class Array(_Member):
 
     def __getitem__(self, block: Any, /) -> Any:
         if self.dtype.kind not in "fiub":
-            raise DataError(
-                f"{self.filename}: {self.name} holds {self.dtype} values; give real numbers."
-            )
+            held = "texts" if self.dtype.kind in "SO" else f"{self.dtype} values"
+            raise DataError(f"{self.filename}: {self.name} holds {held}; give real numbers.")
         return self._read(block)
 
     def _read(self, block: Any) -> Any:

@@ -14,6 +14,8 @@ from .units import factor_to
 _HC = 12398.419843320026
 # Part of q by which a list may miss its region, and pixels by which the centre may be off.
 _SLACK, _CENTRE = 0.05, 2.0
+# Pixels from which on no beam centre lies.
+_FARTHEST = 1e5
 # Pixels of a detector that are looked at.
 _ENOUGH = 2**20
 # Below the first of these a number without a unit is in the second of them, else in the third: as
@@ -93,6 +95,11 @@ def _in(file: Group, path: str, kind: str, unit: str) -> float | None:
 
 
 def _in_pixels(file: Group, path: str, side: float) -> float | None:
+    """A beam centre, `None` where it is farther away than any: then its unit is wrong, as where a
+    number of pixels has the unit that NXxpcs demands of it, m.
+    """
     value, word = _scalar(file, path)
     factor = factor_to("Å", word) if word else "pixels"
-    return value if value is None or isinstance(factor, str) else value * factor / side
+    if value is not None and not isinstance(factor, str):
+        value *= factor / side
+    return None if value is None or value > _FARTHEST else value

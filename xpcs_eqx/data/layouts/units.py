@@ -37,7 +37,7 @@ _BARE = (
     "°",
 )  # fmt: skip
 _INVERSE = re.compile(
-    r"(?:(?:1(?:\.0*)?/)|inverse|inv\.?|reciprocal|per)(?P<rest>.+)", re.IGNORECASE
+    r"(?:(?:(?:1(?:\.0*)?)?/)|inverse|inv\.?|reciprocal|per)(?P<rest>.+)", re.IGNORECASE
 )
 _POWER = re.compile(r"(?P<word>[^\d^+*-]+?)(?:\^|\*\*)?(?P<exponent>[+-]?1)?")
 # What a quantity in some unit is, and what to write for it.
@@ -93,7 +93,9 @@ def unit_of(text: str) -> Unit | None:
 
 def _plain(text: str) -> str:
     """The word without blanks, brackets, accents and TeX, minus as `-`."""
-    word = unicodedata.normalize("NFKC", text).replace("\\", "").replace("Μ", "μ")
+    # Typed for the sign of a degree, and a letter for that of a form that is normal.
+    word = unicodedata.normalize("NFKC", text.replace("º", "°"))
+    word = word.replace("\\", "").replace("Μ", "μ")
     word = re.sub("ångström|angström|ångstrom", "angstrom", word, flags=re.IGNORECASE)
     word = word.replace("mathring{A}", "å")
     for dash in "−–—‐‑":
