@@ -51,11 +51,6 @@ def counted_from_start(raw: RawMaps, selection: Selection) -> tuple[RawMaps, Sel
     if raw.t is None:
         return raw, selection
     before, remark = clock_before(raw.where, raw.time_name, raw.t, selection)
-    if not remark and raw.t.size > 2 and raw.t[0] in (0, 1) and np.all(np.diff(raw.t) == 1):
-        remark = (
-            f"{raw.time_name} counts {raw.t[0]:g}, {raw.t[1]:g}, {raw.t[2]:g}, …, as numbers of "
-            "frames do; these were taken as seconds, so that rates are per frame if they are none."
-        )
     if not remark:
         return raw, selection
     ages, t = raw.ages, raw.t - before

@@ -99,6 +99,7 @@ def raw_from_mapping(
             )
         q = np.full(stack.shape[0], q[0])
     sigma, diagonal = mapping.get("sigma"), mapping.get("diagonal")
+    t = frame_axis(where, mapping["t1"], mapping["t2"], stack.shape[1:])
     return RawMaps(
         path=path,
         layout=layout or form,
@@ -113,14 +114,18 @@ def raw_from_mapping(
         phi_name=phi_key,
         azimuths=azimuths,
         time_name="t1",
-        t=frame_axis(where, mapping["t1"], mapping["t2"], stack.shape[1:]),
+        t=t,
         gap=optional_scalar(where, mapping, "L"),
         gap_name="L",
         sigma=None if sigma is None else _sigma(where, sigma, stack.shape),
         absolute_sigma=is_absolute(where, mapping),
         diagonal=None if diagonal is None else numbers(where, "diagonal", diagonal),
         keys=tuple(key for key in mapping if key != maps_key),
-        notes=(*turned, *not_read(mapping, LOADER if form == "loader" else DIRECT)),
+        notes=(
+            *turned,
+            *_counted("t1", t),
+            *not_read(mapping, LOADER if form == "loader" else DIRECT),
+        ),
     )
 
 
@@ -174,6 +179,16 @@ def frame_axis(where: str, t1: Any, t2: Any, shape: tuple[int, ...]) -> np.ndarr
             " s; both axes of a two-time map are the same frames."
         )
     return second if _rounding(t1) > _rounding(t2) else first
+
+
+def _counted(key: str, t: np.ndarray) -> tuple[str, ...]:
+    """A remark on times, which have no unit here, that may be numbers of frames."""
+    if t.size < 3 or t[0] not in (0, 1) or np.any(np.diff(t) != 1):
+        return ()
+    return (
+        f"{key} counts {t[0]:g}, {t[1]:g}, {t[2]:g}, …, as numbers of frames do; these were taken "
+        "as seconds, so that rates are per frame if they are none.",
+    )
 
 
 def _rounding(t: Any) -> float:
