@@ -23,6 +23,8 @@ from .derived import derived_values
 _WIDTH = 0.1
 # Pairs below which nothing is fitted to a window.
 _FEWEST = 12
+# Distances of pairs that are looked at for what scatters together.
+_NEIGHBOURS = 12
 # Nothing ages within a window: Γ is one number there.
 _STEADY = ("ageing", "Gamma_offset")
 
@@ -126,9 +128,9 @@ class _Steps(NamedTuple):
         n, variance = level.size, float(np.mean(left**2))
         known = np.full((n, n), np.nan)
         known[self.first, self.second] = left
-        reach = 1 + int(np.count_nonzero(level[1:] > 0.5))
+        reach = min(1 + int(np.count_nonzero(level[1:] > 0.5)), n - 1)
         products, expected = [], []
-        for apart in range(1, min(reach, n - 1) + 1):
+        for apart in np.unique(np.geomspace(1, reach, _NEIGHBOURS).astype(int)).tolist():
             beside = known[:-apart, :-apart] * known[apart:, apart:]
             there = np.isfinite(beside)
             if np.any(there):
