@@ -3,6 +3,7 @@
 import dataclasses
 from functools import cache, partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +17,12 @@ from xpcs_eqx.fitting import compare_likelihood, likelihood_of
 from xpcs_eqx.fitting.likelihood import start_of
 from xpcs_eqx.fitting.solve import solve
 from xpcs_eqx.objective import Pull
+from xpcs_eqx.optimize import evaluated
 from xpcs_eqx.physics import correlation_map
 from xpcs_eqx.simulation import simulate_speckle
+
+# Thousands of pixels are simulated for every error bar.
+pytestmark = pytest.mark.usefixtures("optimised")
 
 PIXELS = 2000
 
@@ -55,6 +60,7 @@ def laminar_fit():
     return squares_of(data_of("laminar", frames=21), "laminar")
 
 
+@eqx.filter_jit
 def dense(likelihood, y):
     """K of each angle by the coordinates, from nothing but the map of the model."""
     term, p = likelihood.term, likelihood.physical.n_free
@@ -68,9 +74,10 @@ def test_cost_gradient_and_information_are_those_of_the_formula():
     likelihood = likelihood_of(laminar_fit())
     y = likelihood.variables.to_coordinates(jnp.asarray(likelihood.start))
     y = y + 0.03 * jnp.cos(jnp.arange(y.size)) * likelihood.variables.coordinate_scale
-    equations, _ = likelihood.evaluate(y, likelihood.memo)
+    equations, _ = evaluated(likelihood, y, likelihood.memo)
     c, n = likelihood.angles.covariance, likelihood.angles.n_pixels
 
+    @jax.jit
     def minus_log(y):
         k = dense(likelihood, y)
         trace = jnp.trace(jnp.linalg.solve(k, c), axis1=1, axis2=2)
@@ -79,8 +86,10 @@ def test_cost_gradient_and_information_are_those_of_the_formula():
     sizes = jnp.linalg.slogdet(c)[1] + c.shape[1]
     np.testing.assert_allclose(equations.cost, minus_log(y) - jnp.sum(0.5 * n * sizes), rtol=1e-9)
     np.testing.assert_allclose(likelihood.cost(y, ()), equations.cost, rtol=1e-12)
-    np.testing.assert_allclose(equations.gradient, jax.grad(minus_log)(y), rtol=1e-6, atol=1e-6)
-    k, slopes = dense(likelihood, y), jax.jacfwd(partial(dense, likelihood))(y)
+    np.testing.assert_allclose(
+        equations.gradient, jax.jit(jax.grad(minus_log))(y), rtol=1e-6, atol=1e-6
+    )
+    k, slopes = dense(likelihood, y), jax.jit(jax.jacfwd(partial(dense, likelihood)))(y)
     turned = jnp.einsum("aij,ajkv->avik", jnp.linalg.inv(k), slopes)
     information = 0.5 * jnp.einsum("a,avij,awji->vw", n, turned, turned)
     np.testing.assert_allclose(
@@ -104,7 +113,7 @@ def test_a_fit_ends_where_the_gradient_vanishes():
     np.testing.assert_allclose(found.values[6:9], 0.2, atol=0.02)
     likelihood = found.objective
     y = likelihood.variables.to_coordinates(jnp.asarray(found.x))
-    equations, _ = likelihood.evaluate(y, ())
+    equations, _ = evaluated(likelihood, y, ())
     step = np.linalg.solve(equations.hessian, equations.gradient)
     assert step @ np.asarray(equations.gradient) < 1e-8
     # Half the deviance has the size of half a χ²; more of speckle, which is not Gaussian.
@@ -125,7 +134,7 @@ def test_frames_left_out_are_as_if_they_had_not_been():
     fit = squares_of(masked)
     likelihood = likelihood_of(fit)
     y = likelihood.variables.to_coordinates(jnp.asarray(likelihood.start))
-    equations, _ = likelihood.evaluate(y, ())
+    equations, _ = evaluated(likelihood, y, ())
     k = np.asarray(dense(likelihood, y))[0][np.ix_(kept, kept)]
     c = c2[0][np.ix_(kept, kept)] - 1
     c = 0.5 * (c + c.T)
@@ -167,7 +176,7 @@ def test_without_the_diagonal_nothing_is_taken_from_it(level):
 
 @pytest.mark.long
 @pytest.mark.parametrize("counts", [5.0, 50.0])
-def test_intervals_cover_without_the_diagonal(counts, optimised):
+def test_intervals_cover_without_the_diagonal(counts):
     sets = 60
     off, errors, shots = [], [], []
     for seed in range(sets):
@@ -253,7 +262,7 @@ def joint_fit(factors=(1.0, 1.0)):
     data = []
     for seed, (q, counts) in enumerate(((0.01, 20.0), (0.014, 5.0))):
         how = {"n_pixels": PIXELS, "mean_counts": counts, "key": jax.random.key(seed)}
-        data.append(simulate_speckle(truth, t[:24], xe.Geometry(q, geometry.phi), 0.25, **how))
+        data.append(simulate_speckle(truth, t[:30], xe.Geometry(q, geometry.phi), 0.25, **how))
     parameters = xe.shared_parameters(
         [truth, truth], [one.t for one in data], fixed=fixed, labels=["slow", "fast"]
     )
@@ -269,7 +278,7 @@ def test_several_data_sets_are_fitted_together():
     np.testing.assert_allclose(same, pixels, rtol=0.1)
     likelihood = likelihood_of(fit)
     y = likelihood.variables.to_coordinates(jnp.asarray(start_of(likelihood, fit)))
-    equations, _ = likelihood.evaluate(y, likelihood.memo)
+    equations, _ = evaluated(likelihood, y, likelihood.memo)
     own = [
         part.evaluate(z, ())[0]
         for part, z in zip(likelihood.parts, likelihood.local(y)[0], strict=True)
@@ -330,11 +339,11 @@ def test_the_solver_takes_it_as_any_objective():
     assert solution.run.evaluations <= 15
 
 
-# Last, for what follows is optimised.
 @pytest.mark.slow
-def test_it_is_more_precise_and_says_how_much(optimised):
+def test_it_is_more_precise_and_says_how_much():
     sets = 16
-    off, errors = spread("static", 20.0, 0.25, sets, 24)
+    # Of the size of the data above, for which everything is compiled.
+    off, errors = spread("static", 20.0, 0.25, sets, 30)
     squares, likelihood = np.sqrt(np.mean(off**2, axis=1))
     assert likelihood[0] < 0.95 * squares[0]
     z = off[1] / errors[1]
@@ -347,7 +356,7 @@ def test_it_is_more_precise_and_says_how_much(optimised):
 @pytest.mark.parametrize("kind", SPECKLE)
 @pytest.mark.parametrize("contrast", [0.1, 0.25, 0.5])
 @pytest.mark.parametrize("counts", [0.5, 5.0, 50.0])
-def test_intervals_cover(kind, contrast, counts, optimised):
+def test_intervals_cover(kind, contrast, counts):
     frames = SPECKLE[kind][2].size
     off, errors = spread(kind, counts, contrast, 200, frames)
     inside = np.mean(np.abs(off[1]) <= errors[1])
