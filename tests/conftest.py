@@ -69,6 +69,17 @@ def _for_speed(function):
     return eqx.filter_jit(function, compiler_options=options)
 
 
+# Simulates thousands of pixels for a row of error bars, which takes longer than to compile it well.
+_RUNS_LONG = {"_pixel_scores"}
+
+
+def _compiled(function, quick=compiling._compiled):
+    return (_for_speed if function.__name__ in _RUNS_LONG else quick)(function)
+
+
+compiling._compiled = _compiled
+
+
 @pytest.fixture(scope="module")
 def optimised():
     """From here on the library's functions are optimised, for tests that run long."""

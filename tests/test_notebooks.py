@@ -15,6 +15,7 @@ by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 LONG = (
     "degenerate_angles",
     "downstream_gradient",
+    "experiment_design",
     "joint_q",
     "larger_than_memory",
     "posterior",

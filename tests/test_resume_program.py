@@ -182,7 +182,9 @@ def heeded():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_signals(tmp_path, number, heeded):
     write_own(str(tmp_path / "data.h5"), two_time(n=200))
     (tmp_path / "fit.toml").write_text(SETTINGS)
