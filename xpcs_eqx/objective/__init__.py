@@ -55,10 +55,8 @@ from .kernel.tiles import PointTiles as PointTiles
 from .kernel.tiles import has_bins as has_bins
 from .kernel.tiles import refuse_bins as refuse_bins
 from .kernel.tiles import tiles_of as tiles_of
-from .likelihood import PixelScores as PixelScores
 from .likelihood import ShotScaling as ShotScaling
 from .likelihood import SpeckleLikelihood as SpeckleLikelihood
-from .likelihood import pixel_scores as pixel_scores
 from .likelihood import speckle_likelihood as speckle_likelihood
 from .losses import AbstractLoss as AbstractLoss
 from .losses import Arctan as Arctan
@@ -79,6 +77,7 @@ from .penalties import Smoothness as Smoothness
 from .penalties import penalty_squares as penalty_squares
 from .penalties import scaling_penalty_equations as scaling_penalty_equations
 from .penalties import smoothness as smoothness
+from .pixels import PixelScores as PixelScores
 from .points import AbstractPoints as AbstractPoints
 from .points import ArrayPoints as ArrayPoints
 from .points import Chunk as Chunk

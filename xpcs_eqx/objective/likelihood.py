@@ -20,7 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ..compiling import quick_jit
 from ..errors import ModelError
@@ -360,7 +360,7 @@ def half_deviance(
     return jnp.sum(jax.lax.map(one, (jnp.arange(levels.shape[0]), levels, angles)))
 
 
-class _AtPoint(NamedTuple):
+class AtPoint(NamedTuple):
     """The expected covariance K of an angle, its inverse, and K's derivative by each column."""
 
     matrix: Float[Array, "frame frame"]
@@ -369,7 +369,7 @@ class _AtPoint(NamedTuple):
     derivatives: Float[Array, "column frame frame"]
 
 
-def _at_point(table: FrameTable, number, level, angle: SampleCovariances) -> _AtPoint:
+def at_point(table: FrameTable, number, level, angle: SampleCovariances) -> AtPoint:
     n, dtype = angle.kept.size, level.dtype
     ones = jnp.ones((n, n), dtype)
     correlation, columns = block_columns(table, _all_pairs(number, n, dtype), ones)
@@ -384,14 +384,23 @@ def _at_point(table: FrameTable, number, level, angle: SampleCovariances) -> _At
             jnp.diag(angle.kept),
         ]
     )
-    return _AtPoint(matrix, factor, _solved(factor, jnp.eye(n, dtype=dtype)), derivatives)
+    return AtPoint(matrix, factor, _solved(factor, jnp.eye(n, dtype=dtype)), derivatives)
+
+
+def turned_derivatives(
+    at: AtPoint, kept: Float[Array, "frame"]
+) -> Float[Array, "column frame frame"]:
+    """K⁻¹∂K by each column. By the offset ∂K is 11ᵀ, and 1 by the shot noise: no products."""
+    products = jax.lax.map(lambda one: at.inverse @ one, at.derivatives[:-2])
+    by_offset = jnp.outer(at.inverse @ kept, kept)
+    return jnp.concatenate([products, by_offset[None], (at.inverse * kept)[None]])
 
 
 def _equations(table: FrameTable, number, level, angle: SampleCovariances) -> NormalEquations:
-    at = _at_point(table, number, level, angle)
+    at = at_point(table, number, level, angle)
     solved = at.inverse @ angle.covariance
     slope = _slope(at.inverse, solved, angle)
-    turned = jax.lax.map(lambda one: at.inverse @ one, at.derivatives)
+    turned = turned_derivatives(at, angle.kept)
     flat = turned.reshape(turned.shape[0], -1)
     swapped = jnp.swapaxes(turned, 1, 2).reshape(flat.shape)
     frames = jnp.sum(angle.kept)
@@ -401,95 +410,6 @@ def _equations(table: FrameTable, number, level, angle: SampleCovariances) -> No
         0.5 * angle.n_pixels * (flat @ swapped.T),
         0.5 * frames * (frames - 1) + angle.known * frames,
     )
-
-
-class PixelScores(NamedTuple):
-    """What the pixels of an angle add to the gradient, from a sample of them.
-
-    - `covariance`: of the gradient by (coordinates, contrast, offset, shot noise).
-    - `slope`: its expected derivative by the same; Fisher's information where all entries of the
-        map are known.
-    - `deviance`: its expectation, ½ E‖L⁻¹ψL⁻ᵀ‖² with LLᵀ = K and ψ the scatter that a pixel
-        gives to the map: T (T + 1)/2 for Gaussian intensities of T frames, and more for speckle.
-    """
-
-    covariance: Float[Array, "column column"]
-    slope: Float[Array, "column column"]
-    deviance: Float[Array, ""]
-
-
-def pixel_scores(
-    likelihood: SpeckleLikelihood,
-    y: Float[Array, "variable"],
-    number: Int[Array, ""],
-    fluctuations: Float[Array, "frame pixel"],
-) -> PixelScores:
-    """The scatter of the gradient of an angle, from pixels whose noise is that of the data.
-
-    With A = ½ K⁻¹∂K K⁻¹, where the diagonal is not known less K⁻¹eK⁻¹ with the diagonal e that
-    makes that of A zero, a pixel whose intensities are 1 + δ times their mean adds
-    δᵀAδ − 2 Σ_ij A_ij K_ij δ_i and a constant: the second part is what dividing every frame by its
-    mean over the pixels takes out.
-
-    - `fluctuations`: δ of pixels with the correlation, contrast and counts of the model.
-    """
-    table = likelihood.term.table(y[: likelihood.physical.n_free])
-    angle = jax.tree.map(lambda leaf: leaf[number], likelihood.angles)
-    at = _at_point(table, number, likelihood.levels(y)[number], angle)
-
-    weights = jax.lax.map(lambda one: 0.5 * at.inverse @ one @ at.inverse, at.derivatives)
-
-    def without_diagonal(weights):
-        own = jnp.linalg.solve(at.inverse**2, jnp.diagonal(weights, axis1=1, axis2=2).T).T
-        return jax.lax.map(
-            lambda both: both[0] - at.inverse @ (both[1][:, None] * at.inverse), (weights, own)
-        )
-
-    weights = jax.lax.cond(angle.known > 0, lambda same: same, without_diagonal, weights)
-
-    def one(weight):
-        mean = jnp.sum(weight * at.matrix, axis=1)
-        turned = weight.astype(fluctuations.dtype) @ fluctuations
-        score = jnp.sum(fluctuations * turned, axis=0).astype(y.dtype)
-        score = score - 2 * mean @ fluctuations.astype(y.dtype)
-        return score, jnp.einsum("ij,cij->c", weight, at.derivatives)
-
-    scores, slope = jax.lax.map(one, weights)
-    return PixelScores(
-        angle.n_pixels * jnp.atleast_2d(jnp.cov(scores)),
-        angle.n_pixels * slope,
-        0.5 * jnp.mean(_scatter(at, angle, angle.kept[:, None] * fluctuations)),
-    )
-
-
-def _scatter(
-    at: _AtPoint, angle: SampleCovariances, fluctuations: Float[Array, "frame pixel"]
-) -> Float[Array, "pixel"]:
-    """‖L⁻¹ψL⁻ᵀ‖² of each pixel, ψ = δδᵀ − K − DK − KD with D = diag δ and K = LLᵀ.
-
-    L⁻¹ψL⁻ᵀ = wwᵀ − 1 − B − Bᵀ with w = L⁻¹δ and B = L⁻¹DL, so that the square is
-    |w|⁴ − 2 (|w|² + 2 wᵀBw) + T + 4 tr B + 2 ‖B‖² + 2 tr B², in which wᵀBw = (L⁻ᵀw)ᵀD(Lw),
-    ‖B‖² = δᵀ(K⁻¹∘K)δ and tr B² = δᵀδ. Where the diagonal of the map is not of the data that of ψ is
-    the one that makes it least: hᵀ(K⁻¹∘K⁻¹)⁻¹h less, h_i = (K⁻¹ψK⁻¹)_ii = (K⁻¹δ)_i² −
-    (K⁻¹)_ii (1 + 2δ_i).
-    """
-    lower = at.factor.astype(fluctuations.dtype)
-    white = jax.scipy.linalg.solve_triangular(lower, fluctuations, lower=True)
-    back = jax.scipy.linalg.solve_triangular(lower, white, lower=True, trans=1)
-    product = (at.inverse * at.matrix).astype(fluctuations.dtype)
-
-    def over(columns):
-        return jnp.sum(columns, axis=0)
-
-    length = over(white**2)
-    turned = over(back * fluctuations * (lower @ white))
-    squares = over(fluctuations * (product @ fluctuations)) + over(fluctuations**2)
-    whole = at.matrix.shape[0] + 4 * over(fluctuations) + 2 * squares
-    whole = length**2 - 2 * (length + 2 * turned) + whole
-    levels = jnp.diagonal(at.inverse).astype(fluctuations.dtype)[:, None]
-    own = back**2 - levels * (1 + 2 * fluctuations)
-    solved = jnp.linalg.solve(at.inverse**2, own.astype(at.matrix.dtype))
-    return whole - (1 - angle.known) * over(own * solved.astype(own.dtype))
 
 
 def _floor(covariance: np.ndarray, n_pixels: float) -> float:

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from ..compiling import quick_jit
 from ..objective import Linear, Memo, NormalEquations, ProjectedObjective
 from ..objective.elimination import index_layout
-from ..objective.likelihood import SpeckleLikelihood, pixel_scores
+from ..objective.likelihood import SpeckleLikelihood
+from ..objective.pixels import pixel_scores
 from ..objective.scatter import SHOT_BOUNDS
 from ..parameters import snap
 from ..physics import field_correlation, field_factor
@@ -148,7 +149,11 @@ def likelihood_scores(
         free = at.free
         back = np.zeros_like(hessian)
         index = np.ix_(free, free)
-        back[index] = hessian[index] @ np.linalg.pinv(slope[index], rcond=1e-12)
+        # In units of each parameter: what counts as no slope is none of them then.
+        unit = np.sqrt(np.maximum(np.diagonal(hessian)[free], 0.0))
+        unit = np.where(unit > 0, unit, 1.0)
+        units = np.outer(unit, unit)
+        back[index] = hessian[index] @ (np.linalg.pinv(slope[index] / units, rcond=1e-12) / units)
         middle = back @ middle @ back.T
     squares, there = least_squares_at(likelihood, at)
     seen = score_covariances(squares, there)
