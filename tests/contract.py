@@ -364,8 +364,12 @@ RECORDS: dict[type, Callable[[], Any]] = {
     config.Configuration: lambda: config.Configuration(settings(), config.Source("my.toml")),
     config.Settings: lambda: settings(),
     config.Source: lambda: config.Source("my.toml", "[data]"),
+    data.FrameIntensities: lambda: data.FrameIntensities(np.arange(3.0), np.ones(3), "xpcs/i"),
     objective.HeldExecutor: objective.HeldExecutor,
     objective.PixelScores: lambda: objective.PixelScores(np.eye(2), np.eye(2), np.ones(())),
+    fitting.AgedG2: lambda: fitting.AgedG2(
+        5.0, (0.0, 10.0), 0, 0.0, *(np.ones(1),) * 6, *(1.0,) * 7, small_fit()
+    ),
     fitting.Comparison: lambda: fitting.Comparison(small_fit(), None, "why", False, None),
     fitting.Diagnostics: lambda: fitting.Diagnostics(
         ("D0",), *(np.ones(1),) * 3, 1.0, np.ones(1), 10.0, 0.1
