@@ -1,6 +1,7 @@
 """One call from data to a fit: it asks for what the functions that it puts together make."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import jax
@@ -37,7 +38,9 @@ def test_of_one_data_set():
     found, how = xe.fit_maps(DATA, MODEL, bounds=box, scaling=scaling, **HELD)
     parameters = xe.parameter_map(MODEL, DATA.t, bounds=box, **HELD)
     same(found, xe.two_time_objective(parameters, DATA, scaling))
-    assert not any(how.values())
+    # What was not said is left to the fit.
+    told = inspect.signature(xe.least_squares).parameters
+    assert {name: told[name].default for name in how} == how
 
 
 def test_of_several_by_label():
@@ -74,11 +77,21 @@ def test_what_is_asked_for_is_handed_on(monkeypatch):
         "solver": xe.TrustRegion(max_evaluations=3),
         "warm_up": xe.WarmUp(),
         "callback": print,
+        "checkpoints": xe.Checkpoints("kept"),
+        "every": 5,
+        "resume": True,
         "progress": True,
     }
     found, given = xe.fit_maps(DATA, MODEL, loss=xe.SoftL1(0.02), **how, **HELD)
     same(found.loss, xe.SoftL1(0.02))
-    assert {name: one for name, one in given.items() if one is not None} == how
+    rest = {"recovery": None, "errors": "all"}
+    assert given == {**how, **rest}
+    # All that a local fit can be told can be said here.
+    assert set(given) == set(inspect.signature(xe.least_squares).parameters) - {
+        "objective",
+        "start",
+    }
+    assert xe.fit_maps(DATA, MODEL, errors="classical", **HELD)[1]["errors"] == "classical"
 
     class Found:
         fit = None
@@ -93,7 +106,28 @@ def test_what_is_asked_for_is_handed_on(monkeypatch):
     for search in (True, xe.search.MultiStart()):
         xe.fit_maps(DATA, MODEL, search=search, **how, **HELD)
     assert [type(one.pop("strategy")).__name__ for one in asked] == ["Auto", "MultiStart"]
-    assert asked == [how, how]
+    assert asked == [{**how, **rest}] * 2
+
+
+def test_a_search_goes_by_tests_that_classical_errors_are_without():
+    with pytest.raises(xe.ModelError, match="a search goes by the tests of residuals"):
+        xe.fit_maps(DATA, MODEL, search=True, errors="classical", **HELD)
+
+
+def test_a_fit_that_was_stopped_goes_on(monkeypatch, tmp_path):
+    monkeypatch.setattr("xpcs_eqx.search.maps.least_squares", xe.least_squares)
+    how: dict[str, Any] = {**HELD, "solver": xe.TrustRegion(max_evaluations=60)}
+    whole = xe.fit_maps(DATA, MODEL, **how)
+    kept = xe.Checkpoints(tmp_path, interval=0.0)
+    stopped = xe.fit_maps(
+        DATA, MODEL, checkpoints=kept, callback=lambda state: int(state.evaluations) >= 3, **how
+    )
+    assert stopped.evaluations == 3 < whole.evaluations
+    with pytest.raises(xe.CheckpointError):
+        xe.fit_maps(DATA, MODEL, checkpoints=kept, **how)
+    on = xe.fit_maps(DATA, MODEL, checkpoints=kept, resume=True, **how)
+    assert on.evaluations == whole.evaluations
+    np.testing.assert_array_equal(on.values, whole.values)
 
 
 def test_sigma_takes_the_place_of_what_was_known():

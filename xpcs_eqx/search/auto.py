@@ -327,10 +327,11 @@ def global_least_squares(
     - `callback`: sees a `TrustRegionState` of the local fit, `SearchProgress` of multi-start and
         `CmaProgress` of CMA-ES; a true value ends the search with the best so far.
     - `progress`: show where it is, in one line.
-    - `fit`: further arguments of the first `least_squares`: `recovery`, `checkpoints`.
+    - `fit`: further arguments of the first `least_squares`: `recovery`, `checkpoints`, `resume`.
 
-    **Raises:** `ModelError` as `least_squares`, `multi_start` and `cma_es`; `FitError` when nothing
-    has a finite cost.
+    **Raises:** `ModelError` as `least_squares`, `multi_start` and `cma_es`, and for `errors` other
+    than all, with which the tests come that a search goes by; `FitError` when nothing has a finite
+    cost.
 
     >>> import jax
     >>> import numpy as np
@@ -345,6 +346,11 @@ def global_least_squares(
     ('local fit', True)
     """
     check_fittable(objective, "global_least_squares")
+    if (errors := fit.get("errors", "all")) != "all":
+        raise ModelError(
+            f"errors={errors!r} is for a single local fit: a search goes by the tests of residuals "
+            "that are made with all errors; leave errors out, or do not search"
+        )
     begin = None if start is None else np.asarray(checked_start(objective, start))
     strategy = Auto() if strategy is None else strategy
     with in_one_line(progress, callback) as seen:

@@ -10,7 +10,7 @@ from ..arguments import checked
 from ..checkpoint import Checkpoints
 from ..data import load_any, with_sigma
 from ..errors import ModelError
-from ..fitting import Fit, least_squares
+from ..fitting import Errors, Fit, least_squares
 from ..objective import AbstractLoss, AbstractPenalty, AnyData, two_time_objective
 from ..optimize import AbstractPreparation, Recovery, TrustRegion
 from ..parameters import box_of, parameter_map, shared_parameters, with_parameters
@@ -45,7 +45,10 @@ def fit_maps(
     solver: TrustRegion | None = None,
     recovery: Recovery | None = None,
     warm_up: AbstractPreparation | None = None,
+    errors: Errors = "all",
     checkpoints: Checkpoints | None = None,
+    every: int = 1,
+    resume: bool = False,
     callback: Callable[[Any], Any] | None = None,
     progress: bool = False,
 ) -> Fit:
@@ -68,12 +71,15 @@ def fit_maps(
     - `loss`, `penalties`, `weights`: as in `two_time_objective`; `shared`: as in
         `shared_parameters`.
     - `search`: true, or a strategy such as `search.MultiStart()`, to look for other minima too.
-    - `solver`, `recovery`, `warm_up`, `checkpoints`, `callback`, `progress`: as in `least_squares`.
+    - `solver`, `recovery`, `warm_up`, `errors`, `callback`, `progress`: as in `least_squares`.
+    - `checkpoints`, `every`, `resume`: as in `least_squares`, so that a fit which was stopped goes
+        on: `fit_maps(…, checkpoints=Checkpoints(folder), resume=True)`. Of a search they are those
+        of its first local fit; what it looks for then begins anew.
 
     **Returns:** a `Fit`: `print(fit)`, `fit.plot()`, `fit.to_dataframe()`.
 
     **Raises:** as these functions; `ModelError` for labels of models or scalings that are not those
-    of the data.
+    of the data, and for classical errors of a search, which goes by the tests that come with all.
 
     >>> import jax
     >>> import numpy as np
@@ -109,15 +115,17 @@ def fit_maps(
         "solver": solver,
         "recovery": recovery,
         "warm_up": warm_up,
+        "errors": errors,
         "checkpoints": checkpoints,
+        "every": every,
+        "resume": resume,
         "callback": callback,
         "progress": progress,
     }
     if search is False:
         return least_squares(objective, **running)
     strategy = Auto() if search is True else search
-    given = {name: one for name, one in running.items() if one is not None}
-    return global_least_squares(objective, strategy=strategy, **given).fit
+    return global_least_squares(objective, strategy=strategy, **running).fit
 
 
 def _labelled(data: Any) -> dict[str, Any]:
