@@ -31,12 +31,14 @@ def shown_texts(figure: Figure) -> list[tuple[str, Bbox]]:
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_visible() and axes.axison:
-                low, high = sorted(axis.get_view_interval())
+                # Where the ticks stand on paper: a logarithmic axis has no room below zero.
+                on_paper = axis.get_transform().transform
+                low, high = sorted(on_paper(axis.get_view_interval()))
                 slack = 1e-9 * (high - low)
                 drawn |= {
                     label
                     for place, tick in zip(
-                        axis.get_majorticklocs(), axis.get_major_ticks(), strict=False
+                        on_paper(axis.get_majorticklocs()), axis.get_major_ticks(), strict=False
                     )
                     if low - slack <= place <= high + slack
                     for label in (tick.label1, tick.label2)

@@ -20,6 +20,9 @@ below have the rest: `xe.physics`, `xe.objective`, `xe.bayes`, ….
 # Before anything that takes long to import.
 from . import starting as _starting  # noqa: F401, I001
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from .bayes import Nuts, Posterior, consensus, sample, write_posterior
 from .checkpoint import Checkpoints
 from .compiling import compilation_cache
@@ -84,8 +87,8 @@ from .physics import (
     parameter,
 )
 from .scaling import Averaged, Fixed, Fourier, Individual
-from .report import figures as _figures  # noqa: F401
 from .search import fit_maps, global_least_squares
+from .showing import figures_of as _figures_of
 from .simulation import simulate, simulate_speckle
 
 __version__ = "0.1.0"
@@ -209,3 +212,29 @@ _PACKAGES = {
 
 def __dir__() -> list[str]:
     return sorted({*__all__, *_PACKAGES, "__version__"} - _SELDOM)
+
+
+if _TYPE_CHECKING:
+    # Known to type checkers, to which a `__getattr__` would make every name a known one.
+    from . import report as report
+else:
+
+    def __getattr__(name):
+        # It draws and writes, which not every program wants: it comes in when it is asked for.
+        if name == "report":
+            return _import_module(".report", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@_figures_of.register
+def _(fit: Fit, names: tuple[str, ...] = ()):
+    from .report.figures import figures_of_fit
+
+    return figures_of_fit(fit, names)
+
+
+@_figures_of.register
+def _(posterior: Posterior, names: tuple[str, ...] = ()):
+    from .report.figures import figures_of_posterior
+
+    return figures_of_posterior(posterior, names)

@@ -4,7 +4,8 @@ import csv
 import html
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -40,18 +41,31 @@ def number(value: float, digits: int = 6) -> str:
 def with_error(value: float, error: float) -> str:
     """A value rounded as its error, which has two digits.
 
-    >>> with_error(4022.42, 61.13), with_error(9.81164e-05, 2.12e-06), with_error(0.5, math.nan)
-    ('4022 ± 61', '(9.81 ± 0.21)e-05', '0.5')
+    >>> with_error(4022.42, 61.13), with_error(9.81164e-05, 2.12e-06), with_error(27729, 7074)
+    ('4022 ± 61', '(9.81 ± 0.21)e-05', '(2.77 ± 0.71)e+04')
     """
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
         return number(value)
     size = math.floor(math.log10(max(abs(value), error)))
-    # Powers of ten where plain digits would be many zeros.
-    power = 0 if -4 < size < 6 else size
+    # Powers of ten where plain digits would be many zeros, or more than the error leaves.
+    power = 0 if -4 < size < 6 and error < 1000 else size
     scale = 10.0**-power
     digits = max(0, 1 - math.floor(math.log10(error * scale)))
     pair = f"{value * scale:.{digits}f} ± {error * scale:.{digits}f}"
     return f"({pair})e{power:+03d}" if power else pair
+
+
+# Far out, no distribution is known to its digits.
+RARE = 1e-9
+
+
+def probability_text(probability: float, digits: int = 2) -> str:
+    """A probability with its sign of relation.
+
+    >>> probability_text(0.6612), probability_text(3e-40)
+    ('= 0.66', '< 1e-09')
+    """
+    return f"= {probability:.{digits}g}" if probability >= RARE else f"< {RARE:g}"
 
 
 def digits_of(value: float, error: float) -> int:
@@ -64,6 +78,15 @@ def digits_of(value: float, error: float) -> int:
         return 6
     found = math.floor(math.log10(abs(value))) - math.floor(math.log10(error)) + 2
     return min(max(found, 1), 15)
+
+
+def without_q(unit: str) -> str:
+    """A unit of maps whose q is not known, where it is taken as 1.
+
+    >>> without_q("Å²/s^(1+alpha)"), without_q("Å/s"), without_q("Å"), without_q("1/s")
+    ('1/s^(1+alpha)', '1/s', '', '1/s')
+    """
+    return re.sub("^Å²?", "1", unit) if "/" in unit else re.sub("^Å²?$", "", unit)
 
 
 def counted(many: int, name: str) -> str:
@@ -91,6 +114,35 @@ def columns(
 
     rule = "  " + "-" * (sum(widths) + 2 * len(widths) - 2)
     return [line(header), rule, *map(line, rows)]
+
+
+def html_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[bool],
+    look: Callable[[str, bool], str],
+    style: str = "",
+) -> str:
+    """A table of HTML; `look` is told each text and whether it is on the right, `style` is of all.
+
+    >>> shown = html_table(["a"], [["<1"]], [True], lambda text, right: 'class="n"')
+    >>> shown.split("<tbody>")[1]
+    '<tr><td class="n">&lt;1</td></tr></tbody></table>'
+    """
+
+    def tag(name: str, attributes: str) -> str:
+        return f"<{name} {attributes}>" if attributes else f"<{name}>"
+
+    def line(name: str, cells: Sequence[str]) -> str:
+        parts = (
+            f"{tag(name, look(cell, to_right))}{html.escape(cell)}</{name}>"
+            for cell, to_right in zip(cells, right, strict=True)
+        )
+        return f"<tr>{''.join(parts)}</tr>"
+
+    body = "\n".join(line("td", cells) for cells in rows)
+    head = line("th", header)
+    return f"{tag('table', style)}<thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
 def known(tree: Any) -> bool:
@@ -169,28 +221,22 @@ class Table(dict[str, Mapping[str, Any]]):
             return cells
         return [*cells[: _ROWS - 2], ["…", *[""] * len(self.columns)], cells[-1]]
 
+    def _right(self) -> list[bool]:
+        """Which columns stand on the right."""
+        return [False, *(column not in _WORDS for column in self.columns)]
+
     def __repr__(self) -> str:
-        right = [False, *(column not in _WORDS for column in self.columns)]
-        return "\n".join(columns(("parameter", *self.columns), self._cells(), right))
+        return "\n".join(columns(("parameter", *self.columns), self._cells(), self._right()))
 
     def _repr_html_(self) -> str:
         """A table of HTML, as notebooks show it."""
 
-        sides = ["left", *("left" if c in _WORDS else "right" for c in self.columns)]
+        # Notebooks keep the style of an element, and not all keep style sheets.
+        def look(cell: str, to_right: bool) -> str:
+            return f'style="padding:0.2em 0.7em;text-align:{"right" if to_right else "left"}"'
 
-        def line(cells, kind):
-            # Notebooks keep the style of an element, and not all keep style sheets.
-            style = "padding:0.2em 0.7em;text-align"
-            parts = (
-                f'<{kind} style="{style}:{side}">{html.escape(cell)}</{kind}>'
-                for side, cell in zip(sides, cells, strict=True)
-            )
-            return f"<tr>{''.join(parts)}</tr>"
-
-        body = "".join(line(cells, "td") for cells in self._cells())
-        head = line(("parameter", *self.columns), "th")
-        style = "border-collapse:collapse;font-variant-numeric:tabular-nums"
-        return f'<table style="{style}"><thead>{head}</thead><tbody>{body}</tbody></table>'
+        style = 'style="border-collapse:collapse;font-variant-numeric:tabular-nums"'
+        return html_table(("parameter", *self.columns), self._cells(), self._right(), look, style)
 
     def to_dataframe(self) -> Any:
         """A pandas DataFrame with a row for each parameter.

@@ -215,34 +215,41 @@ class CurveModel(eqx.Module):
         inside = (root > 0).reshape(-1, *[1] * (x.ndim - 1))
         return jnp.where(inside, x, safe), y, root
 
+    def values(
+        self, x: Float[Array, "point *coordinate"], parameters: Float[Array, "parameter"]
+    ) -> Float[Array, "*point"]:
+        """function(x, *parameters); a `VectorModel` is given the parameters as one vector.
+
+        **Raises:** `ModelError` for a model that is not written in `jax.numpy`, or whose values are
+        not one for each point or one for all.
+        """
+        vector = isinstance(self.function, VectorModel)
+        try:
+            value = self.function(x, parameters) if vector else self.function(x, *parameters)
+        except _NOT_TRACEABLE as error:
+            raise ModelError(
+                "the model asks for the numbers in its arguments, and cannot be differentiated; "
+                "write it with jax.numpy instead of numpy or math, and with jnp.where instead of if"
+            ) from error
+        if jnp.shape(value) not in ((), x.shape[:1]):
+            raise ModelError(
+                f"the model gives values of shape {jnp.shape(value)} for x of shape {x.shape}; it "
+                f"must give one for each point, {x.shape[:1]}. Of several coordinates x[:, k] is "
+                "column k"
+            )
+        return value
+
     def residuals(
         self, chunk: Chunk, parameters: Float[Array, "parameter"]
     ) -> Callable[[Float[Array, "parameter"]], Float[Array, "point"]]:
         """√w (function(x, *parameters) − y) as a function of parameters like these.
 
-        Exactly zero where the weight is. A `VectorModel` is given the parameters as one vector.
-
-        **Raises:** `ModelError` for a model that is not written in `jax.numpy`, or whose values are
-        not one for each point or one for all.
+        Exactly zero where the weight is. **Raises:** as `values`.
         """
         x, y, root = self.points(chunk, parameters.dtype)
 
         def residuals(b):
-            try:
-                vector = isinstance(self.function, VectorModel)
-                value = self.function(x, b) if vector else self.function(x, *b)
-            except _NOT_TRACEABLE as error:
-                raise ModelError(
-                    "the model asks for the numbers in its arguments, and cannot be "
-                    "differentiated; write it with jax.numpy instead of numpy or math, and with "
-                    "jnp.where instead of if"
-                ) from error
-            if jnp.shape(value) not in ((), y.shape):
-                raise ModelError(
-                    f"the model gives values of shape {jnp.shape(value)} for x of shape {x.shape}; "
-                    f"it must give one for each point, {y.shape}. Of several coordinates x[:, k] "
-                    "is column k"
-                )
+            value = self.values(x, b)
             # Padding has weight zero; a model may be undefined there, so its value is not even
             # multiplied.
             return jnp.where(root > 0, root * (value - y), 0.0)

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 from ..showing import columns
 from ..showing import counted as counted
+from ..showing import digits_of as digits_of
 from ..showing import number as number
+from ..showing import probability_text as probability_text
 from ..showing import with_error as with_error
 
 WIDTH = 100
 # What stands on the right of its column: numbers, with errors and ranges of them.
-_NUMERIC = re.compile(r"[-+−±∞….,:%()\d\seE]*|nan|inf")
+_NUMERIC = re.compile(r"[-+−±∞….,:%()<\d\seE]*|nan|inf")
 
 
 class Table(NamedTuple):

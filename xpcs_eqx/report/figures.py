@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from ..bayes import Posterior
 from ..errors import ModelError, how_to_install
 from ..fitting import Fit
-from ..showing import figures_of
 from .sections import Drawing, folder_names
 
 if TYPE_CHECKING:
@@ -74,20 +73,18 @@ class Figures(Mapping[str, "Figure"]):
 
         `kind` is the ending of the files: png, pdf or svg.
 
-        **Raises:** `OSError` when they cannot be written.
+        **Raises:** `ConfigError` for another one; `OSError` when they cannot be written.
         """
-        from .plots.canvas import style
+        from .plots.canvas import style, written
 
         paths, sets = [], [name.rpartition("/")[0] for name in self if "/" in name]
         labels = list(dict.fromkeys(sets))
         inside = dict(zip(labels, folder_names(labels), strict=True))
         for name, figure in self.items():
             label, _, plain = name.rpartition("/")
-            path = os.path.join(folder, inside.get(label, ""), f"{plain}.{kind}")
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            stem = os.path.join(folder, inside.get(label, ""), plain)
             with style():
-                figure.savefig(path)
-            paths.append(path)
+                paths.append(written(figure, stem, kind))
         return tuple(paths)
 
     def show(self) -> None:
@@ -108,26 +105,28 @@ def _chosen(drawings: Sequence[Drawing], names: tuple[str, ...]) -> Figures:
     return Figures(tuple(known[name] for name in names or known))
 
 
-@figures_of.register
-def _(fit: Fit, names: tuple[str, ...] = ()) -> Figures:
-    if not fit.parts:
-        raise ModelError("the fit of a curve has no figures of its own: plot its function at fit.x")
+def figures_of_fit(fit: Fit, names: tuple[str, ...] = ()) -> Figures:
+    """The figures of a fit, all or those called `names`; of several data sets `label/name`.
+
+    **Raises:** `ModelError` for a name that is none, and without matplotlib.
+    """
     try:
-        from .plots import drawings
+        from .plots import drawings, solver_drawings
     except ImportError as error:
         raise ModelError(_MISSING) from error
+    way = solver_drawings(fit)
     if not fit.data_sets:
-        return _chosen(drawings(fit), names)
+        return _chosen([*drawings(fit), *way], names)
     each = [
         one._replace(name=f"{label}/{one.name}")
         for label, part in fit.parts.items()
         for one in drawings(part)
     ]
-    return _chosen(each, names)
+    return _chosen([*each, *way], names)
 
 
-@figures_of.register
-def _(posterior: Posterior, names: tuple[str, ...] = ()) -> Figures:
+def figures_of_posterior(posterior: Posterior, names: tuple[str, ...] = ()) -> Figures:
+    """The figures of a posterior, all or those called `names`. **Raises:** as `figures_of_fit`."""
     try:
         from .plots import posterior_drawings
     except ImportError as error:

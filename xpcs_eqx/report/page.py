@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from ..showing import html_table
 from .blocks import Block, Entry, Heading, Item, Table
 from .sections import APPENDIX, METHOD, Section
 
@@ -33,8 +34,8 @@ li { margin: .35rem 0; }
 .marginal { color: #713f12; background: #fdf3d7; }
 .poor { color: #7f1d1d; background: #fde8e6; }
 nav { position: sticky; top: 0; z-index: 1; padding-top: .5rem; padding-bottom: .5rem;
-  background: #fff; border-bottom: 1px solid var(--line); display: flex; gap: 1.1rem;
-  overflow-x: auto; white-space: nowrap; font-size: .9rem; }
+  background: #fff; border-bottom: 1px solid var(--line); display: flex; flex-wrap: wrap;
+  gap: .2rem 1.1rem; overflow-x: auto; white-space: nowrap; font-size: .9rem; }
 a { color: var(--mark); }
 section, details { scroll-margin-top: 3rem; }
 .wide { overflow-x: auto; margin: .6rem 0; }
@@ -72,6 +73,8 @@ dialog button { position: fixed; top: .6rem; right: .8rem; z-index: 2; padding: 
   dl { grid-template-columns: 1fr; gap: .1rem; }
   dd { margin-bottom: .5rem; }
   th, td { padding: .3rem .5rem; }
+  th { white-space: normal; vertical-align: bottom; }
+  nav { flex-wrap: nowrap; }
   td:first-child { white-space: normal; min-width: 5rem; max-width: 38vw; }
 }
 @media print { nav, dialog { display: none; } }
@@ -120,23 +123,15 @@ class Picture(NamedTuple):
         return self._replace(file=f"{folder}/{self.file}" if folder else self.file)
 
 
-def _cell(tag: str, content: str, right: bool) -> str:
-    kind = "n" if right else "long" if len(content) > _LONG else ""
-    return (
-        f"<{tag}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{html.escape(content)}</{tag}>"
-    )
+def _look(cell: str, right: bool) -> str:
+    """The class of a cell."""
+    kind = "n" if right else "long" if len(cell) > _LONG else ""
+    return f'class="{kind}"' if kind else ""
 
 
 def _table(table: Table) -> str:
-    numeric = table.numeric()
-
-    def row(tag: str, cells: Sequence[str]) -> str:
-        shown = (_cell(tag, one, right) for one, right in zip(cells, numeric, strict=True))
-        return f"<tr>{''.join(shown)}</tr>"
-
-    body = "\n".join(row("td", cells) for cells in table.rows)
-    head = row("th", table.header)
-    return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+    shown = html_table(table.header, table.rows, table.numeric(), _look)
+    return f'<div class="wide">{shown}</div>'
 
 
 def _paragraph(said: str) -> str:

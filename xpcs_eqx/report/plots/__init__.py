@@ -20,6 +20,7 @@ from .canvas import FORMATS as FORMATS
 from .canvas import picture_of as picture_of
 from .canvas import saved, style
 from .corner import covariance_figure as covariance_figure
+from .corner import fitted_entries
 from .corner import posterior_drawings as posterior_drawings
 from .curves import convergence_figure as convergence_figure
 from .curves import degeneracy_figure as degeneracy_figure
@@ -32,6 +33,7 @@ from .means import lag_figure as lag_figure
 from .means import residual_map_figure as residual_map_figure
 from .measured import data_figure as data_figure
 from .measured import save_data_figure as save_data_figure
+from .points import curve_figure as curve_figure
 from .series import series_drawings as series_drawings
 from .surfaces import ROWS, small
 from .surfaces import autocorrelation as autocorrelation
@@ -45,6 +47,8 @@ _CAPTIONS = {
     "same colours, and the difference is noise, without stripes, spots or a ridge on the diagonal.",
     "angles": "Every angle in small: measured below the diagonal, the fit above it. Both halves of "
     "a panel mirror each other where the fit is good; a map unlike its neighbours stands out.",
+    "curve": "Points as measured, with their standard deviations where these are known, and the "
+    "fitted curve. Below: measured minus fitted, which scatters about zero where the fit is good.",
     "bins": "Means over bins of age and lag: measured, fitted, and the difference, which should "
     "have no pattern.",
     "c2_against_lag": "Mean c2 against lag: points measured, lines fitted, colours the age. Lines "
@@ -67,7 +71,13 @@ log = logging.getLogger(__name__)
 
 
 def drawings(fit: Fit) -> tuple[Drawing, ...]:
-    """Every plot of the fit of a data set; bins have plots of their own, points none of maps."""
+    """Every plot of the fit of a data set or of a curve, but for how its minimum was found.
+
+    Bins have plots of their own, points none of maps.
+    """
+    if not fit.parts:
+        curve = Drawing("curve", lambda: curve_figure(fit), _CAPTIONS["curve"])
+        return (curve, *_of_errors(fit))
 
     @cache
     def maps():
@@ -107,11 +117,21 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
             ),
             Drawing("residuals", lambda: residual_figure(*maps()), _CAPTIONS["residuals"]),
         ]
-    out.append(Drawing("scaling", lambda: scaling_figure(fit), _CAPTIONS["scaling"]))
-    if fit.index.size:
-        out.append(Drawing("covariance", lambda: covariance_figure(fit), _CAPTIONS["covariance"]))
-    out.append(Drawing("convergence", lambda: convergence_figure(fit), _CAPTIONS["convergence"]))
-    return tuple(out)
+    if n_angles > 1:
+        out.append(Drawing("scaling", lambda: scaling_figure(fit), _CAPTIONS["scaling"]))
+    return (*out, *_of_errors(fit))
+
+
+def _of_errors(fit: Fit) -> tuple[Drawing, ...]:
+    """The plot of the errors of parameters, where any has one."""
+    if not fitted_entries(fit):
+        return ()
+    return (Drawing("covariance", lambda: covariance_figure(fit), _CAPTIONS["covariance"]),)
+
+
+def solver_drawings(fit: Fit) -> tuple[Drawing, ...]:
+    """The plot of how the minimum was found, by all data sets together."""
+    return (Drawing("convergence", lambda: convergence_figure(fit), _CAPTIONS["convergence"]),)
 
 
 def _small(maps: FittedMaps) -> tuple[np.ndarray, np.ndarray]:
@@ -153,4 +173,5 @@ def save_figures(
 
 def write_plots(folder: str, fit: Fit, form: str = "png") -> tuple[str, ...]:
     """Draw every plot of a fit into a folder, as png, svg or pdf; returns the file names."""
-    return tuple(one.file for one in save_figures(folder, lambda: drawings(fit), form)[0])
+    every = save_figures(folder, lambda: (*drawings(fit), *solver_drawings(fit)), form)
+    return tuple(one.file for one in every[0])

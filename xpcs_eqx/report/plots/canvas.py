@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from PIL import Image
 
+from ...errors import ConfigError
 from ..page import Picture
 
 # Width of a page of a journal [inches], and of one of its columns.
@@ -116,19 +117,45 @@ def style() -> Any:
     return mpl.rc_context(STYLE)
 
 
-def saved(fig: Figure, path: str, caption: str = "", form: str = "png") -> Picture:
-    """Write a figure into a file, without its ending, and return it as a picture of a page."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+def file_of(stem: str, form: str) -> str:
+    """The file of a plot. **Raises:** `ConfigError` for another format than `FORMATS`."""
+    if form not in FORMATS:
+        raise ConfigError(
+            f"{stem}.{form}: plots are written as {', '.join(FORMATS)}; give one of them"
+        )
+    return f"{stem}.{form}"
+
+
+def written(fig: Figure, stem: str, form: str = "png", pixels: Image.Image | None = None) -> str:
+    """Write a figure into a file, in a folder that is made if needed; returns its path.
+
+    `pixels` are those of the figure, where they are known.
+
+    **Raises:** as `file_of`; `OSError` when there is no room.
+    """
+    path = file_of(stem, form)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    if form == "png":
+        # The maps are noise: stronger compression takes longer and saves nothing.
+        image = drawn(fig) if pixels is None else pixels
+        image.save(path, compress_level=1, dpi=(DPI, DPI))
+    else:
+        fig.savefig(path, format=form)
+    return path
+
+
+def drawn(fig: Figure) -> Image.Image:
+    """A figure as pixels."""
     canvas = fig.canvas
     assert isinstance(canvas, FigureCanvasAgg)
     canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    if form == "png":
-        # The maps are noise: stronger compression takes longer and saves nothing.
-        image.save(f"{path}.png", compress_level=1, dpi=(DPI, DPI))
-    else:
-        fig.savefig(f"{path}.{form}", format=form)
-    return _picture(image, f"{path}.{form}", caption)
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def saved(fig: Figure, stem: str, caption: str = "", form: str = "png") -> Picture:
+    """Write a figure into a file, without its ending, and return it as a picture of a page."""
+    pixels = drawn(fig)
+    return _picture(pixels, written(fig, stem, form, pixels), caption)
 
 
 def picture_of(path: str, caption: str = "") -> Picture:

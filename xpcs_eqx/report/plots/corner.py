@@ -20,6 +20,8 @@ MOST = 8
 # Half the side of a panel and the distance of two of them, in standard deviations.
 _HALF, _PITCH = 3.5, 7.6
 _BINS = 48
+# As wide as the title of a plot [inches].
+_NARROW = 2.9
 # Probability inside the contours: one and two standard deviations of a Gaussian in the plane.
 _INSIDE = (0.393, 0.865)
 
@@ -50,6 +52,20 @@ def _ticks(one: Scale) -> tuple[list[tuple[float, str]], str]:
     return labels, f"{one.name}\n[{unit}]" if unit else one.name
 
 
+def _inch(across: float) -> float:
+    """Inches of a unit of the axes, of a figure so many units wide."""
+    return min(WIDE, 0.17 * across) / (across + 1.0)
+
+
+def _beside(scales: Sequence[tuple[list[tuple[float, str]], str]], size: float, n: int) -> float:
+    """Room for labels of ticks and names of axes beside the panels, in units of the axes."""
+    letters = max((len(shown) for ticks, _ in scales for _, shown in ticks), default=0)
+    lines = max((label.count("\n") + 1 for _, label in scales), default=0)
+    # Width of a letter and height of a line, of letters of this size [inches].
+    room = (0.58 * letters + 1.35 * lines) * size / 72
+    return 1.3 + room / _inch(5.8 + (n - 1) * _PITCH + 2 * _HALF)
+
+
 def corner(
     title: str,
     entries: Sequence[Scale],
@@ -63,23 +79,24 @@ def corner(
     many times longer.
     """
     n = len(entries)
-    # A panel and what stands beside them, in units of the axes and in inches.
-    beside, over = 5.8, 2.2
+    scales, size = [_ticks(one) for one in entries], 6.5 if n < 6 else 5.5
+    # A panel and what stands beside them, in units of the axes and in inches; no narrower than its
+    # title is.
+    beside, over = _beside(scales, size, n), 2.2
     across = beside + (n - 1) * _PITCH + 2 * _HALF
-    width = min(WIDE, 0.17 * across)
-    inch = width / (across + 1.0)
+    inch = _inch(across)
+    width = max(inch * (across + 1.0), _NARROW)
     height = inch * (across + over) + 0.3
     fig = figure(width, height, title)
-    axis = Axes(fig, (0.0, 0.0, 1.0, 1 - 0.3 / height))
+    axis = Axes(fig, (0.0, 0.0, inch * (across + 1.0) / width, 1 - 0.3 / height))
     fig.add_axes(axis)
     axis.set_axis_off()
     far = (n - 1) * _PITCH + _HALF
     axis.set_xlim(-_HALF - beside, far + 1.0)
     axis.set_ylim(-far - beside, _HALF + over)
-    small: Any = {"fontsize": 6.5 if n < 6 else 5.5}
-    for row in range(n):
+    small: Any = {"fontsize": size}
+    for row, (ticks, label) in enumerate(scales):
         y = -row * _PITCH
-        ticks, label = _ticks(entries[row])
         for column in range(row + 1):
             x = column * _PITCH
             axis.plot(
@@ -96,7 +113,8 @@ def corner(
             pair(axis, x, y, row, column)
             corner = {"ha": "right", "va": "top", "fontsize": 6, "color": "0.3"}
             c = float(correlation[row, column])
-            axis.text(x + _HALF - 0.2, y + _HALF - 0.2, f"{c:+.2f}", **corner)
+            said = f"{c:+.2f}".replace("-", "−")
+            axis.text(x + _HALF - 0.2, y + _HALF - 0.2, said, **corner)
         # Below the lowest row each entry has its scale, and on the left all but the first.
         x, bottom = row * _PITCH, -far
         for at, shown in ticks:
@@ -113,22 +131,25 @@ def corner(
     return fig
 
 
-def _fitted_entries(fit: Fit) -> list[int]:
+def fitted_entries(fit: Fit) -> list[int]:
     """Free parameters with a finite error, at most `MOST`; scaling coefficients fill up."""
     errors = fit.uncertainty.errors()
-    index = fit.index
-    order = [
-        *range(index.physical.start, index.physical.stop),
-        *range(index.scaling.start, index.scaling.stop),
-    ]
-    wanted = max(index.physical.stop - index.physical.start, 2)
+    if not fit.parts:
+        order, wanted = list(range(len(fit.names))), MOST
+    else:
+        index = fit.index
+        order = [
+            *range(index.physical.start, index.physical.stop),
+            *range(index.scaling.start, index.scaling.stop),
+        ]
+        wanted = max(index.physical.stop - index.physical.start, 2)
     good = [i for i in order if np.isfinite(errors[i]) and errors[i] > 0]
     return good[: min(wanted, MOST)]
 
 
 def covariance_figure(fit: Fit) -> Figure:
     """Ellipses of one and two quoted standard errors for each pair of free parameters."""
-    chosen = _fitted_entries(fit)
+    chosen = fitted_entries(fit)
     values, errors = np.asarray(fit.values), fit.uncertainty.errors()
     correlation = np.clip(fit.uncertainty.correlation()[np.ix_(chosen, chosen)], -1, 1)
     angle, curve = np.linspace(0, 2 * np.pi, 80), np.linspace(-3, 3, 80)
@@ -208,8 +229,9 @@ def corner_figure(posterior: Posterior) -> Figure:
             axis.plot(x + place[column], y + place[row], "+", color=FIT, ms=6, mew=1.0)
 
     title = "39 and 86 % of the draws; red: fit"
+    names, units = [posterior.names[i] for i in chosen], posterior.units
     entries = [
-        Scale(posterior.names[i], float(mean[k]), float(sd[k])) for k, i in enumerate(chosen)
+        Scale(name, float(mean[k]), float(sd[k]), units[name]) for k, name in enumerate(names)
     ]
     correlation = np.atleast_2d(np.corrcoef(scaled, rowvar=False))
     return corner(title, entries, correlation, diagonal, pair)
@@ -240,7 +262,8 @@ def shards_figure(posterior: Posterior) -> Figure:
             if which.any():
                 look = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": colour, "label": label}
                 axis.errorbar(numbers[which], mean[which, i], sd[which, i], **look)
-        axis.set_ylabel(posterior.names[i])
+        name, unit = posterior.names[i], posterior.units[posterior.names[i]]
+        axis.set_ylabel(f"{name}\n[{unit}]" if unit else name)
         axis.set_xlim(-0.5, n_shards - 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if row < len(chosen) - 1:
@@ -262,7 +285,8 @@ def posterior_drawings(posterior: Posterior) -> tuple[Drawing, ...]:
     corner = Drawing(
         "corner",
         lambda: corner_figure(posterior),
-        "Draws of the parameters and of all pairs of them, with the least-squares fit in red. Both "
-        "agree where the posterior is nearly Gaussian and no prior decides.",
+        "Draws of the parameters and of all pairs of them; in red the least-squares fit, with bars "
+        "of its error as of independent noise. Both agree where the posterior is nearly Gaussian "
+        "and no prior decides.",
     )
     return (corner,) if posterior.shards is None else (corner, shards)
