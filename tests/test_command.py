@@ -127,10 +127,25 @@ def test_from_a_file_to_results_and_to_a_comparison(tmp_path, capsys, monkeypatc
     assert Path("again/fit/report.html").read_text().count("<figcaption>") == 7
 
 
-@pytest.mark.parametrize("command", [["compare"], ["report"]])
+@pytest.mark.parametrize("command", ["compare", "report"])
 def test_what_is_no_results_folder(command, tmp_path, capsys):
-    assert run([*command, str(tmp_path)]) == 2
-    assert "is no results folder" in capsys.readouterr().err
+    """Each is told by what it is, with what to do."""
+    needed = {"compare": "parameters.json", "report": "report.json"}[command]
+    said = {
+        "none": "there is no such folder",
+        "empty": "name the folder that `xpcs-eqx fit` has written",
+        "night": "is the folder of a series; name a folder in it",
+        "old": f"fit once more: xpcs-eqx fit {tmp_path}/old/config.toml --output NEW_FOLDER",
+        "damaged": f"{needed} cannot be read",
+    }
+    for name in ("empty", "night", "old", "damaged/fit"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "night" / "series.csv").touch()
+    (tmp_path / "old" / "config.toml").touch()
+    (tmp_path / "damaged" / "fit" / needed).write_text("[1]")
+    for name, wanted in said.items():
+        assert run([command, str(tmp_path / name)]) == 2
+        assert wanted in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["scan.hdf", "scan.npz", "map.npy"])

@@ -10,10 +10,11 @@ from helpers_data import two_time
 from helpers_figures import complaints
 
 from xpcs_eqx.data import Geometry, Provenance, from_dict
+from xpcs_eqx.data.two_time import NO_Q
 from xpcs_eqx.errors import FitError, ModelError
-from xpcs_eqx.fitting import ProfileInterval, curve_fit, least_squares
+from xpcs_eqx.fitting import Band, ProfileInterval, curve_fit, least_squares
 from xpcs_eqx.objective import two_time_objective
-from xpcs_eqx.parameters import parameter_map
+from xpcs_eqx.parameters import parameter_map, shared_parameters
 from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
 from xpcs_eqx.report import (
     Origin,
@@ -30,8 +31,16 @@ from xpcs_eqx.report import (
     write_fitted_data,
 )
 from xpcs_eqx.report.maps import chosen_angles
-from xpcs_eqx.report.plots import autocorrelation, drawings, write_plots
+from xpcs_eqx.report.plots import (
+    autocorrelation,
+    convergence_figure,
+    drawings,
+    scaling_figure,
+    solver_drawings,
+    write_plots,
+)
 from xpcs_eqx.report.plots.canvas import style
+from xpcs_eqx.report.plots.curves import rate_limits
 from xpcs_eqx.report.sections import text
 from xpcs_eqx.scaling import Averaged, Fixed
 
@@ -230,10 +239,20 @@ def test_a_report_begins_with_what_was_found_and_is_in_words_of_the_field(data, 
 
 
 def test_no_length_is_there_where_q_is_not_known(fit):
-    note = "No q was given; it is 1, so fitted coefficients carry its powers."
-    unknown = Origin(Provenance(notes=(note,)))
-    sections = [*fit_sections(fit, (unknown,)), *derived_sections(fit, (unknown,))]
+    unknown = Provenance(notes=(NO_Q,))
+    data = dataclasses.replace(two_time(n=12), provenance=unknown)
+    parameters = fit.objective.parameters
+    # Of one data set and of several, before anything is fitted.
+    units = two_time_objective(parameters, data).parameters.units
+    both = shared_parameters([parameters.model] * 2, [data.t] * 2)
+    assert "Å" not in "".join(two_time_objective(both, [data] * 2).parameters.whole.units)
+    known = dict(zip(parameters.names, units, strict=True))
+    rows = tuple(row._replace(unit=known.get(row.name, "")) for row in fit.rows)
+    bare = dataclasses.replace(fit, rows=rows)
+    sections = [*fit_sections(bare, (Origin(unknown),)), *derived_sections(bare)]
     assert "Å" not in text("Fit", sections)
+    label = bare.plot("rates")["rates"].axes[0].get_ylabel()
+    assert label == "J(t) [1/s]"
     known = text("Fit", [*fit_sections(fit), *derived_sections(fit)])
     assert "D [Å²/s]" in known
     assert "Å²/s^(1+alpha)" in known
@@ -274,14 +293,40 @@ def test_every_figure_of_a_fit_can_be_read(data, fit):
     alone = least_squares(two_time_objective(parameters, one))
     with style():
         for found in (fit, alone):
-            for drawing in drawings(found):
+            for drawing in (*drawings(found), *solver_drawings(found)):
                 assert complaints(drawing.draw()) == [], drawing.name
                 assert drawing.caption.endswith(".")
-        # A single angle stands in the middle of its axis, by its own azimuth.
-        scaling = next(one for one in drawings(alone) if one.name == "scaling").draw()
+        # A single angle is a line of a table; where it is drawn, it stands in the middle of its
+        # axis, by its own azimuth.
+        assert "scaling" not in [one.name for one in drawings(alone)]
+        scaling = scaling_figure(alone)
     for axes in scaling.axes:
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0"]
         assert np.ptp(axes.get_xlim()) == 2
+
+
+def test_a_rate_is_seen_with_its_band():
+    """Not cut off, however little it changes; a band without end is cut."""
+    t = np.linspace(0.0, 1.0, 5)
+    flat = Band(t, np.full(5, 4e4), np.full(5, 3.5e4), np.full(5, 4.5e4), 0.6827)
+    bottom, top, logarithmic = rate_limits(flat)
+    assert (bottom, logarithmic) == (0.0, False)
+    assert top >= 4.5e4
+    lost = flat._replace(low=np.full(5, -np.inf), high=np.full(5, np.inf))
+    assert np.isfinite(rate_limits(lost)[:2]).all()
+    wide = flat._replace(low=np.full(5, -1e9), high=np.full(5, 1e9))
+    assert rate_limits(wide)[:2] == (0.0, 8e4)
+    steep = Band(t, np.geomspace(1.0, 100.0, 5), t + 0.1, t + 200.0, 0.6827)
+    assert rate_limits(steep) == (0.2, 201.0, True)
+
+
+def test_costs_are_shown_above_their_lowest_for_a_part_as_well(fit):
+    """The cost of a part is not that of the history, which is of all data sets together."""
+    part = dataclasses.replace(fit, cost=np.asarray(0.1 * float(fit.cost)))
+    with style():
+        shown, whole = (convergence_figure(one).axes[0].lines[0].get_ydata() for one in (part, fit))
+    np.testing.assert_array_equal(shown, whole)
+    assert shown[-1] < 1e-6 * shown[0]
 
 
 def test_every_plot_is_written(fit, tmp_path):
@@ -301,7 +346,7 @@ def test_plots_of_a_map_larger_than_the_panel_and_of_few_frames(tmp_path):
             Static(PowerLawRate(8e4, 0.0, 0.0)), data.t, fixed=("alpha", "D_offset")
         )
         fit = least_squares(two_time_objective(parameters, data))
-        assert len(write_plots(str(folder), fit)) == len(PLOTS)
+        assert set(write_plots(str(folder), fit)) == set(PLOTS) - {"scaling.png"}
 
 
 def test_plots_touch_nothing_global(fit, tmp_path):

@@ -134,7 +134,7 @@ class Marginalised(NamedTuple):
     sd: float
     draws: Float[np.ndarray, "chain draw"]
 
-    def summary(self) -> dict[str, float | bool]:
+    def summary(self) -> dict[str, float | bool | str]:
         """As one entry of `Posterior.summary`."""
         found = rhat(self.draws), ess(self.draws, "bulk"), ess(self.draws, "tail")
         own = {"mean": self.mean, "sd": self.sd, "marginalised": True}

@@ -35,7 +35,7 @@ from .shards.compare import ShardResults
 
 
 class Posterior(eqx.Module):
-    """Draws of the parameters from their posterior, with what is known about them.
+    """How probable values of the parameters are, given the data: draws of them, and diagnostics.
 
     - `theta`: draws of the sampled entries (chain, draw, entry), named by `names`; draws that were
         combined from those of shards are one chain.
@@ -82,11 +82,13 @@ class Posterior(eqx.Module):
         # Inside a compiled function they have no numbers.
         if not isinstance(self.theta, jax.core.Tracer):
             flat = np.reshape(self.theta, (-1, len(self.names)))
-            rows = zip(self.names, flat.mean(axis=0), flat.std(axis=0), strict=True)
+            numbers = zip(flat.mean(axis=0), flat.std(axis=0), strict=True)
+            said = (with_error(mean, sd) for mean, sd in numbers)
+            rows = zip(self.names, said, self.units.values(), strict=True)
         return "\n".join(
             [
                 f"Posterior of {', '.join(what)}: {self.status}",
-                *(f"  {name} = {with_error(mean, sd)}" for name, mean, sd in rows),
+                *(f"  {name} = {text} {unit}".rstrip() for name, text, unit in rows),
                 *(f"  finding: {text}" for text in self.diagnostics.findings),
                 *(f"  note: {text}" for text in self.notes),
             ]
@@ -115,6 +117,13 @@ class Posterior(eqx.Module):
     def names(self) -> tuple[str, ...]:
         """Names of the sampled entries."""
         return self.density.names
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each sampled entry by name, empty where it has none."""
+        parameters = self.density.parameters
+        known = dict(zip(parameters.names, parameters.units, strict=True))
+        return {name: known.get(name, "") for name in self.names}
 
     @property
     def status(self) -> str:
@@ -161,14 +170,14 @@ class Posterior(eqx.Module):
         return out
 
     def summary(self) -> Table:
-        """Mean, standard deviation, central 94 %, R-hat and effective samples by parameter.
+        """Mean, standard deviation, unit, central 94 %, R-hat and effective draws by parameter.
 
         It prints as a table.
         """
         found = self.diagnostics
-        columns = zip(self.names, found.rhat, found.ess_bulk, found.ess_tail, strict=True)
-        rows = enumerate(columns)
-        return Table({name: summary_of(self.theta[..., i], *row) for i, (name, *row) in rows})
+        columns = zip(found.rhat, found.ess_bulk, found.ess_tail, self.units.values(), strict=True)
+        rows = enumerate(zip(self.names, columns, strict=True))
+        return Table({name: summary_of(self.theta[..., i], *row) for i, (name, row) in rows})
 
     def to_dataframe(self) -> Any:
         """`summary` as a pandas DataFrame; the draws are `to_xarray().to_dataframe()`.
@@ -291,13 +300,18 @@ _SHARDS_DIFFER = (
 
 
 def summary_of(
-    draws: Float[np.ndarray, "chain draw"], rhat: float, ess_bulk: float, ess_tail: float
-) -> dict[str, float]:
+    draws: Float[np.ndarray, "chain draw"],
+    rhat: float,
+    ess_bulk: float,
+    ess_tail: float,
+    unit: str = "",
+) -> dict[str, float | str]:
     """What `Posterior.summary` says of one entry."""
     low, high = np.quantile(draws, [0.03, 0.97])
     return {
         "mean": float(draws.mean()),
         "sd": float(draws.std()),
+        "unit": unit,
         "low": float(low),
         "high": float(high),
         "rhat": float(rhat),

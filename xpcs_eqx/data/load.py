@@ -33,7 +33,7 @@ from .layouts.opened import Access, open_hdf5
 from .selection import Selection
 from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
 from .symmetry import Symmetrise, checked_symmetrise
-from .two_time import PooledData, TwoTimeData
+from .two_time import NO_Q, PooledData, TwoTimeData
 
 
 def assemble(chosen: Chosen) -> TwoTimeData:
@@ -298,8 +298,7 @@ def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
         raw = _known(replace(raw, phi=np.broadcast_to(azimuths, n_maps)), raw.phi_name)
         raw = replace(raw, azimuths=True)
     if raw.q_given:
-        absent = "No q was given; it is 1, so fitted coefficients carry its powers."
-        notes = (*raw.notes, absent) if q is None else raw.notes
+        notes = (*raw.notes, NO_Q) if q is None else raw.notes
         return replace(raw, q=np.full(n_maps, 1.0 if q is None else float(q)), notes=notes)
     if q is None:
         return raw

@@ -31,7 +31,7 @@ from .layouts.arrays import DIRECT, LOADER, check_keys, not_read, raw_from_mappi
 from .load import assemble
 from .selection import PairRule, Selection, in_ranges, pair_rule
 from .symmetry import TOLERANCE, Symmetrise
-from .two_time import DEFAULT_GAP, Geometry, PooledData, Provenance, TwoTimeData
+from .two_time import DEFAULT_GAP, NO_Q, Geometry, PooledData, Provenance, TwoTimeData
 
 POOLED = ("data", "phi", "t1", "t2")
 
@@ -198,7 +198,7 @@ def pool(
     if not azimuths:
         notes.append("No azimuths are known; only models without a direction can be fitted.")
     if q is None:
-        notes.append("No q was given; it is 1, so fitted coefficients carry its powers.")
+        notes.append(NO_Q)
     lags, used = points.second - points.first, weights > 0
 
     def levels() -> list[Levels | None]:

@@ -99,6 +99,10 @@ class Geometry(eqx.Module):
         return self.phi.shape[0]
 
 
+# A note of data whose q nobody has said.
+NO_Q = "No q was given; it is 1, so fitted coefficients carry its powers."
+
+
 class Provenance(eqx.Module):
     """Origin of a data set; hashable, every field static.
 
@@ -127,6 +131,11 @@ class Provenance(eqx.Module):
     baseline_guessed: bool = eqx.field(static=True, default=False)
     doubts: tuple[Doubt, ...] = eqx.field(static=True, default=())
     notes: tuple[str, ...] = eqx.field(static=True, default=())
+
+    @property
+    def has_q(self) -> bool:
+        """Whether q is known; where it is not, 1 stands for it."""
+        return NO_Q not in self.notes
 
     def where(self) -> str:
         """File and layout in a form that starts an error message."""

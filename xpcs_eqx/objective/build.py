@@ -1,5 +1,6 @@
 """From parameters and data to an objective, one builder for one data set and for several."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -14,6 +15,7 @@ from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
 from ..physics import PowerLawRate
 from ..scaling import AbstractScaling, Individual, quantile_scaling
+from ..showing import without_q
 from .combined import CombinedObjective, combined_variables, noise_of_all, relative_weights
 from .curve import CurveObjective
 from .drivers.loops import AbstractDriver, AbstractPieces, HostLoop, Scan
@@ -68,6 +70,11 @@ def _check_together(parameters: ParameterMap, data: AnyData, scaling: AbstractSc
             f"{unknowns} parameters ({parameters.n_free} physical, {scaling.size} of the scaling) "
             f"cannot be fitted to {data.n_pairs} pairs; fix some or select more data"
         )
+
+
+def _without_lengths(parameters: ParameterMap) -> ParameterMap:
+    """Parameters of maps whose q is not known: what is measured are rates, not lengths."""
+    return dataclasses.replace(parameters, units=tuple(map(without_q, parameters.units)))
 
 
 def _eliminated(
@@ -190,6 +197,8 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
             "shared_parameters; for one data set give the data themselves, and angle_weights"
         )
     require_double_precision()
+    if not data.provenance.has_q:
+        parameters = _without_lengths(parameters)
     scaling = Individual(data.n_angles) if scaling is None else scaling
     _check_together(parameters, data, scaling)
 
@@ -253,6 +262,9 @@ def _of_several(
             "parameter_map"
         )
     data, count = tuple(data), len(parameters.maps)
+    if not any(one.provenance.has_q for one in data):
+        whole = _without_lengths(parameters.whole)
+        parameters = dataclasses.replace(parameters, whole=whole)
     chosen = (None,) * count if scaling is None else tuple(scaling)
     given = relative_weights(data) if weights is None else np.asarray(weights, dtype=float)
     if not len(data) == len(chosen) == count or given.shape != (count,):

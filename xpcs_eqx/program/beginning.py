@@ -14,6 +14,7 @@ from ..data import DEFAULT_GAP, PooledData, TwoTimeData
 from ..errors import ConfigError
 from ..files import write_text
 from ..scaling import half_decays
+from ..showing import counted
 from .looking import data_of, given_reading
 
 # Half-decays of the angles that differ more than this are taken for flow.
@@ -50,7 +51,7 @@ def _data_lines(
         lines.append(_key("q", q, f"unsure: [1/Å], of {every}; a table [joint] fits all together"))
     elif "q" in how:
         lines.append(_key("q", how["q"], "[1/Å]"))
-    elif any("No q was given" in note for note in data.provenance.notes):
+    elif not data.provenance.has_q:
         lines.append("#q = 0.0054  # unsure: [1/Å]; without it D0 is twice the rate of c1 [1/s]")
     if "dt" in how and data.provenance.layout in ("npy", "npz"):
         remark = "unsure: time of frame 1 [s]; it is the age from which rates are counted"
@@ -98,7 +99,8 @@ def configuration_text(path: str, shown: str, how: Mapping[str, Any], mode: str 
     angles = ", ".join(f"{one:.4g}" for one in phi[:12]) + (", …" if phi.size > 12 else "")
     lines = [
         "# Written by xpcs-eqx init; what is unsure says so. To fit: xpcs-eqx fit THIS_FILE",
-        f"# {data.provenance.layout}: {phi.size} angles ({angles} deg), {t.size} frames, "
+        f"# {data.provenance.layout}: {counted(phi.size, 'angle')} ({angles} deg), "
+        f"{t.size} frames, "
         f"{t[0]:.4g} … {t[-1]:.4g} s, q = {float(data.geometry.q):.6g} 1/Å",
         *_data_lines(shown, how, data, [float(one.geometry.q) for one in sets[1:]]),
     ]

@@ -17,7 +17,10 @@ def compare(folders: Sequence[str], *, csv: str | None = None, html: str | None 
     names = [one.name for one in results]
     if len(set(names)) < len(names):
         results = [read_result(one, name=one) for one in folders]
-    texts = {csv: lambda: as_csv(results), html: lambda: as_page("Comparison", results)}
+    texts = {
+        csv: lambda: as_csv(results),
+        html: lambda: as_page("Comparison", results, beside=True),
+    }
     for path, text in texts.items():
         if path is not None:
             write_text(path, text())

@@ -80,6 +80,6 @@ def show(arguments: argparse.Namespace) -> str:
         from ..report.plots import save_data_figure
 
         how = _one_azimuth(given_reading(arguments))
-        save_data_figure(arguments.plot, sets, frame_intensities(arguments.file, **how))
-        lines.append(f"plot: {arguments.plot}")
+        frames = frame_intensities(arguments.file, **how)
+        lines.append(f"plot: {save_data_figure(arguments.plot, sets, frames)}")
     return "\n".join(lines)

@@ -13,9 +13,6 @@ from ..report.page import Picture
 from ..report.sections import FIGURES
 from .task import task_of
 
-# They are of the way to the result, which is not gone again.
-_KEPT = ("convergence",)
-
 
 def _at_the_result(folder: str) -> Configuration:
     """The configuration of a results folder, to be evaluated where its fit ended.
@@ -42,7 +39,8 @@ def _at_the_result(folder: str) -> Configuration:
 def render(folder: str, form: str | None = None) -> str:
     """Draw the plots of a results folder, and write its page with all plots that it has.
 
-    The numbers and the words of the report stay as they are. `form` of the files is png, svg or
+    The numbers and the words of the report stay as they are, and so does the plot of how the
+    minimum was found, which is not looked for again. `form` of the files is png, svg or
     pdf, as in the configuration where none is given. Returns what was done.
 
     **Raises:** `ConfigError` when it is no results folder, `DataError` when its data are gone.
@@ -59,7 +57,7 @@ def render(folder: str, form: str | None = None) -> str:
     for section, known in zip(report.sections, figures, strict=True):
         those: list[Picture] = []
         if section.place == FIGURES and section.folder in parts:
-            made = [one for one in drawings(parts[section.folder]) if one.name not in _KEPT]
+            made = drawings(parts[section.folder])
             inside = os.path.join(places, section.folder)
             drawn, failed = save_figures(inside, lambda made=made: made, form)
             those += [one.inside(section.folder) for one in drawn]

@@ -260,7 +260,7 @@ class Outcome:
             profiles=self.profiles,
             all_errors=output.all_errors,
         )
-        out += derived_sections(self.fit, known, output.ages)
+        out += derived_sections(self.fit, output.ages)
         out.append(Section(document={"strategy": strategy, "good": self.good}))
         out += self.analyses
         if self.sampled is not None:

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
 from ..fitting import Exponent, line_of_logarithms
 from .blocks import Table, number, text_lines, with_error
 from .derived import exponent_section, relaxation_of
+from .folder import no_results
 from .page import Picture, page
 from .sections import FIGURES, HEAD, Section
 
 # The derived number that stands among the parameters: relaxation rate of c1.
 GAMMA = "Γ"
 Q = "q [1/Å]"
+# So many results stand side by side on a page.
+_COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
         known = {Q: data["q_per_angstrom"]} if "q_per_angstrom" in data else {}
         parameters = {n: (_plain(row["value"]), _plain(row["error"])) for n, row in rows.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{folder}: is no results folder ({path}: {error})") from error
+        raise no_results(folder, path, error) from error
     units = {n: row.get("unit", "") for n, row in rows.items()}
     if gamma := relaxation_of(found):
         parameters[GAMMA], units[GAMMA] = gamma, "1/s"
@@ -102,14 +104,18 @@ def _names(results: Iterable[Result], what: str) -> list[str]:
     return list(dict.fromkeys(name for one in results for name in getattr(one, what)))
 
 
+def _units(results: Iterable[Result]) -> dict[str, str]:
+    """Every parameter with its unit, empty where it has none."""
+    known = {n: unit for one in results for n, unit in one.units.items()}
+    return {name: known.get(name, "") for name in _names(results, "parameters")}
+
+
 def rows_of(results: Sequence[Result]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of a table with a row for each result; None where something is missing."""
-    about, parameters = _names(results, "about"), _names(results, "parameters")
-    units = {n: unit for one in results for n, unit in one.units.items()}
+    about, parameters = _names(results, "about"), _units(results)
     header = ["name", "verdict", *about]
-    for name in parameters:
-        unit = f" [{units[name]}]" if units.get(name) else ""
-        header += [name + unit, f"error of {name}"]
+    for name, unit in parameters.items():
+        header += [f"{name} [{unit}]" if unit else name, f"error of {name}"]
     rows = []
     for one in results:
         row = [one.name, one.verdict, *(_known(one.about.get(name)) for name in about)]
@@ -142,9 +148,8 @@ def _cell(value: Any, digits: int = 6) -> str:
 
 def _pairs(results: Sequence[Result]) -> Table:
     """A row for each result with value and error as one, for people."""
-    about, parameters = _names(results, "about"), _names(results, "parameters")
-    units = {n: unit for one in results for n, unit in one.units.items()}
-    named = [f"{name} [{units[name]}]" if units.get(name) else name for name in parameters]
+    about, parameters = _names(results, "about"), _units(results)
+    named = [f"{name} [{unit}]" if unit else name for name, unit in parameters.items()]
     rows = []
     for one in results:
         pairs = [one.parameters.get(name, (math.nan, math.nan)) for name in parameters]
@@ -153,20 +158,26 @@ def _pairs(results: Sequence[Result]) -> Table:
     return Table(["name", "verdict", *about, *named], rows)
 
 
-def as_page(title: str, results: Sequence[Result], pictures: Sequence[Picture] = ()) -> str:
-    """A page with a row for each result, what they say of q, and figures."""
+def as_page(
+    title: str, results: Sequence[Result], pictures: Sequence[Picture] = (), beside: bool = False
+) -> str:
+    """A page with a row for each result, what they say of q, and figures.
+
+    `beside`: a column for each result instead, where they are few.
+    """
     found = exponent_of(results)
     about_q = [] if found is None else [(exponent_section(found), ())]
-    table = Section("Parameters", [_pairs(results), "value ± one standard error"], place=HEAD)
+    shown = _beside(results) if beside and len(results) <= _COLUMNS else _pairs(results)
+    table = Section("Parameters", [shown, "value ± one standard error"], place=HEAD)
     return page(title, [(table, ()), *about_q, (Section("Figures", place=FIGURES), pictures)])
 
 
-def comparison(results: Sequence[Result]) -> str:
+def _beside(results: Sequence[Result]) -> Table:
     """A row for each parameter, a column for each result, and how far apart they are."""
     rows = [["verdict", *(one.verdict for one in results), ""]]
     for name in _names(results, "about"):
         rows.append([name, *(_cell(one.about.get(name)) for one in results), ""])
-    for name in _names(results, "parameters"):
+    for name, unit in _units(results).items():
         pairs = [one.parameters.get(name) for one in results]
         cells = ["-" if p is None else with_error(*p) for p in pairs]
         known = [p for p in pairs if p is not None and math.isfinite(p[0] + p[1])]
@@ -176,9 +187,14 @@ def comparison(results: Sequence[Result]) -> str:
             for b in known[:i]
             if math.hypot(a[1], b[1]) > 0
         ]
-        rows.append([name, *cells, number(max(apart), 3) if apart else ""])
-    names = [one.name for one in results]
-    lines, found = text_lines([Table(["", *names, "apart [errors]"], rows)]), exponent_of(results)
+        named = f"{name} [{unit}]" if unit else name
+        rows.append([named, *cells, number(max(apart), 3) if apart else ""])
+    return Table(["", *(one.name for one in results), "apart [errors]"], rows)
+
+
+def comparison(results: Sequence[Result]) -> str:
+    """A row for each parameter, a column for each result, and how far apart they are, as text."""
+    lines, found = text_lines([_beside(results)]), exponent_of(results)
     if found is not None:
         section = exponent_section(found)
         lines += ["", section.title, *text_lines(section.content)]

@@ -9,7 +9,7 @@ from ..fitting import Derived, Exponent, Fit, derived_values, q_exponent, stated
 from .blocks import Block, Table, counted, number
 from .fit import folders_of
 from .maps import chosen_angles
-from .method import Origin, without_q
+from .method import unit_of
 from .sections import HEAD, TABLES, Drawing, Section
 
 # What is said of a rate at an age, by its field: name, unit, factor.
@@ -30,14 +30,14 @@ _TAU = "; τ: relaxation time 1/Γ of c1 at that age"
 _ANGLES = 4
 
 
-def _rows(fit: Fit, one: Derived, has_q: bool) -> tuple[list[str], list[list[str]]]:
+def _rows(fit: Fit, one: Derived) -> tuple[list[str], list[list[str]]]:
     phi = np.asarray(fit.objective.term.geometry.phi)
     rates = {name: _RATES[name] for name in one.rates if name in _RATES}
     header = ["age [s]", "phi [deg]", "half-decay [s]", "error"]
     has_tau = bool(np.all(np.isfinite(one.taus)))
     header += ["τ [s]", "error"] if has_tau else []
     for name, unit, _ in rates.values():
-        header += [f"{name} [{unit if has_q else without_q(unit)}]", "error"]
+        header += [f"{name} [{unit_of(fit, unit)}]", "error"]
     # All angles at once where none of them decays in another way.
     alike = np.ptp(one.lags, axis=1).max() <= 1e-6 * one.lags.min() if phi.size > 1 else True
     shown = [0] if alike else chosen_angles(phi.size, _ANGLES)
@@ -74,19 +74,15 @@ def _document(fit: Fit, one: Derived) -> dict[str, object]:
     }
 
 
-def derived_sections(
-    fit: Fit, origins: Sequence[Origin] = (), ages: Sequence[float] | None = None
-) -> list[Section]:
+def derived_sections(fit: Fit, ages: Sequence[float] | None = None) -> list[Section]:
     """Half-decay lags and rates at ages of each data set, and how they depend on q.
 
-    `origins`: what is known of each data set, as of `fit_sections`; `ages` [s]: as of
-    `derived_values`.
+    `ages` [s]: as of `derived_values`.
     """
-    has_q = all(one.has_q for one in origins)
     every = {label: derived_values(part, ages) for label, part in fit.parts.items()}
     labels, out = folders_of(fit), []
     for label, one in every.items():
-        header, rows = _rows(fit.parts[label], one, has_q)
+        header, rows = _rows(fit.parts[label], one)
         content: list[Block] = [Table(header, rows)]
         if len(rows) > one.ages.size and one.lags.shape[1] > _ANGLES:
             content.append(f"all {one.lags.shape[1]} angles are in fit/parameters.json")

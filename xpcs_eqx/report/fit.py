@@ -19,7 +19,7 @@ from ..objective.combined import is_likelihood
 from ..scaling import AbstractScaling
 from .analyses import prepared_section
 from .bins import write_fitted_bins
-from .blocks import Block, Entry, Table, counted, items, number
+from .blocks import Block, Entry, Table, counted, digits_of, items, number
 from .maps import has_maps, is_stored, write_fitted_data
 from .method import (
     STRONG_CORRELATION,
@@ -29,7 +29,6 @@ from .method import (
     solver_section,
     strong_correlations,
     told,
-    without_q,
 )
 from .misfit import misfit_section
 from .sections import APPENDIX, FIGURES, HEAD, Drawing, Section, document, folder_names, text
@@ -121,13 +120,15 @@ def sure_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
         content.append(Entry("reduced χ²", f"{fit.reduced_chi2:.4g} with {of}"))
     noise = [one.misfit.excess for one in fit.parts.values() if one.misfit is not None]
     spread = f"standard deviation {fit.residual_sd:.3g}"
+    spread += " times sigma" if term.absolute_sigma else ""
     if noise:
-        most = f" at most {max(noise):.3g}" if len(noise) > 1 else f" {noise[0]:.3g}"
-        spread += f";{most} times the variance of the noise that neighbouring entries of c2 show"
+        most = f"at most {max(noise):.3g}" if len(noise) > 1 else f"{noise[0]:.3g}"
+        spread += f"; their variance is {most} times that of the noise, which neighbouring "
+        spread += "entries of c2 show by their differences"
     content.append(Entry("residuals", spread))
-    if fit.looked:
-        none = "" if fit.doubts else "; none is as good"
-        content.append(Entry("other minima", fit.looked + none))
+    none = "" if fit.doubts else "; none is as good"
+    looked = fit.looked + none if fit.looked else "not looked for: a fit from one start"
+    content.append(Entry("other minima", looked))
     content += [
         Entry(p.name, f"{p.low:.6g} … {p.high:.6g} at {p.level:.2%} by profile likelihood")
         for p in profiles
@@ -137,19 +138,17 @@ def sure_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
 
 def doubt_section(fit: Fit) -> Section:
     """What speaks against the fit."""
-    found = items(fit.quality.findings) or ["nothing to object to"]
+    found = items(fit.quality.findings) or ["Nothing was found that speaks against this fit."]
     return Section("What to doubt", found, place=HEAD)
 
 
-def parameter_section(
-    fit: Fit, origins: Sequence[Origin], profiles: Sequence[ProfileInterval] = ()
-) -> Section:
+def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
     """The table of parameters.
 
     Errors of fixed parameters, and numbers that are not finite, are null in the file; those of tied
     ones follow from what they are tied to.
     """
-    shown, rows, known = [], {}, all(one.has_q for one in origins)
+    shown, rows = [], {}
     for row in fit.rows:
         values = dict(row._asdict())
         values["bounds"] = [values.pop("lower"), values.pop("upper")]
@@ -158,8 +157,8 @@ def parameter_section(
             continue
         role = "" if row.role == "free" else row.role
         remark = ", ".join(filter(None, (role, "on its bound" if row.at_bound else "")))
-        unit = row.unit if known else without_q(row.unit)
-        shown.append((row.name, number(row.value), number(row.error, 3), unit, remark))
+        value = number(row.value, digits_of(row.value, row.error))
+        shown.append((row.name, value, number(row.error, 2), row.unit, remark))
     for p in profiles:
         rows[p.name]["profile"] = {"level": p.level, "low": p.low, "high": p.high}
     header = ("parameter", "value", "error", "unit", "")
@@ -330,7 +329,7 @@ def fit_sections(
     known = origins or [Origin()] * len(fit.parts)
     out = [
         verdict_section(fit, known),
-        parameter_section(fit, known, profiles),
+        parameter_section(fit, profiles),
         sure_section(fit, profiles),
         doubt_section(fit),
         data_section(fit, known),

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -135,6 +136,27 @@ def write_report(folder: str, report: Report, pictures: Sequence[Sequence[Pictur
     write_files(folder, files)
 
 
+def no_results(folder: str, path: str, error: Exception) -> ConfigError:
+    """Why a file of results at a path could not be read, and what to do about it."""
+    if not os.path.isdir(folder):
+        return ConfigError(f"{folder}: there is no such folder; name one that a fit has written")
+    if os.path.exists(os.path.join(folder, "series.csv")):
+        return ConfigError(
+            f"{folder}: is the folder of a series; name a folder in it, which holds one fit"
+        )
+    if os.path.exists(path):
+        return ConfigError(f"{folder}: {path} cannot be read ({error}); fit once more")
+    if not os.path.exists(settings := os.path.join(folder, "config.toml")):
+        return ConfigError(
+            f"{folder}: is no results folder, for there is no {path}; name the folder that "
+            "`xpcs-eqx fit` has written, such as my_results"
+        )
+    return ConfigError(
+        f"{folder}: is no results folder of this version, for there is no {path}; fit once more: "
+        f"xpcs-eqx fit {shlex.quote(settings)} --output NEW_FOLDER"
+    )
+
+
 def read_report(folder: str) -> tuple[Report, list[list[Picture]]]:
     """The report of a results folder, and the figures of each section, of which only files are.
 
@@ -152,7 +174,7 @@ def read_report(folder: str) -> tuple[Report, list[list[Picture]]]:
             figures.append([Picture(**picture) for picture in one["figures"]])
         return Report(found["title"], tuple(sections)), figures
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{folder}: is no results folder ({path}: {error})") from error
+        raise no_results(folder, path, error) from error
 
 
 def add_plots(folder: str, report: Report, form: str = "png") -> tuple[str, ...]:

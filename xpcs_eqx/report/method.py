@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,10 +13,11 @@ from ..objective import Linear, has_bins
 from ..objective.combined import is_likelihood
 from ..physics import AbstractCorrelation, LaminarFlow, PowerLawRate, Trapezoid
 from ..physics.rates import rates_in
+from ..showing import without_q
 from ..uncertainty import loss_of
 from .blocks import Block, Entry, Table, counted, number
 from .maps import has_maps, has_weights
-from .sections import APPENDIX, Section
+from .sections import APPENDIX, Drawing, Section
 
 STRONG_CORRELATION = 0.9
 
@@ -39,7 +39,7 @@ class Origin:
     @property
     def has_q(self) -> bool:
         """Whether q is known; where it is not, 1 stands for it."""
-        return not any("No q was given" in note for note in self.provenance.notes)
+        return self.provenance.has_q
 
 
 def model_name(model: AbstractCorrelation) -> str:
@@ -74,13 +74,10 @@ def told(model: AbstractCorrelation) -> str:
     return f"{first} ({model_name(model)})" if first else model_name(model)
 
 
-def without_q(unit: str) -> str:
-    """A unit of maps whose q is not known, where it is taken as 1.
-
-    >>> without_q("Å²/s^(1+alpha)"), without_q("Å/s"), without_q("Å"), without_q("1/s")
-    ('1/s^(1+alpha)', '1/s', '', '1/s')
-    """
-    return re.sub("^Å²?", "1", unit) if "/" in unit else re.sub("^Å²?$", "", unit)
+def unit_of(fit: Fit, unit: str) -> str:
+    """The unit of a rate of a fit, without the length that it has not where q is not known."""
+    known = any("Å" in row.unit for row in fit.rows)
+    return unit if known else without_q(unit)
 
 
 def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:
@@ -227,6 +224,13 @@ def solver_section(fit: Fit) -> Section:
         Entry("condition", f"{float(uncertainty.condition_number):.3g} of the normal matrix"),
         Entry("error", f"{uncertainty.chosen}: {uncertainty.reason}"),
     ]
+
+    def figures() -> Sequence[Drawing]:
+        # Not at the top: importing matplotlib takes a third of a second.
+        from .plots import solver_drawings
+
+        return solver_drawings(fit)
+
     return Section(
         "Fit",
         content,
@@ -243,5 +247,6 @@ def solver_section(fit: Fit) -> Section:
             "timings_s": dict(fit.timings),
             "history": fit.history.__dict__,
         },
+        figures=figures,
         place=APPENDIX,
     )

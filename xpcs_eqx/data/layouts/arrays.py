@@ -25,7 +25,7 @@ from ..checks import (
     numbers,
     optional_scalar,
 )
-from ..two_time import TwoTimeData
+from ..two_time import NO_Q, TwoTimeData
 from .described import Description
 from .maps import RawMaps, maps_of, needs_sigma
 from .opened import UNASKED, UNREADABLE
@@ -460,7 +460,7 @@ def read_npy(
             "for each map."
         )
     remarks = {
-        "No q was given; it is 1, so fitted coefficients carry its powers.": q is None,
+        NO_Q: q is None,
         "No frame time was given; time is counted in frames.": counted,
     }
     return RawMaps(
