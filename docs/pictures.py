@@ -21,8 +21,8 @@ PICTURES = ROOT / "docs" / "pictures"
 sys.path.insert(0, str(ROOT))
 
 EXAMPLE = ROOT / "examples" / "laminar_aps_u.hdf"
-# No page is wider, and nothing in a drawing needs more colours.
-WIDTH, COLOURS = 700, 96
+# No page is wider, and fewer colours would draw steps into the fitted maps.
+WIDTH, COLOURS = 700, 256
 
 # The bundled example flows; at rest it must not be called good.
 WRONG = f"""
@@ -58,22 +58,24 @@ def keep(drawn: Path, name: str) -> None:
 
 def draw_precision(path: Path) -> None:
     """Gain of the likelihood of speckle against counts, as it was measured."""
-    from xpcs_eqx.report.plots.canvas import log_scale, panels, style
+    from xpcs_eqx.report.plots.canvas import DATA, FIT, log_scale, panels, style
 
     cells = json.loads((PICTURES / "precision.json").read_text(encoding="utf-8"))["cells"]
     with style():
         figure, ((axes,),) = panels(
             5.0, 3.2, "Errors of the likelihood over those of least squares"
         )
-        for name, marker in (("free", "o"), ("fixed", "s")):
+        for name, marker, colour in (("free", "o", DATA), ("fixed", "s", FIT)):
             mine = [cell for cell in cells if cell["offset"] == name]
             counts, ratio, error = (
                 [cell[key] for cell in mine] for key in ("counts", "ratio", "ratio_error")
             )
-            axes.errorbar(counts, ratio, error, fmt=f"{marker}-", capsize=3, label=f"offset {name}")
+            look = {"fmt": f"{marker}-", "ms": 4, "capsize": 2, "color": colour}
+            axes.errorbar(counts, ratio, error, **look, label=f"offset {name}")
         axes.axhline(1.0, color="0.6", lw=0.8)
         axes.set(xlabel="counts a pixel and frame", ylabel="ratio of true errors", ylim=(0, None))
         log_scale(axes, x=True)
+        axes.set_xticks(sorted({cell["counts"] for cell in cells}))
         axes.legend()
         figure.savefig(path)
 

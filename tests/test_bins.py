@@ -17,6 +17,7 @@ from helpers import (
     start_off,
     values_of,
 )
+from helpers_figures import complaints
 
 import xpcs_eqx as xe
 from xpcs_eqx.data import PooledData, binned, load_bins, write_bins, write_own
@@ -26,6 +27,8 @@ from xpcs_eqx.fitting.after.surfaces import consistent_scaling
 from xpcs_eqx.objective import Huber, projected_objective, residual
 from xpcs_eqx.parameters import with_parameters
 from xpcs_eqx.report import fitted_bins, text_report
+from xpcs_eqx.report.plots import drawings
+from xpcs_eqx.report.plots.canvas import style
 
 AGING = xe.Static(xe.PowerLawRate(2e4, -0.5, 0.0))
 
@@ -146,6 +149,8 @@ def test_what_is_missing_is_said_and_nothing_is_hidden():
     fit = xe.least_squares(projected_objective(wrong, bins))
     assert fit.quality.doubtful
     assert any("neighbouring ages" in one for one in fit.quality.findings)
+    with style():
+        assert [complaints(one.draw()) for one in drawings(fit)] == [[]] * 4
     flat = replace(bins, values=1 + 0.004 * np.random.default_rng(0).normal(size=bins.values.size))
     nothing = xe.least_squares(projected_objective(wrong, flat))
     assert nothing.quality.flag == "poor"

@@ -4,12 +4,17 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from helpers_data import two_time
 from helpers_figures import complaints
 
+from xpcs_eqx.data import binned
 from xpcs_eqx.errors import ConfigError
+from xpcs_eqx.fitting import line_of_logarithms
 from xpcs_eqx.report import Drawing, FittedMaps
 from xpcs_eqx.report.collection import Result
 from xpcs_eqx.report.plots import (
+    data_figure,
+    exponent_figure,
     lag_figure,
     map_figure,
     residual_figure,
@@ -160,6 +165,43 @@ def test_corner_plots_have_scales(value, error, wanted):
     texts = [one.get_text() for one in figure.axes[0].texts]
     assert set(wanted) <= set(texts)
     assert any("1/s^(1+beta)" in one for one in texts)
+
+
+def test_what_was_measured_is_drawn_with_its_q():
+    sets = [two_time(phi=(0.0, 90.0), n=20, q=q) for q in (0.0054, 0.0108)]
+    with style():
+        maps, bins = data_figure(sets), data_figure([binned(one, ages=3) for one in sets])
+        alone = data_figure(sets[:1])
+        assert [complaints(one) for one in (maps, bins, alone)] == [[]] * 3
+    titles = [axes.get_title(loc="left") for axes in maps.axes if axes.images]
+    assert titles[1:3] == ["q = 0.0054 1/Å, φ = 90°", "q = 0.0108 1/Å, φ = 0°"]
+    # Of bins there is nothing but c2 against lag.
+    assert len(bins.axes) == 4
+    assert "q = 0.0054" in alone._suptitle.get_text()
+
+
+def test_files_that_failed_keep_their_numbers():
+    fine = {"parameters": {"D0": (1.0, 0.1)}, "units": {"D0": "Å²/s"}}
+    results = [
+        Result("a", "good", **fine),
+        Result("b", "failed: no file"),
+        Result("c", "good", **fine),
+    ]
+    with style():
+        figure = series_figure(results, None)
+        assert complaints(figure) == []
+    points = figure.axes[0].containers[0].lines[0].get_xdata()
+    assert list(points) == [1.0, 3.0]
+
+
+def test_a_scatter_of_percents_is_no_slope():
+    q = np.array([0.004, 0.006, 0.009])
+    gamma = 2e4 * q**2 * np.array([0.99, 1.0, 1.01])
+    with style():
+        figure = exponent_figure(line_of_logarithms(q, gamma, np.diag([1e-5] * 3), 2.0))
+        assert complaints(figure) == []
+    low, high = figure.axes[2].get_ylim()
+    assert high > 1.5 * low
 
 
 def test_what_was_measured_is_drawn_in_the_format_of_its_file(tmp_path):

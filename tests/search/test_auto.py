@@ -44,7 +44,7 @@ def objective(noise=0.01):
 # of LOUD, and is most of what is left with QUIET.
 WRONG = np.array([1e6, 0.5, -30.0])
 QUIET, LOUD = 0.001, 0.04
-AROUND = "a look around, to a sample of the pairs"
+AROUND = "fits from other starts to a sample of the pairs"
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_each_method_ends_where_the_local_fit_does(folder, capsys):
     assert "global" not in local
     wanted = {
         "multi_start": ({"starts": 6, "sampler": "sobol"}, {"local fit", "multi-start"}),
-        "auto": ({"starts": 6}, {"local fit", "a look around, to a sample of the pairs"}),
+        "auto": ({"starts": 6}, {"local fit", "fits from other starts to a sample of the pairs"}),
         "cma_es": ({"preset": "fast", "budget": 400}, {"local fit", "CMA-ES"}),
     }
     for method, (options, spent) in wanted.items():

@@ -271,7 +271,7 @@ def defended_least_squares(
     preparations: Preparations = (),
     callback: Callable[[Any], Any] | None = None,
 ) -> DefendedFit:
-    """Fit an objective with layers of defence against degeneracy.
+    """Fit parameters that the data hardly tell apart, by stages, penalties and weights of angles.
 
     The solver always sees one ordinary objective. What depends on the point reached, shear weights
     and the size of the penalty, is made anew in rounds until the physical parameters settle; the

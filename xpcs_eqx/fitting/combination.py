@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..arguments import check_fields
+from ..showing import probability_text
 from ..uncertainty import chance, inverse_of
 
 # Relative eigenvalue, at unit diagonal, of a direction that a single angle does not determine:
@@ -140,13 +141,16 @@ class Heterogeneity(NamedTuple):
 
     def finding(self) -> str:
         """One sentence."""
-        text = f"χ² = {self.statistic:.4g} with {self.degrees} degrees of freedom"
+        text = (
+            f"χ² = {self.statistic:.4g} with {self.degrees} degrees of freedom, "
+            f"p {probability_text(self.probability)}"
+        )
         if self.degrees == 0:
             return "there is nothing to compare between the angles"
         if self.probability > 1e-3:
-            return f"the angles agree within their errors ({text}, p = {self.probability:.2g})"
+            return f"the angles agree within their errors ({text})"
         return (
-            f"the angles do not agree within their errors ({text}, p = {self.probability:.1g}): "
+            f"the angles do not agree within their errors ({text}): "
             "the model does not hold for all of them, or single angles leave so much open that "
             "their fits ended far apart; the combination is not to be trusted"
         )

@@ -14,6 +14,7 @@ from ..objective import CombinedObjective, Memo, SpeckleLikelihood
 from ..objective.combined import OneObjective
 from ..objective.penalties import penalty_equations
 from ..parameters import ParameterMap, snap
+from ..showing import probability_text
 from ..uncertainty import (
     Optimum,
     ScoreCovariances,
@@ -287,7 +288,7 @@ class Sharing(NamedTuple):
             return "no parameter is shared, so that there is nothing to compare"
         text = (
             f"χ² = {self.statistic:.4g} with {self.degrees} degrees of freedom, "
-            f"p = {self.probability:.2g}"
+            f"p {probability_text(self.probability)}"
         )
         if self.agree:
             return f"the data sets agree on what they share: {text}"

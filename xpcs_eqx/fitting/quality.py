@@ -14,6 +14,7 @@ from ..compiling import quick_jit
 from ..data import DOUBTS, Geometry
 from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
+from ..showing import with_error
 from ..uncertainty import Misfit, Signal
 from ..uncertainty.misfit import LEVEL
 from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM
@@ -255,6 +256,7 @@ def _judge_parameters(found: _Reasons, fit: Fit) -> None:
     known = bool(np.isfinite(fit.uncertainty.residual_variance))
     if not known:
         found.poor.append(NO_DEGREES_OF_FREEDOM)
+    weak = []
     for row in fit.rows:
         if row.at_bound:
             bound = row.lower if row.value <= row.lower else row.upper
@@ -265,9 +267,9 @@ def _judge_parameters(found: _Reasons, fit: Fit) -> None:
         elif np.isinf(row.error) and known:
             found.poor.append(f"the data do not determine {row.name}: fix it or change the model")
         elif row.role == "free" and known and row.error > abs(row.value) > 0:
-            found.remarks.append(
-                f"{row.name} = {row.value:.3g} is smaller than its error {row.error:.2g}"
-            )
+            weak.append(f"{row.name} = {with_error(row.value, row.error)}")
+    if weak:
+        found.remarks.append(f"smaller than its error: {', '.join(weak)}")
 
 
 def _judge_degeneracy(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:

@@ -1,4 +1,4 @@
-"""What is minimised: squares of maps and curves, robust losses, penalties, all summed in tiles."""
+"""What is minimised: the squared misfit of maps and curves, losses kind to outliers, penalties."""
 
 from .build import projected_objective as projected_objective
 from .build import residual as residual

@@ -110,7 +110,7 @@ class AbstractRobustLoss(AbstractLoss):
 
 
 class SoftL1(AbstractRobustLoss):
-    """A robust loss, smooth between squares and moduli of the residuals.
+    """For data with some outliers, which pull less: a smooth loss, squares only of small residuals.
 
     ρ(z) = 2(√(1+z) − 1); `scale` in units of the (weighted) residual.
 
@@ -137,9 +137,9 @@ class SoftL1(AbstractRobustLoss):
 
 
 class Huber(AbstractRobustLoss):
-    """A robust loss, squares of small residuals and moduli of large ones.
+    """For data with outliers: small residuals count by their squares, large ones by their size.
 
-    ρ(z) = z for z ≤ 1, else 2√z − 1.
+    The loss ρ(z) = z for z ≤ 1, else 2√z − 1.
     """
 
     convex: ClassVar[bool] = True
@@ -158,7 +158,7 @@ class Huber(AbstractRobustLoss):
 
 
 class Cauchy(AbstractRobustLoss):
-    """A robust loss that lets go of strong outliers: ρ(z) = ln(1 + z)."""
+    """For data with strong outliers, which hardly count any more: the loss ρ(z) = ln(1 + z)."""
 
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
@@ -174,7 +174,7 @@ class Cauchy(AbstractRobustLoss):
 
 
 class Arctan(AbstractRobustLoss):
-    """ρ(z) = arctan z."""
+    """For data with gross outliers, which count like any other misfit: the loss ρ(z) = arctan z."""
 
     scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 

@@ -88,9 +88,9 @@ class TrustRegionState(eqx.Module):
 
 
 class TrustRegion(eqx.Module):
-    """The solver of fits with its tolerances: least squares by normal equations inside bounds.
+    """The solver of every fit: when it stops, how many evaluations it has, which steps it takes.
 
-    Descents and searches are those of Optimistix.
+    Least squares by normal equations inside bounds. Descents and searches are those of Optimistix.
 
     Steps are taken in coordinates scaled by `metric`, since damping acts alike on all of them;
     bounds are those of the physical variables. `propose` names a point and

@@ -212,7 +212,7 @@ def _pulled_back(variables, x, gradient):
 
 
 class WarmUp(AbstractPreparation):
-    """Steps from a far start to where the solver begins.
+    """For a start far from the minimum: a first stage that comes near enough for the solver.
 
     L-BFGS on the mean squared weighted residual, in physical variables inside their bounds.
 

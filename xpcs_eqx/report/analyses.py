@@ -9,7 +9,7 @@ from ..defences import DefenceReport
 from ..fitting import Comparison, DegeneracyReport, Diagnostics, Fit, SequentialFit
 from ..optimize import SinglePrecisionState
 from ..search import GlobalFit, TournamentState
-from .blocks import Block, Entry, Table, items, number, with_error
+from .blocks import Block, Entry, Table, digits_of, items, number, with_error
 from .sections import APPENDIX, HEAD, Drawing, Section
 
 # What each layer of the defences does when it fires, in words.
@@ -20,6 +20,12 @@ _LAYERS = {
     "finite loss": "the loss was not finite",
     "finite gradient": "the gradient was not finite",
     "finite equations": "the normal equations were not finite",
+}
+# How fits of single angles become one, in words.
+_COMBINED = {
+    "InverseVariance": "their full covariance matrices",
+    "Uniform": "the mean over the angles",
+    "ByPoints": "the mean weighted by the pairs of each angle",
 }
 
 
@@ -162,7 +168,13 @@ def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> S
     """
     names = fit.parameters.free_names
     combined = [
-        (one.name, number(one.value), number(one.error, 3), one.unit, str(one.angles))
+        (
+            one.name,
+            number(one.value, digits_of(one.value, one.error)),
+            number(one.error, 2),
+            one.unit,
+            str(one.angles),
+        )
         for one in fit.rows
     ]
     each = [
@@ -172,7 +184,7 @@ def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> S
     content: list[Block] = [
         Table(("parameter", "value", "error", "unit", "angles that determine it"), combined),
         f"{len(fit.fits)} of {len(fit.phi)} angles fitted by themselves, combined by "
-        f"{fit.combination}",
+        f"{_COMBINED.get(fit.combination, fit.combination)}",
         Table(("phi [deg]", *names), each),
         *items(fit.findings),
     ]

@@ -2,7 +2,7 @@
 
 from ..fitting import Fit
 from ..uncertainty import Misfit
-from .blocks import Block, Entry, Heading, Table, number
+from .blocks import Block, Entry, Heading, Table, number, probability_text
 from .sections import Drawing, Section, folder_names
 
 # Probabilities below which the report says where.
@@ -41,17 +41,21 @@ def _tests(misfit: Misfit) -> list[Block]:
             _WHAT.get(test.name, test.name),
             number(test.statistic, 4),
             str(test.degrees),
-            number(test.probability, 2),
+            probability_text(test.probability).removeprefix("= "),
         )
         for test in misfit.tests
     ]
     # Where it is small, the largest is chance like the others.
-    told = [test.where.text for test in misfit.tests if test.where and test.probability < _SMALL]
+    told = [
+        Entry(test.name, test.where.text)
+        for test in misfit.tests
+        if test.where and test.probability < _SMALL
+    ]
     noise = ", ".join(f"{one:.3g}" for one in misfit.noise[:6])
     more = "" if misfit.noise.size <= 6 else ", …"
     return [
         Table(("test", "statistic", "degrees", "probability of a right model"), rows),
-        *(Entry("largest", one) for one in told),
+        *told,
         Entry("noise of c2", f"{noise}{more} by angle, from differences of neighbouring entries"),
         Entry("variance", f"the residuals have {misfit.excess:.4g} times that of the noise"),
     ]

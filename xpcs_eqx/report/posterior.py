@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..bayes import Posterior, precision, write_posterior
+from ..bayes.arviz_io import PLOTS
 from ..bayes.diagnostics import about_independence
 from ..bayes.marginalised import MARGINALISED, Marginalised, marginalised_scaling
 from ..bayes.posterior import Precision, model_tests
 from ..bayes.shards.compare import ShardResults
 from ..bayes.write import plot_posterior
 from ..fitting import Fit
-from .blocks import Block, Entry, Table, items, number
+from .blocks import Block, Entry, Table, digits_of, items, number
 from .folder import write_files
 from .page import Picture, page
 from .sections import APPENDIX, FIGURES, HEAD, Section, text
@@ -34,12 +35,14 @@ def _row(
     chains: tuple[str, str],
     z: float,
     ratio: float,
+    unit: str = "",
 ) -> tuple:
     """A line of the table: mean, sd and limits of an entry; what its `chains` and the fit say."""
-    low, high = np.quantile(draws, [0.05, 0.95])
-    limits = (number(float(low)), number(float(high)))
+    # Limits to a tenth of an sd, as the mean.
+    places = (one.mean, *map(float, np.quantile(draws, [0.05, 0.95])))
+    mean, *limits = (number(value, digits_of(value, one.sd)) for value in places)
     fit = ("-" if math.isnan(z) else f"{z:+.2f}", "-" if math.isnan(ratio) else f"{ratio:.2f}")
-    return (one.name, number(one.mean), number(one.sd, 3), *limits, *chains, *fit)
+    return (one.name, mean, number(one.sd, 2), *limits, unit, *chains, *fit)
 
 
 def _parameter_table(posterior: Posterior) -> list[Block]:
@@ -47,7 +50,8 @@ def _parameter_table(posterior: Posterior) -> list[Block]:
     rows = []
     for i, one in enumerate(precision(posterior)):
         chains = f"{diagnostics.ess_bulk[i]:.0f}", f"{diagnostics.rhat[i]:.3f}"
-        rows.append(_row(one, posterior.theta[..., i], chains, one.z, one.ratio))
+        unit = posterior.units[one.name]
+        rows.append(_row(one, posterior.theta[..., i], chains, one.z, one.ratio, unit))
     # Contrast and offset that were marginalised; their draws are no chains of their own.
     integrated = marginalised_scaling(posterior)
     fitted = {name: (value, error) for name, value, error in posterior.fitted}
@@ -56,7 +60,7 @@ def _parameter_table(posterior: Posterior) -> list[Block]:
         known = math.isfinite(error) and error > 0
         z, ratio = ((one.mean - value) / one.sd, one.sd / error) if known else (math.nan, math.nan)
         rows.append(_row(one, one.draws, ("-", "-"), z, ratio))
-    header = ("parameter", "mean", "sd", "5 %", "95 %", "ESS", "R-hat", "z", "ratio")
+    header = ("parameter", "mean", "sd", "5 %", "95 %", "unit", "ESS", "R-hat", "z", "ratio")
     told = "z: (mean − fit)/sd; ratio: sd over the error that the fit has of independent noise"
     return [Table(header, rows), told, *(items([MARGINALISED]) if integrated else [])]
 
@@ -138,9 +142,9 @@ def posterior_sections(
         chosen: dict[str, Any] = {"fitted_data": predictive > 0, "predictive_draws": predictive}
         write_posterior(folder, posterior, plots=(), **chosen)
         drawn = _draw(os.path.join(folder, "plots"), posterior, form) if plots else []
-        first = replace(told[0], place=HEAD)
+        first = replace(told[0], place=HEAD, title="What was found")
         title, shown = "Posterior", [first, told[1], Section("Figures", place=FIGURES)]
-        report = text(title, told)
+        report = text(title, shown)
         pictures = zip(shown, ([], [], drawn), strict=True)
         write_files(folder, {"report.txt": report, "report.html": page(title, pictures)})
 
@@ -154,11 +158,14 @@ _CAPTIONS = {
     "forest": "Interval of each parameter, chain by chain: chains that agree lie on one another.",
     "trace": "Every draw of every chain: they should look alike, and wander nowhere.",
     "rank": "Ranks of the draws of each chain among those of all: inside the band they agree.",
-    "ess": "Effective draws, by the part of the draws that is taken: the line should rise.",
+    "ess": "Effective draws at each quantile: every point should lie above the dashed line.",
     "autocorr": "Correlation of draws some steps apart: it should fall to zero at once.",
-    "energy": "Energy of the draws, and its change from one to the next: both should be as wide.",
-    "pair": "Draws of all pairs of parameters.",
+    "energy": "Energy of the draws, and its change from draw to draw: two curves of one width.",
 }
+
+
+# What the corner plot does not show: the pair plot of ArviZ is that with less to read.
+_BY_ARVIZ = tuple(name for name in PLOTS if name != "pair")
 
 
 def _draw(folder: str, posterior: Posterior, form: str) -> list[Picture]:
@@ -172,7 +179,7 @@ def _draw(folder: str, posterior: Posterior, form: str) -> list[Picture]:
     drawn, _ = save_figures(folder, lambda: posterior_drawings(posterior), form)
     found = {one.name: one for one in drawn}
     try:
-        plot_posterior(folder, posterior, form=form)
+        plot_posterior(folder, posterior, _BY_ARVIZ, form)
     except Exception as error:
         log.exception("plots of the posterior are missing in %s: %s", folder, error)
     paths = {os.path.splitext(name)[0]: os.path.join(folder, name) for name in os.listdir(folder)}

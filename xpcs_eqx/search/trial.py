@@ -101,7 +101,7 @@ class Trial(Log):
         if found is None:
             self.say("no look around: of these data no sample can be drawn")
             return None
-        self.spend("a look around, to a sample of the pairs", found.evaluations)
+        self.spend("fits from other starts to a sample of the pairs", found.evaluations)
         self._watched(SearchProgress("look around", self.used, self.lowest))
         if self.ended:
             return found

@@ -87,7 +87,11 @@ def parser(program: str = "python -m xpcs_eqx.simulation") -> argparse.ArgumentP
         "--layout", choices=LAYOUTS, default="own", type=lambda name: name.replace("_", "-")
     )
     one.add_argument("--model", choices=tuple(MODELS), default="laminar_flow")
-    one.add_argument("--angles", default="0,45,90", help="azimuths [deg], separated by commas")
+    one.add_argument(
+        "--angles",
+        default="0,45,90",
+        help="azimuths [deg], separated by commas; --angles=-45,45 where the first is negative",
+    )
     one.add_argument("--frames", type=int, default=101, help="number of frames")
     one.add_argument("--dt", type=float, default=0.1, help="time between two frames [s]")
     one.add_argument("--q", default="0.0054", help="scattering vectors [1/Å], as angles")

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..objective import AbstractLoss, TwoTimeTerm
+from ..showing import RARE
 from .dyadic import ResidualSums, mean_slopes, robust_noise, summed
 from .evidence import Evidence
 from .structure import Cells, limits_of
@@ -19,8 +20,6 @@ from .uncertainty import whitening
 
 # Probability, over all tests of a fit together, that a right model is said not to fit.
 LEVEL = 0.005
-# A probability below this is said to be so.
-_RARE = 1e-9
 # Directions that a fit has followed all but this part of, in variance, say nothing.
 _FOLLOWED = 1e-3
 # Independent values below which differences of neighbours do not tell the noise.
@@ -77,8 +76,7 @@ class Misfit(eqx.Module):
 
     def sentence(self, test: MisfitTest) -> str:
         """What a failed test has found."""
-        # Far out, no distribution is known to its digits.
-        chance = f"{test.probability:.1g}" if test.probability > _RARE else f"below {_RARE:g}"
+        chance = f"{test.probability:.1g}" if test.probability > RARE else f"below {RARE:g}"
         chance = f"a right model leaves as much with a probability of {chance}"
         if test.name == "scale":
             more = "more" if self.excess > 1 else "less"

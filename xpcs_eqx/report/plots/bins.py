@@ -23,8 +23,8 @@ def bin_figure(bins: FittedBins, phi: np.ndarray) -> Figure:
     """Measured, fit and difference, a row an angle, over lag and age; of at most four angles."""
     angles = chosen_angles(len(phi), ROWS)
     fig, axes = panels(
-        WIDE, 0.5 + 1.8 * len(angles), "", len(angles), 3, left=0.6, right=0.2, top=0.25,
-        hspace=0.35, wspace=0.3,
+        WIDE, 0.5 + 1.8 * len(angles), "", len(angles), 3, left=0.55, right=0.55, top=0.25,
+        hspace=0.35, wspace=0.5,
     )  # fmt: skip
     age, lag = _axis(bins, "age"), _axis(bins, "lag")
     low, high = limits(bins.c2)

@@ -5,20 +5,21 @@ import dataclasses
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...fitting import DegeneracyReport, Fit, band
+from ...fitting import Band, DegeneracyReport, Fit, band
 from ...physics import AbstractRate
 from ...uncertainty import Misfit
 from ..fit import scaling_errors
+from ..method import unit_of
 from .canvas import DATA, FIT, OTHER, WIDE, few_ticks, log_scale, panels
 from .means import grid_of
 
 # What is on the axis; a rate of another name stands there by that name.
 LABELS = {
-    "transport": "J(t) [Å²/s]",
-    "shear": "γ̇(t) [1/s]",
-    "reference": "J_ref(t) [Å²/s]",
-    "sample": "J_sample(t) [Å²/s]",
-    "velocity": "v(t) [Å/s]",
+    "transport": ("J(t)", "Å²/s"),
+    "shear": ("γ̇(t)", "1/s"),
+    "reference": ("J_ref(t)", "Å²/s"),
+    "sample": ("J_sample(t)", "Å²/s"),
+    "velocity": ("v(t)", "Å/s"),
 }
 # Rise at which a profile is cut off, so that its bottom can be seen.
 _TOP = 9.0
@@ -48,13 +49,13 @@ def scaling_figure(fit: Fit) -> Figure:
 def convergence_figure(fit: Fit) -> Figure:
     """Cost and projected gradient against evaluation; rejected points are crosses."""
     fig, ((left, right),) = panels(
-        WIDE, 2.6, fit.message.capitalize(), columns=2, left=0.65, top=0.36, wspace=0.32
+        WIDE, 2.6, fit.status.message.capitalize(), columns=2, left=0.8, top=0.36, wspace=0.32
     )
     cost, gradient = np.asarray(fit.history.cost), np.asarray(fit.history.gradient)
     accepted = np.asarray(fit.history.accepted)
     number = np.arange(1, len(cost) + 1)
     finite = np.isfinite(cost)
-    best = float(fit.cost)
+    best = float(np.min(cost[finite], initial=np.inf))
     above = np.maximum(cost - best, 1e-16 * max(abs(best), 1e-300))
     ok, bad = finite & accepted, finite & ~accepted
     left.plot(number[ok], above[ok], "o-", ms=3.5, color=DATA, label="accepted")
@@ -79,28 +80,46 @@ def rates_of(fit: Fit) -> list[str]:
     return [name for name in names if isinstance(getattr(fit.model, name), AbstractRate)]
 
 
+def rate_limits(one: Band) -> tuple[float, float, bool]:
+    """Limits of the axis of a rate and whether it is logarithmic: with its band, within reason."""
+    low, high = float(np.min(one.value)), float(np.max(one.value))
+    finite = np.isfinite(one.low) & np.isfinite(one.high)
+    below = float(np.min(one.low[finite], initial=low))
+    above = float(np.max(one.high[finite], initial=high))
+    if low > 0 and high > 3 * low:
+        return min(low / 1.5, max(below, low / 5)), max(high * 1.5, min(above, high * 5)), True
+    size = max(abs(low), abs(high)) or 1.0
+    margin = max(0.5 * (high - low), 0.25 * size)
+    top = max(high + margin, min(above, high + size))
+    bottom = min(low - margin, max(below, low - size))
+    # A rate that is above zero as far as is known is seen against zero.
+    return (0.0 if below > 0 else bottom), top, False
+
+
 def rate_figure(fit: Fit) -> Figure:
     """The rates, J(t), γ̇(t) and others, with bands of one and two quoted errors."""
     names = rates_of(fit)
     width = min(WIDE, 0.9 + 3.05 * len(names))
-    fig, (axes,) = panels(width, 2.4, "", columns=len(names), left=0.7, top=0.12, wspace=0.36)
+    fig, (axes,) = panels(width, 2.4, "", columns=len(names), left=0.7, top=0.22, wspace=0.48)
     for axis, name in zip(axes, names, strict=True):
         for level, alpha in ((0.9545, 0.15), (0.6827, 0.3)):
             one = band(fit, name, level)
-            known = np.isfinite(one.low).tolist()
-            axis.fill_between(one.t, one.low, one.high, where=known, color=DATA, alpha=alpha, lw=0)
+            known = np.isfinite(one.low)
+            where = known.tolist()
+            axis.fill_between(one.t, one.low, one.high, where=where, color=DATA, alpha=alpha, lw=0)
+            if not known.any():
+                # A line by itself would look like one that is known for certain.
+                axis.set_title("no finite error", loc="left", fontsize=7.0, color=FIT)
         axis.plot(one.t, one.value, color=DATA)
         if one.t[0] > 0 and one.t[-1] > 20 * one.t[0]:
             log_scale(axis, x=True)
-        low, high = float(np.min(one.value)), float(np.max(one.value))
-        if low > 0 and high > 3 * low:
-            axis.set_ylim(low / 1.5, high * 1.5)
+        bottom, top, logarithmic = rate_limits(one)
+        axis.set_ylim(bottom, top)
+        if logarithmic:
             log_scale(axis, y=True)
-        elif high > low:
-            margin = 0.5 * (high - low)
-            axis.set_ylim(min(low - margin, 0 if low > 0 else np.inf), high + margin)
         axis.set_xlabel("age t [s]")
-        axis.set_ylabel(LABELS.get(name, f"{name}(t)"))
+        shown, unit = LABELS.get(name, (f"{name}(t)", ""))
+        axis.set_ylabel(f"{shown} [{unit_of(fit, unit)}]" if unit else shown)
     return fig
 
 
@@ -152,13 +171,14 @@ def _directions(axis, report: DegeneracyReport) -> None:
 
 
 def misfit_figure(misfit: Misfit) -> Figure:
-    """Mean of fitted minus measured c2 by lag and by age, with the errors of a right model."""
+    """Mean of measured minus fitted c2 by lag and by age, with the errors of a right model."""
     fig, (axes,) = panels(WIDE, 2.5, "", columns=2, left=0.8, top=0.12, wspace=0.36)
     for axis, (low, high), means, name in (
         (axes[0], misfit.lags.T, misfit.by_lag, "lag τ [s]"),
         (axes[1], misfit.ages.T, misfit.by_age, "age (t₁ + t₂)/2 [s]"),
     ):
-        mean, error = means.T
+        # As in all other figures: positive where more was measured than fitted.
+        mean, error = -means[:, 0], means[:, 1]
         middle = np.sqrt(low * high) if axis is axes[0] else 0.5 * (low + high)
         across = np.stack([middle - low, high - middle])
         away = np.abs(mean) > 3 * error
@@ -176,7 +196,7 @@ def misfit_figure(misfit: Misfit) -> Figure:
                 )
         axis.axhline(0.0, color="0.5", lw=0.8)
         axis.set_xlabel(name)
-        axis.set_ylabel("mean of fitted − measured c2")
+        axis.set_ylabel("mean of c2 − fit")
         axis.margins(x=0.05, y=0.15)
     log_scale(axes[0], x=True)
     return fig

@@ -42,7 +42,10 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
 
     Open points are of fits that are not good.
     """
-    whole = [one for one in results if one.parameters]
+    # What failed has no point, and keeps its number.
+    places, along = _places(results, against)
+    placed = [pair for pair in zip(places, results, strict=True) if pair[1].parameters]
+    whole = [one for _, one in placed]
     names = list(dict.fromkeys(n for one in whole for n in one.parameters))
     shown = [
         n
@@ -62,7 +65,6 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
         left=0.6,
         top=0.3,
     )
-    places, along = _places(whole, against)
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(shown) :]:
         axis.set_axis_off()
@@ -70,7 +72,7 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
         for good in (True, False):
             points = [
                 (place, *one.parameters[name])
-                for place, one in zip(places, whole, strict=True)
+                for place, one in placed
                 if one.good is good and name in one.parameters and place is not None
             ]
             if points:
@@ -80,7 +82,7 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
                     x, y, error, fmt="o", ms=3, lw=0.8, color=DATA, mfc=DATA if good else "none",
                     label="good" if good else "not good",
                 )  # fmt: skip
-        unit = next((one.units.get(name, "") for one in whole), "")
+        unit = next((one.units[name] for one in whole if one.units.get(name)), "")
         axis.set(ylabel=f"{name} [{unit}]" if unit else name, xlabel=along)
         few_ticks(axis)
         if along == _NUMBER:
