@@ -144,9 +144,7 @@ def test_tables_and_figures_of_a_curve(fit, tmp_path):
     figures = fit.plot()
     assert list(figures) == ["curve", "covariance", "convergence"]
     with style():
-        assert {name: complaints(one) for name, one in figures.items()} == dict.fromkeys(
-            figures, []
-        )
+        assert [complaints(one) for one in figures.values()] == [[]] * 3
     assert fit.plot("curve").save(tmp_path) == (str(tmp_path / "curve.png"),)
     assert fit.summary()["rate"]["value"] == fit["rate"].value
     fit.to_csv(tmp_path / "curve.csv")
