@@ -238,6 +238,12 @@ def test_a_report_begins_with_what_was_found_and_is_in_words_of_the_field(data, 
     assert "Diffusion without flow" in found
 
 
+def test_what_is_masked_is_said_at_once(fit):
+    # Frame 4 of the first of three angles is NaN.
+    headline = " ".join(text_report(fit, appendix=False).split()).split("What was found")[0]
+    assert f"{N - 1} of {3 * N * (N - 1) // 2} pairs masked" in headline
+
+
 def test_no_length_is_there_where_q_is_not_known(fit):
     unknown = Provenance(notes=(NO_Q,))
     data = dataclasses.replace(two_time(n=12), provenance=unknown)

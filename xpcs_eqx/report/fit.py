@@ -25,6 +25,7 @@ from .method import (
     STRONG_CORRELATION,
     Origin,
     data_section,
+    every_pair,
     model_section,
     solver_section,
     strong_correlations,
@@ -82,6 +83,9 @@ def verdict_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         known = f", q = {float(term.geometry.q):.6g} 1/Å" if origin.has_q else ""
         frames = f"{term.t.shape[0]} frames in {float(term.t[-1] - term.t[0]):.6g} s"
         what = f"{file}, {counted(term.geometry.phi.shape[0], 'angle')}, {frames}{known}"
+        # What was not measured is no detail of the method.
+        if has_maps(fit) and not is_likelihood(fit.objective) and fit.n_pairs < every_pair(fit):
+            what += f"; {every_pair(fit) - fit.n_pairs} of {every_pair(fit)} pairs masked"
     return Section(
         content=[f"Quality: {fit.quality.flag.upper()}", f"{what}. {'; '.join(names)}."],
         document={

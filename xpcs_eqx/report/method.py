@@ -74,6 +74,12 @@ def told(model: AbstractCorrelation) -> str:
     return f"{first} ({model_name(model)})" if first else model_name(model)
 
 
+def every_pair(fit: Fit) -> int:
+    """Pairs of frames of all angles of a data set, masked or not."""
+    term = fit.objective.term
+    return term.geometry.phi.shape[0] * math.comb(term.t.shape[0], 2)
+
+
 def unit_of(fit: Fit, unit: str) -> str:
     """The unit of a rate of a fit, without the length that it has not where q is not known."""
     known = any("Å" in row.unit for row in fit.rows)
@@ -111,8 +117,7 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
     )
     pairs = f"{fit.n_pairs}, each unordered pair once, {diagonal}"
     if has_maps(fit) and not likelihood:
-        masked = phi.shape[0] * math.comb(t.shape[0], 2) - fit.n_pairs
-        pairs += f"; {masked} masked"
+        pairs += f"; {every_pair(fit) - fit.n_pairs} masked"
     if has_bins(term.tiles):
         pairs = f"{fit.n_pairs} bins of age and lag, each a mean over its pairs of frames"
     frames = counted(t.shape[0], "frame")
