@@ -85,7 +85,8 @@ def test_a_fit_writes_everything_and_ends_with_zero(folder, capsys):
     assert profile["low"] < parameters["parameters"]["D0"]["value"] < profile["high"]
     printed = capsys.readouterr()
     assert "by profile likelihood" in printed.out
-    assert f"Results: {results}" in printed.out
+    page = results / "fit" / "report.html"
+    assert f"Results: {results}, to be read in {page}" in printed.out
     assert (results / "fit" / "report.txt").read_text().startswith("Fit of data.h5")
     page = (results / "fit" / "report.html").read_text(encoding="utf-8")
     assert "Fit of data.h5" in page

@@ -1,6 +1,7 @@
 """One configuration to one results folder: what `fit` does, and a series for each of its files."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -88,5 +89,6 @@ def fit_into(
     interrupted = ""
     if sampled is not None and sampled.interrupted:
         interrupted = sampled.how_to_go_on(target, checkpoints)
-    text = "\n".join([str(report), *missing, f"Results: {target}"])
+    page = os.path.join(target, "fit", "report.html")
+    text = "\n".join([str(report), *missing, f"Results: {target}, to be read in {page}"])
     return Ended(outcome.good, text, interrupted)
