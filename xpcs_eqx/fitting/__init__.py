@@ -43,7 +43,6 @@ from .fit import Fit as Fit
 from .fit import FittedModel as FittedModel
 from .fit import ParameterRow as ParameterRow
 from .fit import Quality as Quality
-from .joint import Errors as Errors
 from .joint import Sharing as Sharing
 from .least_squares import curve_fit as curve_fit
 from .least_squares import least_squares as least_squares

@@ -10,7 +10,8 @@ from ..arguments import checked
 from ..checkpoint import Checkpoints
 from ..data import load_any, with_sigma
 from ..errors import ModelError
-from ..fitting import Errors, Fit, least_squares
+from ..fitting import Fit, least_squares
+from ..fitting.joint import Errors
 from ..objective import AbstractLoss, AbstractPenalty, AnyData, two_time_objective
 from ..optimize import AbstractPreparation, Recovery, TrustRegion
 from ..parameters import box_of, parameter_map, shared_parameters, with_parameters
