@@ -195,12 +195,15 @@ def test_files_that_failed_keep_their_numbers():
 
 
 def test_a_scatter_of_percents_is_no_slope():
-    q = np.array([0.004, 0.006, 0.009])
+    q = np.array([0.002, 0.006, 0.012])
     gamma = 2e4 * q**2 * np.array([0.99, 1.0, 1.01])
     with style():
         figure = exponent_figure(line_of_logarithms(q, gamma, np.diag([1e-5] * 3), 2.0))
         assert complaints(figure) == []
-    low, high = figure.axes[2].get_ylim()
+    for axis, values in zip(figure.axes, (gamma, 1 / gamma, gamma / q**2), strict=True):
+        low, high = axis.get_ylim()
+        assert values.min() / 2 < low < values.min()
+        assert values.max() < high < 2 * values.max()
     assert high > 1.5 * low
 
 

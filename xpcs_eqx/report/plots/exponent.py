@@ -28,7 +28,9 @@ def exponent_figure(found: Exponent) -> Figure:
         axis.errorbar(q, values, values * part, fmt="o", ms=3.5, lw=0.8, color=DATA)
         axis.plot(line, curve, color=FIT)
         axis.set(xlabel="q [1/Å]", ylabel=name)
-        # A scale that is stretched to some percent would make a slope of a scatter.
+        # A scale that is stretched to some percent would make a slope of a scatter. Margins are
+        # those of the logarithmic axis: of another one they might reach below zero.
+        axis.set(xscale="log", yscale="log")
         low, high = axis.get_ylim()
         middle = np.sqrt(values.min() * values.max())
         axis.set_ylim(min(low, middle / _RANGE), max(high, middle * _RANGE))
