@@ -247,9 +247,9 @@ def test_what_is_masked_is_said_at_once(fit):
 def test_no_length_is_there_where_q_is_not_known(fit):
     unknown = Provenance(notes=(NO_Q,))
     data = dataclasses.replace(two_time(n=12), provenance=unknown)
-    parameters = fit.objective.parameters
+    parameters = fit.objective.term.parameters
     # Of one data set and of several, before anything is fitted.
-    units = two_time_objective(parameters, data).parameters.units
+    units = two_time_objective(parameters, data).term.parameters.units
     both = shared_parameters([parameters.model] * 2, [data.t] * 2)
     assert "Å" not in "".join(two_time_objective(both, [data] * 2).parameters.whole.units)
     known = dict(zip(parameters.names, units, strict=True))
