@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 EXAMPLE = ROOT / "examples" / "laminar_aps_u.hdf"
 # No page is wider, and fewer colours would draw steps into the fitted maps.
-WIDTH, COLOURS = 700, 256
+WIDTH, COLOURS = 700, 144
 
 # The bundled example flows; at rest it must not be called good.
 WRONG = f"""

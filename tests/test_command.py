@@ -124,7 +124,7 @@ def test_from_a_file_to_results_and_to_a_comparison(tmp_path, capsys, monkeypatc
     assert run(["report", "again"]) == 0
     assert Path("again/plots/maps.png").stat().st_size > 1000
     assert Path("again/fit/report.txt").read_text() == text
-    assert Path("again/fit/report.html").read_text().count("<figcaption>") == 7
+    assert Path("again/fit/report.html").read_text().count("<figcaption>") == 6
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
