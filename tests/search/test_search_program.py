@@ -124,7 +124,7 @@ def test_a_flat_valley_is_looked_at(monkeypatch, flat):
     monkeypatch.setattr(examining, "suspicious", lambda *_: False)
     monkeypatch.setattr(examining, "degeneracy_report", lambda fit, names=None: "looked at")
     monkeypatch.setattr(examining, "degeneracy_sections", lambda report: [report])
-    output = SimpleNamespace(degeneracy="auto", diagnostics=False, sequential=None)
+    output = SimpleNamespace(degeneracy="auto", diagnostics=False, sequential=None, g2_ages=None)
     verdict = SimpleNamespace(condition=1e6)
     given = SimpleNamespace(output=output, several=False, verdict=verdict)
     problem: Any = SimpleNamespace(settings=given)
