@@ -110,6 +110,13 @@ def test_a_map_without_the_contrast_of_the_others_is_doubted():
     said = " ".join(quality.findings)
     assert "contrast[1] is 0.02" in said
     assert "does not decay as they do" in said
+    # Nor does one whose frames stand in no order, whose contrast is known but badly.
+    c2 = with_noise(1 + CONTRAST * c1, 1)
+    order = np.random.default_rng(2).permutation(len(c2[1]))
+    c2[1] = 1 + 2 * (c2[1][np.ix_(order, order)] - 1)
+    fit = fitted_map(c2, "laminar")
+    assert fit["contrast[1]"].value + 5 * fit["contrast[1]"].error > 0.2 * CONTRAST
+    assert any("does not decay as they do" in one for one in fit.quality.findings)
 
 
 def wrong_maps(jumps=0.4, drifts=0.02):

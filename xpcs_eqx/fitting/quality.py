@@ -142,7 +142,12 @@ def _judge_scaling(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
             "have changed more"
         )
     typical = float(np.median([row.value for row in contrasts])) if contrasts else 0.0
-    without = [row for row in contrasts if row.value + far * row.error < _UNLIKE * typical]
+
+    def unlike(row: Any) -> bool:
+        most, seen = row.value + far * row.error, row.value > far * row.error
+        return most < _UNLIKE * typical or (most < typical and not seen)
+
+    without = [row for row in contrasts if unlike(row)]
     if without:
         found.doubts.append(
             f"{without[0].name} is {without[0].value:.2g} ± {without[0].error:.1g}"
@@ -302,7 +307,7 @@ _FEW = 20
 _NO_BASELINE = 0.5
 # Offsets that normalisation leaves in measured maps.
 _NORMALISED = (0.8, 1.25)
-# A contrast below this part of the others is none.
+# A contrast below this part of the others is none, and so is one below them that is not seen.
 _UNLIKE = 0.2
 
 
