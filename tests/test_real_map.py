@@ -8,7 +8,7 @@ import pytest
 
 from xpcs_eqx.data import Selection, load
 from xpcs_eqx.fit import main
-from xpcs_eqx.fitting import least_squares
+from xpcs_eqx.fitting import least_squares, maximum_likelihood
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.parameters import parameter_map
 from xpcs_eqx.physics import PowerLawRate, Static
@@ -39,6 +39,17 @@ def assert_agrees(value, reference, error):
 def test_all_pairs_are_used(data):
     assert data.n_pairs == 61_075
     assert (data.t[0], data.t[-1]) == (1.0, 350.0)
+
+
+@pytest.mark.long
+def test_the_likelihood_says_what_it_cannot_use(data):
+    squares = fitted(data, ("alpha", "D_offset"), D0)
+    found = maximum_likelihood(squares)
+    assert found.success
+    assert abs(found["D0"].value - squares["D0"].value) < squares["D0"].error
+    assert 0.5 < found["D0"].error / squares["D0"].error < 1
+    assert "without the raw diagonal, which cannot be used" in found.uncertainty.reason
+    assert found.quality.flag == "marginal"
 
 
 def test_constant_rate(data):
