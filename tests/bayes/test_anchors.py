@@ -25,6 +25,7 @@ from xpcs_eqx.bayes import (
 )
 from xpcs_eqx.bayes.shards.anchors import Site, positive, site_of
 from xpcs_eqx.bayes.shards.combiners import shard_draws
+from xpcs_eqx.bayes.shards.compare import too_narrow
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.parameters import parameter_map
@@ -100,6 +101,20 @@ def test_the_curvature_of_a_posterior_counts_once(banana):
     # Without one, one or the other does not hold; by how much, chance decides.
     _, away, ratio = _of_banana(banana, NoAnchor())
     assert max(np.abs(away).max(), np.abs(ratio - 1).max()) > 0.1
+
+
+def test_what_is_left_far_sharper_than_the_anchor_by_uneven_shards_is_named():
+    rng, names = np.random.default_rng(0), ("D0", "gamma_dot_t0")
+    anchor, combined = rng.normal(scale=[3.0, 1e-4], size=(2, 2000, 2))
+    even = rng.normal(scale=[3.0, 1e-4], size=(8, 2000, 2))
+    uneven = even * np.linspace(0.3, 1.0, 8)[:, None, None]
+    sharp = combined * [0.3, 1.0]
+    assert too_narrow(combined, even, anchor, names) == ()
+    assert too_narrow(combined, uneven, anchor, names) == ()
+    # A posterior that is narrower than about the fit, as a prior may make it, in every shard.
+    assert too_narrow(sharp, even, anchor, names) == ()
+    (found,) = too_narrow(sharp, uneven, anchor, names)
+    assert found.startswith("D0 spreads by 0.9")
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 1.0])

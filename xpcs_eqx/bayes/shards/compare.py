@@ -77,6 +77,42 @@ class CrossShard(NamedTuple):
     contradictions: tuple[str, ...] = ()
 
 
+# Part of the spread of its anchor below which a combination is no longer near to it, and by how
+# much shards that are held alike may differ in spread.
+_NARROW, _UNEVEN = 0.5, 1.5
+
+
+def _spread(draws: Float[np.ndarray, "... draw entry"]) -> Float[np.ndarray, "... entry"]:
+    low, high = np.quantile(draws, (0.16, 0.84), axis=-2)
+    return 0.5 * (high - low)
+
+
+def too_narrow(
+    combined: Float[np.ndarray, "draw entry"],
+    held: Float[np.ndarray, "shard draw entry"],
+    anchor: Float[np.ndarray, "draw entry"],
+    names: tuple[str, ...],
+) -> tuple[str, ...]:
+    """Parameters that combine to far less than the spread of the anchor, by shards that are bent.
+
+    Shards of one size, held at the fit alike, are equally wide where they are Gaussian. Where the
+    posterior is bent by more than its own width some are far sharper than others, and these decide
+    once the anchor is divided out, although every chain has converged.
+
+    **Arguments:**
+
+    - `combined`, `held`: draws of all, and of each shard with its anchor.
+    - `anchor`: draws of the Gaussian about the fit that the anchor is a part of.
+    """
+    each, found, wanted = _spread(held), _spread(combined), _spread(anchor)
+    bent = (found < _NARROW * wanted) & (each.max(axis=0) > _UNEVEN * each.min(axis=0))
+    return tuple(
+        f"{names[i]} spreads by {found[i]:.2g} in the combined draws and by {wanted[i]:.2g} about "
+        f"the fit, and the shards held there by {each[:, i].min():.2g} to {each[:, i].max():.2g}"
+        for i in np.flatnonzero(bent)
+    )
+
+
 # Chance that shards which agree are called contradictory in any parameter of a run.
 _WRONGLY = 1e-4
 # Shards named one by one in a contradiction.

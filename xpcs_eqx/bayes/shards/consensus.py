@@ -26,7 +26,7 @@ from ..density.log_posterior import (
     per_angle_draws,
     physical_draws,
 )
-from ..diagnostics import Diagnostics, diagnose_chains, diagnose_shards
+from ..diagnostics import Diagnostics, contradicted, diagnose_chains, diagnose_shards
 from ..nuts.chains import ChainSettings, Draws, Nuts
 from ..nuts.sample import key_of, prepare, problem_mark, sample
 from ..nuts.starts import AbstractStart, Beginning, LaplaceStart
@@ -45,7 +45,7 @@ from ..workers.base import (
 )
 from .anchors import AbstractAnchor, LaplaceAnchor, NoAnchor, NoCommonMaximum, Site, between
 from .combiners import AbstractCombiner, Combined, RobustConsensus, ShardDraws, shard_draws
-from .compare import ShardResults, compare_shards, shard_table, widest
+from .compare import ShardResults, compare_shards, shard_table, too_narrow, widest
 from .correction import ImportanceCorrection
 from .division import (
     AbstractSharding,
@@ -61,6 +61,10 @@ from .work import ShardWork, layout_of, stand_in, standing_for, without_data
 THRESHOLD = 500_000
 # Pairs of a shard that gets the transitions of a full run.
 _FULL_SIZE = 10_000
+_SHARPENED = (
+    "the posterior is bent by more than its own width, and shards held at the fit combine to one "
+    'that is too narrow: sample all data in one run, or take correction = "importance"',
+)
 
 
 class Consensus(eqx.Module):
@@ -288,7 +292,8 @@ def consensus(
     # One plan for all: shards are of one size, or their draws could not be combined one by one.
     plan = method.plan(int(np.median(shards.sizes)), p, sampler.warmup, sampler.draws)
     begun = start.begin(density, theta, fit, sampler.chains, for_start)
-    pull = anchor.precision(np.asarray(begun.metric), k)
+    metric = np.asarray(begun.metric)
+    pull = anchor.precision(metric, k)
     begun = _shard_beginning(begun, k, pull)
     whole = begun.density
     chains = ChainSettings(
@@ -324,7 +329,7 @@ def consensus(
     )
     sites = Site(*(np.stack([r[f"site_{name}"] for r in each]) for name in Site._fields))
     for_combiner, for_correction, for_scaling = jax.random.split(for_end, 3)
-    no_maximum = ""
+    no_maximum, held = "", draws
     try:
         draws, anchored = anchor.removed(draws, sites, whole.coordinates)
     except NoCommonMaximum as error:
@@ -338,12 +343,20 @@ def consensus(
     if method.correction is not None and not no_maximum:
         z, pareto_k, _, corrections = method.correction(z, whole, for_correction)
     theta = np.asarray(physical_draws(whole, jnp.asarray(z)[None]))
-    physical = np.asarray(physical_draws(whole, whole.coordinates.from_unconstrained(draws.draws)))
+    physical, held = (
+        np.asarray(physical_draws(whole, whole.coordinates.from_unconstrained(one.draws)))
+        for one in (draws, held)
+    )
     comparison = compare_shards(physical, density.names, draws.numbers)
     contradictions = comparison.contradictions
     if no_maximum:
         named = contradictions or (widest(comparison, physical, draws.numbers),)
         contradictions = (*named, no_maximum)
+    narrow = ()
+    if np.any(pull) and not no_maximum:
+        about = np.random.default_rng(0).multivariate_normal(np.zeros(p), metric, size=2000)
+        about = np.asarray(physical_draws(whole, jnp.asarray(about)[None]))[0]
+        narrow = too_narrow(theta.reshape(-1, p), held, about, density.names)
     dropped = (*((one.number, one.reason) for one in run.dropped), *combined.dropped)
     how = (
         f"{plan.warmup} transitions of warm-up and {plan.draws} draws for each of "
@@ -368,7 +381,9 @@ def consensus(
         step_size=float(np.median([result["step_size"] for result in each])),
         metric=np.atleast_2d(np.cov(z.T)),
         fit=fit,
-        diagnostics=diagnose_shards(each, density.names, sampler.max_depth),
+        diagnostics=contradicted(
+            diagnose_shards(each, density.names, sampler.max_depth), narrow, _SHARPENED
+        ),
         of_parts=_of_parts(whole, each, sampler.max_depth),
         notes=(*notes, *corrections, *others),
         timings=(
