@@ -160,7 +160,17 @@ RECORDS |= {
     fitting.Sharing: lambda: fitting.Sharing(1.0, 1, 0.3, ()),
     fitting.Band: lambda: fitting.Band(T, T, T - 1, T + 1, 0.68),
     fitting.Derived: lambda: fitting.Derived(
-        0.005, T[:3], *(np.ones((3, 1)),) * 2, {}, {}, {}, {}, 1.0, 0.1, np.ones(2)
+        0.005,
+        T[:3],
+        *(np.ones((3, 1)),) * 2,
+        {},
+        {},
+        *(np.ones(3),) * 2,
+        {},
+        {},
+        1.0,
+        0.1,
+        np.ones(2),
     ),
     fitting.Exponent: lambda: fitting.Exponent(*(np.ones(2),) * 3, 2.0, 0.1, 0.3, 1, 2.0),
     optimize.WarmUpEnd: lambda: next(iter(optimize.WarmUpEnd)),

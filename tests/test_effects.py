@@ -39,6 +39,7 @@ VALUES = {
     "global.budget": "200",
     "bayes.shards.pairs": "2",
     "bayes.shards.folder": '"x"',
+    "output.g2_ages": "[2.0]",
 }
 # What makes a choice without effect of its own, where leaving it out does not.
 OTHERWISE = {

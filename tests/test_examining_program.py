@@ -8,6 +8,7 @@ import pytest
 from helpers_program import prepared, run
 
 from xpcs_eqx.program.examining import suspicious
+from xpcs_eqx.showing import digits_of, number
 
 # The decay of the data in helpers_data is exp(-lag/4) per frame: a constant J [Å²/s].
 TRUTH = 1 / (4 * 0.1 * 0.0054**2)
@@ -59,7 +60,8 @@ def test_everything_that_can_be_asked_for(tmp_path):
     assert combined["angles"] == 3
     assert abs(combined["value"] - together["value"]) < together["error"]
     assert combined["error"] == pytest.approx(together["error"], rel=0.1)
-    assert f"{combined['value']:.6g}" in section("Each angle by itself")
+    shown = number(combined["value"], digits_of(combined["value"], combined["error"]))
+    assert shown in section("Each angle by itself")
 
 
 @pytest.mark.parametrize(

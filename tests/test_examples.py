@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from xpcs_eqx.showing import digits_of, number
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
@@ -24,7 +26,8 @@ def test_from_a_file_to_a_report(tmp_path, capsys):
     assert fit.success
     report = (tmp_path / "out" / "report.txt").read_text(encoding="utf-8")
     assert report in capsys.readouterr().out
-    assert f"{fit['D0'].value:.6g}" in report
+    row = fit["D0"]
+    assert number(row.value, digits_of(row.value, row.error)) in report
 
 
 @pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed")

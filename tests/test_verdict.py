@@ -261,7 +261,7 @@ def test_a_local_fit_says_that_nothing_else_was_looked_at():
     objective = projected_objective(mapped(LAMINAR, data), data)
     assert "not looked for" in repr(least_squares(objective))
     found = global_least_squares(objective, strategy=Auto(probes=2)).fit
-    assert "a look around" in repr(found)
+    assert "looked for by fits from other starts to a sample" in repr(found)
     assert found.misfit is found.fitted.misfit
     assert found.signal.contrast > Thresholds.contrast
 

@@ -187,6 +187,8 @@ def _opened(path: str, locking: bool) -> "h5py.File":
             raise UnreadableError(
                 f"{path}: cannot be read ({found}); check the permissions."
             ) from error
+        if isinstance(error, FileNotFoundError):
+            raise UnreadableError(f"{path}: there is no such file; check the path.") from error
         if h5py.is_hdf5(path):
             raise UnreadableError(
                 f"{path}: starts as an HDF5 file but cannot be opened, it is truncated, damaged or "
@@ -199,8 +201,12 @@ def _opened(path: str, locking: bool) -> "h5py.File":
 
 def _kind(path: str) -> str:
     """What a file is by its first bytes, in words; empty for what is not known."""
-    with open(path, "rb") as stream:
-        start = stream.read(512)
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(512)
+    except OSError:
+        # What HDF5 said of it is told then.
+        return ""
     if not start:
         return "it is empty"
     known = [words for mark, words in _KINDS if start.startswith(mark)]
