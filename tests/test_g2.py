@@ -79,6 +79,7 @@ def test_an_ageing_sample_is_slower_at_each_age(data, fit, curves):
         assert np.max(np.abs(one.beside - one.g2) / one.error) < 6
 
 
+@pytest.mark.long
 def test_errors_are_those_of_speckle():
     """Points and times scatter about the truth as their errors say, over maps that share none."""
     truth = StretchedExponential(PowerLawRate(0.25, 0.0, 0.0), 1.3)

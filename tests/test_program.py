@@ -396,7 +396,8 @@ def test_output_on_a_terminal_without_unicode_and_into_a_closed_pipe(folder):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=plain)
     assert done.returncode == 0, done.stderr
     assert "1/?" in done.stdout
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    printing = [sys.executable, "-m", "xpcs_eqx.fit", "--template", "static"]
+    with subprocess.Popen(printing, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(timeout=300) == 0
