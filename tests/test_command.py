@@ -63,7 +63,6 @@ assert not {"jax", "numpy", "xpcs_eqx"} & set(sys.modules)
 )
 def test_a_shell_completes(line, wanted, tmp_path):
     """As argcomplete asks, without importing the package."""
-    pytest.importorskip("argcomplete")
     program = "import sys, xpcs_eqx_command as c; sys.argv[0] = 'xpcs-eqx'; c.main([])"
     asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
     asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "said"), "_ARGCOMPLETE_IFS": "\n"}

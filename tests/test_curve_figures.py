@@ -150,11 +150,9 @@ def test_tables_and_figures_of_a_curve(fit, tmp_path):
     fit.to_csv(tmp_path / "curve.csv")
     assert (tmp_path / "curve.csv").read_text().splitlines()[0].startswith("parameter,value,error")
     assert "Fit of a curve to 23 points" in fit._repr_html_()
-    if pytest.importorskip("pandas"):
-        assert fit.to_dataframe().loc["offset", "value"] == fit["offset"].value
-    if pytest.importorskip("xarray"):
-        found = fit.to_xarray()
-        assert float(found.error.sel(parameter="rate")) == pytest.approx(fit["rate"].error)
+    assert fit.to_dataframe().loc["offset", "value"] == fit["offset"].value
+    found = fit.to_xarray()
+    assert float(found.error.sel(parameter="rate")) == pytest.approx(fit["rate"].error)
     with pytest.raises(xe.ConfigError, match=r"curve\.gif: plots are written as png, svg, pdf"):
         figures.save(tmp_path, "gif")
 

@@ -396,18 +396,24 @@ def turned_derivatives(
     return jnp.concatenate([products, by_offset[None], (at.inverse * kept)[None]])
 
 
+def traces_of_products(
+    turned: Float[Array, "column frame frame"],
+) -> Float[Array, "column column"]:
+    """tr(T_a T_b) of each two matrices; of K⁻¹∂K it is 2/N times Fisher's information."""
+    flat = turned.reshape(turned.shape[0], -1)
+    return flat @ jnp.swapaxes(turned, 1, 2).reshape(flat.shape).T
+
+
 def _equations(table: FrameTable, number, level, angle: SampleCovariances) -> NormalEquations:
     at = at_point(table, number, level, angle)
     solved = at.inverse @ angle.covariance
     slope = _slope(at.inverse, solved, angle)
     turned = turned_derivatives(at, angle.kept)
-    flat = turned.reshape(turned.shape[0], -1)
-    swapped = jnp.swapaxes(turned, 1, 2).reshape(flat.shape)
     frames = jnp.sum(angle.kept)
     return NormalEquations(
         _half_deviance(at.factor, solved, angle),
         jnp.einsum("ij,cij->c", slope, at.derivatives),
-        0.5 * angle.n_pixels * (flat @ swapped.T),
+        0.5 * angle.n_pixels * traces_of_products(turned),
         0.5 * frames * (frames - 1) + angle.known * frames,
     )
 

@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .likelihood import AtPoint, SpeckleLikelihood, at_point, turned_derivatives
+from .likelihood import (
+    AtPoint,
+    SpeckleLikelihood,
+    at_point,
+    traces_of_products,
+    turned_derivatives,
+)
 
 
 class PixelScores(NamedTuple):
@@ -57,9 +63,7 @@ def pixel_scores(
         )
 
     diagonal = 0.5 * solved(own.T).T
-    flat = turned.reshape(turned.shape[0], -1)
-    swapped = jnp.swapaxes(turned, 1, 2).reshape(flat.shape)
-    slope = 0.5 * flat @ swapped.T - diagonal @ own.T
+    slope = 0.5 * traces_of_products(turned) - diagonal @ own.T
     mean = 0.5 * jnp.diagonal(turned, axis1=1, axis2=2) - levels * diagonal
     single = fluctuations.dtype
     back = at.inverse.astype(single) @ fluctuations

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -96,18 +97,19 @@ def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> li
         out += degeneracy_sections(degeneracy_report(fit, ()) if report is None else report)
     if output.diagnostics:
         out.append(diagnostics_section(diagnose(fit)))
-    if output.sequential is not None:
+
+    def of_each(what: str, find: Callable[..., Any], told: Callable[..., Section]) -> None:
+        """A section of each data set, but for what fails."""
         for k, (label, name) in enumerate(folders_of(fit).items()):
             of = f" of {label}" if name else ""
-            found = attempt(f"fits to single angles{of}", lambda k=k: _sequential(fit, problem, k))
+            found = attempt(f"{what}{of}", lambda k=k: find(fit, problem, k))
             if found is not None:
-                out.append(sequential_section(found, label, name))
+                out.append(told(found, label, name))
+
+    if output.sequential is not None:
+        of_each("fits to single angles", _sequential, sequential_section)
     if output.g2_ages is not None:
-        for k, (label, name) in enumerate(folders_of(fit).items()):
-            of = f" of {label}" if name else ""
-            curves = attempt(f"g2 at ages{of}", lambda k=k: _curves(fit, problem, k))
-            if curves is not None:
-                out.append(g2_section(curves, label, name))
+        of_each("g2 at ages", _curves, g2_section)
     return [*out, Section("Not done", items(failures))] if failures else out
 
 

@@ -343,10 +343,7 @@ def consensus(
     if method.correction is not None and not no_maximum:
         z, pareto_k, _, corrections = method.correction(z, whole, for_correction)
     theta = np.asarray(physical_draws(whole, jnp.asarray(z)[None]))
-    physical, held = (
-        np.asarray(physical_draws(whole, whole.coordinates.from_unconstrained(one.draws)))
-        for one in (draws, held)
-    )
+    physical = _physical(whole, draws)
     comparison = compare_shards(physical, density.names, draws.numbers)
     contradictions = comparison.contradictions
     if no_maximum:
@@ -356,7 +353,7 @@ def consensus(
     if np.any(pull) and not no_maximum:
         about = np.random.default_rng(0).multivariate_normal(np.zeros(p), metric, size=2000)
         about = np.asarray(physical_draws(whole, jnp.asarray(about)[None]))[0]
-        narrow = too_narrow(theta.reshape(-1, p), held, about, density.names)
+        narrow = too_narrow(theta.reshape(-1, p), _physical(whole, held), about, density.names)
     dropped = (*((one.number, one.reason) for one in run.dropped), *combined.dropped)
     how = (
         f"{plan.warmup} transitions of warm-up and {plan.draws} draws for each of "
@@ -403,6 +400,12 @@ def consensus(
         ),
         contradictions=contradictions,
     )
+
+
+def _physical(density: LogPosterior, shards: ShardDraws) -> np.ndarray:
+    """Draws of shards as physical parameters, `(shard, draw, entry)`."""
+    z = density.coordinates.from_unconstrained(shards.draws)
+    return np.asarray(physical_draws(density, z))
 
 
 @checked()
