@@ -549,7 +549,7 @@ print(json.dumps({"before": before, "after": peak(), "count": count}))
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak is read on Linux")
 def test_memory_does_not_grow_with_the_file(tmp_path):
-    n, many, paths = 1501, 28, []
+    n, many, paths = 1501, 56, []
     one = make_data(n=n, phi=[0.0]).c2[0].astype(np.float32)
     for n_angles in (2, many):
         path = str(tmp_path / f"{n_angles}.h5")
@@ -569,5 +569,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     )
     found = json.loads(done.stdout)
     assert found["count"] == many * n * (n - 1) / 2
-    assert size > 250
-    assert found["after"] - found["before"] < size / 4, found
+    assert size > 500
+    # Another number of angles compiles once more, some 50 MB whatever the size of the file.
+    assert found["after"] - found["before"] < size / 5, found
