@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import xpcs_eqx as xe
 from xpcs_eqx import compiling
+from xpcs_eqx.compiling import quick_jit
 
 SCRIPT = """
 import json, sys, warnings
@@ -86,3 +88,25 @@ def test_where_it_is_and_who_decides(tmp_path, monkeypatch):
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert not (tmp_path / "xpcs_eqx").exists()
+
+
+def test_what_is_prepared_is_compiled_once_and_runs_without_compiling():
+    traced = []
+
+    @quick_jit
+    def scaled(model, x):
+        traced.append(x.shape)
+        return {"twice": 2 * x, "name": model}
+
+    for _ in range(3):
+        like = scaled.prepare("one", np.zeros(3))
+        assert like["name"] == "one"
+        assert like["twice"].shape == (3,)
+        assert like["twice"].sum() == 0
+    before = len(traced)
+    np.testing.assert_array_equal(scaled("one", np.arange(3.0))["twice"], [0, 2, 4])
+    assert len(traced) == before
+    # Other shapes and other values that are no arrays are other kinds.
+    assert scaled.prepare("one", np.zeros(4))["twice"].shape == (4,)
+    assert scaled.prepare("two", np.zeros(3))["name"] == "two"
+    assert len(traced) > before + 1

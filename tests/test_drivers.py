@@ -1,12 +1,17 @@
 """The same sum by threads, processes and Dask, and what is said when workers fail."""
 
 import copy
+import itertools
+import json
 import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from types import SimpleNamespace
 
 import helpers_drivers
 import jax
@@ -22,6 +27,7 @@ from xpcs_eqx.data import from_chunks, open_stored, write_own
 from xpcs_eqx.inherited import Inherited
 from xpcs_eqx.objective import StoredTiles, source_of
 from xpcs_eqx.objective.drivers.executor import share_out
+from xpcs_eqx.objective.drivers.loops import shares_of
 
 N = 40
 SAME = 1e-12
@@ -129,6 +135,49 @@ def test_how_many_threads(monkeypatch):
         monkeypatch.setenv(cores.VARIABLE, wrong)
         with pytest.raises(xe.ConfigError, match=f"{cores.VARIABLE} is '{wrong}'"):
             cores.threads()
+
+
+STARTED = """
+import json, os, sys
+from xpcs_eqx import cores
+allowed = os.sched_getaffinity(0)
+cores.start_beside(int(sys.argv[1]))
+import jax
+jax.devices()
+tasks = [int(task) for task in os.listdir("/proc/self/task")]
+free = all(os.sched_getaffinity(task) == allowed for task in tasks)
+print(json.dumps({"free": free, "threads": len(tasks)}))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are told apart on Linux")
+def test_jax_beside_other_processes_has_threads_for_its_share_that_may_run_anywhere():
+    cores_here = len(os.sched_getaffinity(0))
+
+    def started(processes):
+        command = [sys.executable, "-c", STARTED, str(processes)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return json.loads(told)
+
+    alone, beside = started(1), started(cores_here)
+    assert alone["free"]
+    assert beside["free"]
+    assert beside["threads"] < alone["threads"] or cores_here == 1
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 15, 16, 17, 63, 64, 165, 511, 512, 513, 4950])
+def test_shares_are_of_one_length_and_none_is_small(n):
+    tiles = SimpleNamespace(table=np.zeros((n, 3), int))
+    shares = shares_of(tiles)
+    lengths = [end - first for first, end in shares]
+    assert shares[0][0] == 0
+    assert shares[-1][1] == n
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(shares))
+    assert len(shares) <= 64
+    if len(shares) > 1:
+        # The last may be what is left, but no core waits for one of twice its length.
+        assert max(lengths) >= 8
+        assert len(set(lengths[:-1])) == 1
 
 
 @pytest.mark.parametrize("kind", ["maps", "points", "file"])

@@ -50,6 +50,8 @@ class quick_jit:
 
     def __init__(self, function: Callable[..., Any]):
         self.function = function
+        # Shapes of what comes out by kinds of arguments, kept as JAX keeps what is compiled.
+        self._prepared: dict[_Rest, Any] = {}
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", "function")
 
@@ -59,6 +61,17 @@ class quick_jit:
     def lower(self, *args: Any, **keywords: Any) -> Any:
         """Lower without running; `.compile()` fills the cache that a call uses."""
         return _compiled(self.function).lower(*args, **keywords)
+
+    def prepare(self, *args: Any) -> Any:
+        """Compile for arguments like these, without running it; again it costs nothing.
+
+        Returns something like what would come of them, its arrays made of zeros.
+        """
+        kind = _kind_of(args)
+        if kind not in self._prepared:
+            self.lower(*args).compile()
+            self._prepared[kind] = eqx.filter_eval_shape(self.function, *args)
+        return jax.tree.map(_of_zeros, self._prepared[kind])
 
     def bound(self, *args: Any) -> Callable[..., Any]:
         """The function of what follows `args`, arrays alone: many calls of it cost little."""
@@ -80,6 +93,19 @@ class _Rest:
 
     def __eq__(self, other: Any):
         return self is other or (isinstance(other, _Rest) and self.parts == other.parts)
+
+
+def _kind_of(args: tuple) -> _Rest:
+    """What a function is compiled for: arguments with the shapes of arrays in place of these."""
+    leaves, structure = jax.tree.flatten(args)
+    return _Rest(
+        tuple(jax.typeof(leaf) if eqx.is_array(leaf) else leaf for leaf in leaves), structure
+    )
+
+
+def _of_zeros(leaf: Any) -> Any:
+    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+    return np.zeros(leaf.shape, leaf.dtype) if is_shape else leaf
 
 
 @lru_cache(maxsize=64)

@@ -4,10 +4,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from typing import TypeVar
+
+import jax
 
 from .errors import ConfigError
 from .inherited import Inherited, is_sent
@@ -30,6 +32,27 @@ def beside(processes: int) -> Iterator[None]:
         yield
     finally:
         _SHARED.reset(token)
+
+
+def start_beside(processes: int) -> None:
+    """Start JAX in one of so many processes of this machine, with threads for its share of cores.
+
+    By itself it makes as many threads as the process may use cores, and hands its sums over to them
+    where these are not free, which takes as much processor time again as a fit of small maps. What
+    has been started stays as it is; where the system does not tell cores apart nothing is done.
+    """
+    share = max(1, _cores() // processes)
+    if not hasattr(os, "sched_setaffinity") or share == _cores():
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:share])
+    try:
+        jax.devices()
+    finally:
+        # They may run on any core all the same: which ones are free changes.
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread), allowed)
 
 
 def _cores() -> int:

@@ -141,7 +141,7 @@ def lower_iteration(
         return
     state = _begin(solver, objective.variables, objective.memo, jnp.asarray(x))
     # Equations and memo of a state have the shapes of those an evaluation returns.
-    advance.lower(solver, objective.variables, state, state.equations, state.memo).compile()
+    advance.prepare(solver, objective.variables, state, state.equations, state.memo)
 
 
 class TrustRegionMinimiser(optx.AbstractMinimiser[Array, Any, TrustRegionState]):

@@ -19,7 +19,6 @@ from ..config.read import Configuration, read_configuration
 from ..config.tables.data import reading_of
 from ..config.tables.search import search_settings
 from ..config.tables.solver import is_hybrid
-from ..cores import beside
 from ..data import q_values
 from ..data.layouts.hdf5 import dataset
 from ..data.layouts.opened import open_hdf5
@@ -139,16 +138,14 @@ def fit_item(series: Series, item: Item, target: str) -> str:
 
 @dataclass(frozen=True)
 class _Work:
-    """The files of a batch, as work for so many processes; a failure is a text that comes back."""
+    """The files of a batch; a failure is a text that comes back."""
 
     series: Series
     items: tuple[Item, ...]
     targets: tuple[str, ...]
-    processes: int
 
     def __call__(self, task: Task, beat: Callable[[], None]) -> Arrays:
-        with beside(self.processes):
-            wrong = fit_item(self.series, self.items[task.number], self.targets[task.number])
+        wrong = fit_item(self.series, self.items[task.number], self.targets[task.number])
         return {"wrong": np.frombuffer(wrong.encode(), np.uint8)}
 
 
@@ -270,8 +267,7 @@ def _batch(series: Series, files: Sequence[str], table: Table, say: Callable[[st
 
     def run(series: Series, items: Sequence[Item]) -> None:
         alone = series.jobs == 1 or len(items) == 1
-        processes = 1 if alone else min(series.jobs, len(items))
-        work = _Work(series, tuple(items), tuple(targets[one] for one in items), processes)
+        work = _Work(series, tuple(items), tuple(targets[one] for one in items))
 
         def ended(outcome: Outcome) -> None:
             item, result = items[outcome.number], outcome.result

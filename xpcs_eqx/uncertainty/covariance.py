@@ -171,18 +171,13 @@ def _dyadic_of(term: TwoTimeTerm, at: Optimum, loss: AbstractLoss) -> DyadicScor
     return find(term, at.y, at.per_angle, loss)
 
 
-@quick_jit
-def _speckle(term, y, per_angle, loss, shot):
-    return speckle_scores(term, y, per_angle, loss, shot)
-
-
 def lower_uncertainty(objective: TwoTimeObjective) -> None:
     """Compile what `optimum` and `uncertainty_at` run on maps, without running it."""
     term = objective.term
     shapes = eqx.filter_eval_shape(lambda o: o.memo, objective)
     memo = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     y = np.zeros(objective.variables.lower.shape)
-    _optimum.lower(
+    _optimum.prepare(
         term.parameters,
         term.scaling,
         term.reference,
@@ -191,13 +186,8 @@ def lower_uncertainty(objective: TwoTimeObjective) -> None:
         y,
         memo,
         memo.equations.cost,
-    ).compile()
-    part = y[: term.parameters.n_free]
-    if term.in_parts:
-        lower_speckle_scores(term, part, loss_of(objective))
-        return
-    shot = np.zeros((term.reference.shape[0],))
-    _speckle.lower(term, part, term.reference, loss_of(objective), shot).compile()
+    )
+    lower_speckle_scores(term, y[: term.parameters.n_free], loss_of(objective))
 
 
 class Decays(NamedTuple):
@@ -396,8 +386,7 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
     columns, decays = np.asarray(at.columns), None
     if isinstance(term.tiles, MapTiles | StoredTiles):
         shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
-        find = speckle_scores if term.in_parts else _speckle
-        scores = find(term, at.y, at.per_angle, loss, jnp.asarray(shot))
+        scores = speckle_scores(term, at.y, at.per_angle, loss, shot)
         dyadic = scores.dyadic
         shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
         factor = _with_lost_noise(at, scores)

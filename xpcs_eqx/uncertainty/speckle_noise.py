@@ -17,7 +17,6 @@ cyclic orders of the product of g along the cycle, give every mean. All that is 
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Inexact
 
 # Frames (or blocks of them) along a map up to which the cycle of four frames without a shortcut
@@ -79,12 +78,16 @@ def coarser(
     step = -(-n // side)
     if step == 1:
         return columns, field, length
-    blocks = -(-n // step)
-    place = jnp.asarray(np.arange(n)[:, None] // step == np.arange(blocks), columns.dtype)
-    weight = place * length[:, None]
-    whole = jnp.sum(weight, axis=0)
-    mean = (weight / whole).astype(field.dtype)
-    return place.T @ columns @ place, mean.T @ field @ mean, whole
+    rest, blocks = -n % step, -(-n // step)
+
+    def summed(matrices):
+        padded = jnp.pad(matrices, [(0, 0)] * (matrices.ndim - 2) + [(0, rest)] * 2)
+        rows = jnp.sum(padded.reshape(*padded.shape[:-1], blocks, step), axis=-1)
+        return jnp.sum(rows.reshape(*rows.shape[:-2], blocks, step, blocks), axis=-2)
+
+    whole = jnp.sum(jnp.pad(length, (0, rest)).reshape(blocks, step), axis=1)
+    share = length / jnp.repeat(whole, step)[:n]
+    return summed(columns), summed(share[:, None] * field * share), whole
 
 
 def traces(

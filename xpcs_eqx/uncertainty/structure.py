@@ -129,29 +129,26 @@ def structure_of(
     columns, sums, weight = planes[:-1], in_cells[:, -1], in_cells[:, -2]
     cross = in_cells[:, :-1]
     whole_gram = jnp.block([[gram, cross.T], [cross, jnp.diag(weight)]])
-    tests = member * columns[-1]
-    whole = jnp.concatenate([columns, tests])
-    whole = whole + jnp.swapaxes(whole, 1, 2)
     size = jnp.sqrt(jnp.diagonal(whole_gram))
     size = jnp.where(size > 0, size, 1.0)
-    shared = _shared(whole / size[:, None, None], field, length, contrast, shot, exists)
+    whole = jnp.concatenate([columns, member * columns[-1]]) / size[:, None, None]
+    shared = _shared(whole.astype(jnp.float32), field, length, contrast, shot, exists)
     shared = shared.astype(size.dtype) * jnp.outer(size, size)
     return Structure(sums, weight, whole_gram, shared, (contrast + shot) ** 2 * ratio, step)
 
 
 def _shared(columns, field, length, contrast, shot, exists):
-    """N times the covariance of ½ Σ_ij J_ij c2_ij of the columns J, but for each pair with itself.
+    """N times the covariance of Σ_i≤j J_ij c2_ij of the columns J, but for each pair with itself.
 
     In single precision, which is ample for a test.
     """
+    columns = columns + jnp.swapaxes(columns, 1, 2)
     single = jnp.complex64 if jnp.iscomplexobj(field) else jnp.float32
     field = field.astype(single)
-    columns, length, contrast, shot = (
-        one.astype(jnp.float32) for one in (columns, length, contrast, shot)
-    )
+    length, contrast, shot = (one.astype(jnp.float32) for one in (length, contrast, shot))
     # The mean of |c1|² over a block has each frame with itself in it already.
     signal = contrast * jnp.abs(field) ** 2 + jnp.diag(shot / length)
-    turned = signal @ columns
+    turned = columns @ signal
     inverse = 1 / jnp.sqrt(length)
     own = (contrast + shot) * (inverse[:, None] * columns * inverse)
     gaussian = 0.5 * (traces(turned, turned) - traces(own, own))

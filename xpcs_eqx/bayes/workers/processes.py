@@ -1,5 +1,6 @@
 """Shards in spawned processes of our own, each of which can be lost without the others."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ import equinox as eqx
 import jax
 
 from ...arguments import check_fields
+from ...cores import beside, start_beside
 from ...errors import FitError, ModelError
 from .base import (
     AbstractWorkers,
@@ -34,12 +36,13 @@ _STILLBORN = 3
 _READY, _BEAT = "ready", "beat"
 
 
-def serve(connection: Connection, folder: str) -> None:
-    """The life of a process: read the work, then one task after the other until told to end."""
+def serve(connection: Connection, folder: str, processes: int) -> None:
+    """The life of one of some processes: read the work, then do tasks until told to end."""
     # An interrupt goes to the whole group; the process that began all ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A process of our own has a configuration of its own.
     jax.config.update("jax_enable_x64", True)
+    start_beside(processes)
     try:
         work: Work = load_shared(folder)
     except Exception as error:
@@ -55,22 +58,27 @@ def serve(connection: Connection, folder: str) -> None:
             last = now
             connection.send(_BEAT)
 
-    with suppress(EOFError):
+    with beside(processes), suppress(EOFError):
         while (task := connection.recv()) is not None:
             connection.send(attempt(work, task, beat))
+            if gc.get_freeze_count() == 0:
+                # What was traced and compiled stays, and is not looked through again and again.
+                gc.collect()
+                gc.freeze()
 
 
 class _Process:
     """A process, and another one in its place when it is lost."""
 
-    def __init__(self, context: Any, folder: str, limits: Limits):
-        self.context, self.folder, self.limits = context, folder, limits
+    def __init__(self, context: Any, folder: str, processes: int, limits: Limits):
+        self.context, self.limits = context, limits
+        self.arguments = folder, processes
         self.stillborn = 0
         self._start()
 
     def _start(self) -> None:
         self.connection, other = self.context.Pipe()
-        process = self.context.Process(target=serve, args=(other, self.folder), daemon=True)
+        process = self.context.Process(target=serve, args=(other, *self.arguments), daemon=True)
         process.start()
         self.process = process
         other.close()
@@ -173,6 +181,6 @@ class SpawnedProcesses(AbstractWorkers):
             places = []
             for _ in range(count):
                 # One that cannot be started leaves none behind.
-                places.append(_Process(context, shared, limits))
+                places.append(_Process(context, shared, count, limits))
                 started.callback(places[-1].end)
             yield places

@@ -167,7 +167,8 @@ _SHARE, _SHARES = 8, 64
 def shares_of(tiles: AbstractTiles) -> list[tuple[int, int]]:
     """The table of tiles in memory in runs of one length, as (first, end)."""
     n = len(tiles.table)
-    length = max(_SHARE, -(-n // _SHARES))
+    # None is much shorter than another, which would leave a core waiting.
+    length = -(-n // min(max(n // _SHARE, 1), _SHARES))
     return [(low, min(low + length, n)) for low in range(0, n, length)]
 
 
