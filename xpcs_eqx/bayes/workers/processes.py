@@ -1,6 +1,5 @@
 """Shards in spawned processes of our own, each of which can be lost without the others."""
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -61,10 +60,6 @@ def serve(connection: Connection, folder: str, processes: int) -> None:
     with beside(processes), suppress(EOFError):
         while (task := connection.recv()) is not None:
             connection.send(attempt(work, task, beat))
-            if gc.get_freeze_count() == 0:
-                # What was traced and compiled stays, and is not looked through again and again.
-                gc.collect()
-                gc.freeze()
 
 
 class _Process:
