@@ -49,7 +49,7 @@ class Recovery(eqx.Module):
         if not status.converged:
             if np.allclose(x, np.asarray(start), rtol=1e-12, atol=0):
                 return "not moved"
-            if np.any(np.asarray(state.equations.diagonal) <= 0):
+            if np.any(_vanished(state)):
                 return "singular"
         if np.any(at_bound(variables, x)):
             return "at bounds"
@@ -129,8 +129,13 @@ def lost_variables(state: TrustRegionState) -> np.ndarray:
     One that ran to where an exponential vanishes, say: its gradient is zero, but the cost has no
     minimum there.
     """
-    flat = np.asarray(state.equations.diagonal) == 0
-    return flat & (np.asarray(state.largest) > 0)
+    return _vanished(state) & (np.asarray(state.largest) > 0)
+
+
+def _vanished(state: TrustRegionState) -> np.ndarray:
+    """Which variables leave nothing of their column but what rounding leaves of its largest."""
+    least = np.finfo(float).eps ** 2 * np.maximum(np.asarray(state.largest), 0.0)
+    return np.asarray(state.equations.diagonal) <= least
 
 
 @quick_jit
