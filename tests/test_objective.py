@@ -237,8 +237,9 @@ def test_single_precision_data(laminar):
     rounded = eqx.tree_at(lambda d: d.c2, data, single.c2.astype(np.float64))
     found = normal(projected_objective(parameters, single))
     assert found.gradient.dtype == np.float64
-    # The arithmetic is double whatever the storage …
-    assert_same_equations(found, normal(projected_objective(parameters, rounded)), 1e-14)
+    # The arithmetic is double whatever the storage: the same but for the order of sums, of which
+    # the elimination of contrast and offset leaves some fifty roundings …
+    assert_same_equations(found, normal(projected_objective(parameters, rounded)))
     # … and storage costs what rounding the data costs.
     assert_close(found.cost, wanted.cost, SINGLE.same)
     assert_close(found.gradient, wanted.gradient, SINGLE.derivative)

@@ -17,6 +17,8 @@ from .trust_region import TrustRegion, TrustRegionState
 
 # With less damping than this the first step is that of Gauss and Newton to all digits that count.
 _LEAST = 1e-8
+# Costs in single precision that differ by less than this part of them may be the same.
+_ROUNDING = 1e-6
 
 
 class SinglePrecisionState(AbstractPreparationState):
@@ -100,7 +102,13 @@ class SinglePrecision(AbstractPreparation):
         def step(state):
             assert isinstance(state, SinglePrecisionState)
             equations, memo = evaluated(single, state.inner.trial, state.inner.memo)
+            before = float(state.inner.equations.cost)
             inner = advance(self.solver, variables, state.inner, equations, memo)
+            same = abs(float(equations.cost) - before) <= _ROUNDING * before
+            if same and int(inner.rejected) > int(state.inner.rejected):
+                # Rounding refused the step; to look for a smaller one is left to double precision.
+                ended = jnp.asarray(int(Status.cost), inner.status.dtype)
+                inner = eqx.tree_at(lambda one: one.status, inner, ended)
             best, passes = physical_of(variables, inner.y), state.evaluations + 1
             return SinglePrecisionState(
                 inner=inner,
