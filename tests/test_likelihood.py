@@ -329,6 +329,63 @@ def test_what_data_sets_say_by_themselves_adds_up():
     np.testing.assert_allclose(found["D0"].error, weights.sum() ** -0.5, rtol=0.05)
 
 
+TIGHT = xe.TrustRegion(cost_tol=1e-16, step_tol=1e-13, gradient_tol=1e-14, damping=1e-4)
+
+
+def refitted(objective, **values):
+    """The minimum with other values, whose derivative by them is taken below."""
+    return xe.fitted(xe.with_values(objective, **values), solver=TIGHT)
+
+
+def test_a_fit_is_differentiable_by_data_and_geometry():
+    better = xe.maximum_likelihood(squares_of(data_of()))
+    objective, errors = better.objective, better.uncertainty.errors("classical")
+    found = xe.fitted(objective, solver=TIGHT)
+    assert int(found.status) > 0
+    np.testing.assert_allclose(found.values, better.values, atol=1e-3 * errors.min())
+    term = objective.term
+    way = jnp.asarray(np.random.default_rng(0).normal(size=term.tiles.c2.shape))
+
+    def along(step):
+        moved = {"c2": term.tiles.c2 + step * way, "q": term.geometry.q * (1 + step)}
+        found = refitted(objective, **moved, t=term.t * (1 + 0.3 * step))
+        return jnp.append(found.values, found.cost)
+
+    _, change = jax.jit(lambda: jax.jvp(along, (0.0,), (1.0,)))()
+    step = 1e-5
+    wanted = (along(step) - along(-step)) / (2 * step)
+    np.testing.assert_allclose(change, wanted, rtol=1e-4, atol=1e-6 * np.abs(wanted).max())
+    by_map = jax.jit(jax.grad(lambda c2: refitted(objective, c2=c2)["D0"]))(term.tiles.c2)
+    alone = jax.jvp(lambda c2: refitted(objective, c2=c2)["D0"], (term.tiles.c2,), (way,))[1]
+    np.testing.assert_allclose(jnp.sum(by_map * way), alone, rtol=1e-8)
+    # Each pair once; what a frame has with itself stays.
+    assert np.count_nonzero(np.tril(by_map)) == 0 < np.count_nonzero(by_map)
+    with pytest.raises(ModelError, match="has no weights"):
+        xe.with_values(objective, angle_weights=np.ones(term.tiles.c2.shape[0]))
+
+
+def test_a_fit_of_several_is_differentiable():
+    better = xe.maximum_likelihood(joint_fit())
+    objective, errors = better.objective, better.uncertainty.errors("classical")
+    found = xe.fitted(objective, solver=TIGHT)
+    np.testing.assert_allclose(found.values, better.values, atol=1e-3 * errors.min())
+
+    def at(q):
+        return refitted(objective, data_set="fast", q=q)["D0"]
+
+    q = objective.parts[1].term.geometry.q
+    slope, step = jax.jacfwd(at)(q), 1e-4 * q
+    np.testing.assert_allclose(slope, (at(q + step) - at(q - step)) / (2 * step), rtol=1e-4)
+
+
+def test_without_the_diagonal_no_derivative_is_known():
+    data = data_of(counts=20.0)
+    data = dataclasses.replace(data, diagonal=jnp.full_like(data.diagonal, np.nan))
+    likelihood = likelihood_of(squares_of(data))
+    with pytest.raises(ModelError, match=r"angles \[0\] have no raw diagonal"):
+        xe.fitted(likelihood)
+
+
 def spread(kind, counts, contrast, sets, frames):
     """Deviations of both fits from the truth and quoted errors, `(fit, set, parameter)`."""
     true = values_of(SPECKLE[kind][0])

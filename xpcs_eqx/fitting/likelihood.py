@@ -32,11 +32,6 @@ from .solve import solve
 # A diagonal that is not known is that of the model, found anew until nothing moves by more than
 # this part of an error.
 _SETTLED, _ROUNDS = 0.01, 10
-# Reduction of −log L that no longer counts, a thousandth of an error of a parameter. A part of
-# −log L means nothing, as its zero does not.
-_DECREASE = 1e-6
-# Its start is a fit already, so that whole steps are made at once.
-_DAMPING = 1e-4
 # Where nothing else is said, the likelihood is taken for maps of at most so many frames, as its
 # time grows with their third power, and where it promises errors smaller by this factor.
 LARGEST, WORTH = 300, 1.1
@@ -133,16 +128,6 @@ def _of_one(fit: Fit) -> SpeckleLikelihood:
     return found.with_diagonal_of(coordinates_of(found.variables, jnp.asarray(found.begin)))
 
 
-def likelihood_solver(likelihood: SpeckleLikelihood | CombinedObjective) -> TrustRegion:
-    """The solver of a likelihood when none is given: it ends where −log L no longer falls.
-
-    Half the deviance comes to about half the number of entries, whose part the reduction is.
-    """
-    frames = np.concatenate([np.sum(part.angles.kept, axis=1) for part in parts_of(likelihood)])
-    entries = float(np.sum(frames * (frames + 1) / 2))
-    return TrustRegion(cost_tol=2 * _DECREASE / entries, damping=_DAMPING)
-
-
 @checked()
 @quiet_arithmetic
 def maximum_likelihood(
@@ -189,7 +174,6 @@ def maximum_likelihood(
     """
     likelihood = likelihood_of(fit)
     start = start_of(likelihood, fit)
-    solver = likelihood_solver(likelihood) if solver is None else solver
     with in_one_line(progress, callback) as seen:
         solution = solve(likelihood, start, solver=solver, callback=seen)
         known = all(part.known_diagonal.all() for part in parts_of(likelihood))

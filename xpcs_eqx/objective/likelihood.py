@@ -112,9 +112,9 @@ class SampleCovariances(eqx.Module):
 
     @classmethod
     def of(cls, covariance, kept, known, n_pixels) -> "SampleCovariances":
-        """All angles together, from arrays of NumPy with the angle as first axis."""
-        floor = np.array([_floor(c, float(n)) for c, n in zip(covariance, n_pixels, strict=True)])
-        return cls(*(jnp.asarray(one, float) for one in (covariance, kept, known, n_pixels, floor)))
+        """All angles together, from arrays with the angle as first axis."""
+        given = [jnp.asarray(one, float) for one in (covariance, kept, known, n_pixels)]
+        return cls(*given, floor=_floors(given[0], given[3]))
 
 
 def _symmetric(upper: Float[Array, "frame frame"], diagonal: float) -> Float[Array, "frame frame"]:
@@ -269,6 +269,19 @@ class SpeckleLikelihood(AbstractObjective):
         begin = np.clip(begin, self.variables.lower, self.variables.upper)
         return dataclasses.replace(self, term=term, angles=angles, begin=begin)
 
+    def with_maps(self, c2: Float[Array, "angle frame frame"]) -> "SpeckleLikelihood":
+        """The same for other maps, whose diagonals stay; differentiable by them."""
+
+        def one(inputs):
+            c2, covariance, kept = inputs
+            own = jnp.diag(jnp.diagonal(covariance))
+            return _within(kept, _symmetric(c2 - 1, 0.0) + own, 1.0)
+
+        old = self.angles
+        covariance = jax.lax.map(one, (c2, old.covariance, old.kept))
+        angles = SampleCovariances.of(covariance, old.kept, old.known, old.n_pixels)
+        return eqx.tree_at(lambda o: (o.term.tiles.c2, o.angles), self, (c2, angles))
+
     def penalty(self, y: Float[Array, "variable"]) -> NormalEquations:
         """Equations of the penalties on the physical parameters."""
         p = self.physical.n_free
@@ -328,7 +341,7 @@ def _value_and_slope(matrix, angle: SampleCovariances):
     factor = _factor(matrix)
     inverse = _solved(factor, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
     solved = inverse @ angle.covariance
-    return _half_deviance(factor, solved, angle), _slope(inverse, solved, angle)
+    return _half_deviance(factor, solved, angle), _slope(inverse, solved, angle), inverse
 
 
 # A gradient of the factorisation itself would cost several times as much.
@@ -339,9 +352,12 @@ def _of_matrix(matrix, angle: SampleCovariances):
 
 @_of_matrix.defjvp
 def _of_matrix_derivative(primals, tangents):
-    # The data are constants.
-    value, slope = _value_and_slope(*primals)
-    return value, jnp.sum(slope * tangents[0])
+    (_, angle), (moved, data) = primals, tangents
+    value, slope, inverse = _value_and_slope(*primals)
+    by_pixels = (value + angle.floor) / angle.n_pixels
+    by_data = 0.5 * angle.n_pixels * jnp.sum(inverse * data.covariance)
+    change = jnp.sum(slope * moved) + by_data + by_pixels * data.n_pixels - data.floor
+    return value, change
 
 
 def half_deviance(
@@ -418,11 +434,17 @@ def _equations(table: FrameTable, number, level, angle: SampleCovariances) -> No
     )
 
 
-def _floor(covariance: np.ndarray, n_pixels: float) -> float:
+@jax.jit
+def _floors(covariance: Float[Array, "angle frame frame"], n_pixels: Float[Array, "angle"]):
     """The least −log L that any K with eigenvalues of at least the least shot noise could have."""
-    values = np.linalg.eigvalsh(covariance)
-    best = np.maximum(values, SHOT_BOUNDS[0])
-    return 0.5 * n_pixels * float(np.sum(np.log(best) + values / best))
+
+    def one(inputs):
+        matrix, pixels = inputs
+        values = jnp.linalg.eigvalsh(matrix)
+        best = jnp.maximum(values, SHOT_BOUNDS[0])
+        return 0.5 * pixels * jnp.sum(jnp.log(best) + values / best)
+
+    return jax.lax.map(one, (covariance, n_pixels))
 
 
 def kept_frames(tiles: MapTiles) -> Bool[np.ndarray, "angle frame"]:

@@ -20,6 +20,7 @@ from ...objective import (
     Linear,
     MapTiles,
     NormalEquations,
+    SpeckleLikelihood,
     TwoTimeObjective,
     check_one_data_set,
     on_one_device,
@@ -36,7 +37,7 @@ from ..solve import default_solver
 from .minimum import AbstractCurvature, AbstractMinimum, FullCurvature, minimum_of, solve_free
 from .tile_sum import filled
 
-TwoTimes = TypeVar("TwoTimes", bound=TwoTimeObjective | CombinedObjective)
+TwoTimes = TypeVar("TwoTimes", bound=TwoTimeObjective | SpeckleLikelihood | CombinedObjective)
 
 
 class FittedValues(eqx.Module):
@@ -176,7 +177,8 @@ def fitted(
 ) -> FittedValues:
     """Fitted parameters inside `jax.jit`, `jax.grad` and `jax.vmap`: a differentiable fit.
 
-    Whatever `least_squares` fits in memory: one data set, several together, a curve. Every floating
+    Whatever `least_squares` fits in memory: one data set, several together, a curve; and the
+    likelihood of speckle, where the raw diagonals of the maps are known. Every floating
     array of `objective` may be differentiated by: maps, weights, frame times, geometry, fixed
     parameters, penalties, the scale of a loss, a fixed scaling. `with_values` replaces those of a
     data set by name. Works under `jax.jit` and `jax.vmap`, in forward and in reverse mode;
@@ -188,8 +190,9 @@ def fitted(
 
     **Arguments:**
 
-    - `objective`: from `projected_objective`, `two_time_objective` or `curve_objective`. Several
-        data sets are compiled as a whole, which takes as long as all of them one by one.
+    - `objective`: from `projected_objective`, `two_time_objective`, `curve_objective` or
+        `likelihood_of`. Several data sets are compiled as a whole, which takes as long as all of
+        them one by one.
     - `start`: physical start values of the variables; by default the objective's own.
     - `solver`: a `TrustRegion`.
     - `curvature`: `FullCurvature` (default) or `GaussNewtonCurvature`.
@@ -216,6 +219,8 @@ def fitted(
                     else "build the objective with Scan"
                 )
             )
+        elif isinstance(part, SpeckleLikelihood):
+            _refuse_unknown_diagonals(part)
         else:
             refuse_bins(part.term.tiles, "a differentiable fit")
     begin = objective.start if start is None else start
@@ -227,6 +232,18 @@ def fitted(
     curvature = FullCurvature() if curvature is None else curvature
     begin, solver = _constant(begin), _constant(solver)
     return _fitted(objective, begin, solver, curvature)
+
+
+def _refuse_unknown_diagonals(likelihood: SpeckleLikelihood) -> None:
+    count, known = likelihood.angles.kept.shape[0], likelihood.shot_scaling.fitted
+    unknown = sorted(set(range(count)) - set(known))
+    if unknown:
+        raise ModelError(
+            f"angles {unknown} have no raw diagonal that can be used, and the likelihood of "
+            "speckle has in its place what the other entries imply, found anew in each of several "
+            "fits, of which no derivative is known: differentiate the fit by least squares, or "
+            "give data with their diagonals"
+        )
 
 
 def _constant(tree: Any) -> Any:
@@ -277,6 +294,13 @@ def _with_maps(objective, n_angles, n_frames, c2, root_weights, angle_weights):
             "`objective.term.tiles` with equinox.tree_at"
         )
     stack = (n_angles, n_frames, n_frames)
+    if isinstance(objective, SpeckleLikelihood):
+        if root_weights is not None or angle_weights is not None:
+            raise ModelError(
+                "the likelihood of speckle has no weights: it takes frames in or leaves them out; "
+                "leave root_weights and angle_weights out"
+            )
+        return objective.with_maps(_same_shape("c2", c2, stack))
     given = {"c2": (c2, stack), "root_weights": (root_weights, stack)}
     maps = {
         name: getattr(tiles, name) if value is None else _same_shape(name, value, shape)
@@ -351,7 +375,7 @@ def with_values(
     - `data_set`: label of the one whose maps, times and geometry are meant, of several that are
         fitted together. Parameters, penalties and noise are those of all together.
     - `c2`, `root_weights`: maps and 1/sigma of their entries; each unordered pair i < j is read at
-        `[angle, i, j]`.
+        `[angle, i, j]`. The likelihood of speckle has no weights, and keeps its diagonals.
     - `angle_weights`: weight of the squared residuals of each angle.
     - `t`: frame times [s]; `q` [1/Å]; `phi` [degrees]; `gap` [Å].
     - `fixed`: values of parameters that are not free, by name.
@@ -366,7 +390,7 @@ def with_values(
     the data are points, an unknown data set, or none where there are several.
     """
     several = isinstance(objective, CombinedObjective)
-    if not several:
+    if not several and not isinstance(objective, SpeckleLikelihood):
         check_one_data_set(objective, "with_values")
     changed: Any = objective
     if noise is None and root_weights is not None and not several:
@@ -388,7 +412,7 @@ def with_values(
             f"give {' or '.join(map(repr, labels))}"
         )
     k = labels.index(data_set)
-    part = changed.parts[k] if several else changed
+    part: Any = changed.parts[k] if several else changed
     n_angles, n_frames = part.term.geometry.phi.shape[0], part.term.t.shape[0]
     if any(value is not None for value in maps.values()):
         part = _with_maps(part, n_angles, n_frames, **maps)

@@ -20,15 +20,15 @@ from ...objective import (
     CombinedObjective,
     CurveObjective,
     InfluenceSums,
-    JointObjective,
     Linear,
     NormalEquations,
     ProjectedObjective,
+    SpeckleLikelihood,
+    TwoTimeObjective,
     TwoTimeTerm,
     block_correlation,
     influence_sums,
 )
-from ...objective.combined import is_likelihood
 from ...objective.elimination import assemble, index_layout
 from ...objective.kernel.blocks import block_equations
 from ...objective.kernel.frame_table import frame_table
@@ -92,13 +92,8 @@ def minimum_of(objective: AbstractObjective) -> AbstractMinimum:
 
     **Raises:** `ModelError` for an objective of another kind.
     """
-    if isinstance(objective, ProjectedObjective | JointObjective):
+    if isinstance(objective, TwoTimeObjective | SpeckleLikelihood):
         return _of_maps(objective)
-    if is_likelihood(objective):
-        raise ModelError(
-            "a differentiable fit is one of least squares, and this objective is the likelihood of "
-            "speckle; differentiate the fit by least squares from which it began"
-        )
     if isinstance(objective, CombinedObjective):
         parts = tuple(_of_maps(part) for part in objective.parts)
         whole = objective.parameters.whole
@@ -129,14 +124,22 @@ def minimum_of(objective: AbstractObjective) -> AbstractMinimum:
     )
 
 
-def _of_maps(objective: Any) -> "MapMinimum":
+def _of_maps(objective: Any) -> "MapMinimum | LikelihoodMinimum":
     term, variables = objective.term, objective.variables
     lower, upper = (jnp.asarray(bound) for bound in (variables.lower, variables.upper))
-    if isinstance(objective, JointObjective):
-        lower, upper = (jnp.roll(bound, term.scaling.size) for bound in (lower, upper))
-    else:
+    if isinstance(objective, ProjectedObjective):
         low, high = term.scaling.bounds
         lower, upper = jnp.concatenate([low, lower]), jnp.concatenate([high, upper])
+    else:
+        lower, upper = (jnp.roll(bound, term.scaling.size) for bound in (lower, upper))
+    if isinstance(objective, SpeckleLikelihood):
+        plain = plain_parameters(term.parameters)
+        likelihood = eqx.tree_at(
+            lambda o: (o.term.parameters, o.variables.parameters), objective, (plain, plain)
+        )
+        return LikelihoodMinimum(
+            likelihood=likelihood, coordinates=term.parameters, lower=lower, upper=upper
+        )
     return MapMinimum(
         term=eqx.tree_at(lambda t: t.parameters, term, plain_parameters(term.parameters)),
         coordinates=term.parameters,
@@ -295,6 +298,58 @@ class MapMinimum(AbstractMinimum):
         return u, self._assembled(memo.equations, y, memo.coefficients, self.coordinates)
 
 
+class LikelihoodMinimum(AbstractMinimum):
+    """Of the likelihood of speckle of one two-time data set.
+
+    - `likelihood`: model and data, its parameters being their own coordinates; `coordinates`: the
+        map with those of the solver.
+    """
+
+    likelihood: SpeckleLikelihood
+    coordinates: ParameterMap
+    lower: Float[Array | np.ndarray, "entry"]
+    upper: Float[Array | np.ndarray, "entry"]
+
+    @property
+    def term(self) -> TwoTimeTerm:
+        """Model and data."""
+        return self.likelihood.term
+
+    def _variables(self, u):
+        # The variables of the objective are (free physical parameters, scaling coefficients).
+        return jnp.roll(u, -self.term.scaling.size, axis=0)
+
+    def cost(self, u):
+        return self.likelihood.cost(self._variables(u), None)
+
+    def gradient(self, u):
+        return self.equations(u)[0].gradient
+
+    def hessian(self, u):
+        return jax.jacfwd(self.gradient)(u)
+
+    def _penalty(self, u):
+        own = self.likelihood.penalty(self._variables(u))
+        return own.transform(self._variables(jnp.eye(u.shape[0])))
+
+    def equations(self, u):
+        likelihood = self.likelihood
+        data = likelihood.together(likelihood.angle_equations(self._variables(u)))
+        turned = data.transform(self._variables(jnp.eye(u.shape[0])))
+        return turned + self._penalty(u), data.cost
+
+    def mean_curvature(self, u):
+        raise ModelError("the likelihood of speckle has no robust loss, whose curvature this is")
+
+    def last(self, y, memo, equations):
+        del equations
+        n, scaling = self.coordinates.n_free, self.term.scaling
+        x = snap(self.coordinates, self.coordinates.to_physical(y[:n]))
+        u = jnp.concatenate([jnp.clip(y[n:], *scaling.bounds), x])
+        layout = index_layout(self.coordinates, y[:n], scaling.size)
+        return u, self.likelihood.together(memo).transform(layout) + self._penalty(u)
+
+
 class JointMinimum(AbstractMinimum):
     """Of several two-time data sets: u has the scaling coefficients of each, then the parameters.
 
@@ -302,7 +357,7 @@ class JointMinimum(AbstractMinimum):
     ∇ = Σ L_kᵀ ∇_k and H = Σ L_kᵀ H_k L_k + Σ ∇_k·d²u_k/du², with L_k = du_k/du.
     """
 
-    parts: tuple[MapMinimum, ...]
+    parts: tuple[MapMinimum | LikelihoodMinimum, ...]
     parameters: SharedParameters
     whole: ParameterMap
     penalties: tuple[AbstractPenalty, ...]
@@ -376,11 +431,13 @@ class JointMinimum(AbstractMinimum):
     def last(self, y, memo, equations):
         coordinates, n = self.parameters.whole, self.whole.n_free
         x = snap(coordinates, coordinates.to_physical(y[:n]))
-        own = [
-            part.last(self.parameters.local_coordinates(k, y[:n]), memo[k], equations)
-            for k, part in enumerate(self.parts)
-        ]
         sizes = [part.term.scaling.size for part in self.parts]
+        ends, own = n + np.cumsum([0, *sizes]), []
+        for k, part in enumerate(self.parts):
+            # The scaling of each follows where it is among the variables, else there is no more.
+            scaling = y[ends[k] : ends[k + 1]]
+            here = jnp.concatenate([self.parameters.local_coordinates(k, y[:n]), scaling])
+            own.append(part.last(here, memo[k], equations))
         coefficients = [u[:size] for (u, _), size in zip(own, sizes, strict=True)]
         u = jnp.concatenate([*coefficients, x])
         return u, self._carried(u, [one for _, one in own])
