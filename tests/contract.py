@@ -370,6 +370,7 @@ RECORDS: dict[type, Callable[[], Any]] = {
     fitting.AgedG2: lambda: fitting.AgedG2(
         5.0, (0.0, 10.0), 0, 0.0, *(np.ones(1),) * 6, *(1.0,) * 7, small_fit()
     ),
+    fitting.Bootstrap: lambda: fitting.Bootstrap(("D0",), np.ones(1), np.ones((2, 1)), 0),
     fitting.Comparison: lambda: fitting.Comparison(small_fit(), None, "why", False, None),
     fitting.Diagnostics: lambda: fitting.Diagnostics(
         ("D0",), *(np.ones(1),) * 3, 1.0, np.ones(1), 10.0, 0.1

@@ -1,5 +1,7 @@
 """Fits from one start: recovery, error bars, a verdict, and what can be asked afterwards."""
 
+from .after.bootstrap import Bootstrap as Bootstrap
+from .after.bootstrap import bootstrap as bootstrap
 from .after.degeneracy import Advice as Advice
 from .after.degeneracy import DegeneracyReport as DegeneracyReport
 from .after.degeneracy import Direction as Direction

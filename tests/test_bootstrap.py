@@ -1,0 +1,119 @@
+"""Errors by fitting maps that were simulated from a fit."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import make_data, mapped, pooled
+
+import xpcs_eqx as xe
+from xpcs_eqx.errors import FitError, ModelError
+from xpcs_eqx.fitting import bootstrap
+from xpcs_eqx.fitting.after.bootstrap import replica_of
+
+# It has decayed within the map, so that its estimates are nearly normal.
+TRUTH = xe.Static(xe.PowerLawRate(5e4, 0.0, 0.0))
+T = 0.1 * np.arange(24)
+FIXED = ("alpha", "D_offset")
+
+
+def data_of(seed=0, phi=(0.0,)):
+    geometry, key = xe.Geometry(0.0054, np.array(phi)), jax.random.key(seed)
+    return xe.simulate_speckle(TRUTH, T, geometry, 0.25, n_pixels=1500, mean_counts=5.0, key=key)
+
+
+def fit_of(data):
+    return xe.least_squares(xe.projected_objective(mapped(TRUTH, data, fixed=FIXED), data))
+
+
+def test_errors_are_those_that_the_fit_quotes():
+    fit = fit_of(data_of())
+    found = bootstrap(fit, 80)
+    assert found.names == tuple(fit.names)
+    assert found.failed == 0
+    # Of 80 fits a standard deviation is known to 8 %.
+    quoted = np.array([fit[name].error for name in found.names])
+    np.testing.assert_array_less(np.abs(np.log(found.errors / quoted)), 0.25)
+    np.testing.assert_allclose(np.sqrt(np.diag(found.covariance)), found.errors)
+    np.testing.assert_array_less(np.abs(found.bias), 5 * found.errors / np.sqrt(80))
+    low, high = found.interval("D0")
+    assert low < fit["D0"].value < high
+    assert 0.6 < (high - low) / (2 * fit["D0"].error) < 1.6
+    with pytest.raises(ModelError, match="no 'D1' was fitted; there are contrast"):
+        found.interval("D1")
+    with pytest.raises(ModelError, match="level is 2"):
+        found.interval("D0", 2.0)
+
+
+def test_maps_have_the_pixels_contrast_and_offset_of_the_fit():
+    fit = fit_of(data_of(phi=(0.0, 90.0)))
+    # A ninth of the pixels at one angle: three times the scatter there.
+    pixels = np.asarray(fit.uncertainty.n_pixels) / np.array([1.0, 9.0])
+    fewer = dataclasses.replace(fit.uncertainty, n_pixels=pixels)
+    replica = replica_of(eqx.tree_at(lambda f: f.uncertainty, fit, fewer))
+    drawn, diagonals = zip(
+        *map(replica.drawn, jax.random.split(jax.random.key(0), 60)), strict=True
+    )
+    middle = fit.offset[:, None] + fit.contrast[:, None] + fit.uncertainty.shot_noise[:, None]
+    scatter = np.std(drawn, axis=0)[:, 0, 1:].mean(axis=1)
+    assert scatter[1] / scatter[0] == pytest.approx(3.0, rel=0.15)
+    error = np.std(diagonals, axis=0) / np.sqrt(60)
+    np.testing.assert_array_less(np.abs(np.mean(diagonals, axis=0) - middle), 5 * error)
+    surface = xe.physics.correlation_map(fit.model, T, fit.objective.term.geometry)
+    wanted = fit.offset[:, None, None] + fit.contrast[:, None, None] * surface
+    error = np.std(drawn, axis=0) / np.sqrt(60) + np.eye(T.size)
+    np.testing.assert_array_less(np.abs(np.mean(drawn, axis=0) - wanted), 5 * error)
+
+
+def test_after_the_likelihood_they_are_those_that_it_quotes():
+    fit = fit_of(data_of())
+    found = bootstrap(fit, 30, then=xe.maximum_likelihood)
+    better = xe.maximum_likelihood(fit)
+    k = found.names.index("D0")
+    assert found.fitted[k] == better["D0"].value != fit["D0"].value
+    # Of 30 fits a standard deviation is known to 13 %.
+    assert abs(np.log(found.errors[k] / better["D0"].error)) < 0.4
+
+
+def test_of_several_data_sets():
+    data = [data_of(0), data_of(1)]
+    parameters = xe.shared_parameters(
+        [TRUTH, TRUTH], [one.t for one in data], fixed=FIXED, labels=["a", "b"]
+    )
+    fit = xe.least_squares(xe.two_time_objective(parameters, data))
+    found = bootstrap(fit, 40)
+    k = found.names.index("D0")
+    assert abs(np.log(found.errors[k] / fit["D0"].error)) < 0.4
+
+
+def test_it_can_be_ended_and_repeated():
+    fit, seen = fit_of(data_of()), []
+    found = bootstrap(fit, 50, callback=lambda made: seen.append(made) or made == 4)
+    assert seen == [1, 2, 3, 4]
+    assert len(found.values) == 4
+    again = bootstrap(fit, 50, callback=lambda made: made == 4)
+    np.testing.assert_array_equal(again.values, found.values)
+    other = bootstrap(fit, 4, seed=1)
+    assert np.abs(other.values - found.values).min() > 0
+
+
+def test_what_it_cannot_simulate_is_refused():
+    line = xe.curve_fit(lambda x, a: a * x, np.arange(5.0), np.arange(5.0) * 1.01, np.ones(1))
+    with pytest.raises(ModelError, match="this is one of a curve"):
+        bootstrap(line)
+    points = pooled(make_data(n=15, phi=np.array([0.0])))
+    parameters = mapped(TRUTH, points, fixed=FIXED)
+    with pytest.raises(ModelError, match="these data are points"):
+        bootstrap(xe.least_squares(xe.two_time_objective(parameters, points)))
+    fit = fit_of(data_of())
+    with pytest.raises(ModelError, match="1 replicas; give 2 or more"):
+        bootstrap(fit, 1)
+    nothing = eqx.tree_at(lambda f: f.fitted.contrast, fit, -jnp.ones(1))
+    with pytest.raises(FitError, match="the contrast of angle 0 is -1"):
+        bootstrap(nothing)
+    quick = xe.least_squares(fit.objective, errors="classical")
+    with pytest.raises(FitError, match="no number of independent pixels"):
+        bootstrap(quick)
