@@ -1,5 +1,7 @@
 """Numbers that follow from the parameters: against closed forms, with errors that cover."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import LAMINAR, frame_times, make_data, mapped
@@ -28,9 +30,33 @@ from xpcs_eqx.physics import (
     correlation_map,
 )
 from xpcs_eqx.report import Table, derived_sections
-from xpcs_eqx.report.derived import exponent_section
-from xpcs_eqx.report.plots import save_figures
+from xpcs_eqx.report.collection import Result, as_page, exponents_of
+from xpcs_eqx.report.derived import exponent_section, exponent_sections
+from xpcs_eqx.report.plots import exponent_figure, save_figures
 from xpcs_eqx.report.plots.canvas import style
+from xpcs_eqx.report.plots.series import series_figure
+
+
+def test_what_is_the_same_at_all_angles_is_said_once():
+    data = make_data(LAMINAR, n=21, phi=[0.0, 20.0, 45.0, 70.0, 90.0, 120.0])
+    free = {"D0", "phi0"}
+    names = mapped(LAMINAR, data).names
+    fixed = tuple(name for name in names if name not in free)
+    fit = least_squares(projected_objective(mapped(LAMINAR, data, fixed=fixed), data))
+    (section,) = derived_sections(fit, [0.5, 1.0])
+    lags, rates = (one for one in section.content if isinstance(one, Table))
+    # Of six angles four are shown.
+    assert lags.header == ["age [s]", "0°", "45°", "70°", "120°"]
+    assert all("±" in cell for row in lags.rows for cell in row[1:])
+    assert "All 6 angles are in fit/parameters.json." in section.content
+    assert [row[0] for row in rates.rows] == [row[0] for row in lags.rows] == ["0.5", "1"]
+    assert {"τ [s]", "D [Å²/s]", "shear rate [1/s]"} < set(rates.header)
+    found = derived_values(fit, [0.5, 1.0])
+    shown = float(rates.rows[0][rates.header.index("D [Å²/s]")])
+    error = 0.5 * found.rate_errors["transport"][0]
+    assert abs(shown - 0.5 * found.rates["transport"][0]) < 0.06 * error
+    assert np.asarray(section.document["derived"]["half_decay_s"]).shape == (2, 6)
+
 
 ONE = Geometry(0.0054, np.array([0.0]))
 
@@ -95,7 +121,8 @@ def test_numbers_of_a_fit():
     # One row an age: no angle decays in another way.
     (table,) = (one for one in section.content if isinstance(one, Table))
     assert len(table.rows) == 3
-    assert all("all" in row for row in table.rows)
+    assert "phi [deg]" not in table.header
+    assert "The same at all angles." in section.content
     assert q_exponent(fit, [found]) is None
 
 
@@ -138,6 +165,63 @@ def test_what_has_no_line(tmp_path):
             assert complaints(exponent_section(wide).figures()[0].draw()) == []
     names, missing = save_figures(str(tmp_path), section.figures)
     assert ([one.file for one in names], missing) == (["q.png"], ())
+
+
+def results_at(q, factors, files=("a.h5", "b.h5")):
+    """Results of files whose rates differ by a factor, Γ ∝ q² in each."""
+    return [
+        Result(
+            file, "good", {"q [1/Å]": one, "T": 280.0 + 10 * k}, units={"D0": "Å²/s", "Γ": "1/s"},
+            parameters={
+                "D0": (factor, 0.01 * factor), "alpha": (0.5, np.nan),
+                "Γ": (1e4 * factor * one**2, 50 * factor * one**2),
+            },
+            exponent=2.0, file=file,
+        )
+        for k, (file, factor) in enumerate(zip(files, factors, strict=True))
+        for one in q
+    ]  # fmt: skip
+
+
+def test_files_with_the_same_q_have_a_line_each():
+    """One line through all of them would mix temperatures."""
+    q = (0.004, 0.006, 0.008)
+    results = results_at(q, (1.0, 3.0))
+    found = exponents_of(results)
+    assert list(found) == ["a.h5", "b.h5"]
+    for one in found.values():
+        assert one.slope == pytest.approx(2.0)
+        assert one.statistic == pytest.approx(0.0, abs=1e-9)
+    (section,) = exponent_sections(found)
+    assert [row[0] for row in section.content[0].rows] == ["a.h5", "b.h5"]
+    assert section.content[1].endswith("the model has 2.")
+    other = dataclasses.replace(results[0], parameters={"Γ": (0.5, 0.01)})
+    (section,) = exponent_sections(exponents_of([other, *results[1:]]))
+    assert section.content[1].endswith("more than three errors away: a.h5.")
+    # A q each: one line through all of them.
+    assert list(exponents_of([results[0], results[4]])) == [""]
+    assert exponents_of([results[0], results[3]]) == {}
+    with style():
+        figure = exponent_figure(found)
+        assert complaints(figure) == []
+        assert [text.get_text() for text in figure.legends[0].texts] == ["a.h5", "b.h5"]
+        figure = series_figure(results, "T")
+        assert complaints(figure) == []
+        assert [text.get_text() for text in figure.legends[0].texts] == [
+            f"q = {one} 1/Å" for one in q
+        ]
+
+
+def test_what_all_results_have_in_common_is_said_once():
+    failed = Result("c.h5", "failed: no maps")
+    page = as_page("Series", results_at((0.006,), (1.0, 3.0)))
+    assert "2 good" in page
+    assert "the same in all of them: q = 0.006 1/Å, alpha = 0.5" in page
+    assert "<th>alpha" not in page
+    assert ">3.000 ± 0.030<" in page
+    page = as_page("Series", [*results_at((0.006,), (1.0, 3.0)), failed])
+    assert "2 good, 1 failed" in page
+    assert "the same in all" not in page
 
 
 MOTIONS = [(Static(rate(4e3)), 2.0), (Ballistic(rate(40)), 1.0)]

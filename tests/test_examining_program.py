@@ -8,7 +8,7 @@ import pytest
 from helpers_program import prepared, run
 
 from xpcs_eqx.program.examining import suspicious
-from xpcs_eqx.showing import digits_of, number
+from xpcs_eqx.showing import value_and_error
 
 # The decay of the data in helpers_data is exp(-lag/4) per frame: a constant J [Å²/s].
 TRUTH = 1 / (4 * 0.1 * 0.0054**2)
@@ -60,8 +60,8 @@ def test_everything_that_can_be_asked_for(tmp_path):
     assert combined["angles"] == 3
     assert abs(combined["value"] - together["value"]) < together["error"]
     assert combined["error"] == pytest.approx(together["error"], rel=0.1)
-    shown = number(combined["value"], digits_of(combined["value"], combined["error"]))
-    assert shown in section("Each angle by itself")
+    shown = value_and_error(combined["value"], combined["error"])
+    assert all(cell in section("Each angle by itself") for cell in shown)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xpcs_eqx.showing import digits_of, number
+from xpcs_eqx.showing import value_and_error
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -26,8 +26,7 @@ def test_from_a_file_to_a_report(tmp_path, capsys):
     assert fit.success
     report = (tmp_path / "out" / "report.txt").read_text(encoding="utf-8")
     assert report in capsys.readouterr().out
-    row = fit["D0"]
-    assert number(row.value, digits_of(row.value, row.error)) in report
+    assert value_and_error(fit["D0"].value, fit["D0"].error)[0] in report
 
 
 @pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed")

@@ -198,7 +198,7 @@ def test_a_scatter_of_percents_is_no_slope():
     q = np.array([0.002, 0.006, 0.012])
     gamma = 2e4 * q**2 * np.array([0.99, 1.0, 1.01])
     with style():
-        figure = exponent_figure(line_of_logarithms(q, gamma, np.diag([1e-5] * 3), 2.0))
+        figure = exponent_figure({"": line_of_logarithms(q, gamma, np.diag([1e-5] * 3), 2.0)})
         assert complaints(figure) == []
     for axis, values in zip(figure.axes, (gamma, 1 / gamma, gamma / q**2), strict=True):
         low, high = axis.get_ylim()

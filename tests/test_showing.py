@@ -76,6 +76,30 @@ def test_tables_as_text_html_csv_and_dataframe(tmp_path):
     assert list(posterior().to_dataframe().index) == list(posterior().names)
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "cells", "together"),
+    [
+        (-0.5, 0.052, ("-0.500", "0.052"), "-0.500 ± 0.052"),
+        (203.0, 0.05, ("203.000", "0.050"), "203.000 ± 0.050"),
+        (3873.0, 124.0, ("3870", "120"), "3870 ± 120"),
+        (1.0, 0.0996, ("1.00", "0.10"), "1.00 ± 0.10"),
+        (-0.001, 0.52, ("0.00", "0.52"), "0.00 ± 0.52"),
+        (2e-4, 4.8e-6, ("2.000e-04", "4.8e-06"), "(2.000 ± 0.048)e-04"),
+        (0.999977, 1.6e-6, ("0.9999770", "1.6e-06"), "0.9999770 ± 0.0000016"),
+        (2e7, 3e4, ("2.0000e+07", "3.0e+04"), "(2.0000 ± 0.0030)e+07"),
+        (0.0, 2e-7, ("0e+00", "2.0e-07"), "(0.0 ± 2.0)e-07"),
+        (1.5, np.nan, ("1.5", "-"), "1.5"),
+    ],
+)
+def test_a_value_is_shown_to_the_digits_of_its_error(value, error, cells, together):
+    assert xe.showing.value_and_error(value, error) == cells
+    assert xe.showing.with_error(value, error) == together
+    for one, other in (("value", "error"), ("mean", "sd")):
+        table = xe.showing.Table({"D0": {one: value, other: error}})
+        assert repr(table).splitlines()[2].split() == ["D0", *cells]
+        assert all(f">{cell}<" in table._repr_html_() for cell in cells)
+
+
 def test_markup_in_names_is_text():
     shown = xe.showing.Table({"<b>": {"value": 1.0, "unit": "<i>"}})
     assert "<b>" not in shown._repr_html_()

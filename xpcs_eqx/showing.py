@@ -23,10 +23,12 @@ _SHOWN = 6
 _ROWS = 60
 # Columns of words.
 _WORDS = ("unit", "role")
-# Significant digits of columns; of others four.
-_DIGITS = {"error": 2, "sd": 2}
-# Columns of values, and of their errors.
+# Columns of values, and of their errors; other columns have four significant digits.
 _ERRORS = {"value": "error", "mean": "sd"}
+# Decimals beyond which an error is written with a power of ten.
+_DECIMALS = 6
+# Significant digits of a value at most.
+_MOST_DIGITS = 15
 
 
 def number(value: float, digits: int = 6) -> str:
@@ -36,6 +38,39 @@ def number(value: float, digits: int = 6) -> str:
     ('200', '4022.42', '-')
     """
     return "-" if math.isnan(value) else f"{float(f'{value:.{digits}g}'):.{max(digits, 6)}g}"
+
+
+def _decimals(error: float) -> int:
+    """Decimals of an error that is rounded to two digits, below zero where it ends in zeros."""
+    return 1 - int(f"{error:.1e}".partition("e")[2])
+
+
+def _rounded(values: Sequence[float], decimals: int, most: int) -> list[str]:
+    """Texts with so many decimals, `most` at most; below zero, with zeros before the point."""
+    shown = max(0, min(decimals, most))
+    # Plus zero, lest a zero has a sign.
+    return [f"{round(one, min(decimals, shown)) + 0.0:.{shown}f}" for one in values]
+
+
+def value_and_error(value: float, error: float) -> tuple[str, str]:
+    """Cells of a table: a value to the digits of its error, and the error, which has two.
+
+    Zeros at the end are digits too.
+
+    >>> value_and_error(-0.5, 0.052), value_and_error(9.8e-05, 2.12e-06)
+    (('-0.500', '0.052'), ('9.80e-05', '2.1e-06'))
+    >>> value_and_error(4022.42, 6100.0), value_and_error(1.0, math.nan)
+    (('4000', '6100'), ('1', '-'))
+    """
+    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+        return number(value), number(error, 2)
+    decimals, size = _decimals(error), math.floor(math.log10(max(abs(value), error)))
+    if -4 < size < 6:
+        cells = _rounded((value, error), decimals, _MOST_DIGITS - 1 - size)
+    else:
+        digits = math.floor(math.log10(abs(value))) + decimals if value else 0
+        cells = [f"{value:.{max(0, min(digits, _MOST_DIGITS - 1))}e}", f"{error:.1e}"]
+    return cells[0], f"{error:.1e}" if decimals > _DECIMALS else cells[1]
 
 
 def with_error(value: float, error: float) -> str:
@@ -50,8 +85,8 @@ def with_error(value: float, error: float) -> str:
     # Powers of ten where plain digits would be many zeros, or more than the error leaves.
     power = 0 if -4 < size < 6 and error < 1000 else size
     scale = 10.0**-power
-    digits = max(0, 1 - math.floor(math.log10(error * scale)))
-    pair = f"{value * scale:.{digits}f} ± {error * scale:.{digits}f}"
+    decimals = _decimals(error * scale)
+    pair = " ± ".join(_rounded((value * scale, error * scale), decimals, _MOST_DIGITS))
     return f"({pair})e{power:+03d}" if power else pair
 
 
@@ -66,18 +101,6 @@ def probability_text(probability: float, digits: int = 2) -> str:
     ('= 0.66', '< 1e-09')
     """
     return f"= {probability:.{digits}g}" if probability >= RARE else f"< {RARE:g}"
-
-
-def digits_of(value: float, error: float) -> int:
-    """Significant digits of a value that its error leaves; six where there is none.
-
-    >>> digits_of(4022.42, 61.0), digits_of(5.01385, 0.024), digits_of(1.0, math.nan)
-    (4, 4, 6)
-    """
-    if not (math.isfinite(value) and math.isfinite(error) and value != 0 and error > 0):
-        return 6
-    found = math.floor(math.log10(abs(value))) - math.floor(math.log10(error)) + 2
-    return min(max(found, 1), 15)
 
 
 def without_q(unit: str) -> str:
@@ -209,12 +232,16 @@ class Table(dict[str, Mapping[str, Any]]):
         return tuple(next(iter(self.values()), {}))
 
     def _cells(self) -> list[list[str]]:
+        value_of = {error: value for value, error in _ERRORS.items()}
+
         def cell(row, column, value):
             if isinstance(value, bool) or not isinstance(value, float | int):
                 return str(value)
             if column in _ERRORS:
-                return number(value, digits_of(value, row.get(_ERRORS[column], math.nan)))
-            return number(value, _DIGITS.get(column, 4))
+                return value_and_error(value, row.get(_ERRORS[column], math.nan))[0]
+            if column in _ERRORS.values():
+                return value_and_error(row[value_of[column]], value)[1]
+            return number(value, 4)
 
         cells = [[n, *(cell(row, *one) for one in row.items())] for n, row in self.items()]
         if len(cells) <= _ROWS:

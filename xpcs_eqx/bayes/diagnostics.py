@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..fitting import Fit
+from ..showing import with_error
 from .arviz_io import bfmi, ess, rhat
 from .modes import bimodality
 from .nuts.chains import Draws
@@ -250,7 +251,7 @@ def against_fit(
         away = (mean - known[name]) / sd if name in known and sd > 0 else 0.0
         if abs(away) > AWAY:
             findings.append(
-                f"{name} = {mean:.6g} ± {sd:.2g} is {away:+.1f} standard deviations from "
+                f"{name} = {with_error(mean, sd)} is {away:+.1f} standard deviations from "
                 f"the fit ({known[name]:.6g})"
             )
     advice = (

@@ -19,6 +19,7 @@ from ..optimize import Recovery, TrustRegion
 from ..parameters import ParameterMap, snap
 from ..physics import AbstractCorrelation
 from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, Individual
+from ..showing import with_error
 from ..uncertainty import carried, inverse_of
 from .combination import (
     AbstractCombination,
@@ -125,12 +126,12 @@ class SequentialFit(eqx.Module):
         ]
         for row in self.rows:
             lines.append(
-                f"  {row.name:20s} {row.value:12.6g} ± {row.error:<9.3g} {row.unit:14s} "
+                f"  {row.name:20s} {with_error(row.value, row.error):>24s} {row.unit:14s} "
                 f"determined at {row.angles} angles"
             )
         lines.append("  " + f"{'phi [deg]':>10s} " + " ".join(f"{n:>24s}" for n in names))
         for a, fit in zip(self.angles, self.fits, strict=True):
-            cells = [f"{fit[n].value:.5g} ± {fit[n].error:.2g}" for n in names]
+            cells = [with_error(fit[n].value, fit[n].error) for n in names]
             lines.append(f"  {self.phi[a]:10.4g} " + " ".join(f"{cell:>24s}" for cell in cells))
         return lines
 
@@ -142,7 +143,7 @@ class SequentialFit(eqx.Module):
         """The combined parameters."""
         lines = [f"SequentialFit of {len(self.fits)} of {len(self.phi)} angles"]
         lines += [
-            f"  {r.name} = {r.value:.6g} ± {r.error:.2g} {r.unit}".rstrip() for r in self.rows
+            f"  {r.name} = {with_error(r.value, r.error)} {r.unit}".rstrip() for r in self.rows
         ]
         return "\n".join(lines)
 

@@ -26,8 +26,9 @@ from ..errors import ConfigError, XPCSError
 from ..files import write_text
 from ..parameters import saved_values
 from ..report import claimed
-from ..report.collection import Result, as_csv, as_page, exponent_of, number_of, read_result
+from ..report.collection import Result, as_csv, as_page, exponents_of, number_of, read_result
 from ..report.sections import folder_names
+from ..showing import counted
 from .ending import told
 from .running import fit_into
 
@@ -247,9 +248,11 @@ class Table:
             from ..report.plots import save_figures, series_drawings
 
             against = next(iter(self.series.about), None)
-            found = exponent_of(results)
+            found = exponents_of(results)
             figures, _ = save_figures(folder, lambda: series_drawings(results, against, found))
-        title = f"Series of {len(results)} files"
+        files = len({one.file for one in self.found})
+        title = f"Series of {counted(files, 'file')}"
+        title += f", {len(results)} fits" if len(results) > files else ""
         texts = {
             "series.csv": as_csv(results),
             "series.html": as_page(title, results, figures),

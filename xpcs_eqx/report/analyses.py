@@ -9,7 +9,7 @@ from ..defences import DefenceReport
 from ..fitting import Comparison, DegeneracyReport, Diagnostics, Fit, SequentialFit
 from ..optimize import SinglePrecisionState
 from ..search import GlobalFit, TournamentState
-from .blocks import Block, Entry, Table, digits_of, items, number, with_error
+from .blocks import Block, Entry, Table, items, number, value_and_error, with_error
 from .sections import APPENDIX, HEAD, Drawing, Section
 
 # What each layer of the defences does when it fires, in words.
@@ -170,8 +170,7 @@ def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> S
     combined = [
         (
             one.name,
-            number(one.value, digits_of(one.value, one.error)),
-            number(one.error, 2),
+            *value_and_error(one.value, one.error),
             one.unit,
             str(one.angles),
         )
@@ -238,10 +237,9 @@ def likelihood_section(compared: Comparison) -> Section:
                 "gain": gain,
                 "difference_in_errors": difference,
             }
-            cells = (number(one.value), number(one.error, 3), number(other.value))
-            rows.append(
-                (name, *cells, number(other.error, 3), number(gain, 3), f"{difference:+.2f}")
-            )
+            pairs = (value_and_error(each.value, each.error) for each in (one, other))
+            cells = (cell for pair in pairs for cell in pair)
+            rows.append((name, *cells, number(gain, 3), f"{difference:+.2f}"))
         header = (
             "parameter",
             "least squares",

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from ..showing import columns
 from ..showing import counted as counted
-from ..showing import digits_of as digits_of
 from ..showing import number as number
 from ..showing import probability_text as probability_text
+from ..showing import value_and_error as value_and_error
 from ..showing import with_error as with_error
 
 WIDTH = 100

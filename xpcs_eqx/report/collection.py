@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..fitting import Exponent, line_of_logarithms
-from .blocks import Table, number, text_lines, with_error
-from .derived import exponent_section, relaxation_of
+from .blocks import Block, Table, number, text_lines, with_error
+from .derived import exponent_sections, relaxation_of
 from .folder import no_results
 from .page import Picture, page
 from .sections import FIGURES, HEAD, Section
@@ -22,6 +23,8 @@ from .sections import FIGURES, HEAD, Section
 # The derived number that stands among the parameters: relaxation rate of c1.
 GAMMA = "Γ"
 Q = "q [1/Å]"
+# Verdicts, the best first.
+VERDICTS = ("good", "marginal", "poor")
 # So many results stand side by side on a page.
 _COLUMNS = 5
 
@@ -33,7 +36,7 @@ class Result:
     - `name`: of the folder or the file; `verdict`: of the fit, or what went wrong.
     - `about`: what is known beside the parameters by name: q, metadata (numbers, times, texts).
     - `parameters`: value and error by name, NaN where there is none; `units` of them.
-    - `exponent`: of q in Γ, as the model states it.
+    - `exponent`: of q in Γ, as the model states it; `file`: with the maps.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Result:
     parameters: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
     exponent: float | None = None
+    file: str = ""
 
     @property
     def good(self) -> bool:
@@ -80,16 +84,29 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
         parameters[GAMMA], units[GAMMA] = gamma, "1/s"
     name = name or os.path.basename(os.path.normpath(folder))
     exponent = found.get("derived", {}).get("exponent")
-    return Result(name, flag, {**known, **about}, parameters, units, exponent)
+    file = str(data.get("file", ""))
+    return Result(name, flag, {**known, **about}, parameters, units, exponent, file)
 
 
-def exponent_of(results: Sequence[Result]) -> Exponent | None:
-    """How Γ of results at several q depends on q, each fitted by itself; None at fewer than two."""
-    known = [
-        (one.about[Q], *one.parameters[GAMMA])
-        for one in results
-        if Q in one.about and GAMMA in one.parameters
-    ]
+def exponents_of(results: Sequence[Result]) -> dict[str, Exponent]:
+    """How Γ of results at several q depends on q, each fitted by itself.
+
+    Of all of them, by an empty name; where a q occurs twice, which then is of another sample or
+    another time, of each file by its name. Fewer than two q have no exponent.
+    """
+    known = [one for one in results if Q in one.about and GAMMA in one.parameters]
+    places = [one.about[Q] for one in known]
+    twice = len(set(places)) < len(places)
+    files = dict.fromkeys(one.file for one in known) if twice else ("",)
+    found = {
+        file: _exponent_of([one for one in known if one.file == file or not twice])
+        for file in files
+    }
+    return {file: one for file, one in found.items() if one is not None}
+
+
+def _exponent_of(results: Sequence[Result]) -> Exponent | None:
+    known = [(one.about[Q], *one.parameters[GAMMA]) for one in results]
     if len(known) < 2:
         return None
     q, gamma, error = np.array(known, dtype=float).T
@@ -146,16 +163,33 @@ def _cell(value: Any, digits: int = 6) -> str:
     return number(value, digits) if isinstance(value, float) else str(_known(value))
 
 
-def _pairs(results: Sequence[Result]) -> Table:
-    """A row for each result with value and error as one, for people."""
-    about, parameters = _names(results, "about"), _units(results)
-    named = [f"{name} [{unit}]" if unit else name for name, unit in parameters.items()]
-    rows = []
-    for one in results:
-        pairs = [one.parameters.get(name, (math.nan, math.nan)) for name in parameters]
-        known = [_cell(one.about.get(name)) for name in about]
-        rows.append([one.name, one.verdict, *known, *(with_error(*pair) for pair in pairs)])
-    return Table(["name", "verdict", *about, *named], rows)
+def _pairs(results: Sequence[Result]) -> list[Block]:
+    """A row for each result with value and error as one, for people.
+
+    What is the same number in all of them, and has no error, is said once.
+    """
+    columns = {
+        name: [_cell(one.about.get(name)) for one in results] for name in _names(results, "about")
+    }
+    alike = [Q] if Q in columns else []
+    for name, unit in _units(results).items():
+        pairs = [one.parameters.get(name, (math.nan, math.nan)) for one in results]
+        head = f"{name} [{unit}]" if unit else name
+        columns[head] = [with_error(*pair) for pair in pairs]
+        alike += [] if any(math.isfinite(error) for _, error in pairs) else [head]
+    once = {
+        head: columns.pop(head)[0]
+        for head in alike
+        if len(results) > 1 and len(set(columns[head])) == 1
+    }
+    cells = zip(*columns.values(), strict=True) if columns else [()] * len(results)
+    rows = [[one.name, one.verdict, *row] for one, row in zip(results, cells, strict=True)]
+    table = Table(["name", "verdict", *columns], rows)
+    said = []
+    for head, cell in once.items():
+        name, _, unit = head.rstrip("]").partition(" [")
+        said.append(f"{name} = {cell} {unit}".rstrip())
+    return [table, *([f"the same in all of them: {', '.join(said)}"] if said else [])]
 
 
 def as_page(
@@ -165,11 +199,19 @@ def as_page(
 
     `beside`: a column for each result instead, where they are few.
     """
-    found = exponent_of(results)
-    about_q = [] if found is None else [(exponent_section(found), ())]
-    shown = _beside(results) if beside and len(results) <= _COLUMNS else _pairs(results)
-    table = Section("Parameters", [shown, "value ± one standard error"], place=HEAD)
+    about_q = [(one, ()) for one in exponent_sections(exponents_of(results))]
+    few = beside and len(results) <= _COLUMNS
+    content = [_beside(results)] if few else [_verdicts(results), *_pairs(results)]
+    table = Section("Parameters", [*content, "value ± one standard error"], place=HEAD)
     return page(title, [(table, ()), *about_q, (Section("Figures", place=FIGURES), pictures)])
+
+
+def _verdicts(results: Sequence[Result]) -> str:
+    """How many are good, and how many are not."""
+    words = Counter(one.verdict.partition(":")[0] for one in results)
+    first = [word for word in VERDICTS if word in words]
+    rest = [word for word in words if word not in VERDICTS]
+    return ", ".join(f"{words[word]} {word}" for word in [*first, *rest])
 
 
 def _beside(results: Sequence[Result]) -> Table:
@@ -194,8 +236,7 @@ def _beside(results: Sequence[Result]) -> Table:
 
 def comparison(results: Sequence[Result]) -> str:
     """A row for each parameter, a column for each result, and how far apart they are, as text."""
-    lines, found = text_lines([_beside(results)]), exponent_of(results)
-    if found is not None:
-        section = exponent_section(found)
+    lines = text_lines([_beside(results)])
+    for section in exponent_sections(exponents_of(results)):
         lines += ["", section.title, *text_lines(section.content)]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..fitting import Derived, Exponent, Fit, derived_values, q_exponent, stated_exponent
-from .blocks import Block, Table, counted, number
+from .blocks import Block, Table, counted, number, value_and_error, with_error
 from .fit import folders_of
 from .maps import chosen_angles
 from .method import unit_of
@@ -30,30 +30,51 @@ _TAU = "; τ: relaxation time 1/Γ of c1 at that age"
 _ANGLES = 4
 
 
-def _rows(fit: Fit, one: Derived) -> tuple[list[str], list[list[str]]]:
+def _pairs(values: np.ndarray, errors: np.ndarray) -> list[tuple[str, str]]:
+    """Two cells for each value."""
+    return [value_and_error(*map(float, pair)) for pair in zip(values, errors, strict=True)]
+
+
+def _columns(fit: Fit, one: Derived) -> tuple[list[str], list[list[tuple[str, str]]]]:
+    """What is the same at all angles: heads of columns, and a value with its error at each age."""
+    header, columns = [], []
+    if np.all(np.isfinite(one.taus)):
+        header, columns = ["τ [s]"], [_pairs(one.taus, one.tau_errors)]
+    for name in filter(_RATES.__contains__, one.rates):
+        symbol, unit, factor = _RATES[name]
+        header.append(f"{symbol} [{unit_of(fit, unit)}]")
+        columns.append(_pairs(factor * one.rates[name], factor * one.rate_errors[name]))
+    return header, columns
+
+
+def _by_age(one: Derived, header: Sequence[str], columns: Sequence[Sequence]) -> Table:
+    """A row for each age."""
+    head = ["age [s]", *(text for name in header for text in (name, "error"))]
+    ages = (number(float(age), 4) for age in one.ages)
+    pairs = zip(*columns, strict=True)
+    return Table(head, [[age, *sum(row, ())] for age, row in zip(ages, pairs, strict=True)])
+
+
+def _tables(fit: Fit, one: Derived) -> list[Block]:
+    """What there is of each age; by angle only what differs between angles."""
     phi = np.asarray(fit.objective.term.geometry.phi)
-    rates = {name: _RATES[name] for name in one.rates if name in _RATES}
-    header = ["age [s]", "phi [deg]", "half-decay [s]", "error"]
-    has_tau = bool(np.all(np.isfinite(one.taus)))
-    header += ["τ [s]", "error"] if has_tau else []
-    for name, unit, _ in rates.values():
-        header += [f"{name} [{unit_of(fit, unit)}]", "error"]
-    # All angles at once where none of them decays in another way.
-    alike = np.ptp(one.lags, axis=1).max() <= 1e-6 * one.lags.min() if phi.size > 1 else True
-    shown = [0] if alike else chosen_angles(phi.size, _ANGLES)
-    rows = []
-    for i, age in enumerate(one.ages):
-        for a in shown:
-            where = "all" if alike and phi.size > 1 else number(float(phi[a]), 4)
-            row = [number(float(age), 4), where]
-            row += [number(float(one.lags[i, a]), 4), number(float(one.lag_errors[i, a]), 2)]
-            if has_tau:
-                row += [number(float(one.taus[i]), 4), number(float(one.tau_errors[i]), 2)]
-            for name, (_, _, factor) in rates.items():
-                found = one.rates[name][i], one.rate_errors[name][i]
-                row += [number(factor * float(v), n) for v, n in zip(found, (5, 2), strict=True)]
-            rows.append(row)
-    return header, rows
+    header, columns = _columns(fit, one)
+    if phi.size == 1 or np.ptp(one.lags, axis=1).max() <= 1e-6 * one.lags.min():
+        lags = _pairs(one.lags[:, 0], one.lag_errors[:, 0])
+        said = ["The same at all angles."] if phi.size > 1 else []
+        return [_by_age(one, ["half-decay [s]", *header], [lags, *columns]), *said]
+    shown = chosen_angles(phi.size, _ANGLES)
+    rows = [
+        [number(float(age), 4), *(with_error(float(lags[a]), float(errors[a])) for a in shown)]
+        for age, lags, errors in zip(one.ages, one.lags, one.lag_errors, strict=True)
+    ]
+    head = ["age [s]", *(f"{number(float(phi[a]), 4)}°" for a in shown)]
+    blocks: list[Block] = ["Half-decay [s] at azimuths:", Table(head, rows)]
+    if len(shown) < phi.size:
+        blocks.append(f"All {phi.size} angles are in fit/parameters.json.")
+    if columns:
+        blocks += ["The same at all angles:", _by_age(one, header, columns)]
+    return blocks
 
 
 def _document(fit: Fit, one: Derived) -> dict[str, object]:
@@ -82,13 +103,10 @@ def derived_sections(fit: Fit, ages: Sequence[float] | None = None) -> list[Sect
     every = {label: derived_values(part, ages) for label, part in fit.parts.items()}
     labels, out = folders_of(fit), []
     for label, one in every.items():
-        header, rows = _rows(fit.parts[label], one)
-        content: list[Block] = [Table(header, rows)]
-        if len(rows) > one.ages.size and one.lags.shape[1] > _ANGLES:
-            content.append(f"all {one.lags.shape[1]} angles are in fit/parameters.json")
+        content = _tables(fit.parts[label], one)
         if "shear" in one.means:
             mean, error = one.means["shear"], one.mean_errors["shear"]
-            content.append(f"mean shear rate {number(mean, 5)} ± {number(error, 2)} 1/s")
+            content.append(f"mean shear rate {with_error(mean, error)} 1/s")
         title = "Derived from the parameters" + (f", {label}" if labels[label] else "")
         if not out:
             content.append(_HALF_DECAY + (_TAU if np.all(np.isfinite(one.taus)) else ""))
@@ -108,7 +126,7 @@ def exponent_section(found: Exponent) -> Section:
     for q, gamma, error in zip(found.q, found.gamma, found.error, strict=True):
         row = [number(float(q), 6)]
         for value in (gamma, 1 / gamma, gamma / q**2):
-            row += [number(float(value), 5), number(float(value * error / gamma), 2)]
+            row += value_and_error(float(value), float(value * error / gamma))
         rows.append(row)
     text = found.finding()
     if found.degrees > 0:
@@ -123,19 +141,42 @@ def exponent_section(found: Exponent) -> Section:
     )
 
 
+def exponent_sections(found: Mapping[str, Exponent]) -> list[Section]:
+    """How relaxation depends on q: of all results, or of each file by its name."""
+    if len(found) < 2:
+        return [exponent_section(one) for one in found.values()]
+    rows = [
+        [
+            file,
+            *value_and_error(one.slope, one.slope_error),
+            number(one.statistic, 3),
+            str(one.degrees),
+        ]
+        for file, one in found.items()
+    ]
+    header = ["file", "exponent of q in Γ", "error", "χ² about the line", "degrees of freedom"]
+    expected = {one.expected for one in found.values()}
+    stated = expected.pop() if len(expected) == 1 else None
+    said = "2 is diffusion, 1 ballistic motion" if stated is None else f"the model has {stated:g}"
+    away = [file for file, one in found.items() if not one.as_stated]
+    if away:
+        said += f"; more than three errors away: {', '.join(away)}"
+    content = [Table(header, rows), f"A line for each file, since they have q in common; {said}."]
+    return [Section("How relaxation depends on q", content, place=HEAD)]
+
+
 def _drawings(found: Exponent) -> Sequence[Drawing]:
     # Not at the top: importing matplotlib takes a third of a second.
     from .plots import exponent_figure
 
-    return (Drawing("q", lambda: exponent_figure(found), about_q(found)),)
+    return (Drawing("q", lambda: exponent_figure({"": found}), about_q({"": found})),)
 
 
-def about_q(found: Exponent) -> str:
+def about_q(found: Mapping[str, Exponent]) -> str:
     """The caption of the figure of Γ(q)."""
-    return (
-        "Relaxation rate Γ, relaxation time τ and D = Γ/q² of each q, with the line "
-        f"{found.finding()}."
-    )
+    lines = [one.finding() for one in found.values()]
+    which = f"the line {lines[0]}" if len(lines) == 1 else "a line for each file"
+    return f"Relaxation rate Γ, relaxation time τ and D = Γ/q² of each q, with {which}."
 
 
 def relaxation_of(document: Mapping) -> tuple[float, float] | None:

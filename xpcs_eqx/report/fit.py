@@ -19,7 +19,7 @@ from ..objective.combined import is_likelihood
 from ..scaling import AbstractScaling
 from .analyses import prepared_section
 from .bins import write_fitted_bins
-from .blocks import Block, Entry, Table, counted, digits_of, items, number
+from .blocks import Block, Entry, Table, counted, items, number, value_and_error
 from .maps import has_maps, is_stored, write_fitted_data
 from .method import (
     STRONG_CORRELATION,
@@ -161,8 +161,7 @@ def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Sec
             continue
         role = "" if row.role == "free" else row.role
         remark = ", ".join(filter(None, (role, "on its bound" if row.at_bound else "")))
-        value = number(row.value, digits_of(row.value, row.error))
-        shown.append((row.name, value, number(row.error, 2), row.unit, remark))
+        shown.append((row.name, *value_and_error(row.value, row.error), row.unit, remark))
     for p in profiles:
         rows[p.name]["profile"] = {"level": p.level, "low": p.low, "high": p.high}
     header = ("parameter", "value", "error", "unit", "")
@@ -254,8 +253,9 @@ def scaling_section(fit: Fit, title: str = "") -> Section:
         "offset_error": offset_error,
     }
     rows = [
-        [number(float(value), n) for value, n in zip(row, (4, 5, 2, 6, 2), strict=True)]
-        for row in zip(*columns.values(), strict=True)
+        [number(float(phi), 4), *value_and_error(*contrast), *value_and_error(*offset)]
+        for phi, *pairs in zip(*columns.values(), strict=True)
+        for contrast, offset in [(map(float, pairs[:2]), map(float, pairs[2:]))]
     ]
     header = ("phi [deg]", "contrast", "error", "offset", "error")
     return Section(title, [Table(header, rows)], {"scaling": columns})

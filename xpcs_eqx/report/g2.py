@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..fitting import AgedG2
-from .blocks import Block, Table, number
+from .blocks import Block, Table, number, value_and_error
 from .sections import Drawing, Section
 
 # Angles of which curves are cut out.
@@ -28,7 +28,7 @@ _CAPTION = (
 def _row(one: AgedG2) -> tuple[str, ...]:
     found = [(one.tau, one.tau_error), (one.stretch, one.stretch_error)]
     found.append((one.half_decay, one.half_decay_error))
-    cells = [text for value, error in found for text in (number(value, 4), number(error, 2))]
+    cells = [text for value, error in found for text in value_and_error(value, error)]
     age = f"{number(one.between[0], 4)} … {number(one.between[1], 4)}"
     return (age, number(one.phi, 4), *cells, number(one.half_decay_beside, 4), one.fit.quality.flag)
 

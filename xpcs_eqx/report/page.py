@@ -72,10 +72,11 @@ dialog button { position: fixed; top: .6rem; right: .8rem; z-index: 2; padding: 
   h1 { font-size: 1.35rem; }
   dl { grid-template-columns: 1fr; gap: .1rem; }
   dd { margin-bottom: .5rem; }
-  th, td { padding: .3rem .5rem; }
+  table { font-size: .85rem; }
+  th, td { padding: .3rem .45rem; }
   th { white-space: normal; vertical-align: bottom; }
   nav { flex-wrap: nowrap; }
-  td:first-child { white-space: normal; min-width: 5rem; max-width: 38vw; }
+  td:first-child { white-space: normal; min-width: 5rem; max-width: 45vw; }
 }
 @media print { nav, dialog { display: none; } }
 """
@@ -130,7 +131,9 @@ def _look(cell: str, right: bool) -> str:
 
 
 def _table(table: Table) -> str:
-    shown = html_table(table.header, table.rows, table.numeric(), _look)
+    # Heads are broken into lines on a phone, but not in units.
+    header = [text.replace("/", "/\u2060") for text in table.header]
+    shown = html_table(header, table.rows, table.numeric(), _look)
     return f'<div class="wide">{shown}</div>'
 
 

@@ -17,7 +17,7 @@ from ..bayes.posterior import Precision, model_tests
 from ..bayes.shards.compare import ShardResults
 from ..bayes.write import plot_posterior
 from ..fitting import Fit
-from .blocks import Block, Entry, Table, digits_of, items, number
+from .blocks import Block, Entry, Table, items, value_and_error
 from .folder import write_files
 from .page import Picture, page
 from .sections import APPENDIX, FIGURES, HEAD, Section, text
@@ -39,10 +39,10 @@ def _row(
 ) -> tuple:
     """A line of the table: mean, sd and limits of an entry; what its `chains` and the fit say."""
     # Limits to a tenth of an sd, as the mean.
-    places = (one.mean, *map(float, np.quantile(draws, [0.05, 0.95])))
-    mean, *limits = (number(value, digits_of(value, one.sd)) for value in places)
+    places = map(float, np.quantile(draws, [0.05, 0.95]))
+    limits = [value_and_error(value, one.sd)[0] for value in places]
     fit = ("-" if math.isnan(z) else f"{z:+.2f}", "-" if math.isnan(ratio) else f"{ratio:.2f}")
-    return (one.name, mean, number(one.sd, 2), *limits, unit, *chains, *fit)
+    return (one.name, *value_and_error(one.mean, one.sd), *limits, unit, *chains, *fit)
 
 
 def _parameter_table(posterior: Posterior) -> list[Block]:

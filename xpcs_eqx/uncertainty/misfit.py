@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..objective import AbstractLoss, TwoTimeTerm
-from ..showing import RARE
+from ..showing import RARE, with_error
 from .dyadic import ResidualSums, mean_slopes, robust_noise, summed
 from .evidence import Evidence
 from .structure import Cells, limits_of
@@ -178,7 +178,7 @@ class _Tested(NamedTuple):
         (low, high), mean, error = limits[k], self.mean[k], self.error[k]
         side = "above" if mean > 0 else "below"
         text = (
-            f"at {kind} {low:.3g}–{high:.3g} s the fit lies {abs(mean):.2g} ± {error:.1g} {side} "
+            f"at {kind} {low:.3g}–{high:.3g} s the fit lies {with_error(abs(mean), error)} {side} "
             "the data"
         )
         return Deviation(text, float(low), float(high), float(mean), float(error))

@@ -11,6 +11,7 @@ from ...arguments import quiet_arithmetic
 from ...physics import PowerLawRate
 from ...physics.leaves import parameter_leaves
 from ...scaling import Individual
+from ...showing import with_error
 from ..fit import Fit, hessian_of_maps
 from .profile import ProfileCurve, profile_curve, profiled_parameter
 
@@ -147,7 +148,7 @@ def _on_power_law(fit: Fit, law: PowerLaw) -> list[Advice]:
             f"{law.amplitude} + {law.offset} counts"
             if flat
             else f"a power law and a constant look alike over the ages measured: {law.offset} = "
-            f"{offset.value:.3g} ± {offset.error:.2g}"
+            f"{with_error(offset.value, offset.error)}"
         )
         out.append(Advice.to_fix(law.offset, reason, f"fix {law.offset} at zero", "0.0"))
     elif exponent.varies and amplitude.varies:
@@ -401,6 +402,6 @@ def _best_known(fit: Fit, law: PowerLaw) -> tuple[str, ...]:
     where = f" of {law.label}" if len(fit.parts) > 1 else ""
     return (
         f"the {law.field} rate{where} as a whole is known best at "
-        f"t = {float(part.objective.term.t[k]):.4g} s: {float(value[k]):.5g} ± "
-        f"{float(error[k]):.2g} {law.unit}".rstrip(),
+        f"t = {float(part.objective.term.t[k]):.4g} s: "
+        f"{with_error(float(value[k]), float(error[k]))} {law.unit}".rstrip(),
     )

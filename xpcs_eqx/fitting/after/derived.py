@@ -24,6 +24,7 @@ from ...physics import (
     time_floor,
 )
 from ...physics.rates import rates_in
+from ...showing import with_error
 from ...uncertainty import carried
 from ..fit import Fit
 
@@ -282,12 +283,17 @@ class Exponent(NamedTuple):
         """Slope minus the one that the model states, in errors."""
         return None if self.expected is None else (self.slope - self.expected) / self.slope_error
 
+    @property
+    def as_stated(self) -> bool:
+        """Whether the slope is within three errors of what the model states, if it states one."""
+        return abs(self.deviation or 0.0) <= 3
+
     def finding(self) -> str:
         """One sentence."""
-        text = f"Γ ∝ q^({self.slope:.3f} ± {self.slope_error:.2g})"
+        text = f"Γ ∝ q^({with_error(self.slope, self.slope_error)})"
         if self.expected is None:
             return f"{text}; 2 is diffusion, 1 ballistic motion"
-        if abs(self.deviation or 0.0) > 3:
+        if not self.as_stated:
             return (
                 f"{text}, where the model has {self.expected:g}, {abs(self.deviation or 0.0):.1f} "
                 "errors away: its dependence on q is another one"

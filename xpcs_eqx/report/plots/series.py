@@ -1,21 +1,27 @@
 """Parameters of several results against the file, a time or a temperature."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ...fitting import Exponent
-from ..collection import Result, number_of
+from ..collection import Q, Result, number_of
 from ..derived import about_q
 from ..sections import Drawing
 from .canvas import DATA, WIDE, few_ticks, panels
 from .exponent import exponent_figure
+from .means import age_colours
 
 _COLUMNS = 3
 _NUMBER = "number of the file"
+# Of more q the colours could not be told apart, nor their names stand in a line.
+_MOST_Q = 5
 
 
 def _places(results: Sequence[Result], against: str | None) -> tuple[list[float | None], str]:
@@ -40,7 +46,7 @@ def _places(results: Sequence[Result], against: str | None) -> tuple[list[float 
 def series_figure(results: Sequence[Result], against: str | None) -> Figure:
     """Every parameter that has an error, a panel each, against a number or the number of the file.
 
-    Open points are of fits that are not good.
+    Open points are of fits that are not good; colours are of q where several files have the same.
     """
     # What failed has no point, and keeps its number.
     places, along = _places(results, against)
@@ -65,36 +71,51 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
         left=0.6,
         top=0.3,
     )
-    flat = [axis for row in axes for axis in row]
+    flat, colours = [axis for row in axes for axis in row], _colours(whole)
     for axis in flat[len(shown) :]:
         axis.set_axis_off()
     for axis, name in zip(flat, shown, strict=False):
-        for good in (True, False):
+        for (q, colour), good in itertools.product(colours.items(), (True, False)):
             points = [
                 (place, *one.parameters[name])
                 for place, one in placed
                 if one.good is good and name in one.parameters and place is not None
+                if q in (None, one.about.get(Q))
             ]
             if points:
                 x, y, error = np.array(points, dtype=float).T
                 error = np.where(np.isfinite(error), error, 0.0)
                 axis.errorbar(
-                    x, y, error, fmt="o", ms=3, lw=0.8, color=DATA, mfc=DATA if good else "none",
-                    label="good" if good else "not good",
+                    x, y, error, fmt="o", ms=3, lw=0.8, color=colour, mfc=colour if good else "none"
                 )  # fmt: skip
         unit = next((one.units[name] for one in whole if one.units.get(name)), "")
         axis.set(ylabel=f"{name} [{unit}]" if unit else name, xlabel=along)
         few_ticks(axis)
         if along == _NUMBER:
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    marks = [(f"q = {q:.4g} 1/Å", colour, colour) for q, colour in colours.items() if q is not None]
     if not all(one.good for one in whole):
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="upper right", ncols=2)
+        plain = "0.3" if marks else DATA
+        marks += [("good", plain, plain), ("not good", plain, "none")]
+    handles = [
+        Line2D([], [], marker="o", ms=3, ls="", color=colour, mfc=inside, label=name)
+        for name, colour, inside in marks
+    ]
+    if handles:
+        fig.legend(handles=handles, loc="upper right", ncols=len(handles))
     return fig
 
 
+def _colours(results: Sequence[Result]) -> dict[float | None, Any]:
+    """A colour for each q that several results have in common; one for all where none has."""
+    every = sorted({one.about[Q] for one in results if Q in one.about})
+    if not 1 < len(every) <= _MOST_Q or len(every) == len(results):
+        return {None: DATA}
+    return dict(zip(every, age_colours(len(every)), strict=True))
+
+
 def series_drawings(
-    results: Sequence[Result], against: str | None, exponent: Exponent | None = None
+    results: Sequence[Result], against: str | None, exponents: Mapping[str, Exponent] = {}
 ) -> tuple[Drawing, ...]:
     """The plots of a series, with that of q where it has several."""
     caption = (
@@ -102,6 +123,6 @@ def series_drawings(
         "points are of fits that are not good."
     )
     drawn = (Drawing("series", lambda: series_figure(results, against), caption),)
-    if exponent is None:
+    if not exponents:
         return drawn
-    return (*drawn, Drawing("q", lambda: exponent_figure(exponent), about_q(exponent)))
+    return (*drawn, Drawing("q", lambda: exponent_figure(exponents), about_q(exponents)))
