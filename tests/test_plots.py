@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers_data import two_time
 from helpers_figures import complaints
+from PIL import Image
 
 from xpcs_eqx.data import binned
 from xpcs_eqx.errors import ConfigError
@@ -22,7 +23,7 @@ from xpcs_eqx.report.plots import (
     save_figures,
     sheet_figure,
 )
-from xpcs_eqx.report.plots.canvas import style
+from xpcs_eqx.report.plots.canvas import picture_of, style
 from xpcs_eqx.report.plots.corner import Scale, corner
 from xpcs_eqx.report.plots.means import lag_limits, mean_by_lag, means
 from xpcs_eqx.report.plots.measured import save_data_figure
@@ -192,6 +193,12 @@ def test_files_that_failed_keep_their_numbers():
         assert complaints(figure) == []
     points = figure.axes[0].containers[0].lines[0].get_xdata()
     assert list(points) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize(("dpi", "size"), [(200, (400, 200)), (100, (800, 400))])
+def test_a_page_shows_a_picture_as_large_as_it_was_drawn(tmp_path, dpi, size):
+    Image.new("RGB", (400, 200)).save(tmp_path / "a.png", dpi=(dpi, dpi))
+    assert picture_of(str(tmp_path / "a.png")).size == size
 
 
 def test_a_scatter_of_percents_is_no_slope():

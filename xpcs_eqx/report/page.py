@@ -40,7 +40,7 @@ a { color: var(--mark); }
 section, details { scroll-margin-top: 3rem; }
 .wide { overflow-x: auto; margin: .6rem 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { padding: .3rem .8rem; text-align: left; white-space: nowrap;
+th, td { padding: .3rem .6rem; text-align: left; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line); }
 td.long { white-space: normal; min-width: 16rem; }
@@ -109,7 +109,7 @@ class Picture(NamedTuple):
     - `name`: of its file; `caption`: what to see in it.
     - `content`: of the picture, of the type `kind`, such as `"image/png"`; empty where it only lies
         in a file.
-    - `size`: pixels across and down; `file`: where it lies.
+    - `size`: pixels across and down, two for each of a screen; `file`: where it lies.
     """
 
     name: str

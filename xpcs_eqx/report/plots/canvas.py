@@ -163,7 +163,10 @@ def picture_of(path: str, caption: str = "") -> Picture:
     stem, ending = os.path.splitext(os.path.basename(path))
     if ending == ".png":
         with Image.open(path) as image:
-            return _picture(image.convert("RGB"), path, caption)
+            picture = _picture(image.convert("RGB"), path, caption)
+            # Pages take pictures as drawn with `DPI`; ArviZ draws with fewer.
+            across, down = (round(n * DPI / image.info.get("dpi", (DPI,))[0]) for n in image.size)
+            return picture._replace(size=(across, down))
     content = b""
     if ending == ".svg":
         with open(path, "rb") as stream:
