@@ -160,7 +160,8 @@ _CAPTIONS = {
     "rank": "Ranks of the draws of each chain among those of all: inside the band they agree.",
     "ess": "Effective draws at each quantile: every point should lie above the dashed line.",
     "autocorr": "Correlation of draws some steps apart: it should fall to zero at once.",
-    "energy": "Energy of the draws, and its change from draw to draw: two curves of one width.",
+    "energy": "Left: how well each chain moves between energies (BFMI), right of the dashed line "
+    "in all. Right: energy of the draws, and its change from draw to draw: two curves of one width.",
 }
 
 
