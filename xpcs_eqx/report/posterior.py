@@ -161,7 +161,7 @@ _CAPTIONS = {
     "ess": "Effective draws at each quantile: every point should lie above the dashed line.",
     "autocorr": "Correlation of draws some steps apart: it should fall to zero at once.",
     "energy": "Left: how well each chain moves between energies (BFMI), right of the dashed line "
-    "in all. Right: energy of the draws, and its change from draw to draw: two curves of one width.",
+    "in all. Right: energy of the draws, and its change from draw to draw, of one width.",
 }
 
 
