@@ -150,7 +150,7 @@ def _judge_scaling(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
     without = [row for row in contrasts if unlike(row)]
     if without:
         found.doubts.append(
-            f"{without[0].name} is {without[0].value:.2g} ± {without[0].error:.1g}"
+            f"{without[0].name} is {with_error(without[0].value, without[0].error)}"
             f"{_and_more(without)}, far below that of the other maps, {typical:.2g}: such a map "
             "does not decay as they do; look at it, or leave it out"
         )

@@ -51,7 +51,7 @@ def _tests(misfit: Misfit) -> list[Block]:
         for test in misfit.tests
         if test.where and test.probability < _SMALL
     ]
-    noise = ", ".join(f"{one:.3g}" for one in misfit.noise[:6])
+    noise = ", ".join(f"{one:#.3g}" for one in misfit.noise[:6])
     more = "" if misfit.noise.size <= 6 else ", …"
     return [
         Table(("test", "statistic", "degrees", "probability of a right model"), rows),

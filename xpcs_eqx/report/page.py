@@ -72,7 +72,7 @@ dialog button { position: fixed; top: .6rem; right: .8rem; z-index: 2; padding: 
   h1 { font-size: 1.35rem; }
   dl { grid-template-columns: 1fr; gap: .1rem; }
   dd { margin-bottom: .5rem; }
-  table { font-size: .85rem; }
+  table { font-size: .88rem; }
   th, td { padding: .3rem .45rem; }
   th { white-space: normal; vertical-align: bottom; }
   nav { flex-wrap: nowrap; }

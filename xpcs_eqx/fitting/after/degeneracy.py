@@ -143,7 +143,7 @@ def _on_power_law(fit: Fit, law: PowerLaw) -> list[Advice]:
             abs(exponent.value) < max(_NEAR_ZERO * exponent.error, _MATTERS)
         )
         reason = (
-            f"{law.exponent} = {exponent.value:.2g} ± {exponent.error:.1g} is all but zero, where "
+            f"{law.exponent} = {with_error(exponent.value, exponent.error)} is all but zero, where "
             f"{law.amplitude}·t^{law.exponent} is a constant like {law.offset}, and only "
             f"{law.amplitude} + {law.offset} counts"
             if flat
