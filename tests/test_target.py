@@ -4,9 +4,11 @@ import errno
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 
+import helpers_replaced
 import pytest
 from helpers_program import prepared, run
 
@@ -116,6 +118,47 @@ def test_whenever_it_is_killed_the_old_or_the_new_results_are_whole(tmp_path, mo
     # Every call was the last one once.
     assert len(calls) == number >= 5
     assert seen == {True, False}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes are forked and killed")
+def test_whatever_call_of_the_system_it_ends_at_results_are_whole(tmp_path):
+    command = [sys.executable, "-W", "ignore", helpers_replaced.__file__, str(tmp_path)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
+    said = done.stdout.splitlines()
+    assert said[-1:] == ["done"], (said[-3:], done.stderr[-500:])
+    assert not [line for line in said if line.startswith("wrong")]
+    walks = [line.split() for line in said if line.startswith("calls")]
+    assert len(walks) == 12
+    for _, calls, _, before, _, *seen in walks:
+        assert int(calls) > 20
+        # It was stopped before the results were exchanged as well as afterwards.
+        assert seen == sorted({before, "new"})
+
+
+def test_a_file_system_that_cannot_wait_for_folders_is_written_to(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuses(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuses)
+    with new_results(str(tmp_path / "results"), False) as folder:
+        fill(folder)
+    assert (tmp_path / "results" / "provenance.json").read_text() == "1"
+    # A disk that fails is another matter.
+    monkeypatch.setattr(os, "fsync", failing)
+    with (
+        pytest.raises(OSError, match="Input/output"),
+        new_results(str(tmp_path / "other"), False) as folder,
+    ):
+        fill(folder)
+
+
+def failing(handle):
+    raise OSError(errno.EIO, "Input/output error")
 
 
 def test_a_failure_at_any_act_restores_the_earlier_results(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Files written whole or not at all, read again when that failed, and JSON in them."""
 
+import errno
 import json
 import math
 import os
@@ -70,10 +71,17 @@ def _partial(folder: str, name: str) -> str:
 
 
 def to_disk(path: str, flags: int) -> None:
-    """Wait until a file, or the names in a folder, are on the disk; `flags` as of `os.open`."""
+    """Wait until a file, or the names in a folder, are on the disk; `flags` as of `os.open`.
+
+    Some file systems of networks cannot be asked that of a folder; there they decide themselves.
+    """
     handle = os.open(path, flags)
     try:
         os.fsync(handle)
+    except OSError as error:
+        unable = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+        if not (error.errno in unable and os.path.isdir(path)):
+            raise
     finally:
         os.close(handle)
 

@@ -49,9 +49,9 @@ else:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _free(handle: int, path: str) -> None:
-        # In this order: nobody else may lock a file that is about to go.
+        # In this order: nobody else may lock a file that is about to go. One that stays is free.
         try:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 os.unlink(path)
         finally:
             os.close(handle)
