@@ -180,6 +180,107 @@ def test_analyses_of_other_layouts(path):
     assert_same_fit_input(load(path, analysis="run 7"), two_time())
 
 
+@pytest.mark.parametrize("place", ["scan_1/entry", "run 7", "a/b/c/xpcs", "entry/analysis_2"])
+def test_entries_below_other_groups(path, place):
+    write_nxxpcs(path, two_time())
+    with h5py.File(path, "r+") as file:
+        file.move("entry", "kept")
+        file.move("kept", place)
+        # A group that leads to itself, and another name of the entry.
+        file["around"] = h5py.SoftLink("/")
+        file[f"{place}/itself"] = file[place]
+        file["default"] = h5py.SoftLink(f"/{place}")
+    found = load(path)
+    assert_same_fit_input(found, two_time())
+    assert found.provenance.keys[0] == f"{place}/twotime/two_time_corr_func"
+    assert_same_fit_input(open_stored(path, checksum=True).angle(0), load_first(two_time()))
+    with h5py.File(path, "r+") as file:
+        file.copy(place, "other/entry")
+    refused(path, "2 analyses", "other/entry", place, "data.analysis")
+    refused(path, "'entry_9'", place, "other/entry", analysis="entry_9")
+    for name in (place, f"/{place}/", "other/entry"):
+        assert_same_fit_input(load(path, analysis=name), two_time())
+
+
+def test_an_entry_within_another_has_what_stands_around_it(path):
+    write_nxxpcs(path, two_time())
+    with h5py.File(path, "r+") as file:
+        file.move("entry/twotime", "entry/xpcs/twotime")
+    found = load(path)
+    assert_same_fit_input(found, two_time())
+    notes = " ".join(found.provenance.notes)
+    assert "entry/xpcs has no instrument/masks/dynamic_q_list; the one of entry, around" in notes
+    assert "entry/xpcs has no frame_time; entry/instrument/detector/frame_time, around" in notes
+    # What it has itself goes first.
+    with h5py.File(path, "r+") as file:
+        file.copy("entry/instrument", "entry/xpcs/instrument")
+        file["entry/instrument/detector/frame_time"][()] = 7.0
+        file["entry/instrument/masks/dynamic_q_list"][()] = 7.0
+    found = load(path)
+    assert_same_fit_input(found, two_time())
+    assert "around" not in " ".join(found.provenance.notes)
+
+
+def test_files_of_frames_are_not_opened_in_search_of_entries(path, tmp_path):
+    write_nxxpcs(path, two_time())
+    with h5py.File(tmp_path / "frames.h5", "w") as file:
+        write_nxxpcs(str(tmp_path / "frames.h5"), two_time())
+    with h5py.File(path, "r+") as file:
+        file["entry/data/frames"] = h5py.ExternalLink("frames.h5", "/")
+        file["entry/data/same"] = h5py.SoftLink("/entry/data/frames")
+    found = load(path)
+    assert_same_fit_input(found, two_time())
+    assert not any("frames.h5" in note for note in found.provenance.notes)
+
+
+def test_an_entry_without_maps_of_two_times_is_told_from_none(path):
+    write_nxxpcs(path, two_time())
+    with h5py.File(path, "r+") as file:
+        del file["entry/twotime"]
+        file["entry/data/g2"] = np.ones((5, 3))
+        file.move("entry", "scan_1/entry")
+    refused(path, "no known layout", "g2 of one time (multi-tau)", "scan_1/entry/data/g2 (5, 3)")
+
+
+@pytest.mark.parametrize("word", ["other", "One_Map_Each", "7"])
+def test_unknown_ways_of_storage_say_what_was_found(path, word):
+    for mode, shape in (("one_array_q_first", "(3, 12, 12)"), ("data_exchange_keys", "a group")):
+        write_nxxpcs(path, two_time(), storage_mode=mode)
+        with h5py.File(path, "r+") as file:
+            file["entry/twotime/two_time_corr_func"].attrs["storage_mode"] = word
+        refused(path, "storage_mode", repr(word.casefold()), shape, mode, 'layout = "generic"')
+
+
+def test_a_storage_mode_that_the_maps_contradict_is_said(path):
+    for mode, said in (
+        ("one_array_q_first", "data_exchange_keys"),
+        ("one_array_q_last", "data_exchange_keys"),
+        ("data_exchange_keys", "one_array_q_first"),
+    ):
+        write_nxxpcs(path, two_time(), storage_mode=mode)
+        with h5py.File(path, "r+") as file:
+            file["entry/twotime/two_time_corr_func"].attrs["storage_mode"] = said
+        found = load(path)
+        assert_same_fit_input(found, two_time())
+        assert any(f"storage_mode of entry/twotime/two_time_corr_func is {said!r}, but" in note
+                   for note in found.provenance.notes)  # fmt: skip
+
+
+def test_as_many_maps_as_frames(path):
+    data = two_time(phi=tuple(range(0, 120, 10)))
+    for mode in ("one_array_q_first", "one_array_q_last"):
+        write_nxxpcs(path, data, storage_mode=mode)
+        assert_same_fit_input(load(path), data)
+        with h5py.File(path, "r+") as file:
+            del file["entry/twotime/two_time_corr_func"].attrs["storage_mode"]
+        if mode == "one_array_q_first":
+            found = load(path)
+            assert_same_fit_input(found, data)
+            assert any("along either end" in note for note in found.provenance.notes)
+        else:
+            refused(path, "asymmetry")
+
+
 @pytest.mark.parametrize("name", ["eiger4m", "detector_1", "Lambda 750k"])
 @pytest.mark.parametrize("time", ["frame_time", "count_time"])
 def test_detectors_of_any_name(path, name, time):

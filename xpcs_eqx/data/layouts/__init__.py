@@ -123,7 +123,8 @@ def _closest(file: Group) -> str:
             missing = ", ".join(path for path in paths if path not in present)
             partial.append(f"{name} ({', '.join(present)} is there, {missing} is missing)")
     said = f" It comes closest to {' and '.join(partial)}." if partial else ""
-    if any(file.reach(path) is not None for path in _ONE_TIME):
+    one_time = any(file.reach(path) is not None for path in _ONE_TIME)
+    if one_time or nxxpcs.entries_with(file, nxxpcs.ONE_TIME):
         said += " It holds g2 of one time (multi-tau): correlate the frames for two times."
     return said
 

@@ -1,6 +1,7 @@
 """NXxpcs, the NeXus application definition: attributes say how the maps are stored."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -35,12 +36,14 @@ from .scattering import Optics, q_ranges
 from .units import unit_of
 
 NAME = "nxxpcs"
-MAPS = "twotime/two_time_corr_func"
+MAPS, ONE_TIME = "twotime/two_time_corr_func", "data/g2"
 ROI_MAP = "instrument/masks/dynamic_roi_map"
 Q_LIST = "instrument/masks/dynamic_q_list"
 PHI_LIST = "instrument/masks/dynamic_phi_list"
 INSTRUMENT, DETECTOR = "instrument", "detector"
 TIMES = ("frame_time", "count_time")
+# Groups within groups in which entries are looked for, and as many of them at most.
+_DEEPEST, _LOOKED_AT = 5, 1000
 StorageMode = Literal["one_array_q_first", "one_array_q_last", "data_exchange_keys"]
 Populated = Literal["all", "upper_half", "lower_half"]
 Origin = Literal["upper_left", "lower_left"]
@@ -65,32 +68,64 @@ ABOUT = Description(
         "compared with q",
     ),
     guessed=(
-        "ENTRY is the group that holds the maps; say which with `analysis` where several do",
+        "ENTRY is the group that holds the maps, in other groups or not; say which with "
+        "`analysis` where several do",
+        "what an entry within another has not is that of the group around it, with a note",
         "DETECTOR is the group of the instrument that has a frame time, whatever its name",
         "without attributes, what the maps themselves show; keys of regions are labels from 1",
         "azimuths in 1/length, the unit that the definition gives them, are degrees",
     ),
-    refused=("unknown values of the attributes", "detectors whose frame times differ"),
+    refused=(
+        "unknown values of the attributes, `storage_mode` = `other` among them",
+        "detectors whose frame times differ",
+    ),
 )
 
 
 def analyses(file: Group) -> dict[str, str]:
-    """Every entry that holds two-time maps."""
-    return {name: name for name in file if file.reach(f"{name}/{MAPS}") is not None}
+    """Every entry that holds two-time maps, at the top of the file or in a group of it."""
+    return {path: path for path in entries_with(file, MAPS)}
 
 
-def _times_of(file: Group, entry: str) -> tuple[str, str]:
+def entries_with(file: Group, key: str) -> tuple[str, ...]:
+    """Paths of the groups that have something at `key`, wherever they lie."""
+    below = file.below(_DEEPEST, _LOOKED_AT)
+    return tuple(path for path, group in below if group.reach(key) is not None)
+
+
+def _enclosing(entry: str) -> Iterator[str]:
+    """Paths of an entry and of the groups that it lies in, from the inside."""
+    parts = entry.split("/")
+    for depth in range(len(parts), 0, -1):
+        yield "/".join(parts[:depth])
+
+
+def _around(file: Group, entry: str, key: str, notes: Remarks) -> str:
+    """The entry, or the innermost group around it that has `key`, which is remarked.
+
+    The entry itself where none has it.
+    """
+    there = (group for group in _enclosing(entry) if file.reach(f"{group}/{key}") is not None)
+    found = next(there, entry)
+    if found != entry:
+        notes.append(f"{entry} has no {key}; the one of {found}, around it, was taken.")
+    return found
+
+
+def _times_of(file: Group, entry: str, notes: Remarks) -> tuple[str, str]:
     """Paths of the frame time and of what stands in for it, of the detector that has them.
 
     **Raises:** `DataError` when detectors have different ones.
     """
-    instrument = file.get(f"{entry}/{INSTRUMENT}")
-    names = sorted(instrument) if isinstance(instrument, Group) else []
-    names.sort(key=lambda name: name != DETECTOR)
-    for time in TIMES:
-        keys = [f"{entry}/{INSTRUMENT}/{name}/{time}" for name in names]
-        keys = [key for key in keys if isinstance(file.reach(key), Array)]
-        if keys:
+    for owner in _enclosing(entry):
+        instrument = file.get(f"{owner}/{INSTRUMENT}")
+        names = sorted(instrument) if isinstance(instrument, Group) else []
+        names.sort(key=lambda name: name != DETECTOR)
+        for time in TIMES:
+            keys = [f"{owner}/{INSTRUMENT}/{name}/{time}" for name in names]
+            keys = [key for key in keys if isinstance(file.reach(key), Array)]
+            if not keys:
+                continue
             found = {read_scalar(file, key, "s", Remarks()): key for key in keys}
             if len(found) > 1:
                 said = ", ".join(f"{key} {value:g}" for value, key in found.items())
@@ -98,6 +133,8 @@ def _times_of(file: Group, entry: str) -> tuple[str, str]:
                     f"{file.filename}: the detectors have different frame times ({said} s). "
                     "Remove those of the detectors that were not correlated."
                 )
+            if owner != entry:
+                notes.append(f"{entry} has no {time}; {keys[0]}, around it, was taken.")
             first = keys[0].rpartition("/")[0]
             return f"{first}/{TIMES[0]}", f"{first}/{TIMES[1]}"
     first = f"{entry}/{INSTRUMENT}/{DETECTOR}"
@@ -116,7 +153,7 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
     key = f"{entry}/{MAPS}"
     found = file[key]
     asked = "the maps themselves were asked"
-    mode = _attribute(found, key, "storage_mode", get_args(StorageMode), asked, notes)
+    mode = _storage_mode(found, key, notes)
     populated = _attribute(found, key, "populated_elements", get_args(Populated), asked, notes)
     origin = _attribute(found, key, "time_origin_location", get_args(Origin), asked, notes)
     triangle: Triangle | None = None
@@ -136,22 +173,25 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
         names, maps = _one_array(where, key, found, mode)
     if origin == "lower_left":
         maps = tuple(_Flipped(one) for one in maps)
-    q = _list(file, f"{entry}/{Q_LIST}", "1/Å", len(names), labels, notes)
-    phi_name, azimuths = f"{entry}/{PHI_LIST}", f"{entry}/{PHI_LIST}" in file
+    # An entry within another one may leave to that what holds for both.
+    owner = _around(file, entry, Q_LIST, notes)
+    q_name, phi_name, roi_map = (f"{owner}/{key}" for key in (Q_LIST, PHI_LIST, ROI_MAP))
+    q = _list(file, q_name, "1/Å", len(names), labels, notes)
+    azimuths = phi_name in file
     phi = np.zeros(len(names))
     if azimuths:
         phi = _list(file, phi_name, "deg", len(names), labels, notes)
         _forgive_unit(file, phi_name, notes)
-    _compare_regions(file, f"{entry}/{ROI_MAP}", len(names), labels, notes)
-    times = _times_of(file, entry)
+    _compare_regions(file, roi_map, len(names), labels, notes)
+    times = _times_of(file, entry, notes)
     time = read_frame_time(file, times, notes)
     detector = times[0].rpartition("/")[0]
     optics = Optics(
-        f"{entry}/{INSTRUMENT}/incident_beam/incident_energy",
+        f"{detector.rpartition('/')[0]}/incident_beam/incident_energy",
         f"{detector}/distance",
         (f"{detector}/x_pixel_size", f"{detector}/y_pixel_size"),
         (f"{detector}/beam_center_x", f"{detector}/beam_center_y"),
-        f"{entry}/{ROI_MAP}",
+        roi_map,
     )
     regions = np.arange(len(names)) + 1
     if labels is not None and np.all(labels > 0):
@@ -164,7 +204,7 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
         maps=maps,
         q=q,
         phi=phi,
-        q_name=f"{entry}/{Q_LIST}",
+        q_name=q_name,
         phi_name=phi_name,
         azimuths=azimuths,
         time_name=time.name,
@@ -172,7 +212,7 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
         exposure=time.exposure,
         triangle=triangle,
         baseline=None if reference is None else 1.0 - float(reference),
-        keys=(key, f"{entry}/{Q_LIST}", *((phi_name,) if azimuths else ()), time.name),
+        keys=(key, q_name, *((phi_name,) if azimuths else ()), time.name),
         notes=tuple(notes),
         refused=notes.refused,
         doubts=notes.doubts,
@@ -195,11 +235,31 @@ def _attribute(
         return None
     value = value.strip().casefold()
     if value not in allowed:
+        shape = "a group of them" if isinstance(found, Group) else f"of shape {found.shape}"
         raise DataError(
             f"{found.filename}: the attribute {name} of {key} is {value!r}; this reader knows "
-            f"{', '.join(allowed)}. Store the maps in one of these ways."
+            f"{', '.join(allowed)}. The maps are {shape}: store them in one of these ways, or say "
+            'what is where with layout = "generic" (data.generic; data.GenericLayout in Python).'
         )
     return value
+
+
+def _storage_mode(found: Array | Group, key: str, notes: Remarks) -> str | None:
+    """How the maps are stored; `None` where the attribute says nothing, or what they are not."""
+    asked = "the maps themselves were asked"
+    mode = _attribute(found, key, "storage_mode", get_args(StorageMode), asked, notes)
+    in_group = isinstance(found, Group)
+    if mode is not None and in_group != (mode == "data_exchange_keys"):
+        what = "a group of maps" if in_group else f"one array, of shape {found.shape}"
+        notes.append(f"The attribute storage_mode of {key} is {mode!r}, but it is {what}; {asked}.")
+        mode = None
+    if not in_group and mode is None and len(found.shape) == 3 and len(set(found.shape)) == 1:
+        notes.append(
+            f"{key} has shape {found.shape} and may count the maps along either end; they were "
+            "taken to lie along the first axis. If it is the last, correct the attribute "
+            "storage_mode to 'one_array_q_last'."
+        )
+    return mode
 
 
 def _one_array(

@@ -325,6 +325,45 @@ class Group(_Member, Mapping[str, "Group | Array"]):
         found = self._follow(key, 0)
         return default if found is None else found
 
+    def below(self, deepest: int, most: int) -> Iterator[tuple[str, "Group"]]:
+        """Groups below this one and their paths, those less deep first, each of them once.
+
+        Links are followed from this group only, and named last: within others they may lead to
+        files of which nothing is wanted, such as those of all frames.
+
+        `deepest`: groups within groups; `most`: as many are looked at.
+        """
+        seen = set()
+        own = list(self._own_groups())
+        for names in (own, [name for name in self if name not in own]):
+            level = [(name, self.reach(name)) for name in names]
+            for _ in range(deepest):
+                inner = []
+                for path, found in level:
+                    if not isinstance(found, Group) or len(seen) >= most:
+                        continue
+                    with reading(self.filename, f"/{found.key}"):
+                        # Of its file and its place there: links may lead to it by several paths.
+                        identity = hash(found._found.id)
+                    if identity not in seen:
+                        seen.add(identity)
+                        yield path, found
+                        inner += [(f"{path}/{name}", found[name]) for name in found._own_groups()]
+                level = inner
+
+    def _own_groups(self) -> Iterator[str]:
+        """Names of the groups in this one that no link leads to."""
+        import h5py
+
+        for name in self:
+            with reading(self.filename, f"/{self.key}/{name}"):
+                link = self._found.get(name, getlink=True)
+                group = isinstance(link, h5py.HardLink) and (
+                    self._found.get(name, getclass=True) is h5py.Group
+                )
+            if group:
+                yield name
+
     def reach(self, key: str) -> "Group | Array | None":
         """What is at a path, `None` as well where that cannot be told; the reasons are kept."""
         try:
