@@ -105,6 +105,11 @@ def _every_q(configuration: Configuration) -> tuple[TwoTimeData, ...]:
     return load_joint(configuration.data_path, **how)
 
 
+def _itemsize(data: TwoTimeData) -> int:
+    """Bytes of an entry in memory, with its weight."""
+    return data.c2.itemsize * (1 if data.root_weights is None else 2)
+
+
 def _each(configuration: Configuration, read: Callable[[Configuration], _T]) -> list[_T]:
     """What is read of each table of data; what is wrong is said with the number of the table."""
     out = []
@@ -130,7 +135,7 @@ def _loaded(
     if settings.several and not isinstance(settings.data, list):
         every = _every_q(configuration)
         sizes = [
-            MapSize(one.c2.size, one.c2.itemsize, one.n_angles, np.asarray(one.t), False)
+            MapSize(one.c2.size, _itemsize(one), one.n_angles, np.asarray(one.t), False)
             for one in every
         ]
         labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)

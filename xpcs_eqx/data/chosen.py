@@ -18,7 +18,7 @@ from .checks import (
     positive,
 )
 from .clock import counted_from_start
-from .layouts.maps import Layer, RawMaps, Window
+from .layouts.maps import Layer, RawMaps, Window, worked_dtype
 from .places import improbable_q, outside, remarks_on_places
 from .selection import (
     PairRule,
@@ -445,9 +445,6 @@ def choose(
         doubts.discard("times")
     if baseline != "auto":
         doubts.discard("baseline")
-    dtype = raw.maps[maps[0]].dtype
-    # half precision and integers have no place in arithmetic
-    single = dtype.kind == "f" and dtype.itemsize <= 4
     return Chosen(
         raw=raw,
         maps=maps,
@@ -458,7 +455,7 @@ def choose(
         rule=pair_rule(where, selection, t, frames, n_frames),
         pair_mask=chosen_mask(where, selection, maps, raw.phi.size, n_frames, frames),
         sigma=checked_sigma(where, sigma),
-        dtype=np.dtype(np.float32 if single else np.float64),
+        dtype=worked_dtype(raw.maps[maps[0]].dtype),
         selection=selection,
         baseline=found,
         symmetrise=checked_symmetrise(where, symmetrise),

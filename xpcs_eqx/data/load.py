@@ -528,14 +528,22 @@ def map_size(path: str | os.PathLike[str], **how: Unpack[Reading]) -> MapSize:
     path, layout = path_of(path), how.get("layout")
     form = format_of(path, layout)
     if form in ("npz", "npy", age_lag.NAME):
-        named, binned = (LOADER[0], DIRECT[0]), False
+        forms = (LOADER[0], DIRECT[0])
+        named, binned = forms, False
         if isinstance(layout, GenericLayout):
             named, binned = (layout.maps,), layout.binned
         elif form == age_lag.NAME or (form == "npz" and has_array(path, age_lag.MAPS)):
             named, binned = (age_lag.MAPS,), True
         elif form == "npz" and (lone := lone_array(path)) is not None:
             named = (lone,)
-        return MapSize(*array_size(path, named), 0, None, False, binned)
+        entries, itemsize = array_size(path, named)
+        selection = how.get("selection", Selection())
+        weighed = (
+            how.get("sigma") is not None
+            or (isinstance(selection, Selection) and selection.leaves_out)
+            or (form == "npz" and named == forms and has_array(path, "sigma"))
+        )
+        return MapSize(entries, itemsize * (2 if weighed else 1), 0, None, False, binned)
     checked_baseline(path, how.get("baseline", "auto"))
     checked_symmetrise(path, how.get("symmetrise"))
     how["checksum"] = False

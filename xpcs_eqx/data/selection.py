@@ -157,6 +157,12 @@ class Selection(eqx.Module):
         """Bad frames that are given as numbers."""
         return () if isinstance(self.bad_frames, str) else self.bad_frames
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether some pairs of the frames that are taken shall count for nothing."""
+        limited = self.min_lag > 1 or self.max_lag is not None or self.age_range is not None
+        return limited or bool(self.listed_frames) or self.pair_mask is not None
+
     def frame_slice(self, where: str, n_frames: int) -> slice:
         """Zero-based half-open slice of the frames of a map with `n_frames`.
 

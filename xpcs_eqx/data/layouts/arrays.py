@@ -27,7 +27,7 @@ from ..checks import (
 )
 from ..two_time import NO_Q, TwoTimeData
 from .described import Description
-from .maps import RawMaps, maps_of, needs_sigma
+from .maps import RawMaps, maps_of, needs_sigma, worked_dtype, worked_in_place
 from .opened import UNASKED, UNREADABLE
 
 # Maps, angles, times and q of each form; the maps tell the forms apart.
@@ -86,6 +86,7 @@ def raw_from_mapping(
     maps_key, phi_key, _, _, q_key = LOADER if form == "loader" else DIRECT
     where = path if path != "memory" else f"dictionary ({form} form)"
     stack, turned = _stack(where, maps_key, array_of(where, maps_key, mapping[maps_key]))
+    stack = worked_in_place(stack) if owned else stack
     azimuths = phi_key in mapping
     phi = np.zeros(stack.shape[0])
     if azimuths:
@@ -371,7 +372,8 @@ def bare_array(path: str) -> np.ndarray:
 
 
 def array_size(path: str, names: tuple[str, ...]) -> tuple[int, int]:
-    """Entries of the maps in an NPZ or NPY file and bytes of each, from the header alone.
+    """Entries of the maps in an NPZ or NPY file and bytes of each as it is worked on, from the
+    header alone.
 
     `names`: those that the maps may have in an NPZ file.
 
@@ -386,7 +388,7 @@ def array_size(path: str, names: tuple[str, ...]) -> tuple[int, int]:
             for name in names:
                 if name in arrays:
                     shape, dtype = arrays.header(name)
-    return int(np.prod(shape, dtype=object)), dtype.itemsize
+    return int(np.prod(shape, dtype=object)), worked_dtype(dtype).itemsize
 
 
 def lone_array(path: str) -> str | None:
@@ -454,6 +456,7 @@ def read_npy(
     else:
         with open_npz(path) as arrays:
             stack, turned = _stack(path, name, arrays[name])
+    stack = worked_in_place(stack)
     if phi is None and stack.shape[0] != 1:
         raise DataError(
             f"{path}: {stack.shape[0]} maps and no angles; give phi= with one azimuth [degrees] "

@@ -1,7 +1,7 @@
 """Maps of any HDF5 or NPZ file, where the user says what is where."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import equinox as eqx
@@ -11,7 +11,7 @@ from ...errors import DataError
 from ..checks import near_misses, numbers, scalar
 from .described import Description
 from .hdf5 import Remarks, dataset, maps_in, read_list, read_scalar, unit_words
-from .maps import RawMaps, SlicedMap, layers
+from .maps import RawMaps, SlicedMap, layers, worked_in_place
 from .opened import Group
 
 NAME = "generic"
@@ -158,8 +158,8 @@ def _taken_as(path: str, unit: str) -> str:
 def read_arrays(
     path: str, layout: GenericLayout, arrays: Mapping[str, Any], name: str = NAME
 ) -> RawMaps:
-    """The same of the arrays of an NPZ or NPY file or a dictionary; `name` is that of the layout,
-    and only the user's own leaves open in which units these are.
+    """The same of the arrays of an NPZ or NPY file, which nobody else holds; `name` is that of the
+    layout, and only the user's own leaves open in which units these are.
 
     **Raises:** `DataError` as `read`.
     """
@@ -169,8 +169,13 @@ def read_arrays(
             raise DataError(f"{path}: there is no array {key!r}.{near_misses(key, arrays)}")
         return arrays[key]
 
+    read: list[np.ndarray] = []
+
     def maps(key: str) -> tuple[tuple[str, ...], tuple[SlicedMap, ...]]:
-        return _stack(path, layout, key, np.asarray(array(key)))
+        found = np.asarray(array(key))
+        found = worked_in_place(found) if found.ndim > 1 else found
+        read.append(found)
+        return _stack(path, layout, key, found)
 
     notes = Remarks()
 
@@ -186,7 +191,15 @@ def read_arrays(
         remark(key, unit)
         return scalar(path, key, array(key))
 
-    return _raw(path, layout, maps, flat, one, notes, name)
+    raw = _raw(path, layout, maps, flat, one, notes, name)
+    if layout.binned:
+        return raw
+    (found,) = read
+    if found.ndim == 2:
+        found = found[None]
+    elif layout.axis == "last":
+        found = np.moveaxis(found, -1, 0)
+    return replace(raw, stack=found, owned=True)
 
 
 def _stack(

@@ -63,6 +63,31 @@ class Unreached:
         raise self.error
 
 
+def worked_dtype(stored: np.dtype) -> np.dtype:
+    """The precision in which stored numbers are kept and worked on.
+
+    Half precision and integers have no place in arithmetic.
+    """
+    single = stored.kind == "f" and stored.itemsize <= 4
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def worked_in_place(stack: np.ndarray) -> np.ndarray:
+    """Numbers of an array that nobody else holds in the precision in which they are worked on.
+
+    They take the place of what they were made of where they need no more; else they stay as they
+    are, to be turned map by map.
+    """
+    dtype = worked_dtype(stack.dtype)
+    fits = stack.dtype.kind in "fiu" and stack.dtype.itemsize == dtype.itemsize
+    if stack.dtype == dtype or not fits:
+        return stack
+    worked = stack.view(dtype)
+    for one, stored in zip(worked, stack, strict=True):
+        one[...] = stored.copy()
+    return worked
+
+
 @dataclass(frozen=True)
 class Layer:
     """One map of a three-dimensional dataset, along its first axis or along its last."""
@@ -115,7 +140,7 @@ class Window:
 
     - `name`: that of the map in messages.
     - `dtype`, `baseline`: precision in which pairs are given, and what is added to them; `None` and
-      0 for pairs as they are stored.
+      0 for pairs as they are stored, in the precision for these.
     - `fills`: numbers, in that precision and with the baseline, that stand for no number.
     """
 
@@ -129,12 +154,13 @@ class Window:
 
     def held(self) -> "Window":
         """The same with these frames in memory."""
-        frames = slice(0, self.n_frames)
-        return replace(self, whole=self[frames, frames], low=0)
+        frames = slice(self.low, self.low + self.n_frames)
+        return replace(self, whole=np.asarray(self.whole[frames, frames]), low=0)
 
     def __getitem__(self, block: tuple[slice, slice], /) -> np.ndarray:
         rows, columns = (slice(one.start + self.low, one.stop + self.low) for one in block)
-        return np.asarray(self.whole[rows, columns])
+        # Not as they are stored: the difference of two small integers need not be one.
+        return np.asarray(self.whole[rows, columns], self.dtype or worked_dtype(self.whole.dtype))
 
     def band(self, half: Half, rows: slice) -> np.ndarray:
         """Pairs i ≤ j with i in `rows`, `(row, n_frames − rows.start)`.
@@ -151,7 +177,6 @@ class Window:
             other = self[right, rows].T
             # What only one of them has is no mean of both.
             found = np.where((found == 0) != (other == 0), np.nan, 0.5 * (found + other))
-        found = np.asarray(found, self.dtype)
         found = found + found.dtype.type(self.baseline) if self.baseline else found
         return np.where(np.isin(found, self.fills), np.nan, found) if self.fills else found
 
