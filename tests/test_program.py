@@ -8,17 +8,18 @@ import sys
 import tomllib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from helpers_bad_data import BAD_CALLS, BAD_FILES
 from helpers_data import two_time
-from helpers_program import prepared, run
+from helpers_program import QUICKLY, prepared, run
 
 import xpcs_eqx.fitting
 import xpcs_eqx.program.task
 import xpcs_eqx.report.plots
 from xpcs_eqx import fit as program
-from xpcs_eqx.data import LAYOUTS, Selection, write_own
+from xpcs_eqx.data import LAYOUTS, Selection, write_nxxpcs, write_own
 
 # Refused by the schema, before the data are looked at.
 BY_SCHEMA = {
@@ -198,6 +199,24 @@ def test_check_fits_and_writes_nothing(folder, capsys):
         assert text in printed
     assert snapshot(folder) == before
     assert run(folder, "--check", "--set", "data.frames=[1, 99]") == 2
+
+
+def test_check_prints_every_note_of_the_fit(folder, capsys):
+    path = folder / "data.h5"
+    write_nxxpcs(str(path), two_time(n=24))
+    with h5py.File(path, "r+") as file:
+        file.move("entry/twotime", "entry/xpcs/twotime")
+        maps = file["entry/xpcs/twotime/two_time_corr_func"]
+        maps[:, 5] = maps[:, :, 5] = 0.0
+        del maps.attrs["baseline_reference"]
+    assert run(folder, "--check") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert run(folder, *QUICKLY) in (0, 1)
+    document = json.loads((folder / "fit_results" / "provenance.json").read_text())
+    notes = document["data"]["notes"]
+    assert len(notes) >= 4
+    for note in notes:
+        assert " ".join(note.split()) in printed
 
 
 def test_check_says_what_the_data_leave_open(folder, capsys):
