@@ -100,6 +100,26 @@ def test_several_numbers_and_whole_frames_are_found_together():
     assert "frame 41 hold 7: not measured, masked" in _notes(data)
 
 
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("fill", [0.0, -1.0, 7.0])
+def test_what_other_frames_have_added_saves_no_pair_of_a_frame_that_was_not_measured(fill, cut):
+    c2 = _filled(LAG > 40, 0.0) if cut else _map(N, 0.1, 0.01)
+    frames, odd = [20, 21], [44, 50]
+    for frame in frames:
+        c2[frame], c2[:, frame] = fill, fill
+    # Whatever is done to the map afterwards.
+    for frame in odd:
+        c2[frame] += 0.03
+        c2[:, frame] += 0.03
+    data = _data(c2)
+    lost = np.isin(ROW, frames) | np.isin(COLUMN, frames)
+    if cut:
+        lost |= (LAG > 40) & ~np.isin(ROW, odd) & ~np.isin(COLUMN, odd)
+    assert data.masked_pairs >= _count(lost)
+    assert not np.any(np.asarray(data.root_weights)[0][lost])
+    assert "frame 21–22" in _notes(data)
+
+
 def test_all_is_named_when_nothing_is_masked():
     c2 = _filled(REGIONS["lags"], 0.0)
     for frame, fill in ((20, -1.0), (40, 7.0)):

@@ -196,6 +196,11 @@ def damage_of(
         return Damage(constant, {}, {})
     repeated = frozenset(np.flatnonzero(sums.repeats(side)).tolist())
     filled = fills()
+    # Of a frame that holds one number but for what another has done to a pair, nothing is kept.
+    hollow = sorted(frozenset().union(*(fill.frames for fill in filled)))
+    if hollow:
+        left = {int(k): float(sums.total[k] / sums.pairs[k]) for k in hollow}
+        return Damage({}, left, {}, None, (), repeated)
     if filled or repeated:
         return Damage({}, {}, {}, None, filled, repeated)
     places = np.flatnonzero(varied)

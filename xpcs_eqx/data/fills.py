@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 # Numbers that are judged, and pairs that must hold one; how much more often it is found than others
 # where it fills no run.
@@ -27,6 +27,8 @@ _RUN = 6
 # Pairs that are compared with a number, fewer than which tell nothing, and what part of them
 # occurs once where noise is.
 _SAMPLE, _FEW, _UNIQUE = 4000, 20, 0.8
+# Part of the pairs of a frame that leaves nothing of it, and of most frames where it is one of few.
+_ALL_BUT, _HALF = 0.9, 0.5
 # How far away a number is that was not measured [c2, standard deviations of noise].
 _MARGIN, _SIGMAS = 0.25, 10.0
 # Medians of the others in maps of c2 or c2 − 1 and a contrast of some counts.
@@ -55,11 +57,13 @@ class Fill(NamedTuple):
     """A number that was not measured: in how many pairs it stands, and where.
 
     - `places`: least and largest row, column and lag, as of the strips.
+    - `frames`: those nearly all of whose pairs hold it, where most frames have few that do.
     """
 
     value: float
     held: int
     places: tuple[tuple[int, int], ...]
+    frames: frozenset[int] = frozenset()
 
 
 def repeated(strip: Strip, zero: float = 0.0) -> Counter[float]:
@@ -111,6 +115,7 @@ class _Seen:
     def __init__(self, value: float):
         self.value, self.count, self.in_runs = value, 0, 0
         self.near: list[np.ndarray] = []
+        self.of_frames = np.zeros(0, int)
         self.places = [[np.inf, -np.inf] for _ in range(3)]
 
     def add(self, strip: Strip, others: np.ndarray) -> None:
@@ -118,6 +123,7 @@ class _Seen:
         here = strip.usable & (strip.values == self.value)
         row, column = np.nonzero(here)
         self.count += row.size
+        self.of_frames = _with_frames(self.of_frames, strip, here)
         if not row.size:
             return
         row, column = row + strip.row, column + strip.column
@@ -136,6 +142,28 @@ class _Seen:
         beside[:, :-1] |= here[:, 1:]
         self.near.append(_some(strip.values[beside & others]).astype(float))
 
+    def frames(self, usable: Int[np.ndarray, "frame"]) -> frozenset[int]:
+        """Frames nearly all of whose `usable` pairs hold the number, where most have few."""
+        judged = usable >= _LEAST
+        if not judged.any():
+            return frozenset()
+        part = self.of_frames / np.maximum(usable, 1)
+        few = np.median(part[judged]) < _HALF
+        return frozenset(np.flatnonzero(judged & (part > _ALL_BUT)).tolist() if few else ())
+
+
+def _with_frames(
+    counts: Int[np.ndarray, "frame"], strip: Strip, here: Bool[np.ndarray, "row column"]
+) -> Int[np.ndarray, "frame"]:
+    """The counts with one more for both frames of each pair that is `here`; none but of pairs."""
+    if not strip.pairs:
+        return counts
+    rows, columns = here.shape
+    counts = np.zeros(strip.column + columns, int) if counts.size == 0 else counts
+    counts[strip.row : strip.row + rows] += np.count_nonzero(here, axis=1)
+    counts[strip.column : strip.column + columns] += np.count_nonzero(here, axis=0)
+    return counts
+
 
 def _some(values: np.ndarray) -> np.ndarray:
     """Not many more than enough of these, evenly."""
@@ -153,7 +181,9 @@ def find_fills(
         return ()
     seen = [_Seen(value) for value in values]
     sample, second, third, total = [], [], [], 0
+    of_frames = np.zeros(0, int)
     for strip in strips():
+        of_frames = _with_frames(of_frames, strip, strip.usable)
         others = strip.usable & ~np.isin(strip.values, values)
         total += int(np.count_nonzero(others))
         for one in seen:
@@ -172,7 +202,12 @@ def find_fills(
         return ()
     lines = np.concatenate(second), np.concatenate(third)
     return tuple(
-        Fill(one.value, one.count, tuple((int(a), int(b)) for a, b in one.places))
+        Fill(
+            one.value,
+            one.count,
+            tuple((int(a), int(b)) for a, b in one.places),
+            one.frames(of_frames),
+        )
         for one in seen
         if one.count >= _LEAST and _written(one, rest, total, lines, one.value - added)
     )
