@@ -108,7 +108,7 @@ def test_a_map_without_the_contrast_of_the_others_is_doubted():
     quality = fitted_map(c2, "laminar").quality
     assert quality.flag == "marginal"
     said = " ".join(quality.findings)
-    assert "contrast[1] is 0.02" in said
+    assert "contrast[1] is 0.0196" in said
     assert "does not decay as they do" in said
     # Nor does one whose frames stand in no order, whose contrast is known but badly.
     c2 = with_noise(1 + CONTRAST * c1, 1)
