@@ -71,7 +71,7 @@ class quick_jit:
         if kind not in self._prepared:
             self.lower(*args).compile()
             self._prepared[kind] = eqx.filter_eval_shape(self.function, *args)
-        return jax.tree.map(_of_zeros, self._prepared[kind])
+        return zeros_like(self._prepared[kind])
 
     def bound(self, *args: Any) -> Callable[..., Any]:
         """The function of what follows `args`, arrays alone: many calls of it cost little."""
@@ -103,9 +103,14 @@ def _kind_of(args: tuple) -> _Rest:
     )
 
 
-def _of_zeros(leaf: Any) -> Any:
-    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
-    return np.zeros(leaf.shape, leaf.dtype) if is_shape else leaf
+def zeros_like(tree: Any) -> Any:
+    """The same with zeros of NumPy in place of arrays, or of what only tells their shapes."""
+
+    def blank(leaf):
+        has_shape = eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+        return np.zeros(leaf.shape, leaf.dtype) if has_shape else leaf
+
+    return jax.tree.map(blank, tree)
 
 
 @lru_cache(maxsize=64)

@@ -27,7 +27,7 @@ _SHARED: ContextVar[int | None] = ContextVar("shared", default=None)
 @contextmanager
 def beside(processes: int) -> Iterator[None]:
     """A context in which the cores are shared with other processes, so many in all."""
-    token = _SHARED.set(max(1, _cores() // processes))
+    token = _SHARED.set(_share(processes))
     try:
         yield
     finally:
@@ -41,7 +41,7 @@ def start_beside(processes: int) -> None:
     where these are not free, which takes as much processor time again as a fit of small maps. What
     has been started stays as it is; where the system does not tell cores apart nothing is done.
     """
-    share = max(1, _cores() // processes)
+    share = _share(processes)
     if not hasattr(os, "sched_setaffinity") or share == _cores():
         return
     allowed = os.sched_getaffinity(0)
@@ -60,6 +60,11 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _share(processes: int) -> int:
+    """Cores for each of so many processes."""
+    return max(1, _cores() // processes)
 
 
 def threads() -> int:

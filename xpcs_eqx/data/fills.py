@@ -112,10 +112,10 @@ def candidates(
 class _Seen:
     """What is known of a number after all strips."""
 
-    def __init__(self, value: float):
+    def __init__(self, value: float, n_frames: int):
         self.value, self.count, self.in_runs = value, 0, 0
         self.near: list[np.ndarray] = []
-        self.of_frames = np.zeros(0, int)
+        self.of_frames = np.zeros(n_frames, int)
         self.places = [[np.inf, -np.inf] for _ in range(3)]
 
     def add(self, strip: Strip, others: np.ndarray) -> None:
@@ -123,9 +123,12 @@ class _Seen:
         here = strip.usable & (strip.values == self.value)
         row, column = np.nonzero(here)
         self.count += row.size
-        self.of_frames = _with_frames(self.of_frames, strip, here)
         if not row.size:
             return
+        if self.of_frames.size:
+            rows, columns = here.shape
+            self.of_frames[strip.row : strip.row + rows] += np.count_nonzero(here, axis=1)
+            self.of_frames[strip.column : strip.column + columns] += np.count_nonzero(here, axis=0)
         row, column = row + strip.row, column + strip.column
         of = (row, column, column - row)
         for ends, numbers in zip(self.places, of, strict=True):
@@ -142,27 +145,14 @@ class _Seen:
         beside[:, :-1] |= here[:, 1:]
         self.near.append(_some(strip.values[beside & others]).astype(float))
 
-    def frames(self, usable: Int[np.ndarray, "frame"]) -> frozenset[int]:
-        """Frames nearly all of whose `usable` pairs hold the number, where most have few."""
-        judged = usable >= _LEAST
+    def frames(self, pairs: Int[np.ndarray, "frame"]) -> frozenset[int]:
+        """Frames nearly all of whose `pairs` hold the number, where most have few."""
+        judged = pairs >= _LEAST
         if not judged.any():
             return frozenset()
-        part = self.of_frames / np.maximum(usable, 1)
+        part = self.of_frames / np.maximum(pairs, 1)
         few = np.median(part[judged]) < _HALF
         return frozenset(np.flatnonzero(judged & (part > _ALL_BUT)).tolist() if few else ())
-
-
-def _with_frames(
-    counts: Int[np.ndarray, "frame"], strip: Strip, here: Bool[np.ndarray, "row column"]
-) -> Int[np.ndarray, "frame"]:
-    """The counts with one more for both frames of each pair that is `here`; none but of pairs."""
-    if not strip.pairs:
-        return counts
-    rows, columns = here.shape
-    counts = np.zeros(strip.column + columns, int) if counts.size == 0 else counts
-    counts[strip.row : strip.row + rows] += np.count_nonzero(here, axis=1)
-    counts[strip.column : strip.column + columns] += np.count_nonzero(here, axis=0)
-    return counts
 
 
 def _some(values: np.ndarray) -> np.ndarray:
@@ -171,19 +161,21 @@ def _some(values: np.ndarray) -> np.ndarray:
 
 
 def find_fills(
-    strips: Callable[[], Iterable[Strip]], values: tuple[float, ...], added: float
+    strips: Callable[[], Iterable[Strip]],
+    values: tuple[float, ...],
+    added: float,
+    pairs: Int[np.ndarray, "frame"],
 ) -> tuple[Fill, ...]:
     """Which of some numbers were not measured; none of none.
 
-    `added` is what was added to the numbers as they were stored.
+    - `added`: what was added to the numbers as they were stored.
+    - `pairs`: how many of each frame are usable; empty where rows and columns are no frames.
     """
     if not values:
         return ()
-    seen = [_Seen(value) for value in values]
+    seen = [_Seen(value, pairs.size) for value in values]
     sample, second, third, total = [], [], [], 0
-    of_frames = np.zeros(0, int)
     for strip in strips():
-        of_frames = _with_frames(of_frames, strip, strip.usable)
         others = strip.usable & ~np.isin(strip.values, values)
         total += int(np.count_nonzero(others))
         for one in seen:
@@ -206,7 +198,7 @@ def find_fills(
             one.value,
             one.count,
             tuple((int(a), int(b)) for a, b in one.places),
-            one.frames(of_frames),
+            one.frames(pairs),
         )
         for one in seen
         if one.count >= _LEAST and _written(one, rest, total, lines, one.value - added)
@@ -220,7 +212,7 @@ def fills_of(
     strip = Strip(0, 0, values, usable, pairs)
     low, high = (np.where(usable, values, sign * np.inf) for sign in (1, -1))
     found = candidates(repeated(strip), low.min(axis=0), high.max(axis=0))
-    return find_fills(lambda: (strip,), found, 0.0)
+    return find_fills(lambda: (strip,), found, 0.0, np.zeros(0, int))
 
 
 def _written(

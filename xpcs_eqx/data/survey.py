@@ -110,7 +110,7 @@ def survey_map(
     def fills() -> tuple[Fill, ...]:
         """Numbers that were not measured, in some pairs of frames that were."""
         found = candidates(beside, sums.low, sums.high)
-        return find_fills(all_strips, found, chosen.baseline.added)
+        return find_fills(all_strips, found, chosen.baseline.added, sums.pairs)
 
     def all_strips() -> Iterator[Strip]:
         for rows in strips(n, max(1, _STRIP // n)):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..compiling import quick_jit
+from ..compiling import quick_jit, zeros_like
 from ..objective import (
     AbstractLoss,
     AbstractPieces,
@@ -174,8 +174,7 @@ def _dyadic_of(term: TwoTimeTerm, at: Optimum, loss: AbstractLoss) -> DyadicScor
 def lower_uncertainty(objective: TwoTimeObjective) -> None:
     """Compile what `optimum` and `uncertainty_at` run on maps, without running it."""
     term = objective.term
-    shapes = eqx.filter_eval_shape(lambda o: o.memo, objective)
-    memo = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    memo = zeros_like(eqx.filter_eval_shape(lambda o: o.memo, objective))
     y = np.zeros(objective.variables.lower.shape)
     _optimum.prepare(
         term.parameters,

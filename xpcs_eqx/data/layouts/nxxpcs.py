@@ -44,6 +44,8 @@ INSTRUMENT, DETECTOR = "instrument", "detector"
 TIMES = ("frame_time", "count_time")
 # Groups within groups in which entries are looked for, and as many of them at most.
 _DEEPEST, _LOOKED_AT = 5, 1000
+# What is done about an attribute that is not there.
+_ASKED = "the maps themselves were asked"
 StorageMode = Literal["one_array_q_first", "one_array_q_last", "data_exchange_keys"]
 Populated = Literal["all", "upper_half", "lower_half"]
 Origin = Literal["upper_left", "lower_left"]
@@ -152,17 +154,16 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
     notes = Remarks()
     key = f"{entry}/{MAPS}"
     found = file[key]
-    asked = "the maps themselves were asked"
     mode = _storage_mode(found, key, notes)
-    populated = _attribute(found, key, "populated_elements", get_args(Populated), asked, notes)
-    origin = _attribute(found, key, "time_origin_location", get_args(Origin), asked, notes)
+    populated = _attribute(found, key, "populated_elements", get_args(Populated), _ASKED, notes)
+    origin = _attribute(found, key, "time_origin_location", get_args(Origin), _ASKED, notes)
     triangle: Triangle | None = None
     # Which half is meant once the rows are turned round is left open by the definition.
     if populated in ("upper_half", "lower_half") and origin != "lower_left":
         triangle = "upper" if populated == "upper_half" else "lower"
     # Full decorrelation, which is one here.
     references = ("1", "0", "1.0", "0.0")
-    reference = _attribute(found, key, "baseline_reference", references, asked, notes)
+    reference = _attribute(found, key, "baseline_reference", references, _ASKED, notes)
     labels: np.ndarray | None = None
     if isinstance(found, Group):
         names, maps = maps_in(file, key, notes)
@@ -246,12 +247,13 @@ def _attribute(
 
 def _storage_mode(found: Array | Group, key: str, notes: Remarks) -> str | None:
     """How the maps are stored; `None` where the attribute says nothing, or what they are not."""
-    asked = "the maps themselves were asked"
-    mode = _attribute(found, key, "storage_mode", get_args(StorageMode), asked, notes)
+    mode = _attribute(found, key, "storage_mode", get_args(StorageMode), _ASKED, notes)
     in_group = isinstance(found, Group)
     if mode is not None and in_group != (mode == "data_exchange_keys"):
         what = "a group of maps" if in_group else f"one array, of shape {found.shape}"
-        notes.append(f"The attribute storage_mode of {key} is {mode!r}, but it is {what}; {asked}.")
+        notes.append(
+            f"The attribute storage_mode of {key} is {mode!r}, but it is {what}; {_ASKED}."
+        )
         mode = None
     if not in_group and mode is None and len(found.shape) == 3 and len(set(found.shape)) == 1:
         notes.append(

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ...arguments import check_fields
-from ...compiling import quick_jit
+from ...compiling import quick_jit, zeros_like
 from ...cores import in_order
 from ...errors import ModelError
 from ...inherited import Inherited
@@ -128,10 +128,6 @@ def add_parts(total: PyTree, parts: Iterable[PyTree]) -> PyTree:
     for part in parts:
         total = jax.tree.map(np.add, total, part)
     return jax.tree.map(jnp.asarray, total)
-
-
-def _nothing(zero: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zero)
 
 
 def sum_pieces(
@@ -280,7 +276,7 @@ class Scan(AbstractDriver):
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, tiles)))
         if traced or not self.in_parts(tiles):
             return scan_tiles(function, args, tiles, zero)
-        one = _sum_share.bound(function, args, tiles, _nothing(zero))
+        one = _sum_share.bound(function, args, tiles, zeros_like(zero))
 
         def share(bounds):
             return jax.tree.map(np.asarray, one(*bounds))
@@ -310,7 +306,7 @@ class HostLoop(AbstractDriver):
         if not source.waits:
             return sum_pieces(function, args, source, zero, ahead=self.ahead)
         refuse_tracers(args)
-        nothing = _nothing(zero)
+        nothing = zeros_like(zero)
 
         def part(piece):
             return jax.device_get(add_piece(function, args, nothing, piece))
