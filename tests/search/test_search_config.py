@@ -131,7 +131,7 @@ def test_cma_es_without_its_library(problem, monkeypatch):
     [
         ("multi_start", ("1500 starts, 0 of them given, by LatinHypercube", "rarely find")),
         ("selected", ("the scales of the bounds are a factor",)),
-        ("auto", ("12 starts beside it", "at most 5000 evaluations")),
+        ("auto", ("6 starts beside it", "at most 5000 evaluations")),
         ("cma_es", ("points a generation", "seed 0")),
     ],
 )

@@ -15,6 +15,7 @@ from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
 from ..optimize import TrustRegion
 from ..progress import in_one_line
+from .around import DRAWN
 from .around import EVALUATIONS as AROUND_EVALUATIONS
 from .evolution import CMA_PRESETS, CmaPreset
 from .local_fits import AbstractLocalFits
@@ -194,7 +195,7 @@ class Auto(AbstractStrategy):
     budget: int = eqx.field(static=True, default=5000)
     multi: MultiStart = MultiStart(starts=40)
     preset: CmaPreset = CMA_PRESETS["default"]
-    probes: int = eqx.field(static=True, default=12)
+    probes: int = eqx.field(static=True, default=6)
     seed: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
@@ -239,7 +240,8 @@ class Auto(AbstractStrategy):
         """Whether looks around leave nothing more to search for; the last finds nothing lower."""
         for turn in range(ROUNDS):
             # One fit more begins at the best so far.
-            n = min(starts, (self.budget - trial.used - REST) // AROUND_EVALUATIONS - 1)
+            left = self.budget - trial.used - REST - AROUND_EVALUATIONS
+            n = min(starts, left // (AROUND_EVALUATIONS + DRAWN))
             if n < 1:
                 trial.say(f"no look around: {trial.used} of {self.budget} evaluations are used")
                 return trial.verdict(trial.fit).skip
