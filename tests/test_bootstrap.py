@@ -68,6 +68,22 @@ def test_maps_have_the_pixels_contrast_and_offset_of_the_fit():
     np.testing.assert_array_less(np.abs(np.mean(drawn, axis=0) - wanted), 5 * error)
 
 
+def test_maps_of_many_pixels_scatter_less_and_take_no_longer():
+    fit = fit_of(data_of())
+    pixels = 1e4 * np.asarray(fit.uncertainty.n_pixels)
+    many = dataclasses.replace(fit.uncertainty, n_pixels=pixels)
+    few, more = (
+        replica_of(eqx.tree_at(lambda f: f.uncertainty, fit, noise))
+        for noise in (fit.uncertainty, many)
+    )
+    keys = jax.random.split(jax.random.key(0), 12)
+    wide, narrow = (
+        np.std([one.drawn(key)[0] for key in keys], axis=0)[0, 0, 1:].mean() for one in (few, more)
+    )
+    # Either is known to some 10 %.
+    assert wide / narrow == pytest.approx(100.0, rel=0.3)
+
+
 def test_after_the_likelihood_they_are_those_that_it_quotes():
     fit = fit_of(data_of())
     found = bootstrap(fit, 30, then=xe.maximum_likelihood)

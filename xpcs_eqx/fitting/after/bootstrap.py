@@ -20,6 +20,9 @@ from ...simulation import simulate_speckle
 from ..fit import Fit
 from ..least_squares import least_squares
 
+# Pixels of a simulation, at most: with so many, maps scatter nearly as a Gaussian, and those of more
+# pixels scatter in the same way, by less.
+_PIXELS = 4000
 # Below this shot noise a pixel has so many counts that none is added.
 _NO_SHOT = 1e-6
 
@@ -69,7 +72,7 @@ class Replica(NamedTuple):
     """How maps of one data set are simulated.
 
     - `simulate`: from a key; `scatter`: what that of each angle is multiplied by, since all angles
-        are simulated with one number of pixels.
+        are simulated with one number of pixels, 4000 at most.
     - `surface`: what the maps scatter about at offset one; `shift`: from there to the offsets.
     """
 
@@ -111,7 +114,7 @@ def replica_of(part: Fit) -> Replica:
             f"the contrast of angle {wrong[0]} is {contrast[wrong[0]]:g}, and speckle has one "
             "above 0 and at most 1: there is nothing to simulate"
         )
-    common = max(2, round(float(np.exp(np.mean(np.log(pixels))))))
+    common = max(2, round(min(float(np.exp(np.mean(np.log(pixels)))), _PIXELS)))
     counts = None if np.all(shot <= _NO_SHOT) else 1 / np.maximum(shot, _NO_SHOT)
     simulate = partial(
         simulate_speckle, part.model, term.t, term.geometry, contrast,
@@ -161,16 +164,16 @@ def bootstrap(
     >>> import jax
     >>> import numpy as np
     >>> import xpcs_eqx as xe
-    >>> truth = xe.Static(xe.PowerLawRate(1e4, 0.0, 0.0))
+    >>> truth = xe.Static(xe.PowerLawRate(5e4, 0.0, 0.0))
     >>> t, geometry = 0.1 * np.arange(20), xe.Geometry(0.0054, np.array([0.0]))
     >>> data = xe.simulate_speckle(
-    ...     truth, t, geometry, 0.25, n_pixels=2000, mean_counts=5.0, key=jax.random.key(0)
+    ...     truth, t, geometry, 0.25, n_pixels=1000, mean_counts=5.0, key=jax.random.key(0)
     ... )
     >>> start = xe.parameter_map(truth, data.t, fixed=("alpha", "D_offset"))
     >>> fit = xe.least_squares(xe.projected_objective(start, data))
-    >>> found = xe.fitting.bootstrap(fit, 40)
+    >>> found = xe.fitting.bootstrap(fit, 20)
     >>> found.values.shape, found.failed
-    ((40, 3), 0)
+    ((20, 3), 0)
     >>> bool(abs(np.log(found.errors[2] / fit["D0"].error)) < 0.5)
     True
     """
