@@ -209,7 +209,7 @@ def test_an_entry_within_another_has_what_stands_around_it(path):
     found = load(path)
     assert_same_fit_input(found, two_time())
     notes = " ".join(found.provenance.notes)
-    assert "entry/xpcs has no instrument/masks/dynamic_q_list; the one of entry, around" in notes
+    assert "entry/xpcs has no instrument/masks/dynamic_q_list; entry/instrument/masks/" in notes
     assert "entry/xpcs has no frame_time; entry/instrument/detector/frame_time, around" in notes
     # What it has itself goes first.
     with h5py.File(path, "r+") as file:
@@ -219,6 +219,124 @@ def test_an_entry_within_another_has_what_stands_around_it(path):
     found = load(path)
     assert_same_fit_input(found, two_time())
     assert "around" not in " ".join(found.provenance.notes)
+
+
+APS = {"aps-u": write_aps_u, "aps-old": write_aps_old}
+
+
+def moved(path, place, *left):
+    """Everything of a file in a group, but for the groups that are `left`."""
+    with h5py.File(path, "r+") as file:
+        for name in [one for one in file if one not in left]:
+            file.move(name, f"kept/{name}")
+        file.move("kept", place)
+
+
+@pytest.mark.parametrize("place", ["entry", "run1", "a/b/c/run 7"])
+@pytest.mark.parametrize("write", APS.values(), ids=APS)
+def test_results_of_the_aps_below_other_groups(path, write, place):
+    write(path, two_time(), stride=2)
+    moved(path, place)
+    found = load(path)
+    assert_same_fit_input(found, two_time())
+    assert all(key.startswith(f"{place}/") for key in found.provenance.keys)
+    assert open_stored(path).t[1] == found.t[1]
+    with h5py.File(path, "r+") as file:
+        # Names of what is there already, of which some lead round in a circle.
+        file["default"] = h5py.SoftLink(f"/{place}")
+        file[f"{place}/up"] = file["/"]
+    assert_same_fit_input(load(path), two_time())
+    with h5py.File(path, "r+") as file:
+        del file[f"{place}/up"]
+        file.copy(place, "other")
+        lists = [key for key in ("xpcs/dqlist", "xpcs/qmap/dynamic_v_list_dim0")
+                 if f"other/{key}" in file]  # fmt: skip
+        file[f"other/{lists[0]}"][...] *= 2
+    refused(path, "2 analyses", f"{place}/xpcs", "other/xpcs", "data.analysis")
+    refused(path, "'xpcs'", f"{place}/xpcs", "other/xpcs", analysis="xpcs")
+    assert float(load(path, analysis="other/xpcs").geometry.q) == 2 * 0.0054
+    assert float(load(path, analysis=f"/{place}/xpcs").geometry.q) == 0.0054
+
+
+@pytest.mark.parametrize("write", APS.values(), ids=APS)
+def test_the_frame_time_of_the_aps_stands_around_its_results(path, write):
+    instrument = "entry" if write is write_aps_u else "measurement"
+    write(path, two_time())
+    moved(path, "scan/run1", instrument)
+    found = load(path)
+    assert_same_fit_input(found, two_time())
+    assert any(f"scan/run1 has no {instrument}/" in note and "around it" in note
+               for note in found.provenance.notes)  # fmt: skip
+    # The innermost counts.
+    with h5py.File(path, "r+") as file:
+        file.copy(instrument, f"scan/{instrument}")
+        time = {"entry": "detector_1/frame_time", "measurement": "detector/exposure_period"}
+        file[f"{instrument}/instrument/{time[instrument]}"][...] = 7.0
+    assert_same_fit_input(load(path), two_time())
+
+
+def test_analyses_that_were_moved_into_the_entry_of_their_detector(path):
+    write_aps_u(path, two_time())
+    for place in ("entry", "scan_3"):
+        with h5py.File(path, "r+") as file:
+            if place != "entry":
+                file.move("entry", place)
+            else:
+                file.move("xpcs", "entry/xpcs")
+        found = load(path)
+        assert_same_fit_input(found, two_time())
+        assert not any("around" in note for note in found.provenance.notes)
+
+
+def test_results_that_an_entry_names_are_first_looked_for_around_it(path):
+    write_aps_old(path, two_time())
+    with h5py.File(path, "r+") as file:
+        file["xpcs/output_data"] = "/exchange"
+    moved(path, "run1")
+    write_aps_old(f"{path}2", two_time(seed=7))
+    with h5py.File(path, "r+") as file, h5py.File(f"{path}2") as other:
+        other.copy("xpcs", file, "xpcs")
+        other.copy("exchange", file, "exchange")
+    said = "xpcs (results in exchange), run1/xpcs (results in run1/exchange)"
+    refused(path, said.partition(",")[0], said.partition(", ")[2])
+    assert_same_fit_input(load(path, analysis="run1/exchange"), two_time())
+    with h5py.File(path, "r+") as file:
+        del file["xpcs"]
+    found = load(path)
+    assert_same_fit_input(found, two_time())
+    assert any("maps in exchange as well" in note for note in found.provenance.notes)
+
+
+def test_results_in_two_layouts_are_asked_for(path):
+    write_aps_u(path, two_time())
+    write_nxxpcs(f"{path}2", two_time(seed=7))
+    with h5py.File(path, "r+") as file, h5py.File(f"{path}2") as other:
+        other.copy("entry", file, "scan_2")
+    refused(path, "2 analyses", "xpcs (aps-u)", "scan_2 (nxxpcs)", "layout=")
+    refused(path, "'entry'", "xpcs (aps-u)", analysis="entry")
+    for given in ({"analysis": "scan_2"}, {"layout": "nxxpcs"}):
+        assert_same_fit_input(load(path, **given), two_time(seed=7))
+    assert_same_fit_input(open_stored(path, analysis="xpcs").angle(0), load_first(two_time()))
+
+
+def test_what_cannot_be_looked_into_hides_no_results(path):
+    write_aps_u(path, two_time())
+    moved(path, "scan")
+    with h5py.File(path, "r+") as file:
+        file["scan/gone"] = h5py.ExternalLink("nowhere.h5", "/")
+        file["more"] = h5py.SoftLink("/nowhere")
+        h5py.h5g.create(file.create_group("first").id, b"\xff no UTF-8")
+    assert_same_fit_input(load(path), two_time())
+
+
+def test_part_of_a_layout_below_a_group_is_told(path):
+    write_aps_u(path, two_time())
+    with h5py.File(path, "r+") as file:
+        del file["xpcs/twotime/correlation_map"]
+        file["xpcs/multitau/normalized_g2"] = np.ones((5, 3))
+    moved(path, "scan")
+    refused(path, "comes closest to aps-u (scan/xpcs/qmap/dynamic_v_list_dim0 is there",
+            "scan/xpcs/twotime/correlation_map is missing", "multi-tau")  # fmt: skip
 
 
 def test_files_of_frames_are_not_opened_in_search_of_entries(path, tmp_path):

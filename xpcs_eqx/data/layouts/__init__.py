@@ -6,9 +6,11 @@ A new layout is a file here, with `NAME`, `ABOUT`, `analyses` and `read`, and a 
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 from ...errors import DataError
 from . import age_lag, aps_old, aps_u, arrays, generic, id02, nxxpcs, own
+from .below import groups_with, is_searched_in_part, joined
 from .described import Description
 from .generic import GenericLayout
 from .maps import Place, RawMaps
@@ -27,8 +29,8 @@ LAYOUTS = tuple(DESCRIPTIONS)
 _SHOWN = 24
 # Datasets of such a file that are looked at, and groups within groups.
 _LOOKED_AT, _DEEPEST = 2000, 8
-# Results of APS that are no maps.
-_ONE_TIME = ("xpcs/multitau/normalized_g2", "exchange/norm-0-g2")
+# Results that are no maps: of APS-U, older ones of APS, and NXxpcs.
+_ONE_TIME = ("multitau/normalized_g2", "norm-0-g2", nxxpcs.ONE_TIME)
 # What lags are called beside results on a grid of age and lag.
 _LAGS = ("lag", "timeshift", "lags")
 
@@ -44,52 +46,73 @@ def read_maps(file: Group, place: Place) -> RawMaps:
     if isinstance(place.layout, GenericLayout):
         raw = generic.read(file, place.layout)
         return replace(raw, place=place)
-    name = recognise(file) if place.layout is None else place.layout
-    found = _HDF5[name].analyses(file)
-    analysis = _analysis(file, name, found, place.analysis)
+    name, analysis = _meant(file, place)
     raw = _HDF5[name].read(file) if analysis is None else _HDF5[name].read(file, analysis)
     return replace(raw, place=replace(place, layout=name, analysis=analysis))
 
 
-def _analysis(file: Group, layout: str, found: dict[str, str], asked: str | None) -> str | None:
-    """The one analysis that is meant; `None` where there is none to choose from.
+class _Analysis(NamedTuple):
+    """Results in a file: their layout, the name by which they are asked for, and their group."""
 
-    **Raises:** `DataError` when several could be meant, or what was asked for is not there.
+    layout: str
+    name: str
+    results: str
+
+    def said(self, alone: bool) -> str:
+        """It in words, with its layout where not `alone` in the file."""
+        apart = f"results in {self.results}" if self.results != self.name else ""
+        more = ", ".join(filter(None, ("" if alone else self.layout, apart)))
+        return f"{self.name} ({more})" if more else self.name
+
+
+def _meant(file: Group, place: Place) -> tuple[str, str | None]:
+    """Layout and name of the one analysis that is meant; no name where there is none.
+
+    **Raises:** `DataError` for an unknown layout, when several could be meant, or what was asked
+    for is not there.
     """
-    there = ", ".join(
-        one if one == results else f"{one} (results in {results})" for one, results in found.items()
-    )
-    if asked is not None:
+    layouts = list(_HDF5)
+    if isinstance(place.layout, str):
+        layouts = [place.layout]
+    elif own.analyses(file):
+        # The file says what it is, whatever else is in it.
+        layouts = [own.NAME]
+    found = [
+        _Analysis(layout, name, results)
+        for layout in layouts
+        for name, results in _HDF5[layout].analyses(file).items()
+    ]
+    if not found and place.layout is None:
+        raise DataError(_unknown(file))
+    known = list(dict.fromkeys(one.layout for one in found)) or layouts
+    kind = f"this {known[0]} file" if len(known) == 1 else "this file"
+    there = ", ".join(one.said(len(known) == 1) for one in found)
+    if place.analysis is not None:
         # Either group of an analysis names it.
-        name = asked.strip("/")
-        meant = [one for one, results in found.items() if name in (one, results.strip("/"))]
-        if len(meant) == 1:
-            return meant[0]
-        raise DataError(
-            f"{file.filename}: the analysis {asked!r} is not in this {layout} file; there is "
-            f"{there or 'none'}."
-        )
+        asked = place.analysis.strip("/")
+        found = [one for one in found if asked in (one.name, one.results.strip("/"))]
+        if len(found) != 1:
+            raise DataError(
+                f"{file.filename}: the analysis {place.analysis!r} is "
+                f"{'not' if not found else 'not the only one of that name'} in {kind}; there is "
+                f"{there or 'none'}."
+            )
     if len(found) > 1:
+        how = "analysis= (data.analysis)"
         raise DataError(
-            f"{file.filename}: this {layout} file holds {len(found)} analyses: {there}. Say which "
-            "one with analysis= (data.analysis)."
+            f"{file.filename}: {kind} holds {len(found)} analyses: {there}. Say which one with "
+            f"{how}{'' if len(known) == 1 else ' or layout= (data.layout)'}."
         )
-    return next(iter(found), None)
+    return (found[0].layout, found[0].name) if found else (layouts[0], None)
 
 
-def recognise(file: Group) -> str:
-    """Name of the layout of an open HDF5 file.
-
-    **Raises:** `DataError` with what is in the file and what each layout would need.
-    """
-    for name, layout in _HDF5.items():
-        if layout.analyses(file):
-            return name
+def _unknown(file: Group) -> str:
+    """What is said of a file of no known layout: what is in it and what each layout would need."""
     grids = _grids(file)
     if grids:
         place = grids[0].rpartition("/")[0]
         lags = next(one for one in _LAGS if file.reach(f"{place}/{one}") is not None)
-        raise DataError(
+        return (
             f"{file.filename}: {', '.join(grids)} lies on a grid of age and lag, each entry a mean "
             "over its bin. Say what is where, with the q of each map and the frame time dt: "
             f'layout = "generic", generic = {{maps = "{grids[0]}", axes = "age_lag", ages = '
@@ -98,8 +121,9 @@ def recognise(file: Group) -> str:
         )
     needs = "\n".join(f"  {name}: {_HDF5[name].ABOUT.need()}" for name in _HDF5)
     refused = f"\nNot followed: {file.unreached}" if file.unreached else ""
-    raise DataError(
-        f"{file.filename}: no known layout of two-time maps.{_closest(file)} It holds\n"
+    part = " Of its many groups the first were searched." if is_searched_in_part(file) else ""
+    return (
+        f"{file.filename}: no known layout of two-time maps.{_closest(file)}{part} It holds\n"
         f"{_tree(file)}{_square(file)}{refused}\nThe layouts need\n{needs}\n"
         "Write the file again in one of them, or say where the maps are with layout = "
         '"generic" (data.generic; data.GenericLayout in Python). All paths: '
@@ -117,14 +141,15 @@ def _closest(file: Group) -> str:
         ],
     }
     partial = []
-    for name, paths in marks.items():
-        present = [path for path in paths if file.reach(path) is not None]
-        if present:
-            missing = ", ".join(path for path in paths if path not in present)
-            partial.append(f"{name} ({', '.join(present)} is there, {missing} is missing)")
+    for name, keys in marks.items():
+        places = [[joined(group, key) for key in keys] for group in ("", *groups_with(file))]
+        there = [[path for path in paths if file.reach(path) is not None] for paths in places]
+        k = max(range(len(there)), key=lambda k: len(there[k]))
+        if there[k]:
+            missing = ", ".join(path for path in places[k] if path not in there[k])
+            partial.append(f"{name} ({', '.join(there[k])} is there, {missing} is missing)")
     said = f" It comes closest to {' and '.join(partial)}." if partial else ""
-    one_time = any(file.reach(path) is not None for path in _ONE_TIME)
-    if one_time or nxxpcs.entries_with(file, nxxpcs.ONE_TIME):
+    if any(groups_with(file, key) for key in _ONE_TIME):
         said += " It holds g2 of one time (multi-tau): correlate the frames for two times."
     return said
 

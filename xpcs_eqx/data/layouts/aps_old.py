@@ -8,6 +8,7 @@ import numpy as np
 from ...errors import DataError
 from ...files import replacing
 from ..checks import distinct
+from .below import around, enclosing, groups_with, joined, owner_of
 from .described import Description
 from .hdf5 import (
     Remarks,
@@ -31,21 +32,16 @@ MAPS = "C2T_all"
 # Numbers and mean intensities of frames, beside the maps.
 INTENSITIES = "frameSum"
 STEPS = ("stride_frames", "avg_frames")
-FRAME_TIME = "measurement/instrument/detector/exposure_period"
-EXPOSURE = "measurement/instrument/detector/exposure_time"
+_DETECTOR, _TAKEN = "measurement/instrument/detector", "measurement/instrument/acquisition"
+TIMES = (f"{_DETECTOR}/exposure_period", f"{_DETECTOR}/exposure_time")
 # First and last frame that were correlated, counted from one, and the first of the series.
 BEGIN, END, FIRST = "data_begin_todo", "data_end_todo", "data_begin"
 # Regions of pixels, and what q follows from where the detector stands where it did at the time that
 # its centre was found.
 REGIONS = "dqmap"
-_DETECTOR, _TAKEN = "measurement/instrument/detector", "measurement/instrument/acquisition"
-OPTICS = Optics(
-    "measurement/instrument/source_begin/energy",
-    f"{_DETECTOR}/distance",
-    (f"{_DETECTOR}/x_pixel_size", f"{_DETECTOR}/y_pixel_size"),
-    (f"{_TAKEN}/beam_center_x", f"{_TAKEN}/beam_center_y"),
-    REGIONS,
-)
+ENERGY = "measurement/instrument/source_begin/energy"
+PIXEL = (f"{_DETECTOR}/x_pixel_size", f"{_DETECTOR}/y_pixel_size")
+CENTRE = (f"{_TAKEN}/beam_center_x", f"{_TAKEN}/beam_center_y")
 STAGES = (
     (f"{_TAKEN}/stage_x", f"{_TAKEN}/stage_zero_x"),
     (f"{_TAKEN}/stage_y", f"{_TAKEN}/stage_zero_y"),
@@ -75,7 +71,9 @@ ABOUT = Description(
         "a map is that of the bin in its name where the names are those of the processed bins, "
         "else maps and bins go together in order",
         "without `qphi_bin_to_process`, numbers above the number of maps are bins as well",
-        "without `exchange`, the only group with `C2T_all` holds the results",
+        "without `exchange` beside `xpcs`, the only group with `C2T_all` holds the results",
+        "`xpcs` is the group that holds `dqlist`, in other groups or not; `measurement` is looked "
+        "for there and around",
     ),
     refused=(
         "lists and maps of different lengths, unless the bins are known",
@@ -87,32 +85,39 @@ ABOUT = Description(
 def analyses(file: Group) -> dict[str, str]:
     """Group of each analysis of an older APS file, with the group of its results."""
     out = {}
-    for name in file:
-        if isinstance(file.reach(f"{name}/{Q_LIST}"), Array):
-            results = _results_of(file, name)
+    for path in groups_with(file, Q_LIST):
+        if isinstance(file.reach(f"{path}/{Q_LIST}"), Array):
+            results = _results_of(file, path)
             if isinstance(file.reach(f"{results}/{MAPS}"), Group):
-                out[name] = results
+                out[path] = results
     return out
 
 
 def _results_of(file: Group, analysis: str) -> str:
     """The group of the results: the one that an entry names, or the one of the same number."""
+    base, there = owner_of(analysis), _with_maps(file)
     said = file.get(f"{analysis}/{OUTPUT}")
     if isinstance(said, Array):
+        # In a group of its own, a file still says where they were when it was no group.
         named = "".join(said.words()[:1]).strip().strip("/")
-        if named and f"{named}/{MAPS}" in file:
-            return named
+        places = [joined(group, named) for group in enclosing(base)] if named else []
+        for place in places:
+            if f"{place}/{MAPS}" in file:
+                return place
     number = re.search(r"(_\d+)?$", analysis)
-    own = f"{RESULTS}{number.group() if number else ''}"
-    there = _with_maps(file)
+    own = joined(base, f"{RESULTS}{number.group() if number else ''}")
+    usual = joined(base, RESULTS)
+    beside = [one for one in there if owner_of(one) == base]
     # Where neither is there the only results must be those of the only analysis.
-    found = [one for one in (own, RESULTS) if one in there] or (there if len(there) == 1 else [])
-    return found[0] if found else RESULTS
+    only = next((one for one in (beside, there) if len(one) == 1), [])
+    found = [one for one in (own, usual) if one in there] or only
+    return found[0] if found else usual
 
 
 def _with_maps(file: Group) -> list[str]:
     """Groups of results."""
-    return [name for name in file if isinstance(file.reach(f"{name}/{MAPS}"), Group)]
+    there = groups_with(file, MAPS)
+    return [path for path in there if isinstance(file.reach(f"{path}/{MAPS}"), Group)]
 
 
 def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
@@ -141,7 +146,9 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     if column is not None and phi.size == q.size:
         q, phi = q[column], phi[column]
     step, steps = read_steps(file, tuple(f"{analysis}/{key}" for key in STEPS))
-    time = read_frame_time(file, (FRAME_TIME, EXPOSURE), notes)
+    owner = around(file, owner_of(analysis), TIMES, notes)
+    period, exposure = (joined(owner, key) for key in TIMES)
+    time = read_frame_time(file, (period, exposure), notes)
     rows = rows_of(maps)
     series = read_series(
         file, begin, end, zero=first, inclusive=True, rows=rows, step=step, notes=notes
@@ -149,11 +156,8 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     intensities = f"{results}/{INTENSITIES}"
     frames = read_frames(file, intensities, series, time, step, rows, notes)
     bins = np.arange(len(names)) + 1 if column is None else column + 1
-    ranges = (
-        None
-        if _moved(file)
-        else q_ranges(file, OPTICS._replace(regions=f"{analysis}/{REGIONS}"), bins)
-    )
+    optics = _optics(owner, f"{analysis}/{REGIONS}")
+    ranges = None if _moved(file, owner) else q_ranges(file, optics, bins)
     return RawMaps(
         path=file.filename,
         layout=NAME,
@@ -188,9 +192,16 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
     )
 
 
-def _moved(file: Group) -> bool:
+def _optics(owner: str, regions: str) -> Optics:
+    """What q follows from, in the group that the instrument is in."""
+    (x, y), (right, down) = ((joined(owner, one) for one in two) for two in (PIXEL, CENTRE))
+    energy, distance = joined(owner, ENERGY), joined(owner, f"{_DETECTOR}/distance")
+    return Optics(energy, distance, (x, y), (right, down), regions)
+
+
+def _moved(file: Group, owner: str) -> bool:
     """Whether the detector was moved after its centre was found."""
-    found = [[file.reach(path) for path in pair] for pair in STAGES]
+    found = [[file.reach(joined(owner, path)) for path in pair] for pair in STAGES]
     return any(
         not (isinstance(one, Array) and isinstance(two, Array))
         or not np.array_equal(one[()], two[()])
@@ -257,4 +268,4 @@ def write_aps_old(
             file[f"{RESULTS}/{MAPS}/g2_{number + 1:05d}"] = one.values(half)
         for key, value in zip(STEPS, (stride, average), strict=True):
             file[f"{ANALYSIS}/{key}"] = np.full((1, 1), value)
-        file[FRAME_TIME] = np.full((1, 1), frame_time)
+        file[TIMES[0]] = np.full((1, 1), frame_time)

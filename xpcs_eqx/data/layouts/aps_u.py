@@ -8,6 +8,7 @@ from ...errors import DataError
 from ...files import replacing
 from ..checks import distinct
 from ..two_time import TwoTimeData
+from .below import around, groups_with, joined, owner_of
 from .described import Description
 from .hdf5 import (
     Remarks,
@@ -37,8 +38,10 @@ INTENSITIES = "spatial_mean/intensity_vs_time"
 # First frame that was correlated, counted from zero, and one after the last.
 BEGIN, END = "twotime/config/begin_frame", "twotime/config/end_frame"
 STEPS = ("twotime/config/stride_frame", "twotime/config/avg_frame")
-FRAME_TIME = "entry/instrument/detector_1/frame_time"
-COUNT_TIME = "entry/instrument/detector_1/count_time"
+TIMES = ("frame_time", "count_time")
+# Where these are: around the analysis, or in the entry that it was moved to.
+DETECTOR = "instrument/detector_1"
+DETECTORS = (f"entry/{DETECTOR}", DETECTOR)
 ABOUT = Description(
     required=(
         "`xpcs/qmap/dynamic_v_list_dim0` (q,): q [1/Å]",
@@ -63,7 +66,11 @@ ABOUT = Description(
         "`xpcs/twotime/config/stride_frame`, `…/avg_frame`: 1 when absent",
         "`xpcs_1`, …: further analyses; say which with `analysis`",
     ),
-    guessed=("sorted by the number in their names, maps belong to the bins one after the other",),
+    guessed=(
+        "`xpcs` is the group that holds q and maps, in other groups or not; `entry` is looked "
+        "for there and around",
+        "sorted by the number in their names, maps belong to the bins one after the other",
+    ),
     refused=(
         "bins outside the grid or listed twice",
         "maps named after bins that are listed in another order",
@@ -74,12 +81,7 @@ ABOUT = Description(
 
 def analyses(file: Group) -> dict[str, str]:
     """Group of each analysis of an APS-U file, which holds its results as well."""
-    marks = (Q_LIST, MAPS)
-    return {
-        name: name
-        for name in file
-        if all(file.reach(f"{name}/{mark}") is not None for mark in marks)
-    }
+    return {path: path for path in groups_with(file, Q_LIST, MAPS)}
 
 
 def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
@@ -116,7 +118,7 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         (along, dimensions) if is_q_first else (along[::-1], dimensions[::-1])
     )
     step, steps = read_steps(file, tuple(f"{analysis}/{one}" for one in STEPS))
-    time = read_frame_time(file, (FRAME_TIME, COUNT_TIME), notes)
+    time = read_frame_time(file, _times_of(file, analysis, notes), notes)
     rows = rows_of(maps)
     series = read_series(
         file, begin, end, zero=0, inclusive=False, rows=rows, step=step, notes=notes
@@ -156,6 +158,16 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         doubts=notes.doubts,
         q_ranges=ranges,
     )
+
+
+def _times_of(file: Group, analysis: str, notes: Remarks) -> tuple[str, str]:
+    """Paths of the frame time and of what stands in for it."""
+    base = owner_of(analysis)
+    keys = tuple(f"{place}/{time}" for place in DETECTORS for time in TIMES)
+    owner = around(file, base, keys, notes)
+    key = next((one for one in keys if file.reach(joined(owner, one)) is not None), keys[0])
+    place = joined(owner, owner_of(key))
+    return f"{place}/{TIMES[0]}", f"{place}/{TIMES[1]}"
 
 
 def _axes(
@@ -266,8 +278,8 @@ def write_aps_u(
             file[f"{ANALYSIS}/{MAPS}/c2_{number:05d}"] = maps[index].values(half)
         for key, value in zip(STEPS, (stride, average), strict=True):
             file[f"{ANALYSIS}/{key}"] = value
-        file[FRAME_TIME] = np.full((1, 1), frame_time)
-        file[COUNT_TIME] = np.full((1, 1), frame_time)
+        for name in TIMES:
+            file[f"{DETECTORS[0]}/{name}"] = np.full((1, 1), frame_time)
 
 
 def _columns(sets: list[TwoTimeData]) -> tuple[list[float], list[list[int]]]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import DataError
+from .below import groups_with, joined, owner_of
 from .described import Description
 from .generic import GenericLayout
 from .generic import read as read_described
@@ -17,12 +18,11 @@ from .maps import RawMaps
 from .opened import Array, Group
 
 NAME = "id02"
-# Where analyses are, and the group of two-time results in each: of files of version 2, and older.
-PLACES = (
-    ("entry_0000/correlations", "twotime"),
-    ("entry_0000/dynamix/correlations/directions", "2times_correlation"),
-)
-Q_RANGES = "entry_0000/dynamix/correlations/q_index_min_max"
+# Where analyses of an entry are, and the group of two-time results in each: of files of version 2,
+# and older.
+PLACES = (("correlations", "twotime"), ("dynamix/correlations/directions", "2times_correlation"))
+# In older files, two groups above an analysis.
+Q_RANGES = "q_index_min_max"
 ABOUT = Description(
     required=(
         "`entry_0000/correlations/KEY/twotime/ttcf` (region, age, lag): means of c2 over bins, for "
@@ -35,7 +35,8 @@ ABOUT = Description(
     ),
     optional=("`phi` as given beside the file, which static models do not need",),
     guessed=(
-        "KEY is the only analysis; say which with `analysis` where there are several",
+        "KEY is the only analysis, `entry_0000` any group that holds some; say which with "
+        "`analysis` where there are several",
         "edges of lags are those of xpcs-correlator where its rule gives the centres, else midway",
     ),
     refused=("everything that is refused of `age-lag`",),
@@ -43,15 +44,20 @@ ABOUT = Description(
 
 
 def analyses(file: Group) -> dict[str, str]:
-    """Names of the analyses with two-time results, and where these are."""
+    """Names of the analyses with two-time results, and where these are.
+
+    They are those of their groups, with that of the entry where several have some.
+    """
     found = {}
     for folder, results in PLACES:
-        keys = file.reach(folder)
-        for key in keys if isinstance(keys, Group) else ():
-            place = f"{folder}/{key}/{results}"
-            if isinstance(file.reach(f"{place}/ttcf"), Array):
-                found[key] = place
-    return found
+        for entry in groups_with(file, folder):
+            keys = file.reach(f"{entry}/{folder}")
+            for key in keys if isinstance(keys, Group) else ():
+                place = f"{entry}/{folder}/{key}/{results}"
+                if isinstance(file.reach(f"{place}/ttcf"), Array):
+                    found[entry, key] = place
+    alone = len({entry for entry, _ in found}) < 2
+    return {key if alone else f"{entry}/{key}": place for (entry, key), place in found.items()}
 
 
 def read(file: Group, analysis: str) -> RawMaps:
@@ -103,12 +109,13 @@ def edges_of(centres: np.ndarray) -> np.ndarray | None:
 def _q(file: Group, folder: str, notes: Remarks) -> tuple[np.ndarray, tuple[str, ...]]:
     """q of each region [1/Å], and where it was found."""
     if "q_index" in group(file, folder):
-        keys = (f"{folder}/q_index", Q_RANGES)
-        indices = in_unit(file, Q_RANGES, "", notes).reshape(-1, 3)[:, 0].tolist()
-        means = in_unit(file, Q_RANGES, "1/Å", notes, _said(file, Q_RANGES)).reshape(-1, 3)
+        ranges = joined(owner_of(owner_of(folder)), Q_RANGES)
+        keys = (f"{folder}/q_index", ranges)
+        indices = in_unit(file, ranges, "", notes).reshape(-1, 3)[:, 0].tolist()
+        means = in_unit(file, ranges, "1/Å", notes, _said(file, ranges)).reshape(-1, 3)
         chosen = read_bins(file, keys[0]).tolist()
         for one in (one for one in chosen if one not in indices):
-            raise DataError(f"{file.filename}: {keys[0]} names region {one}, not in {Q_RANGES}.")
+            raise DataError(f"{file.filename}: {keys[0]} names region {one}, not in {ranges}.")
         return means[[indices.index(one) for one in chosen], 1:].mean(axis=1), keys
     key = f"{folder}/parameters/q"
     return read_list(file, key, "1/Å", notes, _said(file, key)), (key,)

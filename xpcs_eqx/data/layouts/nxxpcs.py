@@ -1,7 +1,6 @@
 """NXxpcs, the NeXus application definition: attributes say how the maps are stored."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,6 +9,7 @@ import numpy as np
 from ...errors import DataError
 from ...files import replacing
 from ..checks import distinct, numbers
+from .below import around, enclosing, groups_with, joined
 from .described import Description
 from .hdf5 import (
     Remarks,
@@ -42,8 +42,6 @@ Q_LIST = "instrument/masks/dynamic_q_list"
 PHI_LIST = "instrument/masks/dynamic_phi_list"
 INSTRUMENT, DETECTOR = "instrument", "detector"
 TIMES = ("frame_time", "count_time")
-# Groups within groups in which entries are looked for, and as many of them at most.
-_DEEPEST, _LOOKED_AT = 5, 1000
 # What is done about an attribute that is not there.
 _ASKED = "the maps themselves were asked"
 StorageMode = Literal["one_array_q_first", "one_array_q_last", "data_exchange_keys"]
@@ -86,32 +84,7 @@ ABOUT = Description(
 
 def analyses(file: Group) -> dict[str, str]:
     """Every entry that holds two-time maps, at the top of the file or in a group of it."""
-    return {path: path for path in entries_with(file, MAPS)}
-
-
-def entries_with(file: Group, key: str) -> tuple[str, ...]:
-    """Paths of the groups that have something at `key`, wherever they lie."""
-    below = file.below(_DEEPEST, _LOOKED_AT)
-    return tuple(path for path, group in below if group.reach(key) is not None)
-
-
-def _enclosing(entry: str) -> Iterator[str]:
-    """Paths of an entry and of the groups that it lies in, from the inside."""
-    parts = entry.split("/")
-    for depth in range(len(parts), 0, -1):
-        yield "/".join(parts[:depth])
-
-
-def _around(file: Group, entry: str, key: str, notes: Remarks) -> str:
-    """The entry, or the innermost group around it that has `key`, which is remarked.
-
-    The entry itself where none has it.
-    """
-    there = (group for group in _enclosing(entry) if file.reach(f"{group}/{key}") is not None)
-    found = next(there, entry)
-    if found != entry:
-        notes.append(f"{entry} has no {key}; the one of {found}, around it, was taken.")
-    return found
+    return {path: path for path in groups_with(file, MAPS)}
 
 
 def _times_of(file: Group, entry: str, notes: Remarks) -> tuple[str, str]:
@@ -119,12 +92,13 @@ def _times_of(file: Group, entry: str, notes: Remarks) -> tuple[str, str]:
 
     **Raises:** `DataError` when detectors have different ones.
     """
-    for owner in _enclosing(entry):
-        instrument = file.get(f"{owner}/{INSTRUMENT}")
+    for owner in enclosing(entry):
+        place = joined(owner, INSTRUMENT)
+        instrument = file.get(place)
         names = sorted(instrument) if isinstance(instrument, Group) else []
         names.sort(key=lambda name: name != DETECTOR)
         for time in TIMES:
-            keys = [f"{owner}/{INSTRUMENT}/{name}/{time}" for name in names]
+            keys = [f"{place}/{name}/{time}" for name in names]
             keys = [key for key in keys if isinstance(file.reach(key), Array)]
             if not keys:
                 continue
@@ -175,8 +149,8 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
     if origin == "lower_left":
         maps = tuple(_Flipped(one) for one in maps)
     # An entry within another one may leave to that what holds for both.
-    owner = _around(file, entry, Q_LIST, notes)
-    q_name, phi_name, roi_map = (f"{owner}/{key}" for key in (Q_LIST, PHI_LIST, ROI_MAP))
+    owner = around(file, entry, (Q_LIST,), notes)
+    q_name, phi_name, roi_map = (joined(owner, key) for key in (Q_LIST, PHI_LIST, ROI_MAP))
     q = _list(file, q_name, "1/Å", len(names), labels, notes)
     azimuths = phi_name in file
     phi = np.zeros(len(names))

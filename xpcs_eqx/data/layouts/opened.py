@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import DataError
+from .kinds import kind_of
 from .texts import attribute_places, damaged_text
 
 if TYPE_CHECKING:
@@ -43,23 +44,6 @@ _FILTERS = {
     4: "SZIP", 307: "bzip2", 32000: "LZF", 32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle",
     32013: "zfp", 32015: "Zstandard", 32017: "SZ", 32026: "Blosc2",
 }  # fmt: skip
-
-
-# What files are that are taken for HDF5 files, by their first bytes.
-_KINDS = (
-    (b"\x1f\x8b", "it is packed by gzip: unpack it first"),
-    (b"BZh", "it is packed by bzip2: unpack it first"),
-    (b"\xfd7zXZ", "it is packed by xz: unpack it first"),
-    (
-        b"version https://git-lfs",
-        "it is a pointer of Git LFS: get the file itself with git lfs pull",
-    ),
-    (b"MATLAB 5", "it is a MATLAB file of an older version: save it with -v7.3"),
-    (b"\x80", "it is a pickle of Python: save its arrays with numpy.savez"),
-    (b"<", "it is a web page or another XML document, such as the answer of a server"),
-    (b"II*\0", "it is a TIFF image"),
-    (b"MM\0*", "it is a TIFF image"),
-)
 
 
 @dataclass(frozen=True)
@@ -126,6 +110,7 @@ class _Files:
         # Other files of which something was read.
         self.linked: set[str] = set()
         self.unreached: dict[str, None] = {}
+        self.walks: dict[tuple[str, int, int], tuple[tuple[str, Group], ...]] = {}
 
     def open(self, path: str) -> "h5py.File":
         real = os.path.realpath(path)
@@ -195,24 +180,8 @@ def _opened(path: str, locking: bool) -> "h5py.File":
                 f"still being written ({found}). Copy it again."
             ) from error
         raise UnreadableError(
-            f"{path}: not an HDF5 file, {_kind(path) or found}. Give an HDF5, NPZ or NPY file."
+            f"{path}: not an HDF5 file, {kind_of(path) or found}. Give an HDF5, NPZ or NPY file."
         ) from error
-
-
-def _kind(path: str) -> str:
-    """What a file is by its first bytes, in words; empty for what is not known."""
-    try:
-        with open(path, "rb") as stream:
-            start = stream.read(512)
-    except OSError:
-        # What HDF5 said of it is told then.
-        return ""
-    if not start:
-        return "it is empty"
-    known = [words for mark, words in _KINDS if start.startswith(mark)]
-    if not known and start.isascii() and b"\0" not in start:
-        known = ["it is text: save the numbers with numpy.save"]
-    return "".join(known[:1])
 
 
 class _Member:
@@ -325,44 +294,61 @@ class Group(_Member, Mapping[str, "Group | Array"]):
         found = self._follow(key, 0)
         return default if found is None else found
 
-    def below(self, deepest: int, most: int) -> Iterator[tuple[str, "Group"]]:
+    def below(self, deepest: int, most: int) -> tuple[tuple[str, "Group"], ...]:
         """Groups below this one and their paths, those less deep first, each of them once.
 
         Links are followed from this group only, and named last: within others they may lead to
-        files of which nothing is wanted, such as those of all frames.
+        files of which nothing is wanted, such as those of all frames. What cannot be told is left
+        out, and the reasons are kept.
 
-        `deepest`: groups within groups; `most`: as many are looked at.
+        `deepest`: groups within groups; `most`: as many are looked at, and as many behind links.
         """
+        asked = self.key, deepest, most
+        if asked not in self._files.walks:
+            self._files.walks[asked] = tuple(self._walk(deepest, most))
+        return self._files.walks[asked]
+
+    def _walk(self, deepest: int, most: int) -> Iterator[tuple[str, "Group"]]:
         seen = set()
-        own = list(self._own_groups())
-        for names in (own, [name for name in self if name not in own]):
-            level = [(name, self.reach(name)) for name in names]
+        own = dict(self._own_groups())
+        linked = ((name, self.reach(name)) for name in self if name not in own)
+        for level in (own.items(), linked):
+            limit = len(seen) + most
             for _ in range(deepest):
                 inner = []
                 for path, found in level:
-                    if not isinstance(found, Group) or len(seen) >= most:
+                    if not isinstance(found, Group) or len(seen) >= limit:
                         continue
-                    with reading(self.filename, f"/{found.key}"):
-                        # Of its file and its place there: links may lead to it by several paths.
-                        identity = hash(found._found.id)
+                    # Of its file and its place there: links may lead to it by several paths.
+                    identity = hash(found._found.id)
                     if identity not in seen:
                         seen.add(identity)
                         yield path, found
-                        inner += [(f"{path}/{name}", found[name]) for name in found._own_groups()]
+                        inner += [(f"{path}/{name}", one) for name, one in found._own_groups()]
                 level = inner
 
-    def _own_groups(self) -> Iterator[str]:
-        """Names of the groups in this one that no link leads to."""
+    def _own_groups(self) -> Iterator[tuple[str, "Group"]]:
+        """The groups in this one that no link leads to, by their names."""
         import h5py
 
-        for name in self:
-            with reading(self.filename, f"/{self.key}/{name}"):
-                link = self._found.get(name, getlink=True)
-                group = isinstance(link, h5py.HardLink) and (
-                    self._found.get(name, getclass=True) is h5py.Group
-                )
-            if group:
-                yield name
+        try:
+            names = tuple(self)
+        except DataError as error:
+            self._files.unreached.setdefault(str(error))
+            return
+        for name in names:
+            here, part, key = self._found.id, name.encode("utf-8"), f"{self.key}/{name}".lstrip("/")
+            try:
+                with reading(self.filename, f"/{key}"):
+                    # One look, as there may be thousands of members; a link is none of these.
+                    kind = h5py.h5g.get_objinfo(here, part, follow_link=False).type
+                    if kind != h5py.h5g.GROUP:
+                        continue
+                    found = h5py.Group(h5py.h5g.open(here, part))
+            except DataError as error:
+                self._files.unreached.setdefault(str(error))
+                continue
+            yield name, Group(self._files, found, key)
 
     def reach(self, key: str) -> "Group | Array | None":
         """What is at a path, `None` as well where that cannot be told; the reasons are kept."""
