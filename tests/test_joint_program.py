@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import tomllib
 from pathlib import Path
@@ -15,7 +16,8 @@ from xpcs_eqx import fit as program
 from xpcs_eqx.config import Source, check_settings, read_configuration
 from xpcs_eqx.config.build import build
 from xpcs_eqx.config.resolved import resolved_settings
-from xpcs_eqx.data import write_aps_u, write_own
+from xpcs_eqx.config.tables import streaming
+from xpcs_eqx.data import StoredTwoTime, write_aps_u, write_own
 from xpcs_eqx.errors import ConfigError, DataError
 from xpcs_eqx.objective import JointObjective
 from xpcs_eqx.program import examining
@@ -89,6 +91,28 @@ def configured(folder, text, *overrides):
 
 def problem(folder, text, *overrides):
     return configured(folder, text, *overrides)[1]
+
+
+def test_several_q_of_one_file_stay_in_it_where_memory_is_short(files, tmp_path, monkeypatch):
+    text = f"[data]\npath = '{files / 'all.hdf'}'\n[joint]\n" + STATIC
+    held = problem(tmp_path, text)
+
+    def unread(*_, **__):
+        raise AssertionError("maps were read before their size was known")
+
+    monkeypatch.setattr("xpcs_eqx.config.build.load_joint", unread)
+    stored = problem(tmp_path, text, "streaming.strategy=out_of_core")
+    choose = functools.partial(streaming.choose_strategy, total_memory_bytes=10_000)
+    monkeypatch.setattr(streaming, "choose_strategy", choose)
+    short = problem(tmp_path, text)
+    for found in (stored, short):
+        assert found.labels == held.labels
+        assert found.plan.stored
+        for one, data in zip(found.data, held.data, strict=True):
+            assert isinstance(one, StoredTwoTime)
+            np.testing.assert_array_equal(one.angle(0).c2[0], data.c2[0])
+    assert not held.plan.stored
+    assert held.plan.strategy.needed == short.plan.strategy.needed
 
 
 def test_one_file_and_three_files_give_the_same_fit(files, tmp_path):

@@ -14,9 +14,13 @@ from xpcs_eqx.data import (
     LAYOUTS,
     GenericLayout,
     Selection,
+    joint_sizes,
     load,
+    load_joint,
     map_size,
     open_stored,
+    open_stored_joint,
+    write_aps_u,
     write_npz,
     write_own,
 )
@@ -50,6 +54,24 @@ def test_it_is_what_load_takes(path, keywords, copies):
     assert size.in_parts
 
 
+@pytest.mark.parametrize("selection", [{}, {"q": (0.004, 0.006)}, {"q": (0.004, 0.006), "merge_q": True}])
+@pytest.mark.parametrize("more", [{}, {"sigma": 0.1}, {"selection": {"min_lag": 3}}])
+def test_of_several_q_it_is_that_of_each(tmp_path, selection, more):
+    path = str(tmp_path / "all.hdf")
+    write_aps_u(path, [two_time(n=N, q=q) for q in (0.004, 0.006, 0.008)])
+    more = {**more, "selection": Selection(**selection, **more.get("selection", {}))}
+    read, sizes = load_joint(path, **more), joint_sizes(path, **more)
+    for data, size in zip(read, sizes, strict=True):
+        held = data.c2.nbytes + (0 if data.root_weights is None else data.root_weights.nbytes)
+        assert size.n_entries * size.itemsize == held
+        assert (size.n_angles, size.in_parts) == (data.n_angles, True)
+        np.testing.assert_array_equal(size.t, data.t)
+    stored = open_stored_joint(path, **more)
+    for data, one in zip(read, stored, strict=True):
+        assert float(one.geometry.q) == float(data.geometry.q)
+        np.testing.assert_array_equal(one.angle(1).c2[0], data.c2[1])
+
+
 def test_files_of_numpy_tell_it_in_their_header(tmp_path):
     path, data = str(tmp_path / "maps.npz"), two_time(n=N)
     write_npz(path, data)
@@ -62,6 +84,7 @@ def test_files_of_numpy_tell_it_in_their_header(tmp_path):
         size = map_size(str(tmp_path / name), **named.get(name, {}))
         assert not size.in_parts
         assert size.n_entries * size.itemsize == data.c2.nbytes
+        assert joint_sizes(str(tmp_path / name), **named.get(name, {})) == (size,)
 
 
 TYPES = ("u1", "i1", "i2", ">i4", "i8", "?", "f2", "f4", ">f4", "f8", ">f8")

@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..data import MapSize, Provenance, TwoTimeData, load_joint, map_size, weighted
+from ..data import (
+    Provenance,
+    joint_sizes,
+    load_joint,
+    map_size,
+    open_stored_joint,
+    weighted,
+)
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError
 from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
@@ -95,19 +102,14 @@ def data_labels(configuration: Configuration) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _every_q(configuration: Configuration) -> tuple[TwoTimeData, ...]:
-    """One data set for each q of a file."""
+def _every_q(configuration: Configuration) -> dict[str, Any]:
+    """How each q of a file is read."""
     how = reading_of(configuration.data)
     # A list is found exactly, and a single one so as well unless a tolerance searches around it.
     single = how.pop("q")
     if single is not None:
         how["selection"] = dataclasses.replace(how["selection"], q=(single,))
-    return load_joint(configuration.data_path, **how)
-
-
-def _itemsize(data: TwoTimeData) -> int:
-    """Bytes of an entry in memory, with its weight."""
-    return data.c2.itemsize * (1 if data.root_weights is None else 2)
+    return how
 
 
 def _each(configuration: Configuration, read: Callable[[Configuration], _T]) -> list[_T]:
@@ -133,13 +135,12 @@ def _loaded(
     """
     settings = configuration.settings
     if settings.several and not isinstance(settings.data, list):
-        every = _every_q(configuration)
-        sizes = [
-            MapSize(one.c2.size, _itemsize(one), one.n_angles, np.asarray(one.t), False)
-            for one in every
-        ]
+        path, how = configuration.data_path, _every_q(configuration)
+        plan = plan_of(configuration, joint_sizes(path, **how))
+        every = open_stored_joint(path, checksum=True, **how) if plan.stored else None
+        every = load_joint(path, **how) if every is None else every
         labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
-        return every, labels, plan_of(configuration, sizes)
+        return every, labels, plan
     sizes = _each(configuration, lambda part: map_size(part.data_path, **reading_of(part.data)))
     if any(size.binned for size in sizes):
         _refuse_for_bins(configuration)

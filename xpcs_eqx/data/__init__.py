@@ -28,6 +28,7 @@ from .layouts.own import write_own as write_own
 from .load import FrameIntensities as FrameIntensities
 from .load import MapSize as MapSize
 from .load import frame_intensities as frame_intensities
+from .load import joint_sizes as joint_sizes
 from .load import load as load
 from .load import load_any as load_any
 from .load import load_bins as load_bins
@@ -43,6 +44,7 @@ from .stored import StoredTwoTime as StoredTwoTime
 from .stored import map_of as map_of
 from .stored import noise_by_angle as noise_by_angle
 from .stored import open_stored as open_stored
+from .stored import open_stored_joint as open_stored_joint
 from .stored import weighted as weighted
 from .two_time import DEFAULT_GAP as DEFAULT_GAP
 from .two_time import DOUBTS as DOUBTS

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..arguments import named
 from ..errors import DataError
@@ -431,7 +431,7 @@ def load_joint(path: str | os.PathLike[str], **how: Unpack[Reading]) -> tuple[Tw
     Arguments and errors as in `load`.
     """
     with open_maps(path, **how) as file:
-        return _every_q(file)
+        return tuple(assemble(file.chosen(maps=maps)) for maps in maps_by_q(file))
 
 
 def load_each(
@@ -444,7 +444,7 @@ def load_each(
     with open_maps(path, **how) as file:
         if file.raw.ages is not None:
             return (bins_from(file.raw, file.selection, **file.asked),)
-        return _every_q(file)
+        return tuple(assemble(file.chosen(maps=maps)) for maps in maps_by_q(file))
 
 
 def q_values(path: str | os.PathLike[str], **how: Unpack[Reading]) -> tuple[float, ...]:
@@ -491,13 +491,16 @@ def _different(q: np.ndarray) -> np.ndarray:
     return order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
 
 
-def _every_q(file: Opened) -> tuple[TwoTimeData, ...]:
+def maps_by_q(file: Opened) -> list[Int[np.ndarray, "map"]]:
+    """Indices of the selected maps of each q, ascending; of all together where q are merged.
+
+    **Raises:** `DataError` as `choose_maps`.
+    """
     maps = choose_maps(file.raw, file.selection)
-    q = file.raw.q[maps]
-    at_one_q = [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in _different(q)]
     if file.selection.merge_q:
-        at_one_q = [maps]
-    return tuple(assemble(file.chosen(maps=one)) for one in at_one_q)
+        return [maps]
+    q = file.raw.q[maps]
+    return [maps[np.isclose(q, value, rtol=1e-6, atol=0)] for value in _different(q)]
 
 
 class MapSize(NamedTuple):
@@ -525,38 +528,61 @@ def map_size(path: str | os.PathLike[str], **how: Unpack[Reading]) -> MapSize:
 
     **Raises:** `DataError` for everything that is wrong beside the maps.
     """
+    return _sizes(path, how, lambda file: [choose_maps(file.raw, file.selection)])[0]
+
+
+def joint_sizes(path: str | os.PathLike[str], **how: Unpack[Reading]) -> tuple[MapSize, ...]:
+    """The size of each data set of `load_joint`, as `map_size` tells it.
+
+    Of NPZ and NPY files, which are read as a whole, it is one for all.
+    """
+    return _sizes(path, how, maps_by_q)
+
+
+def _sizes(
+    path: str | os.PathLike[str], how: Reading, parts: Callable[[Opened], list[np.ndarray]]
+) -> tuple[MapSize, ...]:
+    """The sizes of the data sets that the `parts` of the maps of an HDF5 file make."""
     path, layout = path_of(path), how.get("layout")
     form = format_of(path, layout)
     if form in ("npz", "npy", age_lag.NAME):
-        forms = (LOADER[0], DIRECT[0])
-        named, binned = forms, False
-        if isinstance(layout, GenericLayout):
-            named, binned = (layout.maps,), layout.binned
-        elif form == age_lag.NAME or (form == "npz" and has_array(path, age_lag.MAPS)):
-            named, binned = (age_lag.MAPS,), True
-        elif form == "npz" and (lone := lone_array(path)) is not None:
-            named = (lone,)
-        entries, itemsize = array_size(path, named)
-        selection = how.get("selection", Selection())
-        weighed = (
-            how.get("sigma") is not None
-            or (isinstance(selection, Selection) and selection.leaves_out)
-            or (form == "npz" and named == forms and has_array(path, "sigma"))
-        )
-        return MapSize(entries, itemsize * (2 if weighed else 1), 0, None, False, binned)
+        return (_array_size(path, form, layout, how),)
     checked_baseline(path, how.get("baseline", "auto"))
     checked_symmetrise(path, how.get("symmetrise"))
-    how["checksum"] = False
-    with open_maps(path, **how) as file:
+    with open_maps(path, **{**how, "checksum": False}) as file:
         raw = file.raw
         if raw.ages is not None:
             # What is computed of a bin takes more than its number, and little all the same.
             maps = choose_places(raw, file.selection)
             entries = sum(int(np.prod(raw.maps[k].shape)) for k in maps)
-            return MapSize(entries, 8, maps.size, None, False, True)
-        # The maps are not looked at: what they take does not depend on their baseline.
-        chosen = file.chosen(baseline=1)
-        weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, raw.sigma)
-        copies = 1 if all(one is None for one in weighed) else 2
-        n, n_angles = chosen.n_frames, chosen.n_maps
-        return MapSize(n_angles * n * n, chosen.dtype.itemsize * copies, n_angles, chosen.t, True)
+            return (MapSize(entries, 8, maps.size, None, False, True),)
+        return tuple(_size_of(file, maps) for maps in parts(file))
+
+
+def _size_of(file: Opened, maps: np.ndarray) -> MapSize:
+    # The maps are not looked at: what they take does not depend on their baseline.
+    chosen = file.chosen(maps=maps, baseline=1)
+    weighed = (chosen.sigma, chosen.rule, chosen.pair_mask, file.raw.sigma)
+    copies = 1 if all(one is None for one in weighed) else 2
+    n, n_angles = chosen.n_frames, chosen.n_maps
+    return MapSize(n_angles * n * n, chosen.dtype.itemsize * copies, n_angles, chosen.t, True)
+
+
+def _array_size(path: str, form: str, layout: str | GenericLayout | None, how: Reading) -> MapSize:
+    """The size of the maps of an NPZ or NPY file, or of its bins, as its header has it."""
+    forms = (LOADER[0], DIRECT[0])
+    named, binned = forms, False
+    if isinstance(layout, GenericLayout):
+        named, binned = (layout.maps,), layout.binned
+    elif form == age_lag.NAME or (form == "npz" and has_array(path, age_lag.MAPS)):
+        named, binned = (age_lag.MAPS,), True
+    elif form == "npz" and (lone := lone_array(path)) is not None:
+        named = (lone,)
+    entries, itemsize = array_size(path, named)
+    selection = how.get("selection", Selection())
+    weighed = (
+        how.get("sigma") is not None
+        or (isinstance(selection, Selection) and selection.leaves_out)
+        or (form == "npz" and named == forms and has_array(path, "sigma"))
+    )
+    return MapSize(entries, itemsize * (2 if weighed else 1), 0, None, False, binned)

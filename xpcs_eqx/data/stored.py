@@ -1,6 +1,8 @@
 """Two-time maps that stay in their file: what is small is known, maps are read band by band."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Unpack
 
 import equinox as eqx
@@ -11,7 +13,7 @@ from jaxtyping import Bool, Float
 from ..errors import DataError
 from .bands import MapSource
 from .chosen import Chosen
-from .load import Reading, open_maps
+from .load import Opened, Reading, maps_by_q, open_maps
 from .noise import mad_sigma
 from .selection import PairRule
 from .survey import MapSurvey, at_hand, root_weights_of, survey_map, surveyed, whole_map
@@ -122,6 +124,23 @@ def open_stored(path: str | os.PathLike[str], **how: Unpack[Reading]) -> StoredT
 
     **Raises:** `DataError` as `load`, and for NPZ and NPY files, which cannot be read in parts.
     """
+    with _open_in_parts(path, how) as file:
+        return _describe(file.chosen())
+
+
+def open_stored_joint(
+    path: str | os.PathLike[str], **how: Unpack[Reading]
+) -> tuple[StoredTwoTime, ...]:
+    """One data set for each selected q of a file, as of `load_joint`, that stays in it.
+
+    Arguments and errors as in `open_stored`.
+    """
+    with _open_in_parts(path, how) as file:
+        return tuple(_describe(file.chosen(maps=maps)) for maps in maps_by_q(file))
+
+
+@contextmanager
+def _open_in_parts(path: str | os.PathLike[str], how: Reading) -> Iterator[Opened]:
     how.setdefault("checksum", False)
     with open_maps(path, **how) as file:
         raw = file.raw
@@ -130,7 +149,7 @@ def open_stored(path: str | os.PathLike[str], **how: Unpack[Reading]) -> StoredT
                 f"{raw.path}: {'NPY' if raw.layout == 'npy' else 'NPZ'} files cannot be read in "
                 "parts. Use load, or write the maps to HDF5 once with write_own."
             )
-        return _describe(file.chosen())
+        yield file
 
 
 def _describe(chosen: Chosen) -> StoredTwoTime:

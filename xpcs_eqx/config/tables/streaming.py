@@ -189,14 +189,12 @@ def plan_of(configuration: "Configuration", sizes: Sequence[MapSize]) -> Plan:
     large = strategy.needed > strategy.threshold
     stored = strategy.choice == "out_of_core" or (strategy.choice == "hybrid" and large)
     notes = []
-    together = settings.several and not isinstance(settings.data, list)
     if stored and not all(size.in_parts for size in sizes):
-        paths = zip(configuration.parts, sizes, strict=not together)
+        # Several q of one file have one table.
+        paths = zip(configuration.parts, sizes, strict=False)
         whole = next(part.data_path for part, size in paths if not size.in_parts)
         text = (
-            f"the q of {whole} are read together; give a table [[data]] with its q for each"
-            if together
-            else f"{whole} is an NPZ or NPY file, which cannot be read in parts; write its maps to "
+            f"{whole} is an NPZ or NPY file, which cannot be read in parts; write its maps to "
             "HDF5 once with xpcs_eqx.data.write_own(path, load(...))"
         )
         if forced == "out_of_core":
