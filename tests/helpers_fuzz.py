@@ -19,11 +19,14 @@ from helpers_data import loader_form, two_time
 from xpcs_eqx.data import (
     GenericLayout,
     binned,
+    joint_sizes,
     load,
     load_any,
+    load_each,
     load_joint,
     map_size,
     open_stored,
+    open_stored_joint,
     write_aps_old,
     write_aps_u,
     write_bins,
@@ -55,6 +58,27 @@ def _some_bins(path, data):
         file["xpcs/output_data"] = "/exchange"
 
 
+def _below(path, data):
+    """Results that were copied into a group, as by a tool that collects those of several files."""
+    write_aps_u(path, data)
+    with h5py.File(path, "r+") as file:
+        for name in list(file):
+            file.move(name, f"scans/run_7/{name}")
+
+
+def _grid(path, data):
+    """Means over bins of age and lag as ID02 stores them."""
+    bins = binned(data, 3)
+    ages, lags = (0.5 * (edges[1:] + edges[:-1]) for edges in (bins.bins.ages, bins.bins.lags))
+    values = np.full((bins.n_angles, ages.size, lags.size), np.nan)
+    values[bins.angle, bins.bins.age, bins.bins.lag] = bins.values
+    with h5py.File(path, "w") as file:
+        place = file.create_group("entry_0000/correlations/full")
+        for name, array in (("ttcf", values), ("age", ages), ("lag", lags)):
+            place[f"twotime/{name}"] = array
+        place["parameters/q"] = np.full(len(values), 0.054)
+
+
 def _packed(path, data):
     np.savez_compressed(path, **loader_form(data))
     os.replace(f"{path}.npz", path)
@@ -65,32 +89,58 @@ def _bare(path, data):
         np.save(stream, np.asarray(data.c2)[0])
 
 
-GENERIC = GenericLayout("c2", phi="phi", q=0.005, t="t")
+GENERIC = {"layout": GenericLayout("c2", phi="phi", q=0.0054, t="t")}
+LOADER = {"layout": GenericLayout("c2_exp", phi="phi_angles_list", q=0.0054, t="t1")}
+GRID = {
+    "layout": GenericLayout(
+        "entry_0000/correlations/full/twotime/ttcf",
+        axes="age_lag",
+        ages="entry_0000/correlations/full/twotime/age",
+        lags="entry_0000/correlations/full/twotime/lag",
+        q=0.0054,
+    ),
+    "dt": 0.1,
+}
+# Name, how it is written, and what has to be said to read it.
 KINDS = (
-    ("own", lambda p, d: write_own(p, d, chunk=5, compression="gzip"), None),
-    ("own texts", _of_any_length, None),
-    ("aps-u", lambda p, d: write_aps_u(p, d, index_mapping=True), None),
-    ("aps-old", _some_bins, None),
-    ("nxxpcs", write_nxxpcs, None),
-    ("nxxpcs keys", lambda p, d: write_nxxpcs(p, d, storage_mode="data_exchange_keys"), None),
-    ("nxxpcs last", lambda p, d: write_nxxpcs(p, d, storage_mode="one_array_q_last"), None),
+    ("own", lambda p, d: write_own(p, d, chunk=5, compression="gzip"), {}),
+    ("own texts", _of_any_length, {}),
+    ("aps-u", lambda p, d: write_aps_u(p, d, index_mapping=True), {}),
+    ("aps-u below", _below, {}),
+    ("aps-old", _some_bins, {}),
+    ("nxxpcs", write_nxxpcs, {}),
+    ("nxxpcs keys", lambda p, d: write_nxxpcs(p, d, storage_mode="data_exchange_keys"), {}),
+    ("nxxpcs last", lambda p, d: write_nxxpcs(p, d, storage_mode="one_array_q_last"), {}),
     ("generic", write_own, GENERIC),
-    ("npz", write_npz, None),
-    ("npz packed", _packed, None),
-    ("npz generic", write_npz, GenericLayout("c2_exp", phi="phi_angles_list", q=0.005, t="t1")),
-    ("npy", _bare, None),
-    ("npz bins", lambda p, d: write_bins(p, binned(d, 3)), None),
+    ("npz", write_npz, {}),
+    ("npz packed", _packed, {}),
+    ("npz generic", write_npz, LOADER),
+    ("npy", _bare, {}),
+    ("npz bins", lambda p, d: write_bins(p, binned(d, 3)), {}),
+    ("id02", _grid, {"dt": 0.1}),
+    ("generic bins", _grid, GRID),
+)
+BINS = ("npz bins", "id02", "generic bins")
+READ = (
+    load,
+    load_any,
+    load_each,
+    open_stored,
+    load_joint,
+    open_stored_joint,
+    map_size,
+    joint_sizes,
 )
 
 
 def originals(folder):
-    """Bytes and description of a right file of every kind."""
+    """Bytes of a right file of every kind, and how it is read."""
     out = []
-    for name, write, layout in KINDS:
+    for name, write, how in KINDS:
         path = os.path.join(folder, "right")
         write(path, two_time(n=12, sigma=0.02 if name == "own" else None))
         with open(path, "rb") as stream:
-            out.append((name, stream.read(), layout))
+            out.append((name, stream.read(), how))
     return out
 
 
@@ -195,18 +245,24 @@ def _arrays(draw, path):
             archive.writestr(f"{key}2.npy", b"\x93NUMPY\x01\x00" + draw.randbytes(60))
 
 
-def attempt(seed, folder, right, outside):
-    """What went wrong with the file of a seed; `None` where it gave data or a `DataError`."""
-    draw = random.Random(seed)
-    name, content, layout = right[seed % len(right)]
-    path = os.path.join(folder, "changed")
+def changed(draw, kind, path, outside):
+    """Write a file of a `kind`, one of the `originals`, with something changed."""
+    name, content, _ = kind
     whole = name != "npy" and draw.random() < 0.5
     with open(path, "wb") as stream:
         stream.write(content if whole else _bytes(draw, content))
     if whole:
         _arrays(draw, path) if name.startswith("npz") else _members(draw, path, outside)
-    read = draw.choice((load, load_any, open_stored, load_joint, map_size))
-    given = {"layout": layout}
+
+
+def attempt(seed, folder, right, outside):
+    """What went wrong with the file of a seed; `None` where it gave data or a `DataError`."""
+    draw = random.Random(seed)
+    kind = right[seed % len(right)]
+    path = os.path.join(folder, "changed")
+    changed(draw, kind, path, outside)
+    read = draw.choice(READ)
+    given = dict(kind[2])
     if read is load and draw.random() < 0.3:
         given["q"] = 0.0054
     begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -223,7 +279,7 @@ def attempt(seed, folder, right, outside):
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     if time.monotonic() - begun > SECONDS or grown > MEMORY:
         wrong = f"{time.monotonic() - begun:.1f} s, {grown >> 20} MB"
-    return None if wrong is None else f"{seed} ({name}, {read.__name__}): {wrong}"
+    return None if wrong is None else f"{seed} ({kind[0]}, {read.__name__}): {wrong}"
 
 
 def secret(folder):

@@ -54,7 +54,9 @@ def test_it_is_what_load_takes(path, keywords, copies):
     assert size.in_parts
 
 
-@pytest.mark.parametrize("selection", [{}, {"q": (0.004, 0.006)}, {"q": (0.004, 0.006), "merge_q": True}])
+@pytest.mark.parametrize(
+    "selection", [{}, {"q": (0.004, 0.006)}, {"q": (0.004, 0.006), "merge_q": True}]
+)
 @pytest.mark.parametrize("more", [{}, {"sigma": 0.1}, {"selection": {"min_lag": 3}}])
 def test_of_several_q_it_is_that_of_each(tmp_path, selection, more):
     path = str(tmp_path / "all.hdf")
