@@ -173,6 +173,31 @@ def test_numbers_of_few_digits_and_maps_without_noise_are_kept(noise, digits):
             assert data.masked_pairs == 0, data.provenance.notes
 
 
+@pytest.mark.parametrize("noise", [5e-4, 1e-3])
+def test_numbers_that_are_coarse_only_where_they_are_large_are_kept(noise):
+    """Half precision, or three digits: fine near zero, where most pairs of c2 − 1 are."""
+    for seed, rate in enumerate((0.1, 0.3)):
+        c2 = _map(300, rate, noise, seed, contrast=0.9) - 1
+        digits = 2 - np.floor(np.log10(np.maximum(np.abs(c2), 1e-30)))
+        for one in (c2.astype(np.float16), np.round(c2 * 10**digits) / 10**digits):
+            data = _data(one)
+            assert data.masked_pairs == 0, data.provenance.notes
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("fill", [-9999.0, -1.0, 1.05, 1e4])
+@pytest.mark.parametrize("frames", [range(120, 150), range(30), range(50, 70)])
+def test_the_baseline_is_told_by_frames_that_were_measured(dtype, fill, frames):
+    for base in (0, 1):
+        c2 = _map(150, 0.012, 1.3e-3, contrast=0.1) - base
+        c2[list(frames)] = c2[:, list(frames)] = fill
+        data = _data(c2.astype(dtype))
+        kept = 150 - len(frames)
+        assert data.masked_pairs == 150 * 149 // 2 - kept * (kept - 1) // 2
+        assert data.provenance.baseline_guessed == (base == 1), data.provenance.notes
+        assert data.provenance.doubts == ()
+
+
 @pytest.mark.parametrize("pixels", [200, 2000])
 def test_zeros_of_few_photons_are_measured(pixels):
     """Two frames of few photons rarely have a pixel in common."""

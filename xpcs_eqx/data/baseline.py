@@ -42,6 +42,8 @@ _MAPS, _STRIPS, _ROWS, _FEW = 8, 5, 4, 8
 _OFTEN, _UNIQUE = 0.02, 0.8
 # Part of the pairs of a frame that is left aside as those with frames that were not measured.
 _OTHERS = 0.8
+# Pairs of a frame that are one number where it was not measured, unless half of the frames are so.
+_ALIKE_IN_COLUMN, _HALF = 4, 0.5
 
 
 def checked_baseline(where: str, baseline: Any) -> Baseline:
@@ -178,6 +180,9 @@ def _pairs(raw: RawMaps, index: int, frames: slice) -> tuple[np.ndarray, np.ndar
         strips.append(np.pad(strip, ((0, 0), (low, 0)), constant_values=np.nan))
         places.append(np.arange(low, low + len(strip)))
     c2, first = np.concatenate(strips), np.concatenate(places)
+    filled = _filled(c2) | np.isin(np.arange(n), first[_filled(c2.T)])
+    if np.count_nonzero(filled) < _HALF * n:
+        c2[:, filled] = c2[filled[first]] = np.nan
     level = _top(c2)
     level[first] = _top(c2.T)
     known = np.flatnonzero(np.isfinite(level))
@@ -187,6 +192,13 @@ def _pairs(raw: RawMaps, index: int, frames: slice) -> tuple[np.ndarray, np.ndar
     c2[:, dark] = np.nan
     row, second = np.nonzero(np.isfinite(c2))
     return c2[row, second], second - first[row]
+
+
+def _filled(columns: np.ndarray) -> np.ndarray:
+    """Which columns hold one number only, as frames do that were not measured."""
+    known = np.isfinite(columns)
+    low, high = (np.where(known, columns, end) for end in (np.inf, -np.inf))
+    return (known.sum(axis=0) >= _ALIKE_IN_COLUMN) & (low.min(axis=0) == high.max(axis=0))
 
 
 def _top(columns: np.ndarray) -> np.ndarray:

@@ -115,6 +115,7 @@ class _Seen:
     def __init__(self, value: float, n_frames: int):
         self.value, self.count, self.in_runs = value, 0, 0
         self.near: list[np.ndarray] = []
+        self.along: list[np.ndarray] = []
         self.of_frames = np.zeros(n_frames, int)
         self.places = [[np.inf, -np.inf] for _ in range(3)]
 
@@ -144,6 +145,16 @@ class _Seen:
         beside[:, 1:] |= here[:, :-1]
         beside[:, :-1] |= here[:, 1:]
         self.near.append(_some(strip.values[beside & others]).astype(float))
+        following = np.zeros_like(here)
+        following[1:, 1:] |= here[:-1, :-1]
+        following[:-1, :-1] |= here[1:, 1:]
+        self.along.append(_some(strip.values[following & strip.usable & ~here]).astype(float))
+
+    @property
+    def coarse(self) -> bool:
+        """Whether others of its size repeat as well, as floats of few digits do that are large."""
+        _, counts = np.unique(np.concatenate(self.along), return_counts=True)
+        return counts.size > 0 and float(np.mean(counts > 1)) > 1 - _UNIQUE
 
     def frames(self, pairs: Int[np.ndarray, "frame"]) -> frozenset[int]:
         """Frames nearly all of whose `pairs` hold the number, where most have few."""
@@ -241,7 +252,7 @@ def _written(
     usual = stored in (0.0, -1.0) or abs(stored) > 3
     if away and (unique or usual) and _LEVELS[0] <= median <= _LEVELS[1]:
         return True
-    if not ((one.in_runs or often) and unique):
+    if not ((one.in_runs or often) and unique) or one.coarse:
         return False
     near = np.concatenate(one.near) if one.near else np.empty(0)
     if near.size == 0:
