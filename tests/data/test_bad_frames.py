@@ -100,6 +100,18 @@ def test_maps_without_their_baseline_that_end_at_zero_keep_all_frames():
         assert _data(c2 + noise + noise.T).masked_pairs == 0
 
 
+@pytest.mark.parametrize("rate", [0.0045, 0.0084, 0.012])
+def test_maps_of_which_the_baseline_is_open_keep_their_frames(rate):
+    """c2 − 1 of a high contrast that hardly decays may be c2 as well, of any normalisation."""
+    for n in (30, 60):
+        c2 = _map(n, rate, 4e-4, contrast=0.9) - 1
+        for fill in (None, -999.0):
+            if fill is not None:
+                c2[21:27] = c2[:, 21:27] = fill
+            data = _data(c2)
+            assert data.masked_pairs == (0 if fill is None else _pairs(n, 6)), _notes(data)
+
+
 def test_huge_values_of_one_frame_do_not_hide_others():
     c2 = _map(frames=[3], fill=1e9)
     c2[20] = c2[:, 20] = 0.0

@@ -211,7 +211,7 @@ def damage_of(
     tenth, median, most = np.quantile(level, [0.1, 0.5, 0.9])
     top = max(most, np.quantile(near, 0.9)) if near.size else most
     # Maps may be stored without their baseline.
-    bottom = 1.0 if median > 1 - _MARGIN else min(1.0, tenth)
+    bottom = min(1.0, median if median > 1 - _MARGIN else tenth)
     out = uncorrelated(level)
     if not out.any():
         # Those at zero would hide what the others are: they are judged without them.

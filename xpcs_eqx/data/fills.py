@@ -27,6 +27,8 @@ _RUN = 6
 # Pairs that are compared with a number, fewer than which tell nothing, and what part of them
 # occurs once where noise is.
 _SAMPLE, _FEW, _UNIQUE = 4000, 20, 0.8
+# Part of a step of few digits by which a number may miss one.
+_EXACT = 0.01
 # Part of the pairs of a frame that leaves nothing of it, and of most frames where it is one of few.
 _ALL_BUT, _HALF = 0.9, 0.5
 # How far away a number is that was not measured [c2, standard deviations of noise].
@@ -152,9 +154,20 @@ class _Seen:
 
     @property
     def coarse(self) -> bool:
-        """Whether others of its size repeat as well, as floats of few digits do that are large."""
+        """Whether others of its lag repeat as well, as large ones of few digits do."""
         _, counts = np.unique(np.concatenate(self.along), return_counts=True)
         return counts.size > 0 and float(np.mean(counts > 1)) > 1 - _UNIQUE
+
+    def is_of_few_digits(self, added: float) -> bool:
+        """Whether others of its lag are in half precision, or have four digits, as stored."""
+        stored = np.concatenate(self.along) - added
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            steps = (
+                np.spacing(np.abs(stored).astype(np.float16)).astype(float),
+                10.0 ** (np.floor(np.log10(np.abs(stored))) - 3),
+            )
+            of_step = [np.abs(stored / step - np.round(stored / step)) < _EXACT for step in steps]
+        return stored.size >= _LEAST and max(map(np.mean, of_step)) > _UNIQUE
 
     def frames(self, pairs: Int[np.ndarray, "frame"]) -> frozenset[int]:
         """Frames nearly all of whose `pairs` hold the number, where most have few."""
@@ -243,15 +256,19 @@ def _written(
     noise = float(np.ptp(np.quantile(rest, [0.1, 0.9]))) / 2.56
     if second.size >= _FEW:
         noise = float(np.quantile(np.abs(second), 0.9)) / (1.645 * np.sqrt(6))
-    twice = rest.size - np.unique(rest).size
+    counts = np.unique(rest, return_counts=True)[1]
+    twice, most = rest.size - counts.size, int(counts.max())
     unique = twice < (1 - _UNIQUE) * rest.size
     # As often others occur by chance.
     often = one.count > _OFTEN * max(1.0, 2 * twice / rest.size**2 * total)
+    # Nor as often as where most numbers are, which two that are equal do not tell.
+    often = often and (most < 3 or one.count > most * total / rest.size)
     margin = max(_MARGIN, _SIGMAS * noise)
     away = one.value < low - margin or one.value > max(high, rest.max()) + margin
     usual = stored in (0.0, -1.0) or abs(stored) > 3
     if away and (unique or usual) and _LEVELS[0] <= median <= _LEVELS[1]:
         return True
+    often = often and not one.is_of_few_digits(one.value - stored)
     if not ((one.in_runs or often) and unique) or one.coarse:
         return False
     near = np.concatenate(one.near) if one.near else np.empty(0)
