@@ -22,6 +22,10 @@ MISTAKES = {
     "misspelt": (lambda f: xe.load(f, layuot="npz"), "did you mean 'layout'"),
     "layout": (lambda f: xe.load(f, layout="aps"), "layout 'aps' is unknown; known are"),
     "frames": (lambda f: xe.load(f, selection=(1, 5)), "selection is (1, 5); give a Selection"),
+    "analysis": (lambda f: xe.load(f, analysis=2), "analysis is 2; give the name of a group"),
+    "links": (lambda f: xe.load(f, linked_files="no"), "linked_files is 'no'; give True or False"),
+    "lock": (lambda f: xe.load_joint(f, locking=None), "locking is None; give True or False"),
+    "sum": (lambda f: xe.load(f, checksum="sha"), "checksum is 'sha'; give True or False"),
     "sigma word": (
         lambda f: xe.load(f, sigma="x"),
         "sigma is 'x'; give a number, 'mad' or nothing",

@@ -338,10 +338,43 @@ def test_a_frame_time_that_fits_the_exposure_in_another_unit_is_remarked(path):
         return load(aps_u(path, change)).provenance.notes
 
     for period, exposure, unit in ((100.0, 0.099, "ms"), (2e4, 0.015, "µs")):
-        assert any(f"If it is {unit}, give dt" in note for note in notes(period, exposure))
+        assert any(f"If it is {unit}, all rates" in note for note in notes(period, exposure))
+        for dt in (period, period * {"ms": 1e-3, "µs": 1e-6}[unit]):
+            found = load(path, dt=dt)
+            assert found.t[1] == pytest.approx(dt)
+            assert found.provenance.doubts == ()
+        assert load(path).t[1] == period
+        assert load(path).provenance.doubts == ("times",)
+        with pytest.raises(DataError, match="differs by more than 1 %"):
+            load(path, dt=0.37 * period)
         assert not any("give dt" in note for note in notes(period, exposure, "s"))
     for period, exposure in ((0.1, 0.099), (100.0, 1.0), (1.0, 0.01), (100.0, 0.01)):
         assert not any("give dt" in note for note in notes(period, exposure))
+
+
+@pytest.mark.parametrize("layout", ["aps-u", "aps-old", "nxxpcs"])
+def test_one_time_for_all_frames_may_be_stored_for_each(path, layout):
+    write, keys = {
+        "aps-u": (write_aps_u, [FRAME]),
+        "aps-old": (write_aps_old, ["measurement/instrument/detector/exposure_period"]),
+        "nxxpcs": (write_nxxpcs, ["entry/instrument/detector/frame_time"]),
+    }[layout]
+    write(path, two_time())
+    with h5py.File(path, "r+") as file:
+        replaced(file, keys[0], np.full((1, 12), 0.1))
+    assert load(path).t[1] == pytest.approx(0.1)
+    with h5py.File(path, "r+") as file:
+        file[keys[0]][0, 5] = 0.2
+    with pytest.raises(DataError, match=r"12 values from 0\.1 to 0\.2 s"):
+        load(path)
+
+
+@pytest.mark.parametrize("names", [("Scattering vector", "χ"), ("q", "chi")])
+def test_dimensions_have_several_names(path, names):
+    def change(file):
+        replaced(file, "xpcs/qmap/map_names", [name.encode() for name in names])
+
+    assert load(aps_u(path, change)).provenance.doubts == ()
 
 
 def test_time_begins_with_the_series(path):

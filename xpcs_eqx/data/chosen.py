@@ -135,9 +135,9 @@ def frame_times(
             raise DataError(f"{where}: no frame time in {raw.time_name}; give dt [s].")
         frame_time = dt
     positive(where, raw.time_name, frame_time, "s")
-    if dt is not None and raw.exposure is not None:
+    if dt is not None and raw.other_time is not None:
         # The file contradicts itself; either of the two may be right.
-        frame_time = min(frame_time, raw.exposure, key=lambda stored: abs(stored - dt))
+        frame_time = min(frame_time, raw.other_time, key=lambda stored: abs(stored - dt))
     if dt is not None:
         agreeing(where, f"the frame time {raw.time_name}", frame_time, dt, "s")
     spacing = frame_time * raw.step

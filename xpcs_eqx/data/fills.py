@@ -167,7 +167,7 @@ class _Seen:
                 10.0 ** (np.floor(np.log10(np.abs(stored))) - 3),
             )
             of_step = [np.abs(stored / step - np.round(stored / step)) < _EXACT for step in steps]
-        return stored.size >= _LEAST and max(map(np.mean, of_step)) > _UNIQUE
+        return stored.size >= _LEAST and bool(max(map(np.mean, of_step)) > _UNIQUE)
 
     def frames(self, pairs: Int[np.ndarray, "frame"]) -> frozenset[int]:
         """Frames nearly all of whose `pairs` hold the number, where most have few."""

@@ -223,6 +223,12 @@ def open_maps(
     asked = {"dt": dt, "gap": gap, "sigma": sigma, "baseline": baseline, "symmetrise": symmetrise}
     if not isinstance(selection, Selection):
         raise DataError(f"{path}: selection is {shown(selection)}; give a Selection.")
+    if not isinstance(analysis, str | None):
+        raise DataError(f"{path}: analysis is {shown(analysis)}; give the name of a group as text.")
+    asked_for = {"checksum": checksum, "linked_files": linked_files, "locking": locking}
+    for name, value in asked_for.items():
+        if not isinstance(value, bool | np.bool_):
+            raise DataError(f"{path}: {name} is {shown(value)}; give True or False.")
     sha256 = checksum_of(path) if checksum else ""
     if time_origin is not None:
         selection = replace(selection, time_origin=time_origin)

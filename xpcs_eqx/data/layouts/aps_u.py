@@ -33,7 +33,10 @@ INDEX_MAPPING = "qmap/dynamic_index_mapping"
 BINS, MAPS = "twotime/processed_bins", "twotime/correlation_map"
 # What the dimensions of the q-φ map are, and their units, where their attributes do not say so.
 NAMES, WORDS = "qmap/map_names", "qmap/map_units"
-_AXES = {"q": "q", "phi": "phi", "φ": "phi", "ϕ": "phi", "azimuth": "phi", "azimuthal angle": "phi"}
+_AXES = {
+    **dict.fromkeys(("q", "scattering vector", "momentum transfer", "wavevector"), "q"),
+    **dict.fromkeys(("phi", "φ", "ϕ", "chi", "χ", "azimuth", "azimuthal angle"), "phi"),
+}
 INTENSITIES = "spatial_mean/intensity_vs_time"
 # First frame that was correlated, counted from zero, and one after the last.
 BEGIN, END = "twotime/config/begin_frame", "twotime/config/end_frame"
@@ -145,7 +148,7 @@ def read(file: Group, analysis: str = ANALYSIS) -> RawMaps:
         azimuths=phi_name in file,
         time_name=time.name,
         frame_time=time.value,
-        exposure=time.exposure,
+        other_time=time.other,
         step=step,
         begin=series.begin,
         begin_name=series.name,

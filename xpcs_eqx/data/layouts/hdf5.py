@@ -213,12 +213,30 @@ class FrameTime(NamedTuple):
     """The time from one frame to the next, as a file has it.
 
     - `name`: HDF5 path; `value`: [s], `None` when it is not stored.
-    - `exposure`: time that a frame is exposed [s] where it is stored and longer than that.
+    - `other`: what it may be as well [s] where the file leaves that open: the time that a frame is
+      exposed where that is longer, or the same number in a smaller unit.
     """
 
     name: str
     value: float | None
-    exposure: float | None
+    other: float | None
+
+
+def read_time(file: Group, key: str, notes: Remarks) -> float:
+    """A time [s], which some programs store once for each frame.
+
+    **Raises:** `DataError` as `read_scalar`, and where frames have different ones.
+    """
+    values = read_list(file, key, "s", notes)
+    if values.size > 1 and np.ptp(values) <= 1e-6 * np.abs(values[0]):
+        return float(values[0])
+    if values.size > 1:
+        raise DataError(
+            f"{file.filename}: {key} has {values.size} values from {np.min(values):.6g} to "
+            f"{np.max(values):.6g} s; one time for all frames is needed. Store the times of the "
+            'frames, or say what is where with layout = "generic" and t (data.generic).'
+        )
+    return scalar(file.filename, key, values)
 
 
 def read_frame_time(file: Group, keys: tuple[str, str], notes: Remarks) -> FrameTime:
@@ -230,18 +248,19 @@ def read_frame_time(file: Group, keys: tuple[str, str], notes: Remarks) -> Frame
     **Raises:** `DataError` as `read_scalar`.
     """
     period, exposure = keys
-    exposed = read_scalar(file, exposure, "s", notes) if exposure in file else None
+    exposed = read_time(file, exposure, notes) if exposure in file else None
     if period not in file:
         if exposed is None:
             return FrameTime(period, None, None)
         notes.append(f"{period} is absent; {exposure} was taken as the time of a frame.")
         return FrameTime(exposure, exposed, None)
-    value = read_scalar(file, period, "s", notes)
+    value = read_time(file, period, notes)
     known = not notes.refused.keys() & {period, exposure}
     if exposed is None or not (known and exposed > value * (1 + 1e-3)):
+        smaller = None
         if exposed and not unit_words(dataset(file, period)):
-            notes += _in_smaller_unit(period, value, exposure, exposed)
-        return FrameTime(period, value, None)
+            smaller = _in_smaller_unit(period, value, exposure, exposed, notes)
+        return FrameTime(period, value, smaller)
     notes.doubt(
         "times",
         f"{period} is {value:.6g} s but frames were exposed for {exposed:.6g} s ({exposure}), "
@@ -251,17 +270,22 @@ def read_frame_time(file: Group, keys: tuple[str, str], notes: Remarks) -> Frame
     return FrameTime(period, value, exposed)
 
 
-def _in_smaller_unit(period: str, value: float, exposure: str, exposed: float) -> list[str]:
-    """A remark on a frame time without a unit that fits the exposure in ms or µs, and as s is long
-    beside it.
+def _in_smaller_unit(
+    period: str, value: float, exposure: str, exposed: float, notes: Remarks
+) -> float | None:
+    """A frame time without a unit in the one in which it fits the exposure, ms or µs, where as s it
+    is long beside that; a doubt.
     """
     for factor, unit in ((1e-3, "ms"), (1e-6, "µs")):
         if 0.5 <= exposed / (factor * value) < 1 + 1e-3:
-            return [
+            notes.doubt(
+                "times",
                 f"{period} is {value:.6g} without a unit, and frames were exposed for "
-                f"{exposed:.6g} s ({exposure}): it was taken as s. If it is {unit}, give dt."
-            ]
-    return []
+                f"{exposed:.6g} s ({exposure}): it was taken as s. If it is {unit}, all rates are "
+                f"off by that; give dt = {factor * value:g}, or {value:g} if it is not.",
+            )
+            return factor * value
+    return None
 
 
 def read_steps(file: Group, keys: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:

@@ -190,7 +190,7 @@ class RawMaps:
     - `q` [1/Å], `phi` [degrees]: one for each map; `q_name`, `phi_name`: where they were found.
     - `azimuths`: whether phi is known; where it is not, zeros stand there.
     - `frame_time`: time between two frames [s] before stride and averaging; `None` if not stored.
-    - `exposure`: time that a frame was exposed [s] where it contradicts `frame_time`.
+    - `other_time`: what the file leaves open whether it is in place of `frame_time` [s].
     - `begin`: frames of the series before the first row of the maps; `begin_name`: where that is.
     - `origin`: time of the first row [s] by stored times, which counts in place of `begin`.
     - `step`: stride times average, so that maps have one row every `step` frames.
@@ -224,7 +224,7 @@ class RawMaps:
     sha256: str = ""
     azimuths: bool = True
     frame_time: float | None = None
-    exposure: float | None = None
+    other_time: float | None = None
     step: int = 1
     begin: int = 0
     begin_name: str = ""

@@ -17,7 +17,7 @@ from .hdf5 import (
     maps_in,
     read_frame_time,
     read_list,
-    read_scalar,
+    read_time,
     trailing_number,
     unit_words,
 )
@@ -102,7 +102,7 @@ def _times_of(file: Group, entry: str, notes: Remarks) -> tuple[str, str]:
             keys = [key for key in keys if isinstance(file.reach(key), Array)]
             if not keys:
                 continue
-            found = {read_scalar(file, key, "s", Remarks()): key for key in keys}
+            found = {read_time(file, key, Remarks()): key for key in keys}
             if len(found) > 1:
                 said = ", ".join(f"{key} {value:g}" for value, key in found.items())
                 raise DataError(
@@ -184,7 +184,7 @@ def read(file: Group, analysis: str = "entry") -> RawMaps:
         azimuths=azimuths,
         time_name=time.name,
         frame_time=time.value,
-        exposure=time.exposure,
+        other_time=time.other,
         triangle=triangle,
         baseline=None if reference is None else 1.0 - float(reference),
         keys=(key, q_name, *((phi_name,) if azimuths else ()), time.name),
