@@ -219,8 +219,8 @@ def zero_frame_time(folder):
 
 def several_frame_times(folder):
     key = "entry/instrument/detector_1/frame_time"
-    path = _aps_u(folder, lambda file: _replace(file, key, np.ones(4)))
-    return path, (path, key, "4 values", "one time for all frames")
+    path = _aps_u(folder, lambda file: _replace(file, key, np.linspace(0.1, 0.2, 4)))
+    return path, (path, key, "4 values from 0.1 to 0.2 s", "one time for all frames")
 
 
 def fractional_stride(folder):
