@@ -916,6 +916,21 @@ def test_maps_in_a_group_stand_in_the_order_of_their_numbers(path, names):
     np.testing.assert_allclose(size / size[0], [1.0, 2.0, 3.0, 4.0])
 
 
+def test_maps_without_numbers_in_their_names_are_taken_in_an_order_that_is_said(path):
+    with h5py.File(path, "w") as file:
+        for name, one in zip(("inner", "middle", "a far one"), two_time().c2, strict=True):
+            file[f"rings/{name}"] = one
+    layout = GenericLayout("rings", q=0.0054, phi=[0.0, 30.0, 60.0])
+    said = "inner, middle end in no number: maps were taken in the order a far one, inner, middle"
+    notes = load(path, layout=layout, dt=0.1).provenance.notes
+    assert any(said.partition(" end")[2] in note for note in notes)
+    with h5py.File(path, "r+") as file:
+        for k, name in enumerate(("inner", "middle", "a far one")):
+            file.move(f"rings/{name}", f"rings/ring_{k}")
+    notes = load(path, layout=layout, dt=0.1).provenance.notes
+    assert not any("end in no number" in note for note in notes)
+
+
 def test_a_frame_time_beside_times_agrees_with_them(tmp_path):
     (first, *_), path = np.asarray(two_time().c2), tmp_path / "maps.npz"
     given = {

@@ -135,6 +135,20 @@ def test_what_is_no_unit_or_another():
         assert f"the unit '{word}' is {kind}, but" in str(factor_to(unit, word))
 
 
+@pytest.mark.parametrize("name", ["unit_name", "Q_unit", "physical units"])
+def test_attributes_with_a_unit_in_their_names_are_read_where_they_hold_one(path, name):
+    def change(file, word="1/nm"):
+        file[Q].attrs["unit_cell"] = [1.0, 2.0]
+        file[Q].attrs[name] = word
+
+    assert load(aps_u(path, change)).geometry.q == pytest.approx(0.1 * 0.0054)
+    assert load(aps_u(path, lambda file: change(file, "as usual"))).geometry.q == 0.0054
+    with h5py.File(path, "r+") as file:
+        # What is the unit goes first.
+        file[Q].attrs["units"], file[Q].attrs[name] = "1/angstrom", "1/nm"
+    assert load(path).geometry.q == 0.0054
+
+
 @pytest.mark.parametrize("name", ["unit", "units", "Units"])
 @pytest.mark.parametrize(
     "kind", [str, bytes, "latin-1", np.array], ids=["text", "bytes", "latin", "array"]

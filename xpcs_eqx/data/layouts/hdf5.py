@@ -3,6 +3,7 @@
 import posixpath
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..checks import near_misses, numbers, scalar
 from ..two_time import Doubt
 from .maps import Unreached
 from .opened import Array, Group
-from .units import factor_to
+from .units import factor_to, unit_of
 
 
 class Remarks(list[str]):
@@ -78,6 +79,12 @@ def maps_in(
         found = {key: one for key, one in found.items() if key not in beside}
     if not found:
         raise DataError(f"{file.filename}: there is no two-time map in {folder}; nothing to fit.")
+    nameless = [key for key in found if _AT_END.search(key) is None]
+    if nameless and len(found) > 1:
+        notes.append(
+            f"In {folder} the names of {', '.join(nameless[:8])} end in no number: maps were taken "
+            f"in the order {', '.join(list(found)[:8])}, as what is listed for each of them."
+        )
     return tuple(f"{folder}/{key}" for key in found), tuple(found.values())
 
 
@@ -186,8 +193,18 @@ def read_scalar(file: Group, key: str, unit: str, notes: Remarks) -> float:
 
 def unit_words(found: Array) -> tuple[str, ...]:
     """What attributes of a dataset say of its unit; nothing where it has none."""
-    names = [name for name in found.attributes() if name.casefold() in ("units", "unit")]
-    return tuple(text for text in map(found.text, names) if text and text.strip())
+    names = [name for name in found.attributes() if "unit" in name.casefold()]
+    sure = [name for name in names if name.casefold() in ("units", "unit")]
+    told = tuple(text for text in map(found.text, sure) if text and text.strip())
+    if told:
+        return told
+    out = []
+    for name in (name for name in names if name not in sure):
+        # Others have it in their names, and most of these are none.
+        with suppress(DataError):
+            text = found.text(name)
+            out += [text] if text and unit_of(text) is not None else []
+    return tuple(out)
 
 
 def in_unit(
