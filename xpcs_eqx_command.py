@@ -186,7 +186,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     _complete(parser)
     own = bool(given) and given[0] in COMMANDS and COMMANDS[given[0]][1] is None
     try:
-        arguments = parser.parse_args(given[:1] if own else given)
+        # Files may stand behind options: those of a series are as many as there are.
+        arguments, rest = parser.parse_known_args(given[:1] if own else given)
+        wrong = [one for one in rest if one.startswith("-") or not hasattr(arguments, "files")]
+        if wrong:
+            parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+        if rest:
+            arguments.files = [*arguments.files, *rest]
     except SystemExit as stop:
         return int(stop.code or 0)
     from xpcs_eqx.__main__ import run

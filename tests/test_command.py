@@ -22,6 +22,7 @@ from xpcs_eqx.data import write_own
 from xpcs_eqx.errors import ConfigError
 from xpcs_eqx.program.series import arrivals
 from xpcs_eqx.program.task import task_of
+from xpcs_eqx.report.collection import Result
 from xpcs_eqx.report.plots import measured
 from xpcs_eqx.simulation.__main__ import LAYOUTS, MODELS, TRUTH
 
@@ -124,6 +125,16 @@ def test_from_a_file_to_results_and_to_a_comparison(tmp_path, capsys, monkeypatc
     assert Path("again/plots/maps.png").stat().st_size > 1000
     assert Path("again/fit/report.txt").read_text() == text
     assert Path("again/fit/report.html").read_text().count("<figcaption>") == 6
+    # Other numbers are asked for: what is there is not what would be written.
+    again = ["fit", "fit.toml", "--no-plots", "--quiet", "--output", "again", "--resume"]
+    assert run([*again, "--format", "svg"]) == 0
+    assert run([*again, "--set", "output.ages=[1.0]"]) == 2
+    assert "of another configuration" in capsys.readouterr().err
+    # Plots would show other maps than those that were fitted.
+    with h5py.File("scan.hdf", "a") as file:
+        file["more"] = 1
+    assert run(["report", "again"]) == 2
+    assert "has changed since it was fitted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
@@ -296,6 +307,10 @@ def test_each_q_by_itself(tmp_path, capsys, monkeypatch):
         rows = list(csv.DictReader(stream))
     assert [float(row["q [1/Å]"]) for row in rows] == [0.0054, 0.007, 0.009]
     assert all(float(row["error of Γ"]) > 0 for row in rows)
+    assert all(0.2 < float(row["contrast[0]"]) < 0.3 for row in rows)
+    half = [float(row["half-decay at 5 s and 0° [s]"]) for row in rows]
+    assert half == sorted(half, reverse=True)
+    assert float(rows[0]["mean D [Å²/s]"]) > 100
     assert "as the model has it (2)" in Path("fit_series/series.html").read_text()
     later = tomllib.loads(Path("fit_series/scan_q0.009/config.toml").read_text())
     first = json.loads(Path("fit_series/scan_q0.0054/fit/parameters.json").read_text())
@@ -353,12 +368,56 @@ def test_an_interrupted_series(follow, tmp_path, capsys, monkeypatch):
         (["a.hdf", "--resume"], "without --resume"),
         (["a.hdf", "--about", "T"], "write NAME=PATH"),
         (["--follow", "nowhere"], "there is no such folder"),
+        # Options may stand before the files, and what is no option is said.
+        (["--jobs", "0", "a.hdf", "b.hdf"], "--jobs of 1 or more"),
+        (["--each-q", "a.hdf", "--set", "data.q=[1, 2]", "--set", "data.merge_q=true"], "merge_q"),
+        (["a.hdf", "--job-s", "2"], "unrecognized arguments: --job-s"),
     ],
 )
 def test_what_a_series_does_not_take(arguments, said, tmp_path, capsys):
     (tmp_path / "fit.toml").write_text("[data]\npath = 'a.hdf'\n")
     assert run(["fit", str(tmp_path / "fit.toml"), *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_file_that_comes_again_is_fitted_again(tmp_path, monkeypatch, capsys):
+    """One that is written again while its folder is followed; results of others stay."""
+    done = []
+
+    def fitted(series, item, target):
+        done.append((os.path.basename(item.file), series.overwrite))
+        return "" if item.file != "b.h5" else "there are results already"
+
+    monkeypatch.setattr(xpcs_eqx.program.series, "fit_item", fitted)
+    monkeypatch.setattr(
+        xpcs_eqx.program.series, "arrivals", lambda _: iter([["a.h5"], ["b.h5"], ["b.h5", "a.h5"]])
+    )
+    monkeypatch.setattr(
+        xpcs_eqx.program.series,
+        "read_result",
+        lambda _, name, about: Result(name, "good", about, {"D0": (1.0, 0.1)}),
+    )
+    monkeypatch.chdir(tmp_path)
+    Path("fit.toml").write_text("[data]\npath = 'a.h5'\n")
+    assert run(["fit", "fit.toml", "--follow", "."]) == 1
+    assert done == [("a.h5", False), ("b.h5", False), ("b.h5", False), ("a.h5", True)]
+
+
+def test_files_of_one_name_and_missing_numbers(tmp_path, monkeypatch, capsys):
+    """They go by their paths; what is not a number has no place among numbers."""
+    for k, folder in enumerate("abc"):
+        (tmp_path / folder).mkdir()
+        with h5py.File(tmp_path / folder / "run.hdf", "w") as file:
+            file["T"] = (300.0, np.nan, 290.0)[k]
+    monkeypatch.setattr(xpcs_eqx.program.series, "fit_item", lambda *_: "cannot be fitted")
+    monkeypatch.chdir(tmp_path)
+    Path("fit.toml").write_text("[data]\npath = 'a.h5'\n")
+    files = [f"{folder}/run.hdf" for folder in "abc"]
+    assert run(["fit", "fit.toml", "--about", "T=T", *files]) == 1
+    with open("fit_series/series.csv", newline="") as stream:
+        rows = [(row["name"], row["T"]) for row in csv.DictReader(stream)]
+    assert rows == [("c/run.hdf", "290.0"), ("a/run.hdf", "300.0"), ("b/run.hdf", "")]
+    assert "b/run.hdf: failed" in capsys.readouterr().out
 
 
 @pytest.mark.long

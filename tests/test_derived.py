@@ -157,6 +157,13 @@ def test_what_has_no_line(tmp_path):
     assert (stated_exponent(Caged()), stated_exponent(Ballistic())) == (2.0, 1.0)
     section = exponent_section(found)
     assert section.document["q"]["deviation"] < -3
+    # Two samples, the second of which is ten times as fast: no line, whatever its slope.
+    found = line_of_logarithms(
+        np.array([1.0, 2.0, 3.0]), np.array([1.0, 40.0, 9.0]), 1e-4 * np.eye(3), 2.0
+    )
+    assert not found.straight
+    assert "no exponent describes them" in found.finding()
+    assert "as the model has it" not in found.finding()
     with style():
         # Less than a decade of q: few ticks, and no two on one another.
         for slope in (0.3, 2.0):
@@ -197,10 +204,28 @@ def test_files_with_the_same_q_have_a_line_each():
     assert section.content[1].endswith("the model has 2.")
     other = dataclasses.replace(results[0], parameters={"Γ": (0.5, 0.01)})
     (section,) = exponent_sections(exponents_of([other, *results[1:]]))
-    assert section.content[1].endswith("more than three errors away: a.h5.")
+    assert section.content[1].endswith("not on a line, so that no exponent describes them: a.h5.")
     # A q each: one line through all of them.
     assert list(exponents_of([results[0], results[4]])) == [""]
     assert exponents_of([results[0], results[3]]) == {}
+    # Also where their q differ a little.
+    moved = [
+        dataclasses.replace(one, about={"q [1/Å]": 1.01 * one.about["q [1/Å]"]})
+        for one in results[3:]
+    ]
+    found = exponents_of([*results[:3], *moved])
+    assert list(found) == ["a.h5", "b.h5"]
+    # And where files of two folders have the same name.
+    named = [
+        dataclasses.replace(one, file="a.h5", sha256=str(1 + k // 3) * 64)
+        for k, one in enumerate([*results[:3], *moved])
+    ]
+    assert list(exponents_of(named)) == ["a.h5 (sha256 11111111…)", "a.h5 (sha256 22222222…)"]
+    # A line of one of them alone says of which.
+    (section,) = exponent_sections(exponents_of([*results[:3], results[3]]))
+    assert [row[0] for row in section.content[0].rows] == ["a.h5"]
+    # Two fits of each q of a file, say by two models, make no line.
+    assert exponents_of([*results[:3], *results[:3]]) == {}
     with style():
         figure = exponent_figure(found)
         assert complaints(figure) == []
@@ -212,6 +237,16 @@ def test_files_with_the_same_q_have_a_line_each():
         ]
 
 
+def test_poor_fits_are_on_no_line():
+    results = results_at((0.004, 0.006, 0.008), (1.0,), ("a.h5",))
+    wrong = {**results[0].parameters, "Γ": (0.5, 0.001)}
+    poor = dataclasses.replace(results[0], verdict="poor", parameters=wrong)
+    (found,) = exponents_of([poor, *results[1:]]).values()
+    assert found.slope == pytest.approx(2.0)
+    page = as_page("Series", [poor, *results[1:]])
+    assert "Without poor fits: a.h5 at q = 0.004" in page
+
+
 def test_what_all_results_have_in_common_is_said_once():
     failed = Result("c.h5", "failed: no maps")
     page = as_page("Series", results_at((0.006,), (1.0, 3.0)))
@@ -219,6 +254,7 @@ def test_what_all_results_have_in_common_is_said_once():
     assert "the same in all of them: q = 0.006 1/Å, alpha = 0.5" in page
     assert "<th>alpha" not in page
     assert ">3.000 ± 0.030<" in page
+    assert "in the CSV file" not in page
     page = as_page("Series", [*results_at((0.006,), (1.0, 3.0)), failed])
     assert "2 good, 1 failed" in page
     assert "the same in all" not in page

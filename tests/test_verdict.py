@@ -11,6 +11,7 @@ from scipy import stats
 from xpcs_eqx.data import Selection, from_dict
 from xpcs_eqx.fitting import Thresholds, judge, least_squares
 from xpcs_eqx.objective import Huber, projected_objective, two_time_objective
+from xpcs_eqx.parameters import with_parameters
 from xpcs_eqx.physics import correlation_map
 from xpcs_eqx.search import Auto, global_least_squares
 from xpcs_eqx.simulation import simulate, simulate_speckle
@@ -212,6 +213,19 @@ def test_maps_without_their_baseline_are_named():
         fit = fitted_map(with_noise(CONTRAST * c1, 0), baseline=baseline)
         assert fit.quality.flag == flag
         assert any("baseline" in one for one in fit.quality.findings)
+
+
+def test_a_model_of_which_nothing_is_free_is_judged_by_what_it_leaves():
+    truth, _, t, geometry = SPECKLE["static"]
+    data = simulate(truth, t, geometry, CONTRAST, 1.0, noise=NOISE, key=jax.random.key(1))
+    flags = []
+    for D0 in (truth.transport.amplitude, 2 * truth.transport.amplitude):
+        given = with_parameters(truth, {"D0": D0})
+        parameters = mapped(given, data, fixed=("D0", "alpha", "D_offset"))
+        quality = least_squares(projected_objective(parameters, data)).quality
+        assert not any("the decay is not determined" in one for one in quality.findings)
+        flags.append(quality.flag)
+    assert flags == ["good", "poor"]
 
 
 @pytest.mark.parametrize("factor", [0.1, 10.0])

@@ -34,6 +34,8 @@ def _mode(data: TwoTimeData | PooledData, half: np.ndarray) -> tuple[str, str]:
     """What most likely describes the data, and why that is not sure."""
     ratio = float(np.max(half) / np.min(half))
     said = f"c2 decays {ratio:.2g} times faster at one angle than at another"
+    if ratio < _FLOW:
+        said = "c2 decays at all angles alike"
     if data.n_angles > 2 and ratio > _FLOW and data.provenance.azimuths:
         return "laminar_flow", f"unsure: {said}"
     alone = data.n_angles == 1
@@ -96,12 +98,13 @@ def configuration_text(path: str, shown: str, how: Mapping[str, Any], mode: str 
         raise ConfigError(f"--model {mode}: there is no such model; {', '.join(MODES.meant)}")
     chosen, doubt = (mode, "") if mode else _mode(data, half)
     t, phi = np.asarray(data.t), np.asarray(data.geometry.phi)
+    q, known = float(data.geometry.q), "q" in how or data.provenance.has_q
     angles = ", ".join(f"{one:.4g}" for one in phi[:12]) + (", …" if phi.size > 12 else "")
     lines = [
         "# Written by xpcs-eqx init; what is unsure says so. To fit: xpcs-eqx fit THIS_FILE",
         f"# {data.provenance.layout}: {counted(phi.size, 'angle')} ({angles} deg), "
         f"{t.size} frames, "
-        f"{t[0]:.4g} … {t[-1]:.4g} s, q = {float(data.geometry.q):.6g} 1/Å",
+        f"{t[0]:.4g} … {t[-1]:.4g} s, " + (f"q = {q:.6g} 1/Å" if known else "q not known"),
         *_data_lines(shown, how, data, [float(one.geometry.q) for one in sets[1:]]),
     ]
     if "laminar" in chosen and float(data.geometry.gap) == DEFAULT_GAP:

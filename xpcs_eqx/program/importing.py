@@ -394,7 +394,8 @@ def import_configuration(path: str) -> str:
     text = tomli_w.dumps(made.out)
     source = Source(path, text)
     refuse_without_effect(check_settings(made.out, source), source)
-    lines = [f"# From {os.path.basename(path)}, by xpcs-eqx import. Keys without a counterpart:"]
+    lines = [f"# From {os.path.basename(path)}, by xpcs-eqx import."]
+    lines[0] += " Keys without a counterpart:" if made.left else ""
     by_reason: dict[str, list[str]] = {}
     for key, reason in made.left.items():
         value = f" = {made.given[key]!r}" if key in made.given else ""

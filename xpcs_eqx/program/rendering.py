@@ -1,5 +1,6 @@
 """Plots and page of a results folder once more: `xpcs-eqx report`."""
 
+import json
 import os
 from typing import Any
 
@@ -7,11 +8,12 @@ import jax
 
 from ..config.read import Configuration, check_settings, read_source
 from ..config.source import Source
+from ..errors import DataError
 from ..parameters import saved_values
-from ..report.folder import read_report, write_report
+from ..report.folder import no_results, read_report, write_report
 from ..report.page import Picture
 from ..report.sections import FIGURES
-from .task import task_of
+from .task import Task, task_of
 
 
 def _at_the_result(folder: str) -> Configuration:
@@ -36,6 +38,27 @@ def _at_the_result(folder: str) -> Configuration:
     return Configuration(check_settings(raw, Source(path, source.text)), source)
 
 
+def _check_data(task: Task, folder: str) -> None:
+    """Make sure that the maps are those that were fitted.
+
+    **Raises:** `DataError` when they are not, `ConfigError` when nothing says which these were.
+    """
+    path, problem = os.path.join(folder, "provenance.json"), task.problem
+    try:
+        with open(path, encoding="utf-8") as stream:
+            known = json.load(stream)["data"]
+        each = [known] if problem.names.alone else known.values()
+        fitted = [one["sha256"] for one in each]
+        pairs = list(zip((one.provenance for one in problem.data), fitted, strict=True))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise no_results(folder, path, error) from error
+    if changed := dict.fromkeys(one.path for one, then in pairs if one.sha256 != then):
+        raise DataError(
+            f"{', '.join(changed)}: has changed since it was fitted, so that plots would show "
+            f"other maps than {folder} is about; fit once more"
+        )
+
+
 def render(folder: str, form: str | None = None) -> str:
     """Draw the plots of a results folder, and write its page with all plots that it has.
 
@@ -43,7 +66,8 @@ def render(folder: str, form: str | None = None) -> str:
     minimum was found, which is not looked for again. `form` of the files is png, svg or
     pdf, as in the configuration where none is given. Returns what was done.
 
-    **Raises:** `ConfigError` when it is no results folder, `DataError` when its data are gone.
+    **Raises:** `ConfigError` when it is no results folder, `DataError` when its data are
+    gone, or are others.
     """
     from ..report.plots import drawings, picture_of, save_figures
 
@@ -51,7 +75,9 @@ def render(folder: str, form: str | None = None) -> str:
     jax.config.update("jax_enable_x64", True)
     configuration = _at_the_result(folder)
     form = configuration.settings.output.plot_format if form is None else form
-    parts, places = task_of(configuration).run().folders(), os.path.join(folder, "plots")
+    task = task_of(configuration)
+    _check_data(task, folder)
+    parts, places = task.run().folders(), os.path.join(folder, "plots")
     missing: list[str] = []
     pictures: list[list[Picture]] = []
     for section, known in zip(report.sections, figures, strict=True):

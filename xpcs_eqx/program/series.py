@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,16 +110,25 @@ class Series:
                 f"{self.config}: a series takes a configuration with one table [data], whose path "
                 "is that of each file in turn, without [joint]; --each-q fits each q by itself"
             )
+        if self.each_q and here.settings.data.merge_q:
+            raise ConfigError(
+                f"{self.config}: data.merge_q makes one q of several, which --each-q fits each by "
+                "itself; leave one of them out"
+            )
         # As TOML, whatever the name is made of.
         path = json.dumps(os.path.abspath(item.file), ensure_ascii=False)
         more = () if item.q is None else (f"data.q={item.q!r}",)
+        if item.q is not None and here.settings.data.q_tolerance is not None:
+            # Which bins there are was chosen by it.
+            more += (f"data.q_tolerance={1e-6 * item.q!r}",)
         return read_configuration(self.config, (*self.overrides, f"data.path={path}", *more))
 
 
 def fit_item(series: Series, item: Item, target: str) -> str:
     """Fit a file into its results folder; returns what went wrong, or nothing.
 
-    Results that are there already and are those asked for stay as they are.
+    Results that are there already and are those asked for stay as they are; others are replaced
+    only where the series says so.
     """
     try:
         configuration = series.configuration(item)
@@ -133,20 +143,28 @@ def fit_item(series: Series, item: Item, target: str) -> str:
                 overwrite=series.overwrite,
             )
     except Exception as error:
-        return told(error)[1].removeprefix("error: ")
+        # The name of the file stands before it.
+        path = os.path.abspath(item.file)
+        return told(error)[1].removeprefix("error: ").removeprefix(f"{path}: ")
     return ""
 
 
 @dataclass(frozen=True)
 class _Work:
-    """The files of a batch; a failure is a text that comes back."""
+    """The files of a batch; a failure is a text that comes back.
+
+    `again`: whether a file has changed since this series fitted it, so that its results are old.
+    """
 
     series: Series
     items: tuple[Item, ...]
     targets: tuple[str, ...]
+    again: tuple[bool, ...]
 
     def __call__(self, task: Task, beat: Callable[[], None]) -> Arrays:
-        wrong = fit_item(self.series, self.items[task.number], self.targets[task.number])
+        k = task.number
+        series = replace(self.series, overwrite=True) if self.again[k] else self.series
+        wrong = fit_item(series, self.items[k], self.targets[k])
         return {"wrong": np.frombuffer(wrong.encode(), np.uint8)}
 
 
@@ -167,19 +185,18 @@ def _metadata(file: str, about: Mapping[str, str]) -> dict[str, Any]:
     return out
 
 
-def known_as(value: Any) -> float | datetime | str:
+def known_as(value: Any) -> float | datetime | str | None:
     """What a file holds, as the mean of its numbers, as a time (ISO 8601, by default UTC), or else
-    as a text.
+    as a text; None for a number that is not finite.
 
     >>> known_as(("2026-11-29T10:30:00Z",)).hour, known_as(["3.5 "]), known_as(("hot",))
     (10, 3.5, 'hot')
     """
     array = np.ravel(np.asarray(value))
-    if array.size and array.dtype.kind in "biuf":
-        return float(np.mean(array))
     text = str(array[0]).strip() if array.size else ""
     try:
-        return float(text)
+        number = float(np.mean(array)) if array.size and array.dtype.kind in "biuf" else float(text)
+        return number if np.isfinite(number) else None
     except ValueError:
         pass
     try:
@@ -207,6 +224,12 @@ class Table:
         known = dict(zip(every, folder_names([one.stem for one in every]), strict=True))
         return [os.path.join(self.series.folder, known[one]) for one in items]
 
+    def names(self, items: Iterable[Item] = ()) -> dict[str, str]:
+        """What each file is called: its name, or its path where others have the same name."""
+        files = dict.fromkeys(one.file for one in (*self.found, *items))
+        times = Counter(os.path.basename(one) for one in files)
+        return {one: name if times[name := os.path.basename(one)] == 1 else one for one in files}
+
     def add(self, item: Item, target: str, wrong: str) -> Result:
         """Take up the results of a file, or why there are none."""
         name, about = os.path.basename(item.file), _metadata(item.file, self.series.about)
@@ -232,7 +255,11 @@ class Table:
             # What has no number stands behind what has.
             return np.inf if number is None else number, text, item.file, item.q or 0.0
 
-        return [self.found[item] for item in sorted(self.found, key=place)]
+        names = self.names()
+        return [
+            replace(self.found[item], name=names[item.file], file=names[item.file])
+            for item in sorted(self.found, key=place)
+        ]
 
     def keep_up(self) -> None:
         """Write the table, unless that was done just before."""
@@ -266,18 +293,21 @@ def _batch(series: Series, files: Sequence[str], table: Table, say: Callable[[st
     """Fit some files, and take up what became of each as soon as it has ended."""
     items = [item for file in files for item in series.items(file)]
     targets = dict(zip(items, table.targets(items), strict=True))
-    begun = time.monotonic()
+    begun, names = time.monotonic(), table.names(items)
+    # Those that come again, as they do where a folder is followed.
+    known = {item for item, one in table.found.items() if one.parameters}
 
     def run(series: Series, items: Sequence[Item]) -> None:
         alone = series.jobs == 1 or len(items) == 1
-        work = _Work(series, tuple(items), tuple(targets[one] for one in items))
+        again = tuple(one in known for one in items)
+        work = _Work(series, tuple(items), tuple(targets[one] for one in items), again)
 
         def ended(outcome: Outcome) -> None:
             item, result = items[outcome.number], outcome.result
             wrong = outcome.reason if result is None else bytes(result["wrong"]).decode()
             found = table.add(item, targets[item], wrong)
-            name = found.name if item.q is None else f"{found.name}, q = {item.q:.6g} 1/Å"
-            say(f"{name}: {found.verdict} ({time.monotonic() - begun:.1f} s)")
+            at_q = "" if item.q is None else f", q = {item.q:.6g} 1/Å"
+            say(f"{names[item.file]}{at_q}: {found.verdict} ({time.monotonic() - begun:.1f} s)")
             table.keep_up()
 
         # The largest go first, and of equal ones those that were named first.

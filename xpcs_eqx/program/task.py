@@ -41,6 +41,9 @@ from .sampling import Sampled, sample_posterior
 
 log = logging.getLogger("xpcs_eqx.fit")
 
+# Keys of [output] that change neither a number nor a word of the results.
+_FORM = ("directory", "plots", "plot_format", "compilation_cache")
+
 
 def task_of(configuration: Configuration) -> "Task":
     """Load the data of a configuration and make its problem.
@@ -309,5 +312,7 @@ def finished(task: Task, target: str, checkpoints: Checkpoints | None) -> bool |
 
 
 def _compared(settings: Mapping[str, Any], data: Any) -> Any:
-    """What makes two fits the same, of settings and data: all but what is written of it."""
-    return {name: table for name, table in settings.items() if name != "output"}, data
+    """What makes two fits the same, of settings and data: all but where and how it is written."""
+    output = settings.get("output", {})
+    output = {name: one for name, one in output.items() if name not in _FORM}
+    return {**settings, "output": output}, data

@@ -1,11 +1,12 @@
 """Several results folders side by side: one row each, as text, CSV and page."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..fitting import Exponent, line_of_logarithms
+from ..showing import without_q
 from .blocks import Block, Table, number, text_lines, with_error
-from .derived import exponent_sections, relaxation_of
+from .derived import RATES, exponent_sections, relaxation_of
 from .folder import no_results
 from .page import Picture, page
 from .sections import FIGURES, HEAD, Section
@@ -24,7 +26,7 @@ from .sections import FIGURES, HEAD, Section
 GAMMA = "Γ"
 Q = "q [1/Å]"
 # Verdicts, the best first.
-VERDICTS = ("good", "marginal", "poor")
+VERDICTS = ("good", "marginal", POOR := "poor")
 # So many results stand side by side on a page.
 _COLUMNS = 5
 
@@ -36,7 +38,9 @@ class Result:
     - `name`: of the folder or the file; `verdict`: of the fit, or what went wrong.
     - `about`: what is known beside the parameters by name: q, metadata (numbers, times, texts).
     - `parameters`: value and error by name, NaN where there is none; `units` of them.
-    - `exponent`: of q in Γ, as the model states it; `file`: with the maps.
+    - `more`: as `parameters`, of contrasts, offsets and what follows from the parameters; for files
+        alone, since there are many.
+    - `exponent`: of q in Γ, as the model states it; `file`: with the maps; `sha256` of it.
     """
 
     name: str
@@ -44,8 +48,10 @@ class Result:
     about: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     exponent: float | None = None
     file: str = ""
+    sha256: str = ""
 
     @property
     def good(self) -> bool:
@@ -65,7 +71,7 @@ def _plain(value: Any) -> float:
 
 
 def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> Result:
-    """The parameters of a results folder, all but contrasts and offsets.
+    """What stands in a results folder.
 
     **Raises:** `ConfigError` when it is no results folder.
     """
@@ -73,10 +79,13 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
     try:
         with open(path, encoding="utf-8") as stream:
             found = json.load(stream)
-        rows = {n: row for n, row in found["parameters"].items() if row["role"] != "scaling"}
         data, flag = found.get("data", {}), found["quality"]["flag"]
         known = {Q: data["q_per_angstrom"]} if "q_per_angstrom" in data else {}
-        parameters = {n: (_plain(row["value"]), _plain(row["error"])) for n, row in rows.items()}
+        rows, parameters, more = found["parameters"], {}, {}
+        for key, row in rows.items():
+            of = more if row["role"] == "scaling" else parameters
+            of[key] = (_plain(row["value"]), _plain(row["error"]))
+        more |= _derived(found.get("derived", {}), data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise no_results(folder, path, error) from error
     units = {n: row.get("unit", "") for n, row in rows.items()}
@@ -84,30 +93,85 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
         parameters[GAMMA], units[GAMMA] = gamma, "1/s"
     name = name or os.path.basename(os.path.normpath(folder))
     exponent = found.get("derived", {}).get("exponent")
-    file = str(data.get("file", ""))
-    return Result(name, flag, {**known, **about}, parameters, units, exponent, file)
+    file, sha256 = str(data.get("file", "")), _checksum(folder)
+    return Result(name, flag, {**known, **about}, parameters, units, more, exponent, file, sha256)
+
+
+def _checksum(folder: str) -> str:
+    """That of the maps behind a results folder, empty where it does not say."""
+    try:
+        with open(os.path.join(folder, "provenance.json"), encoding="utf-8") as stream:
+            return str(json.load(stream)["data"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _derived(found: Mapping[str, Any], data: Mapping) -> dict[str, tuple[float, float]]:
+    """Half-decay lags and relaxation times at ages, and mean rates, by what they are called."""
+    if "ages_s" not in found:
+        return {}
+    out: dict[str, Sequence[Any]] = {}
+    lags = zip(found["half_decay_s"], found["half_decay_error_s"], strict=True)
+    times = zip(found["tau_s"], found["tau_error_s"], strict=True)
+    for age, pairs, tau in zip(found["ages_s"], lags, times, strict=True):
+        for angle, lag in zip(data["phi_deg"], zip(*pairs, strict=True), strict=True):
+            out[f"half-decay at {age:.6g} s and {angle:.6g}° [s]"] = lag
+        out[f"τ at {age:.6g} s [s]"] = tau
+    for name, (symbol, unit, factor) in RATES.items():
+        if name not in found["mean_rates"]:
+            continue
+        pair = [_plain(found[key][name]) for key in ("mean_rates", "mean_rate_errors")]
+        unit = unit if "q_per_angstrom" in data else without_q(unit)
+        out[f"mean {symbol} [{unit}]"] = [factor * one for one in pair]
+    pairs = {name: (_plain(value), _plain(error)) for name, (value, error) in out.items()}
+    return {name: pair for name, pair in pairs.items() if not math.isnan(pair[0])}
 
 
 def exponents_of(results: Sequence[Result]) -> dict[str, Exponent]:
     """How Γ of results at several q depends on q, each fitted by itself.
 
-    Of all of them, by an empty name; where a q occurs twice, which then is of another sample or
-    another time, of each file by its name. Fewer than two q have no exponent.
+    Of all of them, by an empty name; of each file by its name where one of several has several q,
+    for another file is of another sample or another time. Poor fits do not count. Fewer than two q
+    have no exponent, and several results at a q of a file do not belong to one line.
     """
-    known = [one for one in results if Q in one.about and GAMMA in one.parameters]
-    places = [one.about[Q] for one in known]
-    twice = len(set(places)) < len(places)
-    files = dict.fromkeys(one.file for one in known) if twice else ("",)
-    found = {
-        file: _exponent_of([one for one in known if one.file == file or not twice])
-        for file in files
-    }
-    return {file: one for file, one in found.items() if one is not None}
+    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for one in results:
+        if _on_line(one):
+            groups[one.file, one.sha256].append(one)
+    if all(len(group) == 1 for group in groups.values()) or len(groups) == 1:
+        named = {"": [one for group in groups.values() for one in group]}
+    else:
+        times = Counter(file for file, _ in groups)
+        named = {
+            file if times[file] == 1 else f"{file} (sha256 {sha256[:8]}…)": group
+            for (file, sha256), group in groups.items()
+        }
+    return {name: found for name, group in named.items() if (found := _exponent_of(group))}
+
+
+def _has_gamma(one: Result) -> bool:
+    return Q in one.about and GAMMA in one.parameters
+
+
+def _on_line(one: Result) -> bool:
+    """Whether a result says something of how Γ depends on q."""
+    return _has_gamma(one) and one.verdict != POOR
+
+
+def _about_q(results: Sequence[Result]) -> list[Section]:
+    """How relaxation depends on q, and what was left out."""
+    sections = exponent_sections(exponents_of(results))
+    poor = [one for one in results if _has_gamma(one) and not _on_line(one)]
+    if sections and poor:
+        names = ", ".join(f"{one.name} at q = {one.about[Q]:.6g} 1/Å" for one in poor)
+        said = [*sections[0].content, f"Without poor fits: {names}."]
+        sections[0] = dataclasses.replace(sections[0], content=said)
+    return sections
 
 
 def _exponent_of(results: Sequence[Result]) -> Exponent | None:
     known = [(one.about[Q], *one.parameters[GAMMA]) for one in results]
-    if len(known) < 2:
+    if len(known) < 2 or len({q for q, *_ in known}) < len(known):
         return None
     q, gamma, error = np.array(known, dtype=float).T
     # What the models of all state, where that is one thing.
@@ -130,16 +194,26 @@ def _units(results: Iterable[Result]) -> dict[str, str]:
 def rows_of(results: Sequence[Result]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of a table with a row for each result; None where something is missing."""
     about, parameters = _names(results, "about"), _units(results)
+    more = _in_common(results)
     header = ["name", "verdict", *about]
     for name, unit in parameters.items():
         header += [f"{name} [{unit}]" if unit else name, f"error of {name}"]
+    header += [text for name in more for text in (name, f"error of {name}")]
     rows = []
     for one in results:
         row = [one.name, one.verdict, *(_known(one.about.get(name)) for name in about)]
         for name in parameters:
             row += one.parameters.get(name, (None, None))
+        for name in more:
+            row += one.more.get(name, (None, None))
         rows.append([None if isinstance(v, float) and math.isnan(v) else v for v in row])
     return header, rows
+
+
+def _in_common(results: Sequence[Result]) -> list[str]:
+    """What more is known of all results that have parameters: ages may be others in each."""
+    fitted = [one for one in results if one.parameters]
+    return [name for name in _names(fitted[:1], "more") if all(name in one.more for one in fitted)]
 
 
 def _known(value: Any) -> Any:
@@ -199,11 +273,16 @@ def as_page(
 
     `beside`: a column for each result instead, where they are few.
     """
-    about_q = [(one, ()) for one in exponent_sections(exponents_of(results))]
+    about_q = [(one, ()) for one in _about_q(results)]
     few = beside and len(results) <= _COLUMNS
-    content = [_beside(results)] if few else [_verdicts(results), *_pairs(results)]
-    table = Section("Parameters", [*content, "value ± one standard error"], place=HEAD)
-    return page(title, [(table, ()), *about_q, (Section("Figures", place=FIGURES), pictures)])
+    table = [_beside(results)] if few else [_verdicts(results), *_pairs(results)]
+    content: list[Block] = [*table, "value ± one standard error"]
+    if not beside and _in_common(results):
+        content.append(
+            "Contrasts, offsets, half-decay lags and relaxation times are in the CSV file."
+        )
+    head = Section("Parameters", content, place=HEAD)
+    return page(title, [(head, ()), *about_q, (Section("Figures", place=FIGURES), pictures)])
 
 
 def _verdicts(results: Sequence[Result]) -> str:
@@ -237,6 +316,6 @@ def _beside(results: Sequence[Result]) -> Table:
 def comparison(results: Sequence[Result]) -> str:
     """A row for each parameter, a column for each result, and how far apart they are, as text."""
     lines = text_lines([_beside(results)])
-    for section in exponent_sections(exponents_of(results)):
+    for section in _about_q(results):
         lines += ["", section.title, *text_lines(section.content)]
     return "\n".join(lines)

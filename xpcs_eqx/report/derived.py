@@ -13,7 +13,7 @@ from .method import unit_of
 from .sections import HEAD, TABLES, Drawing, Section
 
 # What is said of a rate at an age, by its field: name, unit, factor.
-_RATES = {
+RATES = {
     "transport": ("D", "Å²/s", 0.5),
     "relaxation": ("Γ", "1/s", 1.0),
     "spread": ("w", "Å/s", 1.0),
@@ -40,8 +40,8 @@ def _columns(fit: Fit, one: Derived) -> tuple[list[str], list[list[tuple[str, st
     header, columns = [], []
     if np.all(np.isfinite(one.taus)):
         header, columns = ["τ [s]"], [_pairs(one.taus, one.tau_errors)]
-    for name in filter(_RATES.__contains__, one.rates):
-        symbol, unit, factor = _RATES[name]
+    for name in filter(RATES.__contains__, one.rates):
+        symbol, unit, factor = RATES[name]
         header.append(f"{symbol} [{unit_of(fit, unit)}]")
         columns.append(_pairs(factor * one.rates[name], factor * one.rate_errors[name]))
     return header, columns
@@ -142,14 +142,14 @@ def exponent_section(found: Exponent) -> Section:
 
 
 def exponent_sections(found: Mapping[str, Exponent]) -> list[Section]:
-    """How relaxation depends on q: of all results, or of each file by its name."""
-    if len(found) < 2:
+    """How relaxation depends on q: of all results by an empty name, or of each file by its own."""
+    if set(found) <= {""}:
         return [exponent_section(one) for one in found.values()]
     rows = [
         [
             file,
             *value_and_error(one.slope, one.slope_error),
-            number(one.statistic, 3),
+            number(one.statistic, 3) if one.degrees else "-",
             str(one.degrees),
         ]
         for file, one in found.items()
@@ -158,10 +158,13 @@ def exponent_sections(found: Mapping[str, Exponent]) -> list[Section]:
     expected = {one.expected for one in found.values()}
     stated = expected.pop() if len(expected) == 1 else None
     said = "2 is diffusion, 1 ballistic motion" if stated is None else f"the model has {stated:g}"
-    away = [file for file, one in found.items() if not one.as_stated]
+    bent = [file for file, one in found.items() if not one.straight]
+    away = [file for file, one in found.items() if one.straight and not one.as_stated]
     if away:
         said += f"; more than three errors away: {', '.join(away)}"
-    content = [Table(header, rows), f"A line for each file, since they have q in common; {said}."]
+    if bent:
+        said += f"; not on a line, so that no exponent describes them: {', '.join(bent)}"
+    content = [Table(header, rows), f"A line for each file; {said}."]
     return [Section("How relaxation depends on q", content, place=HEAD)]
 
 

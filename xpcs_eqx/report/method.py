@@ -132,8 +132,14 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         Entry("sigma", sigma_text(fit)),
         *(Entry("note", note) for note in provenance.notes),
     ]
-    place = {"q_per_angstrom": term.geometry.q, "gap_angstrom": term.geometry.gap}
-    place |= {"phi_deg": phi, "frames": t.shape[0], "first_s": t[0], "last_s": t[-1]}
+    place = {"q_per_angstrom": term.geometry.q} if origin.has_q else {}
+    place |= {
+        "gap_angstrom": term.geometry.gap,
+        "phi_deg": phi,
+        "frames": t.shape[0],
+        "first_s": t[0],
+        "last_s": t[-1],
+    }
     file = os.path.basename(provenance.path)
     return Section("Data", content, {"data": {"file": file, **place}}, place=APPENDIX)
 

@@ -69,4 +69,7 @@ def signal_of(
     usable = (decay > _GONE) & (exponent > 0) & np.any(columns != 0, axis=1)
     usable &= np.isfinite(relative)
     rate = float(np.min(relative[usable])) if usable.any() else np.inf
+    if not columns.shape[1]:
+        # A decay of which nothing is free is given.
+        rate = 0.0
     return Signal(seen, rate, found.nearest, found.farthest)

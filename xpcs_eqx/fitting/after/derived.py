@@ -25,7 +25,7 @@ from ...physics import (
 )
 from ...physics.rates import rates_in
 from ...showing import with_error
-from ...uncertainty import carried
+from ...uncertainty import carried, chance
 from ..fit import Fit
 
 # Where maps begin, and after these parts of the window: beyond, lags soon leave the maps.
@@ -44,6 +44,8 @@ _GAMMA = {
 }
 # The age at which it is compared between data sets.
 _MIDDLE = _AGES[1]
+# Points that scatter more about their line than so rarely happens by chance are on no line.
+_SCATTER = 1e-3
 
 
 class Derived(NamedTuple):
@@ -284,6 +286,11 @@ class Exponent(NamedTuple):
         return None if self.expected is None else (self.slope - self.expected) / self.slope_error
 
     @property
+    def straight(self) -> bool:
+        """Whether the points lie on a line within their errors; else no slope describes them."""
+        return chance(self.statistic, self.degrees) > _SCATTER
+
+    @property
     def as_stated(self) -> bool:
         """Whether the slope is within three errors of what the model states, if it states one."""
         return abs(self.deviation or 0.0) <= 3
@@ -291,6 +298,11 @@ class Exponent(NamedTuple):
     def finding(self) -> str:
         """One sentence."""
         text = f"Γ ∝ q^({with_error(self.slope, self.slope_error)})"
+        if not self.straight:
+            return (
+                f"{text} at best: the points lie further from the line than their errors allow, so "
+                "that no exponent describes them, and its error does not hold"
+            )
         if self.expected is None:
             return f"{text}; 2 is diffusion, 1 ballistic motion"
         if not self.as_stated:
