@@ -417,7 +417,11 @@ def test_files_of_one_name_and_missing_numbers(tmp_path, monkeypatch, capsys):
     with open("fit_series/series.csv", newline="") as stream:
         rows = [(row["name"], row["T"]) for row in csv.DictReader(stream)]
     assert rows == [("c/run.hdf", "290.0"), ("a/run.hdf", "300.0"), ("b/run.hdf", "")]
-    assert "b/run.hdf: failed" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "b/run.hdf: failed" in said
+    assert "--about" not in said
+    assert run(["fit", "fit.toml", "--about", "T=sample/T", *files]) == 1
+    assert "--about T: there is no value at sample/T in any file" in capsys.readouterr().out
 
 
 @pytest.mark.long

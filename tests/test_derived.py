@@ -1,6 +1,7 @@
 """Numbers that follow from the parameters: against closed forms, with errors that cover."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from helpers_figures import complaints
 from xpcs_eqx.data import Geometry
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import (
+    common_age,
     derived_values,
     half_decay_lags,
     least_squares,
@@ -30,7 +32,7 @@ from xpcs_eqx.physics import (
     correlation_map,
 )
 from xpcs_eqx.report import Table, derived_sections
-from xpcs_eqx.report.collection import Result, as_page, exponents_of
+from xpcs_eqx.report.collection import AGE, Result, as_page, comparison, exponents_of
 from xpcs_eqx.report.derived import exponent_section, exponent_sections
 from xpcs_eqx.report.plots import exponent_figure, save_figures
 from xpcs_eqx.report.plots.canvas import style
@@ -51,7 +53,9 @@ def test_what_is_the_same_at_all_angles_is_said_once():
     assert "All 6 angles are in fit/parameters.json." in section.content
     assert [row[0] for row in rates.rows] == [row[0] for row in lags.rows] == ["0.5", "1"]
     assert {"τ [s]", "D [Å²/s]", "shear rate [1/s]"} < set(rates.header)
-    found = derived_values(fit, [0.5, 1.0])
+    found = derived_values(fit, [0.5, 1.0], gamma_age=1.0)
+    assert found.gamma == pytest.approx(1 / found.taus[1])
+    assert found.gamma_error == pytest.approx(found.tau_errors[1] / found.taus[1] ** 2)
     shown = float(rates.rows[0][rates.header.index("D [Å²/s]")])
     error = 0.5 * found.rate_errors["transport"][0]
     assert abs(shown - 0.5 * found.rates["transport"][0]) < 0.06 * error
@@ -235,6 +239,34 @@ def test_files_with_the_same_q_have_a_line_each():
         assert [text.get_text() for text in figure.legends[0].texts] == [
             f"q = {one} 1/Å" for one in q
         ]
+
+
+def test_rates_of_different_ages_are_on_no_line():
+    """A sample ages, and windows of another length have another age."""
+    results = [
+        dataclasses.replace(one, file=f"{k}.h5", about={**one.about, AGE: 1.0 + k})
+        for k, one in enumerate(results_at((0.004, 0.006), (1.0,), ("a.h5",)))
+    ]
+    assert exponents_of(results) == {}
+    assert "No exponent: age of Γ differs" in as_page("Series", results)
+    alike = [dataclasses.replace(one, about={**one.about, AGE: 2.0}) for one in results]
+    (found,) = exponents_of(alike).values()
+    assert found.age == 2.0
+    assert "age of Γ = 2 s" in as_page("Series", alike)
+    # Nor are they compared with one another.
+    rows = [
+        next(line.split() for line in comparison(those).splitlines() if line.startswith("  Γ ["))
+        for those in (results, alike)
+    ]
+    assert rows[1][:-1] == rows[0]
+    # Data sets fitted together are compared at an age that all of them have.
+    fits = [
+        SimpleNamespace(objective=SimpleNamespace(term=SimpleNamespace(t=t)))
+        for t in (np.linspace(1, 5, 9), np.linspace(3, 30, 9), np.linspace(6, 9, 3))
+    ]
+    assert common_age(fits[:1]) == 2.0
+    assert common_age(fits[:2]) == 3.5
+    assert common_age(fits) is None
 
 
 def test_poor_fits_are_on_no_line():

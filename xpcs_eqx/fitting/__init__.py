@@ -8,6 +8,7 @@ from .after.degeneracy import Direction as Direction
 from .after.degeneracy import degeneracy_report as degeneracy_report
 from .after.derived import Derived as Derived
 from .after.derived import Exponent as Exponent
+from .after.derived import common_age as common_age
 from .after.derived import derived_values as derived_values
 from .after.derived import half_decay_lags as half_decay_lags
 from .after.derived import line_of_logarithms as line_of_logarithms

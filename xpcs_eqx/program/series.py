@@ -357,6 +357,9 @@ def run_series(
     finally:
         if table.found:
             table.write(plots=True)
+    for name, path in series.about.items():
+        if table.found and all(one.about.get(name) is None for one in table.found.values()):
+            say(f"--about {name}: there is no value at {path} in any file")
     return all(one.good for one in table.found.values())
 
 

@@ -25,6 +25,8 @@ from .sections import FIGURES, HEAD, Section
 # The derived number that stands among the parameters: relaxation rate of c1.
 GAMMA = "Γ"
 Q = "q [1/Å]"
+# That at which Γ is taken, since rates may depend on it.
+AGE = "age of Γ [s]"
 # Verdicts, the best first.
 VERDICTS = ("good", "marginal", POOR := "poor")
 # So many results stand side by side on a page.
@@ -91,6 +93,8 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
     units = {n: row.get("unit", "") for n, row in rows.items()}
     if gamma := relaxation_of(found):
         parameters[GAMMA], units[GAMMA] = gamma, "1/s"
+        age = found["derived"].get("gamma_age_s")
+        known |= {} if age is None else {AGE: float(f"{age:.6g}")}
     name = name or os.path.basename(os.path.normpath(folder))
     exponent = found.get("derived", {}).get("exponent")
     file, sha256 = str(data.get("file", "")), _checksum(folder)
@@ -132,7 +136,8 @@ def exponents_of(results: Sequence[Result]) -> dict[str, Exponent]:
 
     Of all of them, by an empty name; of each file by its name where one of several has several q,
     for another file is of another sample or another time. Poor fits do not count. Fewer than two q
-    have no exponent, and several results at a q of a file do not belong to one line.
+    have no exponent, and neither several results at a q of a file nor Γ of different ages belong to
+    one line.
     """
     groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for one in results:
@@ -149,6 +154,10 @@ def exponents_of(results: Sequence[Result]) -> dict[str, Exponent]:
     return {name: found for name, group in named.items() if (found := _exponent_of(group))}
 
 
+def _of_one_age(results: Sequence[Result]) -> bool:
+    return len({one.about.get(AGE) for one in results}) < 2
+
+
 def _has_gamma(one: Result) -> bool:
     return Q in one.about and GAMMA in one.parameters
 
@@ -162,6 +171,10 @@ def _about_q(results: Sequence[Result]) -> list[Section]:
     """How relaxation depends on q, and what was left out."""
     sections = exponent_sections(exponents_of(results))
     poor = [one for one in results if _has_gamma(one) and not _on_line(one)]
+    shown = [one for one in results if _on_line(one)]
+    if not sections and len({one.about[Q] for one in shown}) > 1 and not _of_one_age(shown):
+        said = f"No exponent: {AGE.partition(' [')[0]} differs, and rates may depend on it."
+        return [Section("How relaxation depends on q", [said], place=HEAD)]
     if sections and poor:
         names = ", ".join(f"{one.name} at q = {one.about[Q]:.6g} 1/Å" for one in poor)
         said = [*sections[0].content, f"Without poor fits: {names}."]
@@ -171,14 +184,15 @@ def _about_q(results: Sequence[Result]) -> list[Section]:
 
 def _exponent_of(results: Sequence[Result]) -> Exponent | None:
     known = [(one.about[Q], *one.parameters[GAMMA]) for one in results]
-    if len(known) < 2 or len({q for q, *_ in known}) < len(known):
+    if len(known) < 2 or len({q for q, *_ in known}) < len(known) or not _of_one_age(results):
         return None
     q, gamma, error = np.array(known, dtype=float).T
     # What the models of all state, where that is one thing.
     stated = {one.exponent for one in results}
     expected = stated.pop() if len(stated) == 1 else None
     with np.errstate(divide="ignore", invalid="ignore"):
-        return line_of_logarithms(q, gamma, np.diag((error / gamma) ** 2), expected)
+        covariance = np.diag((error / gamma) ** 2)
+        return line_of_logarithms(q, gamma, covariance, expected, results[0].about.get(AGE))
 
 
 def _names(results: Iterable[Result], what: str) -> list[str]:
@@ -245,7 +259,7 @@ def _pairs(results: Sequence[Result]) -> list[Block]:
     columns = {
         name: [_cell(one.about.get(name)) for one in results] for name in _names(results, "about")
     }
-    alike = [Q] if Q in columns else []
+    alike = [name for name in (Q, AGE) if name in columns]
     for name, unit in _units(results).items():
         pairs = [one.parameters.get(name, (math.nan, math.nan)) for one in results]
         head = f"{name} [{unit}]" if unit else name
@@ -302,6 +316,8 @@ def _beside(results: Sequence[Result]) -> Table:
         pairs = [one.parameters.get(name) for one in results]
         cells = ["-" if p is None else with_error(*p) for p in pairs]
         known = [p for p in pairs if p is not None and math.isfinite(p[0] + p[1])]
+        # Rates of different ages may differ by right.
+        known = [] if name == GAMMA and not _of_one_age(results) else known
         apart = [
             abs(a[0] - b[0]) / math.hypot(a[1], b[1])
             for i, a in enumerate(known)

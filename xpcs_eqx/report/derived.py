@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..fitting import Derived, Exponent, Fit, derived_values, q_exponent, stated_exponent
+from ..fitting import (
+    Derived,
+    Exponent,
+    Fit,
+    common_age,
+    derived_values,
+    q_exponent,
+    stated_exponent,
+)
 from .blocks import Block, Table, counted, number, value_and_error, with_error
 from .fit import folders_of
 from .maps import chosen_angles
@@ -92,6 +100,7 @@ def _document(fit: Fit, one: Derived) -> dict[str, object]:
         "q_per_angstrom": one.q,
         "gamma_per_s": one.gamma,
         "gamma_error_per_s": one.gamma_error,
+        "gamma_age_s": one.gamma_age,
     }
 
 
@@ -100,7 +109,8 @@ def derived_sections(fit: Fit, ages: Sequence[float] | None = None) -> list[Sect
 
     `ages` [s]: as of `derived_values`.
     """
-    every = {label: derived_values(part, ages) for label, part in fit.parts.items()}
+    age = common_age(tuple(fit.parts.values()))
+    every = {label: derived_values(part, ages, age) for label, part in fit.parts.items()}
     labels, out = folders_of(fit), []
     for label, one in every.items():
         content = _tables(fit.parts[label], one)
@@ -132,6 +142,8 @@ def exponent_section(found: Exponent) -> Section:
     if found.degrees > 0:
         text += f"; χ² = {found.statistic:.3g} about the line with "
         text += counted(found.degrees, "degree") + " of freedom"
+    if found.age is not None:
+        text += f"; Γ is that at the age of {number(found.age, 4)} s"
     return Section(
         "How relaxation depends on q",
         [Table(header, rows), text],

@@ -57,8 +57,8 @@ class Derived(NamedTuple):
     - `taus`, `tau_errors`: relaxation times 1/Γ of c1 at the ages [s], NaN where the model has
         none.
     - `means`, `mean_errors`: averages of the rates over the time of the maps.
-    - `gamma`, `gamma_error`: relaxation rate Γ of c1 after a quarter of the time of the maps [1/s],
-        NaN where the model has none; `slopes`: derivatives of ln Γ by the free parameters.
+    - `gamma`, `gamma_error`: relaxation rate Γ of c1 [1/s] at `gamma_age` [s], NaN where the model
+        has none; `slopes`: derivatives of ln Γ by the free parameters.
     """
 
     q: float
@@ -73,6 +73,7 @@ class Derived(NamedTuple):
     mean_errors: dict[str, float]
     gamma: float
     gamma_error: float
+    gamma_age: float
     slopes: Float[np.ndarray, "free"]
 
 
@@ -155,13 +156,32 @@ def _ages(t: Float[np.ndarray, "frame"], ages: Sequence[float] | None) -> np.nda
     return np.maximum(found, float(time_floor(jnp.asarray(t))))
 
 
-def derived_values(fit: Fit, ages: Sequence[float] | None = None) -> Derived:
+def _times(fit: Fit) -> np.ndarray:
+    """Those of the frames [s]; rates may have no value at zero."""
+    t = fit.objective.term.t
+    return np.maximum(np.asarray(t, dtype=float), float(time_floor(t)))
+
+
+def common_age(fits: Sequence[Fit]) -> float | None:
+    """After a quarter of the time that all data sets cover [s], None where that is none.
+
+    Samples may age: rates of data sets are compared at one age.
+    """
+    every = [_times(one) for one in fits]
+    first, last = max(t[0] for t in every), min(t[-1] for t in every)
+    return float(first + _MIDDLE * (last - first)) if last > first else None
+
+
+def derived_values(
+    fit: Fit, ages: Sequence[float] | None = None, gamma_age: float | None = None
+) -> Derived:
     """Half-decay lags, rates and their averages of the fit of one data set.
 
     Errors come from the quoted covariance, to first order.
 
     - `ages`: those at which they are wanted [s]; by default where the maps begin, and after a
         quarter and half of their time.
+    - `gamma_age`: that of Γ [s]; by default after a quarter of the time of the maps.
 
     **Raises:** `ModelError` for ages that are no times from 0 on.
     """
@@ -171,9 +191,9 @@ def derived_values(fit: Fit, ages: Sequence[float] | None = None) -> Derived:
     # An infinite variance times a derivative of zero is nothing.
     lost = ~np.isfinite(np.diagonal(covariance))
     known = np.where(lost | lost[:, None], 0.0, covariance)
-    # Rates may have no value at zero.
-    t = np.maximum(np.asarray(term.t, dtype=float), float(time_floor(term.t)))
-    middle, when = t[0] + _MIDDLE * (t[-1] - t[0]), _ages(t, ages)
+    t = _times(fit)
+    middle = t[0] + _MIDDLE * (t[-1] - t[0]) if gamma_age is None else gamma_age
+    when = _ages(t, ages)
     # Rates at the age at which Γ is taken stand before those at the ages that are asked for.
     rate_ages = np.append(middle, when)
     geometry, n_angles = jax.tree.map(jnp.asarray, term.geometry), term.geometry.phi.shape[0]
@@ -258,6 +278,7 @@ def derived_values(fit: Fit, ages: Sequence[float] | None = None) -> Derived:
         mean_errors=dict(zip(fields, map(float, error(by_mean)), strict=True)),
         gamma=float(gammas[0]),
         gamma_error=float(abs(gammas[0]) * of_gamma[0]),
+        gamma_age=float(middle),
         slopes=by_gamma[0],
     )
 
@@ -269,6 +290,7 @@ class Exponent(NamedTuple):
     - `slope`, `slope_error`; `statistic`: squared distance from a straight line, χ² with `degrees`
         degrees of freedom.
     - `expected`: the slope that the model states, None where it states none.
+    - `age`: at which Γ is compared [s], where that is known.
     """
 
     q: Float[np.ndarray, "set"]
@@ -279,6 +301,7 @@ class Exponent(NamedTuple):
     statistic: float
     degrees: int
     expected: float | None
+    age: float | None = None
 
     @property
     def deviation(self) -> float | None:
@@ -318,10 +341,11 @@ def line_of_logarithms(
     gamma: Float[np.ndarray, "set"],
     covariance: Float[np.ndarray, "set set"],
     expected: float | None = None,
+    age: float | None = None,
 ) -> Exponent | None:
     """The straight line through ln Γ against ln q; None for fewer than two q.
 
-    `covariance` is that of ln Γ.
+    `covariance` is that of ln Γ; `expected` and `age` as of `Exponent`.
     """
     known = (gamma > 0) & np.isfinite(np.diagonal(covariance))
     q, gamma, covariance = q[known], gamma[known], covariance[np.ix_(known, known)]
@@ -346,6 +370,7 @@ def line_of_logarithms(
         statistic=float(left @ inverse @ left),
         degrees=q.size - 2,
         expected=expected,
+        age=age,
     )
 
 
@@ -358,11 +383,11 @@ def q_exponent(fit: Fit, derived: Sequence[Derived]) -> Exponent | None:
     """How the relaxation rate of several data sets depends on q.
 
     `derived` are those of the data sets in their order; what they share makes their rates
-    correlated, which counts. None where there are fewer than two q, or where all of it is shared,
-    so that the model alone decides.
+    correlated, which counts. None where there are fewer than two q, where all of it is shared,
+    so that the model alone decides, or where they are of different ages.
     """
-    parts = tuple(fit.parts.values())
-    if len(parts) < 2:
+    parts, age = tuple(fit.parts.values()), derived[0].gamma_age
+    if len(parts) < 2 or not np.allclose([one.gamma_age for one in derived], age, rtol=1e-6):
         return None
     shared = fit.objective.parameters
     # Behind the scaling coefficients of all data sets.
@@ -384,4 +409,5 @@ def q_exponent(fit: Fit, derived: Sequence[Derived]) -> Exponent | None:
         np.array([one.gamma for one in derived]),
         slopes @ covariance @ slopes.T,
         stated.pop() if len(stated) == 1 else None,
+        age,
     )
