@@ -308,7 +308,7 @@ def test_each_q_by_itself(tmp_path, capsys, monkeypatch):
     assert [float(row["q [1/Å]"]) for row in rows] == [0.0054, 0.007, 0.009]
     assert all(float(row["error of Γ"]) > 0 for row in rows)
     assert all(0.2 < float(row["contrast[0]"]) < 0.3 for row in rows)
-    half = [float(row["half-decay at 5 s and 0° [s]"]) for row in rows]
+    half = [float(row["half-decay at 5.1875 s and 0° [s]"]) for row in rows]
     assert half == sorted(half, reverse=True)
     assert float(rows[0]["mean D [Å²/s]"]) > 100
     assert "as the model has it (2)" in Path("fit_series/series.html").read_text()

@@ -63,8 +63,9 @@ def _data_lines(
 
 def _parameter_lines(mode: str, half: np.ndarray, data: TwoTimeData | PooledData) -> list[str]:
     """Starts where the data decay, for a mode that does not begin there by itself."""
-    if begun_at_data(mode):
-        return ["", f"# {', '.join(begun_at_data(mode))} start where the data decay."]
+    if begun := begun_at_data(mode):
+        verb = "starts" if len(begun) == 1 else "start"
+        return ["", f"# {', '.join(begun)} {verb} where the data decay."]
     lines = []
     for name, value in MODES[mode]().starts(half, data.geometry).items():
         start = float(f"{value:.2g}")
