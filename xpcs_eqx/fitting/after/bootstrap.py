@@ -20,8 +20,8 @@ from ...simulation import simulate_speckle
 from ..fit import Fit
 from ..least_squares import least_squares
 
-# Pixels of a simulation, at most: with so many, maps scatter nearly as a Gaussian, and those of more
-# pixels scatter in the same way, by less.
+# Pixels of a simulation, at most: with so many, maps scatter nearly as a Gaussian, and those of
+# more pixels scatter in the same way, by less.
 _PIXELS = 4000
 # Below this shot noise a pixel has so many counts that none is added.
 _NO_SHOT = 1e-6
