@@ -292,6 +292,14 @@ def test_a_series_is_one_table(tmp_path, capsys, monkeypatch):
     assert run(series) == 0
     assert Path("fit_series/scan_0/provenance.json").stat().st_mtime_ns == written
     assert Path("fit_series/scan_2/fit/parameters.json").exists()
+    # By another configuration nothing is fitted, and what was found stays.
+    table = Path("fit_series/series.csv").read_text()
+    capsys.readouterr()
+    assert run([*series, "--set", "output.ages=[1.0]"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("of another configuration") == 3
+    assert "the earlier series.csv in fit_series stays" in said
+    assert Path("fit_series/series.csv").read_text() == table
 
 
 def test_each_q_by_itself(tmp_path, capsys, monkeypatch):

@@ -35,6 +35,7 @@ from .running import fit_into
 
 # What a file of maps may be called, where a folder is followed.
 ENDINGS = (".h5", ".hdf", ".hdf5", ".nxs", ".npz", ".npy")
+TABLE = "series.csv"
 # How often a followed folder is looked at, and the table written while files are fitted [s].
 PAUSE = 1.0
 # Each file is tried once and takes as long as it takes; no number of failures ends a series.
@@ -210,10 +211,12 @@ def known_as(value: Any) -> float | datetime | str | None:
 class Table:
     """The results so far, in the order of the files or of the first number asked for.
 
+    - `earlier`: whether there was a table before this one.
     - `first_good`: the folder of the first result to rely on; `written`: when the table was [s].
     """
 
     series: Series
+    earlier: bool = False
     found: dict[Item, Result] = field(default_factory=dict)
     first_good: str | None = None
     written: float = -float("inf")
@@ -266,8 +269,14 @@ class Table:
         if time.monotonic() - self.written > PAUSE:
             self.write()
 
+    def spared(self) -> bool:
+        """Whether an earlier table stays, since nothing could be fitted that would replace it."""
+        return self.earlier and not any(one.parameters for one in self.found.values())
+
     def write(self, plots: bool = False) -> None:
         """Write `series.csv` and `series.html`, with plots of the parameters if asked for."""
+        if self.spared():
+            return
         results, figures = self.results(), ()
         folder = self.series.folder
         os.makedirs(folder, exist_ok=True)
@@ -281,7 +290,7 @@ class Table:
         title = f"Series of {counted(files, 'file')}"
         title += f", {len(results)} fits" if len(results) > files else ""
         texts = {
-            "series.csv": as_csv(results),
+            TABLE: as_csv(results),
             "series.html": as_page(title, results, figures),
         }
         for name, text in texts.items():
@@ -341,7 +350,7 @@ def run_series(
     **Raises:** `ConfigError` for a configuration or a folder that cannot be used.
     """
     series.configuration(Item(files[0] if files else os.path.join(follow or "", "any")))
-    table = Table(series)
+    table = Table(series, os.path.exists(os.path.join(series.folder, TABLE)))
     try:
         if files:
             _batch(series, list(dict.fromkeys(files)), table, say)
@@ -357,6 +366,8 @@ def run_series(
     finally:
         if table.found:
             table.write(plots=True)
+    if table.found and table.spared():
+        say(f"no file could be fitted, and the earlier {TABLE} in {series.folder} stays")
     for name, path in series.about.items():
         if table.found and all(one.about.get(name) is None for one in table.found.values()):
             say(f"--about {name}: there is no value at {path} in any file")
