@@ -188,7 +188,7 @@ def laminar_parameters(data, factor):
     return mapped(start, data, fixed=OFFSETS)
 
 
-@pytest.mark.parametrize("factor", [1.1, 1.6])
+@pytest.mark.parametrize("factor", [pytest.param(1.1, marks=pytest.mark.long), 1.6])
 def test_laminar_map(laminar, factor):
     objective = projected_objective(laminar_parameters(laminar, factor), laminar)
     found = default().minimise(objective)

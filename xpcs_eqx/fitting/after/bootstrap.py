@@ -171,9 +171,9 @@ def bootstrap(
     ... )
     >>> start = xe.parameter_map(truth, data.t, fixed=("alpha", "D_offset"))
     >>> fit = xe.least_squares(xe.projected_objective(start, data))
-    >>> found = xe.fitting.bootstrap(fit, 20)
+    >>> found = xe.fitting.bootstrap(fit, 12)
     >>> found.values.shape, found.failed
-    ((20, 3), 0)
+    ((12, 3), 0)
     >>> bool(abs(np.log(found.errors[2] / fit["D0"].error)) < 0.5)
     True
     """
