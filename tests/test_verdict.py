@@ -15,6 +15,9 @@ from xpcs_eqx.parameters import with_parameters
 from xpcs_eqx.physics import correlation_map
 from xpcs_eqx.search import Auto, global_least_squares
 from xpcs_eqx.simulation import simulate, simulate_speckle
+from xpcs_eqx.uncertainty.evidence import agree
+from xpcs_eqx.uncertainty.local_noise import ExpectedNoise, LocalSums
+from xpcs_eqx.uncertainty.misfit import NoiseSize, zero_test
 
 CONTRAST, NOISE = 0.2, 0.005
 
@@ -91,6 +94,33 @@ def check_right(kind, counts, sets):
 @pytest.mark.parametrize("kind", SPECKLE)
 def test_two_hundred_right_models_are_good(kind, counts):
     check_right(kind, counts, 200)
+
+
+def test_sums_measured_by_their_own_residuals_are_as_rare_as_is_said():
+    """χ² of some of n residuals over the variance of all of them is no F of (some, n)."""
+    random, some, n, found = np.random.default_rng(0), 12, 60, []
+    for _ in range(4000):
+        residuals = random.normal(size=n)
+        variance = np.mean(residuals**2)
+        covariance = variance * np.eye(some)
+        size = NoiseSize(2 / n, -1 / n, 2 / n / variance)
+        test = zero_test(residuals[:some], np.ones(some), covariance, covariance, size)
+        found.append(test.probability)
+    assert stats.kstest(found, "uniform").pvalue > 1e-3
+
+
+def test_noise_of_few_frames_scatters_more_and_white_noise_is_told():
+    # Mean squares over each other: 2 by the shot noise that is told, 6 of white noise.
+    expected = ExpectedNoise(np.array([1.0, 0.0, 0.0]), np.array([2.0, 0.0, 0.0]))
+
+    def believed(ratio, alike):
+        one, two = (np.array([600.0 * size, 600.0]) for size in (1.0, ratio))
+        return bool(agree(LocalSums(one, two, one), expected, np.asarray(0.1), np.asarray(alike)))
+
+    assert believed(2.0, 1.0)
+    assert not believed(3.2, 1.0)
+    assert believed(3.2, 8.0)
+    assert not believed(5.0, 8.0)
 
 
 @pytest.mark.parametrize("level", [0.6, 1.5])

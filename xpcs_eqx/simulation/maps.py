@@ -142,7 +142,7 @@ def mode_weights(contrast: float) -> Float[np.ndarray, "mode"]:
     return np.array([equal] * n + [max(1 - n * equal, 0.0)])
 
 
-def _correlate(intensity: Float[Array, "frame pixel"]) -> Float[Array, "frame frame"]:
+def correlated(intensity: Float[Array, "frame pixel"]) -> Float[Array, "frame frame"]:
     """⟨I1 I2⟩ / (⟨I1⟩⟨I2⟩), averages over pixels, exactly symmetric."""
     n_pixels = intensity.shape[1]
     # fluctuations first: the products then need no more digits than the noise has
@@ -266,7 +266,7 @@ def simulate_speckle(
     def one_angle(inputs):
         factor, weights, counts, key = inputs
         counts = None if mean_counts is None else counts
-        return _correlate(speckle_pixels(factor, weights, counts, n_pixels, key))
+        return correlated(speckle_pixels(factor, weights, counts, n_pixels, key))
 
     counts = jnp.ones(n) if mean_counts is None else jnp.asarray(mean_counts)
     angles = (factor.astype(single), weights, counts, jax.random.split(key, n))

@@ -294,13 +294,16 @@ def _curvature(at: Optimum, loss: AbstractLoss, residuals: ResidualSums) -> np.n
     return summed(np.asarray(at.columns), by_angle) + np.asarray(at.penalty)
 
 
-def _with_lost_noise(at: Optimum, scores: SpeckleScores) -> np.ndarray:
-    """How much larger each angle's noise is than its residuals say, which a fit makes smaller.
+def remains_of(at: Optimum, scores: SpeckleScores, loss: AbstractLoss) -> Remains:
+    """What a fit has left, and how much larger each angle's noise is, which a fit makes smaller.
 
     A fit takes from the residuals what it can follow: of noise Σ with r = (1 − J H⁻¹ Jᵀ) ε is left
     E Σ r² = tr Σ − 2 tr(H⁻¹B) + tr(H⁻¹ B H⁻¹ G), B the covariance of the score and G the part of
     an angle in H. Where pairs share frames that is far more than one pair for each parameter. The
     equations of all angles together give the size of the noise at each.
+
+    The squares of the eigenvalues along J are tr((G⁻¹B)²), and with what is left of B after the
+    fit, B − GH⁻¹B − BH⁻¹G + GH⁻¹B_all H⁻¹G, in place of it.
     """
     columns, residuals = np.asarray(at.columns), scores.dyadic.residuals
     gram = [c.T @ g @ c for c, g in zip(columns, np.asarray(residuals.gram), strict=True)]
@@ -318,9 +321,20 @@ def _with_lost_noise(at: Optimum, scores: SpeckleScores) -> np.ndarray:
     matrix = matrix - 2 * np.diag([np.trace(f) for f in followed])
     factor = np.linalg.solve(np.eye(total.size) + matrix / total[:, None], np.ones(total.size))
     # Without any noise left the equations have no positive solution.
-    return np.where(
+    factor = np.where(
         np.isfinite(factor) & (factor > 0), np.clip(factor, 1.0, _MOST_LOST), _MOST_LOST
     )
+    own = factor[:, None, None] * covariance
+    kept = inverse @ summed(columns, own) @ inverse
+    square = np.zeros(factor.size)
+    for a, (c, g, b) in enumerate(zip(columns, np.asarray(residuals.gram), own, strict=True)):
+        through = g @ c @ inverse @ c.T @ b
+        left = b - through - through.T + g @ c @ kept @ c.T @ g
+        back, *_ = inverse_of(g, np.ones(g.shape[0], bool))
+        before, after = back @ b, back @ left
+        square[a] = np.sum(before * before.T) - np.sum(after * after.T)
+    square = np.maximum(square, 0.0) / (factor * total) ** 2
+    return Remains(scores.evidence, residuals, loss, columns, factor, square)
 
 
 def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) -> np.ndarray:
@@ -388,13 +402,13 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         scores = speckle_scores(term, at.y, at.per_angle, loss, shot)
         dyadic = scores.dyadic
         shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
-        factor = _with_lost_noise(at, scores)
+        remains = remains_of(at, scores, loss)
+        factor = remains.factor
         covariance = factor[:, None, None] * np.asarray(scores.covariance)
         by_angle = robust_noise(loss, dyadic.residuals, covariance, dyadic.residuals.gram)
         speckle = summed(columns, by_angle)
         n_pixels, shot_noise = np.asarray(scores.n_pixels) / factor, np.asarray(scores.shot)
         chosen, reason = "speckle", _speckle_reason(scores, why)
-        remains = Remains(scores.evidence, dyadic.residuals, loss, columns, factor)
         decays = _decays_of_maps(scores.evidence, columns)
         if np.any(factor >= _MOST_LOST):
             reason += (

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
 from .dyadic import ResidualSums
-from .local_noise import INDEPENDENT, LocalSums, expected_noise, neighbours
+from .local_noise import INDEPENDENT, ExpectedNoise, LocalSums, neighbours
 from .structure import MapInBlocks, Structure, structure_of
 
 # A shot noise is believed while the noise of neighbours that follows from it is that of the map to
@@ -48,11 +48,38 @@ class Evidence(eqx.Module):
     square: Float[Array, "*angle"]
 
 
+def alike_of(n: int, signal: Float[Array, ""], k: Float[Array, ""]) -> Float[Array, ""]:
+    """How many residuals are worth one, for those that share one of n frames are alike.
+
+    `signal`: mean of K² over the pairs; `k`: that of a frame with itself.
+    """
+    return 1 + n * signal / k**2
+
+
+def agree(
+    local: LocalSums,
+    expected: ExpectedNoise,
+    shot: Float[Array, ""],
+    alike: Float[Array, ""],
+) -> Bool[Array, ""]:
+    """Whether differences of neighbours show the noise of a shot noise, no less than white noise.
+
+    `alike`: how many residuals that share a frame are worth one.
+    """
+    (one, m), (two, m_two) = local.one, local.two
+    ratio = (two / m_two) / (one / m)
+    first, second = expected.at(shot)
+    away, from_white = jnp.abs(jnp.log(second / first / ratio)), jnp.abs(jnp.log(_WHITE / ratio))
+    scatter = jnp.sqrt(2 * alike / (INDEPENDENT * m_two))
+    return (away < _ERRORS * scatter + _SLACK) & (away < from_white + _SLACK)
+
+
 def evidence_of(
     blocks: MapInBlocks,
     local: LocalSums,
     residuals: ResidualSums,
     near: Inexact[Array, "near near"],
+    expected: ExpectedNoise,
     exists: Bool[Array, ""],
     contrast: Float[Array, ""],
     shots: tuple[Float[Array, ""], Float[Array, ""]],
@@ -68,7 +95,8 @@ def evidence_of(
 
     **Arguments:**
 
-    - `near`: field correlation of `near_frames`; `exists`: whether there is such a field.
+    - `near`: field correlation of `near_frames`; `expected`: what follows from it; `exists`:
+        whether there is such a field.
     - `shots`: shot noise from the raw diagonal (NaN without) and from residuals.
     - `variance`: coefficients of 1, s and s² in the mean of N Var(c2); `signal`: mean of K².
     - `by_frame`, `square`: as in `Evidence`.
@@ -76,12 +104,9 @@ def evidence_of(
     n, count = by_frame.shape[1], residuals.influence.count
     (one, m), (two, m_two), (weighted, _) = local.one, local.two, local.weighted
     ratio = (two / m_two) / (one / m)
-    tolerance = _ERRORS * jnp.sqrt(2 / (INDEPENDENT * m_two)) + _SLACK
-    expected = expected_noise(near, n, contrast, exists)
 
     def fits(shot):
-        first, second = expected.at(shot)
-        return jnp.abs(jnp.log(second / first / ratio)) < tolerance
+        return agree(local, expected, shot, alike_of(n, signal, contrast + shot))
 
     from_diagonal, from_residuals = shots
     shot = jnp.where(fits(from_residuals), from_residuals, expected.shot_of(ratio, contrast))
@@ -90,8 +115,7 @@ def evidence_of(
     # White noise without signal has any size.
     shot = jnp.where(contrast + shot == 0, 1.0 - contrast, shot)
     k = contrast + shot
-    # Residuals that share a frame are worth fewer independent ones.
-    alike = 1 + n * signal / k**2
+    alike = alike_of(n, signal, k)
     one_on, two_on = neighbours(near, n)
     mean = variance[0] + variance[1] * shot + variance[2] * shot**2
     first, _ = expected.at(shot)

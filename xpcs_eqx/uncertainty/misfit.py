@@ -94,7 +94,8 @@ class Remains(NamedTuple):
     """What a fit has left of one data set, at each angle, and how it is laid out.
 
     - `columns`: from columns of an angle to entries of the fit; `factor`: how much larger the noise
-        is than the residuals, which the fit has followed.
+        is than the residuals, which the fit has followed; `square`: what Σ λ² has lost by that, λ
+        being eigenvalues of their covariance, over (Σ λ)².
     - `followed`: whether it is least squares that made them small. What is left by a more precise
         fit is the noise all but whole; tests that take it for that err on the side of silence.
     """
@@ -104,6 +105,7 @@ class Remains(NamedTuple):
     loss: AbstractLoss
     columns: Float[np.ndarray, "angle column entry"]
     factor: Float[np.ndarray, "angle"]
+    square: Float[np.ndarray, "angle"]
     followed: bool = True
 
     def with_columns(self, matrix: Float[np.ndarray, "local entry"]) -> "Remains":
@@ -151,7 +153,7 @@ def _left(remains: Remains, pixels, inverse, others) -> _Left:
     return _Left(np.asarray(structures.sums), weight, covariance, before)
 
 
-class _Tested(NamedTuple):
+class Tested(NamedTuple):
     """χ² of sums in the directions that the fit has left, and the mean residual of each group."""
 
     statistic: float
@@ -184,26 +186,49 @@ class _Tested(NamedTuple):
         return Deviation(text, float(low), float(high), float(mean), float(error))
 
 
-def _tested(sums, weight, covariance, before, known: float) -> _Tested:
-    """Test that sums are zero, where the size of the noise is worth `known` independent values."""
-    # Not `scipy.stats`, which takes a second to import.
-    from scipy.special import fdtrc
+class NoiseSize(NamedTuple):
+    """How well the variance of the noise is known by which sums are measured.
 
-    size = np.sqrt(np.maximum(np.diagonal(before), 0.0))
-    there = size > 0
+    - `scatter`, `bias`: variance and mean of the log of what was found over what it is.
+    - `shared`: its covariance with the log of χ² of sums, for sums whose variance is their weight:
+        residuals that make a sum large make the noise look larger.
+    """
+
+    scatter: float
+    bias: float
+    shared: float
+
+
+def zero_test(sums, weight, covariance, before, size: NoiseSize) -> Tested:
+    """Test that sums are zero, by a noise which is as well known as `size` says."""
+    # Not `scipy.stats`, which takes a second to import.
+    from scipy.special import chdtrc, fdtrc
+
+    unit = np.sqrt(np.maximum(np.diagonal(before), 0.0))
+    there = unit > 0
     root = np.zeros((0, 0))
     if there.any():
         block = covariance[np.ix_(there, there)]
-        root = whitening(block, size[there], lambda values: values > _FOLLOWED)
+        root = whitening(block, unit[there], lambda values: values > _FOLLOWED)
     degrees = root.shape[0]
     statistic, probability = 0.0, 1.0
     if degrees:
         turned = root @ sums[there]
         statistic = float(turned @ turned)
-        probability = float(fdtrc(degrees, known, statistic / degrees))
-    unit = np.where(weight > 0, weight, np.nan)
-    error = np.sqrt(np.maximum(np.diagonal(covariance), 0.0)) / unit
-    return _Tested(statistic, degrees, probability, sums / unit, error)
+        # The variance of the log of χ² over the noise found, beyond that of χ² alone.
+        shared = size.shared * float(np.mean(unit[there] ** 2 / weight[there]))
+        beyond = size.scatter - 2 * shared
+        mean = np.exp(0.5 * size.scatter - size.bias - shared)
+        value = statistic / degrees / mean
+        if beyond > 0:
+            known = 2 / beyond
+            probability = float(fdtrc(degrees, known, value * np.exp(beyond)))
+        else:
+            many = 2 / (2 / degrees + beyond)
+            probability = float(chdtrc(many, many * value))
+    per_weight = np.where(weight > 0, weight, np.nan)
+    error = np.sqrt(np.maximum(np.diagonal(covariance), 0.0)) / per_weight
+    return Tested(statistic, degrees, probability, sums / per_weight, error)
 
 
 def _of_least(least: float, count: int) -> float:
@@ -212,77 +237,95 @@ def _of_least(least: float, count: int) -> float:
 
 
 class _Noise(NamedTuple):
-    """Number of pixels at each angle, the values it is worth, and log excess with its variance.
+    """Number of pixels at each angle, how well it is known, and log excess with its variance.
 
-    `unknown` is an error of it that all angles have alike.
+    `unknown` is an error of the excess that all angles have alike.
     """
 
     pixels: np.ndarray
-    known: np.ndarray
+    sizes: list[NoiseSize]
     excess: np.ndarray
     variance: np.ndarray
     unknown: np.ndarray
 
 
-# Beyond its scatter, the expected noise is not better known than this part of it.
+# Beyond its scatter, the expected noise is not better known than this part of it, where it is not
+# white.
 _FORMULA = 0.015
+# At least this part of Σ λ² is left to the residuals: what is known of it is of Gaussian noise.
+_LEFT = 0.5
 # Two estimates of the noise are one while they differ by less than this many of their errors.
 _SAME = 4.0
 
 
-def _noise(evidence: Evidence, factor: np.ndarray, square: np.ndarray, count: np.ndarray) -> _Noise:
-    """What neighbours and residuals say of the noise; `factor`: by how much the fit has lowered it.
+def _noise(remains: Remains) -> _Noise:
+    """What neighbours and residuals say of the noise.
 
     Where the two agree both count; else neighbours alone, for a misfit is in the residuals only.
     """
-    local, left = np.asarray(evidence.local_count), np.asarray(evidence.residual_count)
+    evidence, factor = remains.evidence, remains.factor
+    count = np.asarray(remains.residuals.influence.count)
     near = np.asarray(evidence.local_pixels)
-    far = np.asarray(evidence.variance) * count / np.maximum(square * factor, 1e-300)
+    square = np.maximum(np.asarray(evidence.square) * factor, 1e-300)
+    far = np.asarray(evidence.variance) * count / square
     excess = np.log(near / far)
-    variance = 2 / local + 2 / left - 4 * np.asarray(evidence.common) / left
-    variance = np.maximum(variance, 0.0) + _FORMULA**2
+    # Variances of the two logs, and their covariance.
+    common = np.asarray(evidence.common)
+    of_near, left = 2 / np.asarray(evidence.local_count), 1 / np.asarray(evidence.residual_count)
+    of_far = 2 * factor**2 * np.maximum(left - remains.square, _LEFT * left)
+    both = np.minimum(2 * factor * common * left, np.sqrt(of_near * of_far))
+    variance = np.maximum(of_near + of_far - 2 * both, 0.0)
+    variance = variance + (_FORMULA * np.clip(1 - common, 0.0, 1.0)) ** 2
     unknown = np.asarray(evidence.unknown)
     same = np.abs(excess) < _SAME * np.sqrt(variance + unknown**2) + _SLACK
-    both = np.exp((local * np.log(near) + left * np.log(far)) / (local + left))
-    known = np.where(same, np.maximum(local, left), local)
-    return _Noise(np.where(same, both, near), known, excess, variance, unknown)
+    share = np.where(same, of_near / (of_near + of_far), 0.0)
+    pixels = np.exp((1 - share) * np.log(near) + share * np.log(far))
+    scatter = (1 - share) ** 2 * of_near + share**2 * of_far + 2 * share * (1 - share) * both
+    bias = -0.5 * ((1 - share) * of_near + share * of_far)
+    total = np.asarray(remains.residuals.weight) * np.asarray(evidence.variance) / pixels
+    shared = 2 * share * factor / np.maximum(total, 1e-300)
+    sizes = [NoiseSize(*map(float, one)) for one in zip(scatter, bias, shared, strict=True)]
+    return _Noise(pixels, sizes, excess, variance, unknown)
+
+
+def _mean_of(sizes: list[NoiseSize]) -> NoiseSize:
+    """That of sums over all angles, whose noise is found one by one."""
+    return NoiseSize(*(np.mean(sizes, axis=0) / len(sizes)).tolist())
 
 
 def _scale_test(noise: _Noise) -> MisfitTest:
-    from scipy.special import chdtr, chdtrc
+    from scipy.special import ndtr
 
     weight = 1 / noise.variance
     excess = float(np.sum(weight * noise.excess) / np.sum(weight))
     unknown = float(np.sum(weight * noise.unknown) / np.sum(weight))
-    degrees = 2 / (float(1 / np.sum(weight)) + unknown**2)
-    statistic = degrees * np.exp(min(excess, 100.0))
-    probability = min(1.0, 2 * float(min(chdtrc(degrees, statistic), chdtr(degrees, statistic))))
+    # The log of a ratio of two such sizes is more nearly normal than either of them is χ².
+    scatter = np.sqrt(1 / np.sum(weight) + unknown**2)
+    probability = 2 * float(ndtr(-abs(excess) / scatter))
     return MisfitTest("scale", float(np.exp(excess)), 1, probability, None)
 
 
 def _group_test(
-    name: str, left: _Left, of_cell, limits, known
+    name: str, left: _Left, of_cell, limits, sizes: list[NoiseSize]
 ) -> tuple[MisfitTest, Float[np.ndarray, "group 2"]]:
     """Residuals of all angles by groups of cells, `of_cell` telling that of each: mean, error."""
     groups = of_cell == np.arange(len(limits))[:, None]
-    found = _tested(
+    found = zero_test(
         groups @ np.sum(left.sums, axis=0),
         groups @ np.sum(left.weight, axis=0),
         groups @ np.sum(left.covariance, axis=(0, 1)) @ groups.T,
         groups @ np.sum(left.before, axis=0) @ groups.T,
-        float(np.sum(known)),
+        _mean_of(sizes),
     )
     where = found.deviation(limits, f"{name}s")
     test = MisfitTest(name, found.statistic, found.degrees, found.probability, where)
     return test, np.stack([found.mean, found.error], axis=1)
 
 
-def _angle_test(left: _Left, cells: Cells, lags, ages, known, phi) -> MisfitTest:
+def _angle_test(left: _Left, cells: Cells, lags, ages, sizes: list[NoiseSize], phi) -> MisfitTest:
     """The angle whose cells depart most."""
     angles = [
-        _tested(
-            left.sums[a], left.weight[a], left.covariance[a, a], left.before[a], float(known[a])
-        )
+        zero_test(left.sums[a], left.weight[a], left.covariance[a, a], left.before[a], sizes[a])
         for a in range(phi.size)
     ]
     a = min(range(phi.size), key=lambda k: (angles[k].probability, -angles[k].statistic))
@@ -369,15 +412,15 @@ def misfit_of(
     count = np.asarray(residuals.influence.count)
     if not np.all(np.asarray(evidence.local_count) >= _LEAST):
         return None
-    noise = _noise(evidence, remains.factor, np.asarray(evidence.square), count)
+    noise = _noise(remains)
     if not np.all(np.isfinite(noise.excess)):
         return None
     left = _left(remains, noise.pixels, inverse, others)
     t, phi = np.asarray(term.t), np.asarray(term.geometry.phi)
     cells, lags, ages = limits_of(t, evidence.structure.step)
-    by_lag, lag = _group_test("lag", left, cells.lag, lags, noise.known)
-    by_age, age = _group_test("age", left, cells.age, ages, noise.known)
-    by_angle = _angle_test(left, cells, lags, ages, noise.known, phi)
+    by_lag, lag = _group_test("lag", left, cells.lag, lags, noise.sizes)
+    by_age, age = _group_test("age", left, cells.age, ages, noise.sizes)
+    by_angle = _angle_test(left, cells, lags, ages, noise.sizes, phi)
     # A bad frame is the cause of much of what the others find.
     tests = (_frame_test(evidence, t), by_lag, by_age, by_angle, _scale_test(noise))
     variance = np.asarray(evidence.variance) / noise.pixels

@@ -21,8 +21,8 @@ from ..objective import (
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
 from .dyadic import DyadicScores, ResidualSums, block_scores, products_of
-from .evidence import Evidence, evidence_of
-from .local_noise import LocalSums, local_sums, near_frames
+from .evidence import Evidence, agree, alike_of, evidence_of
+from .local_noise import LocalSums, expected_noise, local_sums, near_frames
 from .speckle_noise import (
     beyond_gaussian,
     shared_frame_coefficients,
@@ -475,7 +475,12 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     scattered = solved(jnp.clip(observed, -0.5 / n, -_NONE))
     known = jnp.isfinite(shot)
     from_diagonal = jnp.where(known, jnp.maximum(shot, 0.0), 0.0)
-    believed = known & (observed > implied(from_diagonal) / _DISBELIEF)
+    # Few frames scatter too much for their correlation to tell; differences of neighbours do not.
+    expected = expected_noise(field.near, n, contrast, field.exists)
+    signal = contrast**2 * sums.sums[2] / count
+    alike = alike_of(n, signal, contrast + from_diagonal)
+    seen = agree(sums.local, expected, from_diagonal, alike)
+    believed = known & (seen | (observed > implied(from_diagonal) / _DISBELIEF))
     s = jnp.where(believed, from_diagonal, from_residuals)
     # A map that decays within a frame has no contrast, and only white noise: of any size.
     s = jnp.where((contrast + s > 0) | (sums.sums[2] * contrast > 0), s, 1.0 - contrast)
@@ -494,6 +499,7 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
         sums.local,
         sums.residuals,
         field.near,
+        expected,
         field.exists,
         contrast,
         (
@@ -501,7 +507,7 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
             jnp.where(observed > _NONE, from_residuals, scattered),
         ),
         (v0, v1, v2),
-        contrast**2 * sums.sums[2] / count,
+        signal,
         sums.by_frame[-3:-1],
         sums.sums[0],
     )
