@@ -8,16 +8,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import make_data, mapped, pooled
+from helpers_program import QUICKLY, results, run
 
 import xpcs_eqx as xe
+import xpcs_eqx.program.task
+from xpcs_eqx.data import write_own
 from xpcs_eqx.errors import FitError, ModelError
-from xpcs_eqx.fitting import bootstrap
+from xpcs_eqx.fitting import Bootstrap, bootstrap
 from xpcs_eqx.fitting.after.bootstrap import replica_of
 
 # It has decayed within the map, so that its estimates are nearly normal.
 TRUTH = xe.Static(xe.PowerLawRate(5e4, 0.0, 0.0))
 T = 0.1 * np.arange(24)
 FIXED = ("alpha", "D_offset")
+TABLES = """
+[data]
+path = "data.h5"
+[model]
+mode = "static"
+[parameters]
+D0 = {start = 8e4}
+alpha = {start = 0.0, free = false}
+D_offset = {start = 0.0, free = false}
+[solver]
+bootstrap = 120
+"""
 
 
 def data_of(seed=0, phi=(0.0,)):
@@ -103,6 +118,41 @@ def test_after_the_likelihood_they_are_those_that_it_quotes():
     k = found.names.index("D0")
     # Of 60 fits a standard deviation is known to 9 %.
     assert abs(np.log(found.errors[k] / better["D0"].error)) < 0.3
+
+
+def test_errors_that_are_too_small_are_doubted():
+    fit = fit_of(data_of())
+    spread = np.array([fit[name].error for name in fit.names])
+    for factor, said in ((1.0, ()), (1.3, ()), (2.0, ("D0 by a factor of 2",))):
+        rows = np.random.default_rng(0).normal(size=(200, 3))
+        rows = (rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1)
+        # Contrast and offset are no result, and D0 comes last.
+        values = fit.values + rows * spread * np.array([3.0, 1.0, factor])
+        found = Bootstrap(tuple(fit.names), np.asarray(fit.values), values, 0)
+        assert [one.rpartition(": ")[2] for one in found.doubts(fit)] == list(said)
+
+
+def test_the_program_holds_errors_against_simulated_maps(tmp_path, monkeypatch):
+    write_own(str(tmp_path / "data.h5"), data_of())
+    (tmp_path / "fit.toml").write_text(TABLES)
+    seen = []
+
+    def recorded(fit, replicas, **how):
+        seen.append((replicas, how["then"]))
+        found = bootstrap(fit, 3, **how)
+        # As if the fits had scattered far more.
+        values = found.fitted + 1e3 * (found.values - found.fitted)
+        return found._replace(values=np.tile(values, (40, 1)))
+
+    monkeypatch.setattr(xpcs_eqx.program.task, "bootstrap", recorded)
+    assert run(tmp_path, *QUICKLY) == 1
+    assert seen == [(120, None)]
+    written = results(tmp_path)
+    assert written["bootstrap"]["fits"] == 120
+    row = written["bootstrap"]["parameters"]["D0"]
+    assert row["quoted"] == written["parameters"]["D0"]["error"] < 0.1 * row["error"]
+    assert "scatter more than the quoted errors say: D0" in written["quality"]["findings"][-1]
+    assert "Errors of simulated maps" in (tmp_path / "fit_results/fit/report.txt").read_text()
 
 
 def test_of_several_data_sets():

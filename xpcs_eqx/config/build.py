@@ -18,7 +18,13 @@ from ..data import (
 )
 from ..defences import DefenceLayers
 from ..errors import ConfigError, DataError
-from ..objective import CombinedObjective, TwoTimeObjective, relative_weights, two_time_objective
+from ..objective import (
+    CombinedObjective,
+    MapTiles,
+    TwoTimeObjective,
+    relative_weights,
+    two_time_objective,
+)
 from ..objective.kernel.tiles import held_once
 from ..objective.penalties import AbstractPenalty
 from ..optimize import Recovery, SinglePrecision, TrustRegion
@@ -303,6 +309,11 @@ def build(configuration: Configuration) -> Problem:
                 f"{source.where('solver.profile')}: no free parameter {name!r} to profile"
                 f"{nearest(name, free)}"
             )
+    if settings.solver.bootstrap and not all(isinstance(one.tiles, MapTiles) for one in terms):
+        raise ConfigError(
+            f"{source.where('solver.bootstrap')}: it simulates whole maps in memory, and these "
+            "data are points, or maps in a file; leave it out"
+        )
     strategy, looked = strategy_of(settings, objective, source)
     return Problem(
         # The objective has a copy of maps in memory, which serves both.

@@ -19,10 +19,21 @@ from ..config.tables.data import Given
 from ..config.tables.verdict import thresholds_of
 from ..data import PooledData, place_text
 from ..defences import defended_least_squares
-from ..errors import ConfigError, FitError
+from ..errors import ConfigError, FitError, ModelError
 from ..files import to_json
-from ..fitting import Comparison, Fit, ProfileInterval, compare_likelihood, judged, profile_interval
+from ..fitting import (
+    Bootstrap,
+    Comparison,
+    Fit,
+    ProfileInterval,
+    bootstrap,
+    compare_likelihood,
+    judged,
+    maximum_likelihood,
+    profile_interval,
+)
 from ..objective import has_bins
+from ..objective.combined import is_likelihood
 from ..report import (
     Origin,
     Report,
@@ -34,7 +45,12 @@ from ..report import (
     time_section,
     write_results,
 )
-from ..report.analyses import defence_section, likelihood_section, search_section
+from ..report.analyses import (
+    bootstrap_section,
+    defence_section,
+    likelihood_section,
+    search_section,
+)
 from ..report.fit import folders_of
 from .examining import examine, undetermined
 from .sampling import Sampled, sample_posterior
@@ -158,6 +174,10 @@ class Task:
             compared = compare_likelihood(fit, asked=wanted == "speckle")
             quoted = judged(compared.quoted, thresholds)
             analyses.append(likelihood_section(compared))
+        simulated = _simulated(fit, quoted, problem, failures)
+        if simulated is not None:
+            quoted = judged(quoted.doubted(simulated.doubts(quoted)), thresholds)
+            analyses.append(bootstrap_section(simulated, quoted))
         return Outcome(self, quoted, profiles, failures, analyses, fit, compared)
 
 
@@ -197,6 +217,21 @@ def _profiles(fit: Fit, problem: Problem) -> tuple[list[ProfileInterval], list[s
             failures.append(f"no profile interval of {name}: {error}")
             log.warning(failures[-1])
     return intervals, failures
+
+
+def _simulated(fit: Fit, quoted: Fit, problem: Problem, failures: list[str]) -> Bootstrap | None:
+    """Fits of maps simulated from the quoted fit, where `fit` is that by least squares."""
+    replicas = problem.settings.solver.bootstrap
+    if replicas is None:
+        return None
+    log.info("bootstrap: %d simulated maps are fitted", replicas)
+    then = maximum_likelihood if is_likelihood(quoted.objective) else None
+    try:
+        return bootstrap(fit, replicas, then=then, solver=problem.solver)
+    except (FitError, ModelError) as error:
+        failures.append(f"no errors of simulated maps: {error}")
+        log.warning(failures[-1])
+        return None
 
 
 @dataclass(frozen=True)

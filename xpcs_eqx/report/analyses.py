@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..defences import DefenceReport
-from ..fitting import Comparison, DegeneracyReport, Diagnostics, Fit, SequentialFit
+from ..fitting import Bootstrap, Comparison, DegeneracyReport, Diagnostics, Fit, SequentialFit
 from ..optimize import SinglePrecisionState
 from ..search import GlobalFit, TournamentState
 from .blocks import Block, Entry, Table, items, number, value_and_error, with_error
@@ -251,3 +251,28 @@ def likelihood_section(compared: Comparison) -> Section:
         )
         lines.append(Table(header, rows))
     return Section("Likelihood of speckle", lines, {"likelihood": document})
+
+
+def bootstrap_section(found: Bootstrap, fit: Fit) -> Section:
+    """Errors of fits of simulated maps beside those that the fit quotes."""
+    made = len(found.values)
+    said = f"{made} maps simulated from the fit and fitted again"
+    if found.failed:
+        said += f"; {found.failed} more could not be fitted"
+    rows, parameters = [], {}
+    errors = zip(found.names, found.fitted, found.errors, found.bias, strict=True)
+    for name, value, error, bias in errors:
+        low, high = found.interval(name)
+        quoted = fit[name].error
+        parameters[name] = {"error": error, "quoted": quoted, "bias": bias, "low": low}
+        parameters[name]["high"] = high
+        if fit[name].role == "scaling":
+            continue
+        ratio = error / quoted if quoted > 0 else float("nan")
+        between = " … ".join(value_and_error(end, error)[0] for end in (low, high))
+        cells = value_and_error(value, quoted)[1], value_and_error(value, error)[1]
+        rows.append((name, *cells, number(ratio, 3), f"{bias / error:+.2f}", between))
+    header = ("parameter", "quoted", "of simulated maps", "ratio", "bias [errors]", "68 % interval")
+    document = {"fits": made, "failed": found.failed, "parameters": parameters}
+    content = [Entry("bootstrap", said), Table(header, rows)]
+    return Section("Errors of simulated maps", content, {"bootstrap": document})

@@ -120,6 +120,12 @@ class Solver(Section):
     errors: Literal["speckle", "classical", "dyadic"] = key(
         "speckle", "the error bar that is quoted"
     )
+    bootstrap: Annotated[int, Field(ge=2)] | None = key(
+        None,
+        "maps that are simulated from the fit and fitted again, so many, whose scatter is held "
+        "against its errors",
+        example=200,
+    )
     profile: Names = key([], "parameters that get a profile-likelihood interval")
     # Beyond these, what is left to 0 and 1 is lost by rounding.
     profile_level: Annotated[float, Field(gt=0, ge=1e-6, lt=1, le=1 - 1e-9)] = key(

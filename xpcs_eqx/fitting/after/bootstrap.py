@@ -23,6 +23,9 @@ from ..least_squares import least_squares
 # Pixels of a simulation, at most: with so many, maps scatter nearly as a Gaussian, and those of
 # more pixels scatter in the same way, by less.
 _PIXELS = 4000
+# Errors are too small where those of simulated maps are larger by this factor, beyond so many
+# standard deviations that the number of maps leaves to chance.
+_LARGER, _CHANCE = 1.25, 3.0
 # Below this shot noise a pixel has so many counts that none is added.
 _NO_SHOT = 1e-6
 
@@ -53,6 +56,20 @@ class Bootstrap(NamedTuple):
     def bias(self) -> Float[np.ndarray, "entry"]:
         """By how much their mean lies above what the maps were simulated from."""
         return np.mean(self.values, axis=0) - self.fitted
+
+    def doubts(self, fit: Fit) -> tuple[str, ...]:
+        """A sentence on errors of free parameters that `fit` quotes and that are too small."""
+        chance = _CHANCE / np.sqrt(2 * (len(self.values) - 1))
+        found = dict(zip(self.names, self.errors, strict=True))
+        quoted = {name: fit[name].error for name in fit.objective.physical.free_names}
+        # One on a bound has no error.
+        small = [
+            f"{name} by a factor of {found[name] / error:.2g}"
+            for name, error in quoted.items()
+            if found[name] * (1 - chance) > _LARGER * error > 0
+        ]
+        said = "fits of simulated maps scatter more than the quoted errors say: " + ", ".join(small)
+        return (said,) if small else ()
 
     def interval(self, name: str, level: float = 0.6827) -> tuple[float, float]:
         """The interval of a number by the quantiles of its deviations.
