@@ -1,7 +1,9 @@
 """The likelihood of speckle: its numbers, its errors, what it gains, and what it refuses."""
 
 import dataclasses
+import sys
 from functools import cache, partial
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import SPECKLE, SPEED, make_data, mapped, pooled, values_of
+from helpers_particles import intensities, power_integral
 
 import xpcs_eqx as xe
 from xpcs_eqx.data import Selection, from_dict
@@ -419,6 +422,54 @@ def test_it_is_more_precise_and_says_how_much():
     assert abs(np.mean(z)) < 3 / np.sqrt(sets)
 
 
+@pytest.fixture
+def theory(monkeypatch):
+    """The benchmark that has the exact covariance of a map, by nothing of the library."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import precision_bound
+
+    yield precision_bound
+    for name in ("precision_bound", "precision", "common"):
+        sys.modules.pop(name, None)
+
+
+def assert_errors_are_exact(theory, fit, fixed):
+    """Errors of both fits against the exact covariance of the maps of the fitted model."""
+    found = xe.maximum_likelihood(fit)
+    term, pixels = fit.objective.term, None
+    for one, kind in ((fit, "squares"), (found, "likelihood")):
+        noise = one.uncertainty
+        shot, pixels = np.asarray(noise.shot_noise), np.asarray(noise.n_pixels)
+        levels = zip(one.contrast.tolist(), shot.tolist(), pixels.tolist(), strict=True)
+        exact = theory.exact_errors(one.model, fixed, term.t, term.geometry, list(levels))[True]
+        errors = [one[name].error for name in exact["names"]]
+        # Simulated pixels leave some 2 % to chance, and a contrast that is no 1/M has modes of
+        # unequal weights.
+        np.testing.assert_allclose(errors, exact[kind], rtol=0.08, err_msg=kind)
+        assert np.all(exact["best"] <= exact[kind])
+    # Nothing that is made of the maps is much more precise.
+    assert np.all(exact["likelihood"] < 1.1 * exact["best"])
+
+
+@pytest.mark.parametrize("kind", SPECKLE)
+def test_errors_are_those_of_the_exact_covariance(theory, kind):
+    fit = laminar_fit() if kind == "laminar" else squares_of(data_of())
+    assert_errors_are_exact(theory, fit, SPECKLE[kind][1])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("decay", [0.25, 1.0, 4.0], ids=["slow", "medium", "fast"])
+@pytest.mark.parametrize("contrast", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("counts", [0.5, 5.0, 50.0])
+def test_errors_are_exact_in_each_cell(theory, counts, contrast, decay):
+    truth, fixed, t, geometry = SPECKLE["static"]
+    truth = xe.with_parameters(truth, {"D0": decay * values_of(truth)["D0"]})
+    how = {"n_pixels": 50_000, "mean_counts": counts, "key": jax.random.key(1)}
+    data = simulate_speckle(truth, t[:30], geometry, contrast, **how)
+    fit = xe.least_squares(xe.projected_objective(mapped(truth, data, fixed=fixed), data))
+    assert_errors_are_exact(theory, fit, fixed)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("kind", SPECKLE)
 @pytest.mark.parametrize("contrast", [0.1, 0.25, 0.5])
@@ -432,3 +483,43 @@ def test_intervals_cover(kind, contrast, counts):
     squares, likelihood = np.median(np.std(off, axis=1), axis=1)
     print("sd against least squares", likelihood / squares)
     assert np.all(np.abs(np.mean(off[1], axis=0)) < 0.2 * np.std(off[1], axis=0) + 3 / np.sqrt(200))
+
+
+def map_of_particles(seed, frames=41, pixels=1000, modes=4, counts=5.0, particles=32):
+    """Maps of counted speckle of particles in the shear of the laminar truth above."""
+    truth, _, t, geometry = SPECKLE["laminar"]
+    t, q, true = np.asarray(t)[:frames], float(geometry.q), values_of(truth)
+    rng, maps = np.random.default_rng(seed), []
+    travelled = power_integral(t, true["D0"], true["alpha"])
+    strain = power_integral(t, true["gamma_dot_t0"], true["beta"])
+    for phi in np.asarray(geometry.phi):
+        along = float(geometry.gap) * np.cos(np.radians(true["phi0"] - phi)) * strain
+        light = intensities(t, q, travelled, along, pixels * modes, particles, rng)
+        counted = rng.poisson(counts * light.reshape(pixels, modes, frames).mean(axis=1))
+        mean = counted.mean(axis=0)
+        maps.append(counted.T @ counted / pixels / np.outer(mean, mean))
+    return from_dict(
+        {"g2": np.array(maps), "t1": t, "t2": t, "q": q, "phi": np.asarray(geometry.phi)}
+    )
+
+
+@pytest.mark.long
+def test_particles_in_a_shear_cell():
+    """Nothing of the data is made with a formula of the library."""
+    true, sets = values_of(SPECKLE["laminar"][0]), 32
+    off, errors = [], []
+    for seed in range(sets):
+        fit = squares_of(map_of_particles(seed), "laminar")
+        pair = (fit, xe.maximum_likelihood(fit))
+        names = fit.objective.names
+        off.append([[one[n].value - true[n] for n in names] for one in pair])
+        errors.append([[one[n].error for n in names] for one in pair])
+    off, errors = np.array(off), np.array(errors)
+    sd, bias = np.std(off, axis=0, ddof=1), np.mean(off, axis=0)
+    inside = np.mean(np.abs(off) <= errors, axis=0)
+    print(names, "sd ratio", sd[1] / sd[0], "bias in sd", bias / sd, "covered", inside)
+    print("mean quoted error over sd", np.sqrt(np.mean(errors**2, axis=0)) / sd)
+    assert np.all(np.abs(bias[1]) < 3 * sd[1] / np.sqrt(sets))
+    assert np.all(sd[1] < 0.85 * sd[0])
+    # Parameters hang together: of 32 × 5 intervals some 80 count.
+    assert 0.54 <= np.mean(inside[1]) <= 0.82

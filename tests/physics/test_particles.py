@@ -4,6 +4,7 @@ library."""
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers_particles import intensities, power_integral
 
 from xpcs_eqx.data import Geometry
 from xpcs_eqx.physics import GapAveraged, Homodyne, LaminarFlow, PowerLawRate, correlation_map
@@ -17,32 +18,14 @@ PARTICLES, PATTERNS, BATCH = 32, 16_000, 4_000
 FIRST, SECOND = np.triu_indices(T.size, 1)
 
 
-def power_integral(a, b, c):
-    return a * T ** (b + 1) / (b + 1) + c * T
-
-
 def products(phi, rng):
-    """δ(t1) δ(t2) of every speckle and every pair of frames, `(pattern, pair)`.
-
-    The intensity is |Σ exp(i q·r)|² over the particles of a pattern. Displacements along q have
-    the variance ∫ J dt; the velocity γ̇(t) y runs along φ0, with y uniform across the gap.
-    """
-    spread = np.sqrt(np.diff(power_integral(D0, ALPHA, D_OFFSET)))
-    strain = power_integral(SHEAR0, BETA, SHEAR_OFFSET)
-    along = np.cos(np.radians(PHI0 - phi))
+    """δ(t1) δ(t2) of every speckle and every pair of frames, `(pattern, pair)`."""
+    travelled = power_integral(T, D0, ALPHA, D_OFFSET)
+    strain = power_integral(T, SHEAR0, BETA, SHEAR_OFFSET)
+    along = GAP * np.cos(np.radians(PHI0 - phi)) * strain
     out = []
     for _ in range(PATTERNS // BATCH):
-        shape = (BATCH, PARTICLES)
-        position = rng.uniform(0, 2 * np.pi / Q, shape)
-        y = rng.uniform(0, GAP, shape)
-        intensity = np.empty((BATCH, T.size))
-        for k in range(T.size):
-            if k:
-                step = along * y * (strain[k] - strain[k - 1])
-                position = position + step + spread[k - 1] * rng.standard_normal(shape)
-            phase = Q * position
-            intensity[:, k] = np.cos(phase).sum(1) ** 2 + np.sin(phase).sum(1) ** 2
-        delta = intensity / PARTICLES - 1
+        delta = intensities(T, Q, travelled, along, BATCH, PARTICLES, rng) - 1
         out.append(delta[:, FIRST] * delta[:, SECOND])
     return np.concatenate(out)
 
