@@ -451,7 +451,7 @@ def assert_errors_are_exact(theory, fit, fixed):
     assert np.all(exact["likelihood"] < 1.1 * exact["best"])
 
 
-@pytest.mark.parametrize("kind", SPECKLE)
+@pytest.mark.parametrize("kind", ["static", pytest.param("laminar", marks=pytest.mark.long)])
 def test_errors_are_those_of_the_exact_covariance(theory, kind):
     fit = laminar_fit() if kind == "laminar" else squares_of(data_of())
     assert_errors_are_exact(theory, fit, SPECKLE[kind][1])
