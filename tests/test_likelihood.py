@@ -520,6 +520,6 @@ def test_particles_in_a_shear_cell():
     print(names, "sd ratio", sd[1] / sd[0], "bias in sd", bias / sd, "covered", inside)
     print("mean quoted error over sd", np.sqrt(np.mean(errors**2, axis=0)) / sd)
     assert np.all(np.abs(bias[1]) < 3 * sd[1] / np.sqrt(sets))
-    assert np.all(sd[1] < 0.85 * sd[0])
+    assert np.median(sd[1] / sd[0]) < 0.7
     # Parameters hang together: of 32 × 5 intervals some 80 count.
     assert 0.54 <= np.mean(inside[1]) <= 0.82
