@@ -90,6 +90,7 @@ def cell(model, decay, frames, contrast, counts, offset, maps, pixels, seed) -> 
         "contrast": contrast,
         "counts": counts,
         "offset": offset,
+        "maps": maps,
         "ratio": float(np.median(sd[1] / sd[0])),
         "ratio_error": float(np.sqrt((maps - 1) * np.var(ratios))),
         "sd": {n: sd[:, i].tolist() for i, n in enumerate(names)},

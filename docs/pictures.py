@@ -7,6 +7,8 @@ They are written to `docs/pictures`, small enough for a repository. `precision.p
 
     python benchmarks/precision.py --models laminar --counts 0.5,5,50 --contrasts 0.25 --frames 61
         --maps 25
+
+with 60 more maps (`--seed 7`) put to those of 5 counts, and in place of those of 50.
 """
 
 import json
