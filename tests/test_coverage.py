@@ -163,7 +163,7 @@ LOSSES = (Linear(), SoftL1(), Huber(), Cauchy(), Arctan())
 @pytest.mark.parametrize(
     ("loss", "sets"),
     [
-        pytest.param(Cauchy(), 60, id="Cauchy", marks=pytest.mark.long),
+        pytest.param(Cauchy(), 25, id="Cauchy"),
         *(
             pytest.param(loss, 400, id=f"{type(loss).__name__}-many", marks=pytest.mark.long)
             for loss in LOSSES
