@@ -108,16 +108,22 @@ def numbers(text: str) -> list[float]:
     return [float(one) for one in text.split(",")]
 
 
-def main() -> None:
-    """Measure, print a table and one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser_of(about: str) -> argparse.ArgumentParser:
+    """A parser of what cells there are."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--counts", type=numbers, default=[0.05, 0.5, 5.0, 50.0], help="a pixel")
     parser.add_argument("--contrasts", type=numbers, default=[0.1, 0.25, 0.5])
     parser.add_argument("--models", default="static,laminar")
     parser.add_argument("--decays", default="medium", help=f"of {', '.join(DECAYS)}")
+    parser.add_argument("--pixels", type=int, default=2000)
+    return parser
+
+
+def main() -> None:
+    """Measure, print a table and one JSON line."""
+    parser = parser_of(__doc__.splitlines()[0])
     parser.add_argument("--frames", type=numbers, default=[61, 201])
     parser.add_argument("--maps", type=int, default=200, help="of each cell")
-    parser.add_argument("--pixels", type=int, default=2000)
     parser.add_argument("--offset", choices=("free", "fixed", "both"), default="both")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="20 static maps at 5 counts")

@@ -16,14 +16,13 @@ each cell, medians over the free parameters:
 - gaussian: what Fisher's information of Gaussian intensities claims of the true error.
 """
 
-import argparse
 import itertools
 import json
 from typing import Any
 
 import numpy as np
 from common import machine, table
-from precision import DECAYS, numbers, truth_of
+from precision import parser_of, truth_of
 
 KINDS = ("squares", "likelihood", "gaussian", "best")
 
@@ -137,13 +136,8 @@ def exact_errors(model, fixed, t, geometry, levels) -> dict[bool, dict[str, Any]
 
 def main() -> None:
     """Print a table and one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--counts", type=numbers, default=[0.05, 0.5, 5.0, 50.0], help="a pixel")
-    parser.add_argument("--contrasts", type=numbers, default=[0.1, 0.25, 0.5])
-    parser.add_argument("--models", default="static,laminar")
-    parser.add_argument("--decays", default="medium", help=f"of {', '.join(DECAYS)}")
+    parser = parser_of(__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=61)
-    parser.add_argument("--pixels", type=int, default=2000)
     given = parser.parse_args()
 
     import jax

@@ -9,9 +9,7 @@ from helpers_data import two_time
 from xpcs_eqx import fit as program
 from xpcs_eqx.data import write_own
 
-SETTINGS = """
-[data]
-path = "data.h5"
+MODEL = """
 [model]
 mode = "static"
 [parameters.D0]
@@ -19,6 +17,9 @@ start = 8e4
 [parameters.D_offset]
 free = false
 """
+SETTINGS = f"""
+[data]
+path = "data.h5"{MODEL}"""
 QUICKLY = ("--no-plots", "--set", "output.fitted_data=false")
 
 

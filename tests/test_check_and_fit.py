@@ -6,17 +6,11 @@ import random
 import helpers_fuzz
 import pytest
 from helpers_fuzz import BINS
-from helpers_program import QUICKLY
+from helpers_program import MODEL, QUICKLY
 
 from xpcs_eqx import fit as program
 
-SETTINGS = """
-[model]
-mode = "static"
-[parameters.D0]
-start = 8e4
-[parameters.D_offset]
-free = false
+SETTINGS = f"""{MODEL}
 [solver]
 max_evaluations = 2
 recovery = 0

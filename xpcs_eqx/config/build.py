@@ -143,8 +143,8 @@ def _loaded(
     if settings.several and not isinstance(settings.data, list):
         path, how = configuration.data_path, _every_q(configuration)
         plan = plan_of(configuration, joint_sizes(path, **how))
-        every = open_stored_joint(path, checksum=True, **how) if plan.stored else None
-        every = load_joint(path, **how) if every is None else every
+        read = open_stored_joint if plan.stored else load_joint
+        every = read(path, checksum=True, **how)
         labels = tuple(f"{float(one.geometry.q):.6g}" for one in every)
         return every, labels, plan
     sizes = _each(configuration, lambda part: map_size(part.data_path, **reading_of(part.data)))

@@ -437,7 +437,7 @@ def load_joint(path: str | os.PathLike[str], **how: Unpack[Reading]) -> tuple[Tw
     Arguments and errors as in `load`.
     """
     with open_maps(path, **how) as file:
-        return tuple(assemble(file.chosen(maps=maps)) for maps in maps_by_q(file))
+        return _every_q(file)
 
 
 def load_each(
@@ -450,7 +450,7 @@ def load_each(
     with open_maps(path, **how) as file:
         if file.raw.ages is not None:
             return (bins_from(file.raw, file.selection, **file.asked),)
-        return tuple(assemble(file.chosen(maps=maps)) for maps in maps_by_q(file))
+        return _every_q(file)
 
 
 def q_values(path: str | os.PathLike[str], **how: Unpack[Reading]) -> tuple[float, ...]:
@@ -495,6 +495,10 @@ def _different(q: np.ndarray) -> np.ndarray:
     """The values of q, bins equal to rounding being one."""
     order = np.sort(q)
     return order[np.diff(order, prepend=-np.inf) > 1e-6 * order]
+
+
+def _every_q(file: Opened) -> tuple[TwoTimeData, ...]:
+    return tuple(assemble(file.chosen(maps=maps)) for maps in maps_by_q(file))
 
 
 def maps_by_q(file: Opened) -> list[Int[np.ndarray, "map"]]:

@@ -1,6 +1,5 @@
 """Plots and page of a results folder once more: `xpcs-eqx report`."""
 
-import json
 import os
 from typing import Any
 
@@ -10,7 +9,7 @@ from ..config.read import Configuration, check_settings, read_source
 from ..config.source import Source
 from ..errors import DataError
 from ..parameters import saved_values
-from ..report.folder import no_results, read_report, write_report
+from ..report.folder import checksums_of, read_report, write_report
 from ..report.page import Picture
 from ..report.sections import FIGURES
 from .task import Task, task_of
@@ -43,15 +42,8 @@ def _check_data(task: Task, folder: str) -> None:
 
     **Raises:** `DataError` when they are not, `ConfigError` when nothing says which these were.
     """
-    path, problem = os.path.join(folder, "provenance.json"), task.problem
-    try:
-        with open(path, encoding="utf-8") as stream:
-            known = json.load(stream)["data"]
-        each = [known] if problem.names.alone else known.values()
-        fitted = [one["sha256"] for one in each]
-        pairs = list(zip((one.provenance for one in problem.data), fitted, strict=True))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise no_results(folder, path, error) from error
+    now = [one.provenance for one in task.problem.data]
+    pairs = zip(now, checksums_of(folder, len(now)), strict=True)
     if changed := dict.fromkeys(one.path for one, then in pairs if one.sha256 != then):
         raise DataError(
             f"{', '.join(changed)}: has changed since it was fitted, so that plots would show "

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from ..config.read import Configuration
-from ..errors import ConfigError
 from ..report import add_plots, check_target, new_results
 from .interrupted import checkpoints_of, clear_checkpoints, explain_resume, was_sampling
 from .task import finished, task_of
@@ -64,11 +63,7 @@ def fit_into(
             if checkpoints is not None:
                 clear_checkpoints(checkpoints)
             return Ended(good, f"the fit is finished, nothing is left to do. Results: {target}")
-        if os.path.isdir(target) and os.listdir(target) and not overwrite:
-            raise ConfigError(
-                f"{target}: results are already there, of another configuration or of other data; "
-                "give --overwrite to replace them, or another folder with --output"
-            )
+        check_target(target, overwrite, whose=", of another configuration or of other data")
     if checkpoints is not None and not resume:
         clear_checkpoints(checkpoints)
     with explain_resume(checkpoints), progress() as callback:

@@ -28,6 +28,7 @@ from ..files import write_text
 from ..parameters import saved_values
 from ..report import claimed
 from ..report.collection import Result, as_csv, as_page, exponents_of, number_of, read_result
+from ..report.folder import SERIES
 from ..report.sections import folder_names
 from ..showing import counted
 from .ending import told
@@ -35,7 +36,6 @@ from .running import fit_into
 
 # What a file of maps may be called, where a folder is followed.
 ENDINGS = (".h5", ".hdf", ".hdf5", ".nxs", ".npz", ".npy")
-TABLE = "series.csv"
 # How often a followed folder is looked at, and the table written while files are fitted [s].
 PAUSE = 1.0
 # Each file is tried once and takes as long as it takes; no number of failures ends a series.
@@ -290,7 +290,7 @@ class Table:
         title = f"Series of {counted(files, 'file')}"
         title += f", {len(results)} fits" if len(results) > files else ""
         texts = {
-            TABLE: as_csv(results),
+            SERIES: as_csv(results),
             "series.html": as_page(title, results, figures),
         }
         for name, text in texts.items():
@@ -350,7 +350,7 @@ def run_series(
     **Raises:** `ConfigError` for a configuration or a folder that cannot be used.
     """
     series.configuration(Item(files[0] if files else os.path.join(follow or "", "any")))
-    table = Table(series, os.path.exists(os.path.join(series.folder, TABLE)))
+    table = Table(series, os.path.exists(os.path.join(series.folder, SERIES)))
     try:
         if files:
             _batch(series, list(dict.fromkeys(files)), table, say)
@@ -367,7 +367,7 @@ def run_series(
         if table.found:
             table.write(plots=True)
     if table.found and table.spared():
-        say(f"no file could be fitted, and the earlier {TABLE} in {series.folder} stays")
+        say(f"no file could be fitted, and the earlier {SERIES} in {series.folder} stays")
     for name, path in series.about.items():
         if table.found and all(one.about.get(name) is None for one in table.found.values()):
             say(f"--about {name}: there is no value at {path} in any file")

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..fitting import Exponent, line_of_logarithms
 from ..showing import without_q
 from .blocks import Block, Table, number, text_lines, with_error
 from .derived import RATES, exponent_sections, relaxation_of
-from .folder import no_results
+from .folder import checksums_of, no_results
 from .page import Picture, page
 from .sections import FIGURES, HEAD, Section
 
@@ -28,7 +29,8 @@ Q = "q [1/Å]"
 # That at which Γ is taken, since rates may depend on it.
 AGE = "age of Γ [s]"
 # Verdicts, the best first.
-VERDICTS = ("good", "marginal", POOR := "poor")
+POOR = "poor"
+VERDICTS = ("good", "marginal", POOR)
 # So many results stand side by side on a page.
 _COLUMNS = 5
 
@@ -102,11 +104,10 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
 
 
 def _checksum(folder: str) -> str:
-    """That of the maps behind a results folder, empty where it does not say."""
+    """That of the maps behind a results folder, empty where it does not say, or of several sets."""
     try:
-        with open(os.path.join(folder, "provenance.json"), encoding="utf-8") as stream:
-            return str(json.load(stream)["data"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return checksums_of(folder, 1)[0]
+    except ConfigError:
         return ""
 
 

@@ -21,6 +21,8 @@ from .blocks import from_plain, items, to_plain
 from .page import Picture, page
 from .sections import Section, document, text
 
+# The table in the folder of a series.
+SERIES = "series.csv"
 PACKAGES = (
     "xpcs-eqx",
     "jax",
@@ -140,7 +142,7 @@ def no_results(folder: str, path: str, error: Exception) -> ConfigError:
     """Why a file of results at a path could not be read, and what to do about it."""
     if not os.path.isdir(folder):
         return ConfigError(f"{folder}: there is no such folder; name one that a fit has written")
-    if os.path.exists(os.path.join(folder, "series.csv")):
+    if os.path.exists(os.path.join(folder, SERIES)):
         return ConfigError(
             f"{folder}: is the folder of a series; name a folder in it, which holds one fit"
         )
@@ -155,6 +157,24 @@ def no_results(folder: str, path: str, error: Exception) -> ConfigError:
         f"{folder}: is no results folder of this version, for there is no {path}; fit once more: "
         f"xpcs-eqx fit {shlex.quote(settings)} --output NEW_FOLDER"
     )
+
+
+def checksums_of(folder: str, sets: int) -> tuple[str, ...]:
+    """SHA-256 of the files behind a results folder, one for each of so many data sets.
+
+    **Raises:** `ConfigError` when nothing says which these were.
+    """
+    path = os.path.join(folder, "provenance.json")
+    try:
+        with open(path, encoding="utf-8") as stream:
+            known = json.load(stream)["data"]
+        # Those of several data sets stand under their labels.
+        each = [known] if isinstance(known.get("sha256"), str) else list(known.values())
+        if len(each) != sets:
+            raise ValueError(f"it tells of {len(each)} data sets, and there are {sets}")
+        return tuple(str(one["sha256"]) for one in each)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise no_results(folder, path, error) from error
 
 
 def read_report(folder: str) -> tuple[Report, list[list[Picture]]]:

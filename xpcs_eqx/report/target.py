@@ -65,10 +65,11 @@ ENTRIES = ("fit", "plots", "bayes", "config.toml", "provenance.json")
 _LONGEST = 220
 
 
-def check_target(target: str, overwrite: bool, keep: tuple[str, ...] = ()) -> None:
+def check_target(target: str, overwrite: bool, keep: tuple[str, ...] = (), whose: str = "") -> None:
     """Make sure before any work that results can be written to `target`.
 
-    `keep` are files that must survive: an earlier folder that holds one is not replaced.
+    `keep` are files that must survive: an earlier folder that holds one is not replaced. `whose` is
+    what is known of results that are there.
 
     **Raises:** `ConfigError` when something is there and `overwrite` is false, when it is no
     results folder, or when the place cannot be written to.
@@ -92,8 +93,8 @@ def check_target(target: str, overwrite: bool, keep: tuple[str, ...] = ()) -> No
             )
         if there and not overwrite:
             raise ConfigError(
-                f"{target}: results are already there; give --overwrite to replace them, or another"
-                " folder with --output"
+                f"{target}: results are already there{whose}; give --overwrite to replace them, or "
+                "another folder with --output"
             )
     for path in keep:
         if os.path.realpath(path).startswith(target + os.sep):

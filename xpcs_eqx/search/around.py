@@ -15,7 +15,7 @@ from .pairs import count_pairs, is_absolute, thinned
 from .population import population_costs
 from .selection import SAME_COST
 from .space import normalised_space
-from .starts import AbstractSampler, LatinHypercube, Screening, starts_of
+from .starts import AbstractSampler, LatinHypercube, lowest, starts_of
 
 # Pairs of which a fit is so quick that a sample would save nothing.
 FEW = 20_000
@@ -94,8 +94,7 @@ def look_around(
     space, drawn = normalised_space(objective), DRAWN * starts
     begun = starts_of(objective, space, drawn + len(given), given, sampler, seed)
     costs = population_costs(sample, begun.x)
-    # A share that is always smaller than the least number.
-    kept = Screening(1 / len(costs), starts + begun.given).chosen(costs, begun.given)
+    kept = lowest(costs, begun.given, starts + begun.given)
     solver = default_solver(objective) if solver is None else solver
     quick = dataclasses.replace(
         solver, cost_tol=TOLERANCE, max_evaluations=min(solver.max_evaluations, EVALUATIONS)

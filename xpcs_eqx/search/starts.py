@@ -63,6 +63,13 @@ class Halton(AbstractSampler):
         return qmc.Halton(dimension, rng=np.random.default_rng(seed)).random(n)
 
 
+def lowest(costs: Float[np.ndarray, "start"], given: int, wanted: int) -> Int[np.ndarray, "kept"]:
+    """Numbers of the starts given, then of others from the lowest cost on, `wanted` in all."""
+    order = given + np.argsort(costs[given:], kind="stable")
+    order = order[np.isfinite(costs[order])]
+    return np.concatenate([np.arange(given), order[: max(wanted - given, 0)]]).astype(int)
+
+
 class Screening(eqx.Module):
     """Which starts are fitted: a fraction `keep` of them by cost, and `least` at least.
 
@@ -91,10 +98,7 @@ class Screening(eqx.Module):
 
     def chosen(self, costs: Float[np.ndarray, "start"], given: int) -> Int[np.ndarray, "kept"]:
         """Numbers of the starts to fit: those given, then the others from the lowest cost on."""
-        wanted = max(math.ceil(self.keep * costs.size), self.least, given)
-        order = given + np.argsort(costs[given:], kind="stable")
-        order = order[np.isfinite(costs[order])]
-        return np.concatenate([np.arange(given), order[: wanted - given]]).astype(int)
+        return lowest(costs, given, max(math.ceil(self.keep * costs.size), self.least))
 
 
 def check_starts(starts: int, refine: int | None) -> None:

@@ -169,7 +169,11 @@ def common_age(fits: Sequence[Fit]) -> float | None:
     """
     every = [_times(one) for one in fits]
     first, last = max(t[0] for t in every), min(t[-1] for t in every)
-    return float(first + _MIDDLE * (last - first)) if last > first else None
+    return _age_of_gamma(first, last) if last > first else None
+
+
+def _age_of_gamma(first: float, last: float) -> float:
+    return float(first + _MIDDLE * (last - first))
 
 
 def derived_values(
@@ -192,7 +196,7 @@ def derived_values(
     lost = ~np.isfinite(np.diagonal(covariance))
     known = np.where(lost | lost[:, None], 0.0, covariance)
     t = _times(fit)
-    middle = t[0] + _MIDDLE * (t[-1] - t[0]) if gamma_age is None else gamma_age
+    middle = _age_of_gamma(t[0], t[-1]) if gamma_age is None else float(gamma_age)
     when = _ages(t, ages)
     # Rates at the age at which Γ is taken stand before those at the ages that are asked for.
     rate_ages = np.append(middle, when)
@@ -278,7 +282,7 @@ def derived_values(
         mean_errors=dict(zip(fields, map(float, error(by_mean)), strict=True)),
         gamma=float(gammas[0]),
         gamma_error=float(abs(gammas[0]) * of_gamma[0]),
-        gamma_age=float(middle),
+        gamma_age=middle,
         slopes=by_gamma[0],
     )
 
