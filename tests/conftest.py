@@ -11,8 +11,8 @@ import pytest
 
 # Above either, what was compiled for one file of tests is forgotten before the next. Every compiled
 # function takes mappings of memory, of which Linux gives a process 65530; XLA crashes without.
-_MEMORY = 6_000_000_000  # [bytes]
-_MAPPINGS = 25_000
+_MEMORY = 7_000_000_000  # [bytes]
+_MAPPINGS = 40_000
 
 _FLAGS = """
 from xpcs_eqx.compiling import quick_options

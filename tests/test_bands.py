@@ -51,7 +51,8 @@ def test_pointwise_coverage(name):
     inside = []
     for seed in range(SETS):
         data = make_data(truth, t=T, phi=[0.0], noise=NOISE, seed=seed)
-        fit = least_squares(projected_objective(parameters, data, penalties=penalties))
+        objective = projected_objective(parameters, data, penalties=penalties)
+        fit = least_squares(objective, errors="classical")
         assert fit.success
         # The noise is independent, and so the classical covariance is the right one.
         found = band(fit, "transport", 0.68, kind="classical")

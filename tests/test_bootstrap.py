@@ -83,6 +83,7 @@ def test_maps_have_the_pixels_contrast_and_offset_of_the_fit():
     np.testing.assert_array_less(np.abs(np.mean(drawn, axis=0) - wanted), 5 * error)
 
 
+@pytest.mark.long
 def test_maps_of_many_pixels_scatter_less_and_take_no_longer():
     fit = fit_of(data_of())
     pixels = 1e4 * np.asarray(fit.uncertainty.n_pixels)
@@ -155,6 +156,7 @@ def test_the_program_holds_errors_against_simulated_maps(tmp_path, monkeypatch):
     assert "Errors of simulated maps" in (tmp_path / "fit_results/fit/report.txt").read_text()
 
 
+@pytest.mark.long
 def test_of_several_data_sets():
     data = [data_of(0), data_of(1)]
     parameters = xe.shared_parameters(

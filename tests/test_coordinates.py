@@ -55,6 +55,7 @@ def test_amplitude_at_a_reference_time_when_the_offset_is_fixed(problem):
     assert kinds.count(ReferenceAmplitude) == 2
 
 
+@pytest.mark.long
 def test_physical(problem, reference):
     data, start = problem
     found, _ = chi2(data, xe.parameter_map(start, None))

@@ -41,7 +41,8 @@ def laminar_fits(optimised):
     fits = []
     for seed in range(60):
         data = make_data(t=t, noise=0.005, seed=seed)
-        fits.append(least_squares(projected_objective(mapped(LAMINAR, data), data)))
+        objective = projected_objective(mapped(LAMINAR, data), data)
+        fits.append(least_squares(objective, errors="classical"))
     return fits
 
 

@@ -132,6 +132,7 @@ def joined(data, count, **sharing):
     return two_time_objective(parameters, sets, weights=[1.0] * count)
 
 
+@pytest.mark.long
 def test_several_data_sets_are_as_open_as_one_with_all_their_angles(data, open_fit):
     joint_fit = least_squares(joined(data, 3))
     whole, joint = (degeneracy_report(fit, profiles=()) for fit in (open_fit, joint_fit))

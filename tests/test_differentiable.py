@@ -225,7 +225,7 @@ def test_same_optimum_and_covariance_as_the_local_fit():
     assert_close(covariance, fit.uncertainty.classical, 1e-5, np.outer(errors, errors))
 
 
-@pytest.mark.parametrize("cut", ["maps", "points"])
+@pytest.mark.parametrize("cut", ["maps", pytest.param("points", marks=pytest.mark.long)])
 def test_curvature_is_the_derivative_of_the_gradient(cut):
     data = make_data(LAMINAR, t=frame_times(12, 1.0), noise=0.02)
     parameters = mapped(LAMINAR, data, fixed=("D_offset",))

@@ -70,7 +70,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long if n == "each angle" else ()) for n in CASES]
+)
 def test_the_minimum_is_that_of_their_objective(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     letter, more, flows, scalings = CASES[name]

@@ -154,9 +154,9 @@ def test_frames_left_out_are_as_if_they_had_not_been():
     ("kind", "frames", "level", "loss"),
     [
         pytest.param("static", 30, np.nan, 0.25, marks=pytest.mark.long, id="none"),
-        pytest.param("static", 30, 1.1, 0.25, marks=pytest.mark.long, id="overwritten"),
+        pytest.param("static", 30, 1.1, 0.25, id="overwritten"),
         # Its parameters differ in size by ten orders of magnitude.
-        pytest.param("laminar", 21, 1.1, 0.5, id="overwritten, laminar"),
+        pytest.param("laminar", 21, 1.1, 0.5, marks=pytest.mark.long, id="overwritten, laminar"),
     ],
 )
 def test_without_the_diagonal_nothing_is_taken_from_it(kind, frames, level, loss):
@@ -367,6 +367,7 @@ def test_a_fit_is_differentiable_by_data_and_geometry():
         xe.with_values(objective, angle_weights=np.ones(term.tiles.c2.shape[0]))
 
 
+@pytest.mark.long
 def test_a_fit_of_several_is_differentiable():
     better = xe.maximum_likelihood(joint_fit())
     objective, errors = better.objective, better.uncertainty.errors("classical")

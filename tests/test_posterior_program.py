@@ -95,7 +95,7 @@ arviz_plots.plot_energy(tree, backend="matplotlib")
     assert float(done.stdout.split()[-1]) == pytest.approx(parameters["D0"]["mean"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
     seen = []
 

@@ -91,7 +91,8 @@ def about_the_start(density, settings, *_):
     "variant",
     [
         pytest.param(
-            variant, marks=pytest.mark.long if re.search("pathfinder|fixed", variant) else ()
+            variant,
+            marks=pytest.mark.long if re.search("pathfinder|fixed|marginalised", variant) else (),
         )
         for variant in VARIANTS
     ],

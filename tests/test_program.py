@@ -422,6 +422,7 @@ def test_output_on_a_terminal_without_unicode_and_into_a_closed_pipe(folder):
         assert process.wait(timeout=300) == 0
 
 
+@pytest.mark.long
 def test_the_program_runs_as_a_module(folder):
     done = subprocess.run(
         [sys.executable, "-m", "xpcs_eqx.fit", "fit.toml", "--no-plots"],
@@ -451,7 +452,7 @@ sys.exit(xpcs_eqx.fit.main(sys.argv[1:]))
 
 
 def test_the_program_can_be_imported_without_its_extras(tmp_path):
-    for arguments in (["fit.toml"], ["--template", "static"], ["--help"], []):
+    for arguments in (["fit.toml"], ["--help"]):
         done = subprocess.run(
             [sys.executable, "-c", WITHOUT_EXTRAS, *arguments],
             capture_output=True,

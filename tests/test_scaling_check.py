@@ -54,7 +54,13 @@ def test_individual_scaling_recovers_the_rates(varied):
     assert np.max(np.abs(z)) < 4
 
 
-@pytest.mark.parametrize("make", [lambda: Averaged(23), constant], ids=["averaged", "fixed"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: Averaged(23), marks=pytest.mark.long, id="averaged"),
+        pytest.param(constant, id="fixed"),
+    ],
+)
 def test_one_contrast_for_all_is_biased_and_says_so(varied, make):
     fit = fit_of(varied, make())
     check = fit.scaling_check

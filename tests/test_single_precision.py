@@ -67,6 +67,7 @@ def test_the_end_is_in_double_precision(laminar, fit):
     assert quick.evaluations <= fit.evaluations + 3
 
 
+@pytest.mark.long
 def test_maps_in_a_file(laminar, fit, tmp_path):
     data = make_data(t=frame_times(101))
     write_own(tmp_path / "maps.hdf", data)

@@ -547,6 +547,7 @@ print(json.dumps({"before": before, "after": peak(), "count": count}))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak is read on Linux")
 def test_memory_does_not_grow_with_the_file(tmp_path):
     n, many, paths = 1501, 56, []

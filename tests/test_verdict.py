@@ -312,6 +312,12 @@ def test_a_local_fit_says_that_nothing_else_was_looked_at():
 
 # Last, for what follows is optimised too.
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "counts"), [("static", "independent"), ("static", 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [
+        pytest.param("static", "independent", marks=pytest.mark.long),
+        ("static", 0.5),
+    ],
+)
 def test_right_models_are_good(kind, counts, optimised):
     check_right(kind, counts, 40)

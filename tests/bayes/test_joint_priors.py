@@ -67,10 +67,8 @@ def test_offsets_are_as_wide_as_the_first_of_their_rates():
             assert float(found[name].sd) == pytest.approx(width)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "scaling", [pytest.param(SampledScaling(), marks=pytest.mark.long), MarginalisedScaling()]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("scaling", [SampledScaling(), MarginalisedScaling()])
 def test_a_joint_posterior_is_that_of_the_joint_fit(scaling):
     objective = two_static(bounds={"D0": (1.0, 1e6)})
     fit = least_squares(objective)

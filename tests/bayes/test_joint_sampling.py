@@ -147,6 +147,7 @@ def test_shards_of_several_data_sets_add_up_to_the_posterior():
         sample(objective.parameters)
 
 
+@pytest.mark.long
 def test_consensus_of_several_data_sets_has_the_closed_form(tmp_path):
     objective, names, mean, covariance = _straight()
     found = infer(

@@ -114,7 +114,7 @@ def answers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["devices", "threads"])
+@pytest.mark.parametrize("way", [pytest.param("devices", marks=pytest.mark.long), "threads"])
 def test_draws_do_not_depend_on_the_way(answers, way):
     assert answers["spread"] > 0.5
     assert answers[way] < 1e-9

@@ -157,11 +157,11 @@ def test_other_starts_find_the_same_posterior(static, start):
 
 def test_runs_repeat(static):
     _, fit, _ = static
-    settings = Nuts(warmup=60, draws=170)
+    settings = Nuts(warmup=20, draws=110)
     seen = []
     first = sample(fit, sampler=settings, key=7, callback=seen.append)
-    assert [(p.phase, p.done) for p in seen][-2:] == [("sampling", 100), ("sampling", 170)]
-    assert seen[-1].total == 170
+    assert [(p.phase, p.done) for p in seen][-2:] == [("sampling", 100), ("sampling", 110)]
+    assert seen[-1].total == 110
     again = sample(fit, sampler=settings, key=7)
     np.testing.assert_array_equal(first.theta, again.theta)
     other = sample(fit, sampler=settings, key=jax.random.key(8))

@@ -223,7 +223,7 @@ def test_what_does_not_go_together_is_refused_with_its_place(folder, text, wante
         assert part in str(caught.value), str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_data_sets_are_defended(folder):
     path = folder / "joint.toml"
     sets = "".join(f'[[data]]\npath = "data.h5"\nlabel = "{one}"\n' for one in ("hot", "cold"))

@@ -28,7 +28,7 @@ def same_optimum(fit, other, within):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["static", "slow"])
+@pytest.mark.parametrize("kind", ["static", pytest.param("slow", marks=pytest.mark.long)])
 def test_hierarchical_joint_and_eliminated_fits_end_at_the_same_optimum(kind):
     seen = []
     eliminated = least_squares(projected(kind))

@@ -97,7 +97,7 @@ def assert_same_fit(found, x, pcov):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["decay", "oscillation"])
+@pytest.mark.parametrize("name", ["decay", pytest.param("oscillation", marks=pytest.mark.long)])
 def test_a_million_points(name):
     function, truth, *_ = MODELS[name]
     x, y = simulated(name, 1_000_000)

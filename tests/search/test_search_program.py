@@ -40,7 +40,7 @@ def searched(folder, name, **options):
     return code, results(folder, name), report
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_method_ends_where_the_local_fit_does(folder, capsys):
     assert run(folder, *QUICKLY, *settings(method="local")) == 0
     local = results(folder)
