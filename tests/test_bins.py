@@ -198,6 +198,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.long
 def test_the_program_fits_bins(folder, capsys):
     assert main(["fit.toml", "--check"]) == 0
     assert "bins of age and lag" in capsys.readouterr().out

@@ -28,7 +28,7 @@ def fit(truth):
     return xe.least_squares(xe.projected_objective(parameters, data)), data
 
 
-@pytest.mark.parametrize("loss", [None, xe.Huber(0.02)])
+@pytest.mark.parametrize("loss", [None, pytest.param(xe.Huber(0.02), marks=pytest.mark.long)])
 def test_only_classical_errors(fit, truth, loss, monkeypatch):
     parameters = xe.parameter_map(truth, TIMES, fixed=("D_offset",))
     objective = xe.two_time_objective(parameters, fit[1], loss=loss)

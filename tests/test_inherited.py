@@ -134,6 +134,7 @@ def test_executors_of_fits(marked, monkeypatch):
     assert_inherited(angles, marked)
 
 
+@pytest.mark.long
 def test_chains_on_threads(marked, monkeypatch):
     data = make_data(Stretched(2.0, 0.8), n=12)
     fit = xe.least_squares(xe.projected_objective(mapped(Stretched(1.0, 1.0), data), data))

@@ -183,7 +183,7 @@ def test_without_the_table_nothing_is_sampled(tmp_path):
     assert inference_of(configuration, build(configuration)) is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_of_maps_in_their_file(folder):
     options = ("bayes.draws=200", "bayes.warm_up=100", "streaming.strategy=out_of_core")
     more = [part for one in options for part in ("--set", one)]

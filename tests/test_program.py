@@ -161,7 +161,13 @@ def test_the_first_evaluations_in_single_precision(folder, tmp_path):
     assert "single precision" not in (tmp_path / "double" / "fit" / "report.txt").read_text()
 
 
-@pytest.mark.parametrize("loss", ["soft_l1", "huber", "cauchy", "arctan"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "soft_l1",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("huber", "cauchy", "arctan")),
+    ],
+)
 def test_robust_losses(folder, loss):
     code = run(folder, "--quiet", "--no-plots", "--set", f"solver.loss={loss}")
     assert code == 0

@@ -52,6 +52,7 @@ def test_the_likelihood_says_what_it_cannot_use(data):
     assert found.quality.flag == "marginal"
 
 
+@pytest.mark.long
 def test_constant_rate(data):
     fit = fitted(data, ("alpha", "D_offset"), D0)
     assert fit.success

@@ -301,8 +301,9 @@ def test_thresholds_decide():
 
 
 def test_a_local_fit_says_that_nothing_else_was_looked_at():
-    data = make_data(n=21, noise=NOISE)
-    objective = projected_objective(mapped(LAMINAR, data), data)
+    truth, fixed, *_ = SPECKLE["static"]
+    data = data_of(with_noise(1 + CONTRAST * surface()[0], 1))
+    objective = projected_objective(mapped(truth, data, fixed=fixed), data)
     assert "not looked for" in repr(least_squares(objective))
     found = global_least_squares(objective, strategy=Auto(probes=2)).fit
     assert "looked for by fits from other starts to a sample" in repr(found)

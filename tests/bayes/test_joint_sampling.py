@@ -69,7 +69,7 @@ def _straight():
 def test_joint_posterior_in_closed_form():
     objective, names, mean, covariance = _straight()
     found = sample(
-        objective, PRIOR, noise=GivenSigma(NOISE), sampler=Nuts(warmup=150, draws=600), key=2
+        objective, PRIOR, noise=GivenSigma(NOISE), sampler=Nuts(warmup=150, draws=300), key=2
     )
     assert found.status == "converged"
     assert set(found.names) == set(names)
@@ -82,7 +82,7 @@ def test_joint_posterior_in_closed_form():
     first, second = found.parts.values()
     np.testing.assert_array_equal(first["slope"], second["slope"])
     np.testing.assert_array_equal(second["bend"], found["bend[b]"])
-    assert first["contrast"].shape == (4, 600, 1)
+    assert first["contrast"].shape == (4, 300, 1)
     with pytest.raises(KeyError, match="bend"):
         found["bend"]
 
