@@ -18,7 +18,7 @@ from xpcs_eqx.errors import DataError, ModelError
 from xpcs_eqx.fitting import g2_at_ages, half_decay_lags
 from xpcs_eqx.objective import projected_objective
 from xpcs_eqx.physics import PowerLawRate, Static, StretchedExponential
-from xpcs_eqx.report.g2 import g2_section
+from xpcs_eqx.report.analyses import g2_section
 from xpcs_eqx.report.plots.canvas import style
 
 AGEING = Static(PowerLawRate(8e4, -0.4, 0.0))

@@ -8,9 +8,20 @@ import pytest
 from helpers_browser import looked_at, needs_browser
 from PIL import Image
 
-from xpcs_eqx.report.blocks import Entry, Heading, Item, Table, items, text_lines
 from xpcs_eqx.report.page import LARGEST, Picture, page
-from xpcs_eqx.report.sections import APPENDIX, FIGURES, HEAD, Section, text
+from xpcs_eqx.report.sections import (
+    APPENDIX,
+    FIGURES,
+    HEAD,
+    Entry,
+    Heading,
+    Item,
+    Section,
+    Table,
+    items,
+    text,
+    text_lines,
+)
 
 VOID = {"meta", "img", "br", "hr"}
 WIDE = Table(

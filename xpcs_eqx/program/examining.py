@@ -26,12 +26,16 @@ from ..fitting import (
 )
 from ..objective import AbstractObjective
 from ..parameters.variables import coordinates_of, physical_of
-from ..report.analyses import degeneracy_sections, diagnostics_section, sequential_section
-from ..report.blocks import items
+from ..report.analyses import (
+    G2_ANGLES,
+    degeneracy_sections,
+    diagnostics_section,
+    g2_section,
+    sequential_section,
+)
 from ..report.fit import folders_of
-from ..report.g2 import G2_ANGLES, g2_section
 from ..report.maps import chosen_angles
-from ..report.sections import Section
+from ..report.sections import Section, items
 from ..search import GlobalFit
 from ..uncertainty import loss_of
 from ..uncertainty.uncertainty import inverse_of

@@ -13,8 +13,8 @@ from ..data import (
     load_each,
     noise_by_angle,
 )
-from ..report.blocks import Block, Entry, Table, counted, number, text_lines
 from ..report.method import Origin
+from ..report.sections import Block, Entry, Table, counted, number, text_lines
 from ..scaling import half_decays, quantile_scaling
 
 DataSets = Sequence[TwoTimeData | PooledData]

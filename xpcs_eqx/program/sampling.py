@@ -11,9 +11,8 @@ from ..checkpoint import Checkpoints
 from ..config.inference import Inference, in_toml
 from ..errors import CheckpointError, XPCSError
 from ..fitting import Comparison, Fit
-from ..report.blocks import Entry
 from ..report.posterior import posterior_sections
-from ..report.sections import Section
+from ..report.sections import Entry, Section
 from .interrupted import SHARDS, mark_sampling
 
 log = logging.getLogger("xpcs_eqx.fit")

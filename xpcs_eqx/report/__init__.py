@@ -1,13 +1,6 @@
 """Results of a fit on disk and on screen; `xpcs_eqx.report.plots` draws them."""
 
 from ..files import to_json as to_json
-from .bins import FittedBins as FittedBins
-from .bins import fitted_bins as fitted_bins
-from .bins import write_fitted_bins as write_fitted_bins
-from .blocks import Entry as Entry
-from .blocks import Heading as Heading
-from .blocks import Item as Item
-from .blocks import Table as Table
 from .derived import derived_sections as derived_sections
 from .fit import covariance_arrays as covariance_arrays
 from .fit import fit_sections as fit_sections
@@ -32,8 +25,15 @@ from .maps import write_fitted_data as write_fitted_data
 from .method import Origin as Origin
 from .method import strong_correlations as strong_correlations
 from .page import Picture as Picture
+from .points import FittedBins as FittedBins
+from .points import fitted_bins as fitted_bins
+from .points import write_fitted_bins as write_fitted_bins
 from .sections import Drawing as Drawing
+from .sections import Entry as Entry
+from .sections import Heading as Heading
+from .sections import Item as Item
 from .sections import Section as Section
+from .sections import Table as Table
 from .sections import folder_names as folder_names
 from .target import check_target as check_target
 from .target import claimed as claimed

@@ -17,11 +17,10 @@ import numpy as np
 from ..errors import ConfigError
 from ..fitting import Exponent, line_of_logarithms
 from ..showing import without_q
-from .blocks import Block, Table, number, text_lines, with_error
 from .derived import RATES, exponent_sections, relaxation_of
 from .folder import checksums_of, no_results
 from .page import Picture, page
-from .sections import FIGURES, HEAD, Section
+from .sections import FIGURES, HEAD, Block, Section, Table, number, text_lines, with_error
 
 # The derived number that stands among the parameters: relaxation rate of c1.
 GAMMA = "Γ"

@@ -14,11 +14,21 @@ from ..fitting import (
     q_exponent,
     stated_exponent,
 )
-from .blocks import Block, Table, counted, number, value_and_error, with_error
 from .fit import folders_of
 from .maps import chosen_angles
 from .method import unit_of
-from .sections import HEAD, TABLES, Drawing, Section
+from .sections import (
+    HEAD,
+    TABLES,
+    Block,
+    Drawing,
+    Section,
+    Table,
+    counted,
+    number,
+    value_and_error,
+    with_error,
+)
 
 # What is said of a rate at an age, by its field: name, unit, factor.
 RATES = {

@@ -18,8 +18,6 @@ from ..objective import has_bins
 from ..objective.combined import is_likelihood
 from ..scaling import AbstractScaling
 from .analyses import prepared_section
-from .bins import write_fitted_bins
-from .blocks import Block, Entry, Table, counted, items, number, value_and_error
 from .maps import has_maps, is_stored, write_fitted_data
 from .method import (
     STRONG_CORRELATION,
@@ -32,7 +30,24 @@ from .method import (
     told,
 )
 from .misfit import misfit_section
-from .sections import APPENDIX, FIGURES, HEAD, Drawing, Section, document, folder_names, text
+from .points import write_fitted_bins
+from .sections import (
+    APPENDIX,
+    FIGURES,
+    HEAD,
+    Block,
+    Drawing,
+    Entry,
+    Section,
+    Table,
+    counted,
+    document,
+    folder_names,
+    items,
+    number,
+    text,
+    value_and_error,
+)
 
 _MOST = 12
 

@@ -17,9 +17,8 @@ import numpy as np
 from ..data import Provenance
 from ..errors import ConfigError
 from ..files import to_json
-from .blocks import from_plain, items, to_plain
 from .page import Picture, page
-from .sections import Section, document, text
+from .sections import Section, document, from_plain, items, text, to_plain
 
 # The table in the folder of a series.
 SERIES = "series.csv"

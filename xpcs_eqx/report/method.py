@@ -15,9 +15,8 @@ from ..physics import AbstractCorrelation, LaminarFlow, PowerLawRate, Trapezoid
 from ..physics.rates import rates_in
 from ..showing import without_q
 from ..uncertainty import loss_of
-from .blocks import Block, Entry, Table, counted, number
 from .maps import has_maps, has_weights
-from .sections import APPENDIX, Drawing, Section
+from .sections import APPENDIX, Block, Drawing, Entry, Section, Table, counted, number
 
 STRONG_CORRELATION = 0.9
 

@@ -2,8 +2,17 @@
 
 from ..fitting import Fit
 from ..uncertainty import Misfit
-from .blocks import Block, Entry, Heading, Table, number, probability_text
-from .sections import Drawing, Section, folder_names
+from .sections import (
+    Block,
+    Drawing,
+    Entry,
+    Heading,
+    Section,
+    Table,
+    folder_names,
+    number,
+    probability_text,
+)
 
 # Probabilities below which the report says where.
 _SMALL = 0.05

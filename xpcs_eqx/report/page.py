@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..showing import html_table
-from .blocks import Block, Entry, Heading, Item, Table
-from .sections import APPENDIX, METHOD, Section
+from .sections import APPENDIX, METHOD, Block, Entry, Heading, Item, Section, Table
 
 # All pictures of a page together [bytes]; further ones stay in their files.
 LARGEST = 3_400_000

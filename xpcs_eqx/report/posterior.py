@@ -17,10 +17,20 @@ from ..bayes.posterior import Precision, model_tests
 from ..bayes.shards.compare import ShardResults
 from ..bayes.write import plot_posterior
 from ..fitting import Fit
-from .blocks import Block, Entry, Table, items, value_and_error
 from .folder import write_files
 from .page import Picture, page
-from .sections import APPENDIX, FIGURES, HEAD, Section, text
+from .sections import (
+    APPENDIX,
+    FIGURES,
+    HEAD,
+    Block,
+    Entry,
+    Section,
+    Table,
+    items,
+    text,
+    value_and_error,
+)
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from ...fitting import Fit
 from ...objective import has_bins
-from ..bins import fitted_bins
 from ..maps import FittedMaps, has_maps, sheet_maps, shown_maps
 from ..page import Picture
+from ..points import fitted_bins
 from ..sections import Drawing
 from .bins import bin_figure as bin_figure
 from .bins import bin_lag_figure as bin_lag_figure
@@ -23,17 +23,17 @@ from .corner import covariance_figure as covariance_figure
 from .corner import fitted_entries
 from .corner import posterior_drawings as posterior_drawings
 from .curves import convergence_figure as convergence_figure
+from .curves import curve_figure as curve_figure
 from .curves import degeneracy_figure as degeneracy_figure
 from .curves import rate_figure as rate_figure
 from .curves import rates_of
 from .curves import scaling_figure as scaling_figure
-from .exponent import exponent_figure as exponent_figure
-from .g2 import g2_figure as g2_figure
+from .means import g2_figure as g2_figure
 from .means import lag_figure as lag_figure
 from .means import residual_map_figure as residual_map_figure
 from .measured import data_figure as data_figure
 from .measured import save_data_figure as save_data_figure
-from .points import curve_figure as curve_figure
+from .series import exponent_figure as exponent_figure
 from .series import series_drawings as series_drawings
 from .surfaces import ROWS, small
 from .surfaces import autocorrelation as autocorrelation

@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..bins import FittedBins
 from ..maps import chosen_angles
+from ..points import FittedBins
 from .canvas import WIDE, degrees, log_scale, panels
 from .means import AGES, age_colours, grid_of, smooth
 from .surfaces import ROWS, limits

@@ -12,8 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ...bayes import Posterior
 from ...fitting import Fit
-from ..blocks import with_error
-from ..sections import Drawing
+from ..sections import Drawing, with_error
 from .canvas import DATA, FIT, ROUND, WIDE, figure, panels
 
 MOST = 8
