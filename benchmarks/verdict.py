@@ -82,7 +82,7 @@ def probabilities(options: argparse.Namespace) -> dict[str, list[float]]:
     from xpcs_eqx.uncertainty import inverse_of, misfit_of, optimum
     from xpcs_eqx.uncertainty.covariance import remains_of
     from xpcs_eqx.uncertainty.scores import speckle_scores
-    from xpcs_eqx.uncertainty.shot_noise import shot_noise_of_diagonal
+    from xpcs_eqx.uncertainty.speckle_noise import shot_noise_of_diagonal
 
     model, fixed, t, geometry = truth(options.kind, options.frames)
     draw = maps_of(model, t, geometry, options.counts, options.pixels, options.noise)

@@ -11,7 +11,7 @@ from helpers import LOSSES, MODELS, frame_times, make_data, mapped, pooled
 import xpcs_eqx as xe
 from xpcs_eqx.data import write_own
 from xpcs_eqx.objective import in_single_precision
-from xpcs_eqx.objective.kernel.sums import sums
+from xpcs_eqx.objective.kernel.blocks import sums
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from ..optimize import TrustRegion, evaluated
 from ..parameters.variables import coordinates_of
 from ..progress import in_one_line
 from ..uncertainty import inverse_of
-from ..uncertainty.shot_noise import shot_noise_of_diagonal
+from ..uncertainty.speckle_noise import shot_noise_of_diagonal
 from .fit import Fit
 from .result import fit_of
 from .solve import solve

@@ -40,7 +40,7 @@ from .dyadic import (
 from .evidence import Evidence
 from .misfit import Remains
 from .scores import SpeckleScores, lower_speckle_scores, speckle_scores
-from .shot_noise import shot_noise_of_diagonal
+from .speckle_noise import shot_noise_of_diagonal
 from .uncertainty import (
     BY_AGE,
     NO_DEGREES_OF_FREEDOM,
