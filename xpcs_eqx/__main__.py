@@ -34,7 +34,7 @@ def _import(arguments: argparse.Namespace) -> str:
 
 
 def _compare(arguments: argparse.Namespace) -> str:
-    from .program.comparing import compare
+    from .program.rendering import compare
 
     return compare(arguments.folders, csv=arguments.csv, html=arguments.html)
 

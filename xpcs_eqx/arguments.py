@@ -161,7 +161,7 @@ _REFUSED: Any = object()
 def _given(owner: str, name: str, value: Any, kind: Any) -> Any:
     found = _taken(value, kind)
     if found is _REFUSED:
-        raise ModelError(f"{owner}: {name} is {_found(value)}; give {_listed(_words(kind))}")
+        raise ModelError(f"{owner}: {name} is {_found(value)}; give {either(_words(kind))}")
     return found
 
 
@@ -300,7 +300,7 @@ def _words(kind: Any) -> list[str]:
     if origin is Callable or kind is Callable:
         return ["a function"]
     if origin in (tuple, Sequence, list) and inner:
-        return [f"several in a list, each {_listed(_words(inner[0]))}"]
+        return [f"several in a list, each {either(_words(inner[0]))}"]
     if origin is Mapping:
         return ["a dictionary"]
     if origin is type:
@@ -320,5 +320,10 @@ def _concrete(kind: type) -> list[str]:
     return sorted(found)
 
 
-def _listed(words: list[str]) -> str:
+def either(words: list[str]) -> str:
+    """Words of which one is meant, in half a sentence.
+
+    >>> either(["a number", "a list", "None"])
+    'a number, a list or None'
+    """
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

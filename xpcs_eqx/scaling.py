@@ -16,7 +16,7 @@ CONTRAST_BOUNDS = (0.0, 1.0)
 OFFSET_BOUNDS = (0.5, 1.5)
 
 
-def _ordered(contrast_bounds, offset_bounds, equal: bool = True) -> None:
+def _check_order(contrast_bounds, offset_bounds, equal: bool = True) -> None:
     for what, (low, high) in (("contrast", contrast_bounds), ("offset", offset_bounds)):
         if not (low < high or (equal and low == high)):
             raise ModelError(
@@ -93,7 +93,7 @@ class _AbstractPairs(AbstractScaling):
 
     def __check_init__(self):
         check_fields(self)
-        _ordered(self.contrast_bounds, self.offset_bounds)
+        _check_order(self.contrast_bounds, self.offset_bounds)
 
     @property
     @abstractmethod
@@ -243,7 +243,7 @@ class Fourier(AbstractScaling):
 
     def __check_init__(self):
         check_fields(self)
-        _ordered(self.contrast_bounds, self.offset_bounds, equal=False)
+        _check_order(self.contrast_bounds, self.offset_bounds, equal=False)
         if self.order < 0:
             raise ModelError(f"Fourier order {self.order} must not be negative")
         if self.phi.shape[0] < 1 + 2 * self.order:

@@ -122,9 +122,12 @@ def counted(many: int, name: str) -> str:
 
 
 def columns(
-    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], rule: bool = True
 ) -> list[str]:
-    """Lines of columns as wide as their entries, those that are `right` on that side."""
+    """Lines of columns as wide as their entries, those that are `right` on that side.
+
+    A `rule` is drawn below the header.
+    """
     every = (header, *rows)
     widths = [max(len(line[i]) for line in every) for i in range(len(header))]
 
@@ -135,8 +138,8 @@ def columns(
         ]
         return ("  " + "  ".join(shown)).rstrip()
 
-    rule = "  " + "-" * (sum(widths) + 2 * len(widths) - 2)
-    return [line(header), rule, *map(line, rows)]
+    below = ["  " + "-" * (sum(widths) + 2 * len(widths) - 2)] if rule else []
+    return [line(header), *below, *map(line, rows)]
 
 
 def html_table(

@@ -34,7 +34,7 @@ from xpcs_eqx.bayes.workers.base import (
     run_shards,
 )
 from xpcs_eqx.bayes.workers.executor import ExecutorWorkers
-from xpcs_eqx.errors import CheckpointError, FitError, ModelError
+from xpcs_eqx.errors import CheckpointError, ConfigError, FitError, ModelError
 
 PRIOR = {"slope": Normal(0.6, 0.02), "bend": Normal(-0.06, 0.002)}
 
@@ -209,7 +209,7 @@ def test_bad_limits_are_refused():
         Limits(retries=-1)
     with pytest.raises(ModelError, match="between 0 and 1"):
         Limits(success=1.5)
-    with pytest.raises(ModelError, match="no executor"):
+    with pytest.raises(ConfigError, match="int, which has no `submit`"):
         ExecutorWorkers(3)
 
 

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
+from ..arguments import either
+
 # Of whole numbers, where a key does not say less; seeds and indices of arrays end there.
 MOST = 2**31 - 1
 
@@ -181,11 +183,7 @@ def expected_of(info: FieldInfo) -> str:
     'a number above zero'
     """
     own = said_of(info).get("expected")
-    return str(own) if own else _listed(_branches(info.annotation, tuple(info.metadata)))
-
-
-def _listed(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    return str(own) if own else either(_branches(info.annotation, tuple(info.metadata)))
 
 
 def _branches(annotation: Any, limits: tuple[Any, ...]) -> list[str]:
@@ -211,7 +209,7 @@ def _branches(annotation: Any, limits: tuple[Any, ...]) -> list[str]:
     if annotation is str:
         return ["a text"]
     if origin is list:
-        return [f"a list of {_plural(_listed(_branches(inner[0], ())))}"]
+        return [f"a list of {_plural(either(_branches(inner[0], ())))}"]
     return ["a table of keys"]
 
 
@@ -249,7 +247,7 @@ def _plural(text: str) -> str:
     return re.sub(r"\b(number|name|text)\b", r"\1s", text, count=1)
 
 
-def ordered(name: str, bounds: list[float] | None, equal: bool = False) -> None:
+def check_order(name: str, bounds: list[float] | None, equal: bool = False) -> None:
     """Check that bounds ascend. **Raises:** `ValueError`."""
     if bounds is None:
         return

@@ -12,13 +12,13 @@ from ..errors import DataError
 from .bad_frames import left_out
 from .baseline import Baseline, Levels, baseline_of, checked_baseline, levels_of
 from .checks import agreeing, given_scalar, increasing_times, numbers, positive, positive_sigma
-from .chosen import checked_sigma, choose_places, one_q, refuse
+from .chosen import checked_sigma, choose_places, doubts_of, gap_of, one_q, refuse
 from .clock import counted_from_start
 from .fills import fills_of
 from .layouts.maps import RawMaps, SlicedMap
 from .places import improbable_q, remarks_on_places
 from .selection import Selection
-from .two_time import DEFAULT_GAP, Bins, Doubt, Geometry, PooledData, Provenance, TwoTimeData
+from .two_time import Bins, Geometry, PooledData, Provenance, TwoTimeData
 
 # Cells along the lags and along the ages of a bin. A bin of no more lags than this and twice as
 # many ages is summed pair by pair; of a wider one two pairs of each cell stand for the others.
@@ -368,7 +368,7 @@ def bins_from(
     **Raises:** `DataError` for everything that makes them unusable, and for what bins cannot have.
     """
     where = raw.where
-    sigma = checked_sigma(where, sigma)
+    sigma, gap = checked_sigma(where, sigma), given_scalar(where, "gap", gap)
     asked = [name for name, is_asked in _NOT_OF_BINS.items() if is_asked(selection)]
     asked += ["symmetrise"] * (symmetrise is not None)
     asked += ['sigma = "mad"'] * isinstance(sigma, str)
@@ -386,6 +386,7 @@ def bins_from(
     values = _grids(where, [raw.names[k] for k in maps], [raw.maps[k] for k in maps])
     ages, age_guess = _edges(where, "ages", raw.ages, values.shape[1])
     lags, lag_guess = _edges(where, "lags", raw.lags, values.shape[2])
+    given_dt = dt
     t, dt, how = _times(raw, selection, dt, ages, lags)
     if raw.t is None:
         ages = ages + t[0]
@@ -425,14 +426,9 @@ def bins_from(
     spread = np.broadcast_to(spread, flat.shape)
     positive_sigma(where, "sigma", spread[used])
     roots = np.divide(1.0, spread, out=np.zeros(flat.shape), where=used)
-    notes = [*raw.notes, *(f"{why} It was not used." for why in raw.refused.values()), *merged, how]
     wrong_q = improbable_q(raw, q, selection)
-    doubts: set[Doubt] = set(raw.doubts)
-    if wrong_q:
-        doubts.add("q")
-    if found.open:
-        doubts.add("baseline")
-    notes += [*remarks_on_places(raw, maps), *wrong_q, *remarks, *filter(None, [found.remark])]
+    notes = [*raw.remarks, *merged, how, *remarks_on_places(raw, maps), *wrong_q, *remarks]
+    notes += [found.remark] if found.remark else []
     if age_guess or lag_guess:
         what = " and ".join(["ages"] * age_guess + ["lags"] * lag_guess)
         notes.append(f"Only centres of the {what} are known; edges were taken midway between them.")
@@ -441,10 +437,6 @@ def bins_from(
         notes.append("No sigma is known: bins weigh by the pairs of frames in them.")
     if not used.all():
         notes.append(f"{used.size - used.sum()} of {used.size} bins count for nothing.")
-    stored = None if raw.gap_name in raw.refused else raw.gap
-    if gap is not None and stored is not None:
-        agreeing(where, raw.gap_name, stored, gap, "Å")
-    gap = given_scalar(where, "gap", gap if stored is None else stored)
     return _pooled(
         [nodes] * maps.size,
         np.where(used, flat, 0.0),
@@ -452,11 +444,7 @@ def bins_from(
         ages,
         lags,
         t=t,
-        geometry=Geometry(
-            q=q,
-            phi=raw.phi[maps],
-            gap=DEFAULT_GAP if gap is None else positive(where, "gap", gap, "Å"),
-        ),
+        geometry=Geometry(q=q, phi=raw.phi[maps], gap=gap_of(raw, gap)),
         absolute_sigma=absolute,
         provenance=Provenance(
             path=raw.path,
@@ -467,7 +455,7 @@ def bins_from(
             dt=dt,
             azimuths=raw.azimuths,
             baseline_guessed=found.guessed,
-            doubts=tuple(sorted(doubts)),
+            doubts=doubts_of(raw, bool(wrong_q), found, given_dt, baseline),
             notes=tuple(notes),
         ),
     )

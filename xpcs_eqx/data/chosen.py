@@ -218,6 +218,43 @@ def one_q(raw: RawMaps, chosen: np.ndarray, selection: Selection) -> tuple[float
     )
 
 
+def gap_of(raw: RawMaps, gap: float | None) -> float:
+    """The gap [Å]: that of the file, which one that is given must agree with, else that, or the
+    default.
+
+    **Raises:** `DataError` for one that is not positive, means nothing or disagrees.
+    """
+    where = raw.where
+    if gap is None:
+        refuse(raw, raw.gap_name, "gap [Å] (data.gap in a configuration)")
+    stored = None if raw.gap_name in raw.refused else raw.gap
+    if stored is not None:
+        positive(where, raw.gap_name, stored, "Å")
+    if gap is None:
+        return DEFAULT_GAP if stored is None else stored
+    positive(where, "gap", gap, "Å")
+    return gap if stored is None else agreeing(where, raw.gap_name, stored, gap, "Å")
+
+
+def doubts_of(
+    raw: RawMaps, doubtful_q: bool, found: Found, dt: float | None, baseline: Baseline
+) -> tuple[Doubt, ...]:
+    """What is to be doubted of a file, of its q and of its baseline, as it was `found`.
+
+    `dt`, `baseline`: what was given. Whoever says what is right has no doubt.
+    """
+    doubts = set(raw.doubts)
+    if doubtful_q:
+        doubts.add("q")
+    if found.open:
+        doubts.add("baseline")
+    if dt is not None:
+        doubts.discard("times")
+    if baseline != "auto":
+        doubts.discard("baseline")
+    return tuple(sorted(doubts))
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The maps and frames that were chosen of a file, and everything that stands beside them.
@@ -368,8 +405,7 @@ class Chosen:
         `asymmetries` are the largest differences of the triangles of each map.
         """
         raw, n = self.raw, self.n_frames
-        notes = [*raw.notes, *(f"{why} It was not used." for why in raw.refused.values())]
-        notes += self.remarks
+        notes = [*raw.remarks, *self.remarks]
         if halved:
             notes.append(f"{halved} of {self.n_maps} maps were stored as one half.")
         if any(asymmetries):
@@ -426,32 +462,16 @@ def choose(
     n_frames = raw.maps[maps[0]].shape[0]
     frames = selection.frame_slice(where, n_frames)
     t, spacing = frame_times(raw, selection, frames, dt)
-    if gap is None:
-        refuse(raw, raw.gap_name, "gap [Å] (data.gap in a configuration)")
-    stored = None if raw.gap_name in raw.refused else raw.gap
-    gap_used = DEFAULT_GAP if stored is None else positive(where, raw.gap_name, stored, "Å")
-    if gap is not None:
-        positive(where, "gap", gap, "Å")
-        gap_used = gap if stored is None else agreeing(where, raw.gap_name, stored, gap, "Å")
+    gap = gap_of(raw, gap)
     doubtful = (*outside(raw, maps), *improbable_q(raw, q, selection))
     found = find_baseline(raw, maps, frames, baseline)
-    doubts = set(raw.doubts)
-    if doubtful:
-        doubts.add("q")
-    if found.open:
-        doubts.add("baseline")
-    # Whoever says what is right has no doubt.
-    if dt is not None:
-        doubts.discard("times")
-    if baseline != "auto":
-        doubts.discard("baseline")
     return Chosen(
         raw=raw,
         maps=maps,
         frames=frames,
         t=t,
         spacing=spacing,
-        geometry=Geometry(q=q, phi=raw.phi[maps], gap=gap_used),
+        geometry=Geometry(q=q, phi=raw.phi[maps], gap=gap),
         rule=pair_rule(where, selection, t, frames, n_frames),
         pair_mask=chosen_mask(where, selection, maps, raw.phi.size, n_frames, frames),
         sigma=checked_sigma(where, sigma),
@@ -460,7 +480,7 @@ def choose(
         baseline=found,
         symmetrise=checked_symmetrise(where, symmetrise),
         remarks=(*remarks_on_places(raw, maps), *doubtful, *merged),
-        doubts=tuple(sorted(doubts)),
+        doubts=doubts_of(raw, bool(doubtful), found, dt, baseline),
     )
 
 

@@ -9,14 +9,14 @@ from .bijections import ReferenceTime as ReferenceTime
 from .bijections import SignedSlope as SignedSlope
 from .bijections import Slope as Slope
 from .leaves import Proportional as Proportional
+from .leaves import SavedValue as SavedValue
 from .leaves import parameter_values as parameter_values
+from .leaves import saved_values as saved_values
 from .leaves import with_parameters as with_parameters
 from .parameter_map import ParameterMap as ParameterMap
 from .parameter_map import parameter_map as parameter_map
 from .parameter_map import scale_from_bounds as scale_from_bounds
 from .parameter_map import scale_from_start as scale_from_start
-from .saved import SavedValue as SavedValue
-from .saved import saved_values as saved_values
 from .shared import SharedParameters as SharedParameters
 from .shared import shared_parameters as shared_parameters
 from .variables import AbstractVariables as AbstractVariables

@@ -1,6 +1,7 @@
-"""Plots and page of a results folder once more: `xpcs-eqx report`."""
+"""Results folders once more: plots and page of one, several side by side."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,7 +9,9 @@ import jax
 from ..config.read import Configuration, check_settings, read_source
 from ..config.source import Source
 from ..errors import DataError
+from ..files import write_text
 from ..parameters import saved_values
+from ..report.collection import as_csv, as_page, comparison, read_result
 from ..report.folder import checksums_of, read_report, write_report
 from ..report.page import Picture
 from ..report.sections import FIGURES
@@ -89,3 +92,24 @@ def render(folder: str, form: str | None = None) -> str:
     write_report(folder, report, pictures)
     count = sum(map(len, pictures))
     return "\n".join([*missing, f"{folder}: {count} plots"])
+
+
+def compare(folders: Sequence[str], *, csv: str | None = None, html: str | None = None) -> str:
+    """Parameters of several results folders side by side; also written as CSV and as a page.
+
+    Folders of the same name go by their whole path.
+
+    **Raises:** `ConfigError` for what is no results folder.
+    """
+    results = [read_result(one) for one in folders]
+    names = [one.name for one in results]
+    if len(set(names)) < len(names):
+        results = [read_result(one, name=one) for one in folders]
+    texts = {
+        csv: lambda: as_csv(results),
+        html: lambda: as_page("Comparison", results, beside=True),
+    }
+    for path, text in texts.items():
+        if path is not None:
+            write_text(path, text())
+    return comparison(results)

@@ -75,7 +75,7 @@ class Figures(Mapping[str, "Figure"]):
 
         **Raises:** `ConfigError` for another one; `OSError` when they cannot be written.
         """
-        from .plots.canvas import style, written
+        from .plots.canvas import style, write_figure
 
         paths, sets = [], [name.rpartition("/")[0] for name in self if "/" in name]
         labels = list(dict.fromkeys(sets))
@@ -84,7 +84,7 @@ class Figures(Mapping[str, "Figure"]):
             label, _, plain = name.rpartition("/")
             stem = os.path.join(folder, inside.get(label, ""), plain)
             with style():
-                paths.append(written(figure, stem, kind))
+                paths.append(write_figure(figure, stem, kind))
         return tuple(paths)
 
     def show(self) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from ..arguments import check_fields
 from ..compiling import quick_jit
-from ..errors import ConfigError, ModelError
+from ..errors import ModelError
 from ..inherited import Inherited
 from ..objective import AbstractObjective, HeldExecutor
 from ..optimize import TrustRegion, iterate_compiled, iterate_host
@@ -107,14 +107,7 @@ class OneCall(AbstractLocalFits):
 
 
 def _held_or_none(executor: Any) -> HeldExecutor:
-    if isinstance(executor, HeldExecutor):
-        return executor
-    if executor is not None and not callable(getattr(executor, "map", None)):
-        raise ConfigError(
-            f"executor is {type(executor).__name__}, which has no `map`; give a "
-            "ThreadPoolExecutor, a ProcessPoolExecutor or client.get_executor() of Dask"
-        )
-    return HeldExecutor(executor)
+    return HeldExecutor() if executor is None else HeldExecutor.of(executor, "map")
 
 
 class OverExecutor(AbstractLocalFits):

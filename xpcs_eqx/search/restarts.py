@@ -1,7 +1,7 @@
 """CMA-ES with restarts and local fits: the lowest minimum it finds, and the fit there."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,6 +13,7 @@ from ..fitting import Fit, check_fittable, checked_start, least_squares, require
 from ..objective import AbstractObjective
 from ..optimize import Recovery, TrustRegion
 from ..parameters.variables import physical_of
+from ..showing import columns
 from .evolution import (
     CMA_PRESETS,
     CmaPreset,
@@ -107,16 +108,8 @@ class CmaResult(eqx.Module):
 
     def table(self) -> str:
         """One line for each run, ready to be printed."""
-        return aligned(self.cells())
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines, each column on the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+        header, *rows = self.cells()
+        return "\n".join(columns(header, rows, [True] * len(header), rule=False))
 
 
 def cma_es(

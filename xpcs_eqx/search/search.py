@@ -6,10 +6,11 @@ from jaxtyping import Float
 
 from ..fitting import Fit
 from ..optimize import Status
+from ..showing import columns
 from .basins import Basin
 from .local_fits import LocalFits
 from .log import Spending
-from .restarts import CmaResult, aligned
+from .restarts import CmaResult
 
 
 class Search(eqx.Module):
@@ -120,7 +121,8 @@ class Search(eqx.Module):
 
     def table(self) -> str:
         """The basins, one line each."""
-        return aligned(self.cells())
+        header, *rows = self.cells()
+        return "\n".join(columns(header, rows, [True] * len(header), rule=False))
 
     def sentences(self) -> tuple[str, ...]:
         """What was decided, what it took, and how to read the table."""

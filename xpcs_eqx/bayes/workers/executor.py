@@ -121,17 +121,6 @@ def _at_least_one(settings: Any, *names: str) -> None:
             raise ModelError(f"{name} = {getattr(settings, name)}; it must be at least 1")
 
 
-def _held(executor: Any) -> HeldExecutor:
-    if isinstance(executor, HeldExecutor):
-        return executor
-    if not callable(getattr(executor, "submit", None)):
-        raise ModelError(
-            f"{type(executor).__name__} is no executor; give one with the interface of "
-            "concurrent.futures.Executor"
-        )
-    return HeldExecutor(executor)
-
-
 class ExecutorWorkers(AbstractWorkers):
     """Any `concurrent.futures.Executor`, which stays open and the caller's.
 
@@ -144,7 +133,7 @@ class ExecutorWorkers(AbstractWorkers):
     and all that was left fails; `SpawnedProcesses` loses one attempt in both cases.
     """
 
-    executor: HeldExecutor = eqx.field(static=True, converter=_held)
+    executor: HeldExecutor = eqx.field(static=True, converter=HeldExecutor.of)
     slots: int = eqx.field(static=True, default=1000)
     folder: str | None = eqx.field(static=True, default=None)
 

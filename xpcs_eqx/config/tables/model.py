@@ -23,9 +23,9 @@ from ..section import (
     Positive,
     Section,
     When,
+    check_order,
     choice_of,
     key,
-    ordered,
 )
 from ..source import nearest, shown
 
@@ -130,7 +130,7 @@ class Parameter(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Parameter":
-        ordered("bounds", self.bounds, equal=True)
+        check_order("bounds", self.bounds, equal=True)
         if self.flat and "free" in self.model_fields_set:
             raise ValueError(
                 f"free = true, but its bounds {self.bounds} leave no room; widen them, or leave "

@@ -19,7 +19,7 @@ from ...scaling import (
     fixed_averaged,
     quantile_scaling,
 )
-from ..section import UNSET, FiniteBounds, PerAngle, Section, When, key, ordered
+from ..section import UNSET, FiniteBounds, PerAngle, Section, When, check_order, key
 from .data import Given
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class Scaling(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "Scaling":
-        ordered("contrast_bounds", self.contrast_bounds, self.mode != "fourier")
-        ordered("offset_bounds", self.offset_bounds, self.mode != "fourier")
+        check_order("contrast_bounds", self.contrast_bounds, self.mode != "fourier")
+        check_order("offset_bounds", self.offset_bounds, self.mode != "fourier")
         return self
 
 

@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 from ...errors import DataError
 from . import age_lag, aps_old, aps_u, arrays, generic, id02, nxxpcs, own
-from .below import groups_with, is_searched_in_part, joined
-from .described import Description
 from .generic import GenericLayout
-from .maps import Place, RawMaps
+from .hdf5 import groups_with, is_searched_in_part, joined
+from .maps import Description, Place, RawMaps
 from .opened import Array, Group
 
 _HDF5 = {layout.NAME: layout for layout in (own, aps_u, aps_old, nxxpcs, id02)}

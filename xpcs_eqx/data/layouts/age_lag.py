@@ -12,9 +12,8 @@ from ...files import replacing
 from ..checks import is_absolute, optional_scalar
 from ..two_time import PooledData
 from .arrays import check_keys, not_read
-from .described import Description
 from .generic import GenericLayout, read_arrays
-from .maps import RawMaps
+from .maps import Description, RawMaps
 
 NAME = "age-lag"
 MAPS = "ttcf"

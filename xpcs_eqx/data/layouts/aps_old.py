@@ -8,18 +8,21 @@ import numpy as np
 from ...errors import DataError
 from ...files import replacing
 from ..checks import distinct
-from .below import around, enclosing, groups_with, joined, owner_of
-from .described import Description
 from .hdf5 import (
     Remarks,
+    around,
+    enclosing,
+    groups_with,
+    joined,
     maps_in,
+    owner_of,
     read_bins,
     read_frame_time,
     read_list,
     read_steps,
     trailing_number,
 )
-from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
+from .maps import DataSets, Description, RawMaps, frame_time_of, maps_of, rows_of
 from .opened import Array, Group
 from .scattering import Optics, q_ranges
 from .series import read_frames, read_series

@@ -8,19 +8,21 @@ from ...errors import DataError
 from ...files import replacing
 from ..checks import distinct
 from ..two_time import TwoTimeData
-from .below import around, groups_with, joined, owner_of
-from .described import Description
 from .hdf5 import (
     Remarks,
+    around,
     dataset,
+    groups_with,
+    joined,
     maps_in,
+    owner_of,
     read_bins,
     read_frame_time,
     read_list,
     read_steps,
     trailing_number,
 )
-from .maps import DataSets, RawMaps, frame_time_of, maps_of, rows_of
+from .maps import DataSets, Description, RawMaps, frame_time_of, maps_of, rows_of
 from .opened import Group
 from .scattering import Optics, q_ranges
 from .series import read_frames, read_series

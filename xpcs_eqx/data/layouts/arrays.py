@@ -26,8 +26,7 @@ from ..checks import (
     optional_scalar,
 )
 from ..two_time import NO_Q, TwoTimeData
-from .described import Description
-from .maps import RawMaps, maps_of, needs_sigma, worked_dtype, worked_in_place
+from .maps import Description, RawMaps, maps_of, needs_sigma, worked_dtype, worked_in_place
 from .opened import UNASKED, UNREADABLE
 
 # Maps, angles, times and q of each form; the maps tell the forms apart.

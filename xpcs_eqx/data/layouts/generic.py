@@ -9,9 +9,8 @@ import numpy as np
 
 from ...errors import DataError
 from ..checks import near_misses, numbers, scalar
-from .described import Description
 from .hdf5 import Remarks, dataset, maps_in, read_list, read_scalar, unit_words
-from .maps import RawMaps, SlicedMap, layers, worked_in_place
+from .maps import Description, RawMaps, SlicedMap, layers, worked_in_place
 from .opened import Group
 
 NAME = "generic"

@@ -9,12 +9,20 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import DataError
-from .below import groups_with, joined, owner_of
-from .described import Description
 from .generic import GenericLayout
 from .generic import read as read_described
-from .hdf5 import Remarks, dataset, group, in_unit, read_bins, read_list
-from .maps import RawMaps
+from .hdf5 import (
+    Remarks,
+    dataset,
+    group,
+    groups_with,
+    in_unit,
+    joined,
+    owner_of,
+    read_bins,
+    read_list,
+)
+from .maps import Description, RawMaps
 from .opened import Array, Group
 
 NAME = "id02"

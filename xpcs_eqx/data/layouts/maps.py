@@ -13,6 +13,27 @@ from .opened import Access
 if TYPE_CHECKING:
     from .generic import GenericLayout
 
+
+@dataclass(frozen=True)
+class Description:
+    """The HDF5 paths of a layout or the names of its arrays, in sentences.
+
+    - `required`, `optional`: what is read.
+    - `guessed`: what is concluded where the file does not say it.
+    - `refused`: what is an error.
+    """
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+
+    def need(self) -> str:
+        """What is required, in half a line, without shapes and meanings."""
+        named = (one.partition(":")[0] for one in self.required)
+        return ", ".join(name for one in named for name in one.split("`")[1::2])
+
+
 Triangle = Literal["upper", "lower"]
 Half = Triangle | Literal["both", "mean"]
 
@@ -255,6 +276,11 @@ class RawMaps:
     def where(self) -> str:
         """Start of an error message: the file, or the kind of dictionary."""
         return self.path if self.path != "memory" else f"dictionary ({self.layout} form)"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """All that was remarked, with what means nothing and was not used."""
+        return (*self.notes, *(f"{why} It was not used." for why in self.refused.values()))
 
 
 def rows_of(maps: Sequence[SlicedMap]) -> int | None:

@@ -9,11 +9,13 @@ import numpy as np
 from ...errors import DataError
 from ...files import replacing
 from ..checks import distinct, numbers
-from .below import around, enclosing, groups_with, joined
-from .described import Description
 from .hdf5 import (
     Remarks,
+    around,
     dataset,
+    enclosing,
+    groups_with,
+    joined,
     maps_in,
     read_frame_time,
     read_list,
@@ -23,6 +25,7 @@ from .hdf5 import (
 )
 from .maps import (
     DataSets,
+    Description,
     RawMaps,
     SlicedMap,
     StoredMap,

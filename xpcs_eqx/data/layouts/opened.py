@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import DataError
-from .kinds import kind_of
-from .texts import attribute_places, damaged_text
+from .raw_bytes import attribute_places, damaged_text, kind_of
 
 if TYPE_CHECKING:
     import h5py

@@ -11,9 +11,8 @@ import numpy as np
 from ...errors import DataError
 from ...files import replacing
 from ..two_time import DOUBTS, Doubt, Provenance, TwoTimeData
-from .described import Description
 from .hdf5 import Remarks, dataset, read_list, read_scalar
-from .maps import RawMaps, layers, maps_of, needs_sigma
+from .maps import Description, RawMaps, layers, maps_of, needs_sigma
 from .opened import Group
 
 NAME = "own"

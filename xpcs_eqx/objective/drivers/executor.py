@@ -44,16 +44,20 @@ class HeldExecutor:
     def __repr__(self) -> str:
         return type(self.executor).__name__
 
+    @classmethod
+    def of(cls, executor: Any, needed: str = "submit") -> "HeldExecutor":
+        """An executor as it is given to a field, held already or not.
 
-def _held(executor: Any) -> HeldExecutor:
-    if isinstance(executor, HeldExecutor):
-        return executor
-    if not (callable(getattr(executor, "submit", None)) and executor is not None):
-        raise ConfigError(
-            f"executor is {type(executor).__name__}, which has no `submit`; give a "
-            "ThreadPoolExecutor, a ProcessPoolExecutor or client.get_executor() of Dask"
-        )
-    return HeldExecutor(executor)
+        **Raises:** `ConfigError` for what has no such method.
+        """
+        if isinstance(executor, HeldExecutor):
+            return executor
+        if not callable(getattr(executor, needed, None)):
+            raise ConfigError(
+                f"executor is {type(executor).__name__}, which has no `{needed}`; give a "
+                "ThreadPoolExecutor, a ProcessPoolExecutor or client.get_executor() of Dask"
+            )
+        return cls(executor)
 
 
 def _processors(count: int | None) -> int:
@@ -104,7 +108,7 @@ class ExecutorSum(AbstractDriver):
     """
 
     traceable: ClassVar[bool] = False
-    executor: HeldExecutor = eqx.field(static=True, converter=_held)
+    executor: HeldExecutor = eqx.field(static=True, converter=HeldExecutor.of)
     workers: int = eqx.field(static=True, default=None, converter=_processors)  # pyright: ignore[reportArgumentType]
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...fitting import Fit
 from ...objective import has_bins
+from ...physics.rates import rates_in
 from ..maps import FittedMaps, has_maps, sheet_maps, shown_maps
 from ..page import Picture
 from ..points import fitted_bins
@@ -18,7 +19,7 @@ from .bins import bin_figure as bin_figure
 from .bins import bin_lag_figure as bin_lag_figure
 from .canvas import FORMATS as FORMATS
 from .canvas import picture_of as picture_of
-from .canvas import saved, style
+from .canvas import save_figure, style
 from .corner import covariance_figure as covariance_figure
 from .corner import fitted_entries
 from .corner import posterior_drawings as posterior_drawings
@@ -26,7 +27,6 @@ from .curves import convergence_figure as convergence_figure
 from .curves import curve_figure as curve_figure
 from .curves import degeneracy_figure as degeneracy_figure
 from .curves import rate_figure as rate_figure
-from .curves import rates_of
 from .curves import scaling_figure as scaling_figure
 from .means import g2_figure as g2_figure
 from .means import lag_figure as lag_figure
@@ -106,7 +106,7 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
         out.append(
             Drawing("c2_against_lag", lambda: lag_figure(*maps()), _CAPTIONS["c2_against_lag"])
         )
-    if rates_of(fit):
+    if rates_in(fit.model):
         out.append(Drawing("rates", lambda: rate_figure(fit), _CAPTIONS["rates"]))
     if has_maps(fit):
         out += [
@@ -159,7 +159,7 @@ def save_figures(
             return None
 
     def drawn(one: Drawing) -> Picture:
-        picture = saved(one.draw(), os.path.join(folder, one.name), one.caption, form)
+        picture = save_figure(one.draw(), os.path.join(folder, one.name), one.caption, form)
         # The name may be that of a folder and a file in it.
         return picture._replace(file=f"{one.name}.{form}")
 

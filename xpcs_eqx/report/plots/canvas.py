@@ -126,7 +126,9 @@ def file_of(stem: str, form: str) -> str:
     return f"{stem}.{form}"
 
 
-def written(fig: Figure, stem: str, form: str = "png", pixels: Image.Image | None = None) -> str:
+def write_figure(
+    fig: Figure, stem: str, form: str = "png", pixels: Image.Image | None = None
+) -> str:
     """Write a figure into a file, in a folder that is made if needed; returns its path.
 
     `pixels` are those of the figure, where they are known.
@@ -152,10 +154,10 @@ def drawn(fig: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def saved(fig: Figure, stem: str, caption: str = "", form: str = "png") -> Picture:
+def save_figure(fig: Figure, stem: str, caption: str = "", form: str = "png") -> Picture:
     """Write a figure into a file, without its ending, and return it as a picture of a page."""
     pixels = drawn(fig)
-    return _picture(pixels, written(fig, stem, form, pixels), caption)
+    return _picture(pixels, write_figure(fig, stem, form, pixels), caption)
 
 
 def picture_of(path: str, caption: str = "") -> Picture:

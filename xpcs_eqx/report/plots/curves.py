@@ -1,13 +1,11 @@
 """Curves of a fit: points, scaling, convergence, rates with bands, profiles, mean residuals."""
 
-import dataclasses
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...fitting import Band, DegeneracyReport, Fit, band
-from ...physics import AbstractRate
+from ...physics.rates import rates_in
 from ...uncertainty import Misfit
 from ..fit import scaling_errors
 from ..method import unit_of
@@ -77,12 +75,6 @@ def convergence_figure(fit: Fit) -> Figure:
     return fig
 
 
-def rates_of(fit: Fit) -> list[str]:
-    """Names of the rates that the model of a fit has."""
-    names = [one.name for one in dataclasses.fields(fit.model)]
-    return [name for name in names if isinstance(getattr(fit.model, name), AbstractRate)]
-
-
 def rate_limits(one: Band) -> tuple[float, float, bool]:
     """Limits of the axis of a rate and whether it is logarithmic: with its band, within reason."""
     low, high = float(np.min(one.value)), float(np.max(one.value))
@@ -101,7 +93,7 @@ def rate_limits(one: Band) -> tuple[float, float, bool]:
 
 def rate_figure(fit: Fit) -> Figure:
     """The rates, J(t), γ̇(t) and others, with bands of one and two quoted errors."""
-    names = rates_of(fit)
+    names = list(rates_in(fit.model))
     width = min(WIDE, 0.9 + 3.05 * len(names))
     fig, (axes,) = panels(width, 2.4, "", columns=len(names), left=0.7, top=0.22, wspace=0.48)
     for axis, name in zip(axes, names, strict=True):

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...data import FrameIntensities, PooledData, TwoTimeData
-from .canvas import DATA, WIDE, degrees, few_ticks, file_of, log_scale, panels, style, written
+from .canvas import DATA, WIDE, degrees, few_ticks, file_of, log_scale, panels, style, write_figure
 from .means import age_colours, mean_by_lag
 from .surfaces import limits, mean_of, small
 
@@ -121,4 +121,4 @@ def save_data_figure(
     # Before anything is drawn.
     file_of(stem, form)
     with style():
-        return written(data_figure(sets, intensities), stem, form)
+        return write_figure(data_figure(sets, intensities), stem, form)

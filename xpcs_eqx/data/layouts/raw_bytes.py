@@ -1,6 +1,6 @@
-"""Texts of any length in HDF5 files, looked at before HDF5 is asked for them.
+"""What the bytes of a file say before HDF5 is asked: what it is, and texts of any length in it.
 
-They are references of 16 bytes, length, address and number, into heaps. HDF5 makes room for the
+Texts are references of 16 bytes, length, address and number, into heaps. HDF5 makes room for the
 length before it looks there, and runs for ever where it is close to 2^32, or where the objects of a
 heap do not fill it.
 """
@@ -10,6 +10,38 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
+
+_KINDS = (
+    (b"\x1f\x8b", "it is packed by gzip: unpack it first"),
+    (b"BZh", "it is packed by bzip2: unpack it first"),
+    (b"\xfd7zXZ", "it is packed by xz: unpack it first"),
+    (
+        b"version https://git-lfs",
+        "it is a pointer of Git LFS: get the file itself with git lfs pull",
+    ),
+    (b"MATLAB 5", "it is a MATLAB file of an older version: save it with -v7.3"),
+    (b"\x80", "it is a pickle of Python: save its arrays with numpy.savez"),
+    (b"<", "it is a web page or another XML document, such as the answer of a server"),
+    (b"II*\0", "it is a TIFF image"),
+    (b"MM\0*", "it is a TIFF image"),
+)
+
+
+def kind_of(path: str) -> str:
+    """What a file is by its first bytes, in words; empty for what is not known."""
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(512)
+    except OSError:
+        # What HDF5 said of it is told then.
+        return ""
+    if not start:
+        return "it is empty"
+    known = [words for mark, words in _KINDS if start.startswith(mark)]
+    if not known and start.isascii() and b"\0" not in start:
+        known = ["it is text: save the numbers with numpy.save"]
+    return "".join(known[:1])
+
 
 # Part of a large file that is looked through, at its start and at its end [bytes].
 _LOOKED_THROUGH = 64 * 2**20
