@@ -100,6 +100,7 @@ def test_maps_of_many_pixels_scatter_less_and_take_no_longer():
     assert wide / narrow == pytest.approx(100.0, rel=0.3)
 
 
+@pytest.mark.long
 def test_after_the_likelihood_it_is_simulated_from_what_that_found():
     fit = fit_of(data_of())
     found = bootstrap(fit, 3, then=xe.maximum_likelihood)

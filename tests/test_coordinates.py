@@ -26,9 +26,8 @@ def reference(problem):
     return chi2(data, xe.parameter_map(start, data.t))
 
 
-@pytest.mark.parametrize(
-    "rates", [ReferenceTime, pytest.param(SignedSlope, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("rates", [ReferenceTime, SignedSlope])
 def test_rates(problem, reference, rates):
     data, start = problem
     found, fit = chi2(data, xe.parameter_map(start, data.t, rates=rates))

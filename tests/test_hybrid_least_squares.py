@@ -81,6 +81,7 @@ def test_a_start_at_the_optimum_needs_no_warm_up(objective, reference):
     )
 
 
+@pytest.mark.long
 def test_stored_maps_give_the_same(tmp_path, parameters, data, reference):
     path = str(tmp_path / "maps.h5")
     write_own(path, data)

@@ -593,7 +593,7 @@ def test_interrupted_and_gone_on_with(files, tmp_path, interrupt, capsys):
     assert sorted(p.name for p in Path(tmp_path).iterdir()) == ["fit.toml", "fit_results"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_example_runs_as_it_says(tmp_path, monkeypatch):
     text = (Path(__file__).parent.parent / "examples" / "joint.toml").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)

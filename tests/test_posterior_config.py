@@ -245,6 +245,7 @@ def test_what_cannot_be_sampled_is_refused_before_any_work(problem, options, fra
         assert fragment in str(caught.value)
 
 
+@pytest.mark.long
 def test_the_likelihood_of_speckle_is_sampled_where_it_can_be_used(problem, monkeypatch):
     folder, _ = problem
     asked = read_configuration(str(folder / "fit.toml"), ("bayes.likelihood=speckle",))

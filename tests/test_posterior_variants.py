@@ -86,17 +86,8 @@ def about_the_start(density, settings, *_):
     return sample_module.ChainRun(draws, step_size, metric, 0.0, 0.0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "variant",
-    [
-        pytest.param(
-            variant,
-            marks=pytest.mark.long if re.search("pathfinder|fixed|marginalised", variant) else (),
-        )
-        for variant in VARIANTS
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_what_is_sampled_follows_the_file(tmp_path, variant, monkeypatch):
     monkeypatch.setattr(sample_module, "run_chains", about_the_start)
     options, sampled_names, beside, said = VARIANTS[variant]

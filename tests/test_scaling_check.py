@@ -117,7 +117,7 @@ def test_equal_contrast_raises_no_warning(make):
     assert abs(np.mean(scores) - 1) < 4 * np.sqrt(2 / 22 / len(scores))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_series_that_can_follow_raises_no_warning(varied):
     assert not fit_of(varied, Fourier(MANY, order=2)).scaling_check.significant
 

@@ -182,6 +182,7 @@ def test_consensus_of_several_data_sets_has_the_closed_form(tmp_path):
     assert again.parts["b"].diagnostics.status == second.diagnostics.status
 
 
+@pytest.mark.long
 def test_several_data_sets_are_sampled_with_scalings_of_their_own():
     objective = _static()
     fit = with_scaling(least_squares(objective), [Averaged(2), Averaged(2)])

@@ -153,6 +153,7 @@ def test_equal_seeds_and_the_global_random_numbers(laminar):
     assert np.geterr() == errors
 
 
+@pytest.mark.long
 def test_no_compilation_by_generation_or_size_of_population(laminar):
     quick = CmaPreset(generations=4, restarts=1, refined=1)
     cma_es(laminar, preset=quick)
