@@ -1,5 +1,7 @@
 """Searches of every kind of objective, what is kept of each start, and pairs counted once."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,7 +122,7 @@ def test_what_no_result_is_made_for_is_refused_in_words():
     assert abs(cma_search(bowl, preset=SHORT).x[0]) < 1e-6
 
 
-def test_least_squares_of_a_curve_is_curve_fit():
+def test_least_squares_of_a_curve_is_curve_fit(caplog):
     x = np.linspace(0.0, 2.0, 9)
     y = 3.0 * np.exp(-1.5 * x) + 0.01 * np.cos(9.0 * x)
 
@@ -128,7 +130,11 @@ def test_least_squares_of_a_curve_is_curve_fit():
         return amplitude * jnp.exp(-rate * x)
 
     start = np.ones(2)
-    fit = xe.least_squares(curve_objective(decay, x, y, start, names=("rate", "amplitude")))
+    with caplog.at_level(logging.INFO, "xpcs_eqx"):
+        fit = xe.least_squares(curve_objective(decay, x, y, start, names=("rate", "amplitude")))
+    # Whoever wants to see its steps asks the logger.
+    told = [one.getMessage() for one in caplog.records if one.name.startswith("xpcs_eqx")]
+    assert len(told) == fit.evaluations, told
     plain = xe.curve_fit(decay, x, y, start)
     np.testing.assert_array_equal(fit.x, plain.x)
     np.testing.assert_array_equal(fit.pcov, plain.pcov)

@@ -13,10 +13,9 @@ from .bad_frames import left_out
 from .baseline import Baseline, Levels, baseline_of, checked_baseline, levels_of
 from .checks import agreeing, given_scalar, increasing_times, numbers, positive, positive_sigma
 from .chosen import checked_sigma, choose_places, doubts_of, gap_of, one_q, refuse
-from .clock import counted_from_start
 from .fills import fills_of
 from .layouts.maps import RawMaps, SlicedMap
-from .places import improbable_q, remarks_on_places
+from .meaning import counted_from_start, improbable_q, remarks_on_places
 from .selection import Selection
 from .two_time import Bins, Geometry, PooledData, Provenance, TwoTimeData
 

@@ -17,9 +17,8 @@ from .checks import (
     plausible_spacing,
     positive,
 )
-from .clock import counted_from_start
 from .layouts.maps import Layer, RawMaps, Window, worked_dtype
-from .places import improbable_q, outside, remarks_on_places
+from .meaning import counted_from_start, improbable_q, outside, remarks_on_places
 from .selection import (
     PairRule,
     Selection,

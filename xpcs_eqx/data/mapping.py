@@ -24,11 +24,11 @@ from .checks import (
     shown,
 )
 from .chosen import Sigma, choose
-from .clock import clock_before
 from .fills import fills_of
 from .layouts import age_lag
 from .layouts.arrays import DIRECT, LOADER, check_keys, not_read, raw_from_mapping
 from .load import assemble
+from .meaning import clock_before
 from .selection import PairRule, Selection, in_ranges, pair_rule
 from .symmetry import TOLERANCE, Symmetrise
 from .two_time import DEFAULT_GAP, NO_Q, Geometry, PooledData, Provenance, TwoTimeData

@@ -12,8 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from ..arguments import check_fields, checked
 from ..data import Geometry
-from .leaves import model_text
-from .parameter import ParameterInfo
+from .leaves import ParameterInfo, model_text
 
 
 class Circumstances(NamedTuple):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, ScalarLike
 
 from ..arguments import check_fields
 from .correlation import AbstractCorrelation, Features
-from .parameter import ParameterInfo, parameter
+from .leaves import ParameterInfo, parameter
 from .rates import AbstractRate, PowerLawRate
 from .trigonometry import cos_degrees, sinc
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..errors import ModelError
-from .parameter import constant, parameter
+from .leaves import constant, parameter
 from .rates import AbstractRate, cumulative_gauss
 
 

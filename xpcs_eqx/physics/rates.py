@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, ScalarLike
 from ..arguments import check_fields
 from ..errors import ModelError
 from ..showing import with_numbers
-from .parameter import as_inexact, parameter
+from .leaves import as_inexact, parameter
 
 
 class AbstractRate(eqx.Module):

@@ -10,7 +10,7 @@ from jaxtyping import ScalarLike
 
 from .correlation import AbstractCorrelation, Features
 from .diffusion import TRANSPORT, power_law_of, rate_names
-from .parameter import ParameterInfo, parameter
+from .leaves import ParameterInfo, parameter
 from .rates import AbstractRate
 
 _LN2 = log(2.0)

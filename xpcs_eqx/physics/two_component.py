@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, ScalarLike
 
 from .correlation import AbstractCorrelation, Circumstances, Degeneracy, Features
 from .diffusion import TRANSPORT, power_law_of, rate_names
-from .parameter import ParameterInfo, parameter
+from .leaves import ParameterInfo, parameter
 from .rates import AbstractRate
 from .trigonometry import cos_degrees, sincos
 
