@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 EXIT_CODES = (
-    "Exit codes: 0 converged, 1 not converged or poor, 2 bad input, 3 interrupted, "
+    "Exit codes: 0 a fit to rely on, 1 a number may be wrong, 2 bad input, 3 interrupted, "
     "4 internal error."
 )
 
@@ -115,7 +115,9 @@ def _template(parser: argparse.ArgumentParser) -> None:
 def _show(parser: argparse.ArgumentParser) -> None:
     _add_reading(parser)
     parser.add_argument(
-        "--plot", metavar="FILE", help="draw maps and g2 into this file, .png, .svg or .pdf"
+        "--plot",
+        metavar="FILE",
+        help="draw maps and c2 against lag into this file, .png, .svg or .pdf",
     )
 
 

@@ -283,13 +283,16 @@ def test_what_all_results_have_in_common_is_said_once():
     failed = Result("c.h5", "failed: no maps")
     page = as_page("Series", results_at((0.006,), (1.0, 3.0)))
     assert "2 good" in page
-    assert "the same in all of them: q = 0.006 1/Å, alpha = 0.5" in page
+    assert "the same in all fits: q = 0.006 1/Å, alpha = 0.5" in page
     assert "<th>alpha" not in page
     assert ">3.000 ± 0.030<" in page
     assert "in the CSV file" not in page
     page = as_page("Series", [*results_at((0.006,), (1.0, 3.0)), failed])
     assert "2 good, 1 failed" in page
-    assert "the same in all" not in page
+    assert "the same in all fits: q = 0.006 1/Å, alpha = 0.5" in page
+    # Why there is none is no cell of the table.
+    assert ">failed</td>" in page
+    assert "<li>c.h5: no maps</li>" in page
 
 
 MOTIONS = [(Static(rate(4e3)), 2.0), (Ballistic(rate(40)), 1.0)]

@@ -130,6 +130,15 @@ def test_names_in_the_text_exist(page):
             found = getattr(found, part)
 
 
+@by_page
+def test_code_fits_the_page(page):
+    """As on the site on a laptop; of the README the commands of one line are longer."""
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    code = [line for _, block in found for line in block.splitlines()]
+    wide = [line for line in code if len(line) > 100 and not line.startswith("python3 -m venv")]
+    assert not wide
+
+
 @pytest.mark.parametrize("code", all_blocks("toml"))
 def test_configurations_are_read(code, tmp_path):
     if "data" not in tomllib.loads(code):

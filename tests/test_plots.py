@@ -238,7 +238,7 @@ def results_at(values, good=True):
             "at [h after 2026-11-29 10:30]",
             [0.0, 1.5],
         ),
-        (["hot", "cold"], "number of the file", [1.0, 2.0]),
+        (["hot", "cold"], "row of the table", [1.0, 2.0]),
     ],
 )
 def test_a_series_is_drawn_against_what_is_known(values, along, places):

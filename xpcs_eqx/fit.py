@@ -1,6 +1,6 @@
 """The program: `python -m xpcs_eqx.fit config.toml`.
 
-Exit codes: 0 converged and not poor; 1 finished, but not converged or poor; 2 bad input or
+Exit codes: 0 a fit to rely on; 1 finished, with a number that may be wrong; 2 bad input or
 configuration, nothing written; 3 interrupted, a checkpoint written when the fit had begun;
 4 internal error, nothing written.
 """

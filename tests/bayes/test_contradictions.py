@@ -157,7 +157,7 @@ def test_a_posterior_far_from_the_fit_is_contradictory(mean, status):
     assert found.status == "converged"
     compared = against_fit(found, theta, [("a", 0.0, 1.0), ("b", 0.0, 1.0)])
     assert compared.status == status
-    assert (status == "contradictory") == any("from the fit (0)" in t for t in compared.findings)
+    assert (status == "contradictory") == any("from the fit (0" in t for t in compared.findings)
     for unknown in (math.nan, math.inf, 0.0):
         assert against_fit(found, theta, [("a", 0.0, unknown)]).status == "converged"
     # What has not converged contradicts nothing yet.

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..fitting import Fit
-from ..showing import with_error
+from ..showing import value_and_error, with_error
 from .arviz_io import bfmi, ess, rhat
 from .modes import bimodality
 from .nuts.chains import Draws
@@ -252,7 +252,7 @@ def against_fit(
         if abs(away) > AWAY:
             findings.append(
                 f"{name} = {with_error(mean, sd)} is {away:+.1f} standard deviations from "
-                f"the fit ({known[name]:.6g})"
+                f"the fit ({value_and_error(known[name], sd)[0]})"
             )
     advice = (
         "the draws contradict the fit: look whether a prior excludes it, whether the fit has found "

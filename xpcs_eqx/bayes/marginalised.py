@@ -12,6 +12,7 @@ from ..compiling import quick_jit
 from ..errors import ModelError
 from ..fitting import Fit
 from ..scaling import Averaged
+from ..showing import with_error
 from .arviz_io import ess, rhat
 from .density.likelihood import Conditional, MarginalisedScaling
 from .density.log_posterior import LogPosterior
@@ -77,7 +78,7 @@ def check_ends(density: LogPosterior, theta: Float[np.ndarray, "entry"], fit: Fi
     where = f"{away[k]:.1f} standard deviations inside" if away[k] > 0 else f"{-away[k]:.1f} beyond"
     prior_mean, prior_sd = (float(np.asarray(v)[k]) for v in (treatment.mean, treatment.sd))
     raise ModelError(
-        f"{scaling.names[k]} is {mean[k]:.4g} ± {sd[k]:.2g} at the fit, {where} the nearer end of "
+        f"{scaling.names[k]} is {with_error(mean[k], sd[k])} at the fit, {where} the nearer end of "
         f"its prior, a normal one of mean {prior_mean:g} and sd {prior_sd:g} on "
         f"[{lower[k]:g}, {upper[k]:g}]; marginalised scaling integrates over the whole line, which "
         f"is right only where the ends are {FAR:g} standard deviations away. Use SampledScaling(), "

@@ -435,7 +435,8 @@ def bins_from(
         roots = roots * np.sqrt(nodes.pairs)
         notes.append("No sigma is known: bins weigh by the pairs of frames in them.")
     if not used.all():
-        notes.append(f"{used.size - used.sum()} of {used.size} bins count for nothing.")
+        out = used.size - used.sum()
+        notes.append(f"{out} of {used.size} bins are empty or left out, and count for nothing.")
     return _pooled(
         [nodes] * maps.size,
         np.where(used, flat, 0.0),
@@ -497,7 +498,7 @@ def _times(
         spacing = equal_spacing(where, raw.t)
         if dt is not None:
             agreeing(where, raw.time_name, spacing, dt, "s")
-        return raw.t, spacing, f"{raw.t.size} frames as {raw.time_name} says."
+        return raw.t, spacing, f"The times {raw.time_name} are those of {raw.t.size} frames."
     if dt is None:
         refuse(raw, raw.time_name, "dt [s] (data.dt in a configuration)")
         if raw.frame_time is None:

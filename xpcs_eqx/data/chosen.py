@@ -406,7 +406,9 @@ class Chosen:
         raw, n = self.raw, self.n_frames
         notes = [*raw.remarks, *self.remarks]
         if halved:
-            notes.append(f"{halved} of {self.n_maps} maps were stored as one half.")
+            notes.append(
+                f"{halved} of {self.n_maps} maps were stored as one half, which was mirrored."
+            )
         if any(asymmetries):
             taken = f"the {self.symmetrise}{' of both' if self.symmetrise == 'mean' else ''}"
             notes.append(

@@ -423,8 +423,8 @@ class Fit(eqx.Module):
 
         - `names`: of the figures that are wanted; by default all.
 
-        **Raises:** `ModelError` for a name that is none, for the fit of a curve, and with what to
-        install when matplotlib is missing.
+        **Raises:** `ModelError` for a name that is none, and with what to install when matplotlib
+        is missing.
         """
         return figures_of(self, names)
 

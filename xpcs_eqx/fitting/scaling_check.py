@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from ..compiling import quick_jit
 from ..objective import SpeckleLikelihood, scaling_penalty_equations
+from ..showing import value_and_error
 from ..uncertainty import (
     Optimum,
     inverse_of,
@@ -65,13 +66,16 @@ class Departure(NamedTuple):
             else f"is not where {scaling} has it"
         )
 
+        error = float(np.nanmedian(self.error))
+
         def span(values):
-            low, high = float(np.nanmin(values)), float(np.nanmax(values))
-            return f"{low:.4g}" if high - low < 1e-6 * abs(high) else f"{low:.4g} … {high:.4g}"
+            ends = float(np.nanmin(values)), float(np.nanmax(values))
+            low, high = (value_and_error(end, error)[0] for end in ends)
+            return low if low == high else f"{low} … {high}"
 
         return (
             f"{head}: angles by themselves have {span(self.estimate)} "
-            f"(each ± {float(np.nanmedian(self.error)):.2g}), this fit {span(self.used)} "
+            f"(each ± {value_and_error(0.0, error)[1]}), this fit {span(self.used)} "
             f"(chi² {self.statistic:.4g} with {self.degrees} degrees of freedom)"
         )
 

@@ -60,7 +60,8 @@ def _lines(data: TwoTimeData | PooledData) -> list[str]:
         header += ["noise", "diagonal"]
         columns += [noise_by_angle(data), np.mean(np.asarray(data.diagonal), axis=1)]
     rows = [[number(float(value), 4) for value in row] for row in zip(*columns, strict=True)]
-    return text_lines([*content, Table(header, rows)])
+    guess = "contrast, baseline and half-decay are first guesses; a fit knows them better"
+    return text_lines([*content, Table(header, rows), guess])
 
 
 def show(arguments: argparse.Namespace) -> str:
@@ -70,9 +71,8 @@ def show(arguments: argparse.Namespace) -> str:
     """
     sets = data_of(arguments.file, given_reading(arguments))
     first = sets[0].provenance
-    lines = [
-        f"{arguments.file}: {first.layout}, {len(sets)} q, {counted(sets[0].n_angles, 'angle')}"
-    ]
+    known = f"{len(sets)} q" if Origin(first).has_q else "q not known"
+    lines = [f"{arguments.file}: {first.layout}, {known}, {counted(sets[0].n_angles, 'angle')}"]
     for data in sets:
         lines += _lines(data)
     if arguments.plot:

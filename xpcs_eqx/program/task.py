@@ -304,8 +304,8 @@ class Outcome:
         if self.sampled is not None:
             out += self.sampled.sections(output.plots, output.plot_format)
             timings = {**timings, **self.sampled.timings}
-        for label, (name, part) in zip(self.fit.parts, self.folders().items(), strict=True):
-            out.append(surface_section(part, label, name, output.fitted_data))
+        for name, part in self.folders().items():
+            out.append(surface_section(part, name, output.fitted_data))
         return [*out, time_section(self.fit, timings)]
 
     def write(

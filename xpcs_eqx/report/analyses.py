@@ -14,6 +14,7 @@ from ..fitting import (
     DegeneracyReport,
     Diagnostics,
     Fit,
+    ParameterRow,
     SequentialFit,
 )
 from ..optimize import SinglePrecisionState
@@ -196,8 +197,13 @@ def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> S
         )
         for one in fit.rows
     ]
+
+    def alone(row: ParameterRow) -> str:
+        """What an angle says of a parameter by itself: nothing where its error is not finite."""
+        return with_error(row.value, row.error) if np.isfinite(row.error) else "-"
+
     each = [
-        (f"{fit.phi[a]:.4g}", *(with_error(one[n].value, one[n].error) for n in names))
+        (f"{fit.phi[a]:.4g}", *(alone(one[n]) for n in names))
         for a, one in zip(fit.angles, fit.fits, strict=True)
     ]
     content: list[Block] = [

@@ -20,7 +20,7 @@ from ..showing import without_q
 from .derived import RATES, exponent_sections, relaxation_of
 from .folder import checksums_of, no_results
 from .page import Picture, page
-from .sections import FIGURES, HEAD, Block, Section, Table, number, text_lines, with_error
+from .sections import FIGURES, HEAD, Block, Section, Table, items, number, text_lines, with_error
 
 # The derived number that stands among the parameters: relaxation rate of c1.
 GAMMA = "Γ"
@@ -254,7 +254,8 @@ def _cell(value: Any, digits: int = 6) -> str:
 def _pairs(results: Sequence[Result]) -> list[Block]:
     """A row for each result with value and error as one, for people.
 
-    What is the same number in all of them, and has no error, is said once.
+    What is the same number in all fits, and has no error, is said once; why there is no fit stands
+    below.
     """
     columns = {
         name: [_cell(one.about.get(name)) for one in results] for name in _names(results, "about")
@@ -265,19 +266,29 @@ def _pairs(results: Sequence[Result]) -> list[Block]:
         head = f"{name} [{unit}]" if unit else name
         columns[head] = [with_error(*pair) for pair in pairs]
         alike += [] if any(math.isfinite(error) for _, error in pairs) else [head]
+    fitted = [k for k, one in enumerate(results) if one.parameters]
     once = {
-        head: columns.pop(head)[0]
+        head: columns.pop(head)[fitted[0]]
         for head in alike
-        if len(results) > 1 and len(set(columns[head])) == 1
+        if len(fitted) > 1 and len({columns[head][k] for k in fitted}) == 1
     }
     cells = zip(*columns.values(), strict=True) if columns else [()] * len(results)
-    rows = [[one.name, one.verdict, *row] for one, row in zip(results, cells, strict=True)]
+    verdicts = [one.verdict.partition(": ") for one in results]
+    named = zip(results, verdicts, cells, strict=True)
+    rows = [[one.name, verdict[0], *row] for one, verdict, row in named]
     table = Table(["name", "verdict", *columns], rows)
+    # Why there is none would be the widest column.
+    whys = zip(results, verdicts, strict=True)
+    reasons = items([f"{one.name}: {why}" for one, (_, _, why) in whys if why])
     said = []
     for head, cell in once.items():
         name, _, unit = head.rstrip("]").partition(" [")
         said.append(f"{name} = {cell} {unit}".rstrip())
-    return [table, *([f"the same in all of them: {', '.join(said)}"] if said else [])]
+    return [
+        table,
+        *([f"the same in all fits: {', '.join(said)}"] if said else []),
+        *reasons,
+    ]
 
 
 def as_page(

@@ -14,7 +14,7 @@ from ..fitting import (
     q_exponent,
     stated_exponent,
 )
-from .fit import folders_of
+from .fit import called, folders_of
 from .maps import chosen_angles
 from .method import unit_of
 from .sections import (
@@ -39,8 +39,8 @@ RATES = {
     "velocity": ("v", "Å/s", 1.0),
 }
 _HALF_DECAY = (
-    "half-decay: the lag at which c2 has fallen half of the way from its contrast to its offset, "
-    "of pairs that begin at that age"
+    "half-decay: the lag at which |c1|² has fallen to one half, and c2 to its offset and half the "
+    "contrast, for pairs that begin at that age"
 )
 _TAU = "; τ: relaxation time 1/Γ of c1 at that age"
 
@@ -127,7 +127,8 @@ def derived_sections(fit: Fit, ages: Sequence[float] | None = None) -> list[Sect
         if "shear" in one.means:
             mean, error = one.means["shear"], one.mean_errors["shear"]
             content.append(f"mean shear rate {with_error(mean, error)} 1/s")
-        title = "Derived from the parameters" + (f", {label}" if labels[label] else "")
+        title = "Derived from the parameters"
+        title += f" of {called(fit.parts[label])}" if labels[label] else ""
         if not out:
             content.append(_HALF_DECAY + (_TAU if np.all(np.isfinite(one.taus)) else ""))
         out.append(Section(title, content, place=TABLES if fit.data_sets else HEAD))

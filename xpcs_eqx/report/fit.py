@@ -125,6 +125,12 @@ _ERRORS = {
 _WARNS = re.compile("too small|infinite|a guess|only the sigma")
 
 
+def _ends(interval: ProfileInterval) -> str:
+    """The ends of an interval, to the digits of half its width."""
+    half = 0.5 * (interval.high - interval.low)
+    return " … ".join(value_and_error(end, half)[0] for end in (interval.low, interval.high))
+
+
 def sure_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
     """How the error was made, and how the residuals compare with the noise."""
     uncertainty, likelihood = fit.uncertainty, is_likelihood(fit.objective)
@@ -138,19 +144,22 @@ def sure_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
         of = counted(fit.degrees_of_freedom, "degree") + " of freedom"
         content.append(Entry("reduced χ²", f"{fit.reduced_chi2:.4g} with {of}"))
     noise = [one.misfit.excess for one in fit.parts.values() if one.misfit is not None]
-    spread = f"standard deviation {fit.residual_sd:.3g}"
-    spread += " times sigma" if term.absolute_sigma else ""
+    # A likelihood has a deviance in place of it.
+    spread = [] if likelihood else [f"standard deviation {fit.residual_sd:.3g}"]
+    if term.absolute_sigma and spread:
+        spread[0] += " times sigma"
     if noise:
         most = f"at most {max(noise):.3g}" if len(noise) > 1 else f"{noise[0]:.3g}"
-        spread += f"; their variance is {most} times that of the noise, which neighbouring "
-        spread += "entries of c2 show by their differences"
-    content.append(Entry("residuals", spread))
+        spread.append(
+            f"their variance is {most} times that of the noise, which neighbouring entries of c2 "
+            "show by their differences"
+        )
+    content += [Entry("residuals", "; ".join(spread))] if spread else []
     none = "" if fit.doubts else "; none is as good"
     looked = fit.looked + none if fit.looked else "not looked for: a fit from one start"
     content.append(Entry("other minima", looked))
     content += [
-        Entry(p.name, f"{p.low:.6g} … {p.high:.6g} at {p.level:.2%} by profile likelihood")
-        for p in profiles
+        Entry(p.name, f"{_ends(p)} at {p.level:.2%} by profile likelihood") for p in profiles
     ]
     return Section("How sure", content, place=HEAD)
 
@@ -161,6 +170,11 @@ def doubt_section(fit: Fit) -> Section:
     return Section("What to doubt", found, place=HEAD)
 
 
+def _family(name: str) -> str:
+    """The name of a parameter without the data set that it is of."""
+    return name.partition("[")[0]
+
+
 def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
     """The table of parameters.
 
@@ -168,7 +182,9 @@ def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Sec
     ones follow from what they are tied to.
     """
     shown, rows = [], {}
-    for row in fit.rows:
+    # What several data sets have of a parameter stands together.
+    families = list(dict.fromkeys(_family(row.name) for row in fit.rows))
+    for row in sorted(fit.rows, key=lambda one: families.index(_family(one.name))):
         values = dict(row._asdict())
         values["bounds"] = [values.pop("lower"), values.pop("upper")]
         rows[values.pop("name")] = values
@@ -251,6 +267,12 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
     )
 
 
+def called(part: Fit) -> str:
+    """A data set in a title: by its label, or by its q where that is its label."""
+    q = f"{float(part.objective.term.geometry.q):.6g}"
+    return f"q = {q} 1/Å" if part.label == q else part.label
+
+
 def folders_of(fit: Fit) -> dict[str, str]:
     """The folder of each data set by its label; no name for one data set alone."""
     labels = tuple(fit.parts)
@@ -267,10 +289,14 @@ def scaling_section(fit: Fit, title: str = "") -> Section:
         "offset": fit.offset,
         "offset_error": offset_error,
     }
+
+    def cells(value: float, error: float) -> tuple[str, str]:
+        """What is fixed has no error."""
+        return value_and_error(float(value), float(error) or math.nan)
+
     rows = [
-        [number(float(phi), 4), *value_and_error(*contrast), *value_and_error(*offset)]
+        [number(float(phi), 4), *cells(*pairs[:2]), *cells(*pairs[2:])]
         for phi, *pairs in zip(*columns.values(), strict=True)
-        for contrast, offset in [(map(float, pairs[:2]), map(float, pairs[2:]))]
     ]
     header = ("phi [deg]", "contrast", "error", "offset", "error")
     return Section(title, [Table(header, rows)], {"scaling": columns})
@@ -297,7 +323,7 @@ def time_section(fit: Fit, timings: Mapping[str, float]) -> Section:
     return Section("Time", [", ".join(f"{k} {v:.2f} s" for k, v in spent.items())], place=APPENDIX)
 
 
-def surface_section(fit: Fit, label: str, name: str, fitted_data: bool | None) -> Section:
+def surface_section(fit: Fit, name: str, fitted_data: bool | None) -> Section:
     """Plots of one data set, and its fitted maps as a file.
 
     `name` is that of its folders; empty for one data set alone. Maps in a file are written only
@@ -317,7 +343,7 @@ def surface_section(fit: Fit, label: str, name: str, fitted_data: bool | None) -
 
         return drawings(fit)
 
-    title = f"Figures of {label}" if name else "Figures"
+    title = f"Figures of {called(fit)}" if name else "Figures"
     return Section(title, (), {}, files, figures, name, FIGURES)
 
 
@@ -363,7 +389,7 @@ def fit_sections(
     out.append(sharing_section(fit, known))
     for label, name in folders_of(fit).items():
         one = fit.parts[label]
-        section = scaling_section(one, f"Contrast and offset of {label}")
+        section = scaling_section(one, f"Contrast and offset of {called(one)}")
         files: dict[str, Any] = {
             f"fit/{name}/parameters.json": document(fit_sections(one)),
             f"fit/{name}/covariance.npz": covariance_arrays(one),

@@ -175,6 +175,7 @@ def _several_data(fit: Fit, origins: Sequence[Origin]) -> list[Block]:
 def model_section(fit: Fit, origins: Sequence[Origin], decisions: Sequence[str]) -> Section:
     """Models and scalings, and what else was chosen without the user."""
     content = _by_value("model", {k: [told(one.model)] for k, one in fit.parts.items()})
+    content += _by_value("knots", {k: _knots(one.model) for k, one in fit.parts.items()})
     scalings = {
         label: [origin.scaling or type(one.objective.term.scaling).__name__]
         for (label, one), origin in zip(fit.parts.items(), origins, strict=True)
@@ -182,6 +183,24 @@ def model_section(fit: Fit, origins: Sequence[Origin], decisions: Sequence[str])
     content += _by_value("scaling", scalings)
     content += [Entry("note", one) for one in decisions]
     return Section("Model", content, place=APPENDIX)
+
+
+def _knots(model: AbstractCorrelation) -> list[str]:
+    """The ages that the values of a rate belong to, of each rate that is given by values.
+
+    >>> from xpcs_eqx.physics import PiecewiseConstantRate, SplineRate, Static
+    >>> _knots(Static(SplineRate([1.0, 10.0], 1e4))), _knots(Static(PowerLawRate(1e4)))
+    (['transport at the ages 1, 10 s'], [])
+    >>> _knots(Static(PiecewiseConstantRate([2.5], 1e4)))
+    ['transport with steps at 2.5 s']
+    """
+    found = []
+    for name, rate in rates_in(model).items():
+        for what, at in (("knots", "at the ages"), ("breaks", "with steps at")):
+            if (ages := getattr(rate, what, None)) is not None:
+                every = ", ".join(number(float(age), 4) for age in ages)
+                found.append(f"{name} {at} {every} s")
+    return found
 
 
 def _by_value(what: str, said: Mapping[str, Sequence[str]]) -> list[Entry]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..showing import html_table
-from .sections import APPENDIX, METHOD, Block, Entry, Heading, Item, Section, Table
+from .sections import APPENDIX, METHOD, TABLES, Block, Entry, Heading, Item, Section, Table
 
 # All pictures of a page together [bytes]; further ones stay in their files.
 LARGEST = 3_400_000
@@ -98,6 +98,8 @@ large.addEventListener("click", (event) => {
 });
 """
 _VERDICT = re.compile(r"Quality: (GOOD|MARGINAL|POOR)\b")
+# A list of more sections than these is no help.
+_MOST_LINKS = 12
 # Cells longer than this are broken into lines.
 _LONG = 48
 
@@ -187,6 +189,12 @@ def _within(pictures: Sequence[Sequence[Picture]]) -> list[list[Picture]]:
     return out
 
 
+def _listed(links: Sequence[tuple[int, str, str]]) -> list[tuple[str, str]]:
+    """Links of sections with the kind of each: of many without tables; none of one or two."""
+    wanted = [one for one in links if len(links) <= _MOST_LINKS or one[0] != TABLES]
+    return [(place, name) for _, place, name in wanted] if len(wanted) > 2 else []
+
+
 def page(title: str, sections: Iterable[tuple[Section, Sequence[Picture]]]) -> str:
     """A page of sections, each with the pictures of its figures.
 
@@ -202,14 +210,13 @@ def page(title: str, sections: Iterable[tuple[Section, Sequence[Picture]]]) -> s
         if one.title:
             parts.insert(0, f"<h2>{html.escape(one.title)}</h2>")
             if one.place != APPENDIX:
-                links.append((f"s{k}", html.escape(one.title)))
+                links.append((one.place, f"s{k}", html.escape(one.title)))
         target = method if one.place == APPENDIX else main
         target.append(f'<section id="s{k}">' + "\n".join(parts) + "</section>")
     if method:
-        links.append(("method", "Appendix"))
+        links.append((APPENDIX, "method", "Appendix"))
         method = [f'<details id="method"><summary>{METHOD}</summary>', *method, "</details>"]
-    # A page of one or two sections needs no list of them.
-    listed = [f'<a href="#{place}">{name}</a>' for place, name in links] if len(links) > 2 else []
+    listed = [f'<a href="#{place}">{name}</a>' for place, name in _listed(links)]
     return "\n".join(
         [
             "<!DOCTYPE html>",

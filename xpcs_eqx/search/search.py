@@ -172,7 +172,9 @@ class GlobalFit(eqx.Module):
     def sentences(self) -> tuple[str, ...]:
         """Decisions and evaluations of the strategy and of each of its methods."""
         parts = ", ".join(f"{one.what} {one.evaluations}" for one in self.spent)
-        total = f"{self.evaluations} evaluations: {parts}; kept is the best, of {self.method}"
+        total = (
+            f"{self.evaluations} evaluations: {parts}; the lowest is kept, that of {self.method}"
+        )
         text = [*self.decisions, total]
         if self.search is not None:
             # Its decisions are among those of the strategy.

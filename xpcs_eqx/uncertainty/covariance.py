@@ -577,9 +577,11 @@ def _speckle_reason(scores: SpeckleScores, why: tuple[str, ...]) -> str:
             ", with the shot noise from the correlation of residuals that share a frame, since the "
             f"raw diagonal cannot be used ({'; '.join(why[:3])}{'; …' if len(why) > 3 else ''})"
         )
+    every = replaced.size == scores.shot.shape[0]
+    where = "" if every else f" at angles {replaced.tolist()}"
     return text + (
-        f", with the shot noise at angles {replaced.tolist()} from the correlation of residuals "
-        "that share a frame, which is far smaller than the raw diagonal implies"
+        f", with the shot noise{where} from the correlation of residuals that share a frame, which "
+        "is far smaller than the raw diagonal implies"
     )
 
 

@@ -76,8 +76,8 @@ class Misfit(eqx.Module):
 
     def sentence(self, test: MisfitTest) -> str:
         """What a failed test has found."""
-        chance = f"{test.probability:.1g}" if test.probability > RARE else f"below {RARE:g}"
-        chance = f"a right model leaves as much with a probability of {chance}"
+        chance = f"of {test.probability:.1g}" if test.probability > RARE else f"below {RARE:g}"
+        chance = f"a right model leaves as much with a probability {chance}"
         if test.name == "scale":
             more = "more" if self.excess > 1 else "less"
             return (
@@ -88,6 +88,12 @@ class Misfit(eqx.Module):
         if test.where is None:
             return f"the model does not fit by {test.name} ({chance})"
         return f"the model does not fit: {test.where.text} ({chance})"
+
+
+def _between(kind: str, low: float, high: float) -> str:
+    """Where some lags or ages are, in words; a single one is called so."""
+    first, last = f"{low:.3g}", f"{high:.3g}"
+    return f"at {kind} {first}–{last} s" if first != last else f"at the {kind[:-1]} {first} s"
 
 
 class Remains(NamedTuple):
@@ -180,8 +186,8 @@ class Tested(NamedTuple):
         (low, high), mean, error = limits[k], self.mean[k], self.error[k]
         side = "above" if mean > 0 else "below"
         text = (
-            f"at {kind} {low:.3g}–{high:.3g} s the fit lies {with_error(abs(mean), error)} {side} "
-            "the data"
+            f"{_between(kind, low, high)} the fit lies {with_error(abs(mean), error)} {side} the "
+            "data"
         )
         return Deviation(text, float(low), float(high), float(mean), float(error))
 
@@ -333,7 +339,7 @@ def _angle_test(left: _Left, cells: Cells, lags, ages, sizes: list[NoiseSize], p
     where = found.deviation(lags[cells.lag], "lags")
     if where is not None:
         low, high = ages[cells.age[found.largest]]
-        text = f"at φ = {phi[a]:.4g}°, {where.text}, at ages {low:.3g}–{high:.3g} s"
+        text = f"at φ = {phi[a]:.4g}°, {where.text}, {_between('ages', low, high)}"
         where = where._replace(text=text)
     probability = _of_least(found.probability, phi.size)
     return MisfitTest("angle", found.statistic, found.degrees, probability, where)

@@ -9,6 +9,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from ...showing import with_error
 from ..modes import Bimodality, modes_of_shards
 from ..workers.base import Attempt, Outcome
 from .combiners import Combined, ShardDraws
@@ -147,10 +148,13 @@ def _heterogeneity(
     return tuple(Heterogeneity(*one, limit) for one in each)
 
 
-def _contradiction(one: Heterogeneity, means: Float[np.ndarray, "shard"], numbers) -> str:
+def _contradiction(
+    one: Heterogeneity, draws: Float[np.ndarray, "shard draw"], numbers: Sequence[int]
+) -> str:
     """Which shards differ, the outermost first."""
+    means, sds = draws.mean(axis=1), draws.std(axis=1)
     order = np.argsort(-np.abs(means - np.median(means)), kind="stable")
-    shown = ", ".join(f"shard {numbers[k]}: {means[k]:.4g}" for k in order[:_NAMED])
+    shown = ", ".join(f"shard {numbers[k]}: {with_error(means[k], sds[k])}" for k in order[:_NAMED])
     more = f", and {len(order) - _NAMED} more" if len(order) > _NAMED else ""
     beyond = f"more than chance ({one.limit:.1f})" if one.contradictory else "held at the fit"
     return (
@@ -164,7 +168,7 @@ def widest(
 ) -> str:
     """Where the shards are in the parameter in which they differ the most."""
     worst = max(range(len(found.heterogeneity)), key=lambda i: found.heterogeneity[i].excess)
-    return _contradiction(found.heterogeneity[worst], draws[..., worst].mean(axis=1), numbers)
+    return _contradiction(found.heterogeneity[worst], draws[..., worst], numbers)
 
 
 def _summary(
@@ -202,7 +206,7 @@ def compare_shards(
         for a, b in itertools.combinations(modes, 2)
     )
     contradictions = tuple(
-        _contradiction(one, means[:, i], numbers)
+        _contradiction(one, draws[..., i], numbers)
         for i, one in enumerate(varied)
         if one.contradictory
     )

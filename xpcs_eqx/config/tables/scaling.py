@@ -154,8 +154,6 @@ def choose_scaling(settings: "Settings", data: Given) -> ChosenScaling:
         reason = f"auto_threshold, the rule of homodyne 2.x, at {n} angles"
     elif mode in (None, "auto"):
         mode = "individual"
-        reason = (
-            "auto: contrast and offset are eliminated exactly, so one pair an angle costs nothing"
-        )
+        reason = "eliminated exactly, so that a pair for each angle costs nothing"
     made = Averaged if mode == "averaged" else Individual
     return ChosenScaling(made(n, **bounds_of(given)), mode, reason)

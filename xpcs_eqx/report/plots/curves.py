@@ -169,8 +169,8 @@ def misfit_figure(misfit: Misfit) -> Figure:
     """Mean of measured minus fitted c2 by lag and by age, with the errors of a right model."""
     fig, (axes,) = panels(WIDE, 2.5, "", columns=2, left=0.8, top=0.12, wspace=0.36)
     for axis, (low, high), means, name in (
-        (axes[0], misfit.lags.T, misfit.by_lag, "lag τ [s]"),
-        (axes[1], misfit.ages.T, misfit.by_age, "age (t₁ + t₂)/2 [s]"),
+        (axes[0], misfit.lags.T, misfit.by_lag, "lag t2 − t1 [s]"),
+        (axes[1], misfit.ages.T, misfit.by_age, "age (t1 + t2)/2 [s]"),
     ):
         # As in all other figures: positive where more was measured than fitted.
         mean, error = -means[:, 0], means[:, 1]

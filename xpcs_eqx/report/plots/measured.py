@@ -80,9 +80,10 @@ def data_figure(
     """
     rows = [(one, a) for one in sets for a in range(one.n_angles)]
     rows = rows[:: -(-len(rows) // _MOST)]
-    qs = [f"{float(one.geometry.q):.4g} 1/Å" for one in sets]
-    several, bins = len(set(qs)) > 1, all(isinstance(one, PooledData) for one in sets)
-    title = "" if several else f"q = {qs[0]}"
+    # Where q is not known, 1 stands for it.
+    qs = {f"q = {float(one.geometry.q):.4g} 1/Å" for one in sets if one.provenance.has_q}
+    several, bins = len(qs) > 1, all(isinstance(one, PooledData) for one in sets)
+    title = "" if several else "".join(qs)
     title += ", ages from dark to bright" if bins else ""
     many = len(rows) + (intensities is not None)
     fig, axes = panels(

@@ -74,7 +74,7 @@ def _line(found: Exponent) -> tuple[np.ndarray, np.ndarray]:
 
 
 _COLUMNS = 3
-_NUMBER = "number of the file"
+_NUMBER = "row of the table"
 # Of more q the colours could not be told apart, nor their names stand in a line.
 _MOST_Q = 5
 
@@ -99,7 +99,7 @@ def _places(results: Sequence[Result], against: str | None) -> tuple[list[float 
 
 
 def series_figure(results: Sequence[Result], against: str | None) -> Figure:
-    """Every parameter that has an error, a panel each, against a number or the number of the file.
+    """Every parameter that has an error, a panel each, against a number or the row of the table.
 
     Open points are of fits that are not good; colours are of q where several files have the same.
     """
@@ -174,7 +174,7 @@ def series_drawings(
 ) -> tuple[Drawing, ...]:
     """The plots of a series, with that of q where it has several."""
     caption = (
-        f"Every parameter with its error against {against or 'the number of the file'}; open "
+        f"Every parameter with its error against {against or 'the row of the table'}; open "
         "points are of fits that are not good."
     )
     drawn = (Drawing("series", lambda: series_figure(results, against), caption),)
