@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from ..maps import chosen_angles
 from ..points import FittedBins
 from .canvas import WIDE, degrees, log_scale, panels
-from .means import AGES, age_colours, grid_of, smooth
+from .means import AGES, age_colours, grid_of, name_outside, shown_panels, smooth
 from .surfaces import ROWS, limits
 
 
@@ -57,12 +57,10 @@ def bin_lag_figure(bins: FittedBins, phi: np.ndarray) -> Figure:
         WIDE if columns > 1 else 4.2, 0.5 + 2.05 * rows, "", rows, columns,
         left=0.55, top=0.25, bottom=0.42, hspace=0.34, wspace=0.24,
     )  # fmt: skip
-    flat = [axis for row in axes for axis in row]
-    for axis in flat[len(angles) :]:
-        axis.set_axis_off()
+    shown = shown_panels(axes, len(angles))
     ages = chosen_angles(int(bins.age_bin.max()) + 1, AGES)
     colours = age_colours(len(ages))
-    for number, (axis, a) in enumerate(zip(flat, angles, strict=False)):
+    for axis, a in zip(shown, angles, strict=True):
         for age, colour in zip(ages, colours, strict=True):
             mine = np.flatnonzero((bins.angle == a) & (bins.age_bin == age))
             if not mine.size:
@@ -74,9 +72,6 @@ def bin_lag_figure(bins: FittedBins, phi: np.ndarray) -> Figure:
             axis.plot(*curve, color=colour, lw=1.0, label=label)
         log_scale(axis, x=True)
         axis.set_title(degrees(phi[a]), loc="left")
-        if number >= len(angles) - columns:
-            axis.set_xlabel("lag [s]")
-        if number % columns == 0:
-            axis.set_ylabel("mean c2")
-    flat[0].legend()
+    name_outside(shown, columns, "lag [s]", "mean c2")
+    shown[0].legend()
     return fig

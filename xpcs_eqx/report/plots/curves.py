@@ -11,7 +11,7 @@ from ..fit import scaling_errors
 from ..method import unit_of
 from ..points import FittedPoints, curve_between, fitted_points
 from .canvas import DATA, FIT, OTHER, WIDE, few_ticks, figure, log_scale, panels
-from .means import grid_of
+from .means import grid_of, shown_panels
 from .surfaces import ordinal
 
 # What is on the axis; a rate of another name stands there by that name.
@@ -126,10 +126,7 @@ def degeneracy_figure(report: DegeneracyReport) -> Figure:
         WIDE if columns > 2 else 0.8 + 2.6 * columns, 0.1 + 2.5 * rows, "", rows, columns,
         left=0.75, top=0.36, wspace=0.48, hspace=0.55,
     )  # fmt: skip
-    flat = [axis for row in axes for axis in row]
-    for axis in flat[len(shown) :]:
-        axis.set_axis_off()
-    for axis, curve in zip(flat, shown, strict=False):
+    for axis, curve in zip(shown_panels(axes, len(shown)), shown, strict=True):
         if curve is None:
             _directions(axis, report)
             continue

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -122,6 +123,23 @@ def grid_of(many: int, columns: int = 3) -> tuple[int, int]:
     return -(-many // across) or 1, across
 
 
+def shown_panels(axes: Sequence[Sequence[Axes]], many: int) -> list[Axes]:
+    """The first panels of a grid as they are read; those behind them are left empty."""
+    flat = [axis for row in axes for axis in row]
+    for axis in flat[many:]:
+        axis.set_axis_off()
+    return flat[:many]
+
+
+def name_outside(shown: Sequence[Axes], columns: int, across: str, up: str) -> None:
+    """Names of the axes below the lowest panel of each column and left of each row."""
+    for number, axis in enumerate(shown):
+        if number >= len(shown) - columns:
+            axis.set_xlabel(across)
+        if number % columns == 0:
+            axis.set_ylabel(up)
+
+
 def lag_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
     """Mean c2 against lag at several ages, points measured, lines fitted; at most six angles.
 
@@ -139,13 +157,11 @@ def lag_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
     ages = np.linspace(maps.t[0], maps.t[-1], AGES + 1)
     lags = lag_limits(maps.t, _shortest(maps, middle))
     colours = age_colours(AGES)
-    flat = [axis for row in axes for axis in row]
-    for axis in flat[len(angles) :]:
-        axis.set_axis_off()
-    for axis in flat[1:]:
+    shown = shown_panels(axes, len(angles))
+    for axis in shown[1:]:
         # Before anything is drawn, so that the common limits hold all of it.
-        axis.sharey(flat[0])
-    for number, (axis, a) in enumerate(zip(flat, angles, strict=False)):
+        axis.sharey(shown[0])
+    for number, (axis, a) in enumerate(zip(shown, angles, strict=True)):
         one = means(maps, a, ages, lags, middle)
         for row, colour in enumerate(colours):
             known = one.pairs[row] > 0
@@ -154,11 +170,8 @@ def lag_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figure:
             axis.plot(*curve, color=colour, lw=1.0)
         log_scale(axis, x=True)
         axis.set_title(degrees(maps.phi[a]), loc="left")
-        if number >= len(angles) - columns:
-            axis.set_xlabel("lag t2 − t1 [s]")
         axis.tick_params(labelleft=number % columns == 0)
-        if number % columns == 0:
-            axis.set_ylabel("mean c2")
+    name_outside(shown, columns, "lag t2 − t1 [s]", "mean c2")
     handles = [Line2D([], [], color=c, marker="o", ms=3, lw=1.0) for c in colours]
     labels = [f"{a:.3g} … {b:.3g} s" for a, b in pairwise(ages)]
     fig.legend(
@@ -196,12 +209,8 @@ def residual_map_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> F
         )  # fmt: skip
         log_scale(axis, x=True)
         axis.set_title(degrees(maps.phi[a]), loc="left")
-        if number >= len(angles) - columns:
-            axis.set_xlabel("lag t2 − t1 [s]")
-        if number % columns == 0:
-            axis.set_ylabel("age (t1 + t2)/2 [s]")
-        else:
-            axis.tick_params(labelleft=False)
+        axis.tick_params(labelleft=number % columns == 0)
+    name_outside(fig.axes, columns, "lag t2 − t1 [s]", "age (t1 + t2)/2 [s]")
     bar = fig.add_axes((1 - 0.75 / width, 0.42 / height, 0.1 / width, 1 - 0.7 / height))
     fig.colorbar(fig.axes[0].collections[0], cax=bar, label="mean of c2 − fit")
     return fig
@@ -219,10 +228,8 @@ def g2_figure(curves: Sequence[AgedG2]) -> Figure:
         width, 0.65 + 0.16 * labels + 2.05 * rows, "", rows, columns,
         left=0.62, top=0.42 + 0.16 * labels, bottom=0.42, hspace=0.34, wspace=0.25,
     )  # fmt: skip
-    flat = [axis for row in axes for axis in row]
-    for axis in flat[len(angles) :]:
-        axis.set_axis_off()
-    for number, (axis, angle) in enumerate(zip(flat, angles, strict=False)):
+    shown = shown_panels(axes, len(angles))
+    for axis, angle in zip(shown, angles, strict=True):
         mine = [one for one in curves if one.angle == angle]
         for one in mine:
             colour = colours[one.between]
@@ -232,10 +239,7 @@ def g2_figure(curves: Sequence[AgedG2]) -> Figure:
                 axis.plot(*smooth(one.lag, one.beside), color=colour, lw=1.0, ls="--")
         log_scale(axis, x=True)
         axis.set_title(degrees(mine[0].phi), loc="left")
-        if number >= len(angles) - columns:
-            axis.set_xlabel("lag t2 − t1 [s]")
-        if number % columns == 0:
-            axis.set_ylabel("g2")
+    name_outside(shown, columns, "lag t2 − t1 [s]", "g2")
     handles = [Line2D([], [], color=colours[one], marker="o", ms=3, lw=1.0) for one in ages]
     fig.legend(
         handles, [f"{low:.3g} … {high:.3g} s" for low, high in ages], title="age (t1 + t2)/2",

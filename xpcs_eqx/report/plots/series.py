@@ -15,7 +15,7 @@ from ..collection import Q, Result, number_of
 from ..derived import about_q
 from ..sections import Drawing
 from .canvas import DATA, FIT, WIDE, few_ticks, log_scale, panels
-from .means import age_colours
+from .means import age_colours, grid_of, shown_panels
 
 # The least that an axis goes to either side of its middle, as a factor.
 _RANGE = 1.25
@@ -73,7 +73,6 @@ def _line(found: Exponent) -> tuple[np.ndarray, np.ndarray]:
     return line, np.exp(np.average(left, weights=weight)) * (line / centre) ** found.slope
 
 
-_COLUMNS = 3
 _NUMBER = "row of the table"
 # Of more q the colours could not be told apart, nor their names stand in a line.
 _MOST_Q = 5
@@ -113,8 +112,7 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
         for n in names
         if any(np.isfinite(one.parameters[n][1]) for one in whole if n in one.parameters)
     ]
-    columns = min(_COLUMNS, max(1, len(shown)))
-    rows = -(-len(shown) // columns) or 1
+    rows, columns = grid_of(len(shown))
     fig, axes = panels(
         WIDE if columns > 1 else 4.2,
         0.35 + 2.0 * rows,
@@ -126,10 +124,8 @@ def series_figure(results: Sequence[Result], against: str | None) -> Figure:
         left=0.6,
         top=0.3,
     )
-    flat, colours = [axis for row in axes for axis in row], _colours(whole)
-    for axis in flat[len(shown) :]:
-        axis.set_axis_off()
-    for axis, name in zip(flat, shown, strict=False):
+    colours = _colours(whole)
+    for axis, name in zip(shown_panels(axes, len(shown)), shown, strict=True):
         for (q, colour), good in itertools.product(colours.items(), (True, False)):
             points = [
                 (place, *one.parameters[name])
