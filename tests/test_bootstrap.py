@@ -63,6 +63,7 @@ def test_errors_are_those_that_the_fit_quotes():
         found.interval("D0", 2.0)
 
 
+@pytest.mark.long
 def test_maps_have_the_pixels_contrast_and_offset_of_the_fit():
     fit = fit_of(data_of(phi=(0.0, 90.0)))
     # A ninth of the pixels at one angle: three times the scatter there.

@@ -229,7 +229,7 @@ def test_scaling_modes_choose_classes(problem):
     static = "[model]\nmode = 'static'\n[scaling]\n"
     found = problem(static)
     assert isinstance(found.scalings[0].scaling, Individual)
-    assert found.scalings[0].reason.startswith("auto")
+    assert "eliminated exactly" in found.scalings[0].reason
     isotropic = problem("[model]\nmode = 'static_isotropic'\n")
     assert isinstance(isotropic.scalings[0].scaling, Averaged)
     assert isinstance(problem(static + "mode = 'auto_threshold'\n").scalings[0].scaling, Averaged)

@@ -118,7 +118,7 @@ def answers(data, tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind", ["maps", "sequence", "few tiles", "elsewhere", "points", "file", "hybrid"]
 )
@@ -126,13 +126,13 @@ def test_four_devices_find_what_one_finds(answers, kind):
     assert answers[kind] < 1e-12
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_device_holds_its_share_only(answers):
     # 3 angles of 15 tiles, and three empty ones.
     assert answers["held"] == [12, 12, 12, 12]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_fit_is_the_same_with_its_error_bars(answers):
     assert answers["evaluations"][0] == answers["evaluations"][1]
     assert answers["fit"] < 1e-6
@@ -141,7 +141,7 @@ def test_the_fit_is_the_same_with_its_error_bars(answers):
     assert answers["how"] == ["speckle", "speckle"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_devices_that_are_not_there(answers):
     assert "5 devices were asked for, JAX finds 4" in answers["too many"]
     with pytest.raises(xe.ConfigError, match="platform 'abacus'"):

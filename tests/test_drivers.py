@@ -341,7 +341,7 @@ def test_errors_of_processes(path, processes, tmp_path):
         evaluated(objective)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_worker_ends_the_fit_with_its_checkpoint_kept(path, tmp_path):
     lazy = open_stored(path)
     start = mapped(start_off(xe.Static(TRANSPORT), 1.3), lazy)

@@ -127,6 +127,7 @@ def test_the_figure_is_legible(curves):
         assert complaints(drawing.draw()) == []
 
 
+@pytest.mark.long
 def test_the_program_cuts_g2(tmp_path, capsys):
     folder = prepared(tmp_path, n=80)
     assert run(folder, "--set", "output.g2_ages=2") == 0

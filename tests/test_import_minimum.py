@@ -71,7 +71,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.long if n == "each angle" else ()) for n in CASES]
+    "name", [pytest.param(n, marks=() if n == "one scaling" else pytest.mark.long) for n in CASES]
 )
 def test_the_minimum_is_that_of_their_objective(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

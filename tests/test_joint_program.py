@@ -115,6 +115,7 @@ def test_several_q_of_one_file_stay_in_it_where_memory_is_short(files, tmp_path,
     assert held.plan.strategy.needed == short.plan.strategy.needed
 
 
+@pytest.mark.long
 def test_one_file_and_three_files_give_the_same_fit(files, tmp_path):
     (tmp_path / "three").mkdir()
     (tmp_path / "one").mkdir()
@@ -304,7 +305,7 @@ def test_a_fit_begins_where_an_earlier_one_ended(files, tmp_path):
         problem(tmp_path / "second", given, "solver.start_from=nowhere.json")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_posterior_of_several_data_sets(files, tmp_path):
     text = tables(files, "q0", "q1") + STATIC
     text += "[bayes]\nchains = 2\nwarm_up = 60\ndraws = 60\npredictive = 10\n"

@@ -124,6 +124,7 @@ def test_a_fit_ends_where_the_gradient_vanishes():
     assert found.surface().shape == found.residuals().shape == (3, 21, 21)
 
 
+@pytest.mark.long
 def test_frames_left_out_are_as_if_they_had_not_been():
     data = data_of()
     # They are counted from one.

@@ -63,6 +63,7 @@ def test_constant_rate(data):
     assert_agrees(float(fit.chi2), 315.539, 0.001)
 
 
+@pytest.mark.long
 def test_ageing_rate(data):
     fit = fitted(data, ("D_offset",), D0)
     assert fit.success

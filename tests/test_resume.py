@@ -332,8 +332,8 @@ def children(tmp_path, data):
         assert process.wait(timeout=60) == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("wanted_kills", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("wanted_kills", [2, 20])
 @pytest.mark.skipif(sys.platform == "win32", reason="fork is POSIX")
 def test_killed_at_random_moments(tmp_path, children, wanted_kills):
     wanted = tmp_path / "wanted.json"

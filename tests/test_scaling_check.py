@@ -77,6 +77,7 @@ def test_one_contrast_for_all_is_biased_and_says_so(varied, make):
     assert "Individual" in check.finding()
 
 
+@pytest.mark.long
 def test_what_the_angles_would_have_is_what_they_get(varied):
     check = fit_of(varied, Averaged(23)).scaling_check
     free = fit_of(varied)

@@ -321,4 +321,4 @@ def test_a_local_fit_says_that_nothing_else_was_looked_at():
     ],
 )
 def test_right_models_are_good(kind, counts, optimised):
-    check_right(kind, counts, 40)
+    check_right(kind, counts, 25)

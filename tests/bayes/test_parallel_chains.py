@@ -113,8 +113,8 @@ def answers():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("way", [pytest.param("devices", marks=pytest.mark.long), "threads"])
+@pytest.mark.long
+@pytest.mark.parametrize("way", ["devices", "threads"])
 def test_draws_do_not_depend_on_the_way(answers, way):
     assert answers["spread"] > 0.5
     assert answers[way] < 1e-9

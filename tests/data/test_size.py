@@ -203,6 +203,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
 def test_reading_holds_no_two_copies(tmp_path):
     done = subprocess.run(

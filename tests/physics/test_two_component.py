@@ -180,7 +180,7 @@ def test_truth_is_recovered():
     assert fit.quality.flag == "good"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_f0_and_f2_together_are_reported_by_name():
     _, fit = fit_of(*(name for name in KEPT if name != "f2"))
     assert fit.quality.flag == "poor"

@@ -65,7 +65,7 @@ def test_auto_finds_the_minimum_that_a_local_fit_misses(noise, said):
     assert "evaluations" in found.report()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_ran_out_of_evaluations_is_brought_to_its_end():
     data = make_data(STATIC, n=41, noise=0.01)
     problem = xe.projected_objective(mapped(start_off(STATIC, 3.0), data), data)
@@ -78,6 +78,7 @@ def test_what_ran_out_of_evaluations_is_brought_to_its_end():
     assert "a fit from the end of its fit to the sample" in " ".join(found.decisions)
 
 
+@pytest.mark.long
 def test_cma_es_follows_where_starts_do_not_agree(monkeypatch):
     pytest.importorskip("cma")
     # Points of which the best are fitted agree too soon.

@@ -138,6 +138,7 @@ def test_a_start_that_is_better_is_kept(laminar):
     assert found.runs[0].generations == 2
 
 
+@pytest.mark.long
 def test_equal_seeds_and_the_global_random_numbers(laminar):
     state = np.random.get_state()  # noqa: NPY002
     errors = np.geterr()
