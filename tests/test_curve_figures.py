@@ -84,6 +84,11 @@ def test_bars_are_of_what_is_known(fit):
         assert len(curve_figure(other).axes[0].collections) == 1
 
 
+def test_a_good_curve_says_what_was_not_tested(fit):
+    assert fit.quality.flag == "good"
+    assert [one for one in fit.quality.findings if "along the curve is not tested" in one]
+
+
 def test_a_curve_is_drawn_with_what_it_leaves(fit):
     with style():
         figure = curve_figure(fit)

@@ -279,6 +279,10 @@ def test_pooled_points_quote_the_dyadic_errors(data, fit):
     np.testing.assert_allclose(other.values, fit.values, rtol=1e-5)
     assert_covariance(other.uncertainty.classical, fit.uncertainty.classical, 1e-4)
     assert np.all(np.isnan(other.uncertainty.speckle))
+    # Neither their residuals nor their decay are tested, which a good verdict does not hide.
+    (said,) = [one for one in other.quality.findings if "is not tested" in one]
+    assert "pairs without their frames" in said
+    assert not any("is not tested" in one for one in fit.quality.findings)
 
 
 class Line(AbstractCorrelation):

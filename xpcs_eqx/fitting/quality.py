@@ -311,16 +311,28 @@ _NORMALISED = (0.8, 1.25)
 _UNLIKE = 0.2
 
 
+# What is not tested of data that form no maps.
+UNTESTED_BINS = (
+    "the data are means over bins of age and lag: errors know of noise that neighbouring ages "
+    "have in common, not of noise common to all, and may be a few times too small; whether "
+    "residuals depend on frame, age and lag is not tested. Both need maps of two times"
+)
+UNTESTED_POINTS = (
+    "the data are pairs without their frames: whether residuals depend on frame, age and lag, and "
+    "whether there is a decay to be seen, is not tested. Both need maps of two times"
+)
+UNTESTED_CURVE = (
+    "whether residuals depend on where they are along the curve is not tested: look at them"
+)
+
+
 def conditions_of(
     penalties: tuple[AbstractPenalty, ...],
     on_scaling: tuple[AbstractScalingPenalty, ...] = (),
     baseline_guessed: bool = False,
-    binned: bool = False,
+    untested: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """On what a fit depends: penalties, a baseline that was guessed, and what bins do not tell.
-
-    `binned`: whether there are data that are means over bins of age and lag.
-    """
+    """On what a fit depends: penalties, a baseline that was guessed, and what is not tested."""
     drawn = {
         "contrast and offset are drawn together": on_scaling,
         "parameters of the model are drawn to what is expected of them": penalties,
@@ -329,18 +341,13 @@ def conditions_of(
         "1 was added to the maps, which look as if they were stored without their baseline, as "
         "c2 − 1; baseline = 1 leaves them as they are",
     )
-    alike = (
-        "the data are means over bins of age and lag: errors know of noise that neighbouring ages "
-        "have in common, not of noise common to all, and may be a few times too small; whether "
-        "residuals depend on frame, age and lag is not tested. Both need maps of two times",
-    )
     penalised = tuple(
         f"{what} by a penalty ({', '.join(dict.fromkeys(type(one).__name__ for one in by))}): the "
         "covariance is conditional on it, and a bias that it brings is in no error bar"
         for what, by in drawn.items()
         if by
     )
-    return (guessed if baseline_guessed else ()) + (alike if binned else ()) + penalised
+    return (*(guessed if baseline_guessed else ()), *untested, *penalised)
 
 
 @quick_jit

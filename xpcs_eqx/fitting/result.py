@@ -17,8 +17,12 @@ from ..objective import (
     CombinedObjective,
     CurveObjective,
     Linear,
+    MapTiles,
+    PackedMaps,
     SpeckleLikelihood,
+    StoredTiles,
     TwoTimeObjective,
+    TwoTimeTerm,
     has_bins,
     noise_of,
     not_finite,
@@ -38,7 +42,15 @@ from ..uncertainty import (
 )
 from .fit import Fit, FittedModel, ParameterRow, Quality
 from .joint import Entries, Errors, Whole, sharing_test, whole_at
-from .quality import Remarks, conditions_of, judge, remarks_on
+from .quality import (
+    UNTESTED_BINS,
+    UNTESTED_CURVE,
+    UNTESTED_POINTS,
+    Remarks,
+    conditions_of,
+    judge,
+    remarks_on,
+)
 from .scaling_check import scaling_check
 from .solution import Run, Solution
 from .solve import require_finite
@@ -228,6 +240,13 @@ def _of_data_set(
     )
 
 
+def _untested(term: TwoTimeTerm) -> tuple[str, ...]:
+    """What is not tested of data that form no maps."""
+    if has_bins(term.tiles):
+        return (UNTESTED_BINS,)
+    return () if isinstance(term.tiles, MapTiles | StoredTiles | PackedMaps) else (UNTESTED_POINTS,)
+
+
 def _scatter(objective: Any, at: Optimum) -> float:
     """As of `FittedModel`."""
     tiles = objective.term.tiles
@@ -267,7 +286,7 @@ def _of_maps(
             objective.penalties,
             objective.scaling_penalties,
             term.baseline_guessed,
-            has_bins(term.tiles),
+            _untested(term),
         ),
         **figures,
     )
@@ -364,10 +383,9 @@ def _of_several(
         tuple(dict.fromkeys(one for found in remarks for one in found[side])) for side in (0, 1)
     )
     on_scaling = tuple(one for part in objective.parts for one in part.scaling_penalties)
-    guessed, binned = (
-        any(map(one, (part.objective.term for part in whole.parts)))
-        for one in (lambda term: term.baseline_guessed, lambda term: has_bins(term.tiles))
-    )
+    terms = [part.objective.term for part in whole.parts]
+    guessed = any(term.baseline_guessed for term in terms)
+    untested = tuple(dict.fromkeys(text for term in terms for text in _untested(term)))
     return _fit(
         objective,
         run,
@@ -377,7 +395,7 @@ def _of_several(
         n_pairs=whole.n_pairs,
         absolute=whole.absolute,
         remarks=(negative, degenerate),
-        conditions=conditions_of(objective.penalties, on_scaling, guessed, binned),
+        conditions=conditions_of(objective.penalties, on_scaling, guessed, untested),
         joint_hessian=np.asarray(whole.curvature),
         data_sets=tuple(data_sets),
         sharing=sharing_test(whole),
@@ -466,4 +484,5 @@ def _of_curve(objective: CurveObjective, solution: Solution) -> Fit:
         n_pairs=n_points,
         unknowns=int(np.count_nonzero(~bound)),
         absolute=objective.absolute_sigma,
+        conditions=conditions_of(objective.penalties, untested=(UNTESTED_CURVE,)),
     )
