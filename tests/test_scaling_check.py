@@ -99,13 +99,8 @@ def test_a_shift_of_all_angles_is_not_called_variation():
     assert "offset is not where Fixed scaling has it" in fit.scaling_check.finding()
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(lambda: Averaged(23), marks=pytest.mark.long, id="averaged"),
-        pytest.param(constant, id="fixed"),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("make", [lambda: Averaged(23), constant], ids=["averaged", "fixed"])
 def test_equal_contrast_raises_no_warning(make):
     scores = []
     for seed in range(10):

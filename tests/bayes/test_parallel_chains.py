@@ -120,7 +120,7 @@ def test_draws_do_not_depend_on_the_way(answers, way):
     assert answers[way] < 1e-9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_device_has_its_share_of_the_chains_and_all_data(answers):
     assert answers["where"] == [[[0, 2], [1, 2]], [0, 1]]
     assert answers["of three chains"] == 1

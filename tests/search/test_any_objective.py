@@ -80,9 +80,8 @@ def test_multi_start_and_cma_es_of_a_curve():
     np.testing.assert_allclose(found.fit.x, search.fit.x, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "loss", [pytest.param(None, marks=pytest.mark.long), Huber(0.02)], ids=["linear", "huber"]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("loss", [None, Huber(0.02)], ids=["linear", "huber"])
 def test_several_data_sets_are_searched_together(loss):
     objective = joint(loss)
     search = multi_start(objective, starts=8)
