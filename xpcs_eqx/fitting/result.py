@@ -17,12 +17,10 @@ from ..objective import (
     CombinedObjective,
     CurveObjective,
     Linear,
-    MapTiles,
-    PackedMaps,
     SpeckleLikelihood,
-    StoredTiles,
     TwoTimeObjective,
     TwoTimeTerm,
+    forms_maps,
     has_bins,
     noise_of,
     not_finite,
@@ -244,7 +242,7 @@ def _untested(term: TwoTimeTerm) -> tuple[str, ...]:
     """What is not tested of data that form no maps."""
     if has_bins(term.tiles):
         return (UNTESTED_BINS,)
-    return () if isinstance(term.tiles, MapTiles | StoredTiles | PackedMaps) else (UNTESTED_POINTS,)
+    return () if forms_maps(term.tiles) else (UNTESTED_POINTS,)
 
 
 def _scatter(objective: Any, at: Optimum) -> float:

@@ -28,6 +28,7 @@ from .drivers.loops import sum_pieces as sum_pieces
 from .drivers.mesh import DeviceLoop as DeviceLoop
 from .drivers.mesh import DeviceMesh as DeviceMesh
 from .drivers.mesh import PackedMaps as PackedMaps
+from .drivers.mesh import forms_maps as forms_maps
 from .drivers.mesh import on_one_device as on_one_device
 from .drivers.mesh import pack_maps as pack_maps
 from .drivers.mesh import unpack_maps as unpack_maps

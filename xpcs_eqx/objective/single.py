@@ -4,12 +4,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .drivers.mesh import PackedMaps
-from .drivers.stored import StoredTiles
+from .drivers.mesh import PackedMaps, forms_maps
 from .equations import AbstractObjective
-from .kernel.tiles import MapTiles
-
-_OF_MAPS = (MapTiles, StoredTiles, PackedMaps)
 
 
 def _narrow(tiles):
@@ -27,13 +23,9 @@ def in_single_precision(objective: AbstractObjective) -> AbstractObjective | Non
     tile; sums over tiles, penalties and variables stay in double precision. Relative errors of
     JᵀJ and of the cost are some 1e-6. None where the data are no maps: points of a curve, bins.
     """
-
-    def of_maps(node):
-        return isinstance(node, _OF_MAPS)
-
-    nodes = jax.tree.leaves(objective, is_leaf=of_maps)
-    if not any(of_maps(node) for node in nodes):
+    nodes = jax.tree.leaves(objective, is_leaf=forms_maps)
+    if not any(forms_maps(node) for node in nodes):
         return None
     return jax.tree.map(
-        lambda node: _narrow(node) if of_maps(node) else node, objective, is_leaf=of_maps
+        lambda node: _narrow(node) if forms_maps(node) else node, objective, is_leaf=forms_maps
     )

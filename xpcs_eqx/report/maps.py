@@ -17,7 +17,7 @@ from ..compiling import quick_jit
 from ..data import is_mask
 from ..errors import FitError
 from ..fitting import Fit
-from ..objective import MapTiles, PackedMaps, StoredTiles, on_one_device
+from ..objective import MapTiles, StoredTiles, forms_maps, on_one_device
 from ..physics import correlation_rows
 
 # Above this many entries float32 halves what a result takes on disk and in memory.
@@ -79,7 +79,7 @@ class FittedMaps:
 
 def has_maps(fit: Fit) -> bool:
     """Whether the data of a fit are maps, in memory or in a file; pooled points are not."""
-    return isinstance(fit.objective.term.tiles, MapTiles | PackedMaps | StoredTiles)
+    return forms_maps(fit.objective.term.tiles)
 
 
 def is_stored(fit: Fit) -> bool:

@@ -26,6 +26,7 @@ from .loops import (
     refuse_tracers,
     scan_tiles,
 )
+from .stored import StoredTiles
 
 AXIS = "device"
 T = TypeVar("T")
@@ -215,6 +216,11 @@ class PackedMaps(AbstractTiles):
         return Block(
             first, second, angle, self.values[k].astype(dtype), jnp.where(valid, weight, 0.0)
         )
+
+
+def forms_maps(tiles: Any) -> bool:
+    """Whether tiles are of whole maps, in memory, on several devices or in a file."""
+    return isinstance(tiles, MapTiles | PackedMaps | StoredTiles)
 
 
 def pack_maps(tiles: MapTiles) -> PackedMaps:
