@@ -2,7 +2,8 @@
 
 Changes that no file could tell are named in `helpers_mutated`, with the parameters that they may
 change: all times or q scaled with nothing beside them in the file, a film run backwards, maps
-scaled and shifted alike, another beginning of time, azimuths turned where phi0 is free.
+scaled and shifted alike, another beginning of time. Where azimuths were
+turned or mirrored alike, phi0 has to be turned or mirrored with them.
 """
 
 import helpers_mutated
