@@ -69,8 +69,10 @@ class quick_jit:
         """
         kind = _kind_of(args)
         if kind not in self._prepared:
-            self.lower(*args).compile()
-            self._prepared[kind] = eqx.filter_eval_shape(self.function, *args)
+            lowered = self.lower(*args)
+            lowered.compile()
+            # It was traced for its shapes already.
+            self._prepared[kind] = lowered.postprocess(lowered.lowered.out_info)
         return zeros_like(self._prepared[kind])
 
     def bound(self, *args: Any) -> Callable[..., Any]:

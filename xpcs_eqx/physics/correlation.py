@@ -139,6 +139,7 @@ def degeneracies(
     return tuple(one for one in model.degeneracies if bool(one.bites(model, here)))
 
 
+@eqx.filter_jit
 def correlation_rows(
     model: AbstractCorrelation,
     t: Float[Array, "frame"],
