@@ -1,5 +1,6 @@
 import ctypes
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -9,10 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-# Above either, what was compiled for one file of tests is forgotten before the next. Every compiled
-# function takes mappings of memory, of which Linux gives a process 65530; XLA crashes without.
+# Above either, what was compiled is forgotten. Every compiled function takes mappings of memory, of
+# which Linux gives a process 65530; XLA crashes without.
 _MEMORY = 7_000_000_000  # [bytes]
-_MAPPINGS = 40_000
+_MAPPINGS = 55_000
+# Tests from one look at them to the next, in which far fewer functions are compiled than would
+# reach the end of either.
+_BETWEEN = 20
 
 _FLAGS = """
 from xpcs_eqx.compiling import quick_options
@@ -93,10 +97,15 @@ def _mappings():
     return len(maps.read_text().splitlines()) if maps.exists() else 0
 
 
-@pytest.fixture(scope="module", autouse=True)
+_tests = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
 def forget():
     """Compiled functions of hundreds of tests would fill the memory of a small machine."""
     yield
+    if next(_tests) % _BETWEEN:
+        return
     if psutil.Process().memory_info().rss > _MEMORY or _mappings() > _MAPPINGS:
         jax.clear_caches()
         gc.collect()

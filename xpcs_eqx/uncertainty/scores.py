@@ -367,12 +367,12 @@ def speckle_scores(
     steps = (_prepare, _map_sums, _finish)
     prepare, sums, finish = (one.function if traced else one for one in steps)
     look, field = prepare(_bare(term), y, scaling, loss, pool)
-
-    shots = shot_from_diagonal if traced else np.asarray(shot_from_diagonal)
+    of_maps = (field, look.scaling[:, 0], shot_from_diagonal)
+    of_maps = jax.tree.map(jnp.asarray, of_maps) if traced else jax.device_get(of_maps)
 
     def at(angle):
         # Summed and finished in one compiled function, it takes half as long again.
-        return finish(sums(look, tiles, angle), field, look.scaling, shots[angle], angle, pool)
+        return finish(sums(look, tiles, angle), *_at(of_maps, angle), pool)
 
     if traced:
         return jax.lax.map(at, jnp.arange(len(angles)))
@@ -388,7 +388,7 @@ def lower_speckle_scores(
     pool, angle = -(-term.t.shape[0] // _POOLED_SIDE), np.asarray(0)
     look, field = _prepare.prepare(_bare(term), y, term.reference, loss, pool)
     complete = _map_sums.prepare(look, term.tiles, angle)
-    _finish.prepare(complete, field, look.scaling, np.zeros(()), angle, pool)
+    _finish.prepare(complete, *_at((field, look.scaling[:, 0]), angle), np.zeros(()), pool)
 
 
 def _bare(term: TwoTimeTerm) -> TwoTimeTerm:
@@ -407,6 +407,7 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, shot_from_diagonal) -> Speckle
     tiles, n = term.tiles, term.t.shape[0]
     assert isinstance(tiles, StoredTiles)
     zero, field = _begin(look, _bare(term), y, n, tiles.size)
+    of_maps = jax.device_get((field, look.scaling[:, 0], shot_from_diagonal))
     sums: list[_MapSums] = []
     found: list[SpeckleScores] = []
     for k, piece in enumerate(each_piece(tiles)):
@@ -419,9 +420,7 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, shot_from_diagonal) -> Speckle
         jax.block_until_ready(sums)
         if k % tiles.bands == tiles.bands - 1:
             for angle, complete in zip(angles, sums, strict=True):
-                shot = shot_from_diagonal[angle]
-                one = jnp.asarray(angle)
-                found.append(_finish(complete, field, look.scaling, shot, one, look.pool))
+                found.append(_finish(complete, *_at(of_maps, angle), look.pool))
     return jax.tree.map(lambda *one: np.stack(one), *found)
 
 
@@ -523,7 +522,9 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     )
 
 
-@quick_jit
-def _finish(sums, field, scaling, shot, angle, pool):
-    here = jax.tree.map(lambda leaf: leaf[angle], field)
-    return _angle_scores(sums, here, scaling[angle, 0], shot, pool)
+def _at(of_maps, angle):
+    """What is known of one map: `_finish` is compiled once for any number of them."""
+    return jax.tree.map(lambda leaf: leaf[angle], of_maps)
+
+
+_finish = quick_jit(_angle_scores)
