@@ -29,6 +29,7 @@ def test_from_a_file_to_a_report(tmp_path, capsys):
     assert value_and_error(fit["D0"].value, fit["D0"].error)[0] in report
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed")
 def test_a_wrong_type_is_seen(tmp_path):
     # The checks inside the examples mean something only if a wrong one is refused.

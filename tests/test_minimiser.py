@@ -58,6 +58,7 @@ def test_three_ways_to_the_same_minimum(problem):
     np.testing.assert_allclose(marquardt[2:], [fit.contrast[0], fit.offset[0]], rtol=1e-7)
 
 
+@pytest.mark.long
 def test_implicit_derivative_with_respect_to_an_entry(problem):
     parameters, data = problem
     objective = xe.projected_objective(parameters, data)

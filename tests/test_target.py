@@ -120,6 +120,7 @@ def test_whenever_it_is_killed_the_old_or_the_new_results_are_whole(tmp_path, mo
     assert seen == {True, False}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="processes are forked and killed")
 def test_whatever_call_of_the_system_it_ends_at_results_are_whole(tmp_path):
     command = [sys.executable, "-W", "ignore", helpers_replaced.__file__, str(tmp_path)]

@@ -127,7 +127,7 @@ def test_each_device_has_its_share_of_the_chains_and_all_data(answers):
     assert answers["of six chains"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_chains_on_devices_are_compiled_once(answers):
     assert answers["compiled by one"] == 1
     assert answers["compiled by two"] == 1

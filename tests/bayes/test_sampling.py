@@ -155,6 +155,7 @@ def test_other_starts_find_the_same_posterior(static, start):
     _same(sampled, other, PHYSICAL)
 
 
+@pytest.mark.long
 def test_runs_repeat(static):
     _, fit, _ = static
     settings = Nuts(warmup=20, draws=110)

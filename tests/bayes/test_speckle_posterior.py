@@ -50,6 +50,7 @@ def quoted(fit, density):
     return {name: fit[name].error for name in density.names if name != "sigma"}
 
 
+@pytest.mark.long
 def test_a_likelihood_of_pairs_becomes_as_wide_as_the_quoted_errors():
     fit = squares_of(data_of())
     density, _, _, _, notes = prepared(fit)
