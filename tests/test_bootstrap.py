@@ -190,7 +190,7 @@ def test_what_it_cannot_simulate_is_refused():
     with pytest.raises(ModelError, match="these data are points"):
         bootstrap(xe.least_squares(xe.two_time_objective(parameters, points)))
     fit = fit_of(data_of())
-    with pytest.raises(ModelError, match="1 replicas; give 2 or more"):
+    with pytest.raises(ModelError, match="replicas is 1; give a whole number from 2"):
         bootstrap(fit, 1)
     nothing = eqx.tree_at(lambda f: f.fitted.contrast, fit, -jnp.ones(1))
     with pytest.raises(FitError, match="the contrast of angle 0 is -1"):

@@ -86,7 +86,7 @@ def test_the_default_bounds_of_a_series_are_those_of_contrast_and_offset_themsel
     ("make", "message"),
     [
         (lambda: Fourier(np.zeros(4), order=2), "needs at least 5 angles, the data have 4"),
-        (lambda: Fourier(np.zeros(4), order=-1), "must not be negative"),
+        (lambda: Fourier(np.zeros(4), order=-1), "order is -1; give a whole number from 0"),
         (lambda: Individual(3, contrast_bounds=(1.0, 0.0)), "contrast bounds .* inside out"),
         (lambda: Averaged(3, offset_bounds=(1.0, 0.9)), "offset bounds .* inside out"),
         (lambda: Fourier(np.arange(6), offset_bounds=(1.0, 1.0)), "offset bounds .* inside out"),

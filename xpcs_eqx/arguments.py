@@ -1,16 +1,27 @@
 """Arguments of the entries of the library, checked where they come in by what is written of them.
 
-An annotation says what an argument must be; here it is asked of every call. What a value may be
-beside that (its size, its relation to others) is checked by whoever uses it.
+An annotation says what an argument must be, and by `Within` how large; here it is asked of every
+call. What a value may be beside that (its relation to others) is checked by whoever uses it.
 """
 
 import dataclasses
 import functools
 import inspect
+import operator
 import os
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +33,33 @@ from .errors import ArgumentError, ModelError, nearest_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Within(NamedTuple):
+    """Annotates a number: the ends of its range, named as those of `pydantic.Field`.
+
+    - `finite`: whether it must be; `why`: what is said behind the range.
+    """
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+    finite: bool = True
+    why: str = ""
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number is in the range."""
+        ends = zip(self[:4], (operator.gt, operator.ge, operator.lt, operator.le), strict=True)
+        kept = all(bool(compared(value, end)) for end, compared in ends if end is not None)
+        return kept and (not self.finite or bool(np.isfinite(value)))
+
+
+Count = Annotated[int, Within(ge=1)]
+Whole = Annotated[int, Within(ge=0)]
+Positive = Annotated[float, Within(gt=0)]
+Share = Annotated[float, Within(gt=0, le=1)]
+Fraction = Annotated[float, Within(gt=0, lt=1)]
 
 
 def named(function: Callable[P, R]) -> Callable[P, R]:
@@ -180,6 +218,9 @@ def _taken(value: Any, kind: Any) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if kind == ScalarLike:
         return value if _is_number(value, "iuf") else _array(value, "", False, sequences=False)
+    if origin is Annotated:
+        found = _taken(value, inner[0])
+        return found if found is _REFUSED or inner[1].holds(found) else _REFUSED
     if origin in (Union, types.UnionType):
         found = (_taken(value, one) for one in inner)
         return next((one for one in found if one is not _REFUSED), _REFUSED)
@@ -282,6 +323,8 @@ def _words(kind: Any) -> list[str]:
     origin, inner = get_origin(kind), get_args(kind)
     if kind == ScalarLike:
         return ["a number"]
+    if origin is Annotated:
+        return [f"{in_range(_words(inner[0])[0], *inner[1][:4])}{inner[1].why}"]
     if origin in (Union, types.UnionType):
         return list(dict.fromkeys(text for one in inner for text in _words(one)))
     if kind is None or kind is types.NoneType:
@@ -309,6 +352,24 @@ def _words(kind: Any) -> list[str]:
     if inspect.isabstract(kind):
         return [f"one of {', '.join(_concrete(kind))}" if _concrete(kind) else name]
     return [f"a {name}"]
+
+
+def in_range(kind: str, gt: Any = None, ge: Any = None, lt: Any = None, le: Any = None) -> str:
+    """A kind of number with the range that it is in.
+
+    >>> in_range("a number", gt=0, le=1), in_range("a whole number", ge=1)
+    ('a number above 0, at most 1', 'a whole number from 1')
+    """
+    if gt is not None and lt is not None:
+        return f"{kind} between {gt} and {lt}"
+    if gt is not None and le is not None:
+        return f"{kind} above {gt}, at most {le}"
+    if ge is not None:
+        upper = "" if le is None else f" to {le}"
+        return f"{kind} from {ge}{upper if lt is None else f' to below {lt}'}"
+    if gt is not None:
+        return f"{kind} above {'zero' if gt == 0 else gt}"
+    return kind
 
 
 def _concrete(kind: type) -> list[str]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .arguments import check_fields, number_pair, numbers, plain
+from .arguments import Whole, check_fields, number_pair, numbers, plain
 from .data import ChunkedTwoTime, PooledData, StoredTwoTime, TwoTimeData, row_step
 from .errors import DataError, ModelError
 from .showing import with_numbers
@@ -231,7 +231,7 @@ class Fourier(AbstractScaling):
     """
 
     phi: Float[Array, "angle"] = eqx.field(converter=numbers)
-    order: int = eqx.field(static=True, default=2, converter=plain)
+    order: Whole = eqx.field(static=True, default=2, converter=plain)
     contrast_bounds: tuple[float, float] = eqx.field(
         static=True, default=CONTRAST_BOUNDS, converter=number_pair
     )
@@ -244,8 +244,6 @@ class Fourier(AbstractScaling):
     def __check_init__(self):
         check_fields(self)
         _check_order(self.contrast_bounds, self.offset_bounds, equal=False)
-        if self.order < 0:
-            raise ModelError(f"Fourier order {self.order} must not be negative")
         if self.phi.shape[0] < 1 + 2 * self.order:
             raise ModelError(
                 f"a Fourier scaling of order {self.order} needs at least {1 + 2 * self.order} "

@@ -207,7 +207,7 @@ def test_pairs_that_are_not_independent_are_spoken_of(bent):
 
 def test_a_single_chain_is_refused_before_sampling():
     for run in (sample, consensus, infer):
-        with pytest.raises(ModelError, match="chains = 1; it must be at least 2: R-hat compares"):
+        with pytest.raises(ModelError, match="chains is 1; give a whole number from 2: R-hat"):
             run(None, sampler=Nuts(chains=1))
 
 

@@ -150,7 +150,7 @@ def test_chains_by_batch():
 def test_what_cannot_be_shared_is_refused():
     with pytest.raises(ModelError, match="take 1 or 2 or 4 devices"):
         Nuts(chains=4, parallel=ChainsOnDevices(3))
-    with pytest.raises(ModelError, match="at least 1"):
+    with pytest.raises(ModelError, match="count is 0; give a whole number from 1"):
         ThreadedChains(0)
     with pytest.raises(ConfigError, match="64 devices were asked for"):
         ChainsOnDevices(64).mesh(64)

@@ -110,13 +110,13 @@ def test_a_state_is_never_changed():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"ratio": 0.0}, "ratio = 0.0 .* between 0 and 1"),
+        ({"ratio": 0.0}, "ratio is 0.0; give a number between 0 and 1"),
         ({"ratio": 1.5}, "ratio"),
-        ({"consecutive": 0}, "consecutive = 0"),
+        ({"consecutive": 0}, "consecutive is 0"),
         ({"flat": -1.0}, "flat"),
         ({"flat_checks": 0}, "flat_checks"),
         ({"recorded": 0}, "recorded"),
-        ({"after": -1}, "negative"),
+        ({"after": -1}, "after is -1"),
     ],
 )
 def test_wrong_numbers_are_refused(fields, message):

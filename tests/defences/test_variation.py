@@ -152,7 +152,7 @@ def test_the_form_follows_the_number_of_angles():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"target_variation": 0.0}, "target_variation = 0.0 .* above zero"),
+        ({"target_variation": 0.0}, "target_variation is 0.0; .* above zero"),
         ({"target_share": -0.1}, "target_share"),
         ({"largest_variation": np.nan}, "largest_variation"),
         ({"factor": np.inf}, "factor"),

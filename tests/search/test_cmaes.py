@@ -245,9 +245,9 @@ def test_settings_that_allow_no_search(laminar):
         ({"sigma": -0.1}, "sigma = -0.1 must"),
         ({"warm_sigma": float("nan")}, "warm_sigma = nan must"),
         ({"population": 3}, "a population of 3 points"),
-        ({"generations": 0}, "generations = 0"),
-        ({"restarts": -1}, "restarts = -1"),
-        ({"narrow": 1.0}, "narrow = 1 must"),
+        ({"generations": 0}, "generations is 0"),
+        ({"restarts": -1}, "restarts is -1"),
+        ({"narrow": 1.0}, "narrow is 1.0; give a number from 0 to below 1"),
     ):
         with pytest.raises(ModelError, match=said):
             CmaPreset(**settings)

@@ -272,9 +272,9 @@ def test_a_strategy_refuses_numbers_of_starts_when_it_is_made():
 
 def test_screening_bounds_and_starts_that_make_no_sense():
     for keep in (0.0, 1.1, -1.0):
-        with pytest.raises(ModelError, match="fraction above 0"):
+        with pytest.raises(ModelError, match="a number above 0, at most 1"):
             Screening(keep=keep)
-    with pytest.raises(ModelError, match="at least 0"):
+    with pytest.raises(ModelError, match="least is 0"):
         Screening(least=0)
     with pytest.raises(ModelError, match="batch"):
         OneCall(batch=0)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
-from ..arguments import either
+from ..arguments import either, in_range
 
 # Of whole numbers, where a key does not say less; seeds and indices of arrays end there.
 MOST = 2**31 - 1
@@ -225,16 +225,9 @@ def _number(kind: str, limits: tuple[Any, ...]) -> str:
         for end in ("gt", "ge", "lt", "le")
         if (value := getattr(limit, end, None)) is not None
     }
-    gt, ge, lt, le = (ends.get(end) for end in ("gt", "ge", "lt", "le"))
-    if gt is not None and lt is not None:
-        return f"{kind} between {gt} and {lt}"
-    if gt is not None and le is not None:
-        return f"{kind} above {gt}, at most {le}"
-    if ge is not None:
-        return f"{kind} from {ge}" + ("" if le is None else f" to {le}")
-    if gt is not None:
-        return f"{kind} above {'zero' if gt == 0 else gt}"
-    return kind if kind == "a whole number" else "a finite number"
+    if not ends.keys() & {"gt", "ge"}:
+        return kind if kind == "a whole number" else "a finite number"
+    return in_range(kind, **ends)
 
 
 def _plural(text: str) -> str:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..arguments import check_fields
-from ..errors import FitError, ModelError
+from ..arguments import Count, Positive, check_fields
+from ..errors import FitError
 from ..fitting import Fit, OuterHistory, Run, Solution, checked_start, fit_of
 from ..fitting.attempts import Ledger
 from ..objective.combined import AnyObjective, parts_of
@@ -73,22 +73,14 @@ class Hierarchical(eqx.Module):
     **Raises:** `ModelError` for less than one outer iteration or a tolerance that is not positive.
     """
 
-    outer: int = 5
-    tolerance: float = 1e-6
+    outer: Count = 5
+    tolerance: Positive = 1e-6
     physical: AbstractPhysicalStage = LBFGSStage()
     scaling: ScalingStage = ScalingStage()
     finish: TrustRegion | None = TrustRegion()
 
     def __check_init__(self):
         check_fields(self)
-        if self.outer < 1:
-            raise ModelError(
-                f"outer = {self.outer} iterations of a hierarchical fit; give 1 or more"
-            )
-        if not (np.isfinite(self.tolerance) and self.tolerance > 0):
-            raise ModelError(
-                f"tolerance = {self.tolerance} of a hierarchical fit; give a number above zero"
-            )
 
 
 def relative_change(

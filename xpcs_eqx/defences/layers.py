@@ -3,14 +3,14 @@
 import dataclasses
 import re
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..arguments import check_fields
+from ..arguments import Count, Positive, Within, check_fields
 from ..errors import ModelError
 from ..objective import (
     AbstractLinearScalingPenalty,
@@ -102,12 +102,7 @@ class ResetScaling(AbstractResponse):
     """
 
     interrupts: ClassVar[bool] = True
-    factor: float = 10.0
-
-    def __check_init__(self):
-        check_fields(self)
-        if not (np.isfinite(self.factor) and self.factor >= 1):
-            raise ModelError(f"factor = {self.factor} of a reset; give a number from 1")
+    factor: Annotated[float, Within(ge=1)] = 10.0
 
     @property
     def name(self):
@@ -148,12 +143,10 @@ class Monitoring(eqx.Module):
     monitor: GradientMonitor = GradientMonitor()
     response: AbstractResponse = Warn()
     watched: tuple[str, ...] = eqx.field(static=True, default=())
-    limit: int = eqx.field(static=True, default=3)
+    limit: Count = eqx.field(static=True, default=3)
 
     def __check_init__(self):
         check_fields(self)
-        if self.limit < 1:
-            raise ModelError(f"limit = {self.limit} responses of a monitor; give 1 or more")
 
 
 class DefenceLayers(eqx.Module):
@@ -177,8 +170,8 @@ class DefenceLayers(eqx.Module):
     monitoring: Monitoring | None = None
     shear_weights: ShearWeights | None = None
     group_variance: GroupVariance | None = None
-    rounds: int = eqx.field(static=True, default=10)
-    tolerance: float = 1e-6
+    rounds: Count = eqx.field(static=True, default=10)
+    tolerance: Positive = 1e-6
 
     def plan(self) -> str:
         """What will defend a fit, a line for each layer."""
@@ -207,10 +200,6 @@ class DefenceLayers(eqx.Module):
 
     def __check_init__(self):
         check_fields(self)
-        if self.rounds < 1:
-            raise ModelError(f"rounds = {self.rounds} of a defended fit; give 1 or more")
-        if not (np.isfinite(self.tolerance) and self.tolerance > 0):
-            raise ModelError(f"tolerance = {self.tolerance} of a defended fit; give one above zero")
         resets = self.monitoring is not None and isinstance(self.monitoring.response, ResetScaling)
         if resets and self.regularisation is None:
             raise ModelError(

@@ -6,8 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..arguments import check_fields
-from ..errors import ModelError
+from ..arguments import Count, Fraction, Positive, Whole, check_fields
 
 # How much larger another gradient must be for one that vanishes to mean anything.
 _MOVING = 1e4
@@ -70,25 +69,16 @@ class GradientMonitor(eqx.Module):
     **Raises:** `ModelError` for numbers outside their range.
     """
 
-    ratio: float = 0.01
-    consecutive: int = 5
-    watched: tuple[int, ...] = eqx.field(static=True, default=())
-    flat: float = 1e-8
-    flat_checks: int = 3
-    after: int = 5
-    recorded: int = eqx.field(static=True, default=1000)
+    ratio: Fraction = 0.01
+    consecutive: Count = 5
+    watched: tuple[Whole, ...] = eqx.field(static=True, default=())
+    flat: Positive = 1e-8
+    flat_checks: Count = 3
+    after: Whole = 5
+    recorded: Count = eqx.field(static=True, default=1000)
 
     def __check_init__(self):
         check_fields(self)
-        if not 0 < self.ratio < 1:
-            raise ModelError(f"ratio = {self.ratio} of a monitor; give a number between 0 and 1")
-        if not (np.isfinite(self.flat) and self.flat > 0):
-            raise ModelError(f"flat = {self.flat} of a monitor; give a number above zero")
-        for name in ("consecutive", "flat_checks", "recorded"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"{name} = {getattr(self, name)} of a monitor; give 1 or more")
-        if self.after < 0 or any(i < 0 for i in self.watched):
-            raise ModelError("after and watched of a monitor must not be negative")
 
     def start(self) -> MonitorState:
         """The state before the first check."""

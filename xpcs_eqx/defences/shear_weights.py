@@ -1,13 +1,13 @@
 """Weights of the angles by how much shear moves their maps."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from ..arguments import check_fields
+from ..arguments import Share, Within, check_fields
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import MapTiles, StoredTiles, TwoTimeObjective
@@ -32,17 +32,11 @@ class ShearWeights(eqx.Module):
     **Raises:** `ModelError` for numbers outside their range.
     """
 
-    minimum: float = 0.3
-    exponent: float = 1.0
+    minimum: Share = 0.3
+    exponent: Annotated[float, Within(ge=0)] = 1.0
 
     def __check_init__(self):
         check_fields(self)
-        if not 0 < self.minimum <= 1:
-            raise ModelError(
-                f"minimum = {self.minimum} of shear weights; give a number above 0 and at most 1"
-            )
-        if not (self.exponent >= 0 and np.isfinite(self.exponent)):
-            raise ModelError(f"exponent = {self.exponent} of shear weights; give a number from 0")
 
     def __call__(
         self, phi: Float[Array | np.ndarray, "angle"], phi0: ScalarLike

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..arguments import check_fields
+from ..arguments import Count, Positive, check_fields
 from ..compiling import quick_jit
-from ..errors import ModelError
 from ..objective import (
     AbstractLinearScalingPenalty,
     AbstractLoss,
@@ -94,12 +93,6 @@ class AbstractPhysicalStage(eqx.Module):
         """From physical parameters `x`, at (contrast, offset) `per_angle` of each data set."""
 
 
-def _positive(owner: str, **numbers: float) -> None:
-    for name, value in numbers.items():
-        if not (np.isfinite(value) and value > 0):
-            raise ModelError(f"{name} = {value} of {owner}; give a number above zero")
-
-
 @quick_jit
 def _curvature(variables, y, hessian):
     """The diagonal of JᵀJ by physical variables."""
@@ -117,12 +110,8 @@ class LBFGSStage(AbstractPhysicalStage):
     **Raises:** `ModelError` for numbers that are not positive.
     """
 
-    iterations: int = 100
-    tolerance: float = 1e-8
-
-    def __check_init__(self):
-        check_fields(self)
-        _positive("LBFGSStage", iterations=self.iterations, tolerance=self.tolerance)
+    iterations: Count = 100
+    tolerance: Positive = 1e-8
 
     def run(self, objective, x, per_angle):
         frozen = with_frozen_scaling(objective, per_angle)
@@ -242,12 +231,11 @@ class ScalingStage(eqx.Module):
     **Raises:** `ModelError` for numbers that are not positive.
     """
 
-    evaluations: int = eqx.field(static=True, default=50)
-    tolerance: float = 1e-6
+    evaluations: Count = eqx.field(static=True, default=50)
+    tolerance: Positive = 1e-6
 
     def __check_init__(self):
         check_fields(self)
-        _positive("ScalingStage", evaluations=self.evaluations, tolerance=self.tolerance)
 
     def run(
         self,

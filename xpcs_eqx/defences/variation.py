@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from ..arguments import check_fields
+from ..arguments import Positive, check_fields
 from ..errors import ModelError
 from ..objective import AbstractLinearScalingPenalty, AbstractScalingPenalty
 from ..physics import as_inexact
@@ -103,19 +103,15 @@ class AbstractRegularisation(eqx.Module):
     - `groups`: `"contrast"`, `"offset"` or both.
     """
 
-    target_variation: eqx.AbstractVar[float]
-    target_share: eqx.AbstractVar[float]
-    largest_variation: eqx.AbstractVar[float]
-    factor: eqx.AbstractVar[float]
+    target_variation: eqx.AbstractVar[Positive]
+    target_share: eqx.AbstractVar[Positive]
+    largest_variation: eqx.AbstractVar[Positive]
+    factor: eqx.AbstractVar[Positive]
     groups: eqx.AbstractVar[tuple[str, ...]]
 
     def __check_init__(self):
         check_fields(self)
         _columns(self.groups)
-        for name in ("target_variation", "target_share", "largest_variation", "factor"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise ModelError(f"{name} = {value} of a regularisation; give a number above zero")
 
     @property
     def weight(self) -> float:
@@ -135,10 +131,10 @@ class AbstractRegularisation(eqx.Module):
 class RelativeRegularisation(AbstractRegularisation):
     """λ·CV²·MSE·n; see `RelativeVariation`."""
 
-    target_variation: float = 0.10
-    target_share: float = 0.10
-    largest_variation: float = 0.20
-    factor: float = 1.0
+    target_variation: Positive = 0.10
+    target_share: Positive = 0.10
+    largest_variation: Positive = 0.20
+    factor: Positive = 1.0
     groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
 
     def penalty(self, squares, pairs, mean):
@@ -151,10 +147,10 @@ class AbsoluteRegularisation(AbstractRegularisation):
     A target share means what it means in the relative form, and the penalty is linear.
     """
 
-    target_variation: float = 0.10
-    target_share: float = 0.10
-    largest_variation: float = 0.20
-    factor: float = 1.0
+    target_variation: Positive = 0.10
+    target_share: Positive = 0.10
+    largest_variation: Positive = 0.20
+    factor: Positive = 1.0
     groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
 
     def penalty(self, squares, pairs, mean):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..arguments import checked
+from ..arguments import Count, checked
 from ..data import StoredTwoTime, TwoTimeData
 from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
@@ -133,10 +133,10 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     weights: Sequence[float] | None = None,
     noise: float | None = None,
     reference: Float[np.ndarray, "angle 2"] | None = None,
-    tile: int | None = None,
+    tile: Count | None = None,
     angle_weights: Any = None,
     driver: AbstractDriver | None = None,
-    piece: int | None = None,
+    piece: Count | None = None,
 ) -> TwoTimeObjective | CombinedObjective:
     """Model and data for a fit: the sum of squares of one data set, or of several together.
 
@@ -172,9 +172,6 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
     not be exact, penalties have no noise to be weighed by, or an argument is for one data set and
     there are several, or the reverse; `DataError` as `relative_weights`.
     """
-    for name, size in (("tile", tile), ("piece", piece)):
-        if size is not None and size < 1:
-            raise ModelError(f"{name} is {size}; give 1 or more")
     loss = Linear() if loss is None else loss
     eliminate = _eliminated(eliminate, loss, scaling_penalties)
     if isinstance(parameters, SharedParameters):

@@ -11,7 +11,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..arguments import check_fields, plain
+from ..arguments import Count, check_fields, plain
 from ..errors import ModelError
 from ..objective import NormalEquations
 from ..parameters import AbstractVariables
@@ -116,17 +116,13 @@ class TrustRegion(eqx.Module):
     offset_tol: float = eqx.field(default=1e-6, converter=as_value)
     damping: float = eqx.field(default=0.1, converter=as_value)
     metric: AbstractMetric = NaturalMetric()
-    max_evaluations: int = eqx.field(static=True, default=200, converter=plain)
-    recorded: int | None = eqx.field(static=True, default=None, converter=plain)
+    max_evaluations: Count = eqx.field(static=True, default=200, converter=plain)
+    recorded: Count | None = eqx.field(static=True, default=None, converter=plain)
     descent: optx.AbstractDescent | ConjugateGradient = eqx.field(default_factory=damped_newton)
     search: optx.AbstractSearch = eqx.field(default_factory=NielsenSearch)
 
     def __check_init__(self):
         check_fields(self)
-        for name in ("max_evaluations", "recorded"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise ModelError(f"{name} is {number} of a TrustRegion; give 1 or more")
 
     def __repr__(self) -> str:
         return with_numbers(self)

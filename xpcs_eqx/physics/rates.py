@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, ScalarLike
 
-from ..arguments import check_fields
+from ..arguments import Count, check_fields
 from ..errors import ModelError
 from ..showing import with_numbers
 from .leaves import as_inexact, parameter
@@ -200,12 +200,10 @@ class FunctionRate(AbstractRate):
 
     function: Callable[[Array, Mapping[str, Any]], Array] = eqx.field(static=True)
     parameters: dict[str, ScalarLike] = eqx.field(converter=_numbers)
-    panels: int = eqx.field(static=True, default=1)
+    panels: Count = eqx.field(static=True, default=1)
 
     def __check_init__(self):
         check_fields(self)
-        if self.panels < 1:
-            raise ModelError(f"panels = {self.panels} is not allowed; give a whole number from 1")
         for name, value in self.parameters.items():
             if np.ndim(value) != 0:
                 raise ModelError(

@@ -9,7 +9,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..arguments import check_fields, checked, quiet_arithmetic
+from ..arguments import Whole, check_fields, checked, quiet_arithmetic
 from ..errors import ModelError, how_to_install
 from ..fitting import check_fittable, checked_start
 from ..objective import AbstractObjective
@@ -195,7 +195,7 @@ class Auto(AbstractStrategy):
     budget: int = eqx.field(static=True, default=5000)
     multi: MultiStart = MultiStart(starts=40)
     preset: CmaPreset = CMA_PRESETS["default"]
-    probes: int = eqx.field(static=True, default=6)
+    probes: Whole = eqx.field(static=True, default=6)
     seed: int = eqx.field(static=True, default=0)
 
     def __check_init__(self):
@@ -205,8 +205,6 @@ class Auto(AbstractStrategy):
                 f"a budget of {self.budget} evaluations has no room for a search; give at least "
                 f"{LEAST_BUDGET}, or use a local fit"
             )
-        if self.probes < 0:
-            raise ModelError(f"{self.probes} probes; give 0 or more")
 
     def plan(self, objective):
         if not objective.names:

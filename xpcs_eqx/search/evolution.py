@@ -8,13 +8,13 @@ generation in one batched call, is done here with either.
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ..arguments import check_fields
+from ..arguments import Count, Whole, Within, check_fields
 from ..errors import ModelError, how_to_install
 from ..objective import AbstractObjective
 from .population import ROWS, population_costs
@@ -23,6 +23,9 @@ from .starts import has_coordinates
 
 # The adaptation ranks parents among the points of a generation: of fewer there is no half to take.
 FEWEST = 4
+
+
+_BelowOne = Annotated[float, Within(ge=0, lt=1)]
 
 
 class CmaPreset(eqx.Module):
@@ -44,24 +47,19 @@ class CmaPreset(eqx.Module):
     **Raises:** `ModelError` for a population below 4 and for settings that are not positive.
     """
 
-    generations: int = eqx.field(static=True, default=100)
-    restarts: int = eqx.field(static=True, default=2)
-    agreeing: int = eqx.field(static=True, default=4)
+    generations: Count = eqx.field(static=True, default=100)
+    restarts: Whole = eqx.field(static=True, default=2)
+    agreeing: Count = eqx.field(static=True, default=4)
     population: int | None = eqx.field(static=True, default=None)
     sigma: float = eqx.field(static=True, default=0.3)
     warm_sigma: float = eqx.field(static=True, default=0.05)
-    refined: int = eqx.field(static=True, default=4)
-    apart: float = eqx.field(static=True, default=0.01)
-    narrow: float = eqx.field(static=True, default=1e-4)
-    alike: float = eqx.field(static=True, default=1e-5)
+    refined: Count = eqx.field(static=True, default=4)
+    apart: _BelowOne = eqx.field(static=True, default=0.01)
+    narrow: _BelowOne = eqx.field(static=True, default=1e-4)
+    alike: _BelowOne = eqx.field(static=True, default=1e-5)
 
     def __check_init__(self):
         check_fields(self)
-        for name in ("generations", "agreeing", "refined"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"{name} = {getattr(self, name)} must be 1 or more")
-        if self.restarts < 0:
-            raise ModelError(f"restarts = {self.restarts} must be 0 or more")
         for name in ("sigma", "warm_sigma"):
             sigma = getattr(self, name)
             if not (np.isfinite(sigma) and 0 < sigma <= 1):
@@ -70,9 +68,6 @@ class CmaPreset(eqx.Module):
                     "deviation in units of the width of the bounds; 0.3 searches all of them, 0.05 "
                     "the neighbourhood"
                 )
-        for name in ("apart", "narrow", "alike"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ModelError(f"{name} = {getattr(self, name):g} must be from 0 to below 1")
         if self.population is not None and self.population < FEWEST:
             raise ModelError(
                 f"a population of {self.population} points cannot be ranked into better and worse; "

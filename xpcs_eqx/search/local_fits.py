@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..arguments import check_fields
+from ..arguments import Count, check_fields
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..inherited import Inherited
@@ -85,12 +85,10 @@ class OneCall(AbstractLocalFits):
         it idle.
     """
 
-    batch: int = eqx.field(static=True, default=1)
+    batch: Count = eqx.field(static=True, default=1)
 
     def __check_init__(self):
         check_fields(self)
-        if self.batch < 1:
-            raise ModelError(f"a batch of {self.batch} fits; give at least 1")
 
     def run(self, objective, starts, solver):
         if not objective.traceable:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..arguments import check_fields
+from ..arguments import Count, Share, check_fields
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import AbstractObjective
@@ -84,17 +84,11 @@ class Screening(eqx.Module):
     [0, 1, 4]
     """
 
-    keep: float = eqx.field(static=True, default=0.5)
-    least: int = eqx.field(static=True, default=3)
+    keep: Share = eqx.field(static=True, default=0.5)
+    least: Count = eqx.field(static=True, default=3)
 
     def __check_init__(self):
         check_fields(self)
-        if not 0 < self.keep <= 1:
-            raise ModelError(
-                f"screening keeps {self.keep} of the starts; give a fraction above 0 and at most 1"
-            )
-        if self.least < 1:
-            raise ModelError(f"screening leaves at least {self.least} starts; give 1 or more")
 
     def chosen(self, costs: Float[np.ndarray, "start"], given: int) -> Int[np.ndarray, "kept"]:
         """Numbers of the starts to fit: those given, then the others from the lowest cost on."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..arguments import check_fields
+from ..arguments import Count, Fraction, Positive
 from ..errors import ModelError
 from ..objective import AbstractObjective, ArrayPoints, Chunk, CurveObjective
 from ..optimize import AbstractPreparation, AbstractPreparationState, Telemetry
@@ -80,28 +80,14 @@ class Tournament(AbstractPreparation):
     **Raises:** `ModelError` for numbers that leave nothing to choose.
     """
 
-    candidates: int = eqx.field(static=True, default=32)
-    rounds: int = eqx.field(static=True, default=3)
-    keep: float = eqx.field(static=True, default=0.5)
-    around: float | None = eqx.field(static=True, default=0.5)
+    candidates: Count = eqx.field(static=True, default=32)
+    rounds: Count = eqx.field(static=True, default=3)
+    keep: Fraction = eqx.field(static=True, default=0.5)
+    around: Positive | None = eqx.field(static=True, default=0.5)
     sampler: AbstractSampler = LatinHypercube()
     custom: Float[np.ndarray, "*custom variable"] | None = None
-    batch: int = eqx.field(static=True, default=10_000)
+    batch: Count = eqx.field(static=True, default=10_000)
     seed: int = eqx.field(static=True, default=0)
-
-    def __check_init__(self):
-        check_fields(self)
-        if self.candidates < 1 or self.rounds < 1 or self.batch < 1 or not 0 < self.keep < 1:
-            raise ModelError(
-                f"a tournament of {self.candidates} candidates, {self.rounds} rounds of "
-                f"{self.batch} points, keeping {self.keep}: counts must be at least 1 and the "
-                "fraction between 0 and 1"
-            )
-        if self.around is not None and not self.around > 0:
-            raise ModelError(
-                f"around = {self.around} of a tournament; give a number above 0, or None for all "
-                "of the bounds"
-            )
 
     def begin(self, objective, x):
         variables = objective.variables

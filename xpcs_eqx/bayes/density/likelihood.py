@@ -246,7 +246,6 @@ class GivenSigma(AbstractNoise):
     value: Number = number(1.0)
 
     def __check_init__(self):
-        check_fields(self)
         # The same rule as for the width of a prior.
         HalfNormal(self.value)
 

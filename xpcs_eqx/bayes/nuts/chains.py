@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import abstractmethod
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
-from ...arguments import check_fields, plain
+from ...arguments import Count, Fraction, Whole, Within, check_fields, plain
 from ...errors import ModelError
 from ...objective.drivers.mesh import chosen_devices
 
@@ -68,12 +68,7 @@ class ThreadedChains(AbstractParallelChains):
     **Raises:** `ModelError` for a count below 1.
     """
 
-    count: int | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        check_fields(self)
-        if self.count is not None and self.count < 1:
-            raise ModelError(f"{self.count} threads for the chains; there must be at least 1")
+    count: Count | None = eqx.field(static=True, default=None)
 
     def batches(self, chains):
         count = chains if self.count is None else min(self.count, chains)
@@ -114,6 +109,9 @@ class ChainsOnDevices(AbstractParallelChains):
         return Mesh(np.array(devices[:count]), (AXIS,))
 
 
+_Chains = Annotated[int, Within(ge=2, why=": R-hat compares chains")]
+
+
 class Nuts(eqx.Module):
     """How a posterior is sampled (No-U-Turn sampler): chains, draws, warm-up.
 
@@ -129,26 +127,16 @@ class Nuts(eqx.Module):
     **Raises:** `ModelError` for settings that cannot be.
     """
 
-    chains: int = eqx.field(static=True, default=4, converter=plain)
-    warmup: int = eqx.field(static=True, default=500, converter=plain)
-    draws: int = eqx.field(static=True, default=1500, converter=plain)
-    target_acceptance: float | None = eqx.field(static=True, default=None, converter=plain)
-    max_depth: int = eqx.field(static=True, default=10, converter=plain)
+    chains: _Chains = eqx.field(static=True, default=4, converter=plain)
+    warmup: Whole = eqx.field(static=True, default=500, converter=plain)
+    draws: Annotated[int, Within(ge=4)] = eqx.field(static=True, default=1500, converter=plain)
+    target_acceptance: Fraction | None = eqx.field(static=True, default=None, converter=plain)
+    max_depth: Count = eqx.field(static=True, default=10, converter=plain)
     parallel: AbstractParallelChains = ThreadedChains()
-    retries: int = eqx.field(static=True, default=0, converter=plain)
+    retries: Whole = eqx.field(static=True, default=0, converter=plain)
 
     def __check_init__(self):
         check_fields(self)
-        least_of = {"chains": 2, "warmup": 0, "draws": 4, "max_depth": 1, "retries": 0}
-        for name, least in least_of.items():
-            value = getattr(self, name)
-            if value < least:
-                why = ": R-hat compares chains" if name == "chains" else ""
-                raise ModelError(f"{name} = {value}; it must be at least {least}{why}")
-        if self.target_acceptance is not None and not 0 < self.target_acceptance < 1:
-            raise ModelError(
-                f"target_acceptance = {self.target_acceptance}; it must be between 0 and 1"
-            )
         self.parallel.batches(self.chains)
 
     def target(self, laminar: bool) -> float:

@@ -14,7 +14,6 @@ import numpy as np
 from jax.scipy.special import betaln, ndtr
 from jaxtyping import Array, Float, Key
 
-from ...arguments import check_fields
 from ...errors import ModelError
 
 _T = TypeVar("_T")
@@ -131,7 +130,6 @@ class Uniform(AbstractPrior):
     upper: Number = number()
 
     def __check_init__(self):
-        check_fields(self)
         check_ends(self)
 
     @property
@@ -157,7 +155,6 @@ class Normal(AbstractPrior):
     sd: Number = number()
 
     def __check_init__(self):
-        check_fields(self)
         check_widths(self, "sd")
 
     @property
@@ -181,7 +178,6 @@ class HalfNormal(AbstractPrior):
     scale: Number = number()
 
     def __check_init__(self):
-        check_fields(self)
         check_widths(self, "scale")
 
     @property
@@ -210,7 +206,6 @@ class Beta(AbstractPrior):
     upper: Number = number(1.0)
 
     def __check_init__(self):
-        check_fields(self)
         check_widths(self, "a", "b")
         check_ends(self)
 
@@ -294,7 +289,6 @@ class TruncatedNormal(AbstractPrior):
     upper: Number = number(math.inf)
 
     def __check_init__(self):
-        check_fields(self)
         _check_mass("TruncatedNormal", self.mean, self.sd, self.lower, self.upper)
 
     @property
@@ -341,7 +335,6 @@ class LogNormal(AbstractPrior):
     upper: Number = number(math.inf)
 
     def __check_init__(self):
-        check_fields(self)
         if known(self.lower) and float(self.lower) < 0:
             raise ModelError(f"lower end {float(self.lower):g} of a LogNormal prior is below 0")
         if known(self.lower, self.upper):

@@ -11,8 +11,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from ...arguments import check_fields
-from ...errors import FitError, ModelError
+from ...arguments import Share, check_fields
+from ...errors import FitError
 from ..density.coordinates import Coordinates
 from .combiners import Matrices, ShardDraws, modified_z_scores
 
@@ -112,12 +112,10 @@ class LaplaceAnchor(AbstractAnchor):
     by more than its own width comes out too narrow, which `ImportanceCorrection` puts right.
     """
 
-    share: float = eqx.field(static=True, default=1.0)
+    share: Share = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         check_fields(self)
-        if not 0 < self.share <= 1:
-            raise ModelError(f"share {self.share} of the anchor; it must be above 0 and at most 1")
 
     def precision(self, metric, n_shards):
         return self.share * (1 - 1 / n_shards) * np.linalg.inv(metric)

@@ -5,14 +5,14 @@ is done in unconstrained coordinates, where posteriors are closest to Gaussian.
 """
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import Annotated, ClassVar, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ...arguments import check_fields
+from ...arguments import Count, Within, check_fields
 from ...errors import FitError, ModelError
 from ..modes import Mixture, mixture_of, modes_of_shards
 
@@ -136,6 +136,9 @@ class AbstractCombiner(eqx.Module):
 
     of_moments: ClassVar[bool] = True
 
+    def __check_init__(self):
+        check_fields(self)
+
     @abstractmethod
     def __call__(self, shards: ShardDraws, key: Key[Array, ""]) -> Combined:
         """Draws of the whole posterior."""
@@ -178,12 +181,7 @@ class GaussianProduct(AbstractCombiner):
     of it, with full matrices.
     """
 
-    draws: int = eqx.field(static=True, default=4000)
-
-    def __check_init__(self):
-        check_fields(self)
-        if self.draws < 1:
-            raise ModelError(f"{self.draws} draws of a product; there must be at least 1")
+    draws: Count = eqx.field(static=True, default=4000)
 
     def __call__(self, shards, key):
         size, n = shards.draws.shape[2], shards.effective
@@ -308,12 +306,7 @@ class RobustConsensus(AbstractCombiner):
     modes.
     """
 
-    limit: float = eqx.field(static=True, default=3.5)
-
-    def __check_init__(self):
-        check_fields(self)
-        if not self.limit > 0:
-            raise ModelError(f"limit {self.limit} of the modified z-score; it must be above 0")
+    limit: Annotated[float, Within(gt=0, finite=False)] = eqx.field(static=True, default=3.5)
 
     def __call__(self, shards, key):
         total = len(shards.numbers)
@@ -402,13 +395,8 @@ class MultimodalConsensus(AbstractCombiner):
     """
 
     of_moments: ClassVar[bool] = False
-    modes: int = eqx.field(static=True, default=2)
-    draws: int = eqx.field(static=True, default=4000)
-
-    def __check_init__(self):
-        check_fields(self)
-        if self.modes < 1 or self.draws < 1:
-            raise ModelError(f"modes = {self.modes}, draws = {self.draws}; at least 1 of each")
+    modes: Count = eqx.field(static=True, default=2)
+    draws: Count = eqx.field(static=True, default=4000)
 
     def __call__(self, shards, key):
         generator = generator_of(key)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from ...arguments import check_fields, checked
+from ...arguments import Share, Whole, check_fields, checked
 from ...checkpoint import fingerprint
 from ...errors import ModelError
 from ...fitting import Fit
@@ -86,11 +86,11 @@ class Consensus(eqx.Module):
     **Raises:** `ModelError` for settings that cannot be.
     """
 
-    threshold: int | None = eqx.field(static=True, default=THRESHOLD)
+    threshold: Whole | None = eqx.field(static=True, default=THRESHOLD)
     sharding: AbstractSharding = AngleBalanced()
     size: AbstractShardSize = AutomaticSize()
     by_size: bool = eqx.field(static=True, default=True)
-    power: float | None = eqx.field(static=True, default=None)
+    power: Share | None = eqx.field(static=True, default=None)
     anchor: AbstractAnchor | None = None
     combiner: AbstractCombiner = RobustConsensus()
     correction: ImportanceCorrection | None = None
@@ -99,13 +99,6 @@ class Consensus(eqx.Module):
 
     def __check_init__(self):
         check_fields(self)
-        if self.threshold is not None and self.threshold < 0:
-            raise ModelError(
-                f"threshold = {self.threshold} pairs; it must be at least 0 (always shards), or "
-                "None (never)"
-            )
-        if self.power is not None and not 0 < self.power <= 1:
-            raise ModelError(f"power {self.power} of the prior; it must be above 0 and at most 1")
 
     def in_shards(self, n_pairs: int) -> bool:
         """Whether `infer` samples so many pairs in shards."""

@@ -1,15 +1,15 @@
 """Correction of combined draws by the log posterior of all data."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from ...arguments import check_fields
+from ...arguments import Count, Within, check_fields
 from ...compiling import quick_jit
-from ...errors import FitError, ModelError
+from ...errors import FitError
 from ..arviz_io import psis
 from ..density.log_posterior import LogPosterior
 from .combiners import generator_of
@@ -55,17 +55,12 @@ class ImportanceCorrection(eqx.Module):
     and Graphical Statistics 13, 907 (2004)); the round with the least k is the result.
     """
 
-    proposals: int = eqx.field(static=True, default=2000)
-    degrees: float = eqx.field(static=True, default=8.0)
-    rounds: int = eqx.field(static=True, default=4)
+    proposals: Annotated[int, Within(ge=100)] = eqx.field(static=True, default=2000)
+    degrees: Annotated[float, Within(gt=2, finite=False)] = eqx.field(static=True, default=8.0)
+    rounds: Count = eqx.field(static=True, default=4)
 
     def __check_init__(self):
         check_fields(self)
-        if self.proposals < 100 or not self.degrees > 2 or self.rounds < 1:
-            raise ModelError(
-                f"proposals = {self.proposals}, degrees = {self.degrees}, rounds = {self.rounds}; "
-                "they must be at least 100, above 2 and at least 1"
-            )
 
     def __call__(
         self, z: Float[np.ndarray, "draw entry"], density: LogPosterior, key: Key[Array, ""]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from ...arguments import check_fields
+from ...arguments import Count, check_fields
 from ...data import MapSource
 from ...errors import ModelError
 from ...objective import (
@@ -403,6 +403,9 @@ class Plan(NamedTuple):
 class AbstractShardSize(eqx.Module):
     """How many shards there are."""
 
+    def __check_init__(self):
+        check_fields(self)
+
     @abstractmethod
     def count(self, n_pairs: int, n_parameters: int, n_angles: int, laminar: bool) -> int:
         """Number of shards for this many pairs, sampled parameters and angles."""
@@ -436,12 +439,7 @@ class AutomaticSize(AbstractShardSize):
 class PairsPerShard(AbstractShardSize):
     """About this many pairs in each shard."""
 
-    pairs: int = eqx.field(static=True)
-
-    def __check_init__(self):
-        check_fields(self)
-        if self.pairs < 1:
-            raise ModelError(f"{self.pairs} pairs in a shard; there must be at least 1")
+    pairs: Count = eqx.field(static=True)
 
     def count(self, n_pairs, n_parameters, n_angles, laminar):
         return max(round(n_pairs / self.pairs), 1)
@@ -450,12 +448,7 @@ class PairsPerShard(AbstractShardSize):
 class NumberOfShards(AbstractShardSize):
     """A given number of shards."""
 
-    shards: int = eqx.field(static=True)
-
-    def __check_init__(self):
-        check_fields(self)
-        if self.shards < 1:
-            raise ModelError(f"{self.shards} shards; there must be at least 1")
+    shards: Count = eqx.field(static=True)
 
     def count(self, n_pairs, n_parameters, n_angles, laminar):
         return self.shards

@@ -9,15 +9,15 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import equinox as eqx
 import numpy as np
 
-from ...arguments import check_fields
+from ...arguments import Count, Whole, Within, check_fields
 from ...checkpoint import read_stored, understood
 from ...checkpoint.stored import write_stored
-from ...errors import FitError, ModelError
+from ...errors import FitError
 from ..diagnostics import RHAT
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,12 @@ class ShardFailure(FitError):
         return f"{self.category}: {self.reason}"
 
 
+_Seconds = Annotated[
+    float,
+    Within(gt=0, finite=False, why=", or no shard could ever end, and float('inf') for none"),
+]
+
+
 class Limits(eqx.Module):
     """How long a shard may take, how often it is tried, and how many may fail.
 
@@ -55,29 +61,15 @@ class Limits(eqx.Module):
     **Raises:** `ModelError` for limits that cannot be.
     """
 
-    timeout: float = eqx.field(static=True, default=3600.0)
-    heartbeat: float = eqx.field(static=True, default=600.0)
-    retries: int = eqx.field(static=True, default=3)
-    success: float = eqx.field(static=True, default=0.9)
-    first: int = eqx.field(static=True, default=10)
-    rhat: float = eqx.field(static=True, default=RHAT)
+    timeout: _Seconds = eqx.field(static=True, default=3600.0)
+    heartbeat: _Seconds = eqx.field(static=True, default=600.0)
+    retries: Whole = eqx.field(static=True, default=3)
+    success: Annotated[float, Within(ge=0, le=1)] = eqx.field(static=True, default=0.9)
+    first: Count = eqx.field(static=True, default=10)
+    rhat: Annotated[float, Within(gt=1, finite=False)] = eqx.field(static=True, default=RHAT)
 
     def __check_init__(self):
         check_fields(self)
-        for name in ("timeout", "heartbeat"):
-            if not getattr(self, name) > 0:
-                raise ModelError(
-                    f"{name} = {getattr(self, name)} s; it must be above 0, or no shard could ever "
-                    "end (float('inf') for none)"
-                )
-        if self.retries < 0 or self.first < 1:
-            raise ModelError(
-                f"retries = {self.retries}, first = {self.first}; they must be at least 0 and 1"
-            )
-        if not self.rhat > 1:
-            raise ModelError(f"rhat = {self.rhat}; it must be above 1")
-        if not 0 <= self.success <= 1:
-            raise ModelError(f"success = {self.success}; it must be a share between 0 and 1")
 
     def overdue(self, now: float, begun: float, beat: float) -> ShardFailure | None:
         """The failure of an attempt by now, from the times it began and last moved [s]."""
@@ -310,6 +302,9 @@ class Place(Protocol):
 
 class AbstractWorkers(eqx.Module):
     """Something that samples shards."""
+
+    def __check_init__(self):
+        check_fields(self)
 
     @abstractmethod
     def open(

@@ -12,7 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ...arguments import check_fields
+from ...arguments import Count, check_fields
 from ...errors import ModelError, how_to_install
 from ...objective import HeldExecutor
 from .base import (
@@ -115,12 +115,6 @@ def executor_places(
                 place.future.cancel()
 
 
-def _at_least_one(settings: Any, *names: str) -> None:
-    for name in names:
-        if getattr(settings, name) < 1:
-            raise ModelError(f"{name} = {getattr(settings, name)}; it must be at least 1")
-
-
 class ExecutorWorkers(AbstractWorkers):
     """Any `concurrent.futures.Executor`, which stays open and the caller's.
 
@@ -134,12 +128,8 @@ class ExecutorWorkers(AbstractWorkers):
     """
 
     executor: HeldExecutor = eqx.field(static=True, converter=HeldExecutor.of)
-    slots: int = eqx.field(static=True, default=1000)
+    slots: Count = eqx.field(static=True, default=1000)
     folder: str | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        check_fields(self)
-        _at_least_one(self, "slots")
 
     def open(self, work, limits, tasks):
         if self.executor.executor is None:
@@ -182,9 +172,9 @@ class JobSettings(eqx.Module):
     """
 
     system: str = eqx.field(static=True, default="slurm")
-    jobs: int = eqx.field(static=True, default=1)
-    cores: int = eqx.field(static=True, default=8)
-    processes: int = eqx.field(static=True, default=4)
+    jobs: Count = eqx.field(static=True, default=1)
+    cores: Count = eqx.field(static=True, default=8)
+    processes: Count = eqx.field(static=True, default=4)
     memory: str = eqx.field(static=True, default="16GB")
     queue: str | None = eqx.field(static=True, default=None)
     account: str | None = eqx.field(static=True, default=None)
@@ -199,7 +189,6 @@ class JobSettings(eqx.Module):
         check_fields(self)
         if self.system not in _SYSTEMS:
             raise ModelError(f"no batch system {self.system!r}; there are {', '.join(_SYSTEMS)}")
-        _at_least_one(self, "jobs", "cores", "processes")
         if self.processes > self.cores:
             raise ModelError(
                 f"{self.processes} processes on {self.cores} cores of a job; give a core to each"
@@ -260,12 +249,8 @@ class DaskWorkers(AbstractWorkers):
     """
 
     job: JobSettings | None = None
-    processes: int = eqx.field(static=True, default=2)
+    processes: Count = eqx.field(static=True, default=2)
     folder: str | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        check_fields(self)
-        _at_least_one(self, "processes")
 
     @property
     def slots(self) -> int:

@@ -12,9 +12,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ...arguments import check_fields
+from ...arguments import Whole
 from ...cores import beside, start_beside
-from ...errors import FitError, ModelError
+from ...errors import FitError
 from .base import (
     AbstractWorkers,
     Event,
@@ -156,13 +156,8 @@ class SpawnedProcesses(AbstractWorkers):
     the accelerators of this machine: with `JAX_PLATFORMS=cpu` in the environment none is used.
     """
 
-    count: int = eqx.field(static=True, default=0)
+    count: Whole = eqx.field(static=True, default=0)
     folder: str | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        check_fields(self)
-        if self.count < 0:
-            raise ModelError(f"{self.count} processes; give 1 or more, or 0 for one a core")
 
     @contextmanager
     def open(self, work, limits, tasks):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ...arguments import checked, quiet_arithmetic
+from ...arguments import Within, checked, quiet_arithmetic
 from ...errors import FitError, ModelError
 from ...objective import AbstractObjective, MapTiles
 from ...objective.combined import parts_of, with_terms
@@ -149,7 +149,7 @@ def replica_of(part: Fit) -> Replica:
 @quiet_arithmetic
 def bootstrap(
     fit: Fit,
-    replicas: int = 200,
+    replicas: Annotated[int, Within(ge=2)] = 200,
     *,
     then: Callable[[Fit], Fit] | None = None,
     solver: TrustRegion | None = None,
@@ -194,8 +194,6 @@ def bootstrap(
     >>> bool(abs(np.log(found.errors[2] / fit["D0"].error)) < 0.5)
     True
     """
-    if replicas < 2:
-        raise ModelError(f"{replicas} replicas; give 2 or more")
     if not fit.parts:
         raise ModelError("a bootstrap is for fits of maps, and this is one of a curve")
     at = fit if then is None else then(fit)
