@@ -16,7 +16,7 @@ _MEMORY = 7_000_000_000  # [bytes]
 _MAPPINGS = 55_000
 # Tests from one look at them to the next, in which far fewer functions are compiled than would
 # reach the end of either.
-_BETWEEN = 20
+_BETWEEN = 10
 
 _FLAGS = """
 from xpcs_eqx.compiling import quick_options

@@ -44,6 +44,7 @@ def ended(process):
     return json.loads(out)
 
 
+@pytest.mark.long
 def test_the_next_process_finds_what_was_compiled(tmp_path):
     # Two at a time, which write the same entries.
     both = [ended(one) for one in [start(tmp_path), start(tmp_path)]]

@@ -327,6 +327,7 @@ def test_workers_compile_once_and_keep_their_precision(path, processes):
         assert precision == "float32"
 
 
+@pytest.mark.long
 def test_errors_of_processes(path, processes, tmp_path):
     moved = str(tmp_path / "gone.h5")
     shutil.copy(path, moved)

@@ -134,7 +134,7 @@ def test_shards_are_interrupted_and_gone_on_with(folder, monkeypatch, capsys):
     assert written["dropped"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_is_interrupted_and_gone_on_with(folder, monkeypatch, capsys, tmp_path_factory):
     seen = []
 

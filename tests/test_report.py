@@ -343,6 +343,7 @@ def test_every_plot_is_written(fit, tmp_path):
         assert len(content) > 5000
 
 
+@pytest.mark.long
 def test_plots_of_a_map_larger_than_the_panel_and_of_few_frames(tmp_path):
     for n in (4, 300):
         folder = tmp_path / str(n)

@@ -153,6 +153,7 @@ def test_robust_losses_and_points():
             assert fit.scaling_check.contrast.significant == warned
 
 
+@pytest.mark.long
 def test_a_large_departure_does_not_hide_behind_its_own_misfit():
     data = make_data(Static(TRANSPORT), n=41, contrast=np.array([0.2, 0.16, 0.24]), noise=1e-4)
     check = fit_of(data, Averaged(3), Static(TRANSPORT)).scaling_check

@@ -311,7 +311,7 @@ def test_a_bimodal_shard_is_named_and_the_rest_intact():
     assert found["slope"].mean() == pytest.approx(0.3, abs=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_draw_what_one_process_draws(bent, eight, tmp_path):
     alone, _ = eight
     workers = SpawnedProcesses(1, str(tmp_path))

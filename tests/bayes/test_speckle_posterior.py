@@ -78,6 +78,7 @@ def test_a_likelihood_of_pairs_becomes_as_wide_as_the_quoted_errors():
     assert wide[0] == pytest.approx(wanted["D0"], rel=0.1)
 
 
+@pytest.mark.long
 def test_penalties_and_bounds_are_not_stretched():
     data = data_of()
     truth, fixed, *_ = SPECKLE["static"]
