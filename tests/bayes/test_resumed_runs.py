@@ -113,5 +113,5 @@ def test_a_run_that_cannot_be_used_is_tried_again(bent, ends, monkeypatch):
         with pytest.raises(FitError, match="not finite"):
             sample(bent, PRIOR, **once)
     assert len(given) == 1
-    with pytest.raises(ModelError, match="retries = -1"):
+    with pytest.raises(ModelError, match="retries is -1"):
         Nuts(retries=-1)

@@ -304,12 +304,12 @@ def test_a_fixed_scaling_needs_no_defence(layers):
 def test_wrong_numbers_are_refused():
     with pytest.raises(ModelError, match="there is none"):
         DefenceLayers(monitoring=Monitoring(response=ResetScaling()))
-    with pytest.raises(ModelError, match="rounds = 0"):
+    with pytest.raises(ModelError, match="rounds is 0"):
         DefenceLayers(rounds=0)
-    with pytest.raises(ModelError, match=r"tolerance = 0\.0"):
+    with pytest.raises(ModelError, match=r"tolerance is 0\.0"):
         DefenceLayers(tolerance=0.0)
-    with pytest.raises(ModelError, match="limit = 0"):
+    with pytest.raises(ModelError, match="limit is 0"):
         Monitoring(limit=0)
-    with pytest.raises(ModelError, match=r"factor = 0\.5"):
+    with pytest.raises(ModelError, match=r"factor is 0\.5"):
         ResetScaling(0.5)
     assert parameter_values(SLOW)["phi0"] == 5.0

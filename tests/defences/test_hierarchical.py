@@ -117,8 +117,8 @@ def test_data_summed_in_python():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"outer": 0}, "outer = 0"),
-        ({"tolerance": 0.0}, "tolerance = 0.0"),
+        ({"outer": 0}, "outer is 0"),
+        ({"tolerance": 0.0}, "tolerance is 0.0"),
         ({"tolerance": np.nan}, "tolerance"),
     ],
 )
@@ -129,9 +129,9 @@ def test_wrong_numbers_are_refused(fields, message):
 
 def test_wrong_stages_are_refused():
     for stage in (LBFGSStage, ScalingStage):
-        with pytest.raises(ModelError, match=f"tolerance = -1.0 of {stage.__name__}"):
+        with pytest.raises(ModelError, match=f"{stage.__name__}: tolerance is -1.0"):
             stage(tolerance=-1.0)
-    with pytest.raises(ModelError, match="iterations = 0"):
+    with pytest.raises(ModelError, match="iterations is 0"):
         LBFGSStage(iterations=0)
     with pytest.raises(ModelError, match="outside its bounds"):
         hierarchical_least_squares(projected(), np.array([-1.0, 0.0]))

@@ -128,9 +128,9 @@ def test_error_bars_count_the_weights():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"minimum": 0.0}, "minimum = 0.0"),
+        ({"minimum": 0.0}, "minimum is 0.0"),
         ({"minimum": 1.2}, "minimum"),
-        ({"exponent": -1.0}, "exponent = -1.0"),
+        ({"exponent": -1.0}, "exponent is -1.0"),
         ({"exponent": np.inf}, "exponent"),
     ],
 )

@@ -99,9 +99,9 @@ def test_bad_custom_candidates(custom, message):
     "keywords", [{"candidates": 0}, {"rounds": 0}, {"keep": 1.0}, {"keep": 0.0}, {"batch": 0}]
 )
 def test_numbers_that_leave_no_choice(keywords):
-    with pytest.raises(ModelError, match="a tournament of"):
+    with pytest.raises(ModelError, match=f"Tournament: {next(iter(keywords))} is"):
         Tournament(**keywords)
-    with pytest.raises(ModelError, match=r"around = 0\.0"):
+    with pytest.raises(ModelError, match=r"around is 0\.0"):
         Tournament(around=0.0)
 
 

@@ -7,12 +7,12 @@ import tempfile
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
 
-from ...arguments import Whole
+from ...arguments import Within
 from ...cores import beside, start_beside
 from ...errors import FitError
 from .base import (
@@ -156,7 +156,9 @@ class SpawnedProcesses(AbstractWorkers):
     the accelerators of this machine: with `JAX_PLATFORMS=cpu` in the environment none is used.
     """
 
-    count: Whole = eqx.field(static=True, default=0)
+    count: Annotated[int, Within(ge=0, why="; 0 for one a core")] = eqx.field(
+        static=True, default=0
+    )
     folder: str | None = eqx.field(static=True, default=None)
 
     @contextmanager
