@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -27,6 +28,8 @@ LINK = re.compile(r"(?<=\]\()([^()\s]+)(?=\))")
 # A code span that begins with a public name: on the site it leads to the entry of that.
 NAME = re.compile(r"(?<![`\[])`((?:xe|xpcs_eqx)\.[\w.]+)([^`\n]*)`(?!`)")
 FENCE = re.compile(r"(^ *```.*?^ *```)", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(<pre.*?</pre>)", re.DOTALL)
+CELL = re.compile(r"(<td.*?</td>)", re.DOTALL)
 
 
 def staged(path: Path) -> str:
@@ -135,8 +138,6 @@ def faults() -> Iterator[str]:
                 if to in page.loaded and parts.scheme != "data":
                     yield f"{here}: {to} would be loaded from elsewhere"
                 continue
-            if path.name == "404.html":
-                continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if target.is_dir():
                 target /= "index.html"
@@ -153,12 +154,41 @@ def faults() -> Iterator[str]:
             yield f"{path.relative_to(SITE)}: {to} would be loaded from elsewhere"
 
 
+def breakable(page: str) -> str:
+    """A page whose code in sentences and cells keeps short words whole, hyphens and all, and ends a
+    line within longer ones where a name has a joint."""
+
+    def whole(text: str, letters: int) -> str:
+        def word(found: re.Match[str]) -> str:
+            if len(unescape(found[0])) <= letters:
+                return f'<span class="whole">{found[0]}</span>'
+            return re.sub(r"(?<=[^\W\d][./(=])(?=[^=/)])", "<wbr>", found[0])
+
+        def code(found: re.Match[str]) -> str:
+            return f"<code>{re.sub('[^ ]+', word, found[1])}</code>"
+
+        return re.sub("<code>([^<]*)</code>", code, text)
+
+    parts = BLOCK.split(page)
+    for i in range(0, len(parts), 2):
+        texts = CELL.split(parts[i])
+        # Of a line on a phone, and of one in two columns there.
+        texts[::2] = [whole(text, 30) for text in texts[::2]]
+        texts[1::2] = [whole(text, 20) for text in texts[1::2]]
+        parts[i] = "".join(texts)
+    return "".join(parts)
+
+
 def build() -> None:
     """Put together, build and check. **Raises:** `SystemExit` where anything is wrong."""
     stage()
     shutil.rmtree(SITE, ignore_errors=True)
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     subprocess.run(command, cwd=ROOT, check=True)
+    # Its links hold at the root of a server only.
+    (SITE / "404.html").unlink()
+    for path in SITE.rglob("*.html"):
+        path.write_text(breakable(path.read_text(encoding="utf-8")), encoding="utf-8")
     found = list(faults())
     if found:
         raise SystemExit("\n".join(found))

@@ -82,16 +82,16 @@ def needs_nothing(cls: type) -> bool:
 EXCEPTIONS = {"data.BandReader": "an open file"}
 # Public values that are neither classes nor functions.
 CONSTANTS = {
-    "data.DEFAULT_GAP": "a number",
+    "data.DEFAULT_GAP": "gap of the shear cell where nobody says [Å]",
     "data.DOUBTS": "reasons for a doubtful verdict, by word",
     "data.Doubt": "a type, for annotations",
     "data.LAYOUTS": "names of file layouts",
     "data.Sigma": "a type, for annotations",
     "physics.MODELS": "words for models",
     "config.TEMPLATES": "names of templates",
-    "scaling.CONTRAST_BOUNDS": "numbers",
+    "scaling.CONTRAST_BOUNDS": "bounds of the contrast",
     "search.CHAIN": "names of methods",
-    "scaling.OFFSET_BOUNDS": "numbers",
+    "scaling.OFFSET_BOUNDS": "bounds of the offset",
     "objective.AnyData": "a type, for annotations",
     "objective.Choice": "a type, for annotations",
     "objective.TwoTimeObjective": "a type, for annotations",

@@ -69,8 +69,11 @@ def first_paragraph(text: str | None) -> str:
 
 def markdown(text: str | None) -> str:
     """A docstring whose examples are blocks of code."""
-    out = []
-    for paragraph in inspect.cleandoc(text or "").split("\n\n"):
+    out, plain = [], inspect.cleandoc(text or "")
+    block = re.compile(r"(?<=\n\n)( {4}.*(?:\n+ {4}.*)*)")
+    kind = "python" if re.search(r"^ {4}(import|@|def) ?", plain, re.MULTILINE) else ""
+    plain = block.sub(lambda found: f"```{kind}\n{textwrap.dedent(found[1])}\n```", plain)
+    for paragraph in plain.split("\n\n"):
         inside = paragraph.lstrip().startswith(">>>")
         out.append(f"```pycon\n{textwrap.dedent(paragraph)}\n```" if inside else paragraph)
     return "\n\n".join(out)
@@ -88,7 +91,7 @@ def default(value: Any) -> str:
     return text if len(text) < 30 and " at 0x" not in text and "<" not in text else "…"
 
 
-def call(function: Any) -> str:
+def call(function: Any, between: str = ", ") -> str:
     """The arguments of a function or class, with defaults and without types."""
     parts, keywords = [], False
     for p in inspect.signature(function).parameters.values():
@@ -99,7 +102,7 @@ def call(function: Any) -> str:
         keywords |= p.kind is p.VAR_POSITIONAL
         given = "" if p.default is p.empty else f"={default(p.default)}"
         parts.append(f"{prefix}{p.name}{given}")
-    return f"({', '.join(parts)})"
+    return f"({between.join(parts)})"
 
 
 def members(cls: type) -> Iterator[str]:
@@ -118,23 +121,34 @@ def members(cls: type) -> Iterator[str]:
 
 def entry(name: str, value: Any) -> list[str]:
     """How a name is called, what it is, and what it offers."""
-    head, arrow, more = name, "", []
+    head, arrow, more, made = name, "", [], None
     if isinstance(value, types.FunctionType) or not inspect.isclass(value):
         plain = inspect.unwrap(getattr(value, "function", getattr(value, "fun", value)))
         returns = returned(plain)
-        head += call(plain)
+        made = plain
         arrow = f" -> {returns}" if returns not in ("", "None") else ""
     else:
         if issubclass(value, Enum):
             head += f": {', '.join(value.__members__)}"
         elif (is_dataclass(value) or issubclass(value, tuple)) and not is_abstract(value):
-            head += call(value)
+            made = value
         more = list(members(value))
         # Its fields are a list already.
         more = ["**Offers:**", "", *more] if more else []
-    if len(head + arrow) > 96:
-        head = head.replace("(", "(\n    ", 1).replace(", ", ",\n    ")
+    if made is not None:
+        short = call(made)
+        long = len(head + short + arrow) > 96
+        head += call(made, ",\n    ").replace("(", "(\n    ", 1) if long else short
     return [f"```python\n{head}{arrow}\n```", "", markdown(inspect.getdoc(value)), "", *more]
+
+
+def constant(kind: str, value: Any) -> str:
+    """What a number, a list or a dictionary of that name is."""
+    said = kind[0].upper() + kind[1:]
+    if get_origin(value) is not None:
+        return f"{said}."
+    shown = [value] if isinstance(value, float) else list(value)
+    return f"{said}: {', '.join(f'`{one}`' for one in shown)}."
 
 
 def reference() -> dict[str, str]:
@@ -150,14 +164,14 @@ def reference() -> dict[str, str]:
         inside = package.__name__.removeprefix("xpcs_eqx.")
         parts, links = [f"# {package.__name__}\n", markdown(package.__doc__), ""], []
         for name in sorted(found, key=str.lower):
-            mark = " \\*" if id(found[name]) in starred and package is not top else ""
+            mark = "\u00a0\\*" if id(found[name]) in starred and package is not top else ""
             links.append(f"[`{name}`]({inside}.md#{name}){mark}")
             parts += [f"## {name} {{ #{name} }}", ""]
             kind = CONSTANTS.get(f"{inside}.{name}")
-            parts += [f"{kind}.".capitalize()] if kind else entry(name, found[name])
+            parts += [constant(kind, found[name])] if kind else entry(name, found[name])
             parts.append("")
         index += [f"\n## {package.__name__}\n", first_paragraph(package.__doc__), ""]
-        index += [" · ".join(links)]
+        index += ["\u00a0· ".join(links)]
         pages[inside] = "\n".join(parts)
     return {"index": "\n".join(index) + "\n", **pages}
 
@@ -186,20 +200,15 @@ def _table(name: str, table: type[Section], without: Container[str] = ()) -> Ite
         if key in without or not (said or inner is None):
             continue
         example = said.get("example")
-        known = "" if example is None else f"– (as `{toml_value(example)}`)"
+        known = "" if example is None else f", such as `{toml_value(example)}`"
         if info.is_required():
-            known = "needed"
+            known = "; needed"
         elif info.default is not None:
-            known = f"`{toml_value(info.default)}`"
+            known = f"; `{toml_value(info.default)}` by default"
         meaning = f"{info.description}{''.join(map(_acts, said.get('when', ())))}"
-        rows.append(_row(f"`{key}`", expected_of(info), known, meaning))
+        rows.append(_row(f"`{key}`", f"{meaning}<br>*{expected_of(info)}*{known}"))
     if rows:
-        yield from (
-            "",
-            _row("key", "a value is", "default (or an example)", "meaning"),
-            _row(*["---"] * 4),
-            *rows,
-        )
+        yield from ("", _row("key", "meaning, and *what it takes*"), _row("---", "---"), *rows)
     yield from inside
 
 

@@ -11,6 +11,7 @@ from helpers import make_data, mapped
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.files import to_json
 from xpcs_eqx.fitting import (
+    Direction,
     curve_fit,
     degeneracy_report,
     diagnose,
@@ -60,6 +61,16 @@ def test_what_the_direction_says_is_so(open_fit, found):
     total = curve.others[:, curve.names.index("D0")] + curve.values
     assert np.ptp(curve.values) > 1e4
     assert np.ptp(total) < 0.02 * np.mean(total)
+
+
+def test_what_is_determined_follows_from_the_steps():
+    two = Direction(0.0, ("D0", "v"), (0.7, -0.7), (100.0, -50.0), ("Å²/s", "Å/s"))
+    assert "no curvature beyond rounding): the data determine D0 + 2·v and" in two.sentence()
+    # No pair of three is determined.
+    three = Direction(1e-6, ("a", "b", "c"), (0.8, -0.4, -0.4), (1.0, -2.0, -3.0), ("", "", ""))
+    assert three.combination() == ""
+    assert three.sentence().endswith("costs no more than one standard error")
+    assert "determine combinations of them" in three._replace(ratio=0.0).sentence()
 
 
 def test_the_profile_is_flat(found):

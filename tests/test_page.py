@@ -135,6 +135,11 @@ def test_what_a_page_has_no_room_for_stays_in_its_file():
     assert len(shown) < 5_000_000
 
 
+def test_words_of_code_look_like_it():
+    shown = page("Fit", [(Section("What to do", items(["write `a < b`, or `c`"])), ())])
+    assert "<li>write <code>a &lt; b</code>, or <code>c</code></li>" in shown
+
+
 LOOK = """
 const wide = [...document.querySelectorAll("*")].filter((one) => {
   const box = one.closest(".wide, nav, dialog");

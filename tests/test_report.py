@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 from helpers_data import two_time
 from helpers_figures import complaints
+from matplotlib.text import Text
 
 from xpcs_eqx.data import Geometry, Provenance, from_dict
-from xpcs_eqx.data.two_time import NO_Q
+from xpcs_eqx.data.two_time import NO_Q, NO_TIMES
 from xpcs_eqx.errors import FitError, ModelError
 from xpcs_eqx.fitting import Band, ProfileInterval, curve_fit, least_squares
 from xpcs_eqx.objective import two_time_objective
@@ -262,6 +264,24 @@ def test_no_length_is_there_where_q_is_not_known(fit):
     known = text("Fit", [*fit_sections(fit), *derived_sections(fit)])
     assert "D [Å²/s]" in known
     assert "Å²/s^(1+alpha)" in known
+
+
+def test_no_second_is_there_where_the_frame_time_is_not_known(fit):
+    unknown = Provenance(notes=(NO_TIMES,))
+    data = dataclasses.replace(two_time(n=12), provenance=unknown)
+    assert "t = 0 … 1.1 frames" in repr(data)
+    parameters = two_time_objective(fit.objective.term.parameters, data).term.parameters
+    units = dict(zip(parameters.names, parameters.units, strict=True))
+    assert set(units.values()) == {"Å²/frame^(1+alpha)", "", "Å²/frame"}
+    rows = tuple(row._replace(unit=units.get(row.name, "")) for row in fit.rows)
+    bare = dataclasses.replace(fit, rows=rows)
+    report = text_report(bare, origins=(Origin(unknown),), sections=derived_sections(bare))
+    figures = bare.plot("maps", "c2_against_lag", "rates").values()
+    drawn = [words.get_text() for one in figures for words in one.findobj(Text)]
+    said = [report.split("\nTime\n")[0], *drawn]
+    assert [one for one in said if re.search(r"\d s\b|\[s\]|/s\b", one)] == []
+    assert "age [frames]" in report
+    assert {"t1 [frames]", "J(t) [Å²/frame]"} <= set(drawn)
 
 
 def test_one_angle_and_a_given_sigma():

@@ -61,9 +61,11 @@ def value_and_error(value: float, error: float) -> tuple[str, str]:
     (('-0.500', '0.052'), ('9.80e-05', '2.1e-06'))
     >>> value_and_error(4022.42, 6100.0), value_and_error(1.0, math.nan)
     (('4000', '6100'), ('1', '-'))
+    >>> value_and_error(1.18363, math.inf)
+    ('1.2', 'inf')
     """
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
-        return number(value), number(error, 2)
+        return number(value, 2 if error == math.inf else 6), number(error, 2)
     decimals, size = _decimals(error), math.floor(math.log10(max(abs(value), error)))
     if -4 < size < 6:
         cells = _rounded((value, error), decimals, _MOST_DIGITS - 1 - size)
@@ -78,7 +80,11 @@ def with_error(value: float, error: float) -> str:
 
     >>> with_error(4022.42, 61.13), with_error(9.81164e-05, 2.12e-06), with_error(27729, 7074)
     ('4022 ± 61', '(9.81 ± 0.21)e-05', '(2.77 ± 0.71)e+04')
+    >>> with_error(1.18363, math.inf), with_error(1.18363, math.nan)
+    ('1.2 ± inf', '1.18363')
     """
+    if error == math.inf:
+        return f"{number(value, 2)} ± inf"
     if not (math.isfinite(value) and math.isfinite(error) and error > 0):
         return number(value)
     size = math.floor(math.log10(max(abs(value), error)))
@@ -103,6 +109,15 @@ def probability_text(probability: float, digits: int = 2) -> str:
     return f"= {probability:.{digits}g}" if probability >= RARE else f"< {RARE:g}"
 
 
+def curvature_text(ratio: float) -> str:
+    """A curvature over the largest one; what is below rounding is told as that.
+
+    >>> curvature_text(2.34e-6), curvature_text(-3e-16)
+    ('relative curvature 2.3e-06', 'no curvature beyond rounding')
+    """
+    return f"relative curvature {ratio:.1e}" if ratio > 1e-12 else "no curvature beyond rounding"
+
+
 def without_q(unit: str) -> str:
     """A unit of maps whose q is not known, where it is taken as 1.
 
@@ -110,6 +125,15 @@ def without_q(unit: str) -> str:
     ('1/s^(1+alpha)', '1/s', '', '1/s')
     """
     return re.sub("^Å²?", "1", unit) if "/" in unit else re.sub("^Å²?$", "", unit)
+
+
+def per_frame(said: str) -> str:
+    """Words, or a unit, of data whose frame time nobody has said: their times count frames.
+
+    >>> per_frame("1/s^(1+alpha)"), per_frame("s"), per_frame("at lags 2–5 s, τ [s]")
+    ('1/frame^(1+alpha)', 'frames', 'at lags 2–5 frames, τ [frames]')
+    """
+    return re.sub(r"^s$|(?<=\[)s(?=\])|(?<=\d )s\b", "frames", re.sub(r"(?<=/)s\b", "frame", said))
 
 
 def counted(many: int, name: str) -> str:

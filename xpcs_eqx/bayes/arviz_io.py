@@ -224,6 +224,9 @@ def write_plots(
                     axes.xaxis.set_major_locator(MaxNLocator(3))
                     axes.yaxis.set_major_locator(MaxNLocator(3))
                     axes.tick_params(axis="x", labelrotation=45)
+            if plot == "energy":
+                # Of chains by number.
+                chart.axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))
             if plot == "forest":
                 axis = "(draw − mean) / standard deviation of all chains"
                 chart.supxlabel(axis, fontsize="medium")

@@ -11,7 +11,7 @@ from equinox import AbstractVar
 from jaxtyping import Float, Int
 
 from ..errors import DataError
-from ..showing import counted, few, known, with_numbers
+from ..showing import counted, few, known, per_frame, with_numbers
 
 DEFAULT_GAP = 2_000_000.0
 """Gap of the shear cell [Å] when nothing is given (200 µm)."""
@@ -101,6 +101,8 @@ class Geometry(eqx.Module):
 
 # A note of data whose q nobody has said.
 NO_Q = "No q was given; it is 1, so fitted coefficients carry its powers."
+# And of data whose frame time nobody has said.
+NO_TIMES = "No frame time was given; time is counted in frames."
 
 
 class Provenance(eqx.Module):
@@ -136,6 +138,11 @@ class Provenance(eqx.Module):
     def has_q(self) -> bool:
         """Whether q is known; where it is not, 1 stands for it."""
         return NO_Q not in self.notes
+
+    @property
+    def has_times(self) -> bool:
+        """Whether times are in seconds; where they are not, they are numbers of frames."""
+        return NO_TIMES not in self.notes
 
     def where(self) -> str:
         """File and layout in a form that starts an error message."""
@@ -182,9 +189,10 @@ class AbstractTwoTime(eqx.Module):
         if not known(self) or [np.ndim(self.geometry.q), np.ndim(self.t)] != [0, 1]:
             return eqx.tree_pformat(self)
         sigma = "known" if self.absolute_sigma else "not known, so that errors follow the residuals"
+        place = place_text(self.t, self.geometry)
         lines = [
             f"{type(self).__name__} from {self.provenance.where()}",
-            place_text(self.t, self.geometry),
+            place if self.provenance.has_times else per_frame(place),
             # A property of some kinds and a field of others.
             f"{self.n_pairs} entries that count, sigma {sigma}",  # pyright: ignore[reportAttributeAccessIssue]
             *(f"note: {one}" for one in self.provenance.notes),

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ..showing import counted
 from .variation import GROUPS
 
 
@@ -130,7 +131,7 @@ class DefenceReport(NamedTuple):
         """Name and text of each layer, for a report."""
         out = []
         if self.hierarchical is not None:
-            out.append(("hierarchical", f"{self.hierarchical} outer iterations"))
+            out.append(("hierarchical", counted(self.hierarchical, "outer iteration")))
         out += self._by_data_set("regularisation")
         if self.monitor is not None:
             one = self.monitor

@@ -335,11 +335,11 @@ class Fit(eqx.Module):
         shown = [row for row in self.rows if row.role != "scaling" or self.fitted is not None]
         lines = [self._headline()]
         for row in shown:
-            said = with_error(row.value, row.error)
-            if row.role in ("fixed", "tied") or "±" not in said:
-                held = f"({row.role})" if row.role in ("fixed", "tied") else f"± {row.error}"
-                said = f"{row.value:.6g} {held}"
-            lines.append(f"  {row.name} = {said} {row.unit}".rstrip())
+            held = f" ({row.role})" if row.role in ("fixed", "tied") else ""
+            said = f"{row.value:.6g}" if held else with_error(row.value, row.error)
+            if not held and "±" not in said:
+                said += f" ± {row.error}"
+            lines.append(f"  {row.name} = {said} {row.unit}".rstrip() + held)
         if self.parts:
             lines.append(f"  {self._elsewhere()}")
         return "\n".join(lines)

@@ -205,6 +205,8 @@ def _judge_signal(
             f"slower than the window: |c1|² of the first and the last frame is still "
             f"{signal.farthest:.3g}; measure longer"
         )
+    elif np.isinf(signal.rate) and signal.contrast > thresholds.contrast:
+        why = "it depends on parameters that the data leave open"
     else:
         why = (
             "the maps are compatible with a constant: nothing decays within the window, all of it "

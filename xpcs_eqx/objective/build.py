@@ -15,7 +15,7 @@ from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
 from ..physics import PowerLawRate
 from ..scaling import AbstractScaling, Individual, quantile_scaling
-from ..showing import without_q
+from ..showing import per_frame, without_q
 from .combined import CombinedObjective, combined_variables, noise_of_all, relative_weights
 from .curve import CurveObjective
 from .drivers.loops import AbstractDriver, AbstractPieces, HostLoop, Scan
@@ -72,9 +72,17 @@ def _check_together(parameters: ParameterMap, data: AnyData, scaling: AbstractSc
         )
 
 
-def _without_lengths(parameters: ParameterMap) -> ParameterMap:
-    """Parameters of maps whose q is not known: what is measured are rates, not lengths."""
-    return dataclasses.replace(parameters, units=tuple(map(without_q, parameters.units)))
+def _as_measured(parameters: ParameterMap, data: Sequence[AnyData]) -> ParameterMap:
+    """Parameters in the units of what was measured.
+
+    These are rates, not lengths, where q is not known, and by frames where the frame time is not.
+    """
+    units = parameters.units
+    if not any(one.provenance.has_q for one in data):
+        units = tuple(map(without_q, units))
+    if not any(one.provenance.has_times for one in data):
+        units = tuple(map(per_frame, units))
+    return dataclasses.replace(parameters, units=units)
 
 
 def _eliminated(
@@ -194,8 +202,7 @@ def two_time_objective(  # pyright: ignore[reportInconsistentOverload]
             "shared_parameters; for one data set give the data themselves, and angle_weights"
         )
     require_double_precision()
-    if not data.provenance.has_q:
-        parameters = _without_lengths(parameters)
+    parameters = _as_measured(parameters, (data,))
     scaling = Individual(data.n_angles) if scaling is None else scaling
     _check_together(parameters, data, scaling)
 
@@ -259,9 +266,7 @@ def _of_several(
             "parameter_map"
         )
     data, count = tuple(data), len(parameters.maps)
-    if not any(one.provenance.has_q for one in data):
-        whole = _without_lengths(parameters.whole)
-        parameters = dataclasses.replace(parameters, whole=whole)
+    parameters = dataclasses.replace(parameters, whole=_as_measured(parameters.whole, data))
     chosen = (None,) * count if scaling is None else tuple(scaling)
     given = relative_weights(data) if weights is None else np.asarray(weights, dtype=float)
     if not len(data) == len(chosen) == count or given.shape != (count,):

@@ -118,7 +118,7 @@ class Ballistic(AbstractCorrelation):
 class Caged(AbstractCorrelation):
     """Diffusion out of cages: |c1|² = exp(−q² [cage² (1 − exp(−τ/cage_time)) + ∫ J dt]).
 
-    The variance of the displacement along q first grows to `cage`² [Å²] within `cage_time` [s],
+    The variance of the displacement along q first grows to cage² [Å²] within `cage_time` [s],
     which leaves a plateau of exp(−q² cage²), and then by J(t) [Å²/s] as in `Static`.
     """
 

@@ -54,7 +54,11 @@ def _data_lines(
     elif "q" in how:
         lines.append(_key("q", how["q"], "[1/Å]"))
     elif not data.provenance.has_q:
-        lines.append("#q = 0.0054  # unsure: [1/Å]; without it D0 is twice the rate of c1 [1/s]")
+        lines.append("#q = 0.0054  # unsure: [1/Å]; without it D0 is twice the rate of c1")
+    if not data.provenance.has_times:
+        lines.append(
+            "#dt = 0.1  # unsure: time between two frames [s]; without it frames are counted"
+        )
     if "dt" in how and data.provenance.layout in ("npy", "npz"):
         remark = "unsure: time of frame 1 [s]; it is the age from which rates are counted"
         lines.append(_key("time_origin", how["dt"], remark))
@@ -105,7 +109,8 @@ def configuration_text(path: str, shown: str, how: Mapping[str, Any], mode: str 
         "# Written by xpcs-eqx init; what is unsure says so. To fit: xpcs-eqx fit THIS_FILE",
         f"# {data.provenance.layout}: {counted(phi.size, 'angle')} ({angles} deg), "
         f"{t.size} frames, "
-        f"{t[0]:.4g} … {t[-1]:.4g} s, " + (f"q = {q:.6g} 1/Å" if known else "q not known"),
+        f"{t[0]:.4g} … {t[-1]:.4g}{' s' if data.provenance.has_times else ''}, "
+        + (f"q = {q:.6g} 1/Å" if known else "q not known"),
         *_data_lines(shown, how, data, [float(one.geometry.q) for one in sets[1:]]),
     ]
     if "laminar" in chosen and float(data.geometry.gap) == DEFAULT_GAP:

@@ -14,7 +14,7 @@ from ..data import (
     noise_by_angle,
 )
 from ..report.method import Origin
-from ..report.sections import Block, Entry, Table, counted, number, text_lines
+from ..report.sections import Block, Entry, Table, blocks_by_frame, counted, number, text_lines
 from ..scaling import half_decays, quantile_scaling
 
 DataSets = Sequence[TwoTimeData | PooledData]
@@ -43,11 +43,14 @@ def _one_azimuth(how: dict[str, Any]) -> dict[str, Any]:
 def _lines(data: TwoTimeData | PooledData) -> list[str]:
     origin, t = data.provenance, np.asarray(data.t)
     binned = isinstance(data, PooledData)
+    frames = f"{t.size}, {t[0]:.6g} … {t[-1]:.6g}"
+    if origin.has_times:
+        frames += f" s, {float(data.dt):.6g} s apart"
     pairs = f"{data.n_pairs} bins of age and lag" if binned else f"{data.n_pairs} pairs"
     content: list[Block] = [
         *([Entry("q", f"{float(data.geometry.q):.6g} 1/Å")] if Origin(origin).has_q else []),
         Entry("gap", f"{float(data.geometry.gap):.6g} Å, for models with shear"),
-        Entry("frames", f"{t.size}, {t[0]:.6g} … {t[-1]:.6g} s, {float(data.dt):.6g} s apart"),
+        Entry("frames", frames),
         Entry("pairs", f"{pairs}, {data.masked_pairs} masked"),
         Entry("sigma", "given" if data.absolute_sigma else "not in the file"),
         *(Entry("doubt", one) for one in origin.doubts),
@@ -61,7 +64,8 @@ def _lines(data: TwoTimeData | PooledData) -> list[str]:
         columns += [noise_by_angle(data), np.mean(np.asarray(data.diagonal), axis=1)]
     rows = [[number(float(value), 4) for value in row] for row in zip(*columns, strict=True)]
     guess = "contrast, baseline and half-decay are first guesses; a fit knows them better"
-    return text_lines([*content, Table(header, rows), guess])
+    content += [Table(header, rows), guess]
+    return text_lines(content if origin.has_times else blocks_by_frame(content))
 
 
 def show(arguments: argparse.Namespace) -> str:

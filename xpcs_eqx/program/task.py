@@ -52,6 +52,9 @@ from ..report.analyses import (
     search_section,
 )
 from ..report.fit import folders_of
+from ..report.method import counts_frames
+from ..report.sections import section_by_frame
+from ..showing import per_frame
 from .examining import examine, undetermined
 from .sampling import Sampled, sample_posterior
 
@@ -71,7 +74,9 @@ def task_of(configuration: Configuration) -> "Task":
 
 
 def _data_line(data: Given) -> str:
-    return f"{data.provenance.where()}: {place_text(data.t, data.geometry)}"
+    place = place_text(data.t, data.geometry)
+    place = place if data.provenance.has_times else per_frame(place)
+    return f"{data.provenance.where()}: {place}"
 
 
 @dataclass(frozen=True)
@@ -306,6 +311,8 @@ class Outcome:
             timings = {**timings, **self.sampled.timings}
         for name, part in self.folders().items():
             out.append(surface_section(part, name, output.fitted_data))
+        if counts_frames(self.fit):
+            out = list(map(section_by_frame, out))
         return [*out, time_section(self.fit, timings)]
 
     def write(

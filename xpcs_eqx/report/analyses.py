@@ -144,12 +144,13 @@ def degeneracy_sections(report: DegeneracyReport) -> list[Section]:
     def figures() -> Sequence[Drawing]:
         from .plots import degeneracy_figure
 
-        caption = (
+        rise = (
             "Rise of χ² when one parameter is moved and all others follow, with the fit in red: "
-            "where it stays below the dashed line, the data do not decide. The bars show which "
-            "parameters can be moved together."
+            "where it stays below the dashed line, the data do not decide."
         )
-        drawn = [Drawing("degeneracy", lambda: degeneracy_figure(report), caption)]
+        bars = "The bars show which parameters can be moved together."
+        caption = [*[rise][: len(report.profiles)], *[bars][: len(report.directions)]]
+        drawn = [Drawing("degeneracy", lambda: degeneracy_figure(report), " ".join(caption))]
         return drawn if report.degenerate else ()
 
     files = {"fit/degeneracy.json": report.document()}

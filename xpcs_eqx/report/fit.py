@@ -22,6 +22,7 @@ from .maps import has_maps, is_stored, write_fitted_data
 from .method import (
     STRONG_CORRELATION,
     Origin,
+    counts_frames,
     data_section,
     every_pair,
     model_section,
@@ -45,6 +46,7 @@ from .sections import (
     folder_names,
     items,
     number,
+    section_by_frame,
     text,
     value_and_error,
 )
@@ -96,7 +98,9 @@ def verdict_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         path = origin.provenance.path
         file = "the data" if path in ("", Provenance().path) else os.path.basename(path)
         known = f", q = {float(term.geometry.q):.6g} 1/Å" if origin.has_q else ""
-        frames = f"{term.t.shape[0]} frames in {float(term.t[-1] - term.t[0]):.6g} s"
+        frames = f"{term.t.shape[0]} frames"
+        if origin.has_times:
+            frames += f" in {float(term.t[-1] - term.t[0]):.6g} s"
         what = f"{file}, {counted(term.geometry.phi.shape[0], 'angle')}, {frames}{known}"
         # What was not measured is no detail of the method.
         if has_maps(fit) and not is_likelihood(fit.objective) and fit.n_pairs < every_pair(fit):
@@ -425,4 +429,7 @@ def text_report(
     - `appendix`: whether it says how it was done.
     """
     own = fit_sections(fit, origins, decisions=decisions, profiles=profiles, all_errors=all_errors)
-    return text(title, [*own, *sections, time_section(fit, timings or {})], appendix)
+    said = [*own, *sections]
+    if counts_frames(fit):
+        said = list(map(section_by_frame, said))
+    return text(title, [*said, time_section(fit, timings or {})], appendix)

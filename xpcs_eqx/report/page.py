@@ -43,6 +43,7 @@ th, td { padding: .3rem .6rem; text-align: left; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line); }
 td.long { white-space: normal; min-width: 16rem; }
+code { font: .88em ui-monospace, monospace; background: var(--ground); padding: .1em .3em; }
 .n { text-align: right; }
 th:first-child, td:first-child { padding-left: 0; }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .35rem 1rem;
@@ -72,10 +73,11 @@ dialog button { position: fixed; top: .6rem; right: .8rem; z-index: 2; padding: 
   dl { grid-template-columns: 1fr; gap: .1rem; }
   dd { margin-bottom: .5rem; }
   table { font-size: .88rem; }
-  th, td { padding: .3rem .45rem; }
+  th, td { padding: .3rem .35rem; }
   th { white-space: normal; vertical-align: bottom; }
   nav { flex-wrap: nowrap; }
-  td:first-child { white-space: normal; min-width: 5rem; max-width: 45vw; }
+  td:not(.n) { white-space: normal; }
+  td:first-child { min-width: 5rem; max-width: 45vw; }
 }
 @media print { nav, dialog { display: none; } }
 """
@@ -131,6 +133,11 @@ def _look(cell: str, right: bool) -> str:
     return f'class="{kind}"' if kind else ""
 
 
+def _text(said: str) -> str:
+    """A text whose words of code, between backticks, look like it."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(said))
+
+
 def _table(table: Table) -> str:
     # Heads are broken into lines on a phone, but not in units.
     header = [text.replace("/", "/\u2060") for text in table.header]
@@ -139,7 +146,7 @@ def _table(table: Table) -> str:
 
 
 def _paragraph(said: str) -> str:
-    found, shown = _VERDICT.match(said), html.escape(said)
+    found, shown = _VERDICT.match(said), _text(said)
     if found is None:
         return f"<p>{shown}</p>"
     return f'<p class="verdict {found[1].lower()}">{shown}</p>'
@@ -148,10 +155,10 @@ def _paragraph(said: str) -> str:
 def _block(block: Block) -> tuple[str, str]:
     """What a block stands in together with its neighbours, empty for nothing, and the block."""
     if isinstance(block, Entry):
-        name, said = html.escape(block.name), html.escape(block.said)
+        name, said = html.escape(block.name), _text(block.said)
         return "dl", f"<dt>{name}</dt><dd>{said}</dd>"
     if isinstance(block, Item):
-        return "ul", f"<li>{html.escape(block.said)}</li>"
+        return "ul", f"<li>{_text(block.said)}</li>"
     if isinstance(block, Heading):
         return "", f"<h3>{html.escape(block.title)}</h3>"
     return "", _table(block) if isinstance(block, Table) else _paragraph(block)

@@ -153,7 +153,8 @@ def posterior_sections(
         write_posterior(folder, posterior, plots=(), **chosen)
         drawn = _draw(os.path.join(folder, "plots"), posterior, form) if plots else []
         first = replace(told[0], place=HEAD, title="What was found")
-        title, shown = "Posterior", [first, told[1], Section("Figures", place=FIGURES)]
+        several = f" of {len(posterior.parts)} data sets" if posterior.data_sets else ""
+        title, shown = f"Posterior{several}", [first, told[1], Section("Figures", place=FIGURES)]
         report = text(title, shown)
         pictures = zip(shown, ([], [], drawn), strict=True)
         write_files(folder, {"report.txt": report, "report.html": page(title, pictures)})

@@ -7,10 +7,10 @@ and `parameters.json` are three renderings of the same list.
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..showing import columns
+from ..showing import columns, per_frame
 from ..showing import counted as counted
 from ..showing import number as number
 from ..showing import probability_text as probability_text
@@ -160,6 +160,40 @@ class Section:
     figures: Callable[[], Sequence[Drawing]] | None = None
     folder: str = ""
     place: int = TABLES
+
+
+def by_frame(figure: "Figure") -> "Figure":
+    """A figure of data whose frame time is not known."""
+    for one in figure.findobj(lambda artist: hasattr(artist, "set_text")):
+        words: Any = one
+        words.set_text(per_frame(words.get_text()))
+    return figure
+
+
+def _by_frame(said: Any) -> Any:
+    if isinstance(said, str):
+        return per_frame(said)
+    if isinstance(said, Mapping):
+        return {name: _by_frame(one) for name, one in said.items()}
+    return [_by_frame(one) for one in said]
+
+
+def blocks_by_frame(blocks: Sequence[Block]) -> list[Block]:
+    """Blocks about data whose frame time is not known."""
+    return [from_plain(_by_frame(to_plain(one))) for one in blocks]
+
+
+def section_by_frame(section: Section) -> Section:
+    """A section about data whose frame time is not known, with its figures."""
+    figures = section.figures
+
+    def drawn() -> Sequence[Drawing]:
+        made = figures() if figures else ()
+        return [one._replace(draw=lambda one=one: by_frame(one.draw())) for one in made]
+
+    return replace(
+        section, content=blocks_by_frame(section.content), figures=drawn if figures else None
+    )
 
 
 def in_order(sections: Iterable[Section]) -> list[Section]:

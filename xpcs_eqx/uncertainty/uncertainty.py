@@ -7,6 +7,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from ..showing import curvature_text
+
 # Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
 # products of double-precision sums over a map carry about this relative error.
 UNDETERMINED = 1e-13
@@ -162,7 +164,7 @@ def describe(weak: list[tuple[float, dict[int, float]]], names: tuple[str, ...])
     for ratio, parts in weak:
         ranked = sorted(parts.items(), key=lambda item: -abs(item[1]))
         main = [names[i] for i, share in ranked if abs(share) > 0.2][:4]
-        out.append(f"{' – '.join(main)} (relative curvature {ratio:.1e})")
+        out.append(f"{' – '.join(main)} ({curvature_text(ratio)})")
     return tuple(out)
 
 

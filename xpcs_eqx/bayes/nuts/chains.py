@@ -40,7 +40,7 @@ class AbstractParallelChains(eqx.Module):
 
     @abstractmethod
     def mesh(self, chains: int) -> Mesh | None:
-        """Devices that share each batch equally; None for JAX' default device.
+        """Devices that share each batch equally; None for JAX's default device.
 
         **Raises:** `ConfigError` when there are not as many devices as were asked for.
         """
@@ -85,7 +85,7 @@ class ChainsOnDevices(AbstractParallelChains):
 
     - `count`: number of devices, the first ones; by default as many of this process as share the
         chains equally.
-    - `platform`: `"cpu"`, `"gpu"`, `"tpu"`; `None` for JAX' default.
+    - `platform`: `"cpu"`, `"gpu"`, `"tpu"`; `None` for JAX's default.
 
     **Raises:** `ModelError` for a count that does not share the chains equally; `ConfigError` at
     the start of a run when there are fewer devices.

@@ -277,11 +277,10 @@ class Shards(eqx.Module):
 
     def report(self) -> str:
         """Kind, number, sizes and coverage in a sentence."""
-        sizes = self.sizes
-        return (
-            f"{self.n_shards} shards ({self.kind}) of {sizes.min()} to {sizes.max()} pairs, each "
-            f"with at least {100 * self.coverage.min():.0f} % of the angles"
-        )
+        sizes = " to ".join(map(str, sorted({self.sizes.min(), self.sizes.max()})))
+        least = self.coverage.min()
+        angles = "all angles" if least == 1 else f"at least {100 * least:.0f} % of the angles"
+        return f"{self.n_shards} shards ({self.kind}) of {sizes} pairs, each with {angles}"
 
     def __check_init__(self):
         check_fields(self)

@@ -25,7 +25,7 @@ from ..checks import (
     numbers,
     optional_scalar,
 )
-from ..two_time import NO_Q, TwoTimeData
+from ..two_time import NO_Q, NO_TIMES, TwoTimeData
 from .maps import Description, RawMaps, maps_of, needs_sigma, worked_dtype, worked_in_place
 from .opened import UNASKED, UNREADABLE
 
@@ -463,7 +463,7 @@ def read_npy(
         )
     remarks = {
         NO_Q: q is None,
-        "No frame time was given; time is counted in frames.": counted,
+        NO_TIMES: counted,
     }
     return RawMaps(
         path=path,

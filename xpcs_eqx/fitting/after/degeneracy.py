@@ -11,7 +11,7 @@ from ...arguments import quiet_arithmetic
 from ...physics import PowerLawRate
 from ...physics.leaves import parameter_leaves
 from ...scaling import Individual
-from ...showing import with_error
+from ...showing import curvature_text, with_error
 from ..fit import Fit, hessian_of_maps
 from .profile import ProfileCurve, profile_curve, profiled_parameter
 
@@ -193,8 +193,8 @@ class Direction(NamedTuple):
 
     - `ratio`: its eigenvalue over the largest, of the normal matrix at unit diagonal.
     - `names`, `shares`: who takes part, and by how much (parts of a unit vector at unit diagonal).
-    - `step`: change of each along one standard error of independent pairs; infinite when
-        nothing is known.
+    - `step`: change of each along one standard error of independent pairs; where the data say
+        nothing, along any other length.
     """
 
     ratio: float
@@ -209,12 +209,10 @@ class Direction(NamedTuple):
         return self.ratio < _NOTHING
 
     def combination(self) -> str:
-        """What of its two leading members is determined: they change together, this does not."""
-        if len(self.names) < 2:
+        """What of its two members is determined: they change together, this does not."""
+        if len(self.names) != 2 or not all(self.step):
             return ""
-        (a, b), ratio = self.names[:2], self.shares[0] / self.shares[1]
-        if np.all(np.isfinite(self.step[:2])):
-            ratio = self.step[0] / self.step[1]
+        (a, b), ratio = self.names, self.step[0] / self.step[1]
         factor = "" if abs(abs(ratio) - 1) < 0.02 else f"{abs(ratio):.3g}·"
         return f"{a} {'+' if ratio < 0 else '−'} {factor}{b}"
 
@@ -226,14 +224,12 @@ class Direction(NamedTuple):
             f"{name} by {step:+.3g} {unit}".rstrip()
             for name, step, unit in zip(self.names, self.step, self.units, strict=True)
         )
-        head = f"{', '.join(self.names)} can hardly be told apart (relative curvature "
-        head += f"{self.ratio:.1e}): "
+        known = self.combination()
+        head = f"{', '.join(self.names)} can hardly be told apart ({curvature_text(self.ratio)}): "
         if self.open:
-            return head + f"the data determine {self.combination()} and nothing across it"
-        return head + (
-            f"changing {together} costs no more than one standard error, while "
-            f"{self.combination()} is determined"
-        )
+            return f"{head}the data determine {known or 'combinations of them'} and nothing else"
+        cost = f"changing {together} costs no more than one standard error"
+        return head + cost + (f", while {known} is determined" if known else "")
 
 
 class DegeneracyReport(NamedTuple):
@@ -364,7 +360,8 @@ def weak_directions_of(fit: Fit) -> tuple[Direction, ...]:
         vector = vector * np.sign(vector[order[0]])
         # All of them vanish where the data say nothing at all.
         ratio = value / float(values[-1]) if values[-1] > 0 else 0.0
-        length = np.sqrt(variance / value) if ratio > _NOTHING else np.inf
+        # Any length where the data say nothing.
+        length = np.sqrt(variance / max(value, _NOTHING * float(values[-1]), 1e-300))
         steps = np.where(diagonal[order] > 0, length * vector[order] / unit[order], np.inf)
         found.append(
             Direction(

@@ -93,7 +93,7 @@ class DeviceMesh(AbstractDriver):
     For data in a file there is `DeviceLoop`.
 
     - `count`: number of devices, the first ones; `None` for all of this process.
-    - `platform`: `"cpu"`, `"gpu"`, `"tpu"`; `None` for JAX' default.
+    - `platform`: `"cpu"`, `"gpu"`, `"tpu"`; `None` for JAX's default.
 
     **Raises:** `ConfigError` when an objective is built for more devices than there are;
     `ModelError` for data that are not in memory.

@@ -45,9 +45,9 @@ class Strategy(eqx.Module):
     def report(self) -> str:
         """The decision and its numbers in one line."""
         return (
-            f"{self.choice.replace('_', ' ')}: {self.reason} (data {_size(self.data)}, in memory "
-            f"{_size(self.needed)}, threshold {self.fraction:g} × {_size(self.total)} = "
-            f"{_size(self.threshold)}; a stored Jacobian would take {_size(self.stored_jacobian)})"
+            f"{self.choice.replace('_', ' ')}: {self.reason} (data {_size(self.data)}, in a fit "
+            f"{COPIES} times that; of {_size(self.total)} {100 * self.fraction:g} % may be taken; "
+            f"a stored Jacobian would take {_size(self.stored_jacobian)})"
         )
 
 

@@ -12,9 +12,10 @@ from ...fitting import Fit
 from ...objective import has_bins
 from ...physics.rates import rates_in
 from ..maps import FittedMaps, has_maps, sheet_maps, shown_maps
+from ..method import counts_frames
 from ..page import Picture
 from ..points import fitted_bins
-from ..sections import Drawing
+from ..sections import Drawing, by_frame
 from .bins import bin_figure as bin_figure
 from .bins import bin_lag_figure as bin_lag_figure
 from .canvas import FORMATS as FORMATS
@@ -119,6 +120,8 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
         ]
     if n_angles > 1:
         out.append(Drawing("scaling", lambda: scaling_figure(fit), _CAPTIONS["scaling"]))
+    if counts_frames(fit):
+        out = [one._replace(draw=lambda one=one: by_frame(one.draw())) for one in out]
     return (*out, *_of_errors(fit))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...fitting import Band, DegeneracyReport, Fit, band
+from ...fitting import Band, DegeneracyReport, Direction, Fit, band
 from ...physics.rates import rates_in
 from ...uncertainty import Misfit
 from ..fit import scaling_errors
@@ -97,18 +97,18 @@ def rate_figure(fit: Fit) -> Figure:
     width = min(WIDE, 0.9 + 3.05 * len(names))
     fig, (axes,) = panels(width, 2.4, "", columns=len(names), left=0.7, top=0.22, wspace=0.48)
     for axis, name in zip(axes, names, strict=True):
-        for level, alpha in ((0.9545, 0.15), (0.6827, 0.3)):
-            one = band(fit, name, level)
+        wide, narrow = (band(fit, name, level) for level in (0.9545, 0.6827))
+        for one, alpha in ((wide, 0.15), (narrow, 0.3)):
             known = np.isfinite(one.low)
             where = known.tolist()
             axis.fill_between(one.t, one.low, one.high, where=where, color=DATA, alpha=alpha, lw=0)
             if not known.any():
                 # A line by itself would look like one that is known for certain.
                 axis.set_title("no finite error", loc="left", fontsize=7.0, color=FIT)
-        axis.plot(one.t, one.value, color=DATA)
-        if one.t[0] > 0 and one.t[-1] > 20 * one.t[0]:
+        axis.plot(wide.t, wide.value, color=DATA)
+        if wide.t[0] > 0 and wide.t[-1] > 20 * wide.t[0]:
             log_scale(axis, x=True)
-        bottom, top, logarithmic = rate_limits(one)
+        bottom, top, logarithmic = rate_limits(wide)
         axis.set_ylim(bottom, top)
         if logarithmic:
             log_scale(axis, y=True)
@@ -122,9 +122,12 @@ def degeneracy_figure(report: DegeneracyReport) -> Figure:
     """Profiles with the line of one standard error, and who takes part in the weak directions."""
     shown = [*report.profiles[:_MOST], *([None] if report.directions else [])]
     rows, columns = grid_of(len(shown))
+    # Names stand left of their bars.
+    room = max((0.07 * len(name) for one in report.directions for name in one.names), default=0.0)
+    room = max(0.75, 0.15 + room)
     fig, axes = panels(
-        WIDE if columns > 2 else 0.8 + 2.6 * columns, 0.1 + 2.5 * rows, "", rows, columns,
-        left=0.75, top=0.36, wspace=0.48, hspace=0.55,
+        WIDE if columns > 2 else room + 2.6 * columns, 0.1 + 2.5 * rows, "", rows, columns,
+        left=room, top=0.36, wspace=0.64 * room, hspace=0.55,
     )  # fmt: skip
     for axis, curve in zip(shown_panels(axes, len(shown)), shown, strict=True):
         if curve is None:
@@ -141,6 +144,10 @@ def degeneracy_figure(report: DegeneracyReport) -> Figure:
     return fig
 
 
+def _curvature(one: Direction) -> str:
+    return "none" if one.open else f"{one.ratio:.0e}"
+
+
 def _directions(axis, report: DegeneracyReport) -> None:
     shown = report.directions[:3]
     names = list(dict.fromkeys(name for one in shown for name in one.names))
@@ -151,7 +158,7 @@ def _directions(axis, report: DegeneracyReport) -> None:
             + (k - (len(shown) - 1) / 2) * height
         )
         color = (DATA, FIT, OTHER)[k]
-        axis.barh(places, one.shares, height=0.9 * height, color=color, label=f"{one.ratio:.0e}")
+        axis.barh(places, one.shares, height=0.9 * height, color=color, label=_curvature(one))
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
     axis.axvline(0.0, color="0.3", lw=0.6)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...data import FrameIntensities, PooledData, TwoTimeData
+from ..sections import by_frame
 from .canvas import DATA, WIDE, degrees, few_ticks, file_of, log_scale, panels, style, write_figure
 from .means import age_colours, mean_by_lag
 from .surfaces import limits, mean_of, small
@@ -103,7 +104,7 @@ def data_figure(
         named = [f"q = {float(place.q):.4g} 1/Å"] if several else []
         named.append(degrees(float(place.phi[angle])))
         line[0].set_title(", ".join(named), loc="left", fontsize=7.5)
-    return fig
+    return fig if any(one.provenance.has_times for one in sets) else by_frame(fig)
 
 
 def save_data_figure(
