@@ -153,7 +153,7 @@ def test_several_data_sets_are_as_open_as_one_with_all_their_angles(data, open_f
     text = joint.report()
     assert 'shared_parameters(..., fixed=("D_offset",))' in text
     assert "fit.parts['a'].rate(\"transport\")" in text
-    assert "several tables" not in text
+    assert "[joint]" not in text
     one, all_of_them = diagnose(open_fit), diagnose(joint_fit)
     assert one.names == all_of_them.names
     for name in ("column_norms", "sensitivities", "gradients", "recommended_scales"):

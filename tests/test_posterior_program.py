@@ -205,7 +205,7 @@ def test_check_tells_the_plan(folder, capsys):
     said = " ".join(capsys.readouterr().out.split())
     for text in (
         "consensus of 828 pairs was asked for",
-        "3 shards (angle-balanced) of 276 to 276 pairs",
+        "3 shards (angle-balanced) of 276 pairs",
         "5 sampled entries: D0, alpha, contrast, offset, sigma",
         "prior of D0: from the fit, 5 times its error wide (uses the data twice)",
         "prior of alpha: normal, mean 0, sd 0.5",

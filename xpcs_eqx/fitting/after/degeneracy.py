@@ -103,7 +103,7 @@ def advice_on(fit: Fit, concerned: set[str], laws: tuple[PowerLaw, ...]) -> tupl
                 f"{where} contrast or offset trades against {', '.join(physical)}: the maps "
                 "contain neither the plateau at short lags nor the baseline at long ones",
                 "least_squares(two_time_objective(...))",
-                "several tables [[data]], or q as a list",
+                "[joint], or [[data]] for each",
             )
         )
         if individual:
@@ -170,7 +170,7 @@ def _on_power_law(fit: Fit, law: PowerLaw) -> list[Advice]:
                 f"{', '.join(law.names)} are shared by them while their noise is not, and other "
                 "decay times look at other ages",
                 "least_squares(two_time_objective(shared_parameters(models, times), data))",
-                "several tables [[data]], or q as a list",
+                "[joint], or [[data]] for each",
             )
         )
     return out
