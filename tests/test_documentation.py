@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import re
+import runpy
 import shlex
 import tomllib
 import unicodedata
@@ -118,6 +119,17 @@ def test_the_names_of_python_that_takes_long(code):
             any_other = any(one.kind is one.VAR_KEYWORD for one in taken.values())
             assert any_other or keywords <= taken.keys(), ast.unparse(node)
     assert calls
+
+
+def test_code_on_the_site_breaks_at_joints_alone():
+    """Short words of it nowhere, others after a dot; blocks stay as they are."""
+    breakable = runpy.run_path(str(DOCS / "build.py"))["breakable"]
+    said = breakable(f"<p><code>--resume</code> <code>{'package.' * 5}end</code></p>")
+    assert '<span class="whole">--resume</span>' in said
+    assert f"<code>{'package.<wbr>' * 5}end</code>" in said
+    cell = breakable("<td><code>xe.fitting.degeneracy_report</code></td>")
+    assert cell == "<td><code>xe.<wbr>fitting.<wbr>degeneracy_report</code></td>"
+    assert breakable("<pre><code>--a</code></pre>") == "<pre><code>--a</code></pre>"
 
 
 @by_page

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..fitting import Exponent, line_of_logarithms
-from ..showing import without_q
+from ..showing import per_frame, without_q
 from .derived import RATES, exponent_sections, relaxation_of
 from .folder import checksums_of, no_results
 from .page import Picture, page
@@ -27,6 +27,7 @@ GAMMA = "Γ"
 Q = "q [1/Å]"
 # That at which Γ is taken, since rates may depend on it.
 AGE = "age of Γ [s]"
+_AGES = AGE, per_frame(AGE)
 # Verdicts, the best first.
 POOR = "poor"
 VERDICTS = ("good", "marginal", POOR)
@@ -92,10 +93,13 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise no_results(folder, path, error) from error
     units = {n: row.get("unit", "") for n, row in rows.items()}
+    # Of data whose frame time is not known seconds are frames.
+    said = per_frame if any("frame" in unit for unit in units.values()) else str
+    more = {said(name): pair for name, pair in more.items()}
     if gamma := relaxation_of(found):
-        parameters[GAMMA], units[GAMMA] = gamma, "1/s"
+        parameters[GAMMA], units[GAMMA] = gamma, said("1/s")
         age = found["derived"].get("gamma_age_s")
-        known |= {} if age is None else {AGE: float(f"{age:.6g}")}
+        known |= {} if age is None else {said(AGE): float(f"{age:.6g}")}
     name = name or os.path.basename(os.path.normpath(folder))
     exponent = found.get("derived", {}).get("exponent")
     file, sha256 = str(data.get("file", "")), _checksum(folder)
@@ -155,7 +159,12 @@ def exponents_of(results: Sequence[Result]) -> dict[str, Exponent]:
 
 
 def _of_one_age(results: Sequence[Result]) -> bool:
-    return len({one.about.get(AGE) for one in results}) < 2
+    return len({_age(one) for one in results}) < 2
+
+
+def _age(one: Result) -> Any:
+    """That of Γ, where it is known."""
+    return next((one.about[name] for name in _AGES if name in one.about), None)
 
 
 def _has_gamma(one: Result) -> bool:
@@ -192,7 +201,7 @@ def _exponent_of(results: Sequence[Result]) -> Exponent | None:
     expected = stated.pop() if len(stated) == 1 else None
     with np.errstate(divide="ignore", invalid="ignore"):
         covariance = np.diag((error / gamma) ** 2)
-        return line_of_logarithms(q, gamma, covariance, expected, results[0].about.get(AGE))
+        return line_of_logarithms(q, gamma, covariance, expected, _age(results[0]))
 
 
 def _names(results: Iterable[Result], what: str) -> list[str]:
@@ -260,7 +269,7 @@ def _pairs(results: Sequence[Result]) -> list[Block]:
     columns = {
         name: [_cell(one.about.get(name)) for one in results] for name in _names(results, "about")
     }
-    alike = [name for name in (Q, AGE) if name in columns]
+    alike = [name for name in (Q, *_AGES) if name in columns]
     for name, unit in _units(results).items():
         pairs = [one.parameters.get(name, (math.nan, math.nan)) for one in results]
         head = f"{name} [{unit}]" if unit else name
