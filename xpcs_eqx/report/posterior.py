@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..bayes import Posterior, precision, write_posterior
-from ..bayes.arviz_io import PLOTS
+from ..bayes.arviz_io import PLOTS, shown_names
 from ..bayes.diagnostics import about_independence
 from ..bayes.marginalised import MARGINALISED, Marginalised, marginalised_scaling
 from ..bayes.posterior import Precision, model_tests
@@ -190,13 +190,20 @@ def _draw(folder: str, posterior: Posterior, form: str) -> list[Picture]:
 
     drawn, _ = save_figures(folder, lambda: posterior_drawings(posterior), form)
     found = {one.name: one for one in drawn}
+    without = ""
     try:
         plot_posterior(folder, posterior, _BY_ARVIZ, form)
+        names = tuple(posterior.variables())
+        shown = shown_names(posterior.to_datatree(), names)
+        if hidden := [name for name in names if name not in shown]:
+            without = f" Not shown: {', '.join(hidden)}."
     except Exception as error:
         log.exception("plots of the posterior are missing in %s: %s", folder, error)
     paths = {os.path.splitext(name)[0]: os.path.join(folder, name) for name in os.listdir(folder)}
     return [
-        found[name] if name in found else picture_of(paths[name], caption)
+        found[name]
+        if name in found
+        else picture_of(paths[name], caption + (without if name != "energy" else ""))
         for name, caption in _CAPTIONS.items()
         if name in paths
     ]
