@@ -52,7 +52,8 @@ class Within(NamedTuple):
         """Whether a number is in the range."""
         ends = zip(self[:4], (operator.gt, operator.ge, operator.lt, operator.le), strict=True)
         kept = all(bool(compared(value, end)) for end, compared in ends if end is not None)
-        return kept and (not self.finite or bool(np.isfinite(value)))
+        # A whole number may be larger than NumPy knows.
+        return kept and (not self.finite or isinstance(value, int) or bool(np.isfinite(value)))
 
 
 Count = Annotated[int, Within(ge=1)]

@@ -156,7 +156,7 @@ def test_knots_over_a_window():
         (lambda: SplineRate([1.0, 1.0], 1.0), "must be increasing"),
         (lambda: SplineRate([1.0, 2.0, 3.0], [1.0, 2.0]), r"needs 3 values .* \(2,\)"),
         (lambda: PiecewiseConstantRate([1.0], [1.0]), r"needs 2 values .* \(1,\)"),
-        (lambda: FunctionRate(wave, WAVE, panels=0), "panels = 0"),
+        (lambda: FunctionRate(wave, WAVE, panels=0), "panels is 0; give a whole number from 1"),
         (lambda: FunctionRate(wave, {"a": np.ones(2)}), r"'a' of FunctionRate has shape \(2,\)"),
         (lambda: smoothness(LAMINAR, "shear", 1.0), "0 values at knots in its rate 'shear'"),
     ],
