@@ -120,8 +120,7 @@ class Retry(eqx.Module):
     attempts: int = eqx.field(static=True, default=3)
     pause: float = eqx.field(static=True, default=0.0)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def run(
         self,

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -261,15 +262,7 @@ class Fourier(AbstractScaling):
 
     @property
     def basis(self):
-        harmonics = self.harmonics
-        nothing = jnp.zeros_like(harmonics)
-        return jnp.stack(
-            [
-                jnp.concatenate([harmonics, nothing], axis=1),
-                jnp.concatenate([nothing, harmonics], axis=1),
-            ],
-            axis=1,
-        )
+        return jax.vmap(lambda row: jnp.kron(jnp.eye(2), row))(self.harmonics)
 
     @property
     def constant(self):

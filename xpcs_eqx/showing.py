@@ -166,6 +166,13 @@ def columns(
     return [line(header), *below, *map(line, rows)]
 
 
+def in_columns(cells: Sequence[Sequence[str]], names: bool = False) -> str:
+    """A header and rows as columns that stand on the right, but for a first one of `names`."""
+    header, *rows = cells
+    right = [not names, *[True] * (len(header) - 1)]
+    return "\n".join(columns(header, rows, right, rule=False))
+
+
 def html_table(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],

@@ -31,6 +31,7 @@ from .diagnostics import (
     diagnose_chains,
 )
 from .nuts.chains import Draws
+from .shards.combiners import ShardDraws
 from .shards.compare import ShardResults
 
 
@@ -233,7 +234,9 @@ class Posterior(eqx.Module):
         if self.shards is not None:
             coordinates, dims = self._angles()
             coordinates = {**coordinates, "shard": np.asarray(self.shards.draws.numbers)}
-            each = self._of_shards()
+            theta = self.shard_draws()
+            rows, n_draws = np.shape(self.draws.energy)
+            each = _in_chains(self, theta, (len(theta), rows // len(theta), n_draws))
             stats = _transition_stats(each.draws)
             leading = ("shard", "chain", "draw")
             tree.attrs["about"] = _ABOUT
@@ -257,14 +260,7 @@ class Posterior(eqx.Module):
         """
         if self.shards is None:
             raise ModelError("this posterior was sampled in one run, which has no shards")
-        z = self.density.coordinates.from_unconstrained(self.shards.draws.draws)
-        return np.asarray(physical_draws(self.density, z))
-
-    def _of_shards(self) -> "Posterior":
-        """The chains of the shards in place of combined draws: (shard, chain, draw, …)."""
-        theta = self.shard_draws()
-        rows, n_draws = np.shape(self.draws.energy)
-        return _in_chains(self, theta, (len(theta), rows // len(theta), n_draws))
+        return draws_of_shards(self.density, self.shards.draws)
 
 
 def _in_chains(posterior: Posterior, theta: np.ndarray, shape: tuple[int, ...]) -> Posterior:
@@ -285,6 +281,14 @@ def _in_chains(posterior: Posterior, theta: np.ndarray, shape: tuple[int, ...]) 
         draws=Draws(*(np.reshape(v, (*shape, *np.shape(v)[2:])) for v in posterior.draws)),
         data_sets=tuple(_in_chains(part, mine, shape) for part, mine in own),
     )
+
+
+def draws_of_shards(
+    density: LogPosterior, shards: ShardDraws
+) -> Float[np.ndarray, "shard draw entry"]:
+    """Draws of shards as physical parameters."""
+    z = density.coordinates.from_unconstrained(shards.draws)
+    return np.asarray(physical_draws(density, z))
 
 
 _ABOUT = (

@@ -21,7 +21,7 @@ from .density.likelihood import (
     SampledScaling,
     SampledSigma,
 )
-from .density.log_posterior import Adjustment, LogPosterior, check_kind, log_posterior
+from .density.log_posterior import Adjustment, LogPosterior, checked_objective, log_posterior
 from .diagnostics import Diagnostics
 from .marginalised import MARGINALISED, marginalised_scaling
 from .modes import bimodality
@@ -245,8 +245,7 @@ def read_posterior(
     said = json.loads(kept["said"].tobytes().decode())
     if said["format"] != _FORMAT:
         raise DataError(f"{path}: of format {said['format']}; this version reads {_FORMAT}")
-    objective = problem.objective if isinstance(problem, Fit) else problem
-    check_kind(objective)
+    objective = checked_objective(problem)
     found = {
         name: prior_from(one, name, priors or {})
         for name, one in zip(said["names"], said["priors"], strict=True)

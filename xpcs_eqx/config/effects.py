@@ -92,14 +92,6 @@ def _remedy(key: Key, when: When, value: Any) -> str:
     return f"{found}; set {wanted} = {words}, or leave it out"
 
 
-def _excluded(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Keys that do not go with other tables, and what to say."""
-    for name in Settings.model_fields:
-        table = getattr(settings, name)
-        if isinstance(table, Section):
-            yield from table.excluded(settings)
-
-
 def refuse_without_effect(settings: Settings, source: Source) -> None:
     """Refuse keys that nothing would be made of, and those that do not go together.
 
@@ -109,7 +101,9 @@ def refuse_without_effect(settings: Settings, source: Source) -> None:
     for key, why in _unused(settings):
         line = f"{source.where(key)}: {'.'.join(key)} is of no effect {why}"
         lines.setdefault(key, line)
-    said = [f"{source.where(key)}: {text}" for key, text in _excluded(settings)]
+    tables = (one for _, one in settings if isinstance(one, Section))
+    excluded = (pair for one in tables for pair in one.excluded(settings))
+    said = [f"{source.where(key)}: {text}" for key, text in excluded]
     if said or lines:
         raise ConfigError(listed([*lines.values(), *said]))
 

@@ -18,7 +18,7 @@ from .. import bayes
 from ..bayes.density.likelihood import AbstractNoise
 from ..bayes.nuts.sample import rescaled
 from ..bayes.priors.families import AbstractPrior
-from ..bayes.priors.prior_set import Samplable, entries_of
+from ..bayes.priors.prior_set import Samplable, entries_of, scaling_groups
 from ..bayes.shards.division import pairs_of_all, split_pairs
 from ..bayes.shards.work import stand_in
 from ..data import weighted
@@ -201,12 +201,7 @@ def _given_priors(
     """
     bounds = {one.name: (one.lower, one.upper) for one in entries_of(objective)}
     bounds["sigma"] = (0.0, math.inf)
-    groups = {
-        kind: members
-        for kind in ("contrast", "offset")
-        if (members := [name for name in bounds if name.startswith(f"{kind}[")])
-        and kind not in bounds
-    }
+    groups = scaling_groups(bounds)
     known = [*bounds, *groups]
     found: dict[str, AbstractPrior | float] = {}
     # Tables of single angles come after those of all, and win.

@@ -42,8 +42,7 @@ class TrimmedMean(eqx.Module):
 class AbstractDiagonal(eqx.Module):
     """A rule for what to show on the diagonal."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abc.abstractmethod
     def __call__(self, c2: np.ndarray) -> np.ndarray:

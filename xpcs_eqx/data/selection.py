@@ -47,10 +47,6 @@ def _pairs(name: str) -> Callable[[Any], tuple[tuple[float, float], ...]]:
     return convert
 
 
-def _pair(value: Any) -> tuple[float, float] | None:
-    return None if value is None else _pairs("age_range")([value])[0]
-
-
 def _frame_numbers(value: Any) -> Any:
     """`"auto"`, `"off"` or whole numbers as a tuple, from any sequence or array of them.
 
@@ -114,7 +110,10 @@ class Selection(eqx.Module):
     )
     min_lag: int = _whole("min_lag", 1)
     max_lag: int | None = _whole("max_lag", None)
-    age_range: tuple[float, float] | None = eqx.field(converter=_pair, default=None)
+    age_range: tuple[float, float] | None = eqx.field(
+        converter=lambda value: None if value is None else _pairs("age_range")([value])[0],
+        default=None,
+    )
     pair_mask: np.ndarray | jax.Array | None = None
 
     def __check_init__(self) -> None:

@@ -91,11 +91,7 @@ class StoredTwoTime(AbstractTwoTime):
         return TwoTimeData(
             c2=whole[None],
             t=self.t,
-            geometry=Geometry(
-                q=self.geometry.q,
-                phi=np.asarray(self.geometry.phi)[number : number + 1],
-                gap=self.geometry.gap,
-            ),
+            geometry=self.geometry.angle(number),
             root_weights=weights,
             diagonal=self.diagonal[number : number + 1],
             absolute_sigma=self.absolute_sigma,

@@ -98,6 +98,10 @@ class Geometry(eqx.Module):
         """Number of azimuths."""
         return self.phi.shape[0]
 
+    def angle(self, a: int) -> "Geometry":
+        """That of one angle."""
+        return eqx.tree_at(lambda g: g.phi, self, self.phi[a : a + 1 or None])
+
 
 # A note of data whose q nobody has said.
 NO_Q = "No q was given; it is 1, so fitted coefficients carry its powers."
@@ -268,6 +272,17 @@ class TwoTimeData(AbstractTwoTime):
         """Number of unordered pairs that count for nothing: NaN, bad frames, lag and age limits."""
         n = self.n_frames
         return self.n_angles * (n * (n - 1) // 2) - self.n_pairs
+
+    def angle(self, a: int) -> "TwoTimeData":
+        """The map of one angle."""
+        one, weights = slice(a, a + 1 or None), self.root_weights
+        return dataclasses.replace(
+            self,
+            c2=self.c2[one],
+            geometry=self.geometry.angle(a),
+            diagonal=self.diagonal[one],
+            root_weights=None if weights is None else weights[one],
+        )
 
 
 class Bins(eqx.Module):

@@ -194,9 +194,7 @@ def _on_scaling(penalties, per_angle):
     return coefficient_of_variation(per_angle), cost
 
 
-@quick_jit
-def _on_groups(penalties, parameters, y, noise):
-    return penalty_equations(penalties, parameters, y, noise).cost
+_penalties = quick_jit(penalty_equations)
 
 
 def _unpenalised(fit: Fit, variation: tuple[float, float]) -> tuple[float, float]:
@@ -237,7 +235,7 @@ def _report(
     group_share = None
     if group is not None:
         y = found.y[: whole.physical.n_free]
-        group_share = float(_on_groups((group,), whole.physical, y, objective.noise)) / cost
+        group_share = float(_penalties((group,), whole.physical, y, objective.noise).cost) / cost
     monitor = None
     if watch.monitoring is not None:
         state = watch.state

@@ -79,8 +79,7 @@ class Hierarchical(eqx.Module):
     scaling: ScalingStage = ScalingStage()
     finish: TrustRegion | None = TrustRegion()
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
 
 def relative_change(

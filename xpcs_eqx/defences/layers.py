@@ -44,8 +44,7 @@ class AbstractResponse(eqx.Module):
 
     interrupts: ClassVar[bool]
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @property
     @abstractmethod
@@ -145,8 +144,7 @@ class Monitoring(eqx.Module):
     watched: tuple[str, ...] = eqx.field(static=True, default=())
     limit: Count = eqx.field(static=True, default=3)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
 
 class DefenceLayers(eqx.Module):

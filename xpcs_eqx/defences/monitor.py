@@ -77,8 +77,7 @@ class GradientMonitor(eqx.Module):
     after: Whole = 5
     recorded: Count = eqx.field(static=True, default=1000)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def start(self) -> MonitorState:
         """The state before the first check."""

@@ -35,8 +35,7 @@ class ShearWeights(eqx.Module):
     minimum: Share = 0.3
     exponent: Annotated[float, Within(ge=0)] = 1.0
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def __call__(
         self, phi: Float[Array | np.ndarray, "angle"], phi0: ScalarLike

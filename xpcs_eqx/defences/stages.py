@@ -18,7 +18,6 @@ from ..objective import (
     AbstractObjective,
     AbstractScalingPenalty,
     Linear,
-    NormalEquations,
     ProjectedObjective,
     TwoTimeObjective,
     TwoTimeTerm,
@@ -27,30 +26,14 @@ from ..objective import (
     solve_scaling,
 )
 from ..objective.combined import AnyObjective, parts_of, with_parts
+from ..objective.elimination import joint_equations
+from ..objective.two_time import angle_cost
 from ..optimize import TrustRegion, WarmUp, WarmUpState, evaluated, iterate_host, no_defences
 from ..parameters import PlainVariables
 from ..parameters.variables import coordinates_of, physical_of
 from ..scaling import Fixed
 from ..uncertainty import loss_of
 from .several import Scalings, local_coordinates, split
-
-
-def _angle_cost(term, y, per_angle, loss):
-    return term.angle_cost(y, per_angle, loss)
-
-
-_angle_cost_compiled = quick_jit(_angle_cost)
-
-
-def angle_cost(
-    term: TwoTimeTerm,
-    y: Float[Array, "free"],
-    per_angle: Float[Array, "angle 2"],
-    loss: AbstractLoss,
-) -> NormalEquations:
-    """Equations of each angle for (contrast, offset), compiled where they may be."""
-    function = _angle_cost_compiled if term.driver.traceable else _angle_cost
-    return function(term, y, per_angle, loss)
 
 
 def with_frozen_scaling(objective: AnyObjective, per_angle: Scalings) -> AnyObjective:
@@ -80,8 +63,7 @@ class Reached(NamedTuple):
 class AbstractPhysicalStage(eqx.Module):
     """How physical parameters are fitted while contrast and offset are held."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def run(
@@ -160,15 +142,8 @@ class TrustRegionStage(AbstractPhysicalStage):
 # Compiled apart, so that a driver that loops in Python need not trace its loop.
 @eqx.filter_jit
 def _scaling_equations(scaling, penalties, equations, coefficients):
-    basis = scaling.basis
-    on_scaling = scaling_penalty_equations(penalties, scaling, coefficients)
-    data = NormalEquations(
-        jnp.sum(equations.cost),
-        jnp.einsum("ask,as->k", basis, equations.gradient),
-        jnp.einsum("ask,ast,atl->kl", basis, equations.hessian, basis),
-        jnp.sum(equations.count),
-    )
-    return data + on_scaling
+    data = joint_equations(equations, scaling.per_angle(coefficients)[:, 0], scaling)
+    return data + scaling_penalty_equations(penalties, scaling, coefficients)
 
 
 class ScalingObjective(AbstractObjective):
@@ -234,8 +209,7 @@ class ScalingStage(eqx.Module):
     evaluations: Count = eqx.field(static=True, default=50)
     tolerance: Positive = 1e-6
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def run(
         self,

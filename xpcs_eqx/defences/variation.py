@@ -103,11 +103,11 @@ class AbstractRegularisation(eqx.Module):
     - `groups`: `"contrast"`, `"offset"` or both.
     """
 
-    target_variation: eqx.AbstractVar[Positive]
-    target_share: eqx.AbstractVar[Positive]
-    largest_variation: eqx.AbstractVar[Positive]
-    factor: eqx.AbstractVar[Positive]
-    groups: eqx.AbstractVar[tuple[str, ...]]
+    target_variation: Positive = 0.10
+    target_share: Positive = 0.10
+    largest_variation: Positive = 0.20
+    factor: Positive = 1.0
+    groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
 
     def __check_init__(self):
         check_fields(self)
@@ -131,12 +131,6 @@ class AbstractRegularisation(eqx.Module):
 class RelativeRegularisation(AbstractRegularisation):
     """λ·CV²·MSE·n; see `RelativeVariation`."""
 
-    target_variation: Positive = 0.10
-    target_share: Positive = 0.10
-    largest_variation: Positive = 0.20
-    factor: Positive = 1.0
-    groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
-
     def penalty(self, squares, pairs, mean):
         return RelativeVariation(np.asarray(self.weight), np.asarray(squares, float), self.groups)
 
@@ -146,12 +140,6 @@ class AbsoluteRegularisation(AbstractRegularisation):
 
     A target share means what it means in the relative form, and the penalty is linear.
     """
-
-    target_variation: Positive = 0.10
-    target_share: Positive = 0.10
-    largest_variation: Positive = 0.20
-    factor: Positive = 1.0
-    groups: tuple[str, ...] = eqx.field(static=True, default=GROUPS)
 
     def penalty(self, squares, pairs, mean):
         size = np.maximum(np.abs(np.asarray(mean)[list(_columns(self.groups))]), _SMALL)

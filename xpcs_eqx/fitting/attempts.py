@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..objective import AbstractDriver, AbstractObjective, HostLoop
+from ..objective.single import replaced
 from ..optimize import (
     AbstractPreparation,
     AbstractPreparationState,
@@ -150,12 +151,7 @@ def _tile_by_tile(objective: AbstractObjective) -> AbstractObjective | None:
     def compiled(node):
         return isinstance(node, AbstractDriver) and node.traceable
 
-    nodes = jax.tree.leaves(objective, is_leaf=compiled)
-    if not any(compiled(node) for node in nodes):
-        return None
-    return jax.tree.map(
-        lambda node: HostLoop() if compiled(node) else node, objective, is_leaf=compiled
-    )
+    return replaced(objective, compiled, lambda node: HostLoop())
 
 
 def _better(new: TrustRegionState, old: TrustRegionState) -> bool:
@@ -237,7 +233,7 @@ def attempt_all(
     ledger = ledger._replace(seconds=(*ledger.seconds, *seconds.items()))
     if stopped:
         # One evaluation gives the equations that belong to the point.
-        watch = _enough
+        watch = lambda underway: True  # noqa: E731
     if best is None:
         first, begun = Underway(state, None, ledger, prepared), solver
         damping = prepared[-1].damping if prepared else None
@@ -274,10 +270,6 @@ def attempt_all(
         elif ledger.tried >= recovery.attempts > 0:
             best = _with_status(best, Status.failed)
     return objective, best, Underway(None, best, ledger, prepared)
-
-
-def _enough(underway):
-    return True
 
 
 def _with_status(state: TrustRegionState, status: Status) -> TrustRegionState:

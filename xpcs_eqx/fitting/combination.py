@@ -45,8 +45,7 @@ class Combined(NamedTuple):
 class AbstractCombination(eqx.Module):
     """How estimates of single angles become one."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def __call__(self, estimates: tuple[AngleEstimate, ...]) -> Combined:

@@ -459,9 +459,8 @@ class Fit(eqx.Module):
         term = self.objective.term
         if angle is None:
             return np.array(_surface(self.model, term.t, term.geometry, scaling))
-        one = slice(angle, None) if angle == -1 else slice(angle, angle + 1)
-        place = eqx.tree_at(lambda g: g.phi, term.geometry, term.geometry.phi[one])
-        return np.array(_surface(self.model, term.t, place, scaling[one]))[0]
+        place, own = term.geometry.angle(angle), scaling[angle][None]
+        return np.array(_surface(self.model, term.t, place, own))[0]
 
     def residuals(self, angle: int | None = None) -> Float[np.ndarray, "*angle frame frame"]:
         """c2 minus the fitted surface, NaN on the diagonal and where no pair counts.

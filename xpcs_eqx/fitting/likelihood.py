@@ -4,13 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ..arguments import checked, quiet_arithmetic
-from ..compiling import quick_jit
 from ..errors import FitError, ModelError
 from ..objective import (
     CombinedObjective,
@@ -21,7 +19,7 @@ from ..objective import (
 )
 from ..objective.combined import parts_of, with_parts
 from ..optimize import TrustRegion, evaluated
-from ..parameters.variables import coordinates_of
+from ..parameters.variables import coordinates_of, with_slopes
 from ..progress import in_one_line
 from ..uncertainty import inverse_of
 from ..uncertainty.speckle_noise import shot_noise_of_diagonal
@@ -269,16 +267,11 @@ def expected_gain(
     equations, _ = evaluated(likelihood, y, likelihood.memo)
     free = (start > np.asarray(variables.lower)) & (start < np.asarray(variables.upper))
     inverse, *_ = inverse_of(np.asarray(equations.hessian), free)
-    slopes = np.asarray(_slopes(variables, y))[:n]
+    slopes = np.asarray(with_slopes(variables, y)[1])[:n]
     best = np.sqrt(np.maximum(np.einsum("xy,yz,xz->x", slopes, inverse, slopes), 0.0))
     errors = np.array([fit[name].error for name in likelihood.physical.free_names])
     with np.errstate(divide="ignore", invalid="ignore"):
         return errors / best
-
-
-@quick_jit
-def _slopes(variables, y):
-    return jax.jacfwd(variables.to_physical)(y)
 
 
 def compare_likelihood(fit: Fit, *, asked: bool = False, **how: Any) -> Comparison:

@@ -46,8 +46,7 @@ class Thresholds(eqx.Module):
     condition: float = 1e6
     correlation: float = 0.999
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
 
 class _Reasons:

@@ -195,15 +195,14 @@ def scaling_check(whole: Whole, k: int) -> ScalingCheck | None:
     return checked(inverse @ noise @ inverse) if np.all(np.isfinite(noise)) else found
 
 
-@quick_jit
-def _penalty_hessian(penalties, scaling, coefficients):
-    return scaling_penalty_equations(penalties, scaling, coefficients).hessian
+_on_scaling = quick_jit(scaling_penalty_equations)
 
 
 def _unpenalised(objective, at: Optimum, free) -> Float[np.ndarray, "free left"]:
     """Directions of the free scaling coefficients along which no penalty grows."""
-    hessian = _penalty_hessian(objective.scaling_penalties, objective.term.scaling, at.coefficients)
-    values, vectors = np.linalg.eigh(np.asarray(hessian)[np.ix_(free, free)])
+    scaling, penalties = objective.term.scaling, objective.scaling_penalties
+    hessian = np.asarray(_on_scaling(penalties, scaling, at.coefficients).hessian)
+    values, vectors = np.linalg.eigh(hessian[np.ix_(free, free)])
     return vectors[:, values <= _RANK * max(np.max(values, initial=0.0), 1e-300)]
 
 

@@ -1,25 +1,23 @@
 """One fit for each angle, and their combination."""
 
-import dataclasses
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..compiling import quick_jit
 from ..data import TwoTimeData
 from ..errors import FitError, ModelError, XPCSError
 from ..inherited import Inherited, received
 from ..objective import AbstractLoss, two_time_objective
 from ..optimize import Recovery, TrustRegion
-from ..parameters import ParameterMap, snap
+from ..parameters import ParameterMap
+from ..parameters.variables import with_slopes
 from ..physics import AbstractCorrelation
 from ..scaling import CONTRAST_BOUNDS, OFFSET_BOUNDS, Individual
-from ..showing import with_error
+from ..showing import in_columns, with_error
 from ..uncertainty import carried, inverse_of
 from .combination import (
     AbstractCombination,
@@ -117,23 +115,28 @@ class SequentialFit(eqx.Module):
                 return row
         raise KeyError(f"no parameter {name!r}; there are {', '.join(r.name for r in self.rows)}")
 
+    def cells(self) -> list[list[str]]:
+        """A header and a row for each angle; nothing where it leaves a parameter open."""
+        names = self.parameters.free_names
+        rows = [["phi [deg]", *names]]
+        for a, fit in zip(self.angles, self.fits, strict=True):
+            pairs = [(fit[n].value, fit[n].error) for n in names]
+            alone = [with_error(*pair) if np.isfinite(pair[1]) else "-" for pair in pairs]
+            rows.append([f"{self.phi[a]:.4g}", *alone])
+        return rows
+
     def table(self) -> list[str]:
         """Combined parameters, then those of each angle, line by line."""
-        names = self.parameters.free_names
-        lines = [
-            f"{len(self.fits)} of {len(self.phi)} angles fitted by themselves, combined by "
-            f"{self.combination}"
-        ]
+        combined = [["parameter", "value", "unit", "angles that determine it"]]
         for row in self.rows:
-            lines.append(
-                f"  {row.name:20s} {with_error(row.value, row.error):>24s} {row.unit:14s} "
-                f"determined at {row.angles} angles"
-            )
-        lines.append("  " + f"{'phi [deg]':>10s} " + " ".join(f"{n:>24s}" for n in names))
-        for a, fit in zip(self.angles, self.fits, strict=True):
-            cells = [with_error(fit[n].value, fit[n].error) for n in names]
-            lines.append(f"  {self.phi[a]:10.4g} " + " ".join(f"{cell:>24s}" for cell in cells))
-        return lines
+            said = with_error(row.value, row.error)
+            combined.append([row.name, said, row.unit, str(row.angles)])
+        return [
+            f"{len(self.fits)} of {len(self.phi)} angles fitted by themselves, combined by "
+            f"{self.combination}",
+            *in_columns(combined, names=True).splitlines(),
+            *in_columns(self.cells()).splitlines(),
+        ]
 
     def report(self) -> str:
         """The table, and what to know about the combination."""
@@ -223,7 +226,7 @@ def sequential_least_squares(
     reasons: dict[int, str] = {}
     tasks: dict[int, Any] = {}
     for a in range(data.n_angles):
-        one = _one_angle(data, a)
+        one = data.angle(a)
         unknowns = parameters.n_free + scaling.size
         if one.n_pairs < unknowns:
             reasons[a] = f"{one.n_pairs} pairs count, fewer than {unknowns} parameters"
@@ -250,7 +253,7 @@ def sequential_least_squares(
         )
     estimates = tuple(estimate for _, estimate in good.values())
     combined = combination(estimates)
-    x, slopes = map(np.asarray, _physical(parameters, jnp.asarray(combined.value)))
+    x, slopes = map(np.asarray, with_slopes(parameters, jnp.asarray(combined.value)))
     covariance = carried(slopes, combined.covariance)
     fits = tuple(fit for fit, _ in good.values())
     return SequentialFit(
@@ -280,17 +283,6 @@ def _rows(parameters, values, covariance, fits) -> tuple[SequentialRow, ...]:
         angles = sum(bool(one.error < one.upper - one.lower) for one in own)
         rows.append(SequentialRow(name, float(value), float(error), units[name], angles))
     return tuple(rows)
-
-
-def _one_angle(data: TwoTimeData, a: int) -> TwoTimeData:
-    one = slice(a, a + 1)
-    return dataclasses.replace(
-        data,
-        c2=data.c2[one],
-        geometry=eqx.tree_at(lambda g: g.phi, data.geometry, data.geometry.phi[one]),
-        diagonal=data.diagonal[one],
-        root_weights=None if data.root_weights is None else data.root_weights[one],
-    )
 
 
 def _alone(objective, start, solver, recovery) -> tuple[Fit, AngleEstimate] | str:
@@ -329,9 +321,3 @@ def _estimate(part: Part, fit: Fit) -> AngleEstimate:
         np.asarray(part.objective.term.parameters.coordinate_scale),
     )
     return AngleEstimate(y + step, information, determined, fit.n_pairs)
-
-
-@quick_jit
-def _physical(parameters, y):
-    """Parameters from coordinates, and their derivatives."""
-    return snap(parameters, parameters.to_physical(y)), jax.jacfwd(parameters.to_physical)(y)

@@ -14,6 +14,7 @@ from ..optimize import (
     Status,
     Telemetry,
 )
+from ..showing import in_columns
 
 
 class RecoveryAction(NamedTuple):
@@ -45,17 +46,17 @@ class OuterHistory(eqx.Module):
         """Number of outer iterations."""
         return self.change.shape[0]
 
+    def cells(self) -> list[list[str]]:
+        """A header and a row for each outer iteration."""
+        rows = [["outer", "cost, physics", "cost, scaling", "change", "passes"]]
+        costs = zip(self.cost_physical, self.cost_scaling, self.change, strict=True)
+        for k, ((one, other, change), (a, b)) in enumerate(zip(costs, self.passes, strict=True), 1):
+            rows.append([str(k), f"{one:.10g}", f"{other:.10g}", f"{change:.1e}", f"{a} + {b}"])
+        return rows
+
     def report(self) -> str:
         """A table for people."""
-        lines = [
-            f"{'outer':>5s} {'cost, physics':>16s} {'cost, scaling':>16s} {'change':>9s} passes"
-        ]
-        for i in range(self.size):
-            lines.append(
-                f"{i + 1:5d} {self.cost_physical[i]:16.10g} {self.cost_scaling[i]:16.10g} "
-                f"{self.change[i]:9.1e} {self.passes[i, 0]} + {self.passes[i, 1]}"
-            )
-        return "\n".join(lines)
+        return in_columns(self.cells())
 
 
 class Run(eqx.Module):

@@ -52,8 +52,7 @@ class HybridOptimiser(eqx.Module):
     chunk: int = eqx.field(static=True, default=CHUNK)
     stored_as: str | None = eqx.field(static=True, default=None)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def fit(
         self,

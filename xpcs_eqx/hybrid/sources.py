@@ -249,7 +249,8 @@ def as_source(
         source = (source,)
     if isinstance(source, tuple) and source and isinstance(source[0], str | PathLike):
         return _file_source(source, sigma, groups, chunk)
-    if isinstance(source, tuple) and len(source) in (2, 3) and not _is_piece(source[0]):
+    of_arrays = isinstance(source, tuple) and len(source) in (2, 3)
+    if of_arrays and not isinstance(source[0], tuple | Chunk):
         own = source[2] if len(source) == 3 else None
         return ArraySource(source[0], source[1], _either(own, sigma), groups, chunk)
     if groups is not None or not (sigma is None or np.ndim(sigma) == 0):
@@ -271,10 +272,6 @@ def as_source(
         f"a source of type {type(source).__name__}; give (x, y[, sigma]), an HDF5 path, a callable "
         "that returns a fresh iterator of chunks, or a list of chunks."
     )
-
-
-def _is_piece(value: Any) -> bool:
-    return isinstance(value, tuple | Chunk)
 
 
 def _either(own: Any, given: Any) -> Any:

@@ -10,7 +10,6 @@ from typing import ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from equinox import AbstractVar
 from jaxtyping import Array, Bool, Float
 
 from ..arguments import check_fields
@@ -33,8 +32,7 @@ class AbstractLoss(eqx.Module):
 
     convex: ClassVar[bool] = False
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def __repr__(self) -> str:
         return with_numbers(self)
@@ -89,7 +87,7 @@ class Linear(AbstractLoss):
 class AbstractRobustLoss(AbstractLoss):
     """A loss with a soft margin `scale`, in units of the (weighted) residual."""
 
-    scale: AbstractVar[Float[Array, ""]]
+    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def rescale(self, r):
         """As `AbstractLoss.rescale`.
@@ -122,7 +120,6 @@ class SoftL1(AbstractRobustLoss):
     """
 
     convex: ClassVar[bool] = True
-    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
         z = (r / self.scale) ** 2
@@ -143,7 +140,6 @@ class Huber(AbstractRobustLoss):
     """
 
     convex: ClassVar[bool] = True
-    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
         z = (r / self.scale) ** 2
@@ -160,8 +156,6 @@ class Huber(AbstractRobustLoss):
 class Cauchy(AbstractRobustLoss):
     """For data with strong outliers, which hardly count any more: the loss ρ(z) = ln(1 + z)."""
 
-    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
-
     def density(self, r):
         return 0.5 * self.scale**2 * jnp.log1p((r / self.scale) ** 2)
 
@@ -175,8 +169,6 @@ class Cauchy(AbstractRobustLoss):
 
 class Arctan(AbstractRobustLoss):
     """For data with gross outliers, which count like any other misfit: the loss ρ(z) = arctan z."""
-
-    scale: Float[Array, ""] = eqx.field(default=1.0, converter=as_inexact)
 
     def density(self, r):
         return 0.5 * self.scale**2 * jnp.arctan((r / self.scale) ** 2)

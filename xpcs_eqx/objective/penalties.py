@@ -30,8 +30,7 @@ class AbstractPenalty(eqx.Module):
     it is estimated from the data themselves (`noise_of`) or given (`noise`).
     """
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def residuals(self, values: Mapping[str, Array]) -> Float[Array, "residual"]:
@@ -212,8 +211,7 @@ class AbstractScalingPenalty(eqx.Module):
     Whatever the scaling mode, it sees the values at each angle.
     """
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def residuals(self, per_angle: Float[Array, "angle 2"]) -> Float[Array, "residual"]:

@@ -1,5 +1,8 @@
 """The objective of maps with the arithmetic of its tiles in single precision."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -16,6 +19,13 @@ def _narrow(tiles):
     )
 
 
+def replaced(tree: Any, chosen: Callable[[Any], bool], make: Callable[[Any], Any]) -> Any:
+    """The tree with `make` of each node that is `chosen`; None without one."""
+    if not any(map(chosen, jax.tree.leaves(tree, is_leaf=chosen))):
+        return None
+    return jax.tree.map(lambda node: make(node) if chosen(node) else node, tree, is_leaf=chosen)
+
+
 def in_single_precision(objective: AbstractObjective) -> AbstractObjective | None:
     """The same sums over the same maps with each tile worked on in single precision.
 
@@ -23,9 +33,4 @@ def in_single_precision(objective: AbstractObjective) -> AbstractObjective | Non
     tile; sums over tiles, penalties and variables stay in double precision. Relative errors of
     JᵀJ and of the cost are some 1e-6. None where the data are no maps: points of a curve, bins.
     """
-    nodes = jax.tree.leaves(objective, is_leaf=forms_maps)
-    if not any(forms_maps(node) for node in nodes):
-        return None
-    return jax.tree.map(
-        lambda node: _narrow(node) if forms_maps(node) else node, objective, is_leaf=forms_maps
-    )
+    return replaced(objective, forms_maps, _narrow)

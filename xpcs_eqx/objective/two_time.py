@@ -1,5 +1,6 @@
 """Objectives of one two-time data set: contrast and offset eliminated, or as variables."""
 
+from abc import abstractmethod
 from functools import partial
 
 import equinox as eqx
@@ -98,17 +99,25 @@ class TwoTimeTerm(eqx.Module):
 
 
 @quick_jit
+def _angle_cost(term, y, per_angle, loss):
+    return term.angle_cost(y, per_angle, loss)
+
+
+def angle_cost(
+    term: TwoTimeTerm,
+    y: Float[Array, "free"],
+    per_angle: Float[Array, "angle 2"],
+    loss: AbstractLoss,
+) -> NormalEquations:
+    """`TwoTimeTerm.angle_cost`, compiled where it may be."""
+    function = _angle_cost if term.driver.traceable else _angle_cost.function
+    return function(term, y, per_angle, loss)
+
+
+@quick_jit
 def _constant_sums(term: TwoTimeTerm, y: Float[Array, "free"]) -> NormalEquations:
     # The model has no weight where contrast and offset are zero: any coordinates do.
     return term.angle_cost(y, jnp.zeros_like(term.reference), Linear()).total()
-
-
-def _spread_of(term: TwoTimeTerm) -> float:
-    """½ Σ w (y − ȳ)² of all maps, from the sums of the cost at contrast and offset zero."""
-    y = jnp.asarray(term.parameters.to_coordinates(jnp.asarray(term.parameters.start)))
-    sums = (_constant_sums if term.driver.traceable else _constant_sums.function)(term, y)
-    slope, weight = float(sums.gradient[1]), float(sums.hessian[1, 1])
-    return max(float(sums.cost) - 0.5 * slope**2 / weight, 0.0)
 
 
 class Memo(eqx.Module):
@@ -124,13 +133,6 @@ class Memo(eqx.Module):
     scaling: Float[Array, "angle 2"]
     coefficients: Float[Array, "coefficient"]
     equations: NormalEquations
-
-
-def _first_memo(term: TwoTimeTerm) -> Memo:
-    n_angles = term.reference.shape[0]
-    columns = term.parameters.n_free + 2
-    zero = NormalEquations.zero(columns, (n_angles,))
-    return Memo(term.reference, np.zeros(term.scaling.size, zero.cost.dtype), zero)  # pyright: ignore[reportArgumentType]
 
 
 @eqx.filter_jit
@@ -155,13 +157,15 @@ def _together(equations, y, coefficients, parameters, scaling, penalties, on_sca
     return data + added, Memo(scaling.per_angle(coefficients), coefficients, equations)
 
 
-class ProjectedObjective(AbstractObjective):
-    """Least squares in the physical parameters; the scaling is re-solved exactly at every point."""
+class AbstractTwoTimeObjective(AbstractObjective):
+    """Least squares of one two-time data set."""
 
-    variables: ParameterMap  # pyright: ignore[reportIncompatibleVariableOverride]
-    term: TwoTimeTerm
-    penalties: tuple[AbstractPenalty, ...]
-    scaling_penalties: tuple[AbstractLinearScalingPenalty, ...] = ()
+    term: eqx.AbstractVar[TwoTimeTerm]
+
+    @property
+    @abstractmethod
+    def physical(self) -> ParameterMap:
+        """The map of the free physical parameters, which come first among the variables."""
 
     @property
     def traceable(self):
@@ -172,14 +176,39 @@ class ProjectedObjective(AbstractObjective):
         return self.term.in_parts
 
     @property
-    def physical(self) -> ParameterMap:
-        """The map of the free physical parameters, which come first among the variables."""
-        return self.variables
-
-    @property
     def noise(self) -> Float[Array, ""]:
         """Standard deviation of the weighted residuals, by which penalties are weighed."""
         return self.term.noise
+
+    def table(self):
+        return self.physical.table()
+
+    @property
+    def memo(self):
+        term = self.term
+        zero = NormalEquations.zero(term.parameters.n_free + 2, (term.reference.shape[0],))
+        return Memo(term.reference, np.zeros(term.scaling.size, zero.cost.dtype), zero)  # pyright: ignore[reportArgumentType]
+
+    def spread(self):
+        # From the sums of the cost at contrast and offset zero.
+        term = self.term
+        y = jnp.asarray(term.parameters.to_coordinates(jnp.asarray(term.parameters.start)))
+        sums = (_constant_sums if self.traceable else _constant_sums.function)(term, y)
+        slope, weight = float(sums.gradient[1]), float(sums.hessian[1, 1])
+        return max(float(sums.cost) - 0.5 * slope**2 / weight, 0.0)
+
+
+class ProjectedObjective(AbstractTwoTimeObjective):
+    """Least squares in the physical parameters; the scaling is re-solved exactly at every point."""
+
+    variables: ParameterMap  # pyright: ignore[reportIncompatibleVariableOverride]
+    term: TwoTimeTerm
+    penalties: tuple[AbstractPenalty, ...]
+    scaling_penalties: tuple[AbstractLinearScalingPenalty, ...] = ()
+
+    @property
+    def physical(self):
+        return self.variables
 
     @property
     def start(self):
@@ -191,13 +220,6 @@ class ProjectedObjective(AbstractObjective):
 
     def about(self):
         return self.term.about("least squares, contrast and offset eliminated")
-
-    def table(self):
-        return self.physical.table()
-
-    @property
-    def memo(self):
-        return _first_memo(self.term)
 
     def evaluate(self, y, memo):
         term, reference = self.term, memo.scaling
@@ -222,9 +244,6 @@ class ProjectedObjective(AbstractObjective):
         on_scaling = self.scaling_penalties, self.term.scaling, coefficients
         return jnp.sum(moved.cost) + added.cost + scaling_penalty_equations(*on_scaling).cost
 
-    def spread(self):
-        return _spread_of(self.term)
-
 
 class JointVariables(AbstractVariables):
     """Free physical parameters followed by the scaling coefficients."""
@@ -243,7 +262,7 @@ class JointVariables(AbstractVariables):
         return jnp.concatenate([self.parameters.to_coordinates(x[:p]), x[p:]])
 
 
-class JointObjective(AbstractObjective):
+class JointObjective(AbstractTwoTimeObjective):
     """Any loss in physical parameters and scaling coefficients together."""
 
     variables: JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -253,22 +272,8 @@ class JointObjective(AbstractObjective):
     scaling_penalties: tuple[AbstractScalingPenalty, ...] = ()
 
     @property
-    def traceable(self):
-        return self.term.driver.traceable
-
-    @property
-    def in_parts(self):
-        return self.term.in_parts
-
-    @property
-    def physical(self) -> ParameterMap:
-        """The map of the free physical parameters, which come first among the variables."""
+    def physical(self):
         return self.variables.parameters
-
-    @property
-    def noise(self) -> Float[Array, ""]:
-        """Standard deviation of the weighted residuals, by which penalties are weighed."""
-        return self.term.noise
 
     @property
     def start(self):
@@ -282,13 +287,6 @@ class JointObjective(AbstractObjective):
 
     def about(self):
         return self.term.about(f"loss {self.loss}, contrast and offset fitted as well")
-
-    def table(self):
-        return self.physical.table()
-
-    @property
-    def memo(self):
-        return _first_memo(self.term)
 
     def evaluate(self, y, memo):
         del memo
@@ -306,9 +304,6 @@ class JointObjective(AbstractObjective):
         penalty = penalty_equations(self.penalties, parameters, y[:p], noise)
         on_scaling = scaling_penalty_equations(self.scaling_penalties, self.term.scaling, y[p:])
         return jnp.sum(equations.cost) + penalty.cost + on_scaling.cost
-
-    def spread(self):
-        return _spread_of(self.term)
 
 
 def joint_variables(parameters: ParameterMap, scaling: AbstractScaling) -> JointVariables:

@@ -68,8 +68,7 @@ class ConjugateGradient(eqx.Module):
     forcing: float = 0.1
     iterations: int = eqx.field(static=True, default=200)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def step(
         self,

@@ -109,8 +109,7 @@ class AbstractPreparationState(eqx.Module):
 class AbstractPreparation(eqx.Module):
     """What improves the start of a fit before the trust region: a machine of states."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def begin(

@@ -32,8 +32,7 @@ class Recovery(eqx.Module):
     perturbations: tuple[float, ...] = eqx.field(static=True, default=(0.05, 0.10, 0.20))
     seed: int = eqx.field(static=True, default=0, converter=plain)
 
-    def __check_init__(self) -> None:
-        check_fields(self)
+    __check_init__ = check_fields
 
     def diagnose(
         self,

@@ -1,5 +1,6 @@
 """The first evaluations of a fit of maps in single precision, the last ones in double."""
 
+import dataclasses
 from typing import ClassVar
 
 import equinox as eqx
@@ -110,11 +111,7 @@ class SinglePrecision(AbstractPreparation):
                 ended = jnp.asarray(int(Status.cost), inner.status.dtype)
                 inner = eqx.tree_at(lambda one: one.status, inner, ended)
             best, passes = physical_of(variables, inner.y), state.evaluations + 1
-            return SinglePrecisionState(
-                inner=inner,
-                best=np.asarray(best),
-                evaluations=np.asarray(passes),
-                first=state.first,
-            )
+            best, passes = np.asarray(best), np.asarray(passes)
+            return dataclasses.replace(state, inner=inner, best=best, evaluations=passes)
 
         return step

@@ -121,8 +121,7 @@ class TrustRegion(eqx.Module):
     descent: optx.AbstractDescent | ConjugateGradient = eqx.field(default_factory=damped_newton)
     search: optx.AbstractSearch = eqx.field(default_factory=NielsenSearch)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def __repr__(self) -> str:
         return with_numbers(self)

@@ -56,6 +56,11 @@ def base_name(leaf: Leaf) -> str:
     return leaf.name if leaf.index is None else leaf.name.removesuffix(f"[{leaf.index}]")
 
 
+def base_of(name: str) -> str:
+    """The name of a parameter without its index and the label of its data set."""
+    return name.partition("[")[0]
+
+
 def entry_name(base: str, leaf: Leaf) -> str:
     """A name for the parameter `base`, or for the entry of it that `leaf` is."""
     return base if leaf.index is None else f"{base}[{leaf.index}]"

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from equinox import AbstractVar
@@ -108,6 +109,12 @@ def snap(
 def coordinates_of(variables, x):
     """Coordinates of physical variables, compiled once for whoever asks from Python."""
     return variables.to_coordinates(x)
+
+
+@quick_jit
+def with_slopes(variables, y):
+    """Physical variables of coordinates, on a bound where they are near it, and derivatives."""
+    return snap(variables, variables.to_physical(y)), jax.jacfwd(variables.to_physical)(y)
 
 
 @quick_jit

@@ -96,8 +96,7 @@ class AbstractCorrelation(eqx.Module):
     positive_rates: ClassVar[tuple[str, ...]] = ()
     degeneracies: ClassVar[tuple[Degeneracy, ...]] = ()
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def __repr__(self) -> str:
         """What it is made of, and its parameters with their units."""

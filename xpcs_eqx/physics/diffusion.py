@@ -59,8 +59,7 @@ def power_law_of(infos: Mapping[str, ParameterInfo]) -> Callable[[], AbstractRat
 class AbstractShearKernel(eqx.Module):
     """The shear factor of |c1|² as a function of the phase x = ½ q L cos(φ0−φ) ΔG [rad]."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:

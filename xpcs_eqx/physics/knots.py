@@ -114,7 +114,18 @@ def _spline(knots, values, t):
     return c0[j] + s * (c1[j] + s * (c2[j] + s * c3[j])) + slope * (t - inside)
 
 
-class SplineRate(AbstractRate):
+class _AbstractAtKnots(AbstractRate):
+    """A rate that goes through `values` at `knots` [s]."""
+
+    knots: Float[Array, "knot"] = constant()
+    values: Float[Array, "knot"] = parameter()
+
+    def __init__(self, knots: Any, values: Any):
+        """`values`: one for each knot, or one number for all."""
+        self.knots, self.values = at_knots(type(self).__name__, knots, values)
+
+
+class SplineRate(_AbstractAtKnots):
     """A positive rate of any smooth shape, given by its values at some ages.
 
     It is the exponential of a natural cubic spline through ln of `values`.
@@ -127,14 +138,9 @@ class SplineRate(AbstractRate):
     third derivative jumps, adds up to about 1e-6 of that one step.
     """
 
-    knots: Float[Array, "knot"] = constant()
     values: Float[Array, "knot"] = parameter(bounds=(1e-30, float("inf")), logarithmic=True)
 
     positive: ClassVar[bool] = True
-
-    def __init__(self, knots: Any, values: Any):
-        """`values`: one for each knot, or one number for all."""
-        self.knots, self.values = at_knots("SplineRate", knots, values)
 
     def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
         return jnp.exp(_spline(self.knots, jnp.log(self.values), t))
@@ -144,18 +150,11 @@ class SplineRate(AbstractRate):
         return cumulative_gauss(self, t)
 
 
-class SignedSplineRate(AbstractRate):
+class SignedSplineRate(_AbstractAtKnots):
     """A rate that may change sign: a natural cubic spline through `values` at `knots` [s].
 
     Integrated in closed form. Beyond the knots it goes on as a straight line.
     """
-
-    knots: Float[Array, "knot"] = constant()
-    values: Float[Array, "knot"] = parameter()
-
-    def __init__(self, knots: Any, values: Any):
-        """`values`: one for each knot, or one number for all."""
-        self.knots, self.values = at_knots("SignedSplineRate", knots, values)
 
     def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
         return _spline(self.knots, self.values, t)
@@ -199,18 +198,11 @@ class PiecewiseConstantRate(AbstractRate):
         return time_in_part @ self.values
 
 
-class PiecewiseLinearRate(AbstractRate):
+class PiecewiseLinearRate(_AbstractAtKnots):
     """A rate of straight lines between `values` at `knots` [s], constant beyond them.
 
     Integrated exactly.
     """
-
-    knots: Float[Array, "knot"] = constant()
-    values: Float[Array, "knot"] = parameter()
-
-    def __init__(self, knots: Any, values: Any):
-        """`values`: one for each knot, or one number for all."""
-        self.knots, self.values = at_knots("PiecewiseLinearRate", knots, values)
 
     def __call__(self, t: Float[Array, "*time"]) -> Float[Array, "*time"]:
         return jnp.interp(t, self.knots, self.values)

@@ -24,8 +24,7 @@ class AbstractRate(eqx.Module):
 
     positive: ClassVar[bool] = False
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def __repr__(self) -> str:
         return with_numbers(self)

@@ -57,10 +57,6 @@ def soft_clip(x: Float[Array, "..."], width: float = CLIP_WIDTH) -> Float[Array,
     return jnp.where(upper, 1 - low, low)
 
 
-def _f0_with_f2(model, here: Circumstances) -> bool:
-    return here.all_free("f0", "f2")
-
-
 def _constant(model, here: Circumstances) -> bool:
     """Whether the fraction is the same over the window, as far as any map could tell."""
     share = np.asarray(_fraction(model, jnp.asarray(here.t)))
@@ -68,14 +64,6 @@ def _constant(model, here: Circumstances) -> bool:
 
 
 _fraction = eqx.filter_jit(lambda model, t: model.fraction(t))
-
-
-def _f0_with_f3(model, here):
-    return here.all_free("f0", "f3") and _constant(model, here)
-
-
-def _f1_at_constant(model, here):
-    return here.any_free("f1", "f2") and float(model.f0) == 0.0
 
 
 def _swap(model, here):
@@ -102,19 +90,19 @@ DEGENERACIES = (
     Degeneracy(
         "f0 with f2",
         "only f0·exp(−f1·f2) enters: fix f2, at the middle of the time window say",
-        _f0_with_f2,
+        lambda model, here: here.all_free("f0", "f2"),
         True,
     ),
     Degeneracy(
         "f0 with f3",
         "the fraction is constant over the time window and only f0 + f3 enters: fix f1, f2 and f3",
-        _f0_with_f3,
+        lambda model, here: here.all_free("f0", "f3") and _constant(model, here),
         True,
     ),
     Degeneracy(
         "f1 at f0 = 0",
         "without f0 nothing depends on f1 and f2: start f0 elsewhere or fix f1 and f2",
-        _f1_at_constant,
+        lambda model, here: here.any_free("f1", "f2") and float(model.f0) == 0.0,
         True,
     ),
     Degeneracy(

@@ -9,7 +9,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from ..compiling import quick_jit
 from ..config.build import Problem
 from ..config.tables import COMBINATIONS
 from ..config.tables.scaling import bounds_of
@@ -25,6 +24,7 @@ from ..fitting import (
     sequential_least_squares,
 )
 from ..objective import AbstractObjective
+from ..optimize import evaluated
 from ..parameters.variables import coordinates_of, physical_of
 from ..report.analyses import (
     G2_ANGLES,
@@ -67,14 +67,9 @@ def undetermined(objective: AbstractObjective) -> tuple[str, ...]:
     variables, start = objective.variables, jnp.asarray(objective.start)
     aside = 0.1 * jnp.cos(jnp.arange(1.0, 1.0 + start.size)) * variables.coordinate_scale
     x = physical_of(variables, coordinates_of(variables, start) + aside)
-    hessian = np.asarray(_normal_matrix(objective, coordinates_of(variables, x)))
-    unknown = inverse_of(hessian, np.ones(start.size, bool))[3]
+    equations, _ = evaluated(objective, coordinates_of(variables, x), objective.memo)
+    unknown = inverse_of(np.asarray(equations.hessian), np.ones(start.size, bool))[3]
     return tuple(name for name, one in zip(objective.names, unknown, strict=True) if one)
-
-
-@quick_jit
-def _normal_matrix(objective: AbstractObjective, y):
-    return objective.evaluate(y, objective.memo)[0].hessian
 
 
 def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> list[Section]:

@@ -14,7 +14,6 @@ from ..fitting import (
     DegeneracyReport,
     Diagnostics,
     Fit,
-    ParameterRow,
     SequentialFit,
 )
 from ..optimize import SinglePrecisionState
@@ -29,8 +28,8 @@ from .sections import (
     Table,
     items,
     number,
+    plotting,
     value_and_error,
-    with_error,
 )
 
 # What each layer of the defences does when it fires, in words.
@@ -125,14 +124,7 @@ def defence_section(report: DefenceReport, fit: Fit) -> Section:
     content: list[Block] = [Entry(name, said) for name, said in report.entries()]
     document, outer = report.document(), fit.outer
     if outer is not None:
-        header = ("outer", "cost, physics", "cost, scaling", "change", "passes")
-        costs = zip(outer.cost_physical, outer.cost_scaling, outer.change, strict=True)
-        rows = [
-            (str(i), f"{one:.10g}", f"{other:.10g}", f"{change:.1e}", f"{a} + {b}")
-            for i, ((one, other, change), (a, b)) in enumerate(
-                zip(costs, outer.passes, strict=True), 1
-            )
-        ]
+        header, *rows = outer.cells()
         content.append(Table(header, rows))
         document["outer"] = dict(outer.__dict__)
     return Section("Defences", content, {"defences": document}, place=APPENDIX)
@@ -142,15 +134,13 @@ def degeneracy_sections(report: DegeneracyReport) -> list[Section]:
     """What the data leave open, with the profiles drawn, and what to do about it."""
 
     def figures() -> Sequence[Drawing]:
-        from .plots import degeneracy_figure
-
         rise = (
             "Rise of χ² when one parameter is moved and all others follow, with the fit in red: "
             "where it stays below the dashed line, the data do not decide."
         )
         bars = "The bars show which parameters can be moved together."
-        caption = [*[rise][: len(report.profiles)], *[bars][: len(report.directions)]]
-        drawn = [Drawing("degeneracy", lambda: degeneracy_figure(report), " ".join(caption))]
+        caption = " ".join([*[rise][: len(report.profiles)], *[bars][: len(report.directions)]])
+        drawn = [Drawing("degeneracy", lambda: plotting().degeneracy_figure(report), caption)]
         return drawn if report.degenerate else ()
 
     files = {"fit/degeneracy.json": report.document()}
@@ -164,19 +154,7 @@ def degeneracy_sections(report: DegeneracyReport) -> list[Section]:
 
 def diagnostics_section(found: Diagnostics) -> Section:
     """Sensitivities, gradients and scales of the parameters."""
-    header = ("parameter", "column norm", "sensitivity", "gradient", "noise", "scale")
-    rows = [
-        (name, f"{a:.4g}", f"{b:.4f}", f"{c:.2e}", f"{d:.1e}", f"{e:.2e}")
-        for name, a, b, c, d, e in zip(
-            found.names,
-            found.column_norms,
-            found.sensitivities,
-            found.gradients,
-            found.gradient_noise,
-            found.recommended_scales,
-            strict=True,
-        )
-    ]
+    header, *rows = found.cells()
     condition = f"{found.condition_number:.3g}; ratio of gradients {found.imbalance:.3g}"
     content = [Table(header, rows), Entry("condition", condition)]
     files = {"fit/diagnostics.json": found._asdict()}
@@ -188,7 +166,6 @@ def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> S
 
     `label`, `name`: of one of several data sets, and of its folder.
     """
-    names = fit.parameters.free_names
     combined = [
         (
             one.name,
@@ -199,19 +176,12 @@ def sequential_section(fit: SequentialFit, label: str = "", name: str = "") -> S
         for one in fit.rows
     ]
 
-    def alone(row: ParameterRow) -> str:
-        """What an angle says of a parameter by itself: nothing where its error is not finite."""
-        return with_error(row.value, row.error) if np.isfinite(row.error) else "-"
-
-    each = [
-        (f"{fit.phi[a]:.4g}", *(alone(one[n]) for n in names))
-        for a, one in zip(fit.angles, fit.fits, strict=True)
-    ]
+    header, *each = fit.cells()
     content: list[Block] = [
         Table(("parameter", "value", "error", "unit", "angles that determine it"), combined),
         f"{len(fit.fits)} of {len(fit.phi)} angles fitted by themselves, combined by "
         f"{_COMBINED.get(fit.combination, fit.combination)}",
-        Table(("phi [deg]", *names), each),
+        Table(header, each),
         *items(fit.findings),
     ]
     document: dict[str, Any] = {
@@ -375,13 +345,6 @@ def g2_section(curves: Sequence[AgedG2], label: str = "", name: str = "") -> Sec
             f"{inside}/g2.csv": lambda path: _write(path, curves),
             f"{inside}/g2.json": {"curves": found},
         },
-        figures=lambda: _drawings(curves),
+        figures=lambda: (Drawing("g2", lambda: plotting().g2_figure(curves), _CAPTION),),
         folder=name,
     )
-
-
-def _drawings(curves: Sequence[AgedG2]) -> Sequence[Drawing]:
-    # Not at the top: importing matplotlib takes a third of a second.
-    from .plots import g2_figure
-
-    return (Drawing("g2", lambda: g2_figure(curves), _CAPTION),)

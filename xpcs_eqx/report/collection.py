@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import json
 import math
 import os
 from collections import Counter, defaultdict
@@ -18,7 +17,7 @@ from ..errors import ConfigError
 from ..fitting import Exponent, line_of_logarithms
 from ..showing import per_frame, without_q
 from .derived import RATES, exponent_sections, relaxation_of
-from .folder import checksums_of, no_results
+from .folder import checksums_of, stored
 from .page import Picture, page
 from .sections import FIGURES, HEAD, Block, Section, Table, items, number, text_lines, with_error
 
@@ -79,10 +78,7 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
 
     **Raises:** `ConfigError` when it is no results folder.
     """
-    path = os.path.join(folder, "fit", "parameters.json")
-    try:
-        with open(path, encoding="utf-8") as stream:
-            found = json.load(stream)
+    with stored(folder, "fit", "parameters.json") as found:
         data, flag = found.get("data", {}), found["quality"]["flag"]
         known = {Q: data["q_per_angstrom"]} if "q_per_angstrom" in data else {}
         rows, parameters, more = found["parameters"], {}, {}
@@ -90,8 +86,6 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
             of = more if row["role"] == "scaling" else parameters
             of[key] = (_plain(row["value"]), _plain(row["error"]))
         more |= _derived(found.get("derived", {}), data)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise no_results(folder, path, error) from error
     units = {n: row.get("unit", "") for n, row in rows.items()}
     # Of data whose frame time is not known seconds are frames.
     said = per_frame if any("frame" in unit for unit in units.values()) else str

@@ -26,6 +26,7 @@ from .sections import (
     Table,
     counted,
     number,
+    plotting,
     value_and_error,
     with_error,
 )
@@ -155,11 +156,12 @@ def exponent_section(found: Exponent) -> Section:
         text += counted(found.degrees, "degree") + " of freedom"
     if found.age is not None:
         text += f"; Γ is that at the age of {number(found.age, 4)} s"
+    each = {"": found}
     return Section(
         "How relaxation depends on q",
         [Table(header, rows), text],
         {"q": {**found._asdict(), "deviation": found.deviation, "finding": found.finding()}},
-        figures=lambda: _drawings(found),
+        figures=lambda: (Drawing("q", lambda: plotting().exponent_figure(each), about_q(each)),),
         place=HEAD,
     )
 
@@ -189,13 +191,6 @@ def exponent_sections(found: Mapping[str, Exponent]) -> list[Section]:
         said += f"; not on a line, so that no exponent describes them: {', '.join(bent)}"
     content = [Table(header, rows), f"A line for each file; {said}."]
     return [Section("How relaxation depends on q", content, place=HEAD)]
-
-
-def _drawings(found: Exponent) -> Sequence[Drawing]:
-    # Not at the top: importing matplotlib takes a third of a second.
-    from .plots import exponent_figure
-
-    return (Drawing("q", lambda: exponent_figure({"": found}), about_q({"": found})),)
 
 
 def about_q(found: Mapping[str, Exponent]) -> str:

@@ -16,6 +16,7 @@ from ..errors import ModelError
 from ..fitting import Fit, ProfileInterval
 from ..objective import has_bins
 from ..objective.combined import is_likelihood
+from ..parameters.shared import base_of
 from ..scaling import AbstractScaling
 from .analyses import prepared_section
 from .maps import has_maps, is_stored, write_fitted_data
@@ -37,7 +38,6 @@ from .sections import (
     FIGURES,
     HEAD,
     Block,
-    Drawing,
     Entry,
     Section,
     Table,
@@ -46,6 +46,7 @@ from .sections import (
     folder_names,
     items,
     number,
+    plotting,
     section_by_frame,
     text,
     value_and_error,
@@ -174,11 +175,6 @@ def doubt_section(fit: Fit) -> Section:
     return Section("What to doubt", found, place=HEAD)
 
 
-def _family(name: str) -> str:
-    """The name of a parameter without the data set that it is of."""
-    return name.partition("[")[0]
-
-
 def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Section:
     """The table of parameters.
 
@@ -187,8 +183,8 @@ def parameter_section(fit: Fit, profiles: Sequence[ProfileInterval] = ()) -> Sec
     """
     shown, rows = [], {}
     # What several data sets have of a parameter stands together.
-    families = list(dict.fromkeys(_family(row.name) for row in fit.rows))
-    for row in sorted(fit.rows, key=lambda one: families.index(_family(one.name))):
+    families = list(dict.fromkeys(base_of(row.name) for row in fit.rows))
+    for row in sorted(fit.rows, key=lambda one: families.index(base_of(one.name))):
         values = dict(row._asdict())
         values["bounds"] = [values.pop("lower"), values.pop("upper")]
         rows[values.pop("name")] = values
@@ -341,14 +337,8 @@ def surface_section(fit: Fit, name: str, fitted_data: bool | None) -> Section:
     if has_bins(fit.objective.term.tiles) and fitted_data is not False:
         files[f"{inside}/fitted_bins.npz"] = lambda target: write_fitted_bins(target, fit)
 
-    def figures() -> Sequence[Drawing]:
-        # Not at the top: importing matplotlib takes a third of a second.
-        from .plots import drawings
-
-        return drawings(fit)
-
     title = f"Figures of {called(fit)}" if name else "Figures"
-    return Section(title, (), {}, files, figures, name, FIGURES)
+    return Section(title, (), {}, files, lambda: plotting().drawings(fit), name, FIGURES)
 
 
 def fit_sections(

@@ -6,7 +6,8 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -158,22 +159,32 @@ def no_results(folder: str, path: str, error: Exception) -> ConfigError:
     )
 
 
+@contextmanager
+def stored(folder: str, *place: str) -> Iterator[Any]:
+    """What stands in a file of results, in plain values.
+
+    **Raises:** `ConfigError` when it is none, or holds something else than is looked for.
+    """
+    path = os.path.join(folder, *place)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            yield json.load(stream)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise no_results(folder, path, error) from error
+
+
 def checksums_of(folder: str, sets: int) -> tuple[str, ...]:
     """SHA-256 of the files behind a results folder, one for each of so many data sets.
 
     **Raises:** `ConfigError` when nothing says which these were.
     """
-    path = os.path.join(folder, "provenance.json")
-    try:
-        with open(path, encoding="utf-8") as stream:
-            known = json.load(stream)["data"]
+    with stored(folder, "provenance.json") as found:
         # Those of several data sets stand under their labels.
+        known = found["data"]
         each = [known] if isinstance(known.get("sha256"), str) else list(known.values())
         if len(each) != sets:
             raise ValueError(f"it tells of {len(each)} data sets, and there are {sets}")
         return tuple(str(one["sha256"]) for one in each)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise no_results(folder, path, error) from error
 
 
 def read_report(folder: str) -> tuple[Report, list[list[Picture]]]:
@@ -181,10 +192,7 @@ def read_report(folder: str) -> tuple[Report, list[list[Picture]]]:
 
     **Raises:** `ConfigError` when there is none.
     """
-    path = os.path.join(folder, "fit", "report.json")
-    try:
-        with open(path, encoding="utf-8") as stream:
-            found = json.load(stream)
+    with stored(folder, "fit", "report.json") as found:
         sections, figures = [], []
         for one in found["sections"]:
             content = [from_plain(block) for block in one["content"]]
@@ -192,8 +200,6 @@ def read_report(folder: str) -> tuple[Report, list[list[Picture]]]:
             sections.append(Section(content=content, **places))
             figures.append([Picture(**picture) for picture in one["figures"]])
         return Report(found["title"], tuple(sections)), figures
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise no_results(folder, path, error) from error
 
 
 def add_plots(folder: str, report: Report, form: str = "png") -> tuple[str, ...]:

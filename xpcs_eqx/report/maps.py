@@ -136,12 +136,11 @@ class _Source(NamedTuple):
     def _fitted(self, angle: int, rows: slice, height: int) -> Float[np.ndarray, "row frame"]:
         """Some rows, at most `height`, of the fitted surface of one angle."""
         fit, term = self.fit, self.fit.objective.term
-        one = np.asarray(term.geometry.phi)[angle : angle + 1]
-        geometry = eqx.tree_at(lambda g: g.phi, term.geometry, one)
         # All bands have one shape, so that one compilation serves them.
         index = np.minimum(rows.start + np.arange(height), self.n_frames - 1)
         scaling = (fit.contrast[angle], fit.offset[angle])
-        found = _fitted_rows(fit.model, term.t, geometry, *scaling, index)
+        place = term.geometry.angle(angle)
+        found = _fitted_rows(fit.model, term.t, place, *scaling, index)
         return np.asarray(found)[: rows.stop - rows.start]
 
     def _held(self, angle: int, bands: list[slice], height: int) -> Iterator[FittedBand]:

@@ -16,7 +16,7 @@ from ..physics.rates import rates_in
 from ..showing import without_q
 from ..uncertainty import loss_of
 from .maps import has_maps, has_weights
-from .sections import APPENDIX, Block, Drawing, Entry, Section, Table, counted, number
+from .sections import APPENDIX, Block, Entry, Section, Table, counted, number, plotting
 
 STRONG_CORRELATION = 0.9
 
@@ -264,12 +264,6 @@ def solver_section(fit: Fit) -> Section:
         Entry("error", f"{uncertainty.chosen}: {uncertainty.reason}"),
     ]
 
-    def figures() -> Sequence[Drawing]:
-        # Not at the top: importing matplotlib takes a third of a second.
-        from .plots import solver_drawings
-
-        return solver_drawings(fit)
-
     return Section(
         "Fit",
         content,
@@ -286,6 +280,6 @@ def solver_section(fit: Fit) -> Section:
             "timings_s": dict(fit.timings),
             "history": fit.history.__dict__,
         },
-        figures=figures,
+        figures=lambda: plotting().solver_drawings(fit),
         place=APPENDIX,
     )

@@ -90,17 +90,13 @@ def items(texts: Sequence[str]) -> list[Item]:
     return [Item(one) for one in texts]
 
 
-def _table_lines(table: Table) -> list[str]:
-    return columns(table.header, table.rows, table.numeric())
-
-
 def _filled(said: str, first: str, later: str) -> list[str]:
     return textwrap.wrap(said, WIDTH, initial_indent=first, subsequent_indent=later)
 
 
 def _lines(block: Block) -> list[str]:
     if isinstance(block, Table):
-        return _table_lines(block)
+        return columns(block.header, block.rows, block.numeric())
     if isinstance(block, Heading):
         return [f"  {block.title}"]
     if isinstance(block, Entry):
@@ -119,6 +115,13 @@ def text_lines(blocks: Sequence[Block]) -> list[str]:
         apart |= isinstance(block, Table) and isinstance(before, Entry | Item)
         out += ["", *_lines(block)] if k and apart else _lines(block)
     return out
+
+
+def plotting():
+    """The package that draws; it comes in when it is asked for, in a third of a second."""
+    from . import plots
+
+    return plots
 
 
 # What was found, how sure and what to doubt; figures; tables; how it was done.

@@ -49,8 +49,7 @@ def _rows(rows: Any) -> Any:
 class AbstractStrategy(eqx.Module):
     """How a minimum is looked for."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def run(self, trial: Trial, start: Any, **fit: Any) -> None:
@@ -257,14 +256,10 @@ class Auto(AbstractStrategy):
                 return trusted or found.same >= CONFIRMED
         return False
 
-    def _affordable(self, trial: Trial, starts: int) -> int:
-        """Number of starts that the rest of the budget allows."""
-        each = 1 + self.multi.screening.keep * SAMPLED_EVALUATIONS
-        return min(starts, int((self.budget - trial.used - REST) / each))
-
     def _multi_start(self, trial: Trial, starts: int, number: int) -> bool:
         """Multi-start, and whether its result needs no more search."""
-        n = self._affordable(trial, starts)
+        each = 1 + self.multi.screening.keep * SAMPLED_EVALUATIONS
+        n = min(starts, int((self.budget - trial.used - REST) / each))
         if n < 3:
             trial.say(f"no multi-start: {trial.used} of {self.budget} evaluations are used")
             return False

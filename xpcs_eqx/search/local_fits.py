@@ -87,8 +87,7 @@ class OneCall(AbstractLocalFits):
 
     batch: Count = eqx.field(static=True, default=1)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def run(self, objective, starts, solver):
         if not objective.traceable:

@@ -2,7 +2,6 @@
 
 from typing import TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +10,8 @@ from jaxtyping import Float
 from ..compiling import quick_jit
 from ..errors import ModelError
 from ..objective import AbstractObjective
-from ..parameters import Identity, ParameterMap
-from ..parameters.parameter_map import Group
+from ..parameters import ParameterMap
+from ..parameters.parameter_map import plain_parameters
 
 Objective = TypeVar("Objective", bound=AbstractObjective)
 
@@ -41,10 +40,7 @@ def in_physical_variables(objective: Objective) -> Objective:
     """
 
     def plain(node):
-        if not isinstance(node, ParameterMap):
-            return node
-        groups = tuple(Group((i,), Identity()) for i in range(node.n_free))
-        return eqx.tree_at(lambda m: m.groups, node, groups)
+        return plain_parameters(node) if isinstance(node, ParameterMap) else node
 
     return jax.tree.map(plain, objective, is_leaf=lambda node: isinstance(node, ParameterMap))
 

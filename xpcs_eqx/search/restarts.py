@@ -13,7 +13,7 @@ from ..fitting import Fit, check_fittable, checked_start, least_squares, require
 from ..objective import AbstractObjective
 from ..optimize import Recovery, TrustRegion
 from ..parameters.variables import physical_of
-from ..showing import columns
+from ..showing import in_columns
 from .evolution import (
     CMA_PRESETS,
     CmaPreset,
@@ -108,8 +108,7 @@ class CmaResult(eqx.Module):
 
     def table(self) -> str:
         """One line for each run, ready to be printed."""
-        header, *rows = self.cells()
-        return "\n".join(columns(header, rows, [True] * len(header), rule=False))
+        return in_columns(self.cells())
 
 
 def cma_es(

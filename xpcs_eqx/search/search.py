@@ -6,7 +6,7 @@ from jaxtyping import Float
 
 from ..fitting import Fit
 from ..optimize import Status
-from ..showing import columns
+from ..showing import in_columns
 from .basins import Basin
 from .local_fits import LocalFits
 from .log import Spending
@@ -121,8 +121,7 @@ class Search(eqx.Module):
 
     def table(self) -> str:
         """The basins, one line each."""
-        header, *rows = self.cells()
-        return "\n".join(columns(header, rows, [True] * len(header), rule=False))
+        return in_columns(self.cells())
 
     def sentences(self) -> tuple[str, ...]:
         """What was decided, what it took, and how to read the table."""

@@ -26,8 +26,7 @@ MOST = 100_000
 class AbstractSampler(eqx.Module):
     """Points that fill the unit cube evenly."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def unit(self, n: int, dimension: int, seed: int) -> Float[np.ndarray, "n dimension"]:
@@ -87,8 +86,7 @@ class Screening(eqx.Module):
     keep: Share = eqx.field(static=True, default=0.5)
     least: Count = eqx.field(static=True, default=3)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def chosen(self, costs: Float[np.ndarray, "start"], given: int) -> Int[np.ndarray, "kept"]:
         """Numbers of the starts to fit: those given, then the others from the lowest cost on."""

@@ -152,18 +152,15 @@ def correlated(intensity: Float[Array, "frame pixel"]) -> Float[Array, "frame fr
     return 1 + 0.5 * (product + product.T)
 
 
-def _normal(key, shape, dtype):
-    """Standard circular Gaussian numbers, real and imaginary part, each of variance one half."""
-    return jax.random.normal(key, (2, *shape), dtype) * jnp.asarray(0.5**0.5, dtype)
-
-
 def _intensity(factor, weights, n_pixels, key) -> Float[Array, "frame pixel"]:
     """Intensity of mean one of `n_pixels` pixels from modes that all have the field F z."""
-    n_frames = factor.shape[0]
+    n_frames, dtype = factor.shape[0], factor.real.dtype
 
     def add(total, mode):
         weight, mode_key = mode
-        real, imaginary = _normal(mode_key, (n_frames, n_pixels), factor.real.dtype)
+        # Standard circular Gaussian numbers: both parts have a variance of one half.
+        normal = jax.random.normal(mode_key, (2, n_frames, n_pixels), dtype)
+        real, imaginary = normal * jnp.asarray(0.5**0.5, dtype)
         if jnp.iscomplexobj(factor):
             field = factor @ (real + 1j * imaginary)
             size = field.real**2 + field.imag**2
@@ -171,9 +168,9 @@ def _intensity(factor, weights, n_pixels, key) -> Float[Array, "frame pixel"]:
             size = (factor @ real) ** 2 + (factor @ imaginary) ** 2
         return total + weight * size, None
 
-    start = jnp.zeros((n_frames, n_pixels), factor.real.dtype)
+    start = jnp.zeros((n_frames, n_pixels), dtype)
     keys = jax.random.split(key, weights.shape[0])
-    return jax.lax.scan(add, start, (weights.astype(start.dtype), keys))[0]
+    return jax.lax.scan(add, start, (weights.astype(dtype), keys))[0]
 
 
 def speckle_pixels(

@@ -27,6 +27,7 @@ from ..objective import (
 )
 from ..objective.combined import OneObjective
 from ..objective.elimination import assemble, index_layout
+from ..objective.two_time import angle_cost
 from ..parameters import snap
 from .dyadic import (
     DyadicScores,
@@ -104,17 +105,11 @@ def optimum(objective: TwoTimeObjective, y: Float[Array, "variable"], memo: Memo
     term, linear_cost = objective.term, memo.equations.cost
     if not isinstance(loss_of(objective), Linear):
         part = y[: term.parameters.n_free]
-        sum_up = _linear_cost if objective.traceable else TwoTimeTerm.angle_cost
-        linear_cost = sum_up(term, part, memo.scaling, Linear()).cost
+        linear_cost = angle_cost(term, part, memo.scaling, Linear()).cost
     penalties = (objective.penalties, objective.scaling_penalties)
     return _optimum(
         term.parameters, term.scaling, term.reference, penalties, term.noise, y, memo, linear_cost
     )
-
-
-@quick_jit
-def _linear_cost(term, y, per_angle, loss):
-    return term.angle_cost(y, per_angle, loss)
 
 
 @quick_jit
@@ -160,9 +155,7 @@ def _optimum(
     )
 
 
-@quick_jit
-def _dyadic(term, y, per_angle, loss):
-    return dyadic_scores(term, y, per_angle, loss)
+_dyadic = quick_jit(dyadic_scores)
 
 
 def _dyadic_of(term: TwoTimeTerm, at: Optimum, loss: AbstractLoss) -> DyadicScores:
@@ -396,7 +389,9 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
     """What the noise of the data does to the gradient at an optimum."""
     # Maps that are shared out over devices are put together again.
     (term, at), loss = on_one_device((objective.term, at)), loss_of(objective)
-    columns, decays = np.asarray(at.columns), None
+    columns, decays, remains = np.asarray(at.columns), None, None
+    speckle = np.full((columns.shape[2],) * 2, np.nan)
+    n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
     if isinstance(term.tiles, MapTiles | StoredTiles):
         shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
         scores = speckle_scores(term, at.y, at.per_angle, loss, shot)
@@ -425,18 +420,14 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
         found = larger * (np.asarray(dyadic.covariance) + own)
         # What bins have in common only adds to their own noise.
         by_angle = shared = np.stack([_floored(*one, 1.0) for one in zip(found, own, strict=True)])
-        speckle = np.full((columns.shape[2],) * 2, np.nan)
-        n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
-        chosen, remains, reason = "dyadic", None, BY_AGE.format(ages)
+        chosen, reason = "dyadic", BY_AGE.format(ages)
         if ages < _FEWEST_AGES:
             chosen, reason, by_angle = "classical", OF_BINS, own
         decays = _decays_of_bins(term, at, loss)
     else:
         dyadic = _dyadic_of(term, at, loss)
         by_angle = shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
-        speckle = np.full((columns.shape[2],) * 2, np.nan)
-        n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
-        chosen, remains = "dyadic", None
+        chosen = "dyadic"
         reason = (
             "pooled points do not form maps, which would tell the noise of speckle; that of frames "
             "is told from the residuals"

@@ -83,10 +83,6 @@ class HalfLine(AbstractBijection):
         return (jnp.log(self.sign * (x[0] - self.end)),)
 
 
-def _softplus_inverse(value):
-    return value + jnp.log(-jnp.expm1(-value))
-
-
 class FreeSlope(AbstractBijection):
     """`Slope` without limits of its own: (ln ρ, s, v) → (a, b, c) with v = −ln(1 − c/ρ).
 
@@ -108,7 +104,8 @@ class FreeSlope(AbstractBijection):
         log_rho, s, w = self.slope.inverse(x)
         v = -jnp.log1p(-w)
         (b,) = self.exponent.inverse((s * jnp.exp(v),))
-        coordinate = v if self.sign == 0 else self.sign * _softplus_inverse(self.sign * v)
+        # The inverse of softplus.
+        coordinate = v if self.sign == 0 else v + self.sign * jnp.log(-jnp.expm1(-self.sign * v))
         return log_rho, b * jnp.exp(-v), coordinate
 
 

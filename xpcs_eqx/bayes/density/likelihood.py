@@ -67,7 +67,7 @@ class AbstractScalingTreatment(eqx.Module):
         """(contrast, offset) of each angle that belong to one draw."""
 
 
-class SampledScaling(AbstractScalingTreatment):
+class _AbstractSampled(AbstractScalingTreatment):
     """Coefficients are sampled like any parameter; with `Fixed` scaling there are none."""
 
     def sampled_names(self, scaling):
@@ -76,30 +76,25 @@ class SampledScaling(AbstractScalingTreatment):
     def prepare(self, scaling, priors):
         return self
 
-    def chi2(self, term, table, coefficients, sigma):
-        tiles = _in_memory(term)
-        return 2 * data_cost(table, term.scaling.per_angle(coefficients), tiles) / sigma**2
-
     def per_angle(self, term, table, coefficients, sigma, key):
         return term.scaling.per_angle(coefficients)
 
 
-class SpecklePixels(AbstractScalingTreatment):
+class SampledScaling(_AbstractSampled):
+    """Coefficients are sampled like any parameter, under least squares."""
+
+    def chi2(self, term, table, coefficients, sigma):
+        tiles = _in_memory(term)
+        return 2 * data_cost(table, term.scaling.per_angle(coefficients), tiles) / sigma**2
+
+
+class SpecklePixels(_AbstractSampled):
     """As `SampledScaling` under the likelihood of speckle, which needs levels of shot noise too.
 
     - `angles`: the maps as sample covariances of their pixels.
     """
 
     angles: SampleCovariances
-
-    def sampled_names(self, scaling):
-        return scaling.names
-
-    def prepare(self, scaling, priors):
-        return self
-
-    def per_angle(self, term, table, coefficients, sigma, key):
-        return term.scaling.per_angle(coefficients)
 
     def chi2(self, term, table, coefficients, sigma):
         assert isinstance(term.scaling, ShotScaling)
@@ -230,8 +225,7 @@ class SampledSigma(AbstractNoise):
 
     given: AbstractPrior | None = None
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def prior(self, scale):
         return HalfNormal(scale) if self.given is None else self.given

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -229,21 +230,23 @@ class LogPosterior(eqx.Module):
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-def check_kind(objective: object) -> None:
-    """Refuse what is no objective of two-time maps or pairs.
+def checked_objective(problem: object) -> Any:
+    """The objective of a fit, or what is one, after refusing what is none of two-time maps.
 
     **Raises:** `ModelError` with what can be sampled instead.
     """
+    objective = getattr(problem, "objective", problem)
     known = ProjectedObjective | JointObjective | SpeckleLikelihood | CombinedObjective
     if not isinstance(objective, known):
         raise ModelError(
             f"{type(objective).__name__} cannot be sampled; give an objective from "
             "two_time_objective or projected_objective, or its fit"
         )
+    return objective
 
 
 def _checked(objective: OneDataSet) -> TwoTimeTerm:
-    check_kind(objective)
+    checked_objective(objective)
     if not isinstance(objective.term.tiles, AbstractTiles):
         raise ModelError(
             "these data are read from their file piece by piece, which a sampler would do "
@@ -288,7 +291,7 @@ def log_posterior(
     **Raises:** `ModelError` for an objective with robust loss, penalties on the scaling or data in
     a file, for a start without a finite log density, and for a parameter without prior.
     """
-    check_kind(objective)
+    objective = checked_objective(objective)
     if not isinstance(priors, PriorSet):
         priors = default_priors(objective).replaced(priors or {})
     scaling = SampledScaling() if scaling is None else scaling

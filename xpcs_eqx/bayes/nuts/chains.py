@@ -26,8 +26,7 @@ class AbstractParallelChains(eqx.Module):
     But for rounding the draws do not depend on it.
     """
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def batches(self, chains: int) -> list[Int[np.ndarray, "batch"]]:

@@ -24,7 +24,7 @@ from ..density.likelihood import AbstractNoise, AbstractScalingTreatment, Speckl
 from ..density.log_posterior import (
     Adjustment,
     LogPosterior,
-    check_kind,
+    checked_objective,
     log_posterior,
     per_angle_draws,
     physical_draws,
@@ -85,8 +85,7 @@ def prepare(
     """
     require_blackjax()
     fit = problem if isinstance(problem, Fit) else None
-    objective = problem.objective if isinstance(problem, Fit) else problem
-    check_kind(objective)
+    objective = checked_objective(problem)
     if not isinstance(priors, PriorSet):
         priors = default_priors(objective).replaced(priors or {})
     whole = objective

@@ -41,8 +41,7 @@ class AbstractStart(eqx.Module):
 
     wants_fit: ClassVar[bool]
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def begin(

@@ -21,6 +21,7 @@ from ...objective import (
 )
 from ...parameters import ParameterMap, saved_values
 from ...parameters.leaves import check_names
+from ...parameters.shared import base_of
 from ...physics import AbstractCorrelation, AbstractRate, time_floor
 from ...physics.leaves import parameter_leaves
 from .families import FAMILIES, AbstractPrior, LogNormal, Normal, TruncatedNormal, Uniform
@@ -75,11 +76,7 @@ class PriorSet(eqx.Module):
         **Raises:** `ModelError` for an unknown name, with the nearest known one, and for anything
         that is no prior.
         """
-        groups = {
-            kind: [name for name in self.names if name.startswith(f"{kind}[")]
-            for kind in ("contrast", "offset")
-        }
-        groups = {kind: members for kind, members in groups.items() if members}
+        groups = scaling_groups(self.names)
         check_names(given, {**dict.fromkeys(self.names), **groups, "sigma": None}, "the posterior")
         merged = dict(zip(self.names, self.priors, strict=True))
         for name, prior in given.items():
@@ -90,6 +87,12 @@ class PriorSet(eqx.Module):
             for one in groups.get(name, [name]):
                 merged[one] = prior
         return PriorSet(tuple(merged.values()), tuple(merged), self.notes)
+
+
+def scaling_groups(names: Collection[str]) -> dict[str, list[str]]:
+    """The names of `contrast` and of `offset` of all angles, where single ones have some."""
+    each = {kind: [n for n in names if n.startswith(f"{kind}[")] for kind in ("contrast", "offset")}
+    return {kind: members for kind, members in each.items() if members and kind not in names}
 
 
 class Entry(NamedTuple):
@@ -115,7 +118,7 @@ def scaling_entries(objective: OneDataSet) -> list[Entry]:
 
 
 def _kind(name: str) -> str:
-    return name.split("[")[0].removesuffix("_ref").removesuffix("_sample")
+    return base_of(name).removesuffix("_ref").removesuffix("_sample")
 
 
 @quick_jit

@@ -114,8 +114,7 @@ class LaplaceAnchor(AbstractAnchor):
 
     share: Share = eqx.field(static=True, default=1.0)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def precision(self, metric, n_shards):
         return self.share * (1 - 1 / n_shards) * np.linalg.inv(metric)

@@ -136,8 +136,7 @@ class AbstractCombiner(eqx.Module):
 
     of_moments: ClassVar[bool] = True
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def __call__(self, shards: ShardDraws, key: Key[Array, ""]) -> Combined:

@@ -21,7 +21,7 @@ from ...search.pairs import count_pairs
 from ..density.likelihood import AbstractNoise, AbstractScalingTreatment, MarginalisedScaling
 from ..density.log_posterior import (
     LogPosterior,
-    check_kind,
+    checked_objective,
     local_draws,
     per_angle_draws,
     physical_draws,
@@ -30,7 +30,7 @@ from ..diagnostics import Diagnostics, contradicted, diagnose_chains, diagnose_s
 from ..nuts.chains import ChainSettings, Draws, Nuts
 from ..nuts.sample import key_of, prepare, problem_mark, sample
 from ..nuts.starts import AbstractStart, Beginning, LaplaceStart
-from ..posterior import Posterior, posterior_of
+from ..posterior import Posterior, draws_of_shards, posterior_of
 from ..priors.families import AbstractPrior
 from ..priors.prior_set import PriorSet, Samplable
 from ..progress import in_bars
@@ -97,8 +97,7 @@ class Consensus(eqx.Module):
     workers: AbstractWorkers = Serial()
     limits: Limits = Limits()
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def in_shards(self, n_pairs: int) -> bool:
         """Whether `infer` samples so many pairs in shards."""
@@ -198,8 +197,7 @@ def _of_parts(
 
 def _prepared(problem, priors, start, scaling, noise, stretched, correction):
     """The pairs, and what `prepare` makes of them: of data in a file, of some that stand in."""
-    objective = getattr(problem, "objective", problem)
-    check_kind(objective)
+    objective = checked_objective(problem)
     if is_likelihood(objective):
         raise ModelError(
             "in shards pairs are apart that the likelihood of speckle needs together; sample() it, "
@@ -336,7 +334,7 @@ def consensus(
     if method.correction is not None and not no_maximum:
         z, pareto_k, _, corrections = method.correction(z, whole, for_correction)
     theta = np.asarray(physical_draws(whole, jnp.asarray(z)[None]))
-    physical = _physical(whole, draws)
+    physical = draws_of_shards(whole, draws)
     comparison = compare_shards(physical, density.names, draws.numbers)
     contradictions = comparison.contradictions
     if no_maximum:
@@ -346,7 +344,9 @@ def consensus(
     if np.any(pull) and not no_maximum:
         about = np.random.default_rng(0).multivariate_normal(np.zeros(p), metric, size=2000)
         about = np.asarray(physical_draws(whole, jnp.asarray(about)[None]))[0]
-        narrow = too_narrow(theta.reshape(-1, p), _physical(whole, held), about, density.names)
+        narrow = too_narrow(
+            theta.reshape(-1, p), draws_of_shards(whole, held), about, density.names
+        )
     dropped = (*((one.number, one.reason) for one in run.dropped), *combined.dropped)
     how = (
         f"{plan.warmup} transitions of warm-up and {plan.draws} draws for each of "
@@ -395,12 +395,6 @@ def consensus(
     )
 
 
-def _physical(density: LogPosterior, shards: ShardDraws) -> np.ndarray:
-    """Draws of shards as physical parameters, `(shard, draw, entry)`."""
-    z = density.coordinates.from_unconstrained(shards.draws)
-    return np.asarray(physical_draws(density, z))
-
-
 @checked()
 def infer(
     problem: Samplable | Fit,
@@ -420,8 +414,7 @@ def infer(
 
     **Raises:** what `sample` and `consensus` raise.
     """
-    objective = problem.objective if isinstance(problem, Fit) else problem
-    check_kind(objective)
+    objective = checked_objective(problem)
     method = Consensus() if method is None else method
     n_pairs = problem.n_pairs if isinstance(problem, Fit) else count_pairs(objective)
     if is_likelihood(objective) or not method.in_shards(n_pairs):

@@ -59,8 +59,7 @@ class ImportanceCorrection(eqx.Module):
     degrees: Annotated[float, Within(gt=2, finite=False)] = eqx.field(static=True, default=8.0)
     rounds: Count = eqx.field(static=True, default=4)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def __call__(
         self, z: Float[np.ndarray, "draw entry"], density: LogPosterior, key: Key[Array, ""]

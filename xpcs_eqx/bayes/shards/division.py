@@ -293,8 +293,7 @@ class Shards(eqx.Module):
 class AbstractSharding(eqx.Module):
     """A rule by which every pair gets into exactly one shard."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def split(self, pairs: AnyPairs, n_shards: int, key: Key[Array, ""]) -> Shards:
@@ -402,8 +401,7 @@ class Plan(NamedTuple):
 class AbstractShardSize(eqx.Module):
     """How many shards there are."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def count(self, n_pairs: int, n_parameters: int, n_angles: int, laminar: bool) -> int:

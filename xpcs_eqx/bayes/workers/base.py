@@ -68,8 +68,7 @@ class Limits(eqx.Module):
     first: Count = eqx.field(static=True, default=10)
     rhat: Annotated[float, Within(gt=1, finite=False)] = eqx.field(static=True, default=RHAT)
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def overdue(self, now: float, begun: float, beat: float) -> ShardFailure | None:
         """The failure of an attempt by now, from the times it began and last moved [s]."""
@@ -200,10 +199,7 @@ class ShardRun(NamedTuple):
         if retried:
             shown = "; ".join(f"shard {one.number} after {one.reason}" for one in retried[:10])
             out.append(f"{len(retried)} shards succeeded at a further attempt: {shown}")
-        out.extend(
-            f"shard {one.number} dropped after {len(one.failures)} attempts: {one.reason}"
-            for one in self.dropped
-        )
+        out.extend(one.summary for one in self.dropped)
         resumed = sum(one.resumed for one in self.outcomes)
         if resumed:
             out.append(f"{resumed} shards were read from an earlier run")
@@ -303,8 +299,7 @@ class Place(Protocol):
 class AbstractWorkers(eqx.Module):
     """Something that samples shards."""
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     @abstractmethod
     def open(

@@ -72,16 +72,12 @@ class Output(Section):
     )
 
 
-def _one_or_several(given: object) -> str:
-    return "several" if isinstance(given, list) else "one"
-
-
 class Settings(WithGlobal):
     """A configuration: one table `[data]`, or several `[[data]]`."""
 
     data: Annotated[
         Annotated[Data, Tag("one")] | Annotated[list[DataSet], Field(min_length=1), Tag("several")],
-        Discriminator(_one_or_several),
+        Discriminator(lambda given: "several" if isinstance(given, list) else "one"),
     ] = key(..., "what is fitted", expected="a table [data], or a table [[data]] for each data set")
     joint: Joint | None = None
     model: Model = Model()

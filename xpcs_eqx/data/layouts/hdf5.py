@@ -73,7 +73,8 @@ def maps_in(
     **Raises:** `DataError` when there is none, or no group.
     """
     found = {key: _map(file, f"{folder}/{key}") for key in in_order(group(file, folder))}
-    beside = [key for key, one in found.items() if isinstance(one, Array) and _no_map(one)]
+    arrays = {key: one for key, one in found.items() if isinstance(one, Array)}
+    beside = [k for k, one in arrays.items() if one.ndim < 2 or one.dtype.kind in "SO"]
     if beside and len(beside) < len(found):
         notes.append(f"Not read in {folder}, as no maps: {', '.join(beside[:8])}.")
         found = {key: one for key, one in found.items() if key not in beside}
@@ -86,10 +87,6 @@ def maps_in(
             f"in the order {', '.join(list(found)[:8])}, as what is listed for each of them."
         )
     return tuple(f"{folder}/{key}" for key in found), tuple(found.values())
-
-
-def _no_map(found: Array) -> bool:
-    return found.ndim < 2 or found.dtype.kind in "SO"
 
 
 def _map(file: Group, key: str) -> Array | Unreached:

@@ -239,12 +239,9 @@ class _Member:
         **Raises:** `DataError` when they cannot be read.
         """
         with reading(self.filename, f"the attributes of /{self.key}"):
-            return tuple(map(_name, self._found.attrs))
-
-
-def _name(stored: Any) -> str:
-    """A name as text; h5py leaves one that is no UTF-8 as bytes."""
-    return _decoded(stored) if isinstance(stored, bytes) else stored
+            # h5py leaves a name that is no UTF-8 as bytes.
+            names = tuple(self._found.attrs)
+            return tuple(_decoded(one) if isinstance(one, bytes) else one for one in names)
 
 
 def _texts(value: Any) -> tuple[str, ...]:

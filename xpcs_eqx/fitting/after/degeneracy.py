@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ...arguments import quiet_arithmetic
+from ...parameters.shared import base_of
 from ...physics import PowerLawRate
 from ...physics.leaves import parameter_leaves
 from ...scaling import Individual
@@ -91,7 +92,7 @@ def advice_on(fit: Fit, concerned: set[str], laws: tuple[PowerLaw, ...]) -> tupl
     free = fit.objective.physical.free_names
     physical = [name for name in free if name in concerned]
     scaling = [row.name for row in fit.rows if row.role == "scaling" and row.name in concerned]
-    directions = [name for name in physical if _base(name) == "phi0"]
+    directions = [name for name in physical if base_of(name) == "phi0"]
     for name in directions:
         reason = "the flow direction trades against the shear rate where only cos(φ0 − φ)·γ̇ counts"
         out.append(Advice.to_fix(name, reason, f"select more azimuths, or fix {name}"))
@@ -126,11 +127,6 @@ def advice_on(fit: Fit, concerned: set[str], laws: tuple[PowerLaw, ...]) -> tupl
         python = [one.python.replace("parameter_map(", "shared_parameters(") for one in out]
         out = [one._replace(python=how) for one, how in zip(out, python, strict=True)]
     return tuple(out)
-
-
-def _base(name: str) -> str:
-    """The name of a parameter without the label of a data set."""
-    return name.partition("[")[0]
 
 
 def _on_power_law(fit: Fit, law: PowerLaw) -> list[Advice]:

@@ -9,6 +9,9 @@ from jaxtyping import Array, Float, Key
 
 from ...arguments import checked, quiet_arithmetic
 from ...optimize import evaluated
+from ...parameters.shared import base_of
+from ...parameters.variables import with_slopes
+from ...showing import in_columns
 from ..fit import Fit, hessian_of_maps
 
 # Beyond this ratio of largest to smallest gradient the variables are badly scaled.
@@ -45,28 +48,28 @@ class Diagnostics(NamedTuple):
     condition_number: float
     gradient_noise: Float[np.ndarray, "free"]
 
+    def cells(self) -> list[list[str]]:
+        """A header and a row for each parameter."""
+        columns = (self.column_norms, self.sensitivities, self.gradients)
+        columns += (self.gradient_noise, self.recommended_scales)
+        rows = [["parameter", "column norm", "sensitivity", "gradient", "noise", "scale"]]
+        for name, a, b, c, d, e in zip(self.names, *columns, strict=True):
+            rows.append([name, f"{a:.4g}", f"{b:.4f}", f"{c:.2e}", f"{d:.1e}", f"{e:.2e}"])
+        return rows
+
     def report(self) -> str:
         """A table for people."""
-        head = f"{'parameter':20s} {'column norm':>12s} {'sensitivity':>12s} {'gradient':>10s} "
-        lines = [head + f"{'noise':>9s} {'scale':>9s}"]
-        for i, name in enumerate(self.names):
-            lines.append(
-                f"{name:20s} {self.column_norms[i]:12.4g} {self.sensitivities[i]:12.4f} "
-                f"{self.gradients[i]:10.2e} {self.gradient_noise[i]:9.1e} "
-                f"{self.recommended_scales[i]:9.2e}"
-            )
         verdict = "imbalanced" if self.imbalance > IMBALANCE else "balanced"
-        lines.append(
-            f"condition number {self.condition_number:.3g}; gradients {verdict} "
-            f"(ratio {self.imbalance:.3g})"
+        return (
+            f"{in_columns(self.cells(), names=True)}\ncondition number "
+            f"{self.condition_number:.3g}; gradients {verdict} (ratio {self.imbalance:.3g})"
         )
-        return "\n".join(lines)
 
 
 def _scales(names: tuple[str, ...], columns: np.ndarray) -> np.ndarray:
     inverse = np.where(columns > 0, 1 / np.where(columns > 0, columns, 1.0), np.inf)
     known = np.isfinite(inverse)
-    chosen = np.array([name.partition("[")[0] in _UNIT for name in names], dtype=bool) & known
+    chosen = np.array([base_of(name) in _UNIT for name in names], dtype=bool) & known
     chosen = chosen if chosen.any() else known
     unit = np.exp(np.mean(np.log(inverse[chosen]))) if chosen.any() else 1.0
     return np.clip(inverse / unit, 1e-8, 1e2)
@@ -91,7 +94,7 @@ def diagnose(
     variables, memo = objective.variables, objective.memo
     x = np.asarray(objective.start if x is None else x, dtype=float)
     y = variables.to_coordinates(jnp.asarray(x))
-    jacobian = np.asarray(jax.jacfwd(variables.to_physical)(y))
+    jacobian = np.asarray(with_slopes(variables, y)[1])
 
     def gradient_at(y):
         equations, _ = evaluated(objective, y, memo)

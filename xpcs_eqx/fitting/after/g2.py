@@ -267,8 +267,7 @@ def _aged(
     solver: TrustRegion | None,
 ) -> AgedG2:
     """g2(τ) of an angle from the pairs of a window of ages."""
-    t, geometry = np.asarray(data.t, dtype=float), data.geometry
-    phi = float(np.asarray(geometry.phi)[a])
+    t, phi = np.asarray(data.t, dtype=float), float(np.asarray(data.geometry.phi)[a])
     root = np.ones(window.shape) if data.root_weights is None else np.asarray(data.root_weights[a])
     root = np.where(window, root, 0.0)
     where = f"ages of {between[0]:.6g} … {between[1]:.6g} s at φ = {phi:g}°"
@@ -277,14 +276,9 @@ def _aged(
             f"{where} have {np.count_nonzero(root)} pairs that count; at least {_FEWEST} are "
             "needed: take wider windows, or ages further from the ends of the maps"
         )
-    one = replace(
-        data,
-        c2=np.asarray(data.c2)[a : a + 1],
-        geometry=replace(geometry, phi=np.asarray(geometry.phi)[a : a + 1]),
-        # Symmetric, as those of maps are.
-        root_weights=(root + root.T)[None].astype(data.c2.dtype),
-        diagonal=np.asarray(data.diagonal)[a : a + 1],
-    )
+    # Symmetric, as those of maps are.
+    weights = (root + root.T)[None].astype(data.c2.dtype)
+    one = replace(data.angle(a), root_weights=weights)
     try:
         fit = _window_fit(one, StretchedExponential(), solver)
     except FitError as error:

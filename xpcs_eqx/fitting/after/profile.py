@@ -60,9 +60,7 @@ class ProfileInterval(NamedTuple):
     value: float
 
 
-@quick_jit
-def _solve_compiled(solver, objective, x):
-    return iterate_compiled(solver, objective, x)
+_solve_compiled = quick_jit(iterate_compiled)
 
 
 class _Pulled(NamedTuple):

@@ -115,8 +115,8 @@ def _one_by_one(
     n = np.shape(data.t)[0]
     upper = np.triu(np.ones((n, n), bool), 1)
     for a in range(data.n_angles):
-        place = eqx.tree_at(lambda g: g.phi, data.geometry, data.geometry.phi[a : a + 1])
-        correlation = np.asarray(correlation_map(model, jnp.asarray(data.t), place))[0]
+        place = jnp.asarray(data.t), data.geometry.angle(a)
+        correlation = np.asarray(correlation_map(model, *place))[0]
         if isinstance(data, PooledData):
             mine = np.flatnonzero(np.asarray(data.angle) == a)
             pairs = (np.asarray(data.first), np.asarray(data.second))

@@ -18,9 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from ...compiling import zeros_like
 from ...errors import ConfigError, FitError, ModelError, XPCSError
 from ..kernel.tiles import AbstractTiles
-from .loops import AbstractDriver, AbstractPieces, TablePieces, refuse_tracers, sum_pieces
+from .loops import (
+    AbstractDriver,
+    AbstractPieces,
+    TablePieces,
+    add_parts,
+    refuse_tracers,
+    sum_pieces,
+)
 
 
 @dataclass(frozen=True)
@@ -136,23 +144,20 @@ class ExecutorSum(AbstractDriver):
         shares = share_out(source.n_pieces, self.workers)
         ask = self._asking(function, args, source, zero)
         futures: list[Future] = []
-        total = jax.tree.map(np.array, zero)
         try:
             futures.extend(self._submit(ask, share, source) for share in shares)
-            for share, future in zip(shares, futures, strict=True):
-                part = self._result(ask, future, share, source)
-                total = jax.tree.map(np.add, total, part)
+            each = zip(futures, shares, strict=True)
+            return add_parts(zero, (self._result(ask, *one, source) for one in each))
         finally:
             # After a failure or an interrupt nobody waits for the rest.
             for future in futures:
                 future.cancel()
-        return jax.tree.map(jnp.asarray, total)
 
     def _asking(self, function, args, source, zero) -> Callable[[range], Future]:
         """How one share is asked for."""
         # One that stayed behind is replaced by a thread: the same shares give the same digits.
         held: Any = self.executor.executor or ThreadPoolExecutor(1)
-        nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zero)
+        nothing = zeros_like(zero)
         if self.shares_memory:
             return lambda share: held.submit(sum_share, function, args, source, nothing, share)
         try:

@@ -231,8 +231,7 @@ class AbstractDriver(eqx.Module):
 
     traceable: ClassVar[bool]
 
-    def __check_init__(self):
-        check_fields(self)
+    __check_init__ = check_fields
 
     def place(
         self, tiles: AbstractTiles | AbstractPieces, small: PyTree

@@ -14,12 +14,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from ...compiling import zeros_like
 from ...errors import ConfigError, ModelError
 from ..kernel.blocks import Block
 from ..kernel.tiles import AbstractTiles, MapTiles, tile_frames
 from .loops import (
     AbstractDriver,
     AbstractPieces,
+    add_parts,
     add_piece,
     each_piece,
     pieces_of,
@@ -146,7 +148,7 @@ class DeviceLoop(AbstractDriver):
         refuse_tracers(args)
         source, devices = pieces_of(tiles), chosen_devices(self.count, self.platform)
         places = [to_device(args, device) for device in devices]
-        nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), zero)
+        nothing = zeros_like(zero)
         totals = [to_device(nothing, device) for device in devices]
         for k, piece in enumerate(each_piece(source, ahead=self.ahead)):
             turn = k % len(devices)
@@ -154,9 +156,7 @@ class DeviceLoop(AbstractDriver):
             jax.block_until_ready(totals[turn])
             there = to_device(piece, devices[turn])
             totals[turn] = add_piece(function, places[turn], totals[turn], there)
-        parts = [jax.tree.map(np.asarray, total) for total in totals]
-        return jax.tree.map(lambda first, *rest: jnp.asarray(sum(rest, np.asarray(first))), zero,
-                            *parts)  # fmt: skip
+        return add_parts(zero, map(jax.device_get, totals))
 
 
 def to_device(tree: T, device: Any) -> T:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ...fitting import Fit
 from ...objective import has_bins
@@ -77,8 +78,7 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
     Bins have plots of their own, points none of maps.
     """
     if not fit.parts:
-        curve = Drawing("curve", lambda: curve_figure(fit), _CAPTIONS["curve"])
-        return (curve, *_of_errors(fit))
+        return (_drawing("curve", lambda: curve_figure(fit)), *_of_errors(fit))
 
     @cache
     def maps():
@@ -97,44 +97,42 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
     out, n_angles = [], len(fit.contrast)
     if has_bins(fit.objective.term.tiles):
         out += [
-            Drawing("bins", lambda: bin_figure(*bins()), _CAPTIONS["bins"]),
-            Drawing("c2_against_lag", lambda: bin_lag_figure(*bins()), _CAPTIONS["c2_against_lag"]),
+            _drawing("bins", lambda: bin_figure(*bins())),
+            _drawing("c2_against_lag", lambda: bin_lag_figure(*bins())),
         ]
     if has_maps(fit):
-        out.append(Drawing("maps", lambda: map_figure(maps()[0]), _CAPTIONS["maps"]))
+        out.append(_drawing("maps", lambda: map_figure(maps()[0])))
         if n_angles > ROWS:
-            out.append(Drawing("angles", sheet, _CAPTIONS["angles"]))
-        out.append(
-            Drawing("c2_against_lag", lambda: lag_figure(*maps()), _CAPTIONS["c2_against_lag"])
-        )
+            out.append(_drawing("angles", sheet))
+        out.append(_drawing("c2_against_lag", lambda: lag_figure(*maps())))
     if rates_in(fit.model):
-        out.append(Drawing("rates", lambda: rate_figure(fit), _CAPTIONS["rates"]))
+        out.append(_drawing("rates", lambda: rate_figure(fit)))
     if has_maps(fit):
         out += [
-            Drawing(
-                "residuals_by_lag_and_age",
-                lambda: residual_map_figure(*maps()),
-                _CAPTIONS["residuals_by_lag_and_age"],
-            ),
-            Drawing("residuals", lambda: residual_figure(*maps()), _CAPTIONS["residuals"]),
+            _drawing("residuals_by_lag_and_age", lambda: residual_map_figure(*maps())),
+            _drawing("residuals", lambda: residual_figure(*maps())),
         ]
     if n_angles > 1:
-        out.append(Drawing("scaling", lambda: scaling_figure(fit), _CAPTIONS["scaling"]))
+        out.append(_drawing("scaling", lambda: scaling_figure(fit)))
     if counts_frames(fit):
         out = [one._replace(draw=lambda one=one: by_frame(one.draw())) for one in out]
     return (*out, *_of_errors(fit))
+
+
+def _drawing(name: str, draw: Callable[[], Figure]) -> Drawing:
+    return Drawing(name, draw, _CAPTIONS[name])
 
 
 def _of_errors(fit: Fit) -> tuple[Drawing, ...]:
     """The plot of the errors of parameters, where any has one."""
     if not fitted_entries(fit):
         return ()
-    return (Drawing("covariance", lambda: covariance_figure(fit), _CAPTIONS["covariance"]),)
+    return (_drawing("covariance", lambda: covariance_figure(fit)),)
 
 
 def solver_drawings(fit: Fit) -> tuple[Drawing, ...]:
     """The plot of how the minimum was found, by all data sets together."""
-    return (Drawing("convergence", lambda: convergence_figure(fit), _CAPTIONS["convergence"]),)
+    return (_drawing("convergence", lambda: convergence_figure(fit)),)
 
 
 def _small(maps: FittedMaps) -> tuple[np.ndarray, np.ndarray]:

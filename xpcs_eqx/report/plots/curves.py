@@ -36,8 +36,7 @@ def scaling_figure(fit: Fit) -> Figure:
     for axis, (name, values, error) in zip(axes, series, strict=True):
         shown = np.where(np.isfinite(error), error, 0.0)
         axis.errorbar(phi, np.asarray(values), shown, fmt="o", ms=4, color=DATA, capsize=2)
-        axis.set_xlabel("azimuth φ [deg]")
-        axis.set_ylabel(name)
+        axis.set(xlabel="azimuth φ [deg]", ylabel=name)
         axis.margins(x=0.08, y=0.15)
         few_ticks(axis, 6)
         if np.ptp(phi) == 0:
@@ -63,12 +62,10 @@ def convergence_figure(fit: Fit) -> Figure:
     if bad.any():
         left.plot(number[bad], above[bad], "x", ms=5, color=FIT, label="rejected")
         left.legend()
-    left.set_xlabel("evaluation")
-    left.set_ylabel(f"cost − {best:.6g}")
+    left.set(xlabel="evaluation", ylabel=f"cost − {best:.6g}")
     ok = accepted & (gradient > 0)
     right.plot(number[ok], gradient[ok], "o-", ms=3.5, color=DATA)
-    right.set_xlabel("evaluation")
-    right.set_ylabel("gradient, relative to its parts")
+    right.set(xlabel="evaluation", ylabel="gradient, relative to its parts")
     for axis in (left, right):
         axis.set_xlim(0.5, len(cost) + 0.5)
         log_scale(axis, y=True)
@@ -194,8 +191,7 @@ def misfit_figure(misfit: Misfit) -> Figure:
                     capsize=2,
                 )
         axis.axhline(0.0, color="0.5", lw=0.8)
-        axis.set_xlabel(name)
-        axis.set_ylabel("mean of c2 − fit")
+        axis.set(xlabel=name, ylabel="mean of c2 − fit")
         axis.margins(x=0.05, y=0.15)
     log_scale(axes[0], x=True)
     return fig

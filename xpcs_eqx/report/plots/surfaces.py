@@ -102,8 +102,7 @@ def map_figure(maps: FittedMaps) -> Figure:
             )
             axis.set_title(f"{name}, {degrees(maps.phi[a])}", loc="left", fontsize=7.5)
             axis.spines[:].set_visible(False)
-            axis.set_xlabel("t1 [s]")
-            axis.set_ylabel("t2 [s]")
+            axis.set(xlabel="t1 [s]", ylabel="t2 [s]")
             few_ticks(axis, 4, 4)
             # The last label would meet the first one of the next panel.
             axis.xaxis.set_major_locator(MaxNLocator(4, steps=ROUND, prune="upper"))
@@ -221,7 +220,6 @@ def residual_figure(maps: FittedMaps, middle: FittedMaps | None = None) -> Figur
     right.axhline(0, color="0.7", lw=0.8)
     right.plot(shift, sharing, ".-", color=DATA, label="pairs that share a frame")
     right.plot(shift, along, ".-", color=FIT, label="pairs of one lag")
-    right.set_xlabel("shift [frames]")
-    right.set_ylabel("correlation of residuals")
+    right.set(xlabel="shift [frames]", ylabel="correlation of residuals")
     right.legend()
     return fig
