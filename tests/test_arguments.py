@@ -161,6 +161,8 @@ def test_maps_without_sense_warn_of_nothing_in_passing(kind):
     data = of_data(c2=c2[None], t=T[:8], diagonal=np.diagonal(c2)[None])
     problem = xe.projected_objective(xe.parameter_map(MODEL, data.t, fixed=("D_offset",)), data)
     assert xe.least_squares(problem).quality.flag == "poor"
+    larger = 1e300 / c2.max() * c2[None]
+    xe.data.from_dict({"phi": [0.0], "g2": larger, "t1": T[:8], "t2": T[:8], "q": 0.005})
 
 
 # What each of these fields takes by its annotation is refused in any other form.

@@ -6,14 +6,16 @@ import jax
 import numpy as np
 import pytest
 from helpers import LAMINAR, SPECKLE, SPEED, make_data, mapped
+from helpers_data import data_of as maps_in_memory
+from helpers_data import noisy_map
 from scipy import stats
 
 from xpcs_eqx.data import Selection, from_dict
 from xpcs_eqx.fitting import Thresholds, judge, least_squares
 from xpcs_eqx.objective import Huber, projected_objective, two_time_objective
 from xpcs_eqx.parameters import with_parameters
-from xpcs_eqx.physics import correlation_map
-from xpcs_eqx.search import Auto, global_least_squares
+from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
+from xpcs_eqx.search import Auto, fit_maps, global_least_squares
 from xpcs_eqx.simulation import simulate, simulate_speckle
 from xpcs_eqx.uncertainty.evidence import agree
 from xpcs_eqx.uncertainty.local_noise import ExpectedNoise, LocalSums
@@ -322,3 +324,11 @@ def test_a_local_fit_says_that_nothing_else_was_looked_at():
 )
 def test_right_models_are_good(kind, counts, optimised):
     check_right(kind, counts, 25)
+
+
+def test_few_pairs_hide_no_decay_that_is_not_determined():
+    """Too few to measure the noise by, they tell as well how far a decay is known."""
+    data = maps_in_memory(*(noisy_map(4, seed=seed) for seed in (9, 10, 11)))
+    fit = fit_maps(data, Static(PowerLawRate(6e4, 0.0, 0.0)), fixed=("alpha", "D_offset"))
+    assert fit.quality.flag == "poor"
+    assert "the decay is not determined" in fit.quality.findings[0]

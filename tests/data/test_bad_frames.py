@@ -191,6 +191,30 @@ def test_unusual_frames_are_named_and_no_others(place, rate):
         assert f"Frame {said} differs from its neighbours" in _notes(data)
 
 
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("fill", [0.0, 1e30, np.nan])
+def test_the_diagonal_of_masked_frames_is_not_measured_either(tmp_path, fill, stored):
+    """Its mean says how large the shot noise is, which errors follow."""
+    import h5py
+
+    path, t, masked = tmp_path / "map.hdf", np.arange(40.0), np.isin(np.arange(40), (3, 4))
+    one = _map(frames=(3, 4), fill=fill)
+    np.fill_diagonal(one, np.where(masked, fill, 2.0))
+    diagonal = {"diagonal": np.diagonal(one)[None].copy()} if stored else {}
+    held = xe.data.from_dict(
+        {"phi": [0.0], "g2": one[None], "t1": t, "t2": t, "q": 0.005} | diagonal
+    )
+    xe.data.write_own(path, held)
+    with h5py.File(path, "a") as file:
+        file["c2"][0] = one
+        if stored:
+            file["diagonal"][:] = diagonal["diagonal"]
+        else:
+            del file["diagonal"]
+    for data in (held, xe.load(path), xe.data.open_stored(path)):
+        np.testing.assert_array_equal(data.diagonal, [np.where(masked, np.nan, 2.0)])
+
+
 def test_off_and_a_list_mask_what_they_say_and_name_the_rest():
     c2 = _map(frames=[5, 6])
     off = _data(c2, bad_frames="off")
@@ -285,6 +309,13 @@ def test_stored_intensities_name_dark_frames(tmp_path, layout, stored):
     kept = xe.load(path, selection=xe.Selection(bad_frames="off"))
     assert kept.masked_pairs == 0
     assert "Frame 13 has no intensity" in _notes(kept)
+    dark = np.where(np.arange(intensity.shape[-1]) < 0.7 * intensity.shape[-1], 0.0, 3.0)
+    for values, said in ((dark, True), (intensity, False)):
+        with h5py.File(path, "a") as file:
+            del file[key]
+            file[key] = values
+        most = f"most of all, have no intensity in {key}" in _notes(xe.load(path))
+        assert most == said
     # As they are, at the times of the rows that are taken.
     found = xe.data.frame_intensities(path, selection=xe.Selection(start_frame=11))
     taken = xe.load(path, selection=xe.Selection(start_frame=11))

@@ -151,7 +151,9 @@ def test_attributes_with_a_unit_in_their_names_are_read_where_they_hold_one(path
 
 @pytest.mark.parametrize("name", ["unit", "units", "Units"])
 @pytest.mark.parametrize(
-    "kind", [str, bytes, "latin-1", np.array], ids=["text", "bytes", "latin", "array"]
+    "kind",
+    [str, bytes, "latin-1", "raw", np.array],
+    ids=["text", "bytes", "latin", "raw", "array"],
 )
 def test_attributes_of_any_kind(path, name, kind):
     def change(file):
@@ -160,6 +162,8 @@ def test_attributes_of_any_kind(path, name, kind):
         for key, word in ((Q, "1/µm"), (FRAME, "ms")):
             if kind == "latin-1":
                 value = np.bytes_(word.encode("latin-1"))
+            elif kind == "raw":
+                value = word.encode("latin-1")
             elif kind is np.array:
                 value = np.array([word.encode()])
             else:
@@ -413,7 +417,44 @@ def test_a_beginning_that_says_nothing(path):
     raises((BEGIN, "-12", "time_origin"), load, path)
     assert load(path, time_origin=3.0).t[0] == 3.0
     for wrong in (1.5, np.nan):
-        raises((BEGIN, "number of a frame"), load, aps_u(path, with_numbers(begin_frame=wrong)))
+        aps_u(path, with_numbers(begin_frame=wrong))
+        raises((BEGIN, "number of a frame", "time_origin"), load, path)
+        assert load(path, time_origin=3.0).t[0] == 3.0
+
+
+NO_TIMES = (0.0, -0.1, np.nan, "0.1", np.zeros(0), h5py.Empty("f8"), np.linspace(0.1, 0.2, 12))
+
+
+@pytest.mark.parametrize("wrong", NO_TIMES, ids=lambda one: str(one)[:9])
+def test_what_is_given_takes_the_place_of_numbers_that_are_none(path, wrong):
+    """A user cannot correct every file, and must not have to where a key says what is right."""
+    aps_u(path, lambda file: replaced(file, FRAME, wrong))
+    raises((FRAME, "give dt [s]"), load, path)
+    found = load(path, dt=0.1)
+    assert found.t[1] == pytest.approx(0.1)
+    assert any(FRAME in note and "not used" in note for note in found.provenance.notes)
+    # What the frame time is only compared with stops nobody.
+    beside = "xpcs/spatial_mean/intensity_vs_time", "xpcs/twotime/config/end_frame", COUNT
+    aps_u(path, with_numbers(begin_frame=0))
+    with h5py.File(path, "r+") as file:
+        for key in beside:
+            replaced(file, key, "0.1")
+    found = load(path)
+    assert found.provenance.doubts == ()
+    for key in beside:
+        assert any(key in note and "not used" in note for note in found.provenance.notes)
+
+
+@pytest.mark.parametrize("wrong", [0.0, np.nan])
+def test_q_and_azimuths_may_be_given_where_they_are_no_numbers(path, wrong):
+    aps_u(path, lambda file: replaced(file, Q, [wrong]))
+    raises((Q, "above zero", "give q [1/Å]"), load, path)
+    found = load(path, q=0.005)
+    assert float(found.geometry.q) == 0.005
+    assert any(Q in note and "not used" in note for note in found.provenance.notes)
+    aps_u(path, replace_phi(np.nan))
+    assert load(path, phi=[0, 30, 60]).geometry.phi.tolist() == [0, 30, 60]
+    raises((PHI, "leave it out"), load, aps_u(path), phi=[0, 30, 60])
 
 
 def test_the_older_layout_counts_from_one(path):
@@ -490,6 +531,9 @@ def test_a_bin_counts_once(path):
 def test_maps_at_one_place_are_remarked(path):
     write_own(path, two_time(phi=(0.0, 30.0, 390.0)))
     assert any("c2[1], c2[2] are all at q = 0.0054" in n for n in load(path).provenance.notes)
+    for near in (1e-9, -1e-6, 360.0):
+        write_own(path, two_time(phi=(0.0, near, 30.0)))
+        assert any("c2[0], c2[1] are all at" in note for note in load(path).provenance.notes)
     write_own(path, two_time(phi=(0.0, 30.0, 210.0)))
     assert not any("are all at" in note for note in load(path).provenance.notes)
 
@@ -722,7 +766,7 @@ def test_stored_times_of_frames(path, layout):
                 file[begin] = first
         return load(path, **given)
 
-    for times in (rows, rows + 1, 0.1 * rows, 0.1 * (rows + 1), 1e9 + 0.1 * rows, rows[::-1]):
+    for times in (rows, rows + 1, 0.1 * rows, 0.1 * (rows + 1), 1e9 + 0.1 * rows):
         found = read(times)
         assert found.t[0] == 0
         assert found.provenance.doubts == ()
@@ -733,7 +777,8 @@ def test_stored_times_of_frames(path, layout):
     assert read(0.1 * (rows + 100), time_origin=2.0).t[0] == 2.0
     # What the file says of its first frame wins.
     assert read(0.1 * (rows + 100), first=51 if layout == "aps-old" else 50).t[0] == 5.0
-    for times in (0.2 * rows, 0.1 * rows + np.where(rows > 5, 3.0, 0.0)):
+    late = np.where(rows > 5, 3.0, 0.0)
+    for times in (0.2 * rows, 0.1 * rows + late, 0.1 * rows - late, rows[::-1]):
         found = read(times)
         assert found.provenance.doubts == ("times",)
         assert any(key in note and "0.1 s" in note for note in found.provenance.notes)

@@ -275,21 +275,26 @@ def _curve(
 
 
 class Intensities(NamedTuple):
-    """Frames, from 0, without intensity (`dark`), and those of an unusual one (`odd`)."""
+    """Frames, from 0, without intensity (`dark`), and those of an unusual one (`odd`).
+
+    `without`: how many have none where these are most but not all, which tells nothing of any.
+    """
 
     dark: frozenset[int] = frozenset()
     odd: frozenset[int] = frozenset()
+    without: int = 0
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "frame"]) -> "Intensities":
         """Those that the intensity of each frame tells; none where most of them are dark."""
         lit = values[np.isfinite(values) & (values > 0)]
         if 2 * lit.size < values.size:
-            return cls()
+            return cls(without=values.size - lit.size if lit.size else 0)
         part = values / np.median(lit)
         dark = ~(part > _DARK)
         odd = ~dark & (np.abs(part - 1) > _ODD)
-        return cls(*(frozenset(np.flatnonzero(found).tolist()) for found in (dark, odd)))
+        dark, odd = (frozenset(np.flatnonzero(found).tolist()) for found in (dark, odd))
+        return cls(dark, odd)
 
 
 def runs(frames: Iterable[int]) -> str:
@@ -376,6 +381,11 @@ def remarks(
     ):
         if frames:
             notes.append(f"Frame {runs({frame + first for frame in frames})} {what}.")
+    if intensities.without:
+        notes.append(
+            f"{intensities.without} frames, most of all, have no intensity in {intensity_name}: "
+            "nothing was concluded from it. Look at the others."
+        )
     damaged = set(astray).union(repeated, *constant.values())
     only = {frame: value for frame, value in unusual.items() if frame not in damaged}
     if only:

@@ -154,7 +154,8 @@ def _limit(levels: Sequence[Levels]) -> float:
     """
     medians, errors = np.stack([one.thirds for one in levels]).T.swapaxes(1, 2)
     first, middle, last = medians.mean(axis=0)
-    error = np.sqrt(np.sum(errors[:, 1:] ** 2)) / len(levels)
+    # Squares of huge ones are no numbers.
+    error = np.hypot.reduce(errors[:, 1:], axis=None) / len(levels)
     early, late = first - middle, middle - last
     if not late > _SIGMAS * error:
         return np.nan

@@ -186,7 +186,9 @@ def choose_places(raw: RawMaps, selection: Selection) -> np.ndarray:
     q = raw.q[kept]
     impossible = q[~(np.isfinite(q) & (q > 0))]
     if impossible.size:
-        others = " Select the maps at other q." if impossible.size < raw.q.size else ""
+        others = " Select the maps at other q."
+        if impossible.size == raw.q.size:
+            others = " Correct it, or give q [1/Å], where all maps are at one (data.q)."
         raise DataError(
             f"{raw.where}: {raw.q_name} holds q = {impossible[0]:g} [1/Å]; q must be above zero."
             f"{others}"
@@ -346,15 +348,20 @@ class Chosen:
         upper = np.triu(mask if mask.ndim == 2 else mask[position], 1)
         return upper | upper.T
 
-    def diagonals(self, found: np.ndarray) -> np.ndarray:
-        """Raw diagonals `(angle, frame)`, stored ones or those `found` on maps; NaN if unknown."""
+    def diagonals(self, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        """Raw diagonals `(angle, frame)`, stored ones or those `found` on maps; NaN if unknown.
+
+        What is found of each map is its diagonal, and which frames have a pair that counts: others
+        were not measured, on the diagonal neither.
+        """
+        out, counted = (np.stack(one) for one in zip(*found, strict=True))
         if self.raw.diagonal is not None:
             stored = [self.raw.diagonal[int(index), self.frames] for index in self.maps]
-            return np.asarray(stored, np.float64) + self.baseline.added
-        found = np.where(np.isfinite(found), found, np.nan)
-        # correlators that leave the diagonal out write zeros
-        found[np.all(np.nan_to_num(found) == 0, axis=1)] = np.nan
-        return found + self.baseline.added
+            out = np.asarray(stored, np.float64)
+        else:
+            # correlators that leave the diagonal out write zeros
+            counted = counted & np.any(np.nan_to_num(out) != 0, axis=1, keepdims=True)
+        return np.where(counted & np.isfinite(out), out, np.nan) + self.baseline.added
 
     def constant_root_weights(self, noise: Callable[[], np.ndarray]) -> np.ndarray | None:
         """1/sigma of each map in the precision of c2, where one number stands for a whole map.

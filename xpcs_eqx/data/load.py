@@ -95,7 +95,7 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         t=chosen.t,
         geometry=chosen.geometry,
         root_weights=weights,
-        diagonal=chosen.diagonals(np.stack([one.diagonal for one in found])),
+        diagonal=chosen.diagonals([(one.diagonal, one.frames) for one in found]),
         absolute_sigma=chosen.absolute_sigma,
         provenance=chosen.provenance(
             sum(one.halved for one in found),
@@ -290,6 +290,8 @@ def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
     """
     where, n_maps = raw.where, len(raw.names)
     if phi is not None:
+        if not np.all(np.isfinite(raw.phi)):
+            raw = raw.refusing(raw.phi_name, "lists an azimuth that is no number.")
         if raw.azimuths and raw.phi_name not in raw.refused:
             raise DataError(
                 f"{where}: azimuths are stored in {raw.phi_name}, but phi was given as well; leave "
@@ -301,7 +303,7 @@ def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
                 f"{where}: phi has shape {azimuths.shape} but there are {n_maps} maps; give one "
                 "azimuth [degrees] for each, or one for all."
             )
-        raw = _known(replace(raw, phi=np.broadcast_to(azimuths, n_maps)), raw.phi_name)
+        raw = replace(raw, phi=np.broadcast_to(azimuths, n_maps)).given(raw.phi_name)
         raw = replace(raw, azimuths=True)
     if raw.q_given:
         notes = (*raw.notes, NO_Q) if q is None else raw.notes
@@ -309,20 +311,15 @@ def _agreeing(raw: RawMaps, q: float | None, phi: Any) -> RawMaps:
     if q is None:
         return raw
     raw = replace(raw, q_ranges=None)
+    if raw.q.size and not np.any(np.isfinite(raw.q) & (raw.q > 0)):
+        raw = raw.refusing(raw.q_name, f"holds q = {raw.q[0]:g} [1/Å]; q must be above zero.")
     if raw.q_name in raw.refused and np.unique(raw.q).size == 1:
-        return _known(replace(raw, q=np.full(raw.q.shape, q)), raw.q_name)
+        return replace(raw, q=np.full(raw.q.shape, q)).given(raw.q_name)
     known = raw.q[np.isfinite(raw.q)]
     nearest = known[np.argmin(np.abs(known - q))] if known.size else np.nan
     if raw.q_name not in raw.refused:
         agreeing(where, raw.q_name, float(nearest), q, "1/Å")
     return raw
-
-
-def _known(raw: RawMaps, name: str) -> RawMaps:
-    """The same once what was found under a name, if it means nothing, has been replaced."""
-    notes = (f"{raw.refused[name]} It was not used.",) if name in raw.refused else ()
-    refused = {key: why for key, why in raw.refused.items() if key != name}
-    return replace(raw, refused=refused, notes=(*raw.notes, *notes))
 
 
 @named

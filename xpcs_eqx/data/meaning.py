@@ -137,7 +137,7 @@ def _same_place(raw: RawMaps, chosen: np.ndarray) -> tuple[str, ...]:
         return ()
     places: dict[tuple[float, float], list[str]] = {}
     for index in chosen:
-        place = float(f"{raw.q[index]:.6g}"), float(f"{raw.phi[index] % 360:.6g}")
+        place = float(f"{raw.q[index]:.6g}"), round(float(raw.phi[index]), 3) % 360
         places.setdefault(place, []).append(raw.names[index])
     several = [(place, names) for place, names in places.items() if len(names) > 1]
     if not several:

@@ -172,7 +172,7 @@ def _describe(chosen: Chosen) -> StoredTwoTime:
         root_weights=None if roots is None else roots.astype(np.float64),
         largest_root_weight=largest,
         pairs=pairs,
-        diagonal=chosen.diagonals(np.stack([one.diagonal for one in found])),
+        diagonal=chosen.diagonals([(one.diagonal, one.frames) for one in found]),
         side_diagonal=np.stack([one.side for one in found]),
         sample=Sample(
             np.concatenate([one.values for one in found]),

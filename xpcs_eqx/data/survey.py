@@ -34,6 +34,7 @@ class MapSurvey(NamedTuple):
     - `half`: where the pairs are; `sigma_half`: the same for a stored sigma.
     - `halved`: whether only one triangle is stored; `asymmetry`: by how much both differ.
     - `pairs`: number of pairs that count.
+    - `frames`: which have a pair that counts.
     - `diagonal`: main diagonal as it is stored; `side`: first side diagonal, 0 where masked.
     - `values`, `lags`: a sample of pairs that count.
     - `noise`: robust standard deviation when it was asked for; `smallest_sigma`: of the stored one.
@@ -45,6 +46,7 @@ class MapSurvey(NamedTuple):
     halved: bool
     asymmetry: float
     pairs: int
+    frames: np.ndarray
     diagonal: np.ndarray
     side: np.ndarray
     values: np.ndarray
@@ -149,6 +151,7 @@ def survey_map(
         halved=halved,
         asymmetry=asymmetry,
         pairs=pairs,
+        frames=sums.pairs > 0,
         diagonal=diagonal,
         side=side,
         values=np.concatenate(sampled),

@@ -182,8 +182,10 @@ def _judge_maps(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
             reasons = found.doubts if scaling.biased else found.remarks
             reasons.append(f"{where}{scaling.finding()}")
         # Without residuals nothing can be measured by them.
-        if known and part.degrees_of_freedom > 0 and part.n_pairs >= _FEW:
-            _judge_signal(found, part.signal, where, thresholds)
+        if not known or part.degrees_of_freedom <= 0:
+            continue
+        _judge_signal(found, part.signal, where, thresholds)
+        if part.n_pairs >= _FEW:
             _judge_misfit(found, part.misfit, where, level, thresholds)
             _judge_scatter(found, part, where)
 

@@ -61,7 +61,8 @@ def _lines(data: TwoTimeData | PooledData) -> list[str]:
     columns = [np.asarray(data.geometry.phi), *scaling.T, half]
     if isinstance(data, TwoTimeData):
         header += ["noise", "diagonal"]
-        columns += [noise_by_angle(data), np.mean(np.asarray(data.diagonal), axis=1)]
+        diagonal = np.ma.masked_invalid(data.diagonal)
+        columns += [noise_by_angle(data), diagonal.mean(axis=1).filled(np.nan)]
     rows = [[number(float(value), 4) for value in row] for row in zip(*columns, strict=True)]
     guess = "contrast, baseline and half-decay are first guesses; a fit knows them better"
     content += [Table(header, rows), guess]

@@ -3,16 +3,16 @@
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import DataError
-from ..checks import near_misses, numbers, scalar
+from ..checks import near_misses, numbers, positive, scalar
 from ..two_time import Doubt
 from .maps import Unreached
-from .opened import Array, Group
+from .opened import Array, Group, UnreadableError
 from .units import factor_to, unit_of
 
 
@@ -32,6 +32,16 @@ class Remarks(list[str]):
         """Remark on something that the file contradicts itself about."""
         self.doubts.add(about)
         self.append(text)
+
+    @contextmanager
+    def refusing(self, key: str) -> Iterator[None]:
+        """Keeps what is wrong with what stands at an HDF5 path; something may be given for it."""
+        try:
+            yield
+        except UnreadableError:
+            raise
+        except DataError as error:
+            self.refused[key] = str(error)
 
 
 # Of a billion frames nobody keeps one row.
@@ -236,43 +246,46 @@ class FrameTime(NamedTuple):
     other: float | None
 
 
-def read_time(file: Group, key: str, notes: Remarks) -> float:
-    """A time [s], which some programs store once for each frame.
+def read_time(file: Group, key: str, notes: Remarks) -> float | None:
+    """A time [s], which some programs store once for each frame, `None` where nothing is stored.
 
-    **Raises:** `DataError` as `read_scalar`, and where frames have different ones.
+    What is no time above zero, or differs from frame to frame, is NaN and refused in `notes`.
     """
+    with notes.refusing(key):
+        return _time(file, key, notes) if key in file else None
+    return np.nan
+
+
+def _time(file: Group, key: str, notes: Remarks) -> float:
     values = read_list(file, key, "s", notes)
     if values.size > 1 and np.ptp(values) <= 1e-6 * np.abs(values[0]):
-        return float(values[0])
+        values = values[:1]
     if values.size > 1:
         raise DataError(
             f"{file.filename}: {key} has {values.size} values from {np.min(values):.6g} to "
             f"{np.max(values):.6g} s; one time for all frames is needed. Store the times of the "
             'frames, or say what is where with layout = "generic" and t (data.generic).'
         )
-    return scalar(file.filename, key, values)
+    return positive(file.filename, key, scalar(file.filename, key, values), "s")
 
 
 def read_frame_time(file: Group, keys: tuple[str, str], notes: Remarks) -> FrameTime:
     """The time of a frame from the HDF5 paths of that and of its exposure.
 
     The exposure stands in where the first is absent, which is remarked, and so is one that is
-    longer.
-
-    **Raises:** `DataError` as `read_scalar`.
+    longer. What is refused is as `read_time` says.
     """
     period, exposure = keys
-    exposed = read_time(file, exposure, notes) if exposure in file else None
-    if period not in file:
+    exposed, value = read_time(file, exposure, notes), read_time(file, period, notes)
+    if value is None:
         if exposed is None:
             return FrameTime(period, None, None)
         notes.append(f"{period} is absent; {exposure} was taken as the time of a frame.")
         return FrameTime(exposure, exposed, None)
-    value = read_time(file, period, notes)
     known = not notes.refused.keys() & {period, exposure}
     if exposed is None or not (known and exposed > value * (1 + 1e-3)):
         smaller = None
-        if exposed and not unit_words(dataset(file, period)):
+        if known and exposed and not unit_words(dataset(file, period)):
             smaller = _in_smaller_unit(period, value, exposure, exposed, notes)
         return FrameTime(period, value, smaller)
     notes.doubt(

@@ -282,6 +282,16 @@ class RawMaps:
         """All that was remarked, with what means nothing and was not used."""
         return (*self.notes, *(f"{why} It was not used." for why in self.refused.values()))
 
+    def refusing(self, name: str, why: str) -> "RawMaps":
+        """The same where what was found under a name means nothing; a reason found before stays."""
+        return replace(self, refused={name: f"{self.where}: {name} {why}", **self.refused})
+
+    def given(self, name: str) -> "RawMaps":
+        """The same once what was found under a name, if it means nothing, has been replaced."""
+        notes = (f"{self.refused[name]} It was not used.",) if name in self.refused else ()
+        refused = {key: why for key, why in self.refused.items() if key != name}
+        return replace(self, refused=refused, notes=(*self.notes, *notes))
+
 
 def rows_of(maps: Sequence[SlicedMap]) -> int | None:
     """Rows of the first map that can be reached, `None` without any."""

@@ -80,7 +80,7 @@ ABOUT = Description(
     ),
     refused=(
         "unknown values of the attributes, `storage_mode` = `other` among them",
-        "detectors whose frame times differ",
+        "detectors whose frame times differ, without `dt`",
     ),
 )
 
@@ -108,9 +108,9 @@ def _times_of(file: Group, entry: str, notes: Remarks) -> tuple[str, str]:
             found = {read_time(file, key, Remarks()): key for key in keys}
             if len(found) > 1:
                 said = ", ".join(f"{key} {value:g}" for value, key in found.items())
-                raise DataError(
-                    f"{file.filename}: the detectors have different frame times ({said} s). "
-                    "Remove those of the detectors that were not correlated."
+                notes.refused[keys[0]] = (
+                    f"{file.filename}: the detectors have different frame times ({said} s), and "
+                    "nothing says which of them was correlated."
                 )
             if owner != entry:
                 notes.append(f"{entry} has no {time}; {keys[0]}, around it, was taken.")

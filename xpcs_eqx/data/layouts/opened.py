@@ -247,7 +247,13 @@ class _Member:
 def _texts(value: Any) -> tuple[str, ...]:
     """The texts in what is stored: one or an array of them, as text or bytes."""
     flat = np.asarray(value).reshape(-1)
-    return tuple(_decoded(one) if isinstance(one, bytes) else _shown(str(one)) for one in flat)
+    bytes_of = (one if isinstance(one, bytes) else _bytes(str(one)) for one in flat)
+    return tuple(map(_decoded, bytes_of))
+
+
+def _bytes(text: str) -> bytes:
+    """Those of a text as stored; h5py escapes each that is not of UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _decoded(text: bytes) -> str:

@@ -62,16 +62,21 @@ def read_series(
       series.
     - `rows`, `step`: rows of the maps and frames of each, which are compared with both.
 
-    A first frame before the series, such as one counted from its end, is refused in `notes`.
-
-    **Raises:** `DataError` when something is no whole number.
+    What is no whole number, and a first frame before the series, such as one counted from its end,
+    is refused in `notes`.
     """
-    if first not in file:
-        return Series(first, 0, False, ())
-    keys = (first, *(key for key in (end, zero) if isinstance(key, str) and key in file))
-    if isinstance(zero, str):
-        zero = read_whole(file, zero) if zero in file else 1
-    number = read_whole(file, first)
+    named = [key for key in (end, zero) if isinstance(key, str) and file.reach(key) is not None]
+    keys, number, last = (first, *named), None, 0
+    with notes.refusing(first):
+        if first not in file:
+            return Series(first, 0, False, ())
+        if isinstance(zero, str):
+            zero = read_whole(file, zero) if zero in file else 1
+        number = read_whole(file, first)
+    if number is None or isinstance(zero, str):
+        return Series(first, 0, False, keys)
+    with notes.refusing(end):
+        last = read_whole(file, end) if end in file else 0
     begin = number - zero
     if not 0 <= begin <= _MOST:
         notes.refused[first] = (
@@ -84,7 +89,6 @@ def read_series(
             f"{first} is {number}: the maps begin {begin} frames after the start of the series, "
             "from which time is counted unless time_origin is given."
         )
-    last = read_whole(file, end) if end in file else 0
     if last > 0 and rows is not None:
         frames = last - number + inclusive
         if frames // step != rows:
@@ -120,13 +124,13 @@ def read_frames(
     """Intensities of frames, and their times where these stand beside them.
 
     They are stored as a list, or as times or numbers and a list, of the rows or of the frames of
-    the series.
-
-    **Raises:** `DataError` when they are no numbers.
+    the series. What is none of these is refused in `notes`.
     """
-    if key not in file or rows is None:
+    found = None
+    with notes.refusing(key):
+        found = numbers(file.filename, key, dataset(file, key)[()]) if key in file else None
+    if found is None or rows is None:
         return Frames()
-    found = numbers(file.filename, key, dataset(file, key)[()])
     paired = found.ndim == 2 and len(found) == 2
     values, begin, used = found[1] if paired else found.reshape(-1), series.begin, rows * step
     whole = values.size - begin
@@ -156,6 +160,15 @@ def _origin(
     series, such as those of a clock, tell nothing of it.
     """
     steps = np.diff(times)
+    if np.any(steps < 0):
+        row = int(np.argmax(steps < 0))
+        notes.doubt(
+            "times",
+            f"By {key} row {row + 2} of the maps ({times[row + 1]:.9g} s) is before row {row + 1} "
+            f"({times[row]:.9g} s); rows were taken {spacing:.6g} s apart, by the frame time. Give "
+            "dt if they are in their order.",
+        )
+        return None
     if not (np.all(np.isfinite(times)) and np.all(steps > 0)):
         return None
     if np.all(times == np.round(times)) and np.ptp(steps) == 0 and spacing != steps[0]:
