@@ -257,6 +257,16 @@ def test_bins_and_points_are_looked_at_too():
     found = xe.from_dict(given)
     assert found.values.size == np.count_nonzero(np.isfinite(grid) & ~late)
     assert f"ttcf holds 0 in {late.sum()} of its bins" in _notes(found)
+    # All of one age, beside which nothing of it stands.
+    for value in (1.0, 1.07):
+        third = np.isfinite(grid) & (np.arange(8)[:, None] == 2)
+        found = xe.from_dict(given | {"ttcf": np.where(third, value, grid)})
+        assert found.values.size == np.count_nonzero(np.isfinite(grid) & ~third)
+        assert f"ttcf holds {value:g} in {third.sum()} of its bins" in _notes(found)
+    exact = 1 + 0.2 * np.exp(-np.arange(grid.shape[1]) / 4.0) * np.ones((8, 1))
+    exact[5:] = 1.0
+    held = xe.from_dict(given | {"ttcf": np.where(np.isfinite(grid), exact, np.nan)})
+    assert held.values.size == np.count_nonzero(np.isfinite(grid))
     first, second = np.triu_indices(N, 1)
     c2 = _filled(REGIONS["lags"], 0.0)
     t = 0.1 * np.arange(N)

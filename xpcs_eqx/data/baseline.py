@@ -159,7 +159,7 @@ def _limit(levels: Sequence[Levels]) -> float:
     early, late = first - middle, middle - last
     if not late > _SIGMAS * error:
         return np.nan
-    return float(last - late**2 / (early - late)) if early > late else -np.inf
+    return float(last - late * (late / (early - late))) if early > late else -np.inf
 
 
 def _pairs(raw: RawMaps, index: int, frames: slice) -> tuple[np.ndarray, np.ndarray]:

@@ -178,6 +178,11 @@ class _Seen:
         few = np.median(part[judged]) < _HALF
         return frozenset(np.flatnonzero(judged & (part > _ALL_BUT)).tolist() if few else ())
 
+    def fill(self, pairs: Int[np.ndarray, "frame"]) -> Fill:
+        """What is to be said of it, once it is known to be one."""
+        places = tuple((int(low), int(high)) for low, high in self.places)
+        return Fill(self.value, self.count, places, self.frames(pairs))
+
 
 def _some(values: np.ndarray) -> np.ndarray:
     """Not many more than enough of these, evenly."""
@@ -218,12 +223,7 @@ def find_fills(
         return ()
     lines = np.concatenate(second), np.concatenate(third)
     return tuple(
-        Fill(
-            one.value,
-            one.count,
-            tuple((int(a), int(b)) for a, b in one.places),
-            one.frames(pairs),
-        )
+        one.fill(pairs)
         for one in seen
         if one.count >= _LEAST and _written(one, rest, total, lines, one.value - added)
     )
@@ -236,7 +236,17 @@ def fills_of(
     strip = Strip(0, 0, values, usable, pairs)
     low, high = (np.where(usable, values, sign * np.inf) for sign in (1, -1))
     found = candidates(repeated(strip), low.min(axis=0), high.max(axis=0))
-    return find_fills(lambda: (strip,), found, 0.0, np.zeros(0, int))
+    fills = find_fills(lambda: (strip,), found, 0.0, np.zeros(0, int))
+    # Rows that hold one number beside rows of numbers that hardly repeat.
+    rows = (low.min(axis=1) == high.max(axis=1)) & (usable.sum(axis=1) >= _RUN) & (not pairs)
+    others = values[~rows][usable[~rows]]
+    if others.size >= _FEW and np.unique(others).size > _UNIQUE * others.size:
+        known = [fill.value for fill in fills]
+        for value in np.setdiff1d(values[rows][usable[rows]], known).tolist():
+            one = _Seen(value, 0)
+            one.add(strip, usable)
+            fills += (one.fill(np.zeros(0, int)),)
+    return fills
 
 
 def _written(
