@@ -57,7 +57,7 @@ def _frame_numbers(value: Any) -> Any:
     found = np.asarray(value)
     if isinstance(value, str) or found.ndim > 1 or (found.size and found.dtype.kind not in "iu"):
         raise DataError(
-            f"bad_frames is {value!r}; give 'auto', 'off' or a list of whole numbers from 1."
+            f"bad_frames is {shown(value)}; give 'auto', 'off' or a list of whole numbers from 1."
         )
     return tuple(found.reshape(-1).tolist())
 
