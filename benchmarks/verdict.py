@@ -82,7 +82,7 @@ def probabilities(options: argparse.Namespace) -> dict[str, list[float]]:
     from xpcs_eqx.uncertainty import inverse_of, misfit_of, optimum
     from xpcs_eqx.uncertainty.covariance import remains_of
     from xpcs_eqx.uncertainty.scores import speckle_scores
-    from xpcs_eqx.uncertainty.speckle_noise import shot_noise_of_diagonal
+    from xpcs_eqx.uncertainty.speckle_noise import diagonal_above
 
     model, fixed, t, geometry = truth(options.kind, options.frames)
     draw = maps_of(model, t, geometry, options.counts, options.pixels, options.noise)
@@ -96,14 +96,14 @@ def probabilities(options: argparse.Namespace) -> dict[str, list[float]]:
         y = changed.term.parameters.to_coordinates(found.values[size:])
         return found.status, y, changed.evaluate(y, changed.memo)[1]
 
-    def scores(c2, y, per_angle, shot):
+    def scores(c2, y, per_angle, above):
         term = with_values(objective, c2=c2).term
-        return speckle_scores(term, y, per_angle, Linear(), shot)
+        return speckle_scores(term, y, per_angle, Linear(), above)
 
-    def shot_of(c2, per_angle):
+    def above(c2, per_angle):
         diagonal = np.diagonal(c2, axis1=1, axis2=2)
         term = eqx.tree_at(lambda o: (o.tiles.c2, o.diagonal), objective.term, (c2, diagonal))
-        return shot_noise_of_diagonal(term, per_angle)[0]
+        return diagonal_above(term, per_angle)[0]
 
     fits, sums = quick_jit(jax.vmap(fit)), quick_jit(jax.vmap(scores))
     found: dict[str, list[float]] = {}
@@ -115,8 +115,8 @@ def probabilities(options: argparse.Namespace) -> dict[str, list[float]]:
             for k in range(options.batch)
         ]
         per_angle = np.stack([at.per_angle for at in ends])
-        shot = np.stack([shot_of(*one) for one in zip(c2, per_angle, strict=True)])
-        left = jax.device_get(sums(c2, y, per_angle, shot))
+        levels = np.stack([above(*one) for one in zip(c2, per_angle, strict=True)])
+        left = jax.device_get(sums(c2, y, per_angle, levels))
         for k, at in enumerate(ends):
             if status[k] > 0:
                 own = jax.tree.map(itemgetter(k), left)

@@ -98,6 +98,12 @@ def test_two_hundred_right_models_are_good(kind, counts):
     check_right(kind, counts, 200)
 
 
+def test_what_a_fit_leaves_of_the_diagonal_is_no_shot_noise():
+    # The diagonal less contrast and offset, both fitted, scatters by 2e-3.
+    for fit in right_fits("static", None, 3):
+        assert np.all(fit.uncertainty.shot_noise < 1e-3)
+
+
 def test_sums_measured_by_their_own_residuals_are_as_rare_as_is_said():
     """χ² of some of n residuals over the variance of all of them is no F of (some, n)."""
     random, some, n, found = np.random.default_rng(0), 12, 60, []

@@ -22,7 +22,7 @@ from ..optimize import TrustRegion, evaluated
 from ..parameters.variables import coordinates_of, with_slopes
 from ..progress import in_one_line
 from ..uncertainty import inverse_of
-from ..uncertainty.speckle_noise import shot_noise_of_diagonal
+from ..uncertainty.speckle_noise import diagonal_above
 from .fit import Fit
 from .result import fit_of
 from .solve import solve
@@ -35,8 +35,9 @@ _SETTLED, _ROUNDS = 0.01, 10
 LARGEST, WORTH = 300, 1.1
 # Errors of their difference by which both may differ.
 _DISAGREE = 5.0
-# Relative difference up to which the shot noise of a fit is that of the raw diagonal.
-_SAME = 1e-6
+# The shot noise of a fit is that of the raw diagonal where both differ by less than this part of
+# what a frame has with itself: one from residuals, where the diagonal is not believed, is far off.
+_SAME = 0.1
 
 
 def _diagonal(
@@ -46,10 +47,10 @@ def _diagonal(
     n = term.t.shape[0]
     level = np.sum(per_angle, axis=1) + shot
     model = np.broadcast_to(level[:, None], (level.size, n))
-    found, _ = shot_noise_of_diagonal(term, per_angle)
+    above, _ = diagonal_above(term, per_angle)
     used = np.asarray(fit.uncertainty.shot_noise)
     with np.errstate(invalid="ignore"):
-        known = np.abs(found - used) <= _SAME * np.maximum(used, _SAME)
+        known = np.abs(above - used) <= _SAME * (per_angle[:, 0] + used)
     if term.diagonal is None:
         return np.array(model), known
     raw = np.asarray(term.diagonal)

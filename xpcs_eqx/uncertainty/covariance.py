@@ -41,7 +41,7 @@ from .dyadic import (
 from .evidence import Evidence
 from .misfit import Remains
 from .scores import SpeckleScores, lower_speckle_scores, speckle_scores
-from .speckle_noise import shot_noise_of_diagonal
+from .speckle_noise import diagonal_above
 from .uncertainty import (
     BY_AGE,
     NO_DEGREES_OF_FREEDOM,
@@ -393,8 +393,8 @@ def score_covariances(objective: TwoTimeObjective, at: Optimum) -> ScoreCovarian
     speckle = np.full((columns.shape[2],) * 2, np.nan)
     n_pixels = shot_noise = np.full((at.per_angle.shape[0],), np.nan)
     if isinstance(term.tiles, MapTiles | StoredTiles):
-        shot, why = shot_noise_of_diagonal(term, np.asarray(at.per_angle))
-        scores = speckle_scores(term, at.y, at.per_angle, loss, shot)
+        above, why = diagonal_above(term, np.asarray(at.per_angle))
+        scores = speckle_scores(term, at.y, at.per_angle, loss, above)
         dyadic = scores.dyadic
         shared = _of_followed_frames(at, loss, term.t.shape[0], dyadic)
         remains = remains_of(at, scores, loss)

@@ -69,7 +69,9 @@ def agree(
     (one, m), (two, m_two) = local.one, local.two
     ratio = (two / m_two) / (one / m)
     first, second = expected.at(shot)
-    away, from_white = jnp.abs(jnp.log(second / first / ratio)), jnp.abs(jnp.log(_WHITE / ratio))
+    # Less than no noise, of a level far below none, agrees with nothing.
+    away = jnp.abs(jnp.log(second) - jnp.log(first) - jnp.log(ratio))
+    from_white = jnp.abs(jnp.log(_WHITE / ratio))
     scatter = jnp.sqrt(2 * alike / (INDEPENDENT * m_two))
     return (away < _ERRORS * scatter + _SLACK) & (away < from_white + _SLACK)
 

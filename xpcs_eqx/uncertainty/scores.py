@@ -85,14 +85,14 @@ class _MapSums(eqx.Module):
     - `gram`: Σ of products of the columns over pairs, exact where blocks are longer than a frame;
         `own`: the same for scores.
     - `sums`: Σ of the squared residual, of |c1|², |c1|⁴ and |c1|⁶ over the pairs that count, and
-        of |c1|⁴ over all.
+        of |c1|⁴ over all; residual and number of the pairs of frames one and two apart.
     """
 
     pooled: Float[Array, "column_and_two block block"]
     by_frame: Float[Array, "column_and_three frame"]
     gram: Float[Array, "column column"]
     own: Float[Array, "column column"]
-    sums: Float[Array, "5"]
+    sums: Float[Array, "9"]
     residuals: ResidualSums
     local: LocalSums
 
@@ -116,7 +116,7 @@ def _no_sums(look: _Pass, n: int, size: int) -> _MapSums:
         jnp.zeros((columns + 3, n), dtype),
         square,
         square,
-        jnp.zeros((5,), dtype),
+        jnp.zeros((9,), dtype),
         ResidualSums.zero(columns, (), dtype),
         LocalSums.zero(dtype),
     )
@@ -176,12 +176,14 @@ def _add_tile(look: _Pass, sums: _MapSums, tiles: MapTiles | BandTiles, row) -> 
     local = local_sums(found.raw, block.root_weights > 0, even if weight is None else weight)
     counted = used * signal
     powers = (found.raw**2, counted, counted * signal, counted * signal**2, signal**2)
+    apart = [block.second - block.first == k for k in (1, 2)]
+    near = [jnp.where(at, one, 0.0) for one in (found.raw, used) for at in apart]
     return _MapSums(
         jax.lax.dynamic_update_slice(sums.pooled, here + part, start),
         by_frame.at[:, second].add(jnp.sum(lines, 1)),
         sums.gram + gram,
         sums.own + products_of(scores),
-        sums.sums + jnp.stack([jnp.sum(one) for one in powers]),
+        sums.sums + jnp.stack([jnp.sum(one) for one in (*powers, *near)]),
         jax.tree.map(jnp.add, sums.residuals, residuals),
         jax.tree.map(jnp.add, sums.local, local),
     )
@@ -334,7 +336,7 @@ def speckle_scores(
     y: Float[Array, "free"],
     scaling: Float[Array, "angle 2"],
     loss: AbstractLoss,
-    shot_from_diagonal: Float[Array | np.ndarray, "angle"],
+    above: Float[Array | np.ndarray, "angle"],
     pooled_side: int = _POOLED_SIDE,
 ) -> SpeckleScores:
     """Covariance of the score by angle from that of speckle intensities and photon counts.
@@ -349,9 +351,10 @@ def speckle_scores(
     simulated pixels, costs as much and leaves 3 % of noise. Where no field has the model's
     correlation, only the first term is counted.
 
-    `N` comes from the residual variance. `shot_from_diagonal` is NaN where the raw diagonal is
-    unknown or was overwritten; s then follows from the correlation of residuals that share a
-    frame. Needs maps; those in a file are read in one pass over their pieces, from Python.
+    `N` comes from the residual variance. s is what the raw diagonal lies `above` the model, less
+    what pairs of neighbouring frames do. Where that is NaN, as `diagonal_above` has it, s follows
+    from the correlation of residuals that share a frame. Needs maps; those in a file are read in
+    one pass over their pieces, from Python.
 
     Maps of more than `pooled_side` frames are pooled to that many blocks of frames for the
     products of matrices, which bounds their memory and makes their time that of an evaluation.
@@ -360,14 +363,14 @@ def speckle_scores(
     pool, angles = -(-n // pooled_side), range(scaling.shape[0])
     if isinstance(tiles, StoredTiles):
         look = _Pass(term.table(y), scaling, loss, pool)
-        return _of_stored(look, term, y, shot_from_diagonal)
+        return _of_stored(look, term, y, above)
     assert isinstance(tiles, MapTiles)
-    arrays = jax.tree.leaves((term, y, scaling, loss, shot_from_diagonal))
+    arrays = jax.tree.leaves((term, y, scaling, loss, above))
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in arrays)
     steps = (_prepare, _map_sums, _finish)
     prepare, sums, finish = (one.function if traced else one for one in steps)
     look, field = prepare(_bare(term), y, scaling, loss, pool)
-    of_maps = (field, look.scaling[:, 0], shot_from_diagonal)
+    of_maps = (field, look.scaling[:, 0], above)
     of_maps = jax.tree.map(jnp.asarray, of_maps) if traced else jax.device_get(of_maps)
 
     def at(angle):
@@ -402,12 +405,12 @@ def _prepare(term, y, scaling, loss, pool):
     return look, _field(look, term, y)
 
 
-def _of_stored(look: _Pass, term: TwoTimeTerm, y, shot_from_diagonal) -> SpeckleScores:
+def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
     """The scores of maps in a file, in one pass over its pieces."""
     tiles, n = term.tiles, term.t.shape[0]
     assert isinstance(tiles, StoredTiles)
     zero, field = _begin(look, _bare(term), y, n, tiles.size)
-    of_maps = jax.device_get((field, look.scaling[:, 0], shot_from_diagonal))
+    of_maps = jax.device_get((field, look.scaling[:, 0], above))
     sums: list[_MapSums] = []
     found: list[SpeckleScores] = []
     for k, piece in enumerate(each_piece(tiles)):
@@ -439,7 +442,7 @@ def _add_piece(look, sums, piece, slot, slots):
     return jax.lax.fori_loop(0, piece.count // slots, body, sums)
 
 
-def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> SpeckleScores:
+def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> SpeckleScores:
     """What follows from the sums of one map."""
     n = sums.by_frame.shape[1]
     scores, (residual, partners, level) = sums.by_frame[:-3], sums.by_frame[-3:]
@@ -472,15 +475,20 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, shot, pool: int) -> S
     from_residuals = jnp.maximum(solved(jnp.maximum(observed, _NONE)), 0.0)
     # A sum over n frames keeps half of its variance; what is further below zero is no scatter.
     scattered = solved(jnp.clip(observed, -0.5 / n, -_NONE))
-    known = jnp.isfinite(shot)
-    from_diagonal = jnp.where(known, jnp.maximum(shot, 0.0), 0.0)
+    # What the fit leaves of the diagonal, it leaves of the pairs beside it, along a line.
+    (one, two), (n_one, n_two) = sums.sums[5:7], sums.sums[7:9]
+    one, two = one / jnp.maximum(n_one, 1.0), two / jnp.maximum(n_two, 1.0)
+    shot = above + one + jnp.where((n_one > 0) & (n_two > 0), one - two, 0.0)
+    # Scatter may make it less than none, which keeps the mean of N right, but leaves some variance.
+    known = jnp.isfinite(shot) & (contrast + shot > 0)
+    from_diagonal = jnp.where(known, shot, 0.0)
     # Few frames scatter too much for their correlation to tell; differences of neighbours do not.
     expected = expected_noise(field.near, n, contrast, field.exists)
     signal = contrast**2 * sums.sums[2] / count
     alike = alike_of(n, signal, contrast + from_diagonal)
     seen = agree(sums.local, expected, from_diagonal, alike)
     believed = known & (seen | (observed > implied(from_diagonal) / _DISBELIEF))
-    s = jnp.where(believed, from_diagonal, from_residuals)
+    s = jnp.where(believed, jnp.maximum(from_diagonal, 0.0), from_residuals)
     # A map that decays within a frame has no contrast, and only white noise: of any size.
     s = jnp.where((contrast + s > 0) | (sums.sums[2] * contrast > 0), s, 1.0 - contrast)
     mean = v0 + v1 * s + v2 * s * s

@@ -175,15 +175,18 @@ def shared_frame_coefficients(
     return constant, a + full * (2 * contrast**2 * ring - b)
 
 
-def shot_noise_of_diagonal(
+def diagonal_above(
     term: TwoTimeTerm, per_angle: Float[np.ndarray, "angle 2"]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """1/(mean count) by angle from the raw diagonal; NaN where that was overwritten, with why."""
+    """By how much the raw diagonal lies above the model, which is 1/(mean count) of a right one.
+
+    By angle; NaN where the diagonal was overwritten, with why.
+    """
     n_angles = per_angle.shape[0]
-    shot, why = np.full(n_angles, np.nan), []
+    above, why = np.full(n_angles, np.nan), []
     side_diagonals = _side_diagonals(term.tiles)
     if term.diagonal is None or side_diagonals is None:
-        return shot, ("the data carry no diagonal",)
+        return above, ("the data carry no diagonal",)
     diagonal = np.asarray(term.diagonal)
     for a in range(n_angles):
         line = diagonal[a]
@@ -204,8 +207,8 @@ def shot_noise_of_diagonal(
         if estimate < -3 * spread - 0.05 * contrast:
             why.append(f"angle {a}: the diagonal lies below offset + contrast")
             continue
-        shot[a] = max(estimate, 0.0)
-    return shot, tuple(why)
+        above[a] = estimate
+    return above, tuple(why)
 
 
 def _side_diagonals(tiles) -> np.ndarray | None:
