@@ -502,6 +502,7 @@ def test_single_precision_is_refused():
     program = """
 import numpy as np
 from xpcs_eqx import *
+from xpcs_eqx.errors import PrecisionError
 data = TwoTimeData(c2=np.ones((1, 9, 9)), t=np.arange(9.0), geometry=Geometry(q=0.01, phi=[0.0]),
                    root_weights=None, diagonal=np.ones((1, 9)))
 try:

@@ -45,7 +45,6 @@ from .errors import (
     DataError,
     FitError,
     ModelError,
-    PrecisionError,
     XPCSError,
     XPCSWarning,
 )
@@ -173,7 +172,6 @@ __all__ = [  # noqa: RUF022
     "DataError",
     "FitError",
     "ModelError",
-    "PrecisionError",
     "XPCSError",
     "XPCSWarning",
 ]
@@ -186,7 +184,6 @@ _SELDOM = {
     "ExecutorSum",
     "HybridOptimiser",
     "Pair",
-    "PrecisionError",
     "Recovery",
     "Status",
     "Tile",
