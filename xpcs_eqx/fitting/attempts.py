@@ -167,6 +167,10 @@ def _better(new: TrustRegionState, old: TrustRegionState) -> bool:
     return new_cost < old_cost
 
 
+def _enough(underway):
+    return True
+
+
 def _attempt(objective, solver, x, underway, watch):
     """Run the solver to its end; when memory is short, go on with tiles summed one by one."""
     allowed = solver.max_evaluations - underway.ledger.evaluations
@@ -233,7 +237,7 @@ def attempt_all(
     ledger = ledger._replace(seconds=(*ledger.seconds, *seconds.items()))
     if stopped:
         # One evaluation gives the equations that belong to the point.
-        watch = lambda underway: True  # noqa: E731
+        watch = _enough
     if best is None:
         first, begun = Underway(state, None, ledger, prepared), solver
         damping = prepared[-1].damping if prepared else None
