@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 import xpcs_eqx as xe
-from xpcs_eqx import compiling
+from xpcs_eqx import compiled, compiling
 from xpcs_eqx.compiling import quick_jit
+from xpcs_eqx.data import write_own
+from xpcs_eqx.fingerprint import fingerprint_by_name
+from xpcs_eqx.parameters.variables import coordinates_of
+from xpcs_eqx.physics import PowerLawRate
 
 SCRIPT = """
 import json, sys, warnings
@@ -31,9 +35,9 @@ print(json.dumps([
 """
 
 
-def start(folder):
+def start(folder, script=SCRIPT, *more):
     unset = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-    command = [sys.executable, "-c", SCRIPT, str(folder)]
+    command = [sys.executable, "-c", script, str(folder), *map(str, more)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=unset)
 
@@ -88,6 +92,7 @@ def test_where_it_is_and_who_decides(tmp_path, monkeypatch):
         assert xe.compilation_cache() == tmp_path / "given"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+        compiled.keep_in(None)
     assert not (tmp_path / "xpcs_eqx").exists()
 
 
@@ -111,3 +116,120 @@ def test_what_is_prepared_is_compiled_once_and_runs_without_compiling():
     assert scaled.prepare("one", np.zeros(4))["twice"].shape == (4,)
     assert scaled.prepare("two", np.zeros(3))["name"] == "two"
     assert len(traced) > before + 1
+
+
+@pytest.fixture
+def kept_in(tmp_path):
+    yield tmp_path / "kept"
+    compiled.keep_in(None)
+
+
+@pytest.fixture
+def lowered():
+    """Names of the functions that were lowered."""
+    names = []
+
+    def heard(event, _, fun_name=None, **__):
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(heard)
+
+
+RATE = PowerLawRate(2.0, -0.5, 0.1)
+PARAMETERS = xe.parameter_map(xe.Static(RATE), np.arange(1.0, 5.0))
+
+
+def test_a_function_of_the_library_is_found_without_being_traced(kept_in, lowered):
+    variables, x = PARAMETERS, np.array([2.0, -0.5, 0.1])
+    plain = np.asarray(coordinates_of(variables, x))
+    for lowerings in (1, 0):
+        # As in another process, which has nothing in memory.
+        compiled.keep_in(kept_in)
+        lowered.clear()
+        np.testing.assert_array_equal(coordinates_of(variables, x), plain)
+        assert len(lowered) == lowerings
+        assert coordinates_of.prepare(variables, x).shape == (3,)
+        (entry,) = kept_in.glob("*")
+        assert entry.name.endswith(compiled.ENTRY)
+    # Inside other functions it is traced as ever.
+    derivative = jax.jacfwd(lambda x: coordinates_of(variables, x))(x)
+    assert np.all(np.isfinite(derivative))
+    # What is not whole is made anew.
+    entry.write_bytes(entry.read_bytes()[:-7])
+    compiled.keep_in(kept_in)
+    lowered.clear()
+    np.testing.assert_array_equal(coordinates_of(variables, x), plain)
+    assert len(lowered) == 1
+    compiled.keep_in(kept_in)
+    lowered.clear()
+    # Another shape, another type, another setting, another version of the library.
+    with jax.default_matmul_precision("highest"):
+        coordinates_of(variables, x)
+    coordinates_of(variables, np.tile(x, (2, 1)))
+    assert len(lowered) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "_library", lambda: "another version")
+        patch.setattr(compiled, "_installed", lambda: "another version")
+        compiled.keep_in(kept_in)
+        coordinates_of(variables, x)
+    assert len(lowered) == 3
+    assert len([*kept_in.glob("*")]) == 4
+
+
+def test_what_replaced_the_library_under_a_process_is_not_kept(kept_in, monkeypatch):
+    compiled.keep_in(kept_in)
+    monkeypatch.setattr(compiled, "_installed", lambda: "the next version")
+    x = np.array([2.0, -0.5, 0.1])
+    assert np.all(np.isfinite(coordinates_of(PARAMETERS, x)))
+    assert not kept_in.exists()
+
+
+def test_anything_of_a_user_is_traced_as_ever(kept_in):
+    class Own(PowerLawRate):
+        def rate(self, t):
+            return 2 * super().rate(t)
+
+    def product(a, b):
+        return a * b
+
+    compiled.keep_in(kept_in)
+    assert quick_jit(product)(np.ones(2), 3.0).tolist() == [3.0, 3.0]
+    own = xe.parameter_map(xe.Static(Own(2.0, -0.5, 0.1)), np.arange(1.0, 5.0))
+    for parameters in (own, PARAMETERS):
+        with pytest.raises(xe.CheckpointError, match="known by name"):
+            fingerprint_by_name(product, parameters)
+        coordinates_of(parameters, np.array([2.0, -0.5, 0.1]))
+        assert kept_in.exists() == (parameters is PARAMETERS)
+    assert len({fingerprint_by_name(one) for one in ((None, 1), (1, None), (1.0, None))}) == 3
+
+
+FIT = """
+import json, sys
+import jax, numpy
+jax.config.update("jax_enable_x64", True)
+import xpcs_eqx as xe
+xe.compilation_cache(sys.argv[1])
+lowered = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, _, **about: "to_mlir" in name and lowered.append(about.get("fun_name"))
+)
+data = xe.load(sys.argv[2])
+parameters = xe.parameter_map(xe.Static(xe.PowerLawRate(900.0, -0.1, 50.0)), data.t)
+fit = xe.least_squares(xe.projected_objective(parameters, data))
+print(json.dumps([fit.values.tolist(), fit.uncertainty.covariance.tolist(), lowered]))
+"""
+
+
+def test_a_second_process_fits_without_compiling(tmp_path):
+    # Factorisations of matrices too, which JAX looks up when it lowers the first of them.
+    truth = xe.Static(xe.PowerLawRate(1000.0, -0.2, 100.0))
+    geometry = xe.Geometry(q=0.01, phi=np.zeros(1))
+    data = xe.simulate(truth, np.arange(21) * 0.5, geometry, 0.3, noise=0.01, key=jax.random.key(0))
+    write_own(tmp_path / "data.h5", data)
+    first, second = (ended(start(tmp_path, FIT, tmp_path / "data.h5")) for _ in range(2))
+    assert first[:2] == second[:2]
+    assert len(first[2]) > 5
+    assert second[2] == []

@@ -1,9 +1,7 @@
 """`jit` for what is compiled more often than it is run long; compiled functions kept on disk."""
 
 import contextlib
-import hashlib
 import os
-import platform
 import sys
 import warnings
 from collections.abc import Callable
@@ -13,8 +11,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import numpy as np
 
+from . import compiled
 from .errors import ConfigError
 
 # Both only change how fast code is generated: on our loops, whose time goes into a few vectorised
@@ -45,8 +45,13 @@ def _compiled(function: Callable[..., Any]) -> Any:
     return eqx.filter_jit(function, compiler_options=quick_options())  # pyright: ignore[reportCallIssue]
 
 
-class quick_jit:
-    """`equinox.filter_jit` with options for quick compilation, looked up at the first call."""
+@cache
+def _plainly_compiled(function: Callable[..., Any]) -> Any:
+    return eqx.filter_jit(function)
+
+
+class kept_jit:
+    """`equinox.filter_jit`, without compiling what `compilation_cache` has on disk."""
 
     def __init__(self, function: Callable[..., Any]):
         self.function = function
@@ -55,32 +60,88 @@ class quick_jit:
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", "function")
 
-    def __call__(self, *args: Any, **keywords: Any) -> Any:
-        return _compiled(self.function)(*args, **keywords)
+    def options(self) -> dict[str, Any]:
+        """Those of the compiler."""
+        return {}
 
-    def lower(self, *args: Any, **keywords: Any) -> Any:
-        """Lower without running; `.compile()` fills the cache that a call uses."""
-        return _compiled(self.function).lower(*args, **keywords)
+    def traced(self) -> Any:
+        """The function as JAX compiles it."""
+        return _plainly_compiled(self.function)
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        setting = compiled.settings()
+        if setting is not None:
+            leaves, kept = self._of_disk(setting, args, keywords)
+            if kept is not None:
+                return kept([leaf for leaf in leaves if eqx.is_array(leaf)])
+        return self.traced()(*args, **keywords)
+
+    def _of_disk(self, setting: tuple, args: tuple, keywords: dict[str, Any]) -> tuple[list, Any]:
+        leaves, structure = jax.tree.flatten((args, keywords))
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            return leaves, None
+        kind = _kind_of(leaves, structure)
+        found = compiled.of_disk(self.function, kind, (args, keywords), setting, self.options)
+        return leaves, found
 
     def prepare(self, *args: Any) -> Any:
         """Compile for arguments like these, without running it; again it costs nothing.
 
         Returns something like what would come of them, its arrays made of zeros.
         """
-        kind = _kind_of(args)
+        setting = compiled.settings()
+        if setting is not None and (kept := self._of_disk(setting, args, {})[1]) is not None:
+            return zeros_like(kept.out)
+        kind = _kind_of(*jax.tree.flatten(args))
         if kind not in self._prepared:
-            lowered = self.lower(*args)
+            lowered = self.traced().lower(*args)
             lowered.compile()
             # It was traced for its shapes already.
             self._prepared[kind] = lowered.postprocess(lowered.lowered.out_info)
         return zeros_like(self._prepared[kind])
+
+
+class quick_jit(kept_jit):
+    """`kept_jit` with options for quick compilation, looked up at the first call.
+
+    Not inside other compiled functions, where there are no options.
+    """
+
+    def options(self) -> dict[str, Any]:
+        return quick_options()
+
+    def traced(self) -> Any:
+        return _compiled(self.function)
+
+    def lower(self, *args: Any, **keywords: Any) -> Any:
+        """Lower without running; `.compile()` fills the cache that a call uses."""
+        return _compiled(self.function).lower(*args, **keywords)
 
     def bound(self, *args: Any) -> Callable[..., Any]:
         """The function of what follows `args`, arrays alone: many calls of it cost little."""
         leaves, structure = jax.tree.flatten(args)
         arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
         rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
-        return partial(_flat(self.function), _same(_Rest(rest, structure)), arrays)
+        setting, kept = compiled.settings(), dict[tuple, Any]()
+
+        @cache
+        def traced():
+            return partial(_flat(self.function), _same(_Rest(rest, structure)), arrays)
+
+        if setting is None:
+            return traced()
+
+        def call(*more):
+            if any(isinstance(one, jax.core.Tracer) for one in more):
+                return traced()(*more)
+            more = [one if eqx.is_array(one) else np.asarray(one) for one in more]
+            kind = tuple(map(jax.typeof, more))
+            if kind not in kept:
+                kept[kind] = self._of_disk(setting, (*args, *more), {})[1]
+            found = kept[kind]
+            return traced()(*more) if found is None else found([*arrays, *more])
+
+        return call
 
 
 class _Rest:
@@ -97,9 +158,8 @@ class _Rest:
         return self is other or (isinstance(other, _Rest) and self.parts == other.parts)
 
 
-def _kind_of(args: tuple) -> _Rest:
+def _kind_of(leaves: list, structure: Any) -> _Rest:
     """What a function is compiled for: arguments with the shapes of arrays in place of these."""
-    leaves, structure = jax.tree.flatten(args)
     return _Rest(
         tuple(jax.typeof(leaf) if eqx.is_array(leaf) else leaf for leaf in leaves), structure
     )
@@ -132,7 +192,7 @@ def _flat(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 LIMIT = 500_000_000  # bytes
-_ENTRY, _LAST_USED = "-cache", "-atime"
+_LAST_USED = "-atime"
 
 
 def cache_folder() -> Path:
@@ -156,7 +216,11 @@ def compilation_cache(folder: str | Path | None = None, limit: int = LIMIT) -> P
     A folder within serves one version of JAX on processors of one kind, which may share a home.
     What was used least recently goes when all of it is larger than `limit`. A folder that cannot be
     made or read, and a disk that is full, cost time and are no error. A folder that JAX was given
-    already, as by JAX_COMPILATION_CACHE_DIR, is kept.
+    already, as by JAX_COMPILATION_CACHE_DIR, is kept. It holds code that runs in this process: use
+    none that others can write into.
+
+    Functions of this library called with its own objects are found without being traced; a model of
+    a user is traced in every process, and only what XLA makes of it is found.
 
     **Arguments:**
 
@@ -172,10 +236,11 @@ def compilation_cache(folder: str | Path | None = None, limit: int = LIMIT) -> P
     config = jax.config
     given = getattr(config, "jax_compilation_cache_dir", None)
     if given:
+        compiled.keep_in(Path(given))
         return Path(given)
     try:
         top = cache_folder() if folder is None else Path(folder)
-        own = top / _kind()
+        own = top / compiled.machine()
         own.mkdir(parents=True, exist_ok=True)
         _shrink(top, limit)
     except (OSError, RuntimeError):
@@ -190,23 +255,16 @@ def compilation_cache(folder: str | Path | None = None, limit: int = LIMIT) -> P
 
     # Whoever has compiled before has made JAX decide that there is no cache.
     of_jax.reset_cache()
+    compiled.keep_in(own)
     message = "Error (reading|writing) persistent compilation cache"
     warnings.filterwarnings("ignore", message=message)
     return own
 
 
-def _kind() -> str:
-    """Version of JAX, and kind of the processor: code for one may not run on another."""
-    told = platform.machine() + platform.processor()
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        told += next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return f"jax-{jax.__version__}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-
-
 def _shrink(top: Path, limit: int) -> None:
     """Remove the entries used least recently until those left are below `limit`."""
     found = []
-    for path in top.glob(f"*/*{_ENTRY}"):
+    for path in top.glob(f"*/*{compiled.ENTRY}"):
         # Another process may have removed it meanwhile.
         with contextlib.suppress(OSError):
             about = path.stat()
@@ -217,5 +275,7 @@ def _shrink(top: Path, limit: int) -> None:
             break
         with contextlib.suppress(OSError):
             path.unlink()
-            path.with_name(path.name.removesuffix(_ENTRY) + _LAST_USED).unlink(missing_ok=True)
+            path.with_name(path.name.removesuffix(compiled.ENTRY) + _LAST_USED).unlink(
+                missing_ok=True
+            )
         size -= one

@@ -121,18 +121,18 @@ class _AbstractPairs(AbstractScaling):
         blank = np.zeros_like(own)
         parts = [np.stack([own, blank], axis=1), np.stack([blank, own], axis=1)]
         nothing = np.zeros((own.shape[0], 2, 0))
-        return jnp.asarray(np.concatenate([nothing, *(parts[s] for s in self._free)], axis=2))
+        return jax.device_put(np.concatenate([nothing, *(parts[s] for s in self._free)], axis=2))
 
     @property
     def constant(self):
         value = self._limits[:, 0].copy()
         value[self._free] = 0.0
-        return jnp.asarray(np.broadcast_to(value, (self._by_angle.shape[0], 2)))
+        return jax.device_put(np.tile(value, (self._by_angle.shape[0], 1)))
 
     @property
     def bounds(self):
         lower, upper = (np.repeat(one, len(self._places)) for one in self._limits[self._free].T)
-        return jnp.asarray(lower), jnp.asarray(upper)
+        return jax.device_put(lower), jax.device_put(upper)
 
     @property
     def names(self):

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from ..arguments import check_fields
 from ..errors import CheckpointError
 from ..files import PARTIAL
-from .fingerprint import fingerprint
+from ..fingerprint import fingerprint
 from .stored import DamagedCheckpoint, StoredCheckpoint, read_stored, write_stored
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -255,7 +255,7 @@ def parameters_of(
         if table is None:
             continue
         if table.start is not None:
-            starts[entry.k][entry.leaf.name] = jnp.asarray(table.start)
+            starts[entry.k][entry.leaf.name] = jax.device_put(np.asarray(table.start, dtype=float))
         if public in ties or entry.follows:
             continue
         if not table.free:

@@ -243,7 +243,7 @@ def attempt_all(
         damping = prepared[-1].damping if prepared else None
         if damping is not None:
             begun = dataclasses.replace(solver, damping=damping)
-        objective, best, ledger = _attempt(objective, begun, jnp.asarray(start), first, watch)
+        objective, best, ledger = _attempt(objective, begun, jax.device_put(start), first, watch)
         ledger, state = ledger.finished(best), None
     if stopped:
         best = _with_status(best, Status.interrupted)

@@ -109,14 +109,14 @@ def iterate_host(
     default that of the solver.
     """
     now: TrustRegionState = (
-        _begin(solver, objective.variables, objective.memo, jnp.asarray(x))
+        _begin(solver, objective.variables, objective.memo, jax.device_put(x))
         if state is None
         else state
     )
     if state is None and allowed is not None:
         # Whole numbers of Python, which know no end, until the smaller one is found.
         most = np.asarray(min(int(allowed), int(now.allowed)), now.allowed.dtype)
-        now = eqx.tree_at(lambda s: s.allowed, now, jnp.asarray(most))
+        now = eqx.tree_at(lambda s: s.allowed, now, jax.device_put(most))
     by_products = isinstance(solver.descent, ConjugateGradient)
     if by_products:
         check_plain(objective.variables)
@@ -139,7 +139,7 @@ def lower_iteration(
     """Compile the step of `iterate_host` without running it."""
     if isinstance(solver.descent, ConjugateGradient):
         return
-    state = _begin(solver, objective.variables, objective.memo, jnp.asarray(x))
+    state = _begin(solver, objective.variables, objective.memo, jax.device_put(x))
     # Equations and memo of a state have the shapes of those an evaluation returns.
     advance.prepare(solver, objective.variables, state, state.equations, state.memo)
 

@@ -1,13 +1,14 @@
 """What to do when a local fit fails or is stuck."""
 
 import equinox as eqx
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..arguments import check_fields, plain
 from ..compiling import quick_jit
 from ..parameters import AbstractVariables, snap
+from ..parameters.variables import coordinates_of
 from .convergence import Status
 from .trust_region import TrustRegion, TrustRegionState
 
@@ -116,10 +117,10 @@ class Recovery(eqx.Module):
         x = np.clip(x, lower, upper)
         # Coordinates may not exist everywhere in the box; they do at the start.
         for _ in range(10):
-            if np.all(np.isfinite(np.asarray(variables.to_coordinates(jnp.asarray(x))))):
+            if np.all(np.isfinite(coordinates_of(variables, x))):
                 break
             x = 0.5 * (x + np.asarray(start))
-        return Attempt(cause, action, jnp.asarray(x), chosen)
+        return Attempt(cause, action, jax.device_put(x), chosen)
 
 
 def lost_variables(state: TrustRegionState) -> np.ndarray:

@@ -49,11 +49,12 @@ def as_inexact(value: Any) -> Any:
 
     Their type is a stated one: a weakly typed number would compile anew once a fit has replaced it.
     """
-    # Arrays, tracers and the placeholders of tree transformations pass through unchanged.
+    # Arrays, tracers and the placeholders of tree transformations pass through unchanged. Not
+    # `jnp.asarray`, which compiles something for every shape.
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return jnp.asarray(float(value), dtype=float)
+        return jax.device_put(np.asarray(float(value)))
     if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
-        return jnp.asarray(value, dtype=float)
+        return jax.device_put(value.astype(float))
     if isinstance(value, jax.Array) and not jnp.issubdtype(value.dtype, jnp.inexact):
         return value.astype(float)
     if isinstance(value, jax.Array) and value.weak_type:

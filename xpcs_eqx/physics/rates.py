@@ -41,7 +41,7 @@ class AbstractRate(eqx.Module):
         """
 
 
-def time_floor(t: Float[Array, "frame"]) -> Float[Array, ""]:
+def time_floor(t: Float[Array | np.ndarray, "frame"]) -> Float[Array, ""]:
     """Half the first frame spacing [s]: below it `Trapezoid` holds a rate, and so does its plot."""
     return 0.5 * (t[1] - t[0])
 

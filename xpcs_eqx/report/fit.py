@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ..compiling import quick_jit
@@ -68,7 +67,7 @@ def scaling_errors(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     n = len(fit.contrast)
     if block.size == 0:
         return np.zeros(n), np.zeros(n)
-    matrix = np.asarray(_per_angle(fit.objective.term.scaling, jnp.asarray(block)))
+    matrix = np.asarray(_per_angle(fit.objective.term.scaling, block))
     error = np.sqrt(np.maximum(np.diagonal(matrix), 0.0))
     return error[:n], error[n:]
 
@@ -101,7 +100,7 @@ def verdict_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         known = f", q = {float(term.geometry.q):.6g} 1/Å" if origin.has_q else ""
         frames = f"{term.t.shape[0]} frames"
         if origin.has_times:
-            frames += f" in {float(term.t[-1] - term.t[0]):.6g} s"
+            frames += f" in {float(np.ptp(np.asarray(term.t))):.6g} s"
         what = f"{file}, {counted(term.geometry.phi.shape[0], 'angle')}, {frames}{known}"
         # What was not measured is no detail of the method.
         if has_maps(fit) and not is_likelihood(fit.objective) and fit.n_pairs < every_pair(fit):
@@ -283,7 +282,7 @@ def scaling_section(fit: Fit, title: str = "") -> Section:
     """The table of contrast and offset of one data set."""
     contrast_error, offset_error = scaling_errors(fit)
     columns = {
-        "phi_deg": fit.objective.term.geometry.phi,
+        "phi_deg": np.asarray(fit.objective.term.geometry.phi),
         "contrast": fit.contrast,
         "contrast_error": contrast_error,
         "offset": fit.offset,

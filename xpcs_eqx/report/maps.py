@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -139,14 +140,14 @@ class _Source(NamedTuple):
         # All bands have one shape, so that one compilation serves them.
         index = np.minimum(rows.start + np.arange(height), self.n_frames - 1)
         scaling = (fit.contrast[angle], fit.offset[angle])
-        place = term.geometry.angle(angle)
+        place = jax.device_get(term.geometry).angle(angle)
         found = _fitted_rows(fit.model, term.t, place, *scaling, index)
         return np.asarray(found)[: rows.stop - rows.start]
 
     def _held(self, angle: int, bands: list[slice], height: int) -> Iterator[FittedBand]:
         tiles, columns = self.tiles, np.arange(self.n_frames)[None, :]
         assert isinstance(tiles, MapTiles)
-        counts = float(tiles.root_angle_weights[angle]) > 0
+        counts = float(np.asarray(tiles.root_angle_weights)[angle]) > 0
         weights = None if tiles.root_weights is None else np.asarray(tiles.root_weights)[angle]
         weighted = has_weights(tiles)
         c2 = np.asarray(tiles.c2)[angle]

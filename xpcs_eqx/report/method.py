@@ -113,7 +113,7 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         return Section("Data sets", _several_data(fit, origins))
     (origin,) = origins
     provenance, term = origin.provenance, fit.objective.term
-    t, phi, content = term.t, term.geometry.phi, []
+    t, phi, content = np.asarray(term.t), term.geometry.phi, []
     if provenance.path or provenance.layout:
         name = f"{os.path.basename(provenance.path)} ({provenance.layout})"
         sha = f", sha256 {provenance.sha256[:16]}…" if provenance.sha256 else ""
@@ -130,7 +130,7 @@ def data_section(fit: Fit, origins: Sequence[Origin]) -> Section:
     if has_bins(term.tiles):
         pairs = f"{fit.n_pairs} bins of age and lag, each a mean over its pairs of frames"
     frames = counted(t.shape[0], "frame")
-    times = f"{frames}, {float(t[0]):.6g} … {float(t[-1]):.6g} s"
+    times = f"{frames}, {t[0]:.6g} … {t[-1]:.6g} s"
     content.append(Entry("maps", f"{counted(phi.shape[0], 'angle')}, {times}"))
     if origin.has_q:
         content.append(Entry("q", f"{float(term.geometry.q):.6g} 1/Å"))

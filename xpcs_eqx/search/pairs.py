@@ -3,7 +3,7 @@
 import math
 
 import equinox as eqx
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from ..errors import DataError
@@ -32,7 +32,7 @@ PAIRS = 1200
 
 def count_pairs(objective: AbstractObjective) -> int:
     """Number of pairs or points that count, each once, by an evaluation at the start."""
-    y = coordinates_of(objective.variables, jnp.asarray(objective.start))
+    y = coordinates_of(objective.variables, jax.device_put(objective.start))
     return int(evaluated(objective, y, objective.memo)[0].count)
 
 
@@ -95,7 +95,7 @@ def thinned(
         return None
     values = c2[angle, first, second].astype(float)
     runs, _ = point_runs(values, first, second, angle, roots, n_angles, pairs)
-    points = PointTiles(*(jnp.asarray(part) for part in runs))
+    points = PointTiles(*jax.device_put(runs))
     return eqx.tree_at(lambda o: o.term.tiles, objective, points)
 
 
@@ -114,5 +114,5 @@ def _drawn(tiles: MapTiles, angle: int, n: int, pairs: int, random: np.random.Ge
     counting = np.flatnonzero(roots > 0)
     chosen = counting[:pairs]
     share = total * counting.size / max(number.size, 1) / max(chosen.size, 1)
-    root = np.sqrt(share) * float(tiles.root_angle_weights[angle])
+    root = np.sqrt(share) * float(np.asarray(tiles.root_angle_weights)[angle])
     return first[chosen], second[chosen], roots[chosen] * root

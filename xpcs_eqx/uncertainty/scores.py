@@ -370,7 +370,8 @@ def speckle_scores(
     steps = (_prepare, _map_sums, _finish)
     prepare, sums, finish = (one.function if traced else one for one in steps)
     look, field = prepare(_bare(term), y, scaling, loss, pool)
-    of_maps = (field, look.scaling[:, 0], above)
+    scaling = look.scaling if traced else jax.device_get(look.scaling)
+    of_maps = (field, scaling[:, 0], above)
     of_maps = jax.tree.map(jnp.asarray, of_maps) if traced else jax.device_get(of_maps)
 
     def at(angle):

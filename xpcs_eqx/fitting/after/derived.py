@@ -153,13 +153,13 @@ def _ages(t: Float[np.ndarray, "frame"], ages: Sequence[float] | None) -> np.nda
     if found.ndim != 1 or not found.size or not np.all(np.isfinite(found) & (found >= 0)):
         raise ModelError(f"ages = {ages}; give a list of times from 0 on [s]")
     # As the times of the maps: rates may have no value at zero.
-    return np.maximum(found, float(time_floor(jnp.asarray(t))))
+    return np.maximum(found, float(time_floor(t)))
 
 
 def _times(fit: Fit) -> np.ndarray:
     """Those of the frames [s]; rates may have no value at zero."""
-    t = fit.objective.term.t
-    return np.maximum(np.asarray(t, dtype=float), float(time_floor(t)))
+    t = np.asarray(fit.objective.term.t, dtype=float)
+    return np.maximum(t, float(time_floor(t)))
 
 
 def common_age(fits: Sequence[Fit]) -> float | None:
@@ -200,7 +200,7 @@ def derived_values(
     when = _ages(t, ages)
     # Rates at the age at which Γ is taken stand before those at the ages that are asked for.
     rate_ages = np.append(middle, when)
-    geometry, n_angles = jax.tree.map(jnp.asarray, term.geometry), term.geometry.phi.shape[0]
+    geometry, n_angles = jax.device_put(term.geometry), term.geometry.phi.shape[0]
     compiled = _of_parameters.bound(term.parameters, t, geometry)
     lags = _half_decays(partial(compiled, x), t, geometry, when)
     # Where it never falls, any lag will do. All pairs in an array as long as the one above.

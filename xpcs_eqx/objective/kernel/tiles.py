@@ -138,7 +138,7 @@ def tiles_of(
     if isinstance(data, TwoTimeData):
         n = data.n_frames
         roots = None if data.root_weights is None else _put(data.root_weights)
-        return MapTiles(_put(data.c2), roots, jnp.asarray(root), tile_side(n, size))
+        return MapTiles(_put(data.c2), roots, _put(root), tile_side(n, size))
     return _point_tiles(data, root, size or CHUNK)
 
 

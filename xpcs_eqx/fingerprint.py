@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import CheckpointError
+from .errors import CheckpointError
 
 # Their classes and functions count by name; those of a user by what they do as well, since a model
 # that was edited is another model.
@@ -76,6 +76,17 @@ def fingerprint(*things: Any) -> str:
     return _Digest().of(things)
 
 
+def fingerprint_by_name(*things: Any) -> str:
+    """SHA-256 as of `fingerprint`, of what consists of this library and those it stands on alone.
+
+    Nothing is replaced by its `identity`, classes count with the modules they are of, and their
+    functions by their code besides, which tells two of one name apart.
+
+    **Raises:** `CheckpointError` for anything of a user, whose code may depend on what is not seen.
+    """
+    return _DigestByName().of(things)
+
+
 class _Digest:
     """A checksum under way.
 
@@ -107,7 +118,7 @@ class _Digest:
 
     def unordered(self, tag: str, items: Iterable[Any]) -> None:
         """Items in the order of their own checksums, the same wherever they lie in memory."""
-        marks = sorted(_Digest(self.seen, self.lenient).of(item) for item in items)
+        marks = sorted(type(self)(self.seen, self.lenient).of(item) for item in items)
         self.token(tag, len(marks), *marks)
 
     def first(self, thing: Any) -> bool:
@@ -117,7 +128,10 @@ class _Digest:
         return new
 
     def add(self, value: Any) -> None:
-        value = identity(value)
+        self.plainly(identity(value))
+
+    def plainly(self, value: Any) -> None:
+        """Add what stands for a value."""
         if isinstance(value, enum.Enum):
             self.token("enum", type(value).__qualname__, value.name)
         elif isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -131,6 +145,8 @@ class _Digest:
             self.token("float", value.hex())
         elif isinstance(value, jax.ShapeDtypeStruct):
             self.token("shape", value.shape, value.dtype)
+        elif isinstance(value, jax.tree_util.PyTreeDef):
+            self.each("tree", [value.unflatten(range(value.num_leaves))], value.num_leaves)
         elif isinstance(value, os.PathLike):
             self.token("path", os.fspath(value))
         elif isinstance(value, type):
@@ -248,6 +264,32 @@ class _Digest:
             )
 
 
+class _DigestByName(_Digest):
+    def add(self, value: Any) -> None:
+        kind = type(value)
+        if kind not in _NAMELESS:
+            self.known(kind)
+            self.token(kind.__module__, kind.__qualname__)
+        self.plainly(value)
+
+    def add_leniently(self, value: Any) -> None:
+        self.add(value)
+
+    def known(self, thing: type | types.FunctionType) -> None:
+        if not _ours(thing):
+            name = f"{thing.__module__}.{thing.__qualname__}"
+            raise CheckpointError(f"{name} is of no library that is known by name")
+
+    def class_(self, cls: type) -> None:
+        self.known(cls)
+        super().class_(cls)
+
+    def function(self, function: types.FunctionType) -> None:
+        self.known(function)
+        self.code(function.__code__)
+        super().function(function)
+
+
 _PLAIN = (bool, int, str, bytes, complex, range, slice, np.dtype)
 # Functions without code of Python.
 _BUILTIN = (
@@ -257,6 +299,11 @@ _BUILTIN = (
     types.WrapperDescriptorType,
     types.ClassMethodDescriptorType,
     np.ufunc,
+)
+# Classes of Python itself that no module has by their name.
+_NAMELESS = frozenset(
+    {*_BUILTIN, types.CodeType, types.EllipsisType, types.FunctionType, types.MethodType}
+    | {types.ModuleType, types.NoneType}
 )
 _DESCRIPTORS = (property, staticmethod, classmethod, functools.cached_property)
 

@@ -1,0 +1,247 @@
+"""Compiled functions on disk that are found by what they are called with, without being traced.
+
+JAX keeps what XLA has made of a function and finds it by the function's text, for which it traces
+and lowers it once more: with everything on disk that is most of the time of a first fit. A function
+of this library called with objects of this library is known by less: its name and code, the files
+of the library, versions of what it stands on, settings of JAX, kinds of the arrays, and all else of
+the arguments. Anything of a user in them, and the function is traced as ever.
+"""
+
+import hashlib
+import os
+import pickle
+import platform
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.experimental.serialize_executable import deserialize_and_load, serialize
+from jaxlib import lapack
+
+from .errors import CheckpointError
+from .files import PARTIAL
+from .fingerprint import fingerprint_by_name
+
+ENTRY = "-cache"
+# What traced code comes from beside this library.
+_PACKAGES = ("blackjax", "equinox", "jax", "jaxlib", "jaxtyping", "lineax", "numpy", "optax")
+_PACKAGES += ("optimistix", "scipy")
+# With any of these JAX does not merely compile and run.
+_LOOKING = ("jax_debug_nans", "jax_debug_infs", "jax_disable_jit", "jax_check_tracer_leaks")
+_LOOKING += ("jax_enable_checks", "jax_no_tracing", "jax_no_execution")
+# Settings that may differ from one thread, or one `with` block, to the next.
+_SCOPED = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
+_SCOPED += ("jax_numpy_rank_promotion", "jax_default_prng_impl", "jax_threefry_partitionable")
+_SCOPED += ("jax_default_device",)
+# Functions outside a program that it calls: an executable of these finds them in any process.
+_CALLED = re.compile(r'custom_call_target="([^"]+)"')
+_LAPACK = "lapack_"
+
+_folder: Path | None = None
+# What was found or compiled, by function and kind of arguments, as JAX keeps what it compiles; None
+# for what is traced as ever.
+_ready: dict[Any, "Compiled | None"] = {}
+
+
+def keep_in(folder: Path | None) -> None:
+    """From now on functions are looked for and kept in a folder; in none with `None`."""
+    global _folder
+    _folder = folder
+    _ready.clear()
+    # Before the library may be replaced by another version while it runs.
+    _library()
+
+
+def machine() -> str:
+    """Version of JAX, and kind of the processor: code for one may not run on another."""
+    told = platform.machine() + platform.processor()
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+        told += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"jax-{jax.__version__}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def settings() -> tuple | None:
+    """What a function's text depends on beside its arguments; None where none is to be looked for.
+
+    On one processor alone: what several devices share depends on more.
+    """
+    config = jax.config
+    if _folder is None or any(getattr(config, name, False) for name in _LOOKING) or not _alone():
+        return None
+    return tuple(str(getattr(config, name, None)) for name in _SCOPED)
+
+
+@cache
+def _alone() -> bool:
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+class Compiled(NamedTuple):
+    """A function for arguments of one kind, of which it takes the arrays.
+
+    - `out`: what it returns, with shapes in place of arrays.
+    """
+
+    run: Callable[[list], list]
+    out: Any
+
+    def __call__(self, arrays: list) -> Any:
+        return self.filled(self.run(arrays))
+
+    def filled(self, arrays: Iterable[Any]) -> Any:
+        """What it returns with these arrays."""
+        found = iter(arrays)
+        return jax.tree.map(lambda leaf: next(found) if _is_shape(leaf) else leaf, self.out)
+
+
+def _is_shape(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def of_disk(
+    function: Callable[..., Any],
+    kind: Any,
+    args: tuple[tuple, dict[str, Any]],
+    setting: tuple,
+    options: Callable[[], dict[str, Any]],
+) -> Compiled | None:
+    """A function for arguments and keywords like `args`: of the disk, or compiled and kept there.
+
+    - `kind`: what tells apart what is compiled apart; `setting`: `settings()`.
+    - `options`: of the compiler, for one that is not on the disk.
+
+    None for one that is not to be kept: there is something of a user in it.
+    """
+    place = function, kind, setting
+    if place not in _ready:
+        _ready[place] = _found_or_compiled(function, args, setting, options)
+    return _ready[place]
+
+
+def _found_or_compiled(function, args, setting, options):
+    leaves, structure = jax.tree.flatten(args)
+    arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+    # Keys of random numbers are no plain arrays.
+    if _folder is None or not all(isinstance(array.dtype, np.dtype) for array in arrays):
+        return None
+    weak = [bool(getattr(array, "weak_type", False)) for array in arrays]
+    try:
+        told = jax.tree.map(_shape, args), weak, setting, _library(), _surroundings()
+        path = _folder / f"{fingerprint_by_name(function, *told)}{ENTRY}"
+    except CheckpointError:
+        return None
+    return _read(path) or _compile(path, function, leaves, structure, options)
+
+
+def _shape(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf
+
+
+def _surroundings() -> str:
+    """What a function's text may follow from beside the library and its arguments."""
+    chosen = (f"{name}={one}" for name, one in jax.config.values.items() if "cache" not in name)
+    told = (f"{k}={v}" for k, v in os.environ.items() if k.startswith(("XPCS_EQX_", "XLA_")))
+    return "\n".join([*sorted(chosen), *sorted(told)])
+
+
+@cache
+def _library() -> str:
+    return _installed()
+
+
+def _installed() -> str:
+    """The files of this library, versions of what it stands on, and the machine."""
+    top, files = Path(__file__).parent, []
+    for path in sorted(top.rglob("*.py")):
+        about = path.stat()
+        files.append((path.relative_to(top).as_posix(), about.st_size, about.st_mtime_ns))
+    versions = [_version(name) for name in _PACKAGES]
+    return fingerprint_by_name(files, versions, sys.version, machine())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _read(path: Path) -> Compiled | None:
+    """One that was kept; None when there is none, or it is not whole."""
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return None
+    check, body = raw[:32], raw[32:]
+    if hashlib.sha256(body).digest() != check:
+        return None
+    calls_lapack, payload, takes, gives, out = pickle.loads(body)
+    if calls_lapack:
+        _ready_lapack()
+    try:
+        return Compiled(deserialize_and_load(payload, takes, gives), out)
+    except jax.errors.JaxRuntimeError:
+        return None
+
+
+@cache
+def _ready_lapack() -> None:
+    # JAX looks up LAPACK when it lowers the first function that needs it, and nothing is lowered.
+    lapack.prepare_lapack_call("potrf", np.dtype(float))
+
+
+def _compile(
+    path: Path,
+    function: Callable[..., Any],
+    leaves: list[Any],
+    structure: Any,
+    options: Callable[[], dict[str, Any]],
+) -> Compiled:
+    told: list[Any] = []
+
+    def of_arrays(arrays):
+        taken = iter(arrays)
+        filled = [next(taken) if eqx.is_array(leaf) else leaf for leaf in leaves]
+        args, keywords = jax.tree.unflatten(structure, filled)
+        out = function(*args, **keywords)
+        told[:] = [jax.tree.map(_shape, out)]
+        return [one for one in jax.tree.leaves(out) if eqx.is_array(one)]
+
+    arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+    # An executable that JAX found on disk cannot be written once more (what is read again says that
+    # functions are not found), so that it has to have a name that JAX has never kept.
+    own = f"of_{secrets.token_hex(8)}"
+    of_arrays.__name__ = of_arrays.__qualname__ = own
+    run = jax.jit(of_arrays, compiler_options=options()).lower(arrays).compile()
+    for entry in path.parent.glob(f"*{own}*{ENTRY}"):
+        entry.unlink(missing_ok=True)
+    made = Compiled(run, *told)
+    called = set(_CALLED.findall(run.as_text() or ""))
+    if all(name.startswith(_LAPACK) for name in called):
+        body = pickle.dumps((bool(called), *serialize(run), made.out))
+        _write(path, hashlib.sha256(body).digest() + body)
+    return made
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}{path.name}")
+    # Code that was replaced under a running process would be kept as the new one's.
+    if _installed() != _library():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        # A full disk costs time and is no error.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
