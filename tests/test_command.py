@@ -20,7 +20,7 @@ import xpcs_eqx_command
 from xpcs_eqx.config import read_configuration
 from xpcs_eqx.data import write_own
 from xpcs_eqx.errors import ConfigError
-from xpcs_eqx.program.series import arrivals
+from xpcs_eqx.program.series import arrivals, named_once
 from xpcs_eqx.program.task import task_of
 from xpcs_eqx.report.collection import Result
 from xpcs_eqx.report.plots import measured
@@ -367,6 +367,10 @@ def test_an_interrupted_series(follow, tmp_path, capsys, monkeypatch):
     assert "a.h5: failed: cannot be fitted" in said.out
     assert ("the same command goes on" in said.err) != follow
     assert len(Path("fit_series/series.csv").read_text().splitlines()) == 2
+    # Before anything came there is nothing to name.
+    assert run(["fit", "fit.toml", *files, "--output", "other"]) == (0 if follow else 3)
+    assert "series.csv" not in capsys.readouterr().out
+    assert not Path("other").exists()
 
 
 @pytest.mark.parametrize(
@@ -430,6 +434,19 @@ def test_files_of_one_name_and_missing_numbers(tmp_path, monkeypatch, capsys):
     assert "--about" not in said
     assert run(["fit", "fit.toml", "--about", "T=sample/T", *files]) == 1
     assert "--about T: there is no value at sample/T in any file" in capsys.readouterr().out
+
+
+def test_a_file_that_is_named_twice_is_fitted_once(tmp_path, monkeypatch):
+    """However its path is spelled, and where it comes with a followed folder as well."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.h5", "b.h5", "in/a.h5", "in/.hidden.h5"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    given = ["b.h5", "a.h5", "./a.h5", str(tmp_path / "a.h5"), "in/a.h5", "in/none.h5"]
+    assert named_once(given, None) == ["b.h5", "a.h5", "in/a.h5", "in/none.h5"]
+    assert named_once([*given, "in/.hidden.h5"], "in/") == [
+        "b.h5", "a.h5", "in/none.h5", "in/.hidden.h5"
+    ]  # fmt: skip
 
 
 @pytest.mark.long

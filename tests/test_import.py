@@ -54,6 +54,8 @@ VALUES = {
     f"{NLSQ}.anti_degeneracy.execute_layers": False,
     f"{NLSQ}.anti_degeneracy.shear_weighting.enable": True,
     f"{NLSQ}.anti_degeneracy.shear_weighting.min_weight": 0.3,
+    # Empty, as in the templates.
+    "optimization.mcmc.initial_values.phi": {},
     "output.directory": "results",
 }
 
@@ -136,10 +138,33 @@ def test_starts_fixed_active_and_tied():
     assert given["beta"] == {"start": 0.2, "free": False}
     assert given["phi0"] == {"start": 1.0, "free": False}
     assert given["D_offset"] == {"tie": "D0"}
+    # What parameter_names leaves out is no part of their fit.
+    few = {"initial_parameters.parameter_names": ["D0", "alpha"]}
+    given = translate(template("s", **few)[1]).out["parameters"]
+    assert [name for name, one in given.items() if one.get("free", True)] == ["D0", "alpha"]
     with pytest.raises(ConfigError, match="7 names and 2 values"):
         translate(template("m", **{**more, "initial_parameters.values": [1.0, 2.0]})[1])
     with pytest.raises(ConfigError, match="D_zero: no parameter of mode static"):
         translate(template("s", **{"initial_parameters.parameter_names": ["D_zero"]})[1])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("phi_filtering.target_ranges", [{"min_angle": 1.0}]),
+        ("phi_filtering.target_ranges", [[1.0, 2.0]]),
+        ("parameter_space.bounds", 3),
+        ("parameter_space.bounds", ["D0"]),
+        ("parameter_space.bounds", [{"name": "contrast", "min": 0.1}]),
+        ("initial_parameters.parameter_names", "D0"),
+        ("initial_parameters.values", 1.5),
+        ("initial_parameters.active_parameters", True),
+    ],
+)
+def test_what_has_another_form_is_named(key, value):
+    named = "contrast" if isinstance(value, list) and "min" in value[0] else key.split(".")[0]
+    with pytest.raises(ConfigError, match=f"{named}.* needed there"):
+        translate(template("s", **{key: value})[1])
 
 
 def test_searches_and_posteriors():

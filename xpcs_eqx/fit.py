@@ -218,7 +218,8 @@ def _series(arguments: argparse.Namespace) -> int:
     told = (lambda line: None) if arguments.quiet else say
     with _interruptible():
         good = run_series(series, arguments.files, told, arguments.follow)
-    told(f"Results: {series.folder}, with series.csv and series.html")
+    left = os.path.exists(os.path.join(series.folder, "series.csv"))
+    told(f"Results: {series.folder}, with series.csv and series.html" if left else "no results")
     return OK if good else DOUBTFUL
 
 

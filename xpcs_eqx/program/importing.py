@@ -52,6 +52,8 @@ _LEFT = {
     "exactly at every step, so that nothing goes in turn; [defences.hierarchical] does",
     "optimization.nlsq.anti_degeneracy.gradient_monitoring": "scaling that is solved for has "
     "no gradient to compare; [defences.monitor] watches one that is fitted",
+    "optimization.nlsq.anti_degeneracy.constant_scaling_threshold": "it is 3 here; scaling.mode = "
+    '"averaged" or "individual" chooses for other numbers of angles',
     "optimization.nlsq.anti_degeneracy": "a layer that is off, or a number that the exact solution "
     "of contrast and offset does not need",
     "optimization.nlsq.multi_start": "no search over starts is asked for, or it has no such number",
@@ -86,8 +88,8 @@ _IN_ROWS = "describes the row, or is of a posterior, which optimization.method d
 
 
 def _flat(tree: Any, before: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Values by dotted key; empty tables have none."""
-    if not isinstance(tree, Mapping):
+    """Values by dotted key; an empty table is one."""
+    if not isinstance(tree, Mapping) or (before and not tree):
         return {".".join(before): tree}
     return {k: v for name, one in tree.items() for k, v in _flat(one, (*before, str(name))).items()}
 
@@ -130,6 +132,17 @@ class Imported:
         """A number, which counts as taken, or None where there is none."""
         found = self.value(key)
         return None if found is None else _number(key, found)
+
+    def rows(self, key: str, of: type = object) -> list[Any]:
+        """A list of what is `of` a type, which counts as taken, empty where there is none.
+
+        **Raises:** `ConfigError` when it is no such list.
+        """
+        found = self.value(key) or []
+        if not isinstance(found, list) or not all(isinstance(one, of) for one in found):
+            each = " of tables" if of is Mapping else ""
+            raise ConfigError(f"{key} is {found!r}; a list{each} is needed there")
+        return found
 
     def put(self, key: str, value: Any) -> None:
         """Set a dotted key, unless there is no value for it."""
@@ -195,9 +208,9 @@ def _data(made: Imported) -> None:
         made.put("data.time_origin", 0.0 - (first - 1) * dt)
     made.move("analyzer_parameters.scattering.wavevector_q", "data.q")
     made.move("analyzer_parameters.geometry.stator_rotor_gap", "data.gap")
-    ranges = made.value("phi_filtering.target_ranges", [])
+    ranges = made.rows("phi_filtering.target_ranges", Mapping)
     if made.value("phi_filtering.enabled", False) and ranges:
-        pairs = [[_number("phi_filtering", r[end]) for end in _ENDS] for r in ranges]
+        pairs = [[_number("phi_filtering", r.get(end)) for end in _ENDS] for r in ranges]
         made.put("data.phi_ranges", pairs)
 
 
@@ -207,21 +220,20 @@ _ENDS = ("min_angle", "max_angle")
 def _parameters(made: Imported, mode: str, sampled: bool) -> None:
     known = {leaf.name: leaf.info for leaf in parameter_leaves(MODES[mode]())}
     bounds: dict[str, Mapping[str, Any]] = {}
-    for row in made.value("parameter_space.bounds", []):
+    for row in made.rows("parameter_space.bounds", Mapping):
         bounds[_NAMES.get(str(row.get("name")), str(row.get("name")))] = row
-    names = [
-        _NAMES.get(str(n), str(n)) for n in made.value("initial_parameters.parameter_names", [])
-    ]
-    values = made.value("initial_parameters.values")
-    if values is not None and len(values) != len(names):
+    names = [_NAMES.get(str(n), str(n)) for n in made.rows("initial_parameters.parameter_names")]
+    values = made.rows("initial_parameters.values")
+    if values and len(values) != len(names):
         raise ConfigError(
             f"initial_parameters has {len(names)} names and {len(values)} values; give one each"
         )
-    starts = {} if values is None else dict(zip(names, values, strict=True))
+    starts = dict(zip(names, values, strict=True)) if values else {}
     renamed = {_NAMES.get(k, k): v for k, v in _table(made, "initial_parameters.fixed_parameters")}
     tied = {_NAMES.get(k, k): v for k, v in _table(made, "initial_parameters.tied_parameters")}
-    active = made.value("initial_parameters.active_parameters")
-    active = None if active is None else {_NAMES.get(str(n), str(n)) for n in active}
+    active = made.rows("initial_parameters.active_parameters")
+    # As there, where all that have no name are left out of the fit.
+    active = {_NAMES.get(str(n), str(n)) for n in active or names or known}
     if strange := sorted({*names, *renamed, *tied, *bounds} - known.keys() - set(_SCALINGS)):
         raise ConfigError(f"{', '.join(strange)}: no parameter of mode {mode}")
     for name, info in known.items():
@@ -238,7 +250,7 @@ def _parameters(made: Imported, mode: str, sampled: bool) -> None:
             start = 0.5 * (ends[0] + ends[1])
         made.put(f"{where}.start", None if start is None else _number(name, start))
         made.put(f"{where}.bounds", ends)
-        if name in renamed or (active is not None and name not in active):
+        if name in renamed or name not in active:
             made.put(f"{where}.free", False)
             made.out["parameters"][name].pop("bounds")
         elif sampled and row.get("prior_mu") is not None and row.get("prior_sigma") is not None:
@@ -246,7 +258,7 @@ def _parameters(made: Imported, mode: str, sampled: bool) -> None:
             made.put(f"bayes.priors.{name}", {**prior, "sd": _number(name, row["prior_sigma"])})
     for name in _SCALINGS:
         if row := bounds.get(name):
-            made.put(f"scaling.{name}_bounds", [_number(name, row[k]) for k in ("min", "max")])
+            made.put(f"scaling.{name}_bounds", [_number(name, row.get(k)) for k in ("min", "max")])
 
 
 def _table(made: Imported, key: str) -> list[tuple[str, Any]]:
@@ -359,7 +371,8 @@ def translate(tree: Mapping[str, Any]) -> Imported:
     _search(made)
     if sampled:
         _bayes(made)
-    made.put("output.directory", made.value("output.directory"))
+    directory = made.value("output.directory")
+    made.put("output.directory", None if directory is None else str(directory))
     if made.value("plotting.save_plots", True) is False:
         made.put("output.plots", False)
     return made

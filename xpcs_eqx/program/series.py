@@ -1,5 +1,6 @@
 """Many files by one configuration: a results folder each, and one table of all of them."""
 
+import contextlib
 import json
 import os
 import time
@@ -352,8 +353,8 @@ def run_series(
     series.configuration(Item(files[0] if files else os.path.join(follow or "", "any")))
     table = Table(series, os.path.exists(os.path.join(series.folder, SERIES)))
     try:
-        if files:
-            _batch(series, list(dict.fromkeys(files)), table, say)
+        if named := named_once(files, follow):
+            _batch(series, named, table, say)
         for batch in arrivals(follow) if follow is not None else ():
             _batch(series, batch, table, say)
             table.write(plots=True)
@@ -374,6 +375,23 @@ def run_series(
     return all(one.good for one in table.found.values())
 
 
+def _is_followed(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS and path.is_file() and not path.name.startswith(".")
+
+
+def named_once(files: Iterable[str], follow: str | None) -> list[str]:
+    """Each file once, however it is spelled, without those that come with a followed folder."""
+    once: dict[str, str] = {}
+    for one in files:
+        once.setdefault(os.path.abspath(one), one)
+    folder = None if follow is None else os.path.abspath(follow)
+    return [
+        one
+        for path, one in once.items()
+        if os.path.dirname(path) != folder or not _is_followed(Path(path))
+    ]
+
+
 def arrivals(folder: str, pause: float = PAUSE) -> Iterator[list[str]]:
     """Files of a folder that are whole, as they come: those that no longer change.
 
@@ -386,11 +404,12 @@ def arrivals(folder: str, pause: float = PAUSE) -> Iterator[list[str]]:
     seen: dict[str, tuple[int, int]] = {}
     taken: dict[str, tuple[int, int]] = {}
     while True:
-        now = {
-            str(path): (path.stat().st_size, path.stat().st_mtime_ns)
-            for path in sorted(Path(folder).iterdir())
-            if path.suffix.lower() in ENDINGS and path.is_file() and not path.name.startswith(".")
-        }
+        now: dict[str, tuple[int, int]] = {}
+        for path in filter(_is_followed, sorted(Path(folder).iterdir())):
+            # It may be renamed or removed meanwhile, as temporary files are.
+            with contextlib.suppress(FileNotFoundError):
+                state = path.stat()
+                now[str(path)] = (state.st_size, state.st_mtime_ns)
         ready = [one for one, state in now.items() if seen.get(one) == state != taken.get(one)]
         if ready:
             yield ready
