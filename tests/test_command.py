@@ -384,6 +384,10 @@ def test_an_interrupted_series(follow, tmp_path, capsys, monkeypatch):
         (["--jobs", "0", "a.hdf", "b.hdf"], "--jobs of 1 or more"),
         (["--each-q", "a.hdf", "--set", "data.q=[1, 2]", "--set", "data.merge_q=true"], "merge_q"),
         (["a.hdf", "--job-s", "2"], "unrecognized arguments: --job-s"),
+        # Without files there is no series, of which alone these are asked.
+        (["--jobs", "2"], "--jobs is for a series"),
+        (["--about", "T=sample/T"], "--about is for a series"),
+        (["--from-first"], "--from-first is for a series"),
     ],
 )
 def test_what_a_series_does_not_take(arguments, said, tmp_path, capsys):

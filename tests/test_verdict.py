@@ -253,6 +253,16 @@ def test_maps_without_their_baseline_are_named():
         assert any("baseline" in one for one in fit.quality.findings)
 
 
+def test_an_offset_on_its_bound_is_no_missing_baseline():
+    """Maps that hardly decay, and never as the model does, leave contrast and offset open."""
+    _, lag, _ = surface()
+    fit = fitted_map(with_noise(1 + CONTRAST * np.exp(-((lag / (1.2 * lag.max())) ** 2)), 0))
+    assert fit.offset[0] == pytest.approx(0.5, abs=1e-3)
+    assert fit.quality.flag == "poor"
+    assert any("they hardly decay" in one for one in fit.quality.findings)
+    assert not any("c2 − 1" in one for one in fit.quality.findings)
+
+
 def test_a_model_of_which_nothing_is_free_is_judged_by_what_it_leaves():
     truth, _, t, geometry = SPECKLE["static"]
     data = simulate(truth, t, geometry, CONTRAST, 1.0, noise=NOISE, key=jax.random.key(1))

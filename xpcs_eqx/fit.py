@@ -26,6 +26,9 @@ from .program.ending import BAD_INPUT, DOUBTFUL, INTERNAL, OK, told
 # Looked for before anything else, so that a missing part never costs a finished fit.
 NEEDED = ("pydantic", "rich", "tomli_w", "matplotlib")
 
+# What is asked of a series alone, and what it is where it is not asked for.
+_OF_SERIES = {"each_q": False, "from_first": False, "about": [], "jobs": 1}
+
 # Everything slow to import comes in where it is needed, so that a typing mistake in a
 # configuration is reported at once.
 
@@ -262,8 +265,12 @@ def run(arguments: argparse.Namespace) -> int:
             )
         if getattr(arguments, "files", ()) or getattr(arguments, "follow", None):
             return _series(arguments)
-        if getattr(arguments, "each_q", False):
-            raise ConfigError("--each-q is for a series: name the files behind the configuration")
+        for name, default in _OF_SERIES.items():
+            if getattr(arguments, name, default) != default:
+                option = "--" + name.replace("_", "-")
+                raise ConfigError(
+                    f"{option} is for a series: name the files behind the configuration"
+                )
         return _run(arguments, started)
 
     return carry_out(work, arguments)

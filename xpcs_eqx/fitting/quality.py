@@ -122,9 +122,17 @@ def _judge_scaling(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
     offsets = [row for row in scaling if row.name.startswith("offset")]
     contrasts = [row for row in scaling if row.name.startswith("contrast")]
     if any(row.value <= _NO_BASELINE for row in offsets):
+        least = min(offsets, key=lambda row: row.value)
+        of = least.name.replace("offset", "contrast")
+        # No c2 − 1 is above one.
+        decayed = least.value + sum(row.value for row in contrasts if row.name == of) <= 1
         found.poor.append(
-            f"the offset is {min(row.value for row in offsets):.3g}, and would be 1 in maps with "
-            "their baseline: they look like c2 − 1, so add 1 to them"
+            f"the offset is {least.value:.3g}, and would be 1 in maps with their baseline: "
+            + (
+                "they look like c2 − 1, so add 1 to them"
+                if decayed
+                else "they hardly decay, which leaves contrast and offset open; fix one of them"
+            )
         )
         return
     far, (low, high) = thresholds.contrast, _NORMALISED
