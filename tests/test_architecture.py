@@ -223,7 +223,8 @@ def test_the_public_surface_is_small():
     # The front door lists all of what it has.
     assert len(xpcs_eqx.__all__) == len(set(xpcs_eqx.__all__)) <= 70
     front = {k for k, v in vars(xpcs_eqx).items() if not (k.startswith("_") or inspect.ismodule(v))}
-    assert front == set(xpcs_eqx.__all__)
+    assert front <= set(xpcs_eqx.__all__)
+    assert all(hasattr(xpcs_eqx, name) for name in xpcs_eqx.__all__)
     # And shows what most people need, packages among it; the rest is there for who asks for it.
     assert len(dir(xpcs_eqx)) <= 70
     shown = {name: getattr(xpcs_eqx, name) for name in dir(xpcs_eqx)}

@@ -22,8 +22,8 @@ from . import starting as _starting  # noqa: F401, I001
 
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-from .bayes import Nuts, Posterior, consensus, sample, write_posterior
 from .checkpoint import Checkpoints
 from .compiling import compilation_cache
 from .data import (
@@ -211,16 +211,25 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *_PACKAGES, "__version__"} - _SELDOM)
 
 
+_POSTERIORS = {"Nuts", "Posterior", "consensus", "sample", "write_posterior"}
+
 if _TYPE_CHECKING:
     # Known to type checkers, to which a `__getattr__` would make every name a known one.
+    from . import bayes as bayes
     from . import report as report
+    from .bayes import Nuts, Posterior, consensus, sample, write_posterior
 else:
 
     def __getattr__(name):
-        # It draws and writes, which not every program wants: it comes in when it is asked for.
-        if name == "report":
-            return _import_module(".report", __name__)
+        # What not every program wants comes in when it is asked for.
+        if name in {"bayes", "report"}:
+            return _import_module(f".{name}", __name__)
+        if name in _POSTERIORS:
+            return getattr(_import_module(".bayes", __name__), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_no_figures = _figures_of.dispatch(object)
 
 
 @_figures_of.register
@@ -230,8 +239,10 @@ def _(fit: Fit, names: tuple[str, ...] = ()):
     return figures_of_fit(fit, names)
 
 
-@_figures_of.register
-def _(posterior: Posterior, names: tuple[str, ...] = ()):
+@_figures_of.register(object)
+def _(result: _Any, names: tuple[str, ...] = ()):
+    from .bayes import Posterior
     from .report.figures import figures_of_posterior
 
-    return figures_of_posterior(posterior, names)
+    found = figures_of_posterior if isinstance(result, Posterior) else _no_figures
+    return found(result, names)
