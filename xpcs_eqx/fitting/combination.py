@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from ..arguments import check_fields
 from ..showing import probability_text
 from ..uncertainty import chance, inverse_of
+from ..uncertainty.uncertainty import touched
 
 # Relative eigenvalue, at unit diagonal, of a direction that a single angle does not determine:
 # far above the rounding of the sums, far below what a fit could use.
@@ -62,10 +63,11 @@ class InverseVariance(AbstractCombination):
     def __call__(self, estimates):
         total = np.sum([one.information for one in estimates], axis=0)
         pull = np.sum([one.information @ one.value for one in estimates], axis=0)
-        covariance, _, _, unknown = inverse_of(total, np.ones(total.shape[0], bool))
+        covariance, _, _, steps = inverse_of(total, np.ones(total.shape[0], bool))
         middle = np.mean([one.value for one in estimates], axis=0)
         # About the mean, so that what nothing determines stays where the angles have it.
         value = middle + covariance @ (pull - total @ middle)
+        unknown = touched(steps)
         covariance[unknown, unknown] = np.inf
         return Combined(value, covariance)
 

@@ -212,7 +212,6 @@ def _of_data_set(
     """The fit of data set `k`, by itself or as a part of a joint one."""
     part = whole.parts[k]
     at, term = part.at, part.objective.term
-    covariance = entries.uncertainty.covariance
     contrast, offset = np.asarray(at.per_angle).T
     index = index_map(term.scaling, part.names)
     return _fit(
@@ -231,7 +230,7 @@ def _of_data_set(
             index,
             scaling_check(whole, k),
             misfit,
-            signal_of(part.scores, contrast, covariance),
+            signal_of(part.scores, contrast, entries.uncertainty),
             _scatter(part.objective, at),
         ),
         **figures,

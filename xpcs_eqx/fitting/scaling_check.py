@@ -17,6 +17,7 @@ from ..uncertainty import (
     score_covariances,
     wald,
 )
+from ..uncertainty.uncertainty import touched
 from .joint import Whole
 
 # Below this probability of no difference there is one: a scan of thousands of fits stays silent.
@@ -162,7 +163,8 @@ def scaling_check(whole: Whole, k: int) -> ScalingCheck | None:
     wide = _Wide.of(whole, k)
     gradient, hessian = wide.equations(whole, k)
     all_free = np.concatenate([np.ones(2 * n, bool), free[wide.rest]])
-    inverse, _, _, unknown = inverse_of(hessian, all_free)
+    inverse, _, _, steps = inverse_of(hessian, all_free)
+    unknown = touched(steps)
     step = -inverse @ gradient
     variance = 1.0
     if not whole.absolute:

@@ -38,7 +38,7 @@ from ..report.maps import chosen_angles
 from ..report.sections import Section, items
 from ..search import GlobalFit
 from ..uncertainty import loss_of
-from ..uncertainty.uncertainty import inverse_of
+from ..uncertainty.uncertainty import inverse_of, touched
 
 log = logging.getLogger("xpcs_eqx.fit")
 
@@ -68,8 +68,8 @@ def undetermined(objective: AbstractObjective) -> tuple[str, ...]:
     aside = 0.1 * jnp.cos(jnp.arange(1.0, 1.0 + start.size)) * variables.coordinate_scale
     x = physical_of(variables, coordinates_of(variables, start) + aside)
     equations, _ = evaluated(objective, coordinates_of(variables, x), objective.memo)
-    unknown = inverse_of(np.asarray(equations.hessian), np.ones(start.size, bool))[3]
-    return tuple(name for name, one in zip(objective.names, unknown, strict=True) if one)
+    steps = inverse_of(np.asarray(equations.hessian), np.ones(start.size, bool))[3]
+    return tuple(name for name, one in zip(objective.names, touched(steps), strict=True) if one)
 
 
 def examine(fit: Fit, problem: Problem, searched: GlobalFit | None = None) -> list[Section]:

@@ -55,6 +55,7 @@ from .uncertainty import (
     inverse_of,
     residual_variance,
     scaled_inverse,
+    with_open,
 )
 
 # A fit that has followed all but this part of the noise, in variance, cannot be judged by what it
@@ -491,7 +492,10 @@ def uncertainty_from(
     nothing = np.where(free & free[:, None], np.inf, 0.0)
     reason = ONLY_SIGMA if np.isfinite(variance) else NO_DEGREES_OF_FREEDOM
     return dataclasses.replace(
-        found, speckle=nothing, dyadic=nothing.copy(), chosen="classical", reason=reason
+        found,
+        **with_open(found.open, found.classical, nothing, nothing),
+        chosen="classical",
+        reason=reason,
     )
 
 
@@ -522,16 +526,14 @@ def sandwiches(
 ) -> Uncertainty:
     """Error bars from curvature, covariance of the gradient and the variance of a residual."""
     hessian = scores.hessian
-    inverse, condition, weak, unknown = inverse_of(hessian, free)
+    inverse, condition, weak, steps = inverse_of(hessian, free)
     if not free.all():
         # A bound hides a degeneracy from the errors, but it is there all the same.
         _, condition, weak, _ = inverse_of(hessian, np.ones_like(free))
-    classical = scaled_inverse(inverse, variance, free, unknown)
+    classical = scaled_inverse(inverse, variance, free)
     floored = _floored(scores.dyadic, scores.own)
     speckle, dyadic = (inverse @ m @ inverse for m in (scores.speckle, floored))
     negative = np.diagonal(inverse @ scores.dyadic @ inverse) < 0
-    for matrix in (speckle, dyadic):
-        matrix[unknown, unknown] = np.inf
     chosen, reason = scores.chosen, scores.reason
     if not np.isfinite(variance):
         # The sandwiches take the size of the noise from the residuals as well.
@@ -543,9 +545,7 @@ def sandwiches(
             "too few to tell that of frames: pairs are taken as independent, which is optimistic"
         )
     return Uncertainty(
-        classical=classical,
-        speckle=speckle,
-        dyadic=dyadic,
+        **with_open(steps, classical, speckle, dyadic),
         residual_variance=np.asarray(variance),
         condition_number=np.asarray(condition),
         n_pixels=scores.n_pixels,

@@ -12,6 +12,8 @@ from .uncertainty import (
     inverse_of,
     residual_variance,
     scaled_inverse,
+    touched,
+    with_open,
 )
 
 _NOT_FINITE = "the model is not finite where the fit ended, and its errors are infinite"
@@ -59,26 +61,25 @@ def curve_errors(
     if hessian is None:
         nothing = np.broadcast_to(np.nan, (free.size, free.size))
         remark = "" if absolute_sigma or degrees > 0 else NO_DEGREES_OF_FREEDOM
-        return _independent(nothing, variance, 1.0, (), remark), remark
+        steps = np.zeros((0, free.size))
+        return _independent(nothing, steps, variance, 1.0, (), remark), remark
     if robust is None or penalty is None or not np.isfinite(variance):
         whole = hessian if robust is not None or penalty is None else hessian + penalty
-        inverse, condition, weak, unknown = inverse_of(whole, free)
+        inverse, condition, weak, steps = inverse_of(whole, free)
     else:
         slope, square = float(robust.mean_slope), float(robust.mean_square(parameters))
-        inverse, condition, weak, unknown = inverse_of(slope * hessian + penalty, free)
+        inverse, condition, weak, steps = inverse_of(slope * hessian + penalty, free)
         unit = 1.0 if absolute_sigma else square / slope
         inverse, factor = inverse @ (square * hessian + unit * penalty) @ inverse, 1.0
-    covariance = scaled_inverse(inverse, factor, free, unknown)
+    covariance, unknown = scaled_inverse(inverse, factor, free), touched(steps)
     remark = _remark(names, degrees, factor, unknown) if np.isfinite(cost) else _NOT_FINITE
-    return _independent(covariance, factor, condition, describe(weak, names), remark), remark
+    return _independent(covariance, steps, factor, condition, describe(weak, names), remark), remark
 
 
-def _independent(covariance, factor, condition, weak, remark) -> Uncertainty:
+def _independent(covariance, steps, factor, condition, weak, remark) -> Uncertainty:
     unknown = np.broadcast_to(np.nan, covariance.shape)
     return Uncertainty(
-        classical=covariance,
-        speckle=unknown,
-        dyadic=unknown,
+        **with_open(steps, covariance, unknown, unknown),
         residual_variance=np.asarray(factor),
         condition_number=np.asarray(condition),
         n_pixels=np.zeros(0),

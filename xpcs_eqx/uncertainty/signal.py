@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .covariance import ScoreCovariances
+from .uncertainty import Uncertainty
 
 # Below this determinant of (|c1|², 1) with unit diagonal the first is constant.
 _FLAT = 1e-12
@@ -32,9 +33,9 @@ class Signal(NamedTuple):
 def signal_of(
     scores: ScoreCovariances,
     contrast: Float[np.ndarray, "angle"],
-    covariance: Float[np.ndarray, "entry entry"],
+    uncertainty: Uncertainty,
 ) -> Signal | None:
-    """The signal of a data set; `covariance` is that quoted of the entries of the fit.
+    """The signal of a data set; `uncertainty` is that of the entries of the fit.
 
     None of points that are single pairs.
     """
@@ -59,13 +60,10 @@ def signal_of(
     seen = float(np.sum(contrast * weight) / np.sqrt(total)) if total > 0 else 0.0
     decay, columns = found.correlation, found.columns(contrast)
     slopes = np.einsum("acl,ace->ale", columns, found.entries[:, : columns.shape[1]])
-    finite = np.where(np.isfinite(covariance), covariance, 0.0)
-    lost = ~np.isfinite(np.diagonal(covariance))
-    variance = np.einsum("ale,ef,alf->al", slopes, finite, slopes, optimize=True)
-    variance = np.where(np.any(slopes[..., lost] != 0, axis=2), np.inf, variance)
+    error = uncertainty.errors_of(slopes.reshape(-1, slopes.shape[-1])).reshape(decay.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         exponent = -np.log(np.maximum(decay, 1e-300))
-        relative = np.sqrt(np.maximum(variance, 0.0)) / decay / exponent
+        relative = error / decay / exponent
     usable = (decay > _GONE) & (exponent > 0) & np.any(columns != 0, axis=1)
     usable &= np.isfinite(relative)
     rate = float(np.min(relative[usable])) if usable.any() else np.inf

@@ -12,10 +12,14 @@ from ..showing import curvature_text
 # Directions whose eigenvalue, in units of the diagonal, is below this are not determined at all:
 # products of double-precision sums over a map carry about this relative error.
 UNDETERMINED = 1e-13
+# A smaller part in such a direction is rounding.
+_PART = 1e-3
 # Above this, the direction is reported as weak.
 _WEAK = 1e-7
 # Relative eigenvalue of a correlation matrix below which only rounding is left.
 _ROUNDING = 1e-10
+
+_KINDS = ("classical", "speckle", "dyadic")
 
 NO_DEGREES_OF_FREEDOM = (
     "there are no more points than free parameters, so that nothing is left to tell the errors "
@@ -50,9 +54,11 @@ class Uncertainty(eqx.Module):
     - `speckle`: sandwich with the covariance of intensity correlations (default).
     - `dyadic`: sandwich with scores summed by shared frame, of bins by age; model-free.
     - `chosen`: name of the quoted one, `reason` says why.
+    - `open`: steps of the entries that the data do not determine, in any length; `determined`:
+        variances of the entries, in the order of the covariances, without those steps.
 
-    Entries held on a bound have zero variance; directions the data do not determine have infinite
-    variance.
+    Entries held on a bound have zero variance; those that a step moves which the data do not
+    determine have infinite variance.
     """
 
     classical: Float[np.ndarray, "entry entry"]
@@ -62,6 +68,8 @@ class Uncertainty(eqx.Module):
     condition_number: Float[np.ndarray, ""]
     n_pixels: Float[np.ndarray, "angle"]
     shot_noise: Float[np.ndarray, "angle"]
+    open: Float[np.ndarray, "direction entry"]
+    determined: Float[np.ndarray, "3 entry"]
     chosen: str = eqx.field(static=True)
     reason: str = eqx.field(static=True)
     weak_directions: tuple[str, ...] = eqx.field(static=True)
@@ -82,10 +90,29 @@ class Uncertainty(eqx.Module):
         # A sandwich of few data may leave a variance below zero: nothing is known then.
         return np.sqrt(np.where(variance < 0, np.inf, variance))
 
-    def carried(self, matrix: Float[np.ndarray, "new entry"]) -> "Uncertainty":
-        """The error bars of other quantities, whose derivative by the entries is `matrix`."""
-        kinds = ("classical", "speckle", "dyadic")
-        return dataclasses.replace(self, **{k: carried(matrix, getattr(self, k)) for k in kinds})
+    def _within(self, kind: str) -> Float[np.ndarray, "entry entry"]:
+        """The covariance of `kind` without the steps that are not determined."""
+        out, moved = np.array(getattr(self, kind)), touched(self.open)
+        out[moved, moved] = self.determined[_KINDS.index(kind)][moved]
+        return out
+
+    def _laid_out(self, matrix: Float[np.ndarray, "new part"]) -> Float[np.ndarray, "new entry"]:
+        return np.pad(matrix, ((0, 0), (self.open.shape[1] - matrix.shape[1], 0)))
+
+    def carried(self, matrix: Float[np.ndarray, "new part"]) -> "Uncertainty":
+        """The error bars of other quantities, whose derivative by the last entries is `matrix`."""
+        matrix = self._laid_out(matrix)
+        steps = np.where(_moved(matrix, self.open), self.open @ matrix.T, 0.0)
+        found = (carried(matrix, self._within(kind)) for kind in _KINDS)
+        return dataclasses.replace(self, **with_open(steps, *found))
+
+    def errors_of(
+        self, matrix: Float[np.ndarray, "new part"], kind: str | None = None
+    ) -> Float[np.ndarray, "new"]:
+        """As of `carried`, without their correlations: infinite where the data leave them open."""
+        matrix = self._laid_out(matrix)
+        variance = _variances(matrix, self._within(kind or self.chosen))
+        return np.sqrt(np.where(_moved(matrix, self.open), np.inf, np.maximum(variance, 0.0)))
 
     def correlation(self, kind: str | None = None) -> Float[np.ndarray, "entry entry"]:
         """Correlation matrix; zero where an entry has no finite, positive variance."""
@@ -95,6 +122,17 @@ class Uncertainty(eqx.Module):
         safe = np.where(known, errors, 1.0)
         both = known[:, None] & known[None, :]
         return np.where(both, np.where(both, matrix, 0.0) / np.outer(safe, safe), 0.0)
+
+
+def with_open(
+    steps: Float[np.ndarray, "direction entry"], *covariances: Float[np.ndarray, "entry entry"]
+) -> dict[str, np.ndarray]:
+    """Fields of `Uncertainty` of three covariances and the steps that are not determined."""
+    fields = {kind: np.array(one) for kind, one in zip(_KINDS, covariances, strict=True)}
+    determined, moved = np.stack([np.diagonal(one) for one in covariances]), touched(steps)
+    for one in fields.values():
+        one[moved, moved] = np.inf
+    return {**fields, "open": steps, "determined": determined}
 
 
 def residual_variance(sum_of_squares: float, degrees: float) -> float:
@@ -115,20 +153,21 @@ def reduced_chi2(chi2: float, degrees: float) -> float:
 def inverse_of(
     hessian: Float[np.ndarray, "entry entry"], free: Bool[np.ndarray, "entry"]
 ) -> tuple[np.ndarray, float, list[tuple[float, dict[int, float]]], np.ndarray]:
-    """Inverse on the free entries; infinite variance along undetermined directions.
+    """Inverse on the free entries, without the directions that are not determined.
 
     Returns the inverse, the condition number of the matrix scaled to unit diagonal, the weak
-    directions (eigenvalue, and entry → part of the eigenvector), and which entries are unknown.
+    directions (eigenvalue, and entry → part of the eigenvector), and the steps `(step, entry)`
+    that are not determined: what they move has no finite error.
     """
     size = hessian.shape[0]
     full = np.zeros((size, size))
     index = np.flatnonzero(free)
     if index.size == 0:
-        return full, 1.0, [], np.zeros(size, bool)
+        return full, 1.0, [], np.zeros((0, size))
     block = hessian[np.ix_(index, index)]
     if not np.all(np.isfinite(block)):
         # Where the model is not finite nothing is known of any entry.
-        return full, np.inf, [], np.array(free)
+        return full, np.inf, [], np.eye(size)[free]
     diagonal = np.sqrt(np.maximum(np.diagonal(block), 0.0))
     dead = diagonal == 0
     unit = np.where(dead, 1.0, diagonal)
@@ -143,19 +182,16 @@ def inverse_of(
     # The variance along a curvature that is all but zero may be too large for a number.
     huge = ~np.isfinite(np.diagonal(inverse))
     full[np.ix_(index, index)] = np.where(huge | huge[:, None], 0.0, inverse)
-    unknown = np.zeros(size, bool)
-    unknown[index[huge]] = True
-    if lost.any():
-        # A parameter with a sizeable share in a lost direction has no finite error.
-        share = np.max(np.abs(vectors[:, lost]), axis=1)
-        unknown[index[share > 1e-3]] = True
+    steps = np.zeros((np.count_nonzero(lost), size))
+    steps[:, index] = (np.where(np.abs(vectors) > _PART, vectors, 0.0) / unit[:, None])[:, lost].T
+    steps = np.concatenate([steps, np.eye(size)[index[huge]]])
     largest = values[-1] if values[-1] > 0 else 1.0
     weak = [
         (float(values[i] / largest), {int(index[j]): vectors[j, i] for j in range(index.size)})
         for i in np.flatnonzero(values <= _WEAK * values[-1])
     ]
     condition = float(values[-1] / values[0]) if values[0] > 0 else np.inf
-    return full, condition, weak, unknown
+    return full, condition, weak, steps
 
 
 def describe(weak: list[tuple[float, dict[int, float]]], names: tuple[str, ...]) -> tuple[str, ...]:
@@ -168,6 +204,32 @@ def describe(weak: list[tuple[float, dict[int, float]]], names: tuple[str, ...])
     return tuple(out)
 
 
+def touched(steps: Float[np.ndarray, "direction entry"]) -> Bool[np.ndarray, "entry"]:
+    """Which entries have a part in any of these steps."""
+    return np.any(steps != 0, axis=0)
+
+
+def _moved(
+    matrix: Float[np.ndarray, "new entry"], steps: Float[np.ndarray, "direction entry"]
+) -> Bool[np.ndarray, "new"]:
+    """Which quantities, whose derivative by the entries is `matrix`, steps move beyond rounding."""
+    most = np.abs(matrix) @ np.abs(steps).T
+    return np.any(np.abs(matrix @ steps.T) > _PART * most, axis=1)
+
+
+def _variances(
+    matrix: Float[np.ndarray, "new entry"], covariance: Float[np.ndarray, "entry entry"]
+) -> Float[np.ndarray, "new"]:
+    """The diagonal of `carried`."""
+    variance = np.diagonal(covariance)
+    lost = ~np.isfinite(variance)
+    known = np.where(lost | lost[:, None], 0.0, covariance)
+    out = np.einsum("ne,ne->n", matrix @ known, matrix)
+    for value, same in ((np.inf, np.isinf(variance)), (np.nan, np.isnan(variance))):
+        out[np.any(matrix[:, same] != 0, axis=1)] = value
+    return out
+
+
 def carried(
     matrix: Float[np.ndarray, "new entry"], covariance: Float[np.ndarray, "entry entry"]
 ) -> Float[np.ndarray, "new new"]:
@@ -175,12 +237,9 @@ def carried(
 
     A variance that is infinite or NaN makes that of every quantity so that depends on its entry.
     """
-    variance = np.diagonal(covariance)
-    lost = ~np.isfinite(variance)
+    lost = ~np.isfinite(np.diagonal(covariance))
     out = matrix @ np.where(lost | lost[:, None], 0.0, covariance) @ matrix.T
-    for value, same in ((np.inf, np.isinf(variance)), (np.nan, np.isnan(variance))):
-        hit = np.any(matrix[:, same] != 0, axis=1)
-        out[hit, hit] = value
+    np.fill_diagonal(out, _variances(matrix, covariance))
     return out
 
 
@@ -238,14 +297,11 @@ def scaled_inverse(
     inverse: Float[np.ndarray, "entry entry"],
     variance: float,
     free: Bool[np.ndarray, "entry"],
-    unknown: Bool[np.ndarray, "entry"],
 ) -> Float[np.ndarray, "entry entry"]:
-    """The covariance `variance`·`inverse`: zero where not free, infinite variances where unknown.
+    """The covariance `variance`·`inverse`: zero where not free.
 
     With an infinite `variance` it is infinite for all free entries, as SciPy has it.
     """
     if not np.isfinite(variance):
         return np.where(free & free[:, None], np.inf, 0.0)
-    covariance = variance * inverse
-    covariance[unknown, unknown] = np.inf
-    return covariance
+    return variance * inverse

@@ -11,6 +11,7 @@ from ...errors import ModelError
 from ...fitting import Fit
 from ...objective.combined import is_likelihood
 from ...uncertainty import inverse_of
+from ...uncertainty.uncertainty import touched
 from ..density.likelihood import SampledSigma
 from ..density.log_posterior import Adjustment, LogPosterior
 from ..diagnostics import LARGER, widening
@@ -125,8 +126,8 @@ def _covariances(density: LogPosterior, theta, fit: Fit, variance: float, places
     curvature = information(density, theta, fit, float(np.sqrt(variance)))
     chosen = np.zeros(len(density.names), bool)
     chosen[own] = True
-    inverse, _, _, unknown = inverse_of(curvature, chosen)
-    lost += [density.names[i] for i in np.flatnonzero(unknown)]
+    inverse, _, _, steps = inverse_of(curvature, chosen)
+    lost += [density.names[i] for i in np.flatnonzero(touched(steps))]
     if lost or not own.size:
         raise ModelError(
             "the likelihood is not stretched to the quoted errors of the fit, which are not "

@@ -25,7 +25,7 @@ from ...physics import (
 )
 from ...physics.rates import rates_in
 from ...showing import with_error
-from ...uncertainty import carried, chance
+from ...uncertainty import chance
 from ..fit import Fit
 
 # Where maps begin, and after these parts of the window: beyond, lags soon leave the maps.
@@ -191,10 +191,8 @@ def derived_values(
     """
     term = fit.objective.term
     x = np.asarray(fit.values)[fit.index.physical]
-    covariance = np.asarray(fit.index.physical_block(fit.uncertainty.covariance))
-    # An infinite variance times a derivative of zero is nothing.
-    lost = ~np.isfinite(np.diagonal(covariance))
-    known = np.where(lost | lost[:, None], 0.0, covariance)
+    errors = fit.uncertainty.errors()[fit.index.physical]
+    lost = ~np.isfinite(errors)
     t = _times(fit)
     middle = _age_of_gamma(t[0], t[-1]) if gamma_age is None else float(gamma_age)
     when = _ages(t, ages)
@@ -229,7 +227,7 @@ def derived_values(
         return np.concatenate([*out, *rates, list(found[0]["means"].values())])
 
     values = at(x)
-    step = np.where(lost, 1e-6 * np.maximum(np.abs(x), 1.0), 1e-3 * np.sqrt(np.diagonal(known)))
+    step = np.where(lost, 1e-6 * np.maximum(np.abs(x), 1.0), 1e-3 * errors)
     step = np.where(step > 0, step, 1e-9)
     slopes = (
         np.stack(
@@ -249,8 +247,8 @@ def derived_values(
 
     def error(slope):
         each = slope.shape[:-1]
-        variance = np.diagonal(carried(slope.reshape(int(np.prod(each)), x.size), covariance))
-        return np.sqrt(np.maximum(variance, 0.0)).reshape(each)
+        found = fit.uncertainty.errors_of(slope.reshape(int(np.prod(each)), x.size))
+        return found.reshape(each)
 
     # In the order in which JAX hands dictionaries back.
     fields, n = sorted(rates_in(fit.model)), rate_ages.size
@@ -397,7 +395,6 @@ def q_exponent(fit: Fit, derived: Sequence[Derived]) -> Exponent | None:
     # Behind the scaling coefficients of all data sets.
     free = slice(fit.values.size - shared.whole.n_free, None)
     x = np.asarray(fit.values)[free]
-    covariance = np.asarray(fit.uncertainty.covariance)[free, free]
     by_whole = np.asarray(jax.jacfwd(shared.whole.all_values)(jnp.asarray(x)))
     rows = []
     for k, one in enumerate(derived):
@@ -411,7 +408,7 @@ def q_exponent(fit: Fit, derived: Sequence[Derived]) -> Exponent | None:
     return line_of_logarithms(
         np.array([one.q for one in derived]),
         np.array([one.gamma for one in derived]),
-        slopes @ covariance @ slopes.T,
+        fit.uncertainty.carried(slopes).covariance,
         stated.pop() if len(stated) == 1 else None,
         age,
     )

@@ -17,7 +17,6 @@ from ...errors import FitError, ModelError
 from ...objective import CurveObjective, Pull, with_penalties
 from ...optimize import Status, TrustRegion, iterate_compiled, iterate_host
 from ...parameters import ParameterMap, parameter_values
-from ...uncertainty import carried
 from ..fit import Fit
 
 # Width of the pull that holds the profiled quantity, in units of its error. Every minimum with a
@@ -188,8 +187,7 @@ def profile_interval(
     gradient = np.asarray(_gradient(parameters, function, jnp.asarray(x_best)))[None]
 
     def variance_of(kind: str) -> float:
-        block = np.asarray(getattr(fit.uncertainty, kind))[free, free]
-        return float(carried(gradient, block)[0, 0])
+        return float(fit.uncertainty.errors_of(gradient, kind)[0]) ** 2
 
     variance = variance_of("classical")
     if not (np.isfinite(variance) and variance > 0):
