@@ -36,7 +36,7 @@ from xpcs_eqx.report.collection import AGE, Result, as_page, comparison, exponen
 from xpcs_eqx.report.derived import exponent_section, exponent_sections
 from xpcs_eqx.report.plots import exponent_figure, save_figures
 from xpcs_eqx.report.plots.canvas import style
-from xpcs_eqx.report.plots.series import series_figure
+from xpcs_eqx.report.plots.series import series_drawings, series_figure
 
 
 def test_what_is_the_same_at_all_angles_is_said_once():
@@ -130,6 +130,36 @@ def test_numbers_of_a_fit():
     assert q_exponent(fit, [found]) is None
 
 
+def test_what_degenerate_parameters_leave_determined_has_the_error_of_the_fit_without_one():
+    """With a fixed exponent of 0 only the sum of amplitude and offset is known, and that well."""
+    data = make_data(Static(rate(8e3)), n=31, phi=[0.0, 90.0])
+
+    def fitted(*fixed):
+        start = Static(PowerLawRate(6e3, 0.0, 1e3))
+        return least_squares(projected_objective(mapped(start, data, fixed=fixed), data))
+
+    both, one = fitted("alpha"), fitted("alpha", "D_offset")
+    assert np.isinf([both["D0"].error, both["D_offset"].error]).all()
+    assert np.isfinite(both["contrast[0]"].error)
+    found, wanted = derived_values(both), derived_values(one)
+    for name in ("lag_errors", "tau_errors", "gamma_error"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-4)
+    for name in ("rate_errors", "mean_errors"):
+        other = getattr(wanted, name)["transport"]
+        np.testing.assert_allclose(getattr(found, name)["transport"], other, rtol=1e-4)
+    for mine, other in zip(both.rate("transport"), one.rate("transport"), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4)
+    assert both.signal.rate == pytest.approx(one.signal.rate, rel=1e-4)
+    said = " ".join(both.quality.findings)
+    assert "do not determine D0" in said
+    assert "the decay is not determined" not in said
+    # As far as they do depend on one of the two, nothing is known.
+    uncertainty, place = both.uncertainty, both.names.index("D0")
+    alone = uncertainty.carried(np.eye(len(both.names))[[place, place + 1]])
+    assert np.isinf(alone.errors()).all()
+    np.testing.assert_allclose(alone.carried(np.ones((1, 2))).errors(), one["D0"].error, rtol=1e-4)
+
+
 @pytest.mark.parametrize("slope", [2.0, 1.0, 0.0])
 def test_slopes_cover_the_truth(slope):
     rng = np.random.default_rng(3)
@@ -192,6 +222,19 @@ def results_at(q, factors, files=("a.h5", "b.h5")):
         for k, (file, factor) in enumerate(zip(files, factors, strict=True))
         for one in q
     ]  # fmt: skip
+
+
+def test_what_is_said_of_q_counts_frames_where_the_results_do():
+    units = {"D0": "Å²/frame", "Γ": "1/frame"}
+    results = [
+        dataclasses.replace(one, units=units) for one in results_at((0.004, 0.006), (1.0, 3.0))[:2]
+    ]
+    assert "τ [frames]" in as_page("Series", results)
+    assert "[s]" not in as_page("Series", results)
+    *_, of_q = series_drawings(results, None, exponents_of(results))
+    with style():
+        names = [axis.get_ylabel() for axis in of_q.draw().axes]
+    assert names == ["Γ [1/frame]", "τ = 1/Γ [frames]", "D = Γ/q² [Å²/frame]"]
 
 
 def test_files_with_the_same_q_have_a_line_each():

@@ -1,5 +1,6 @@
 """The page of a report: its structure, and how a browser lays it out at a desk and on a phone."""
 
+import re
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -133,6 +134,12 @@ def test_what_a_page_has_no_room_for_stays_in_its_file():
     assert shown.count("<figure>") == 1
     assert "in the file q1/rates.png" in shown
     assert len(shown) < 5_000_000
+
+
+def test_numbers_stay_in_a_line():
+    """Browsers break `e-04` behind its hyphen."""
+    shown = page("Fit", [(Section("", ["a = (1.3 ± 4.8)e-04, b < 1e-09, age-2"]), ())])
+    assert re.findall('<span class="one">([^<]*)', shown) == ["(1.3 ± 4.8)e-04", "1e-09"]
 
 
 def test_words_of_code_look_like_it():

@@ -14,8 +14,8 @@ from matplotlib.text import Text
 from xpcs_eqx.data import Geometry, Provenance, from_dict
 from xpcs_eqx.data.two_time import NO_Q, NO_TIMES
 from xpcs_eqx.errors import FitError, ModelError
-from xpcs_eqx.fitting import Band, ProfileInterval, curve_fit, least_squares
-from xpcs_eqx.objective import two_time_objective
+from xpcs_eqx.fitting import Band, ProfileInterval, curve_fit, g2_at_ages, least_squares
+from xpcs_eqx.objective import projected_objective, two_time_objective
 from xpcs_eqx.parameters import parameter_map, shared_parameters
 from xpcs_eqx.physics import PowerLawRate, Static, correlation_map
 from xpcs_eqx.report import (
@@ -32,6 +32,7 @@ from xpcs_eqx.report import (
     to_json,
     write_fitted_data,
 )
+from xpcs_eqx.report.analyses import g2_section
 from xpcs_eqx.report.maps import chosen_angles
 from xpcs_eqx.report.plots import (
     autocorrelation,
@@ -282,6 +283,29 @@ def test_no_second_is_there_where_the_frame_time_is_not_known(fit):
     assert [one for one in said if re.search(r"\d s\b|\[s\]|/s\b", one)] == []
     assert "age [frames]" in report
     assert {"t1 [frames]", "J(t) [Å²/frame]"} <= set(drawn)
+
+
+def test_python_and_files_count_frames_where_their_time_is_not_known(tmp_path):
+    known = two_time(n=40, phi=(0.0,))
+    moved = np.array(known.c2)
+    # A step in age and lag, which no model of one rate has.
+    moved[:, :12, 12:20] += 0.2
+    moved[:, 12:20, :12] += 0.2
+    data = dataclasses.replace(
+        known, c2=moved, t=np.arange(40.0), provenance=Provenance(notes=(NO_TIMES,))
+    )
+    start = Static(PowerLawRate(4e3, 0.0, 0.0))
+    parameters = parameter_map(start, data.t, fixed=("alpha", "D_offset"))
+    objective = projected_objective(parameters, data)
+    assert "t = 0 … 39 frames, dt = 1 frames" in repr(objective)
+    fit = least_squares(objective)
+    said = " ".join(fit.quality.findings)
+    assert re.search(r"at (lags|ages) [\d.–]+ frames", said)
+    assert re.search(r"\d s\b", said) is None
+    curves = g2_at_ages(data, 1, beside=fit)
+    g2_section(curves).files["fit/g2.csv"](tmp_path / "g2.csv")
+    header = (tmp_path / "g2.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header.startswith("age_frames,phi_deg,lag_frames,")
 
 
 def test_one_angle_and_a_given_sigma():

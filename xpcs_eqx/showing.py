@@ -5,7 +5,7 @@ import html
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -134,6 +134,11 @@ def per_frame(said: str) -> str:
     ('1/frame^(1+alpha)', 'frames', 'at lags 2–5 frames, τ [frames]')
     """
     return re.sub(r"^s$|(?<=\[)s(?=\])|(?<=\d )s\b", "frames", re.sub(r"(?<=/)s\b", "frame", said))
+
+
+def counts_frames(units: Iterable[str]) -> bool:
+    """Whether parameters of these units are of data whose frame time nobody has said."""
+    return any("frame" in unit for unit in units)
 
 
 def counted(many: int, name: str) -> str:

@@ -153,15 +153,16 @@ class Provenance(eqx.Module):
         return self.path if self.layout in self.path else f"{self.path} ({self.layout})"
 
 
-def place_text(t: Any, geometry: Geometry) -> str:
-    """Angles, frames, times and q of data in a line or two."""
+def place_text(t: Any, geometry: Geometry, frames: bool = False) -> str:
+    """Angles, frames, times and q of data in a line or two; `frames`: times count these."""
     t, phi = np.asarray(t), np.asarray(geometry.phi)
     angles = f"{counted(phi.size, 'angle')} (φ = {few(phi)}°)"
     step = (t[-1] - t[0]) / max(t.size - 1, 1)
-    return (
+    said = (
         f"{angles} × {t.size} frames, t = {t[0]:.6g} … {t[-1]:.6g} s, dt = {step:.4g} s, "
         f"q = {float(geometry.q):.6g} 1/Å"
     )
+    return per_frame(said) if frames else said
 
 
 class AbstractTwoTime(eqx.Module):
@@ -193,10 +194,9 @@ class AbstractTwoTime(eqx.Module):
         if not known(self) or [np.ndim(self.geometry.q), np.ndim(self.t)] != [0, 1]:
             return eqx.tree_pformat(self)
         sigma = "known" if self.absolute_sigma else "not known, so that errors follow the residuals"
-        place = place_text(self.t, self.geometry)
         lines = [
             f"{type(self).__name__} from {self.provenance.where()}",
-            place if self.provenance.has_times else per_frame(place),
+            place_text(self.t, self.geometry, not self.provenance.has_times),
             # A property of some kinds and a field of others.
             f"{self.n_pairs} entries that count, sigma {sigma}",  # pyright: ignore[reportAttributeAccessIssue]
             *(f"note: {one}" for one in self.provenance.notes),

@@ -17,7 +17,7 @@ from ..objective import MapTiles, StoredTiles, has_bins, on_one_device
 from ..optimize import AbstractPreparationState, History, Status, Telemetry, WarmUpState
 from ..physics import AbstractCorrelation, correlation_map, time_floor
 from ..scaling import IndexMap
-from ..showing import Table, as_block, counted, figures_of, labelled, with_error
+from ..showing import Table, as_block, counted, counts_frames, figures_of, labelled, with_error
 from ..uncertainty import Misfit, Signal, Uncertainty
 from .joint import Sharing
 from .scaling_check import ScalingCheck
@@ -162,6 +162,11 @@ class Fit(eqx.Module):
         """The data sets by label, in their order."""
         alone = () if self.fitted is None else (self,)
         return Parts({one.label: one for one in self.data_sets or alone})
+
+    @property
+    def counts_frames(self) -> bool:
+        """Whether its times are numbers of frames, as no frame time is known."""
+        return counts_frames(row.unit for row in self.rows)
 
     @property
     def x(self) -> Float[np.ndarray, "variable"]:
@@ -502,10 +507,9 @@ class Fit(eqx.Module):
         covariance of the free parameters.
         """
         x = np.asarray(self.values)[self.index.physical]
-        covariance = np.asarray(self.index.physical_block(self.uncertainty.covariance))
         term = self.objective.term
-        values, error = _rate_and_error(term.parameters, field, term.t, x, covariance)
-        return np.asarray(values), np.asarray(error)
+        values, slopes = _rate_and_slopes(term.parameters, field, term.t, x)
+        return np.asarray(values), self.uncertainty.errors_of(np.asarray(slopes))
 
 
 def hessian_of_maps(fit: Fit) -> Float[np.ndarray, "entry entry"]:
@@ -525,16 +529,10 @@ def _surface(model, t, geometry, scaling):
 
 
 @quick_jit
-def _rate_and_error(parameters, field, t, x, covariance):
+def _rate_and_slopes(parameters, field, t, x):
     times = jnp.maximum(t, time_floor(t))
-    # An infinite variance times a derivative of zero is nothing.
-    lost = jnp.isinf(jnp.diagonal(covariance))
-    known = jnp.where(lost | lost[:, None], 0.0, covariance)
 
     def curve(x):
         return getattr(parameters.build(x), field)(times)
 
-    jacobian = jax.jacfwd(curve)(x)
-    variance = jnp.einsum("fa,ab,fb->f", jacobian, known, jacobian)
-    open_ = jnp.any((jacobian != 0) & lost, axis=1)
-    return curve(x), jnp.where(open_, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0.0)))
+    return curve(x), jax.jacfwd(curve)(x)

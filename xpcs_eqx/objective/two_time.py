@@ -12,6 +12,7 @@ from ..compiling import kept_jit, quick_jit
 from ..data import Doubt, Geometry, place_text
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
+from ..showing import counts_frames
 from .drivers.loops import AbstractDriver, AbstractPieces
 from .elimination import assemble, eliminate, move_scaling, solve_scaling
 from .equations import AbstractObjective, NormalEquations
@@ -68,8 +69,9 @@ class TwoTimeTerm(eqx.Module):
     def about(self, how: str) -> tuple[str, ...]:
         """Model, data and scaling, and `how` they are fitted, in lines for people."""
         sigma = "known" if self.absolute_sigma else "not known"
+        place = place_text(self.t, self.geometry, counts_frames(self.parameters.units))
         return (
-            f"  {type(self.parameters.model).__name__} on {place_text(self.t, self.geometry)}",
+            f"  {type(self.parameters.model).__name__} on {place}",
             f"  {how}, sigma {sigma}",
             f"  {self.scaling}",
         )

@@ -14,7 +14,7 @@ from ..data import (
     noise_by_angle,
 )
 from ..report.method import Origin
-from ..report.sections import Block, Entry, Table, blocks_by_frame, counted, number, text_lines
+from ..report.sections import Block, Entry, Table, by_frame, counted, number, text_lines
 from ..scaling import half_decays, quantile_scaling
 
 DataSets = Sequence[TwoTimeData | PooledData]
@@ -66,7 +66,7 @@ def _lines(data: TwoTimeData | PooledData) -> list[str]:
     rows = [[number(float(value), 4) for value in row] for row in zip(*columns, strict=True)]
     guess = "contrast, baseline and half-decay are first guesses; a fit knows them better"
     content += [Table(header, rows), guess]
-    return text_lines(content if origin.has_times else blocks_by_frame(content))
+    return text_lines(content if origin.has_times else by_frame(content))
 
 
 def show(arguments: argparse.Namespace) -> str:

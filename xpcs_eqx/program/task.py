@@ -52,9 +52,7 @@ from ..report.analyses import (
     search_section,
 )
 from ..report.fit import folders_of
-from ..report.method import counts_frames
-from ..report.sections import section_by_frame
-from ..showing import per_frame
+from ..report.sections import by_frame
 from .examining import examine, undetermined
 from .sampling import Sampled, sample_posterior
 
@@ -74,8 +72,7 @@ def task_of(configuration: Configuration) -> "Task":
 
 
 def _data_line(data: Given) -> str:
-    place = place_text(data.t, data.geometry)
-    place = place if data.provenance.has_times else per_frame(place)
+    place = place_text(data.t, data.geometry, not data.provenance.has_times)
     return f"{data.provenance.where()}: {place}"
 
 
@@ -311,8 +308,8 @@ class Outcome:
             timings = {**timings, **self.sampled.timings}
         for name, part in self.folders().items():
             out.append(surface_section(part, name, output.fitted_data))
-        if counts_frames(self.fit):
-            out = list(map(section_by_frame, out))
+        if self.fit.counts_frames:
+            out = by_frame(out)
         return [*out, time_section(self.fit, timings)]
 
     def write(

@@ -302,9 +302,9 @@ def _row(one: AgedG2) -> tuple[str, ...]:
 def _write(path: str, curves: Sequence[AgedG2]) -> None:
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(
-            ("age_s", "phi_deg", "lag_s", "g2", "error", "pairs", "stretched", "fit_of_maps")
-        )
+        unit = "frames" if any(one.fit.counts_frames for one in curves) else "s"
+        of_g2 = ("g2", "error", "pairs", "stretched", "fit_of_maps")
+        writer.writerow((f"age_{unit}", "phi_deg", f"lag_{unit}", *of_g2))
         for one in curves:
             columns = (one.lag, one.g2, one.error, one.pairs, one.curve, one.beside)
             for row in zip(*columns, strict=True):

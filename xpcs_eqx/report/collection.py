@@ -15,11 +15,22 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..fitting import Exponent, line_of_logarithms
-from ..showing import per_frame, without_q
+from ..showing import counts_frames, per_frame, without_q
 from .derived import RATES, exponent_sections, relaxation_of
 from .folder import checksums_of, stored
 from .page import Picture, page
-from .sections import FIGURES, HEAD, Block, Section, Table, items, number, text_lines, with_error
+from .sections import (
+    FIGURES,
+    HEAD,
+    Block,
+    Section,
+    Table,
+    by_frame,
+    items,
+    number,
+    text_lines,
+    with_error,
+)
 
 # The derived number that stands among the parameters: relaxation rate of c1.
 GAMMA = "Γ"
@@ -57,6 +68,11 @@ class Result:
     sha256: str = ""
 
     @property
+    def counts_frames(self) -> bool:
+        """Whether its times are numbers of frames, as no frame time is known."""
+        return counts_frames(self.units.values())
+
+    @property
     def good(self) -> bool:
         """Whether there is a fit to rely on."""
         return self.verdict == "good"
@@ -88,7 +104,7 @@ def read_result(folder: str, name: str = "", about: Mapping[str, Any] = {}) -> R
         more |= _derived(found.get("derived", {}), data)
     units = {n: row.get("unit", "") for n, row in rows.items()}
     # Of data whose frame time is not known seconds are frames.
-    said = per_frame if any("frame" in unit for unit in units.values()) else str
+    said = per_frame if counts_frames(units.values()) else str
     more = {said(name): pair for name, pair in more.items()}
     if gamma := relaxation_of(found):
         parameters[GAMMA], units[GAMMA] = gamma, said("1/s")
@@ -301,7 +317,9 @@ def as_page(
 
     `beside`: a column for each result instead, where they are few.
     """
-    about_q = [(one, ()) for one in _about_q(results)]
+    found = _about_q(results)
+    found = by_frame(found) if any(one.counts_frames for one in results) else found
+    about_q = [(one, ()) for one in found]
     few = beside and len(results) <= _COLUMNS
     table = [_beside(results)] if few else [_verdicts(results), *_pairs(results)]
     content: list[Block] = [*table, "value ± one standard error"]

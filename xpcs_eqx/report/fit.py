@@ -22,7 +22,6 @@ from .maps import has_maps, is_stored, write_fitted_data
 from .method import (
     STRONG_CORRELATION,
     Origin,
-    counts_frames,
     data_section,
     every_pair,
     model_section,
@@ -40,13 +39,13 @@ from .sections import (
     Entry,
     Section,
     Table,
+    by_frame,
     counted,
     document,
     folder_names,
     items,
     number,
     plotting,
-    section_by_frame,
     text,
     value_and_error,
 )
@@ -99,7 +98,7 @@ def verdict_section(fit: Fit, origins: Sequence[Origin]) -> Section:
         file = "the data" if path in ("", Provenance().path) else os.path.basename(path)
         known = f", q = {float(term.geometry.q):.6g} 1/Å" if origin.has_q else ""
         frames = f"{term.t.shape[0]} frames"
-        if origin.has_times:
+        if origin.provenance.has_times:
             frames += f" in {float(np.ptp(np.asarray(term.t))):.6g} s"
         what = f"{file}, {counted(term.geometry.phi.shape[0], 'angle')}, {frames}{known}"
         # What was not measured is no detail of the method.
@@ -419,6 +418,6 @@ def text_report(
     """
     own = fit_sections(fit, origins, decisions=decisions, profiles=profiles, all_errors=all_errors)
     said = [*own, *sections]
-    if counts_frames(fit):
-        said = list(map(section_by_frame, said))
+    if fit.counts_frames:
+        said = by_frame(said)
     return text(title, [*said, time_section(fit, timings or {})], appendix)

@@ -36,11 +36,6 @@ class Origin:
     weight: float = 1.0
 
     @property
-    def has_times(self) -> bool:
-        """As of its provenance."""
-        return self.provenance.has_times
-
-    @property
     def has_q(self) -> bool:
         """Whether q is known; where it is not, 1 stands for it."""
         return self.provenance.has_q
@@ -88,11 +83,6 @@ def unit_of(fit: Fit, unit: str) -> str:
     """The unit of a rate of a fit, without the length that it has not where q is not known."""
     known = any("Å" in row.unit for row in fit.rows)
     return unit if known else without_q(unit)
-
-
-def counts_frames(fit: Fit) -> bool:
-    """Whether times of a fit are numbers of frames, as no frame time is known."""
-    return any("frame" in row.unit for row in fit.rows)
 
 
 def strong_correlations(fit: Fit) -> list[tuple[str, str, float]]:

@@ -44,6 +44,7 @@ th, td { padding: .3rem .6rem; text-align: left; white-space: nowrap;
 th { color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line); }
 td.long { white-space: normal; min-width: 16rem; }
 code { font: .88em ui-monospace, monospace; background: var(--ground); padding: .1em .3em; }
+.one { white-space: nowrap; }
 .n { text-align: right; }
 th:first-child, td:first-child { padding-left: 0; }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .35rem 1rem;
@@ -100,6 +101,8 @@ large.addEventListener("click", (event) => {
 });
 """
 _VERDICT = re.compile(r"Quality: (GOOD|MARGINAL|POOR)\b")
+# Browsers break lines behind the hyphen of a power of ten.
+_POWER = re.compile(r"(\([\d.]+ ± [\d.]+\)|\d[\d.]*)e[-+]\d+")
 # A list of more sections than these is no help.
 _MOST_LINKS = 12
 # Cells longer than this are broken into lines.
@@ -134,8 +137,9 @@ def _look(cell: str, right: bool) -> str:
 
 
 def _text(said: str) -> str:
-    """A text whose words of code, between backticks, look like it."""
-    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(said))
+    """A text whose words of code, between backticks, look like it, and numbers stay in a line."""
+    shown = _POWER.sub(r'<span class="one">\g<0></span>', html.escape(said))
+    return re.sub("`([^`]+)`", r"<code>\1</code>", shown)
 
 
 def _table(table: Table) -> str:

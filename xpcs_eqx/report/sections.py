@@ -165,38 +165,25 @@ class Section:
     place: int = TABLES
 
 
-def by_frame(figure: "Figure") -> "Figure":
-    """A figure of data whose frame time is not known."""
-    for one in figure.findobj(lambda artist: hasattr(artist, "set_text")):
-        words: Any = one
-        words.set_text(per_frame(words.get_text()))
-    return figure
-
-
-def _by_frame(said: Any) -> Any:
+def by_frame(said: Any) -> Any:
+    """Words, blocks, a section or a figure of data whose frame time is not known."""
     if isinstance(said, str):
         return per_frame(said)
     if isinstance(said, Mapping):
-        return {name: _by_frame(one) for name, one in said.items()}
-    return [_by_frame(one) for one in said]
-
-
-def blocks_by_frame(blocks: Sequence[Block]) -> list[Block]:
-    """Blocks about data whose frame time is not known."""
-    return [from_plain(_by_frame(to_plain(one))) for one in blocks]
-
-
-def section_by_frame(section: Section) -> Section:
-    """A section about data whose frame time is not known, with its figures."""
-    figures = section.figures
-
-    def drawn() -> Sequence[Drawing]:
-        made = figures() if figures else ()
-        return [one._replace(draw=lambda one=one: by_frame(one.draw())) for one in made]
-
-    return replace(
-        section, content=blocks_by_frame(section.content), figures=drawn if figures else None
-    )
+        return {name: by_frame(one) for name, one in said.items()}
+    if isinstance(said, Section):
+        figures = said.figures
+        drawn = (lambda: by_frame(figures())) if figures else None
+        return replace(said, content=by_frame(said.content), figures=drawn)
+    if isinstance(said, Drawing):
+        return said._replace(draw=lambda: by_frame(said.draw()), caption=per_frame(said.caption))
+    if isinstance(said, tuple(_KINDS.values())):
+        return from_plain(by_frame(to_plain(said)))
+    if hasattr(said, "findobj"):
+        for words in said.findobj(lambda artist: hasattr(artist, "set_text")):
+            words.set_text(per_frame(words.get_text()))
+        return said
+    return [by_frame(one) for one in said]
 
 
 def in_order(sections: Iterable[Section]) -> list[Section]:

@@ -13,7 +13,6 @@ from ...fitting import Fit
 from ...objective import has_bins
 from ...physics.rates import rates_in
 from ..maps import FittedMaps, has_maps, sheet_maps, shown_maps
-from ..method import counts_frames
 from ..page import Picture
 from ..points import fitted_bins
 from ..sections import Drawing, by_frame
@@ -114,8 +113,8 @@ def drawings(fit: Fit) -> tuple[Drawing, ...]:
         ]
     if n_angles > 1:
         out.append(_drawing("scaling", lambda: scaling_figure(fit)))
-    if counts_frames(fit):
-        out = [one._replace(draw=lambda one=one: by_frame(one.draw())) for one in out]
+    if fit.counts_frames:
+        out = by_frame(out)
     return (*out, *_of_errors(fit))
 
 

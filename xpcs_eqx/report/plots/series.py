@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from ...fitting import Exponent
 from ..collection import Q, Result, number_of
 from ..derived import about_q
-from ..sections import Drawing
+from ..sections import Drawing, by_frame
 from .canvas import DATA, FIT, WIDE, few_ticks, log_scale, panels
 from .means import age_colours, grid_of, shown_panels
 
@@ -176,4 +176,5 @@ def series_drawings(
     drawn = (Drawing("series", lambda: series_figure(results, against), caption),)
     if not exponents:
         return drawn
-    return (*drawn, Drawing("q", lambda: exponent_figure(exponents), about_q(exponents)))
+    of_q = Drawing("q", lambda: exponent_figure(exponents), about_q(exponents))
+    return (*drawn, by_frame(of_q) if any(one.counts_frames for one in results) else of_q)
