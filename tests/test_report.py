@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from xpcs_eqx.report import (
 )
 from xpcs_eqx.report.analyses import g2_section
 from xpcs_eqx.report.maps import chosen_angles
+from xpcs_eqx.report.misfit import misfit_section
 from xpcs_eqx.report.plots import (
     autocorrelation,
     convergence_figure,
@@ -44,7 +46,7 @@ from xpcs_eqx.report.plots import (
 )
 from xpcs_eqx.report.plots.canvas import style
 from xpcs_eqx.report.plots.curves import rate_limits
-from xpcs_eqx.report.sections import text
+from xpcs_eqx.report.sections import Heading, text
 from xpcs_eqx.scaling import Averaged, Fixed
 
 PLOTS = (
@@ -306,6 +308,15 @@ def test_python_and_files_count_frames_where_their_time_is_not_known(tmp_path):
     g2_section(curves).files["fit/g2.csv"](tmp_path / "g2.csv")
     header = (tmp_path / "g2.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header.startswith("age_frames,phi_deg,lag_frames,")
+
+
+def test_tests_of_data_sets_are_named_as_their_other_sections_are(fit):
+    of_q, named = (dataclasses.replace(fit, label=label) for label in ("0.0054", "cold"))
+    section = misfit_section(SimpleNamespace(parts={"0.0054": of_q, "cold": named}))
+    titles = [one.title for one in section.content if isinstance(one, Heading)]
+    assert titles == ["q = 0.0054 1/Å", "cold"]
+    starts = [one.caption.partition(": mean residual")[0] for one in section.figures()]
+    assert starts == titles
 
 
 def test_one_angle_and_a_given_sigma():

@@ -14,9 +14,9 @@ from ..fitting import (
     q_exponent,
     stated_exponent,
 )
-from .fit import called, folders_of
+from .fit import folders_of
 from .maps import chosen_angles
-from .method import unit_of
+from .method import called, unit_of
 from .sections import (
     HEAD,
     TABLES,

@@ -22,6 +22,7 @@ from .maps import has_maps, is_stored, write_fitted_data
 from .method import (
     STRONG_CORRELATION,
     Origin,
+    called,
     data_section,
     every_pair,
     model_section,
@@ -263,12 +264,6 @@ def sharing_section(fit: Fit, origins: Sequence[Origin]) -> Section:
             "data_sets": blocks,
         },
     )
-
-
-def called(part: Fit) -> str:
-    """A data set in a title: by its label, or by its q where that is its label."""
-    q = f"{float(part.objective.term.geometry.q):.6g}"
-    return f"q = {q} 1/Å" if part.label == q else part.label
 
 
 def folders_of(fit: Fit) -> dict[str, str]:

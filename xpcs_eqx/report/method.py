@@ -79,6 +79,12 @@ def every_pair(fit: Fit) -> int:
     return term.geometry.phi.shape[0] * math.comb(term.t.shape[0], 2)
 
 
+def called(part: Fit) -> str:
+    """A data set in a title: by its label, or by its q where that is its label."""
+    q = f"{float(part.objective.term.geometry.q):.6g}"
+    return f"q = {q} 1/Å" if part.label == q else part.label
+
+
 def unit_of(fit: Fit, unit: str) -> str:
     """The unit of a rate of a fit, without the length that it has not where q is not known."""
     known = any("Å" in row.unit for row in fit.rows)

@@ -2,6 +2,7 @@
 
 from ..fitting import Fit
 from ..uncertainty import Misfit
+from .method import called
 from .sections import (
     Block,
     Drawing,
@@ -32,15 +33,16 @@ def misfit_section(fit: Fit) -> Section:
     if not found:
         return Section(document={"misfit": None})
     content: list[Block] = []
+    titles = {label: called(fit.parts[label]) for label in found}
     for label, misfit in found.items():
         if len(fit.parts) > 1:
-            content.append(Heading(label))
+            content.append(Heading(titles[label]))
         content += _tests(misfit)
     return Section(
         "Does the model fit?",
         content,
         document={"misfit": {label: _document(misfit) for label, misfit in found.items()}},
-        figures=lambda: _drawings(found),
+        figures=lambda: _drawings(found, titles),
     )
 
 
@@ -85,7 +87,7 @@ def _document(misfit: Misfit) -> dict:
     }
 
 
-def _drawings(found: dict[str, Misfit]) -> list[Drawing]:
+def _drawings(found: dict[str, Misfit], titles: dict[str, str]) -> list[Drawing]:
     from .plots.curves import misfit_figure
 
     names = folder_names(tuple(found))
@@ -93,7 +95,7 @@ def _drawings(found: dict[str, Misfit]) -> list[Drawing]:
         Drawing(
             "mean_residuals" if len(found) == 1 else f"{name}/mean_residuals",
             lambda misfit=misfit: misfit_figure(misfit),
-            (f"{label}: m" if len(found) > 1 else "M")
+            (f"{titles[label]}: m" if len(found) > 1 else "M")
             + "ean residual by lag and by age, with the errors that a right model would have. "
             "Red points lie more than three of them from zero: there the model does not fit.",
         )
