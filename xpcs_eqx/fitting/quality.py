@@ -14,7 +14,7 @@ from ..compiling import quick_jit
 from ..data import DOUBTS, Geometry
 from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
-from ..showing import per_frame, with_error
+from ..showing import with_error
 from ..uncertainty import Misfit, Signal
 from ..uncertainty.misfit import LEVEL
 from ..uncertainty.uncertainty import NO_DEGREES_OF_FREEDOM
@@ -106,10 +106,7 @@ def judge(fit: Fit, thresholds: Thresholds = Thresholds()) -> Quality:  # noqa: 
             f"the {name} rate is negative inside the time window, which is unphysical"
         )
     found.doubts += fit.doubts
-    quality = found.quality(fit.conditions)
-    if not fit.counts_frames:
-        return quality
-    return quality._replace(findings=tuple(map(per_frame, quality.findings)))
+    return found.quality(fit.conditions)
 
 
 def judged(fit: Fit, thresholds: Thresholds) -> Fit:

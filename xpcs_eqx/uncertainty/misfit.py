@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..objective import AbstractLoss, TwoTimeTerm
-from ..showing import RARE, with_error
+from ..showing import RARE, counts_frames, per_frame, with_error
 from .dyadic import ResidualSums, mean_slopes, robust_noise, summed
 from .evidence import Evidence
 from .structure import Cells, limits_of
@@ -399,6 +399,11 @@ def _frame_of(mean, centre: int) -> int:
     return max(range(centre - 1, centre + 2), key=lambda k: away[k - low])
 
 
+def _by_frame(test: MisfitTest) -> MisfitTest:
+    where = test.where
+    return test._replace(where=where and where._replace(text=per_frame(where.text)))
+
+
 def misfit_of(
     remains: Remains,
     inverse: Float[np.ndarray, "entry entry"],
@@ -429,6 +434,8 @@ def misfit_of(
     by_angle = _angle_test(left, cells, lags, ages, noise.sizes, phi)
     # A bad frame is the cause of much of what the others find.
     tests = (_frame_test(evidence, t), by_lag, by_age, by_angle, _scale_test(noise))
+    if counts_frames(term.parameters.units):
+        tests = tuple(map(_by_frame, tests))
     variance = np.asarray(evidence.variance) / noise.pixels
     ratio = np.nan
     if term.absolute_sigma:

@@ -12,7 +12,7 @@ from ...parameters.shared import base_of
 from ...physics import PowerLawRate
 from ...physics.leaves import parameter_leaves
 from ...scaling import Individual
-from ...showing import curvature_text, with_error
+from ...showing import curvature_text, per_frame, with_error
 from ..fit import Fit, hessian_of_maps
 from .profile import ProfileCurve, profile_curve, profiled_parameter
 
@@ -393,8 +393,9 @@ def _best_known(fit: Fit, law: PowerLaw) -> tuple[str, ...]:
         return ()
     k = int(np.nanargmin(relative))
     where = f" of {law.label}" if len(fit.parts) > 1 else ""
-    return (
+    said = (
         f"the {law.field} rate{where} as a whole is known best at "
         f"t = {float(part.objective.term.t[k]):.4g} s: "
-        f"{with_error(float(value[k]), float(error[k]))} {law.unit}".rstrip(),
+        f"{with_error(float(value[k]), float(error[k]))} {law.unit}".rstrip()
     )
+    return (per_frame(said) if part.counts_frames else said,)
