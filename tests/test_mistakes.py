@@ -134,6 +134,10 @@ MISTAKES = {
         lambda f: xe.curve_fit([1, 2], line, [1, 2], [1.0]),
         "function and x are swapped",
     ),
+    "no rate": (
+        lambda f: xe.fit_maps(DATA, MODEL).rate("D0"),
+        "Static has no rate 'D0'; it has transport",
+    ),
     "no parameter": (lambda f: xe.with_parameters(MODEL, {"D": 1.0}), "did you mean 'D0'?"),
 }
 

@@ -16,6 +16,7 @@ from ..errors import FitError, ModelError
 from ..objective import MapTiles, StoredTiles, has_bins, on_one_device
 from ..optimize import AbstractPreparationState, History, Status, Telemetry, WarmUpState
 from ..physics import AbstractCorrelation, correlation_map, time_floor
+from ..physics.rates import rates_in
 from ..scaling import IndexMap
 from ..showing import Table, as_block, counted, counts_frames, figures_of, labelled, with_error
 from ..uncertainty import Misfit, Signal, Uncertainty
@@ -505,7 +506,14 @@ class Fit(eqx.Module):
 
         Times below half a frame spacing are taken there. The error comes from the quoted
         covariance of the free parameters.
+
+        **Raises:** `ModelError` for a name that is no rate of the model.
         """
+        if field not in (known := rates_in(self.model)):
+            raise ModelError(
+                f"{type(self.model).__name__} has no rate {field!r}; it has "
+                f"{', '.join(known) or 'none'}"
+            )
         x = np.asarray(self.values)[self.index.physical]
         term = self.objective.term
         values, slopes = _rate_and_slopes(term.parameters, field, term.t, x)
