@@ -32,7 +32,7 @@ class Status(Ending):
     """
 
     running = 0, "still running"
-    gradient = 1, "converged: the projected gradient vanishes"
+    gradient = 1, "converged: the gradient of the cost vanishes"
     cost = 2, "converged: the cost no longer falls"
     step = 3, "converged: the steps are below their tolerance"
     max_evaluations = -1, "stopped: the number of evaluations is used up"
