@@ -231,6 +231,12 @@ def test_what_is_said_of_q_counts_frames_where_the_results_do():
     ]
     assert "τ [frames]" in as_page("Series", results)
     assert "[s]" not in as_page("Series", results)
+    assert "τ [frames]" in comparison(results)
+    # Numbers of another unit are not apart by so many errors.
+    other = results_at((0.004,), (3.0, 3.0))[:1]
+    found = [line.split() for line in comparison([results[0], *other]).splitlines()]
+    assert ["D0", "[Å²/frame]", "1.000", "±", "0.010", "-"] in found
+    assert ["D0", "[Å²/s]", "-", "3.000", "±", "0.030"] in found
     *_, of_q = series_drawings(results, None, exponents_of(results))
     with style():
         names = [axis.get_ylabel() for axis in of_q.draw().axes]

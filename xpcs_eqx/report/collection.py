@@ -198,7 +198,7 @@ def _about_q(results: Sequence[Result]) -> list[Section]:
         names = ", ".join(f"{one.name} at q = {one.about[Q]:.6g} 1/Å" for one in poor)
         said = [*sections[0].content, f"Without poor fits: {names}."]
         sections[0] = dataclasses.replace(sections[0], content=said)
-    return sections
+    return by_frame(sections) if any(one.counts_frames for one in results) else sections
 
 
 def _exponent_of(results: Sequence[Result]) -> Exponent | None:
@@ -218,25 +218,36 @@ def _names(results: Iterable[Result], what: str) -> list[str]:
     return list(dict.fromkeys(name for one in results for name in getattr(one, what)))
 
 
-def _units(results: Iterable[Result]) -> dict[str, str]:
-    """Every parameter with its unit, empty where it has none."""
-    known = {n: unit for one in results for n, unit in one.units.items()}
-    return {name: known.get(name, "") for name in _names(results, "parameters")}
+def _pairs_by_unit(
+    results: Sequence[Result],
+) -> dict[tuple[str, str], list[tuple[float, float] | None]]:
+    """What each result has of every parameter, by its name and unit: in another it is another."""
+    every = dict.fromkeys((n, one.units.get(n, "")) for one in results for n in one.parameters)
+    return {
+        (name, unit): [
+            one.parameters.get(name) if one.units.get(name, "") == unit else None for one in results
+        ]
+        for name, unit in every
+    }
+
+
+def _head(name: str, unit: str) -> str:
+    return f"{name} [{unit}]" if unit else name
 
 
 def rows_of(results: Sequence[Result]) -> tuple[list[str], list[list[Any]]]:
     """Header and rows of a table with a row for each result; None where something is missing."""
-    about, parameters = _names(results, "about"), _units(results)
+    about, parameters = _names(results, "about"), _pairs_by_unit(results)
     more = _in_common(results)
     header = ["name", "verdict", *about]
-    for name, unit in parameters.items():
-        header += [f"{name} [{unit}]" if unit else name, f"error of {name}"]
+    for name, unit in parameters:
+        header += [_head(name, unit), f"error of {name}"]
     header += [text for name in more for text in (name, f"error of {name}")]
     rows = []
-    for one in results:
+    for k, one in enumerate(results):
         row = [one.name, one.verdict, *(_known(one.about.get(name)) for name in about)]
-        for name in parameters:
-            row += one.parameters.get(name, (None, None))
+        for pairs in parameters.values():
+            row += pairs[k] or (None, None)
         for name in more:
             row += one.more.get(name, (None, None))
         rows.append([None if isinstance(v, float) and math.isnan(v) else v for v in row])
@@ -280,9 +291,8 @@ def _pairs(results: Sequence[Result]) -> list[Block]:
         name: [_cell(one.about.get(name)) for one in results] for name in _names(results, "about")
     }
     alike = [name for name in (Q, *_AGES) if name in columns]
-    for name, unit in _units(results).items():
-        pairs = [one.parameters.get(name, (math.nan, math.nan)) for one in results]
-        head = f"{name} [{unit}]" if unit else name
+    for named, found in _pairs_by_unit(results).items():
+        pairs, head = [pair or (math.nan, math.nan) for pair in found], _head(*named)
         columns[head] = [with_error(*pair) for pair in pairs]
         alike += [] if any(math.isfinite(error) for _, error in pairs) else [head]
     fitted = [k for k, one in enumerate(results) if one.parameters]
@@ -317,9 +327,7 @@ def as_page(
 
     `beside`: a column for each result instead, where they are few.
     """
-    found = _about_q(results)
-    found = by_frame(found) if any(one.counts_frames for one in results) else found
-    about_q = [(one, ()) for one in found]
+    about_q = [(one, ()) for one in _about_q(results)]
     few = beside and len(results) <= _COLUMNS
     table = [_beside(results)] if few else [_verdicts(results), *_pairs(results)]
     content: list[Block] = [*table, "value ± one standard error"]
@@ -344,8 +352,7 @@ def _beside(results: Sequence[Result]) -> Table:
     rows = [["verdict", *(one.verdict for one in results), ""]]
     for name in _names(results, "about"):
         rows.append([name, *(_cell(one.about.get(name)) for one in results), ""])
-    for name, unit in _units(results).items():
-        pairs = [one.parameters.get(name) for one in results]
+    for (name, unit), pairs in _pairs_by_unit(results).items():
         cells = ["-" if p is None else with_error(*p) for p in pairs]
         known = [p for p in pairs if p is not None and math.isfinite(p[0] + p[1])]
         # Rates of different ages may differ by right.
@@ -356,8 +363,7 @@ def _beside(results: Sequence[Result]) -> Table:
             for b in known[:i]
             if math.hypot(a[1], b[1]) > 0
         ]
-        named = f"{name} [{unit}]" if unit else name
-        rows.append([named, *cells, number(max(apart), 3) if apart else ""])
+        rows.append([_head(name, unit), *cells, number(max(apart), 3) if apart else ""])
     return Table(["", *(one.name for one in results), "apart [errors]"], rows)
 
 
