@@ -440,6 +440,18 @@ def test_files_of_one_name_and_missing_numbers(tmp_path, monkeypatch, capsys):
     assert "--about T: there is no value at sample/T in any file" in capsys.readouterr().out
 
 
+def test_names_with_numbers_are_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(xpcs_eqx.program.series, "fit_item", lambda *_: "cannot be fitted")
+    monkeypatch.chdir(tmp_path)
+    Path("fit.toml").write_text("[data]\npath = 'a.h5'\n")
+    files = ["scan_10.h5", "scan_9b2.h5", "9.h5", "scan_9b10.h5", "scan_9.h5", "scan.h5"]
+    assert run(["fit", "fit.toml", *files]) == 1
+    with open("fit_series/series.csv", newline="") as stream:
+        names = [row["name"] for row in csv.DictReader(stream)]
+    order = ["9.h5", "scan.h5", "scan_9.h5", "scan_9b2.h5", "scan_9b10.h5", "scan_10.h5"]
+    assert names == order
+
+
 def test_a_file_that_is_named_twice_is_fitted_once(tmp_path, monkeypatch):
     """However its path is spelled, and where it comes with a followed folder as well."""
     monkeypatch.chdir(tmp_path)

@@ -9,6 +9,7 @@ import yaml
 
 import xpcs_eqx_command
 from xpcs_eqx.config import read_configuration
+from xpcs_eqx.config.effects import refuse_without_effect
 from xpcs_eqx.config.read import check_settings
 from xpcs_eqx.config.source import Source
 from xpcs_eqx.data import write_own
@@ -182,6 +183,12 @@ def test_searches_and_posteriors():
     assert out["bayes"]["priors"]["D0"] == {"kind": "truncated_normal", "mean": 1e3, "sd": 1e3}
     assert out["solver"]["loss"] == "linear"
     check_settings(out, Source("from yaml"))
+    # Layers that their templates have switched on belong to the fit before it.
+    made = translate(template("l", **more)[1])
+    assert "defences" not in made.out
+    assert f"{NLSQ}.anti_degeneracy.shear_weighting.enable" in made.left
+    source = Source("from yaml")
+    refuse_without_effect(check_settings(made.out, source), source)
 
 
 def test_the_command(tmp_path, capsys):
@@ -207,3 +214,8 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "bad.yaml").write_text("analysis_mode: turbulent\n")
     assert run(["import", str(tmp_path / "bad.yaml")]) == 2
     assert "'turbulent'" in capsys.readouterr().err
+    # What is found in the translation is in no line of the file.
+    _, tree = template("l", **{f"{NLSQ}.anti_degeneracy.per_angle_mode": "some"})
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(tree))
+    assert run(["import", str(tmp_path / "bad.yaml")]) == 2
+    assert "bad.yaml, translated: scaling.mode = 'some'" in capsys.readouterr().err

@@ -54,8 +54,9 @@ _LEFT = {
     "no gradient to compare; [defences.monitor] watches one that is fitted",
     "optimization.nlsq.anti_degeneracy.constant_scaling_threshold": "it is 3 here; scaling.mode = "
     '"averaged" or "individual" chooses for other numbers of angles',
-    "optimization.nlsq.anti_degeneracy": "a layer that is off, or a number that the exact solution "
-    "of contrast and offset does not need",
+    "optimization.nlsq.anti_degeneracy": "a layer that is off, or that changes what is minimised, "
+    "which would be no likelihood for a posterior, or a number that the exact solution of contrast "
+    "and offset does not need",
     "optimization.nlsq.multi_start": "no search over starts is asked for, or it has no such number",
     "optimization.nlsq.cmaes": "no CMA-ES is asked for, or it has no such number here",
     "optimization.nlsq.quality_validation": "every fit is judged by [verdict]",
@@ -367,7 +368,8 @@ def translate(tree: Mapping[str, Any]) -> Imported:
     _parameters(made, mode, sampled)
     _solver(made, sampled)
     _scaling(made)
-    _defences(made)
+    if not sampled:
+        _defences(made)
     _search(made)
     if sampled:
         _bayes(made)
@@ -405,7 +407,8 @@ def import_configuration(path: str) -> str:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     text = tomli_w.dumps(made.out)
-    source = Source(path, text)
+    # Without its text: its lines are none of the file.
+    source = Source(f"{path}, translated")
     refuse_without_effect(check_settings(made.out, source), source)
     lines = [f"# From {os.path.basename(path)}, by xpcs-eqx import."]
     lines[0] += " Keys without a counterpart:" if made.left else ""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -208,6 +209,11 @@ def known_as(value: Any) -> float | datetime | str | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+def _counted_up(text: str) -> list[Any]:
+    """By which names with numbers are in the order of these: `scan_10` stands behind `scan_9`."""
+    return [int(one) if k % 2 else one for k, one in enumerate(re.split(r"(\d+)", text))]
+
+
 @dataclass
 class Table:
     """The results so far, in the order of the files or of the first number asked for.
@@ -252,12 +258,13 @@ class Table:
         """In their order."""
         first = next(iter(self.series.about), None)
 
-        def place(item: Item) -> tuple[float, str, str, float]:
+        def place(item: Item) -> tuple[float, list[Any], list[Any], float]:
             value = self.found[item].about.get(first) if first else 0.0
             number = number_of(value)
             text = value if isinstance(value, str) else ""
             # What has no number stands behind what has.
-            return np.inf if number is None else number, text, item.file, item.q or 0.0
+            number = np.inf if number is None else number
+            return number, _counted_up(text), _counted_up(item.file), item.q or 0.0
 
         names = self.names()
         return [
