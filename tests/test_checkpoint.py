@@ -269,6 +269,18 @@ def test_a_failure_while_writing_keeps_the_earlier_file(tmp_path):
     assert path.read_text() == "earlier"
 
 
+def test_a_file_that_cannot_be_written_is_named_as_it_was_given(tmp_path):
+    """Where it cannot be made, and where it cannot be moved onto what is there."""
+    (tmp_path / "folder").mkdir()
+    for name in ("long" * 80, "folder"):
+        path = str(tmp_path / name)
+        with pytest.raises(OSError, match=name) as caught, replacing(path):
+            pass
+        assert caught.value.filename == path
+        assert PARTIAL not in str(caught.value)
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_permissions_are_those_of_open_and_the_mask_is_left_alone(tmp_path, monkeypatch):
     def touched(mask):

@@ -440,6 +440,13 @@ def test_files_of_one_name_and_missing_numbers(tmp_path, monkeypatch, capsys):
     assert "--about T: there is no value at sample/T in any file" in capsys.readouterr().out
 
 
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path, capsys):
+    (tmp_path / "taken").touch()
+    path = simulate(tmp_path, "own", "--frames", "5")
+    assert run(["show", path, "--plot", str(tmp_path / "taken" / "shown.png")]) == 2
+    assert "a file stands where a folder is needed" in capsys.readouterr().err
+
+
 def test_names_with_numbers_are_in_their_order(tmp_path, monkeypatch):
     monkeypatch.setattr(xpcs_eqx.program.series, "fit_item", lambda *_: "cannot be fitted")
     monkeypatch.chdir(tmp_path)

@@ -30,7 +30,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     `path` is untouched and the temporary one is gone; a process that is killed leaves the temporary
     one, whose name begins with `PARTIAL`.
 
-    **Raises:** `DataError` when the folder does not exist.
+    **Raises:** `DataError` when the folder does not exist, `OSError` of `path` when it cannot be
+    written.
     """
     path = os.fspath(path)
     folder = os.path.dirname(path) or "."
@@ -41,10 +42,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
         yield temporary
         to_disk(temporary, os.O_RDWR)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         # An interrupt may come after the move, when nothing temporary is left.
         with suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            raise OSError(error.errno, error.strerror, path) from error
         raise
     if os.name == "posix":
         # The new name is an entry of the folder, which has to reach the disk as well.
@@ -65,9 +68,14 @@ def _partial(folder: str, name: str) -> str:
     """
     while True:
         path = os.path.join(folder, f"{PARTIAL}{secrets.token_hex(8)}{name}")
-        with suppress(FileExistsError):
+        try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
             return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            # The name that is made up here says nothing to anybody.
+            raise OSError(error.errno, error.strerror, os.path.join(folder, name)) from error
 
 
 def to_disk(path: str, flags: int) -> None:

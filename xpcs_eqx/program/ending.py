@@ -14,6 +14,8 @@ _REMEDIES = {
     "--output",
     (errno.EACCES, errno.EPERM, errno.EROFS): "see who may read and write there, or give another "
     "folder with --output",
+    (errno.EEXIST, errno.ENOTDIR): "a file stands where a folder is needed; rename it, or give "
+    "another folder",
     (errno.ENAMETOOLONG,): "shorten the name",
     (errno.EMFILE, errno.ENFILE): "raise the number of open files (ulimit -n)",
 }
