@@ -142,28 +142,38 @@ RATE = PowerLawRate(2.0, -0.5, 0.1)
 PARAMETERS = xe.parameter_map(xe.Static(RATE), np.arange(1.0, 5.0))
 
 
+def begin(folder):
+    """As in another process, which has nothing in memory."""
+    compiled.keep_in(None)
+    compiled.keep_in(folder)
+
+
 def test_a_function_of_the_library_is_found_without_being_traced(kept_in, lowered):
     variables, x = PARAMETERS, np.array([2.0, -0.5, 0.1])
     plain = np.asarray(coordinates_of(variables, x))
     for lowerings in (1, 0):
-        # As in another process, which has nothing in memory.
-        compiled.keep_in(kept_in)
+        begin(kept_in)
         lowered.clear()
         np.testing.assert_array_equal(coordinates_of(variables, x), plain)
         assert len(lowered) == lowerings
         assert coordinates_of.prepare(variables, x).shape == (3,)
         (entry,) = kept_in.glob("*")
         assert entry.name.endswith(compiled.ENTRY)
+    # Asked for once more, as by the next file of a series, it is at hand.
+    at_hand = dict(compiled._ready)
+    compiled.keep_in(kept_in)
+    assert at_hand == compiled._ready
+    assert len(at_hand) == 1
     # Inside other functions it is traced as ever.
     derivative = jax.jacfwd(lambda x: coordinates_of(variables, x))(x)
     assert np.all(np.isfinite(derivative))
     # What is not whole is made anew.
     entry.write_bytes(entry.read_bytes()[:-7])
-    compiled.keep_in(kept_in)
+    begin(kept_in)
     lowered.clear()
     np.testing.assert_array_equal(coordinates_of(variables, x), plain)
     assert len(lowered) == 1
-    compiled.keep_in(kept_in)
+    begin(kept_in)
     lowered.clear()
     # Another shape, another type, another setting, another version of the library.
     with jax.default_matmul_precision("highest"):
@@ -173,7 +183,7 @@ def test_a_function_of_the_library_is_found_without_being_traced(kept_in, lowere
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "_library", lambda: "another version")
         patch.setattr(compiled, "_installed", lambda: "another version")
-        compiled.keep_in(kept_in)
+        begin(kept_in)
         coordinates_of(variables, x)
     assert len(lowered) == 3
     assert len([*kept_in.glob("*")]) == 4

@@ -55,8 +55,9 @@ _ready: dict[Any, "Compiled | None"] = {}
 def keep_in(folder: Path | None) -> None:
     """From now on functions are looked for and kept in a folder; in none with `None`."""
     global _folder
+    if folder != _folder:
+        _ready.clear()
     _folder = folder
-    _ready.clear()
     # Before the library may be replaced by another version while it runs.
     _library()
 
