@@ -1,5 +1,6 @@
 """Compiled functions on disk: found again, bounded in size, and never a reason to fail."""
 
+import errno
 import json
 import os
 import subprocess
@@ -195,6 +196,16 @@ def test_what_replaced_the_library_under_a_process_is_not_kept(kept_in, monkeypa
     x = np.array([2.0, -0.5, 0.1])
     assert np.all(np.isfinite(coordinates_of(PARAMETERS, x)))
     assert not kept_in.exists()
+
+
+def test_a_full_disk_costs_time_alone(kept_in, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    compiled.keep_in(kept_in)
+    assert np.all(np.isfinite(coordinates_of(PARAMETERS, np.array([2.0, -0.5, 0.1]))))
+    assert not [*kept_in.iterdir()]
 
 
 def test_anything_of_a_user_is_traced_as_ever(kept_in):

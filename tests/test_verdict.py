@@ -22,6 +22,8 @@ from xpcs_eqx.uncertainty.local_noise import ExpectedNoise, LocalSums
 from xpcs_eqx.uncertainty.misfit import NoiseSize, zero_test
 
 CONTRAST, NOISE = 0.2, 0.005
+# Of fits of the static kind that leave what a right model would not.
+HELD = "held at a value: alpha = "
 
 
 def data_of(c2, kind="static", baseline="auto", bad_frames="auto", **more):
@@ -200,6 +202,7 @@ def test_wrong_models_are_not_good_and_the_place_is_named(name):
         assert fit.quality.flag != "good"
         assert fit.quality.doubtful
         assert any(place in one for one in fit.quality.findings), fit.quality.findings
+        assert any(HELD in one for one in fit.quality.findings)
 
 
 @pytest.mark.long
@@ -314,6 +317,7 @@ def test_thresholds_decide():
     strict = judge(fit, Thresholds(excess=1.0))
     assert strict.flag == "poor"
     right = next(iter(right_fits("static", "independent", 1)))
+    assert not any(HELD in one for one in right.quality.findings)
     assert judge(right, Thresholds(contrast=1e6)).flag == "poor"
     assert judge(right, Thresholds(rate=1e-6)).flag == "poor"
 

@@ -181,7 +181,7 @@ def _judge_maps(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
     """What the residuals of each data set say."""
     known = np.isfinite(fit.uncertainty.residual_variance)
     # All data sets together doubt a right model as rarely as one does.
-    level = thresholds.level / max(len(fit.parts), 1)
+    level, missed = thresholds.level / max(len(fit.parts), 1), False
     for label, part in fit.parts.items():
         where = f"{label}: " if len(fit.parts) > 1 else ""
         found.doubts += [f"{where}{DOUBTS[about]}" for about in part.objective.term.doubts]
@@ -196,6 +196,13 @@ def _judge_maps(found: _Reasons, fit: Fit, thresholds: Thresholds) -> None:
         if part.n_pairs >= _FEW:
             _judge_misfit(found, part.misfit, where, level, thresholds)
             _judge_scatter(found, part, where)
+            missed |= part.misfit is not None and bool(part.misfit.failed(level))
+    held = [f"{row.name} = {row.value:.6g}" for row in fit.rows if row.role == "fixed"]
+    if missed and held:
+        found.remarks.append(
+            f"held at a value: {', '.join(held)}; what is held may be what the model lacks, so let "
+            "it be free to see"
+        )
 
 
 def _judge_signal(
