@@ -224,23 +224,27 @@ def _compile(
     of_arrays.__name__ = of_arrays.__qualname__ = own
     run = jax.jit(of_arrays, compiler_options=options()).lower(arrays).compile()
     for entry in path.parent.glob(f"*{own}*{ENTRY}"):
-        entry.unlink(missing_ok=True)
+        with suppress(OSError):
+            entry.unlink()
     made = Compiled(run, *told)
-    called = set(_CALLED.findall(run.as_text() or ""))
-    if all(name.startswith(_LAPACK) for name in called):
-        body = pickle.dumps((bool(called), *serialize(run), made.out))
-        _write(path, hashlib.sha256(body).digest() + body)
+    text = run.as_text()
+    called = set(_CALLED.findall(text or ""))
+    # Code that was replaced under a running process would be kept as the new one's.
+    if text and all(name.startswith(_LAPACK) for name in called) and _installed() == _library():
+        _write(path, (bool(called), *serialize(run), made.out))
     return made
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}{path.name}")
-    # Code that was replaced under a running process would be kept as the new one's.
-    if _installed() != _library():
+def _write(path: Path, content: tuple) -> None:
+    try:
+        body = pickle.dumps(content)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        # What comes out has a function in it that only its own process knows.
         return
+    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        temporary.write_bytes(hashlib.sha256(body).digest() + body)
         os.replace(temporary, path)
     except OSError:
         # A full disk costs time and is no error.
