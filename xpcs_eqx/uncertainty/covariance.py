@@ -55,6 +55,7 @@ from .uncertainty import (
     inverse_of,
     residual_variance,
     scaled_inverse,
+    whitening,
     with_open,
 )
 
@@ -63,6 +64,9 @@ from .uncertainty import (
 _MOST_LOST = 100.0
 # Ages of bins below which their scatter tells nothing.
 _FEWEST_AGES = 4
+# Columns and cells closer to combinations of the others than this, in variance, are left out, and
+# the residuals keep at least this part of their scatter.
+_APART, _LEFT = 1e-4, 0.01
 # Eigenvalues of the dyadic covariance below this part of that of independent pairs are scatter.
 _LEAST_DYADIC = 0.1
 
@@ -296,8 +300,9 @@ def remains_of(at: Optimum, scores: SpeckleScores, loss: AbstractLoss) -> Remain
     an angle in H. Where pairs share frames that is far more than one pair for each parameter. The
     equations of all angles together give the size of the noise at each.
 
-    The squares of the eigenvalues along J are tr((G⁻¹B)²), and with what is left of B after the
-    fit, B − GH⁻¹B − BH⁻¹G + GH⁻¹B_all H⁻¹G, in place of it.
+    Of sums over J and over cells, whose curvature is G too, B − GH⁻¹B − BH⁻¹G + GH⁻¹B_all H⁻¹G is
+    left. Σ λᵐ of what is left of the residuals is tr((G⁻¹B)ᵐ) of that, and elsewhere that of
+    Gaussian intensities.
     """
     columns, residuals = np.asarray(at.columns), scores.dyadic.residuals
     gram = [c.T @ g @ c for c, g in zip(columns, np.asarray(residuals.gram), strict=True)]
@@ -318,17 +323,34 @@ def remains_of(at: Optimum, scores: SpeckleScores, loss: AbstractLoss) -> Remain
     factor = np.where(
         np.isfinite(factor) & (factor > 0), np.clip(factor, 1.0, _MOST_LOST), _MOST_LOST
     )
-    own = factor[:, None, None] * covariance
-    kept = inverse @ summed(columns, own) @ inverse
-    square = np.zeros(factor.size)
-    for a, (c, g, b) in enumerate(zip(columns, np.asarray(residuals.gram), own, strict=True)):
-        through = g @ c @ inverse @ c.T @ b
-        left = b - through - through.T + g @ c @ kept @ c.T @ g
-        back, *_ = inverse_of(g, np.ones(g.shape[0], bool))
-        before, after = back @ b, back @ left
-        square[a] = np.sum(before * before.T) - np.sum(after * after.T)
-    square = np.maximum(square, 0.0) / (factor * total) ** 2
-    return Remains(scores.evidence, residuals, loss, columns, factor, square)
+    powers = _powers_left(columns, inverse, scores, factor)
+    return Remains(scores.evidence, residuals, loss, columns, factor, powers)
+
+
+def _powers_left(columns, inverse, scores: SpeckleScores, factor) -> np.ndarray:
+    """Σ λ² and Σ λ³ over (Σ λ)² and ³ of the noise at each angle, λ being of what a fit leaves."""
+    evidence, q = scores.evidence, columns.shape[1]
+    structures, gram = evidence.structure, np.asarray(evidence.structure.gram)
+    pixels = (np.asarray(scores.n_pixels) / factor)[:, None, None]
+    own = np.asarray(structures.own)[:, None, None] * gram
+    noise, gaussian = (np.asarray(structures.shared) + own) / pixels, structures.gaussian / pixels
+    kept = inverse @ summed(columns, noise[:, :q, :q]) @ inverse
+    total = np.asarray(scores.dyadic.residuals.weight) * np.asarray(evidence.variance)
+    total = total / pixels[:, 0, 0]
+    powers = np.array(evidence.powers)
+    for a, (c, g, b) in enumerate(zip(columns, gram, noise, strict=True)):
+        followed = g[:, :q] @ c
+        through = followed @ inverse @ c.T @ b[:q]
+        left = b - through - through.T + followed @ kept @ followed.T
+        unit = np.sqrt(np.diagonal(g))
+        there = unit > 0
+        root = whitening(g[np.ix_(there, there)], unit[there], lambda values: values > _APART)
+        root = root / np.sqrt(max(total[a], 1e-300))
+        after, before = (root @ one[np.ix_(there, there)] @ root.T for one in (left, gaussian[a]))
+        powers[a] += [np.sum(after**2), np.sum(after @ after * after)]
+        powers[a] -= [np.sum(before**2), np.sum(before @ before * before)]
+    # What is known of it is of sums over cells: elsewhere a part is left whatever they say.
+    return np.maximum(powers, _LEFT * np.asarray(evidence.powers))
 
 
 def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from .dyadic import ResidualSums
-from .local_noise import INDEPENDENT, ExpectedNoise, LocalSums, neighbours
-from .structure import MapInBlocks, Structure, structure_of
+from .local_noise import INDEPENDENT, ExpectedNoise, LocalSums, Scatter, neighbours, scatter_of
+from .structure import MapInBlocks, Structure, pair_powers, structure_of
 
 # A shot noise is believed while the noise of neighbours that follows from it is that of the map to
 # within this many of its errors, and this part of itself.
@@ -19,10 +20,11 @@ class Evidence(eqx.Module):
     """What the residuals of one angle say of the model, and the noise it is to be measured by.
 
     - `structure`: sums over cells of lag and age.
-    - `local_pixels`: number of pixels N from differences of neighbours; `local_count`: how many
-        independent values that is worth; `residual_count`: the same of the residual variance.
-    - `common`: part of the scatter of the two that is the same noise; `unknown`: what the first may
-        be off by, as a part of it, where no raw diagonal tells the shot noise.
+    - `local_pixels`: number of pixels N from differences of neighbours; `scatter`: of these.
+    - `powers`: Σ λ² and Σ λ³ over (Σ λ)² and ³, λ being eigenvalues of the covariance of
+        residuals, for Gaussian intensities.
+    - `common`: part of the scatter of residuals that white noise has; `unknown`: what N may be off
+        by, as a part of it, where no raw diagonal tells the shot noise.
     - `by_frame`: sum of the residuals of each frame, and the pairs in it; `steps`: variance of a
         second difference of the sums of frames, up to a factor.
     - `nearest`: largest |c1|² of neighbouring frames; `farthest`: of the first and the last.
@@ -33,8 +35,8 @@ class Evidence(eqx.Module):
 
     structure: Structure
     local_pixels: Float[Array, "*angle"]
-    local_count: Float[Array, "*angle"]
-    residual_count: Float[Array, "*angle"]
+    scatter: Scatter
+    powers: Float[Array, "*angle 2"]
     common: Float[Array, "*angle"]
     unknown: Float[Array, "*angle"]
     by_frame: Float[Array, "*angle 2 frame"]
@@ -118,6 +120,10 @@ def evidence_of(
     shot = jnp.where(contrast + shot == 0, 1.0 - contrast, shot)
     k = contrast + shot
     alike = alike_of(n, signal, k)
+    noise, mu = pair_powers(blocks, contrast, shot)
+    scale = (n * mu[1] / mu[0] ** 2, n**2 * mu[2] / mu[0] ** 3)
+    # Of all pairs; fewer have as much in common.
+    fewer = jnp.maximum(0.5 * n * (n - 1) / count, 1.0) ** np.array([1, 2])
     one_on, two_on = neighbours(near, n)
     mean = variance[0] + variance[1] * shot + variance[2] * shot**2
     first, _ = expected.at(shot)
@@ -128,10 +134,12 @@ def evidence_of(
     columns = blocks.columns[:-2, row] + blocks.columns[:-2, :, row]
     correlation = jnp.abs(blocks.field) ** 2
     return Evidence(
-        structure=structure_of(blocks, residuals.gram, contrast, shot, weighted / one, exists),
+        structure=structure_of(
+            blocks, residuals.gram, contrast, shot, weighted / one, exists, mean / (k**2 + signal)
+        ),
         local_pixels=first / (one / m),
-        local_count=INDEPENDENT * m / alike,
-        residual_count=count / alike**2,
+        scatter=scatter_of(near, n, contrast, shot, scale, (m, count)),
+        powers=noise[1:] / noise[0] ** np.array([2, 3]) * fewer,
         common=shot / k / alike,
         unknown=jnp.where(told, 0.0, white),
         by_frame=by_frame,

@@ -33,6 +33,8 @@ _SHOT = np.concatenate([[0.0], np.geomspace(1e-3, 1e4, 281)])
 # variance of the mean square of second differences along one frame is 1.94 times that of as many
 # independent values.
 INDEPENDENT = 0.51
+# Frames around a difference in which the noise of another has a part in common with its own.
+_WIDE = 9
 
 
 class LocalSums(eqx.Module):
@@ -115,6 +117,68 @@ def neighbours(
         return jnp.interp(jnp.arange(n - step), jnp.asarray(frames[:-step][real]), size[real])
 
     return apart(1), apart(2)
+
+
+class Scatter(eqx.Module):
+    """Cumulants of d, a mean square of differences, and r, that of residuals, each over its mean.
+
+    - `own`: Var d; `shared`: Cov(d, r); `third`: those of ddd, ddr and drr.
+    - `along`: correlation of a difference with those one, two and three frames on.
+    """
+
+    own: Float[Array, "*angle"]
+    shared: Float[Array, "*angle"]
+    third: Float[Array, "*angle 3"]
+    along: Float[Array, "*angle 3"]
+
+
+def scatter_of(
+    field: Inexact[Array, "near near"],
+    n: int,
+    contrast: Float[Array, ""],
+    shot: Float[Array, ""],
+    alike: tuple[Float[Array, ""], Float[Array, ""]],
+    counts: tuple[Float[Array, ""], Float[Array, ""]],
+) -> Scatter:
+    """Scatter of mean squares of differences along one frame, for Gaussian intensities.
+
+    With K = contrast·|c1|² + s·1, second differences D, C = DK and A = CDᵀ, differences at (i, j)
+    and (k, l) have the covariance A_ik K_jl/N, and C_ik K_jl/N with an entry. A cumulant of m
+    quadratic forms of Gaussian values is 2ᵐ⁻¹ (m − 1)! times the trace of the product of their
+    matrices (Mathai & Provost, Quadratic Forms in Random Variables, 1992, ch. 3.2), here that of
+    what is near i times that of K, which is averaged over the map.
+
+    - `field`: that of `near_frames`; `counts`: of differences and of residuals.
+    - `alike`: n tr K²/(tr K)² and n² tr K³/(tr K)³.
+    """
+    frames, size, lags = near_frames(n), jnp.abs(field) ** 2, []
+    for step in range(_WIDE):
+        real = frames[step:] - frames[: max(frames.size - step, 0)] == step
+        if real.any():
+            lags.append(jnp.mean(jnp.diagonal(size, step)[real]))
+        else:
+            lags.append(2 * lags[-1] - lags[-2])
+    apart = np.abs(np.subtract.outer(np.arange(_WIDE), np.arange(_WIDE)))
+    # In units of what a frame has with itself, which scatter may make less than none.
+    signal = (contrast * jnp.stack(lags)[apart] + shot * jnp.eye(_WIDE)) / (contrast + shot)
+    differ, middle = np.diff(np.eye(_WIDE), 2, axis=0), _WIDE // 2 - 1
+    mixed = differ @ signal
+    both = mixed @ differ.T
+    size = jnp.maximum(both[middle, middle], 1e-12)
+    # A covariance is no larger, which lags that are not known may make it.
+    both, mixed = jnp.clip(both / size, -1.0, 1.0), mixed / jnp.sqrt(size)
+    # A triangle has fewer neighbours than a square.
+    there = np.maximum(1 - 2 * apart[middle, : differ.shape[0]] / n, 0.0)
+    square = mixed @ mixed.T
+    (second, third), (m, count) = alike, counts
+    cubes = both @ both @ both, square @ both, mixed @ signal @ mixed.T
+    of_pairs = jnp.stack([m * m, count * count, count * count])
+    return Scatter(
+        own=2 * jnp.sum(there * both[middle] ** 2) * second / m,
+        shared=2 * square[middle, middle] * second / count,
+        third=8 * jnp.stack([one[middle, middle] for one in cubes]) * third / of_pairs,
+        along=both[middle, middle + 1 :],
+    )
 
 
 def _places(n: int):

@@ -100,8 +100,8 @@ class Remains(NamedTuple):
     """What a fit has left of one data set, at each angle, and how it is laid out.
 
     - `columns`: from columns of an angle to entries of the fit; `factor`: how much larger the noise
-        is than the residuals, which the fit has followed; `square`: what Σ λ² has lost by that, λ
-        being eigenvalues of their covariance, over (Σ λ)².
+        is than the residuals, which the fit has followed; `powers`: Σ λ² and Σ λ³ over (Σ λ)² and
+        ³ of the noise, λ being eigenvalues of the covariance of residuals.
     - `followed`: whether it is least squares that made them small. What is left by a more precise
         fit is the noise all but whole; tests that take it for that err on the side of silence.
     """
@@ -111,7 +111,7 @@ class Remains(NamedTuple):
     loss: AbstractLoss
     columns: Float[np.ndarray, "angle column entry"]
     factor: Float[np.ndarray, "angle"]
-    square: Float[np.ndarray, "angle"]
+    powers: Float[np.ndarray, "angle 2"]
     followed: bool = True
 
     def with_columns(self, matrix: Float[np.ndarray, "local entry"]) -> "Remains":
@@ -243,23 +243,25 @@ def _of_least(least: float, count: int) -> float:
 
 
 class _Noise(NamedTuple):
-    """Number of pixels at each angle, how well it is known, and log excess with its variance.
+    """Number of pixels at each angle, how well it is known, and log excess.
 
-    `unknown` is an error of the excess that all angles have alike.
+    `variance` and `third` are cumulants of that, whose mean is zero; `unknown` is an error of it
+    that all angles have alike.
     """
 
     pixels: np.ndarray
     sizes: list[NoiseSize]
     excess: np.ndarray
     variance: np.ndarray
+    third: np.ndarray
     unknown: np.ndarray
 
 
 # Beyond its scatter, the expected noise is not better known than this part of it, where it is not
 # white.
 _FORMULA = 0.015
-# At least this part of Σ λ² is left to the residuals: what is known of it is of Gaussian noise.
-_LEFT = 0.5
+# Below this skewness a gamma variable is a normal one.
+_SYMMETRIC = 1e-3
 # Two estimates of the noise are one while they differ by less than this many of their errors.
 _SAME = 4.0
 
@@ -274,14 +276,17 @@ def _noise(remains: Remains) -> _Noise:
     near = np.asarray(evidence.local_pixels)
     square = np.maximum(np.asarray(evidence.square) * factor, 1e-300)
     far = np.asarray(evidence.variance) * count / square
-    excess = np.log(near / far)
     # Variances of the two logs, and their covariance.
-    common = np.asarray(evidence.common)
-    of_near, left = 2 / np.asarray(evidence.local_count), 1 / np.asarray(evidence.residual_count)
-    of_far = 2 * factor**2 * np.maximum(left - remains.square, _LEFT * left)
-    both = np.minimum(2 * factor * common * left, np.sqrt(of_near * of_far))
+    of_near, (left, cubes) = np.asarray(evidence.scatter.own), remains.powers.T
+    of_far = 2 * factor**2 * left
+    both = np.minimum(factor * np.asarray(evidence.scatter.shared), np.sqrt(of_near * of_far))
     variance = np.maximum(of_near + of_far - 2 * both, 0.0)
-    variance = variance + (_FORMULA * np.clip(1 - common, 0.0, 1.0)) ** 2
+    # The third of residuals less differences, and what logs make of that and of the mean.
+    ddd, ddr, drr = np.asarray(evidence.scatter.third).T
+    third = 8 * factor**3 * cubes - 3 * factor**2 * drr + 3 * factor * ddr - ddd
+    third = third - 3 * variance * (of_far - of_near)
+    excess = np.log(near / far) + 0.5 * (of_far - of_near)
+    variance = variance + (_FORMULA * np.clip(1 - np.asarray(evidence.common), 0.0, 1.0)) ** 2
     unknown = np.asarray(evidence.unknown)
     same = np.abs(excess) < _SAME * np.sqrt(variance + unknown**2) + _SLACK
     share = np.where(same, of_near / (of_near + of_far), 0.0)
@@ -291,7 +296,7 @@ def _noise(remains: Remains) -> _Noise:
     total = np.asarray(remains.residuals.weight) * np.asarray(evidence.variance) / pixels
     shared = 2 * share * factor / np.maximum(total, 1e-300)
     sizes = [NoiseSize(*map(float, one)) for one in zip(scatter, bias, shared, strict=True)]
-    return _Noise(pixels, sizes, excess, variance, unknown)
+    return _Noise(pixels, sizes, excess, variance, third, unknown)
 
 
 def _mean_of(sizes: list[NoiseSize]) -> NoiseSize:
@@ -300,14 +305,23 @@ def _mean_of(sizes: list[NoiseSize]) -> NoiseSize:
 
 
 def _scale_test(noise: _Noise) -> MisfitTest:
+    """Whether residuals and differences of neighbours show the same noise.
+
+    A sum of squares has a few large parts where pairs share their noise, so that its log is skew.
+    It is taken for a gamma variable of the same three cumulants (Pearson's type III), the cube
+    root of which is nearly normal (Wilson & Hilferty, PNAS 17, 684 (1931)).
+    """
     from scipy.special import ndtr
 
     weight = 1 / noise.variance
     excess = float(np.sum(weight * noise.excess) / np.sum(weight))
     unknown = float(np.sum(weight * noise.unknown) / np.sum(weight))
-    # The log of a ratio of two such sizes is more nearly normal than either of them is χ².
     scatter = np.sqrt(1 / np.sum(weight) + unknown**2)
-    probability = 2 * float(ndtr(-abs(excess) / scatter))
+    skew = float(np.sum(weight**3 * noise.third) / np.sum(weight) ** 3 / scatter**3)
+    normal = excess / scatter
+    if abs(skew) > _SYMMETRIC:
+        normal = 6 / skew * (np.cbrt(1 + 0.5 * skew * normal) - 1) + skew / 6
+    probability = 2 * float(ndtr(-abs(normal)))
     return MisfitTest("scale", float(np.exp(excess)), 1, probability, None)
 
 
@@ -345,15 +359,32 @@ def _angle_test(left: _Left, cells: Cells, lags, ages, sizes: list[NoiseSize], p
     return MisfitTest("angle", found.statistic, found.degrees, probability, where)
 
 
-# m second differences of white noise are worth m/_STEPS independent values, for their mean square;
-# those at most two steps apart have a frame in common.
-_STEPS, _APART = 1.94, 2
+# Second differences at most two steps apart have a frame in common.
+_APART = 2
+# At which a mean over an angle is taken.
+_NODES = 40
+
+
+def _chance_beyond(ratio: float, along: Float[np.ndarray, "step"], others: float) -> float:
+    """Probability of a square so many times the mean of that many `others`, correlated `along`.
+
+    Of z² > u m, all values being normal and m a mean of n squares Σ λ x²/n, it is the mean over θ
+    of Π (1 + uλ/(n sin²θ))^(−1/2), 0 to π/2: the form of the error function of Craig (MILCOM 1991,
+    p. 571), averaged over m. λ is the spectrum of the others.
+    """
+    n = int(others)
+    wave = np.pi / (n + 1) * np.arange(1, n + 1)
+    lag = np.arange(1, along.size + 1)
+    spectrum = np.maximum(1 + 2 * np.cos(np.outer(wave, lag)) @ along, 0.0)
+    spectrum = spectrum / np.mean(spectrum)
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    sines = np.sin(0.25 * np.pi * (nodes + 1))
+    logs = np.log1p(ratio / n * np.outer(1 / sines**2, spectrum))
+    return float(0.5 * weights @ np.exp(-0.5 * np.sum(logs, axis=1)))
 
 
 def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
     """A frame whose pairs depart from those of its neighbours as no other frame's do."""
-    from scipy.special import stdtr
-
     by_frame, steps = np.asarray(evidence.by_frame), np.asarray(evidence.steps)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = by_frame[:, 0] / by_frame[:, 1]
@@ -373,7 +404,8 @@ def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
     rest = np.maximum(square.sum() - np.convolve(square, near, "same"), 1e-300) / others
     score = np.sqrt(square / rest)
     k = int(np.argmax(score))
-    chance = 2 * float(stdtr(others[k] / _STEPS, -score[k]))
+    along = np.mean(np.asarray(evidence.scatter.along), axis=0)
+    chance = _chance_beyond(score[k] ** 2, along, others[k])
     probability = _of_least(chance, int(there.sum()))
     frame = _frame_of(mean, k + 1)
     a = int(np.nanargmax(np.abs(mean[:, frame]))) if np.isfinite(mean[:, frame]).any() else 0
@@ -421,7 +453,7 @@ def misfit_of(
     evidence, residuals = remains.evidence, remains.residuals
     inverse = inverse if remains.followed else np.zeros_like(inverse)
     count = np.asarray(residuals.influence.count)
-    if not np.all(np.asarray(evidence.local_count) >= _LEAST):
+    if not np.all(2 / np.asarray(evidence.scatter.own) >= _LEAST):
         return None
     noise = _noise(remains)
     if not np.all(np.isfinite(noise.excess)):

@@ -76,7 +76,7 @@ class Structure(eqx.Module):
     - `sums`: Σ of √w ψ(√w r) in each cell, r being fitted minus measured c2; `weight`: Σ w there.
     - `gram`: Σ w J Jᵀ of all columns.
     - `shared`: N times the covariance of Σ w r J but for what each pair has by itself, which is
-        `own` times `gram`.
+        `own` times `gram`; `gaussian`: of all, of Gaussian intensities of the same mean variance.
     - `step`: frames in the blocks that cells are made of.
     """
 
@@ -84,6 +84,7 @@ class Structure(eqx.Module):
     weight: Float[Array, "*angle cell"]
     gram: Float[Array, "*angle column column"]
     shared: Float[Array, "*angle column column"]
+    gaussian: Float[Array, "*angle column column"]
     own: Float[Array, "*angle"]
     step: int = eqx.field(static=True)
 
@@ -109,6 +110,7 @@ def structure_of(
     shot: Float[Array, ""],
     ratio: Float[Array, ""],
     exists: Bool[Array, ""],
+    beyond: Float[Array, ""],
 ) -> Structure:
     """Sums over cells with their covariance.
 
@@ -117,6 +119,7 @@ def structure_of(
     - `gram`: Σ w J Jᵀ of the columns.
     - `ratio`: variance of a weighted residual over that of a residual.
     - `exists`: whether there is a field, without which only Gaussian intensities are counted.
+    - `beyond`: mean variance of c2 over that of Gaussian intensities.
     """
     planes = jnp.concatenate([blocks.columns, blocks.residual[None]])
     planes, field, length = coarser(planes, blocks.field, blocks.length, _SIDE)
@@ -133,14 +136,45 @@ def structure_of(
     size = jnp.where(size > 0, size, 1.0)
     whole = jnp.concatenate([columns, member * columns[-1]]) / size[:, None, None]
     shared = _shared(whole.astype(jnp.float32), field, length, contrast, shot, exists)
-    shared = shared.astype(size.dtype) * jnp.outer(size, size)
-    return Structure(sums, weight, whole_gram, shared, (contrast + shot) ** 2 * ratio, step)
+    shared, gaussian = (one.astype(size.dtype) * jnp.outer(size, size) for one in shared)
+    own = (contrast + shot) ** 2 * ratio
+    gaussian = beyond * (gaussian + own * whole_gram)
+    return Structure(sums, weight, whole_gram, shared, gaussian, own, step)
+
+
+def pair_powers(
+    blocks: MapInBlocks, contrast: Float[Array, ""], shot: Float[Array, ""]
+) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
+    """Σ λᵐ and Σ μᵐ for m = 1, 2, 3: eigenvalues of the noise of all pairs, and of K.
+
+    λ is of N times the covariance of Gaussian intensities, K_ik K_jl + K_il K_jk, K being
+    contrast·|c1|² + s·1. Of all pairs (i ≤ j) they are μ_a μ_b, a ≤ b; those of a frame with itself
+    are left out by inclusion and exclusion.
+    """
+    root, frames = jnp.sqrt(blocks.length), jnp.sum(blocks.length)
+    size = jnp.outer(root, root)
+    one = contrast * jnp.abs(blocks.field) ** 2 * size + shot * jnp.eye(root.size)
+    two = one @ one
+    three = two @ one
+    # What varies within blocks is alike in every direction.
+    rest = frames - root.size
+    within = ((contrast + shot) * frames - jnp.trace(one)) / jnp.maximum(rest, 1.0)
+    powers = (one, two, three)
+    mu = jnp.stack([jnp.trace(m) + rest * within ** (k + 1) for k, m in enumerate(powers)])
+    first, second, third = (m * m / size for m in powers)
+    twice = jnp.stack([jnp.sum(m * m) + rest * within ** (2 * k + 2) for k, m in enumerate(powers)])
+    alone = (
+        jnp.trace(first),
+        2 * jnp.trace(second) - jnp.sum(first**2),
+        3 * jnp.trace(third) - 3 * jnp.sum(first * second) + jnp.trace(first @ first @ first),
+    )
+    return 0.5 * (mu**2 + twice) - jnp.stack(alone), mu
 
 
 def _shared(columns, field, length, contrast, shot, exists):
     """N times the covariance of Σ_i≤j J_ij c2_ij of the columns J, but for each pair with itself.
 
-    In single precision, which is ample for a test.
+    The whole, and that of Gaussian intensities; in single precision, which is ample for a test.
     """
     columns = columns + jnp.swapaxes(columns, 1, 2)
     single = jnp.complex64 if jnp.iscomplexobj(field) else jnp.float32
@@ -154,4 +188,4 @@ def _shared(columns, field, length, contrast, shot, exists):
     gaussian = 0.5 * (traces(turned, turned) - traces(own, own))
     beyond = beyond_gaussian(columns, field, length, contrast, shot, _CYCLE_SIDE)
     whole = gaussian + jnp.where(exists, beyond, 0.0)
-    return 0.5 * (whole + whole.T)
+    return 0.5 * (whole + whole.T), 0.5 * (gaussian + gaussian.T)
