@@ -328,7 +328,7 @@ def remains_of(at: Optimum, scores: SpeckleScores, loss: AbstractLoss) -> Remain
 
 
 def _powers_left(columns, inverse, scores: SpeckleScores, factor) -> np.ndarray:
-    """Σ λ² and Σ λ³ over (Σ λ)² and ³ of the noise at each angle, λ being of what a fit leaves."""
+    """Σ λᵐ over (Σ λ)ᵐ of the noise at each angle for m = 2, 3, 4, λ being of what a fit leaves."""
     evidence, q = scores.evidence, columns.shape[1]
     structures, gram = evidence.structure, np.asarray(evidence.structure.gram)
     pixels = (np.asarray(scores.n_pixels) / factor)[:, None, None]
@@ -347,8 +347,9 @@ def _powers_left(columns, inverse, scores: SpeckleScores, factor) -> np.ndarray:
         root = whitening(g[np.ix_(there, there)], unit[there], lambda values: values > _APART)
         root = root / np.sqrt(max(total[a], 1e-300))
         after, before = (root @ one[np.ix_(there, there)] @ root.T for one in (left, gaussian[a]))
-        powers[a] += [np.sum(after**2), np.sum(after @ after * after)]
-        powers[a] -= [np.sum(before**2), np.sum(before @ before * before)]
+        for sign, one in ((1, after), (-1, before)):
+            two = one @ one
+            powers[a] += sign * np.array([np.sum(one**2), np.sum(two * one), np.sum(two**2)])
     # What is known of it is of sums over cells: elsewhere a part is left whatever they say.
     return np.maximum(powers, _LEFT * np.asarray(evidence.powers))
 

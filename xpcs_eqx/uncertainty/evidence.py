@@ -21,7 +21,7 @@ class Evidence(eqx.Module):
 
     - `structure`: sums over cells of lag and age.
     - `local_pixels`: number of pixels N from differences of neighbours; `scatter`: of these.
-    - `powers`: Σ λ² and Σ λ³ over (Σ λ)² and ³, λ being eigenvalues of the covariance of
+    - `powers`: Σ λᵐ over (Σ λ)ᵐ for m = 2, 3, 4, λ being eigenvalues of the covariance of
         residuals, for Gaussian intensities.
     - `common`: part of the scatter of residuals that white noise has; `unknown`: what N may be off
         by, as a part of it, where no raw diagonal tells the shot noise.
@@ -36,7 +36,7 @@ class Evidence(eqx.Module):
     structure: Structure
     local_pixels: Float[Array, "*angle"]
     scatter: Scatter
-    powers: Float[Array, "*angle 2"]
+    powers: Float[Array, "*angle 3"]
     common: Float[Array, "*angle"]
     unknown: Float[Array, "*angle"]
     by_frame: Float[Array, "*angle 2 frame"]
@@ -121,9 +121,10 @@ def evidence_of(
     k = contrast + shot
     alike = alike_of(n, signal, k)
     noise, mu = pair_powers(blocks, contrast, shot)
-    scale = (n * mu[1] / mu[0] ** 2, n**2 * mu[2] / mu[0] ** 3)
+    power = np.array([2, 3, 4])
+    scale = mu[1:] / mu[0] ** power * n ** (power - 1)
     # Of all pairs; fewer have as much in common.
-    fewer = jnp.maximum(0.5 * n * (n - 1) / count, 1.0) ** np.array([1, 2])
+    fewer = jnp.maximum(0.5 * n * (n - 1) / count, 1.0) ** (power - 1)
     one_on, two_on = neighbours(near, n)
     mean = variance[0] + variance[1] * shot + variance[2] * shot**2
     first, _ = expected.at(shot)
@@ -139,7 +140,7 @@ def evidence_of(
         ),
         local_pixels=first / (one / m),
         scatter=scatter_of(near, n, contrast, shot, scale, (m, count)),
-        powers=noise[1:] / noise[0] ** np.array([2, 3]) * fewer,
+        powers=noise[1:] / noise[0] ** power * fewer,
         common=shot / k / alike,
         unknown=jnp.where(told, 0.0, white),
         by_frame=by_frame,

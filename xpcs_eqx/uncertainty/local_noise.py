@@ -122,13 +122,15 @@ def neighbours(
 class Scatter(eqx.Module):
     """Cumulants of d, a mean square of differences, and r, that of residuals, each over its mean.
 
-    - `own`: Var d; `shared`: Cov(d, r); `third`: those of ddd, ddr and drr.
+    - `own`: Var d; `shared`: Cov(d, r); `third`: those of ddd, ddr and drr; `fourth`: those of
+        dddd, dddr, ddrr and drrr.
     - `along`: correlation of a difference with those one, two and three frames on.
     """
 
     own: Float[Array, "*angle"]
     shared: Float[Array, "*angle"]
     third: Float[Array, "*angle 3"]
+    fourth: Float[Array, "*angle 4"]
     along: Float[Array, "*angle 3"]
 
 
@@ -137,7 +139,7 @@ def scatter_of(
     n: int,
     contrast: Float[Array, ""],
     shot: Float[Array, ""],
-    alike: tuple[Float[Array, ""], Float[Array, ""]],
+    alike: Float[Array, "3"],
     counts: tuple[Float[Array, ""], Float[Array, ""]],
 ) -> Scatter:
     """Scatter of mean squares of differences along one frame, for Gaussian intensities.
@@ -149,7 +151,7 @@ def scatter_of(
     what is near i times that of K, which is averaged over the map.
 
     - `field`: that of `near_frames`; `counts`: of differences and of residuals.
-    - `alike`: n tr K²/(tr K)² and n² tr K³/(tr K)³.
+    - `alike`: nᵐ⁻¹ tr Kᵐ/(tr K)ᵐ for m = 2, 3, 4.
     """
     frames, size, lags = near_frames(n), jnp.abs(field) ** 2, []
     for step in range(_WIDE):
@@ -170,13 +172,18 @@ def scatter_of(
     # A triangle has fewer neighbours than a square.
     there = np.maximum(1 - 2 * apart[middle, : differ.shape[0]] / n, 0.0)
     square = mixed @ mixed.T
-    (second, third), (m, count) = alike, counts
-    cubes = both @ both @ both, square @ both, mixed @ signal @ mixed.T
-    of_pairs = jnp.stack([m * m, count * count, count * count])
+    through = mixed @ signal @ mixed.T
+    cubes = both @ both @ both, square @ both, through
+    # Of two and two there are more ways around with both beside their like.
+    middling = (2 * through @ both + square @ square) / 3
+    fourths = both @ cubes[0], square @ both @ both, middling, mixed @ signal @ signal @ mixed.T
+    (second, third, fourth), (m, count) = alike, counts
+    pairs = jnp.stack([m, count, count, count])
     return Scatter(
         own=2 * jnp.sum(there * both[middle] ** 2) * second / m,
         shared=2 * square[middle, middle] * second / count,
-        third=8 * jnp.stack([one[middle, middle] for one in cubes]) * third / of_pairs,
+        third=8 * jnp.stack([one[middle, middle] for one in cubes]) * third / pairs[:3] ** 2,
+        fourth=48 * jnp.stack([one[middle, middle] for one in fourths]) * fourth / pairs**3,
         along=both[middle, middle + 1 :],
     )
 

@@ -100,8 +100,8 @@ class Remains(NamedTuple):
     """What a fit has left of one data set, at each angle, and how it is laid out.
 
     - `columns`: from columns of an angle to entries of the fit; `factor`: how much larger the noise
-        is than the residuals, which the fit has followed; `powers`: Σ λ² and Σ λ³ over (Σ λ)² and
-        ³ of the noise, λ being eigenvalues of the covariance of residuals.
+        is than the residuals, which the fit has followed; `powers`: Σ λᵐ over (Σ λ)ᵐ of the
+        noise for m = 2, 3, 4, λ being eigenvalues of the covariance of residuals.
     - `followed`: whether it is least squares that made them small. What is left by a more precise
         fit is the noise all but whole; tests that take it for that err on the side of silence.
     """
@@ -111,7 +111,7 @@ class Remains(NamedTuple):
     loss: AbstractLoss
     columns: Float[np.ndarray, "angle column entry"]
     factor: Float[np.ndarray, "angle"]
-    powers: Float[np.ndarray, "angle 2"]
+    powers: Float[np.ndarray, "angle 3"]
     followed: bool = True
 
     def with_columns(self, matrix: Float[np.ndarray, "local entry"]) -> "Remains":
@@ -245,8 +245,8 @@ def _of_least(least: float, count: int) -> float:
 class _Noise(NamedTuple):
     """Number of pixels at each angle, how well it is known, and log excess.
 
-    `variance` and `third` are cumulants of that, whose mean is zero; `unknown` is an error of it
-    that all angles have alike.
+    `variance`, `third` and `fourth` are cumulants of that, whose mean is zero; `unknown` is an
+    error of it that all angles have alike.
     """
 
     pixels: np.ndarray
@@ -254,14 +254,15 @@ class _Noise(NamedTuple):
     excess: np.ndarray
     variance: np.ndarray
     third: np.ndarray
+    fourth: np.ndarray
     unknown: np.ndarray
 
 
 # Beyond its scatter, the expected noise is not better known than this part of it, where it is not
 # white.
 _FORMULA = 0.015
-# Below this skewness a gamma variable is a normal one.
-_SYMMETRIC = 1e-3
+# Excess kurtosis up to which an expansion of a probability by cumulants rises.
+_TAILS = 4.0
 # Two estimates of the noise are one while they differ by less than this many of their errors.
 _SAME = 4.0
 
@@ -277,14 +278,11 @@ def _noise(remains: Remains) -> _Noise:
     square = np.maximum(np.asarray(evidence.square) * factor, 1e-300)
     far = np.asarray(evidence.variance) * count / square
     # Variances of the two logs, and their covariance.
-    of_near, (left, cubes) = np.asarray(evidence.scatter.own), remains.powers.T
+    of_near, left = np.asarray(evidence.scatter.own), remains.powers[:, 0]
     of_far = 2 * factor**2 * left
     both = np.minimum(factor * np.asarray(evidence.scatter.shared), np.sqrt(of_near * of_far))
     variance = np.maximum(of_near + of_far - 2 * both, 0.0)
-    # The third of residuals less differences, and what logs make of that and of the mean.
-    ddd, ddr, drr = np.asarray(evidence.scatter.third).T
-    third = 8 * factor**3 * cubes - 3 * factor**2 * drr + 3 * factor * ddr - ddd
-    third = third - 3 * variance * (of_far - of_near)
+    third, fourth = _of_logs(remains, of_near, of_far, both)
     excess = np.log(near / far) + 0.5 * (of_far - of_near)
     variance = variance + (_FORMULA * np.clip(1 - np.asarray(evidence.common), 0.0, 1.0)) ** 2
     unknown = np.asarray(evidence.unknown)
@@ -296,7 +294,25 @@ def _noise(remains: Remains) -> _Noise:
     total = np.asarray(remains.residuals.weight) * np.asarray(evidence.variance) / pixels
     shared = 2 * share * factor / np.maximum(total, 1e-300)
     sizes = [NoiseSize(*map(float, one)) for one in zip(scatter, bias, shared, strict=True)]
-    return _Noise(pixels, sizes, excess, variance, third, unknown)
+    return _Noise(pixels, sizes, excess, variance, third, fourth, unknown)
+
+
+def _of_logs(remains: Remains, of_near, of_far, both) -> tuple[np.ndarray, np.ndarray]:
+    """Third and fourth cumulants of log r − log d, from those of r and d, both with a mean of one.
+
+    With u = r − d and w = r + d it is u − uw/2 + uw²/4 + u³/12, whose cumulants follow to the order
+    at which they begin (McCullagh, Tensor Methods in Statistics, 1987, ch. 3).
+    """
+    scatter, factor = remains.evidence.scatter, remains.factor
+    ddd, ddr, drr = np.asarray(scatter.third).T * factor ** np.arange(3)[:, None]
+    dddd, dddr, ddrr, drrr = np.asarray(scatter.fourth).T * factor ** np.arange(4)[:, None]
+    _, cubes, fourths = remains.powers.T
+    rrr, rrrr = 8 * factor**3 * cubes, 48 * factor**4 * fourths
+    uu, uw, ww = of_far + of_near - 2 * both, of_far - of_near, of_far + of_near + 2 * both
+    uuu, uuw = rrr - 3 * drr + 3 * ddr - ddd, rrr - drr - ddr + ddd
+    uuuu = rrrr - 4 * drrr + 6 * ddrr - 4 * dddr + dddd
+    fourth = uuuu - 6 * uw * uuu - 6 * uu * uuw + 15 * uw**2 * uu + 3 * uu**2 * ww + 2 * uu**3
+    return uuu - 3 * uu * uw, fourth
 
 
 def _mean_of(sizes: list[NoiseSize]) -> NoiseSize:
@@ -307,9 +323,9 @@ def _mean_of(sizes: list[NoiseSize]) -> NoiseSize:
 def _scale_test(noise: _Noise) -> MisfitTest:
     """Whether residuals and differences of neighbours show the same noise.
 
-    A sum of squares has a few large parts where pairs share their noise, so that its log is skew.
-    It is taken for a gamma variable of the same three cumulants (Pearson's type III), the cube
-    root of which is nearly normal (Wilson & Hilferty, PNAS 17, 684 (1931)).
+    A sum of squares has a few large parts where pairs share their noise, so that its log is skew
+    and has long tails: a normal variable with the same value of the expansion by four cumulants of
+    Cornish & Fisher (Revue de l'Institut International de Statistique 5, 307 (1938)) is as rare.
     """
     from scipy.special import ndtr
 
@@ -317,11 +333,15 @@ def _scale_test(noise: _Noise) -> MisfitTest:
     excess = float(np.sum(weight * noise.excess) / np.sum(weight))
     unknown = float(np.sum(weight * noise.unknown) / np.sum(weight))
     scatter = np.sqrt(1 / np.sum(weight) + unknown**2)
-    skew = float(np.sum(weight**3 * noise.third) / np.sum(weight) ** 3 / scatter**3)
-    normal = excess / scatter
-    if abs(skew) > _SYMMETRIC:
-        normal = 6 / skew * (np.cbrt(1 + 0.5 * skew * normal) - 1) + skew / 6
-    probability = 2 * float(ndtr(-abs(normal)))
+    part = weight / np.sum(weight) / scatter
+    skew = np.clip(np.sum(part**3 * noise.third), -1.0, 1.0)
+    # From that of a gamma variable on the expansion rises wherever it matters.
+    tails = np.clip(np.sum(part**4 * noise.fourth), 1.5 * skew**2, _TAILS)
+    rest = -skew / 6 - excess / scatter
+    cubic = [tails / 24 - skew**2 / 18, skew / 6, 1 - tails / 8 + 5 * skew**2 / 36, rest]
+    roots = np.roots(cubic)
+    normal = float(np.min(np.abs(roots[np.isreal(roots)].real)))
+    probability = 2 * float(ndtr(-normal))
     return MisfitTest("scale", float(np.exp(excess)), 1, probability, None)
 
 

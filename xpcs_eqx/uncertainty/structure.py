@@ -144,29 +144,32 @@ def structure_of(
 
 def pair_powers(
     blocks: MapInBlocks, contrast: Float[Array, ""], shot: Float[Array, ""]
-) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
-    """Σ λᵐ and Σ μᵐ for m = 1, 2, 3: eigenvalues of the noise of all pairs, and of K.
+) -> tuple[Float[Array, "4"], Float[Array, "4"]]:
+    """Σ λᵐ and Σ μᵐ for m = 1 to 4: eigenvalues of the noise of all pairs, and of K.
 
     λ is of N times the covariance of Gaussian intensities, K_ik K_jl + K_il K_jk, K being
-    contrast·|c1|² + s·1. Of all pairs (i ≤ j) they are μ_a μ_b, a ≤ b; those of a frame with itself
-    are left out by inclusion and exclusion.
+    contrast·|c1|² + s·1. Of all pairs (i ≤ j) they are μ_a μ_b, a ≤ b; leaving out those of a frame
+    with itself takes from Σ tᵐ Σ λᵐ/m the terms of tr log(1 + Σ tᵐ hᵐ), hᵐ = Kᵐ∘Kᵐ.
     """
     root, frames = jnp.sqrt(blocks.length), jnp.sum(blocks.length)
     size = jnp.outer(root, root)
     one = contrast * jnp.abs(blocks.field) ** 2 * size + shot * jnp.eye(root.size)
     two = one @ one
-    three = two @ one
+    powers = (one, two, two @ one, two @ two)
     # What varies within blocks is alike in every direction.
     rest = frames - root.size
     within = ((contrast + shot) * frames - jnp.trace(one)) / jnp.maximum(rest, 1.0)
-    powers = (one, two, three)
     mu = jnp.stack([jnp.trace(m) + rest * within ** (k + 1) for k, m in enumerate(powers)])
-    first, second, third = (m * m / size for m in powers)
+    first, second, third, fourth = (m * m / size for m in powers)
+    squared = first @ first
     twice = jnp.stack([jnp.sum(m * m) + rest * within ** (2 * k + 2) for k, m in enumerate(powers)])
     alone = (
         jnp.trace(first),
         2 * jnp.trace(second) - jnp.sum(first**2),
-        3 * jnp.trace(third) - 3 * jnp.sum(first * second) + jnp.trace(first @ first @ first),
+        3 * (jnp.trace(third) - jnp.sum(first * second)) + jnp.sum(squared * first),
+        4 * (jnp.trace(fourth) - jnp.sum(first * third) + jnp.sum(squared * second))
+        - 2 * jnp.sum(second**2)
+        - jnp.sum(squared**2),
     )
     return 0.5 * (mu**2 + twice) - jnp.stack(alone), mu
 
