@@ -1,6 +1,9 @@
 """A verdict to be trusted: right models are good, wrong ones are not, and the place is named."""
 
+import importlib
+from argparse import Namespace
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,7 +22,8 @@ from xpcs_eqx.search import Auto, fit_maps, global_least_squares
 from xpcs_eqx.simulation import simulate, simulate_speckle
 from xpcs_eqx.uncertainty.evidence import agree
 from xpcs_eqx.uncertainty.local_noise import ExpectedNoise, LocalSums
-from xpcs_eqx.uncertainty.misfit import NoiseSize, zero_test
+from xpcs_eqx.uncertainty.misfit import NoiseSize, _chance_beyond, zero_test
+from xpcs_eqx.uncertainty.structure import MapInBlocks, pair_powers
 
 CONTRAST, NOISE = 0.2, 0.005
 # Of fits of the static kind that leave what a right model would not.
@@ -117,6 +121,54 @@ def test_sums_measured_by_their_own_residuals_are_as_rare_as_is_said():
         test = zero_test(residuals[:some], np.ones(some), covariance, covariance, size)
         found.append(test.probability)
     assert stats.kstest(found, "uniform").pvalue > 1e-3
+
+
+def test_the_spectrum_of_the_noise_of_all_pairs_is_exact():
+    """Of single frames; what is pooled says nearly the same."""
+    n, contrast, shot = 24, 0.2, 0.05
+    frames = np.arange(n)
+    field = np.exp(
+        -0.05 * np.abs(frames[:, None] - frames) * (1 + 0.02 * (frames[:, None] + frames))
+    )
+    kernel = (contrast * field**2 + shot * np.eye(n)) / (contrast + shot)
+    i, j = np.triu_indices(n, 1)
+    noise = (
+        kernel[np.ix_(i, i)] * kernel[np.ix_(j, j)] + kernel[np.ix_(i, j)] * kernel[np.ix_(j, i)]
+    )
+    values = np.linalg.eigvalsh(noise)
+
+    def found(field, length):
+        blocks = MapInBlocks(np.zeros(0), np.zeros(0), field, np.asarray(length, float), length[0])
+        return np.asarray(pair_powers(blocks, np.asarray(contrast), np.asarray(shot))[0])
+
+    exact = [np.sum(values**m) for m in range(1, 5)]
+    assert found(field, [1] * n) == pytest.approx(exact, rel=1e-9)
+    mean = np.sqrt(np.mean((field**2).reshape(12, 2, 12, 2), axis=(1, 3)))
+    assert found(mean, [2] * 12) == pytest.approx(exact, rel=0.1)
+
+
+def test_a_difference_beyond_others_that_share_its_frames_is_as_rare_as_is_said():
+    """Of 16, which the same number of independent values in their mean square is no help for."""
+    random, others, far = np.random.default_rng(0), 16, 14.0
+    differences = np.diff(random.normal(size=(100_000, others + 2)), 2, axis=1)
+    ratio = 6 * random.normal(size=len(differences)) ** 2 / np.mean(differences**2, axis=1)
+    chance = _chance_beyond(far, np.array([-2 / 3, 1 / 6, 0.0]), others)
+    assert chance * ratio.size == pytest.approx(np.sum(ratio > far), abs=65)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("counts", ["independent", "5"])
+def test_right_models_fail_as_often_as_is_said(counts, monkeypatch):
+    """By the benchmark: 2000 leave 2 ± 1.4 below 0.001, and 20 ± 4.5 below 0.01."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    verdict = importlib.import_module("verdict")
+    shape = {"frames": 60, "pixels": 2000, "noise": NOISE, "seed": 7, "batch": 100, "sets": 2000}
+    found = verdict.probabilities(Namespace(kind="static", counts=counts, **shape))
+    assert len(found) == 5
+    for name, values in found.items():
+        row = verdict.row(name, values)
+        assert row["< 0.001"] <= 8, row
+        assert 0.003 < row["< 0.01"] < 0.019, row
 
 
 def test_noise_of_few_frames_scatters_more_and_white_noise_is_told():

@@ -147,18 +147,20 @@ def pair_powers(
 ) -> tuple[Float[Array, "4"], Float[Array, "4"]]:
     """Σ λᵐ and Σ μᵐ for m = 1 to 4: eigenvalues of the noise of all pairs, and of K.
 
-    λ is of N times the covariance of Gaussian intensities, K_ik K_jl + K_il K_jk, K being
-    contrast·|c1|² + s·1. Of all pairs (i ≤ j) they are μ_a μ_b, a ≤ b; leaving out those of a frame
-    with itself takes from Σ tᵐ Σ λᵐ/m the terms of tr log(1 + Σ tᵐ hᵐ), hᵐ = Kᵐ∘Kᵐ.
+    λ is of the covariance of Gaussian intensities, K_ik K_jl + K_il K_jk, in units of what a frame
+    has with itself: K = (contrast·|c1|² + s·1)/(contrast + s). Of all pairs (i ≤ j) they are
+    μ_a μ_b, a ≤ b; leaving out those of a frame with itself takes from Σ tᵐ Σ λᵐ/m the terms of
+    tr log(1 + Σ tᵐ hᵐ), hᵐ = Kᵐ∘Kᵐ.
     """
     root, frames = jnp.sqrt(blocks.length), jnp.sum(blocks.length)
     size = jnp.outer(root, root)
-    one = contrast * jnp.abs(blocks.field) ** 2 * size + shot * jnp.eye(root.size)
+    share = contrast / (contrast + shot)
+    one = share * jnp.abs(blocks.field) ** 2 * size + (1 - share) * jnp.eye(root.size)
     two = one @ one
     powers = (one, two, two @ one, two @ two)
     # What varies within blocks is alike in every direction.
     rest = frames - root.size
-    within = ((contrast + shot) * frames - jnp.trace(one)) / jnp.maximum(rest, 1.0)
+    within = (frames - jnp.trace(one)) / jnp.maximum(rest, 1.0)
     mu = jnp.stack([jnp.trace(m) + rest * within ** (k + 1) for k, m in enumerate(powers)])
     first, second, third, fourth = (m * m / size for m in powers)
     squared = first @ first
