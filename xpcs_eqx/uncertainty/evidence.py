@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
 from .dyadic import ResidualSums
-from .local_noise import INDEPENDENT, ExpectedNoise, LocalSums, Scatter, neighbours, scatter_of
+from .local_noise import INDEPENDENT, ExpectedNoise, LocalSums, beside, neighbours
 from .structure import MapInBlocks, Structure, pair_powers, structure_of
 
 # A shot noise is believed while the noise of neighbours that follows from it is that of the map to
@@ -20,7 +20,8 @@ class Evidence(eqx.Module):
     """What the residuals of one angle say of the model, and the noise it is to be measured by.
 
     - `structure`: sums over cells of lag and age.
-    - `local_pixels`: number of pixels N from differences of neighbours; `scatter`: of these.
+    - `local_pixels`: number of pixels N from differences of neighbours.
+    - `near`, `alike`, `counts`: of which `scatter_of` has the scatter of these and of residuals.
     - `powers`: Σ λᵐ over (Σ λ)ᵐ for m = 2, 3, 4, λ being eigenvalues of the covariance of
         residuals, for Gaussian intensities.
     - `common`: part of the scatter of residuals that white noise has; `unknown`: what N may be off
@@ -35,7 +36,9 @@ class Evidence(eqx.Module):
 
     structure: Structure
     local_pixels: Float[Array, "*angle"]
-    scatter: Scatter
+    near: Float[Array, "*angle step"]
+    alike: Float[Array, "*angle 3"]
+    counts: Float[Array, "*angle 2"]
     powers: Float[Array, "*angle 3"]
     common: Float[Array, "*angle"]
     unknown: Float[Array, "*angle"]
@@ -121,8 +124,8 @@ def evidence_of(
     k = contrast + shot
     alike = alike_of(n, signal, k)
     noise, mu = pair_powers(blocks, contrast, shot)
+    step = beside(near, n)
     power = np.array([2, 3, 4])
-    scale = mu[1:] / mu[0] ** power * n ** (power - 1)
     # Of all pairs; fewer have as much in common.
     fewer = jnp.maximum(0.5 * n * (n - 1) / count, 1.0) ** (power - 1)
     one_on, two_on = neighbours(near, n)
@@ -139,7 +142,9 @@ def evidence_of(
             blocks, residuals.gram, contrast, shot, weighted / one, exists, mean / (k**2 + signal)
         ),
         local_pixels=first / (one / m),
-        scatter=scatter_of(near, n, contrast, shot, scale, (m, count)),
+        near=jnp.where(np.arange(step.size) == 0, 1.0, contrast / k * step),
+        alike=mu[1:] / mu[0] ** power * n ** (power - 1),
+        counts=jnp.stack([m, count]),
         powers=noise[1:] / noise[0] ** power * fewer,
         common=shot / k / alike,
         unknown=jnp.where(told, 0.0, white),

@@ -6,6 +6,8 @@ the noise of speckle that neighbours share. What remains of that noise follows f
 (`speckle_noise`), so that the two mean squares tell its size.
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -119,40 +121,8 @@ def neighbours(
     return apart(1), apart(2)
 
 
-class Scatter(eqx.Module):
-    """Cumulants of d, a mean square of differences, and r, that of residuals, each over its mean.
-
-    - `own`: Var d; `shared`: Cov(d, r); `third`: those of ddd, ddr and drr; `fourth`: those of
-        dddd, dddr, ddrr and drrr.
-    - `along`: correlation of a difference with those one, two and three frames on.
-    """
-
-    own: Float[Array, "*angle"]
-    shared: Float[Array, "*angle"]
-    third: Float[Array, "*angle 3"]
-    fourth: Float[Array, "*angle 4"]
-    along: Float[Array, "*angle 3"]
-
-
-def scatter_of(
-    field: Inexact[Array, "near near"],
-    n: int,
-    contrast: Float[Array, ""],
-    shot: Float[Array, ""],
-    alike: Float[Array, "3"],
-    counts: tuple[Float[Array, ""], Float[Array, ""]],
-) -> Scatter:
-    """Scatter of mean squares of differences along one frame, for Gaussian intensities.
-
-    With K = contrast·|c1|² + s·1, second differences D, C = DK and A = CDᵀ, differences at (i, j)
-    and (k, l) have the covariance A_ik K_jl/N, and C_ik K_jl/N with an entry. A cumulant of m
-    quadratic forms of Gaussian values is 2ᵐ⁻¹ (m − 1)! times the trace of the product of their
-    matrices (Mathai & Provost, Quadratic Forms in Random Variables, 1992, ch. 3.2), here that of
-    what is near i times that of K, which is averaged over the map.
-
-    - `field`: that of `near_frames`; `counts`: of differences and of residuals.
-    - `alike`: nᵐ⁻¹ tr Kᵐ/(tr K)ᵐ for m = 2, 3, 4.
-    """
+def beside(field: Inexact[Array, "near near"], n: int) -> Float[Array, "step"]:
+    """Mean |c1|² of frames 0, 1, 2, … apart, continued beyond what `near_frames` have."""
     frames, size, lags = near_frames(n), jnp.abs(field) ** 2, []
     for step in range(_WIDE):
         real = frames[step:] - frames[: max(frames.size - step, 0)] == step
@@ -160,31 +130,65 @@ def scatter_of(
             lags.append(jnp.mean(jnp.diagonal(size, step)[real]))
         else:
             lags.append(2 * lags[-1] - lags[-2])
+    return jnp.stack(lags)
+
+
+class Scatter(NamedTuple):
+    """Cumulants of d, a mean square of differences, and r, that of residuals, each over its mean.
+
+    - `own`: Var d; `shared`: Cov(d, r); `third`: those of ddd, ddr and drr; `fourth`: those of
+        dddd, dddr, ddrr and drrr.
+    - `along`: correlation of a difference with those one, two and three frames on.
+    """
+
+    own: Float[np.ndarray, "angle"]
+    shared: Float[np.ndarray, "angle"]
+    third: Float[np.ndarray, "3 angle"]
+    fourth: Float[np.ndarray, "4 angle"]
+    along: Float[np.ndarray, "angle 3"]
+
+
+def scatter_of(
+    near: Float[np.ndarray, "angle step"],
+    alike: Float[np.ndarray, "angle 3"],
+    counts: Float[np.ndarray, "angle 2"],
+    n: int,
+) -> Scatter:
+    """Scatter of mean squares of differences along one frame, for Gaussian intensities.
+
+    With K the covariance of frames, second differences D, C = DK and A = CDᵀ, differences at (i, j)
+    and (k, l) have the covariance A_ik K_jl/N, and C_ik K_jl/N with an entry. A cumulant of m
+    quadratic forms of Gaussian values is 2ᵐ⁻¹ (m − 1)! times the trace of the product of their
+    matrices (Mathai & Provost, Quadratic Forms in Random Variables, 1992, ch. 3.2), here that of
+    what is near i times that of K.
+
+    - `near`: K at a distance, over K of a frame with itself, averaged over the map.
+    - `alike`: nᵐ⁻¹ tr Kᵐ/(tr K)ᵐ for m = 2, 3, 4; `counts`: of differences and of residuals.
+    """
     apart = np.abs(np.subtract.outer(np.arange(_WIDE), np.arange(_WIDE)))
-    # In units of what a frame has with itself, which scatter may make less than none.
-    signal = (contrast * jnp.stack(lags)[apart] + shot * jnp.eye(_WIDE)) / (contrast + shot)
-    differ, middle = np.diff(np.eye(_WIDE), 2, axis=0), _WIDE // 2 - 1
+    signal, differ, middle = near[:, apart], np.diff(np.eye(_WIDE), 2, axis=0), _WIDE // 2 - 1
     mixed = differ @ signal
     both = mixed @ differ.T
-    size = jnp.maximum(both[middle, middle], 1e-12)
+    size = np.maximum(both[:, middle, middle], 1e-12)[:, None, None]
     # A covariance is no larger, which lags that are not known may make it.
-    both, mixed = jnp.clip(both / size, -1.0, 1.0), mixed / jnp.sqrt(size)
-    # A triangle has fewer neighbours than a square.
-    there = np.maximum(1 - 2 * apart[middle, : differ.shape[0]] / n, 0.0)
-    square = mixed @ mixed.T
-    through = mixed @ signal @ mixed.T
+    both, mixed = np.clip(both / size, -1.0, 1.0), mixed / np.sqrt(size)
+    back = np.swapaxes(mixed, 1, 2)
+    square, through = mixed @ back, mixed @ signal @ back
     cubes = both @ both @ both, square @ both, through
     # Of two and two there are more ways around with both beside their like.
     middling = (2 * through @ both + square @ square) / 3
-    fourths = both @ cubes[0], square @ both @ both, middling, mixed @ signal @ signal @ mixed.T
-    (second, third, fourth), (m, count) = alike, counts
-    pairs = jnp.stack([m, count, count, count])
+    fourths = both @ cubes[0], square @ both @ both, middling, mixed @ signal @ signal @ back
+    third, fourth = (np.stack([m[:, middle, middle] for m in one]) for one in (cubes, fourths))
+    m, count = counts.T
+    pairs = np.stack([m, count, count, count])
+    # A triangle has fewer neighbours than a square.
+    there = np.maximum(1 - 2 * apart[middle, : differ.shape[0]] / n, 0.0)
     return Scatter(
-        own=2 * jnp.sum(there * both[middle] ** 2) * second / m,
-        shared=2 * square[middle, middle] * second / count,
-        third=8 * jnp.stack([one[middle, middle] for one in cubes]) * third / pairs[:3] ** 2,
-        fourth=48 * jnp.stack([one[middle, middle] for one in fourths]) * fourth / pairs**3,
-        along=both[middle, middle + 1 :],
+        own=2 * both[:, middle] ** 2 @ there * alike[:, 0] / m,
+        shared=2 * square[:, middle, middle] * alike[:, 0] / count,
+        third=8 * third * alike[:, 1] / pairs[:3] ** 2,
+        fourth=48 * fourth * alike[:, 2] / pairs**3,
+        along=both[:, middle, middle + 1 :],
     )
 
 

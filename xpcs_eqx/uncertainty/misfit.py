@@ -15,6 +15,7 @@ from ..objective import AbstractLoss, TwoTimeTerm
 from ..showing import RARE, counts_frames, per_frame, with_error
 from .dyadic import ResidualSums, mean_slopes, robust_noise, summed
 from .evidence import Evidence
+from .local_noise import Scatter, scatter_of
 from .structure import Cells, limits_of
 from .uncertainty import whitening
 
@@ -267,7 +268,7 @@ _TAILS = 4.0
 _SAME = 4.0
 
 
-def _noise(remains: Remains) -> _Noise:
+def _noise(remains: Remains, scatter: Scatter) -> _Noise:
     """What neighbours and residuals say of the noise.
 
     Where the two agree both count; else neighbours alone, for a misfit is in the residuals only.
@@ -278,34 +279,35 @@ def _noise(remains: Remains) -> _Noise:
     square = np.maximum(np.asarray(evidence.square) * factor, 1e-300)
     far = np.asarray(evidence.variance) * count / square
     # Variances of the two logs, and their covariance.
-    of_near, left = np.asarray(evidence.scatter.own), remains.powers[:, 0]
-    of_far = 2 * factor**2 * left
-    both = np.minimum(factor * np.asarray(evidence.scatter.shared), np.sqrt(of_near * of_far))
+    of_near, of_far = scatter.own, 2 * factor**2 * remains.powers[:, 0]
+    both = np.minimum(factor * scatter.shared, np.sqrt(of_near * of_far))
     variance = np.maximum(of_near + of_far - 2 * both, 0.0)
-    third, fourth = _of_logs(remains, of_near, of_far, both)
+    third, fourth = _of_logs(remains, scatter, of_near, of_far, both)
     excess = np.log(near / far) + 0.5 * (of_far - of_near)
     variance = variance + (_FORMULA * np.clip(1 - np.asarray(evidence.common), 0.0, 1.0)) ** 2
     unknown = np.asarray(evidence.unknown)
     same = np.abs(excess) < _SAME * np.sqrt(variance + unknown**2) + _SLACK
     share = np.where(same, of_near / (of_near + of_far), 0.0)
     pixels = np.exp((1 - share) * np.log(near) + share * np.log(far))
-    scatter = (1 - share) ** 2 * of_near + share**2 * of_far + 2 * share * (1 - share) * both
+    known = (1 - share) ** 2 * of_near + share**2 * of_far + 2 * share * (1 - share) * both
     bias = -0.5 * ((1 - share) * of_near + share * of_far)
     total = np.asarray(remains.residuals.weight) * np.asarray(evidence.variance) / pixels
     shared = 2 * share * factor / np.maximum(total, 1e-300)
-    sizes = [NoiseSize(*map(float, one)) for one in zip(scatter, bias, shared, strict=True)]
+    sizes = [NoiseSize(*map(float, one)) for one in zip(known, bias, shared, strict=True)]
     return _Noise(pixels, sizes, excess, variance, third, fourth, unknown)
 
 
-def _of_logs(remains: Remains, of_near, of_far, both) -> tuple[np.ndarray, np.ndarray]:
+def _of_logs(
+    remains: Remains, scatter: Scatter, of_near, of_far, both
+) -> tuple[np.ndarray, np.ndarray]:
     """Third and fourth cumulants of log r − log d, from those of r and d, both with a mean of one.
 
     With u = r − d and w = r + d it is u − uw/2 + uw²/4 + u³/12, whose cumulants follow to the order
     at which they begin (McCullagh, Tensor Methods in Statistics, 1987, ch. 3).
     """
-    scatter, factor = remains.evidence.scatter, remains.factor
-    ddd, ddr, drr = np.asarray(scatter.third).T * factor ** np.arange(3)[:, None]
-    dddd, dddr, ddrr, drrr = np.asarray(scatter.fourth).T * factor ** np.arange(4)[:, None]
+    factor = remains.factor
+    ddd, ddr, drr = scatter.third * factor ** np.arange(3)[:, None]
+    dddd, dddr, ddrr, drrr = scatter.fourth * factor ** np.arange(4)[:, None]
     _, cubes, fourths = remains.powers.T
     rrr, rrrr = 8 * factor**3 * cubes, 48 * factor**4 * fourths
     uu, uw, ww = of_far + of_near - 2 * both, of_far - of_near, of_far + of_near + 2 * both
@@ -403,7 +405,7 @@ def _chance_beyond(ratio: float, along: Float[np.ndarray, "step"], others: float
     return float(0.5 * weights @ np.exp(-0.5 * np.sum(logs, axis=1)))
 
 
-def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
+def _frame_test(evidence: Evidence, along: np.ndarray, t: np.ndarray) -> MisfitTest:
     """A frame whose pairs depart from those of its neighbours as no other frame's do."""
     by_frame, steps = np.asarray(evidence.by_frame), np.asarray(evidence.steps)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -424,7 +426,6 @@ def _frame_test(evidence: Evidence, t: np.ndarray) -> MisfitTest:
     rest = np.maximum(square.sum() - np.convolve(square, near, "same"), 1e-300) / others
     score = np.sqrt(square / rest)
     k = int(np.argmax(score))
-    along = np.mean(np.asarray(evidence.scatter.along), axis=0)
     chance = _chance_beyond(score[k] ** 2, along, others[k])
     probability = _of_least(chance, int(there.sum()))
     frame = _frame_of(mean, k + 1)
@@ -473,9 +474,11 @@ def misfit_of(
     evidence, residuals = remains.evidence, remains.residuals
     inverse = inverse if remains.followed else np.zeros_like(inverse)
     count = np.asarray(residuals.influence.count)
-    if not np.all(2 / np.asarray(evidence.scatter.own) >= _LEAST):
+    near, alike, counts = map(np.asarray, (evidence.near, evidence.alike, evidence.counts))
+    scatter = scatter_of(near, alike, counts, evidence.by_frame.shape[-1])
+    if not np.all(2 / scatter.own >= _LEAST):
         return None
-    noise = _noise(remains)
+    noise = _noise(remains, scatter)
     if not np.all(np.isfinite(noise.excess)):
         return None
     left = _left(remains, noise.pixels, inverse, others)
@@ -485,7 +488,13 @@ def misfit_of(
     by_age, age = _group_test("age", left, cells.age, ages, noise.sizes)
     by_angle = _angle_test(left, cells, lags, ages, noise.sizes, phi)
     # A bad frame is the cause of much of what the others find.
-    tests = (_frame_test(evidence, t), by_lag, by_age, by_angle, _scale_test(noise))
+    tests = (
+        _frame_test(evidence, np.mean(scatter.along, axis=0), t),
+        by_lag,
+        by_age,
+        by_angle,
+        _scale_test(noise),
+    )
     if counts_frames(term.parameters.units):
         tests = tuple(map(_by_frame, tests))
     variance = np.asarray(evidence.variance) / noise.pixels
