@@ -37,7 +37,7 @@ class Evidence(eqx.Module):
     structure: Structure
     local_pixels: Float[Array, "*angle"]
     near: Float[Array, "*angle step"]
-    alike: Float[Array, "*angle 3"]
+    alike: Float[Array, "*angle 4"]
     counts: Float[Array, "*angle 2"]
     powers: Float[Array, "*angle 3"]
     common: Float[Array, "*angle"]
@@ -123,7 +123,7 @@ def evidence_of(
     shot = jnp.where(contrast + shot == 0, 1.0 - contrast, shot)
     k = contrast + shot
     alike = alike_of(n, signal, k)
-    noise, mu = pair_powers(blocks, contrast, shot)
+    noise, mu, later = pair_powers(blocks, contrast, shot)
     step = beside(near, n)
     power = np.array([2, 3, 4])
     # Of all pairs; fewer have as much in common.
@@ -143,7 +143,7 @@ def evidence_of(
         ),
         local_pixels=first / (one / m),
         near=jnp.where(np.arange(step.size) == 0, 1.0, contrast / k * step),
-        alike=mu[1:] / mu[0] ** power * n ** (power - 1),
+        alike=jnp.append(mu[1:] / mu[0] ** power * n ** (power - 1), later),
         counts=jnp.stack([m, count]),
         powers=noise[1:] / noise[0] ** power * fewer,
         common=shot / k / alike,

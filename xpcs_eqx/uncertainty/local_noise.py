@@ -150,7 +150,7 @@ class Scatter(NamedTuple):
 
 def scatter_of(
     near: Float[np.ndarray, "angle step"],
-    alike: Float[np.ndarray, "angle 3"],
+    alike: Float[np.ndarray, "angle 4"],
     counts: Float[np.ndarray, "angle 2"],
     n: int,
 ) -> Scatter:
@@ -163,7 +163,8 @@ def scatter_of(
     what is near i times that of K.
 
     - `near`: K at a distance, over K of a frame with itself, averaged over the map.
-    - `alike`: nᵐ⁻¹ tr Kᵐ/(tr K)ᵐ for m = 2, 3, 4; `counts`: of differences and of residuals.
+    - `alike`: nᵐ⁻¹ tr Kᵐ/(tr K)ᵐ for m = 2, 3, 4, and the first of these over pairs of frames
+        later than another, which is that of two differences; `counts`: of these and of residuals.
     """
     apart = np.abs(np.subtract.outer(np.arange(_WIDE), np.arange(_WIDE)))
     signal, differ, middle = near[:, apart], np.diff(np.eye(_WIDE), 2, axis=0), _WIDE // 2 - 1
@@ -184,7 +185,7 @@ def scatter_of(
     # A triangle has fewer neighbours than a square.
     there = np.maximum(1 - 2 * apart[middle, : differ.shape[0]] / n, 0.0)
     return Scatter(
-        own=2 * both[:, middle] ** 2 @ there * alike[:, 0] / m,
+        own=2 * both[:, middle] ** 2 @ there * alike[:, 3] / m,
         shared=2 * square[:, middle, middle] * alike[:, 0] / count,
         third=8 * third * alike[:, 1] / pairs[:3] ** 2,
         fourth=48 * fourth * alike[:, 2] / pairs**3,

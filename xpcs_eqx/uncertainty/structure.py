@@ -144,8 +144,10 @@ def structure_of(
 
 def pair_powers(
     blocks: MapInBlocks, contrast: Float[Array, ""], shot: Float[Array, ""]
-) -> tuple[Float[Array, "4"], Float[Array, "4"]]:
+) -> tuple[Float[Array, "4"], Float[Array, "4"], Float[Array, ""]]:
     """Σ λᵐ and Σ μᵐ for m = 1 to 4: eigenvalues of the noise of all pairs, and of K.
+
+    And Σ K² over pairs of frames of which both are later than a third, over that of equal frames.
 
     λ is of the covariance of Gaussian intensities, K_ik K_jl + K_il K_jk, in units of what a frame
     has with itself: K = (contrast·|c1|² + s·1)/(contrast + s). Of all pairs (i ≤ j) they are
@@ -173,7 +175,10 @@ def pair_powers(
         - 2 * jnp.sum(second**2)
         - jnp.sum(squared**2),
     )
-    return 0.5 * (mu**2 + twice) - jnp.stack(alone), mu
+    place = jnp.cumsum(blocks.length) - 0.5 * blocks.length
+    later = jnp.sum(one**2 * jnp.minimum(place[:, None], place)) + 0.5 * rest * frames * within**2
+    later = later / jnp.sum(blocks.length * place)
+    return 0.5 * (mu**2 + twice) - jnp.stack(alone), mu, later
 
 
 def _shared(columns, field, length, contrast, shot, exists):
