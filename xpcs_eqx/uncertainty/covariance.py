@@ -39,7 +39,7 @@ from .dyadic import (
     summed,
 )
 from .evidence import Evidence
-from .misfit import Remains
+from .misfit import Remains, powers_left
 from .scores import SpeckleScores, lower_speckle_scores, speckle_scores
 from .speckle_noise import diagonal_above
 from .uncertainty import (
@@ -55,7 +55,6 @@ from .uncertainty import (
     inverse_of,
     residual_variance,
     scaled_inverse,
-    whitening,
     with_open,
 )
 
@@ -64,9 +63,6 @@ from .uncertainty import (
 _MOST_LOST = 100.0
 # Ages of bins below which their scatter tells nothing.
 _FEWEST_AGES = 4
-# Columns and cells closer to combinations of the others than this, in variance, are left out, and
-# the residuals keep at least this part of their scatter.
-_APART, _LEFT = 1e-4, 0.01
 # Eigenvalues of the dyadic covariance below this part of that of independent pairs are scatter.
 _LEAST_DYADIC = 0.1
 
@@ -323,35 +319,9 @@ def remains_of(at: Optimum, scores: SpeckleScores, loss: AbstractLoss) -> Remain
     factor = np.where(
         np.isfinite(factor) & (factor > 0), np.clip(factor, 1.0, _MOST_LOST), _MOST_LOST
     )
-    powers = _powers_left(columns, inverse, scores, factor)
+    pixels = np.asarray(scores.n_pixels) / factor
+    powers = powers_left(scores.evidence, residuals, columns, inverse, pixels)
     return Remains(scores.evidence, residuals, loss, columns, factor, powers)
-
-
-def _powers_left(columns, inverse, scores: SpeckleScores, factor) -> np.ndarray:
-    """Σ λᵐ over (Σ λ)ᵐ of the noise at each angle for m = 2, 3, 4, λ being of what a fit leaves."""
-    evidence, q = scores.evidence, columns.shape[1]
-    structures, gram = evidence.structure, np.asarray(evidence.structure.gram)
-    pixels = (np.asarray(scores.n_pixels) / factor)[:, None, None]
-    own = np.asarray(structures.own)[:, None, None] * gram
-    noise, gaussian = (np.asarray(structures.shared) + own) / pixels, structures.gaussian / pixels
-    kept = inverse @ summed(columns, noise[:, :q, :q]) @ inverse
-    total = np.asarray(scores.dyadic.residuals.weight) * np.asarray(evidence.variance)
-    total = total / pixels[:, 0, 0]
-    powers = np.array(evidence.powers)
-    for a, (c, g, b) in enumerate(zip(columns, gram, noise, strict=True)):
-        followed = g[:, :q] @ c
-        through = followed @ inverse @ c.T @ b[:q]
-        left = b - through - through.T + followed @ kept @ followed.T
-        unit = np.sqrt(np.diagonal(g))
-        there = unit > 0
-        root = whitening(g[np.ix_(there, there)], unit[there], lambda values: values > _APART)
-        root = root / np.sqrt(max(total[a], 1e-300))
-        after, before = (root @ one[np.ix_(there, there)] @ root.T for one in (left, gaussian[a]))
-        for sign, one in ((1, after), (-1, before)):
-            two = one @ one
-            powers[a] += sign * np.array([np.sum(one**2), np.sum(two * one), np.sum(two**2)])
-    # What is known of it is of sums over cells: elsewhere a part is left whatever they say.
-    return np.maximum(powers, _LEFT * np.asarray(evidence.powers))
 
 
 def _of_followed_frames(at: Optimum, loss, n_frames: int, dyadic: DyadicScores) -> np.ndarray:

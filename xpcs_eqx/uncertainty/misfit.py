@@ -23,6 +23,9 @@ from .uncertainty import whitening
 LEVEL = 0.005
 # Directions that a fit has followed all but this part of, in variance, say nothing.
 _FOLLOWED = 1e-3
+# Columns and cells closer to combinations of the others than this, in variance, are left out, and
+# the residuals keep at least this part of their scatter.
+_DISTINCT, _LEFT = 1e-4, 0.01
 # Independent values below which differences of neighbours do not tell the noise.
 _LEAST = 20.0
 # Parts of the noise that two estimates may differ by beyond their scatter.
@@ -118,6 +121,40 @@ class Remains(NamedTuple):
     def with_columns(self, matrix: Float[np.ndarray, "local entry"]) -> "Remains":
         """The same laid out in the entries of a fit of several data sets."""
         return self._replace(columns=self.columns @ matrix)
+
+
+def powers_left(
+    evidence: Evidence,
+    residuals: ResidualSums,
+    columns: Float[np.ndarray, "angle column entry"],
+    inverse: Float[np.ndarray, "entry entry"],
+    pixels: Float[np.ndarray, "angle"],
+) -> Float[np.ndarray, "angle 3"]:
+    """Σ λᵐ over (Σ λ)ᵐ of the noise at each angle for m = 2, 3, 4, λ being of what a fit leaves."""
+    structures, q, by = evidence.structure, columns.shape[1], pixels[:, None, None]
+    gram = np.asarray(structures.gram)
+    own = np.asarray(structures.own)[:, None, None] * gram
+    noise, gaussian = (
+        (np.asarray(structures.shared) + own) / by,
+        np.asarray(structures.gaussian) / by,
+    )
+    kept = inverse @ summed(columns, noise[:, :q, :q]) @ inverse
+    total = np.asarray(residuals.weight) * np.asarray(evidence.variance) / pixels
+    powers = np.array(evidence.powers)
+    for a, (c, g, b) in enumerate(zip(columns, gram, noise, strict=True)):
+        followed = g[:, :q] @ c
+        through = followed @ inverse @ c.T @ b[:q]
+        left = b - through - through.T + followed @ kept @ followed.T
+        unit = np.sqrt(np.diagonal(g))
+        there = unit > 0
+        root = whitening(g[np.ix_(there, there)], unit[there], lambda values: values > _DISTINCT)
+        root = root / np.sqrt(max(total[a], 1e-300))
+        after, before = (root @ one[np.ix_(there, there)] @ root.T for one in (left, gaussian[a]))
+        for sign, one in ((1, after), (-1, before)):
+            two = one @ one
+            powers[a] += sign * np.array([np.sum(one**2), np.sum(two * one), np.sum(two**2)])
+    # What is known of it is of sums over cells: elsewhere a part is left whatever they say.
+    return np.maximum(powers, _LEFT * np.asarray(evidence.powers))
 
 
 class _Left(NamedTuple):
