@@ -373,9 +373,11 @@ def _scale_test(noise: _Noise) -> MisfitTest:
     unknown = float(np.sum(weight * noise.unknown) / np.sum(weight))
     scatter = np.sqrt(1 / np.sum(weight) + unknown**2)
     part = weight / np.sum(weight) / scatter
-    skew = np.clip(np.sum(part**3 * noise.third), -1.0, 1.0)
+    # Of maps all but empty these may not exist.
+    third, fourth = map(np.nan_to_num, (noise.third, noise.fourth))
+    skew = np.clip(np.sum(part**3 * third), -1.0, 1.0)
     # From that of a gamma variable on the expansion rises wherever it matters.
-    tails = np.clip(np.sum(part**4 * noise.fourth), 1.5 * skew**2, _TAILS)
+    tails = np.clip(np.sum(part**4 * fourth), 1.5 * skew**2, _TAILS)
     rest = -skew / 6 - excess / scatter
     cubic = [tails / 24 - skew**2 / 18, skew / 6, 1 - tails / 8 + 5 * skew**2 / 36, rest]
     roots = np.roots(cubic)
