@@ -180,7 +180,8 @@ def scatter_of(
     middling = (2 * through @ both + square @ square) / 3
     fourths = both @ cubes[0], square @ both @ both, middling, mixed @ signal @ signal @ back
     third, fourth = (np.stack([m[:, middle, middle] for m in one]) for one in (cubes, fourths))
-    m, count = counts.T
+    # An angle without weight has none, and tells nothing.
+    m, count = np.maximum(counts, 1.0).T
     pairs = np.stack([m, count, count, count])
     # A triangle has fewer neighbours than a square.
     there = np.maximum(1 - 2 * apart[middle, : differ.shape[0]] / n, 0.0)

@@ -283,13 +283,14 @@ def _of_least(least: float, count: int) -> float:
 class _Noise(NamedTuple):
     """Number of pixels at each angle, how well it is known, and log excess.
 
-    `variance`, `third` and `fourth` are cumulants of that, whose mean is zero; `unknown` is an
-    error of it that all angles have alike.
+    `mean`, `variance`, `third` and `fourth` are cumulants of that for a right model; `unknown` is
+    an error of it that all angles have alike.
     """
 
     pixels: np.ndarray
     sizes: list[NoiseSize]
     excess: np.ndarray
+    mean: np.ndarray
     variance: np.ndarray
     third: np.ndarray
     fourth: np.ndarray
@@ -320,10 +321,12 @@ def _noise(remains: Remains, scatter: Scatter) -> _Noise:
     both = np.minimum(factor * scatter.shared, np.sqrt(of_near * of_far))
     variance = np.maximum(of_near + of_far - 2 * both, 0.0)
     third, fourth = _of_logs(remains, scatter, of_near, of_far, both)
-    excess = np.log(near / far) + 0.5 * (of_far - of_near)
+    excess = np.log(near / far)
+    # To first order, which says nothing of a size that is hardly known.
+    mean = 0.5 * (np.minimum(of_near, 1.0) - np.minimum(of_far, 1.0))
     variance = variance + (_FORMULA * np.clip(1 - np.asarray(evidence.common), 0.0, 1.0)) ** 2
     unknown = np.asarray(evidence.unknown)
-    same = np.abs(excess) < _SAME * np.sqrt(variance + unknown**2) + _SLACK
+    same = np.abs(excess - mean) < _SAME * np.sqrt(variance + unknown**2) + _SLACK
     share = np.where(same, of_near / (of_near + of_far), 0.0)
     pixels = np.exp((1 - share) * np.log(near) + share * np.log(far))
     known = (1 - share) ** 2 * of_near + share**2 * of_far + 2 * share * (1 - share) * both
@@ -331,7 +334,7 @@ def _noise(remains: Remains, scatter: Scatter) -> _Noise:
     total = np.asarray(remains.residuals.weight) * np.asarray(evidence.variance) / pixels
     shared = 2 * share * factor / np.maximum(total, 1e-300)
     sizes = [NoiseSize(*map(float, one)) for one in zip(known, bias, shared, strict=True)]
-    return _Noise(pixels, sizes, excess, variance, third, fourth, unknown)
+    return _Noise(pixels, sizes, excess, mean, variance, third, fourth, unknown)
 
 
 def _of_logs(
@@ -369,7 +372,9 @@ def _scale_test(noise: _Noise) -> MisfitTest:
     from scipy.special import ndtr
 
     weight = 1 / noise.variance
-    excess = float(np.sum(weight * noise.excess) / np.sum(weight))
+    excess, mean = (
+        float(np.sum(weight * one) / np.sum(weight)) for one in (noise.excess, noise.mean)
+    )
     unknown = float(np.sum(weight * noise.unknown) / np.sum(weight))
     scatter = np.sqrt(1 / np.sum(weight) + unknown**2)
     part = weight / np.sum(weight) / scatter
@@ -378,7 +383,7 @@ def _scale_test(noise: _Noise) -> MisfitTest:
     skew = np.clip(np.sum(part**3 * third), -1.0, 1.0)
     # From that of a gamma variable on the expansion rises wherever it matters.
     tails = np.clip(np.sum(part**4 * fourth), 1.5 * skew**2, _TAILS)
-    rest = -skew / 6 - excess / scatter
+    rest = -skew / 6 - (excess - mean) / scatter
     cubic = [tails / 24 - skew**2 / 18, skew / 6, 1 - tails / 8 + 5 * skew**2 / 36, rest]
     roots = np.roots(cubic)
     normal = float(np.min(np.abs(roots[np.isreal(roots)].real)))
