@@ -198,6 +198,19 @@ def test_what_replaced_the_library_under_a_process_is_not_kept(kept_in, monkeypa
     assert not kept_in.exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="others can write where a mode says so")
+def test_nothing_is_read_where_others_can_write(kept_in, lowered):
+    x = np.array([2.0, -0.5, 0.1])
+    for mode, lowerings in ((0o700, 1), (0o700, 0), (0o770, 1), (0o707, 1)):
+        kept_in.mkdir(exist_ok=True)
+        kept_in.chmod(mode)
+        begin(kept_in)
+        lowered.clear()
+        coordinates_of(PARAMETERS, x)
+        assert len(lowered) == lowerings
+    assert len([*kept_in.iterdir()]) == 1
+
+
 def test_a_full_disk_costs_time_alone(kept_in, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -13,6 +13,7 @@ import pickle
 import platform
 import re
 import secrets
+import stat
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -28,7 +29,7 @@ from jax.experimental.serialize_executable import deserialize_and_load, serializ
 from jaxlib import lapack
 
 from .errors import CheckpointError
-from .files import PARTIAL
+from .files import replacing
 from .fingerprint import fingerprint_by_name
 
 ENTRY = "-cache"
@@ -179,7 +180,8 @@ def _version(package: str) -> str:
 def _read(path: Path) -> Compiled | None:
     """One that was kept; None when there is none, or it is not whole."""
     try:
-        raw = path.read_bytes()
+        # What is unpickled can do anything.
+        raw = path.read_bytes() if _is_own(path.parent) else b""
     except OSError:
         return None
     check, body = raw[:32], raw[32:]
@@ -192,6 +194,16 @@ def _read(path: Path) -> Compiled | None:
         return Compiled(deserialize_and_load(payload, takes, gives), out)
     except jax.errors.JaxRuntimeError:
         return None
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether nobody but the user can write into a folder; where systems do not say, it is theirs.
+
+    **Raises:** `OSError` when there is no such folder.
+    """
+    about = folder.stat()
+    owned = not hasattr(os, "getuid") or about.st_uid == os.getuid()
+    return owned and (os.name != "posix" or not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 @cache
@@ -241,12 +253,10 @@ def _write(path: Path, content: tuple) -> None:
     except (pickle.PicklingError, AttributeError, TypeError):
         # What comes out has a function in it that only its own process knows.
         return
-    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(hashlib.sha256(body).digest() + body)
-        os.replace(temporary, path)
-    except OSError:
-        # A full disk costs time and is no error.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    # A full disk costs time and is no error.
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_own(path.parent):
+            return
+        with replacing(path) as temporary:
+            Path(temporary).write_bytes(hashlib.sha256(body).digest() + body)

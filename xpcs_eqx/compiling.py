@@ -68,6 +68,10 @@ class kept_jit:
         """The function as JAX compiles it."""
         return _plainly_compiled(self.function)
 
+    def lower(self, *args: Any, **keywords: Any) -> Any:
+        """Lower without running; `.compile()` fills the cache that a call uses."""
+        return self.traced().lower(*args, **keywords)
+
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         setting = compiled.settings()
         if setting is not None:
@@ -94,7 +98,7 @@ class kept_jit:
             return zeros_like(kept.out)
         kind = _kind_of(*jax.tree.flatten(args))
         if kind not in self._prepared:
-            lowered = self.traced().lower(*args)
+            lowered = self.lower(*args)
             lowered.compile()
             # It was traced for its shapes already.
             self._prepared[kind] = lowered.postprocess(lowered.lowered.out_info)
@@ -112,10 +116,6 @@ class quick_jit(kept_jit):
 
     def traced(self) -> Any:
         return _compiled(self.function)
-
-    def lower(self, *args: Any, **keywords: Any) -> Any:
-        """Lower without running; `.compile()` fills the cache that a call uses."""
-        return _compiled(self.function).lower(*args, **keywords)
 
     def bound(self, *args: Any) -> Callable[..., Any]:
         """The function of what follows `args`, arrays alone: many calls of it cost little."""
@@ -217,7 +217,7 @@ def compilation_cache(folder: str | Path | None = None, limit: int = LIMIT) -> P
     What was used least recently goes when all of it is larger than `limit`. A folder that cannot be
     made or read, and a disk that is full, cost time and are no error. A folder that JAX was given
     already, as by JAX_COMPILATION_CACHE_DIR, is kept. It holds code that runs in this process: use
-    none that others can write into.
+    none that others can write into, of which this library reads nothing by itself.
 
     Functions of this library called with its own objects are found without being traced; a model of
     a user is traced in every process, and only what XLA makes of it is found.
@@ -241,7 +241,7 @@ def compilation_cache(folder: str | Path | None = None, limit: int = LIMIT) -> P
     try:
         top = cache_folder() if folder is None else Path(folder)
         own = top / compiled.machine()
-        own.mkdir(parents=True, exist_ok=True)
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
         _shrink(top, limit)
     except (OSError, RuntimeError):
         # RuntimeError: there is no home.
