@@ -14,9 +14,10 @@ makes it. For each cell, over the free parameters:
 - sd: standard deviations of both;
 - bias of the likelihood in its standard deviations, the largest; `bias_error`: what chance allows;
 - coverage: share of values within the quoted error of the truth, of both;
-- seconds of either fit once compiled (the likelihood beginning where least squares ended), and
-  evaluations of the likelihood; maps where it was set aside (not converged, or its deviance says
-  that the noise is another one) are counted and left in.
+- z: mean and standard deviation of (value − truth)/error of the likelihood, by parameter;
+- seconds of processor time of either fit once compiled (the likelihood beginning where least
+  squares ended), and evaluations of the likelihood; maps where it was set aside (not converged, or
+  its deviance says that the noise is another one) are counted and left in.
 """
 
 import argparse
@@ -42,8 +43,8 @@ def truth_of(model: str, decay: str) -> tuple:
     return xe.LaminarFlow(*rates, 5.0), fixed, 0.0054, 0.1, [0.0, 45.0, 90.0]
 
 
-def cell(model, decay, frames, contrast, counts, offset, maps, pixels, seed) -> dict:
-    """What many maps of one kind say."""
+def fits(model, decay, frames, contrast, counts, offset, maps, pixels, seed) -> dict:
+    """Both fits of many maps: `off` from the truth and `errors`, each `(map, fit, parameter)`."""
     import jax
     import numpy as np
 
@@ -60,14 +61,14 @@ def cell(model, decay, frames, contrast, counts, offset, maps, pixels, seed) -> 
     keys = jax.random.split(jax.random.key(seed), maps)
     values, errors, seconds, evaluations, aside = [], [], [], [], 0
     for key in keys:
-        data = simulate(key)
+        data = jax.block_until_ready(simulate(key))
         start = xe.parameter_map(truth, data.t, fixed=fixed)
         objective = xe.projected_objective(start, data, scaling)
-        clock = time.perf_counter()
+        clock = time.process_time()
         squares = xe.least_squares(objective)
-        between = time.perf_counter()
+        between = time.process_time()
         better = xe.maximum_likelihood(squares)
-        end = time.perf_counter()
+        end = time.process_time()
         names = objective.names
         values.append([[one[n].value for n in names] for one in (squares, better)])
         errors.append([[one[n].error for n in names] for one in (squares, better)])
@@ -75,14 +76,32 @@ def cell(model, decay, frames, contrast, counts, offset, maps, pixels, seed) -> 
         evaluations.append(better.evaluations)
         aside += not better.success or any("deviance" in one for one in better.doubts)
     off = np.asarray(values) - np.array([float(parameter_values(truth)[n]) for n in names])
+    return {
+        "names": names,
+        "off": off,
+        "errors": np.asarray(errors),
+        "seconds": np.asarray(seconds),
+        "evaluations": evaluations,
+        "aside": int(aside),
+    }
+
+
+def cell(model, decay, frames, contrast, counts, offset, maps, pixels, seed) -> dict:
+    """What many maps of one kind say."""
+    import numpy as np
+
+    found = fits(model, decay, frames, contrast, counts, offset, maps, pixels, seed)
+    names, off, errors = (found[key] for key in ("names", "off", "errors"))
     sd = off.std(axis=0, ddof=1)
     # Leaving out one map after the other.
     part = [np.delete(off, k, axis=0).std(axis=0, ddof=1) for k in range(maps)]
     ratios = np.array([np.median(one[1] / one[0]) for one in part])
-    inside = np.mean(np.abs(off) <= np.asarray(errors), axis=(0, 2))
+    inside = np.mean(np.abs(off) <= errors, axis=(0, 2))
+    z = off[:, 1] / errors[:, 1]
+    by_name = zip(names, z.mean(axis=0).tolist(), z.std(axis=0, ddof=1).tolist(), strict=True)
     bias = np.abs(off[:, 1].mean(axis=0)) / sd[1]
     # The first fits compile.
-    squares, likelihood = (median([one[k] for one in seconds[1:]]) for k in (0, 1))
+    squares, likelihood = (median(found["seconds"][1:, k].tolist()) for k in (0, 1))
     return {
         "model": model,
         "decay": decay,
@@ -97,9 +116,10 @@ def cell(model, decay, frames, contrast, counts, offset, maps, pixels, seed) -> 
         "bias": float(bias.max()),
         "bias_error": maps**-0.5,
         "coverage": inside.tolist(),
+        "z": {name: [mean, scatter] for name, mean, scatter in by_name},
         "seconds": [squares, likelihood],
-        "evaluations": median(evaluations),
-        "aside": int(aside),
+        "evaluations": median(found["evaluations"]),
+        "aside": found["aside"],
     }
 
 

@@ -2,14 +2,15 @@
 of the same maps could be.
 
     python benchmarks/precision_bound.py [--counts 0.05,0.5,5,50] [--contrasts 0.1,0.25,0.5]
-        [--models static,laminar] [--decays slow,medium,fast] [--frames 61]
+        [--models static,laminar] [--decays slow,medium,fast] [--frames 61] [--at-once 31]
 
 Nothing is simulated. The exact covariance of all entries of a map of N pixels, to first order in
 1/N, follows from the cumulants of speckle and photon counts (the sum over all quadruples of frames,
 so that 61 frames take 10 s and 100 MB), and from it the standard deviation of any estimate that is
 linear in the map about the truth: least squares, the likelihood, and generalised least squares with
-that covariance, which nothing unbiased that is made of the map can beat (Gauss and Markov). For
-each cell, medians over the free parameters:
+that covariance, which nothing unbiased that is made of the map can beat (Gauss and Markov). The
+likelihood takes all frames, or with `--at-once` blocks of at most so many. For each cell, medians
+over the free parameters:
 
 - ratio: of the likelihood to least squares; `best`: of the best there is to least squares;
 - missed: by which factor the likelihood is worse than the best;
@@ -69,15 +70,17 @@ def covariance(field: Any, contrast: float, shot: float, rows: Any, columns: Any
     return out + k[i, j] * k[m, n] * (k[i, m] + k[i, n] + k[j, m] + k[j, n])
 
 
-def exact_errors(model, fixed, t, geometry, levels) -> dict[bool, dict[str, Any]]:
+def exact_errors(model, fixed, t, geometry, levels, at_once=None) -> dict[bool, dict[str, Any]]:
     """Standard deviations of the free parameters by kind of fit, with a free offset and without.
 
     Each angle has a contrast, an offset and a level of shot noise of its own; `levels` are the
-    contrast, the shot noise and the number of pixels of each, at offset one.
+    contrast, the shot noise and the number of pixels of each, at offset one; `at_once` frames at
+    most are in a block of the likelihood.
     """
     import jax
     import jax.numpy as jnp
 
+    from xpcs_eqx.objective.likelihood import blocks_of_frames
     from xpcs_eqx.parameters import parameter_values, with_parameters
     from xpcs_eqx.physics import correlation_map, field_correlation
 
@@ -105,8 +108,12 @@ def exact_errors(model, fixed, t, geometry, levels) -> dict[bool, dict[str, Any]
         derivative[free + a], derivative[free + angles + a] = maps[a], 1.0
         derivative[free + 2 * angles + a] = np.eye(frames)
         entries = derivative[:, rows, columns]
-        inverse = np.linalg.inv(contrast * maps[a] + shot * np.eye(frames))
-        gradient = 0.5 * pixels * inverse @ derivative @ inverse
+        expected = contrast * maps[a] + shot * np.eye(frames)
+        gradient = np.zeros_like(derivative)
+        for block, there in zip(*blocks_of_frames(frames, at_once), strict=True):
+            own = np.ix_(block[there], block[there])
+            inverse = np.linalg.inv(expected[own])
+            gradient[:, *own] = 0.5 * pixels * inverse @ derivative[:, *own] @ inverse
         weights = {
             "squares": entries * pairs,
             "likelihood": gradient[:, rows, columns] * (1.0 + pairs),
@@ -138,6 +145,7 @@ def main() -> None:
     """Print a table and one JSON line."""
     parser = parser_of(__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=61)
+    parser.add_argument("--at-once", type=int, help="frames that the likelihood takes, all if none")
     given = parser.parse_args()
 
     import jax
@@ -153,7 +161,7 @@ def main() -> None:
         truth, fixed, q, step, phi = truth_of(model, decay)
         t, geometry = step * np.arange(1, given.frames + 1), Geometry(q, np.array(phi))
         levels = [(contrast, 1 / counts, given.pixels)] * len(phi)
-        both = exact_errors(truth, fixed, t, geometry, levels)
+        both = exact_errors(truth, fixed, t, geometry, levels, given.at_once)
         for free, here in both.items():
             squares, likelihood, gaussian, best = (here[kind] for kind in KINDS)
             ratios = (likelihood / squares, best / squares, likelihood / best)
@@ -165,7 +173,8 @@ def main() -> None:
             found.append(cell | {"names": here["names"], "sd": sd})
             print(*(f"{v:.3g}" if isinstance(v, float) else v for v in row), flush=True)
     print("\n" + table(header, rows) + "\n")
-    about = {"benchmark": "precision_bound", "frames": given.frames, "pixels": given.pixels}
+    about = {"benchmark": "precision_bound", "frames": given.frames, "at_once": given.at_once}
+    about["pixels"] = given.pixels
     print(json.dumps({**about, **machine(), "cells": found}))
 
 

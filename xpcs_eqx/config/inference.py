@@ -58,7 +58,8 @@ class Inference:
     """Everything sampling needs beside the fit.
 
     - `how`: method, sampler, start, treatment of the scaling and noise, as `infer` takes them.
-    - `n_pairs`: of the data, by which `method` decides; `n_shards`: 0 for one run.
+    - `n_pairs`: of the data, by which `method` decides; `n_shards`: 0 for one run; `frames`: that
+        the likelihood of speckle takes at once.
     - `priors`: of all entries; `from_fit`: names whose prior is made of the fit → its width;
         `chosen`: names whose prior is no default.
     - `scaling`: those of each data set to sample with instead of those of the fit, None for the
@@ -71,6 +72,7 @@ class Inference:
     how: Mapping[str, Any]
     n_pairs: int
     n_shards: int
+    frames: int
     priors: bayes.PriorSet
     from_fit: Mapping[str, float]
     chosen: frozenset[str]
@@ -96,7 +98,7 @@ class Inference:
         if wanted == "least_squares":
             return fit, ()
         if compared is None:
-            compared = compare_likelihood(fit, asked=wanted == "speckle")
+            compared = compare_likelihood(fit, asked=wanted == "speckle", frames=self.frames)
         what = "least squares" if compared.likelihood is None else "the likelihood of speckle"
         return compared.likelihood or fit, (f"sampled under {what}: {compared.reason}",)
 
@@ -282,6 +284,7 @@ def inference_of(configuration: Configuration, problem: Problem) -> Inference | 
         },
         n_pairs=n_pairs,
         n_shards=n_shards,
+        frames=problem.settings.solver.likelihood_frames,
         priors=priors,
         from_fit=from_fit,
         chosen=chosen,

@@ -52,6 +52,7 @@ from .least_squares import least_squares as least_squares
 from .likelihood import Comparison as Comparison
 from .likelihood import compare_likelihood as compare_likelihood
 from .likelihood import expected_gain as expected_gain
+from .likelihood import gain_of_offsets as gain_of_offsets
 from .likelihood import likelihood_of as likelihood_of
 from .likelihood import maximum_likelihood as maximum_likelihood
 from .quality import Thresholds as Thresholds

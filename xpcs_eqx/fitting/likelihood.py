@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..arguments import checked, quiet_arithmetic
+from ..arguments import Within, checked, quiet_arithmetic
 from ..errors import FitError, ModelError
 from ..objective import (
     CombinedObjective,
@@ -33,6 +33,11 @@ _SETTLED, _ROUNDS = 0.01, 10
 # Where nothing else is said, the likelihood is taken for maps of at most so many frames, as its
 # time grows with their third power, and where it promises errors smaller by this factor.
 LARGEST, WORTH = 300, 1.1
+# Maps of more frames are cut into blocks: as one block, three angles of so many take a minute and
+# 3 GB.
+WHOLE = 1500
+# Errors of an offset within which it may be one.
+_ONE = 3.0
 # Errors of their difference by which both may differ.
 _DISAGREE = 5.0
 # The shot noise of a fit is that of the raw diagonal where both differ by less than this part of
@@ -58,12 +63,15 @@ def _diagonal(
     return np.where(usable, raw, model), known
 
 
-def likelihood_of(fit: Fit) -> SpeckleLikelihood | CombinedObjective:
+def likelihood_of(fit: Fit, frames: int | None = WHOLE) -> SpeckleLikelihood | CombinedObjective:
     """The likelihood of the pixels behind the maps of a fit by least squares, begun where it ended.
 
     Of several data sets it is the sum of theirs. Number of pixels and shot noise are those that the
     fit has found; where the raw diagonal of the maps can be used, the shot noise is a variable, and
     elsewhere the one that makes the scatter of the other entries most likely.
+
+    Maps of more than so many `frames` are cut into as few blocks of frames as can be, and pairs of
+    frames of different blocks are left out.
 
     **Raises:** `ModelError` for the fit of a curve, for points, maps in a file and maps whose pairs
     are masked one by one, with the name of the data set where there are several; `FitError` for a
@@ -73,13 +81,13 @@ def likelihood_of(fit: Fit) -> SpeckleLikelihood | CombinedObjective:
     found = []
     for label, part in fit.parts.items():
         try:
-            found.append(_of_one(part))
+            found.append(_of_one(part, frames))
         except (ModelError, FitError) as error:
             if several:
                 raise type(error)(f"data set {label}: {error}") from error
             raise
     if not isinstance(objective, CombinedObjective):
-        return found[0] if found else _of_one(fit)
+        return found[0] if found else _of_one(fit, frames)
     # Penalties are on the parameters of all, and weighed as those of one data set.
     together = with_parts(objective, found)
     return dataclasses.replace(together, noise=np.ones(()))
@@ -93,7 +101,7 @@ def start_of(likelihood: SpeckleLikelihood | CombinedObjective, fit: Fit) -> np.
     return np.clip(start, likelihood.variables.lower, likelihood.variables.upper)
 
 
-def _of_one(fit: Fit) -> SpeckleLikelihood:
+def _of_one(fit: Fit, frames: int | None) -> SpeckleLikelihood:
     """`likelihood_of` one data set."""
     objective = fit.objective
     if not isinstance(objective, ProjectedObjective | JointObjective):
@@ -121,6 +129,7 @@ def _of_one(fit: Fit) -> SpeckleLikelihood:
         diagonal,
         known,
         objective.penalties,
+        frames,
     )
     if known.all():
         return found
@@ -132,6 +141,7 @@ def _of_one(fit: Fit) -> SpeckleLikelihood:
 def maximum_likelihood(
     fit: Fit,
     *,
+    frames: Annotated[int, Within(ge=2)] | None = WHOLE,
     solver: TrustRegion | None = None,
     callback: Callable[[Any], Any] | None = None,
     progress: bool = False,
@@ -149,6 +159,9 @@ def maximum_likelihood(
     **Arguments:**
 
     - `fit`: by least squares, of one data set of maps in memory or of several together.
+    - `frames`: maps of more are cut into blocks of at most so many frames along their diagonal, as
+        time grows with the third power of that and memory with the second: pairs of frames of
+        different blocks are left out, of which the errors know; `None` never cuts.
     - `solver`: by default a `TrustRegion` that ends where −log L falls by less than 1e-6.
     - `callback`, `progress`: as in `least_squares`.
 
@@ -171,7 +184,7 @@ def maximum_likelihood(
     >>> better.success, better["D0"].error < 0.8 * fit["D0"].error
     (True, True)
     """
-    likelihood = likelihood_of(fit)
+    likelihood = likelihood_of(fit, frames)
     start = start_of(likelihood, fit)
     with in_one_line(progress, callback) as seen:
         solution = solve(likelihood, start, solver=solver, callback=seen)
@@ -258,6 +271,32 @@ class Comparison(NamedTuple):
             return np.nan_to_num((after - before) / error)
 
 
+def gain_of_offsets(fit: Fit) -> float | None:
+    """How many times smaller errors would be with every offset held at one, in the median.
+
+    None where an offset is not fitted, or is not one within three errors.
+    """
+    names = [name for name in fit.names if name.startswith("offset[")]
+    rows = [fit[name] for name in names]
+    if not rows or not all(abs(row.value - 1) <= _ONE * row.error < np.inf for row in rows):
+        return None
+    bound = np.array([fit[name].at_bound for name in fit.names])
+    held = bound | np.isin(fit.names, names)
+    curvature, covariance = np.asarray(fit.joint_hessian), fit.uncertainty.covariance
+    if not np.isfinite(covariance).all():
+        return None
+    # Of the gradient: those of the errors are made of it.
+    scatter = curvature @ covariance @ curvature
+    inverse, *_ = inverse_of(curvature, ~held)
+    after = np.sqrt(np.diagonal(inverse @ scatter @ inverse))
+    before = fit.uncertainty.errors()
+    free = [fit.names.index(name) for name in fit.objective.physical.free_names]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = (before / after)[free]
+    gains = gains[np.isfinite(gains)]
+    return float(np.median(gains)) if gains.size else None
+
+
 def expected_gain(
     fit: Fit, likelihood: SpeckleLikelihood | CombinedObjective
 ) -> Float[np.ndarray, "free"]:
@@ -275,14 +314,16 @@ def expected_gain(
         return errors / best
 
 
-def compare_likelihood(fit: Fit, *, asked: bool = False, **how: Any) -> Comparison:
+def compare_likelihood(
+    fit: Fit, *, asked: bool = False, frames: int | None = WHOLE, **how: Any
+) -> Comparison:
     """Fit the likelihood of speckle after least squares where it can be used and is worth it.
 
     **Arguments:**
 
     - `fit`: by least squares.
     - `asked`: whether to take it for any number of frames, and however little it promises.
-    - `how`: as of `maximum_likelihood`.
+    - `frames`, `how`: as of `maximum_likelihood`.
     """
 
     def squares(reason: str, expected=None) -> Comparison:
@@ -291,13 +332,13 @@ def compare_likelihood(fit: Fit, *, asked: bool = False, **how: Any) -> Comparis
     if not fit.success:
         return squares("least squares has not converged, from whose end it would begin")
     try:
-        likelihood = likelihood_of(fit)
+        likelihood = likelihood_of(fit, frames)
     except (ModelError, FitError) as error:
         return squares(f"it cannot be used: {error}")
-    frames = max(part.term.t.shape[0] for part in parts_of(likelihood))
-    if frames > LARGEST and not asked:
+    largest = max(part.term.t.shape[0] for part in parts_of(likelihood))
+    if largest > LARGEST and not asked:
         return squares(
-            f"it is not tried by itself for {frames} frames, as its time grows with their third "
+            f"it is not tried by itself for {largest} frames, as its time grows with their third "
             f'power; likelihood = "speckle" asks for it'
         )
     expected = expected_gain(fit, likelihood)
@@ -307,11 +348,13 @@ def compare_likelihood(fit: Fit, *, asked: bool = False, **how: Any) -> Comparis
         return squares(
             f"it promises errors that are smaller by a factor of {typical:.2g} only", expected
         )
-    found = maximum_likelihood(fit, **how)
+    found = maximum_likelihood(fit, frames=frames, **how)
     if not found.success:
         return squares(f"it has not converged ({found.message})", expected)
     own = [one for one in found.doubts if one not in fit.doubts]
     if own:
         return squares(f"it does not hold: {own[0]}", expected)
     reason = f"errors were expected to be smaller by a factor of {typical:.2g}"
+    if any(part.n_blocks > 1 for part in parts_of(likelihood)):
+        reason += " at most, as blocks of frames were taken for independent of each other"
     return Comparison(fit, found, reason, asked, expected)

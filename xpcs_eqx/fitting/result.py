@@ -39,7 +39,7 @@ from ..uncertainty import (
     signal_of,
 )
 from .fit import Fit, FittedModel, ParameterRow, Quality
-from .joint import Entries, Errors, Whole, sharing_test, whole_at
+from .joint import Entries, Errors, Part, Whole, sharing_test, whole_at
 from .quality import (
     UNTESTED_BINS,
     UNTESTED_CURVE,
@@ -54,9 +54,11 @@ from .solution import Run, Solution
 from .solve import require_finite
 
 _NAN = float("nan")
-# Between these times what is expected, the deviance of a likelihood says nothing against it: the
-# number of pixels that least squares has found is no better known in short maps.
-_DEVIANCE = (0.5, 2.0)
+# Up to this factor from what is expected, or so many times what chance does to its logarithm, the
+# deviance of a likelihood says nothing against it: it is held against the number of pixels that
+# least squares has found, which short maps and slow decays leave uncertain. That scatter is the one
+# of Gaussian intensities; the tails of speckle are longer.
+_DEVIANCE, _CHANCES = 2.0, 5.0
 
 
 def check_fittable(objective: Any, what: str) -> None:
@@ -295,7 +297,8 @@ def _doubts_of_deviance(whole: Whole) -> tuple[str, ...]:
     found = []
     for part in whole.parts:
         ratio = float(part.at.residual_sum) / part.scores.deviance
-        if np.isfinite(ratio) and not _DEVIANCE[0] < ratio < _DEVIANCE[1]:
+        allowed = max(np.log(_DEVIANCE), _CHANCES * _scatter_of_pixels(part))
+        if np.isfinite(ratio) and not abs(np.log(ratio)) < allowed:
             where = f" of {part.label}" if len(whole.parts) > 1 else ""
             found.append(
                 f"the deviance of the likelihood{where} is {ratio:.3g} times that of speckle with "
@@ -303,6 +306,15 @@ def _doubts_of_deviance(whole: Whole) -> tuple[str, ...]:
                 "of the maps is another one; least squares says more"
             )
     return tuple(found)
+
+
+def _scatter_of_pixels(part: Part) -> float:
+    """What chance does to the log of the mean number of pixels that least squares finds."""
+    remains = part.scores.remains
+    if remains is None:
+        return 0.0
+    of_angles = 2 * remains.powers[:, 0]
+    return float(np.sqrt(of_angles.sum()) / of_angles.size)
 
 
 def _misfits(whole: Whole) -> tuple[Misfit | None, ...]:

@@ -61,7 +61,7 @@ def likelihood_solver(likelihood: SpeckleLikelihood | CombinedObjective) -> Trus
 
     Half the deviance comes to about half the number of entries, whose part the reduction is.
     """
-    shapes = [part.angles.kept.shape for part in parts_of(likelihood)]
+    shapes = [part.blocks.kept.shape for part in parts_of(likelihood)]
     entries = sum(count * frames * (frames + 1) / 2 for count, frames in shapes)
     return TrustRegion(cost_tol=2 * _DECREASE / entries, damping=_DAMPING)
 

@@ -8,9 +8,12 @@ its mean over them, and its expectation is, with contrast β, offset o and shot 
 Were the intensities Gaussian, −log L = N/2 [log det K + tr K⁻¹C] (Wishart). For speckle it is a
 quasi-likelihood: its minimum is consistent, and by a factor more precise than least squares, which
 takes no notice of how the entries of a map hang together; errors come from `uncertainty`.
+Maps of many frames are cut into blocks along their diagonal, whose likelihoods are summed: pairs of
+frames of different blocks are left out.
 
 Anderson, An Introduction to Multivariate Statistical Analysis, ch. 7 (the distribution); White,
-Econometrica 50, 1 (1982) (estimates from a likelihood that is not the true one).
+Econometrica 50, 1 (1982) (estimates from a likelihood that is not the true one); Varin, Reid and
+Firth, Statistica Sinica 21, 5 (2011) (likelihoods of parts, summed).
 """
 
 import dataclasses
@@ -20,7 +23,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ..compiling import quick_jit
 from ..errors import ModelError
@@ -98,8 +101,11 @@ class ShotScaling(AbstractScaling):
 
 
 class SampleCovariances(eqx.Module):
-    """The sample covariance of each angle, or of one, with frames left out set to those of 1.
+    """The sample covariance of each block of frames, or of one, frames left out being those of 1.
 
+    Blocks have the same size, and each angle as many as any other, one after the other.
+
+    - `frames`: their numbers; `angle`: that of the angle.
     - `kept`: 1 for frames that count, 0 for others; `known`: 1 where the diagonal is of the data.
     - `floor`: −log L of the best covariance there is.
     """
@@ -108,13 +114,36 @@ class SampleCovariances(eqx.Module):
     kept: Float[Array, "frame"]
     known: Float[Array, ""]
     n_pixels: Float[Array, ""]
+    frames: Int[Array, "frame"]
+    angle: Int[Array, ""]
     floor: Float[Array, ""]
 
     @classmethod
-    def of(cls, covariance, kept, known, n_pixels) -> "SampleCovariances":
-        """All angles together, from arrays with the angle as first axis."""
-        given = [jnp.asarray(one, float) for one in (covariance, kept, known, n_pixels)]
-        return cls(*given, floor=_floors(given[0], given[3]))
+    def of(cls, covariance, kept, known, n_pixels, frames) -> "SampleCovariances":
+        """All together, from arrays by angle and block; `known` and `n_pixels` are by angle."""
+        angles, blocks = np.shape(kept)[:2]
+        by_angle = [np.repeat(np.asarray(one, float), blocks) for one in (known, n_pixels)]
+        given = [jnp.asarray(one, float) for one in (covariance, kept)]
+        flat = [jnp.reshape(one, (angles * blocks, *one.shape[2:])) for one in given]
+        return cls(
+            *flat,
+            *map(jnp.asarray, by_angle),
+            frames=jnp.asarray(np.tile(frames, (angles, 1))),
+            angle=jnp.asarray(np.repeat(np.arange(angles), blocks)),
+            floor=_floors(flat[0], jnp.asarray(by_angle[1])),
+        )
+
+
+def blocks_of_frames(
+    n: int, most: int | None
+) -> tuple[Int[np.ndarray, "block frame"], Bool[np.ndarray, "block frame"]]:
+    """Numbers of the frames of blocks of at most so many, and which of them are there.
+
+    As few blocks as can be; the last one may end with the last frame again.
+    """
+    count = 1 if most is None else -(-n // most)
+    frames = np.arange(count * -(-n // count)).reshape(count, -1)
+    return np.minimum(frames, n - 1), frames < n
 
 
 def _symmetric(upper: Float[Array, "frame frame"], diagonal: float) -> Float[Array, "frame frame"]:
@@ -122,9 +151,9 @@ def _symmetric(upper: Float[Array, "frame frame"], diagonal: float) -> Float[Arr
     return upper + upper.T + diagonal * jnp.eye(upper.shape[0], dtype=upper.dtype)
 
 
-def _all_pairs(angle: Float[Array, ""], n: int, dtype) -> Block:
-    frames, blank = jnp.arange(n), jnp.zeros((n, n), dtype)
-    return Block(frames[:, None], frames[None, :], angle, blank, blank)
+def _all_pairs(block: SampleCovariances, dtype) -> Block:
+    frames, blank = block.frames, jnp.zeros(block.covariance.shape, dtype)
+    return Block(frames[:, None], frames[None, :], block.angle, blank, blank)
 
 
 def _within(kept: Float[Array, "frame"], matrix, outside: float):
@@ -141,19 +170,33 @@ class SpeckleLikelihood(AbstractObjective):
     hold its gradient and Fisher's information, ½N tr(K⁻¹∂K K⁻¹∂K), in the place of JᵀJ.
 
     - `term`: model, maps and times; its scaling is a `ShotScaling`.
-    - `angles`: sample covariances C = c2 − 1; `begin`: physical variables at the start.
+    - `blocks`: sample covariances C = c2 − 1; `begin`: physical variables at the start.
     """
 
     variables: JointVariables  # pyright: ignore[reportIncompatibleVariableOverride]
     term: TwoTimeTerm
     penalties: tuple[AbstractPenalty, ...]
-    angles: SampleCovariances
+    blocks: SampleCovariances
     begin: Float[np.ndarray, "variable"]
 
     @property
     def known_diagonal(self) -> Bool[np.ndarray, "angle"]:
         """Angles whose diagonal is that of the data; elsewhere a fit before has made it."""
-        return np.asarray(self.angles.known) > 0
+        return self.of_angles(self.blocks.known) > 0
+
+    @property
+    def n_pixels(self) -> Float[np.ndarray, "angle"]:
+        """Number of pixels at each angle."""
+        return self.of_angles(self.blocks.n_pixels)
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of frames of each angle."""
+        return self.blocks.angle.shape[0] // self.shot_scaling.given.shape[0]
+
+    def of_angles(self, of_blocks: Float[Array, "block"]) -> Float[np.ndarray, "angle"]:
+        """What all blocks of an angle have alike, by angle."""
+        return np.asarray(of_blocks)[:: self.n_blocks]
 
     @property
     def scaling_penalties(self) -> tuple[()]:
@@ -191,7 +234,7 @@ class SpeckleLikelihood(AbstractObjective):
     @property
     def memo(self):
         # The equations of each angle, of which error bars are made without another evaluation.
-        return NormalEquations.zero(self.physical.n_free + 3, self.angles.known.shape)
+        return NormalEquations.zero(self.physical.n_free + 3, self.shot_scaling.given.shape)
 
     @property
     def shot_scaling(self) -> ShotScaling:
@@ -220,9 +263,10 @@ class SpeckleLikelihood(AbstractObjective):
         def one(inputs):
             return _equations(table, *inputs)
 
-        numbers = jnp.arange(levels.shape[0])
         # One after another: matrices of LAPACK are not for batches.
-        return jax.lax.map(one, (numbers, levels, self.angles))
+        found = jax.lax.map(one, (levels[self.blocks.angle], self.blocks))
+        count = levels.shape[0]
+        return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]).sum(axis=1), found)
 
     def evaluate(self, y, memo):
         del memo
@@ -242,7 +286,7 @@ class SpeckleLikelihood(AbstractObjective):
     def cost(self, y, memo):
         del memo
         table = self.term.table(y[: self.physical.n_free], False)
-        return half_deviance(table, self.levels(y), self.angles) + self.penalty(y).cost
+        return half_deviance(table, self.levels(y), self.blocks) + self.penalty(y).cost
 
     def with_diagonal_of(self, y: Float[Array, "variable"]) -> "SpeckleLikelihood":
         """The same begun at `y`, with the diagonal expected there where that of the data is not.
@@ -251,36 +295,49 @@ class SpeckleLikelihood(AbstractObjective):
         scatter on theirs, so that in the end all that they say is used, and nothing else. Shot
         noise and number of pixels are those that make their scatter most likely.
         """
-        kept, known = np.asarray(self.angles.kept) > 0, self.known_diagonal
-        signal, covariance = np.asarray(_signals(self, y)), np.array(self.angles.covariance)
-        shot, pixels = np.array(self.shot_scaling.given), np.array(self.angles.n_pixels)
+        old, known, count = self.blocks, self.known_diagonal, self.n_blocks
+        kept, covariance = np.asarray(old.kept) > 0, np.array(old.covariance)
+        signal = np.asarray(_signals(self, y))
+        shot, pixels = np.array(self.shot_scaling.given), np.array(self.n_pixels)
         for a in np.flatnonzero(~known):
-            frames = np.flatnonzero(kept[a])
-            some, every = (np.ix_(own, own) for own in (frames[:_ENOUGH_FRAMES], frames))
-            shot[a], pixels[a] = of_scatter(covariance[a][some], signal[a][some])
-            expected = signal[a][every] + shot[a] * np.eye(frames.size)
-            inverse = np.linalg.inv(expected)
-            added, _ = completed(inverse, off_diagonal(covariance[a][every] - expected))
-            covariance[a, frames, frames] = np.diagonal(expected) + added
-        angles = SampleCovariances.of(covariance, kept, known, pixels)
+            own = {b: np.flatnonzero(kept[b]) for b in range(a * count, (a + 1) * count)}
+            own = {b: frames for b, frames in own.items() if frames.size > 1}
+            some = {b: np.ix_(*[frames[:_ENOUGH_FRAMES]] * 2) for b, frames in own.items()}
+            found = [of_scatter(covariance[b][one], signal[b][one]) for b, one in some.items()]
+            shot[a], pixels[a] = np.mean(found, axis=0)
+            for b, frames in own.items():
+                every = np.ix_(frames, frames)
+                expected = signal[b][every] + shot[a] * np.eye(frames.size)
+                inverse = np.linalg.inv(expected)
+                added, _ = completed(inverse, off_diagonal(covariance[b][every] - expected))
+                covariance[b, frames, frames] = np.diagonal(expected) + added
+        shape = (known.size, count)
+        blocks = SampleCovariances.of(
+            covariance.reshape(*shape, *covariance.shape[1:]),
+            kept.reshape(*shape, -1),
+            known,
+            pixels,
+            np.asarray(old.frames)[:count],
+        )
         scaling = dataclasses.replace(self.shot_scaling, given=jnp.asarray(shot))
         term = dataclasses.replace(self.term, scaling=scaling)
         begin = np.asarray(self.variables.to_physical(y))
         begin = np.clip(begin, self.variables.lower, self.variables.upper)
-        return dataclasses.replace(self, term=term, angles=angles, begin=begin)
+        return dataclasses.replace(self, term=term, blocks=blocks, begin=begin)
 
     def with_maps(self, c2: Float[Array, "angle frame frame"]) -> "SpeckleLikelihood":
         """The same for other maps, whose diagonals stay; differentiable by them."""
 
-        def one(inputs):
-            c2, covariance, kept = inputs
-            own = jnp.diag(jnp.diagonal(covariance))
-            return _within(kept, _symmetric(c2 - 1, 0.0) + own, 1.0)
+        def one(block):
+            map_ = c2[block.angle][block.frames[:, None], block.frames[None, :]]
+            own = jnp.diag(jnp.diagonal(block.covariance))
+            return _within(block.kept, _symmetric(map_ - 1, 0.0) + own, 1.0)
 
-        old = self.angles
-        covariance = jax.lax.map(one, (c2, old.covariance, old.kept))
-        angles = SampleCovariances.of(covariance, old.kept, old.known, old.n_pixels)
-        return eqx.tree_at(lambda o: (o.term.tiles.c2, o.angles), self, (c2, angles))
+        old = self.blocks
+        covariance = jax.lax.map(one, old)
+        floor = _floors(covariance, old.n_pixels)
+        blocks = dataclasses.replace(old, covariance=covariance, floor=floor)
+        return eqx.tree_at(lambda o: (o.term.tiles.c2, o.blocks), self, (c2, blocks))
 
     def penalty(self, y: Float[Array, "variable"]) -> NormalEquations:
         """Equations of the penalties on the physical parameters."""
@@ -290,24 +347,24 @@ class SpeckleLikelihood(AbstractObjective):
 
 
 @quick_jit
-def _signals(likelihood: SpeckleLikelihood, y) -> Float[Array, "angle frame frame"]:
-    """K of each angle without shot noise, all frames as if they counted."""
+def _signals(likelihood: SpeckleLikelihood, y) -> Float[Array, "block frame frame"]:
+    """K of each block without shot noise, all frames as if they counted."""
     table = likelihood.term.table(y[: likelihood.physical.n_free], False)
-    levels, n = likelihood.levels(y), likelihood.angles.kept.shape[1]
+    levels = likelihood.levels(y)
 
-    def one(inputs):
-        number, (contrast, offset, _) = inputs
-        correlation = block_correlation(table, _all_pairs(number, n, y.dtype))
+    def one(block):
+        contrast, offset, _ = levels[block.angle]
+        correlation = block_correlation(table, _all_pairs(block, y.dtype))
         return offset - 1 + contrast * _symmetric(correlation, 1.0)
 
-    return jax.lax.map(one, (jnp.arange(levels.shape[0]), levels))
+    return jax.lax.map(one, likelihood.blocks)
 
 
-def _covariance(correlation, level, angle: SampleCovariances):
-    """K of an angle from |c1|² and (contrast, offset, shot noise)."""
+def _covariance(correlation, level, block: SampleCovariances):
+    """K of a block from |c1|² and (contrast, offset, shot noise)."""
     contrast, offset, shot = level
     shots = shot * jnp.eye(correlation.shape[0], dtype=correlation.dtype)
-    return _within(angle.kept, offset - 1 + contrast * correlation + shots, 1.0)
+    return _within(block.kept, offset - 1 + contrast * correlation + shots, 1.0)
 
 
 def _factor(matrix):
@@ -319,65 +376,65 @@ def _solved(factor, right):
     return jax.scipy.linalg.cho_solve((factor, True), right)
 
 
-def _half_deviance(factor, solved, angle: SampleCovariances):
+def _half_deviance(factor, solved, block: SampleCovariances):
     log_determinant = 2 * jnp.sum(jnp.log(jnp.diagonal(factor)))
-    return 0.5 * angle.n_pixels * (log_determinant + jnp.trace(solved)) - angle.floor
+    return 0.5 * block.n_pixels * (log_determinant + jnp.trace(solved)) - block.floor
 
 
-def _slope(inverse, solved, angle: SampleCovariances):
+def _slope(inverse, solved, block: SampleCovariances):
     """The derivative of −log L by the entries of K, with K⁻¹ and K⁻¹C."""
-    return 0.5 * angle.n_pixels * (inverse - solved @ inverse)
+    return 0.5 * block.n_pixels * (inverse - solved @ inverse)
 
 
 # One after another in a batch: triangular solves of batches take a hundred times as long.
 @jax.custom_batching.sequential_vmap
-def _value(matrix, angle: SampleCovariances):
+def _value(matrix, block: SampleCovariances):
     factor = _factor(matrix)
-    return _half_deviance(factor, _solved(factor, angle.covariance), angle)
+    return _half_deviance(factor, _solved(factor, block.covariance), block)
 
 
 @jax.custom_batching.sequential_vmap
-def _value_and_slope(matrix, angle: SampleCovariances):
+def _value_and_slope(matrix, block: SampleCovariances):
     factor = _factor(matrix)
     inverse = _solved(factor, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
-    solved = inverse @ angle.covariance
-    return _half_deviance(factor, solved, angle), _slope(inverse, solved, angle), inverse
+    solved = inverse @ block.covariance
+    return _half_deviance(factor, solved, block), _slope(inverse, solved, block), inverse
 
 
 # A gradient of the factorisation itself would cost several times as much.
 @jax.custom_jvp
-def _of_matrix(matrix, angle: SampleCovariances):
-    return _value(matrix, angle)
+def _of_matrix(matrix, block: SampleCovariances):
+    return _value(matrix, block)
 
 
 @_of_matrix.defjvp
 def _of_matrix_derivative(primals, tangents):
-    (_, angle), (moved, data) = primals, tangents
+    (_, block), (moved, data) = primals, tangents
     value, slope, inverse = _value_and_slope(*primals)
-    by_pixels = (value + angle.floor) / angle.n_pixels
-    by_data = 0.5 * angle.n_pixels * jnp.sum(inverse * data.covariance)
+    by_pixels = (value + block.floor) / block.n_pixels
+    by_data = 0.5 * block.n_pixels * jnp.sum(inverse * data.covariance)
     change = jnp.sum(slope * moved) + by_data + by_pixels * data.n_pixels - data.floor
     return value, change
 
 
 def half_deviance(
-    table: FrameTable, levels: Float[Array, "angle 3"], angles: SampleCovariances
+    table: FrameTable, levels: Float[Array, "angle 3"], blocks: SampleCovariances
 ) -> Float[Array, ""]:
-    """−log L of all angles less its least value, from features and (contrast, offset, shot noise).
+    """−log L of all blocks less its least value, from features and (contrast, offset, shot noise).
 
-    Its gradient takes one factorisation an angle, as the value does.
+    Its gradient takes one factorisation a block, as the value does.
     """
 
-    def one(inputs):
-        number, level, angle = inputs
-        correlation = block_correlation(table, _all_pairs(number, angle.kept.size, level.dtype))
-        return _of_matrix(_covariance(_symmetric(correlation, 1.0), level, angle), angle)
+    def one(block):
+        level = levels[block.angle]
+        correlation = block_correlation(table, _all_pairs(block, level.dtype))
+        return _of_matrix(_covariance(_symmetric(correlation, 1.0), level, block), block)
 
-    return jnp.sum(jax.lax.map(one, (jnp.arange(levels.shape[0]), levels, angles)))
+    return jnp.sum(jax.lax.map(one, blocks))
 
 
 class AtPoint(NamedTuple):
-    """The expected covariance K of an angle, its inverse, and K's derivative by each column."""
+    """The expected covariance K of a block, its inverse, and K's derivative by each column."""
 
     matrix: Float[Array, "frame frame"]
     factor: Float[Array, "frame frame"]
@@ -385,19 +442,19 @@ class AtPoint(NamedTuple):
     derivatives: Float[Array, "column frame frame"]
 
 
-def at_point(table: FrameTable, number, level, angle: SampleCovariances) -> AtPoint:
-    n, dtype = angle.kept.size, level.dtype
+def at_point(table: FrameTable, level, block: SampleCovariances) -> AtPoint:
+    n, dtype = block.kept.size, level.dtype
     ones = jnp.ones((n, n), dtype)
-    correlation, columns = block_columns(table, _all_pairs(number, n, dtype), ones)
+    correlation, columns = block_columns(table, _all_pairs(block, dtype), ones)
     correlation = _symmetric(correlation, 1.0)
-    matrix = _covariance(correlation, level, angle)
+    matrix = _covariance(correlation, level, block)
     factor = _factor(matrix)
     derivatives = jnp.stack(
         [
-            *(_within(angle.kept, _symmetric(level[0] * one, 0.0), 0.0) for one in columns),
-            _within(angle.kept, correlation, 0.0),
-            _within(angle.kept, ones, 0.0),
-            jnp.diag(angle.kept),
+            *(_within(block.kept, _symmetric(level[0] * one, 0.0), 0.0) for one in columns),
+            _within(block.kept, correlation, 0.0),
+            _within(block.kept, ones, 0.0),
+            jnp.diag(block.kept),
         ]
     )
     return AtPoint(matrix, factor, _solved(factor, jnp.eye(n, dtype=dtype)), derivatives)
@@ -420,22 +477,22 @@ def traces_of_products(
     return flat @ jnp.swapaxes(turned, 1, 2).reshape(flat.shape).T
 
 
-def _equations(table: FrameTable, number, level, angle: SampleCovariances) -> NormalEquations:
-    at = at_point(table, number, level, angle)
-    solved = at.inverse @ angle.covariance
-    slope = _slope(at.inverse, solved, angle)
-    turned = turned_derivatives(at, angle.kept)
-    frames = jnp.sum(angle.kept)
+def _equations(table: FrameTable, level, block: SampleCovariances) -> NormalEquations:
+    at = at_point(table, level, block)
+    solved = at.inverse @ block.covariance
+    slope = _slope(at.inverse, solved, block)
+    turned = turned_derivatives(at, block.kept)
+    frames = jnp.sum(block.kept)
     return NormalEquations(
-        _half_deviance(at.factor, solved, angle),
+        _half_deviance(at.factor, solved, block),
         jnp.einsum("ij,cij->c", slope, at.derivatives),
-        0.5 * angle.n_pixels * traces_of_products(turned),
-        0.5 * frames * (frames - 1) + angle.known * frames,
+        0.5 * block.n_pixels * traces_of_products(turned),
+        0.5 * frames * (frames - 1) + block.known * frames,
     )
 
 
 @jax.jit
-def _floors(covariance: Float[Array, "angle frame frame"], n_pixels: Float[Array, "angle"]):
+def _floors(covariance: Float[Array, "block frame frame"], n_pixels: Float[Array, "block"]):
     """The least −log L that any K with eigenvalues of at least the least shot noise could have."""
 
     def one(inputs):
@@ -481,6 +538,7 @@ def speckle_likelihood(
     diagonal: Float[np.ndarray, "angle frame"],
     known_diagonal: Bool[np.ndarray, "angle"],
     penalties: tuple[AbstractPenalty, ...] = (),
+    frames: int | None = None,
 ) -> SpeckleLikelihood:
     """The likelihood of the maps of a term, from where it begins.
 
@@ -490,6 +548,7 @@ def speckle_likelihood(
     - `shot`, `n_pixels`: level of shot noise at the start, and number of pixels, at each angle.
     - `diagonal`: c2 of each frame with itself; `known_diagonal`: where it is that of the data.
         Elsewhere the level of shot noise is no variable (`SpeckleLikelihood.with_diagonal_of`).
+    - `frames`: the most that a block may have; maps with more are cut into blocks.
 
     **Raises:** `ModelError` for data that are no maps in memory, and as `kept_frames`.
     """
@@ -500,18 +559,21 @@ def speckle_likelihood(
             "maps in a file: use least squares"
         )
     kept = kept_frames(tiles)
-    n = tiles.c2.shape[1]
-    covariance = np.empty(tiles.c2.shape)
+    count, n = tiles.c2.shape[:2]
+    numbers, there = blocks_of_frames(n, frames)
+    covariance = np.empty((count, *numbers.shape, numbers.shape[1]))
     for a in range(kept.shape[0]):
         c = np.triu(np.asarray(tiles.c2[a], dtype=float), 1)
         c = c + c.T - 1
         c[np.arange(n), np.arange(n)] = diagonal[a] - 1
         out = ~kept[a]
         c[out], c[:, out] = 0.0, 0.0
-        c[out, out] = 1.0
         if not np.isfinite(c).all():
             raise ModelError(f"angle {a}: the map has entries that are not finite")
-        covariance[a] = c
+        covariance[a] = c[numbers[:, :, None], numbers[:, None, :]]
+    kept = kept[:, numbers] & there
+    covariance[~(kept[..., None] & kept[..., None, :])] = 0.0
+    covariance += (~kept)[..., None] * np.eye(numbers.shape[1])
     shot, known = np.clip(shot, *SHOT_BOUNDS), np.asarray(known_diagonal)
     fitted = tuple(np.flatnonzero(known).tolist())
     scaling = ShotScaling(term.scaling, jnp.asarray(np.where(known, np.nan, shot)), fitted)
@@ -532,6 +594,6 @@ def speckle_likelihood(
         variables=variables,
         term=term,
         penalties=penalties,
-        angles=SampleCovariances.of(covariance, kept, known, n_pixels),
+        blocks=SampleCovariances.of(covariance, kept, known, n_pixels, numbers),
         begin=begin,
     )

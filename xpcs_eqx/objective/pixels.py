@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .kernel.frame_table import FrameTable
 from .likelihood import (
     AtPoint,
+    SampleCovariances,
     SpeckleLikelihood,
     at_point,
     traces_of_products,
@@ -48,9 +50,40 @@ def pixel_scores(
     - `fluctuations`: δ of pixels with the correlation, contrast and counts of the model.
     """
     table = likelihood.term.table(y[: likelihood.physical.n_free])
-    angle = jax.tree.map(lambda leaf: leaf[number], likelihood.angles)
-    at = at_point(table, number, likelihood.levels(y)[number], angle)
-    turned = turned_derivatives(at, angle.kept)
+    level, count = likelihood.levels(y)[number], likelihood.n_blocks
+
+    def of_angle(leaf):
+        return leaf.reshape(-1, count, *leaf.shape[1:])[number]
+
+    blocks = jax.tree.map(of_angle, likelihood.blocks)
+
+    def add(total, block):
+        own = _of_block(table, level, block, fluctuations[block.frames])
+        return jax.tree.map(jnp.add, total, own), None
+
+    width, sample = likelihood.physical.n_free + 3, fluctuations.shape[1]
+    nothing = (
+        jnp.zeros((width, sample), y.dtype),
+        jnp.zeros((width, width), y.dtype),
+        jnp.zeros(sample, fluctuations.dtype),
+    )
+    # All blocks are of the same pixels.
+    (scores, slope, scatter), _ = jax.lax.scan(add, nothing, blocks)
+    n_pixels = blocks.n_pixels[0]
+    return PixelScores(
+        n_pixels * jnp.atleast_2d(jnp.cov(scores)), n_pixels * slope, 0.5 * jnp.mean(scatter)
+    )
+
+
+def _of_block(
+    table: FrameTable,
+    level: Float[Array, "3"],
+    block: SampleCovariances,
+    fluctuations: Float[Array, "frame pixel"],
+) -> tuple[Float[Array, "column pixel"], Float[Array, "column column"], Float[Array, "pixel"]]:
+    """Scores of each pixel, their expected derivative, and `_scatter`, of a block of frames."""
+    at = at_point(table, level, block)
+    turned = turned_derivatives(at, block.kept)
     levels = jnp.diagonal(at.inverse)
     # The diagonal of 2A by each column.
     own = jnp.einsum("cij,ij->ci", turned, at.inverse)
@@ -59,7 +92,7 @@ def pixel_scores(
     def solved(right):
         """(K⁻¹∘K⁻¹)⁻¹ times columns, of which nothing is used where the diagonal is known."""
         return jax.lax.cond(
-            angle.known > 0, jnp.zeros_like, lambda r: jnp.linalg.solve(overlap, r), right
+            block.known > 0, jnp.zeros_like, lambda r: jnp.linalg.solve(overlap, r), right
         )
 
     diagonal = 0.5 * solved(own.T).T
@@ -72,15 +105,11 @@ def pixel_scores(
         derivative, diagonal, mean = column
         quadratic = jnp.sum(back * (0.5 * derivative.astype(single) @ back), axis=0)
         quadratic = quadratic - diagonal.astype(single) @ back**2
-        return quadratic.astype(y.dtype) - 2 * mean @ fluctuations.astype(y.dtype)
+        return quadratic.astype(level.dtype) - 2 * mean @ fluctuations.astype(level.dtype)
 
     scores = jax.lax.map(one, (at.derivatives, diagonal, mean))
-    scatter = _scatter(at, angle.kept[:, None].astype(single) * fluctuations, solved)
-    return PixelScores(
-        angle.n_pixels * jnp.atleast_2d(jnp.cov(scores)),
-        angle.n_pixels * slope,
-        0.5 * jnp.mean(scatter),
-    )
+    kept = block.kept[:, None].astype(single)
+    return scores, slope, _scatter(at, kept * fluctuations, solved)
 
 
 def _scatter(

@@ -171,9 +171,11 @@ class Task:
         fit = judged(fit, thresholds)
         profiles, failures = _profiles(fit, problem)
         analyses += examine(fit, problem, searched)
-        quoted, compared, wanted = fit, None, problem.settings.solver.likelihood
+        given = problem.settings.solver
+        quoted, compared, wanted = fit, None, given.likelihood
         if wanted != "least_squares":
-            compared = compare_likelihood(fit, asked=wanted == "speckle")
+            frames = given.likelihood_frames
+            compared = compare_likelihood(fit, asked=wanted == "speckle", frames=frames)
             quoted = judged(compared.quoted, thresholds)
             analyses.append(likelihood_section(compared))
         simulated = _simulated(fit, quoted, problem, failures)

@@ -15,6 +15,7 @@ from ..fitting import (
     Diagnostics,
     Fit,
     SequentialFit,
+    gain_of_offsets,
 )
 from ..optimize import SinglePrecisionState
 from ..search import GlobalFit, TournamentState
@@ -247,6 +248,20 @@ def likelihood_section(compared: Comparison) -> Section:
             "difference [errors]",
         )
         lines.append(Table(header, rows))
+        lines.append(Entry("errors", compared.likelihood.uncertainty.reason))
+    fits = {"least squares": compared.squares, "the likelihood": compared.likelihood}
+    gains = {who: None if fit is None else gain_of_offsets(fit) for who, fit in fits.items()}
+    document["gain_of_offsets_held_at_one"] = gains
+    said = [f"{gain:.3g} ({who})" for who, gain in gains.items() if gain is not None]
+    if said:
+        lines.append(
+            Entry(
+                "offset",
+                "one within its errors, as it is where every frame is divided by its own mean; if "
+                "that was done, offset_bounds = [1.0, 1.0] in [scaling] divides the errors by "
+                f"{' and '.join(said)}",
+            )
+        )
     return Section("Likelihood of speckle", lines, {"likelihood": document})
 
 

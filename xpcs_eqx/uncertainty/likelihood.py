@@ -177,7 +177,7 @@ def likelihood_scores(
         own=np.zeros_like(hessian),
         hessian=hessian,
         influence=None,
-        n_pixels=np.asarray(likelihood.angles.n_pixels) / scale,
+        n_pixels=likelihood.n_pixels / scale,
         shot_noise=levels[:, 2],
         chosen="speckle",
         reason=_reason(likelihood, gaussian),
@@ -198,6 +198,12 @@ def _reason(likelihood: SpeckleLikelihood, gaussian: list[int]) -> str:
         text += (
             f"; at angles {gaussian} that of Gaussian intensities, which makes errors too small, "
             "for no Gaussian field has the correlation of this model"
+        )
+    if likelihood.n_blocks > 1:
+        text += (
+            f"; in {likelihood.n_blocks} blocks of {likelihood.blocks.kept.shape[1]} frames, so "
+            "that pairs of frames of different blocks are left out, and with them some of the "
+            "precision"
         )
     missing = np.flatnonzero(~likelihood.known_diagonal)
     if missing.size:

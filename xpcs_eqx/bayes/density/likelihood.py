@@ -91,14 +91,14 @@ class SampledScaling(_AbstractSampled):
 class SpecklePixels(_AbstractSampled):
     """As `SampledScaling` under the likelihood of speckle, which needs levels of shot noise too.
 
-    - `angles`: the maps as sample covariances of their pixels.
+    - `blocks`: the maps as sample covariances of their pixels.
     """
 
-    angles: SampleCovariances
+    blocks: SampleCovariances
 
     def chi2(self, term, table, coefficients, sigma):
         assert isinstance(term.scaling, ShotScaling)
-        return 2 * half_deviance(table, term.scaling.levels(coefficients), self.angles) / sigma**2
+        return 2 * half_deviance(table, term.scaling.levels(coefficients), self.blocks) / sigma**2
 
 
 class Conditional(NamedTuple):

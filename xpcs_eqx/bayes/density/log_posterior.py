@@ -357,7 +357,7 @@ def _of_one(
         raise FitError("the model is not finite at the start; give other start values")
     prepared = scaling.prepare(term.scaling, tuple(priors[name] for name in term.scaling.names))
     if isinstance(objective, SpeckleLikelihood):
-        prepared = SpecklePixels(objective.angles)
+        prepared = SpecklePixels(objective.blocks)
     n_pairs = np.asarray(float(count_pairs(objective)))
     likelihood = DataLikelihood(term, prepared, noise, n_pairs)
     sampled = likelihood.coefficients

@@ -9,6 +9,7 @@ from pydantic import Field
 from ... import objective, optimize, parameters
 from ...data import PooledData, noise_by_angle, weighted
 from ...errors import ConfigError
+from ...fitting.likelihood import WHOLE
 from ...objective import (
     AbstractLoss,
     AbstractObjective,
@@ -75,6 +76,12 @@ class Solver(Section):
         "least_squares",
         "what is fitted at last; speckle: the likelihood of the pixels, more precise at some "
         "counts a pixel; auto: where it can be used, pays, and is quick",
+    )
+    likelihood_frames: int = key(
+        WHOLE,
+        "frames that the likelihood of the pixels takes at once; maps of more are cut into blocks, "
+        "and pairs of frames of different blocks are left out",
+        ge=2,
     )
     cost_tol: Positive = key(TrustRegion.cost_tol, "relative fall of the cost", when=_STOPPING_RULE)
     step_tol: Positive = key(TrustRegion.step_tol, "relative step", when=_STOPPING_RULE)

@@ -235,8 +235,8 @@ def fitted(
 
 
 def _refuse_unknown_diagonals(likelihood: SpeckleLikelihood) -> None:
-    count, known = likelihood.angles.kept.shape[0], likelihood.shot_scaling.fitted
-    unknown = sorted(set(range(count)) - set(known))
+    scaling = likelihood.shot_scaling
+    unknown = sorted(set(range(scaling.given.shape[0])) - set(scaling.fitted))
     if unknown:
         raise ModelError(
             f"angles {unknown} have no raw diagonal that can be used, and the likelihood of "
