@@ -3,7 +3,9 @@
 import dataclasses
 import importlib
 import itertools
+import json
 import sys
+import textwrap
 from functools import cache, partial
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from helpers import SPECKLE, SPEED, make_data, mapped, pooled, values_of
 from helpers_particles import intensities, power_integral
 
 import xpcs_eqx as xe
-from xpcs_eqx.data import Selection, from_dict
+from xpcs_eqx.data import Selection, from_dict, write_own
 from xpcs_eqx.errors import ModelError
+from xpcs_eqx.fit import main
 from xpcs_eqx.fitting import compare_likelihood, gain_of_offsets, likelihood_of
 from xpcs_eqx.fitting.likelihood import start_of
 from xpcs_eqx.fitting.solve import solve
@@ -239,6 +242,34 @@ def test_both_fits_side_by_side():
     assert faint.likelihood is None
     assert "promises" in faint.reason
     assert faint.quoted is faint.squares
+
+
+def test_the_program_shows_both_side_by_side(tmp_path, capsys):
+    write_own(tmp_path / "maps.h5", data_of())
+    text = """
+        data = {path = "maps.h5"}
+        model = {mode = "static"}
+        parameters = {alpha = {free = false}, D_offset = {free = false}}
+        solver = {likelihood = "speckle", likelihood_frames = 15}
+        global = {method = "local"}
+        """
+    (tmp_path / "fit.toml").write_text(textwrap.dedent(text), encoding="utf-8")
+    assert main([str(tmp_path / "fit.toml"), "--no-plots"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for said in (
+        "error one standard error, by the likelihood of speckle",
+        "quoted likelihood of speckle: errors were expected to be smaller by a factor of",
+        "parameter least squares error likelihood error gain difference [errors]",
+        "in 2 blocks of 15 frames",
+        "offset_bounds = [1.0, 1.0] in [scaling] divides the errors by",
+    ):
+        assert said in printed, said
+    document = json.loads((tmp_path / "fit_results" / "fit" / "parameters.json").read_text())
+    both = document["likelihood"]["parameters"]["D0"]
+    assert both["gain"] == pytest.approx(
+        both["least_squares"]["error"] / both["likelihood"]["error"]
+    )
+    assert document["likelihood"]["gain_of_offsets_held_at_one"]["the likelihood"] > 1
 
 
 def test_noise_that_is_not_of_speckle_goes_back_to_least_squares():
