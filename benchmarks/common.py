@@ -22,6 +22,16 @@ TRUTH = {
     "gamma_dot_t_offset": 1e-4,
     "phi0": 5.0,
 }
+# Stronger flow the other way, which ages otherwise.
+STRONG = {
+    "D0": 2e4,
+    "alpha": -0.8,
+    "D_offset": 5e3,
+    "gamma_dot_t0": 5e-3,
+    "beta": -0.3,
+    "gamma_dot_t_offset": 1e-3,
+    "phi0": -10.0,
+}
 CONTRAST, OFFSET, NOISE = 0.2, 1.0, 0.01
 Q, GAP = 0.0054, 2e6  # 1/Å, Å
 WINDOW = 10.0  # s, whatever the number of frames
@@ -29,10 +39,10 @@ WINDOW = 10.0  # s, whatever the number of frames
 AWAY = 0.4
 
 
-def start_values() -> dict[str, float]:
+def start_values(truth: dict[str, float] = TRUTH) -> dict[str, float]:
     """The truth, 40 % off in turns."""
     signs = (1, -1, 1, -1, 1, -1, 1)
-    return {name: v * (1 + s * AWAY) for (name, v), s in zip(TRUTH.items(), signs, strict=True)}
+    return {name: v * (1 + s * AWAY) for (name, v), s in zip(truth.items(), signs, strict=True)}
 
 
 def laminar(values: dict[str, float]) -> Any:
@@ -42,7 +52,7 @@ def laminar(values: dict[str, float]) -> Any:
     return with_parameters(LaminarFlow(), values)
 
 
-def simulated(n_angles: int, n_frames: int, seed: int = 0) -> Any:
+def simulated(n_angles: int, n_frames: int, seed: int = 0, truth: dict[str, float] = TRUTH) -> Any:
     """Maps of the truth with independent noise; times from one frame spacing to `WINDOW`."""
     import jax
     import numpy as np
@@ -53,7 +63,7 @@ def simulated(n_angles: int, n_frames: int, seed: int = 0) -> Any:
     t = WINDOW / n_frames * np.arange(1, n_frames + 1)
     geometry = Geometry(q=Q, phi=np.linspace(0.0, 90.0, n_angles), gap=GAP)
     key = jax.random.key(seed)
-    return simulate(laminar(TRUTH), t, geometry, CONTRAST, OFFSET, noise=NOISE, key=key)
+    return simulate(laminar(truth), t, geometry, CONTRAST, OFFSET, noise=NOISE, key=key)
 
 
 def write_data(path: str, n_angles: int, n_frames: int, seed: int) -> None:

@@ -26,15 +26,16 @@ DRAWN = 8
 # Evaluations after which a fit to the sample is left; most arrive within half of it.
 EVALUATIONS = 60
 TOLERANCE = 1e-8
-# Lower minima of the sample that are worth a fit to all pairs.
-WORTH = 2
+# Lower minima of the sample that are worth a fit to all pairs; others as well beside a fit that is
+# not trusted, for which of two is lower a sample can tell by no less than its noise.
+WORTH, WORTH_DOUBTED = 2, 4
 
 
 class Around(NamedTuple):
     """What a look around found.
 
-    - `lower`: physical variables of minima of the sample below that of the known one, the lowest
-        first; `same`: starts that came to the known one, or to the lowest, on their own.
+    - `lower`: physical variables of minima of the sample that are or may be below the known one,
+        the lowest first; `same`: starts that came to the known one, or to the lowest, on their own.
     - `reached`: where the fit to the sample from the known one ended.
     - `starts`: fits from elsewhere; `evaluations`: of the sample, costs of what was drawn included.
     """
@@ -72,12 +73,14 @@ def look_around(
     sampler: AbstractSampler | None = None,
     custom: Float[np.ndarray, "start variable"] | tuple = (),
     solver: TrustRegion | None = None,
+    doubted: bool = False,
 ) -> Around | None:
     """Fit a sample of the pairs from a known minimum and from `starts` others over the bounds.
 
     Several points are drawn for each start, and those of the lowest cost are fitted, all in one
     compiled call. A minimum of the sample counts as lower when its cost lies below that of the
-    known one by more than noise can make. None where no sample can be drawn.
+    known one by more than noise can make; where that is `doubted`, so do all within that noise.
+    None where no sample can be drawn.
 
     **Arguments:**
 
@@ -100,24 +103,31 @@ def look_around(
         solver, cost_tol=TOLERANCE, max_evaluations=min(solver.max_evaluations, EVALUATIONS)
     )
     fits = local_fits_for(sample, sampled).run(sample, begun.x[kept], quick)
-    found = _compared(objective, pairs, sampled, fits)
+    found = _compared(objective, pairs, sampled, fits, doubted)
     return found._replace(evaluations=found.evaluations + len(costs))
 
 
-def _compared(objective: AbstractObjective, pairs: int, sampled: int, fits: LocalFits) -> Around:
+def _compared(
+    objective: AbstractObjective, pairs: int, sampled: int, fits: LocalFits, doubted: bool
+) -> Around:
     known, lowest = float(fits.cost[0]), float(np.min(fits.cost))
-    threshold = SAME_COST * known
+    apart = threshold = SAME_COST * known
     if sampled < pairs:
         variance = variance_of(lowest, pairs, is_absolute(objective))
         # Sums over a sample are weighted to be those of all pairs, and so is their noise.
         coarse = pairs / max(sampled, 1)
         threshold = max(threshold, coarse * threshold_of(variance, known))
-    below = np.flatnonzero(fits.cost < known - threshold)
-    order = below[np.argsort(fits.cost[below], kind="stable")]
+    worth = fits.cost < known - threshold
+    if doubted:
+        others = np.abs(fits.cost - known) > apart
+        worth |= fits.converged & others & (fits.cost < known + threshold)
+    else:
+        apart = threshold
+    at = np.flatnonzero(worth)
     distinct: list[int] = []
-    for k in order.tolist():
-        apart = [fits.cost[k] - fits.cost[one] > threshold for one in distinct]
-        if all(apart) and len(distinct) < WORTH:
+    for k in at[np.argsort(fits.cost[at], kind="stable")].tolist():
+        new = all(fits.cost[k] - fits.cost[one] > apart for one in distinct)
+        if new and len(distinct) < (WORTH_DOUBTED if doubted else WORTH):
             distinct.append(k)
     same = int(np.count_nonzero(fits.cost[1:] <= lowest + threshold))
     inside = np.clip(fits.x[[0, *distinct]], objective.variables.lower, objective.variables.upper)

@@ -245,9 +245,14 @@ class Auto(AbstractStrategy):
             if n < starts:
                 trial.say(f"{n} instead of {starts} starts around, for the budget of {self.budget}")
             seed, settings = self.seed + turn, self.multi
-            before = float(trial.fit.cost)
+            before, doubted = float(trial.fit.cost), not trial.verdict(trial.fit).skip
             found = trial.around(
-                self.budget, starts=n, seed=seed, sampler=settings.sampler, custom=settings.custom
+                self.budget,
+                starts=n,
+                seed=seed,
+                sampler=settings.sampler,
+                custom=settings.custom,
+                doubted=doubted,
             )
             if found is None or trial.ended:
                 return False

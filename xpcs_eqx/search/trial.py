@@ -91,7 +91,7 @@ class Trial(Log):
         return fit
 
     def around(self, budget: int, **settings: Any) -> Around | None:
-        """A look around the best so far; what the sample has lower is fitted to all pairs.
+        """A look around the best so far; what the sample has lower, or as low, is fitted to all.
 
         None where no sample of the pairs can be drawn. No fit begins once `budget` is used.
         """
@@ -105,7 +105,7 @@ class Trial(Log):
         self._watched(SearchProgress("look around", self.used, self.lowest))
         if self.ended:
             return found
-        lower = (self._from_sample(x, "a lower minimum of the sample", budget) for x in found.lower)
+        lower = (self._from_sample(x, "a minimum of the sample", budget) for x in found.lower)
         # Only of a best that is no minimum yet is there more to be had from where it led.
         if all(lower) and not (self.best is not None and self.best.success):
             self._from_sample(found.reached, "the end of its fit to the sample", budget)
