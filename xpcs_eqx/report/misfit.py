@@ -22,6 +22,7 @@ _WHAT = {
     "lag": "mean residual by lag",
     "age": "mean residual by age",
     "angle": "lag and age, angle by angle",
+    "map": "parameters, map by map",
     "scale": "scatter against neighbours",
 }
 

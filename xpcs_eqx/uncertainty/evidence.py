@@ -12,6 +12,8 @@ from .structure import MapInBlocks, Structure, pair_powers, structure_of
 # A shot noise is believed while the noise of neighbours that follows from it is that of the map to
 # within this many of its errors, and this part of itself.
 _ERRORS, _SLACK = 4.0, 0.1
+# Squared errors by which white noise has to be nearer than a shot noise that is told.
+_DOUBT = 4.0
 # Variance of a second difference of white noise over its own: 1 + 4 + 1.
 _WHITE = 6.0
 
@@ -81,6 +83,36 @@ def agree(
     return (away < _ERRORS * scatter + _SLACK) & (away < from_white + _SLACK)
 
 
+def rather_white(
+    local: LocalSums,
+    expected: ExpectedNoise,
+    shot: Float[Array, ""],
+    alike: Float[Array, ""],
+    found: Float[Array, ""],
+    mean: Float[Array, ""],
+) -> Bool[Array, ""]:
+    """Whether differences and residuals show white noise, and not that of a shot noise.
+
+    Neighbours of a map that decays within a few frames have so little in common that differences
+    alone do not tell; but residuals scatter no less than the noise does.
+
+    - `found`: variance of residuals; `mean`: N Var(c2) of the shot noise; `alike` as in `agree`.
+    """
+    (one, m), (two, m_two) = local.one, local.two
+    ratio = jnp.log((two / m_two) / (one / m))
+    first, second = expected.at(shot)
+
+    def distance(expected_ratio, near, alike):
+        """Squared, in errors; a misfit makes residuals larger."""
+        scatter = 2 * alike / INDEPENDENT
+        less = jnp.minimum(jnp.log(found / near), 0.0)
+        return (expected_ratio - ratio) ** 2 / (scatter / m_two) + less**2 / (scatter / m)
+
+    speckle = distance(jnp.log(second / first), one / m * mean / first, alike)
+    white = distance(jnp.log(_WHITE), one / m / _WHITE, 1.0)
+    return speckle > white + _DOUBT
+
+
 def evidence_of(
     blocks: MapInBlocks,
     local: LocalSums,
@@ -92,6 +124,7 @@ def evidence_of(
     shots: tuple[Float[Array, ""], Float[Array, ""]],
     variance: tuple[Float[Array, ""], ...],
     signal: Float[Array, ""],
+    scores: Float[Array, "column"],
     by_frame: Float[Array, "2 frame"],
     square: Float[Array, ""],
 ) -> Evidence:
@@ -106,7 +139,7 @@ def evidence_of(
         whether there is such a field.
     - `shots`: shot noise from the raw diagonal (NaN without) and from residuals.
     - `variance`: coefficients of 1, s and s² in the mean of N Var(c2); `signal`: mean of K².
-    - `by_frame`, `square`: as in `Evidence`.
+    - `scores`: as in `Structure`; `by_frame`, `square`: as in `Evidence`.
     """
     n, count = by_frame.shape[1], residuals.influence.count
     (one, m), (two, m_two), (weighted, _) = local.one, local.two, local.weighted
@@ -139,7 +172,14 @@ def evidence_of(
     correlation = jnp.abs(blocks.field) ** 2
     return Evidence(
         structure=structure_of(
-            blocks, residuals.gram, contrast, shot, weighted / one, exists, mean / (k**2 + signal)
+            blocks,
+            scores,
+            residuals.gram,
+            contrast,
+            shot,
+            weighted / one,
+            exists,
+            mean / (k**2 + signal),
         ),
         local_pixels=first / (one / m),
         near=jnp.where(np.arange(step.size) == 0, 1.0, contrast / k * step),

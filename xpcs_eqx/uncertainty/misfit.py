@@ -35,7 +35,9 @@ _SLACK = 0.05
 class Deviation(NamedTuple):
     """Where the residuals of a fit depart most: `text` says it in words.
 
-    - `low`, `high`: lag [s] or age [s] of the group; `mean`, `error`: of fitted minus measured c2.
+    - `low`, `high`: lag [s] or age [s] of the group, or the angle [°] of a map, NaN where
+        it is not known.
+    - `mean`, `error`: of fitted minus measured c2, NaN where that says nothing.
     """
 
     text: str
@@ -158,24 +160,24 @@ def powers_left(
 
 
 class _Left(NamedTuple):
-    """Sums over cells of all angles, and their covariance with the parameters fitted.
+    """Sums of all angles, and their covariance with the parameters fitted.
 
-    - `weight`: Σ w E[ψ′], by which a mean residual is multiplied in a sum; `before`: the covariance
-        without the fit.
+    - `weight`: Σ w E[ψ′] J², by which a mean residual is multiplied in a sum over a cell, where J
+        is one; `before`: the covariance without the fit.
     """
 
-    sums: Float[np.ndarray, "angle cell"]
-    weight: Float[np.ndarray, "angle cell"]
-    covariance: Float[np.ndarray, "angle angle cell cell"]
-    before: Float[np.ndarray, "angle cell cell"]
+    sums: Float[np.ndarray, "angle sum"]
+    weight: Float[np.ndarray, "angle sum"]
+    covariance: Float[np.ndarray, "angle angle sum sum"]
+    before: Float[np.ndarray, "angle sum sum"]
 
 
-def _left(remains: Remains, pixels, inverse, others) -> _Left:
-    """Residual sums over cells.
+def _left(remains: Remains, pixels, inverse, others) -> tuple[_Left, _Left]:
+    """Residual sums over cells, and scores of the columns of the fit, angle by angle.
 
-    With z the sums over cells and u the scores of the fit a right model leaves z − G_z H⁻¹ u, G_z
-    the part of the curvature between cells and entries. `others` is the covariance of the scores
-    of other data sets.
+    With z such sums and u the scores of the fit a right model leaves z − G_z H⁻¹ u, G_z the part of
+    the curvature between them and entries. `others` is the covariance of the scores of other data
+    sets.
     """
     structures, columns = remains.evidence.structure, remains.columns
     gram = np.asarray(structures.gram)
@@ -184,17 +186,21 @@ def _left(remains: Remains, pixels, inverse, others) -> _Left:
     own = np.asarray(structures.own)[:, None, None] * gram
     noise = (np.asarray(structures.shared) + own) / pixels[:, None, None]
     noise = robust_noise(remains.loss, remains.residuals, noise, gram)
-    cross = slope[:, None, None] * gram[:, q:, :q] @ columns @ inverse  # angle, cell, entry
-    with_fit = np.swapaxes(columns, 1, 2) @ noise[:, :q, q:]  # angle, entry, cell
     whole = summed(columns, noise[:, :q, :q]) + others
-    count = gram.shape[0]
-    covariance = np.einsum("ace,ef,bdf->abcd", cross, whole, cross, optimize=True)
-    both = np.einsum("ace,bed->abcd", cross, with_fit, optimize=True)
-    covariance = covariance - both - np.transpose(both, (1, 0, 3, 2))
-    before = noise[:, q:, q:]
-    covariance[np.arange(count), np.arange(count)] += before
-    weight = slope[:, None] * np.asarray(structures.weight)
-    return _Left(np.asarray(structures.sums), weight, covariance, before)
+
+    def part(sums, of: slice) -> _Left:
+        cross = slope[:, None, None] * gram[:, of, :q] @ columns @ inverse  # angle, sum, entry
+        with_fit = np.swapaxes(columns, 1, 2) @ noise[:, :q, of]  # angle, entry, sum
+        count = gram.shape[0]
+        covariance = np.einsum("ace,ef,bdf->abcd", cross, whole, cross, optimize=True)
+        both = np.einsum("ace,bed->abcd", cross, with_fit, optimize=True)
+        covariance = covariance - both - np.transpose(both, (1, 0, 3, 2))
+        before = noise[:, of, of]
+        covariance[np.arange(count), np.arange(count)] += before
+        weight = slope[:, None] * np.diagonal(gram, axis1=1, axis2=2)[:, of]
+        return _Left(np.asarray(sums), weight, covariance, before)
+
+    return part(structures.sums, slice(q, None)), part(structures.scores, slice(0, q))
 
 
 class Tested(NamedTuple):
@@ -425,6 +431,39 @@ def _angle_test(left: _Left, cells: Cells, lags, ages, sizes: list[NoiseSize], p
     return MisfitTest("angle", found.statistic, found.degrees, probability, where)
 
 
+# χ² of one map beyond that of any other for which it is called the odd one.
+_CLEARLY = 10.0
+
+
+def _map_test(left: _Left, sizes: list[NoiseSize], phi) -> MisfitTest:
+    """Whether all maps ask for the same of what they share, and which asks for something else."""
+    count, q = left.sums.shape
+    size = count * q
+    before = np.zeros((count, q, count, q))
+    before[np.arange(count), :, np.arange(count), :] = left.before
+    found = zero_test(
+        left.sums.ravel(),
+        left.weight.ravel(),
+        np.transpose(left.covariance, (0, 2, 1, 3)).reshape(size, size),
+        before.reshape(size, size),
+        _mean_of(sizes),
+    )
+    each = [
+        zero_test(left.sums[a], left.weight[a], left.covariance[a, a], left.before[a], sizes[a])
+        for a in range(count)
+    ]
+    first, second = np.argsort([-one.statistic for one in each])[:2]
+    at, text = np.nan, "maps ask for different values of the parameters that they share"
+    # Where any of them would do as the odd one, as of two, none is called so.
+    if each[first].statistic > each[second].statistic + _CLEARLY:
+        at = float(phi[first])
+        text += f", that at φ = {at:.4g}° most"
+    else:
+        text += "; which of them is the odd one is open"
+    where = Deviation(text, at, at, np.nan, np.nan)
+    return MisfitTest("map", found.statistic, found.degrees, found.probability, where)
+
+
 # Second differences at most two steps apart have a frame in common.
 _APART = 2
 # At which a mean over an angle is taken.
@@ -525,7 +564,7 @@ def misfit_of(
     noise = _noise(remains, scatter)
     if not np.all(np.isfinite(noise.excess)):
         return None
-    left = _left(remains, noise.pixels, inverse, others)
+    left, scores = _left(remains, noise.pixels, inverse, others)
     t, phi = np.asarray(term.t), np.asarray(term.geometry.phi)
     cells, lags, ages = limits_of(t, evidence.structure.step)
     by_lag, lag = _group_test("lag", left, cells.lag, lags, noise.sizes)
@@ -537,6 +576,7 @@ def misfit_of(
         by_lag,
         by_age,
         by_angle,
+        *((_map_test(scores, noise.sizes, phi),) if phi.size > 1 else ()),
         _scale_test(noise),
     )
     if counts_frames(term.parameters.units):

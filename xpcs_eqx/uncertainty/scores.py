@@ -21,7 +21,7 @@ from ..objective import (
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
 from .dyadic import DyadicScores, ResidualSums, block_scores, products_of
-from .evidence import Evidence, agree, alike_of, evidence_of
+from .evidence import Evidence, agree, alike_of, evidence_of, rather_white
 from .local_noise import LocalSums, expected_noise, local_sums, near_frames
 from .speckle_noise import (
     beyond_gaussian,
@@ -489,6 +489,8 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> 
     alike = alike_of(n, signal, contrast + from_diagonal)
     seen = agree(sums.local, expected, from_diagonal, alike)
     believed = known & (seen | (observed > implied(from_diagonal) / _DISBELIEF))
+    level = v0 + v1 * from_diagonal + v2 * from_diagonal**2
+    believed &= ~rather_white(sums.local, expected, from_diagonal, alike, variance, level)
     s = jnp.where(believed, jnp.maximum(from_diagonal, 0.0), from_residuals)
     # A map that decays within a frame has no contrast, and only white noise: of any size.
     s = jnp.where((contrast + s > 0) | (sums.sums[2] * contrast > 0), s, 1.0 - contrast)
@@ -516,6 +518,8 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> 
         ),
         (v0, v1, v2),
         signal,
+        # Each pair is in the sums of both its frames.
+        0.5 * jnp.sum(scores, axis=1),
         sums.by_frame[-3:-1],
         sums.sums[0],
     )

@@ -74,6 +74,7 @@ class Structure(eqx.Module):
     Columns are those of the fit (coordinates, contrast, offset), then one for each cell.
 
     - `sums`: Σ of √w ψ(√w r) in each cell, r being fitted minus measured c2; `weight`: Σ w there.
+    - `scores`: Σ of √w ψ(√w r) J of the columns of the fit.
     - `gram`: Σ w J Jᵀ of all columns.
     - `shared`: N times the covariance of Σ w r J but for what each pair has by itself, which is
         `own` times `gram`; `gaussian`: of all, of Gaussian intensities of the same mean variance.
@@ -82,6 +83,7 @@ class Structure(eqx.Module):
 
     sums: Float[Array, "*angle cell"]
     weight: Float[Array, "*angle cell"]
+    scores: Float[Array, "*angle column"]
     gram: Float[Array, "*angle column column"]
     shared: Float[Array, "*angle column column"]
     gaussian: Float[Array, "*angle column column"]
@@ -105,6 +107,7 @@ class MapInBlocks(eqx.Module):
 
 def structure_of(
     blocks: MapInBlocks,
+    scores: Float[Array, "column"],
     gram: Float[Array, "column column"],
     contrast: Float[Array, ""],
     shot: Float[Array, ""],
@@ -116,7 +119,7 @@ def structure_of(
 
     **Arguments:**
 
-    - `gram`: Σ w J Jᵀ of the columns.
+    - `scores`, `gram`: of the columns, as in `Structure`.
     - `ratio`: variance of a weighted residual over that of a residual.
     - `exists`: whether there is a field, without which only Gaussian intensities are counted.
     - `beyond`: mean variance of c2 over that of Gaussian intensities.
@@ -139,7 +142,7 @@ def structure_of(
     shared, gaussian = (one.astype(size.dtype) * jnp.outer(size, size) for one in shared)
     own = (contrast + shot) ** 2 * ratio
     gaussian = beyond * (gaussian + own * whole_gram)
-    return Structure(sums, weight, whole_gram, shared, gaussian, own, step)
+    return Structure(sums, weight, scores, whole_gram, shared, gaussian, own, step)
 
 
 def pair_powers(
