@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from argparse import Namespace
 from pathlib import Path
 
 import h5py
@@ -399,6 +400,20 @@ def test_no_plot_costs_a_result(folder, capsys, monkeypatch):
     assert set(snapshot(folder / "second")) == {
         name for name in snapshot(results) if not name.startswith("plots")
     }
+
+
+@pytest.mark.parametrize("error", [AttributeError("of another NumPy"), ImportError("not there")])
+def test_a_broken_matplotlib_costs_no_result(folder, capsys, monkeypatch, error):
+    def find_spec(name, path=None, target=None):
+        if name == "xpcs_eqx.report.plots":
+            raise error
+
+    monkeypatch.delitem(sys.modules, "xpcs_eqx.report.plots")
+    monkeypatch.delattr(xpcs_eqx.report, "plots")
+    monkeypatch.setattr(sys, "meta_path", [Namespace(find_spec=find_spec), *sys.meta_path])
+    assert run(folder) == 0
+    assert "there are no plots: " in capsys.readouterr().out
+    assert str(error) in (folder / "fit_results" / "fit" / "report.html").read_text()
 
 
 def test_interrupted_while_fitting(folder, monkeypatch):

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import shlex
@@ -20,6 +21,8 @@ from ..errors import ConfigError
 from ..files import to_json
 from .page import Picture, page
 from .sections import Section, document, from_plain, items, text, to_plain
+
+log = logging.getLogger(__name__)
 
 # The table in the folder of a series.
 SERIES = "series.csv"
@@ -208,15 +211,19 @@ def add_plots(folder: str, report: Report, form: str = "png") -> tuple[str, ...]
     What could not be drawn is said in the report as well, which is complete without it. `form` of
     the files is png, svg or pdf.
     """
+    pictures, missing, save_figures = [], [], None
     try:
         # Not at the top: importing matplotlib takes a third of a second.
         from .plots import save_figures
     except ImportError as error:
-        return (f"there are no plots: {error}",)
-    pictures, missing = [], []
+        missing.append(f"there are no plots: {error}")
+    except Exception as error:
+        # One that is broken raises whatever it likes.
+        log.exception("there are no plots")
+        missing.append(f"there are no plots: {type(error).__name__}: {error}")
     for one in report.sections:
         drawn: Sequence[Picture] = ()
-        if one.figures is not None:
+        if one.figures is not None and save_figures is not None:
             inside = os.path.join(folder, "plots", one.folder)
             found, failed = save_figures(inside, one.figures, form)
             drawn = [picture.inside(one.folder) for picture in found]
