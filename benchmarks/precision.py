@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py [--counts 0.05,0.5,5,50] [--contrasts 0.1,0.25,0.5]
         [--models static,laminar] [--decays slow,medium,fast] [--frames 61,201] [--maps 200]
-        [--pixels 2000] [--offset free|fixed|both] [--quick]
+        [--pixels 2000] [--offset free|fixed|both] [--quick] [--one 1001]
 
 Maps of one angle (static) or three (laminar flow), 1/e of c2 after five frames or so (medium), four
 times as many (slow) or a quarter (fast); each is fitted by least squares and from there by the
@@ -18,6 +18,11 @@ makes it. For each cell, over the free parameters:
 - seconds of processor time of either fit once compiled (the likelihood beginning where least
   squares ended), and evaluations of the likelihood; maps where it was set aside (not converged, or
   its deviance says that the noise is another one) are counted and left in.
+
+`--one` fits a single set of maps of so many frames instead, laminar flow at 5 counts and contrast
+0.25, twice: seconds of both fits by the clock and of the processor, errors included, the first time
+with compilation; the largest memory, and the gradient of the likelihood where it begins against
+differences of its cost.
 """
 
 import argparse
@@ -25,7 +30,7 @@ import json
 import time
 import warnings
 
-from common import machine, median, table
+from common import machine, median, peak_memory, table
 
 DECAYS = {"slow": 0.25, "medium": 1.0, "fast": 4.0}
 
@@ -123,6 +128,52 @@ def cell(model, decay, frames, contrast, counts, offset, maps, pixels, seed) -> 
     }
 
 
+def of_one(frames: int, pixels: int) -> dict:
+    """What both fits of large maps take, and how far the gradient of the likelihood is off."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    import xpcs_eqx as xe
+    from xpcs_eqx.fitting import likelihood_of
+    from xpcs_eqx.optimize import evaluated
+
+    truth, fixed, q, step, phi = truth_of("laminar", "medium")
+    geometry, t = xe.Geometry(q, np.array(phi)), step * np.arange(1, frames + 1)
+    how = {"n_pixels": pixels, "mean_counts": 5.0, "key": jax.random.key(0)}
+    data = xe.simulate_speckle(truth, t, geometry, 0.25, **how)
+    objective = xe.projected_objective(xe.parameter_map(truth, t, fixed=fixed), data)
+    before, seconds, squares, better = peak_memory(), [], None, None
+    for _ in range(2):
+        clocks = [(time.perf_counter(), time.process_time())]
+        squares = xe.least_squares(objective)
+        clocks.append((time.perf_counter(), time.process_time()))
+        better = xe.maximum_likelihood(squares, frames=None)
+        clocks.append((time.perf_counter(), time.process_time()))
+        seconds.append(np.diff(clocks, axis=0).round(2).tolist())
+    report = {
+        "frames": frames,
+        "seconds": dict(zip(("first", "compiled"), seconds, strict=True)),
+        "evaluations": better.evaluations,
+        "memory": {"simulated": before, "fitted": peak_memory()},
+    }
+    likelihood = likelihood_of(squares, None)
+    y = likelihood.variables.to_coordinates(jnp.asarray(likelihood.start))
+    equations, _ = evaluated(likelihood, y, likelihood.memo)
+    cost = jax.jit(lambda y: likelihood.cost(y, ()))
+    # In units of what the likelihood leaves open of each variable.
+    units = np.asarray(jnp.diagonal(equations.hessian)) ** -0.5
+    off = []
+    for k, unit in enumerate(units):
+        # To the sixth order.
+        steps = unit * np.array([1.0, 2.0, 3.0])
+        each = [float(cost(y.at[k].add(s)) - cost(y.at[k].add(-s))) for s in steps]
+        slope = (45 * each[0] - 9 * each[1] + each[2]) / 60
+        off.append(abs(slope - float(equations.gradient[k]) * unit))
+    scale = np.abs(np.asarray(equations.gradient) * units).max()
+    return report | {"gradient_off": max(off) / scale}
+
+
 def numbers(text: str) -> list[float]:
     """Numbers with commas between them."""
     return [float(one) for one in text.split(",")]
@@ -147,6 +198,7 @@ def main() -> None:
     parser.add_argument("--offset", choices=("free", "fixed", "both"), default="both")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="20 static maps at 5 counts")
+    parser.add_argument("--one", type=int, help="frames of the maps of a single fit")
     given = parser.parse_args()
     if given.quick:
         given.counts, given.contrasts, given.frames = [5.0], [0.25], [61]
@@ -156,6 +208,10 @@ def main() -> None:
 
     jax.config.update("jax_enable_x64", True)
     warnings.simplefilter("ignore")
+    if given.one is not None:
+        report = {"benchmark": "precision", "pixels": given.pixels, **machine()}
+        print(json.dumps(report | of_one(given.one, given.pixels)))
+        return
     offsets = ("free", "fixed") if given.offset == "both" else (given.offset,)
     cells = [
         (model, decay, int(frames), contrast, counts, offset)

@@ -3,12 +3,11 @@
     python docs/pictures.py
 
 They are written to `docs/pictures`, small enough for a repository. `precision.png` is drawn from
-`precision.json` beside it, which is the last line of
+`precision.json` beside it, whose cells are those of
 
-    python benchmarks/precision.py --models laminar --counts 0.5,5,50 --contrasts 0.25 --frames 61
-        --maps 25
+    python benchmarks/precision.py --models laminar --counts 5,50 --contrasts 0.25 --frames 61
 
-with 60 more maps (`--seed 7`) put to those of 5 counts, and in place of those of 50.
+and the same of `--counts 0.5 --maps 100`.
 """
 
 import json

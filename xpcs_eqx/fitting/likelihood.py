@@ -276,7 +276,7 @@ def gain_of_offsets(fit: Fit) -> float | None:
 
     None where an offset is not fitted, or is not one within three errors.
     """
-    names = [name for name in fit.names if name.startswith("offset[")]
+    names = [name for name in fit.names if name.split("[")[0] == "offset"]
     rows = [fit[name] for name in names]
     if not rows or not all(abs(row.value - 1) <= _ONE * row.error < np.inf for row in rows):
         return None
