@@ -21,9 +21,13 @@ from ..optimize import (
     Status,
     TrustRegion,
     TrustRegionState,
+    closer_start,
     iterate_host,
 )
 from .solution import RecoveryAction
+
+# What the way of a fit on a sample of large maps is called.
+SAMPLE = "sample"
 
 Preparations = tuple[AbstractPreparation, ...]
 Prepared = tuple[AbstractPreparationState, ...]
@@ -239,11 +243,18 @@ def attempt_all(
         # One evaluation gives the equations that belong to the point.
         watch = _enough
     if best is None:
+        x, damping = start, prepared[-1].damping if prepared else None
+        if state is None and not prepared:
+            clock = time.perf_counter()
+            closer = closer_start(solver, objective, start)
+            if closer is not None:
+                x, damping = closer
+                spent = (SAMPLE, time.perf_counter() - clock)
+                ledger = ledger._replace(seconds=(*ledger.seconds, spent))
         first, begun = Underway(state, None, ledger, prepared), solver
-        damping = prepared[-1].damping if prepared else None
         if damping is not None:
             begun = dataclasses.replace(solver, damping=damping)
-        objective, best, ledger = _attempt(objective, begun, jax.device_put(start), first, watch)
+        objective, best, ledger = _attempt(objective, begun, jax.device_put(x), first, watch)
         ledger, state = ledger.finished(best), None
     if stopped:
         best = _with_status(best, Status.interrupted)

@@ -32,7 +32,7 @@ from ..optimize import (
     lower_iteration,
 )
 from ..uncertainty import lower_uncertainty
-from .attempts import Preparations, attempt_all
+from .attempts import SAMPLE, Preparations, attempt_all
 from .joint import Errors
 from .recording import earlier, watched
 from .solution import Run, Solution
@@ -140,6 +140,7 @@ def solve(
     telemetry = Telemetry.of("finite equations", ledger.evaluations, events)
     before = tuple((str(phase), float(spent)) for phase, spent in ledger.seconds)
     descent = type(solver.descent).__name__
+    phases = [one.phase for one in prepared] + [SAMPLE for phase, _ in before if phase == SAMPLE]
     run = Run(
         start=begin,
         history=history,
@@ -149,7 +150,7 @@ def solve(
         iterations=ledger.iterations,
         recovery=tuple(ledger.actions),
         timings=(*before, ("solver", seconds - sum(spent for _, spent in before))),
-        solver_name=", ".join([*(one.phase for one in prepared), "trust region", descent]),
+        solver_name=", ".join([*phases, "trust region", descent]),
         prepared=prepared,
         telemetry=sum((one.telemetry for one in prepared), telemetry),
     )

@@ -34,6 +34,7 @@ from .preparation import Event as Event
 from .preparation import Telemetry as Telemetry
 from .recovery import Recovery as Recovery
 from .recovery import at_bound as at_bound
+from .sample import closer_start as closer_start
 from .single_precision import SinglePrecision as SinglePrecision
 from .single_precision import SinglePrecisionState as SinglePrecisionState
 from .trust_region import History as History

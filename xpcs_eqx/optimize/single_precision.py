@@ -14,10 +14,8 @@ from ..parameters.variables import physical_of
 from .convergence import Status
 from .loops import advance, evaluated, initial_state
 from .preparation import AbstractPreparation, AbstractPreparationState, Telemetry
-from .trust_region import TrustRegion, TrustRegionState
+from .trust_region import TrustRegion, TrustRegionState, damping_after
 
-# With less damping than this the first step is that of Gauss and Newton to all digits that count.
-_LEAST = 1e-8
 # Costs in single precision that differ by less than this part of them may be the same.
 _ROUNDING = 1e-6
 
@@ -56,7 +54,7 @@ class SinglePrecisionState(AbstractPreparationState):
     def damping(self):
         if int(self.status) <= 0:
             return None
-        return max(float(self.first / self.inner.step_size), _LEAST)
+        return damping_after(self.first, self.inner)
 
 
 class SinglePrecision(AbstractPreparation):

@@ -87,6 +87,15 @@ class TrustRegionState(eqx.Module):
         )
 
 
+# With less damping than this the first step is that of Gauss and Newton to all digits that count.
+LEAST_DAMPING = 1e-8
+
+
+def damping_after(first: Any, state: TrustRegionState) -> float:
+    """The damping that a run has come to which began with `first`: where the next one begins."""
+    return max(float(first / state.step_size), LEAST_DAMPING)
+
+
 class TrustRegion(eqx.Module):
     """The solver of every fit: when it stops, how many evaluations it has, which steps it takes.
 

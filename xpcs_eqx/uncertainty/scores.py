@@ -412,19 +412,29 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
     assert isinstance(tiles, StoredTiles)
     zero, field = _begin(look, _bare(term), y, n, tiles.size)
     of_maps = jax.device_get((field, look.scaling[:, 0], above))
-    sums: list[_MapSums] = []
-    found: list[SpeckleScores] = []
-    for k, piece in enumerate(each_piece(tiles)):
-        angles = tiles.angles_of(k)
+
+    def of_piece(numbered):
+        k, piece = numbered
+        slots = len(tiles.angles_of(k))
+        return k, [
+            jax.device_get(_piece_sums(look, zero, piece, slot, slots)) for slot in range(slots)
+        ]
+
+    def whole_maps():
         # The pieces of a map follow each other, and only maps that are not complete have sums.
-        if k % tiles.bands == 0:
-            sums = [zero] * len(angles)
-        for slot in range(len(angles)):
-            sums[slot] = _add_piece(look, sums[slot], piece, slot, len(angles))
-        jax.block_until_ready(sums)
-        if k % tiles.bands == tiles.bands - 1:
-            for angle, complete in zip(angles, sums, strict=True):
-                found.append(_finish(complete, *_at(of_maps, angle), look.pool))
+        sums: list[_MapSums] = []
+        for k, parts in in_order(of_piece, enumerate(each_piece(tiles))):
+            first = k % tiles.bands == 0
+            added = zip(sums, parts, strict=True) if not first else ()
+            sums = parts if first else [jax.tree.map(np.add, *both) for both in added]
+            if k % tiles.bands == tiles.bands - 1:
+                yield from zip(tiles.angles_of(k), sums, strict=True)
+
+    # By one thread, beside those that sum: memory is that of one map.
+    found = [
+        jax.device_get(_finish(sums, *_at(of_maps, angle), look.pool))
+        for angle, sums in whole_maps()
+    ]
     return jax.tree.map(lambda *one: np.stack(one), *found)
 
 
@@ -434,13 +444,13 @@ def _begin(look, term, y, n, size):
 
 
 @quick_jit
-def _add_piece(look, sums, piece, slot, slots):
-    """Tiles of one of the maps of a piece, whose tables take the maps in turn."""
+def _piece_sums(look, zero, piece, slot, slots):
+    """`zero` and the tiles of one of the maps of a piece, whose tables take the maps in turn."""
 
     def body(k, sums):
         return _add_tile(look, sums, piece.tiles, piece.rows[k * slots + slot])
 
-    return jax.lax.fori_loop(0, piece.count // slots, body, sums)
+    return jax.lax.fori_loop(0, piece.count // slots, body, zero)
 
 
 def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> SpeckleScores:

@@ -168,6 +168,21 @@ def shares_of(tiles: AbstractTiles) -> list[tuple[int, int]]:
     return [(low, min(low + length, n)) for low in range(0, n, length)]
 
 
+class TileRuns(AbstractTiles):
+    """Some of the tiles of data in memory: those in runs of their table, as (first, end)."""
+
+    tiles: AbstractTiles
+    runs: tuple[tuple[int, int], ...] = eqx.field(static=True)
+
+    @property
+    def table(self):
+        whole = self.tiles.table
+        return np.concatenate([whole[low:high] for low, high in self.runs])
+
+    def block(self, row):
+        return self.tiles.block(row)
+
+
 @quick_jit
 def _sum_share(function, args, tiles, zero, low, high):
     table = jnp.asarray(tiles.table)
@@ -275,17 +290,22 @@ class Scan(AbstractDriver):
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, tiles)))
         if traced or not self.in_parts(tiles):
             return scan_tiles(function, args, tiles, zero)
-        one = _sum_share.bound(function, args, tiles, zeros_like(zero))
+        # Runs are handed to what was compiled for the whole.
+        whole, shares = tiles, shares_of(tiles)
+        if isinstance(tiles, TileRuns):
+            whole, shares = tiles.tiles, tiles.runs
+        one = _sum_share.bound(function, args, whole, zeros_like(zero))
 
         def share(bounds):
             return jax.tree.map(np.asarray, one(*bounds))
 
-        return add_parts(zero, in_order(share, shares_of(tiles)))
+        return add_parts(zero, in_order(share, shares))
 
     def in_parts(self, tiles):
         # One device has its own ways to use all of itself.
-        on_processor = jax.default_backend() == "cpu"
-        return isinstance(tiles, AbstractTiles) and on_processor and len(shares_of(tiles)) > 1
+        if not isinstance(tiles, AbstractTiles) or jax.default_backend() != "cpu":
+            return False
+        return len(tiles.runs if isinstance(tiles, TileRuns) else shares_of(tiles)) > 1
 
 
 class HostLoop(AbstractDriver):

@@ -3,8 +3,8 @@
 A piece of a file is a band of rows, or several small maps.
 """
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ...data import (
-    BandReader,
     ChunkedTwoTime,
     MapSource,
     PairRule,
@@ -93,6 +92,10 @@ class BandTiles(AbstractTiles):
         )
 
 
+# A piece and some of its tiles, as (slot, tile row, tile column).
+NumberedTiles = tuple[int, np.ndarray]
+
+
 class StoredTiles(AbstractPieces):
     """Maps in a file, cut into pieces.
 
@@ -138,29 +141,57 @@ class StoredTiles(AbstractPieces):
         return range(low, min(low + self.group, self.n_angles))
 
     def stream(self, pieces: Sequence[int] | None = None):
+        asked = range(self.n_pieces) if pieces is None else pieces
+        with self.source.reader() as reader:
+            yield from self.made_of(((k, self._table(k)) for k in asked), reader)
+
+    def made_of(self, asked: Iterable[NumberedTiles], reader: Any) -> Iterator[Piece]:
+        """Pieces with some of their tiles, of rows that a reader has."""
         rule = jax.tree.map(jnp.asarray, self.rule)
         weights = jnp.asarray(self.root_angle_weights)
-        with self.source.reader() as reader:
-            for k in range(self.n_pieces) if pieces is None else pieces:
-                yield self._piece(k, reader, rule, weights)
+        for k, rows in asked:
+            yield self._piece(k, rows, reader, rule, weights)
 
-    def _piece(self, k: int, reader: BandReader, rule, weights) -> Piece:
+    def held(self, tiles: Int[np.ndarray, "tile 3"]) -> "HeldTiles":
+        """Some tiles, as (angle, tile row, tile column), with the rows that they lie in."""
+        angle, row, column = tiles.T
+        place = angle // self.group * self.bands + row // self.band
+        rows = np.stack([angle % self.group, row, column], axis=1).astype(np.int32)
+        asked = tuple((int(k), rows[place == k]) for k in np.unique(place))
+        bands, sigmas = {}, {}
+        with self.source.reader() as reader:
+            for k, some in asked:
+                for angle, taken in self._bands_of(k, some):
+                    bands[angle, taken.start] = reader.band(angle, taken)
+                    if self.source.sigma_halves is not None:
+                        sigmas[angle, taken.start] = reader.sigma_band(angle, taken)
+        return HeldTiles(self, asked, HeldRows(bands, sigmas))
+
+    def _bands_of(self, k: int, rows: np.ndarray) -> Iterator[tuple[int, slice]]:
+        """Angle and frames of runs of rows of tiles of piece k that follow each other."""
+        places = np.unique(rows[:, :2], axis=0)
+        ends = np.flatnonzero(np.any(np.diff(places, axis=0) != (0, 1), axis=1)) + 1
+        first, n = k // self.bands * self.group, self.source.n_frames
+        for run in np.split(places, ends):
+            low, high = int(run[0, 1]) * self.size, (int(run[-1, 1]) + 1) * self.size
+            yield first + int(run[0, 0]), slice(low, min(high, n))
+
+    def _piece(self, k: int, rows: np.ndarray, reader: Any, rule, weights) -> Piece:
+        """Piece k with the tiles of `rows` alone, as (slot, row, column)."""
         n, size = self.source.n_frames, self.size
-        height = min(self.band * size, n)
-        rows = self._table(k)
-        first_block = k % self.bands * self.band
-        low = first_block * size
+        height, first = min(self.band * size, n), k // self.bands * self.group
         # The last band is shifted inside the map: all have one shape.
-        start = min(low, n - height)
-        taken = slice(low, min(low + height, n))
-        inside = (slice(low - start, taken.stop - start), slice(low, n))
+        start = min(k % self.bands * self.band * size, n - height)
         shape = (self.group, height, n)
         values = _aligned(shape, self.source.dtype)
         roots = None if self.source.sigma_halves is None else _aligned(shape, values.dtype)
         mask = None if self.source.pair_mask is None else np.zeros(shape, bool)
         angles = np.zeros(self.group, np.int32)
-        for slot, angle in enumerate(self.angles_of(k)):
-            angles[slot] = angle
+        for slot in range(len(self.angles_of(k))):
+            angles[slot] = first + slot
+        for angle, taken in self._bands_of(k, rows):
+            slot = angle - first
+            inside = (slice(taken.start - start, taken.stop - start), slice(taken.start, n))
             values[slot][inside] = reader.band(angle, taken)
             if roots is not None:
                 sigma = reader.sigma_band(angle, taken)
@@ -171,8 +202,7 @@ class StoredTiles(AbstractPieces):
                 target[~good] = 0
             allowed = self.source.mask_of(angle)
             if mask is not None and allowed is not None:
-                mask[slot][inside] = allowed[taken, low:]
-        count = np.asarray(np.count_nonzero(rows[:, 0] >= 0))
+                mask[slot][inside] = allowed[taken, taken.start :]
         tiles = BandTiles(
             values=jnp.asarray(values),
             root_weights=None if roots is None else jnp.asarray(roots),
@@ -183,15 +213,53 @@ class StoredTiles(AbstractPieces):
             rule=rule,
             size=size,
         )
-        return Piece(tiles, jnp.asarray(rows), jnp.asarray(count))
+        filled = np.pad(rows, ((0, self._longest - len(rows)), (0, 0)), constant_values=-1)
+        return Piece(tiles, jnp.asarray(filled), jnp.asarray(np.asarray(len(rows))))
+
+    @property
+    def _longest(self) -> int:
+        """Tiles of the piece that has most."""
+        whole = tile_table(self.group, self.blocks)
+        return int(np.count_nonzero(whole[:, 1] < self.band))
 
     def _table(self, k: int) -> np.ndarray:
-        """Tiles of piece k as (slot, row, column), filled up with −1 to the longest table."""
-        first, slots = k % self.bands * self.band, len(self.angles_of(k))
-        table, whole = tile_table(slots, self.blocks), tile_table(self.group, self.blocks)
-        table = table[(table[:, 1] >= first) & (table[:, 1] < first + self.band)]
-        longest = int(np.count_nonzero(whole[:, 1] < self.band))
-        return np.pad(table, ((0, longest - len(table)), (0, 0)), constant_values=-1)
+        """Tiles of piece k as (slot, row, column)."""
+        first = k % self.bands * self.band
+        table = tile_table(len(self.angles_of(k)), self.blocks)
+        return table[(table[:, 1] >= first) & (table[:, 1] < first + self.band)]
+
+
+class HeldRows(NamedTuple):
+    """Rows of maps in a file by angle and first frame, handed out as a reader of it does."""
+
+    bands: dict[tuple[int, int], np.ndarray]
+    sigmas: dict[tuple[int, int], np.ndarray]
+
+    def band(self, angle: int, rows: slice) -> np.ndarray:
+        """The rows of the map of an angle."""
+        return self.bands[angle, rows.start]
+
+    def sigma_band(self, angle: int, rows: slice) -> np.ndarray:
+        """Their standard deviations."""
+        return self.sigmas[angle, rows.start]
+
+
+class HeldTiles(AbstractPieces):
+    """Some tiles of maps in a file, with their rows in memory; pieces are as large as of all."""
+
+    waits: ClassVar[bool] = True
+
+    whole: StoredTiles
+    asked: tuple[NumberedTiles, ...]
+    rows: HeldRows
+
+    @property
+    def n_pieces(self):
+        return len(self.asked)
+
+    def stream(self, pieces: Sequence[int] | None = None):
+        asked = self.asked if pieces is None else [self.asked[k] for k in pieces]
+        return self.whole.made_of(asked, self.rows)
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
