@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from ..config.read import Configuration
-from ..report import add_plots, check_target, new_results
+from ..report import add_plots, check_target, new_results, prepare_plots
 from .interrupted import checkpoints_of, clear_checkpoints, explain_resume, was_sampling
 from .task import finished, task_of
 
@@ -66,6 +66,8 @@ def fit_into(
         check_target(target, overwrite, whose=", of another configuration or of other data")
     if checkpoints is not None and not resume:
         clear_checkpoints(checkpoints)
+    if output.plots:
+        prepare_plots()
     with explain_resume(checkpoints), progress() as callback:
         outcome = task.run(
             callback=callback,

@@ -12,6 +12,7 @@ from .fit import time_section as time_section
 from .folder import Report as Report
 from .folder import add_plots as add_plots
 from .folder import origins as origins
+from .folder import prepare_plots as prepare_plots
 from .folder import provenance_document as provenance_document
 from .folder import write_results as write_results
 from .maps import FittedBand as FittedBand

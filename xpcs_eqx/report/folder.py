@@ -6,9 +6,10 @@ import logging
 import os
 import platform
 import shlex
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -203,6 +204,19 @@ def read_report(folder: str) -> tuple[Report, list[list[Picture]]]:
             sections.append(Section(content=content, **places))
             figures.append([Picture(**picture) for picture in one["figures"]])
         return Report(found["title"], tuple(sections)), figures
+
+
+def prepare_plots() -> None:
+    """Import what draws plots on a thread, beside a fit, which leaves a core idle now and then."""
+    threading.Thread(target=_import_plots).start()
+
+
+def _import_plots() -> None:
+    # Whoever has none is told where they are asked for.
+    with suppress(ImportError):
+        import scipy.interpolate  # noqa: F401
+
+        from . import plots  # noqa: F401
 
 
 def add_plots(folder: str, report: Report, form: str = "png") -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -158,16 +159,17 @@ def save_figures(
             missing.append(f"the plot {name} is missing: {type(error).__name__}: {error}")
             return None
 
-    def drawn(one: Drawing) -> Picture:
-        picture = save_figure(one.draw(), os.path.join(folder, one.name), one.caption, form)
-        # The name may be that of a folder and a file in it.
-        return picture._replace(file=f"{one.name}.{form}")
+    def drawn(one: Drawing) -> Future[Picture]:
+        rest = save_figure(one.draw(), os.path.join(folder, one.name), one.caption, form)
+        return thread.submit(rest)
 
-    with style():
-        for one in attempt("list", figures) or ():
-            picture = attempt(one.name, drawn, one)
+    with style(), ThreadPoolExecutor(1, "pictures") as thread:
+        every = [(one, attempt(one.name, drawn, one)) for one in attempt("list", figures) or ()]
+        for one, future in every:
+            picture = None if future is None else attempt(one.name, future.result)
             if picture is not None:
-                pictures.append(picture)
+                # The name may be that of a folder and a file in it.
+                pictures.append(picture._replace(file=f"{one.name}.{form}"))
     return tuple(pictures), tuple(missing)
 
 

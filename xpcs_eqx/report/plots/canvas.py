@@ -1,7 +1,7 @@
 """Figures without pyplot: nothing global, nothing interactive, quick to draw."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -126,24 +126,22 @@ def file_of(stem: str, form: str) -> str:
     return f"{stem}.{form}"
 
 
-def write_figure(
-    fig: Figure, stem: str, form: str = "png", pixels: Image.Image | None = None
-) -> str:
+def write_figure(fig: Figure, stem: str, form: str = "png") -> str:
     """Write a figure into a file, in a folder that is made if needed; returns its path.
-
-    `pixels` are those of the figure, where they are known.
 
     **Raises:** as `file_of`; `OSError` when there is no room.
     """
     path = file_of(stem, form)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     if form == "png":
-        # The maps are noise: stronger compression takes longer and saves nothing.
-        image = drawn(fig) if pixels is None else pixels
-        image.save(path, compress_level=1, dpi=(DPI, DPI))
+        _write_pixels(drawn(fig), path)
     else:
         fig.savefig(path, format=form)
     return path
+
+
+def _write_pixels(pixels: Image.Image, path: str) -> None:
+    pixels.save(path, compress_level=6, dpi=(DPI, DPI))
 
 
 def drawn(fig: Figure) -> Image.Image:
@@ -154,10 +152,25 @@ def drawn(fig: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def save_figure(fig: Figure, stem: str, caption: str = "", form: str = "png") -> Picture:
-    """Write a figure into a file, without its ending, and return it as a picture of a page."""
+def save_figure(
+    fig: Figure, stem: str, caption: str = "", form: str = "png"
+) -> Callable[[], Picture]:
+    """Write a figure into a file, without its ending: draws it, and returns what does the rest.
+
+    That is compression, for a thread beside the one that draws; it gives a picture of a page.
+    """
     pixels = drawn(fig)
-    return _picture(pixels, write_figure(fig, stem, form, pixels), caption)
+    if form != "png":
+        path = write_figure(fig, stem, form)
+        return lambda: _picture(pixels, path, caption)
+    path = file_of(stem, form)
+
+    def rest() -> Picture:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        _write_pixels(pixels, path)
+        return _picture(pixels, path, caption)
+
+    return rest
 
 
 def picture_of(path: str, caption: str = "") -> Picture:
@@ -177,10 +190,15 @@ def picture_of(path: str, caption: str = "") -> Picture:
 
 
 def _picture(image: Image.Image, path: str, caption: str) -> Picture:
-    stream, kind = BytesIO(), "image/png"
-    image.save(stream, "PNG", compress_level=6)
+    file, kind = os.path.basename(path), "image/png"
+    stem, ending = os.path.splitext(file)
+    stream = BytesIO()
+    if ending == ".png":
+        with open(path, "rb") as written:
+            stream.write(written.read())
+    else:
+        image.save(stream, "PNG", compress_level=6)
     if stream.tell() > _LARGE:
         stream, kind = BytesIO(), "image/webp"
         image.save(stream, "WEBP", quality=85, method=2)
-    file = os.path.basename(path)
-    return Picture(os.path.splitext(file)[0], caption, stream.getvalue(), kind, image.size, file)
+    return Picture(stem, caption, stream.getvalue(), kind, image.size, file)
