@@ -68,7 +68,7 @@ from xpcs_eqx import compiling  # noqa: E402
 
 
 @cache
-def _for_speed(function):
+def _for_speed(function, options=None):
     options = {**compiling.quick_options(), **SPEED}
     return eqx.filter_jit(function, compiler_options=options)
 
@@ -77,8 +77,8 @@ def _for_speed(function):
 _RUNS_LONG = {"_pixel_scores"}
 
 
-def _compiled(function, quick=compiling._compiled):
-    return (_for_speed if function.__name__ in _RUNS_LONG else quick)(function)
+def _compiled(function, options, quick=compiling._compiled):
+    return (_for_speed if function.__name__ in _RUNS_LONG else quick)(function, options)
 
 
 compiling._compiled = _compiled

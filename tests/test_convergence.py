@@ -12,7 +12,6 @@ from helpers import LAMINAR, LOSSES, Stretched, make_data, mapped, start_off, va
 from more_garbow_hillstrom import PROBLEMS
 from nist import problems as nist_problems
 
-from xpcs_eqx.compiling import _compiled
 from xpcs_eqx.data import Geometry, TwoTimeData
 from xpcs_eqx.errors import FitError
 from xpcs_eqx.fitting import curve_fit, curve_solver, least_squares, profile_curve, profile_interval
@@ -233,14 +232,14 @@ def test_a_huge_number_of_evaluations_allocates_nothing(objective):
 def test_tolerances_and_searches_compile_nothing_anew(objective):
     solver = TrustRegion()
     iterate_host(solver, objective, jnp.asarray(objective.start))
-    compiled = _compiled(advance.function)._cached._cache_size()
+    compiled = advance.traced()._cached._cache_size()
     for other in (
         dataclasses.replace(solver, cost_tol=1e-4, step_tol=1e-5, gradient_tol=1e-3),
         dataclasses.replace(solver, offset_tol=1e-3, damping=3),
         dataclasses.replace(solver, search=NielsenSearch(low=0.01, growth=3)),
     ):
         iterate_host(other, objective, jnp.asarray(objective.start), allowed=7)
-    assert _compiled(advance.function)._cached._cache_size() == compiled
+    assert advance.traced()._cached._cache_size() == compiled
 
 
 @pytest.mark.parametrize(

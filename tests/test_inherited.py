@@ -113,11 +113,12 @@ def test_a_file_gives_the_cost_of_the_memory_in_double_precision(single, tmp_pat
 
 def test_what_is_compiled_ahead_is_compiled_for_the_fit(marked, monkeypatch):
     seen = record(monkeypatch, solving, "lower_iteration")
-    bars = record(monkeypatch, solving, "lower_uncertainty")
+    bars = record(monkeypatch, solving, "lower_optimum")
+    scores = record(monkeypatch, solving, "lower_scores")
     data = make_data(Stretched(2.0, 0.8), n=12)
     fit = xe.least_squares(xe.projected_objective(mapped(Stretched(1.0, 1.0), data), data))
     assert fit.success
-    assert_inherited([*seen, *bars], marked)
+    assert_inherited([*seen, *bars, *scores], marked)
 
 
 def test_executors_of_fits(marked, monkeypatch):

@@ -125,12 +125,43 @@ def of_disk(
     """
     place = function, kind, setting
     if place not in _ready:
-        _ready[place] = _found_or_compiled(function, args, setting, options)
+        prepare(function, kind, args, setting, options, lambda work: work())
     return _ready[place]
 
 
-def _found_or_compiled(function, args, setting, options):
+def prepare(
+    function: Callable[..., Any],
+    kind: Any,
+    args: tuple[tuple, dict[str, Any]],
+    setting: tuple,
+    options: Callable[[], dict[str, Any]],
+    later: Callable[[Callable[[], Any]], Any],
+) -> Any:
+    """What a function of `of_disk` returns, with shapes in place of arrays; None as there.
+
+    Where it has to be compiled, `later` is given that to do.
+    """
+    place = function, kind, setting
+    if place in _ready:
+        kept = _ready[place]
+        return None if kept is None else kept.out
     leaves, structure = jax.tree.flatten(args)
+    path = _path_of(function, args, leaves, setting)
+    found = None if path is None else _read(path)
+    if path is None or found is not None:
+        _ready[place] = found
+        return None if found is None else found.out
+    lowered = _lower(function, leaves, structure, options)
+
+    def work() -> None:
+        _ready[place] = _compile(path, lowered)
+
+    later(work)
+    return lowered.out
+
+
+def _path_of(function, args, leaves, setting) -> Path | None:
+    """Where a function is kept; None for one that is not."""
     arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
     # Keys of random numbers are no plain arrays.
     if _folder is None or not all(isinstance(array.dtype, np.dtype) for array in arrays):
@@ -138,10 +169,9 @@ def _found_or_compiled(function, args, setting, options):
     weak = [bool(getattr(array, "weak_type", False)) for array in arrays]
     try:
         told = jax.tree.map(_shape, args), weak, setting, _library(), _surroundings()
-        path = _folder / f"{fingerprint_by_name(function, *told)}{ENTRY}"
+        return _folder / f"{fingerprint_by_name(function, *told)}{ENTRY}"
     except CheckpointError:
         return None
-    return _read(path) or _compile(path, function, leaves, structure, options)
 
 
 def _shape(leaf: Any) -> Any:
@@ -212,13 +242,23 @@ def _ready_lapack() -> None:
     lapack.prepare_lapack_call("potrf", np.dtype(float))
 
 
-def _compile(
-    path: Path,
+class _Lowered(NamedTuple):
+    """A function before it is compiled.
+
+    - `own`: its name; `out`: what it returns, with shapes in place of arrays.
+    """
+
+    lowered: Any
+    own: str
+    out: Any
+
+
+def _lower(
     function: Callable[..., Any],
     leaves: list[Any],
     structure: Any,
     options: Callable[[], dict[str, Any]],
-) -> Compiled:
+) -> _Lowered:
     told: list[Any] = []
 
     def of_arrays(arrays):
@@ -234,11 +274,16 @@ def _compile(
     # functions are not found), so that it has to have a name that JAX has never kept.
     own = f"of_{secrets.token_hex(8)}"
     of_arrays.__name__ = of_arrays.__qualname__ = own
-    run = jax.jit(of_arrays, compiler_options=options()).lower(arrays).compile()
-    for entry in path.parent.glob(f"*{own}*{ENTRY}"):
+    lowered = jax.jit(of_arrays, compiler_options=options()).lower(arrays)
+    return _Lowered(lowered, own, *told)
+
+
+def _compile(path: Path, lowered: _Lowered) -> Compiled:
+    run = lowered.lowered.compile()
+    for entry in path.parent.glob(f"*{lowered.own}*{ENTRY}"):
         with suppress(OSError):
             entry.unlink()
-    made = Compiled(run, *told)
+    made = Compiled(run, lowered.out)
     text = run.as_text()
     called = set(_CALLED.findall(text or ""))
     # Code that was replaced under a running process would be kept as the new one's.

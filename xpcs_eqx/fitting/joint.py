@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ..compiling import quick_jit
+from ..compiling import plain_jit
 from ..objective import CombinedObjective, Memo, SpeckleLikelihood
 from ..objective.combined import OneObjective
 from ..objective.penalties import penalty_equations
@@ -233,12 +233,12 @@ def whole_at(solution: Solution, errors: Errors = "all") -> Whole:
     )
 
 
-@quick_jit
+@plain_jit
 def _ties(parameters, x):
     return jax.jacfwd(parameters.all_values)(x)
 
 
-@quick_jit
+@plain_jit
 def _physical(objective, y):
     """Parameters x of several data sets, and the equations of penalties by x."""
     whole = objective.parameters.whole

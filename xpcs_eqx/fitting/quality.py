@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..arguments import check_fields
-from ..compiling import quick_jit
+from ..compiling import plain_jit
 from ..data import DOUBTS, Geometry
 from ..objective import AbstractPenalty, AbstractScalingPenalty
 from ..physics import AbstractCorrelation, Degeneracy, degeneracies, time_floor
@@ -368,7 +368,7 @@ def conditions_of(
     return (*(guessed if baseline_guessed else ()), *untested, *penalised)
 
 
-@quick_jit
+@plain_jit
 def _rate(rate, t):
     return rate(jnp.maximum(t, time_floor(t)))
 

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -31,7 +33,7 @@ from ..optimize import (
     TrustRegionState,
     lower_iteration,
 )
-from ..uncertainty import lower_uncertainty
+from ..uncertainty import lower_optimum, lower_scores
 from .attempts import SAMPLE, Preparations, attempt_all
 from .joint import Errors
 from .recording import earlier, watched
@@ -182,18 +184,24 @@ def _compiled_ahead(
     x: Float[np.ndarray, "variable"],
     errors: Errors,
 ) -> Iterator[None]:
-    """Compile the solver's step and the error bars on a second thread during the `with` block.
+    """Compile the solver's step and the error bars on other threads during the `with` block.
 
     On a first fit compilation takes longer than the arithmetic; with two cores this takes a third
     off it. JAX keeps what is compiled, so nothing is compiled twice and later fits find it ready.
     """
-    with ThreadPoolExecutor(1) as pool:
-        # For another precision than that of the fit it would be compiled in vain.
-        step = Inherited(lower_iteration, solver, objective, x)
-        futures = [pool.submit(step)]
-        maps = isinstance(objective, TwoTimeObjective)
-        if maps and errors == "all" and isinstance(objective.term.tiles, MapTiles):
-            futures.append(pool.submit(Inherited(lower_uncertainty, objective)))
+    futures: list[Future[Any]] = []
+
+    def later(work: Callable[[], Any]) -> None:
+        futures.append(pool.submit(Inherited(work)))
+
+    with ThreadPoolExecutor(2) as pool:
+        # For another precision than that of the fit they would be compiled in vain.
+        later(partial(lower_iteration, solver, objective, jax.device_put(x)))
+        maps = objective if isinstance(objective, TwoTimeObjective) else None
+        if maps is not None and errors == "all" and isinstance(maps.term.tiles, MapTiles):
+            later(partial(lower_scores, maps, later))
+            later(partial(lower_optimum, maps))
         yield
+        # The list grows while the first of them are waited for.
         for future in futures:
             future.result()

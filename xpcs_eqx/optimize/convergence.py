@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..compiling import quick_jit
+from ..compiling import plain_jit
 from ..objective import NormalEquations
 from ..parameters import AbstractVariables
 from .bounded_step import StepProblem, free_directions, step_problem
@@ -136,7 +136,7 @@ def relative_offset(
     return _offset(variables, jnp.asarray(y), equations)
 
 
-@quick_jit
+@plain_jit
 def _offset(variables, y, equations):
     scale = jnp.asarray(variables.coordinate_scale)
     problem = step_problem(variables, y, scale, equations)

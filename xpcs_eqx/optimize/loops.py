@@ -10,7 +10,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree, Scalar
 
-from ..compiling import quick_jit
+from ..compiling import plain_jit, quick_jit
 from ..objective import AbstractObjective, NormalEquations
 from ..parameters import AbstractVariables, unbounded
 from .convergence import Status
@@ -19,7 +19,7 @@ from .trust_region import TrustRegion, TrustRegionState
 
 
 # Without the data: those in another file compile nothing anew.
-@quick_jit
+@plain_jit
 def _begin(solver, variables, memo, x):
     y = variables.to_coordinates(x)
     # Shapes alone: one column for each variable, whatever the driver.
@@ -79,7 +79,7 @@ def cost_and_gradient(
     return (compiled.function if objective.in_parts else compiled)(objective, y)
 
 
-@quick_jit
+@plain_jit
 def advance(
     solver: TrustRegion,
     variables: AbstractVariables,

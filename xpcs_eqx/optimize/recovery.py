@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..arguments import check_fields, plain
-from ..compiling import quick_jit
+from ..compiling import plain_jit
 from ..parameters import AbstractVariables, snap
 from ..parameters.variables import coordinates_of
 from .convergence import Status
@@ -138,12 +138,12 @@ def _vanished(state: TrustRegionState) -> np.ndarray:
     return np.asarray(state.equations.diagonal) <= least
 
 
-@quick_jit
+@plain_jit
 def _snapped(variables, x):
     return snap(variables, x)
 
 
-@quick_jit
+@plain_jit
 def _located(variables, y):
     return snap(variables, variables.to_physical(y))
 

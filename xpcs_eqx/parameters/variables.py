@@ -10,7 +10,7 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
-from ..compiling import quick_jit
+from ..compiling import plain_jit
 from ..errors import ModelError
 
 
@@ -105,19 +105,19 @@ def snap(
     return jnp.where(near(low), low, jnp.where(near(high), high, jnp.clip(x, low, high)))
 
 
-@quick_jit
+@plain_jit
 def coordinates_of(variables, x):
     """Coordinates of physical variables, compiled once for whoever asks from Python."""
     return variables.to_coordinates(x)
 
 
-@quick_jit
+@plain_jit
 def with_slopes(variables, y):
     """Physical variables of coordinates, on a bound where they are near it, and derivatives."""
     return snap(variables, variables.to_physical(y)), jax.jacfwd(variables.to_physical)(y)
 
 
-@quick_jit
+@plain_jit
 def physical_of(variables, y):
     """Physical variables of coordinates, inside their bounds."""
     return jnp.clip(variables.to_physical(y), variables.lower, variables.upper)

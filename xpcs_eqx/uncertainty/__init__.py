@@ -4,7 +4,8 @@ from .covariance import Optimum as Optimum
 from .covariance import ScoreCovariances as ScoreCovariances
 from .covariance import classical_scores as classical_scores
 from .covariance import loss_of as loss_of
-from .covariance import lower_uncertainty as lower_uncertainty
+from .covariance import lower_optimum as lower_optimum
+from .covariance import lower_scores as lower_scores
 from .covariance import optimum as optimum
 from .covariance import sandwiches as sandwiches
 from .covariance import score_covariances as score_covariances

@@ -1,6 +1,7 @@
 """The three covariances of a fit, from the equations at its optimum."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from ..compiling import quick_jit, zeros_like
+from ..compiling import plain_jit, quick_jit, zeros_like
 from ..objective import (
     AbstractLoss,
     AbstractPieces,
@@ -113,7 +114,7 @@ def optimum(objective: TwoTimeObjective, y: Float[Array, "variable"], memo: Memo
     )
 
 
-@quick_jit
+@plain_jit
 def _optimum(
     parameters, scaling, reference, penalties, noise, y, memo: Memo, linear_cost
 ) -> Optimum:
@@ -165,8 +166,8 @@ def _dyadic_of(term: TwoTimeTerm, at: Optimum, loss: AbstractLoss) -> DyadicScor
     return find(term, at.y, at.per_angle, loss)
 
 
-def lower_uncertainty(objective: TwoTimeObjective) -> None:
-    """Compile what `optimum` and `uncertainty_at` run on maps, without running it."""
+def lower_optimum(objective: TwoTimeObjective) -> None:
+    """Compile what `optimum` runs, without running it."""
     term = objective.term
     memo = zeros_like(eqx.filter_eval_shape(lambda o: o.memo, objective))
     y = np.zeros(objective.variables.lower.shape)
@@ -180,7 +181,12 @@ def lower_uncertainty(objective: TwoTimeObjective) -> None:
         memo,
         memo.equations.cost,
     )
-    lower_speckle_scores(term, y[: term.parameters.n_free], loss_of(objective))
+
+
+def lower_scores(objective: TwoTimeObjective, later: Callable[[Callable[[], Any]], Any]) -> None:
+    """Compile what `score_covariances` runs on maps in memory, as `lower_speckle_scores`."""
+    term = objective.term
+    lower_speckle_scores(term, np.zeros(term.parameters.n_free), loss_of(objective), later)
 
 
 class Decays(NamedTuple):

@@ -1,5 +1,8 @@
 """Covariance of the score from the noise of intensity correlations, in one pass over the maps."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.core
@@ -7,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
-from ..compiling import quick_jit
+from ..compiling import plain_jit, quick_jit
 from ..cores import in_order
 from ..objective import (
     AbstractLoss,
@@ -386,12 +389,18 @@ def speckle_scores(
 
 
 def lower_speckle_scores(
-    term: TwoTimeTerm, y: Float[Array | np.ndarray, "free"], loss: AbstractLoss
+    term: TwoTimeTerm,
+    y: Float[Array | np.ndarray, "free"],
+    loss: AbstractLoss,
+    later: Callable[[Callable[[], Any]], Any],
 ) -> None:
-    """Compile what `speckle_scores` runs from Python on maps in memory, without running it."""
+    """Compile what `speckle_scores` runs from Python on maps in memory, without running it.
+
+    `later` is given what may be done beside the rest, of which there is half.
+    """
     pool, angle = -(-term.t.shape[0] // _POOLED_SIDE), np.asarray(0)
-    look, field = _prepare.prepare(_bare(term), y, term.reference, loss, pool)
-    complete = _map_sums.prepare(look, term.tiles, angle)
+    look, field = _prepare.prepare(_bare(term), y, term.reference, loss, pool, later=later)
+    complete = _map_sums.prepare(look, term.tiles, angle, later=later)
     _finish.prepare(complete, *_at((field, look.scaling[:, 0]), angle), np.zeros(()), pool)
 
 
@@ -400,7 +409,7 @@ def _bare(term: TwoTimeTerm) -> TwoTimeTerm:
     return eqx.tree_at(lambda one: (one.tiles, one.driver), term, (None, None))
 
 
-@quick_jit
+@plain_jit
 def _prepare(term, y, scaling, loss, pool):
     look = _Pass(term.table(y), scaling, loss, pool)
     return look, _field(look, term, y)
@@ -438,7 +447,7 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
     return jax.tree.map(lambda *one: np.stack(one), *found)
 
 
-@quick_jit
+@plain_jit
 def _begin(look, term, y, n, size):
     return _no_sums(look, n, size), _field(look, term, y)
 
