@@ -116,3 +116,16 @@ def test_only_large_maps_of_this_process_are_sampled(data, large, monkeypatch):
     assert in_sample(objective_of(data, driver=HostLoop())) is None
     monkeypatch.setattr(sampled, "_LARGE", 10**6)
     assert in_sample(objective_of(data)) is None
+
+
+def test_a_fit_that_was_stopped_goes_on_from_where_the_sample_led(data, large, tmp_path):
+    objective, checkpoints = objective_of(data), xe.Checkpoints(tmp_path)
+    whole = xe.least_squares(objective)
+    stopped = xe.least_squares(
+        objective, callback=lambda state: state.evaluations == 2, checkpoints=checkpoints
+    )
+    assert stopped.evaluations == 2
+    again = xe.least_squares(objective, checkpoints=checkpoints, resume=True)
+    assert again.solver_name.startswith("sample, ")
+    np.testing.assert_array_equal(again.history.cost, whole.history.cost)
+    np.testing.assert_array_equal(again.values, whole.values)

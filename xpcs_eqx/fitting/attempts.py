@@ -14,6 +14,7 @@ from jaxtyping import Float
 from ..objective import AbstractDriver, AbstractObjective, HostLoop
 from ..objective.single import replaced
 from ..optimize import (
+    LEAST_DAMPING,
     AbstractPreparation,
     AbstractPreparationState,
     History,
@@ -248,9 +249,10 @@ def attempt_all(
             clock = time.perf_counter()
             closer = closer_start(solver, objective, start)
             if closer is not None:
-                x, damping = closer
-                spent = (SAMPLE, time.perf_counter() - clock)
+                x, spent = closer, (SAMPLE, time.perf_counter() - clock)
                 ledger = ledger._replace(seconds=(*ledger.seconds, spent))
+        if any(phase == SAMPLE for phase, _ in ledger.seconds):
+            damping = LEAST_DAMPING
         first, begun = Underway(state, None, ledger, prepared), solver
         if damping is not None:
             begun = dataclasses.replace(solver, damping=damping)

@@ -1,10 +1,8 @@
 """The way of a fit to large maps from afar: on a sample of their tiles, which costs little."""
 
 import dataclasses
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -15,7 +13,7 @@ from .convergence import Status
 from .loops import iterate_host
 from .matrix_free import ConjugateGradient
 from .recovery import at_bound
-from .trust_region import LEAST_DAMPING, TrustRegion
+from .trust_region import TrustRegion
 
 # Evaluations of a sample at most, and the relative reduction of its cost that says nothing more of
 # where the minimum of all pairs is.
@@ -24,27 +22,21 @@ _EVALUATIONS, _COST = 40, 1e-5
 _FARTHER = 4.0
 
 
-class CloserStart(NamedTuple):
-    """Physical variables nearer to the minimum than a start, and the damping to go on with."""
-
-    x: Float[np.ndarray, "variable"]
-    damping: float = LEAST_DAMPING
-
-
 def closer_start(
     solver: TrustRegion, objective: AbstractObjective, x: Float[np.ndarray, "variable"]
-) -> CloserStart | None:
+) -> Float[np.ndarray, "variable"] | None:
     """Where the fit of a sample of large maps ends that begins at physical variables `x`.
 
-    The sample has the same minimum but for the noise: from there a fit to all pairs needs three or
-    four evaluations, of the ten that it takes from afar. None where the data are not large, where
-    the sample does not find a minimum inside the bounds, and where `x` is as near as that already.
+    The sample has the same minimum but for the noise: from there a fit to all pairs needs four or
+    five evaluations, of the ten that it takes from afar, with whole steps. None where the data are
+    not large, where the sample does not find a minimum inside the bounds, and where `x` is as near
+    as that already.
     """
     by_products = isinstance(solver.descent, ConjugateGradient)
     sampled = None if by_products else in_sample(objective)
     if sampled is None:
         return None
-    rough = dataclasses.replace(solver, cost_tol=jnp.maximum(solver.cost_tol, _COST))
+    rough = dataclasses.replace(solver, cost_tol=max(float(solver.cost_tol), _COST))
     state = iterate_host(
         rough, sampled, jax.device_put(x), allowed=min(_EVALUATIONS, solver.max_evaluations)
     )
@@ -60,4 +52,4 @@ def closer_start(
     away = (first - last) / last * pairs
     if not away > _FARTHER * max(x.size, 1):
         return None
-    return CloserStart(found)
+    return found
