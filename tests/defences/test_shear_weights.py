@@ -8,7 +8,6 @@ import scipy.linalg
 from helpers import PHI, dense_residual, pooled
 from helpers_defences import joint, projected, slow_data, slow_map, static_data, static_map
 
-from xpcs_eqx.compiling import _compiled
 from xpcs_eqx.defences import ShearWeights, with_shear_weights
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.fitting import least_squares
@@ -56,7 +55,7 @@ def test_weights_replace_those_of_the_angles_without_compiling():
     fresh = projected("slow", angle_weights=own * weights)
     wanted, _ = evaluated(fresh, y, fresh.memo)
     np.testing.assert_allclose(found.hessian, wanted.hessian, rtol=1e-10)
-    cache = _compiled(_evaluate_compiled.function)._cached
+    cache = _evaluate_compiled.traced()._cached
     before = cache._cache_size()
     x[slow_map().free_names.index("phi0")] = -20.0
     other, changed, _ = with_shear_weights(objective, ShearWeights(0.1, 3.0), x)
