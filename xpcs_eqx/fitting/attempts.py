@@ -14,7 +14,6 @@ from jaxtyping import Float
 from ..objective import AbstractDriver, AbstractObjective, HostLoop
 from ..objective.single import replaced
 from ..optimize import (
-    LEAST_DAMPING,
     AbstractPreparation,
     AbstractPreparationState,
     History,
@@ -25,6 +24,7 @@ from ..optimize import (
     closer_start,
     iterate_host,
 )
+from ..optimize.trust_region import LEAST_DAMPING
 from .solution import RecoveryAction
 
 # What the way of a fit on a sample of large maps is called.

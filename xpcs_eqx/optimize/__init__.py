@@ -37,7 +37,6 @@ from .recovery import at_bound as at_bound
 from .sample import closer_start as closer_start
 from .single_precision import SinglePrecision as SinglePrecision
 from .single_precision import SinglePrecisionState as SinglePrecisionState
-from .trust_region import LEAST_DAMPING as LEAST_DAMPING
 from .trust_region import History as History
 from .trust_region import TrustRegion as TrustRegion
 from .trust_region import TrustRegionState as TrustRegionState
