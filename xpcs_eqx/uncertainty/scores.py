@@ -425,9 +425,8 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
     def of_piece(numbered):
         k, piece = numbered
         slots = len(tiles.angles_of(k))
-        return k, [
-            jax.device_get(_piece_sums(look, zero, piece, slot, slots)) for slot in range(slots)
-        ]
+        each = (np.array([slot, slots], np.int32) for slot in range(slots))
+        return k, [jax.device_get(_piece_sums(look, zero, piece, place)) for place in each]
 
     def whole_maps():
         # The pieces of a map follow each other, and only maps that are not complete have sums.
@@ -453,8 +452,12 @@ def _begin(look, term, y, n, size):
 
 
 @quick_jit
-def _piece_sums(look, zero, piece, slot, slots):
-    """`zero` and the tiles of one of the maps of a piece, whose tables take the maps in turn."""
+def _piece_sums(look, zero, piece, place):
+    """`zero` and the tiles of one of the maps of a piece, whose tables take the maps in turn.
+
+    `place` is which map it is, and of how many.
+    """
+    slot, slots = place
 
     def body(k, sums):
         return _add_tile(look, sums, piece.tiles, piece.rows[k * slots + slot])
