@@ -80,8 +80,8 @@ def test_a_fit_ends_where_it_would_without_and_passes_over_the_data_less(
 ):
     objective = objective_of(data) if where == "memory" else stored(data, tmp_path)
     fit = xe.least_squares(objective)
-    assert fit.solver_name.startswith("sample, ")
-    assert dict(fit.timings)["sample"] > 0
+    assert fit.solver_name.startswith("sample of tiles, ")
+    assert dict(fit.timings)["sample of tiles"] > 0
     monkeypatch.setattr(sampled, "_LARGE", 10**12)
     alone = xe.least_squares(objective)
     assert "sample" not in alone.solver_name
@@ -126,6 +126,6 @@ def test_a_fit_that_was_stopped_goes_on_from_where_the_sample_led(data, large, t
     )
     assert stopped.evaluations == 2
     again = xe.least_squares(objective, checkpoints=checkpoints, resume=True)
-    assert again.solver_name.startswith("sample, ")
+    assert again.solver_name.startswith("sample of tiles, ")
     np.testing.assert_array_equal(again.history.cost, whole.history.cost)
     np.testing.assert_array_equal(again.values, whole.values)

@@ -28,7 +28,7 @@ from ..optimize.trust_region import LEAST_DAMPING
 from .solution import RecoveryAction
 
 # What the way of a fit on a sample of large maps is called.
-SAMPLE = "sample"
+SAMPLE = "sample of tiles"
 
 Preparations = tuple[AbstractPreparation, ...]
 Prepared = tuple[AbstractPreparationState, ...]
