@@ -212,8 +212,8 @@ def prepare_plots() -> None:
 
 
 def _import_plots() -> None:
-    # Whoever has none is told where they are asked for.
-    with suppress(ImportError):
+    # Whoever has none, or broken ones, is told where they are asked for: it is tried there again.
+    with suppress(Exception):
         import scipy.interpolate  # noqa: F401
 
         from . import plots  # noqa: F401
