@@ -109,6 +109,11 @@ def _is_shape(leaf: Any) -> bool:
     return isinstance(leaf, jax.ShapeDtypeStruct)
 
 
+def at_once(work: Callable[[], Any]) -> None:
+    """What is given a compilation that is not put off."""
+    work()
+
+
 def of_disk(
     function: Callable[..., Any],
     kind: Any,
@@ -125,7 +130,7 @@ def of_disk(
     """
     place = function, kind, setting
     if place not in _ready:
-        prepare(function, kind, args, setting, options, lambda work: work())
+        prepare(function, kind, args, setting, options, at_once)
     return _ready[place]
 
 

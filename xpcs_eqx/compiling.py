@@ -63,10 +63,6 @@ def _plainly_compiled(function: Callable[..., Any]) -> Any:
     return eqx.filter_jit(function)
 
 
-def _at_once(work: Callable[[], Any]) -> None:
-    work()
-
-
 class kept_jit:
     """`equinox.filter_jit`, without compiling what `compilation_cache` has on disk."""
 
@@ -99,23 +95,24 @@ class kept_jit:
 
     def _of_disk(self, setting: tuple, args: tuple, keywords: dict[str, Any]) -> tuple[list, Any]:
         leaves, structure = jax.tree.flatten((args, keywords))
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if _is_traced(leaves):
             return leaves, None
         kind = _kind_of(leaves, structure)
         found = compiled.of_disk(self.function, kind, (args, keywords), setting, self.options)
         return leaves, found
 
-    def prepare(self, *args: Any, later: Callable[[Callable[[], Any]], Any] = _at_once) -> Any:
+    def prepare(
+        self, *args: Any, later: Callable[[Callable[[], Any]], Any] = compiled.at_once
+    ) -> Any:
         """Compile for arguments like these, without running it; again it costs nothing.
 
         Returns something like what would come of them, its arrays made of zeros, while what is
         `later` given the compilation may still be at it: nothing is to call the function before.
         """
-        setting, leaves = compiled.settings(), jax.tree.leaves(args)
-        if setting is not None and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            kind = _kind_of(*jax.tree.flatten((args, {})))
-            how = self.function, kind, (args, {}), setting, self.options, later
-            out = compiled.prepare(*how)
+        setting, call = compiled.settings(), (args, {})
+        if setting is not None and not _is_traced(jax.tree.leaves(args)):
+            kind = _kind_of(*jax.tree.flatten(call))
+            out = compiled.prepare(self.function, kind, call, setting, self.options, later)
             if out is not None:
                 return zeros_like(out)
         kind = _kind_of(*jax.tree.flatten(args))
@@ -172,6 +169,11 @@ class plain_jit(quick_jit):
     """
 
     options = staticmethod(plain_options)
+
+
+def _is_traced(leaves: list) -> bool:
+    """Whether arguments are those of a function that is being traced."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 class _Rest:

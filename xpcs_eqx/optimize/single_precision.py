@@ -14,7 +14,7 @@ from ..parameters.variables import physical_of
 from .convergence import Status
 from .loops import advance, evaluated, initial_state
 from .preparation import AbstractPreparation, AbstractPreparationState, Telemetry
-from .trust_region import TrustRegion, TrustRegionState, damping_after
+from .trust_region import LEAST_DAMPING, TrustRegion, TrustRegionState
 
 # Costs in single precision that differ by less than this part of them may be the same.
 _ROUNDING = 1e-6
@@ -54,7 +54,7 @@ class SinglePrecisionState(AbstractPreparationState):
     def damping(self):
         if int(self.status) <= 0:
             return None
-        return damping_after(self.first, self.inner)
+        return max(float(self.first / self.inner.step_size), LEAST_DAMPING)
 
 
 class SinglePrecision(AbstractPreparation):

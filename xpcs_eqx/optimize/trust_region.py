@@ -91,11 +91,6 @@ class TrustRegionState(eqx.Module):
 LEAST_DAMPING = 1e-8
 
 
-def damping_after(first: Any, state: TrustRegionState) -> float:
-    """The damping that a run has come to which began with `first`: where the next one begins."""
-    return max(float(first / state.step_size), LEAST_DAMPING)
-
-
 class TrustRegion(eqx.Module):
     """The solver of every fit: when it stops, how many evaluations it has, which steps it takes.
 

@@ -432,9 +432,11 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
         # The pieces of a map follow each other, and only maps that are not complete have sums.
         sums: list[_MapSums] = []
         for k, parts in in_order(of_piece, enumerate(each_piece(tiles))):
-            first = k % tiles.bands == 0
-            added = zip(sums, parts, strict=True) if not first else ()
-            sums = parts if first else [jax.tree.map(np.add, *both) for both in added]
+            if k % tiles.bands == 0:
+                sums = parts
+            else:
+                both = zip(sums, parts, strict=True)
+                sums = [jax.tree.map(np.add, before, part) for before, part in both]
             if k % tiles.bands == tiles.bands - 1:
                 yield from zip(tiles.angles_of(k), sums, strict=True)
 

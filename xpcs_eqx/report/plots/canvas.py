@@ -131,17 +131,24 @@ def write_figure(fig: Figure, stem: str, form: str = "png") -> str:
 
     **Raises:** as `file_of`; `OSError` when there is no room.
     """
-    path = file_of(stem, form)
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     if form == "png":
-        _write_pixels(drawn(fig), path)
-    else:
-        fig.savefig(path, format=form)
+        return _write_pixels(drawn(fig), stem)
+    path = _new_file(stem, form)
+    fig.savefig(path, format=form)
     return path
 
 
-def _write_pixels(pixels: Image.Image, path: str) -> None:
+def _new_file(stem: str, form: str) -> str:
+    """The file of a plot, in a folder that there is."""
+    path = file_of(stem, form)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    return path
+
+
+def _write_pixels(pixels: Image.Image, stem: str) -> str:
+    path = _new_file(stem, "png")
     pixels.save(path, compress_level=6, dpi=(DPI, DPI))
+    return path
 
 
 def drawn(fig: Figure) -> Image.Image:
@@ -160,17 +167,10 @@ def save_figure(
     That is compression, for a thread beside the one that draws; it gives a picture of a page.
     """
     pixels = drawn(fig)
-    if form != "png":
-        path = write_figure(fig, stem, form)
-        return lambda: _picture(pixels, path, caption)
-    path = file_of(stem, form)
-
-    def rest() -> Picture:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        _write_pixels(pixels, path)
-        return _picture(pixels, path, caption)
-
-    return rest
+    if form == "png":
+        return lambda: _picture(pixels, _write_pixels(pixels, stem), caption)
+    path = write_figure(fig, stem, form)
+    return lambda: _picture(pixels, path, caption)
 
 
 def picture_of(path: str, caption: str = "") -> Picture:
