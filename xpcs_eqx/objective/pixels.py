@@ -86,7 +86,7 @@ def _of_block(
     turned = turned_derivatives(at, block.kept)
     levels = jnp.diagonal(at.inverse)
     # The diagonal of 2A by each column.
-    own = jnp.einsum("cij,ij->ci", turned, at.inverse)
+    own = jax.lax.map(lambda one: jnp.sum(one * at.inverse, axis=1), turned)
     overlap = at.inverse**2
 
     def solved(right):
