@@ -197,12 +197,17 @@ def _library() -> str:
 
 def _installed() -> str:
     """The files of this library, versions of what it stands on, and the machine."""
-    top, files = Path(__file__).parent, []
-    for path in sorted(top.rglob("*.py")):
-        about = path.stat()
-        files.append((path.relative_to(top).as_posix(), about.st_size, about.st_mtime_ns))
+    top = os.path.dirname(__file__)
+    paths = [
+        os.path.join(folder, name)
+        for folder, _, names in os.walk(top)
+        for name in names
+        if name.endswith(".py")
+    ]
+    of_each = ((path.removeprefix(top), os.stat(path)) for path in sorted(paths))
+    files = [f"{name} {about.st_size} {about.st_mtime_ns}" for name, about in of_each]
     versions = [_version(name) for name in _PACKAGES]
-    return fingerprint_by_name(files, versions, sys.version, machine())
+    return fingerprint_by_name("\n".join(files), versions, sys.version, machine())
 
 
 def _version(package: str) -> str:

@@ -59,12 +59,16 @@ def _compiled(function: Callable[..., Any], options: Callable[[], dict[str, Any]
 
 
 @cache
-def _plainly_compiled(function: Callable[..., Any]) -> Any:
+def _inner(function: Callable[..., Any]) -> Any:
+    """The function inside another compiled one, which has its options."""
     return eqx.filter_jit(function)
 
 
-class kept_jit:
-    """`equinox.filter_jit`, without compiling what `compilation_cache` has on disk."""
+class quick_jit:
+    """`equinox.filter_jit` with options for quick compilation.
+
+    What `compilation_cache` has on disk is not compiled.
+    """
 
     def __init__(self, function: Callable[..., Any]):
         self.function = function
@@ -73,33 +77,28 @@ class kept_jit:
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", "function")
 
-    def options(self) -> dict[str, Any]:
-        """Those of the compiler."""
-        return {}
+    # Looked up at the first call.
+    options = staticmethod(quick_options)
 
     def traced(self) -> Any:
         """The function as JAX compiles it."""
-        return _plainly_compiled(self.function)
+        return _compiled(self.function, self.options)
 
     def lower(self, *args: Any, **keywords: Any) -> Any:
         """Lower without running; `.compile()` fills the cache that a call uses."""
         return self.traced().lower(*args, **keywords)
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
+        leaves, structure = jax.tree.flatten((args, keywords))
+        if _is_traced(leaves):
+            return _inner(self.function)(*args, **keywords)
         setting = compiled.settings()
         if setting is not None:
-            leaves, kept = self._of_disk(setting, args, keywords)
+            kind = _kind_of(leaves, structure)
+            kept = compiled.of_disk(self.function, kind, (args, keywords), setting, self.options)
             if kept is not None:
                 return kept([leaf for leaf in leaves if eqx.is_array(leaf)])
         return self.traced()(*args, **keywords)
-
-    def _of_disk(self, setting: tuple, args: tuple, keywords: dict[str, Any]) -> tuple[list, Any]:
-        leaves, structure = jax.tree.flatten((args, keywords))
-        if _is_traced(leaves):
-            return leaves, None
-        kind = _kind_of(leaves, structure)
-        found = compiled.of_disk(self.function, kind, (args, keywords), setting, self.options)
-        return leaves, found
 
     def prepare(
         self, *args: Any, later: Callable[[Callable[[], Any]], Any] = compiled.at_once
@@ -123,18 +122,6 @@ class kept_jit:
             self._prepared[kind] = lowered.postprocess(lowered.lowered.out_info)
         return zeros_like(self._prepared[kind])
 
-
-class quick_jit(kept_jit):
-    """`kept_jit` with options for quick compilation, looked up at the first call.
-
-    Not inside other compiled functions, where there are no options.
-    """
-
-    options = staticmethod(quick_options)
-
-    def traced(self) -> Any:
-        return _compiled(self.function, self.options)
-
     def bound(self, *args: Any) -> Callable[..., Any]:
         """The function of what follows `args`, arrays alone: many calls of it cost little."""
         leaves, structure = jax.tree.flatten(args)
@@ -155,7 +142,9 @@ class quick_jit(kept_jit):
             more = [one if eqx.is_array(one) else np.asarray(one) for one in more]
             kind = tuple(map(jax.typeof, more))
             if kind not in kept:
-                kept[kind] = self._of_disk(setting, (*args, *more), {})[1]
+                every = (*args, *more), {}
+                told = _kind_of(*jax.tree.flatten(every))
+                kept[kind] = compiled.of_disk(self.function, told, every, setting, self.options)
             found = kept[kind]
             return traced()(*more) if found is None else found([*arrays, *more])
 

@@ -1,6 +1,7 @@
 """Work in equal parts on all cores: threads, of which XLA lets any number run at a time."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -89,21 +90,29 @@ def threads() -> int:
     return _SHARED.get() or _cores()
 
 
+# Which threads are those of a pool: what they wait for may never have one to run on.
+_working = threading.local()
+
+
+def _begin_work() -> None:
+    _working.here = True
+
+
 @cache
 def _pool(count: int, process: int) -> ThreadPoolExecutor:
     """Threads that stay; a process that was forked off has none of them and needs its own."""
     del process
-    return ThreadPoolExecutor(count, "xpcs-eqx")
+    return ThreadPoolExecutor(count, "xpcs-eqx", _begin_work)
 
 
 def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     """`work` of each item, on `threads()` threads, in the order of the items.
 
     No more items are taken than there are threads, and one. What is raised is raised where its
-    result would have been handed over.
+    result would have been handed over. Inside such work it is done by the thread that asks.
     """
     count = threads()
-    if count == 1:
+    if count == 1 or getattr(_working, "here", False):
         yield from map(work, items)
         return
     pool, call = _pool(count, os.getpid()), Inherited(work)

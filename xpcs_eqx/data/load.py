@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..arguments import named
+from ..cores import in_order
 from ..errors import DataError
 from .baseline import Baseline, checked_baseline
 from .bins import bins_from
@@ -45,10 +47,13 @@ def assemble(chosen: Chosen) -> TwoTimeData:
     all_pairs, pairs = ~np.eye(n, dtype=bool), n * (n - 1) // 2
     held = chosen.stack()
     c2 = np.empty((n_maps, n, n), chosen.dtype) if held is None else held
+
+    def read(position: int) -> None:
+        c2[position] = chosen.map(position).held().whole
+
     if held is None:
         # A map is read once, to where it is kept; there it is checked and completed.
-        for position in range(n_maps):
-            c2[position] = chosen.map(position).held().whole
+        deque(in_order(read, range(n_maps)), maxlen=0)
 
     # And so is a stored sigma, to where 1/sigma takes its place.
     weights = np.empty((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None

@@ -1,14 +1,16 @@
 """One pass over a map, in a file or in memory: what it holds, and whether it can be used.
 
-Of a large map in a file only a strip of rows is in memory at a time.
+Of a large map in a file only a strip of rows is in memory at a time; each core looks at one map.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from ..cores import in_order
 from ..errors import DataError
 from .bad_frames import Damage, FrameSums, damage_of
 from .checks import positive_sigma
@@ -173,7 +175,7 @@ def surveyed(
     """
 
     def all_maps(looked: Chosen) -> list[MapSurvey]:
-        return [survey(looked, position) for position in range(looked.n_maps)]
+        return list(in_order(partial(survey, looked), range(looked.n_maps)))
 
     masked, damages = chosen.selection.bad_frames == "auto", list[Damage]()
     looked, damaged = chosen, set(chosen.intensities.dark)

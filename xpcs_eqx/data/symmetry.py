@@ -74,11 +74,18 @@ def halves_of(
         columns = slice(rows.start, n)
         above = ~np.tri(rows.stop - rows.start, n - rows.start, dtype=bool)
         upper, lower = window[rows, columns], window[columns, rows].T
-        for side, values in (("upper", upper), ("lower", lower)):
+        # Most maps are the same on both sides, without a NaN: such need no second look.
+        same = np.array_equal(upper, lower)
+        apart = {("upper",): upper, ("lower",): lower}
+        for sides, values in ({("upper", "lower"): upper} if same else apart).items():
             held = values[above & ~np.isnan(values)]
-            filled[side] |= bool(np.any(held != 0))
-            if held.size:
-                ends[side] = min(ends[side][0], held.min()), max(ends[side][1], held.max())
+            some = bool(np.any(held != 0))
+            low, high = (held.min(), held.max()) if held.size else (np.inf, -np.inf)
+            for side in sides:
+                filled[side] |= some
+                ends[side] = min(ends[side][0], low), max(ends[side][1], high)
+        if same:
+            continue
         # inf - inf and comparisons with NaN: such pairs get masked, they show no asymmetry
         usable = above & np.isfinite(upper) & np.isfinite(lower)
         with np.errstate(invalid="ignore", over="ignore"):

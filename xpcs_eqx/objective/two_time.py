@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..compiling import kept_jit, quick_jit
+from ..compiling import plain_jit, quick_jit
 from ..data import Doubt, Geometry, place_text
 from ..parameters import AbstractVariables, ParameterMap
 from ..scaling import AbstractScaling
@@ -41,7 +41,7 @@ def _cost(args, block):
 
 # What surrounds the sum is compiled by itself, so that a driver that loops in Python need not trace
 # its loop; inside a larger compiled function these calls disappear.
-_table = kept_jit(frame_table)
+_table = plain_jit(frame_table)
 
 
 class TwoTimeTerm(eqx.Module):
@@ -137,7 +137,7 @@ class Memo(eqx.Module):
     equations: NormalEquations
 
 
-@kept_jit
+@plain_jit
 def _project(equations, y, reference, parameters, scaling, penalties, on_scaling, noise):
     """Equations of the coordinates alone, with the scaling that suits them best."""
     penalty = partial(scaling_penalty_equations, on_scaling, scaling)
@@ -150,7 +150,7 @@ def _project(equations, y, reference, parameters, scaling, penalties, on_scaling
     return eliminate(data + added, y.shape[0], held), Memo(per_angle, coefficients, moved)
 
 
-@kept_jit
+@plain_jit
 def _together(equations, y, coefficients, parameters, scaling, penalties, on_scaling, noise):
     """Equations of coordinates and scaling coefficients together."""
     data, added = assemble(
