@@ -1,6 +1,8 @@
 """Covariance of the score from the noise of intensity correlations, in one pass over the maps."""
 
 from collections.abc import Callable
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import equinox as eqx
@@ -428,10 +430,18 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
         each = (np.array([slot, slots], np.int32) for slot in range(slots))
         return k, [jax.device_get(_piece_sums(look, zero, piece, place)) for place in each]
 
+    def compile_the_rest():
+        _finish.prepare(zero, *_at(of_maps, 0), look.pool)
+
     def whole_maps():
+        # What follows the sums is compiled beside those of the first piece, by threads that are
+        # there: another one would have memory of its own. A piece is read while these are at work.
+        work = (partial(of_piece, numbered) for numbered in enumerate(each_piece(tiles, ahead=0)))
+        begun = in_order(lambda call: call(), chain((compile_the_rest,), work))
+        next(begun)
         # The pieces of a map follow each other, and only maps that are not complete have sums.
         sums: list[_MapSums] = []
-        for k, parts in in_order(of_piece, enumerate(each_piece(tiles))):
+        for k, parts in begun:
             if k % tiles.bands == 0:
                 sums = parts
             else:
