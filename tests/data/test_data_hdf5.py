@@ -9,6 +9,7 @@ import pytest
 from helpers_bad_data import BAD_CALLS, BAD_FILES
 from helpers_data import assert_same_fit_input, loader_form, two_time
 
+import xpcs_eqx as xe
 from xpcs_eqx.data import (
     Selection,
     from_dict,
@@ -270,3 +271,31 @@ def test_an_npz_file_holds_what_was_written_and_nothing_else(tmp_path):
     wanted = {"c2_exp", "phi_angles_list", "t1", "t2", "wavevector_q_list", "L", "diagonal"}
     with np.load(tmp_path / "maps.npz") as archive:
         assert set(archive.files) == wanted
+
+
+def _tiles_of(data):
+    start = xe.parameter_map(xe.Static(), data.t, fixed=("D_offset",))
+    return np.asarray(xe.projected_objective(start, data).term.tiles.c2)
+
+
+def test_maps_of_a_file_are_in_memory_once_and_nobody_writes_into_them(tmp_path):
+    write_own(tmp_path / "own.h5", two_time())
+    found = load(tmp_path / "own.h5")
+    assert np.shares_memory(_tiles_of(found), found.c2)
+    for array in (found.c2, found.c2[0], found.c2.base):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+
+
+def test_maps_of_a_caller_are_copied_for_a_fit():
+    c2 = np.array(two_time().c2)
+    found = from_dict(loader_form(two_time()) | {"c2_exp": c2})
+    # Nor is it enough that a view of them is not for writing.
+    view = found.c2.view()
+    view.flags.writeable = False
+    for data in (found, replace(found, c2=view)):
+        tiles = _tiles_of(data)
+        assert np.shares_memory(data.c2, c2)
+        assert not np.shares_memory(tiles, c2)
+    c2[...] = 0
+    assert tiles.min() > 0

@@ -1,6 +1,5 @@
 """Files in any of the known layouts to checked data, and their size before that."""
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from ..errors import DataError
 from .baseline import Baseline, checked_baseline
 from .bins import bins_from
 from .checks import agreeing, given_scalar, numbers, shown
+from .checksum import checksum_of, checksum_of_all
 from .chosen import Chosen, Sigma, choose, choose_maps, choose_places
 from .layouts import LAYOUTS, GenericLayout, age_lag, generic, read_maps
 from .layouts.arrays import (
@@ -32,6 +32,7 @@ from .layouts.arrays import (
 )
 from .layouts.maps import Place, RawMaps, Window
 from .layouts.opened import Access, open_hdf5
+from .memory import aligned, freeze
 from .selection import Selection
 from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
 from .symmetry import Symmetrise, checked_symmetrise
@@ -41,12 +42,14 @@ from .two_time import NO_Q, PooledData, TwoTimeData
 def assemble(chosen: Chosen) -> TwoTimeData:
     """The chosen maps in memory, both triangles filled; a caller's array is copied before a change.
 
+    Maps that are not the caller's cannot be written into.
+
     **Raises:** `DataError` for everything that makes the maps unusable.
     """
     n, n_maps, rows = chosen.n_frames, chosen.n_maps, slice(0, chosen.n_frames)
     all_pairs, pairs = ~np.eye(n, dtype=bool), n * (n - 1) // 2
     held = chosen.stack()
-    c2 = np.empty((n_maps, n, n), chosen.dtype) if held is None else held
+    c2 = aligned((n_maps, n, n), np.dtype(chosen.dtype)) if held is None else held
 
     def read(position: int) -> None:
         c2[position] = chosen.map(position).held().whole
@@ -95,6 +98,9 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         weights = np.broadcast_to(by_map, c2.shape) if keep is None else keep * by_map
     elif weights is None and keep is not None:
         weights = keep.astype(c2.dtype)
+    if c2 is not held or chosen.raw.owned:
+        # What a fit would not notice shall not be possible; and maps are in memory once.
+        freeze(c2)
     return TwoTimeData(
         c2=c2,
         t=chosen.t,
@@ -108,23 +114,6 @@ def assemble(chosen: Chosen) -> TwoTimeData:
             [one.asymmetry for one in found],
         ),
     )
-
-
-def checksum_of(path: str) -> str:
-    """SHA-256 of a file, read in blocks."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def checksum_of_all(path: str, linked: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """SHA-256 of a file with those it links to, of which each is named in a remark."""
-    own = checksum_of(path)
-    if not linked:
-        return own, ()
-    sums = [(one, checksum_of(one)) for one in linked]
-    together = hashlib.sha256("".join((own, *(one for _, one in sums))).encode()).hexdigest()
-    remarks = [f"Read as well, as {path} links to it: {one}, sha256 {sha}." for one, sha in sums]
-    return together, (f"The checksum is that of all files; sha256 of this one: {own}.", *remarks)
 
 
 def format_of(path: str, layout: str | GenericLayout | None) -> str:
@@ -347,6 +336,8 @@ def load(
     locking: bool = True,
 ) -> TwoTimeData:
     """Two-time maps at one q from a file.
+
+    Nobody can write into them: a fit would not notice, and has no copy of its own.
 
     - `path`: HDF5 (APS-U, APS-old, NXxpcs, own), NPZ (loader or direct form) or NPY (bare maps).
     - `layout`: name of the layout when it shall not be recognised, one of `LAYOUTS`; a

@@ -1,7 +1,6 @@
 """Covariance of the score from the noise of intensity correlations, in one pass over the maps."""
 
 from collections.abc import Callable
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -19,6 +18,7 @@ from ..objective import (
     BandTiles,
     FrameTable,
     MapTiles,
+    Piece,
     StoredTiles,
     TwoTimeTerm,
     each_piece,
@@ -424,20 +424,21 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
     zero, field = _begin(look, _bare(term), y, n, tiles.size)
     of_maps = jax.device_get((field, look.scaling[:, 0], above))
 
-    def of_piece(numbered):
+    def of_piece(numbered: tuple[int, Piece] | None) -> tuple[int, list[_MapSums]]:
+        if numbered is None:
+            # What follows the sums is compiled beside those of the first piece, by threads that are
+            # there: another one would have memory of its own.
+            _finish.prepare(zero, *_at(of_maps, 0), look.pool)
+            return -1, []
         k, piece = numbered
         slots = len(tiles.angles_of(k))
         each = (np.array([slot, slots], np.int32) for slot in range(slots))
         return k, [jax.device_get(_piece_sums(look, zero, piece, place)) for place in each]
 
-    def compile_the_rest():
-        _finish.prepare(zero, *_at(of_maps, 0), look.pool)
-
     def whole_maps():
-        # What follows the sums is compiled beside those of the first piece, by threads that are
-        # there: another one would have memory of its own. A piece is read while these are at work.
-        work = (partial(of_piece, numbered) for numbered in enumerate(each_piece(tiles, ahead=0)))
-        begun = in_order(lambda call: call(), chain((compile_the_rest,), work))
+        # A piece is read while the threads are at work.
+        numbered = enumerate(each_piece(tiles, ahead=0))
+        begun = in_order(of_piece, chain((None,), numbered))
         next(begun)
         # The pieces of a map follow each other, and only maps that are not complete have sums.
         sums: list[_MapSums] = []

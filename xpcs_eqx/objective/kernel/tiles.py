@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ...data import PooledData, TwoTimeData
+from ...data.memory import is_frozen
 from ...errors import DataError, ModelError
 from .blocks import Block, Means
 
@@ -160,10 +161,10 @@ def refuse_bins(tiles: Any, what: str) -> None:
 
 
 def _put(maps):
-    """Maps as an array of JAX with one copy; `jnp.asarray` holds a third one meanwhile."""
+    """Maps as an array of JAX with at most one copy; `jnp.asarray` holds a third one meanwhile."""
     if isinstance(maps, np.ndarray):
-        # Never the memory of the caller, who may write into it.
-        return jax.device_put(maps, may_alias=False)
+        # Never memory into which somebody may write.
+        return jax.device_put(maps, may_alias=is_frozen(maps))
     return jnp.asarray(maps)
 
 
