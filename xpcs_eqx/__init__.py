@@ -37,7 +37,6 @@ from .data import (
     load_joint,
     open_stored,
 )
-from .defences import defended_least_squares
 from .errors import (
     CheckpointError,
     ConfigError,
@@ -58,7 +57,6 @@ from .fitting import (
     profile_interval,
     with_values,
 )
-from .hybrid import HybridOptimiser
 from .objective import (
     Cauchy,
     DeviceMesh,
@@ -86,7 +84,6 @@ from .physics import (
     parameter,
 )
 from .scaling import Averaged, Fixed, Fourier, Individual
-from .search import fit_maps, global_least_squares
 from .showing import figures_of as _figures_of
 from .simulation import simulate, simulate_speckle
 
@@ -211,21 +208,34 @@ def __dir__() -> list[str]:
     return sorted({*__all__, *_PACKAGES, "__version__"} - _SELDOM)
 
 
-_POSTERIORS = {"Nuts", "Posterior", "consensus", "sample", "write_posterior"}
+# What not every program wants comes in when it is asked for: names by their packages.
+_LATER = {
+    "bayes": {"Nuts", "Posterior", "consensus", "sample", "write_posterior"},
+    "defences": {"defended_least_squares"},
+    "hybrid": {"HybridOptimiser"},
+    "report": set[str](),
+    "search": {"fit_maps", "global_least_squares"},
+}
 
 if _TYPE_CHECKING:
     # Known to type checkers, to which a `__getattr__` would make every name a known one.
     from . import bayes as bayes
+    from . import defences as defences
+    from . import hybrid as hybrid
     from . import report as report
+    from . import search as search
     from .bayes import Nuts, Posterior, consensus, sample, write_posterior
+    from .defences import defended_least_squares
+    from .hybrid import HybridOptimiser
+    from .search import fit_maps, global_least_squares
 else:
 
     def __getattr__(name):
-        # What not every program wants comes in when it is asked for.
-        if name in {"bayes", "report"}:
+        if name in _LATER:
             return _import_module(f".{name}", __name__)
-        if name in _POSTERIORS:
-            return getattr(_import_module(".bayes", __name__), name)
+        for package, names in _LATER.items():
+            if name in names:
+                return getattr(_import_module(f".{package}", __name__), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
