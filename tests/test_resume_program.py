@@ -1,6 +1,8 @@
 """The program: what is left by an interruption, and --resume."""
 
+import atexit
 import contextlib
+import gc
 import json
 import os
 import random
@@ -222,6 +224,8 @@ def test_an_interrupt_while_libraries_are_imported(monkeypatch, capfd, heeded):
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
     monkeypatch.setattr(os, "_exit", end)
+    at_exit = []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
     try:
         for module, handled in (("xpcs_eqx.fit", True), ("xpcs_eqx.simulation", False)):
             monkeypatch.setattr(sys, "argv", ["-m"])
@@ -236,6 +240,8 @@ def test_an_interrupt_while_libraries_are_imported(monkeypatch, capfd, heeded):
                     with pytest.raises(Ended, match="3"):
                         handler(number, None)
                     assert capfd.readouterr().err == "interrupted; nothing was written\n"
+        # Only what the program ends is not looked through once more.
+        assert at_exit == [gc.freeze]
     finally:
         for number in numbers:
             signal.signal(number, before[number])
