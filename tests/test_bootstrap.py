@@ -113,6 +113,20 @@ def test_after_the_likelihood_it_is_simulated_from_what_that_found():
     )
 
 
+def test_maps_without_a_diagonal_are_simulated_without_one():
+    data = data_of()
+    neighbours = np.diagonal(np.asarray(data.c2[0]), 1)
+    for diagonal in (np.full((1, 24), np.nan), np.append(neighbours, neighbours[-1])[None]):
+        fit = fit_of(dataclasses.replace(data, diagonal=diagonal))
+        _, drawn = replica_of(fit).drawn(jax.random.key(0))
+        assert np.isnan(drawn).all()
+    # A frame that has none has none again.
+    some = np.array(data.diagonal)
+    some[0, 3] = np.nan
+    _, drawn = replica_of(fit_of(dataclasses.replace(data, diagonal=some))).drawn(jax.random.key(0))
+    assert np.flatnonzero(np.isnan(drawn[0])).tolist() == [3]
+
+
 @pytest.mark.long
 def test_after_the_likelihood_they_are_those_that_it_quotes():
     fit = fit_of(data_of())

@@ -250,7 +250,7 @@ def test_the_program_shows_both_side_by_side(tmp_path, capsys):
         data = {path = "maps.h5"}
         model = {mode = "static"}
         parameters = {alpha = {free = false}, D_offset = {free = false}}
-        solver = {likelihood = "speckle", likelihood_frames = 15}
+        solver = {likelihood = "speckle", profile = ["D0"], bootstrap = 4}
         global = {method = "local"}
         """
     (tmp_path / "fit.toml").write_text(textwrap.dedent(text), encoding="utf-8")
@@ -260,7 +260,6 @@ def test_the_program_shows_both_side_by_side(tmp_path, capsys):
         "error one standard error, by the likelihood of speckle",
         "quoted likelihood of speckle: errors were expected to be smaller by a factor of",
         "parameter least squares error likelihood error gain difference [errors]",
-        "in 2 blocks of 15 frames",
         "offset_bounds = [1.0, 1.0] in [scaling] divides the errors by",
     ):
         assert said in printed, said
@@ -270,6 +269,82 @@ def test_the_program_shows_both_side_by_side(tmp_path, capsys):
         both["least_squares"]["error"] / both["likelihood"]["error"]
     )
     assert document["likelihood"]["gain_of_offsets_held_at_one"]["the likelihood"] > 1
+    # The interval is about the value that is quoted, and as wide as its error.
+    quoted = both["likelihood"]
+    interval = document["parameters"]["D0"]["profile"]
+    assert interval["low"] < quoted["value"] < interval["high"]
+    assert (interval["high"] - interval["low"]) / 2 == pytest.approx(quoted["error"], rel=0.2)
+
+
+def test_a_likelihood_that_loses_precision_is_not_quoted():
+    fit = laminar_fit()
+    compared = compare_likelihood(fit, frames=8, asked=True)
+    assert compared.likelihood is None
+    assert "its errors are larger, by a factor of" in compared.reason
+    assert "blocks of frames" in compared.reason
+    assert compared.quoted.quality.doubtful
+
+
+def test_with_all_of_the_model_held_the_scaling_is_fitted():
+    truth, *_ = SPECKLE["static"]
+    data = data_of()
+    start = mapped(truth, data, fixed=("D0", "alpha", "D_offset"))
+    squares = xe.least_squares(xe.projected_objective(start, data))
+    found = xe.maximum_likelihood(squares)
+    assert found.success
+    assert abs(found["contrast[0]"].value - 0.25) < 5 * found["contrast[0]"].error
+
+
+def test_a_diagonal_of_some_frames_is_not_that_of_all():
+    data = data_of()
+    diagonal = np.array(data.diagonal)
+    diagonal[:, 4:] = np.nan
+    likelihood = likelihood_of(squares_of(dataclasses.replace(data, diagonal=diagonal)))
+    assert not likelihood.known_diagonal.any()
+
+
+def test_intensities_without_shot_noise_are_no_reason_to_doubt():
+    truth, _, t, geometry = SPECKLE["static"]
+    at_bound = 0
+    for seed in range(4):
+        how = {"n_pixels": PIXELS, "key": jax.random.key(seed)}
+        found = xe.maximum_likelihood(
+            squares_of(simulate_speckle(truth, t[:30], geometry, 0.25, **how))
+        )
+        at_bound += found["shot[0]"].at_bound
+        assert not any("shot[0] ended on its bound" in one for one in found.quality.findings)
+    assert at_bound
+
+
+def test_few_pixels_for_so_many_frames():
+    truth, _, t, geometry = SPECKLE["static"]
+    found = {}
+    for pixels in (15, 100):
+        how = {"n_pixels": pixels, "mean_counts": 5.0, "key": jax.random.key(1)}
+        found[pixels] = squares_of(simulate_speckle(truth, t[:30], geometry, 0.25, **how))
+    with pytest.raises(ModelError, match="independent pixels, which say little of 30 frames at"):
+        xe.maximum_likelihood(found[15])
+    better = xe.maximum_likelihood(found[100])
+    # Their sample covariance is farther from any other than that of many pixels.
+    np.testing.assert_allclose(better.uncertainty.n_pixels, 100, rtol=0.15)
+    assert not any("deviance" in one for one in better.doubts)
+
+
+def test_what_the_likelihood_would_leave_out_is_refused():
+    truth, fixed, *_ = SPECKLE["laminar"]
+    data = data_of("laminar", frames=21)
+    start = mapped(truth, data, fixed=fixed)
+    drawn = xe.defences.AbsoluteVariation(1.0, 630.0)
+    fits = {
+        "the loss": xe.two_time_objective(start, data, loss=xe.Huber(1.0)),
+        "penalties on contrast": xe.projected_objective(start, data, scaling_penalties=(drawn,)),
+        "weights of the angles": xe.projected_objective(
+            start, data, angle_weights=np.array([1.0, 1.0, 3.0])
+        ),
+    }
+    for what, objective in fits.items():
+        with pytest.raises(ModelError, match=what):
+            likelihood_of(xe.least_squares(objective))
 
 
 def test_noise_that_is_not_of_speckle_goes_back_to_least_squares():
@@ -534,10 +609,9 @@ def test_blocks_of_frames_add_up():
     # A block more than there are frames for ends with the last one, which counts once.
     uneven = xe.maximum_likelihood(fit, frames=11)
     assert uneven.n_pairs == 3 * (11 * 12 + 10 * 11) // 2
-    compared = compare_likelihood(fit, frames=8, asked=True)
-    assert "blocks of frames" in compared.reason
     # What is left out would have said something.
-    assert np.all(compared.gain < 1.05 * compare_likelihood(fit).gain)
+    whole = compare_likelihood(fit).likelihood
+    assert all(found[n].error > 0.95 * whole[n].error for n in whole.objective.physical.free_names)
 
 
 def test_what_offsets_held_at_one_would_gain():

@@ -523,3 +523,24 @@ def test_frames_before_the_beginning_of_a_power_law_are_refused():
     early = eqx.tree_at(lambda d: d.t, data, np.asarray(data.t) - data.t[4])
     with pytest.raises(DataError, match="4 frames are before t = 0, the first at -"):
         projected_objective(mapped(LAMINAR, data), early)
+
+
+def test_numbers_of_a_compiled_function_may_be_constants():
+    data = make_data(MODELS["static"], n=12)
+    objective = projected_objective(mapped(MODELS["static"], data), data)
+    y, memo = objective.variables.to_coordinates(jnp.asarray(objective.start)), objective.memo
+    c2 = objective.term.tiles.c2
+    expected = objective.evaluate(y, memo)[0].cost
+    assert_close(jax.jit(lambda one: one * objective.cost(y, memo))(1.0), expected, 1e-12)
+    assert_close(
+        jax.jit(lambda one: one * objective.evaluate(y, memo)[0].cost)(1.0), expected, 1e-12
+    )
+    twice, _ = jax.lax.scan(lambda sum_, _: (sum_ + objective.cost(y, memo), None), 0.0, length=2)
+    assert_close(twice, 2 * expected, 1e-12)
+
+    def of_maps(c2):
+        return eqx.tree_at(lambda one: one.term.tiles.c2, objective, c2).cost(y, memo)
+
+    slope, step = jax.jit(jax.grad(of_maps))(c2), jnp.zeros_like(c2).at[0, 2, 5].set(1e-3)
+    change = (of_maps(c2 + step) - of_maps(c2 - step)) / 2e-3
+    assert_close(slope[0, 2, 5], change, 1e-6)

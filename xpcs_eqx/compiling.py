@@ -17,10 +17,12 @@ import numpy as np
 from . import compiled
 from .errors import ConfigError
 
-# Both only change how fast code is generated: on our loops, whose time goes into a few vectorised
-# kernels, they halve the time of compilation and leave that of a run alone.
+# On our loops, whose time goes into a few vectorised kernels, both halve the time of compilation;
+# an evaluation of 3 × 1001² takes 37 ms with them and 47 with what XLA does by itself.
 _WANTED = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 
+
+_NOTHING = np.zeros(())
 
 # Code that is made without being made better, which takes a third of the time: for functions of a
 # few numbers, or such as run once in a fit.
@@ -90,7 +92,7 @@ class quick_jit:
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         leaves, structure = jax.tree.flatten((args, keywords))
-        if _is_traced(leaves):
+        if is_traced(leaves):
             return _inner(self.function)(*args, **keywords)
         setting = compiled.settings()
         if setting is not None:
@@ -109,7 +111,7 @@ class quick_jit:
         `later` given the compilation may still be at it: nothing is to call the function before.
         """
         setting, call = compiled.settings(), (args, {})
-        if setting is not None and not _is_traced(jax.tree.leaves(args)):
+        if setting is not None and not is_traced(args):
             kind = _kind_of(*jax.tree.flatten(call))
             out = compiled.prepare(self.function, kind, call, setting, self.options, later)
             if out is not None:
@@ -160,9 +162,15 @@ class plain_jit(quick_jit):
     options = staticmethod(plain_options)
 
 
-def _is_traced(leaves: list) -> bool:
-    """Whether arguments are those of a function that is being traced."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+def is_traced(args: Any) -> bool:
+    """Whether arguments are those of a function that is being traced, or one is traced meanwhile.
+
+    Of that numbers tell nothing, which are the same whatever the function is given.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+        return True
+    # Whatever is made while a function is compiled is a part of it.
+    return isinstance(jax.device_put(_NOTHING), jax.core.Tracer)
 
 
 class _Rest:

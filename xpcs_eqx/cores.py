@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import cache
 from typing import TypeVar
 
@@ -105,13 +105,13 @@ def _pool(count: int, process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, "xpcs-eqx", _begin_work)
 
 
-def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """`work` of each item, on `threads()` threads, in the order of the items.
+def in_order(work: Callable[[S], T], items: Iterable[S], most: int | None = None) -> Iterator[T]:
+    """`work` of each item, on `threads()` threads, or at `most` so many, in the order of the items.
 
     No more items are taken than there are threads, and one. What is raised is raised where its
     result would have been handed over. Inside such work it is done by the thread that asks.
     """
-    count = threads()
+    count = threads() if most is None else min(most, threads())
     if count == 1 or getattr(_working, "here", False):
         yield from map(work, items)
         return
@@ -119,7 +119,8 @@ def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     waiting: deque[Future[T]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(call, item))
+            # What holds for whoever asks, as settings of NumPy do, holds there.
+            waiting.append(pool.submit(copy_context().run, call, item))
             if len(waiting) > count:
                 yield waiting.popleft().result()
         while waiting:

@@ -13,7 +13,6 @@ import sys
 # While Python looks for the module of its option -m, it imports the package that the module is in.
 _AS_MODULE = sys.argv[:1] == ["-m"] and not {"xpcs_eqx", "xpcs_eqx.fit"}.isdisjoint(sys.orig_argv)
 if _AS_MODULE or os.path.splitext(os.path.basename(sys.argv[0]))[0] == "xpcs-eqx":
-
     # All is over then: to look through all objects once more for what can be freed takes 0.3 s.
     atexit.register(gc.freeze)
 

@@ -13,6 +13,7 @@ import xpcs_eqx as xe
 from xpcs_eqx import bayes
 from xpcs_eqx.bayes.nuts.sample import prepare
 from xpcs_eqx.bayes.nuts.starts import LaplaceStart, PlainStart
+from xpcs_eqx.bayes.posterior import model_tests
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.errors import ModelError
 from xpcs_eqx.objective import Pull
@@ -177,6 +178,8 @@ def test_draws_are_as_wide_as_the_errors_and_come_back_from_a_file(likelihood, t
         if one.name != "sigma":
             assert one.quoted_ratio == pytest.approx(1.0, abs=0.2), one.name
     assert not any("is too small by as much" in note for note in posterior.notes)
+    (misfit,) = model_tests(posterior).values()
+    assert not misfit.failed()
     xe.write_posterior(str(tmp_path), posterior, plots=(), fitted_data=False)
     again = bayes.read_posterior(str(tmp_path / "posterior.nc"), fit)
     z = np.full(len(posterior.names), 0.3)

@@ -509,6 +509,8 @@ def model_tests(posterior: Posterior) -> dict[str, Misfit | None]:
     found = {}
     for label, part in posterior.parts.items():
         term = part.density.term
+        # Under the likelihood the parameters do not follow the residuals of least squares.
+        followed = not isinstance(term.scaling, ShotScaling)
         if isinstance(term.scaling, ShotScaling):
             term = dataclasses.replace(term, scaling=term.scaling.inner)
         objective = ProjectedObjective(term.parameters, term, ())
@@ -522,7 +524,8 @@ def model_tests(posterior: Posterior) -> dict[str, Misfit | None]:
             found[label] = None
             continue
         inverse, *_ = inverse_of(scores.hessian, at.free)
-        found[label] = misfit_of(scores.remains, inverse, term)
+        remains = scores.remains._replace(followed=followed)
+        found[label] = misfit_of(remains, inverse, term)
     return found
 
 

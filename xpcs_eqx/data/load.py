@@ -32,9 +32,9 @@ from .layouts.arrays import (
 )
 from .layouts.maps import Place, RawMaps, Window
 from .layouts.opened import Access, open_hdf5
-from .memory import aligned, freeze
+from .memory import aligned, frozen
 from .selection import Selection
-from .survey import MapSurvey, root_weights_of, survey_map, surveyed, whole_map
+from .survey import AT_A_TIME, MapSurvey, root_weights_of, survey_map, surveyed, whole_map
 from .symmetry import Symmetrise, checked_symmetrise
 from .two_time import NO_Q, PooledData, TwoTimeData
 
@@ -56,7 +56,7 @@ def assemble(chosen: Chosen) -> TwoTimeData:
 
     if held is None:
         # A map is read once, to where it is kept; there it is checked and completed.
-        deque(in_order(read, range(n_maps)), maxlen=0)
+        deque(in_order(read, range(n_maps), most=AT_A_TIME), maxlen=0)
 
     # And so is a stored sigma, to where 1/sigma takes its place.
     weights = np.empty((n_maps, n, n), chosen.dtype) if chosen.stored_sigma else None
@@ -100,7 +100,7 @@ def assemble(chosen: Chosen) -> TwoTimeData:
         weights = keep.astype(c2.dtype)
     if c2 is not held or chosen.raw.owned:
         # What a fit would not notice shall not be possible; and maps are in memory once.
-        freeze(c2)
+        c2 = frozen(c2)
     return TwoTimeData(
         c2=c2,
         t=chosen.t,
@@ -337,7 +337,8 @@ def load(
 ) -> TwoTimeData:
     """Two-time maps at one q from a file.
 
-    Nobody can write into them: a fit would not notice, and has no copy of its own.
+    Nobody can write into them: a fit would not notice. What comes from HDF5 it takes over as it is,
+    without a copy.
 
     - `path`: HDF5 (APS-U, APS-old, NXxpcs, own), NPZ (loader or direct form) or NPY (bare maps).
     - `layout`: name of the layout when it shall not be recognised, one of `LAYOUTS`; a

@@ -6,6 +6,15 @@ import numpy as np
 _LINE = 64
 
 
+class _Frozen:
+    """Memory of an array that nobody else has, for reading."""
+
+    def __init__(self, array: np.ndarray):
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, True)}
+        # It lives as long as this.
+        self._array = array
+
+
 def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array to be filled, at a place in memory from which JAX takes it over."""
     size = int(np.prod(shape)) * dtype.itemsize
@@ -14,19 +23,24 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return whole[start : start + size].view(dtype).reshape(shape)
 
 
-def freeze(array: np.ndarray) -> None:
-    """Nobody can write into an array any more, nor into what it is a view of."""
-    part = array
-    while isinstance(part, np.ndarray):
-        part.flags.writeable = False
-        part = part.base
+def frozen(array: np.ndarray) -> np.ndarray:
+    """An array into which nobody can write any more, in the same memory.
+
+    Whoever asks for it has made the array, and lets go of it.
+    """
+    return np.asarray(_Frozen(array))
+
+
+def frozen_copy(array: np.ndarray) -> np.ndarray:
+    """A copy of an array into which nobody can write."""
+    copy = aligned(array.shape, array.dtype)
+    copy[...] = array
+    return frozen(copy)
 
 
 def is_frozen(array: np.ndarray) -> bool:
-    """Whether nobody can write into an array, nor into what it is a view of."""
+    """Whether an array is one of `frozen`, or a part of it."""
     part = array
     while isinstance(part, np.ndarray):
-        if part.flags.writeable:
-            return False
         part = part.base
-    return part is None
+    return isinstance(part, _Frozen)

@@ -1,6 +1,6 @@
 """One pass over a map, in a file or in memory: what it holds, and whether it can be used.
 
-Of a large map in a file only a strip of rows is in memory at a time; each core looks at one map.
+Of a large map in a file only a strip of rows is in memory at a time.
 """
 
 from collections import Counter
@@ -24,6 +24,9 @@ from .two_time import row_step
 
 # A map in a file below this is read in one go [bytes].
 _WHOLE = 64 * 2**20
+# Maps that are read or looked at beside each other. More would gain nothing, as half of it waits
+# for the lock of Python, and each takes memory.
+AT_A_TIME = 2
 # Entries of a strip of rows.
 _STRIP = 2**20
 # Frames that were not measured can hide behind others as often as this.
@@ -175,7 +178,7 @@ def surveyed(
     """
 
     def all_maps(looked: Chosen) -> list[MapSurvey]:
-        return list(in_order(partial(survey, looked), range(looked.n_maps)))
+        return list(in_order(partial(survey, looked), range(looked.n_maps), most=AT_A_TIME))
 
     masked, damages = chosen.selection.bad_frames == "auto", list[Damage]()
     looked, damaged = chosen, set(chosen.intensities.dark)

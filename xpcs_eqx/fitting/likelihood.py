@@ -13,11 +13,15 @@ from ..errors import FitError, ModelError
 from ..objective import (
     CombinedObjective,
     JointObjective,
+    Linear,
+    MapTiles,
     ProjectedObjective,
     SpeckleLikelihood,
+    TwoTimeTerm,
     speckle_likelihood,
 )
 from ..objective.combined import parts_of, with_parts
+from ..objective.likelihood import kept_frames
 from ..optimize import TrustRegion, evaluated
 from ..parameters.variables import coordinates_of, with_slopes
 from ..progress import in_one_line
@@ -36,6 +40,10 @@ LARGEST, WORTH = 300, 1.1
 # Maps of more frames are cut into blocks: as one block, three angles of so many take a minute and
 # 3 GB.
 WHOLE = 1500
+# Gain below which it is not quoted even where it was asked for.
+_LOSS = 0.9
+# Pixels for each frame that there have to be, for their sample covariance to tell all of them.
+_PIXELS = 1.5
 # Errors of an offset within which it may be one.
 _ONE = 3.0
 # Errors of their difference by which both may differ.
@@ -45,6 +53,14 @@ _DISAGREE = 5.0
 _SAME = 0.1
 
 
+def believed_diagonal(fit: Fit, term: TwoTimeTerm) -> Bool[np.ndarray, "angle"]:
+    """At which angles the shot noise of a fit by least squares is that of the raw diagonal."""
+    above, _ = diagonal_above(term, np.stack([fit.contrast, fit.offset], axis=1))
+    used = np.asarray(fit.uncertainty.shot_noise)
+    with np.errstate(invalid="ignore"):
+        return np.abs(above - used) <= _SAME * (fit.contrast + used)
+
+
 def _diagonal(
     fit: Fit, term, per_angle: Float[np.ndarray, "angle 2"], shot: Float[np.ndarray, "angle"]
 ) -> tuple[Float[np.ndarray, "angle frame"], Bool[np.ndarray, "angle"]]:
@@ -52,15 +68,35 @@ def _diagonal(
     n = term.t.shape[0]
     level = np.sum(per_angle, axis=1) + shot
     model = np.broadcast_to(level[:, None], (level.size, n))
-    above, _ = diagonal_above(term, per_angle)
-    used = np.asarray(fit.uncertainty.shot_noise)
-    with np.errstate(invalid="ignore"):
-        known = np.abs(above - used) <= _SAME * (per_angle[:, 0] + used)
+    known = believed_diagonal(fit, term)
     if term.diagonal is None:
         return np.array(model), known
     raw = np.asarray(term.diagonal)
+    if isinstance(term.tiles, MapTiles):
+        # What one frame has with itself tells nothing of another.
+        known &= np.all(np.isfinite(raw) | ~kept_frames(term.tiles), axis=1)
     usable = known[:, None] & np.isfinite(raw)
     return np.where(usable, raw, model), known
+
+
+def _refuse_what_is_lost(objective: ProjectedObjective | JointObjective) -> None:
+    """Refuse least squares of which the likelihood would leave out a part.
+
+    **Raises:** `ModelError`.
+    """
+    lost = []
+    if isinstance(objective, JointObjective) and not isinstance(objective.loss, Linear):
+        lost.append(f"the loss {objective.loss}")
+    if objective.scaling_penalties:
+        lost.append("penalties on contrast and offset")
+    tiles = objective.term.tiles
+    if isinstance(tiles, MapTiles) and np.ptp(np.asarray(tiles.root_angle_weights)) > 0:
+        lost.append("weights of the angles")
+    if lost:
+        raise ModelError(
+            f"this fit by least squares has {' and '.join(lost)}, and the likelihood of speckle "
+            "has not: leave that out, or stay with least squares"
+        )
 
 
 def likelihood_of(fit: Fit, frames: int | None = WHOLE) -> SpeckleLikelihood | CombinedObjective:
@@ -95,7 +131,8 @@ def likelihood_of(fit: Fit, frames: int | None = WHOLE) -> SpeckleLikelihood | C
 
 def start_of(likelihood: SpeckleLikelihood | CombinedObjective, fit: Fit) -> np.ndarray:
     """Where it begins: at the parameters of the fit, with the scaling of each data set."""
-    physical = np.asarray(fit.values)[-likelihood.physical.n_free :]
+    values = np.asarray(fit.values)
+    physical = values[values.size - likelihood.physical.n_free :]
     own = [part.begin[part.physical.n_free :] for part in parts_of(likelihood)]
     start = np.concatenate([physical, *own])
     return np.clip(start, likelihood.variables.lower, likelihood.variables.upper)
@@ -109,6 +146,7 @@ def _of_one(fit: Fit, frames: int | None) -> SpeckleLikelihood:
             "the likelihood of speckle begins at a least-squares fit of maps, and "
             f"this fit minimised a {type(objective).__name__}; fit with projected_objective first"
         )
+    _refuse_what_is_lost(objective)
     term, shot = objective.term, np.asarray(fit.uncertainty.shot_noise)
     n_pixels = np.asarray(fit.uncertainty.n_pixels)
     if not np.all(np.isfinite(n_pixels) & (n_pixels > 0) & np.isfinite(shot)):
@@ -116,6 +154,15 @@ def _of_one(fit: Fit, frames: int | None) -> SpeckleLikelihood:
             f"the fit has found no number of independent pixels ({n_pixels.tolist()}), which the "
             "likelihood of speckle needs: it is known for maps, not for points, and where "
             "least_squares made all errors"
+        )
+    size = term.t.shape[0]
+    size = size if frames is None else min(size, frames)
+    if not n_pixels.min() > _PIXELS * size:
+        raise ModelError(
+            f"the maps are those of {n_pixels.min():.3g} independent pixels, which say little of "
+            f"{size} frames at once: for the likelihood of speckle there have to be {_PIXELS:g} "
+            "times as many pixels as frames. Let it take fewer at once (frames=, likelihood_frames "
+            "in [solver]), or average frames"
         )
     per_angle = np.stack([fit.contrast, fit.offset], axis=1)
     diagonal, known = _diagonal(fit, term, per_angle, shot)
@@ -342,11 +389,20 @@ def compare_likelihood(
             f'power; likelihood = "speckle" asks for it'
         )
     expected = expected_gain(fit, likelihood)
-    known = expected[np.isfinite(expected)]
+    known = expected[np.isfinite(expected) & (expected > 0)]
+    if expected.size and not known.size:
+        why = "what it would make of the errors cannot be told where least squares has ended"
+        below = min(float(np.min(part.offset)) for part in fit.parts.values())
+        if below < 1:
+            why += (
+                f": with an offset of {below:.4g}, below one, what pixels have in common is no "
+                "covariance; see to the normalisation of the maps"
+            )
+        return squares(why, np.full(expected.shape, np.nan))
     typical = float(np.median(known)) if known.size else 1.0
     if typical < WORTH and not asked:
         return squares(
-            f"it promises errors that are smaller by a factor of {typical:.2g} only", expected
+            f"it promises errors that are smaller by a factor of {typical:.3g} only", expected
         )
     found = maximum_likelihood(fit, frames=frames, **how)
     if not found.success:
@@ -354,7 +410,15 @@ def compare_likelihood(
     own = [one for one in found.doubts if one not in fit.doubts]
     if own:
         return squares(f"it does not hold: {own[0]}", expected)
-    reason = f"errors were expected to be smaller by a factor of {typical:.2g}"
+    compared = Comparison(fit, found, "", asked, expected)
+    gains = compared.gain[np.isfinite(compared.gain)]
+    gain = float(np.median(gains)) if gains.size else 1.0
+    blocks = ""
     if any(part.n_blocks > 1 for part in parts_of(likelihood)):
-        reason += " at most, as blocks of frames were taken for independent of each other"
-    return Comparison(fit, found, reason, asked, expected)
+        blocks = ", as blocks of frames were taken for independent of each other"
+    if gain < (_LOSS if asked else 1.0):
+        return squares(f"its errors are larger, by a factor of {1 / gain:.3g}{blocks}", expected)
+    reason = f"errors were expected to be smaller by a factor of {typical:.3g}"
+    if blocks:
+        reason += f" at most{blocks}"
+    return compared._replace(reason=reason)

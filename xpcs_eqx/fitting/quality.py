@@ -281,7 +281,9 @@ def _judge_parameters(found: _Reasons, fit: Fit) -> None:
         found.poor.append(NO_DEGREES_OF_FREEDOM)
     weak = []
     for row in fit.rows:
-        if row.at_bound:
+        if row.at_bound and row.name.startswith("shot[") and row.value <= row.lower:
+            found.remarks.append(f"{row.name}: the diagonal shows no shot noise")
+        elif row.at_bound:
             bound = row.lower if row.value <= row.lower else row.upper
             found.doubts.append(
                 f"{row.name} ended on its bound {bound:g}; its error is not defined and the other "

@@ -298,10 +298,11 @@ def _doubts_of_deviance(whole: Whole) -> tuple[str, ...]:
     for part in whole.parts:
         ratio = float(part.at.residual_sum) / part.scores.deviance
         allowed = max(np.log(_DEVIANCE), _CHANCES * _scatter_of_pixels(part))
-        if np.isfinite(ratio) and not abs(np.log(ratio)) < allowed:
+        if np.isfinite(ratio) and not (ratio > 0 and abs(np.log(ratio)) < allowed):
             where = f" of {part.label}" if len(whole.parts) > 1 else ""
+            size = f"is {ratio:.3g} times" if ratio > 0 else "is nothing like"
             found.append(
-                f"the deviance of the likelihood{where} is {ratio:.3g} times that of speckle with "
+                f"the deviance of the likelihood{where} {size} that of speckle with "
                 "this model, contrast and shot noise: either the model does not fit, or the noise "
                 "of the maps is another one; least squares says more"
             )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..compiling import quick_jit
+from ..compiling import is_traced, quick_jit
 from ..data import StoredTwoTime, TwoTimeData, weighted
 from ..errors import DataError, ModelError
 from ..parameters import ParameterMap, SharedParameters
@@ -73,7 +73,7 @@ def _cost(part, y, memo):
 
 def _compiled(function, y, part=None):
     """The function as it is inside a larger compiled function, and for data read piece by piece."""
-    alone = isinstance(y, jax.core.Tracer) or (part is not None and part.in_parts)
+    alone = is_traced(y) or (part is not None and part.in_parts)
     return function.function if alone else function
 
 

@@ -109,11 +109,14 @@ def _of_block(
 
     scores = jax.lax.map(one, (at.derivatives, diagonal, mean))
     kept = block.kept[:, None].astype(single)
-    return scores, slope, _scatter(at, kept * fluctuations, solved)
+    return scores, slope, _scatter(at, kept * fluctuations, jnp.sum(block.kept), solved)
 
 
 def _scatter(
-    at: AtPoint, fluctuations: Float[Array, "frame pixel"], solved: Callable[[Array], Array]
+    at: AtPoint,
+    fluctuations: Float[Array, "frame pixel"],
+    frames: Float[Array, ""],
+    solved: Callable[[Array], Array],
 ) -> Float[Array, "pixel"]:
     """‖L⁻¹ψL⁻ᵀ‖² of each pixel, ψ = δδᵀ − K − DK − KD with D = diag δ and K = LLᵀ.
 
@@ -134,7 +137,7 @@ def _scatter(
     length = over(white**2)
     turned = over(back * fluctuations * (lower @ white))
     squares = over(fluctuations * (product @ fluctuations)) + over(fluctuations**2)
-    whole = at.matrix.shape[0] + 4 * over(fluctuations) + 2 * squares
+    whole = frames.astype(fluctuations.dtype) + 4 * over(fluctuations) + 2 * squares
     whole = length**2 - 2 * (length + 2 * turned) + whole
     levels = jnp.diagonal(at.inverse).astype(fluctuations.dtype)[:, None]
     own = back**2 - levels * (1 + 2 * fluctuations)

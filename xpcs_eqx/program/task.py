@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -166,18 +167,20 @@ class Task:
             analyses.append(search_section(searched))
         else:
             fit = least_squares(objective, **solving, **how)
-        fit = quote_errors(fit, problem.settings.solver.errors)
-        thresholds = thresholds_of(problem.settings.verdict)
-        fit = judged(fit, thresholds)
-        profiles, failures = _profiles(fit, problem)
+        given, thresholds = problem.settings.solver, thresholds_of(problem.settings.verdict)
+        found, fit = fit, judged(quote_errors(fit, given.errors), thresholds)
         analyses += examine(fit, problem, searched)
-        given = problem.settings.solver
         quoted, compared, wanted = fit, None, given.likelihood
         if wanted != "least_squares":
             frames = given.likelihood_frames
-            compared = compare_likelihood(fit, asked=wanted == "speckle", frames=frames)
-            quoted = judged(compared.quoted, thresholds)
+            # Beside its errors, which are those of speckle, stand those of least squares.
+            compared = compare_likelihood(found, asked=wanted == "speckle", frames=frames)
+            quoted = compared.quoted
+            if compared.likelihood is None:
+                quoted = quote_errors(quoted, given.errors)
+            quoted = judged(quoted, thresholds)
             analyses.append(likelihood_section(compared))
+        profiles, failures = _profiles(quoted, problem)
         simulated = _simulated(fit, quoted, problem, failures)
         if simulated is not None:
             quoted = judged(quoted.doubted(simulated.doubts(quoted)), thresholds)
@@ -229,7 +232,9 @@ def _simulated(fit: Fit, quoted: Fit, problem: Problem, failures: list[str]) -> 
     if replicas is None:
         return None
     log.info("bootstrap: %d simulated maps are fitted", replicas)
-    then = maximum_likelihood if is_likelihood(quoted.objective) else None
+    frames = problem.settings.solver.likelihood_frames
+    with_likelihood = is_likelihood(quoted.objective)
+    then = partial(maximum_likelihood, frames=frames) if with_likelihood else None
     try:
         return bootstrap(fit, replicas, then=then, solver=problem.solver)
     except (FitError, ModelError) as error:

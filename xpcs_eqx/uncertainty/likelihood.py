@@ -23,6 +23,10 @@ from .covariance import Optimum, ScoreCovariances, optimum, score_covariances
 # Entries of all simulated pixels together, and how few pixels are simulated at least: a variance
 # from P pixels has an error of some √(10/P), for their scores have long tails.
 _ENTRIES, _FEWEST, _MOST = 4e5, 2000, 20_000
+# Pixels for each frame beyond which they count as many.
+_MANY = 1e4
+# Of an interval of logarithms: to rounding.
+_HALVINGS = 60
 # Beyond these times the number of pixels that least squares has found, something else is wrong.
 _SCALES = (0.25, 4.0)
 
@@ -122,7 +126,7 @@ def likelihood_scores(
     middle, slope, gaussian = np.zeros_like(hessian), np.array(penalty), list[int]()
     deviance = 0.0
     scale = np.ones(levels.shape[0])
-    n = term.t.shape[0]
+    n, frames = term.t.shape[0], int(np.asarray(likelihood.blocks.kept).sum(axis=-1).max())
     n_pixels = int(np.clip(_ENTRIES / n, _FEWEST, _MOST))
     for a, (contrast, _, shot) in enumerate(levels):
         factor, columns = factors[a], turned[a]
@@ -142,10 +146,12 @@ def likelihood_scores(
                 pixels = jnp.asarray(counted * shot, pixels.dtype)
             found = _pixel_scores(likelihood, y, jnp.asarray(a), pixels)
             one, its_slope = np.asarray(found.covariance), np.asarray(found.slope)
-            deviance += float(found.deviance)
+            foretold, own = float(found.deviance), float(likelihood.n_pixels[a])
+            deviance += foretold * _above_second_order(own, frames)
             # All entries of a map say how large its noise is, once they are independent; least
             # squares knew it from few.
-            scale[a] = np.clip(2 * float(memo.cost[a]) / float(found.deviance), *_SCALES)
+            number = _pixels_of(2 * float(memo.cost[a]) / own, foretold, frames)
+            scale[a] = np.clip(own / number, *_SCALES)
             one = scale[a] * one
         middle += columns.T @ one @ columns
         slope += columns.T @ its_slope @ columns
@@ -187,6 +193,38 @@ def likelihood_scores(
         decays=decays,
         deviance=deviance,
     )
+
+
+def _above_second_order(n_pixels: float, frames: int) -> float:
+    """By how much the deviance of Gaussian intensities is larger than it is of many pixels.
+
+    From N log det of the sample covariance of N pixels and T frames, for which the deviance is
+    N (T log ½N − Σ_k ψ(½(N − k + 1))), k = 1 … T, and ½ T (T + 1) where N is large (Anderson,
+    An Introduction to Multivariate Statistical Analysis, ch. 7.5).
+    """
+    from scipy.special import digamma
+
+    if n_pixels > _MANY * frames:
+        return 1.0
+    digammas = float(np.sum(digamma(0.5 * (n_pixels - np.arange(frames)))))
+    whole = n_pixels * (frames * np.log(0.5 * n_pixels) - digammas)
+    return float(whole) / (0.5 * frames * (frames + 1))
+
+
+def _pixels_of(of_pixel: float, foretold: float, frames: int) -> float:
+    """Number of pixels for which the deviance is the one that is found.
+
+    - `of_pixel`: deviance over a number of pixels that was assumed; `foretold`: that of many.
+    """
+    # Between as many as frames, which have no inverse of their covariance, and no excess at all.
+    low, high = float(frames), 2 * max(_MANY * frames, foretold / max(of_pixel, 1e-300))
+    for _ in range(_HALVINGS):
+        middle = float(np.sqrt(low * high))
+        if middle * of_pixel < foretold * _above_second_order(middle, frames):
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def _reason(likelihood: SpeckleLikelihood, gaussian: list[int]) -> str:

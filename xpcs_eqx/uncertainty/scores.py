@@ -6,13 +6,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
-from ..compiling import plain_jit, quick_jit
-from ..cores import in_order
+from ..compiling import is_traced, plain_jit, quick_jit
+from ..cores import in_order, threads
 from ..objective import (
     AbstractLoss,
     BandTiles,
@@ -370,8 +369,7 @@ def speckle_scores(
         look = _Pass(term.table(y), scaling, loss, pool)
         return _of_stored(look, term, y, above)
     assert isinstance(tiles, MapTiles)
-    arrays = jax.tree.leaves((term, y, scaling, loss, above))
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in arrays)
+    traced = is_traced((term, y, scaling, loss, above))
     steps = (_prepare, _map_sums, _finish)
     prepare, sums, finish = (one.function if traced else one for one in steps)
     look, field = prepare(_bare(term), y, scaling, loss, pool)
@@ -436,8 +434,8 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
         return k, [jax.device_get(_piece_sums(look, zero, piece, place)) for place in each]
 
     def whole_maps():
-        # A piece is read while the threads are at work.
-        numbered = enumerate(each_piece(tiles, ahead=0))
+        # A piece is read while the threads are at work, where there are any.
+        numbered = enumerate(each_piece(tiles, ahead=int(threads() == 1)))
         begun = in_order(of_piece, chain((None,), numbered))
         next(begun)
         # The pieces of a map follow each other, and only maps that are not complete have sums.

@@ -475,7 +475,9 @@ class Array(_Member):
         except DataError as error:
             missing = self._missing_filter()
             if missing is None:
-                raise
+                # It may have been another thread that has imported it just now.
+                with reading(self.filename, self.name):
+                    return self._found[block]
             with suppress(ImportError):
                 # Installed it suffices that it is imported; its import takes a while.
                 import_module("hdf5plugin")

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ...arguments import Within, checked, quiet_arithmetic
 from ...errors import FitError, ModelError
@@ -19,6 +19,7 @@ from ...physics import correlation_map
 from ...simulation import simulate_speckle
 from ..fit import Fit
 from ..least_squares import least_squares
+from ..likelihood import believed_diagonal
 
 # Pixels of a simulation, at most: with so many, maps scatter nearly as a Gaussian, and those of
 # more pixels scatter in the same way, by less.
@@ -91,12 +92,14 @@ class Replica(NamedTuple):
     - `simulate`: from a key; `scatter`: what that of each angle is multiplied by, since all angles
         are simulated with one number of pixels, 4000 at most.
     - `surface`: what the maps scatter about at offset one; `shift`: from there to the offsets.
+    - `unused`: where there is no raw diagonal, or none that could be used.
     """
 
     simulate: Callable[..., Any]
     scatter: Float[np.ndarray, "angle 1"]
     surface: Float[np.ndarray, "angle frame frame"]
     shift: Float[np.ndarray, "angle 1"]
+    unused: Bool[np.ndarray, "angle frame"]
 
     def drawn(self, key: Array) -> tuple[Array, Array]:
         """Maps, and their raw diagonals."""
@@ -104,7 +107,8 @@ class Replica(NamedTuple):
         maps = self.surface + self.scatter[..., None] * (data.c2 - self.surface)
         middle = jnp.diagonal(self.surface, axis1=1, axis2=2)
         diagonal = middle + self.scatter * (data.diagonal - middle)
-        return maps + self.shift[..., None], diagonal + self.shift
+        diagonal = jnp.where(self.unused, jnp.nan, diagonal + self.shift)
+        return maps + self.shift[..., None], diagonal
 
 
 def replica_of(part: Fit) -> Replica:
@@ -142,7 +146,12 @@ def replica_of(part: Fit) -> Replica:
     # What a pixel has with itself.
     surface = surface + shot[:, None, None] * np.eye(surface.shape[1])
     scatter = np.sqrt(common / pixels)[:, None]
-    return Replica(jax.jit(simulate), scatter, surface, np.asarray(part.offset)[:, None] - 1)
+    shift = np.asarray(part.offset)[:, None] - 1
+    unused = np.ones(surface.shape[:2], bool)
+    if term.diagonal is not None:
+        believed = believed_diagonal(part, term)
+        unused = ~(np.isfinite(np.asarray(term.diagonal)) & believed[:, None])
+    return Replica(jax.jit(simulate), scatter, surface, shift, unused)
 
 
 @checked()
@@ -226,6 +235,5 @@ def _with_maps(objective: AbstractObjective, each: list[Replica], key: Array) ->
     tiles, diagonals = [], []
     for part, (c2, diagonal) in zip(parts_of(objective), drawn, strict=True):
         tiles.append(eqx.tree_at(lambda one: one.c2, part.term.tiles, c2))
-        # Where the data have no raw diagonal that could be used, the simulated ones have none.
         diagonals.append(part.term.diagonal if part.term.diagonal is None else diagonal)
     return with_terms(objective, tiles=tiles, diagonal=diagonals)

@@ -8,13 +8,12 @@ from typing import ClassVar, TypeVar
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ...arguments import check_fields
-from ...compiling import quick_jit, zeros_like
+from ...compiling import is_traced, quick_jit, zeros_like
 from ...cores import in_order
 from ...errors import ModelError
 from ...inherited import Inherited
@@ -230,7 +229,7 @@ def refuse_tracers(args: PyTree) -> None:
 
     **Raises:** `ModelError`.
     """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+    if is_traced(args):
         raise ModelError(
             "data that are read piece by piece cannot be part of a compiled or differentiated "
             "function; call the objective without jax.jit, vmap or grad, or load the data"
@@ -287,8 +286,7 @@ class Scan(AbstractDriver):
                 "Scan sums data in memory, but these are read piece by piece; leave driver out, or "
                 "take HostLoop"
             )
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, tiles)))
-        if traced or not self.in_parts(tiles):
+        if not self.in_parts(tiles) or is_traced((args, tiles)):
             return scan_tiles(function, args, tiles, zero)
         # Runs are handed to what was compiled for the whole.
         whole, shares = tiles, shares_of(tiles)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ...data import PooledData, TwoTimeData
-from ...data.memory import is_frozen
+from ...data.memory import frozen_copy, is_frozen
 from ...errors import DataError, ModelError
 from .blocks import Block, Means
 
@@ -163,8 +163,9 @@ def refuse_bins(tiles: Any, what: str) -> None:
 def _put(maps):
     """Maps as an array of JAX with at most one copy; `jnp.asarray` holds a third one meanwhile."""
     if isinstance(maps, np.ndarray):
-        # Never memory into which somebody may write.
-        return jax.device_put(maps, may_alias=is_frozen(maps))
+        # Memory of a good place is taken over whatever `may_alias` says, and somebody may write
+        # into that of a caller.
+        return jax.device_put(maps if is_frozen(maps) else frozen_copy(maps))
     return jnp.asarray(maps)
 
 
