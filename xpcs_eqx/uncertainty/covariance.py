@@ -564,13 +564,13 @@ def _speckle_reason(scores: SpeckleScores, why: tuple[str, ...]) -> str:
         return text + ", with the shot noise from the raw diagonal"
     if why:
         return text + (
-            ", with the shot noise from the correlation of residuals that share a frame, since the "
+            ", with the shot noise from the residuals, since the "
             f"raw diagonal cannot be used ({'; '.join(why[:3])}{'; …' if len(why) > 3 else ''})"
         )
     every = replaced.size == scores.shot.shape[0]
     where = "" if every else f" at angles {replaced.tolist()}"
     return text + (
-        f", with the shot noise{where} from the correlation of residuals that share a frame, which "
+        f", with the shot noise{where} from the residuals, whose correlation "
         "is far smaller than the raw diagonal implies"
     )
 

@@ -45,7 +45,8 @@ class SpeckleScores(eqx.Module):
     - `covariance`: Σ_pq w_p w_q J_p J_q Cov(c2_p, c2_q) with J = ∂c2.
     - `dyadic`: as `dyadic_scores` has it, which costs nothing here.
     - `shot`: shot-noise term 1/(mean count); `from_residuals` tells where it had to be taken from
-        the correlation of residuals that share a frame instead of the raw diagonal.
+        residuals instead of the raw diagonal: from the correlation of those that share a frame or
+        from differences of neighbours, whichever shows less of it.
     - `n_pixels`: effective number of pixels N; `variance_sum`: N Σ Var(c2) over the pairs.
     - `gaussian_only`: no field has the correlation of the model, so that only the covariance of
         Gaussian intensities is counted.
@@ -357,7 +358,7 @@ def speckle_scores(
 
     `N` comes from the residual variance. s is what the raw diagonal lies `above` the model, less
     what pairs of neighbouring frames do. Where that is NaN, as `diagonal_above` has it, s follows
-    from the correlation of residuals that share a frame. Needs maps; those in a file are read in
+    from the residuals. Needs maps; those in a file are read in
     one pass over their pieces, from Python.
 
     Maps of more than `pooled_side` frames are pooled to that many blocks of frames for the
@@ -524,7 +525,14 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> 
     believed = known & (seen | (observed > implied(from_diagonal) / _DISBELIEF))
     level = v0 + v1 * from_diagonal + v2 * from_diagonal**2
     believed &= ~rather_white(sums.local, expected, from_diagonal, alike, variance, level)
-    s = jnp.where(believed, jnp.maximum(from_diagonal, 0.0), from_residuals)
+    # A fit follows much of what its residuals would have in common, and makes the noise look whiter
+    # than it is, the more so the fewer frames there are; differences of neighbours it leaves alone.
+    (one, m), (two, m_two) = sums.local.one, sums.local.two
+    ratio = (two / m_two) / (one / m)
+    from_differences = expected.shot_of(ratio, contrast)
+    from_differences = jnp.where(jnp.isfinite(ratio), from_differences, jnp.inf)
+    elsewhere = jnp.minimum(from_residuals, from_differences)
+    s = jnp.where(believed, jnp.maximum(from_diagonal, 0.0), elsewhere)
     # A map that decays within a frame has no contrast, and only white noise: of any size.
     s = jnp.where((contrast + s > 0) | (sums.sums[2] * contrast > 0), s, 1.0 - contrast)
     mean = v0 + v1 * s + v2 * s * s
