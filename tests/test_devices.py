@@ -205,3 +205,30 @@ def test_data_in_a_file_are_for_a_loop(data, tmp_path):
         fitted(objective)
     with pytest.raises(xe.ModelError, match="compiled or differentiated"):
         jax.jit(lambda y: objective.cost(y, objective.memo))(jnp.zeros(7))
+
+
+@pytest.mark.long
+def test_the_benchmark_of_a_device_runs_on_any():
+    script = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
+    how = [
+        "--sizes",
+        "3x31",
+        "--tiles",
+        "16,31",
+        "--repeats",
+        "1",
+        "--chains",
+        "2",
+        "--draws",
+        "10",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(script), *how], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["platform"] == jax.default_backend()
+    (measured,) = found["sizes"].values()
+    print(measured)
+    assert set(measured["evaluation"]) == {"16", "31"}
+    assert measured["chains"]["draws"] == 10
