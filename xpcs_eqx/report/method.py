@@ -155,8 +155,11 @@ def _has_gap(model: AbstractCorrelation) -> bool:
 
 
 def _several_data(fit: Fit, origins: Sequence[Origin]) -> list[Block]:
-    header = ["data set", "file", "q [1/Å]", "angles", "frames", "pairs", "weight", "residual sd"]
+    header = ["data set", "file", "q [1/Å]", "angles", "frames", "pairs"]
     rows, notes, known = [], {}, fit.data_sets[0].objective.term.absolute_sigma
+    # A likelihood has no weights, and a deviance in place of squares.
+    squares = not is_likelihood(fit.objective)
+    header += ["weight", "residual sd"] if squares else []
     for (label, one), origin in zip(fit.parts.items(), origins, strict=True):
         term = one.objective.term
         row = [
@@ -166,10 +169,11 @@ def _several_data(fit: Fit, origins: Sequence[Origin]) -> list[Block]:
             str(term.geometry.phi.shape[0]),
             str(term.t.shape[0]),
             str(one.n_pairs),
-            number(origin.weight, 4),
-            # Residuals of the fit are multiplied by the root of the weight.
-            number(one.residual_sd / np.sqrt(origin.weight), 4),
         ]
+        if squares:
+            # Residuals of the fit are multiplied by the root of the weight.
+            spread = one.residual_sd / np.sqrt(origin.weight)
+            row += [number(origin.weight, 4), number(spread, 4)]
         # Without sigma it is a mere sum of squares.
         rows.append([*row, number(float(one.chi2), 6)] if known else row)
         notes[label] = origin.provenance.notes
