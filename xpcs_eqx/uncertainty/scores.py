@@ -26,7 +26,7 @@ from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
 from .dyadic import DyadicScores, ResidualSums, block_scores, products_of
 from .evidence import Evidence, agree, alike_of, evidence_of, rather_white
-from .local_noise import LocalSums, expected_noise, local_sums, near_frames
+from .local_noise import INDEPENDENT, LocalSums, expected_noise, local_sums, near_frames
 from .speckle_noise import (
     beyond_gaussian,
     shared_frame_coefficients,
@@ -72,6 +72,9 @@ _DISBELIEF = 4.0
 _POOLED_SIDE = 256
 # Frames on which the field is tested: a correlation that no field has fails on a part of them.
 _TESTED_FRAMES = 64
+# Independent differences of neighbours, of which fewer scatter too much to tell the shot noise: of
+# less than 23 frames or so.
+_TELLING = 100
 # A correlation of residuals below this is none.
 _NONE = 1e-6
 # Combinations of columns that a map does not see at all, in units of the diagonal.
@@ -530,7 +533,8 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> 
     (one, m), (two, m_two) = sums.local.one, sums.local.two
     ratio = (two / m_two) / (one / m)
     from_differences = expected.shot_of(ratio, contrast)
-    from_differences = jnp.where(jnp.isfinite(ratio), from_differences, jnp.inf)
+    tells = jnp.isfinite(ratio) & (INDEPENDENT * m_two > _TELLING)
+    from_differences = jnp.where(tells, from_differences, jnp.inf)
     elsewhere = jnp.minimum(from_residuals, from_differences)
     s = jnp.where(believed, jnp.maximum(from_diagonal, 0.0), elsewhere)
     # A map that decays within a frame has no contrast, and only white noise: of any size.
