@@ -22,8 +22,6 @@ from .errors import ConfigError
 _WANTED = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 
 
-_NOTHING = np.zeros(())
-
 # Code that is made without being made better, which takes a third of the time: for functions of a
 # few numbers, or such as run once in a fit.
 _PLAIN = {"xla_backend_optimization_level": 0}
@@ -160,6 +158,9 @@ class plain_jit(quick_jit):
     """
 
     options = staticmethod(plain_options)
+
+
+_NOTHING = np.zeros(())
 
 
 def is_traced(args: Any) -> bool:

@@ -508,11 +508,10 @@ def model_tests(posterior: Posterior) -> dict[str, Misfit | None]:
     """
     found = {}
     for label, part in posterior.parts.items():
-        term = part.density.term
-        # Under the likelihood the parameters do not follow the residuals of least squares.
-        followed = not isinstance(term.scaling, ShotScaling)
+        term, followed = part.density.term, True
         if isinstance(term.scaling, ShotScaling):
-            term = dataclasses.replace(term, scaling=term.scaling.inner)
+            # Under the likelihood parameters do not follow the residuals of least squares.
+            term, followed = dataclasses.replace(term, scaling=term.scaling.inner), False
         objective = ProjectedObjective(term.parameters, term, ())
         names = term.parameters.free_names
         mean = np.array([np.mean(part[name]) for name in names])

@@ -73,8 +73,7 @@ def agree(
 
     `alike`: how many residuals that share a frame are worth one.
     """
-    (one, m), (two, m_two) = local.one, local.two
-    ratio = (two / m_two) / (one / m)
+    ratio, m_two = local.ratio, local.two[1]
     first, second = expected.at(shot)
     # Less than no noise, of a level far below none, agrees with nothing.
     away = jnp.abs(jnp.log(second) - jnp.log(first) - jnp.log(ratio))
@@ -98,8 +97,8 @@ def rather_white(
 
     - `found`: variance of residuals; `mean`: N Var(c2) of the shot noise; `alike` as in `agree`.
     """
-    (one, m), (two, m_two) = local.one, local.two
-    ratio = jnp.log((two / m_two) / (one / m))
+    (one, m), (_, m_two) = local.one, local.two
+    ratio = jnp.log(local.ratio)
     first, second = expected.at(shot)
 
     def distance(expected_ratio, near, alike):
@@ -142,8 +141,7 @@ def evidence_of(
     - `scores`: as in `Structure`; `by_frame`, `square`: as in `Evidence`.
     """
     n, count = by_frame.shape[1], residuals.influence.count
-    (one, m), (two, m_two), (weighted, _) = local.one, local.two, local.weighted
-    ratio = (two / m_two) / (one / m)
+    (one, m), (weighted, _), ratio = local.one, local.weighted, local.ratio
 
     def fits(shot):
         return agree(local, expected, shot, alike_of(n, signal, contrast + shot))

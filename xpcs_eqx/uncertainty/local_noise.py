@@ -54,6 +54,12 @@ class LocalSums(eqx.Module):
         """Those of no differences."""
         return cls(*(jnp.zeros(2, dtype),) * 3)
 
+    @property
+    def ratio(self) -> Float[Array, "*angle"]:
+        """Mean square along both over that along one, by which noise tells what kind it is."""
+        (one, m), (two, m_two) = self.one, self.two
+        return (two / m_two) / (one / m)
+
 
 def _second(x, axis):
     n = x.shape[axis]

@@ -530,11 +530,9 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> 
     believed &= ~rather_white(sums.local, expected, from_diagonal, alike, variance, level)
     # A fit follows much of what its residuals would have in common, and makes the noise look whiter
     # than it is, the more so the fewer frames there are; differences of neighbours it leaves alone.
-    (one, m), (two, m_two) = sums.local.one, sums.local.two
-    ratio = (two / m_two) / (one / m)
-    from_differences = expected.shot_of(ratio, contrast)
-    tells = jnp.isfinite(ratio) & (INDEPENDENT * m_two > _TELLING)
-    from_differences = jnp.where(tells, from_differences, jnp.inf)
+    ratio, differences = sums.local.ratio, sums.local.two[1]
+    tells = jnp.isfinite(ratio) & (INDEPENDENT * differences > _TELLING)
+    from_differences = jnp.where(tells, expected.shot_of(ratio, contrast), jnp.inf)
     elsewhere = jnp.minimum(from_residuals, from_differences)
     s = jnp.where(believed, jnp.maximum(from_diagonal, 0.0), elsewhere)
     # A map that decays within a frame has no contrast, and only white noise: of any size.

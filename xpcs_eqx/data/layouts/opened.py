@@ -470,23 +470,24 @@ class Array(_Member):
 
     def _read(self, block: Any) -> Any:
         try:
-            with reading(self.filename, self.name):
-                return self._found[block]
+            return self._entries(block)
         except DataError as error:
-            missing = self._missing_filter()
-            if missing is None:
-                # It may have been another thread that has imported it just now.
-                with reading(self.filename, self.name):
-                    return self._found[block]
-            with suppress(ImportError):
-                # Installed it suffices that it is imported; its import takes a while.
-                import_module("hdf5plugin")
-            if self._missing_filter() is None:
-                return self._read(block)
-            raise DataError(
-                f"{self.filename}: {self.name} is compressed with filter {missing}, and the plugin "
-                "for it is not installed. Install it with pip install hdf5plugin and start again."
-            ) from error
+            if self._missing_filter() is not None:
+                with suppress(ImportError):
+                    # Installed it suffices that it is imported; its import takes a while.
+                    import_module("hdf5plugin")
+            if missing := self._missing_filter():
+                raise DataError(
+                    f"{self.filename}: {self.name} is compressed with filter {missing}, and the "
+                    "plugin for it is not installed. Install it with pip install hdf5plugin and "
+                    "start again."
+                ) from error
+            # It may have been another thread that has imported it meanwhile.
+            return self._entries(block)
+
+    def _entries(self, block: Any) -> Any:
+        with reading(self.filename, self.name):
+            return self._found[block]
 
     def words(self) -> tuple[str, ...]:
         """The texts that the dataset holds.
