@@ -166,8 +166,8 @@ def _dyadic_of(term: TwoTimeTerm, at: Optimum, loss: AbstractLoss) -> DyadicScor
     return find(term, at.y, at.per_angle, loss)
 
 
-def lower_optimum(objective: TwoTimeObjective) -> None:
-    """Compile what `optimum` runs, without running it."""
+def lower_optimum(objective: TwoTimeObjective, later: Callable[[Callable[[], Any]], Any]) -> None:
+    """Compile what `optimum` runs, without running it; `later` is given what takes long."""
     term = objective.term
     memo = zeros_like(eqx.filter_eval_shape(lambda o: o.memo, objective))
     y = np.zeros(objective.variables.lower.shape)
@@ -180,6 +180,7 @@ def lower_optimum(objective: TwoTimeObjective) -> None:
         y,
         memo,
         memo.equations.cost,
+        later=later,
     )
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from .dyadic import ResidualSums
 from .local_noise import INDEPENDENT, ExpectedNoise, LocalSums, beside, neighbours
-from .structure import MapInBlocks, Structure, pair_powers, structure_of
+from .structure import MapInBlocks, Structure, pair_powers
 
 # A shot noise is believed while the noise of neighbours that follows from it is that of the map to
 # within this many of its errors, and this part of itself.
@@ -112,46 +112,59 @@ def rather_white(
     return speckle > white + _DOUBT
 
 
-def evidence_of(
-    blocks: MapInBlocks,
+def tested_shot(
     local: LocalSums,
-    residuals: ResidualSums,
-    near: Inexact[Array, "near near"],
     expected: ExpectedNoise,
-    exists: Bool[Array, ""],
+    n: int,
     contrast: Float[Array, ""],
-    shots: tuple[Float[Array, ""], Float[Array, ""]],
-    variance: tuple[Float[Array, ""], ...],
     signal: Float[Array, ""],
-    scores: Float[Array, "column"],
-    by_frame: Float[Array, "2 frame"],
-    square: Float[Array, ""],
-) -> Evidence:
-    """What a test of the model needs, with a noise that no misfit has made larger.
+    shots: tuple[Float[Array, ""], Float[Array, ""]],
+) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """Shot noise by which a model of n frames is tested, and whether it is that of the diagonal.
 
-    The shot noise is that of the raw diagonal, else that of residuals which share a frame, unless
-    differences of neighbours say that the noise is of another kind: then it is theirs.
+    That of the raw diagonal, else that of residuals which share a frame, unless differences of
+    neighbours say that the noise is of another kind: then it is theirs.
 
-    **Arguments:**
-
-    - `near`: field correlation of `near_frames`; `expected`: what follows from it; `exists`:
-        whether there is such a field.
-    - `shots`: shot noise from the raw diagonal (NaN without) and from residuals.
-    - `variance`: coefficients of 1, s and s² in the mean of N Var(c2); `signal`: mean of K².
-    - `scores`: as in `Structure`; `by_frame`, `square`: as in `Evidence`.
+    `shots` are those from the raw diagonal (NaN without) and from residuals; `signal` is the mean
+    of K².
     """
-    n, count = by_frame.shape[1], residuals.influence.count
-    (one, m), (weighted, _), ratio = local.one, local.weighted, local.ratio
 
     def fits(shot):
         return agree(local, expected, shot, alike_of(n, signal, contrast + shot))
 
     from_diagonal, from_residuals = shots
-    shot = jnp.where(fits(from_residuals), from_residuals, expected.shot_of(ratio, contrast))
+    elsewhere = expected.shot_of(local.ratio, contrast)
+    shot = jnp.where(fits(from_residuals), from_residuals, elsewhere)
     told = fits(from_diagonal)
     shot = jnp.where(told, from_diagonal, shot)
     # White noise without signal has any size.
-    shot = jnp.where(contrast + shot == 0, 1.0 - contrast, shot)
+    return jnp.where(contrast + shot == 0, 1.0 - contrast, shot), told
+
+
+def evidence_of(
+    blocks: MapInBlocks,
+    structure: Structure,
+    local: LocalSums,
+    residuals: ResidualSums,
+    near: Inexact[Array, "near near"],
+    expected: ExpectedNoise,
+    contrast: Float[Array, ""],
+    tested: tuple[Float[Array, ""], Bool[Array, ""]],
+    variance: Float[Array, ""],
+    signal: Float[Array, ""],
+    by_frame: Float[Array, "2 frame"],
+    square: Float[Array, ""],
+) -> Evidence:
+    """What a test of the model needs, with a noise that no misfit has made larger.
+
+    **Arguments:**
+
+    - `near`: field correlation of `near_frames`; `expected`: what follows from it.
+    - `tested`: of `tested_shot`; `variance`: mean of N Var(c2) with it; `signal`: mean of K².
+    - `structure`, `by_frame`, `square`: as in `Evidence`.
+    """
+    n, count, (shot, told) = by_frame.shape[1], residuals.influence.count, tested
+    one, m = local.one
     k = contrast + shot
     alike = alike_of(n, signal, k)
     noise, mu, later = pair_powers(blocks, contrast, shot)
@@ -160,25 +173,15 @@ def evidence_of(
     # Of all pairs; fewer have as much in common.
     fewer = jnp.maximum(0.5 * n * (n - 1) / count, 1.0) ** (power - 1)
     one_on, two_on = neighbours(near, n)
-    mean = variance[0] + variance[1] * shot + variance[2] * shot**2
     first, _ = expected.at(shot)
     # White noise, which a shot noise from residuals never reaches, is the farthest it can be from.
-    white = jnp.abs(jnp.log(_WHITE * mean / first))
+    white = jnp.abs(jnp.log(_WHITE * variance / first))
     weights = blocks.columns[-1] + blocks.columns[-1].T
     row = jnp.argmax(jnp.sum(weights, axis=1))
     columns = blocks.columns[:-2, row] + blocks.columns[:-2, :, row]
     correlation = jnp.abs(blocks.field) ** 2
     return Evidence(
-        structure=structure_of(
-            blocks,
-            scores,
-            residuals.gram,
-            contrast,
-            shot,
-            weighted / one,
-            exists,
-            mean / (k**2 + signal),
-        ),
+        structure=structure,
         local_pixels=first / (one / m),
         near=jnp.where(np.arange(step.size) == 0, 1.0, contrast / k * step),
         alike=jnp.append(mu[1:] / mu[0] ** power * n ** (power - 1), later),
@@ -193,6 +196,6 @@ def evidence_of(
         decay=correlation[row],
         decay_columns=columns,
         decay_weight=weights[row],
-        variance=mean,
+        variance=variance,
         square=square,
     )

@@ -1,6 +1,7 @@
 """Covariance of the score from the noise of intensity correlations, in one pass over the maps."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -10,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
+from ..compiled import at_once
 from ..compiling import is_traced, plain_jit, quick_jit
 from ..cores import in_order, threads
 from ..objective import (
     AbstractLoss,
-    BandTiles,
-    FrameTable,
     MapTiles,
     Piece,
     StoredTiles,
@@ -24,16 +24,17 @@ from ..objective import (
 )
 from ..physics import field_correlation, field_factor
 from ..physics.field import FIELD_TOLERANCE
-from .dyadic import DyadicScores, ResidualSums, block_scores, products_of
-from .evidence import Evidence, agree, alike_of, evidence_of, rather_white
-from .local_noise import INDEPENDENT, LocalSums, expected_noise, local_sums, near_frames
+from .dyadic import DyadicScores
+from .evidence import Evidence, agree, alike_of, evidence_of, rather_white, tested_shot
+from .local_noise import INDEPENDENT, ExpectedNoise, expected_noise, near_frames
+from .map_sums import MapSums, Pass, map_sums, no_sums, piece_sums
 from .speckle_noise import (
     beyond_gaussian,
     shared_frame_coefficients,
     traces,
     variance_coefficients,
 )
-from .structure import MapInBlocks
+from .structure import MapInBlocks, Structure, structure_of
 
 
 class SpeckleScores(eqx.Module):
@@ -84,128 +85,16 @@ _UNSEEN = 1e-14
 _LEAST = 0.02
 
 
-class _MapSums(eqx.Module):
-    """What one pass over the tiles of one map adds up.
-
-    - `pooled`: upper triangle of the columns (w ∂c2), of |c1|² and of √w ψ(√w r), summed over
-        blocks of frames.
-    - `by_frame`: scores, residual, pairs that count and |c1|² summed by frame.
-    - `gram`: Σ of products of the columns over pairs, exact where blocks are longer than a frame;
-        `own`: the same for scores.
-    - `sums`: Σ of the squared residual, of |c1|², |c1|⁴ and |c1|⁶ over the pairs that count, and
-        of |c1|⁴ over all; residual and number of the pairs of frames one and two apart.
-    """
-
-    pooled: Float[Array, "column_and_two block block"]
-    by_frame: Float[Array, "column_and_three frame"]
-    gram: Float[Array, "column column"]
-    own: Float[Array, "column column"]
-    sums: Float[Array, "9"]
-    residuals: ResidualSums
-    local: LocalSums
+# How the steps of the scores of a map are done: compiled, prepared, or traced.
+_Runner = Callable[..., Any]
 
 
-class _Pass(eqx.Module):
-    """What a pass over tiles needs to know: the point looked at, and the length of a block."""
-
-    table: FrameTable
-    scaling: Float[Array, "angle 2"]
-    loss: AbstractLoss
-    pool: int = eqx.field(static=True)
+def _compiled(step: quick_jit, *args: Any) -> Any:
+    return step(*args)
 
 
-def _no_sums(look: _Pass, n: int, size: int) -> _MapSums:
-    columns, dtype = look.table.columns + 2, look.scaling.dtype
-    # A window of blocks may reach over the end of the map.
-    side = -(-n // look.pool) + _window(size, look.pool)
-    square = jnp.zeros((columns, columns), dtype)
-    return _MapSums(
-        jnp.zeros((columns + 2, side, side), dtype),
-        jnp.zeros((columns + 3, n), dtype),
-        square,
-        square,
-        jnp.zeros((9,), dtype),
-        ResidualSums.zero(columns, (), dtype),
-        LocalSums.zero(dtype),
-    )
-
-
-def _window(size: int, pool: int) -> int:
-    """Blocks that a tile can touch, wherever it begins."""
-    return size if pool == 1 else -(-size // pool) + 1
-
-
-def _pool(planes: Float[Array, "plane row column"], first, second, pool: int):
-    """Sums over blocks of `pool` frames of a tile, whose frames begin at `first` and `second`.
-
-    Rows are moved to where their block begins and added up as they lie, which is far less work
-    than a product with a 0/1 matrix; that is left for the columns, when few rows remain.
-    """
-    n_planes, size, _ = planes.shape
-    if pool == 1:
-        return planes
-    window = _window(size, pool)
-    wide = jnp.zeros((n_planes, window * pool, size), planes.dtype)
-    wide = jax.lax.dynamic_update_slice(wide, planes, (0, first % pool, 0))
-    rows = jnp.sum(wide.reshape(n_planes, window, pool, size), axis=2)
-    place = (second % pool + jnp.arange(size)) // pool
-    return rows @ (place[:, None] == jnp.arange(window)).astype(planes.dtype)
-
-
-def _add_tile(look: _Pass, sums: _MapSums, tiles: MapTiles | BandTiles, row) -> _MapSums:
-    """The sums of a map with those of one of its tiles, a row of the table of `tiles`."""
-    size, pool, dtype = tiles.size, look.pool, look.scaling.dtype
-    block = tiles.block(row)
-    found = block_scores(look.table, block, look.scaling, look.loss)
-    # Pairs without weight have a signal as well; what a tile shares with a neighbour has not.
-    low_i, low_j = row[1] * size, row[2] * size
-    pairs = (block.first < block.second) & (block.first >= low_i) & (block.second >= low_j)
-    signal = jnp.where(pairs, found.correlation, 0.0)
-    stack = block.root_weights * found.columns
-    scores = found.columns * found.influence
-    used = (block.root_weights > 0).astype(dtype)
-    first, second = jnp.ravel(block.first), jnp.ravel(block.second)
-    # The last column is that of the offset, √w.
-    planes = jnp.concatenate([stack, signal[None], scores[-1:]])
-    part = _pool(planes, first[0], second[0], pool)
-    start = (jnp.zeros_like(first[0]), first[0] // pool, second[0] // pool)
-    here = jax.lax.dynamic_slice(sums.pooled, start, part.shape)
-    lines = jnp.concatenate([scores, jnp.stack([found.raw, used, signal])])
-    by_frame = sums.by_frame.at[:, first].add(jnp.sum(lines, 2))
-    residuals = ResidualSums.of(found, block, look.loss)
-    if pool > 1 and tiles.root_weights is not None:
-        gram = products_of(stack)
-    else:
-        # Pairs of an angle weigh the same; or it only tells which columns are independent.
-        gram = tiles.root_angle_weights[block.angle] ** 2 * residuals.gram
-    # Pairs of an angle weigh the same where there are no weights of their own.
-    weight = block.root_weights if tiles.root_weights is not None else None
-    even = tiles.root_angle_weights[block.angle]
-    local = local_sums(found.raw, block.root_weights > 0, even if weight is None else weight)
-    counted = used * signal
-    powers = (found.raw**2, counted, counted * signal, counted * signal**2, signal**2)
-    apart = [block.second - block.first == k for k in (1, 2)]
-    near = [jnp.where(at, one, 0.0) for one in (found.raw, used) for at in apart]
-    return _MapSums(
-        jax.lax.dynamic_update_slice(sums.pooled, here + part, start),
-        by_frame.at[:, second].add(jnp.sum(lines, 1)),
-        sums.gram + gram,
-        sums.own + products_of(scores),
-        sums.sums + jnp.stack([jnp.sum(one) for one in (*powers, *near)]),
-        jax.tree.map(jnp.add, sums.residuals, residuals),
-        jax.tree.map(jnp.add, sums.local, local),
-    )
-
-
-@quick_jit
-def _map_sums(look: _Pass, tiles: MapTiles, angle) -> _MapSums:
-    rows = tiles.table[tiles.table[:, 0] == 0, 1:]
-
-    def body(sums, row):
-        return _add_tile(look, sums, tiles, jnp.concatenate([angle[None], row])), None
-
-    none = _no_sums(look, tiles.c2.shape[1], tiles.size)
-    return jax.lax.scan(body, none, jnp.asarray(rows))[0]
+def _traced(step: quick_jit, *args: Any) -> Any:
+    return step.function(*args)
 
 
 class _Field(eqx.Module):
@@ -221,7 +110,7 @@ class _Field(eqx.Module):
     exists: Bool[Array, "*angle"]
 
 
-def _field(look: _Pass, term: TwoTimeTerm, y) -> _Field:
+def _field(look: Pass, term: TwoTimeTerm, y) -> _Field:
     pool = look.pool
     n = term.t.shape[0]
     model = term.parameters.build_from_coordinates(y)
@@ -258,7 +147,7 @@ class _Blocks(eqx.Module):
     length: Float[Array, "block"]
 
 
-def _blocks(sums: _MapSums, field: _Field, pool: int) -> _Blocks:
+def _blocks(sums: MapSums, field: _Field, pool: int) -> _Blocks:
     n = sums.by_frame.shape[1]
     blocks = -(-n // pool)
     pooled = sums.pooled[:, :blocks, :blocks]
@@ -296,7 +185,7 @@ def _not_below(total, gaussian):
     return (turned * jnp.maximum(values, _LEAST)) @ turned.T
 
 
-def _covariance(sums: _MapSums, blocks: _Blocks, contrast, shot, exists, pool: int):
+def _covariance(sums: MapSums, blocks: _Blocks, contrast, shot, exists, pool: int):
     """N times the covariance of the score.
 
     ½ tr(K J_a K J_b) with K = contrast·|c1|² + s·1, where a diagonal k = contrast + s is the whole
@@ -370,20 +259,19 @@ def speckle_scores(
     tiles, n = term.tiles, term.t.shape[0]
     pool, angles = -(-n // pooled_side), range(scaling.shape[0])
     if isinstance(tiles, StoredTiles):
-        look = _Pass(term.table(y), scaling, loss, pool)
+        look = Pass(term.table(y), scaling, loss, pool)
         return _of_stored(look, term, y, above)
     assert isinstance(tiles, MapTiles)
     traced = is_traced((term, y, scaling, loss, above))
-    steps = (_prepare, _map_sums, _finish)
-    prepare, sums, finish = (one.function if traced else one for one in steps)
-    look, field = prepare(_bare(term), y, scaling, loss, pool)
+    run = _traced if traced else _compiled
+    look, field = run(_prepare, _bare(term), y, scaling, loss, pool)
     scaling = look.scaling if traced else jax.device_get(look.scaling)
     of_maps = (field, scaling[:, 0], above)
     of_maps = jax.tree.map(jnp.asarray, of_maps) if traced else jax.device_get(of_maps)
 
     def at(angle):
         # Summed and finished in one compiled function, it takes half as long again.
-        return finish(sums(look, tiles, angle), *_at(of_maps, angle), pool)
+        return _angle_scores(run, run(map_sums, look, tiles, angle), _at(of_maps, angle), pool)
 
     if traced:
         return jax.lax.map(at, jnp.arange(len(angles)))
@@ -403,9 +291,15 @@ def lower_speckle_scores(
     `later` is given what may be done beside the rest, of which there is half.
     """
     pool, angle = -(-term.t.shape[0] // _POOLED_SIDE), np.asarray(0)
-    look, field = _prepare.prepare(_bare(term), y, term.reference, loss, pool, later=later)
-    complete = _map_sums.prepare(look, term.tiles, angle, later=later)
-    _finish.prepare(complete, *_at((field, look.scaling[:, 0]), angle), np.zeros(()), pool)
+    run = partial(_prepared, later)
+    look, field = run(_prepare, _bare(term), y, term.reference, loss, pool)
+    sums = run(map_sums, look, term.tiles, angle)
+    of_map = (*_at((field, look.scaling[:, 0]), angle), np.zeros(()))
+    _angle_scores(run, sums, of_map, pool)
+
+
+def _prepared(later: Callable[[Callable[[], Any]], Any], step: quick_jit, *args: Any) -> Any:
+    return step.prepare(*args, later=later)
 
 
 def _bare(term: TwoTimeTerm) -> TwoTimeTerm:
@@ -415,27 +309,27 @@ def _bare(term: TwoTimeTerm) -> TwoTimeTerm:
 
 @plain_jit
 def _prepare(term, y, scaling, loss, pool):
-    look = _Pass(term.table(y), scaling, loss, pool)
+    look = Pass(term.table(y), scaling, loss, pool)
     return look, _field(look, term, y)
 
 
-def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
+def _of_stored(look: Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
     """The scores of maps in a file, in one pass over its pieces."""
     tiles, n = term.tiles, term.t.shape[0]
     assert isinstance(tiles, StoredTiles)
     zero, field = _begin(look, _bare(term), y, n, tiles.size)
     of_maps = jax.device_get((field, look.scaling[:, 0], above))
 
-    def of_piece(numbered: tuple[int, Piece] | None) -> tuple[int, list[_MapSums]]:
+    def of_piece(numbered: tuple[int, Piece] | None) -> tuple[int, list[MapSums]]:
         if numbered is None:
             # What follows the sums is compiled beside those of the first piece, by threads that are
             # there: another one would have memory of its own.
-            _finish.prepare(zero, *_at(of_maps, 0), look.pool)
+            _angle_scores(partial(_prepared, at_once), zero, _at(of_maps, 0), look.pool)
             return -1, []
         k, piece = numbered
         slots = len(tiles.angles_of(k))
         each = (np.array([slot, slots], np.int32) for slot in range(slots))
-        return k, [jax.device_get(_piece_sums(look, zero, piece, place)) for place in each]
+        return k, [jax.device_get(piece_sums(look, zero, piece, place)) for place in each]
 
     def whole_maps():
         # A piece is read while the threads are at work, where there are any.
@@ -443,7 +337,7 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
         begun = in_order(of_piece, chain((None,), numbered))
         next(begun)
         # The pieces of a map follow each other, and only maps that are not complete have sums.
-        sums: list[_MapSums] = []
+        sums: list[MapSums] = []
         for k, parts in begun:
             if k % tiles.bands == 0:
                 sums = parts
@@ -455,7 +349,7 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
 
     # By one thread, beside those that sum: memory is that of one map.
     found = [
-        jax.device_get(_finish(sums, *_at(of_maps, angle), look.pool))
+        jax.device_get(_angle_scores(_compiled, sums, _at(of_maps, angle), look.pool))
         for angle, sums in whole_maps()
     ]
     return jax.tree.map(lambda *one: np.stack(one), *found)
@@ -463,28 +357,32 @@ def _of_stored(look: _Pass, term: TwoTimeTerm, y, above) -> SpeckleScores:
 
 @plain_jit
 def _begin(look, term, y, n, size):
-    return _no_sums(look, n, size), _field(look, term, y)
+    return no_sums(look, n, size), _field(look, term, y)
 
 
-@quick_jit
-def _piece_sums(look, zero, piece, place):
-    """`zero` and the tiles of one of the maps of a piece, whose tables take the maps in turn.
+class _Noise(eqx.Module):
+    """What the sums of one map tell of its noise.
 
-    `place` is which map it is, and of how many.
+    - `shot`, `n_pixels`, `from_residuals`: as in `SpeckleScores`; `variance`: mean of N Var(c2).
+    - `seen`: shot noise by which the model is tested, and `seen_variance` with it; `told`: whether
+        it is that of the raw diagonal.
+    - `signal`: mean of K² over the pairs.
     """
-    slot, slots = place
 
-    def body(k, sums):
-        return _add_tile(look, sums, piece.tiles, piece.rows[k * slots + slot])
+    shot: Float[Array, ""]
+    n_pixels: Float[Array, ""]
+    from_residuals: Bool[Array, ""]
+    variance: Float[Array, ""]
+    seen: Float[Array, ""]
+    seen_variance: Float[Array, ""]
+    told: Bool[Array, ""]
+    signal: Float[Array, ""]
 
-    return jax.lax.fori_loop(0, piece.count // slots, body, zero)
 
-
-def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> SpeckleScores:
-    """What follows from the sums of one map."""
+@plain_jit
+def _noise(sums: MapSums, field: _Field, expected: ExpectedNoise, contrast, above) -> _Noise:
     n = sums.by_frame.shape[1]
-    scores, (residual, partners, level) = sums.by_frame[:-3], sums.by_frame[-3:]
-    blocks = _blocks(sums, field, pool)
+    residual, partners, level = sums.by_frame[-3:]
     count = jnp.maximum(sums.residuals.influence.count, 1.0)
     variance = sums.sums[0] / count
     # Mean product of two residuals that share one frame, over their variance.
@@ -501,8 +399,11 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> 
     means = powers[:2] * jnp.stack([alone, both])
     p0, p1 = shared_frame_coefficients(contrast, means, field.sample, field.exists)
 
+    def mean_at(s):
+        return v0 + v1 * s + v2 * s * s
+
     def implied(s):
-        return (p0 + p1 * s) / (v0 + v1 * s + v2 * s * s)
+        return (p0 + p1 * s) / mean_at(s)
 
     def solved(correlation):
         """The s that implies a correlation; below zero for one that scatter has made so."""
@@ -521,12 +422,11 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> 
     known = jnp.isfinite(shot) & (contrast + shot > 0)
     from_diagonal = jnp.where(known, shot, 0.0)
     # Few frames scatter too much for their correlation to tell; differences of neighbours do not.
-    expected = expected_noise(field.near, n, contrast, field.exists)
     signal = contrast**2 * sums.sums[2] / count
     alike = alike_of(n, signal, contrast + from_diagonal)
     seen = agree(sums.local, expected, from_diagonal, alike)
     believed = known & (seen | (observed > implied(from_diagonal) / _DISBELIEF))
-    level = v0 + v1 * from_diagonal + v2 * from_diagonal**2
+    level = mean_at(from_diagonal)
     believed &= ~rather_white(sums.local, expected, from_diagonal, alike, variance, level)
     # A fit follows much of what its residuals would have in common, and makes the noise look whiter
     # than it is, the more so the fewer frames there are; differences of neighbours it leaves alone.
@@ -537,50 +437,109 @@ def _angle_scores(sums: _MapSums, field: _Field, contrast, above, pool: int) -> 
     s = jnp.where(believed, jnp.maximum(from_diagonal, 0.0), elsewhere)
     # A map that decays within a frame has no contrast, and only white noise: of any size.
     s = jnp.where((contrast + s > 0) | (sums.sums[2] * contrast > 0), s, 1.0 - contrast)
-    mean = v0 + v1 * s + v2 * s * s
-    n_pixels = mean / jnp.maximum(variance, 1e-300)
-    covariance = _covariance(sums, blocks, contrast, s, field.exists, pool) / n_pixels
+    shots = (
+        jnp.where(believed, from_diagonal, jnp.nan),
+        jnp.where(observed > _NONE, from_residuals, scattered),
+    )
+    tested, told = tested_shot(sums.local, expected, n, contrast, signal, shots)
+    return _Noise(
+        shot=s,
+        n_pixels=mean_at(s) / jnp.maximum(variance, 1e-300),
+        from_residuals=~believed,
+        variance=mean_at(s),
+        seen=tested,
+        seen_variance=mean_at(tested),
+        told=told,
+        signal=signal,
+    )
+
+
+@quick_jit
+def _in_blocks(sums: MapSums, field: _Field, contrast, pool: int):
+    n = sums.by_frame.shape[1]
+    return _blocks(sums, field, pool), expected_noise(field.near, n, contrast, field.exists)
+
+
+def _map_in_blocks(sums: MapSums, blocks: _Blocks, pool: int) -> MapInBlocks:
     size = blocks.length.shape[0]
+    pooled = sums.pooled[:, :size, :size]
+    return MapInBlocks(pooled[:-2], pooled[-1], blocks.field, blocks.length, pool)
+
+
+@quick_jit
+def _products(
+    sums: MapSums, blocks: _Blocks, field: _Field, noise: _Noise, contrast, pool: int
+) -> tuple[Float[Array, "column column"], Structure]:
+    """Covariance of the scores, and what residuals leave in cells: all the products of matrices."""
+    exists = field.exists
+    covariance = _covariance(sums, blocks, contrast, noise.shot, exists, pool) / noise.n_pixels
+    structure = structure_of(
+        _map_in_blocks(sums, blocks, pool),
+        # Each pair is in the sums of both its frames.
+        0.5 * jnp.sum(sums.by_frame[:-3], axis=1),
+        sums.residuals.gram,
+        contrast,
+        noise.seen,
+        sums.local.weighted[0] / sums.local.one[0],
+        exists,
+        noise.seen_variance / ((contrast + noise.seen) ** 2 + noise.signal),
+    )
+    return covariance, structure
+
+
+@plain_jit
+def _together(
+    sums: MapSums,
+    blocks: _Blocks,
+    field: _Field,
+    expected: ExpectedNoise,
+    noise: _Noise,
+    products: tuple[Float[Array, "column column"], Structure],
+    contrast,
+    pool: int,
+) -> SpeckleScores:
+    covariance, structure = products
     evidence = evidence_of(
-        MapInBlocks(
-            columns=sums.pooled[:-2, :size, :size],
-            residual=sums.pooled[-1, :size, :size],
-            field=blocks.field,
-            length=blocks.length,
-            pool=pool,
-        ),
+        _map_in_blocks(sums, blocks, pool),
+        structure,
         sums.local,
         sums.residuals,
         field.near,
         expected,
-        field.exists,
         contrast,
-        (
-            jnp.where(believed, from_diagonal, jnp.nan),
-            jnp.where(observed > _NONE, from_residuals, scattered),
-        ),
-        (v0, v1, v2),
-        signal,
-        # Each pair is in the sums of both its frames.
-        0.5 * jnp.sum(scores, axis=1),
+        (noise.seen, noise.told),
+        noise.seen_variance,
+        noise.signal,
         sums.by_frame[-3:-1],
         sums.sums[0],
     )
+    scores = sums.by_frame[:-3]
     return SpeckleScores(
         covariance,
         DyadicScores(scores @ scores.T - sums.own, sums.own, sums.residuals),
-        s,
-        n_pixels,
-        mean * sums.residuals.influence.count,
-        ~believed,
+        noise.shot,
+        noise.n_pixels,
+        noise.variance * sums.residuals.influence.count,
+        noise.from_residuals,
         ~field.exists,
         evidence,
     )
 
 
+def _angle_scores(
+    run: _Runner, sums: MapSums, of_map: tuple[_Field, Any, Any], pool: int
+) -> SpeckleScores:
+    """What follows from the sums of one map, its field, contrast and diagonal `above` the model.
+
+    In steps, since most of it is short and would take longer to be made fast than it runs.
+    """
+    field, contrast, above = of_map
+    blocks, expected = run(_in_blocks, sums, field, contrast, pool)
+    noise = run(_noise, sums, field, expected, contrast, above)
+    products = run(_products, sums, blocks, field, noise, contrast, pool)
+    return run(_together, sums, blocks, field, expected, noise, products, contrast, pool)
+
+
 def _at(of_maps, angle):
-    """What is known of one map: `_finish` is compiled once for any number of them."""
+    """What is known of one map: all is compiled once for any number of them."""
     return jax.tree.map(lambda leaf: leaf[angle], of_maps)
-
-
-_finish = quick_jit(_angle_scores)

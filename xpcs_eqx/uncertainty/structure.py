@@ -15,9 +15,11 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from .speckle_noise import beyond_gaussian, coarser, traces
 
-# Steps of lag and of age, and blocks of frames along a map for the products of matrices.
+# Steps of lag and of age.
 _LAGS, _AGES = 8, 6
-_SIDE = 128
+# Frames along a map of which none are taken together for the products of matrices; blocks along a
+# longer one, whose steps of lag are many frames.
+_ALL, _SIDE = 128, 84
 # Blocks in the smoothest sum over four frames, which costs their number to the fourth.
 _CYCLE_SIDE = 24
 
@@ -33,6 +35,11 @@ class Cells(NamedTuple):
     age: Int[np.ndarray, "cell"]
     edges: Int[np.ndarray, "edge"]
     place: Int[np.ndarray, "block block"]
+
+
+def _side(blocks: int) -> int:
+    """Blocks along a map of so many that products of matrices are made of at most."""
+    return blocks if blocks <= _ALL else _SIDE
 
 
 def cells_of(blocks: int, length: int) -> Cells:
@@ -125,8 +132,9 @@ def structure_of(
     - `beyond`: mean variance of c2 over that of Gaussian intensities.
     """
     planes = jnp.concatenate([blocks.columns, blocks.residual[None]])
-    planes, field, length = coarser(planes, blocks.field, blocks.length, _SIDE)
-    step = blocks.pool * -(-blocks.length.shape[0] // _SIDE)
+    side = _side(blocks.length.shape[0])
+    planes, field, length = coarser(planes, blocks.field, blocks.length, side)
+    step = blocks.pool * -(-blocks.length.shape[0] // side)
     cells = cells_of(length.shape[0], step)
     count = jnp.arange(cells.lag.size)[:, None, None]
     member = (jnp.asarray(cells.place) == count).astype(planes.dtype)
