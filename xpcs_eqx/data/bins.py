@@ -449,7 +449,7 @@ def bins_from(
         provenance=Provenance(
             path=raw.path,
             layout=raw.layout,
-            sha256=raw.sha256,
+            sha256=raw.checksum(),
             keys=raw.keys,
             frames=(1, t.size),
             dt=dt,

@@ -1,12 +1,27 @@
 """What tells one file from another, whatever its name."""
 
 import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 
 def checksum_of(path: str) -> str:
     """SHA-256 of a file, read in blocks."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def no_checksum() -> str:
+    """That of what is no file, or was not asked for."""
+    return ""
+
+
+@contextmanager
+def checksum_beside(path: str) -> Iterator[Callable[[], str]]:
+    """SHA-256 of a file, found while other work goes on, and waited for by who calls for it."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(checksum_of, path).result
 
 
 def checksum_of_all(path: str, linked: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

@@ -431,7 +431,7 @@ class Chosen:
         return Provenance(
             path=raw.path,
             layout=raw.layout,
-            sha256=raw.sha256,
+            sha256=raw.checksum(),
             keys=(*raw.keys, *(name for name in names if name not in raw.keys)),
             frames=(self.frames.start + 1, self.frames.stop),
             dt=self.spacing,

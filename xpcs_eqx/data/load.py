@@ -3,8 +3,9 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..errors import DataError
 from .baseline import Baseline, checked_baseline
 from .bins import bins_from
 from .checks import agreeing, given_scalar, numbers, shown
-from .checksum import checksum_of, checksum_of_all
+from .checksum import checksum_beside, checksum_of, checksum_of_all, no_checksum
 from .chosen import Chosen, Sigma, choose, choose_maps, choose_places
 from .layouts import LAYOUTS, GenericLayout, age_lag, generic, read_maps
 from .layouts.arrays import (
@@ -223,37 +224,42 @@ def open_maps(
     for name, value in asked_for.items():
         if not isinstance(value, bool | np.bool_):
             raise DataError(f"{path}: {name} is {shown(value)}; give True or False.")
-    sha256 = checksum_of(path) if checksum else ""
     if time_origin is not None:
         selection = replace(selection, time_origin=time_origin)
     described = isinstance(layout, GenericLayout)
     lone = lone_array(path) if form == "npz" and not described else None
-    if lone is not None or (form == "npy" and not described):
-        if dt is None and selection.time_origin is None:
-            # without a frame time, time is the number of the frame
-            selection = replace(selection, time_origin=1.0)
-        yield Opened(read_npy(path, sha256, q, phi, dt is None, lone), selection, asked)
-        return
-    if q is not None and selection.q is None:
+    bare = lone is not None or (form == "npy" and not described)
+    if bare and dt is None and selection.time_origin is None:
+        # without a frame time, time is the number of the frame
+        selection = replace(selection, time_origin=1.0)
+    elif not bare and q is not None and selection.q is None:
         selection = replace(selection, q=q)
-    if form in ("npz", "npy", age_lag.NAME):
-        if isinstance(layout, GenericLayout):
-            raw = replace(_described(path, form, layout), sha256=sha256)
-        elif form == age_lag.NAME or has_array(path, age_lag.MAPS):
-            with open_npz(path) as arrays:
-                raw = replace(age_lag.raw_bins(arrays, path), sha256=sha256)
-        else:
-            raw = read_npz(path, sha256)
-        yield Opened(_agreeing(raw, q, phi), selection, asked)
+    if bare or form in ("npz", "npy", age_lag.NAME):
+        raw = read_npy(path, q, phi, dt is None, lone) if bare else _of_arrays(path, form, layout)
+        raw = replace(raw, checksum=partial(checksum_of, path) if checksum else no_checksum)
+        yield Opened(raw if bare else _agreeing(raw, q, phi), selection, asked)
         return
     told = form if form != "hdf5" else layout if isinstance(layout, GenericLayout) else None
     place = Place(told, analysis, Access(linked_files, locking))
-    with open_hdf5(path, place.access) as file:
-        raw = read_maps(file, place)
+    with (
+        checksum_beside(path) if checksum else nullcontext(no_checksum) as sum_of_file,
+        open_hdf5(path, place.access) as file,
+    ):
+        raw = replace(read_maps(file, place), checksum=sum_of_file)
         if checksum and file.linked:
-            sha256, remarks = checksum_of_all(path, file.linked)
-            raw = replace(raw, notes=(*raw.notes, *remarks))
-        yield Opened(_agreeing(replace(raw, sha256=sha256), q, phi), selection, asked)
+            together, remarks = checksum_of_all(path, file.linked)
+            raw = replace(raw, checksum=lambda: together, notes=(*raw.notes, *remarks))
+        yield Opened(_agreeing(raw, q, phi), selection, asked)
+
+
+def _of_arrays(path: str, form: str, layout: str | GenericLayout | None) -> RawMaps:
+    """Maps of an NPZ or NPY file, but for those that are bare arrays."""
+    if isinstance(layout, GenericLayout):
+        return _described(path, form, layout)
+    if form == age_lag.NAME or has_array(path, age_lag.MAPS):
+        with open_npz(path) as arrays:
+            return age_lag.raw_bins(arrays, path)
+    return read_npz(path)
 
 
 def _described(path: str, form: str, layout: GenericLayout) -> RawMaps:

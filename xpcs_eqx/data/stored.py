@@ -200,7 +200,7 @@ def _source(chosen: Chosen, found: list[MapSurvey]) -> MapSource:
         dtype=chosen.dtype.name,
         baseline=chosen.baseline.added,
         pair_mask=chosen.pair_mask,
-        sha256=raw.sha256,
+        sha256=raw.checksum(),
         fills=chosen.fills,
     )
 

@@ -75,7 +75,6 @@ def raw_from_mapping(
     *,
     path: str = "memory",
     layout: str | None = None,
-    sha256: str = "",
     owned: bool = False,
 ) -> RawMaps:
     """Loader or direct form as `RawMaps`.
@@ -103,7 +102,6 @@ def raw_from_mapping(
     return RawMaps(
         path=path,
         layout=layout or form,
-        sha256=sha256,
         names=tuple(f"{maps_key}[{i}]" for i in range(stack.shape[0])),
         maps=tuple(stack),
         stack=stack,
@@ -409,7 +407,7 @@ def has_array(path: str, name: str) -> bool:
         return name in arrays
 
 
-def read_npz(path: str, sha256: str) -> RawMaps:
+def read_npz(path: str) -> RawMaps:
     """Maps of an NPZ file with the keys of the loader or direct form.
 
     **Raises:** `DataError` for a damaged file or missing keys, with near misses.
@@ -419,7 +417,7 @@ def read_npz(path: str, sha256: str) -> RawMaps:
         if LOADER[0] not in mapping and DIRECT[0] not in mapping:
             raise DataError(_unknown(mapping))
         check_keys(path, mapping, keys)
-        raw = raw_from_mapping(mapping, form, path=path, layout="npz", sha256=sha256, owned=True)
+        raw = raw_from_mapping(mapping, form, path=path, layout="npz", owned=True)
         # Beside the times themselves it can only agree with them or not.
         return replace(raw, frame_time=optional_scalar(path, mapping, "dt"))
 
@@ -439,7 +437,7 @@ def _unknown(arrays: _Members) -> str:
 
 
 def read_npy(
-    path: str, sha256: str, q: float | None, phi: Any, counted: bool, name: str | None = None
+    path: str, q: float | None, phi: Any, counted: bool, name: str | None = None
 ) -> RawMaps:
     """Bare maps `(frame, frame)` or `(angle, frame, frame)`; everything else is given.
 
@@ -468,7 +466,6 @@ def read_npy(
     return RawMaps(
         path=path,
         layout="npy" if name is None else "npz",
-        sha256=sha256,
         names=tuple(f"map {i + 1}" for i in range(stack.shape[0])),
         maps=tuple(stack),
         stack=stack,

@@ -1,12 +1,13 @@
 """What every layout shares: maps as a reader hands them over and as a writer stores them."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from ...errors import DataError
+from ..checksum import no_checksum
 from ..two_time import Doubt, TwoTimeData, is_mask
 from .opened import Access
 
@@ -206,7 +207,7 @@ class Window:
 class RawMaps:
     """Maps as a file or a dictionary holds them, before anything is chosen, checked or read.
 
-    - `path`, `layout`, `sha256`: where this is from.
+    - `path`, `layout`: where this is from; `checksum` finds its SHA-256.
     - `names`: HDF5 path or dictionary key of each map; `maps`: the maps, read by blocks.
     - `q` [1/Å], `phi` [degrees]: one for each map; `q_name`, `phi_name`: where they were found.
     - `azimuths`: whether phi is known; where it is not, zeros stand there.
@@ -242,7 +243,7 @@ class RawMaps:
     q_name: str
     phi_name: str
     time_name: str
-    sha256: str = ""
+    checksum: Callable[[], str] = no_checksum
     azimuths: bool = True
     frame_time: float | None = None
     other_time: float | None = None
