@@ -5,17 +5,21 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import LAMINAR, Stretched, make_data, mapped
 
 import xpcs_eqx as xe
 from xpcs_eqx import compiled, compiling
 from xpcs_eqx.compiling import quick_jit
 from xpcs_eqx.data import write_own
 from xpcs_eqx.fingerprint import fingerprint_by_name
+from xpcs_eqx.objective import NormalEquations, two_time
 from xpcs_eqx.parameters.variables import coordinates_of
 from xpcs_eqx.physics import PowerLawRate
 
@@ -188,6 +192,51 @@ def test_a_function_of_the_library_is_found_without_being_traced(kept_in, lowere
         coordinates_of(variables, x)
     assert len(lowered) == 3
     assert len([*kept_in.glob("*")]) == 4
+
+
+def test_what_is_put_off_is_done_once_by_whoever_needs_it_first(kept_in, lowered):
+    variables, x = PARAMETERS, np.array([2.0, -0.5, 0.1])
+    plain = np.asarray(coordinates_of(variables, x))
+    for lowerings in (1, 0):
+        begin(kept_in)
+        lowered.clear()
+        put_off = []
+        for _ in range(2):
+            assert coordinates_of.prepare(variables, x, later=put_off.append).shape == (3,)
+        assert not compiled._ready
+        # Called before, by several at once, of whom one makes it.
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: coordinates_of(variables, x), range(8)))
+        for one in found:
+            np.testing.assert_array_equal(one, plain)
+        ready = dict(compiled._ready)
+        for work in put_off:
+            work()
+        assert compiled._ready == ready
+        assert not compiled._put_off
+        assert len(lowered) == lowerings
+        assert len([*kept_in.glob("*")]) == 1
+
+
+@pytest.mark.parametrize("model", [LAMINAR, Stretched(2.0, 0.8)], ids=["library", "user"])
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_sum_that_was_compiled_ahead_is_not_compiled_again(kept_in, lowered, model, on_disk):
+    data = make_data(model, n=80)
+    objective = xe.projected_objective(mapped(model, data), data, tile=16)
+    assert objective.in_parts
+    compiled.keep_in(kept_in if on_disk else None)
+    put_off = []
+    objective.lower_parts(put_off.append)
+    for work in put_off:
+        work()
+    y = jnp.asarray(objective.variables.to_coordinates(jnp.asarray(objective.start)))
+    zero = NormalEquations.zero(y.size + 2, (data.geometry.phi.size,), y.dtype)
+    term = objective.term
+    lowered.clear()
+    args = term.table(y), term.reference, objective.fitted_loss
+    found = term.driver.sum(two_time._equations, args, term.tiles, zero)
+    assert lowered == []
+    assert np.all(np.isfinite(found.cost))
 
 
 def test_what_replaced_the_library_under_a_process_is_not_kept(kept_in, monkeypatch):

@@ -1,5 +1,6 @@
 """Fits of large maps begin on a sample of their tiles: the same minimum, with fewer passes."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from helpers import DOUBLE, LAMINAR, LOSSES, frame_times, make_data, mapped, sta
 
 import xpcs_eqx as xe
 from xpcs_eqx.data import open_stored, write_own
-from xpcs_eqx.objective import HostLoop, Linear, sampled
+from xpcs_eqx.objective import HostLoop, Linear, NormalEquations, sampled, two_time
+from xpcs_eqx.objective.drivers.loops import SomeTiles, scan_tiles
 from xpcs_eqx.objective.sampled import drawn_tiles, in_sample
 from xpcs_eqx.objective.two_time import angle_cost
 from xpcs_eqx.optimize import TrustRegion, closer_start, evaluated
@@ -46,6 +48,22 @@ def weights_of(objective):
     term = objective.term
     y = jnp.asarray(objective.variables.to_coordinates(objective.start))
     return angle_cost(term, y, term.reference, Linear()).hessian[:, 1, 1]
+
+
+def test_some_tiles_are_summed_by_what_was_made_for_all(data):
+    objective = objective_of(data)
+    places = (3, 0, 7, 12, 5, 1, 20, 9, 14, 18, 2, 6, 11, 16, 4, 8, 10)
+    tiles = objective.term.tiles
+    some = eqx.tree_at(lambda one: one.term.tiles, objective, SomeTiles(tiles, places))
+    assert some.in_parts
+    y = jnp.asarray(objective.variables.to_coordinates(objective.start))
+    apart = some.term.angle_equations(y, some.term.reference, Linear())
+    args = some.term.table(y), some.term.reference, Linear()
+    zero = NormalEquations.zero(y.size + 2, (len(data.geometry.phi),), y.dtype)
+    one_by_one = scan_tiles(two_time._equations, args, some.term.tiles, zero)
+    np.testing.assert_allclose(apart.hessian, one_by_one.hessian, rtol=DOUBLE.same)
+    np.testing.assert_allclose(apart.cost, one_by_one.cost, rtol=DOUBLE.same)
+    assert sum(apart.count) == sum(one_by_one.count) > 0
 
 
 @pytest.mark.parametrize(("maps", "side"), [(1, 22), (1, 40), (8, 8), (23, 8), (200, 16)])

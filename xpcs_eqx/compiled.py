@@ -15,9 +15,11 @@ import re
 import secrets
 import stat
 import sys
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +53,9 @@ _folder: Path | None = None
 # What was found or compiled, by function and kind of arguments, as JAX keeps what it compiles; None
 # for what is traced as ever.
 _ready: dict[Any, "Compiled | None"] = {}
+# What is put off, until it is ready; and what keeps two threads from looking for the same.
+_put_off: dict[Any, "tuple[_Once, Any]"] = {}
+_looking: defaultdict[Any, threading.RLock] = defaultdict(threading.RLock)
 
 
 def keep_in(folder: Path | None) -> None:
@@ -58,6 +63,7 @@ def keep_in(folder: Path | None) -> None:
     global _folder
     if folder != _folder:
         _ready.clear()
+        _put_off.clear()
     _folder = folder
     # Before the library may be replaced by another version while it runs.
     _library()
@@ -144,25 +150,54 @@ def prepare(
 ) -> Any:
     """What a function of `of_disk` returns, with shapes in place of arrays; None as there.
 
-    Where it has to be compiled, `later` is given that to do.
+    `later` is given to do what takes long: to compile it, or to make what was kept run again. Who
+    calls the function before does it himself, or waits for who has begun it.
     """
     place = function, kind, setting
-    if place in _ready:
-        kept = _ready[place]
-        return None if kept is None else kept.out
+    with _looking[place]:
+        if place not in _ready and place not in _put_off:
+            found = _looked_for(function, args, setting, options)
+            if found is None:
+                _ready[place] = None
+            else:
+                make, out = found
+                _put_off[place] = _Once(place, make), out
+        if place in _ready:
+            kept = _ready[place]
+            return None if kept is None else kept.out
+        work, out = _put_off[place]
+    later(work)
+    return out
+
+
+def _looked_for(function, args, setting, options) -> tuple[Callable[[], Compiled], Any] | None:
+    """How to make a function, and what it returns; None for one that is not to be kept."""
     leaves, structure = jax.tree.flatten(args)
     path = _path_of(function, args, leaves, setting)
-    found = None if path is None else _read(path)
-    if path is None or found is not None:
-        _ready[place] = found
-        return None if found is None else found.out
-    lowered = _lower(function, leaves, structure, options)
+    if path is None:
+        return None
 
-    def work() -> None:
-        _ready[place] = _compile(path, lowered)
+    def lower() -> _Lowered:
+        return _lower(function, leaves, structure, options)
 
-    later(work)
-    return lowered.out
+    kept = _read(path)
+    if kept is None:
+        lowered = lower()
+        return partial(_compile, path, lowered), lowered.out
+    return lambda: kept.made() or _compile(path, lower()), kept.out
+
+
+class _Once:
+    """Something to do that several may ask for, of which the first does it and others wait."""
+
+    def __init__(self, place: Any, make: Callable[[], Compiled]):
+        self.place, self.make, self.lock = place, make, threading.Lock()
+
+    def __call__(self) -> None:
+        with self.lock:
+            if self.place not in _ready:
+                _ready[self.place] = self.make()
+            _put_off.pop(self.place, None)
 
 
 def _path_of(function, args, leaves, setting) -> Path | None:
@@ -217,7 +252,27 @@ def _version(package: str) -> str:
         return ""
 
 
-def _read(path: Path) -> Compiled | None:
+class _Kept(NamedTuple):
+    """What is on disk of a function: the arguments of `deserialize_and_load`, and what it returns.
+
+    - `lapack`: whether it calls LAPACK.
+    """
+
+    lapack: bool
+    executable: tuple
+    out: Any
+
+    def made(self) -> Compiled | None:
+        """The function, ready to run; None where it is of no use to this version of XLA."""
+        if self.lapack:
+            _ready_lapack()
+        try:
+            return Compiled(deserialize_and_load(*self.executable), self.out)
+        except jax.errors.JaxRuntimeError:
+            return None
+
+
+def _read(path: Path) -> _Kept | None:
     """One that was kept; None when there is none, or it is not whole."""
     try:
         # What is unpickled can do anything.
@@ -227,13 +282,8 @@ def _read(path: Path) -> Compiled | None:
     check, body = raw[:32], raw[32:]
     if hashlib.sha256(body).digest() != check:
         return None
-    calls_lapack, payload, takes, gives, out = pickle.loads(body)
-    if calls_lapack:
-        _ready_lapack()
-    try:
-        return Compiled(deserialize_and_load(payload, takes, gives), out)
-    except jax.errors.JaxRuntimeError:
-        return None
+    lapack, payload, takes, gives, out = pickle.loads(body)
+    return _Kept(lapack, (payload, takes, gives), out)
 
 
 def _is_own(folder: Path) -> bool:

@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,8 @@ class quick_jit:
     ) -> Any:
         """Compile for arguments like these, without running it; again it costs nothing.
 
-        Returns something like what would come of them, its arrays made of zeros, while what is
-        `later` given the compilation may still be at it: nothing is to call the function before.
+        Returns something like what would come of them, its arrays made of zeros. `later` is given
+        what takes long; who calls the function before that is done waits for it.
         """
         setting, call = compiled.settings(), (args, {})
         if setting is not None and not is_traced(args):
@@ -122,33 +122,54 @@ class quick_jit:
             self._prepared[kind] = lowered.postprocess(lowered.lowered.out_info)
         return zeros_like(self._prepared[kind])
 
-    def bound(self, *args: Any) -> Callable[..., Any]:
+    def bound(self, *args: Any) -> "Bound":
         """The function of what follows `args`, arrays alone: many calls of it cost little."""
-        leaves, structure = jax.tree.flatten(args)
-        arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
-        rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
-        setting, kept = compiled.settings(), dict[tuple, Any]()
+        return Bound(self, args)
 
-        @cache
-        def traced():
-            return partial(_flat(self.function), _same(_Rest(rest, structure)), arrays)
 
-        if setting is None:
-            return traced()
+class Bound:
+    """A compiled function of which the first arguments are given, of some more arrays."""
 
-        def call(*more):
-            if any(isinstance(one, jax.core.Tracer) for one in more):
-                return traced()(*more)
-            more = [one if eqx.is_array(one) else np.asarray(one) for one in more]
-            kind = tuple(map(jax.typeof, more))
-            if kind not in kept:
-                every = (*args, *more), {}
-                told = _kind_of(*jax.tree.flatten(every))
-                kept[kind] = compiled.of_disk(self.function, told, every, setting, self.options)
-            found = kept[kind]
-            return traced()(*more) if found is None else found([*arrays, *more])
+    def __init__(self, function: quick_jit, args: tuple):
+        self.function, self.args = function, args
+        leaves, self.structure = jax.tree.flatten(args)
+        self.arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+        self.rest = tuple(None if eqx.is_array(leaf) else leaf for leaf in leaves)
+        self.setting, self.kept = compiled.settings(), dict[tuple, Any]()
 
-        return call
+    def _traced(self) -> tuple:
+        """The function as JAX compiles it, and its first arguments."""
+        rest = _same(_Rest(self.rest, self.structure))
+        return _flat(self.function.function), rest, self.arrays
+
+    def __call__(self, *more: Any) -> Any:
+        if any(isinstance(one, jax.core.Tracer) for one in more):
+            return self._by_jax(more)
+        more = tuple(one if eqx.is_array(one) else np.asarray(one) for one in more)
+        kind = tuple(map(jax.typeof, more))
+        if kind not in self.kept:
+            self.kept[kind] = None if self.setting is None else compiled.of_disk(*self._told(more))
+        found = self.kept[kind]
+        return self._by_jax(more) if found is None else found([*self.arrays, *more])
+
+    def _by_jax(self, more: tuple) -> Any:
+        function, *first = self._traced()
+        return function(*first, *more)
+
+    def _told(self, more: tuple) -> tuple[Any, Any, Any, tuple, Any]:
+        """What the function is looked for by on disk."""
+        assert self.setting is not None
+        every = (*self.args, *more), {}
+        kind = _kind_of(*jax.tree.flatten(every))
+        return self.function.function, kind, every, self.setting, self.function.options
+
+    def prepare(self, *more: Any, later: Callable[[Callable[[], Any]], Any]) -> None:
+        """Compile for arrays like these, without running it; `later` is given what takes long."""
+        more = tuple(map(np.asarray, more))
+        if self.setting is not None and compiled.prepare(*self._told(more), later) is not None:
+            return
+        function, *first = self._traced()
+        later(function.lower(*first, *more).compile)
 
 
 class plain_jit(quick_jit):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..checkpoint import Checkpoints
+from ..cores import threads
 from ..errors import FitError, ModelError
 from ..inherited import Inherited
 from ..objective import (
@@ -31,6 +33,7 @@ from ..optimize import (
     Telemetry,
     TrustRegion,
     TrustRegionState,
+    lower_evaluation,
     lower_iteration,
 )
 from ..uncertainty import lower_optimum, lower_scores
@@ -42,6 +45,8 @@ from .solution import Run, Solution
 # Reduction of −log L that no longer counts, a thousandth of an error of a parameter. A part of
 # −log L means nothing, as its zero does not.
 _DECREASE = 1e-6
+# Threads that compile ahead, on a machine of many cores.
+_COMPILERS = 4
 # The likelihood of speckle begins where a fit has ended, so that whole steps are made at once.
 _DAMPING = 1e-4
 
@@ -189,18 +194,31 @@ def _compiled_ahead(
     On a first fit compilation takes longer than the arithmetic; with two cores this takes a third
     off it. JAX keeps what is compiled, so nothing is compiled twice and later fits find it ready.
     """
+    evaluation: list[Callable[[], Any]] = []
     futures: list[Future[Any]] = []
+    most = max(2, min(threads() - 1, _COMPILERS))
+    # Python traces one function at a time, and what is traced is compiled beside it.
+    with ThreadPoolExecutor(most) as compilers, ThreadPoolExecutor(1) as tracer:
 
-    def later(work: Callable[[], Any]) -> None:
-        futures.append(pool.submit(Inherited(work)))
+        def beside(work: Callable[[], Any], pool: ThreadPoolExecutor = compilers) -> None:
+            futures.append(pool.submit(Inherited(work)))
 
-    with ThreadPoolExecutor(2) as pool:
+        # Everything waits for this one.
+        lower_evaluation(solver, objective, x, evaluation.append)
         # For another precision than that of the fit they would be compiled in vain.
-        later(partial(lower_iteration, solver, objective, jax.device_put(x)))
+        step = partial(lower_iteration, solver, objective, jax.device_put(x), beside)
+        ahead: list[Callable[[], Any]] = [step]
         maps = objective if isinstance(objective, TwoTimeObjective) else None
         if maps is not None and errors == "all" and isinstance(maps.term.tiles, MapTiles):
-            later(partial(lower_scores, maps, later))
-            later(partial(lower_optimum, maps))
+            scores, bars = partial(lower_scores, maps, beside), partial(lower_optimum, maps, beside)
+            # The tests of the residuals need it, and it takes long to be imported: last of all.
+            special = partial(beside, partial(import_module, "scipy.special"))
+            ahead = [scores, step, bars, special]
+        for work in ahead:
+            beside(work, tracer)
+        # The sums come last and take longest.
+        for work in reversed(evaluation):
+            work()
         yield
         # The list grows while the first of them are waited for.
         for future in futures:

@@ -2,6 +2,7 @@
 
 import operator
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -119,6 +120,13 @@ class AbstractObjective(eqx.Module):
     @abstractmethod
     def evaluate(self, y: Float[Array, "variable"], memo: Any) -> tuple[NormalEquations, Any]:
         """Normal equations at coordinates `y`, and the memo that belongs to them."""
+
+    def lower_parts(self, later: Callable[[Callable[[], Any]], Any]) -> None:
+        """Compile what `evaluate` runs from Python, where that is `in_parts` and can be ahead.
+
+        `later` is given what takes long.
+        """
+        del later
 
     @abstractmethod
     def cost(self, y: Float[Array, "variable"], memo: Any) -> Float[Array, ""]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .combined import CombinedObjective
-from .drivers.loops import HostLoop, Scan, TileRuns
+from .drivers.loops import HostLoop, Scan, SomeTiles
 from .drivers.stored import StoredTiles
 from .equations import AbstractObjective
 from .kernel.tiles import MapTiles
@@ -75,9 +75,8 @@ def _sampled(term: TwoTimeTerm) -> TwoTimeTerm:
     if isinstance(tiles, StoredTiles):
         return eqx.tree_at(lambda one: one.tiles, term, tiles.held(drawn))
     places = {tuple(row): k for k, row in enumerate(tiles.table.tolist())}
-    numbers = [places[tuple(row)] for row in drawn.tolist()]
-    runs = TileRuns(tiles, tuple((k, k + 1) for k in numbers))
-    return eqx.tree_at(lambda one: one.tiles, term, runs)
+    some = SomeTiles(tiles, tuple(places[tuple(row)] for row in drawn.tolist()))
+    return eqx.tree_at(lambda one: one.tiles, term, some)
 
 
 def _pairs(

@@ -1,7 +1,9 @@
 """Objectives of one two-time data set: contrast and offset eliminated, or as variables."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -92,6 +94,16 @@ class TwoTimeTerm(eqx.Module):
         zero = NormalEquations.zero(y.shape[0] + 2, (scaling.shape[0],), y.dtype)
         return self.driver.sum(_equations, (self.table(y), scaling, loss), self.tiles, zero)
 
+    def lower_equations(
+        self, loss: AbstractLoss, later: Callable[[Callable[[], Any]], Any]
+    ) -> None:
+        """Compile what `angle_equations` runs from Python; `later` is given what takes long."""
+        y = np.zeros(self.parameters.n_free)
+        zero = NormalEquations.zero(y.size + 2, (self.reference.shape[0],), y.dtype)
+        table = _table.prepare(self.parameters, y, self.t, self.geometry, True, later=later)
+        args = table, self.reference, loss
+        self.driver.lower(_equations, args, self.tiles, zero, later)
+
     def angle_cost(
         self, y: Float[Array, "free"], scaling: Float[Array, "angle 2"], loss: AbstractLoss
     ) -> NormalEquations:
@@ -170,6 +182,11 @@ class AbstractTwoTimeObjective(AbstractObjective):
         """The map of the free physical parameters, which come first among the variables."""
 
     @property
+    @abstractmethod
+    def fitted_loss(self) -> AbstractLoss:
+        """The loss of the residuals that `evaluate` sums."""
+
+    @property
     def traceable(self):
         return self.term.driver.traceable
 
@@ -191,6 +208,9 @@ class AbstractTwoTimeObjective(AbstractObjective):
         zero = NormalEquations.zero(term.parameters.n_free + 2, (term.reference.shape[0],))
         return Memo(term.reference, np.zeros(term.scaling.size, zero.cost.dtype), zero)  # pyright: ignore[reportArgumentType]
 
+    def lower_parts(self, later):
+        self.term.lower_equations(self.fitted_loss, later)
+
     def spread(self):
         # From the sums of the cost at contrast and offset zero.
         term = self.term
@@ -211,6 +231,10 @@ class ProjectedObjective(AbstractTwoTimeObjective):
     @property
     def physical(self):
         return self.variables
+
+    @property
+    def fitted_loss(self):
+        return Linear()
 
     @property
     def start(self):
@@ -276,6 +300,10 @@ class JointObjective(AbstractTwoTimeObjective):
     @property
     def physical(self):
         return self.variables.parameters
+
+    @property
+    def fitted_loss(self):
+        return self.loss
 
     @property
     def start(self):

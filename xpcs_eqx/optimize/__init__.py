@@ -23,6 +23,7 @@ from .loops import evaluated as evaluated
 from .loops import initial_state as initial_state
 from .loops import iterate_compiled as iterate_compiled
 from .loops import iterate_host as iterate_host
+from .loops import lower_evaluation as lower_evaluation
 from .loops import lower_iteration as lower_iteration
 from .loops import value_and_equations as value_and_equations
 from .matrix_free import ConjugateGradient as ConjugateGradient

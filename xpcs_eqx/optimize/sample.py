@@ -47,7 +47,9 @@ def closer_start(
         return None
     equations = state.equations
     assert isinstance(equations, NormalEquations)
-    first, last, pairs = map(float, (state.history.cost[0], equations.cost, equations.count))
+    first, last, pairs = map(
+        float, (np.asarray(state.history.cost)[0], equations.cost, equations.count)
+    )
     # In squared errors of a fit to the sample, of which its own minimum is some p away.
     away = (first - last) / last * pairs
     if not away > _FARTHER * max(x.size, 1):

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ...arguments import check_fields
-from ...compiling import is_traced, quick_jit, zeros_like
+from ...compiling import Bound, is_traced, quick_jit, zeros_like
 from ...cores import in_order
 from ...errors import ModelError
 from ...inherited import Inherited
@@ -126,7 +126,8 @@ def add_parts(total: PyTree, parts: Iterable[PyTree]) -> PyTree:
     total = jax.tree.map(np.asarray, total)
     for part in parts:
         total = jax.tree.map(np.add, total, part)
-    return jax.tree.map(jnp.asarray, total)
+    # Other than `jnp.asarray` it compiles nothing.
+    return jax.device_put(total)
 
 
 def sum_pieces(
@@ -167,29 +168,41 @@ def shares_of(tiles: AbstractTiles) -> list[tuple[int, int]]:
     return [(low, min(low + length, n)) for low in range(0, n, length)]
 
 
-class TileRuns(AbstractTiles):
-    """Some of the tiles of data in memory: those in runs of their table, as (first, end)."""
+class SomeTiles(AbstractTiles):
+    """Some of the tiles of data in memory, by their places in the table."""
 
     tiles: AbstractTiles
-    runs: tuple[tuple[int, int], ...] = eqx.field(static=True)
+    places: tuple[int, ...] = eqx.field(static=True)
 
     @property
     def table(self):
-        whole = self.tiles.table
-        return np.concatenate([whole[low:high] for low, high in self.runs])
+        return self.tiles.table[list(self.places)]
 
     def block(self, row):
         return self.tiles.block(row)
 
 
 @quick_jit
-def _sum_share(function, args, tiles, zero, low, high):
-    table = jnp.asarray(tiles.table)
+def _sum_share(function, args, tiles, zero, order, low, high):
+    """`zero` plus the tiles whose places `order` has from `low` to before `high`."""
+    rows = jnp.asarray(tiles.table)[order]
 
     def body(k, total):
-        return add_block((function, args), total, tiles.block(table[k]))
+        return add_block((function, args), total, tiles.block(rows[k]))
 
     return jax.lax.fori_loop(low, high, body, zero)
+
+
+def _shares_summed(function: Callable, args: PyTree, tiles: AbstractTiles, zero: PyTree) -> Bound:
+    """`zero` plus the tiles from one number to before another, of those of data in memory.
+
+    Some of the tiles are summed by what was compiled for the whole.
+    """
+    whole = tiles.tiles if isinstance(tiles, SomeTiles) else tiles
+    order = np.arange(len(whole.table), dtype=np.int32)
+    if isinstance(tiles, SomeTiles):
+        order[: len(tiles.places)] = tiles.places
+    return _sum_share.bound(function, args, whole, zeros_like(zero), order)
 
 
 class TablePieces(AbstractPieces):
@@ -260,6 +273,20 @@ class AbstractDriver(eqx.Module):
         """Whether a sum is best asked for outside of a compiled function, from Python."""
         return not self.traceable
 
+    def lower(
+        self,
+        function: BlockFunction,
+        args: PyTree,
+        tiles: AbstractTiles | AbstractPieces,
+        zero: NormalEquations,
+        later: Callable[[Callable[[], Any]], Any],
+    ) -> None:
+        """Compile what `sum` runs from Python, where it can be ahead; `later` takes what is long.
+
+        `args` need only have the shapes of those of `sum`.
+        """
+        del function, args, tiles, zero, later
+
     @abstractmethod
     def sum(
         self,
@@ -288,22 +315,22 @@ class Scan(AbstractDriver):
             )
         if not self.in_parts(tiles) or is_traced((args, tiles)):
             return scan_tiles(function, args, tiles, zero)
-        # Runs are handed to what was compiled for the whole.
-        whole, shares = tiles, shares_of(tiles)
-        if isinstance(tiles, TileRuns):
-            whole, shares = tiles.tiles, tiles.runs
-        one = _sum_share.bound(function, args, whole, zeros_like(zero))
+        one = _shares_summed(function, args, tiles, zero)
 
         def share(bounds):
             return jax.tree.map(np.asarray, one(*bounds))
 
-        return add_parts(zero, in_order(share, shares))
+        return add_parts(zero, in_order(share, shares_of(tiles)))
+
+    def lower(self, function, args, tiles, zero, later):
+        if isinstance(tiles, AbstractTiles) and self.in_parts(tiles):
+            _shares_summed(function, args, tiles, zero).prepare(0, 0, later=later)
 
     def in_parts(self, tiles):
         # One device has its own ways to use all of itself.
         if not isinstance(tiles, AbstractTiles) or jax.default_backend() != "cpu":
             return False
-        return len(tiles.runs if isinstance(tiles, TileRuns) else shares_of(tiles)) > 1
+        return len(shares_of(tiles)) > 1
 
 
 class HostLoop(AbstractDriver):
