@@ -1,10 +1,12 @@
 """Compiled functions on disk: found again, bounded in size, and never a reason to fail."""
 
 import errno
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -216,6 +218,19 @@ def test_what_is_put_off_is_done_once_by_whoever_needs_it_first(kept_in, lowered
         assert not compiled._put_off
         assert len(lowered) == lowerings
         assert len([*kept_in.glob("*")]) == 1
+
+
+def test_what_is_put_off_keeps_no_data(kept_in):
+    for _ in range(2):
+        begin(kept_in)
+        x = np.array([2.0, -0.5, 0.1])
+        gone, put_off = weakref.ref(x), []
+        coordinates_of.prepare(PARAMETERS, x, later=put_off.append)
+        del x
+        gc.collect()
+        assert gone() is None
+        # The second time it is on disk.
+        put_off.pop()()
 
 
 @pytest.mark.parametrize("model", [LAMINAR, Stretched(2.0, 0.8)], ids=["library", "user"])

@@ -81,7 +81,12 @@ loop = objective(lazy, xe.objective.DeviceLoop(), piece=1, reference=reference)
 answers["file"] = off(at_start(loop), wanted)
 begin = plain.variables.to_coordinates(plain.start)
 answers["hybrid"] = off(cost_and_gradient(shared, begin), cost_and_gradient(plain, begin))
-one, other = xe.least_squares(plain), xe.least_squares(shared)
+one, lowered = xe.least_squares(plain), []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda name, _, **about: "to_mlir" in name and lowered.append(about.get("fun_name"))
+)
+other = xe.least_squares(shared)
+answers["compiled"] = sum("_evaluate_compiled" in str(name) for name in lowered)
 errors = lambda fit: np.array([row.error for row in fit.rows])
 answers["fit"] = off(other.values, one.values)
 answers["errors"] = off(errors(other), errors(one))
@@ -139,6 +144,11 @@ def test_the_fit_is_the_same_with_its_error_bars(answers):
     assert answers["errors"] < 1e-6
     assert answers["residuals"] < 1e-6
     assert answers["how"] == ["speckle", "speckle"]
+
+
+@pytest.mark.long
+def test_the_evaluation_is_compiled_once(answers):
+    assert answers["compiled"] == 1
 
 
 @pytest.mark.long

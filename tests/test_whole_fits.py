@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import equinox as eqx
@@ -17,6 +18,8 @@ from helpers import frame_times, make_data, mapped, pooled
 import xpcs_eqx as xe
 from xpcs_eqx.fitting import attempts
 from xpcs_eqx.parameters import Identity
+
+solving = sys.modules["xpcs_eqx.fitting.solve"]
 
 TRUTH = xe.Static(xe.PowerLawRate(6e3, -0.4, 0.0))
 NOISE = 0.003
@@ -61,6 +64,36 @@ def test_short_memory_falls_back_to_the_host_loop(data, reference, monkeypatch):
     fit = fitted(data)
     assert_same(fit, reference)
     assert [action.cause for action in fit.recovery] == ["out of memory"]
+
+
+def test_memory_that_is_short_while_compiling_ahead_ends_no_fit(data, reference, monkeypatch):
+    begun = []
+
+    def short(*_):
+        begun.append(True)
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(solving, "lower_evaluation", short)
+    assert_same(fitted(data), reference)
+    assert begun
+
+
+def test_an_interrupt_waits_for_nothing_that_was_not_begun(data, monkeypatch):
+    done = []
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def slow(*_):
+        time.sleep(0.2)
+        done.append(True)
+
+    monkeypatch.setattr(solving, "attempt_all", interrupted)
+    for name in ("lower_iteration", "lower_scores", "lower_optimum"):
+        monkeypatch.setattr(solving, name, slow)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(data)
+    assert len(done) <= 1
 
 
 def test_other_runtime_errors_are_not_taken_for_short_memory(data, monkeypatch):

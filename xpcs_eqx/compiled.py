@@ -16,7 +16,6 @@ import secrets
 import stat
 import sys
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, partial
@@ -53,9 +52,10 @@ _folder: Path | None = None
 # What was found or compiled, by function and kind of arguments, as JAX keeps what it compiles; None
 # for what is traced as ever.
 _ready: dict[Any, "Compiled | None"] = {}
-# What is put off, until it is ready; and what keeps two threads from looking for the same.
+# What is put off until it is asked for, with what it returns; and what keeps two threads from
+# looking for the same.
 _put_off: dict[Any, "tuple[_Once, Any]"] = {}
-_looking: defaultdict[Any, threading.RLock] = defaultdict(threading.RLock)
+_looking: dict[Any, threading.Lock] = {}
 
 
 def keep_in(folder: Path | None) -> None:
@@ -154,18 +154,21 @@ def prepare(
     calls the function before does it himself, or waits for who has begun it.
     """
     place = function, kind, setting
-    with _looking[place]:
-        if place not in _ready and place not in _put_off:
+    with _looking.setdefault(place, threading.Lock()):
+        # In this order: what is put off is ready before it is put off no longer.
+        if place not in _put_off and place not in _ready:
             found = _looked_for(function, args, setting, options)
             if found is None:
                 _ready[place] = None
             else:
                 make, out = found
                 _put_off[place] = _Once(place, make), out
-        if place in _ready:
-            kept = _ready[place]
-            return None if kept is None else kept.out
-        work, out = _put_off[place]
+        waiting = _put_off.get(place)
+    # What waits no longer is ready.
+    if waiting is None:
+        kept = _ready[place]
+        return None if kept is None else kept.out
+    work, out = waiting
     later(work)
     return out
 
@@ -176,6 +179,9 @@ def _looked_for(function, args, setting, options) -> tuple[Callable[[], Compiled
     path = _path_of(function, args, leaves, setting)
     if path is None:
         return None
+
+    # The arrays themselves would be kept as long as this is put off.
+    leaves = [_kind(leaf) for leaf in leaves]
 
     def lower() -> _Lowered:
         return _lower(function, leaves, structure, options)
@@ -191,12 +197,14 @@ class _Once:
     """Something to do that several may ask for, of which the first does it and others wait."""
 
     def __init__(self, place: Any, make: Callable[[], Compiled]):
-        self.place, self.make, self.lock = place, make, threading.Lock()
+        self.place, self.lock = place, threading.Lock()
+        self.make: Callable[[], Compiled] | None = make
 
     def __call__(self) -> None:
         with self.lock:
-            if self.place not in _ready:
+            if self.make is not None:
                 _ready[self.place] = self.make()
+                self.make = None
             _put_off.pop(self.place, None)
 
 
@@ -216,6 +224,14 @@ def _path_of(function, args, leaves, setting) -> Path | None:
 
 def _shape(leaf: Any) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf
+
+
+def _kind(leaf: Any) -> Any:
+    """What a function is compiled for in place of an array."""
+    if not eqx.is_array(leaf):
+        return leaf
+    kind = jax.typeof(leaf)
+    return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)
 
 
 def _surroundings() -> str:
@@ -323,13 +339,13 @@ def _lower(
 
     def of_arrays(arrays):
         taken = iter(arrays)
-        filled = [next(taken) if eqx.is_array(leaf) else leaf for leaf in leaves]
+        filled = [next(taken) if _is_shape(leaf) else leaf for leaf in leaves]
         args, keywords = jax.tree.unflatten(structure, filled)
         out = function(*args, **keywords)
         told[:] = [jax.tree.map(_shape, out)]
         return [one for one in jax.tree.leaves(out) if eqx.is_array(one)]
 
-    arrays = [leaf for leaf in leaves if eqx.is_array(leaf)]
+    arrays = [leaf for leaf in leaves if _is_shape(leaf)]
     # An executable that JAX found on disk cannot be written once more (what is read again says that
     # functions are not found), so that it has to have a name that JAX has never kept.
     own = f"of_{secrets.token_hex(8)}"

@@ -1,6 +1,7 @@
 """The same fit input whichever layout holds it, and a useful message for every bad file."""
 
 import os
+import sys
 from dataclasses import replace
 
 import h5py
@@ -11,7 +12,9 @@ from helpers_data import assert_same_fit_input, loader_form, two_time
 
 import xpcs_eqx as xe
 from xpcs_eqx.data import (
+    GenericLayout,
     Selection,
+    checksum,
     from_dict,
     load,
     load_joint,
@@ -21,6 +24,7 @@ from xpcs_eqx.data import (
     write_nxxpcs,
     write_own,
 )
+from xpcs_eqx.data.checksum import checksum_beside, checksum_of
 from xpcs_eqx.data.layouts import aps_u as read_aps_u
 from xpcs_eqx.data.layouts.maps import Layer
 from xpcs_eqx.errors import DataError
@@ -67,6 +71,29 @@ def test_every_layout_gives_the_same_fit_input(tmp_path, layout, write, options,
     assert len(found.provenance.sha256) == 64
     assert os.listdir(tmp_path) == ["maps.hdf"]
     assert_same_fit_input(load(path, layout=layout), data, rtol=rtol)
+
+
+def test_a_file_of_several_data_sets_is_summed_once(tmp_path, monkeypatch):
+    sums = []
+    loading = sys.modules["xpcs_eqx.data.load"]
+    monkeypatch.setattr(loading, "checksum_of", lambda *a: sums.append(a) or checksum_of(*a))
+    np.save(tmp_path / "maps.npy", np.moveaxis(two_time().c2, 0, -1))
+    layout = GenericLayout("any name", "last", q=(0.004, 0.005, 0.006), phi=0.0)
+    found = load_joint(tmp_path / "maps.npy", layout=layout, dt=0.1)
+    assert len({one.provenance.sha256 for one in found}) == 1
+    assert len(found) == 3
+    assert len(sums) == 1
+
+
+def test_a_checksum_that_nobody_waits_for_is_given_up(tmp_path, monkeypatch):
+    path = tmp_path / "maps.h5"
+    path.write_bytes(bytes(3_000_000))
+    with checksum_beside(str(path)) as found:
+        assert found() == checksum_of(str(path))
+    monkeypatch.setattr(checksum, "_BLOCK", 1)
+    with pytest.raises(KeyboardInterrupt), checksum_beside(str(path)) as found:
+        raise KeyboardInterrupt
+    assert found() == ""
 
 
 @pytest.mark.parametrize(("layout", "write", "options"), WRITERS, ids=IDS)

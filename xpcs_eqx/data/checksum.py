@@ -4,12 +4,20 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
+
+_BLOCK = 1 << 20  # bytes
 
 
-def checksum_of(path: str) -> str:
-    """SHA-256 of a file, read in blocks."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def checksum_of(path: str, unwanted: Event | None = None) -> str:
+    """SHA-256 of a file, read in blocks; an empty text once it is `unwanted`."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stream:
+        while block := stream.read(_BLOCK):
+            if unwanted is not None and unwanted.is_set():
+                return ""
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def no_checksum() -> str:
@@ -19,9 +27,17 @@ def no_checksum() -> str:
 
 @contextmanager
 def checksum_beside(path: str) -> Iterator[Callable[[], str]]:
-    """SHA-256 of a file, found while other work goes on, and waited for by who calls for it."""
+    """SHA-256 of a file, found while other work goes on, and waited for by who calls for it.
+
+    Where that work fails or is interrupted it is given up.
+    """
+    unwanted = Event()
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(checksum_of, path).result
+        try:
+            yield pool.submit(checksum_of, path, unwanted).result
+        except BaseException:
+            unwanted.set()
+            raise
 
 
 def checksum_of_all(path: str, linked: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
@@ -236,7 +236,7 @@ def open_maps(
         selection = replace(selection, q=q)
     if bare or form in ("npz", "npy", age_lag.NAME):
         raw = read_npy(path, q, phi, dt is None, lone) if bare else _of_arrays(path, form, layout)
-        raw = replace(raw, checksum=partial(checksum_of, path) if checksum else no_checksum)
+        raw = replace(raw, checksum=cache(partial(checksum_of, path)) if checksum else no_checksum)
         yield Opened(raw if bare else _agreeing(raw, q, phi), selection, asked)
         return
     told = form if form != "hdf5" else layout if isinstance(layout, GenericLayout) else None

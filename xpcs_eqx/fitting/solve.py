@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -37,7 +37,7 @@ from ..optimize import (
     lower_iteration,
 )
 from ..uncertainty import lower_optimum, lower_scores
-from .attempts import SAMPLE, Preparations, attempt_all
+from .attempts import SAMPLE, Preparations, Underway, attempt_all
 from .joint import Errors
 from .recording import earlier, watched
 from .solution import Run, Solution
@@ -134,7 +134,7 @@ def solve(
     underway = earlier(checkpoints, resume, solver, objective, begin, preparations)
     with (
         watched(objective, callback, checkpoints, every) as watch,
-        _compiled_ahead(solver, objective, begin, errors),
+        _compiled_ahead(solver, objective, begin, errors, underway),
     ):
         objective, best, underway = attempt_all(
             objective, begin, solver, recovery, watch, underway, preparations
@@ -188,38 +188,60 @@ def _compiled_ahead(
     objective: AbstractObjective,
     x: Float[np.ndarray, "variable"],
     errors: Errors,
+    underway: Underway,
 ) -> Iterator[None]:
-    """Compile the solver's step and the error bars on other threads during the `with` block.
+    """Compile the sums, then the solver's step and the error bars during the `with` block.
 
-    On a first fit compilation takes longer than the arithmetic; with two cores this takes a third
-    off it. JAX keeps what is compiled, so nothing is compiled twice and later fits find it ready.
+    On a first fit compilation takes longer than the arithmetic. Python traces one function at a
+    time, on a thread of its own; others compile what it has traced. JAX keeps what is compiled, so
+    nothing is compiled twice and later fits find it ready.
     """
-    evaluation: list[Callable[[], Any]] = []
-    futures: list[Future[Any]] = []
+    start, futures = jax.device_put(x), list[Future[Any]]()
     most = max(2, min(threads() - 1, _COMPILERS))
-    # Python traces one function at a time, and what is traced is compiled beside it.
     with ThreadPoolExecutor(most) as compilers, ThreadPoolExecutor(1) as tracer:
 
         def beside(work: Callable[[], Any], pool: ThreadPoolExecutor = compilers) -> None:
             futures.append(pool.submit(Inherited(work)))
 
-        # Everything waits for this one.
-        lower_evaluation(solver, objective, x, evaluation.append)
+        # Traced before anything else, since everything waits for it.
+        sums = _traced_sums(solver, objective, start, underway)
         # For another precision than that of the fit they would be compiled in vain.
-        step = partial(lower_iteration, solver, objective, jax.device_put(x), beside)
-        ahead: list[Callable[[], Any]] = [step]
+        ahead = [partial(lower_iteration, solver, objective, start, beside)]
         maps = objective if isinstance(objective, TwoTimeObjective) else None
         if maps is not None and errors == "all" and isinstance(maps.term.tiles, MapTiles):
-            scores, bars = partial(lower_scores, maps, beside), partial(lower_optimum, maps, beside)
+            ahead.append(partial(lower_scores, maps, beside))
+            ahead.append(partial(lower_optimum, maps, beside))
             # The tests of the residuals need it, and it takes long to be imported: last of all.
-            special = partial(beside, partial(import_module, "scipy.special"))
-            ahead = [scores, step, bars, special]
+            ahead.append(partial(beside, partial(import_module, "scipy.special")))
         for work in ahead:
             beside(work, tracer)
-        # The sums come last and take longest.
-        for work in reversed(evaluation):
-            work()
-        yield
+        try:
+            while sums:
+                # The last takes longest, and what is after it waits for no thread.
+                _done_ahead(sums.pop())
+            yield
+        except BaseException:
+            # Whoever interrupts it does not wait for what is not begun.
+            for pool in (tracer, compilers):
+                pool.shutdown(wait=False, cancel_futures=True)
+            raise
         # The list grows while the first of them are waited for.
         for future in futures:
             future.result()
+
+
+def _traced_sums(
+    solver: TrustRegion, objective: AbstractObjective, x: Float[Array, "p"], underway: Underway
+) -> list[Callable[[], Any]]:
+    """What compiles the sums of a fit; nothing where it goes on with others, or is at its end."""
+    sums: list[Callable[[], Any]] = []
+    over = underway.state is not None and int(underway.state.status) != Status.running
+    if not (over or underway.ledger.tile_by_tile):
+        _done_ahead(partial(lower_evaluation, solver, objective, x, sums.append))
+    return sums
+
+
+def _done_ahead(work: Callable[[], Any]) -> None:
+    """Do what is done again where it is needed, if it fails: a fit knows what to do about that."""
+    with suppress(MemoryError, jax.errors.JaxRuntimeError):
+        work()

@@ -66,22 +66,6 @@ def evaluated(
     return (compiled.function if objective.in_parts else compiled)(objective, y, memo)
 
 
-def lower_evaluation(
-    solver: TrustRegion,
-    objective: AbstractObjective,
-    x: Float[Array | np.ndarray, "p"],
-    later: Callable[[Callable[[], Any]], Any],
-) -> None:
-    """Compile most of what `evaluated` runs in `iterate_host`; `later` is given what takes long."""
-    if isinstance(solver.descent, ConjugateGradient):
-        return
-    if objective.in_parts:
-        objective.lower_parts(later)
-    else:
-        y = np.zeros(np.shape(x), np.result_type(x))
-        _evaluate_compiled.prepare(objective, y, objective.memo, later=later)
-
-
 @quick_jit
 def _cost_and_gradient_compiled(objective, y):
     return objective.cost_and_gradient(y, objective.memo)
@@ -149,6 +133,23 @@ def iterate_host(
     return now
 
 
+def lower_evaluation(
+    solver: TrustRegion,
+    objective: AbstractObjective,
+    x: Float[Array, "p"],
+    later: Callable[[Callable[[], Any]], Any],
+) -> None:
+    """Compile the sums of `iterate_host` without running them; `later` is given what takes long."""
+    if isinstance(solver.descent, ConjugateGradient):
+        return
+    if objective.in_parts:
+        objective.lower_parts(later)
+    else:
+        # As they are there, on one device or several.
+        state = _begin(solver, objective.variables, objective.memo, x)
+        _evaluate_compiled.prepare(objective, state.trial, state.memo, later=later)
+
+
 def lower_iteration(
     solver: TrustRegion,
     objective: AbstractObjective,
@@ -158,7 +159,7 @@ def lower_iteration(
     """Compile the step of `iterate_host` without running it; `later` is given what takes long."""
     if isinstance(solver.descent, ConjugateGradient):
         return
-    state = _begin(solver, objective.variables, objective.memo, jax.device_put(x))
+    state = _begin(solver, objective.variables, objective.memo, x)
     # Equations and memo of a state have the shapes of those an evaluation returns.
     known = state.equations, state.memo
     advance.prepare(solver, objective.variables, state, *known, later=later)

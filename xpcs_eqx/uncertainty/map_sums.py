@@ -42,6 +42,7 @@ class Pass(eqx.Module):
 
 
 def no_sums(look: Pass, n: int, size: int) -> MapSums:
+    """Those of no pairs of a map of n frames, whose tiles have `size` of them a side."""
     columns, dtype = look.table.columns + 2, look.scaling.dtype
     # A window of blocks may reach over the end of the map.
     side = -(-n // look.pool) + _window(size, look.pool)
@@ -126,6 +127,7 @@ def _add_tile(look: Pass, sums: MapSums, tiles: MapTiles | BandTiles, row) -> Ma
 
 @quick_jit
 def map_sums(look: Pass, tiles: MapTiles, angle) -> MapSums:
+    """The sums of the map of a number, in memory."""
     rows = tiles.table[tiles.table[:, 0] == 0, 1:]
 
     def body(sums, row):

@@ -288,7 +288,7 @@ def lower_speckle_scores(
 ) -> None:
     """Compile what `speckle_scores` runs from Python on maps in memory, without running it.
 
-    `later` is given what may be done beside the rest, of which there is half.
+    `later` is given what takes long.
     """
     pool, angle = -(-term.t.shape[0] // _POOLED_SIDE), np.asarray(0)
     run = partial(_prepared, later)

@@ -19,7 +19,7 @@ from .speckle_noise import beyond_gaussian, coarser, traces
 _LAGS, _AGES = 8, 6
 # Frames along a map of which none are taken together for the products of matrices; blocks along a
 # longer one, whose steps of lag are many frames.
-_ALL, _SIDE = 128, 84
+_ALL, _SIDE = 128, 86
 # Blocks in the smoothest sum over four frames, which costs their number to the fourth.
 _CYCLE_SIDE = 24
 

@@ -330,7 +330,7 @@ class Scan(AbstractDriver):
         # One device has its own ways to use all of itself.
         if not isinstance(tiles, AbstractTiles) or jax.default_backend() != "cpu":
             return False
-        return len(shares_of(tiles)) > 1
+        return len(shares_of(tiles.tiles if isinstance(tiles, SomeTiles) else tiles)) > 1
 
 
 class HostLoop(AbstractDriver):
