@@ -95,17 +95,19 @@ def peak_memory() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
+def environment() -> dict[str, str]:
+    """Of a process that finds the bytecode of what it imports, as that of an installed package."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
 def run(command: Sequence[str], timeout: float | None = None) -> dict[str, Any]:
     """Run a program whose last line is JSON; adds its wall time as `process` [s].
 
-    It finds the bytecode of what it imports, as that of an installed package, or leaves it there.
-
     **Raises:** `RuntimeError` with the end of its error output when it fails.
     """
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     clock = time.perf_counter()
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, check=False, env=kept
+        command, capture_output=True, text=True, timeout=timeout, check=False, env=environment()
     )
     wall = time.perf_counter() - clock
     lines = done.stdout.strip().splitlines()

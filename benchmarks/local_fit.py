@@ -36,6 +36,7 @@ import time
 
 from common import (
     TRUTH,
+    environment,
     laminar,
     machine,
     median,
@@ -149,7 +150,11 @@ def import_time(repeats: int) -> dict[str, float]:
     for _ in range(max(repeats, 3)):
         clock = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment(),
         )
         whole.append(time.perf_counter() - clock)
         inside.append(float(done.stdout))
