@@ -27,8 +27,8 @@ _WHOLE = 64 * 2**20
 # Maps that are read or looked at beside each other. More would gain nothing, as half of it waits
 # for the lock of Python, and each takes memory.
 AT_A_TIME = 2
-# Entries of a strip of rows.
-_STRIP = 2**20
+# Entries of a strip of rows: few, for what is made of them to stay in the cache of the processor.
+_STRIP = 2**18
 # Frames that were not measured can hide behind others as often as this.
 _ROUNDS = 6
 

@@ -467,13 +467,18 @@ def _map_in_blocks(sums: MapSums, blocks: _Blocks, pool: int) -> MapInBlocks:
 
 
 @quick_jit
-def _products(
+def _noise_of_scores(
     sums: MapSums, blocks: _Blocks, field: _Field, noise: _Noise, contrast, pool: int
-) -> tuple[Float[Array, "column column"], Structure]:
-    """Covariance of the scores, and what residuals leave in cells: all the products of matrices."""
-    exists = field.exists
-    covariance = _covariance(sums, blocks, contrast, noise.shot, exists, pool) / noise.n_pixels
-    structure = structure_of(
+) -> Float[Array, "column column"]:
+    covariance = _covariance(sums, blocks, contrast, noise.shot, field.exists, pool)
+    return covariance / noise.n_pixels
+
+
+@quick_jit
+def _structure(
+    sums: MapSums, blocks: _Blocks, field: _Field, noise: _Noise, contrast, pool: int
+) -> Structure:
+    return structure_of(
         _map_in_blocks(sums, blocks, pool),
         # Each pair is in the sums of both its frames.
         0.5 * jnp.sum(sums.by_frame[:-3], axis=1),
@@ -481,10 +486,9 @@ def _products(
         contrast,
         noise.seen,
         sums.local.weighted[0] / sums.local.one[0],
-        exists,
+        field.exists,
         noise.seen_variance / ((contrast + noise.seen) ** 2 + noise.signal),
     )
-    return covariance, structure
 
 
 @plain_jit
@@ -494,11 +498,11 @@ def _together(
     field: _Field,
     expected: ExpectedNoise,
     noise: _Noise,
-    products: tuple[Float[Array, "column column"], Structure],
+    covariance: Float[Array, "column column"],
+    structure: Structure,
     contrast,
     pool: int,
 ) -> SpeckleScores:
-    covariance, structure = products
     evidence = evidence_of(
         _map_in_blocks(sums, blocks, pool),
         structure,
@@ -536,8 +540,11 @@ def _angle_scores(
     field, contrast, above = of_map
     blocks, expected = run(_in_blocks, sums, field, contrast, pool)
     noise = run(_noise, sums, field, expected, contrast, above)
-    products = run(_products, sums, blocks, field, noise, contrast, pool)
-    return run(_together, sums, blocks, field, expected, noise, products, contrast, pool)
+    known = sums, blocks, field, noise, contrast, pool
+    # Each by itself needs less memory.
+    covariance, structure = run(_noise_of_scores, *known), run(_structure, *known)
+    parts = expected, noise, covariance, structure
+    return run(_together, sums, blocks, field, *parts, contrast, pool)
 
 
 def _at(of_maps, angle):
