@@ -90,6 +90,7 @@ def test_memory_is_what_the_strategy_counts(dtype):
     # one and two threads at 12, 24 and 48 maps: 45 to 95 MB, 60 to 120 MB).
     beside = (50e6 + 40e6 * threads()) / size
     assert 1.8 < max(found["objective"], found["fit"]) < 2.1 + beside, found
-    # Figures and bands take some 50 MB whatever the size of the maps.
-    fixed = 50e6 / size
-    assert 0.65 * COPIES < max(found.values()) < COPIES + fixed, found
+    # Figures take what they take, and threads of the fit leave some of theirs, whatever the size of
+    # the maps: the peak is one copy of them and 220 to 320 MB (at 12, 24, 48 and 96 maps of single
+    # precision 125 and 49 MB more than three copies, 66 and 460 MB less).
+    assert 0.65 * COPIES < max(found.values()) < COPIES + beside, found
