@@ -248,7 +248,7 @@ def test_a_sum_that_was_compiled_ahead_is_not_compiled_again(kept_in, lowered, m
     zero = NormalEquations.zero(y.size + 2, (data.geometry.phi.size,), y.dtype)
     term = objective.term
     lowered.clear()
-    args = term.table(y), term.reference, objective.fitted_loss
+    args = term.table(y), term.reference, two_time.loss_of(objective)
     found = term.driver.sum(two_time._equations, args, term.tiles, zero)
     assert lowered == []
     assert np.all(np.isfinite(found.cost))

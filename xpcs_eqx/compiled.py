@@ -33,6 +33,9 @@ from .errors import CheckpointError
 from .files import replacing
 from .fingerprint import fingerprint_by_name
 
+# What is given work that takes long, to be done now or beside other work.
+Later = Callable[[Callable[[], Any]], Any]
+
 ENTRY = "-cache"
 # What traced code comes from beside this library.
 _PACKAGES = ("blackjax", "equinox", "jax", "jaxlib", "jaxtyping", "lineax", "numpy", "optax")
@@ -146,7 +149,7 @@ def prepare(
     args: tuple[tuple, dict[str, Any]],
     setting: tuple,
     options: Callable[[], dict[str, Any]],
-    later: Callable[[Callable[[], Any]], Any],
+    later: Later,
 ) -> Any:
     """What a function of `of_disk` returns, with shapes in place of arrays; None as there.
 

@@ -100,9 +100,7 @@ class quick_jit:
                 return kept([leaf for leaf in leaves if eqx.is_array(leaf)])
         return self.traced()(*args, **keywords)
 
-    def prepare(
-        self, *args: Any, later: Callable[[Callable[[], Any]], Any] = compiled.at_once
-    ) -> Any:
+    def prepare(self, *args: Any, later: compiled.Later = compiled.at_once) -> Any:
         """Compile for arguments like these, without running it; again it costs nothing.
 
         Returns something like what would come of them, its arrays made of zeros. `later` is given
@@ -163,7 +161,7 @@ class Bound:
         kind = _kind_of(*jax.tree.flatten(every))
         return self.function.function, kind, every, self.setting, self.function.options
 
-    def prepare(self, *more: Any, later: Callable[[Callable[[], Any]], Any]) -> None:
+    def prepare(self, *more: Any, later: compiled.Later) -> None:
         """Compile for arrays like these, without running it; `later` is given what takes long."""
         more = tuple(map(np.asarray, more))
         if self.setting is not None and compiled.prepare(*self._told(more), later) is not None:

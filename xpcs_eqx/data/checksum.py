@@ -40,11 +40,8 @@ def checksum_beside(path: str) -> Iterator[Callable[[], str]]:
             raise
 
 
-def checksum_of_all(path: str, linked: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """SHA-256 of a file with those it links to, of which each is named in a remark."""
-    own = checksum_of(path)
-    if not linked:
-        return own, ()
+def checksum_of_all(path: str, own: str, linked: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """SHA-256 of a file, whose `own` is known, with those it links to, each named in a remark."""
     sums = [(one, checksum_of(one)) for one in linked]
     together = hashlib.sha256("".join((own, *(one for _, one in sums))).encode()).hexdigest()
     remarks = [f"Read as well, as {path} links to it: {one}, sha256 {sha}." for one, sha in sums]

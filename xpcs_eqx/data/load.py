@@ -247,7 +247,7 @@ def open_maps(
     ):
         raw = replace(read_maps(file, place), checksum=sum_of_file)
         if checksum and file.linked:
-            together, remarks = checksum_of_all(path, file.linked)
+            together, remarks = checksum_of_all(path, sum_of_file(), file.linked)
             raw = replace(raw, checksum=lambda: together, notes=(*raw.notes, *remarks))
         yield Opened(_agreeing(raw, q, phi), selection, asked)
 

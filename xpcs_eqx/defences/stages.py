@@ -27,12 +27,11 @@ from ..objective import (
 )
 from ..objective.combined import AnyObjective, parts_of, with_parts
 from ..objective.elimination import joint_equations
-from ..objective.two_time import angle_cost
+from ..objective.two_time import angle_cost, loss_of
 from ..optimize import TrustRegion, WarmUp, WarmUpState, evaluated, iterate_host, no_defences
 from ..parameters import PlainVariables
 from ..parameters.variables import coordinates_of, physical_of
 from ..scaling import Fixed
-from ..uncertainty import loss_of
 from .several import Scalings, local_coordinates, split
 
 

@@ -2,7 +2,6 @@
 
 import operator
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +11,7 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array, Float
 
+from ..compiled import Later
 from ..errors import PrecisionError
 from ..parameters import AbstractVariables
 from ..showing import Table, known
@@ -121,7 +121,7 @@ class AbstractObjective(eqx.Module):
     def evaluate(self, y: Float[Array, "variable"], memo: Any) -> tuple[NormalEquations, Any]:
         """Normal equations at coordinates `y`, and the memo that belongs to them."""
 
-    def lower_parts(self, later: Callable[[Callable[[], Any]], Any]) -> None:
+    def lower_parts(self, later: Later) -> None:
         """Compile what `evaluate` runs from Python, where that is `in_parts` and can be ahead.
 
         `later` is given what takes long.

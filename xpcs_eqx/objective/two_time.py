@@ -1,15 +1,14 @@
 """Objectives of one two-time data set: contrast and offset eliminated, or as variables."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compiled import Later
 from ..compiling import plain_jit, quick_jit
 from ..data import Doubt, Geometry, place_text
 from ..parameters import AbstractVariables, ParameterMap
@@ -94,9 +93,7 @@ class TwoTimeTerm(eqx.Module):
         zero = NormalEquations.zero(y.shape[0] + 2, (scaling.shape[0],), y.dtype)
         return self.driver.sum(_equations, (self.table(y), scaling, loss), self.tiles, zero)
 
-    def lower_equations(
-        self, loss: AbstractLoss, later: Callable[[Callable[[], Any]], Any]
-    ) -> None:
+    def lower_equations(self, loss: AbstractLoss, later: Later) -> None:
         """Compile what `angle_equations` runs from Python; `later` is given what takes long."""
         y = np.zeros(self.parameters.n_free)
         zero = NormalEquations.zero(y.size + 2, (self.reference.shape[0],), y.dtype)
@@ -182,11 +179,6 @@ class AbstractTwoTimeObjective(AbstractObjective):
         """The map of the free physical parameters, which come first among the variables."""
 
     @property
-    @abstractmethod
-    def fitted_loss(self) -> AbstractLoss:
-        """The loss of the residuals that `evaluate` sums."""
-
-    @property
     def traceable(self):
         return self.term.driver.traceable
 
@@ -209,7 +201,7 @@ class AbstractTwoTimeObjective(AbstractObjective):
         return Memo(term.reference, np.zeros(term.scaling.size, zero.cost.dtype), zero)  # pyright: ignore[reportArgumentType]
 
     def lower_parts(self, later):
-        self.term.lower_equations(self.fitted_loss, later)
+        self.term.lower_equations(loss_of(self), later)
 
     def spread(self):
         # From the sums of the cost at contrast and offset zero.
@@ -231,10 +223,6 @@ class ProjectedObjective(AbstractTwoTimeObjective):
     @property
     def physical(self):
         return self.variables
-
-    @property
-    def fitted_loss(self):
-        return Linear()
 
     @property
     def start(self):
@@ -302,10 +290,6 @@ class JointObjective(AbstractTwoTimeObjective):
         return self.variables.parameters
 
     @property
-    def fitted_loss(self):
-        return self.loss
-
-    @property
     def start(self):
         parameters = self.variables.parameters
         coefficients = self.term.scaling.from_per_angle(self.term.reference)
@@ -345,6 +329,11 @@ def joint_variables(parameters: ParameterMap, scaling: AbstractScaling) -> Joint
         upper=np.concatenate([parameters.upper, upper]),
         coordinate_scale=np.concatenate([parameters.coordinate_scale, np.full(lower.shape, 0.1)]),
     )
+
+
+def loss_of(objective: AbstractObjective) -> AbstractLoss:
+    """The loss an objective minimises."""
+    return objective.loss if isinstance(objective, JointObjective) else Linear()
 
 
 def joint_of(objective: ProjectedObjective | JointObjective) -> JointObjective:

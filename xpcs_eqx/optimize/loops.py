@@ -10,6 +10,7 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, PyTree, Scalar
 
+from ..compiled import Later
 from ..compiling import plain_jit, quick_jit
 from ..objective import AbstractObjective, NormalEquations
 from ..parameters import AbstractVariables, unbounded
@@ -137,7 +138,7 @@ def lower_evaluation(
     solver: TrustRegion,
     objective: AbstractObjective,
     x: Float[Array, "p"],
-    later: Callable[[Callable[[], Any]], Any],
+    later: Later,
 ) -> None:
     """Compile the sums of `iterate_host` without running them; `later` is given what takes long."""
     if isinstance(solver.descent, ConjugateGradient):
@@ -154,7 +155,7 @@ def lower_iteration(
     solver: TrustRegion,
     objective: AbstractObjective,
     x: Float[Array, "p"],
-    later: Callable[[Callable[[], Any]], Any],
+    later: Later,
 ) -> None:
     """Compile the step of `iterate_host` without running it; `later` is given what takes long."""
     if isinstance(solver.descent, ConjugateGradient):

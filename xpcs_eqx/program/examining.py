@@ -24,6 +24,7 @@ from ..fitting import (
     sequential_least_squares,
 )
 from ..objective import AbstractObjective
+from ..objective.two_time import loss_of
 from ..optimize import evaluated
 from ..parameters.variables import coordinates_of, physical_of
 from ..report.analyses import (
@@ -37,7 +38,6 @@ from ..report.fit import folders_of
 from ..report.maps import chosen_angles
 from ..report.sections import Section, items
 from ..search import GlobalFit
-from ..uncertainty import loss_of
 from ..uncertainty.uncertainty import inverse_of, touched
 
 log = logging.getLogger("xpcs_eqx.fit")

@@ -11,10 +11,10 @@ from ..data import Provenance
 from ..fitting import Fit
 from ..objective import Linear, has_bins
 from ..objective.combined import is_likelihood
+from ..objective.two_time import loss_of
 from ..physics import AbstractCorrelation, LaminarFlow, PowerLawRate, Trapezoid
 from ..physics.rates import rates_in
 from ..showing import without_q
-from ..uncertainty import loss_of
 from .maps import has_maps, has_weights
 from .sections import APPENDIX, Block, Entry, Section, Table, counted, number, plotting
 

@@ -20,9 +20,9 @@ from ..objective import (
 )
 from ..objective.combined import parts_of
 from ..objective.kernel.tiles import PointTiles, point_runs
+from ..objective.two_time import loss_of
 from ..optimize import evaluated
 from ..parameters.variables import coordinates_of
-from ..uncertainty import loss_of
 
 # Pairs of the sample for each angle. The costs of two minima that differ by one percent are then
 # several standard deviations apart for a handful of angles, and the sums are a few times cheaper

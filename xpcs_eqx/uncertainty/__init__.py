@@ -3,7 +3,6 @@
 from .covariance import Optimum as Optimum
 from .covariance import ScoreCovariances as ScoreCovariances
 from .covariance import classical_scores as classical_scores
-from .covariance import loss_of as loss_of
 from .covariance import lower_optimum as lower_optimum
 from .covariance import lower_scores as lower_scores
 from .covariance import optimum as optimum

@@ -1,7 +1,6 @@
 """The three covariances of a fit, from the equations at its optimum."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -10,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ..compiled import Later
 from ..compiling import plain_jit, quick_jit, zeros_like
 from ..objective import (
     AbstractLoss,
     AbstractPieces,
     InfluenceSums,
-    JointObjective,
     Linear,
     MapTiles,
     Memo,
@@ -26,9 +25,8 @@ from ..objective import (
     has_bins,
     on_one_device,
 )
-from ..objective.combined import OneObjective
 from ..objective.elimination import assemble, index_layout
-from ..objective.two_time import angle_cost
+from ..objective.two_time import angle_cost, loss_of
 from ..parameters import snap
 from .dyadic import (
     DyadicScores,
@@ -97,11 +95,6 @@ class Optimum(eqx.Module):
         return (values > np.asarray(self.lower)) & (values < np.asarray(self.upper))
 
 
-def loss_of(objective: OneObjective) -> AbstractLoss:
-    """The loss an objective minimises."""
-    return objective.loss if isinstance(objective, JointObjective) else Linear()
-
-
 def optimum(objective: TwoTimeObjective, y: Float[Array, "variable"], memo: Memo) -> Optimum:
     """Collect what is known at the coordinates `y` from the memo of their evaluation."""
     term, linear_cost = objective.term, memo.equations.cost
@@ -166,7 +159,7 @@ def _dyadic_of(term: TwoTimeTerm, at: Optimum, loss: AbstractLoss) -> DyadicScor
     return find(term, at.y, at.per_angle, loss)
 
 
-def lower_optimum(objective: TwoTimeObjective, later: Callable[[Callable[[], Any]], Any]) -> None:
+def lower_optimum(objective: TwoTimeObjective, later: Later) -> None:
     """Compile what `optimum` runs, without running it; `later` is given what takes long."""
     term = objective.term
     memo = zeros_like(eqx.filter_eval_shape(lambda o: o.memo, objective))
@@ -184,7 +177,7 @@ def lower_optimum(objective: TwoTimeObjective, later: Callable[[Callable[[], Any
     )
 
 
-def lower_scores(objective: TwoTimeObjective, later: Callable[[Callable[[], Any]], Any]) -> None:
+def lower_scores(objective: TwoTimeObjective, later: Later) -> None:
     """Compile what `score_covariances` runs on maps in memory, as `lower_speckle_scores`."""
     term = objective.term
     lower_speckle_scores(term, np.zeros(term.parameters.n_free), loss_of(objective), later)

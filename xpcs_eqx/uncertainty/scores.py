@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact
 
-from ..compiled import at_once
+from ..compiled import Later, at_once
 from ..compiling import is_traced, plain_jit, quick_jit
 from ..cores import in_order, threads
 from ..objective import (
@@ -284,7 +284,7 @@ def lower_speckle_scores(
     term: TwoTimeTerm,
     y: Float[Array | np.ndarray, "free"],
     loss: AbstractLoss,
-    later: Callable[[Callable[[], Any]], Any],
+    later: Later,
 ) -> None:
     """Compile what `speckle_scores` runs from Python on maps in memory, without running it.
 
@@ -298,7 +298,7 @@ def lower_speckle_scores(
     _angle_scores(run, sums, of_map, pool)
 
 
-def _prepared(later: Callable[[Callable[[], Any]], Any], step: quick_jit, *args: Any) -> Any:
+def _prepared(later: Later, step: quick_jit, *args: Any) -> Any:
     return step.prepare(*args, later=later)
 
 

@@ -26,11 +26,11 @@ from ...objective import (
 from ...objective.combined import is_likelihood, parts_of
 from ...objective.kernel.frame_table import frame_table
 from ...objective.penalties import penalty_squares
+from ...objective.two_time import loss_of
 from ...parameters import ParameterMap, SharedParameters, parameter_values
 from ...parameters.parameter_map import plain_parameters
 from ...physics import LaminarFlow
 from ...search.pairs import count_pairs
-from ...uncertainty import loss_of
 from ..priors.families import AbstractPrior, Number, stacked
 from ..priors.prior_set import OneDataSet, PriorSet, Samplable, default_priors
 from .coordinates import Coordinates, coordinates_for

@@ -28,11 +28,10 @@ from ...objective import (
     with_penalties,
 )
 from ...objective.combined import parts_of
-from ...objective.two_time import JointVariables
+from ...objective.two_time import JointVariables, loss_of
 from ...optimize import TrustRegion, iterate_compiled
 from ...parameters import ParameterMap, with_parameters
 from ...scaling import IndexMap, index_map
-from ...uncertainty import loss_of
 from ..solve import default_solver
 from .minimum import AbstractCurvature, AbstractMinimum, FullCurvature, minimum_of, solve_free
 from .tile_sum import filled

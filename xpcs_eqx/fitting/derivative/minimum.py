@@ -33,6 +33,7 @@ from ...objective.elimination import assemble, index_layout
 from ...objective.kernel.blocks import block_equations
 from ...objective.kernel.frame_table import frame_table
 from ...objective.penalties import penalty_equations, penalty_squares
+from ...objective.two_time import loss_of
 from ...parameters import (
     AbstractVariables,
     ParameterMap,
@@ -42,7 +43,6 @@ from ...parameters import (
     snap,
 )
 from ...parameters.parameter_map import plain_parameters
-from ...uncertainty.covariance import loss_of
 from .second_order import feature_rows, second_order, with_feature_rows
 from .tile_sum import tile_sum
 

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from ...arguments import check_fields
+from ...compiled import Later
 from ...compiling import Bound, is_traced, quick_jit, zeros_like
 from ...cores import in_order
 from ...errors import ModelError
@@ -193,12 +194,17 @@ def _sum_share(function, args, tiles, zero, order, low, high):
     return jax.lax.fori_loop(low, high, body, zero)
 
 
+def _whole(tiles: AbstractTiles) -> AbstractTiles:
+    """All tiles, of which these may be some."""
+    return tiles.tiles if isinstance(tiles, SomeTiles) else tiles
+
+
 def _shares_summed(function: Callable, args: PyTree, tiles: AbstractTiles, zero: PyTree) -> Bound:
     """`zero` plus the tiles from one number to before another, of those of data in memory.
 
     Some of the tiles are summed by what was compiled for the whole.
     """
-    whole = tiles.tiles if isinstance(tiles, SomeTiles) else tiles
+    whole = _whole(tiles)
     order = np.arange(len(whole.table), dtype=np.int32)
     if isinstance(tiles, SomeTiles):
         order[: len(tiles.places)] = tiles.places
@@ -279,7 +285,7 @@ class AbstractDriver(eqx.Module):
         args: PyTree,
         tiles: AbstractTiles | AbstractPieces,
         zero: NormalEquations,
-        later: Callable[[Callable[[], Any]], Any],
+        later: Later,
     ) -> None:
         """Compile what `sum` runs from Python, where it can be ahead; `later` takes what is long.
 
@@ -330,7 +336,7 @@ class Scan(AbstractDriver):
         # One device has its own ways to use all of itself.
         if not isinstance(tiles, AbstractTiles) or jax.default_backend() != "cpu":
             return False
-        return len(shares_of(tiles.tiles if isinstance(tiles, SomeTiles) else tiles)) > 1
+        return len(shares_of(_whole(tiles))) > 1
 
 
 class HostLoop(AbstractDriver):
